@@ -15,7 +15,7 @@ from tuneyard.compiler.request import SEED, CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.core.cli.main import examples
 from tuneyard.core.cli.next_step import TuneyardCommand, is_quiet, next_step, same_options
-from tuneyard.core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
+from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, registry_folder, wrong_folder
 from tuneyard.core.errors import CLI, ContentError, RequestError, counted, one_line, resumed_by, summarise
 from tuneyard.core.execution.options import execution_options, workers_option
 from tuneyard.core.installation.packages import after_setup
@@ -70,28 +70,6 @@ class _OnError(click.Choice[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return super().convert(value, param, ctx) == "reject"
-
-
-class _Share(click.FloatRange):
-    """A share such as 0.1; for a number above 1 the message shows the percentage as a share."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        hint = percent_hint(str(value))
-        if hint:
-            self.fail(f"{value} is not a share: {hint}", param, ctx)
-        return float(super().convert(value, param, ctx))
-
-
-def percent_hint(text: str) -> str:
-    """Hint `10 % is 0.1` for `10` or `10%`, which is probably meant as a percentage; "" for other texts."""
-    number = text.removesuffix("%").strip()
-    if not re.fullmatch(r"\d+(\.\d+)?", number):
-        return ""
-    percentage = float(number)
-    is_percentage = text.endswith("%") or percentage > 1
-    if not is_percentage or percentage >= 100:
-        return ""
-    return f"{percentage:g} % is {percentage / 100:g}"
 
 
 @click.group(
@@ -249,9 +227,6 @@ def _changed(
         if split not in share_by_split or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
             message = f"--split {text}: expected SPLIT=SHARE, as test=0.3, with a SPLIT of "
             message += ", ".join(share_by_split)
-            hint = percent_hint(share)
-            if hint:
-                message += f"; {hint}"
             raise RequestError(message)
         share_by_split[split] = over.setdefault("split", {})[split] = float(share)
     total = sum(share_by_split.values())
@@ -270,7 +245,7 @@ def _changed(
 @_command("list", "list --out dataset_info")
 @_REGISTRY
 def list_command(out: Path) -> None:
-    """List specs and datasets; compiled ones with their rows, and whether they are stale or changed."""
+    """List datasets, compiled ones with their rows and whether they are stale or changed, and specs."""
     from tuneyard.compiler.publish.listing import dataset_lines
     from tuneyard.compiler.publish.registry import Registry
     from tuneyard.compiler.spec.file import known_specs
@@ -278,11 +253,14 @@ def list_command(out: Path) -> None:
 
     specs = [load_spec(name) for name in known_specs()]
     width = max(len(spec.name) for spec in specs)
-    lines = ["specs", *(f"  {spec.name:{width}}  {spec.about}" for spec in specs)]
-    datasets = [*dataset_lines(Registry.settled(out))] or [wrong_folder(out) or "none"]
-    lines += [f"datasets in {out}", *(f"  {line}" for line in datasets)]
+    datasets = list(dataset_lines(Registry.settled(out)))
+    lines = [f"datasets in {out}", *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"])]
+    lines += ["specs", *(f"  {spec.name:{width}}  {spec.about}" for spec in specs)]
     click.echo("\n".join(lines))
-    next_step(None, ["tuneyard", "data", "compile", "demo_rte", *same_options("--dataset-dir")])
+    command = ["compile", "demo_rte"]
+    if datasets:
+        command = ["verify", datasets[0].partition("  ")[0]]
+    next_step(None, ["tuneyard", "data", *command, *same_options("--dataset-dir")])
 
 
 @_command("show demo_rte --row 3", "show demo_rte --row 3 --template qwen")
@@ -292,35 +270,25 @@ def list_command(out: Path) -> None:
 @click.option("--row", type=_COUNT, default=1, show_default=True, help="Which kept row, from 1.")
 @click.option("--rows", type=_COUNT, default=1, show_default=True, help="How many rows from it on.")
 @click.option("--template", help="Also show the text that a model sees with this LLaMA-Factory template.")
-@click.option(
-    "--tokens", is_flag=True, help="Show rows of a registered dataset token by token: learned, masked, cut."
-)
-@_RECIPE
-@_MODEL
-@_DATASET_DIR
 def show_command(
-    name: str,
-    sources: Texts,
-    columns: Texts,
-    row: int,
-    rows: int,
-    template: str | None,
-    tokens: bool,
-    recipe: Path | None,
-    model_name_or_path: str | None,
-    dataset_dir: Path | None,
+    name: str, sources: Texts, columns: Texts, row: int, rows: int, template: str | None
 ) -> None:
-    """Show rows on their way: raw, as checked columns, as records, as the text that a model sees."""
-    from tuneyard.compiler.commands.trace import sources_before, trace
+    """Show rows on their way: raw, as checked columns, as records, as the text that a model sees.
 
-    if tokens:
+    Of a registered dataset that no spec of this name makes, show the records.
+    """
+    from tuneyard.compiler.commands.trace import registered_rows, sources_before, trace
+    from tuneyard.compiler.spec.file import known_specs
+
+    is_spec = name in known_specs() or name.endswith((".yaml", ".yml"))
+    folder = registry_folder(None, name)
+    if not is_spec and name in read_registry(folder):
         if sources or columns:
-            raise RequestError("--tokens shows a registered dataset: leave --source and --column out")
-        options = {"model_name_or_path": model_name_or_path, "template": template}
-        _show_tokens(name, registry_folder(dataset_dir, name), recipe, row, rows, options)
+            raise RequestError(f"{name} is a registered dataset: leave --source and --column out")
+        for title, text in registered_rows(name, folder, row, template, rows):
+            click.echo(f"{title}\n{text}\n")
+        next_step(None, ["tuneyard", "data", "view", name])
         return
-    if recipe or model_name_or_path or dataset_dir:
-        raise RequestError("--recipe, --model and --dataset-dir need --tokens: add it, or leave them out")
     spec, _ = _changed(name, columns)
     compiled_from = () if sources else sources_before(spec, DEFAULT_FOLDER)
     if compiled_from:
@@ -329,21 +297,6 @@ def show_command(
     for title, text in trace(spec, sources, row, template, rows):
         click.echo(f"{title}\n{text}\n")
     next_step(None, ["tuneyard", "data", "compile", name, *same_options("--source", "--column")])
-
-
-def _show_tokens(
-    name: str, folder: Path, recipe: Path | None, row: int, rows: int, options: dict[str, str | None]
-) -> None:
-    from tuneyard.compiler.verify.dataset import datasets_of, read_settings, require_tokenizer
-    from tuneyard.compiler.view.terminal import token_lines
-
-    settings = read_settings(recipe, options)
-    require_tokenizer(settings, options)
-    dataset, *_ = datasets_of(name, folder)
-    for line in token_lines(dataset, folder, settings, row, rows):
-        click.echo(line)
-    given_again = same_options("--recipe", "--model", "--template", "--dataset-dir")
-    next_step(None, ["tuneyard", "data", "view", name, *given_again])
 
 
 @_command(
@@ -362,12 +315,6 @@ def _show_tokens(
     type=click.Path(path_type=Path, exists=True),
     help="Colour tokens by their loss: results of `tuneyard eval text --token-losses` for this dataset.",
 )
-@click.option(
-    "--loss",
-    metavar="MODEL",
-    help="Score the first --rows rows with this model folder, and colour their tokens by loss.",
-)
-@click.option("--adapter", metavar="ADAPTER", help="--loss: with this adapter, a folder or a name in saves/.")
 @click.option("--force", is_flag=True, help="Replace a file that is not a page of this command.")
 @lang_option
 def view_command(
@@ -379,20 +326,14 @@ def view_command(
     out: Path | None,
     rows: int,
     results: Path | None,
-    loss: str | None,
-    adapter: str | None,
     force: bool,
 ) -> None:
     """Write a page that shows which tokens of each example are learned, masked or cut."""
     from tuneyard.compiler.view.command import ViewOptions, view
 
-    if loss and results:
-        raise RequestError("--results has losses and --loss computes them: give one of both")
-    if adapter and not loss:
-        raise RequestError("--adapter is for --loss MODEL: add it, or leave --adapter out")
-    token_options = {"model_name_or_path": model_name_or_path or loss, "template": template}
+    token_options = {"model_name_or_path": model_name_or_path, "template": template}
     folder = registry_folder(dataset_dir, name)
-    view(name, ViewOptions(folder, recipe, token_options, out, rows, results, force, loss, adapter))
+    view(name, ViewOptions(folder, recipe, token_options, out, rows, results, force))
 
 
 @_command(
@@ -415,26 +356,23 @@ def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: 
     ctx.exit(int(difference.different))
 
 
-@_command("stats demo_rte_train --model models/demo-base", "stats demo_rte_eval --plot results/lengths.png")
+@_command("stats demo_rte_train --model models/demo-base", "stats demo_rte_eval")
 @click.argument("name", metavar="NAME|FILE")
 @_REGISTRY
 @click.option("--model", type=click.Path(path_type=Path), help="A model folder: count lengths in its tokens.")
-@click.option("--plot", "drawn", type=_FILE, help="Draw the lengths there (.png, .svg, .pdf).")
 @_JSON
 @lang_option
-def stats_command(name: str, out: Path, model: Path | None, drawn: Path | None, as_json: bool) -> None:
+def stats_command(name: str, out: Path, model: Path | None, as_json: bool) -> None:
     """Count lengths, labels, languages and duplicates of a dataset."""
-    from tuneyard.compiler.commands.stats import plot, stats
+    from tuneyard.compiler.commands.stats import stats
 
     counts = stats(name, out, model)
     _print(as_json, counts.as_json, counts.lines())
-    if drawn:
-        plot(counts, drawn)
     if Path(name).is_file():
         command = ["tuneyard", "data", "init", name]
     else:
         command = ["tuneyard", "data", "verify", name, *same_options("--dataset-dir", "--model")]
-    next_step(drawn, command)
+    next_step(None, command)
 
 
 @_command("compile demo_rte --out build/old", "remove demo_rte --out build/old")
@@ -486,7 +424,7 @@ def verify_command(
         require_tokenizer,
         verify,
     )
-    from tuneyard.compiler.verify.trained import read_recipe_file
+    from tuneyard.compiler.verify.recipe_file import read_recipe_file
 
     settings = read_settings(recipe, options)
     recipe_file = read_recipe_file(recipe, settings) if recipe else None
@@ -528,7 +466,7 @@ def verify_command(
 @click.option(
     "--split",
     "share",
-    type=_Share(0, 1, max_open=True),
+    type=click.FloatRange(0, 1, max_open=True),
     help="The share of rows for evaluation; 0 for no split.  [default: 0.1 from 20 rows on]",
 )
 @_TABLE

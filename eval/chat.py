@@ -19,8 +19,9 @@ from tuneyard.core.cli.main import cli_command
 from tuneyard.core.errors import RequestError, TuneyardError, for_terminal, run_command, show_value
 from tuneyard.core.prompt import Encode, Message
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
+from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
-from tuneyard.eval.backends.load import Model
+from tuneyard.eval.backends.model import Model
 from tuneyard.eval.backends.server import Server, check_url, open_server
 from tuneyard.eval.datasets.prompts import trained_system
 from tuneyard.eval.metrics.answers import cut_thought
@@ -98,7 +99,7 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
         raise click.UsageError("Missing option '--model' for a model here, or '--url' for a served one.")
     refuse_explicit(["served_model", "timeout"], "it is for --url")
     opened = open_models(request)
-    sampling = choose_sampling(opened.local, preset, options)
+    sampling = choose_sampling(opened.backend.local, preset, options)
     candidates = {candidate.name: candidate for candidate in opened.candidates}
     first = opened.candidates[-max(1, len(request.adapters))]  # the first adapter, else the model
     name: str | None = first.name
@@ -106,13 +107,13 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
     while name is not None:
         candidate = candidates[name]
         messages = [*_begin(candidate, system, request.dataset_dir), *turns]
-        chat = Chat(request, opened.local, candidate.prompting.encode, sampling, messages)
-        with opened.applied(candidate):
-            if once is None:
-                name = converse(chat, name, list(candidates))
-            else:
-                chat.answer(once)
-                name = None
+        chat = Chat(request, opened.backend.local, candidate.prompting.encode, sampling, messages)
+        opened.backend.apply(candidate.parts)
+        if once is None:
+            name = converse(chat, name, list(candidates))
+        else:
+            chat.answer(once)
+            name = None
         turns = [message for message in chat.messages if message["role"] != "system"]
 
 
@@ -125,7 +126,7 @@ def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "Served
     for option in SERVED_SAMPLING:
         if options[option] is not None:
             settings[option] = options[option]
-    server = open_server(connection, request.served_model or "", bool(request.served_model))
+    server = open_server(read_report(connection), request.served_model or "", bool(request.served_model))
     return ServedChat(server, settings, request.think)
 
 
@@ -162,7 +163,7 @@ class ServedChat:
     def answer(self, text: str) -> None:
         """Print the answer to a text and remember both. `RequestError` if the server gives none."""
         question: Message = {"role": "user", "content": text}
-        generated = self.server.chat([*self.messages, question], self.settings)
+        generated = self.server.answer([*self.messages, question], self.settings)
         visible = generated if self.think else without_thoughts(generated, True)
         click.echo(for_terminal(visible))
         answer = cut_thought(generated)

@@ -120,7 +120,7 @@ class Cmmlu(Task):
 
         prompts, shots = {}, {}
         for row in range(len(job.rows)):
-            ids, shots[row] = prompt(exam, row, encode, job.opened.context)
+            ids, shots[row] = prompt(exam, row, encode, job.backend.context)
             prompts[row] = array("i", ids)
         scorer = job.choosing({letter: [letter] for letter in LETTERS}, prompts)
 
@@ -174,7 +174,7 @@ class Cmmlu(Task):
 
 def _plain(opened: Opened) -> Opened:
     """Prompt with the text alone. It begins as the tokenizer begins any text."""
-    tokenizer = opened.tokenizer
+    tokenizer = opened.backend.tokenizer
     digest = hashlib.sha256(b"").hexdigest()
 
     def encode(messages: list[dict[str, str]]) -> list[int]:

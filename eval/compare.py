@@ -7,6 +7,7 @@ figures, docs/eval-report.md the page.
 """
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,7 +48,7 @@ MOST_IN_TITLE = 3
 @cli_command(
     "compare",
     "tuneyard eval compare results/demo --out build/verdict",
-    "tuneyard eval compare before=results/demo/base after=results/demo/rte=1,mnli=0 --out build/named",
+    "tuneyard eval compare one=results/demo/held-out/base two=results/demo/held-out/rte --out build/named",
 )
 @click.argument("results", nargs=-1, required=True, metavar="[NAME=]RESULTS…")
 @click.option(
@@ -169,8 +170,10 @@ def cli(
     compared = compare_results(
         results, questions, reading, metric=metric, decide_on=decide_on, margin=share, recipes=recipes
     )
-    write(compared, out, Page(title, note=note, errors=errors), force=force)
-    next_step(None, next_command(compared))
+    words = next_command(compared)
+    page = Page(title, note=note, errors=errors, next_command=shlex.join(words))
+    write(compared, out, page, force=force)
+    next_step(None, words)
 
 
 def compare_results(
@@ -194,12 +197,14 @@ def compare_results(
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The report's title and the user's note, the command that makes it, and its most incorrect examples."""
+    """The report's title and the user's note, the command that makes it, its most incorrect examples, and the
+    command to run next."""
 
     title: str
     module: str = "eval.compare"
     errors: int = MOST_ERRORS
     note: str = ""
+    next_command: str = ""
 
 
 def write(
@@ -257,7 +262,10 @@ def lay_out(
     plots = draw_plots(compared.comparison, compared.run_list)
     files = {plot.name: plot.png for plot in plots}
     document_text = json_text({**facts, **document(compared, list(files))})
-    files[PAGE] = render(compared, page.title, page.errors, page.module, tables, plots, page.note).encode()
+    rendered = render(
+        compared, page.title, page.errors, page.module, tables, plots, page.note, page.next_command
+    )
+    files[PAGE] = rendered.encode()
     for plot in plots:
         if plot.numbered:
             files[str(Path(plot.name).with_suffix(".txt"))] = list_of(plot.numbered).encode()

@@ -7,16 +7,16 @@ OUT/<model>/<set>/ {results.json,predictions.jsonl} with the transcripts.
 """
 
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from tuneyard.core.errors import ContentError, counted, run_command
 from tuneyard.core.language.han import HAN
-from tuneyard.core.prompt import Conversation
-from tuneyard.eval.backends.scorers import Fields, Generator, Messages, Scorer, TooLong
-from tuneyard.eval.backends.server import Server
+from tuneyard.core.prompt import Conversation, Encode
+from tuneyard.eval.backends import Backend
+from tuneyard.eval.backends.scorers import Fields, Messages, Scorer, TooLong
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.text import ngrams, words
@@ -110,14 +110,7 @@ class Dialogue(Task):
     def scorer(self, job: Job) -> Scorer:
         """Play every conversation with several questions. The others are left out."""
         talks = {row: talk.messages for row, talk in enumerate(job.rows) if _several_questions(talk)}
-        model, encode = job.opened.model, job.candidate.prompting.encode
-
-        def fits(messages: Messages) -> bool:
-            if isinstance(model, Server):  # it refuses by itself
-                return True
-            return len(encode(messages)) <= model.context - job.request.max_new_tokens
-
-        return conversing(job.generator, talks, fits, job.request.max_new_tokens)
+        return conversing(job.backend, talks, job.candidate.prompting.encode, job.request.max_new_tokens)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The data's own answers, the row's number, and the transcript or the reason why it is missing."""
@@ -172,11 +165,11 @@ class Dialogue(Task):
 
 
 def conversing(
-    generator: Generator, talks: Mapping[int, Messages], fits: Callable[[Messages], bool], max_new_tokens: int
+    backend: Backend, talks: Mapping[int, Messages], encode: Encode, max_new_tokens: int
 ) -> Scorer:
     """Scorer that answers conversations turn after turn, each turn after all turns before it.
 
-    Conversations, by row, end with a user's turn. Each stops when it no longer `fits`. A row's fields are the
+    Conversations, by row, end with a user's turn. Each stops when the context is full. A row's fields are the
     `transcript`, without thoughts, and `cut_short`.
     """
 
@@ -190,14 +183,15 @@ def conversing(
             for n, each in enumerate(questions):
                 if turn >= len(each) or cut_short[n]:
                     continue
-                if fits([*transcripts[n], *each[turn]]):
-                    transcripts[n] += each[turn]
+                messages = [*transcripts[n], *each[turn]]
+                if len(encode(messages)) <= backend.context - max_new_tokens:
+                    transcripts[n] = messages
                     running.append(n)
                 else:
                     cut_short[n] = True
             if not running:
                 continue
-            answers = generator.generate([transcripts[n] for n in running], max_new_tokens)
+            answers = backend.chat([transcripts[n] for n in running], encode, max_new_tokens)
             for n, answer in zip(running, answers, strict=True):
                 if isinstance(answer, TooLong):
                     refusals[n] = answer.reason
@@ -213,7 +207,7 @@ def conversing(
                 fields.append({"too_long": refusals[n]})
         return fields
 
-    return Scorer(*generator.plan(talks, max_new_tokens), score)
+    return Scorer(*backend.plan(talks, encode, max_new_tokens), score)
 
 
 def _figures(talks: Sequence[Talk], groups: Sequence[Hashable]) -> dict[str, Mean]:

@@ -34,7 +34,7 @@ from tuneyard.eval.scoring.options import (
     refuse_explicit,
     together,
 )
-from tuneyard.eval.scoring.task import Job, Task
+from tuneyard.eval.scoring.task import NOTHING, Job, Task
 
 CHECKED = 100  # rows that generate mode also answers by choice: one forward pass each
 label_options = together(
@@ -185,18 +185,17 @@ class Nli(Task):
         forms = {label: spellings(label, self.variants == "all") for label in self.labels(job)}
         return job.choosing(forms, prompts)
 
-    def further_scorer(self, job: Job) -> Scorer | None:
-        """Answer some evenly spread rows in the other mode too. None without a check."""
+    def further_scorer(self, job: Job) -> Scorer:
+        """Answer some evenly spread rows in the other mode too."""
         generates = self.mode == "generate"
-        too_long = job.scorer.too_long if job.scorer else {}
-        answered = [row for row in range(len(job.rows)) if row not in too_long]
+        answered = [row for row in range(len(job.rows)) if row not in job.scorer.too_long]
         can_choose = job.request.backend != "openai" and not job.request.think
         count = self.check_generate
         if generates and can_choose:
             count = CHECKED
         count = min(count, len(answered))
         if not count:
-            return None
+            return NOTHING
         rows = [answered[i * len(answered) // count] for i in range(count)]
         if generates:
             return self._choosing(job, job.prompts(rows))
@@ -205,6 +204,7 @@ class Nli(Task):
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The six fields of the published script, the row's number, and the scorer's other fields."""
         record, example = job.dataset.records[row], job.rows[row]
+        fields = self._of_labels(job, fields)
         return {
             "instruction": record.get("instruction", example.messages[-1]["content"]),
             "input": record.get("input", ""),
@@ -216,12 +216,11 @@ class Nli(Task):
             **{key: value for key, value in fields.items() if not key.endswith("_output")},
         }
 
-    def again(self, job: Job, kept: Prediction) -> Prediction:
-        """Score a kept line again. Only log-probabilities of the current labels stay."""
-        logs = kept.get("choices")
-        if not isinstance(logs, Mapping):
-            return Task.again(self, job, kept)
-        labels = self.labels(job)
+    def _of_labels(self, job: Job, fields: Fields) -> Fields:
+        """Reduce kept log-probabilities to the labels of this run (--rescore)."""
+        logs, labels = fields.get("choices"), self.labels(job)
+        if not isinstance(logs, Mapping) or list(logs) == labels:
+            return fields
         missing = [label for label in labels if label not in logs]
         if missing:
             raise RequestError(
@@ -229,13 +228,10 @@ class Nli(Task):
                 "score without --rescore for other labels"
             )
         choices = {label: float(logs[label]) for label in labels}
-        best = max(choices, key=lambda label: (choices[label], label == kept["model_output"]))
-        reduced = {**kept, "choices": choices}
-        if choices != logs:
-            reduced["label_mass"] = round(sum(map(math.exp, choices.values())), DIGITS)
-        line = Task.again(self, job, reduced)
-        line["predicted_output"] = self.label_sets[job.dataset.name].counts.get(best, best)
-        return line
+        if choices == logs:
+            return {**fields, "choices": choices}
+        mass = round(sum(map(math.exp, choices.values())), DIGITS)
+        return {**fields, "choices": choices, "label_mass": mass}
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Accuracy and the other figures of results.json."""
@@ -246,7 +242,6 @@ class Nli(Task):
             "unparsed_rows": unparsed,
             "label_mass": mean_mass(predictions),
             "labels": self.labels(job),
-            **self._agreement(job, predictions),
         }
 
     def line(self, results: Mapping[str, Any]) -> str:
@@ -274,23 +269,27 @@ class Nli(Task):
         labels = self.label_sets[job.dataset.name]
         if "too_long" in fields:
             return UNKNOWN
-        parse = PARSERS[self.parser]
-        label = fields.get("predicted_output") or parse(str(fields["model_output"]), labels.labels)
-        return labels.counts.get(str(label), str(label))
+        output, choices = str(fields["model_output"]), fields.get("choices")
+        if choices:  # rounded: of equal ones the answer is the likeliest
+            label = max(choices, key=lambda label: (choices[label], label == output))
+        else:
+            label = str(PARSERS[self.parser](output, labels.labels))
+        return labels.counts.get(label, label)
 
-    def _agreement(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
+    def further_results(
+        self, job: Job, further: Mapping[int, Fields], predictions: list[Prediction]
+    ) -> dict[str, object]:
         """Count how often the answers of both modes agree. {} without a check."""
-        if not job.further_answers:
+        if not further:
             return {}
         name, key = "check_generate", "generated"
         if self.mode == "generate":
             name, key = "check_choice", "chosen"
         differing = []
-        for row, fields in job.further_answers.items():
+        for row, fields in further.items():
             if self._label(job, fields) != predictions[row]["predicted_output"]:
                 differing.append({"row": row, key: fields["model_output"]})
-        count = len(job.further_answers)
-        return {name: {"n": count, "agree": count - len(differing), "differing": differing}}
+        return {name: {"n": len(further), "agree": len(further) - len(differing), "differing": differing}}
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ def _reading(job: Job, answers: Mapping[str, Sequence[str]]) -> Scorer:
     texts = {}
     for row in range(len(job.rows)):
         texts[row] = {name: _supervised(job, row, each[row]) for name, each in answers.items()}
-    return reading_answers(job.model, job.opened.budget, texts)
+    return reading_answers(job.backend, texts)
 
 
 def _supervised(job: Job, row: int, answer: str) -> SupervisedText:

@@ -22,7 +22,7 @@ from tuneyard.eval.metrics.qa import LEXICAL, SIMILAR, Lexical, exact_match, qa_
 from tuneyard.eval.read.results import Prediction
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import RescorableOption, ScoringRequest
-from tuneyard.eval.scoring.task import Figure, Job, Task, figures_of, line_of, share_line
+from tuneyard.eval.scoring.task import NOTHING, Figure, Job, Task, figures_of, line_of, share_line
 
 TYPES = ("type", "subset", "category")
 DIGITS = 6  # of a similarity in the files: fp32 has no more
@@ -118,10 +118,10 @@ class Qa(Task):
         """Settings that change an answer or a figure."""
         return {"similarity": self.similarity.name, **Task.settings(self, request)}
 
-    def further_scorer(self, job: Job) -> Scorer | None:
+    def further_scorer(self, job: Job) -> Scorer:
         """Answer the fixed prompts, which show how the model talks."""
         if job.dataset.name != self.shown_with:
-            return None
+            return NOTHING
         return job.generating({row: [{"role": "user", "content": text}] for row, text in enumerate(PROMPTS)})
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
@@ -142,20 +142,23 @@ class Qa(Task):
         return line
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Figures, overall and by type, and the answers to the fixed prompts."""
-        generation: object = []
-        if job.kept:
-            generation = job.kept.get("generation", [])
-        elif job.dataset.name == self.shown_with:
-            answers = []
-            for row, fields in job.further_answers.items():
-                answers.append({"prompt": PROMPTS[row], "answer": fields["model_output"]})
-            generation = answers
+        """Figures, overall and by type."""
         return {
             **qa_summary(predictions, job.dataset.answers),
             "similarity": {"by": self.similarity.name, "above": SIMILAR},
-            "generation": generation,
         }
+
+    def further_results(
+        self,
+        job: Job,  # noqa: ARG002
+        further: Mapping[int, Fields],
+        predictions: list[Prediction],  # noqa: ARG002
+    ) -> dict[str, object]:
+        """The answers to the fixed prompts."""
+        answers = []
+        for number, fields in further.items():
+            answers.append({"prompt": PROMPTS[number], "answer": fields["model_output"]})
+        return {"generation": answers}
 
     def line(self, results: Mapping[str, Any]) -> str:
         """A line for each fixed prompt and each type, then the figures of all rows."""

@@ -5,6 +5,7 @@ and writes no weights. Chooses on one half of the rows and reports on the other.
 the files.
 """
 
+import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -26,14 +27,13 @@ from tuneyard.core.language.translation import lang_option, tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.judge.ask import ComparedRuns, compare_runs
-from tuneyard.eval.judge.question import Question
-from tuneyard.eval.judge.questions.choice import choose_on_half
+from tuneyard.eval.judge.questions.choice import best_point, choose_on_half
 from tuneyard.eval.metrics import find_metric
 from tuneyard.eval.nli import Nli, label_options, label_sets
 from tuneyard.eval.read.find import ANSWERS_ONLY, Reading, read_scored_run
-from tuneyard.eval.read.results import RESULTS, RUN, TABLE, check_new, read_identity
-from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
-from tuneyard.eval.read.sweeps import SWEEP
+from tuneyard.eval.read.results import HELD_OUT, RESULTS, RUN, TABLE, check_new, read_identity
+from tuneyard.eval.read.scored_run import RunsByDataset
+from tuneyard.eval.read.sweeps import REPORTED, SWEEP
 from tuneyard.eval.scoring.candidates import load_candidates
 from tuneyard.eval.scoring.options import (
     ScoringRequest,
@@ -48,7 +48,7 @@ from tuneyard.eval.scoring.remote import workers_of
 from tuneyard.eval.scoring.weights import MOST_POINTS, Axes, checkpoint_axes, weight_axes
 from tuneyard.eval.show.sweep import SweepPlot, draw, plot_name
 from tuneyard.eval.show.tables import judged, text_of
-from tuneyard.eval.statistics.selection import Split, split_halves
+from tuneyard.eval.statistics.selection import split_halves
 
 COMMAND = "eval.sweep"
 RECIPE = "merge.yaml"
@@ -103,11 +103,15 @@ def cli(
     sets = read_datasets(request.datasets, request.data, request.cluster, folder=request.dataset_dir)
     labels = label_sets(sets, options)
     summaries = (SWEEP, TABLE, RECIPE, *(plot_name(dataset.name) for dataset in sets))
-    task = Nli(labels, "choice", "word", check_generate=0, summaries=summaries, **options)
-    splits = {}
+    task = Points(labels, "choice", "word", check_generate=0, summaries=summaries, **options, seed=seed)
+    halves: tuple[list[EvalDataset], list[EvalDataset]] = ([], [])
+    rows_to_choose_on = {}
     for dataset in sets:
         keys = dataset.clusters or _prompts(dataset)
-        splits[dataset.name] = split_halves(keys[: request.limit], seed, str(dataset.path))
+        rows = split_halves(keys[: request.limit], seed, str(dataset.path))
+        rows_to_choose_on[dataset.name] = rows[0]
+        for half, rows_of_half in zip(halves, rows, strict=True):
+            half.append(dataset.take(rows_of_half))
     searching = False
     if checkpoints:
         axes = checkpoint_axes(request, checkpoints)
@@ -117,47 +121,57 @@ def cli(
         axes = weight_axes(request)
         searching = True
     if dry_run:
-        click.echo(_forecast(request, axes, sets, searching=searching))
+        click.echo(_forecast(request, axes, halves, searching=searching))
         next_step(None, command_line(COMMAND, ("--dry-run",)))
         return
-    sweep = Sweep(request.out, axes.names, axes.points, splits, metric)
+    sweep = Sweep(request.out, axes.names, axes.points, rows_to_choose_on, metric)
     with workers_of(request) as workers:
-        axes = _score(request, task, sets, axes, sweep, workers, searching=searching)
-    _report(request, axes, replace(sweep, points=axes.points))
+        axes, reported = _score(request, task, halves, axes, sweep, workers, searching=searching)
+    _report(request, axes, replace(sweep, points=axes.points, reported=reported))
 
 
 def _score(
     request: ScoringRequest,
     task: Nli,
-    sets: Sequence[EvalDataset],
+    halves: tuple[Sequence[EvalDataset], Sequence[EvalDataset]],
     axes: Axes,
     sweep: "Sweep",
     workers: Executor | None,
     *,
     searching: bool,
-) -> Axes:
-    """Score all points and, `searching`, further ones around the best; return the axes with all points."""
-    unscored = [model for model in axes.models if not _is_scored(request, model, sets)]
+) -> tuple[Axes, Sequence[str]]:
+    """Score all points on the half that chooses and, `searching`, further ones around the best.
+
+    Score the base, each adapter alone and the best point on the other half. Return all points, and these
+    models.
+    """
+    choosing, held_out = halves
+    unscored = [model for model in axes.models if not _is_scored(request, model, choosing)]
     opened = load_candidates(request, axes.reference, axes.models, workers)
     began = time.monotonic()
-    score_opened(request, task, sets, opened)
-    while searching:
-        refined = axes.refined(choose(sweep, read_points(sweep)))
+    score_opened(request, task, choosing, opened)
+    request = replace(request, force=False)
+    while True:
+        best = choose(sweep, read_points(sweep))
+        refined = axes.refined(best) if searching else axes
         added = refined.without(axes)
         if not added:
             break
-        unscored += [model for model in added if not _is_scored(request, model, sets)]
-        score_opened(replace(request, force=False), task, sets, opened.with_weights(added))
+        unscored += [model for model in added if not _is_scored(request, model, choosing)]
+        score_opened(request, task, choosing, opened.with_weights(added))
         axes = refined
         sweep = replace(sweep, points=axes.points)
     if unscored:
         click.echo(_speed(len(unscored), time.monotonic() - began))
-    return axes
+    reported = {model: axes.models[model] for model in (*axes.alone, best)}
+    click.echo(tr("the half that does not choose:"))
+    score_opened(replace(request, out=request.out / HELD_OUT), task, held_out, opened.with_weights(reported))
+    return axes, list(reported)
 
 
 def _report(request: ScoringRequest, axes: Axes, sweep: "Sweep") -> None:
     """Judge a scored sweep, write its files and print the table."""
-    compared = judge(sweep, read_points(sweep))
+    compared = judge(sweep, read_points(sweep), read_reported(sweep))
     for warning in compared.warnings:
         warn(warning)
     ship = compared.choices[-1].model
@@ -180,6 +194,17 @@ def _report(request: ScoringRequest, axes: Axes, sweep: "Sweep") -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Points(Nli):
+    """Scoring halves of the datasets, which the seed divides."""
+
+    seed: int = 42
+
+    def settings(self, request: ScoringRequest) -> dict[str, object]:
+        """Options that change an answer, and those that change the halves."""
+        return {**Nli.settings(self, request), "seed": self.seed}
+
+
 def _speed(points: int, seconds: float) -> str:
     """Sentence on the points that this run scored, and how many it scored a minute."""
     per_minute = f"{60 * points / seconds:.1f}"
@@ -195,56 +220,60 @@ def _speed(points: int, seconds: float) -> str:
 class Sweep:
     """A scored sweep: its folder, the names of its axes, and each model's point on them.
 
-    `splits` are the halves of each dataset. `metric` decides the choice: accuracy, or a metric of examples.
+    `metric` decides the choice: accuracy, or a metric of examples. `reported` are the models that are scored
+    on the held-out half.
     """
 
     out: Path
     axes: Sequence[str]
     points: Mapping[str, tuple[float, ...]]
-    splits: Mapping[str, Split]
+    rows_to_choose_on: Mapping[str, Sequence[int]]
     metric: str = ACCURACY.name
+    reported: Sequence[str] = ()
 
 
 def read_points(sweep: Sweep) -> RunsByDataset:
-    """Read every point's scored rows once."""
+    """Read every point's scored rows on the half that chooses."""
+    return _read(sweep, sweep.out, list(sweep.points))
+
+
+def read_reported(sweep: Sweep) -> RunsByDataset:
+    """Read the scored rows of the other half."""
+    return _read(sweep, sweep.out / HELD_OUT, sweep.reported)
+
+
+def _read(sweep: Sweep, folder: Path, models: Sequence[str]) -> RunsByDataset:
     reading = ANSWERS_ONLY
     if sweep.metric != ACCURACY.name:
         reading = Reading(next_to_answers=[sweep.metric])
-    runs: dict[str, dict[str, ScoredRun]] = {}
-    for dataset in sweep.splits:
-        runs[dataset] = {}
-        for model in sweep.points:
-            runs[dataset][model] = read_scored_run(sweep.out / model / dataset, reading)
+    runs = {}
+    for dataset in sweep.rows_to_choose_on:
+        runs[dataset] = {model: read_scored_run(folder / model / dataset, reading) for model in models}
     return runs
 
 
 def choose(sweep: Sweep, runs: RunsByDataset) -> str:
     """The best point on the choosing half, of equal ones the first."""
-    return _choice(sweep)(runs, next(iter(sweep.points))).choices[-1].model
+    return best_point(runs, sweep.metric)
 
 
-def judge(sweep: Sweep, runs: RunsByDataset) -> ComparedRuns:
+def judge(sweep: Sweep, runs: RunsByDataset, held_out: RunsByDataset) -> ComparedRuns:
     """Choose a point on one half, and compare it with the base on the other half.
 
     This is `eval compare --choose-on half`, but the base is one of the candidates. `RequestError` if no row
     has the metric.
     """
-    return compare_runs(runs, [_choice(sweep)], metric=sweep.metric)
-
-
-def _choice(sweep: Sweep) -> Question:
-    """The question which point is the best on the choosing half."""
-    rows_to_choose_on = {}
-    for dataset, (choosing, _) in sweep.splits.items():
-        rows_to_choose_on[dataset] = {str(row) for row in choosing}
-    return partial(choose_on_half, metric=sweep.metric, rows=rows_to_choose_on, is_sweep=True)
+    choice = partial(choose_on_half, metric=sweep.metric, held_out=held_out)
+    return compare_runs(runs, [choice], metric=sweep.metric)
 
 
 def write(sweep: Sweep, compared: ComparedRuns) -> str:
     """Write a plot for each dataset, table.md and, last, sweep.json; return the text of table.md."""
     choices = compared.choices
     ship = choices[-1].model
-    for dataset, choice in zip(sweep.splits, choices, strict=False):  # the last choice is that on the mean
+    for dataset, choice in zip(
+        sweep.rows_to_choose_on, choices, strict=False
+    ):  # the last choice is that on the mean
         draw(SweepPlot(choice, sweep.axes, sweep.points, ship), sweep.out / plot_name(dataset))
     text = text_of(compared, compared.tables)
     write_text(sweep.out / TABLE, text)
@@ -253,7 +282,8 @@ def write(sweep: Sweep, compared: ComparedRuns) -> str:
         "metric": sweep.metric,
         "points": {model: list(point) for model, point in sweep.points.items()},
         "ship": ship,
-        "rows_to_choose_on": {dataset: choosing for dataset, (choosing, _) in sweep.splits.items()},
+        REPORTED: list(sweep.reported),
+        "rows_to_choose_on": dict(sweep.rows_to_choose_on),
     }
     write_json(sweep.out / SWEEP, {**judged(compared), **sweep_facts})
     return text
@@ -275,25 +305,35 @@ def _is_scored(request: ScoringRequest, model: str, sets: Sequence[EvalDataset])
     return all((request.out / model / dataset.name / RESULTS).is_file() for dataset in sets)
 
 
-def _forecast(request: ScoringRequest, axes: Axes, sets: Sequence[EvalDataset], *, searching: bool) -> str:
+def _forecast(
+    request: ScoringRequest,
+    axes: Axes,
+    halves: tuple[Sequence[EvalDataset], Sequence[EvalDataset]],
+    *,
+    searching: bool,
+) -> str:
     """Sentence on how many examples the models will answer, and how many an earlier run has answered."""
-    counts = {dataset.name: len(dataset.conversations[: request.limit]) for dataset in sets}
-    each = sum(counts.values())
+    counts, held_out = ({dataset.name: len(dataset.records) for dataset in half} for half in halves)
     listed = " + ".join(f"{dataset} {count}" for dataset, count in counts.items())
-    models = f"{len(axes.models)}"
-    total = f"{len(axes.models) * each}"
-    names = list(axes.models)
+    models, most = f"{len(axes.models)}", len(axes.models)
     if searching:
-        models += f" to {MOST_POINTS}"
-        total += f" to {MOST_POINTS * each}"
-        if (request.out / RUN).is_file():
-            names += [model for model in read_identity(request.out)["models"] if model not in axes.models]
+        models, most = f"{models} to {MOST_POINTS}", MOST_POINTS
+    reported = len(axes.alone) + 1  # the best point may be one of them
+    others = sum(held_out.values())
+    total = most * sum(counts.values()) + reported * others
     done = 0
-    for model in names:
-        for dataset, count in counts.items():
-            if not request.force and (request.out / model / dataset / RESULTS).is_file():
-                done += count
-    return f"{models} models × ({listed}) examples = {total} in all, {done} of them done before"
+    for folder, of_half in ((request.out, counts), (request.out / HELD_OUT, held_out)):
+        if (folder / RUN).is_file() and not request.force:
+            scored = list(read_identity(folder)["models"])
+            if not searching:
+                scored = [model for model in scored if model in axes.models]
+            for model, dataset in itertools.product(scored, of_half):
+                if (folder / model / dataset / RESULTS).is_file():
+                    done += of_half[dataset]
+    return (
+        f"{models} models × ({listed}) examples, then {reported - 1} to {reported} × {others} of the other "
+        f"half: at most {total} in all, {done} of them done before"
+    )
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ class Text(Task):
         """The task with its default length: no more than the model's context."""
         if self.max_seq_length is not None:
             return self
-        return replace(self, max_seq_length=min(LONGEST, opened.local.context))
+        return replace(self, max_seq_length=min(LONGEST, opened.backend.context))
 
     @property
     def longest(self) -> int:
@@ -213,10 +213,10 @@ class Text(Task):
 
     def scorer(self, job: Job) -> Scorer:
         """Read the losses and generate; `RequestError` if the context is too short."""
-        if self.longest > job.model.context:
+        if self.longest > job.backend.context:
             raise RequestError(
-                f"--max-seq-length {self.longest} exceeds the model's context of {job.model.context} "
-                f"tokens: --max-seq-length {job.model.context}"
+                f"--max-seq-length {self.longest} exceeds the model's context of {job.backend.context} "
+                f"tokens: --max-seq-length {job.backend.context}"
             )
         texts = {row: self._supervised(job, row) for row in range(len(job.rows))}
         if not any(supervised.learned for supervised in texts.values()):
@@ -224,16 +224,16 @@ class Text(Task):
         generating = None
         if self.generate and not self._plain(job):
             generating = job.generating()
-        return reading_losses(job.model, texts, generating, job.opened.budget)
+        return reading_losses(job.backend, texts, generating)
 
     def _supervised(self, job: Job, row: int) -> SupervisedText:
         example = job.rows[row]
         if self._plain(job):
-            return supervise_text(job.model.tokenizer, example.messages[-1]["content"], self.longest)
+            return supervise_text(job.backend.tokenizer, example.messages[-1]["content"], self.longest)
         answer = {"role": example.role, "content": example.answer}
         messages = job.with_image_tokens(row)
         supervised = supervise(job.candidate.prompting.turns([*messages, answer]), self.longest)
-        vision = job.model.vision
+        vision = job.backend.vision
         if vision and vision.cut(supervised.ids, messages):
             raise ContentError(
                 f"{job.dataset.path}: row {row}: --max-seq-length {self.longest} cuts into its "
@@ -246,6 +246,8 @@ class Text(Task):
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The published script's four fields, the row's number, its loss and lengths in tokens."""
+        if "reference" in fields:  # a kept line: its loss, answer and lengths do not depend on --rescore
+            return dict(fields)
         record, example = job.dataset.records[row], job.rows[row]
         prompt = example.messages[-1]["content"]
         instruction: object = ""
@@ -274,9 +276,9 @@ class Text(Task):
         line["reference_tokens"] = _count(job, reference)
         return line
 
-    def again(self, job: Job, kept: Prediction) -> Prediction:  # noqa: ARG002
-        """Keep the line: loss, answer and lengths do not depend on the options of --rescore."""
-        return {name: value for name, value in kept.items() if name != "cluster"}
+    def raw(self, line: Prediction) -> Fields:
+        """The whole line: its lengths need a tokenizer."""
+        return {name: value for name, value in line.items() if name != "cluster"}
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Compute all figures; write a plot of lengths, and metrics.json in the published script's layout."""
@@ -365,7 +367,7 @@ class Text(Task):
 
 
 def _count(job: Job, text: str) -> int:
-    return len(job.model.tokenizer(text, add_special_tokens=False)["input_ids"])
+    return len(job.backend.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 if __name__ == "__main__":

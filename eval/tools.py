@@ -107,12 +107,9 @@ class Tools(Task):
 
     def check_models(self, opened: Opened) -> None:
         """Warn if an adapter was trained on other token ids than these prompts have."""
-        tokenizer = getattr(opened.model, "tokenizer", None)
-        if tokenizer is None:
-            return
         for candidate in opened.candidates:
             for folder in dict.fromkeys(part.adapter.folder for part in candidate.parts):
-                training = (tokenizer, folder, candidate.prompting, self.template)
+                training = (opened.backend.tokenizer, folder, candidate.prompting, self.template)
                 difference = other_prompt(*training, self.prompts)
                 if difference and not other_prompt(*training):  # which open_models reports
                     warn(f"adapter {difference}")

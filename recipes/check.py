@@ -4,7 +4,6 @@ Our rules run first. Then LLaMA-Factory answers in a subprocess. Its import take
 recipes of the command. With --watch the subprocess stays, so that each edit is checked at once.
 """
 
-import itertools
 import json
 import math
 import re
@@ -33,18 +32,18 @@ from tuneyard.core.errors import (
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import existing
 from tuneyard.core.language.translation import explanation_option
+from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.answer_rules import packs, problems_of_answer
 from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, shapes_of
 from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, read_datasets
 from tuneyard.recipes.hardware import Machine, machine, target_option, world_size
-from tuneyard.recipes.llamafactory_client import Answer, LlamaFactory, ask, ask_weights
+from tuneyard.recipes.llamafactory_client import Answer, LlamaFactory, ask
 from tuneyard.recipes.output_dir import changed_inputs, changed_world_size, inputs_of
 from tuneyard.recipes.recipe import Recipe, find_recipe, read_recipe
 from tuneyard.recipes.rules import problems_of
 from tuneyard.recipes.schema import known_keys
 from tuneyard.recipes.starting_weights import loaded_problems
-from tuneyard.recipes.token_weights import weights_file
 from tuneyard.recipes.watched_files import FileStates, states_of, watched_files
 
 WATCHED_EVERY = 0.3  # seconds
@@ -115,7 +114,6 @@ class CheckOptions:
 @click.argument("arguments", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
 @click.option("--model", help="Take tokenizer and config from this model folder (for a hub id, offline).")
 @target_option("Target machine. Problems of this machine are notes, unless you choose `this`.")
-@click.option("--show-weights", type=click.IntRange(1), metavar="N", help="Show N rows with their weights.")
 @click.option("--quick", is_flag=True, help="Only what is found at once, without asking LLaMA-Factory.")
 @click.option("--watch", is_flag=True, help="Check again after every edit, until Ctrl-C.")
 @click.option("--all", "show_all", is_flag=True, help="Show every problem, not the first 20.")
@@ -125,7 +123,6 @@ def command(
     arguments: tuple[str, ...],
     model: str | None,
     trains_on: str,
-    show_weights: int | None,
     watch: bool,
     **output: bool,
 ) -> None:
@@ -139,7 +136,8 @@ def command(
             raise RequestError(f"'{path}': expected a recipe, or a setting as KEY=VALUE: {path}=…")
         find_recipe(path)
     options = CheckOptions(overrides, model, machine(trains_on), **output)
-    _refuse_unused(options, show_weights, watch)
+    if options.quick and model is not None:
+        raise RequestError("--model is for LLaMA-Factory, which --quick leaves out: give one of them")
     llamafactory = LlamaFactory(several=watch or len(paths) > 1)
     if watch:
         watch_recipes(llamafactory, paths, options)
@@ -147,28 +145,13 @@ def command(
     for path in paths:
         try:
             recipe = read_recipe(path, overrides)
-            if show_weights:
-                print_weights(llamafactory, recipe, model, show_weights)
-            else:
-                failed += check(llamafactory, recipe, options)
+            failed += check(llamafactory, recipe, options)
         except ContentError as error:
             click.echo(str(error), err=True)
             failed += 1
     if failed:
         raise ContentError(f"{failed} of {len(paths)} recipes cannot be trained as they are")
     next_step(None, ["tuneyard", "recipe", "plan", paths[0], *overrides, *same_options("--model")])
-
-
-def _refuse_unused(options: CheckOptions, show_weights: int | None, watch: bool) -> None:
-    """Raise `RequestError` for an option that another one leaves without effect."""
-    if options.quick and options.model is not None:
-        raise RequestError("--model is for LLaMA-Factory, which --quick leaves out: give one of them")
-    if show_weights is None:
-        return
-    flags = {"--quick": options.quick, "--all": options.show_all, "--json": options.as_json, "--watch": watch}
-    for flag, is_set in flags.items():
-        if is_set:
-            raise RequestError(f"{flag}: --show-weights prints rows and checks nothing: leave {flag} out")
 
 
 def watch_recipes(llamafactory: LlamaFactory, paths: list[Path], options: CheckOptions) -> NoReturn:
@@ -231,21 +214,6 @@ def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> 
             summary += f"; {checked.schedule.line()}"
         click.echo(summary)
     return any(problem.is_error for problem in problems)
-
-
-def print_weights(llamafactory: LlamaFactory, recipe: Recipe, model: str | None, count: int) -> None:
-    """Print the first rows with each loss token in the colour of its weight; the prompt is dim."""
-    weights = weights_file(recipe.path)
-    if weights is None:
-        raise RequestError(f"{recipe.path.parent / 'weights' / recipe.path.name}: no weights for this recipe")
-    rows = ask_weights(llamafactory, recipe, model or recipe.text("model_name_or_path"), weights, count)
-    heights = sorted({weight for row in rows for _, weight in row if weight})
-    colours = dict(zip(heights, itertools.cycle(["green", "yellow", "red", "magenta", "cyan"]), strict=False))
-    for row in rows:
-        click.echo("".join(click.style(text, fg=colours.get(weight), dim=not weight) for text, weight in row))
-        for weight in heights:
-            text = "".join(text for text, other in row if other == weight)
-            click.echo(click.style(f"  {weight:g}: {text!r}", fg=colours[weight]))
 
 
 def quick_check(recipe: Recipe, target: Machine) -> Checked:

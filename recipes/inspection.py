@@ -17,12 +17,11 @@ from tuneyard.core.files import files_of, sha256
 from tuneyard.core.prompt.template_fit import with_fitted_template
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.training.llamafactory import Launch, RecipeData, read_arguments, replaced
-from tuneyard.core.training.trained_rows import UntrainableEpochError
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.layout import trained_facts
 from tuneyard.recipes.new.template import TemplateChoice, fitting_templates
 from tuneyard.recipes.rows import epoch, expected_errors, look, words
-from tuneyard.recipes.token_weights import read_weights, token_spans
+from tuneyard.recipes.trained_rows import UntrainableEpochError
 
 # Settings that only the training machine can judge; recipes/rules.py does.
 MACHINE_SETTINGS = ("fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")
@@ -264,25 +263,6 @@ def _has_tools(reader: RecipeData) -> bool:
     except expected_errors():
         return False
     return any(tools)
-
-
-def preview(settings: dict[str, object], weights: Path, count: int) -> list[list[tuple[str, float]]]:
-    """First `count` rows of the training data as (text, weight) pairs. The prompt weighs 0."""
-    arguments = _arguments(settings, Launch(distributed=True), max_samples=count)
-    reader = arguments.with_tokenizer().with_template()
-    tokenizer, rules = reader.module["tokenizer"], read_weights(weights)
-    weighted_rows: list[list[tuple[str, float]]] = []
-    for row in reader.rows(reader.data_args.dataset[0]):
-        weighted_texts: list[tuple[str, float]] = []
-        turns = row["_prompt"] + row["_response"][:1]
-        pairs = reader.template.encode_multiturn(tokenizer, turns, row["_system"], row["_tools"])
-        for question, answer in pairs:
-            texts = [text for _, _, text in token_spans(answer, tokenizer.decode)]
-            weights_of_answer = rules.of_answer(answer, tokenizer.decode)
-            weighted_texts.append((tokenizer.decode(question), 0.0))
-            weighted_texts += zip(texts, weights_of_answer, strict=True)
-        weighted_rows.append(weighted_texts)
-    return weighted_rows
 
 
 def _model(

@@ -144,15 +144,6 @@ def _launch(recipe: Recipe, gpus: Sequence[Gpu]) -> Launch:
     return Launch(uses_torchrun(recipe, gpus) or is_set("USE_RAY"), recipe.zero_stage())
 
 
-def ask_weights(
-    llamafactory: LlamaFactory, recipe: Recipe, model: str, weights: Path, count: int
-) -> list[list[tuple[str, float]]]:
-    """First rows of a recipe's data as (text, weight) pairs. `ContentError` if they cannot be loaded."""
-    settings = {**recipe.settings, "model_name_or_path": model}
-    rows: list[list[tuple[str, float]]] = llamafactory.ask("preview", settings, weights, count)
-    return rows
-
-
 def _data(recipe: Recipe) -> dict[str, object] | None:
     """Entry and file hashes of each dataset. None if an answer also depends on media files."""
     data: dict[str, object] = {}

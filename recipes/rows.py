@@ -18,8 +18,8 @@ from tuneyard.core.records import PAIR, SHAREGPT_TAGS, RecordFormat, RecordReade
 from tuneyard.core.records.answers import answer_codes
 from tuneyard.core.training import llamafactory
 from tuneyard.core.training.llamafactory import WHOLE, RecipeData, RetypedColumnError, replaced, times_refused
-from tuneyard.core.training.trained_rows import UntrainableEpochError, mixed_and_split
 from tuneyard.core.training.training_stage import MARKED, TRAINING_STAGES
+from tuneyard.recipes.trained_rows import UntrainableEpochError, mixed_and_split
 
 COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
 FIRST = 20  # rows that are named for a finding on answers

@@ -10,13 +10,13 @@ from tuneyard.core.errors import ContentError, Problem, problems_of_file, show_v
 from tuneyard.core.files import existing
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.installation.packages import install_command
+from tuneyard.core.prompt.token_weights import read_weights, weights_file
 from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
 from tuneyard.core.training.training_stage import TRAINING_STAGES
 from tuneyard.recipes.hardware import Gpu, Machine, is_set, world_size
 from tuneyard.recipes.method_rules import learning_rate, packing, ppo, value_head
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.schema import known_keys, meant, setting_problems
-from tuneyard.recipes.token_weights import read_weights, weights_file
 from tuneyard.recipes.trainer_rules import trainer_problems
 
 REQUIRED = {

@@ -20,6 +20,7 @@ from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import locked, make_folder, write_json, write_text
 from tuneyard.core.language.translation import explanation_option
+from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.check import Checked, ask_check, not_checked, quick_check
 from tuneyard.recipes.data import dataset_dir, require_model
@@ -38,7 +39,6 @@ from tuneyard.recipes.output_dir import (
 )
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.rules import evaluates
-from tuneyard.recipes.token_weights import weights_file
 
 SCORES = {"pt": "text", "sft": "text", "dpo": "preference", "kto": "preference"}
 """The command of `eval` that scores a training of this stage."""

@@ -103,6 +103,26 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = file_of(nodeid)
             return nodeid if file in SPREAD else file
 
+        def remove_node(self, node: Any) -> str | None:
+            """Give the tests of a worker that died to the others, without the one that killed it.
+
+            pytest-xdist 3.8 also gives finished files to the next worker, which waits for ever if one has no
+            test left, and again the test that killed the first.
+            """
+            files = self.assigned_work.pop(node)
+            waiting = [test for tests in files.values() for test, is_done in tests.items() if not is_done]
+            for test in waiting[1:]:
+                self.workqueue.setdefault(self._split_scope(test), {})[test] = False
+            for other in self.nodes:
+                self._reschedule(other)
+            return waiting[0] if waiting else None
+
+        def schedule(self) -> None:
+            """Give a new worker a second file too: it begins a test when it knows the next one."""
+            super().schedule()
+            for node in self.nodes:
+                self._reschedule(node)
+
     config.option.loadscopereorder = False
     return ByFile(config, log)
 

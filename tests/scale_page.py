@@ -13,7 +13,6 @@ from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "scale.md"
 HOUR = 3600.0
-MANY_WORKERS = 64
 ROWS = (100_000_000, 10_000_000_000)
 SCORED_ROWS = 1_000 * 1_000  # 1,000 pairs of 1,000 rows
 PART_ROWS = 128  # of a task of scoring, as in eval/scoring/remote.py
@@ -85,37 +84,26 @@ def lines_of(head: list[str], body: list[list[str]]) -> str:
 
 def compile_table(text: str) -> str:
     """Compile 100 M and 10 G rows: the largest measured compile, scaled by its rows."""
-    measured = table_with(text, "CPU s, driver")
-    largest = max(number(row["rows"]) for row in measured)
-    by_kind = {row["run by"]: row for row in measured if number(row["rows"]) == largest}
-    one, two = by_kind["1 process"], by_kind["2 workers"]
-    smallest = min(
-        (row for row in measured if row["run by"] == "1 process"), key=lambda row: number(row["rows"])
-    )
-    step = number(one["MB, driver"]) - number(smallest["MB, driver"])
+    smallest, *_, one = table_with(text, "CPU s")
+    largest = number(one["rows"])
+    step = number(one["MB"]) - number(smallest["MB"])
     memory_of_row = step * 1e6 / (largest - number(smallest["rows"]))
     bytes_of = {row["file"]: number(row["bytes"]) / largest for row in table_with(text, "bytes")}
     core_hour = price_of(text, "one CPU core, an hour")
     body = []
     for rows in ROWS:
         alone = number(one["CPU s"]) * rows / largest
-        driver = number(two["CPU s, driver"]) * rows / largest
-        tasks = number(two["CPU s"]) * rows / largest - driver
-        together = driver + tasks / MANY_WORKERS
         body.append(
             [
                 f"{rows:,}",
                 duration(alone),
-                duration(together),
-                duration(driver),
                 size(memory_of_row * rows),
                 size(bytes_of["source"] * rows),
                 size((bytes_of["records"] + bytes_of["row index"]) * rows),
                 money(alone / HOUR * core_hour),
             ]
         )
-    head = ["rows", "1 process", f"{MANY_WORKERS} workers", "of it driver", "driver's memory"]
-    return lines_of([*head, "source", "written", "money, 1 process"], body)
+    return lines_of(["rows", "time", "memory", "source", "written", "money"], body)
 
 
 def scoring_table(text: str) -> str:

@@ -10,7 +10,6 @@ from tuneyard.compiler.view.payload import (
     MASKED,
     CodeCount,
     LengthHistogram,
-    Packing,
     PageRow,
     PageSide,
     PageTurn,
@@ -89,7 +88,6 @@ def payload(rows: list[PageRow], **values: object) -> ViewPayload:
     total = Totals(rows=len(rows), rows_on_page=len(rows), seed=42)
     labels: dict[str, int] = {}
     problems: dict[str, int] = {}
-    sources: dict[str, int] = {}
     for each in rows:
         total.tokens += each.tokens
         total.learned += each.learned
@@ -97,8 +95,6 @@ def payload(rows: list[PageRow], **values: object) -> ViewPayload:
         total.dropped_rows += each.dropped != ""
         if each.label:
             labels[each.label] = labels.get(each.label, 0) + 1
-        if each.source:
-            sources[each.source] = sources.get(each.source, 0) + 1
         for code in each.problems:
             problems[code] = problems.get(code, 0) + 1
     longest = max(each.tokens for each in rows)
@@ -117,10 +113,7 @@ def payload(rows: list[PageRow], **values: object) -> ViewPayload:
         totals=total,
         lengths=LengthHistogram(bins, 2048, sum(each.cut > 0 for each in rows)),
         labels=sorted(labels.items()),
-        sources=sorted(sources.items()),
         problems=[CodeCount(code, f"message of {code}", count) for code, count in problems.items()],
-        duplicates=sum(each.duplicate for each in rows),
-        packing=Packing(12, len(rows)),
         rows=rows,
     )
     for name, value in values.items():

@@ -306,7 +306,8 @@ def _results(adapter: LoraAdapter | None, places: list[Path], notes: list[str]) 
         require(place, "results")
         results = [place]
         if place.is_dir():
-            results = sorted(place.rglob("results.json"))
+            held_out = place / "held-out"  # of a sweep: nothing was chosen on these rows
+            results = sorted((held_out if held_out.is_dir() else place).rglob("results.json"))
         if not results:
             raise RequestError(
                 f"{place}: no results.json in it; expected a folder that tuneyard eval nli wrote"

@@ -21,12 +21,11 @@ LONGEST = 60  # characters of an answer that may be a label
 
 @dataclass(slots=True)
 class StoredExamples:
-    """Examples that follow one another, and their ids. `prefix` + line is the place of each."""
+    """Examples that follow one another. `prefix` + line is the place of each."""
 
     prefix: str
     lines: Sequence[Line]
     examples: list[Example] = field(default_factory=list)
-    ids: list[object] = field(default_factory=list)
 
     def prompts(self) -> list[str]:
         """The system text and the texts of the turns before the answer, a line each."""
@@ -91,5 +90,4 @@ def _examples(rows: Rows, entry: Mapping[str, object]) -> StoredExamples:
             stored.examples.append(reader.read(record))
         except ContentError as error:
             raise ContentError(f"{place}: {error}") from error
-        stored.ids.append(record.get("idx", record.get("id")))
     return stored

@@ -4,16 +4,16 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from sys import intern
 
 from tuneyard.compiler.commands.dataset_reader import StoredExamples, few, stored_examples
 from tuneyard.compiler.draw import ROW_TYPE
-from tuneyard.compiler.lint.fingerprints import NO_ID, Places
+from tuneyard.compiler.lint.fingerprints import Places
 from tuneyard.compiler.lint.matching import paired
-from tuneyard.compiler.lint.row_checks import SEPARATOR, keys_of_ids, keys_of_texts
+from tuneyard.compiler.lint.row_checks import SEPARATOR, keys_of_texts
 from tuneyard.core.errors import counted
 from tuneyard.core.records import Example
 
@@ -28,7 +28,7 @@ class Side:
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         self.places = Places()
-        self.prompts, self.contents, self.ids = array("q"), array("q"), array("q")
+        self.prompts, self.contents = array("q"), array("q")
         self.labels: list[str] = []
         self.label_counts: Counter[str] = Counter()
         has_labels = True
@@ -49,7 +49,6 @@ class Side:
         contents = [_encoded(_content(example)) for example in examples.examples]
         self.prompts.extend(keys_of_texts(prompts))
         self.contents.extend(keys_of_texts(map(SEPARATOR.join, zip(prompts, contents, strict=True))))
-        self.ids.extend(keys_of_ids([idx if isinstance(idx, str | int) else None for idx in examples.ids]))
 
     def label(self, row: int) -> str:
         """The label of a row, "" if the answers are no labels."""
@@ -79,7 +78,6 @@ class Difference:
     removed_rows: Rows = ()
     added_rows: Rows = ()
     pairs: tuple[Rows, Rows] = ((), ())
-    labels: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def different(self) -> bool:
@@ -101,9 +99,9 @@ class Difference:
         """
         before, after = self.sides
         for row, other in zip(*self.pairs, strict=True):
-            old, new = "", ""
-            if self.labels:
-                old, new = before.label(row), after.label(other)
+            old, new = before.label(row), after.label(other)
+            if not (old and new):
+                old, new = "", ""
             yield before.places[row], after.places[other], old, new
 
     def as_json(self) -> dict[str, object]:
@@ -117,7 +115,7 @@ class Difference:
             "added": list(self.added()),
             "removed": list(self.removed()),
             "changed": [dict(zip(names, each, strict=True)) for each in self.changed()],
-            "labels": {name: {"a": a, "b": b} for name, (a, b) in self.labels.items()},
+            "labels": {"a": before.label_counts, "b": after.label_counts},
         }
 
     def lines(self, every: bool) -> Iterator[str]:
@@ -129,8 +127,9 @@ class Difference:
         shifts = Counter((old, new) for _, _, old, new in self.changed() if old != new)
         for (old, new), count in shifts.items():
             yield f"shift    {old} → {new}: {counted(count, 'example')}"
-        for name, (old_count, new_count) in self.labels.items():
-            yield f"label    {name}: {_share(old_count, before)} → {_share(new_count, after)}"
+        for name in sorted(self.sides[0].label_counts | self.sides[1].label_counts):
+            counts = (side.label_counts[name] for side in self.sides)
+            yield f"label    {name}: {' → '.join(map(str, counts))}"
         yield (
             f"{self.sides[0].name} {before} → {self.sides[1].name} {after}: same {self.same}, "
             f"added {len(self.added_rows)}, removed {len(self.removed_rows)}, changed {len(self.pairs[0])}"
@@ -140,37 +139,20 @@ class Difference:
 def diff(first: str, second: str, folder: Path) -> Difference:
     """Compare two datasets by name, or files of records. The order does not count, repeats do.
 
-    Examples with the same prompt are the same or changed. Among the others, those with one `idx` are changed.
-    Memory holds some hundred examples, and the keys of all.
+    Examples with the same prompt are the same or changed. Memory holds some hundred examples, and two keys of
+    each.
     """
     before, after = Side(first, folder), Side(second, folder)
-    result = Difference((before, after))
-    if before.labels and after.labels:
-        names = sorted(before.label_counts | after.label_counts)
-        result.labels = {name: (before.label_counts[name], after.label_counts[name]) for name in names}
     same, same_there = paired(before.contents, after.contents)
-    result.same = len(same)
     removed, added = _others(range(len(before.places)), same), _others(range(len(after.places)), same_there)
-    changed, changed_there = array(ROW_TYPE), array(ROW_TYPE)
-    for keys, others in ((before.prompts, after.prompts), (before.ids, after.ids)):
-        candidates, candidates_there = _with_key(removed, keys), _with_key(added, others)
-        places, places_there = paired(_taken(keys, candidates), _taken(others, candidates_there))
-        rows, rows_there = _taken(candidates, places), _taken(candidates_there, places_there)
-        changed.extend(rows)
-        changed_there.extend(rows_there)
-        removed, added = _others(removed, rows), _others(added, rows_there)
-    result.pairs = (changed, changed_there)
-    result.removed_rows, result.added_rows = removed, added
-    return result
+    places, places_there = paired(_taken(before.prompts, removed), _taken(after.prompts, added))
+    changed = _taken(removed, places), _taken(added, places_there)
+    removed, added = _others(removed, changed[0]), _others(added, changed[1])
+    return Difference((before, after), len(same), removed, added, changed)
 
 
-def _taken(numbers: "array[int]", places: Rows) -> "array[int]":
-    return array(numbers.typecode, map(numbers.__getitem__, places))
-
-
-def _with_key(rows: Rows, keys: "array[int]") -> "array[int]":
-    """The rows that have a key: an example may lack an id."""
-    return array(ROW_TYPE, (row for row in rows if keys[row] != NO_ID))
+def _taken(numbers: Rows, places: Rows) -> "array[int]":
+    return array("q", map(numbers.__getitem__, places))
 
 
 def _others(rows: Rows, without: Rows) -> Rows:
@@ -196,7 +178,3 @@ def _change_line(change: Change) -> str:
     place, other_place, old, new = change
     shift = f": {old} → {new}" if old != new else ""
     return f"{place} → {other_place}{shift}"
-
-
-def _share(count: int, total: int) -> str:
-    return f"{count} ({count / total:.1%})" if total else str(count)

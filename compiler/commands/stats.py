@@ -11,7 +11,7 @@ from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, stored_e
 from tuneyard.compiler.lint.example_keys import add_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints, quantiles
 from tuneyard.compiler.tokens import load_tokenizer
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import ContentError
 from tuneyard.core.language.translation import tr, tr_counted
 
 BATCH = 256  # texts that a tokenizer gets at once
@@ -136,22 +136,3 @@ def _tokens(model: Path) -> Measure:
         return counts
 
     return count
-
-
-def plot(result: Stats, path: Path) -> None:
-    """Draw the lengths of prompts and answers as two histograms. The suffix decides the format."""
-    from tuneyard.core.drawing.plots import picture, plotting
-
-    path = path if path.suffix else path.with_suffix(".png")
-    try:
-        with plotting(), picture((9, 3.5), path) as figure:
-            heading = tr(
-                "{name}: {examples}", name=result.name, examples=tr_counted(result.examples, "example")
-            )
-            figure.suptitle(heading)
-            for axes, (title, counts) in zip(figure.subplots(1, 2), result.lengths.items(), strict=True):
-                axes.hist(list(counts), bins=40, weights=list(counts.values()))
-                label = tr("{unit} of {what}", unit=tr(result.unit), what=tr(title))
-                axes.set(xlabel=label, ylabel=tr("examples"))
-    except ValueError as error:
-        raise RequestError(f"--plot {path}: {error}") from error

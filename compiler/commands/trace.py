@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from tuneyard.compiler.check.checker import Checker
 from tuneyard.compiler.check.filters import RowFilter
@@ -13,11 +13,16 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read, reading
 from tuneyard.compiler.read.inputs import RAW, find_inputs, with_rivals
 from tuneyard.compiler.rows import Batch
+from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
+from tuneyard.core.datasets import find_dataset
 from tuneyard.core.datasets.manifest import MANIFEST, read_manifest
-from tuneyard.core.errors import ProblemsError, RequestError, show_value
+from tuneyard.core.errors import ProblemsError, RequestError, counted, show_value
+from tuneyard.core.files import files_of
+
+SEEN = "what the model sees with template {}, loss tokens between ⟦ and ⟧"
 
 
 class KeptRow(NamedTuple):
@@ -51,13 +56,40 @@ def trace(
             record = rendered.decode()
             yield f"record in {output.file.format(split=kept_row.split)}", record
             if template and output.dataset:
-                title = f"what the model sees with template {template}, loss tokens between ⟦ and ⟧"
                 entry = entry_of(kept_row.spec, output, output.file)
-                yield title, seen_by_model(json.loads(record), entry, template)
+                yield SEEN.format(template), seen_by_model(json.loads(record), entry, template)
     if number < row:
         if problems.errors:
             raise ProblemsError(problems.errors, spec.name)
         raise RequestError(f"no row {row}: {number} rows are kept")
+
+
+def registered_rows(
+    name: str, folder: Path, row: int, template: str | None, rows: int = 1
+) -> Iterator[tuple[str, str]]:
+    """Yield (title, text) for records of a registered dataset from `row` on, numbered from 1.
+
+    `RequestError` if it has fewer, `ProblemsError` if earlier ones cannot be read.
+    """
+    from tuneyard.compiler.verify.template import seen_by_model
+
+    dataset = find_dataset(name, folder)
+    problems = Problems()
+    number = 0
+    for path in files_of(dataset.path):
+        for batch in read(path, str(path), Source(), problems):
+            for place in range(len(batch.lines)):
+                number += 1
+                if not row <= number < row + rows:
+                    continue
+                record = cast("dict[str, object]", batch.row(place))
+                yield f"record {number}, {batch.place(place)}", _pretty(record)
+                if template:
+                    yield SEEN.format(template), seen_by_model(record, dataset.entry, template)
+    if number < row:
+        if problems.errors:
+            raise ProblemsError(problems.errors, name)
+        raise RequestError(f"no row {row}: {name} has {counted(number, 'row')}")
 
 
 def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterator[KeptRow]:

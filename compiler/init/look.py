@@ -15,7 +15,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files
 from tuneyard.compiler.read.remote import SourceFile, SourcePath
-from tuneyard.compiler.read.scan import LOOKED_AT, is_rows, is_turn, layout_of
+from tuneyard.compiler.read.scan import LOOKED_AT, is_rows, is_turn, layout_of, members_of
 from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, Readable, suffix
 from tuneyard.compiler.read.tables import SPEAKER, SPEAKERS
 from tuneyard.compiler.read.zips import members
@@ -69,8 +69,6 @@ def look(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
             documents = texts if texts and not paths_by_split and len(texts) == len(files) else []
             for sources in _sources_to_try(first, encoding, table, len(documents) > 1):
                 profile = _best_reading(path, first, sources)
-                if _is_answers_by_question(profile):
-                    profile = _best_reading(path, first, [replace(profile.source, answers_by_question=True)])
                 for document in documents:
                     if document is not first and profile.rows < SAMPLE:
                         _read_rows(profile, document)
@@ -147,15 +145,12 @@ def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None
             )
 
 
-def _is_answers_by_question(profile: FileProfile) -> bool:
-    """True if the only row of a JSON document is {question: answer, …}: many texts under unusual names."""
-    leaves = profile.leaves.values()
-    is_one_object = profile.rows == 1 and len(leaves) >= FEWEST_ANSWERS and not profile.source.rows
-    if not is_one_object or ".json" not in str(profile.path):
+def _are_answers_by_question(text: str) -> bool:
+    """True for {question: answer, …}: an object of many texts under unusual names."""
+    members, _, _ = members_of(text) if text.startswith("{") else ({}, "", False)
+    if len(members) < FEWEST_ANSWERS or any(role_of_names([name]) for name in members):
         return False
-    return all(leaf.kind == "text" and leaf.path in profile.first[0] for leaf in leaves) and not any(
-        role_of_names([leaf.path]) for leaf in leaves
-    )
+    return all(isinstance(value, str) for value in members.values())
 
 
 def _sources_to_try(
@@ -183,6 +178,9 @@ def _sources_to_try(
     head = b""
     if suffix(path) == ".json":
         head = head_of(path, encoding)
+        if _are_answers_by_question(head.decode(errors="replace").strip()):
+            yield [Source({}, {}, {}, encoding, answers_by_question=True)]
+            return
     lists = layout_of(head, len(head) < LOOKED_AT).lists
     if len(lists) > 1 and SPLIT_NAMES.issuperset(map(str.lower, lists)):
         keys: dict[str, tuple[str, ...]] = {name: (name,) for name in lists}

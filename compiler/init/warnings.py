@@ -115,12 +115,10 @@ def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[st
                 if len(answer) > longest_by_chance:
                     texts.append((text.lower(), answer.lower()))
         answers = {answer for _, answer in texts}
-        choices = answers if 1 < len(answers) <= MOST_VALUES else set()
         contained = 0
         for text, answer in texts:
-            lists_every_choice = bool(choices) and all(choice in text for choice in choices)
-            if answer in text and not lists_every_choice:
-                contained += 1
+            lists_every_choice = 1 < len(answers) <= MOST_VALUES and all(choice in text for choice in answers)
+            contained += answer in text and not lists_every_choice
         share = _share_that_follows(pairs) if proposal.labels else 0.0
         if texts and contained > GIVEN_AWAY * len(texts):
             yield (

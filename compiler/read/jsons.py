@@ -6,14 +6,22 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, compress, repeat
-from operator import contains, ne
-from typing import NamedTuple
+from operator import ne
 
 import orjson
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader
-from tuneyard.compiler.read.scan import LINES, LOOKED_AT, ROW, BrokenError, Scanner, Wrong, layout_of
+from tuneyard.compiler.read.scan import (
+    LINES,
+    LOOKED_AT,
+    ROW,
+    BrokenError,
+    Scanner,
+    Wrong,
+    have_all_keys,
+    layout_of,
+)
 from tuneyard.compiler.read.stream import TooLongError, blocks, cut_off, too_long, whole_lines
 from tuneyard.compiler.rows import InDocument, Line, ObjectRows, Place
 from tuneyard.compiler.spec.column_names import key_in_spec
@@ -37,16 +45,6 @@ Fields = dict[str, object]
 Found = tuple[Line, object, Wrong | None]
 """A row: its place, its value, and what is wrong with it."""
 _OPEN = re.compile(rb"\s*\{[ \t]*\r?\n")  # an object that is indented
-
-
-class Block(NamedTuple):
-    """Rows without problems, with their places."""
-
-    lines: Sequence[Line]
-    rows: list[Fields]
-
-
-NO_ROWS = Block((), [])
 
 
 @reader(".json", ".jsonl", ".ndjson")
@@ -114,15 +112,7 @@ def read_array(
     count = done = 0
     since = 0  # rows, also bad ones, since the last batch
     try:
-        for found in walk.rows(steps):
-            if isinstance(found, Block):
-                if rows:
-                    yield ObjectRows(f"{display_path}:", lines, rows)
-                    rows, lines, since = [], [], 0
-                yield ObjectRows(f"{display_path}:", found.lines, found.rows)
-                count, done = count + len(found.rows), scanner.offset
-                continue
-            line, row, wrong = found
+        for line, row, wrong in walk.rows(steps):
             count += 1
             since += 1
             if isinstance(row, dict) and not wrong:
@@ -158,8 +148,8 @@ class _Walk:
         self.late: list[str] = []
         self.nested: list[str] = []
 
-    def rows(self, steps: Steps | None) -> Iterator[Found | Block]:
-        """Yield rows, one or many at a time; `BrokenError` if the rest of the document cannot be read."""
+    def rows(self, steps: Steps | None) -> Iterator[Found]:
+        """Yield the rows; `BrokenError` if the rest of the document cannot be read."""
         if self.scanner.next_sign() not in ("[", "{"):
             raise BrokenError("E007", "found neither a list nor an object, expected a list of records")
         if steps is None:
@@ -169,7 +159,7 @@ class _Walk:
         if self.scanner.next_sign():
             raise BrokenError("E003", "found more text after the document's end")
 
-    def _rows(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found | Block]:
+    def _rows(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         sign = self.scanner.next_sign()
         if sign == "[":
             yield from self._list(steps, where, outer)
@@ -182,13 +172,14 @@ class _Walk:
             value = show_value(self.scanner.value())
             raise BrokenError("E007", f"{where}: found {value}, expected a list of records")
 
-    def _list(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found | Block]:
+    def _list(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         number = 0
         for _ in self.scanner.items("]"):
-            block = NO_ROWS if steps else self._block(where, outer, number)
-            if block.rows:
-                yield block
-                number += len(block.rows)
+            lines, rows = ([], []) if steps else self.scanner.objects()
+            for line, row in zip(lines, rows, strict=True):
+                yield self._place(line, where, number), {**outer, **row} if outer else row, None
+                number += 1
+            if rows:
                 continue
             line, value, wrong = self.scanner.row()
             place = self._place(line, where, number)
@@ -197,30 +188,6 @@ class _Walk:
             else:
                 yield from _inside(value, steps, place, outer)
             number += 1
-
-    def _block(self, where: str, outer: Fields, number: int) -> Block:
-        """Walk over the next rows of a list, many at once: none if the next one must be read alone."""
-        objects = self.scanner.objects()
-        if not objects:
-            return NO_ROWS
-        try:
-            rows = list(map(orjson.loads, objects))
-            good = not _some_repeat(objects, rows)
-        except orjson.JSONDecodeError:
-            good = False
-        if not good:
-            self.scanner.read_singly()
-            return NO_ROWS
-        if outer:
-            rows = [{**outer, **row} for row in rows]
-        lines = self.scanner.walk_over(objects)
-        places: Sequence[Line] = lines
-        if where:
-            places = [InDocument(line, each, f"{where}[{each}]") for each, line in enumerate(lines, number)]
-        elif not isinstance(lines, range) or lines[0] == self.last_line:
-            places = [self._place(line, where, each) for each, line in enumerate(lines, number)]
-        self.last_line = lines[-1]
-        return Block(places, rows)
 
     def _place(self, line: int, where: str, number: int) -> Line:
         """The place of a row of a list. Rows that begin on one line need their numbers, too."""
@@ -244,7 +211,7 @@ class _Walk:
             text = f"{where}.{key_in_spec(key)}" if where else f"key {show_value(key)}"
             yield InDocument(line, number, text), {**outer, **value}, wrong
 
-    def _under(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found | Block]:
+    def _under(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         """Read the rows under the first key, and skip the other keys."""
         step, outer = steps[0], dict(outer)
         keys: list[str] = []
@@ -372,28 +339,14 @@ def _some_repeat(texts: list[bytes], rows: list[dict[str, object]]) -> bool:
     """True if a row has a duplicate key (orjson keeps the last). Only rows with more colons than keys may."""
     colons = map(bytes.count, texts, repeat(b":"))
     suspects = list(compress(zip(texts, rows, strict=True), map(ne, colons, map(len, rows))))
-    if not suspects or _have_all_keys([text for text, _ in suspects], [row for _, row in suspects]):
+    if not suspects or have_all_keys([text for text, _ in suspects], [row for _, row in suspects]):
         return False
     return any(_repeated(text, row) is not None for text, row in suspects)
 
 
-def _have_all_keys(texts: list[bytes], rows: list[dict[str, object]]) -> bool:
-    """True if the rows have every key of their texts, since they have as many colons when they are written.
-
-    A key has one colon. Those of a text remain, unless they are written as an escape (\\u003a).
-    """
-    try:
-        written = orjson.dumps(rows)
-    except orjson.JSONEncodeError:  # nested deeper than orjson writes
-        return False
-    if any(map(contains, texts, repeat(b"\\u003"))):
-        return False
-    return sum(map(bytes.count, texts, repeat(b":"))) == written.count(b":")
-
-
 def _repeated(text: bytes, row: dict[str, object]) -> str | None:
     """The first duplicate key in an object of a row, None without one."""
-    if _have_all_keys([text], [row]):
+    if have_all_keys([text], [row]):
         return None
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(limit + DEEPEST)

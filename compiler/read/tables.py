@@ -24,13 +24,23 @@ BATCH = 1000
 QUESTIONS = ("问", "问题", "提问", "q", "question")
 """Speakers of questions that stand alone, in small letters."""
 SPEAKERS = {
-    **dict.fromkeys((*QUESTIONS, "user", "human", "用户"), "user"),
     **dict.fromkeys(
-        ("答", "回答", "答案", "a", "answer", "assistant", "ai", "bot", "gpt", "助手"), "assistant"
+        (
+            *QUESTIONS, "user", "human", "customer", "client", "caller", "visitor", "patient", "student",
+            "用户", "客户", "顾客", "患者", "学生",
+        ),
+        "user",
+    ),
+    **dict.fromkeys(
+        (
+            "答", "回答", "答案", "a", "answer", "assistant", "ai", "bot", "gpt", "agent", "support",
+            "operator", "advisor", "doctor", "teacher", "助手", "客服", "坐席", "医生", "老师",
+        ),
+        "assistant",
     ),
     **dict.fromkeys(("system", "系统"), "system"),
-}
-"""Roles by the names with which turns in a text begin."""
+}  # fmt: skip
+"""Roles by the names of speakers: turns in a text begin with them, a table has them in a column."""
 _LONGEST_FIRST = "|".join(sorted(SPEAKERS, key=len, reverse=True))
 SPEAKER = re.compile(rf"[ \t#*]*({_LONGEST_FIRST})[ \t*]*[:：][ \t*]*", re.I)
 _SURROGATE = re.compile("[\udc80-\udcff]")
@@ -263,6 +273,7 @@ class _Text:
 
     def __init__(self, stream: io.BufferedReader, display_path: str) -> None:
         self.stream, self.display_path, self.undecoded = stream, display_path, False
+        self.ends_in_returns = False  # its lines: none ends with a line feed
         self.last = ""  # text after the end of the last line
 
     def blocks(self) -> Iterator[str]:
@@ -273,5 +284,9 @@ class _Text:
             except UnicodeDecodeError:
                 self.undecoded = True
                 text = data.decode(errors="surrogateescape")
+            if not self.last:
+                self.ends_in_returns = "\n" not in text and "\r" in text.rstrip("\r")
+            if self.ends_in_returns:
+                text = text.replace("\r", "\n")
             self.last = text[text.rfind("\n") + 1 :]
             yield text

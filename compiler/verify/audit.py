@@ -38,7 +38,6 @@ class Audit:
     a thought `removed` and an `empty` one put before them; and the masked observations. `example` is the
     first row (of a pair: its chosen side) as pieces of text, each with whether it is learned; `rejected` what
     is learned of its other side. `seen` and `learned` count tokens after the cut, `uncut` those before it.
-    `packed` is the number of sequences that `packing: true` would make of supervised rows.
     """
 
     lengths: Counter[int] = field(default_factory=Counter)
@@ -46,7 +45,6 @@ class Audit:
     seen: int = 0
     learned: int = 0
     uncut: int = 0
-    packed: int = 0
     findings: "dict[str, array[int]]" = field(default_factory=dict)
     turns: Counter[str] = field(default_factory=Counter)
     blocks: int = 0
@@ -59,7 +57,7 @@ class Audit:
 
     def add(self, later: "Audit") -> None:
         """Add the audit of later rows."""
-        for name in ("rows", "seen", "learned", "uncut", "packed", "blocks"):
+        for name in ("rows", "seen", "learned", "uncut", "blocks"):
             setattr(self, name, getattr(self, name) + getattr(later, name))
         self.lengths.update(later.lengths)
         self.turns.update(later.turns)

@@ -24,8 +24,8 @@ from tuneyard.compiler.verify.comparison import (
 )
 from tuneyard.compiler.verify.expect import Expected, NumberedRecord, column_problems, entry_problems
 from tuneyard.compiler.verify.learned import AnswersAuditor, PretrainingAuditor
+from tuneyard.compiler.verify.recipe_file import RecipeFile, recipe_problem
 from tuneyard.compiler.verify.selection import Selection, selection_problems, split_rows
-from tuneyard.compiler.verify.trained import RecipeFile, Training, training_of
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets import (
     REGISTRY,
@@ -117,17 +117,14 @@ class LoadedDataset:
             self.verdict.add(self.loader_problem)
 
     def finish(self, siblings: Sequence[str] = ()) -> Verdict:
-        """The verdict, with the rows that the recipe trains. `siblings` are datasets of the same compile."""
+        """The verdict. `siblings` are datasets of the same compile, of which the recipe may train another."""
         verdict = self.verdict
         if not verdict.is_read:
             return verdict
-        if self.recipe and verdict.loaded:
-            training = training_of(
-                self.recipe, self.dataset, self.folder, verdict.loaded, verdict.dropped, siblings
-            )
-            if "E434" in verdict.counts and training.rows:
-                training = Training(rows=0, steps=["the data is for another stage, E434"])
-            verdict.note_training(training, self.recipe.path)
+        if self.recipe:
+            recipe_finding = recipe_problem(self.recipe, self.dataset, self.folder, siblings)
+            if recipe_finding:
+                verdict.add(recipe_finding)
         place = f"{self.folder / REGISTRY}: {self.dataset.name}"
         expected = self.expected
         for problem, row in expected.problems:

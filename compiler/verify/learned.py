@@ -60,21 +60,12 @@ class AnswersAuditor:
         encoded = whole
         if longest >= self.args.cutoff_len:
             encoded = self.cut.preprocess_dataset(rows)
-        if self.stage == "sft":
-            audit.packed = self._packed(encoded["input_ids"])
         for place, number in enumerate(numbers):
             for code in sorted(self._codes(audit, place, rows, encoded, whole)):
                 audit.find(code, start + number)
             if self.counts_turns:
                 self._count(audit, start + number, rows["_prompt"][place] + rows["_response"][place])
         return audit
-
-    def _packed(self, sequences: Sequence[list[int]]) -> int:
-        """The number of sequences that LLaMA-Factory packs these into, batch by batch as here."""
-        from llamafactory.data.processor.processor_utils import greedy_knapsack
-
-        cutoff = self.args.cutoff_len
-        return len(greedy_knapsack([len(ids) for ids in sequences if len(ids) <= cutoff], cutoff))
 
     def _encoded(self, rows: Row) -> Row | None:
         """The ids and labels of rows before the cut, None if LLaMA-Factory stops at one of the rows."""

@@ -41,7 +41,7 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
 
 def as_json(verdict: Verdict) -> dict[str, object]:
     """The report on one dataset as plain values."""
-    same_keys = ("dataset", "records", "loaded", "same", "trained", "stage", "failed", "notes")
+    same_keys = ("dataset", "records", "loaded", "same", "stage", "failed", "notes")
     report: dict[str, object] = {key: getattr(verdict, key) for key in same_keys}
     report["compiled"] = verdict.is_compiled
     if not verdict.is_read:

@@ -2,10 +2,8 @@
 
 from array import array
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tuneyard.compiler.verify.audit import Audit
-from tuneyard.compiler.verify.trained import Training
 from tuneyard.core.errors import Problem
 
 FIRST = 1000
@@ -24,8 +22,7 @@ class Verdict:
 
     `is_read` is false if LLaMA-Factory cannot load the rows, so that there are no counts.
 
-    `trained` is how many rows the recipe trains, None without a recipe. `dropped` has the numbers (from 0, in
-    LLaMA-Factory's order) of loaded rows that its processor skips.
+    `dropped` has the numbers (from 0, in LLaMA-Factory's order) of loaded rows that its processor skips.
     """
 
     dataset: str
@@ -42,21 +39,9 @@ class Verdict:
     packing: bool = False
     not_checked: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    trained: int | None = None
     dropped: list[int] = field(default_factory=list)
     no_answer: str = "LLaMA-Factory finds no answer in it"
     is_compiled: bool = True
-
-    def note_training(self, training: Training, recipe: Path) -> None:
-        """Add the rows of the dataset that a recipe trains."""
-        if training.problem:
-            self.add(training.problem)
-        if training.not_counted:
-            self.notes.append(f"not counted: the rows that are trained ({training.not_counted})")
-        self.trained = training.rows
-        if training.rows is not None:
-            why = f" ({'; '.join(training.steps)})" if training.steps else ""
-            self.notes.append(f"{recipe} trains {training.rows} of these {self.loaded} rows{why}")
 
     def add(self, problem: Problem, row: int | None = None) -> None:
         """Count a finding, of a `row` if it is about one record; keep it while there are few of its code."""

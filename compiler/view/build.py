@@ -7,32 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.compiler.draw import apportioned
 from tuneyard.compiler.problems import WARNINGS
-from tuneyard.compiler.publish.compiled_entries import compiled_entries
 from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.comparison import row_bar
 from tuneyard.compiler.verify.dataset import Settings, loaded
+from tuneyard.compiler.verify.recipe_file import RecipeFile
 from tuneyard.compiler.verify.report import histogram
-from tuneyard.compiler.verify.trained import RecipeFile
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view.page_rows import CUT_CODE, DROPPED, PageRows
 from tuneyard.compiler.view.payload import (
     CodeCount,
     LengthHistogram,
-    NamedCount,
-    Packing,
     PageRow,
     Totals,
     ViewPayload,
     json_of,
 )
 from tuneyard.compiler.view.scan import Scan
-from tuneyard.core.datasets import Dataset, locate_dataset, read_registry
-from tuneyard.core.datasets.manifest import Manifest, read_manifests
+from tuneyard.core.datasets import Dataset, locate_dataset
 from tuneyard.core.drawing.page import embedded
-from tuneyard.core.errors import ProblemsError, TuneyardError
+from tuneyard.core.errors import ProblemsError
 from tuneyard.core.installation.checkout import version
+from tuneyard.core.prompt.token_weights import weights_of
 from tuneyard.core.training.training_run import names_in
 
 if TYPE_CHECKING:
@@ -52,7 +48,6 @@ MESSAGES = {
     DROPPED: "LLaMA-Factory leaves the row out of the training",
     CUT_CODE: "tokens of the row are cut by cutoff_len",
 }
-Splits = dict[str, Dataset]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +97,22 @@ class _Read:
     rows: KeptRows
 
 
-def _read(
-    request: ViewRequest, settings: Settings, recipe: RecipeFile | None, splits: Mapping[str, Dataset]
-) -> _Read:
+def _read(request: ViewRequest) -> _Read:
     """Verify and count all records, then read those of the page again."""
     scan, rows = Scan(), KeptRows()
-    with loaded(request.name, request.folder, settings, recipe) as dataset:
+    with loaded(request.name, request.folder, request.settings, request.recipe) as dataset:
         records = scan.counted(dataset.numbered())
         dataset.compare(records)
         with suppress(ProblemsError):  # records after the last row; `verify` reports what cannot be read
             for _ in records:
                 pass
-        scan.compare(splits)
+        scan.compare()
         if dataset.rows is None:  # why LLaMA-Factory cannot load the file, at the record
             dataset.finish()
         page_rows = PageRows(scan, dataset.verdict, dataset.rows, request.losses)
+        recipe, names = request.recipe, names_in(request.settings.get("dataset"))
+        if recipe is not None and page_rows.tokens and request.name in names:
+            page_rows.tokens.weights = weights_of(recipe.path)
         page_rows.choose(request.rows, request.seed)
         with row_bar(f"tokens of {request.name}", page_rows.chosen) as bar:
             for page_row in page_rows.read(dataset.dataset):
@@ -130,33 +126,19 @@ def _read(
 def build(request: ViewRequest) -> ViewPayload:
     """Everything that the page of a dataset shows.
 
-    `RequestError` if the dataset is not registered or its file is missing. If the model or the template
-    cannot be used, the rows have no tokens and `note` has the reason.
+    `RequestError` if the dataset is not registered, if its file is missing, or if the model or the template
+    cannot be used. If LLaMA-Factory cannot load the file, the rows have no tokens and `note` has the reason.
     """
     dataset = locate_dataset(request.name, request.folder)
-    manifests = read_manifests(request.folder)
-    splits = _other_datasets(request, dataset, manifests)
-    reasons = []
-    try:
-        read = _read(request, request.settings, request.recipe, splits)
-    except TuneyardError as error:
-        if not request.settings.keys() & TOKEN_KEYS:
-            raise
-        reasons.append(str(error))
-        settings = {key: value for key, value in request.settings.items() if key not in TOKEN_KEYS}
-        read = _read(request, settings, None, splits)
-    payload = _payload(request, dataset, read, manifests)
+    read = _read(request)
+    payload = _payload(request, dataset, read)
     if not payload.model:
-        loader_errors = [
-            problem.message for problem in read.verdict.problems if problem.code in LOADER_ERRORS
-        ]
-        payload.note = ". ".join(reasons or read.verdict.not_checked or loader_errors)
+        problems = [problem.message for problem in read.verdict.problems if problem.code in LOADER_ERRORS]
+        payload.note = ". ".join(read.verdict.not_checked or problems)
     return payload
 
 
-def _payload(
-    request: ViewRequest, dataset: Dataset, read: _Read, manifests: Mapping[str, Manifest]
-) -> ViewPayload:
+def _payload(request: ViewRequest, dataset: Dataset, read: _Read) -> ViewPayload:
     verdict, scan, rows = read.verdict, read.scan, read.rows
     payload = ViewPayload(
         dataset=request.name,
@@ -171,9 +153,6 @@ def _payload(
             dropped_rows=len(verdict.dropped),
         ),
         labels=list(scan.labels.most_common()),
-        sources=list(scan.sources.most_common()) or mixture(manifests, request.name, scan.rows),
-        leaks=[(split, len(leaked)) for split, leaked in scan.leaked.items()],
-        duplicates=len(scan.rows_of_code.get("W202", ())),
         rows=rows.kept,
     )
     if verdict.audit:
@@ -196,11 +175,6 @@ def _add_token_counts(payload: ViewPayload, audit: Audit, verdict: Verdict) -> N
     if not is_packed_text:
         over = sum(rows for length, rows in audit.lengths.items() if length > verdict.cutoff)
     payload.lengths = LengthHistogram(histogram(audit.lengths, BARS), verdict.cutoff, over)
-    sequences = audit.packed
-    if verdict.stage == "pt":
-        sequences = audit.blocks if is_packed_text else audit.uncut // verdict.cutoff
-    if sequences:
-        payload.packing = Packing(sequences, audit.rows)
 
 
 def _problems(read: _Read, payload: ViewPayload) -> Iterator[CodeCount]:
@@ -216,55 +190,6 @@ def _problems(read: _Read, payload: ViewPayload) -> Iterator[CodeCount]:
     for code, count in ((DROPPED, payload.totals.dropped_rows), (CUT_CODE, payload.lengths.over_cutoff)):
         if count:
             yield CodeCount(code, MESSAGES[code], count)
-
-
-def _other_datasets(request: ViewRequest, dataset: Dataset, manifests: Mapping[str, Manifest]) -> Splits:
-    """The datasets to look for leaks in, if their file is there.
-
-    They are the other splits of the dataset's compile, and those that a recipe evaluates on.
-    """
-    names: dict[str, str] = {}
-    for folder, manifest in manifests.items():
-        if dataset.name in compiled_entries(folder, manifest):
-            names |= other_splits(dataset.name, manifest)
-    if request.recipe:
-        evaluated = names_in(request.settings.get("eval_dataset"))
-        registered = read_registry(request.folder)
-        names |= {name: name for name in evaluated if name != dataset.name and name in registered}
-    datasets: Splits = {}
-    for split, name in names.items():
-        try:
-            datasets[split] = locate_dataset(name, request.folder)
-        except TuneyardError:
-            continue
-    return datasets
-
-
-def other_splits(dataset: str, manifest: Manifest) -> dict[str, str]:
-    """The names of the other splits' datasets in the same form, by split."""
-    outputs = manifest.definition.get("write")
-    names: dict[str, str] = {}
-    for output in outputs if isinstance(outputs, list) else []:
-        head, mark, tail = str(output.get("dataset", "")).partition("{split}")
-        if not mark or not (dataset.startswith(head) and dataset.endswith(tail)):
-            continue
-        for other in manifest.entries:
-            if other != dataset and other.startswith(head) and other.endswith(tail):
-                names[other[len(head) : len(other) - len(tail)]] = other
-    return names
-
-
-def mixture(manifests: Mapping[str, Manifest], name: str, rows: int) -> list[NamedCount]:
-    """Rows by part of a compiled mixture, by its manifest; [] for others and if a part was not filled."""
-    for compiled, manifest in manifests.items():
-        mix = manifest.definition.get("mix")
-        if name not in compiled_entries(compiled, manifest) or not isinstance(mix, dict):
-            continue
-        parts = mix.get("parts")
-        total = mix.get("total")
-        if isinstance(parts, dict) and isinstance(total, int) and total == rows:
-            return list(apportioned(total, {part: parts[part].get("share", 0) for part in parts}).items())
-    return []
 
 
 def _display_path(path: Path) -> str:

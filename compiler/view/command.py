@@ -1,30 +1,24 @@
 """`tuneyard data view`: build the payload of a dataset, and write its page within the size limit."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from tuneyard.compiler.verify.dataset import datasets_of, has_tokenizer, read_settings, require_tokenizer
-from tuneyard.compiler.verify.trained import read_recipe_file
-from tuneyard.compiler.view.build import LOADER_ERRORS, TOKEN_KEYS, ViewRequest, build
-from tuneyard.compiler.view.losses import LossRequest, scored_losses
+from tuneyard.compiler.verify.recipe_file import read_recipe_file
+from tuneyard.compiler.view.build import TOKEN_KEYS, ViewRequest, build
 from tuneyard.compiler.view.page import MARK, percentage, render_page
 from tuneyard.compiler.view.payload import ViewPayload
-from tuneyard.core.cli.next_step import next_step
+from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.datasets import REGISTRY, locate_dataset
-from tuneyard.core.documents import read_mapping
-from tuneyard.core.errors import RequestError, TuneyardError, counted
+from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import write_text
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
-from tuneyard.core.training.training_run import names_in
 
 HEAD = 4096
 """Bytes of a file in which the mark of a page is looked for."""
-RECIPES = ("recipes", ".")
-"""Folders in which a recipe of the dataset is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +32,13 @@ class ViewOptions:
     rows: int
     results: Path | None
     force: bool
-    loss: str | None = None
-    adapter: str | None = None
 
 
 def view(name: str, options: ViewOptions) -> None:
     """Write the page of a dataset, and print its counts.
 
-    Without a usable model or template the page has rows without tokens. `RequestError` after writing it if an
-    option named the model or the template, and before writing if `out` exists and is no page of this command.
+    Without a model the page has rows without tokens. `RequestError` if an option or a recipe names a template
+    or a model that cannot be used, or if `out` exists and is no page of this command.
     """
     datasets = datasets_of(name, options.folder)
     dataset = datasets[0]
@@ -56,39 +48,24 @@ def view(name: str, options: ViewOptions) -> None:
         inputs.append(options.recipe)
     check_replaceable(out, inputs, force=options.force)
     settings = read_settings(options.recipe, options.token_options)
-    reason = ""
-    try:
-        require_tokenizer(settings, options.token_options)
-    except RequestError as error:
-        reason = str(error)
+    require_tokenizer(settings, options.token_options)
     model = settings.get("model_name_or_path")
-    if reason or not has_tokenizer(model):
+    reason = ""
+    if not has_tokenizer(model):
         settings = {key: settings[key] for key in settings if key not in TOKEN_KEYS}
+        reason = f"{model}, the recipe's model, is no model folder here"
+        if model is None:
+            reason = "no model is named"
+        reason += ". Give the model's folder and LLaMA-Factory's template: --model DIR --template NAME"
     recipe_file = None
     if options.recipe:
         recipe_file = read_recipe_file(options.recipe, settings)
-    with ExitStack() as stack:
-        losses = None
-        if options.results:
-            losses = TokenLossFile(find_losses(options.results, dataset))
-        elif options.loss:
-            request = LossRequest(
-                options.loss, options.adapter, dataset, options.folder, options.rows,
-                settings.get("template"), settings.get("cutoff_len"),
-            )  # fmt: skip
-            losses = TokenLossFile(stack.enter_context(scored_losses(request)))
-        payload = build(
-            ViewRequest(dataset, options.folder, settings, recipe_file, options.rows, losses=losses)
-        )
-    recipe_here = None
+    losses = None
+    if options.results:
+        losses = TokenLossFile(find_losses(options.results, dataset))
+    payload = build(ViewRequest(dataset, options.folder, settings, recipe_file, options.rows, losses=losses))
     if not payload.model:
-        recipe_here = _recipe_here(dataset)
-        reason = reason or _no_model(model, options)
-        codes = {problem.code for problem in payload.problems}
-        if not reason and codes.intersection(LOADER_ERRORS):  # another model would not help
-            payload.note = f"no tokens on the page: {payload.note}"
-        else:
-            payload.note = _without_tokens(reason or payload.note, recipe_here, options)
+        payload.note = f"no tokens on the page: {reason or payload.note}"
     write_text(out, render_page(payload))
     if len(datasets) > 1:
         others = ", ".join(datasets[1:])
@@ -96,11 +73,9 @@ def view(name: str, options: ViewOptions) -> None:
             f"{name} has {len(datasets)} datasets. This page has {dataset}; view the others by name: {others}"
         )
     click.echo(_summary(payload))
-    next_step(out, _next_command(payload, options, recipe_here))
+    given_again = same_options("--recipe", "--model", "--template")
+    next_step(out, ["tuneyard", "data", "verify", dataset, *given_again, "--dataset-dir", options.folder])
     if payload.note:
-        options_named = any(value is not None for value in options.token_options.values())
-        if options_named:
-            raise RequestError(f"{payload.note}. The page without tokens: {out}")
         click.echo(payload.note, err=True)
 
 
@@ -156,51 +131,3 @@ def _summary(payload: ViewPayload) -> str:
     if totals.left_off_page:
         line += f"; {counted(totals.left_off_page, 'sampled row')} left off to keep the page under 20 MB"
     return line
-
-
-def _next_command(payload: ViewPayload, options: ViewOptions, recipe_here: Path | None) -> list[str]:
-    """The words of the command after this one: a page with tokens by a recipe here, otherwise verify."""
-    words = ["tuneyard", "data", "verify", payload.dataset]
-    recipe = options.recipe
-    if not payload.model and recipe is None and recipe_here:
-        words[2] = "view"
-        recipe = recipe_here
-    if recipe:
-        words += ["--recipe", str(recipe)]
-    for option, key in (("--model", "model_name_or_path"), ("--template", "template")):
-        value = options.token_options.get(key)
-        if value is not None and payload.model:
-            words += [option, value]
-    return [*words, "--dataset-dir", str(options.folder)]
-
-
-def _no_model(model: object, options: ViewOptions) -> str:
-    """Reason why the rows cannot be tokenised without another model folder, "" if there is none."""
-    if has_tokenizer(model):
-        return ""
-    if model is not None:
-        return f"{model}, the recipe's model, is no model folder here"
-    if options.recipe:
-        return "the recipe names no model"
-    return "no recipe and no model were given"
-
-
-def _without_tokens(reason: str, recipe_here: Path | None, options: ViewOptions) -> str:
-    """The note of a page without tokens: the reason, and the options that add them."""
-    fix = "Give the model's folder and LLaMA-Factory's template: --model DIR --template NAME"
-    if recipe_here and not options.recipe:
-        fix = f"{recipe_here} trains this dataset: --recipe {recipe_here}. Or {fix[0].lower()}{fix[1:]}"
-    return f"no tokens on the page: {reason.rstrip('.')}. {fix}"
-
-
-def _recipe_here(dataset: str) -> Path | None:
-    """The first recipe in `recipes/` or the current folder that trains a dataset."""
-    for folder in RECIPES:
-        for path in sorted(Path(folder).glob("*.yaml")):
-            try:
-                settings = read_mapping(path, "recipe")
-            except TuneyardError:
-                continue
-            if dataset in names_in(settings.get("dataset")):
-                return path
-    return None

@@ -78,6 +78,15 @@ class TokenSequence:
         """The tokens that LLaMA-Factory trains on."""
         return [token for token, state in zip(self.ids, self.states, strict=True) if state != CUT]
 
+    @property
+    def labels(self) -> list[int]:
+        """Labels of the tokens that LLaMA-Factory trains on: without loss `IGNORED`."""
+        labels = []
+        for token, state in zip(self.ids, self.states, strict=True):
+            if state != CUT:
+                labels.append(IGNORED if token is None or state == MASKED else token)
+        return labels
+
 
 @dataclass(slots=True)
 class _Cuts:

@@ -14,7 +14,7 @@ PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard data view">'
 """Mark in the head of every page, by which `data view` recognises its own pages."""
 MOST_NAMES = 200
-"""Labels or sources that the page lists."""
+"""Labels that the page lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,6 @@ def render_page(payload: ViewPayload) -> str:
     words = json.dumps(catalogue(current()), ensure_ascii=False)
     return fill_page(
         PAGE,
-        inline_styles=False,
         mark=MARK,
         tr=tr,
         dataset=payload.dataset,
@@ -95,7 +94,6 @@ def render_page(payload: ViewPayload) -> str:
         bins=_bins(payload),
         cutoff_at=_cutoff_at(payload),
         cutoff_text=_cutoff_text(payload),
-        packing=_packing_text(payload),
         facets=_facets(payload),
         sampled=_sampled_text(payload),
         made_by=tr("Made by Tuneyard {version}", version=payload.made_by),
@@ -198,23 +196,6 @@ def _cutoff_text(payload: ViewPayload) -> str:
     )
 
 
-def _packing_text(payload: ViewPayload) -> str:
-    packing = payload.packing
-    if packing is None:
-        return ""
-    packed = tr_counted(packing.sequences, "sequence")
-    unpacked = f"{packing.unpacked_sequences:,}"
-    saved = packing.unpacked_sequences - packing.sequences
-    if saved <= 0:  # long texts for pretraining, which packing does not cut
-        return tr("With packing: {packed} instead of {unpacked}.", packed=packed, unpacked=unpacked)
-    return tr(
-        "With packing: {packed} instead of {unpacked}, {share} fewer.",
-        packed=packed,
-        unpacked=unpacked,
-        share=percentage(saved, packing.unpacked_sequences),
-    )
-
-
 def _facets(payload: ViewPayload) -> list[Facet]:
     rows = payload.totals.rows
     problems = []
@@ -226,21 +207,9 @@ def _facets(payload: ViewPayload) -> list[Facet]:
     no_problem = ""
     if not problems:
         no_problem = tr("✓ No problem in any row.")
-    repeats = [
-        FilterItem(split, tr("also in {split}", split=split), count, percentage(count, rows))
-        for split, count in payload.leaks
-    ]
-    if payload.duplicates:
-        share = percentage(payload.duplicates, rows)
-        repeats.insert(0, FilterItem("", tr("duplicate"), payload.duplicates, share))
-    no_repeat = ""
-    if not repeats:
-        no_repeat = tr("✓ No duplicates, no leaks.")
     facets = [
         Facet("label", tr("Labels"), _names(payload.labels, rows), _balance(payload.labels)),
-        Facet("source", tr("Sources"), _names(payload.sources, rows)),
         Facet("problem", tr("Problems"), problems, no_problem),
-        Facet("repeat", tr("Duplicates and leaks between splits"), repeats, no_repeat),
     ]
     return [facet for facet in facets if facet.items or facet.remark]
 

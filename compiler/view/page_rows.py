@@ -13,7 +13,7 @@ from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view.encoding import RowEncoder, TokenSequence
 from tuneyard.compiler.view.payload import CUT, LEARNED, PageRow
-from tuneyard.compiler.view.scan import Scan, label_of, source_of
+from tuneyard.compiler.view.scan import Scan, label_of
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.compiler.view.turns import PageTurns
 from tuneyard.core.datasets import Dataset
@@ -23,6 +23,7 @@ from tuneyard.core.training.llamafactory import expected_errors, quiet
 
 if TYPE_CHECKING:
     from tuneyard.core.prompt.token_losses import TokenLossFile
+    from tuneyard.core.prompt.token_weights import TokenWeights
 
 FIRST_ROWS = 50
 """So many rows of each code are on the page."""
@@ -88,10 +89,7 @@ class PageRows:
                     row=number + 1,
                     raw=raw_text(record),
                     label=label_of(example) if self.scan.labels else "",
-                    source=source_of(record) if self.scan.sources else "",
                     problems=self.codes[row],
-                    duplicate="W202" in self.codes[row],
-                    leak=self.scan.leaks_of(row),
                 )
                 if self.loaded:
                     self._add_loaded(row, page_row, example, self.loaded)
@@ -127,12 +125,16 @@ def raw_text(record: Mapping[str, object]) -> str:
 
 
 class TokenView:
-    """Adds tokens, their states and losses to rows. `loaded` has a template and a tokenizer."""
+    """Adds tokens, their states, losses and weights to rows. `loaded` has a template and a tokenizer.
+
+    `weights` are the key-token weights of a recipe that trains the rows.
+    """
 
     def __init__(self, loaded: LoadedRows, losses: "TokenLossFile | None" = None) -> None:
         self.encoder = RowEncoder(loaded.data)
         self.turns = PageTurns(loaded.data.template, self.encoder.tokenizer)
         self.losses = losses
+        self.weights: TokenWeights | None = None
 
     def add(self, page_row: PageRow, row: Mapping[str, Any]) -> None:
         """Add the sequences of one row as LLaMA-Factory makes them; a note if it stops at the row."""
@@ -153,7 +155,10 @@ class TokenView:
             page_row.tokens += len(states)
             page_row.learned += states.count(LEARNED)
             page_row.cut += states.count(CUT)
-            page_row.sides.append(self.turns.side(sequence, losses))
+            weights = None
+            if self.weights is not None:
+                weights = self.weights.of_labels(sequence.labels, self.encoder.tokenizer.decode)
+            page_row.sides.append(self.turns.side(sequence, losses, weights))
 
     def _losses(self, page_row: PageRow, sequences: Sequence[TokenSequence]) -> Sequence[float | None] | None:
         """The losses of the tokens that are trained on, None without them."""

@@ -11,8 +11,9 @@ from typing import Any
 MASKED, LEARNED, CUT = 0, 1, 2
 """States of a token: no loss, loss, cut (LLaMA-Factory drops it because of cutoff_len)."""
 
-TokenSpan = tuple[int, int] | tuple[int, int, float | None]
-"""One token over its turn's text: length in characters, state, and its loss if losses were read.
+TokenSpan = tuple[int, int] | tuple[int, int, float | None] | tuple[int, int, float | None, float]
+"""One token over its turn's text: length in characters, state, its loss if losses were read, and its weight
+if it is learned with key-token weights.
 
 A token that is a part of a character has the length 0, and the last token of that character has its length.
 """
@@ -51,14 +52,13 @@ class PageRow:
     `tokens` counts those before the cut, of all sides; `cut` those that cutoff_len drops. `dropped` is the
     reason if LLaMA-Factory leaves the row out, otherwise "". `loss` is the mean loss of its scored answer
     tokens. `sides` is empty without a tokenizer, and for a row that cannot be tokenised. `images` are
-    thumbnails as data: URIs. `raw` is the record's JSON text. `leak` names the splits that hold the same
-    input. `note` says what else a reader of this row must know.
+    thumbnails as data: URIs. `raw` is the record's JSON text. `note` says what else a
+    reader of this row must know.
     """
 
     row: int
     raw: str
     label: str = ""
-    source: str = ""
     problems: list[str] = field(default_factory=list)
     tokens: int = 0
     learned: int = 0
@@ -67,8 +67,6 @@ class PageRow:
     loss: float | None = None
     sides: list[PageSide] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
-    duplicate: bool = False
-    leak: list[str] = field(default_factory=list)
     note: str = ""
 
     def add_code(self, code: str) -> None:
@@ -123,20 +121,11 @@ class CodeCount:
 
 
 @dataclass(slots=True)
-class Packing:
-    """Sequences that `packing: true` would make, and sequences without it."""
-
-    sequences: int
-    unpacked_sequences: int
-
-
-@dataclass(slots=True)
 class ViewPayload:
     """Everything that the page shows.
 
     `model` is "" if the rows have no tokens; `note` then says why and how to get them. `stage` is sft, rm,
-    kto or pt (dpo reads the rows of rm). `leaks` counts rows whose input is also in another split; they and
-    `duplicates` come from the same fingerprints as the warnings of `compile`.
+    kto or pt (dpo reads the rows of rm).
     """
 
     dataset: str
@@ -150,11 +139,7 @@ class ViewPayload:
     totals: Totals = field(default_factory=Totals)
     lengths: LengthHistogram = field(default_factory=LengthHistogram)
     labels: list[NamedCount] = field(default_factory=list)
-    sources: list[NamedCount] = field(default_factory=list)
     problems: list[CodeCount] = field(default_factory=list)
-    leaks: list[NamedCount] = field(default_factory=list)
-    duplicates: int = 0
-    packing: Packing | None = None
     rows: list[PageRow] = field(default_factory=list)
 
     def to_json(self) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneyard.compiler.view.encoding import TEXT, EncodedMessage, Segment, TokenSequence
-from tuneyard.compiler.view.payload import CUT, PageSide, PageTurn
+from tuneyard.compiler.view.payload import CUT, LEARNED, PageSide, PageTurn, TokenSpan
 from tuneyard.compiler.view.token_text import TokenTexts
 
 CONTENT = "{{content}}"
@@ -41,10 +41,15 @@ class PageTurns:
         self.thought = re.compile(f"{re.escape(first)}.*?{re.escape(last)}\\s*", re.DOTALL)
         self.has_thoughts = bool(first and last)
 
-    def side(self, sequence: TokenSequence, losses: Sequence[float | None] | None = None) -> PageSide:
-        """One side of a row. `losses` are those of the tokens that are trained on."""
+    def side(
+        self,
+        sequence: TokenSequence,
+        losses: Sequence[float | None] | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> PageSide:
+        """One side of a row. `losses` and `weights` are those of the tokens that are trained on."""
         token_texts = self.texts.of(sequence.ids)
-        loss_of_token = iter(losses or ())
+        loss_of_token, weight_of_token = iter(losses or ()), iter(weights or ())
         turns: list[PageTurn] = []
         texts_of_turns: list[list[str]] = []  # joined at the end: a row may have a million tokens
         place = 0
@@ -64,10 +69,16 @@ class PageTurns:
                     texts_of_turns.append([])
                 turn = turns[-1]
                 texts_of_turns[-1].append(text)
-                loss = None
-                if losses is not None and state != CUT:
-                    loss = next(loss_of_token, None)
-                turn.spans.append((len(text), state) if loss is None else (len(text), state, round(loss, 3)))
+                span: TokenSpan = (len(text), state)
+                if state != CUT:
+                    loss, weight = next(loss_of_token, None), next(weight_of_token, None)
+                    if loss is not None:
+                        loss = round(loss, 3)
+                    if weight is not None and state == LEARNED:
+                        span = (len(text), state, loss, weight)
+                    elif loss is not None:
+                        span = (len(text), state, loss)
+                turn.spans.append(span)
             place += len(segment.ids)
         for turn, turn_texts in zip(turns, texts_of_turns, strict=True):
             turn.text = "".join(turn_texts)

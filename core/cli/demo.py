@@ -23,7 +23,7 @@ import click
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.errors import ContentError, RequestError, need, resumed_by
-from tuneyard.core.files import make_folder, opened, read_object
+from tuneyard.core.files import make_folder, opened
 from tuneyard.core.installation.checkout import python_path
 
 BASE = Path("models/demo-base")
@@ -187,8 +187,6 @@ def run(model: str) -> None:
         else:
             _execute(step.words, title)
         click.echo(f"{title} made in {_duration(time.monotonic() - started)}")
-        if step.name == SWEEP:
-            click.echo("\n".join(pair_lines()))
 
 
 def _refuse_foreign() -> None:
@@ -271,27 +269,6 @@ def _duration(seconds: float) -> str:
     if minutes:
         return f"{minutes} min {rest} s"
     return f"{rest} s"
-
-
-def pair_lines() -> list[str]:
-    """One line for each pair of weights, with its accuracy on each dataset, and how flat the top is."""
-    sweep = read_object(RESULTS / "sweep.json")
-    points = sweep.get("points")
-    names = list(points) if isinstance(points, dict) else []
-    lines = []
-    for name in names:
-        cells = [f"      {name:<18}"]
-        for dataset in DATASETS:
-            accuracy = read_object(RESULTS / name / dataset / "results.json").get("accuracy")
-            if isinstance(accuracy, float):
-                cells.append(f"{dataset} {accuracy:6.1%}".replace("%", " %"))
-        lines.append("  ".join(cells))
-    top = sweep.get("flat_top")
-    if isinstance(top, dict):
-        count, others = len(top["not_shown_worse"]), len(top["comparisons"])
-        best = top["best"]
-        lines.append(f"      {count} of the {others} other pairs are not shown to be worse than {best}")
-    return lines
 
 
 def result_lines(out: Path) -> list[str]:

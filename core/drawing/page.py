@@ -14,17 +14,15 @@ THEME = Path(__file__).with_name("page_theme.css")
 """Colours in light and dark, the font, and the rules that all pages share."""
 
 
-def fill_page(folder: Path, *, inline_styles: bool, **values: Any) -> str:
+def fill_page(folder: Path, **values: Any) -> str:
     """Fill the template of a page; `values` are its names besides policy, style, script and lang.
 
-    The policy allows the page's own script alone, by its hash. The style sheet is allowed by its hash too,
-    unless the template has elements with their own styles (`inline_styles`).
+    The policy allows the page's own script and style sheet alone, by their hashes.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     script = (folder / "script.js").read_text(encoding="utf-8")
     style = THEME.read_text(encoding="utf-8") + (folder / "style.css").read_text(encoding="utf-8")
-    allowed_styles = {False: hash_source(style), True: "'unsafe-inline'"}
     files = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
@@ -32,7 +30,7 @@ def fill_page(folder: Path, *, inline_styles: bool, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     text: str = files.get_template("page.html").render(
-        policy=content_policy(hash_source(script), allowed_styles[inline_styles]),
+        policy=content_policy(hash_source(script), hash_source(style)),
         style=style,
         script=script,
         lang={"zh": "zh-CN"}.get(current(), current()),

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,26 +49,11 @@ def _version() -> Mapping[str, str]:
 
 
 def head(root: Path) -> str | None:
-    """Commit that is checked out in `root`, None outside of a repository (gitrepository-layout(5))."""
-    try:
-        git = root / ".git"
-        if git.is_file():  # a worktree or submodule: "gitdir: PATH"
-            git = root / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
-        commit_or_ref = (git / "HEAD").read_text(encoding="utf-8").strip()
-        if not commit_or_ref.startswith("ref: "):
-            return commit_or_ref
-        ref = commit_or_ref.removeprefix("ref: ")
-        folders = [git]
-        shared = git / "commondir"
-        if shared.is_file():
-            folders.append(git / shared.read_text(encoding="utf-8").strip())
-        for folder in folders:
-            if (folder / ref).is_file():
-                return (folder / ref).read_text(encoding="utf-8").strip()
-        packed = (folders[-1] / "packed-refs").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+    """Commit that is checked out in `root`, None outside of a repository and without git."""
+    if not (root / ".git").exists():  # a folder above may be a repository of other files
         return None
-    for line in packed:
-        if line.endswith(f" {ref}"):
-            return line.split()[0]
-    return None
+    command = ["git", "-C", str(root), "rev-parse", "--verify", "--quiet", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

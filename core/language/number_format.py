@@ -13,8 +13,8 @@ MOST_DIGITS = 8
 
 
 def percent(share: float, more_digits: int = 0) -> str:
-    """A share as `93.3 %`, with `more_digits` than that."""
-    return f"{100 * share:.{1 + more_digits}f} %"
+    """A share as `93.3 %` (`93.3%` in Chinese), with `more_digits` than that."""
+    return tr("{figure} %", figure=f"{100 * share:.{1 + more_digits}f}")
 
 
 def interval(share: Sequence[float] | None) -> str:

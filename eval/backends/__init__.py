@@ -1,1 +1,79 @@
-"""Prompt a model with transformers, vLLM, a server or a GGUF, with or without adapters."""
+"""Backends answer prompts: transformers (model.py), vLLM (engine.py), a server (server.py), and replay.py.
+
+Replay gives back the outputs of an earlier run (--rescore). A new backend is a file with a `Backend`, and a
+line in eval/scoring/candidates.py that opens it. Nobody else asks which backend it has.
+"""
+# ruff: noqa: ARG002  the arguments are for the backends
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tuneyard.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tuneyard.adapters.weighted import WeightedAdapter
+    from tuneyard.core.prompt import Encode
+    from tuneyard.core.prompt.supervision import SupervisedText
+    from tuneyard.eval.backends.model import Model
+    from tuneyard.eval.backends.scorers import Fields, Messages, Plan, Prompts, Scorer, TooLong
+    from tuneyard.eval.backends.vision import Vision
+
+
+class Backend:
+    """A model with its tokenizer, and the facts that the results record.
+
+    - `context`: the largest number of tokens in a prompt and its answer.
+    - `budget`: tokens in a batch.
+    - `digest`: the hash of the model's files; `settings`: what else a resumed run must share.
+
+    Five methods answer: `apply`, `choosing`, `token_losses`, `plan` and `chat`. Those that a backend lacks
+    raise `RequestError`.
+    """
+
+    tokenizer: "PreTrainedTokenizerBase"
+    context: int
+    budget: int
+    digest: str
+    dtype: str
+    device: str
+    settings: Mapping[str, object]
+    sampling: Mapping[str, float] = {}
+    vision: "Vision | None" = None
+
+    def apply(self, parts: "Sequence[WeightedAdapter]") -> None:
+        """Answer as the base with these adapters from now on. () is the base."""
+
+    def choosing(
+        self,
+        prompts: "Prompts",
+        spellings: Mapping[str, Sequence[str]],
+        images: "Mapping[int, Sequence[str]] | None" = None,
+    ) -> "Scorer":
+        """Scorer that compares labels after each prompt by the log-probabilities of all their spellings."""
+        raise self.needs_model()
+
+    def token_losses(self, texts: "Mapping[int, SupervisedText]") -> dict[int, list[float]]:
+        """-log p in nats of each loss token of each row."""
+        raise self.needs_model()
+
+    def plan(self, talks: "Mapping[int, Messages]", encode: "Encode", longest: int) -> "Plan":
+        """Put conversations to answer into batches. Rows that do not fit get a reason."""
+        raise self.needs_model()
+
+    def chat(self, talks: "Sequence[Messages]", encode: "Encode", longest: int) -> "Sequence[str | TooLong]":
+        """Answer each conversation. The last turn of each is the user's."""
+        raise self.needs_model()
+
+    def kept(self, model: str, dataset: str) -> "Mapping[int, Fields] | None":
+        """The kept outputs of a model on a dataset by row. None: it answers by itself."""
+
+    @property
+    def local(self) -> "Model":
+        """The model in this process; `RequestError` for the others."""
+        raise self.needs_model()
+
+    def needs_model(self) -> RequestError:
+        """The error for what only a model in this process does."""
+        return RequestError("--backend: this needs the model in this process, leave it out")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import httpx
 
 GGUF = ".gguf"
+OWNER_VLLM = "vllm"  # of the models that vLLM lists
 HTML = (b"<html", b"<!doctype html")
 SHOWN = 60  # bytes of an answer that is not what it should be
 SHOWN_NAMES = 10
@@ -41,6 +42,7 @@ class Endpoint:
     answering: set[object] = field(default_factory=set, compare=False)
     applied: tuple[str, ...] = ()
     """Adapters of llama.cpp that it applies to requests that name none."""
+    is_vllm: bool = False
 
     async def post(
         self,
@@ -245,6 +247,8 @@ def find_endpoint(report: ServerReport, name: str, is_exact_name: bool) -> Endpo
     adapters must read every prompt anew: it would reuse states of a prompt that it read with other adapters.
     """
     connection = report.connection
+    if report.slots is not None:
+        connection = replace(connection, at_once=report.slots)
     if not name and not report.models:
         if report.models_problem:
             raise RequestError(
@@ -265,7 +269,8 @@ def find_endpoint(report: ServerReport, name: str, is_exact_name: bool) -> Endpo
         is_named = is_exact_name and name in adapter.names
         if adapter.scale and not is_named:
             applied.append(adapter.name)
-    return Endpoint(connection, model, settings, applied=tuple(applied))
+    is_vllm = report.entry(model).get("owned_by") == OWNER_VLLM
+    return Endpoint(connection, model, settings, applied=tuple(applied), is_vllm=is_vllm)
 
 
 def offered_adapters(connection: Connection) -> list[OfferedModel]:

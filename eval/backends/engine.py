@@ -1,4 +1,4 @@
-"""Labels and answers from vLLM in this process: a base and adapters on it, side by side in one engine.
+"""The backend of vLLM in this process: a base and adapters on it in one engine.
 
 vLLM gets token ids, so that the prompts are the same as with `--backend hf`. For each beginning of a label
 it gives the log-probabilities of the tokens that follow in some spelling. They are exact: no spelling is
@@ -7,7 +7,7 @@ bounded.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,9 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
 from tuneyard.core.installation.packages import missing
 from tuneyard.core.prompt import Encode
+from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.load import DTYPES, loading, open_tokenizer
 from tuneyard.eval.backends.scorers import (
-    EngineRequest,
     Fields,
     Ids,
     Messages,
@@ -49,19 +49,23 @@ VARIABLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class EngineAnswer:
-    """The text of an answer, or log-probabilities by token."""
+class EngineRequest:
+    """Token ids for vLLM.
 
-    text: str
-    logs: Mapping[int, float]
+    With `tokens`, their log-probabilities as the next token are wanted; otherwise an answer of at most
+    `max_tokens` tokens.
+    """
+
+    ids: tuple[int, ...]
+    tokens: tuple[int, ...] = ()
+    max_tokens: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
+@dataclass(eq=False)
+class Engine(Backend):
     """A model in vLLM with its tokenizer, its adapters, and the settings that the results record.
 
-    `folder` is the base's. `ends` are the tokens that end an answer, `context` is in tokens. `prepared` has
-    answers to requests of the next batches.
+    `folder` is the base's. `ends` are the tokens that end an answer. `adapter` is the one that is applied.
     """
 
     llm: Any
@@ -72,58 +76,35 @@ class Engine:
     dtype: str
     context: int
     settings: Mapping[str, object]
+    budget: int = 0
+    digest: str = ""
     device: str = "vllm"
-    prepared: dict[EngineRequest, EngineAnswer] = field(default_factory=dict)
+    adapter: Path | None = None
 
-    def prepare(self, requests: Iterable[EngineRequest]) -> None:
-        """Answer requests of several scorers at once. Their scores then take the answers from here."""
-        self.prepared.clear()
-        self.prepared.update(self._answer(dict.fromkeys(requests)))
+    def apply(self, parts: Sequence[WeightedAdapter]) -> None:
+        """Send the adapter with each prompt from now on. `load_engine` refuses several at a time."""
+        self.adapter = parts[0].adapter.folder if parts else None
 
-    def answers(self, requests: Sequence[EngineRequest]) -> list[EngineAnswer]:
-        """The answer to each request. Equal requests are answered once."""
-        rest = [request for request in dict.fromkeys(requests) if request not in self.prepared]
-        answers = {**self.prepared, **self._answer(rest)}
-        return [answers[request] for request in requests]
+    def answers(self, requests: Sequence[EngineRequest]) -> list[Any]:
+        """vLLM's answer to each request, in one call. Beginnings that they share are computed once.
 
-    def _answer(self, requests: Iterable[EngineRequest]) -> dict[EngineRequest, EngineAnswer]:
-        """Answer requests: of the base in one call, of all adapters in another.
-
-        In one call, vLLM's build for CPUs adds an adapter to the base's rows, too (0.26.0 and 0.32.0).
-        """
-        of_base: list[EngineRequest] = []
-        of_adapters: list[EngineRequest] = []
-        for request in requests:
-            if request.adapter is None:
-                of_base.append(request)
-            else:
-                of_adapters.append(request)
-        return {**self._generate(of_base), **self._generate(of_adapters)}
-
-    def _generate(self, requests: Sequence[EngineRequest]) -> dict[EngineRequest, EngineAnswer]:
-        """Answer requests in one call. Beginnings that they share are computed once.
-
-        The cache of the call before is dropped: a resumed run computes what the first one would have.
+        The cache of the call before is dropped: a resumed run computes what the first one would have. A call
+        is for the base or for one adapter: in one call, vLLM's build for CPUs adds an adapter to the base's
+        rows, too (0.26.0 and 0.32.0).
         """
         if not requests:
-            return {}
-        prompts = [{"prompt_token_ids": list(request.ids)} for request in requests]
-        sampling = [self._sampling(request) for request in requests]
-        loras = [self._lora(request.adapter) for request in requests]
+            return []
+        distinct = list(dict.fromkeys(requests))
+        prompts = [{"prompt_token_ids": list(request.ids)} for request in distinct]
+        sampling = [self._sampling(request) for request in distinct]
+        loras = [self._lora()] * len(distinct) if self.adapters else None
         self.llm.reset_prefix_cache()
         with loading(self.folder, "vLLM cannot run it"):
-            outputs = self.llm.generate(
-                prompts, sampling, lora_request=loras if self.adapters else None, use_tqdm=False
-            )
-        answers = {}
-        for request, output in zip(requests, outputs, strict=True):
-            (answer,) = output.outputs
-            logs = {}
-            if request.tokens:
-                for token in request.tokens:
-                    logs[token] = answer.logprobs[0][token].logprob
-            answers[request] = EngineAnswer(answer.text, logs)
-        return answers
+            outputs = self.llm.generate(prompts, sampling, lora_request=loras, use_tqdm=False)
+        by_request = {}
+        for request, output in zip(distinct, outputs, strict=True):
+            (by_request[request],) = output.outputs
+        return [by_request[request] for request in requests]
 
     def _sampling(self, request: EngineRequest) -> Any:
         from vllm import SamplingParams
@@ -134,45 +115,52 @@ class Engine:
             )
         return SamplingParams(temperature=0.0, max_tokens=request.max_tokens, stop_token_ids=list(self.ends))
 
-    def _lora(self, folder: Path | None) -> Any:
+    def _lora(self) -> Any:
         """The adapter for vLLM, which tells adapters apart by number (above 0) and by name."""
         from vllm.lora.request import LoRARequest
 
-        if folder is None:
+        if self.adapter is None:
             return None
-        number = self.adapters.index(folder) + 1
-        return LoRARequest(f"{number} {folder.name}", number, str(folder.resolve()))
+        number = self.adapters.index(self.adapter) + 1
+        return LoRARequest(f"{number} {self.adapter.name}", number, str(self.adapter.resolve()))
 
     def choosing(
-        self, adapter: Path | None, prompts: Prompts, spellings: Mapping[str, Sequence[str]]
+        self,
+        prompts: Prompts,
+        spellings: Mapping[str, Sequence[str]],
+        images: Mapping[int, Sequence[str]] | None = None,  # noqa: ARG002  open_models refuses images
     ) -> Scorer:
         """Scorer that compares labels after each prompt, each label by all its spellings."""
         columns, tokens = tokenise(self.tokenizer, self.ends, spellings)
         too_long = prompts_too_long(prompts, max(map(len, tokens)), self.context)
         steps = steps_of(tokens)
 
-        def requests_of_row(row: int) -> list[EngineRequest]:
-            ids = prompts[row]
-            return [EngineRequest((*ids, *begin), adapter, following) for begin, following in steps]
-
-        def requests(batch: Sequence[int]) -> list[EngineRequest]:
-            together = []
-            for row in batch:
-                together += requests_of_row(row)
-            return together
-
         def score(batch: Sequence[int]) -> list[Fields]:
-            answers = self.answers(requests(batch))
+            requests = []
+            for row in batch:
+                requests += [EngineRequest((*prompts[row], *begin), following) for begin, following in steps]
+            answers = iter(self.answers(requests))
             fields = []
-            for place, row in enumerate(batch):
+            for row in batch:
                 logs: dict[tuple[int, ...], float] = {}
-                for number, (begin, _) in enumerate(steps):
-                    for token, value in answers[place * len(steps) + number].logs.items():
-                        logs[(*begin, token)] = value
+                for begin, following in steps:
+                    listed = next(answers).logprobs[0]
+                    logs.update({(*begin, token): listed[token].logprob for token in following})
                 fields.append(label_fields(row, columns, sums_of_tokens(tokens, logs)))
             return fields
 
-        return Scorer(_batches(prompts, too_long), too_long, score, requests=requests)
+        return Scorer(_batches(prompts, too_long), too_long, score)
+
+    def plan(self, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:
+        """Plan large batches of the rows that fit the context. The others are too long."""
+        prompts = {row: encode(talk) for row, talk in talks.items()}
+        too_long = prompts_too_long(prompts, longest, self.context)
+        return _batches(talks, too_long), too_long
+
+    def chat(self, talks: Sequence[Messages], encode: Encode, longest: int) -> list[str]:
+        """Answer each conversation greedily."""
+        requests = [EngineRequest(tuple(encode(talk)), max_tokens=longest) for talk in talks]
+        return [answer.text for answer in self.answers(requests)]
 
 
 def steps_of(spellings: Sequence[Ids]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -188,41 +176,6 @@ def _batches(rows: Iterable[int], too_long: Mapping[int, str]) -> list[list[int]
     """Large batches of the rows that fit the context, in their order."""
     fitting = [row for row in rows if row not in too_long]
     return [fitting[start : start + AT_ONCE] for start in range(0, len(fitting), AT_ONCE)]
-
-
-@dataclass(frozen=True, slots=True)
-class EngineGenerator:
-    """A vLLM model with an adapter (or none) as a Generator."""
-
-    engine: Engine
-    encode: Encode
-    adapter: Path | None
-
-    def plan(self, talks: Mapping[int, Messages], max_new_tokens: int) -> Plan:
-        """Plan large batches of the rows that fit the context. The others are too long."""
-        prompts = {row: self.encode(talk) for row, talk in talks.items()}
-        too_long = prompts_too_long(prompts, max_new_tokens, self.engine.context)
-        return _batches(talks, too_long), too_long
-
-    def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
-        """Answer each conversation greedily."""
-        requests = [self._request(talk, max_new_tokens) for talk in talks]
-        return [answer.text for answer in self.engine.answers(requests)]
-
-    def scorer(self, talks: Mapping[int, Messages], max_new_tokens: int) -> Scorer:
-        """Scorer that generates an answer to each conversation."""
-
-        def requests(batch: Sequence[int]) -> list[EngineRequest]:
-            return [self._request(talks[row], max_new_tokens) for row in batch]
-
-        def score(batch: Sequence[int]) -> list[Fields]:
-            texts = self.generate([talks[row] for row in batch], max_new_tokens)
-            return [{"model_output": text} for text in texts]
-
-        return Scorer(*self.plan(talks, max_new_tokens), score, requests=requests)
-
-    def _request(self, talk: Messages, max_new_tokens: int) -> EngineRequest:
-        return EngineRequest(tuple(self.encode(talk)), self.adapter, max_tokens=max_new_tokens)
 
 
 def load_engine(

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.prompt import Encode
-from tuneyard.eval.backends.load import Model
-from tuneyard.eval.backends.scorers import Messages, Plan, plan_batches, prompts_too_long
 
 if TYPE_CHECKING:
     import torch
+
+    from tuneyard.eval.backends.model import Model
 
 Sampling = Mapping[str, float]
 """How tokens are drawn: keyword arguments of transformers' `generate`."""
@@ -41,7 +40,7 @@ class Generated:
     finish: str | None
 
 
-def choose_sampling(model: Model, preset: str | None, options: Mapping[str, float | None]) -> Sampling:
+def choose_sampling(model: "Model", preset: str | None, options: Mapping[str, float | None]) -> Sampling:
     """Settings of a chat. The user's options override those of the preset, or without one the model's."""
     defaults = PRESETS[preset] if preset else model.sampling
     overrides = {name: value for name, value in options.items() if value is not None}
@@ -56,35 +55,8 @@ def drawing(sampling: Sampling) -> dict[str, Any]:
     return {"do_sample": False, **penalties}
 
 
-@dataclass(frozen=True, slots=True)
-class LocalGenerator:
-    """Generator with a model in this process. `encode` makes the prompts, `budget` is tokens per batch."""
-
-    model: Model
-    encode: Encode
-    budget: int
-    sampling: Sampling | None = None
-    """None: greedy."""
-    seed: int | None = None
-
-    def plan(self, talks: Mapping[int, Messages], max_new_tokens: int) -> Plan:
-        """Plan batches of rows, longest first. Rows that do not fit the context are too long."""
-        prompts = {row: self.encode(talk) for row, talk in talks.items()}
-        too_long = prompts_too_long(prompts, max_new_tokens, self.model.context)
-        lengths = {row: len(ids) + max_new_tokens for row, ids in prompts.items() if row not in too_long}
-        # one by one where they are drawn: an answer then depends on its own prompt alone
-        return plan_batches(lengths, self.budget if self.sampling is None else 1), too_long
-
-    def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> list[str]:
-        """Answer each conversation."""
-        prompts = [self.encode(talk) for talk in talks]
-        if self.sampling is None:
-            return generate(self.model, prompts, max_new_tokens)
-        return [draw(self.model, prompt, max_new_tokens, self.sampling, self.seed) for prompt in prompts]
-
-
 def draw(
-    model: Model, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling, seed: int | None = None
+    model: "Model", prompt: Sequence[int], max_new_tokens: int, sampling: Sampling, seed: int | None = None
 ) -> str:
     """Sample an answer to a prompt (ids). Every run gives the same answer, in any order of the prompts.
 
@@ -100,7 +72,7 @@ def draw(
 
 
 def generate(
-    model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling | None = None
+    model: "Model", prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling | None = None
 ) -> list[str]:
     """Answer prompts (ids) in one batch, padded left. Greedy without `sampling`; `ContentError` for nan."""
     ends = model.net.generation_config.eos_token_id or []
@@ -109,7 +81,7 @@ def generate(
 
 
 def generate_until(
-    model: Model,
+    model: "Model",
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     ends: Sequence[int],
@@ -149,7 +121,11 @@ def generate_until(
 
 
 def stream(
-    model: Model, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling, show: Callable[[str], None]
+    model: "Model",
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    sampling: Sampling,
+    show: Callable[[str], None],
 ) -> None:
     """Generate an answer and pass each new piece of text to `show`.
 

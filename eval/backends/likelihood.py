@@ -1,27 +1,197 @@
-"""Compute the loss of existing texts: answers, or all tokens that training reports a loss for.
+"""Log-probabilities by a model in this process: of labels after a prompt, and of existing texts.
 
-The loss is summed over the loss tokens and never averaged over batches, so that it depends on neither batch
-size nor padding. The head is applied to the positions before these tokens alone.
+Labels take one forward pass for each prompt and label beginning. The beginning that all prompts share is
+computed once. The head is applied only to the positions that matter, over the whole vocabulary, so that the
+probabilities are true ones. A loss is summed over the loss tokens and never averaged over batches, so that it
+depends on neither batch size nor padding.
 """
 
+import contextlib
+import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt.supervision import SupervisedText
-from tuneyard.eval.backends.load import Model
-from tuneyard.eval.backends.scorers import DIGITS, Fields, Scorer, head_only_at, plan_batches
+from tuneyard.eval.backends import Backend
+from tuneyard.eval.backends.scorers import (
+    DIGITS,
+    Fields,
+    Ids,
+    Prompts,
+    Scorer,
+    label_fields,
+    plan_batches,
+    prompts_too_long,
+    tokenise,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from tuneyard.eval.backends.model import Model
 
 AnswerTexts = Mapping[str, SupervisedText]  # a row's answers by name
 LOGITS = 1 << 28  # at a time: 1 GiB of them in fp32
+SHORTEST_PREFIX = 8  # below this, continuing from a cache costs more than it saves
 
 
-def losses(model: Model, texts: Mapping[int, SupervisedText], budget: int) -> dict[int, float]:
-    """Sum -log p in nats over the loss tokens of each row. `ContentError` if the sum is not finite."""
-    return {row: sum(by_token) for row, by_token in token_losses(model, texts, budget).items()}
+def shared_prefix(prompts: Collection[Ids]) -> int:
+    """Count the ids that all prompts begin with, leaving at least one of each; 0 if too few to gain."""
+    if len(prompts) < 2:
+        return 0
+    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
+    length = 0
+    for one, other in zip(first, last, strict=False):
+        if one != other:
+            break
+        length += 1
+    length = min(length, min(map(len, prompts)) - 1)
+    return length if length >= SHORTEST_PREFIX else 0
 
 
-def token_losses(model: Model, texts: Mapping[int, SupervisedText], budget: int) -> dict[int, list[float]]:
+def beginnings(spellings: Sequence[Ids]) -> list[tuple[int, ...]]:
+    """Label beginnings that need a forward pass: each spelling without its last token.
+
+    A beginning of a longer one needs no pass: the longer one's pass gives its position too.
+    """
+    candidates = {tuple(spelling[:-1]) for spelling in spellings}
+    needed = []
+    for begin in sorted(candidates):
+        longer = [other for other in candidates if other != begin and other[: len(begin)] == begin]
+        if not longer:
+            needed.append(begin)
+    return needed
+
+
+class LogProbabilities:
+    """Log-probabilities of spellings (token ids, none empty) after each prompt.
+
+    The states of the shared beginning belong to the weights at the first `score`: make a new object when the
+    weights change.
+    """
+
+    def __init__(
+        self,
+        model: "Model",
+        prompts: Mapping[int, Ids],
+        spellings: Sequence[Ids],
+        images: Mapping[int, Sequence[str]] | None = None,
+    ) -> None:
+        """`images` are the files of the placeholders in a row's prompt."""
+        self.model, self.prompts, self.spellings, self.images = model, prompts, spellings, images or {}
+        self.beginnings = beginnings(spellings)
+        self.common = shared_prefix(prompts.values())
+        self.prefix: tuple[int, Any] | None = None
+        """Number of shared ids and their cached states, None before the first batch."""
+
+    def batches(self, budget: int) -> list[list[int]]:
+        """Plan all rows. The plan depends only on prompts, spellings and the budget."""
+        extra = max(map(len, self.spellings)) - 1 - self.common
+        return plan_batches({row: len(ids) + extra for row, ids in self.prompts.items()}, budget)
+
+    def score(self, batch: Sequence[int]) -> "torch.Tensor":
+        """Compute fp32 log-probabilities [rows of the batch, spellings] on the CPU."""
+        import torch
+
+        scores = torch.zeros(len(batch), len(self.spellings))
+        done: set[int] = set()
+        with torch.inference_mode():
+            for begin in self.beginnings:
+                ready = []
+                for place, ids in enumerate(self.spellings):
+                    if place not in done and tuple(ids[:-1]) == begin[: len(ids) - 1]:
+                        ready.append(place)
+                depth = max(len(self.spellings[place]) for place in ready)
+                logits = self._logits(batch, begin[: depth - 1])
+                for place in ready:
+                    ids = self.spellings[place]
+                    scores[:, place] = logits[:, range(len(ids)), ids].sum(1).cpu()
+                done.update(ready)
+        return scores
+
+    def _logits(self, batch: Sequence[int], begin: tuple[int, ...]) -> "torch.Tensor":
+        """Log-probabilities [rows, len(begin) + 1, vocabulary] from the prompt's last token on."""
+        import torch
+
+        if self.prefix is None:
+            self.prefix = self._shared_prefix()
+        shared, cache = self.prefix
+        device = self.model.device
+        rows = [[*self.prompts[row][shared:], *begin] for row in batch]
+        width = max(map(len, rows))
+        # The tokens of a row never see the padding on its right: no mask is needed.
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
+        last = torch.tensor([len(row) - 1 - len(begin) for row in rows])
+        positions = (last[:, None] + torch.arange(len(begin) + 1)).to(device)
+        each_row = torch.arange(len(rows), device=device)[:, None]
+        inputs: dict[str, Any] = {}
+        if self.model.vision:  # the row is alone in its batch
+            inputs = self.model.vision.inputs(rows[0], self.images.get(batch[0], ()))
+        if cache is not None:
+            inputs["past_key_values"] = copy.deepcopy(cache)
+            inputs["past_key_values"].batch_repeat_interleave(len(rows))
+        with head_only_at(self.model.net, each_row, positions):
+            logits = self.model.net(input_ids=ids, use_cache=cache is not None, **inputs).logits
+        scores: torch.Tensor = logits.view(*positions.shape, -1).float().log_softmax(-1)
+        return scores
+
+    def _shared_prefix(self) -> tuple[int, Any]:
+        """Number of shared ids and their cached states; 0 and None if rows cannot continue from a cache."""
+        import torch
+        from transformers.cache_utils import DynamicLayer
+
+        if self.model.alone or not self.common:
+            return 0, None
+        begin = list(next(iter(self.prompts.values())))[: self.common]
+        ids = torch.tensor([begin], device=self.model.device)
+        with torch.inference_mode(), head_only_at(self.model.net, ids.new_zeros(1), ids.new_zeros(1)):
+            cache = self.model.net(input_ids=ids, use_cache=True).past_key_values
+        if all(type(layer) is DynamicLayer for layer in cache.layers):
+            return self.common, cache
+        return 0, None  # windows and recurrent states cannot be continued by rows of other lengths
+
+
+@contextlib.contextmanager
+def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> Iterator[None]:
+    """Apply the head to k states only, [k, hidden], at `rows` and `positions`, which broadcast to k."""
+
+    def pick(_: object, inputs: "tuple[torch.Tensor, ...]") -> "torch.Tensor":
+        return inputs[0][rows, positions].reshape(-1, inputs[0].shape[-1]).contiguous()
+
+    handle = net.get_output_embeddings().register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def choosing(
+    model: "Model",
+    prompts: Prompts,
+    spellings: Mapping[str, Sequence[str]],
+    budget: int,
+    images: Mapping[int, Sequence[str]] | None = None,
+) -> Scorer:
+    """Scorer that compares labels after each prompt, each label by all its spellings.
+
+    A row's fields are the most likely label, all log-probabilities and the label mass. `ContentError` for
+    nan.
+    """
+    columns, tokens = tokenise(model.tokenizer, model.net.generation_config.eos_token_id or [], spellings)
+    too_long = prompts_too_long(prompts, max(map(len, tokens)) - 1, model.context)
+    fitting = {row: ids for row, ids in prompts.items() if row not in too_long}
+    probabilities = LogProbabilities(model, fitting, tokens, images)
+
+    def score(batch: Sequence[int]) -> list[Fields]:
+        scores = probabilities.score(batch).tolist()
+        return [label_fields(row, columns, logs) for row, logs in zip(batch, scores, strict=True)]
+
+    return Scorer(probabilities.batches(budget), too_long, score)
+
+
+def token_losses(model: "Model", texts: Mapping[int, SupervisedText], budget: int) -> dict[int, list[float]]:
     """-log p in nats of each loss token of each row. `ContentError` if a sum over a row is not finite."""
     row_losses: dict[int, list[float]] = {row: [] for row, text in texts.items() if not text.learned}
     lengths = {row: len(text.ids) for row, text in texts.items() if row not in row_losses}
@@ -51,7 +221,7 @@ def _parts(batch: Sequence[int], texts: Mapping[int, SupervisedText], most: int)
     yield part
 
 
-def _token_losses(model: Model, texts: Sequence[SupervisedText]) -> list[list[float]]:
+def _token_losses(model: "Model", texts: Sequence[SupervisedText]) -> list[list[float]]:
     """-log p in nats of each loss token of each text, all texts in one forward pass."""
     import torch
 
@@ -71,7 +241,7 @@ def _token_losses(model: Model, texts: Sequence[SupervisedText]) -> list[list[fl
     return [of_text.tolist() for of_text in by_text]
 
 
-def reading_answers(model: Model, budget: int, texts: Mapping[int, AnswerTexts]) -> Scorer:
+def reading_answers(backend: Backend, texts: Mapping[int, AnswerTexts]) -> Scorer:
     """Scorer of the probability of each row's named answers, e.g. `chosen` and `rejected`.
 
     It gives log p in nats (`NAME_logp`) of every answer, summed over `NAME_tokens` tokens. It refuses rows
@@ -81,24 +251,24 @@ def reading_answers(model: Model, budget: int, texts: Mapping[int, AnswerTexts])
     too_long: dict[int, str] = {}
     for row, answers in texts.items():
         longest[row] = max(answer.length for answer in answers.values())
-        if longest[row] > model.context:
-            too_long[row] = f"{longest[row]} tokens exceed the context of {model.context}"
+        if longest[row] > backend.context:
+            too_long[row] = f"{longest[row]} tokens exceed the context of {backend.context}"
 
     def score(batch: Sequence[int]) -> list[Fields]:
         fields: dict[int, Fields] = {row: {} for row in batch}
         for name in texts[batch[0]]:
             answers = {row: texts[row][name] for row in batch}
-            for row, loss in losses(model, answers, budget).items():
-                fields[row][f"{name}_logp"] = -round(loss, DIGITS)
+            for row, losses in backend.token_losses(answers).items():
+                fields[row][f"{name}_logp"] = -round(sum(losses), DIGITS)
                 fields[row][f"{name}_tokens"] = len(answers[row].learned)
         return list(fields.values())
 
-    batches = plan_batches({row: longest[row] for row in longest.keys() - too_long}, budget)
+    batches = plan_batches({row: longest[row] for row in longest.keys() - too_long}, backend.budget)
     return Scorer(batches, too_long, score)
 
 
 def reading_losses(
-    model: Model, texts: Mapping[int, SupervisedText], generating: Scorer | None, budget: int
+    backend: Backend, texts: Mapping[int, SupervisedText], generating: Scorer | None
 ) -> Scorer:
     """Scorer of each row's loss and, with `generating`, of a generated answer to each row.
 
@@ -114,7 +284,7 @@ def reading_losses(
         accepted = [row for row in batch if row not in too_long]
         if generating and accepted:
             answers.update(zip(accepted, generating.score(accepted), strict=True))
-        row_losses = token_losses(model, {row: texts[row] for row in batch}, budget)
+        row_losses = backend.token_losses({row: texts[row] for row in batch})
         scored: list[Fields] = []
         for row in batch:
             text, learned_losses = texts[row], row_losses[row]
@@ -134,13 +304,5 @@ def reading_losses(
         return scored
 
     rest = texts.keys() - {row for batch in planned for row in batch}
-    batches = planned + plan_batches({row: len(texts[row].ids) for row in rest}, budget)
+    batches = planned + plan_batches({row: len(texts[row].ids) for row in rest}, backend.budget)
     return Scorer(batches, {}, score)
-
-
-def _by_token(text: SupervisedText, learned_losses: Sequence[float]) -> Fields:
-    """The ids of a text and the loss of each, None for a masked one."""
-    losses_of_ids: list[float | None] = [None] * len(text.ids)
-    for place, loss in zip(text.learned, learned_losses, strict=True):
-        losses_of_ids[place] = round(loss, DIGITS)
-    return {"ids": text.ids, "token_losses": losses_of_ids}

@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.installation.packages import missing
 from tuneyard.eval.backends.causality import check_causal
-from tuneyard.eval.backends.vision import Vision
+from tuneyard.eval.backends.model import Applied, Model
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -21,25 +21,6 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WEIGHTS = "*.safetensors"
 GENERATION = "generation_config.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A causal language model in eval mode, with its tokenizer and the settings that the results record.
-
-    `alone`: batching or a shared cache would change its answers, so every prompt goes through it whole and
-    by itself. `sampling`: settings of its generation_config, as arguments of `generate`, without a
-    temperature if it is greedy. `vision`: the image processor, if rows have images.
-    """
-
-    net: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    device: str
-    dtype: str
-    context: int
-    alone: bool = False
-    sampling: Mapping[str, float] = field(default_factory=dict)
-    vision: Vision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +188,7 @@ def load_gguf(path: Path, like: Model) -> Model:
     net = net.to(like.device).eval().requires_grad_(False)
     check_causal(net, path, exact=like.dtype == "fp32")
     net.generation_config = like.net.generation_config
-    return replace(like, net=net)
+    return replace(like, net=net, applied=Applied())
 
 
 def load_gguf_tokenizer(path: Path) -> "PreTrainedTokenizerBase":

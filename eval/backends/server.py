@@ -1,31 +1,50 @@
-"""Generate answers with an OpenAI-compatible server, which applies its own chat template."""
+"""The backend of a server: answers after its own chat template, and labels after our token ids."""
 
 import hashlib
 import json
 import re
 import urllib.parse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.prompt import openai_messages
-from tuneyard.eval.backends.choice_server import (
-    ChoiceServer,
-    Completions,
-    LabelSource,
-    LlamaCpp,
-    check_identity,
-)
+from tuneyard.core.prompt import Encode
+from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.connection import Connection, RefusedError
-from tuneyard.eval.backends.endpoint import find_endpoint, read_report, writable
-from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.scorers import Messages, Plan, TooLong
+from tuneyard.eval.backends.dialects import (
+    QUESTION,
+    SAMPLE,
+    Dialect,
+    LlamaCpp,
+    NoLogProbabilitiesError,
+    OpenAi,
+)
+from tuneyard.eval.backends.endpoint import OfferedModel, ServerReport, find_endpoint, read_report
+from tuneyard.eval.backends.scorers import (
+    Fields,
+    Ids,
+    Messages,
+    Plan,
+    Prompts,
+    Scorer,
+    TooLong,
+    label_fields,
+    prompts_too_long,
+    tokenise,
+)
+from tuneyard.eval.backends.served import ServerFacts, read_facts
 
 if TYPE_CHECKING:
     import httpx
+    from transformers import PreTrainedTokenizerBase
 
-AT_ONCE = 8  # rows between two writes of the log
+ROWS, TALKS = 32, 8  # rows between two writes of the log, by labels and by answers
+NO_LIMIT = 1 << 30  # tokens: the server itself refuses prompts that are too long
+NOT_OFFERED = (404, 405, 501)
+Item = TypeVar("Item")
+Answered = TypeVar("Answered")
 
 
 def check_url(url: str) -> str:
@@ -62,53 +81,112 @@ def check_url(url: str) -> str:
     return address
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A served model. `facts` is its identity at the beginning of the run."""
+@dataclass(eq=False)
+class Server(Backend):
+    """A served model. With `gives_labels` its tokenizer is here, and the server gets our token ids.
 
-    source: LabelSource
-    facts: Mapping[str, object]
-    choice: ChoiceServer | None = None
-    """With --mode choice: the same model, for log-probabilities of labels."""
+    - `ends`: the tokens that end an answer.
+    - `missing`: the reasons for what the server does not offer, by the names `prompts`, `labels`, `texts`
+      (greedy after our ids) and `chat` (`open_served`).
+    - `identity`: what the server reported of the model at the beginning of the run.
+    """
+
+    dialect: Dialect
+    report: ServerReport
+    tokenizer: "PreTrainedTokenizerBase" = None  # without labels nobody reads it
+    ends: Sequence[int] = ()
+    gives_labels: bool = False
+    missing: Mapping[str, str] = field(default_factory=dict)
     device: str = "server"
     dtype: str = "server"
+    budget: int = 0
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.identity = self.dialect.identity(self.report)
+        self.context = NO_LIMIT
+        if self.gives_labels:
+            self.context = self.report.context(self.name) or NO_LIMIT
+        # the settings of every request choose the adapter; without a report, the address is the identity
+        identity = [self.identity or f"{self.url} {self.name}", self.dialect.endpoint.settings]
+        self.digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property
     def connection(self) -> Connection:
         """The connection to the server."""
-        return self.source.endpoint.connection
+        return self.dialect.endpoint.connection
 
     @property
     def name(self) -> str:
         """The model's name in requests."""
-        return self.source.endpoint.model
-
-    @property
-    def digest(self) -> str:
-        """Hash of the model's identity, or of its address if the server reports nothing of it.
-
-        The settings of every request are a part of it: they choose the adapter.
-        """
-        facts = self.facts or f"{self.url} {self.name}"
-        identity = json.dumps([facts, self.source.endpoint.settings], sort_keys=True)
-        return hashlib.sha256(identity.encode()).hexdigest()
+        return self.dialect.endpoint.model
 
     @property
     def url(self) -> str:
         """Address before /chat/completions, e.g. http://localhost:8000/v1."""
         return self.connection.url
 
-    def plan(self, talks: Mapping[int, Messages], _longest: int) -> Plan:
-        """Plan batches of a few conversations in the data's order. The server itself finds the long ones."""
-        rows = sorted(talks)
-        return [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)], {}
+    @cached_property
+    def facts(self) -> ServerFacts:
+        """What the server reports of itself. vLLM is asked for its version."""
+        return read_facts(self.report, self.name)
 
-    def generate(self, talks: Sequence[Messages], max_new_tokens: int) -> Sequence[str | TooLong]:
+    def with_labels(self, tokenizer: "PreTrainedTokenizerBase", ends: Sequence[int]) -> "Server":
+        """The same model for labels. `NoLogProbabilitiesError` if the server gives no log-probabilities.
+
+        `RequestError` if it has another tokenizer.
+        """
+        sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
+        dialect = self.dialect.checked(sample)
+        dialect.check_tokenizer(sample)
+        return replace(self, dialect=dialect, tokenizer=tokenizer, ends=ends, gives_labels=True)
+
+    def with_adapter(self, adapter: OfferedModel) -> "Server":
+        """The same llama.cpp server with one of its adapters at scale 1, and no other one."""
+        if adapter.number is None:
+            return self
+        endpoint = self.dialect.endpoint
+        endpoint = replace(endpoint, settings={**endpoint.settings, **adapter.settings})
+        return replace(self, dialect=replace(self.dialect, endpoint=endpoint))
+
+    def choosing(
+        self,
+        prompts: Prompts,
+        spellings: Mapping[str, Sequence[str]],
+        images: Mapping[int, Sequence[str]] | None = None,  # noqa: ARG002  open_models refuses images
+    ) -> Scorer:
+        """Scorer that compares labels after each prompt."""
+        if not self.gives_labels:
+            raise RequestError(
+                "--backend openai: this command only generates over a server; leave --backend out"
+            )
+        columns, tokens = tokenise(self.tokenizer, self.ends, spellings)
+        too_long = prompts_too_long(prompts, max(map(len, tokens)), self.context)
+
+        async def score_row(client: "httpx.AsyncClient", row: int) -> Fields:
+            try:
+                return label_fields(row, columns, await self.dialect.logs(client, prompts[row], tokens))
+            except RefusedError as error:
+                raise RequestError(f"{self.url}: row {row}: {error}") from error
+
+        batches = _batches([row for row in prompts if row not in too_long], ROWS)
+        return Scorer(batches, too_long, lambda batch: self.each(score_row, batch))
+
+    def plan(self, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:  # noqa: ARG002
+        """Plan batches of a few conversations in the data's order. The server itself finds the long ones."""
+        return _batches(sorted(talks), TALKS), {}
+
+    def chat(
+        self,
+        talks: Sequence[Messages],
+        encode: Encode,  # noqa: ARG002  the server makes the prompt
+        longest: int,
+    ) -> Sequence[str | TooLong]:
         """Fetch the greedy answers. `RequestError` if the server does not answer, or refuses for another
         reason than the length."""
-        return self._answers(talks, {"max_tokens": max_new_tokens, "temperature": 0})
+        return self._answers(talks, {"max_tokens": longest, "temperature": 0})
 
-    def chat(self, talk: Messages, settings: Mapping[str, object]) -> str:
+    def answer(self, talk: Messages, settings: Mapping[str, object]) -> str:
         """Fetch an answer with these settings, such as `temperature`. `RequestError` if there is none."""
         (answer,) = self._answers([talk], settings)
         if isinstance(answer, TooLong):
@@ -117,68 +195,114 @@ class Server:
 
     def _answers(self, talks: Sequence[Messages], settings: Mapping[str, object]) -> Sequence[str | TooLong]:
         async def answer(client: "httpx.AsyncClient", talk: Messages) -> str | TooLong:
-            body = {**chat_request(talk), **settings}
-            address = f"{self.url}/chat/completions"
-            place = repr(talk[-1]["content"][:40])
             try:
-                completion = await self.source.endpoint.post(
-                    client, address, body, chat_answer, "chat completion", place
-                )
+                completion = await self.dialect.chat(client, talk, settings, repr(talk[-1]["content"][:40]))
             except RefusedError as error:
                 if error.is_too_long:
                     return TooLong(str(error))
                 raise RequestError(f"{self.url}: {error}") from error
             return completion.text
 
-        answers = self.connection.each(answer, talks)
-        check_identity(self.source, self.facts)
+        return self.each(answer, talks)
+
+    def prompting(self, talks: Mapping[int, Messages]) -> Scorer:
+        """Scorer whose field `prompt` is the ids that the server makes of each row's messages."""
+        return self._scorer("prompt", talks, self.dialect.prompt)
+
+    def answering(self, prompts: Mapping[int, Ids], longest: int) -> Scorer:
+        """Scorer whose field `answer` is what the server generates greedily after our ids."""
+        return self._scorer("answer", prompts, lambda client, ids: self.dialect.greedy(client, ids, longest))
+
+    def chatting(
+        self, talks: Mapping[int, Messages], longest: int, more: Mapping[str, object] | None = None
+    ) -> Scorer:
+        """Scorer whose field `answer` is what a client gets who sends the messages alone, or with `more`."""
+        settings = {"max_tokens": longest, **(more or {})}
+        return self._scorer("answer", talks, lambda client, talk: self.dialect.chat(client, talk, settings))
+
+    def _scorer(
+        self,
+        name: str,
+        items: Mapping[int, Item],
+        ask: "Callable[[httpx.AsyncClient, Item], Awaitable[object]]",
+    ) -> Scorer:
+        """Scorer whose field `name` is the answer. A row that the server refuses has `refusal` alone."""
+
+        async def score_row(client: "httpx.AsyncClient", row: int) -> Fields:
+            try:
+                return {name: await ask(client, items[row])}
+            except RefusedError as error:
+                if error.is_of_all_requests:
+                    raise RequestError(f"{self.url}: {error}") from error
+                return {"refusal": str(error)}
+
+        return Scorer(_batches(sorted(items), ROWS), {}, lambda batch: self.each(score_row, batch))
+
+    def each(
+        self, ask: "Callable[[httpx.AsyncClient, Item], Awaitable[Answered]]", items: Sequence[Item]
+    ) -> list[Answered]:
+        """Ask for all items, several at once; `RequestError` if the model changed meanwhile."""
+        answers = self.connection.each(ask, items)
+        self.check_unchanged()
         return answers
 
+    def check_unchanged(self) -> None:
+        """`RequestError` if the server has another model than at the beginning."""
+        report = read_report(self.connection, asks_props=self.dialect.has_props)
+        now = self.dialect.identity(report)
+        if now != self.identity:
+            changed = [name for name in now if now[name] != self.identity.get(name)]
+            raise RequestError(
+                f"{self.url}: its model changed during the run ({', '.join(changed) or 'gone'}). "
+                f"Serve the first one; {self.connection.again}"
+            )
 
-def open_server(connection: Connection, name: str, is_exact_name: bool) -> Server:
+
+def _batches(rows: Sequence[int], count: int) -> list[list[int]]:
+    return [list(rows[start : start + count]) for start in range(0, len(rows), count)]
+
+
+def open_server(report: ServerReport, name: str, is_exact_name: bool) -> Server:
     """Find a model on a server. `RequestError` if the server lists models without it.
 
     `name` is the model's name there. Unless `is_exact_name`, the server's only model may have another name.
     """
-    report = read_report(connection)
     endpoint = find_endpoint(report, name, is_exact_name)
-    source: LabelSource = Completions(endpoint, "")
-    if report.props is not None:
-        source = LlamaCpp(endpoint)
-    return Server(source, source.identity(report))
+    return Server(OpenAi(endpoint) if report.props is None else LlamaCpp(endpoint), report)
 
 
-def chat_request(talk: Messages) -> dict[str, object]:
-    """Messages and tools in OpenAI's form: arguments as JSON text, and ids that join call and result."""
-    messages, tools = openai_messages(talk)
-    open_calls: list[str] = []
-    for number, message in enumerate(messages):
-        for place, call in enumerate(message.get("tool_calls", ())):
-            call["id"] = f"call_{number}_{place}"
-            call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
-            open_calls.append(call["id"])
-        if message["role"] == "tool" and open_calls:
-            message["tool_call_id"] = open_calls.pop(0)
-    request: dict[str, object] = {"messages": messages}
-    if tools:
-        request["tools"] = tools
-    return request
-
-
-def chat_answer(answer: Any) -> Generated:
-    """Read a chat completion, with thoughts in <think> before the text and tool calls after it.
-
-    The errors of reading mean that it is none.
-    """
-    choice = answer["choices"][0]
-    message = choice["message"]
-    thought = message.get("reasoning_content")
-    text: str = message["content"] or ""
-    if thought:
-        text = "<think>" + thought + "</think>" + text
-    for call in message.get("tool_calls") or ():
-        name, arguments = json.dumps(call["function"]["name"]), call["function"]["arguments"]
-        if not isinstance(arguments, str):  # some servers send an object
-            arguments = json.dumps(arguments, ensure_ascii=False)
-        text += f'\n<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
-    return Generated(writable(text), choice.get("finish_reason"))
+def open_served(
+    report: ServerReport,
+    name: str,
+    is_exact_name: bool,
+    tokenizer: "PreTrainedTokenizerBase",
+    ends: Sequence[int],
+) -> Server:
+    """Find out what a server offers. `RequestError` if it has no such model, or another tokenizer."""
+    missing: dict[str, str] = {}
+    server = replace(open_server(report, name, is_exact_name), tokenizer=tokenizer, ends=ends)
+    if "lora" in server.dialect.endpoint.settings:
+        raise RequestError(
+            f"--served-model {name}: an adapter of {server.url}; leave --served-model out: each adapter "
+            "there is compared with the --adapter of its name"
+        )
+    try:
+        server = server.with_labels(tokenizer, ends)
+    except NoLogProbabilitiesError as error:
+        missing["labels"] = str(error).removeprefix(f"{server.url}: ")
+    dialect = server.dialect
+    sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
+    questions: dict[str, Callable[[httpx.AsyncClient], Awaitable[object]]] = {
+        "prompts": dialect.makes_prompts,
+        "texts": lambda client: dialect.greedy(client, sample, 1),
+        "chat": lambda client: dialect.chat(client, QUESTION, {"max_tokens": 1}),
+    }
+    for part, ask in questions.items():
+        try:
+            server.connection.once(ask)
+        except RefusedError as error:
+            if error.is_of_all_requests:
+                raise RequestError(f"{server.url}: {error}") from error
+            if part != "chat" or error.status in NOT_OFFERED:  # a chat that is refused is a difference
+                missing[part] = str(error)
+    return replace(server, missing=missing)

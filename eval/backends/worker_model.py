@@ -8,19 +8,17 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.execution import Executor, Resources, Slot, WorkItem, once_per_worker
 from tuneyard.core.execution.machine_limits import available_cores
-from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.load import (
     WEIGHTS,
-    Model,
     ModelFacts,
     facts_of,
     load_model,
     load_without_weights,
 )
+from tuneyard.eval.backends.model import Model
 
 PROCESS = 1_000_000_000  # bytes of a worker without weights
 WIDENED = 2  # fp32 on CPUs, for weights that are saved in 16 bits
@@ -28,31 +26,13 @@ FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 """The files of a model or an adapter that a worker reads."""
 
 
-class WorkerModel:
-    """A base in a worker, with the adapters of one candidate at a time."""
-
-    def __init__(self, folder: Path, dtype: str | None, bits: int | None) -> None:
-        self.model: Model = load_model(folder, dtype, bits)
-        self._candidate: object = None
-        self._weights = contextlib.ExitStack()
-
-    def apply(self, candidate: object, parts: Sequence[WeightedAdapter], *, merged: bool) -> None:
-        """Take off the adapters of the last candidate and apply these, unless it is the same candidate."""
-        if candidate == self._candidate:
-            return
-        self._weights.close()
-        self._candidate = None
-        self._weights.enter_context(applied(self.model, parts, merged=merged))
-        self._candidate = candidate
-
-
-def worker_model(folder: Path, dtype: str | None, bits: int | None) -> WorkerModel:
+def worker_model(folder: Path, dtype: str | None, bits: int | None) -> Model:
     """The base of this worker, loaded at the first call."""
-    return once_per_worker(WorkerModel, folder, dtype, bits)
+    return once_per_worker(load_model, folder, dtype, bits)
 
 
 def _load(folder: Path, dtype: str | None, bits: int | None) -> ModelFacts:
-    return facts_of(worker_model(folder, dtype, bits).model)
+    return facts_of(worker_model(folder, dtype, bits))
 
 
 def open_in_workers(

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends.generate import Generated, generate_until
 from tuneyard.eval.backends.load import load_gguf, load_model
-from tuneyard.eval.backends.scorers import Fields, Scorer, choosing, plan_batches, score_all
+from tuneyard.eval.backends.scorers import Fields, Scorer, plan_batches, score_all
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import MOST, spellings
-from tuneyard.eval.prove.proof import AnswerProof, Answers, Ids, Labels, ParityInputs, prove_answers
+from tuneyard.eval.prove.proof import AnswerProof, Answers, Ids, ParityInputs, prove_answers
 from tuneyard.eval.scoring.candidates import Candidate
 from tuneyard.eval.scoring.task import Job
 
@@ -34,10 +35,10 @@ class Reference:
     rows: Sequence[int]
     ends: Sequence[int]
 
-    def answers(self) -> Answers:
-        """Answer the rows with the unmerged adapter."""
-        with self.job.opened.applied(self.job.candidate):
-            return answer_rows(self.job, self.rows, self.ends)
+    def answers(self, parts: Sequence[WeightedAdapter] | None = None) -> Answers:
+        """Answer the rows with the unmerged adapter, or with other adapters and weights."""
+        self.job.backend.apply(self.job.candidate.parts if parts is None else tuple(parts))
+        return answer_rows(self.job, self.rows, self.ends)
 
 
 def prove_files(references: Sequence[Reference], inputs: ParityInputs) -> Iterator[AnswerProof]:
@@ -50,11 +51,12 @@ def prove_files(references: Sequence[Reference], inputs: ParityInputs) -> Iterat
         return
     expected_answers = [reference.answers() for reference in references]
     for path in models:
-        base = references[0].job.model
+        base = references[0].job.backend.local
         model = load_gguf(path, base) if path == inputs.gguf else load_model(path, base.dtype)
-        opened_model = replace(references[0].job.opened, model=model)
+        model.budget = base.budget
+        opened_model = replace(references[0].job.opened, backend=model)
         for reference, expected in zip(references, expected_answers, strict=True):
-            job = replace(reference.job, loaded=opened_model)
+            job = replace(reference.job, opened=opened_model)
             answers = answer_rows(job, reference.rows, reference.ends)
             yield prove_answers(str(path), job.dataset.name, expected, answers, base.tokenizer.decode)
 
@@ -64,33 +66,22 @@ def answer_rows(job: Job, rows: Sequence[int], ends: Sequence[int]) -> Answers:
 
     `ends` end an answer in addition to the model's own end tokens.
     """
-    texts = generate_rows(job, rows, ends)
-    tokens = tokens_of(texts, job.model.tokenizer)
-    return Answers(tokens, score_labels(job, rows), texts)
-
-
-def generate_rows(job: Job, rows: Sequence[int], ends: Sequence[int]) -> Mapping[int, Generated]:
-    """Greedy answers to the rows. `ends` end an answer in addition to the model's own end tokens."""
-    prompts = job.prompts(rows)
+    prompts, model = job.prompts(rows), job.backend.local
     longest = job.request.max_new_tokens
-    all_ends = sorted({*ends, *(job.model.net.generation_config.eos_token_id or [])})
+    all_ends = sorted({*ends, *(model.net.generation_config.eos_token_id or [])})
 
     def score(batch: Sequence[int]) -> list[Fields]:
-        answers = generate_until(job.model, [prompts[row] for row in batch], longest, all_ends)
+        answers = generate_until(model, [prompts[row] for row in batch], longest, all_ends)
         return [{"answer": answer} for answer in answers]
 
     lengths = {row: len(ids) + longest for row, ids in prompts.items()}
-    scorer = Scorer(plan_batches(lengths, job.opened.budget), {}, score)
-    return {row: fields["answer"] for row, fields in score_all(scorer, "generating").items()}
-
-
-def score_labels(job: Job, rows: Sequence[int]) -> Labels | None:
-    """Log-probabilities of the labels by row. None if the dataset has no set of labels."""
-    forms = label_forms(job.dataset)
-    if forms is None:
-        return None
-    chosen = score_all(choosing(job.model, job.prompts(rows), forms, job.opened.budget), "labels")
-    return {row: fields["choices"] for row, fields in chosen.items()}
+    scorer = Scorer(plan_batches(lengths, model.budget), {}, score)
+    texts = {row: fields["answer"] for row, fields in score_all(scorer, "generating").items()}
+    labels, forms = None, label_forms(job.dataset)
+    if forms is not None:
+        chosen = score_all(model.choosing(prompts, forms), "labels")
+        labels = {row: fields["choices"] for row, fields in chosen.items()}
+    return Answers(tokens_of(texts, model.tokenizer), labels, texts)
 
 
 def label_forms(dataset: EvalDataset) -> dict[str, list[str]] | None:

@@ -26,14 +26,14 @@ from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.load import check_gguf
 from tuneyard.eval.backends.modelfile import read_modelfile
-from tuneyard.eval.backends.scorers import Ids, prompts_too_long
-from tuneyard.eval.backends.served import ServedModel, ServerFacts
-from tuneyard.eval.backends.server import check_url
+from tuneyard.eval.backends.scorers import prompts_too_long
+from tuneyard.eval.backends.served import ServerFacts
+from tuneyard.eval.backends.server import Server, check_url
 from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
 from tuneyard.eval.datasets.prompts import trained_template
 from tuneyard.eval.prove.answers import Reference, prove_files, training_ends
 from tuneyard.eval.prove.page import markdown, to_json
-from tuneyard.eval.prove.proof import ParityInputs, PromptProof, Proof, Tolerance, holds, prove_prompts
+from tuneyard.eval.prove.proof import ParityInputs, Proof, Tolerance, prove_prompts
 from tuneyard.eval.prove.servers import connect, prove_servers
 from tuneyard.eval.prove.ways import prompt_ways
 from tuneyard.eval.scoring.candidates import Candidate, Opened, open_models
@@ -141,7 +141,7 @@ def cli(
     write_text(out / "prove.md", page)
     write_json(out / "prove.json", to_json(proof, allowed, command_line("eval.prove")))
     click.echo(page, nl=False)
-    if not holds(proof, allowed):
+    if proof.failures(allowed):
         raise ContentError(f"not equal, see {out / 'prove.md'}")
     if inputs.modelfile:
         command = ["ollama", "create", out.name, "-f", inputs.modelfile]
@@ -189,14 +189,13 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
         check_gguf(inputs.gguf)
     has_adapter = bool(request.adapters) or (Path(request.model) / CONFIG).is_file()
     opened = open_models(replace(request, timeout=None, no_base=has_adapter))
+    first = opened.candidates[0]
     if len(opened.candidates) > max(1, len(request.adapters)):
         raise RequestError(f"{request.model} is an adapter itself: leave --adapter out")
     timeout = request.timeout or TIMEOUT
     servers = [connect(url, name, timeout, opened, request.model) for url, name in inputs.servers]
-    unchecked: list[str] = []
-    prompts: list[PromptProof] = []
-    references: dict[str, list[Reference]] = {}
-    reference_ways = []
+    ways = {}
+    unchecked = []
     for candidate in opened.candidates:
         template = inputs.template or _common_template(candidate, request.model)
         if template is None:
@@ -204,45 +203,27 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
             unchecked.append(
                 f"training's template{of_adapter}: no recipe beside the adapter names one (--template NAME)"
             )
-        if candidate is opened.candidates[0]:
-            ways = prompt_ways(replace(inputs, template=template), candidate, opened.tokenizer, modelfile)
-        else:
-            ways = prompt_ways(ParityInputs(template), candidate, opened.tokenizer, None)
-        encoders = dict(ways)
-        reference_ways.append(next(iter(encoders)))
-        references[candidate.name] = []
-        for dataset in datasets:
-            job = Job(request, opened, candidate, dataset)
-            reference, of_dataset = _prove_ways(job, encoders)
-            prompts += of_dataset
-            references[candidate.name].append(reference)
-            too_long = len(job.rows) - len(reference.rows)
-            if too_long:
-                unchecked.append(
-                    f"answers to {counted(too_long, 'row')} of {dataset.name}: too long for the context"
-                )
-    unchecked += [f"no --{name}" for name in FILES if getattr(inputs, name) is None]
+        others = replace(inputs, template=template) if candidate is first else ParityInputs(template)
+        served = modelfile if candidate is first else None
+        ways[candidate.name] = dict(prompt_ways(others, candidate, opened.backend.tokenizer, served))
+    facts = _facts(request, inputs, opened, datasets, servers)
+    proof = Proof(next(iter(ways[first.name])), facts, [served.facts for served in servers])
+    proof.unchecked.extend(unchecked)
+    references: dict[str, list[Reference]] = {}
+    for candidate in opened.candidates:
+        jobs = [Job(request, opened, candidate, dataset) for dataset in datasets]
+        references[candidate.name] = [_prove_ways(job, ways[candidate.name], proof) for job in jobs]
+    proof.unchecked.extend(f"no --{name}" for name in FILES if getattr(inputs, name) is None)
     if inputs.modelfile:
-        unchecked.append(f"PARAMETERs of {inputs.modelfile}: Ollama alone applies them")
+        proof.unchecked.append(f"PARAMETERs of {inputs.modelfile}: Ollama alone applies them")
     if not inputs.servers:
-        unchecked.append("no --url")
-    answers = list(prove_files(references[opened.candidates[0].name], inputs))
-    proofs = prove_servers(servers, references, opened.candidates, tolerance)
-    prompts += proofs.prompts
-    answers += proofs.answers
-    unchecked = list(dict.fromkeys([*unchecked, *proofs.unchecked]))
-    if not (prompts or answers or proofs.chats):
-        raise RequestError(f"nothing could be compared: {'; '.join(unchecked)}")
-    return Proof(
-        reference_ways[0],
-        prompts,
-        answers,
-        unchecked,
-        _facts(request, inputs, opened, datasets, servers),
-        proofs.chats,
-        proofs.causes,
-        [served.facts for served in servers],
-    )
+        proof.unchecked.append("no --url")
+    proof.answers.extend(prove_files(references[first.name], inputs))
+    prove_servers(servers, references, opened.candidates, tolerance, proof)
+    proof.unchecked[:] = dict.fromkeys(proof.unchecked)
+    if not (proof.prompts or proof.answers or proof.chats):
+        raise RequestError(f"nothing could be compared: {'; '.join(proof.unchecked)}")
+    return proof
 
 
 def _common_template(candidate: Candidate, model: str) -> str | None:
@@ -258,24 +239,23 @@ def _common_template(candidate: Candidate, model: str) -> str | None:
     return templates.pop()
 
 
-def _prove_ways(job: Job, encoders: Mapping[str, Encode]) -> tuple[Reference, list[PromptProof]]:
+def _prove_ways(job: Job, encoders: Mapping[str, Encode], proof: Proof) -> Reference:
     """Compare the ways of making prompts on a dataset with the first one, which is the training's."""
     conversations = [example.messages for example in job.rows]
-    ids_by_way: dict[str, dict[int, Ids]] = {}
-    for way, encode in encoders.items():
-        ids_by_way[way] = dict(enumerate(map(encode, conversations)))
+    tokenizer = job.backend.tokenizer
+    ids_by_way = {way: dict(enumerate(map(encode, conversations))) for way, encode in encoders.items()}
     trained_way = next(iter(ids_by_way))
     trained_ids = ids_by_way[trained_way]
-    tokenizer = job.opened.tokenizer
-    prompts = []
     for way, ids in ids_by_way.items():
         if way != trained_way:
-            prompts.append(prove_prompts(way, job.dataset.name, trained_ids, ids, tokenizer.decode))
+            proof.prompts.append(prove_prompts(way, job.dataset.name, trained_ids, ids, tokenizer.decode))
     scored_ids = ids_by_way[job.candidate.prompting.source]
-    too_long = prompts_too_long(scored_ids, job.request.max_new_tokens, job.opened.context)
-    rows = [row for row in scored_ids if row not in too_long]
-    ends = training_ends(job.candidate, tokenizer)
-    return Reference(job, trained_ids, scored_ids, rows, ends), prompts
+    too_long = prompts_too_long(scored_ids, job.request.max_new_tokens, job.backend.context)
+    if too_long:
+        rows = counted(len(too_long), "row")
+        proof.unchecked.append(f"answers to {rows} of {job.dataset.name}: too long for the context")
+    fitting = [row for row in scored_ids if row not in too_long]
+    return Reference(job, trained_ids, scored_ids, fitting, training_ends(job.candidate, tokenizer))
 
 
 def _facts(
@@ -283,14 +263,14 @@ def _facts(
     inputs: ParityInputs,
     opened: Opened,
     datasets: Sequence[EvalDataset],
-    servers: Sequence[ServedModel],
+    servers: Sequence[Server],
 ) -> dict[str, object]:
     """Settings, hashes and versions of the check, as prove.json has them."""
     parts: list[WeightedAdapter] = []
     for candidate in opened.candidates:
         parts += candidate.parts
     adapters = [{"folder": str(part.adapter.folder), "weight": part.weight} for part in parts]
-    hashes = {"model": opened.digest}
+    hashes = {"model": opened.backend.digest}
     for part in parts:
         hashes[f"adapter {part.adapter.name}"] = part.adapter.digest
     for name, path in (("gguf", inputs.gguf), ("modelfile", inputs.modelfile)):
@@ -301,9 +281,9 @@ def _facts(
     return {
         "model": request.model,
         "adapters": adapters,
-        "dtype": opened.local.dtype,
-        "device": opened.local.device,
-        "servers": [_server_facts(served) for served in servers],
+        "dtype": opened.backend.dtype,
+        "device": opened.backend.device,
+        "servers": [_plain(served.facts) for served in servers],
         "limit": request.limit,
         "max_new_tokens": request.max_new_tokens,
         "hashes": hashes,
@@ -312,8 +292,8 @@ def _facts(
     }
 
 
-def _server_facts(served: ServedModel) -> dict[str, object]:
+def _plain(facts: ServerFacts) -> dict[str, object]:
     """What a server reports of itself, as prove.json has it."""
-    facts = asdict(served.facts)
-    del facts["sampling"], facts["chat_template"]  # long, and the causes name what matters of them
-    return facts
+    plain = asdict(facts)
+    del plain["sampling"], plain["chat_template"]  # long, and the causes name what matters of them
+    return plain

@@ -12,9 +12,6 @@ from tuneyard.eval.prove.proof import (
     PromptProof,
     Proof,
     Tolerance,
-    answering,
-    holds,
-    verdict,
 )
 
 PROMPTS = ("prompts made by", "dataset", "examples", "different ids", "first")
@@ -26,8 +23,8 @@ def markdown(proof: Proof, tolerance: Tolerance) -> str:
     """Write the page: the verdict, the tolerance, the tables, causes, and the checks that were not made."""
     parts = [
         "# Parity of training, scoring and serving",
-        one_line(verdict(proof, tolerance)),
-        f"Reference of the prompts: {proof.reference}. Reference of the answers: {answering(proof)}. "
+        one_line(proof.verdict(tolerance)),
+        f"Reference of the prompts: {proof.reference}. Reference of the answers: {proof.answering}. "
         f"Allowed: {counted(tolerance.flips, 'flip')}, {tolerance.nats:g} nats.",
     ]
     if proof.prompts:
@@ -37,7 +34,7 @@ def markdown(proof: Proof, tolerance: Tolerance) -> str:
     if proof.chats:
         parts.append(grid(Table(CHATS, [_chat(chat) for chat in proof.chats])))
     if proof.causes:
-        causes = [f"{cause.model}, {cause.dataset}: {cause.sentence}" for cause in proof.causes]
+        causes = ["{model}, {dataset}: {sentence}".format_map(cause) for cause in proof.causes]
         parts += ["## Causes", _bullets(causes)]
     if proof.unchecked:
         parts += ["## Not checked", _bullets(proof.unchecked)]
@@ -105,18 +102,20 @@ def _token(token: int | None, text: str) -> str:
 
 def to_json(proof: Proof, tolerance: Tolerance, command: str) -> dict[str, object]:
     """The proof as plain JSON values, as prove.json has them."""
-    prompts = [{**asdict(one), "equal": one.equal} for one in proof.prompts]
-    answers = [{**asdict(one), "within": tolerance.allows(one)} for one in proof.answers]
+
+    def plain(one: PromptProof | AnswerProof | ChatProof, within: str) -> dict[str, object]:
+        return {**asdict(one), within: not one.failure(tolerance)}
+
     return {
-        "proved": holds(proof, tolerance),
-        "verdict": verdict(proof, tolerance),
+        "proved": not proof.failures(tolerance),
+        "verdict": proof.verdict(tolerance),
         "tolerance": asdict(tolerance),
         "reference": proof.reference,
-        "prompts": prompts,
-        "answers": answers,
-        "chats": [{**asdict(one), "within": tolerance.allows_chat(one)} for one in proof.chats],
-        "causes": [asdict(one) for one in proof.causes],
-        "not_checked": list(proof.unchecked),
+        "prompts": [plain(one, "equal") for one in proof.prompts],
+        "answers": [plain(one, "within") for one in proof.answers],
+        "chats": [plain(one, "within") for one in proof.chats],
+        "causes": proof.causes,
+        "not_checked": proof.unchecked,
         **proof.facts,
         "command": command,
     }

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
@@ -15,6 +15,14 @@ Ids = Sequence[int]
 Decode = Callable[[Ids], str]
 Labels = Mapping[int, Mapping[str, float]]
 """Log-probabilities of labels in nats, by row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """Allowed differences: flipped answers, and nats of a label's log-probability. Prompts may not differ."""
+
+    flips: int
+    nats: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +52,12 @@ class PromptProof:
     first: FirstDifference | None
     refused: Sequence[int] = ()
 
-    @property
-    def equal(self) -> bool:
-        """True if every row has the same token ids."""
-        return self.differing == 0
+    def failure(self, tolerance: Tolerance) -> str:  # noqa: ARG002  prompts may not differ at all
+        """Describe the difference, "" if every row has the same token ids."""
+        if not self.differing:
+            return ""
+        rows = f"{self.differing} of {counted(self.n, 'row')} of {self.dataset}"
+        return f"{self.way} gives other token ids in {rows}{_refused(self.refused)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,16 @@ class AnswerProof:
     first: FirstDifference | None
     refused: Sequence[int] = ()
 
+    def failure(self, tolerance: Tolerance) -> str:
+        """Describe a difference that the tolerance does not allow, "" without any."""
+        if len(self.flips) <= tolerance.flips and (self.largest or 0.0) <= tolerance.nats:
+            return ""
+        nats = ""
+        if self.largest is not None:
+            nats = f", a label's log-probability differs by {self.largest:.2g} nats"
+        flips = f"{len(self.flips)} of {counted(self.n, 'answer')} of {self.dataset}"
+        return f"{self.model} flips {flips}{_refused(self.refused)}{nats}"
+
 
 @dataclass(frozen=True, slots=True)
 class ChatProof:
@@ -104,34 +124,71 @@ class ChatProof:
     finishes: Mapping[str, int]
     refused: Sequence[int] = ()
 
-
-@dataclass(frozen=True, slots=True)
-class FoundCause:
-    """A cause of a served model's differences on a dataset, in a sentence with its fix."""
-
-    model: str
-    dataset: str
-    name: str
-    sentence: str
+    def failure(self, tolerance: Tolerance) -> str:
+        """Describe differences beyond the allowed flips, "" without any."""
+        if max(self.differing, len(self.runs_on or ())) <= tolerance.flips:
+            return ""
+        answers = counted(self.n, "chat answer")
+        failure = f"{self.model} gives {self.differing} other of {answers} to {self.dataset}"
+        if self.runs_on:
+            failure += f", and {len(self.runs_on)} run on"
+        return failure
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Result of a parity check.
+    """Result of a parity check, to which each comparison is added.
 
     `prompts` are compared with those of the way `reference`, `answers` with the unmerged adapter's. `chats`,
-    `causes` and `servers` belong to servers. `unchecked` lists the comparisons that were not made, with the
-    reason. `facts` are the settings, hashes and versions.
+    `causes` and `servers` belong to servers; a cause is named with its model, dataset and sentence.
+    `unchecked` lists the comparisons that were not made, with the reason. `facts` are the settings, hashes
+    and versions.
     """
 
     reference: str
-    prompts: Sequence[PromptProof]
-    answers: Sequence[AnswerProof]
-    unchecked: Sequence[str]
     facts: Mapping[str, object]
-    chats: Sequence[ChatProof] = ()
-    causes: Sequence[FoundCause] = ()
     servers: Sequence[ServerFacts] = ()
+    prompts: list[PromptProof] = field(default_factory=list)
+    answers: list[AnswerProof] = field(default_factory=list)
+    chats: list[ChatProof] = field(default_factory=list)
+    causes: list[Mapping[str, str]] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+
+    def failures(self, tolerance: Tolerance) -> list[str]:
+        """Describe every difference that the tolerance does not allow."""
+        comparisons: list[PromptProof | AnswerProof | ChatProof] = [*self.prompts, *self.answers, *self.chats]
+        return list(filter(None, [one.failure(tolerance) for one in comparisons]))
+
+    @property
+    def answering(self) -> str:
+        """What gives the answers that others are compared with."""
+        return "the unmerged adapter" if self.facts["adapters"] else "the model in this process"
+
+    def verdict(self, tolerance: Tolerance) -> str:
+        """Summarise the check in one sentence: the extent of the parity, or every failure."""
+        failures = self.failures(tolerance)
+        if failures:
+            return f"Not equal: {'; '.join(failures)}."
+        answered: list[AnswerProof | ChatProof] = [*self.answers, *self.chats]
+        rows = {one.dataset: one.n for one in answered} | {one.dataset: one.n for one in self.prompts}
+        parts = []
+        ways = {prompts.way for prompts in self.prompts}
+        if ways:
+            give = "gives" if len(ways) == 1 else "give"
+            parts.append(
+                f"{counted(len(ways), 'other way')} of making prompts {give} the reference's token ids"
+            )
+        models = {one.model for one in answered}
+        if models:
+            figures = [counted(sum(len(answers.flips) for answers in self.answers), "flip")]
+            nats = [answers.largest for answers in self.answers if answers.largest is not None]
+            if nats:
+                figures.append(f"labels' log-probabilities within {max(nats):.2g} nats")
+            parts.append(
+                f"the answers of {counted(len(models), 'served model')} are those of {self.answering} "
+                f"({', '.join(figures)})"
+            )
+        return f"Equal on {counted(sum(rows.values()), 'example')}: {', and '.join(parts)}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,48 +205,26 @@ class ParityInputs:
     servers: Sequence[tuple[str, str | None]] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """Allowed differences: flipped answers, and nats of a label's log-probability. Prompts may not differ."""
-
-    flips: int
-    nats: float
-
-    def allows(self, answer: AnswerProof) -> bool:
-        """True if a model's answers are within the tolerance."""
-        return len(answer.flips) <= self.flips and (answer.largest or 0.0) <= self.nats
-
-    def allows_chat(self, chat: ChatProof) -> bool:
-        """True if at most the allowed number of chat answers differ, or run on."""
-        return max(chat.differing, len(chat.runs_on or ())) <= self.flips
-
-
 def prove_prompts(
     way: str, dataset: str, expected: Mapping[int, Ids], actual: Mapping[int, Ids], decode: Decode
 ) -> PromptProof:
     """Compare the token ids of two ways of making prompts, row by row."""
-    written = {row: ids for row, ids in expected.items() if row in actual}
-    differing, first = _differing_rows(written, actual, decode)
+    rows, first = _differing(expected, actual, decode)
     refused = [row for row in expected if row not in actual]
-    return PromptProof(way, dataset, len(expected), differing + len(refused), first, refused)
+    return PromptProof(way, dataset, len(expected), len(rows) + len(refused), first, refused)
 
 
 def prove_answers(
     model: str, dataset: str, expected: Answers, actual: Answers, decode: Decode
 ) -> AnswerProof:
     """Compare a model's answers with the reference's: labels, texts, or both."""
-    rows = list(expected.tokens or expected.labels or ())
     flips: list[int] = []
-    answered: set[int] = set()
     differing, first = None, None
     if expected.tokens is not None and actual.tokens is not None:
-        answered.update(actual.tokens)
-        expected_tokens = {row: expected.tokens[row] for row in rows if row in actual.tokens}
-        flips = [row for row, ids in expected_tokens.items() if ids != actual.tokens[row]]
-        differing, first = _differing_rows(expected_tokens, actual.tokens, decode)
+        flips, first = _differing(expected.tokens, actual.tokens, decode)
+        differing = len(flips)
     largest, largest_row = None, None
     if expected.labels is not None and actual.labels:
-        answered.update(actual.labels)
         flips = [row for row in flips if row not in actual.labels]
         differences = []
         for row, actual_labels in actual.labels.items():
@@ -199,6 +234,8 @@ def prove_answers(
             nats = max(abs(logp - actual_labels[label]) for label, logp in expected_labels.items())
             differences.append((nats, row))
         largest, largest_row = max(differences)
+    rows = list(expected.tokens or expected.labels or ())
+    answered = {*(actual.tokens or ()), *(actual.labels or ())}
     refused = [row for row in rows if row not in answered]
     flips = sorted({*flips, *refused})
     return AnswerProof(model, dataset, len(rows), flips, largest, largest_row, differing, first, refused)
@@ -218,12 +255,9 @@ def prove_chat(
     Their texts are compared with those of `served`, their ends with those of `expected`.
     """
     trained = expected.texts or {}
-    greedy = served.texts or {}
-    reference_ids, chat_ids = {}, {}
+    greedy = {**trained, **(served.texts or {})}
     has_ends, runs_on = False, []
     for row, answer in chat.items():
-        reference = greedy.get(row, trained[row])
-        reference_ids[row], chat_ids[row] = encode(_bare(reference.text)), encode(_bare(answer.text))
         if trained[row].finish != STOP:
             continue
         has_ends = True
@@ -231,17 +265,18 @@ def prove_chat(
         is_longer = text.startswith(trained_text) and text != trained_text
         if is_longer or answer.finish == LENGTH:
             runs_on.append(row)
-    differing, first = _differing_rows(reference_ids, chat_ids, decode)
+    reference_ids = {row: encode(_bare(greedy[row].text)) for row in chat}
+    chat_ids = {row: encode(_bare(answer.text)) for row, answer in chat.items()}
+    rows, first = _differing(reference_ids, chat_ids, decode)
     refused = [row for row in trained if row not in chat]
-    finishes = Counter(str(answer.finish) for answer in chat.values())
     return ChatProof(
         model,
         dataset,
         len(trained),
-        differing + len(refused),
+        len(rows) + len(refused),
         first,
         runs_on if has_ends else None,
-        dict(finishes),
+        dict(Counter(str(answer.finish) for answer in chat.values())),
         refused,
     )
 
@@ -261,91 +296,21 @@ def _bare(text: str) -> str:
     return text.strip().rstrip("\ufffd").rstrip()
 
 
-def _differing_rows(
+def _differing(
     expected: Mapping[int, Ids], actual: Mapping[int, Ids], decode: Decode
-) -> tuple[int, FirstDifference | None]:
-    """Count the rows that differ, and find the first difference."""
+) -> tuple[list[int], FirstDifference | None]:
+    """The rows of both that differ, and the first difference."""
     differences = []
     for row, ids in expected.items():
-        difference = first_difference(row, ids, actual[row], decode)
+        difference = first_difference(row, ids, actual.get(row, ids), decode)
         if difference:
             differences.append(difference)
-    return len(differences), next(iter(differences), None)
+    return [difference.row for difference in differences], next(iter(differences), None)
 
 
 def likeliest(labels: Mapping[str, float]) -> str:
     """The label with the highest log-probability."""
     return max(labels, key=labels.__getitem__)
-
-
-def answering(proof: Proof) -> str:
-    """What gives the answers that others are compared with."""
-    return "the unmerged adapter" if proof.facts["adapters"] else "the model in this process"
-
-
-def holds(proof: Proof, tolerance: Tolerance) -> bool:
-    """True if all prompts are equal and all answers are within the tolerance."""
-    return not _beyond(proof, tolerance)
-
-
-def verdict(proof: Proof, tolerance: Tolerance) -> str:
-    """Summarise the check in one sentence: the extent of the parity, or every failure."""
-    failures = _beyond(proof, tolerance)
-    if failures:
-        return f"Not equal: {'; '.join(failures)}."
-    rows_by_dataset = {answers.dataset: answers.n for answers in proof.answers}
-    rows_by_dataset.update({chat.dataset: chat.n for chat in proof.chats})
-    rows_by_dataset.update({prompts.dataset: prompts.n for prompts in proof.prompts})
-    equal = [f"Equal on {counted(sum(rows_by_dataset.values()), 'example')}:"]
-    if proof.prompts:
-        compared_ways = {prompts.way for prompts in proof.prompts}
-        ways = counted(len(compared_ways), "other way")
-        give = "gives" if len(compared_ways) == 1 else "give"
-        equal.append(f"{ways} of making prompts {give} the reference's token ids")
-    model_names = {*(answers.model for answers in proof.answers), *(chat.model for chat in proof.chats)}
-    if not model_names:
-        return f"{' '.join(equal)}."
-    if proof.prompts:
-        equal[-1] += ", and"
-    models = counted(len(model_names), "served model")
-    flips = counted(sum(len(answers.flips) for answers in proof.answers), "flip")
-    nats = [answers.largest for answers in proof.answers if answers.largest is not None]
-    within = ""
-    if nats:
-        within = f", labels' log-probabilities within {max(nats):.2g} nats"
-    return f"{' '.join(equal)} the answers of {models} are those of {answering(proof)} ({flips}{within})."
-
-
-def _beyond(proof: Proof, tolerance: Tolerance) -> list[str]:
-    """Describe every difference that the tolerance does not allow."""
-    failures = []
-    for prompts in proof.prompts:
-        if not prompts.equal:
-            rows = counted(prompts.n, "row")
-            failures.append(
-                f"{prompts.way} gives other token ids in {prompts.differing} of {rows} of {prompts.dataset}"
-                f"{_refused(prompts.refused)}"
-            )
-    for answers in proof.answers:
-        if tolerance.allows(answers):
-            continue
-        nats = ""
-        if answers.largest is not None:
-            nats = f", a label's log-probability differs by {answers.largest:.2g} nats"
-        total = counted(answers.n, "answer")
-        failures.append(
-            f"{answers.model} flips {len(answers.flips)} of {total} of {answers.dataset}"
-            f"{_refused(answers.refused)}{nats}"
-        )
-    for chat in proof.chats:
-        if tolerance.allows_chat(chat):
-            continue
-        total = counted(chat.n, "chat answer")
-        failure = f"{chat.model} gives {chat.differing} other of {total} to {chat.dataset}"
-        if chat.runs_on:
-            failure += f", and {len(chat.runs_on)} run on"
-        failures.append(failure)
-    return failures
 
 
 def _refused(rows: Sequence[int]) -> str:

@@ -27,7 +27,7 @@ from tuneyard.eval.read.scored_run import (
     optional_text,
     text_field,
 )
-from tuneyard.eval.read.sweeps import SWEEP, held_out
+from tuneyard.eval.read.sweeps import SWEEP, held_out_runs
 from tuneyard.eval.statistics.rates import group_of
 
 ANSWERS = ("expected_output", "predicted_output")
@@ -90,7 +90,12 @@ def read_scored_runs(
     runs: list[tuple[ScoredRunSource, ScoredRun]] = []
     warnings: list[str] = []
     for source in sources:
-        whole, unfinished = find_scored_runs(source.path)
+        folder, reported = source.path, None
+        if (folder / SWEEP).is_file():
+            folder, reported = held_out_runs(folder)
+            warning = "{place}: a sweep: compared on the examples that it did not choose on"
+            warnings.append(tr(warning, place=source.path))
+        whole, unfinished = find_scored_runs(folder)
         left_out = "{place}: left out, unfinished; resume with --resume"
         warnings += [tr(left_out, place=place) for place in unfinished]
         runs_of_source: list[ScoredRun] = []
@@ -98,10 +103,8 @@ def read_scored_runs(
             if place not in runs_of_place:
                 runs_of_place[place] = _read(place, reading)
             runs_of_source += runs_of_place[place]
-        if (source.path / SWEEP).is_file():
-            runs_of_source = held_out(source.path, runs_of_source)
-            warning = "{place}: a sweep: compared on the examples that it did not choose on"
-            warnings.append(tr(warning, place=source.path))
+        if reported is not None:
+            runs_of_source = [run for run in runs_of_source if run.model in reported]
         runs += [(source, run) for run in _named(runs_of_source, source)]
     return _distinct(runs), warnings
 

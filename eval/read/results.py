@@ -29,6 +29,8 @@ TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "r
 COMPARED = (TABLE_JSON, TABLE, CHANGED, PAGE)
 """The files of `tuneyard eval compare`, next to its plots."""
 PARTS = ("settings", "models", "sets")  # in every run.json
+HELD_OUT = "held-out"
+"""Folder in that of a sweep: the scoring run on the halves that do not choose."""
 UNMERGED, MERGED = "unmerged", "merged"
 Prediction = dict[str, Any]
 Identity = dict[str, dict[str, Any]]  # settings, models and sets, each by name
@@ -165,9 +167,10 @@ def begin_scoring_run(
     """
     before = _read(out)
     if force:  # delete only folders that run.json lists, no files of somebody else
-        for folder in _own_folders(out, before):
+        held_out = out / HELD_OUT
+        for folder in (*_own_folders(out, before), *_own_folders(held_out, _read(held_out))):
             shutil.rmtree(folder, ignore_errors=True)
-        remove_files(out, [*summaries, *comparison_files(out)])
+        remove_files(out, [*summaries, *comparison_files(out), f"{HELD_OUT}/{RUN}"])
     else:
         _check_same(out, before, identity)
         identity = {part: {**before[part], **values} for part, values in identity.items()}

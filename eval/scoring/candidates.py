@@ -1,9 +1,8 @@
 """The models of a scoring run: the base, loaded once, with its adapters; vLLM and servers."""
 
-import contextlib
 import hashlib
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,20 +24,20 @@ from tuneyard.core.files import names_folder
 from tuneyard.core.prompt.supervision import Turns
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.core.weights.adapter_files import CONFIG
-from tuneyard.eval.backends.apply import applied, check_fits
-from tuneyard.eval.backends.choice_server import open_choice_server
+from tuneyard.eval.backends import Backend
+from tuneyard.eval.backends.apply import check_fits
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
-from tuneyard.eval.backends.endpoint import Endpoint, find_endpoint, read_report
-from tuneyard.eval.backends.engine import Engine, EngineGenerator, load_engine
-from tuneyard.eval.backends.generate import LocalGenerator
-from tuneyard.eval.backends.load import Model, find_model, load_model, open_tokenizer
-from tuneyard.eval.backends.scorers import Generator, Prompts, Scorer, choosing
+from tuneyard.eval.backends.endpoint import read_report
+from tuneyard.eval.backends.engine import load_engine
+from tuneyard.eval.backends.load import find_model, load_model, open_tokenizer
+from tuneyard.eval.backends.model import Model
+from tuneyard.eval.backends.replay import Replay
 from tuneyard.eval.backends.server import Server, check_url, open_server
 from tuneyard.eval.backends.vision import open_vision
 from tuneyard.eval.backends.worker_model import open_in_workers
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
-from tuneyard.eval.read.results import MERGED
+from tuneyard.eval.read.results import MERGED, read_identity
 from tuneyard.eval.scoring.options import ScoringRequest
 
 if TYPE_CHECKING:
@@ -56,10 +55,14 @@ class Candidate:
     parts: tuple[WeightedAdapter, ...]
     prompting: Prompting
     shots: int = 0
+    kept: str = ""
+    """The identity in the run whose outputs are scored again."""
 
     @property
     def identity(self) -> str:
         """Key that must be the same in a resumed run."""
+        if self.kept:
+            return self.kept
         if not self.parts:
             return f"no adapter, {counted(self.shots, 'shot')}" if self.shots else "no adapter"
         if [part.weight for part in self.parts] == [1.0]:
@@ -85,19 +88,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A loaded base (or a server), the hash of its files, and the candidates to score on it.
+    """A backend, and the candidates to score on it.
 
-    With `workers`, they have the base, and `model` is for planning: it has no weights.
+    With `workers`, they have the base in the folder `base`, and the backend is for planning: it has no
+    weights.
     """
 
-    model: Model | Engine | Server
-    digest: str
+    backend: Backend
     candidates: list[Candidate]
-    budget: int
-    """Tokens in a batch."""
-    merged: bool
     base: Path | None = None
-    """Folder of the base, None for a server."""
     workers: Executor | None = None
 
     def seeing(self, request: ScoringRequest, datasets: Sequence[EvalDataset]) -> "Opened":
@@ -108,11 +107,11 @@ class Opened:
         if self.workers:
             images = [path.resolve() for dataset in with_images for path in dataset.images.values()]
             self.workers.check_paths(inputs=images)
-        model = self.local
+        model = self.backend.local
         vision = open_vision(
             model.net, model.tokenizer, request.template or "", request.think, with_images[0].pixels
         )
-        return replace(self, model=replace(model, alone=True, vision=vision), budget=1)
+        return replace(self, backend=model.seeing(vision))
 
     def with_weights(self, parts_by_name: Mapping[str, tuple[WeightedAdapter, ...]]) -> "Opened":
         """The same model with other candidates: the adapters of these candidates in other weights."""
@@ -140,70 +139,6 @@ class Opened:
         few_shot = replace(base, name=name, shots=counts[0])
         return replace(self, candidates=[*self.candidates[:place], few_shot, *self.candidates[place:]])
 
-    @contextlib.contextmanager
-    def applied(self, candidate: Candidate) -> Iterator[None]:
-        """Apply the candidate's adapters to the model inside the block.
-
-        vLLM gets the adapter with each prompt, and a server has none.
-        """
-        if isinstance(self.model, Model):
-            with applied(self.model, candidate.parts, merged=self.merged):
-                yield
-        else:
-            yield
-
-    @property
-    def local(self) -> Model:
-        """The model in this process; `RequestError` for vLLM and servers."""
-        if not isinstance(self.model, Model):
-            raise RequestError("--backend: this needs the model in this process, leave it out")
-        return self.model
-
-    @property
-    def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The tokenizer of the prompts."""
-        if isinstance(self.model, Server) and self.model.choice:
-            return self.model.choice.tokenizer
-        if isinstance(self.model, Engine):
-            return self.model.tokenizer
-        return self.local.tokenizer
-
-    @property
-    def context(self) -> int:
-        """Largest number of tokens in a prompt and its answer."""
-        if isinstance(self.model, Server) and self.model.choice:
-            return self.model.choice.context
-        if isinstance(self.model, Engine):
-            return self.model.context
-        return self.local.context
-
-    def choosing(
-        self,
-        candidate: Candidate,
-        prompts: Prompts,
-        spellings: Mapping[str, Sequence[str]],
-        images: Mapping[int, Sequence[str]],
-    ) -> Scorer:
-        """Scorer that compares labels after each prompt, in this process or by a server."""
-        if isinstance(self.model, Engine):
-            return self.model.choosing(candidate.folder, prompts, spellings)
-        if isinstance(self.model, Server) and self.model.choice:
-            return self.model.choice.choosing(prompts, spellings)
-        if isinstance(self.model, Server):
-            raise RequestError(
-                "--backend openai: this command only generates over a server; leave --backend out"
-            )
-        return choosing(self.local, prompts, spellings, self.budget, images)
-
-    def generator(self, candidate: Candidate, *, sampled: bool = False, seed: int | None = None) -> Generator:
-        """Generator of the candidate's answers: greedy, or `sampled` by the model's settings."""
-        if isinstance(self.model, Server):
-            return self.model
-        if isinstance(self.model, Engine):
-            return EngineGenerator(self.model, candidate.prompting.encode, candidate.folder)
-        sampling = self.model.sampling if sampled else None
-        return LocalGenerator(self.model, candidate.prompting.encode, self.budget, sampling, seed)
-
 
 def _folders(parts: Sequence[WeightedAdapter]) -> tuple[Path, ...]:
     """Folders of the adapters, which decide the prompts."""
@@ -216,6 +151,8 @@ def open_models(request: ScoringRequest, *, chooses: bool = False, workers: Exec
     `chooses`: the labels' probabilities are compared, which a server must give. `workers` load the base and
     score; without them this process does.
     """
+    if request.rescore:
+        return _open_replay(request.rescore)
     if request.backend == "openai":
         return _open_server(request, chooses)
     reference, parts_by_name = open_adapters(request)
@@ -251,7 +188,7 @@ def load_candidates(
         unchecked = check_adapter_base(adapter, folder, reference, same=request.same_base)
         if unchecked:
             click.echo(f"warning: {unchecked}", err=True)
-    model: Model | Engine
+    model: Backend
     if request.backend == "vllm":
         model = load_engine(
             folder,
@@ -266,25 +203,39 @@ def load_candidates(
         else:
             model = load_model(folder, request.dtype, request.quantize)
         for adapter in adapters.values():
-            check_fits(model, adapter)
+            check_fits(model.local, adapter)
+        set_up(model.local, request)
 
     candidates = choose_candidates(request, model.tokenizer, parts_by_name)
     if request.bos and all(candidate.prompting.source != AFTER_BOS for candidate in candidates):
         raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
-    if request.template and isinstance(model, Model):
-        _check_template(model, candidates[0].prompting, request.template)
+    if request.template and request.backend == "hf":
+        _check_template(model.local, candidates[0].prompting, request.template)
     if not request.think:
         for adapter_folder in adapters:
             prompting = _prompting(request, model.tokenizer, [adapter_folder])
             difference = other_prompt(model.tokenizer, adapter_folder, prompting, request.template)
             if difference:
                 click.echo(f"warning: adapter {difference}", err=True)
-    if isinstance(model, Model) and model.alone:
-        budget = 1  # one row a batch, also with --batch-tokens
-    else:
-        budget = request.batch_tokens or BATCH_TOKENS[model.device]
-    merged = request.apply == MERGED
-    return Opened(model, model_sha256(folder), candidates, budget, merged, folder, workers)
+    model.budget = model.budget or request.batch_tokens or BATCH_TOKENS[model.device]
+    model.digest = model_sha256(folder)
+    return Opened(model, candidates, folder, workers)
+
+
+def set_up(model: Model, request: ScoringRequest) -> None:
+    """Tell a model how it applies adapters, and whether it draws its answers."""
+    model.merged = request.apply == MERGED
+    model.draws, model.seed = bool(request.preset), request.seed
+
+
+def _open_replay(source: Path) -> Opened:
+    """The outputs of an earlier run. `RequestError` if `source` is no results folder."""
+    run = read_identity(source)
+    candidates = []
+    for name, identity in run["models"].items():
+        prompting = Prompting(lambda _: [], lambda _: Turns([]), "kept outputs", run["prompts"].get(name, ""))
+        candidates.append(Candidate(name, (), prompting, kept=identity))
+    return Opened(Replay(source, run["settings"]), candidates)
 
 
 def choose_candidates(
@@ -343,32 +294,32 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
     if not chooses:
         if request.bos:
             raise RequestError("--bos: the server makes the prompt: leave it out")
-        server = open_server(connection, name, bool(request.served_model))
-        _warn_of_adapters(server.source.endpoint, candidate_name)
+        server = open_server(read_report(connection), name, bool(request.served_model))
+        _warn_of_adapters(server, candidate_name)
         if server.name != name and not request.served_model:
-            click.echo(f"{connection.url}: its only model is {show_value(server.name)}", err=True)
+            click.echo(f"{server.url}: its only model is {show_value(server.name)}", err=True)
         prompting = Prompting(lambda _: [], lambda _: Turns([]), "the server's own", server.digest)
         candidate = Candidate(candidate_name, (), prompting)
-        return Opened(server, server.digest, [candidate], request.batch_tokens or 0, merged=False)
+        server.budget = request.batch_tokens or 0
+        return Opened(server, [candidate])
     _, tokenizer, ends = open_tokenizer(request.model)
     prompting = choose_prompting(tokenizer, (), request.template, request.think, request.bos)
     if request.bos and prompting.source != AFTER_BOS:
         raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
-    report = read_report(connection)
-    endpoint = find_endpoint(report, name, bool(request.served_model))
-    _warn_of_adapters(endpoint, candidate_name)
-    choice = open_choice_server(endpoint, report, tokenizer, ends)
-    server = Server(choice.engine, choice.facts, choice)
+    server = open_server(read_report(connection), name, bool(request.served_model))
+    _warn_of_adapters(server, candidate_name)
+    server = server.with_labels(tokenizer, ends)
     candidate = Candidate(candidate_name, (), prompting)
-    return Opened(server, server.digest, [candidate], request.batch_tokens or 0, merged=False)
+    server.budget = request.batch_tokens or 0
+    return Opened(server, [candidate])
 
 
-def _warn_of_adapters(endpoint: Endpoint, candidate_name: str) -> None:
+def _warn_of_adapters(server: Server, candidate_name: str) -> None:
     """Warn of adapters that the server applies, and whose results would pass for those of another model."""
-    for name in endpoint.applied:
+    for name in server.dialect.endpoint.applied:
         word = one_line(shlex.quote(name))
         warn(
-            f"{endpoint.connection.url}: it applies the adapter {show_value(name)} to every request, and the "
+            f"{server.url}: it applies the adapter {show_value(name)} to every request, and the "
             f"results have the name {candidate_name}. For the adapter under its own name, add "
             f"--served-model {word}"
         )

@@ -35,7 +35,7 @@ from tuneyard.eval.scoring.options import (
     together,
 )
 from tuneyard.eval.scoring.pipeline import carry_out
-from tuneyard.eval.scoring.plan import plan_rescoring, plan_scoring
+from tuneyard.eval.scoring.plan import plan_scoring
 from tuneyard.eval.scoring.remote import workers_of
 from tuneyard.eval.scoring.task import Task
 
@@ -93,14 +93,12 @@ class ScoringCommand(TuneyardCommand):
             prepared = self.prepare(ctx.params)
             request, task, datasets = prepared.request, prepared.task, prepared.datasets
             with workers_of(request) as workers:
-                if request.rescore:
-                    plan = plan_rescoring(request.rescore, request, task, datasets)
-                else:
-                    opened = open_models(request, chooses=task.chooses, workers=workers)
-                    plan = plan_scoring(request, task, datasets, opened)
+                opened = open_models(request, chooses=task.chooses, workers=workers)
+                plan = plan_scoring(request, task, datasets, opened)
+                first = plan.jobs[0].folder
                 carry_out(plan)
         if not has_next_step():
-            next_step(request.out, self.next_words(request.out, plan.jobs[0].folder))
+            next_step(request.out, self.next_words(request.out, first))
 
     def next_words(self, out: Path, scored: Path) -> list[str]:
         """Words of the command that reads the results in `out`; `scored` is one model's folder in it."""

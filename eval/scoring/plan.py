@@ -4,19 +4,17 @@ A plan is whole before the run folder is opened. What can be refused is refused 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.errors.warn import warn, warn_once
-from tuneyard.core.files import read_object, versions
-from tuneyard.core.prompt.supervision import Turns
-from tuneyard.eval.backends.engine import Engine
+from tuneyard.core.files import versions
 from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.datasets.prompts import WITHOUT_BOS, Prompting
+from tuneyard.eval.datasets.prompts import WITHOUT_BOS
 from tuneyard.eval.read.results import RESULTS, Identity, read_identity, shown_command
-from tuneyard.eval.scoring.candidates import Candidate, Opened
+from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task
 
@@ -28,17 +26,19 @@ VERSIONS = (*PACKAGES, "vllm")
 
 @dataclass(frozen=True, slots=True)
 class ScoringPlan:
-    """A checked scoring run. `identity` is for run.json, and `jobs` are in their order."""
+    """A checked scoring run. `identity` is for run.json. A job leaves `jobs` when it is done."""
 
     request: ScoringRequest
     task: Task
+    datasets: Sequence[EvalDataset]
+    opened: Opened
     identity: Identity
-    jobs: Sequence[Job]
+    jobs: list[Job]
 
     @property
     def models(self) -> list[str]:
-        """Names of the models, in the order of their jobs."""
-        return list(dict.fromkeys(job.candidate.name for job in self.jobs))
+        """Names of the models, in their order."""
+        return [candidate.name for candidate in self.opened.candidates]
 
 
 def plan_scoring(
@@ -46,19 +46,22 @@ def plan_scoring(
 ) -> ScoringPlan:
     """Plan the opened models on every dataset. Errors are those of models, prompts and options."""
     task, opened = fit(request, task, datasets, opened)
-    task.check_models(opened)
-    _check_sampling(request, opened)
-    _warn_of_prompts(datasets, opened)
-    identity = _identity(request, task, opened, datasets)
+    if request.rescore:
+        identity = _kept_identity(request.rescore, request, task, datasets)
+    else:
+        task.check_models(opened)
+        _check_sampling(request, opened)
+        _warn_of_prompts(datasets, opened)
+        identity = _identity(request, task, opened, datasets)
     jobs = []
     for candidate, dataset in product(opened.candidates, datasets):
-        job = Job(request, opened, candidate, dataset)
-        finished = request.resume and (job.folder / RESULTS).is_file()
-        if not finished:
-            job = replace(job, scorer=task.scorer(job))
-            job = replace(job, further=task.further_scorer(job))
+        job = Job(request, opened, candidate, dataset, task)
+        if not job.is_finished and job.scorer.batches:  # everything is planned before anything is scored
+            further = job.further()
+            if not request.rescore and further.scorer.batches:
+                jobs.append(further)
         jobs.append(job)
-    return ScoringPlan(request, task, identity, jobs)
+    return ScoringPlan(request, task, datasets, opened, identity, jobs)
 
 
 def fit(
@@ -72,7 +75,7 @@ def fit(
 
 def _check_sampling(request: ScoringRequest, opened: Opened) -> None:
     """Warn if --preset samples nothing."""
-    if request.preset and not opened.local.sampling.get("temperature"):
+    if request.preset and not opened.backend.sampling.get("temperature"):
         warn("--preset: the model's generation_config does not sample: answers are greedy")
 
 
@@ -95,23 +98,19 @@ def _identity(
     request: ScoringRequest, task: Task, opened: Opened, datasets: Sequence[EvalDataset]
 ) -> Identity:
     """Settings, models, prompts and datasets that a resumed run must share with the first one."""
-    settings: dict[str, object] = {"command": request.command, "model": opened.digest}
+    settings: dict[str, object] = {"command": request.command, "model": opened.backend.digest}
     settings.update(task.settings(request))
     settings.update({name: getattr(request, name) for name in SETTINGS})
     if request.dataset_dir:
         settings["dataset_dir"] = str(request.dataset_dir)
     if request.preset:
-        settings["sampling"] = dict(opened.local.sampling)
+        settings["sampling"] = dict(opened.backend.sampling)
         if request.seed is not None:
             settings["seed"] = request.seed
-    settings["dtype"] = opened.model.dtype
-    settings["device"] = opened.model.device
-    settings["batch_tokens"] = opened.budget
-    vision = getattr(opened.model, "vision", None)
-    if vision:
-        settings.update(vision.settings)
-    if isinstance(opened.model, Engine):
-        settings.update(opened.model.settings)
+    settings["dtype"] = opened.backend.dtype
+    settings["device"] = opened.backend.device
+    settings["batch_tokens"] = opened.backend.budget
+    settings.update(opened.backend.settings)
     for dataset in datasets:
         if dataset.shots:
             settings[f"shots of {dataset.name}"] = dataset.shots.digest
@@ -124,10 +123,10 @@ def _identity(
     }
 
 
-def plan_rescoring(
+def _kept_identity(
     source: Path, request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset]
-) -> ScoringPlan:
-    """Plan the outputs in `source` to be scored again, without the model.
+) -> Identity:
+    """The identity of the outputs in `source`, as they are scored again.
 
     Errors if the outputs are unfinished, or come from another command or other data.
     """
@@ -147,17 +146,12 @@ def plan_rescoring(
             raise ContentError(
                 f"--rescore {source}: its outputs on {dataset.name} are of another {dataset.path}"
             )
-    prompting = Prompting(lambda _: [], lambda _: Turns([]), "kept outputs", "")
-    jobs = []
     for model, dataset in product(run["models"], datasets):
-        job = Job(request, None, Candidate(model, (), prompting), dataset)
-        results = source / job.folder.relative_to(request.out) / RESULTS
-        if not results.is_file():
-            raise RequestError(f"{results.parent}: unfinished: finish it with --resume, then --rescore")
-        jobs.append(replace(job, kept=read_object(results)))
+        folder = source / model / dataset.name
+        if not (folder / RESULTS).is_file():
+            raise RequestError(f"{folder}: unfinished: finish it with --resume, then --rescore")
     settings = {**run["settings"], **task.settings(request), "cluster": request.cluster}
     if request.dataset_dir:
         settings["dataset_dir"] = str(request.dataset_dir)
     sets = {dataset.name: dataset.digest for dataset in datasets}
-    identity: Identity = {**run, "settings": settings, "sets": sets}
-    return ScoringPlan(request, task, identity, jobs)
+    return {**run, "settings": settings, "sets": sets}

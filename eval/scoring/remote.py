@@ -7,7 +7,8 @@ adapters and images, and return the fields of the rows. Only the driver reads da
 
 import contextlib
 import uuid
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,11 +17,10 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
 from tuneyard.core.execution import Executor, InThisProcess, WorkItem, once_per_worker
 from tuneyard.core.execution.options import executor_of
-from tuneyard.eval.backends.scorers import Fields, Scorer, score_in_halves
+from tuneyard.eval.backends.scorers import Fields, score_in_halves
 from tuneyard.eval.backends.worker_model import resources, worker_model, worker_slots
 from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.read.results import MERGED
-from tuneyard.eval.scoring.candidates import Opened, choose_candidates
+from tuneyard.eval.scoring.candidates import Opened, choose_candidates, set_up
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import ScoringPlan, fit
 from tuneyard.eval.scoring.task import Job, Task
@@ -55,30 +55,32 @@ class ScoringSetup:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some batches of a job, or of its `further` answers."""
+    """Some batches of a job."""
 
-    candidate: str
-    dataset: str
+    job: Job
     batches: list[list[int]]
-    further: bool = False
 
     @property
-    def name(self) -> str:
-        """Name for messages about a lost worker."""
-        name = f"{self.candidate} on {self.dataset}"
-        if self.further:
-            return f"{name}, further answers"
-        return f"{name}, {sum(map(len, self.batches))} rows from row {self.batches[0][0]} on"
+    def item(self) -> WorkItem:
+        """The part as an item for a worker, with a name for messages about a lost one."""
+        candidate, dataset = self.job.candidate.name, self.job.dataset.name
+        is_further = self.job.main is not None
+        about = f"{sum(map(len, self.batches))} rows from row {self.batches[0][0]} on"
+        if is_further:
+            about = "further answers"
+        name = f"{candidate} on {dataset}, {about}"
+        return WorkItem(name, score_part, (candidate, dataset, is_further, self.batches))
 
 
-def setup_of(plan: ScoringPlan, opened: Opened) -> ScoringSetup:
+def setup_of(plan: ScoringPlan) -> ScoringSetup:
     """What the workers need for a plan. Paths are absolute, since a worker may run in another folder."""
+    opened = plan.opened
     if opened.base is None:
         raise ValueError("only a model folder is scored by workers")
     datasets = {}
-    for job in plan.jobs:
-        images = {name: path.resolve() for name, path in job.dataset.images.items()}
-        datasets[job.dataset.name] = replace(job.dataset, images=images)
+    for dataset in plan.datasets:
+        images = {name: path.resolve() for name, path in dataset.images.items()}
+        datasets[dataset.name] = replace(dataset, images=images)
     candidates: dict[str, list[tuple[Path, float]]] = {}
     for candidate in opened.candidates:
         if not candidate.shots:  # every worker adds the base with shots by itself
@@ -90,24 +92,23 @@ def setup_of(plan: ScoringPlan, opened: Opened) -> ScoringSetup:
         task=plan.task,
         datasets=datasets,
         base=opened.base.resolve(),
-        digest=opened.digest,
-        device=opened.model.device,
-        budget=opened.budget,
+        digest=opened.backend.digest,
+        device=opened.backend.device,
+        budget=opened.backend.budget,
         candidates=candidates,
     )
 
 
-def parts_of(job: Job, batches: Sequence[list[int]], rows: int, *, further: bool = False) -> list[Part]:
+def parts_of(job: Job, batches: Sequence[list[int]], rows: int) -> list[Part]:
     """Put batches of a job into parts of about so many rows."""
     parts: list[Part] = []
-    gathered: list[list[int]] = []
+    count = rows
     for batch in batches:
-        gathered.append(batch)
-        if sum(map(len, gathered)) >= rows:
-            parts.append(Part(job.candidate.name, job.dataset.name, gathered, further))
-            gathered = []
-    if gathered:
-        parts.append(Part(job.candidate.name, job.dataset.name, gathered, further))
+        if count >= rows:
+            parts.append(Part(job, []))
+            count = 0
+        parts[-1].batches.append(batch)
+        count += len(batch)
     return parts
 
 
@@ -117,70 +118,69 @@ def rows_of_part(pending: int, workers: Executor, base: Path) -> int:
     return max(1, min(ROWS, pending // (PARTS * count)))
 
 
-def score_parts(
-    workers: Executor, setup: ScoringSetup, parts: Iterable[Part]
-) -> Generator[list[list[Fields]]]:
-    """Score parts in the workers; yield the fields of each part's rows by batch, in the order of parts."""
-    items = (WorkItem(part.name, score_part, (part,)) for part in parts)
-    needed = resources(workers, setup.base)
+def score_parts(plan: ScoringPlan, parts: deque[Part]) -> Generator[list[list[Fields]]]:
+    """Take parts and score them; yield the fields of each part's rows by batch, in the order of parts."""
+    workers, base = plan.opened.workers, plan.opened.base
+    if workers is None or base is None:
+        while parts:
+            part = parts.popleft()
+            yield score_batches(part.job, part.batches)
+        return
+    needed = resources(workers, base)
     ahead = AHEAD * workers.fitting(needed)
-    scored = workers.map(items, common=setup, resources=needed, ahead=ahead)
+    items = (part.item for part in parts)
+    scored = workers.map(items, common=setup_of(plan), resources=needed, ahead=ahead)
     with contextlib.closing(scored) as results:
         for result in results:
             yield result.record_or_raise()
 
 
-def score_part(setup: ScoringSetup, part: Part) -> list[list[Fields]]:
+def score_batches(job: Job, batches: Sequence[list[int]]) -> list[list[Fields]]:
+    """Score batches of a job in this process, with the adapters of its candidate applied."""
+    job.backend.apply(job.candidate.parts)
+    return [score_in_halves(job.scorer, batch) for batch in batches]
+
+
+def score_part(
+    setup: ScoringSetup, candidate: str, dataset: str, is_further: bool, batches: list[list[int]]
+) -> list[list[Fields]]:
     """Score a part in this worker."""
-    return once_per_worker(_Scoring, setup).score(part)
+    job = once_per_worker(_Worker, setup).job(candidate, dataset, is_further)
+    return score_batches(job, batches)
 
 
-class _Scoring:
+class _Worker:
     """A plan in a worker: it plans one job after the other, as the driver did."""
 
     def __init__(self, setup: ScoringSetup) -> None:
         self.setup = setup
+        request = setup.request
         # the arguments with which it was loaded for the plan, so that it is loaded once
-        self.base = worker_model(setup.base, setup.request.dtype, setup.request.quantize)
-        model = self.base.model
+        model = worker_model(setup.base, request.dtype, request.quantize)
         if model.device != setup.device:
             raise ContentError(
                 f"{setup.base}: a worker has it on {model.device}, another on {setup.device}: their figures "
                 "differ in the last digits. Give all workers a GPU, or none"
             )
+        model.digest, model.budget = setup.digest, setup.budget
+        set_up(model, request)
         parts_by_name = {}
         for name, references in setup.candidates.items():
             parts = [WeightedAdapter(open_adapter(str(folder)), weight) for folder, weight in references]
             parts_by_name[name] = tuple(parts)
-        candidates = choose_candidates(setup.request, model.tokenizer, parts_by_name)
-        merged = setup.request.apply == MERGED
-        opened = Opened(model, setup.digest, candidates, setup.budget, merged, setup.base)
-        self.task, self.opened = fit(setup.request, setup.task, [*setup.datasets.values()], opened)
-        self._planned: tuple[object, Scorer] | None = None
+        opened = Opened(model, choose_candidates(request, model.tokenizer, parts_by_name))
+        self.task, self.opened = fit(request, setup.task, [*setup.datasets.values()], opened)
+        self._planned: tuple[object, Job] | None = None
 
-    def score(self, part: Part) -> list[list[Fields]]:
-        """The fields of the rows, by batch."""
-        scorer = self._scorer(part)
-        return [score_in_halves(scorer, batch) for batch in part.batches]
-
-    def _scorer(self, part: Part) -> Scorer:
-        """The scorer of a part's job, with the weights of its candidate applied to the model."""
-        setup = self.setup
-        key = (part.candidate, part.dataset, part.further)
+    def job(self, candidate: str, dataset: str, is_further: bool) -> Job:
+        """A job by its names. The one before is let go."""
+        key = (candidate, dataset, is_further)
         if self._planned and self._planned[0] == key:
             return self._planned[1]
-        if self._planned:
-            self._planned[1].release()
-            self._planned = None
-        named = {candidate.name: candidate for candidate in self.opened.candidates}
-        candidate = named[part.candidate]
-        self.base.apply((setup.key, part.candidate), candidate.parts, merged=self.opened.merged)
-        job = Job(setup.request, self.opened, candidate, setup.datasets[part.dataset])
-        scorer = self.task.scorer(job)
-        if part.further:
-            further = self.task.further_scorer(replace(job, scorer=scorer))
-            if further is None:
-                raise ValueError(f"{part.name}: the driver planned further answers")
-            scorer = further
-        self._planned = (key, scorer)
-        return scorer
+        self._planned = None
+        (of_name,) = [each for each in self.opened.candidates if each.name == candidate]
+        job = Job(self.setup.request, self.opened, of_name, self.setup.datasets[dataset], self.task)
+        if is_further:
+            job = job.further()
+        self._planned = (key, job)
+        return job

@@ -3,81 +3,85 @@
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.errors import RequestError, counted
+from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.prompt import Conversation
 from tuneyard.core.prompt.token_losses import TokenLosses
-from tuneyard.eval.backends.engine import EngineGenerator
-from tuneyard.eval.backends.load import Model
-from tuneyard.eval.backends.scorers import (
-    Fields,
-    Generator,
-    Messages,
-    Prompts,
-    Scorer,
-    generating,
-)
+from tuneyard.eval.backends import Backend
+from tuneyard.eval.backends.scorers import Fields, Messages, Prompts, Scorer, generating
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
 from tuneyard.eval.metrics.labels import UNKNOWN
-from tuneyard.eval.read.results import Prediction
+from tuneyard.eval.read.results import RESULTS, Prediction
 from tuneyard.eval.scoring.candidates import Candidate, Opened
 from tuneyard.eval.scoring.options import ScoringRequest
 
 RAW = ("model_output", "transcript", "cut_short", "choices", "label_mass", "too_long")
 """The fields of predictions.jsonl that come from a scorer. --rescore computes the others from them."""
 
+NOTHING = Scorer([], {}, lambda _: [])
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Job:
     """One candidate on one dataset: the smallest part of a scoring run.
 
-    `loaded` is None with --rescore. Then `kept` is the results.json to score again.
+    A job with a `main` one answers further prompts, which the main job's results need.
     """
 
     request: ScoringRequest
-    loaded: Opened | None
+    opened: Opened
     candidate: Candidate
     dataset: EvalDataset
-    kept: Mapping[str, Any] | None = None
-    scorer: Scorer | None = None
-    """The prompts in batches. None if the job was finished before, or with --rescore."""
-    further: Scorer | None = None
-    """Prompts of `Task.further_scorer` in batches."""
-    further_answers: Mapping[int, Fields] = field(default_factory=dict)
-    """The fields of `further` by row, once all rows are scored."""
+    task: "Task | None" = None
+    """The task that plans the job, None for prompts alone."""
+    main: "Job | None" = None
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The prompts in batches, or the kept outputs. Planned at the first access."""
+        task = self.task
+        if task is None:
+            raise ValueError("a job without a task has prompts alone")
+        if self.main is not None:
+            return task.further_scorer(self.main)
+        lines = self.backend.kept(self.candidate.name, self.dataset.name)
+        if lines is None:
+            return task.scorer(self)
+        outside = [row for row in lines if row >= len(self.rows)]
+        if outside:
+            raise ContentError(
+                f"{self.request.rescore}: {self.candidate.name} on {self.dataset.name}: row {outside[0]}, "
+                f"expected one of the {len(self.rows)} examples"
+            )
+        return Scorer([list(lines)], {}, lambda batch: [task.raw(lines[row]) for row in batch])
+
+    def further(self) -> "Job":
+        """The job of the further prompts that this one's results need."""
+        return replace(self, main=self)
+
+    @property
+    def backend(self) -> Backend:
+        """The model that answers."""
+        return self.opened.backend
 
     @property
     def folder(self) -> Path:
         """OUT/MODEL/DATASET."""
         return self.request.out / self.candidate.name / self.dataset.name
 
+    @property
+    def is_finished(self) -> bool:
+        """True if the run that this one resumes has finished the job."""
+        return self.request.resume and (self.folder / RESULTS).is_file()
+
     @cached_property
     def rows(self) -> Sequence[Conversation]:
         """The dataset's examples in its order, up to --limit."""
         return self.dataset.conversations[: self.request.limit]
-
-    @property
-    def opened(self) -> Opened:
-        """The models of the run; `RequestError` with --rescore, which loads none."""
-        if self.loaded is None:
-            raise RequestError("--rescore has no model: this figure needs one, score without --rescore")
-        return self.loaded
-
-    @property
-    def model(self) -> Model:
-        """The model, for commands that need its probabilities; `RequestError` for a server."""
-        return self.opened.local
-
-    @property
-    def generator(self) -> Generator:
-        """Generator of the candidate's answers, greedy or as --preset samples."""
-        return self.opened.generator(
-            self.candidate, sampled=bool(self.request.preset), seed=self.request.seed
-        )
 
     @property
     def shots(self) -> Shots | None:
@@ -100,11 +104,10 @@ class Job:
 
     def with_image_tokens(self, row: int) -> Messages:
         """A row's messages as the model reads them: the image's own tokens replace each `<image>`."""
-        messages, images = self.rows[row].messages, self.images(row)
-        if not images:
-            return messages
-        vision = self.model.vision
-        return vision.expanded(messages, images) if vision else messages
+        messages, vision = self.rows[row].messages, self.backend.vision
+        if vision and self.rows[row].images:
+            return vision.expanded(messages, self.images(row))
+        return messages
 
     def prompts(self, rows: Collection[int] | None = None) -> "dict[int, array[int]]":
         """Token ids of the prompts by row, of all rows or of some.
@@ -118,17 +121,15 @@ class Job:
         """Scorer that compares labels by their spellings, after every row's prompt or the given ones."""
         if prompts is None:
             prompts = self.prompts()
-        images = {row: self.images(row) for row in prompts}
-        return self.opened.choosing(self.candidate, prompts, spellings, images)
+        images = {row: self.images(row) for row in prompts} if self.backend.vision else None
+        return self.backend.choosing(prompts, spellings, images)
 
     def generating(self, messages: Mapping[int, Messages] | None = None) -> Scorer:
         """Scorer that generates an answer to every row, or to the given messages by row."""
         if messages is None:
             messages = self.messages()
-        generator = self.generator
-        if isinstance(generator, EngineGenerator):
-            return generator.scorer(messages, self.request.max_new_tokens)
-        return generating(generator, messages, self.request.max_new_tokens)
+        longest = self.request.max_new_tokens
+        return generating(self.backend, messages, self.candidate.prompting.encode, longest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +181,9 @@ class Task(ABC):
         """Plan the batches of a job. The candidate's weights are not applied yet."""
         return job.generating()
 
-    def further_scorer(self, job: Job) -> Scorer | None:  # noqa: ARG002
-        """Plan answers that `results` needs besides the predictions: `job.further_answers`.
-
-        `job.scorer` is planned before.
-        """
-        return None
+    def further_scorer(self, job: Job) -> Scorer:  # noqa: ARG002
+        """Plan answers that `results` needs besides the predictions. The job itself is planned before."""
+        return NOTHING
 
     @property
     def keeps_token_losses(self) -> bool:
@@ -200,12 +198,11 @@ class Task(ABC):
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Make a line of predictions.jsonl from a scorer's fields: `too_long` alone if it did not fit."""
 
-    def again(self, job: Job, kept: Prediction) -> Prediction:
-        """Make a line again from a kept one (--rescore); `RequestError` if its outputs do not suffice."""
-        fields = {name: kept[name] for name in RAW if name in kept}
-        if "too_long" in fields:
-            fields = {"too_long": fields["too_long"]}
-        return self.prediction(job, kept["row"], fields)
+    def raw(self, line: Prediction) -> Fields:
+        """The scorer's fields in a kept line of predictions.jsonl (--rescore)."""
+        if "too_long" in line:
+            return {"too_long": line["too_long"]}
+        return {name: line[name] for name in RAW if name in line}
 
     @abstractmethod
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
@@ -213,6 +210,15 @@ class Task(ABC):
 
         The model may be in other processes (--workers): it answers in `scorer` and `further_scorer`.
         """
+
+    def further_results(
+        self,
+        job: Job,  # noqa: ARG002
+        further: Mapping[int, Fields],  # noqa: ARG002
+        predictions: list[Prediction],  # noqa: ARG002
+    ) -> dict[str, object]:
+        """More of results.json, from the answers to `further_scorer` by row."""
+        return {}
 
     @abstractmethod
     def line(self, results: Mapping[str, Any]) -> str:

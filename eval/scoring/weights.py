@@ -59,14 +59,26 @@ class Axes:
         missing = [point for point in _around(self.points[best]) if point not in scored and any(point)]
         return self.with_points(missing[:room])
 
+    @property
+    def alone(self) -> list[str]:
+        """The base (without it, the first point), and each adapter alone if it is among the points."""
+        first = next(iter(self.models))
+        return [first, *(name for name in self.adapters if name in self.models and name != first)]
+
     def without(self, others: "Axes") -> Mapping[str, tuple[WeightedAdapter, ...]]:
         """The models that the other axes lack."""
         return {model: parts for model, parts in self.models.items() if model not in others.models}
 
     def _model_at(self, point: Point) -> tuple[str, tuple[WeightedAdapter, ...]]:
-        """Name and weighted adapters of the model at a point. An adapter of weight 0 is left out."""
+        """Name and weighted adapters of the model at a point. An adapter of weight 0 is left out.
+
+        An adapter alone at weight 1 has its own name.
+        """
         if not any(point):
             return BASE, ()
+        if sorted(point)[:-1] == [0.0] * (len(point) - 1) and max(point) == 1:
+            name = list(self.adapters)[point.index(1)]
+            return name, self.adapters[name]
         weighted: list[WeightedAdapter] = []
         coordinates = []
         for weight, (name, parts) in zip(point, self.adapters.items(), strict=True):

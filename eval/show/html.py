@@ -4,45 +4,42 @@ The page escapes every text of a run, or its script sets it as text. A policy in
 connection. A path is relative to the working folder, or its last name alone: the page may leave the machine.
 """
 
-import html
+import base64
 import json
+import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from tuneyard.core import version
 from tuneyard.core.drawing.page import embedded, fill_page
 from tuneyard.core.drawing.plots import NOT_WRITTEN, plot_language
 from tuneyard.core.files import versions
-from tuneyard.core.language.number_format import Table
+from tuneyard.core.language.number_format import Table, interval, percent
 from tuneyard.core.language.reader_language import current
 from tuneyard.core.language.translation import catalogue, tr, tr_counted
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.cells import section_name
+from tuneyard.eval.judge.conclusions import MEAN, Comparison, Section
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import ScoredRun, models_of
 from tuneyard.eval.show.incorrect import IncorrectExamples
 from tuneyard.eval.show.places import command_line, without_places
-from tuneyard.eval.show.plots import DrawnPlot, caption, folder_name
+from tuneyard.eval.show.plots import DrawnPlot, caption
 from tuneyard.eval.show.setup import compared_tables
 from tuneyard.eval.show.tables import differences, figures, left_out, method, scores, section_text
-from tuneyard.eval.show.verdict import decisions
+from tuneyard.eval.show.verdict import decisions, headline
 
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard eval compare">'
-STATIC = 50  # examples that are there without JavaScript
-# What the page changes in a plot: its colours, letters and ids.
-COLOURS = {"#000000": "currentColor", "#ffffff": "var(--paper)", "#dddddd": "var(--line)"}
-NOT_DRAWN = re.compile(r"<metadata>.*?</metadata>|<style .*?</style>", re.S)
-TAG = re.compile(r"<[^>]*>")
-ID = re.compile(r' id="([^"]*)"')
-REFERENCE = re.compile(r'(url\(#|xlink:href="#)([^)"]*)')
-COLOUR = re.compile(r"(?<=: )#\w{6}")
-FONT = re.compile(r"(font-family: [^;\"]*)")
-SAME = "overall_accuracy_comparison.png"  # what accuracy.png shows, of one dataset
+STATIC = 10  # examples that are there without JavaScript
+FEW = 4  # plots of no more models are unfolded
+DRAWN = ("accuracy.png", "overall_accuracy_comparison.png")  # what the page draws itself
+BREAK = re.compile(r"(?<=[,/+_=])(?=\S)")
 FIGURES = {
     "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
     "classes", "confusion", "metrics", "label_mass", "too_long", "model", "set", "check_generate",
@@ -56,68 +53,121 @@ def page(
     captioned: Mapping[str, Table],
     plots: Sequence[DrawnPlot],
     errors: Sequence[IncorrectExamples],
-    command: str,
+    commands: tuple[str, str],
     note: str = "",
 ) -> str:
     """Render the page, which lists the incorrect examples `errors`.
 
-    `captioned` are tables of other questions by caption, `plots` are drawn. `command` made the page. The
-    user's `note` is below the title.
+    `captioned` are tables of other questions by caption, `plots` are drawn. `commands` are the one that made
+    the page and the one to run next, or "". The user's `note` is below the title.
     """
     comparison = compared.comparison
+    made_by, next_command = commands
     notes = [left_out(comparison)]
     if plot_language() != current():
         notes.append(NOT_WRITTEN)
     pictures = []
     for plot in plots:
-        if not plot.name.endswith(SAME):
+        if Path(plot.name).name not in DRAWN:
             description = caption(plot.name, comparison)
-            drawing = inline(plot.svg, f"{folder_name(plot.name)}-", html.escape(description))
-            pictures.append({"caption": description, "svg": drawing})
-    cards: list[tuple[str, dict[str, Any]]] = []
-    for incorrect in errors:
-        cards += [(incorrect.dataset, row) for row in incorrect.rows]
-    functions = {
-        function.__name__: function for function in (tr, section_name, section_text, differences, method)
-    }
+            pictures.append({"caption": description, "data": _data_uri(plot.svg)})
+    best = [recommended(section, comparison.base) for section in comparison.deciding]
+    models = models_of(compared.runs)
+    functions = {function.__name__: function for function in (tr, section_name, section_text, method, terms)}
+    tables = {f"{name}.": table for name, table in captioned.items()} | figures(comparison)
     return fill_page(
         PAGE,
-        inline_styles=True,  # matplotlib's drawings
         **functions,
-        explained=explained,
-        prose=partial(explained, only=IN_PROSE),
+        breakable=breakable,
         title=without_places(title),
-        about=_about(),
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
         base=comparison.base,
-        models=models_of(compared.runs),
+        best=best,
+        models=models,
         sections=comparison.sections,
         mark=MARK,
+        headlines=[headline(section, comparison) for section in comparison.deciding],
+        charts=[_chart(section, comparison.base) for section in comparison.deciding],
         decisions=decisions(comparison),
+        differences=lambda section: {name: varied(table) for name, table in differences(section).items()},
         note=note,
-        compared=compared_tables(compared),
-        accuracies=scores(comparison),
-        plots=pictures,
+        next=command_line(next_command),
+        compared={name: varied(table) for name, table in compared_tables(compared).items()},
+        accuracies=_sorted(scores(comparison), comparison),
+        pictures=pictures,
+        unfolded=len(models) <= FEW,
         warnings=[without_places(warning) for warning in compared.warnings],
         notes=notes,
-        questions={f"{name}.": table for name, table in captioned.items()},
-        tables=figures(comparison),
+        tables={name: varied(table) for name, table in tables.items()},
         errors=[{"dataset": one.dataset, "counts": _counts(one)} for one in errors],
-        cards=cards[:STATIC],
-        glossary=[(tr(term), tr(meaning)) for term, meaning in GLOSSARY.items()],
-        provenance=provenance(compared.run_list, command),
-        data=_data(models_of(compared.runs), comparison.base, errors),
+        cards=[(one.dataset, row) for one in errors for row in one.rows][:STATIC],
+        provenance=provenance(compared.run_list, made_by),
+        data=_data(models, comparison.base, best[0], errors),
     )
 
 
-def _about() -> list[tuple[str, str]]:
-    installed = version()
-    commit = ""
-    if installed.get("commit"):
-        commit = f" ({installed['commit'][:9]})"
-    return [
-        (tr("Date"), f"{datetime.now(UTC):%Y-%m-%d}"),
-        (tr("Tuneyard"), f"{installed['version']}{commit}"),
-    ]
+def recommended(section: Section, base: str) -> str:
+    """The model that the verdict recommends: the best one, the base if none is better, "" for none at all."""
+    if section.best is None and not section.better:
+        return base
+    return section.best or ""
+
+
+def _data_uri(svg: str) -> str:
+    """A plot as the source of an image. Verdana is as wide as matplotlib's own font, and on Windows."""
+    text = svg.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana")
+    return f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}"
+
+
+def _chart(section: Section, base: str) -> dict[str, Any]:
+    """The page's own plot: each model's accuracy with its interval, the best first, and the base as a line.
+
+    Places are percentages of the width, between tens around all intervals.
+    """
+    scored = {model: section.figures[model] for model in section.ranked}
+    low = math.floor(10 * min(score.low for score in scored.values())) / 10
+    high = max(math.ceil(10 * max(score.high for score in scored.values())) / 10, low + 0.1)
+
+    def place(share: float) -> str:
+        return f"{100 * (share - low) / (high - low):.2f}%"
+
+    rows = []
+    for model, score in scored.items():
+        drawn = {"low": place(score.low), "high": place(score.high), "at": place(score.value)}
+        rows.append({"model": model, "text": interval((score.value, score.low, score.high)), **drawn})
+    line = ""
+    if base in scored:
+        line = place(scored[base].value)
+    name = tr("Accuracy on {name}, n = {n:,}, with its 95 % interval.", name=section.name, n=section.n)
+    if section.name == MEAN:
+        name = tr("Mean accuracy on {count} datasets with its 95 % interval.", count=len(section.datasets))
+    return {"name": name, "rows": rows, "base": line, "low": percent(low), "high": percent(high)}
+
+
+def _sorted(table: Table, comparison: Comparison) -> Table:
+    """The rows of the models by accuracy, the best first; rows of anything else last."""
+    ranked = comparison.deciding[0].ranked
+    places = {model: place for place, model in enumerate(ranked)}
+    return Table(table.header, sorted(table.rows, key=lambda row: places.get(row[0], len(ranked))))
+
+
+def varied(table: Table) -> tuple[Table, str]:
+    """The table without the columns that are the same in every row, and what these are, as a text."""
+    columns = list(zip(*table.rows, strict=True))
+    kept, same = [0], []
+    for place, cells in enumerate(columns[1:], 1):
+        if len(cells) > 1 and len(set(cells)) == 1:
+            same.append(tr("{name}: {value}", name=table.header[place], value=cells[0]))
+        else:
+            kept.append(place)
+    rows = [[row[place] for place in kept] for row in table.rows]
+    return Table([table.header[place] for place in kept], rows), tr("; ").join(same)
+
+
+def breakable(text: object) -> Markup:
+    """A text whose names may break after their signs, but never in a word or before a percent sign."""
+    unbroken = str(text).replace(" %", "\N{NO-BREAK SPACE}%")
+    return Markup("<wbr>").join(escape(part) for part in BREAK.split(unbroken))
 
 
 def _counts(errors: IncorrectExamples) -> str:
@@ -130,17 +180,16 @@ def _counts(errors: IncorrectExamples) -> str:
     return tr("{examples} that at least one model has incorrect; {here}.", examples=examples, here=here)
 
 
-def _data(models: Sequence[str], base: str, errors: Sequence[IncorrectExamples]) -> str:
+def _data(models: Sequence[str], base: str, best: str, errors: Sequence[IncorrectExamples]) -> str:
     """JSON for the page's script, without the characters that could close its <script> element."""
     rows: list[dict[str, Any]] = []
     for place, incorrect in enumerate(errors):
         rows += [{"set": place, **row} for row in incorrect.rows]
-    base_place = -1
-    if base in models:  # a recipe with several seeds is no model
-        base_place = list(models).index(base)
+    places = {model: place for place, model in enumerate(models)}  # a recipe with several seeds is no model
     content = {
         "models": list(models),
-        "base": base_place,
+        "base": places.get(base, -1),
+        "best": places.get(best, -1),
         "sets": [{"name": one.dataset, "total": one.total} for one in errors],
         "rows": rows,
         "most": MOST,
@@ -149,32 +198,9 @@ def _data(models: Sequence[str], base: str, errors: Sequence[IncorrectExamples])
     return embedded(json.dumps(content, separators=(",", ":")))
 
 
-def inline(svg: str, prefix: str, escaped: str) -> str:
-    """Turn matplotlib's SVG file into an element of the page; `escaped` describes it to screen readers.
-
-    Every id that something refers to gets the `prefix`, which is unique on the page. The other ids go.
-    """
-    used = {reference[2] for reference in REFERENCE.finditer(svg)}
-
-    def prefixed(attribute: re.Match[str]) -> str:
-        if attribute[1] in used:
-            return f' id="{prefix}{attribute[1]}"'
-        return ""
-
-    def recoloured(colour: re.Match[str]) -> str:
-        return COLOURS.get(colour[0], colour[0])
-
-    def changed(tag: re.Match[str]) -> str:
-        text = ID.sub(prefixed, tag[0])
-        text = REFERENCE.sub(rf"\g<1>{prefix}\g<2>", text)
-        text = COLOUR.sub(recoloured, text)
-        return FONT.sub(r"\1, Verdana, var(--font)", text)  # Verdana is as wide as DejaVu Sans
-
-    drawn = TAG.sub(changed, NOT_DRAWN.sub("", svg[svg.index("<svg ") :]))
-    return drawn.replace("<svg ", f'<svg role="img" aria-label="{escaped}" ', 1)
-
-
 GLOSSARY = {
+    "the base": "The model as it was before any adapter was added.",
+    "the merge": "One adapter made of several; the number is the weight of each.",
     "accuracy": "The share of examples that a model answers correctly.",
     "macro-F1": "The unweighted mean over labels of the harmonic mean of precision and recall.",
     "95 % interval": "Confidence interval. If the examples were drawn again many times, 95 of 100 intervals "
@@ -187,27 +213,23 @@ GLOSSARY = {
     "p": "How often chance alone gives a difference as large, in any of the comparisons made together.",
     "minimum detectable effect": "The least difference, in points, that these examples show with 80 % power.",
     "not shown": "No significant difference at 5 % here, which does not show them to be equal.",
-    "confidence": "The probability of the label that was chosen, out of that of all labels.",
-    "calibration": "How well a model's confidence agrees with its accuracy.",
+    "calibration": "How well a model's confidence (the probability of the label that was chosen, out of that "
+    "of all labels) agrees with its accuracy.",
     "ECE": "Expected calibration error: the mean distance between confidence and accuracy.",
     "95th percentile if calibrated": "The ECE that a perfectly calibrated model exceeds 5 times of 100.",
     "unparsed": "Answers in which no label was found; they count as incorrect.",
-    "clusters": "Examples that share a text and are not independent; tests keep them together.",
+    "cluster": "Examples that share a text and are not independent; tests keep them together.",
 }
-IN_PROSE = ("not shown", "minimum detectable effect")
 
 
-def explained(text: str, only: Collection[str] = GLOSSARY) -> str:
-    """Escape a text and add the meaning of each glossary term in `only` as hover text."""
-    meanings = {tr(term): tr(GLOSSARY[term]) for term in only}
-    longest_first = sorted(map(html.escape, meanings), key=len, reverse=True)
-    pattern = rf"(?<![A-Za-z_])(?:{'|'.join(map(re.escape, longest_first))})(?![A-Za-z_])"
-
-    def abbreviation(term: re.Match[str]) -> str:
-        meaning = html.escape(meanings[html.unescape(term[0])])
-        return f'<abbr title="{meaning}">{term[0]}</abbr>'
-
-    return re.sub(pattern, abbreviation, html.escape(text))
+def terms(text: str) -> list[tuple[str, str]]:
+    """The terms of the glossary in a text, with their meanings, for the place where they are read."""
+    meanings = []
+    for term, meaning in GLOSSARY.items():
+        name = tr(term)
+        if re.search(rf"(?<![A-Za-z_]){re.escape(name)}s?(?![A-Za-z_])", text, re.I):
+            meanings.append((name, tr(meaning)))
+    return meanings
 
 
 def provenance(runs: Sequence[ScoredRun], command: str) -> Table:

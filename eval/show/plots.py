@@ -171,7 +171,7 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
     baselines = [section.majority for section in sections]
     if any(math.isnan(baseline) for baseline in baselines):
         baselines = []
-    return Chart(headline(titled, comparison.base), places, series, baselines)
+    return Chart(headline(titled, comparison), places, series, baselines)
 
 
 def kinds_chart(runs: Sequence[ScoredRun], kind: str, base: str, most: int = KINDS) -> Chart:

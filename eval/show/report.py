@@ -19,15 +19,17 @@ def render(
     tables: Mapping[str, Table] | None = None,
     plots: Sequence[DrawnPlot] | None = None,
     note: str = "",
+    next_command: str = "",
 ) -> str:
     """Render the page with at most `most` incorrect examples.
 
     `module` is the command that makes the page. `tables` by caption follow the deciding section, by
     default those of the questions. `plots` are drawn if they are not given. `note` is the user's.
+    `next_command` carries the decision out.
     """
     if plots is None:
         plots = draw_plots(compared.comparison, compared.run_list)
     if tables is None:
         tables = compared.tables
     errors = collect_incorrect(compared.run_list, models_of(compared.runs), most)
-    return page(title, compared, tables, plots, errors, command_line(module), note)
+    return page(title, compared, tables, plots, errors, (command_line(module), next_command), note)

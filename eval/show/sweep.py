@@ -54,7 +54,7 @@ class SweepPlot:
     def title(self) -> str:
         """Two lines: the chosen point on the choosing half, which is drawn, then on the held-out half."""
         drawn = self.accuracies[self.chosen]
-        held_out = self.choice.accuracies[HELD_OUT][self.choice.model]
+        held_out = self.choice.accuracies[HELD_OUT][self.ship]
         coordinates = []
         for axis, value in zip(self.axes, self.chosen, strict=True):
             label = axis
@@ -73,7 +73,7 @@ class SweepPlot:
             first += tr(" (ties: {count})", count=equal)
         share = interval((held_out.value, held_out.low, held_out.high))
         examples = tr_counted(held_out.n, "example")
-        second = tr("Held out (the figure to report): {share} of {examples}", share=share, examples=examples)
+        second = tr("Held out, {name}: {share} of {examples}", name=self.ship, share=share, examples=examples)
         return f"{first}\n{second}"
 
 

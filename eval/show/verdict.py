@@ -22,6 +22,8 @@ CHOSEN = " Choosing the best of {count} overstates its gain; corrected for that,
 NOT_OVER_MAJORITY = " But it is not shown to beat the majority-class baseline ({share})."
 KEEP = "Keep {base}: all others are worse ({listed}; p {p})."
 NO_EVIDENCE = "Keep {base}: there is no evidence that another model is better."
+KEEP_BRIEFLY = "Keep {base}: all others are worse."
+SHIP_NONE = "Ship none: the best model, {best}, is worse than always giving the commonest answer."
 CLOSEST = " The closest is {model}: {gain}, p {p}; minimum detectable effect at n = {n:,}: {smallest}."
 WORSE = " {model} is worse ({gain}, p {p})."
 LEFT_OUT = " Left out: {rows} without a value."
@@ -54,46 +56,40 @@ def decisions(comparison: Comparison) -> list[str]:
     return lines_with_names
 
 
-def headline(section: Section, base: str) -> str:
-    """The decision that one section supports, in one sentence: ship a model, keep the base, or ship none."""
+def headline(section: Section, comparison: Comparison) -> str:
+    """The decision of a section in one or two short sentences, without p values: what a page begins with."""
+    text = decision(section, comparison.base, brief=True)
+    if len(comparison.deciding) == 1:
+        return text
+    return tr("On {name}: {verdict}", name=section.name, verdict=text)
+
+
+def decision(section: Section, base: str, *, brief: bool = False) -> str:
+    """The decision that one section supports: ship a model, keep the base, or ship none.
+
+    With its alternatives, and models that are worse than always giving one answer. `brief`: without tests and
+    their figures.
+    """
     if not section.against_base:
         return tr("Nothing to compare: {why}.", why=_only(section, base))
     best = section.best
     if best is None:
-        return _not_better(section, base)
+        return _not_better(section, base, brief=brief)
     value, base_value = _values(section, best, base)
     if not section.metric.in_percent:
         value = f"{section.metric.name} {value}"
     template = SHIP
     if section.elsewhere:
         template = SHIP_ON
-    return tr(
+    text = tr(
         template,
         best=called(best), base=called(base), ours=value, theirs=base_value, name=section.name,
     )  # fmt: skip
-
-
-def decision(section: Section, base: str) -> str:
-    """The decision with its alternatives, and models that are worse than always giving one answer."""
-    text, best = headline(section, base), section.best
-    if not section.against_base:
-        return text
-    if best is not None:
-        text += _alternatives(section, best)
-        over = section.over_majority.get(best)
-        if over and not (over.shown and over.value > 0):
-            text += tr(NOT_OVER_MAJORITY, share=percent(section.majority))
-        return text + _below_elsewhere(section, best)
-    if section.better:
-        return text + tr(WRONG)
-    worse = [test for test in section.against_base if test.shown]
-    if len(worse) < len(section.against_base):
-        text += _closest(section)
-        for test in worse:
-            text += tr(WORSE, model=_subject(test.model), gain=_gain(section, test.value), p=show_p(test.p))
-    if section.below_majority(base):
-        text += tr(BASE_BELOW, base=_subject(base), below=_majority_figures(section, base)) + tr(WRONG)
-    return text + _below_elsewhere(section, base)
+    text += _alternatives(section, best, brief=brief)
+    over = section.over_majority.get(best)
+    if over and not (over.shown and over.value > 0):
+        text += tr(NOT_OVER_MAJORITY, share=percent(section.majority))
+    return text + _below_elsewhere(section, best)
 
 
 def verdict(section: Section, base: str) -> str:
@@ -152,7 +148,7 @@ def _subject(model: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _alternatives(section: Section, best: str) -> str:
+def _alternatives(section: Section, best: str, *, brief: bool) -> str:
     """The models that the best one is not shown to be better than. Otherwise the second best.
 
     A single adapter is simpler than a merge.
@@ -169,26 +165,28 @@ def _alternatives(section: Section, best: str) -> str:
         template = SIMPLER
         if len(simpler) > 1:
             template = ALL_SIMPLER
-        text += tr(template, rivals=_rivals(section, simpler, best))
+        text += tr(template, rivals=_rivals(section, simpler, best, brief=brief))
     if others:
-        text += tr(NOT_BETTER, rivals=_rivals(section, others, best))
+        text += tr(NOT_BETTER, rivals=_rivals(section, others, best, brief=brief))
     beaten = [test for test in section.tests_of(best) if (test.value > 0) == section.metric.higher]
-    if not text and beaten:
+    if not text and beaten and not brief:
         second = beaten[0]
         gain = _gain(section, second.value)
         text = tr(SECOND, model=called(second.against), gain=gain, p=show_p(second.p))
     return text
 
 
-def _rivals(section: Section, tests: Sequence[PairedTest], best: str) -> str:
-    """List rivals with gain and p, at most `MOST_RIVALS`."""
+def _rivals(section: Section, tests: Sequence[PairedTest], best: str, *, brief: bool) -> str:
+    """List rivals, at most `MOST_RIVALS`, with gain and p if not `brief`."""
     listed_rivals = []
     for test in tests[:MOST_RIVALS]:
         name = called(test.against)
         if test.against in merge_weights(best):
             name = tr("{model} alone", model=name)
-        gain = _gain(section, test.value)
-        listed_rivals.append(tr("{model} ({gain}, p {p})", model=name, gain=gain, p=show_p(test.p)))
+        if not brief:
+            gain = _gain(section, test.value)
+            name = tr("{model} ({gain}, p {p})", model=name, gain=gain, p=show_p(test.p))
+        listed_rivals.append(name)
     more = len(tests) - MOST_RIVALS
     if more > 0:
         listed_rivals.append(tr("{more} more", more=more))
@@ -213,37 +211,50 @@ def _interval(section: Section, test: PairedTest) -> str:
     return limits(section.metric.signed_text, figures, section.metric.difference_unit)
 
 
-def _not_better(section: Section, base: str) -> str:
+def _not_better(section: Section, base: str, *, brief: bool) -> str:
     """No model to ship: all are worse, there is no evidence, or the best is below the majority class."""
     if section.better:
-        return _all_below_majority(section, section.better[0], base)
-    if not all(test.shown for test in section.against_base):
-        return tr(NO_EVIDENCE, base=called(base))
-    losses = [f"{called(test.model)} {_gain(section, test.value)}" for test in section.against_base]
-    p = show_p(max(test.p for test in section.against_base))
-    return tr(KEEP, base=called(base), listed=tr(", ").join(losses), p=p)
-
-
-def _closest(section: Section) -> str:
-    """The best of the models that are not shown to differ from the base, and what could be shown."""
+        best = section.better[0]
+        if brief:
+            return tr(SHIP_NONE, best=called(best)) + tr(WRONG)
+        test = _against_base(section, best)
+        value, base_value = _values(section, best, base)
+        text = tr(
+            NOT_BELOW,
+            best=called(best), base=called(base), ours=value, theirs=base_value,
+            gain=_interval(section, test), p=show_p(test.p), below=_majority_figures(section, best),
+        )  # fmt: skip
+        return text + tr(WRONG)
     undecided = [test for test in section.against_base if not test.shown]
+    worse = [test for test in section.against_base if test.shown]
+    losses = [f"{called(test.model)} {_gain(section, test.value)}" for test in worse]
+    if brief or undecided:
+        template = KEEP_BRIEFLY
+        if undecided:
+            template = NO_EVIDENCE
+        text = tr(template, base=called(base))
+    else:
+        p = show_p(max(test.p for test in worse))
+        text = tr(KEEP, base=called(base), listed=tr(", ").join(losses), p=p)
+    if brief:
+        return text
+    if undecided:
+        text += _closest(section, undecided)
+        for test in worse:
+            text += tr(WORSE, model=_subject(test.model), gain=_gain(section, test.value), p=show_p(test.p))
+    if section.below_majority(base):
+        text += tr(BASE_BELOW, base=_subject(base), below=_majority_figures(section, base)) + tr(WRONG)
+    return text + _below_elsewhere(section, base)
+
+
+def _closest(section: Section, undecided: Sequence[PairedTest]) -> str:
+    """The best of the models that are not shown to differ from the base, and what could be shown."""
     metric = section.metric
     best = min(undecided, key=lambda test: metric.rank(test.value))
     return tr(
         CLOSEST,
         model=called(best.model), gain=_interval(section, best), p=show_p(best.p),
         n=best.n, smallest=metric.size_text(best.smallest) + metric.difference_unit,
-    )  # fmt: skip
-
-
-def _all_below_majority(section: Section, best: str, base: str) -> str:
-    """The best model is better than the base, but worse than the majority class: ship none."""
-    test = _against_base(section, best)
-    value, base_value = _values(section, best, base)
-    return tr(
-        NOT_BELOW,
-        best=called(best), base=called(base), ours=value, theirs=base_value,
-        gain=_interval(section, test), p=show_p(test.p), below=_majority_figures(section, best),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Observer, WorkItem, WorkResult
 from tuneyard.core.execution.processes import end_processes
 from tuneyard.core.files import locked, read_object, write_json
+from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.check import ask_check, quick_check
 from tuneyard.recipes.costs import schedule_of
@@ -34,7 +35,6 @@ from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import evaluated, measured
 from tuneyard.recipes.sweep.grid import RESULTS
 from tuneyard.recipes.sweep.slots import SweepPlace
-from tuneyard.recipes.token_weights import weights_file
 from tuneyard.recipes.train import ask_first, train
 
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there

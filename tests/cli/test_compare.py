@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT, Here, Run
 from tests.fake_runs import answers, demo, write_run
-from tests.messages import line_with, raises
+from tests.messages import printed_line, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
 
@@ -41,7 +41,9 @@ def test_the_demo_page_is_golden(run: Run, tmp_path: Path) -> None:
     fixed = [one for one in changed if (one["model"], one["change"]) == ("merge", "fixed")]
     assert len(fixed) == 134 + 131 and all(one["expected"] == one["predicted"] for one in fixed)
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
-    line_with(done.stderr, "accuracy.png", "demo_mnli_eval/confusion.png", "demo_mnli_eval/calibration.png")
+    printed_line(
+        done.stderr, "accuracy.png", "demo_mnli_eval/confusion.png", "demo_mnli_eval/calibration.png"
+    )
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "numpy" in imported and not {"torch", "transformers", "scipy", "pandas"} & imported
 

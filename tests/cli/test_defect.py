@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.messages import line_with, raises
+from tests.messages import printed_line, raises
 from tests.serving import answering
 from tuneyard.compiler.cli import cli as compiler
 from tuneyard.core.errors import ContentError
@@ -72,7 +72,7 @@ def test_judgements_are_scored_overall_by_subtype_and_by_type(data, tmp_path, ca
     assert rows[0]["expected_reason"] == "见上" and rows[0]["reason"] == "溢出"
     found = read(folder / "results.json")
     assert (found["accuracy"], found["n"], found["unparsed"], found["majority"]) == (0.6, 5, 1, 0.4)
-    line_with(capsys.readouterr().out, "60.0% [23.1%, 88.2%]", "n 5", "majority 40.0%", "unparsed 1")
+    printed_line(capsys.readouterr().out, "60.0% [23.1%, 88.2%]", "n 5", "majority 40.0%", "unparsed 1")
     written = {path.name for path in folder.iterdir()} - {"subtype_accuracy.txt"}  # without a Chinese font
     assert sorted(written) == [
         "evaluation_results.json",

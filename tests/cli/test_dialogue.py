@@ -75,10 +75,12 @@ def test_a_conversation_is_led_with_the_models_own_answers(dialogue, capsys) -> 
 class Echo:
     """A speaker that says how many messages it was shown, after a thought."""
 
-    def plan(self, talks, _longest):
+    context = 10
+
+    def plan(self, talks, _encode, _longest):
         return [sorted(talks)], {}
 
-    def generate(self, talks, _max_new_tokens):
+    def chat(self, talks, _encode, _longest):
         return [f"<think>hm</think> {len(t)}" for t in talks]
 
 
@@ -86,7 +88,7 @@ def test_each_answer_is_given_on_all_that_was_said_before() -> None:
     system = {"role": "system", "content": "S"}
     user, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "of the data"}
     talks = {4: [system, user, answer, user, answer, user], 7: [user, answer, user]}
-    one, other = conversing(Echo(), talks, lambda t: len(t) < 6, 5).score([4, 7])
+    one, other = conversing(Echo(), talks, list, 5).score([4, 7])
     said = [{"role": "assistant", "content": str(n)} for n in range(7)]
     assert one == {"transcript": [system, user, said[2], user, said[4]], "cut_short": True}
     assert other == {"transcript": [user, said[1], user, said[3]], "cut_short": False}
@@ -95,7 +97,9 @@ def test_each_answer_is_given_on_all_that_was_said_before() -> None:
 class SmallServer(Echo):
     """A server that refuses what has more than three messages."""
 
-    def generate(self, talks, _max_new_tokens):
+    context = 1000
+
+    def chat(self, talks, _encode, _longest):
         return [TooLong("refused") if len(t) > 3 else f"{len(t)}" for t in talks]
 
 
@@ -103,7 +107,7 @@ def test_a_server_that_finds_a_conversation_too_long_ends_it_there() -> None:
     user, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "of the data"}
     beginning = [user] * 4
     talks = {1: [user, answer, user, answer, user, answer, user], 2: [user, answer, user], 3: beginning}
-    long, short, refused = conversing(SmallServer(), talks, lambda _: True, 5).score([1, 2, 3])
+    long, short, refused = conversing(SmallServer(), talks, list, 5).score([1, 2, 3])
     said = [{"role": "assistant", "content": str(n)} for n in range(7)]
     assert long == {"transcript": [user, said[1], user, said[3]], "cut_short": True}
     assert short == {"transcript": [user, said[1], user, said[3]], "cut_short": False}

@@ -108,7 +108,7 @@ def test_a_prompt_with_tools_that_was_not_trained_is_said_once(
         SimpleNamespace(parts=(part, part), prompting=None),
         SimpleNamespace(parts=(), prompting=None),
     ]
-    opened = SimpleNamespace(model=SimpleNamespace(tokenizer="own"), candidates=candidates)
+    opened = SimpleNamespace(backend=SimpleNamespace(tokenizer="own"), candidates=candidates)
     given = ["--model", "m", "--data", str(data), "--out", str(tmp_path / "out"), "--template", "qwen"]
     task = cli.prepare(cli.make_context("tools", given).params).task
     task.check_models(opened)

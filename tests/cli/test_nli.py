@@ -303,7 +303,10 @@ def test_weights_that_overflow_stop_the_run_and_keep_what_is_done(nli, data, tmp
     assert not (tmp_path / "out" / "mine" / "tiny" / "results.json").exists()
 
 
-def test_weights_that_overflow_are_told_from_silence_when_generating(nli, data, tmp_path) -> None:
+def test_weights_that_overflow_are_told_from_silence_when_generating(
+    nli, data, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("tuneyard.eval.nli.CHECKED", 0)  # choosing would find it first
     adapter = write_adapter(tmp_path / "mine", alpha=1e38)
     with raises(ContentError, "--dtype fp32"):
         nli("--data", data, "--adapter", f"mine={adapter}", "--mode", "generate", "--max-new-tokens", "3")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.messages import raises
-from tests.unit.eval_backends.test_choice_server import StandIn, started
+from tests.unit.eval_backends.test_dialects import StandIn, started
 from tuneyard.core.errors import RequestError
 from tuneyard.eval import nli
-from tuneyard.eval.backends import choice_server
 from tuneyard.eval.backends import connection as connecting
+from tuneyard.eval.backends import server as serving
 from tuneyard.eval.backends.load import load_model
 from tuneyard.eval.read.results import PREDICTIONS, RESULTS
 from tuneyard.eval.suite import cli as suite
@@ -56,7 +56,7 @@ def score(
 ) -> Score:
     """Score the rows, through the stand-in by default; the folder of the results."""
     monkeypatch.setattr(connecting, "WAITS", (0.0, 0.0))
-    monkeypatch.setattr(choice_server, "ROWS", 8)
+    monkeypatch.setattr(serving, "ROWS", 8)
     data = tmp_path / "walks.json"
     data.write_text(json.dumps(ROWS))
 

@@ -16,14 +16,15 @@ import pytest
 from tests.conftest import ROOT
 from tests.messages import raises
 from tests.unit.adapters.make import make
-from tests.unit.eval_backends.test_choice_server import StandIn, started
+from tests.unit.eval_backends.test_dialects import StandIn, started
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval import chat, nli
 from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends.apply import applied
-from tuneyard.eval.backends.load import Model, load_model
+from tuneyard.eval.backends.load import load_model
+from tuneyard.eval.backends.model import Model
 from tuneyard.eval.prove.command import cli
 from tuneyard.eval.read.results import PREDICTIONS
 

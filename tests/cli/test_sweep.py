@@ -21,7 +21,7 @@ from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.read.results import PredictionLog
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.weights import weight_axes
-from tuneyard.eval.sweep import Sweep, cli, judge, read_points, write
+from tuneyard.eval.sweep import Sweep, cli, judge, read_points, read_reported, write
 
 WORDS = [
     "dog",
@@ -62,19 +62,28 @@ def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_
 ) -> None:
     out, alone = tmp_path / "out", tmp_path / "alone"
     call(cli, *folders, "--grid", "1,0,0.5", "--out", out)
-    models = sorted(path.name for path in out.iterdir() if path.is_dir())
+    models = sorted(path.name for path in out.iterdir() if path.is_dir() and path.name != "held-out")
     axes = ["0", "0.5", "1"]
-    assert models == sorted(["base", *(f"l={a},r={b}" for a in axes for b in axes if (a, b) != ("0", "0"))])
+    named = [("0", "0"), ("0", "1"), ("1", "0")]
+    mixes = [f"l={a},r={b}" for a, b in itertools.product(axes, axes) if (a, b) not in named]
+    assert models == sorted(["base", "l", "r", *mixes])
     mix = f"mix={tmp_path}/left:0.5+{tmp_path}/right:1"
     call(nli, *folders[:2], *folders[-4:], "--adapter", mix, "--out", alone)
-    for name in ("one", "two"):
-        assert predictions(out / "l=0.5,r=1" / name) == predictions(alone / "mix" / name)
-        assert predictions(out / "base" / name) == predictions(alone / "base" / name)
     told = json.loads((out / "sweep.json").read_text())
+    assert sorted(told["reported"]) == sorted({"base", "l", "r", told["ship"]})
+    assert sorted(path.name for path in (out / "held-out").iterdir() if path.is_dir()) == told["reported"]
     for name, count in (("one", 19), ("two", 12)):
         first = [n for n in range(count) if hashlib.sha256(f"42 {n // 2}".encode()).digest()[0] % 2 == 0]
+        assert told["rows_to_choose_on"][name] == first
+        other = [n for n in range(count) if n not in first]
+        for model, whole in (("l=0.5,r=1", "mix"), ("base", "base")):
+            assert answers_of(out / model / name) == [answers_of(alone / whole / name)[n] for n in first]
+        held_out = answers_of(out / "held-out" / "base" / name)
+        assert held_out == [answers_of(alone / "base" / name)[n] for n in other]
         right = {
-            m: sum(predictions(out / m / name)[n]["predicted_output"] == ROWS[n]["output"] for n in first)
+            m: sum(
+                line["predicted_output"] == line["expected_output"] for line in predictions(out / m / name)
+            )
             for m in models
         }
         choice = next(choice for choice in told["choice"] if choice["dataset"] == name)
@@ -96,31 +105,46 @@ def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_
     }
     if told["ship"] != "base":
         written.add("merge.yaml")
-        weights = dict(part.split("=") for part in told["ship"].split(","))
-        parts = {"l": f"{tmp_path}/left", "r": f"{tmp_path}/right"}
-        shipped = [f"{parts[axis]}={weight}" for axis, weight in weights.items() if weight != "0"]
+        weights = zip(("left", "right"), told["points"][told["ship"]], strict=True)
+        shipped = [f"{tmp_path}/{name}={weight:g}" for name, weight in weights if weight]
         assert yaml.safe_load((out / "merge.yaml").read_text()) == {"adapters": shipped}
     assert kept == written
+
+
+def answers_of(folder: Path) -> list[tuple[int, dict[str, float]]]:
+    """The record and the log-probabilities of each row."""
+    return [(line["idx"], line["choices"]) for line in predictions(folder)]
+
+
+def scored(tmp_path: Path, gold: list[str], answers: dict[str, list[str]], half: list[int]) -> Sweep:
+    """A sweep over one adapter with these answers, whose halves are `half` and the other rows."""
+    held_out = [n for n in range(len(gold)) if n not in half]
+    for folder, rows in ((tmp_path, half), (tmp_path / "held-out", held_out)):
+        for model, given in answers.items():
+            expected = [gold[n] for n in rows]
+            majority = max(map(expected.count, expected)) / len(rows)
+            write_run(folder, model, "s", expected, [given[n] for n in rows], majority=majority)
+    points = {"base": (0.0,), "r": (1.0,)}
+    return Sweep(tmp_path, ["r"], points, {"s": half}, reported=["base", "r"])
 
 
 def test_the_title_begins_with_the_half_that_is_drawn_and_ends_with_the_held_out_half(
     tmp_path, monkeypatch
 ) -> None:
-    """Chosen where it has 6 of 6 right, the first weight has 3 of 6 right on the other rows."""
-    gold, drawn = ["yes", "no"] * 6, []
-    for model, right in (("base", [0] * 6 + [1] * 6), ("r=1", [1] * 9 + [0] * 3)):
-        said = [g if r else "unknown" for g, r in zip(gold, right, strict=True)]
-        write_run(tmp_path, model, "s", gold, said, majority=0.5)
+    """Chosen where it has 6 of 6 right, the adapter has 3 of 6 right on the other rows."""
+    gold, drawn, answers = ["yes", "no"] * 6, [], {}
+    for model, right in (("base", [0] * 6 + [1] * 6), ("r", [1] * 9 + [0] * 3)):
+        answers[model] = [g if r else "unknown" for g, r in zip(gold, right, strict=True)]
     monkeypatch.setattr("tuneyard.eval.sweep.draw", lambda sweep, _: drawn.append(sweep))
-    sweep = Sweep(tmp_path, ["r"], {"base": (0.0,), "r=1": (1.0,)}, {"s": ([*range(6)], [*range(6, 12)])})
-    write(sweep, judge(sweep, read_points(sweep)))
+    sweep = scored(tmp_path, gold, answers, [*range(6)])
+    write(sweep, judge(sweep, read_points(sweep), read_reported(sweep)))
     (plotted,) = drawn
     drawn_line, held_out_line = plotted.title.splitlines()
     printed(drawn_line, "s", "chosen on", "drawn", "100.0 % of 6 examples", "r=1")
     assert plotted.accuracies[(1.0,)].value == 1.0
-    printed(held_out_line, "Held out", "50.0 % (18.8–81.2) of 6 examples")
+    printed(held_out_line, "Held out", "r", "50.0 % (18.8–81.2) of 6 examples")
     scores = plotted.choice.choosing.scores
-    choosing = replace(plotted.choice.choosing, scores={**scores, "r=0.5": scores["r=1"]})
+    choosing = replace(plotted.choice.choosing, scores={**scores, "r=0.5": scores["r"]})
     choice = replace(plotted.choice, choosing=choosing)
     tied = replace(plotted, choice=choice, points={**plotted.points, "r=0.5": (0.5,)})
     assert tied.title.splitlines() == [f"{drawn_line} (ties: 1)", held_out_line]
@@ -129,11 +153,8 @@ def test_the_title_begins_with_the_half_that_is_drawn_and_ends_with_the_held_out
 def test_the_baseline_is_that_of_the_half_reported_on_as_compare_has_it(tmp_path, capsys) -> None:
     """4 of 10 answers are `no`: 4 of the 5 that are chosen on, none of the 5 that are reported on."""
     gold = ["no"] * 4 + ["yes"] * 6
-    for model in ("base", "r=1"):
-        write_run(tmp_path, model, "s", gold, gold, majority=0.6)
-    halves = {"s": ([*range(5)], [*range(5, 10)])}
-    sweep = Sweep(tmp_path, ["r"], {"base": (0.0,), "r=1": (1.0,)}, halves)
-    text = write(sweep, judge(sweep, read_points(sweep)))
+    sweep = scored(tmp_path, gold, {"base": gold, "r": gold}, [*range(5)])
+    text = write(sweep, judge(sweep, read_points(sweep), read_reported(sweep)))
     assert "| majority-class baseline  | 100.0 % (yes)" in text
     (choice,) = json.loads((tmp_path / "sweep.json").read_text())["choice"]
     assert (choice["choosing"]["majority"], choice["held_out"]["majority"]) == (0.8, 1.0)
@@ -144,14 +165,17 @@ def test_the_baseline_is_that_of_the_half_reported_on_as_compare_has_it(tmp_path
 @pytest.mark.parametrize(
     ("grid", "sentence"),
     [
-        ([], "9 to 25 models × (one 10 + two 10) examples = 180 to 500 in all, 0 of them done before\n"),
-        (["--grid", "0,1"], "4 models × (one 10 + two 10) examples = 80 in all, 0 of them done before\n"),
+        ([], "9 to 25 models × (one 4 + two 4) examples, then 3 to 4 × 12 of the other half: at most 248"),
+        (
+            ["--grid", "0,1"],
+            "4 models × (one 4 + two 4) examples, then 3 to 4 × 12 of the other half: at most 80",
+        ),
     ],
     ids=["search", "grid"],
 )
 def test_a_dry_run_counts_the_rows_and_writes_nothing(folders, tmp_path, capsys, grid, sentence) -> None:
     call(cli, *folders, *grid, "--out", tmp_path / "out", "--dry-run", "--limit", "10")
-    assert capsys.readouterr().out == sentence
+    assert capsys.readouterr().out == f"{sentence} in all, 0 of them done before\n"
     assert not (tmp_path / "out").exists()
 
 
@@ -259,10 +283,10 @@ def test_a_resumed_sweep_asks_only_what_is_missing_and_ends_alike(folders, tmp_p
         (out / name).unlink()
     capsys.readouterr()
     call(cli, *folders, "--grid", "0,1", "--out", out, "--resume", "--dry-run")
-    assert "= 124 in all, 112 of them done before" in capsys.readouterr().out
+    assert "at most 124 in all, 98 of them done before" in capsys.readouterr().out
     call(cli, *folders, "--grid", "0,1", "--out", out, "--resume")
     assert tree(out) == whole
-    assert capsys.readouterr().out.count("done before") == 7
+    assert capsys.readouterr().out.count("done before") == 7 + 3 * 2
 
 
 def test_checkpoints_are_a_curve_over_their_steps(folders, tmp_path, tiny_model, monkeypatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Done
-from tests.messages import line_with, printed_line
+from tests.messages import printed_line
 from tuneyard.core import version
 from tuneyard.core.cli.main import GROUPS, LazyGroup, cli, source
 from tuneyard.core.installation import doctor
@@ -143,7 +143,7 @@ def test_doctor_names_a_lack_its_fix_and_exits_1(monkeypatch: pytest.MonkeyPatch
     assert lines[at + 1].endswith(f"fix: cd {ROOT} && rm -f .venv/.core && make setup")
     assert any(line.startswith("ok       torch") for line in lines)
     assert any(line.startswith("warning  transformers  4.0.0 (tested: ") for line in lines)
-    line_with("\n".join(lines), "warning", "hub", "http://127.0.0.1:9")
+    printed_line("\n".join(lines), "warning", "hub", "http://127.0.0.1:9")
 
 
 IDENTITY = '{"identity": {"file_name": "identity.json"}}'

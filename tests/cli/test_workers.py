@@ -203,7 +203,7 @@ def test_a_batch_is_never_divided() -> None:
         name = "one"
 
     class Work:
-        candidate, dataset = Named, Named
+        candidate, dataset, main = Named, Named, None
 
     batches = [[row, row + 1, row + 2] for row in range(0, 30, 3)]
     for rows in (1, 3, 4, 100):

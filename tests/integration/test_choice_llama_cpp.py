@@ -11,7 +11,7 @@ from tests.tiny import make_tiny
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ResumableError
 from tuneyard.eval import nli
-from tuneyard.eval.backends import choice_server
+from tuneyard.eval.backends import server as serving
 from tuneyard.eval.read.results import PREDICTIONS
 
 pytest.importorskip("xllamacpp")
@@ -74,18 +74,18 @@ def test_labels_score_as_in_this_process_also_after_shots(served, tmp_path) -> N
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(served, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(choice_server, "ROWS", 8)
+    monkeypatch.setattr(serving, "ROWS", 8)
     whole = score(served, tmp_path / "whole") / "model" / "walks" / PREDICTIONS
-    check = choice_server.ChoiceServer.check_unchanged
+    check = serving.Server.check_unchanged
     calls = []
 
-    def killed(server: choice_server.ChoiceServer) -> None:
+    def killed(server: serving.Server) -> None:
         calls.append(server)
         if len(calls) == 2:
             raise KeyboardInterrupt
         check(server)
 
-    monkeypatch.setattr(choice_server.ChoiceServer, "check_unchanged", killed)
+    monkeypatch.setattr(serving.Server, "check_unchanged", killed)
     with pytest.raises(ResumableError):
         score(served, tmp_path / "killed")
     left = tmp_path / "killed" / "model" / "walks" / PREDICTIONS

@@ -14,10 +14,10 @@ import pytest
 from tests.cli.scoring import call
 from tests.hostile_server import SPOILED, SPOILED_LOGS, Hostile, serving
 from tests.messages import message_of
-from tests.unit.eval_backends.test_choice_server import StandIn
+from tests.unit.eval_backends.test_dialects import StandIn
 from tuneyard.core.errors import TuneyardError
-from tuneyard.eval.backends import choice_server
 from tuneyard.eval.backends import connection as connecting
+from tuneyard.eval.backends import server as backend
 from tuneyard.eval.backends.load import open_tokenizer
 from tuneyard.eval.backends.scorers import log_sum
 from tuneyard.eval.chat import cli as chat
@@ -59,7 +59,7 @@ def start(
 ) -> Iterator[Start]:
     """`start("choice")`: a server, the command that scores by it, and the file of its predictions."""
     monkeypatch.setattr(connecting, "WAITS", (0.0, 0.0))
-    monkeypatch.setattr(choice_server, "ROWS", 8)
+    monkeypatch.setattr(backend, "ROWS", 8)
     (tmp_path / "even.json").write_text(json.dumps(ROWS))
 
     def proper(path: str, body: Any) -> object:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.integration.test_prompt import TEMPLATES
-from tests.messages import check_facts, raises
+from tests.messages import printed, raises
 from tests.tiny import make_tiny
 from tests.unit.adapters.make import make
 from tuneyard.adapters.__main__ import cli as adapters
@@ -93,7 +93,7 @@ def test_all_is_equal(home: Path) -> None:
     found = prove(home, "--data", home / "free.json")
     assert found["reference"] == "LLaMA-Factory template qwen"
     parameters, url = found["not_checked"]
-    check_facts(parameters, ("PARAMETERs", home / "Modelfile"))
+    printed(parameters, "PARAMETERs", home / "Modelfile")
     assert url == "no --url"
     assert [one["way"][: len(way)] for one, way in zip(found["prompts"], WAYS * 2, strict=True)] == WAYS * 2
     assert [one["n"] for one in found["prompts"]] == [8] * 4 + [2] * 4
@@ -110,7 +110,7 @@ def test_a_recipe_without_a_template_trained_with_what_llamafactory_reads_of_the
     found = prove(home, "--data", home / "free.json")
     assert found["reference"].startswith("LLaMA-Factory's reading of the base's chat template")
     parameters, url = found["not_checked"]
-    check_facts(parameters, ("PARAMETERs", home / "Modelfile"))
+    printed(parameters, "PARAMETERs", home / "Modelfile")
     assert url == "no --url" and len(found["prompts"]) == 2 * len(WAYS)
     template = TEMPLATES["qwen"].replace("created by", "made by")
     (home / "lora" / "chat_template.jinja").write_text(template)
@@ -180,8 +180,11 @@ def test_prompts_alone_need_no_answers(home: Path) -> None:
     found = json.loads((home / "proof" / "prove.json").read_text())
     assert found["proved"] and found["answers"] == []
     template, fused, gguf, parameters, url = found["not_checked"]
-    check_facts(template, ("--template",))
-    check_facts(parameters, ("PARAMETERs", home / "Modelfile"))
+    printed(
+        template,
+        "--template",
+    )
+    printed(parameters, "PARAMETERs", home / "Modelfile")
     assert [fused, gguf, url] == ["no --fused", "no --gguf", "no --url"]
 
 

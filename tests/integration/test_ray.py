@@ -18,7 +18,7 @@ from tests.cli.scoring import call as score
 from tests.conftest import ROOT
 from tests.integration import test_recipes_sweep_pool
 from tests.integration.test_recipes_sweep_pool import read, sweep, wait_for
-from tests.messages import check_facts
+from tests.messages import printed
 from tests.runs_cut import tree
 from tests.unit.core.test_execution import (
     Heavy,
@@ -164,7 +164,7 @@ def test_what_no_node_has_is_refused(executor) -> None:
     item = WorkItem("72B", slot_after, (0,))
     with pytest.raises(RequestError) as error:
         list(executor.map([item], resources=Resources(gpus=1, memory=10**14)))
-    check_facts(str(error.value), ("1 GPU", "100000.0 GB", "no node has that"))
+    printed(str(error.value), "1 GPU", "100000.0 GB", "no node has that")
 
 
 def test_nodes_with_other_code_and_paths_that_they_do_not_see(nodes, executor, tmp_path, monkeypatch) -> None:
@@ -173,13 +173,13 @@ def test_nodes_with_other_code_and_paths_that_they_do_not_see(nodes, executor, t
         mine = Path(f"/proc/self/fd/{number}")  # a path that only this process sees
         with pytest.raises(RequestError) as error:
             executor.check_paths([mine.parent / "0", mine], [tmp_path])
-    check_facts(str(error.value), (str(mine), "No such file or directory", "that all nodes see"))
+    printed(str(error.value), str(mine), "No such file or directory", "that all nodes see")
     os.close(number)
     assert str(error.value).count("cannot read") == 2  # on both nodes
     monkeypatch.setattr(ray_cluster, "code_digest", lambda: "0" * 64)
     with pytest.raises(RequestError) as error:
         executor.check_paths()
-    check_facts(str(error.value), ("Tuneyard", "code 00000000", "install the same on every node"))
+    printed(str(error.value), "Tuneyard", "code 00000000", "install the same on every node")
 
 
 def test_actors_make_room_for_those_with_other_resources(executor) -> None:

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
+from tuneyard.recipes.token_weights import weighted_loss
 
 pytestmark = pytest.mark.slow
 NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
@@ -65,6 +67,16 @@ def test_weights_of_one_give_llamafactorys_losses_to_the_last_digit(losses):
 def test_the_weighted_loss_is_the_plain_reference(losses):
     assert losses["weighted"][0] == pytest.approx(losses["reference"], abs=2e-6)
     assert abs(losses["weighted"][0] - losses["plain"][0]) > 1e-3  # the weights do something
+
+
+def test_a_step_in_which_nothing_weighs_teaches_nothing():
+    logits = torch.zeros(1, 3, 4, requires_grad=True)
+    nothing = torch.zeros(1, 3)
+    for total in (None, nothing.sum()):
+        loss = weighted_loss(logits, torch.tensor([[-100, 1, 2]]), nothing, total)
+        loss.backward()
+        assert loss == 0
+        assert torch.isfinite(logits.grad).all()
 
 
 def test_the_schema_of_recipes_is_current():

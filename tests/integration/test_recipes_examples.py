@@ -2,8 +2,8 @@
 
 A recipe in bad/ begins with the failure or the bad training that it stands for. The same words in several of
 them are one cause. `# warns: CODE` and `# also: CODE` name what else is found. LLaMA-Factory's own loader,
-converter and processor judge the rows, in one process. The fast tests check one example of each code, the
-slow ones all of them.
+converter and processor judge the rows, in one process. The fast tests ask it about one example of each code,
+the slow ones about all. The quick check, which does not ask LLaMA-Factory, runs on all in both.
 """
 
 import json
@@ -18,6 +18,7 @@ import pytest
 
 from tests.conftest import REAL, ROOT
 from tests.integration.recipes_examples import PLANNED
+from tests.messages import golden_text
 
 EXAMPLES = sorted((ROOT / "tests/examples/recipes").glob("*/*.yaml"))
 GOOD = [path for path in EXAMPLES if path.parent.name == "good"]
@@ -33,6 +34,7 @@ THEIRS = [
 ]
 EXPECTED = ROOT / "tests/golden/recipes/llamafactory_examples.json"
 """Findings on each of LLaMA-Factory's examples: without its model, and on a tiny model of its kind."""
+QUICK = EXPECTED.with_name("quick_check.json")
 SAID = {
     "E323-kto-one-null-tag": "/one_null_tag.jsonl row 2: E323 one_null_tag: LLaMA-Factory drops it: "
     'its mark in column "label" is null, expected true or false',
@@ -99,21 +101,11 @@ SILENT = {
 }
 
 
-def fast_examples() -> list[Path]:
-    """One wrong recipe of each code, and the recipes that a test here names."""
-    named = {*SAID, *SILENT, *PLANNED, "model-on-hub"}
-    codes: set[str] = set()
-    chosen = []
-    for path in [*GOOD, *BAD]:
-        is_first = path.parent.name == "bad" and path.stem.partition("-")[0] not in codes
-        if is_first or path.stem in named:
-            chosen.append(path)
-        if is_first:
-            codes.add(path.stem.partition("-")[0])
-    return chosen
-
-
-FAST = fast_examples()
+FIRST_OF_CODE = {path.stem.partition("-")[0]: path for path in reversed(BAD)}
+"""One wrong recipe of each code."""
+_NAMED = {*SAID, *SILENT, *PLANNED, "model-on-hub"}
+"""The recipes that a test here names."""
+FAST = [path for path in [*GOOD, *BAD] if path in FIRST_OF_CODE.values() or path.stem in _NAMED]
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
@@ -137,8 +129,13 @@ def checked(folder: Path, model: Path, paths: list[Path]) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="module")
-def ours(tmp_path_factory, tiny_model) -> dict[str, dict]:
-    return checked(tmp_path_factory.mktemp("ours"), tiny_model, FAST)
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("ours")
+
+
+@pytest.fixture(scope="module")
+def ours(folder, tiny_model) -> dict[str, dict]:
+    return checked(folder, tiny_model, FAST)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +177,16 @@ def test_a_wrong_recipe_begins_with_the_failure_that_it_stands_for():
     assert len(causes) >= LEAST_CAUSES
 
 
+def test_all_examples_by_the_quick_check(ours, folder, request):
+    """Place, code, key and figures of what it finds in each; LLaMA-Factory finds the rest."""
+    findings = json.loads((folder / "quick.json").read_text())
+    if request.config.getoption("regenerate"):
+        QUICK.write_text(json.dumps(findings, indent=1) + "\n")
+    expected = json.loads(QUICK.read_text())
+    changed = {name: found for name, found in findings.items() if found != expected.get(name)}
+    assert not changed and findings.keys() == expected.keys()
+
+
 def test_good_recipes_differ():
     assert len({path.read_bytes() for path in GOOD}) == len(GOOD) >= LEAST_GOOD
 
@@ -212,6 +219,13 @@ def test_wrong_recipes_are_named_and_good_ones_are_not_refused(all_of_ours, caps
         print(f"\n{score}")
     assert not refused
     assert named >= NAMED_SHARE * len(by_cause), missed
+
+
+@pytest.mark.parametrize("code", FIRST_OF_CODE)
+def test_a_message_of_each_code(ours, code):
+    """The others vary its names and figures."""
+    outcome = ours[str(FIRST_OF_CODE[code])]
+    golden_text("\n".join(line for line in outcome["lines"] if code == "E" or f" {code} " in line))
 
 
 def lines(ours: dict[str, dict], name: str) -> str:

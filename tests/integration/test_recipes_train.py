@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.forks import Forks
-from tests.messages import line_with
+from tests.messages import printed_line
 
 pytestmark = pytest.mark.slow
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -137,7 +137,7 @@ def test_killed_damaged_resumed_ends_as_an_unbroken_run(recipe, unbroken, stage)
         weights.write_bytes(weights.read_bytes()[:-100])
 
     said = train(path, f"output_dir={broken}")
-    line_with(said, newest, "adapter_model.safetensors", "truncated")
+    printed_line(said, newest, "adapter_model.safetensors", "truncated")
     assert "resuming after step" in said and "trained in" in said
     assert (broken / f"incomplete-{newest.name}").is_dir()
     whole, resumed = (folder / "adapter_model.safetensors" for folder in (unbroken[stage], broken))
@@ -169,7 +169,7 @@ def test_two_at_once_and_sigint(recipe):
 def test_what_llamafactory_would_drop_or_refuse_is_said_before_anything_is_trained(recipe):
     folder = recipe.parent / "refused"
     said = train(recipe, f"output_dir={folder}", "lora_target=no_such_layer", code=1)
-    line_with(said, "E351", "lora_target", "no_such_layer")
+    printed_line(said, "E351", "lora_target", "no_such_layer")
     rows = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(8)]
     rows[5]["output"] = None
     (recipe.parent / "odd.json").write_text(json.dumps(rows))

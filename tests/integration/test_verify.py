@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.messages import line_with, raises
+from tests.messages import printed_line, raises
 from tests.tiny import make_seeing
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
@@ -405,7 +405,7 @@ def test_calls_are_learned_with_what_stands_before_them_and_results_are_masked(s
     learned = [text for text, is_learned in verdict.audit.example if is_learned]
     assert learned == [f"{before}\n{written}\n{written}<|im_end|>\n", "It is 5.<|im_end|>\n"]
     assert not verdict.failed
-    line_with("\n".join(lines(verdict, every=False)), "turns", "1 answers", "1 calls", "1 results")
+    printed_line("\n".join(lines(verdict, every=False)), "turns", "1 answers", "1 calls", "1 results")
 
 
 @pytest.mark.parametrize(

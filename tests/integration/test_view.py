@@ -1,7 +1,6 @@
 """`data view` beside the real LLaMA-Factory: what the page shows as learned is what its collators learn."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -10,10 +9,8 @@ import pytest
 from tests.messages import raises
 from tests.tiny import make_seeing
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.compile import compile_spec
-from tuneyard.compiler.request import CompileRequest
-from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify.dataset import load
+from tuneyard.compiler.verify.recipe_file import read_recipe_file
 from tuneyard.compiler.view.build import ViewRequest, build
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, ViewPayload
 from tuneyard.core.errors import RequestError
@@ -283,41 +280,27 @@ def test_first_rows_of_each_problem_are_on_the_page(registered, tiny_model):
     assert (counts["W202"], counts["W203"], counts["W205"]) == (1, 1, 1)
     assert [row.row for row in payload.rows if "W416" in row.problems][:50] == list(range(101, 151))
     by_row = {row.row: row for row in payload.rows}
-    assert by_row[271].duplicate and "W202" in by_row[271].problems
+    assert "W202" in by_row[271].problems
     assert "W203" in by_row[272].problems and "W205" in by_row[273].problems
     assert sum(rows for _, rows in payload.labels) == 300 and dict(payload.labels) == {"a": 299, "b": 1}
     again = build(ViewRequest("mine", folder, settings, rows=1))
     assert [row.row for row in again.rows] == [row.row for row in payload.rows]
 
 
-def test_leaks_name_the_other_split(tmp_path, tiny_model):
-    source = tmp_path / "rte"
-    source.mkdir()
-    example = {"sentence1": "It rains.", "sentence2": "It is wet.", "label": 0}
-    other = {"sentence1": "It snows.", "sentence2": "It is wet.", "label": 1}
-    (source / "train.jsonl").write_text(f"{json.dumps(example)}\n{json.dumps(other)}\n")
-    (source / "validation.jsonl").write_text(f"{json.dumps(example)}\n")
-    compile_spec(load_spec("rte"), CompileRequest(sources=(str(source),), out=tmp_path / "out"))
-    settings = {"model_name_or_path": str(tiny_model), "template": "qwen"}
-    payload = build(ViewRequest("alpaca_rte_train", tmp_path / "out", settings))
-    assert payload.leaks == [("eval", 1)]
-    assert [(row.leak, "W208" in row.problems) for row in payload.rows] == [(["eval"], True), ([], False)]
-    assert payload.packing is not None and payload.packing.sequences == 1
-
-
-@pytest.mark.parametrize(
-    "settings", [{}, {"template": "qwem", "model_name_or_path": "MODEL"}, {"model_name_or_path": "EMPTY"}]
-)
-def test_rows_without_tokens_if_the_model_or_the_template_cannot_be_used(
-    registered, tiny_model, tmp_path, settings
-):
+@pytest.mark.parametrize("model", [None, "EMPTY"])
+def test_rows_without_tokens_if_there_is_no_model(registered, tmp_path, model):
     folder = registered(ALPACA, FORMATS["sft"][1])
-    named = {"MODEL": str(tiny_model), "EMPTY": str(tmp_path)}
-    settings = {key: named.get(value, value) for key, value in settings.items()}
+    settings = {"model_name_or_path": str(tmp_path)} if model else {}
     payload = build(ViewRequest("mine", folder, settings))
     assert payload.model == "" and payload.note
     assert [row.row for row in payload.rows] == [1, 2, 3] and not any(row.sides for row in payload.rows)
     assert json.loads(payload.rows[0].raw) == ALPACA[0]
+
+
+def test_a_template_that_does_not_exist_is_refused(registered, tiny_model):
+    folder = registered(ALPACA, FORMATS["sft"][1])
+    with raises(RequestError, "qwem"):
+        build(ViewRequest("mine", folder, {"template": "qwem", "model_name_or_path": str(tiny_model)}))
 
 
 def test_a_file_that_llamafactory_cannot_load_still_has_a_page(registered, tiny_model):
@@ -338,12 +321,12 @@ def test_rows_of_which_none_can_be_trained_are_no_fault_of_the_options(registere
     assert 'data-value="dropped"' in (folder / "page.html").read_text()
 
 
-def test_the_reason_for_a_file_that_cannot_be_loaded_names_no_option(registered, tiny_model):
+def test_the_reason_for_a_file_that_cannot_be_loaded_names_no_option(registered, tiny_model, capsys):
     folder = registered([{"instruction": "q", "output": "a"}, {"instruction": "q", "output": 7}], PLAIN)
     options = ["--dataset-dir", folder, "--model", tiny_model, "--out", folder / "page.html"]
-    with raises(RequestError, "cannot load it") as caught:
-        run("view", "mine", *options)
-    assert "--model DIR" not in str(caught.value)
+    run("view", "mine", *options)
+    printed = capsys.readouterr().err
+    assert "cannot load it" in printed and "--model DIR" not in printed
 
 
 def test_losses_go_to_tokens_with_the_same_ids(registered, tiny_model, tmp_path):
@@ -362,6 +345,31 @@ def test_losses_go_to_tokens_with_the_same_ids(registered, tiny_model, tmp_path)
     known = [loss for loss in losses if loss is not None]
     assert first.loss == pytest.approx(sum(known) / len(known))
     assert second.loss is None and "other tokens" in second.note
+
+
+def test_each_learned_token_has_the_weight_that_the_training_gives_it(registered, tiny_model, tmp_path):
+    answers = ("no, it is not", "yes")
+    folder = registered([{"instruction": "Is 7 even?", "output": answer} for answer in answers], PLAIN)
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"model_name_or_path: {tiny_model}\ntemplate: qwen\ndataset: mine\n")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/mine.yaml").write_text("rules: [{words: ['no', 'yes'], weight: 5}]")
+    for dataset, expected in (
+        ("mine", {5.0: "noyes", 1.0: ", it is not<|im_end|>\n<|im_end|>\n"}),
+        ("other", {}),
+    ):
+        settings = {"model_name_or_path": str(tiny_model), "template": "qwen", "dataset": dataset}
+        payload = build(ViewRequest("mine", folder, settings, read_recipe_file(recipe, settings)))
+        weighed: dict[float, str] = {}
+        for row in seen(payload):
+            for turn in row.sides[0].turns:
+                place = 0
+                for length, state, *numbers in turn.spans:
+                    if len(numbers) == 2:
+                        assert state == LEARNED
+                        weighed[numbers[1]] = weighed.get(numbers[1], "") + turn.text[place : place + length]
+                    place += length
+        assert weighed == expected
 
 
 def test_images_are_small_and_their_tokens_have_their_own_part(tmp_path, registered):
@@ -386,8 +394,7 @@ def test_packed_texts_are_shown_whole(registered, tiny_model):
     folder = registered(rows, entry)
     settings = {"model_name_or_path": str(tiny_model), "stage": "pt", "packing": True, "cutoff_len": 64}
     payload = build(ViewRequest("mine", folder, settings))
-    assert payload.packing is not None and payload.cutoff_len == 63  # one is left for padding
-    assert payload.totals.learned == payload.packing.sequences * 63
+    assert payload.cutoff_len == 63 and payload.totals.learned % 63 == 0  # one is left for padding
     assert [row.tokens - row.learned for row in seen(payload)] == [0, 0]
     assert all("packs" in row.note for row in payload.rows)
     assert payload.lengths.over_cutoff == 0  # longer texts go on in the next block
@@ -415,16 +422,7 @@ def test_the_command_writes_a_page_and_refuses_to_replace_another_file(registere
     assert printed.err.splitlines()[-1].startswith("next: tuneyard data verify mine --model")
 
 
-def test_the_command_writes_the_page_before_it_reports_a_wrong_template(registered, tiny_model):
-    folder = registered(ALPACA, FORMATS["sft"][1])
-    page = folder / "page.html"
-    options = ["--dataset-dir", folder, "--model", tiny_model, "--template", "qwem", "--out", page]
-    with raises(RequestError, "--template"):
-        run("view", "mine", *options)
-    assert "Is 7 even?" in page.read_text()
-
-
-def test_without_a_model_a_recipe_here_is_suggested(registered, tiny_model, capsys, monkeypatch):
+def test_a_recipe_gives_model_and_template(registered, tiny_model, capsys, monkeypatch):
     folder = registered(ALPACA, FORMATS["sft"][1])
     monkeypatch.chdir(folder)
     run("view", "mine", "--dataset-dir", folder)
@@ -432,42 +430,10 @@ def test_without_a_model_a_recipe_here_is_suggested(registered, tiny_model, caps
     assert "result: mine-view.html" in printed.err and "--model DIR" in printed.err
     recipe = folder / "mine.yaml"
     recipe.write_text(f"model_name_or_path: {tiny_model}\ntemplate: qwen\ncutoff_len: 40\ndataset: mine\n")
-    run("view", "mine", "--dataset-dir", folder)
-    printed = capsys.readouterr()
-    assert "next: tuneyard data view mine --recipe mine.yaml" in printed.err
     run("view", "mine", "--recipe", "mine.yaml", "--dataset-dir", folder)
     printed = capsys.readouterr()
     assert "learned" in printed.out and "no tokens" not in printed.err
+    assert "next: tuneyard data verify mine --recipe mine.yaml" in printed.err
     recipe.write_text("model_name_or_path: org/model\ndataset: mine\n")
     run("view", "mine", "--recipe", "mine.yaml", "--dataset-dir", folder)
     assert "org/model" in capsys.readouterr().err
-
-
-def test_show_prints_the_tokens_of_a_row(registered, tiny_model, capsys, monkeypatch):
-    folder = registered(ALPACA, FORMATS["sft"][1])
-    options = ["--dataset-dir", folder, "--model", tiny_model, "--template", "qwen"]
-    run("show", "mine", "--tokens", *options)
-    printed = capsys.readouterr().out
-    assert "N352 template: " in printed and "Problem(" not in printed
-    assert "Is 7 even? 你好🙂<|im_end|>" in printed and "⟦no<|im_end|>\n⟧" in printed
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    run("show", "mine", "--tokens", *options)
-    assert "\x1b[1;32mno<|im_end|>" in capsys.readouterr().out
-    monkeypatch.setenv("NO_COLOR", "1")
-    run("show", "mine", "--tokens", *options)
-    assert capsys.readouterr().out == printed
-    with raises(RequestError, "row 9"):
-        run("show", "mine", "--tokens", *options, "--row", "9")
-    with raises(RequestError, "--model"):
-        run("show", "mine", "--tokens", "--dataset-dir", folder)
-
-
-def test_loss_scores_the_first_rows_and_colours_their_tokens(registered, tiny_model, tmp_path):
-    folder = registered(ALPACA, {})
-    out = tmp_path / "page.html"
-    options = ["--loss", str(tiny_model), "--template", "qwen", "--dataset-dir", str(folder), "--rows", "2"]
-    cli.main(["view", "mine", *options, "--out", str(out)], standalone_mode=False)
-    page = out.read_text(encoding="utf-8")
-    data = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[0])
-    losses = [row["loss"] for row in data["view"]["rows"]]
-    assert any(loss is not None and loss > 1 for loss in losses)

@@ -51,17 +51,16 @@ const tipOf = (token) => {
 
 
 def rows(count: int) -> list[PageRow]:
-    """Every third row is labelled no, every fifth is from mnli, every seventh has a problem.
+    """Every third row is labelled no, every seventh and every tenth has a problem.
 
     Each row is longer than the one before it.
     """
     made = []
     for number in range(1, count + 1):
         label = "no" if number % 3 == 0 else "yes"
-        source = "mnli" if number % 5 == 0 else "rte"
-        problems = ["W203"] if number % 7 == 0 else []
+        problems = ["W203"] * (number % 7 == 0) + ["W202"] * (number % 10 == 0)
         turns = chat("word " * number + f"question {number}?", label)
-        made.append(row(number, turns, label, source=source, problems=problems, duplicate=number % 10 == 0))
+        made.append(row(number, turns, label, problems=problems))
     return made
 
 
@@ -124,13 +123,13 @@ def test_filters_search_and_orders_combine(tmp_path: Path) -> None:
     seen = at(render_page(payload(made)), """
       const seen = [];
       filter("label", "no"); seen.push(numbers());
-      filter("source", "mnli"); seen.push(numbers());
+      filter("problem", "W202"); seen.push(numbers());
       filter("label", "no"); seen.push(numbers());
       const active = [...document.querySelectorAll("#active button")];
       seen.push(active.map((one) => one.textContent));
       active[0].click(); seen.push(numbers().length);
       filter("problem", "W203"); seen.push(numbers());
-      filter("problem", "W203"); filter("repeat", ""); seen.push(numbers());
+      filter("problem", "W203");
       press("Escape"); write("QUESTION 17"); seen.push(numbers());
       write("no such text"); seen.push(list.textContent);
       press("Escape"); order("longest"); seen.push(numbers().slice(0, 3));
@@ -140,14 +139,14 @@ def test_filters_search_and_orders_combine(tmp_path: Path) -> None:
       return seen;
     """, tmp_path)  # fmt: skip
     no = [each.row for each in made if each.label == "no"]
-    mnli = [each.row for each in made if each.source == "mnli"]
-    assert seen[0] == no and seen[1] == sorted({*no} & {*mnli}) and seen[2] == mnli
-    assert seen[3] == ["mnli ✕"] and seen[4] == 20
-    assert seen[5] == [7, 14, 21, 28, 35, 42, 49, 56] and seen[6] == [10, 20, 30, 40, 50, 60]
-    assert seen[7] == [17] and seen[8] == "No row on this page matches these filters."
-    assert seen[9] == [60, 59, 58] and seen[10] == [1, 2, 3]
+    repeated = [10, 20, 30, 40, 50, 60]
+    assert seen[0] == no and seen[1] == [30, 60] and seen[2] == repeated
+    assert seen[3] == ["W202 ✕"] and seen[4] == 20
+    assert seen[5] == [7, 14, 21, 28, 35, 42, 49, 56]
+    assert seen[6] == [17] and seen[7] == "No row on this page matches these filters."
+    assert seen[8] == [60, 59, 58] and seen[9] == [1, 2, 3]
     first_bin = payload(made).lengths.bins[0]
-    assert seen[11] == [each.row for each in made if first_bin[0] <= each.tokens <= first_bin[1]]
+    assert seen[10] == [each.row for each in made if first_bin[0] <= each.tokens <= first_bin[1]]
 
 
 def test_the_keyboard_moves_between_rows_and_tokens(tmp_path: Path) -> None:
@@ -334,7 +333,7 @@ def test_the_page_in_chinese(tmp_path: Path) -> None:
 
 def test_without_tokens_the_raw_rows_are_the_page(tmp_path: Path) -> None:
     raw = [PageRow(number, json.dumps({"instruction": f"q{number}"})) for number in range(1, 4)]
-    page = render_page(payload(raw, model="", note="name a model", lengths=LengthHistogram(), packing=None))
+    page = render_page(payload(raw, model="", note="name a model", lengths=LengthHistogram()))
     seen = at(page, """
       return [texts("details.raw[open] pre").length, document.querySelector("header .notice").textContent,
         document.querySelectorAll(".histogram, .shares, .legend, .figures").length, numbers()];
@@ -345,11 +344,9 @@ def test_without_tokens_the_raw_rows_are_the_page(tmp_path: Path) -> None:
 def test_hostile_rows_do_nothing_and_nothing_is_requested(tmp_path: Path) -> None:
     run = "document.title='ran'"
     hostile = f'<!-- </script><script>{run}</script><img src=http://localhost:9/x onerror="{run}">'
-    one = row(
-        1, chat(hostile, hostile), hostile, source=hostile, problems=[hostile], note=hostile, raw=hostile
-    )
-    one.leak, one.images = [hostile], ["http://localhost:9/image.png"]
-    page = render_page(payload([one], dataset=hostile, note=hostile, file=hostile, leaks=[(hostile, 1)]))
+    one = row(1, chat(hostile, hostile), hostile, problems=[hostile], note=hostile, raw=hostile)
+    one.images = ["http://localhost:9/image.png"]
+    page = render_page(payload([one], dataset=hostile, note=hostile, file=hostile))
     dom = open_page(page, tmp_path)
     assert "<title>ran" not in dom and "<img" not in dom and "1 of 1 row on this page" in dom
     requests = at(page, "return performance.getEntriesByType('resource').length", tmp_path)

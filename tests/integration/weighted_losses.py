@@ -83,7 +83,8 @@ def main(folder: Path, model: str) -> None:
     from llamafactory.train.sft import workflow
     from llamafactory.train.tuner import run_exp
 
-    from tuneyard.recipes.token_weights import TokenWeights, install, read_weights
+    from tuneyard.core.prompt.token_weights import TokenWeights, read_weights
+    from tuneyard.recipes.token_weights import install
 
     register(folder)
     parent = workflow.CustomSeq2SeqTrainer

@@ -6,7 +6,7 @@ import json
 import jsonschema_rs
 
 from tests.conftest import ROOT
-from tests.messages import printed
+from tests.messages import golden_text
 from tuneyard.eval.prove.page import markdown, to_json
 from tuneyard.eval.prove.proof import (
     Answers,
@@ -14,10 +14,8 @@ from tuneyard.eval.prove.proof import (
     Proof,
     Tolerance,
     first_difference,
-    holds,
     prove_answers,
     prove_prompts,
-    verdict,
 )
 
 VALID = jsonschema_rs.validator_for(json.loads((ROOT / "core/schemas/prove.json").read_text()))
@@ -37,7 +35,7 @@ def proof(prompts=(), answers=()) -> Proof:
         "model": "m", "adapters": [], "dtype": "fp32", "device": "cpu", "limit": 9, "max_new_tokens": 4,
         "hashes": {}, "versions": {}, "servers": [],
     }  # fmt: skip
-    return Proof("qwen", prompts, answers, ["no --gguf"], facts)
+    return Proof("qwen", facts, prompts=list(prompts), answers=list(answers), unchecked=["no --gguf"])
 
 
 def test_the_first_difference_and_both_texts() -> None:
@@ -49,9 +47,9 @@ def test_the_first_difference_and_both_texts() -> None:
 
 def test_prompts_are_equal_or_counted() -> None:
     expected = {0: ids("ab"), 1: ids("cd"), 2: ids("ef")}
-    assert prove_prompts("w", "s", expected, expected, decode).equal
+    assert prove_prompts("w", "s", expected, expected, decode).failure(NONE) == ""
     one = prove_prompts("w", "s", expected, {**expected, 1: ids("cx"), 2: ids("xf")}, decode)
-    assert (one.n, one.differing, one.equal) == (3, 2, False)
+    assert (one.n, one.differing) == (3, 2) and one.failure(NONE)
     assert one.first == FirstDifference(1, 1, ord("d"), ord("x"), "d", "x")
 
 
@@ -72,9 +70,9 @@ def test_what_a_tolerance_allows() -> None:
     near = prove_answers("f", "s", live, Answers({0: [2]}, {0: {"yes": -1.05, "no": -1.1}}), decode)
     flip = prove_answers("f", "s", live, Answers({0: [1]}, {0: {"yes": -1.15, "no": -1.1}}), decode)
     far = prove_answers("f", "s", live, Answers({0: [1]}, {0: {"yes": -0.5, "no": -1.1}}), decode)
-    assert [NONE.allows(one) for one in (near, flip, far)] == [True, False, False]
-    assert Tolerance(1, 0.2).allows(flip) and not Tolerance(0, 0.2).allows(flip)
-    assert Tolerance(0, 0.5).allows(far) and not Tolerance(0, 0.4).allows(far)
+    assert [not one.failure(NONE) for one in (near, flip, far)] == [True, False, False]
+    assert not flip.failure(Tolerance(1, 0.2)) and flip.failure(Tolerance(0, 0.2))
+    assert not far.failure(Tolerance(0, 0.5)) and far.failure(Tolerance(0, 0.4))
 
 
 def test_the_verdict_and_the_page() -> None:
@@ -84,9 +82,11 @@ def test_the_verdict_and_the_page() -> None:
     near = prove_answers("fused", "s", live, live, decode)
     flip = prove_answers("x.gguf", "s", live, Answers({0: [2]}, {0: {"yes": -3.0, "no": -1.1}}), decode)
     good, bad = proof([same], [near]), proof([same, other], [near, flip])
-    assert holds(good, NONE) and not holds(bad, NONE)
-    printed(verdict(good, NONE), "Equal", "1 example", "1 other way", "1 served model", "0 flips", "0 nats")
-    printed(verdict(bad, NONE), "Not equal", "TEMPLATE of M|F", "1 of 1 row of s", "x.gguf", "2 nats")
+    assert not good.failures(NONE) and len(bad.failures(NONE)) == 2
+    golden_text(
+        good.verdict(NONE), "Equal", "1 example", "1 other way", "1 served model", "0 flips", "0 nats"
+    )
+    golden_text(bad.verdict(NONE), "Not equal", "TEMPLATE of M|F", "1 of 1 row of s", "x.gguf", "2 nats")
     page = markdown(bad, NONE)
     assert 'row 0, token 0: 97 "a" became 98 "b"' in page and "TEMPLATE of M\\|F" in page
     assert "## Not checked\n\n- no --gguf" in page and "Allowed: 0 flips, 0.1 nats." in page

@@ -5,22 +5,16 @@ import re
 from tuneyard.compiler.init.labels import ABOUT_ROWS
 from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal, longest_prose
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, USER
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SYSTEM, USER
+from tuneyard.compiler.read.tables import SPEAKERS
 from tuneyard.compiler.read.turn_rows import MESSAGES
+from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError
 
-SPEAKERS = {
-    **dict.fromkeys(
-        ("customer", "client", "caller", "visitor", "patient", "student", "用户", "客户", "顾客", "患者"),
-        USER,
-    ),
-    **dict.fromkeys(
-        ("agent", "support", "operator", "advisor", "doctor", "teacher", "客服", "助手", "医生"), ASSISTANT
-    ),
-}
-"""Roles by names of speakers that a dialogue between people has."""
-SPEAKER_COLUMNS = ("role", "from", "speaker", "author", "author_role", "sender", "角色", "说话人")
+SPEAKER_COLUMNS = (
+    "role", "from", "speaker", "author", "author_role", "sender", "participant", "角色", "说话人", "发言人",
+)  # fmt: skip
 TEXT_COLUMNS = ("text", "content", "message", "value", "utterance", "body", "内容", "文本")
 ORDER_COLUMNS = (
     "turn", "turn_id", "turn_index", "turn_number", "turn_no", "index", "position", "order", "seq",
@@ -32,7 +26,7 @@ _ID = re.compile(r"(^|_)(id|no|number|key|uid)$|编号$")
 
 def turn_rows(profile: FileProfile) -> Proposal | None:
     """Conversations, if a column names the speakers of turns and another one their texts."""
-    role = _speaker_leaf(profile)
+    role, roles = _speaker_leaf(profile)
     if role is None or any(profile.named(USUAL_NAMES["parent message"], kind) for kind in ("text", "number")):
         return None
     text = profile.named(TEXT_COLUMNS) or longest_prose(profile)
@@ -46,31 +40,32 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
         )
     turns = {"by": by.path, "role": role.path, "text": text.path}
     guesses = [f"the rows with the same {by.path} are the turns of one conversation"]
-    order = _order_leaf(profile, (role, text, by))
+    order = _order_leaf(profile, by, (role, text))
     if order is not None:
         turns["order"] = order.path
         guesses = [f"{guesses[0]}, in the order of {order.path}"]
     column: dict[str, object] = {"names": [MESSAGES], "is": "turns"}
-    roles = {str(name): SPEAKERS[_small(name)] for name in role.values if _small(name) not in ROLES}
-    if roles:
-        column["roles"] = roles
+    renamed = {name: to for name, to in roles.items() if ROLES.get(name.strip().lower()) != to}
+    if renamed:
+        column["roles"] = renamed
     return Proposal("Conversations", {"turns": column}, {"format": "sharegpt"}, guesses=guesses, turns=turns)
 
 
-def _small(name: object) -> str:
-    return str(name).strip().lower()
+def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
+    """The column whose values are speakers, a user and an assistant among them, and their roles.
 
-
-def _speaker_leaf(profile: FileProfile) -> Leaf | None:
-    """The column whose values are speakers, a user and an assistant among them."""
+    USER and SYSTEM alone are the speakers of a dialogue system.
+    """
     known = {**ROLES, **SPEAKERS}
     for leaf in profile.leaves.values():
         if leaf.kind != "text" or leaf.name not in SPEAKER_COLUMNS or profile.rows < 2:
             continue
-        roles = {known.get(_small(value)) for value in leaf.values}
-        if {USER, ASSISTANT} <= roles and None not in roles:
-            return leaf
-    return None
+        roles = {str(value): known.get(str(value).strip().lower(), "") for value in leaf.values}
+        if set(roles.values()) == {USER, SYSTEM}:
+            roles = {name: USER if role == USER else ASSISTANT for name, role in roles.items()}
+        if {USER, ASSISTANT} <= set(roles.values()) and "" not in roles.values():
+            return leaf, roles
+    return None, {}
 
 
 def _conversation_leaf(profile: FileProfile, *others: Leaf) -> Leaf | None:
@@ -87,9 +82,23 @@ def _conversation_leaf(profile: FileProfile, *others: Leaf) -> Leaf | None:
     return None
 
 
-def _order_leaf(profile: FileProfile, others: tuple[Leaf, ...]) -> Leaf | None:
-    for name in ORDER_COLUMNS:
-        for leaf in profile.leaves.values():
-            if leaf.name == name and leaf not in others and leaf.filled == profile.rows:
-                return leaf
+def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> Leaf | None:
+    """A column whose values differ within each conversation, and are named or numbered as turns are."""
+    leaves = {leaf.name: leaf for leaf in profile.leaves.values() if leaf.filled == profile.rows}
+    names = [name for name in ORDER_COLUMNS if name in leaves] + [*leaves]
+    conversation_of = walker(by.path)
+    for name in names:
+        leaf = leaves[name]
+        if leaf is by or leaf in others:
+            continue
+        value_of = walker(leaf.path)
+        values: dict[str, list[str]] = {}
+        for row in profile.first:
+            values.setdefault(str(conversation_of(row)), []).append(str(value_of(row)))
+        longest = max(map(len, values.values()))
+        numbered = len(leaf.hashes) <= longest + 1 and all(map(str.isdecimal, map(str, leaf.values)))
+        if (name in ORDER_COLUMNS or numbered) and all(
+            len(set(each)) == len(each) for each in values.values()
+        ):
+            return leaf
     return None

@@ -65,10 +65,8 @@ const learnedShare = (row) => (row.tokens ? row.learned / row.tokens : 0);
 
 const FACETS = {
   label: (row, value) => row.label === value,
-  source: (row, value) => row.source === value,
   problem: (row, value) =>
     row.problems.includes(value) || (value === "dropped" && row.dropped !== "") || (value === "cut" && row.cut > 0),
-  repeat: (row, value) => (value === "" ? row.duplicate : row.leak.includes(value)),
   length: (row, value) => {
     const [from, to] = value.split("-").map(Number);
     return view.model !== "" && length(row) >= from && length(row) <= to;
@@ -79,7 +77,7 @@ const searchTexts = new Map();
 function searchText(row) {
   if (!searchTexts.has(row)) {
     const turns = row.sides.flatMap((side) => side.turns.map((turn) => turn.text));
-    const text = [`#${row.row}`, row.label, row.source, ...row.problems, row.dropped, row.raw, turns.join("")];
+    const text = [`#${row.row}`, row.label, ...row.problems, row.dropped, row.raw, turns.join("")];
     searchTexts.set(row, text.join("\n").toLowerCase());
   }
   return searchTexts.get(row);
@@ -200,6 +198,8 @@ function token(text, spans, number, total) {
   const classes = ["t", STATES[spans[spans.length - 1][1]]];
   if (states.length > 1) classes.push("mixed");
   if (/^\s*\n\s*$/.test(text)) classes.push("nl");
+  const weight = Math.max(...spans.map((span) => span[3] ?? 1));
+  if (weight !== 1) classes.push(weight > 1 ? "heavy" : "light");
   if (losses.length > 0) {
     const level = Math.round((Math.max(...losses) / topLoss) * LOSS_LEVELS);
     classes.push(`l${Math.max(0, Math.min(LOSS_LEVELS, level))}`);
@@ -210,15 +210,17 @@ function token(text, spans, number, total) {
   return made;
 }
 
-// "token 57 of 96 · learned · loss 0.02 (p 0.98)"
+// "token 57 of 96 · learned · weight 5 · loss 0.02 (p 0.98)"
 function factsText({ number, total, spans }) {
   const values = { number: grouped(number), last: grouped(number + spans.length - 1), total: grouped(total) };
   const place = spans.length > 1
     ? tr("tokens {number} to {last} of {total}, one character", values)
     : tr("token {number} of {total}", values);
-  const facts = spans.map(([, state, loss]) => {
-    if (typeof loss !== "number") return stateName(state);
-    return `${stateName(state)} · ${tr("loss")} ${loss.toFixed(3)} (p ${Math.exp(-loss).toFixed(3)})`;
+  const facts = spans.map(([, state, loss, weight]) => {
+    const parts = [stateName(state)];
+    if (typeof weight === "number") parts.push(`${tr("weight")} ${weight}`);
+    if (typeof loss === "number") parts.push(`${tr("loss")} ${loss.toFixed(3)} (p ${Math.exp(-loss).toFixed(3)})`);
+    return parts.join(" · ");
   });
   return [place, ...new Set(facts)].join(" · ");
 }
@@ -383,10 +385,7 @@ function head(row) {
   const made = element("div", "head", number);
   const chip = (text, kind = "") => made.append(element("bdi", `chip ${kind}`, text));
   if (row.label) chip(row.label);
-  if (row.source) chip(row.source);
   row.problems.forEach((code) => chip(code === "cut" ? tr("cut off") : code === "dropped" ? tr("dropped") : code, "problem"));
-  if (row.duplicate) chip(tr("duplicate"), "problem");
-  row.leak.forEach((split) => chip(tr("also in {split}", { split }), "problem"));
   if (row.loss !== null) chip(`${tr("loss")} ${row.loss.toFixed(2)}`, "loss");
   if (row.tokens > 0) {
     const figures = [counted(row.tokens, "token"), tr("{count:,} learned", { count: grouped(row.learned) })];

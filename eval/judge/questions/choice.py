@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -24,7 +24,7 @@ from tuneyard.eval.judge.sections import (
     mean_figures,
     paired_rows,
 )
-from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of, without
+from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, models_of, without
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import average
 from tuneyard.eval.statistics.selection import split_halves
@@ -58,18 +58,17 @@ def choose_on_half(
     runs: RunsByDataset,
     base: str,
     metric: str = ACCURACY.name,
-    rows: Mapping[str, Collection[str]] | None = None,
+    held_out: RunsByDataset | None = None,
     recipes: Recipes = NO_RECIPES,
     *,
-    is_sweep: bool = False,
     has_accuracy: bool = True,
 ) -> Answer:
     """Choose a model on one half of the rows. The comparison reads the other half alone.
 
-    The choice is by accuracy, or by another `metric`, whose values the runs have. `rows` names each dataset's
-    rows to choose on, by default one half of the clusters. The base of a sweep can be chosen: it is one of
-    the points. A setting of `recipes` is one candidate. `has_accuracy` is False if the runs have the metric
-    alone.
+    The choice is by accuracy, or by another `metric`, whose values the runs have. The choosing half has half
+    of the clusters. In a sweep the runs are on this half alone, `held_out` are those of some models on the
+    other, and the base can be chosen: it is one of the points. A setting of `recipes` is one candidate.
+    `has_accuracy` is False if the runs have the metric alone.
 
     There is a choice for each dataset, then one for the mean of several; the last one decides. The runs left
     are those of the base and the chosen model on the held-out half. `RequestError` unless every model was
@@ -78,6 +77,7 @@ def choose_on_half(
     models = models_of(runs)
     names = candidates(models, recipes)
     chosen_from = names
+    is_sweep = held_out is not None
     if not is_sweep:
         chosen_from = [name for name in names if name != base]
         if len(chosen_from) < 2 or base not in names:
@@ -85,16 +85,15 @@ def choose_on_half(
                 f"--choose-on half: found {', '.join(names)}, expected {base} and two others or more"
             )
     measured = meaning(metric, runs)
-    choices: list[Choice] = []
-    choosing_runs: dict[str, dict[str, ScoredRun]] = {}
-    held_out_runs: dict[str, dict[str, ScoredRun]] = {}
-    for dataset, by_model in runs.items():
-        missing = [model for model in models if model not in by_model]
-        if missing:
-            raise RequestError(f"--choose-on half: {dataset} was not scored with {', '.join(missing)}")
-        chosen_rows = (rows or {}).get(dataset)
-        choosing_runs[dataset], held_out_runs[dataset] = halves(dataset, by_model, chosen_rows)
-        by_half = {CHOOSING: choosing_runs[dataset], HELD_OUT: held_out_runs[dataset]}
+    if held_out is None:
+        for dataset, by_model in runs.items():
+            missing = [model for model in models if model not in by_model]
+            if missing:
+                raise RequestError(f"--choose-on half: {dataset} was not scored with {', '.join(missing)}")
+        runs, held_out = halves(runs)
+    choices = []
+    for dataset, choosing in runs.items():
+        by_half = {CHOOSING: choosing, HELD_OUT: held_out[dataset]}
         choices.append(_choice(dataset, by_half, chosen_from, measured, recipes, has_accuracy=has_accuracy))
     if len(choices) > 1:
         choices.append(_mean_choice(choices))
@@ -103,13 +102,13 @@ def choose_on_half(
         base = chosen
     kept = [model for name in (base, chosen) for model in recipes.get(name, [name])]
     compared = {}
-    for dataset, by_model in held_out_runs.items():
+    for dataset, by_model in held_out.items():
         compared[dataset] = {model: run for model, run in by_model.items() if model in kept}
     tables = _tables(choices)
     figures: dict[str, object] = {"choice": [_choice_json(choice) for choice in choices]}
     others = [model for model in choices[-1].figures[CHOOSING] if model != chosen]
     if is_sweep and others:
-        level_tables, figures["flat_top"] = flat_top(choosing_runs, chosen, others, measured)
+        level_tables, figures["flat_top"] = flat_top(runs, chosen, others, measured)
         tables = level_tables | tables
     return Answer(compared, base, tables, figures, choices)
 
@@ -128,14 +127,14 @@ def _choice(
     accuracies: dict[str, Figures] = {}
     models = [model for name in names for model in recipes.get(name, [name])]
     for half, runs in by_half.items():
-        candidate_runs = {model: runs[model] for model in models}
+        candidate_runs = {model: runs[model] for model in models if model in runs}
         data = paired_rows(dataset, candidate_runs, metric, recipes)
         n[half], majority[half] = len(data.weights), math.nan
         figures[half], accuracies[half] = mean_figures(data, metric), {}
         if has_accuracy:
             data = paired_rows(dataset, candidate_runs, ACCURACY, recipes)
             accuracies[half] = mean_figures(data, ACCURACY)
-            majority[half], _ = majority_class(runs[models[0]])
+            majority[half], _ = majority_class(next(iter(candidate_runs.values())))
     return Choice(dataset, _best(figures[CHOOSING], metric), metric, n, majority, figures, accuracies)
 
 
@@ -163,20 +162,24 @@ def _best(figures: Figures, metric: Metric) -> str:
     return min(figures, key=lambda model: metric.rank(figures[model].value))
 
 
-def halves(
-    dataset: str, by_model: RunsByModel, rows_to_choose_on: Collection[str] | None
-) -> tuple[dict[str, ScoredRun], dict[str, ScoredRun]]:
-    """The runs on the rows to choose on, and on the others.
+def best_point(runs: RunsByDataset, metric: str = ACCURACY.name) -> str:
+    """The best model on the choosing half, of equal ones the first. `runs` are on this half alone."""
+    measured = meaning(metric, runs)
+    figures = []
+    for dataset, by_model in runs.items():
+        figures.append(mean_figures(paired_rows(dataset, by_model, measured), measured))
+    return _best(_averages(figures), measured)
 
-    Without a list of rows the split is drawn. Rows of a cluster then stay in one half.
-    """
-    first = next(iter(by_model.values()))
-    if not rows_to_choose_on:
-        places, _ = split_halves(first.groups or first.rows, CHOICE_SEED, dataset)
-        rows_to_choose_on = {first.rows[place] for place in places}
-    others = {row for row in first.rows if row not in rows_to_choose_on}
-    choosing = {model: without(run, others) for model, run in by_model.items()}
-    held_out = {model: without(run, rows_to_choose_on) for model, run in by_model.items()}
+
+def halves(runs: RunsByDataset) -> tuple[RunsByDataset, RunsByDataset]:
+    """The runs on the rows to choose on, and on the others. Rows of a cluster stay in one half."""
+    choosing, held_out = {}, {}
+    for dataset, by_model in runs.items():
+        first = next(iter(by_model.values()))
+        split = split_halves(first.groups or first.rows, CHOICE_SEED, dataset)
+        to_choose, others = ({first.rows[place] for place in places} for places in split)
+        choosing[dataset] = {model: without(run, others) for model, run in by_model.items()}
+        held_out[dataset] = {model: without(run, to_choose) for model, run in by_model.items()}
     return choosing, held_out
 
 
@@ -206,6 +209,8 @@ def _tables(choices: Sequence[Choice]) -> dict[str, Table]:
         names.append("majority-class baseline")
     chosen_rows = []
     for choice in choices:
+        if choice.model not in choice.figures[HELD_OUT]:  # of a sweep: the mean has chosen another one
+            continue
         cells = [section_name(choice.dataset), choice.model]
         cells += [_cell(choice, half, choice.model) for half in choice.n]
         if has_majority:

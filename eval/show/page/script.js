@@ -1,7 +1,8 @@
 "use strict";
 // Everything shown is set as text, never as HTML: what models answered is not to be trusted.
 const data = JSON.parse(document.getElementById("data").textContent);
-const PER_PAGE = 25;
+const PER_PAGE = 10;
+const SHOWN = 4; // answers of a card that are not folded
 const MOST_KINDS = 200;
 const form = document.getElementById("filters");
 const list = document.getElementById("list");
@@ -87,6 +88,12 @@ function ordered(rows, wanted) {
   return rows.map((row) => [place(row), row]).sort(([a], [b]) => a - b).map(([, row]) => row);
 }
 
+// The base and the recommended model come first, then the model that is filtered by.
+function inOrder(answers) {
+  const first = [data.base, data.best, Number(form.elements.model.value || -1)];
+  return answers.toSorted((a, b) => first.includes(b.model) - first.includes(a.model));
+}
+
 function answer(given) {
   const item = document.createElement("li");
   const sure = given.confidence === null ? "" : ` (${(100 * given.confidence).toFixed(0)} %)`;
@@ -105,10 +112,18 @@ function card(row) {
   const kinds = [row.type, row.subtype].filter((kind) => kind !== undefined);
   where.href = link(row);
   item.id = link(row).slice(1);
-  answers.append(...row.answers.map(answer));
+  const items = inOrder(row.answers).map(answer);
+  answers.append(...items.slice(0, SHOWN));
   expected.append(element("bdi", "", row.expected));
   item.append(where, element("span", "where", kinds.map((kind) => ` · ${kind}`).join("")));
   item.append(directed("div", "question", row.question), expected, answers);
+  if (items.length > SHOWN) {
+    const others = element("details", "", "");
+    const folded = element("ul", "answers", "");
+    folded.append(...items.slice(SHOWN));
+    others.append(element("summary", "", tr("{more} more", { more: items.length - SHOWN })), folded);
+    item.append(others);
+  }
   return item;
 }
 
@@ -197,6 +212,12 @@ document.getElementById("csv").addEventListener("click", download);
 window.addEventListener("hashchange", follow);
 window.addEventListener("resize", hint);
 form.hidden = bar.hidden = false;
+// What the recommended model makes worse is looked at first.
+if (data.best >= 0 && data.best !== data.base) {
+  form.elements.model.value = data.best;
+  form.elements.outcome.value = "regressed";
+}
 show();
+if (!found.length) clear();
 follow();
 hint();

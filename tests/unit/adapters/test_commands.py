@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from tests.conftest import ROOT
-from tests.messages import line_with, printed, printed_line
+from tests.messages import printed, printed_line
 from tests.unit.adapters.make import base_tensors, delta, dense, factors, make, make_base
 from tuneyard.adapters.__main__ import cli
 from tuneyard.adapters.methods import methods
@@ -95,7 +95,7 @@ def test_names_in_the_card_are_no_yaml_of_their_own():
 
 def test_dry_run_prints_the_plan_and_writes_nothing():
     out, _ = call("merge", "rte=1", "mnli=1", "--out", "saves/x", "--dry-run")
-    line_with(out, "base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight", "12×16", "F32")
+    printed_line(out, "base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight", "12×16", "F32")
     printed_line(out, "--dry-run", "saves/x")
     out, _ = call("fuse", "rte", "--base", "base", "--out", "full", "--dry-run")
     assert "model.safetensors  11 tensors" in out
@@ -412,7 +412,7 @@ def test_show_prints_the_document_s_figures():
     out, _ = call("show", "doc")
     printed_line(out, "72 modules", "144 tensors", "1,843,200 parameters")
     assert "(7.1 MiB)" in out
-    row = line_with(out, "q_proj", "1,179,648").split()
+    row = printed_line(out, "q_proj", "1,179,648").split()
     assert row[:7] == ["q_proj", "36", "8", "2", "8×2048", "2048×8", "1,179,648"]
 
 

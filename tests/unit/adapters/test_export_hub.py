@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.messages import line_with, printed, printed_line
+from tests.messages import printed_line
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.adapters.test_commands import call
 from tests.unit.eval_backends.test_apply import SHAPES
@@ -72,13 +72,12 @@ def test_the_card_says_what_the_files_beside_it_say():
         "pipeline_tag": "text-generation",
         "tags": ["lora", "tuneyard"],
     }
-    printed(card)
-    line_with(card, "licence of the base", "apache-2.0", "origin.json")
-    line_with(card, "rank 8", "alpha 16", "q_proj", "v_proj")
-    line_with(card, "rte_train", "GLUE RTE as yes/no", "2,490 rows", "a" * 64)
+    printed_line(card, "licence of the base", "apache-2.0", "origin.json")
+    printed_line(card, "rank 8", "alpha 16", "q_proj", "v_proj")
+    printed_line(card, "rte_train", "GLUE RTE as yes/no", "2,490 rows", "a" * 64)
     assert recipes_of(card) == {"Recipe": {"learning_rate": 0.001, "lora_rank": 8}}
-    line_with(card, "rte (this adapter)", "rte_eval", "277", "71.8%", "66.0%–76.8%", "52.7%")
-    line_with(card, "| base", "rte_eval", "277")
+    printed_line(card, "rte (this adapter)", "rte_eval", "277", "71.8%", "66.0%–76.8%", "52.7%")
+    printed_line(card, "| base", "rte_eval", "277")
     printed_line(notes, "models/base", "base_model_name_or_path")
     assert "left out: optimizer.pt" in notes
     assert "nothing sent (--dry-run)" in said
@@ -146,9 +145,9 @@ def test_a_fused_model_keeps_the_record_of_fuse_however_its_card_is_formatted():
     front, text = parts(said)
     assert front["base_model"] == "org/base"
     assert (front["license"], front["library_name"]) == ("apache-2.0", "transformers")
-    line_with(text, "## base with plain (0.5)")
+    printed_line(text, "## base with plain (0.5)")
     printed_line(text, "licence of the base", "apache-2.0", "origin.json", "https://huggingface.co/org/base")
-    line_with(text, "The base plus ΔW")
+    printed_line(text, "The base plus ΔW")
     printed_line(notes, "merge.json", "origin.json", "pytorch_model.bin")
     assert "model.safetensors.index.json" in said and "model-00001-of-" in said
 
@@ -159,11 +158,10 @@ def test_the_card_describes_and_says_how_to_load_and_where_the_licence_is():
     inputs = {"settings": settings, "data": [{"dataset": "rte_train", "file": "gone", "sha256": "a" * 64}]}
     Path("saves/plain/training.json").write_text(json.dumps({"inputs": inputs}))
     card = parts(call("export", "plain", *HUB, "--license", "mit")[0])[1]
-    printed(card)
-    line_with(card, "org/elsewhere", "rte_train")
-    line_with(card, "licence of the base", "mit", "https://huggingface.co/org/elsewhere")
-    line_with(card, "AutoModelForCausalLM.from_pretrained", '"org/elsewhere"')
-    line_with(card, "PeftModel.from_pretrained", '"org/rte-lora"')
+    printed_line(card, "org/elsewhere", "rte_train")
+    printed_line(card, "licence of the base", "mit", "https://huggingface.co/org/elsewhere")
+    printed_line(card, "AutoModelForCausalLM.from_pretrained", '"org/elsewhere"')
+    printed_line(card, "PeftModel.from_pretrained", '"org/rte-lora"')
     chat = "llamafactory-cli chat --model_name_or_path org/elsewhere --adapter_name_or_path org/rte-lora"
     assert f"$ {chat} --template qwen\n" in card
     lora = "--enable-lora --max-lora-rank 8 --lora-modules mine=org/rte-lora"
@@ -180,14 +178,14 @@ def test_a_fused_model_has_data_and_recipe_of_its_adapters():
     card = parts(said)[1]
     printed_line(notes, "data", "recipe", "plain", "not recorded")
     printed_line(card, "models/base", "rte_train")
-    line_with(card, "| rte_train", "GLUE RTE as yes/no", "2,490 rows")
+    printed_line(card, "| rte_train", "GLUE RTE as yes/no", "2,490 rows")
     assert recipes_of(card) == {
         "Recipe of rte-checkpoint-50": {"learning_rate": 0.001, "lora_rank": 8},
         "Recipe of half": {"lora_rank": 4},
     }
     assert "PeftModel" not in card
-    assert line_with(card, "llamafactory-cli").endswith(" --model_name_or_path org/rte-lora")
-    assert line_with(card, "vllm").endswith("vllm serve org/rte-lora")
+    assert printed_line(card, "llamafactory-cli").endswith(" --model_name_or_path org/rte-lora")
+    assert printed_line(card, "vllm").endswith("vllm serve org/rte-lora")
     make("saves/half", factors(3), base_model_name_or_path="models/base")
     printed_line(call("export", "fused", *HUB)[1], "saves/half", "changed")
 

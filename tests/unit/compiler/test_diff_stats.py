@@ -34,11 +34,11 @@ def test_added_removed_changed_and_shifted_labels_have_their_places(bench):
         [f"{old}:2", f"{old}:5"],
     )
     assert list(found.changed()) == [(f"{old}:3", f"{new}:2", "yes", "no")]
-    assert found.labels == {"no": (2, 3), "yes": (3, 1)}
+    assert found.as_json()["labels"] == {"a": {"no": 2, "yes": 3}, "b": {"no": 3, "yes": 1}}
     said = run("diff", old, new)
     assert said.exit_code == 1
     assert "shift    yes → no: 1 example\n" in said.stdout
-    assert "label    yes: 3 (60.0%) → 1 (25.0%)" in said.stdout
+    assert "label    yes: 3 → 1\n" in said.stdout
     assert said.stdout.splitlines()[-1].endswith("same 2, added 1, removed 2, changed 1")
     assert json.loads(run("diff", old, new, "--json").stdout)["added"] == [f"{new}:4"]
 
@@ -48,13 +48,6 @@ def test_the_same_in_another_order_is_no_difference(bench):
     old, new = bench.rows("old.jsonl", rows), bench.rows("new.jsonl", rows[::-1])
     said = run("diff", old, new)
     assert (said.exit_code, "same 30, added 0" in said.stdout) == (0, True)
-
-
-def test_a_prompt_that_changed_is_found_by_its_idx(bench):
-    old = bench.rows("old.jsonl", [record(1, idx=7), record(2, idx=8)])
-    new = bench.rows("new.jsonl", [record(5, idx=7), record(2, idx=8)])
-    found = diff(str(old), str(new), bench.out)
-    assert list(found.changed()) == [(f"{old}:1", f"{new}:1", "yes", "yes")] and not list(found.added())
 
 
 def test_what_stands_beside_the_answer_counts(bench):
@@ -121,16 +114,14 @@ def test_one_talk_in_three_formats_is_the_same(bench):
         assert diff(str(files[0]), str(file), bench.out).same == 1
 
 
-def test_stats_count_lengths_labels_languages_and_duplicates(bench, tmp_path):
+def test_stats_count_lengths_labels_languages_and_duplicates(bench):
     rows = [record(0), record(0), record(0, "no"), record(1), {**record(2), "instruction": "问题二是什么？"}]
     source = bench.rows("set.jsonl", rows)
     found = stats(str(source), bench.out, None)
     assert (found.examples, found.duplicates, found.conflicts) == (5, 1, 1)
     assert found.labels == {"yes": 4, "no": 1} and found.languages["Chinese"] == 1
     assert found.as_json()["lengths"]["prompts"] == {"min": 7, "median": 11, "p95": 11, "max": 11}
-    said = run("stats", source, "--plot", tmp_path / "lengths.png")
-    printed_line(said.stdout, source, "5", "1")
-    assert (tmp_path / "lengths.png").stat().st_size > 5000
+    printed_line(run("stats", source).stdout, source, "5", "1")
     assert json.loads(run("stats", source, "--json").stdout)["labels"] == {"yes": 4, "no": 1}
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REAL
-from tests.messages import line_with
+from tests.messages import printed_line
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.request import CompileRequest
@@ -100,7 +100,7 @@ def test_of_pairs_both_answers_are_shown_and_the_bundled_spec_of_pairs_is_named(
     first = said.splitlines().index(example[0])
     assert said.splitlines()[first : first + 3] == example
     assert "  answer:" not in said and "This file fits the bundled spec pairs-chat;" in said
-    line_with(said, "recipe new --dataset rows", "--model Qwen/Qwen2.5-1.5B-Instruct", "rows-lora.yaml")
+    printed_line(said, "recipe new --dataset rows", "--model Qwen/Qwen2.5-1.5B-Instruct", "rows-lora.yaml")
 
 
 def test_media_and_plain_text_get_a_model_that_reads_them(tmp_path):
@@ -109,11 +109,11 @@ def test_media_and_plain_text_get_a_model_that_reads_them(tmp_path):
     (seen := tmp_path / "seen.jsonl").write_text(json.dumps({"messages": talk, "images": ["a.png"]}) + "\n")
     said = propose(seen)[1]
     assert "This file fits the bundled spec media;" in said
-    line_with(said, "recipe new --dataset seen", "--model Qwen/Qwen2.5-VL-3B-Instruct", "seen-lora.yaml")
+    printed_line(said, "recipe new --dataset seen", "--model Qwen/Qwen2.5-VL-3B-Instruct", "seen-lora.yaml")
     (text := tmp_path / "text.jsonl").write_text(
         json.dumps({"text": "The Rhine is a river in Europe."}) + "\n"
     )
-    line_with(
+    printed_line(
         propose(text)[1], "recipe new --dataset text", "--model Qwen/Qwen2.5-1.5B-Instruct", "text-lora.yaml"
     )
 

@@ -251,3 +251,48 @@ def test_one_dataset_is_proposed_and_named_by_the_spec(bench) -> None:
     text, report = propose(source, out=bench.folder / "calls of mine.yaml")
     assert text.count("dataset:") == 1 and "dataset: calls_of_mine" in text
     assert "calls of mine.yaml holds only the differences." in report
+
+
+@pytest.mark.parametrize(
+    ("header", "user", "assistant"),
+    [
+        ("dialogue_id,turn_idx,speaker,utterance", "USER", "SYSTEM"),  # a dialogue system (MultiWOZ)
+        ("ticket,created_at,msg_no,author,body", "Customer", "Support"),  # all of one day
+    ],
+)
+def test_a_column_that_numbers_the_turns_is_found_by_its_values(bench, header, user, assistant) -> None:
+    lines = [header]
+    for turn in (2, 1):
+        speaker = user if turn == 1 else assistant
+        numbers = ["2024-01-01", str(turn)] if header.count(",") == 4 else [str(turn)]
+        lines += [",".join([f"c{talk}", *numbers, speaker, f"{talk} says {turn}"]) for talk in range(COUNT)]
+    found = records(bench, bench.write("talk.csv", "\n".join(lines)))
+    assert [spoken(record) for record in found] == [
+        [("user", f"{talk} says 1"), ("assistant", f"{talk} says 2")] for talk in range(COUNT)
+    ]
+
+
+def test_lines_of_customers_and_their_service_are_turns(bench) -> None:
+    lines = [f"客户：第{n}个问题\n客服：第{n}个回答\n\n" for n in range(COUNT)]
+    found = records(bench, bench.write("talk.txt", "".join(lines)))
+    assert [spoken(record) for record in found] == [
+        [("user", f"第{n}个问题"), ("assistant", f"第{n}个回答")] for n in range(COUNT)
+    ]
+
+
+def test_an_object_of_answers_by_question_over_lines(bench) -> None:
+    answers = {question(n): answer(n) for n in range(COUNT)}
+    found = records(bench, bench.write("faq.json", json.dumps(answers, indent=1)))
+    assert [answered(record) for record in found] == list(answers.items())
+
+
+def test_a_list_three_levels_deep_is_found(bench) -> None:
+    rows = [{"question": question(n), "answer": answer(n)} for n in range(COUNT)]
+    found = records(bench, bench.write("a.json", json.dumps({"response": {"result": {"records": rows}}})))
+    assert [answered(record) for record in found] == [(question(n), answer(n)) for n in range(COUNT)]
+
+
+def test_a_table_whose_lines_end_with_carriage_returns(bench) -> None:
+    rows = [f"{question(n)},{answer(n)}" for n in range(COUNT)]
+    found = records(bench, bench.write("old.csv", "\r".join(["question,answer", *rows, ""])))
+    assert [answered(record) for record in found] == [(question(n), answer(n)) for n in range(COUNT)]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.messages import line_with, printed
+from tests.messages import printed, printed_line
 from tests.unit.compiler.conftest import Bench
 from tuneyard.compiler.init.propose import propose
 
@@ -333,7 +333,7 @@ def test_init_proposes_a_column_of_tools_and_keeps_text_beside_calls(bench, tool
     source = bench.rows("t.jsonl", [{"messages": [ASK, SAY]}, {"messages": talk, "tools": tools}])
     text, said = propose(source, share=0)
     assert "like: messages" in text and ("calls: text" in text) == bool(content)
-    line_with(said, "read 2", "kept 2")
+    printed_line(said, "read 2", "kept 2")
     assert "recipe new --dataset t " in said
 
 

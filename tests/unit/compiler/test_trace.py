@@ -106,3 +106,24 @@ def test_a_spec_that_names_its_files_takes_none_of_the_last_compile(bench):
     assert sources_before(spec, folder) == ()
     mixed = replace(spec, mix=Mix(10, {}, None))
     assert sources_before(mixed, folder) == (f"eval={source}",)
+
+
+def test_a_registered_dataset_shows_its_records(tmp_path, monkeypatch):
+    """A folder of LLaMA-Factory: data/dataset_info.json, made by hand."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    records = [{"instruction": f"q {n}", "output": f"a {n}"} for n in range(3)]
+    (tmp_path / "data/own.json").write_text(json.dumps(records, indent=1))
+    (tmp_path / "data/dataset_info.json").write_text(json.dumps({"own": {"file_name": "own.json"}}))
+    result = CliRunner().invoke(cli, ["show", "own", "--row", "2"])
+    assert result.exit_code == 0
+    title, record = result.stdout.strip().split("\n", 1)
+    assert title.startswith("record 2, data/own.json:") and json.loads(record) == records[1]
+    assert "next: tuneyard data view own" in result.stderr
+    for words, facts in ((["--row", "4"], ("row 4", "3 rows")), (["--source", "x"], ("--source",))):
+        failed = CliRunner().invoke(cli, ["show", "own", *words])
+        with raises(RequestError, *facts):
+            raise failed.exception
+    listed = CliRunner().invoke(cli, ["list"])
+    assert listed.stdout.index("  own  ") < listed.stdout.index("specs")
+    assert "next: tuneyard data verify own" in listed.stderr

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.view_payloads import RED_DOT, chat, payload, row, with_losses
 from tuneyard.compiler.view.page import MARK, percentage, render_page
-from tuneyard.compiler.view.payload import CodeCount, LengthHistogram, Packing, Totals
+from tuneyard.compiler.view.payload import CodeCount, LengthHistogram, Totals
 from tuneyard.core.drawing.page import content_policy, hash_source
 from tuneyard.core.language.reader_language import in_language
 
@@ -51,10 +51,7 @@ def test_every_count_is_a_filter_with_its_rows_and_share() -> None:
     values: dict[str, object] = {
         "totals": Totals(rows=1000, rows_on_page=2),
         "labels": [("no", 250), ("yes", 750)],
-        "sources": [("rte", 1000)],
         "problems": [CodeCount("W203", "decide which label is right", 14), CodeCount("cut", "raise it", 3)],
-        "leaks": [("eval", 7)],
-        "duplicates": 9,
     }
     page = render_page(payload(rows(2), **values))
     items = page.split('<li><button type="button" ')[1:]
@@ -66,11 +63,8 @@ def test_every_count_is_a_filter_with_its_rows_and_share() -> None:
     assert [(name, value, count, share) for name, value, _text, count, share in figures] == [
         ("label", "no", "250", "25.0 %"),
         ("label", "yes", "750", "75.0 %"),
-        ("source", "rte", "1,000", "100.0 %"),
         ("problem", "W203", "14", "1.4 %"),
         ("problem", "cut", "3", "0.3 %"),
-        ("repeat", "", "9", "0.9 %"),
-        ("repeat", "eval", "7", "0.7 %"),
     ]
     has(visible(page), "decide which label is right", "3.0 : 1")
 
@@ -94,19 +88,9 @@ def test_the_histogram_marks_the_cutoff_inside_its_bin() -> None:
     assert 'class="cutoff"' not in without
 
 
-def test_texts_that_packing_continues_in_the_next_block_are_not_cut() -> None:
-    histogram = LengthHistogram([(1, 100, 30), (101, 200, 10)], 100, 0)
-    page = render_page(payload(rows(1), lengths=histogram, packing=Packing(300, 40)))
-    has(visible(page), "cutoff_len 100 cuts no row", "300 sequences instead of 40.")
-    assert 'class="over"' not in page
-    has(visible(render_page(payload(rows(1), packing=Packing(10, 40)))), "instead of 40, 75.0 % fewer")
-
-
 def test_hostile_rows_stay_inside_the_data() -> None:
-    hostile = row(
-        1, chat(HOSTILE, HOSTILE), HOSTILE, raw=HOSTILE, problems=[HOSTILE], note=HOSTILE, source=HOSTILE
-    )
-    page = render_page(payload([hostile], dataset=HOSTILE, note=HOSTILE, file=HOSTILE, leaks=[(HOSTILE, 1)]))
+    hostile = row(1, chat(HOSTILE, HOSTILE), HOSTILE, raw=HOSTILE, problems=[HOSTILE], note=HOSTILE)
+    page = render_page(payload([hostile], dataset=HOSTILE, note=HOSTILE, file=HOSTILE))
     page.encode()  # a lone surrogate has become `?`
     assert page.count("<script") == 2 and page.count("</script>") == 2 and "<!--" not in page
     assert "<img" not in page
@@ -135,7 +119,7 @@ def test_a_line_of_a_megabyte_is_kept_whole() -> None:
 def test_without_a_model_the_page_has_the_rows_and_the_reason() -> None:
     raw = [row(1, [], "yes", raw='{"a": 1}', sides=[])]
     values: dict[str, object] = {"model": "", "note": "name one with --model", "lengths": LengthHistogram()}
-    page = render_page(payload(raw, **values, packing=None))
+    page = render_page(payload(raw, **values))
     has(visible(page), "1 row,", "name one with --model")
     assert 'class="shares"' not in page and 'class="histogram"' not in page and "longest first" not in page
 

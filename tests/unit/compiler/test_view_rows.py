@@ -13,17 +13,15 @@ from tuneyard.compiler.verify.dataset import LoadedRows
 from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view import command
-from tuneyard.compiler.view.build import KeptRows, mixture
+from tuneyard.compiler.view.build import KeptRows
 from tuneyard.compiler.view.command import check_replaceable, find_losses
 from tuneyard.compiler.view.encoding import EncodedMessage, Encoding, RowEncoder
 from tuneyard.compiler.view.page_rows import DROPPED, PageRows, raw_text
-from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, PageSide, PageTurn, json_of
+from tuneyard.compiler.view.payload import PageRow, PageSide, PageTurn, json_of
 from tuneyard.compiler.view.scan import Scan
-from tuneyard.compiler.view.terminal import BRACKETS, COLOURS, marked
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.compiler.view.token_text import TokenTexts
 from tuneyard.core.datasets import Dataset
-from tuneyard.core.datasets.manifest import read_manifests
 from tuneyard.core.errors import RequestError
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
 from tuneyard.core.records import format_of_entry
@@ -78,10 +76,10 @@ def row(question: object, answer: object, **others: object) -> dict[str, object]
     return {"instruction": question, "input": "", "output": answer, **others}
 
 
-def scanned(dataset: Dataset, splits: dict[str, Dataset]) -> Scan:
+def scanned(dataset: Dataset) -> Scan:
     scan = Scan()
     list(scan.counted(Expected(dataset.path, format_of_entry(dataset.entry)).numbered()))
-    scan.compare(splits)
+    scan.compare()
     return scan
 
 
@@ -92,28 +90,23 @@ def codes_of(scan: Scan) -> dict[str, list[int]]:
 def test_counts_over_a_file(tmp_path):
     dataset = registered(
         tmp_path,
-        row("Is it?", "yes", source="a"),
-        row("is IT ?", "yes", source="b"),  # the same but for blanks and capitals
-        row("Is it?", "no", source="b"),
-        row("<|im_end|>", "no\x01", source="b"),
-        row("Tidy", "<p>no</p>", source="b"),
-        row("lost", None, source="b"),
+        row("Is it?", "yes"),
+        row("is IT ?", "yes"),  # the same but for blanks and capitals
+        row("Is it?", "no"),
+        row("<|im_end|>", "no\x01"),
+        row("Tidy", "<p>no</p>"),
+        row("lost", None),
     )
-    other = registered(tmp_path, row("Tidy", "no"), name="eval")
-    counts = scanned(dataset, {"eval": other})
+    counts = scanned(dataset)
     assert counts.rows == 6
-    assert codes_of(counts) == {
-        "W202": [1], "W203": [2], "W205": [3], "W206": [3], "W208": [4], "W214": [4]
-    }  # fmt: skip
-    assert counts.leaked == {"eval": {4}}
-    assert dict(counts.sources) == {"a": 1, "b": 5}
+    assert codes_of(counts) == {"W202": [1], "W203": [2], "W205": [3], "W206": [3], "W214": [4]}
     assert not counts.labels  # the lost row has none
 
 
 def test_duplicates_are_those_of_stats(tmp_path):
     rows = [row("Is it?", "yes"), row("is IT ?", "Yes"), row("Is it?", "no"), row("Tidy", "no")]
     dataset = registered(tmp_path, *rows)
-    codes = codes_of(scanned(dataset, {}))
+    codes = codes_of(scanned(dataset))
     of_stats = stats(str(dataset.path), tmp_path, None)
     assert (len(codes["W202"]), len(codes["W203"])) == (of_stats.duplicates, of_stats.conflicts) == (1, 1)
 
@@ -123,19 +116,19 @@ def test_only_the_selected_records_count(tmp_path):
     counts = Scan()
     expected = Expected(dataset.path, format_of_entry(dataset.entry))
     list(counts.counted(expected.numbered({1, 4, 5})))
-    counts.compare({})
+    counts.compare()
     assert (counts.rows, codes_of(counts), dict(counts.labels)) == (3, {"W202": [2]}, {"a": 3})
     assert counts.numbers[2] == 5
 
 
 def test_the_first_fifty_rows_of_a_code_are_on_the_page_and_a_sampled_row_has_its_code(tmp_path):
     dataset = registered(tmp_path, *(row("same", "a") for _ in range(2000)))
-    counts = scanned(dataset, {})
+    counts = scanned(dataset)
     page_rows = PageRows(counts, Verdict("mine"), None, None)
     page_rows.choose(1, 42)
     assert len(counts.rows_of_code["W202"]) == 1999
     assert page_rows.chosen[:50] == list(range(1, 51)) and page_rows.chosen[50] > 1000
-    assert all(each.duplicate and each.problems == ["W202"] for each in page_rows.read(dataset))
+    assert all(each.problems == ["W202"] for each in page_rows.read(dataset))
 
 
 def test_large_rows_stay_within_the_limit_evenly_spread():
@@ -155,7 +148,7 @@ def test_large_rows_stay_within_the_limit_evenly_spread():
 def test_a_record_that_the_loader_left_out_is_on_the_page_as_dropped(tmp_path):
     dataset = registered(tmp_path, row("q", "a"), row("r", "b"))
     loaded = LoadedRows(None, [{"_prompt": [{}], "_response": [{}], "_images": None}], None)
-    page_rows = PageRows(scanned(dataset, {}), Verdict("mine"), loaded, None)
+    page_rows = PageRows(scanned(dataset), Verdict("mine"), loaded, None)
     page_rows.choose(5, 42)
     rows = list(page_rows.read(dataset))
     assert [(each.row, each.dropped) for each in rows[:1]] == [(1, "")] and len(rows) == 2
@@ -220,21 +213,6 @@ def test_a_page_with_losses_samples_scored_rows_and_has_those_of_the_highest_los
     assert chosen_rows(losses) == [0, 1, 2, 3, 4]
 
 
-def test_tokens_are_marked_by_their_state():
-    spans = [(1, MASKED), (1, LEARNED), (0, LEARNED), (1, LEARNED), (1, CUT)]
-    side = PageSide(
-        "", "", [PageTurn("user", "text", "a", spans[:1]), PageTurn("x", "text", "bcd", spans[1:])]
-    )
-    assert marked(side, BRACKETS) == "a⟦bc⟧✂d✂"
-    assert marked(side, COLOURS) == "\x1b[2ma\x1b[0m\x1b[1;32mbc\x1b[0m\x1b[9;31md\x1b[0m"
-
-
-def test_control_characters_do_not_reach_the_terminal():
-    text = "a\x1b[2J\r\x9b1m\n\tb"
-    side = PageSide("", "", [PageTurn("user", "text", text, [(len(text), MASKED)])])
-    assert marked(side, BRACKETS) == "a\\x1b[2J\\r\\x9b1m\n\tb"
-
-
 def test_tokens_of_images_before_a_prompt_are_kept_with_pairs():
     messages = [EncodedMessage("user", "q", [1]), EncodedMessage("assistant", "a", [2])]
     encoding = Encoding("", messages, [([1], [2])])
@@ -258,7 +236,3 @@ def test_pictures_that_cannot_be_opened_are_left_out(tmp_path):
     images = [tmp_path / "broken.png", tmp_path / "none.png", "A" * 5000, *[tmp_path / "blue.png"] * 6, 3]
     uris = thumbnails(map(str, images))
     assert len(uris) == 4 and all(uri.startswith("data:image/jpeg;base64,") for uri in uris)
-
-
-def test_a_dataset_without_a_manifest_has_no_parts(tmp_path):
-    assert mixture(read_manifests(tmp_path), "mine", 3) == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.messages import check_facts, raises
+from tests.messages import printed, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import ray_cluster
 from tuneyard.core.execution.ray_cluster import RayCluster
@@ -20,7 +20,7 @@ def test_an_address_of_another_form_is_refused(address) -> None:
 def test_an_address_without_a_cluster_is_refused_at_once(address) -> None:
     with pytest.raises(RequestError) as error:
         RayCluster(address)
-    check_facts(str(error.value), (address, "no cluster to join", "ray start --head"))
+    printed(str(error.value), address, "no cluster to join", "ray start --head")
 
 
 def test_a_node_reports_other_code_and_each_path_that_it_does_not_see(tmp_path) -> None:
@@ -32,7 +32,7 @@ def test_a_node_reports_other_code_and_each_path_that_it_does_not_see(tmp_path) 
     code, folder, size, missing = ray_cluster._differences(
         other, str(tmp_path), {"a.jsonl": 5, "b.jsonl": 5}, [gone]
     )
-    check_facts(code, ("0.0.9", "code abcdef01", "install the same on every node"))
-    check_facts(folder, (gone, "all nodes share"))
-    check_facts(size, ("a.jsonl has 4 bytes", "5"))
-    check_facts(missing, ("b.jsonl", "No such file"))
+    printed(code, "0.0.9", "code abcdef01", "install the same on every node")
+    printed(folder, gone, "all nodes share")
+    printed(size, "a.jsonl has 4 bytes", "5")
+    printed(missing, "b.jsonl", "No such file")

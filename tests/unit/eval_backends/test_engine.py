@@ -194,15 +194,18 @@ def test_the_same_ids_are_asked_greedily_of_the_base_and_of_both_adapters(
     out = nli("--mode", "generate", "--max-new-tokens", 7, *adapters_of(tmp_path))
     (made,) = asked
     assert made.options == {**FEWEST, "enable_lora": True, "max_loras": 2, "max_lora_rank": 16}
-    base, both, *_ = made.calls  # the others check the answers by choice
+    by_choice, base, _, one, _, two = made.calls  # each model's answers are checked by choice first
+    assert by_choice[1][0].logprob_token_ids
     assert base[2] == [None] * 5
-    assert [(lora.lora_int_id, lora.lora_path) for lora in both[2]] == [
-        *[(1, str(tmp_path / "one"))] * 5, *[(2, str(tmp_path / "two"))] * 5
-    ]  # fmt: skip
-    assert len({lora.lora_name for lora in both[2]}) == 2
+    for number, (name, call) in enumerate((("one", one), ("two", two)), 1):
+        assert [(lora.lora_int_id, lora.lora_path) for lora in call[2]] == [
+            (number, str(tmp_path / name))
+        ] * 5
+    assert one[2][0].lora_name != two[2][0].lora_name
     texts = [row["instruction"] for row in ROWS]
-    assert [model.tokenizer.decode(p["prompt_token_ids"]) for p in both[0]] == texts * 2
-    assert vars(both[1][0]) == vars(SamplingParams(0.0, 7, [model.tokenizer.eos_token_id]))
+    for prompts, sampling, _ in (one, two):
+        assert [model.tokenizer.decode(p["prompt_token_ids"]) for p in prompts] == texts
+        assert vars(sampling[0]) == vars(SamplingParams(0.0, 7, [model.tokenizer.eos_token_id]))
     assert all("<|im_start|>user" in model.tokenizer.decode(p["prompt_token_ids"]) for p in base[0])
     results = json.loads((out / "two/even/results.json").read_text())
     assert (results["accuracy"], results["too_long"], results["device"]) == (2 / 6, 1, "vllm")
@@ -230,7 +233,7 @@ def test_of_many_adapters_eight_are_in_memory_at_a_time(asked, nli, tmp_path) ->
         options += ["--adapter", f"a{number}={folder}"]
     nli("--limit", 1, *options)
     assert asked[0].options["max_loras"] == 8
-    assert len({lora.lora_name for lora in asked[0].calls[1][2]}) == 9
+    assert len({lora.lora_name for _, _, loras in asked[0].calls[1:] for lora in loras}) == 9
 
 
 def test_generated_answers_are_checked_by_choice(asked, nli) -> None:
@@ -259,25 +262,25 @@ def test_a_resumed_run_makes_the_same_calls_to_the_same_bytes(asked, nli, tmp_pa
     monkeypatch.setattr(engine, "AT_ONCE", 2)
     adapters = adapters_of(tmp_path)
     whole = nli(*adapters, out="whole")
-    prepare, calls = engine.Engine.prepare, []
+    answers, calls = engine.Engine.answers, []
 
     def killed(self, requests):
         calls.append(requests)
-        if len(calls) == 2:
+        if len(calls) == 5:
             raise KeyboardInterrupt
-        prepare(self, requests)
+        return answers(self, requests)
 
-    monkeypatch.setattr(engine.Engine, "prepare", killed)
+    monkeypatch.setattr(engine.Engine, "answers", killed)
     with pytest.raises(ResumableError):
         nli(*adapters)
-    monkeypatch.setattr(engine.Engine, "prepare", prepare)
-    two = tmp_path / "out/two/even/predictions.jsonl"
-    assert len(two.read_text().splitlines()) == 2
+    monkeypatch.setattr(engine.Engine, "answers", answers)
+    one = tmp_path / "out/one/even/predictions.jsonl"
+    assert len(one.read_text().splitlines()) == 2
     out = nli(*adapters, "--resume")
     for path in whole.rglob("predictions.jsonl"):
         assert path.read_bytes() == (out / path.relative_to(whole)).read_bytes()
     first, _, resumed = asked
-    assert resumed.calls == first.calls[2:]
+    assert resumed.calls == first.calls[4:]
 
 
 REFUSED = [

@@ -6,7 +6,7 @@ from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt.supervision import IGNORED, SupervisedText
 from tuneyard.eval.backends import likelihood
-from tuneyard.eval.backends.likelihood import losses
+from tuneyard.eval.backends.likelihood import token_losses
 
 I = IGNORED  # noqa: E741
 LESSONS = {
@@ -15,6 +15,11 @@ LESSONS = {
     4: SupervisedText([20, 21], [I, I], 2),
     8: SupervisedText([30, 31, 32, 33], [30, 31, 32, 33], 4),
 }
+
+
+def losses(model, texts, budget: int) -> dict[int, float]:
+    """The sum over the loss tokens of each row."""
+    return {row: sum(by_token) for row, by_token in token_losses(model, texts, budget).items()}
 
 
 def one_by_one(model, supervised: SupervisedText) -> float:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.eval.backends.scorers import LogProbabilities, beginnings, plan_batches, shared_prefix
+from tuneyard.eval.backends.likelihood import LogProbabilities, beginnings, shared_prefix
+from tuneyard.eval.backends.scorers import plan_batches
 
 IDS = st.lists(st.integers(0, 5), min_size=1, max_size=12)
 
@@ -52,13 +53,11 @@ def test_the_head_sees_one_contiguous_block(model) -> None:
     assert all(x.is_contiguous() for x in seen)
 
 
-def test_the_states_of_the_shared_beginning_are_there_while_scoring_alone(model) -> None:
+def test_the_states_of_the_shared_beginning_are_made_while_scoring(model) -> None:
     scorer = LogProbabilities(model, PROMPTS, [[40], [41]])
     assert scorer.prefix is None  # the weights of the candidate are not applied yet
     first = scorer.score([0, 1])
     assert scorer.prefix is not None and scorer.prefix[0] == 8
-    scorer.release()
-    assert scorer.prefix is None
     assert scorer.score([0, 1]).equal(first)
 
 

@@ -7,15 +7,8 @@ import pytest
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt import chat_encoder
-from tuneyard.eval.backends.generate import LocalGenerator
-from tuneyard.eval.backends.scorers import (
-    LogProbabilities,
-    choosing,
-    generating,
-    prompts_too_long,
-    score_in_halves,
-    tokenise,
-)
+from tuneyard.eval.backends.likelihood import LogProbabilities, choosing
+from tuneyard.eval.backends.scorers import generating, prompts_too_long, score_in_halves, tokenise
 
 PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
 
@@ -31,7 +24,7 @@ def test_a_label_is_the_sum_of_its_spellings(model) -> None:
                 bare[row, parts].sum().item(), rel=1e-4
             )
         assert fields["label_mass"] == pytest.approx(bare[row].sum().item(), abs=1e-6)
-        assert fields["predicted_output"] == max(fields["choices"], key=fields["choices"].get)
+        assert fields["model_output"] == max(fields["choices"], key=fields["choices"].get)
 
 
 def test_labels_that_share_a_spelling_are_refused(model) -> None:
@@ -60,7 +53,7 @@ def test_where_one_label_begins_another_the_end_decides(tiny_model) -> None:
     labels = {"no": ["no"], "no maybe": ["no maybe"]}
     asker = choosing(taught, dict(enumerate(ask)), labels, 100)
     fields = asker.score([0, 1])
-    assert [f["predicted_output"] for f in fields] == ["no", "no maybe"]
+    assert [f["model_output"] for f in fields] == ["no", "no maybe"]
     assert all(0 < f["label_mass"] <= 1 for f in fields)
     for prompt, found in zip(ask, fields, strict=True):
         for label, ids in (("no", short), ("no maybe", long)):
@@ -115,9 +108,9 @@ def test_other_errors_are_not_taken_for_memory() -> None:
 
 def test_greedy_generation_does_not_depend_on_the_batch(model) -> None:
     talks = {row: [{"role": "user", "content": text}] for row, text in enumerate(["yes", "no, maybe", "a"])}
-    speaker = LocalGenerator(model, chat_encoder(model.tokenizer, None), 1000)
-    together = generating(speaker, talks, 6).score([0, 1, 2])
-    assert together == [generating(speaker, talks, 6).score([row])[0] for row in talks]
+    encode = chat_encoder(model.tokenizer, None)
+    together = generating(model, talks, encode, 6).score([0, 1, 2])
+    assert together == [generating(model, talks, encode, 6).score([row])[0] for row in talks]
     assert len({fields["model_output"] for fields in together}) > 1
 
 

@@ -103,7 +103,13 @@ def test_the_question_leaves_the_held_out_rows_to_the_comparison() -> None:
     assert len(answer.runs["s"]["base"].rows) == 40 - choice.n[CHOOSING]
 
 
-ROWS = {"s": [str(row) for row in range(6)]}
+def in_halves(runs):
+    """The runs on their first six rows, which choose, and those on the others."""
+    halves = []
+    for chosen in (True, False):
+        kept = [row.only([(int(name) < 6) == chosen for name in row.rows]) for row in runs]
+        halves.append(by_dataset(kept))
+    return halves
 
 
 def graded(model, values):
@@ -111,23 +117,23 @@ def graded(model, values):
 
 
 def test_the_base_may_be_chosen_where_it_is_a_candidate_and_the_first_of_equals_is():
-    runs = by_dataset([run("base", [True] * 12), run("a", [True] * 12), run("b", [False] * 12)])
-    answer = choose_on_half(runs, "base", rows=ROWS, is_sweep=True)
+    runs, held_out = in_halves([run("base", [True] * 12), run("a", [True] * 12), run("b", [False] * 12)])
+    answer = choose_on_half(runs, "base", held_out=held_out)
     assert answer.choices[0].model == "base" and [*answer.runs["s"]] == ["base"]
-    without_base = by_dataset([run("a", [False] * 12), run("b", [True] * 12), run("c", [True] * 12)])
-    answer = choose_on_half(without_base, "base", rows=ROWS, is_sweep=True)
+    runs, held_out = in_halves([run("a", [False] * 12), run("b", [True] * 12), run("c", [True] * 12)])
+    answer = choose_on_half(runs, "base", held_out=held_out)
     assert answer.choices[0].model == answer.base == "b" and [*answer.runs["s"]] == ["b"]
 
 
 def test_a_metric_chooses_in_its_direction_on_the_rows_that_are_named():
-    runs = by_dataset(
+    runs, held_out = in_halves(
         [
             graded("base", [0.9] * 12),
             graded("a", [0.1] * 6 + [0.9] * 6),
             graded("b", [0.4] * 6 + [0.0] * 6),
         ]
     )
-    answer = choose_on_half(runs, "base", "brier", ROWS)
+    answer = choose_on_half(runs, "base", "brier", held_out)
     (choice,) = answer.choices
     assert choice.model == "a"  # the lowest on the first six rows
     assert choice.figures[CHOOSING]["a"].value == pytest.approx(0.1)

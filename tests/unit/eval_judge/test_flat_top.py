@@ -5,7 +5,7 @@ import pytest
 from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 
-CHOOSING = [str(row) for row in range(100)]
+HALVES = [True] * 100 + [False] * 100, [False] * 100 + [True] * 100
 
 
 def run(model, correct, dataset="s", values=()):
@@ -17,8 +17,8 @@ def run(model, correct, dataset="s", values=()):
 
 
 def answered(runs, metric="accuracy"):
-    rows = dict.fromkeys(("s", "t"), CHOOSING)
-    answer = choose_on_half(by_dataset(runs), "base", metric, rows, is_sweep=True)
+    choosing, held_out = ([run.only(rows) for run in runs] for rows in HALVES)
+    answer = choose_on_half(by_dataset(choosing), "base", metric, by_dataset(held_out))
     return answer.figures.get("flat_top"), next(iter(answer.tables.items()))
 
 

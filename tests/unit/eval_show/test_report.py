@@ -16,9 +16,10 @@ from tests.messages import printed, printed_line, raises
 from tuneyard.core import version
 from tuneyard.core.drawing.page import content_policy, hash_source
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.language.number_format import Table
 from tuneyard.eval.compare import cli, compare_results
 from tuneyard.eval.read.scored_run import ScoredRun
-from tuneyard.eval.show.html import GLOSSARY, explained, inline, provenance
+from tuneyard.eval.show.html import GLOSSARY, breakable, provenance, terms, varied
 from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
 from tuneyard.eval.show.plots import draw_plots
 from tuneyard.eval.show.report import render
@@ -32,7 +33,7 @@ HOSTILE = [
     "<!-- <script ",
     "]]>\u2028{{7*7}}",
 ]
-VOID = {"meta", "img", "input"}
+VOID = {"meta", "img", "input", "wbr"}
 
 
 class Outline(HTMLParser):
@@ -67,53 +68,96 @@ def data_of(page: str) -> dict:
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("runs")
     demo(folder)
-    return render(compare_results([str(folder)]), "Report on <runs>", 100)
+    return render(
+        compare_results([str(folder)]),
+        "Report on <runs>",
+        100,
+        next_command="tuneyard adapter merge m.yaml",
+    )
 
 
 def test_the_page_stands_alone_and_is_whole(page: str) -> None:
     outline = Outline(page)
     assert outline.open == [] and len(outline.ids) == len(set(outline.ids))
-    assert all(fetched.startswith(("#", "data:image/png;base64,")) for fetched in outline.fetched)
+    assert all(fetched.startswith(("#", "data:image/svg+xml;base64,")) for fetched in outline.fetched)
     script = page.rpartition("<script>")[2].partition("</script>")[0]
-    policy = content_policy(hash_source(script), "'unsafe-inline'")
+    style = page.partition("<style>")[2].partition("</style>")[0]
+    policy = content_policy(hash_source(script), hash_source(style))
     assert policy.startswith("default-src 'none'") and f'content="{policy}"' in page
     assert "Report on &lt;runs&gt;" in page
 
 
-def test_the_decision_is_the_first_line_then_what_was_compared_then_the_deciding_section(page: str) -> None:
+def test_the_first_screen_has_verdict_plot_and_command_then_come_table_examples_and_the_rest(
+    page: str,
+) -> None:
     body = page[page.index("<body>") :]
-    first_line = re.search(r"<header>\s*<h1 class=\"verdict\"><span>(.*?)</span></h1>", body)
-    assert first_line is not None
-    text = re.sub("<.*?>", "", first_line[1])
-    printed(text, "Ship mnli", "83.5 %", "41.7 %", "the base", "merge", "+7.8", "0.004")
-    assert page.count("Ship mnli") == 2  # and in the title of the plot
+    heading = re.search(r"<h1><span>(.*?)</span></h1>", body)
+    assert heading is not None
+    text = re.sub("<.*?>", "", heading[1]).replace("\N{NO-BREAK SPACE}", " ")
+    assert text == "Ship mnli: 83.5 %, against 41.7 % for the base."  # one sentence, and no p
     marks = [
-        '<h1 class="verdict">', '<section id="compared">', "<span>The models", "<span>The datasets",
-        '<section id="comparisons">', "<span>Accuracy of every model", "<figure>", "<h3>mean</h3>",
-        "<h3>demo_mnli_eval</h3>", "<h3>demo_rte_eval</h3>", LEFT_OUT,
-        '<section id="figures">', "<span>Calibration", 'confusion.png-',
-        '<section id="errors">', '<section id="provenance"><details>',
+        "<nav", '<section id="verdict">', "<h1>", "<dt>the base</dt>", '<figure class="chart"',
+        "Next command:", '<section id="accuracy">', "<span>Accuracy of every model", LEFT_OUT,
+        '<section id="errors">', '<section id="differences">', "<summary>mean</summary>", "p = 0.004",
+        "<summary>demo_mnli_eval</summary>", "<summary>demo_rte_eval</summary>",
+        '<section id="figures">', "<summary>Predicted by actual labels", '<section id="compared">',
+        "<span>The models",        '<details id="provenance">',
     ]  # fmt: skip
     places = [body.index(mark) for mark in marks]
     assert places == sorted(places)
-    section = page.partition("<h3>demo_rte_eval</h3>")[2].partition("</p>")[0]
-    printed(section, "rte", "100.0 %", "50.0 %", "+50.0")
-    assert "majority-class baseline" in page and "n = 300" in page and "50.0 % (44.4–55.6)" in page
+    assert "tuneyard adapter merge m.yaml" in body
+    bar = body.partition("<nav")[2].partition("</nav>")[0]
+    assert {link[1:] for link in re.findall('href="(.*?)"', bar)} <= set(Outline(page).ids)
 
 
-def test_every_pair_of_a_family_is_on_the_page(page: str) -> None:
-    section = page.partition("<h3>mean</h3>")[2].partition("<h3>")[0]
+def test_the_plot_has_every_model_by_accuracy_the_recommended_one_marked_and_the_base_as_a_line(
+    page: str,
+) -> None:
+    plot = page.partition('<figure class="chart"')[2].partition("</figure>")[0]
+    assert re.findall('class="model">(\\w+)', plot) == ["mnli", "merge", "rte", "base"]
+    assert re.findall('<div class="best"><span class="model">(\\w+) <small>recommended', plot) == ["mnli"]
+    assert plot.count('<line class="base" x1="19.44%" x2="19.44%"') == 4  # 41.67 % between 30 and 90
+    circles = [float(at) for at in re.findall('<circle cx="([0-9.]+)%"', plot)]
+    assert circles == sorted(circles, reverse=True)
+
+
+def test_the_table_is_sorted_by_accuracy_with_the_recommended_row_marked(page: str) -> None:
+    table = page.partition('<section id="accuracy">')[2].partition("</table>")[0]
+    rows = re.findall(r'<tr( class="best")?><th scope="row">(.*?)</th>', table)
+    assert [re.sub("<.*?>", "", name) for _, name in rows] == [
+        "mnli recommended", "merge", "rte", "base", "majority-class baseline"
+    ]  # fmt: skip
+    assert [bool(best) for best, _ in rows] == [True, False, False, False, False]
+    assert "50.0 % (44.4–55.6)" in table
+
+
+def test_pairs_are_folded_and_every_pair_is_there(page: str) -> None:
+    section = page.partition("<summary>mean</summary>")[2].partition("</details>")[0]
     pairs = re.findall(r'<th scope="row">(\w+ − \w+)</th>', section)
     assert pairs == ["merge − base", "mnli − base", "rte − base", "mnli − merge", "mnli − rte", "rte − merge"]
+    assert "<details open" not in page.partition('<section id="differences">')[2].partition("</section>")[0]
 
 
-def test_what_was_compared_stands_below_the_decision(page: str) -> None:
+def test_a_column_that_is_the_same_in_every_row_becomes_a_line_above_the_table() -> None:
+    table = Table(["model", "base model", "n"], [["a", "m", "3"], ["b", "m", "4"]])
+    assert varied(table) == (Table(["model", "n"], [["a", "3"], ["b", "4"]]), "base model: m")
+    assert varied(Table(["x", "y"], [["a", "1"]])) == (Table(["x", "y"], [["a", "1"]]), "")
+
+
+def test_names_break_after_their_signs_and_numbers_and_words_do_not() -> None:
+    assert breakable("rte=0.5,<b>") == "rte=<wbr>0.5,<wbr>&lt;b&gt;"
+    assert breakable("41.7 % of 300") == "41.7\N{NO-BREAK SPACE}% of 300"
+    style = (ROOT / "eval/show/page/style.css").read_text(encoding="utf-8")
+    for rule in re.findall(r"([^{}]+)\{[^{}]*overflow-wrap: anywhere", style):
+        assert rule.strip() in (".next code", ".facts td")  # a command, and hashes
+
+
+def test_what_was_compared_is_below(page: str) -> None:
     block = page.partition('<section id="compared">')[2].partition("</section>")[0]
-    assert "<h2>Report on &lt;runs&gt;</h2>" in block and version()["version"] in block
-    assert re.search(r"<dd>20\d\d-\d\d-\d\d</dd>", block)
-    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td><td>(.*?)</td></tr>', block)
-    assert [row[0] for row in rows] == ["base", "merge", "mnli", "rte", "demo_mnli_eval", "demo_rte_eval"]
-    assert rows[4][1] == "300" and rows[4][2].startswith("answers ")
+    assert re.search(r'<p class="title">Report on &lt;runs&gt; · 20\d\d-\d\d-\d\d</p>', page)
+    names = [re.sub("<.*?>", "", name) for name in re.findall(r'<tr><th scope="row">(.*?)</th>', block)]
+    assert names[:6] == ["base", "merge", "mnli", "rte", "demo_mnli_eval", "demo_rte_eval"]
+    assert " n: 300." in block and version()["version"] in block
 
 
 def test_models_are_named_by_base_and_adapters_and_datasets_by_what_they_test() -> None:
@@ -148,7 +192,7 @@ def test_title_and_note_are_in_table_and_page_after_the_decision(tmp_path: Path)
     assert table.startswith("Ship mnli: 83.5 %, against 41.7 % for the base.")
     assert "\n\n## Week <12>\n\nTwo seeds & more\n\n| model" in table
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    assert "<title>Week &lt;12&gt;</title>" in page and "<h2>Week &lt;12&gt;</h2>" in page
+    assert "<title>Week &lt;12&gt;</title>" in page and '<p class="title">Week &lt;12&gt; · ' in page
     assert ">Two seeds &amp; more</p>" in page
 
 
@@ -157,10 +201,14 @@ def test_captions_are_sentences(page: str) -> None:
     assert len(captions) > 10 and all(re.match(r"[A-Z].{20,}\.$", one) for one in captions)
 
 
-def test_terms_have_their_meaning_as_hover_text_and_in_one_list() -> None:
-    told = explained("p & mean, maps; macro-F1")
-    assert [re.sub("<.*?>", "", told), told.count("<abbr")] == ["p &amp; mean, maps; macro-F1", 3]
-    assert f'<abbr title="{GLOSSARY["macro-F1"]}">macro-F1</abbr>' in told
+def test_a_term_has_its_meaning_where_it_is_read(page: str) -> None:
+    assert terms("p, maps; Macro-F1, 3 clusters") == [
+        (term, GLOSSARY[term]) for term in ("macro-F1", "p", "cluster")
+    ]
+    assert terms("maps") == []
+    head = page.partition("<h1>")[2].partition("</figure>")[0]
+    for term in ("the base", "accuracy", "95 % interval", "mean"):
+        assert f"<dt>{term}</dt> <dd>{GLOSSARY[term]}</dd>" in head
 
 
 def test_a_fact_that_runs_share_is_one_row_of_the_provenance() -> None:
@@ -363,25 +411,6 @@ def test_examples_of_too_many_letters_are_thinned_out_and_the_page_says_so(
     assert f"{len(errors.rows)} of them, evenly spread, are here" in render(found, "x")
 
 
-def test_a_plot_in_the_page_has_no_id_that_another_has_and_no_colour_of_its_own_for_ink() -> None:
-    path, text_style = (
-        '<path id="{id}m1" style="stroke: {ink}"/>',
-        "font-family: 'DejaVu Sans'{more}; fill: #0072b2",
-    )
-    label = ' id="m1" : #000000 &lt;b&gt;</text></svg>'
-    svg = (
-        '<?xml version="1.0"?><!DOCTYPE svg>\n<svg width="1pt"><metadata>x</metadata><defs>'
-        f'<style type="text/css">*{{}}</style>{path.format(id="", ink="#000000")}</defs>'
-        f'<g id="axes_1"><use xlink:href="#m1"/></g><text style="{text_style.format(more="")}">{label}'
-    )
-    assert inline(svg, "2024_x-", "a &amp; b") == (
-        '<svg role="img" aria-label="a &amp; b" width="1pt"><defs>'
-        f"{path.format(id='2024_x-', ink='currentColor')}</defs>"
-        '<g><use xlink:href="#2024_x-m1"/></g>'
-        f'<text style="{text_style.format(more=", Verdana, var(--font)")}">{label}'
-    )
-
-
 def test_the_same_runs_have_the_same_plots(tmp_path: Path) -> None:
     gold = ["yes", "no"] * 30
     kinds = {"type": ["x", "y"] * 30, "subtype": ["k", "l", "m"] * 20}
@@ -398,7 +427,7 @@ def test_names_of_digits_and_units_of_braces(tmp_path: Path) -> None:
     for name in ("2024", "1"):
         write_run(tmp_path, "{base}", name, gold, answers(gold, 12, 3), metrics=metric)
     page = render(compare_results([str(tmp_path)]), "{x}")
-    assert "brier on 2024 ({x}, higher is better)" in page and 'id="2024_confusion.png-' in page
+    assert "brier on 2024 ({x}, higher is better)" in page
     assert Outline(page).open == []
 
 

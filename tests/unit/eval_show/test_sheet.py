@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.messages import printed, printed_line, raises
+from tests.messages import golden_text, printed, printed_line, raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.show.sheet import (
     COLUMNS,
@@ -258,14 +258,14 @@ def test_the_tally_says_who_won() -> None:
         for model, mark in (("base", 2), ("tuned", 4 if n < 8 else 2))
     ]
     text = tally_table(tally_json(ratings, ["base", "tuned"], {}))
-    printed(text, "7", "0", "1", "0.016", "100.0", "64.6–100.0")
+    golden_text(text, "7", "0", "1", "0.016", "100.0", "64.6–100.0")
     printed_line(text, "same verdict", "100.0")
     found = tally_json(ratings, ["base", "tuned"], {})
     assert (found["raters"], found["prompts"]) == (["anna", "ben"], 8)
     json.dumps(found, allow_nan=False)
     text = tally_table(tally_json(ratings[-2:], ["base", "tuned"], {}))
     assert "agreement" not in text
-    printed(text, "0", "1", "No difference")
+    golden_text(text, "0", "1", "No difference")
     assert tally_table(tally_json(ratings[:2], ["base", "tuned"], {})).startswith(
         "No evidence of a difference"
     )

@@ -10,9 +10,9 @@ from tests.conftest import ROOT
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import ContentError
+from tuneyard.core.prompt.token_weights import read_weights
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.schema import known_keys, meant, setting_problems
-from tuneyard.recipes.token_weights import read_weights
 
 FILES = sorted([*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "compiler/specs").glob("*.yaml")])
 FIRST = "# yaml-language-server: $schema="

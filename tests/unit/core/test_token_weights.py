@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.recipes.token_weights import TokenWeights, read_weights, token_spans, weights_file
+from tuneyard.core.prompt.token_weights import TokenWeights, read_weights, token_spans, weights_file
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -132,19 +132,6 @@ def test_mistakes_are_named(tmp_path, text, message):
     with pytest.raises(ContentError) as caught:
         read(tmp_path, text)
     assert message in str(caught.value)
-
-
-def test_a_step_in_which_nothing_weighs_teaches_nothing():
-    torch = pytest.importorskip("torch")
-    from tuneyard.recipes.token_weights import weighted_loss
-
-    logits = torch.zeros(1, 3, 4, requires_grad=True)
-    nothing = torch.zeros(1, 3)
-    for total in (None, nothing.sum()):
-        loss = weighted_loss(logits, torch.tensor([[-100, 1, 2]]), nothing, total)
-        loss.backward()
-        assert loss == 0
-        assert torch.isfinite(logits.grad).all()
 
 
 def test_found_by_the_recipes_name():

@@ -1,7 +1,4 @@
-"""What a recipe trains of its datasets: `num_samples`, `max_samples`, `mix_strategy` and `val_size`.
-
-`data verify` and `recipe check` count with these functions. Mixing and splitting are LLaMA-Factory's own.
-"""
+"""What a recipe trains of its datasets: `mix_strategy` and `val_size`, by LLaMA-Factory's own functions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,16 +20,6 @@ class Epoch(NamedTuple):
     mixed: Any
     trained: Any
     held_out: Mapping[str, Any]
-
-
-def drawn_rows(entry: Mapping[str, object], rows: int, most: float | None) -> int:
-    """The rows of a dataset that its entry's `num_samples` and the recipe's `max_samples` (`most`) leave."""
-    samples = entry.get("num_samples")
-    if isinstance(samples, int):
-        rows = samples
-    if most is not None and most < rows:
-        return int(most)
-    return rows
 
 
 def mixed_and_split(sets: Sequence[Any], data_args: Any, seed: int) -> Epoch:

@@ -15,12 +15,13 @@ import pytest
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.backends import choice_server
 from tuneyard.eval.backends import connection as connecting
-from tuneyard.eval.backends.choice_server import UNDERFLOW, ChoiceServer, open_choice_server
+from tuneyard.eval.backends import dialects
 from tuneyard.eval.backends.connection import Connection
-from tuneyard.eval.backends.endpoint import find_endpoint, read_report
+from tuneyard.eval.backends.dialects import UNDERFLOW
+from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.scorers import log_sum
+from tuneyard.eval.backends.server import Server, open_server
 
 VOCABULARY = 300
 WORDS = {
@@ -207,10 +208,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
         yield start
 
 
-def opened(connection: Connection, name: str = "here", is_exact_name: bool = False) -> ChoiceServer:
-    report = read_report(connection)
-    endpoint = find_endpoint(report, name, is_exact_name)
-    return open_choice_server(endpoint, report, words_to_ids, [0])  # type: ignore[arg-type]
+def opened(connection: Connection, name: str = "here", is_exact_name: bool = False) -> Server:
+    server = open_server(read_report(connection), name, is_exact_name)
+    return server.with_labels(words_to_ids, [0])  # type: ignore[arg-type]
 
 
 KINDS = ("llama.cpp", "vllm", "echo")
@@ -245,7 +245,7 @@ def test_tokens_that_llama_cpp_does_not_list_are_forced(serve: Serve, monkeypatc
     stand_in, connection = serve("llama.cpp")
     scorer = opened(connection).choosing(PROMPTS, LABELS)
     listed = scorer.score(range(8))
-    monkeypatch.setattr(choice_server, "LISTED", 2)
+    monkeypatch.setattr(dialects, "LISTED", 2)
     stand_in.requests.clear()
     assert scorer.score(range(8)) == listed
     assert any(body["n_probs"] == 1 for body in stand_in.requests)
