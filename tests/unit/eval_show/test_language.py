@@ -326,7 +326,7 @@ def sweep_files(folder: Path) -> list[object]:
             for name in "st":
                 write_run(out, model, name, gold, answers(gold, 6 + seed, seed))
         for metric in ("accuracy", "brier"):
-            sweep = eval_sweep.Sweep(out, axes, points, dict.fromkeys("st", [*range(12)]), metric)
+            sweep = eval_sweep.Sweep(out, axes, points, {name: [*range(12)] for name in "st"}, metric)
             runs = eval_sweep.read_points(sweep)
             eval_sweep.write(sweep, eval_sweep.judge(sweep, runs, runs))
         facts.append(json.loads((out / "sweep.json").read_text(encoding="utf-8")))
