@@ -7,12 +7,16 @@ bootstrap samples for all models.
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tuneyard.eval.statistics.estimate import Mean
-from tuneyard.eval.statistics.rates import SEED, Z95, Cells, by_cluster, resample, wilson
+from tuneyard.eval.statistics.rates import SEED, Z95, by_cluster, resample, wilson
 from tuneyard.eval.statistics.spread import Floats, Spread, satterthwaite, student_deviate
+
+if TYPE_CHECKING:
+    from tuneyard.eval.statistics.rates import Cells
 
 DRAWS = 2_000
 RARE = 5  # with fewer examples of a label, its F1 is very uncertain
@@ -103,7 +107,7 @@ def mean_f1(datasets: Sequence[MacroF1], models: Sequence[str]) -> MacroF1:
     return MacroF1(models, values, drawn, shares, sum(one.n for one in datasets), math.nan)
 
 
-def _macro_f1(cells: Cells) -> Floats:
+def _macro_f1(cells: "Cells") -> Floats:
     """Macro-F1 from hits and mentions [..., 2, labels], of the labels that are mentioned."""
     hits, mentions = cells[..., 0, :], cells[..., 1, :]
     f1 = np.divide(2 * hits, mentions, out=np.zeros(hits.shape), where=mentions > 0)
