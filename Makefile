@@ -96,7 +96,7 @@ lint: .venv/.all ## ruff and mypy --strict
 bench: .venv/.all ## ratios against the plain way, measured in one run on this machine
 	$(PY) -m tools.bench
 
-mutate: .venv/.all ## put 300 seeded errors into the code, one by one; tests must see 95 % of them (about an hour)
+mutate: .venv/.all ## put 60 seeded errors into each package, one by one; tests must see 90 % of them (some hours)
 	$(PY) -m tools.mutate $(ARGS)
 
 fuzz: .venv/.all ## mutated and random files through the compiler: make fuzz MINUTES=10 [SEED=1]

@@ -48,13 +48,11 @@ def _units(split: Split, rows: Fingerprints) -> "array[int]":
 
     Equal rows that are all of a class do not stay together: each split has a share of each class.
     """
-    units = rows.column("units")
     if split.group:
-        return units
-    if not rows.counted_only:
-        prompts, answers = rows.column("prompts"), rows.column("answers")
-        row_keys = (prompt ^ answer * _MIXER for prompt, answer in zip(prompts, answers, strict=True))
-        units = array(units.typecode, row_keys)
+        return rows.column("units")
+    prompts, answers = rows.column("prompts"), rows.column("answers")
+    row_keys = (prompt ^ answer * _MIXER for prompt, answer in zip(prompts, answers, strict=True))
+    units = array("q", row_keys)
     if not split.stratify:
         return units
     classes = rows.column("classes")

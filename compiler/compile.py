@@ -2,48 +2,55 @@
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.compile_file import NO_LIMIT, CompileJob, numbers_rows
 from tuneyard.compiler.lint.duplicates import imbalance, warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.problems import KEPT, Problems
-from tuneyard.compiler.progress import progress_bar
-from tuneyard.compiler.publish.dataset import publish_dataset, report_if_up_to_date
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.read.inputs import Input, Sources, find_sources, hashing, with_rivals
-from tuneyard.compiler.read.stream import stored_size
-from tuneyard.compiler.request import CompileReport, CompileRequest
+from tuneyard.compiler.read.inputs import Input, find_inputs, refuse_changed, texts_by_line, with_rivals
+from tuneyard.compiler.read.stream import progress_bar, stored_size
+from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Identity
 from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import PART, REJECTED, ROW_NUMBER, UNLABELLED, Spec
 from tuneyard.compiler.two_passes import rows_of_streams, write_arranged
-from tuneyard.core.errors import Problem, RequestError
+from tuneyard.compiler.write.entries import entries_of
+from tuneyard.core.datasets import is_records
+from tuneyard.core.datasets.manifest import Manifest, write_manifest
+from tuneyard.core.errors import Problem
 from tuneyard.core.errors.warn import warn
-from tuneyard.core.execution import Executor, InThisProcess
+from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import default_workers, executor_of
-from tuneyard.core.files import staging
+from tuneyard.core.files import sha256, staging
+from tuneyard.core.installation.checkout import version
 
 SEVERAL_PAY = 1 << 25  # bytes of the sources from which several processes pay (tools/bench/compile.py)
 
 
-def executor_for(spec: Spec, request: CompileRequest, inputs: Sequence[Input]) -> Executor:
-    """Where the files of a compile are read. By default several processes read several large files.
+def executor_for(
+    spec: Spec, request: CompileRequest, inputs: Sequence[Input]
+) -> AbstractContextManager[Executor | None]:
+    """Where the files of a compile are read, None for this process alone.
 
-    One process does if a file cannot be read without the files before it. A warning says why if workers were
-    asked for.
+    By default several processes read several large files. One process does if a file cannot be read without
+    the files before it. A warning says why if workers were asked for.
     """
     size = sum(stored_size(item.path) for item in inputs)
     default = min(default_workers(size, SEVERAL_PAY), len(inputs))
     if request.ray is None and (request.workers or default) == 1:
-        return InThisProcess()
+        return nullcontext()
     reason = _one_process(spec, request, inputs)
     if not reason:
         return executor_of(request.workers, request.ray, default)
     if request.ray is not None or request.workers is not None:
         warn(f"{spec.name} is read in one process: {reason}")
-    return InThisProcess()
+    return nullcontext()
 
 
 def _one_process(spec: Spec, request: CompileRequest, inputs: Sequence[Input]) -> str:
@@ -69,23 +76,22 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     other compiles into the same folder go on meanwhile.
     """
     started = time.perf_counter()
-    sources = find_sources(spec, request.sources)
+    inputs = find_inputs(spec, request.sources)
     registry = Registry(request.out)
-    registry.check(spec, sources.inputs, force=request.force)
+    registry.check(spec, inputs, force=request.force)
+    stamps = [item.stamp() for item in inputs]
+    made_from = request.identity(spec, [item.identity() for item in inputs])
     report = None
-    with hashing(sources.inputs) as hashed_sources:
-        if not request.force:
-            report = report_if_up_to_date(registry, spec, request, hashed_sources)
-        if report is not None:
-            registry.settle(spec.name)
-        else:
-            with staging(request.out / spec.name) as staged:
-                with executor_for(spec, request, sources.inputs) as executor:
-                    executor.check_paths([item.path for item in sources.inputs], [staged])
-                    report = _compiled(spec, request, sources, staged, executor)
-                if not report.failed:
-                    made_from = request.identity(spec, hashed_sources())
-                    publish_dataset(registry, staged, spec, report, made_from)
+    if not request.force:
+        report = _report_if_up_to_date(registry, spec, request, made_from)
+    if report is not None:
+        registry.settle(spec.name)
+    else:
+        with staging(request.out / spec.name) as staged:
+            report = _compiled(spec, request, inputs, staged)
+            if not report.failed:
+                refuse_changed(inputs, stamps)
+                _publish(registry, staged, spec, report, made_from)
     report.seconds = time.perf_counter() - started
     return report
 
@@ -93,57 +99,97 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
 def check_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     """Find every problem that a compile would find: it compiles into a temporary folder, which goes."""
     started = time.perf_counter()
-    sources = find_sources(spec, request.sources)
-    with (
-        tempfile.TemporaryDirectory(prefix="tuneyard-check-") as name,
-        executor_for(spec, request, sources.inputs) as executor,
-    ):
-        folder = Path(name)
-        executor.check_paths([item.path for item in sources.inputs], [folder])
-        report = _compiled(spec, request, sources, folder, executor)
+    with tempfile.TemporaryDirectory(prefix="tuneyard-check-") as folder:
+        report = _compiled(spec, request, find_inputs(spec, request.sources), Path(folder))
     report.datasets, report.files = {}, {}
     report.seconds = time.perf_counter() - started
     return report
 
 
-def _write_in_order(run: Run, executor: Executor) -> None:
-    """Write each split while its files are read."""
-    splits = [split for split in run.job.spec.splits if run.inputs_of(split)]
-    with run.reading(splits, executor):
-        for split in splits:
-            prints = run.prints[split] = Fingerprints(counted_only=not run.job.compares_rows)
-            with run.written.open(split) as files:
-                run.read_part(split, prints, files)
+def _report_if_up_to_date(
+    registry: Registry, spec: Spec, request: CompileRequest, made_from: Identity
+) -> CompileReport | None:
+    """The report of the compiled dataset. None if a compile would write or report anything else."""
+    manifest = registry.manifests.get(spec.name)
+    if manifest is None or not manifest.files or manifest.made_from != made_from:
+        return None
+    for name, file in manifest.files.items():
+        path = registry.folder / spec.name / name
+        if not is_records(path) or sha256(path) != file.sha256:
+            return None
+    first, counts = manifest.first_problems, manifest.counts
+    if request.every_problem and len(first) < sum(manifest.problems.values()):
+        return None
+    problems = Problems.again(manifest.problems, first, manifest.notes)
+    problems.fatal = request.strict and problems.count("W") > 0
+    return CompileReport(
+        name=spec.name,
+        problems=problems,
+        **{key: counts[key] for key in COUNTED},
+        datasets=manifest.records,
+        fit=manifest.fit,
+        unused=Unused(Counter(manifest.not_used), Counter(manifest.ignored)),
+        up_to_date=True,
+    )
 
 
-def _compiled(
-    spec: Spec, request: CompileRequest, sources: Sources, staged: Path, executor: Executor
-) -> CompileReport:
+def _publish(
+    registry: Registry, staged: Path, spec: Spec, report: CompileReport, made_from: Identity
+) -> None:
+    """Publish a staged dataset. `_report_if_up_to_date` makes the report again from its manifest."""
+    entries = entries_of(spec, spec.splits)
+    manifest = Manifest(
+        about=spec.about,
+        counts={**{key: getattr(report, key) for key in COUNTED}, "records": report.datasets},
+        problems=dict(sorted(report.problems.counts.items())),
+        first_problems=report.problems.first(),
+        notes=report.problems.notes,
+        not_used=dict(report.unused.rows),
+        ignored=dict(report.unused.ignored),
+        fit=report.fit,
+        cluster=spec.group,
+        files=report.files,
+        entries={name: entry for name, entry in entries.items() if name in report.datasets},
+        made_from=made_from,
+        tuneyard=version(),  # beside the identity: a commit elsewhere makes no dataset stale
+    )
+    write_manifest(staged, manifest)
+    report.problems.notes.extend(registry.publish(staged, spec.name, manifest))
+
+
+def _compiled(spec: Spec, request: CompileRequest, inputs: Sequence[Input], folder: Path) -> CompileReport:
     """Take all rows through the steps of a compile, write the files into a folder, and report on them."""
-    if (spec.arranged or spec.near) and not request.duplicates:
-        reason = "is sampled, split, mixed or searched for near rows: all are needed"
-        raise RequestError(f"--no-duplicates: {spec.name} {reason}")
-    problems = Problems(
-        None if request.every_problem else KEPT, staged / REJECTED if request.reject else None
-    )
-    problems.notes += sources.notes
-    for warning in sources.warnings:
+    rejected = folder / REJECTED if request.reject else None
+    problems = Problems(None if request.every_problem else KEPT, rejected)
+    for warning in texts_by_line(spec, inputs):
         problems.warn(warning)
-    job = CompileJob(
-        with_rivals(spec, sources.inputs),
-        problems.limit,
-        request.reject,
-        request.duplicates,
-        request.limit or NO_LIMIT,
-        rows_of_streams(spec),
-    )
-    with progress_bar(item.path for item in sources.inputs) as moved:
-        run = Run(job, sources.inputs, staged, request.seed, problems, moved)
+    enough: dict[str, int] = {}
+    if spec.mix:
+        spec = with_rivals(spec, spec.mix, inputs)
+        enough = rows_of_streams(spec)
+    job = CompileJob(spec, problems.limit, request.reject, request.limit or NO_LIMIT, enough)
+    with (
+        executor_for(spec, request, inputs) as executor,
+        progress_bar(item.path for item in inputs) as moved,
+    ):
+        if executor:
+            executor.check_paths([item.path for item in inputs], [folder])
+        run = Run(job, inputs, folder, request.seed, problems, moved)
         if spec.arranged:
             write_arranged(run, executor)
         else:
             _write_in_order(run, executor)
     return _report(run, strict=request.strict)
+
+
+def _write_in_order(run: Run, executor: Executor | None) -> None:
+    """Write each split while its files are read."""
+    splits = [split for split in run.job.spec.splits if run.inputs_of(split)]
+    with run.reading(splits, executor):
+        for split in splits:
+            prints = run.prints[split] = Fingerprints()
+            with run.written.open(split) as files:
+                run.read_part(split, prints, files)
 
 
 def _report(run: Run, *, strict: bool) -> CompileReport:

@@ -1,7 +1,7 @@
 """Take one source file through a compile: read → check → filter → lint → render → write.
 
-A file goes through all steps by itself, in this process or in a worker, and returns one plain record. Its
-`FileStart` has what the files before it decide.
+A file goes through all steps by itself, in this process or in a worker, and returns one plain record
+(`Yielded`). That of the files before it decides on some of its rows.
 """
 
 import contextlib
@@ -20,10 +20,11 @@ from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import Lint
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read import read, reading
+from tuneyard.compiler.read import read
 from tuneyard.compiler.read.inputs import Input
-from tuneyard.compiler.rows import Batch, Rows
-from tuneyard.compiler.spec.model import REJECTED, Spec
+from tuneyard.compiler.request import Counts
+from tuneyard.compiler.rows import Rows
+from tuneyard.compiler.spec.model import REJECTED, Filter, Spec
 from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.compiler.write.render import Renderer
 
@@ -36,14 +37,12 @@ class CompileJob:
 
     - `kept_problems`: the most errors and warnings to keep as text, None for all.
     - `reject`: bad rows are written down and do not end the compile.
-    - `compares_rows`: rows are compared with each other; otherwise they are only counted.
     - `limit`: the most readable rows of each split. `enough`: by part, the kept rows after which it ends.
     """
 
     spec: Spec
     kept_problems: int | None
     reject: bool
-    compares_rows: bool
     limit: int = NO_LIMIT
     enough: Mapping[str, int] = field(default_factory=dict)
 
@@ -53,52 +52,43 @@ class CompileJob:
 
 
 @dataclass(slots=True)
-class FileResult:
-    """What a file yields besides its records.
+class Yielded:
+    """What files of a split yield besides their records: one file, or those before another one together.
 
-    - `values`: by column, how often each kept value is there, of kinds that judge them all together.
-    - `types`: the type of each kept column. `uses_numbers`: rows got their numbers as ids.
-    - `read`, `readable`, `kept`: numbers of rows. `dropped`: the others, by reason.
+    - `types`: the type of each kept column. `values`: by column, how often each kept value is there, of kinds
+      that judge them all together.
+    - `counts`: the rows that were read, kept and dropped. `readable`: those that could be read.
+    - `uses_numbers`: rows got their numbers as ids.
     """
 
     problems: Problems
-    unused: Unused
-    prints: Fingerprints
-    types: dict[str, str]
+    unused: Unused = field(default_factory=Unused)
+    prints: Fingerprints = field(default_factory=Fingerprints)
+    types: dict[str, str] = field(default_factory=dict)
     values: dict[str, Counter[object]] = field(default_factory=dict)
-    dropped: Counter[str] = field(default_factory=Counter)
-    read: int = 0
+    counts: Counts = field(default_factory=Counts)
     readable: int = 0
-    kept: int = 0
     uses_numbers: bool = False
 
+    def add(self, other: "Yielded") -> None:
+        """Put together what these files and the next ones yield."""
+        self.problems.add(other.problems)
+        self.unused.add_rows(other.unused)
+        self.prints.append(other.prints)
+        self.types = {**other.types, **self.types}
+        for column, counts in other.values.items():
+            self.values.setdefault(column, Counter()).update(counts)
+        self.counts.add(other.counts)
+        self.readable += other.readable
 
-@dataclass(frozen=True, slots=True)
-class FileStart:
-    """The files of a split before a file: their rows, and the types of the kept columns."""
-
-    read: int = 0
-    readable: int = 0
-    kept: int = 0
-    types: Mapping[str, str] = field(default_factory=dict)
-
-    def after(self, result: FileResult) -> "FileStart":
-        """The start of the next file."""
-        return FileStart(
-            self.read + result.read,
-            self.readable + result.readable,
-            self.kept + result.kept,
-            {**result.types, **self.types},
-        )
-
-    def fits(self, result: FileResult) -> bool:
+    def fits(self, alone: "Yielded") -> bool:
         """True if a file that was compiled as the first one would yield the same after these files."""
-        if result.uses_numbers and self.read:
+        if alone.uses_numbers and self.counts.read:
             return False
-        return all(self.types.get(name, kind) == kind for name, kind in result.types.items())
+        return all(self.types.get(name, kind) == kind for name, kind in alone.types.items())
 
 
-def compile_alone(job: CompileJob, item: Input, folder: Path) -> FileResult:
+def compile_alone(job: CompileJob, item: Input, folder: Path) -> Yielded:
     """Compile a file in a worker, as if it were the first one, into a folder of its own.
 
     It leaves the same files if it runs twice.
@@ -108,7 +98,7 @@ def compile_alone(job: CompileJob, item: Input, folder: Path) -> FileResult:
     rejected = folder / REJECTED if job.reject else None
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(file) for file in part_files(job.spec_of(item.split), folder)]
-        return compile_file(job, item, FileStart(), files, rejected)
+        return compile_file(job, item, Yielded(Problems()), files, rejected)
 
 
 def part_files(spec: Spec, folder: Path) -> Iterator[RecordFile]:
@@ -121,76 +111,61 @@ def part_files(spec: Spec, folder: Path) -> Iterator[RecordFile]:
 def compile_file(
     job: CompileJob,
     item: Input,
-    start: FileStart,
+    before: Yielded,
     files: Sequence[RecordFile],
     rejected: Path | None,
     moved: Callable[[int], object] | None = None,
-) -> FileResult:
+) -> Yielded:
     """Read a file, or the rows of it that are wanted, and append the records to the file of each output.
 
-    `moved` gets the numbers of bytes read, for a progress bar.
+    `before` is what the files of its split before it have yielded. `moved` gets the numbers of bytes read,
+    for a progress bar.
     """
-    problems, unused = Problems(job.kept_problems, rejected), Unused()
-    result = FileResult(problems, unused, Fingerprints(counted_only=not job.compares_rows), dict(start.types))
     spec = job.spec_of(item.split)
-    checker = Checker(spec, item.display_path, problems, unused, result.types, start.read)
-    steps = _KeptRows(spec, result, files)
+    problems = Problems(job.kept_problems, rejected)
+    result = Yielded(problems, types=dict(before.types))
+    checker = Checker(spec, item.display_path, problems, result.unused, result.types, before.counts.read)
+    row_filter = None if spec.filter == Filter() else RowFilter(spec, result.counts)
+    lint = Lint(spec, problems)
+    outputs = [(Renderer(spec, output), file) for output, file in zip(spec.outputs, files, strict=True)]
+    judged = [column.name for column in spec.columns if kind_of(column.kind).judge]
+    result.values = {name: Counter() for name in judged}
     enough = job.enough.get(item.split, NO_LIMIT)
     with _no_collection():
-        batches = read(item.path, item.display_path, reading(spec), problems, item.split, moved)
-        for rows in batches:
-            room = job.limit - start.readable - result.readable
+        for rows in read(item.path, item.display_path, spec.source, problems, item.split, moved):
+            room = job.limit - before.readable - result.readable
             if room < len(rows.lines):
                 rows = rows.head(room)
             result.readable += len(rows.lines)
             batch = checker.check(rows)
             if batch is None:  # reading goes on, for the counts
-                result.dropped["column missing"] += len(rows.lines)
+                result.counts.drop("column missing", len(rows.lines))
             else:
-                steps.keep(batch, has_ids="idx" in checker.sources)
-            if start.readable + result.readable >= job.limit:
+                if row_filter:
+                    batch = row_filter.kept(batch)
+                if batch.lines:
+                    result.counts.kept += len(batch)
+                    for name in judged:
+                        result.values[name].update(batch.columns[name])
+                    lint.see(result.prints, batch, "idx" in checker.sources)
+                    for renderer, file in outputs:
+                        file.add(*renderer.block(batch, file.between))
+            if before.readable + result.readable >= job.limit:
                 problems.end_batch(rows.place(len(rows.lines) - 1))
                 break
-            if start.kept + result.kept >= enough:
+            if before.counts.kept + result.counts.kept >= enough:
                 break
         problems.end_batch()
-    result.read = result.readable + problems.bad_rows - checker.bad
-    result.dropped += Counter({"no gold label": checker.unlabelled}) + steps.row_filter.dropped
+    result.counts.read = result.readable + problems.bad_rows - checker.bad
+    result.counts.drop("no gold label", checker.unlabelled)
     result.uses_numbers = checker.uses_numbers
     problems.notes += checker.notes()
     return result
 
 
-class _KeptRows:
-    """Filters, lints, renders and writes the checked rows of a file."""
-
-    def __init__(self, spec: Spec, result: FileResult, files: Sequence[RecordFile]) -> None:
-        self.result = result
-        self.row_filter = RowFilter(spec)
-        self.lint = Lint(spec, result.problems)
-        self.outputs = [
-            (Renderer(spec, output), file) for output, file in zip(spec.outputs, files, strict=True)
-        ]
-        for column in spec.columns:
-            if kind_of(column.kind).judge:
-                result.values[column.name] = Counter()
-
-    def keep(self, batch: Batch, *, has_ids: bool) -> None:
-        """Take a batch through these steps."""
-        batch = self.row_filter.kept(batch)
-        if not batch.lines:
-            return
-        self.result.kept += len(batch)
-        for name, counts in self.result.values.items():
-            counts.update(batch.columns[name])
-        self.lint.see(self.result.prints, batch, has_ids)
-        for renderer, file in self.outputs:
-            file.add(*renderer.block(batch, file.between))
-
-
 def first_rows(item: Input, spec: Spec) -> Rows | None:
     """The first rows of a file that can be read, None without any."""
-    return next(read(item.path, item.display_path, reading(spec), Problems(), item.split), None)
+    return next(read(item.path, item.display_path, spec.source, Problems(), item.split), None)
 
 
 def numbers_rows(item: Input, spec: Spec) -> bool:

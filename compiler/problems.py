@@ -185,7 +185,8 @@ class Problems:
             rest = total - len(first_lines)
             if rest:
                 lines.append(f"… {rest} more {code}: {WARNINGS[code]} (--all shows every one)")
-        lines += guide(self.tally("W"))
+        if lines:
+            lines += guide(self.tally("W"))
         return lines
 
     @property

@@ -2,7 +2,6 @@
 
 import hashlib
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -38,7 +37,6 @@ class CompileRequest:
     reject: bool = False
     strict: bool = False
     force: bool = False
-    duplicates: bool = True
     over: Mapping[str, object] = field(default_factory=dict)
     every_problem: bool = False
     workers: int | None = None
@@ -52,7 +50,6 @@ class CompileRequest:
             "over": self.over,
             "limit": self.limit,
             "seed": self.seed,
-            "duplicates": self.duplicates,
             "on_error": "reject" if self.reject else "fail",
             "sources": sources,
             "compiler": own_hash(),
@@ -71,7 +68,7 @@ def own_hash() -> str:
 
 @dataclass(slots=True)
 class Counts:
-    """Counts of source rows: each row is kept, rejected, dropped or not sampled. Counts of parts add up.
+    """Counts of source rows: each row is kept, rejected, dropped (by reason) or not sampled.
 
     `not_written` are the good rows of a compile that problems have stopped.
     """
@@ -83,15 +80,17 @@ class Counts:
     not_written: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
 
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            read=self.read + other.read,
-            kept=self.kept + other.kept,
-            rejected=self.rejected + other.rejected,
-            not_sampled=self.not_sampled + other.not_sampled,
-            not_written=self.not_written + other.not_written,
-            dropped=dict(Counter(self.dropped) + Counter(other.dropped)),
-        )
+    def add(self, other: "Counts") -> None:
+        """Add the counts of files, in which nothing is rejected or sampled yet."""
+        self.read += other.read
+        self.kept += other.kept
+        for reason, rows in other.dropped.items():
+            self.drop(reason, rows)
+
+    def drop(self, reason: str, rows: int) -> None:
+        """Count dropped rows."""
+        if rows:
+            self.dropped[reason] = self.dropped.get(reason, 0) + rows
 
     def balance(self, name: str, records_of_outputs: Mapping[str, int]) -> None:
         """`ContentError` unless each output has every row that was read and neither dropped nor rejected."""

@@ -2,8 +2,7 @@
 
 import contextlib
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +10,7 @@ from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.compile_file import (
     NO_LIMIT,
     CompileJob,
-    FileResult,
-    FileStart,
+    Yielded,
     compile_alone,
     compile_file,
     part_files,
@@ -20,15 +18,13 @@ from tuneyard.compiler.compile_file import (
 from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.progress import Moved
 from tuneyard.compiler.read.inputs import Input
-from tuneyard.compiler.read.stream import stored_size
+from tuneyard.compiler.read.stream import Moved, stored_size
 from tuneyard.compiler.request import Counts
 from tuneyard.compiler.spec.model import REJECTED
-from tuneyard.compiler.write.record_file import RecordFile
-from tuneyard.compiler.write.written import Written
+from tuneyard.compiler.write.record_file import RecordFile, Written
 from tuneyard.core.errors import Problem
-from tuneyard.core.execution import Executor, InThisProcess, WorkItem, WorkResult
+from tuneyard.core.execution import Executor, WorkItem, WorkResult
 
 AHEAD = 2  # files for each worker that it reads, or whose results wait for an earlier one
 
@@ -66,9 +62,9 @@ class Run:
         return self.staged / f".file-{number}"
 
     @contextlib.contextmanager
-    def reading(self, parts: Sequence[str], executor: Executor) -> Iterator[None]:
+    def reading(self, parts: Sequence[str], executor: Executor | None) -> Iterator[None]:
         """Let the workers of an executor compile the files of these parts, to be read in this order."""
-        if isinstance(executor, InThisProcess):
+        if executor is None:
             yield
             return
         items = []
@@ -82,30 +78,20 @@ class Run:
             yield
 
     def read_part(self, part: str, prints: Fingerprints, files: Sequence[RecordFile]) -> None:
-        """Compile the files of a part, and put together what they yield."""
-        start = FileStart()
-        values: dict[str, Counter[object]] = {}
+        """Compile the files of a part. `prints` get the fingerprints of its rows."""
+        whole = Yielded(Problems(self.problems.limit), prints=prints)
         inputs = self.inputs_of(part)
         for number, item in inputs:
-            if start.readable >= self.job.limit or start.kept >= self.job.enough.get(part, NO_LIMIT):
+            if whole.readable >= self.job.limit or whole.counts.kept >= self.job.enough.get(part, NO_LIMIT):
                 break
-            result = self._compiled(number, item, start, files)
-            start = start.after(result)
-            prints.append(result.prints)
-            for column, counts in result.values.items():
-                values.setdefault(column, Counter()).update(counts)
-            self.problems.add(result.problems)
-            self.unused.rows += result.unused.rows
-            self.unused.ignored += result.unused.ignored
-            self.unused.changing += result.unused.changing
-            self.unused.findings = result.unused.findings | self.unused.findings
-            self.counts += Counts(result.read, result.kept, dropped=dict(result.dropped))
-        if inputs:
-            self._judge(part, start, values)
+            whole.add(self._compiled(number, item, whole, files))
+        self.problems.add(whole.problems)
+        self.unused.add_rows(whole.unused)
+        self.counts.add(whole.counts)
+        if inputs and not self.problems.stopped:
+            self._judge(part, inputs[0][1].display_path, whole)
 
-    def _compiled(
-        self, number: int, item: Input, start: FileStart, files: Sequence[RecordFile]
-    ) -> FileResult:
+    def _compiled(self, number: int, item: Input, before: Yielded, files: Sequence[RecordFile]) -> Yielded:
         """Compile a file, or take what a worker has made of it and append its records.
 
         A worker compiles each file as if it were the first. It is compiled again, here, if the files before
@@ -113,12 +99,12 @@ class Run:
         """
         rejected = self.problems.rejected
         if self.results is None:
-            return compile_file(self.job, item, start, files, rejected, self.moved)
-        result: FileResult = next(self.results).record_or_raise()
+            return compile_file(self.job, item, before, files, rejected, self.moved)
+        alone: Yielded = next(self.results).record_or_raise()
         if self.moved:
             self.moved(stored_size(item.path))
         folder = self.folder_of(number)
-        if start.fits(result):
+        if before.fits(alone):
             parts = part_files(self.job.spec_of(item.split), folder)
             for file, part in zip(files, parts, strict=True):
                 file.add_part(part.path)
@@ -127,21 +113,18 @@ class Run:
                 with part_of_rejected.open("rb") as source, rejected.open("ab") as target:
                     shutil.copyfileobj(source, target)
         else:
-            result = compile_file(self.job, item, start, files, rejected)
+            alone = compile_file(self.job, item, before, files, rejected)
         shutil.rmtree(folder)
-        return result
+        return alone
 
-    def _judge(self, part: str, end: FileStart, values: Mapping[str, Counter[object]]) -> None:
+    def _judge(self, part: str, place: str, whole: Yielded) -> None:
         """Report on all rows of a part together."""
-        place = self.inputs_of(part)[0][1].display_path
-        problems = self.problems
-        if problems.stopped:
-            return
-        if end.read and not end.kept:
-            message = f"none of the {end.read} rows of {part} is kept, so it is not written"
+        problems, read = self.problems, whole.counts.read
+        if read and not whole.counts.kept:
+            message = f"none of the {read} rows of {part} is kept, so it is not written"
             problems.warn(Problem("W209", place, message))
         kinds = self.job.spec_of(part).kinds
-        for column, counts in values.items():
+        for column, counts in whole.values.items():
             judge = kind_of(kinds[column]).judge
             finding = judge(counts, place) if judge else ""
             if isinstance(finding, str):

@@ -19,11 +19,9 @@ from tuneyard.compiler.compile_file import part_files
 from tuneyard.compiler.draw import ROW_TYPE, apportioned
 from tuneyard.compiler.lint.duplicates import leaks
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.request import Counts
 from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import PART, WHOLE, Spec
-from tuneyard.compiler.write.record_file import RecordFile
-from tuneyard.compiler.write.written import copy_rows, keys_in
+from tuneyard.compiler.write.record_file import RecordFile, copy_rows, keys_in
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.execution import Executor
 from tuneyard.core.records.row_index import Drawn
@@ -54,7 +52,7 @@ def rows_of_streams(spec: Spec) -> dict[str, int]:
     return {name: rows for name, rows in rows_of_parts(spec).items() if parts[name].source.hub.get("stream")}
 
 
-def write_arranged(run: Run, executor: Executor) -> None:
+def write_arranged(run: Run, executor: Executor | None) -> None:
     """Read all sources, and write each split."""
     spec = run.job.spec
     parts_of_sources: dict[str, Sequence[str]] = {PART: spec.parts}
@@ -116,7 +114,7 @@ def _without_duplicates(run: Run, prints: Fingerprints, rows: Order) -> Order:
         return rows
     duplicates = {row for row, _ in prints.repeats()[0]}
     kept = array(ROW_TYPE, (row for row in rows if row not in duplicates))
-    run.counts += Counts(dropped={"duplicate": len(rows) - len(kept)})
+    run.counts.drop("duplicate", len(rows) - len(kept))
     return kept
 
 
@@ -128,7 +126,7 @@ def _chosen(run: Run, part: str, rows: Order, wanted: int | None) -> Order:
     if size is None:
         return rows
     chosen = sampled(rows, size, run.seed)
-    run.counts += Counts(not_sampled=len(rows) - len(chosen))
+    run.counts.not_sampled += len(rows) - len(chosen)
     if wanted is not None:
         run.problems.notes.append(f"{part}: {len(chosen)} rows of {wanted} wanted")
         if len(chosen) < wanted:
@@ -162,7 +160,7 @@ def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order
         if split != PART:
             leaked.update(row for row, _ in leaks(run.prints[PART], prints))
     rows = array(ROW_TYPE, (row for position, row in enumerate(orders[PART]) if position not in leaked))
-    run.counts += Counts(dropped={"leak": len(leaked)})
+    run.counts.drop("leak", len(leaked))
     orders[PART] = rows
     run.prints[PART] = sources[PART].prints.take(rows)
 

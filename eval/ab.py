@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,7 +22,6 @@ from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.read.results import PREDICTIONS, Prediction
-from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task
@@ -38,6 +37,9 @@ from tuneyard.eval.show.sheet import (
     tally_table,
 )
 from tuneyard.eval.statistics.rates import group_of
+
+if TYPE_CHECKING:
+    from tuneyard.eval.scoring.candidates import Opened
 
 SHEET, KEY, ANSWERS = "sheet.csv", "key.json", "answers.md"
 
@@ -141,7 +143,7 @@ class Ab(Task):
     sets: Sequence[str]
     if_too_long = "left out of the sheet"
 
-    def check_models(self, opened: Opened) -> None:
+    def check_models(self, opened: "Opened") -> None:
         """Check that there are two models or more, and that the key in OUT is of the same sheet."""
         models = [candidate.name for candidate in opened.candidates]
         if len(models) < 2:

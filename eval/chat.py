@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,11 +21,8 @@ from tuneyard.core.prompt import Encode, Message
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
 from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
-from tuneyard.eval.backends.model import Model
-from tuneyard.eval.backends.server import Server, check_url, open_server
 from tuneyard.eval.datasets.prompts import trained_system
 from tuneyard.eval.metrics.answers import cut_thought
-from tuneyard.eval.scoring.candidates import Candidate, open_models
 from tuneyard.eval.scoring.options import (
     Finite,
     ScoringRequest,
@@ -36,6 +33,11 @@ from tuneyard.eval.scoring.options import (
     server_options,
     take,
 )
+
+if TYPE_CHECKING:
+    from tuneyard.eval.backends.model import Model
+    from tuneyard.eval.backends.server import Server
+    from tuneyard.eval.scoring.candidates import Candidate
 
 WAYS_OUT = ("exit", "quit")
 USE = "/use"
@@ -98,6 +100,8 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
     if not request.model:
         raise click.UsageError("Missing option '--model' for a model here, or '--url' for a served one.")
     refuse_explicit(["served_model", "timeout"], "it is for --url")
+    from tuneyard.eval.scoring.candidates import open_models
+
     opened = open_models(request)
     sampling = choose_sampling(opened.backend.local, preset, options)
     candidates = {candidate.name: candidate for candidate in opened.candidates}
@@ -121,6 +125,8 @@ def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "Served
     """Connect to the server. `RequestError` for options that it cannot take."""
     refuse_explicit(LOCAL_SAMPLING, "OpenAI's interface does not have it: leave it out with --url")
     refuse_explicit(LOCAL, "it is for a model here: leave it out, or leave out --url")
+    from tuneyard.eval.backends.server import check_url, open_server
+
     connection = Connection(check_url(str(request.url)), request.timeout or TIMEOUT, again="try again")
     settings: dict[str, object] = {"max_tokens": request.max_new_tokens}
     for option in SERVED_SAMPLING:
@@ -130,7 +136,7 @@ def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "Served
     return ServedChat(server, settings, request.think)
 
 
-def _begin(candidate: Candidate, system: str | None, dataset_dir: Path | None) -> list[Message]:
+def _begin(candidate: "Candidate", system: str | None, dataset_dir: Path | None) -> list[Message]:
     """Start a conversation with the user's system text, or with that of the adapters' training.
 
     The training's system text is printed. An empty list means no system message.
@@ -155,7 +161,7 @@ def _begin(candidate: Candidate, system: str | None, dataset_dir: Path | None) -
 class ServedChat:
     """A conversation with a served model, which gets the messages and these settings."""
 
-    server: Server
+    server: "Server"
     settings: Mapping[str, object]
     think: bool
     messages: list[Message] = field(default_factory=list)
@@ -177,7 +183,7 @@ class Chat:
     """A conversation with a model: its settings, and the messages so far, the system text first."""
 
     request: ScoringRequest
-    model: Model
+    model: "Model"
     encode: Encode
     sampling: Sampling
     messages: list[Message] = field(default_factory=list)

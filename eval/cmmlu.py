@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,12 +30,14 @@ from tuneyard.eval.datasets.cmmlu import (
 from tuneyard.eval.metrics.labels import accuracy_line, summary
 from tuneyard.eval.nli import mass_warnings, mean_mass
 from tuneyard.eval.read.results import RESULTS, Prediction
-from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest, dataset_dir
 from tuneyard.eval.scoring.task import Figure, Job, Task, line_of
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import average
+
+if TYPE_CHECKING:
+    from tuneyard.eval.scoring.candidates import Opened
 
 AVERAGE = "average over subjects"
 QUESTIONS = "all questions as one"
@@ -104,7 +106,7 @@ class Cmmlu(Task):
         """True: the letters' probabilities are compared."""
         return True
 
-    def prompted(self, opened: Opened) -> Opened:
+    def prompted(self, opened: "Opened") -> "Opened":
         """Prompt in plain text, without a chat template, unless with --chat."""
         return opened if self.chat else _plain(opened)
 
@@ -172,7 +174,7 @@ class Cmmlu(Task):
         return {"accuracy, average over subjects": mean}
 
 
-def _plain(opened: Opened) -> Opened:
+def _plain(opened: "Opened") -> "Opened":
     """Prompt with the text alone. It begins as the tokenizer begins any text."""
     tokenizer = opened.backend.tokenizer
     digest = hashlib.sha256(b"").hexdigest()

@@ -25,7 +25,6 @@ from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, line_of
-from tuneyard.eval.show.plots import draw_lying, kinds_chart
 from tuneyard.eval.statistics.rates import hits
 
 PLOT = "subtype_accuracy.png"
@@ -99,6 +98,8 @@ class Defect(Task):
 
 def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapping[str, Any]) -> None:
     """Write both files into OUT/MODEL/DATASET."""
+    from tuneyard.eval.show.plots import draw_lying, kinds_chart
+
     model, name = folder.parent.name, folder.name
     correct = hits(predictions)
     scored = ScoredRun(

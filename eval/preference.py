@@ -27,7 +27,6 @@ from tuneyard.eval.metrics.preference import (
     preference_summary,
 )
 from tuneyard.eval.read.results import PREDICTIONS, RESULTS, Prediction
-from tuneyard.eval.scoring.candidates import BASE
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest, set_options
 from tuneyard.eval.scoring.task import Figure, Job, Task, figures_of, share_line
@@ -154,6 +153,8 @@ class Marked(Task):
 
 def _base_rows(job: Job) -> list[Prediction] | None:
     """The base's predictions if this run has scored it before, None for the base itself."""
+    from tuneyard.eval.scoring.candidates import BASE
+
     base = job.request.out / BASE / job.dataset.name
     if job.candidate.name == BASE or not (base / RESULTS).is_file():
         return None

@@ -14,7 +14,6 @@ import click
 
 from tuneyard.core.errors import ContentError, RequestError, run_command
 from tuneyard.core.training.training_run import model_sha256
-from tuneyard.eval.backends.load import find_model, loading
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
@@ -81,6 +80,8 @@ class Embedding:
 
     def __init__(self, reference: str) -> None:
         """Load a model from a folder or the hub; `RequestError` or `ContentError` if it cannot embed."""
+        from tuneyard.eval.backends.load import find_model, loading
+
         folder = find_model(reference)
         if not (folder / "modules.json").is_file():
             raise RequestError(f"{folder}: modules.json is missing: not a sentence-transformers model")

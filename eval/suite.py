@@ -7,7 +7,7 @@ Writes OUT/<step>/<model>/<set>/… as each command does. docs/eval-suite.md exp
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,16 +23,13 @@ from tuneyard.core.errors import (
     run_command,
     show_value,
 )
-from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder, read_object, write_json, write_text
 from tuneyard.core.installation.checkout import bundled
 from tuneyard.core.language.number_format import NONE, Table, grid, interval, percent
 from tuneyard.core.language.translation import lang_option, tr
 from tuneyard.eval import compare
 from tuneyard.eval.__main__ import cli as eval_commands
-from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.read.results import RESULTS, TABLE, TABLE_JSON, check_new, suite_run
-from tuneyard.eval.scoring.candidates import Opened, open_models
 from tuneyard.eval.scoring.command import Prepared, ScoringCommand
 from tuneyard.eval.scoring.options import (
     ScoringRequest,
@@ -42,10 +39,11 @@ from tuneyard.eval.scoring.options import (
     run_options,
     take,
 )
-from tuneyard.eval.scoring.pipeline import carry_out
-from tuneyard.eval.scoring.plan import plan_scoring
-from tuneyard.eval.scoring.remote import workers_of
 from tuneyard.eval.scoring.task import Figure
+
+if TYPE_CHECKING:
+    from tuneyard.core.execution import Executor
+    from tuneyard.eval.scoring.candidates import Opened
 
 ALONE = {
     "--rescore": "prompts models:",
@@ -77,6 +75,8 @@ def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
 
     Every step is checked and planned before the first one is scored.
     """
+    from tuneyard.eval.scoring.remote import workers_of
+
     steps = read_steps(suite, {*options, "lang"} - {"limit"}, skip)
     shared = {**options, "by": COMMAND}
     request = take(options)
@@ -91,9 +91,13 @@ def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
 
 
 def score_steps(
-    request: ScoringRequest, prepared: Mapping[str, Prepared], workers: Executor | None
+    request: ScoringRequest, prepared: Mapping[str, Prepared], workers: "Executor | None"
 ) -> list[str]:
     """Open the models once, plan all steps and score them; return the names of the models."""
+    from tuneyard.eval.scoring.candidates import open_models
+    from tuneyard.eval.scoring.pipeline import carry_out
+    from tuneyard.eval.scoring.plan import plan_scoring
+
     opened_by_use: dict[bool, Opened] = {}
     plans = {}
     for name, step in prepared.items():
@@ -112,6 +116,8 @@ def score_steps(
 
 def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], models: Sequence[str]) -> None:
     """Write table.md and table.json over all steps, and report.html if any step has an accuracy."""
+    from tuneyard.eval.judge.questions.against_base import AgainstBase
+
     figures: Figures = {}
     judged: list[str] = []
     for name, step in prepared.items():

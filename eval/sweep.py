@@ -11,31 +11,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.adapters.weighted import parse_weight
 from tuneyard.core.cli.main import cli_command, command_line
 from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import RequestError, resumed_by, run_command
 from tuneyard.core.errors.warn import warn
-from tuneyard.core.execution import Executor
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.reader_language import ENGLISH, in_language
 from tuneyard.core.language.translation import lang_option, tr, tr_counted
+from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
-from tuneyard.eval.judge.ask import ComparedRuns, compare_runs
-from tuneyard.eval.judge.questions.against_base import ACCURACY_NAME, AgainstBase
-from tuneyard.eval.judge.questions.choice import Choice, HeldOutChoice
-from tuneyard.eval.judge.questions.flat_top import NotShownWorse
 from tuneyard.eval.metrics import find_metric
 from tuneyard.eval.nli import Nli, label_options, label_sets
-from tuneyard.eval.read.find import ANSWERS_ONLY, Reading, read_scored_run
 from tuneyard.eval.read.results import HELD_OUT, RESULTS, RUN, TABLE, check_new, read_identity
-from tuneyard.eval.read.scored_run import RunsByDataset
 from tuneyard.eval.read.sweeps import REPORTED, SWEEP
-from tuneyard.eval.scoring.candidates import load_candidates
 from tuneyard.eval.scoring.options import (
     ScoringRequest,
     model_options,
@@ -44,12 +36,14 @@ from tuneyard.eval.scoring.options import (
     set_options,
     take,
 )
-from tuneyard.eval.scoring.pipeline import score_opened
-from tuneyard.eval.scoring.remote import workers_of
-from tuneyard.eval.scoring.weights import MOST_POINTS, Axes, checkpoint_axes, weight_axes
-from tuneyard.eval.show.sweep import SweepPlot, draw, plot_name
-from tuneyard.eval.show.tables import comparison_json, other_answers_json, question_tables, text_of
 from tuneyard.eval.statistics.selection import split_halves
+
+if TYPE_CHECKING:
+    from tuneyard.core.execution import Executor
+    from tuneyard.eval.judge.ask import ComparedRuns
+    from tuneyard.eval.judge.questions.choice import Choice
+    from tuneyard.eval.read.scored_run import RunsByDataset
+    from tuneyard.eval.scoring.weights import Axes
 
 COMMAND = "eval.sweep"
 RECIPE = "merge.yaml"
@@ -80,7 +74,7 @@ NO_ADAPTER = "No weights have a better figure than {base} on the choosing half: 
 @click.option(
     "--seed", type=int, default=42, show_default=True, help="Seed that divides the examples into halves."
 )
-@click.option("--metric", default=ACCURACY_NAME, show_default=True, metavar="NAME", help="What to choose by.")
+@click.option("--metric", default=ACCURACY.name, show_default=True, metavar="NAME", help="What to choose by.")
 @click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
 @run_options
 @lang_option
@@ -93,12 +87,17 @@ def cli(
     It scores the weights 0, 0.5 and 1, then those 0.25 around the best: at most 25 points. The choice is made
     on one half of the rows; its score on the other half is the one to believe.
     """
+    from tuneyard.adapters.weighted import parse_weight
+    from tuneyard.eval.scoring.remote import workers_of
+    from tuneyard.eval.scoring.weights import checkpoint_axes, weight_axes
+    from tuneyard.eval.show.sweep import plot_name
+
     request = replace(take(options), command=COMMAND)
     if request.backend != "hf":
         raise RequestError(
             f"--backend {request.backend}: a sweep weights adapters, which only hf does: leave it out"
         )
-    if metric != ACCURACY_NAME:
+    if metric != ACCURACY.name:
         find_metric(metric)
     check_new(request.out, COMMAND, resume=request.resume, force=request.force)
     sets = read_datasets(request.datasets, request.data, request.cluster, folder=request.dataset_dir)
@@ -135,17 +134,20 @@ def _score(
     request: ScoringRequest,
     task: Nli,
     halves: tuple[Sequence[EvalDataset], Sequence[EvalDataset]],
-    axes: Axes,
+    axes: "Axes",
     sweep: "Sweep",
-    workers: Executor | None,
+    workers: "Executor | None",
     *,
     searching: bool,
-) -> tuple[Axes, Sequence[str]]:
+) -> "tuple[Axes, Sequence[str]]":
     """Score all points on the half that chooses and, `searching`, further ones around the best.
 
     Score the base, each adapter alone and the best point on the other half. Return all points, and these
     models.
     """
+    from tuneyard.eval.scoring.candidates import load_candidates
+    from tuneyard.eval.scoring.pipeline import score_opened
+
     choosing, held_out = halves
     unscored = [model for model in axes.models if not _is_scored(request, model, choosing)]
     opened = load_candidates(request, axes.reference, axes.models, workers)
@@ -170,7 +172,7 @@ def _score(
     return axes, list(reported)
 
 
-def _report(request: ScoringRequest, axes: Axes, sweep: "Sweep") -> None:
+def _report(request: ScoringRequest, axes: "Axes", sweep: "Sweep") -> None:
     """Judge a scored sweep, write its files and print the table."""
     compared = judge(sweep, read_points(sweep), read_reported(sweep))
     for warning in compared.warnings:
@@ -229,23 +231,25 @@ class Sweep:
     axes: Sequence[str]
     points: Mapping[str, tuple[float, ...]]
     rows_to_choose_on: Mapping[str, Sequence[int]]
-    metric: str = ACCURACY_NAME
+    metric: str = ACCURACY.name
     reported: Sequence[str] = ()
 
 
-def read_points(sweep: Sweep) -> RunsByDataset:
+def read_points(sweep: Sweep) -> "RunsByDataset":
     """Read every point's scored rows on the half that chooses."""
     return _read(sweep, sweep.out, list(sweep.points))
 
 
-def read_reported(sweep: Sweep) -> RunsByDataset:
+def read_reported(sweep: Sweep) -> "RunsByDataset":
     """Read the scored rows of the other half."""
     return _read(sweep, sweep.out / HELD_OUT, sweep.reported)
 
 
-def _read(sweep: Sweep, folder: Path, models: Sequence[str]) -> RunsByDataset:
+def _read(sweep: Sweep, folder: Path, models: Sequence[str]) -> "RunsByDataset":
+    from tuneyard.eval.read.find import ANSWERS_ONLY, Reading, read_scored_run
+
     reading = ANSWERS_ONLY
-    if sweep.metric != ACCURACY_NAME:
+    if sweep.metric != ACCURACY.name:
         reading = Reading(next_to_answers=[sweep.metric])
     runs = {}
     for dataset in sweep.rows_to_choose_on:
@@ -253,31 +257,39 @@ def _read(sweep: Sweep, folder: Path, models: Sequence[str]) -> RunsByDataset:
     return runs
 
 
-def choose(sweep: Sweep, runs: RunsByDataset) -> str:
+def choose(sweep: Sweep, runs: "RunsByDataset") -> str:
     """The best point on the choosing half, of equal ones the first."""
+    from tuneyard.eval.judge.questions.choice import HeldOutChoice
+
     return HeldOutChoice(sweep.metric).best(runs)
 
 
-def judge(sweep: Sweep, runs: RunsByDataset, held_out: RunsByDataset) -> ComparedRuns:
+def judge(sweep: Sweep, runs: "RunsByDataset", held_out: "RunsByDataset") -> "ComparedRuns":
     """Choose a point on one half, and compare it with the base on the other half.
 
     These are the questions of `eval compare --choose-on half`, but the base is one of the candidates.
     `RequestError` if no row has the metric.
     """
+    from tuneyard.eval.judge.ask import compare_runs
+    from tuneyard.eval.judge.questions.against_base import AgainstBase
+    from tuneyard.eval.judge.questions.choice import HeldOutChoice
+    from tuneyard.eval.judge.questions.flat_top import NotShownWorse
+
     choice = HeldOutChoice(sweep.metric, held_out)
     return compare_runs(runs, [NotShownWorse(choice), choice, AgainstBase(sweep.metric)])
 
 
-def _choices(compared: ComparedRuns) -> Sequence[Choice]:
+def _choices(compared: "ComparedRuns") -> "Sequence[Choice]":
     """The choice of each dataset, and last that on the mean of several."""
-    for answer in compared.answers:
-        if isinstance(answer.question, HeldOutChoice):
-            return answer.records
-    raise ValueError("no question chooses")
+    (records,) = (answer.records for answer in compared.answers if answer.question.key == "choice")
+    return records
 
 
-def write(sweep: Sweep, compared: ComparedRuns) -> str:
+def write(sweep: Sweep, compared: "ComparedRuns") -> str:
     """Write a plot for each dataset, table.md and, last, sweep.json; return the text of table.md."""
+    from tuneyard.eval.show.sweep import SweepPlot, draw, plot_name
+    from tuneyard.eval.show.tables import comparison_json, other_answers_json, question_tables, text_of
+
     choices = _choices(compared)
     ship = choices[-1].model
     for dataset, choice in zip(
@@ -318,12 +330,14 @@ def _is_scored(request: ScoringRequest, model: str, sets: Sequence[EvalDataset])
 
 def _forecast(
     request: ScoringRequest,
-    axes: Axes,
+    axes: "Axes",
     halves: tuple[Sequence[EvalDataset], Sequence[EvalDataset]],
     *,
     searching: bool,
 ) -> str:
     """Sentence on how many examples the models will answer, and how many an earlier run has answered."""
+    from tuneyard.eval.scoring.weights import MOST_POINTS
+
     counts, held_out = ({dataset.name: len(dataset.records) for dataset in half} for half in halves)
     listed = " + ".join(f"{dataset} {count}" for dataset, count in counts.items())
     models, most = f"{len(axes.models)}", len(axes.models)

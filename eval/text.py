@@ -7,7 +7,7 @@ OUT/<model>/<set>/{metrics.json,lengths.png,predictions.jsonl,results.json}. doc
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,7 +31,6 @@ from tuneyard.eval.metrics.text import (
     tokenizer_name,
 )
 from tuneyard.eval.read.results import METRICS, Prediction
-from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import (
     Finite,
@@ -45,6 +44,9 @@ from tuneyard.eval.scoring.task import Figure, Job, Task
 from tuneyard.eval.show.panels import PLOT, draw_lengths
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.selection import held_out_rows
+
+if TYPE_CHECKING:
+    from tuneyard.eval.scoring.candidates import Opened
 
 BY_TOKEN = ("ids", "token_losses")
 """Fields of a scorer that go to token_losses.jsonl."""
@@ -175,7 +177,7 @@ class Text(Task):
     token_losses: bool
     texts: frozenset[str]
 
-    def fitted(self, opened: Opened) -> "Text":
+    def fitted(self, opened: "Opened") -> "Text":
         """The task with its default length: no more than the model's context."""
         if self.max_seq_length is not None:
             return self

@@ -7,7 +7,7 @@ OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-tools.md explains 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, run_command
 from tuneyard.core.errors.warn import warn
@@ -20,10 +20,12 @@ from tuneyard.eval.datasets.prompts import other_prompt
 from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
 from tuneyard.eval.metrics.tools import judge, tool_summary
 from tuneyard.eval.read.results import Prediction
-from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Figure, Job, Task, figures_of, line_of, share_line
+
+if TYPE_CHECKING:
+    from tuneyard.eval.scoring.candidates import Opened
 
 COMPARED = 20  # turns whose prompts are compared with those of training
 SHARES = {
@@ -105,7 +107,7 @@ class Tools(Task):
     prompts: Sequence[list[Message]]
     template: str | None
 
-    def check_models(self, opened: Opened) -> None:
+    def check_models(self, opened: "Opened") -> None:
         """Warn if an adapter was trained on other token ids than these prompts have."""
         for candidate in opened.candidates:
             for folder in dict.fromkeys(part.adapter.folder for part in candidate.parts):

@@ -10,7 +10,6 @@ import pytest
 
 from tuneyard.core.execution import Executor, InThisProcess, WorkItem, WorkResult
 
-COMMANDS = ("scoring.command", "suite", "sweep")
 """The modules of eval that open workers."""
 
 
@@ -60,5 +59,4 @@ def use_workers(monkeypatch: pytest.MonkeyPatch, executor: Executor) -> None:
     def workers_of(request: object) -> Iterator[Executor]:
         yield executor
 
-    for module in COMMANDS:
-        monkeypatch.setattr(f"tuneyard.eval.{module}.workers_of", workers_of)
+    monkeypatch.setattr("tuneyard.eval.scoring.remote.workers_of", workers_of)

@@ -1,12 +1,12 @@
 """`filter:` of a spec: which rows stay, by the length, the keywords and the language of their texts."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 from tuneyard.compiler.check.text_columns import TextColumns
+from tuneyard.compiler.request import Counts
 from tuneyard.compiler.rows import Batch
-from tuneyard.compiler.spec.model import Filter, Spec
+from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.language.han import HAN
 
 _HAN = re.compile(f"[{HAN}]+")
@@ -18,26 +18,22 @@ _NO_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
 class RowFilter:
     """Applies `filter:` of a spec to batches, and counts the dropped rows by reason."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, counts: Counts) -> None:
         self.settings = spec.filter
         self.texts = TextColumns(spec)
-        self.dropped = Counter[str]()
+        self.counts = counts
         self._keywords = _pattern(spec.filter.keywords)
         self._fields = [_pattern(words) for words in spec.filter.fields]
 
     def kept(self, batch: Batch) -> Batch:
         """The rows of a batch that pass the filter."""
-        if self.settings == Filter():
-            return batch
         kept_rows = []
         for number, texts in enumerate(zip(*self.texts.of(batch).values(), strict=True)):
             reason = self._reason("\n".join(texts))
             if reason:
-                self.dropped[reason] += 1
+                self.counts.drop(reason, 1)
             else:
                 kept_rows.append(number)
-        if len(kept_rows) == len(batch):
-            return batch
         return batch.keep(kept_rows)
 
     def _reason(self, text: str) -> str:

@@ -98,6 +98,13 @@ class Unused:
                 fix = _fix_of_lost(spec, column, source, outputs)
                 self.findings[source] = ColumnFinding(message, rows.place(numbers[0]), fix)
 
+    def add_rows(self, other: "Unused") -> None:
+        """Add the columns of further rows."""
+        self.rows += other.rows
+        self.ignored += other.ignored
+        self.changing += other.changing
+        self.findings = other.findings | self.findings
+
     def add(self, name: str, rows: int, *, ignored: bool, changes: bool = False) -> None:
         """Count rows with an unused column or key. There are at most `MOST` names that change nothing."""
         counts = self.ignored if ignored else self.rows

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.progress import progress_bar
 from tuneyard.compiler.read import read
+from tuneyard.compiler.read.stream import progress_bar
 from tuneyard.compiler.rows import Line, Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import find_dataset

@@ -10,8 +10,9 @@ from tuneyard.compiler.check.checker import Checker
 from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read import read, reading
+from tuneyard.compiler.read import read
 from tuneyard.compiler.read.inputs import RAW, find_inputs, with_rivals
+from tuneyard.compiler.request import Counts
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import Spec
@@ -95,16 +96,17 @@ def registered_rows(
 def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterator[KeptRow]:
     """Yield the kept rows one by one, in order; `ProblemsError` if a file lacks a column."""
     inputs = find_inputs(spec, sources)
-    spec = with_rivals(spec, inputs)
+    if spec.mix:
+        spec = with_rivals(spec, spec.mix, inputs)
     for item in inputs:
         part = spec.mix.parts[item.split] if spec.mix else spec
         split = spec.splits[0] if spec.mix or spec.split else item.split
         checker = Checker(part, item.display_path, problems, Unused(), {})
-        for rows in read(item.path, item.display_path, reading(part), problems, item.split):
+        for rows in read(item.path, item.display_path, part.source, problems, item.split):
             batch = checker.check(rows)
             if batch is None:
                 raise ProblemsError(problems.errors, spec.name)
-            batch = RowFilter(part).kept(batch)
+            batch = RowFilter(part, Counts()).kept(batch)
             lines = list(rows.lines)
             for number in range(len(batch)):
                 row = batch.keep([number])

@@ -4,7 +4,7 @@ LLaMA-Factory 0.9.5 looks for them below its `media_dir` and refuses a row that 
 turns have placeholders (data/mm_plugin.py); it opens them only while it trains.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path, PurePath
@@ -14,20 +14,17 @@ from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, FileContext, Ki
 from tuneyard.compiler.kinds.turn_forms import USER
 from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.spec.model import Column, placeholders
-from tuneyard.core.errors import counted, show_value
+from tuneyard.core.errors import show_value
 from tuneyard.core.files import is_file
 from tuneyard.core.records import PLACEHOLDERS, Example
 from tuneyard.core.records.calls import WrongValueError
 from tuneyard.core.records.images import BROKEN_IMAGE
 
-PIXELS = 768 * 768  # LLaMA-Factory's image_max_pixels: what has more is made smaller before it is trained on
-ABSOLUTE = "an absolute path"
-LARGE = "a large image"
 LONGEST_PATH = 200  # characters of a path in a message: it may be a whole picture in base64
 
 
 class MediaReader(ColumnReader):
-    """Reads paths of images, videos or audios. Counts files that LLaMA-Factory will change or not find.
+    """Reads paths of images, videos or audios.
 
     Files are below the spec's `media_dir`, or next to the source file.
     """
@@ -56,11 +53,7 @@ class MediaReader(ColumnReader):
                 raise WrongValueError(f"{path}: leads out of the folder; expected a path below it")
             if "://" in path or path.startswith("data:"):
                 raise WrongValueError(f"{expected}: save it as one")
-            pixels = looked_at(self.folder / path, self.column.kind == "images")
-            if PurePath(path).is_absolute():
-                self.tally[ABSOLUTE, path] += 1
-            if pixels > PIXELS:
-                self.tally[LARGE, path] += 1
+            refuse_unusable(self.folder / path, self.column.kind == "images")
         return cast("list[str]", paths)
 
     def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
@@ -95,23 +88,9 @@ class MediaReader(ColumnReader):
         question = talk[first]._replace(text=marks + talk[first].text)
         return {self.turns: [*talk[:first], question, *talk[first + 1 :]]}
 
-    def _paths(self, about: str) -> int:
-        """The number of different paths of which this was found."""
-        return sum(found == about for found, _ in cast("Iterable[tuple[str, str]]", self.tally))
-
     def notes(self) -> list[str]:
-        """Notes on the folder of the files, and on changes that the records do not show."""
-        lines = [f"media are looked for in {self.folder}: a recipe names it as media_dir"]
-        large, absolute = self._paths(LARGE), self._paths(ABSOLUTE)
-        if large:
-            images = counted(large, "image")
-            lines.append(
-                f"{images} of more than {PIXELS} pixels: LLaMA-Factory shrinks them (image_max_pixels)"
-            )
-        if absolute:
-            paths = counted(absolute, "absolute path")
-            lines.append(f"{self.column.kind}: {paths}, which are valid on this machine only")
-        return lines
+        """Where the files are, for the recipe."""
+        return [f"media are looked for in {self.folder}: a recipe names it as media_dir"]
 
 
 _PATHS = {
@@ -141,48 +120,56 @@ class MediaKind(Kind):
         return ""
 
 
-def _media(name: str) -> Kind:
-    """A kind of files that LLaMA-Factory knows by this name."""
-    return MediaKind(
-        name,
-        _PATHS,
-        code="E110",
-        row_code="E110",
-        part=name,
-        loaded_columns=(f"_{name}",),
-        compared=ASKED,
-        bundled_spec="media",
-        beside=Beside((name, name.removesuffix("s")), settings={"default": []}),
-        reader=MediaReader,
-    )
-
-
-IMAGES = _media("images")
-VIDEOS = _media("videos")
-AUDIOS = _media("audios")
+_SHARED: Any = {
+    "schema": _PATHS,
+    "code": "E110",
+    "row_code": "E110",
+    "compared": ASKED,
+    "reader": MediaReader,
+}
+_SHARED["bundled_spec"] = "media"
+IMAGES = MediaKind(
+    "images",
+    part="images",
+    loaded_columns=("_images",),
+    beside=Beside(("images", "image"), settings={"default": []}),
+    **_SHARED,
+)
+VIDEOS = MediaKind(
+    "videos",
+    part="videos",
+    loaded_columns=("_videos",),
+    beside=Beside(("videos", "video"), settings={"default": []}),
+    **_SHARED,
+)
+AUDIOS = MediaKind(
+    "audios",
+    part="audios",
+    loaded_columns=("_audios",),
+    beside=Beside(("audios", "audio"), settings={"default": []}),
+    **_SHARED,
+)
 
 
 @cache
-def looked_at(path: Path, image: bool) -> int:
-    """How many pixels an image has, 0 for any other file; `WrongValueError` where it cannot be used.
+def refuse_unusable(path: Path, image: bool) -> None:
+    """`WrongValueError` for a file that is not there, or an image that cannot be used.
 
     An image is read to its end: a PNG by its checksums, a JPEG decoded at an eighth of its size.
     """
     if not is_file(path):
         raise WrongValueError(f"{path}: file not found; `source.media_dir` in a spec says where they lie")
     if not image:
-        return 0
+        return
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as opened:
-            pixels = int(opened.width * opened.height)
             if opened.format == "PNG":
                 opened.verify()
             else:
                 opened.draft("RGB", (1, 1))
                 opened.load()
-            return pixels
     except UnidentifiedImageError as error:
         raise WrongValueError(f"{path}: no image that can be opened") from error
     except BROKEN_IMAGE as error:

@@ -119,35 +119,27 @@ class ReplyKind(Kind):
         return "pairs-chat with --column turns=chosen"
 
 
-def _reply(name: str) -> Kind:
-    """One of the two kinds, which differ in their names alone."""
-    schema = {
+_SHARED: Any = {
+    "schema": {
         "description": "an answer: text, a message, or messages that end with it",
         "type": ["string", "object", "array"],
         "minItems": 1,
         "items": {"type": "object"},
-    }
-    return ReplyKind(
-        name,
-        schema,
-        options={**BY_NUMBER, **ROLE_NAMES},
-        code="E111",
-        row_code="E111",
-        is_text=True,
-        has_turns=True,
-        option_without_turns="best",  # a list of rated answers, of which one is taken
-        last_learned=0,  # data/processor/pairwise.py
-        part=name,
-        entry_keys={"ranking": True},
-        replaced_parts=("response",),
-        is_pair=True,
-        compared=ANSWERED,
-        bundled_spec="pairs",
-        shapes=("pair of answers",),
-        beside=Beside((name,), needs=PAIR),
-        reader=ReplyReader,
-    )
-
-
-CHOSEN = _reply("chosen")
-REJECTED = _reply("rejected")
+    },
+    "options": {**BY_NUMBER, **ROLE_NAMES},
+    "code": "E111",
+    "row_code": "E111",
+    "is_text": True,
+    "has_turns": True,
+    "option_without_turns": "best",  # a list of rated answers, of which one is taken
+    "last_learned": 0,  # data/processor/pairwise.py
+    "entry_keys": {"ranking": True},
+    "replaced_parts": ("response",),
+    "is_pair": True,
+    "compared": ANSWERED,
+    "bundled_spec": "pairs",
+    "shapes": ("pair of answers",),
+    "reader": ReplyReader,
+}
+CHOSEN = ReplyKind("chosen", part="chosen", beside=Beside(("chosen",), needs=PAIR), **_SHARED)
+REJECTED = ReplyKind("rejected", part="rejected", beside=Beside(("rejected",), needs=PAIR), **_SHARED)

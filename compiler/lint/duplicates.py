@@ -66,7 +66,7 @@ def warn_of_duplicates(
         if near:
             form = f"nearly the same input stands in {other}: {{}} ({{:.2f}})"
             warn("W213", form, near_rows(train.texts, test.texts), train, test)
-        if group and not train.counted_only:
+        if group:
             report[f"{group} shared by {first} and {other}"] = shared_keys(
                 train.column("groups"), test.column("groups")
             )

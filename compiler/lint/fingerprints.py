@@ -88,13 +88,9 @@ def _range_of(lines: Sequence[Line]) -> range | None:
 
 
 class Fingerprints:
-    """Keys, places, labels and lengths of rows (`COLUMNS`).
+    """Keys, places, labels and lengths of rows (`COLUMNS`)."""
 
-    With `counted_only`, rows have no keys to compare: `Lint` leaves prompts, answers and ids empty.
-    """
-
-    def __init__(self, *, counted_only: bool = False) -> None:
-        self.counted_only = counted_only
+    def __init__(self) -> None:
         self.texts: list[str] = []
         self._places = Places()
         self._columns = {name: array(code) for name, code in COLUMNS.items()}
@@ -139,7 +135,7 @@ class Fingerprints:
 
     def take(self, order: Sequence[int]) -> "Fingerprints":
         """The fingerprints of some rows, in this order, without a copy of their keys."""
-        taken = Fingerprints(counted_only=self.counted_only)
+        taken = Fingerprints()
         taken._places, taken._columns, taken._names = self._places, self._columns, self._names
         taken._order = order
         if self.texts:

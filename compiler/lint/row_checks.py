@@ -71,21 +71,21 @@ class Lint:
                 groups = [repr(value).encode() for value in batch.columns[self.spec.group]]
             columns["groups"] = keys_of_texts(groups)
         answers = self._answers(batch, plain)
-        if not seen.counted_only:
-            columns["prompts"] = keys_of_texts(_joined(prompts, len(batch)))
-            columns["answers"] = short_keys_of_texts(_joined(answers, len(batch)))
-            if "idx" in batch.columns and not self.spec.share:
-                ids = batch.columns["idx"] if numbered else [None] * len(batch)
-                columns["ids"] = keys_of_ids(ids)
-        seen.add(
-            batch.prefix,
-            batch.lines,
-            columns | self._keys_for_split(batch, prompts, answers, seen.counted_only),
-        )
+        columns["prompts"] = keys_of_texts(_joined(prompts, len(batch)))
+        columns["answers"] = short_keys_of_texts(_joined(answers, len(batch)))
+        if "idx" in batch.columns and not self.spec.share:
+            columns["ids"] = keys_of_ids(batch.columns["idx"] if numbered else [None] * len(batch))
+        split = self.spec.split
+        if split and split.group:
+            columns["units"] = map(unit_key, batch.columns[split.group])
+        if split and split.by_hash:  # by what is the same in every run
+            values = batch.columns[split.group] if split.group else zip(*prompts, strict=True)
+            columns["stable"] = [int.from_bytes(_digest(value)) for value in values]
+        seen.add(batch.prefix, batch.lines, columns)
         if self.spec.labels and not self.spec.share:
             seen.add_values("labels", batch.columns["label"])
-        if self.spec.split and self.spec.split.stratify:
-            seen.add_values("classes", batch.columns[self.spec.split.stratify])
+        if split and split.stratify:
+            seen.add_values("classes", batch.columns[split.stratify])
         if self.spec.near:
             seen.texts += map("\n".join, zip(*(texts[name] for name in self.texts.asked), strict=True))
 
@@ -99,25 +99,6 @@ class Lint:
             text_by_value = {value: _written(value) for value in set(batch.columns[name])}
             answers.append(list(map(text_by_value.__getitem__, batch.columns[name])))
         return answers
-
-    def _keys_for_split(
-        self,
-        batch: Batch,
-        prompts: Sequence[list[bytes]],
-        answers: Sequence[list[bytes]],
-        counted_only: bool,
-    ) -> dict[str, Iterable[int]]:
-        """What a split is drawn by: a key of the group or row, or a hash that is the same in every run."""
-        split = self.spec.split
-        keys: dict[str, Iterable[int]] = {}
-        if split and split.group:
-            keys["units"] = map(unit_key, batch.columns[split.group])
-        elif split and not split.by_hash and counted_only:  # otherwise prompts and answers tell equal rows
-            keys["units"] = map(unit_key, zip(*prompts, *answers, strict=True))
-        if split and split.by_hash:
-            values = batch.columns[split.group] if split.group else zip(*prompts, strict=True)
-            keys["stable"] = [int.from_bytes(_digest(value)) for value in values]
-        return keys
 
     def _warn_of_texts(
         self,

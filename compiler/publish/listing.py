@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from tuneyard.compiler.progress import progress_bar
-from tuneyard.compiler.publish.compiled_entries import changed_entry, compiled_entries
 from tuneyard.compiler.publish.drift import changed_file
-from tuneyard.compiler.publish.registry import Registry
+from tuneyard.compiler.publish.registry import Registry, changed_entry, compiled_entries
 from tuneyard.compiler.read.remote import RemoteFile, find_remote
+from tuneyard.compiler.read.stream import progress_bar
 from tuneyard.compiler.request import own_hash
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES

@@ -1,19 +1,16 @@
 """Readers: a file here, or an entry point `tuneyard.readers`, contains one function with `@reader`.
 
-A reader gets an open file and yields its rows with their places, some hundreds at a time. A file here may
-also contain a function with `@folder_reader`, which lists the data files of a folder by split.
+A reader gets an open file and yields its rows with their places, some hundreds at a time.
 """
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, partial
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read.chatgpt import with_shown_branches
-from tuneyard.compiler.read.scan import row_of
+from tuneyard.compiler.read.chatgpt import TREE, with_shown_branches
 from tuneyard.compiler.read.stream import (
     GET_AGAIN,
     DamagedError,
@@ -23,11 +20,11 @@ from tuneyard.compiler.read.stream import (
     suffix,
 )
 from tuneyard.compiler.read.turn_rows import conversations_of
-from tuneyard.compiler.rows import Rows
+from tuneyard.compiler.rows import ObjectRows, Rows
 from tuneyard.compiler.spec.file import Source
-from tuneyard.compiler.spec.model import PART, Spec
+from tuneyard.compiler.spec.model import PART
 from tuneyard.core.errors import Problem, RequestError
-from tuneyard.core.installation.plugins import Plugin, bundled_with, load
+from tuneyard.core.installation.plugins import bundled_with, load
 
 GROUP: Literal["tuneyard.readers"] = "tuneyard.readers"
 
@@ -68,46 +65,6 @@ def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
     return lambda function: Reader(suffixes, text, function)
 
 
-FilesBySplit = dict[str, list[Path]]
-"""Data files by the name of their split, "" if the folder does not name splits."""
-ListFiles = Callable[[Path], FilesBySplit | None]
-
-
-@dataclass(frozen=True, slots=True)
-class FolderReader:
-    """Lists the data files of folders that contain a file called `marker`."""
-
-    marker: str
-    function: ListFiles
-
-
-def folder_reader(marker: str) -> Callable[[ListFiles], FolderReader]:
-    """Declare a function as the reader of folders that contain a file of this name.
-
-    The function gets the folder. It returns None if the file has another content than expected.
-    """
-    return lambda function: FolderReader(marker, function)
-
-
-@cache
-def folder_readers() -> tuple[FolderReader, ...]:
-    """All readers of folders."""
-    return tuple(bundled_with(__name__, FolderReader))
-
-
-def files_of_folder(folder: Path) -> FilesBySplit | None:
-    """The data files of a folder by split; None if no reader of folders knows it.
-
-    `ContentError` if files are missing or wrong.
-    """
-    for reader_of_folders in folder_readers():
-        if (folder / reader_of_folders.marker).is_file():
-            files = reader_of_folders.function(folder)
-            if files is not None:
-                return files
-    return None
-
-
 ABOUT_DATA = ("readme", "license", "licence", "notice", "changelog", "citation", "authors")
 
 
@@ -124,29 +81,15 @@ def _bundled_readers() -> dict[str, Reader]:
 
 @cache
 def readers() -> dict[str, Reader]:
-    """All readers by suffix. `PluginError` for a plug-in that cannot be used."""
+    """All readers by suffix. `PluginError` names a plug-in that cannot be used."""
     by_suffix = dict(_bundled_readers())
     for plugin in load(GROUP, Reader, "reader").values():
         for kind in plugin.value.suffixes:
             with plugin.guarded():
                 if kind in by_suffix:
                     raise ValueError(f"{kind} has a reader already")
-            by_suffix[kind] = replace(plugin.value, function=partial(_guarded, plugin))
+            by_suffix[kind] = plugin.value
     return by_suffix
-
-
-def _guarded(plugin: Plugin, file: OpenFile, problems: Problems) -> Iterator[Rows]:
-    """Yield the rows of a plug-in's reader. `PluginError` if it raises, or yields anything but rows."""
-    with plugin.guarded():
-        for rows in plugin.value.function(file, problems):
-            if not isinstance(rows, Rows):
-                raise TypeError(f"it yielded {type(rows).__name__}, expected compiler.rows.ObjectRows")
-            if not rows.lines:
-                continue
-            for name in rows.names():
-                if not isinstance(name, str):
-                    raise TypeError(f"it yielded the key {name!r}, expected text")
-            yield rows
 
 
 def find_reader(kind: str, display_path: str) -> Reader:
@@ -170,11 +113,6 @@ def refuse_twice(names: Sequence[str], place: str, problems: Problems) -> bool:
     if twice is not None:
         problems.bad_file(Problem("E009", place, "the header names it twice", twice or '""'))
     return twice is not None
-
-
-def reading(spec: Spec) -> Source:
-    """A spec's source with a function that recognises an object as one row of the spec."""
-    return replace(spec.source, is_row=row_of(spec.columns))
 
 
 def read(
@@ -201,8 +139,10 @@ def read(
             if source.turns:
                 batches = conversations_of(batches, source.turns, problems)
             for rows in batches:
+                if isinstance(rows, ObjectRows) and rows.rows and TREE in rows.rows[0]:
+                    rows = with_shown_branches(rows)
                 if rows.lines:
-                    yield with_shown_branches(rows)
+                    yield rows
                 problems.end_batch()  # the caller has checked these rows
     except NotTextError as error:
         problems.bad_file(Problem("E001", display_path, str(error), hint=error.hint))

@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 
-from tuneyard.compiler.rows import ObjectRows, Rows
+from tuneyard.compiler.rows import ObjectRows
 
+TREE = "mapping"
+"""The key of a row's tree."""
 NOT_SHOWN = ("user_editable_context", "thoughts", "reasoning_recap")
 """Types of contents that ChatGPT sends along with a conversation and does not show as its text."""
 Fields = dict[str, object]
 
 
-def with_shown_branches(rows: Rows) -> Rows:
+def with_shown_branches(rows: ObjectRows) -> ObjectRows:
     """Put `messages`, the branch that was shown, in place of each tree. Rows without trees stay."""
-    if not isinstance(rows, ObjectRows) or not rows.rows or not _has_tree(rows.rows[0]):
-        return rows
     return ObjectRows(rows.prefix, rows.lines, [_with_shown_branch(row) for row in rows.rows], rows.typed)
 
 

@@ -4,33 +4,25 @@ import contextlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event
 from typing import TypeVar
 
-from tuneyard.compiler.read import (
-    FilesBySplit,
-    files_of_folder,
-    folder_readers,
-    is_about_data,
-    known_suffixes,
-    readers,
-)
+from tuneyard.compiler.read import is_about_data, known_suffixes, readers
 from tuneyard.compiler.read.hub import find_files
 from tuneyard.compiler.read.remote import (
     CHANGED,
+    STORES,
     RemoteFile,
     RemoteFolder,
     SourceFile,
     SourcePath,
     find_remote,
-    is_address,
 )
+from tuneyard.compiler.read.saved import ABOUT_SAVED, saved_files
 from tuneyard.compiler.read.stream import suffix
-from tuneyard.compiler.spec.model import PART, Spec
+from tuneyard.compiler.spec.model import PART, Mix, Spec
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest
 from tuneyard.core.files import sha256
 from tuneyard.core.installation.checkout import bundled
@@ -42,8 +34,6 @@ _HUB = re.compile(
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name, as hubs have it
-_LIKE_A_STORE = re.compile(r"(s3|gs|hf)[an]?:/*(.+)", re.I)  # S3://, s3a://, s3:/
-_HUB_PAGE = re.compile(r"https?://.*/datasets/([\w.-]+/[\w.-]+)")
 
 
 F = TypeVar("F", Path, RemoteFile)
@@ -61,6 +51,19 @@ class Input:
         """The path in messages; bytes that are not text are escaped."""
         return os.fsencode(str(self.path)).decode(errors="backslashreplace")
 
+    def identity(self) -> dict[str, str]:
+        """The input in `sources` of a manifest: split, path and hash.
+
+        A remote file has "" and its version: hashing it would mean fetching it. A commit in its address
+        is version enough.
+        """
+        source = {"split": self.split, "path": self.display_path, "sha256": ""}
+        if isinstance(self.path, Path):
+            source["sha256"] = sha256(self.path)
+        elif not self.path.is_pinned:
+            source["version"] = self.path.version
+        return source
+
     def stamp(self) -> tuple[int, ...]:
         """Identity of a local file's content: (device, inode, size, ctime), () if deleted.
 
@@ -71,21 +74,6 @@ class Input:
                 about = self.path.stat()
                 return about.st_dev, about.st_ino, about.st_size, about.st_ctime_ns
         return ()
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """The files of a compile, with the notes and the warnings on the choice of them."""
-
-    inputs: list[Input]
-    notes: list[str]
-    warnings: list[Problem]
-
-
-def find_sources(spec: Spec, sources: Sequence[str]) -> Sources:
-    """The files to read, as `find_inputs` finds them, and what people should know of the files left out."""
-    inputs = find_inputs(spec, sources)
-    return Sources(inputs, list(_unread(sources, inputs)), list(_texts_by_line(spec, inputs)))
 
 
 def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
@@ -122,54 +110,24 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     return sorted(inputs, key=lambda item: order[item.split])
 
 
-@contextlib.contextmanager
-def hashing(inputs: Sequence[Input]) -> Iterator[Callable[[], list[dict[str, str]]]]:
-    """Hash the inputs while they are read. Yields a function that gives `sources` of a manifest.
-
-    These have a split, a path and a hash each. A remote file has "" and its version: to hash it would mean to
-    fetch all of it. A commit in its address is version enough. The function raises `ContentError` if a file
-    has changed since: its hash may be of other bytes than were read.
-    """
-
-    is_over = Event()
-
-    def stop_if_over(_size: int) -> None:
-        if is_over.is_set():
-            raise CancelledError
-
-    def hashes() -> list[str]:
-        return [sha256(item.path, stop_if_over) if isinstance(item.path, Path) else "" for item in inputs]
-
-    def hashed() -> list[dict[str, str]]:
-        wait([pending])  # of a deleted file it fails, which the stamps below explain
-        for item, stamp in zip(inputs, stamps, strict=True):
-            if isinstance(item.path, RemoteFile):
-                item.path.check()
-            elif item.stamp() != stamp:
-                raise ContentError(f"{item.display_path}: {CHANGED}")
-        return [_source(item, digest) for item, digest in zip(inputs, pending.result(), strict=True)]
-
-    stamps = [item.stamp() for item in inputs]
-    # Hashing needs no interpreter lock. It must import nothing: an interrupt can leave an import lock held,
-    # and the thread would wait for it.
-    with ThreadPoolExecutor(1) as thread:
-        pending = thread.submit(hashes)
-        try:
-            yield hashed
-        finally:
-            is_over.set()  # after an error or a signal, nobody waits for the hashes
+def refuse_changed(inputs: Sequence[Input], stamps: Sequence[tuple[int, ...]]) -> None:
+    """`ContentError` if a file has changed since its stamp: its hash may be of other bytes than were read."""
+    for item, stamp in zip(inputs, stamps, strict=True):
+        if isinstance(item.path, RemoteFile):
+            item.path.check()
+        elif item.stamp() != stamp:
+            raise ContentError(f"{item.display_path}: {CHANGED}")
 
 
-def _source(item: Input, digest: str) -> dict[str, str]:
-    source = {"split": item.split, "path": item.display_path, "sha256": digest}
-    if isinstance(item.path, RemoteFile) and not item.path.is_pinned:
-        source["version"] = item.path.version
-    return source
+def _is_address(text: str) -> bool:
+    """True for `s3://…` and other addresses that can be read, and for none that is a path."""
+    scheme, sign, _ = text.partition("://")
+    return bool(sign) and scheme in STORES
 
 
 def _named_in_spec(text: str) -> SourcePath:
     """A file or folder that a spec names."""
-    if is_address(text):
+    if _is_address(text):
         return find_remote(text)
     return bundled(Path(text))
 
@@ -269,16 +227,16 @@ def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
     return inputs
 
 
-def _named_splits(path: SourcePath) -> FilesBySplit:
+def _named_splits(path: SourcePath) -> dict[str, list[Path]]:
     """The files of a folder that names its splits itself, {} for any other source."""
-    files_by_split = files_of_folder(path) if isinstance(path, Path) and path.is_dir() else None
+    files_by_split = saved_files(path) if isinstance(path, Path) and path.is_dir() else None
     if files_by_split is None or "" in files_by_split:
         return {}
     return files_by_split
 
 
-def _inputs_of_splits(spec: Spec, path: Path, files_by_split: FilesBySplit) -> list[Input]:
-    """The files of the splits that the spec knows; `_unread` reports the others."""
+def _inputs_of_splits(spec: Spec, path: Path, files_by_split: dict[str, list[Path]]) -> list[Input]:
+    """The files of the splits that the spec knows."""
     accepted = _names_of_splits(spec)
     inputs: list[Input] = []
     for name, files in files_by_split.items():
@@ -312,8 +270,7 @@ def data_files(path: SourcePath) -> Sequence[SourceFile]:
     if isinstance(path, RemoteFile):
         return [path]
     if isinstance(path, RemoteFolder):
-        _refuse_saved_dataset(path)
-        return _data_files_among(path, path.files)
+        return _data_files_among(path, [file for file in path.files if file.name not in ABOUT_SAVED])
     try:
         path.stat()
         if path.is_dir():
@@ -327,28 +284,12 @@ def data_files(path: SourcePath) -> Sequence[SourceFile]:
     return [path]
 
 
-def _refuse_saved_dataset(folder: RemoteFolder) -> None:
-    """`RequestError` for a remote folder that only a reader of folders could read: those read local ones."""
-    markers = [folder_reader.marker for folder_reader in folder_readers()]
-    for file in folder.files:
-        if file.name in markers:
-            raise RequestError(
-                f"{file}: this folder is a dataset that `save_to_disk` wrote, which is read from a disk: "
-                "give each of its .arrow files as --source, or copy the folder and give the copy"
-            )
-
-
 def _files_of_folder(folder: Path) -> list[Path]:
     """The data files of a folder: as its reader lists them, or all that have a reader."""
-    files_by_split = files_of_folder(folder)
+    files_by_split = saved_files(folder)
     if files_by_split is None:
-        entries = sorted(folder.iterdir())
-        for entry in entries:
-            if entry.is_symlink() and not entry.exists() and suffix(entry) in readers():
-                raise RequestError(
-                    f"{entry}: a link to {entry.readlink()}, which is not there: mend the link, or delete it"
-                )
-        return _data_files_among(folder, [file for file in entries if file.is_file()])
+        # With links that lead nowhere: opening one is an error.
+        return _data_files_among(folder, [entry for entry in sorted(folder.iterdir()) if not entry.is_dir()])
     if PART in files_by_split:
         return files_by_split[PART]
     if len(files_by_split) == 1:
@@ -374,7 +315,7 @@ def existing_source(text: str) -> SourcePath:
 
     A path that begins with `./`, `../`, `/` or `~` is never taken for the name of a dataset on a hub.
     """
-    if is_address(text):
+    if _is_address(text):
         return find_remote(text)
     path = Path(text)
     try:
@@ -387,15 +328,9 @@ def existing_source(text: str) -> SourcePath:
 
 
 def _not_found(text: str) -> str:
-    """Message for a source that does not exist, with the spelling that would be read."""
-    store = _LIKE_A_STORE.fullmatch(text)
-    if store:
-        return f"{text}: source not found; did you mean {store[1].lower()}://{store[2]}?"
-    page = _HUB_PAGE.match(text)
-    repository = text.removeprefix("hub:")
-    is_repository = _REPOSITORY.fullmatch(repository) and suffix(Path(text)) not in (*readers(), ".zip")
-    if page or is_repository:
-        dataset = page[1] if page else repository
+    """Message for a source that does not exist, with the way in which it would be read."""
+    dataset = text.removeprefix(HUB)
+    if _REPOSITORY.fullmatch(dataset) and suffix(Path(text)) not in readers():
         return (
             f"{text}: source not found; a dataset of the Hugging Face Hub is compiled by "
             f"`tuneyard data compile SPEC --source hub:{dataset}`"
@@ -408,30 +343,7 @@ def _not_found(text: str) -> str:
     return f"{text}: source not found"
 
 
-def _unread(sources: Sequence[str], inputs: Sequence[Input]) -> Iterator[str]:
-    """Yield a sentence for each folder of `--source` with data files that are not read, at any depth."""
-    read_paths = {item.path for item in inputs}
-    markers = [reader.marker for reader in folder_readers()]
-    for source in sources:
-        folder = Path(_split_and_path(source)[1])
-        if not folder.is_dir():
-            continue
-        left_out = []
-        for file in sorted(folder.rglob("*")):
-            is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-            is_data = (
-                suffix(file) in readers()
-                and suffix(file) != ".md"
-                and file.name not in (*markers, "dataset_info.json")
-            )
-            if is_data and not is_hidden and file not in read_paths and file.is_file():
-                left_out.append(file)
-        if left_out:
-            count = f"{len(left_out)} data files are not read, {left_out[0]} first"
-            yield f"{folder}: {count}: name them with --source"
-
-
-def _texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
+def texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
     """Warn of each folder with several .txt files: they may be documents, and their lines become rows."""
     folders: Counter[tuple[Path, str]] = Counter()
     for item in inputs:
@@ -447,11 +359,9 @@ def _texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
             yield Problem("W221", str(folder), message, "", hint)
 
 
-def with_rivals(spec: Spec, inputs: Sequence[Input]) -> Spec:
+def with_rivals(spec: Spec, mix: Mix, inputs: Sequence[Input]) -> Spec:
     """Let mixture parts that read the same files see each other's keywords."""
-    if spec.mix is None:
-        return spec
-    parts = dict(spec.mix.parts)
+    parts = dict(mix.parts)
     filters = {name: part.filter for name, part in parts.items() if part.filter.keywords}
     files_of_part = {name: [item.display_path for item in inputs if item.split == name] for name in filters}
     for name, row_filter in filters.items():
@@ -459,4 +369,4 @@ def with_rivals(spec: Spec, inputs: Sequence[Input]) -> Spec:
         fields = tuple(filters[other].keywords for other in rivals)
         row_filter = replace(row_filter, fields=fields, place=rivals.index(name))
         parts[name] = replace(parts[name], filter=row_filter)
-    return replace(spec, mix=replace(spec.mix, parts=parts))
+    return replace(spec, mix=replace(mix, parts=parts))

@@ -68,7 +68,7 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         )
         return
     in_lines = kind != ".json" and head.lstrip()[:1] != b"["
-    layout = LINES if in_lines else layout_of(head, len(head) < LOOKED_AT, source.is_row)
+    layout = LINES if in_lines else layout_of(head, len(head) < LOOKED_AT, source.columns)
     if layout.description and not (steps or in_lines or len(layout.lists) > 1):
         problems.notes.append(f"{display_path}: read as {layout.description}")
     if steps and in_lines:

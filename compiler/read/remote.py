@@ -145,12 +145,6 @@ class _RemoteStream(io.RawIOBase):
         return len(data)
 
 
-def is_address(text: str) -> bool:
-    """True for `s3://…` and other addresses that can be read, and for none that is a path."""
-    scheme, sign, _ = text.partition("://")
-    return bool(sign) and scheme in STORES
-
-
 def find_remote(address: str) -> RemoteFile | RemoteFolder:
     """Ask the store for a file, or for the files of a folder. `RequestError` if it cannot be read."""
     scheme, _, path = address.partition("://")

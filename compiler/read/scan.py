@@ -6,7 +6,7 @@ A document is lines, a list of rows, an object of rows, an object with a list of
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -19,7 +19,6 @@ import orjson
 from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG
 from tuneyard.compiler.rows import MISSING, walker
-from tuneyard.compiler.spec.file import no_row
 from tuneyard.compiler.spec.model import Column
 from tuneyard.core.errors import show_value
 
@@ -280,11 +279,11 @@ LINES = Layout(None, "lines, each of them a row")
 ROW = Layout((), "")  # without a description, since there may be thousands of such files
 
 
-def layout_of(head: bytes, whole: bool, is_row: Callable[[object], bool] = no_row) -> Layout:
+def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layout:
     """The layout of a document by its first bytes, or by the `whole` of it. It may be a guess.
 
-    `is_row` recognises an object with the columns of a row: such a document is a row, unless it contains
-    others. `lists` has the items of each list so far.
+    An object with the `columns` of a row is a row, unless it contains others. `lists` has the items of each
+    list so far.
     """
     text = head.decode(errors="replace").strip()
     if text[:1] != "{":
@@ -294,7 +293,8 @@ def layout_of(head: bytes, whole: bool, is_row: Callable[[object], bool] = no_ro
     alone = line.rstrip().endswith("}") and (whole or bool(others))
     if rest or (alone and not ended and others.lstrip()[:1] in ("", "{")):
         return LINES
-    if is_row(members) and not any(is_row(value[0]) for value in members.values() if is_rows(value)):
+    lists_of_objects = [value for value in members.values() if is_rows(value)]
+    if is_row(columns, members) and not any(is_row(columns, value[0]) for value in lists_of_objects):
         return ROW
     lists = {} if any(map(_is_talk, members.values())) else {k: v for k, v in members.items() if is_rows(v)}
     if lists:
@@ -314,26 +314,23 @@ def layout_of(head: bytes, whole: bool, is_row: Callable[[object], bool] = no_ro
     return LINES if alone or not (whole or others) else Layout((), "")
 
 
-def row_of(columns: Sequence[Column]) -> Callable[[object], bool]:
-    """A function that recognises an object as one row: it has most of the required columns."""
-    needed = [column for column in columns if column.required and not kind_of(column.kind).is_label]
-
-    def has(row: dict[str, object], column: Column) -> bool:
-        takes_objects = kind_of(column.kind).takes_objects
-        for path in column.names:
-            for spelling in (path, path.lower()):
-                value = walker(spelling)(row)
-                if value is not MISSING and (takes_objects or not is_rows(value) or _is_talk(value)):
-                    return True
+def is_row(columns: Sequence[Column], value: object) -> bool:
+    """True if a value is an object that has most of the required columns of a spec: one row."""
+    if not isinstance(value, dict):
         return False
+    needed = [column for column in columns if column.required and not kind_of(column.kind).is_label]
+    lower = {**{key.lower(): item for key, item in value.items()}, **value}
+    return 2 * sum(_has(lower, column) for column in needed) > len(needed)
 
-    def is_row(value: object) -> bool:
-        if not isinstance(value, dict):
-            return False
-        lower = {**{key.lower(): item for key, item in value.items()}, **value}
-        return 2 * sum(has(lower, column) for column in needed) > len(needed)
 
-    return is_row
+def _has(row: dict[str, object], column: Column) -> bool:
+    takes_objects = kind_of(column.kind).takes_objects
+    for path in column.names:
+        for spelling in (path, path.lower()):
+            value = walker(spelling)(row)
+            if value is not MISSING and (takes_objects or not is_rows(value) or _is_talk(value)):
+                return True
+    return False
 
 
 def is_turn(value: object) -> bool:

@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import io
 import shutil
+import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +20,9 @@ ZSTD = b"\x28\xb5\x2f\xfd"
 BLOCK = 1 << 17
 AHEAD = 1 << 20  # bytes: each read gives up the interpreter lock, and waits for it where rows are written
 RECORD = 1 << 24
+BAR_AFTER = 2.0  # seconds
+Moved = Callable[[int], object]
+"""Takes the number of bytes that were read."""
 _PACKED = 1 << 11  # 4 bytes of Zstandard can stand for 128 KiB, which come at once
 TOO_LONG = f"found a record of more than {RECORD >> 20} MiB, expected {RECORD >> 20} MiB at most"
 
@@ -75,8 +79,24 @@ def stored_size(path: Readable) -> int:
 
 
 @contextlib.contextmanager
+def progress_bar(paths: Iterable[Readable]) -> Iterator[Moved | None]:
+    """Show a bar over the bytes of these files once two seconds have passed. Yields what moves it.
+
+    None without a terminal.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    total = sum(map(stored_size, paths))
+    with tqdm(desc="reading", total=total, unit="B", unit_scale=True, leave=False, delay=BAR_AFTER) as bar:
+        yield bar.update
+
+
+@contextlib.contextmanager
 def opened(
-    path: Readable, encoding: str, *, in_order: bool = True, moved: Callable[[int], object] | None = None
+    path: Readable, encoding: str, *, in_order: bool = True, moved: Moved | None = None
 ) -> Iterator[io.BufferedReader]:
     """Open a file as UTF-8 bytes without byte-order mark; raises `DamagedError` and `NotTextError`.
 

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, cast
 
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read import OpenFile, folder_readers, is_about_data, read, reader, readers
+from tuneyard.compiler.read import OpenFile, is_about_data, read, reader, readers
+from tuneyard.compiler.read.saved import INDEX, STATE
 from tuneyard.compiler.read.stream import DamagedError, seekable, suffix
 from tuneyard.compiler.rows import Rows
 from tuneyard.core.errors import Problem
@@ -69,7 +70,7 @@ def read_zip(file: OpenFile, problems: Problems) -> Iterator[Rows]:
         if not data_members:
             problems.bad_file(Problem("E013", file.display_path, "no data file in the archive"))
         for member in data_members:
-            if any(member.name == folder.marker for folder in folder_readers()):
+            if member.name in (STATE, INDEX):
                 message = f"the archive contains {member.path}, a dataset that `save_to_disk` wrote"
                 fix = "unpack the archive and give the folder as --source"
                 problems.bad_file(Problem("E012", file.display_path, message, hint=fix))

@@ -5,17 +5,20 @@ import contextlib
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tuneyard.compiler.kinds import column_options, kinds
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
+
+if TYPE_CHECKING:
+    from tuneyard.compiler.spec.model import Column
 
 PACKAGE = Path(__file__).parents[1]
 SPECS = PACKAGE / "specs"
@@ -27,14 +30,12 @@ Raw = dict[str, object]
 T = TypeVar("T")
 
 
-def no_row(_: object) -> bool:
-    """Never take an object for a row: the default without a spec."""
-    return False
-
-
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where rows come from without --source, how their files are written, and how a row is recognised."""
+    """Where rows come from without --source, and how their files are written.
+
+    `columns` are those of the spec, by which a row is recognised.
+    """
 
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
     hub: dict[str, object] = field(default_factory=dict)
@@ -48,7 +49,7 @@ class Source:
     turns: Mapping[str, str] = field(default_factory=dict)
     table: str = ""
     answers_by_question: bool = False
-    is_row: Callable[[object], bool] = no_row
+    columns: "tuple[Column, ...]" = ()
 
     def steps(self, split: str) -> tuple[str, ...]:
         """The keys that lead to the rows of a split in a JSON document, () without any."""

@@ -341,12 +341,13 @@ def _parse(path: Path, raw: Any) -> Spec:
     if fit == "near":
         fit = {"near": True}
     try:
+        columns = tuple(_column(name, value, raw) for name, value in raw.get("columns", {}).items())
         spec = filled_in(
             Spec,
             raw,
             name=path.stem,
-            source=source_of(raw.get("source", {}), PART),
-            columns=tuple(_column(name, value, raw) for name, value in raw.get("columns", {}).items()),
+            source=replace(source_of(raw.get("source", {}), PART), columns=columns),
+            columns=columns,
             labels={label: tuple(raw_labels) for label, raw_labels in raw.get("labels", {}).items()},
             outputs=tuple(_output(raw["write"], number) for number in range(len(raw["write"]))),
             group=fit.get("group"),
@@ -438,7 +439,9 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
         parts[name] = replace(
             part,
             name=spec.name,
-            source=replace(source, files={}, hub=source_of_part.get("hub", {}), splits={}),
+            source=replace(
+                source, files={}, hub=source_of_part.get("hub", {}), splits={}, columns=part.columns
+            ),
             outputs=tuple(outputs),
             filter=filled_in(Filter, base.get("filter", {}) | about.get("filter", {})),
             group=None,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.compiler.publish.compiled_entries import changed_entry, compiled_entries
 from tuneyard.compiler.publish.drift import changed_file, compile_again
+from tuneyard.compiler.publish.registry import changed_entry, compiled_entries
 from tuneyard.compiler.verify.audit import (
     AUDIT_MESSAGES,
     SEVERAL_PAY,

@@ -1,9 +1,9 @@
 """Checked columns become records, one JSON text each, in the output's format."""
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any, cast
 
 import orjson
@@ -15,13 +15,14 @@ from tuneyard.compiler.kinds.turns import OPENAI, SHAREGPT, Turn
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Output, Spec, placeholders
 from tuneyard.compiler.write.entries import entry_of
-from tuneyard.compiler.write.prompts import columns_of_prompts, prompts
 from tuneyard.compiler.write.record_file import LINE
-from tuneyard.core.records import ALPACA, format_of_entry
-from tuneyard.core.records.row_index import fingerprints
+from tuneyard.core.records import ALPACA, PLACEHOLDERS, RecordFormat, format_of_entry
+from tuneyard.core.records.row_index import SEPARATOR, fingerprints
 
 Values = Iterable[object]
 HISTORY = "history"
+Columns = Mapping[str, Sequence[Any]]
+PROMPT_PARTS = ("prompt", "query", "history", "messages", *PLACEHOLDERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,4 +230,49 @@ def _answers(texts: list[object], output_format: str) -> Values:
         return [{"from": SHAREGPT[ASSISTANT], "value": text} for text in texts]
     if output_format == "messages":
         return [{"role": OPENAI[ASSISTANT], "content": text} for text in texts]
+    return texts
+
+
+def columns_of_prompts(record_format: RecordFormat) -> list[str]:
+    """The keys of a record whose values `prompts` needs."""
+    return [record_format.columns[part] for part in PROMPT_PARTS if part in record_format.columns]
+
+
+def prompts(record_format: RecordFormat, columns: Columns) -> list[str]:
+    """The prompts of rendered examples: turns before the answer and paths of media, joined by `SEPARATOR`.
+
+    `columns` has the values of the records by key. `read_example` gives the same for each record.
+    """
+    names = record_format.columns
+    if record_format.formatting == "alpaca":
+        texts = _of_questions(names, columns)
+    else:
+        texts = _of_turns(record_format, columns[names["messages"]])
+    for media in PLACEHOLDERS:
+        if media in names:
+            pairs = zip(texts, columns[names[media]], strict=True)
+            texts = [SEPARATOR.join([text, *paths]) for text, paths in pairs]
+    return texts
+
+
+def _of_questions(names: Mapping[str, str], columns: Columns) -> list[str]:
+    texts = list(columns[names["prompt"]])
+    queries = columns[names["query"]] if "query" in names else ()
+    if any(queries):
+        texts = ["\n".join(filter(None, each)) for each in zip(texts, queries, strict=True)]
+    if "history" in names:
+        histories = columns[names["history"]]
+        pairs = zip(histories, texts, strict=True)
+        texts = [SEPARATOR.join([*chain.from_iterable(history), text]) for history, text in pairs]
+    return texts
+
+
+def _of_turns(record_format: RecordFormat, talks: Sequence[Any]) -> list[str]:
+    tags = record_format.tags
+    role, content, system = tags["role_tag"], tags["content_tag"], tags["system_tag"]
+    end = None if record_format.ranking else -1
+    texts = []
+    for talk in talks:
+        asked = [turn[content] for turn in talk[:end] if turn[role] != system]
+        texts.append(SEPARATOR.join(asked))
     return texts

@@ -8,7 +8,6 @@ import click
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Executor, InThisProcess, Slot
-from tuneyard.core.execution.local_processes import LocalProcesses
 from tuneyard.core.execution.machine_limits import available_cores
 
 MOST = 8  # processes by default: the one that takes their results keeps hardly more of them busy
@@ -78,6 +77,8 @@ def executor_of(
     count = workers or default
     if count == 1:
         return InThisProcess()
+    from tuneyard.core.execution.local_processes import LocalProcesses
+
     if slots is not None:
         return LocalProcesses(slots(count))
     return LocalProcesses([Slot(f"process {number}") for number in range(1, count + 1)], forks=True)

@@ -1,11 +1,8 @@
 """Requests to a model's server: tries, time limits, and a fixed number of them in flight."""
 
-import asyncio
 import os
 import re
-import ssl
 import urllib.parse
-import urllib.request
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -98,6 +95,8 @@ class Connection:
         The first error cancels the others' requests, and so does Ctrl-C.
         """
 
+        import asyncio
+
         async def work_all() -> list[Result]:
             slots = asyncio.Semaphore(self.at_once)
 
@@ -124,6 +123,9 @@ class Connection:
 
         Answers are not compressed, so that a small one cannot become a large one.
         """
+        import ssl
+        import urllib.request
+
         import httpx
 
         parts = urllib.parse.urlsplit(self.url)
@@ -157,6 +159,8 @@ class Connection:
         `RefusedError` if the server refuses the request, `UnreadableError` if it answers nonsense,
         `RequestError` if no try gives an answer.
         """
+        import asyncio
+
         from httpx import ConnectError, ConnectTimeout, HTTPError, InvalidURL
 
         failure: Exception = ValueError()

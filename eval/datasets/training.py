@@ -8,10 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from tuneyard.adapters.card import CARD
 from tuneyard.adapters.provenance import MERGE, open_parts, read_provenance
@@ -32,7 +29,13 @@ from tuneyard.eval.datasets.dataset import EvalDataset, current_row_index, train
 from tuneyard.eval.datasets.origin import prints_of
 from tuneyard.eval.statistics.selection import held_out_rows
 
-Prints = NDArray[np.uint64]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Prints = NDArray[np.uint64]
+
+
 """Fingerprints of examples."""
 UNKNOWN = f"no {TRAINING}, and no {CARD} that names its datasets"  # of an adapter
 
@@ -63,7 +66,7 @@ class Record:
 
 
 def trained_on(
-    adapters: Iterable[Path], base: Path, name: str, prints: Prints, folder: Path | None = None
+    adapters: Iterable[Path], base: Path, name: str, prints: "Prints", folder: Path | None = None
 ) -> dict[str, object] | None:
     """Count the examples of a dataset that the weights of these folders were trained on, for results.json.
 
@@ -73,6 +76,8 @@ def trained_on(
     training. An adapter without a record is `not_checked`. `folder` is that of --dataset-dir, for trainings
     that name none.
     """
+    import numpy as np
+
     records: list[Record] = []
     if not (base / CONFIG).is_file():
         records += _records(base.resolve(), "")
@@ -102,7 +107,7 @@ def trained_on(
     }
 
 
-def fingerprints_of(dataset: EvalDataset, count: int) -> Prints:
+def fingerprints_of(dataset: EvalDataset, count: int) -> "Prints":
     """Fingerprints of the first `count` rows of a dataset, with the prompts' wording in training."""
     if dataset.fingerprints is not None:
         return dataset.fingerprints[:count]
@@ -186,8 +191,10 @@ def _reads_every_row(settings: Mapping[str, Any]) -> bool:
 
 
 @cache
-def _examples(record: Record, folder: Path | None) -> tuple[Prints, list[str]]:
+def _examples(record: Record, folder: Path | None) -> "tuple[Prints, list[str]]":
     """Fingerprints of the rows that a training read, and the reasons why some are unknown."""
+    import numpy as np
+
     settings = record.settings
     parts, reasons = [np.empty(0, np.uint64)], []
     registry = Path(settings.get("dataset_dir") or registry_folder(folder))
@@ -207,7 +214,7 @@ def _examples(record: Record, folder: Path | None) -> tuple[Prints, list[str]]:
     return examples, reasons
 
 
-def _fingerprints(data: Mapping[str, Any], registry: Path) -> Prints:
+def _fingerprints(data: Mapping[str, Any], registry: Path) -> "Prints":
     """Fingerprints of a dataset's examples; an error if its file has changed since the training."""
     name = data["dataset"]
     path = Path(data["file"]) if "file" in data else find_dataset(name, registry).path

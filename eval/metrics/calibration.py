@@ -3,8 +3,6 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import DRAWS, SEED, rate_of
 
@@ -49,6 +47,8 @@ def calibration(
     The error is Σ n_b/n · |accuracy_b - confidence_b| (Naeini et al. 2015). A perfectly calibrated model has
     an error above 0 too, a larger one with fewer rows. `chance` shows its size (Bröcker and Smith 2007).
     """
+    import numpy as np
+
     sure, right = np.asarray(confidence), np.asarray(correct, dtype=float)
     places = np.minimum((sure * BINS).astype(int), BINS - 1)
     bins = []

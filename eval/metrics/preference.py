@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, mean_of, rate
 
 AUC = "auc"
@@ -69,6 +67,8 @@ def auc_parts(scores: Sequence[float], positive: Sequence[bool]) -> list[float]:
     1988: a row moves the area by the share of the other class that it is ranked correctly against.
     `ValueError` if a class has no row.
     """
+    import numpy as np
+
     values, marks = np.asarray(scores), np.asarray(positive)
     if marks.all() or not marks.any():
         raise ValueError("found rows of one class, expected both")
@@ -95,6 +95,8 @@ def _parts(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> list[f
 
 def _area(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[str, object] | None:
     """The AUC of scores with its limits. None if the rows have only one mark."""
+    import numpy as np
+
     parts = _parts(rows, scores)
     if not parts:
         return None

@@ -12,8 +12,6 @@ from collections.abc import Callable, Hashable, Sequence
 from importlib import metadata
 from types import SimpleNamespace
 
-import numpy as np
-
 from tuneyard.core.language.han import HAN
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import (
@@ -107,6 +105,7 @@ def bleu(
     The tokenizer is `zh` if a reference has a Chinese character, otherwise `13a`. With jieba it is `none`,
     because jieba has split the texts.
     """
+    import numpy as np
     from sacrebleu.metrics import BLEU
 
     cut, name = _tokenized(tokenizer, references)
@@ -128,6 +127,8 @@ def bleu_parts(
     n times the gain from the row's counts, by BLEU's slope at the whole corpus (the infinitesimal jackknife,
     Efron 1982).
     """
+    import numpy as np
+
     counts = np.array(_counts(references, predictions, tokenizer), dtype=float)
     whole = counts.sum(axis=0)
     value, slopes = _score(whole.tolist()), np.zeros(len(whole))

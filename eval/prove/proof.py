@@ -10,6 +10,7 @@ from tuneyard.core.errors import counted
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.served import ServerFacts
 
+FILES = ("fused", "gguf", "modelfile")
 SHOWN = 8  # tokens of which the text is given
 Ids = Sequence[int]
 Decode = Callable[[Ids], str]

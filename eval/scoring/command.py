@@ -18,8 +18,6 @@ from tuneyard.core.files import read_object
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.shots import with_shots
 from tuneyard.eval.read.results import RESULTS, check_new
-from tuneyard.eval.scoring.candidates import open_models
-from tuneyard.eval.scoring.images import with_images
 from tuneyard.eval.scoring.options import (
     Option,
     ScoringRequest,
@@ -34,9 +32,6 @@ from tuneyard.eval.scoring.options import (
     take,
     together,
 )
-from tuneyard.eval.scoring.pipeline import carry_out
-from tuneyard.eval.scoring.plan import plan_scoring
-from tuneyard.eval.scoring.remote import workers_of
 from tuneyard.eval.scoring.task import Task
 
 Declared = tuple[Task, Sequence[EvalDataset]]
@@ -68,6 +63,8 @@ class ScoringCommand(TuneyardCommand):
 
     def prepare(self, options: Mapping[str, Any]) -> Prepared:
         """Read datasets, images and shots, and make the task. `options` have Click's names."""
+        from tuneyard.eval.scoring.images import with_images
+
         own_options = dict(options)
         request = replace(take(own_options), command=self.module)
         shots, shots_from = 0, ()
@@ -88,6 +85,11 @@ class ScoringCommand(TuneyardCommand):
 
     def invoke(self, ctx: click.Context) -> None:
         """Score every model on every dataset. Everything is read and checked before OUT is written."""
+        from tuneyard.eval.scoring.candidates import open_models
+        from tuneyard.eval.scoring.pipeline import carry_out
+        from tuneyard.eval.scoring.plan import plan_scoring
+        from tuneyard.eval.scoring.remote import workers_of
+
         check_new(ctx.params["out"], self.module, resume=ctx.params["resume"], force=ctx.params["force"])
         with resumed_by(lambda: resume_command(self.module)):
             prepared = self.prepare(ctx.params)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.prompt import Conversation
@@ -16,8 +16,10 @@ from tuneyard.eval.backends.scorers import Fields, Messages, Prompts, Scorer, ge
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
 from tuneyard.eval.metrics.labels import UNKNOWN
 from tuneyard.eval.read.results import RESULTS, Prediction
-from tuneyard.eval.scoring.candidates import Candidate, Opened
 from tuneyard.eval.scoring.options import ScoringRequest
+
+if TYPE_CHECKING:
+    from tuneyard.eval.scoring.candidates import Candidate, Opened
 
 RAW = ("model_output", "transcript", "cut_short", "choices", "label_mass", "too_long")
 """The fields of predictions.jsonl that come from a scorer. --rescore computes the others from them."""
@@ -33,8 +35,8 @@ class Job:
     """
 
     request: ScoringRequest
-    opened: Opened
-    candidate: Candidate
+    opened: "Opened"
+    candidate: "Candidate"
     dataset: EvalDataset
     task: "Task | None" = None
     """The task that plans the job, None for prompts alone."""
@@ -231,15 +233,15 @@ class Task(ABC):
             return []
         return [f"{counted(too_long, 'prompt')} too long for the context: {self.if_too_long}"]
 
-    def fitted(self, opened: Opened) -> "Task":  # noqa: ARG002
+    def fitted(self, opened: "Opened") -> "Task":  # noqa: ARG002
         """The task with the defaults that depend on the model."""
         return self
 
-    def prompted(self, opened: Opened) -> Opened:
+    def prompted(self, opened: "Opened") -> "Opened":
         """The models with the prompts of this command. Every worker asks for them (--workers)."""
         return opened
 
-    def check_models(self, opened: Opened) -> None:  # noqa: B027  most commands take all models
+    def check_models(self, opened: "Opened") -> None:  # noqa: B027  most commands take all models
         """Hook: refuse models or their prompts, or warn of them, before anything is planned."""
 
     def finish(self, out: Path, models: Sequence[str]) -> None:  # noqa: B027  most have nothing to add

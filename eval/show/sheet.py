@@ -20,7 +20,6 @@ from typing import Any
 from tuneyard.core.errors import SHOWN, ContentError, RequestError, counted, show_value
 from tuneyard.core.files import read_object
 from tuneyard.core.language.number_format import NONE, Table, grid, interval, p_cell, percent, show_p
-from tuneyard.eval.statistics.family import ALPHA
 from tuneyard.eval.statistics.ratings import (
     CRITERIA,
     OVERALL,
@@ -261,6 +260,8 @@ def tally_table(tally: Mapping[str, Any]) -> str:
 
 def verdict(one: Outcome) -> str:
     """An overall outcome as a sentence."""
+    from tuneyard.eval.statistics.family import ALPHA
+
     outcome = f"{counted(one.wins, 'prompt')} won, {one.losses} lost, {one.ties} tied"
     if one.share is None or one.p is None:
         return f"No difference between {one.model} and {one.against}: {outcome}."

@@ -6,19 +6,21 @@ form by cluster. Shares are 0 to 1, never percentages.
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeVar
 
 from tuneyard.core.training.metrics import Metric
 from tuneyard.eval.statistics.estimate import Mean
-from tuneyard.eval.statistics.spread import satterthwaite, spread_of, student_deviate
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Number = TypeVar("Number", bound=np.generic)
+    Cells = NDArray[np.int64]
+
 
 DRAWS = 10_000
-Number = TypeVar("Number", bound=np.generic)
 
-Cells = NDArray[np.int64]
 AT_ONCE = 500  # draws whose counts of every kind of group are in memory at once
 SEED = 42
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
@@ -49,6 +51,10 @@ def critical(rows: int, groups: Sequence[Hashable] | None) -> float:
 
     Student's deviate by the number and sizes of the clusters, the normal one without clusters.
     """
+    import numpy as np
+
+    from tuneyard.eval.statistics.spread import satterthwaite, student_deviate
+
     sizes = by_cluster(np.ones(rows), groups)
     if len(sizes) == rows:
         return Z95
@@ -62,6 +68,10 @@ def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable] | None 
     §2.2). Without groups, or with a row in each, it is that of independent rows: sqrt(p(1-p)/(n-1)) of a
     share. `ValueError` without rows.
     """
+    import numpy as np
+
+    from tuneyard.eval.statistics.spread import spread_of
+
     sums = by_cluster(np.asarray(values, dtype=float), groups)
     sizes = by_cluster(np.ones(len(values)), groups)
     if len(sums) == 1:
@@ -69,11 +79,13 @@ def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable] | None 
     return float(spread_of(sums[:, None], sizes[:, None]).error[0])
 
 
-def by_cluster(values: NDArray[Number], groups: Sequence[Hashable] | None) -> NDArray[Number]:
+def by_cluster(values: "NDArray[Number]", groups: Sequence[Hashable] | None) -> "NDArray[Number]":
     """Sums over the rows of each group [groups, …], ordered by first row. Without groups each row is a group.
 
     `ValueError` if the lengths differ or there are no rows.
     """
+    import numpy as np
+
     keys: Sequence[Hashable] = range(len(values))
     if groups is not None:
         keys = groups
@@ -100,12 +112,14 @@ def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) ->
     return max(1.0, (clustered_stderr(values, groups) / plain) ** 2)
 
 
-def resample(cells: Cells) -> Cells:
+def resample(cells: "Cells") -> "Cells":
     """Summed cells [10,000, cells] of bootstrap samples of groups, the seed fixed.
 
     Groups with the same counts are alike: drawing G with replacement is one multinomial draw over distinct
     rows.
     """
+    import numpy as np
+
     kinds, counts = np.unique(cells, axis=0, return_counts=True)
     total = int(counts.sum())
     generator = np.random.default_rng(SEED)
@@ -172,6 +186,10 @@ def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hash
     The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group. The limits allow for
     skewed values and for groups of any size (`spread`).
     """
+    import numpy as np
+
+    from tuneyard.eval.statistics.spread import spread_of, student_deviate
+
     total = sum(bottoms)
     if total <= 0:
         raise ValueError(f"found a sum of {total}, expected more than 0")

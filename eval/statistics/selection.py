@@ -4,8 +4,6 @@ import hashlib
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from tuneyard.core.errors import ContentError
 
 Split = tuple[list[int], list[int]]
@@ -34,6 +32,8 @@ def held_out_rows(count: int, size: float, seed: int) -> list[int]:
     `train_test_split` of the datasets library holds them out, both in LLaMA-Factory and in the published
     script. A `size` of 1 or more is a number of rows.
     """
+    import numpy as np
+
     shuffled = np.random.default_rng(seed).permutation(count)
     number = int(size)
     if size < 1:

@@ -455,7 +455,7 @@ def test_ctrl_c_names_the_command_that_resumes(tiny_model, data, tmp_path, monke
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tuneyard.eval.scoring.command.open_models", interrupt)
+    monkeypatch.setattr("tuneyard.eval.scoring.candidates.open_models", interrupt)
     monkeypatch.setattr("sys.argv", ["tuneyard", "eval", "nli", "--data", "a b.json", "--force"])
     words = ["--data", data, "--force", "--model", tiny_model, "--out", tmp_path / "out"]
     with raises(ResumableError, "tuneyard", "eval", "nli", "a b.json", "--data", "--resume"):

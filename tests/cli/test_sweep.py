@@ -135,7 +135,7 @@ def test_the_title_begins_with_the_half_that_is_drawn_and_ends_with_the_held_out
     gold, drawn, answers = ["yes", "no"] * 6, [], {}
     for model, right in (("base", [0] * 6 + [1] * 6), ("r", [1] * 9 + [0] * 3)):
         answers[model] = [g if r else "unknown" for g, r in zip(gold, right, strict=True)]
-    monkeypatch.setattr("tuneyard.eval.sweep.draw", lambda sweep, _: drawn.append(sweep))
+    monkeypatch.setattr("tuneyard.eval.show.sweep.draw", lambda sweep, _: drawn.append(sweep))
     sweep = scored(tmp_path, gold, answers, [*range(6)])
     write(sweep, judge(sweep, read_points(sweep), read_reported(sweep)))
     (plotted,) = drawn

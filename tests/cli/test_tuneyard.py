@@ -33,6 +33,24 @@ def test_the_script_that_is_installed_is_this_command() -> None:
     assert declared["scripts"] == {"tuneyard": "tuneyard.core.cli.main:main"}
 
 
+HELP = """
+import contextlib, io, sys
+from tuneyard.eval.__main__ import cli
+
+for name in cli.list_commands(None):
+    with contextlib.redirect_stdout(io.StringIO()):
+        cli.get_command(None, name).main(["--help"], standalone_mode=False)
+heavy = "numpy torch transformers datasets pyarrow pandas scipy sklearn matplotlib httpx asyncio"
+print(*sorted({*heavy.split(), "multiprocessing"} & sys.modules.keys()))
+"""
+
+
+def test_the_help_of_no_eval_command_imports_a_heavy_module() -> None:
+    """Which each takes a tenth of a second or more: they are to answer within 0.35 s."""
+    ended = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, cwd=ROOT)
+    assert (ended.stdout, ended.stderr) == ("\n", "")
+
+
 def test_version_and_commit() -> None:
     ended = tuneyard("--version")
     commit = version().get("commit", "")[:12]

@@ -1,11 +1,13 @@
 """python -m tests.integration.recipes_examples FOLDER MODEL [EXAMPLE...]: check recipes in one process.
 
 LLaMA-Factory's import takes 10 s, so one process answers for all of them, as in a `recipe check` of them all.
-FOLDER gets outcome.json, for each path: `codes` of errors, codes of all `findings`, their `lines`, what is
-`unchecked`, the lines of a plan, and the traceback of a crash (`crashed`) or null.
+FOLDER gets quick.json, what the quick check finds in all examples of ours, and outcome.json, for each path:
+`codes` of errors, codes of all `findings`, their `lines`, what is `unchecked`, the lines of a plan, and the
+traceback of a crash (`crashed`) or null.
 """
 
 import json
+import re
 import sys
 import traceback
 from functools import partial
@@ -23,7 +25,7 @@ from tests.tiny import (
     make_qwen3,
     make_seeing,
 )
-from tuneyard.core.errors import TuneyardError
+from tuneyard.core.errors import Problem, TuneyardError
 from tuneyard.recipes.check import ask_check, not_checked, not_local, quick_check
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.llamafactory_client import LlamaFactory
@@ -128,11 +130,37 @@ def outcome(
     }
 
 
-def main(folder: Path, model: str, paths: list[Path]) -> None:
+def make_models(folder: Path, model: str) -> None:
+    """Write what examples name: models, an adapter and tokens."""
     for name, make in MODELS.items():
         make(folder / name.lower())
     make_adapter(folder / "adapter", Path(model))
     make_tokens(folder / "tokens")
+
+
+def quick_findings(folder: Path, model: str) -> dict[str, list[str]]:
+    """Line, code, key and figures of all that the quick check finds in each example."""
+    findings = {}
+    for path in sorted(EXAMPLES.glob("*/*.yaml")):
+        try:
+            recipe, name = written(path, folder, model, tiny=False)
+            problems = quick_check(recipe, machine(name)).problems
+        except TuneyardError as error:
+            findings[path.stem] = [type(error).__name__]
+        else:
+            findings[path.stem] = [facts(problem) for problem in problems]
+    return findings
+
+
+def facts(problem: Problem) -> str:
+    """Everything of a problem but its words and folders."""
+    figures = re.findall(r"(?<![\w/.-])\d[\d.,]*(?![\w/-])", f"{problem.message} {problem.hint}")
+    return " ".join([Path(problem.place).name, problem.code, problem.field, *figures]).rstrip(".,")
+
+
+def main(folder: Path, model: str, paths: list[Path]) -> None:
+    make_models(folder, model)
+    (folder / "quick.json").write_text(json.dumps(quick_findings(folder, model)))
     llamafactory = LlamaFactory(several=True)
     found = {str(path): outcome(llamafactory, path, folder, model) for path in paths}
     for path in paths:

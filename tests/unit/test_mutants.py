@@ -1,10 +1,7 @@
 """The errors that `make mutate` puts into the code: worked out by hand for a small file."""
 
-import json
-
 from tools.mutate.found import Found, checkout
 from tools.mutate.mutants import mutants
-from tools.mutate.notes import Entered
 
 SOURCE = b'''
 @dataclass(frozen=True)
@@ -42,38 +39,20 @@ def test_an_error_changes_its_place_alone():
     assert edge.apply(SOURCE) == SOURCE.replace(b"a < b", b"a <= b")
 
 
-def test_an_error_is_for_those_tests_that_enter_its_function_or_use_a_fixture_that_does(tmp_path):
-    notes = [
-        ("uses", "a.py::one", ["made"]), ("entered", "made", "x.py", 7), ("entered", "a.py::one", "x.py", 9),
-        ("took", "a.py::one", 0.25), ("took", "a.py::one", 0.5), ("uses", "a.py::two", ["made"]),
-        ("took", "a.py::two", 1.0), ("entered", "", "x.py", 9),
-    ]  # fmt: skip
-    (tmp_path / "notes").write_text("".join(json.dumps(note) + "\n" for note in notes))
-    entered = Entered(tmp_path / "notes")
-    assert entered.seconds == {"a.py::one": 0.75, "a.py::two": 1.0}
-    assert entered.tests("x.py", 7) == {"a.py::one", "a.py::two"}
-    assert entered.tests("x.py", 9) == {"a.py::one"}
-    assert entered.tests("x.py", None) == {"a.py::one", "a.py::two"}
-    assert entered.tests("y.py", None) == set()
-
-
 def test_a_run_goes_on_where_it_was_ended_unless_a_file_has_changed(tmp_path):
-    code, notes, out = tmp_path / "x.py", tmp_path / "notes", tmp_path / "build" / "found.jsonl"
+    code, out = tmp_path / "x.py", tmp_path / "build" / "found.jsonl"
     code.write_bytes(SOURCE)
-    notes.write_text("entered")
     first, second, *_ = (one.key() for one in mutants("x.py", SOURCE))
 
     def found():
         return Found(out, checkout(tmp_path, ["x.py"]))
 
-    assert not found().begun
-    found().begin(notes)
     found().add(first, "killed", "a.py::one")
     with out.open("a") as file:
         file.write('{"file": "x')  # torn by a kill
     again = found()
-    assert again.begun and again.notes.read_text() == "entered" and again.by_key == {first: "killed"}
+    assert again.by_key == {first: "killed"}
     again.add(second, "survived", "")
     assert found().by_key == {first: "killed", second: "survived"}
     code.write_bytes(SOURCE + b"# more")
-    assert not found().begun and found().by_key == {}
+    assert found().by_key == {}

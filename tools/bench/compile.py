@@ -122,7 +122,6 @@ def main() -> None:
         lines_file = [folder / FILES["jsonl"]]
         runs: dict[str, tuple[list[Path], tuple[str, ...]]]
         runs = {kind: ([folder / file], ()) for kind, file in FILES.items()}
-        runs["no duplicates"] = (lines_file, ("--no-duplicates",))
         runs["5 rows"] = (lines_file, ("--limit", "5"))
         runs["4 files"] = (parts, ("--workers", "1"))
         runs["2 workers"] = (parts, ("--workers", "2"))

@@ -62,7 +62,7 @@ def draw(rng: random.Random) -> Case:
         name = f"train.{rng.choice(SUFFIXES)}"
     command = rng.choice([["compile"], ["compile"], ["compile", "--on-error", "reject"], ["check"], ["show"]])
     if command[0] == "compile" and rng.random() < 0.2:
-        command = [*command, rng.choice(["--no-duplicates", "--strict", "--json", "--limit=2"])]
+        command = [*command, rng.choice(["--strict", "--json", "--limit=2"])]
     named = "qa" if path.parent.name.startswith(("good-", "bad-")) else path.parent.name
     return Case("spec.yaml" if spec_text else named, spec_text, name, data, command)
 

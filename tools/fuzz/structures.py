@@ -17,7 +17,7 @@ from typing import Any
 from tools.fuzz.differential import ALPHABET
 from tools.fuzz.execute import Outcome, execute, scratch
 from tools.fuzz.invariants import leftovers, miscounts, records_of
-from tuneyard.compiler.kinds.media import looked_at
+from tuneyard.compiler.kinds.media import refuse_unusable
 
 SPLITS = (
     "",
@@ -293,7 +293,7 @@ def pictured(rng: random.Random) -> list[str]:
         talk = [{"from": "human", "value": asked}, {"from": "gpt", "value": "a."}]
         rows.append({"conversations": talk, "images": names})
         good.append(fate == "whole")
-    looked_at.cache_clear()  # of the case before, whose files had the same names
+    refuse_unusable.cache_clear()  # of the case before, whose files had the same names
     with scratch() as folder:
         (folder / "pictures").mkdir()
         (folder / "s.yaml").write_text("about: a\nlike: media\n")

@@ -16,6 +16,7 @@ COMPUTED: dict[type[ast.operator], tuple[str, str]] = {
 }  # fmt: skip
 NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "floor": "ceil", "ceil": "floor"}
 Place = tuple[int, int]  # line from 1, column in bytes from 0
+Key = tuple[str, str, int, str]  # file, line, column behind the indent, change
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Mutant:
         """Return the change in one line, as it stands in equivalent.yaml."""
         return " ".join(f"{self.old} → {self.new}".split())
 
-    def key(self) -> tuple[str, str, int, str]:
+    def key(self) -> Key:
         """Return what names it in equivalent.yaml: file, line, column behind the indent, change."""
         return self.path, self.line, self.column, self.change()
 

@@ -1,11 +1,11 @@
-"""A copy of the checkout in which a module's tests run against an error in it, each time in a fork.
+"""A copy of the checkout in which a package's tests run against an error in it, each time in a fork.
 
 The fork has the heavy libraries loaded, which saves seconds for each error.
 """
 
-import ast
 import contextlib
 import importlib
+import json
 import os
 import re
 import resource
@@ -14,27 +14,34 @@ import signal
 import subprocess
 import sys
 import time
-from functools import cached_property
+from collections.abc import Callable
 from pathlib import Path
 
-from tools.mutate import entered
 from tools.mutate.mutants import Mutant
-from tools.mutate.notes import Entered, Plugin
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = [
-    "tests/unit/core", "tests/unit/compiler", "tests/unit/adapters", "tests/unit/eval_metrics",
-    "tests/unit/eval_statistics", "tests/unit/eval_read", "tests/unit/eval_judge", "tests/unit/eval_show",
-    "tests/unit/eval_datasets/test_clusters_mnli.py", "tests/unit/eval_backends/test_stream.py",
-    "tests/cli/test_compiler.py", "tests/cli/test_dialogue.py", "tests/cli/test_tuneyard.py",
-]  # fmt: skip
-FEW = 20  # tests that are run first
+TESTS = {
+    "core": ["tests/unit/core"],
+    "compiler": ["tests/unit/compiler", "tests/cli/test_compiler.py"],
+    "recipes": ["tests/unit/recipes"],
+    "adapters": ["tests/unit/adapters"],
+    "eval": [
+        "tests/unit/eval_metrics", "tests/unit/eval_statistics", "tests/unit/eval_read",
+        "tests/unit/eval_judge", "tests/unit/eval_show", "tests/unit/eval_datasets",
+        "tests/unit/eval_backends", "tests/cli/test_dialogue.py",
+    ],
+}  # fmt: skip
+"""Tests of each package: those of other packages see some errors too, but take as long again."""
 HEAVY = ("pytest", "hypothesis", "numpy", "scipy.stats", "pyarrow.parquet", "matplotlib.figure", "torch")
 SECONDS = 400  # a test that takes longer hangs, which nobody overlooks
 HANGS = 120  # seconds after which one test is ended
-NOTED = 6  # times as long may a test take while every function that it enters is noted
 PROCESSES = 60  # an error that starts more than so many at once would soon have taken the whole machine
 LIMITS = {resource.RLIMIT_FSIZE: 2 << 30, resource.RLIMIT_DATA: 6 << 30}  # bytes, since errors have no bounds
+
+
+def package_of(path: str) -> str:
+    """The top-level folder of a file."""
+    return path.partition("/")[0]
 
 
 def tracked() -> list[str]:
@@ -48,12 +55,12 @@ class Sandbox:
     """The copy of the checkout in `folder`/checkout; the last tests' output is in `folder`/log."""
 
     def __init__(self, folder: Path) -> None:
-        self.copy, self.log, self.notes = folder / "checkout", folder / "log", folder / "notes"
+        self.copy, self.log, self.models = folder / "checkout", folder / "log", folder / "models"
         for name in tracked():
             (self.copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, self.copy / name)
         for package in (ROOT / "tuneyard").iterdir():
-            if package.is_symlink():
+            if package.is_symlink() and package.is_dir():
                 (self.copy / "tuneyard" / package.name).symlink_to(package.readlink())
         os.environ.setdefault("TUNEYARD_DATA", str(ROOT.parent / "shared" / "data"))
         os.environ |= dict.fromkeys(("HOME", "XDG_CACHE_HOME", "TMPDIR"), str(folder))
@@ -61,72 +68,64 @@ class Sandbox:
         for name in HEAVY:
             importlib.import_module(name)
         self.changed = 0
+        self.seconds: dict[str, float] = {}
 
-    def record(self) -> str:
-        """Run all tests once without an error, noting what they enter; return what they say."""
-        site = self.copy.parent / "site"
-        site.mkdir(exist_ok=True)
-        shutil.copy2(entered.__file__, site / "sitecustomize.py")
-        os.environ |= {entered.NOTES: str(self.notes), "PYTHONPATH": str(site)}
-        became = self.run([one for one in TESTS if (self.copy / one).exists()], 10 * SECONDS)
-        for name in (entered.NOTES, "PYTHONPATH"):
-            del os.environ[name]
-        return became
+    def begin(self, package: str) -> None:
+        """Run the tests of a package without an error; fail if one of them does."""
+        if package == "recipes" and self.run(self._make_models) != "survived":
+            sys.exit(f"no models for the examples:\n{self.log.read_text('utf-8')[-3000:]}")
+        clock = time.monotonic()
+        if self.run(lambda: self._pytest(TESTS[package]), 10 * SECONDS) != "survived":
+            sys.exit(f"{package}: tests fail without any error:\n{self.log.read_text('utf-8')[-3000:]}")
+        self.seconds[package] = time.monotonic() - clock
 
-    @cached_property
-    def entered(self) -> Entered:
-        """What the notes of `record` say."""
-        return Entered(self.notes)
-
-    def tests_of(self, mutant: Mutant) -> list[str]:
-        """Return the tests that an error can fail: the module's own first, the quick before the slow."""
-        who = self.entered
-        first = _function(ast.parse((self.copy / mutant.path).read_bytes()), mutant.start[0])
-        tests = who.tests(mutant.path, first) or who.tests(mutant.path, None)
-        own = self._own(mutant.path)
-        return sorted(tests, key=lambda one: (one.split("::")[0] not in own, who.seconds[one]))
-
-    def _own(self, path: str) -> set[str]:
-        """Return the test files of a module: its namesakes and those that import it."""
+    def _own(self, path: str) -> list[str]:
+        """Test files of a module: its namesakes and those that import it."""
         module = path.removesuffix(".py").replace("/", ".")
         package, _, last = module.rpartition(".")
-        imports = re.compile(
-            rf"^from {re.escape(module)} import|^from {re.escape(package)} import .*\b{last}\b", re.M
-        )
-        files = [*(self.copy / "tests/unit").rglob("test_*.py")]
-        own = [
-            one
-            for one in files
-            if last in one.stem.split("test_")[1] or imports.search(one.read_text("utf-8"))
-        ]
-        return {str(one.relative_to(self.copy)) for one in own}
+        imports = re.compile(rf"^from tuneyard\.({module} import|{package} import .*\b{last}\b)", re.M)
+        own = []
+        for folder in TESTS[package_of(path)]:
+            for file in sorted((self.copy / folder).rglob("test_*.py")):
+                name = str(file.relative_to(self.copy))
+                if last in file.stem or imports.search(file.read_text("utf-8")):
+                    own.append(name)
+        return own
 
     def judge(self, mutant: Mutant) -> str:
-        """Return what a module's tests say about an error in it: killed, survived, or hangs."""
-        path, tests = self.copy / mutant.path, self.tests_of(mutant)
+        """What the tests of a package make of an error in it: killed, survived, or hangs."""
+        path = self.copy / mutant.path
         source, before = path.read_bytes(), path.stat().st_mtime_ns
         self.changed += 1
         later = before + self.changed * 10**9  # no two errors share a time, so that no old bytecode is taken
         path.write_bytes(mutant.apply(source))
         os.utime(path, ns=(later, later))
         try:
-            return self._in_two(tests)
+            return self._in_turn(mutant.path)
         finally:
             path.write_bytes(source)
             os.utime(path, ns=(before, before))
 
-    def _in_two(self, tests: list[str]) -> str:
-        """Run the first tests, which are likely to fail, then the others: loading all files takes long."""
-        for some in (tests[:FEW], tests[FEW:]):
-            if some and (became := self.run(some)) != "survived":
+    def _in_turn(self, path: str) -> str:
+        """Run the quick check of all example recipes, the module's own tests, then the package's others."""
+        package, own = package_of(path), self._own(path)
+        steps: list[Callable[[], int]] = []
+        if package == "recipes":
+            steps.append(self._examples)
+        if own:
+            steps.append(lambda: self._pytest(own))
+        steps.append(lambda: self._pytest([*TESTS[package], *(f"--ignore={file}" for file in own)]))
+        for step in steps:
+            became = self.run(step, max(SECONDS, 4 * self.seconds[package]))
+            if became != "survived":
                 return became
         return "survived"
 
-    def run(self, tests: list[str], seconds: int = SECONDS) -> str:
-        """Return what tests say about the copy as it is: killed where one fails, survived, or hangs."""
+    def run(self, step: Callable[[], int], seconds: float = SECONDS) -> str:
+        """What a step says about the copy as it is: killed if it returns no 0, survived, or hangs."""
         child = os.fork()
         if not child:
-            self._become_pytest(tests)
+            self._become(step)
         end, done = time.monotonic() + seconds, (0, 0)
         while not done[0] and time.monotonic() < end and len(self._processes()) <= PROCESSES:
             time.sleep(0.1)
@@ -154,8 +153,8 @@ class Sandbox:
         found = re.search(r"^(?:FAILED|ERROR) (\S+)", self.log.read_text("utf-8", "replace"), re.M)
         return found[1] if found else ""
 
-    def _become_pytest(self, tests: list[str]) -> None:
-        """Run pytest in this process, which sees the copy alone, and end."""
+    def _become(self, step: Callable[[], int]) -> None:
+        """Run a step in this process, which sees the copy alone, and end."""
         code = 3
         try:
             os.setsid()
@@ -168,26 +167,30 @@ class Sandbox:
             sys.path[:] = [str(self.copy), *(one for one in sys.path if one not in ("", str(ROOT)))]
             for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
                 del sys.modules[name]
-            import pytest
-
-            options, plugins = ["-x", f"--timeout={HANGS}"], []
-            if entered.NOTES in os.environ:  # all tests, also those behind one that fails
-                options = [f"--timeout={NOTED * HANGS}"]
-                plugins = [Plugin(entered.Notes(str(self.notes)))]
-            options += ["-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
-            code = int(
-                pytest.main([*options, "-m", "not slow and not gpu and not peer", *tests], plugins=plugins)
-            )
+            code = step()
         finally:
             sys.stdout.flush()
             os._exit(code)
 
+    def _pytest(self, words: list[str]) -> int:
+        """Run tests until one fails. No test of these is a survivor, too."""
+        import pytest
 
-def _function(tree: ast.Module, line: int) -> int | None:
-    """Return the first line of the innermost function around a line, None where it runs on import or once."""
-    found = None
-    for node in ast.walk(tree):  # from the outermost to the innermost
-        if isinstance(node, ast.FunctionDef) and node.body[0].lineno <= line <= (node.end_lineno or 0):
-            once = any("cache" in ast.dump(one) for one in node.decorator_list)
-            found = None if once else min([node.lineno, *(one.lineno for one in node.decorator_list)])
-    return found
+        options = ["-x", f"--timeout={HANGS}", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+        code = pytest.main([*options, "-m", "not slow and not gpu and not peer", *words])
+        return 0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else int(code)
+
+    def _make_models(self) -> int:
+        """Write the tiny models that example recipes name."""
+        from tests.integration import recipes_examples
+        from tests.tiny import make_tiny
+
+        recipes_examples.make_models(self.models, str(make_tiny(self.models / "model")))
+        return self._examples()
+
+    def _examples(self) -> int:
+        """Whether the quick check finds anything else in an example recipe."""
+        from tests.integration.recipes_examples import quick_findings
+
+        expected = json.loads((self.copy / "tests/golden/recipes/quick_check.json").read_text("utf-8"))
+        return int(quick_findings(self.models, str(self.models / "model")) != expected)

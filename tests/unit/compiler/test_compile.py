@@ -12,13 +12,9 @@ from tests.conftest import ROOT
 from tests.messages import printed, raises
 from tests.unit.compiler.conftest import ROWS, layouts
 from tuneyard.compiler import compile_file
-from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.read import inputs
-from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import sha256
 from tuneyard.core.installation.checkout import version
 
 HAND = {"mine": {"file_name": "mine.json", "columns": {"prompt": "a"}}}
@@ -424,7 +420,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(bench, monkeypatch, k
     assert tree(bench.out) == before
 
 
-def test_a_source_that_is_deleted_before_it_is_hashed_is_refused(bench, monkeypatch):
+def test_a_source_that_is_deleted_while_it_is_read_is_refused(bench, monkeypatch):
     source = bench.write("train.csv", layouts(ROWS)["table.csv"])
     reader = compile_file.read
 
@@ -432,13 +428,7 @@ def test_a_source_that_is_deleted_before_it_is_hashed_is_refused(bench, monkeypa
         yield from reader(*given)
         source.unlink()
 
-    def late_hash(path, moved):
-        while path.exists():
-            time.sleep(0.001)
-        return sha256(path, moved)
-
     monkeypatch.setattr(compile_file, "read", with_a_deletion)
-    monkeypatch.setattr(inputs, "sha256", late_hash)
     with raises(ContentError, source):
         bench.compile("rte", source)
 
@@ -475,23 +465,6 @@ def test_a_limit_beyond_the_first_block_is_kept_to_the_row(bench, monkeypatch):
     source = bench.rows("train.jsonl", [ROWS[0] | {"idx": n, "sentence1": f"{n}"} for n in range(5000)])
     for limit in (1, 2049, 4500):
         assert bench.compile("rte", source, limit=limit, force=True).read == limit
-
-
-def test_files_of_a_folder_that_are_not_read_are_told(tmp_path):
-    source = tmp_path / "texts"
-    (source / "below").mkdir(parents=True)
-    (source / ".cache").mkdir()
-    for name in ("a.txt", "below/b.txt", "below/c.md", ".cache/d.txt"):
-        (source / name).write_text("A text.\n")
-    report = compile_spec(load_spec("text"), CompileRequest(sources=(str(source),), out=tmp_path / "out"))
-    told = f"{source}: 1 data files are not read, {source / 'below/b.txt'} first: name them with --source"
-    assert told in report.problems.notes and report.read == 1
-    (source / "e.jsonl").write_text('{"text": "Another."}\n')
-    report = compile_spec(load_spec("text"), CompileRequest(sources=(str(source),), out=tmp_path / "out"))
-    assert (
-        f"{source}: 2 data files are not read, {source / 'a.txt'} first: name them with --source"
-        in report.problems.notes
-    )
 
 
 def test_another_source_in_the_place_of_the_first_is_said(bench):

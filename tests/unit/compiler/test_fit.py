@@ -2,10 +2,8 @@
 
 import pytest
 
-from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.lint.duplicates import imbalance
-from tuneyard.core.errors import RequestError
 
 
 def row(number=0, **changes):
@@ -88,20 +86,6 @@ def test_places_survive_blank_lines_drops_and_files(bench):
     source.write_text(source.read_text().replace("\n", "\n\n"))
     report = bench.compile("rte", source, f"train={bench.rows('more.jsonl', [row(0, idx=77)])}")
     assert sorted(bench.codes(report)) == [("W201", "train.jsonl:7"), ("W202", "more.jsonl:1")]
-
-
-def test_no_duplicates_counts_but_does_not_compare(bench):
-    rows = [row(n, sentence1="x" * (n + 1), label=n % 2) for n in range(20)]
-    paths = bench.rows("train.jsonl", [*rows, rows[0]]), bench.rows("dev.jsonl", rows[:2])
-    fit = bench.compile("rte", *paths).fit
-    report = bench.compile("rte", *paths, duplicates=False)
-    assert bench.codes(report) == []
-    assert report.fit == {split: fit[split] for split in ("train", "eval")}
-
-
-def test_no_duplicates_is_refused_where_rows_are_arranged(bench):
-    with raises(RequestError, "--no-duplicates"):
-        bench.compile("defect", bench.rows("d.jsonl", ROWS), duplicates=False)
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,7 @@ def test_lines_of_rows_are_found_again_whatever_their_distance():
     assert [seen.take(order).place(row) for row in range(4)] == [places[row] for row in order]
 
 
-@pytest.mark.parametrize("compared", [True, False])
-def test_memory_grows_by_few_bytes_a_row(monkeypatch, compared):
+def test_memory_grows_by_few_bytes_a_row(monkeypatch):
     """What a compile keeps of a row and compares, with smaller limits."""
     import numpy  # noqa: F401  # so that its import is not counted
 
@@ -129,12 +128,11 @@ def test_memory_grows_by_few_bytes_a_row(monkeypatch, compared):
         draw = random.Random(rows)
         tracemalloc.start()
         try:
-            seen = Fingerprints(counted_only=not compared)
+            seen = Fingerprints()
             for start in range(0, rows, 2000):
                 keys = [draw.getrandbits(63) for _ in range(2000)]
                 columns = {"groups": [key % rows for key in keys], "lengths": [key % 500 for key in keys]}
-                if compared:
-                    columns |= {"prompts": keys, "ids": keys, "answers": [key % 2**32 for key in keys]}
+                columns |= {"prompts": keys, "ids": keys, "answers": [key % 2**32 for key in keys]}
                 seen.add("file:", list(range(start + 1, start + 2001)), columns)
                 seen.add_values("labels", [key % 3 for key in keys])
             assert seen.repeats() == ([], []) and seen.repeated_ids() == []

@@ -65,7 +65,7 @@ def test_the_same_question_about_another_picture_is_no_repeated_row(pictures):
     assert report.problems.counts == {"W202": 1}
 
 
-def test_files_lie_where_the_spec_says_and_what_changes_is_told(pictures, tmp_path):
+def test_files_lie_where_the_spec_says(pictures, tmp_path):
     Image.new("RGB", (800, 800)).save(pictures / "pictures/large.png")
     rows = [
         {"question": "a?", "answer": "x", "image": "large.png"},
@@ -76,7 +76,6 @@ def test_files_lie_where_the_spec_says_and_what_changes_is_told(pictures, tmp_pa
     report, _ = compiled(pictures, rows, media_dir=str(pictures / "pictures"))
     said = "\n".join(report.problems.notes)
     assert f"media are looked for in {pictures / 'pictures'}: a recipe names it as media_dir" in said
-    assert "1 image of more than 589824 pixels" in said and "1 absolute path" in said
 
 
 def test_what_holds_no_media_is_refused(pictures):

@@ -7,18 +7,17 @@ from array import array
 import pytest
 
 from tuneyard.compiler import run
-from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.compile_file import CompileJob, FileResult
+from tuneyard.compiler.compile_file import CompileJob, Yielded
 from tuneyard.compiler.lint import matching
 from tuneyard.compiler.lint.duplicates import warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import unit_key
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.inputs import find_inputs
+from tuneyard.compiler.request import Counts
 from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import Split, load_spec
 from tuneyard.compiler.two_passes import write_arranged
-from tuneyard.core.execution import InThisProcess
 
 MOST = 40  # bytes a row
 FEW, MANY = 6_000, 21_000  # rows
@@ -57,10 +56,11 @@ class Rows:
 
     count = 0
 
-    def __call__(self, job, _item, _start, files, *_others) -> FileResult:
+    def __call__(self, job, _item, _start, files, *_others) -> Yielded:
         prints = Fingerprints()
         self.add_rows(random.Random(1), job.spec.split or Split({}), prints, files)
-        return FileResult(Problems(), Unused(), prints, {}, read=self.count, kept=self.count)
+        counts = Counts(read=self.count, kept=self.count)
+        return Yielded(Problems(), prints=prints, counts=counts)
 
     def add_rows(self, draw, split, seen, files) -> None:
         """As `Lint` does: the columns of a split are only filled for a split that needs them."""
@@ -103,11 +103,11 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
         problems = Problems(None, None)
         staged = bench.folder / f"staged {rows}"
         staged.mkdir()
-        job = CompileJob(loaded, kept_problems=None, reject=False, compares_rows=True)
+        job = CompileJob(loaded, kept_problems=None, reject=False)
         compile_run = Run(job, inputs, staged, 42, problems)
         tracemalloc.start()
         try:
-            write_arranged(compile_run, InThisProcess())
+            write_arranged(compile_run, None)
             counts = compile_run.counts
             warn_of_duplicates(compile_run.prints, None, problems)
             peaks[rows] = tracemalloc.get_traced_memory()[1]

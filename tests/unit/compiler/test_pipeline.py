@@ -28,9 +28,10 @@ MANY = [
 
 
 def seen_of(classes, groups=None) -> Fingerprints:
-    seen = Fingerprints(counted_only=True)
-    units = map(unit_key, groups or range(len(classes)))
-    seen.add("file:", range(len(classes)), {"units": units})
+    seen = Fingerprints()
+    rows = range(len(classes))
+    columns = {"units": map(unit_key, groups or rows), "prompts": rows, "answers": rows}
+    seen.add("file:", rows, columns)
     seen.add_values("classes", classes)
     return seen
 

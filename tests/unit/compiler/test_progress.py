@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.compiler.conftest import ROWS, layouts
 from tuneyard.compiler import compile as compiling
-from tuneyard.compiler import progress
+from tuneyard.compiler.read import stream
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_long_compile_shows_a_bar_and_a_short_one_none(bench, capsys, monkeypa
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     bench.compile("rte", source)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(progress, "DELAY", 0)
+    monkeypatch.setattr(stream, "BAR_AFTER", 0)
     bench.compile("rte", source, force=True)
     said = capsys.readouterr().err
     assert "reading:   0%" in said and "/287k" in said and said.endswith("\r")
@@ -42,6 +42,6 @@ def test_a_long_compile_shows_a_bar_and_a_short_one_none(bench, capsys, monkeypa
 
 def test_a_bar_is_for_a_terminal_alone(bench, capsys, monkeypatch):
     """Nothing is drawn into a file or a pipe, however long it takes."""
-    monkeypatch.setattr(progress, "DELAY", 0)
+    monkeypatch.setattr(stream, "BAR_AFTER", 0)
     bench.compile("rte", bench.rows("train.jsonl", ROWS * 1000))
     assert capsys.readouterr().err == ""

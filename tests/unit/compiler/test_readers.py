@@ -74,34 +74,6 @@ def test_the_example_of_the_docs_is_a_reader(plugin, run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
-    [
-        (PLUGIN.replace("lines = [", "raise KeyError('x')\n    lines = ["), "KeyError: 'x'"),
-        (PLUGIN.replace("rows = [", "yield from []\n    rows = 1 / 0, ["), "ZeroDivisionError"),
-        (PLUGIN.replace("rows = [", "yield None\n    rows = ["), "TypeError: it yielded NoneType, expected"),
-        (
-            PLUGIN.replace("rows = [", "yield ObjectRows('', [], [])\n    rows = 1 / 0, ["),
-            "ZeroDivisionError",
-        ),
-        (
-            PLUGIN.replace("rows = [", "yield ObjectRows('', [1], [])\n    rows = ["),
-            "ValueError: 1 line numbers",
-        ),
-        (
-            PLUGIN.replace("rows = [", "yield ObjectRows('', [1], [{1: 2}])\n    rows = ["),
-            "TypeError: it yielded",
-        ),
-    ],
-)
-def test_a_plugin_that_raises_is_named(plugin, pairs, broken, said):
-    plugin("bad", broken)
-    error = plugin.compile(pairs, code=1).stderr
-    assert re.search(said, error)
-    printed_line(error, "'bad'", "plug_bad 1.2", "tuneyard.readers")
-    assert "Traceback" not in error
-
-
-@pytest.mark.parametrize(
     ("name", "code", "said"),
     [
         ("csv", PLUGIN.replace(".pairs", ".csv"), ".csv has a reader already"),

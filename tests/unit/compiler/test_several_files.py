@@ -113,7 +113,7 @@ def large(bench, files: int = 4) -> list[Path]:
 
 def start(bench, spec: Path, sources: list[Path], *more: object) -> subprocess.Popen:
     given = [word for source in sources for word in ("--source", source)]
-    command = ["-m", "compiler", "compile", spec, *given, "--out", bench.out, "--no-duplicates", *more]
+    command = ["-m", "compiler", "compile", spec, *given, "--out", bench.out, *more]
     return subprocess.Popen(
         [sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -132,7 +132,7 @@ def plain(bench) -> tuple[Path, list[Path], dict[str, bytes]]:
     spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SHORT}")
     sources = large(bench)
     out = bench.folder / "plain"
-    bench.compile(spec, *sources, out=out, workers=1, duplicates=False)
+    bench.compile(spec, *sources, out=out, workers=1)
     return spec, sources, everything_in(out / "t")
 
 
