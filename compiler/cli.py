@@ -66,13 +66,6 @@ CLOSING = ("result: ", "next: ", "then: ")  # lines that --quiet leaves out
 _SPEC = click.argument("name", metavar="NAME|SPEC.yaml")
 
 
-class _OnError(click.Choice[str]):
-    """fail (False) or reject (True)."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(value, param, ctx) == "reject"
-
-
 @click.group(
     context_settings=CLI,
     epilog=examples("tuneyard data compile demo_rte", "tuneyard data show demo_rte --row 3"),
@@ -122,20 +115,19 @@ def _common(command: Any) -> Any:
 @_common
 @click.option(
     "--on-error",
-    "reject",
-    type=_OnError(["fail", "reject"]),
+    type=click.Choice(["fail", "reject"]),
     default="fail",
     show_default=True,
     help="A bad row: write nothing, or list it in rejected.jsonl and go on.",
 )
 @click.option("--force", is_flag=True, help="Compile even what is up to date.")
 @resumed_by(lambda: "what was compiled before is unchanged, and the same command starts again")
-def compile_command(name: str, **options: Any) -> None:
+def compile_command(name: str, on_error: str, **options: Any) -> None:
     """Compile a dataset and register it in dataset_info.json."""
     from tuneyard.compiler.compile import compile_spec
     from tuneyard.compiler.recipe_command import new_recipe
 
-    datasets = _report(compile_spec, name, **options)
+    datasets = _report(compile_spec, name, reject=on_error == "reject", **options)
     if datasets:
         verify = ["tuneyard", "data", "verify", load_spec(name).name, *same_options("--dataset-dir")]
         commands = [verify, new_recipe(datasets, options["out"])]

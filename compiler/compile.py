@@ -21,6 +21,7 @@ from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import PART, REJECTED, ROW_NUMBER, UNLABELLED, Spec
 from tuneyard.compiler.two_passes import rows_of_streams, write_arranged
 from tuneyard.compiler.write.entries import entries_of
+from tuneyard.compiler.write.record_file import Written
 from tuneyard.core.datasets import is_records
 from tuneyard.core.datasets.manifest import Manifest, write_manifest
 from tuneyard.core.errors import Problem
@@ -174,7 +175,7 @@ def _compiled(spec: Spec, request: CompileRequest, inputs: Sequence[Input], fold
     ):
         if executor:
             executor.check_paths([item.path for item in inputs], [folder])
-        run = Run(job, inputs, folder, request.seed, problems, moved)
+        run = Run(job, inputs, folder, request.seed, problems, Written(spec, folder), moved)
         if spec.arranged:
             write_arranged(run, executor)
         else:
@@ -196,7 +197,8 @@ def _report(run: Run, *, strict: bool) -> CompileReport:
     """Compare the rows with each other, and report on the compile."""
     spec, problems, counts = run.job.spec, run.problems, run.counts
     fit: dict[str, object] = {}
-    problems.lead(run.unused.problems(counts.read))
+    if run.unused.findings:
+        problems.lead(run.unused.problems(counts.read))
     if not problems.stopped:
         fit = warn_of_duplicates(run.prints, spec.group, problems, near=spec.near)
         _warn_of_labels(spec, fit, problems)
@@ -205,7 +207,8 @@ def _report(run: Run, *, strict: bool) -> CompileReport:
         counts.balance(spec.name, run.written.records_of_outputs())
         if not counts.kept:
             problems.lead([_no_rows(run)])
-    problems.sort_warnings()
+    if problems.warnings:
+        problems.sort_warnings()
     report = CompileReport(
         read=counts.read,
         kept=counts.kept,

@@ -137,8 +137,7 @@ class Problems:
 
     def warn_of(self, code: str, number: int, warnings: Iterator[tuple[str, str]]) -> None:
         """Record `number` warnings of one code, (place, message). Those beyond the limit are never made."""
-        if number:
-            self.counts[code] += number
+        self.counts[code] += number
         room = number
         if self.limit is not None:
             room = max(self.limit - len(self.warnings), 0)

@@ -92,10 +92,6 @@ class ObjectRows(_Addressed):
     rows: list[dict[str, object]]
     typed: bool = True
 
-    def __post_init__(self) -> None:
-        if len(self.lines) != len(self.rows):
-            raise ValueError(f"{len(self.lines)} line numbers of {len(self.rows)} rows")
-
     def names(self) -> list[str]:
         """The keys of all rows, those of the first one first."""
         return [*self.rows[0], *sorted(set().union(*self.rows).difference(self.rows[0]))]

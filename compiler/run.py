@@ -43,15 +43,12 @@ class Run:
     staged: Path
     seed: int
     problems: Problems
+    written: Written
     moved: Moved | None = None
     unused: Unused = field(default_factory=Unused)
     counts: Counts = field(default_factory=Counts)
     prints: dict[str, Fingerprints] = field(default_factory=dict)
     results: Iterator[WorkResult] | None = None
-    written: Written = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.written = Written(self.job.spec, self.staged)
 
     def inputs_of(self, part: str) -> list[tuple[int, Input]]:
         """The numbered source files of a part, in their order."""

@@ -17,8 +17,8 @@ from pathlib import Path
 from tuneyard.compiler.arrange import Order, sampled, split_rows
 from tuneyard.compiler.compile_file import part_files
 from tuneyard.compiler.draw import ROW_TYPE, apportioned
-from tuneyard.compiler.lint.duplicates import leaks
 from tuneyard.compiler.lint.fingerprints import Fingerprints
+from tuneyard.compiler.lint.matching import matches
 from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import PART, WHOLE, Spec
 from tuneyard.compiler.write.record_file import RecordFile, copy_rows, keys_in
@@ -158,7 +158,8 @@ def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order
     leaked: set[int] = set()
     for split, prints in run.prints.items():
         if split != PART:
-            leaked.update(row for row, _ in leaks(run.prints[PART], prints))
+            same = matches(run.prints[PART].column("prompts"), prints.column("prompts"))
+            leaked.update(row for row, _ in same)
     rows = array(ROW_TYPE, (row for position, row in enumerate(orders[PART]) if position not in leaked))
     run.counts.drop("leak", len(leaked))
     orders[PART] = rows

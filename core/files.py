@@ -108,7 +108,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object, *, ascii_only: bool = False) -> None:
     """Write `value` as indented JSON with a last newline, atomically."""
-    write_text(path, json_text(value, ascii_only=ascii_only))
+    write_bytes(path, json_text(value, ascii_only=ascii_only).encode())
 
 
 def json_text(value: object, *, ascii_only: bool = False) -> str:
@@ -139,10 +139,16 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
         return json.loads(text, object_pairs_hook=unique if unique_keys else None)
     except json.JSONDecodeError as error:
         where = f"{place}:{line + error.lineno - 1}"
-        raise ContentError(f"{where}: not JSON: {error.msg} (column {error.colno})") from error
+        fix = ""
+        if error.doc[: error.pos].rstrip().endswith(",") and error.doc[error.pos : error.pos + 1] in (
+            "]",
+            "}",
+        ):
+            fix = "; remove the comma before it"
+        raise ContentError(f"{where}: not JSON: {error.msg} (column {error.colno}){fix}") from error
     except UnicodeDecodeError as error:
         where = f"{place}:{line}" if line > 1 else place
-        raise ContentError(f"{where}: not UTF-8 at byte {error.start}") from error
+        raise ContentError(f"{where}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
     except RecursionError as error:
         raise ContentError(f"{place}:{line}: nested too deep to be read") from error
     except ValueError as error:  # Python reads whole numbers of 4,300 digits at most
@@ -151,7 +157,7 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
 
 def read_object(path: Path, *, unique_keys: bool = False) -> dict[str, object]:
     """Read a JSON file that must be an object; `ContentError` otherwise."""
-    value = read_json(path, unique_keys=unique_keys)
+    value = parse_json(path.read_bytes(), str(path), unique_keys=unique_keys)
     if not isinstance(value, dict):
         raise ContentError(f"{path}: found {type(value).__name__}, expected a JSON object")
     return value
@@ -313,7 +319,8 @@ def staging(target: Path) -> Iterator[Path]:
     """
     made = [folder for folder in target.parents if not folder.exists()]
     with named(target), contextlib.ExitStack() as stack:
-        stack.callback(_drop_empty, made)
+        if made:
+            stack.callback(_drop_empty, made)
         make_folder(target.parent)
         with locked(target.parent):
             folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.{OURS}"))

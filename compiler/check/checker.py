@@ -61,6 +61,11 @@ class Checker:
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types
         self.kinds = {name: kind_of(kind) for name, kind in spec.kinds.items()}
+        self.columns_of_turns = []
+        for column in spec.columns:
+            kind = self.kinds[column.name]  # of rated answers the best is taken, which is no turn
+            if kind.has_turns and kind.option_without_turns not in column.options:
+                self.columns_of_turns.append(column.name)
         self.valid = {name: kind.validators() for name, kind in self.kinds.items() if not kind.is_label}
         self.number = start
         self.uses_numbers = False
@@ -74,9 +79,11 @@ class Checker:
         mapped = {*self.used, *self.lost_in}
         mapped_sources = {source for name, source in self.sources.items() if name in mapped}
         self.unused.look(self.spec, rows, mapped_sources)
-        self.unused.look_for_lost(self.spec, rows, self.sources, self.lost_in)
+        if self.lost_in:
+            self.unused.look_for_lost(self.spec, rows, self.sources, self.lost_in)
         columns = {column.name: self._values(column, rows) for column in self.spec.columns}
-        self._count_inside_turns(columns)
+        if self.columns_of_turns:
+            self._count_inside_turns(columns)
         batch = Batch(rows.prefix, rows.lines, columns)
         wrong = {name: self._wrong(name, values) for name, values in columns.items()}
         for name, other in self.fallback_columns.items():
@@ -95,11 +102,9 @@ class Checker:
     def _count_inside_turns(self, columns: dict[str, Values]) -> None:
         """Count the keys of turns that reading leaves out, once for each source column."""
         talks_by_source: dict[str, Values] = {}
-        for column in self.spec.columns:
-            # False for a column of rated answers from which the best is taken.
-            reads_turns = self.kinds[column.name].reads_turns(column.options)
-            if reads_turns and column.name in self.sources:
-                talks_by_source[self.sources[column.name]] = columns[column.name]
+        for name in self.columns_of_turns:
+            if name in self.sources:
+                talks_by_source[self.sources[name]] = columns[name]
         for source, talks in talks_by_source.items():
             counts = Counter(chain.from_iterable(map(unread_keys, talks)))
             keys = self._keys_of_source(source)
@@ -151,7 +156,10 @@ class Checker:
         column = reader.column
         values = batch.columns[column.name]
         if not reader.reads_each:
-            batch.columns[column.name] = wrapped(column.wrap, reader.settle(values))
+            values = reader.settle(values)
+            if column.wrap != "{}":
+                values = wrapped(column.wrap, values)
+            batch.columns[column.name] = values
             return batch
         code = kind_of(column.kind).code
         batch, read = self._read_each(batch, rows, values, reader.read, code, self._field(column.name))
@@ -250,9 +258,9 @@ class Checker:
             default = "" if column.default is None else column.default
             return [default] * len(rows.lines)
         values = self.reader_of[column.name].unfold(rows.column(source))
-        if self.kinds[column.name].is_cleaned:
-            values = self.clean(values)
         kind = self.kinds[column.name]
+        if kind.is_cleaned and self.spec.clean:
+            values = self.clean(values)
         if not column.required and not kind.is_id:
             values = [column.default if value is MISSING else value for value in values]
         if kind.is_id and not rows.typed:
@@ -262,7 +270,11 @@ class Checker:
     def _wrong(self, name: str, values: Values) -> Sequence[int]:
         """The numbers of the values that the schema refuses. If all are right, a single call shows it."""
         if name == "label" and self.lookup:
-            return self._unknown(values) if name in self.sources else ()
+            if name not in self.sources:
+                return ()
+            keys = keys_of(values)
+            unknown = set(keys) - self.lookup.keys()
+            return [number for number, key in enumerate(keys) if key in unknown] if unknown else ()
         refused_types: tuple[type, ...] = (type(MISSING),)
         if name in self.ids:  # JSON Schema takes 1.0 for a whole number, and orjson reads 10**30 as 1e30
             refused_types = (type(MISSING), float)
@@ -276,13 +288,6 @@ class Checker:
             if not _holds(is_valid, value) or isinstance(value, refused_types) or self._changes(name, value):
                 wrong.append(number)
         return wrong
-
-    def _unknown(self, labels: Values) -> Sequence[int]:
-        keys = keys_of(labels)
-        unknown = set(keys) - self.lookup.keys()
-        if not unknown:
-            return ()
-        return [number for number, key in enumerate(keys) if key in unknown]
 
     def _changes(self, name: str, value: object) -> bool:
         """True if a kept value has another type than earlier ones: a dataset's column has one type."""

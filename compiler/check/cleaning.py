@@ -53,7 +53,5 @@ def cleaner(steps: Sequence[str]) -> Callable[[Values], Values]:
 
 def wrapped(wrap: str, values: Values) -> Values:
     """Put the texts of `wrap:` before and after `{}` around each text. Empty texts stay empty."""
-    if wrap == "{}":
-        return values
     before, _, after = wrap.partition("{}")
     return [f"{before}{value}{after}" if value else value for value in values]

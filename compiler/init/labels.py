@@ -49,29 +49,25 @@ def label_leaf(profile: FileProfile) -> Leaf | None:
     return None
 
 
-def class_leaf(profile: FileProfile) -> Leaf | None:
-    """The first leaf of few texts whose name ends as the name of classes does."""
-    for leaf in profile.leaves.values():
-        is_short_list = leaf.kind == "text" and 2 <= len(leaf.values) <= MOST_VALUES
-        if is_short_list and (leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0")):
-            return leaf
-    return None
+def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
+    """Columns of short texts with 2 to 30 values that may be classes, the likeliest first.
 
-
-def repeated_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
-    """Columns of short texts with 2 to 30 values, each five times on average, the most even one first."""
-    found: list[tuple[float, Leaf]] = []
+    Those named as classes are; others need each value five times on average, and come by how even they are.
+    """
+    candidates: list[tuple[bool, float, Leaf]] = []
     for leaf in profile.leaves.values():
-        is_class = leaf.kind == "text" and 2 <= len(leaf.values) <= MOST_VALUES and leaf is not text
-        if not is_class or leaf.name in ABOUT_ROWS or leaf.filled < REPEATS * len(leaf.values):
+        if leaf.kind != "text" or not 2 <= len(leaf.values) <= MOST_VALUES or leaf is text:
             continue
-        if leaf.characters > LONGEST_CLASS * leaf.filled or any(map(_DATE.match, map(str, leaf.values))):
+        is_named = leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0")
+        is_short = leaf.characters <= LONGEST_CLASS * leaf.filled
+        repeats = leaf.filled >= REPEATS * len(leaf.values) and leaf.name not in ABOUT_ROWS and is_short
+        if not is_named and (not repeats or any(map(_DATE.match, map(str, leaf.values)))):
             continue
         value_of = walker(leaf.path)
         counts = Counter(str(value_of(row)) for row in profile.first)
         evenness = -sum(count * math.log(count / counts.total()) for count in counts.values())
-        found.append((evenness, leaf))
-    return [leaf for _, leaf in sorted(found, key=lambda item: -item[0])]
+        candidates.append((is_named, evenness, leaf))
+    return [leaf for *_, leaf in sorted(candidates, key=lambda item: item[:2], reverse=True)]
 
 
 def label_values(leaf: Leaf) -> list[object]:

@@ -237,10 +237,6 @@ class Kind:
         schema = dict(self.schema)
         return validator_for(schema).is_valid, validator_for({"type": "array", "items": schema}).is_valid
 
-    def reads_turns(self, options: Mapping[str, object]) -> bool:
-        """True if a column of this kind with these options has turns, whose keys are counted."""
-        return self.has_turns and self.option_without_turns not in options
-
     def loaded_pairs(self, example: "Example", loaded: Mapping[str, Any]) -> Iterable[tuple[object, object]]:
         """Pairs of a value in a record and the value that LLaMA-Factory must have loaded for it.
 
@@ -282,9 +278,3 @@ def check_options(column: str, kind: Kind, keys: Iterable[str]) -> None:
             raise ValueError(
                 f"column {column}: `{key}` has no effect with `is: {kind.name}`; it is for {owners}"
             )
-
-
-def check_kinds(layout: RecordLayout) -> None:
-    """Refuse columns that the outputs of a spec cannot contain. `ValueError` names the first."""
-    for column, kind in layout.kinds.items():
-        kind_of(kind).check(column, layout)

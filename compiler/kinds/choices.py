@@ -198,7 +198,7 @@ CHOICES = ChoicesKind(
     {"description": "a list of choices, or their texts by label", "type": ["array", "object"]},
     is_text=True,
     takes_objects=True,
-    shapes=("listed choices", "lettered choices"),
+    shapes=("listed choices",),
     reader=ChoicesReader,
 )
 CHOICE = ChoiceKind(

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.matching import Pairs, matches, shared_keys
+from tuneyard.compiler.lint.matching import matches, shared_keys
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.language.han import HAN
@@ -43,6 +43,8 @@ def warn_of_duplicates(
     def warn(code: str, form: str, twins: Iterable[Any], rows: Fingerprints, others: Fingerprints) -> None:
         """Warn of each (row, row of the others like it) or, for near rows, (row, other row, similarity)."""
         listed = list(twins)
+        if not listed:
+            return
         warnings = (
             (rows.place(row), form.format(others.place(twin), *share)) for row, twin, *share in listed
         )
@@ -62,7 +64,8 @@ def warn_of_duplicates(
         if other == first:
             continue
         train = filled_splits[first]
-        warn("W208", f"the same input stands in {other}: {{}}", leaks(train, test), train, test)
+        same_inputs = matches(train.column("prompts"), test.column("prompts"))
+        warn("W208", f"the same input stands in {other}: {{}}", same_inputs, train, test)
         if near:
             form = f"nearly the same input stands in {other}: {{}} ({{:.2f}})"
             warn("W213", form, near_rows(train.texts, test.texts), train, test)
@@ -87,11 +90,6 @@ def imbalance(counts: Mapping[str, int], labels: Collection[str]) -> str:
     if least * len(labels) * 10 >= total and most <= 0.9 * total:
         return ""
     return ", ".join(f"{label} {counts.get(label, 0) / total:.1%}".replace("%", " %") for label in by_size)
-
-
-def leaks(train: Fingerprints, other: Fingerprints) -> Pairs:
-    """(training row, row of the other split) for every training row whose input is in both."""
-    return matches(train.column("prompts"), other.column("prompts"))
 
 
 def shingles(text: str) -> list[str]:

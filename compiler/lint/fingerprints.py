@@ -14,7 +14,7 @@ from itertools import accumulate, islice
 from math import ceil
 from operator import lt
 
-from tuneyard.compiler.lint.matching import numbered, repeated
+from tuneyard.compiler.lint.matching import repeated
 from tuneyard.compiler.rows import Line, Place
 
 COLUMNS = {
@@ -177,10 +177,6 @@ class Fingerprints:
             if answers[row] != answers[first]:
                 conflicts.append((row, first))
         return same_rows, conflicts
-
-    def clusters(self) -> "array[int]":
-        """The number of the group of each row, counted from 0 in the order of the first rows."""
-        return numbered(self.column("groups"))
 
     def summary(self) -> dict[str, object]:
         """Rows, label balance and lengths for the manifest."""

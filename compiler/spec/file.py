@@ -60,7 +60,9 @@ def read_spec(path: Path, over: Raw | None = None) -> Raw:
     """Read a spec file, changed by `over` as `like` would. `ContentError` names wrong keys."""
     import jsonschema_rs
 
-    raw = cast("Raw", _over(over or {}, _merged(path, ())))
+    raw = _merged(path, ())
+    if over:
+        raw = cast("Raw", _over(over, raw))
     schema = read_schema("spec")
     if not jsonschema_rs.validator_for(schema).is_valid(raw):
         check_file(path, schema, raw, "the spec", exact=False)
@@ -93,8 +95,9 @@ def find_spec(name: str) -> Path:
                 f"{show_value(path.stem)} cannot be the name of a dataset: rename the spec; expected {rule}"
             )
         return path
-    if name in known_specs():
-        return SPECS / f"{name}.yaml"
+    bundled = SPECS / f"{name}.yaml"
+    if _NAME.fullmatch(name) and bundled.is_file():
+        return bundled
     with contextlib.suppress(OSError):  # a name that is too long
         if Path(name).is_file():
             file = shlex.quote(name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from tuneyard.compiler.kinds import Kind, RecordLayout, check_kinds, check_options, kind_of
+from tuneyard.compiler.kinds import Kind, RecordLayout, check_options, kind_of
 from tuneyard.compiler.spec.file import (
     Raw,
     Source,
@@ -30,6 +30,13 @@ TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "t
 TOOLS = "tools"
 TEXTS = {"alpaca": ("instruction", "input"), "sharegpt": ("user",), "messages": ("user",), "text": ("text",)}
 """Templates that write the texts of an output, if no column of turns does."""
+WRITTEN = {
+    "alpaca": ("instruction", "input", "output", "system"),
+    "sharegpt": ("system", "user", "assistant"),
+    "messages": ("system", "user", "assistant"),
+    "text": ("text",),
+}
+"""Templates that make a record, if no column of turns does."""
 FIELDS = {"alpaca": "", "sharegpt": "conversations", "messages": "messages", "text": "text"}
 
 
@@ -75,21 +82,6 @@ class Output:
                 if name is not None:
                     columns[name] = None
         return list(columns)
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns that its templates and its kept keys name."""
-        return [*self.columns_of(*TEMPLATES), *self.keep]
-
-    def reads_templates(self, from_turns: bool) -> tuple[str, ...]:
-        """The templates that make a record of this format; `from_turns`: its texts are turns."""
-        if self.format == "text":
-            return () if from_turns else ("text",)
-        if from_turns:
-            return ("system",)
-        if self.format == "alpaca":
-            return ("instruction", "input", "output", "system")
-        return ("system", "user", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,8 +246,10 @@ class Spec:
     def written_by(self, output: Output) -> set[str]:
         """The columns whose values reach the records of one output."""
         from_turns = self.writes_turns(output)
-        names = {*output.columns_of(*output.reads_templates(from_turns)), *output.keep}
-        names.update(self.recorded)
+        templates = WRITTEN[output.format]
+        if from_turns:
+            templates = () if output.format == "text" else ("system",)
+        names = {*output.columns_of(*templates), *output.keep, *self.recorded}
         if from_turns:
             names.add(self.turns)
             names.update(column.name for column in self.columns if kind_of(column.kind).joins_turns)
@@ -320,7 +314,8 @@ def load_spec(name: str, over: Raw | None = None) -> Spec:
     `over` changes the spec as `like` would. It is not part of `raw`.
     """
     path = find_spec(name)
-    return replace(_parse(path, read_spec(path, over)), raw=read_spec(path))
+    raw = read_spec(path)
+    return replace(_parse(path, read_spec(path, over) if over else raw), raw=raw)
 
 
 def placeholders(template: str) -> list[tuple[str, str | None]]:
@@ -462,19 +457,21 @@ def _check_names(spec: Spec) -> None:
     formats = {output.format for output in spec.outputs}
     texts = bool(spec.mix) or "text" in formats
     options = {column.name: column.options for column in spec.columns}
-    check_kinds(RecordLayout(columns, texts, spec.answered, formats, options))
+    layout = RecordLayout(columns, texts, spec.answered, formats, options)
+    for column, kind in columns.items():
+        kind_of(kind).check(column, layout)
     uses = [("fit.group", spec.group)]
     if spec.split:
         uses += [("split.stratify", spec.split.stratify), ("split.group", spec.split.group)]
     for number, output in enumerate(spec.outputs):
-        uses += [(f"write.{number}", name) for name in output.columns]
+        names = [*output.columns_of(*TEMPLATES), *output.keep]
+        uses += [(f"write.{number}", name) for name in names]
+        if not spec.mix:
+            _check_texts(output, names, spec.columns_of_turns)
     for where, name in uses:
         if name is not None and name not in columns and not spec.mix:
             listed = f"(columns: {', '.join(columns)}) {nearest(name, columns)}".rstrip()
             raise ValueError(f"{where}: no column {name!r} {listed}")
-    if not spec.mix:
-        for output in spec.outputs:
-            _check_texts(output, spec.columns_of_turns)
     _refuse(spec.labels and "label" not in columns, "`labels` needs a column `label`")
     strange = any(name != "label" or not spec.labels for name in spec.named("label"))
     _refuse(strange, "`is: label` is for the column `label`, and needs `labels`")
@@ -488,9 +485,9 @@ def _check_names(spec: Spec) -> None:
     _refuse(not columns and not spec.mix, "expected `columns` or `mix`")
 
 
-def _check_texts(output: Output, turns: Collection[str]) -> None:
-    """Refuse an output without a text, and columns of `turns` in a template."""
-    for name in output.columns:
+def _check_texts(output: Output, names: Collection[str], turns: Collection[str]) -> None:
+    """Refuse an output without a text, and columns of `turns` among the `names` in its templates."""
+    for name in names:
         if name in turns:
             raise ValueError(f"column {name}: turns are no text for a template or `keep`; give them `roles`")
     text_templates = TEXTS[output.format]
@@ -538,7 +535,8 @@ def _check_files(spec: Spec) -> None:
     _refuse_same(files + row_indexes)
     _refuse_same(datasets)
     encoding = spec.source.encoding
-    _refuse(not reads_piece_by_piece(encoding), f"source.encoding: unknown encoding {encoding!r}")
+    if encoding != "utf-8" and not reads_piece_by_piece(encoding):
+        raise ValueError(f"source.encoding: unknown encoding {encoding!r}")
 
 
 def _refuse_same(names: list[str]) -> None:

@@ -208,7 +208,7 @@ def _facets(payload: ViewPayload) -> list[Facet]:
     if not problems:
         no_problem = tr("✓ No problem in any row.")
     facets = [
-        Facet("label", tr("Labels"), _names(payload.labels, rows), _balance(payload.labels)),
+        Facet("label", tr("Labels"), _names(payload.labels, rows)),
         Facet("problem", tr("Problems"), problems, no_problem),
     ]
     return [facet for facet in facets if facet.items or facet.remark]
@@ -216,16 +216,6 @@ def _facets(payload: ViewPayload) -> list[Facet]:
 
 def _names(counts: Sequence[NamedCount], rows: int) -> list[FilterItem]:
     return [FilterItem(name, name, count, percentage(count, rows)) for name, count in counts[:MOST_NAMES]]
-
-
-def _balance(labels: Sequence[NamedCount]) -> str:
-    if len(labels) < 2:
-        return ""
-    counts = [rows for _label, rows in labels]
-    if min(counts) == 0:
-        return tr("Some labels have no row.")
-    ratio = f"{max(counts) / min(counts):.1f}"
-    return tr("Most to least common label: {ratio} : 1.", ratio=ratio)
 
 
 def _sampled_text(payload: ViewPayload) -> str:

@@ -11,9 +11,10 @@ from itertools import accumulate
 from os import pread
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, Self
 
 from tuneyard.compiler.lint.fingerprints import Fingerprints
+from tuneyard.compiler.lint.matching import numbered
 from tuneyard.compiler.spec.model import WHOLE, Output, Spec
 from tuneyard.core.datasets.manifest import CompiledFile
 from tuneyard.core.files import flush_soon, named, sha256
@@ -23,21 +24,6 @@ COPIED = 1 << 20  # bytes at a time
 FLUSHED = 1 << 24
 BLOCK = 1000  # rows that are copied at a time
 LINE = b"\n"
-
-
-class Brackets(NamedTuple):
-    """What stands before, between and after the records of a file. JSON escapes line breaks in a record."""
-
-    head: bytes
-    between: bytes
-    tail: bytes
-
-
-def brackets_of(path: Path) -> Brackets:
-    """Those of a JSON array for `….json`, of JSON Lines for other files."""
-    if path.suffix == ".json":
-        return Brackets(b"[\n", b",\n", b"\n]\n")
-    return Brackets(b"", LINE, LINE)
 
 
 class RecordFile:
@@ -55,17 +41,15 @@ class RecordFile:
         self.records = 0
         self.sha256 = ""
         self.keys = path.with_name(f".{path.name}.fingerprints") if has_keys else None
-        self._brackets = brackets_of(path)
+        self.between = LINE  # what stands between two records; JSON escapes line breaks in one
+        self._head, self._tail = b"", LINE
+        if path.suffix == ".json":
+            self.between, self._head, self._tail = b",\n", b"[\n", b"\n]\n"
         if is_part:
-            self._brackets = Brackets(b"", self.between, self.between)
+            self._head, self._tail = b"", self.between
         self._digest = hashlib.sha256()
         self._written = self._flushed = 0
         self._open_files = ExitStack()
-
-    @property
-    def between(self) -> bytes:
-        """What stands between two records."""
-        return self._brackets.between
 
     def __enter__(self) -> Self:
         self._file: BinaryIO = self._open_files.enter_context(self.path.open("wb", buffering=0))
@@ -77,14 +61,14 @@ class RecordFile:
     ) -> None:
         with self._open_files:
             if kind is None and self.records:
-                self._write(self._brackets.tail)
+                self._write(self._tail)
                 self.sha256 = self._digest.hexdigest()
 
     def add(self, data: bytes, keys: "array[int] | None" = None) -> None:
         """Append JSON texts without line breaks, each with `between` after it, and keys of the examples."""
         if not data:
             return
-        before = self.between if self.records else self._brackets.head
+        before = self.between if self.records else self._head
         self.records += data.count(LINE)
         self._write(before + data[: -len(self.between)])
         if keys is not None and self._keys_file is not None:
@@ -185,7 +169,7 @@ class Written:
                 if split == WHOLE:
                     write_row_index(row_index, keys, {}, self.drawn)
                 else:
-                    clusters = {group: splits[split].clusters()} if group else {}
+                    clusters = {group: numbered(splits[split].column("groups"))} if group else {}
                     write_row_index(row_index, keys, clusters)
             file.keys.unlink()
             files[row_index.name] = CompiledFile(file.records, sha256(row_index))

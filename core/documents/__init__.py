@@ -65,7 +65,10 @@ def parse_yaml(text: bytes | str, place: str) -> Yaml:
         if root is None:
             return Yaml(None, {})
         _measure(root, place, {})
-        lines = _lines_of_keys(root)
+        lines = {}
+        if isinstance(root, yaml.MappingNode):
+            keys = [key for key, _ in root.value if isinstance(key, yaml.ScalarNode)]
+            lines = {key.value: key.start_mark.line + 1 for key in keys}
         value = loader.construct_document(root)
     except UnicodeDecodeError as error:
         raise ContentError(f"{place}: not UTF-8 at byte {error.start}") from error
@@ -148,15 +151,6 @@ def _loader() -> "type[yaml.SafeLoader]":
         resolvers[first_letter] = [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
     Loader.yaml_implicit_resolvers = resolvers
     return Loader
-
-
-def _lines_of_keys(root: "yaml.Node") -> dict[str, int]:
-    """The line of each key of the outermost mapping."""
-    import yaml
-
-    if not isinstance(root, yaml.MappingNode):
-        return {}
-    return {key.value: key.start_mark.line + 1 for key, _ in root.value if isinstance(key, yaml.ScalarNode)}
 
 
 def _check_depth(place: str, text: str) -> None:

@@ -138,16 +138,6 @@ def test_prompts_that_do_not_fit_lose_shots_and_are_refused_last(data, tmp_path,
     assert "7 prompts with fewer shots" in said and "1 prompt too long for the context" in said
 
 
-def test_a_run_is_resumed_and_another_is_not(cmmlu) -> None:
-    whole = cmmlu("--subjects", "anatomy,logical", out="whole")
-    part = cmmlu("--subjects", "anatomy", out="part")
-    assert cmmlu("--subjects", "anatomy,logical", "--resume", out="part") == part
-    for name in ("cmmlu.json", "cmmlu.md", "base/logical/predictions.jsonl"):
-        assert (part / name).read_bytes() == (whole / name).read_bytes()
-    with raises(RequestError, "shots", "5", "0"):
-        cmmlu("--subjects", "anatomy,logical", "--resume", "--shots", 0, out="part")
-
-
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [

@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import click
-import jsonschema
 import pytest
 
 from tests.conftest import ROOT, Here, Run
@@ -187,21 +186,6 @@ def test_what_the_guides_results_may_not_be(
 ) -> None:
     a, b = guide(tmp_path / "a", BEFORE), guide(tmp_path / "b", AFTER, **changes)
     assert message in here(cli, a, b, "--out", tmp_path / "ab", code=1).stderr
-
-
-@pytest.mark.usefixtures("without_plots")
-def test_the_model_chosen_on_half_is_the_most_accurate_there(here: Here, tmp_path: Path) -> None:
-    demo(tmp_path / "runs")
-    here(cli, tmp_path / "runs", "--choose-on", "half", "--out", tmp_path / "out")
-    found = json.loads((tmp_path / "out" / "table.json").read_text())
-    assert 0 < found["sets"]["demo_rte_eval"]["n"] < 300
-    jsonschema.validate(found, json.loads((ROOT / "core/schemas/comparison.json").read_text()))
-    decision = found["choice"][-1]
-    accuracies = {
-        model: score["accuracy"]["value"] for model, score in decision["choosing"]["models"].items()
-    }
-    assert decision["dataset"] == "mean"
-    assert decision["model"] == max(accuracies, key=accuracies.__getitem__) in found["models"]
 
 
 def two_runs(folder: Path, *models: str, kinds: bool = True) -> Path:

@@ -303,15 +303,6 @@ def test_workers_in_another_folder_see_the_images_of_one_process(
     assert tree(call(command, models(), *given, out="out")) == alone
 
 
-@pytest.mark.slow
-def test_processes_score_images_with_the_bytes_of_one(models, home) -> None:
-    saved = adapter(home / "saved", models())
-    given = ["--adapter", f"one={saved}", "--dataset", "seen"]
-    alone = tree(call(nli, models(), *given, out="out"))
-    Path("out").rename("alone")
-    assert tree(call(nli, models(), *given, "--workers", 2, out="out")) == alone
-
-
 def test_texts_are_scored_by_a_model_that_sees_in_batches_as_one_by_one(models, home) -> None:
     rows = [{"instruction": f"Is {n} more than {9**n}?", "output": ("yes", "no")[n % 2]} for n in range(6)]
     (home / "texts.json").write_text(json.dumps(rows))

@@ -214,17 +214,6 @@ def test_held_out_rows_alone_are_measured(text, data) -> None:
     assert read(out, "results.json")["settings"]["seed"] == 1
 
 
-def test_a_torn_run_is_resumed_to_the_same_bytes(text, data) -> None:
-    arguments = ("--data", data, "--batch-tokens", "60")
-    whole = tree(text(*arguments))
-    folder = text(*arguments, out="torn") / "base" / "rows"
-    (folder / "results.json").unlink()
-    lines = (folder / "predictions.jsonl").read_bytes().splitlines(keepends=True)
-    (folder / "predictions.jsonl").write_bytes(lines[3] + lines[0][:40])
-    resumed = tree(text(*arguments, "--resume", out="torn"))
-    assert {name: content.replace(b"/torn", b"/out") for name, content in resumed.items()} == whole
-
-
 def test_losses_of_tokens_add_up_to_the_loss_of_each_row(text, data, loaded) -> None:
     out = text("--data", data, "--no-generate", "--token-losses", "--batch-tokens", "100")
     rows = read(out, "predictions.jsonl")

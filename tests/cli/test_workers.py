@@ -91,17 +91,6 @@ def test_a_quantised_base(folder, workers, tiny_model, monkeypatch, bits) -> Non
     assert tree(folder / "plain")["base/pairs/predictions.jsonl"] != alone["base/pairs/predictions.jsonl"]
 
 
-@pytest.mark.slow
-def test_processes_score_a_quantised_base_with_the_bytes_of_one(folder, tiny_model) -> None:
-    pytest.importorskip("bitsandbytes")
-    given = ["--model", tiny_model, "--data", folder / "pairs.json", "--quantize", 4, *adapters(folder)]
-    call(nli.cli, *given, "--out", folder / "out")
-    alone = tree(folder / "out")
-    (folder / "out").rename(folder / "alone")
-    call(nli.cli, *given, "--workers", 2, "--out", folder / "out")
-    assert tree(folder / "out") == alone
-
-
 def test_text_keeps_the_losses_of_tokens(folder, workers, tiny_model, monkeypatch) -> None:
     given = ["--model", tiny_model, "--data", folder / "pairs.json", "--no-generate", "--token-losses"]
     alone, by_workers = both(text.cli, folder, workers, monkeypatch, *given, "--batch-tokens", 60)
@@ -134,17 +123,6 @@ def test_a_suite_and_a_search_load_the_base_once(folder, workers, tiny_model, mo
     call(sweep.cli, *given, "--out", folder / "out")
     assert by_workers == tree(folder / "out")
     assert len(loaded) == 1
-
-
-def test_a_torn_run_is_resumed_to_the_same_bytes(folder, workers, tiny_model, monkeypatch) -> None:
-    given = ["--model", tiny_model, "--data", folder / "pairs.json", "--batch-tokens", 60]
-    alone, by_workers = both(nli.cli, folder, workers, monkeypatch, *given)
-    done = folder / "out/base/pairs"
-    (done / "results.json").unlink()
-    rows = (done / "predictions.jsonl").read_bytes().splitlines(keepends=True)
-    (done / "predictions.jsonl").write_bytes(b"".join(rows[:4]) + rows[5][:30])
-    call(nli.cli, *given, "--out", folder / "out", "--resume")
-    assert tree(folder / "out") == by_workers == alone
 
 
 def test_an_error_in_a_worker_is_that_of_one_process(folder, workers, tiny_model, monkeypatch) -> None:

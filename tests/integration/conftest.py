@@ -11,10 +11,11 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -153,3 +154,20 @@ def kill_in_training(checkout: Checkout) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     time.sleep(2)  # the training is told by the kernel that its parent is gone, and ends
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model: Path) -> Any:
+    """The tiny model as transformers loads it in fp32, for tests of adapters."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+
+
+@pytest.fixture
+def save(base: Any, tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
+    """`save("name", seed=1, **LoraConfig fields)` writes PEFT's adapter of the base with random factors."""
+    from tests.integration.peft_oracle import save_adapter
+
+    return lambda name, **fields: save_adapter(base, tiny_model, tmp_path / name, **fields)

@@ -7,8 +7,9 @@ import copy
 
 import torch
 
+from tuneyard.adapters.fuse import fuse, plan_fusing
 from tuneyard.adapters.merge import merge, plan_merging
-from tuneyard.adapters.request import MergeRequest
+from tuneyard.adapters.request import FuseRequest, MergeRequest
 
 
 def save_adapter(base, model, folder, *, seed=1, config="LoraConfig", **fields):
@@ -32,6 +33,14 @@ def ours(wanted, out, **how):
     fields = {name: how.pop(name) for name in ("method", "dtype", "base", "same_base") if name in how}
     merge(plan_merging(MergeRequest(list(wanted), out, parameters=how, **fields)), lambda _: None)
     return out
+
+
+def fused(wanted, folder, out, **options):
+    """The model that our fuse writes, and how much of ΔW it retains."""
+    from transformers import AutoModelForCausalLM
+
+    retained = fuse(plan_fusing(FuseRequest(list(wanted), folder, out, **options)), lambda _: None)
+    return AutoModelForCausalLM.from_pretrained(out, dtype="auto").eval(), retained
 
 
 def load(base, folder, **others):

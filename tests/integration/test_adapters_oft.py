@@ -20,13 +20,6 @@ IDS = torch.arange(60).reshape(3, 20)
 EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-@pytest.fixture(scope="module")
-def base(tiny_model):
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
-
-
 @pytest.fixture
 def save(base, tiny_model, tmp_path):
     """`save("name", **OFTConfig fields)` writes PEFT's adapter with random rotations."""

@@ -1,12 +1,14 @@
 """Our merges and fuses beside PEFT: equal where PEFT is exact, right or refused where it is not."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.integration.peft_oracle import deltas, error, exact, load, ours, peft_merge, save_adapter
+from tests.integration.peft_oracle import deltas, error, exact, fused, load, ours, peft_merge
 from tests.messages import raises
 from tuneyard.adapters.fuse import fuse, plan_fusing
 from tuneyard.adapters.merge import merge, plan_merging
@@ -15,23 +17,6 @@ from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import ContentError, TuneyardError
 
 IDS = torch.arange(60).reshape(3, 20)
-
-
-@pytest.fixture(scope="module")
-def base(tiny_model):
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
-
-
-@pytest.fixture
-def save(base, tiny_model, tmp_path):
-    """`save("name", seed=1, **LoraConfig fields)` writes a PEFT adapter with random factors."""
-
-    def write(name, **fields):
-        return save_adapter(base, tiny_model, tmp_path / name, **fields)
-
-    return write
 
 
 FEATURES = {
@@ -76,12 +61,6 @@ def test_logits_of_the_merge_are_those_of_base_plus_sum(base, save, tmp_path):
         assert (found - base(IDS).logits).abs().max() > 0.05
 
 
-def test_peft_s_cat_is_exact_on_plain_adapters_and_we_agree(base, save, tmp_path):
-    wanted = [(save("a", seed=1), 0.5), (save("b", seed=2), 0.5)]
-    found = deltas(load(base, ours(wanted, tmp_path / "out")))
-    assert error(found, peft_merge(base, wanted, "cat")) < 1e-6
-
-
 @pytest.mark.parametrize("weights", [(0.5, 0.5), (1, 0.25), (0.7, -0.7)])
 def test_our_linear_is_peft_s(base, save, tmp_path, weights):
     wanted = [(save("a", seed=1), weights[0]), (save("b", seed=2, lora_alpha=2), weights[1])]
@@ -112,20 +91,6 @@ def test_where_peft_is_wrong_in_silence_we_are_right(base, save, tmp_path, name)
     assert error(deltas(load(base, ours(wanted, tmp_path / "svd", method="svd", rank=8))), expected) < 1e-6
 
 
-def test_peft_s_linear_with_a_shared_a_is_twice_too_large(base, save):
-    folder = save("a")
-    assert (
-        abs(error(peft_merge(base, [(folder, 0.5), (folder, 0.5)], "linear"), exact(base, [(folder, 1)])) - 1)
-        < 1e-5
-    )
-
-
-def test_peft_s_linear_loses_the_sign_of_a_weight(base, save):
-    folder = save("a")
-    found = peft_merge(base, [(folder, -1.0)], "linear")
-    assert error(found, exact(base, [(folder, 1)])) < 1e-5  # and not −1
-
-
 REFUSED = {
     "dora": ({"use_dora": True}, "DoRA"),
     "lora_bias": ({"lora_bias": True}, "adds a bias next to B·A"),
@@ -150,32 +115,6 @@ def test_what_is_no_plain_lora_is_refused_as_peft_saves_it(save, tmp_path, name)
     with raises(TuneyardError, facts):
         ours([(save("a", **fields), 1), (save("b"), 1)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_peft_takes_what_we_refuse(base, save):
-    """NaN weights and missing tensors load in PEFT with at most a warning; here each is an error."""
-    from safetensors.torch import save_file
-
-    folder = save("a")
-    file = folder / "adapter_model.safetensors"
-    tensors = load_file(file)
-    key = next(k for k in tensors if "lora_B" in k)
-    save_file({**tensors, key: tensors[key] * float("nan")}, file)
-    assert load(base, folder)(IDS).logits.isnan().any()
-    with raises(ContentError, "NaN"):
-        open_adapter(folder).factors(next(iter(open_adapter(folder).modules)))
-    save_file({k: v for k, v in tensors.items() if k != key}, file)
-    with pytest.warns(UserWarning, match="missing adapter keys"):
-        load(base, folder)
-    with raises(ContentError):
-        open_adapter(folder)
-
-
-def fused(wanted, folder, out, **options):
-    from transformers import AutoModelForCausalLM
-
-    retained = fuse(plan_fusing(FuseRequest(list(wanted), folder, out, **options)), lambda _: None)
-    return AutoModelForCausalLM.from_pretrained(out, dtype="auto").eval(), retained
 
 
 @pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-5), ("bfloat16", 0.02), ("float16", 0.003)])
@@ -283,3 +222,99 @@ def test_what_peft_saves_is_fused_as_peft_merges_it(tiny_model, tmp_path, name, 
         torch.testing.assert_close(found, theirs, atol=2e-4, rtol=0)
         if "adapted" not in name:  # where merging, PEFT moves the tied head with the embedding
             torch.testing.assert_close(found, tuned.merge_and_unload()(IDS).logits, atol=2e-4, rtol=0)
+
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+# (what the first adapter alone has, what ours says); the second is plain.
+ONE_SIDED = {
+    "lora_bias": ({"lora_bias": True}, "adds a bias next to B·A"),
+    "modules_to_save": ({"modules_to_save": ["norm"]}, "give --base"),
+    "trainable_token_indices": ({"trainable_token_indices": [1, 2]}, "single rows of the embedding"),
+}
+
+
+@pytest.mark.parametrize("name", ONE_SIDED)
+def test_what_one_of_two_adapters_has_is_lost_in_peft_s_merge(base, save, tmp_path, name):
+    fields, fact = ONE_SIDED[name]
+    one, other = save("a", seed=1, **fields), save("b", seed=2)
+    # In the other order PEFT cannot load the plain one beside trained tokens at all (a KeyError).
+    model = load(base, other, x=one) if "token" in name else load(base, one, x=other)
+    model.add_weighted_adapter(["default", "x"], [1.0, 1.0], "mixed", combination_type="cat")
+    model.set_adapter("mixed")
+    both = load(base, one)
+    added = exact(base, [(other, 1.0)])
+    for path, delta in added.items():
+        both.get_submodule(path).base_layer.weight.data += delta.float()
+    assert (logits(model) - logits(both)).abs().max() > 0.01
+    with raises(TuneyardError, fact):
+        ours([(one, 1), (other, 1)], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"layers_to_transform": [1]}, {"target_modules": r".*_proj", "exclude_modules": ["o_proj"]}],
+    ids=str,
+)
+def test_layers_and_exclusions_of_one_adapter_survive_a_merge(base, save, tmp_path, fields):
+    wanted = [(save("a", seed=1, **fields), 1.0), (save("b", seed=2), 0.5)]
+    out = ours(wanted, tmp_path / "out")
+    assert error(deltas(load(base, out)), exact(base, wanted)) < 1e-6
+
+
+def test_another_base_of_the_same_shapes(base, save, tmp_path):
+    adapter = save("a")
+    torch.manual_seed(9)
+    other = copy.deepcopy(base)
+    for parameter in other.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.02
+    other.save_pretrained(tmp_path / "other")
+    assert load(other, adapter) is not None  # without a word
+    with raises(ContentError, "other"):
+        plan_fusing(FuseRequest([(adapter, 1.0)], tmp_path / "other", tmp_path / "out"))
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_a_converted_adapter_is_taken_and_means_what_was_trained(base, tiny_model, tmp_path, start):
+    """The way out that the refusal names: save_pretrained with path_initial_model_for_weight_conversion."""
+    import peft
+
+    config = peft.LoraConfig(
+        r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=start, task_type="CAUSAL_LM"
+    )
+    tuned = peft.get_peft_model(copy.deepcopy(base), config)
+    tuned.peft_config["default"].init_lora_weights = True  # as PEFT asks of the initial adapter
+    tuned.save_pretrained(tmp_path / "initial")
+    tuned.peft_config["default"].init_lora_weights = start
+    for key, parameter in tuned.named_parameters():
+        if "lora_" in key:
+            parameter.data += torch.randn_like(parameter) * 0.05
+    tuned.save_pretrained(tmp_path / "as-it-is")
+    with raises(ContentError, "path_initial_model_for_weight_conversion=INITIAL"):
+        open_adapter(tmp_path / "as-it-is")
+    tuned.save_pretrained(
+        tmp_path / "converted", path_initial_model_for_weight_conversion=str(tmp_path / "initial")
+    )
+    out = ours([(tmp_path / "converted", 1)], tmp_path / "out")
+    torch.testing.assert_close(logits(load(base, out)), logits(tuned.eval()), atol=1e-4, rtol=0)
+
+
+def test_a_pickle_s_own_message_converts_it(base, save):
+    folder = save("a")
+    before = load_file(folder / WEIGHTS)
+    torch.save(before, folder / "adapter_model.bin")
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(ContentError) as raised:
+        open_adapter(folder)
+    command = str(raised.value).partition("running any: ")[2]
+    subprocess.run(command.replace("python", f"exec {sys.executable}", 1), shell=True, check=True)
+    after = load_file(folder / WEIGHTS)
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    assert open_adapter(folder).modules

@@ -7,30 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.integration.peft_oracle import exact, load, ours, save_adapter
+from tests.integration.peft_oracle import exact, fused, load, ours, save_adapter
 from tests.messages import raises
-from tuneyard.adapters.fuse import fuse, plan_fusing
-from tuneyard.adapters.request import FuseRequest
 from tuneyard.adapters.statistics import measure, text
 from tuneyard.adapters.store import open_adapter, open_any
 from tuneyard.core.errors import ContentError
 
 IDS = torch.arange(60).reshape(3, 20)
 EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-@pytest.fixture(scope="module")
-def base(tiny_model):
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
-
-
-def fused(wanted, folder, out, **options):
-    from transformers import AutoModelForCausalLM
-
-    retained = fuse(plan_fusing(FuseRequest(list(wanted), folder, out, **options)), lambda _: None)
-    return AutoModelForCausalLM.from_pretrained(out, dtype="auto").eval(), retained
 
 
 def weights_of(model):

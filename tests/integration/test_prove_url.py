@@ -132,20 +132,3 @@ def test_an_equal_server_is_proved_and_the_figures_are_right(home: Home) -> None
     assert answers["largest"] == pytest.approx(max(differences), abs=5e-5) and answers["largest"] > 1e-6
     assert chat["differing"] == 0 and chat["finishes"] == {"length": 6}
     assert proof["causes"] == []
-
-
-def test_each_adapter_of_a_server_is_compared_with_its_own(home: Home) -> None:
-    lora = [[str(home.folder / "one.gguf"), 1.0], [str(home.folder / "two.gguf"), 0.0]]
-    words = ["--adapter", f"two={home.folder / 'two'}", "--url"]
-    with llama_server(home.folder / "base.gguf", settings={**GREEDY, "lora": lora}) as url:
-        proof = home.prove(*words, url, "--adapter", f"one={home.folder / 'one'}")
-        assert sorted(one["model"] for one in proof["answers"]) == [f"one at {url}", f"two at {url}"]
-        for answers in proof["answers"]:
-            assert answers["largest"] < 0.01 and answers["differing"] == 0
-        proof = home.prove(*words, url, code=1)
-        within = {one["model"]: one["within"] for one in proof["answers"]}
-        assert within == {
-            f"base.gguf at {url} without an adapter in the request": False,
-            f"two at {url}": True,
-        }
-        assert f"adapter one of {url}: no --adapter has this name" in proof["not_checked"]

@@ -49,7 +49,7 @@ def main() -> int:
 
 def drawn(patterns: list[str], count: int, seed: int) -> list[Mutant]:
     """Draw errors of each package, each by itself: a change of other code draws no other errors."""
-    by_package = defaultdict(list)
+    by_package: dict[str, list[Mutant]] = defaultdict(list)
     for path in tracked():
         in_scope = (
             path.endswith(".py")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal
-from tuneyard.compiler.init.shapes.choices import choices_in_columns, lettered_choices, listed_choices
+from tuneyard.compiler.init.shapes.choices import choices_in_columns, listed_choices
 from tuneyard.compiler.init.shapes.conversations import conversations, exchanges, plain_text
 from tuneyard.compiler.init.shapes.labelled import labelled_pair, labelled_text
 from tuneyard.compiler.init.shapes.pairs import pair_of_answers, rated_answers
@@ -38,7 +38,6 @@ SHAPES = (
     Shape("listed choices", listed_choices),
     Shape("choices in columns", choices_in_columns),
     Shape("labelled pair", labelled_pair, ({"label"}, {"text", "text2"}, {"text", "text2", "label"})),
-    Shape("lettered choices", lettered_choices),
     Shape("question answered by calls", answered_by_calls),
     Shape("question", answered_question, ({"answer"}, {"text", "answer"}, {"text", "text2", "answer"})),
     Shape("exchanges", exchanges),

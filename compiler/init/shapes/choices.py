@@ -76,26 +76,11 @@ def choices_in_columns(profile: FileProfile) -> Proposal | None:
     return _columns_proposal(profile, columns, lines, answer, guesses)
 
 
-def lettered_choices(profile: FileProfile) -> Proposal | None:
-    """A question, its choices in columns of one letter each, and the correct letter."""
-    question = profile.named(USUAL_NAMES["question"])
-    answer = profile.named(USUAL_NAMES["chosen letter"])
-    letters = [leaf for leaf in map(profile.named, "abcdef") if leaf is not None]
-    if question is None or answer is None or len(letters) < 3:
-        return None
-    columns: dict[str, ProposedColumn] = {"question": [question.path]}
-    choices = []
-    for leaf in letters:
-        columns[leaf.name] = [leaf.path]
-        choices.append(f"{leaf.name.upper()}. {{{leaf.name}}}")
-    columns["answer"] = {"names": [answer.path], "is": "answer"}
-    proposal = question_proposal(profile, "Questions with choices", question, columns, answer)
-    proposal.write["instruction"] = "\n".join(["{question}", *choices])
-    return proposal
-
-
 def _choice_columns(profile: FileProfile) -> list[Leaf]:
     """The columns with one choice each, in the order of their numbers or letters; [] if the file has none."""
+    letters = list(filter(None, map(profile.named, "abcdefgh")))
+    if len(letters) > 2:
+        return letters
     leaf_by_sign: dict[str, dict[str, Leaf]] = {}
     for leaf in profile.leaves.values():
         match = CHOICE_COLUMN.fullmatch(leaf.name)

@@ -7,12 +7,11 @@ from tuneyard.compiler.init.labels import (
     GLUE_ORDER,
     NLI_MEANINGS,
     UNLABELLED,
-    class_leaf,
+    class_leaves,
     label_leaf,
     label_map,
     label_values,
     named_labels,
-    repeated_leaves,
 )
 from tuneyard.compiler.init.profile import PROSE, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
@@ -157,16 +156,12 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
         text = longest_prose(profile)
         if text is not None:
             guesses.append(f"{text.path} is used as the text: it is the longest. --text names another")
-    if label is None:
-        label = class_leaf(profile)
-        if label is not None:
-            guesses.append(f"{label.path} is used as the label: it has few values. --label names another")
     if label is None and text is not None:
-        repeated = repeated_leaves(profile, text)
-        if repeated:
-            label = repeated[0]
-            others = "".join(f", as {leaf.path} has" for leaf in repeated[1:])
-            guess = f"{label.path} is used as the label: it has few values{others}. --label names another"
+        leaves = class_leaves(profile, text)
+        if leaves:
+            label = leaves[0]
+            also = "".join(f", as {leaf.path} has" for leaf in leaves[1:])
+            guess = f"{label.path} is used as the label: it has few values{also}. --label names another"
             guesses.append(guess)
     if text is None or label is None or text is label:
         return None

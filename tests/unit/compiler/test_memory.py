@@ -18,6 +18,7 @@ from tuneyard.compiler.request import Counts
 from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import Split, load_spec
 from tuneyard.compiler.two_passes import write_arranged
+from tuneyard.compiler.write.record_file import Written
 
 MOST = 40  # bytes a row
 FEW, MANY = 6_000, 21_000  # rows
@@ -104,7 +105,7 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
         staged = bench.folder / f"staged {rows}"
         staged.mkdir()
         job = CompileJob(loaded, kept_problems=None, reject=False)
-        compile_run = Run(job, inputs, staged, 42, problems)
+        compile_run = Run(job, inputs, staged, 42, problems, Written(loaded, staged))
         tracemalloc.start()
         try:
             write_arranged(compile_run, None)

