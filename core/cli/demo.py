@@ -143,8 +143,9 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
     """Find out which of two adapters, or which merge of them, to ship: a few minutes on 2 CPU cores.
 
     It says first how long it will take here. It compiles two bundled datasets, trains an adapter on each,
-    scores nine pairs of merge weights, and compares the best with the base and with each adapter. Finished results are reused. It writes below
-    models/demo-base, dataset_info/demo_*, saves/demo-*, results/demo and results/demo-steps.
+    scores nine pairs of merge weights, and compares the best with the base and with each adapter. Finished
+    results are reused. It writes below models/demo-base, dataset_info/demo_*, saves/demo-*, results/demo and
+    results/demo-steps.
     """
     if model != str(BASE) and Path(model).exists():
         model = str(Path(model).resolve())
