@@ -212,7 +212,7 @@ def test_copies_of_the_base_embedding_are_carried_if_equal(tmp_path):
         )
     result, _ = merged([(tmp_path / "a", 1), (tmp_path / "b", 1)], tmp_path / "out")
     assert (result.full_tensor("model.embed_tokens.base_layer.weight") == 1).all()
-    with raises(ContentError):
+    with raises(ContentError, "embed_tokens", "a", "c"):
         merged([(tmp_path / "a", 1), (tmp_path / "c", 1)], tmp_path / "out2")
 
 
