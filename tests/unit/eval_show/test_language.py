@@ -4,7 +4,6 @@ import ast
 import itertools
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -23,7 +22,6 @@ from tuneyard.adapters import statistics
 from tuneyard.adapters.__main__ import show as show_command
 from tuneyard.adapters.plots import draw as draw_adapters
 from tuneyard.compiler.cli import stats_command
-from tuneyard.compiler.commands import stats
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.language import translation as language
@@ -324,11 +322,13 @@ def sweep_files(folder: Path) -> list[object]:
         out = folder / axes[0]
         for seed, model in enumerate(points):
             for name in "st":
-                write_run(out, model, name, gold, answers(gold, 6 + seed, seed))
+                for half in (out, out / "held-out"):
+                    write_run(half, model, name, gold, answers(gold, 6 + seed, seed))
         for metric in ("accuracy", "brier"):
-            sweep = eval_sweep.Sweep(out, axes, points, {name: [*range(12)] for name in "st"}, metric)
-            runs = eval_sweep.read_points(sweep)
-            eval_sweep.write(sweep, eval_sweep.judge(sweep, runs, runs))
+            rows = {"s": [*range(12)], "t": [*range(12)]}
+            sweep = eval_sweep.Sweep(out, axes, points, rows, metric, reported=list(points))
+            runs, held_out = eval_sweep.read_points(sweep), eval_sweep.read_reported(sweep)
+            eval_sweep.write(sweep, eval_sweep.judge(sweep, runs, held_out))
         facts.append(json.loads((out / "sweep.json").read_text(encoding="utf-8")))
     return facts
 
@@ -367,13 +367,9 @@ def recipe_files(folder: Path) -> list[object]:
 
 
 def text_files(folder: Path) -> list[object]:
-    """Write the plots of lengths that eval.text and `data stats` write."""
+    """Write the plot of lengths that eval.text writes."""
     lengths = {name: [1, 2, 3] for name in TEXTS}
     draw_lengths(lengths, "mine", "demo", 2, folder / "lengths.png")
-    for unit in ("tokens", "characters"):
-        counts = stats.Stats("demo", unit, examples=3)
-        counts.lengths = {"prompts": Counter({1: 3}), "answers": Counter({2: 3})}
-        stats.plot(counts, folder / "stats.png")
     return []
 
 
