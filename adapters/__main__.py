@@ -24,7 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 BELONGS = {  # the targets of each option that not all of them take
     "out": ("gguf", "ollama"), "repo": ("hub",), "results": ("hub",), "license": ("hub",),
-    "private": ("hub",), "dry_run": ("hub",), "type": ("gguf",), "llama_cpp": ("gguf",),
+    "private": ("hub",), "dry_run": ("hub",), "type": ("gguf",),
     "from_": ("ollama",), "gguf": ("ollama",), "system": ("ollama",), "parameter": ("ollama",),
     "force": ("gguf", "ollama"),
 }  # fmt: skip
@@ -245,8 +245,7 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 @click.option("--base", type=FOLDER, help="Base model folder.  [default: the base that the adapter names]")
 @click.option("--out", type=FOLDER, help="gguf, ollama: file to write.")
 @click.option("--force", is_flag=True, help="gguf, ollama: replace a file of the same format.")
-@click.option("--type", help="gguf: f16, q8_0, q4_0; with --llama-cpp q4_k_m and others.  [default: f16]")
-@click.option("--llama-cpp", type=FOLDER, help="gguf: checkout of llama.cpp with its llama-quantize built.")
+@click.option("--type", help="gguf: f16, q8_0, q4_0.  [default: f16]")
 @click.option("--from", "from_", help="ollama: name of the adapter's base in Ollama, e.g. qwen2.5:0.5b.")
 @click.option("--gguf", type=FOLDER, help="ollama: file that --to gguf wrote from NAME_OR_DIR.")
 @click.option("--system", help="ollama: system text.  [default: from the chat template]")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.methods import Method, Parameter, methods, parameters_by_name
+from tuneyard.adapters.methods import methods, parameters_by_name
 from tuneyard.adapters.weighted import parse_optional_weight, parse_reference_weight
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.documents.schema_errors import check_file
@@ -112,25 +112,11 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     # Editors read the file in recipes/merge, which has neither plug-ins nor the parameters of methods.
     schema["additionalProperties"] = False
     for name, declarations in parameters_by_name().items():
-        if len(declarations) == 1:
-            schema["properties"][name] = _property(declarations[0], "null")
-        else:
-            schema["properties"][name] = {"anyOf": [{"type": "null"}, *map(_property, declarations)]}
+        schemas = [parameter.schema for _, parameter in declarations]
+        for each in schemas:
+            each["type"] = [each["type"], "null"]
+        schema["properties"][name] = {"anyOf": schemas} if len(schemas) > 1 else schemas[0]
     if "method" in fields:
         schema["properties"]["method"] = {"enum": list(methods())}
     check_file(path, schema, fields)
     return fields
-
-
-def _property(declaration: tuple[Method, Parameter], *types: str) -> dict[str, Any]:
-    """The JSON Schema of a declared parameter."""
-    _, parameter = declaration
-    kind = "integer" if parameter.kind is int else "number"
-    schema: dict[str, Any] = {"type": [kind, *types]}
-    bounds = {
-        "minimum": parameter.minimum,
-        "exclusiveMinimum": parameter.above,
-        "maximum": parameter.maximum,
-    }
-    schema |= {name: bound for name, bound in bounds.items() if bound is not None}
-    return schema

@@ -48,6 +48,19 @@ def parse_optional_weight(text: str) -> tuple[str, float]:
     return parse_reference_weight(text)
 
 
+def parse_named(text: str) -> tuple[str, list[tuple[str, float]]]:
+    """Read an adapter's NAME, PATH or NAME=PATH: the name it goes by, and its references with weights.
+
+    The name of a path is its last part. `NAME=rte:0.5+mnli:0.5` is a weighted sum.
+    """
+    name, equals, references = text.partition("=")
+    if not equals or Path(text).is_dir():
+        return Path(text).name, [(text, 1.0)]
+    if "+" in references and not Path(references).is_dir():
+        return name, [parse_reference_weight(part) for part in references.split("+")]
+    return name, [parse_optional_weight(references)]
+
+
 def parse_weight(value: object, reference: str) -> float:
     """Read a finite weight; the `RequestError` for any other value names the adapter."""
     weight = math.nan

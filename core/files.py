@@ -139,10 +139,16 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
         return json.loads(text, object_pairs_hook=unique if unique_keys else None)
     except json.JSONDecodeError as error:
         where = f"{place}:{line + error.lineno - 1}"
-        raise ContentError(f"{where}: not JSON: {error.msg} (column {error.colno})") from error
+        fix = ""
+        if error.doc[: error.pos].rstrip().endswith(",") and error.doc[error.pos : error.pos + 1] in (
+            "]",
+            "}",
+        ):
+            fix = "; remove the comma before it"
+        raise ContentError(f"{where}: not JSON: {error.msg} (column {error.colno}){fix}") from error
     except UnicodeDecodeError as error:
         where = f"{place}:{line}" if line > 1 else place
-        raise ContentError(f"{where}: not UTF-8 at byte {error.start}") from error
+        raise ContentError(f"{where}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
     except RecursionError as error:
         raise ContentError(f"{place}:{line}: nested too deep to be read") from error
     except ValueError as error:  # Python reads whole numbers of 4,300 digits at most

@@ -26,6 +26,7 @@ from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.scoring.options import (
     Finite,
     ScoringRequest,
+    adapter_option,
     dataset_dir,
     loading_options,
     number,
@@ -35,7 +36,7 @@ from tuneyard.eval.scoring.options import (
 )
 
 if TYPE_CHECKING:
-    from tuneyard.eval.backends.model import Model
+    from tuneyard.eval.backends.load import Model
     from tuneyard.eval.backends.server import Server
     from tuneyard.eval.scoring.candidates import Candidate
 
@@ -55,13 +56,7 @@ LOCAL = ("model", "adapters", "same_base", "template", "bos", "dtype", "quantize
     "--max-new-tokens 4",
 )
 @click.option("--model", metavar="DIR|ID", help="Model or LoRA folder, or hub id.")
-@click.option(
-    "--adapter",
-    "adapters",
-    multiple=True,
-    metavar="NAME[=DIR]",
-    help="Talk to this adapter; NAME alone means saves/NAME, a:0.5+b:0.5 several by weight. Repeatable.",
-)
+@adapter_option("Talk to this adapter.")
 @server_options()
 @click.option("--once", metavar="TEXT", help="Answer this and leave.")
 @click.option("--system", metavar="TEXT", help="What the model is told first.  [as it was trained]")

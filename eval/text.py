@@ -174,8 +174,8 @@ class Text(Task):
     generate: bool
     rouge: bool
     tokenizer: str
-    token_losses: bool
     texts: frozenset[str]
+    token_losses: bool
 
     def fitted(self, opened: "Opened") -> "Text":
         """The task with its default length: no more than the model's context."""
@@ -203,11 +203,6 @@ class Text(Task):
         if self.rouge:
             settings["tokenizer"] = self.tokenizer
         return settings
-
-    @property
-    def keeps_token_losses(self) -> bool:
-        """True with --token-losses."""
-        return self.token_losses
 
     def losses_by_token(self, job: Job, row: int, fields: Fields) -> TokenLosses:
         """The losses of a row's tokens, under the row's number in the dataset's file."""

@@ -4,21 +4,20 @@ Each rule reads the answer of recipes/inspection.py (codes: docs/recipes.md).
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 from tuneyard.core.errors import Problem
 from tuneyard.core.records.answers import MESSAGES, code_for
+from tuneyard.recipes.answer import Facts, Rows
 from tuneyard.recipes.data import NamedDataset, dataset_dir, locate
 from tuneyard.recipes.recipe import Recipe
 
-Answer = dict[str, Any]
 FIRST_ROWS = 5
 NEW_TOKENS = ("add_tokens", "add_special_tokens", "new_special_tokens_config")
 CUTOFF_LEN = 2048
 """LLaMA-Factory's default of cutoff_len."""
 
 
-def problems_of_answer(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
+def problems_of_answer(recipe: Recipe, answer: Facts, datasets: list[NamedDataset]) -> Iterator[Problem]:
     """Yield the problems of template, answers, cutoff_len, new tokens, experts and reward models."""
     yield from template_problems(recipe, answer)
     yield from answer_text_problems(recipe, answer, datasets)
@@ -31,34 +30,32 @@ def problems_of_answer(recipe: Recipe, answer: Answer, datasets: list[NamedDatas
     yield from reward_problems(recipe, answer)
 
 
-def template_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def template_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Report the problems that core/prompt/template_fit.py found."""
-    for finding in answer.get("tokens", {}).get("template", ()):
-        yield recipe.problem(finding["code"], "template", finding["message"], finding["hint"])
+    for finding in answer.template:
+        yield recipe.problem(finding.code, "template", finding.message, finding.hint)
 
 
-def answer_text_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
+def answer_text_problems(recipe: Recipe, answer: Facts, datasets: list[NamedDataset]) -> Iterator[Problem]:
     """Yield empty answers, and pairs of equal ones: an error if every row of a dataset is affected."""
     for dataset in datasets:
-        facts = answer.get("data", {}).get(dataset.name, {})
-        for warning, finding in facts.get("answers", {}).items():
-            count = finding["count"]
-            code = code_for(warning, count, finding["rows"])
-            rows = ", ".join(str(number) for number in finding["first"][:FIRST_ROWS])
+        for warning, finding in answer.data.get(dataset.name, Rows()).answers.items():
+            count = finding.count
+            code = code_for(warning, count, finding.rows)
+            rows = ", ".join(str(number) for number in finding.first[:FIRST_ROWS])
             more = ", …" if count > FIRST_ROWS else ""
             label = "row" if count == 1 else "rows"
-            share = f"{count} of {finding['rows']} rows ({label} {rows}{more})"
+            share = f"{count} of {finding.rows} rows ({label} {rows}{more})"
             _, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
             yield Problem(code, str(path), f"{share}: {MESSAGES[warning]}", dataset.name)
 
 
-def mark_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def mark_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Yield that all answers of a KTO training are marked alike, over all of its datasets."""
-    marks = [answer.get("data", {}).get(name, {}).get("marks") for name in recipe.names("dataset")]
-    counts = [pair for pair in marks if pair is not None]
-    if not counts or len(counts) < len(marks):
+    marks = [answer.data.get(name, Rows()).marks for name in recipe.names("dataset")]
+    if not all(marks):
         return
-    wanted, unwanted = (sum(pair[kind] for pair in counts) for kind in (0, 1))
+    wanted, unwanted = (sum(pair[kind] for pair in marks) for kind in (0, 1))
     if bool(wanted) != bool(unwanted):
         kind = "wanted" if wanted else "unwanted"
         message = (
@@ -69,14 +66,14 @@ def mark_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
         )
 
 
-def thought_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def thought_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Yield the answers to which a reasoning template adds an empty thought, or whose thought it removes.
 
     With `enable_thinking: null` answers with and without thoughts are trained as they are.
     """
     enables = recipe.settings.get("enable_thinking", True)
     for name in dict.fromkeys(recipe.names("dataset")):
-        counts = answer.get("data", {}).get(name, {}).get("thoughts")
+        counts = answer.data.get(name, Rows()).thoughts
         if not counts or enables is None:
             continue
         thinking, silent = counts
@@ -103,11 +100,11 @@ def packs(recipe: Recipe) -> bool:
     return bool(packing) and stage in ("pt", "sft")
 
 
-def cut_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def cut_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Yield the datasets whose rows cutoff_len cuts: an error if it cuts every row."""
     is_running_text = recipe.settings.get("stage") == "pt" and packs(recipe)
-    for name, counts in answer.get("tokens", {}).get("datasets", {}).items():
-        cut, rows, longest = counts.get("cut", 0), counts["rows"], counts["longest"]
+    for name, about in answer.data.items():
+        cut, rows, longest = about.tokens.cut, about.tokens.rows, about.tokens.longest
         if not cut or is_running_text:
             continue
         if cut >= rows:
@@ -120,41 +117,37 @@ def cut_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
             yield recipe.problem("W353", "cutoff_len", message)
 
 
-def position_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def position_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Yield a cutoff_len above the model's positions, unless recipe or model scale them (RoPE).
 
     The default of cutoff_len counts only if rows are as long as that.
     """
-    model, train = answer.get("model", {}), answer.get("tokens", {}).get("train", {})
-    positions = model.get("positions")
+    positions = answer.model.positions
     cutoff = recipe.number("cutoff_len", CUTOFF_LEN)
-    if not positions or model.get("scaled_positions") or recipe.settings.get("rope_scaling"):
+    if not positions or answer.model.scaled_positions or recipe.settings.get("rope_scaling"):
         return
-    reaches = "cutoff_len" in recipe.settings or train.get("longest", 0) > positions
+    reaches = "cutoff_len" in recipe.settings or answer.train.longest > positions
     if cutoff > positions and reaches:
         message = f"{int(cutoff):,} is above the {positions:,} positions of the model"
-        hint = f"cutoff_len: {positions}, or rope_scaling: yarn"
-        yield recipe.problem("E333", "cutoff_len", message, hint)
+        yield recipe.problem("E333", "cutoff_len", message, f"cutoff_len: {positions}")
 
 
-def new_token_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def new_token_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Yield that the embeddings of new tokens stay random."""
     keys = [key for key in NEW_TOKENS if recipe.settings.get(key)]
-    model = answer.get("model", {})
-    if not keys or model.get("rejected") or model.get("trains_embeddings") is not False:
+    if not keys or answer.model.rejected or answer.model.trains_embeddings:
         return
     message = "adds tokens whose embeddings are not trained: they stay random"
     hint = "additional_target: embed_tokens,lm_head with LoRA, or finetuning_type: full"
     yield recipe.problem("W356", keys[0], message, hint)
 
 
-def expert_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def expert_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Yield that `lora_target: all` leaves out the experts, which are no Linear layers in transformers."""
-    model = answer.get("model", {})
-    experts = model.get("experts", 0)
-    if not experts or model.get("trains_experts") or "all" not in recipe.names("lora_target"):
+    model = answer.model
+    if not model.experts or model.trains_experts or "all" not in recipe.names("lora_target"):
         return
-    share = experts / model["parameters"]
+    share = model.experts / model.shapes.parameters
     message = (
         f"`all` takes Linear layers, which the experts ({share:.0%} of the parameters) are not: "
         "they are not trained"
@@ -163,7 +156,7 @@ def expert_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
     yield recipe.problem("W358", "lora_target", message, hint)
 
 
-def reward_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
+def reward_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Yield a reward model that LLaMA-Factory cannot save, and a PiSSA adapter that it does not convert.
 
     Its trainer saves the value head's wrapper, of which transformers and PEFT know neither tied weights nor
@@ -177,8 +170,7 @@ def reward_problems(recipe: Recipe, answer: Answer) -> Iterator[Problem]:
         message = "no PiSSA adapter of a reward model is converted: it fits a changed base only"
         yield recipe.problem("W315", "pissa_init", message, "pissa_init: false")
     is_saved_as_copy = bool(settings.get("deepspeed") or settings.get("fsdp"))
-    is_tied = answer.get("model", {}).get("tied", False)
-    if method in ("full", "freeze") and is_tied and not is_saved_as_copy:
+    if method in ("full", "freeze") and answer.model.tied and not is_saved_as_copy:
         message = (
             "LLaMA-Factory cannot save all weights of a reward model whose head is tied to its embeddings: "
             "training stops at the first checkpoint"

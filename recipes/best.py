@@ -5,7 +5,6 @@ It plots trainer_state.json. `tuneyard eval compare RESULTS --choose-on half` ch
 
 import json
 import shlex
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,17 +28,7 @@ class DivergedError(ContentError):
 
 
 class NotMeasuredError(ContentError):
-    """No evaluation has the metric; `measured` are the numbers that there are."""
-
-    def __init__(self, place: Path, metric: str, measured: Sequence[str], hint: str) -> None:
-        super().__init__(f"{place}: no {metric}; found {', '.join(measured) or 'nothing'}; {hint}")
-        self.place, self.metric, self.measured = place, metric, measured
-
-    def as_wrong_option(self) -> RequestError:
-        """The same as the error of an explicit --metric, with the nearest name."""
-        numbers = f"found {', '.join(self.measured)}"
-        hint = nearest(self.metric, self.measured) or "name one of these, or leave --metric out"
-        return RequestError(f"--metric {self.metric}: {self.place} has no such number; {numbers}; {hint}")
+    """No evaluation has the metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +93,15 @@ def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
 
 
 def choose_by_training(output_dir: Path, metric: str | None) -> ChosenCheckpoint:
-    """Choose by the evaluations of the training itself: `metric`, or eval_loss.
-
-    `NotMeasuredError` if it has no such figure, `RequestError` if the user named the metric.
-    """
+    """Choose by the evaluations of the training itself: the option `metric`, or eval_loss."""
     name = metric or "eval_loss"
     meaning = metric_of(name)
     try:
         curve = read_curve(output_dir, name)
     except NotMeasuredError as error:
-        if metric is not None and error.measured:
-            raise error.as_wrong_option() from error
-        raise
+        if metric is None:
+            raise
+        raise RequestError(f"--metric {metric}: {error}") from error
     return ChosenCheckpoint(curve, meaning, find_best(curve, name, output_dir, meaning))
 
 
@@ -147,10 +133,11 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     for row in rows:
         measured.update(key for key in row if is_number(row[key]))
     measured -= {"step", "epoch"}
-    hint = "choose one with --metric"
-    if "eval_loss" not in measured:
+    hint = nearest(metric, measured) or "name one of these: --metric"
+    if not any(name.startswith("eval_") for name in measured):
         hint = "the recipe has no eval_strategy"
-    raise NotMeasuredError(state, metric, sorted(measured), hint)
+    found = ", ".join(sorted(measured)) or "nothing"
+    raise NotMeasuredError(f"{state}: no {metric}; found {found}; {hint}")
 
 
 def find_best(curve: list[tuple[int, float]], metric: str, output_dir: Path, meaning: Metric) -> Best:

@@ -1,28 +1,29 @@
 """Cache in $XDG_CACHE_HOME/tuneyard/inspect, by a hash of the inputs.
 
 It keeps whole answers of LLaMA-Factory, and rows with their lengths.
-The folder takes at most `LARGEST` bytes: each new answer removes the least recently used ones. Other
-processes may use the folder at any moment. They read an answer in one piece, and compute a removed answer
-again.
+Each new answer removes those that were not used for a month. Other processes may use the folder at any
+moment. They read an answer in one piece, and compute a removed answer again.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import re
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object, sha256, versions, write_text
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.recipes.answer import Facts, Rows, record
 
+A = TypeVar("A", Facts, Rows)
 CODE = (
-    Path(__file__).with_name("data.py"),
-    Path(__file__).with_name("inspection.py"),
-    Path(__file__).with_name("layout.py"),
-    Path(__file__).with_name("rows.py"),
+    *(Path(__file__).with_name(f"{name}.py") for name in ("answer", "data", "inspection", "layout", "rows")),
     ROOT / "core/training/llamafactory.py",
     ROOT / "core/prompt/template_fit.py",
     ROOT / "core/records/answers.py",
@@ -30,46 +31,38 @@ CODE = (
 """Answers of an older version of these files are not used again."""
 MODEL_WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx"}
 """Files of a model folder that no answer depends on."""
-LARGEST = 64 << 20
-"""Bytes of answers to keep. An answer takes some kilobytes."""
+ERROR = re.compile(r'error": "[^"]')
+"""A field for an error that is not empty."""
+KEPT = 30 * 86400
+"""Seconds since the last use."""
 
 
-def remembered(kind: str, depends_on: object, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Read an answer from the cache, or compute and store it.
+def remembered(kind: str, depends_on: object, of: type[A], compute: Callable[[], A]) -> A:
+    """Read an answer, a record of the type `of`, from the cache, or compute and store it.
 
-    An answer with an "error" is not stored, since a missing file may exist the next time. A cache that is
+    An answer with an error is not stored, since a missing file may exist the next time. A cache that is
     broken or cannot be written only costs time.
     """
     path = _path(kind, depends_on)
     kept_answer = _read(path)
     if kept_answer is not None:
-        return kept_answer
+        answer: A = record(of, kept_answer)
+        return answer
     answer = compute()
-    text = json.dumps(answer)
-    if '"error":' not in text:
+    text = json.dumps(asdict(answer))
+    if not ERROR.search(text):
         with contextlib.suppress(OSError):
             write_text(path, text)
-            remove_oldest(path.parent, LARGEST)
+            remove_unused(path.parent)
     return answer
 
 
-def remove_oldest(folder: Path, largest: int) -> None:
-    """Remove the answers that were used least recently, until the rest takes at most `largest` bytes.
-
-    The newest answer stays even if it is larger. Files whose names begin with a dot stay: other processes are
-    writing them.
-    """
-    newest_first: list[tuple[float, int, Path]] = []
+def remove_unused(folder: Path) -> None:
+    """Remove the answers that were not used for so long. A name with a dot before it is being written."""
     for path in folder.glob("[!.]*.json"):
         with contextlib.suppress(FileNotFoundError):  # another process removed it
-            status = path.stat()
-            newest_first.append((status.st_mtime, status.st_size, path))
-    newest_first.sort(reverse=True)
-    total = 0
-    for place, (_, size, path) in enumerate(newest_first):
-        total += size
-        if place > 0 and total > largest:
-            path.unlink(missing_ok=True)
+            if time.time() - path.stat().st_mtime > KEPT:
+                path.unlink()
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -34,13 +34,21 @@ from tuneyard.core.files import existing
 from tuneyard.core.language.translation import explanation_option
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
+from tuneyard.recipes.answer import Facts, Rows
 from tuneyard.recipes.answer_rules import packs, problems_of_answer
-from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, shapes_of
+from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of
 from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, read_datasets
 from tuneyard.recipes.hardware import Machine, machine, target_option, world_size
-from tuneyard.recipes.llamafactory_client import Answer, LlamaFactory, ask
+from tuneyard.recipes.llamafactory_client import LlamaFactory, ask
 from tuneyard.recipes.output_dir import changed_inputs, changed_world_size, inputs_of
-from tuneyard.recipes.recipe import Recipe, find_recipe, read_recipe
+from tuneyard.recipes.recipe import (
+    MachineProblem,
+    Recipe,
+    RunProblem,
+    SettingProblem,
+    find_recipe,
+    read_recipe,
+)
 from tuneyard.recipes.rules import problems_of
 from tuneyard.recipes.schema import known_keys
 from tuneyard.recipes.starting_weights import loaded_problems
@@ -48,8 +56,6 @@ from tuneyard.recipes.watched_files import FileStates, states_of, watched_files
 
 WATCHED_EVERY = 0.3  # seconds
 WRONG_STAGE = "not applicable in the current training stage"  # LLaMA-Factory's words
-# What this machine lacks: notes for a recipe that trains on another.
-HERE = {"E309", "W309", "E342", "E343", "E344"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,35 +66,33 @@ class Checked:
     target: Machine
     datasets: list[NamedDataset]
     problems: list[Problem]
-    answer: Answer = field(default_factory=dict)
+    answer: Facts = field(default_factory=Facts)
 
     @property
     def schedule(self) -> Schedule:
         """Schedule over the recipe's rows, which are 0 if not all of them are counted."""
         recipe = self.recipe
         world = world_size(recipe, self.target.gpus)
-        train = self.answer.get("tokens", {}).get("train")  # merged, split and packed
-        if train:
-            return schedule_of(recipe.with_settings({"val_size": 0}), train["rows"], world)
+        if self.answer.train.rows:
+            return schedule_of(recipe.with_settings({"val_size": 0}), self.answer.train.rows, world)
         if regroups(recipe):
             return schedule_of(recipe, 0, world)
-        answers = self.answer.get("data", {})
         limit = recipe.number("max_samples", math.inf)
         total = 0.0
         for dataset in self.datasets:
             if dataset.key != "dataset":
                 continue
             rows = dataset.rows
-            if rows is None:
-                rows = answers.get(dataset.name, {}).get("rows")
-            if rows is None:
+            if rows is None and dataset.name in self.answer.data:
+                rows = self.answer.data[dataset.name].rows
+            if not rows:
                 return schedule_of(recipe, 0, world)
             total += min(rows, limit)
         return schedule_of(recipe, int(total), world)
 
-    def refuse(self, but: Collection[str] = ()) -> list[Problem]:
-        """Raise `ProblemsError` for errors, except for codes in `but`. Otherwise return all problems."""
-        errors = [problem for problem in self.problems if problem.is_error and problem.code not in but]
+    def refuse(self, but: tuple[type[Problem], ...] = ()) -> list[Problem]:
+        """Raise `ProblemsError` for errors, except for those of a kind in `but`. Otherwise return all."""
+        errors = [each for each in self.problems if each.is_error and not isinstance(each, but)]
         if errors:
             raise ProblemsError(errors, str(self.recipe.path))
         return self.problems
@@ -185,15 +189,10 @@ def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> 
         printed = _show(problems, len(problems) if options.show_all else SHOWN)
     if not options.quick:
         checked = ask_check(llamafactory, checked, model)
-        if model is not None:
-            for part in ("tokens", "model"):
-                reason = checked.answer.get(part, {}).get("error")
-                if reason is not None:
-                    fix = (
-                        "name a folder with config.json and the tokenizer's files, or a model in the hub's "
-                        "cache"
-                    )
-                    raise RequestError(f"--model {model}: {reason}; {fix}")
+        reason = checked.answer.template_error or checked.answer.model.error
+        if model is not None and reason:
+            fix = "name a folder with config.json and the tokenizer's files, or a model in the hub's cache"
+            raise RequestError(f"--model {model}: {reason}; {fix}")
         if not as_json:
             _show(checked.problems, len(checked.problems) if options.show_all else SHOWN - printed)
         problems = [*problems, *checked.problems]
@@ -202,7 +201,9 @@ def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> 
     if as_json:
         report = {"recipe": str(recipe.path), "problems": [asdict(problem) for problem in problems]}
         click.echo(
-            json.dumps({**report, "not_checked": unchecked, "facts": checked.answer}, ensure_ascii=False)
+            json.dumps(
+                {**report, "not_checked": unchecked, "facts": asdict(checked.answer)}, ensure_ascii=False
+            )
         )
     else:
         for line in unchecked:
@@ -233,15 +234,15 @@ def quick_check(recipe: Recipe, target: Machine) -> Checked:
 def ask_check(llamafactory: LlamaFactory, checked: Checked, model: str | None) -> Checked:
     """Ask LLaMA-Factory about a recipe. The result has its answer and the problems that this adds."""
     recipe, target = checked.recipe, checked.target
-    codes = [problem.code[:3] for problem in checked.problems]
+    explained = is_explained(checked.problems)
     model = model or str(recipe.settings.get("model_name_or_path"))
     answer = ask(llamafactory, recipe, model, target.gpus)
     schedule = replace(checked, answer=answer).schedule
-    problems = [*answer_problems(recipe, answer, codes), *data_problems(recipe, answer, checked.datasets)]
+    problems = [*answer_problems(recipe, answer, explained), *data_problems(recipe, answer, checked.datasets)]
     problems += problems_of_answer(recipe, answer, checked.datasets)
     if regroups(recipe) and schedule.rows and recipe.settings.get("do_train") is True:
         problems += schedule_problems(recipe, schedule)
-    if not {"E30", "E31"} & {*codes}:  # it reads paths and numbers
+    if not explained:  # it reads paths and numbers
         problems += disk_problems(recipe, answer, schedule)
     return replace(checked, answer=answer, problems=noted(problems, target))
 
@@ -252,7 +253,7 @@ def noted(problems: list[Problem], target: Machine) -> list[Problem]:
         return problems
     noted = []
     for problem in problems:
-        if problem.code in HERE:
+        if isinstance(problem, MachineProblem):
             problem = replace(problem, code=f"N{problem.code[1:]}")
         noted.append(problem)
     return noted
@@ -269,45 +270,43 @@ def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Proble
     folder = recipe.output_dir
     differs = changed_inputs(folder, inputs_of(recipe, weights_file(recipe.path)))
     grown = changed_world_size(folder, world) if world and not differs else ""
-    another = f"{folder} holds another run ({differs})"
-    if differs and recipe.settings.get("overwrite_output_dir") is True:
-        yield recipe.problem("W340", "output_dir", f"{another}; `tuneyard recipe train` sets it aside")
-    elif differs:
+    code, message, hint = "W341", "", ""
+    if differs:
+        code, message = "E340", f"{folder} holds another run ({differs})"
         hint = "another output_dir, or overwrite_output_dir: true to set the old one aside"
-        yield recipe.problem("E340", "output_dir", another, hint)
+        if recipe.settings.get("overwrite_output_dir") is True:
+            code, hint = "W340", "`tuneyard recipe train` sets it aside"
     elif grown:
         message = f"{folder} was trained with {grown}: other steps"
-        yield recipe.problem("W341", "output_dir", message, "`tuneyard recipe train --force` trains it again")
+        hint = "`tuneyard recipe train --force` trains it again"
     elif (folder / TRAINING).is_file():
-        yield recipe.problem("W341", "output_dir", f"{folder}: this run already finished here")
+        message = f"{folder}: this run already finished here"
     elif (folder / STARTED).is_file():
-        message = f"{folder} holds this run, cut off; `tuneyard recipe train` resumes it"
-        yield recipe.problem("W341", "output_dir", message)
+        message, hint = f"{folder} holds this run, cut off", "`tuneyard recipe train` resumes it"
+    if message:
+        yield recipe.problem(code, "output_dir", message, hint, RunProblem)
 
 
-def answer_problems(recipe: Recipe, answer: Answer, codes: list[str]) -> Iterator[Problem]:
-    """Report errors of LLaMA-Factory that our rules do not explain yet. `codes` are beginnings like E30."""
-    rejected = answer.get("rejected")
-    if rejected and "E30" not in codes:
-        message = f"LLaMA-Factory refuses it: {rejected}"
-        yield rejection("E350", recipe, message, rejected, answer.get("at_fault", []))
-    model = answer.get("model", {})
-    unfit = model.get("unfit", {})
-    for key, names in unfit.items():
+def is_explained(problems: list[Problem]) -> bool:
+    """True if our rules found why LLaMA-Factory may refuse a recipe, so that its own words repeat them."""
+    return any(each.is_error and isinstance(each, SettingProblem | MachineProblem) for each in problems)
+
+
+def answer_problems(recipe: Recipe, answer: Facts, explained: bool) -> Iterator[Problem]:
+    """Report errors of LLaMA-Factory, at the line of the setting at fault, unless our rules explain them."""
+    model = answer.model
+    for key, names in model.unfit.items():
         for name in names:
             yield recipe.problem("E351", key, f"{name} fits no layer of the model")
-    if model.get("rejected") and not any(unfit.values()) and not {"E30", "E31"} & {*codes}:
-        rejected = model["rejected"]
-        message = f"LLaMA-Factory cannot adapt it: {rejected}"
-        yield rejection("E351", recipe, message, rejected, model.get("at_fault", []))
-
-
-def rejection(code: str, recipe: Recipe, message: str, words: str, at_fault: Collection[str]) -> Problem:
-    """An error of LLaMA-Factory in its own `words`, at the line of the setting that it is about."""
-    key = rejected_key(recipe, words, at_fault)
-    if key:
-        return recipe.problem(code, key, message)
-    return Problem(code, str(recipe.path), message)
+    rejections = [("E350", "LLaMA-Factory refuses it", answer.rejected, answer.at_fault)]
+    if not any(model.unfit.values()):
+        rejections.append(("E351", "LLaMA-Factory cannot adapt it", model.rejected, model.at_fault))
+    for code, verb, words, at_fault in rejections:
+        if not words or explained:
+            continue
+        key = rejected_key(recipe, words, at_fault)
+        place = recipe.place(key) if key else str(recipe.path)
+        yield Problem(code, place, f"{verb}: {words}", key)
 
 
 def rejected_key(recipe: Recipe, message: str, at_fault: Collection[str]) -> str:
@@ -344,39 +343,38 @@ def _values(recipe: Recipe, key: str) -> set[str]:
     return {name.lower() for name in recipe.names(key)}
 
 
-def data_problems(recipe: Recipe, answer: Answer, datasets: list[NamedDataset]) -> Iterator[Problem]:
+def data_problems(recipe: Recipe, answer: Facts, datasets: list[NamedDataset]) -> Iterator[Problem]:
     """Yield the rows that LLaMA-Factory rejects or drops, after their number if it is large."""
     for dataset in datasets:
-        about = answer.get("data", {}).get(dataset.name, {})
-        if dataset.rows == 0 or not about.get("bad"):
+        rows = answer.data.get(dataset.name, Rows())
+        if dataset.rows == 0 or not rows.bad:
             continue
         entry, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
-        _, reason = about["problems"][0]
-        if not fits_stage(recipe, dataset.name, entry) and (about["rows"] or WRONG_STAGE in reason):
-            continue  # E434 is one finding; every row would repeat it
-        if about["bad"] > SHOWN:  # the list ends before, unless --all shows it
-            message = f"{about['bad']} of {about['rows']} rows cannot be trained on"
-            if about["bad"] >= about["rows"]:
-                message = f"all {about['bad']} rows fail to convert"
+        _, reason = rows.problems[0]
+        if not fits_stage(recipe, dataset.name, entry) and (rows.rows or WRONG_STAGE in reason):
+            continue  # the wrong stage is one finding; every row would repeat it
+        if rows.bad > SHOWN:  # the list ends before, unless --all shows it
+            message = f"{rows.bad} of {rows.rows} rows cannot be trained on"
+            if rows.bad >= rows.rows:
+                message = f"all {rows.bad} rows fail to convert"
             yield Problem("E323", str(path), message, dataset.name)
-        for row, why in about["problems"]:
+        for row, why in rows.problems:
             place = f"{path} row {row}" if row else str(path)
             yield Problem("E323", place, why, dataset.name)
 
 
-def disk_problems(recipe: Recipe, answer: Answer, schedule: Schedule) -> Iterator[Problem]:
+def disk_problems(recipe: Recipe, answer: Facts, schedule: Schedule) -> Iterator[Problem]:
     """Report checkpoints that do not fit on the disk."""
-    model = answer.get("model", {})
-    if not schedule.rows or not model.get("trainable"):
+    shapes = answer.model.shapes
+    if not schedule.rows or not shapes.trainable:
         return
-    setup = setup_of(recipe, 0, schedule.world_size)
-    each, count, free = disk_of(recipe, shapes_of(model), setup, schedule)
+    each, count, free = disk_of(recipe, shapes, setup_of(recipe, 0, schedule.world_size), schedule)
     if each * count > free:
         takes = "takes" if count == 1 else "take"
         message = f"{counted(count, 'checkpoint')} {takes} {size_words(each * count)}"
         hint = "a smaller save_total_limit, or save_only_model: true"
         there = f"{message}, {size_words(free)} are free on this machine in {existing(recipe.output_dir)}"
-        yield recipe.problem("E342", "output_dir", there, hint)
+        yield recipe.problem("E342", "output_dir", there, hint, MachineProblem)
 
 
 def regroups(recipe: Recipe) -> bool:
@@ -384,18 +382,19 @@ def regroups(recipe: Recipe) -> bool:
     return packs(recipe) or str(recipe.settings.get("mix_strategy")).startswith("interleave")
 
 
-def not_checked(recipe: Recipe, answer: Answer, model: str) -> Iterator[str]:
+def not_checked(recipe: Recipe, answer: Facts, model: str) -> Iterator[str]:
     """Report the checks that were not made. If the model is missing, name the way to make them."""
     hint = "" if Path(model).is_dir() else "; give a model folder with --model DIR"
     adapted = (
         "lora_target" if recipe.settings.get("finetuning_type", "lora") == "lora" else "parameters and disk"
     )
-    for name, part in {"tokens": "template and cutoff_len", "model": adapted}.items():
-        if "error" in answer.get(name, {}):
-            yield f"{part} ({answer[name]['error']}){hint}"
-    for name, about in answer.get("data", {}).items():
-        if "error" in about:
-            yield f"the rows of {name} ({about['error']})"
+    if answer.template_error:
+        yield f"template and cutoff_len ({answer.template_error}){hint}"
+    if answer.model.error:
+        yield f"{adapted} ({answer.model.error}){hint}"
+    for name, rows in answer.data.items():
+        if rows.error:
+            yield f"the rows of {name} ({rows.error})"
 
 
 def _show(problems: list[Problem], limit: int) -> int:

@@ -10,9 +10,9 @@ import math
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tuneyard.core.errors import Problem, RequestError, counted
+from tuneyard.core.errors import Problem, counted
 from tuneyard.core.files import existing
 from tuneyard.core.training.training_stage import TRAINING_STAGES, TrainingStage
 from tuneyard.recipes.hardware import GpuModel
@@ -126,7 +126,7 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
         yield recipe.problem("W331", "warmup_steps", message)
     if not schedule.rows and settings.get("val_size"):
         message = f"takes every row, found {settings['val_size']}: none is left to train on"
-        yield recipe.problem("E307", "val_size", message)
+        yield recipe.setting_problem("E307", "val_size", message)
     if schedule.lacks_rows:
         message = f"a step takes {schedule.batch} rows, the dataset has {schedule.rows}"
         yield recipe.problem("W332", "per_device_train_batch_size", message)
@@ -145,17 +145,17 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
 class Shapes:
     """A model's parameters in all, trainable, in linear layers and in the embedding, and its sizes.
 
-    The others are those of `trained_facts` in recipes/layout.py. Sizes and layers are the text model's,
-    also of one that `sees` images.
+    Sizes and layers are the text model's, also of one that `sees`: with a tower for images, audio or video.
+    `layers_below` are below the lowest layer that is trained, `layers_between` untrained ones above it.
     """
 
-    parameters: int
-    trainable: int
-    linear: int
-    hidden: int
-    intermediate: int
-    layers: int
-    vocabulary: int
+    parameters: int = 0
+    trainable: int = 0
+    linear: int = 0
+    hidden: int = 0
+    intermediate: int = 0
+    layers: int = 0
+    vocabulary: int = 0
     layers_below: int = 0
     layers_between: int = 0
     sees: bool = False
@@ -404,16 +404,6 @@ def duration(
     if setup.full or setup.ranks > 1:
         return Duration(middle / LOOSE_SPREAD[0], middle, middle * LOOSE_SPREAD[1])
     return Duration(middle / SPREAD, middle, middle * SPREAD)
-
-
-def shapes_of(model: dict[str, Any]) -> Shapes:
-    """Shapes of a model from LLaMA-Factory's answer. `RequestError` if the answer has none."""
-    if "error" in model:
-        why = f"the model's config is not at hand ({model['error']})"
-        raise RequestError(f"{why}; give a folder with config.json: --model DIR")
-    if model["trainable"] is None:
-        raise RequestError("LLaMA-Factory cannot adapt the model")
-    return Shapes(**{name: model[name] for name in Shapes.__slots__ if name in model})
 
 
 def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:

@@ -12,6 +12,7 @@ from tuneyard.core.datasets import (
     PARTS,
     REGISTRY,
     REMOTE_SOURCES,
+    NotRegisteredError,
     file_not_found,
     filled,
     is_input,
@@ -29,7 +30,7 @@ from tuneyard.core.files import hub_problem, no_folder, sha256
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.records import strings
 from tuneyard.core.training.training_stage import MARKED, rows_of, stage_fits, stage_problem
-from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.recipe import MissingDataProblem, Recipe
 from tuneyard.recipes.rows import COUNTED
 
 BUFFER_SIZE = 16384
@@ -65,9 +66,9 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
             dataset, dataset_problems = _read_dataset(recipe, key, name)
         except TuneyardError as error:
             hint = ""
-            if not other_folder(name, Path(dataset_dir(recipe))):
+            if isinstance(error, NotRegisteredError) and not other_folder(name, Path(dataset_dir(recipe))):
                 hint = _compile_hint(name)
-            problems.append(recipe.problem("E320", key, str(error), hint))
+            problems.append(recipe.problem("E320", key, str(error), hint, MissingDataProblem))
         else:
             datasets.append(dataset)
             problems.extend(dataset_problems)

@@ -8,30 +8,25 @@ that they depend on: reading them is what takes long.
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tuneyard.core.files import files_of, sha256
-from tuneyard.core.prompt.template_fit import with_fitted_template
+from tuneyard.core.prompt.template_fit import TemplateFinding, with_fitted_template
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.training.llamafactory import Launch, RecipeData, read_arguments, replaced
+from tuneyard.recipes.answer import EpochCounts, Facts, LaidOut, Rows
 from tuneyard.recipes.cache import folder_hashes, remembered
-from tuneyard.recipes.layout import trained_facts
+from tuneyard.recipes.costs import Shapes
+from tuneyard.recipes.layout import with_trained
 from tuneyard.recipes.new.template import TemplateChoice, fitting_templates
 from tuneyard.recipes.rows import epoch, expected_errors, look, words
 from tuneyard.recipes.trained_rows import UntrainableEpochError
 
 # Settings that only the training machine can judge; recipes/rules.py does.
 MACHINE_SETTINGS = ("fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")
-# Model arguments that LLaMA-Factory's load_tokenizer, patch_tokenizer and patch_processor read.
-OF_TOKENIZER = (
-    "model_name_or_path", "model_revision", "use_fast_tokenizer", "split_special_tokens", "add_tokens",
-    "add_special_tokens", "new_special_tokens_config", "resize_vocab", "trust_remote_code",
-    "image_max_pixels", "image_min_pixels", "image_do_pan_and_scan", "crop_to_patches", "video_max_pixels",
-    "video_min_pixels", "video_fps", "video_maxlen", "use_audio_in_video", "audio_sampling_rate",
-)  # fmt: skip
 # Data arguments that choose, mix and group rows, but never change one.
 OF_EPOCH = (
     "dataset", "eval_dataset", "val_size", "mix_strategy", "interleave_probs", "packing", "neat_packing",
@@ -41,38 +36,32 @@ OF_EPOCH = (
 # Kinds of quantised weights that LLaMA-Factory loads as 16 bits.
 LOADED_WHOLE = ("mxfp4", "fp8")
 EXPERTS = ".experts."  # in the names of parameters; shared experts are Linear layers of their own
-Facts = dict[str, Any]
 
 
 def inspect(settings: dict[str, object], launch: Launch) -> Facts:
-    """Judge a recipe by LLaMA-Factory: `rejected`, or `data`, `tokens` and `model`.
-
-    A part that fails is {"error": reason}.
-    """
+    """Judge a recipe by LLaMA-Factory."""
     try:
         arguments = _arguments(settings, launch)
     except expected_errors() as error:
         message = words(error)
-        return {"rejected": message, "at_fault": at_fault(settings, launch, message)}
-    return Inspection(arguments, settings, launch).facts()
+        return Facts(message, at_fault(settings, launch, message))
+    return Inspection(arguments, settings, launch).answer()
 
 
-def measure(settings: dict[str, object], launch: Launch, rows: Mapping[str, bool]) -> Facts:
-    """Template, lengths of the rows and shapes of the model, for a recipe that is being written.
+def measure(
+    settings: dict[str, object], launch: Launch, rows: Mapping[str, bool]
+) -> tuple[Facts, TemplateChoice | None]:
+    """Lengths of the rows and shapes of the model, for a recipe that is being written, and its template.
 
-    `rows`: whether its data `has_media` and `has_thoughts`. The result has these parts:
-
-    - `rejected`: why LLaMA-Factory refuses the settings, or `error`: why there is no tokenizer.
-    - `template`: a `TemplateChoice` ({} for stage pt), whose settings the rest of the answer depends on.
-    - `data`: findings by dataset. `lengths`: tokens of each sequence of each row, by dataset.
-    - `model`: its shapes, or {"error": reason}.
+    `rows`: whether its data `has_media` and `has_thoughts`. The lengths depend on the settings of the
+    template (None for stage pt). `template_error`: why there is no tokenizer.
     """
     try:
         arguments = _arguments(settings, launch)
     except expected_errors() as error:
-        return {"rejected": words(error)}
+        return Facts(words(error)), None
     names = [*(arguments.data_args.dataset or []), *(arguments.data_args.eval_dataset or [])]
-    template: Facts = {}
+    template: TemplateChoice | None = None
     inspection = Inspection(arguments, settings, launch)
     try:
         if arguments.stage == "pt":
@@ -81,19 +70,15 @@ def measure(settings: dict[str, object], launch: Launch, rows: Mapping[str, bool
         else:
             choices = fitting_templates(arguments, has_tools=_has_tools(arguments), **rows)
         for choice in choices:
-            template = asdict(choice)
+            template = choice
             chosen = {**settings, **choice.settings}
             inspection = Inspection(_arguments(chosen, launch), chosen, launch)
-            if choice.findings or not rows["has_media"] or inspection.rows(names[0]).get("lengths"):
+            if choice.findings or not rows["has_media"] or inspection.rows(names[0]).lengths:
                 break  # a template for media of other models cannot read a row
     except expected_errors() as error:
-        return {"error": words(error)}
-    return {
-        "template": template,
-        "data": {name: _without(inspection.rows(name), ("lengths",)) for name in names},
-        "lengths": {name: inspection.rows(name).get("lengths") for name in names},
-        "model": inspection.layout(),
-    }
+        return Facts(template_error=words(error)), None
+    data = {name: inspection.rows(name) for name in names}
+    return Facts(data=data, model=inspection.layout()), template
 
 
 def at_fault(settings: Mapping[str, object], launch: Launch, message: str) -> list[str]:
@@ -113,31 +98,29 @@ def at_fault(settings: Mapping[str, object], launch: Launch, message: str) -> li
 
 @dataclass(frozen=True)
 class Inspection:
-    """The facts of one recipe. Its rows are remembered by the arguments and files that they depend on."""
+    """The answer about one recipe. Its rows are remembered by the arguments and files that they depend on."""
 
     arguments: RecipeData
     settings: Mapping[str, object]
     launch: Launch
 
-    def facts(self) -> Facts:
-        """All parts of the answer: `rejected`, `data`, `tokens` and `model`."""
-        tokens: Facts = self._template()
+    def answer(self) -> Facts:
+        """The whole answer."""
+        findings: list[TemplateFinding] = []
+        keys: tuple[str, ...] = ()
+        template_error, rejected, train = "", "", EpochCounts()
+        try:
+            _, findings = with_fitted_template(self.arguments, _has_tools(self.arguments))
+        except expected_errors() as error:
+            template_error = words(error)
         model = self.layout()
-        names = dict.fromkeys([*self.trained, *self.evaluated])
-        data = {name: _without(self.rows(name), ("lengths",)) for name in names}
-        rejected, keys = None, []
-        counted = [data[name].get("tokens", {}).get("rows") for name in self.trained]
-        if counted and all(counted):
-            train = self._epoch()
-            rejected, keys = train.get("rejected"), train.get("at_fault", [])
-            if rejected is None:
-                tokens["train"] = train
-        if "error" not in tokens:
-            tokens["datasets"] = {}
-            for name, about in data.items():
-                if about.get("tokens"):
-                    tokens["datasets"][name] = about["tokens"]
-        return {"rejected": rejected, "at_fault": keys, "data": data, "tokens": tokens, "model": model}
+        data = {name: replace(self.rows(name), lengths=[]) for name in [*self.trained, *self.evaluated]}
+        if self.trained and all(data[name].tokens.rows for name in self.trained):
+            try:
+                train = self._epoch()
+            except UntrainableEpochError as error:
+                rejected, keys = str(error), error.keys
+        return Facts(rejected, list(keys), findings, template_error, data, train, model)
 
     @property
     def trained(self) -> list[str]:
@@ -157,24 +140,18 @@ class Inspection:
         except expected_errors():
             return self.arguments
 
-    def _template(self) -> Facts:
-        try:
-            _, findings = with_fitted_template(self.arguments, _has_tools(self.arguments))
-        except expected_errors() as error:
-            return {"error": words(error)}
-        return {"template": [asdict(finding) for finding in findings]}
-
-    def layout(self) -> Facts:
-        """Parameters and shapes of the model with its adapter, or an `error`."""
+    def layout(self) -> LaidOut:
+        """The model with its adapter."""
         reader = self.reader  # LLaMA-Factory sets `resize_vocab` as it loads a tokenizer with new tokens
         try:
             layout = self._model(reader, reader.module.get("tokenizer"))
         except expected_errors() as error:
-            return {"error": words(error)}
-        if layout["rejected"]:
-            finetuning_args = vars(self.arguments.finetuning_args)
-            keys = [key for key in self.settings if key in finetuning_args or key.startswith("quantization_")]
-            layout["at_fault"] = [key for key in keys if self._fits_without(key)]
+            return LaidOut(error=words(error))
+        if layout.rejected:
+            keys = self.settings.keys() & {
+                *vars(self.arguments.finetuning_args), *vars(self.arguments.model_args),
+            }  # fmt: skip
+            return replace(layout, at_fault=[key for key in sorted(keys) if self._fits_without(key)])
         return layout
 
     def _fits_without(self, key: str) -> bool:
@@ -185,49 +162,39 @@ class Inspection:
             layout = self._model(arguments, None)
         except expected_errors():
             return False
-        return not layout["rejected"]
+        return not layout.rejected
 
-    def _model(self, arguments: RecipeData, tokenizer: Any) -> dict[str, object]:
+    def _model(self, arguments: RecipeData, tokenizer: Any) -> LaidOut:
         splits_weights = {"zero_3": self.launch.zero_stage == 3, "fsdp": bool(self.settings.get("fsdp"))}
         return _model(arguments.model_args, arguments.finetuning_args, tokenizer, **splits_weights)
 
-    def rows(self, name: str) -> Facts:
+    def rows(self, name: str) -> Rows:
         """Findings about a dataset, with the `lengths` of its rows. It is read once."""
         if name not in self._looked_at:
             key = self._rows_key(name)
             if key is None:
                 self._looked_at[name] = look(self.reader, name)
             else:
-                self._looked_at[name] = remembered("rows", key, lambda: look(self.reader, name))
+                self._looked_at[name] = remembered("rows", key, Rows, lambda: look(self.reader, name))
         return self._looked_at[name]
 
     @cached_property
-    def _looked_at(self) -> dict[str, Facts]:
+    def _looked_at(self) -> dict[str, Rows]:
         return {}
 
-    def _epoch(self) -> Facts:
-        """Rows of an epoch, or the reason why LLaMA-Factory rejects it (`rejected`)."""
-        sets = [self.rows(name).get("lengths") or [] for name in self.trained]
-        others = [self.rows(name).get("lengths") or [] for name in self.evaluated]
-        workers = self.settings.get("preprocessing_num_workers")
-        try:
-            return epoch(self.arguments, sets, others, workers)
-        except UntrainableEpochError as error:
-            return {"rejected": str(error), "at_fault": error.keys}
+    def _epoch(self) -> EpochCounts:
+        """Rows of an epoch. `UntrainableEpochError` if LLaMA-Factory rejects it."""
+        sets = [self.rows(name).lengths for name in self.trained]
+        return epoch(self.arguments, sets, self.settings.get("preprocessing_num_workers"))
 
     @cached_property
     def _tokenizer_key(self) -> list[object]:
         """Key of the token ids of a row: stage, tokenizer and template."""
-        model_args = vars(self.arguments.model_args)
-        model = str(model_args["model_name_or_path"])
-        read_by_tokenizer = {name: model_args.get(name) for name in OF_TOKENIZER}
-        data_args = _without(vars(self.arguments.data_args), OF_EPOCH)
-        return [
-            self.arguments.finetuning_args.stage,
-            read_by_tokenizer,
-            data_args,
-            folder_hashes(Path(model)),
-        ]
+        arguments = self.arguments
+        model_args = vars(arguments.model_args)
+        data_args = {key: value for key, value in vars(arguments.data_args).items() if key not in OF_EPOCH}
+        hashes = folder_hashes(Path(str(model_args["model_name_or_path"])))
+        return [arguments.finetuning_args.stage, model_args, data_args, hashes]
 
     def _rows_key(self, name: str) -> list[object] | None:
         """Key of the rows of a dataset. None if they also depend on other files or services."""
@@ -248,10 +215,6 @@ class Inspection:
         return [self._tokenizer_key, vars(attributes), hashes, generates, workers]
 
 
-def _without(values: Mapping[str, Any], names: tuple[str, ...]) -> Facts:
-    return {name: value for name, value in values.items() if name not in names}
-
-
 def _arguments(settings: Mapping[str, object], launch: Launch | None = None, **changes: object) -> RecipeData:
     here = {key: settings[key] for key in settings if key not in MACHINE_SETTINGS}
     return read_arguments(here, launch, **changes)
@@ -265,10 +228,8 @@ def _has_tools(reader: RecipeData) -> bool:
     return any(tools)
 
 
-def _model(
-    model_args: Any, finetuning_args: Any, tokenizer: Any, *, zero_3: bool, fsdp: bool
-) -> dict[str, object]:
-    """Parameters and shapes from the config alone, `unfit` module names, and why it is `rejected`.
+def _model(model_args: Any, finetuning_args: Any, tokenizer: Any, *, zero_3: bool, fsdp: bool) -> LaidOut:
+    """The model from its config alone.
 
     `zero_3` and `fsdp`: the weights are split among the GPUs.
     """
@@ -287,48 +248,42 @@ def _model(
     embeddings = next(name for name, m in model.named_modules() if m is model.get_input_embeddings())
     text = config.get_text_config()
     linear = [m for name, m in model.named_modules() if not name.endswith("lm_head")]
-    return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "linear": sum(m.weight.numel() for m in linear if type(m).__name__ == "Linear"),
-        "hidden": text.hidden_size,
-        "intermediate": getattr(text, "intermediate_size", 4 * text.hidden_size),
-        "layers": text.num_hidden_layers,
-        "positions": getattr(text, "max_position_embeddings", None),
-        "scaled_positions": _scales_positions(text),
-        "quantised": hasattr(config, "quantization_config"),  # GPTQ, AWQ: its weights are no 16 bits
-        "vocabulary": len(model.get_input_embeddings().weight),
-        "tied": _ties_embeddings(model),
-        "model_type": config.model_type,
-        **_adapted(config, model, model_args, finetuning_args, embeddings),
-        **_refused_weights(config, tokenizer, model_args, zero_3=zero_3, fsdp=fsdp),
-    }
-
-
-def _ties_embeddings(model: Any) -> bool:
-    """True if the head of a model has the same weights as its embeddings."""
     head = model.get_output_embeddings()
-    return head is not None and head.weight is model.get_input_embeddings().weight
+    shapes = Shapes(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        linear=sum(m.weight.numel() for m in linear if type(m).__name__ == "Linear"),
+        hidden=text.hidden_size,
+        intermediate=getattr(text, "intermediate_size", 4 * text.hidden_size),
+        layers=text.num_hidden_layers,
+        vocabulary=len(model.get_input_embeddings().weight),
+        model_type=config.model_type,
+    )
+    facts = LaidOut(
+        shapes,
+        positions=getattr(text, "max_position_embeddings", None),
+        scaled_positions=_scales_positions(text),
+        quantised=hasattr(config, "quantization_config"),  # GPTQ, AWQ: its weights are no 16 bits
+        tied=head is not None and head.weight is model.get_input_embeddings().weight,
+    )
+    facts = _adapted(facts, config, model, model_args, finetuning_args, embeddings)
+    refused = _refused_config(config, tokenizer, model_args, zero_3=zero_3, fsdp=fsdp)
+    return replace(facts, rejected=refused or facts.rejected)
 
 
-def _refused_weights(
-    config: Any, tokenizer: Any, model_args: Any, *, zero_3: bool, fsdp: bool
-) -> dict[str, object]:
-    """{"rejected": reason} if LLaMA-Factory cannot load the weights with this quantisation, or {}."""
+def _refused_config(config: Any, tokenizer: Any, model_args: Any, *, zero_3: bool, fsdp: bool) -> str:
+    """Reason why LLaMA-Factory cannot prepare the config (quantisation, RoPE, attention), "" if it can."""
+    from llamafactory.model import patcher
     from llamafactory.model.model_utils import quantization
 
-    able = {
-        "is_deepspeed_zero3_enabled": lambda: zero_3,
-        "is_fsdp_enabled": lambda: fsdp,
-        "check_version": lambda *_, **__: None,
-    }
+    able = {"is_deepspeed_zero3_enabled": lambda: zero_3, "is_fsdp_enabled": lambda: fsdp}
     try:
-        with replaced(quantization, **able):
-            quantization.configure_quantization(copy.deepcopy(config), tokenizer, model_args, True, {})
+        with replaced(quantization, check_version=lambda *_, **__: None, **able), replaced(patcher, **able):
+            patcher.patch_config(copy.deepcopy(config), tokenizer, copy.copy(model_args), {}, True)
     except ImportError:  # a package for the quantisation, which the training machine has or lacks
-        return {}
+        return ""
     except expected_errors() as error:
-        return {"rejected": words(error)}
-    return {}
+        return words(error)
+    return ""
 
 
 def _scales_positions(config: Any) -> bool:
@@ -340,9 +295,9 @@ def _scales_positions(config: Any) -> bool:
 
 
 def _adapted(
-    config: Any, model: Any, model_args: Any, finetuning_args: Any, embeddings: str
-) -> dict[str, object]:
-    """Facts about the trainable parameters. LLaMA-Factory prepares the model for that and changes it.
+    facts: LaidOut, config: Any, model: Any, model_args: Any, finetuning_args: Any, embeddings: str
+) -> LaidOut:
+    """Add the facts about trainable parameters. LLaMA-Factory prepares the model for that and changes it.
 
     `embeddings` is the path of the input embeddings.
     """
@@ -369,11 +324,13 @@ def _adapted(
         with torch.device("meta"):
             model = init_adapter(config, model, model_args, finetuning_args, is_trainable=True)
     except expected_errors() as error:
-        return {"trainable": None, "unfit": unfit, "rejected": words(error)}
-    trainable = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    trains = {
-        "trains_experts": any(EXPERTS in name for name in trainable),
-        "trains_embeddings": any(f".{embeddings}." in f".{name}" for name in trainable),
-    }
-    facts = trained_facts(model, config)
-    return {**facts, "unfit": unfit, "rejected": "", "experts": experts, **trains}
+        return replace(facts, unfit=unfit, rejected=words(error))
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return replace(
+        facts,
+        shapes=with_trained(facts.shapes, model, config),
+        unfit=unfit,
+        experts=experts,
+        trains_experts=any(EXPERTS in name for name in trainable),
+        trains_embeddings=any(f".{embeddings}." in f".{name}" for name in trainable),
+    )

@@ -4,18 +4,16 @@ Runs in the subprocess of recipes/inspection.py, on parameters without values.
 """
 
 import re
+from dataclasses import replace
 from typing import Any
+
+from tuneyard.recipes.costs import Shapes
 
 LAYER = re.compile(r"\b(?:layers|layer|h|blocks)\.(\d+)\.")
 
 
-def trained_facts(model: Any, config: Any) -> dict[str, Any]:
-    """Trainable parameters, and where they are.
-
-    - `trainable`: parameters that are trained.
-    - `layers_below`: text layers below the lowest that is trained. `layers_between`: untrained ones above it.
-    - `sees`: True for a model with a tower that reads images, audio or video.
-    """
+def with_trained(shapes: Shapes, model: Any, config: Any) -> Shapes:
+    """Add the number of trainable parameters, and where they are."""
     trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
     tower_keys = _tower_keys(config)
     trained_layers: set[int] = set()
@@ -31,12 +29,13 @@ def trained_facts(model: Any, config: Any) -> dict[str, Any]:
     lowest = 0
     if not starts_below:
         lowest = min(trained_layers, default=layers)
-    return {
-        "trainable": int(sum(parameter.numel() for parameter in trained.values())),
-        "layers_below": lowest,
-        "layers_between": layers - lowest - len(trained_layers),
-        "sees": bool(tower_keys),
-    }
+    return replace(
+        shapes,
+        trainable=int(sum(parameter.numel() for parameter in trained.values())),
+        layers_below=lowest,
+        layers_between=layers - lowest - len(trained_layers),
+        sees=bool(tower_keys),
+    )
 
 
 def _tower_keys(config: Any) -> list[str]:

@@ -16,6 +16,7 @@ from tuneyard.core.files import files_of, sha256
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.training.llamafactory import Launch
 from tuneyard.recipes import llamafactory_server
+from tuneyard.recipes.answer import Facts
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.data import dataset_dir, locate
 from tuneyard.recipes.hardware import Gpu, is_set, uses_torchrun
@@ -26,7 +27,8 @@ from tuneyard.recipes.schema import known_keys
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-Answer = dict[str, Any]  # LLaMA-Factory's, as recipes/inspection.py gives it
+    from tuneyard.recipes.new.template import TemplateChoice
+
 PRELOAD = "tuneyard.recipes.llamafactory_preload"
 CONTEXT: Any = get_context("forkserver")
 
@@ -113,7 +115,7 @@ def _end(process: "BaseProcess") -> None:
     process.join()
 
 
-def ask(llamafactory: LlamaFactory, recipe: Recipe, model: str, gpus: Sequence[Gpu]) -> Answer:
+def ask(llamafactory: LlamaFactory, recipe: Recipe, model: str, gpus: Sequence[Gpu]) -> Facts:
     """Ask LLaMA-Factory about a recipe for a machine with `gpus`. `ContentError` if it crashes.
 
     An answer about the same settings, data and model comes from the cache.
@@ -122,22 +124,22 @@ def ask(llamafactory: LlamaFactory, recipe: Recipe, model: str, gpus: Sequence[G
     settings["model_name_or_path"] = model
     launch = _launch(recipe, gpus)
 
-    def answer() -> Answer:
-        facts: Answer = llamafactory.ask("inspect", settings, launch)
+    def answer() -> Facts:
+        facts: Facts = llamafactory.ask("inspect", settings, launch)
         return facts
 
     data = _data(recipe)
     if data is None:
         return answer()
-    return remembered("recipe", [settings, launch, data, folder_hashes(Path(model))], answer)
+    return remembered("recipe", [settings, launch, data, folder_hashes(Path(model))], Facts, answer)
 
 
 def ask_measures(
     llamafactory: LlamaFactory, recipe: Recipe, gpus: Sequence[Gpu], rows: dict[str, bool]
-) -> Answer:
+) -> "tuple[Facts, TemplateChoice | None]":
     """Measure data and model for a new recipe; `rows` describes them (inspection.measure)."""
-    measures: Answer = llamafactory.ask("measure", recipe.settings, _launch(recipe, gpus), rows)
-    return measures
+    answer, template = llamafactory.ask("measure", recipe.settings, _launch(recipe, gpus), rows)
+    return answer, template
 
 
 def _launch(recipe: Recipe, gpus: Sequence[Gpu]) -> Launch:

@@ -2,10 +2,9 @@
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -14,20 +13,19 @@ from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError, counted
 from tuneyard.core.language.number_format import Table, grid
 from tuneyard.recipes import costs
+from tuneyard.recipes.answer import EpochCounts
 from tuneyard.recipes.answer_rules import CUTOFF_LEN, packs, problems_of_answer
-from tuneyard.recipes.check import Checked, answer_problems, ask_check, noted, quick_check
+from tuneyard.recipes.check import Checked, answer_problems, ask_check, is_explained, noted, quick_check
 from tuneyard.recipes.hardware import GPUS, Machine, gpu_model, machine
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask
-from tuneyard.recipes.recipe import Recipe, read_recipe
+from tuneyard.recipes.recipe import MachineProblem, MissingDataProblem, Recipe, RunProblem, read_recipe
 from tuneyard.recipes.rules import problems_of
 from tuneyard.recipes.starting_weights import loaded_problems
 
-OF_THE_DISK = {"E340", "E342", "E343", "E344"}  # what the plan says itself, or has nothing to do with it
-NO_DATASET = "E320"
+NOT_PLANNED = (MachineProblem, RunProblem)  # what the plan says itself, or has nothing to do with it
 MOST_ROWS = 10**12
 MOST_TOKENS = 10**7  # of a row; the longest contexts have a tenth of it
-PURPOSES = ("weights", "gradients", "optimizer", "activations", "fixed")  # of a GPU's memory
-Plan = dict[str, Any]
+Range = dict[str, int]  # bytes by purpose, and in `total`
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +35,62 @@ class Offer:
     name: str
     target: Machine
     price: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """A training on a machine, as `--json` prints it: bytes, seconds and tokens.
+
+    `memory` has both ends for a GPU, `seconds` and `cost` have the middle, too (None: not known).
+    `tokens_counted`: the rows were read. `tokens_expected`: they are those of --rows and --tokens.
+    """
+
+    recipe: str
+    machine: str
+    steps: int | None
+    schedule: str
+    rows: int
+    batch: int
+    tokens: int
+    tokens_counted: bool
+    tokens_expected: bool
+    tokens_cut: bool
+    longest: int
+    trainable: int
+    parameters: int
+    gpu: str
+    gpus: int
+    gpu_bytes: float
+    memory: dict[str, Range]
+    seconds: Range | None
+    cost_per_hour: float | None
+    cost: dict[str, float] | None
+    not_modelled: list[str]
+    checkpoint: int
+    checkpoints: int
+    disk_free: int
+
+    @property
+    def total(self) -> tuple[int, int]:
+        """Both ends of the memory of a GPU."""
+        return self.memory["lower"]["total"], self.memory["upper"]["total"]
+
+    @property
+    def may_fit(self) -> bool:
+        """True unless even the lower end of the memory is more than a GPU has."""
+        return self.total[0] <= self.gpu_bytes
+
+    @property
+    def fits(self) -> str:
+        """Whether the training fits its GPUs, in words. It fits if the upper end does."""
+        words = "fits"
+        if not self.may_fit:
+            words = "does NOT fit"
+        elif self.total[1] > self.gpu_bytes:
+            return "may NOT fit"
+        if self.not_modelled:
+            words += ", as far as it is known,"
+        return words
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +149,13 @@ def command(
     try:
         plans = make_plans(read_recipe(recipe, overrides), offers, model, expected)
     except ProblemsError as error:
-        if expected is None and all(problem.code == NO_DATASET for problem in error.problems):
+        if expected is None and all(isinstance(each, MissingDataProblem) for each in error.problems):
             hint = "to plan before there is data, add --rows N --tokens N (mean tokens of a row)"
             raise ContentError(f"{error}\n{hint}") from error
         raise
     if as_json:
         for plan in plans:
-            click.echo(json.dumps(plan, ensure_ascii=False))
+            click.echo(json.dumps(asdict(plan), ensure_ascii=False))
     elif len(plans) == 1:
         click.echo("\n".join(_lines(plans[0])))
     else:
@@ -137,7 +191,7 @@ def read_offer(text: str) -> Offer:
 
 def make_plans(
     recipe: Recipe, offers: Sequence[Offer], model: str | None, expected: ExpectedRows | None = None
-) -> list[Plan]:
+) -> list[TrainingPlan]:
     """Plan a training for each machine. LLaMA-Factory is imported once."""
     llamafactory = LlamaFactory(several=len(offers) > 1)
     return [make_plan(llamafactory, recipe, offer, model, expected) for offer in offers]
@@ -149,7 +203,7 @@ def make_plan(
     offer: Offer,
     model: str | None,
     expected: ExpectedRows | None = None,
-) -> Plan:
+) -> TrainingPlan:
     """The plan in bytes and seconds. `RequestError` if the model's config is not on this machine."""
     if recipe.settings.get("do_train") is not True:
         raise RequestError(f"{recipe.place('do_train')}: do_train is not true: there is no training to plan")
@@ -157,17 +211,19 @@ def make_plan(
     gpu = GPUS[gpu_name]
     if expected is None:
         checked = quick_check(recipe, offer.target)
-        checked.refuse(OF_THE_DISK)
+        checked.refuse(NOT_PLANNED)
         checked = ask_check(llamafactory, checked, model)
     else:
         checked = _check_without_data(llamafactory, recipe, offer.target, model, expected)
-    checked.refuse(OF_THE_DISK)
-    answer, schedule = checked.answer, checked.schedule
-    ranks = schedule.world_size
-    shapes = costs.shapes_of(answer["model"])
-    unknown = {"rows": 0, "seen": 0, "longest": recipe.settings.get("cutoff_len") or CUTOFF_LEN}
-    train = answer["tokens"].get("train", unknown)
-    longest, mean = train["longest"], train["seen"] / max(1, train["rows"])
+    checked.refuse(NOT_PLANNED)
+    answer, train, schedule = checked.answer, checked.answer.train, checked.schedule
+    if answer.model.error:
+        why = f"the model's config is not at hand ({answer.model.error})"
+        raise RequestError(f"{why}; give a folder with config.json: --model DIR")
+    ranks, shapes = schedule.world_size, answer.model.shapes
+    longest, mean = train.longest, train.seen / max(1, train.rows)
+    if not train.rows:
+        longest = int(recipe.number("cutoff_len", CUTOFF_LEN))
     setup = costs.setup_of(recipe, longest, ranks)
     total = mean * schedule.batch * schedule.steps
     memory = _memory(costs.estimate(shapes, setup))
@@ -185,18 +241,18 @@ def make_plan(
         seconds = {name: round(value) for name, value in time._asdict().items()}
         if offer.price is not None:
             cost = {name: round(value / 3600 * offer.price, 2) for name, value in time._asdict().items()}
-    return {
-        "recipe": str(recipe.path), "machine": offer.name, "steps": steps, "schedule": line,
-        "rows": schedule.rows, "batch": schedule.batch,
-        "tokens": round(total), "tokens_counted": expected is None and train is not unknown,
-        "tokens_expected": expected is not None, "tokens_cut": is_cut(recipe, expected), "longest": longest,
-        "trainable": shapes.trainable, "parameters": shapes.parameters,
-        "gpu": gpu_name, "gpus": ranks, "gpu_bytes": gpu.memory,
-        "memory": memory,
-        "seconds": seconds, "cost_per_hour": offer.price, "cost": cost,
-        "not_modelled": costs.unmodelled(recipe, shapes, answer["model"]["quantised"]),
-        "checkpoint": each, "checkpoints": checkpoints, "disk_free": free,
-    }  # fmt: skip
+    return TrainingPlan(
+        recipe=str(recipe.path), machine=offer.name, steps=steps, schedule=line,
+        rows=schedule.rows, batch=schedule.batch,
+        tokens=round(total), tokens_counted=expected is None and train.rows > 0,
+        tokens_expected=expected is not None, tokens_cut=is_cut(recipe, expected), longest=longest,
+        trainable=shapes.trainable, parameters=shapes.parameters,
+        gpu=gpu_name, gpus=ranks, gpu_bytes=gpu.memory,
+        memory=memory,
+        seconds=seconds, cost_per_hour=offer.price, cost=cost,
+        not_modelled=costs.unmodelled(recipe, shapes, answer.model.quantised),
+        checkpoint=each, checkpoints=checkpoints, disk_free=free,
+    )  # fmt: skip
 
 
 def _check_without_data(
@@ -207,16 +263,15 @@ def _check_without_data(
         recipe = recipe.with_settings({"dataset": "rows_to_come"})  # LLaMA-Factory wants a name
     problems = noted([*problems_of(recipe, target), *loaded_problems(recipe)], target)
     checked = Checked(recipe, target, [], problems)
-    checked.refuse(OF_THE_DISK)
+    checked.refuse(NOT_PLANNED)
     answer = ask(llamafactory, recipe, model or recipe.text("model_name_or_path"), target.gpus)
-    tokens = {**answer.get("tokens", {}), "train": epoch_of(recipe, expected)}
-    answer = {**answer, "tokens": tokens}
-    codes = [problem.code[:3] for problem in problems]
-    problems = [*answer_problems(recipe, answer, codes), *problems_of_answer(recipe, answer, [])]
+    answer = replace(answer, train=epoch_of(recipe, expected))
+    explained = is_explained(problems)
+    problems = [*answer_problems(recipe, answer, explained), *problems_of_answer(recipe, answer, [])]
     return replace(checked, answer=answer, problems=noted(problems, target))
 
 
-def epoch_of(recipe: Recipe, expected: ExpectedRows) -> dict[str, int]:
+def epoch_of(recipe: Recipe, expected: ExpectedRows) -> EpochCounts:
     """Rows or packed blocks of an epoch, the tokens in them, and the longest row.
 
     Rows longer than cutoff_len are cut. The longest row is taken to reach cutoff_len. `RequestError` if the
@@ -227,7 +282,7 @@ def epoch_of(recipe: Recipe, expected: ExpectedRows) -> dict[str, int]:
     rows = costs.training_rows(recipe, int(min(expected.rows, limit)))
     if not packs(recipe):
         sides = costs.setup_of(recipe, cutoff, 1).sequences
-        return {"rows": rows, "seen": rows * min(expected.tokens, cutoff) * sides, "longest": cutoff}
+        return EpochCounts(rows, rows * min(expected.tokens, cutoff) * sides, cutoff)
     if recipe.settings.get("stage") == "pt":
         blocks = rows * expected.tokens // cutoff  # running text is split anywhere, its rest dropped
     else:
@@ -235,7 +290,7 @@ def epoch_of(recipe: Recipe, expected: ExpectedRows) -> dict[str, int]:
     if not blocks:
         message = f"{rows} rows of {expected.tokens} tokens fill no block of {cutoff} (packing, cutoff_len)"
         raise RequestError(f"{recipe.path}: {message}")
-    return {"rows": blocks, "seen": blocks * cutoff, "longest": cutoff}
+    return EpochCounts(blocks, blocks * cutoff, cutoff)
 
 
 def is_cut(recipe: Recipe, expected: ExpectedRows | None) -> bool:
@@ -245,39 +300,39 @@ def is_cut(recipe: Recipe, expected: ExpectedRows | None) -> bool:
     return expected.tokens > int(recipe.number("cutoff_len", CUTOFF_LEN))
 
 
-def _memory(terms: Sequence[costs.Term]) -> dict[str, dict[str, int]]:
+def _memory(terms: Sequence[costs.Term]) -> dict[str, Range]:
     """Both ends of the bytes of a GPU by purpose, and in `total`."""
-    ends: dict[str, dict[str, int]] = {"lower": {}, "upper": {}}
-    for name in [*PURPOSES, "total"]:
+    ends: dict[str, Range] = {"lower": {}, "upper": {}}
+    for name in dict.fromkeys([term.name for term in terms] + ["total"]):
         lower, upper = costs.total_bytes(terms, None if name == "total" else name)
         ends["lower"][name], ends["upper"][name] = round(lower), round(upper)
     return ends
 
 
-def _lines(plan: Plan) -> list[str]:
-    lower, upper = plan["memory"].values()
-    parts = ", ".join(f"{name} {gigabytes(lower[name], upper[name])}" for name in PURPOSES)
+def _lines(plan: TrainingPlan) -> list[str]:
+    lower, upper = plan.memory.values()
+    parts = ", ".join(f"{name} {gigabytes(lower[name], upper[name])}" for name in lower if name != "total")
     total = ""
-    if plan["tokens_counted"] or plan["tokens_expected"]:
-        total = f"{plan['tokens']:,} in all, "
+    if plan.tokens_counted or plan.tokens_expected:
+        total = f"{plan.tokens:,} in all, "
     lines = [
-        f"{plan['recipe']}: {plan['schedule']}",
+        f"{plan.recipe}: {plan.schedule}",
         f"tokens       {total}{_tokens(plan)}",
         _parameters(plan),
-        f"memory       {gigabytes(lower['total'], upper['total'])} GB a GPU, {fits(plan)} {plan['gpu']} "
-        f"({plan['gpu_bytes'] / 1e9:.0f} GB): {parts}",
-        f"time         {time_words(plan)} on {plan['gpus']} × {plan['gpu']}",
+        f"memory       {gigabytes(*plan.total)} GB a GPU, {plan.fits} {plan.gpu} "
+        f"({plan.gpu_bytes / 1e9:.0f} GB): {parts}",
+        f"time         {time_words(plan)} on {plan.gpus} × {plan.gpu}",
     ]
-    if plan["cost"]:
-        lines.append(f"cost         {_cost(plan)} at {plan['cost_per_hour']:g} an hour")
+    if plan.cost:
+        lines.append(f"cost         {_cost(plan.cost)} at {plan.cost_per_hour:g} an hour")
     return [*lines, *_lines_below([plan])]
 
 
-def time_words(plan: Plan) -> str:
+def time_words(plan: TrainingPlan) -> str:
     """The time of a training: the middle value between its ends."""
-    if not plan["seconds"]:
+    if not plan.seconds:
         return "not known"
-    seconds = plan["seconds"]
+    seconds = plan.seconds
     lower, middle, upper = (_duration(seconds[end]) for end in ("lower", "middle", "upper"))
     if lower == upper:
         return lower
@@ -286,45 +341,42 @@ def time_words(plan: Plan) -> str:
     return f"{middle} ({lower} to {upper})"
 
 
-def _table_lines(plans: list[Plan]) -> list[str]:
+def _table_lines(plans: list[TrainingPlan]) -> list[str]:
     """The plans of several machines as one table. What all of them share is above and below it."""
     first = plans[0]
-    priced = any(plan["cost_per_hour"] is not None for plan in plans)
+    priced = any(plan.cost_per_hour is not None for plan in plans)
     header = ["machine", "fits", "GB a GPU", "of", "batch", "steps", "hours"]
     if priced:
         header += ["cost an hour", "cost"]
     rows = []
     for plan in plans:
-        lower, upper = plan["memory"].values()
         steps, hours = "not known", "not known"
-        if plan["steps"]:
-            steps = f"{plan['steps']:,}"
-        if plan["seconds"]:
-            middle, lower_end, upper_end = (
-                _hours(plan["seconds"][end]) for end in ("middle", "lower", "upper")
-            )
+        if plan.steps:
+            steps = f"{plan.steps:,}"
+        if plan.seconds:
+            middle, lower_end, upper_end = (_hours(plan.seconds[end]) for end in ("middle", "lower", "upper"))
             hours = f"{middle} ({lower_end} to {upper_end})"
-            if plan["seconds"]["upper"] < 60:
+            if plan.seconds["upper"] < 60:
                 hours = "under a minute"
-        if not may_fit(plan):
+        if not plan.may_fit:
             hours = "–"
-        row = [plan["machine"], fits(plan).rstrip(","), gigabytes(lower["total"], upper["total"])]
-        row += [f"{plan['gpu_bytes'] / 1e9:.0f}", str(plan["batch"]), steps, hours]
-        if plan["cost_per_hour"] is not None:
+        row = [plan.machine, plan.fits.rstrip(","), gigabytes(*plan.total)]
+        row += [f"{plan.gpu_bytes / 1e9:.0f}", str(plan.batch), steps, hours]
+        if plan.cost_per_hour is not None:
             cost = "not known"
-            if plan["cost"]:
-                cost = _cost(plan)
-            if not may_fit(plan):
+            if plan.cost:
+                cost = _cost(plan.cost)
+            if not plan.may_fit:
                 cost = "–"
-            row += [f"{plan['cost_per_hour']:g}", cost]
+            row += [f"{plan.cost_per_hour:g}", cost]
         elif priced:
             row += ["not given", "not known"]
         rows.append(row)
     counts = "rows and steps are not known"
-    if first["rows"]:
-        counts = counted(first["rows"], "row")
+    if first.rows:
+        counts = counted(first.rows, "row")
     return [
-        f"{first['recipe']}: {counts}",
+        f"{first.recipe}: {counts}",
         f"tokens       {_tokens(first)}",
         _parameters(first),
         grid(Table(header, rows)),
@@ -332,53 +384,36 @@ def _table_lines(plans: list[Plan]) -> list[str]:
     ]
 
 
-def _tokens(plan: Plan) -> str:
+def _tokens(plan: TrainingPlan) -> str:
     """Where the tokens of a row are from, and those of the longest one."""
-    if plan["tokens_counted"]:
+    if plan.tokens_counted:
         source = "counted; the longest row has"
-    elif plan["tokens_cut"]:
+    elif plan.tokens_cut:
         source = "the rows are longer than cutoff_len and CUT (cutoff_len=N changes it): each of them has"
-    elif plan["tokens_expected"]:
+    elif plan.tokens_expected:
         source = "by --rows and --tokens; the longest row is taken to have"
     else:
         source = "not counted, rows or tokenizer are not at hand (--model DIR); the rest is for rows of"
-    return f"{source} {plan['longest']}"
+    return f"{source} {plan.longest}"
 
 
-def _parameters(plan: Plan) -> str:
-    share = plan["trainable"] / plan["parameters"]
-    return f"parameters   {plan['trainable']:,} trained of {plan['parameters']:,} ({share:.2%})"
+def _parameters(plan: TrainingPlan) -> str:
+    share = plan.trainable / plan.parameters
+    return f"parameters   {plan.trainable:,} trained of {plan.parameters:,} ({share:.2%})"
 
 
-def _lines_below(plans: list[Plan]) -> list[str]:
+def _lines_below(plans: list[TrainingPlan]) -> list[str]:
     """Disk of the plan that takes most, and the parts that the plans do not model."""
-    plan = max(plans, key=lambda plan: plan["checkpoint"] * plan["checkpoints"])
-    disk = plan["checkpoint"] * plan["checkpoints"]
+    plan = max(plans, key=lambda plan: plan.checkpoint * plan.checkpoints)
+    disk = plan.checkpoint * plan.checkpoints
     free = ""
-    if disk >= plan["disk_free"]:
-        free = f": NOT enough disk, {plan['disk_free'] / 1e9:.0f} GB are free on this machine"
-    checkpoints = counted(plan["checkpoints"], "checkpoint")
-    lines = [f"disk         {checkpoints} of {plan['checkpoint'] / 1e6:,.0f} MB{free}"]
-    if plan["not_modelled"]:
-        lines.append(f"unknown      what this adds to memory and time: {', '.join(plan['not_modelled'])}")
+    if disk >= plan.disk_free:
+        free = f": NOT enough disk, {plan.disk_free / 1e9:.0f} GB are free on this machine"
+    checkpoints = counted(plan.checkpoints, "checkpoint")
+    lines = [f"disk         {checkpoints} of {plan.checkpoint / 1e6:,.0f} MB{free}"]
+    if plan.not_modelled:
+        lines.append(f"unknown      what this adds to memory and time: {', '.join(plan.not_modelled)}")
     return lines
-
-
-def may_fit(plan: Plan) -> bool:
-    """True unless even the lower end of the memory is more than a GPU has."""
-    least: int = plan["memory"]["lower"]["total"]
-    return least <= int(plan["gpu_bytes"])
-
-
-def fits(plan: Plan) -> str:
-    """Whether a training fits its GPUs, in words. It fits if the upper end does."""
-    if not may_fit(plan):
-        return "does NOT fit, as far as it is known," if plan["not_modelled"] else "does NOT fit"
-    if plan["memory"]["upper"]["total"] > plan["gpu_bytes"]:
-        return "may NOT fit"
-    if plan["not_modelled"]:
-        return "fits, as far as it is known,"
-    return "fits"
 
 
 def gigabytes(lower: float, upper: float) -> str:
@@ -386,8 +421,7 @@ def gigabytes(lower: float, upper: float) -> str:
     return f"{lower / 1e9:.1f}–{upper / 1e9:.1f}"
 
 
-def _cost(plan: Plan) -> str:
-    cost = plan["cost"]
+def _cost(cost: Mapping[str, float]) -> str:
     return f"{cost['middle']:,.2f} ({cost['lower']:,.2f} to {cost['upper']:,.2f})"
 
 

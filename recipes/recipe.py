@@ -13,6 +13,30 @@ from tuneyard.core.installation.checkout import bundled
 from tuneyard.core.training.training_run import names_in
 
 
+class SettingProblem(Problem):
+    """A setting is wrong by itself. LLaMA-Factory's own words on it would repeat this."""
+
+    __slots__ = ()
+
+
+class MachineProblem(Problem):
+    """This machine lacks something: a note (N…) on a recipe that another one trains."""
+
+    __slots__ = ()
+
+
+class RunProblem(Problem):
+    """What a training does about its output_dir or its weights; it prints that itself."""
+
+    __slots__ = ()
+
+
+class MissingDataProblem(Problem):
+    """A dataset is not registered, or its file is missing."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """The settings of one training: the file, the settings after its overrides, and the line of each key."""
@@ -55,9 +79,15 @@ class Recipe:
             return f"{self.path} (override)"
         return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
 
-    def problem(self, code: str, key: str, message: str, hint: str = "") -> Problem:
+    def problem(
+        self, code: str, key: str, message: str, hint: str = "", kind: type[Problem] = Problem
+    ) -> Problem:
         """Make a problem at the place of the setting `key`."""
-        return Problem(code, self.place(key), message, key, hint)
+        return kind(code, self.place(key), message, key, hint)
+
+    def setting_problem(self, code: str, key: str, message: str, hint: str = "") -> Problem:
+        """A problem of the value of `key` itself."""
+        return self.problem(code, key, message, hint, SettingProblem)
 
     def zero(self) -> dict[str, object]:
         """ZeRO settings in the DeepSpeed file, {} without a file. `ContentError` for an invalid stage."""

@@ -6,8 +6,9 @@ Runs in the subprocess of recipes/inspection.py. It repeats none of their rules,
 import bisect
 import copy
 import itertools
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,9 +20,11 @@ from tuneyard.core.records.answers import answer_codes
 from tuneyard.core.training import llamafactory
 from tuneyard.core.training.llamafactory import WHOLE, RecipeData, RetypedColumnError, replaced, times_refused
 from tuneyard.core.training.training_stage import MARKED, TRAINING_STAGES
+from tuneyard.recipes.answer import AnswerFinding, EpochCounts, Rows, TokenCounts
 from tuneyard.recipes.trained_rows import UntrainableEpochError, mixed_and_split
 
 COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
+ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}  # columns without `columns`
 FIRST = 20  # rows that are named for a finding on answers
 progress: TextIO = sys.stderr
 Lengths = list[list[int]]  # for each row the tokens of each of its sequences
@@ -29,7 +32,9 @@ Lengths = list[list[int]]  # for each row the tokens of each of its sequences
 
 def expected_errors() -> tuple[type[Exception], ...]:
     """Errors that LLaMA-Factory and its libraries raise for unusable input or a failed import."""
-    return (ImportError, *llamafactory.expected_errors())
+    from huggingface_hub.errors import StrictDataclassError
+
+    return (ImportError, StrictDataclassError, *llamafactory.expected_errors())
 
 
 def words(error: BaseException) -> str:
@@ -46,43 +51,40 @@ def words(error: BaseException) -> str:
     return f"there is no {text}" if isinstance(error, KeyError) else text
 
 
-def look(reader: RecipeData, name: str) -> dict[str, Any]:
-    """Report on a dataset: `rows`, `bad` (how many fail), `problems`, `tokens`, `lengths`.
-
-    `problems` are (row in the file or 0, reason), `lengths` belong to the drawn rows. {}: not local.
-    """
+def look(reader: RecipeData, name: str) -> Rows:
+    """Report on a dataset; nothing about one that is not local."""
     attributes = None
     try:
         attributes = reader.attributes(name)
         if attributes.load_from != "file":
-            return {}
+            return Rows()
         rows = _aligned(reader, attributes)
     except RetypedColumnError as error:
-        return _answer(0, [(0, str(error))], {})
+        return Rows(bad=1, problems=[(0, str(error))])
     except expected_errors() as error:
         count, bad = _locate(reader, attributes) if attributes else (0, [])
         if not bad and isinstance(error, OSError | RuntimeError):  # no room, no threads: no fault of the data
-            return {"error": words(error)}
-        return _answer(count, bad or [(0, f"LLaMA-Factory cannot read it: {words(error)}")], {})
+            return Rows(error=words(error))
+        bad = bad or [(0, f"LLaMA-Factory cannot read it: {words(error)}")]
+        return Rows(count, len(bad), bad)
     bad, lengths = [], []
     for number, lengths_or_reason in enumerate(_encoded(reader, rows, attributes, name), 1):
         if isinstance(lengths_or_reason, str):
             bad.append((number, lengths_or_reason))
         else:
             lengths.append(lengths_or_reason)
-    answers = _answer_findings(reader, rows, name)
-    kinds = _answer_kinds(reader, rows)
     drawn = attributes.num_samples or len(rows)  # any row of the file may be drawn
+    findings = _answer_findings(reader, rows, name)
+    about = _with_kinds(Rows(drawn, len(bad), bad, answers=findings), reader, rows)
     if not reader.module:
-        return {**_answer(drawn, bad, {}), "answers": answers, **kinds}
+        return about
     again = -(-drawn // max(1, len(lengths)))
     tokens = _summary(lengths, reader.data_args.cutoff_len, drawn / max(1, len(rows)))
-    facts = {**_answer(drawn, bad, tokens), "answers": answers, **kinds}
-    return {**facts, "lengths": (lengths * again)[:drawn]}
+    return replace(about, tokens=tokens, lengths=(lengths * again)[:drawn])
 
 
-def _answer_findings(reader: RecipeData, rows: Any, name: str) -> dict[str, dict[str, Any]]:
-    """Findings of core/records/answers.py by code: `count`, all `rows`, and the `first` row numbers.
+def _answer_findings(reader: RecipeData, rows: Any, name: str) -> dict[str, AnswerFinding]:
+    """Findings of core/records/answers.py by code.
 
     Rows that only pose questions have no answers to judge: those of stages pt and ppo, and those that a
     prediction answers.
@@ -101,36 +103,30 @@ def _answer_findings(reader: RecipeData, rows: Any, name: str) -> dict[str, dict
             places.setdefault(code, []).append(number)
     findings = {}
     for code, numbers in sorted(places.items()):
-        findings[code] = {"count": len(numbers), "rows": judged, "first": numbers[:FIRST]}
+        findings[code] = AnswerFinding(len(numbers), judged, numbers[:FIRST])
     return findings
 
 
-def _answer_kinds(reader: RecipeData, rows: Any) -> dict[str, list[int]]:
-    """Numbers of rows: `marks` [wanted, unwanted] of a KTO set, `thoughts` [with, without] for a template
-    that writes thoughts.
-    """
+def _with_kinds(about: Rows, reader: RecipeData, rows: Any) -> Rows:
+    """Add the numbers of marked answers of a KTO set, or of thoughts for a template that writes them."""
     from llamafactory.data.template import ReasoningTemplate
 
     if reader.stage == "kto":
         wanted = sum(len(answers) > 1 and bool(answers[0]["content"]) for answers in rows["_response"])
         unwanted = sum(len(answers) > 1 and bool(answers[1]["content"]) for answers in rows["_response"])
-        return {"marks": [wanted, unwanted]}
+        return replace(about, marks=[wanted, unwanted])
     if reader.stage != "sft" or not isinstance(reader.template, ReasoningTemplate):
-        return {}
+        return about
     marks = [mark.strip() for mark in reader.template.thought_words]
     answered = [answers[-1]["content"] or "" for answers in rows["_response"] if answers]
     thinking = sum(any(mark in text for mark in marks) for text in answered)
-    return {"thoughts": [thinking, len(answered) - thinking]}
+    return replace(about, thoughts=[thinking, len(answered) - thinking])
 
 
 def _generates(reader: RecipeData, name: str) -> bool:
     """True if answers to a dataset's rows are generated, and not trained on."""
     trained = reader.data_args.dataset or []
     return bool(reader.training_args.predict_with_generate and name not in trained)
-
-
-def _answer(rows: int, bad: list[tuple[int, str]], tokens: dict[str, int]) -> dict[str, Any]:
-    return {"rows": rows, "bad": len(bad), "problems": bad, "tokens": tokens}
 
 
 def _aligned(reader: RecipeData, attributes: Any) -> Any:
@@ -176,8 +172,22 @@ def _locate(reader: RecipeData, attributes: Any) -> tuple[int, list[tuple[int, s
         try:
             convert(row)
         except expected_errors() as error:
-            bad.append((number, f"LLaMA-Factory stops at it: {words(error)}; found {show_value(row)}"))
+            reason = f"LLaMA-Factory stops at it: {words(error)}; found {show_value(row)}"
+            bad.append((number, f"{reason}{_missing_column_fix(error, row)}"))
     return len(rows), bad
+
+
+def _missing_column_fix(error: BaseException, row: Mapping[str, Any]) -> str:
+    """How LLaMA-Factory finds the columns of an entry that does not name them, "" if it is not about that."""
+    if not isinstance(error, KeyError):
+        return ""
+    columns = {part: column for part, column in ALPACA.items() if column in row}
+    if {"prompt", "response"} <= columns.keys():
+        return f'; add "columns": {json.dumps(columns)} to the entry'
+    for key, value in row.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return f"; its rows are in {key!r}: write that list alone into the file, or compile it"
+    return ""
 
 
 def _clashes(path: Path) -> Iterator[tuple[int, str]]:
@@ -275,7 +285,7 @@ def turn_fault(row: dict[str, Any], attributes: Any) -> str:
         return str(error)
 
 
-def _summary(lengths: list[list[int]], cutoff: int, share: float) -> dict[str, int]:
+def _summary(lengths: Lengths, cutoff: int, share: float) -> TokenCounts:
     """Token counts of a dataset: all, after the cut, and of the longest row; and the number of cut rows."""
     tokens = seen = longest = cut = 0
     for row in lengths:
@@ -283,57 +293,36 @@ def _summary(lengths: list[list[int]], cutoff: int, share: float) -> dict[str, i
         seen += sum(min(length, cutoff) for length in row)
         longest = max(longest, *row)
         cut += max(row) > cutoff
-    return {
-        "rows": round(len(lengths) * share),
-        "tokens": round(tokens * share),
-        "seen": round(seen * share),
-        "longest": longest,
-        "cut": round(cut * share),
-    }
+    rows = round(len(lengths) * share)
+    return TokenCounts(rows, round(seen * share), longest, round(tokens * share), round(cut * share))
 
 
-def epoch(
-    reader: RecipeData, sets: Sequence[Lengths], others: list[Lengths], workers: object
-) -> dict[str, int]:
-    """The `rows` (or packed blocks) of an epoch, the tokens `seen` in them, and the `longest` row.
+def epoch(reader: RecipeData, sets: Sequence[Lengths], workers: object) -> EpochCounts:
+    """The rows or packed blocks of an epoch.
 
-    `others` are the datasets for evaluation. `UntrainableEpochError` if LLaMA-Factory rejects the held-out
-    share or the probabilities, or if the packed rows do not fill a block.
+    `UntrainableEpochError` if LLaMA-Factory rejects the held-out share or the probabilities, or if the packed
+    rows do not fill a block.
     """
     from datasets import Dataset
 
     whole, seed = copy.copy(reader.data_args), reader.training_args.seed
     whole.streaming = False
-    _, train, held_out_parts = mixed_and_split(
-        [Dataset.from_dict({"lengths": rows}) for rows in sets], whole, seed
-    )
+    _, train, _ = mixed_and_split([Dataset.from_dict({"lengths": rows}) for rows in sets], whole, seed)
     cutoff = int(whole.cutoff_len)
     if not whole.packing:
         cut = [[min(length, cutoff) for length in row] for row in train["lengths"]]
-        return {"rows": len(cut), "seen": sum(map(sum, cut)), "longest": max(map(max, cut), default=0)}
-    held_out: list[Lengths] = []
-    if others and all(others):
-        held_out = others
-        if not whole.eval_on_each_dataset:
-            held_out = [list(itertools.chain(*others))]
-    blocks, size = [], whole.preprocessing_batch_size
-    validation_sets = [Dataset.from_dict({"lengths": lengths}) for lengths in held_out]
-    most_shares = 1
-    if isinstance(workers, int):
-        most_shares = workers
-    for rows in [train, *held_out_parts.values(), *validation_sets]:
-        count = max(1, min(most_shares, len(rows)))
-        blocks_of_rows = 0
-        for number in range(count):
-            share = rows.shard(count, number, contiguous=True)
-            for batch in share.iter(size):
-                blocks_of_rows += _blocks(list(itertools.chain(*batch["lengths"])), cutoff, reader.stage)
-        blocks.append(blocks_of_rows)
-        if not blocks_of_rows:
-            total = sum(map(sum, rows["lengths"]))
-            message = f"{total} tokens in all fill no block of {cutoff} (packing, cutoff_len)"
-            raise UntrainableEpochError(message, "stage", "packing", "cutoff_len")
-    return {"rows": blocks[0], "seen": blocks[0] * cutoff, "longest": cutoff}
+        return EpochCounts(len(cut), sum(map(sum, cut)), max(map(max, cut), default=0))
+    count = max(1, min(workers if isinstance(workers, int) else 1, len(train)))
+    blocks = 0
+    for number in range(count):  # each worker packs a share
+        share = train.shard(count, number, contiguous=True)
+        for batch in share.iter(whole.preprocessing_batch_size):
+            blocks += _blocks(list(itertools.chain(*batch["lengths"])), cutoff, reader.stage)
+    if not blocks:
+        total = sum(map(sum, train["lengths"]))
+        message = f"{total} tokens in all fill no block of {cutoff} (packing, cutoff_len)"
+        raise UntrainableEpochError(message, "stage", "packing", "cutoff_len")
+    return EpochCounts(blocks, blocks * cutoff, cutoff)
 
 
 def _blocks(lengths: list[int], cutoff: int, stage: str) -> int:

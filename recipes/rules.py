@@ -1,23 +1,26 @@
-"""Rules on the settings of a recipe that need no LLaMA-Factory (codes: docs/recipes.md)."""
+"""Rules on the settings of a recipe that need no LLaMA-Factory. Codes and sources: docs/recipes.md.
 
+What the trainer stops at or ignores was read in LLaMA-Factory 0.9.5 and transformers 5.6."""
+
+import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.errors import ContentError, Problem, problems_of_file, show_value
-from tuneyard.core.files import existing
+from tuneyard.core.files import existing, read_object, versions
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.installation.packages import install_command
 from tuneyard.core.prompt.token_weights import read_weights, weights_file
 from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
-from tuneyard.core.training.training_stage import TRAINING_STAGES
+from tuneyard.core.training.training_stage import PREFERENCE_STAGES, TRAINING_STAGES
 from tuneyard.recipes.hardware import Gpu, Machine, is_set, world_size
-from tuneyard.recipes.method_rules import learning_rate, packing, ppo, value_head
-from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.recipe import MachineProblem, Recipe, RunProblem
 from tuneyard.recipes.schema import known_keys, meant, setting_problems
-from tuneyard.recipes.trainer_rules import trainer_problems
 
 REQUIRED = {
     "model_name_or_path": "the model to train (a hub id or a folder)",
@@ -47,15 +50,40 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 AMPERE = 8  # the compute capability from which NVIDIA GPUs calculate in bfloat16
 HOPPER = 9  # … from which all GPUs multiply in fp8
 ADA = ("L4", "4090", "Ada")  # in names of GPUs of generation 8 that do, too
+REFERENCE_FREE = ("orpo", "simpo")
 CHOOSE = "choose another output_dir"
 KEPT = ("model_name_or_path", "adapter_name_or_path", "dataset_dir")
+FAR = 10
+"""A learning rate is far outside a range if it is so many times below or above it, or more."""
+OTHER_RATES = ("use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon", "loraplus_lr_ratio")
+ADAM = "adam"
+VALUE_HEADS = ("value_head.safetensors", "value_head.bin")  # of LLaMA-Factory's reward models
+PPO_TRL = ((0, 8, 6), (0, 9, 6))
+"""The first and the last version of trl that LLaMA-Factory 0.9.5 takes for PPO (train/ppo/trainer.py)."""
+# Schedulers with an argument that transformers needs and does not set, in lr_scheduler_kwargs.
+SCHEDULERS = {
+    "cosine_with_min_lr": ("min_lr", "min_lr_rate"),
+    "cosine_warmup_with_min_lr": ("min_lr", "min_lr_rate"),
+    "warmup_stable_decay": ("num_decay_steps",),
+}
+# Values of a DeepSpeed file that transformers compares, with the setting and its default.
+DEEPSPEED_VALUES: dict[tuple[str, ...], tuple[str, object]] = {
+    ("train_micro_batch_size_per_gpu",): ("per_device_train_batch_size", 8),
+    ("gradient_accumulation_steps",): ("gradient_accumulation_steps", 1),
+    ("gradient_clipping",): ("max_grad_norm", 1.0),
+    ("optimizer", "params", "lr"): ("learning_rate", 5e-5),
+    ("optimizer", "params", "eps"): ("adam_epsilon", 1e-8),
+    ("optimizer", "params", "weight_decay"): ("weight_decay", 0.0),
+    ("fp16", "enabled"): ("fp16", False),
+    ("bf16", "enabled"): ("bf16", False),
+}
 
 
 def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
     """Every problem of a recipe's settings on a machine."""
     rules: list[Callable[[Recipe], Iterator[Problem]]] = [
         setting_problems, _missing, _model, _evaluation, _packages, _deepspeed, _paths, _output_dir, _weights,
-        _best, learning_rate, packing, ppo, value_head, trainer_problems,
+        _best, learning_rate, packing, ppo, value_head, _stops, _deepspeed_values, _tokens, _no_effect,
     ]  # fmt: skip
     problems: list[Problem] = []
     for rule in rules:
@@ -70,9 +98,11 @@ def _missing(recipe: Recipe) -> Iterator[Problem]:
         evaluates = key == "dataset" and works and "do_train" not in works
         misspelt = any(meant(other, [key]) for other in recipe.settings if other not in known_keys())
         if not recipe.names(key) and not evaluates and not misspelt:
-            yield recipe.problem("E304", key, f"is missing, expected {meaning}")
+            yield recipe.setting_problem("E304", key, f"is missing, expected {meaning}")
     if not works and not recipe.settings.get("tokenized_path"):  # which is written without a training
-        yield recipe.problem("E304", "do_train", "is not true, so nothing would be trained", "do_train: true")
+        yield recipe.setting_problem(
+            "E304", "do_train", "is not true, so nothing would be trained", "do_train: true"
+        )
 
 
 def _model(recipe: Recipe) -> Iterator[Problem]:
@@ -83,12 +113,14 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
     remote = HUB_ID.fullmatch(name) and not name.startswith((".", "~", "models/", "saves/"))
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            yield recipe.problem("E306", key, f"{name} has no config.json: no model folder")
+            yield recipe.setting_problem("E306", key, f"{name} has no config.json: no model folder")
     elif folder.is_absolute():
-        yield recipe.problem("E344", key, f"{name}: no such folder")
+        yield recipe.problem("E344", key, f"{name}: no such folder", kind=MachineProblem)
     elif not remote or folder.parent.is_dir():
         hint = "make it with `tuneyard recipe base`" if name == "models/demo-base" else ""
-        yield recipe.problem("E306", key, f"{name}: no such folder, and no hub id (owner/name) either", hint)
+        yield recipe.setting_problem(
+            "E306", key, f"{name}: no such folder, and no hub id (owner/name) either", hint
+        )
 
 
 def _evaluation(recipe: Recipe) -> Iterator[Problem]:
@@ -110,10 +142,12 @@ def _best(recipe: Recipe) -> Iterator[Problem]:
     if kept and highest != metric_of(by).higher:
         message = f"is {str(highest).lower()}, which keeps the worst: {direction(by)}"
         hint = f"greater_is_better: {not highest}".lower()
-        yield recipe.problem("E308", "greater_is_better", message, hint)
+        yield recipe.setting_problem("E308", "greater_is_better", message, hint)
     if isinstance(name, str) and computed and f"eval_{name.removeprefix('eval_')}" not in computed:
         names = ", ".join(figure for figure in computed if not figure.endswith(TIMES))
-        yield recipe.problem("E314", key, f"found {show_value(name)}, which no evaluation computes: {names}")
+        yield recipe.setting_problem(
+            "E314", key, f"found {show_value(name)}, which no evaluation computes: {names}"
+        )
 
 
 def evaluates(recipe: Recipe) -> bool:
@@ -159,11 +193,15 @@ def _packages(recipe: Recipe) -> Iterator[Problem]:
     needed += [("report_to", tool) for tool in TRACKERS if tool in recipe.names("report_to")]
     if recipe.settings.get("flash_attn") == "fa2" and find_spec("flash_attn") is None:
         message = "needs the package flash_attn, which is not installed: LLaMA-Factory trains without it"
-        yield recipe.problem("W309", "flash_attn", message, install_command("flash-attn"))
+        yield recipe.problem(
+            "W309", "flash_attn", message, install_command("flash-attn"), kind=MachineProblem
+        )
     for key, package in needed:
         if find_spec(package) is None:
             hint = install_command(package.replace("_", "-"))
-            yield recipe.problem("E309", key, f"needs the package {package}, which is not installed", hint)
+            yield recipe.problem(
+                "E309", key, f"needs the package {package}, which is not installed", hint, kind=MachineProblem
+            )
 
 
 def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
@@ -171,10 +209,10 @@ def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
     try:
         recipe.zero()
     except ContentError as error:
-        yield recipe.problem("E310", "deepspeed", str(error))
+        yield recipe.setting_problem("E310", "deepspeed", str(error))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         files = ", ".join(sorted(f"{folder}/{path.name}" for path in (ROOT / folder).glob("*.json")))
-        yield recipe.problem("E310", "deepspeed", f"{name}: file not found", f"there are {files}")
+        yield recipe.setting_problem("E310", "deepspeed", f"{name}: file not found", f"there are {files}")
 
 
 def _paths(recipe: Recipe) -> Iterator[Problem]:
@@ -183,19 +221,19 @@ def _paths(recipe: Recipe) -> Iterator[Problem]:
         value = recipe.settings.get(key)
         if isinstance(value, str) and len(value.split()) > 1:
             message = f"found {show_value(value)}: LLaMA-Factory's launcher splits its arguments at spaces"
-            yield recipe.problem("E311", key, message, "choose a path without spaces")
+            yield recipe.setting_problem("E311", key, message, "choose a path without spaces")
         elif isinstance(value, str) and not value.isprintable():
             message = f"found {show_value(value)}, expected a path without control characters"
-            yield recipe.problem("E311", key, message)
+            yield recipe.setting_problem("E311", key, message)
         elif isinstance(value, str) and "${" in value:
             message = f"found {show_value(value)}: LLaMA-Factory would make a folder of this name"
-            yield recipe.problem("E311", key, message, "write the path itself")
+            yield recipe.setting_problem("E311", key, message, "write the path itself")
     value = recipe.settings.get("resume_from_checkpoint")
     if isinstance(value, str) and not Path(value).is_dir():
-        yield recipe.problem("E311", "resume_from_checkpoint", f"{value}: folder not found")
+        yield recipe.setting_problem("E311", "resume_from_checkpoint", f"{value}: folder not found")
     for name in recipe.names("media_dir"):
         if not Path(name).expanduser().exists():
-            yield recipe.problem("E344", "media_dir", f"{name}: no such file or folder")
+            yield recipe.problem("E344", "media_dir", f"{name}: no such file or folder", kind=MachineProblem)
 
 
 def _output_dir(recipe: Recipe) -> Iterator[Problem]:
@@ -209,7 +247,7 @@ def _output_dir(recipe: Recipe) -> Iterator[Problem]:
         return
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         message = f"{there} is no folder that can be written to"
-        yield recipe.problem("E343", "output_dir", message, CHOOSE)
+        yield recipe.problem("E343", "output_dir", message, CHOOSE, kind=MachineProblem)
         return
     needed = {"the current folder": Path(), "the recipe": recipe.path}
     for key in KEPT:
@@ -232,7 +270,7 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
     except ContentError as error:
         yield from problems_of_file(error, "E360", path)
     message = "plain `llamafactory-cli train` ignores these key-token weights"
-    yield Problem("N362", str(path), message, hint="train with `tuneyard recipe train`")
+    yield RunProblem("N362", str(path), message, hint="train with `tuneyard recipe train`")
     unweightable = [key for key in UNWEIGHTED if recipe.settings.get(key)]
     unweightable += ["stage"] * (recipe.settings.get("stage", "sft") != "sft") + ["USE_RAY"] * is_set(
         "USE_RAY"
@@ -253,11 +291,11 @@ def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     on_gpu = bool(gpus) and recipe.settings.get("use_cpu") is not True
     true = {key for key in ("bf16", "fp16", "pure_bf16") if recipe.settings.get(key) is True}
     if "pure_bf16" in true and not on_gpu:
-        yield recipe.problem("E312", "pure_bf16", "never works without a GPU", "bf16: true")
+        yield recipe.setting_problem("E312", "pure_bf16", "never works without a GPU", "bf16: true")
     if "fp16" in true and not on_gpu:
-        yield recipe.problem("E312", "fp16", "needs a GPU", "bf16: true works on CPUs")
+        yield recipe.setting_problem("E312", "fp16", "needs a GPU", "bf16: true works on CPUs")
     if {"bf16", "fp16"} <= true:
-        yield recipe.problem("E312", "fp16", "and bf16 are both true: choose one")
+        yield recipe.setting_problem("E312", "fp16", "and bf16 are both true: choose one")
     if "bf16" in true and on_gpu and any(gpu.generation < AMPERE for gpu in gpus):
         message = f"{gpus[0].name} has no bfloat16: PyTorch imitates it, many times slower"
         yield recipe.problem("W312", "bf16", message, "bf16=false fp16=true")
@@ -270,3 +308,150 @@ def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     if not on_gpu and world_size(recipe, gpus) > 1 and recipe.zero_stage() == 3:
         message = "ZeRO-3 on CPUs takes several processes for one when it loads the model: training stops"
         yield recipe.problem("E337", "deepspeed", message, "deepspeed=recipes/deepspeed/z2.json, or GPUs")
+
+
+def learning_rate(recipe: Recipe) -> Iterator[Problem]:
+    """Warn about a learning rate far outside of the published range for the stage."""
+    settings = recipe.settings
+    stage, method = str(settings.get("stage", "sft")), settings.get("finetuning_type", "lora")
+    rates = None
+    if stage in TRAINING_STAGES:
+        is_adapter = method in ("lora", "oft")
+        rates = TRAINING_STAGES[stage].adapter_rates if is_adapter else TRAINING_STAGES[stage].weight_rates
+    rate = recipe.number("learning_rate", 0)
+    uses_other_optimizer = ADAM not in str(settings.get("optim", ADAM)) or any(map(settings.get, OTHER_RATES))
+    if rates is None or rate <= 0 or uses_other_optimizer:
+        return
+    low, high = rates
+    if low / FAR < rate < high * FAR:
+        return
+    side, effect = "below", "hardly anything is learned"
+    if rate > high:
+        side, effect = "above", "training may diverge"
+    usual = f"the usual {low:g} to {high:g} of stage {stage} with finetuning_type {method}"
+    message = f"{rate:g} is far {side} {usual}: {effect}"
+    yield recipe.problem("W357", "learning_rate", message)
+
+
+def packing(recipe: Recipe) -> Iterator[Problem]:
+    """Note that packed examples see each other."""
+    settings = recipe.settings
+    if settings.get("stage", "sft") == "sft" and settings.get("packing") and not settings.get("neat_packing"):
+        message = "examples in a block see the ones before them"
+        yield recipe.problem("N359", "packing", message, "neat_packing: true keeps them apart")
+
+
+def ppo(recipe: Recipe) -> Iterator[Problem]:
+    """Refuse PPO with a trl that LLaMA-Factory's PPO trainer refuses, after it has loaded three models."""
+    installed = versions("trl").get("trl", "")
+    numbers = _numbers(installed)
+    if recipe.settings.get("stage") != "ppo" or not numbers or PPO_TRL[0] <= numbers <= PPO_TRL[1]:
+        return
+    first, last = (".".join(map(str, version)) for version in PPO_TRL)
+    message = (
+        f"LLaMA-Factory 0.9.5 needs trl {first} to {last} for PPO, and 0.18 or newer for everything else "
+        f"(installed: {installed}): training stops once the models are loaded"
+    )
+    fix = f"train preferences with stage: {' or '.join(PREFERENCE_STAGES)}"
+    yield recipe.problem("E334", "stage", message, fix)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Numbers of a version: 1.2.2 → (1, 2, 2); () if it has none."""
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+
+
+def value_head(recipe: Recipe) -> Iterator[Problem]:
+    """Refuse to judge answers by a reward model whose value head is missing: it would be a random one.
+
+    A model or adapter on the hub is not looked into.
+    """
+    settings = recipe.settings
+    if settings.get("stage") == "ppo" and settings.get("reward_model_type") != "api":
+        adapters = recipe.names("reward_model_adapters")
+        key = "reward_model_adapters" if adapters else "reward_model"
+        folders = adapters or recipe.names("reward_model")
+    elif settings.get("stage") == "rm" and not settings.get("do_train"):
+        adapters = recipe.names("adapter_name_or_path")
+        key = "adapter_name_or_path" if adapters else "model_name_or_path"
+        folders = adapters or recipe.names("model_name_or_path")
+    else:
+        return
+    folder = Path(folders[-1]).expanduser() if folders else None  # LLaMA-Factory reads the last one's
+    if folder is None or not folder.is_dir() or any((folder / name).is_file() for name in VALUE_HEADS):
+        return
+    message = f"{folder} has no value head ({' or '.join(VALUE_HEADS)}): it is no reward model"
+    yield recipe.problem("E335", key, message, "name a folder that stage: rm has written")
+
+
+def _stops(recipe: Recipe) -> Iterator[Problem]:
+    """Refuse settings at which the trainer stops once the model is loaded."""
+    settings = recipe.settings
+    if settings.get("do_train") is not True:
+        return
+    keeps_best = settings.get("load_best_model_at_end") is True
+    metric = settings.get("metric_for_best_model") or keeps_best
+    if settings.get("early_stopping_steps") and not metric:
+        message = "needs a metric and evaluations: training stops when it begins"
+        yield recipe.problem("E337", "early_stopping_steps", message, "load_best_model_at_end: true")
+    shards = settings.get("deepspeed") or settings.get("fsdp")
+    if settings.get("deepspeed") and settings.get("fsdp"):
+        message = "and deepspeed exclude each other: training stops once the model is loaded"
+        yield recipe.problem("E337", "fsdp", message, "choose one")
+    elif settings.get("save_only_model") and keeps_best and shards:
+        message = "leaves DeepSpeed and FSDP nothing to load the best checkpoint from"
+        yield recipe.problem("E337", "save_only_model", message, "save_only_model: false")
+    scheduler = settings.get("lr_scheduler_type")
+    needed = SCHEDULERS.get(str(scheduler), ())
+    arguments = settings.get("lr_scheduler_kwargs")
+    named = arguments if isinstance(arguments, dict | str) else ()
+    if needed and not any(name in named for name in needed):
+        message = f"{scheduler} needs {' or '.join(needed)}: training stops once the model is loaded"
+        yield recipe.problem("E337", "lr_scheduler_type", message, f"lr_scheduler_kwargs: {{{needed[0]}: …}}")
+
+
+def _deepspeed_values(recipe: Recipe) -> Iterator[Problem]:
+    """Refuse numbers in a DeepSpeed file that differ from the recipe's; transformers stops at them."""
+    name = recipe.settings.get("deepspeed")
+    if not isinstance(name, str) or recipe.settings.get("do_train") is not True:
+        return
+    content: Mapping[str, Any] = {}
+    with contextlib.suppress(ContentError, OSError):  # E310 reports the file
+        content = read_object(Path(name))
+    for path, (key, default) in DEEPSPEED_VALUES.items():
+        value: Any = content
+        for part in path:
+            value = value.get(part) if isinstance(value, Mapping) else None
+        expected = recipe.settings.get(key, default)
+        is_fixed = isinstance(value, bool) or is_number(value)
+        if is_fixed and value != expected:
+            message = f"{name}: {'.'.join(path)} is {show_value(value)}, {key} is {show_value(expected)}"
+            yield recipe.setting_problem("E310", "deepspeed", message, f'write "auto" for {path[-1]}')
+
+
+def _tokens(recipe: Recipe) -> Iterator[Problem]:
+    """Note that tokens at `tokenized_path` replace the data."""
+    folder = recipe.settings.get("tokenized_path")
+    if not isinstance(folder, str) or not folder:
+        return
+    path = Path(folder)
+    if path.is_dir() and any(path.iterdir()):
+        message = f"{folder} has tokens already: dataset, template and cutoff_len are not read"
+        yield recipe.problem("N338", "tokenized_path", message, "name another folder after a change of these")
+
+
+def _no_effect(recipe: Recipe) -> Iterator[Problem]:
+    """Warn about settings that are ignored."""
+    settings, stage = recipe.settings, recipe.settings.get("stage", "sft")
+    if settings.get("packing") and stage in ("rm", "dpo", "kto"):
+        message = f"has no effect in stage {stage}: only pt and sft pack"
+        yield recipe.problem("W338", "packing", message, "leave it out")
+    loss = settings.get("pref_loss")
+    if settings.get("ref_model") and stage == "dpo" and loss in REFERENCE_FREE:
+        yield recipe.problem("W338", "ref_model", f"has no effect: {loss} has no reference", "leave it out")
+    for key in ("dataset", "eval_dataset"):
+        names = recipe.names(key)
+        repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        if repeated:
+            message = f"{', '.join(repeated)} is listed twice: LLaMA-Factory takes it once"
+            yield recipe.problem("W338", key, message, 'for more weight, "num_samples" in its registry entry')

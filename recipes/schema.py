@@ -69,19 +69,19 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
     for key, value in recipe.settings.items():
         if key not in known_keys():
             hint = meant(key, known_keys()) or "LLaMA-Factory has no such setting"
-            yield recipe.problem("E301", key, "unknown key", hint)
+            yield recipe.setting_problem("E301", key, "unknown key", hint)
             continue
         if value is None:
             continue
         violation = next(violations(known_keys()[key], value, exact=True), None)
         if violation is not None:
-            code = CODES.get(violation.keyword, "E313")
-            if key == "template" and code == "E303":
-                code = "E305"
-            hint = violation.hint
-            if code == "E303" and value in OTHER_NAMES:
-                hint = meant(str(value), [OTHER_NAMES[str(value)]])
-            yield recipe.problem(code, key, violation.message, hint)
+            code, hint = CODES.get(violation.keyword, "E313"), violation.hint
+            if violation.keyword == "enum":
+                if key == "template":
+                    code = "E305"
+                if value in OTHER_NAMES:
+                    hint = meant(str(value), [OTHER_NAMES[str(value)]])
+            yield recipe.setting_problem(code, key, violation.message, hint)
 
 
 def meant(name: str, choices: Iterable[str]) -> str:

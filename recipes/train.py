@@ -37,12 +37,11 @@ from tuneyard.recipes.output_dir import (
     set_aside,
     training_record,
 )
-from tuneyard.recipes.recipe import Recipe, read_recipe
+from tuneyard.recipes.recipe import Recipe, RunProblem, read_recipe
 from tuneyard.recipes.rules import evaluates
 
 SCORES = {"pt": "text", "sft": "text", "dpo": "preference", "kto": "preference"}
 """The command of `eval` that scores a training of this stage."""
-OF_NO_NEWS = {"W340", "W341", "N362"}  # what training itself prints, about output_dir and weights
 
 
 @cli_command(
@@ -193,7 +192,7 @@ def ask_first(llamafactory: LlamaFactory, quick: Checked) -> list[Problem]:
 def _show_warnings(problems: list[Problem]) -> None:
     codes = []
     for problem in problems:
-        if problem.code not in OF_NO_NEWS:
+        if not isinstance(problem, RunProblem):
             click.echo(problem.line(), err=True)
             codes.append(problem.code)
     for line in guide(codes):

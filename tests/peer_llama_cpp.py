@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from tuneyard.eval.backends.likelihood import choosing
-from tuneyard.eval.backends.load import load_gguf, load_model
-from tuneyard.eval.backends.model import Model
+from tuneyard.eval.backends.load import Model, load_gguf, load_model
 from tuneyard.eval.datasets.dataset import read_datasets
 from tuneyard.eval.datasets.prompts import choose_prompting
 from tuneyard.eval.metrics.labels import find_labels, spellings

@@ -1,4 +1,4 @@
-"""Write GGUF files: a model, with llama.cpp's quantiser if its type needs it, or an adapter as a LoRA.
+"""Write GGUF files: a model, or an adapter as a LoRA.
 
 llama.cpp (--lora) and Ollama (ADAPTER) load a LoRA with the base's GGUF. llama.cpp scales every module by
 alpha over its rank, without patterns or rsLoRA. The rest of a scale is multiplied into B.
@@ -7,7 +7,6 @@ alpha over its rank, without patterns or rsLoRA. The rest of a scale is multipli
 import contextlib
 import functools
 import math
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -38,7 +37,6 @@ from tuneyard.core.weights.tensors import STORED, Tensor, blocks_of, require_fin
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
 
-QUANTISER = "llama-quantize"
 TYPES = ("f16", "q8_0", "q4_0")  # gguf-py has no quantiser for llama.cpp's K types (q4_k_m and the like)
 TABLES = ("token_embd.weight", "output.weight")
 AT_ONCE = 1 << 22  # elements in memory
@@ -46,31 +44,19 @@ AT_ONCE = 1 << 22  # elements in memory
 
 @dataclass(frozen=True, slots=True)
 class ModelExport:
-    """A checked model: its tensors in one of `TYPES`, or in f16 for llama.cpp's quantiser."""
+    """A checked model: its tensors in one of `TYPES`."""
 
     plan: "GgufPlan"
     about: dict[str, str]
-    quantiser: Path | None
-    type: str
 
     @property
     def bytes(self) -> int:
-        """Size of the tensors, before llama.cpp's quantiser."""
+        """Size of the tensors."""
         return sum(entry.bytes for entry in self.plan.entries)
 
     def write(self, path: Path, progress: Callable[[int], object]) -> None:
         """Write the file; `progress` is called with bytes."""
-        if self.quantiser is None:
-            write_gguf(self.plan, path, self.about, progress)
-            return
-        source_file = path.with_name(f"{path.name}.f16")
-        write_gguf(self.plan, source_file, self.about, progress)
-        # Its output goes to stderr (2).
-        done = subprocess.run([self.quantiser, source_file, path, self.type], stdout=2, check=False)
-        if done.returncode:
-            raise ContentError(
-                f"{self.quantiser} ended with exit code {done.returncode}; its own message is above"
-            )
+        write_gguf(self.plan, path, self.about, progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +104,12 @@ def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
 
 def _plan_model(source: ExportSource, options: Mapping[str, Any]) -> ModelExport:
     kind = (options["type"] or "f16").lower()
-    llama_cpp: Path | None = options["llama_cpp"]
-    if kind in TYPES and llama_cpp:
-        raise RequestError(f"--llama-cpp: {kind} is written without it; it is for types such as q4_k_m")
-    if kind not in TYPES and not llama_cpp:
+    if kind not in TYPES:
         raise RequestError(
-            f"--type {kind}: the gguf package writes {', '.join(TYPES)}; for other types give "
-            f"--llama-cpp DIR, a checkout of llama.cpp with its {QUANTISER} built"
+            f"--type {kind}: the gguf package writes {', '.join(TYPES)}; for other types write f16, and let "
+            f"llama.cpp quantise it: llama-quantize {options['out']} OUT.gguf {kind}"
         )
-    quantiser = None
-    type_written = kind
-    if llama_cpp:
-        quantiser = _find_quantiser(llama_cpp)
-        type_written = "f16"
-    plan = plan_gguf(open_base(source.folder), type_written)
+    plan = plan_gguf(open_base(source.folder), kind)
     if plan.vocabulary.composed:
         note("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
     about = {"name": name_of(source.folder)}
@@ -139,22 +117,12 @@ def _plan_model(source: ExportSource, options: Mapping[str, Any]) -> ModelExport
     if licence:
         fields, _ = licence
         about["license"] = fields.get("license_name", fields["license"])
-    return ModelExport(plan, about, quantiser, kind)
-
-
-def _find_quantiser(llama_cpp: Path) -> Path:
-    for place in (llama_cpp / QUANTISER, llama_cpp / "build/bin" / QUANTISER):
-        if place.is_file():
-            return place.resolve()
-    raise RequestError(
-        f"{llama_cpp}: no {QUANTISER}; expected a checkout of llama.cpp with it built: cmake -B build && "
-        f"cmake --build build --target {QUANTISER}"
-    )
+    return ModelExport(plan, about)
 
 
 def _plan_lora(source: ExportSource, adapter: LoraAdapter, options: Mapping[str, Any]) -> LoraExport:
-    if options["type"] or options["llama_cpp"]:
-        raise RequestError("--type and --llama-cpp are for models; an adapter's GGUF is always fp32")
+    if options["type"]:
+        raise RequestError("--type is for models; an adapter's GGUF is always fp32")
     if source.base is None:
         raise RequestError(
             f"{source.folder}: an adapter alone cannot become a GGUF model. Fuse it with its base first: "

@@ -34,8 +34,7 @@ from tuneyard.core.weights.adapter_files import (
     PREFIX,
     Module,
     adapted_modules,
-    module_misfit,
-    stored_shape,
+    misfits,
 )
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.tensors import Array, Tensor, Weights
@@ -195,12 +194,7 @@ class LoraAdapter(Adapter):
 
     def misfits(self, base: Base) -> Iterator[str]:
         """See `Adapter`."""
-        fan_in_fan_out = self.config.fan_in_fan_out
-        for path, module in self.modules.items():
-            shape = stored_shape(base, f"{path}.weight")
-            misfit = module_misfit(path, module, shape, base.folder, fan_in_fan_out=fan_in_fan_out)
-            if misfit:
-                yield misfit
+        return misfits(base, self.modules, self.config.raw)
 
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:  # noqa: ARG002
         """See `Adapter`."""

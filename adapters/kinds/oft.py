@@ -35,8 +35,8 @@ from tuneyard.core.weights.adapter_files import (
     PREFIX,
     ROTATION,
     Rotation,
+    misfits,
     rotated_modules,
-    rotation_misfit,
     stored_shape,
 )
 from tuneyard.core.weights.base_models import Base
@@ -182,14 +182,12 @@ class OftAdapter(Adapter):
 
     def misfits(self, base: Base) -> Iterator[str]:
         """See `Adapter`."""
+        yield from misfits(base, self.modules, self.config.raw)
         for path, rotation in self.modules.items():
             shape = stored_shape(base, f"{path}.weight")
-            misfit = rotation_misfit(path, rotation, shape, base.folder, shared=self.config.shared)
-            if not misfit and shape and rotation.size != self.config.size_of(shape[1]):
+            if shape and len(shape) == 2 and rotation.size != self.config.size_of(shape[1]):
                 expected = f"{CONFIG} gives it {self.config.size_of(shape[1])}"
-                misfit = f"{path}: blocks of size {rotation.size}, but {expected}"
-            if misfit:
-                yield misfit
+                yield f"{path}: blocks of size {rotation.size}, but {expected}"
 
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:  # noqa: ARG002
         """See `Adapter`."""

@@ -5,14 +5,15 @@ returns the merged (A, B). The options of `merge`, the keys of its YAML file and
 of their values come from the parameters that a method declares.
 """
 
+import contextlib
 import functools
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from tuneyard.core.errors import RequestError, show_value
+from tuneyard.core.documents.schema_errors import violations
+from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.plugins import Plugin, registry
 
 if TYPE_CHECKING:
@@ -56,41 +57,22 @@ class Parameter:
         return "--" + self.name.replace("_", "-")
 
     @property
-    def expected(self) -> str:
-        """The allowed values in words, e.g. `a number above 0 and at most 1`."""
-        bounds = []
-        if self.minimum is not None:
-            bounds.append(f"at least {self.minimum:g}")
-        if self.above is not None:
-            bounds.append(f"above {self.above:g}")
-        if self.maximum is not None:
-            bounds.append(f"at most {self.maximum:g}")
-        name = "a whole number" if self.kind is int else "a number"
-        return f"{name} {' and '.join(bounds)}".rstrip()
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the parameter."""
+        schema: dict[str, Any] = {"type": "integer" if self.kind is int else "number"}
+        bounds = {"minimum": self.minimum, "exclusiveMinimum": self.above, "maximum": self.maximum}
+        schema.update((name, bound) for name, bound in bounds.items() if bound is not None)
+        return schema
 
     def check(self, value: object, place: str) -> float:
         """Read a value of the command line (text) or of a YAML file; `RequestError` names its place."""
-        number, message = value, show_value(value)
+        number = value
         if isinstance(value, str):
-            message = value
-            try:
+            with contextlib.suppress(ValueError):
                 number = self.kind(value)
-            except ValueError:
-                number = None
-        types = (int,) if self.kind is int else (int, float)
-        is_number = isinstance(number, types) and not isinstance(number, bool)
-        if not is_number or not self._in_bounds(float(str(number))):
-            raise RequestError(f"{place} {message}: expected {self.expected}")
+        for violation in violations(self.schema, number, exact=True):
+            raise RequestError(f"{place}: {violation.message}")
         return self.kind(str(number))
-
-    def _in_bounds(self, number: float) -> bool:
-        if not math.isfinite(number):
-            return False
-        if self.minimum is not None and number < self.minimum:
-            return False
-        if self.above is not None and number <= self.above:
-            return False
-        return self.maximum is None or number <= self.maximum
 
 
 @dataclass(frozen=True, slots=True)

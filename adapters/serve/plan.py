@@ -38,7 +38,6 @@ from tuneyard.core.training.training_run import names_in
 VLLM, LLAMA_CPP = "vllm", "llama.cpp"
 CHAT_TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"
 RELEASES = "https://github.com/ggml-org/llama.cpp/releases"
-LINE = 96  # characters of a printed command line
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,7 @@ class ServingPlan:
             lines.append("choice    the adapter answers every request")
         elif models.adapters:
             lines.append(f"choice    by the request's model: {models.name}, {adapters}")
-        return [*lines, f"files     {self.out}", "", command_text(self.command)]
+        return [*lines, f"files     {self.out}", "", shlex.join(self.command)]
 
     def prove_command(self) -> list[str]:
         """The command that compares the running server with the adapters."""
@@ -306,23 +305,6 @@ def check_port(host: str, port: int) -> None:
                 if error.errno in (errno.EADDRINUSE, errno.EACCES):
                     fix = "choose another port with --port"
             raise RequestError(f"--host {show_value(host)} --port {port}: {reason}; {fix}") from error
-
-
-def command_text(words: Sequence[str]) -> str:
-    """A command in lines of at most `LINE` characters, to copy; a flag stays with its values."""
-    groups: list[str] = []
-    for word in map(shlex.quote, words):
-        if groups and not word.startswith("--"):
-            groups[-1] += f" {word}"
-        else:
-            groups.append(word)
-    lines = [groups[0]]
-    for group in groups[1:]:
-        if len(lines[-1]) + len(group) > LINE:
-            lines.append(f"    {group}")
-        else:
-            lines[-1] += f" {group}"
-    return " \\\n".join(lines)
 
 
 def echo_plan(plan: ServingPlan) -> None:

@@ -123,15 +123,19 @@ def wrong_folder(folder: Path) -> str:
     )
 
 
+class NotRegisteredError(RequestError):
+    """The registry has no dataset of this name."""
+
+
 def not_registered(
     name: str, folder: Path, entries: Iterable[str], alike: Iterable[str] | None = None
-) -> RequestError:
+) -> NotRegisteredError:
     """Error for a name that is not registered in `folder`. Suggestions come from `alike` (default: all)."""
     import difflib
 
     nowhere = wrong_folder(folder)
     if nowhere:
-        return RequestError(f"dataset {name!r} not found: {nowhere}")
+        return NotRegisteredError(f"dataset {name!r} not found: {nowhere}")
 
     names = sorted(entries)
     listed_names = names
@@ -144,7 +148,7 @@ def not_registered(
     if other:
         hint = f"it is in {other / REGISTRY}: in a recipe `dataset_dir: {other}`, else --dataset-dir {other}"
     listed = f"{', '.join(listed_names) or 'none'}{more}"
-    return RequestError(
+    return NotRegisteredError(
         f"dataset {name!r} is not in {folder / REGISTRY} (registered: {listed}); {hint}".rstrip("; ")
     )
 
@@ -152,6 +156,10 @@ def not_registered(
 def file_not_found(name: str, path: Path, folder: Path) -> RequestError:
     """Error for a registered dataset without its file; an entry may be compiled or written by hand."""
     fix = f"compile it again, or correct `file_name` in {folder / REGISTRY}"
+    if path.parent.is_dir():
+        hint = nearest(path.name, [file.name for file in path.parent.iterdir() if file.name != REGISTRY])
+        if hint:
+            fix = f"{hint} Correct `file_name` in {folder / REGISTRY}"
     return RequestError(f"{path}: file of dataset {name!r} not found; {fix}")
 
 

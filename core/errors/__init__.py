@@ -122,7 +122,7 @@ class Problem:
         """Format as `place: code field: message; hint`, the form of every printed problem."""
         field = f" {self.field}" if self.field else ""
         hint = f"; {self.hint}" if self.hint else ""
-        return one_line(f"{self.place}: {self.code}{field}: {self.message}{hint}")
+        return relative_paths(one_line(f"{self.place}: {self.code}{field}: {self.message}{hint}"))
 
 
 def problems_of_file(error: ContentError, code: str, path: Path) -> list[Problem]:
@@ -252,7 +252,7 @@ def _exit_code(command: click.Command) -> int:
         error.show()
         return 2
     except TuneyardError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(relative_paths(f"error: {error}"), err=True)
         return error.exit_code
     except ImportError as error:
         if not error.name or error.name.partition(".")[0] == "tuneyard":
@@ -306,6 +306,14 @@ def show_value(value: object) -> str:
 def one_line(text: str) -> str:
     """Escape line breaks and control characters, which a file name may contain."""
     return _LINE_ENDS.sub(_escaped, text)
+
+
+def relative_paths(text: str) -> str:
+    """Write the paths below the current folder in a message from that folder on."""
+    folder = str(Path.cwd())
+    if len(folder) == 1:
+        return text
+    return re.sub(rf"(?<![\w./~-]){re.escape(folder)}/", "", text)
 
 
 def for_terminal(text: str) -> str:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -251,6 +251,22 @@ def comparable_tensors(base: Base, tensors: Iterable[str]) -> set[str]:
     return comparable
 
 
+def misfits(
+    base: Base, modules: Mapping[str, Module | Rotation], config: Mapping[str, object]
+) -> Iterator[str]:
+    """Yield why weights of the base cannot be changed by an adapter with this adapter_config.json."""
+    for path, module in modules.items():
+        shape = stored_shape(base, f"{path}.weight")
+        if isinstance(module, Rotation):
+            shared = config.get("block_share") is True
+            misfit = rotation_misfit(path, module, shape, base.folder, shared=shared)
+        else:
+            transposes = config.get("fan_in_fan_out") is True
+            misfit = module_misfit(path, module, shape, base.folder, fan_in_fan_out=transposes)
+        if misfit:
+            yield misfit
+
+
 def first_misfit(adapter: Path, base_folder: Path, *, may_grow: bool) -> str:
     """First module or full tensor of the adapter that does not fit the base's shapes, "" if there is none.
 
@@ -259,19 +275,11 @@ def first_misfit(adapter: Path, base_folder: Path, *, may_grow: bool) -> str:
     config = read_object(adapter / CONFIG)
     base = open_base(base_folder)
     weights = open_adapter_weights(adapter)
-    modules = dict(adapted_modules(weights))
-    rotations = dict(rotated_modules(weights))
-    fan_in_fan_out = config.get("fan_in_fan_out") is True
-    shared = config.get("block_share") is True
-
-    def lora_misfit(path: str, shape: Sequence[int] | None) -> str:
-        return module_misfit(path, modules[path], shape, base_folder, fan_in_fan_out=fan_in_fan_out)
-
-    def oft_misfit(path: str, shape: Sequence[int] | None) -> str:
-        return rotation_misfit(path, rotations[path], shape, base_folder, shared=shared)
-
-    misfit = _first_misfit(base, modules, lora_misfit) or _first_misfit(base, rotations, oft_misfit)
-    if misfit:
+    modules: dict[str, Module | Rotation] = dict(adapted_modules(weights))
+    modules.update(rotated_modules(weights))
+    known = comparable_tensors(base, [f"{path}.weight" for path in modules])
+    compared = {path: module for path, module in modules.items() if f"{path}.weight" in known}
+    for misfit in misfits(base, compared, config):
         return misfit
     full_tensors = saved_in_full(weights, config)
     comparable = comparable_tensors(base, map(unwrapped_tensor, full_tensors))
@@ -285,25 +293,6 @@ def first_misfit(adapter: Path, base_folder: Path, *, may_grow: bool) -> str:
         misfit = full_tensor_misfit(
             in_base, saved_shape, stored_shape(base, in_base), base_folder, may_grow=may_grow
         )
-        if misfit:
-            return misfit
-    return ""
-
-
-def _first_misfit(
-    base: Base, paths: Iterable[str], misfit_of: Callable[[str, Sequence[int] | None], str]
-) -> str:
-    """First misfit of modules with the shapes of their weights in the base, "" if there is none.
-
-    `misfit_of` gets a module's path and the shape, None if the base lacks it. Modules with names that no
-    layer of the base has are not compared.
-    """
-    weight_of = {path: f"{path}.weight" for path in paths}
-    comparable = comparable_tensors(base, weight_of.values())
-    for path, weight in weight_of.items():
-        if weight not in comparable:
-            continue
-        misfit = misfit_of(path, stored_shape(base, weight))
         if misfit:
             return misfit
     return ""

@@ -1,4 +1,4 @@
-"""Backends answer prompts: transformers (model.py), vLLM (engine.py), a server (server.py), and replay.py.
+"""Backends answer prompts: transformers (load.py), vLLM (engine.py), a server (server.py), and replay.py.
 
 Replay gives back the outputs of an earlier run (--rescore). A new backend is a file with a `Backend`, and a
 line in eval/scoring/candidates.py that opens it. Nobody else asks which backend it has.
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from tuneyard.adapters.weighted import WeightedAdapter
     from tuneyard.core.prompt import Encode
     from tuneyard.core.prompt.supervision import SupervisedText
-    from tuneyard.eval.backends.model import Model
-    from tuneyard.eval.backends.scorers import Fields, Messages, Plan, Prompts, Scorer, TooLong
+    from tuneyard.eval.backends.load import Model
+    from tuneyard.eval.backends.scorers import Messages, Plan, Prompts, Scorer, TooLong
     from tuneyard.eval.backends.vision import Vision
 
 
@@ -65,9 +65,6 @@ class Backend:
     def chat(self, talks: "Sequence[Messages]", encode: "Encode", longest: int) -> "Sequence[str | TooLong]":
         """Answer each conversation. The last turn of each is the user's."""
         raise self.needs_model()
-
-    def kept(self, model: str, dataset: str) -> "Mapping[int, Fields] | None":
-        """The kept outputs of a model on a dataset by row. None: it answers by itself."""
 
     @property
     def local(self) -> "Model":

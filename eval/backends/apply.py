@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch.nn import Module
 
-    from tuneyard.eval.backends.model import Model
+    from tuneyard.eval.backends.load import Model
 
 Undo = Callable[[], object]
 

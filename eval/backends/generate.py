@@ -11,7 +11,7 @@ from tuneyard.core.errors import ContentError, RequestError
 if TYPE_CHECKING:
     import torch
 
-    from tuneyard.eval.backends.model import Model
+    from tuneyard.eval.backends.load import Model
 
 Sampling = Mapping[str, float]
 """How tokens are drawn: keyword arguments of transformers' `generate`."""

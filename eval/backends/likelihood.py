@@ -30,7 +30,7 @@ from tuneyard.eval.backends.scorers import (
 if TYPE_CHECKING:
     import torch
 
-    from tuneyard.eval.backends.model import Model
+    from tuneyard.eval.backends.load import Model
 
 AnswerTexts = Mapping[str, SupervisedText]  # a row's answers by name
 LOGITS = 1 << 28  # at a time: 1 GiB of them in fp32

@@ -1,26 +1,125 @@
-"""Load a base model from a folder or the hub, or a GGUF with the base's tokenizer."""
+"""The backend of transformers: a model in this process, loaded from a folder, the hub or a GGUF."""
 
 import contextlib
 import importlib.util
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.installation.packages import missing
-from tuneyard.eval.backends.causality import check_causal
-from tuneyard.eval.backends.model import Applied, Model
+from tuneyard.core.prompt import Encode
+from tuneyard.core.prompt.supervision import SupervisedText
+from tuneyard.eval.backends import Backend
+from tuneyard.eval.backends.apply import applied
+from tuneyard.eval.backends.generate import draw, generate
+from tuneyard.eval.backends.likelihood import choosing, token_losses
+from tuneyard.eval.backends.scorers import Messages, Plan, Prompts, Scorer, plan_batches, prompts_too_long
+from tuneyard.eval.backends.vision import Vision
 
 if TYPE_CHECKING:
+    import torch
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from tuneyard.adapters.weighted import WeightedAdapter
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WEIGHTS = "*.safetensors"
 GENERATION = "generation_config.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+SHARED, CHANGED = 8, 8  # tokens that both texts begin with, and tokens after them that differ
+EXACT = 1e-3  # in fp32, whose sums differ by some 1e-6
+ROUNDED = 0.2  # where weights or sums are rounded: the experts of a mixture, columns in 8 bits
+
+
+@dataclass(slots=True, eq=False)
+class Applied:
+    """The adapters that are applied to a model, None before the first, and how to take them off."""
+
+    parts: "Sequence[WeightedAdapter] | None" = None
+    undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+
+@dataclass(eq=False)
+class Model(Backend):
+    """A causal language model in eval mode, with its tokenizer and the settings that the results record.
+
+    - `alone`: batching or a shared cache would change its answers, so every prompt goes through it whole and
+      by itself.
+    - `sampling`: settings of its generation_config, as arguments of `generate`, without a temperature if
+      it is greedy. `draws` is true if answers are drawn by them, with `seed`.
+    - `vision`: the image processor, if rows have images.
+    - `merged`: adapters are merged into the weights.
+    """
+
+    net: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    device: str
+    dtype: str
+    context: int
+    alone: bool = False
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    vision: Vision | None = None
+    digest: str = ""
+    budget: int = 0
+    draws: bool = False
+    seed: int | None = None
+    merged: bool = False
+    settings: Mapping[str, object] = field(default_factory=dict)
+    applied: Applied = field(default_factory=Applied)
+
+    def __post_init__(self) -> None:
+        if self.alone:
+            self.budget = 1  # one row a batch, also with --batch-tokens
+
+    @property
+    def local(self) -> "Model":
+        """The model itself."""
+        return self
+
+    def seeing(self, vision: Vision) -> "Model":
+        """The same model, which is shown images: rows go through it one at a time."""
+        return replace(self, alone=True, vision=vision, budget=1, settings=vision.settings)
+
+    def apply(self, parts: "Sequence[WeightedAdapter]") -> None:
+        """Take off the adapters of the last call and apply these, unless they are the same."""
+        if parts is self.applied.parts:
+            return
+        self.applied.parts = None
+        self.applied.undo.close()
+        self.applied.undo.enter_context(applied(self, parts, merged=self.merged))
+        self.applied.parts = parts
+
+    def choosing(
+        self,
+        prompts: Prompts,
+        spellings: Mapping[str, Sequence[str]],
+        images: Mapping[int, Sequence[str]] | None = None,
+    ) -> Scorer:
+        """Scorer that compares labels after each prompt."""
+        return choosing(self, prompts, spellings, self.budget, images)
+
+    def token_losses(self, texts: Mapping[int, SupervisedText]) -> dict[int, list[float]]:
+        """-log p in nats of each loss token of each row."""
+        return token_losses(self, texts, self.budget)
+
+    def plan(self, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:
+        """Plan batches of rows, longest first. Rows that do not fit the context are too long."""
+        prompts = {row: encode(talk) for row, talk in talks.items()}
+        too_long = prompts_too_long(prompts, longest, self.context)
+        lengths = {row: len(ids) + longest for row, ids in prompts.items() if row not in too_long}
+        # one by one where they are drawn: an answer then depends on its own prompt alone
+        return plan_batches(lengths, 1 if self.draws else self.budget), too_long
+
+    def chat(self, talks: Sequence[Messages], encode: Encode, longest: int) -> list[str]:
+        """Answer each conversation, greedily or as the model's settings draw."""
+        prompts = [encode(talk) for talk in talks]
+        if not self.draws:
+            return generate(self, prompts, longest)
+        return [draw(self, prompt, longest, self.sampling, self.seed) for prompt in prompts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,3 +338,42 @@ def _quantized(bits: int, dtype: str, device: str) -> dict[str, Any]:
         bnb_4bit_compute_dtype=dtype,
     )
     return {"quantization_config": config, "device_map": {"": device}}
+
+
+def check_causal(net: "PreTrainedModel", folder: Path, *, exact: bool) -> None:
+    """Raise `ContentError` if the predictions for a text depend on the tokens that follow it.
+
+    Two short texts that begin alike go through the model. The log-probabilities of all tokens after each
+    shared token must be equal but for rounding: `exact` allows that of fp32 alone. The mean difference is
+    compared with the spread of the log-probabilities, so that neither depends on the size of the model.
+    """
+    first, second = _log_probabilities(net)
+    difference = (first - second).abs().mean().item()
+    spread = first.std(-1).mean().item()
+    allowed = EXACT if exact else ROUNDED
+    if difference <= allowed * spread or not first.isfinite().all():  # nan is refused where it is scored
+        return
+    attention = getattr(net.config, "_attn_implementation", None) or "its"
+    largest = (first - second).abs().max().item()
+    raise ContentError(
+        f"{folder}: the model ({net.config.model_type}, {attention} attention) is not causal: other tokens "
+        f"after a text change the log-probabilities within it by up to {largest:.2g} nats; expected none. It "
+        "would see the answers that it is scored on. Score another model, or this one with a release of "
+        "transformers that masks it"
+    )
+
+
+def _log_probabilities(net: "PreTrainedModel") -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Compute fp32 log-probabilities [shared tokens, vocabulary] for two texts with the same beginning."""
+    import torch
+
+    size = net.get_input_embeddings().num_embeddings
+    texts = torch.arange(SHARED + 2 * CHANGED) % size
+    shared, first, second = texts.split([SHARED, CHANGED, CHANGED])
+    log_probabilities = []
+    with torch.inference_mode():
+        for rest in (first, second):
+            ids = torch.cat([shared, rest])[None].to(net.device)
+            logits = net(input_ids=ids, use_cache=False).logits
+            log_probabilities.append(logits[0, :SHARED].float().log_softmax(-1))
+    return log_probabilities[0], log_probabilities[1]

@@ -1,8 +1,8 @@
-"""The backend of --rescore: it gives back the outputs that predictions.jsonl holds, without a model."""
+"""The backend of --rescore: the outputs that predictions.jsonl holds, without a model."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, show_value
@@ -15,25 +15,23 @@ PREDICTIONS = "predictions.jsonl"
 
 
 class Replay(Backend):
-    """The outputs of an earlier run in `source`, whose run.json has these `settings`."""
+    """The outputs of an earlier run, whose run.json has these `settings`."""
 
-    def __init__(self, source: Path, settings: Mapping[str, object]) -> None:
-        self.source = source
+    def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
-        self.digest = str(settings.get("model"))
-        self.dtype, self.device = str(settings.get("dtype")), str(settings.get("device"))
-
-    def kept(self, model: str, dataset: str) -> "Mapping[int, Fields]":
-        """The lines of a model on a dataset by row."""
-        lines: dict[int, Fields] = {}
-        path = self.source / model / dataset / PREDICTIONS
-        for number, line in json_lines(path):
-            row = line.get("row")
-            if type(row) is not int or row < 0:
-                raise ContentError(f"{path}:{number}: row {show_value(row)}, expected one of the examples")
-            lines[row] = line
-        return lines
 
     def needs_model(self) -> RequestError:
         """The error for what kept outputs do not have."""
         return RequestError("--rescore has no model: this figure needs one, score without --rescore")
+
+
+def read_outputs(folder: Path, rows: int) -> "dict[int, Fields]":
+    """The kept lines of a model on a dataset by row; `ContentError` for a row that the dataset lacks."""
+    lines: dict[int, Fields] = {}
+    for number, line in json_lines(folder / PREDICTIONS):
+        row = line.get("row")
+        if type(row) is not int or not 0 <= row < rows:
+            place = f"{folder / PREDICTIONS}:{number}"
+            raise ContentError(f"{place}: row {show_value(row)}, expected one of the {rows} examples")
+        lines[row] = line
+    return lines

@@ -13,12 +13,12 @@ from tuneyard.core.execution import Executor, Resources, Slot, WorkItem, once_pe
 from tuneyard.core.execution.machine_limits import available_cores
 from tuneyard.eval.backends.load import (
     WEIGHTS,
+    Model,
     ModelFacts,
     facts_of,
     load_model,
     load_without_weights,
 )
-from tuneyard.eval.backends.model import Model
 
 PROCESS = 1_000_000_000  # bytes of a worker without weights
 WIDENED = 2  # fp32 on CPUs, for weights that are saved in 16 bits

@@ -218,6 +218,8 @@ def make_dataset(
     column, clusters = find_clusters(dataset.path, records, cluster)
     made = EvalDataset(dataset.name, dataset.path, records, conversations, cluster=column, clusters=clusters)
     compiles = compiles_for(dataset.path)
+    if not compiles:
+        return made
     origin = find_origin(dataset.path, compiles)
     if origin is not None:
         return _with_split(made, origin, is_registered=bool(dataset.entry))

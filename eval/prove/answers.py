@@ -54,9 +54,8 @@ def prove_files(references: Sequence[Reference], inputs: ParityInputs) -> Iterat
         base = references[0].job.backend.local
         model = load_gguf(path, base) if path == inputs.gguf else load_model(path, base.dtype)
         model.budget = base.budget
-        opened_model = replace(references[0].job.opened, backend=model)
         for reference, expected in zip(references, expected_answers, strict=True):
-            job = replace(reference.job, opened=opened_model)
+            job = replace(reference.job, backend=model)
             answers = answer_rows(job, reference.rows, reference.ends)
             yield prove_answers(str(path), job.dataset.name, expected, answers, base.tokenizer.decode)
 

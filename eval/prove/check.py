@@ -61,7 +61,7 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
     proof.unchecked.extend(unchecked)
     references: dict[str, list[Reference]] = {}
     for candidate in opened.candidates:
-        jobs = [Job(request, opened, candidate, dataset) for dataset in datasets]
+        jobs = [Job(request, opened.backend, candidate, dataset) for dataset in datasets]
         references[candidate.name] = [_prove_ways(job, ways[candidate.name], proof) for job in jobs]
     proof.unchecked.extend(f"no --{name}" for name in FILES if getattr(inputs, name) is None)
     if inputs.modelfile:

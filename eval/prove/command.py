@@ -19,7 +19,16 @@ from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.errors import ContentError, RequestError, counted
 from tuneyard.core.files import write_json, write_text
 from tuneyard.eval.backends.connection import TIMEOUT
-from tuneyard.eval.scoring.options import PATH, Finite, ScoringRequest, data_options, dtype, number, same_base
+from tuneyard.eval.scoring.options import (
+    PATH,
+    Finite,
+    ScoringRequest,
+    adapter_option,
+    data_options,
+    dtype,
+    number,
+    same_base,
+)
 
 if TYPE_CHECKING:
     from tuneyard.eval.backends.served import ServerFacts
@@ -32,13 +41,7 @@ if TYPE_CHECKING:
     "--dataset demo_rte_eval --limit 4 --out results/parity",
 )
 @click.option("--model", required=True, metavar="DIR|ID", help="The base (or a LoRA folder that names it).")
-@click.option(
-    "--adapter",
-    "adapters",
-    multiple=True,
-    metavar="NAME[=DIR]",
-    help="An adapter; NAME alone means saves/NAME. Repeatable: files are compared with the first.",
-)
+@adapter_option("The adapters to compare. Files are compared with the first.")
 @same_base
 @click.option(
     "--template", metavar="NAME", help="LLaMA-Factory's template of the training. [its training.json]"
@@ -144,7 +147,9 @@ def _chat_server(facts: "ServerFacts", adapters: Sequence[str]) -> list[str]:
     words = same_options("--url", "--served-model")
     if "--served-model" in words or not adapters:
         return words
-    name = Path(adapters[0].partition("=")[0]).name
+    from tuneyard.adapters.weighted import parse_named
+
+    name, _ = parse_named(adapters[0])
     for offer in facts.adapters:
         if name in offer.names:
             return [*words, "--served-model", offer.name]

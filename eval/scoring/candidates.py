@@ -14,8 +14,7 @@ from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import (
     WeightedAdapter,
     open_weighted,
-    parse_optional_weight,
-    parse_reference_weight,
+    parse_named,
 )
 from tuneyard.core.errors import RequestError, counted, one_line, show_value
 from tuneyard.core.errors.warn import warn
@@ -29,8 +28,7 @@ from tuneyard.eval.backends.apply import check_fits
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
 from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.engine import load_engine
-from tuneyard.eval.backends.load import find_model, load_model, open_tokenizer
-from tuneyard.eval.backends.model import Model
+from tuneyard.eval.backends.load import Model, find_model, load_model, open_tokenizer
 from tuneyard.eval.backends.replay import Replay
 from tuneyard.eval.backends.server import Server, check_url, open_server
 from tuneyard.eval.backends.vision import open_vision
@@ -235,7 +233,7 @@ def _open_replay(source: Path) -> Opened:
     for name, identity in run["models"].items():
         prompting = Prompting(lambda _: [], lambda _: Turns([]), "kept outputs", run["prompts"].get(name, ""))
         candidates.append(Candidate(name, (), prompting, kept=identity))
-    return Opened(Replay(source, run["settings"]), candidates)
+    return Opened(Replay(run["settings"]), candidates)
 
 
 def choose_candidates(
@@ -276,10 +274,10 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
     """A server that applies its own chat template or, if it `chooses`, gets token ids."""
     if request.adapters:
         text = request.adapters[0]
-        folder_name = Path(text.partition("=")[0]).name
+        name, _ = parse_named(text)
         raise RequestError(
             f"--adapter {text}: --backend openai scores what the server serves. Leave --adapter out; add "
-            f"--served-model {folder_name} if the server offers it"
+            f"--served-model {name} if the server offers it"
         )
     if not request.url:
         raise RequestError(
@@ -342,15 +340,10 @@ def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, tuple[Weighte
         reference = adapter.config.base
         candidates[adapter.name] = (WeightedAdapter(adapter, 1.0),)
     for text in request.adapters:
-        name, _, weighted = text.partition("=")
+        name, references = parse_named(text)
         if not names_folder(name) or name == BASE or name in candidates:
-            raise RequestError(f"--adapter {text}: expected NAME=DIR with a new NAME that can name a folder")
-        weighted = weighted or name
-        if "+" not in weighted or Path(weighted).is_dir():
-            parts = [parse_optional_weight(weighted)]
-        else:  # several with their weights: rte:0.5+mnli:0.5
-            parts = [parse_reference_weight(part) for part in weighted.split("+")]
-        opened = open_weighted(parts, open_adapter)
+            raise RequestError(f"--adapter {text}: expected NAME=PATH with a new NAME that can name a folder")
+        opened = open_weighted(references, open_adapter)
         check_together(opened)
         candidates[name] = tuple(opened)
     if not candidates:

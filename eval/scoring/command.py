@@ -79,8 +79,10 @@ class ScoringCommand(TuneyardCommand):
             task, chosen = make_task(request, datasets, **own_options)
         else:
             task, chosen = make_task(request, **own_options)
-        chosen = with_images(request, chosen, shots)
-        chosen = with_shots(chosen, shots, shots_from, task.shot_answers, folder=request.dataset_dir)
+        if any(row.images for dataset in chosen for row in dataset.conversations[: request.limit]):
+            chosen = with_images(request, chosen, shots)
+        if shots or shots_from:
+            chosen = with_shots(chosen, shots, shots_from, task.shot_answers, folder=request.dataset_dir)
         return Prepared(request, task, chosen)
 
     def invoke(self, ctx: click.Context) -> None:

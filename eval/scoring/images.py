@@ -34,8 +34,6 @@ def with_images(
     compile, the folder of dataset_info.json, the folder of the dataset's file, the current folder.
     `RequestError` for options that do not go with images, `ContentError` for a bad row or file.
     """
-    if not any(_has_images(dataset, request) for dataset in datasets):
-        return list(datasets)
     adapter_folders: list[Path] = []
     if not request.rescore:
         parts = chain.from_iterable(open_adapters(request)[1].values())

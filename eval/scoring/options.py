@@ -276,17 +276,22 @@ def server_options(use: str = "") -> Option:
     )
 
 
+def adapter_option(use: str) -> Option:
+    """Option of adapters. `use` begins its help."""
+    return click.option(
+        "--adapter",
+        "adapters",
+        multiple=True,
+        metavar="NAME|PATH|NAME=PATH",
+        help=f"{use} NAME is saves/NAME; NAME=a:0.5+b:0.5 is a sum. Repeatable.",
+    )
+
+
 model_options = together(
     click.option(
         "--model", cls=UnlessRescored, required=True, metavar="DIR|ID", help="Model folder or hub id."
     ),
-    click.option(
-        "--adapter",
-        "adapters",
-        multiple=True,
-        metavar="NAME[=DIR]",
-        help="Score this adapter too; NAME alone means saves/NAME. Repeatable.",
-    ),
+    adapter_option("Score this adapter too."),
     click.option("--no-base", is_flag=True, help="Do not score the base itself."),
     choice(
         "--backend",

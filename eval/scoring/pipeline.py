@@ -6,9 +6,7 @@ from an earlier run (--rescore). docs/eval-nli.md describes the files.
 
 import contextlib
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -36,7 +34,7 @@ from tuneyard.eval.read.results import (
 from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import VERSIONS, ScoringPlan, plan_scoring
-from tuneyard.eval.scoring.remote import Part, parts_of, rows_of_part, score_parts
+from tuneyard.eval.scoring.remote import score_batch, score_in_workers, work_items
 from tuneyard.eval.scoring.task import Job, Task
 from tuneyard.eval.statistics.rates import groups_of
 
@@ -82,72 +80,56 @@ def carry_out(plan: ScoringPlan) -> None:
 
 def _score(plan: ScoringPlan) -> None:
     """Score all jobs, here or in workers, and write the files of each as soon as its rows are there."""
-    workers = plan.opened.workers
-    logs = {job: _open_log(job, plan.task) for job in plan.jobs if job.main is None and not job.is_finished}
-    rows = 1  # in this process a part is a batch
-    if workers and plan.opened.base:
-        pending = sum(len(batch) for log in logs.values() for batch in log.pending)
-        rows = rows_of_part(pending, workers, plan.opened.base)
-    parts = {}
+    task, workers = plan.task, plan.opened.workers
+    logs: dict[Job, PredictionLog] = {}
+    pending: dict[Job, list[list[int]]] = {}
     for job in plan.jobs:
-        batches = logs[job].pending if job in logs else []
         if job.main is not None:
-            batches = job.scorer.batches
-        parts[job] = parts_of(job, batches, rows)
-    answers = score_parts(plan, deque(chain.from_iterable(parts.values())))
+            pending[job] = job.scorer.batches
+        elif job not in plan.finished:
+            logs[job] = _open_log(job, task)
+            pending[job] = logs[job].pending
     further: dict[int, Fields] = {}
     began, scored = time.monotonic(), 0
-    with contextlib.closing(answers):
+    with contextlib.ExitStack() as stack:
+        if workers:
+            answers = stack.enter_context(
+                contextlib.closing(score_in_workers(plan, work_items(plan, pending)))
+            )
         while plan.jobs:
             job = plan.jobs.pop(0)  # with its prompts and states, which nobody needs any more
-            answered = _answers(parts.pop(job), answers)
-            if job.main is not None:
-                for batch, fields in answered:
-                    further.update(zip(batch, fields, strict=True))
-                continue
-            if job not in logs:
+            if job in plan.finished:
                 click.echo(f"{job.candidate.name}  {job.dataset.name}  {tr('done before')}")
                 continue
-            log = logs.pop(job)
-            count = sum(map(len, log.pending))
-            with _progress(job, count) as bar:
-                for batch, fields in answered:
-                    _log_batch(job, plan.task, log, batch, fields)
+            batches, log = pending.pop(job), logs.pop(job, None)
+            with _progress(job, sum(map(len, batches))) as bar:
+                for batch in batches:
+                    fields = next(answers) if workers else score_batch(job, batch)
+                    by_row = dict(zip(batch, fields, strict=True))
                     bar.update(len(batch))
-            scored += count
-            note = _speed(scored, time.monotonic() - began)
-            _finish(job, log, dict(sorted(further.items())), plan, note)
-            further = {}
-            if not workers:  # whose jobs run side by side
-                began, scored = time.monotonic(), 0
-
-
-def _answers(
-    parts: Sequence[Part], answers: Iterator[list[list[Fields]]]
-) -> Iterator[tuple[list[int], list[Fields]]]:
-    """The batches of a job's parts, each with the fields of its rows."""
-    for part in parts:
-        yield from zip(part.batches, next(answers), strict=True)
+                    if log is None:
+                        further.update(by_row)
+                        continue
+                    losses = []
+                    if task.token_losses:
+                        losses = [task.losses_by_token(job, row, each) for row, each in by_row.items()]
+                    log.append([task.prediction(job, row, each) for row, each in by_row.items()], losses)
+                    scored += len(batch)
+            if log is not None:
+                _finish(
+                    job, log, dict(sorted(further.items())), plan, _speed(scored, time.monotonic() - began)
+                )
+                further = {}
+                if not workers:  # whose jobs run side by side
+                    began, scored = time.monotonic(), 0
 
 
 def _open_log(job: Job, task: Task) -> PredictionLog:
     """Open a job's predictions, with the batches of an interrupted run."""
     record_numbers: Sequence[int] = ()
-    if task.keeps_token_losses:
+    if task.token_losses:
         record_numbers = [job.dataset.record_number(row) for row in range(len(job.rows))]
     return PredictionLog(job.folder, job.scorer.batches, job.dataset.clusters, record_numbers=record_numbers)
-
-
-def _log_batch(
-    job: Job, task: Task, log: PredictionLog, batch: Sequence[int], scored: Sequence[Fields]
-) -> None:
-    """Log the predictions of a batch from the fields of its rows."""
-    answers = dict(zip(batch, scored, strict=True))
-    token_losses = []
-    if task.keeps_token_losses:
-        token_losses = [task.losses_by_token(job, row, fields) for row, fields in answers.items()]
-    predictions = [task.prediction(job, row, fields) for row, fields in answers.items()]
-    log.append(predictions, token_losses)
 
 
 def _finish(

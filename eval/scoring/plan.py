@@ -4,7 +4,7 @@ A plan is whole before the run folder is opened. What can be refused is refused 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class ScoringPlan:
     opened: Opened
     identity: Identity
     jobs: list[Job]
+    finished: set[Job]
+    """The jobs that the run which this one resumes has finished."""
 
     @property
     def models(self) -> list[str]:
@@ -50,18 +52,22 @@ def plan_scoring(
         identity = _kept_identity(request.rescore, request, task, datasets)
     else:
         task.check_models(opened)
-        _check_sampling(request, opened)
+        if request.preset and not opened.backend.sampling.get("temperature"):
+            warn("--preset: the model's generation_config does not sample: answers are greedy")
         _warn_of_prompts(datasets, opened)
         identity = _identity(request, task, opened, datasets)
-    jobs = []
+    jobs: list[Job] = []
+    finished: set[Job] = set()
     for candidate, dataset in product(opened.candidates, datasets):
-        job = Job(request, opened, candidate, dataset, task)
-        if not job.is_finished and job.scorer.batches:  # everything is planned before anything is scored
-            further = job.further()
-            if not request.rescore and further.scorer.batches:
+        job = Job(request, opened.backend, candidate, dataset, task)
+        if request.resume and (job.folder / RESULTS).is_file():
+            finished.add(job)
+        elif job.scorer.batches and not request.rescore:  # all is planned before anything is scored
+            further = replace(job, main=job)
+            if further.scorer.batches:
                 jobs.append(further)
         jobs.append(job)
-    return ScoringPlan(request, task, datasets, opened, identity, jobs)
+    return ScoringPlan(request, task, datasets, opened, identity, jobs, finished)
 
 
 def fit(
@@ -71,12 +77,6 @@ def fit(
     opened = opened.seeing(request, datasets)
     task = task.fitted(opened)
     return task, task.prompted(opened).with_shots(datasets)
-
-
-def _check_sampling(request: ScoringRequest, opened: Opened) -> None:
-    """Warn if --preset samples nothing."""
-    if request.preset and not opened.backend.sampling.get("temperature"):
-        warn("--preset: the model's generation_config does not sample: answers are greedy")
 
 
 def _warn_of_prompts(datasets: Sequence[EvalDataset], opened: Opened) -> None:

@@ -7,7 +7,6 @@ adapters and images, and return the fields of the rows. Only the driver reads da
 
 import contextlib
 import uuid
-from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,25 +52,6 @@ class ScoringSetup:
     """The adapter folders of each candidate and their weights."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Some batches of a job."""
-
-    job: Job
-    batches: list[list[int]]
-
-    @property
-    def item(self) -> WorkItem:
-        """The part as an item for a worker, with a name for messages about a lost one."""
-        candidate, dataset = self.job.candidate.name, self.job.dataset.name
-        is_further = self.job.main is not None
-        about = f"{sum(map(len, self.batches))} rows from row {self.batches[0][0]} on"
-        if is_further:
-            about = "further answers"
-        name = f"{candidate} on {dataset}, {about}"
-        return WorkItem(name, score_part, (candidate, dataset, is_further, self.batches))
-
-
 def setup_of(plan: ScoringPlan) -> ScoringSetup:
     """What the workers need for a plan. Paths are absolute, since a worker may run in another folder."""
     opened = plan.opened
@@ -99,54 +79,71 @@ def setup_of(plan: ScoringPlan) -> ScoringSetup:
     )
 
 
-def parts_of(job: Job, batches: Sequence[list[int]], rows: int) -> list[Part]:
-    """Put batches of a job into parts of about so many rows."""
-    parts: list[Part] = []
+def work_items(plan: ScoringPlan, pending: Mapping[Job, Sequence[list[int]]]) -> list[WorkItem]:
+    """The batches of all jobs as items for workers."""
+    workers, base = plan.opened.workers, plan.opened.base
+    if workers is None or base is None:
+        raise ValueError("only a model folder is scored by workers")
+    count = sum(len(batch) for job, batches in pending.items() if job.main is None for batch in batches)
+    rows = rows_of_part(count, workers, base)
+    items: list[WorkItem] = []
+    for job in plan.jobs:
+        items += items_of(job, pending.get(job, ()), rows)
+    return items
+
+
+def items_of(job: Job, batches: Sequence[list[int]], rows: int) -> list[WorkItem]:
+    """Put batches of a job into items of about so many rows. Names are for messages about lost workers."""
+    parts: list[list[list[int]]] = []
     count = rows
     for batch in batches:
         if count >= rows:
-            parts.append(Part(job, []))
+            parts.append([])
             count = 0
-        parts[-1].batches.append(batch)
+        parts[-1].append(batch)
         count += len(batch)
-    return parts
+    candidate, dataset = job.candidate.name, job.dataset.name
+    items = []
+    for part in parts:
+        about = f"{sum(map(len, part))} rows from row {part[0][0]} on"
+        if job.main is not None:
+            about = "further answers"
+        name = f"{candidate} on {dataset}, {about}"
+        items.append(WorkItem(name, score_part, (candidate, dataset, job.main is not None, part)))
+    return items
 
 
 def rows_of_part(pending: int, workers: Executor, base: Path) -> int:
-    """Rows in a part, for so many rows in all. The bytes of the files do not depend on it."""
+    """Rows in an item, for so many rows in all. The bytes of the files do not depend on it."""
     count = max(1, workers.fitting(resources(workers, base)))
     return max(1, min(ROWS, pending // (PARTS * count)))
 
 
-def score_parts(plan: ScoringPlan, parts: deque[Part]) -> Generator[list[list[Fields]]]:
-    """Take parts and score them; yield the fields of each part's rows by batch, in the order of parts."""
+def score_in_workers(plan: ScoringPlan, items: Sequence[WorkItem]) -> Generator[list[Fields]]:
+    """The fields of each batch of all items, in their order."""
     workers, base = plan.opened.workers, plan.opened.base
     if workers is None or base is None:
-        while parts:
-            part = parts.popleft()
-            yield score_batches(part.job, part.batches)
-        return
+        raise ValueError("only a model folder is scored by workers")
     needed = resources(workers, base)
     ahead = AHEAD * workers.fitting(needed)
-    items = (part.item for part in parts)
     scored = workers.map(items, common=setup_of(plan), resources=needed, ahead=ahead)
     with contextlib.closing(scored) as results:
         for result in results:
-            yield result.record_or_raise()
+            yield from result.record_or_raise()
 
 
-def score_batches(job: Job, batches: Sequence[list[int]]) -> list[list[Fields]]:
-    """Score batches of a job in this process, with the adapters of its candidate applied."""
+def score_batch(job: Job, batch: Sequence[int]) -> list[Fields]:
+    """Score a batch in this process, with the adapters of the job's candidate applied."""
     job.backend.apply(job.candidate.parts)
-    return [score_in_halves(job.scorer, batch) for batch in batches]
+    return score_in_halves(job.scorer, batch)
 
 
 def score_part(
     setup: ScoringSetup, candidate: str, dataset: str, is_further: bool, batches: list[list[int]]
 ) -> list[list[Fields]]:
-    """Score a part in this worker."""
+    """Score batches in this worker."""
     job = once_per_worker(_Worker, setup).job(candidate, dataset, is_further)
-    return score_batches(job, batches)
+    return [score_batch(job, batch) for batch in batches]
 
 
 class _Worker:
@@ -179,8 +176,9 @@ class _Worker:
             return self._planned[1]
         self._planned = None
         (of_name,) = [each for each in self.opened.candidates if each.name == candidate]
-        job = Job(self.setup.request, self.opened, of_name, self.setup.datasets[dataset], self.task)
+        of_dataset = self.setup.datasets[dataset]
+        job = Job(self.setup.request, self.opened.backend, of_name, of_dataset, self.task)
         if is_further:
-            job = job.further()
+            job = replace(job, main=job)
         self._planned = (key, job)
         return job

@@ -3,19 +3,20 @@
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.core.errors import ContentError, counted
+from tuneyard.core.errors import counted
 from tuneyard.core.prompt import Conversation
 from tuneyard.core.prompt.token_losses import TokenLosses
 from tuneyard.eval.backends import Backend
+from tuneyard.eval.backends.replay import read_outputs
 from tuneyard.eval.backends.scorers import Fields, Messages, Prompts, Scorer, generating
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
 from tuneyard.eval.metrics.labels import UNKNOWN
-from tuneyard.eval.read.results import RESULTS, Prediction
+from tuneyard.eval.read.results import Prediction
 from tuneyard.eval.scoring.options import ScoringRequest
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Job:
     """
 
     request: ScoringRequest
-    opened: "Opened"
+    backend: Backend
     candidate: "Candidate"
     dataset: EvalDataset
     task: "Task | None" = None
@@ -50,35 +51,16 @@ class Job:
             raise ValueError("a job without a task has prompts alone")
         if self.main is not None:
             return task.further_scorer(self.main)
-        lines = self.backend.kept(self.candidate.name, self.dataset.name)
-        if lines is None:
+        if not self.request.rescore:
             return task.scorer(self)
-        outside = [row for row in lines if row >= len(self.rows)]
-        if outside:
-            raise ContentError(
-                f"{self.request.rescore}: {self.candidate.name} on {self.dataset.name}: row {outside[0]}, "
-                f"expected one of the {len(self.rows)} examples"
-            )
+        folder = self.request.rescore / self.candidate.name / self.dataset.name
+        lines = read_outputs(folder, len(self.rows))
         return Scorer([list(lines)], {}, lambda batch: [task.raw(lines[row]) for row in batch])
-
-    def further(self) -> "Job":
-        """The job of the further prompts that this one's results need."""
-        return replace(self, main=self)
-
-    @property
-    def backend(self) -> Backend:
-        """The model that answers."""
-        return self.opened.backend
 
     @property
     def folder(self) -> Path:
         """OUT/MODEL/DATASET."""
         return self.request.out / self.candidate.name / self.dataset.name
-
-    @property
-    def is_finished(self) -> bool:
-        """True if the run that this one resumes has finished the job."""
-        return self.request.resume and (self.folder / RESULTS).is_file()
 
     @cached_property
     def rows(self) -> Sequence[Conversation]:
@@ -161,6 +143,9 @@ class Task(ABC):
     if_too_long = "counted as incorrect"
     """Effect of prompts that exceed the context, in a warning."""
 
+    token_losses: bool = False
+    """True if token_losses.jsonl is written, too."""
+
     @property
     def chooses(self) -> bool:
         """True if the task compares the probabilities of labels, which a server must then give."""
@@ -187,13 +172,8 @@ class Task(ABC):
         """Plan answers that `results` needs besides the predictions. The job itself is planned before."""
         return NOTHING
 
-    @property
-    def keeps_token_losses(self) -> bool:
-        """True if token_losses.jsonl is written, too."""
-        return False
-
     def losses_by_token(self, job: Job, row: int, fields: Fields) -> TokenLosses:
-        """The losses of a row's tokens, from a scorer's fields, if the task `keeps_token_losses`."""
+        """The losses of a row's tokens, from a scorer's fields, if the task keeps `token_losses`."""
         raise NotImplementedError("this task keeps no losses of tokens")
 
     @abstractmethod

@@ -4,15 +4,14 @@ The stage follows the rows, the template the model's chat template, cutoff_len t
 the memory plan. Each value has its reason above it. The recipe is checked before it is written.
 """
 
+import itertools
 import math
 import os
 import shlex
 import tempfile
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -22,14 +21,14 @@ from tuneyard.core.errors import ContentError, Problem, RequestError, counted, s
 from tuneyard.core.files import existing, write_text
 from tuneyard.core.training.training_stage import OBJECTIVES
 from tuneyard.recipes import costs
+from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked, ask_check, quick_check
 from tuneyard.recipes.hardware import GPUS, GpuModel, Machine, gpu_model, machine, target_option
-from tuneyard.recipes.llamafactory_client import Answer, LlamaFactory, ask_measures
+from tuneyard.recipes.llamafactory_client import LlamaFactory, ask_measures
 from tuneyard.recipes.new.dataset import STAGES, training_data
 from tuneyard.recipes.new.memory import GpuFit, gpu_fit, write_zero_file, zero_setting
 from tuneyard.recipes.new.settings import (
     METHODS,
-    ROUND_LENGTHS,
     VAL_SIZE,
     Cutoff,
     Measured,
@@ -41,8 +40,9 @@ from tuneyard.recipes.new.settings import (
     sections,
     sequence_lengths,
 )
-from tuneyard.recipes.new.text import WIDTH, paragraphs, recipe_text
-from tuneyard.recipes.plan import Offer, fits, gigabytes, make_plan, time_words
+from tuneyard.recipes.new.template import TemplateChoice
+from tuneyard.recipes.new.text import paragraphs, recipe_text
+from tuneyard.recipes.plan import Offer, gigabytes, make_plan, time_words
 from tuneyard.recipes.recipe import Recipe, read_recipe
 
 MOST_GPUS = (1, 2, 4, 8)
@@ -125,8 +125,7 @@ def new_recipe(llamafactory: LlamaFactory, request: RecipeRequest) -> NewRecipe:
 
     `RequestError` names the part that a good recipe needs, `ContentError` lists errors of the result.
     """
-    measures = _measured(llamafactory, request)
-    counts = _counts(request, measures)
+    counts = _counts(request, *_measured(llamafactory, request))
     values = sections(request, counts)
     recipe = _as_recipe(recipe_text([], values), request.out)
     deepspeed = ""
@@ -159,68 +158,64 @@ def _amount(request: RecipeRequest, rows: int) -> str:
     return counted(rows, "row")
 
 
-def _template_words(template: dict[str, Any]) -> str:
+def _template_words(template: TemplateChoice | None) -> str:
     """The template for the summary. Running text has none at all."""
-    if not template:
+    if template is None:
         return "none: plain text"
-    return str(template["name"] or "none: the chat template of the tokenizer")
+    return template.name or "none: the chat template of the tokenizer"
 
 
-def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> Answer:
+def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts, TemplateChoice | None]:
     """LLaMA-Factory's measures. `RequestError` if the model, its template or a fitting method is missing."""
     data, model = request.data, request.model
     settings = {**request.basic_settings(), "output_dir": request.output_dir, "overwrite_cache": True}
     rows = {"has_media": data.has_media, "has_thoughts": data.has_thoughts}
     recipe = Recipe(request.out, settings, {})
-    measures = ask_measures(llamafactory, recipe, request.machine.gpus, rows)
-    if "rejected" in measures:
+    answer, template = ask_measures(llamafactory, recipe, request.machine.gpus, rows)
+    if answer.rejected:
         raise RequestError(
-            f"--method {request.method} --stage {data.objective}: LLaMA-Factory refuses it: "
-            f"{measures['rejected']}"
+            f"--method {request.method} --stage {data.objective}: LLaMA-Factory refuses it: {answer.rejected}"
         )
-    reason = measures.get("error") or measures["model"].get("error")
+    reason = answer.template_error or answer.model.error
     if reason:
         raise RequestError(
             f"--model {model}: {reason}; name a folder with config.json and the tokenizer's files, or fetch "
             f"the model into the hub's cache: {shlex.join(['hf', 'download', model])}"
         )
-    findings = measures["template"].get("findings", [])
-    if findings:
-        nearest = measures["template"]["name"] or "that of the tokenizer, as LLaMA-Factory reads it"
+    if template is not None and template.findings:
+        nearest = template.name or "that of the tokenizer, as LLaMA-Factory reads it"
         raise RequestError(
             f"--model {model}: no template of LLaMA-Factory writes the model's own prompt. The nearest is "
-            f"{nearest}: {findings[0]['message']}; write the recipe by hand (tuneyard recipe check), or take "
-            "another model"
+            f"{nearest}: {template.findings[0].message}; write the recipe by hand (tuneyard recipe check), "
+            "or take another model"
         )
     for name in filter(None, (data.name, data.eval_name)):
-        if not measures["lengths"][name]:
-            raise ContentError(_untrainable(name, measures["data"][name]))
-    return measures
+        if not answer.data[name].lengths:
+            raise ContentError(_untrainable(name, answer.data[name]))
+    return answer, template
 
 
-def _untrainable(name: str, about: dict[str, Any]) -> str:
+def _untrainable(name: str, rows: Rows) -> str:
     """Message for a dataset without a row that can be trained on."""
-    reason = about.get("error")
-    if reason is None and about.get("problems"):
-        row, words = about["problems"][0]
-        reason = words
+    reason = rows.error
+    if rows.problems:
+        row, reason = rows.problems[0]
         if row:
-            reason = f"row {row}: {words}"
+            reason = f"row {row}: {reason}"
     return f"{name}: no row can be trained on: {reason or 'it has none'}; tuneyard data verify {name}"
 
 
-def _counts(request: RecipeRequest, measures: Answer) -> Measured:
+def _counts(request: RecipeRequest, answer: Facts, template: TemplateChoice | None) -> Measured:
     """Rows or blocks, cutoff_len and the fit to memory. `RequestError` if no setup fits the machine."""
-    data, facts = request.data, measures["model"]
-    lengths = measures["lengths"][data.name]
+    data, positions = request.data, answer.model.positions
+    lengths = answer.data[data.name].lengths
     if data.eval_name:
-        eval_lengths = measures["lengths"][data.eval_name]
+        eval_lengths = answer.data[data.eval_name].lengths
     else:
         held_out = math.ceil(VAL_SIZE * len(lengths))  # as `train_test_split` of datasets rounds
         lengths, eval_lengths = lengths[held_out:], lengths[:held_out]
         if not lengths:
             raise RequestError(f"{data.name} has one row: none is left to train on; compile more rows")
-    positions = facts.get("positions")
     if data.objective == "pt":
         tokens, eval_tokens = sum(map(sum, lengths)), sum(map(sum, eval_lengths))
         cutoff = choose_block(tokens, eval_tokens, positions)
@@ -232,8 +227,8 @@ def _counts(request: RecipeRequest, measures: Answer) -> Measured:
         rows, eval_rows = len(lengths), len(eval_lengths)
         longest = min(max(of_rows), cutoff.tokens)
     _refuse_idle_gpus(request, rows)
-    fit = _fit(request, facts, rows, cutoff, longest)
-    return Measured(rows, eval_rows, measures["template"], cutoff, fit)
+    fit = _fit(request, answer.model, rows, cutoff, longest)
+    return Measured(rows, eval_rows, template, cutoff, fit)
 
 
 def _refuse_idle_gpus(request: RecipeRequest, rows: int) -> None:
@@ -251,19 +246,16 @@ def _refuse_idle_gpus(request: RecipeRequest, rows: int) -> None:
     )
 
 
-def _fit(
-    request: RecipeRequest, facts: dict[str, Any], rows: int, cutoff: Cutoff, longest: int
-) -> GpuFit | None:
+def _fit(request: RecipeRequest, model: LaidOut, rows: int, cutoff: Cutoff, longest: int) -> GpuFit | None:
     """The fit to the machine's memory, None if it is not planned. `RequestError` if no setup fits."""
-    if not request.machine.gpus or facts["trainable"] is None:
+    if not request.machine.gpus or model.rejected:
         return None
-    shapes = costs.shapes_of(facts)
     settings = request.basic_settings()
     gpu = GPUS[gpu_model(request.machine.gpus[0].name)]
 
     def fit(tokens: int, ranks: int, gpu: GpuModel) -> GpuFit | None:
         most_rows = largest_micro_batch(rows, ranks)
-        return gpu_fit(settings, shapes, tokens, ranks, gpu.memory, most_rows)
+        return gpu_fit(settings, model.shapes, tokens, ranks, gpu.memory, most_rows)
 
     fitting = fit(longest, request.ranks, gpu)
     if fitting is not None:
@@ -272,27 +264,14 @@ def _fit(
         f"--for {request.machine_name}: {request.model} with rows of {longest:,} tokens (cutoff_len "
         f"{cutoff.tokens:,}) needs more than the {gpu.memory / 1e9:.0f} GB of a GPU, even one row at a time"
     )
-    as_large = [name for name, other in GPUS.items() if other.memory >= gpu.memory]
-    as_large.sort(key=lambda name: GPUS[name].memory)
-    machines = [
-        f"{ranks}x{name}"
-        for ranks in MOST_GPUS
-        for name in as_large
-        if fit(longest, ranks, GPUS[name]) is not None
-    ]
     fixes = []
-    if machines:
-        fixes.append(f"take a larger machine: --for {machines[0]}")
-    else:
-        message += ", and more than any machine that is known"
+    for ranks, name in itertools.product(MOST_GPUS, sorted(GPUS, key=lambda name: GPUS[name].memory)):
+        if fit(longest, ranks, GPUS[name]):
+            fixes.append(f"take a larger machine: --for {ranks}x{name}")
+            break
     if METHODS[request.method].is_adapter and not settings.get("quantization_bit"):
         fixes.append("try --method qlora, whose base takes a quarter of the memory")
-    shorter = [size for size in ROUND_LENGTHS if size < longest and fit(size, request.ranks, gpu)]
-    if shorter:
-        fixes.append(f"compile shorter rows (up to {shorter[-1]:,} tokens fit)")
-    else:
-        fixes.append("take a smaller model")
-    raise RequestError(f"{message}; {', or '.join(fixes)}")
+    raise RequestError(f"{message}; {', or '.join([*fixes, 'take shorter rows or a smaller model'])}")
 
 
 def _as_recipe(text: str, out: Path) -> Recipe:
@@ -335,14 +314,13 @@ def _expected(llamafactory: LlamaFactory, recipe: Recipe, request: RecipeRequest
         plan = make_plan(llamafactory, recipe, Offer(request.machine_name, request.machine), None)
     except RequestError as error:
         return [f"memory, time are not known: {error}"]
-    lower, upper = plan["memory"].values()
     lines = [
-        f"memory       {gigabytes(lower['total'], upper['total'])} GB a GPU, {fits(plan)} {plan['gpu']} "
-        f"({plan['gpu_bytes'] / 1e9:.0f} GB)",
-        f"time         {time_words(plan)} on {plan['gpus']} × {plan['gpu']}",
+        f"memory       {gigabytes(*plan.total)} GB a GPU, {plan.fits} {plan.gpu} "
+        f"({plan.gpu_bytes / 1e9:.0f} GB)",
+        f"time         {time_words(plan)} on {plan.gpus} × {plan.gpu}",
     ]
-    if plan["not_modelled"]:
-        lines.append(f"unknown      what this adds to both: {', '.join(plan['not_modelled'])}")
+    if plan.not_modelled:
+        lines.append(f"unknown      what this adds to both: {', '.join(plan.not_modelled)}")
     return lines
 
 
@@ -366,15 +344,11 @@ def _header(request: RecipeRequest, counts: Measured, expected: Sequence[str]) -
         f"{METHODS[request.method].trains} of {request.model} on {data.name} ({stage}), on "
         f"{request.machine_words}."
     )
-    first, *more = textwrap.wrap(
-        shlex.join(words), WIDTH - 20, break_long_words=False, break_on_hyphens=False
-    )
-    made_by_lines = [f"  made by    {first}", *(f"             {line}" for line in more)]
-    made_by_lines[:-1] = [f"{line} \\" for line in made_by_lines[:-1]]
     return [
         *paragraphs(about),
         "",
-        *made_by_lines,
+        *paragraphs(f"Made by {shlex.join(words)}"),
+        "",
         f"  train      tuneyard recipe train {out}      (checks first; run again, it resumes)",
         f"  or         {plain}",
         f"  then       {shlex.join(best)}",

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tuneyard.core.datasets import is_records, read_records, stem_of
 from tuneyard.core.errors import RequestError, counted
@@ -15,6 +15,7 @@ from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.hardware import Machine, cpu_computes_bf16
 from tuneyard.recipes.new.dataset import TrainingData
 from tuneyard.recipes.new.memory import GpuFit, zero_setting
+from tuneyard.recipes.new.template import TemplateChoice
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import AMPERE
 
@@ -285,7 +286,7 @@ class Measured:
 
     rows: int
     eval_rows: int
-    template: dict[str, Any]
+    template: TemplateChoice | None
     cutoff: Cutoff
     fit: GpuFit | None
 
@@ -335,12 +336,12 @@ def sections(request: RecipeRequest, counts: Measured) -> list[Section]:
     ]
 
 
-def _template_values(template: dict[str, Any]) -> list[Value]:
-    if not template:
+def _template_values(template: TemplateChoice | None) -> list[Value]:
+    if template is None:
         return []
-    name = template["name"]
+    name = template.name
     reason = "writes the model's own prompt, token by token"
-    if template["differs_with_tools"]:
+    if template.differs_with_tools:
         reason += "; with tools it differs from the model's (W352)"
     if name is None:
         return [
@@ -348,14 +349,14 @@ def _template_values(template: dict[str, Any]) -> list[Value]:
                 "", None, f"no template: the tokenizer's chat template, which LLaMA-Factory reads, {reason}"
             )
         ]
-    if template["is_base"]:
+    if template.is_base:
         reason = "a base model has no chat template: plain text with roles"
     values = [Value("template", name, reason)]
-    if template["enable_thinking"] is not None:
+    if template.enable_thinking is not None:
         reason = "no answer of the data has a thought"
-        if template["enable_thinking"]:
+        if template.enable_thinking:
             reason = "answers of the data have thoughts"
-        values.append(Value("enable_thinking", template["enable_thinking"], reason))
+        values.append(Value("enable_thinking", template.enable_thinking, reason))
     return values
 
 

@@ -5,13 +5,14 @@ Runs in LLaMA-Factory's subprocess.
 
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 from tuneyard.core.prompt.template_fit import (
     ChatFormat,
+    TemplateFinding,
     nearest_template,
     templates_like,
     with_fitted_template,
@@ -36,7 +37,7 @@ class TemplateChoice:
     enable_thinking: bool | None = None
     is_base: bool = False
     differs_with_tools: bool = False
-    findings: tuple[dict[str, str], ...] = ()
+    findings: tuple[TemplateFinding, ...] = ()
 
     @property
     def settings(self) -> dict[str, object]:
@@ -114,7 +115,7 @@ def _tried(arguments: RecipeData, name: str | None, has_tools: bool, has_thought
         enable_thinking = has_thoughts
         data_args.enable_thinking = has_thoughts
     _, findings = with_fitted_template(replace(arguments, data_args=data_args), has_tools)
-    return TemplateChoice(name, enable_thinking, findings=tuple(asdict(finding) for finding in findings))
+    return TemplateChoice(name, enable_thinking, findings=tuple(findings))
 
 
 def usual_template(model: str) -> str:

@@ -21,7 +21,7 @@ from tuneyard.core.language.translation import lang_option
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.sweep.grid import Grid, TrainingRun, parse_grid, plan_runs
-from tuneyard.recipes.sweep.results import check_folder, write_progress, write_report
+from tuneyard.recipes.sweep.results import check_folder, write_report, write_summary
 from tuneyard.recipes.sweep.run import check_first, commands, finish, finish_points, scoring_words
 from tuneyard.recipes.sweep.slots import SweepPlace, place_here, place_on_ray
 from tuneyard.recipes.sweep.state import read_results
@@ -112,7 +112,12 @@ def command(
             next_step(None, command_line("recipe.sweep", ("--dry-run",)))
             return
         sweep(runs, settings, evaluation, metric, place)
-        next_step(folder / "sweep.md", ["tuneyard", "recipe", "best", runs[0][1].output_dir])
+        following = ["tuneyard", "recipe", "best", str(runs[0][1].output_dir)]
+        if evaluation is not None and len(runs) > 1:
+            following = ["tuneyard", "eval", "compare", str(folder), "--out", str(folder / "verdict")]
+            if metric != "accuracy":
+                following += ["--metric", metric]
+        next_step(folder / "sweep.md", following)
 
 
 def _place(ray: str | None, recipes: Sequence[Recipe], gpus_each: int, folder: Path) -> SweepPlace:
@@ -157,7 +162,7 @@ def sweep(
             make_folder(out)
             with locked(out):
                 results = read_results(runs, grid, evaluation, metric, place.target, errors, finished)
-                write_progress(results)
+                write_summary(results)
     with locked(out):
         results = read_results(runs, grid, evaluation, metric, place.target, errors, finished)
         write_report(results)

@@ -17,12 +17,10 @@ from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import Metric, direction, metric_of, read_metric
 from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.best import DivergedError, read_curve
-from tuneyard.recipes.judging import VERDICT, judge
 from tuneyard.recipes.sweep.grid import RESULTS, Grid
 from tuneyard.recipes.sweep.settings import (
     Row,
     Setting,
-    luck,
     settings_of,
     settings_table,
 )
@@ -99,16 +97,8 @@ class SweepResults:
         return settings_of(self.rows, list(self.grid.axes), self.metric)
 
 
-def write_progress(results: SweepResults) -> None:
-    """Write sweep.json without a verdict, unless it has the same runs: then it may have their verdict."""
-    path = results.out / SUMMARY
-    summary = _summary(results)
-    if not path.is_file() or {**read_object(path), "verdict": None} != summary:
-        write_json(path, summary)
-
-
-def _summary(results: SweepResults, verdict: str | None = None) -> dict[str, object]:
-    """Content of sweep.json: finished and failed runs, settings and the verdict."""
+def write_summary(results: SweepResults) -> None:
+    """Write sweep.json: finished and failed runs, and settings. `eval compare` reads it."""
     metric = results.metric
     json_rows = []
     for row in results.rows:
@@ -120,31 +110,24 @@ def _summary(results: SweepResults, verdict: str | None = None) -> dict[str, obj
     record["rows"] = json_rows
     record["failed"] = list(results.failures)
     record["settings"] = [setting.json() for setting in results.settings]
-    record["verdict"] = verdict
-    return record
+    write_json(results.out / SUMMARY, record)
 
 
 def write_report(results: SweepResults) -> None:
-    """Write sweep.md, sweep.json and sweep.png, and print the tables and the runs that failed.
-
-    If a command has scored two runs or more, `eval compare` reads sweep.json and gives the verdict.
-    """
-    write_progress(results)
-    verdict, comparison, parts = None, "", []
-    if results.is_scored and len(results.rows) > 1:
-        try:
-            verdict, comparison = judge(results.out, results.metric)
-        except ContentError as error:
-            parts.append(tr("No verdict: {reason}", reason=error) + "\n")
+    """Write sweep.md, sweep.json and sweep.png, and print the tables and the runs that failed."""
+    write_summary(results)
+    parts = []
     grid, metric, meaning, settings = results.grid, results.metric, results.meaning, results.settings
     has_seeds = len(settings) < len(results.rows)
     if meaning is not None:
         if has_seeds:
             parts.append(settings_table(settings, list(grid.axes), metric, meaning) + "\n")
-        if verdict is None or not has_seeds:
-            parts.append(luck(settings, meaning) + "\n")
+        elif len(settings) > 1:
+            parts.append(
+                tr("One seed each: a difference may be luck. Train several (seed=1,2,3,4,5).") + "\n"
+            )
         parts.append(table(results.rows, grid, metric, meaning))
-        if has_seeds:
+        if has_seeds or len(grid.axes) > 2:
             plot_settings(settings, metric, meaning, results.out / PLOT)
         else:
             plot(results.rows, grid.axes, metric, meaning, results.out / PLOT)
@@ -158,13 +141,9 @@ def write_report(results: SweepResults) -> None:
         parts.append(tr("A verdict needs the examples: score the runs with --eval COMMAND.") + "\n")
     text = "\n".join(part for part in parts if part.strip())
     write_text(results.out / "sweep.md", text)
-    write_json(results.out / SUMMARY, _summary(results, verdict))
     if meaning is not None:
         text = f"{text}\n{direction(metric, meaning)}"
     click.echo(text)
-    if verdict is not None:
-        click.echo(f"\n{comparison}")
-        click.echo(tr("comparison: {path}", path=results.out / VERDICT))
 
 
 def table(rows: Sequence[Row], grid: Grid, metric: str, meaning: Metric) -> str:
@@ -183,28 +162,19 @@ def table(rows: Sequence[Row], grid: Grid, metric: str, meaning: Metric) -> str:
 
 
 def plot(rows: Sequence[Row], axes: dict[str, list[str]], metric: str, meaning: Metric, path: Path) -> None:
-    """Draw a PNG: a line over one axis, a heat map over two, one row for each run over more."""
-    height = 4.2
-    if len(axes) > 2:
-        height = max(height, 1.6 + 0.24 * len(rows))
-    with plotting(), picture((6.4, height), path) as figure:
+    """Draw a PNG: a line over one axis, a heat map over two."""
+    with plotting(), picture((6.4, 4.2), path) as figure:
         panel = figure.subplots()
         best = min(rows, key=lambda row: meaning.rank(row[metric]))
         point = ", ".join(f"{key} {best[key]}" for key in axes)
         title = "Best {metric} {value:.4g} at {point}"
         panel.set_title(tr(title, metric=metric, value=best[metric], point=point), wrap=True)
-        if len(axes) == 1:
-            names = [_point(row, axes) for row in rows]
-            panel.plot(names, [row[metric] for row in rows], marker="o", color="C0")
-            panel.set(xlabel=", ".join(axes), ylabel=direction(metric, meaning))
-        elif len(axes) == 2:
+        if len(axes) == 2:
             _heat_map(panel, rows, axes, metric, meaning)
-        else:
-            ordered = sorted(rows, key=lambda row: meaning.rank(row[metric]), reverse=True)
-            names = [_point(row, axes) for row in ordered]
-            panel.plot([row[metric] for row in ordered], names, "o", color="C0")
-            panel.tick_params(axis="y", labelsize=7)
-            panel.set(xlabel=direction(metric, meaning), ylabel=", ".join(axes))
+            return
+        (axis,) = axes
+        panel.plot([str(row[axis]) for row in rows], [row[metric] for row in rows], marker="o", color="C0")
+        panel.set(xlabel=axis, ylabel=direction(metric, meaning))
 
 
 def plot_settings(settings: Sequence[Setting], metric: str, meaning: Metric, path: Path) -> None:
@@ -226,10 +196,6 @@ def plot_settings(settings: Sequence[Setting], metric: str, meaning: Metric, pat
             tr(title, metric=metric, value=best.mean, deviation=best.deviation, point=best.name), wrap=True
         )
         panel.set(xlabel=direction(metric, meaning), ylim=(-0.5, len(ordered) - 0.5))
-
-
-def _point(row: Row, axes: dict[str, list[str]]) -> str:
-    return ", ".join(str(row[key]) for key in axes)
 
 
 def telling_digits(values: Sequence[float]) -> int:

@@ -16,7 +16,7 @@ from tuneyard.core.execution.processes import end_processes
 from tuneyard.core.files import locked, read_object, write_json
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import TRAINING
-from tuneyard.recipes.check import ask_check, quick_check
+from tuneyard.recipes.check import ask_check, not_checked, quick_check
 from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.data import require_model
 from tuneyard.recipes.hardware import Machine, world_size
@@ -35,11 +35,10 @@ from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import evaluated, measured
 from tuneyard.recipes.sweep.grid import RESULTS
 from tuneyard.recipes.sweep.slots import SweepPlace
-from tuneyard.recipes.train import ask_first, train
+from tuneyard.recipes.train import train
 
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
 SCORE_LOG = "score.log"
-OF_ROWS = ("stage", "model_name_or_path", "template", "dataset_dir", "dataset", "eval_dataset")
 NOT_JUDGED = {"output_dir", "seed", "learning_rate"}  # settings that no answer of LLaMA-Factory depends on
 
 
@@ -47,36 +46,35 @@ def check_first(recipes: Sequence[Recipe], metric: str | None, target: Machine, 
     """Refuse a grid if one of its runs cannot be trained or scored. Finished runs are not checked again.
 
     LLaMA-Factory checks each run that differs in more than rates and seeds, unless the check is `quick`. It
-    remembers rows and layout. The checks that it could not make are printed once for each dataset.
+    remembers rows. The checks that it could not make are printed once.
     """
-    unfinished = [recipe for recipe in recipes if not is_trained(recipe, target)]
-    checked_settings: set[tuple[str, ...]] = set()
     judged: set[str] = set()
-    for recipe in unfinished:
-        judged.update(recipe.settings)
-    judged -= NOT_JUDGED
+    unchecked: dict[str, None] = {}
     llamafactory = LlamaFactory(several=True)
-    for recipe in unfinished:
+    for recipe in recipes:
+        if is_trained(recipe, target):
+            continue
         checked = quick_check(recipe, target)
         problems = checked.refuse()
-        rows = tuple(str(recipe.settings.get(key)) for key in OF_ROWS)
         if metric and metric not in measured(recipe):
             evaluates = ""
             if not evaluated(recipe):
                 evaluates = "; hold rows out: val_size=0.1 eval_strategy=epoch"
             only = f"a run of it does not write {metric}, only {', '.join(measured(recipe))}"
             raise ContentError(f"{recipe.path}: {only}{evaluates}; or let a command score it: --eval")
-        if quick:
-            pass
-        elif rows not in checked_settings:
+        question = str({key: value for key, value in recipe.settings.items() if key not in NOT_JUDGED})
+        if not quick and question not in judged:
+            judged.add(question)
             require_model(recipe)
-            problems = [*problems, *ask_first(llamafactory, checked)]
-        elif any(recipe.settings.get(key) != unfinished[0].settings.get(key) for key in judged):
-            problems = [*problems, *ask_check(llamafactory, checked, None).refuse()]
-        checked_settings.add(rows)
+            asked = ask_check(llamafactory, checked, None)
+            problems = [*problems, *asked.refuse()]
+            model = recipe.text("model_name_or_path")
+            unchecked |= dict.fromkeys(not_checked(recipe, asked.answer, model))
         never = [problem for problem in problems if problem.field == "eval_steps"]
         if metric in evaluated(recipe) and never:
             raise ContentError(f"{never[0].line()}, so that no run has its {metric}")
+    for line in unchecked:
+        click.echo(f"not checked: {line}", err=True)
 
 
 def is_trained(recipe: Recipe, target: Machine) -> bool:
@@ -155,13 +153,11 @@ class SweepProgress(Observer):
     """Prints a line when a point starts and when it has ended, and the points' output, each line once."""
 
     def __init__(self, total: int, finished: int) -> None:
-        self._total, self._ended, self._failed = total, finished, 0
-        self._running: list[str] = []
+        self._total, self._ended = total, finished
         self._printed: set[str] = set()
 
     def started(self, name: str, slot: str) -> None:
         """Print the name of a point with its slot."""
-        self._running.append(name)
         if slot:
             click.echo(f"{name}: started on {slot}", err=True)
         else:
@@ -169,7 +165,6 @@ class SweepProgress(Observer):
 
     def ended(self, work_result: WorkResult) -> None:
         """Print the lines of a point's output that are new, and how many points have ended."""
-        self._running.remove(work_result.name)
         self._ended += 1
         for line in work_result.output.splitlines():
             if line not in self._printed:
@@ -177,17 +172,11 @@ class SweepProgress(Observer):
             self._printed.add(line)
         verb = "finished"
         if work_result.error:
-            self._failed += 1
-            verb = "failed"
-            click.echo(f"{work_result.name}: {work_result.error}", err=True)
-        counts = f"{self._ended}/{self._total} {work_result.name} {verb}"
-        if self._running or self._failed:
-            counts += f" ({len(self._running)} running, {self._failed} failed)"
-        click.echo(counts, err=True)
+            verb = f"failed: {work_result.error}"
+        click.echo(f"{self._ended}/{self._total} {work_result.name} {verb}", err=True)
 
     def lost(self, name: str, reason: str) -> None:
         """Print that a point starts again."""
-        self._running.remove(name)
         click.echo(f"{name}: its process {reason}; it starts again", err=True)
 
 

@@ -81,25 +81,3 @@ def settings_table(settings: Sequence[Setting], axes: Sequence[str], metric: str
         rows.append([*values, figure, f"{len(setting.scores)}"])
     heading = tr("{metric}, mean ± standard deviation", metric=metric)
     return markdown_table([*axes_of_settings, heading, tr("seeds")], rows)
-
-
-def luck(settings: Sequence[Setting], meaning: Metric) -> str:
-    """Sentence on whether the two best settings differ by less than their seeds do. "" for one setting."""
-    ranked = sorted(settings, key=lambda setting: meaning.rank(setting.mean))
-    if len(ranked) < 2:
-        return ""
-    best, second = ranked[:2]
-    deviations = [setting.deviation for setting in (best, second) if not math.isnan(setting.deviation)]
-    if not deviations:
-        return tr("One seed each: a difference may be luck. Train several (seed=1,2,3,4,5).")
-    difference, deviation = abs(best.mean - second.mean), max(deviations)
-    sentence = "{best} and {second} differ by {difference}, their seeds by {deviation} (standard deviation)."
-    if not difference >= deviation:
-        sentence = (
-            "{best} and {second} are tied: they differ by {difference}, less than their seeds do "
-            "({deviation}, standard deviation)."
-        )
-    return tr(
-        sentence,
-        best=best.name, second=second.name, difference=number(difference), deviation=number(deviation),
-    )  # fmt: skip

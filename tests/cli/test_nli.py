@@ -255,7 +255,7 @@ def test_a_lora_folder_as_model_brings_its_base(nli, data, tmp_path, tiny_model)
 def test_adapters_add_by_weight_with_the_base_loaded_once(nli, data, tmp_path) -> None:
     one, two = (write_adapter(tmp_path / name, seed=seed) for seed, name in enumerate(("one", "two")))
     mix = f"mix={one}:0.5+{two}:0.25"
-    out = nli("--data", data, "--adapter", f"one={one}", "--adapter", mix, "--adapter", f"all={one}:1")
+    out = nli("--data", data, "--adapter", one, "--adapter", mix, "--adapter", f"all={one}:1")
     assert results(out, "mix")["weights"] == {"one": 0.5, "two": 0.25}
     assert list(results(out, "mix")["hashes"]["adapters"]) == ["one", "two"]
     assert predictions(out, "all") == predictions(out, "one") != predictions(out, "mix")
@@ -336,11 +336,11 @@ BAD = {
     "no such file": (["--data", "nowhere.json"], RequestError, "nowhere.json"),
     "not registered": (["--dataset", "rte"], RequestError, "rte; registered"),
     "no such adapter": (["--data", "DATA", "--adapter", "x=nowhere"], RequestError, "nowhere"),
-    "no name": (["--data", "DATA", "--adapter", "=x"], RequestError, "NAME=DIR"),
+    "no name": (["--data", "DATA", "--adapter", "=x"], RequestError, "NAME=PATH"),
     "base is taken": (
         ["--data", "DATA", "--adapter", "base=x"],
         RequestError,
-        "NAME=DIR; NAME",
+        "NAME=PATH; NAME",
     ),
     "a path as name": (["--data", "DATA", "--adapter", "../x=y"], RequestError, ""),
     "a weight that is none": (["--data", "DATA", "--adapter", "x=a:b"], RequestError, "b; a"),

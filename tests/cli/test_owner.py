@@ -67,7 +67,7 @@ def test_a_sweep_is_left_alone_by_nli_and_starts_anew_by_itself(tiny_model, rows
     before = tree(tmp_path / "out")
     assert {"sweep.json", "table.md", "rows.png"} <= before.keys()
     for how in ([], ["--resume"], ["--force"]):
-        with raises(RequestError, "tuneyard eval sweep", "2") as refused:
+        with raises(RequestError, "tuneyard eval sweep", "4") as refused:
             call(nli.cli, *given, *how)
         assert "--force" not in str(refused.value)
     assert tree(tmp_path / "out") == before

@@ -23,8 +23,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval import chat, nli
 from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends.apply import applied
-from tuneyard.eval.backends.load import load_model
-from tuneyard.eval.backends.model import Model
+from tuneyard.eval.backends.load import Model, load_model
 from tuneyard.eval.prove.command import cli
 from tuneyard.eval.read.results import PREDICTIONS
 

@@ -18,7 +18,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval import nli, qa, suite, sweep, text
 from tuneyard.eval.backends import worker_model
 from tuneyard.eval.backends.worker_model import worker_slots
-from tuneyard.eval.scoring.remote import ROWS, parts_of, rows_of_part
+from tuneyard.eval.scoring.remote import ROWS, items_of, rows_of_part
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TWICE = [*PAIRS, *[{**pair, "input": "Really?"} for pair in PAIRS]]
@@ -185,9 +185,9 @@ def test_a_batch_is_never_divided() -> None:
 
     batches = [[row, row + 1, row + 2] for row in range(0, 30, 3)]
     for rows in (1, 3, 4, 100):
-        parts = parts_of(Work, batches, rows)
-        assert [batch for part in parts for batch in part.batches] == batches
-        assert all(sum(map(len, part.batches)) < rows + 3 for part in parts)
+        parts = [item.arguments[-1] for item in items_of(Work, batches, rows)]
+        assert [batch for part in parts for batch in part] == batches
+        assert all(sum(map(len, part)) < rows + 3 for part in parts)
     workers = PickledWorkers()
     assert [rows_of_part(rows, workers, Path()) for rows in (0, 30, 10**6)] == [1, 3, ROWS]
 

@@ -21,7 +21,7 @@ from tuneyard.recipes.costs import (
     _activations,
     flops,
 )
-from tuneyard.recipes.layout import trained_facts
+from tuneyard.recipes.layout import with_trained
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SETUP = Setup(
@@ -126,11 +126,7 @@ def test_activations_of_the_layers_that_are_trained_and_those_around_them(settin
     more, fewer = (kept_bytes(hidden, intermediate, LAYERS, n, recompute, **settings) for n in (tokens, 128))
     counted = (more - fewer) / (tokens - 128)
     laid_out = adapted(hidden, intermediate, LAYERS, recompute, **settings)
-    facts = trained_facts(laid_out, laid_out.config)
-    shapes = Shapes(
-        1, facts["trainable"], 1, hidden, intermediate, LAYERS, 0,
-        layers_below=facts["layers_below"], layers_between=facts["layers_between"],
-    )  # fmt: skip
+    shapes = with_trained(Shapes(1, 0, 1, hidden, intermediate, LAYERS, 0), laid_out, laid_out.config)
     is_adapter = settings["finetuning_type"] == "lora"
     kept = KEPT_BY_ADAPTER if is_adapter else KEPT_BY_WEIGHTS
     setup = Setup(

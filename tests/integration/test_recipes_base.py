@@ -85,10 +85,12 @@ def test_training_sees_the_tokens_of_the_chat_template(base, tmp_path):
         cwd=ROOT, capture_output=True, text=True, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    tokens = json.loads(done.stdout)["facts"]["tokens"]
-    assert tokens["template"] == []
+    facts = json.loads(done.stdout)["facts"]
+    assert (facts["template"], facts["template_error"]) == ([], "")
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     talk = [{"role": "user", "content": rows[0]["instruction"]}, {"role": "assistant", "content": "yes"}]
-    assert tokens["datasets"]["a"]["longest"] == len(tokenizer.apply_chat_template(talk, return_dict=False))
+    assert facts["data"]["a"]["tokens"]["longest"] == len(
+        tokenizer.apply_chat_template(talk, return_dict=False)
+    )

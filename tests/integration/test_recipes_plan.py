@@ -65,12 +65,12 @@ def test_the_rows_of_an_epoch_are_llamafactorys(folder, changed):
     data_args, arguments = reader.data_args, (reader.model_args, reader.data_args, reader.training_args)
     data = get_dataset(reader.template, *arguments, reader.stage, **reader.module)
     lengths = [len(ids) for ids in data["train_dataset"]["input_ids"]]
-    found = inspect(asked, Launch())["tokens"]["train"]
-    assert found["rows"] == len(lengths)
+    found = inspect(asked, Launch()).train
+    assert found.rows == len(lengths)
     if not data_args.packing:
-        assert (found["seen"], found["longest"]) == (sum(lengths), max(lengths))
+        assert (found.seen, found.longest) == (sum(lengths), max(lengths))
     elif asked["stage"] == "pt":
-        assert found["seen"] == sum(lengths)
+        assert found.seen == sum(lengths)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_trained_parameters_are_pefts(folder, changed, peft, tokens):
     rows = len(model.get_input_embeddings().weight)
     adapted = get_peft_model(model, LoraConfig(r=RANK, task_type="CAUSAL_LM", **peft))
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    found = inspect(settings(folder, **changed), Launch())["model"]
-    assert (found["parameters"], found["trainable"], found["vocabulary"]) == (whole, trained, rows)
+    found = inspect(settings(folder, **changed), Launch()).model.shapes
+    assert (found.parameters, found.trainable, found.vocabulary) == (whole, trained, rows)
 
 
 def test_an_edit_of_the_learning_rate_counts_no_row_again(folder, tmp_path, monkeypatch):
@@ -112,8 +112,8 @@ def test_an_edit_of_the_learning_rate_counts_no_row_again(folder, tmp_path, monk
     with monkeypatch.context() as patched:
         patched.setattr("tuneyard.recipes.inspection.look", lambda *_: pytest.fail("it was counted again"))
         assert inspect(settings(folder, learning_rate=0.02, logging_steps=3), Launch()) == first
-    assert inspect(settings(folder, cutoff_len=16), Launch())["tokens"]["train"] != first["tokens"]["train"]
-    assert inspect(settings(folder, lora_rank=8), Launch())["model"] != first["model"]
+    assert inspect(settings(folder, cutoff_len=16), Launch()).train != first.train
+    assert inspect(settings(folder, lora_rank=8), Launch()).model != first.model
     (tmp_path / "model").symlink_to(folder / "model")
     moved = settings(folder, model_name_or_path=str(tmp_path / "model"))
-    assert inspect(moved, Launch())["data"] == first["data"]
+    assert inspect(moved, Launch()).data == first.data

@@ -20,9 +20,7 @@ from tuneyard.recipes import hardware
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.sweep import slots
 from tuneyard.recipes.sweep.grid import parse_grid, plan_runs
-from tuneyard.recipes.sweep.results import write_progress
 from tuneyard.recipes.sweep.run import commands, scoring_words
-from tuneyard.recipes.sweep.state import read_results
 
 SCORES = """
 import json, os, pathlib, sys
@@ -133,21 +131,6 @@ def test_the_terminal_that_writes_last_loses_nothing_of_the_other(recipe: Path) 
     assert first.returncode == 0, errors
     assert first_output[first_output.index("| lora_rank") :] == output[output.index("| lora_rank") :]
     assert read(runs / "sweep.json") == summary
-
-
-def test_a_terminal_that_is_killed_leaves_the_verdict_of_the_other(recipe: Path) -> None:
-    judge = shlex.join(["python", "-c", SCORES, "{results}"])
-    words, gpus = ("rank=2,4", "--eval", judge), {"FAKE_GPUS": "2"}
-    sweep(recipe, *words, **gpus)
-    file = recipe.parent / "runs/sweep.json"
-    summary = {**read(file), "verdict": "Ship lora_rank 2"}
-    file.write_text(json.dumps(summary))
-    grid = parse_grid(words[:1])
-    runs = plan_runs(recipe, grid, recipe.parent / "runs")
-    one_gpu = hardware.Machine((hardware.Gpu("A100-80", 8),), here=True)
-    results = read_results(runs, grid, judge, "accuracy", one_gpu, {}, set())
-    write_progress(results)  # and the end, before the report
-    assert read(file) == summary
 
 
 def wait_for(path: Path, process: "subprocess.Popen[str]") -> str:

@@ -1,13 +1,17 @@
-"""The verdict of `eval compare` on a sweep's folder, as `recipe sweep` runs it."""
+"""The verdict of `eval compare` on a sweep's folder, to which `recipe sweep` leads."""
 
 import json
 
 import pytest
 
 from tests.fake_runs import answers, write_run
-from tests.messages import printed_line
+from tests.messages import raises
 from tests.unit.recipes.test_sweep import report_on
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.compare import cli
 from tuneyard.recipes.sweep.grid import Grid
+
+pytestmark = pytest.mark.usefixtures("without_plots")
 
 
 def grid_with_seeds(folder, metric="accuracy", base=True, **rights):
@@ -25,15 +29,21 @@ def grid_with_seeds(folder, metric="accuracy", base=True, **rights):
     return rows, Grid(axes, {})
 
 
+def verdict(folder) -> dict:
+    """The table of `eval compare` on a sweep's folder. `ContentError` if the results cannot be compared."""
+    cli.main([str(folder), "--out", str(folder / "verdict"), "--force", "-q"], standalone_mode=False)
+    return json.loads((folder / "verdict/table.json").read_text())
+
+
 def test_seeds_of_a_setting_are_replicates_and_the_verdict_is_that_of_compare(tmp_path):
     rows, grid = grid_with_seeds(tmp_path, r4=[78, 84, 80, 86, 82], r8=[83, 79, 87, 81, 85])
     text, found = report_on(tmp_path, rows, grid)
-    assert found["verdict"].startswith("Ship lora_rank r8: 69.2 %, against 50.0 % for the base.")
     assert "| r8 | 0.6917 ± 0.0264 | 5 |" in text and "| r8 | 2 | 0.7250 |" in text
     assert [setting["seeds"] for setting in found["settings"]] == [5, 5]
     assert found["settings"][1]["mean"] == pytest.approx(83 / 120)
-    table = json.loads((tmp_path / "verdict/table.json").read_text())
-    assert found["verdict"] == table["sets"]["s"]["verdict"]
+    table = verdict(tmp_path)
+    expected = "Ship lora_rank r8: 69.2 %, against 50.0 % for the base."
+    assert table["sets"]["s"]["verdict"].startswith(expected)
     assert table["models"] == ["base", "lora_rank r4", "lora_rank r8"]
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
@@ -41,13 +51,11 @@ def test_seeds_of_a_setting_are_replicates_and_the_verdict_is_that_of_compare(tm
 def test_one_seed_a_setting_is_chosen_on_one_half_and_reported_on_the_other(tmp_path):
     rows, grid = grid_with_seeds(tmp_path, r4=[100], r8=[84])
     del grid.axes["seed"]
-    text, found = report_on(tmp_path, rows, grid)
-    (choice,) = json.loads((tmp_path / "verdict/table.json").read_text())["choice"]
-    assert (
-        choice["model"] == "lora_rank r4"
-        and "Ship lora_rank r4" in found["verdict"]
-        and "One seed each" in text
-    )
+    text, _ = report_on(tmp_path, rows, grid)
+    table = verdict(tmp_path)
+    (choice,) = table["choice"]
+    assert choice["model"] == "lora_rank r4" and "One seed each" in text
+    assert "Ship lora_rank r4" in table["sets"]["s"]["verdict"]
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -62,24 +70,25 @@ def test_values_with_slashes_are_settings_of_their_own_in_the_verdict(tmp_path, 
             row = {"model_name_or_path": model, "seed": str(seed), "accuracy": right / 120}
             rows.append({**row, "run": str(run_folder)})
     axes = {"model_name_or_path": ["m/a", "m/b/1", "m/b=1"], "seed": [str(seed) for seed in range(seeds)]}
-    _, summary = report_on(tmp_path, rows, Grid(axes, {}))
-    assert summary["verdict"].startswith("Ship model_name_or_path m-b-1-2: ")
+    report_on(tmp_path, rows, Grid(axes, {}))
+    assert verdict(tmp_path)["sets"]["s"]["verdict"].startswith("Ship model_name_or_path m-b-1-2: ")
 
 
 def test_results_without_examples_give_a_table_and_no_verdict(tmp_path):
     rows, grid = grid_with_seeds(tmp_path, r4=[100, 90], r8=[84, 92])
     (tmp_path / "lora_rank-r8_seed-0/results/run/s/predictions.jsonl").unlink()
-    text, found = report_on(tmp_path, rows, grid)
-    assert text.startswith("No verdict:") and "predictions.jsonl" in text and "are tied" in text
-    assert found["verdict"] is None
+    text, _ = report_on(tmp_path, rows, grid)
+    assert "| r4 |" in text
+    with raises(ContentError, "predictions.jsonl"):
+        verdict(tmp_path)
 
 
 def test_runs_that_were_scored_against_different_bases_have_no_verdict(tmp_path):
     rows, grid = grid_with_seeds(tmp_path, r4=[100, 90], r8=[84, 92])
-    assert report_on(tmp_path, rows, grid)[1]["verdict"]
+    report_on(tmp_path, rows, grid)
+    assert verdict(tmp_path)["sets"]["s"]["verdict"]
     file = tmp_path / "lora_rank-r8_seed-0/results/base/s/results.json"
     result = json.loads(file.read_text())
     file.write_text(json.dumps({**result, "hashes": {**result["hashes"], "model": "another"}}))
-    text, found = report_on(tmp_path, rows, grid)
-    assert text.startswith("No verdict:") and found["verdict"] is None
-    printed_line(text, str(file.parent), "(model)", "--no-base")
+    with raises(ContentError, "(model)", "--no-base"):
+        verdict(tmp_path)

@@ -19,8 +19,7 @@ from tuneyard.core.prompt import conversation
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import generate
 from tuneyard.eval.backends.likelihood import choosing, shared_prefix
-from tuneyard.eval.backends.load import load_model
-from tuneyard.eval.backends.model import Model
+from tuneyard.eval.backends.load import Model, load_model
 from tuneyard.eval.datasets.prompts import choose_prompting
 from tuneyard.eval.metrics.labels import spellings
 

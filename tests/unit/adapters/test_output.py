@@ -119,7 +119,7 @@ def test_training_records_are_read_before_the_first_byte_is_written(work):
 
 def test_a_file_that_comes_while_a_gguf_is_written_is_kept(monkeypatch):
     test_export_gguf.write()
-    options = {"out": Path("m.gguf"), "force": False, "type": "f16", "llama_cpp": None, "ray": None}
+    options = {"out": Path("m.gguf"), "force": False, "type": "f16"}
 
     def interrupted(plan, path, about, say):
         write_gguf(plan, path, about, say)

@@ -8,8 +8,7 @@ import pytest
 from tests.messages import raises
 from tests.tiny import SIZES
 from tuneyard.core.errors import ContentError
-from tuneyard.eval.backends.causality import check_causal
-from tuneyard.eval.backends.load import load_model
+from tuneyard.eval.backends.load import check_causal, load_model
 from tuneyard.eval.nli import cli
 
 ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(4)]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tuneyard.recipes.answer import Facts, LaidOut
 from tuneyard.recipes.answer_rules import reward_problems
 from tuneyard.recipes.recipe import read_recipe
 
@@ -28,5 +29,5 @@ def test_a_reward_model_that_cannot_be_saved_is_named(
     """tools/stages trained each: the first ends in a RuntimeError, PiSSA leaves no pissa_converted."""
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump({"stage": "rm", **settings}))
-    problems = reward_problems(read_recipe(path), {"model": {"tied": tied}})
+    problems = reward_problems(read_recipe(path), Facts(model=LaidOut(tied=tied)))
     assert [problem.code for problem in problems] == codes

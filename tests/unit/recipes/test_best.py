@@ -71,7 +71,7 @@ def test_where_there_is_nothing_to_choose_from(tmp_path):
     with raises(RequestError):
         read_curve(tmp_path, "eval_loss")
     run_with(tmp_path, [1.0])
-    with raises(ContentError, "eval_acc", "eval_loss", "--metric"):
+    with raises(ContentError, "eval_acc", "eval_loss"):
         read_curve(tmp_path, "eval_acc")
 
 

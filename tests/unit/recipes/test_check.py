@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from tests.messages import printed, printed_line
 from tuneyard.core.datasets import REMOTE_SOURCES
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.recipes import check, rows
+from tuneyard.recipes import check
+from tuneyard.recipes.answer import EpochCounts, Facts, Rows
 from tuneyard.recipes.check import Checked, disk_problems
 from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.data import NamedDataset, read_datasets
@@ -27,7 +28,8 @@ LIMITED = {"save_steps": 10, "save_total_limit": 3}
 def disk_lines(tmp_path: Path, trainable: int, **settings: object) -> list[str]:
     recipe = Recipe(Path("r.yaml"), {"output_dir": str(tmp_path / "a/b"), **settings}, {"output_dir": 4})
     model = {**SHAPES, "trainable": trainable}
-    return [p.line() for p in disk_problems(recipe, {"model": model}, schedule_of(recipe, 800, 1))]
+    answer = Facts.of({"model": {"shapes": model}})
+    return [problem.line() for problem in disk_problems(recipe, answer, schedule_of(recipe, 800, 1))]
 
 
 def test_checkpoints_that_do_not_fit_are_an_error(tmp_path):
@@ -44,7 +46,10 @@ def test_checkpoints_that_fit_or_are_never_written_are_none(tmp_path):
 
 def test_an_unknown_model_is_not_judged(tmp_path):
     recipe = Recipe(Path("r.yaml"), {"output_dir": str(tmp_path)}, {})
-    assert list(disk_problems(recipe, {"model": {"error": "offline"}}, schedule_of(recipe, 8, 1))) == []
+    assert (
+        list(disk_problems(recipe, Facts.of({"model": {"error": "offline"}}), schedule_of(recipe, 8, 1)))
+        == []
+    )
 
 
 def test_what_is_wrong_with_one_recipe_does_not_hide_the_next(tmp_path, monkeypatch):
@@ -63,7 +68,11 @@ def test_without_an_output_dir_every_other_problem_is_still_said(tmp_path, monke
     (tmp_path / "a.json").write_text('[{"instruction": "a", "output": "b"}]')
     (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
     (tmp_path / "r.yaml").write_text(f"dataset: a\ndataset_dir: {tmp_path}\n")
-    monkeypatch.setattr(check, "ask", lambda *_: {"model": SHAPES, "tokens": {"error": "none at hand"}})
+    monkeypatch.setattr(
+        check,
+        "ask",
+        lambda *_: Facts.of({"model": {"shapes": SHAPES}, "template_error": "none at hand"}),
+    )
     done = CliRunner().invoke(check.command, [str(tmp_path / "r.yaml")])
     assert "E304 output_dir: is missing" in done.output
     assert "3 errors" in done.output
@@ -131,7 +140,7 @@ def test_recipes_that_do_not_train_are_recipes(tmp_path):
 def test_packed_and_interleaved_rows_are_known_from_the_answer_alone():
     """The file has 600 rows; how many blocks they make is LLaMA-Factory's to say."""
     datasets = [NamedDataset("dataset", "a", 600)]
-    answer = {"tokens": {"train": {"rows": 31, "seen": 31 * 64, "longest": 64}}}
+    answer = Facts(train=EpochCounts(31, 31 * 64, 64))
     for settings in ({"packing": True}, {"stage": "pt"}, {"mix_strategy": "interleave_over"}):
         recipe = Recipe(Path("r.yaml"), {**settings, "val_size": 0.5, "max_steps": -1}, {})
         assert Checked(recipe, machine("cpu"), datasets, []).schedule.rows == 0
@@ -143,8 +152,8 @@ def test_packed_and_interleaved_rows_are_known_from_the_answer_alone():
 def test_a_model_option_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     (tmp_path / "r.yaml").write_text(f"output_dir: {tmp_path}\n")
     words = [str(tmp_path / "r.yaml"), "--model", "TYPO"]
-    for part in ("tokens", "model"):
-        monkeypatch.setattr(check, "ask", lambda *_, part=part: {part: {"error": "none at hand"}})
+    for answer in ({"template_error": "none at hand"}, {"model": {"error": "none at hand"}}):
+        monkeypatch.setattr(check, "ask", lambda *_, answer=answer: Facts.of(answer))
         done = CliRunner().invoke(check.command, words)
         assert isinstance(done.exception, RequestError)
         printed(str(done.exception), "--model TYPO", "none at hand", "config.json")
@@ -161,20 +170,20 @@ def test_rows_that_cannot_be_read_are_counted_against_the_file(tmp_path):
     (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
     (tmp_path / "a.json").write_text("[]")
     recipe = Recipe(Path("r.yaml"), {"dataset_dir": str(tmp_path)}, {})
-    rows = [[number, "LLaMA-Factory stops at it"] for number in range(1, 21)]
+    rows = [(number, "LLaMA-Factory stops at it") for number in range(1, 21)]
     messages = {
         0: "all 40 rows fail to convert",
         40: "all 40 rows fail to convert",
         60: "40 of 60 rows cannot be trained on",
     }
     for count, message in messages.items():
-        about = {"rows": count, "bad": 40, "problems": rows}
-        problems = check.data_problems(recipe, {"data": {"a": about}}, [NamedDataset("dataset", "a", 40)])
+        answer = Facts(data={"a": Rows(count, 40, rows)})
+        problems = check.data_problems(recipe, answer, [NamedDataset("dataset", "a", 40)])
         assert next(iter(problems)).message == message
 
 
 def test_what_is_not_checked_is_named_by_the_method():
-    answer = {"model": {"error": "none at hand"}}
+    answer = Facts.of({"model": {"error": "none at hand"}})
     for method, what in (("lora", "lora_target"), ("full", "parameters"), ("freeze", "parameters")):
         recipe = Recipe(Path("r.yaml"), {"finetuning_type": method}, {})
         (line,) = check.not_checked(recipe, answer, "a/b")
@@ -213,8 +222,8 @@ def test_a_refusal_names_the_setting_that_it_is_about(message, at_fault, key):
 
 def test_a_refusal_has_a_line():
     recipe = Recipe(Path("r.yaml"), {"streaming": True}, {"streaming": 7})
-    answer = {"rejected": "not in streaming mode", "at_fault": ["streaming"]}
-    (problem,) = check.answer_problems(recipe, answer, [])
+    answer = Facts("not in streaming mode", ["streaming"])
+    (problem,) = check.answer_problems(recipe, answer, explained=False)
     printed(problem.line(), "r.yaml:7", "E350", "streaming", "not in streaming mode")
 
 
@@ -240,9 +249,9 @@ def test_data_for_another_stage_is_one_finding(tmp_path, stage, entry, count, re
     settings = {"stage": stage, "dataset_dir": str(tmp_path), "dataset": "set"}
     recipe = Recipe(Path("r.yaml"), settings, {"stage": 3})
     bad = max(1, count)
-    about = {"rows": count, "bad": bad, "problems": [[n, reason] for n in range(bad)]}
+    answer = Facts(data={"set": Rows(count, bad, [(n, reason) for n in range(bad)])})
     datasets, quick = read_datasets(recipe)
-    problems = [*quick, *check.data_problems(recipe, {"data": {"set": about}}, datasets)]
+    problems = [*quick, *check.data_problems(recipe, answer, datasets)]
     assert [problem.code for problem in problems] == codes
     if codes[0] == "E434":
         assert (problems[0].place, problems[0].field) == ("r.yaml:3", "stage")
@@ -262,9 +271,9 @@ def test_every_row_that_cannot_be_trained_on_is_listed_with_all(tmp_path, capsys
     (tmp_path / "dataset_info.json").write_text(json.dumps({"set": {"file_name": "set.json"}}))
     (tmp_path / "set.json").write_text("[]")
     recipe = Recipe(Path("r.yaml"), {"dataset_dir": str(tmp_path), "dataset": "set"}, {})
-    about = rows._answer(50, [(number, "LLaMA-Factory drops it") for number in range(1, 31)], {})
+    answer = Facts(data={"set": Rows(50, 30, [(n, "LLaMA-Factory drops it") for n in range(1, 31)])})
     datasets = [NamedDataset("dataset", "set", None)]
-    problems = list(check.data_problems(recipe, {"data": {"set": about}}, datasets))
+    problems = list(check.data_problems(recipe, answer, datasets))
     assert len(problems) == 31 and "30 of 50 rows" in problems[0].message
     check._show(problems, len(problems))
     assert " row 30: E323 " in capsys.readouterr().out

@@ -4,9 +4,13 @@ import hashlib
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.messages import printed
+from tuneyard.core.errors import relative_paths
 from tuneyard.recipes.data import read_datasets
 from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.rows import _missing_column_fix
 
 GOOD = [{"instruction": "a", "input": "", "output": "b"}]
 
@@ -95,6 +99,54 @@ def test_rows_that_are_trained_on_are_not_evaluated_on(tmp_path):
     printed(messages[0], "1 of the 2 different rows of other")
     assert look(tmp_path, dataset="hub", eval_dataset="hub_eval", **best)[1] == []
     assert look(tmp_path, dataset="hub", eval_dataset="hub", **best)[1] == ["E328"]
+
+
+@pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        (
+            b'[{"instruction": "a", "output": "b"},]',
+            ["set.json:1", "column 38", "remove the comma before it"],
+        ),
+        ('[{"instruction": "你", "output": "b"}]'.encode("gbk"), ["set.json", "byte 18", "save it as UTF-8"]),
+    ],
+)
+def test_a_broken_file_is_mended_in_the_file(tmp_path, content, facts):
+    register(tmp_path, GOOD).write_bytes(content)
+    settings = {"dataset_dir": str(tmp_path), "dataset": "set"}
+    _, (problem,) = read_datasets(Recipe(Path("r.yaml"), settings, {}))
+    printed(problem.line(), *facts)
+    assert (problem.code, problem.hint) == ("E320", "")
+
+
+def test_a_misspelt_file_name_leads_to_the_file(tmp_path):
+    register(tmp_path, GOOD, {"file_name": "set/sat.json"})
+    _, codes, messages = look(tmp_path)
+    assert codes == ["E320"]
+    printed(messages[0], "sat.json", 'did you mean "set.json"?', "file_name")
+
+
+@pytest.mark.parametrize(
+    ("row", "facts"),
+    [
+        ({"instruction": "a", "output": "b"}, ['"columns": {"prompt": "instruction", "response": "output"}']),
+        ({"data": [{"instruction": "a"}]}, ["'data'", "that list alone"]),
+        ({"question": "a"}, [""]),
+    ],
+)
+def test_rows_without_the_columns_of_an_entry_that_names_none(row, facts):
+    fix = _missing_column_fix(KeyError("input"), row)
+    printed(fix, *facts)
+    assert bool(fix) == bool(facts[0]) and _missing_column_fix(ValueError("odd"), row) == ""
+
+
+def test_paths_in_messages_begin_at_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "saves").write_text("")
+    line = Recipe(Path("r.yaml"), {}, {}).problem("E341", "output_dir", f"{tmp_path}/saves is a file").line()
+    assert line == "r.yaml: E341 output_dir: saves is a file"
+    other = f"/mnt{tmp_path}/saves and {tmp_path.parent}/b"
+    assert relative_paths(other) == other
 
 
 def test_not_registered_and_no_registry(tmp_path):

@@ -1,5 +1,6 @@
 """The processes that answer for LLaMA-Factory, with small stand-ins for what it answers and trains."""
 
+import json
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from tests.unit.recipes.test_launch import alive
 from tuneyard.core.errors import ContentError
 from tuneyard.core.training.llamafactory import Launch
 from tuneyard.recipes import inspection, llamafactory_client, rows
+from tuneyard.recipes.answer import Facts
 from tuneyard.recipes.hardware import Gpu
 from tuneyard.recipes.launch import LOG
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask
@@ -28,7 +30,7 @@ class Questions:
     def __init__(self, file: Path) -> None:
         self.file = file
 
-    def __call__(self, settings: dict[str, object], launch: Launch) -> dict[str, Any]:
+    def __call__(self, settings: dict[str, object], launch: Launch) -> Facts:
         with self.file.open("a") as file:
             file.write("asked\n")
         os.write(1, b"noise of a library")
@@ -38,7 +40,8 @@ class Questions:
             raise ValueError("odd")
         if stage == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        return {"pid": os.getpid(), "settings": settings, "launch": [launch.distributed, launch.zero_stage]}
+        launched = [launch.distributed, launch.zero_stage]
+        return Facts(json.dumps({"pid": os.getpid(), "settings": settings, "launch": launched}))
 
     @property
     def count(self) -> int:
@@ -61,9 +64,15 @@ def recipe(folder: Path, **settings: object) -> Recipe:
     return Recipe(folder / "r.yaml", {"stage": "sft", "dataset_dir": str(folder), **settings}, {})
 
 
+def asked(*question: Any) -> dict[str, Any]:
+    """What the stand-in says of a question that reached it."""
+    told: dict[str, Any] = json.loads(ask(*question).rejected)
+    return told
+
+
 def test_each_recipe_is_answered_in_a_process_of_its_own(questions, tmp_path, capfd):
     llamafactory = LlamaFactory()
-    answers = [ask(llamafactory, recipe(tmp_path, lora_rank=n), "a/b", ()) for n in (4, 8)]
+    answers = [asked(llamafactory, recipe(tmp_path, lora_rank=n), "a/b", ()) for n in (4, 8)]
     assert len({os.getpid(), answers[0]["pid"], answers[1]["pid"]}) == 3
     assert [answer["settings"]["lora_rank"] for answer in answers] == [4, 8]
     assert not any(alive(answer["pid"]) for answer in answers)
@@ -100,7 +109,7 @@ def test_a_crash_and_a_kill_are_one_error_and_end_nothing_else(questions, tmp_pa
     with pytest.raises(ContentError) as caught:
         ask(llamafactory, recipe(tmp_path, stage=stage), "a/b", ())
     assert str(caught.value).endswith(reason) and "\n" not in str(caught.value)
-    assert ask(llamafactory, recipe(tmp_path), "a/b", ())["settings"]["stage"] == "sft"
+    assert asked(llamafactory, recipe(tmp_path), "a/b", ())["settings"]["stage"] == "sft"
 
 
 def test_a_failed_import_gives_its_reason(questions, tmp_path, monkeypatch):
@@ -134,6 +143,6 @@ def test_llamafactory_learns_how_the_training_is_launched(questions, tmp_path):
     one, two = (Gpu("A100-80", 8),), (Gpu("A100-80", 8),) * 2
     llamafactory = LlamaFactory()
     for gpus, launch in {(): [False, 0], one: [False, 0], two: [True, 0]}.items():
-        assert ask(llamafactory, recipe(tmp_path), "a/b", gpus)["launch"] == launch
+        assert asked(llamafactory, recipe(tmp_path), "a/b", gpus)["launch"] == launch
     deepspeed = recipe(tmp_path, deepspeed=str(tmp_path / "z3.json"))
-    assert ask(llamafactory, deepspeed, "a/b", one)["launch"] == [True, 3]
+    assert asked(llamafactory, deepspeed, "a/b", one)["launch"] == [True, 3]

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from tuneyard.core.cli.main import cli
 from tuneyard.core.datasets import eval_split
 from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.prompt.template_fit import TemplateFinding
 from tuneyard.core.training.training_stage import OBJECTIVES, TRAINING_STAGES, objectives_of
+from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked
 from tuneyard.recipes.costs import Shapes, estimate, setup_of, total_bytes
 from tuneyard.recipes.hardware import GPUS, machine
@@ -29,6 +32,7 @@ from tuneyard.recipes.new.settings import (
     choose_cutoff,
     rows_of_step,
 )
+from tuneyard.recipes.new.template import TemplateChoice
 from tuneyard.recipes.new.text import recipe_text, scalar
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.schema import setting_problems
@@ -288,21 +292,22 @@ def test_basic_settings_are_settings_of_llamafactory(folder: Path, method: str, 
 # The whole, with measures in place of LLaMA-Factory's
 
 
+QWEN = TemplateChoice("qwen")
+LENGTHS = {"answers_train": [[n] for n in range(1, 1001)], "answers_eval": [[50]] * 100}
+MODEL = LaidOut(QWEN_7B, positions=32_768)
+
+
 class Measures:
     """Stands for LLaMA-Factory's subprocess: it answers with the same measures, and no recipe has errors."""
 
     def __init__(self, **changed: Any) -> None:
-        self.template = {"name": "qwen", "enable_thinking": None, "findings": []}
-        self.template |= {"is_base": False, "differs_with_tools": False}
-        self.lengths: Any = {"answers_train": [[n] for n in range(1, 1001)], "answers_eval": [[50]] * 100}
-        self.model = {name: getattr(QWEN_7B, name) for name in Shapes.__slots__}
-        self.model |= {"positions": 32_768, "quantised": False}
-        self.changed = changed
+        self.changed = {"template": QWEN, "lengths": LENGTHS, "model": MODEL} | changed
 
-    def ask(self, *_: object) -> dict[str, Any]:
-        about = {"problems": [[3, "LLaMA-Factory drops it"]], "rows": 3, "bad": 3}
-        answer = {"template": self.template, "lengths": self.lengths, "model": self.model}
-        return {**answer, "data": dict.fromkeys(self.lengths, about), **self.changed}
+    def ask(self, *_: object) -> tuple[Facts, TemplateChoice | None]:
+        lengths, template = self.changed.pop("lengths"), self.changed.pop("template")
+        problems = [(3, "LLaMA-Factory drops it")]
+        data = {name: Rows(3, 3, problems, lengths=rows) for name, rows in lengths.items()}
+        return Facts(data=data, **self.changed), template
 
 
 @pytest.fixture
@@ -422,15 +427,13 @@ def test_the_check_reads_the_bundled_zero_file(written: Any) -> None:
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ({}, "template     none: plain text"),
-        ({"name": None}, "template     none: the chat template of the tokenizer"),
+        (None, "template     none: plain text"),
+        (TemplateChoice(None), "template     none: the chat template of the tokenizer"),
     ],
 )
 def test_the_summary_says_why_there_is_no_template(
-    written: Any, template: dict[str, Any], words: str
+    written: Any, template: TemplateChoice | None, words: str
 ) -> None:
-    if template:
-        template = {**Measures().template, **template}
     written(template=template)
     assert words in written.summary.splitlines()
 
@@ -439,11 +442,11 @@ def test_the_summary_says_why_there_is_no_template(
     ("words", "changed", "parts"),
     [
         ([], {"rejected": "Cannot use PiSSA for current training stage."}, ["--method lora", "PiSSA"]),
-        ([], {"error": "its files are not on this machine"}, ["--model me/model", "hf download me/model"]),
-        ([], {"model": {"error": "no config"}}, ["--model me/model", "no config"]),
+        ([], {"template_error": "not on this machine"}, ["--model me/model", "hf download me/model"]),
+        ([], {"model": LaidOut(error="no config")}, ["--model me/model", "no config"]),
         (
             [],
-            {"template": {"name": "yi", "findings": [{"message": "at token 3 it trains 'x'"}]}},
+            {"template": TemplateChoice("yi", findings=(TemplateFinding("E325", "at token 3"),))},
             ["no template", "nearest is yi", "at token 3"],
         ),
         (
@@ -455,8 +458,8 @@ def test_the_summary_says_why_there_is_no_template(
         (
             ["--for", "8xB200", "--method", "full"],
             {"lengths": {"answers_train": [[10_000_000]] * 8, "answers_eval": [[1]]},
-             "model": {**Measures().model, "positions": None}},
-            ["more than any machine", "10,000,000 tokens", "compile shorter rows"],
+             "model": LaidOut(QWEN_7B)},
+            ["10,000,000 tokens", "shorter rows", "smaller model"],
         ),
     ],
 )  # fmt: skip
@@ -481,7 +484,7 @@ def test_a_gpu_of_the_list_is_named_for_a_machine_that_is_too_small(written: Any
     assert GPUS[name].memory > GPUS["T4"].memory
 
 
-def test_more_of_the_same_gpu_are_named_if_none_is_larger(written: Any) -> None:
+def test_several_gpus_are_named_if_no_single_one_is_large_enough(written: Any) -> None:
     largest = max(GPUS, key=lambda name: GPUS[name].memory)
-    model = {**Measures().model, "parameters": 110 * GB, "linear": 108 * GB}
-    printed(str(written("--for", largest, model=model)), f"--for 2x{largest}")
+    model = LaidOut(replace(QWEN_7B, parameters=110 * GB, linear=108 * GB), positions=32_768)
+    printed(str(written("--for", largest, model=model)), "--for 2xB200")

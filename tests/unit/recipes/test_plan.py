@@ -7,6 +7,7 @@ import pytest
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.recipes import plan as plan_module
+from tuneyard.recipes.answer import Facts
 from tuneyard.recipes.plan import (
     ExpectedRows,
     _lines,
@@ -25,8 +26,7 @@ SETTINGS = {
 }  # fmt: skip
 LAYOUT = {
     "parameters": 1_000_000_000, "trainable": 10_000_000, "linear": 900_000_000, "hidden": 2048,
-    "intermediate": 8192, "layers": 16, "vocabulary": 40_000, "positions": 4096, "quantised": False,
-    "unfit": {}, "rejected": "",
+    "intermediate": 8192, "layers": 16, "vocabulary": 40_000,
 }  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def recipe(tmp_path):
 @pytest.fixture
 def laid_out(monkeypatch):
     """LLaMA-Factory's answer is a layout of a model of a billion parameters."""
-    monkeypatch.setattr(plan_module, "ask", lambda *_: {"model": LAYOUT, "tokens": {}})
+    monkeypatch.setattr(plan_module, "ask", lambda *_: Facts.of({"model": {"shapes": LAYOUT}}))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def laid_out(monkeypatch):
 def test_an_epoch_of_expected_rows(recipe, changed, rows, tokens, epoch):
     settings = {"dataset": "a", **changed}
     counts = epoch_of(recipe(**settings), ExpectedRows(rows, tokens))
-    assert (counts["rows"], counts["seen"], counts["longest"]) == (*epoch, 1024)
+    assert (counts.rows, counts.seen, counts.longest) == (*epoch, 1024)
 
 
 def test_rows_that_fill_no_block(recipe):
@@ -75,9 +75,9 @@ def test_rows_that_fill_no_block(recipe):
 def test_a_plan_before_there_is_data(recipe, laid_out, dataset):
     (plan,) = make_plans(recipe(**dataset), [read_offer("A100-80@2")], None, ExpectedRows(1000, 400))
     # 8 rows a step: 125 steps an epoch, 2 epochs, 400 tokens a row
-    assert (plan["rows"], plan["batch"], plan["steps"], plan["tokens"]) == (1000, 8, 250, 800_000)
-    assert (plan["longest"], plan["tokens_counted"], plan["tokens_expected"]) == (1024, False, True)
-    assert plan["cost"]["middle"] == pytest.approx(plan["seconds"]["middle"] / 3600 * 2, abs=0.01)
+    assert (plan.rows, plan.batch, plan.steps, plan.tokens) == (1000, 8, 250, 800_000)
+    assert (plan.longest, plan.tokens_counted, plan.tokens_expected) == (1024, False, True)
+    assert plan.cost["middle"] == pytest.approx(plan.seconds["middle"] / 3600 * 2, abs=0.01)
     lines = _lines(plan)
     assert sum(line.startswith("cost") for line in lines) == 1
     assert "--rows" in lines[1]
@@ -100,7 +100,7 @@ def test_several_machines_are_one_table(recipe, laid_out):
     ]
     assert "NOT" in rows[0][1] and rows[1][1] == rows[2][1] == "fits"
     assert rows[0][7:] == ["not given", "not known"] and rows[1][7] == "8"
-    assert plans[1]["cost"]["upper"] == pytest.approx(plans[1]["seconds"]["upper"] / 3600 * 8, abs=0.01)
+    assert plans[1].cost["upper"] == pytest.approx(plans[1].seconds["upper"] / 3600 * 8, abs=0.01)
     assert [line.split()[0] for line in lines if not line.startswith("|")][1:] == [
         "tokens", "parameters", "disk",
     ]  # fmt: skip
@@ -117,8 +117,8 @@ def test_more_gpus_take_less_time(recipe, laid_out):
     one, four = make_plans(
         recipe(), [read_offer("A100"), read_offer("4xA100")], None, ExpectedRows(9999, 400)
     )
-    assert one["seconds"]["middle"] > 3 * four["seconds"]["middle"]
-    assert (one["gpus"], four["gpus"]) == (1, 4)
+    assert one.seconds["middle"] > 3 * four.seconds["middle"]
+    assert (one.gpus, four.gpus) == (1, 4)
 
 
 def test_a_recipe_that_trains_nothing_is_not_planned(recipe):
@@ -171,11 +171,11 @@ def test_hours_of_a_long_training_have_no_exponent(recipe, laid_out):
         line for line in "\n".join(_table_lines(plans)).splitlines() if line.startswith(("| A100", "| T4"))
     ]
     for row, plan in zip(rows, plans, strict=True):
-        assert plan["seconds"]["lower"] > 100 * 3600
+        assert plan.seconds["lower"] > 100 * 3600
         cell = row.split("|")[7].strip()
         assert "e+" not in cell
         upper_end = cell.rpartition(" ")[2].removesuffix(")").replace(",", "")
-        assert float(upper_end) == pytest.approx(plan["seconds"]["upper"] / 3600, abs=0.5)
+        assert float(upper_end) == pytest.approx(plan.seconds["upper"] / 3600, abs=0.5)
 
 
 @pytest.mark.parametrize(
@@ -189,13 +189,15 @@ def test_hours_of_a_long_training_have_no_exponent(recipe, laid_out):
 )
 def test_expected_rows_above_cutoff_len_are_said_to_be_cut(recipe, laid_out, changed, tokens, cut):
     (plan,) = make_plans(recipe(**changed), [read_offer("A100")], None, ExpectedRows(1000, tokens))
-    assert plan["tokens_cut"] is cut
+    assert plan.tokens_cut is cut
     assert ("CUT (cutoff_len=N" in "\n".join(_lines(plan))) is cut
 
 
 def test_a_machine_that_is_too_small_has_no_price(recipe, laid_out, monkeypatch):
     monkeypatch.setattr(
-        plan_module, "ask", lambda *_: {"model": {**LAYOUT, "parameters": 30 * 10**9}, "tokens": {}}
+        plan_module,
+        "ask",
+        lambda *_: Facts.of({"model": {"shapes": {**LAYOUT, "parameters": 30 * 10**9}}}),
     )
     offers = [read_offer("RTX5090@0.5"), read_offer("MI300X@2")]
     lines = _table_lines(make_plans(recipe(), offers, None, ExpectedRows(1000, 400)))

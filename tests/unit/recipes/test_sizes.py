@@ -10,7 +10,7 @@ import pytest
 
 from tests.messages import printed
 from tuneyard.recipes.costs import LIGER_MODELS, Shapes, setup_of, unmodelled
-from tuneyard.recipes.plan import fits
+from tuneyard.recipes.plan import TrainingPlan
 from tuneyard.recipes.recipe import Recipe
 
 SHAPES = Shapes(1_000_000, 10_000, 800_000, 100, 400, 4, 1000)
@@ -108,8 +108,9 @@ def test_experts_are_not_modelled():
     ],
 )  # fmt: skip
 def test_only_what_fits_by_the_upper_end_fits(lower, upper, unknown, words):
-    memory = {"lower": {"total": lower}, "upper": {"total": upper}}
-    assert fits({"memory": memory, "gpu_bytes": 10, "not_modelled": unknown}) == words
+    plan = dict.fromkeys(TrainingPlan.__slots__)
+    plan |= {"memory": {"lower": {"total": lower}, "upper": {"total": upper}}, "gpu_bytes": 10}
+    assert TrainingPlan(**plan | {"not_modelled": unknown}).fits == words
 
 
 def test_what_images_add_is_not_modelled():

@@ -10,6 +10,7 @@ from tuneyard.core.errors import ContentError, ProblemsError, RequestError
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes import check, output_dir
 from tuneyard.recipes import train as training
+from tuneyard.recipes.answer import Facts, Rows
 from tuneyard.recipes.data import require_model
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.output_dir import inputs_of
@@ -138,8 +139,8 @@ def test_weights_in_the_cache_will_do(recipe, tmp_path):
 
 def test_rows_that_llamafactory_drops_are_refused_before_anything_is_written(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "require_model", lambda _: None)
-    dropped = {"rows": 1, "bad": 1, "problems": [(1, "LLaMA-Factory drops it")], "tokens": {}}
-    monkeypatch.setattr(check, "ask", lambda *_: {"data": {"a": dropped}, "tokens": {"error": "none here"}})
+    answer = Facts(data={"a": Rows(1, 1, [(1, "LLaMA-Factory drops it")])}, template_error="none here")
+    monkeypatch.setattr(check, "ask", lambda *_: answer)
     before = sorted(tmp_path.rglob("*"))
     with raises(ProblemsError, "row 1", "a.json", "E323 a", "LLaMA-Factory"):
         train(recipe)

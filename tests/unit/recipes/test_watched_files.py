@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from tuneyard.core.errors import RequestError
 from tuneyard.recipes import check
+from tuneyard.recipes.answer import Facts
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.watched_files import states_of, watched_files
 
@@ -15,7 +16,7 @@ from tuneyard.recipes.watched_files import states_of, watched_files
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
     """Return the path of a sound recipe; LLaMA-Factory has nothing to say about it."""
-    monkeypatch.setattr(check, "ask", lambda *_: {"tokens": {"error": "none"}, "model": {"error": "none"}})
+    monkeypatch.setattr(check, "ask", lambda *_: Facts(template_error="none"))
     (tmp_path / "a.json").write_text(json.dumps([{"instruction": "a", "output": "b"}] * 40))
     (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
     settings = {

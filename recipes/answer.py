@@ -1,0 +1,119 @@
+"""LLaMA-Factory's answer about a recipe, as recipes/inspection.py fills it and the cache keeps it."""
+
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, Self, get_args, get_type_hints
+
+from tuneyard.core.prompt.template_fit import TemplateFinding
+from tuneyard.recipes.costs import Shapes
+
+
+@dataclass(frozen=True, slots=True)
+class EpochCounts:
+    """Rows or packed blocks of an epoch, the tokens `seen` in them, and those of the longest.
+
+    Without rows they are not counted.
+    """
+
+    rows: int = 0
+    seen: int = 0
+    longest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts(EpochCounts):
+    """Tokens of a dataset before the cut and `seen` after it, and how many rows cutoff_len cuts."""
+
+    tokens: int = 0
+    cut: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFinding:
+    """So many of the judged `rows` have a finding of core/records/answers.py; `first` are their numbers."""
+
+    count: int
+    rows: int
+    first: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a dataset, of which `bad` cannot be trained on.
+
+    - `problems`: (row in the file or 0, reason). `error`: why the rows are not checked.
+    - `lengths`: for each drawn row the tokens of each of its sequences; only within LLaMA-Factory's process.
+    - `answers`: findings on answers by code.
+    - `marks`: wanted and unwanted answers of a KTO set. `thoughts`: answers with and without a thought, for a
+      template that writes thoughts.
+    """
+
+    rows: int = 0
+    bad: int = 0
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    tokens: TokenCounts = TokenCounts()
+    lengths: list[list[int]] = field(default_factory=list)
+    answers: dict[str, AnswerFinding] = field(default_factory=dict)
+    marks: list[int] = field(default_factory=list)
+    thoughts: list[int] = field(default_factory=list)
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LaidOut:
+    """The model with its adapter, or the `error` for which its config is not at hand.
+
+    - `rejected`: why LLaMA-Factory cannot adapt it or load it. `at_fault`: settings without which it can.
+    - `unfit`: names of modules that no layer has, by setting.
+    - `positions` of the config (None: not limited), which may be scaled.
+    - `quantised`: its weights are stored in fewer than 16 bits. `tied`: the head has the embeddings' weights.
+    - `experts`: parameters of experts.
+    """
+
+    shapes: Shapes = field(default_factory=Shapes)
+    rejected: str = ""
+    at_fault: list[str] = field(default_factory=list)
+    unfit: dict[str, list[str]] = field(default_factory=dict)
+    positions: int | None = None
+    scaled_positions: bool = False
+    quantised: bool = False
+    tied: bool = False
+    experts: int = 0
+    trains_experts: bool = False
+    trains_embeddings: bool = True
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """LLaMA-Factory's answer: `rejected` says why it refuses the settings, `at_fault` which of them.
+
+    `template` are findings on template and model, or `template_error` why there are none. `train` counts the
+    rows that are trained: merged, split and packed.
+    """
+
+    rejected: str = ""
+    at_fault: list[str] = field(default_factory=list)
+    template: list[TemplateFinding] = field(default_factory=list)
+    template_error: str = ""
+    data: dict[str, Rows] = field(default_factory=dict)
+    train: EpochCounts = EpochCounts()
+    model: LaidOut = field(default_factory=LaidOut)
+
+    @classmethod
+    def of(cls, raw: object) -> Self:
+        """Read an answer from its JSON form, in which fields may be missing."""
+        answer: Self = record(cls, raw)
+        return answer
+
+
+def record(kind: Any, raw: Any) -> Any:
+    """Make a value of a type from its JSON form: records, and lists and mappings of them."""
+    parts = get_args(kind)
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: record(hints[name], value) for name, value in raw.items()})
+    if isinstance(raw, dict):
+        return {name: record(parts[-1], value) for name, value in raw.items()}
+    if isinstance(raw, list):
+        return [record(parts[0], value) for value in raw]
+    return raw
