@@ -100,7 +100,7 @@ class Opened:
     def seeing(self, request: ScoringRequest, datasets: Sequence[EvalDataset]) -> "Opened":
         """Switch to the vision model if any dataset has images. Rows then go through it one at a time."""
         with_images = [dataset for dataset in datasets if dataset.images]
-        if not with_images:
+        if not with_images or request.rescore:
             return self
         if self.workers:
             images = [path.resolve() for dataset in with_images for path in dataset.images.values()]

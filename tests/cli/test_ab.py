@@ -127,7 +127,7 @@ def test_a_key_that_raters_may_need_is_kept(ab, tmp_path) -> None:
     with raises(RequestError, "key.json"):
         ab("--resume", "--seed", 7)
     more = (f"tuned={tmp_path / 'tuned'}", f"other={write_adapter(tmp_path / 'other', seed=3)}")
-    with raises(RequestError):
+    with raises(RequestError, "key.json"):
         ab("--resume", adapters=more)
     assert ((out / "sheet.csv").read_bytes(), (out / "key.json").read_bytes()) == (sheet, key)
     ab("--force", "--seed", 7)
@@ -137,12 +137,12 @@ def test_a_key_that_raters_may_need_is_kept(ab, tmp_path) -> None:
 def test_a_misspelt_command_is_no_question() -> None:
     with raises(click.UsageError, "talley"):
         cli.main(["talley", "sheet.csv"], standalone_mode=False)
-    with raises(click.MissingParameter):
+    with raises(click.MissingParameter, "--model"):
         cli.main(["--max_new_tokens", "3"], standalone_mode=False)
 
 
 def test_one_model_is_not_compared(ab, tmp_path) -> None:
-    with raises(RequestError):
+    with raises(RequestError, "--adapter"):
         ab(adapters=())
     assert not (tmp_path / "out").exists()
 
@@ -150,7 +150,7 @@ def test_one_model_is_not_compared(ab, tmp_path) -> None:
 def test_sheets_that_do_not_belong(ab, tmp_path) -> None:
     out = ab()
     sheet = fill(out, "a.csv", {"base": 1, "tuned": 2})
-    with raises(RequestError):
+    with raises(RequestError, "twice"):
         tally(sheet, sheet)
     with raises(RequestError, "no.csv"):
         tally(out / "no.csv")

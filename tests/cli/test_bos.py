@@ -85,9 +85,9 @@ def test_a_run_without_bos_warns_once_and_bos_is_recorded(plain, score, capsys) 
 
 
 def test_bos_is_refused_where_it_would_do_nothing(plain, tiny_model, score, tmp_path, capsys) -> None:
-    with raises(RequestError):
+    with raises(RequestError, "--bos"):
         score(tiny_model, "--bos")
-    with raises(RequestError):
+    with raises(RequestError, "--bos"):
         score(
             Path("m"), "--bos", "--backend", "openai", "--url", "http://localhost:1/v1", "--mode", "generate"
         )

@@ -262,7 +262,7 @@ def test_what_is_refused(talk, arguments) -> None:
 @pytest.mark.parametrize("option", ["--temperature", "--top-p", "--repetition-penalty"])
 @pytest.mark.parametrize("number", ["nan", "inf"])
 def test_numbers_that_are_none_are_refused(option, number) -> None:
-    with raises(click.BadParameter):
+    with raises(click.BadParameter, "Invalid value"):
         cli.main(["--model", "m", "--once", "Q", option, number], standalone_mode=False)
 
 

@@ -114,5 +114,5 @@ def test_prove_which_compares_answers_one_by_one_takes_no_clusters(tmp_path, tin
     adapter = write_adapter(tmp_path / "saved")
     given = ["--model", tiny_model, "--adapter", f"a={adapter}", "--fused", tmp_path / "none"]
     given += ["--data", tmp_path / "s.jsonl", "--out", tmp_path / "proof"]
-    with raises(TuneyardError):  # not found, after all options were taken
+    with raises(TuneyardError, "none"):  # not found, after all options were taken
         cli.main(list(map(str, given)), standalone_mode=False)

@@ -161,7 +161,7 @@ def test_a_dataset_without_ranking_and_a_server_are_refused(tmp_path, tiny_model
     (tmp_path / "qa.json").write_text('[{"instruction": "a", "output": "b"}]')
     with raises(RequestError, "qa", "ranking", "kto_tag"):
         read_preferences(("qa",), (), None, tmp_path)
-    with raises(RequestError):
+    with raises(RequestError, "eval.preference"):
         ask(tiny_model, data, tmp_path / "out", "--backend", "openai", "--url", "http://localhost:9")
 
 

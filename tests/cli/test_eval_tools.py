@@ -65,7 +65,7 @@ def test_every_turn_of_the_models_is_an_example_and_conversations_are_clusters(d
 def test_a_set_without_tools_is_refused(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(ROWS[2]))
-    with raises(ContentError):
+    with raises(ContentError, "a.jsonl"):
         turns_of(read_datasets((), (path,))[0])
 
 

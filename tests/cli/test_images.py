@@ -286,7 +286,7 @@ def test_a_run_is_resumed_rescored_compared_and_reported(models, home) -> None:
     compare.cli.main(["out", "--out", "compared"], standalone_mode=False)
     assert (home / "compared/table.md").is_file() and (home / "compared/report.html").is_file()
     Image.new("RGB", (90, 60)).save(home / "media/a.png")
-    with raises(TuneyardError):
+    with raises(TuneyardError, "--resume"):
         call(nli, models(), "--adapter", f"one={saved}", "--dataset", "seen", "--resume")
 
 
@@ -419,10 +419,10 @@ def test_images_that_training_would_not_read_or_answer_are_refused(models, home)
         {"instruction": "<image>?", "output": "no", "images": ["a.png"]},
         entry={"file_name": "seen/rows.json"},
     )
-    with raises(ContentError):
+    with raises(ContentError, "record 1"):
         loss(models(), "--dataset", "seen")
     rows_of(home, {**ONE, "turns": ONE["turns"][:2]})
-    with raises(RequestError):
+    with raises(RequestError, "no answer"):
         loss(models(), "--dataset", "seen")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.cli.scoring import PAIRS
+from tests.cli.scoring import PAIRS, call
 from tests.conftest import ROOT
 from tests.messages import printed, printed_line, raises
 from tests.runs_cut import tree
@@ -173,7 +173,7 @@ def test_every_prompt_is_planned_before_the_first_is_scored(nli, data, tmp_path)
     long = tmp_path / "long.json"
     rows = [{"instruction": "yes no " * 3000, "output": label} for label in ("yes", "no")]
     long.write_text(json.dumps(rows))
-    with raises(ContentError):
+    with raises(ContentError, 6023, 2048):
         nli("--data", data, "--data", long)
     assert not (tmp_path / "out").exists()
 
@@ -279,7 +279,7 @@ def test_adapters_with_different_chat_templates_are_not_mixed_by_chance(nli, dat
 def test_an_adapter_whose_base_is_here_with_other_weights_is_refused(nli, data, tmp_path, tiny_model) -> None:
     other = make_tiny(tmp_path / "other", seed=1)
     adapter = write_adapter(tmp_path / "mine", base_model_name_or_path=str(other))
-    with raises(ContentError):
+    with raises(ContentError, "mine", "other"):
         nli("--data", data, "--adapter", f"mine={adapter}")
     shutil.rmtree(other)
     shutil.copytree(tiny_model, other)
@@ -320,13 +320,13 @@ def test_a_quantised_base_is_another_model_and_the_results_say_so(nli, data, tmp
     assert results(out)["settings"]["quantize"] == bits
     assert predictions(out) != predictions(out, "mine")
     assert predictions(nli("--data", data, out="plain")) != predictions(out)
-    with raises(RequestError):
+    with raises(RequestError, "settings quantize"):
         nli("--data", data, "--resume", "--quantize", bits, out="plain")
 
 
 def test_a_run_refused_before_its_first_prediction_leaves_nothing(nli, data, tmp_path) -> None:
     adapter = write_adapter(tmp_path / "mine", alpha=1e38)
-    with raises(ContentError):
+    with raises(ContentError, "--dtype fp32"):
         nli("--data", data, "--adapter", f"mine={adapter}", "--no-base")
     assert not (tmp_path / "out").exists()
 
@@ -421,7 +421,7 @@ def test_an_existing_folder_is_left_alone(nli, data, tmp_path) -> None:
 
 def test_an_adapter_of_another_base_is_refused(nli, data, tmp_path) -> None:
     adapter = write_adapter(tmp_path / "saved", {"model.layers.0.self_attn.q_proj": (96, 96)})
-    with raises(ContentError):
+    with raises(ContentError, "q_proj", "[96, 96]", "[64, 64]"):
         nli("--data", data, "--adapter", f"one={adapter}")
     assert not (tmp_path / "out").exists()
 
@@ -433,7 +433,7 @@ def test_the_command_says_a_mistake_in_one_line(run) -> None:
 
 def test_underscores_are_taken_for_hyphens() -> None:
     assert CLI["token_normalize_func"]("batch_tokens") == "batch-tokens"
-    with raises(click.BadParameter):
+    with raises(click.BadParameter, "--batch-tokens"):
         cli.main(["--model", "m", "--out", "o", "--batch_tokens", "x"], standalone_mode=False)
 
 
@@ -449,6 +449,20 @@ def test_an_option_that_the_mode_leaves_without_effect_is_refused(nli, data, tmp
     with raises(RequestError, *flag.split("; ")):
         nli("--data", data, *words)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_resumed_run_keeps_its_dtype(tiny_model, data, tmp_path) -> None:
+    words = ["--data", data, "--model", tiny_model, "--out", tmp_path / "out"]
+    call(cli, *words, "--dtype", "bf16")
+    run = tmp_path / "out" / "run.json"
+    assert json.loads(run.read_text())["settings"]["dtype"] == "bf16"
+    results = tmp_path / "out" / "base" / "tiny" / "results.json"
+    before = results.read_bytes()
+    results.unlink()
+    call(cli, *words, "--resume")
+    assert results.read_bytes() == before
+    with raises(RequestError, "dtype", "bf16", "fp32"):
+        call(cli, *words, "--resume", "--dtype", "fp32")
 
 
 def test_ctrl_c_names_the_command_that_resumes(tiny_model, data, tmp_path, monkeypatch) -> None:

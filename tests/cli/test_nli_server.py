@@ -102,7 +102,7 @@ def test_half_a_character_in_an_answer_is_replaced(ask, served) -> None:
 
 @pytest.mark.parametrize("name", ["..", "/", "org/..", ".hidden"])
 def test_a_name_that_would_leave_the_results_folder_is_refused(ask, tmp_path, name) -> None:
-    with raises(RequestError):
+    with raises(RequestError, "--model"):
         ask("--model", name)
     assert not (tmp_path / "out").exists()
 
@@ -301,7 +301,7 @@ def test_a_server_that_never_answers_to_https_is_not_waited_for_long(ask, monkey
     ["localhost:8000/v1", "file:///etc", "http://x:abc/v1", "http://[::1", "http://a b/v1", "http:///v1"],
 )
 def test_what_is_no_address_is_refused_at_once(ask, tmp_path, url) -> None:
-    with raises(RequestError):
+    with raises(RequestError, "--url", url):
         ask(url=url)
     assert not (tmp_path / "out").exists()
 

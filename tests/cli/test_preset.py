@@ -62,7 +62,7 @@ def test_the_documents_length_goes_before_the_commands(model: Path, asked: Path,
     given = ["--model", model, "--data", asked, "--mode", "generate", "--limit", 1, "--preset", "document"]
     out = call(nli, *given, "--out", tmp_path / "out")
     assert results(out)["settings"]["max_new_tokens"] == 512
-    with raises(RequestError):
+    with raises(RequestError, "settings preset"):
         call(nli, *given[:-2], "--max-new-tokens", 512, "--out", out, "--resume")
 
 

@@ -385,27 +385,6 @@ def test_the_next_command_talks_to_the_model_that_was_compared(
         home.prove("--url", url, "--served-model", "one")
 
 
-def test_another_prompt_is_found_with_its_first_token_and_its_cause(home: Home) -> None:
-    url = home.serve("llama.cpp", "one")
-    home.servers[0].system = "Be brief."
-    proof = home.prove("--url", url, code=1)
-    (prompts,) = proof["prompts"]
-    assert prompts["differing"] == 6 and prompts["first"]["row"] == 0 and not prompts["equal"]
-    assert proof["answers"][0]["within"]  # they follow our ids
-    assert "another prompt" in [cause["name"] for cause in proof["causes"]]
-    page = (home.folder / "proof" / "prove.md").read_text()
-    assert page.index("## Causes") < page.index("## Not checked")
-
-
-def test_an_answer_that_runs_on_is_found(home: Home) -> None:
-    url = home.serve("vllm", "one")
-    home.servers[0].ends = []
-    proof = home.prove("--url", url, code=1)
-    (chat,) = proof["chats"]
-    assert 0 in chat["runs_on"] and not chat["within"]
-    assert "missing end token" in [cause["name"] for cause in proof["causes"]]
-
-
 def test_rows_that_the_server_refuses_are_flips(home: Home) -> None:
     url = home.serve("vllm", "one")
     home.servers[0].refused = '"3 men'

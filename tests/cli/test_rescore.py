@@ -237,12 +237,12 @@ def test_what_is_no_finished_run_of_this_data_and_command_is_refused(generated, 
 def test_a_run_that_names_folders_elsewhere_is_refused(generated, data, tmp_path) -> None:
     run = json.loads((generated / "run.json").read_text())
     (generated / "run.json").write_text(json.dumps({**run, "models": {"../../m": "x"}}))
-    with raises(ContentError):
+    with raises(ContentError, "run.json"):
         call(nli, "--rescore", generated, "--data", data, "--out", tmp_path / "new")
 
 
 def test_without_rescore_a_model_is_required(data, tmp_path) -> None:
-    with raises(click.MissingParameter):
+    with raises(click.MissingParameter, "--model"):
         call(nli, "--data", data, "--out", tmp_path / "new")
 
 

@@ -324,7 +324,7 @@ def test_bad_requests_are_refused_before_anything_is_written(folders, tmp_path, 
 
 def test_too_few_rows_for_two_halves_are_refused(folders, tmp_path) -> None:
     (tmp_path / "two.json").write_text(json.dumps([ROWS[0], {**ROWS[1], "group": "0"}]))
-    with raises(ContentError):
+    with raises(ContentError, "two.json", 2):
         call(cli, *folders[:4], *folders[-2:], "--grid", "0,1", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -109,7 +109,7 @@ def test_a_recipe_that_only_predicts_is_no_finding(sets):
 
 
 def test_settings_that_llamafactory_refuses_are_said(sets):
-    with raises(ContentError):
+    with raises(ContentError, "mask_history"):
         sets.verify(mask_history=True, train_on_prompt=True)
 
 

@@ -4,6 +4,8 @@ Shapes are those of Qwen2.5-3B (36 layers, q and v, rank 8; base of 6.17 GB in b
 linear layers, rank 32). Everything is made in a temporary folder (15 GB; 2.5 GB with --small, which cuts
 the layers to two) and deleted. Wall and CPU seconds are those of the fastest of three runs, memory is the
 peak of the process; `cp` and `fuse` take turns. Elements are compared with W + ΔW in fp64, rounded once.
+
+Run it after a change of how merge or fuse reads, computes or writes.
 """
 
 import json

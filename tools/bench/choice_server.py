@@ -3,6 +3,8 @@
 On the same rows, one after the other, with one thread each: choice mode in this process (fp32), and over a
 real llama.cpp server (xllamacpp) with the same weights as GGUF. Rows a second, CPU seconds and the ratios of
 both, the largest difference of a label's log-probability, and the rows whose most likely label differs.
+
+Run it after a change of how labels are scored over a server.
 """
 
 import argparse

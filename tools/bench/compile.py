@@ -7,6 +7,8 @@ hashes, no fsync. Seconds are the best of three, CPU seconds are those of all pr
 peak of the process. The goals are 0.70 times the CPU of the plain loop in 110 MB, and 0.48 times its wall for
 the same rows in 4 files by 2 workers. Processes start from compiled bytecode, as every run after an
 installation's first one does.
+
+Run it after a change of the compile loop, of a reader of lines or of a writer.
 """
 
 import json

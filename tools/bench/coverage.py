@@ -6,6 +6,8 @@ and that of the difference between two models hold the truth, how often the page
 narrow, and on how many pages p and interval contradict each other. A line under 93 % of whose pages most do
 not warn ends in `TOO NARROW`, and the command then exits with 1. With fewer than 2,000 pages the limit is
 three standard errors lower, so that chance alone fails no design.
+
+Run it after a change of eval/statistics.
 """
 
 import math

@@ -4,6 +4,8 @@ Simulated with known truth: each line is PAGES pages (400 unless given) of a bas
 examples, in clusters of four where it says so. Coverage: of the candidate with the highest figure. Ship: a
 difference in its favour with p under 5 %. Loss is per token, examples weigh as many tokens as they have; F1
 is the mean of values from 0 to 1; AUC and corpus BLEU are means of the parts that each example has in them.
+
+Run it after a change of how metrics other than accuracy are compared.
 """
 
 import random

@@ -4,6 +4,8 @@ In one process, on the same rows and dtype, each the best of two turns taken in 
  choice mode against a plain loop that generates 16 tokens one prompt at a time;
  choice mode's tokens per second against the bare forward on random tokens of the same batches;
  the base with a live adapter (rank 16 on every linear) against the base alone.
+
+Run it after a change of the backend hf or of the plan of its batches.
 """
 
 import argparse

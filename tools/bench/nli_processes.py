@@ -2,6 +2,8 @@
 
 eval.nli on one set against lm-evaluation-harness 0.4.13 (batch 16), scoring and whole process;
 4 models on 2 sets in one process against 8 processes, with the peak memory of each.
+
+Run it after a change of what scoring commands import or load.
 """
 
 import argparse

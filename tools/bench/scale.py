@@ -9,6 +9,8 @@ killed in the middle. Every run must give the same records.
 - use: share of the workers' wall time in which the model works
 - run again: tasks that were started twice
 - driver: CPU of the process that hands out the tasks, for one task, and its peak memory
+
+Run it after a change of core/execution; docs/scale.md has its figures.
 """
 
 import argparse

@@ -9,6 +9,8 @@ The last lines are settings of equal truth, each trained with several seeds: how
 be better than another, and how often the best single training is, if every training is a candidate.
 The lines before these are `now` alone, on examples in 3 to 20 clusters of 1 to 60 examples each, of which
 half are fixed or regressed with their whole cluster.
+
+Run it after a change of what decides a verdict.
 """
 
 import sys

@@ -1,4 +1,7 @@
-"""python -m tools.fuzz --minutes 10 --seed 1   mutated and random files in turn; a finding ends in exit 1."""
+"""python -m tools.fuzz --minutes 10 --seed 1   mutated and random files in turn; a finding ends in exit 1.
+
+Run it after a change of a reader or of the compile loop.
+"""
 
 import sys
 import time

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TESTS = {
     "core": ["tests/unit/core"],
     "compiler": ["tests/unit/compiler", "tests/cli/test_compiler.py"],
-    "recipes": ["tests/unit/recipes"],
+    "recipes": ["tests/unit/recipes", "tests/integration/test_recipes_*.py"],
     "adapters": ["tests/unit/adapters"],
     "eval": [
         "tests/unit/eval_metrics", "tests/unit/eval_statistics", "tests/unit/eval_read",
@@ -75,7 +75,7 @@ class Sandbox:
         if package == "recipes" and self.run(self._make_models) != "survived":
             sys.exit(f"no models for the examples:\n{self.log.read_text('utf-8')[-3000:]}")
         clock = time.monotonic()
-        if self.run(lambda: self._pytest(TESTS[package]), 10 * SECONDS) != "survived":
+        if self.run(lambda: self._pytest(self._files(package)), 10 * SECONDS) != "survived":
             sys.exit(f"{package}: tests fail without any error:\n{self.log.read_text('utf-8')[-3000:]}")
         self.seconds[package] = time.monotonic() - clock
 
@@ -84,13 +84,21 @@ class Sandbox:
         module = path.removesuffix(".py").replace("/", ".")
         package, _, last = module.rpartition(".")
         imports = re.compile(rf"^from tuneyard\.({module} import|{package} import .*\b{last}\b)", re.M)
-        own = []
-        for folder in TESTS[package_of(path)]:
-            for file in sorted((self.copy / folder).rglob("test_*.py")):
-                name = str(file.relative_to(self.copy))
-                if last in file.stem or imports.search(file.read_text("utf-8")):
-                    own.append(name)
-        return own
+
+        def is_own(name: str) -> bool:
+            return (
+                last in Path(name).stem or imports.search((self.copy / name).read_text("utf-8")) is not None
+            )
+
+        return list(filter(is_own, self._files(package_of(path))))
+
+    def _files(self, package: str) -> list[str]:
+        """Test files of a package, those in tests/unit first."""
+        files = []
+        for pattern in TESTS[package]:
+            whole = pattern if pattern.endswith(".py") else f"{pattern}/**/test_*.py"
+            files += sorted(str(file.relative_to(self.copy)) for file in self.copy.glob(whole))
+        return files
 
     def judge(self, mutant: Mutant) -> str:
         """What the tests of a package make of an error in it: killed, survived, or hangs."""
@@ -114,7 +122,7 @@ class Sandbox:
             steps.append(self._examples)
         if own:
             steps.append(lambda: self._pytest(own))
-        steps.append(lambda: self._pytest([*TESTS[package], *(f"--ignore={file}" for file in own)]))
+        steps.append(lambda: self._pytest([file for file in self._files(package) if file not in own]))
         for step in steps:
             became = self.run(step, max(SECONDS, 4 * self.seconds[package]))
             if became != "survived":

@@ -1,7 +1,8 @@
 """python -m tools.stages [--only STAGE/METHOD] [--again]: take every cell of the table and write it down.
 
 Finished cells are in outcomes.json and are not run again, unless a library has another version by now. A part
-of a name is enough for --only: dpo, /oft, kto/lora. docs/recipes.md gets the table.
+of a name is enough for --only: dpo, /oft, kto/lora. docs/recipes.md gets the table. Run it with a new
+release of LLaMA-Factory, transformers or PEFT, or after a change of how recipes are checked or trained.
 """
 
 import argparse

@@ -317,7 +317,7 @@ def test_shard_indexes_that_lead_elsewhere_are_refused(tmp_path, place):
     value = json.loads(index.read_text())
     value["weight_map"]["model.embed_tokens.weight"] = place
     index.write_text(json.dumps(value))
-    with raises(ContentError):
+    with raises(ContentError, "model.safetensors.index.json"):
         fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
 
 
@@ -346,10 +346,10 @@ def test_pickled_or_truncated_bases_are_refused(tmp_path):
     file = base / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-2])
     make(tmp_path / "a")
-    with raises(ContentError):
+    with raises(ContentError, "truncated"):
         fused([(tmp_path / "a", 1)], base, tmp_path / "out")
     file.rename(base / "pytorch_model.bin")
-    with raises(RequestError):
+    with raises(RequestError, "pickle"):
         fused([(tmp_path / "a", 1)], base, tmp_path / "out")
 
 
@@ -357,7 +357,7 @@ def test_outputs_that_could_cost_data_are_refused(tmp_path):
     base = make_base(tmp_path / "base", base_tensors())
     make(tmp_path / "a")
     for out in (base, base / "inside", tmp_path, tmp_path / "a"):
-        with raises(RequestError):
+        with raises(RequestError, "--out"):
             fused([(tmp_path / "a", 1)], base, out)
 
 
@@ -371,7 +371,7 @@ def test_full_disks_are_noticed_before_writing(tmp_path, monkeypatch):
 def test_a_base_cut_while_it_is_copied_is_noticed(tmp_path):
     (tmp_path / "x").write_bytes(b"12345")
     (tmp_path / "y").touch()
-    with raises(ContentError):
+    with raises(ContentError, "shorter"):
         copy_tensor(Tensor(tmp_path / "x", "w", "U8", (9,), 0, 9), tmp_path / "y", 0)
 
 

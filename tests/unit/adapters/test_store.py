@@ -406,5 +406,5 @@ def test_eval_adds_only_adapters_that_belong_together(tmp_path):
 
     one, other = make(tmp_path / "x"), make(tmp_path / "y", revision="v2")
     request = SimpleNamespace(model="base", no_base=False, adapters=[f"half={one}:0.5+{other}:0.5"])
-    with raises(ContentError):
+    with raises(ContentError, "main", "v2"):
         open_adapters(request)

@@ -57,7 +57,7 @@ def test_any_name_of_an_encoding_reads_or_is_refused(bench, encoding):
     ],
 )
 def test_what_is_no_encoding_of_text_is_refused(bench, encoding):
-    with raises(ContentError):
+    with raises(ContentError, "source.encoding"):
         load_spec(str(spec(bench, encoding)))
 
 

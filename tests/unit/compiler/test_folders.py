@@ -85,7 +85,7 @@ def test_a_spec_without_splits_takes_the_training_rows(bench):
 
 def test_a_dictionary_without_training_rows_asks_for_a_split(bench):
     folder = save_dict({"a": ROWS[:3], "b": ROWS[3:]}, bench.folder / "dict")
-    with raises(RequestError):
+    with raises(RequestError, "a, b", "train"):
         bench.compile("qa", folder)
 
 
@@ -126,7 +126,7 @@ def test_a_zip_of_texts_alone_is_read_and_one_of_a_readme_alone_is_not(bench):
 
 def test_a_readme_alone_in_a_folder_is_no_data(bench):
     bench.write("rows/README.txt", "no data")
-    with raises(RequestError):
+    with raises(RequestError, "no data files"):
         bench.compile("text", bench.folder / "rows")
 
 

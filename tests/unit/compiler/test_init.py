@@ -174,12 +174,12 @@ def test_what_cannot_be_guessed_is_refused(bench, name, content, error, facts):
 
 
 def test_a_missing_file(tmp_path):
-    with raises(RequestError):
+    with raises(RequestError, "none.jsonl"):
         propose(tmp_path / "none.jsonl")
 
 
 def test_a_folder_without_data_is_refused(tmp_path):
-    with raises(RequestError):
+    with raises(RequestError, "no data files"):
         propose(tmp_path)
 
 
@@ -228,7 +228,7 @@ def test_several_answers_to_a_question_are_no_text_for_pretraining(bench):
     answers = [{"text": "She", "answer_start": 1}, {"text": "Her", "answer_start": 5}]
     qas = [{"question": "Who is it?", "answers": answers}, {"question": "What?", "answers": answers[:1]}]
     source = bench.write("dev.json", json.dumps({"data": [{"paragraphs": [{"context": "C", "qas": qas}]}]}))
-    with raises(ContentError):
+    with raises(ContentError, "dev.json"):
         propose(source)
 
 

@@ -210,7 +210,7 @@ def test_a_call_at_the_end_of_a_pair_is_not_made_plain_text(tmp_path):
 
 @pytest.mark.parametrize("name", ["pairs-chat", "media", "kto"])
 def test_what_stands_beside_turns_is_not_written_as_alpaca(name):
-    with raises(ContentError):
+    with raises(ContentError, "alpaca", "sharegpt"):
         load_spec(name, {"write": [{"dataset": "a", "file": "a.json", "format": "alpaca"}]})
 
 

@@ -70,7 +70,7 @@ def test_like_in_a_circle_is_refused(bench):
     a, b = bench.folder / "a.yaml", bench.folder / "b.yaml"
     a.write_text(f"like: {b}\n")
     b.write_text(f"like: {a}\n")
-    with raises(ContentError):
+    with raises(ContentError, "a.yaml", "`like`"):
         load_spec(str(a))
 
 
@@ -162,7 +162,7 @@ def test_a_spec_may_be_called_so(bench, name):
     "name", ["", ".", "..", "rte/", "a/rte", "../specs/rte", "RTE", "rte.yaml", "r\0e", "e" * 300, "." * 5000]
 )
 def test_a_name_that_is_no_spec_is_refused(name):
-    with raises(RequestError):
+    with raises(RequestError, "spec"):
         load_spec(name)
 
 

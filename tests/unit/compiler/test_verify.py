@@ -164,7 +164,7 @@ def test_recipe_under_options(bench):
     recipe = bench.write("r.yaml", "template: qwen\ncutoff_len: 100\n")
     settings = read_settings(recipe, {"cutoff_len": 20, "template": None})
     assert settings == {"template": "qwen", "cutoff_len": 20}
-    with raises(ContentError):
+    with raises(ContentError, "list.yaml"):
         read_settings(bench.write("list.yaml", "- a\n"), {})
 
 

@@ -102,7 +102,7 @@ def test_broken_json_is_named_with_its_place(tmp_path: Path, data: bytes, facts:
 
 
 def test_a_missing_path_says_what_was_looked_for(tmp_path: Path) -> None:
-    with raises(RequestError):
+    with raises(RequestError, "adapter"):
         files.require(tmp_path / "none", "adapter folder")
 
 

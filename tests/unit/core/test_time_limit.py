@@ -36,7 +36,7 @@ def test_nothing_is_left_behind() -> None:
 def test_a_block_inside_another_keeps_the_shorter_limit_and_hands_the_rest_back() -> None:
     with pytest.raises(ContentError), bounded("outer", 0.1), bounded("inner", 60):
         catastrophic()
-    with raises(ContentError), bounded("outer", 0.2):
+    with raises(ContentError, "outer", "0.2 s"), bounded("outer", 0.2):
         with bounded("inner", 60):
             pass
         catastrophic()

@@ -33,14 +33,14 @@ def doge(tiny_model: Path, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_a_model_that_reads_ahead_is_refused(doge, dtype) -> None:
-    with raises(ContentError):
+    with raises(ContentError, "doge", "not causal"):
         load_model(doge, dtype)
 
 
 def test_it_is_refused_before_anything_is_written(doge, tmp_path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps(ROWS))
     given = ["--model", doge, "--data", tmp_path / "rows.json", "--out", tmp_path / "out"]
-    with raises(ContentError):
+    with raises(ContentError, "doge", "not causal"):
         cli.main(list(map(str, given)), standalone_mode=False)
     assert not (tmp_path / "out").exists()
 

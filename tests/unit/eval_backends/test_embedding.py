@@ -28,10 +28,10 @@ def test_cosines_follow_the_meaning_and_not_the_letters() -> None:
 
 def test_what_is_no_embedding_model_is_refused(tiny_model, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with raises(RequestError):
+    with raises(RequestError, "modules.json"):
         Embedding(str(tiny_model))
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "modules.json").write_text(json.dumps([]))
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with raises(ContentError):
+    with raises(ContentError, "safetensors"):
         Embedding(str(tmp_path))

@@ -18,6 +18,6 @@ def test_a_model_with_code_of_its_own_is_refused_and_nobody_is_asked(tiny_model,
     (own / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     asked: list[object] = []
     monkeypatch.setattr("builtins.input", lambda *words: asked.append(words) or "y")
-    with raises(ContentError):
+    with raises(ContentError, "own"):
         load_model(own, "fp32")
     assert not asked and not (tmp_path / "ran").exists()

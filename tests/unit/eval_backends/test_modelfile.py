@@ -79,7 +79,7 @@ def test_what_is_not_rendered_is_refused_by_name(tmp_path: Path, text: str, fact
 
 
 def test_a_modelfile_that_is_not_there(tmp_path: Path) -> None:
-    with raises(RequestError):
+    with raises(RequestError, "Modelfile not found"):
         read_modelfile(tmp_path / "Modelfile")
 
 

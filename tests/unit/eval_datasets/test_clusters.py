@@ -70,7 +70,7 @@ def test_clusters_of_other_records_are_refused(tmp_path) -> None:
     assert read(path, "none").clusters is None
     (tmp_path / "manifest.json").unlink()
     path.write_text(json.dumps(ROWS[:3]))
-    with raises(ContentError):
+    with raises(ContentError, "d-eval.json", "d-eval.examples.npy"):
         read(path, "premise")
 
 

@@ -78,5 +78,5 @@ def test_a_dataset_whose_results_would_lie_elsewhere_is_refused(tmp_path, monkey
     (tmp_path / "data").mkdir()
     (tmp_path / "data/q.json").write_text(json.dumps([{"instruction": "Q", "output": "A"}]))
     (tmp_path / "data/dataset_info.json").write_text(json.dumps({name: {"file_name": "q.json"}}))
-    with raises(RequestError):
+    with raises(RequestError, "dataset", "folder"):
         read_datasets((name,), ())

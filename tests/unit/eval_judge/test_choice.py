@@ -92,7 +92,7 @@ def test_nothing_to_choose_from_is_refused(models, facts):
 
 def test_a_model_that_was_not_scored_on_a_dataset_is_refused():
     runs = [run(model, [True] * 9) for model in ("base", "x", "y")] + [run("base", [True] * 9, "t")]
-    with raises(RequestError):
+    with raises(RequestError, "t", "x, y"):
         choose_on_half(runs)
 
 

@@ -288,7 +288,7 @@ def costs(folder, **higher):
 def test_a_field_has_the_direction_that_its_runs_declare(tmp_path):
     _, shown = table(costs(tmp_path / "runs"), "cost", tmp_path / "out")
     assert "cost (dollars, lower is better)" in shown and "Ship cheap" in shown
-    with raises(RequestError):
+    with raises(RequestError, "--metric cost"):
         compared(costs(tmp_path / "odd", dear=True), "cost")
 
 
@@ -296,7 +296,7 @@ def test_what_no_metric_can_be_made_of_is_refused(tmp_path):
     run(tmp_path / "marks", "base", [
         {"expected_output": mark, "answer_logp": -2.0, "answer_tokens": 2} for mark in ("good", "bad")
     ])  # fmt: skip
-    with raises(RequestError):
+    with raises(RequestError, "auc"):
         compared(tmp_path / "marks", "auc")
     run(tmp_path / "huge", "base", [{"gain": 1e300}])
     with raises(ContentError, "gain", "1e+300", "1e100"):

@@ -85,7 +85,7 @@ def test_an_answer_outside_the_choices_is_named() -> None:
 
 @pytest.mark.parametrize("text", ["yes", "yes,yes", ",", ""])
 def test_choices_must_be_two_different_ones(text) -> None:
-    with raises(RequestError):
+    with raises(RequestError, "--choices"):
         parse_choices(text)
 
 
@@ -94,7 +94,7 @@ def test_one_label_counts_as_another_and_both_are_labels():
     assert parse_counts(["maybe=no"], labels) == {"maybe": "no"}
     assert parse_counts([], labels) == {}
     for wrong in ("maybe=perhaps", "perhaps=maybe", "maybe"):
-        with raises(RequestError):
+        with raises(RequestError, "--count", "yes, no, maybe"):
             parse_counts([wrong], labels)
 
 

@@ -133,7 +133,7 @@ def test_an_existing_folder_needs_a_word(tmp_path) -> None:
     begin_scoring_run(tmp_path / "r", IDENTITY, force=False)
     with raises(RequestError, "--resume", "--force"):
         check_new(tmp_path / "r", "eval.nli", resume=False, force=False)
-    with raises(RequestError):
+    with raises(RequestError, "--resume", "--force"):
         check_new(tmp_path / "r", "eval.nli", resume=True, force=True)
     check_new(tmp_path / "r", "eval.nli", resume=True, force=False)
     check_new(tmp_path / "new", "eval.nli", resume=True, force=False)
@@ -193,7 +193,7 @@ def test_a_table_of_the_users_own_stays(tmp_path) -> None:
 @pytest.mark.parametrize("force", [True, False])
 def test_a_folder_of_something_else_is_left_alone(tmp_path, force) -> None:
     (tmp_path / "thesis.tex").touch()
-    with raises(RequestError):
+    with raises(RequestError, "run.json", "--out"):
         check_new(tmp_path, "eval.nli", resume=not force, force=force)
 
 
@@ -269,7 +269,7 @@ def test_a_forged_run_json_deletes_nothing_outside(tmp_path, models, sets) -> No
         folder.mkdir(parents=True)
     forged = {"settings": {}, "models": dict.fromkeys(models, "x"), "sets": dict.fromkeys(sets, "x")}
     (out / RUN).write_text(json.dumps(forged))
-    with raises(ContentError):
+    with raises(ContentError, "run.json"):
         begin_scoring_run(out, IDENTITY, force=True)
     assert precious.is_dir()
     assert own.is_dir()
@@ -280,7 +280,7 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path) -> None:
     precious.mkdir(parents=True)
     begin_scoring_run(out, IDENTITY, force=False)
     (out / "base").symlink_to(tmp_path / "other")
-    with raises(ContentError):
+    with raises(ContentError, "run.json"):
         begin_scoring_run(out, IDENTITY, force=True)
     assert precious.is_dir()
 

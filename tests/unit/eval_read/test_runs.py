@@ -112,7 +112,7 @@ def test_unfinished_runs_are_left_out_and_named(folder: Path) -> None:
 
 @pytest.mark.parametrize("path", ["nothing", "results/c"])
 def test_a_missing_path_is_refused(folder: Path, path: str) -> None:
-    with raises(RequestError):
+    with raises(RequestError, "results not found"):
         read(folder.parent / path)
 
 
@@ -237,7 +237,7 @@ def test_as_many_but_other_rows_are_refused(folder: Path) -> None:
 def test_other_groups_are_refused(tmp_path: Path) -> None:
     for model, groups in [("base", list("ab") * 10), ("a", list("ba") * 10)]:
         write_run(tmp_path, model, "s", GOLD, GOLD, groups)
-    with raises(RequestError):
+    with raises(RequestError, "a/s", "base/s", "--cluster"):
         check_rows(read(tmp_path)[0])
 
 

@@ -329,7 +329,7 @@ def test_models_that_lack_a_set_are_left_out_of_its_rows(tmp_path: Path) -> None
 
 def test_half_a_character_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"id": 1, "gold": "\\ud800", "prediction": "a"}\n')
-    with raises(ContentError):
+    with raises(ContentError, "x.jsonl", "half a character"):
         compare_results([str(tmp_path / "x.jsonl")], [AgainstBase()])
 
 

@@ -37,5 +37,5 @@ def test_an_installer_is_found_or_asked_for(monkeypatch, tmp_path):
     assert packages.installer()[-1] in {"install", packages.sys.executable}
     monkeypatch.setattr(packages.shutil, "which", lambda _: None)
     monkeypatch.setattr(base.importlib.util, "find_spec", lambda _: None)
-    with raises(RequestError):
+    with raises(RequestError, "ensurepip"):
         base.fetch(tmp_path)

@@ -92,7 +92,7 @@ def test_numbers_that_are_none(tmp_path):
     assert read_curve(tmp_path, "eval_loss") == [(3, 2.0)]
     rows = [{"step": 1, "eval_loss": float("nan")}, {"step": 2, "eval_loss": float("inf")}]
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": rows}))
-    with raises(DivergedError):
+    with raises(DivergedError, "trainer_state.json", "eval_loss"):
         read_curve(tmp_path, "eval_loss")
 
 

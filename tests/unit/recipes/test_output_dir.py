@@ -158,7 +158,7 @@ def test_set_aside_takes_the_first_free_name(tmp_path):
 
 def test_reserved_only_once(tmp_path):
     folder = tmp_path / "out"
-    busy = raises(output_dir.HeldError)
+    busy = raises(output_dir.HeldError, "another training", "output_dir=…")
     with output_dir.reserved(folder), busy, output_dir.reserved(folder):
         pass
     with output_dir.reserved(folder):

@@ -46,13 +46,13 @@ def test_only_settings_with_several_values_are_axes():
 )
 def test_a_grid_is_not_written_into_the_results_of_another_command(tmp_path, name, content, refused):
     (tmp_path / name).write_text(json.dumps(content))
-    with raises(RequestError) if refused else contextlib.nullcontext():
+    with raises(RequestError, "another command", "--out") if refused else contextlib.nullcontext():
         results.check_folder(tmp_path)
 
 
 @pytest.mark.parametrize("wrong", ["rank", "rank=", "rnk=4", "rank=,"])
 def test_a_setting_without_values_or_unknown_is_refused(wrong):
-    with raises(RequestError):
+    with raises(RequestError, "expected a setting"):
         parse_grid([wrong, "seed=1,2"])
 
 
