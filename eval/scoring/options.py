@@ -7,7 +7,7 @@ answer.
 import math
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from tuneyard.core.cli.main import command_line
 from tuneyard.core.datasets import registry_folder
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution.options import execution_options
+from tuneyard.core.files import read_object
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import PRESET_TOKENS, PRESETS
 from tuneyard.eval.datasets.dataset import find_sets
-from tuneyard.eval.read.results import MERGED, UNMERGED, read_identity
+from tuneyard.eval.read.results import MERGED, RUN, UNMERGED, read_identity
 
+DTYPES = ("fp32", "bf16", "fp16")
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Decorator that adds an option, or several, to a command."""
 
@@ -106,6 +108,8 @@ def take(options: dict[str, Any]) -> ScoringRequest:
         if field.name in options:
             shared[field.name] = options.pop(field.name)
     request = ScoringRequest(**shared)
+    if request.resume and request.dtype is None:
+        request = replace(request, dtype=_dtype_of_run(request.out))
     if request.preset and request.backend != "hf":
         raise RequestError(f"--preset reads generation_config.json: leave out --backend {request.backend}")
     _check_workers(request)
@@ -115,6 +119,13 @@ def take(options: dict[str, Any]) -> ScoringRequest:
             "--tensor-parallel and --pipeline-parallel: only vLLM divides a model: add --backend vllm"
         )
     return request
+
+
+def _dtype_of_run(out: Path) -> str | None:
+    """The dtype of the run in OUT, None if there is none, or none that --dtype can name."""
+    settings = read_object(out / RUN).get("settings") if (out / RUN).is_file() else None
+    kept = settings.get("dtype") if isinstance(settings, dict) else None
+    return kept if kept in DTYPES else None
 
 
 def _check_workers(request: ScoringRequest) -> None:
@@ -237,9 +248,7 @@ rescoring = click.option(
 same_base = click.option(
     "--same-base", is_flag=True, help="The base that an adapter names and --model are the same model."
 )
-dtype = click.option(
-    "--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), help="[fp32 on CPU, bf16 on GPU]"
-)
+dtype = click.option("--dtype", type=click.Choice(DTYPES), help="[fp32 on CPU, bf16 on GPU]")
 
 
 loading_options = together(

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.cli.scoring import PAIRS
+from tests.cli.scoring import PAIRS, call
 from tests.conftest import ROOT
 from tests.messages import printed, printed_line, raises
 from tests.runs_cut import tree
@@ -449,6 +449,20 @@ def test_an_option_that_the_mode_leaves_without_effect_is_refused(nli, data, tmp
     with raises(RequestError, *flag.split("; ")):
         nli("--data", data, *words)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_resumed_run_keeps_its_dtype(tiny_model, data, tmp_path) -> None:
+    words = ["--data", data, "--model", tiny_model, "--out", tmp_path / "out"]
+    call(cli, *words, "--dtype", "bf16")
+    run = tmp_path / "out" / "run.json"
+    assert json.loads(run.read_text())["settings"]["dtype"] == "bf16"
+    results = tmp_path / "out" / "base" / "tiny" / "results.json"
+    before = results.read_bytes()
+    results.unlink()
+    call(cli, *words, "--resume")
+    assert results.read_bytes() == before
+    with raises(RequestError, "dtype", "bf16", "fp32"):
+        call(cli, *words, "--resume", "--dtype", "fp32")
 
 
 def test_ctrl_c_names_the_command_that_resumes(tiny_model, data, tmp_path, monkeypatch) -> None:

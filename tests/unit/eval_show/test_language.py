@@ -4,7 +4,6 @@ import ast
 import itertools
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +21,6 @@ from tuneyard.adapters import statistics
 from tuneyard.adapters.__main__ import show as show_command
 from tuneyard.adapters.plots import draw as draw_adapters
 from tuneyard.compiler.cli import stats_command
-from tuneyard.compiler.commands import stats
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.language import translation as language
@@ -316,7 +314,6 @@ def defect_files(folder: Path) -> list[object]:
 def sweep_files(folder: Path) -> list[object]:
     """Write what eval.sweep writes over weights and over steps, and return its sweep.json files."""
     gold = ["yes", "no"] * 6
-    halves = ([*range(6)], [*range(6, 12)])
     facts = []
     for axes, points in (
         (["r", "m"], {"base": (0.0, 0.0), "r=1,m=1": (1.0, 1.0), "r=1,m=0": (1.0, 0.0)}),
@@ -325,10 +322,13 @@ def sweep_files(folder: Path) -> list[object]:
         out = folder / axes[0]
         for seed, model in enumerate(points):
             for name in "st":
-                write_run(out, model, name, gold, answers(gold, 6 + seed, seed))
+                for half in (out, out / "held-out"):
+                    write_run(half, model, name, gold, answers(gold, 6 + seed, seed))
         for metric in ("accuracy", "brier"):
-            sweep = eval_sweep.Sweep(out, axes, points, {"s": halves, "t": halves}, metric)
-            eval_sweep.write(sweep, eval_sweep.judge(sweep, eval_sweep.read_points(sweep)))
+            rows = {"s": [*range(12)], "t": [*range(12)]}
+            sweep = eval_sweep.Sweep(out, axes, points, rows, metric, reported=list(points))
+            runs, held_out = eval_sweep.read_points(sweep), eval_sweep.read_reported(sweep)
+            eval_sweep.write(sweep, eval_sweep.judge(sweep, runs, held_out))
         facts.append(json.loads((out / "sweep.json").read_text(encoding="utf-8")))
     return facts
 
@@ -367,13 +367,9 @@ def recipe_files(folder: Path) -> list[object]:
 
 
 def text_files(folder: Path) -> list[object]:
-    """Write the plots of lengths that eval.text and `data stats` write."""
+    """Write the plot of lengths that eval.text writes."""
     lengths = {name: [1, 2, 3] for name in TEXTS}
     draw_lengths(lengths, "mine", "demo", 2, folder / "lengths.png")
-    for unit in ("tokens", "characters"):
-        counts = stats.Stats("demo", unit, examples=3)
-        counts.lengths = {"prompts": Counter({1: 3}), "answers": Counter({2: 3})}
-        stats.plot(counts, folder / "stats.png")
     return []
 
 
