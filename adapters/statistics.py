@@ -155,6 +155,8 @@ def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
         norm = tr("norm of ΔW")
         totals += f"  {norm} {adapter.norm:.4g}"
     yield totals
+    if adapter.modules:
+        yield _where(adapter)
     kind = kind_of(adapter.config, adapter.name)
     settings = []
     for name, key in kind.SETTINGS:
@@ -191,6 +193,22 @@ def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
             cells = [_number(norms.get((layer, target))) for target in targets]
             rows.append([str(layer), *cells])
         yield grid(Table([tr("layer"), *targets], rows))
+
+
+def _where(adapter: AdapterStatistics) -> str:
+    """The targets of an adapter and their layers, as `down, up, q, v of layers 20–29`."""
+    targets = sorted({module.target.removesuffix("_proj") for module in adapter.modules})
+    layers = sorted({module.layer for module in adapter.modules if module.layer is not None})
+    if not layers:
+        return tr(", ").join(targets)
+    ranges: list[list[int]] = []
+    for layer in layers:
+        if ranges and layer == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [layer]
+        else:
+            ranges.append([layer])
+    spans = ["–".join(map(str, span)) for span in ranges]
+    return tr("{targets} of layers {layers}", targets=tr(", ").join(targets), layers=tr(", ").join(spans))
 
 
 def _number(value: float | None) -> str:
