@@ -22,7 +22,7 @@ from tuneyard.adapters.provenance import MERGE, Datasets, base_name, provenance,
 from tuneyard.adapters.request import DTYPES, MergeRequest
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of, open_weighted, union
-from tuneyard.core.errors import ContentError
+from tuneyard.core.errors import ContentError, counted, size_words
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.weights.base_models import Base, open_base
@@ -40,6 +40,7 @@ Norms = dict[str, tuple[float, float]]
 """By module: ‖ΔW‖ (Frobenius) of the reference, and the norm of the difference of the file from it."""
 MergedModule = tuple[tuple[Array, Array], tuple[float, float]]
 """A and B of a module as the file will contain them, and its entry in `Norms`."""
+EXACT = 1e-6  # the rounding of fp32
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,9 @@ class MergePlan:
         return lines
 
     def write(self, progress: output.Progress) -> list[str]:
-        """Write the merge and report its error."""
-        return error_lines(self.method, merge(self, progress))
+        """Write the merge and report its size, and its error if it has one."""
+        size = f"{counted(len(self.modules), 'module')}, rank {self.rank}, {size_words(self.bytes)}"
+        return [f"{error_sentence(self.method, merge(self, progress))}: {size}."]
 
 
 def relative(norms: Iterable[tuple[float, float]]) -> float:
@@ -231,18 +233,22 @@ def merge(plan: MergePlan, progress: output.Progress) -> Norms:
     return norms
 
 
-def error_lines(method: Method, norms: Norms) -> list[str]:
-    """One line on the error of the written adapter, in all and in the worst module.
+def error_sentence(method: Method, norms: Norms) -> str:
+    """The error of the written adapter, in all and in the worst module; below `EXACT` it is rounding.
 
     `merge` compares only methods that approximate the weighted sum with the sum.
     """
     errors = {module: relative([pair]) for module, pair in norms.items()}
     worst = max(errors, key=lambda module: errors[module])
+    if errors[worst] < EXACT:
+        if method.exact_sum:
+            return "Merged exactly"
+        return f"Merged by {method.name}, which is not the weighted sum"
     overall = relative(norms.values())
-    line = f"relative Frobenius error {overall:.1e}, at most {errors[worst]:.1e} ({worst})"
+    line = f"Merged with a relative Frobenius error of {overall:.1e}, at most {errors[worst]:.1e} ({worst})"
     if method.exact_sum:
-        return [line]
-    return [f"{line}, from rounding the result of {method.name}, which is not the weighted sum"]
+        return line
+    return f"{line}, from rounding the result of {method.name}, which is not the weighted sum"
 
 
 def merge_record(plan: MergePlan, norms: Norms) -> dict[str, object]:

@@ -19,7 +19,8 @@ from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, registry_folde
 from tuneyard.core.errors import CLI, ContentError, RequestError, counted, one_line, resumed_by, summarise
 from tuneyard.core.execution.options import execution_options, workers_option
 from tuneyard.core.installation.packages import after_setup
-from tuneyard.core.language.translation import explanation_option, lang_option
+from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.translation import lang_option
 
 Texts = tuple[str, ...]
 Run = Callable[[Spec, CompileRequest], CompileReport]
@@ -79,7 +80,7 @@ def _command(*tried: str) -> Callable[[Callable[..., None]], click.Command]:
 
 def _print(as_json: bool, report: Callable[[], object], lines: Iterable[str]) -> None:
     """Print a report as JSON, or as lines for people."""
-    text = json.dumps(report(), ensure_ascii=False) if as_json else "\n".join(lines)
+    text = json.dumps(report(), ensure_ascii=False) if as_json else for_reader("\n".join(lines))
     click.echo(text)
 
 
@@ -104,7 +105,7 @@ def _common(command: Any) -> Any:
         execution_options,
         _ALL,
         _JSON,
-        explanation_option,
+        lang_option,
     ):
         command = option(command)
     return command
@@ -225,7 +226,7 @@ def _changed(
             listed = ", ".join(columns_of_spec)
             raise RequestError(f"--column {text}: expected TARGET=SOURCE with TARGET one of {listed}")
         over.setdefault("columns", {})[target] = {"names": [source]}
-    return load_spec(name, over), over
+    return load_spec(name, over) if over else spec, over
 
 
 @_command("list", "list --out dataset_info")
@@ -242,7 +243,7 @@ def list_command(out: Path) -> None:
     datasets = list(dataset_lines(Registry.settled(out)))
     lines = [f"datasets in {out}", *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"])]
     lines += ["specs", *(f"  {spec.name:{width}}  {spec.about}" for spec in specs)]
-    click.echo("\n".join(lines))
+    click.echo(for_reader("\n".join(lines)))
     command = ["compile", "demo_rte"]
     if datasets:
         command = ["verify", datasets[0].partition("  ")[0]]
@@ -388,7 +389,7 @@ def remove_command(name: str, out: Path) -> None:
 @_ALL
 @_JSON
 @workers_option
-@explanation_option
+@lang_option
 def verify_command(
     name: str,
     recipe: Path | None,
@@ -488,4 +489,4 @@ def init_command(
         click.echo(spec, nl=False)
     if is_quiet():
         report = "\n".join(line for line in report.splitlines() if not line.startswith(CLOSING))
-    click.echo(report, err=True)
+    click.echo(for_reader(report), err=True)

@@ -7,6 +7,7 @@ if what it is made from has changed.
 
 import contextlib
 import fcntl
+import math
 import os
 import shlex
 import shutil
@@ -22,7 +23,7 @@ import click
 
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step, same_options
-from tuneyard.core.errors import ContentError, RequestError, need, resumed_by
+from tuneyard.core.errors import ContentError, RequestError, counted, need, resumed_by
 from tuneyard.core.files import make_folder, opened
 from tuneyard.core.installation.checkout import python_path
 
@@ -39,6 +40,11 @@ LAST_LINES = 15  # of the log, if a step fails
 WIDTH = 100
 SWEEP = "pairs of weights"
 CPU_INFO = Path("/proc/cpuinfo")
+GRID = "0,0.5,1"  # nine pairs of weights
+# What the demo computes, in GFLOP: a row is scored for 6.9, a training step costs as much as 106 rows.
+WORK = 6.9 * (9 * 300 + 4 * 300 + (41 + 75) * 106)
+OTHER_SECONDS = 80  # fetching the base, starting the commands, drawing
+FASTER_WITH_AMX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ def _sweep_words(model: str) -> list[str]:
         words += ["--dataset", dataset]
     for name in ADAPTERS:
         words += ["--adapter", f"{name}=saves/demo-{name}"]
-    words += ["--out", str(RESULTS)]
+    words += ["--grid", GRID, "--out", str(RESULTS)]
     config = Path(model) / "config.json"
     if config.is_file() and "bfloat16" in config.read_text(encoding="utf-8") and _has_amx():
         words += ["--dtype", "bf16"]
@@ -100,6 +106,22 @@ def _has_amx() -> bool:
         return False
     allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
     return "amx_bf16" in flags and ("AMX" in allowed or allowed in {"DEFAULT", "ALL"})
+
+
+def expected_minutes() -> int:
+    """How long the demo takes on this machine, by a second of matrix products of the base model's size."""
+    import numpy as np
+
+    rows, weights = np.ones((1024, 576), np.float32), np.ones((576, 1536), np.float32)
+    products = 0
+    began = time.monotonic()
+    while time.monotonic() < began + 1:
+        np.matmul(rows, weights)
+        products += 1
+    rate = products * 2 * rows.size * weights.shape[1] / 1e9 / (time.monotonic() - began)
+    if _has_amx():
+        rate *= FASTER_WITH_AMX
+    return math.ceil((OTHER_SECONDS + WORK / rate) / 60)
 
 
 @cli_command("demo", "tuneyard demo --dry-run", "tuneyard demo --out build/demo --dry-run")
@@ -118,11 +140,12 @@ def _has_amx() -> bool:
 @click.option("--dry-run", is_flag=True, help="List the steps, and which of them are made already.")
 @resumed_by(lambda: "`tuneyard demo` with the same options resumes it")
 def cli(out: Path, model: str, dry_run: bool) -> None:
-    """Find out which of two adapters, or which merge of them, to ship: 6 minutes on 2 CPU cores.
+    """Find out which of two adapters, or which merge of them, to ship: a few minutes on 2 CPU cores.
 
-    It compiles two bundled datasets, trains an adapter on each, scores 9 to 25 pairs of merge weights, and
-    compares the best with the base and with each adapter. Finished results are reused. It writes below
-    models/demo-base, dataset_info/demo_*, saves/demo-*, results/demo and results/demo-steps.
+    It says first how long it will take here. It compiles two bundled datasets, trains an adapter on each,
+    scores nine pairs of merge weights, and compares the best with the base and with each adapter. Finished
+    results are reused. It writes below models/demo-base, dataset_info/demo_*, saves/demo-*, results/demo and
+    results/demo-steps.
     """
     if model != str(BASE) and Path(model).exists():
         model = str(Path(model).resolve())
@@ -141,7 +164,8 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
         make_folder(NOTES)
         with _alone():
             click.echo(
-                f"tuneyard demo: which of two adapters, or which merge of them, to ship. Log: {out / LOG}"
+                f"tuneyard demo: which of two adapters, or which merge of them, to ship. Log: {out / LOG}\n"
+                f"From the beginning it takes about {counted(expected_minutes(), 'minute')} here."
             )
             run(model)
         click.echo("\n".join(result_lines(out)))
@@ -214,6 +238,9 @@ def _execute(words: Sequence[str], title: str) -> None:
     """Run a command of `tuneyard` with its output in the log; it ends when this process ends."""
     python = [sys.executable, "-P", "-m"]
     command = [*python, "tuneyard.recipes.launch", str(os.getpid()), *python, "tuneyard", *words]
+    environment = {**os.environ, "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"}
+    if sys.stdout.isatty():
+        environment["TQDM_DISABLE"] = ""  # its bar in the log is the last line, which is shown here
     with LOG.open("ab") as log:
         log.write(f"\n$ {shlex.join(['tuneyard', *words])}\n".encode())
         log.flush()
@@ -223,7 +250,7 @@ def _execute(words: Sequence[str], title: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"},
+            env=environment,
             start_new_session=True,
         )
     try:

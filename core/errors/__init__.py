@@ -7,6 +7,7 @@ Exit codes: 0 clean, 1 wrong content of data, recipe, adapter or registry (or a 
 import contextlib
 import errno
 import importlib
+import io
 import json
 import os
 import re
@@ -27,6 +28,7 @@ import click
 
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.installation.packages import missing, set_up_command
+from tuneyard.core.language.messages import for_reader
 
 SHOWN = 20
 TERMINATED = 128 + signal.SIGTERM  # exit code
@@ -197,7 +199,7 @@ def run_command(command: click.Command) -> NoReturn:
             for stream in (1, 2):  # drops the buffers, so that Python's exit does not fail on them
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
             sys.exit(141)
-        click.echo(f"error: {describe_os_error(error)}", err=True)
+        click.echo(for_reader(f"error: {describe_os_error(error)}"), err=True)
         code = 2
     sys.exit(code)
 
@@ -246,13 +248,15 @@ def _exit_code(command: click.Command) -> int:
     try:
         code = command.main(prog_name=_program(), standalone_mode=False)
     except click.Abort as error:
-        click.echo(f"interrupted; {str(error) or 'the same command starts again'}", err=True)
+        click.echo(for_reader(f"interrupted; {str(error) or 'the same command starts again'}"), err=True)
         return 130
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(for_reader(shown.getvalue()), err=True, nl=False)
         return 2
     except TuneyardError as error:
-        click.echo(relative_paths(f"error: {error}"), err=True)
+        click.echo(for_reader(relative_paths(f"error: {error}")), err=True)
         return error.exit_code
     except ImportError as error:
         if not error.name or error.name.partition(".")[0] == "tuneyard":
@@ -260,7 +264,7 @@ def _exit_code(command: click.Command) -> int:
         message = f"{error}; run {set_up_command()} again"
         if isinstance(error, ModuleNotFoundError):
             message = missing(error.name)
-        click.echo(f"error: {message}", err=True)
+        click.echo(for_reader(f"error: {message}"), err=True)
         return 2
     except SystemExit:
         if type(sys.stdout).__name__ == "_PacifyFlushWrapper":  # Click exits this way at any broken pipe

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from tuneyard.core.language.reader_language import CHINESE, of_explanations
+from tuneyard.core.language.reader_language import CHINESE, current
 
 _FILE = Path(__file__).with_name("problem_codes_zh.json")
 _INTRODUCTION = """\
@@ -43,7 +43,7 @@ def guide(codes: Iterable[str]) -> list[str]:
 
     Codes of plug-ins have no explanation and are skipped.
     """
-    if of_explanations() != CHINESE:
+    if current() != CHINESE:
         return []
     return [_line(code) for code in sorted(explanations().keys() & set(codes))]
 

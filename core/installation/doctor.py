@@ -27,6 +27,7 @@ from tuneyard.core.installation.packages import (
     set_up_command,
     vllm_set_up,
 )
+from tuneyard.core.language.messages import for_reader
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
 AGAIN = "rm -f .venv/.core && make setup"  # without rm, make skips what it installed once
@@ -57,9 +58,10 @@ def cli(ctx: click.Context, as_json: bool) -> None:
         click.echo(json.dumps({"ok": healthy, "checks": [asdict(finding) for finding in findings]}))
     else:
         for finding in findings:
-            click.echo(f"{finding.status:<8} {finding.name:<13} {finding.detail}")
+            status, detail = for_reader(finding.status), for_reader(finding.detail)
+            click.echo(f"{status:<8} {finding.name:<13} {detail}")
             if finding.fix:
-                click.echo(f"{'':<22} fix: {finding.fix}")
+                click.echo(f"{'':<22} {for_reader(f'fix: {finding.fix}')}")
     if healthy:
         next_step(None, after_setup("tuneyard demo", "llamafactory"))
     ctx.exit(0 if healthy else 1)

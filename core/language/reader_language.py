@@ -1,4 +1,4 @@
-"""The language of the reader: that of `--lang`. Explanations of codes also follow the locale."""
+"""The language of the reader: that of `--lang`, otherwise that of the locale."""
 
 import contextlib
 import os
@@ -20,16 +20,8 @@ def in_language(name: str) -> Iterator[None]:
 
 
 def current() -> str:
-    """Language of tables, plots and verdicts. Files follow no locale: without `--lang`, English."""
-    return _of_the_option.get() or ENGLISH
-
-
-def of_explanations() -> str:
-    """Language in which a code is explained: that of `--lang`, otherwise that of the locale."""
-    language = _of_the_option.get()
-    if language is None:
-        language = _of_locale()
-    return language
+    """Language of what is printed and drawn: that of `--lang`, otherwise that of the locale."""
+    return _of_the_option.get() or _of_locale()
 
 
 def _of_locale() -> str:

@@ -24,22 +24,11 @@ def _write_in(context: click.Context, _: click.Parameter, name: str | None) -> N
 lang_option = click.option(
     "--lang",
     type=click.Choice([ENGLISH, CHINESE]),
-    default=ENGLISH,
-    show_default=True,
     expose_value=False,
     callback=_write_in,
-    help="The language of tables, plots and verdicts.",
+    help="Language of what is printed and drawn.  [default: that of the locale]",
 )
 """Sets the language for as long as the command runs; the command itself gets no value."""
-
-explanation_option = click.option(
-    "--lang",
-    type=click.Choice([ENGLISH, CHINESE]),
-    expose_value=False,
-    callback=_write_in,
-    help="zh explains each code of a problem in Chinese (default: in a Chinese locale).",
-)
-"""The same for commands that print problems and no tables."""
 
 
 @functools.cache

@@ -222,10 +222,18 @@ def training_rows_of_file(prints: "NDArray[np.uint64]", origin: Origin) -> Train
         found = rows_in_training(prints, [compiled])
         if found is None:
             return None
-        other_names = [name for name in found.held_out if compiled.manifest.file_of(name) != origin.file]
-        return replace(found, held_out=other_names)
+        others = [name for name in found.held_out if not _has_rows(compiled, name, prints)]
+        return replace(found, held_out=others)
     dataset = compiled.dataset_of(TRAIN_SPLIT) or origin.file
     for name in compiled.training_datasets():
         if compiled.manifest.file_of(name) == origin.file:
             dataset = name
     return TrainingRows(np.ones(len(prints), bool), [dataset], compiled.held_out_datasets())
+
+
+def _has_rows(compiled: Compile, dataset: str, prints: "NDArray[np.uint64]") -> bool:
+    """True if a dataset has these very rows: in the same file, or in another one for another reader."""
+    import numpy as np
+
+    index = compiled.row_index(compiled.manifest.file_of(dataset))
+    return index is not None and np.array_equal(np.unique(index.fingerprints), np.unique(prints))

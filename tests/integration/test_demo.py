@@ -68,13 +68,10 @@ def table_lines(demo: Demo) -> list[str]:
     return lines
 
 
-def test_it_prints_one_line_for_each_step_and_each_pair_of_weights(demo: Demo) -> None:
+def test_it_prints_one_line_for_each_step_and_how_long_it_takes(demo: Demo) -> None:
     lines = demo.said.splitlines()
-    assert len(lines) <= 80
+    assert len(lines) <= 80 and "From the beginning it takes about " in demo.said
     assert [line[:5] for line in lines if line.startswith("[")] == [f"[{step}/8]" for step in range(1, 9)]
-    pairs = [line for line in lines if "demo_rte_eval" in line and "demo_mnli_eval" in line and "%" in line]
-    assert 9 < len([line for line in pairs if not line.startswith("|")]) <= 25
-    assert "other pairs are not shown to be worse than" in demo.said
 
 
 def test_the_users_own_sets_stay_as_they_were(demo: Demo) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.messages import raises
 from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make, tensors_of
 from tuneyard.adapters import lowrank
-from tuneyard.adapters.merge import error_lines, merge, plan_merging, relative
+from tuneyard.adapters.merge import error_sentence, merge, plan_merging, relative
 from tuneyard.adapters.methods import find_method
 from tuneyard.adapters.request import MergeRequest
 from tuneyard.adapters.store import open_adapter
@@ -179,8 +179,8 @@ def test_a_method_that_is_not_the_sum_is_not_reported_by_its_error_against_the_s
     make(tmp_path / "b", factors(2))
     for method, formula in (("tsvm", False), ("exact", True)):
         _, errors = merged([(tmp_path / "a", 1), (tmp_path / "b", 1)], tmp_path / method, method=method)
-        (line,) = error_lines(find_method(method), errors)
-        assert ("rounding" in line) != formula
+        line = error_sentence(find_method(method), errors)
+        assert (line == "Merged exactly") == formula and ("not the weighted sum" in line) != formula
         assert ("Σ weight" in (tmp_path / method / "README.md").read_text()) == formula
         record = json.loads((tmp_path / method / "merge.json").read_text())
         assert record["result"]["error"] < 1e-6
@@ -396,8 +396,8 @@ def test_what_is_missing_is_told_relative_to_the_whole():
     assert relative([found["c"]]) == 0.0
     assert relative([(0.0, 1.0)]) == math.inf
     norms = {"a": (1.0, 0.1), "b": (1.0, 0.2)}
-    assert error_lines(find_method("exact"), norms)[0].endswith("at most 2.0e-01 (b)")
-    assert error_lines(find_method("linear"), norms)[0].endswith("which is not the weighted sum")
+    assert error_sentence(find_method("exact"), norms).endswith("at most 2.0e-01 (b)")
+    assert error_sentence(find_method("linear"), norms).endswith("which is not the weighted sum")
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -53,6 +53,7 @@ def run_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Demo:
     """Run the demo in an empty folder; the result is the commands that it started."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "need", lambda *_modules: None)
+    monkeypatch.setattr(demo, "expected_minutes", lambda: 7)
 
     def run(*options: str, fails_at: str = "", refuses: str = "") -> Calls:
         calls: Calls = []
@@ -73,7 +74,7 @@ def run_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Demo:
                 raise ended.exception
         else:
             assert ended.exit_code == 0, ended.output
-            assert "Ship rte." in ended.output
+            assert "Ship rte." in ended.output and "it takes about 7 minutes here" in ended.output
             assert "results/demo/verdict/report.html" in ended.output
             assert len(ended.output.splitlines()) < 80
         return calls
@@ -114,10 +115,22 @@ def test_a_cpu_with_amx_scores_in_bf16(
     assert run_demo()[5][-2:] == (dtype or ["--out", "results/demo"])
 
 
+def test_the_time_is_measured_and_shorter_with_amx(cpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    clock = iter([0.0, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0] * 2)  # five products a second: 9.06 GFLOP
+    monkeypatch.setattr(demo.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(np, "matmul", lambda *_: None)
+    monkeypatch.setattr(demo, "WORK", 9.06 * 600)
+    assert demo.expected_minutes() == 12  # 80 s and 600 s
+    cpu.write_text("flags : amx_bf16\n")
+    assert demo.expected_minutes() == 5  # 80 s and 200 s
+
+
 def test_every_step_runs_in_every_demo(run_demo: Demo) -> None:
     first = run_demo()
     assert names(first) == STEPS
-    assert first[5][-2:] == ["--out", "results/demo"] and "--grid" not in first[5]
+    assert first[5][-4:] == ["--grid", "0,0.5,1", "--out", "results/demo"]
     second = run_demo()
     assert second[5] == [*first[5], "--resume"]
     del first[5], second[5]

@@ -312,3 +312,16 @@ def test_the_base_is_warned_of_training_rows_and_of_other_prompts(
     given = ["--model", tiny_model, "--dataset", "both_train", "--no-generate", "--limit", "3"]
     text.cli.main(list(map(str, [*given, "--out", tmp_path / "train"])), standalone_mode=False)
     printed_line(capsys.readouterr().err, "base", "3 of these 3", "both_train")
+
+
+def test_the_test_split_in_another_form_is_not_advised_in_place_of_itself(tmp_path, monkeypatch) -> None:
+    """`eval.jsonl` has the rows of both_eval, so that scoring both_eval would change nothing."""
+    outputs = [SPEC["write"][0], {**SPEC["write"][0], "file": "{split}.jsonl"}]
+    del outputs[1]["dataset"]
+    folder = compiled(tmp_path, twice=True, write=outputs)
+    monkeypatch.chdir(tmp_path)
+    for name in ("eval.jsonl", "both-eval.jsonl"):
+        (dataset,) = read_datasets((), (folder / name,))
+        counted = training_rows_of(dataset, len(dataset.records))
+        assert counted is not None and counted["examples"] > 0
+        assert counted["datasets"] == ["both_train"] and counted["held_out"] == []

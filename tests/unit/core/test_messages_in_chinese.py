@@ -1,0 +1,104 @@
+"""A Chinese locale gives Chinese lines of the first steps, tables and errors; `--lang` overrides it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.conftest import ROOT
+from tuneyard.compiler.cli import cli as data
+from tuneyard.core.cli.main import cli as tuneyard
+from tuneyard.core.errors import run_command
+from tuneyard.core.installation import doctor
+from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.reader_language import CHINESE, ENGLISH, current, in_language
+from tuneyard.core.language.translation import tr
+
+MESSAGES = json.loads((ROOT / "core/language/messages_zh.json").read_text(encoding="utf-8"))
+FIELD = re.compile(r"\{\w+\}")
+ROWS = "评论,情感\n" + "".join(f"第{n}条,{'正面' if n % 2 else '负面'}\n" for n in range(40))
+
+
+@pytest.fixture
+def in_china(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.delenv("LC_ALL", raising=False)
+    monkeypatch.setenv("LANG", "zh_CN.UTF-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_fields_of_both_languages_are_the_same() -> None:
+    for english, chinese in MESSAGES.items():
+        assert set(FIELD.findall(chinese)) <= set(FIELD.findall(english)), english
+        assert re.search("[\u4e00-\u9fff]", chinese), english
+
+
+def test_a_line_has_its_fields_and_a_line_without_chinese_stays() -> None:
+    with in_language(CHINESE):
+        assert for_reader("error: x: No such file or directory\nan answer") == (
+            "错误：x：没有这个文件或文件夹\nan answer"
+        )
+    assert for_reader("error: x: No such file or directory") == "error: x: No such file or directory"
+
+
+def test_the_locale_decides_unless_the_option_does(in_china: Path) -> None:
+    assert current() == CHINESE and tr("accuracy") == "准确率"
+    with in_language(ENGLISH):
+        assert current() == ENGLISH and tr("accuracy") == "accuracy"
+
+
+def test_init_and_compile_are_chinese_in_a_chinese_locale(in_china: Path) -> None:
+    Path("mine.csv").write_text(ROWS, encoding="utf-8")
+    proposed = CliRunner().invoke(data, ["init", "mine.csv", "--out", "mine.yaml"])
+    assert proposed.exit_code == 0 and "已在整个文件上试过：mine  读入 40  保留 40" in proposed.output
+    made = CliRunner().invoke(data, ["compile", "mine.yaml"])
+    assert made.exit_code == 0 and "mine  读入 40  保留 40  丢弃 0" in made.output
+    assert "下一步：tuneyard data verify mine" in made.output
+    english = CliRunner().invoke(data, ["compile", "mine.yaml", "--lang", "en"])
+    assert "mine  read 40  kept 40  dropped 0" in english.output
+
+
+def test_the_registry_is_ascii_whatever_the_datasets_are_called(in_china: Path) -> None:
+    """LLaMA-Factory opens it in the encoding of the locale. People's files have the names as they are."""
+    Path("评论.csv").write_text(ROWS, encoding="utf-8")
+    CliRunner().invoke(data, ["init", "评论.csv", "--out", "评论.yaml"])
+    assert CliRunner().invoke(data, ["compile", "评论.yaml"]).exit_code == 0
+    registry = Path("dataset_info/dataset_info.json").read_bytes()
+    assert registry.isascii() and any("评论" in name for name in json.loads(registry))
+    (manifest,) = Path("dataset_info").glob("*/manifest.json")
+    assert "评论" in manifest.read_text(encoding="utf-8")
+    assert "评论" in CliRunner().invoke(data, ["list"]).output
+
+
+def test_doctor_is_chinese_in_a_chinese_locale(in_china: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = doctor.Finding(
+        "memory", "warning", "2 GB, 1 CPU cores", "take a smaller model, or a machine with more memory"
+    )
+    monkeypatch.setattr(doctor, "examine", lambda: iter([finding]))
+    lines = CliRunner().invoke(doctor.cli, []).output.splitlines()
+    assert lines[0].split() == ["警告", "memory", "2", "GB，1", "个", "CPU", "核"]
+    assert lines[1].strip() == "解决：请用更小的模型，或内存更大的机器"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data", "compil"], "错误：没有命令“compil”。您是指 'compile' 吗？"),
+        (["data", "compile"], "错误：缺少参数 NAME|SPEC.yaml。"),
+        (["data", "compile", "nope"], "错误：没有名为“nope”的数据规格（已有：alpaca, "),
+        (["data", "compile", "rte", "--limit", "x"], "错误：--limit 的值无效：“x”不是整数。"),
+    ],
+)
+def test_the_first_errors_are_chinese_in_a_chinese_locale(
+    words: list[str],
+    message: str,
+    in_china: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["tuneyard", *words])
+    with pytest.raises(SystemExit) as ended:
+        run_command(tuneyard)
+    assert ended.value.code == 2 and message in capsys.readouterr().err
