@@ -175,11 +175,7 @@ def _run(plan: "MergePlan | FusePlan", dry_run: bool, command: Sequence[object])
     "tuneyard adapter show demo-rte demo-mnli --plot build/plots",
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR…")
-@click.option(
-    "--plot",
-    type=FOLDER,
-    help="One file for all pictures (.png, .svg, .pdf), or a folder of PNG files.",
-)
+@click.option("--plot", type=FOLDER, help="Folder for the pictures (PNG).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with spectra and histograms.")
 @lang_option
 def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
@@ -194,9 +190,9 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     from tuneyard.adapters.store import open_any
 
     if plot:
-        from tuneyard.adapters.plots import is_one_file
+        from tuneyard.adapters.plots import check_folder
 
-        is_one_file(plot)  # refuses a wrong path before anything is measured
+        check_folder(plot)  # before anything is measured
     opened = [open_any(reference) for reference in adapters]
     for adapter in opened:
         if plot and not isinstance(adapter, LoraAdapter):

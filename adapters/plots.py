@@ -8,17 +8,16 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from tuneyard.adapters.statistics import AdapterStatistics, Matrix
-from tuneyard.core.drawing.plots import plotting, save
+from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.translation import tr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import FigureBase
+    from matplotlib.figure import Figure
 
 DARK = 0.6  # a cell of a larger |cosine| has white letters
-FILE_ENDINGS = (".png", ".svg", ".pdf")
-OTHER_PICTURES = (".avif", ".bmp", ".eps", ".gif", ".jpeg", ".jpg", ".ps", ".tif", ".tiff", ".webp")
+PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
 PANEL_WIDTH, PANEL_HEIGHT = 5.5, 3.6  # inches
 
 
@@ -29,51 +28,25 @@ class Picture:
     name: str
     width: float
     height: float
-    paint: "Callable[[FigureBase], None]"
+    paint: "Callable[[Figure], None]"
 
 
-def is_one_file(target: Path) -> bool:
-    """True if `--plot` names one file for all pictures, False for a folder with one file each.
-
-    `RequestError` for an unsupported picture format, or if the path exists as the other kind.
-    """
-    ending = target.suffix.lower()
-    if ending in OTHER_PICTURES:
-        raise RequestError(f"--plot {target}: expected a folder, or a file in {', '.join(FILE_ENDINGS)}")
-    if ending in FILE_ENDINGS and target.is_dir():
-        raise RequestError(f"--plot {target}: a folder; expected a file, or a folder without {ending}")
-    if ending not in FILE_ENDINGS and target.is_file():
-        raise RequestError(
-            f"--plot {target}: a file; expected a folder, or a file in {', '.join(FILE_ENDINGS)}"
-        )
-    return ending in FILE_ENDINGS
+def check_folder(folder: Path) -> None:
+    """`RequestError` if `--plot` names a file."""
+    if folder.is_file() or folder.suffix.lower() in PICTURES:
+        raise RequestError(f"--plot {folder}: expected a folder, in which each picture is a PNG file")
 
 
-def draw(target: Path, measured: list[AdapterStatistics], cosines: Matrix) -> list[Path]:
-    """Write the pictures, one below another into the file `target`, or one PNG each into the folder `target`.
-
-    The result lists the files.
-    """
-    from matplotlib.figure import Figure
-
+def draw(folder: Path, measured: list[AdapterStatistics], cosines: Matrix) -> list[Path]:
+    """Write the pictures as PNG files, and list them."""
+    paths = []
     with plotting():
-        pictures = _pictures(measured, cosines)
-        if is_one_file(target):
-            heights = [picture.height for picture in pictures]
-            figure = Figure(figsize=(max(picture.width for picture in pictures), sum(heights)))
-            rows = figure.subfigures(len(pictures), 1, height_ratios=heights, squeeze=False)
-            for picture, (row,) in zip(pictures, rows, strict=True):
-                picture.paint(row)
-            save(figure, target)
-            return [target]
-        paths = []
-        for picture in pictures:
-            figure = Figure(figsize=(picture.width, picture.height))
-            picture.paint(figure)
-            path = target / f"{picture.name}.png"
-            save(figure, path)
+        for each in _pictures(measured, cosines):
+            path = folder / f"{each.name}.png"
+            with picture((each.width, each.height), path) as figure:
+                each.paint(figure)
             paths.append(path)
-        return paths
+    return paths
 
 
 def _pictures(measured: list[AdapterStatistics], cosines: Matrix) -> list[Picture]:
@@ -94,7 +67,7 @@ def _pictures(measured: list[AdapterStatistics], cosines: Matrix) -> list[Pictur
     return pictures
 
 
-def _panels(figure: "FigureBase", columns: int) -> "list[Axes]":
+def _panels(figure: "Figure", columns: int) -> "list[Axes]":
     return list(figure.subplots(1, columns, squeeze=False)[0])
 
 
@@ -103,7 +76,7 @@ def _label(axis: "Axes", title: str, x: str, y: str) -> None:
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _norms(measured: list[AdapterStatistics], figure: "FigureBase") -> None:
+def _norms(measured: list[AdapterStatistics], figure: "Figure") -> None:
     from matplotlib.ticker import MaxNLocator
 
     for axis, adapter in zip(_panels(figure, len(measured)), measured, strict=True):
@@ -124,7 +97,7 @@ def _norms(measured: list[AdapterStatistics], figure: "FigureBase") -> None:
         _label(axis, title, tr("layer"), tr("norm of ΔW (Frobenius)"))
 
 
-def _spectrum(measured: list[AdapterStatistics], figure: "FigureBase") -> None:
+def _spectrum(measured: list[AdapterStatistics], figure: "Figure") -> None:
     from matplotlib.ticker import MaxNLocator
 
     (axis,) = _panels(figure, 1)
@@ -147,7 +120,7 @@ def _spectrum(measured: list[AdapterStatistics], figure: "FigureBase") -> None:
     _label(axis, title, tr("singular value of ΔW, largest first"), tr("share of the largest (median)"))
 
 
-def _values(adapter: AdapterStatistics, figure: "FigureBase") -> None:
+def _values(adapter: AdapterStatistics, figure: "Figure") -> None:
     from matplotlib.ticker import MaxNLocator
 
     for axis, side in zip(_panels(figure, 2), "AB", strict=True):
@@ -169,7 +142,7 @@ def cosine_size(adapters: int) -> tuple[float, float]:
     return 3.2 + 0.9 * adapters, 2.0 + 0.8 * adapters
 
 
-def _cosine(names: list[str], cosines: Matrix, figure: "FigureBase") -> None:
+def _cosine(names: list[str], cosines: Matrix, figure: "Figure") -> None:
     (axis,) = _panels(figure, 1)
     colours = [[value or 0.0 for value in row] for row in cosines]
     image = axis.imshow(colours, cmap="PuOr", vmin=-1, vmax=1)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,8 @@ from tuneyard.adapters.kinds import kind_of
 from tuneyard.adapters.kinds.lora import LoraAdapter, ModuleStatistics
 from tuneyard.adapters.kinds.oft import RotationStatistics
 from tuneyard.adapters.provenance import read_provenance
-from tuneyard.core.documents import text_width
 from tuneyard.core.errors import show_value
+from tuneyard.core.language.number_format import Table, grid
 from tuneyard.core.language.translation import tr, tr_counted
 
 BINS = 61
@@ -133,17 +133,7 @@ def text(measured: list[AdapterStatistics], cosines: Matrix) -> Iterator[str]:
         rows = []
         for name, row in zip(names, cosines, strict=True):
             rows.append([name, *map(_number, row)])
-        yield from _table(["", *names], rows)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Align columns: the first to the left, the others to the right."""
-    widths = [max(map(text_width, column)) for column in zip(header, *rows, strict=True)]
-    for first, *others in (header, *rows):
-        cells = [first + " " * (widths[0] - text_width(first))]
-        for cell, width in zip(others, widths[1:], strict=True):
-            cells.append(" " * (width - text_width(cell)) + cell)
-        yield "  ".join(cells).rstrip()
+        yield grid(Table(["", *names], rows))
 
 
 def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
@@ -192,7 +182,7 @@ def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
     remark = kind.remark(adapter)
     if remark:
         yield remark
-    yield from _table([tr(name) for name in kind.COLUMNS], kind.rows(adapter))
+    yield grid(Table([tr(name) for name in kind.COLUMNS], kind.rows(adapter)))
     norms = {(m.layer, m.target): m.norm for m in adapter.modules if m.layer is not None}
     if norms:
         yield ""
@@ -202,7 +192,7 @@ def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
         for layer in sorted({layer for layer, _ in norms}):
             cells = [_number(norms.get((layer, target))) for target in targets]
             rows.append([str(layer), *cells])
-        yield from _table([tr("layer"), *targets], rows)
+        yield grid(Table([tr("layer"), *targets], rows))
 
 
 def _where(adapter: AdapterStatistics) -> str:

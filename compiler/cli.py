@@ -226,7 +226,7 @@ def _changed(
             listed = ", ".join(columns_of_spec)
             raise RequestError(f"--column {text}: expected TARGET=SOURCE with TARGET one of {listed}")
         over.setdefault("columns", {})[target] = {"names": [source]}
-    return load_spec(name, over), over
+    return load_spec(name, over) if over else spec, over
 
 
 @_command("list", "list --out dataset_info")

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +140,13 @@ def _publish(
 ) -> None:
     """Publish a staged dataset. `_report_if_up_to_date` makes the report again from its manifest."""
     entries = entries_of(spec, spec.splits)
+    problems = report.problems
     manifest = Manifest(
         about=spec.about,
         counts={**{key: getattr(report, key) for key in COUNTED}, "records": report.datasets},
-        problems=dict(sorted(report.problems.counts.items())),
-        first_problems=report.problems.first(),
-        notes=report.problems.notes,
+        problems=dict(sorted(problems.counts.items())),
+        first_problems=[asdict(each) for each in (*problems.errors[:KEPT], *problems.warnings[:KEPT])],
+        notes=problems.notes,
         not_used=dict(report.unused.rows),
         ignored=dict(report.unused.ignored),
         fit=report.fit,
@@ -155,7 +157,7 @@ def _publish(
         tuneyard=version(),  # beside the identity: a commit elsewhere makes no dataset stale
     )
     write_manifest(staged, manifest)
-    report.problems.notes.extend(registry.publish(staged, spec.name, manifest))
+    problems.notes.extend(registry.publish(staged, spec.name, manifest))
 
 
 def _compiled(spec: Spec, request: CompileRequest, inputs: Sequence[Input], folder: Path) -> CompileReport:
@@ -202,9 +204,14 @@ def _report(run: Run, *, strict: bool) -> CompileReport:
     if not problems.stopped:
         fit = warn_of_duplicates(run.prints, spec.group, problems, near=spec.near)
         _warn_of_labels(spec, fit, problems)
+        if spec.split and not spec.split.group and problems.counts["W202"]:
+            problems.notes.append(f"{spec.name}: equal rows were drawn into one split (W202 counts them)")
     counts.rejected = problems.bad_rows
     if not problems.stopped:
-        counts.balance(spec.name, run.written.records_of_outputs())
+        totals = dict.fromkeys([output.file for output in spec.outputs], 0)
+        for _, output, file in run.written.files:
+            totals[output.file] += file.records
+        counts.balance(spec.name, totals)
         if not counts.kept:
             problems.lead([_no_rows(run)])
     if problems.warnings:

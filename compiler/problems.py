@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice, starmap
 from math import inf
@@ -148,10 +148,6 @@ class Problems:
         files = dict.fromkeys(_file_of(problem) for problem in [*self._errors, *self.warnings])
         order = {file: number for number, file in enumerate(files)}
         self.warnings.sort(key=lambda problem: (order[_file_of(problem)], _number(problem)))
-
-    def first(self) -> list[dict[str, str]]:
-        """The first thousand errors and the first thousand warnings, for the manifest."""
-        return [asdict(problem) for problem in [*self.errors[:KEPT], *self.warnings[:KEPT]]]
 
     @classmethod
     def again(cls, counts: dict[str, int], first: Sequence[dict[str, str]], notes: list[str]) -> Self:

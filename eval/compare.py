@@ -6,13 +6,13 @@ page that needs no network and no other file. Needs no model and no torch. docs/
 figures, docs/eval-report.md the page.
 """
 
-import itertools
 import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,7 @@ from tuneyard.core.drawing.plots import check_replaceable
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import json_text, write_bytes
 from tuneyard.core.language.translation import lang_option, listed, tr
+from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.read.results import (
     CHANGED,
     PAGE,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from tuneyard.core.language.number_format import Table
     from tuneyard.eval.judge.ask import ComparedRuns
     from tuneyard.eval.judge.question import Question
+    from tuneyard.eval.read.find import Reading
 
 MOST_ERRORS = 2000  # incorrect examples on the page
 PLOT_SUFFIX = ".png"
@@ -122,17 +124,17 @@ def cli(
     The folder of a `tuneyard recipe sweep --eval` is compared by its settings, whose seeds are replicates.
     NAME is MODEL or MODEL/SET, for results without a name. The base is the model `base`, otherwise the first.
     """
-    from tuneyard.eval.judge.questions.against_base import ACCURACY_NAME, AgainstBase
-    from tuneyard.eval.judge.questions.choice import HeldOutChoice
-    from tuneyard.eval.judge.questions.other_metrics import OtherMetrics
+    from tuneyard.eval.judge.questions.choice import choose_on_half
+    from tuneyard.eval.judge.questions.other_metrics import other_metrics
     from tuneyard.eval.judge.questions.replicates import parse_replicates
-    from tuneyard.eval.judge.questions.slices import BySlices
+    from tuneyard.eval.judge.questions.slices import by_slices
+    from tuneyard.eval.read.find import Reading
     from tuneyard.eval.read.trained_sweep import read_trained_sweep
+    from tuneyard.eval.show.carry_out import next_command
     from tuneyard.eval.show.places import argument
 
-    questions: list[Question] = []
-    if metric == ACCURACY_NAME:
-        metric = ""
+    metric = metric or ACCURACY.name
+    is_accuracy = metric == ACCURACY.name
     trained = None
     if len(results) == 1:
         trained = read_trained_sweep(Path(results[0]))
@@ -142,70 +144,52 @@ def cli(
         if trained.chooses:
             choose_on = "half"
     recipes = parse_replicates(replicates)
-    if by:
-        questions.append(BySlices(by))
-    if metric and (questions or margin is not None):
+    if not is_accuracy and (by or margin is not None):
         raise RequestError("--margin and --by need accuracy. Leave them out, or leave out --metric")
     if recipes and by:
         raise RequestError("--by is about single models. Leave it out, or --replicates")
+    reading = Reading(metric, by, stated_metrics=is_accuracy)
+    questions: list[Question] = []
     if choose_on:
-        choice = HeldOutChoice(metric or ACCURACY_NAME, recipes=recipes, has_accuracy=not metric)
-        questions.insert(0, choice)
+        questions.append(
+            partial(choose_on_half, metric=metric, recipes=recipes, has_accuracy=reading.has_answers)
+        )
+    if by:
+        questions.append(partial(by_slices, by=by))
+    if is_accuracy:
+        questions.append(partial(other_metrics, recipes=recipes))
     share = None
     if margin is not None:
         share = margin / 100
-    questions.append(AgainstBase(metric or ACCURACY_NAME, decide_on, share, recipes))
-    if not metric:
-        questions.append(OtherMetrics(recipes))
     check_table(out)
     if not title:
         sources = [argument(text) for text in results[:MOST_IN_TITLE]]
         if len(results) > MOST_IN_TITLE:
             sources.append(tr("{more} more", more=len(results) - MOST_IN_TITLE))
         title = tr("Report on {names}", names=listed(sources))
-    compared = compare_results(results, questions)
-    next_words = after_comparison(results, compared)
-    page = Page(title, note=note, errors=errors, next_command=shlex.join(next_words))
+    compared = compare_results(
+        results, questions, reading, metric=metric, decide_on=decide_on, margin=share, recipes=recipes
+    )
+    words = next_command(compared)
+    page = Page(title, note=note, errors=errors, next_command=shlex.join(words))
     write(compared, out, page, force=force)
-    next_step(out / (TABLE if metric else PAGE), next_words)
+    next_step(None, words)
 
 
-def after_comparison(results: Sequence[str], compared: "ComparedRuns") -> list[str]:
-    """Words of the command that merges the weights of a sweep, or that talks to the last model.
-
-    There are none for the logs of other tools.
-    """
-    for text in results:
-        weights = Path(text.rpartition("=")[2]) / "merge.yaml"
-        if weights.is_file():
-            name = f"{weights.parent.name}-merge"
-            return ["tuneyard", "adapter", "merge", str(weights), "--out", f"saves/{name}"]
-    for run in reversed(compared.run_list):
-        words = shlex.split(str(run.facts.get("command", "")))
-        if "--model" not in words:
-            continue
-        again = []
-        for option, value in itertools.pairwise(words):
-            if option in ("--model", "--adapter"):
-                again += [option, value]
-        return ["tuneyard", "eval", "chat", *again]
-    return []
-
-
-def compare_results(results: Sequence[str], questions: "Sequence[Question]") -> "ComparedRuns":
-    """Read the runs named by `[NAME=]RESULTS` once, and ask the questions; warnings go to stderr."""
+def compare_results(
+    results: Sequence[str],
+    questions: "Sequence[Question]" = (),
+    reading: "Reading | None" = None,
+    **how: Any,
+) -> "ComparedRuns":
+    """Read the runs named by `[NAME=]RESULTS` once, and compare them; `how` goes to `compare_runs`."""
     from tuneyard.eval.judge.ask import compare_runs
-    from tuneyard.eval.judge.question import metric_of_questions
     from tuneyard.eval.read.find import Reading, parse_source, read_scored_runs
     from tuneyard.eval.read.scored_run import by_dataset
 
-    reading = Reading(
-        metric=metric_of_questions(questions),
-        by=next((question.field for question in questions if question.field), ""),
-        stated_metrics=any(question.reads_stated_metrics for question in questions),
-    )
+    reading = reading or Reading(how.get("metric", ACCURACY.name))
     runs, warnings = read_scored_runs([parse_source(text) for text in results], reading)
-    compared = compare_runs(by_dataset(runs), questions, warnings)
+    compared = compare_runs(by_dataset(runs), questions, warnings, **how)
     for warning in compared.warnings:
         click.echo(tr("warning: {what}", what=warning), err=True)
     return compared
@@ -232,20 +216,20 @@ def write(
     *,
     force: bool = False,
 ) -> None:
-    """Write table.md and, last, table.json (with `facts`) into `out`, and print the table.
+    """Write table.md and, last, table.json (with `facts`) into `out`, and print the decision and one table.
 
     A comparison of accuracies also gets plots, changed.jsonl and the page. `tables` by caption come first, by
     default those of the questions. A comparison of the same runs in `out` is replaced with its plots, one of
     other runs if `force`. `RequestError` before the first file if a plot would replace a file that Tuneyard
     did not draw.
     """
-    from tuneyard.eval.show.tables import question_tables
+    from tuneyard.eval.show.tables import summary
 
     if not force:
         check_same_comparison(out, [run.source for run in compared.run_list])
     files_before = comparison_files(out)
     if tables is None:
-        tables = question_tables(compared)
+        tables = compared.tables
     files = lay_out(compared, page, facts or {}, tables)
     for name in files:
         if name.endswith(PLOT_SUFFIX):
@@ -253,9 +237,9 @@ def write(
     for name, content in files.items():
         write_bytes(out / name, content)
     remove_files(out, {*files_before} - files.keys())
-    click.echo(files[TABLE].decode(), nl=False)
+    click.echo(summary(compared))
     if not is_quiet():
-        click.echo(f"\n{out}: {', '.join(files)}", err=True)
+        click.echo(tr("The rest is in {out}: {files}", out=out, files=", ".join(files)), err=True)
 
 
 def lay_out(
@@ -268,8 +252,8 @@ def lay_out(
     from tuneyard.eval.show.tables import document, text_of
 
     text = text_of(compared, tables, page.title, page.note)
-    if not compared.comparison.is_accuracy:
-        document_text = json_text({**facts, **document(compared, [])})
+    if compared.comparison.metric is not ACCURACY:
+        document_text = json_text({**facts, **document(compared)})
         return {TABLE: text.encode(), TABLE_JSON: document_text.encode()}
     from tuneyard.core.drawing.plots import list_of
     from tuneyard.eval.show.plots import draw_plots

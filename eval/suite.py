@@ -5,7 +5,7 @@ Writes OUT/<step>/<model>/<set>/… as each command does. docs/eval-suite.md exp
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,6 @@ def score_steps(
 
 def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], models: Sequence[str]) -> None:
     """Write table.md and table.json over all steps, and report.html if any step has an accuracy."""
-    from tuneyard.eval.judge.questions.against_base import AgainstBase
 
     figures: Figures = {}
     judged: list[str] = []
@@ -140,11 +139,7 @@ def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], mode
         steps[name] = labels
     facts: dict[str, object] = {"steps": steps}
     if judged:
-        compared = compare.compare_results(judged, [AgainstBase()])
-        sections = [replace(section, decided_by="") for section in compared.comparison.sets]
-        # different tasks have no mean
-        comparison = replace(compared.comparison, sets=sections, mean=None)
-        compared = replace(compared, comparison=comparison)
+        compared = compare.compare_results(judged, has_mean=False)  # different tasks have no mean
         tables = {tr(CAPTION): table}
         title = tr("Suite {name}", name=request.out.name)
         page = compare.Page(title, COMMAND)

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import RequestError, resumed_by, run_command
 from tuneyard.core.errors.warn import warn
 from tuneyard.core.files import write_json, write_text
-from tuneyard.core.language.reader_language import ENGLISH, in_language
 from tuneyard.core.language.translation import lang_option, tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
@@ -41,7 +41,6 @@ from tuneyard.eval.statistics.selection import split_halves
 if TYPE_CHECKING:
     from tuneyard.core.execution import Executor
     from tuneyard.eval.judge.ask import ComparedRuns
-    from tuneyard.eval.judge.questions.choice import Choice
     from tuneyard.eval.read.scored_run import RunsByDataset
     from tuneyard.eval.scoring.weights import Axes
 
@@ -177,7 +176,7 @@ def _report(request: ScoringRequest, axes: "Axes", sweep: "Sweep") -> None:
     compared = judge(sweep, read_points(sweep), read_reported(sweep))
     for warning in compared.warnings:
         warn(warning)
-    ship = _choices(compared)[-1].model
+    ship = compared.choices[-1].model
     parts = axes.models[ship]
     recipe = request.out / RECIPE
     if parts:
@@ -259,47 +258,37 @@ def _read(sweep: Sweep, folder: Path, models: Sequence[str]) -> "RunsByDataset":
 
 def choose(sweep: Sweep, runs: "RunsByDataset") -> str:
     """The best point on the choosing half, of equal ones the first."""
-    from tuneyard.eval.judge.questions.choice import HeldOutChoice
+    from tuneyard.eval.judge.questions.choice import best_point
 
-    return HeldOutChoice(sweep.metric).best(runs)
+    return best_point(runs, sweep.metric)
 
 
 def judge(sweep: Sweep, runs: "RunsByDataset", held_out: "RunsByDataset") -> "ComparedRuns":
     """Choose a point on one half, and compare it with the base on the other half.
 
-    These are the questions of `eval compare --choose-on half`, but the base is one of the candidates.
-    `RequestError` if no row has the metric.
+    This is `eval compare --choose-on half`, but the base is one of the candidates. `RequestError` if no row
+    has the metric.
     """
     from tuneyard.eval.judge.ask import compare_runs
-    from tuneyard.eval.judge.questions.against_base import AgainstBase
-    from tuneyard.eval.judge.questions.choice import HeldOutChoice
-    from tuneyard.eval.judge.questions.flat_top import NotShownWorse
+    from tuneyard.eval.judge.questions.choice import choose_on_half
 
-    choice = HeldOutChoice(sweep.metric, held_out)
-    return compare_runs(runs, [NotShownWorse(choice), choice, AgainstBase(sweep.metric)])
-
-
-def _choices(compared: "ComparedRuns") -> "Sequence[Choice]":
-    """The choice of each dataset, and last that on the mean of several."""
-    (records,) = (answer.records for answer in compared.answers if answer.question.key == "choice")
-    return records
+    choice = partial(choose_on_half, metric=sweep.metric, held_out=held_out)
+    return compare_runs(runs, [choice], metric=sweep.metric)
 
 
 def write(sweep: Sweep, compared: "ComparedRuns") -> str:
     """Write a plot for each dataset, table.md and, last, sweep.json; return the text of table.md."""
     from tuneyard.eval.show.sweep import SweepPlot, draw, plot_name
-    from tuneyard.eval.show.tables import comparison_json, other_answers_json, question_tables, text_of
+    from tuneyard.eval.show.tables import judged, text_of
 
-    choices = _choices(compared)
+    choices = compared.choices
     ship = choices[-1].model
     for dataset, choice in zip(
         sweep.rows_to_choose_on, choices, strict=False
     ):  # the last choice is that on the mean
         draw(SweepPlot(choice, sweep.axes, sweep.points, ship), sweep.out / plot_name(dataset))
-    text = text_of(compared, question_tables(compared))
+    text = text_of(compared, compared.tables)
     write_text(sweep.out / TABLE, text)
-    with in_language(ENGLISH):  # programs read the same JSON in every language
-        judged = {**comparison_json(compared.comparison), **other_answers_json(compared)}
     sweep_facts = {
         "axes": list(sweep.axes),
         "metric": sweep.metric,
@@ -308,7 +297,7 @@ def write(sweep: Sweep, compared: "ComparedRuns") -> str:
         REPORTED: list(sweep.reported),
         "rows_to_choose_on": dict(sweep.rows_to_choose_on),
     }
-    write_json(sweep.out / SWEEP, {**judged, **sweep_facts})
+    write_json(sweep.out / SWEEP, {**judged(compared), **sweep_facts})
     return text
 
 

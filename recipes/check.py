@@ -40,7 +40,7 @@ from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_prob
 from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, read_datasets
 from tuneyard.recipes.hardware import Machine, machine, target_option, world_size
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask
-from tuneyard.recipes.output_dir import changed_inputs, changed_world_size, inputs_of
+from tuneyard.recipes.output_dir import MARKS, changed_inputs, changed_world_size, inputs_of
 from tuneyard.recipes.recipe import (
     MachineProblem,
     Recipe,
@@ -268,6 +268,8 @@ def not_local(datasets: list[NamedDataset]) -> list[str]:
 def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Problem]:
     """Check an existing output_dir for a training in this `world`, which is {} on another machine."""
     folder = recipe.output_dir
+    if not any(any(folder.glob(mark)) for mark in MARKS):
+        return  # and the model is not hashed
     differs = changed_inputs(folder, inputs_of(recipe, weights_file(recipe.path)))
     grown = changed_world_size(folder, world) if world and not differs else ""
     code, message, hint = "W341", "", ""

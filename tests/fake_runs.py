@@ -6,11 +6,13 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tuneyard.core.training.metrics import ACCURACY, Metric
-from tuneyard.eval.judge import sections
+from tuneyard.eval.judge import ask, sections
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
+from tuneyard.eval.show.tables import document
 
 VERSION = {"tuneyard": "0.1.0"}
 
@@ -97,3 +99,10 @@ def compare(
 ) -> Comparison:
     """Compare a list of runs with the base."""
     return sections.compare(by_dataset(runs), base, decide_on, margin, metric)
+
+
+def table_json(runs: Sequence[ScoredRun], **how: Any) -> dict[str, Any]:
+    """table.json of a comparison of these runs, read back; `how` as of `compare_runs`."""
+    compared = ask.compare_runs(by_dataset(runs), **how)
+    found: dict[str, Any] = json.loads(json.dumps(document(compared), allow_nan=False))
+    return found

@@ -24,6 +24,7 @@ from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS_INDEX
 from tuneyard.core.weights.base_models import INDEX, open_base
 
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 TOKEN_FIX = "export HF_TOKEN=… of an account that may write there, or run `hf auth login`"
 USAGE = """## How to load it
 
@@ -49,15 +50,8 @@ Card = tuple[str, list[str]]  # a model card, and notes on missing facts
 
 def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
     """Upload safetensors, configs, tokenizer and licence texts with a card. `--dry-run` lists them."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
-
     repo, folder, adapter = options["repo"], source.folder, source.adapter
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise RequestError(f"--repo {repo!r}: expected OWNER/NAME: {error}") from error
-    if "/" not in repo:
+    if not HUB_ID.fullmatch(repo):
         raise RequestError(f"--repo {repo!r}: expected OWNER/NAME")
     card, notes = make_card(source, repo, options["license"], list(options["results"]))
     if adapter:
@@ -124,7 +118,7 @@ def make_card(source: ExportSource, name: str, licence: str | None, results: lis
     adapter = source.adapter
     base = adapter.config.base if adapter else fused_base(source.folder)
     head, terms = _licence(source, licence, notes)
-    on_hub = bool(base and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).is_dir())
+    on_hub = bool(base and HUB_ID.fullmatch(base) and not Path(base).is_dir())
     if on_hub:
         page = head.get("license_link", f"https://huggingface.co/{base}")
         terms += f", [stated there]({page})"

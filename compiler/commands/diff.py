@@ -109,8 +109,8 @@ class Difference:
         before, after = self.sides
         names = ("a", "b", "label_a", "label_b")
         return {
-            "a": {"name": before.name, "examples": len(before.places)},
-            "b": {"name": after.name, "examples": len(after.places)},
+            "a": {"name": before.name, "examples": before.places.rows},
+            "b": {"name": after.name, "examples": after.places.rows},
             "same": self.same,
             "added": list(self.added()),
             "removed": list(self.removed()),
@@ -120,7 +120,7 @@ class Difference:
 
     def lines(self, every: bool) -> Iterator[str]:
         """Yield the lines for people, the first 20 places of each kind unless `every`."""
-        before, after = (len(side.places) for side in self.sides)
+        before, after = (side.places.rows for side in self.sides)
         yield from _listed("added    ", self.added(), len(self.added_rows), every)
         yield from _listed("removed    ", self.removed(), len(self.removed_rows), every)
         yield from _listed("changed  ", map(_change_line, self.changed()), len(self.pairs[0]), every)
@@ -144,7 +144,7 @@ def diff(first: str, second: str, folder: Path) -> Difference:
     """
     before, after = Side(first, folder), Side(second, folder)
     same, same_there = paired(before.contents, after.contents)
-    removed, added = _others(range(len(before.places)), same), _others(range(len(after.places)), same_there)
+    removed, added = _others(range(before.places.rows), same), _others(range(after.places.rows), same_there)
     places, places_there = paired(_taken(before.prompts, removed), _taken(after.prompts, added))
     changed = _taken(removed, places), _taken(added, places_there)
     removed, added = _others(removed, changed[0]), _others(added, changed[1])

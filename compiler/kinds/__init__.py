@@ -272,9 +272,9 @@ def column_options() -> dict[str, Schema]:
 
 def check_options(column: str, kind: Kind, keys: Iterable[str]) -> None:
     """Refuse options of a column that belong to another kind: they would have no effect (`ValueError`)."""
-    for key in column_options().keys() & set(keys):
-        if key not in kind.options:
-            owners = " or ".join(f"`is: {other.name}`" for other in kinds().values() if key in other.options)
+    for key in set(keys) - kind.options.keys():
+        owners = " or ".join(f"`is: {other.name}`" for other in kinds().values() if key in other.options)
+        if owners:
             raise ValueError(
                 f"column {column}: `{key}` has no effect with `is: {kind.name}`; it is for {owners}"
             )

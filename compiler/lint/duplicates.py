@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.matching import matches, shared_keys
+from tuneyard.compiler.lint.matching import matches
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.language.han import HAN
@@ -70,9 +70,8 @@ def warn_of_duplicates(
             form = f"nearly the same input stands in {other}: {{}} ({{:.2f}})"
             warn("W213", form, near_rows(train.texts, test.texts), train, test)
         if group:
-            report[f"{group} shared by {first} and {other}"] = shared_keys(
-                train.column("groups"), test.column("groups")
-            )
+            same_groups = matches(train.column("groups"), test.column("groups"))
+            report[f"{group} shared by {first} and {other}"] = len({row for _, row in same_groups})
     return report
 
 

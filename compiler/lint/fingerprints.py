@@ -51,22 +51,19 @@ class Places:
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._runs: list[tuple[str, range | bytes]] = []
-        self._rows = 0
-
-    def __len__(self) -> int:
-        return self._rows
+        self.rows = 0
 
     def add(self, prefix: str, lines: Sequence[Line]) -> None:
         """Append the places `prefix` + line."""
-        self._starts.append(self._rows)
+        self._starts.append(self.rows)
         self._runs.append((prefix, _range_of(lines) or zlib.compress(pickle.dumps(list(lines)), 1)))
-        self._rows += len(lines)
+        self.rows += len(lines)
 
     def append(self, other: "Places") -> None:
         """Append the places of further rows."""
-        self._starts += [self._rows + start for start in other._starts]
+        self._starts += [self.rows + start for start in other._starts]
         self._runs += other._runs
-        self._rows += other._rows
+        self.rows += other.rows
 
     def __getitem__(self, row: int) -> Place:
         run = bisect_right(self._starts, row) - 1
@@ -100,7 +97,7 @@ class Fingerprints:
     @property
     def rows(self) -> int:
         """The number of rows."""
-        return len(self._places) if self._order is None else len(self._order)
+        return self._places.rows if self._order is None else len(self._order)
 
     def add(self, prefix: str, lines: Sequence[Line], columns: Mapping[str, Iterable[int]]) -> None:
         """Append a batch: the place of each row is `prefix` + line, and each column has a number for it."""
@@ -193,8 +190,10 @@ def quantiles(lengths: Counter[int]) -> dict[str, int]:
     if not ordered:
         return {}
     sums = list(accumulate(count for _, count in ordered))
-
-    def at(share: float) -> int:
-        return ordered[bisect_left(sums, max(1, ceil(share * sums[-1])))][0]
-
-    return {"min": ordered[0][0], "median": at(0.5), "p95": at(0.95), "max": ordered[-1][0]}
+    middle, high = (bisect_left(sums, max(1, ceil(share * sums[-1]))) for share in (0.5, 0.95))
+    return {
+        "min": ordered[0][0],
+        "median": ordered[middle][0],
+        "p95": ordered[high][0],
+        "max": ordered[-1][0],
+    }

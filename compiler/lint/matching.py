@@ -76,11 +76,6 @@ def matches(keys: Keys, others: Keys) -> Pairs:
             yield row, first
 
 
-def shared_keys(keys: Keys, others: Keys) -> int:
-    """How many different keys both have."""
-    return len({first for _, first in matches(keys, others)})
-
-
 def numbered(keys: Keys) -> Rows:
     """A number for each row, equal where the key is, counted from 0 as keys first appear."""
     numbers = first_rows(keys)

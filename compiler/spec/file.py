@@ -103,9 +103,9 @@ def find_spec(name: str) -> Path:
             )
         return path
     bundled = SPECS / f"{name}.yaml"
-    if _NAME.fullmatch(name) and bundled.is_file():
-        return bundled
     with contextlib.suppress(OSError):  # a name that is too long
+        if _NAME.fullmatch(name) and bundled.is_file():
+            return bundled
         if Path(name).is_file():
             file = shlex.quote(name)
             raise RequestError(

@@ -207,16 +207,6 @@ class Spec:
         return {name: kind for name, kind in by_name.items() if kind.part}
 
     @property
-    def recorded_parts(self) -> dict[str, str]:
-        """The columns of `recorded` by the part of a registry entry's `columns` that each fills."""
-        return {kind.part: name for name, kind in self.recorded.items()}
-
-    @property
-    def replaced_parts(self) -> set[str]:
-        """The parts of a record that columns of other kinds replace, as a pair replaces the response."""
-        return {part for kind in self.recorded.values() for part in kind.replaced_parts}
-
-    @property
     def turns(self) -> str:
         """The name of the column of turns, "" without such a column."""
         return next(iter(self.columns_of_turns), "")

@@ -12,16 +12,20 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     if output.format == "text":
         return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
     entry: Entry = {}
-    for kind in spec.recorded.values():
+    recorded_parts: dict[str, str] = {}
+    replaced_parts: set[str] = set()
+    for name, kind in spec.recorded.items():
         entry.update(kind.entry_keys)
+        recorded_parts[kind.part] = name
+        replaced_parts.update(kind.replaced_parts)
     entry["file_name"] = file_name
     if output.format == "alpaca":
-        columns = {part: name for part, name in ALPACA.items() if part not in spec.replaced_parts}
+        columns = {part: name for part, name in ALPACA.items() if part not in replaced_parts}
         if "system" in output.templates:
             columns["system"] = "system"
         if output.turns == "history":
             columns["history"] = "history"
-        return {**entry, "formatting": "alpaca", "columns": columns | spec.recorded_parts}
+        return {**entry, "formatting": "alpaca", "columns": columns | recorded_parts}
     columns = {"messages": output.field}
     names = spec.kinds | output.templates
     if output.format == "sharegpt" and "system" in names:
@@ -29,7 +33,7 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     if "tools" in names:
         columns["tools"] = "tools"
     tags = SHAREGPT_TAGS if output.format == "sharegpt" else OPENAI_TAGS
-    return {**entry, "formatting": "sharegpt", "tags": tags, "columns": columns | spec.recorded_parts}
+    return {**entry, "formatting": "sharegpt", "tags": tags, "columns": columns | recorded_parts}
 
 
 def entries_of(spec: Spec, splits: Sequence[str]) -> dict[str, Entry]:

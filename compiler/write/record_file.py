@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import mmap
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import accumulate
@@ -147,13 +146,6 @@ class Written:
             name = output.dataset.format(split=split) if output.dataset else file.path.name
             records[name] = file.records
         return records
-
-    def records_of_outputs(self) -> Counter[str]:
-        """The number of records of each output, over all splits."""
-        totals = Counter({output.file: 0 for output in self.spec.outputs})
-        for _, output, file in self.files:
-            totals[output.file] += file.records
-        return totals
 
     def account(self, splits: Mapping[str, Fingerprints]) -> dict[str, CompiledFile]:
         """Write the row index of each dataset. Returns rows and hash by file; `splits` have the clusters."""

@@ -69,6 +69,11 @@ class Renderer:
         self.beside = spec.recorded
         self.is_indexed = spec.is_indexed(output)
         self.format = format_of_entry(entry_of(spec, output, output.file))
+        names = self.format.columns
+        self.prompt_columns = [names[part] for part in PROMPT_PARTS if part in names]
+        self.has_own_history = any(kind.part == HISTORY for kind in self.beside.values())
+        replaced = {part for kind in self.beside.values() for part in kind.replaced_parts}
+        self.alpaca = [name for part, name in ALPACA.items() if part not in replaced]
 
     def render(self, batch: Batch) -> list[bytes]:
         """The record of each row as JSON text, keys in a fixed order, without escapes for non-ASCII."""
@@ -87,7 +92,7 @@ class Renderer:
         keys = None
         if self.is_indexed:
             columns: dict[str, list[Any]] = {}
-            for name in columns_of_prompts(self.format):
+            for name in self.prompt_columns:
                 value = fields[name]
                 columns[name] = list(value.texts(len(batch))) if isinstance(value, Filled) else value
             keys = fingerprints(prompts(self.format, columns))
@@ -130,12 +135,11 @@ class Renderer:
             return [*self._alpaca(batch), *system, *kept]
         if out.format == "alpaca":
             history: list[Field] = []
-            if out.turns == HISTORY and HISTORY not in self.spec.recorded_parts:
+            if out.turns == HISTORY and not self.has_own_history:
                 history = [(HISTORY, repeat([], len(batch)))]  # other parts of a mixture have one
             texts: dict[str, Filled] = {}
-            for part, name in ALPACA.items():
-                if part not in self.spec.replaced_parts:
-                    texts[name] = self._text(batch, name)
+            for name in self.alpaca:
+                texts[name] = self._text(batch, name)
             if out.wrap_input != "{}":
                 inputs = wrapped(out.wrap_input, list(texts["input"].texts(len(batch))))
                 texts["input"] = Filled(["", ""], [cast("list[str]", inputs)])
@@ -231,11 +235,6 @@ def _answers(texts: list[object], output_format: str) -> Values:
     if output_format == "messages":
         return [{"role": OPENAI[ASSISTANT], "content": text} for text in texts]
     return texts
-
-
-def columns_of_prompts(record_format: RecordFormat) -> list[str]:
-    """The keys of a record whose values `prompts` needs."""
-    return [record_format.columns[part] for part in PROMPT_PARTS if part in record_format.columns]
 
 
 def prompts(record_format: RecordFormat, columns: Columns) -> list[str]:

@@ -173,13 +173,26 @@ def _measure(node: "yaml.Node", place: str, measured: "dict[yaml.Node, tuple[int
     `measured` has those of the nodes before, (0, 0) of one that is not yet complete. `ContentError` for equal
     keys, too many or too deep values, and for endless ones.
     """
+    import yaml
+
     if node in measured:
         if measured[node] == (0, 0):
             raise ContentError(f"{place}:{node.start_mark.line + 1}: an alias in here leads back to itself")
         return measured[node]
     measured[node] = 0, 0
     size, depth = 1, 0
-    for part in _parts(node, place):
+    parts = node.value
+    if isinstance(node, yaml.MappingNode):
+        parts = []
+        keys = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                raise ContentError(f"{place}:{key.start_mark.line + 1}: duplicate key {key.value!r}")
+            keys.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+            parts += [key, value]
+    elif not isinstance(node, yaml.SequenceNode):
+        parts = []
+    for part in parts:
         part_size, part_depth = _measure(part, place, measured)
         size += part_size
         depth = max(depth, part_depth + 1)
@@ -189,23 +202,6 @@ def _measure(node: "yaml.Node", place: str, measured: "dict[yaml.Node, tuple[int
         raise ContentError(f"{place}: {TOO_DEEP}")
     measured[node] = size, depth
     return size, depth
-
-
-def _parts(node: "yaml.Node", place: str) -> "Iterator[yaml.Node]":
-    """Yield the entries of a list, and the keys and values of a mapping. `ContentError` for equal keys."""
-    import yaml
-
-    if isinstance(node, yaml.SequenceNode):
-        yield from node.value
-    elif isinstance(node, yaml.MappingNode):
-        keys = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in keys:
-                    raise ContentError(f"{place}:{key.start_mark.line + 1}: duplicate key {key.value!r}")
-                keys.add(key.value)
-            yield key
-            yield value
 
 
 def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict[str, object]]]:

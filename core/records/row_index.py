@@ -8,10 +8,10 @@ The index of a file with the rows of all splits has the fields `trained` and `sp
 """
 
 import struct
-import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,28 +91,15 @@ def write_row_index(
     for name, _, numbers in columns:
         if len(numbers) != len(fingerprints):
             raise ValueError(f"{name}: {len(numbers)} numbers of {len(fingerprints)} fingerprints")
-    fields = [(name, f"<u{array(typecode).itemsize}") for name, typecode, _ in columns]
+    pack = struct.Struct("<" + "".join(typecode for _, typecode, _ in columns)).pack
+    fields = [(name, f"<u{struct.calcsize(f'<{typecode}')}") for name, typecode, _ in columns]
     about = repr({"descr": fields, "fortran_order": False, "shape": (len(fingerprints),)}).encode()
     about += b" " * (-(len(about) + 13) % 64) + b"\n"  # aligns the rows to 64 bytes
     with atomic(path) as file:
         file.write(b"\x93NUMPY\x03\x00" + struct.pack("<I", len(about)) + about)
         for start in range(0, len(fingerprints), ROWS):
-            block = slice(start, start + ROWS)
-            file.write(_interleaved([array(typecode, numbers[block]) for _, typecode, numbers in columns]))
-
-
-def _interleaved(columns: "Sequence[array[int]]") -> bytearray:
-    """Interleave columns into rows of little-endian numbers."""
-    width, at = sum(column.itemsize for column in columns), 0
-    rows = bytearray(width * len(columns[0]))
-    for column in columns:  # byte by byte of all rows: 40 times as fast as row by row
-        if sys.byteorder == "big":
-            column.byteswap()
-        data = column.tobytes()
-        for byte in range(column.itemsize):
-            rows[at::width] = data[byte :: column.itemsize]
-            at += 1
-    return rows
+            block = [numbers[start : start + ROWS] for _, _, numbers in columns]
+            file.write(b"".join(starmap(pack, zip(*block, strict=True))))
 
 
 def read_row_index(records: Path) -> RowIndex | None:

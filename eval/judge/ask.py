@@ -1,28 +1,37 @@
-"""Compare runs by a list of questions: pure functions, which read no file and print nothing."""
+"""Compare runs, and ask further questions about them, without reading a file or printing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import tr
+from tuneyard.core.training.metrics import ACCURACY
+from tuneyard.eval.judge.cells import meaning
 from tuneyard.eval.judge.conclusions import Comparison
-from tuneyard.eval.judge.question import AnsweredQuestion, Question, metric_of_questions
-from tuneyard.eval.judge.questions.against_base import AgainstBase
-from tuneyard.eval.judge.questions.replicates import base_of, check_replicates
+from tuneyard.eval.judge.question import Question
+from tuneyard.eval.judge.questions.choice import Choice
+from tuneyard.eval.judge.questions.replicates import check_replicates, replicates_table, seed_warnings
 from tuneyard.eval.judge.same_rows import check_rows
-from tuneyard.eval.judge.sections import Recipes
+from tuneyard.eval.judge.sections import NO_RECIPES, Recipes, candidates, compare
 from tuneyard.eval.read.contamination import training_warnings
-from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
 
 BASE = "base"
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedRuns:
-    """Runs, the answers to the questions about them, and warnings. `comparison` is that with the base."""
+    """Runs, their comparison with the base, and warnings.
+
+    `tables` by caption and the `figures` of table.json answer the further questions. `choices` are those of a
+    choice on one half.
+    """
 
     runs: RunsByDataset
     comparison: Comparison
-    answers: Sequence[AnsweredQuestion]
+    tables: Mapping[str, Table]
+    figures: Mapping[str, object]
+    choices: Sequence[Choice]
     warnings: Sequence[str]
 
     @property
@@ -32,46 +41,46 @@ class ComparedRuns:
 
 
 def compare_runs(
-    runs: RunsByDataset, questions: Sequence[Question], warnings: Sequence[str] = ()
+    runs: RunsByDataset,
+    questions: Sequence[Question] = (),
+    warnings: Sequence[str] = (),
+    metric: str = ACCURACY.name,
+    decide_on: str = "",
+    margin: float | None = None,
+    recipes: Recipes = NO_RECIPES,
+    *,
+    has_mean: bool = True,
 ) -> ComparedRuns:
-    """Ask the questions about the runs, in their order. The base is the model `base`, otherwise the first.
+    """Ask the questions about the runs, in their order, then compare all models with the base.
 
-    One of the questions compares with the base (`AgainstBase`). `warnings` are those of the reading.
-    `RequestError` if the runs did not answer the same rows, or cannot answer a question.
+    The base is the model `base`, otherwise the first. `warnings` are those of the reading. For the other
+    arguments see `compare`. `RequestError` if the runs did not answer the same rows, or cannot answer a
+    question.
     """
     warned = list(warnings)
     for by_model in runs.values():
         warned += check_rows(list(by_model.values()))
-    recipes: Recipes = {}
-    for question in questions:
-        if isinstance(question, AgainstBase):
-            recipes = question.recipes
-    base = base_of(runs, recipes, BASE)
+    base = BASE
+    if base not in models_of(runs):
+        base = candidates(models_of(runs), recipes)[0]
     check_replicates(runs, base, recipes)
-    answers: list[AnsweredQuestion] = []
-    remaining = runs
-    limits: list[str] = []
+    tables: dict[str, Table] = {}
+    figures: dict[str, object] = {}
+    choices: list[Choice] = []
     for question in questions:
-        answer = question.answer(remaining, base)
-        remaining, base = answer.runs, answer.base
-        answers.append(answer)
-        limits += question.warnings
-    metric = metric_of_questions(questions)
-    warned += _trained_on(remaining, metric)
-    warned += limits
-    comparison = comparison_of(answers)
+        answer = question(runs, base)
+        runs, base = answer.runs, answer.base
+        tables |= answer.tables
+        figures |= answer.figures
+        choices += answer.choices
+    measured = meaning(metric, runs)
+    comparison = compare(runs, base, decide_on, margin, measured, recipes, has_mean=has_mean)
+    warned += _trained_on(runs, "" if measured is ACCURACY else metric)
+    warned += seed_warnings(recipes)
     for section in comparison.sections:
         warned += section.cautions
-    return ComparedRuns(remaining, comparison, answers, warned)
-
-
-def comparison_of(answers: Sequence[AnsweredQuestion]) -> Comparison:
-    """The comparison with the base among the answers."""
-    for answer in answers:
-        if isinstance(answer.question, AgainstBase):
-            comparison: Comparison = answer.records[0]
-            return comparison
-    raise ValueError("no question compares with the base")
+    tables = replicates_table(comparison) | tables
+    return ComparedRuns(runs, comparison, tables, figures, choices, warned)
 
 
 def _trained_on(runs: RunsByDataset, metric: str) -> list[str]:

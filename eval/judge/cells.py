@@ -6,7 +6,10 @@ from tuneyard.core.language.number_format import limits, p_cell
 from tuneyard.core.language.reader_language import current
 from tuneyard.core.language.translation import catalogue, tr
 from tuneyard.core.training.metrics import Metric
-from tuneyard.eval.judge.conclusions import PairedTest
+from tuneyard.eval.judge.conclusions import MEAN, PairedTest
+from tuneyard.eval.judge.sections import MACRO_F1
+from tuneyard.eval.metrics import metric_meaning
+from tuneyard.eval.read.scored_run import RunsByDataset
 
 DIFFERENCES = ("", "difference, points (95 %)", "fixed", "regressed", "p", "minimum detectable effect")
 MEASURED = ("", "difference (95 %)", "better", "worse", "p", "minimum detectable effect")
@@ -15,6 +18,31 @@ MEASURED = ("", "difference (95 %)", "better", "worse", "p", "minimum detectable
 def translated(header: Sequence[str]) -> list[str]:
     """A table's header in the current language."""
     return [name and tr(name) for name in header]
+
+
+def differences_header(metric: Metric) -> Sequence[str]:
+    """The header of a table of tests: in points, or in the unit of the metric."""
+    if metric.in_percent:
+        return DIFFERENCES
+    return MEASURED
+
+
+def section_name(name: str) -> str:
+    """A dataset's name, or that of the mean in the current language."""
+    if name == MEAN:
+        return tr(MEAN)
+    return name
+
+
+def meaning(metric: str, runs: RunsByDataset) -> Metric:
+    """Unit and direction of a metric, as the runs declare it."""
+    if metric == MACRO_F1.name:
+        return MACRO_F1
+    facts_by_source = {}
+    for by_model in runs.values():
+        for run in by_model.values():
+            facts_by_source[run.source] = run.facts
+    return metric_meaning(metric, facts_by_source)
 
 
 def on_dataset(model: str, dataset: str) -> str:

@@ -3,31 +3,44 @@
 Shares are 0-1, differences -1 to 1, limits are at 95 %.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
 
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.metrics.calibration import Calibration
-from tuneyard.eval.statistics.estimate import DifferenceTest, Estimate, Mean
+from tuneyard.eval.statistics.estimate import DifferenceTest, Mean
 from tuneyard.eval.statistics.family import ALPHA
 
 MEAN = "mean"
+
+
+def as_json(value: Any) -> Any:
+    """A record of a comparison as plain JSON values: fields by name, a number that is not finite as null."""
+    if is_dataclass(value):
+        return {each.name: as_json(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): as_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 @dataclass(frozen=True, slots=True)
 class ModelScore(Mean):
     """A model's accuracy, or its value in the compared metric, on a dataset or on the mean of datasets.
 
-    `macro_f1` is None on the mean and of free text. `calibration` needs the labels' probabilities.
     `trained_on` counts the rows in the model's training data; `trained_on_at_most` if the training may have
-    read fewer. `metrics` are those of results.json. `always` is the answer of a model that gives the same
-    answer to every example, if several were expected. `trainings` are the models of a recipe with several
-    seeds; `seed_deviation` is the standard deviation of their figures, and the limits are over seeds and
-    examples.
+    read fewer. `calibration` needs the labels' probabilities. `metrics` are those of results.json. `always`
+    is the answer of a model that gives the same answer to every example, if several were expected.
+    `trainings` are the models of a setting with several seeds, `seed_deviation` is the standard deviation of
+    their figures; the limits are then over seeds and examples.
     """
 
     unparsed: int = 0
-    macro_f1: Estimate | None = None
     calibration: Calibration | None = None
     trained_on: int = 0
     trained_on_at_most: bool = False
@@ -41,8 +54,8 @@ class ModelScore(Mean):
 class PairedTest(DifferenceTest):
     """`model` minus `against` on the same `n` rows; p and limits hold for the whole family.
 
-    `better` and `worse` count rows. `macro_f1` is the difference of macro-F1 in the same family. `shrunk` is
-    the value shrunk towards the mean of three or more candidates against the base.
+    `better` and `worse` count rows. `shrunk` is the value shrunk towards the mean of three or more candidates
+    against the base.
     """
 
     model: str
@@ -50,7 +63,6 @@ class PairedTest(DifferenceTest):
     n: int
     better: int
     worse: int
-    macro_f1: DifferenceTest | None = None
     shrunk: float | None = None
 
     @property
@@ -62,12 +74,9 @@ class PairedTest(DifferenceTest):
         """The same test as a test of `model` against the other one."""
         if model == self.model:
             return self
-        macro_f1 = self.macro_f1
-        if macro_f1 is not None:
-            macro_f1 = replace(macro_f1, value=-macro_f1.value, low=-macro_f1.high, high=-macro_f1.low)
         return replace(
             self, model=model, against=self.model, value=-self.value, low=-self.high, high=-self.low,
-            better=self.worse, worse=self.better, macro_f1=macro_f1,
+            better=self.worse, worse=self.better,
         )  # fmt: skip
 
 
@@ -80,6 +89,7 @@ class Section:
     value of some model. `decided_by` names the section that decides if this one only describes. `margin` is
     the loss (a share) of `--margin`. `cautions` warn of intervals that are too narrow. `datasets` are the
     sections that the mean averages. `elsewhere` are the other datasets if the user chose this one to decide.
+    `macro_f1` has the figures and tests of macro-F1 on the same rows, if the answers are labels.
     """
 
     name: str
@@ -98,11 +108,12 @@ class Section:
     cautions: Sequence[str] = ()
     datasets: Sequence["Section"] = ()
     elsewhere: Sequence["Section"] = ()
+    macro_f1: "Section | None" = None
 
     @property
-    def is_accuracy(self) -> bool:
-        """True if the figures are accuracies."""
-        return self.metric is ACCURACY
+    def has_seeds(self) -> bool:
+        """True if a candidate is a setting that was trained with several seeds."""
+        return any(score.trainings for score in self.figures.values())
 
     @property
     def ranked(self) -> list[str]:
@@ -118,17 +129,11 @@ class Section:
                 better.add(test.model)
         return [model for model in self.ranked if model in better]
 
-    @property
-    def below_majority(self) -> list[str]:
-        """The models shown to be worse than always giving the most common answer, the best figure first:
-        something is wrong with their labels, parser or template. One dataset is enough for the mean."""
-        return [model for model in self.ranked if self.sections_below_majority(model)]
-
-    def sections_below_majority(self, model: str) -> list["Section"]:
+    def below_majority(self, model: str) -> list["Section"]:
         """Where a model is shown to be worse than always giving the most common answer: the datasets of a
-        mean, otherwise this section. If all expected answers of a dataset are the same, there is no such
-        baseline: it would be 100 %."""
-        sections = [section for section in self.datasets if section.sections_below_majority(model)]
+        mean, otherwise this section. Something is then wrong with its labels, parser or template. If all
+        expected answers of a dataset are the same, there is no such baseline: it would be 100 %."""
+        sections = [section for section in self.datasets if section.below_majority(model)]
         if sections:
             return sections
         test = self.over_majority.get(model)
@@ -137,27 +142,25 @@ class Section:
             return [self]
         return []
 
-    def elsewhere_below_majority(self, model: str) -> list["Section"]:
-        """The datasets that do not decide, on which a model is shown to be worse than the majority class."""
-        return [section for section in self.elsewhere if section.sections_below_majority(model)]
-
     @property
     def best(self) -> str | None:
         """The model of the best figure among those shown to be better than the base.
 
         None if each of them is shown to be worse than the majority class.
         """
-        below = self.below_majority
-        return next((model for model in self.better if model not in below), None)
+        return next((model for model in self.better if not self.below_majority(model)), None)
+
+    def tests_of(self, model: str) -> list[PairedTest]:
+        """The tests of a model against each other candidate."""
+        tests = [test.seen_from(model) for test in self.between if model in (test.model, test.against)]
+        return sorted(tests, key=lambda test: self.ranked.index(test.against))
 
     @property
     def rivals(self) -> list[PairedTest]:
-        """The tests of the best model against the models that it is statistically tied with."""
-        best = self.best
-        if best is None:
+        """The tests of the best model against the models that it is not shown to differ from."""
+        if self.best is None:
             return []
-        ties = [test for test in self.between if not test.shown]
-        return [test.seen_from(best) for test in ties if best in (test.model, test.against)]
+        return [test for test in self.tests_of(self.best) if not test.shown]
 
     @property
     def against_top(self) -> list[PairedTest]:
@@ -170,6 +173,14 @@ class Section:
             elif test.against == top:
                 tests.append(test)
         return tests
+
+    @property
+    def within_margin(self) -> list[str]:
+        """The models that are shown to lose no more than the margin to the best figure."""
+        margin = self.margin
+        if margin is None:
+            return []
+        return [test.model for test in self.against_top if test.low > -margin]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +198,6 @@ class Comparison:
         return self.sets[0].metric
 
     @property
-    def is_accuracy(self) -> bool:
-        """True if accuracies are compared."""
-        return self.sets[0].is_accuracy
-
-    @property
     def sections(self) -> list[Section]:
         """All sections in the order of a page: those that decide first, then the others."""
         sections = list(self.sets)
@@ -203,3 +209,61 @@ class Comparison:
     def deciding(self) -> list[Section]:
         """The sections that the verdict is based on: one, or every dataset if there is no mean."""
         return [section for section in self.sections if not section.decided_by]
+
+
+def comparison_json(comparison: Comparison, verdict: Callable[[Section], str]) -> dict[str, object]:
+    """A comparison as table.json has it, with the `verdict` of each section."""
+    declared: dict[str, object] = {}
+    metric = comparison.metric
+    if metric is not ACCURACY:
+        declared = {"metric": metric.name, "unit": metric.unit, "higher_is_better": metric.higher}
+    mean = None
+    if comparison.mean is not None:
+        mean = {**_section_json(comparison.mean), "verdict": verdict(comparison.mean)}
+    sets = {
+        section.name: {**_section_json(section), "verdict": verdict(section)} for section in comparison.sets
+    }
+    return {
+        **declared,
+        "base": comparison.base,
+        "models": list(comparison.models),
+        "sets": sets,
+        "mean": mean,
+    }
+
+
+DIFFERENCE = ("value", "low", "high", "p", "smallest")
+OF_ANSWERS = ("unparsed", "calibration", "metrics", "always")
+OF_SEEDS = ("trainings", "seed_deviation")
+DESCRIBED = ("n", "groups", "majority", "margin", "left_out", "within_margin")
+
+
+def _section_json(section: Section) -> dict[str, Any]:
+    described: dict[str, Any] = {name: as_json(getattr(section, name)) for name in DESCRIBED}
+    described["majority_label"] = section.majority_label or None
+    described["decided_by"] = section.decided_by or None
+    described["ship"] = section.best
+    described["tied_with"] = [test.against for test in section.rivals]
+    described["comparisons"] = tests = [as_json(test) for test in (*section.against_base, *section.between)]
+    described["models"] = scores = {model: as_json(score) for model, score in section.figures.items()}
+    f1 = section.macro_f1
+    for test in tests:
+        test["macro_f1"] = None
+    for model, score in scores.items():
+        unused: tuple[str, ...] = ()
+        if section.metric is ACCURACY:
+            score["accuracy"] = score.pop("value")
+            score["macro_f1"] = None
+        else:
+            unused = OF_ANSWERS
+        if not score["trainings"]:
+            unused += OF_SEEDS
+        for name in unused:
+            del score[name]
+        if f1 is not None:
+            figure = f1.figures[model]
+            score["macro_f1"] = [figure.value, figure.low, figure.high]
+    if f1 is not None:
+        for test, difference in zip(tests, (*f1.against_base, *f1.between), strict=True):
+            test["macro_f1"] = {name: as_json(getattr(difference, name)) for name in DIFFERENCE}
+    return described

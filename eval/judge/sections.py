@@ -1,33 +1,36 @@
 """Figures by dataset and on average, paired tests, and a decision: pure functions from runs to sections.
 
-The procedure is the same for correct answers and for the values of any metric. The tests of one section (a
-dataset, or the mean) make two families: every model against the base, and every pair of the other models. A
-graded figure is the mean of the values, or Σ weight · value / Σ weight if rows count by their tokens.
+The procedure is the same for every metric. The tests of one section (a dataset, or the mean) make two
+families: every model against the base, and every pair of the other models. A figure is the mean of the
+values, or Σ weight · value / Σ weight if rows count by their tokens; macro-F1 is that of all rows together.
 """
 
 import math
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from statistics import stdev
 from types import MappingProxyType
 
 import numpy as np
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.translation import joined, tr
-from tuneyard.core.training.metrics import ACCURACY, Metric
+from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.metrics.calibration import calibration
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
 from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of
 from tuneyard.eval.statistics.estimate import DifferenceTest, Mean
-from tuneyard.eval.statistics.f1 import LabelCounts, count_labels, f1_differences, macro_f1
+from tuneyard.eval.statistics.f1 import RARE, MacroF1, macro_f1s, mean_f1
 from tuneyard.eval.statistics.family import (
-    Trainings,
+    SKEWED,
     Units,
     estimates,
-    mean_over_seeds,
+    over_seeds,
+    seed_reach,
     shrunk,
     skewness,
     units_of,
@@ -35,29 +38,30 @@ from tuneyard.eval.statistics.family import (
 from tuneyard.eval.statistics.rates import average, metric_mean
 from tuneyard.eval.statistics.spread import Floats
 
-Families = tuple[list[PairedTest], list[PairedTest]]
+MACRO_F1 = replace(METRICS["macro_f1"], in_percent=True)
 Pairs = Sequence[tuple[str, str]]  # (old, new) models
-RARE = 5  # with fewer examples of a label, its F1 is very uncertain
-SKEWED = 0.25  # from this skewness of a mean on, its interval may be too narrow
 MANY = 3  # from so many candidates on, the figure of the best is noticeably too high
 
 
 Recipes = Mapping[str, Sequence[str]]
-"""The models of each recipe that was trained with several seeds (`--replicates`)."""
+"""The models of each setting that was trained with several seeds (`--replicates`)."""
+NO_RECIPES: Recipes = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class PairedRows:
     """The rows of one dataset: each candidate's values, the weight of each row, clusters, and rows left out.
 
-    The values of a recipe are means over its trainings. `trainings` has those of each training, by recipe.
+    The values of a setting are means over its trainings; `seeds` has the figure of each training, by setting.
+    `f1` is set if the metric is macro-F1. The values are then accuracies.
     """
 
     values: Mapping[str, Sequence[float]]
     weights: Sequence[float]
     groups: Sequence[str] | None
     left_out: int = 0
-    trainings: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    seeds: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    f1: MacroF1 | None = None
 
 
 def compare(
@@ -66,15 +70,17 @@ def compare(
     decide_on: str = "",
     margin: float | None = None,
     metric: Metric = ACCURACY,
-    recipes: Recipes = MappingProxyType({}),
+    recipes: Recipes = NO_RECIPES,
+    *,
+    has_mean: bool = True,
 ) -> Comparison:
-    """Compare all models by accuracy or another metric. The mean takes the models that have every dataset.
+    """Compare all models by a metric. The mean takes the models that have every dataset.
 
-    A recipe of `recipes` is one candidate instead of its models; those without runs are left out.
+    A setting of `recipes` is one candidate instead of its models; those without runs are left out.
 
-    The verdict is on the mean, or on the dataset `decide_on`; the other sections describe. `margin` is a
-    share. `RequestError` if there is no such dataset, a margin and nothing to compare with, or a dataset in
-    which no row has a value of every model.
+    The verdict is on the mean, or on the dataset `decide_on`; the other sections describe. Without a mean
+    every dataset decides. `margin` is a share. `RequestError` if there is no such dataset, a margin and
+    nothing to compare with, or a dataset in which no row has a value of every model.
     """
     if decide_on not in ("", *runs):
         raise RequestError(f"--decide-on {decide_on}: no such dataset; expected one of {', '.join(runs)}")
@@ -83,57 +89,83 @@ def compare(
     if margin is not None and len(models) < 2:
         raise RequestError(f"--margin: only {models[0]} was given; expected a model to compare it with")
     rows = {dataset: paired_rows(dataset, by_model, metric, recipes) for dataset, by_model in runs.items()}
-    sections = []
-    for dataset, by_model in runs.items():
-        if metric is ACCURACY:
-            sections.append(_accuracy_section(dataset, by_model, rows[dataset], base, recipes))
-        else:
-            sections.append(_graded_section(dataset, by_model, rows[dataset], base, metric, recipes))
+    datasets = [
+        _dataset_section(dataset, by_model, rows[dataset], base, metric, recipes)
+        for dataset, by_model in runs.items()
+    ]
     everywhere = [model for model in models if all(model in data.values for data in rows.values())]
-    if len(sections) > 1 and everywhere:
-        over = {}
-        if metric is ACCURACY:
-            over = _over_majority(list(runs.values()), list(rows.values()), everywhere)
-        tests = families(list(rows.values()), everywhere, base, metric)
-        of_datasets = _mean_section(sections, everywhere, over, tests)
-        sections.append(_with_trainings(of_datasets, list(rows.values()), metric))
+    mean = None
+    if len(datasets) > 1 and everywhere and has_mean:
+        mean = _mean_section(datasets, everywhere, list(runs.values()), list(rows.values()), base, metric)
+        mean = replace(mean, margin=margin, decided_by=decide_on)
         decide_on = decide_on or MEAN
     judged = []
-    datasets = sections[: len(runs)]
-    for section in sections:
-        decided_by = decide_on
-        elsewhere: list[Section] = []
+    for section in datasets:
+        decided_by, elsewhere = decide_on, []
         if section.name == decide_on:
             decided_by = ""
-            if section in datasets:
-                elsewhere = [dataset for dataset in datasets if dataset is not section]
-        judged.append(
-            replace(section, margin=margin, metric=metric, decided_by=decided_by, elsewhere=elsewhere)
-        )
-    mean = None
-    if len(judged) > len(runs):
-        mean = judged.pop()
+            elsewhere = [dataset for dataset in datasets if dataset is not section]
+        judged.append(replace(section, margin=margin, decided_by=decided_by, elsewhere=elsewhere))
     return Comparison(base, models, judged, mean)
 
 
 def candidates(models: Sequence[str], recipes: Recipes) -> list[str]:
-    """The models in their order; a recipe stands for its trainings, at the place of the first."""
+    """The models in their order; a setting stands for its trainings, at the place of the first."""
     recipe_of = {model: name for name, trained in recipes.items() for model in trained}
     return list(dict.fromkeys(recipe_of.get(model, model) for model in models))
 
 
-def families(data: Sequence[PairedRows], models: Sequence[str], base: str, metric: Metric) -> Families:
+def paired_rows(dataset: str, runs: RunsByModel, metric: Metric, recipes: Recipes = NO_RECIPES) -> PairedRows:
+    """The rows of one dataset for which each model has a value of the metric."""
+    first = next(iter(runs.values()))
+    recipes = {name: trained for name, trained in recipes.items() if trained[0] in runs}
+    by_model = {model: run.column(metric.name) for model, run in runs.items()}
+    kept = [row for row, cells in enumerate(zip(*by_model.values(), strict=True)) if None not in cells]
+    if not kept:
+        sources = ", ".join(run.source for run in runs.values())
+        raise RequestError(f"{dataset}: no row has {metric.name} in all of {sources}")
+    weights = [first.weight(metric.name, row) for row in kept]
+    values: dict[str, Sequence[float]] = {}
+    seeds = {}
+    for name in candidates(list(runs), recipes):
+        columns = [by_model[model] for model in recipes.get(name, [name])]
+        numbers = np.array([[column[row] for row in kept] for column in columns], dtype=float)
+        values[name] = numbers.mean(axis=0).tolist()
+        if name in recipes:
+            seeds[name] = np.average(numbers, axis=1, weights=weights).tolist()
+    groups = None
+    if first.groups is not None:
+        groups = [first.groups[row] for row in kept]
+    f1 = None
+    if metric is MACRO_F1:
+        if recipes or not has_labels(runs):
+            raise RequestError(
+                f"--metric macro_f1: {dataset}: expected 2 to {MOST} labels, and no --replicates"
+            )
+        predicted = {model: run.predicted for model, run in runs.items()}
+        f1 = macro_f1s(first.gold, predicted, first.groups, stream=zlib.crc32(dataset.encode()))
+    return PairedRows(values, weights, groups, len(first.rows) - len(kept), seeds, f1)
+
+
+def has_labels(runs: RunsByModel) -> bool:
+    """True if the expected answers are labels: no free text, and not all the same."""
+    return all(1 < len(set(run.gold)) <= MOST for run in runs.values())
+
+
+def families(
+    data: Sequence[PairedRows], models: Sequence[str], base: str, metric: Metric
+) -> tuple[list[PairedTest], list[PairedTest]]:
     """Tests of every model against the base, and of the others among each other, on the mean of datasets.
 
     Each family is judged together. Of three or more candidates against the base each value is shrunk, too.
     """
     others = [model for model in models if model != base]
     against: list[PairedTest] = []
-    if base in models and others:
+    if base in models:
         pairs = [(base, model) for model in others]
         against = paired_family(pairs, data, metric)
-        if len(pairs) >= MANY:
-            values = shrunk(_units(pairs, data, metric), _trainings(pairs, data)).tolist()
+        if len(pairs) >= MANY and metric is not MACRO_F1 and not data[0].seeds:
+            values = shrunk(_units(pairs, data, metric)).tolist()
             against = [replace(test, shrunk=value) for test, value in zip(against, values, strict=True)]
     return against, paired_family(list(combinations(others, 2)), data, metric)
 
@@ -142,77 +174,16 @@ def paired_family(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> l
     """Tests of (old, new) models on the mean of datasets, judged together."""
     if not pairs:
         return []
-    steps = np.concatenate([_steps(pairs, rows) for rows in data])
-    differences = estimates(_units(pairs, data, metric), _trainings(pairs, data))
-    return paired_tests(pairs, steps, differences, metric)
-
-
-def _units(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> Units:
-    """Units of a family of differences between pairs of models."""
-    steps = [_steps(pairs, rows) for rows in data]
-    weights = [np.array(rows.weights) for rows in data]
-    return units_of(steps, [rows.groups for rows in data], weights, metric.largest_difference)
-
-
-def _trainings(pairs: Pairs, data: Sequence[PairedRows]) -> Trainings:
-    """The recipes among the pairs, with the summed values of each training."""
-    sums = {}
-    for name in data[0].trainings:
-        if any(name in pair for pair in pairs):
-            values = [np.array(rows.trainings[name], dtype=float).T for rows in data]
-            weights = [np.array(rows.weights) for rows in data]
-            sums[name] = units_of(values, [rows.groups for rows in data], weights).sums
-    return Trainings(pairs, sums)
-
-
-def _steps(pairs: Pairs, data: PairedRows) -> Floats:
-    """Differences [rows, pairs] between the values of (old, new) models."""
-    values = {model: np.array(numbers, dtype=float) for model, numbers in data.values.items()}
-    return np.stack([values[new] - values[old] for old, new in pairs], axis=1)
-
-
-def mean_figures(data: PairedRows, metric: Metric) -> dict[str, Mean]:
-    """Each model's mean over the rows, with its interval by cluster."""
-    figures = {}
-    for model, values in data.values.items():
-        figures[model] = metric_mean(metric, values, data.groups, data.weights)
-    for name in data.trainings:
-        figures[name] = _over_seeds(name, figures[name], [data], metric)
-    return figures
-
-
-def _over_seeds(name: str, mean: Mean, data: Sequence[PairedRows], metric: Metric) -> Mean:
-    """A recipe's mean with limits over seeds and examples, on the mean of datasets."""
-    values = [np.array(rows.values[name], dtype=float)[:, None] for rows in data]
-    weights = [np.array(rows.weights) for rows in data]
-    units = units_of(values, [rows.groups for rows in data], weights, metric.largest_difference)
-    interval, stderr = mean_over_seeds(units, _trainings([("", name)], data))
-    low, high = min(mean.low, interval.low), max(mean.high, interval.high)
-    if metric.is_share:
-        low, high = max(0.0, low), min(1.0, high)
-    return Mean(mean.value, low, high, mean.n, max(mean.stderr, stderr))
-
-
-def _deviation(name: str, data: Sequence[PairedRows]) -> float:
-    """Standard deviation of the figures of a recipe's trainings, on the mean of datasets."""
-    figures = []
-    for rows in data:
-        values = np.array(rows.trainings[name], dtype=float)
-        figures.append(np.average(values, axis=1, weights=rows.weights))
-    return float(np.mean(figures, axis=0).std(ddof=1))
-
-
-def _with_trainings(section: Section, data: Sequence[PairedRows], metric: Metric) -> Section:
-    """The section of a mean, with limits over seeds and deviations of the recipes."""
-    figures = dict(section.figures)
-    for name in data[0].trainings:
-        if name in figures:
-            mean = _over_seeds(name, figures[name], data, metric)
-            figures[name] = replace(
-                figures[name],
-                low=mean.low, high=mean.high, stderr=mean.stderr, seed_deviation=_deviation(name, data),
-            )  # fmt: skip
-    return replace(section, figures=figures)
+    spread = None
+    f1s = [rows.f1 for rows in data if rows.f1 is not None]
+    if f1s:
+        spread = mean_f1(f1s, sorted({model for pair in pairs for model in pair})).spread(pairs)
+    differences = estimates(_units(pairs, data, metric), spread)
+    for place, pair in enumerate(pairs):
+        seeds = [_mean_seeds(name, data) for name in pair if name in data[0].seeds]
+        if seeds:
+            differences[place] = over_seeds(differences[place], seeds, len(pairs), metric.largest_difference)
+    return paired_tests(pairs, np.concatenate([_steps(pairs, rows) for rows in data]), differences, metric)
 
 
 def paired_tests(
@@ -236,81 +207,120 @@ def paired_tests(
     return tests
 
 
-def _accuracy_section(
-    dataset: str, runs: RunsByModel, data: PairedRows, base: str, recipes: Recipes
-) -> Section:
-    first = next(iter(runs.values()))
-    majority, label = majority_class(first)
-    counts = {}
-    if not data.trainings and all(
-        1 < len(set(run.gold)) <= MOST for run in runs.values()
-    ):  # no free text, and not all the same
-        counts = {model: count_labels(run.gold, run.predicted, run.groups) for model, run in runs.items()}
-    against, between = families([data], list(data.values), base, ACCURACY)
-    cautions = []
-    if counts:
-        against, between = _with_f1(against, counts), _with_f1(between, counts)
-        examples = Counter(first.gold)
-        rare = sorted(label for label, count in examples.items() if count < RARE)
-        if rare:
-            warning = (
-                "{dataset}: fewer than {count} examples of {labels}: the interval of macro-F1 may be too "
-                "narrow"
-            )
-            labels = joined([short(label) for label in rare])
-            cautions.append(tr(warning, dataset=dataset, count=RARE, labels=labels))
-    shares = mean_figures(data, ACCURACY)
+def _units(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> Units:
+    """Units of a family of differences between pairs of models."""
+    steps = [_steps(pairs, rows) for rows in data]
+    weights = [np.array(rows.weights) for rows in data]
+    return units_of(steps, [rows.groups for rows in data], weights, metric.largest_difference)
+
+
+def _steps(pairs: Pairs, data: PairedRows) -> Floats:
+    """Differences [rows, pairs] between the values of (old, new) models."""
+    values = {model: np.array(numbers, dtype=float) for model, numbers in data.values.items()}
+    return np.stack([values[new] - values[old] for old, new in pairs], axis=1)
+
+
+def _mean_seeds(name: str, data: Sequence[PairedRows]) -> list[float]:
+    """The figures of a setting's trainings on the mean of datasets."""
+    figures: list[float] = np.mean([rows.seeds[name] for rows in data], axis=0).tolist()
+    return figures
+
+
+def mean_figures(data: PairedRows, metric: Metric) -> dict[str, Mean]:
+    """Each model's figure with its interval, of a setting over seeds and examples."""
+    if data.f1 is not None:
+        return data.f1.figures()
     figures = {}
-    for name in data.values:
-        if name in data.trainings:
-            figures[name] = _trained(shares[name], [runs[model] for model in recipes[name]], name, data)
-        else:
-            figures[name] = _accuracy(runs[name], shares[name], counts.get(name))
-    return Section(
-        dataset, len(first.gold), _cluster_count(first.groups), majority, label, figures, against, between,
-        _over_majority([runs], [data], list(data.values)), cautions=cautions,
-    )  # fmt: skip
+    for model, values in data.values.items():
+        mean = metric_mean(metric, values, data.groups, data.weights)
+        if model in data.seeds:
+            mean = _widened(mean, data.seeds[model], metric)
+        figures[model] = mean
+    return figures
 
 
-def _trained(mean: Mean, runs: Sequence[ScoredRun], name: str, data: PairedRows) -> ModelScore:
-    """Score of a recipe from the runs of its trainings."""
-    return ModelScore(
-        mean.value, mean.low, mean.high, mean.n, mean.stderr,
-        unparsed=sum(list(run.predicted).count(UNKNOWN) for run in runs),
-        trained_on=max(run.trained_on.get("examples", 0) for run in runs),
-        trained_on_at_most=any(run.trained_on.get("at_most") for run in runs),
-        trainings=[run.model for run in runs],
-        seed_deviation=_deviation(name, [data]),
-    )  # fmt: skip
+def _widened(mean: Mean, seeds: Sequence[float], metric: Metric) -> Mean:
+    """A mean over examples with limits over the seeds, too."""
+    reach = seed_reach(seeds)
+    low = mean.value - math.hypot(mean.value - mean.low, reach)
+    high = mean.value + math.hypot(mean.high - mean.value, reach)
+    if metric.is_share:
+        low, high = max(0.0, low), min(1.0, high)
+    return replace(
+        mean, low=low, high=high, stderr=math.hypot(mean.stderr, stdev(seeds) / math.sqrt(len(seeds)))
+    )
 
 
-def _cluster_count(groups: Sequence[str] | None) -> int | None:
-    if groups is None:
-        return None
-    return len(set(groups))
-
-
-def _graded_section(
+def _dataset_section(
     dataset: str, runs: RunsByModel, data: PairedRows, base: str, metric: Metric, recipes: Recipes
 ) -> Section:
+    first = next(iter(runs.values()))
     figures = {}
-    means = mean_figures(data, metric)
-    for model, mean in means.items():
-        if model in data.trainings:
-            score = _trained(mean, [runs[training] for training in recipes[model]], model, data)
-            figures[model] = replace(score, unparsed=0)
-            continue
-        run = runs[model]
-        figures[model] = ModelScore(
-            mean.value, mean.low, mean.high, mean.n, mean.stderr,
-            trained_on=run.trained_on.get("examples", 0),
-            trained_on_at_most=bool(run.trained_on.get("at_most")),
-        )  # fmt: skip
+    for name, mean in mean_figures(data, metric).items():
+        trained = [runs[model] for model in recipes.get(name, [name])]
+        figures[name] = _score(mean, trained, data.seeds.get(name, ()), metric)
+    groups = None
+    if data.groups is not None:
+        groups = len(set(data.groups))
     tests = families([data], list(figures), base, metric)
-    return Section(
-        dataset, len(data.weights), _cluster_count(data.groups), math.nan, "", figures, *tests,
-        left_out=data.left_out, cautions=_skewed(dataset, data, base, metric),
+    section = Section(
+        dataset,
+        len(data.weights),
+        groups,
+        math.nan,
+        "",
+        figures,
+        *tests,
+        left_out=data.left_out,
+        metric=metric,
+    )
+    if metric is MACRO_F1:
+        return replace(section, cautions=_rare_labels(first))
+    if metric is not ACCURACY:
+        return replace(section, cautions=_skewed(dataset, data, base, metric))
+    majority, label = majority_class(first)
+    over = _over_majority([runs], [data], list(figures))
+    section = replace(section, majority=majority, majority_label=label, over_majority=over)
+    if recipes or not has_labels(runs):
+        return section
+    labelled = paired_rows(dataset, runs, MACRO_F1)
+    f1 = _dataset_section(dataset, runs, labelled, base, MACRO_F1, recipes)
+    return replace(section, macro_f1=f1, cautions=f1.cautions)
+
+
+def _score(mean: Mean, runs: Sequence[ScoredRun], seeds: Sequence[float], metric: Metric) -> ModelScore:
+    """The score of a model, or of a setting from the runs of its trainings."""
+    score = ModelScore(
+        mean.value, mean.low, mean.high, mean.n, mean.stderr,
+        trained_on=max(run.trained_on.get("examples", 0) for run in runs),
+        trained_on_at_most=any(run.trained_on.get("at_most") for run in runs),
     )  # fmt: skip
+    if seeds:
+        score = replace(score, trainings=[run.model for run in runs], seed_deviation=stdev(seeds))
+    if metric is not ACCURACY:
+        return score
+    score = replace(score, unparsed=sum(list(run.predicted).count(UNKNOWN) for run in runs))
+    run = runs[0]
+    if seeds:
+        return score
+    if len(set(run.gold)) > 1 and len(set(run.predicted)) == 1:
+        score = replace(score, always=run.predicted[0])
+    if run.confidence:
+        score = replace(score, calibration=calibration(run.confidence, run.correct, run.groups))
+    metrics = run.facts.get("metrics")
+    if isinstance(metrics, Mapping):
+        score = replace(score, metrics=metrics)
+    return score
+
+
+def _rare_labels(run: ScoredRun) -> list[str]:
+    """A warning if a label has few examples: its F1 is very uncertain."""
+    rare = sorted(label for label, count in Counter(run.gold).items() if count < RARE)
+    if not rare:
+        return []
+    warning = "{dataset}: fewer than {count} examples of {labels}: the interval of macro-F1 may be too narrow"
+    labels = joined([short(label) for label in rare])
+    return [tr(warning, dataset=run.dataset, count=RARE, labels=labels)]
 
 
 def _skewed(dataset: str, data: PairedRows, base: str, metric: Metric) -> list[str]:
@@ -319,10 +329,8 @@ def _skewed(dataset: str, data: PairedRows, base: str, metric: Metric) -> list[s
     The interval of the mean of very skewed values is too narrow
     (`python -m tools.bench.coverage`: lognormal with σ = 2, Pareto with α = 1.5).
     """
-    others = [model for model in data.values if model != base]
-    pairs = list(combinations(others, 2))
-    if base in data.values:
-        pairs = [*((base, model) for model in others), *pairs]
+    models = sorted(data.values, key=lambda model: model != base)
+    pairs = list(combinations(models, 2))
     if not pairs or float(np.abs(skewness(_units(pairs, [data], metric))).max()) <= SKEWED:
         return []
     warning = "{dataset}: a few examples decide the difference (very skewed): its interval may be too narrow"
@@ -330,25 +338,40 @@ def _skewed(dataset: str, data: PairedRows, base: str, metric: Metric) -> list[s
 
 
 def _mean_section(
-    sections: Sequence[Section], models: Sequence[str], over: Mapping[str, PairedTest], tests: Families
+    sections: Sequence[Section],
+    models: Sequence[str],
+    runs: Sequence[RunsByModel],
+    data: Sequence[PairedRows],
+    base: str,
+    metric: Metric,
 ) -> Section:
+    """The section of the mean of datasets, each counting alike."""
     figures = {}
     for model in models:
         scores = [section.figures[model] for section in sections]
-        mean = average(scores)
+        mean, deviation = average(scores), 0.0
+        if model in data[0].seeds:
+            seeds = _mean_seeds(model, data)
+            of_examples = [
+                metric_mean(metric, rows.values[model], rows.groups, rows.weights) for rows in data
+            ]
+            mean, deviation = _widened(average(of_examples), seeds, metric), stdev(seeds)
         figures[model] = ModelScore(
             mean.value, mean.low, mean.high, mean.n, mean.stderr,
             unparsed=sum(score.unparsed for score in scores),
             trained_on=sum(score.trained_on for score in scores),
             trained_on_at_most=any(score.trained_on_at_most for score in scores),
-            trainings=scores[0].trainings,
+            trainings=scores[0].trainings, seed_deviation=deviation,
         )  # fmt: skip
+    over = {}
+    if metric is ACCURACY:
+        over = _over_majority(runs, data, models)
     majority = math.fsum(section.majority for section in sections) / len(sections)
-    n = sum(section.n for section in sections)
-    left_out = sum(section.left_out for section in sections)
     return Section(
-        MEAN, n, None, majority, "", figures, *tests, over, left_out=left_out, datasets=list(sections)
-    )
+        MEAN, sum(section.n for section in sections), None, majority, "", figures,
+        *families(data, models, base, metric), over,
+        left_out=sum(section.left_out for section in sections), metric=metric, datasets=list(sections),
+    )  # fmt: skip
 
 
 def _over_majority(
@@ -362,9 +385,7 @@ def _over_majority(
             run = by_model.get(model, next(iter(by_model.values())))
             label = majority_class(run)[1]
             majority = [float(gold == label) for gold in run.gold]
-            trainings = {name: values for name, values in rows.trainings.items() if name == model}
-            values = {model: rows.values[model], "majority": majority}
-            with_majority.append(replace(rows, values=values, trainings=trainings))
+            with_majority.append(replace(rows, values={model: rows.values[model], "majority": majority}))
         tests[model] = paired_family([("majority", model)], with_majority, ACCURACY)[0]
     return tests
 
@@ -376,72 +397,3 @@ def majority_class(run: ScoredRun) -> tuple[float, str]:
     if isinstance(share, int | float):
         return float(share), str(run.facts.get("majority_label", label))
     return count / len(run.gold), label
-
-
-def _with_f1(tests: Sequence[PairedTest], counts: Mapping[str, LabelCounts]) -> list[PairedTest]:
-    """The tests of one family with the differences of macro-F1, by the same procedure."""
-    if not tests:
-        return []
-    places = {model: place for place, model in enumerate(counts)}
-    pairs = [(places[test.against], places[test.model]) for test in tests]
-    differences = estimates(f1_differences(list(counts.values()), pairs))
-    return [replace(test, macro_f1=f1) for test, f1 in zip(tests, differences, strict=True)]
-
-
-def _accuracy(run: ScoredRun, share: Mean, counts: LabelCounts | None) -> ModelScore:
-    metrics = run.facts.get("metrics")
-    if not isinstance(metrics, Mapping):
-        metrics = {}
-    always = ""
-    if len(set(run.gold)) > 1 and len(set(run.predicted)) == 1:
-        always = run.predicted[0]
-    f1 = None
-    if counts is not None:
-        f1 = macro_f1(counts)
-    reliability = None
-    if run.confidence:
-        reliability = calibration(run.confidence, run.correct, run.groups)
-    return ModelScore(
-        share.value, share.low, share.high, share.n, share.stderr,
-        unparsed=list(run.predicted).count(UNKNOWN),
-        macro_f1=f1,
-        calibration=reliability,
-        trained_on=run.trained_on.get("examples", 0),
-        trained_on_at_most=bool(run.trained_on.get("at_most")),
-        metrics=metrics,
-        always=always,
-    )  # fmt: skip
-
-
-def paired_rows(
-    dataset: str, runs: RunsByModel, metric: Metric, recipes: Recipes = MappingProxyType({})
-) -> PairedRows:
-    """The rows of one dataset for which each model has a value of the metric."""
-    first = next(iter(runs.values()))
-    names = candidates(list(runs), {name: trained for name, trained in recipes.items() if trained[0] in runs})
-    by_model: Mapping[str, Sequence[float | None]]
-    if metric is ACCURACY:
-        by_model = {model: run.correct for model, run in runs.items()}
-    else:
-        by_model = {model: run.values[metric.name] for model, run in runs.items()}
-    columns = list(by_model.values())
-    rows = [row for row, cells in enumerate(zip(*columns, strict=True)) if None not in cells]
-    if not rows:
-        sources = ", ".join(run.source for run in runs.values())
-        raise RequestError(f"{dataset}: no row has {metric.name} in all of {sources}")
-    values: dict[str, Sequence[float]] = {}
-    trainings: dict[str, Sequence[Sequence[float]]] = {}
-    for name in names:
-        columns = [by_model[model] for model in recipes.get(name, [name])]
-        numbers = [[float(column[row] or 0) for row in rows] for column in columns]
-        values[name] = numbers[0]
-        if name in recipes:
-            values[name] = np.mean(numbers, axis=0).tolist()
-            trainings[name] = numbers
-    groups = None
-    if first.groups is not None:
-        groups = [first.groups[row] for row in rows]
-    weights = [1.0] * len(rows)
-    if metric is not ACCURACY:
-        weights = [first.weight(metric.name, row) for row in rows]
-    return PairedRows(values, weights, groups, len(first.rows) - len(rows), trainings)

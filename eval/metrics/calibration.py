@@ -3,7 +3,6 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import DRAWS, SEED, rate_of
 
 BINS = 10
@@ -11,10 +10,13 @@ BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Examples of similar confidence: their mean confidence (0-1), and their accuracy."""
+    """`n` examples of similar confidence: their mean confidence (0-1), and their accuracy with its limits."""
 
+    n: int
     confidence: float
-    accuracy: Mean
+    accuracy: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +30,6 @@ class Calibration:
     chance: float
     n: int
     bins: Sequence[Bin]
-
-    def as_json(self) -> dict[str, object]:
-        """Plain JSON values for table.json."""
-        bins = []
-        for one in self.bins:
-            share = one.accuracy
-            limits = {"accuracy": share.value, "low": share.low, "high": share.high}
-            bins.append({"n": share.n, "confidence": one.confidence, **limits})
-        return {"error": self.error, "chance": self.chance, "n": self.n, "bins": bins}
 
 
 def calibration(
@@ -56,9 +49,9 @@ def calibration(
         in_bin = places == place
         bin_groups = groups and [groups[row] for row in np.flatnonzero(in_bin).tolist()]
         share = rate_of(right[in_bin].tolist(), bin_groups)
-        bins.append(Bin(float(sure[in_bin].mean()), share))
-    counts, means = np.array([b.accuracy.n for b in bins]), np.array([b.confidence for b in bins])
+        bins.append(Bin(share.n, float(sure[in_bin].mean()), share.value, share.low, share.high))
+    counts, means = np.array([b.n for b in bins]), np.array([b.confidence for b in bins])
     drawn = np.random.default_rng(SEED).binomial(counts, np.clip(means, 0, 1), size=(DRAWS, len(bins)))
     by_chance = np.abs(drawn - counts * means).sum(1) / len(sure)
-    error = sum(b.accuracy.n * abs(b.accuracy.value - b.confidence) for b in bins) / len(sure)
+    error = sum(b.n * abs(b.accuracy - b.confidence) for b in bins) / len(sure)
     return Calibration(error, float(np.quantile(by_chance, 0.95)), len(sure), bins)

@@ -11,18 +11,19 @@ from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, require
 from tuneyard.core.language.translation import tr
-from tuneyard.core.training.metrics import METRICS
+from tuneyard.core.training.metrics import ACCURACY, METRICS
 from tuneyard.eval.metrics.text import CHARACTERS
 from tuneyard.eval.read.logs import WITHOUT_NAME, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.read.measured import IDS, measurable, values_of
 from tuneyard.eval.read.results import PREDICTIONS, RESULTS
 from tuneyard.eval.read.scored_run import (
-    ScoredExample,
+    OF_ANSWERS,
+    Row,
     ScoredRun,
     assemble,
     confidence_of,
-    kinds_of,
+    model_name,
     optional_text,
     text_field,
 )
@@ -30,6 +31,7 @@ from tuneyard.eval.read.sweeps import SWEEP, held_out_runs
 from tuneyard.eval.statistics.rates import group_of
 
 ANSWERS = ("expected_output", "predicted_output")
+TEXTS = {"gold": ("expected_output", "reference", "gold"), "prediction": ("model_output", "prediction")}
 MASS = "label_mass"  # how much of the probability any label has: does not help to choose a model
 LEVELS = ("", "*/", "*/*/")
 Line = tuple[int, dict[str, Any]]
@@ -62,10 +64,15 @@ class Reading:
     metrics in results.json are read too, if the rows have their fields.
     """
 
-    metric: str = ""
+    metric: str = ACCURACY.name
     by: str = ""
     stated_metrics: bool = False
     next_to_answers: Sequence[str] = ()
+
+    @property
+    def has_answers(self) -> bool:
+        """True if the metric is one of answers, which every row then must have."""
+        return self.metric in OF_ANSWERS
 
 
 ANSWERS_ONLY = Reading()
@@ -105,7 +112,7 @@ def read_scored_runs(
 def _read(place: Path, reading: Reading) -> list[ScoredRun]:
     if place.is_dir():
         return [read_scored_run(place, reading)]
-    if not reading.metric:
+    if reading.has_answers:
         return read_log(place)
     if place.suffix not in (".jsonl", ".ndjson"):
         raise RequestError(
@@ -167,9 +174,11 @@ def _named(runs: list[ScoredRun], source: ScoredRunSource) -> list[ScoredRun]:
         names = list(dict.fromkeys(str(getattr(run, key)) for run in runs))
         if name and len(names) > 1:
             raise RequestError(f"{source.path}: one name ({name}) for several: {', '.join(names)}")
-    return [
-        replace(run, model=source.model or run.model, dataset=source.dataset or run.dataset) for run in runs
-    ]
+    named = []
+    for run in runs:
+        model = source.model or model_name(run.model)
+        named.append(replace(run, model=model, dataset=source.dataset or run.dataset))
+    return named
 
 
 def _distinct(runs: Sequence[tuple[ScoredRunSource, ScoredRun]]) -> list[ScoredRun]:
@@ -215,7 +224,7 @@ def read_scored_run(place: Path, reading: Reading = ANSWERS_ONLY) -> ScoredRun:
     path = place / PREDICTIONS
     facts = read_object(place / RESULTS)
     model, dataset = (text_field(facts, name, str(place / RESULTS)) for name in ("model", "set"))
-    if not reading.metric and "accuracy" not in facts:
+    if reading.has_answers and "accuracy" not in facts:
         fields = ", ".join(list(facts)[:8])
         raise RequestError(
             f"{place}: no accuracy in {RESULTS} (found {fields}); another figure of each example is compared "
@@ -223,19 +232,15 @@ def read_scored_run(place: Path, reading: Reading = ANSWERS_ONLY) -> ScoredRun:
         )
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
-    if reading.metric:
+    if not reading.has_answers:
         return _measured_run(model, dataset, place, path, facts, reading.metric)
     lines = list(json_lines(path))
     names = list(reading.next_to_answers)
     if reading.stated_metrics:
         names += _stated_metrics(facts, lines)
     values = _values(names, path, lines)
-    examples = []
-    for place_in_run, (number, record) in enumerate(lines):
-        example = _record(f"{path}:{number}", record, reading.by)
-        of_row = {name: column[place_in_run] for name, column in values.items()}
-        examples.append(replace(example, values=of_row, tokens=_tokens(record)))
-    run = assemble(model, dataset, place, examples, facts)
+    rows = [_answered_row(f"{path}:{number}", record) for number, record in lines]
+    run = assemble(model, dataset, place, rows, facts, values, reading.by)
     _check_totals(run)
     return run
 
@@ -283,23 +288,19 @@ def _measured_run(
     if all(value is None for value in values):
         names = ", ".join(measurable(_first_record(path))) or "none"
         raise RequestError(f"{path}: no row has {metric}; its metrics: {names}")
-    examples = []
-    for (number, record), value in zip(lines, values, strict=True):
+    rows = []
+    for number, record in lines:
         where = f"{path}:{number}"
         row = next((record[name] for name in IDS if isinstance(record.get(name), int | str)), None)
         if row is None:
             raise ContentError(f"{where}: no {', '.join(IDS)}: nothing to pair this row by")
-        gold = _first_text(record, ("expected_output", "reference", "gold"))
-        predicted = _first_text(record, ("model_output", "prediction"))
-        example = ScoredExample(
-            str(row), gold, predicted, False, where, group_of(record), kinds_of(record, gold),
-            values={metric: value}, tokens=_tokens(record),
-        )  # fmt: skip
-        examples.append(example)
-    return assemble(model, dataset, place, examples, facts)
+        texts = {name: first_text(record, names) for name, names in TEXTS.items()}
+        rows.append({**_common(record), **texts, "id": str(row), "correct": False, "place": where})
+    return assemble(model, dataset, place, rows, facts, {metric: values})
 
 
-def _first_text(record: Mapping[str, object], names: Sequence[str]) -> str:
+def first_text(record: Mapping[str, object], names: Sequence[str]) -> str:
+    """The first of the named fields that has a text, "" if none has."""
     for name in names:
         text = optional_text(record, name)
         if text:
@@ -307,43 +308,34 @@ def _first_text(record: Mapping[str, object], names: Sequence[str]) -> str:
     return ""
 
 
-def _tokens(record: Mapping[str, object]) -> float:
-    """Weight of a row's loss."""
+def _common(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a row whatever is compared: its fields, its cluster, and the weight of its loss."""
     tokens = record.get("tokens")
-    if isinstance(tokens, int | float) and "loss" in record:
-        return float(tokens)
-    return 1.0
+    if not isinstance(tokens, int | float) or "loss" not in record:
+        tokens = 1.0
+    return {**record, "cluster": group_of(record), "tokens": float(tokens), "confidence": None}
 
 
-def _record(where: str, record: Mapping[str, object], by: str) -> ScoredExample:
+def _answered_row(where: str, record: Mapping[str, Any]) -> Row:
     row = record.get("row")
     if type(row) is not int:
         raise ContentError(f"{where}: row: found {show_value(row)}, expected a whole number")
     correct = record.get("correct")
-    logs = _log_probabilities(where, record.get("choices"))
-    confidence = None
-    if logs:
-        confidence = confidence_of(list(logs.values()))
     if isinstance(correct, bool):  # of tasks whose correct answers do not equal one expected text
         gold, predicted = (optional_text(record, name) or "" for name in ANSWERS)
     else:
         gold, predicted = (text_field(record, name, where) for name in ANSWERS)
         correct = gold == predicted
-    kinds = kinds_of(record, gold)
-    value = optional_text(record, by)
-    if by and value is not None:
-        kinds[by] = value
-    return ScoredExample(str(row), gold, predicted, correct, where, group_of(record), kinds, confidence, logs)
+    columns = {"id": str(row), "gold": gold, "prediction": predicted, "correct": correct, "place": where}
+    logs = _log_probabilities(where, record.get("choices"))
+    return {**_common(record), **columns, "confidence": confidence_of(logs)}
 
 
-def _log_probabilities(where: str, choices: object) -> dict[str, float]:
+def _log_probabilities(where: str, choices: object) -> list[float]:
     """Log-probabilities of the labels, empty if a row has none; `ContentError` for other values."""
     if not isinstance(choices, Mapping):
-        return {}
-    logs: dict[str, float] = {}
-    for label, log in choices.items():
-        if isinstance(log, float | int) and -LARGEST <= log <= LARGEST:
-            logs[str(label)] = log
+        return []
+    logs = [log for log in choices.values() if isinstance(log, float | int) and -LARGEST <= log <= LARGEST]
     if not logs or len(logs) < len(choices):
         raise ContentError(f"{where}: choices: found {show_value(choices)}, expected log-probabilities")
     return logs

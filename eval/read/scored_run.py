@@ -1,6 +1,7 @@
-"""One model's answers to one dataset, row by row: the record that every reader of results makes."""
+"""One model's answers to one dataset, row by row: a table of columns that every reader of results makes."""
 
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress, pairwise
@@ -11,31 +12,16 @@ from tuneyard.core.errors import ContentError, show_value
 
 KINDS = ("type", "subtype")
 LOSS = "eval_loss"
-COLUMNS = (
-    "rows", "gold", "predicted", "correct", "groups", "confidence", "log_probabilities", "tokens"
-)  # fmt: skip
+OF_ANSWERS = ("accuracy", "macro_f1")
+"""The metrics that are computed from expected and predicted answers."""
+COLUMNS = ("rows", "gold", "predicted", "correct", "groups", "confidence", "tokens")
+MERGE_PART = re.compile(r"(?P<adapter>[^=,]+)=(?P<weight>-?\d+(?:\.\d+)?)")
+"""An adapter and its weight in the name of a merge, e.g. `rte=0.5,mnli=0.5`."""
 FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the whole dataset, not of its half
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredExample:
-    """One scored row. `row` pairs it with other models' rows, `place` is its file and line.
-
-    `log_probabilities` (nats) are by label, `confidence` is the share (0-1) of the chosen label. `values`
-    are figures by metric, None without a figure. `tokens` is the weight of its loss.
-    """
-
-    row: str
-    gold: str
-    predicted: str
-    correct: bool
-    place: str
-    group: str | None = None
-    kinds: Mapping[str, str] = field(default_factory=dict)
-    confidence: float | None = None
-    log_probabilities: Mapping[str, float] = field(default_factory=dict)
-    values: Mapping[str, float | None] = field(default_factory=dict)
-    tokens: float = 1.0
+Row = Mapping[str, Any]
+"""A scored row by the names of columns: `id`, `gold`, `prediction`, `correct`, `place` (its file and line).
+Optional are `cluster`, `confidence` (share of the chosen label), `tokens`, and fields that group the rows."""
+Values = Mapping[str, Sequence[float | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +30,7 @@ class ScoredRun:
 
     `kinds` are fields that group the rows, e.g. `type`. `confidence` is the share (0-1) of the chosen label
     among the labels' probabilities. `facts` come from results.json. `values` are figures of each row by
-    metric, `tokens` the weights of a loss.
+    metric, None without a figure, `tokens` the weights of a loss.
     """
 
     model: str
@@ -58,8 +44,7 @@ class ScoredRun:
     kinds: Mapping[str, Sequence[str]] = field(default_factory=dict)
     confidence: Sequence[float] | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
-    log_probabilities: Sequence[Mapping[str, float]] = ()
-    values: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
     tokens: Sequence[float] = ()
 
     @property
@@ -74,6 +59,12 @@ class ScoredRun:
         if isinstance(facts, Mapping):
             return facts
         return {}
+
+    def column(self, metric: str) -> Sequence[float | None]:
+        """The value of each row in a metric, None without one. Accuracy and macro-F1 count correct rows."""
+        if metric in OF_ANSWERS:
+            return self.correct
+        return self.values[metric]
 
     def weight(self, metric: str, row: int) -> float:
         """How much a row counts in the mean of a metric: its tokens in that of a loss."""
@@ -97,6 +88,31 @@ RunsByModel = Mapping[str, ScoredRun]
 """Runs of one dataset by model."""
 RunsByDataset = Mapping[str, RunsByModel]
 """Runs by dataset and model: what a comparison reads once and judges."""
+
+
+def merge_weights(model: str) -> dict[str, str]:
+    """Weights by adapter in the name of a merge, without those of weight 0. {} for any other name."""
+    weights = {}
+    for part in model.split(","):
+        match = MERGE_PART.fullmatch(part)
+        if match is None:
+            return {}
+        if float(match["weight"]) != 0:
+            weights[match["adapter"]] = match["weight"]
+    return weights
+
+
+def model_name(folder: str) -> str:
+    """The one name of a model in tables, plots, sentences and commands.
+
+    >>> model_name("rte=1,mnli=0"), model_name("rte=0.5,mnli=0.50"), model_name("base")
+    ('rte', 'rte=0.5,mnli=0.50', 'base')
+    """
+    weights = merge_weights(folder)
+    parts = [f"{adapter}={weight}" for adapter, weight in weights.items()]
+    if len(parts) == 1 and float(*weights.values()) == 1:
+        return next(iter(weights))
+    return ",".join(parts) or folder
 
 
 def by_dataset(runs: Iterable[ScoredRun]) -> dict[str, dict[str, ScoredRun]]:
@@ -142,70 +158,76 @@ def optional_text(record: Mapping[str, object], name: str) -> str | None:
     return str(value)
 
 
-def kinds_of(record: Mapping[str, object], gold: str) -> dict[str, str]:
-    """The fields that part the rows. Rows with a subtype have their gold answer as type."""
-    kinds = {}
-    for name in KINDS:
-        value = optional_text(record, name)
-        if value is not None:
-            kinds[name] = value
-    if "subtype" in kinds:
-        return {"type": gold, **kinds}
-    return kinds
-
-
 def confidence_of(logs: Sequence[float]) -> float | None:
     """Share (0-1) of the likeliest label, given every label's log-probability.
 
-    None if even that one has no probability.
+    None if even that one has no probability, or there are no labels.
     """
-    top = max(logs)
+    top = max(logs, default=-math.inf)
     if not math.isfinite(top):
         return None
     return 1 / math.fsum(math.exp(log - top) for log in logs)
 
 
 def assemble(
-    model: str, dataset: str, source: Path, records: Iterable[ScoredExample], facts: Mapping[str, object]
+    model: str,
+    dataset: str,
+    source: Path,
+    rows: Sequence[Row],
+    facts: Mapping[str, object],
+    values: Values | None = None,
+    by: str = "",
 ) -> ScoredRun:
-    """The run of the records in the order of their row ids; `ContentError` for doubles or gaps."""
-    ordered = sorted(records, key=lambda record: (len(record.row), record.row))
-    if not ordered:
+    """The run of the rows in the order of their ids, with `values` by metric, grouped by `KINDS` and `by`.
+
+    Rows with a subtype have their gold answer as type. `ContentError` for doubles or gaps.
+    """
+    if not rows:
         raise ContentError(f"{source}: no rows in it; score {model} on {dataset} again")
-    texts = [model, dataset]
-    for record in ordered:
-        texts += (record.gold, record.predicted)
-    try:  # halves of characters (lone surrogates): JSON can hold them, and no file of text can
-        "".join(texts).encode()
-    except UnicodeEncodeError as error:
-        half = error.object[error.start]
-        raise ContentError(f"{source}: an answer or a name holds half a character ({half!r})") from error
+    order = sorted(range(len(rows)), key=lambda place: (len(rows[place]["id"]), rows[place]["id"]))
+    ordered = [rows[place] for place in order]
+    _check_characters(source, [model, dataset], ordered)
     for one, other in pairwise(ordered):
-        if one.row == other.row:
-            raise ContentError(f"{other.place}: row {other.row} is already in {one.place}")
-    kind_names: set[str] = set()
-    for record in ordered:
-        kind_names.update(record.kinds)
-    kinds = {name: [record.kinds.get(name, "") for record in ordered] for name in sorted(kind_names)}
-    groups = [record.group for record in ordered if record.group is not None]
+        if one["id"] == other["id"]:
+            raise ContentError(f"{other['place']}: row {other['id']} is already in {one['place']}")
+    kinds = {}
+    for name in sorted({*KINDS, by} - {""}):
+        texts = [optional_text(row, name) for row in ordered]
+        if name == "type" and any(row.get("subtype") is not None for row in ordered):
+            texts = [row["gold"] if text is None else text for row, text in zip(ordered, texts, strict=True)]
+        if any(text is not None for text in texts):
+            kinds[name] = [text or "" for text in texts]
+    groups = [row["cluster"] for row in ordered if row.get("cluster") is not None]
     if groups and len(groups) < len(ordered):
-        ungrouped = next(record for record in ordered if record.group is None)
-        raise ContentError(f"{ungrouped.place}: no group, but {len(groups)} other rows have one")
-    confidence = [record.confidence for record in ordered if record.confidence is not None]
-    has_confidence = len(confidence) == len(ordered)
+        ungrouped = next(row for row in ordered if row.get("cluster") is None)
+        raise ContentError(f"{ungrouped['place']}: no group, but {len(groups)} other rows have one")
+    confidence = [row["confidence"] for row in ordered if row.get("confidence") is not None]
+    if len(confidence) < len(ordered):
+        confidence = []
     return ScoredRun(
         model,
         dataset,
         str(source),
-        rows=[record.row for record in ordered],
-        gold=[record.gold for record in ordered],
-        predicted=[record.predicted for record in ordered],
-        correct=[record.correct for record in ordered],
+        rows=[row["id"] for row in ordered],
+        gold=[row["gold"] for row in ordered],
+        predicted=[row["prediction"] for row in ordered],
+        correct=[row["correct"] for row in ordered],
         groups=groups or None,
         kinds=kinds,
-        confidence=confidence if has_confidence else None,
+        confidence=confidence or None,
         facts=facts,
-        log_probabilities=[record.log_probabilities for record in ordered],
-        values={name: [record.values[name] for record in ordered] for name in ordered[0].values},
-        tokens=[record.tokens for record in ordered],
+        values={name: [column[place] for place in order] for name, column in (values or {}).items()},
+        tokens=[row.get("tokens", 1.0) for row in ordered],
     )
+
+
+def _check_characters(source: Path, names: Sequence[str], rows: Iterable[Row]) -> None:
+    """`ContentError` for halves of characters (lone surrogates): JSON can hold them, and no file of text."""
+    texts = list(names)
+    for row in rows:
+        texts += (row["gold"], row["prediction"])
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ContentError(f"{source}: an answer or a name holds half a character ({half!r})") from error

@@ -23,15 +23,15 @@ from tuneyard.core.language.number_format import Table, interval, percent
 from tuneyard.core.language.reader_language import current
 from tuneyard.core.language.translation import catalogue, tr, tr_counted
 from tuneyard.eval.judge.ask import ComparedRuns
+from tuneyard.eval.judge.cells import section_name
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, Section
-from tuneyard.eval.judge.questions.against_base import differences, figures, scores, section_name
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import ScoredRun, models_of
 from tuneyard.eval.show.incorrect import IncorrectExamples
 from tuneyard.eval.show.places import command_line, without_places
 from tuneyard.eval.show.plots import DrawnPlot, caption
 from tuneyard.eval.show.setup import compared_tables
-from tuneyard.eval.show.tables import left_out, method, section_text
+from tuneyard.eval.show.tables import differences, figures, left_out, method, scores, section_text
 from tuneyard.eval.show.verdict import decisions, headline
 
 PAGE = Path(__file__).parent / "page"

@@ -16,7 +16,7 @@ LONGEST = 2000  # characters of a question or an answer that are shown
 MOST_LETTERS = 12_000_000  # of all rows on a page, which a browser still opens at once
 ROW_NAMES = ("row", "doc_id", "id")
 QUESTION_NAMES = ("instruction", "prompt", "question", "user")
-ANSWER_NAMES = ("model_output", "prediction")
+ANSWER_NAMES = ("model_output", "output", "prediction")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +109,10 @@ def _records(run: ScoredRun, row_names: set[str]) -> dict[str, dict[str, object]
             if name in row_names:
                 records.setdefault(name, record)
         return records
-    for logged in reader_of(source).rows(source):
-        if logged.example.row in row_names:
-            texts: dict[str, object] = {"question": logged.question}
-            if logged.output:
-                texts["model_output"] = logged.output
-            records.setdefault(logged.example.row, texts)
+    for logged in reader_of(source).records(source):
+        name = _first(logged, ("id",))
+        if name in row_names:
+            records.setdefault(name, dict(logged))
     return records
 
 

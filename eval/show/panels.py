@@ -87,14 +87,14 @@ def draw_calibration(dataset: str, calibrations: Mapping[str, Calibration]) -> "
 def _reliability(axes: "Axes", calibration: Calibration) -> str:
     axes.plot([0, 100], [0, 100], color="black", linestyle="dashed", linewidth=1)
     bins = calibration.bins
-    most = max(one.accuracy.n for one in bins)
+    most = max(one.n for one in bins)
     confidences = [100 * one.confidence for one in bins]
-    accuracies = [100 * one.accuracy.value for one in bins]
-    axes.bar(confidences, [12 * one.accuracy.n / most for one in bins], 5, FLOOR, color=FAINT)
+    accuracies = [100 * one.accuracy for one in bins]
+    axes.bar(confidences, [12 * one.n / most for one in bins], 5, FLOOR, color=FAINT)
     for confidence, one in zip(confidences, bins, strict=True):
-        axes.text(confidence, FLOOR + 1, f"{one.accuracy.n:,}", ha="center", fontsize=6)
-    below = [100 * (one.accuracy.value - one.accuracy.low) for one in bins]
-    above = [100 * (one.accuracy.high - one.accuracy.value) for one in bins]
+        axes.text(confidence, FLOOR + 1, f"{one.n:,}", ha="center", fontsize=6)
+    below = [100 * (one.accuracy - one.low) for one in bins]
+    above = [100 * (one.high - one.accuracy) for one in bins]
     look: dict[str, Any] = {"ecolor": "black", "capsize": 2, "markersize": 4, "clip_on": False}
     axes.errorbar(confidences, accuracies, [below, above], fmt="o-", color=COLOURS[1], **look)
     axes.set(xlim=(0, 100), ylim=(FLOOR, 100), yticks=range(0, 101, 20))

@@ -22,13 +22,13 @@ from tuneyard.core.drawing.plots import (
     number_unreadable,
     plotting,
 )
-from tuneyard.core.language.number_format import points, show_p
-from tuneyard.core.language.translation import joined, tr, tr_counted
+from tuneyard.core.language.translation import tr, tr_counted
+from tuneyard.eval.judge.cells import section_name
 from tuneyard.eval.judge.conclusions import Comparison, Section
-from tuneyard.eval.judge.questions.against_base import section_name
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.panels import draw_calibration, draw_confusion
+from tuneyard.eval.show.verdict import headline
 from tuneyard.eval.statistics.rates import rate_of
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ CAPTIONS = {
 }
 HATCHES = (None, "//", "..", "xx")
 AXIS = "accuracy, % (whiskers: 95 % interval)"
-BELOW_MAJORITY = "{model} is better than the base, but worse than the majority class ({where})"
 GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
 STUB = 1.5  # percent
 BEHIND: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8}
@@ -155,10 +154,7 @@ def folder_name(dataset: str) -> str:
 
 
 def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart:
-    """Accuracy by section and model, with the majority class.
-
-    The title is about the first section in which models were compared.
-    """
+    """Accuracy by section and model, with the majority class. The title is the decision."""
     series: dict[str, list[Share | None]] = {}
     for model in comparison.models:
         shares: list[Share | None] = []
@@ -171,33 +167,11 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
         if any(shares):
             series[model] = shares
     places = [f"{section_name(section.name)}\nn = {section.n:,}" for section in sections]
-    compared = [section for section in sections if section.against_base]
-    titled = (compared or sections)[0]
+    titled = comparison.deciding[0]
     baselines = [section.majority for section in sections]
     if any(math.isnan(baseline) for baseline in baselines):
         baselines = []
-    return Chart(_finding(comparison, titled), places, series, baselines)
-
-
-def _finding(comparison: Comparison, section: Section) -> str:
-    if not section.against_base:
-        return tr("Accuracy; nothing was compared with {base}", base=comparison.base)
-    best = section.best
-    if best is None and section.better:
-        model = section.better[0]
-        below = [section_name(one.name) for one in section.sections_below_majority(model)]
-        return tr(BELOW_MAJORITY, model=model, where=joined(below))
-    if best is None:
-        where = section_name(section.name)
-        return tr("No model is shown to be better than {base} ({where})", base=comparison.base, where=where)
-    test = next(test for test in section.against_base if test.model == best)
-    where = tr("on {name}", name=section.name)
-    if section is comparison.mean:
-        where = tr("on average over {count} datasets", count=len(comparison.sets))
-    rivals = "".join(tr(", statistically tied with {model}", model=test.against) for test in section.rivals)
-    gain, p = points(test.value).removeprefix("+"), show_p(test.p)
-    beats = "{model} beats {base} by {gain} points {where} (p {p})"
-    return tr(beats, model=best, base=comparison.base, gain=gain, where=where, p=p) + rivals
+    return Chart(headline(titled, comparison), places, series, baselines)
 
 
 def kinds_chart(runs: Sequence[ScoredRun], kind: str, base: str, most: int = KINDS) -> Chart:

@@ -9,7 +9,6 @@ from tuneyard.eval.read.scored_run import models_of
 from tuneyard.eval.show.html import page
 from tuneyard.eval.show.incorrect import collect_incorrect
 from tuneyard.eval.show.plots import DrawnPlot, draw_plots
-from tuneyard.eval.show.tables import question_tables
 
 
 def render(
@@ -31,6 +30,6 @@ def render(
     if plots is None:
         plots = draw_plots(compared.comparison, compared.run_list)
     if tables is None:
-        tables = question_tables(compared)
+        tables = compared.tables
     errors = collect_incorrect(compared.run_list, models_of(compared.runs), most)
     return page(title, compared, tables, plots, errors, (command_line(module), next_command), note)

@@ -45,32 +45,31 @@ def compared_models(runs: Sequence[ScoredRun], models: Sequence[str]) -> Table:
     rows = []
     for model in models:
         run = first_runs[model]
-        words = _words(run.facts)
-        base_models = _values(words, "--model")
+        base_models = option_values(run, "--model")
         base_model = tr("results {place}", place=without_places(run.source))
         if base_models:
             base_model = without_places(base_models[-1])
-        rows.append([model, base_model, _adapters(run.facts, words)])
+        adapters = []
+        for place, weight in adapter_weights(run).items():
+            adapter = without_places(place)
+            if weight != 1:
+                adapter += f" × {weight:g}"
+            adapters.append(adapter)
+        rows.append([model, base_model, " + ".join(adapters) or NONE])
     return Table([tr("model"), tr("base model"), tr("adapters")], rows)
 
 
-def _adapters(facts: Mapping[str, object], words: Sequence[str]) -> str:
-    """Adapters of a model with their weights, a dash for a model without adapters."""
-    weights = facts.get("weights")
-    if not isinstance(weights, Mapping) or not weights:
-        return NONE
+def adapter_weights(run: ScoredRun) -> dict[str, float]:
+    """The places of a model's adapters with their weights, without those of weight 0; {} without adapters."""
+    weights = run.facts.get("weights")
+    if not isinstance(weights, Mapping):
+        return {}
     places = {}
-    for value in _values(words, "--adapter"):
+    for value in option_values(run, "--adapter"):
         name, equals, place = value.partition("=")
         if equals:
             places[name] = place
-    adapters = []
-    for name, weight in weights.items():
-        adapter = without_places(str(places.get(name, name)))
-        if weight != 1:
-            adapter += f" × {weight:g}"
-        adapters.append(adapter)
-    return " + ".join(adapters)
+    return {places.get(str(name), str(name)): weight for name, weight in weights.items() if weight}
 
 
 def compared_datasets(runs: Sequence[ScoredRun], sections: Sequence[Section]) -> Table:
@@ -92,7 +91,7 @@ def _tests(run: ScoredRun) -> str:
     if isinstance(about, str):
         parts.append(about)
     labels = sorted({short(label) for label in run.gold if label})
-    words = _words(run.facts)
+    words = scored_by(run)
     command = words[2] if len(words) > 2 else ""
     if 1 < len(labels) <= MOST_LABELS:
         parts.append(tr("answers {labels}", labels=tr(", ").join(labels)))
@@ -101,17 +100,18 @@ def _tests(run: ScoredRun) -> str:
     return tr("; ").join(parts) or NONE
 
 
-def _words(facts: Mapping[str, object]) -> list[str]:
+def scored_by(run: ScoredRun) -> list[str]:
     """The words of the command that scored a run, [] if it is unknown."""
     try:
-        return shlex.split(str(facts.get("command", "")))
+        return shlex.split(str(run.facts.get("command", "")))
     except ValueError:  # an open quote: no command of ours
         return []
 
 
-def _values(words: Sequence[str], option: str) -> list[str]:
-    """The values of an option in the words of a command."""
+def option_values(run: ScoredRun, option: str) -> list[str]:
+    """The values of an option in the command that scored a run."""
     values = []
+    words = scored_by(run)
     for place, word in enumerate(words):
         if word == option and place + 1 < len(words):
             values.append(words[place + 1])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.core.drawing.plots import COLOURS, legend_below, plot, plotting
 from tuneyard.core.language.number_format import interval, percent
 from tuneyard.core.language.translation import tr, tr_counted
-from tuneyard.eval.judge.questions.choice import Choice
+from tuneyard.eval.judge.questions.choice import CHOOSING, HELD_OUT, Choice
 from tuneyard.eval.read.sweeps import STEP
 from tuneyard.eval.statistics.estimate import Mean
 
@@ -42,8 +42,8 @@ class SweepPlot:
     @property
     def accuracies(self) -> dict[Point, Mean]:
         """Accuracy of every point on the choosing half."""
-        scores = self.choice.choosing.scores
-        return {self.points[model]: score.accuracy for model, score in scores.items()}
+        accuracies = self.choice.accuracies[CHOOSING]
+        return {self.points[model]: accuracy for model, accuracy in accuracies.items()}
 
     @property
     def chosen(self) -> Point:
@@ -52,10 +52,9 @@ class SweepPlot:
 
     @property
     def title(self) -> str:
-        """Two lines: the chosen point on the choosing half, which is drawn, then the model to ship on the
-        held-out half."""
+        """Two lines: the chosen point on the choosing half, which is drawn, then on the held-out half."""
         drawn = self.accuracies[self.chosen]
-        held_out = self.choice.held_out.scores[self.ship].accuracy
+        held_out = self.choice.accuracies[HELD_OUT][self.ship]
         coordinates = []
         for axis, value in zip(self.axes, self.chosen, strict=True):
             label = axis
@@ -136,7 +135,7 @@ def _curve(sweep: SweepPlot, axes: "Axes") -> None:
     highs = [100 * accuracy.high for _, accuracy in ordered]
     axes.fill_between(places, lows, highs, color=COLOURS[1], alpha=0.2, label=tr("95 % interval"))
     axes.plot(places, values, color=COLOURS[1], marker="o")
-    majority = 100 * sweep.choice.choosing.majority
+    majority = 100 * sweep.choice.majority[CHOOSING]
     axes.axhline(
         majority, color="black", linestyle="dashed", linewidth=1.2, label=tr("majority-class baseline")
     )

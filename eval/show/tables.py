@@ -1,17 +1,36 @@
 """A comparison as Markdown, which reads well in a terminal too, and as JSON for programs."""
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from tuneyard.core import version
 from tuneyard.core.files import versions
-from tuneyard.core.language.number_format import Table, grid
+from tuneyard.core.language.number_format import (
+    NONE,
+    Table,
+    grid,
+    limits,
+    number,
+    p_cell,
+    percent,
+    points_interval,
+)
 from tuneyard.core.language.reader_language import ENGLISH, in_language
 from tuneyard.core.language.translation import in_english, tr, tr_counted
+from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.ask import ComparedRuns
-from tuneyard.eval.judge.conclusions import MEAN, Comparison, Section
-from tuneyard.eval.judge.questions.against_base import AgainstBase, differences, figures, scores, section_name
-from tuneyard.eval.judge.questions.replicates import replicates_table
-from tuneyard.eval.read.scored_run import ScoredRun
+from tuneyard.eval.judge.cells import (
+    difference_cells,
+    differences_header,
+    metric_on_dataset,
+    on_dataset,
+    section_name,
+    translated,
+    unit_name,
+)
+from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section, comparison_json
+from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.show.setup import compared_tables
 from tuneyard.eval.show.verdict import decisions, notes, verdict
 
@@ -23,23 +42,195 @@ LEFT_OUT_OF_SEEDS = (
     "The intervals of replicates are over these examples and training seeds. They leave out what another "
     "prompt or other data would change."
 )
-
 COMPARED = "What was compared"
 OTHER_FIGURES = "Other figures"
+RECOMMENDED = " ←"
+WIDE = 7  # more columns than this do not fit a screen
+MOST_MODELS = 20  # on a screen
 
 
-def question_tables(compared: ComparedRuns) -> dict[str, Table]:
-    """Tables that come before the comparison, by caption: those of the other questions."""
-    tables: dict[str, Table] = {**replicates_table(compared.comparison)}
-    for answer in compared.answers:
-        if not isinstance(answer.question, AgainstBase):
-            tables |= answer.tables()
-    return tables
+def summary(compared: ComparedRuns) -> str:
+    """What the command prints: the decision, and every model's figure, the best first."""
+    return "\n\n".join([*decisions(compared.comparison), grid(ranked_scores(compared.comparison))])
+
+
+def ranked_scores(comparison: Comparison, most: int = MOST_MODELS) -> Table:
+    """The table `scores`, the best model first, those to ship with a mark, and at most `most` models."""
+    table = scores(comparison)
+    if table.header[1:] == comparison.models:  # datasets are the rows
+        return table
+    deciding = comparison.deciding
+    others = len(table.rows) - len(comparison.models)
+    rows_by_model = dict(zip(comparison.models, table.rows[others:], strict=True))
+    ranked = [model for model in deciding[0].ranked if model in rows_by_model]
+    ranked += [model for model in comparison.models if model not in ranked]
+    shipped = {section.best for section in deciding}
+    rows = list(table.rows[:others])
+    for model in ranked[:most]:
+        name, *cells = rows_by_model[model]
+        if model in shipped:
+            name += RECOMMENDED
+        rows.append([name, *cells])
+    if len(ranked) > most:
+        more = tr("{more} more", more=len(ranked) - most)
+        rows.append([more, *["" for _ in table.header[1:]]])
+    return Table(table.header, rows)
+
+
+def scores(comparison: Comparison) -> Table:
+    """Every model's figure on every dataset and on average; of accuracy, the majority class's too."""
+    has_majority = any(not math.isnan(section.majority) for section in comparison.sections)
+    names = list(comparison.models)
+    if has_majority:
+        names = [tr("majority-class baseline"), *names]
+    columns = [[_heading(comparison.metric), *names]]
+    for section in comparison.sections:
+        cells = [_score(section.figures.get(model), section.metric) for model in comparison.models]
+        if has_majority:
+            cells = [_majority(section), *cells]
+        columns.append([f"{section_name(section.name)}, n = {section.n:,}", *cells])
+    return _turned(columns)
+
+
+def _heading(metric: Metric) -> str:
+    if metric is ACCURACY:
+        return tr("accuracy (95 % interval)")
+    template = "{name} ({unit}, lower is better), 95 % interval"
+    if metric.higher:
+        template = "{name} ({unit}, higher is better), 95 % interval"
+    return tr(template, name=metric.name, unit=unit_name(metric))
+
+
+def figures(comparison: Comparison) -> dict[str, Table]:
+    """Figures besides accuracy, by caption: macro-F1, calibration, metrics of examples."""
+    tables = {
+        tr("Macro-F1 of every model on every dataset that has labels."): _macro_f1s(comparison),
+        tr("Calibration: how far confidence is from accuracy."): _calibrations(comparison),
+        tr("Means of the metrics that are computed for each example."): _example_metrics(comparison),
+    }
+    return {caption: table for caption, table in tables.items() if table.rows}
+
+
+def _macro_f1s(comparison: Comparison) -> Table:
+    columns = [[tr("macro-F1 (95 % interval)"), *comparison.models]]
+    for section in comparison.sets:
+        if section.macro_f1 is not None:
+            scores = section.macro_f1.figures
+            columns.append(
+                [section.name, *(_score(scores.get(m), section.macro_f1.metric) for m in comparison.models)]
+            )
+    if len(columns) == 1:
+        return Table([], [])
+    return _turned(columns)
+
+
+def _calibrations(comparison: Comparison) -> Table:
+    rows = []
+    for section in comparison.sets:
+        for model, score in section.figures.items():
+            if score.calibration:
+                error, chance = 100 * score.calibration.error, 100 * score.calibration.chance
+                name = on_dataset(model, section.name)
+                rows.append([name, f"{error:.1f}", f"{chance:.1f}", f"{score.calibration.n:,}"])
+    header = translated(["calibration", "ECE, points", "95th percentile if calibrated"])
+    return Table([*header, "n"], rows)
+
+
+def _example_metrics(comparison: Comparison) -> Table:
+    """Every metric of examples that results.json declares, a row for each dataset."""
+    rows = []
+    for section in comparison.sets:
+        names: dict[str, None] = {}
+        for score in section.figures.values():
+            names.update(dict.fromkeys(score.metrics))
+        for name in names:
+            declared = {model: score.metrics.get(name) for model, score in section.figures.items()}
+            fields = next(one for one in declared.values() if one is not None)
+            metric = Metric(str(fields.get("unit")), fields.get("higher_is_better") is True, name)
+            cells = [_declared_value(declared.get(model)) for model in comparison.models]
+            rows.append([metric_on_dataset(metric, section.name), *cells])
+    return Table([tr("metric (95 % interval)"), *comparison.models], rows)
+
+
+def _declared_value(fields: Mapping[str, object] | None) -> str:
+    """A value of results.json with its limits, if it has both."""
+    if fields is None:
+        return NONE
+    value = float(str(fields.get("value")))
+    ci95 = fields.get("ci95")
+    text = number(value)
+    if isinstance(ci95, list) and len(ci95) == 2 and None not in ci95:
+        text = limits(number, (value, *ci95))
+    return f"{text}, n = {fields.get('n')}"
+
+
+def differences(section: Section) -> dict[str, Table]:
+    """Every comparison with the base, then every pair of the others, those of the best model first.
+
+    By caption; of macro-F1 too if the answers are labels.
+    """
+    caption = "Differences in accuracy on {name}, example by example."
+    if section.name == MEAN:
+        caption = "Differences in mean accuracy, example by example."
+    name = section_name(section.name)
+    rows = [difference_cells(test, section.metric) for test in _ordered_tests(section, section.best)]
+    tables = {tr(caption, name=name): Table(translated(differences_header(section.metric)), rows)}
+    if section.macro_f1 is not None:
+        f1_rows = []
+        for test in _ordered_tests(section.macro_f1, section.best):
+            pair = f"{test.model} − {test.against}"
+            f1_rows.append([pair, points_interval(test.value, test.low, test.high), p_cell(test.p)])
+        header = translated(["", "difference of macro-F1, points (95 %)", "p"])
+        tables[tr("Differences in macro-F1 on {name}.", name=name)] = Table(header, f1_rows)
+    return {caption: table for caption, table in tables.items() if table.rows}
+
+
+def _ordered_tests(section: Section, best: str | None) -> list[PairedTest]:
+    """The tests against the base, then those of the best model, then the others."""
+    of_best, others = [], []
+    for test in section.between:
+        if best is not None and best in (test.model, test.against):
+            of_best.append(test.seen_from(best))
+        else:
+            others.append(test)
+    return [*section.against_base, *of_best, *others]
+
+
+def _turned(columns: Sequence[Sequence[str]]) -> Table:
+    """Models as rows and datasets as columns; the other way round if there are many datasets."""
+    lines = list(columns)
+    if len(columns) <= WIDE:
+        lines = list(zip(*columns, strict=True))
+    header, *rows = lines
+    return Table(header, rows)
+
+
+def _majority(section: Section) -> str:
+    if math.isnan(section.majority):
+        return NONE
+    if not section.majority_label:
+        return percent(section.majority)
+    return f"{percent(section.majority)} ({short(section.majority_label)})"
+
+
+def _score(score: ModelScore | None, metric: Metric) -> str:
+    if score is None:
+        return NONE
+    text = metric.interval_text((score.value, score.low, score.high))
+    if score.always:
+        text += tr(', always "{label}"', label=short(score.always))
+    if score.unparsed:
+        text += tr(", {count} unparsed", count=score.unparsed)
+    if score.trained_on and score.trained_on_at_most:
+        text += tr(", trained on up to {count:,}", count=score.trained_on)
+    elif score.trained_on:
+        text += tr(", trained on {count:,}", count=score.trained_on)
+    return text
 
 
 def left_out(comparison: Comparison) -> str:
     """What the intervals leave out, in English."""
-    if replicates_table(comparison):
+    if any(section.has_seeds for section in comparison.sections):
         return LEFT_OUT_OF_SEEDS
     return LEFT_OUT
 
@@ -78,7 +269,6 @@ def _text(comparison: Comparison, setup: Sequence[str], captioned: Sequence[str]
 def method(section: Section) -> str:
     """How p and intervals of a section were computed, in sentences."""
     test = tr(" p and intervals come from one test.")
-    has_seeds = any(score.trainings for score in section.figures.values())
     if section.name == MEAN:
         rows = tr("Every dataset counts alike.")
     elif section.groups is not None:
@@ -88,9 +278,9 @@ def method(section: Section) -> str:
     else:
         rows = tr_counted(section.n, "independent example") + tr(".")
         one_pair = len(section.against_base) == 1 and not section.between
-        if one_pair and section.is_accuracy and not has_seeds:
+        if one_pair and section.metric is ACCURACY and not section.has_seeds:
             test = tr(" p is that of the mid-p McNemar test.")
-    if has_seeds:
+    if section.has_seeds:
         test += tr(" Seeds are replicates: the intervals include how much they differ (Student's t).")
     return rows + test + _corrected(len(section.against_base), len(section.between))
 
@@ -122,52 +312,29 @@ def _section(section: Section, comparison: Comparison) -> str:
 
 
 def section_text(section: Section, base: str) -> str:
-    """The sentences of a section: of a deciding one those that follow the decision."""
+    """The sentences that follow the decision. Sections that do not decide have none."""
     if section.decided_by:
-        return verdict(section, base)
+        return ""
     return notes(section, base).strip()
 
 
-def document(compared: ComparedRuns, plots: Sequence[str]) -> dict[str, object]:
+def document(compared: ComparedRuns, plots: Sequence[str] = ()) -> dict[str, object]:
     """table.json, in English: programs read the same JSON in every language."""
     with in_language(ENGLISH):
-        fields = to_json(compared.comparison, compared.run_list, compared.warnings, plots)
-    return {**fields, **other_answers_json(compared)}
+        return {
+            **judged(compared),
+            "left_out": left_out(compared.comparison),
+            "warnings": [in_english(warning) for warning in compared.warnings],
+            "runs": [run.source for run in compared.run_list],
+            "plots": list(plots),
+            "versions": versions("numpy"),
+            "tuneyard": version(),
+        }
 
 
-def other_answers_json(compared: ComparedRuns) -> dict[str, object]:
-    """The answers to all questions but the comparison with the base, by the names of the questions."""
-    fields: dict[str, object] = {}
-    for answer in compared.answers:
-        if not isinstance(answer.question, AgainstBase):
-            fields |= answer.json()
-    return fields
+def judged(compared: ComparedRuns) -> dict[str, object]:
+    """The comparison and the answers to all questions as JSON values. Deciding sections have a verdict."""
+    base = compared.comparison.base
 
-
-def comparison_json(comparison: Comparison) -> dict[str, object]:
-    """The comparison with the base as plain JSON values, each section with its verdict."""
-    fields = AgainstBase().json([comparison])
-    sections = {section.name: section for section in comparison.sets}
-    by_name = fields["sets"]
-    if isinstance(by_name, dict):
-        for name, section_fields in by_name.items():
-            section_fields["verdict"] = verdict(sections[name], comparison.base)
-    mean = fields["mean"]
-    if isinstance(mean, dict) and comparison.mean is not None:
-        mean["verdict"] = verdict(comparison.mean, comparison.base)
-    return fields
-
-
-def to_json(
-    comparison: Comparison, runs: Sequence[ScoredRun], warnings: Sequence[str], plots: Sequence[str]
-) -> dict[str, object]:
-    """The comparison with its warnings, runs and plots, and the versions that made it."""
-    return {
-        **comparison_json(comparison),
-        "left_out": left_out(comparison),
-        "warnings": [in_english(warning) for warning in warnings],
-        "runs": [run.source for run in runs],
-        "plots": list(plots),
-        "versions": versions("numpy"),
-        "tuneyard": version(),
-    }
+    with in_language(ENGLISH):
+        return {**comparison_json(compared.comparison, partial(verdict, base=base)), **compared.figures}

@@ -1,142 +1,114 @@
-"""Macro-F1 with its interval, and the differences of several models' macro-F1 on the same rows.
+"""Macro-F1 of several models on the same rows, and its uncertainty by the cluster bootstrap.
 
-Macro-F1 is not a mean over rows. The jackknife estimates its error: it leaves out each row, or each cluster,
-in turn. A rare label makes that error too small: if the only two examples of a label are both correct, no row
-that is left out changes the label's F1.
+Macro-F1 is not a mean over rows. Its errors, those of differences and their correlations come from the same
+bootstrap samples for all models.
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tuneyard.eval.statistics.estimate import Estimate
-from tuneyard.eval.statistics.family import Units
-from tuneyard.eval.statistics.rates import Z95, by_cluster, wilson
-from tuneyard.eval.statistics.spread import Floats, spread_of, student_deviate
+from tuneyard.eval.statistics.estimate import Mean
+from tuneyard.eval.statistics.rates import SEED, Z95, by_cluster, resample, wilson
+from tuneyard.eval.statistics.spread import Floats, Spread, satterthwaite, student_deviate
 
-Counts = NDArray[np.int64]
+if TYPE_CHECKING:
+    from tuneyard.eval.statistics.rates import Cells
+
+DRAWS = 2_000
+RARE = 5  # with fewer examples of a label, its F1 is very uncertain
 
 
 @dataclass(frozen=True, slots=True)
-class LabelCounts:
-    """Counts by unit (a cluster, or a row) that macro-F1 is computed from.
+class MacroF1:
+    """Macro-F1 of models: the values [models], those of bootstrap samples [draws, models], and more.
 
-    `hits` [units, labels] counts the correct rows of each label. `mentions` [units, labels] counts how often
-    a label was expected or predicted: a hit is both, and so counts twice. `sizes` [units] counts the rows.
+    `shares` is the share of each unit (a cluster or a row) in the rows. `rows` is the largest effective
+    number of rows: that of a mean of the labels' shares.
     """
 
-    hits: Counts
-    mentions: Counts
-    sizes: Counts
+    models: Sequence[str]
+    values: Floats
+    drawn: Floats
+    shares: Floats
+    n: int
+    rows: float
+
+    def spread(self, pairs: Sequence[tuple[str, str]] = ()) -> Spread:
+        """Uncertainty of the differences between (old, new) models, or of the models' own values."""
+        values, drawn = self.values, self.drawn
+        if pairs:
+            old = [self.models.index(model) for model, _ in pairs]
+            new = [self.models.index(model) for _, model in pairs]
+            values, drawn = values[new] - values[old], drawn[:, new] - drawn[:, old]
+        centred = drawn - drawn.mean(axis=0)
+        squares = (centred**2).mean(axis=0)
+        skew = np.divide(
+            (centred**3).mean(axis=0), squares**1.5, out=np.zeros_like(squares), where=squares > 0
+        )
+        alike = (self.shares**2).sum()
+        if alike >= 1:  # a single unit
+            return Spread(values, centred, np.full(len(values), math.inf), np.ones(len(values)), skew)
+        influence = centred / math.sqrt(len(drawn) * (1 - alike))
+        freedom = np.full(len(values), satterthwaite(self.shares[:, None])[0])
+        return Spread(values, influence, np.sqrt(squares / (1 - alike)), freedom, skew)
+
+    def figures(self) -> dict[str, Mean]:
+        """Each model's macro-F1 with the interval of a share that has its error (Wilson)."""
+        spread = self.spread()
+        reach = student_deviate(Z95, spread.freedom)
+        figures = {}
+        for place, model in enumerate(self.models):
+            value, error = float(self.values[place]), float(spread.error[place])
+            if math.isinf(error):
+                figures[model] = Mean(value, 0.0, 1.0, self.n, 0.0)
+                continue
+            rows = self.rows
+            if error:
+                rows = min(rows, value * (1 - value) / error**2)
+            low, high = wilson(value * rows, rows, float(reach[place]))
+            figures[model] = Mean(value, low, high, self.n, error)
+        return figures
 
 
-def count_labels(
-    gold: Sequence[str], predicted: Sequence[str], groups: Sequence[Hashable] | None = None
-) -> LabelCounts:
-    """Count hits and mentions of each label of `gold` by unit; the labels are sorted."""
-    labels = {label: place for place, label in enumerate(sorted(set(gold)))}
-    hits = np.zeros((len(gold), len(labels)), dtype=np.int64)
-    mentions = np.zeros_like(hits)
-    for row, (expected, answer) in enumerate(zip(gold, predicted, strict=True)):
-        hits[row, labels[expected]] += expected == answer
-        mentions[row, labels[expected]] += 1
-        if answer in labels:
-            mentions[row, labels[answer]] += 1
-    sizes = by_cluster(np.ones(len(gold), dtype=np.int64), groups)
-    return LabelCounts(by_cluster(hits, groups), by_cluster(mentions, groups), sizes)
-
-
-def macro_f1(counts: LabelCounts) -> Estimate:
-    """Macro-F1 with the wider of two intervals on each side.
-
-    The first is Wilson's, for a share with the jackknife's error. The second combines the intervals of the
-    labels (Zou, Huang and Zhang 2009). Each of those is Wilson's, of the rows in which the label was expected
-    or predicted. The second stays wide if a label is rare.
-    """
-    each = _label_f1s(counts.hits.sum(axis=0), counts.mentions.sum(axis=0))
-    value = float(each.mean())
-    if len(counts.sizes) == 1:
-        return Estimate(value, 0.0, 1.0)
-    spread = spread_of(_linear_sums(counts)[:, None], counts.sizes.astype(float)[:, None])
-    reach = float(student_deviate(Z95, spread.freedom)[0])
-    error = float(spread.error[0])
-    rows = float(len(counts.sizes))
-    if error > 0 and 0 < value < 1:
-        rows = value * (1 - value) / error**2
-    low, high = wilson(value * rows, rows, reach)
-    labels_low, labels_high = _combined(counts, each, reach)
-    return Estimate(value, max(0.0, min(low, labels_low)), min(1.0, max(high, labels_high)))
-
-
-def f1_differences(models: Sequence[LabelCounts], pairs: Sequence[tuple[int, int]]) -> Units:
-    """Units of a family of differences in macro-F1; `pairs` are places of models, (old, new)."""
-    sums = [_linear_sums(counts) for counts in models]
-    steps = np.stack([sums[new] - sums[old] for old, new in pairs], axis=1)
-    sizes = np.broadcast_to(models[0].sizes.astype(float)[:, None], steps.shape)
-    return Units(steps, sizes, sizes.sum(axis=0), rows_are_units=False)
-
-
-def _label_f1s(hits: Counts, mentions: Counts) -> Floats:
-    """F1 of each label, nan for a label that is neither expected nor predicted."""
-    return np.asarray(np.divide(2 * hits, mentions, out=np.full(hits.shape, np.nan), where=mentions > 0))
-
-
-def _linear_sums(counts: LabelCounts) -> Floats:
-    """Sums [units] that make macro-F1 a mean over rows.
-
-    Their mean over all rows is macro-F1. Their residuals are the changes of macro-F1 without each unit.
-    """
-    hits, mentions = counts.hits.sum(axis=0), counts.mentions.sum(axis=0)
-    value = float(_label_f1s(hits, mentions).mean())
-    left = _label_f1s(hits - counts.hits, mentions - counts.mentions)
-    has_f1 = ~np.isnan(left)
-    others = np.divide(
-        np.where(has_f1, left, 0).sum(axis=1),
-        has_f1.sum(axis=1),
-        out=np.full(len(left), value),
-        where=has_f1.any(axis=1),
+def macro_f1s(
+    gold: Sequence[str],
+    predicted: Mapping[str, Sequence[str]],
+    groups: Sequence[Hashable] | None,
+    stream: int = 0,
+) -> MacroF1:
+    """Macro-F1 of models by their predicted labels. Another `stream` draws other samples."""
+    labels = sorted(set(gold))
+    expected = np.array(gold)[:, None] == labels
+    cells = []
+    for answers in predicted.values():
+        answered = np.array(answers)[:, None] == labels
+        cells.append(np.stack([expected & answered, expected.astype(int) + answered], axis=1))
+    counts = by_cluster(np.stack(cells, axis=1).astype(np.int64), groups)  # [units, models, 2, labels]
+    shape = counts.shape[1:]
+    drawn = resample(counts.reshape(len(counts), -1), DRAWS, SEED + stream).reshape(-1, *shape)
+    sizes = by_cluster(np.ones(len(gold)), groups)
+    rows_of_label = by_cluster(expected.astype(np.int64), groups).sum(axis=0)
+    rows = len(labels) ** 2 / float((1 / rows_of_label).sum())
+    return MacroF1(
+        list(predicted), _macro_f1(counts.sum(axis=0)), _macro_f1(drawn), sizes / len(gold), len(gold), rows
     )
-    size = counts.sizes.sum()
-    residuals = (value - others) * (size - counts.sizes)
-    residuals = residuals - counts.sizes / size * residuals.sum()
-    return np.asarray(residuals + value * counts.sizes)
 
 
-def _combined(counts: LabelCounts, each: Floats, reach: float) -> tuple[float, float]:
-    """Limits of the mean of the labels' F1, combined from the limits of each label.
-
-    The correlation of the labels' errors is that of their F1 when units are left out.
-    """
-    hits, mentions = counts.hits.sum(axis=0), counts.mentions.sum(axis=0)
-    left = _label_f1s(hits - counts.hits, mentions - counts.mentions)
-    moved = np.where(np.isnan(left), 0.0, each - left)
-    products = moved.T @ moved
-    errors = np.sqrt(np.diag(products))
-    scale = np.outer(errors, errors)
-    correlations = np.divide(products, scale, out=np.eye(len(each)), where=scale > 0)
-    limits = np.array([_label_limits(counts, label, reach) for label in range(len(each))])
-    distances = limits - each[:, None]
-    below, above = (math.sqrt(max(0.0, float(side @ correlations @ side))) for side in distances.T)
-    return float(each.mean()) - below / len(each), float(each.mean()) + above / len(each)
+def mean_f1(datasets: Sequence[MacroF1], models: Sequence[str]) -> MacroF1:
+    """The mean over datasets, each counting alike, of the models that have all of them."""
+    places = [[one.models.index(model) for model in models] for one in datasets]
+    values = np.mean([one.values[place] for one, place in zip(datasets, places, strict=True)], axis=0)
+    drawn = np.mean([one.drawn[:, place] for one, place in zip(datasets, places, strict=True)], axis=0)
+    shares = np.concatenate([one.shares / len(datasets) for one in datasets])
+    return MacroF1(models, values, drawn, shares, sum(one.n for one in datasets), math.nan)
 
 
-def _label_limits(counts: LabelCounts, label: int, reach: float) -> tuple[float, float]:
-    """Limits of a label's F1.
-
-    Among the rows in which the label was expected or predicted, the share of hits is the Jaccard index J, and
-    F1 = 2J / (1 + J).
-    """
-    hits = counts.hits[:, label]
-    either = counts.mentions[:, label] - hits
-    rows, correct = int(either.sum()), int(hits.sum())
-    share = correct / rows
-    left = np.divide(correct - hits, rows - either, out=np.full(len(hits), share), where=rows > either)
-    squares = float(((share - left) ** 2).sum())
-    effective = float((either > 0).sum())
-    if squares > 0 and 0 < share < 1:
-        effective = min(float(rows), share * (1 - share) / squares)
-    low, high = wilson(share * effective, effective, reach)
-    return 2 * low / (1 + low), 2 * high / (1 + high)
+def _macro_f1(cells: "Cells") -> Floats:
+    """Macro-F1 from hits and mentions [..., 2, labels], of the labels that are mentioned."""
+    hits, mentions = cells[..., 0, :], cells[..., 1, :]
+    f1 = np.divide(2 * hits, mentions, out=np.zeros(hits.shape), where=mentions > 0)
+    return np.asarray(f1.sum(axis=-1) / np.maximum(1, (mentions > 0).sum(axis=-1)))

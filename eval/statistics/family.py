@@ -6,18 +6,19 @@ It is judged by the largest of correlated normal deviates, with Student's t for 
 normal; the interval is then the hull of both. So an interval excludes 0 exactly if p is under 5 %, for any
 clusters. It covers all candidates together at 95 %, and so also the chosen candidate.
 
-A candidate may be a recipe that was trained several times (`Trainings`). Its value is the mean over its
-trainings, and seeds are a random draw like examples.
+The error of a setting that was trained with several seeds is combined with that of its examples
+(`over_seeds`).
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist, stdev
 
 import numpy as np
 
-from tuneyard.eval.statistics.estimate import DifferenceTest, Estimate
-from tuneyard.eval.statistics.rates import SEED, Z95, by_cluster
+from tuneyard.eval.statistics.estimate import DifferenceTest
+from tuneyard.eval.statistics.rates import SEED, Z95, by_cluster, wilson
 from tuneyard.eval.statistics.spread import (
     Floats,
     Spread,
@@ -30,7 +31,7 @@ from tuneyard.eval.statistics.spread import (
 ALPHA = 0.05
 Z_POWER = 0.8416212335729143  # the normal distribution's 80 % point
 DRAWS = 20_000
-FREEDOMS = np.geomspace(1, 1e6, 2_000)
+SKEWED = 0.25  # from this skewness of a mean on, its interval may be too narrow
 NEAR = 1e-6  # statistics nearer than this are equal
 
 
@@ -60,18 +61,6 @@ class Units:
         return np.asarray(np.sqrt((self.sums**2).sum(0)))
 
 
-@dataclass(frozen=True, slots=True)
-class Trainings:
-    """The candidates that are recipes trained several times, for a family of `pairs` (old, new).
-
-    `sums` [units, trainings] are each recipe's values summed over the units, weighted as those of `Units`.
-    An old or new candidate without `sums` is one model, whose weights are fixed.
-    """
-
-    pairs: Sequence[tuple[str, str]]
-    sums: Mapping[str, Floats]
-
-
 def units_of(
     steps: Sequence[Floats],
     groups: Sequence[Sequence[Hashable] | None],
@@ -98,20 +87,17 @@ def units_of(
     return Units(every, shared, np.full(every.shape[1], squares), alone, bound)
 
 
-def estimates(units: Units, trainings: Trainings | None = None) -> list[DifferenceTest]:
+def estimates(units: Units, spread: Spread | None = None) -> list[DifferenceTest]:
     """DifferenceTest of each candidate of a family, with limits and p of the whole family.
 
-    `trainings` are the candidates that are recipes trained several times: seeds are then drawn as rows are.
-
-    For a single candidate on independent rows that are correct or incorrect, p is mid-p McNemar's.
+    `spread` has the differences and their errors if they are no means over rows (macro-F1). For a single mean
+    on independent rows that are correct or incorrect, p is mid-p McNemar's.
     """
-    spread = spread_of(units.sums, units.sizes)
-    has_seeds = trainings is not None and bool(trainings.sums)
-    if trainings is not None and has_seeds and np.all(np.isfinite(spread.error)):
-        spread = _with_seeds(spread, units, trainings)
-    whole = bool(np.all(units.sums == np.round(units.sums)))
-    alone = units.rows_are_units and units.sums.shape[1] == 1
-    if whole and units.bound == 1 and alone and not has_seeds:
+    is_exact = units.rows_are_units and units.sums.shape[1] == 1 and units.bound == 1
+    is_exact = is_exact and spread is None and bool(np.all(units.sums == np.round(units.sums)))
+    if spread is None:
+        spread = spread_of(units.sums, units.sizes)
+    if is_exact:
         spread = replace(spread, skew=np.zeros(1))  # an exact test needs no correction
         p, reach = _exact(units)
     else:
@@ -120,8 +106,6 @@ def estimates(units: Units, trainings: Trainings | None = None) -> list[Differen
     if units.bound == 1:
         floor = np.sqrt(units.squares / len(units.sums))
     error = np.maximum(units.power, floor) / units.sizes.sum(axis=0)
-    if has_seeds:
-        error = np.maximum(error, spread.error)
     bounded = np.isfinite(reach) & np.isfinite(spread.error)  # otherwise no difference can be shown
     smallest = np.minimum(units.bound, (np.where(bounded, reach, 0) + Z_POWER) * error)
     smallest = np.where(bounded, smallest, units.bound)
@@ -131,6 +115,34 @@ def estimates(units: Units, trainings: Trainings | None = None) -> list[Differen
         low, high = _agreeing(_limits(units, spread, column, float(reach[column])), chance)
         differences.append(DifferenceTest(value, low, high, chance, float(smallest[column])))
     return differences
+
+
+def over_seeds(
+    test: DifferenceTest, seeds: Sequence[Sequence[float]], comparisons: int = 1, bound: float = math.inf
+) -> DifferenceTest:
+    """The difference over examples and seeds: `seeds` are the figures of a setting's trainings, by setting.
+
+    Student's t gives the limits of each setting's mean over its seeds, with Bonferroni's correction for the
+    `comparisons` of the family. Independent errors add up by their squares.
+    """
+    reach = math.hypot(*(seed_reach(figures, comparisons) for figures in seeds))
+    below, above = math.hypot(test.value - test.low, reach), math.hypot(test.high - test.value, reach)
+    nearer = below
+    if test.value < 0:
+        nearer = above
+    p = 1.0
+    if test.value:
+        p = math.erfc(Z95 * abs(test.value) / nearer / math.sqrt(2))
+    limits = max(-bound, test.value - below), min(bound, test.value + above)
+    smallest = min(bound, math.hypot(test.smallest, reach))
+    return DifferenceTest(test.value, *_agreeing(limits, p), p, smallest)
+
+
+def seed_reach(figures: Sequence[float], comparisons: int = 1) -> float:
+    """From the mean of a setting's trainings to its limits over seeds (Student's t)."""
+    error = stdev(figures) / math.sqrt(len(figures))
+    deviate = NormalDist().inv_cdf(1 - ALPHA / 2 / comparisons)
+    return error * float(student_deviate(deviate, np.array(len(figures) - 1.0)))
 
 
 def skewness(units: Units) -> Floats:
@@ -157,19 +169,7 @@ def sliced(
     return by_name
 
 
-def mean_over_seeds(units: Units, trainings: Trainings) -> tuple[Estimate, float]:
-    """Mean of one recipe with limits over seeds and clusters (or rows), and its standard error."""
-    spread = spread_of(units.sums, units.sizes)
-    value = float(spread.value[0])
-    if not np.isfinite(spread.error[0]):
-        return Estimate(value, -math.inf, math.inf), math.inf
-    total = _with_seeds(spread, units, trainings)
-    error = float(total.error[0])
-    half = float(student_deviate(Z95, total.freedom)[0]) * error
-    return Estimate(value, value - half, value + half), error
-
-
-def shrunk(units: Units, trainings: Trainings | None = None) -> Floats:
+def shrunk(units: Units) -> Floats:
     """Each candidate's difference, shrunk towards their mean to correct the luck of the chosen candidate.
 
     The factor is 1 - (expected spread of equal candidates) / (observed spread), at least 0: empirical Bayes
@@ -179,14 +179,23 @@ def shrunk(units: Units, trainings: Trainings | None = None) -> Floats:
     mean = values.mean()
     centred = units.sums - units.sums.mean(1, keepdims=True) - units.sizes * (values - mean)
     expected, spread = (centred**2).sum() / size**2, ((values - mean) ** 2).sum()
-    if trainings is not None:  # the luck of the seeds, too; that of the old candidate is the same in all
-        for name in {new for _, new in trainings.pairs} & trainings.sums.keys():
-            means = trainings.sums[name].sum(axis=0) / size
-            expected += float(means.var(ddof=1)) / len(means) * (1 - 1 / len(values))
     factor = 0.0
     if spread:
         factor = max(0.0, 1 - expected / spread)
     return np.asarray(mean + factor * (values - mean))
+
+
+def sign_test(decided: int) -> tuple[Floats, Floats]:
+    """Two-sided p of the exact sign test of `decided` tosses, and its mid-p (McNemar's).
+
+    Each by the smaller of the numbers of wins and losses, 0 to decided // 2.
+    """
+    fewer = np.arange(decided // 2 + 1)
+    logs = [math.lgamma(decided + 1) - math.lgamma(k + 1) - math.lgamma(decided - k + 1) for k in fewer]
+    chances = np.exp(np.array(logs) - decided * math.log(2))
+    both = np.where(2 * fewer < decided, 2, 1) * chances  # of as many wins, or as many losses
+    exact = np.minimum(1.0, 2 * chances.cumsum())
+    return exact, exact - both / 2
 
 
 def _exact(units: Units) -> tuple[Floats, Floats]:
@@ -196,25 +205,15 @@ def _exact(units: Units) -> tuple[Floats, Floats]:
     value the exact test always rejects, because mid-p is the smaller p.
     """
     nets, power, rows = units.sums[:, 0], float(units.power[0]), len(units.sums)
-    discordant = int(np.abs(nets).sum())
-    chances = np.zeros(2 * discordant + 1)  # of each sum of the differences, from -discordant on
-    logs = [
-        math.lgamma(discordant + 1) - math.lgamma(k + 1) - math.lgamma(discordant - k + 1)
-        for k in range(discordant + 1)
-    ]
-    chances[::2] = np.exp(np.array(logs) - discordant * math.log(2))
-    folded = chances[discordant:] * np.where(np.arange(discordant + 1) > 0, 2, 1)
-    tails = np.minimum(1.0, folded[::-1].cumsum()[::-1])
-    p = tails - folded / 2
-    place = abs(round(float(nets.sum())))
-    possible = folded > 0
-    largest_accepted = float(np.flatnonzero(possible & (p >= ALPHA))[-1])
+    discordant, net = int(np.abs(nets).sum()), abs(round(float(nets.sum())))
+    _, mid = sign_test(discordant)
+    largest_accepted = discordant - 2 * int(np.argmax(mid >= ALPHA))
     student = float(student_deviate(Z95, np.array(max(1.0, rows - 1.0))))
     reach = max(student, _student(largest_accepted + NEAR, power, rows))
-    p_value = 1.0
-    if power:
-        p_value = float(p[place])
-    return np.array([p_value]), np.array([reach])
+    p = 1.0
+    if discordant:
+        p = float(mid[(discordant - net) // 2])
+    return np.array([p]), np.array([reach])
 
 
 def _student(net: float, power: float, rows: int) -> float:
@@ -293,25 +292,16 @@ def _limits(units: Units, spread: Spread, column: int, reach: float) -> tuple[fl
         return -units.bound, units.bound
     low, high = spread.limits(column, reach)
     if units.bound == 1:
-        rows = float(units.squares[column])
-        clusters = float((units.sizes[:, column] ** 2).sum())
-        size = float(units.sizes[:, column].sum())
-        alike = clusters  # rows that never differ do not show how similar the rows of a cluster are
-        if error:
-            alike = rows
-        inner, outer = _fewest(abs(value), reach**2 * alike / size**2)
+        alike = float(units.squares[column])
+        if not error:  # rows that never differ do not show how similar the rows of a cluster are
+            alike = float((units.sizes[:, column] ** 2).sum())
+        rows = float(units.sizes[:, column].sum()) ** 2 / alike
+        inner, outer = wilson(min(1.0, abs(value)) * rows, rows, reach)
         if value >= 0:
             low, high = min(low, inner), max(high, outer)
         if value <= 0:
             low, high = min(low, -outer), max(high, -inner)
     return max(-units.bound, low), min(units.bound, high)
-
-
-def _fewest(value: float, square: float) -> tuple[float, float]:
-    """Wilson's limits of a share from the square of the critical value over the number of rows."""
-    half = value + square / 2
-    outer = (half + math.sqrt(max(0.0, half**2 - (1 + square) * value**2))) / (1 + square)
-    return value**2 / ((1 + square) * outer), outer
 
 
 def _agreeing(limits: tuple[float, float], p: float) -> tuple[float, float]:
@@ -327,30 +317,3 @@ def _agreeing(limits: tuple[float, float], p: float) -> tuple[float, float]:
     if high < near:
         high = 0.0
     return low, high
-
-
-def _with_seeds(spread: Spread, units: Units, trainings: Trainings) -> Spread:
-    """The spread of differences over examples and seeds.
-
-    The seeds of each recipe are one more unit. Its influence on a difference is the standard error of the
-    recipe's mean over its trainings. The degrees of freedom are those whose critical value is the mean of the
-    parts' critical values, weighted by their variances (Cochran 1964, Approximate significance levels of the
-    Behrens-Fisher test). Those of Welch would leave the interval over two or three seeds too narrow.
-    """
-    size = units.sizes[:, 0].sum()
-    influences = [spread.influence]
-    variances, degrees = [spread.error**2], [spread.freedom]
-    for name, sums in trainings.sums.items():
-        means = sums.sum(axis=0) / size
-        error = float(means.std(ddof=1)) / math.sqrt(len(means))
-        signs = [float(new == name) - float(old == name) for old, new in trainings.pairs]
-        influences.append(error * np.array([signs]))
-        variances.append(influences[-1][0] ** 2)
-        degrees.append(np.full(len(signs), len(means) - 1.0))
-    total = np.sum(variances, axis=0)
-    criticals = student_deviate(Z95, np.stack(degrees))
-    summed = (np.stack(variances) * criticals).sum(axis=0)
-    critical = np.divide(summed, total, out=criticals[0].copy(), where=total > 0)
-    freedom = np.interp(-critical, -student_deviate(Z95, FREEDOMS), FREEDOMS)
-    influence = np.concatenate(influences)
-    return replace(spread, influence=influence, error=np.sqrt(total), freedom=freedom)

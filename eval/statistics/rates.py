@@ -112,8 +112,8 @@ def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) ->
     return max(1.0, (clustered_stderr(values, groups) / plain) ** 2)
 
 
-def resample(cells: "Cells") -> "Cells":
-    """Summed cells [10,000, cells] of bootstrap samples of groups, the seed fixed.
+def resample(cells: "Cells", draws: int = DRAWS, seed: int = SEED) -> "Cells":
+    """Summed cells [draws, cells] of bootstrap samples of groups.
 
     Groups with the same counts are alike: drawing G with replacement is one multinomial draw over distinct
     rows.
@@ -122,9 +122,9 @@ def resample(cells: "Cells") -> "Cells":
 
     kinds, counts = np.unique(cells, axis=0, return_counts=True)
     total = int(counts.sum())
-    generator = np.random.default_rng(SEED)
-    draws = (generator.multinomial(total, counts / total, size=AT_ONCE) for _ in range(0, DRAWS, AT_ONCE))
-    return np.concatenate([drawn @ kinds for drawn in draws])
+    generator = np.random.default_rng(seed)
+    samples = (generator.multinomial(total, counts / total, size=AT_ONCE) for _ in range(0, draws, AT_ONCE))
+    return np.concatenate([sample @ kinds for sample in samples])
 
 
 Rows = Sequence[Mapping[str, object]]

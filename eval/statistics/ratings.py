@@ -5,13 +5,13 @@ averaged before two models are compared: more raters do not make more prompts.
 """
 
 import itertools
-import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from tuneyard.eval.statistics.estimate import Estimate
+from tuneyard.eval.statistics.family import sign_test
 from tuneyard.eval.statistics.rates import rate_of
 
 CRITERIA = ("correctness", "relevance", "completeness", "depth", "usefulness")
@@ -62,21 +62,20 @@ def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping
             wins = sum(won.values())
             ties = len(steps) - len(won)
             share = rate_of(list(won.values()), groups) if won else None
-            p = sign_test(list(won.values()), groups) if criterion == OVERALL else None
+            p = clustered_sign_test(list(won.values()), groups) if criterion == OVERALL else None
             compared.append(Outcome(model, base, criterion, wins, ties, len(won) - wins, share, p))
     return compared
 
 
-def sign_test(won: Sequence[bool], groups: Sequence[Hashable]) -> float:
+def clustered_sign_test(won: Sequence[bool], groups: Sequence[Hashable]) -> float:
     """Exact two-sided p that clusters are won and lost equally often; equal counts in a cluster are a tie."""
     nets: defaultdict[Hashable, int] = defaultdict(int)
     for is_won, group in zip(won, groups, strict=True):
         nets[group] += 1 if is_won else -1
-    decided = [net for net in nets.values() if net]
-    wins = sum(net > 0 for net in decided)
-    fewer = min(wins, len(decided) - wins)
-    one_tail = sum(math.comb(len(decided), count) for count in range(fewer + 1))
-    return min(1.0, 2 * one_tail / (1 << len(decided)))
+    wins = sum(net > 0 for net in nets.values())
+    losses = sum(net < 0 for net in nets.values())
+    exact, _ = sign_test(wins + losses)
+    return float(exact[min(wins, losses)])
 
 
 def equal_verdicts(ratings: Sequence[Rating], models: Sequence[str]) -> Fraction | None:

@@ -143,9 +143,9 @@ def test_the_title_begins_with_the_half_that_is_drawn_and_ends_with_the_held_out
     printed(drawn_line, "s", "chosen on", "drawn", "100.0 % of 6 examples", "r=1")
     assert plotted.accuracies[(1.0,)].value == 1.0
     printed(held_out_line, "Held out", "r", "50.0 % (18.8–81.2) of 6 examples")
-    scores = plotted.choice.choosing.scores
-    choosing = replace(plotted.choice.choosing, scores={**scores, "r=0.5": scores["r"]})
-    choice = replace(plotted.choice, choosing=choosing)
+    accuracies = plotted.choice.accuracies
+    choosing = {**accuracies["choosing"], "r=0.5": accuracies["choosing"]["r"]}
+    choice = replace(plotted.choice, accuracies={**accuracies, "choosing": choosing})
     tied = replace(plotted, choice=choice, points={**plotted.points, "r=0.5": (0.5,)})
     assert tied.title.splitlines() == [f"{drawn_line} (ties: 1)", held_out_line]
 
@@ -336,7 +336,7 @@ def test_chinese_tables_have_the_same_figures(folders, tmp_path) -> None:
     assert (english / "sweep.json").read_bytes() == (chinese / "sweep.json").read_bytes()
     tables = [(out / "table.md").read_text(encoding="utf-8") for out in (english, chinese)]
     assert "majority-class baseline" in tables[0] and "多数类基线" in tables[1]
-    figures = [re.findall(r"\d+\.\d %", table) for table in tables]
+    figures = [re.findall(r"\d+\.\d(?= ?%)", table) for table in tables]
     assert figures[0] == figures[1] and figures[0]
 
 

@@ -19,11 +19,10 @@ from itertools import combinations
 import numpy as np
 from scipy.stats import norm
 
-from tuneyard.eval.judge.sections import RARE, SKEWED
 from tuneyard.eval.statistics import family
 from tuneyard.eval.statistics.estimate import DifferenceTest
-from tuneyard.eval.statistics.f1 import LabelCounts, f1_differences, macro_f1
-from tuneyard.eval.statistics.family import Units, estimates, skewness, units_of
+from tuneyard.eval.statistics.f1 import RARE, macro_f1s
+from tuneyard.eval.statistics.family import SKEWED, Units, estimates, over_seeds, skewness, units_of
 from tuneyard.eval.statistics.rates import mean_of, rate_of
 
 LARGEST_CLUSTER = 60
@@ -103,16 +102,6 @@ def truth(labels: Labels, correct: Sequence[float]) -> float:
     return float(np.mean(2 * expected * right / (expected + given)))
 
 
-def count(expected: Rows, given: Rows, clusters: Rows, kept: Rows) -> LabelCounts:
-    """Count by cluster what macro-F1 is made of, of the labels that some row expects."""
-    labels, units = int(max(expected.max(), given.max())) + 1, clusters.max() + 1
-    hits, named = np.zeros((2, units, labels), dtype=np.int64)
-    np.add.at(hits, (clusters, expected), expected == given)
-    np.add.at(named, (clusters, expected), 1)
-    np.add.at(named, (clusters, given), 1)
-    return LabelCounts(hits[:, kept], named[:, kept], np.bincount(clusters))
-
-
 def labels(design: Labels, rows: int, clusters: int) -> Draw:
     """Macro-F1 of `rows` independent rows, or of clusters whose rows are correct together."""
 
@@ -127,14 +116,16 @@ def labels(design: Labels, rows: int, clusters: int) -> Draw:
         first = np.where(right, expected, other)
         again = generator.random(len(own)) < np.array(design.better)[expected]
         second = np.where(generator.random(len(own)) < KEPT, first, np.where(again, expected, other))
-        kept = np.unique(expected)
-        one, two = (count(expected, given, own, kept) for given in (first, second))
+        models = {"first": first.tolist(), "second": second.tolist()}
+        scored = macro_f1s(expected.tolist(), models, own.tolist() if clusters else None)
         mixed = [KEPT * a + (1 - KEPT) * b for a, b in zip(design.correct, design.better, strict=True)]
         value = truth(design, design.correct)
         gain = truth(design, mixed) - value
-        low, high = macro_f1(one).ci95
-        found = estimates(f1_differences([one, two], [(0, 1)]))
-        rare = bool(np.bincount(expected)[kept].min() < RARE)
+        low, high = scored.figures()["first"].ci95
+        steps = (second == expected).astype(float) - (first == expected)
+        units = units_of([steps[:, None]], [own.tolist() if clusters else None])
+        found = estimates(units, scored.spread([("first", "second")]))
+        rare = bool(np.bincount(expected)[np.unique(expected)].min() < RARE)
         holds = found[0].low <= gain <= found[0].high
         return Page(low <= value <= high, holds, rare, contradicts(found))
 
@@ -198,14 +189,16 @@ def trainings(generator: np.random.Generator, design: Trained, clusters: Rows) -
     return np.asarray(shared[:, None] + seed + own < thresholds[:, None, None])
 
 
-def trained_units(correct: Rows, keys: list[int]) -> tuple[Units, family.Trainings]:
-    """Return the units of every pair of settings, and their trainings; `correct` as of `trainings`."""
+def settings_tests(correct: Rows, keys: list[int]) -> list[tuple[int, int, DifferenceTest]]:
+    """Return the test of every pair of settings; `correct` as of `trainings`."""
     values = correct.astype(float)
-    names = [str(setting) for setting in range(len(values))]
-    pairs = list(combinations(names, 2))
-    steps = np.stack([values[int(new)].mean(0) - values[int(old)].mean(0) for old, new in pairs], axis=1)
-    sums = {name: units_of([values[int(name)].T], [keys]).sums for name in names}
-    return units_of([steps], [keys]), family.Trainings(pairs, sums)
+    pairs = list(combinations(range(len(values)), 2))
+    steps = np.stack([values[new].mean(0) - values[old].mean(0) for old, new in pairs], axis=1)
+    seeds = values.mean(axis=2).tolist()
+    tests = []
+    for (old, new), test in zip(pairs, estimates(units_of([steps], [keys])), strict=True):
+        tests.append((old, new, over_seeds(test, [seeds[old], seeds[new]], len(pairs), 1)))
+    return tests
 
 
 def replicates(design: Trained, rows: int, clusters: int) -> Draw:
@@ -213,12 +206,10 @@ def replicates(design: Trained, rows: int, clusters: int) -> Draw:
 
     def draw(generator: np.random.Generator) -> Page:
         own = clusters_of(generator, clusters) if clusters else np.arange(rows)
-        units, trained = trained_units(trainings(generator, design, own), own.tolist())
-        found = estimates(units, trained)
-        best = int(np.abs(units.values).argmax())
-        old, new = trained.pairs[best]
-        gain = design.accuracies[int(new)] - design.accuracies[int(old)]
-        return Page(None, found[best].low <= gain <= found[best].high, False, contradicts(found))
+        tests = settings_tests(trainings(generator, design, own), own.tolist())
+        old, new, best = max(tests, key=lambda one: abs(one[2].value))
+        gain = design.accuracies[new] - design.accuracies[old]
+        return Page(None, best.low <= gain <= best.high, False, contradicts([test for _, _, test in tests]))
 
     return draw
 

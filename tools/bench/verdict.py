@@ -18,7 +18,7 @@ import sys
 import numpy as np
 from scipy.stats import binom
 
-from tools.bench.coverage import Trained, trained_units, trainings
+from tools.bench.coverage import Trained, settings_tests, trainings
 from tuneyard.eval.statistics import family
 
 DISCORDANCE = 0.25
@@ -98,8 +98,7 @@ def luckiest(
     with each training as a candidate; `spread` is the standard deviation between seeds."""
     design = Trained([0.7] * settings, seeds, spread)
     correct = trainings(generator, design, np.arange(n))
-    units, trained = trained_units(correct, list(range(n)))
-    won = any(one.p < family.ALPHA for one in family.estimates(units, trained))
+    won = any(test.p < family.ALPHA for _, _, test in settings_tests(correct, list(range(n))))
     alone = correct.reshape(settings * seeds, n).astype(float)
     best, worst = alone[alone.mean(axis=1).argmax()], alone[alone.mean(axis=1).argmin()]
     (single,) = family.estimates(family.units_of([(best - worst)[:, None]], [None]))

@@ -5,24 +5,25 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from statistics import fmean
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.number_format import Table, interval, percent
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY, Metric
-from tuneyard.eval.judge.cells import translated
-from tuneyard.eval.judge.conclusions import MEAN
-from tuneyard.eval.judge.question import AnsweredQuestion, Question
-from tuneyard.eval.judge.questions.against_base import (
-    ACCURACY_NAME,
-    finite,
-    mean_json,
-    meaning,
-    section_name,
+from tuneyard.eval.judge.cells import meaning, section_name, translated
+from tuneyard.eval.judge.conclusions import MEAN, as_json
+from tuneyard.eval.judge.question import Answer
+from tuneyard.eval.judge.questions.flat_top import flat_top
+from tuneyard.eval.judge.sections import (
+    NO_RECIPES,
+    Recipes,
+    candidates,
+    majority_class,
+    mean_figures,
+    paired_rows,
 )
-from tuneyard.eval.judge.sections import Recipes, candidates, majority_class, mean_figures, paired_rows
 from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, models_of, without
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import average
@@ -30,155 +31,144 @@ from tuneyard.eval.statistics.selection import split_halves
 
 CHOICE_SEED = 42
 BEST_MARK = " ←"
-NO_ACCURACY = Mean(math.nan, math.nan, math.nan, 0, math.nan)
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateScore:
-    """A candidate on some rows: its figure in the metric of the choice, and its accuracy.
-
-    The accuracy is nan if the runs have the metric alone.
-    """
-
-    figure: Mean
-    accuracy: Mean
-
-    @property
-    def has_accuracy(self) -> bool:
-        """True if the runs have answers that are correct or not."""
-        return not math.isnan(self.accuracy.value)
-
-
-@dataclass(frozen=True, slots=True)
-class Half:
-    """Every candidate's score on one half of the rows, which are `n`.
-
-    `majority` is the accuracy (0-1) of always giving the most common answer, nan without accuracies.
-    """
-
-    n: int
-    majority: float
-    scores: Mapping[str, CandidateScore]
+CHOOSING, HELD_OUT = "choosing", "held_out"  # the halves
+Figures = Mapping[str, Mean]
+"""A figure of each candidate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The best candidate on the choosing half of a dataset, or on the mean of several (`MEAN`)."""
+    """The best candidate on the choosing half of a dataset, or on the mean of several (`MEAN`).
+
+    By half (`CHOOSING`, `HELD_OUT`): the number of rows, the accuracy (0-1) of always giving the most common
+    answer, and the candidates' figures in `metric` and accuracies. Without answers that are correct or not
+    there are no accuracies, and the majority is nan.
+    """
 
     dataset: str
     model: str
     metric: Metric
-    choosing: Half
-    held_out: Half
+    n: Mapping[str, int]
+    majority: Mapping[str, float]
+    figures: Mapping[str, Figures]
+    accuracies: Mapping[str, Figures]
 
 
-@dataclass(frozen=True, slots=True)
-class HeldOutChoice(Question):
+def choose_on_half(
+    runs: RunsByDataset,
+    base: str,
+    metric: str = ACCURACY.name,
+    held_out: RunsByDataset | None = None,
+    recipes: Recipes = NO_RECIPES,
+    *,
+    has_accuracy: bool = True,
+) -> Answer:
     """Choose a model on one half of the rows. The comparison reads the other half alone.
 
-    The choice is by accuracy, or by the metric `by`, whose values the runs have. The choosing half has half
+    The choice is by accuracy, or by another `metric`, whose values the runs have. The choosing half has half
     of the clusters. In a sweep the runs are on this half alone, `held_out` are those of some models on the
-    other, and the base can be chosen: it is one of the points. A recipe of `recipes` is one candidate.
+    other, and the base can be chosen: it is one of the points. A setting of `recipes` is one candidate.
     `has_accuracy` is False if the runs have the metric alone.
+
+    There is a choice for each dataset, then one for the mean of several; the last one decides. The runs left
+    are those of the base and the chosen model on the held-out half. `RequestError` unless every model was
+    scored on every dataset, and there is a base with two candidates or more.
     """
+    models = models_of(runs)
+    names = candidates(models, recipes)
+    chosen_from = names
+    is_sweep = held_out is not None
+    if not is_sweep:
+        chosen_from = [name for name in names if name != base]
+        if len(chosen_from) < 2 or base not in names:
+            raise RequestError(
+                f"--choose-on half: found {', '.join(names)}, expected {base} and two others or more"
+            )
+    measured = meaning(metric, runs)
+    if held_out is None:
+        for dataset, by_model in runs.items():
+            missing = [model for model in models if model not in by_model]
+            if missing:
+                raise RequestError(f"--choose-on half: {dataset} was not scored with {', '.join(missing)}")
+        runs, held_out = halves(runs)
+    choices = []
+    for dataset, choosing in runs.items():
+        by_half = {CHOOSING: choosing, HELD_OUT: held_out[dataset]}
+        choices.append(_choice(dataset, by_half, chosen_from, measured, recipes, has_accuracy=has_accuracy))
+    if len(choices) > 1:
+        choices.append(_mean_choice(choices))
+    chosen = choices[-1].model
+    if base not in names:
+        base = chosen
+    kept = [model for name in (base, chosen) for model in recipes.get(name, [name])]
+    compared = {}
+    for dataset, by_model in held_out.items():
+        compared[dataset] = {model: run for model, run in by_model.items() if model in kept}
+    tables = _tables(choices)
+    figures: dict[str, object] = {"choice": [_choice_json(choice) for choice in choices]}
+    others = [model for model in choices[-1].figures[CHOOSING] if model != chosen]
+    if is_sweep and others:
+        level_tables, figures["flat_top"] = flat_top(runs, chosen, others, measured)
+        tables = level_tables | tables
+    return Answer(compared, base, tables, figures, choices)
 
-    by: str = ACCURACY_NAME
-    held_out: RunsByDataset | None = None
-    recipes: Recipes = field(default_factory=dict)
-    has_accuracy: bool = True
-    key = "choice"
 
-    def answer(self, runs: RunsByDataset, base: str) -> AnsweredQuestion:
-        """A record for each dataset, then one for the mean of several. The last record decides.
+def _choice(
+    dataset: str,
+    by_half: Mapping[str, RunsByModel],
+    names: Sequence[str],
+    metric: Metric,
+    recipes: Recipes,
+    *,
+    has_accuracy: bool,
+) -> Choice:
+    n, majority = {}, {}
+    figures: dict[str, Figures] = {}
+    accuracies: dict[str, Figures] = {}
+    models = [model for name in names for model in recipes.get(name, [name])]
+    for half, runs in by_half.items():
+        candidate_runs = {model: runs[model] for model in models if model in runs}
+        data = paired_rows(dataset, candidate_runs, metric, recipes)
+        n[half], majority[half] = len(data.weights), math.nan
+        figures[half], accuracies[half] = mean_figures(data, metric), {}
+        if has_accuracy:
+            data = paired_rows(dataset, candidate_runs, ACCURACY, recipes)
+            accuracies[half] = mean_figures(data, ACCURACY)
+            majority[half], _ = majority_class(next(iter(candidate_runs.values())))
+    return Choice(dataset, _best(figures[CHOOSING], metric), metric, n, majority, figures, accuracies)
 
-        The runs left are those of the base and the chosen model on the held-out half. `RequestError` unless
-        every model was scored on every dataset, and there is a base with two candidates or more.
-        """
-        models = models_of(runs)
-        names = candidates(models, self.recipes)
-        chosen_from = names
-        if self.held_out is None:
-            chosen_from = [name for name in names if name != base]
-            if len(chosen_from) < 2 or base not in names:
-                raise RequestError(
-                    f"--choose-on half: found {', '.join(names)}, expected {base} and two others or more"
-                )
-        metric = meaning(self.by, runs)
-        reported = chosen_from
-        held_out_runs = self.held_out
-        if held_out_runs is None:
-            for dataset, by_model in runs.items():
-                missing = [model for model in models if model not in by_model]
-                if missing:
-                    raise RequestError(
-                        f"--choose-on half: {dataset} was not scored with {', '.join(missing)}"
-                    )
-            runs, held_out_runs = halves(runs)
-        else:
-            reported = [name for name in chosen_from if name in models_of(held_out_runs)]
-        choosing = self._halves(runs, chosen_from, metric)
-        held_out = self._halves(held_out_runs, reported, metric)
-        choices = []
-        for dataset, half in choosing.items():
-            choices.append(Choice(dataset, _best(half, metric), metric, half, held_out[dataset]))
-        chosen = choices[-1].model
-        if base not in names:
-            base = chosen
-        kept = [model for name in (base, chosen) for model in self.recipes.get(name, [name])]
-        compared = {}
-        for dataset, by_model in held_out_runs.items():
-            compared[dataset] = {model: run for model, run in by_model.items() if model in kept}
-        return AnsweredQuestion(self, choices, compared, base)
 
-    def best(self, runs: RunsByDataset) -> str:
-        """The best model on the choosing half, of equal ones the first. `runs` are on this half alone."""
-        metric = meaning(self.by, runs)
-        *_, decision = self._halves(runs, models_of(runs), metric).values()
-        return _best(decision, metric)
+def _mean_choice(choices: Sequence[Choice]) -> Choice:
+    """The choice on the mean of datasets, each counting alike."""
+    first = choices[0]
+    n, majority = {}, {}
+    figures, accuracies = {}, {}
+    for half in first.n:
+        n[half] = sum(choice.n[half] for choice in choices)
+        majority[half] = fmean(choice.majority[half] for choice in choices)
+        figures[half] = _averages([choice.figures[half] for choice in choices])
+        accuracies[half] = _averages([choice.accuracies[half] for choice in choices])
+    return Choice(
+        MEAN, _best(figures[CHOOSING], first.metric), first.metric, n, majority, figures, accuracies
+    )
 
-    def _halves(self, runs: RunsByDataset, names: Sequence[str], metric: Metric) -> dict[str, Half]:
-        """A half for each dataset, then their mean if there are several."""
-        by_dataset = {
-            dataset: self._half(dataset, by_model, names, metric) for dataset, by_model in runs.items()
-        }
-        if len(by_dataset) > 1:
-            by_dataset[MEAN] = _mean_half([*by_dataset.values()])
-        return by_dataset
 
-    def _half(self, dataset: str, runs: RunsByModel, names: Sequence[str], metric: Metric) -> Half:
-        """The candidates on the rows of these runs."""
-        models = [model for name in names for model in self.recipes.get(name, [name])]
-        runs_of_names = {model: runs[model] for model in models}
-        rows = paired_rows(dataset, runs_of_names, metric, self.recipes)
-        figures = mean_figures(rows, metric)
-        accuracies: Mapping[str, Mean] = {}
-        majority = math.nan
-        if self.has_accuracy:
-            accuracies = mean_figures(paired_rows(dataset, runs_of_names, ACCURACY, self.recipes), ACCURACY)
-            majority, _ = majority_class(runs_of_names[models[0]])
-        scores = {name: CandidateScore(figures[name], accuracies.get(name, NO_ACCURACY)) for name in names}
-        return Half(len(rows.weights), majority, scores)
+def _averages(figures: Sequence[Figures]) -> dict[str, Mean]:
+    return {model: average([of_dataset[model] for of_dataset in figures]) for model in figures[0]}
 
-    def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
-        """Every candidate on the choosing half, the best first, then each choice on the held-out half."""
-        del base  # every candidate has a row
-        decision = records[-1]
-        examples = tr_counted(decision.choosing.n, "example")
-        caption = tr("Chosen on {examples}, compared on the others", examples=examples)
-        return {
-            caption: _choosing_table(records),
-            tr("The choices on the held-out half"): _choices_table(records),
-        }
 
-    def json(self, records: Sequence[Any]) -> dict[str, object]:
-        """A record for each dataset, then one for the mean of several."""
-        choices = []
-        for choice in records:
-            fields = {"dataset": choice.dataset, "metric": choice.metric.name, "model": choice.model}
-            fields["choosing"] = _half_json(choice.choosing, choice.metric)
-            fields["held_out"] = _half_json(choice.held_out, choice.metric)
-            choices.append(fields)
-        return {self.key: choices}
+def _best(figures: Figures, metric: Metric) -> str:
+    """The candidate of the best figure, the first of equal ones."""
+    return min(figures, key=lambda model: metric.rank(figures[model].value))
+
+
+def best_point(runs: RunsByDataset, metric: str = ACCURACY.name) -> str:
+    """The best model on the choosing half, of equal ones the first. `runs` are on this half alone."""
+    measured = meaning(metric, runs)
+    figures = []
+    for dataset, by_model in runs.items():
+        figures.append(mean_figures(paired_rows(dataset, by_model, measured), measured))
+    return _best(_averages(figures), measured)
 
 
 def halves(runs: RunsByDataset) -> tuple[RunsByDataset, RunsByDataset]:
@@ -193,78 +183,68 @@ def halves(runs: RunsByDataset) -> tuple[RunsByDataset, RunsByDataset]:
     return choosing, held_out
 
 
-def _mean_half(halves: Sequence[Half]) -> Half:
-    """The mean over datasets, each counting alike."""
-    scores = {}
-    for model in halves[0].scores:
-        of_datasets = [half.scores[model] for half in halves]
-        figure = average([score.figure for score in of_datasets])
-        scores[model] = CandidateScore(figure, average([score.accuracy for score in of_datasets]))
-    majority = math.fsum(half.majority for half in halves) / len(halves)
-    return Half(sum(half.n for half in halves), majority, scores)
+def _tables(choices: Sequence[Choice]) -> dict[str, Table]:
+    """Every candidate on the choosing half, the best first, then each choice on both halves.
 
-
-def _best(half: Half, metric: Metric) -> str:
-    """The candidate of the best figure, the first of equal ones."""
-    return min(half.scores, key=lambda model: metric.rank(half.scores[model].figure.value))
-
-
-def _choosing_table(choices: Sequence[Choice]) -> Table:
-    """The scores on the choosing half. A mark is at the best of each column; the last column decides."""
+    A mark is at the best of each column; the last column decides.
+    """
     decision = choices[-1]
-    scores = decision.choosing.scores
-    candidates = sorted(scores, key=lambda model: decision.metric.rank(scores[model].figure.value))
-    header = [tr("candidate")]
-    header += [f"{section_name(choice.dataset)}, n = {choice.choosing.n:,}" for choice in choices]
+    figures = decision.figures[CHOOSING]
     rows = []
-    for model in candidates:
+    for model in sorted(figures, key=lambda model: decision.metric.rank(figures[model].value)):
         cells = [model]
         for choice in choices:
-            cell = _score_cell(choice.choosing.scores[model], choice.metric)
+            cells.append(_cell(choice, CHOOSING, model))
             if model == choice.model:
-                cell += BEST_MARK
-            cells.append(cell)
+                cells[-1] += BEST_MARK
         rows.append(cells)
-    return Table(header, rows)
-
-
-def _choices_table(choices: Sequence[Choice]) -> Table:
-    """Each choice on both halves, with the majority class of the held-out half."""
+    header = [f"{section_name(choice.dataset)}, n = {choice.n[CHOOSING]:,}" for choice in choices]
+    caption = tr(
+        "Chosen on {examples}, compared on the others",
+        examples=tr_counted(decision.n[CHOOSING], "example"),
+    )
     names = ["best on", "candidate", "choosing half", "held-out half"]
-    has_majority = not math.isnan(choices[0].held_out.majority)
+    has_majority = not math.isnan(decision.majority[HELD_OUT])
     if has_majority:
         names.append("majority-class baseline")
-    rows = []
+    chosen_rows = []
     for choice in choices:
-        halves = (choice.choosing, choice.held_out)
-        if choice.model not in choice.held_out.scores:  # of a sweep: the mean has chosen another one
+        if choice.model not in choice.figures[HELD_OUT]:  # of a sweep: the mean has chosen another one
             continue
-        scores = [_score_cell(half.scores[choice.model], choice.metric) for half in halves]
-        held_out = choice.held_out
-        name = section_name(choice.dataset)
-        cells = [name, choice.model, *scores]
+        cells = [section_name(choice.dataset), choice.model]
+        cells += [_cell(choice, half, choice.model) for half in choice.n]
         if has_majority:
-            cells.append(percent(held_out.majority))
-        rows.append([*cells, f"{held_out.n:,}"])
-    return Table([*translated(names), "n"], rows)
+            cells.append(percent(choice.majority[HELD_OUT]))
+        chosen_rows.append([*cells, f"{choice.n[HELD_OUT]:,}"])
+    return {
+        caption: Table([tr("candidate"), *header], rows),
+        tr("The choices on the held-out half"): Table([*translated(names), "n"], chosen_rows),
+    }
 
 
-def _half_json(half: Half, metric: Metric) -> dict[str, object]:
-    """A half as table.json has it. `figure` is in the metric of the choice, if that is not accuracy."""
-    scores = {}
-    for model, score in half.scores.items():
-        fields = {}
-        if score.has_accuracy:
-            fields["accuracy"] = mean_json(score.accuracy)
-        if metric is not ACCURACY:
-            fields["figure"] = mean_json(score.figure)
-        scores[model] = fields
-    return {"n": half.n, "majority": finite(half.majority), "models": scores}
+def _cell(choice: Choice, half: str, model: str) -> str:
+    """A candidate's figure in the metric of the choice, with its accuracy if that is another figure."""
+    figure = choice.figures[half][model]
+    text = choice.metric.interval_text((figure.value, *figure.ci95))
+    accuracy = choice.accuracies[half].get(model)
+    if choice.metric is ACCURACY or accuracy is None:
+        return text
+    return tr("{value}, accuracy {accuracy}", value=text, accuracy=interval((accuracy.value, *accuracy.ci95)))
 
 
-def _score_cell(score: CandidateScore, metric: Metric) -> str:
-    figure = metric.interval_text((score.figure.value, *score.figure.ci95))
-    if metric is ACCURACY or not score.has_accuracy:
-        return figure
-    accuracy = interval((score.accuracy.value, *score.accuracy.ci95))
-    return tr("{value}, accuracy {accuracy}", value=figure, accuracy=accuracy)
+def _choice_json(choice: Choice) -> dict[str, object]:
+    """A choice as table.json has it. `figure` is in the metric of the choice, if that is not accuracy."""
+    fields: dict[str, object] = {
+        "dataset": choice.dataset,
+        "metric": choice.metric.name,
+        "model": choice.model,
+    }
+    for half, figures in choice.figures.items():
+        scores: dict[str, dict[str, object]] = {model: {} for model in figures}
+        for model, accuracy in choice.accuracies[half].items():
+            scores[model]["accuracy"] = as_json(accuracy)
+        if choice.metric is not ACCURACY:
+            for model, figure in figures.items():
+                scores[model]["figure"] = as_json(figure)
+        fields[half] = {"n": choice.n[half], "majority": as_json(choice.majority[half]), "models": scores}
+    return fields

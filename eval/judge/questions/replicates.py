@@ -1,14 +1,14 @@
-"""Recipes that were trained several times, with different seeds: their models, and how much seeds differ."""
+"""Settings that were trained several times, with different seeds: their models, and how much seeds differ."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import tr
-from tuneyard.eval.judge.cells import on_dataset, translated
-from tuneyard.eval.judge.conclusions import MEAN, Comparison
-from tuneyard.eval.judge.sections import Recipes, candidates
-from tuneyard.eval.read.scored_run import RunsByDataset, models_of
+from tuneyard.eval.judge.cells import on_dataset, section_name, translated
+from tuneyard.eval.judge.conclusions import Comparison
+from tuneyard.eval.judge.sections import Recipes
+from tuneyard.eval.read.scored_run import RunsByDataset
 
 RECOMMENDED = 5  # trainings
 HEADER = ("replicates", "trainings", "mean (95 % interval)", "standard deviation between seeds")
@@ -62,14 +62,6 @@ def check_replicates(runs: RunsByDataset, base: str, recipes: Recipes) -> None:
             raise RequestError(f"--replicates {name}: {base} was not scored on {listed}")
 
 
-def base_of(runs: RunsByDataset, recipes: Recipes, preferred: str) -> str:
-    """The candidate that the others are compared with: `preferred`, otherwise the first."""
-    names = candidates(models_of(runs), recipes)
-    if preferred in models_of(runs):
-        return preferred
-    return names[0]
-
-
 def seed_warnings(recipes: Recipes) -> list[str]:
     """A warning for each recipe of fewer than five trainings."""
     message = "--replicates {name}: the interval over {count} seeds is wide; train five"
@@ -80,21 +72,18 @@ def seed_warnings(recipes: Recipes) -> list[str]:
     ]
 
 
-def replicates_table(comparison: Comparison) -> Mapping[str, Table]:
-    """Mean and standard deviation of each recipe on each dataset and on the mean, by caption."""
+def replicates_table(comparison: Comparison) -> dict[str, Table]:
+    """Mean and standard deviation of each setting on each dataset and on the mean, by caption."""
     metric = comparison.metric
     rows = []
     for section in comparison.sections:
         for name in section.ranked:
             score = section.figures[name]
             if score.trainings:
-                deviation = metric.size_text(score.seed_deviation)
-                where = section.name
-                if where == MEAN:
-                    where = tr(MEAN)
-                count = f"{len(score.trainings)}"
                 mean = metric.interval_text((score.value, score.low, score.high))
-                rows.append([on_dataset(name, where), count, mean, deviation])
+                deviation = metric.size_text(score.seed_deviation)
+                count = f"{len(score.trainings)}"
+                rows.append([on_dataset(name, section_name(section.name)), count, mean, deviation])
     if not rows:
         return {}
     return {tr("Replicates"): Table(translated(HEADER), rows)}

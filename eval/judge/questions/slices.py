@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -11,8 +10,8 @@ from tuneyard.core.language.number_format import Table, percent
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.judge.cells import DIFFERENCES, difference_cells, translated
-from tuneyard.eval.judge.conclusions import PairedTest
-from tuneyard.eval.judge.question import AnsweredQuestion, Question
+from tuneyard.eval.judge.conclusions import PairedTest, as_json
+from tuneyard.eval.judge.question import Answer
 from tuneyard.eval.judge.sections import paired_tests
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel
@@ -34,33 +33,21 @@ class Slice:
     tests: Sequence[PairedTest]
 
 
-@dataclass(frozen=True, slots=True)
-class BySlices(Question):
-    """Compare with the base on the rows of each value of `by`."""
-
-    by: str
-    key = "slices"
-
-    @property
-    def field(self) -> str:
-        """The field that makes the slices."""
-        return self.by
-
-    def answer(self, runs: RunsByDataset, base: str) -> AnsweredQuestion:
-        """A record for each slice of each dataset."""
-        return AnsweredQuestion(self, compare_slices(runs, base, self.by), runs, base)
-
-    def tables(self, records: Sequence[Any], base: str) -> dict[str, Table]:
-        """Every model against the base on each slice."""
-        header = ["slice", "", "accuracy", *DIFFERENCES[1:5]]
-        rows = []
-        for part in records:
-            name = tr("{value} of {dataset}, n = {n:,}", value=part.value, dataset=part.dataset, n=part.n)
-            base_share = percent(part.accuracy[base])
-            for test in part.tests:
-                shares = f"{percent(part.accuracy[test.model])} − {base_share}"
-                rows.append([name, f"{test.model} − {base}", shares, *difference_cells(test, ACCURACY)[1:5]])
-        return {tr("By {field}", field=self.by): Table(translated(header), rows)}
+def by_slices(runs: RunsByDataset, base: str, by: str) -> Answer:
+    """Compare every model with the base on the rows of each value of the field `by`."""
+    header = ["slice", "", "accuracy", *DIFFERENCES[1:5]]
+    rows, figures = [], []
+    for part in compare_slices(runs, base, by):
+        name = tr("{value} of {dataset}, n = {n:,}", value=part.value, dataset=part.dataset, n=part.n)
+        base_share = percent(part.accuracy[base])
+        for test in part.tests:
+            shares = f"{percent(part.accuracy[test.model])} − {base_share}"
+            rows.append([name, f"{test.model} − {base}", shares, *difference_cells(test, ACCURACY)[1:5]])
+        tests = [{**as_json(test), "macro_f1": None} for test in part.tests]
+        figures.append({**as_json(part), "tests": tests})
+    return Answer(
+        runs, base, {tr("By {field}", field=by): Table(translated(header), rows)}, {"slices": figures}
+    )
 
 
 def compare_slices(runs: RunsByDataset, base: str, by: str) -> list[Slice]:

@@ -1,6 +1,6 @@
 """Results of other tools: a file here, or an entry point `tuneyard.logs`, reads one format.
 
-A reader is one function with `@log_reader` that gets a path and yields a `LoggedRow` for each scored example.
+A reader is one function with `@log_reader` that gets a path and yields a `Record` for each scored example.
 It names the suffixes that it reads, and the fields by which it recognises the format in the first record.
 `eval compare`, the page and `eval.read.find` know formats from here alone (docs/extending.md).
 """
@@ -13,38 +13,28 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_json
 from tuneyard.core.installation.plugins import Plugin, registry
-from tuneyard.eval.read.scored_run import ScoredExample, ScoredRun, assemble
+from tuneyard.eval.read.scored_run import Row, ScoredRun, assemble, optional_text
+from tuneyard.eval.statistics.rates import group_of
 
 GROUP: Literal["tuneyard.logs"] = "tuneyard.logs"
+FIELDS = ("id", "gold", "prediction")
 WITHOUT_NAME = "rows"  # the dataset of a log that does not name one
 LONGEST_CELL = 1 << 24  # characters: prompts and answers are longer than the 131,072 that csv allows
 DATE = re.compile(r"_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?$")
 """The time of a run at the end of a file's name: of several logs of one task the newest counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedRow:
-    """One scored example of a log.
-
-    Equal `fingerprint`s mean the same example in two logs ("" if the log has none). `question` and `output`
-    are for people to read on the page.
-    """
-
-    example: ScoredExample
-    model: str
-    dataset: str = WITHOUT_NAME
-    fingerprint: str = ""
-    question: str = ""
-    output: str = ""
-
-
-Rows = Callable[[Path], Iterator[LoggedRow]]
+Record = Mapping[str, Any]
+"""A scored example by the names of columns: `id`, `gold` and `prediction`. Optional are `correct` (by default
+both texts are equal), `model`, `dataset`, `cluster`, `type`, `subtype`, `confidence`, `question` and `output`
+(for people to read on the page), `place` (file and line), and `fingerprint`, equal for the same example."""
+Rows = Callable[[Path], Iterator[Record]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +59,13 @@ class LogReader:
             return 0
         return max(len(one) if present.issuperset(one) else 0 for one in self.fields)
 
-    def rows(self, path: Path) -> Iterator[LoggedRow]:
-        """Read the rows of a file. `PluginError` if a plug-in raises or yields another type."""
+    def records(self, path: Path) -> Iterator[Record]:
+        """Read the records of a file. `PluginError` if a plug-in raises or yields another type."""
         with self.plugin.guarded() if self.plugin else contextlib.nullcontext():
-            for row in self.function(path):
-                if not isinstance(row, LoggedRow):
-                    raise TypeError(f"found {show_value(row)}, expected a LoggedRow")
-                yield row
+            for record in self.function(path):
+                if not isinstance(record, Mapping):
+                    raise TypeError(f"found {show_value(record)}, expected a dict with {', '.join(FIELDS)}")
+                yield record
 
     @property
     def expected(self) -> str:
@@ -103,20 +93,39 @@ def read_log(path: Path) -> list[ScoredRun]:
     `ContentError` if no reader recognises the format; it lists the readable formats.
     """
     reader = reader_of(path)
-    logged: dict[tuple[str, str], list[LoggedRow]] = {}
-    for row in reader.rows(path):
-        logged.setdefault((row.model, row.dataset), []).append(row)
-    if not logged:
+    records_of: dict[tuple[str, str], list[Record]] = {}
+    for record in reader.records(path):
+        name = str(record.get("model") or path.stem), str(record.get("dataset") or WITHOUT_NAME)
+        records_of.setdefault(name, []).append(record)
+    if not records_of:
         raise ContentError(f"{path}: found no rows; expected {reader.about}")
     runs = []
-    for (model, dataset), rows in logged.items():
+    for (model, dataset), records in records_of.items():
+        rows = [row_of(record, str(path)) for record in records]
         facts: dict[str, object] = {}
-        if all(row.fingerprint for row in rows):
-            lines = sorted(f"{row.example.row} {row.fingerprint}" for row in rows)
+        if all(record.get("fingerprint") for record in records):
+            lines = sorted(f"{row['id']} {row['fingerprint']}" for row in rows)
             digest = hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
             facts = {"hashes": {"data": f"{reader.name} {digest}"}}
-        runs.append(assemble(model, dataset, path, (row.example for row in rows), facts))
+        runs.append(assemble(model, dataset, path, rows, facts))
     return runs
+
+
+def row_of(record: Record, where: str) -> Row:
+    """A record as a row of a run. `ContentError` if it lacks an id or a gold answer."""
+    place = record.get("place", where)
+    row_id, gold, prediction = (optional_text(record, name) for name in FIELDS)
+    if not row_id or gold is None:
+        fields = ", ".join(
+            name for name, value in record.items() if value not in (None, "") and name != "place"
+        )
+        raise ContentError(f"{place}: expected {', '.join(FIELDS)} in every row, found {fields or 'none'}")
+    prediction = prediction or ""
+    correct = record.get("correct", gold == prediction)
+    if not isinstance(correct, bool):
+        raise ContentError(f"{place}: correct: found {show_value(correct)}, expected true or false")
+    row = {"id": row_id, "gold": gold, "prediction": prediction, "correct": correct, "place": place}
+    return {**record, **row, "cluster": group_of(record)}
 
 
 def reader_of(path: Path) -> LogReader:
@@ -161,7 +170,7 @@ def _first_fields(path: Path) -> list[str] | None:
     if suffix == ".parquet":
         return list(parquet_schema(path))
     if suffix == ".csv":
-        return next((list(record) for _, record in csv_records(path)), None)
+        return next((list(record) for record in csv_records(path)), None)
     if suffix == ".json":
         return _fields_of_document(path)
     if suffix in (".jsonl", ".ndjson"):
@@ -182,8 +191,8 @@ def _fields_of_document(path: Path) -> list[str]:
     raise _unknown(path, show_value(document))
 
 
-def csv_records(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield (place, cells by column) of each row of a CSV in UTF-8; `ContentError` for a broken one."""
+def csv_records(path: Path) -> Iterator[dict[str, object]]:
+    """Yield the cells by column, and the place, of each row of a CSV. `ContentError` if it is broken."""
     csv.field_size_limit(LONGEST_CELL)  # of the whole process, whatever another reader set
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True)
@@ -200,7 +209,7 @@ def csv_records(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
                     continue
                 if len(cells) != len(header):
                     raise ContentError(f"{place}: found {len(cells)} cells, expected {len(header)}")
-                yield place, dict(zip(header, cells, strict=True))
+                yield {"place": place, **dict(zip(header, cells, strict=True))}
         except UnicodeDecodeError as error:  # the file is decoded in blocks: the line is not known
             raise ContentError(f"{path}: not CSV in UTF-8: {error}") from error
         except csv.Error as error:

@@ -1,25 +1,28 @@
 """The defect guide's evaluation_results.json: its rows under `results`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_object
-from tuneyard.eval.read.logs import WITHOUT_NAME, LoggedRow, log_reader
-from tuneyard.eval.read.scored_run import ScoredExample, kinds_of, optional_text
+from tuneyard.eval.read.logs import Record, log_reader
+from tuneyard.eval.read.scored_run import optional_text
 
 DETAILED = "evaluation_results.json"
 TOTALS = (("results",), ("subtype_accuracy",), ("type_accuracy",))
 
 
 @log_reader("guide", "the defect guide's evaluation_results", ".json", fields=TOTALS)
-def detailed(path: Path) -> Iterator[LoggedRow]:
+def detailed(path: Path) -> Iterator[Record]:
     """Read the rows, which are paired by their places in the list.
 
     `ContentError` for a file that has totals without rows: models are compared example by example.
     """
     document = read_object(path)
-    model, dataset = _names(path, document)
+    model = path.stem  # the guide's own file name contains no model, so the folder names it
+    if path.name == DETAILED:
+        model = path.parent.name
+    names = {"model": document.get("model") or model, "dataset": document.get("test_dataset")}
     rows = document.get("results")
     if not rows:
         raise ContentError(
@@ -32,29 +35,14 @@ def detailed(path: Path) -> Iterator[LoggedRow]:
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise ContentError(f"{path}: results: found {show_value(row)}, expected a list of objects")
-        question = optional_text(row, "user") or ""
-        fingerprint = ""
-        if question:
-            fingerprint = f"user {question}"
         place = f"{path} result {number}"
-        expected = optional_text(row, "expected")
-        predicted = optional_text(row, "predicted") or ""
-        correct = row.get("is_correct", expected == optional_text(row, "predicted"))
-        if expected is None or not isinstance(correct, bool):
+        predicted = optional_text(row, "predicted")
+        correct = row.get("is_correct", optional_text(row, "expected") == predicted)
+        if row.get("expected") is None or not isinstance(correct, bool):
             raise ContentError(
                 f"{place}: found {show_value(row)}, expected a row with expected, predicted and is_correct"
             )
-        kinds = kinds_of(row, expected)
-        example = ScoredExample(str(number), expected, predicted, correct, place, kinds=kinds)
-        yield LoggedRow(example, model, dataset, fingerprint, question)
-
-
-def _names(path: Path, document: Mapping[str, object]) -> tuple[str, str]:
-    """Model and dataset. The guide's own file name contains neither, so the folder names the model."""
-    model = path.stem
-    if path.name == DETAILED:
-        model = path.parent.name
-    return (
-        optional_text(document, "model") or model,
-        optional_text(document, "test_dataset") or WITHOUT_NAME,
-    )
+        fields = {"id": number, "gold": row["expected"], "prediction": predicted, "correct": correct}
+        question = optional_text(row, "user")
+        fingerprint = question and f"user {question}"
+        yield {**row, **names, **fields, "question": question, "fingerprint": fingerprint, "place": place}

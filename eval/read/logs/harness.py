@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
-from tuneyard.eval.read.logs import DATE, LoggedRow, log_reader
-from tuneyard.eval.read.scored_run import ScoredExample, confidence_of, optional_text
+from tuneyard.eval.read.logs import DATE, Record, log_reader
+from tuneyard.eval.read.scored_run import confidence_of, optional_text
 
 HARNESS = ("doc_id", "target", "filtered_resps")
 JUDGED_BY = ("acc", "exact_match")
@@ -20,7 +20,7 @@ Line = tuple[str, dict[str, object]]
 @log_reader(
     "harness", "lm-evaluation-harness's samples", ".jsonl", fields=(HARNESS,), files=("samples_*.jsonl",)
 )
-def harness(path: Path) -> Iterator[LoggedRow]:
+def harness(path: Path) -> Iterator[Record]:
     """Read one task; the harness logs every row once for each filter, and each filter is a dataset."""
     by_filter: defaultdict[str, list[Line]] = defaultdict(list)
     for number, record in json_lines(path):
@@ -35,9 +35,14 @@ def harness(path: Path) -> Iterator[LoggedRow]:
         metric = _metric(lines)
         fixed = len({tuple(_choices(record)) for _, record in lines}) == 1
         for place, record in lines:
-            example = _sample(place, record, metric, fixed)
+            names = {
+                "model": path.parent.name,
+                "dataset": dataset,
+                "question": _prompt(record),
+                "place": place,
+            }
             fingerprint = f"doc_hash {record.get('doc_hash')}"
-            yield LoggedRow(example, path.parent.name, dataset, fingerprint, _prompt(record))
+            yield {**names, "fingerprint": fingerprint, **_sample(place, record, metric, fixed)}
 
 
 def _prompt(record: Mapping[str, object]) -> str:
@@ -64,7 +69,7 @@ def _metric(lines: Sequence[Line]) -> str:
     )
 
 
-def _sample(where: str, record: Mapping[str, object], metric: str, fixed: bool) -> ScoredExample:
+def _sample(where: str, record: Mapping[str, object], metric: str, fixed: bool) -> Record:
     """Convert a row of the harness. Labels are the texts of `fixed` choices, otherwise their places."""
     responses, choices, target = record["filtered_resps"], _choices(record), str(record["target"])
     if not isinstance(responses, list) or len(responses) < max(1, len(choices)):
@@ -78,8 +83,8 @@ def _sample(where: str, record: Mapping[str, object], metric: str, fixed: bool) 
         predicted, sure = names[scores.index(max(scores))], confidence_of(scores)
         place = int(target) if target.isdecimal() and len(target) < 9 else -1
         gold = dict(enumerate(names)).get(place, target.strip())
-    right = record[metric] == 1
-    return ScoredExample(str(record["doc_id"]), gold, predicted, right, where, confidence=sure)
+    answer = {"id": record["doc_id"], "gold": gold, "prediction": predicted}
+    return {**answer, "correct": record[metric] == 1, "confidence": sure}
 
 
 def _first(value: object) -> object:

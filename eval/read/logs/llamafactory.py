@@ -8,26 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuneyard.core.documents import json_lines
-from tuneyard.core.errors import ContentError, show_value
-from tuneyard.eval.read.logs import LoggedRow, log_reader
-from tuneyard.eval.read.scored_run import ScoredExample, optional_text
+from tuneyard.eval.read.logs import Record, log_reader
+from tuneyard.eval.read.scored_run import text_field
 
 NAME = "generated_predictions.jsonl"
-FIELDS = ("predict", "label")
 
 
 @log_reader(
-    "llamafactory", "LLaMA-Factory's generated_predictions", ".jsonl", fields=(FIELDS,), files=(NAME,)
+    "llamafactory",
+    "LLaMA-Factory's generated_predictions",
+    ".jsonl",
+    fields=(("predict", "label"),),
+    files=(NAME,),
 )
-def generated_predictions(path: Path) -> Iterator[LoggedRow]:
+def generated_predictions(path: Path) -> Iterator[Record]:
     """Read the predictions of one run; its model is called as the output_dir."""
     model = path.absolute().parent.name if path.name == NAME else path.stem
     for number, record in json_lines(path):
         place = f"{path}:{number}"
-        for name in FIELDS:
-            if not isinstance(record.get(name), str):
-                raise ContentError(f"{place}: {name}: found {show_value(record.get(name))}, expected a text")
-        predicted, gold = (str(record[name]).strip() for name in FIELDS)
-        example = ScoredExample(str(number), gold, predicted, gold == predicted, place)
-        question = optional_text(record, "prompt") or ""
-        yield LoggedRow(example, model, question=question, output=str(record["predict"]))
+        predicted, gold = (text_field(record, name, place) for name in ("predict", "label"))
+        row = {"id": number, "gold": gold.strip(), "prediction": predicted.strip(), "output": predicted}
+        yield {**row, "model": model, "question": record.get("prompt"), "place": place}

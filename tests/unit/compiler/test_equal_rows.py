@@ -1,5 +1,6 @@
 """Equal rows fall into one split of those that are drawn, and the last row is one to train on."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -31,6 +32,11 @@ def homes(bench, rows, split):
     return found
 
 
+def manifest(bench):
+    (path,) = (bench.folder / "out").rglob("manifest.json")
+    return json.loads(path.read_text())
+
+
 def row(text, kind="a"):
     return {"question": text, "answer": f"so: {text}", "kind": kind}
 
@@ -42,6 +48,7 @@ def test_equal_rows_fall_into_one_split(bench, split):
     for text in {each["question"] for each in rows}:
         assert sum(text in counts for counts in found.values()) == 1
     assert sum(counts.total() for counts in found.values()) == 100
+    assert any("equal rows were drawn into one split" in note for note in manifest(bench)["notes"])
     assert found["test"].total() == pytest.approx(100 * (0.2 if "eval" in split else 0.3), abs=3)
 
 
@@ -49,6 +56,7 @@ def test_a_class_of_equal_rows_is_in_train_and_test(bench):
     rows = [row(f"number {n}") for n in range(20)] + [row("the same", "b")] * 10
     found = homes(bench, rows, "test: 0.3, stratify: kind")
     assert (found["train"]["the same"], found["test"]["the same"]) == (7, 3)
+    assert manifest(bench)["problems"]["W208"] == 7  # each row to train on that is in the test split
 
 
 @pytest.mark.parametrize(("count", "trained"), [(1, 1), (2, 1), (3, 1)])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tuneyard.compiler.lint import matching
 from tuneyard.compiler.lint.fingerprints import NO_ID, Fingerprints
-from tuneyard.compiler.lint.matching import matches, numbered, paired, repeated, shared_keys
+from tuneyard.compiler.lint.matching import matches, numbered, paired, repeated
 
 KEYS = st.lists(st.one_of(st.integers(-3, 6), st.integers(-(2**63), 2**63 - 1)), max_size=40)
 MOST = 40  # bytes of memory a row
@@ -36,7 +36,6 @@ def test_equal_keys_are_found_by_row():
         assert list(repeated(column(keys_once))) == []
     assert list(matches(keys, column([7, 5, 5, 0]))) == [(0, 1), (2, 1), (3, 0), (5, 1)]
     assert list(matches(keys, column([]))) == list(matches(column([]), keys)) == []
-    assert shared_keys(keys, column([5, 5, 7, 8])) == 2
     assert list(numbered(keys)) == [0, 1, 0, 2, 1, 0]
     assert list(map(list, paired(keys, column([5, 9, -1, 5, -1, -1])))) == [[0, 1, 2, 4], [0, 2, 3, 4]]
     assert list(map(list, paired(keys, column([])))) == list(map(list, paired(column([]), keys))) == [[], []]
@@ -66,7 +65,6 @@ def test_the_same_is_found_as_by_looking_at_every_pair(keys, others):
             assert list(repeated(column_of_keys)) == before
             there = [(row, first_there[key]) for row, key in enumerate(keys) if key in first_there]
             assert list(matches(column_of_keys, column_of_others)) == there
-            assert shared_keys(column_of_keys, column_of_others) == len({*keys} & {*others})
             pairs = list(zip(*paired(column_of_keys, column_of_others), strict=True))
             assert pairs == pairs_by_hand(keys, others)
             assert list(numbered(column_of_keys)) == [distinct.index(key) for key in keys]

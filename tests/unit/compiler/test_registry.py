@@ -115,8 +115,8 @@ def test_entries_of_others_are_listed_too(bench):
 
 
 def test_specs_are_listed_with_what_they_are_about_in_one_column():
-    shown = CliRunner().invoke(cli, ["list"]).output.partition("\ndatasets in ")[0]
-    lines = [line.removeprefix("  ") for line in shown.splitlines()[1:]]
+    shown = CliRunner().invoke(cli, ["list"]).stdout.partition("\nspecs\n")[2].partition("\nnext: ")[0]
+    lines = [line.removeprefix("  ") for line in shown.splitlines()]
     (rte,) = [line for line in lines if line.startswith("rte ")]
     begins = {len(line) - len(line.partition("  ")[2].lstrip()) for line in lines}
     assert rte.endswith("GLUE RTE as yes/no instructions") and len(begins) == 1

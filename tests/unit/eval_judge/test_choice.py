@@ -12,8 +12,7 @@ from tests.fake_runs import answers, compare, write_run
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import compare_results
-from tuneyard.eval.judge.questions.against_base import AgainstBase
-from tuneyard.eval.judge.questions.choice import HeldOutChoice
+from tuneyard.eval.judge.questions.choice import CHOOSING, HELD_OUT, choose_on_half
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show.tables import document
 
@@ -26,14 +25,14 @@ def run(model, correct, dataset="s", groups=None):
     return ScoredRun(model, dataset, model, [str(i) for i in range(n)], ["y"] * n, said, correct, groups)
 
 
-def choose_on_half(runs):
+def chosen(runs):
     """The runs left to the comparison, and the choices."""
-    answer = HeldOutChoice().answer(by_dataset(runs), "base")
-    return answer.runs, answer.records
+    answer = choose_on_half(by_dataset(runs), "base")
+    return answer.runs, answer.choices
 
 
-def accuracies(half):
-    return {model: score.accuracy.value for model, score in half.scores.items()}
+def accuracies(choice):
+    return {model: accuracy.value for model, accuracy in choice.accuracies[CHOOSING].items()}
 
 
 def test_the_best_there_is_compared_on_the_rows_that_it_was_not_chosen_on():
@@ -43,25 +42,25 @@ def test_the_best_there_is_compared_on_the_rows_that_it_was_not_chosen_on():
         run("good", [i % 8 != 0 for i in range(80)], groups=groups),
         run("bad", [False] * 80, groups=groups),
     ]
-    kept, (choice,) = choose_on_half(runs)
-    scores = accuracies(choice.choosing)
+    kept, (choice,) = chosen(runs)
+    scores = accuracies(choice)
     assert choice.model == "good" and scores["bad"] == 0
     assert [one.model for one in kept["s"].values()] == ["base", "good"]
     base, good = kept["s"].values()
     held = set(base.rows)
-    assert good.rows == base.rows and len(held) + choice.choosing.n == 80 and 20 < len(held) < 60
+    assert good.rows == base.rows and len(held) + choice.n[CHOOSING] == 80 and 20 < len(held) < 60
     inside = {groups[int(row)] for row in held}
     assert not inside & {groups[i] for i in range(80) if str(i) not in held}
     seen = [i for i in range(80) if str(i) not in held]
     assert scores["good"] == pytest.approx(sum(i % 8 != 0 for i in seen) / len(seen))
-    assert choice.held_out.scores["good"].accuracy.value == pytest.approx(sum(good.correct) / len(held))
+    assert choice.accuracies[HELD_OUT]["good"].value == pytest.approx(sum(good.correct) / len(held))
 
 
 def test_luck_in_choosing_earns_nothing():
     draw, gains = random.Random(1), []
     for _ in range(60):
         runs = [run(name, [draw.random() < 0.5 for _ in range(100)]) for name in ("base", *"abcdefgh")]
-        kept, _ = choose_on_half(runs)
+        kept, _ = chosen(runs)
         gains.append(compare([*kept["s"].values()], "base").sets[0].against_base[0].value)
     assert abs(sum(gains) / len(gains)) < 0.035
 
@@ -71,9 +70,9 @@ def test_datasets_count_alike_and_each_has_its_halves():
     runs = [run("base", many, "a"), run("base", few, "b")]
     runs += [run("x", [True] * 120 + [False] * 80, "a"), run("x", [True] * 20, "b")]
     runs += [run("y", many, "a"), run("y", few, "b")]
-    kept, choices = choose_on_half(runs)
+    kept, choices = chosen(runs)
     assert [(choice.dataset, choice.model) for choice in choices] == [("a", "y"), ("b", "x"), ("mean", "x")]
-    scores = accuracies(choices[-1].choosing)
+    scores = accuracies(choices[-1])
     assert 0.75 < scores["x"] < 0.85 and scores["y"] == 0.5
     assert {*kept} == {"a", "b"} and {*kept["a"]} == {"base", "x"}
 
@@ -87,24 +86,30 @@ def test_datasets_count_alike_and_each_has_its_halves():
 )
 def test_nothing_to_choose_from_is_refused(models, facts):
     with raises(RequestError, *facts.split("; ")):
-        choose_on_half([run(model, [True] * 9) for model in models])
+        chosen([run(model, [True] * 9) for model in models])
 
 
 def test_a_model_that_was_not_scored_on_a_dataset_is_refused():
     runs = [run(model, [True] * 9) for model in ("base", "x", "y")] + [run("base", [True] * 9, "t")]
     with raises(RequestError, "t", "x, y"):
-        choose_on_half(runs)
+        chosen(runs)
 
 
 def test_the_question_leaves_the_held_out_rows_to_the_comparison() -> None:
     runs = [run("base", [False] * 40), run("good", [True] * 40), run("bad", [False] * 40)]
-    answer = HeldOutChoice().answer(by_dataset(runs), "base")
-    (choice,) = answer.records
+    answer = choose_on_half(by_dataset(runs), "base")
+    (choice,) = answer.choices
     assert [*answer.runs["s"]] == ["base", choice.model] == ["base", "good"]
-    assert len(answer.runs["s"]["base"].rows) == 40 - choice.choosing.n
+    assert len(answer.runs["s"]["base"].rows) == 40 - choice.n[CHOOSING]
 
 
-ROWS = {"s": [str(row) for row in range(6)]}
+def in_halves(runs):
+    """The runs on their first six rows, which choose, and those on the others."""
+    halves = []
+    for chosen in (True, False):
+        kept = [row.only([(int(name) < 6) == chosen for name in row.rows]) for row in runs]
+        halves.append(by_dataset(kept))
+    return halves
 
 
 def graded(model, values):
@@ -112,32 +117,32 @@ def graded(model, values):
 
 
 def test_the_base_may_be_chosen_where_it_is_a_candidate_and_the_first_of_equals_is():
-    runs = by_dataset([run("base", [True] * 12), run("a", [True] * 12), run("b", [False] * 12)])
-    answer = HeldOutChoice(rows=ROWS, base_is_candidate=True).answer(runs, "base")
-    assert answer.records[0].model == "base" and [*answer.runs["s"]] == ["base"]
-    without_base = by_dataset([run("a", [False] * 12), run("b", [True] * 12), run("c", [True] * 12)])
-    answer = HeldOutChoice(rows=ROWS, base_is_candidate=True).answer(without_base, "base")
-    assert answer.records[0].model == answer.base == "b" and [*answer.runs["s"]] == ["b"]
+    runs, held_out = in_halves([run("base", [True] * 12), run("a", [True] * 12), run("b", [False] * 12)])
+    answer = choose_on_half(runs, "base", held_out=held_out)
+    assert answer.choices[0].model == "base" and [*answer.runs["s"]] == ["base"]
+    runs, held_out = in_halves([run("a", [False] * 12), run("b", [True] * 12), run("c", [True] * 12)])
+    answer = choose_on_half(runs, "base", held_out=held_out)
+    assert answer.choices[0].model == answer.base == "b" and [*answer.runs["s"]] == ["b"]
 
 
 def test_a_metric_chooses_in_its_direction_on_the_rows_that_are_named():
-    runs = by_dataset(
+    runs, held_out = in_halves(
         [
             graded("base", [0.9] * 12),
             graded("a", [0.1] * 6 + [0.9] * 6),
             graded("b", [0.4] * 6 + [0.0] * 6),
         ]
     )
-    answer = HeldOutChoice("brier", ROWS).answer(runs, "base")
-    (choice,) = answer.records
+    answer = choose_on_half(runs, "base", "brier", held_out)
+    (choice,) = answer.choices
     assert choice.model == "a"  # the lowest on the first six rows
-    assert choice.choosing.scores["a"].figure.value == pytest.approx(0.1)
-    assert choice.held_out.scores["a"].figure.value == pytest.approx(0.9)
-    assert choice.held_out.scores["a"].accuracy.value == 1
+    assert choice.figures[CHOOSING]["a"].value == pytest.approx(0.1)
+    assert choice.figures[HELD_OUT]["a"].value == pytest.approx(0.9)
+    assert choice.accuracies[HELD_OUT]["a"].value == 1
     assert answer.runs["s"]["a"].rows == [str(row) for row in range(6, 12)]
-    (fields,) = answer.json()["choice"]
+    (fields,) = answer.figures["choice"]
     assert fields["choosing"]["models"]["a"]["figure"]["value"] == pytest.approx(0.1)
-    cells = [cell for table in answer.tables().values() for row in table.rows for cell in row]
+    cells = [cell for table in answer.tables.values() for row in table.rows for cell in row]
     assert "0.1 (0.1 to 0.1), accuracy 100.0 % (61.0–100.0) ←" in cells
 
 
@@ -146,7 +151,7 @@ def test_table_json_has_both_halves_by_its_schema(tmp_path):
     for seed, (model, right) in enumerate([("base", 20), ("a", 30), ("b", 35)]):
         for dataset in "st":
             write_run(tmp_path, model, dataset, gold, answers(gold, right, seed))
-    compared = compare_results([str(tmp_path)], [HeldOutChoice(), AgainstBase()])
-    fields = document(compared, [])
+    compared = compare_results([str(tmp_path)], [choose_on_half])
+    fields = document(compared)
     jsonschema.validate(fields, SCHEMA)
     assert [choice["dataset"] for choice in fields["choice"]] == ["s", "t", "mean"]

@@ -15,7 +15,6 @@ from tests.messages import printed, printed_line, raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.number_format import number
 from tuneyard.eval.compare import cli, compare_results
-from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.metrics.text import bleu, bleu_parts
 from tuneyard.eval.show.tables import markdown
 from tuneyard.eval.show.verdict import verdict
@@ -46,7 +45,7 @@ def losses(seed, shift=0.0, n=N):
 
 
 def compared(folder, metric, **options):
-    return compare_results([str(folder)], [AgainstBase(metric, options.get("decide_on", ""))]).comparison
+    return compare_results([str(folder)], metric=metric, **options).comparison
 
 
 @pytest.mark.parametrize("rows", [1, 2])
@@ -175,7 +174,7 @@ def test_anybodys_numbers_in_json_lines(tmp_path):
         rows = [{"id": f"q{i}", "grade": draw.random() + shift + 0.01 * (i % 3)} for i in range(30)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     named = [f"{name}={tmp_path / name}.jsonl" for name in ("old", "new")]
-    graded = compare_results(named, [AgainstBase("grade")]).comparison
+    graded = compare_results(named, metric="grade").comparison
     assert graded.base == "old" and graded.sections[0].against_base[0].value == pytest.approx(0.3)
 
 
@@ -215,11 +214,12 @@ def test_a_run_without_an_accuracy_is_refused_with_the_metrics_that_it_has(tmp_p
     table = json.loads((tmp_path / "t/table.json").read_text())
     assert (table["metric"], table["higher_is_better"], table["unit"]) == ("eval_loss", False, "nats")
     sentences = table["sets"]["talks"]["verdict"].partition(" The difference between")
-    assert sentences[0] in done.output and sentences[2] in done.output and table["plots"] == []
+    text = (tmp_path / "t/table.md").read_text(encoding="utf-8")
+    assert sentences[0] in done.output and sentences[2] in text and table["plots"] == []
     assert (
         table["sets"]["talks"]["models"]["mine"]["value"] < table["sets"]["talks"]["models"]["base"]["value"]
     )
-    printed_line(done.output, "30 clusters", "p", "intervals")
+    printed_line(text, "30 clusters", "p", "intervals")
     assert {path.name for path in (tmp_path / "t").iterdir()} == {"table.md", "table.json"}
     done = CliRunner().invoke(
         cli, [str(tmp_path), "--metric", "x", "--margin", "1", "--out", str(tmp_path / "t")]
@@ -232,7 +232,7 @@ def table(folder, metric, out):
     assert done.exit_code == 0, done.output
     told = json.loads((out / "table.json").read_text(encoding="utf-8"))
     jsonschema.validate(told, SCHEMA)
-    return told, done.stdout
+    return told, (out / "table.md").read_text(encoding="utf-8")
 
 
 def test_its_table_fits_the_schema_and_one_row_leaves_the_limits_open(tmp_path):

@@ -8,7 +8,6 @@ from tests.fake_runs import write_run
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.compare import compare_results
-from tuneyard.eval.judge.questions.against_base import AgainstBase
 
 GOLD = ["yes", "no", "yes", "no", "yes", "no"]
 CHOSE = [0, 1, 2]
@@ -42,7 +41,7 @@ def write(folder, told):
 
 
 def test_base_singles_and_the_choice_on_the_other_half(sweep):
-    comparison = compare_results([str(sweep)], [AgainstBase()]).comparison
+    comparison = compare_results([str(sweep)]).comparison
     (section,) = comparison.sets
     assert sorted(comparison.models) == ["base", "mnli", "rte", "rte=0.5,mnli=0.5"]
     assert section.n == 3
@@ -52,19 +51,19 @@ def test_base_singles_and_the_choice_on_the_other_half(sweep):
 
 
 def test_it_is_said(sweep, capsys):
-    said = compare_results([str(sweep)], [AgainstBase()]).warnings
+    said = compare_results([str(sweep)]).warnings
     assert any("examples that it did not choose on" in text for text in said)
 
 
 def test_a_point_that_is_named_is_compared_on_the_half_that_chooses(sweep):
     named = [str(sweep / "base"), str(sweep / "rte=1,mnli=1")]
-    (section,) = compare_results(named, [AgainstBase()]).comparison.sets
+    (section,) = compare_results(named).comparison.sets
     assert section.n == 3
 
 
 def test_a_model_of_an_earlier_choice_is_left_out(sweep):
     write(sweep, {"reported": ["base", "rte", "mnli"]})
-    models = compare_results([str(sweep)], [AgainstBase()]).comparison.models
+    models = compare_results([str(sweep)]).comparison.models
     assert sorted(models) == ["base", "mnli", "rte"]
 
 
@@ -72,4 +71,4 @@ def test_a_model_of_an_earlier_choice_is_left_out(sweep):
 def test_a_damaged_sweep_is_named(sweep, told):
     write(sweep, told)
     with raises(ContentError, "sweep.json", "reported", "sweep again"):
-        compare_results([str(sweep)], [AgainstBase()])
+        compare_results([str(sweep)])

@@ -14,7 +14,6 @@ from tests.unit.eval_judge.test_sections import make
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.ask import compare_runs
-from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.judge.questions.replicates import parse_replicates, seed_warnings
 from tuneyard.eval.judge.sections import compare
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
@@ -70,7 +69,8 @@ def test_a_setting_that_is_better_whatever_its_seed_wins(tmp_path: Path) -> None
     options = write(tmp_path / "runs", "s", "t", low=[62, 63, 64, 62, 63], high=[108, 109, 110, 108, 109])
     done = run(*options, "--out", str(tmp_path / "o"))
     assert "Ship high" in done.output and "It is better than low" in done.output
-    assert "| high on mean | 5 " in " ".join(done.output.split())
+    text = (tmp_path / "o" / "table.md").read_text(encoding="utf-8")
+    assert "| high on mean | 5 " in " ".join(text.split())
 
 
 @pytest.mark.usefixtures("without_plots")
@@ -122,14 +122,14 @@ def runs() -> list[ScoredRun]:
 )
 def test_what_cannot_be_replicates(name: str, models: list[str]) -> None:
     with raises(RequestError, f"--replicates {name}"):
-        compare_runs(by_dataset(runs()), [AgainstBase(recipes={name: models})])
+        compare_runs(by_dataset(runs()), recipes={name: models})
 
 
 def test_replicates_need_the_base_on_their_dataset() -> None:
     flags = [True, False] * 10
     own = [make("base", flags), make("a", flags, "t"), make("b", flags, "t")]
     with raises(RequestError, "--replicates r"):
-        compare_runs(by_dataset(own), [AgainstBase(recipes={"r": ["a", "b"]})])
+        compare_runs(by_dataset(own), recipes={"r": ["a", "b"]})
 
 
 def test_models_beside_settings_are_candidates_too() -> None:

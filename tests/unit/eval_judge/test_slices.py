@@ -102,4 +102,5 @@ def test_the_command_reads_any_field_and_writes_what_its_schema_says(tmp_path):
     table = json.loads((out / "table.json").read_text())
     jsonschema.validate(table, SCHEMA)
     assert [(one["value"], one["tests"][0]["better"]) for one in table["slices"]] == [("a", 0), ("b", 12)]
-    assert "## By source" in done.output and "b of s, n = 12" in done.output
+    text = (out / "table.md").read_text(encoding="utf-8")
+    assert "## By source" in text and "b of s, n = 12" in text

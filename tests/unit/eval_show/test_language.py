@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,8 @@ from tuneyard.eval import sweep as eval_sweep
 from tuneyard.eval.compare import compare_results
 from tuneyard.eval.defect import write_defects
 from tuneyard.eval.judge.question import Question
-from tuneyard.eval.judge.questions.against_base import AgainstBase
-from tuneyard.eval.judge.questions.choice import HeldOutChoice
-from tuneyard.eval.judge.questions.slices import BySlices
+from tuneyard.eval.judge.questions.choice import choose_on_half
+from tuneyard.eval.judge.questions.slices import by_slices
 from tuneyard.eval.metrics.text import TEXTS
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.show.html import GLOSSARY
@@ -140,14 +140,14 @@ def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: 
             )  # fmt: skip
     with in_language(CHINESE):
         for choose in (False, True):
-            questions: list[Question] = [HeldOutChoice()] if choose else []
+            questions: list[Question] = [choose_on_half] if choose else []
             recipes = {} if choose else {"x": ["a", "b"]}
-            questions += [BySlices("type"), AgainstBase(margin=0.05, recipes=recipes)]
-            found = compare_results([str(tmp_path / "runs")], questions)
+            questions.append(partial(by_slices, by="type"))
+            found = compare_results([str(tmp_path / "runs")], questions, margin=0.05, recipes=recipes)
             page = render(found, "x")
             markdown(found.comparison)
         for metric in ("brier", "label_mass"):
-            markdown(compare_results([str(tmp_path / "runs")], [AgainstBase(metric)]).comparison)
+            markdown(compare_results([str(tmp_path / "runs")], metric=metric).comparison)
     assert asked.missing <= {"n", "points", "x"} and "基线" in page
 
 
@@ -207,7 +207,7 @@ def test_one_of_a_thing_is_no_plural(groups: list[str] | None, tmp_path: Path) -
             tmp_path / "runs", model, "s", ["yes"], [answer], groups, kinds,
             trained_on=trained if model == "a" else None,
         )  # fmt: skip
-    found = compare_results([str(tmp_path / "runs")], [AgainstBase()])
+    found = compare_results([str(tmp_path / "runs")])
     page = render(found, "x")
     assert json.loads(page[page.index('<script type="application/json"') :].split(">", 1)[1].split("<")[0])
     text = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.S)
@@ -244,7 +244,8 @@ def test_a_chinese_page_and_table(tmp_path: Path) -> None:
     for english in (">Verdict<", "interval)", "majority-class", "examples that"):
         assert english not in page[: page.index('<script type="application/json"')]
     assert done.stdout.startswith("建议采用 mnli：83.5%，基座模型为 41.7%。")
-    assert "## 平均\n\nmnli 与基座模型的差为 +41.8 个百分点" in done.stdout
+    text = (tmp_path / "c/table.md").read_text(encoding="utf-8")
+    assert "## 平均\n\nmnli 与基座模型的差为 +41.8 个百分点" in text
 
 
 def test_a_warning_is_in_one_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,7 +253,7 @@ def test_a_warning_is_in_one_language(tmp_path: Path, capsys: pytest.CaptureFixt
     unfinished = next(tmp_path.rglob("results.json"))
     unfinished.unlink()
     with in_language(CHINESE):
-        compare_results([str(tmp_path / "runs")], [AgainstBase()])
+        compare_results([str(tmp_path / "runs")])
     told = capsys.readouterr().err
     assert f"警告：{unfinished.parent}：未完成" in told and "warning:" not in told
 
@@ -263,7 +264,7 @@ def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
     monkeypatch.setattr("tuneyard.core.drawing.plots.CJK", ())
     write_run(tmp_path / "runs", "base", "s", ["yes", "no"], ["yes", "yes"])
     with in_language(CHINESE):
-        found = compare_results([str(tmp_path / "runs")], [AgainstBase()])
+        found = compare_results([str(tmp_path / "runs")])
         page = render(found, "x")
         assert language.current() == CHINESE and drawing.plot_language() == "en"
     said = "图中文字为英文：没有安装中文字体；请安装一种（如 fonts-noto-cjk，见 tuneyard doctor）。"
@@ -279,10 +280,9 @@ def test_a_metric_has_chinese_tables_and_a_verdict(tmp_path: Path) -> None:
     )
     assert done.exit_code == 0
     assert "| brier（平方误差，越低越好），95% 置信区间 |" in done.stdout
-    assert (
-        done.stdout.startswith("建议采用 mnli：brier 0.3")
-        and "## 平均\n\nmnli 与基座模型的差为" in done.stdout
-    )
+    text = (tmp_path / "c/table.md").read_text(encoding="utf-8")
+    assert done.stdout.startswith("建议采用 mnli：brier 0.3")
+    assert "## 平均\n\nmnli 与基座模型的差为" in text
 
 
 LOSS = metrics.metric_of("eval_loss")

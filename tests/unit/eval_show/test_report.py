@@ -18,7 +18,6 @@ from tuneyard.core.drawing.page import content_policy, hash_source
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.number_format import Table
 from tuneyard.eval.compare import cli, compare_results
-from tuneyard.eval.judge.questions.against_base import AgainstBase
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.html import GLOSSARY, breakable, provenance, terms, varied
 from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
@@ -70,7 +69,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("runs")
     demo(folder)
     return render(
-        compare_results([str(folder)], [AgainstBase()]),
+        compare_results([str(folder)]),
         "Report on <runs>",
         100,
         next_command="tuneyard adapter merge m.yaml",
@@ -257,7 +256,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
     gold = [HOSTILE[n % 5] for n in range(20)]
     for model in ("base", HOSTILE[0].replace("/", "")):
         write_run(tmp_path, model, "s<b>", gold, gold[::-1], kinds={"subtype": gold}, note=HOSTILE)
-    page = render(compare_results([str(tmp_path)], [AgainstBase()]), HOSTILE[0], 100)
+    page = render(compare_results([str(tmp_path)]), HOSTILE[0], 100)
     outline = Outline(page)
     assert outline.tags.count("script") == 2 and outline.open == []
     assert {"b", "img src=x"}.isdisjoint(outline.tags) and "onerror=alert(2)>" not in page
@@ -282,7 +281,7 @@ def test_the_script_makes_no_html() -> None:
 
 def test_other_tools_logs_have_their_questions() -> None:
     folder = ROOT / "tests/golden/compare/harness"
-    judged = compare_results([str(folder / "base"), str(folder / "tuned")], [AgainstBase()])
+    judged = compare_results([str(folder / "base"), str(folder / "tuned")])
     printed_line("\n".join(judged.warnings), "tuned", "not checked")
     errors = collect_incorrect(judged.run_list, judged.comparison.models, 1000)
     nli = next(one for one in errors if one.dataset == "nli3")
@@ -293,7 +292,7 @@ def test_other_tools_logs_have_their_questions() -> None:
 def test_a_plain_log_may_have_a_prompt(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text('{"id": "a", "gold": "yes", "prediction": "no", "prompt": "Is it?"}\n')
-    judged = compare_results([str(path)], [AgainstBase()])
+    judged = compare_results([str(path)])
     (found,) = collect_incorrect(judged.run_list, judged.comparison.models, 9)
     answer = {"model": 0, "predicted": "no", "output": "no", "right": False, "confidence": None}
     row = {"row": "a", "question": "Is it?", "expected": "yes", "answers": [answer]}
@@ -323,14 +322,14 @@ def test_models_that_lack_a_set_are_left_out_of_its_rows(tmp_path: Path) -> None
     write_run(tmp_path, "base", "s", gold, answers(gold, 4, 1))
     write_run(tmp_path, "base", "t", gold, answers(gold, 4, 1))
     write_run(tmp_path, "a", "t", gold, answers(gold, 4, 2))
-    rows = data_of(render(compare_results([str(tmp_path)], [AgainstBase()]), "x", 99))["rows"]
+    rows = data_of(render(compare_results([str(tmp_path)]), "x", 99))["rows"]
     assert {(row["set"], len(row["answers"])) for row in rows} == {(0, 1), (1, 2)}
 
 
 def test_half_a_character_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"id": 1, "gold": "\\ud800", "prediction": "a"}\n')
     with raises(ContentError, "x.jsonl", "half a character"):
-        compare_results([str(tmp_path / "x.jsonl")], [AgainstBase()])
+        compare_results([str(tmp_path / "x.jsonl")])
 
 
 def test_a_page_is_not_written_over_results(tmp_path: Path) -> None:
@@ -392,7 +391,7 @@ def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pyte
 def test_answers_of_megabytes_are_cut_and_right_to_left_texts_keep_their_direction(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps({"id": 1, "gold": "a", "prediction": "א" * 3_000_000, "prompt": "هل؟"}) + "\n")
-    page = render(compare_results([str(path)], [AgainstBase()]), "x")
+    page = render(compare_results([str(path)]), "x")
     assert len(page) < 500_000 and "… (2,998,000 more characters)" in page
     assert '<div class="question" dir="auto">هل؟</div>' in page and "<bdi>אא" in page
 
@@ -404,7 +403,7 @@ def test_examples_of_too_many_letters_are_thinned_out_and_the_page_says_so(
     monkeypatch.setattr("tuneyard.eval.show.incorrect.MOST_LETTERS", 12_000)
     gold = ["yes", "no"] * 50
     write_run(tmp_path, "base", "s", gold, gold[::-1], kinds={"type": gold})
-    found = compare_results([str(tmp_path)], [AgainstBase()])
+    found = compare_results([str(tmp_path)])
     (errors,) = collect_incorrect(found.run_list, ["base"], 1000)
     assert errors.total == 100 and 0 < len(errors.rows) < 100 and len(json.dumps(errors.rows)) < 12_500
     places = [int(row["row"]) for row in errors.rows]
@@ -417,7 +416,7 @@ def test_the_same_runs_have_the_same_plots(tmp_path: Path) -> None:
     kinds = {"type": ["x", "y"] * 30, "subtype": ["k", "l", "m"] * 20}
     for model, right in (("base", 20), ("rte", 50)):
         write_run(tmp_path, model, "d1", gold, answers(gold, right, 3), kinds=kinds)
-    found = compare_results([str(tmp_path)], [AgainstBase()])
+    found = compare_results([str(tmp_path)])
     first = draw_plots(found.comparison, found.run_list)
     assert len(first) == 6 and first == draw_plots(found.comparison, found.run_list)
 
@@ -427,7 +426,7 @@ def test_names_of_digits_and_units_of_braces(tmp_path: Path) -> None:
     metric = {"brier": {"value": 0.5, "n": 20, "unit": "{x}", "higher_is_better": True}}
     for name in ("2024", "1"):
         write_run(tmp_path, "{base}", name, gold, answers(gold, 12, 3), metrics=metric)
-    page = render(compare_results([str(tmp_path)], [AgainstBase()]), "{x}")
+    page = render(compare_results([str(tmp_path)]), "{x}")
     assert "brier on 2024 ({x}, higher is better)" in page
     assert Outline(page).open == []
 
@@ -443,7 +442,7 @@ def test_the_page_compares_models_in_the_other_metrics_that_all_of_them_state(tm
         given = [str(tmp_path / folder), "--out", str(tmp_path / f"{folder}-page")]
         cli.main(given, standalone_mode=False)
     page = (tmp_path / "runs-page/report.html").read_text()
-    (section,) = compare_results([str(tmp_path / "runs")], [AgainstBase("brier")]).comparison.sections
+    (section,) = compare_results([str(tmp_path / "runs")], metric="brier").comparison.sections
     gain = section.against_base[0]
     row = re.search(r"brier on d1 \(squared error, lower is better\)</th><td>rte − base</td><td>(\S+)", page)
     assert row and float(row[1].replace("−", "-")) == pytest.approx(gain.value, rel=0.01)

@@ -10,10 +10,10 @@ from tuneyard.eval.statistics.ratings import (
     CRITERIA,
     OVERALL,
     Rating,
+    clustered_sign_test,
     equal_verdicts,
     mean_marks,
     outcomes,
-    sign_test,
 )
 
 MODELS = ("base", "tuned")
@@ -124,6 +124,6 @@ def test_prompts_of_one_cluster_are_one_toss() -> None:
 
 
 def test_the_sign_test_by_hand() -> None:
-    assert sign_test([False] * 5, range(5)) == pytest.approx(2 / 32)
-    assert sign_test([True] + [False] * 7, range(8)) == pytest.approx(2 * (1 + 8) / 256)
-    assert sign_test([], []) == 1.0 and sign_test([True, False], range(2)) == 1.0
+    assert clustered_sign_test([False] * 5, range(5)) == pytest.approx(2 / 32)
+    assert clustered_sign_test([True] + [False] * 7, range(8)) == pytest.approx(2 * (1 + 8) / 256)
+    assert clustered_sign_test([], []) == 1.0 and clustered_sign_test([True, False], range(2)) == 1.0
