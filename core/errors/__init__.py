@@ -257,10 +257,9 @@ def _exit_code(command: click.Command) -> int:
         click.echo(for_reader(f"interrupted; {str(error) or 'the same command starts again'}"), err=True)
         return 130
     except click.ClickException as error:
-        _add_hint(error)
         shown = io.StringIO()
         error.show(shown)
-        click.echo(for_reader(shown.getvalue()), err=True, nl=False)
+        click.echo(for_reader(shown.getvalue().rstrip("\n") + _hint(error)), err=True)
         return 2
     except TuneyardError as error:
         click.echo(for_reader(relative_paths(f"error: {error}")), err=True)
@@ -284,14 +283,13 @@ def _exit_code(command: click.Command) -> int:
     return 0
 
 
-def _add_hint(error: click.ClickException) -> None:
-    """Add the fix to Click's message on an option before the command, or on words too many."""
+def _hint(error: click.ClickException) -> str:
+    """The fix that Click's message lacks: for an option before the command, and for words too many."""
     if isinstance(error, click.NoSuchOption) and error.ctx and isinstance(error.ctx.command, click.Group):
-        error.message += (
-            f" Options come after the command: {error.ctx.command_path} COMMAND {error.option_name} …"
-        )
+        return f" Options come after the command: {error.ctx.command_path} COMMAND {error.option_name} …"
     if error.message.startswith("Got unexpected extra argument"):
-        error.message += "; a path with spaces needs quotes"
+        return "; a path with spaces needs quotes"
+    return ""
 
 
 def _reader_is_gone() -> bool:
