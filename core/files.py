@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections import Counter
@@ -164,10 +165,19 @@ def read_object(path: Path, *, unique_keys: bool = False) -> dict[str, object]:
 
 
 def require(path: Path, description: str) -> Path:
-    """Check that a path exists. `RequestError` names it and the `description` of its content."""
+    """Check that a path exists. `RequestError` names it, the `description` of its content, and a near one."""
     if not path.exists():
-        raise RequestError(f"{path}: {description} not found")
+        raise RequestError(f"{path}: {description} not found; {near_name(path)}")
     return path
+
+
+def near_name(path: Path) -> str:
+    """What to name in place of a missing path: a near name in its folder, or how to list the folder."""
+    folder = existing(path)
+    near = ""
+    if folder.is_dir():
+        near = nearest(path.name, sorted(each.name for each in folder.iterdir()))
+    return near or f"name one that is there: ls {shlex.quote(str(folder))}"
 
 
 def is_file(path: Path) -> bool:

@@ -24,7 +24,7 @@ from tuneyard.compiler.read.saved import ABOUT_SAVED, saved_files
 from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.spec.model import PART, Mix, Spec
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest
-from tuneyard.core.files import sha256
+from tuneyard.core.files import near_name, sha256
 from tuneyard.core.installation.checkout import bundled
 
 RAW = Path("data/raw")
@@ -340,7 +340,7 @@ def _not_found(text: str) -> str:
             f"{text}: an address, expected a file, a folder, or an address of s3://, gs:// or hf://: "
             "download it first"
         )
-    return f"{text}: source not found"
+    return f"{text}: source not found; {near_name(Path(text))}"
 
 
 def texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:

@@ -16,6 +16,7 @@ from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
+from tuneyard.core.files import require
 
 if TYPE_CHECKING:
     from tuneyard.compiler.spec.model import Column
@@ -64,6 +65,10 @@ def read_spec(path: Path, over: Raw | None = None) -> Raw:
     if over:
         raw = cast("Raw", _over(over, raw))
     schema = read_schema("spec")
+    if "model_name_or_path" in raw:
+        raise ContentError(
+            f"{path}: a training recipe, not a spec: tuneyard recipe check {shlex.quote(str(path))}"
+        )
     if not jsonschema_rs.validator_for(schema).is_valid(raw):
         check_file(path, schema, raw, "the spec", exact=False)
         # Python's `$` lets a line break at the end of a name pass, which jsonschema-rs refuses
@@ -83,12 +88,14 @@ def where_to_write(name: str) -> str:
     return f"in the spec {name}"
 
 
+SEE = "`tuneyard data list` shows them; `tuneyard data init FILE` proposes one for a file"
+
+
 def find_spec(name: str) -> Path:
     """The file of a spec, by its name or its path. The dataset's folder has the name of the file."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        if not path.is_file():
-            raise RequestError(f"{path}: spec not found")
+        require(path, "spec")
         if not _NAME.fullmatch(path.stem) or path.stem == REGISTRY:
             rule = f"letters, digits, blanks and _ . + -, none of the last three first, and not {REGISTRY}"
             raise RequestError(
@@ -106,7 +113,7 @@ def find_spec(name: str) -> Path:
                 f"`tuneyard data compile SPEC --source {file}` compiles it with a spec that reads it"
             )
     hint = nearest(name, known_specs())
-    raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}) {hint}".rstrip())
+    raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}) {hint or SEE}")
 
 
 @cache

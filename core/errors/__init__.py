@@ -34,6 +34,12 @@ SHOWN = 20
 TERMINATED = 128 + signal.SIGTERM  # exit code
 GROUPS_OF_PACKAGES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter", "eval": "eval"}
 """The group of `tuneyard` that a package has: `python -m compiler` is `tuneyard data`."""
+OS_FIXES = {
+    errno.ENOSPC: "free some space, or write to another disk",
+    errno.EDQUOT: "free some space, or write to another disk",
+    errno.EROFS: "write to a folder that is yours",
+    errno.EACCES: "write to a folder that is yours",
+}
 _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 _TERMINAL_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _terminated = threading.Event()
@@ -253,7 +259,7 @@ def _exit_code(command: click.Command) -> int:
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
-        click.echo(for_reader(shown.getvalue()), err=True, nl=False)
+        click.echo(for_reader(shown.getvalue().rstrip("\n") + _hint(error)), err=True)
         return 2
     except TuneyardError as error:
         click.echo(for_reader(relative_paths(f"error: {error}")), err=True)
@@ -277,6 +283,15 @@ def _exit_code(command: click.Command) -> int:
     return 0
 
 
+def _hint(error: click.ClickException) -> str:
+    """The fix that Click's message lacks: for an option before the command, and for words too many."""
+    if isinstance(error, click.NoSuchOption) and error.ctx and isinstance(error.ctx.command, click.Group):
+        return f" Options come after the command: {error.ctx.command_path} COMMAND {error.option_name} …"
+    if error.message.startswith("Got unexpected extra argument"):
+        return "; a path with spaces needs quotes"
+    return ""
+
+
 def _reader_is_gone() -> bool:
     """True if the reader of our output is gone (`… | head`): poll(2) then reports an error of the pipe."""
     poll = select.poll()
@@ -288,6 +303,8 @@ def _reader_is_gone() -> bool:
 def describe_os_error(error: OSError) -> str:
     """Format an operating system error as `path: reason`, e.g. `out/x: No space left on device`."""
     reason = str(error.strerror or error)
+    if error.errno in OS_FIXES:
+        reason = f"{reason}: {OS_FIXES[error.errno]}"
     if error.filename:
         return f"{error.filename}: {reason}"
     return reason

@@ -50,8 +50,16 @@ def outcome(error: BaseException | None) -> int:
         (None, 0, ""),
         (ContentError("row 7 is wrong"), 1, "error: row 7 is wrong\n"),
         (RequestError("no such set"), 2, "error: no such set\n"),
-        (PermissionError(13, "Permission denied", "out"), 2, "error: out: Permission denied\n"),
-        (OSError(28, "No space left on device", "out/a"), 2, "error: out/a: No space left on device\n"),
+        (
+            PermissionError(13, "Permission denied", "out"),
+            2,
+            "error: out: Permission denied: write to a folder that is yours\n",
+        ),
+        (
+            OSError(28, "No space left on device", "out/a"),
+            2,
+            "error: out/a: No space left on device: free some space, or write to another disk\n",
+        ),
         (KeyboardInterrupt(), 130, "\ninterrupted; the same command starts again\n"),
         (ResumableError("resume it with: x --resume"), 130, "interrupted; resume it with: x --resume\n"),
         # A program that we wrote to is gone; whoever reads our own output is not.
