@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AnsweredQuestion:
     """Tables by caption, in the current language, and fields of table.json by name.
 
     `runs` and `base` are what the next question is about; `choices` are those of a choice on one half.
@@ -29,4 +29,4 @@ class Answer:
     choices: "Sequence[Choice]" = ()
 
 
-Question = Callable[[RunsByDataset, str], Answer]
+Question = Callable[[RunsByDataset, str], AnsweredQuestion]

@@ -14,7 +14,7 @@ from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.cells import meaning, section_name, translated
 from tuneyard.eval.judge.conclusions import MEAN, as_json
-from tuneyard.eval.judge.question import Answer
+from tuneyard.eval.judge.question import AnsweredQuestion
 from tuneyard.eval.judge.questions.flat_top import flat_top
 from tuneyard.eval.judge.sections import (
     NO_RECIPES,
@@ -62,7 +62,7 @@ def choose_on_half(
     recipes: Recipes = NO_RECIPES,
     *,
     has_accuracy: bool = True,
-) -> Answer:
+) -> AnsweredQuestion:
     """Choose a model on one half of the rows. The comparison reads the other half alone.
 
     The choice is by accuracy, or by another `metric`, whose values the runs have. The choosing half has half
@@ -110,7 +110,7 @@ def choose_on_half(
     if is_sweep and others:
         level_tables, figures["flat_top"] = flat_top(runs, chosen, others, measured)
         tables = level_tables | tables
-    return Answer(compared, base, tables, figures, choices)
+    return AnsweredQuestion(compared, base, tables, figures, choices)
 
 
 def _choice(

@@ -11,14 +11,14 @@ from tuneyard.eval.judge.cells import (
     section_name,
     translated,
 )
-from tuneyard.eval.judge.question import Answer
+from tuneyard.eval.judge.question import AnsweredQuestion
 from tuneyard.eval.judge.sections import NO_RECIPES, Recipes, compare
 from tuneyard.eval.read.scored_run import RunsByDataset
 
 CAPTION = "Differences in the other metrics of the examples; the verdict rests on accuracy"
 
 
-def other_metrics(runs: RunsByDataset, base: str, recipes: Recipes = NO_RECIPES) -> Answer:
+def other_metrics(runs: RunsByDataset, base: str, recipes: Recipes = NO_RECIPES) -> AnsweredQuestion:
     """Compare with the base in every metric that all runs state and all their examples have.
 
     A row for each metric, dataset and the mean. table.json has the metrics of each model already.
@@ -33,5 +33,5 @@ def other_metrics(runs: RunsByDataset, base: str, recipes: Recipes = NO_RECIPES)
             name = metric_on_dataset(section.metric, section_name(section.name))
             rows += [[name, *difference_cells(test, section.metric)[:5]] for test in section.against_base]
     if not rows:
-        return Answer(runs, base)
-    return Answer(runs, base, {tr(CAPTION): Table(translated(["metric", *MEASURED[:5]]), rows)})
+        return AnsweredQuestion(runs, base)
+    return AnsweredQuestion(runs, base, {tr(CAPTION): Table(translated(["metric", *MEASURED[:5]]), rows)})

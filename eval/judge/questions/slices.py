@@ -11,7 +11,7 @@ from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.judge.cells import DIFFERENCES, difference_cells, translated
 from tuneyard.eval.judge.conclusions import PairedTest, as_json
-from tuneyard.eval.judge.question import Answer
+from tuneyard.eval.judge.question import AnsweredQuestion
 from tuneyard.eval.judge.sections import paired_tests
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel
@@ -33,7 +33,7 @@ class Slice:
     tests: Sequence[PairedTest]
 
 
-def by_slices(runs: RunsByDataset, base: str, by: str) -> Answer:
+def by_slices(runs: RunsByDataset, base: str, by: str) -> AnsweredQuestion:
     """Compare every model with the base on the rows of each value of the field `by`."""
     header = ["slice", "", "accuracy", *DIFFERENCES[1:5]]
     rows, figures = [], []
@@ -45,7 +45,7 @@ def by_slices(runs: RunsByDataset, base: str, by: str) -> Answer:
             rows.append([name, f"{test.model} − {base}", shares, *difference_cells(test, ACCURACY)[1:5]])
         tests = [{**as_json(test), "macro_f1": None} for test in part.tests]
         figures.append({**as_json(part), "tests": tests})
-    return Answer(
+    return AnsweredQuestion(
         runs, base, {tr("By {field}", field=by): Table(translated(header), rows)}, {"slices": figures}
     )
 
