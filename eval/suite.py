@@ -147,7 +147,7 @@ def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], mode
     else:
         write_text(request.out / TABLE, grid(table) + "\n")
         write_json(request.out / TABLE_JSON, facts)
-        click.echo(f"\n{grid(table)}")
+    click.echo(f"\n{grid(table)}")
 
 
 def steps_table(figures: Figures, models: Sequence[str]) -> Table:

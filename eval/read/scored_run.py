@@ -20,7 +20,7 @@ MERGE_PART = re.compile(r"(?P<adapter>[^=,]+)=(?P<weight>-?\d+(?:\.\d+)?)")
 FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the whole dataset, not of its half
 Row = Mapping[str, Any]
 """A scored row by the names of columns: `id`, `gold`, `prediction`, `correct`, `place` (its file and line).
-Optional are `cluster`, `confidence` (share of the chosen label), `tokens`, and fields that group the rows."""
+Optional are `cluster`, `confidence` (of the chosen label), `tokens`, and fields that group the rows."""
 Values = Mapping[str, Sequence[float | None]]
 
 

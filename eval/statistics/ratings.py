@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from tuneyard.eval.statistics.estimate import Estimate
-from tuneyard.eval.statistics.family import sign_test
 from tuneyard.eval.statistics.rates import rate_of
 
 CRITERIA = ("correctness", "relevance", "completeness", "depth", "usefulness")
@@ -69,6 +68,8 @@ def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping
 
 def clustered_sign_test(won: Sequence[bool], groups: Sequence[Hashable]) -> float:
     """Exact two-sided p that clusters are won and lost equally often; equal counts in a cluster are a tie."""
+    from tuneyard.eval.statistics.family import sign_test  # needs numpy, which the help of `ab` does not
+
     nets: defaultdict[Hashable, int] = defaultdict(int)
     for is_won, group in zip(won, groups, strict=True):
         nets[group] += 1 if is_won else -1

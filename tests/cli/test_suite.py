@@ -86,10 +86,10 @@ def test_figures_of_known_answers_stand_in_one_table(folder: Path, capsys) -> No
     assert steps["talks"]["carry_over"]["m"]["value"] == 1  # "momo" was said before
     row = next(line for line in shown.splitlines() if line.startswith("| asked: factual, exact_match"))
     assert [cell.strip() for cell in row.split("|")[2:5]] == ["2", "", "50.0 % (9.5–90.5)"]
-    page = (out / "report.html").read_text(encoding="utf-8")
+    page = (out / "report.html").read_text(encoding="utf-8").replace("<wbr>", "")
     assert "<caption><span>All steps.</span></caption>" in page
     assert "asked: factual, exact_match" in page
-    assert (out / "table.md").read_text(encoding="utf-8") in shown
+    assert row in (out / "table.md").read_text(encoding="utf-8")
 
 
 def test_each_step_is_what_its_command_alone_finds_and_the_model_is_loaded_once(

@@ -157,7 +157,6 @@ def test_after_a_pissa_training_without_conversion_comes_one_with_it() -> None:
             "saves/n",
             "adapter fuse saves/n --base B --out",
         ),
-        ("eval compare results/demo --out v", "v/report.html", "adapter merge results/demo/merge.yaml --out"),
         ("doctor", "", "demo"),
         ("demo --dry-run", "", "demo"),
     ],

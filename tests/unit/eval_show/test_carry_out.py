@@ -1,0 +1,49 @@
+"""The next command of a comparison carries its decision out."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.fake_runs import write_run
+from tuneyard.eval.compare import compare_results
+from tuneyard.eval.show.carry_out import next_command
+
+GOLD = ["yes", "no"] * 60
+COMMAND = "tuneyard eval nli --model models/b --adapter rte=saves/my-rte --adapter mnli=saves/my-mnli --out r"
+
+
+def predicted(correct: int) -> list[str]:
+    """Answers of which the first `correct` are correct."""
+    wrong = ["no" if label == "yes" else "yes" for label in GOLD[correct:]]
+    return GOLD[:correct] + wrong
+
+
+def write(folder: Path, correct: dict[str, int]) -> Path:
+    """Runs of the base, an adapter alone and a merge on one dataset, with the command that scored them."""
+    weights = {"base": {}, "rte": {"rte": 1, "mnli": 0}, "rte=0.5,mnli=0.5": {"rte": 0.5, "mnli": 0.5}}
+    for model, number in correct.items():
+        facts = {"command": COMMAND, "weights": weights[model]}
+        write_run(folder, model, "s", GOLD, predicted(number), majority=0.5, majority_label="yes", **facts)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("correct", "command"),
+    [
+        (
+            {"base": 60, "rte": 70, "rte=0.5,mnli=0.5": 115},
+            "tuneyard adapter merge saves/my-rte=0.5 saves/my-mnli=0.5 --out saves/",
+        ),
+        ({"base": 60, "rte": 115}, "tuneyard adapter export saves/my-rte --to gguf --out rte.gguf"),
+        ({"base": 60, "rte": 61}, "tuneyard eval chat --model models/b"),
+    ],
+)
+def test_the_decision_has_a_command(tmp_path: Path, correct: dict[str, int], command: str) -> None:
+    compared = compare_results([str(write(tmp_path / "runs", correct))])
+    assert " ".join(next_command(compared)).startswith(command)
+
+
+def test_results_of_other_tools_have_no_next_command(tmp_path: Path) -> None:
+    for model, number in {"base": 60, "rte": 115}.items():
+        write_run(tmp_path, model, "s", GOLD, predicted(number), majority=0.5, majority_label="yes")
+    assert next_command(compare_results([str(tmp_path)])) == []
