@@ -273,3 +273,20 @@ def test_a_comparison_that_was_interrupted_can_be_repeated(
             compared(runs, "--out", out)
     compared(runs, "--out", out)
     assert (out / "table.json").is_file() and (out / "report.html").is_file()
+
+
+def test_macro_f1_chooses_and_has_the_value_of_scikit_learn(tmp_path: Path) -> None:
+    from sklearn.metrics import f1_score
+
+    gold = ["yes", "no", "maybe"] * 40
+    said = {"base": answers(gold, 60, 1), "rte": answers(gold, 70, 2), "mnli": answers(gold, 100, 3)}
+    for model, labels in said.items():
+        write_run(tmp_path / "runs", model, "s", gold, labels, majority=1 / 3, majority_label="yes")
+    compared(tmp_path / "runs", "--out", tmp_path / "out", "--metric", "macro_f1")
+    section = json.loads((tmp_path / "out/table.json").read_text())["sets"]["s"]
+    assert section["ship"] == "mnli" and section["verdict"].startswith("Ship mnli: ")
+    for model, labels in said.items():
+        expected = f1_score(gold, labels, average="macro")
+        assert section["models"][model]["value"] == pytest.approx(expected)
+    for test in section["comparisons"]:
+        assert (test["p"] < 0.05) == (test["low"] > 0 or test["high"] < 0), test
