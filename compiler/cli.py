@@ -16,7 +16,16 @@ from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.core.cli.main import examples
 from tuneyard.core.cli.next_step import TuneyardCommand, is_quiet, next_step, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, registry_folder, wrong_folder
-from tuneyard.core.errors import CLI, ContentError, RequestError, counted, one_line, resumed_by, summarise
+from tuneyard.core.errors import (
+    CLI,
+    ContentError,
+    RequestError,
+    counted,
+    one_line,
+    relative_paths,
+    resumed_by,
+    summarise,
+)
 from tuneyard.core.execution.options import execution_options, workers_option
 from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.language.messages import for_reader
@@ -80,8 +89,10 @@ def _command(*tried: str) -> Callable[[Callable[..., None]], click.Command]:
 
 def _print(as_json: bool, report: Callable[[], object], lines: Iterable[str]) -> None:
     """Print a report as JSON, or as lines for people."""
-    text = json.dumps(report(), ensure_ascii=False) if as_json else for_reader("\n".join(lines))
-    click.echo(text)
+    if as_json:
+        click.echo(json.dumps(report(), ensure_ascii=False))
+    else:
+        click.echo(for_reader(relative_paths("\n".join(lines))))
 
 
 def _common(command: Any) -> Any:
@@ -181,7 +192,7 @@ def _report(
     problems = report.problems
     if not as_json:
         for line in [*problems.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
-            click.echo(one_line(line), err=True)
+            click.echo(relative_paths(one_line(line)), err=True)
         if problems.errors:
             click.echo(summarise(problems.errors, every, problems.tally("E")), err=True)
     lines = [report.line()]
@@ -489,4 +500,4 @@ def init_command(
         click.echo(spec, nl=False)
     if is_quiet():
         report = "\n".join(line for line in report.splitlines() if not line.startswith(CLOSING))
-    click.echo(for_reader(report), err=True)
+    click.echo(for_reader(relative_paths(report)), err=True)

@@ -91,7 +91,7 @@ def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
     prints = Fingerprints()
     order = array(ROW_TYPE)
     mix = run.job.spec.mix
-    wanted = rows_of_parts(run.job.spec)
+    rows_by_part = rows_of_parts(run.job.spec)
     with ExitStack() as stack:
         files = [stack.enter_context(file) for file in part_files(run.job.spec, folder)]
         for part in parts:
@@ -99,7 +99,7 @@ def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
             run.read_part(part, prints, files)
             rows: Order = range(first, prints.rows)
             if not run.problems.stopped:
-                rows = _chosen(run, part, _without_duplicates(run, prints, rows), wanted.get(part))
+                rows = _chosen(run, part, _without_duplicates(run, prints, rows), rows_by_part.get(part))
             order.extend(rows)
     if mix and mix.shuffle is not None:
         random.Random(mix.shuffle).shuffle(order)
@@ -118,19 +118,19 @@ def _without_duplicates(run: Run, prints: Fingerprints, rows: Order) -> Order:
     return kept
 
 
-def _chosen(run: Run, part: str, rows: Order, wanted: int | None) -> Order:
-    """Draw the rows of a part: so many as are `wanted` in a mixture, or the sample of the spec."""
-    size: float | None = wanted
-    if wanted is None and part == PART:
+def _chosen(run: Run, part: str, rows: Order, expected: int | None) -> Order:
+    """Draw the rows of a part: so many as are `expected` in a mixture, or the sample of the spec."""
+    size: float | None = expected
+    if expected is None and part == PART:
         size = run.job.spec.sample
     if size is None:
         return rows
     chosen = sampled(rows, size, run.seed)
     run.counts.not_sampled += len(rows) - len(chosen)
-    if wanted is not None:
-        run.problems.notes.append(f"{part}: {len(chosen)} rows of {wanted} wanted")
-        if len(chosen) < wanted:
-            message = f"too few rows for this part: found {len(chosen)}, expected {wanted}"
+    if expected is not None:
+        run.problems.notes.append(f"{part}: {len(chosen)} rows of {expected} wanted")
+        if len(chosen) < expected:
+            message = f"too few rows for this part: found {len(chosen)}, expected {expected}"
             run.problems.warn(Problem("W210", part, message))
     return chosen
 

@@ -27,6 +27,7 @@ from tuneyard.core.errors import (
     RequestError,
     TuneyardError,
     counted,
+    relative_paths,
     size_words,
 )
 from tuneyard.core.errors.problem_codes import guide
@@ -213,7 +214,7 @@ def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> 
         summary = f"{recipe.path}: {_verdict(problems)}"
         if checked.schedule.rows:
             summary += f"; {checked.schedule.line()}"
-        click.echo(summary)
+        click.echo(relative_paths(summary))
     return any(problem.is_error for problem in problems)
 
 

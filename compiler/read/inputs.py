@@ -34,6 +34,7 @@ _HUB = re.compile(
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name, as hubs have it
+_HUB_PAGE = re.compile(r"https?://.*/datasets/([\w.-]+/[\w.-]+)")
 
 
 F = TypeVar("F", Path, RemoteFile)
@@ -329,7 +330,8 @@ def existing_source(text: str) -> SourcePath:
 
 def _not_found(text: str) -> str:
     """Message for a source that does not exist, with the way in which it would be read."""
-    dataset = text.removeprefix(HUB)
+    page = _HUB_PAGE.match(text)
+    dataset = page[1] if page else text.removeprefix(HUB)
     if _REPOSITORY.fullmatch(dataset) and suffix(Path(text)) not in readers():
         return (
             f"{text}: source not found; a dataset of the Hugging Face Hub is compiled by "

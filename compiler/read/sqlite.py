@@ -40,16 +40,16 @@ def read_sqlite(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
 
 def _table(database: sqlite3.Connection, file: OpenFile, problems: Problems) -> str:
     """The table that the source names, or the only one; "" after a problem."""
-    found = database.execute("select name from sqlite_master where type in ('table', 'view') order by name")
-    tables = [str(name) for (name,) in found if not name.startswith("sqlite_")]
-    wanted = file.source.table
-    if wanted in tables:
-        return wanted
-    if not wanted and len(tables) == 1:
+    names = database.execute("select name from sqlite_master where type in ('table', 'view') order by name")
+    tables = [str(name) for (name,) in names if not name.startswith("sqlite_")]
+    table = file.source.table
+    if table in tables:
+        return table
+    if not table and len(tables) == 1:
         return tables[0]
     message = f"found the tables {', '.join(tables) or 'none'}"
-    if wanted:
-        message = f"no table {wanted!r}: {message}"
+    if table:
+        message = f"no table {table!r}: {message}"
     hint = "name one with --table, or in a spec under `source:`: `table: NAME`"
     problems.bad_file(Problem("E007", file.display_path, message, hint=hint))
     return ""

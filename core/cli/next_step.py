@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 from click.exceptions import Exit
 
+from tuneyard.core.errors import relative_paths
 from tuneyard.core.language.translation import tr
 
 _IS_QUIET = f"{__name__}.quiet"
@@ -124,6 +125,6 @@ def _print(context: click.Context) -> None:
     if not isinstance(step, NextStep):
         return
     if step.place:
-        click.echo(step.place, err=True)
+        click.echo(relative_paths(step.place), err=True)
     if step.command:
-        click.echo(tr("next: {command}", command=step.command), err=True)
+        click.echo(relative_paths(tr("next: {command}", command=step.command)), err=True)

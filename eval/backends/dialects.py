@@ -136,11 +136,11 @@ class LlamaCpp(Dialect):
 
     def checked(self, sample: Ids) -> "LlamaCpp":
         """Ask for log-probabilities once."""
-        asked, url = replace(self, whole=sample[0]), self.endpoint.connection.url
-        settings = {"n_probs": 1, **asked.taking_whole}
+        dialect, url = replace(self, whole=sample[0]), self.endpoint.connection.url
+        settings = {"n_probs": 1, **dialect.taking_whole}
         try:
             answer = self.endpoint.connection.once(
-                lambda client: asked.post(client, sample, settings, lambda answer: answer)
+                lambda client: dialect.post(client, sample, settings, lambda answer: answer)
             )
             self.read_step(answer, len(sample))["top_logprobs"][0]["logprob"]
         except RefusedError as error:
@@ -151,7 +151,7 @@ class LlamaCpp(Dialect):
                 "expected completion_probabilities with top_logprobs, as llama.cpp gives since December "
                 "2024. Serve it with a newer release"
             ) from error
-        return asked
+        return dialect
 
     async def greedy(self, client: "httpx.AsyncClient", ids: Ids, longest: int) -> Generated:
         """/completion without the server's penalties."""
@@ -284,12 +284,12 @@ class OpenAi(Dialect):
         """Choose a way to get the log-probabilities of a prompt."""
         connection, reasons = self.endpoint.connection, []
         for way in WAYS:
-            asked = replace(self, way=way)
+            dialect = replace(self, way=way)
             try:
                 answer = connection.once(
-                    partial(asked.ask, prompts=[sample, sample], read=lambda answer: answer)
+                    partial(dialect.ask, prompts=[sample, sample], read=lambda answer: answer)
                 )
-                asked.sums(answer, [sample, sample], 1)
+                dialect.sums(answer, [sample, sample], 1)
             except RefusedError as error:
                 if error.is_of_all_requests:
                     raise RequestError(f"{connection.url}: {error}") from error
@@ -297,7 +297,7 @@ class OpenAi(Dialect):
             except BROKEN as error:
                 reasons.append(f"{way}: not in its answer ({type(error).__name__})")
             else:
-                return asked
+                return dialect
         raise NoLogProbabilitiesError(
             f"{connection.url}: it gives no log-probabilities of prompts, which --mode choice needs "
             f"({'; '.join(reasons)}). llama.cpp's server and vLLM give them. For this server, add "

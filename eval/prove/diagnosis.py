@@ -307,24 +307,24 @@ def another_model(evidence: Evidence) -> Cause | None:
         differing = len(differing_texts(evidence.expected.texts, evidence.served.texts))
         if not evidence.is_quantised or differing <= evidence.tolerance.flips:
             return None
-        shown, accept = f"{differing} of {counted(rows, 'answer')} differ", f"--flips {differing}"
+        difference, accept = f"{differing} of {counted(rows, 'answer')} differ", f"--flips {differing}"
     elif not evidence.differ(labels) or labels.spread < 0.5:
         return None
     else:
-        shown = (
+        difference = (
             f"{labels.flips} of {counted(rows, 'label')} flip, and log-probabilities differ by "
             f"{labels.mean:.2g} nats on average, {labels.largest:.2g} at most"
         )
         accept = f"--flips {labels.flips} --tolerance {labels.largest * 1.05:.2g}"
     sentence = (
-        f"The server has another model, another adapter or an adapter in another scale: {shown}; serve "
+        f"The server has another model, another adapter or an adapter in another scale: {difference}; serve "
         "the fused model (tuneyard adapter fuse), or convert the adapter with tuneyard adapter export."
     )
     if evidence.is_quantised:
         bits = f"{evidence.facts.bits:.1f} bits a weight" if evidence.facts.bits else ""
         kinds = ", ".join(filter(None, (evidence.facts.file_type, bits)))
         sentence = (
-            f"The served file is quantised ({kinds}): {shown}; serve an f16 file (tuneyard adapter "
+            f"The served file is quantised ({kinds}): {difference}; serve an f16 file (tuneyard adapter "
             f"export DIR --to gguf --type f16 --out FILE), or accept it with {accept}."
         )
     return Cause("another model or quantisation", sentence, WEIGHTS)
@@ -375,11 +375,11 @@ def sampling(evidence: Evidence) -> Cause | None:
         "--temp 0 --repeat-penalty 1 --dry-multiplier 0",
         '--override-generation-config \'{"temperature": 0, "repetition_penalty": 1}\'',
     )
-    named = f" ({', '.join(settings)})" if settings else ""
+    setting_names = f" ({', '.join(settings)})" if settings else ""
     sentence = (
-        f"The server samples its answers{named}: {counted(len(rows), 'answer')} to the messages alone are "
-        f"the greedy ones at temperature 0 without penalties; serve with {option}, or send these settings "
-        "with each request."
+        f"The server samples its answers{setting_names}: {counted(len(rows), 'answer')} to the messages "
+        f"alone are the greedy ones at temperature 0 without penalties; serve with {option}, or send these "
+        "settings with each request."
     )
     return Cause("sampling", sentence, frozenset((CHAT,)))
 
@@ -403,8 +403,8 @@ def first_difference(evidence: Evidence) -> str:
     for expected, actual in pairs:
         rows = differing_texts(expected, actual)
         if rows and expected and actual:
-            ours, theirs = quote_difference(expected[rows[0]].text, actual[rows[0]].text)
-            return f" First in row {rows[0]}: {ours} here, {theirs} on the server."
+            here, there = quote_difference(expected[rows[0]].text, actual[rows[0]].text)
+            return f" First in row {rows[0]}: {here} here, {there} on the server."
     return ""
 
 

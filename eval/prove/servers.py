@@ -66,8 +66,8 @@ def _names_of(candidates: Sequence[Candidate], names: Sequence[str]) -> Iterator
     """The names on a server that are candidates', a candidate's very own name first."""
     for candidate in candidates:
         offers = [OfferedModel(name, None, False) for name in names]
-        own = [offer.name for offer in offers if candidate.name in offer.names]
-        yield from sorted(own, key=lambda name: name != candidate.name)
+        matching = [offer.name for offer in offers if candidate.name in offer.names]
+        yield from sorted(matching, key=lambda name: name != candidate.name)
 
 
 def _let_vllm_load(report: ServerReport, candidates: Sequence[Candidate]) -> ServerReport:
@@ -110,12 +110,12 @@ def pair_models(served: Server, candidates: Sequence[Candidate]) -> tuple[list[P
         if candidate is None:
             unchecked.append(f"adapter {adapter.name} of {url}: no --adapter has this name")
             continue
-        asked = served.with_adapter(adapter)
+        adapted = served.with_adapter(adapter)
         if applied == [adapter] and adapter.scale == 1:
-            asked, models = served, []
+            adapted, models = served, []
         elif adapter.number is None:
-            asked = _open(served, adapter)
-        pairings.append(Pairing(asked, one_line(f"{adapter.name} at {url}"), candidate))
+            adapted = _open(served, adapter)
+        pairings.append(Pairing(adapted, one_line(f"{adapter.name} at {url}"), candidate))
     has_adapters = bool(pairings)
     for model in models:
         candidate = _named(model, candidates)
@@ -211,8 +211,8 @@ def prove_served(
         comparisons.chats.append(prove_chat(title, dataset, *answers, encode, tokenizer.decode))
     if comparisons.failures(tolerance):
         for cause in diagnose(evidence):
-            named = {"name": cause.name, "sentence": cause.sentence}
-            proof.causes.append({"model": title, "dataset": dataset, **named})
+            cause_text = {"name": cause.name, "sentence": cause.sentence}
+            proof.causes.append({"model": title, "dataset": dataset, **cause_text})
     proof.prompts.extend(comparisons.prompts)
     proof.answers.extend(comparisons.answers)
     proof.chats.extend(comparisons.chats)

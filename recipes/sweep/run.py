@@ -66,10 +66,10 @@ def check_first(recipes: Sequence[Recipe], metric: str | None, target: Machine, 
         if not quick and question not in judged:
             judged.add(question)
             require_model(recipe)
-            asked = ask_check(llamafactory, checked, None)
-            problems = [*problems, *asked.refuse()]
+            answered = ask_check(llamafactory, checked, None)
+            problems = [*problems, *answered.refuse()]
             model = recipe.text("model_name_or_path")
-            unchecked |= dict.fromkeys(not_checked(recipe, asked.answer, model))
+            unchecked |= dict.fromkeys(not_checked(recipe, answered.answer, model))
         never = [problem for problem in problems if problem.field == "eval_steps"]
         if metric in evaluated(recipe) and never:
             raise ContentError(f"{never[0].line()}, so that no run has its {metric}")
@@ -118,13 +118,13 @@ def finish_points(
 
 def _free_first(recipes: Sequence[Recipe]) -> Iterator[Recipe]:
     """The points in their order, those last whose folder is locked when their turn comes."""
-    held = []
+    busy = []
     for recipe in recipes:
         if is_free(recipe.output_dir):
             yield recipe
         else:
-            held.append(recipe)
-    yield from held
+            busy.append(recipe)
+    yield from busy
 
 
 def finish_when_free(recipe: Recipe, evaluation: str | None, has_log: bool) -> None:

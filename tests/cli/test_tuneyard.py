@@ -108,9 +108,9 @@ def test_lists_of_commands_import_no_command() -> None:
         ("recipies check", "`tuneyard recipe`"),
         ("eval nil", "`tuneyard eval nli`"),
         ("data verfy", "'verify'"),
-        ("recipe chekc", "'check'"),
+        ("recipe chekc", "`tuneyard recipe check`"),
         ("adapter mrge", "'merge'"),
-        ("recipes chekc", "'check'"),
+        ("recipes chekc", "`tuneyard recipe check`"),
     ],
 )
 def test_an_unknown_command_gets_the_nearest_one(words: str, suggested: str) -> None:

@@ -341,9 +341,9 @@ def test_any_ranks_patterns_weights_and_dtypes_give_the_dense_sum(tmp_path_facto
         ({"method": "svd"}, "--rank; --energy"),
         ({"method": "svd", "rank": 4, "energy": 0.9}, ""),
         ({"method": "exact", "rank": 4}, "--rank; --method"),
-        ({"method": "svd", "rank": 0}, "--rank 0"),
-        ({"method": "svd", "energy": 0.0}, "--energy 0.0"),
-        ({"method": "svd", "energy": float("nan")}, "--energy NaN"),
+        ({"method": "svd", "rank": 0}, "--rank; found 0"),
+        ({"method": "svd", "energy": 0.0}, "--energy; found 0.0"),
+        ({"method": "svd", "energy": float("nan")}, "--energy; found NaN"),
     ],
 )
 def test_method_arguments_that_do_not_fit(tmp_path, how, facts):

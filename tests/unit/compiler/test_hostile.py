@@ -155,7 +155,6 @@ def test_a_parquet_file_that_names_a_column_twice_is_refused(bench, tmp_path):
         ("t.csv", "\n\nq,a,k\n1,2\n", ["E008"], "t.csv:4: E008"),
         ("t.tsv", "\n\nq\ta\tk\n1\n", ["E008"], "t.tsv:4: E008"),
         ("t.csv", "\n\n", ["E013"], "no rows"),
-        ("t.csv", "q,a\r1,2\r", ["E011"], "t.csv:1: E011: a carriage return alone"),
     ],
 )
 def test_a_header_that_is_no_header_is_told(bench, name, text, codes, says):

@@ -84,7 +84,7 @@ def test_the_options_just_given_are_in_the_next_command(tmp_path: Path) -> None:
     line = next(line for line in result.stderr.splitlines() if line.startswith("next: "))
     words = shlex.split(line)
     assert words[words.index("--text") + 1] == "body" and words[words.index("--label") + 1] == "kind"
-    assert words[words.index("--split") + 1] == "0.5" and str(source) in words
+    assert words[words.index("--split") + 1] == "0.5" and source.name in words
     run_next(result)
     assert check_then(result) == Path("saves/it_s-lora")
     evaluated = list(Path("dataset_info/it_s").glob("*_eval.jsonl"))
@@ -184,4 +184,4 @@ def test_some_empty_answers_are_a_warning_with_their_number_and_first_place(tmp_
     file = write(tmp_path / "data.jsonl", rows)
     ended = init(file)
     assert ended.exit_code == 0
-    printed_line(ended.stderr, "warning", "20 of 60", f"{file}:3", "W204")
+    printed_line(ended.stderr, "warning", "20 of 60", "first data.jsonl:3", "W204")

@@ -12,7 +12,7 @@ import yaml
 from tests.conftest import ROOT
 from tests.messages import printed, raises
 from tuneyard.compiler.init.propose import propose
-from tuneyard.compiler.kinds import RecordLayout, check_kinds, kinds
+from tuneyard.compiler.kinds import RecordLayout, kind_of, kinds
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
 from tuneyard.compiler.verify.comparison import RecordComparison
 from tuneyard.compiler.verify.expect import Expected
@@ -166,7 +166,7 @@ def test_an_option_of_another_kind_is_refused(bench, option):
 @pytest.mark.parametrize("name", [kind.name for kind in kinds().values() if kind.part])
 def test_no_plain_text_contains_what_goes_beside_texts(name):
     with pytest.raises(ValueError, match="column c: neither a mixture nor a text"):
-        check_kinds(RecordLayout({"c": name}, texts=True, answered=False, formats={"text"}))
+        kind_of(name).check("c", RecordLayout({"c": name}, texts=True, answered=False, formats={"text"}))
 
 
 @pytest.fixture

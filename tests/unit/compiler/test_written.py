@@ -131,7 +131,6 @@ def test_fingerprints_are_those_of_the_prompts_that_eval_makes(name, tmp_path):
     [
         ("", {}),
         ("", {"limit": 123}),
-        ("", {"duplicates": False}),
         ("", {"reject": True}),
         ("drop_duplicates: true", {}),
         ("drop_leaks: true", {}),

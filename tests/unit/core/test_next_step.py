@@ -211,3 +211,11 @@ def test_the_same_options_are_those_of_the_command_line() -> None:
         "next: tuneyard --source 'a b' --source c --dataset-dir d --no-duplicates --strict",
     ]
     assert run(command, []).stderr.splitlines() == ["result: out dir", "next: tuneyard"]
+
+
+def test_paths_below_the_folder_are_written_from_it(folder: Path) -> None:
+    rows = [json.dumps({"question": f"Question {n}?", "answer": f"Answer {n}."}) for n in range(40)]
+    (folder / "rows.jsonl").write_text("\n".join(rows))
+    result = tuneyard("data", "compile", "qa", "--source", folder / "rows.jsonl", "--out", folder / "new")
+    assert result.exit_code == 0 and str(folder) not in result.output
+    assert "rows.jsonl: using column" in result.stderr and "files: new/qa/qa.json" in result.output
