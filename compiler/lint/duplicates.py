@@ -65,9 +65,9 @@ def warn_of_duplicates(
             continue
         train = filled_splits[first]
         same_inputs = matches(train.column("prompts"), test.column("prompts"))
-        warn("W208", f"the same input stands in {other}: {{}}", same_inputs, train, test)
+        warn("W208", f"the same input is also in {other} ({{}})", same_inputs, train, test)
         if near:
-            form = f"nearly the same input stands in {other}: {{}} ({{:.2f}})"
+            form = f"nearly the same input is also in {other} ({{}}; {{:.2f}})"
             warn("W213", form, near_rows(train.texts, test.texts), train, test)
         if group:
             same_groups = matches(train.column("groups"), test.column("groups"))
