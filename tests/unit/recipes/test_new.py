@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from tests.messages import printed
 from tuneyard.core.cli.main import cli
 from tuneyard.core.datasets import eval_split
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import RequestError, relative_paths
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.prompt.template_fit import TemplateFinding
 from tuneyard.core.training.training_stage import OBJECTIVES, TRAINING_STAGES, objectives_of
@@ -335,8 +335,8 @@ def written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             out = words[words.index("--out") + 1]
         text = Path(out).read_text()
         Path(out).unlink()
-        assert f"result: {out}" in ended.stderr
-        assert f"tuneyard recipe train {shlex.quote(out)}" in ended.stderr
+        assert f"result: {relative_paths(out)}" in ended.stderr
+        assert f"tuneyard recipe train {shlex.quote(relative_paths(out))}" in ended.stderr
         write.summary = ended.stdout
         return yaml.safe_load(text), text
 
