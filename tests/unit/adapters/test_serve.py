@@ -249,7 +249,7 @@ def test_a_dry_run_says_what_is_missing_and_names_a_command_that_runs(monkeypatc
     program.parent.mkdir(parents=True)
     program.write_text("")
     _, err = call("serve", "a", "--engine", "vllm", "--dry-run")
-    assert f'next: PATH={program.parent.resolve()}:"$PATH" tuneyard adapter' in err and "make" not in err
+    assert 'next: PATH=env/bin:"$PATH" tuneyard adapter' in err and "make" not in err
     _, err = call("serve", "a", "--engine", "llama.cpp", "--dry-run")
     assert "note: llama-server is not on PATH" in err and "llama.cpp/releases" in err
     Path("vllm").rename("bin/vllm")
