@@ -32,7 +32,7 @@ from tuneyard.eval.show.places import command_line, without_places
 from tuneyard.eval.show.plots import DrawnPlot, caption
 from tuneyard.eval.show.setup import compared_tables
 from tuneyard.eval.show.tables import differences, figures, left_out, method, scores, section_text
-from tuneyard.eval.show.verdict import decisions, headline
+from tuneyard.eval.show.verdict import decisions, headline, recommended
 
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard eval compare">'
@@ -104,13 +104,6 @@ def page(
         provenance=provenance(compared.run_list, made_by),
         data=_data(models, comparison.base, best[0], errors),
     )
-
-
-def recommended(section: Section, base: str) -> str:
-    """The model that the verdict recommends: the best one, the base if none is better, "" for none at all."""
-    if section.best is None and not section.better:
-        return base
-    return section.best or ""
 
 
 def _data_uri(svg: str) -> str:
