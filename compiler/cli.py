@@ -13,7 +13,7 @@ import click
 
 from tuneyard.compiler.request import SEED, CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
-from tuneyard.core.cli.main import examples
+from tuneyard.core.cli.main import LazyGroup, examples
 from tuneyard.core.cli.next_step import TuneyardCommand, is_quiet, next_step, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, registry_folder, wrong_folder
 from tuneyard.core.errors import (
@@ -76,6 +76,7 @@ _SPEC = click.argument("name", metavar="NAME|SPEC.yaml")
 
 
 @click.group(
+    cls=LazyGroup,
     context_settings=CLI,
     epilog=examples("tuneyard data compile demo_rte", "tuneyard data show demo_rte --row 3"),
 )

@@ -362,8 +362,8 @@ def size_words(size: float) -> str:
     return counted(round(size), "byte")
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
-    """Suggest the choice nearest to `name` as `did you mean "x"?`, "" if none is similar.
+def nearest(name: str, choices: Iterable[str], otherwise: str = "") -> str:
+    """Suggest the choice nearest to `name` as `did you mean "x"?`, or `otherwise` if none is similar.
 
     A choice that goes on where `name` ends (`adamw_torch` for `adamw`) is nearer than one of similar letters.
     """
@@ -374,5 +374,5 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     if not close:
         close = difflib.get_close_matches(name, choices, n=1, cutoff=0.66)
     if not close:
-        return ""
+        return otherwise
     return f'did you mean "{close[0]}"?'

@@ -296,3 +296,25 @@ def test_a_table_whose_lines_end_with_carriage_returns(bench) -> None:
     rows = [f"{question(n)},{answer(n)}" for n in range(COUNT)]
     found = records(bench, bench.write("old.csv", "\r".join(["question,answer", *rows, ""])))
     assert [answered(record) for record in found] == [(question(n), answer(n)) for n in range(COUNT)]
+
+
+def test_messages_of_people_are_no_classes_and_their_chat_is_named(bench) -> None:
+    """Slack, Discord and WhatsApp: who wrote a message is no class of it."""
+    rows = [{"text": answer(n), "user": f"U0{n % 3}", "ts": f"17{n}.1"} for n in range(COUNT)]
+    discord = [
+        {"content": answer(n), "author": {"id": f"{n % 3}", "name": f"u{n % 3}"}} for n in range(COUNT)
+    ]
+    chat = "".join(f"12/03/2024, 21:{n + 10} - {['Ann', 'Ben'][n % 2]}: {answer(n)}\n" for n in range(COUNT))
+    sources = [
+        bench.write("slack.json", json.dumps(rows)),
+        bench.write("discord.json", json.dumps({"messages": discord})),
+        bench.write("whatsapp.txt", chat),
+    ]
+    for source in sources:
+        text, report = propose(source)
+        assert "label" not in text and "each row looks like one message of a chat" in report
+
+
+def test_lines_with_times_that_are_no_messages_get_no_word_of_a_chat(bench) -> None:
+    diary = "".join(f"On 12/03/2024 at 21:{n + 10} it was said: {answer(n)}\n" for n in range(COUNT))
+    assert "of a chat" not in propose(bench.write("diary.txt", diary))[1]
