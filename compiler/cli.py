@@ -487,6 +487,8 @@ def init_command(
         raise RequestError(f"--text is given {len(texts)} times, expected one column, or two for a pair")
     user_columns = dict(zip(("text", "text2"), texts, strict=False))
     user_columns |= {role: column for role, column in columns.items() if column}
+    if out and out.suffix not in (".yaml", ".yml"):
+        raise RequestError(f"--out {out}: a spec is a .yaml file: --out {out.with_suffix('.yaml')}")
     if out and out.exists():
         raise RequestError(f"--out {out}: it exists; name another file, or delete it first")
     try:

@@ -112,7 +112,7 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     key_path = key or sheets[0].with_name(KEY)
     if key is None and not key_path.is_file():
         raise RequestError(
-            f"{key_path}: no key beside the sheet; give the one that `ab make` wrote: --key PATH"
+            f"{key_path}: no key beside the sheet; name the one that `tuneyard eval ab` wrote: --key PATH"
         )
     answer_key = read_key(require(key_path, "key"))
     ratings = []

@@ -62,7 +62,7 @@ def trace(
     if number < row:
         if problems.errors:
             raise ProblemsError(problems.errors, spec.name)
-        raise RequestError(f"no row {row}: {number} rows are kept")
+        raise RequestError(f"no row {row}: {number} rows are kept; name one of 1 to {number}")
 
 
 def registered_rows(

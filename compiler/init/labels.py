@@ -68,6 +68,8 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         is_named = leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0")
         is_short = leaf.characters <= LONGEST_CLASS * leaf.filled
         repeats = leaf.filled >= REPEATS * len(leaf.values) and leaf.name not in ABOUT_ROWS and is_short
+        if repeats and any(leaf.goes_by(name) for name in USUAL_NAMES["rating"]):
+            is_named = True
         if not is_named and (not repeats or any(map(_DATE.match, map(str, leaf.values)))):
             continue
         value_of = walker(leaf.path)

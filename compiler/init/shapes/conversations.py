@@ -1,6 +1,7 @@
 """Conversations: turns, or questions with their answers. Plain texts."""
 
 import re
+import shlex
 from collections.abc import Iterator
 
 from tuneyard.compiler.init.labels import PEOPLE
@@ -106,8 +107,15 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
 
 
 def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
-    """`ContentError` if the lines of a .txt are objects, as JSON or in Python's notation."""
+    """`ContentError` if the lines of a .txt are objects (JSON, Python), or begin with labels (fastText)."""
     lines = [str(row.get(path, "")).strip() for row in profile.first]
+    if lines and all(line.startswith("__label__") for line in lines):
+        file = shlex.quote(str(profile.path))
+        table = shlex.quote(f"{str(profile.path).removesuffix('.txt')}.tsv")
+        raise ContentError(
+            f"{profile.path}: each line begins with its label (__label__), expected plain text; "
+            rf"write a table: (printf 'label\ttext\n'; sed -E 's/^__label__([^ ]+) +/\1\t/' {file}) > {table}"
+        )
     if not lines or not all(line.startswith("{") and line.endswith("}") for line in lines):
         return
     fix = "its lines are JSON: name it .jsonl"
