@@ -278,10 +278,3 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path, below):
 )
 def test_a_name_that_can_be_a_folder_is_one_visible_part_of_a_path(name: str, is_folder: bool) -> None:
     assert names_folder(name) == is_folder
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"\n", b"a", b"a\n", b"\n\na\r\n\r", b"a\x0b\x0c\x1e\x85b", b"a\nb\n" * 9]
-)
-def test_line_breaks_are_counted_like_bytes(data: bytes) -> None:
-    assert files.line_breaks(data) == data.count(b"\n")
