@@ -150,10 +150,8 @@ def compile_file(
                     lint.see(result.prints, batch, "idx" in checker.sources)
                     for renderer, file in outputs:
                         file.add(*renderer.block(batch, file.between))
-            if before.readable + result.readable >= job.limit:
-                problems.end_batch(rows.place(len(rows.lines) - 1))
-                break
-            if before.counts.kept + result.counts.kept >= enough:
+            kept = before.counts.kept + result.counts.kept
+            if before.readable + result.readable >= job.limit or kept >= enough:
                 break
         problems.end_batch()
     result.counts.read = result.readable + problems.bad_rows - checker.bad

@@ -78,13 +78,11 @@ class Problems:
         self.fatal = True
         self._batch.append(([problem], _NO_ROW))
 
-    def end_batch(self, last: Place | None = None) -> None:
-        """Count the bad rows of a batch in the order of their lines, without those after the row `last`."""
+    def end_batch(self) -> None:
+        """Count the bad rows of a batch in the order of their lines."""
         if not self._batch:
             return
         batch = sorted(self._batch, key=lambda entry: _number(entry[0][0]))
-        if last is not None:
-            batch = [entry for entry in batch if _number(entry[0][0]) <= last.number]
         self._batch = []
         for problems, _ in batch:
             self.counts.update(problem.code for problem in problems)

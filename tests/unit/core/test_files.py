@@ -23,18 +23,6 @@ def test_an_atomic_file_appears_whole_with_the_usual_mode(tmp_path: Path) -> Non
     assert target.stat().st_mode & 0o777 == 0o666 & ~files._umask()
 
 
-def test_bytes_that_go_to_the_disk_early_are_the_same_bytes(tmp_path: Path) -> None:
-    with (tmp_path / "a").open("w+b") as file:
-        file.write(b"one two")
-        file.flush()
-        files.flush_soon(file, 0, 3)
-        file.write(b" three")
-        file.seek(4)
-        file.write(b"TWO")
-        files.flush_soon(file.fileno(), 0, 13)
-    assert (tmp_path / "a").read_bytes() == b"one TWO three"
-
-
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     files.write_text(target, "old")
@@ -254,11 +242,6 @@ def test_a_lock_keeps_others_out_until_it_is_given_back(tmp_path: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         os.close(handle)
-
-
-def test_a_file_brings_the_folders_above_it(tmp_path: Path) -> None:
-    files.write_text(tmp_path / "one" / "two" / "a.txt", "x")
-    assert (tmp_path / "one" / "two" / "a.txt").read_text() == "x"
 
 
 @pytest.mark.parametrize("below", ["", "NAME"])
