@@ -189,51 +189,6 @@ def test_a_folder_that_is_not_there_is_told_by_its_nearest_neighbour(tmp_path: P
         assert files.no_folder(other, "no network") == f"{other}: no such folder; no network"
 
 
-@pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What reaches the disk, in its order: names of synced files and folders, and new names of files."""
-    seen: list[str] = []
-    fsync, replace = os.fsync, Path.replace
-
-    def synced(handle: int) -> None:
-        name = Path(f"/proc/self/fd/{handle}").readlink().name
-        seen.append("sync .a.txt" if name.startswith(".a.txt.") else f"sync {name}")
-        fsync(handle)
-
-    def replaced(self: Path, target: Path) -> Path:
-        seen.append(f"rename to {target.name}")
-        return replace(self, target)
-
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Path, "replace", replaced)
-    return seen
-
-
-def test_a_file_is_on_the_disk_before_its_name_is_and_then_its_folder(
-    tmp_path: Path, steps: list[str]
-) -> None:
-    files.write_text(tmp_path / "in" / "a.txt", "text")
-    assert steps == ["sync .a.txt", "rename to a.txt", "sync in"]
-
-
-@pytest.mark.parametrize("old", [False, True])
-def test_a_folder_is_on_the_disk_with_all_its_files_before_it_is_published(
-    tmp_path: Path, steps: list[str], old: bool
-) -> None:
-    target = tmp_path / "in" / "set"
-    if old:
-        target.mkdir(parents=True)
-    with files.staging(target) as stage:
-        (stage / "one").write_text("1")
-        (stage / "below").mkdir()
-        (stage / "below/two").write_text("2")
-        with files.locked(target.parent):
-            files.publish(stage, target)
-    assert sorted(steps[:2]) == ["sync one", "sync two"]
-    assert steps[2] == "sync below" and steps[3].startswith("sync .set.")
-    assert steps[4:] == [*([] if old else ["rename to set"]), "sync in"]
-
-
 def test_a_lock_keeps_others_out_until_it_is_given_back(tmp_path: Path) -> None:
     handle = os.open(tmp_path, os.O_RDONLY)
     try:
