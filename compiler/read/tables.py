@@ -200,7 +200,7 @@ def _unquoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
 def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
     csv.field_size_limit(RECORD)
     reader = csv.reader(text.lines(), delimiter=delimiter, strict=True)
-    line = 1
+    block, line = text.block, 1
     rows: list[Fields] = []
     lines: list[int] = []
     unclosed = "a field opened with a quote must be closed"
@@ -209,9 +209,9 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
             rows.append(row)
             lines.append(line)
             line = 1 + reader.line_num
-            if len(rows) == BATCH:
+            if len(rows) == BATCH or block < text.block:
                 yield lines, rows
-                rows, lines = [], []
+                rows, lines, block = [], [], text.block
     except TooLongError:
         problems.bad_file(too_long(f"{text.display_path}:{line}", unclosed))
     except csv.Error as error:
@@ -234,6 +234,7 @@ class _Text:
 
     def __init__(self, stream: io.BufferedReader, display_path: str) -> None:
         self.stream, self.display_path, self.undecoded = stream, display_path, False
+        self.block = 0  # blocks that were read
         self.ends_in_returns = False  # its lines: none ends with a line feed
         self.last = ""  # text after the end of the last line
 
@@ -249,6 +250,7 @@ class _Text:
                 self.ends_in_returns = "\n" not in text and "\r" in text.rstrip("\r")
             if self.ends_in_returns:
                 text = text.replace("\r", "\n")
+            self.block += 1
             self.last = text[text.rfind("\n") + 1 :]
             yield text
 
