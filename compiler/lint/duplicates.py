@@ -47,8 +47,8 @@ def warn_of_duplicates(
         )
         problems.warn_of(code, len(listed), warnings)
 
-    filled_splits = {split: prints for split, prints in splits.items() if prints.rows}
-    report: dict[str, object] = {split: prints.summary() for split, prints in filled_splits.items()}
+    filled_splits = {split: rows for split, rows in splits.items() if rows.rows}
+    report: dict[str, object] = {split: rows.summary() for split, rows in filled_splits.items()}
     for seen in filled_splits.values():
         same, conflicts = seen.repeats()
         warn("W201", "the same id as in {}", seen.repeated_ids(), seen, seen)

@@ -102,7 +102,9 @@ def _arrow(stream: io.BufferedReader) -> tuple[Any, Iterator[Any]]:
         batches: Iterable[Any] = map(whole.get_batch, range(whole.num_record_batches))
     else:
         batches = whole = pyarrow.ipc.open_stream(stream)
-    return whole.schema, (batch.slice(at, BATCH) for batch in batches for at in range(0, batch.num_rows, BATCH))
+    return whole.schema, (
+        batch.slice(at, BATCH) for batch in batches for at in range(0, batch.num_rows, BATCH)
+    )
 
 
 def _values(column: Any) -> Sequence[object]:

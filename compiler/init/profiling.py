@@ -41,7 +41,7 @@ SCALARS = ("text", "number", "truth value", "fraction")
 TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction", dict: "object"}
 
 
-def look(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
+def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
     """Read the first 20,000 rows, for each list that may hold them, the outermost first.
 
     It reads one data file of a folder or an archive, the file of train if there is one. Of texts that are
