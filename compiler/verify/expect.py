@@ -166,7 +166,7 @@ class Expected:
                 self.problems.append((problem, None))
         reader = RecordReader(self.format)
         problems = Problems()
-        for rows in read(path, str(path), Source({}, {}, {}), problems):
+        for rows in read(path, str(path), Source(), problems):
             self._look_for_left_out(rows)
             for number, line in enumerate(rows.lines):
                 record, place = cast("Record", rows.row(number)), f"{rows.prefix}{line}"
