@@ -1,14 +1,12 @@
 """What a newcomer gets wrong has a next step in its message."""
 
-import errno
-import os
 from pathlib import Path
 
 import click
 import pytest
 
 from tuneyard.core.cli.main import cli as tuneyard
-from tuneyard.core.errors import describe_os_error, run_command
+from tuneyard.core.errors import run_command
 
 RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
 
@@ -73,9 +71,3 @@ def test_no_line_of_help_is_cut() -> None:
                 check(inner, click.Context(inner, info_name=name, parent=context, terminal_width=80))
 
     check(tuneyard, click.Context(tuneyard, info_name="tuneyard", terminal_width=80))
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_full_or_read_only_disk_has_a_fix(number: int) -> None:
-    message = describe_os_error(OSError(number, os.strerror(number), "out/x"))
-    assert message.startswith(f"out/x: {os.strerror(number)}: ") and "write to" in message
