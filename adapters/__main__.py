@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuneyard.adapters.methods import names, parameters_by_name
-from tuneyard.core.cli.main import command_line, examples
+from tuneyard.core.cli.main import LazyGroup, command_line, examples
 from tuneyard.core.cli.next_step import TuneyardCommand, next_step, print_next_step, same_options
 from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
 from tuneyard.core.language.translation import lang_option, tr
@@ -44,7 +44,7 @@ EXAMPLES = examples(
 )
 
 
-@click.group(context_settings=CLI, epilog=EXAMPLES)
+@click.group(cls=LazyGroup, context_settings=CLI, epilog=EXAMPLES)
 def cli() -> None:
     """Merge, fuse, inspect, export and serve LoRA adapters.
 

@@ -53,7 +53,7 @@ def check_together(weighted: Sequence[Weighted[Adapter]]) -> None:
             if module.sizes != other_module.sizes:
                 raise ContentError(
                     f"different base models: {path} is {module.sizes} in {one.name}, "
-                    f"{other_module.sizes} in {other.name}"
+                    f"{other_module.sizes} in {other.name}; merge adapters of one base"
                 )
         _check_layers(one, other)
         _check_layers(other, one)

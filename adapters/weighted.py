@@ -68,7 +68,9 @@ def parse_weight(value: object, reference: str) -> float:
         with contextlib.suppress(ValueError):
             weight = float(str(value))
     if not math.isfinite(weight):
-        raise RequestError(f"{reference}: weight {show_value(value)}: expected a finite number")
+        raise RequestError(
+            f"{reference}: weight {show_value(value)}: expected a finite number, as in {reference}=0.5"
+        )
     return weight
 
 

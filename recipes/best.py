@@ -117,7 +117,9 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
                 f"{output_dir}: no training of its own, found {counted(len(runs), 'run')} in it; name one: "
                 f"tuneyard recipe best {shlex.quote(str(runs[0]))}"
             )
-        raise RequestError(f"{output_dir}: no trainer_state.json: no training has saved here yet")
+        raise RequestError(
+            f"{output_dir}: no trainer_state.json: no training has saved here yet; name a recipe's output_dir"
+        )
     state = saved_states[0]
     history = read_object(state).get("log_history")
     rows = [row for row in history if isinstance(row, dict)] if isinstance(history, list) else []

@@ -87,8 +87,8 @@ def machine(name: str) -> Machine:
     model = parts[2].upper() if parts else ""
     if parts is None or model not in GPUS:
         raise RequestError(
-            f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {', '.join(GPUS)}) "
-            f"{nearest(model, GPUS)}".rstrip()
+            f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {', '.join(GPUS)}); "
+            f"{nearest(model, GPUS, 'for another GPU take one of its memory')}"
         )
     return Machine((Gpu(model, GPUS[model].generation),) * int(parts[1] or 1))
 

@@ -125,7 +125,10 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if path.is_dir():
         raise RequestError(f"{path}: is a folder, expected a recipe (a YAML file)")
     if path.suffix not in {".yaml", ".yml"}:
-        raise RequestError(f"{path}: LLaMA-Factory takes recipes that end in .yaml or .yml")
+        raise RequestError(
+            f"{path}: LLaMA-Factory takes recipes that end in .yaml or .yml; `tuneyard recipe new --dataset "
+            "NAME --model MODEL --out R.yaml` writes one"
+        )
     parsed = read_yaml(path, "recipe")  # refuses what OmegaConf would work on for ever
     expected = "expected keys with values (learning_rate: 1.0e-4)"
     if not isinstance(parsed.value, dict):

@@ -18,7 +18,7 @@ import click
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
-from tuneyard.core.files import existing, write_text
+from tuneyard.core.files import existing, no_folder, write_text
 from tuneyard.core.training.training_stage import OBJECTIVES
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
@@ -178,10 +178,15 @@ def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts
         )
     reason = answer.template_error or answer.model.error
     if reason:
-        raise RequestError(
-            f"--model {model}: {reason}; name a folder with config.json and the tokenizer's files, or fetch "
-            f"the model into the hub's cache: {shlex.join(['hf', 'download', model])}"
+        fix = (
+            f"{reason}; name a folder with config.json and the tokenizer's files, or fetch the model into "
+            f"the hub's cache: {shlex.join(['hf', 'download', model])}"
         )
+        if Path(model).is_dir():
+            raise RequestError(f"--model {model}: {fix}")
+        if "/" in model and Path(model).parent.is_dir():  # a path here, not a hub id
+            fix = "name a folder with config.json and the tokenizer's files"
+        raise RequestError(f"--model {no_folder(model, fix)}")
     if template is not None and template.findings:
         nearest = template.name or "that of the tokenizer, as LLaMA-Factory reads it"
         raise RequestError(
