@@ -3,6 +3,7 @@
 The fork has the heavy libraries loaded, which saves seconds for each error.
 """
 
+import atexit
 import contextlib
 import importlib
 import json
@@ -164,6 +165,7 @@ class Sandbox:
     def _become(self, step: Callable[[], int]) -> None:
         """Run a step in this process, which sees the copy alone, and end."""
         code = 3
+        atexit._clear()  # a training of the tests runs the handlers, one of which removes the sandbox
         try:
             os.setsid()
             file = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
