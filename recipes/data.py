@@ -116,7 +116,7 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
     entry, path = locate(name, dataset_dir(recipe), key)
     problems = []
     if not fits_stage(recipe, name, entry):
-        problems.append(stage_problem(_stage(recipe), name, entry, recipe.place("stage")))
+        problems.append(stage_problem(recipe.stage, name, entry, recipe.place("stage")))
     if isinstance(path, str):
         return NamedDataset(key, name, None, path), problems
     if not _is_counted(path):
@@ -132,7 +132,7 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
         message = f"trains on the first {int(limit)} of {len(records)} rows of {name}"
         problems.append(recipe.problem("N329", "max_samples", message))
     for part in PARTS:
-        if part in mapped or recipe.settings.get("stage") == "pt":
+        if part in mapped or recipe.stage == "pt":
             continue
         count = len(filled([record.get(part) for record in records]))
         if count:
@@ -159,11 +159,7 @@ def fits_stage(recipe: Recipe, name: str, entry: Mapping[str, object]) -> bool:
     generates = recipe.settings.get("predict_with_generate") is True and name not in recipe.names("dataset")
     if generates and rows_of(entry) == MARKED:
         return True
-    return stage_fits(_stage(recipe), entry)
-
-
-def _stage(recipe: Recipe) -> str:
-    return str(recipe.settings.get("stage", "sft"))
+    return stage_fits(recipe.stage, entry)
 
 
 def _text_problems(
@@ -173,7 +169,7 @@ def _text_problems(
 
     An input is an error (E327), any other running text a warning (W327).
     """
-    if recipe.settings.get("stage") == "pt":
+    if recipe.stage == "pt":
         return
     columns, formatting = strings(entry.get("columns")), entry.get("formatting", "alpaca")
     places: dict[str, list[int]] = {}
@@ -205,7 +201,7 @@ def _unread_answers(
     recipe: Recipe, key: str, name: str, entry: Mapping[str, object], records: list[dict[str, object]]
 ) -> Iterator[Problem]:
     """Yield that stage pt reads the prompt column alone, and leaves out the answers."""
-    if recipe.settings.get("stage") != "pt":
+    if recipe.stage != "pt":
         return
     if entry.get("formatting", "alpaca") != "alpaca":
         message = f"{name}: stage pt reads the first turn of a conversation alone"
@@ -235,7 +231,7 @@ def _unmixed(recipe: Recipe, datasets: Sequence[NamedDataset]) -> Iterator[Probl
 
 def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:
     """Report datasets that are both trained and evaluated on: the same name, or the same file or source."""
-    if recipe.settings.get("do_train") is not True:
+    if not recipe.trains:
         return
     trained = {_source(recipe, name): name for name in recipe.names("dataset")}
     for name in recipe.names("eval_dataset"):

@@ -35,7 +35,7 @@ TESTS = {
 """Tests of each package: those of other packages see some errors too, but take as long again."""
 HEAVY = ("pytest", "hypothesis", "numpy", "scipy.stats", "pyarrow.parquet", "matplotlib.figure", "torch")
 SECONDS = 400  # a test that takes longer hangs, which nobody overlooks
-HANGS = 120  # seconds after which one test is ended
+HANGS = 300  # seconds after which one test is ended; LLaMA-Factory answers about all examples in one
 PROCESSES = 60  # an error that starts more than so many at once would soon have taken the whole machine
 LIMITS = {resource.RLIMIT_FSIZE: 2 << 30, resource.RLIMIT_DATA: 6 << 30}  # bytes, since errors have no bounds
 
