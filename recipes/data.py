@@ -251,47 +251,27 @@ def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:
 
 def _shared_rows(recipe: Recipe, name: str) -> Iterator[Problem]:
     """Yield that rows of an evaluation dataset are also trained on."""
-    evaluated = _local_file(recipe, name)
-    trained = []
-    for trained_name in dict.fromkeys(recipe.names("dataset")):
-        path = _local_file(recipe, trained_name)
-        if path is not None:
-            trained.append(path)
-    if evaluated is None or not trained:
-        return
-    try:
-        rows, shared = _count_shared(evaluated, trained)
-    except (TuneyardError, OSError):  # E320 reports it
-        return
+    rows = _row_hashes(recipe, [name])
+    shared = rows & _row_hashes(recipe, recipe.names("dataset"))
     if shared:
-        message = f"{shared} of the {rows} different rows of {name} are also trained on"
+        message = f"{len(shared)} of the {len(rows)} different rows of {name} are also trained on"
         hint = "take them out of one of the datasets: their loss only shows how well they are memorised"
         yield recipe.problem("W328", "eval_dataset", message, hint)
 
 
-def _count_shared(evaluated: Path, trained: Sequence[Path]) -> tuple[int, int]:
-    """Numbers of different rows of a file, and of those that others have too."""
-    rows = {_fingerprint(record) for record in read_records(evaluated)}
-    shared: set[bytes] = set()
-    for path in trained:
-        shared |= rows & {_fingerprint(record) for record in read_records(path)}
-    return len(rows), len(shared)
-
-
-def _fingerprint(record: dict[str, object]) -> bytes:
-    text = json.dumps(record, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
-def _local_file(recipe: Recipe, name: str) -> Path | None:
-    """The file of a dataset that is one file here, or the folder of its shards."""
-    try:
-        _, path = locate(name, dataset_dir(recipe))
-    except TuneyardError:  # E320 reports it
-        return None
-    if isinstance(path, str) or not _is_counted(path):
-        return None
-    return path
+def _row_hashes(recipe: Recipe, names: Sequence[str]) -> set[bytes]:
+    """Hashes of the different rows of datasets, of those whose files are here and can be read."""
+    hashes: set[bytes] = set()
+    for name in dict.fromkeys(names):
+        try:
+            _, path = locate(name, dataset_dir(recipe))
+            records = read_records(path) if isinstance(path, Path) and _is_counted(path) else []
+        except (TuneyardError, OSError):  # E320 reports it
+            continue
+        for record in records:
+            text = json.dumps(record, sort_keys=True)
+            hashes.add(hashlib.blake2b(text.encode(), digest_size=16).digest())
+    return hashes
 
 
 def _is_counted(path: Path) -> bool:
