@@ -10,7 +10,6 @@ import ctypes
 import errno
 import fcntl
 import hashlib
-import io
 import json
 import os
 import shlex
@@ -274,12 +273,6 @@ def files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     return sorted(file for file in path.iterdir() if file.is_file())
-
-
-def line_breaks(data: bytes) -> int:
-    """How many line breaks there are. Cutting the lines takes a third of the time of `bytes.count`."""
-    lines = io.BytesIO(data).readlines()
-    return len(lines) - bool(lines and not lines[-1].endswith(b"\n"))
 
 
 def versions(*packages: str) -> dict[str, str]:

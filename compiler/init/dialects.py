@@ -52,7 +52,7 @@ def encoding_of(path: Readable) -> str:
 
 def dialects(path: Readable, encoding: str) -> Iterator[Source]:
     """Yield the ways in which a table may be written, the usual one first."""
-    is_csv = suffix(path) == ".csv"
+    is_csv = usually_quoted = suffix(path) == ".csv"
     usual = "," if is_csv else "\t"
     text = head_of(path, encoding).decode(errors="replace")
     first_line = text.partition("\n")[0]
@@ -63,13 +63,10 @@ def dialects(path: Readable, encoding: str) -> Iterator[Source]:
     named_delimiter = None if delimiter == usual else delimiter
     if not is_csv and _has_doubled_quotes(text, delimiter):
         is_csv = True
-    header = _guessed_header(text, delimiter, quoted=is_csv)
-    usually_quoted = suffix(path) == ".csv"
-    quoted = None if is_csv == usually_quoted else is_csv
-    yield Source({}, {}, {}, encoding, named_delimiter, quoted, header)
-    header = _guessed_header(text, delimiter, quoted=not is_csv)
-    quoted = None if is_csv != usually_quoted else not is_csv
-    yield Source({}, {}, {}, encoding, named_delimiter, quoted, header)
+    for is_quoted in (is_csv, not is_csv):
+        quoted = None if is_quoted == usually_quoted else is_quoted
+        header = _guessed_header(text, delimiter, is_quoted)
+        yield Source(encoding=encoding, delimiter=named_delimiter, header=header, quoted=quoted)
 
 
 def _has_doubled_quotes(text: str, delimiter: str) -> bool:

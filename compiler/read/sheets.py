@@ -3,13 +3,13 @@
 import zipfile
 import zlib
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import seekable
-from tuneyard.compiler.rows import ObjectRows, Place
+from tuneyard.compiler.rows import Line, ObjectRows, Place
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
@@ -42,26 +42,17 @@ def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectR
     header = ["" if cell is None else str(cell) for cell in cells]
     if refuse_twice([name for name in header if name], f"{prefix}{first}", problems):
         return
-    while True:
-        batch = list(islice(filled_rows, BATCH))
-        if not batch:
-            return
-        rows: dict[int, dict[str, object]] = {}
+    while batch := list(islice(filled_rows, BATCH)):
+        rows: dict[Line, dict[str, object]] = {}
         for number, cells in batch:
             values = list(map(_json_value, cells))
-            names = [*header, *[""] * (len(cells) - len(header))]
-            row: dict[str, object] = {}
-            unnamed: list[object] = []
-            for name, value in zip(names, values, strict=False):
-                if name:
-                    row[name] = value
-                elif value is not None:
-                    unnamed.append(value)
+            named = list(zip(chain(header, repeat("")), values, strict=False))
+            unnamed = [value for name, value in named if not name and value is not None]
             if unnamed:
                 message = f"found {show_value(unnamed[0])} in a column that the header does not name"
                 problems.bad_row([Problem("E008", Place(prefix, number), message)], values)
             else:
-                rows[number] = row
+                rows[number] = {name: value for name, value in named if name}
         if rows:
             yield ObjectRows(prefix, list(rows), list(rows.values()))
 

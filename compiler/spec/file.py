@@ -39,15 +39,15 @@ class Source:
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
     hub: dict[str, object] = field(default_factory=dict)
     splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
     encoding: str = "utf-8"
     delimiter: str | None = None
-    quoted: bool | None = None
     header: tuple[str, ...] = ()
-    media_dir: str = ""
-    rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    turns: Mapping[str, str] = field(default_factory=dict)
+    quoted: bool | None = None
     table: str = ""
     answers_by_question: bool = False
+    media_dir: str = ""
+    turns: Mapping[str, str] = field(default_factory=dict)
     columns: tuple[Column, ...] = ()
 
     def steps(self, split: str) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from tuneyard.core.language.han import HAN
 
 REGISTRY = "dataset_info.json"
 SHARD_SUFFIX = ".jsonl"
-SHARD_NAME = re.compile(r"\d{5}-of-\d{5}\.jsonl")
 NAMES = 10  # most registered names in a message
 REMOTE_SOURCES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 """Keys of an entry that name where its rows are, other than `file_name`."""

@@ -1,13 +1,11 @@
 """What a newcomer gets wrong has a next step in its message."""
 
-import errno
-import os
 from pathlib import Path
 
 import pytest
 
 from tuneyard.core.cli.main import cli as tuneyard
-from tuneyard.core.errors import describe_os_error, run_command
+from tuneyard.core.errors import run_command
 
 RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
 
@@ -44,9 +42,3 @@ def test_a_mistake_has_a_next_step(
         run_command(tuneyard)
     message = capsys.readouterr().err
     assert ended.value.code == code and next_step in message and len(message.splitlines()) < 6
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_full_or_read_only_disk_has_a_fix(number: int) -> None:
-    message = describe_os_error(OSError(number, os.strerror(number), "out/x"))
-    assert message.startswith(f"out/x: {os.strerror(number)}: ") and "write to" in message

@@ -46,16 +46,6 @@ def test_a_registry_entry_is_read_as_llamafactory_reads_it() -> None:
         conversation({"question": "Q", "answer": "A"}, {"file_name": "x"}, "here")
 
 
-def test_a_system_column_never_makes_a_second_system_turn() -> None:
-    entry = {"formatting": "sharegpt", "columns": {"messages": "messages", "system": "system"}, **OPENAI}
-    own = {"role": "system", "content": "own"}
-    with_own = conversation({"messages": [own, USER, ANSWER], "system": "column"}, entry, "here")
-    assert with_own.messages == [own, USER]
-    without = conversation({"messages": [USER, ANSWER], "system": "column"}, entry, "here")
-    assert without.messages == [{"role": "system", "content": "column"}, USER]
-    assert conversation({"messages": [USER, ANSWER], "system": ""}, entry, "here").messages == [USER]
-
-
 def test_models_that_can_think_are_asked_not_to_unless_they_shall() -> None:
     class Tokenizer:
         def apply_chat_template(self, _: object, *, enable_thinking: bool, **_options: object) -> str:
@@ -92,21 +82,6 @@ def test_without_a_template_texts_stand_line_by_line_and_the_answer_right_after(
     render = chat_renderer(object(), None)
     assert render([USER, ANSWER, USER], True) == "Q\nA\nQ"
     assert render([USER, ANSWER], False) == "QA"
-
-
-def test_a_chat_template_that_would_take_for_ever_is_stopped(monkeypatch) -> None:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Tokenizer:
-        """What transformers does with a template."""
-
-        def apply_chat_template(self, messages: object, chat_template: str, **_options: object) -> str:
-            return ImmutableSandboxedEnvironment().from_string(chat_template).render(messages=messages)
-
-    monkeypatch.setattr("tuneyard.core.execution.time_limit.SECONDS", 0.1)
-    loops = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
-    with raises(ContentError, "template", "0.1"):
-        chat_renderer(Tokenizer(), loops)([USER], True)
 
 
 SYSTEM, OTHER = {"role": "system", "content": "S"}, {"role": "system", "content": "T"}

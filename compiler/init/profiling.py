@@ -41,7 +41,7 @@ SCALARS = ("text", "number", "truth value", "fraction")
 TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction", dict: "object"}
 
 
-def look(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
+def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
     """Read the first 20,000 rows, for each list that may hold them, the outermost first.
 
     It reads one data file of a folder or an archive, the file of train if there is one. Of texts that are
@@ -167,10 +167,10 @@ def _sources_to_try(
             rows = {"": ("turns",)}
         elif suffix(path) == ".txt" and is_one_of_several:
             rows = {"": ("file",)}
-        yield [Source({}, {}, {}, encoding, rows=rows)]
+        yield [Source(encoding=encoding, rows=rows)]
         return
     if table:
-        yield [Source({}, {}, {}, table=table)]
+        yield [Source(table=table)]
         return
     if suffix(path) in (".csv", ".tsv"):
         yield dialects(path, encoding)
@@ -179,17 +179,17 @@ def _sources_to_try(
     if suffix(path) == ".json":
         head = head_of(path, encoding)
         if _are_answers_by_question(head.decode(errors="replace").strip()):
-            yield [Source({}, {}, {}, encoding, answers_by_question=True)]
+            yield [Source(encoding=encoding, answers_by_question=True)]
             return
     lists = layout_of(head, len(head) < LOOKED_AT).lists
     if len(lists) > 1 and SPLIT_NAMES.issuperset(map(str.lower, lists)):
         keys: dict[str, tuple[str, ...]] = {name: (name,) for name in lists}
-        yield [Source({}, {}, keys, encoding, rows=keys)]
+        yield [Source(splits=keys, rows=keys, encoding=encoding)]
     elif len(lists) == 1:
         for steps in _lists_within(next(iter(lists.values())), tuple(lists)):
-            yield [Source({}, {}, {}, encoding, rows={"": steps})]
+            yield [Source(encoding=encoding, rows={"": steps})]
     else:
-        yield [Source({}, {}, {}, encoding)]
+        yield [Source(encoding=encoding)]
 
 
 def _lists_within(items: list[object], steps: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
