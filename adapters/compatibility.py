@@ -24,7 +24,8 @@ def check_inputs(weighted: Sequence[Weighted[Adapter]], base: Base | None, *, sa
     for item in weighted:
         adapter = item.adapter
         if item.weight:
-            raise_together([*adapter.misfits(base), *_missing(adapter, base)], adapter.name)
+            with adapter.config.bounded():
+                raise_together([*adapter.misfits(base), *_missing(adapter, base)], adapter.name)
         unchecked = check_base(
             adapter.folder, adapter.config.base, base.folder, str(base.folder), same=same_base
         )
@@ -66,12 +67,13 @@ def _revision(adapter: Adapter) -> str:
 
 def _check_layers(complete: Adapter, adapter: Adapter) -> None:
     """Refuse an adapter without a module that its config targets and that the `complete` one has."""
-    for path in complete.modules:
-        if path not in adapter.modules and adapter.config.targets(path):
-            raise ContentError(
-                f"{adapter.weights.path}: {path} is missing: its config targets it, and {complete.name} "
-                "has it"
-            )
+    with adapter.config.bounded():
+        for path in complete.modules:
+            if path not in adapter.modules and adapter.config.targets(path):
+                raise ContentError(
+                    f"{adapter.weights.path}: {path} is missing: its config targets it, and {complete.name} "
+                    "has it"
+                )
 
 
 def _check_base_names(weighted: Sequence[Weighted[Adapter]]) -> None:

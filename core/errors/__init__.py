@@ -67,6 +67,10 @@ class ContentError(TuneyardError):
     """The content of data, recipe, adapter or registry is wrong, or a subprocess failed."""
 
 
+class TimeLimitError(ContentError):
+    """Code from a user, such as a regular expression or a chat template, computed for too long."""
+
+
 class RequestError(TuneyardError):
     """Wrong arguments, a missing path or dataset, no permission, a missing extra, no network."""
 
