@@ -10,6 +10,7 @@ import shlex
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, ClassVar, Self
 from tuneyard.adapters.delta import Change
 from tuneyard.adapters.measures import AdapterStatistics
 from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import sha256
 from tuneyard.core.weights.adapter_files import (
     CONFIG,
@@ -86,6 +88,10 @@ class AdapterConfig:
             return True
         return any(ends_with(target, name) or ends_with(name, target) for name in excluded)
 
+    def bounded(self) -> AbstractContextManager[None]:
+        """Limit the time of a block that matches the config's regular expressions (`ContentError`)."""
+        return bounded(f"{self.path}: its regular expressions (target_modules and the like)")
+
     def _in_layers(self, module: str) -> bool:
         layers = self.raw.get("layers_to_transform")
         if layers in (None, []):
@@ -111,6 +117,8 @@ class Adapter(ABC):
 
     NOT_MERGED: ClassVar[str] = ""
     """Why ΔW cannot be added without the base's weights: only `fuse` and `show` open such an adapter."""
+    NOT_DRAWN: ClassVar[str] = ""
+    """Why `show --plot` cannot draw such an adapter."""
     TENSORS: ClassVar[str]
     """What the kind's own tensors are called."""
     SETTINGS: ClassVar[Sequence[tuple[str, str]]]
@@ -165,10 +173,11 @@ class Adapter(ABC):
         config = cls.read_config(folder / CONFIG, raw)
         weights = open_adapter_weights(folder)
         require_text("\n".join(weights.tensors), weights.path)
-        adapter = cls(folder, config, weights, dict(sorted(cls.read_modules(weights), key=_layer_order)))
-        if not adapter.modules:
-            raise ContentError(f"{weights.path}: no {cls.TENSORS} in it")
-        raise_together([*adapter.mismatches(), *adapter._shared_mismatches()], weights.path)
+        with config.bounded():
+            adapter = cls(folder, config, weights, dict(sorted(cls.read_modules(weights), key=_layer_order)))
+            if not adapter.modules:
+                raise ContentError(f"{weights.path}: no {cls.TENSORS} in it")
+            raise_together([*adapter.mismatches(), *adapter._shared_mismatches()], weights.path)
         return adapter
 
     def check_weight(self, weight: float, *, alone: bool) -> None:  # noqa: B027  # any weight is good

@@ -24,8 +24,11 @@ def check_inputs(weighted: Sequence[Weighted[Adapter]], base: Base | None, *, sa
     for item in weighted:
         adapter = item.adapter
         if item.weight:
-            raise_together([*adapter.misfits(base), *_missing(adapter, base)], adapter.name)
-        unchecked = check_adapter_base(adapter, base.folder, str(base.folder), same=same_base)
+            with adapter.config.bounded():
+                raise_together([*adapter.misfits(base), *_missing(adapter, base)], adapter.name)
+        unchecked = check_base(
+            adapter.folder, adapter.config.base, base.folder, str(base.folder), same=same_base
+        )
         if unchecked:
             notes.append(unchecked)
     return notes
@@ -52,15 +55,10 @@ def check_together(weighted: Sequence[Weighted[Adapter]]) -> None:
             if module.sizes != other_module.sizes:
                 raise ContentError(
                     f"different base models: {path} is {module.sizes} in {one.name}, "
-                    f"{other_module.sizes} in {other.name}"
+                    f"{other_module.sizes} in {other.name}; merge adapters of one base"
                 )
         _check_layers(one, other)
         _check_layers(other, one)
-
-
-def check_adapter_base(adapter: Adapter, folder: Path, reference: str, *, same: bool) -> str:
-    """Apply `core.base_models.check_base` to an opened adapter."""
-    return check_base(adapter.folder, adapter.config.base, folder, reference, same=same)
 
 
 def _revision(adapter: Adapter) -> str:
@@ -69,12 +67,13 @@ def _revision(adapter: Adapter) -> str:
 
 def _check_layers(complete: Adapter, adapter: Adapter) -> None:
     """Refuse an adapter without a module that its config targets and that the `complete` one has."""
-    for path in complete.modules:
-        if path not in adapter.modules and adapter.config.targets(path):
-            raise ContentError(
-                f"{adapter.weights.path}: {path} is missing: its config targets it, and {complete.name} "
-                "has it"
-            )
+    with adapter.config.bounded():
+        for path in complete.modules:
+            if path not in adapter.modules and adapter.config.targets(path):
+                raise ContentError(
+                    f"{adapter.weights.path}: {path} is missing: its config targets it, and {complete.name} "
+                    "has it"
+                )
 
 
 def _check_base_names(weighted: Sequence[Weighted[Adapter]]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.adapters.export.modelfile import renderer
-from tuneyard.core.errors import ContentError
+from tuneyard.core.errors import ContentError, TimeLimitError
 from tuneyard.core.prompt import (
     Message,
     Render,
@@ -70,6 +70,8 @@ def _missing_end(served: str, special: Mapping[str, str], scored: Render) -> str
     for talk in TALKS:
         try:
             expected = scored(talk, True)
+        except TimeLimitError:
+            raise
         except ContentError as error:  # many templates refuse a system text
             refusals.append(error)
             continue
@@ -153,6 +155,8 @@ def _writes(tokenizer: "PreTrainedTokenizerBase", candidate: str, expected: Sequ
     for talk, ids in zip(TALKS, expected, strict=True):
         try:
             prompt = render(talk, True)
+        except TimeLimitError:
+            raise
         except ContentError:  # many templates refuse a system text, which no server then answers
             continue
         taken += 1

@@ -71,7 +71,7 @@ def _from(row: int, rows: int, items: Iterator[T], problems: Problems, name: str
     if number < row:
         if problems.errors:
             raise ProblemsError(problems.errors, name)
-        raise RequestError(f"no row {row}: {name} has {counted(number, 'row')}")
+        raise RequestError(f"no row {row}: {name} has {counted(number, 'row')}; name one of 1 to {number}")
 
 
 def registered_rows(

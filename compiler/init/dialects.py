@@ -4,6 +4,7 @@ import codecs
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from string import ascii_uppercase
 
 from tuneyard.compiler.init.profile import MOST_VALUES, PROSE
 from tuneyard.compiler.read.scan import LOOKED_AT
@@ -111,6 +112,9 @@ def _begins_with_a_value(cells: Sequence[str]) -> bool:
 
 def _names_by_content(columns: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """Names of columns by their roles: idx, label, and the texts by their number."""
+    letters = ascii_uppercase[: len(columns) - 2]
+    if len(letters) > 1 and set(columns[-1]) <= set(letters):  # a question, its choices and the right one
+        return ("question", *letters, "answer")
     names = [f"column_{number}" for number in range(1, len(columns) + 1)]
     texts: list[int] = []
     label = None

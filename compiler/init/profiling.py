@@ -18,7 +18,7 @@ from tuneyard.compiler.read.remote import SourceFile, SourcePath
 from tuneyard.compiler.read.scan import LOOKED_AT, is_rows, is_turn, layout_of, members_of
 from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, Readable, suffix
 from tuneyard.compiler.read.tables import SPEAKER, SPEAKERS
-from tuneyard.compiler.read.zips import members
+from tuneyard.compiler.read.zips import Member, members
 from tuneyard.compiler.spec.column_meanings import role_of_names
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART
@@ -61,6 +61,7 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                 inner_files = stack.enter_context(members(first))
                 if not inner_files:
                     raise ContentError(f"{first}: no data file in the archive (known: {known_suffixes()})")
+                _refuse_splits_inside(first, inner_files)
                 first = inner_files[0]
             encoding = "utf-8"
             if find_reader(suffix(first), str(first)).text:
@@ -75,7 +76,10 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                 if not profile.rows:
                     errors = profile.problems.errors
                     reason = errors[0].line() if errors else f"{path}: no rows"
-                    raise ContentError(f"{reason}; there is nothing to guess from")
+                    raise ContentError(
+                        f"{reason}; there is nothing to guess from: name a file of rows (a table, JSON, "
+                        "JSON Lines, Parquet)"
+                    )
                 if paths_by_split:
                     splits: dict[str, tuple[str, ...]] = {name: (name,) for name in paths_by_split}
                     profile.source = replace(profile.source, files=paths_by_split, splits=splits)
@@ -84,7 +88,7 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
         raise ContentError(f"{path}: {error}; {GET_AGAIN}") from error
 
 
-def _paths_by_split(files: Sequence[SourceFile]) -> dict[str, tuple[str, ...]]:
+def _paths_by_split(files: Sequence[SourceFile | Member]) -> dict[str, tuple[str, ...]]:
     """A folder's files by split, {} unless each file's name has one and there are at least two splits."""
     paths: dict[str, list[str]] = {}
     for file in files:
@@ -96,6 +100,18 @@ def _paths_by_split(files: Sequence[SourceFile]) -> dict[str, tuple[str, ...]]:
     if len(paths) < 2:
         return {}
     return {split: tuple(split_paths) for split, split_paths in paths.items()}
+
+
+def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:
+    """`ContentError` if the files of an archive are named as splits: a spec reads an archive as one."""
+    splits = _paths_by_split(files)
+    if splits:
+        folder = archive.with_suffix("")
+        raise ContentError(
+            f"{archive}: its files are the splits {', '.join(splits)}, and a spec reads an archive as one; "
+            f"unpack it: unzip {shlex.quote(str(archive))} -d {shlex.quote(str(folder))} && "
+            f"tuneyard data init {shlex.quote(str(folder))}"
+        )
 
 
 def _best_reading(path: SourcePath, file: Readable, sources: Iterable[Source]) -> FileProfile:

@@ -110,8 +110,8 @@ def find_spec(name: str) -> Path:
                 f"{name} is a data file, not a spec; `tuneyard data init {file}` proposes one, and "
                 f"`tuneyard data compile SPEC --source {file}` compiles it with a spec that reads it"
             )
-    hint = nearest(name, known_specs())
-    raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}) {hint or SEE}")
+    hint = nearest(name, known_specs(), SEE)
+    raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}); {hint}")
 
 
 @cache

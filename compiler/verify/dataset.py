@@ -31,12 +31,12 @@ from tuneyard.core.datasets import (
     Dataset,
     loaded_files,
     locate_dataset,
+    not_registered,
     read_registry,
-    wrong_folder,
 )
 from tuneyard.core.datasets.manifest import Manifest, read_manifests
 from tuneyard.core.documents import read_mapping
-from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
+from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, show_value
 from tuneyard.core.execution.options import default_workers
 from tuneyard.core.files import no_folder
 from tuneyard.core.prompt.template_fit import with_fitted_template
@@ -200,12 +200,7 @@ def datasets_of(name: str, out: Path) -> list[str]:
     registered = read_registry(out)
     if name in registered:
         return [name]
-    folder_problem = wrong_folder(out)
-    if folder_problem:
-        raise RequestError(f"dataset {name!r} not found: {folder_problem}")
-    names = sorted({*manifests, *registered})
-    message = f"dataset {name!r} is not in {out} (found: {', '.join(names) or 'none'}) {nearest(name, names)}"
-    raise RequestError(message.rstrip())
+    raise not_registered(name, out, {*manifests, *registered})
 
 
 def read_settings(recipe: Path | None, options: Settings) -> dict[str, object]:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
+from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import read_object
 from tuneyard.core.records import PLACEHOLDERS, QUESTIONS, format_of, read_example, require_prompt, strings
 from tuneyard.core.records.calls import (
@@ -162,13 +163,14 @@ def chat_renderer(
                 return "\n".join(contents)
             return "\n".join(contents[:-1]) + contents[-1]
         try:
-            plain, tools = openai_messages(messages)
-            options: dict[str, Any] = {"add_generation_prompt": ask, "enable_thinking": think}
-            if tools:
-                options["tools"] = tools
-            text: str = tokenizer.apply_chat_template(
-                plain, chat_template=template, tokenize=False, **options
-            )
+            with bounded("the chat template"):
+                plain, tools = openai_messages(messages)
+                options: dict[str, Any] = {"add_generation_prompt": ask, "enable_thinking": think}
+                if tools:
+                    options["tools"] = tools
+                text: str = tokenizer.apply_chat_template(
+                    plain, chat_template=template, tokenize=False, **options
+                )
         except (TemplateError, TypeError, ArithmeticError, LookupError, ValueError) as error:  # of its code
             roles = ", ".join(message["role"] for message in messages)
             raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.training.llamafactory import RecipeData, expected_errors
 
 USER = {"role": "user", "content": "Is 12 even?"}
@@ -294,7 +295,8 @@ def _template_prompt(
 
 
 def _render(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+    with bounded("the tokenizer's chat template"):
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
 
 
 def _prompt(tokenizer: Any, messages: list[dict[str, str]], thinks: bool, **options: Any) -> list[int]:

@@ -14,6 +14,7 @@ from typing import Any
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import read_object
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.prompt.supervision import IGNORED
@@ -35,7 +36,9 @@ class TokenWeights:
         text = "".join(piece for _, _, piece in spans)
         weights = [self.default] * len(ids)
         for pattern, weight in self.rules:
-            for match in pattern.finditer(text):
+            with bounded(f"weights file: the rule {show_value(pattern.pattern)} on an answer"):
+                matches = list(pattern.finditer(text))
+            for match in matches:
                 start, stop = match.span(1 if pattern.groups else 0)
                 for index, (first, last, _) in enumerate(spans):
                     if first < stop and last > start:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import require
 from tuneyard.core.prompt import Message
 
@@ -49,12 +50,13 @@ def read_modelfile(path: Path) -> ServedModelfile:
     """Read a Modelfile. `ContentError` if its TEMPLATE is missing or cannot be rendered here."""
     text = require(path, "Modelfile").read_text(encoding="utf-8", errors="replace")
     try:
-        instructions = {word.upper(): _unquoted(value) for word, value in INSTRUCTION.findall(text)}
-        if "TEMPLATE" not in instructions:
-            raise ContentError("no TEMPLATE; tuneyard adapter export --to ollama writes one")
-        if "MESSAGE" in instructions:
-            raise ContentError("MESSAGE puts turns before every conversation: training had none")
-        return ServedModelfile(compile_template(instructions["TEMPLATE"]), instructions.get("SYSTEM"))
+        with bounded("reading it"):
+            instructions = {word.upper(): _unquoted(value) for word, value in INSTRUCTION.findall(text)}
+            if "TEMPLATE" not in instructions:
+                raise ContentError("no TEMPLATE; tuneyard adapter export --to ollama writes one")
+            if "MESSAGE" in instructions:
+                raise ContentError("MESSAGE puts turns before every conversation: training had none")
+            return ServedModelfile(compile_template(instructions["TEMPLATE"]), instructions.get("SYSTEM"))
     except ContentError as error:
         raise ContentError(f"{path}: {error}") from error
 

@@ -18,6 +18,7 @@ from tests.unit.adapters.test_export_ollama import CHATML, THINKS
 from tuneyard.adapters.export.modelfile import renderer
 from tuneyard.adapters.serve import plan
 from tuneyard.adapters.serve.template import PLAIN, TALKS, serving_template
+from tuneyard.core.execution import time_limit
 from tuneyard.core.installation import packages
 from tuneyard.core.prompt import chat_renderer
 
@@ -259,11 +260,16 @@ def test_a_dry_run_says_what_is_missing_and_names_a_command_that_runs(monkeypatc
 @pytest.mark.parametrize(
     ("template", "cause"),
     [
+        (
+            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+            "stopped after 0.1 s",
+        ),
         ("{% for i in range(10 ** 9) %}{% endfor %}", "refuses messages of user"),
         ("{{ 1", "is damaged: line 1"),
     ],
 )
-def test_what_is_wrong_with_a_template_is_said_with_its_file(template, cause):
+def test_what_is_wrong_with_a_template_is_said_with_its_file(monkeypatch, template, cause):
+    monkeypatch.setattr(time_limit, "SECONDS", 0.1)
     adapter("a", template=template)
     message = refusal("a", "--engine", "vllm", "--dry-run", code=1)
     assert message.startswith("saves/a/chat_template.jinja: the chat template") and cause in message

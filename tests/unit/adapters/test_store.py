@@ -380,6 +380,25 @@ def test_a_size_beyond_all_numbers_is_none():
         parse_size("1" * 400 + "GB")
 
 
+FOR_EVER = "(.*.*)*.*.*.*.*.*.*.*x"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_modules": FOR_EVER},
+        {"exclude_modules": FOR_EVER},
+        {"alpha_pattern": {FOR_EVER: 3}},
+        {"rank_pattern": {FOR_EVER: 3}},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_an_expression_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch, fields):
+    monkeypatch.setattr("tuneyard.core.execution.time_limit.SECONDS", 0.1)
+    with raises(ContentError, "0.1"):
+        open_adapter(make(tmp_path / "a", **fields))
+
+
 def test_eval_adds_only_adapters_that_belong_together(tmp_path):
     from types import SimpleNamespace
 

@@ -195,7 +195,7 @@ def test_the_report(capsys):
     [
         (
             ["--model", "models/demo-bas"],
-            '--model models/demo-bas: no such folder; did you mean "demo-base"?',
+            '--model models/demo-bas: no such folder; did you mean "models/demo-base"?',
         ),
         (["--model", "models"], "--model models: no tokenizer in it"),
         (

@@ -6,7 +6,9 @@ import types
 import pytest
 from jinja2 import Template
 
-from tests.messages import printed
+from tests.messages import printed, raises
+from tuneyard.core.errors import ContentError
+from tuneyard.core.execution import time_limit
 from tuneyard.core.prompt import template_fit
 from tuneyard.core.prompt.template_fit import USER, ChatFormat, template_findings
 
@@ -51,6 +53,13 @@ class Trained:
     def encode_oneturn(self, tokenizer: Tokenizer, talk: list[dict], *others: str | None) -> object:
         tools = others[1] if len(others) > 1 else None
         return tokenizer.encode(f"{'TOOLS ' if tools else ''}{talk[0]['content']}"), []
+
+
+def test_a_chat_template_that_takes_too_long_is_stopped(monkeypatch):
+    monkeypatch.setattr(time_limit, "SECONDS", 0.1)
+    slow = "{% for i in range(10**5) %}{% for j in range(500) %}{% endfor %}{% endfor %}"
+    with raises(ContentError, "template", "0.1"):
+        ChatFormat.of(Tokenizer(slow))
 
 
 def test_a_tokenizer_without_a_chat_template_is_a_base_models():

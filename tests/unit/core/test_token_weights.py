@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt.token_weights import TokenWeights, read_weights, token_spans, weights_file
 
@@ -144,3 +145,10 @@ def test_found_by_the_recipes_name():
 def test_shipped_weights_belong_to_a_recipe(path):
     read_weights(path)
     assert (ROOT / "recipes" / path.name).is_file()
+
+
+def test_a_rule_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("tuneyard.core.execution.time_limit.SECONDS", 0.1)
+    weights = read(tmp_path, "rules: [{regex: '(a+)+b', weight: 2}]")
+    with raises(ContentError, "(a+)+b", "answer", "0.1"):
+        weigh(weights, "a" * 60)
