@@ -268,12 +268,6 @@ def test_a_spec_is_not_told_to_take_itself(bench):
     printed(report.problems.errors[0].hint, '"reject"', "--column rejected=NAME")
 
 
-def test_twenty_columns_are_named_in_the_line(bench):
-    rows = [QA | {f"key{number}": 1 for number in range(20)}]
-    line = bench.compile("qa", bench.rows("t.jsonl", rows)).unused.lines(1)[0]
-    assert line.count("(1 of 1)") == 20 and "more" not in line
-
-
 def test_columns_without_end_are_counted_in_bounded_memory(bench):
     rows = [QA | {f"key{number}_{key}": 1 for key in range(50)} for number in range(100)]
     report = bench.compile("qa", bench.rows("t.jsonl", [*rows, QA | {"images": ["a"]}]))
