@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -91,10 +91,10 @@ def union(weighted: Iterable[WeightedAdapter]) -> dict[str, Module]:
     modules: dict[str, Module] = {}
     for item in weighted:
         for path, module in item.adapter.modules.items():
-            rank = module.rank
             if path in modules:
-                rank += modules[path].rank
-            modules[path] = Module(module.kind, module.outputs, module.inputs, rank)
+                modules[path] = replace(module, rank=modules[path].rank + module.rank)
+            else:
+                modules[path] = module
     return modules
 
 

@@ -51,6 +51,26 @@ class Recipe:
         """Folder that the training writes. `ContentError` if the recipe names none."""
         return Path(os.path.expanduser(self.text("output_dir")))  # noqa: PTH111  # as transformers: ~nobody too
 
+    @property
+    def stage(self) -> str:
+        """Stage of the training."""
+        return str(self.settings.get("stage", "sft"))
+
+    @property
+    def method(self) -> str:
+        """LLaMA-Factory's `finetuning_type`."""
+        return str(self.settings.get("finetuning_type", "lora"))
+
+    @property
+    def trains(self) -> bool:
+        """True if the recipe trains, and does not only evaluate or predict."""
+        return self.settings.get("do_train") is True
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the datasets that are trained and evaluated on."""
+        return [*self.names("dataset"), *self.names("eval_dataset")]
+
     def text(self, key: str) -> str:
         """Read a setting as text. `ContentError` if it is missing or not a text."""
         value = self.settings.get(key)
