@@ -12,16 +12,11 @@ from typing import TYPE_CHECKING, TypeVar
 from tuneyard.core.errors import RequestError
 from tuneyard.core.prompt import Encode
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.connection import Connection, RefusedError
-from tuneyard.eval.backends.dialects import (
-    QUESTION,
-    SAMPLE,
-    Dialect,
-    LlamaCpp,
-    NoLogProbabilitiesError,
-    OpenAi,
-)
+from tuneyard.eval.backends.connection import Connection, RefusedError, UnreadableError
+from tuneyard.eval.backends.dialect import QUESTION, SAMPLE, Dialect, NoLogProbabilitiesError
 from tuneyard.eval.backends.endpoint import OfferedModel, ServerReport, find_endpoint, read_report
+from tuneyard.eval.backends.llama_cpp import LlamaCpp
+from tuneyard.eval.backends.openai import OpenAi
 from tuneyard.eval.backends.scorers import (
     Fields,
     Ids,
@@ -293,13 +288,15 @@ def open_served(
     dialect = server.dialect
     sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
     questions: dict[str, Callable[[httpx.AsyncClient], Awaitable[object]]] = {
-        "prompts": dialect.makes_prompts,
+        "prompts": lambda client: dialect.prompt(client, QUESTION),
         "texts": lambda client: dialect.greedy(client, sample, 1),
         "chat": lambda client: dialect.chat(client, QUESTION, {"max_tokens": 1}),
     }
     for part, ask in questions.items():
         try:
             server.connection.once(ask)
+        except UnreadableError as error:  # such as a /tokenize of texts alone
+            missing[part] = error.problem
         except RefusedError as error:
             if error.is_of_all_requests:
                 raise RequestError(f"{server.url}: {error}") from error
