@@ -213,6 +213,16 @@ def test_what_changed_is_named_and_nothing_is_written(tmp_path, part, name, fact
     assert (tmp_path / RUN).read_bytes() == before
 
 
+def test_a_setting_that_the_run_lacks_or_has_besides_is_a_change(tmp_path) -> None:
+    """As in a sweep from before its points were scored on one half alone."""
+    begin_scoring_run(tmp_path, IDENTITY, force=False)
+    halves = {**IDENTITY["settings"], "rows": "halves"}
+    with raises(RequestError, "rows", "halves"):
+        begin_scoring_run(tmp_path, {**IDENTITY, "settings": halves}, force=False)
+    with raises(RequestError, "dtype"):
+        begin_scoring_run(tmp_path, {**IDENTITY, "settings": {"command": "eval.nli"}}, force=False)
+
+
 def test_another_adapter_joins_a_run(tmp_path) -> None:
     begin_scoring_run(tmp_path, IDENTITY, force=False)
     begin_scoring_run(tmp_path, {**IDENTITY, "models": {"new": "c"}}, force=False)
