@@ -14,9 +14,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from tuneyard.adapters.delta import Change
+from tuneyard.adapters.measures import AdapterStatistics
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import sha256
@@ -30,9 +31,6 @@ from tuneyard.core.weights.adapter_files import (
 )
 from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, Base
 from tuneyard.core.weights.tensors import Array, Tensor, Weights
-
-if TYPE_CHECKING:
-    from tuneyard.adapters.statistics import AdapterStatistics
 
 LARGEST = sys.float_info.max  # JSON has whole numbers beyond it
 SHOWN = 5  # problems of one file in a message
@@ -159,11 +157,11 @@ class Adapter(ABC):
 
     @staticmethod
     @abstractmethod
-    def rows(statistics: "AdapterStatistics") -> list[list[str]]:
+    def rows(statistics: AdapterStatistics) -> list[list[str]]:
         """Rows of the table of `show`, in the order of `COLUMNS`."""
 
     @staticmethod
-    def remark(statistics: "AdapterStatistics") -> str:  # noqa: ARG004  # of kinds that have one
+    def remark(statistics: AdapterStatistics) -> str:  # noqa: ARG004  # of kinds that have one
         """A sentence before the table of `show`, or ""."""
         return ""
 

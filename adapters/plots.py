@@ -7,7 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from tuneyard.adapters.statistics import AdapterStatistics, Matrix
+from tuneyard.adapters.measures import AdapterStatistics
+from tuneyard.adapters.statistics import Matrix
 from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.translation import tr

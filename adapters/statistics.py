@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ import numpy as np
 from tuneyard.adapters import lowrank
 from tuneyard.adapters.adapter import Adapter
 from tuneyard.adapters.kinds import kind_of
-from tuneyard.adapters.kinds.lora import LoraAdapter, ModuleStatistics
-from tuneyard.adapters.kinds.oft import RotationStatistics
+from tuneyard.adapters.kinds.lora import LoraAdapter
+from tuneyard.adapters.measures import AdapterStatistics, Histogram
 from tuneyard.adapters.provenance import read_provenance
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.number_format import Table, grid
@@ -21,42 +20,6 @@ from tuneyard.core.language.translation import tr, tr_counted
 BINS = 61
 REACH = 4.0  # histograms end at this many root mean squares
 Matrix = list[list[float | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """Counts of values in even bins from −`reach` to `reach`. The outer bins include all values beyond."""
-
-    target: str
-    side: str
-    reach: float
-    counts: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterStatistics:
-    """One adapter: its adapter_config.json (`config`), its modules and their totals.
-
-    `bytes` is the size of the weights file, `norm` ‖ΔW‖ (Frobenius) over all modules, `parameters` the number
-    of elements of all factors or triangles. `made_of` is the merge.json of a merged adapter. An OFT adapter
-    has `rotations` and no `modules`; its ΔW needs the base, so `norm` is 0.
-    """
-
-    name: str
-    digest: str
-    sha256: str
-    base: str | None
-    dtypes: list[str]
-    tensors: int
-    bytes: int
-    full_tensors: list[str]
-    config: dict[str, object]
-    modules: list[ModuleStatistics]
-    parameters: int
-    norm: float
-    histograms: list[Histogram]
-    made_of: dict[str, Any] | None = None
-    rotations: list[RotationStatistics] = field(default_factory=list)
 
 
 def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> AdapterStatistics:

@@ -6,21 +6,19 @@ adapter can be added to a base like any other, but its ΔW needs the base's weig
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.adapters.delta import Change, Places, Product, base_blocks
-from tuneyard.adapters.kinds.lora import LoraAdapter, ModuleStatistics
+from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.lowrank import Matrix
+from tuneyard.adapters.measures import AdapterStatistics, ModuleStatistics
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.translation import tr
 from tuneyard.core.weights.adapter_files import CONFIG, MAGNITUDE, PREFIX
 from tuneyard.core.weights.tensors import Array, Tensor
-
-if TYPE_CHECKING:
-    from tuneyard.adapters.statistics import AdapterStatistics
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class DoraAdapter(LoraAdapter):
         return replace(super().measure_module(path), magnitude=smallest_and_largest)
 
     @staticmethod
-    def remark(statistics: "AdapterStatistics") -> str:
+    def remark(statistics: AdapterStatistics) -> str:
         """See `Adapter`."""
         sentence = (
             "DoRA: magnitudes from {low:.4g} to {high:.4g}. Norms and ranks below are of s·B·A. The whole "

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from tuneyard.adapters.adapter import (
     span,
 )
 from tuneyard.adapters.delta import Change, Product
+from tuneyard.adapters.measures import AdapterStatistics, ModuleStatistics
 from tuneyard.adapters.prefetch import prefetch
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.translation import tr
@@ -38,9 +39,6 @@ from tuneyard.core.weights.adapter_files import (
 )
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.tensors import Array, Tensor, Weights
-
-if TYPE_CHECKING:
-    from tuneyard.adapters.statistics import AdapterStatistics
 
 # Starts that leave the base model as it was (BA = 0, or the usual zero B).
 PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
@@ -97,34 +95,6 @@ class LoraConfig(AdapterConfig):
         if self.raw.get("use_rslora"):
             return alpha / math.sqrt(rank)
         return alpha / rank
-
-
-@dataclass(frozen=True, slots=True)
-class ModuleStatistics:
-    """One module: its place, the sizes of its factors, and the norm and spectrum of its ΔW.
-
-    The effective rank is exp of the entropy of the normalised singular values (Roy and Vetterli 2007). For a
-    DoRA module norm and spectrum describe s·B·A, since the rescaled ΔW needs the base; `magnitude` is the
-    range (smallest, largest) of its row norms.
-    """
-
-    path: str
-    layer: int | None
-    target: str
-    kind: str
-    outputs: int
-    inputs: int
-    rank: int
-    scale: float
-    norm: float
-    effective_rank: float
-    singular_values: list[float]
-    magnitude: tuple[float, float] | None = None
-
-    @property
-    def parameters(self) -> int:
-        """Elements of A and B."""
-        return self.rank * (self.outputs + self.inputs)
 
 
 @dataclass(frozen=True)
@@ -239,7 +209,7 @@ class LoraAdapter(Adapter):
         )
 
     @staticmethod
-    def rows(statistics: "AdapterStatistics") -> list[list[str]]:
+    def rows(statistics: AdapterStatistics) -> list[list[str]]:
         """See `Adapter`. A row has the modules of one target and shape."""
         groups: dict[tuple[str, int, int], list[ModuleStatistics]] = {}
         for module in statistics.modules:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from tuneyard.adapters.adapter import (
 )
 from tuneyard.adapters.delta import Change, Places
 from tuneyard.adapters.lowrank import Matrix
+from tuneyard.adapters.measures import AdapterStatistics, RotationStatistics
 from tuneyard.adapters.prefetch import prefetch
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.language.translation import tr
@@ -41,9 +42,6 @@ from tuneyard.core.weights.adapter_files import (
 )
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.tensors import Array, Tensor, Weights
-
-if TYPE_CHECKING:
-    from tuneyard.adapters.statistics import AdapterStatistics
 
 KNOWN = {
     "bias", "block_share", "coft", "eps", "exclude_modules", "layers_pattern", "layers_to_transform",
@@ -78,25 +76,6 @@ class OftConfig(AdapterConfig):
         if self.block_size:
             return _nearest_divisor(inputs, self.block_size)
         return inputs // _nearest_divisor(inputs, self.blocks)
-
-
-@dataclass(frozen=True, slots=True)
-class RotationStatistics:
-    """One module of an OFT adapter: R as its file has it, `blocks` of `block_size` inputs.
-
-    `norm` is ‖R − I‖ (Frobenius), `angle` the largest angle by which R turns a vector, in degrees.
-    `nonorthogonal` is ‖RᵀR − I‖, by which Cayley-Neumann misses a rotation.
-    """
-
-    path: str
-    layer: int | None
-    target: str
-    blocks: int
-    block_size: int
-    parameters: int
-    norm: float
-    angle: float
-    nonorthogonal: float
 
 
 @dataclass(frozen=True)
@@ -253,12 +232,12 @@ class OftAdapter(Adapter):
         )
 
     @staticmethod
-    def remark(statistics: "AdapterStatistics") -> str:  # noqa: ARG004  # as `Adapter` has it
+    def remark(statistics: AdapterStatistics) -> str:  # noqa: ARG004  # as `Adapter` has it
         """See `Adapter`."""
         return tr("OFT: weights become W·Rᵀ. ΔW needs the base (`tuneyard adapter fuse` is exact).")
 
     @staticmethod
-    def rows(statistics: "AdapterStatistics") -> list[list[str]]:
+    def rows(statistics: AdapterStatistics) -> list[list[str]]:
         """See `Adapter`. A row has the modules of one target, number of blocks and size."""
         groups: dict[tuple[str, int, int], list[RotationStatistics]] = {}
         for rotation in statistics.rotations:

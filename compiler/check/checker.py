@@ -16,8 +16,9 @@ from tuneyard.compiler.kinds.turn_forms import SYSTEM
 from tuneyard.compiler.kinds.turns import unread_keys
 from tuneyard.compiler.problems import Problems, some_of
 from tuneyard.compiler.rows import MISSING, Batch, Place, Rows
+from tuneyard.compiler.spec.column import Column
 from tuneyard.compiler.spec.column_meanings import missing_fix, other_kind
-from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Column, Spec
+from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Spec
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import Problem, nearest, show_value
 from tuneyard.core.records.calls import WrongValueError

@@ -16,7 +16,8 @@ from tuneyard.core.installation.plugins import bundled_with
 
 if TYPE_CHECKING:
     from tuneyard.compiler.check.marks import TurnKeys
-    from tuneyard.compiler.spec.model import Column, Spec
+    from tuneyard.compiler.spec.column import Column
+    from tuneyard.compiler.spec.model import Spec
     from tuneyard.core.records import Example
 
 Values = list[object]

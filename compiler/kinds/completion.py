@@ -9,7 +9,7 @@ from tuneyard.compiler.kinds import FileContext, Kind, RecordLayout
 from tuneyard.compiler.kinds.pair import Reply, ReplyReader
 from tuneyard.compiler.kinds.turn_forms import CALL
 from tuneyard.compiler.kinds.turns import ROLE_NAMES, Turn, keeps
-from tuneyard.compiler.spec.model import Column
+from tuneyard.compiler.spec.column import Column
 from tuneyard.core.records.calls import WrongValueError, call_text, parse_calls
 
 

@@ -13,7 +13,8 @@ from typing import Any, cast
 from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, FileContext, Kind
 from tuneyard.compiler.kinds.turn_forms import USER
 from tuneyard.compiler.kinds.turns import Turn
-from tuneyard.compiler.spec.model import Column, placeholders
+from tuneyard.compiler.spec.column import Column
+from tuneyard.compiler.spec.model import placeholders
 from tuneyard.core.errors import show_value
 from tuneyard.core.files import is_file
 from tuneyard.core.records import PLACEHOLDERS, Example

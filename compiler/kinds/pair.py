@@ -16,8 +16,8 @@ from tuneyard.compiler.kinds.turns import (
     read_turns,
     refuse_images,
 )
+from tuneyard.compiler.spec.column import Column
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
-from tuneyard.compiler.spec.model import Column
 from tuneyard.core.errors import show_value
 from tuneyard.core.records.calls import WrongValueError
 

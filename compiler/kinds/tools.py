@@ -6,7 +6,8 @@ from typing import Any
 from tuneyard.compiler.kinds import Beside, ColumnReader, FileContext, Kind, RecordLayout
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.kinds.turns import Turn
-from tuneyard.compiler.spec.model import TOOLS, Column
+from tuneyard.compiler.spec.column import Column
+from tuneyard.compiler.spec.model import TOOLS
 from tuneyard.core.errors import Problem
 from tuneyard.core.records import Example
 from tuneyard.core.records.calls import OPEN, Call, WrongValueError, call_errors, calls_of, tools_text

@@ -19,8 +19,9 @@ from tuneyard.compiler.kinds.turn_forms import (
     common_turns,
     role_and_content,
 )
+from tuneyard.compiler.spec.column import Column
 from tuneyard.compiler.spec.column_meanings import meaning
-from tuneyard.compiler.spec.model import Column, Output, Spec
+from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled
 from tuneyard.core.errors import Problem, counted, show_value
 from tuneyard.core.records.calls import (

@@ -19,7 +19,7 @@ import orjson
 from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG
 from tuneyard.compiler.rows import MISSING, walker
-from tuneyard.compiler.spec.model import Column
+from tuneyard.compiler.spec.column import Column
 from tuneyard.core.errors import show_value
 
 LOOKED_AT = 1 << 20

@@ -9,17 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from tuneyard.compiler.kinds import column_options, kinds
+from tuneyard.compiler.spec.column import Column
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.files import require
-
-if TYPE_CHECKING:
-    from tuneyard.compiler.spec.model import Column
 
 PACKAGE = Path(__file__).parents[1]
 SPECS = PACKAGE / "specs"
@@ -50,7 +48,7 @@ class Source:
     turns: Mapping[str, str] = field(default_factory=dict)
     table: str = ""
     answers_by_question: bool = False
-    columns: "tuple[Column, ...]" = ()
+    columns: tuple[Column, ...] = ()
 
     def steps(self, split: str) -> tuple[str, ...]:
         """The keys that lead to the rows of a split in a JSON document, () without any."""

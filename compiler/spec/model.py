@@ -1,12 +1,13 @@
 """A dataset as one YAML file: its sources, the columns of its rows, and its output files."""
 
 import string
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from tuneyard.compiler.kinds import Kind, RecordLayout, check_options, kind_of
+from tuneyard.compiler.spec.column import Column
 from tuneyard.compiler.spec.file import (
     Raw,
     Source,
@@ -38,26 +39,6 @@ WRITTEN = {
 }
 """Templates that make a record, if no column of turns does."""
 FIELDS = {"alpaca": "", "sharegpt": "conversations", "messages": "messages", "text": "text"}
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A target column: the source names that it accepts, its kind, the value if the file has none of them.
-
-    `options` are the keys that belong to its kind (`Kind.options`).
-    """
-
-    name: str
-    names: tuple[str, ...]
-    kind: str
-    default: object = None
-    wrap: str = "{}"
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def required(self) -> bool:
-        """True if every row must have it."""
-        return self.default is None and not kind_of(self.kind).is_optional
 
 
 @dataclass(frozen=True, slots=True)

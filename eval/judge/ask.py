@@ -8,8 +8,7 @@ from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.judge.cells import meaning
 from tuneyard.eval.judge.conclusions import Comparison
-from tuneyard.eval.judge.question import Question
-from tuneyard.eval.judge.questions.choice import Choice
+from tuneyard.eval.judge.question import Choice, Question
 from tuneyard.eval.judge.questions.replicates import check_replicates, replicates_table, seed_warnings
 from tuneyard.eval.judge.same_rows import check_rows
 from tuneyard.eval.judge.sections import NO_RECIPES, Recipes, candidates, compare

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.core.drawing.plots import COLOURS, legend_below, plot, plotting
 from tuneyard.core.language.number_format import interval, percent
 from tuneyard.core.language.translation import tr, tr_counted
-from tuneyard.eval.judge.questions.choice import CHOOSING, HELD_OUT, Choice
+from tuneyard.eval.judge.question import Choice
+from tuneyard.eval.judge.questions.choice import CHOOSING, HELD_OUT
 from tuneyard.eval.read.sweeps import STEP
 from tuneyard.eval.statistics.estimate import Mean
 

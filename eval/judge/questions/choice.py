@@ -5,7 +5,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 from tuneyard.core.errors import RequestError
@@ -14,7 +13,7 @@ from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.cells import meaning, section_name, translated
 from tuneyard.eval.judge.conclusions import MEAN, as_json
-from tuneyard.eval.judge.question import AnsweredQuestion
+from tuneyard.eval.judge.question import AnsweredQuestion, Choice, Figures
 from tuneyard.eval.judge.questions.flat_top import flat_top
 from tuneyard.eval.judge.sections import (
     NO_RECIPES,
@@ -32,26 +31,6 @@ from tuneyard.eval.statistics.selection import split_halves
 CHOICE_SEED = 42
 BEST_MARK = " ←"
 CHOOSING, HELD_OUT = "choosing", "held_out"  # the halves
-Figures = Mapping[str, Mean]
-"""A figure of each candidate."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The best candidate on the choosing half of a dataset, or on the mean of several (`MEAN`).
-
-    By half (`CHOOSING`, `HELD_OUT`): the number of rows, the accuracy (0-1) of always giving the most common
-    answer, and the candidates' figures in `metric` and accuracies. Without answers that are correct or not
-    there are no accuracies, and the majority is nan.
-    """
-
-    dataset: str
-    model: str
-    metric: Metric
-    n: Mapping[str, int]
-    majority: Mapping[str, float]
-    figures: Mapping[str, Figures]
-    accuracies: Mapping[str, Figures]
 
 
 def choose_on_half(

@@ -6,8 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.messages import raises
+from tuneyard.adapters.measures import AdapterStatistics, Histogram, ModuleStatistics
 from tuneyard.adapters.plots import _cosine, check_folder, cosine_size, draw
-from tuneyard.adapters.statistics import AdapterStatistics, Histogram, ModuleStatistics
 from tuneyard.core.drawing.plots import plotting
 from tuneyard.core.errors import RequestError
 
