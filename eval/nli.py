@@ -124,12 +124,6 @@ def label_sets(datasets: Sequence[EvalDataset], options: Mapping[str, Any]) -> d
     return labels
 
 
-def mean_mass(predictions: Sequence[Prediction]) -> float | None:
-    """Mean label mass of the predictions that have one, None if none has."""
-    masses = [prediction["label_mass"] for prediction in predictions if "label_mass" in prediction]
-    return round(sum(masses) / len(masses), 6) if masses else None
-
-
 @dataclass(frozen=True, slots=True)
 class Nli(Task):
     """Prompting for one of some labels: each dataset's by its name, and the command's own options."""
@@ -226,11 +220,12 @@ class Nli(Task):
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Accuracy and the other figures of results.json."""
         unparsed = [line["row"] for line in predictions if line["predicted_output"] == UNKNOWN]
+        masses = [line["label_mass"] for line in predictions if "label_mass" in line]
         return {
             "mode": self.mode,
             **summary(predictions, job.dataset.answers),
             "unparsed_rows": unparsed,
-            "label_mass": mean_mass(predictions),
+            "label_mass": round(sum(masses) / len(masses), DIGITS) if masses else None,
             "labels": self.labels(job),
             **self._agreement(job, predictions),
         }

@@ -199,6 +199,8 @@ class Connection:
         if isinstance(failure, RefusedError | ValueError):
             return str(failure)
         text = f"{type(failure).__name__}: {failure}".removesuffix(": ")
+        if isinstance(failure, ConnectTimeout):
+            text = f"ConnectTimeout: no connection in {min(self.timeout, CONNECTING):g} s"
         if not isinstance(failure, ConnectError | ConnectTimeout):
             return text
         if UNKNOWN_AUTHORITY in text:

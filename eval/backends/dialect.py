@@ -38,7 +38,7 @@ def log_of(value: object) -> float:
         raise ContentError(
             "the server gives null as a log-probability: its weights overflow; serve them in bf16 or fp32"
         )
-    if type(value) not in (int, float) or value > LARGEST:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value < LARGEST:
         raise ValueError(f"{show_value(value)} as a log-probability")
     if value < IMPOSSIBLE:
         return UNDERFLOW

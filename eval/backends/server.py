@@ -25,6 +25,7 @@ from tuneyard.eval.backends.scorers import (
     Prompts,
     Scorer,
     TooLong,
+    chunks,
     label_fields,
     prompts_too_long,
     tokenise,
@@ -164,12 +165,12 @@ class Server(Backend):
             except RefusedError as error:
                 raise RequestError(f"{self.url}: row {row}: {error}") from error
 
-        batches = _batches([row for row in prompts if row not in too_long], ROWS)
+        batches = chunks([row for row in prompts if row not in too_long], ROWS)
         return Scorer(batches, too_long, lambda batch: self.each(score_row, batch))
 
     def plan(self, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:  # noqa: ARG002
         """Plan batches of a few conversations in the data's order. The server itself finds the long ones."""
-        return _batches(sorted(talks), TALKS), {}
+        return chunks(sorted(talks), TALKS), {}
 
     def chat(
         self,
@@ -231,7 +232,7 @@ class Server(Backend):
                     raise RequestError(f"{self.url}: {error}") from error
                 return {"refusal": str(error)}
 
-        return Scorer(_batches(sorted(items), ROWS), {}, lambda batch: self.each(score_row, batch))
+        return Scorer(chunks(sorted(items), ROWS), {}, lambda batch: self.each(score_row, batch))
 
     def each(
         self, ask: "Callable[[httpx.AsyncClient, Item], Awaitable[Answered]]", items: Sequence[Item]
@@ -251,10 +252,6 @@ class Server(Backend):
                 f"{self.url}: its model changed during the run ({', '.join(changed) or 'gone'}). "
                 f"Serve the first one; {self.connection.again}"
             )
-
-
-def _batches(rows: Sequence[int], count: int) -> list[list[int]]:
-    return [list(rows[start : start + count]) for start in range(0, len(rows), count)]
 
 
 def open_server(report: ServerReport, name: str, is_exact_name: bool) -> Server:

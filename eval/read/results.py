@@ -23,6 +23,7 @@ RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
 CALLER = "by"  # in run.json: the module that called the scoring command, if one did
+FILES = "files"  # in run.json: those that the command writes into OUT, next to the models' folders
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 WITH_TABLE = ("eval.suite", "eval.sweep")  # commands that write a table.md of their own into OUT
 TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "report.html"
@@ -170,13 +171,14 @@ def begin_scoring_run(
         held_out = out / HELD_OUT
         for folder in (*_own_folders(out, before), *_own_folders(held_out, _read(held_out))):
             shutil.rmtree(folder, ignore_errors=True)
-        remove_files(out, [*summaries, *comparison_files(out), f"{HELD_OUT}/{RUN}"])
+        remove_files(out, [*_listed_files(out), *summaries, *comparison_files(out), f"{HELD_OUT}/{RUN}"])
     else:
         _check_same(out, before, identity)
         identity = {part: {**before[part], **values} for part, values in identity.items()}
     _sweep(out)
     called = {CALLER: caller} if caller else {}
-    write_json(out / RUN, {**called, **identity, "tuneyard": version()})
+    files = {FILES: list(summaries)} if summaries else {}
+    write_json(out / RUN, {**called, **identity, **files, "tuneyard": version()})
 
 
 @contextlib.contextmanager
@@ -324,6 +326,14 @@ def _own_folders(out: Path, before: Identity) -> list[Path]:
         if not is_below or folder.resolve() != out.resolve() / folder.relative_to(out):
             raise ContentError(f"{out / RUN}: names {folder}, which no run of ours would: remove it by hand")
     return folders
+
+
+def _listed_files(out: Path) -> list[str]:
+    """The files in OUT that run.json lists, without names that lead elsewhere."""
+    names = read_object(out / RUN).get(FILES) if (out / RUN).is_file() else None
+    if not isinstance(names, list):
+        return []
+    return [str(name) for name in names if (out / str(name)).resolve().parent == out.resolve()]
 
 
 def _whole_batches(path: Path, batches: Sequence[Sequence[int]]) -> dict[int, Prediction]:

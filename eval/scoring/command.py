@@ -43,14 +43,11 @@ TakesImages = Callable[[Mapping[str, Any]], bool]
 class ScoringCommand(TuneyardCommand):
     """A command that scores models. Its function only makes the task."""
 
+    module: str
+    """The command's module, e.g. `eval.nli`: its name in run.json."""
     reads_datasets: bool
     takes_images: TakesImages
     has_shots: bool
-
-    @property
-    def module(self) -> str:
-        """The command's module, e.g. `eval.nli`: its name in run.json."""
-        return f"eval.{self.name}"
 
     def prepare(self, options: Mapping[str, Any]) -> tuple[ScoringRequest, Declared]:
         """Read datasets, images and shots, and make the task. `options` have Click's names."""
@@ -146,6 +143,7 @@ def scoring_command(
             name, cls=ScoringCommand, context_settings=CLI, epilog=examples(*example_commands)
         )
         command = make_command(together(*declared)(make_task))
+        command.module = f"eval.{name}"
         command.reads_datasets = data
         command.takes_images = images
         command.has_shots = shots
