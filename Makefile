@@ -107,7 +107,7 @@ reference: .venv/.all ## write docs/reference.md from the commands, and docs/zh/
 	$(PY) -m core.errors.problem_codes > docs/zh/problems.md.new && mv docs/zh/problems.md.new docs/zh/problems.md
 
 pictures: .venv/.all ## pictures, table and verdict of README: of the demo that is here (needs Chromium, after make demo)
-	@$(PY) -m tests.pictures
+	@$(PY) -m tools.pictures
 
 site: .venv/.all ## build the documents as a site into build/site; links and anchors are checked
 	$(PY) -m mkdocs build --strict --quiet

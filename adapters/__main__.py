@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuneyard.adapters.methods import names, parameters_by_name
-from tuneyard.core.cli.main import command_line, examples
+from tuneyard.core.cli.main import LazyGroup, command_line, examples
 from tuneyard.core.cli.next_step import TuneyardCommand, next_step, print_next_step, same_options
 from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
 from tuneyard.core.language.translation import lang_option, tr
@@ -44,7 +44,7 @@ EXAMPLES = examples(
 )
 
 
-@click.group(context_settings=CLI, epilog=EXAMPLES)
+@click.group(cls=LazyGroup, context_settings=CLI, epilog=EXAMPLES)
 def cli() -> None:
     """Merge, fuse, inspect, export and serve LoRA adapters.
 
@@ -185,7 +185,6 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 
     from tqdm import tqdm
 
-    from tuneyard.adapters.kinds.lora import LoraAdapter
     from tuneyard.adapters.statistics import measure, similarity, text
     from tuneyard.adapters.store import open_any
 
@@ -195,10 +194,8 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
         check_folder(plot)  # before anything is measured
     opened = [open_any(reference) for reference in adapters]
     for adapter in opened:
-        if plot and not isinstance(adapter, LoraAdapter):
-            raise RequestError(
-                f"{adapter.name}: --plot draws factors B·A, and OFT has none; leave --plot out"
-            )
+        if plot and adapter.NOT_DRAWN:
+            raise RequestError(f"{adapter.name}: {adapter.NOT_DRAWN}; leave --plot out")
     histograms = bool(plot) or as_json
     measured = []
     for adapter in opened:
@@ -315,16 +312,17 @@ def serve(references: tuple[str, ...], dry_run: bool, **options: Any) -> None:  
     sets a temperature. A folder of a full model is served, too.
     """
     from tuneyard.adapters.serve.plan import (
-        ServeRequest,
         after_engine_setup,
-        echo_plan,
         missing_engine,
         plan_serving,
         start,
     )
+    from tuneyard.adapters.store import note
 
-    plan = plan_serving(ServeRequest(references, **options))
-    echo_plan(plan)
+    plan = plan_serving(references, **options)
+    for text in plan.models.notes:
+        note(text)
+    click.echo("\n".join(plan.lines()))
     if dry_run:
         absence = missing_engine(plan)
         if absence:

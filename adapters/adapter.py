@@ -117,6 +117,8 @@ class Adapter(ABC):
 
     NOT_MERGED: ClassVar[str] = ""
     """Why ΔW cannot be added without the base's weights: only `fuse` and `show` open such an adapter."""
+    NOT_DRAWN: ClassVar[str] = ""
+    """Why `show --plot` cannot draw such an adapter."""
     TENSORS: ClassVar[str]
     """What the kind's own tensors are called."""
     SETTINGS: ClassVar[Sequence[tuple[str, str]]]

@@ -26,7 +26,9 @@ def check_inputs(weighted: Sequence[Weighted[Adapter]], base: Base | None, *, sa
         if item.weight:
             with adapter.config.bounded():
                 raise_together([*adapter.misfits(base), *_missing(adapter, base)], adapter.name)
-        unchecked = check_adapter_base(adapter, base.folder, str(base.folder), same=same_base)
+        unchecked = check_base(
+            adapter.folder, adapter.config.base, base.folder, str(base.folder), same=same_base
+        )
         if unchecked:
             notes.append(unchecked)
     return notes
@@ -53,15 +55,10 @@ def check_together(weighted: Sequence[Weighted[Adapter]]) -> None:
             if module.sizes != other_module.sizes:
                 raise ContentError(
                     f"different base models: {path} is {module.sizes} in {one.name}, "
-                    f"{other_module.sizes} in {other.name}"
+                    f"{other_module.sizes} in {other.name}; merge adapters of one base"
                 )
         _check_layers(one, other)
         _check_layers(other, one)
-
-
-def check_adapter_base(adapter: Adapter, folder: Path, reference: str, *, same: bool) -> str:
-    """Apply `core.base_models.check_base` to an opened adapter."""
-    return check_base(adapter.folder, adapter.config.base, folder, reference, same=same)
 
 
 def _revision(adapter: Adapter) -> str:

@@ -79,7 +79,7 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     used = [item for item in weighted if item.weight]
     for item in used:
         item.adapter.check_weight(item.weight, alone=len(used) == 1)
-    datasets = training_datasets(used)
+    datasets = [training_datasets(item.adapter.folder) for item in used]
     base = open_base(request.base)
     inputs = [*(item.adapter.folder for item in weighted), request.base]
 

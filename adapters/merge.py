@@ -7,7 +7,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -123,7 +123,7 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     if request.base:
         base = open_base(request.base)
         inputs.append(request.base)
-    datasets = training_datasets(used)
+    datasets = [training_datasets(item.adapter.folder) for item in used]
     name_of_base = base_name(used, base)
 
     check = functools.partial(output.check_output, request.out, inputs, "merge", force=request.force)
@@ -162,10 +162,7 @@ def _plan_modules(
     else:
         factors = (factors_of(weighted, path) for path in modules)
         rank = min(method.choose_rank(values, factors), full_rank)
-    planned = {}
-    for path, module in modules.items():
-        planned[path] = Module(module.kind, module.outputs, module.inputs, rank)
-    return rank, planned
+    return rank, {path: replace(module, rank=rank) for path, module in modules.items()}
 
 
 def _merged_config(

@@ -78,8 +78,6 @@ def _label(axis: "Axes", title: str, x: str, y: str) -> None:
 
 
 def _norms(measured: list[AdapterStatistics], figure: "Figure") -> None:
-    from matplotlib.ticker import MaxNLocator
-
     for axis, adapter in zip(_panels(figure, len(measured)), measured, strict=True):
         points_by_target: dict[str, list[tuple[int, float]]] = {}
         for module in adapter.modules:
@@ -94,14 +92,12 @@ def _norms(measured: list[AdapterStatistics], figure: "Figure") -> None:
         largest = max(adapter.modules, key=lambda module: module.norm)
         finding = "{name}: largest change in {target}, layer {layer}"
         title = tr(finding, name=adapter.name, target=largest.target, layer=largest.layer)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.locator_params(axis="x", integer=True)
         _label(axis, title, tr("layer"), tr("norm of ΔW (Frobenius)"))
 
 
 def _spectrum(measured: list[AdapterStatistics], figure: "Figure") -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    (axis,) = _panels(figure, 1)
+    axis = figure.subplots()
     ranks = []
     for number, adapter in enumerate(measured):
         shares_by_place: dict[int, list[float]] = {}
@@ -116,14 +112,12 @@ def _spectrum(measured: list[AdapterStatistics], figure: "Figure") -> None:
         effective_rank = median(module.effective_rank for module in adapter.modules)
         ranks.append(f"{adapter.name} {effective_rank:.1f}")
     axis.set_ylim(0, 1.05)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.locator_params(axis="x", integer=True)
     title = tr("effective rank (median): {ranks}", ranks=", ".join(ranks))
     _label(axis, title, tr("singular value of ΔW, largest first"), tr("share of the largest (median)"))
 
 
 def _values(adapter: AdapterStatistics, figure: "Figure") -> None:
-    from matplotlib.ticker import MaxNLocator
-
     for axis, side in zip(_panels(figure, 2), "AB", strict=True):
         histograms = [histogram for histogram in adapter.histograms if histogram.side == side]
         for number, histogram in enumerate(histograms):
@@ -133,7 +127,7 @@ def _values(adapter: AdapterStatistics, figure: "Figure") -> None:
             total = sum(histogram.counts)
             densities = [count / (total * step) for count in histogram.counts]
             axis.stairs(densities, edges, color=f"C{number}", label=histogram.target)
-        axis.xaxis.set_major_locator(MaxNLocator(nbins=5))  # room for small values such as 0.00025
+        axis.locator_params(axis="x", nbins=5)  # room for small values such as 0.00025
         title = tr("{name}: elements of {side}", name=adapter.name, side=side)
         _label(axis, title, tr("value"), tr("density"))
 
@@ -144,7 +138,7 @@ def cosine_size(adapters: int) -> tuple[float, float]:
 
 
 def _cosine(names: list[str], cosines: Matrix, figure: "Figure") -> None:
-    (axis,) = _panels(figure, 1)
+    axis = figure.subplots()
     colours = [[value or 0.0 for value in row] for row in cosines]
     image = axis.imshow(colours, cmap="PuOr", vmin=-1, vmax=1)
     for i, row in enumerate(cosines):

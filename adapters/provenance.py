@@ -105,12 +105,8 @@ def open_parts(record: Mapping[str, Any]) -> list[MergePart]:
     return parts
 
 
-def training_datasets(weighted: Sequence[Weighted[Adapter]]) -> list[Datasets]:
-    """The datasets that each adapter was trained on. A merge has the datasets of its parts."""
-    return [_datasets_of(item.adapter.folder) for item in weighted]
-
-
-def _datasets_of(folder: Path) -> Datasets:
+def training_datasets(folder: Path) -> Datasets:
+    """The datasets that an adapter was trained on. A merge has the datasets of its parts."""
     try:
         datasets = training_data(folder)
         record = read_provenance(folder)

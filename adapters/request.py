@@ -73,7 +73,7 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequ
     if option_parameters or fields["method"] != recipe_method:
         parameters = option_parameters
     if not fields.get("out"):
-        raise RequestError("no --out: the folder of the merged adapter")
+        raise RequestError("no --out: the folder of the merged adapter, as in --out saves/merged")
     base = fields.pop("base", None)
     return MergeRequest(
         [parse_reference_weight(text) for text in fields.pop("adapters")],

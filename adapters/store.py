@@ -5,6 +5,7 @@ An unknown prefix or a missing tensor is an error here. PEFT fills missing tenso
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def _read(folder: Path) -> tuple[Path, dict[str, Any]]:
     """The folder of an adapter, with the fields of its adapter_config.json."""
     path = folder / CONFIG
     if not path.is_file():
-        raise RequestError(f"{folder}: not an adapter: {CONFIG} is missing{checkpoints_in(folder)}")
+        hint = checkpoints_in(folder) or f"; {_listing(_saved())}"
+        raise RequestError(f"{folder}: not an adapter: {CONFIG} is missing{hint}")
     raw: dict[str, Any] = read_object(path)
     require_text(json.dumps(raw, ensure_ascii=False), path)
     return folder, raw
@@ -67,12 +69,20 @@ def find_folder(reference: str | Path) -> Path:
         note(f"{text} means {SAVES}/{text}; for the folder {text} here, write ./{text}")
     if folders:
         return folders[0]
-    saved = sorted(config.parent.name for config in SAVES.glob(f"*/{CONFIG}"))
-    listing = f"{SAVES}/ is empty"
-    if saved:
-        listing = f"under {SAVES}/: {', '.join(saved)}"
-    hint = nearest(text, saved)
-    raise RequestError(f"adapter {text!r}: no such folder ({listing}) {hint}".rstrip())
+    saved = _saved()
+    hint = nearest(text, saved, "name one of these, or a path with a slash")
+    raise RequestError(f"adapter {text!r}: no such folder ({_listing(saved)}); {hint}")
+
+
+def _saved() -> list[str]:
+    """The names of the adapters in saves/."""
+    return sorted(config.parent.name for config in SAVES.glob(f"*/{CONFIG}"))
+
+
+def _listing(names: Sequence[str]) -> str:
+    if not names:
+        return f"{SAVES}/ is empty"
+    return f"under {SAVES}/: {', '.join(names)}"
 
 
 def checkpoints_in(folder: Path) -> str:

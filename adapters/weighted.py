@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -68,7 +68,9 @@ def parse_weight(value: object, reference: str) -> float:
         with contextlib.suppress(ValueError):
             weight = float(str(value))
     if not math.isfinite(weight):
-        raise RequestError(f"{reference}: weight {show_value(value)}: expected a finite number")
+        raise RequestError(
+            f"{reference}: weight {show_value(value)}: expected a finite number, as in {reference}=0.5"
+        )
     return weight
 
 
@@ -89,10 +91,10 @@ def union(weighted: Iterable[WeightedAdapter]) -> dict[str, Module]:
     modules: dict[str, Module] = {}
     for item in weighted:
         for path, module in item.adapter.modules.items():
-            rank = module.rank
             if path in modules:
-                rank += modules[path].rank
-            modules[path] = Module(module.kind, module.outputs, module.inputs, rank)
+                modules[path] = replace(module, rank=modules[path].rank + module.rank)
+            else:
+                modules[path] = module
     return modules
 
 

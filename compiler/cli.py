@@ -13,7 +13,7 @@ import click
 
 from tuneyard.compiler.request import SEED, CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
-from tuneyard.core.cli.main import examples
+from tuneyard.core.cli.main import LazyGroup, examples
 from tuneyard.core.cli.next_step import TuneyardCommand, is_quiet, next_step, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, registry_folder, wrong_folder
 from tuneyard.core.errors import (
@@ -76,6 +76,7 @@ _SPEC = click.argument("name", metavar="NAME|SPEC.yaml")
 
 
 @click.group(
+    cls=LazyGroup,
     context_settings=CLI,
     epilog=examples("tuneyard data compile demo_rte", "tuneyard data show demo_rte --row 3"),
 )
@@ -486,6 +487,8 @@ def init_command(
         raise RequestError(f"--text is given {len(texts)} times, expected one column, or two for a pair")
     user_columns = dict(zip(("text", "text2"), texts, strict=False))
     user_columns |= {role: column for role, column in columns.items() if column}
+    if out and out.suffix not in (".yaml", ".yml"):
+        raise RequestError(f"--out {out}: a spec is a .yaml file: --out {out.with_suffix('.yaml')}")
     if out and out.exists():
         raise RequestError(f"--out {out}: it exists; name another file, or delete it first")
     try:

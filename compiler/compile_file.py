@@ -23,7 +23,6 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.request import Counts
-from tuneyard.compiler.rows import Rows
 from tuneyard.compiler.spec.model import REJECTED, Filter, Spec
 from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.compiler.write.render import Renderer
@@ -58,7 +57,6 @@ class Yielded:
     - `types`: the type of each kept column. `values`: by column, how often each kept value is there, of kinds
       that judge them all together.
     - `counts`: the rows that were read, kept and dropped. `readable`: those that could be read.
-    - `uses_numbers`: rows got their numbers as ids.
     """
 
     problems: Problems
@@ -68,7 +66,6 @@ class Yielded:
     values: dict[str, Counter[object]] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     readable: int = 0
-    uses_numbers: bool = False
 
     def add(self, other: "Yielded") -> None:
         """Put together what these files and the next ones yield."""
@@ -83,8 +80,6 @@ class Yielded:
 
     def fits(self, alone: "Yielded") -> bool:
         """True if a file that was compiled as the first one would yield the same after these files."""
-        if alone.uses_numbers and self.counts.read:
-            return False
         return all(self.types.get(name, kind) == kind for name, kind in alone.types.items())
 
 
@@ -150,27 +145,19 @@ def compile_file(
                     lint.see(result.prints, batch, "idx" in checker.sources)
                     for renderer, file in outputs:
                         file.add(*renderer.block(batch, file.between))
-            if before.readable + result.readable >= job.limit:
-                problems.end_batch(rows.place(len(rows.lines) - 1))
-                break
-            if before.counts.kept + result.counts.kept >= enough:
+            kept = before.counts.kept + result.counts.kept
+            if before.readable + result.readable >= job.limit or kept >= enough:
                 break
         problems.end_batch()
     result.counts.read = result.readable + problems.bad_rows - checker.bad
     result.counts.drop("no gold label", checker.unlabelled)
-    result.uses_numbers = checker.uses_numbers
     problems.notes += checker.notes()
     return result
 
 
-def first_rows(item: Input, spec: Spec) -> Rows | None:
-    """The first rows of a file that can be read, None without any."""
-    return next(read(item.path, item.display_path, spec.source, Problems(), item.split), None)
-
-
 def numbers_rows(item: Input, spec: Spec) -> bool:
-    """True if the rows of a file get their numbers as ids, by its first rows."""
-    rows = first_rows(item, spec)
+    """True if the rows of a file get their numbers as ids: a source of ids is found in the first rows."""
+    rows = next(read(item.path, item.display_path, spec.source, Problems(), item.split), None)
     if rows is None:
         return False
     checker = Checker(spec, item.display_path, Problems(), Unused(), {})

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice, starmap
 from math import inf
@@ -62,21 +62,12 @@ class Problems:
     fatal: bool = False
     _errors: list[Problem] = field(default_factory=list)
     _batch: list[tuple[Sequence[Problem], object]] = field(default_factory=list)
-    _undecoded: Counter[str] = field(default_factory=Counter)
 
     @property
     def errors(self) -> list[Problem]:
         """The errors that are kept, in the order of their lines."""
         self.end_batch()
-        errors = []
-        for problem in self._errors:
-            if problem.code == "E001":  # one stands for all rows of the file
-                others = self._undecoded[_file_of(problem)] - 1
-                if others > 0:
-                    rows = "is 1 more row" if others == 1 else f"are {others:,} more rows"
-                    problem = replace(problem, message=f"{problem.message}; so {rows} of this file")
-            errors.append(problem)
-        return errors
+        return self._errors
 
     def bad_row(self, problems: Sequence[Problem], row: object) -> None:
         """Record one source row that cannot be used, with all its problems."""
@@ -87,32 +78,24 @@ class Problems:
         self.fatal = True
         self._batch.append(([problem], _NO_ROW))
 
-    def end_batch(self, last: Place | None = None) -> None:
-        """Count the bad rows of a batch in the order of their lines, without those after the row `last`."""
+    def end_batch(self) -> None:
+        """Count the bad rows of a batch in the order of their lines."""
         if not self._batch:
             return
         batch = sorted(self._batch, key=lambda entry: _number(entry[0][0]))
-        if last is not None:
-            batch = [entry for entry in batch if _number(entry[0][0]) <= last.number]
         self._batch = []
         for problems, _ in batch:
-            self._keep(problems)
+            self.counts.update(problem.code for problem in problems)
+            self._errors += problems[: self._room(self._errors)]
         bad_rows = [(problems, row) for problems, row in batch if row is not _NO_ROW]
         self.bad_rows += len(bad_rows)
         if self.rejected and bad_rows:
             with named(self.rejected), self.rejected.open("ab") as rejected:
                 rejected.writelines(starmap(_rejected_line, bad_rows))
 
-    def _keep(self, problems: Sequence[Problem]) -> None:
-        """Count the problems of a row, and keep them while there is room."""
-        self.counts.update(problem.code for problem in problems)
-        if problems[0].code == "E001" and self.limit is not None:  # one row of the file is enough
-            file = _file_of(problems[0])
-            self._undecoded[file] += 1
-            if self._undecoded[file] > 1:
-                return
-        room = None if self.limit is None else max(self.limit - len(self._errors), 0)
-        self._errors += problems[:room]
+    def _room(self, kept: Sequence[Problem]) -> int | None:
+        """How many more problems are kept as text, None for all."""
+        return None if self.limit is None else max(self.limit - len(kept), 0)
 
     def lead(self, problems: Sequence[Problem]) -> None:
         """Record errors of whole columns or inputs before errors of rows, which they explain."""
@@ -127,21 +110,19 @@ class Problems:
         self.fatal = self.fatal or other.fatal
         self.notes += other.notes
         for mine, others in ((self._errors, other.errors), (self.warnings, other.warnings)):
-            mine += others if self.limit is None else others[: max(self.limit - len(mine), 0)]
+            mine += others[: self._room(mine)]
 
     def warn(self, problem: Problem) -> None:
         """Record a warning, which stops nothing without `--strict`."""
         self.counts[problem.code] += 1
-        if self.limit is None or len(self.warnings) < self.limit:
+        if self._room(self.warnings) != 0:
             self.warnings.append(problem)
 
     def warn_of(self, code: str, number: int, warnings: Iterator[tuple[str, str]]) -> None:
         """Record `number` warnings of one code, (place, message). Those beyond the limit are never made."""
         self.counts[code] += number
-        room = number
-        if self.limit is not None:
-            room = max(self.limit - len(self.warnings), 0)
-        self.warnings.extend(Problem(code, place, message) for place, message in islice(warnings, room))
+        first = islice(warnings, self._room(self.warnings))
+        self.warnings.extend(Problem(code, place, message) for place, message in first)
 
     def sort_warnings(self) -> None:
         """Sort the warnings by file and line, once all of them are here."""

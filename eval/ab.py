@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.core.cli.main import cli_command
+from tuneyard.core.cli.main import LazyGroup, cli_command
 from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import CLI, RequestError, counted, run_command
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 SHEET, KEY, ANSWERS = "sheet.csv", "key.json", "answers.md"
 
 
-class AskByDefault(click.Group):
+class AskByDefault(LazyGroup):
     """A group whose first command needs no name, so that its options can follow the group's name."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -112,7 +112,7 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     key_path = key or sheets[0].with_name(KEY)
     if key is None and not key_path.is_file():
         raise RequestError(
-            f"{key_path}: no key beside the sheet; give the one that `ab make` wrote: --key PATH"
+            f"{key_path}: no key beside the sheet; name the one that `tuneyard eval ab` wrote: --key PATH"
         )
     answer_key = read_key(require(key_path, "key"))
     ratings = []

@@ -71,7 +71,7 @@ def check_references(dataset: EvalDataset) -> None:
     if rows:
         raise ContentError(
             f"{dataset.place(rows[0])} has no reference answer ({len(rows)} such records of "
-            f"{len(dataset.answers)}): take them out, or compare answers side by side with eval.ab"
+            f"{len(dataset.answers)}): take them out, or compare answers side by side with `tuneyard eval ab`"
         )
 
 

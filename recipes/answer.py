@@ -1,7 +1,6 @@
 """LLaMA-Factory's answer about a recipe, as recipes/inspection.py fills it and the cache keeps it."""
 
-from dataclasses import dataclass, field, is_dataclass
-from typing import Any, Self, get_args, get_type_hints
+from dataclasses import dataclass, field
 
 from tuneyard.core.prompt.template_fit import TemplateFinding
 from tuneyard.recipes.costs import Shapes
@@ -98,22 +97,3 @@ class Facts:
     data: dict[str, Rows] = field(default_factory=dict)
     train: EpochCounts = EpochCounts()
     model: LaidOut = field(default_factory=LaidOut)
-
-    @classmethod
-    def of(cls, raw: object) -> Self:
-        """Read an answer from its JSON form, in which fields may be missing."""
-        answer: Self = record(cls, raw)
-        return answer
-
-
-def record(kind: Any, raw: Any) -> Any:
-    """Make a value of a type from its JSON form: records, and lists and mappings of them."""
-    parts = get_args(kind)
-    if isinstance(kind, type) and is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return kind(**{name: record(hints[name], value) for name, value in raw.items()})
-    if isinstance(raw, dict):
-        return {name: record(parts[-1], value) for name, value in raw.items()}
-    if isinstance(raw, list):
-        return [record(parts[0], value) for value in raw]
-    return raw

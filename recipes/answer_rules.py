@@ -93,7 +93,7 @@ def thought_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
 
 def packs(recipe: Recipe) -> bool:
     """True if rows are packed into blocks of cutoff_len, the default of stage pt; only pt and sft pack."""
-    stage = recipe.settings.get("stage", "sft")
+    stage = recipe.stage
     packing = recipe.settings.get("packing") or recipe.settings.get("neat_packing")
     if stage == "pt" and recipe.settings.get("packing") is None:
         return True
@@ -102,7 +102,7 @@ def packs(recipe: Recipe) -> bool:
 
 def cut_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     """Yield the datasets whose rows cutoff_len cuts: an error if it cuts every row."""
-    is_running_text = recipe.settings.get("stage") == "pt" and packs(recipe)
+    is_running_text = recipe.stage == "pt" and packs(recipe)
     for name, about in answer.data.items():
         cut, rows, longest = about.tokens.cut, about.tokens.rows, about.tokens.longest
         if not cut or is_running_text:
@@ -163,9 +163,9 @@ def reward_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     adapters. DeepSpeed and FSDP save copies of the weights.
     """
     settings = recipe.settings
-    if settings.get("stage") != "rm":
+    if recipe.stage != "rm":
         return
-    method = settings.get("finetuning_type", "lora")
+    method = recipe.method
     if settings.get("pissa_init") is True and method == "lora":
         message = "no PiSSA adapter of a reward model is converted: it fits a changed base only"
         yield recipe.problem("W315", "pissa_init", message, "pissa_init: false")

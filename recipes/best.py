@@ -43,27 +43,6 @@ class Best:
     advice: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenCheckpoint:
-    """The best evaluation among those of a run, with the (step, figure) of each."""
-
-    curve: list[tuple[int, float]]
-    meaning: Metric
-    best: Best
-
-    def lines(self) -> list[str]:
-        """The choice for the terminal: figures, checkpoint and advice."""
-        best = self.best
-        summary = "{metric}: {value:.4g} at step {step}, the best of {evaluations}"
-        figure = direction(best.metric, self.meaning)
-        evaluations = tr_counted(best.evaluations, "evaluation")
-        lines = [tr(summary, metric=figure, value=best.value, step=best.step, evaluations=evaluations)]
-        checkpoint = best.checkpoint or tr("not on the disk any more (save_total_limit)")
-        lines.append(tr("checkpoint: {path}", path=checkpoint))
-        lines.append(_advice(self.curve, best.step))
-        return lines
-
-
 @cli_command(
     "best",
     "tuneyard recipe train recipes/demo-rte.yaml max_steps=2 save_steps=1 eval_strategy=steps eval_steps=1 "
@@ -77,32 +56,32 @@ class ChosenCheckpoint:
 def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
     """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
     require(output_dir, "output_dir of a training")
-    chosen = choose_by_training(output_dir, metric)
-    best = chosen.best
-    plot(chosen.curve, best, output_dir / "best.png", chosen.meaning)
-    if as_json:
-        click.echo(json.dumps(asdict(best), ensure_ascii=False))
-        return
-    click.echo("\n".join(chosen.lines()))
-    click.echo(tr("curve: {path}", path=output_dir / "best.png"))
-    weights = Path(best.checkpoint or output_dir)
-    if (weights / ADAPTER_CONFIG).is_file():
-        next_step(weights, ["tuneyard", "adapter", "show", weights])
-    else:
-        next_step(weights, ["tuneyard", "eval", "chat", "--model", weights])
-
-
-def choose_by_training(output_dir: Path, metric: str | None) -> ChosenCheckpoint:
-    """Choose by the evaluations of the training itself: the option `metric`, or eval_loss."""
     name = metric or "eval_loss"
-    meaning = metric_of(name)
     try:
         curve = read_curve(output_dir, name)
     except NotMeasuredError as error:
         if metric is None:
             raise
         raise RequestError(f"--metric {metric}: {error}") from error
-    return ChosenCheckpoint(curve, meaning, find_best(curve, name, output_dir, meaning))
+    meaning = metric_of(name)
+    best = find_best(curve, name, output_dir, meaning)
+    plot(curve, best, output_dir / "best.png", meaning)
+    if as_json:
+        click.echo(json.dumps(asdict(best), ensure_ascii=False))
+        return
+    summary = "{metric}: {value:.4g} at step {step}, the best of {evaluations}"
+    figure = direction(name, meaning)
+    evaluations = tr_counted(best.evaluations, "evaluation")
+    click.echo(tr(summary, metric=figure, value=best.value, step=best.step, evaluations=evaluations))
+    checkpoint = best.checkpoint or tr("not on the disk any more (save_total_limit)")
+    click.echo(tr("checkpoint: {path}", path=checkpoint))
+    click.echo(_advice(curve, best.step))
+    click.echo(tr("curve: {path}", path=output_dir / "best.png"))
+    weights = Path(best.checkpoint or output_dir)
+    if (weights / ADAPTER_CONFIG).is_file():
+        next_step(weights, ["tuneyard", "adapter", "show", weights])
+    else:
+        next_step(weights, ["tuneyard", "eval", "chat", "--model", weights])
 
 
 def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
@@ -117,7 +96,9 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
                 f"{output_dir}: no training of its own, found {counted(len(runs), 'run')} in it; name one: "
                 f"tuneyard recipe best {shlex.quote(str(runs[0]))}"
             )
-        raise RequestError(f"{output_dir}: no trainer_state.json: no training has saved here yet")
+        raise RequestError(
+            f"{output_dir}: no trainer_state.json: no training has saved here yet; name a recipe's output_dir"
+        )
     state = saved_states[0]
     history = read_object(state).get("log_history")
     rows = [row for row in history if isinstance(row, dict)] if isinstance(history, list) else []

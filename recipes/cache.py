@@ -12,14 +12,14 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object, sha256, versions, write_text
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.recipes.answer import Facts, Rows, record
+from tuneyard.recipes.answer import Facts, Rows
 
 A = TypeVar("A", Facts, Rows)
 CODE = (
@@ -74,6 +74,19 @@ def _read(path: Path) -> dict[str, Any] | None:
     with contextlib.suppress(OSError):  # another process removed it, or the folder is read-only
         os.utime(path)
     return answer
+
+
+def record(kind: Any, raw: Any) -> Any:
+    """Make a value of a type from its JSON form: records, and lists and mappings of them."""
+    parts = get_args(kind)
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: record(hints[name], value) for name, value in raw.items()})
+    if isinstance(raw, dict):
+        return {name: record(parts[-1], value) for name, value in raw.items()}
+    if isinstance(raw, list):
+        return [record(parts[0], value) for value in raw]
+    return raw
 
 
 def folder_hashes(folder: Path) -> dict[str, str]:

@@ -225,7 +225,7 @@ def quick_check(recipe: Recipe, target: Machine) -> Checked:
     problems += dataset_problems
     schedule = Checked(recipe, target, datasets, problems).schedule
     counted = datasets and all(dataset.rows is not None for dataset in datasets) and not regroups(recipe)
-    if recipe.settings.get("do_train") is True and counted:
+    if recipe.trains and counted:
         problems += schedule_problems(recipe, schedule)
     if not any(problem.is_error for problem in problems):
         problems += output_problems(recipe, schedule.world if target.here else {})
@@ -241,7 +241,7 @@ def ask_check(llamafactory: LlamaFactory, checked: Checked, model: str | None) -
     schedule = replace(checked, answer=answer).schedule
     problems = [*answer_problems(recipe, answer, explained), *data_problems(recipe, answer, checked.datasets)]
     problems += problems_of_answer(recipe, answer, checked.datasets)
-    if regroups(recipe) and schedule.rows and recipe.settings.get("do_train") is True:
+    if regroups(recipe) and schedule.rows and recipe.trains:
         problems += schedule_problems(recipe, schedule)
     if not explained:  # it reads paths and numbers
         problems += disk_problems(recipe, answer, schedule)
@@ -388,9 +388,9 @@ def regroups(recipe: Recipe) -> bool:
 def not_checked(recipe: Recipe, answer: Facts, model: str) -> Iterator[str]:
     """Report the checks that were not made. If the model is missing, name the way to make them."""
     hint = "" if Path(model).is_dir() else "; give a model folder with --model DIR"
-    adapted = (
-        "lora_target" if recipe.settings.get("finetuning_type", "lora") == "lora" else "parameters and disk"
-    )
+    adapted = "parameters and disk"
+    if recipe.method == "lora":
+        adapted = "lora_target"
     if answer.template_error:
         yield f"template and cutoff_len ({answer.template_error}){hint}"
     if answer.model.error:

@@ -56,11 +56,15 @@ LOGITS, LOGITS_WITH_REFERENCE, LOGITS_OF_KTO = 10, 16, 20
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The course of a training: rows and batch of one step, steps of an epoch and in all, warm-up steps."""
+    """The course of a training: rows and batch of one step, steps of an epoch and in all, warm-up steps.
+
+    Each process puts `accumulated` micro batches into a step.
+    """
 
     rows: int
     world_size: int
     batch: int
+    accumulated: int
     steps_per_epoch: int
     steps: int
     warmup: int
@@ -87,14 +91,15 @@ def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
     rows = training_rows(recipe, rows)
     each = int(recipe.number("per_device_train_batch_size", 8))
     batches = math.ceil(rows / max(1, each * world_size))
-    steps_per_epoch = max(1, math.ceil(batches / max(1, gathered(recipe))))
+    accumulated = int(recipe.number("gradient_accumulation_steps", 1))
+    steps_per_epoch = max(1, math.ceil(batches / max(1, accumulated)))
     limit = int(recipe.number("max_steps", -1))
     epochs = recipe.number("num_train_epochs", 3)
     steps = limit if limit > 0 else math.ceil(epochs * steps_per_epoch)
     warmup = recipe.number("warmup_steps", 0) or recipe.number("warmup_ratio", 0)
     warmup = math.ceil(steps * warmup) if warmup < 1 else int(warmup)
-    batch = each * gathered(recipe) * world_size
-    return Schedule(rows, world_size, batch, steps_per_epoch, steps, warmup)
+    batch = each * accumulated * world_size
+    return Schedule(rows, world_size, batch, accumulated, steps_per_epoch, steps, warmup)
 
 
 def training_rows(recipe: Recipe, rows: int) -> int:
@@ -103,11 +108,6 @@ def training_rows(recipe: Recipe, rows: int) -> int:
     if held_out < 1:
         held_out = math.ceil(rows * held_out)
     return max(0, rows - int(held_out))
-
-
-def gathered(recipe: Recipe) -> int:
-    """Micro batches of one step of each process."""
-    return int(recipe.number("gradient_accumulation_steps", 1))
 
 
 def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
@@ -409,8 +409,8 @@ def duration(
 def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
     """Setup in which a recipe trains rows of at most `longest` tokens over `ranks` processes."""
     settings, zero = recipe.settings, recipe.zero()
-    stage_name, method = str(settings.get("stage", "sft")), settings.get("finetuning_type", "lora")
-    stage = TRAINING_STAGES.get(stage_name, TrainingStage(None))
+    method = recipe.method
+    stage = TRAINING_STAGES.get(recipe.stage, TrainingStage(None))
     trained = BF16 if settings.get("pure_bf16") is True else FP32
     compares = stage.reads_reference is None and settings.get("pref_loss", "sigmoid") not in WITHOUT_REFERENCE
     second = method != "lora" or bool(settings.get("ref_model"))
@@ -419,13 +419,13 @@ def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
     if is_adapter:
         kept = KEPT_WITH_DROPOUT if recipe.number("lora_dropout", 0) and method == "lora" else KEPT_BY_ADAPTER
     logits = LOGITS
-    if stage_name == "kto":
+    if recipe.stage == "kto":
         logits = LOGITS_OF_KTO
     elif compares:
         logits = LOGITS_WITH_REFERENCE
     recompute = settings.get("disable_gradient_checkpointing") is not True
     bits = int(recipe.number("quantization_bit", 16))
-    needs_logits = stage_name not in ("pt", "sft") or any(map(settings.get, OWN_LOSSES))
+    needs_logits = recipe.stage not in ("pt", "sft") or any(map(settings.get, OWN_LOSSES))
     return Setup(
         tokens=longest * int(recipe.number("per_device_train_batch_size", 8)) * stage.sides,
         full=not is_adapter,
@@ -452,9 +452,9 @@ def unmodelled(recipe: Recipe, shapes: Shapes, quantised: bool) -> list[str]:
     """List the parts of a recipe and its model (perhaps `quantised`) whose memory is not modelled."""
     settings = recipe.settings
     parts = [key for key in UNMODELLED if settings.get(key)]
-    stage = TRAINING_STAGES.get(str(settings.get("stage", "sft")))
+    stage = TRAINING_STAGES.get(recipe.stage)
     if stage is None or not stage.is_planned:
-        parts.append(f"stage {settings['stage']} (more than one pass, or a second model)")
+        parts.append(f"stage {recipe.stage} (more than one pass, or a second model)")
     if settings.get("ref_model"):
         parts.append("ref_model (taken to be as large as the model)")
     if quantised:

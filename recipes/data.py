@@ -116,7 +116,7 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
     entry, path = locate(name, dataset_dir(recipe), key)
     problems = []
     if not fits_stage(recipe, name, entry):
-        problems.append(stage_problem(_stage(recipe), name, entry, recipe.place("stage")))
+        problems.append(stage_problem(recipe.stage, name, entry, recipe.place("stage")))
     if isinstance(path, str):
         return NamedDataset(key, name, None, path), problems
     if not _is_counted(path):
@@ -132,7 +132,7 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
         message = f"trains on the first {int(limit)} of {len(records)} rows of {name}"
         problems.append(recipe.problem("N329", "max_samples", message))
     for part in PARTS:
-        if part in mapped or recipe.settings.get("stage") == "pt":
+        if part in mapped or recipe.stage == "pt":
             continue
         count = len(filled([record.get(part) for record in records]))
         if count:
@@ -159,11 +159,7 @@ def fits_stage(recipe: Recipe, name: str, entry: Mapping[str, object]) -> bool:
     generates = recipe.settings.get("predict_with_generate") is True and name not in recipe.names("dataset")
     if generates and rows_of(entry) == MARKED:
         return True
-    return stage_fits(_stage(recipe), entry)
-
-
-def _stage(recipe: Recipe) -> str:
-    return str(recipe.settings.get("stage", "sft"))
+    return stage_fits(recipe.stage, entry)
 
 
 def _text_problems(
@@ -173,7 +169,7 @@ def _text_problems(
 
     An input is an error (E327), any other running text a warning (W327).
     """
-    if recipe.settings.get("stage") == "pt":
+    if recipe.stage == "pt":
         return
     columns, formatting = strings(entry.get("columns")), entry.get("formatting", "alpaca")
     places: dict[str, list[int]] = {}
@@ -205,7 +201,7 @@ def _unread_answers(
     recipe: Recipe, key: str, name: str, entry: Mapping[str, object], records: list[dict[str, object]]
 ) -> Iterator[Problem]:
     """Yield that stage pt reads the prompt column alone, and leaves out the answers."""
-    if recipe.settings.get("stage") != "pt":
+    if recipe.stage != "pt":
         return
     if entry.get("formatting", "alpaca") != "alpaca":
         message = f"{name}: stage pt reads the first turn of a conversation alone"
@@ -235,7 +231,7 @@ def _unmixed(recipe: Recipe, datasets: Sequence[NamedDataset]) -> Iterator[Probl
 
 def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:
     """Report datasets that are both trained and evaluated on: the same name, or the same file or source."""
-    if recipe.settings.get("do_train") is not True:
+    if not recipe.trains:
         return
     trained = {_source(recipe, name): name for name in recipe.names("dataset")}
     for name in recipe.names("eval_dataset"):
@@ -255,47 +251,27 @@ def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:
 
 def _shared_rows(recipe: Recipe, name: str) -> Iterator[Problem]:
     """Yield that rows of an evaluation dataset are also trained on."""
-    evaluated = _local_file(recipe, name)
-    trained = []
-    for trained_name in dict.fromkeys(recipe.names("dataset")):
-        path = _local_file(recipe, trained_name)
-        if path is not None:
-            trained.append(path)
-    if evaluated is None or not trained:
-        return
-    try:
-        rows, shared = _count_shared(evaluated, trained)
-    except (TuneyardError, OSError):  # E320 reports it
-        return
+    rows = _row_hashes(recipe, [name])
+    shared = rows & _row_hashes(recipe, recipe.names("dataset"))
     if shared:
-        message = f"{shared} of the {rows} different rows of {name} are also trained on"
+        message = f"{len(shared)} of the {len(rows)} different rows of {name} are also trained on"
         hint = "take them out of one of the datasets: their loss only shows how well they are memorised"
         yield recipe.problem("W328", "eval_dataset", message, hint)
 
 
-def _count_shared(evaluated: Path, trained: Sequence[Path]) -> tuple[int, int]:
-    """Numbers of different rows of a file, and of those that others have too."""
-    rows = {_fingerprint(record) for record in read_records(evaluated)}
-    shared: set[bytes] = set()
-    for path in trained:
-        shared |= rows & {_fingerprint(record) for record in read_records(path)}
-    return len(rows), len(shared)
-
-
-def _fingerprint(record: dict[str, object]) -> bytes:
-    text = json.dumps(record, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
-def _local_file(recipe: Recipe, name: str) -> Path | None:
-    """The file of a dataset that is one file here, or the folder of its shards."""
-    try:
-        _, path = locate(name, dataset_dir(recipe))
-    except TuneyardError:  # E320 reports it
-        return None
-    if isinstance(path, str) or not _is_counted(path):
-        return None
-    return path
+def _row_hashes(recipe: Recipe, names: Sequence[str]) -> set[bytes]:
+    """Hashes of the different rows of datasets, of those whose files are here and can be read."""
+    hashes: set[bytes] = set()
+    for name in dict.fromkeys(names):
+        try:
+            _, path = locate(name, dataset_dir(recipe))
+            records = read_records(path) if isinstance(path, Path) and _is_counted(path) else []
+        except (TuneyardError, OSError):  # E320 reports it
+            continue
+        for record in records:
+            text = json.dumps(record, sort_keys=True)
+            hashes.add(hashlib.blake2b(text.encode(), digest_size=16).digest())
+    return hashes
 
 
 def _is_counted(path: Path) -> bool:

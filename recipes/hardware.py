@@ -61,10 +61,11 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where a recipe is to be trained: its GPUs, and whether it is this machine."""
+    """Where a recipe is to be trained: its GPUs, whether it is this machine, and its name (`--for`)."""
 
     gpus: tuple[Gpu, ...]
     here: bool = False
+    name: str = ""
 
 
 def target_option(description: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -82,15 +83,15 @@ def target_option(description: str) -> Callable[[Callable[..., Any]], Callable[.
 def machine(name: str) -> Machine:
     """Machine named `this`, `cpu`, `gpu` (one A100-80) or `4xA100-80`. `RequestError` for another name."""
     if name in ("this", "cpu"):
-        return Machine(tuple(find_gpus()), here=True) if name == "this" else Machine(())
+        return Machine(tuple(find_gpus()), here=True, name=name) if name == "this" else Machine((), name=name)
     parts = re.fullmatch(r"(?:([1-9]\d{0,3})x)?(.+)", "A100-80" if name == "gpu" else name, re.IGNORECASE)
     model = parts[2].upper() if parts else ""
     if parts is None or model not in GPUS:
         raise RequestError(
-            f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {', '.join(GPUS)}) "
-            f"{nearest(model, GPUS)}".rstrip()
+            f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {', '.join(GPUS)}); "
+            f"{nearest(model, GPUS, 'for another GPU take one of its memory')}"
         )
-    return Machine((Gpu(model, GPUS[model].generation),) * int(parts[1] or 1))
+    return Machine((Gpu(model, GPUS[model].generation),) * int(parts[1] or 1), name=name)
 
 
 def gpu_model(name: str) -> str:

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,14 +36,6 @@ _ERROR = re.compile(
 )
 _STARTERS = ("ChildFailedError", "CalledProcessError")  # of torchrun and the launcher: another process failed
 _RANK = re.compile(r"Signal (\d+) \(SIG\w+\) received by PID")  # torchrun's table; the root cause is last
-
-
-@dataclass(frozen=True, slots=True)
-class LogSizes:
-    """Bytes of the log and of the progress file in an output_dir before a training writes there."""
-
-    log: int
-    progress: int
 
 
 def torchrun_command(weights: Path | None) -> list[str]:
@@ -75,7 +66,7 @@ def launch(command: list[str], output_dir: Path, lock: int) -> None:
 
     It inherits the descriptor `lock`. Whatever ends this process (even kill -9) ends it with all its workers.
     """
-    before = logged_until(output_dir)
+    training_log = TrainingLog(output_dir)
     with (output_dir / LOG).open("ab") as log:
         process = supervised(
             command,
@@ -84,7 +75,7 @@ def launch(command: list[str], output_dir: Path, lock: int) -> None:
             env=environment() | {"FORCE_TORCHRUN": "1"},
             pass_fds=(lock,),
         )
-    follow(process.poll, partial(end_processes, [process]), output_dir, before)
+    training_log.follow(process.poll, partial(end_processes, [process]))
 
 
 def supervised(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
@@ -97,42 +88,50 @@ def supervised(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
     )
 
 
-def logged_until(output_dir: Path) -> LogSizes:
-    """Bytes that a resumed run has already written."""
-    sizes = []
-    for name in (LOG, PROGRESS):
-        path = output_dir / name
-        size = 0
-        if path.exists():
-            size = path.stat().st_size
-        sizes.append(size)
-    return LogSizes(*sizes)
+class TrainingLog:
+    """The log and the progress file in an output_dir, from where they end before a training writes there."""
 
+    def __init__(self, output_dir: Path) -> None:
+        self.log, self.progress = output_dir / LOG, output_dir / PROGRESS
+        self._log_start, self._position = (
+            path.stat().st_size if path.exists() else 0 for path in (self.log, self.progress)
+        )
 
-def follow(
-    exit_code: Callable[[], int | None], end: Callable[[], None], output_dir: Path, before: LogSizes
-) -> None:
-    """Show a training's progress until it has an exit code; `end` ends it if we are interrupted.
+    def follow(self, exit_code: Callable[[], int | None], end: Callable[[], None]) -> None:
+        """Show a training's progress until it has an exit code; `end` ends it if we are interrupted.
 
-    `ContentError` with the reason's last lines if it fails.
-    """
-    try:
-        from tqdm import tqdm
+        `ContentError` with the reason's last lines if it fails.
+        """
+        try:
+            from tqdm import tqdm
 
-        # Steps, loss and time left come from the file that LLaMA-Factory's own callback appends to.
-        path, position = output_dir / PROGRESS, before.progress
-        bar: tqdm[Any] = tqdm(desc="starting", unit="step", mininterval=0.5, dynamic_ncols=True)
-        with bar:
-            while exit_code() is None:
-                time.sleep(0.2)
-                position = _show(bar, path, position)
-                bar.update(0)
-            _show(bar, path, position)
-    finally:
-        end()
-    code = exit_code()
-    if code:
-        raise ContentError(failure(code, output_dir / LOG, before.log))
+            # Steps, loss and time left come from the file that LLaMA-Factory's own callback appends to.
+            bar: tqdm[Any] = tqdm(desc="starting", unit="step", mininterval=0.5, dynamic_ncols=True)
+            with bar:
+                while exit_code() is None:
+                    time.sleep(0.2)
+                    self._show(bar)
+                    bar.update(0)
+                self._show(bar)
+        finally:
+            end()
+        code = exit_code()
+        if code:
+            raise ContentError(failure(code, self.log, self._log_start))
+
+    def _show(self, bar: "tqdm[Any]") -> None:
+        """Move the bar to the last complete line of the progress file."""
+        with contextlib.suppress(FileNotFoundError), self.progress.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < self._position:  # LLaMA-Factory has begun the file anew
+                self._position = 0
+            file.seek(self._position)
+            for line in itertools.takewhile(lambda line: line.endswith(b"\n"), file):
+                self._position += len(line)
+                with contextlib.suppress(ValueError, TypeError, AttributeError):
+                    row = json.loads(line)
+                    bar.n, bar.total = row.get("current_steps", bar.n), bar.total or row.get("total_steps")
+                    bar.set_description("training" if bar.total else "starting", refresh=False)
+                    bar.set_postfix({key: f"{row[key]:.4g}" for key in ("loss", "eval_loss") if key in row})
 
 
 def environment() -> dict[str, str]:
@@ -140,22 +139,6 @@ def environment() -> dict[str, str]:
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}".rstrip(os.pathsep)
     paths = {"PYTHONPATH": python_path(), "PATH": programs}
     return {**os.environ, **paths, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-
-
-def _show(bar: "tqdm[Any]", path: Path, position: int) -> int:
-    """Move the bar to the last complete line after `position`. The result is the end of that line."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size < position:  # LLaMA-Factory has begun the file anew
-            position = 0
-        file.seek(position)
-        for line in itertools.takewhile(lambda line: line.endswith(b"\n"), file):
-            position += len(line)
-            with contextlib.suppress(ValueError, TypeError, AttributeError):  # no reason to end a training
-                row = json.loads(line)
-                bar.n, bar.total = row.get("current_steps", bar.n), bar.total or row.get("total_steps")
-                bar.set_description("training" if bar.total else "starting", refresh=False)
-                bar.set_postfix({key: f"{row[key]:.4g}" for key in ("loss", "eval_loss") if key in row})
-    return position
 
 
 def failure(code: int, log: Path, start: int = 0) -> str:

@@ -20,7 +20,7 @@ from tuneyard.recipes.answer import Facts
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.data import dataset_dir, locate
 from tuneyard.recipes.hardware import Gpu, is_set, uses_torchrun
-from tuneyard.recipes.launch import LOG, environment, follow, logged_until
+from tuneyard.recipes.launch import TrainingLog, environment
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.schema import known_keys
 
@@ -70,11 +70,10 @@ class LlamaFactory:
 
         The trainer holds the descriptor `lock` open.
         """
-        before = logged_until(output_dir)
+        training_log = TrainingLog(output_dir)
         shared_lock = reduction.DupFd(lock)
-        log = output_dir / LOG
-        process = self._start(llamafactory_server.train, str(recipe), weights, log, shared_lock)
-        follow(lambda: process.exitcode, partial(_end, process), output_dir, before)
+        process = self._start(llamafactory_server.train, str(recipe), weights, training_log.log, shared_lock)
+        training_log.follow(lambda: process.exitcode, partial(_end, process))
 
     def _start(self, work: Callable[..., None], *arguments: Any) -> "BaseProcess":
         """Start a process with some work; the first one waits until LLaMA-Factory is imported."""
@@ -149,7 +148,7 @@ def _launch(recipe: Recipe, gpus: Sequence[Gpu]) -> Launch:
 def _data(recipe: Recipe) -> dict[str, object] | None:
     """Entry and file hashes of each dataset. None if an answer also depends on media files."""
     data: dict[str, object] = {}
-    for name in [*recipe.names("dataset"), *recipe.names("eval_dataset")]:
+    for name in recipe.datasets:
         try:
             entry, path = locate(name, dataset_dir(recipe))
             hashes = path if isinstance(path, str) else [sha256(file) for file in files_of(path)]

@@ -207,14 +207,13 @@ def is_free(output_dir: Path) -> bool:
 
 def inputs_of(recipe: Recipe, weights: Path | None) -> dict[str, object]:
     """Inputs that decide the result of a recipe: settings, data, model, weights, each with its hash."""
-    names = [*recipe.names("dataset"), *recipe.names("eval_dataset")]
     model = recipe.text("model_name_or_path")
     model_hash = None  # for a hub id
     if Path(model).is_dir():
         model_hash = model_sha256(Path(model))
     return {
         "settings": {key: recipe.settings[key] for key in sorted(recipe.settings) if key not in INCIDENTAL},
-        "data": [_data(name, dataset_dir(recipe)) for name in names],
+        "data": [_data(name, dataset_dir(recipe)) for name in recipe.datasets],
         "model": {"name": model, "sha256": model_hash},
         "weights": None if weights is None else {"file": str(weights), "sha256": sha256(weights)},
     }

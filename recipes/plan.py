@@ -30,9 +30,8 @@ Range = dict[str, int]  # bytes by purpose, and in `total`
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A machine to plan for, by its name, with its price an hour if there is one."""
+    """A machine to plan for, with its price an hour if there is one."""
 
-    name: str
     target: Machine
     price: float | None = None
 
@@ -186,7 +185,7 @@ def read_offer(text: str) -> Offer:
         if target.here:
             reason = "no GPU was found on this machine"
         raise RequestError(f"--for {name}: {reason}; name the GPUs to train on, e.g. --for A100-80")
-    return Offer(name, target, price)
+    return Offer(target, price)
 
 
 def make_plans(
@@ -205,7 +204,7 @@ def make_plan(
     expected: ExpectedRows | None = None,
 ) -> TrainingPlan:
     """The plan in bytes and seconds. `RequestError` if the model's config is not on this machine."""
-    if recipe.settings.get("do_train") is not True:
+    if not recipe.trains:
         raise RequestError(f"{recipe.place('do_train')}: do_train is not true: there is no training to plan")
     gpu_name = gpu_model(offer.target.gpus[0].name)
     gpu = GPUS[gpu_name]
@@ -230,7 +229,7 @@ def make_plan(
     length = mean / setup.sequences
     work = costs.flops(shapes, setup, total, length) / ranks
     passes = 1 + setup.read / 3  # a trained one is three of those that only read
-    micro_batches = schedule.steps * costs.gathered(recipe) * passes
+    micro_batches = schedule.steps * schedule.accumulated * passes
     time = costs.duration(shapes, setup, work, total / ranks, micro_batches, gpu)
     each, checkpoints, free = costs.disk_of(recipe, shapes, setup, schedule)
     steps, line = None, "rows and steps are not known"
@@ -242,7 +241,7 @@ def make_plan(
         if offer.price is not None:
             cost = {name: round(value / 3600 * offer.price, 2) for name, value in time._asdict().items()}
     return TrainingPlan(
-        recipe=str(recipe.path), machine=offer.name, steps=steps, schedule=line,
+        recipe=str(recipe.path), machine=offer.target.name, steps=steps, schedule=line,
         rows=schedule.rows, batch=schedule.batch,
         tokens=round(total), tokens_counted=expected is None and train.rows > 0,
         tokens_expected=expected is not None, tokens_cut=is_cut(recipe, expected), longest=longest,
@@ -283,7 +282,7 @@ def epoch_of(recipe: Recipe, expected: ExpectedRows) -> EpochCounts:
     if not packs(recipe):
         sides = costs.setup_of(recipe, cutoff, 1).sequences
         return EpochCounts(rows, rows * min(expected.tokens, cutoff) * sides, cutoff)
-    if recipe.settings.get("stage") == "pt":
+    if recipe.stage == "pt":
         blocks = rows * expected.tokens // cutoff  # running text is split anywhere, its rest dropped
     else:
         blocks = math.ceil(rows * min(expected.tokens, cutoff) / cutoff)
@@ -295,7 +294,7 @@ def epoch_of(recipe: Recipe, expected: ExpectedRows) -> EpochCounts:
 
 def is_cut(recipe: Recipe, expected: ExpectedRows | None) -> bool:
     """True if even a mean row is longer than cutoff_len. Packed running text is split instead of cut."""
-    if expected is None or (packs(recipe) and recipe.settings.get("stage") == "pt"):
+    if expected is None or (packs(recipe) and recipe.stage == "pt"):
         return False
     return expected.tokens > int(recipe.number("cutoff_len", CUTOFF_LEN))
 
@@ -319,16 +318,33 @@ def _lines(plan: TrainingPlan) -> list[str]:
         f"{plan.recipe}: {plan.schedule}",
         f"tokens       {total}{_tokens(plan)}",
         _parameters(plan),
-        f"memory       {gigabytes(*plan.total)} GB a GPU, {plan.fits} {plan.gpu} "
-        f"({plan.gpu_bytes / 1e9:.0f} GB): {parts}",
-        f"time         {time_words(plan)} on {plan.gpus} × {plan.gpu}",
+        f"{memory_line(plan)}: {parts}",
+        time_line(plan),
     ]
     if plan.cost:
         lines.append(f"cost         {_cost(plan.cost)} at {plan.cost_per_hour:g} an hour")
     return [*lines, *_lines_below([plan])]
 
 
-def time_words(plan: TrainingPlan) -> str:
+def memory_line(plan: TrainingPlan) -> str:
+    """The memory of a GPU that a training takes, and whether it fits."""
+    gpu = f"{plan.gpu} ({plan.gpu_bytes / 1e9:.0f} GB)"
+    return f"memory       {gigabytes(*plan.total)} GB a GPU, {plan.fits} {gpu}"
+
+
+def time_line(plan: TrainingPlan) -> str:
+    """The time of a training on its GPUs."""
+    return f"time         {_time_words(plan)} on {plan.gpus} × {plan.gpu}"
+
+
+def unknown_lines(plan: TrainingPlan) -> list[str]:
+    """A line on the parts that a plan does not model, if there are any."""
+    if not plan.not_modelled:
+        return []
+    return [f"unknown      what this adds to memory and time: {', '.join(plan.not_modelled)}"]
+
+
+def _time_words(plan: TrainingPlan) -> str:
     """The time of a training: the middle value between its ends."""
     if not plan.seconds:
         return "not known"
@@ -410,10 +426,7 @@ def _lines_below(plans: list[TrainingPlan]) -> list[str]:
     if disk >= plan.disk_free:
         free = f": NOT enough disk, {plan.disk_free / 1e9:.0f} GB are free on this machine"
     checkpoints = counted(plan.checkpoints, "checkpoint")
-    lines = [f"disk         {checkpoints} of {plan.checkpoint / 1e6:,.0f} MB{free}"]
-    if plan.not_modelled:
-        lines.append(f"unknown      what this adds to memory and time: {', '.join(plan.not_modelled)}")
-    return lines
+    return [f"disk         {checkpoints} of {plan.checkpoint / 1e6:,.0f} MB{free}", *unknown_lines(plan)]
 
 
 def gigabytes(lower: float, upper: float) -> str:

@@ -51,6 +51,26 @@ class Recipe:
         """Folder that the training writes. `ContentError` if the recipe names none."""
         return Path(os.path.expanduser(self.text("output_dir")))  # noqa: PTH111  # as transformers: ~nobody too
 
+    @property
+    def stage(self) -> str:
+        """Stage of the training."""
+        return str(self.settings.get("stage", "sft"))
+
+    @property
+    def method(self) -> str:
+        """LLaMA-Factory's `finetuning_type`."""
+        return str(self.settings.get("finetuning_type", "lora"))
+
+    @property
+    def trains(self) -> bool:
+        """True if the recipe trains, and does not only evaluate or predict."""
+        return self.settings.get("do_train") is True
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the datasets that are trained and evaluated on."""
+        return [*self.names("dataset"), *self.names("eval_dataset")]
+
     def text(self, key: str) -> str:
         """Read a setting as text. `ContentError` if it is missing or not a text."""
         value = self.settings.get(key)
@@ -125,7 +145,10 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if path.is_dir():
         raise RequestError(f"{path}: is a folder, expected a recipe (a YAML file)")
     if path.suffix not in {".yaml", ".yml"}:
-        raise RequestError(f"{path}: LLaMA-Factory takes recipes that end in .yaml or .yml")
+        raise RequestError(
+            f"{path}: LLaMA-Factory takes recipes that end in .yaml or .yml; `tuneyard recipe new --dataset "
+            "NAME --model MODEL --out R.yaml` writes one"
+        )
     parsed = read_yaml(path, "recipe")  # refuses what OmegaConf would work on for ever
     expected = "expected keys with values (learning_rate: 1.0e-4)"
     if not isinstance(parsed.value, dict):

@@ -58,7 +58,7 @@ FAR = 10
 OTHER_RATES = ("use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon", "loraplus_lr_ratio")
 ADAM = "adam"
 VALUE_HEADS = ("value_head.safetensors", "value_head.bin")  # of LLaMA-Factory's reward models
-PPO_TRL = ((0, 8, 6), (0, 9, 6))
+PPO_TRL = "0.8.6", "0.9.6"
 """The first and the last version of trl that LLaMA-Factory 0.9.5 takes for PPO (train/ppo/trainer.py)."""
 # Schedulers with an argument that transformers needs and does not set, in lr_scheduler_kwargs.
 SCHEDULERS = {
@@ -157,7 +157,7 @@ def evaluates(recipe: Recipe) -> bool:
 
 def evaluated(recipe: Recipe) -> list[str]:
     """Metrics that the evaluations of a training compute. [] if it makes none."""
-    settings, stage = recipe.settings, str(recipe.settings.get("stage", "sft"))
+    settings, stage = recipe.settings, recipe.stage
     if not evaluates(recipe):
         return []
     computed = [*TIMES, "loss"]
@@ -179,10 +179,9 @@ def evaluated(recipe: Recipe) -> list[str]:
 
 def measured(recipe: Recipe) -> list[str]:
     """Metrics that a training writes in its evaluations and as it trains."""
-    stage = str(recipe.settings.get("stage", "sft"))
     logged: Sequence[str] = ()
-    if stage in TRAINING_STAGES:
-        logged = TRAINING_STAGES[stage].logged
+    if recipe.stage in TRAINING_STAGES:
+        logged = TRAINING_STAGES[recipe.stage].logged
     return [*evaluated(recipe), "train_loss", "loss", "grad_norm", "learning_rate", *logged]
 
 
@@ -219,15 +218,10 @@ def _paths(recipe: Recipe) -> Iterator[Problem]:
     """Refuse paths that LLaMA-Factory's launcher splits, and missing input files."""
     for key in ("output_dir", "resume_from_checkpoint"):
         value = recipe.settings.get(key)
-        if isinstance(value, str) and len(value.split()) > 1:
-            message = f"found {show_value(value)}: LLaMA-Factory's launcher splits its arguments at spaces"
-            yield recipe.setting_problem("E311", key, message, "choose a path without spaces")
-        elif isinstance(value, str) and not value.isprintable():
-            message = f"found {show_value(value)}, expected a path without control characters"
-            yield recipe.setting_problem("E311", key, message)
-        elif isinstance(value, str) and "${" in value:
-            message = f"found {show_value(value)}: LLaMA-Factory would make a folder of this name"
-            yield recipe.setting_problem("E311", key, message, "write the path itself")
+        if isinstance(value, str) and (len(value.split()) > 1 or "${" in value or not value.isprintable()):
+            message = f"found {show_value(value)}, expected no spaces, control characters or ${{…}}"
+            hint = "LLaMA-Factory's launcher splits its arguments at spaces, and fills in no variables"
+            yield recipe.setting_problem("E311", key, message, hint)
     value = recipe.settings.get("resume_from_checkpoint")
     if isinstance(value, str) and not Path(value).is_dir():
         yield recipe.setting_problem("E311", "resume_from_checkpoint", f"{value}: folder not found")
@@ -272,9 +266,7 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
     message = "plain `llamafactory-cli train` ignores these key-token weights"
     yield RunProblem("N362", str(path), message, hint="train with `tuneyard recipe train`")
     unweightable = [key for key in UNWEIGHTED if recipe.settings.get(key)]
-    unweightable += ["stage"] * (recipe.settings.get("stage", "sft") != "sft") + ["USE_RAY"] * is_set(
-        "USE_RAY"
-    )
+    unweightable += ["stage"] * (recipe.stage != "sft") + ["USE_RAY"] * is_set("USE_RAY")
     if recipe.zero_stage() == 3:
         unweightable.append("deepspeed")
     for key in unweightable:
@@ -312,8 +304,7 @@ def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
 
 def learning_rate(recipe: Recipe) -> Iterator[Problem]:
     """Warn about a learning rate far outside of the published range for the stage."""
-    settings = recipe.settings
-    stage, method = str(settings.get("stage", "sft")), settings.get("finetuning_type", "lora")
+    settings, stage, method = recipe.settings, recipe.stage, recipe.method
     rates = None
     if stage in TRAINING_STAGES:
         is_adapter = method in ("lora", "oft")
@@ -336,18 +327,21 @@ def learning_rate(recipe: Recipe) -> Iterator[Problem]:
 def packing(recipe: Recipe) -> Iterator[Problem]:
     """Note that packed examples see each other."""
     settings = recipe.settings
-    if settings.get("stage", "sft") == "sft" and settings.get("packing") and not settings.get("neat_packing"):
+    if recipe.stage == "sft" and settings.get("packing") and not settings.get("neat_packing"):
         message = "examples in a block see the ones before them"
         yield recipe.problem("N359", "packing", message, "neat_packing: true keeps them apart")
 
 
 def ppo(recipe: Recipe) -> Iterator[Problem]:
     """Refuse PPO with a trl that LLaMA-Factory's PPO trainer refuses, after it has loaded three models."""
-    installed = versions("trl").get("trl", "")
-    numbers = _numbers(installed)
-    if recipe.settings.get("stage") != "ppo" or not numbers or PPO_TRL[0] <= numbers <= PPO_TRL[1]:
+    installed = versions("trl").get("trl")
+    if recipe.stage != "ppo" or installed is None:
         return
-    first, last = (".".join(map(str, version)) for version in PPO_TRL)
+    from packaging.version import Version
+
+    first, last = PPO_TRL
+    if Version(first) <= Version(installed) <= Version(last):
+        return
     message = (
         f"LLaMA-Factory 0.9.5 needs trl {first} to {last} for PPO, and 0.18 or newer for everything else "
         f"(installed: {installed}): training stops once the models are loaded"
@@ -356,22 +350,17 @@ def ppo(recipe: Recipe) -> Iterator[Problem]:
     yield recipe.problem("E334", "stage", message, fix)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    """Numbers of a version: 1.2.2 → (1, 2, 2); () if it has none."""
-    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
-
-
 def value_head(recipe: Recipe) -> Iterator[Problem]:
     """Refuse to judge answers by a reward model whose value head is missing: it would be a random one.
 
     A model or adapter on the hub is not looked into.
     """
     settings = recipe.settings
-    if settings.get("stage") == "ppo" and settings.get("reward_model_type") != "api":
+    if recipe.stage == "ppo" and settings.get("reward_model_type") != "api":
         adapters = recipe.names("reward_model_adapters")
         key = "reward_model_adapters" if adapters else "reward_model"
         folders = adapters or recipe.names("reward_model")
-    elif settings.get("stage") == "rm" and not settings.get("do_train"):
+    elif recipe.stage == "rm" and not recipe.trains:
         adapters = recipe.names("adapter_name_or_path")
         key = "adapter_name_or_path" if adapters else "model_name_or_path"
         folders = adapters or recipe.names("model_name_or_path")
@@ -387,7 +376,7 @@ def value_head(recipe: Recipe) -> Iterator[Problem]:
 def _stops(recipe: Recipe) -> Iterator[Problem]:
     """Refuse settings at which the trainer stops once the model is loaded."""
     settings = recipe.settings
-    if settings.get("do_train") is not True:
+    if not recipe.trains:
         return
     keeps_best = settings.get("load_best_model_at_end") is True
     metric = settings.get("metric_for_best_model") or keeps_best
@@ -413,7 +402,7 @@ def _stops(recipe: Recipe) -> Iterator[Problem]:
 def _deepspeed_values(recipe: Recipe) -> Iterator[Problem]:
     """Refuse numbers in a DeepSpeed file that differ from the recipe's; transformers stops at them."""
     name = recipe.settings.get("deepspeed")
-    if not isinstance(name, str) or recipe.settings.get("do_train") is not True:
+    if not isinstance(name, str) or not recipe.trains:
         return
     content: Mapping[str, Any] = {}
     with contextlib.suppress(ContentError, OSError):  # E310 reports the file
@@ -442,7 +431,7 @@ def _tokens(recipe: Recipe) -> Iterator[Problem]:
 
 def _no_effect(recipe: Recipe) -> Iterator[Problem]:
     """Warn about settings that are ignored."""
-    settings, stage = recipe.settings, recipe.settings.get("stage", "sft")
+    settings, stage = recipe.settings, recipe.stage
     if settings.get("packing") and stage in ("rm", "dpo", "kto"):
         message = f"has no effect in stage {stage}: only pt and sft pack"
         yield recipe.problem("W338", "packing", message, "leave it out")

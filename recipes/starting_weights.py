@@ -57,7 +57,7 @@ def _kept_settings(recipe: Recipe) -> Iterator[Problem]:
     file = Path(names[-1]).expanduser() / "adapter_config.json" if names else None
     if file is None or not file.is_file() or recipe.settings.get("create_new_adapter"):
         return
-    if recipe.settings.get("do_train") is not True:
+    if not recipe.trains:
         return
     try:
         config = read_object(file)

@@ -71,12 +71,10 @@ def after_training(recipe: Recipe) -> list[str]:
     No command scores a reward model, so that its checkpoints are compared by the trainer's own accuracy.
     """
     weights = str(recipe.output_dir)
-    stage = str(recipe.settings.get("stage"))
-    if stage == "rm" and evaluates(recipe):
+    if recipe.stage == "rm" and evaluates(recipe):
         return ["tuneyard", "recipe", "best", weights, "--metric", "eval_accuracy"]
     base = recipe.text("model_name_or_path")
-    method = recipe.settings.get("finetuning_type", "lora")
-    if method == "oft" or recipe.settings.get("use_dora") is True:
+    if recipe.method == "oft" or recipe.settings.get("use_dora") is True:
         out = f"models/{recipe.output_dir.name}"
         return ["tuneyard", "adapter", "fuse", weights, "--base", base, "--out", out]
     if recipe.settings.get("pissa_init") is True:
@@ -85,14 +83,14 @@ def after_training(recipe: Recipe) -> list[str]:
             words += [override for override in recipe.overrides if not override.startswith("output_dir=")]
             return [*words, "pissa_convert=true", f"output_dir={weights}-converted"]
         weights = f"{weights}/pissa_converted"
-    score, dataset_words = SCORES.get(stage), _scored_dataset(recipe)
+    score, dataset_words = SCORES.get(recipe.stage), _scored_dataset(recipe)
     if score and dataset_words:
         model = ["--model", weights]
-        if method == "lora":
+        if recipe.method == "lora":
             model = ["--model", base, "--adapter", weights]
         out = f"results/{recipe.output_dir.name}"
         return ["tuneyard", "eval", score, *model, *dataset_words, "--out", out]
-    if method == "lora":
+    if recipe.method == "lora":
         return ["tuneyard", "adapter", "show", weights]
     return ["tuneyard", "eval", "chat", "--model", weights]
 
@@ -173,7 +171,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
 
 def why_not_resumed(recipe: Recipe) -> str:
     """Reason why LLaMA-Factory 0.9.5 cannot resume a training from its checkpoints, "" if it can."""
-    if recipe.settings.get("stage") in ("rm", "ppo"):
+    if recipe.stage in ("rm", "ppo"):
         return "LLaMA-Factory cannot load a checkpoint with a value head"
     if recipe.settings.get("pissa_convert") is True:
         # it saves the start of the conversion after it has loaded the checkpoint

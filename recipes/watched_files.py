@@ -39,7 +39,7 @@ def watched_files(recipe: Recipe) -> list[Path]:
 
 def _datasets(recipe: Recipe) -> list[Path]:
     paths: list[Path] = []
-    for name in [*recipe.names("dataset"), *recipe.names("eval_dataset")]:
+    for name in recipe.datasets:
         try:
             _, path = locate(name, dataset_dir(recipe))
             if isinstance(path, Path):

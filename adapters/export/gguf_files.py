@@ -43,39 +43,14 @@ AT_ONCE = 1 << 22  # elements in memory
 
 
 @dataclass(frozen=True, slots=True)
-class ModelExport:
-    """A checked model: its tensors in one of `TYPES`."""
+class GgufExport:
+    """A checked model, or a checked adapter for the GGUF of its base: its size, and the function to write it.
 
-    plan: "GgufPlan"
-    about: dict[str, str]
+    The function gets the path, and another function that is called with bytes.
+    """
 
-    @property
-    def bytes(self) -> int:
-        """Size of the tensors."""
-        return sum(entry.bytes for entry in self.plan.entries)
-
-    def write(self, path: Path, progress: Callable[[int], object]) -> None:
-        """Write the file; `progress` is called with bytes."""
-        write_gguf(self.plan, path, self.about, progress)
-
-
-@dataclass(frozen=True, slots=True)
-class LoraExport:
-    """A checked adapter for the GGUF of its base."""
-
-    adapter: LoraAdapter
-    architecture: Architecture
-
-    @property
-    def bytes(self) -> int:
-        """Size of the tensors in fp32."""
-        modules = self.adapter.modules.values()
-        return 4 * sum(module.rank * (module.inputs + module.outputs) for module in modules)
-
-    def write(self, path: Path, progress: Callable[[int], object]) -> None:
-        """Write the file; `progress` is called with bytes."""
-        write_lora(self.adapter, self.architecture, path)
-        progress(self.bytes)
+    bytes: int
+    write: Callable[[Path, Callable[[int], object]], None]
 
 
 def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
@@ -90,7 +65,6 @@ def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
     check = functools.partial(check_file, out, source, GGUF, force=options["force"])
     target = check()
     need("gguf")
-    export: ModelExport | LoraExport
     if source.adapter:
         export = _plan_lora(source, source.adapter, options)
     else:
@@ -102,7 +76,7 @@ def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
     click.echo(f"{out}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
 
 
-def _plan_model(source: ExportSource, options: Mapping[str, Any]) -> ModelExport:
+def _plan_model(source: ExportSource, options: Mapping[str, Any]) -> GgufExport:
     kind = (options["type"] or "f16").lower()
     if kind not in TYPES:
         raise RequestError(
@@ -117,10 +91,10 @@ def _plan_model(source: ExportSource, options: Mapping[str, Any]) -> ModelExport
     if licence:
         fields, _ = licence
         about["license"] = fields.get("license_name", fields["license"])
-    return ModelExport(plan, about)
+    return GgufExport(plan.bytes, functools.partial(write_gguf, plan, about))
 
 
-def _plan_lora(source: ExportSource, adapter: LoraAdapter, options: Mapping[str, Any]) -> LoraExport:
+def _plan_lora(source: ExportSource, adapter: LoraAdapter, options: Mapping[str, Any]) -> GgufExport:
     if options["type"]:
         raise RequestError("--type is for models; an adapter's GGUF is always fp32")
     if source.base is None:
@@ -129,7 +103,8 @@ def _plan_lora(source: ExportSource, adapter: LoraAdapter, options: Mapping[str,
             f"tuneyard adapter fuse {source.folder} --base BASE --out DIR, and export that; or give --base "
             "BASE here for a GGUF LoRA that is loaded beside the base's GGUF"
         )
-    return LoraExport(adapter, check_lora(adapter, source.base))
+    architecture = check_lora(adapter, source.base)
+    return GgufExport(4 * adapter.parameters, lambda path, _: write_lora(adapter, architecture, path))
 
 
 def check_lora(adapter: LoraAdapter, base: Path) -> Architecture:
@@ -198,6 +173,11 @@ class GgufPlan:
     type: str
     entries: list[Entry]
 
+    @property
+    def bytes(self) -> int:
+        """Size of the tensors."""
+        return sum(entry.bytes for entry in self.entries)
+
 
 def plan_gguf(base: Base, kind: str, tokenizer: Path | None = None) -> GgufPlan:
     """Check that every tensor has its place in a GGUF of type `kind`.
@@ -265,8 +245,8 @@ def _entries(base: Base, architecture: Architecture, gguf_type: str) -> Iterator
 
 def write_gguf(
     plan: GgufPlan,
-    path: Path,
     about: dict[str, str],
+    path: Path,
     progress: Callable[[int], object],
     ends: Mapping[str, int] | None = None,
 ) -> None:

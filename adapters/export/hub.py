@@ -225,14 +225,13 @@ def _training_inputs(folder: Path, name: str, notes: list[str]) -> dict[str, dic
 def _sizes(adapter: LoraAdapter) -> list[list[str]]:
     layout = adapter.modules
     targets = sorted({module.rpartition(".")[2] for module in layout})
-    ranks = [module.rank for module in layout.values()]
-    size = sum(module.rank * (module.inputs + module.outputs) for module in layout.values())
-    rank = str(min(ranks))
-    if min(ranks) < max(ranks):
-        rank = f"{min(ranks)}–{max(ranks)}"
+    smallest = min(module.rank for module in layout.values())
+    rank = str(smallest)
+    if smallest < adapter.largest_rank:
+        rank = f"{smallest}–{adapter.largest_rank}"
     return [
         ["adapter", f"LoRA of rank {rank}, alpha {adapter.config.alpha:g}, on {', '.join(targets)}"],
-        ["parameters", f"{size:,} in {len(layout)} modules"],
+        ["parameters", f"{adapter.parameters:,} in {len(layout)} modules"],
         ["SHA-256 of the weights", f"`{adapter.weights_sha256}`"],
     ]
 
@@ -248,8 +247,7 @@ def _usage(source: ExportSource, repo: str, base: str, template: str) -> str:
             named=f"--model_name_or_path {repo}{template}",
             served=f"$ vllm serve {repo}",
         )
-    rank = max(module.rank for module in source.adapter.modules.values())
-    rank = vllm.max_rank(rank) or rank
+    rank = vllm.max_rank(source.adapter.largest_rank) or source.adapter.largest_rank
     served = f"$ vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules mine={repo}"
     if source.adapter.full_tensors:
         served = f"# {vllm.NO_FULL_TENSORS}"

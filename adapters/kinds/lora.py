@@ -146,6 +146,16 @@ class LoraAdapter(Adapter):
         """See `Adapter`."""
         return self.config.rank
 
+    @property
+    def largest_rank(self) -> int:
+        """The largest rank of a module."""
+        return max(module.rank for module in self.modules.values())
+
+    @property
+    def parameters(self) -> int:
+        """Elements of A and B of all modules."""
+        return sum(module.rank * (module.inputs + module.outputs) for module in self.modules.values())
+
     def factors(self, module: str) -> tuple[Array, Array]:
         """A [rank, inputs] and B [outputs, rank] as fp32, unscaled; NaN is a `ContentError`."""
         down, up = PAIRS[self.modules[module].kind]

@@ -89,6 +89,7 @@ class OftAdapter(Adapter):
         'peft_type "OFT": OFT multiplies the base weights by a rotation, so its change is not a sum of B·A '
         "(to merge adapters, train LoRA)"
     )
+    NOT_DRAWN = "--plot draws factors B·A, and OFT has none"
     TENSORS = "OFT rotations"
     SETTINGS: ClassVar[Sequence[tuple[str, str]]] = (
         ("type", "peft_type"), ("task", "task_type"), ("block size", "oft_block_size"),

@@ -1,7 +1,6 @@
 """A llama.cpp server: the words of `llama-server`, and the GGUF files that it loads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.adapters.adapter import name_of
@@ -22,34 +21,21 @@ TYPE = "f16"  # quantised weights flip answers (docs/export.md)
 END_NAMES = ("eos", "eot", "eom")  # a GGUF has these places for end tokens
 
 
-@dataclass(frozen=True, slots=True)
-class LlamaServer:
-    """Settings of a llama.cpp server. `context` is that of one request, None for the model's own.
+def words(models: ServedModels, base: Path, adapters: Sequence[Path], template: Path) -> list[str]:
+    """The command line. The flags are those of llama.cpp's tools/server/README.md (October 2026).
 
     One adapter is applied to every request. Of several, each request chooses one by its `lora` field.
     """
-
-    model: Path
-    alias: str
-    adapters: Sequence[Path]
-    template: Path
-    context: int | None
-    host: str
-    port: int
-
-    def words(self) -> list[str]:
-        """The command line. The flags are those of llama.cpp's tools/server/README.md (October 2026)."""
-        # The context is that of all slots together; llama.cpp reads 0 as the model's own limit.
-        words = [PROGRAM, "--model", str(self.model), "--alias", self.alias]
-        for adapter in self.adapters:
-            if len(self.adapters) == 1:
-                words += ["--lora", str(adapter)]
-            else:  # with --lora, or --lora-init-without-apply, a request would get the sum of all
-                words += ["--lora-scaled", f"{adapter}:0"]
-        words += ["--ctx-size", str(SLOTS * (self.context or 0)), "--parallel", str(SLOTS), "--no-kv-unified"]
-        words += ["--jinja", "--chat-template-file", str(self.template), "--reasoning-format", "none"]
-        words += ["--temp", "0", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--repeat-penalty", "1"]
-        return [*words, "--host", self.host, "--port", str(self.port)]
+    # The context is that of all slots together; llama.cpp reads 0 as the model's own limit.
+    words = [PROGRAM, "--model", str(base), "--alias", name_of(models.folder)]
+    for adapter in adapters:
+        if len(adapters) == 1:
+            words += ["--lora", str(adapter)]
+        else:  # with --lora, or --lora-init-without-apply, a request would get the sum of all
+            words += ["--lora-scaled", f"{adapter}:0"]
+    words += ["--ctx-size", str(SLOTS * (models.context or 0)), "--parallel", str(SLOTS), "--no-kv-unified"]
+    words += ["--jinja", "--chat-template-file", str(template), "--reasoning-format", "none"]
+    return [*words, "--temp", "0", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--repeat-penalty", "1"]
 
 
 def check_llama_cpp(models: ServedModels, out: Path) -> dict[str, Architecture]:
@@ -85,11 +71,10 @@ def write_base(models: ServedModels, ends: Sequence[int], path: Path) -> None:
     from tqdm import tqdm
 
     plan = plan_gguf(open_base(models.folder), TYPE, models.tokenizer.folder)
-    size = sum(entry.bytes for entry in plan.entries)
-    require_space(path, size)
+    require_space(path, plan.bytes)
     if len(ends) > len(END_NAMES):
         rest = ", ".join(map(str, ends[len(END_NAMES) :]))
         note(f"a GGUF has places for {len(END_NAMES)} end tokens: left out are the ids {rest}")
     by_name = dict(zip(END_NAMES, ends, strict=False))
-    with tqdm(total=size, desc=path.name, unit="B", unit_scale=True, delay=2) as bar:
-        write_gguf(plan, path, {"name": name_of(models.folder)}, bar.update, by_name)
+    with tqdm(total=plan.bytes, desc=path.name, unit="B", unit_scale=True, delay=2) as bar:
+        write_gguf(plan, {"name": name_of(models.folder)}, path, bar.update, by_name)

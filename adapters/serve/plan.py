@@ -11,15 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
-
 from tuneyard.adapters.adapter import name_of
 from tuneyard.adapters.export.architecture import Architecture
 from tuneyard.adapters.export.gguf_files import write_lora
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.serve import llama_cpp, vllm_command
 from tuneyard.adapters.serve.files import check_outside, place, write_once
-from tuneyard.adapters.serve.llama_cpp import LlamaServer
 from tuneyard.adapters.serve.template import (
     has_llamafactory,
     serving_template,
@@ -38,19 +35,6 @@ from tuneyard.core.training.training_run import names_in
 VLLM, LLAMA_CPP = "vllm", "llama.cpp"
 CHAT_TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"
 RELEASES = "https://github.com/ggml-org/llama.cpp/releases"
-
-
-@dataclass(frozen=True, slots=True)
-class ServeRequest:
-    """A `serve` command."""
-
-    references: Sequence[str]
-    engine: str | None
-    base: Path | None
-    out: Path
-    host: str
-    port: int | None
-    think: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,25 +74,20 @@ class ServingPlan:
         return f"http://{host}:{self.port}/v1"
 
     @property
-    def llama_server(self) -> LlamaServer:
-        """The settings for llama.cpp."""
-        return LlamaServer(
-            model=llama_cpp.base_file(self.models, self.out, self.trainings, self.models.ends),
-            alias=name_of(self.models.folder),
-            adapters=[llama_cpp.adapter_file(adapter, self.out) for adapter in self.models.adapters],
-            template=self.prompt_folder / CHAT_TEMPLATE,
-            context=self.models.context,
-            host=self.host,
-            port=self.port,
-        )
+    def base_gguf(self) -> Path:
+        """The file of the base for llama.cpp."""
+        return llama_cpp.base_file(self.models, self.out, self.trainings, self.models.ends)
 
     @property
     def command(self) -> list[str]:
-        """The words of the engine's own command."""
-        if self.engine == LLAMA_CPP:
-            return self.llama_server.words()
+        """The words of the engine's own command, with the address."""
         folder = self.prompt_folder
-        return vllm_command.vllm_words(self.models, folder / CHAT_TEMPLATE, folder, self.host, self.port)
+        if self.engine == LLAMA_CPP:
+            adapters = [llama_cpp.adapter_file(adapter, self.out) for adapter in self.models.adapters]
+            words = llama_cpp.words(self.models, self.base_gguf, adapters, folder / CHAT_TEMPLATE)
+        else:
+            words = vllm_command.vllm_words(self.models, folder / CHAT_TEMPLATE, folder)
+        return [*words, "--host", self.host, "--port", str(self.port)]
 
     def lines(self) -> list[str]:
         """What is served and how, and the command."""
@@ -168,12 +147,11 @@ class ServingPlan:
         if self.engine == LLAMA_CPP:
             generation: dict[str, Any] = read_object(folder / GENERATION)
             ends = generation["eos_token_id"]
-            server = self.llama_server
-            name = server.model.name
-            write_once(server.model.parent, lambda new: llama_cpp.write_base(self.models, ends, new / name))
-            for adapter, path in zip(self.models.adapters, server.adapters, strict=True):
-                write = partial(self._write_adapter, adapter, path.name)
-                write_once(path.parent, write)
+            base = self.base_gguf
+            write_once(base.parent, lambda new: llama_cpp.write_base(self.models, ends, new / base.name))
+            for adapter in self.models.adapters:
+                path = llama_cpp.adapter_file(adapter, self.out)
+                write_once(path.parent, partial(self._write_adapter, adapter, path.name))
 
     def _write_prompt(self, folder: Path) -> None:
         """Write the chat template of the training, and its end tokens."""
@@ -194,40 +172,37 @@ class ServingPlan:
         write_lora(adapter, self.architectures[adapter.name], folder / name)
 
 
-def plan_serving(request: ServeRequest) -> ServingPlan:
-    """Check adapters, base and engine. Errors are those of the parts."""
-    engine = request.engine
+def plan_serving(
+    references: Sequence[str],
+    engine: str | None,
+    base: Path | None,
+    out: Path,
+    host: str,
+    port: int | None,
+    think: bool,
+) -> ServingPlan:
+    """Check adapters, base and engine: the options of `serve`. Errors are those of the parts."""
     if engine is None:
         engine = VLLM if shutil.which(vllm_command.PROGRAM) else LLAMA_CPP
-    models = open_served(request.references, request.base, weights=engine == LLAMA_CPP)
+    models = open_served(references, base, weights=engine == LLAMA_CPP)
     architectures: dict[str, Architecture] = {}
     if engine == LLAMA_CPP:
-        architectures = llama_cpp.check_llama_cpp(models, request.out)
-        port = llama_cpp.PORT
+        architectures = llama_cpp.check_llama_cpp(models, out)
+        port = port or llama_cpp.PORT
     else:
         vllm_command.check_vllm(models)
-        port = vllm_command.PORT
-    check_outside(request.out, [models.folder, *(adapter.folder for adapter in models.adapters)])
+        port = port or vllm_command.PORT
+    check_outside(out, [models.folder, *(adapter.folder for adapter in models.adapters)])
     for adapter in models.adapters:
         adapter.require_finite()
-    template = _template_of(models, request.think)
+    template = _template_of(models, think)
     trainings = []
     if has_llamafactory():
         for settings in models.trainings:
             trained = trained_with(settings)
             if settings.get("stage") != "pt" and trained not in trainings:
                 trainings.append(trained)
-    return ServingPlan(
-        engine=engine,
-        models=models,
-        out=request.out,
-        template=template,
-        trainings=trainings,
-        think=request.think,
-        host=request.host,
-        port=request.port or port,
-        architectures=architectures,
-    )
+    return ServingPlan(engine, models, out, template, trainings, think, host, port, architectures)
 
 
 def _template_of(models: ServedModels, think: bool) -> str:
@@ -263,10 +238,10 @@ def missing_engine(plan: ServingPlan) -> str:
     program = plan.command[0]
     if shutil.which(program):
         return ""
+    fix = f"install {LLAMA_CPP}: {RELEASES}"
     if plan.engine == VLLM:
-        setup = after_vllm_setup("tuneyard adapter serve …")
-        return f"{program} is not on PATH; run the command above where it is, or set it up here: {setup}"
-    return f"{program} is not on PATH; run the command above where it is, or install {LLAMA_CPP}: {RELEASES}"
+        fix = f"set it up here: {after_vllm_setup('tuneyard adapter serve …')}"
+    return f"{program} is not on PATH; run the command above where it is, or {fix}"
 
 
 def after_engine_setup(plan: ServingPlan, command: str) -> str:
@@ -305,10 +280,3 @@ def check_port(host: str, port: int) -> None:
                 if error.errno in (errno.EADDRINUSE, errno.EACCES):
                     fix = "choose another port with --port"
             raise RequestError(f"--host {show_value(host)} --port {port}: {reason}; {fix}") from error
-
-
-def echo_plan(plan: ServingPlan) -> None:
-    """Print notes, facts and the command."""
-    for text in plan.models.notes:
-        note(text)
-    click.echo("\n".join(plan.lines()))

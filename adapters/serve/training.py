@@ -69,7 +69,7 @@ def open_served(references: Sequence[str], base: Path | None, *, weights: bool) 
     """Open adapters of one base, or one full model. `weights`: the base's weights are needed here.
 
     `RequestError` for adapters that one server cannot serve as they were trained, `ContentError` for damaged
-    ones and for those that need their base (DoRA, OFT, experts).
+    ones and for those that are not merged.
     """
     sources = [open_source(_unweighted(reference), base) for reference in references]
     adapters = [source.adapter for source in sources if source.adapter]
@@ -84,10 +84,11 @@ def open_served(references: Sequence[str], base: Path | None, *, weights: bool) 
     notes = _fitting(adapters, folder, base_option=base)
     tokenizers = [_tokenizer(source.folder, folder) for source in sources]
     templates = [_template(source.folder, folder) for source in sources]
-    for source, tokenizer, template in zip(sources, tokenizers, templates, strict=True):
+    texts = [template.text if template else None for template in templates]
+    for source, tokenizer, text in zip(sources, tokenizers, texts, strict=True):
         if (tokenizer.ids, tokenizer.special) != (tokenizers[0].ids, tokenizers[0].special):
             raise _differs(sources[0], source, "tokenizers")
-        if _text_of(template) != _text_of(templates[0]):
+        if text != texts[0]:
             raise _differs(sources[0], source, "chat templates")
     trainings, lengths, answers = [], [], []
     for source in sources:
@@ -182,12 +183,6 @@ def _template(folder: Path, base: Path) -> SavedTemplate | None:
     if saved is None or not saved.text:
         return find_chat_template(base)
     return saved
-
-
-def _text_of(template: SavedTemplate | None) -> str | None:
-    if template is None:
-        return None
-    return template.text
 
 
 def _ends(tokenizer: Tokenizer, base: Path) -> list[int]:

@@ -28,11 +28,9 @@ def check_vllm(models: ServedModels) -> None:
         )
         if adapter.full_tensors:
             raise ContentError(f"{adapter.folder}: {vllm.NO_FULL_TENSORS}: {fuse}")
-        rank = largest_rank(adapter)
-        if vllm.max_rank(rank) is None:
-            raise ContentError(
-                f"{adapter.folder}: rank {rank} is above vLLM's largest, {vllm.RANKS[-1]}: {fuse}"
-            )
+        if vllm.max_rank(adapter.largest_rank) is None:
+            above = f"rank {adapter.largest_rank} is above vLLM's largest, {vllm.RANKS[-1]}"
+            raise ContentError(f"{adapter.folder}: {above}: {fuse}")
         lora = adapter.config
         scale = lora.alpha / lora.rank
         if lora.raw.get("use_rslora"):
@@ -45,14 +43,7 @@ def check_vllm(models: ServedModels) -> None:
                 )
 
 
-def largest_rank(adapter: LoraAdapter) -> int:
-    """The largest rank of an adapter's modules."""
-    return max(module.rank for module in adapter.modules.values())
-
-
-def vllm_words(
-    models: ServedModels, template: Path, generation_config: Path, host: str, port: int
-) -> list[str]:
+def vllm_words(models: ServedModels, template: Path, generation_config: Path) -> list[str]:
     """The command line. `generation_config` is a folder; its file has the end tokens and no sampling."""
     words = [PROGRAM, "serve", models.name, "--tokenizer", str(models.tokenizer.folder)]
     if models.tokenizer.folder == models.folder:
@@ -61,9 +52,8 @@ def vllm_words(
     words += ["--override-generation-config", json.dumps({"temperature": 0})]
     if models.context is not None:
         words += ["--max-model-len", str(models.context)]
-    words += ["--host", host, "--port", str(port)]
     if models.adapters:
-        rank = vllm.max_rank(max(map(largest_rank, models.adapters)))
+        rank = vllm.max_rank(max(adapter.largest_rank for adapter in models.adapters))
         words += ["--enable-lora", "--max-loras", str(len(models.adapters)), "--max-lora-rank", str(rank)]
         words += ["--lora-modules", *_lora_modules(models.adapters)]
     return words

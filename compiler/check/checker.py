@@ -156,16 +156,14 @@ class Checker:
         """Bring the values of a column that passed the check into the form that rendering expects."""
         column = reader.column
         values = batch.columns[column.name]
-        if not reader.reads_each:
-            values = reader.settle(values)
-            if column.wrap != "{}":
-                values = wrapped(column.wrap, values)
-            batch.columns[column.name] = values
-            return batch
-        code = kind_of(column.kind).code
-        batch, read = self._read_each(batch, rows, values, reader.read, code, self._field(column.name))
-        reader.look_at(batch.columns[column.name], read, batch.place)
-        batch.columns[column.name] = read
+        if reader.reads_each:
+            code = kind_of(column.kind).code
+            batch, read = self._read_each(batch, rows, values, reader.read, code, self._field(column.name))
+            reader.look_at(batch.columns[column.name], read, batch.place)
+            values = read
+        if column.wrap != "{}":
+            values = wrapped(column.wrap, values)
+        batch.columns[column.name] = values
         return batch
 
     def _read_each(

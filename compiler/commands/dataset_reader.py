@@ -69,7 +69,7 @@ def stored_examples(name: str, folder: Path) -> Iterator[StoredExamples]:
     problems = Problems()
     with progress_bar(paths) as moved:
         for path in paths:
-            for rows in read(path, str(path), Source({}, {}, {}), problems, moved=moved):
+            for rows in read(path, str(path), Source(), problems, moved=moved):
                 if rows.lines:
                     yield _examples(rows, entry)
     if problems.errors:

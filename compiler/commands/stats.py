@@ -10,6 +10,7 @@ from tuneyard.compiler.check.filters import language_of
 from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, stored_examples
 from tuneyard.compiler.lint.example_keys import add_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints, quantiles
+from tuneyard.compiler.rows import Place
 from tuneyard.compiler.tokens import load_tokenizer
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.translation import tr, tr_counted
@@ -35,7 +36,7 @@ class Stats:
     languages: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     conflicts: int = 0
-    places: list[tuple[str, str]] = field(default_factory=list)
+    places: list[tuple[Place, Place]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, object]:
         """The counts for `--json`; lengths as their quantiles (nearest rank)."""
@@ -57,12 +58,11 @@ class Stats:
         yield tr(HEADING, name=self.name, examples=examples, duplicates=self.duplicates)
         if self.places:
             places = self.places[:NAMED]
-            files = {place.rpartition(":")[0] for place in chain.from_iterable(places)} - {""}
+            has_lines = all(each.prefix == places[0][0].prefix for each in chain.from_iterable(places))
+            has_lines = has_lines and places[0][0].prefix.endswith(":")
             pairs = []
-            for place, before in places:
-                if len(files) == 1:
-                    place = tr("line {line}", line=place.rpartition(":")[2])
-                    before = tr("line {line}", line=before.rpartition(":")[2])
+            for pair in places:
+                place, before = [tr("line {line}", line=each.line) if has_lines else each for each in pair]
                 pairs.append(tr("{place} (as {before})", place=place, before=before))
             left = self.duplicates - NAMED
             if left > 0:

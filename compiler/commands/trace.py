@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 from tuneyard.compiler.check.checker import Checker
 from tuneyard.compiler.check.filters import RowFilter
@@ -23,6 +23,7 @@ from tuneyard.core.datasets.manifest import MANIFEST, read_manifest
 from tuneyard.core.errors import ProblemsError, RequestError, counted, show_value
 from tuneyard.core.files import files_of
 
+T = TypeVar("T")
 SEEN = "what the model sees with template {}, loss tokens between ⟦ and ⟧"
 
 
@@ -46,10 +47,7 @@ def trace(
     from tuneyard.compiler.verify.template import seen_by_model
 
     problems = Problems()
-    number = 0
-    for number, kept_row in enumerate(islice(kept_rows(spec, sources, problems), row + rows - 1), 1):
-        if number < row:
-            continue
+    for kept_row in _from(row, rows, kept_rows(spec, sources, problems), problems, spec.name):
         yield f"raw row, {kept_row.batch.place(0)}", _pretty(kept_row.raw)
         yield "columns", _pretty({name: values[0] for name, values in kept_row.batch.columns.items()})
         for output in kept_row.spec.outputs:
@@ -59,10 +57,21 @@ def trace(
             if template and output.dataset:
                 entry = entry_of(kept_row.spec, output, output.file)
                 yield SEEN.format(template), seen_by_model(json.loads(record), entry, template)
+
+
+def _from(row: int, rows: int, items: Iterator[T], problems: Problems, name: str) -> Iterator[T]:
+    """Yield some items from the one with the number `row` (from 1) on.
+
+    `RequestError` if there are fewer, `ProblemsError` if earlier ones cannot be read.
+    """
+    number = 0
+    for number, item in enumerate(islice(items, row + rows - 1), 1):
+        if number >= row:
+            yield item
     if number < row:
         if problems.errors:
-            raise ProblemsError(problems.errors, spec.name)
-        raise RequestError(f"no row {row}: {number} rows are kept")
+            raise ProblemsError(problems.errors, name)
+        raise RequestError(f"no row {row}: {name} has {counted(number, 'row')}; name one of 1 to {number}")
 
 
 def registered_rows(
@@ -76,21 +85,19 @@ def registered_rows(
 
     dataset = find_dataset(name, folder)
     problems = Problems()
-    number = 0
-    for path in files_of(dataset.path):
-        for batch in read(path, str(path), Source(), problems):
-            for place in range(len(batch.lines)):
-                number += 1
-                if not row <= number < row + rows:
-                    continue
-                record = cast("dict[str, object]", batch.row(place))
-                yield f"record {number}, {batch.place(place)}", _pretty(record)
-                if template:
-                    yield SEEN.format(template), seen_by_model(record, dataset.entry, template)
-    if number < row:
-        if problems.errors:
-            raise ProblemsError(problems.errors, name)
-        raise RequestError(f"no row {row}: {name} has {counted(number, 'row')}")
+    records = _records(files_of(dataset.path), problems)
+    for number, (place, record) in enumerate(_from(row, rows, records, problems, name), row):
+        yield f"record {number}, {place}", _pretty(record)
+        if template:
+            yield SEEN.format(template), seen_by_model(record, dataset.entry, template)
+
+
+def _records(paths: Sequence[Path], problems: Problems) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield the place of each record in some files, and the record."""
+    for path in paths:
+        for rows in read(path, str(path), Source(), problems):
+            for number in range(len(rows.lines)):
+                yield rows.place(number), cast("dict[str, object]", rows.row(number))
 
 
 def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterator[KeptRow]:

@@ -4,6 +4,7 @@ import codecs
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from string import ascii_uppercase
 
 from tuneyard.compiler.init.profile import MOST_VALUES, PROSE
 from tuneyard.compiler.read.scan import LOOKED_AT
@@ -52,7 +53,7 @@ def encoding_of(path: Readable) -> str:
 
 def dialects(path: Readable, encoding: str) -> Iterator[Source]:
     """Yield the ways in which a table may be written, the usual one first."""
-    is_csv = suffix(path) == ".csv"
+    is_csv = usually_quoted = suffix(path) == ".csv"
     usual = "," if is_csv else "\t"
     text = head_of(path, encoding).decode(errors="replace")
     first_line = text.partition("\n")[0]
@@ -63,13 +64,10 @@ def dialects(path: Readable, encoding: str) -> Iterator[Source]:
     named_delimiter = None if delimiter == usual else delimiter
     if not is_csv and _has_doubled_quotes(text, delimiter):
         is_csv = True
-    header = _guessed_header(text, delimiter, quoted=is_csv)
-    usually_quoted = suffix(path) == ".csv"
-    quoted = None if is_csv == usually_quoted else is_csv
-    yield Source({}, {}, {}, encoding, named_delimiter, quoted, header)
-    header = _guessed_header(text, delimiter, quoted=not is_csv)
-    quoted = None if is_csv != usually_quoted else not is_csv
-    yield Source({}, {}, {}, encoding, named_delimiter, quoted, header)
+    for is_quoted in (is_csv, not is_csv):
+        quoted = None if is_quoted == usually_quoted else is_quoted
+        header = _guessed_header(text, delimiter, is_quoted)
+        yield Source(encoding=encoding, delimiter=named_delimiter, header=header, quoted=quoted)
 
 
 def _has_doubled_quotes(text: str, delimiter: str) -> bool:
@@ -114,6 +112,9 @@ def _begins_with_a_value(cells: Sequence[str]) -> bool:
 
 def _names_by_content(columns: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """Names of columns by their roles: idx, label, and the texts by their number."""
+    letters = ascii_uppercase[: len(columns) - 2]
+    if len(letters) > 1 and set(columns[-1]) <= set(letters):  # a question, its choices and the right one
+        return ("question", *letters, "answer")
     names = [f"column_{number}" for number in range(1, len(columns) + 1)]
     texts: list[int] = []
     label = None

@@ -24,6 +24,11 @@ ABOUT_ROWS = (
     "created", "created_at", "version", "author", "annotator", "model", "语言", "来源", "日期",
 )  # fmt: skip
 """Names of columns with few values that say where a row is from, and not what it is."""
+PEOPLE = {
+    "user", "user_id", "username", "user_name", "author", "author_id", "author_name", "sender", "speaker",
+    "nickname", "发送者", "发送人", "发言人", "说话人", "昵称", "用户名", "作者",
+}  # fmt: skip
+"""Names of columns and objects that say who wrote a message. They are no class of it."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|https?:")
 UNLABELLED = (-1, "-", "")
 """Values of rows without a label."""
@@ -58,9 +63,13 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     for leaf in profile.leaves.values():
         if leaf.kind != "text" or not 2 <= len(leaf.values) <= MOST_VALUES or leaf is text:
             continue
+        if PEOPLE.intersection(leaf.steps):
+            continue
         is_named = leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0")
         is_short = leaf.characters <= LONGEST_CLASS * leaf.filled
         repeats = leaf.filled >= REPEATS * len(leaf.values) and leaf.name not in ABOUT_ROWS and is_short
+        if repeats and any(leaf.goes_by(name) for name in USUAL_NAMES["rating"]):
+            is_named = True
         if not is_named and (not repeats or any(map(_DATE.match, map(str, leaf.values)))):
             continue
         value_of = walker(leaf.path)

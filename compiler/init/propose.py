@@ -1,4 +1,4 @@
-"""From a file to the spec that compiles it: look, guess, write, and try it on the whole file.
+"""From a file to the spec that compiles it: profile, guess, write, and try it on the whole file.
 
 Next to the spec: warnings about guesses, columns that are left out and answers that are given away.
 """
@@ -14,8 +14,8 @@ from tuneyard.compiler.commands.trace import KeptRow, kept_rows
 from tuneyard.compiler.compile import check_spec
 from tuneyard.compiler.init.guess import guess
 from tuneyard.compiler.init.like import BundledSpec, find_bundled_spec
-from tuneyard.compiler.init.look import look
 from tuneyard.compiler.init.profile import FEWEST_ROWS, FileProfile
+from tuneyard.compiler.init.profiling import profiles
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file, trained_output
 from tuneyard.compiler.init.warnings import minor_columns, warnings_of
@@ -235,7 +235,7 @@ def _guessed(
 ) -> tuple[FileProfile, Proposal, BundledSpec | None]:
     """The proposal for the outermost list of rows that fits: of a bundled spec, or by its columns' roles."""
     refusal: ContentError | RequestError
-    for profile in look(path, table):
+    for profile in profiles(path, table):
         profile.user_columns = user_columns
         try:
             proposal = guess(profile)

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import fields
 
 from tuneyard.compiler.init.like import BundledSpec
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
@@ -90,31 +91,25 @@ def _ending(proposal: Proposal) -> str:
 
 
 def _source(path: str, source: Source) -> dict[str, object]:
-    """Where the rows are and how their text is written, as a spec has it."""
+    """Where the rows are and how their text is written, as a spec has it: what is not usual."""
     settings: dict[str, object] = {"files": path}
-    if source.files or source.splits:
-        files = source.files or dict.fromkeys(source.splits, (path,))
-        settings["files"] = {split: list(paths) for split, paths in files.items()}
-    if source.splits:
-        settings["splits"] = {split: list(names) for split, names in source.splits.items()}
-    if source.rows:
-        rows = {split: list(steps) for split, steps in source.rows.items()}
-        settings["rows"] = rows.get("", rows)
-        if settings["rows"] in (["file"], ["turns"]):
-            settings["rows"] = rows[""][0]
-    if source.encoding != "utf-8":
-        settings["encoding"] = source.encoding
-    if source.delimiter is not None:
-        settings["delimiter"] = source.delimiter
-    if source.header:
-        settings["header"] = list(source.header)
-    if source.quoted is not None:
-        settings["quoted"] = source.quoted
-    if source.table:
-        settings["table"] = source.table
-    if source.answers_by_question:
-        settings["answers_by_question"] = True
-    return settings
+    for each in fields(source):
+        value = getattr(source, each.name)
+        if value != getattr(Source(), each.name):
+            settings[each.name] = value
+    if source.splits and not source.files:
+        settings["files"] = dict.fromkeys(source.splits, (path,))
+    if "" in source.rows:
+        steps = source.rows[""]
+        settings["rows"] = steps[0] if steps in (("file",), ("turns",)) else steps
+    return {key: _with_lists(value) for key, value in settings.items()}
+
+
+def _with_lists(value: object) -> object:
+    """A copy with a list for each tuple, so that YAML has no aliases."""
+    if isinstance(value, dict):
+        return {key: _with_lists(inner) for key, inner in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def stem_of_file(path: SourcePath) -> str:

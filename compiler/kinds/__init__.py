@@ -102,10 +102,6 @@ class ColumnReader:
         """Bring other spellings of values into the one that the schema describes."""
         return values
 
-    def settle(self, values: Values) -> Values:
-        """Bring the checked values of a batch into the form that rendering expects (without `reads_each`)."""
-        return values
-
     def read(self, value: Any) -> object:
         """Read one checked value. `WrongValueError` if it cannot be used, with the reason."""
         return value

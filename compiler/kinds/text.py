@@ -1,28 +1,28 @@
 """Plain values: texts, ids, lists of texts, and any other value."""
 
-from typing import cast
-
 from tuneyard.compiler.check.json_values import writable
-from tuneyard.compiler.kinds import ColumnReader, Kind, Validator, Values
+from tuneyard.compiler.kinds import ColumnReader, Kind, Validator
 from tuneyard.compiler.spec.model import ROW_NUMBER
 
 
 class ExtraReader(ColumnReader):
     """Reads a text that may be missing."""
 
-    def settle(self, values: Values) -> Values:
+    reads_each = True
+
+    def read(self, value: object) -> object:
         """Put an empty text in place of null."""
-        if None not in values:
-            return values
-        return ["" if value is None else value for value in values]
+        return "" if value is None else value
 
 
 class ListReader(ColumnReader):
     """Reads a list of texts as one text."""
 
-    def settle(self, values: Values) -> Values:
+    reads_each = True
+
+    def read(self, value: list[str]) -> object:
         """Join the texts by line breaks."""
-        return self.file.clean(["\n".join(cast("list[str]", value)) for value in values])
+        return self.file.clean(["\n".join(value)])[0]
 
 
 class AnyKind(Kind):

@@ -40,23 +40,23 @@ NO_ID = -(1 << 62)
 
 
 @lru_cache(2)  # a warning names a row and its twin: both come in the order of their rows, from two places
-def _unpacked(packed: bytes) -> list[Line]:
-    lines: list[Line] = pickle.loads(zlib.decompress(packed))
+def _unpacked(packed: bytes) -> Sequence[Line]:
+    lines: Sequence[Line] = pickle.loads(zlib.decompress(packed))
     return lines
 
 
 class Places:
-    """The place of each row: a range of lines, or about 3 bytes a row for others such as `1 record 7`."""
+    """The place of each row, in about 3 bytes."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
-        self._runs: list[tuple[str, range | bytes]] = []
+        self._runs: list[tuple[str, bytes]] = []
         self.rows = 0
 
     def add(self, prefix: str, lines: Sequence[Line]) -> None:
         """Append the places `prefix` + line."""
         self._starts.append(self.rows)
-        self._runs.append((prefix, _range_of(lines) or zlib.compress(pickle.dumps(list(lines)), 1)))
+        self._runs.append((prefix, zlib.compress(pickle.dumps(lines), 1)))
         self.rows += len(lines)
 
     def append(self, other: "Places") -> None:
@@ -68,20 +68,7 @@ class Places:
     def __getitem__(self, row: int) -> Place:
         run = bisect_right(self._starts, row) - 1
         prefix, lines = self._runs[run]
-        number = row - self._starts[run]
-        return Place(prefix, _unpacked(lines)[number] if isinstance(lines, bytes) else lines[number])
-
-
-def _range_of(lines: Sequence[Line]) -> range | None:
-    """The range that has these lines, None if they are texts or unevenly spaced."""
-    first, last = lines[0], lines[-1]
-    if not isinstance(first, int) or not isinstance(last, int) or last < first:
-        return None
-    step = (last - first) // max(len(lines) - 1, 1)
-    evenly = range(first, last + 1, max(step, 1))
-    if list(evenly) == list(lines):
-        return evenly
-    return None
+        return Place(prefix, _unpacked(lines)[row - self._starts[run]])
 
 
 class Fingerprints:

@@ -125,8 +125,9 @@ class Registry:
             nowhere = wrong_folder(self.folder)
             if nowhere:
                 raise RequestError(f"no compiled dataset {name!r}: {nowhere}")
-            names = f"(found: {', '.join(self.manifests) or 'none'}) {nearest(name, self.manifests)}"
-            raise RequestError(f"no compiled dataset {name!r} in {self.folder} {names}".rstrip())
+            near = nearest(name, self.manifests, "`tuneyard data list` shows what there is")
+            names = ", ".join(self.manifests) or "none"
+            raise RequestError(f"no compiled dataset {name!r} in {self.folder} (found: {names}); {near}")
         target = self.folder / name
         self._refuse_foreign(target)
         with self._locked():

@@ -4,6 +4,7 @@ A reader gets an open file and yields its rows with their places, some hundreds 
 """
 
 import io
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -99,7 +100,11 @@ def find_reader(kind: str, display_path: str) -> Reader:
         return bundled_readers[kind]
     if kind in readers():
         return readers()[kind]
-    raise RequestError(f"{display_path}: unknown kind of file {kind!r} (known: {known_suffixes()})")
+    fix = "convert it to one of these"
+    if kind in (".yaml", ".yml"):
+        file = shlex.quote(display_path)
+        fix = f"tuneyard data compile {file} compiles a spec, tuneyard recipe check {file} checks a recipe"
+    raise RequestError(f"{display_path}: unknown kind of file {kind!r} (known: {known_suffixes()}); {fix}")
 
 
 def known_suffixes() -> str:

@@ -1,6 +1,6 @@
 """ChatGPT's export: each row of conversations.json is a tree of messages, of which one branch was shown."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from tuneyard.compiler.rows import ObjectRows
 
@@ -13,39 +13,34 @@ Fields = dict[str, object]
 
 def with_shown_branches(rows: ObjectRows) -> ObjectRows:
     """Put `messages`, the branch that was shown, in place of each tree. Rows without trees stay."""
-    return ObjectRows(rows.prefix, rows.lines, [_with_shown_branch(row) for row in rows.rows], rows.typed)
-
-
-def _has_tree(row: Mapping[str, object]) -> bool:
-    return isinstance(row.get("mapping"), dict) and isinstance(row.get("current_node"), str)
+    return ObjectRows(rows.prefix, rows.lines, list(map(_with_shown_branch, rows.rows)), rows.typed)
 
 
 def _with_shown_branch(row: Fields) -> Fields:
-    if not _has_tree(row):
+    nodes, name = row.get(TREE), row.get("current_node")
+    if not isinstance(nodes, dict) or not isinstance(name, str):
         return row
-    others = {key: value for key, value in row.items() if key not in ("mapping", "current_node")}
-    return {"messages": _shown_branch(row), **others}
+    others = {key: value for key, value in row.items() if key not in (TREE, "current_node")}
+    return {"messages": _turns(_shown_branch(nodes, name)), **others}
 
 
-def _shown_branch(row: Fields) -> list[Fields]:
-    """The turns from the first message to the current one. Two messages of one speaker are one turn."""
-    nodes = row["mapping"]
-    if not isinstance(nodes, dict):
-        return []
+def _shown_branch(nodes: Mapping[object, object], name: object) -> list[Mapping[str, object]]:
+    """The messages from the first one to that of the node with this name."""
     branch: list[Mapping[str, object]] = []
-    seen: set[object] = set()
-    name = row["current_node"]
-    while name in nodes and name not in seen:
-        seen.add(name)
-        node = nodes[name]
-        if not isinstance(node, dict):
-            break
+    nodes = dict(nodes)
+    node = nodes.pop(name, None)  # each once: a damaged tree may be a ring
+    while isinstance(node, dict):
         message = node.get("message")
         if isinstance(message, dict):
-            branch.append(message)
-        name = node.get("parent")
+            branch.insert(0, message)
+        node = nodes.pop(node.get("parent"), None)
+    return branch
+
+
+def _turns(messages: Iterable[Mapping[str, object]]) -> list[Fields]:
+    """The turns of messages. Two messages of one speaker are one turn."""
     turns: list[Fields] = []
-    for message in reversed(branch):
+    for message in messages:
         role, text = _speaker(message), _text(message)
         if not text or role not in ("system", "user", "assistant"):
             continue

@@ -306,7 +306,10 @@ def _data_files_among(folder: Path | RemoteFolder, files: Iterable[F]) -> list[F
     """The files that have a reader. `RequestError` if there are none."""
     readable = [file for file in files if suffix(file) in readers() and not is_about_data(file.name)]
     if not readable:
-        raise RequestError(f"{folder}: no data files in this folder (known: {known_suffixes()})")
+        raise RequestError(
+            f"{folder}: no data files in this folder (known: {known_suffixes()}); name the folder or file "
+            "that has the rows"
+        )
     # Next to data, a text is a licence or a description.
     return [file for file in readable if suffix(file) not in (".txt", ".md")] or readable
 

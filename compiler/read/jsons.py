@@ -5,8 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, compress, repeat
-from operator import ne
+from itertools import chain
 
 import orjson
 
@@ -22,7 +21,7 @@ from tuneyard.compiler.read.scan import (
     have_all_keys,
     layout_of,
 )
-from tuneyard.compiler.read.stream import TooLongError, blocks, cut_off, too_long, whole_lines
+from tuneyard.compiler.read.stream import TooLongError, blocks, too_long, undecodable, whole_lines
 from tuneyard.compiler.rows import InDocument, Line, ObjectRows, Place
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.core.errors import Problem, show_value
@@ -264,7 +263,7 @@ def _read_lines(
     chunks: Iterable[bytes], display_path: str, start: int, problems: Problems
 ) -> Iterator[ObjectRows]:
     """Yield the rows of lines; `start` is the number of the first one."""
-    prefix, offset = f"{display_path}:", 0
+    prefix = f"{display_path}:"
     try:
         for data in whole_lines(chunks):
             block = io.BytesIO(data).readlines()
@@ -273,19 +272,19 @@ def _read_lines(
                 rows = list(map(orjson.loads, block))
                 good = set(map(type, rows)) == {dict}
                 if good and data.count(b":") != sum(map(len, rows)):  # else no row has more colons than keys
-                    good = not _some_repeat(block, rows)
+                    good = have_all_keys(data, rows)
             except orjson.JSONDecodeError:
                 good = False
             if not good:
-                lines, rows = _parse_each(block, start, prefix, offset, problems)
+                lines, rows = _parse_each(block, start, prefix, problems)
             yield ObjectRows(prefix, lines, rows)
-            start, offset = start + len(block), offset + len(data)
+            start += len(block)
     except TooLongError:
         problems.bad_file(too_long(f"{display_path}:{start}"))
 
 
 def _parse_each(
-    block: list[bytes], start: int, prefix: str, offset: int, problems: Problems
+    block: list[bytes], start: int, prefix: str, problems: Problems
 ) -> tuple[list[int], list[dict[str, object]]]:
     """The rows of the good lines, with their line numbers. Each other line becomes a problem."""
     lines, rows = [], []
@@ -297,7 +296,6 @@ def _parse_each(
             if not isinstance(row, dict):
                 message = f"found {show_value(row)}, expected an object"
                 problems.bad_row([Problem("E005", place, message)], row)
-                offset += len(text)
                 continue
             key = _repeated(text, row)
             if key is not None:
@@ -308,21 +306,14 @@ def _parse_each(
                 rows.append(row)
         except orjson.JSONDecodeError as error:
             if text.strip():
-                problems.bad_row([_broken(text, place, offset, error)], line_text)
-        offset += len(text)
+                problems.bad_row([_broken(text, place, error)], line_text)
     return lines, rows
 
 
-def _broken(text: bytes, place: Place, offset: int, error: orjson.JSONDecodeError) -> Problem:
-    try:
-        text.decode()
-    except UnicodeDecodeError as wrong:
-        cut = cut_off(wrong, place)
-        if cut:
-            return cut
-        where = f"byte {offset + wrong.start} of the file, column {len(text[: wrong.start].decode()) + 1}"
-        hint = "name the file's encoding in a spec under `source:`, or mend the line"
-        return Problem("E001", place, f"not UTF-8: 0x{text[wrong.start]:02x} at {where}", hint=hint)
+def _broken(text: bytes, place: Place, error: orjson.JSONDecodeError) -> Problem:
+    problem = undecodable(text, place)
+    if problem:
+        return problem
     rest = text.decode()[error.pos :].encode()
     constant = next((name.decode() for name in CONSTANTS if rest.startswith(name)), None)
     if constant:
@@ -335,18 +326,9 @@ def _broken(text: bytes, place: Place, offset: int, error: orjson.JSONDecodeErro
     return Problem("E002", place, message, hint=hint)
 
 
-def _some_repeat(texts: list[bytes], rows: list[dict[str, object]]) -> bool:
-    """True if a row has a duplicate key (orjson keeps the last). Only rows with more colons than keys may."""
-    colons = map(bytes.count, texts, repeat(b":"))
-    suspects = list(compress(zip(texts, rows, strict=True), map(ne, colons, map(len, rows))))
-    if not suspects or have_all_keys([text for text, _ in suspects], [row for _, row in suspects]):
-        return False
-    return any(_repeated(text, row) is not None for text, row in suspects)
-
-
 def _repeated(text: bytes, row: dict[str, object]) -> str | None:
     """The first duplicate key in an object of a row, None without one."""
-    if have_all_keys([text], [row]):
+    if have_all_keys(text, [row]):
         return None
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(limit + DEEPEST)

@@ -1,7 +1,7 @@
 """Parquet and Arrow, batch by batch; places are row numbers (from 1)."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, BinaryIO, cast
@@ -72,43 +72,39 @@ def _rows(format_name: str, open_table: Opened, file: OpenFile, problems: Proble
 
 
 def _parquet(whole: BinaryIO) -> tuple[Any, Iterator[Any]]:
-    table, rows = _open_parquet(whole)
-    groups = range(table.metadata.num_row_groups)  # one by one: a batch of two groups would hold both
-    batches = (table.iter_batches(rows, row_groups=[number], use_threads=False) for number in groups)
-    return table.schema_arrow, chain.from_iterable(batches)
-
-
-def _open_parquet(whole: BinaryIO) -> tuple[Any, int]:
-    """An open file, and how many rows its batches have."""
     import pyarrow.parquet
 
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # Arrow's own allocator keeps 30 MB more
     # else all groups are read at once, and a group is held whole
     table = pyarrow.parquet.ParquetFile(whole, pre_buffer=False, buffer_size=BLOCK)
+    groups = range(table.metadata.num_row_groups)
     # Rows of a batch by the average of the file, then by the first ones: values that repeat are stored once.
-    size = sum(table.metadata.row_group(n).total_byte_size for n in range(table.metadata.num_row_groups))
-    rows = min(max(BATCH_BYTES * table.metadata.num_rows // max(size, 1), 1), BATCH)
-    for first in table.iter_batches(min(rows, PROBE), use_threads=False):
-        rows = min(rows, max(BATCH_BYTES * int(first.num_rows) // max(int(first.nbytes), 1), 1))
-        break
-    return table, rows
+    size = sum(table.metadata.row_group(number).total_byte_size for number in groups)
+    rows = _rows_of_batch(table.metadata.num_rows, size)
+    first = next(table.iter_batches(min(rows, PROBE), use_threads=False), None)
+    if first is not None:
+        rows = min(rows, _rows_of_batch(first.num_rows, first.nbytes))
+    # one by one: a batch of two groups would hold both
+    batches = (table.iter_batches(rows, row_groups=[number], use_threads=False) for number in groups)
+    return table.schema_arrow, chain.from_iterable(batches)
+
+
+def _rows_of_batch(rows: int, size: int) -> int:
+    """How many rows a batch has, if so many of them have this size in bytes."""
+    return min(max(BATCH_BYTES * rows // max(size, 1), 1), BATCH)
 
 
 def _arrow(stream: io.BufferedReader) -> tuple[Any, Iterator[Any]]:
-    is_file = stream.peek(len(MAGIC)).startswith(MAGIC)
-    schema, batches = _record_batches(seekable(stream) if is_file else stream, is_file=is_file)
-    return schema, (batch.slice(at, BATCH) for batch in batches for at in range(0, batch.num_rows, BATCH))
-
-
-def _record_batches(source: Any, *, is_file: bool) -> tuple[Any, Iterator[Any]]:
-    """The schema of a file of record batches or of a stream of them, and the batches."""
     import pyarrow.ipc
 
-    if is_file:
-        whole = pyarrow.ipc.open_file(source)
-        return whole.schema, map(whole.get_batch, range(whole.num_record_batches))
-    parts = pyarrow.ipc.open_stream(source)
-    return parts.schema, iter(parts)
+    if stream.peek(len(MAGIC)).startswith(MAGIC):
+        whole = pyarrow.ipc.open_file(seekable(stream))
+        batches: Iterable[Any] = map(whole.get_batch, range(whole.num_record_batches))
+    else:
+        batches = whole = pyarrow.ipc.open_stream(stream)
+    return whole.schema, (
+        batch.slice(at, BATCH) for batch in batches for at in range(0, batch.num_rows, BATCH)
+    )
 
 
 def _values(column: Any) -> Sequence[object]:

@@ -9,9 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import repeat
 from math import isinf
-from operator import contains
 from typing import TypeGuard
 
 import orjson
@@ -45,19 +43,17 @@ def _refused(name: str) -> None:
 _PLAIN = json.JSONDecoder(parse_float=_finite, parse_constant=_refused)
 
 
-def have_all_keys(texts: Sequence[bytes], rows: Sequence[dict[str, object]]) -> bool:
-    """True if the rows have every key of their texts, since they have as many colons when they are written.
+def have_all_keys(text: bytes, rows: Sequence[dict[str, object]]) -> bool:
+    """True if the rows have every key of their text, since they have as many colons when they are written.
 
-    A key has one colon. Those of a text remain, unless they are written as an escape (\\u003a). False as well
+    A key has one colon. Those inside texts remain, unless they are written as an escape (\\u003a). False too
     for what orjson does not write: halves of characters, numbers beyond 64 bits, deep values.
     """
     try:
         written = orjson.dumps(rows)
     except TypeError:
         return False
-    if any(map(contains, texts, repeat(b"\\u003"))):
-        return False
-    return sum(map(bytes.count, texts, repeat(b":"))) == written.count(b":")
+    return b"\\u003" not in text and text.count(b":") == written.count(b":")
 
 
 class BrokenError(Exception):
@@ -174,7 +170,7 @@ class Scanner:
                 rows.append(row)
                 line += self.text.count("\n", at, comma.end())
                 at, end = comma.end(), end_of_row
-        self.reads_singly = not rows or not have_all_keys([self.text[start:end].encode()], rows)
+        self.reads_singly = not rows or not have_all_keys(self.text[start:end].encode(), rows)
         if self.reads_singly:
             return [], []
         self.at = end

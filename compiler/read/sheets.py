@@ -1,15 +1,15 @@
-"""Excel workbooks, read by openpyxl: the first sheet, whose first row is the header."""
+"""Excel workbooks, read by openpyxl: the first sheet with rows. Its first row below a title is the header."""
 
 import zipfile
 import zlib
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice, repeat
 from typing import Any
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import seekable
-from tuneyard.compiler.rows import ObjectRows, Place
+from tuneyard.compiler.rows import Line, ObjectRows, Place
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
@@ -22,11 +22,12 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
 
     try:
         book = openpyxl.load_workbook(seekable(file.stream), read_only=True, data_only=True)
-        first, *others = book.worksheets
+        sheets = [sheet for sheet in book.worksheets if sheet.max_row != 1] or book.worksheets
+        first, *others = sheets  # one row is a title, or a header without rows
         titles = [sheet.title for sheet in others if sheet.max_row or sheet.max_column]
         if titles:
             unread = ", ".join(titles)
-            problems.notes.append(f"{file.display_path}: only the first sheet is read, not {unread}")
+            problems.notes.append(f"{file.display_path}: only the sheet {first.title} is read, not {unread}")
         yield from _rows(first, file.display_path, problems)
     except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, SyntaxError) as error:
         problems.bad_file(
@@ -37,33 +38,36 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
 def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectRows]:
     prefix = f"{display_path} row "
     numbered = enumerate(sheet.iter_rows(values_only=True), 1)
-    filled_rows = ((number, cells) for number, cells in numbered if any(cell is not None for cell in cells))
+    filled_rows: Iterator[tuple[int, Any]] = (
+        (number, cells) for number, cells in numbered if any(cell is not None for cell in cells)
+    )
     first, cells = next(filled_rows, (1, ()))
+    beginning = list(islice(filled_rows, 1))
+    if _filled(cells) == 1 and beginning and _filled(beginning[0][1]) > 2:
+        problems.notes.append(f"{prefix}{first}: a title, not read: {show_value(next(filter(None, cells)))}")
+        first, cells = beginning.pop()
+    filled_rows = chain(beginning, filled_rows)
     header = ["" if cell is None else str(cell) for cell in cells]
     if refuse_twice([name for name in header if name], f"{prefix}{first}", problems):
         return
-    while True:
-        batch = list(islice(filled_rows, BATCH))
-        if not batch:
-            return
-        rows: dict[int, dict[str, object]] = {}
+    while batch := list(islice(filled_rows, BATCH)):
+        rows: dict[Line, dict[str, object]] = {}
         for number, cells in batch:
             values = list(map(_json_value, cells))
-            names = [*header, *[""] * (len(cells) - len(header))]
-            row: dict[str, object] = {}
-            unnamed: list[object] = []
-            for name, value in zip(names, values, strict=False):
-                if name:
-                    row[name] = value
-                elif value is not None:
-                    unnamed.append(value)
+            named = list(zip(chain(header, repeat("")), values, strict=False))
+            unnamed = [value for name, value in named if not name and value is not None]
             if unnamed:
                 message = f"found {show_value(unnamed[0])} in a column that the header does not name"
-                problems.bad_row([Problem("E008", Place(prefix, number), message)], values)
+                fix = "name each column in the first row, and delete the rows above it"
+                problems.bad_row([Problem("E008", Place(prefix, number), message, "", fix)], values)
             else:
-                rows[number] = row
+                rows[number] = {name: value for name, value in named if name}
         if rows:
             yield ObjectRows(prefix, list(rows), list(rows.values()))
+
+
+def _filled(cells: Sequence[object]) -> int:
+    return sum(cell is not None for cell in cells)
 
 
 def _json_value(cell: object) -> object:

@@ -139,11 +139,16 @@ def seekable(stream: io.BufferedReader) -> BinaryIO:
     return file
 
 
-def cut_off(error: UnicodeDecodeError, place: str) -> Problem | None:
-    """E001 if the bytes end inside a character, None for other errors."""
-    if error.reason != "unexpected end of data" or error.end != len(error.object):
-        return None
-    return Problem("E001", place, CUT_OFF, hint=GET_AGAIN)
+def undecodable(data: bytes, place: str) -> Problem | None:
+    """E001 for a row that is not UTF-8 or is cut off inside a character, None for any other row."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data" and error.end == len(data):
+            return Problem("E001", place, CUT_OFF, hint=GET_AGAIN)
+        where = f"0x{data[error.start]:02x} at byte {error.start + 1} of the row"
+        return Problem("E001", place, f"not UTF-8: {where}", hint=encoding_hint())
+    return None
 
 
 def too_long(place: str, hint: str = "") -> Problem:

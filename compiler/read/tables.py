@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
@@ -11,13 +11,11 @@ from tuneyard.compiler.read.stream import (
     RECORD,
     TooLongError,
     blocks,
-    cut_off,
-    encoding_hint,
     too_long,
+    undecodable,
     whole_lines,
 )
 from tuneyard.compiler.rows import ObjectRows, Place, Rows, TableRows
-from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
@@ -43,16 +41,8 @@ SPEAKERS = {
 """Roles by the names of speakers: turns in a text begin with them, a table has them in a column."""
 _LONGEST_FIRST = "|".join(sorted(SPEAKERS, key=len, reverse=True))
 SPEAKER = re.compile(rf"[ \t#*]*({_LONGEST_FIRST})[ \t*]*[:：][ \t*]*", re.I)
-_SURROGATE = re.compile("[\udc80-\udcff]")
 Fields = list[str]
 Lines = Iterator[tuple[Sequence[int], list[Fields]]]  # their numbers and fields, some hundreds at a time
-
-
-def _lines_of(source: Source, kind: str) -> "tuple[Callable[[_Text, str, Problems], Lines], str]":
-    """The function that reads the lines of a table, and the delimiter."""
-    usual_delimiter = "\t" if kind == ".tsv" else ","
-    quoted = source.quoted if source.quoted is not None else kind == ".csv"
-    return _quoted if quoted else _unquoted, source.delimiter or usual_delimiter
 
 
 @reader(".csv", ".tsv")
@@ -61,14 +51,17 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     source, display_path = file.source, file.display_path
     text = _Text(file.stream, display_path)
     header: Fields | None = list(source.header) or None
-    read_lines, delimiter = _lines_of(source, file.kind)
-    for lines, rows in read_lines(text, delimiter, problems):
+    usual_delimiter = "\t" if file.kind == ".tsv" else ","
+    quoted = source.quoted if source.quoted is not None else file.kind == ".csv"
+    read_lines = _quoted if quoted else _unquoted
+    for lines, rows in read_lines(text, source.delimiter or usual_delimiter, problems):
         while header is None and rows and rows[0] in ([], [""]):
             lines, rows = lines[1:], rows[1:]
         if header is None and rows:
             header, lines, rows = rows[0], lines[1:], rows[1:]
-            if _SURROGATE.search("".join(header)):
-                problems.bad_file(_undecodable(header, f"{display_path}:1", text.last))
+            problem = text.undecodable(header, f"{display_path}:1")
+            if problem:
+                problems.bad_file(problem)
                 return
             if refuse_twice(header, f"{display_path}:1", problems):
                 return
@@ -104,14 +97,11 @@ def _document(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     if len(data) > RECORD:
         problems.bad_file(too_long(place))
         return
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        message = f"not UTF-8: 0x{data[error.start]:02x} at byte {error.start + 1} of the file"
-        problems.bad_row(
-            [Problem("E001", Place(f"{file.display_path}:", 1), message, hint=encoding_hint())], ""
-        )
+    problem = undecodable(data, Place(f"{file.display_path}:", 1))
+    if problem:
+        problems.bad_row([problem], "")
         return
+    text = data.decode()
     if text.strip():
         text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
         yield TableRows(f"{file.display_path}:", [1], {"text": [text]}, typed=False)
@@ -156,12 +146,8 @@ def _text_rows(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     for numbers, rows in _unquoted(text, "\n", problems):
         kept = {}
         for number, (line,) in zip(numbers, rows, strict=True):
-            wrong = _SURROGATE.search(line) if text.undecoded else None
-            if wrong:
-                message = f"not UTF-8: byte {len(line[: wrong.start()].encode()) + 1} of the line"
-                problem = Problem(
-                    "E001", Place(f"{file.display_path}:", number), message, hint=encoding_hint()
-                )
+            problem = text.undecodable([line], Place(f"{file.display_path}:", number))
+            if problem:
                 problems.bad_row([problem], {"text": _escaped([line])[0]})
             elif line.strip():
                 kept[number] = line
@@ -179,8 +165,9 @@ def _good(
                 continue
             rows[number] = row = [""]  # a blank line, or "": of a single column, both are a row
         place = Place(f"{text.display_path}:", lines[number])
-        if text.undecoded and _SURROGATE.search("".join(row)):
-            problems.bad_row([_undecodable(row, place, text.last)], _escaped(row))
+        problem = text.undecodable(row, place)
+        if problem:
+            problems.bad_row([problem], _escaped(row))
         elif len(row) != len(header):
             message = f"found {len(row)} fields, expected {len(header)} as in the header"
             problems.bad_row([Problem("E008", place, message)], row)
@@ -189,19 +176,6 @@ def _good(
         else:
             kept.append(number)
     return [lines[i] for i in kept], [rows[i] for i in kept]
-
-
-def _undecodable(row: Fields, place: str, last: str) -> Problem:
-    try:
-        row[-1].encode(errors="surrogateescape").decode()
-    except UnicodeDecodeError as error:
-        cut = cut_off(error, place)
-        if last.endswith(row[-1]) and cut:
-            return cut
-    text = "\t".join(row)
-    start = next(_SURROGATE.finditer(text)).start()
-    where = f"0x{ord(text[start]) - 0xDC00:02x} at column {start + 1} of the row"
-    return Problem("E001", place, f"not UTF-8: {where}", hint=encoding_hint())
 
 
 def _escaped(row: Fields) -> Fields:
@@ -224,46 +198,33 @@ def _unquoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
 
 
 def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
-    csv.field_size_limit(2 * RECORD)  # never reached: the lines of a row are counted
-    row_size = 0  # characters
-    unread = 0  # lines of the block
-    line = 1
+    csv.field_size_limit(RECORD)
+    reader = csv.reader(text.lines(), delimiter=delimiter, strict=True)
+    block, line = text.block, 1
     rows: list[Fields] = []
     lines: list[int] = []
-
-    def counted() -> Iterator[str]:
-        nonlocal row_size, unread
-        for block in text.blocks():
-            lines_of_block = io.StringIO(block, newline="\n").readlines()
-            unread = len(lines_of_block)
-            for ended in lines_of_block:
-                unread -= 1
-                row_size += len(ended)
-                if row_size > RECORD:
-                    raise TooLongError
-                yield ended
-
-    reader = csv.reader(counted(), delimiter=delimiter, strict=True)
+    unclosed = "a field opened with a quote must be closed"
     try:
         for row in reader:
             rows.append(row)
             lines.append(line)
             line = 1 + reader.line_num
-            row_size = 0
-            if not unread or len(rows) == BATCH:
+            if len(rows) == BATCH or block < text.block:
                 yield lines, rows
-                rows, lines = [], []
-    except csv.Error as error:
-        message = f"broken quoting: {error}"
-        hint = "a field opened with a quote must be closed; quotes inside are doubled"
-        if str(error).startswith("new-line character"):
-            message = "a carriage return alone, outside quotes"
-            hint = "end lines with a line feed, or quote the field"
-        problems.bad_file(Problem("E011", f"{text.display_path}:{line}", message, hint=hint))
+                rows, lines, block = [], [], text.block
     except TooLongError:
-        problems.bad_file(
-            too_long(f"{text.display_path}:{line}", "a field opened with a quote must be closed")
+        problems.bad_file(too_long(f"{text.display_path}:{line}", unclosed))
+    except csv.Error as error:
+        place = f"{text.display_path}:{line}"
+        problem = Problem(
+            "E011", place, f"broken quoting: {error}", hint=f"{unclosed}; quotes inside are doubled"
         )
+        if str(error).startswith("field larger"):
+            problem = too_long(place, unclosed)
+        elif str(error).startswith("new-line character"):
+            hint = "end lines with a line feed, or quote the field"
+            problem = Problem("E011", place, "a carriage return alone, outside quotes", hint=hint)
+        problems.bad_file(problem)
     if rows:
         yield lines, rows
 
@@ -273,6 +234,7 @@ class _Text:
 
     def __init__(self, stream: io.BufferedReader, display_path: str) -> None:
         self.stream, self.display_path, self.undecoded = stream, display_path, False
+        self.block = 0  # blocks that were read
         self.ends_in_returns = False  # its lines: none ends with a line feed
         self.last = ""  # text after the end of the last line
 
@@ -288,5 +250,19 @@ class _Text:
                 self.ends_in_returns = "\n" not in text and "\r" in text.rstrip("\r")
             if self.ends_in_returns:
                 text = text.replace("\r", "\n")
+            self.block += 1
             self.last = text[text.rfind("\n") + 1 :]
             yield text
+
+    def lines(self) -> Iterator[str]:
+        """Yield each line with its end."""
+        for block in self.blocks():
+            yield from io.StringIO(block, newline="\n")
+
+    def undecodable(self, row: Fields, place: str) -> Problem | None:
+        """The problem of a row that is not UTF-8, None for any other row."""
+        if not self.undecoded:
+            return None
+        data = "\t".join(row).encode(errors="surrogateescape")
+        is_last = bool(row and self.last) and self.last.endswith(row[-1])
+        return undecodable(data if is_last else data + b"\n", place)

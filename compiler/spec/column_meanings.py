@@ -16,11 +16,12 @@ from tuneyard.core.errors import nearest, show_value
 _USUAL_NAMES = {
     "question": "instruction prompt question query problem task ask q question_title inputs "
     "question_stem question.stem "
-    "指令 提示 问题 提问 题目",
+    "指令 提示 问题 提问 题目 标准问题",
     "context": "input context contexts instances.input passage event paragraph question_content "
     "support 输入 上下文 背景 补充信息",
     "answer": "output response answer long_answer completion solution response_chosen answers.text chosen a "
-    "judgement reply best_answer target targets canonical_solution instances.output 输出 回答 答案 回复 答复",
+    "judgement reply best_answer target targets canonical_solution instances.output "
+    "输出 回答 答案 标准答案 参考答案 回复 答复",
     "program": "code",
     "text": "text content body document 文本 内容 正文 句子 评论",
     "summary": "summary highlights 摘要",
@@ -34,7 +35,8 @@ _USUAL_NAMES = {
     "chosen text": "correct_answer correct_option correct_choice",
     "chosen number": "cop correct correct_option label",
     "beginning": "goal sentence startphrase ctx",
-    "rating": "overall_score score rating reward votes pm_score helpfulness quality_score 评分 得分",
+    "rating": "overall_score score rating reward votes pm_score helpfulness quality_score stars "
+    "评分 得分 星级",
     "idx": "idx index id",
     "turns": "conversations messages contents",
     "exchanges": "conversation conversations messages turns dialogue dialog chat",

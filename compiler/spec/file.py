@@ -39,15 +39,15 @@ class Source:
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
     hub: dict[str, object] = field(default_factory=dict)
     splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
     encoding: str = "utf-8"
     delimiter: str | None = None
-    quoted: bool | None = None
     header: tuple[str, ...] = ()
-    media_dir: str = ""
-    rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    turns: Mapping[str, str] = field(default_factory=dict)
+    quoted: bool | None = None
     table: str = ""
     answers_by_question: bool = False
+    media_dir: str = ""
+    turns: Mapping[str, str] = field(default_factory=dict)
     columns: tuple[Column, ...] = ()
 
     def steps(self, split: str) -> tuple[str, ...]:
@@ -110,8 +110,8 @@ def find_spec(name: str) -> Path:
                 f"{name} is a data file, not a spec; `tuneyard data init {file}` proposes one, and "
                 f"`tuneyard data compile SPEC --source {file}` compiles it with a spec that reads it"
             )
-    hint = nearest(name, known_specs())
-    raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}) {hint or SEE}")
+    hint = nearest(name, known_specs(), SEE)
+    raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}); {hint}")
 
 
 @cache

@@ -1,11 +1,12 @@
 """Compares the rows that LLaMA-Factory loads with the records of the file."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Mapping, Sized
 from itertools import islice, zip_longest
 from typing import Any
 
 from tuneyard.compiler.kinds import kinds
+from tuneyard.compiler.verify.expect import Records
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.records import Example
@@ -16,7 +17,6 @@ ANSWERS_PER_ROW = {
 }
 """Answers of a loaded row, by stage."""
 LEFT_OUT = "the loader leaves this record out"
-Records = Iterator[tuple[str, Example | str]]
 
 
 class RecordComparison:
@@ -35,7 +35,7 @@ class RecordComparison:
         """Compare the batch of rows that begins here; the number of its rows."""
         rows = self._columns[start : start + size]
         batch = list(islice(self._records, len(rows["_prompt"])))
-        for number, (place, example) in enumerate(batch):
+        for number, (_, place, _, example) in enumerate(batch):
             self.places.append(place)
             row = {name: values[number] for name, values in rows.items()}
             problem = self._problem_of(place, example, row)
@@ -49,7 +49,7 @@ class RecordComparison:
     def end(self) -> None:
         """Report records without a row, and rows without a record."""
         verdict = self._verdict
-        for place, _ in self._records:
+        for _, place, _, _ in self._records:
             verdict.add(Problem("E406", place, LEFT_OUT), row=verdict.records)
             verdict.records += 1
         if verdict.loaded > verdict.records:

@@ -19,25 +19,24 @@ from tuneyard.compiler.verify.audit import (
 from tuneyard.compiler.verify.comparison import (
     ANSWERS_PER_ROW,
     RecordComparison,
-    Records,
     row_bar,
 )
-from tuneyard.compiler.verify.expect import Expected, NumberedRecord, column_problems, entry_problems
+from tuneyard.compiler.verify.expect import Expected, Records, column_problems, entry_problems
 from tuneyard.compiler.verify.learned import AnswersAuditor, PretrainingAuditor
 from tuneyard.compiler.verify.recipe_file import RecipeFile, recipe_problem
-from tuneyard.compiler.verify.selection import Selection, selection_problems, split_rows
+from tuneyard.compiler.verify.selection import selected_rows, selection_problems, split_rows
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets import (
     REGISTRY,
     Dataset,
     loaded_files,
     locate_dataset,
+    not_registered,
     read_registry,
-    wrong_folder,
 )
 from tuneyard.core.datasets.manifest import Manifest, read_manifests
 from tuneyard.core.documents import read_mapping
-from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, nearest, show_value
+from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, show_value
 from tuneyard.core.execution.options import default_workers
 from tuneyard.core.files import no_folder
 from tuneyard.core.prompt.template_fit import with_fitted_template
@@ -95,17 +94,13 @@ class LoadedDataset:
     verdict: Verdict
     expected: Expected
     rows: LoadedRows | None = None
-    selection: Selection | None = None
+    selection: dict[int, int] | None = None
     loader_problem: Problem | None = None
     workers: int = 1
 
     def records(self) -> Records:
-        """The place of each selected record, and its example or the reason for its loss."""
+        """The selected records of the file."""
         return self.expected.records(self.selection)
-
-    def numbered(self) -> Iterator[NumberedRecord]:
-        """The selected records with their numbers, as they are in the file."""
-        return self.expected.numbered(self.selection)
 
     def compare(self, records: Records) -> None:
         """Compare LLaMA-Factory's rows with the `records` of the file, and audit them if there is a model."""
@@ -163,7 +158,7 @@ class LoadedDataset:
         """Read a file that LLaMA-Factory cannot load, for the places of its lost records."""
         verdict = self.verdict
         try:
-            for row, (place, example) in enumerate(records):
+            for row, (_, place, _, example) in enumerate(records):
                 verdict.records += 1
                 if isinstance(example, str):
                     verdict.add(Problem("E406", place, example), row=row)
@@ -175,8 +170,8 @@ class LoadedDataset:
         """Note the rows that the entry's `split` and `num_samples` select."""
         verdict, entry = self.verdict, self.dataset.entry
         if self.selection:
-            order = self.selection.in_file_order()
-            verdict.dropped = [order[number] for number in verdict.dropped]
+            places = list(self.selection.values())
+            verdict.dropped = [places[number] for number in verdict.dropped]
             verdict.notes.append(f"split: {show_value(entry['split'])} selects {verdict.loaded} rows")
         samples = entry.get("num_samples")
         if isinstance(samples, int):
@@ -205,12 +200,7 @@ def datasets_of(name: str, out: Path) -> list[str]:
     registered = read_registry(out)
     if name in registered:
         return [name]
-    folder_problem = wrong_folder(out)
-    if folder_problem:
-        raise RequestError(f"dataset {name!r} not found: {folder_problem}")
-    names = sorted({*manifests, *registered})
-    message = f"dataset {name!r} is not in {out} (found: {', '.join(names) or 'none'}) {nearest(name, names)}"
-    raise RequestError(message.rstrip())
+    raise not_registered(name, out, {*manifests, *registered})
 
 
 def read_settings(recipe: Path | None, options: Settings) -> dict[str, object]:
@@ -276,9 +266,10 @@ def loaded(
     verdict = Verdict(name)
     record_format = format_of_entry(dataset.entry)
     place = f"{out / REGISTRY}: {name}"
-    for problem in since_compiled(dataset, out, manifests):
+    changes = since_compiled(dataset, out, manifests)
+    verdict.is_compiled = changes is not None
+    for problem in changes or ():
         verdict.add(problem)
-    verdict.is_compiled = was_compiled(dataset, out, manifests)
     stage = str(settings.get("stage", _stage(dataset, manifests, record_format)))
     if not stage_fits(stage, dataset.entry):
         stage_place = recipe.place("stage") if recipe else "stage"
@@ -319,8 +310,8 @@ def _load(result: LoadedDataset, settings: Settings, cache: str) -> None:
     split = dataset.entry.get("split", "train")
     if split not in ("train", "all"):
         (whole,) = rows.info.splits.values()
-        result.selection = Selection(split_rows(split, whole.num_examples))
-        rows = rows.select(result.selection.in_file_order())
+        result.selection = selected_rows(split_rows(split, whole.num_examples))
+        rows = rows.select(list(result.selection.values()))
     verdict.loaded = len(rows)
     auditor = None
     if "E434" not in verdict.counts:
@@ -329,27 +320,22 @@ def _load(result: LoadedDataset, settings: Settings, cache: str) -> None:
     result.rows = LoadedRows(data, rows, auditor)
 
 
-def since_compiled(dataset: Dataset, out: Path, manifests: Mapping[str, Manifest]) -> Iterator[Problem]:
-    """Report how the file and the entry of a compiled dataset differ from the compile's manifest."""
-    for folder, manifest in manifests.items():
-        if dataset.path.parent == out / folder:
-            problem = changed_file(dataset.path, manifest)
-            if problem:
-                yield problem
-        compiled = compiled_entries(folder, manifest).get(dataset.name)
-        if compiled:
-            hint = compile_again(folder, manifest)
-            yield from changed_entry(str(out / REGISTRY), dataset.name, dataset.entry, compiled, hint)
-
-
-def was_compiled(dataset: Dataset, out: Path, manifests: Mapping[str, Manifest]) -> bool:
-    """True if a manifest has the hash of the dataset's file, or its entry."""
+def since_compiled(dataset: Dataset, out: Path, manifests: Mapping[str, Manifest]) -> list[Problem] | None:
+    """How file and entry of a dataset differ from a compile's manifest, None if no manifest lists either."""
+    is_compiled = False
+    problems = []
     for folder, manifest in manifests.items():
         if dataset.path.parent == out / folder and dataset.path.name in manifest.files:
-            return True
-        if dataset.name in compiled_entries(folder, manifest):
-            return True
-    return False
+            is_compiled = True
+            problem = changed_file(dataset.path, manifest)
+            if problem:
+                problems.append(problem)
+        compiled = compiled_entries(folder, manifest).get(dataset.name)
+        if compiled:
+            is_compiled = True
+            hint = compile_again(folder, manifest)
+            problems += changed_entry(str(out / REGISTRY), dataset.name, dataset.entry, compiled, hint)
+    return problems if is_compiled else None
 
 
 def _stage(dataset: Dataset, manifests: Mapping[str, Manifest], record_format: RecordFormat) -> str:

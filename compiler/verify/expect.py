@@ -37,7 +37,7 @@ KEYS = {
     *REMOTE_SOURCES,
 }  # fmt: skip
 Record = Mapping[str, object]
-NumberedRecord = tuple[int, str, Record, Example | str]
+Records = Iterator[tuple[int, str, Record, Example | str]]
 SHAPES = 1000  # kinds of records remembered; a file of more is only slower
 # Of Arrow; null goes with every type.
 TYPES = {bool: "truth values", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
@@ -121,17 +121,12 @@ class Expected:
     _types: dict[str, str] = field(default_factory=dict)
     _shapes: set[tuple[object, ...]] = field(default_factory=set)
 
-    def records(self, selected: Container[int] | None = None) -> Iterator[tuple[str, Example | str]]:
-        """Yield (place, example) for every record, or (place, reason) for a record that is lost.
+    def records(self, selected: Container[int] | None = None) -> Records:
+        """Yield number (from 0), place, the record as it is, and its example or the reason for its loss.
 
-        `selected` has the numbers (from 0) of the records to yield; None: all of them.
-        `ProblemsError` if the file cannot be read to its end; its problems have their places.
+        `selected` has the numbers of the records to yield; None: all of them. `ProblemsError` if the file
+        cannot be read to its end; its problems have their places.
         """
-        for _, place, _, example in self.numbered(selected):
-            yield place, example
-
-    def numbered(self, selected: Container[int] | None = None) -> Iterator[NumberedRecord]:
-        """Yield number (from 0), place, the record as it is, and its example or the reason for its loss."""
         for path in loaded_files(self.path):
             yield from self._records_of(path, selected)
         self.problems += self._left_out_problems()
@@ -163,7 +158,7 @@ class Expected:
         message = f"{' and '.join(shares)}, {LEFT_OUT}"
         return Problem(code, first.place, message, ", ".join(names), fix), first.row
 
-    def _records_of(self, path: Path, selected: Container[int] | None) -> Iterator[NumberedRecord]:
+    def _records_of(self, path: Path, selected: Container[int] | None) -> Records:
         with path.open("rb") as file:
             if file.read(3) == BOM:
                 message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
@@ -171,7 +166,7 @@ class Expected:
                 self.problems.append((problem, None))
         reader = RecordReader(self.format)
         problems = Problems()
-        for rows in read(path, str(path), Source({}, {}, {}), problems):
+        for rows in read(path, str(path), Source(), problems):
             self._look_for_left_out(rows)
             for number, line in enumerate(rows.lines):
                 record, place = cast("Record", rows.row(number)), f"{rows.prefix}{line}"

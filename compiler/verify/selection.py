@@ -1,7 +1,7 @@
 """Which files and rows LLaMA-Factory loads for an entry: folders, `split` and `num_samples`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from tuneyard.core.datasets import Dataset, loaded_files
@@ -19,28 +19,15 @@ LOADERS = {
 SPLIT_FORM = 'expected "train" or a part of it, such as "train[:10]" or "train[:50%]"'
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """The records that a `split` selects, as ranges of their numbers (from 0) in LLaMA-Factory's order."""
+def selected_rows(ranges: list[range]) -> dict[int, int]:
+    """The numbers of the selected records in the order of the file, each with its place among loaded rows.
 
-    ranges: list[range]
-
-    def __contains__(self, number: object) -> bool:
-        return any(number in each for each in self.ranges)
-
-    def numbers(self) -> list[int]:
-        """The selected record numbers, in the order of the file, each once."""
-        return sorted({number for each in self.ranges for number in each})
-
-    def in_file_order(self) -> list[int]:
-        """Positions of the loaded rows in the order of their records, each record once."""
-        positions: dict[int, int] = {}
-        position = 0
-        for each in self.ranges:
-            for number in each:
-                positions.setdefault(number, position)
-                position += 1
-        return [positions[number] for number in sorted(positions)]
+    A record that is selected twice is taken at its first place.
+    """
+    places: dict[int, int] = {}
+    for place, number in enumerate(chain.from_iterable(ranges)):
+        places.setdefault(number, place)
+    return dict(sorted(places.items()))
 
 
 def selection_problems(place: str, dataset: Dataset) -> Iterator[Problem]:

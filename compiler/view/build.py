@@ -101,7 +101,7 @@ def _read(request: ViewRequest) -> _Read:
     """Verify and count all records, then read those of the page again."""
     scan, rows = Scan(), KeptRows()
     with loaded(request.name, request.folder, request.settings, request.recipe) as dataset:
-        records = scan.counted(dataset.numbered())
+        records = scan.counted(dataset.records())
         dataset.compare(records)
         with suppress(ProblemsError):  # records after the last row; `verify` reports what cannot be read
             for _ in records:

@@ -82,7 +82,7 @@ class PageRows:
     def read(self, dataset: Dataset) -> Iterator[PageRow]:
         """Yield the chosen rows in their order, as far as the file can be read."""
         expected = Expected(dataset.path, format_of_entry(dataset.entry))
-        records = expected.numbered(frozenset(self.scan.numbers[row] for row in self.chosen))
+        records = expected.records(frozenset(self.scan.numbers[row] for row in self.chosen))
         with suppress(ProblemsError):  # at the end of the file; `verify` reports what cannot be read
             for row, (number, _, record, example) in zip(self.chosen, records, strict=False):
                 page_row = PageRow(

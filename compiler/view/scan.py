@@ -5,15 +5,14 @@ Texts are compared by the function of `compile` and `stats`. Memory holds the ke
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from tuneyard.compiler.commands.dataset_reader import LONGEST, MOST_LABELS, few
 from tuneyard.compiler.draw import ROW_TYPE
 from tuneyard.compiler.lint.example_keys import add_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import text_warnings
-from tuneyard.compiler.verify.comparison import Records
-from tuneyard.compiler.verify.expect import NumberedRecord
+from tuneyard.compiler.verify.expect import Records
 from tuneyard.core.records import Example
 
 MARKS = {True: "good", False: "bad"}
@@ -41,11 +40,11 @@ class Scan:
         """The number of rows."""
         return len(self.numbers)
 
-    def counted(self, records: Iterator[NumberedRecord]) -> Records:
-        """Yield records on as `verify` compares them, each counted."""
-        for number, place, _, example in records:
-            self._count(number, example)
-            yield place, example
+    def counted(self, records: Records) -> Records:
+        """Yield records on, each counted."""
+        for record in records:
+            self._count(record[0], record[3])
+            yield record
 
     def _count(self, number: int, example: Example | str) -> None:
         """Count a record. `example` is the reason if LLaMA-Factory loses it."""

@@ -22,6 +22,8 @@ from tuneyard.core.cli.next_step import TuneyardCommand
 from tuneyard.core.errors import CLI, GROUPS_OF_PACKAGES, run_command
 from tuneyard.core.installation.checkout import ROOT, version
 
+SUMMARY = 1000  # characters: Click cuts a first sentence that is longer
+
 
 class LazyGroup(click.Group):
     """A group that imports a command when it is called: {name: "module:attribute"}; the help imports none.
@@ -32,7 +34,7 @@ class LazyGroup(click.Group):
     def __init__(
         self,
         *arguments: Any,
-        lazy: dict[str, str],
+        lazy: Mapping[str, str] = MappingProxyType({}),
         aliases: Mapping[str, str] = MappingProxyType({}),
         **options: Any,
     ) -> None:
@@ -78,11 +80,11 @@ class LazyGroup(click.Group):
     def _summary(self, ctx: click.Context, name: str) -> str:
         if name not in self.lazy:
             command = self.get_command(ctx, name)
-            return command.get_short_help_str(90) if command else ""
+            return command.get_short_help_str(SUMMARY) if command else ""
         module, _, attribute = self.lazy[name].partition(":")
         parsed = ast.parse(source(module).read_text(encoding="utf-8"))
         documented = {n.name: ast.get_docstring(n) for n in parsed.body if isinstance(n, ast.FunctionDef)}
-        return click.Command(name, help=documented.get(attribute)).get_short_help_str(90)
+        return click.Command(name, help=documented.get(attribute)).get_short_help_str(SUMMARY)
 
 
 def source(module: str) -> Path:

@@ -109,6 +109,14 @@ class TuneyardCommand(click.Command):
             return [*params, QUIET, last]
         return [*params, last, QUIET]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments. An error of Click's parser gets the command, for its usage and example."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, then print its two last lines."""
         try:

@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ from tuneyard.core.language.han import HAN
 
 REGISTRY = "dataset_info.json"
 SHARD_SUFFIX = ".jsonl"
-SHARD_NAME = re.compile(r"\d{5}-of-\d{5}\.jsonl")
 NAMES = 10  # most registered names in a message
 REMOTE_SOURCES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 """Keys of an entry that name where its rows are, other than `file_name`."""
@@ -143,13 +143,14 @@ def not_registered(
     if len(names) > NAMES:
         listed_names = difflib.get_close_matches(name, names, NAMES, 0)
         more = f", … and {len(names) - len(listed_names)} more"
-    hint = nearest(name, names if alike is None else alike)
+    here = "" if folder == DEFAULT_FOLDER else f" --dataset-dir {shlex.quote(str(folder))}"
+    hint = nearest(name, names if alike is None else alike, f"`tuneyard data list{here}` shows what there is")
     other = other_folder(name, folder)
     if other:
         hint = f"it is in {other / REGISTRY}: in a recipe `dataset_dir: {other}`, else --dataset-dir {other}"
     listed = f"{', '.join(listed_names) or 'none'}{more}"
     return NotRegisteredError(
-        f"dataset {name!r} is not in {folder / REGISTRY} (registered: {listed}); {hint}".rstrip("; ")
+        f"dataset {name!r} is not in {folder / REGISTRY} (registered: {listed}); {hint}"
     )
 
 

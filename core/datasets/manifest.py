@@ -3,7 +3,6 @@
 Compiling writes it last. `data verify`, recipes, exports and scoring read it next to the files of a dataset.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +16,10 @@ Entry = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class CompiledFile:
-    """A file that a compile wrote. Both are None if the manifest was damaged."""
+    """A file that a compile wrote."""
 
-    rows: int | None = None
-    sha256: str | None = None
+    rows: int
+    sha256: str
 
 
 class CompiledSource(NamedTuple):
@@ -73,11 +72,6 @@ class Manifest:
     tuneyard: dict[str, str] = field(default_factory=dict)
 
     @property
-    def is_of_compile(self) -> bool:
-        """False for a manifest.json of another tool (next to images, say)."""
-        return isinstance(self.made_from.get("sources"), list)
-
-    @property
     def spec(self) -> str:
         """The name of the spec, "" if it is unknown."""
         return str(self.made_from.get("spec", ""))
@@ -85,25 +79,21 @@ class Manifest:
     @property
     def definition(self) -> dict[str, Any]:
         """The spec as it was read, with its keys."""
-        return _object(self.made_from.get("definition"))
+        definition: dict[str, Any] = self.made_from.get("definition", {})
+        return definition
 
     @property
     def sources(self) -> list[CompiledSource]:
         """The files that were compiled."""
-        entries = self.made_from.get("sources")
-        if not isinstance(entries, list):
-            return []
-        sources = []
-        for entry in entries:
-            if isinstance(entry, dict):
-                fields = {key: str(entry.get(key, "")) for key in CompiledSource._fields}
-                sources.append(CompiledSource(**fields))
-        return sources
+        keys = CompiledSource._fields
+        sources = self.made_from.get("sources", ())
+        return [CompiledSource(**{key: source.get(key, "") for key in keys}) for source in sources]
 
     @property
     def records(self) -> dict[str, int]:
         """The number of records by dataset."""
-        return _object(self.counts.get("records"))
+        records: dict[str, int] = self.counts.get("records", {})
+        return records
 
     def file_of(self, dataset: str) -> str:
         """The name of the file of a registered dataset."""
@@ -113,25 +103,18 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest | None:
     """Read the manifest of a folder, None without one. `ContentError` if it is not JSON.
 
-    Values of another type than expected count as missing.
+    None also for a file of this name that another tool wrote (next to images, say).
     """
     path = folder / MANIFEST
     if not path.is_file():
         return None
     content = read_json(path)
-    if not isinstance(content, dict):
+    made_from = content.get("made_from") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not isinstance(made_from, dict) or "sources" not in made_from:
         return None
-    values: dict[str, Any] = {}
-    for each in fields(Manifest):
-        value = content.get(each.name)
-        expected_type = type(getattr(EMPTY, each.name))
-        if each.name == "cluster":
-            expected_type = str
-        if isinstance(value, expected_type):
-            values[each.name] = value
-    values["files"] = _files(_object(values.get("files")))
-    entries = _object(values.get("entries"))
-    values["entries"] = {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
+    values = {each.name: content[each.name] for each in fields(Manifest) if each.name in content}
+    files = content.get("files", {})
+    values["files"] = {name: CompiledFile(file["rows"], file["sha256"]) for name, file in files.items()}
     return Manifest(**values)
 
 
@@ -139,14 +122,11 @@ EMPTY = Manifest()
 
 
 def read_manifests(folder: Path) -> dict[str, Manifest]:
-    """Read the manifests of the compiled datasets in a folder, by name; `ContentError` if one is broken.
-
-    Other tools write files of this name too (e.g. next to images). They are left out.
-    """
+    """Read the manifests of the compiled datasets in a folder, by name; `ContentError` if one is broken."""
     manifests: dict[str, Manifest] = {}
     for path in sorted(folder.glob(f"[!.]*/{MANIFEST}")):
         manifest = read_manifest(path.parent)
-        if manifest is not None and manifest.is_of_compile:
+        if manifest is not None:
             manifests[path.parent.name] = manifest
     return manifests
 
@@ -162,22 +142,3 @@ def manifest_beside(path: Path) -> tuple[Manifest, CompiledFile] | None:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of a folder, which makes it a compiled dataset."""
     write_json(folder / MANIFEST, asdict(manifest))
-
-
-def _files(files: Mapping[str, Any]) -> dict[str, CompiledFile]:
-    compiled = {}
-    for name, about in files.items():
-        if isinstance(about, dict):
-            rows, digest = about.get("rows"), about.get("sha256")
-            if not isinstance(rows, int):
-                rows = None
-            if not isinstance(digest, str):
-                digest = None
-            compiled[name] = CompiledFile(rows, digest)
-    return compiled
-
-
-def _object(value: object) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return value
-    return {}

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 MOST_BYTES = 10_000_000  # of a YAML file; ours have a few thousand
 MOST_VALUES = 100_000
 MOST_DEPTH = 100
-TOO_DEEP = f"more than {MOST_DEPTH} lists and mappings in one another"
 MOST_LINE = 1 << 26  # bytes of one line of JSON
 BOM = b"\xef\xbb\xbf"
 
@@ -64,7 +63,7 @@ def parse_yaml(text: bytes | str, place: str) -> Yaml:
         root = loader.get_single_node()
         if root is None:
             return Yaml(None, {})
-        _measure(root, place, {})
+        _size(root, place, {})
         lines = {}
         if isinstance(root, yaml.MappingNode):
             keys = [key for key, _ in root.value if isinstance(key, yaml.ScalarNode)]
@@ -164,23 +163,22 @@ def _check_depth(place: str, text: str) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MOST_DEPTH:
-            raise ContentError(f"{place}: {TOO_DEEP}")
+            raise ContentError(f"{place}: more than {MOST_DEPTH} lists and mappings in one another")
 
 
-def _measure(node: "yaml.Node", place: str, measured: "dict[yaml.Node, tuple[int, int]]") -> tuple[int, int]:
-    """How many values a node has, with aliases expanded, and how deep they are.
+def _size(node: "yaml.Node", place: str, sizes: "dict[yaml.Node, int]") -> int:
+    """How many values a node has, with aliases expanded.
 
-    `measured` has those of the nodes before, (0, 0) of one that is not yet complete. `ContentError` for equal
-    keys, too many or too deep values, and for endless ones.
+    `sizes` has those of the nodes before, 0 of one that is not yet complete. `ContentError` for equal keys,
+    too many values, and for endless ones.
     """
     import yaml
 
-    if node in measured:
-        if measured[node] == (0, 0):
+    if node in sizes:
+        if not sizes[node]:
             raise ContentError(f"{place}:{node.start_mark.line + 1}: an alias in here leads back to itself")
-        return measured[node]
-    measured[node] = 0, 0
-    size, depth = 1, 0
+        return sizes[node]
+    sizes[node] = 0
     parts = node.value
     if isinstance(node, yaml.MappingNode):
         parts = []
@@ -192,16 +190,11 @@ def _measure(node: "yaml.Node", place: str, measured: "dict[yaml.Node, tuple[int
             parts += [key, value]
     elif not isinstance(node, yaml.SequenceNode):
         parts = []
-    for part in parts:
-        part_size, part_depth = _measure(part, place, measured)
-        size += part_size
-        depth = max(depth, part_depth + 1)
+    size = 1 + sum(_size(part, place, sizes) for part in parts)
     if size > MOST_VALUES:
         raise ContentError(f"{place}: its aliases make more than {MOST_VALUES:,} values of it")
-    if depth > MOST_DEPTH:
-        raise ContentError(f"{place}: {TOO_DEEP}")
-    measured[node] = size, depth
-    return size, depth
+    sizes[node] = size
+    return size
 
 
 def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict[str, object]]]:

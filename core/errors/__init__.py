@@ -42,6 +42,7 @@ OS_FIXES = {
 }
 _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 _TERMINAL_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_MISSING_PATH = re.compile(r"(?:File|Directory|Path) '(.+)' does not exist\.$")  # of Click
 _terminated = threading.Event()
 
 
@@ -284,11 +285,21 @@ def _exit_code(command: click.Command) -> int:
 
 
 def _hint(error: click.ClickException) -> str:
-    """The fix that Click's message lacks: for an option before the command, and for words too many."""
+    """The fix that Click's message lacks: a near file, where options belong, an example of the command."""
     if isinstance(error, click.NoSuchOption) and error.ctx and isinstance(error.ctx.command, click.Group):
         return f" Options come after the command: {error.ctx.command_path} COMMAND {error.option_name} …"
     if error.message.startswith("Got unexpected extra argument"):
         return "; a path with spaces needs quotes"
+    missing_path = _MISSING_PATH.search(error.message)
+    if missing_path:
+        from tuneyard.core.files import near_name
+
+        return f"\n{near_name(Path(missing_path[1]))}"
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if isinstance(error, click.BadParameter | click.BadOptionUsage) and context is not None:
+        from tuneyard.core.cli.main import examples_of
+
+        return "".join(f"\nExample: {line}" for line in examples_of(context.command)[:1])
     return ""
 
 
@@ -362,8 +373,8 @@ def size_words(size: float) -> str:
     return counted(round(size), "byte")
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
-    """Suggest the choice nearest to `name` as `did you mean "x"?`, "" if none is similar.
+def nearest_name(name: str, choices: Iterable[str]) -> str:
+    """The choice nearest to `name`, "" if none is similar.
 
     A choice that goes on where `name` ends (`adamw_torch` for `adamw`) is nearer than one of similar letters.
     """
@@ -373,6 +384,10 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     close = [choice for choice in choices if choice.startswith(f"{name}_")]
     if not close:
         close = difflib.get_close_matches(name, choices, n=1, cutoff=0.66)
-    if not close:
-        return ""
-    return f'did you mean "{close[0]}"?'
+    return next(iter(close), "")
+
+
+def nearest(name: str, choices: Iterable[str], otherwise: str = "") -> str:
+    """Suggest the choice nearest to `name` as `did you mean "x"?`, or `otherwise` if none is similar."""
+    near = nearest_name(name, choices)
+    return f'did you mean "{near}"?' if near else otherwise

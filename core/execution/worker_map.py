@@ -1,6 +1,7 @@
 """The ordered map over workers that run one item at a time: local processes, or actors of a Ray cluster."""
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -29,55 +30,26 @@ class Worker(ABC):
         """What the item returned. `LostWorkerError` if the worker is lost."""
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Attempt:
-    """An item, its place in the order, and how often its worker was lost."""
+    """An item, how often its worker was lost, and its result once that is there."""
 
-    place: int
     item: WorkItem
     losses: int = 0
+    result: WorkResult | None = None
 
 
-class _Order:
-    """Items that are not yet run, and results that wait for an earlier one."""
-
-    def __init__(self, items: Iterable[WorkItem], ahead: int) -> None:
-        self._items = enumerate(items)
-        self._ahead = ahead
-        self._drawn = 0
-        self._next_place = 0  # of the result that is taken next
-        self._again: list[_Attempt] = []
-        self._results: dict[int, WorkResult] = {}
-
-    @property
-    def has_next_result(self) -> bool:
-        """True if the result is there whose turn it is."""
-        return self._next_place in self._results
-
-    def take_result(self) -> WorkResult:
-        """The result whose turn it is."""
-        result = self._results.pop(self._next_place)
-        self._next_place += 1
-        return result
-
-    def draw(self) -> _Attempt | None:
-        """The item that runs next, that of a lost worker first. None if there is none that may be ahead."""
-        if self._again:
-            return self._again.pop(0)
-        if self._drawn - self._next_place >= self._ahead:
-            return None
-        for place, item in self._items:
-            self._drawn += 1
-            return _Attempt(place, item)
-        return None
-
-    def run_again(self, attempt: _Attempt) -> None:
-        """Let an item run again, before those that have not started."""
-        self._again.append(attempt)
-
-    def add(self, attempt: _Attempt, result: WorkResult) -> None:
-        """Keep a result until it is its turn."""
-        self._results[attempt.place] = result
+def _next_attempt(
+    items: Iterator[WorkItem], order: deque[_Attempt], again: deque[_Attempt], ahead: int
+) -> _Attempt | None:
+    """The item that runs next, that of a lost worker first. None if there is none that may be ahead."""
+    if again:
+        return again.popleft()
+    if len(order) < ahead:
+        for item in items:
+            order.append(_Attempt(item))
+            return order[-1]
+    return None
 
 
 class WorkerMap(Executor):
@@ -117,36 +89,37 @@ class WorkerMap(Executor):
         """Run each item in a worker."""
         if self._running:
             raise RuntimeError("an executor runs one map at a time")
-        order = _Order(items, max(ahead, self.workers))
+        rest = iter(items)
+        order: deque[_Attempt] = deque()  # the attempts whose results are not taken yet
+        again: deque[_Attempt] = deque()  # those of lost workers
         try:
             while True:
                 for worker in self._free(resources):
-                    attempt = order.draw()
+                    attempt = _next_attempt(rest, order, again, max(ahead, self.workers))
                     if attempt is None:
                         break
                     observer.started(attempt.item.name, worker.name)
                     self._running[worker.submit(attempt.item, common)] = (worker, attempt)
-                if order.has_next_result:
-                    yield order.take_result()
+                result = order[0].result if order else None
+                if result is not None:
+                    order.popleft()
+                    yield result
                 elif not self._running:
                     return
-                timeout = 0 if order.has_next_result else _LOOK_EVERY
-                ended, _ = wait(self._running, timeout, FIRST_COMPLETED)
+                has_next_result = bool(order) and order[0].result is not None
+                ended, _ = wait(self._running, 0 if has_next_result else _LOOK_EVERY, FIRST_COMPLETED)
                 for future in ended:
                     worker, attempt = self._running.pop(future)
-                    self._settle(worker, attempt, future, order, observer)
+                    attempt.result = self._settled(worker, attempt, future, observer)
+                    if attempt.result is None:
+                        again.append(attempt)
         finally:
             self._end_busy()
 
-    def _settle(
-        self,
-        worker: Worker,
-        attempt: _Attempt,
-        future: "Future[WorkResult]",
-        order: _Order,
-        observer: Observer,
-    ) -> None:
-        """Keep the result of an item that has ended, or let the item of a lost worker run again."""
+    def _settled(
+        self, worker: Worker, attempt: _Attempt, future: "Future[WorkResult]", observer: Observer
+    ) -> WorkResult | None:
+        """The result of an item that has ended, None if its worker was lost and it may run again."""
         name = attempt.item.name
         try:
             result = worker.result_of(future)
@@ -154,11 +127,10 @@ class WorkerMap(Executor):
             attempt.losses += 1
             if attempt.losses < self.attempts:
                 observer.lost(name, str(lost))
-                order.run_again(attempt)
-                return
+                return None
             result = WorkResult(name, error=ContentError(f"{name}: its process {lost}"))
         observer.ended(result)
-        order.add(attempt, result)
+        return result
 
     def _end_busy(self) -> None:
         busy = self._busy()

@@ -63,7 +63,9 @@ def check_base(
     if is_local and (recorded_folder / "config.json").is_file():
         is_same_folder = recorded_folder.resolve() == folder.resolve()
         if not is_same_folder and not same_weights(open_shards(recorded_folder), open_shards(folder)):
-            raise ContentError(f"{wrong}, whose weights are not those of {reference}")
+            raise ContentError(
+                f"{wrong}, whose weights are not those of {reference}; name {trained_on} as the base"
+            )
         return ""
     if same:
         return ""

@@ -150,7 +150,7 @@ def _manifest_of_compile(folder: Path, inode: int, modified: int) -> Manifest | 
         manifest = read_manifest(folder)
     except ContentError:
         return None
-    if manifest is None or not manifest.is_of_compile:
+    if manifest is None:
         return None
     return manifest
 

@@ -1,5 +1,6 @@
 """Find and read scored runs: our results folders, the held-out rows of a sweep, other tools' logs."""
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -144,7 +145,8 @@ def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
             patterns += reader.files
         raise RequestError(
             f"{path}: no {RESULTS} here or two levels below, and no {' or '.join(sorted(patterns))}; "
-            "score something first"
+            "score a model first: tuneyard eval nli --model MODEL --dataset NAME --out "
+            f"{shlex.quote(str(path))}"
         )
     return whole + logs, [place for place in places if place not in whole]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuneyard.adapters.compatibility import check_adapter_base, check_together
+from tuneyard.adapters.compatibility import check_together
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import (
     WeightedAdapter,
@@ -23,6 +23,7 @@ from tuneyard.core.files import names_folder
 from tuneyard.core.prompt.supervision import Turns
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.core.weights.adapter_files import CONFIG
+from tuneyard.core.weights.base_models import check_base
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.apply import check_fits
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
@@ -178,7 +179,7 @@ def load_candidates(
         parts += candidate_parts
     adapters = {part.adapter.folder: part.adapter for part in parts}
     for adapter in adapters.values():
-        unchecked = check_adapter_base(adapter, folder, reference, same=request.same_base)
+        unchecked = check_base(adapter.folder, adapter.config.base, folder, reference, same=request.same_base)
         if unchecked:
             click.echo(f"warning: {unchecked}", err=True)
     model: Backend

@@ -18,7 +18,7 @@ import click
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
-from tuneyard.core.files import existing, write_text
+from tuneyard.core.files import existing, no_folder, write_text
 from tuneyard.core.training.training_stage import OBJECTIVES
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
@@ -38,11 +38,10 @@ from tuneyard.recipes.new.settings import (
     largest_micro_batch,
     rows_of_step,
     sections,
-    sequence_lengths,
 )
 from tuneyard.recipes.new.template import TemplateChoice
 from tuneyard.recipes.new.text import paragraphs, recipe_text
-from tuneyard.recipes.plan import Offer, gigabytes, make_plan, time_words
+from tuneyard.recipes.plan import Offer, make_plan, memory_line, time_line, unknown_lines
 from tuneyard.recipes.recipe import Recipe, read_recipe
 
 MOST_GPUS = (1, 2, 4, 8)
@@ -91,7 +90,7 @@ def command(
     _refuse_out(out)
     target = _target(trains_on)
     data = training_data(dataset, dataset_dir, stage)
-    request = RecipeRequest(data, model, method, target, trains_on, out)
+    request = RecipeRequest(data, model, method, target, out)
     recipe = new_recipe(LlamaFactory(several=True), request)
     write_zero_file(recipe.deepspeed, out)
     write_text(out, recipe.text)
@@ -143,7 +142,7 @@ def new_recipe(llamafactory: LlamaFactory, request: RecipeRequest) -> NewRecipe:
         f"cutoff_len   {counts.cutoff.tokens}: {counts.cutoff.reason}",
         *expected,
     ]
-    if request.machine_name == "gpu":
+    if request.machine.name == "gpu":
         summary.append("machine      an A100-80 is assumed: --for names yours (this, cpu, 4xT4, …)")
     setting = zero_setting(deepspeed, request.out)
     if setting != deepspeed:
@@ -178,10 +177,15 @@ def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts
         )
     reason = answer.template_error or answer.model.error
     if reason:
-        raise RequestError(
-            f"--model {model}: {reason}; name a folder with config.json and the tokenizer's files, or fetch "
-            f"the model into the hub's cache: {shlex.join(['hf', 'download', model])}"
+        fix = (
+            f"{reason}; name a folder with config.json and the tokenizer's files, or fetch the model into "
+            f"the hub's cache: {shlex.join(['hf', 'download', model])}"
         )
+        if Path(model).is_dir():
+            raise RequestError(f"--model {model}: {fix}")
+        if "/" in model and Path(model).parent.is_dir():  # a path here, not a hub id
+            fix = "name a folder with config.json and the tokenizer's files"
+        raise RequestError(f"--model {no_folder(model, fix)}")
     if template is not None and template.findings:
         nearest = template.name or "that of the tokenizer, as LLaMA-Factory reads it"
         raise RequestError(
@@ -222,7 +226,7 @@ def _counts(request: RecipeRequest, answer: Facts, template: TemplateChoice | No
         rows, eval_rows = tokens // cutoff.tokens, eval_tokens // cutoff.tokens
         longest = cutoff.tokens
     else:
-        of_rows = sequence_lengths(lengths)
+        of_rows = [max(row) for row in lengths]  # of both sides of a pair the longer one
         cutoff = choose_cutoff(of_rows, positions)
         rows, eval_rows = len(lengths), len(eval_lengths)
         longest = min(max(of_rows), cutoff.tokens)
@@ -240,7 +244,7 @@ def _refuse_idle_gpus(request: RecipeRequest, rows: int) -> None:
     enough = rows_of_step(rows, 1)
     gpu = gpu_model(request.machine.gpus[0].name)
     raise RequestError(
-        f"--for {request.machine_name}: a step takes at least {schedule.batch:,} rows, one for each GPU, and "
+        f"--for {request.machine.name}: a step takes at least {schedule.batch:,} rows, one for each GPU, and "
         f"{request.data.name} has {_amount(request, rows)}, enough for at most {counted(rows, 'GPU')}; name "
         f"fewer: --for {enough}x{gpu}"
     )
@@ -261,7 +265,7 @@ def _fit(request: RecipeRequest, model: LaidOut, rows: int, cutoff: Cutoff, long
     if fitting is not None:
         return fitting
     message = (
-        f"--for {request.machine_name}: {request.model} with rows of {longest:,} tokens (cutoff_len "
+        f"--for {request.machine.name}: {request.model} with rows of {longest:,} tokens (cutoff_len "
         f"{cutoff.tokens:,}) needs more than the {gpu.memory / 1e9:.0f} GB of a GPU, even one row at a time"
     )
     fixes = []
@@ -311,17 +315,10 @@ def _expected(llamafactory: LlamaFactory, recipe: Recipe, request: RecipeRequest
     if not request.machine.gpus:
         return ["memory, time are estimated for GPUs only"]
     try:
-        plan = make_plan(llamafactory, recipe, Offer(request.machine_name, request.machine), None)
+        plan = make_plan(llamafactory, recipe, Offer(request.machine), None)
     except RequestError as error:
         return [f"memory, time are not known: {error}"]
-    lines = [
-        f"memory       {gigabytes(*plan.total)} GB a GPU, {plan.fits} {plan.gpu} "
-        f"({plan.gpu_bytes / 1e9:.0f} GB)",
-        f"time         {time_words(plan)} on {plan.gpus} × {plan.gpu}",
-    ]
-    if plan.not_modelled:
-        lines.append(f"unknown      what this adds to both: {', '.join(plan.not_modelled)}")
-    return lines
+    return [memory_line(plan), time_line(plan), *unknown_lines(plan)]
 
 
 def _header(request: RecipeRequest, counts: Measured, expected: Sequence[str]) -> list[str]:
@@ -329,7 +326,7 @@ def _header(request: RecipeRequest, counts: Measured, expected: Sequence[str]) -
     data, out = request.data, shlex.quote(str(request.out))
     objective = OBJECTIVES[data.objective]
     words = ["tuneyard", "recipe", "new", "--dataset", data.name, "--model", request.model]
-    words += ["--dataset-dir", str(data.folder), "--stage", data.objective, "--for", request.machine_name]
+    words += ["--dataset-dir", str(data.folder), "--stage", data.objective, "--for", request.machine.name]
     words += ["--method", request.method, "--out", str(request.out)]
     best = ["tuneyard", "recipe", "best", request.output_dir]
     if data.objective == "rm":

@@ -15,7 +15,7 @@ from tuneyard.core.datasets import (
     registry_folder,
     train_split_of,
 )
-from tuneyard.core.datasets.manifest import Manifest, manifest_beside
+from tuneyard.core.datasets.manifest import manifest_beside
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import files_of
 from tuneyard.core.records import PLACEHOLDERS, strings
@@ -111,13 +111,6 @@ def _objective(name: str, entry: Mapping[str, object], stage: str | None) -> str
     return stage
 
 
-def _manifest(path: Path) -> Manifest | None:
-    compiled = manifest_beside(path)
-    if compiled is None:
-        return None
-    return compiled[0]
-
-
 def _media_dir(entry: Mapping[str, object], path: Path, folder: Path) -> str:
     """Folder with the first file that a row names, "" for rows without media.
 
@@ -129,8 +122,9 @@ def _media_dir(entry: Mapping[str, object], path: Path, folder: Path) -> str:
     if not media_columns:
         return ""
     folders = [folder]
-    manifest = _manifest(path)
-    if manifest is not None:
+    compiled = manifest_beside(path)
+    if compiled is not None:
+        manifest = compiled[0]
         source = manifest.definition.get("source")
         if isinstance(source, dict) and source.get("media_dir"):
             folders.append(Path(str(source["media_dir"])))

@@ -102,7 +102,6 @@ class RecipeRequest:
     model: str
     method: str
     machine: Machine
-    machine_name: str
     out: Path
 
     @property
@@ -451,8 +450,3 @@ def _steps_between_evaluations(counts: Measured, steps: int, epochs: float) -> i
     evaluations = int(EVALUATION_SHARE * forward_passes / max(1, counts.eval_rows))
     evaluations = min(EVALUATIONS, max(1, evaluations))
     return math.ceil(steps / evaluations)
-
-
-def sequence_lengths(lengths: Sequence[Sequence[int]]) -> list[int]:
-    """Tokens of the longest sequence of each row: of both sides of a pair the longer one."""
-    return [max(row) for row in lengths]

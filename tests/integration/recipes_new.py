@@ -150,13 +150,13 @@ def untrained_requests(model: str) -> list[RecipeRequest]:
         if method == "full":
             name = "4xA100-80"
         out = Path(f"method-{method}.yaml")
-        requests.append(RecipeRequest(answers, model, method, machine(name), name, out))
+        requests.append(RecipeRequest(answers, model, method, machine(name), out))
     make_llama3(Path("llama3"))
     make_tiny(Path("odd"))
     Path("odd/chat_template.jinja").write_text(CHATML.replace("m['content']", "m['content'] | upper"))
     t4 = machine("T4")
     others = ("base", "llama3", "odd")
-    return requests + [RecipeRequest(own, name, "lora", t4, "T4", Path(f"{name}.yaml")) for name in others]
+    return requests + [RecipeRequest(own, name, "lora", t4, Path(f"{name}.yaml")) for name in others]
 
 
 def main(folder: Path, model: str) -> None:
@@ -194,7 +194,7 @@ def request_of(name: str, kind: str, stage: str, model: str) -> RecipeRequest:
     """The request that `recipe new` makes of its options."""
     data = training_data(f"{kind}_train", None, stage or None)
     model = "sees" if kind == "media" else model
-    return RecipeRequest(data, model, "lora", machine("cpu"), "cpu", Path(f"{name}.yaml"))
+    return RecipeRequest(data, model, "lora", machine("cpu"), Path(f"{name}.yaml"))
 
 
 if __name__ == "__main__":

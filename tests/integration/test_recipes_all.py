@@ -80,6 +80,6 @@ def test_a_step_in_which_nothing_weighs_teaches_nothing():
 
 
 def test_the_schema_of_recipes_is_current():
-    code = "import sys; from tuneyard.recipes.schema import *; sys.exit(schema_text() != SCHEMA.read_text())"
+    code = "import sys; from tools.recipe_schema import *; sys.exit(schema_text() != SCHEMA.read_text())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=OFFLINE, capture_output=True)
-    assert done.returncode == 0, "run `python -m recipes.schema`"
+    assert done.returncode == 0, "run `python -m tools.recipe_schema`"

@@ -1,7 +1,10 @@
 """The errors that `make mutate` puts into the code: worked out by hand for a small file."""
 
+import atexit
+
 from tools.mutate.found import Found, checkout
 from tools.mutate.mutants import mutants
+from tools.mutate.sandbox import Sandbox
 
 SOURCE = b'''
 @dataclass(frozen=True)
@@ -56,3 +59,17 @@ def test_a_run_goes_on_where_it_was_ended_unless_a_file_has_changed(tmp_path):
     assert found().by_key == {first: "killed", second: "survived"}
     code.write_bytes(SOURCE + b"# more")
     assert found().by_key == {}
+
+
+def test_no_fork_of_the_sandbox_runs_exit_handlers(tmp_path):
+    """A training of the tests runs those of its process; one of them would remove the sandbox."""
+    sandbox = Sandbox.__new__(Sandbox)  # without a copy of the checkout
+    sandbox.copy, sandbox.log = tmp_path / "checkout", tmp_path / "log"
+    sandbox.copy.mkdir()
+    mark = tmp_path / "mark"
+    atexit.register(mark.touch)
+    try:
+        assert sandbox.run(lambda: atexit._run_exitfuncs() or 0) == "survived"
+    finally:
+        atexit.unregister(mark.touch)
+    assert not mark.exists()

@@ -23,8 +23,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from tests.ray_nodes import Nodes, two_nodes
-from tests.scale_run import Figures, Plan, simulate
+from tools.ray_nodes import Nodes, two_nodes
+from tools.scale_run import Figures, Plan, simulate
 from tuneyard.core.execution import Executor, Slot
 from tuneyard.core.execution.local_processes import LocalProcesses
 

@@ -1,5 +1,10 @@
 """Conversations: turns, or questions with their answers. Plain texts."""
 
+import re
+import shlex
+from collections.abc import Iterator
+
+from tuneyard.compiler.init.labels import PEOPLE
 from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import (
     Proposal,
@@ -10,7 +15,14 @@ from tuneyard.compiler.init.proposal import (
 from tuneyard.compiler.kinds.turn_forms import exchange_keys
 from tuneyard.compiler.read.jsons import AS_JSON
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
-from tuneyard.core.errors import ContentError
+from tuneyard.core.errors import ContentError, show_value
+
+_MESSAGE = re.compile(
+    r"[\[(]?(\d{1,4}[./-]){2}\d{1,4},? +\d{1,2}:\d\d(:\d\d)?( ?[ap]\.?m\.?)?[\])]?( -)? +"
+    r"[^:：]{1,40}([:：] |$)",
+    re.IGNORECASE,
+)
+"""A line of an exported chat: `12/03/2024, 21:15 - Anna: text`, or the time and name above the text."""
 
 
 def conversations(profile: FileProfile) -> Proposal | None:
@@ -68,12 +80,42 @@ def plain_text(profile: FileProfile) -> Proposal | None:
         return None
     _refuse_rows_in_lines(profile, text.path)
     write = {"format": "text", "text": "{text}"}
-    return Proposal("Plain text for pretraining", {"text": [text.path]}, write, prompts={"text": text})
+    return Proposal(
+        "Plain text for pretraining",
+        {"text": [text.path]},
+        write,
+        prompts={"text": text},
+        guesses=list(_messages_of_people(profile, text.path)),
+    )
+
+
+def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
+    """Warn of rows that are single messages of a chat."""
+    authors = [leaf.path for leaf in profile.leaves.values() if PEOPLE.intersection(leaf.steps)]
+    lines = [str(row.get(path, "")) for row in profile.first]
+    messages = [line for line in lines if _MESSAGE.match(line)]
+    sign = ""
+    if authors:
+        sign = f"{authors[0]} is its author"
+    elif 3 * len(messages) > len(lines):
+        sign = show_value(messages[0])
+    if sign:
+        yield (
+            f"each row looks like one message of a chat ({sign}), and plain text learns it alone. To learn "
+            "answers, write a table with one turn a row: conversation, role (user or assistant), text"
+        )
 
 
 def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
-    """`ContentError` if the lines of a .txt are objects, as JSON or in Python's notation."""
+    """`ContentError` if the lines of a .txt are objects (JSON, Python), or begin with labels (fastText)."""
     lines = [str(row.get(path, "")).strip() for row in profile.first]
+    if lines and all(line.startswith("__label__") for line in lines):
+        file = shlex.quote(str(profile.path))
+        table = shlex.quote(f"{str(profile.path).removesuffix('.txt')}.tsv")
+        raise ContentError(
+            f"{profile.path}: each line begins with its label (__label__), expected plain text; "
+            rf"write a table: (printf 'label\ttext\n'; sed -E 's/^__label__([^ ]+) +/\1\t/' {file}) > {table}"
+        )
     if not lines or not all(line.startswith("{") and line.endswith("}") for line in lines):
         return
     fix = "its lines are JSON: name it .jsonl"

@@ -44,7 +44,7 @@ JUDGE = {
 CLASSIFY = {False: "{{text}}\n\nPlease answer {}.", True: "{{text}}\n\n请只用一个词回答：{}。"}
 DECIDE = {False: "{{question}}\n\nPlease answer {}.", True: "{{question}}\n\n请只用一个词回答：{}。"}
 OR = {False: " or ", True: "、"}
-ALIKE = 0.8
+SAME_LENGTH = 0.8
 """The shorter of two texts that may mean the same has at least this share of the other's characters."""
 _NUMBERED = re.compile(r"(?:^|_)[12ab](?=_|$)|[12]$")
 
@@ -58,8 +58,8 @@ def labelled_pair(profile: FileProfile) -> Proposal | None:
     chinese = first.in_chinese
     # Equally long texts may mean the same. A premise is longer than its hypothesis.
     longest, shortest = max(first.characters, second.characters), min(first.characters, second.characters)
-    are_alike = first.name not in ("premise", "前提") and ALIKE * longest <= shortest
-    labels, template, guesses = _judgement(label, is_nli, chinese, are_alike)
+    same_length = first.name not in ("premise", "前提") and SAME_LENGTH * longest <= shortest
+    labels, template, guesses = _judgement(label, is_nli, chinese, same_length)
     columns: dict[str, ProposedColumn] = {
         "premise": [first.path],
         "hypothesis": [second.path],
@@ -99,7 +99,7 @@ def _characters(leaves: Collection[Leaf]) -> int:
 
 
 def _judgement(
-    label: Leaf, is_nli: bool, chinese: bool, are_alike: bool
+    label: Leaf, is_nli: bool, chinese: bool, same_length: bool
 ) -> tuple[dict[str, list[object]], dict[bool, str], list[str]]:
     """The labels of a pair of texts, the prompt by language, and the guesses about them."""
     values = label_values(label)
@@ -107,28 +107,31 @@ def _judgement(
     if all(value in NLI_MEANINGS for value in values):
         meanings = {value: NLI_MEANINGS[value] for value in [*real, *values]}
         return named_labels(meanings, values, chinese), IMPLY, []
+    meanings, prompt, guess = {}, IMPLY, ""
+    yes_or_no = dict(zip(reversed(real), ("yes", "no"), strict=False))
     is_same = any(label.goes_by(name) for name in USUAL_NAMES["same meaning"])
     if is_same and real in ([0, 1], [False, True]):
-        guess = f"{label.path}: 1 means that the two texts mean the same (yes), 0 that they differ (no)"
-        return named_labels({real[1]: "yes", real[0]: "no"}, values, chinese), SAME, [guess]
-    if are_alike and real == [0, 1]:
+        meanings, prompt = yes_or_no, SAME
+        guess = "1 means that the two texts mean the same (yes), 0 that they differ (no)"
+    elif same_length and real == [0, 1]:
+        meanings, prompt = yes_or_no, SAME
         guess = (
-            f"{label.path}: 1 is read as yes, the two texts mean the same, and 0 as no, since both texts are "
+            "1 is read as yes, the two texts mean the same, and 0 as no, since both texts are "
             "equally long (PAWS, MRPC, QQP, AFQMC). Compare some rows: for another question, as whether one "
             "text implies the other, change `labels` and the prompt"
         )
-        return named_labels({1: "yes", 0: "no"}, values, chinese), SAME, [guess]
-    if is_nli and label.kind == "truth value":
-        guess = f"{label.path}: true means yes, the first text implies the second"
-        return named_labels({True: "yes", False: "no"}, values, chinese), IMPLY, [guess]
-    if is_nli and real == list(range(len(real))) and len(real) in GLUE_ORDER:
-        order = GLUE_ORDER[len(real)]
-        numbers = ", ".join(f"{number} is {name}" for number, name in enumerate(order))
+    elif is_nli and label.kind == "truth value":
+        meanings = {True: "yes", False: "no"}
+        guess = "true means yes, the first text implies the second"
+    elif is_nli and real == list(range(len(real))) and len(real) in GLUE_ORDER:
+        meanings = dict(zip(real, GLUE_ORDER[len(real)], strict=True))
+        numbers = ", ".join(f"{number} is {name}" for number, name in meanings.items())
         guess = (
-            f"{label.path}: GLUE numbers them so ({numbers}), and this file may not: in PAWS, AFQMC or QQP "
+            f"GLUE numbers them so ({numbers}), and this file may not: in PAWS, AFQMC or QQP "
             "1 means the same. Compare some rows, and change `labels` and the prompt if it is wrong"
         )
-        return named_labels(dict(zip(real, order, strict=True)), values, chinese), IMPLY, [guess]
+    if meanings:
+        return named_labels(meanings, values, chinese), prompt, [f"{label.path}: {guess}"]
     labels, guesses = label_map(label, chinese)
     guesses.append(f"the prompt shows both texts and asks for {label.path}: add the question")
     return labels, JUDGE, guesses

@@ -1,4 +1,4 @@
-"""One tensor's change against rounding by fractions, for any rank, size of ΔW and dtype; NF4 of any shape."""
+"""One tensor's change against rounding by fractions, for any rank, size of ΔW and dtype."""
 
 from fractions import Fraction
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.adapters.make import write_file
-from tuneyard.adapters.delta import Product, apply, nf4
+from tuneyard.adapters.delta import Product, apply
 from tuneyard.adapters.shards import Piece
 from tuneyard.core.weights.tensors import open_weights, to_fp32
 
@@ -69,13 +69,3 @@ def test_a_change_that_all_but_undoes_the_weight_leaves_what_is_really_left(tmp_
     undone = piece(tmp_path, weight, "BF16")
     stored = np.concatenate(list(apply(undone, [Product(left, right)], None, [])))
     assert to_fp32(stored, "BF16").tolist() == exactly(weight, left, right, BITS["BF16"])
-
-
-def test_nf4_is_the_same_by_pieces(tmp_path, monkeypatch):
-    """Blocks of scales are larger than the rows worked on at once: the tensor is quantised as one."""
-    weight = (np.random.default_rng(5).standard_normal((96, 40)) * 0.03).astype(np.float32)
-    whole = nf4(weight, "F32", double=True)
-    monkeypatch.setattr("tuneyard.adapters.delta.BLOCK", 700)
-    stored = list(apply(piece(tmp_path, weight, "F32"), [], "nf4-double", []))
-    assert len(stored) > 1
-    assert np.concatenate(stored).tolist() == whole.tolist()

@@ -30,6 +30,7 @@ def at_home(tmp_path, monkeypatch):
     data = Path("dataset_info/rte")
     data.mkdir(parents=True)
     manifest = {"about": "GLUE RTE as yes/no", "files": {"rte.json": {"rows": 2490, "sha256": "a" * 64}}}
+    manifest["made_from"] = {"sources": []}
     (data / "manifest.json").write_text(json.dumps(manifest))
     digest = hashlib.sha256((data / "manifest.json").read_bytes()).hexdigest()
     used = {

@@ -121,8 +121,8 @@ def test_a_file_that_comes_while_a_gguf_is_written_is_kept(monkeypatch):
     test_export_gguf.write()
     options = {"out": Path("m.gguf"), "force": False, "type": "f16"}
 
-    def interrupted(plan, path, about, say):
-        write_gguf(plan, path, about, say)
+    def interrupted(plan, about, path, say):
+        write_gguf(plan, about, path, say)
         Path("m.gguf").write_text("mine")
 
     with monkeypatch.context() as patch:

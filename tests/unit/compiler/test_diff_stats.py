@@ -98,12 +98,6 @@ def test_the_same_text_in_other_roles_is_a_change(bench, other):
     assert list(found.changed()) == [(f"{old}:1", f"{new}:1", "Yes?", "Yes?")]
 
 
-def test_the_same_text_cut_elsewhere_is_a_change(bench):
-    old = bench.rows("old.jsonl", [talk(("human", "a\nb"), ("gpt", "c"), ("human", "d"), ("gpt", "e"))])
-    new = bench.rows("new.jsonl", [talk(("human", "a"), ("gpt", "b\nc"), ("human", "d"), ("gpt", "e"))])
-    assert len(list(diff(str(old), str(new), bench.out).changed())) == 1
-
-
 def test_one_talk_in_three_formats_is_the_same(bench):
     sharegpt = talk(("human", "Hi."), ("gpt", "Yes?"), system="Be brief.")
     openai = [("system", "Be brief."), ("user", "Hi."), ("assistant", "Yes?")]
@@ -205,15 +199,6 @@ def test_a_missing_file_dataset_or_tokenizer_is_named(bench):
     bench.write("tokenizer.json", "{}")
     with raises(ContentError, "model"):
         stats(str(source), bench.out, bench.folder)
-
-
-def test_each_side_has_its_own_name_and_number(bench):
-    old, new = bench.rows("old.jsonl", [record(0)]), bench.rows("new.jsonl", [record(0), record(1)])
-    said = json.loads(run("diff", old, new, "--json").stdout)
-    assert (said["a"], said["b"]) == (
-        {"name": str(old), "examples": 1},
-        {"name": str(new), "examples": 2},
-    )
 
 
 def test_images_as_objects_are_counted_like_any_column(bench):

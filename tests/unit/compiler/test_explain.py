@@ -14,55 +14,6 @@ from tuneyard.core.documents.schema_errors import violations
 GOOD = {"about": "a", "columns": {"q": ["q"]}, "write": [{"file": "t.jsonl", "format": "alpaca"}]}
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"abuot": 1}, [("", "unknown key 'abuot'; did you mean \"about\"?")]),
-        ({"about": None}, [("about", "found null, expected text")]),
-        ({"about": ""}, [("about", 'found "", expected 1 or more characters')]),
-        ({"write": []}, [("write", "found [], expected 1 or more items")]),
-        ({"write": [{"file": "a.json"}]}, [("write.0", "'format' is missing")]),
-        (
-            {"columns": {"q": 3}},
-            [("columns.q", "found 3, expected a list of names, or a mapping with `names`")],
-        ),
-        ({"columns": {"q": []}}, [("columns.q", "found [], expected 1 or more items")]),
-        (
-            {"columns": {"q": {"nams": ["q"]}}},  # a misspelt key is not also missing
-            [
-                ("columns.q", "unknown key 'nams'; did you mean \"names\"?"),
-            ],
-        ),
-        (
-            {"columns": {"a b": ["q"]}},
-            [("columns", 'found "a b", expected a name of letters, digits and _')],
-        ),
-        (
-            {"source": {"files": {"train": True}}},
-            [("source.files.train", "found true, expected a path, or a list of paths")],
-        ),
-        ({"sample": 1.5}, [("sample", "found 1.5, expected more than 0 and less than 1")]),
-        ({"split": {"test": -1}}, [("split.test", "found -1, expected more than 0 and less than 1")]),
-        ({"clean": ["nfc", "nfc"]}, [("clean", 'found ["nfc", "nfc"], expected no item twice')]),
-        (
-            {"clean": ["nfk"]},
-            [
-                (
-                    "clean.0",
-                    'found "nfk", expected one of nfc, strip, unescape, html; did you mean "nfc"?',
-                )
-            ],
-        ),
-        ({"fit": {"grop": "q"}}, [("fit", "unknown key 'grop'; did you mean \"group\"?")]),
-    ],
-)
-def test_words(change, expected):
-    found = violations(read_schema("spec"), GOOD | change)
-    assert [
-        (one.place, f"{one.message}; {one.hint}" if one.hint else one.message) for one in found
-    ] == expected
-
-
 JSON = st.recursive(
     st.none()
     | st.booleans()

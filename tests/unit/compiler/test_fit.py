@@ -51,32 +51,9 @@ def test_lengths_are_characters_of_the_texts(bench):
     assert report.fit["train"]["characters"] == {"min": 11, "median": 20, "p95": 29, "max": 30}
 
 
-def test_a_row_is_long_from_a_million_characters_on(bench):
-    write = "write: [{file: t.jsonl, format: text, text: '{text}'}]"
-    spec = bench.write("s.yaml", f"about: a\ncolumns: {{text: [text]}}\n{write}")
-    texts = [{"text": "x" * count} for count in (999_999, 1_000_000)]
-    report = bench.compile(spec, bench.rows("t.jsonl", texts))
-    assert bench.codes(report) == [("W207", "t.jsonl:2")]
-
-
-@pytest.mark.parametrize("text", ["a\u0000b", "a\u001eb", "a\u007fb", "\u0008"])
-def test_control_characters_are_told_and_kept(bench, text):
-    report = bench.compile("rte", bench.rows("train.jsonl", [row(0), row(1, sentence2=f"ok {text}")]))
-    assert bench.codes(report) == [("W206", "train.jsonl:2")]
-    assert text in bench.records("alpaca_rte-train.json")[1]["instruction"]
-
-
 @pytest.mark.parametrize("text", ["tab\tnewline\nreturn\r", "a < b |> c", "[INSTANCE]", "苹果\u3000"])
 def test_usual_characters_are_no_warning(bench, text):
     assert bench.codes(bench.compile("rte", bench.rows("train.jsonl", [row(0, sentence2=text)]))) == []
-
-
-@pytest.mark.parametrize(
-    "token", ["<|im_start|>", "</s>", "[/INST]", "<<SYS>>", "<end_of_turn>", "<｜Assistant｜>"]
-)
-def test_template_tokens_are_told(bench, token):
-    report = bench.compile("rte", bench.rows("train.jsonl", [row(0), row(1, sentence1=f"a {token} b")]))
-    assert bench.codes(report) == [("W205", "train.jsonl:2")]
 
 
 def test_places_survive_blank_lines_drops_and_files(bench):

@@ -141,13 +141,3 @@ def test_leaks_stand_in_no_file(bench):
     assert made.dropped["leak"] == 30 - made.kept > 0
     assert whole == sorted(train + test, key=lambda row: int(row["output"][1:]))
     assert {row["instruction"] for row in train}.isdisjoint(row["instruction"] for row in test)
-
-
-def test_what_is_dropped_stands_in_no_file(bench):
-    """Repeated rows are out of the file of all splits too; the others keep their order."""
-    write = "{file: '{split}.jsonl', format: text, text: '{t}'}, {file: all.jsonl, format: text, text: '{t}'}"
-    text = f"about: a\ncolumns: {{t: [t]}}\nsplit: {{test: 0.3}}\ndrop_duplicates: true\nwrite: [{write}]\n"
-    rows = [{"t": f"row {n % 15}"} for n in range(20)]
-    made = bench.compile(bench.write("spec.yaml", text), bench.rows("a.jsonl", rows))
-    assert made.kept == 15 and bench.records("all.jsonl") == [{"text": f"row {n}"} for n in range(15)]
-    assert len(bench.records("train.jsonl")) + len(bench.records("test.jsonl")) == 15

@@ -7,10 +7,7 @@ import os
 
 import pytest
 
-from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS, as_parquet
-from tuneyard.compiler.spec.model import load_spec
-from tuneyard.core.errors import ContentError
 
 SPEC = """
 about: a test
@@ -61,13 +58,6 @@ def test_a_key_that_stands_twice_far_inside_is_found(bench):
     assert [problem.code for problem in report.problems.errors] == ["E006"]
 
 
-def test_a_row_that_names_a_key_twice_is_put_aside_and_not_written(bench):
-    lines = ['{"question": "a", "answer": "b"}', '{"question": "a", "answer": "b", "answer": "c"}']
-    report = bench.compile("qa", bench.write("t.jsonl", "\n".join(lines)), reject=True)
-    assert (report.read, report.kept, report.rejected) == (2, 1, 1)
-    assert [row["output"] for row in bench.records("qa.json")] == ["b"]
-
-
 @pytest.mark.parametrize(
     "value", [b"\xff", decimal.Decimal("1.5"), datetime.timedelta(1), {"b": b"x"}, [b"x"], float("nan")]
 )
@@ -89,27 +79,11 @@ def test_a_kept_value_that_a_row_lacks_is_named(bench):
     assert bench.codes(report) == [("E102", "t.jsonl:2")]
 
 
-@pytest.mark.parametrize("arguments", [DIGITS, deep(100_000), '"\\ud83d"', "NaN", "{"])
-def test_tool_calls_that_cannot_be_written_are_named(bench, arguments):
-    call = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
-    rows = [{"messages": [{"role": "user", "content": "a"}, call]}]
-    report = bench.compile("messages", bench.rows("train.jsonl", rows))
-    assert bench.codes(report) == [("E107", "train.jsonl:1")]
-
-
 def test_a_file_name_that_is_no_text_is_escaped(bench):
     source = bench.rows(os.fsdecode(b"train-\xff.jsonl"), ROWS)
     assert not bench.compile("rte", source).failed
     manifest = json.loads((bench.out / "rte" / "manifest.json").read_text())
     assert manifest["made_from"]["sources"][0]["path"].endswith("train-\\xff.jsonl")
-
-
-@pytest.mark.parametrize(
-    "value", ['!!int ""', '!!float "_"', "!!bool maybe", "!!timestamp x", "!!binary é", "!!set {a}", DIGITS]
-)
-def test_a_yaml_value_that_does_not_fit_its_tag_is_one_message(bench, value):
-    with raises(ContentError, "s.yaml"):
-        load_spec(str(bench.write("s.yaml", f"{SPEC}sample: {value}\n")))
 
 
 def test_problems_of_reader_and_checks_stand_in_the_order_of_lines(bench):
@@ -144,23 +118,3 @@ def test_a_parquet_file_that_names_a_column_twice_is_refused(bench, tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     report = bench.compile(str(bench.write("t.yaml", SPEC)), tmp_path / "t.parquet")
     assert [problem.code for problem in report.problems.errors] == ["E009"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "codes", "says"),
-    [
-        ("t.csv", "q;a\n1;2\n", ["E101"], '`delimiter: ";"`'),
-        ("t.tsv", "q,a\n1,2\n", ["E101"], '`delimiter: ","`'),
-        ("t.csv", ",,q,a\n1,2,3,4\n", ["E009"], 't.csv:1: E009 "": the header names it twice'),
-        ("t.csv", "\n\nq,a,k\n1,2\n", ["E008"], "t.csv:4: E008"),
-        ("t.tsv", "\n\nq\ta\tk\n1\n", ["E008"], "t.tsv:4: E008"),
-        ("t.csv", "\n\n", ["E013"], "no rows"),
-    ],
-)
-def test_a_header_that_is_no_header_is_told(bench, name, text, codes, says):
-    report = bench.compile(
-        bench.write("s.yaml", SPEC.replace(", k: {names: [k], is: any}", "").replace(", keep: [k]", "")),
-        bench.write(name, text),
-    )
-    assert [problem.code for problem in report.problems.errors] == codes
-    assert says in report.problems.errors[0].line()

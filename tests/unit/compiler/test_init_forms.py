@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -296,3 +297,78 @@ def test_a_table_whose_lines_end_with_carriage_returns(bench) -> None:
     rows = [f"{question(n)},{answer(n)}" for n in range(COUNT)]
     found = records(bench, bench.write("old.csv", "\r".join(["question,answer", *rows, ""])))
     assert [answered(record) for record in found] == [(question(n), answer(n)) for n in range(COUNT)]
+
+
+def test_messages_of_people_are_no_classes_and_their_chat_is_named(bench) -> None:
+    """Slack, Discord and WhatsApp: who wrote a message is no class of it."""
+    rows = [{"text": answer(n), "user": f"U0{n % 3}", "ts": f"17{n}.1"} for n in range(COUNT)]
+    discord = [
+        {"content": answer(n), "author": {"id": f"{n % 3}", "name": f"u{n % 3}"}} for n in range(COUNT)
+    ]
+    chat = "".join(f"12/03/2024, 21:{n + 10} - {['Ann', 'Ben'][n % 2]}: {answer(n)}\n" for n in range(COUNT))
+    sources = [
+        bench.write("slack.json", json.dumps(rows)),
+        bench.write("discord.json", json.dumps({"messages": discord})),
+        bench.write("whatsapp.txt", chat),
+    ]
+    for source in sources:
+        text, report = propose(source)
+        assert "label" not in text and "each row looks like one message of a chat" in report
+
+
+def test_lines_with_times_that_are_no_messages_get_no_word_of_a_chat(bench) -> None:
+    diary = "".join(f"On 12/03/2024 at 21:{n + 10} it was said: {answer(n)}\n" for n in range(COUNT))
+    assert "of a chat" not in propose(bench.write("diary.txt", diary))[1]
+
+
+def test_lines_with_labels_of_fasttext_are_refused_with_a_command_that_works(bench) -> None:
+    lines = [f"__label__{['spam', 'ham'][n % 2]} {answer(n)}\n" for n in range(COUNT)]
+    with pytest.raises(ContentError, match="begins with its label") as refused:
+        propose(bench.write("mails.txt", "".join(lines)))
+    command = str(refused.value).partition("write a table: ")[2]
+    subprocess.run(command, shell=True, check=True)
+    found = records(bench, bench.folder / "mails.tsv")
+    assert {record["output"] for record in found} == {"spam", "ham"}
+
+
+def test_an_archive_of_splits_is_refused_with_a_command(bench) -> None:
+    with zipfile.ZipFile(bench.folder / "data.zip", "w") as archive:
+        for split in ("train", "test"):
+            archive.writestr(f"{split}.csv", f"question,answer\n{question(1)},{answer(1)}\n")
+    with pytest.raises(ContentError, match="the splits .* && tuneyard data init "):
+        propose(bench.folder / "data.zip")
+
+
+def test_a_workbook_with_a_title_and_a_sheet_about_it(bench) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["Exported by", "CRM"])
+    sheet = book.create_sheet("Tickets")
+    sheet.append(["Answers of the third quarter"])
+    sheet.append(["question", "answer", "date"])
+    for n in range(COUNT):
+        sheet.append([question(n), answer(n), "2024-01-01"])
+    book.save(bench.folder / "faq.xlsx")
+    found = records(bench, bench.folder / "faq.xlsx")
+    assert [answered(record) for record in found] == [(question(n), answer(n)) for n in range(COUNT)]
+
+
+def test_choices_without_a_header_are_choices(bench) -> None:
+    rows = [f"{question(n)},first {n},second {n},third {n},fourth {n},{'ABCD'[n % 4]}" for n in range(COUNT)]
+    found = records(bench, bench.write("mmlu.csv", "\n".join(rows)))
+    assert [record["output"] for record in found] == ["ABCD"[n % 4] for n in range(COUNT)]
+    assert all(f"fourth {n}" in record["instruction"] for n, record in enumerate(found))
+
+
+def test_of_stars_and_products_the_stars_are_the_class(bench) -> None:
+    rows = [f"{n % 5 + 1},{answer(n)},B{n % 6}" for n in range(COUNT)]
+    found = records(bench, bench.write("reviews.csv", "\n".join(["stars,review_body,product", *rows])))
+    assert {record["output"] for record in found} == {"1", "2", "3", "4", "5"}
+
+
+def test_standard_answers_of_a_chinese_table_are_answers(bench) -> None:
+    rows = [
+        f"{n},第{n}个问题是什么？,第{n}个问题的答案在这里,{['物流', '售后'][n % 2]}" for n in range(COUNT)
+    ]
+    found = records(bench, bench.write("faq.csv", "\n".join(["序号,问题,标准答案,业务分类", *rows])))
+    assert found[0]["output"] == "第0个问题的答案在这里"

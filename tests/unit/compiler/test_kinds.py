@@ -21,16 +21,6 @@ from tuneyard.core.datasets import read_registry
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records import format_of_entry
 
-SHOUTED = """
-from tuneyard.compiler.kinds import ColumnReader, Kind
-
-class ShoutReader(ColumnReader):
-    def settle(self, values):
-        return [value.upper() + "!" * self.column.options.get("marks", 1) for value in values]
-
-SHOUTED = Kind("shouted", {"type": "string", "description": "text"}, is_text=True, reader=ShoutReader,
-               options={"marks": {"type": "integer"}})
-"""
 SOUNDS = """
 from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind
 from tuneyard.core.records.calls import WrongValueError
@@ -57,22 +47,6 @@ about: a kind of a new file
 columns: {q: [q], a: {names: [a], is: %s}}
 write: [{dataset: "s_{split}", file: "s-{split}.jsonl", format: alpaca, instruction: "{q}", output: "{a}"}]
 """
-
-
-def test_a_new_kind_is_one_new_file(bench, monkeypatch):
-    """Its name, its option and its reading need no other change: schema, check and record take them."""
-    code: dict[str, object] = {}
-    exec(SHOUTED, code)
-    everything = kinds() | {"shouted": code["SHOUTED"]}
-    monkeypatch.setattr("tuneyard.compiler.kinds.kinds", lambda: everything)
-    monkeypatch.setattr("tuneyard.compiler.spec.file.kinds", lambda: everything)
-    read_schema.cache_clear()
-    try:
-        spec = bench.write("shout.yaml", SPEC % "shouted, marks: 2")
-        bench.compile(spec, f"train={bench.rows('rows.jsonl', [{'q': 'Hi?', 'a': 'hello'}])}")
-    finally:
-        read_schema.cache_clear()
-    assert bench.records("s-train.jsonl") == [{"instruction": "Hi?", "input": "", "output": "HELLO!!"}]
 
 
 @pytest.fixture

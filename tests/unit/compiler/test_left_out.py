@@ -17,24 +17,17 @@ NAMED = {"prompt": "instruction", "response": "output"}
     [
         ({"history": [["Where?", "Here."]]}, {}, [("E409", "a.jsonl:2", "history")]),
         ({"system": "Be short."}, {"columns": NAMED}, [("E409", "a.jsonl:2", "system")]),
-        ({"images": ["a.png"]}, {}, [("E409", "a.jsonl:2", "images")]),
         ({"kto_tag": False}, {}, [("E409", "a.jsonl:1", "kto_tag")]),
-        ({"system": "Be short."}, {"columns": {**NAMED, "system": "system"}}, []),
         ({"input": "At noon."}, {"columns": NAMED}, [("E409", "a.jsonl:2", "input")]),
         ({"input": "At noon."}, {"columns": {**NAMED, "query": "input"}}, []),
         ({"input": "then"}, {"columns": NAMED}, []),  # the prompt contains it
-        ({"input": "At noon."}, {}, []),
         ({"Context": "Noon."}, {"columns": NAMED}, [("E409", "a.jsonl:2", "Context")]),
-        ({"passage": "Noon."}, {"columns": {**NAMED, "query": "input"}, "formatting": "alpaca"}, []),
         ({"passage": "Noon."}, {"columns": {"messages": "talk"}, "formatting": "sharegpt"}, []),
         ({"facts": RUNNING}, {"columns": NAMED}, [("W409", "a.jsonl:2", "facts")]),
         ({"facts": "我们中午一起回家吃饭吧好吗"}, {"columns": NAMED}, [("W409", "a.jsonl:2", "facts")]),
         ({"facts": "https://example.org/a-long-address"}, {"columns": NAMED}, []),
-        ({"facts": "two words"}, {"columns": NAMED}, []),
         ({"facts": "And then? So: We go home."}, {"columns": NAMED}, []),  # the whole example
-        ({"facts": RUNNING}, {}, []),  # `query` is mapped
         ({"system": "", "history": [], "tools": None, "images": [], "topic": "x"}, {}, []),
-        ({"system": "Be short."}, {"columns": {"prompt": "instruction"}}, []),
     ],
 )
 def test_what_is_filled_and_not_named_is_an_error_with_its_first_place(bench, beside, entry, expected):

@@ -16,17 +16,14 @@ from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.datasets import read_records
 
 MASKING = [
-    ("weight", 0), ("weight", 0.0), ("weight", "0"), ("weight", False), ("weight", 0.5), ("weight", 2),
-    ("loss", False), ("loss", 0), ("loss", "false"), ("Loss", "False"), ("train", False), ("train", "0"),
-    ("train", "no"), ("training", False), ("trainable", False), ("learn", 0), ("loss_weight", 0.0),
-    ("lossWeight", 0), ("loss-weight", "0.0"), ("loss_mask", 0), ("mask", 1), ("mask", True), ("mask", "1"),
-    ("mask", "true"), ("masked", True), ("is_masked", "yes"), ("ignore_loss", 1), ("mask", [1, 1, 0]),
+    ("weight", 0), ("weight", "0"), ("weight", 0.5), ("weight", 2), ("loss", False), ("Loss", "False"),
+    ("train", "no"), ("lossWeight", 0), ("loss-weight", "0.0"), ("mask", 1), ("mask", "true"),
+    ("is_masked", "yes"), ("mask", [1, 1, 0]),
     ("train_detail", [{"begin_offset": 0, "end_offset": 4, "train": False}]),
 ]  # fmt: skip
 LEARNING = [
-    ("weight", 1), ("weight", 1.0), ("weight", "1"), ("weight", None), ("weight", ""), ("loss", True),
-    ("loss", "true"), ("train", "True"), ("train", 1), ("loss_weight", 1.0), ("mask", 0), ("mask", False),
-    ("mask", "0"), ("mask", "false"), ("masked", None), ("learn", "yes"), ("loss", 0.342), ("loss", "2.5"),
+    ("weight", 1), ("weight", "1"), ("weight", None), ("weight", ""), ("loss", "true"), ("train", 1),
+    ("mask", 0), ("mask", "false"), ("learn", "yes"), ("loss", 0.342), ("loss", "2.5"),
 ]  # fmt: skip
 FORMS = {"sharegpt": ("from", "value", "human", "gpt"), "openai": ("role", "content", "user", "assistant")}
 EXTRA_SPECS = {

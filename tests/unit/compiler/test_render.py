@@ -114,10 +114,6 @@ def test_turns_are_what_json_makes_of_them(tmp_path, form, field, keys, names):
     check()
 
 
-def test_no_rows_are_no_records(alpaca):
-    assert alpaca.render(Batch("f:", [], {"a": [], "b": [], "idx": [], "other": []})) == []
-
-
 def test_a_text_that_ends_like_a_boundary_compiles(bench):
     rows = [{"question": 'he called it "the end",', "answer": "x"}, {"question": "b", "answer": '","'}]
     bench.compile("qa", bench.rows("qa.jsonl", rows))

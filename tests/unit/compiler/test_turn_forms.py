@@ -158,12 +158,3 @@ def test_a_completion_that_does_not_fit_is_refused(bench, prompt, completion, co
     rows = [{"prompt": prompt, "completion": completion, "label": True}]
     report = bench.compile("kto", bench.rows("a.jsonl", rows))
     assert [problem.code for problem in report.problems.errors] == [code]
-
-
-@pytest.mark.parametrize("ids", [["a", None], ["a", "x"]])
-def test_another_number_of_results_than_of_calls_is_a_warning(bench, ids):
-    use = [{"id": name, "type": "function", "function": {"name": name, "arguments": "{}"}} for name in "abc"]
-    results = [{"role": "tool", "content": "1", **({"tool_call_id": name} if name else {})} for name in ids]
-    row = {"messages": [ASK, {"role": "assistant", "content": "", "tool_calls": use}, *results, ANSWER]}
-    report = bench.compile("messages", bench.rows("a.jsonl", [row]))
-    assert (report.kept, report.problems.counts["W223"]) == (1, 1)

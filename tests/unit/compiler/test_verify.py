@@ -13,7 +13,7 @@ from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.dataset import datasets_of, read_settings
 from tuneyard.compiler.verify.expect import Expected, column_problems, entry_problems
 from tuneyard.compiler.verify.report import as_json, histogram, lines
-from tuneyard.compiler.verify.selection import Selection, selection_problems, split_rows
+from tuneyard.compiler.verify.selection import selected_rows, selection_problems, split_rows
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
@@ -84,7 +84,7 @@ def test_entries(entry, keys, expected):
 def read(bench, name, content, entry=ALPACA):
     """Read a file as records; returns (places and talks or reasons, problems of the whole file)."""
     expected = Expected(bench.write(name, content), format_of_entry(entry))
-    records = list(expected.records())
+    records = [(place, example) for _, place, _, example in expected.records()]
     return records, [(p.code, p.place.rsplit("/", 1)[-1], p.field) for p, _ in expected.problems]
 
 
@@ -195,7 +195,7 @@ def test_the_report(capsys):
     [
         (
             ["--model", "models/demo-bas"],
-            '--model models/demo-bas: no such folder; did you mean "demo-base"?',
+            '--model models/demo-bas: no such folder; did you mean "models/demo-base"?',
         ),
         (["--model", "models"], "--model models: no tokenizer in it"),
         (
@@ -289,15 +289,13 @@ def test_all_files_of_a_folder_are_read_in_llamafactorys_order(bench):
     for name in ("b.json", "a.json", "c.json"):
         bench.write(f"set/{name}", json.dumps([{"instruction": name, "output": "x"}]))
     expected = Expected(bench.folder / "set", format_of_entry(ALPACA))
-    texts = [talk.turns[0][1] for _, talk in expected.records()]
+    texts = [talk.turns[0][1] for *_, talk in expected.records()]
     assert texts == [path.name for path in (bench.folder / "set").iterdir()] and expected.count == 3
 
 
 def test_a_selection_of_several_parts_is_walked_in_the_order_of_the_file():
-    selection = Selection(split_rows("train[4:6]+train[:2]+train[:1]", 9))
-    assert [number for number in range(9) if number in selection] == [0, 1, 4, 5]
-    loaded = [4, 5, 0, 1, 0]
-    assert [loaded[position] for position in selection.in_file_order()] == [0, 1, 4, 5]
+    selection = selected_rows(split_rows("train[4:6]+train[:2]+train[:1]", 9))
+    assert selection == {0: 2, 1: 3, 4: 0, 5: 1} and list(selection) == [0, 1, 4, 5]
 
 
 @pytest.mark.parametrize(

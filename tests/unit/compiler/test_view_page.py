@@ -111,11 +111,6 @@ def test_the_policy_allows_the_own_script_and_style_alone() -> None:
     )
 
 
-def test_a_line_of_a_megabyte_is_kept_whole() -> None:
-    long = row(1, chat("x" * 1_000_000, "yes"), raw="y" * 1_000_000)
-    assert len(data(render_page(payload([long])))["view"]["rows"][0]["raw"]) == 1_000_000
-
-
 def test_without_a_model_the_page_has_the_rows_and_the_reason() -> None:
     raw = [row(1, [], "yes", raw='{"a": 1}', sides=[])]
     values: dict[str, object] = {"model": "", "note": "name one with --model", "lengths": LengthHistogram()}

@@ -78,7 +78,7 @@ def row(question: object, answer: object, **others: object) -> dict[str, object]
 
 def scanned(dataset: Dataset) -> Scan:
     scan = Scan()
-    list(scan.counted(Expected(dataset.path, format_of_entry(dataset.entry)).numbered()))
+    list(scan.counted(Expected(dataset.path, format_of_entry(dataset.entry)).records()))
     scan.compare()
     return scan
 
@@ -115,7 +115,7 @@ def test_only_the_selected_records_count(tmp_path):
     dataset = registered(tmp_path, *(row(f"q {number // 2}", "a") for number in range(6)))
     counts = Scan()
     expected = Expected(dataset.path, format_of_entry(dataset.entry))
-    list(counts.counted(expected.numbered({1, 4, 5})))
+    list(counts.counted(expected.records({1, 4, 5})))
     counts.compare()
     assert (counts.rows, codes_of(counts), dict(counts.labels)) == (3, {"W202": [2]}, {"a": 3})
     assert counts.numbers[2] == 5

@@ -92,11 +92,6 @@ def test_a_package_that_is_not_there_is_named_and_a_module_of_ours_is_a_defect(
             outcome(ImportError("nothing here", name=name))
 
 
-def test_click_mistakes_are_two(capsys: pytest.CaptureFixture[str]) -> None:
-    assert outcome(click.BadParameter("what is that")) == 2
-    assert "what is that" in capsys.readouterr().err
-
-
 def test_underscores_are_taken_for_hyphens() -> None:
     @click.command(context_settings=CLI)
     @click.option("--max-new-tokens", type=int)

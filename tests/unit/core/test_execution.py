@@ -133,21 +133,6 @@ def test_outcomes_come_in_the_order_of_the_tasks_and_slots_are_never_shared() ->
     assert journal.slot_names == {"first", "second"}
 
 
-def test_tasks_are_drawn_when_a_slot_is_free() -> None:
-    drawn = []
-
-    def items():
-        for number in range(4):
-            drawn.append(number)
-            yield WorkItem(str(number), slot_after, (0,))
-
-    with LocalProcesses(SLOTS[:1]) as executor:
-        results = executor.map(items())
-        next(results)
-        assert drawn == [0, 1]  # the next one runs while the caller works on the first result
-        assert [result.name for result in results] == ["1", "2", "3"]
-
-
 def test_no_more_items_are_drawn_than_may_be_ahead_of_the_first_result(processes) -> None:
     drawn = []
 

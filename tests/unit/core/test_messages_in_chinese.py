@@ -85,7 +85,7 @@ def test_doctor_is_chinese_in_a_chinese_locale(in_china: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data", "compil"], "错误：没有命令“compil”。您是指 'compile' 吗？"),
+        (["data", "compil"], "错误：没有命令“compil”。您是指 `"),
         (["data", "compile"], "错误：缺少参数 NAME|SPEC.yaml。"),
         (["data", "compile", "nope"], "错误：没有名为“nope”的数据规格（已有：alpaca, "),
         (["data", "compile", "rte", "--limit", "x"], "错误：--limit 的值无效：“x”不是整数。"),

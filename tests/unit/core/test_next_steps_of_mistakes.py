@@ -1,13 +1,12 @@
 """What a newcomer gets wrong has a next step in its message."""
 
-import errno
-import os
 from pathlib import Path
 
+import click
 import pytest
 
 from tuneyard.core.cli.main import cli as tuneyard
-from tuneyard.core.errors import describe_os_error, run_command
+from tuneyard.core.errors import run_command
 
 RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
 
@@ -17,7 +16,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
     [
         (["data", "init", "mine.cvs"], 2, 'mine.cvs: source not found; did you mean "mine.csv"?'),
         (["recipe", "check", "mien.yaml"], 2, 'mien.yaml: recipe not found; did you mean "mine.yaml"?'),
-        (["eval", "compare", "zzz", "--out", "o"], 2, "zzz: results not found; name one that is there: ls "),
+        (["eval", "compare", "zzz", "--out", "o"], 2, "zzz: results not found; this folder has mine.csv"),
         (
             ["data", "compile", "mine.yaml"],
             1,
@@ -25,6 +24,18 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         ),
         (["data", "compile", "nope"], 2, "`tuneyard data list` shows them"),
         (["data", "--out", "x", "compile"], 2, "Options come after the command: "),
+        (["data", "compile", "--limit"], 2, "Example: tuneyard data compile "),
+        (["data", "init"], 2, "Example: tuneyard data init "),
+        (["data", "view", "x", "--recipe", "mine.yml"], 2, 'did you mean "mine.yaml"?'),
+        (["data", "init", "mine.csv", "--out", "spec.csv"], 2, "--out spec.yaml"),
+        (["data", "init", "mine.yaml"], 2, "tuneyard recipe check mine.yaml checks a recipe"),
+        (["data", "init", "nodata"], 2, "name the folder or file that has the rows"),
+        (["data", "remove", "nope"], 2, "compile a dataset here (tuneyard data compile)"),
+        (["recipe", "check", "mine.csv"], 2, "`tuneyard recipe new --dataset NAME "),
+        (["eval", "suite", "mine.yaml", "--model", "m", "--out", "o"], 1, "tuneyard recipe check mine.yaml"),
+        (["eval", "compare", "nodata", "--out", "o"], 2, "score a model first: tuneyard eval nli "),
+        (["eval", "ab", "tally", "mine.csv"], 2, "the one that `tuneyard eval ab` wrote"),
+        (["adapter", "show", "nodata"], 2, "saves/ is empty"),
         (["data", "init", "my", "file.csv"], 2, "(file.csv); a path with spaces needs quotes"),
     ],
 )
@@ -39,14 +50,24 @@ def test_a_mistake_has_a_next_step(
     monkeypatch.chdir(tmp_path)
     Path("mine.csv").write_text("a\n1\n")
     Path("mine.yaml").write_text(RECIPE)
+    Path("nodata").mkdir()
     monkeypatch.setattr("sys.argv", ["tuneyard", *words])
     with pytest.raises(SystemExit) as ended:
         run_command(tuneyard)
     message = capsys.readouterr().err
-    assert ended.value.code == code and next_step in message and len(message.splitlines()) < 6
+    assert ended.value.code == code and next_step in message and len(message.splitlines()) < 7
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_full_or_read_only_disk_has_a_fix(number: int) -> None:
-    message = describe_os_error(OSError(number, os.strerror(number), "out/x"))
-    assert message.startswith(f"out/x: {os.strerror(number)}: ") and "write to" in message
+def test_no_line_of_help_is_cut() -> None:
+    """Click cuts the first sentence of a command in the list of its group."""
+
+    def check(command: click.Command, context: click.Context) -> None:
+        lines = [line for line in command.get_help(context).splitlines() if not line.startswith("Usage: ")]
+        assert not [line for line in lines if line.endswith("...") or len(line) > 80]
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                inner = command.get_command(context, name)
+                assert inner is not None
+                check(inner, click.Context(inner, info_name=name, parent=context, terminal_width=80))
+
+    check(tuneyard, click.Context(tuneyard, info_name="tuneyard", terminal_width=80))

@@ -46,16 +46,6 @@ def test_a_registry_entry_is_read_as_llamafactory_reads_it() -> None:
         conversation({"question": "Q", "answer": "A"}, {"file_name": "x"}, "here")
 
 
-def test_a_system_column_never_makes_a_second_system_turn() -> None:
-    entry = {"formatting": "sharegpt", "columns": {"messages": "messages", "system": "system"}, **OPENAI}
-    own = {"role": "system", "content": "own"}
-    with_own = conversation({"messages": [own, USER, ANSWER], "system": "column"}, entry, "here")
-    assert with_own.messages == [own, USER]
-    without = conversation({"messages": [USER, ANSWER], "system": "column"}, entry, "here")
-    assert without.messages == [{"role": "system", "content": "column"}, USER]
-    assert conversation({"messages": [USER, ANSWER], "system": ""}, entry, "here").messages == [USER]
-
-
 def test_models_that_can_think_are_asked_not_to_unless_they_shall() -> None:
     class Tokenizer:
         def apply_chat_template(self, _: object, *, enable_thinking: bool, **_options: object) -> str:

@@ -43,12 +43,6 @@ def test_an_older_versions_hashes_are_not_taken(tmp_path: Path) -> None:
         read_row_index(tmp_path / "train.json")
 
 
-def test_equal_rows_are_equal_bytes(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_row_index(tmp_path / name, [1, 2], {"premise": [0, 0]})
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
 def test_a_fingerprint_is_of_the_turns_in_their_order() -> None:
     assert fingerprint(["a", "b"]) == xxh3_64_intdigest(b"a\x1eb")
     assert len({fingerprint(texts) for texts in (["a", "b"], ["b", "a"], ["ab"], ["a", "", "b"])}) == 4

@@ -1,6 +1,5 @@
 """Safetensors: what the reference library wrote is read, what it refuses is refused, rounding is IEEE's."""
 
-import json
 import os
 import struct
 import tracemalloc
@@ -12,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.core.weights.tensors import MAX_HEADER, from_fp32, open_weights, to_fp32, write_weights
+from tuneyard.core.weights.tensors import from_fp32, open_weights, to_fp32, write_weights
 
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -22,15 +21,6 @@ def file(tmp_path):
     path = tmp_path / "x.safetensors"
     save_file({"a": VALUES, "b": np.ones(4, np.float16)}, path, {"format": "pt"})
     return path
-
-
-def rewrite(path, change):
-    """Apply `change` to the header of a file and write it back with the right length."""
-    data = path.read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header = change(json.loads(data[8 : 8 + length]))
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
 
 
 def test_reads_what_the_library_wrote(file):
@@ -97,61 +87,11 @@ def test_what_is_written_is_on_the_disk_before_it_is_handed_on(tmp_path, monkeyp
     assert sizes == [path.stat().st_size]
 
 
-@pytest.mark.parametrize(
-    ("change", "facts"),
-    [
-        (lambda d: d[:5], "5; 8"),
-        (lambda d: d[:30], ""),
-        (lambda d: d[:-1], ""),
-        (lambda d: d + b"x", "1"),
-        (lambda d: struct.pack("<Q", MAX_HEADER + 1) + d[8:], ""),
-        (lambda d: struct.pack("<Q", 2**63) + d[8:], ""),
-        (lambda d: d[:8] + b"\xff" + d[9:], "JSON"),
-        (lambda _: b"", "0"),
-        (lambda _: b"PK\x03\x04" + bytes(100), ""),
-    ],
-)
-def test_damaged_bytes_are_refused_as_the_library_does(file, change, facts):
+@pytest.mark.parametrize("change", [lambda data: data[:5], lambda data: data[:-1], lambda _: b"PK\x03\x04"])
+def test_damaged_files_are_refused_by_name(file, change):
     file.write_bytes(change(file.read_bytes()))
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, file, "safetensors"):
         open_weights(file)
-    with pytest.raises((SafetensorError, OSError)):
-        load_file(file)
-
-
-def put(key, **fields):
-    return lambda header: {**header, key: {**header[key], **fields}}
-
-
-@pytest.mark.parametrize(
-    ("change", "facts"),
-    [
-        (put("b", data_offsets=[20, 28]), "a"),
-        (put("b", data_offsets=[26, 34]), "b; 2"),
-        (put("a", data_offsets=[24, 0]), "-24"),
-        (put("a", data_offsets=[0]), ""),
-        (put("a", data_offsets=[0, "24"]), ""),
-        (put("a", shape=[2, 4]), "32"),
-        (put("a", shape=[-2, -3]), ""),
-        (put("a", shape=[2.0, 3]), ""),
-        (put("a", shape=[2**40, 2**40]), ""),
-        (put("a", shape=[0, 2**62]), ""),
-        (put("a", shape=[0, 2**62 - 1]), "0"),
-        (put("a", dtype="F7"), "F7"),
-        (put("a", dtype=["F32"]), ""),
-        (put("a", dtype="F16"), "12"),
-        (lambda h: {**h, "a": 3}, ""),
-        (lambda h: {**h, "__metadata__": {"format": 1}}, ""),
-        (lambda h: [h], ""),
-        (lambda _: b'{"a":1,"a":2}', ""),
-        (lambda _: b"[" * 100_000, "JSON"),
-    ],
-)
-def test_absurd_headers_are_refused_by_name(file, change, facts):
-    rewrite(file, change)
-    with raises(ContentError, *facts.split("; ")) as raised:
-        open_weights(file)
-    assert str(file) in str(raised.value)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -215,8 +155,3 @@ def test_every_stored_value_survives_the_way_through_fp32(dtype):
     back = from_fp32(wide, dtype)
     number = ~np.isnan(wide)
     assert (back[number] == stored[number]).all()
-
-
-def test_the_longest_header_is_the_librarys():
-    """`MAX_HEADER_SIZE` of safetensors (safetensors/src/tensor.rs)."""
-    assert MAX_HEADER == 100_000_000

@@ -12,6 +12,7 @@ from tuneyard.core.datasets import REMOTE_SOURCES
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.recipes import check
 from tuneyard.recipes.answer import EpochCounts, Facts, Rows
+from tuneyard.recipes.cache import record
 from tuneyard.recipes.check import Checked, disk_problems
 from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.data import NamedDataset, read_datasets
@@ -28,7 +29,7 @@ LIMITED = {"save_steps": 10, "save_total_limit": 3}
 def disk_lines(tmp_path: Path, trainable: int, **settings: object) -> list[str]:
     recipe = Recipe(Path("r.yaml"), {"output_dir": str(tmp_path / "a/b"), **settings}, {"output_dir": 4})
     model = {**SHAPES, "trainable": trainable}
-    answer = Facts.of({"model": {"shapes": model}})
+    answer = record(Facts, {"model": {"shapes": model}})
     return [problem.line() for problem in disk_problems(recipe, answer, schedule_of(recipe, 800, 1))]
 
 
@@ -47,7 +48,7 @@ def test_checkpoints_that_fit_or_are_never_written_are_none(tmp_path):
 def test_an_unknown_model_is_not_judged(tmp_path):
     recipe = Recipe(Path("r.yaml"), {"output_dir": str(tmp_path)}, {})
     assert (
-        list(disk_problems(recipe, Facts.of({"model": {"error": "offline"}}), schedule_of(recipe, 8, 1)))
+        list(disk_problems(recipe, record(Facts, {"model": {"error": "offline"}}), schedule_of(recipe, 8, 1)))
         == []
     )
 
@@ -71,7 +72,7 @@ def test_without_an_output_dir_every_other_problem_is_still_said(tmp_path, monke
     monkeypatch.setattr(
         check,
         "ask",
-        lambda *_: Facts.of({"model": {"shapes": SHAPES}, "template_error": "none at hand"}),
+        lambda *_: record(Facts, {"model": {"shapes": SHAPES}, "template_error": "none at hand"}),
     )
     done = CliRunner().invoke(check.command, [str(tmp_path / "r.yaml")])
     assert "E304 output_dir: is missing" in done.output
@@ -153,7 +154,7 @@ def test_a_model_option_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     (tmp_path / "r.yaml").write_text(f"output_dir: {tmp_path}\n")
     words = [str(tmp_path / "r.yaml"), "--model", "TYPO"]
     for answer in ({"template_error": "none at hand"}, {"model": {"error": "none at hand"}}):
-        monkeypatch.setattr(check, "ask", lambda *_, answer=answer: Facts.of(answer))
+        monkeypatch.setattr(check, "ask", lambda *_, answer=answer: record(Facts, answer))
         done = CliRunner().invoke(check.command, words)
         assert isinstance(done.exception, RequestError)
         printed(str(done.exception), "--model TYPO", "none at hand", "config.json")
@@ -183,7 +184,7 @@ def test_rows_that_cannot_be_read_are_counted_against_the_file(tmp_path):
 
 
 def test_what_is_not_checked_is_named_by_the_method():
-    answer = Facts.of({"model": {"error": "none at hand"}})
+    answer = record(Facts, {"model": {"error": "none at hand"}})
     for method, what in (("lora", "lora_target"), ("full", "parameters"), ("freeze", "parameters")):
         recipe = Recipe(Path("r.yaml"), {"finetuning_type": method}, {})
         (line,) = check.not_checked(recipe, answer, "a/b")

@@ -25,6 +25,10 @@ def register(folder: Path, rows: list[dict], entry: dict | None = None) -> Path:
     return path
 
 
+def manifest_of(name: str, digest: str) -> dict:
+    return {"made_from": {"sources": []}, "files": {name: {"rows": 6, "sha256": digest}}}
+
+
 def look(folder: Path, **settings):
     recipe = Recipe(
         Path("r.yaml"), {"dataset_dir": str(folder), "dataset": "set", **settings}, {"dataset": 3}
@@ -186,7 +190,7 @@ def test_empty(tmp_path):
 def test_changed_since_it_was_compiled(tmp_path):
     path = register(tmp_path, GOOD)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    (path.parent / "manifest.json").write_text(json.dumps({"files": {"set.json": {"sha256": digest}}}))
+    (path.parent / "manifest.json").write_text(json.dumps(manifest_of("set.json", digest)))
     assert look(tmp_path)[1] == []
     path.write_text(json.dumps(GOOD * 2))
     assert look(tmp_path)[1] == ["W322"]
@@ -199,7 +203,7 @@ def test_shards_are_read_as_one_file(tmp_path):
     for number in range(3):
         (folder / f"0000{number}-of-00003.jsonl").write_text(f"{json.dumps(GOOD[0])}\n" * 2)
     digest = hashlib.sha256(f"{json.dumps(GOOD[0])}\n".encode() * 6).hexdigest()
-    (folder.parent / "manifest.json").write_text(json.dumps({"files": {"cut": {"sha256": digest}}}))
+    (folder.parent / "manifest.json").write_text(json.dumps(manifest_of("cut", digest)))
     datasets, codes, _ = look(tmp_path, do_train=True, eval_dataset="held")
     assert [dataset.rows for dataset in datasets] == [6] and codes == ["E320"]
     assert look(tmp_path, max_samples=4)[1] == ["N329"]

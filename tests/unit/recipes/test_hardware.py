@@ -63,7 +63,7 @@ def test_figures_of_the_new_machines():
 
 def test_a_price_follows_the_machine():
     offer = read_offer("4xA100-80@8.5")
-    assert (offer.name, len(offer.target.gpus), offer.price) == ("4xA100-80", 4, 8.5)
+    assert (offer.target.name, len(offer.target.gpus), offer.price) == ("4xA100-80", 4, 8.5)
     assert read_offer("A100").price is None
     assert read_offer("A100@0").price == 0
 

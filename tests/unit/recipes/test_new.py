@@ -127,7 +127,7 @@ def test_a_test_split_that_chooses_the_checkpoint_is_named_as_such(folder: Path)
 
 def request(name: str, method: str = "lora", trains_on: str = "gpu") -> RecipeRequest:
     data = training_data(name, None, None)
-    return RecipeRequest(data, "me/model", method, machine(trains_on), trains_on, Path("my recipe.yaml"))
+    return RecipeRequest(data, "me/model", method, machine(trains_on), Path("my recipe.yaml"))
 
 
 def test_kto_weighs_the_rarer_answers(folder: Path) -> None:

@@ -8,6 +8,7 @@ from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.recipes import plan as plan_module
 from tuneyard.recipes.answer import Facts
+from tuneyard.recipes.cache import record
 from tuneyard.recipes.plan import (
     ExpectedRows,
     _lines,
@@ -42,7 +43,7 @@ def recipe(tmp_path):
 @pytest.fixture
 def laid_out(monkeypatch):
     """LLaMA-Factory's answer is a layout of a model of a billion parameters."""
-    monkeypatch.setattr(plan_module, "ask", lambda *_: Facts.of({"model": {"shapes": LAYOUT}}))
+    monkeypatch.setattr(plan_module, "ask", lambda *_: record(Facts, {"model": {"shapes": LAYOUT}}))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_a_machine_that_is_too_small_has_no_price(recipe, laid_out, monkeypatch)
     monkeypatch.setattr(
         plan_module,
         "ask",
-        lambda *_: Facts.of({"model": {"shapes": {**LAYOUT, "parameters": 30 * 10**9}}}),
+        lambda *_: record(Facts, {"model": {"shapes": {**LAYOUT, "parameters": 30 * 10**9}}}),
     )
     offers = [read_offer("RTX5090@0.5"), read_offer("MI300X@2")]
     lines = _table_lines(make_plans(recipe(), offers, None, ExpectedRows(1000, 400)))

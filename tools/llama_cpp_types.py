@@ -1,10 +1,11 @@
 """How much of a q8_0 file's difference is its weights, how much llama.cpp's arithmetic on 8-bit activations.
 
     pip install --no-deps --target build/peers/llama-cpp llama-cpp-python diskcache    (builds for 10 minutes)
-    PYTHONPATH=build/peers/llama-cpp python -m tests.peer_llama_cpp MODEL_DIR DATASET
+    PYTHONPATH=build/peers/llama-cpp python -m tools.llama_cpp_types MODEL_DIR DATASET
 
 A model without adapters in fp32 is the reference. Every other way is compared with it by the labels'
-log-probabilities after each prompt of the dataset. docs/export.md has the figures.
+log-probabilities after each prompt of the dataset. docs/export.md has the figures. Run it after a change of
+how a GGUF file of a model is written.
 """
 
 import ctypes
@@ -58,14 +59,27 @@ def ways(
     """Yield every way's name and scores."""
     f16, q8, own, wide = (home / f"{name}.gguf" for name in ("f16", "q8_0", "own", "wide"))
     for kind, path in (("f16", f16), ("q8_0", q8)):
-        command = ["-m", "adapters", "export", folder, "--to", "gguf", "--type", kind, "--out", path]
+        command = [
+            "-m",
+            "tuneyard",
+            "adapter",
+            "export",
+            folder,
+            "--to",
+            "gguf",
+            "--type",
+            kind,
+            "--out",
+            path,
+        ]
         subprocess.run([sys.executable, *map(str, command)], check=True, stdout=subprocess.DEVNULL)
     import llama_cpp
 
     options = llama_cpp.llama_model_quantize_default_params()
     options.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0
     llama_cpp.llama_model_quantize(str(f16).encode(), str(own).encode(), ctypes.byref(options))
-    widen(q8, shutil.copy(f16, wide))
+    shutil.copy(f16, wide)
+    widen(q8, wide)
     yield "f16, transformers", by_transformers(load_gguf(f16, model), prompts, labels)
     yield "f16, llama.cpp", by_llama_cpp(model, f16, prompts, labels)
     yield "q8_0 weights, transformers in fp32", by_transformers(load_gguf(q8, model), prompts, labels)
@@ -90,7 +104,7 @@ def by_transformers(model: Model, prompts: dict[int, list[int]], labels: dict[st
     """Return what eval.nli compares."""
     asker = choosing(model, prompts, labels, 2048)
     return {
-        row: fields["choices"]  # type: ignore[misc]  # a field of eval's own
+        row: fields["choices"]
         for batch in asker.batches
         for row, fields in zip(batch, asker.score(batch), strict=True)
     }

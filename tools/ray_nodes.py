@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine, each with a raylet of its own, for tests and benchmarks."""
+"""A Ray cluster of two nodes on this machine, each with a raylet of its own, for `tools.bench.scale`."""
 
 import contextlib
 from collections.abc import Iterator

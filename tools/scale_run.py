@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.ray_nodes import children
+from tools.ray_nodes import children
 from tuneyard.core.execution import Executor, Observer, WorkItem, WorkResult, once_per_worker
 
 

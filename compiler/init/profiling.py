@@ -18,7 +18,7 @@ from tuneyard.compiler.read.remote import SourceFile, SourcePath
 from tuneyard.compiler.read.scan import LOOKED_AT, is_rows, is_turn, layout_of, members_of
 from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, Readable, suffix
 from tuneyard.compiler.read.tables import SPEAKER, SPEAKERS
-from tuneyard.compiler.read.zips import members
+from tuneyard.compiler.read.zips import Member, members
 from tuneyard.compiler.spec.column_meanings import role_of_names
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART
@@ -41,7 +41,7 @@ SCALARS = ("text", "number", "truth value", "fraction")
 TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction", dict: "object"}
 
 
-def look(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
+def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
     """Read the first 20,000 rows, for each list that may hold them, the outermost first.
 
     It reads one data file of a folder or an archive, the file of train if there is one. Of texts that are
@@ -61,6 +61,7 @@ def look(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                 inner_files = stack.enter_context(members(first))
                 if not inner_files:
                     raise ContentError(f"{first}: no data file in the archive (known: {known_suffixes()})")
+                _refuse_splits_inside(first, inner_files)
                 first = inner_files[0]
             encoding = "utf-8"
             if find_reader(suffix(first), str(first)).text:
@@ -75,7 +76,10 @@ def look(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                 if not profile.rows:
                     errors = profile.problems.errors
                     reason = errors[0].line() if errors else f"{path}: no rows"
-                    raise ContentError(f"{reason}; there is nothing to guess from")
+                    raise ContentError(
+                        f"{reason}; there is nothing to guess from: name a file of rows (a table, JSON, "
+                        "JSON Lines, Parquet)"
+                    )
                 if paths_by_split:
                     splits: dict[str, tuple[str, ...]] = {name: (name,) for name in paths_by_split}
                     profile.source = replace(profile.source, files=paths_by_split, splits=splits)
@@ -84,7 +88,7 @@ def look(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
         raise ContentError(f"{path}: {error}; {GET_AGAIN}") from error
 
 
-def _paths_by_split(files: Sequence[SourceFile]) -> dict[str, tuple[str, ...]]:
+def _paths_by_split(files: Sequence[SourceFile | Member]) -> dict[str, tuple[str, ...]]:
     """A folder's files by split, {} unless each file's name has one and there are at least two splits."""
     paths: dict[str, list[str]] = {}
     for file in files:
@@ -96,6 +100,18 @@ def _paths_by_split(files: Sequence[SourceFile]) -> dict[str, tuple[str, ...]]:
     if len(paths) < 2:
         return {}
     return {split: tuple(split_paths) for split, split_paths in paths.items()}
+
+
+def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:
+    """`ContentError` if the files of an archive are named as splits: a spec reads an archive as one."""
+    splits = _paths_by_split(files)
+    if splits:
+        folder = archive.with_suffix("")
+        raise ContentError(
+            f"{archive}: its files are the splits {', '.join(splits)}, and a spec reads an archive as one; "
+            f"unpack it: unzip {shlex.quote(str(archive))} -d {shlex.quote(str(folder))} && "
+            f"tuneyard data init {shlex.quote(str(folder))}"
+        )
 
 
 def _best_reading(path: SourcePath, file: Readable, sources: Iterable[Source]) -> FileProfile:
@@ -167,10 +183,10 @@ def _sources_to_try(
             rows = {"": ("turns",)}
         elif suffix(path) == ".txt" and is_one_of_several:
             rows = {"": ("file",)}
-        yield [Source({}, {}, {}, encoding, rows=rows)]
+        yield [Source(encoding=encoding, rows=rows)]
         return
     if table:
-        yield [Source({}, {}, {}, table=table)]
+        yield [Source(table=table)]
         return
     if suffix(path) in (".csv", ".tsv"):
         yield dialects(path, encoding)
@@ -179,17 +195,17 @@ def _sources_to_try(
     if suffix(path) == ".json":
         head = head_of(path, encoding)
         if _are_answers_by_question(head.decode(errors="replace").strip()):
-            yield [Source({}, {}, {}, encoding, answers_by_question=True)]
+            yield [Source(encoding=encoding, answers_by_question=True)]
             return
     lists = layout_of(head, len(head) < LOOKED_AT).lists
     if len(lists) > 1 and SPLIT_NAMES.issuperset(map(str.lower, lists)):
         keys: dict[str, tuple[str, ...]] = {name: (name,) for name in lists}
-        yield [Source({}, {}, keys, encoding, rows=keys)]
+        yield [Source(splits=keys, rows=keys, encoding=encoding)]
     elif len(lists) == 1:
         for steps in _lists_within(next(iter(lists.values())), tuple(lists)):
-            yield [Source({}, {}, {}, encoding, rows={"": steps})]
+            yield [Source(encoding=encoding, rows={"": steps})]
     else:
-        yield [Source({}, {}, {}, encoding)]
+        yield [Source(encoding=encoding)]
 
 
 def _lists_within(items: list[object], steps: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tuneyard.adapters.delta import nf4
+from tests.unit.adapters.test_delta import piece
+from tuneyard.adapters.delta import apply, nf4
 from tuneyard.core.weights.tensors import from_fp32, to_fp32
 
 LEVELS = np.array(
@@ -36,3 +37,13 @@ def test_every_weight_becomes_the_nearest_level_of_its_block_in_its_own_dtype(dt
     allowed = scales * (0.02 if double else {"F32": 1e-6, "F16": 1e-3, "BF16": 5e-3}[dtype])
     assert (np.abs(found - values) <= nearest + allowed).all()
     assert len(np.unique(found[0])) <= 16
+
+
+def test_nf4_is_the_same_by_pieces(tmp_path, monkeypatch):
+    """Blocks of scales are larger than the rows worked on at once: the tensor is quantised as one."""
+    weight = (np.random.default_rng(5).standard_normal((96, 40)) * 0.03).astype(np.float32)
+    whole = nf4(weight, "F32", double=True)
+    monkeypatch.setattr("tuneyard.adapters.delta.BLOCK", 700)
+    stored = list(apply(piece(tmp_path, weight, "F32"), [], "nf4-double", []))
+    assert len(stored) > 1
+    assert np.concatenate(stored).tolist() == whole.tolist()
