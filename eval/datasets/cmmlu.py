@@ -4,7 +4,8 @@ The benchmark (github.com/haonan-li/CMMLU, arXiv:2306.09212) keeps five example 
 170 test questions of each subject. The hub has them as Parquet, its own folder as dev/ and test/ of CSV.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.files import from_hub
 from tuneyard.core.prompt import Conversation
 from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.read.logs import csv_records, parquet_records
 
 HUB_ID = "haonan-li/cmmlu"
 REVISION = "refs/convert/parquet"  # SUBJECT/SPLIT/0000.parquet: no dataset's own code is run
@@ -128,8 +128,8 @@ def _read(data: Path, subject: Subject, split: str) -> tuple[Path, list[Conversa
     path = _file(data, subject.name, split)
     if path is None:
         raise RequestError(f"{data / split / subject.name}.csv: the subject's {split} questions are missing")
-    rows = parquet_records(path) if path.suffix == ".parquet" else csv_records(path)
-    questions = [_question(row, str(row["place"])) for row in rows]
+    rows = _parquet_rows(path) if path.suffix == ".parquet" else _csv_rows(path)
+    questions = [_question(row, place) for place, row in rows]
     if not questions:
         raise ContentError(f"{path}: no questions")
     return path, questions
@@ -140,6 +140,29 @@ def _file(data: Path, name: str, split: str) -> Path | None:
         if path.is_file():
             return path
     return None
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for row in reader:
+                yield f"{path}:{reader.line_num}", row
+        except csv.Error as error:
+            raise ContentError(f"{path}:{reader.reader.line_num}: not CSV: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ContentError(f"{path}: not UTF-8 ({error.reason} near byte {error.start})") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise ContentError(f"{path}: not Parquet: {str(error).splitlines()[0]}") from error
+    yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, 1))
 
 
 def _question(row: Mapping[str, object], place: str) -> Conversation:

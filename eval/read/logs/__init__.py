@@ -216,25 +216,6 @@ def csv_records(path: Path) -> Iterator[dict[str, object]]:
             raise ContentError(f"{path}:{lines.line_num}: not CSV in UTF-8: {error}") from error
 
 
-def parquet_records(path: Path) -> Iterator[dict[str, object]]:
-    """Yield the cells by column, and the place, of each row of a Parquet file, a batch of rows at a time."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    number = 0
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches():
-            for record in batch.to_pylist():
-                number += 1
-                yield {**record, "place": f"{path} row {number}"}
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ContentError(
-            f"{path}: not Parquet, or damaged after row {number}: {str(error).splitlines()[0]}"
-        ) from error
-    except (UnicodeDecodeError, OverflowError) as error:  # of a cell: no UTF-8, a date that Python lacks
-        raise ContentError(f"{path}: a cell after row {number} cannot be read: {error}") from error
-
-
 def parquet_schema(path: Path) -> list[str]:
     """Column names of a Parquet file; `ContentError` if it is none."""
     import pyarrow as pa

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuneyard.core.documents import json_lines
-from tuneyard.eval.read.logs import FIELDS, Record, csv_records, log_reader, parquet_records
+from tuneyard.core.errors import ContentError
+from tuneyard.eval.read.logs import FIELDS, Record, csv_records, log_reader
 
 
 @log_reader("plain", "one example a line", ".jsonl", ".ndjson", fields=(FIELDS,))
@@ -27,5 +28,17 @@ def plain_csv(path: Path) -> Iterator[Record]:
 
 @log_reader("parquet", "a table", ".parquet", fields=(FIELDS,))
 def plain_parquet(path: Path) -> Iterator[Record]:
-    """Read Parquet."""
-    yield from parquet_records(path)
+    """Read Parquet, a batch of rows at a time."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches():
+            for record in batch.to_pylist():
+                number += 1
+                yield {**record, "place": f"{path} row {number}"}
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ContentError(f"{path}: damaged after row {number}: {str(error).splitlines()[0]}") from error
+    except (UnicodeDecodeError, OverflowError) as error:  # of a cell: no UTF-8, a date that Python lacks
+        raise ContentError(f"{path}: a cell after row {number} cannot be read: {error}") from error
