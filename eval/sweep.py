@@ -87,7 +87,7 @@ def cli(
     on one half of the rows; its score on the other half is the one to believe.
     """
     from tuneyard.adapters.weighted import parse_weight
-    from tuneyard.eval.scoring.remote import workers_of
+    from tuneyard.eval.scoring.pipeline import workers_of
     from tuneyard.eval.scoring.weights import checkpoint_axes, weight_axes
     from tuneyard.eval.show.sweep import plot_name
 
@@ -204,7 +204,7 @@ class Points(Nli):
 
     def settings(self, request: ScoringRequest) -> dict[str, object]:
         """Options that change an answer, and those that change the halves."""
-        return {**Nli.settings(self, request), "seed": self.seed}
+        return {**Nli.settings(self, request), "seed": self.seed, "rows": "halves"}
 
 
 def _speed(points: int, seconds: float) -> str:
