@@ -63,22 +63,6 @@ def test_an_input_that_the_entry_does_not_map_is_an_error(tmp_path):
     assert look(tmp_path)[1] == []
 
 
-def test_any_input_is_an_error_and_any_other_text_a_warning(tmp_path):
-    columns = {"prompt": "instruction", "response": "output"}
-    facts = "Twelve is two times six."
-    rows = [
-        {"instruction": "Is it even?", "output": "yes", "context": "", "facts": facts, "source": "book"},
-        {"instruction": "Is it even?", "output": "yes", "context": "12", "facts": facts, "source": "book"},
-    ]
-    register(tmp_path, rows, {"columns": columns})
-    _, codes, messages = look(tmp_path)
-    assert codes == ["E327", "W327"]
-    printed(messages[0], "'context'", "1 of 2", "row 2")
-    printed(messages[1], "'facts'", "2 of 2", "row 1")
-    register(tmp_path, rows, {"columns": {**columns, "query": "context"}})
-    assert look(tmp_path)[1] == []
-
-
 def test_rows_that_are_trained_on_are_not_evaluated_on(tmp_path):
     register(tmp_path, GOOD)
     entries = {
@@ -180,11 +164,6 @@ def test_a_folder_of_files_and_samples_of_a_set(tmp_path):
     assert (codes, datasets[0].rows) == ([], None)
     register(tmp_path, GOOD * 9, {"num_samples": 4})
     assert look(tmp_path)[0][0].rows == 4
-
-
-def test_empty(tmp_path):
-    register(tmp_path, [])
-    assert look(tmp_path)[1] == ["E321"]
 
 
 def test_changed_since_it_was_compiled(tmp_path):
