@@ -5,7 +5,6 @@ A file goes through all steps by itself, in this process or in a worker, and ret
 """
 
 import contextlib
-import gc
 import shutil
 import sys
 from collections import Counter
@@ -126,29 +125,28 @@ def compile_file(
     judged = [column.name for column in spec.columns if kind_of(column.kind).judge]
     result.values = {name: Counter() for name in judged}
     enough = job.enough.get(item.split, NO_LIMIT)
-    with _no_collection():
-        for rows in read(item.path, item.display_path, spec.source, problems, item.split, moved):
-            room = job.limit - before.readable - result.readable
-            if room < len(rows.lines):
-                rows = rows.head(room)
-            result.readable += len(rows.lines)
-            batch = checker.check(rows)
-            if batch is None:  # reading goes on, for the counts
-                result.counts.drop("column missing", len(rows.lines))
-            else:
-                if row_filter:
-                    batch = row_filter.kept(batch)
-                if batch.lines:
-                    result.counts.kept += len(batch)
-                    for name in judged:
-                        result.values[name].update(batch.columns[name])
-                    lint.see(result.prints, batch, "idx" in checker.sources)
-                    for renderer, file in outputs:
-                        file.add(*renderer.block(batch, file.between))
-            kept = before.counts.kept + result.counts.kept
-            if before.readable + result.readable >= job.limit or kept >= enough:
-                break
-        problems.end_batch()
+    for rows in read(item.path, item.display_path, spec.source, problems, item.split, moved):
+        room = job.limit - before.readable - result.readable
+        if room < len(rows.lines):
+            rows = rows.head(room)
+        result.readable += len(rows.lines)
+        batch = checker.check(rows)
+        if batch is None:  # reading goes on, for the counts
+            result.counts.drop("column missing", len(rows.lines))
+        else:
+            if row_filter:
+                batch = row_filter.kept(batch)
+            if batch.lines:
+                result.counts.kept += len(batch)
+                for name in judged:
+                    result.values[name].update(batch.columns[name])
+                lint.see(result.prints, batch, "idx" in checker.sources)
+                for renderer, file in outputs:
+                    file.add(*renderer.block(batch, file.between))
+        kept = before.counts.kept + result.counts.kept
+        if before.readable + result.readable >= job.limit or kept >= enough:
+            break
+    problems.end_batch()
     result.counts.read = result.readable + problems.bad_rows - checker.bad
     result.counts.drop("no gold label", checker.unlabelled)
     problems.notes += checker.notes()
@@ -163,15 +161,3 @@ def numbers_rows(item: Input, spec: Spec) -> bool:
     checker = Checker(spec, item.display_path, Problems(), Unused(), {})
     checker.check(rows)
     return checker.uses_numbers
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Stop Python's garbage collector: rows are trees without cycles, and it would walk over them again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -162,7 +162,7 @@ def refuse_unusable(path: Path, image: bool) -> None:
         raise WrongValueError(f"{path}: file not found; `source.media_dir` in a spec says where they lie")
     if not image:
         return
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as opened:
@@ -171,9 +171,7 @@ def refuse_unusable(path: Path, image: bool) -> None:
             else:
                 opened.draft("RGB", (1, 1))
                 opened.load()
-    except UnidentifiedImageError as error:
-        raise WrongValueError(f"{path}: no image that can be opened") from error
     except BROKEN_IMAGE as error:
-        raise WrongValueError(f"{path}: the image is broken or cut off") from error
+        raise WrongValueError(f"{path}: the image is broken, cut off, or none that can be opened") from error
     except Image.DecompressionBombError as error:
         raise WrongValueError(f"{path}: {error}") from error

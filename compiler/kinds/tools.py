@@ -1,16 +1,33 @@
 """Tools that a row declares, and the calls of them in its turns."""
 
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from tuneyard.compiler.kinds import Beside, ColumnReader, FileContext, Kind, RecordLayout
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.spec.column import Column
 from tuneyard.compiler.spec.model import TOOLS
-from tuneyard.core.errors import Problem
+from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.records import Example
-from tuneyard.core.records.calls import OPEN, Call, WrongValueError, call_errors, calls_of, tools_text
+from tuneyard.core.records.calls import (
+    OPEN,
+    Call,
+    WrongValueError,
+    calls_of,
+    declared,
+    tools_text,
+    wrapped_tools,
+)
+
+
+class CallError(NamedTuple):
+    """A tool call that does not fit the row's tools. Without `error` it is a warning (an error if strict)."""
+
+    message: str
+    error: bool
 
 
 class ToolsReader(ColumnReader):
@@ -36,7 +53,7 @@ class ToolsReader(ColumnReader):
         for turn in talk:
             if turn.role == CALL:
                 calls += [(turn.number, call) for call in calls_of(turn.text)]
-        errors = dict.fromkeys(call_errors(calls, tools))
+        errors = dict.fromkeys(_call_errors(calls, tools))
         is_strict = self.column.options.get("arguments") == "error"
         messages = [error.message for error in errors if error.error or is_strict]
         if messages:
@@ -63,6 +80,56 @@ def common_tools(item: object) -> list[object]:
         rest = {key: value for key, value in item.items() if key != "input_schema"}
         return [{**rest, "parameters": item["input_schema"]}]
     return [item]
+
+
+@lru_cache(1000)
+def _declared_twice(text: str) -> list[str]:
+    names = [tool["function"]["name"] for tool in wrapped_tools(text)]
+    return list(dict.fromkeys(name for name in names if names.count(name) > 1))
+
+
+def _call_errors(calls: list[tuple[int, Call]], tools: str) -> Iterator[CallError]:
+    """Check a row's calls, each with the number of its turn, against the tools that the row declares."""
+    schemas = declared(tools)
+    for name in _declared_twice(tools):
+        yield CallError(f"the tool {show_value(name)} is declared twice: calls are held to the last", False)
+    for turn, (name, arguments) in calls:
+        if name not in schemas:
+            declared_names = "the row declares none"
+            if schemas:
+                declared_names = f"the row has {', '.join(map(show_value, schemas))}"
+            message = f"turn {turn}: the tool {show_value(name)} is not declared: {declared_names}"
+            yield CallError(message, bool(schemas))
+            continue
+        fault = _schema_violation(json.dumps(schemas[name], sort_keys=True), arguments)
+        if fault:
+            yield CallError(f"turn {turn}: the call of {show_value(name)}: {fault}", False)
+
+
+def _schema_violation(schema: str, arguments: dict[str, Any]) -> str:
+    """First violation of a tool's JSON Schema by these arguments, "" if they are valid."""
+    validator = _validator(schema)
+    if isinstance(validator, str):
+        return validator
+    for error in validator.iter_errors(arguments):
+        place = ".".join(map(str, error.instance_path))
+        return f"{place}: {error.message}" if place else str(error.message)
+    return ""
+
+
+@lru_cache(1000)
+def _validator(schema: str) -> Any:
+    """Compile a schema without fetching references. For an invalid schema the result is the reason."""
+    import jsonschema_rs
+
+    try:
+        return jsonschema_rs.validator_for(json.loads(schema), retriever=_no_retrieval)
+    except (ValueError, RecursionError) as error:
+        return f"the tool's parameters are no JSON Schema: {str(error).splitlines()[0]}"
+
+
+def _no_retrieval(uri: str) -> dict[str, Any]:
+    raise ValueError(f"{uri} is outside of it")
 
 
 class ToolsKind(Kind):

@@ -22,8 +22,9 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
 
     try:
         book = openpyxl.load_workbook(seekable(file.stream), read_only=True, data_only=True)
-        sheets = [sheet for sheet in book.worksheets if sheet.max_row != 1] or book.worksheets
-        first, *others = sheets  # one row is a title, or a header without rows
+        several_rows = [sheet for sheet in book.worksheets if sheet.max_row != 1]
+        first = (several_rows or book.worksheets)[0]  # one row is a title, or a header without rows
+        others = [sheet for sheet in book.worksheets if sheet is not first]
         titles = [sheet.title for sheet in others if sheet.max_row or sheet.max_column]
         if titles:
             unread = ", ".join(titles)

@@ -16,11 +16,10 @@ from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import numbered
 from tuneyard.compiler.spec.model import WHOLE, Output, Spec
 from tuneyard.core.datasets.manifest import CompiledFile
-from tuneyard.core.files import flush_soon, named, sha256
+from tuneyard.core.files import named, sha256
 from tuneyard.core.records.row_index import Drawn, row_index_file, write_row_index
 
 COPIED = 1 << 20  # bytes at a time
-FLUSHED = 1 << 24
 BLOCK = 1000  # rows that are copied at a time
 LINE = b"\n"
 
@@ -47,7 +46,6 @@ class RecordFile:
         if is_part:
             self._head, self._tail = b"", self.between
         self._digest = hashlib.sha256()
-        self._written = self._flushed = 0
         self._open_files = ExitStack()
 
     def __enter__(self) -> Self:
@@ -104,10 +102,6 @@ class RecordFile:
                 view = view[self._file.write(view) :]
         if not self.is_part:
             self._digest.update(data)
-        self._written += len(data)
-        if self._written - self._flushed >= FLUSHED:
-            flush_soon(self._file, self._flushed, self._written)
-            self._flushed = self._written
 
 
 class Written:

@@ -88,13 +88,6 @@ def need(*modules: str) -> None:
             raise RequestError(missing(module))
 
 
-class _Interrupt(KeyboardInterrupt):
-    """Ctrl-C. CPython forgets the exit code of `python -m` and ends it by SIGINT if a plain
-    `KeyboardInterrupt` came while it ran a text as code, as it does to make a dataclass. Of a subclass it
-    takes no notice.
-    """
-
-
 class ResumableError(click.Abort):
     """Ctrl-C in a command that can be resumed. `str()` is the sentence on how to resume it."""
 
@@ -191,8 +184,6 @@ CLI: dict[str, object] = {
 def run_command(command: click.Command) -> NoReturn:
     """Run a Click command and exit with its code. A user's mistake prints one message, no traceback."""
     signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the caller ignores Ctrl-C
-        signal.signal(signal.SIGINT, _interrupt)
     if (
         not sys.stderr.isatty()
     ):  # no progress bars in files and pipes; tqdm reads it at import, also in subprocesses
@@ -214,10 +205,6 @@ def run_command(command: click.Command) -> NoReturn:
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     _terminated.set()
     sys.exit(TERMINATED)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise _Interrupt
 
 
 def _as_imported(command: click.Command) -> click.Command:

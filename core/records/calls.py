@@ -7,7 +7,6 @@ them. A thought in <think> tags may precede the JSON, other text only if <tool_c
 import contextlib
 import json
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,7 +15,6 @@ from tuneyard.core.errors import show_value
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 RESULTS = "\n</tool_response>\n<tool_response>\n"
 """Between several results of one turn, as LLaMA-Factory's own OpenAI converter joins them."""
-DEEPEST = 100  # levels of a value: jsonschema-rs takes 255, and nobody means more
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
@@ -29,13 +27,6 @@ class Call(NamedTuple):
 
     name: str
     arguments: dict[str, Any]
-
-
-class CallError(NamedTuple):
-    """A tool call that does not fit the row's tools. Without `error` it is a warning (an error if strict)."""
-
-    message: str
-    error: bool
 
 
 def thought(text: str) -> str:
@@ -115,7 +106,7 @@ def _parted(text: str) -> tuple[str, str]:
 
 
 def read_strict(text: str) -> Any:
-    """Parse JSON. `ValueError` for NaN, duplicate keys, half a character or too many levels."""
+    """Parse JSON. `ValueError` for NaN, duplicate keys or half a character."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
@@ -131,18 +122,6 @@ def read_strict(text: str) -> Any:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError as error:
         raise ValueError("nested too deep") from error
-    level, depth = [value], 0
-    while level:
-        if depth > DEEPEST:
-            raise ValueError("nested too deep")
-        next_level: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                next_level.extend(item.values())
-            elif isinstance(item, list):
-                next_level.extend(item)
-        level = next_level
-        depth += 1
     return value
 
 
@@ -257,53 +236,3 @@ def wrapped_tools(text: str) -> list[dict[str, Any]]:
             tool = {"type": "function", "function": tool}
         wrapped.append(tool)
     return wrapped
-
-
-@lru_cache(1000)
-def _declared_twice(text: str) -> list[str]:
-    names = [tool["function"]["name"] for tool in wrapped_tools(text)]
-    return list(dict.fromkeys(name for name in names if names.count(name) > 1))
-
-
-def call_errors(calls: list[tuple[int, Call]], tools: str) -> Iterator[CallError]:
-    """Check a row's calls, each with the number of its turn, against the tools that the row declares."""
-    schemas = declared(tools)
-    for name in _declared_twice(tools):
-        yield CallError(f"the tool {show_value(name)} is declared twice: calls are held to the last", False)
-    for turn, (name, arguments) in calls:
-        if name not in schemas:
-            declared_names = "the row declares none"
-            if schemas:
-                declared_names = f"the row has {', '.join(map(show_value, schemas))}"
-            message = f"turn {turn}: the tool {show_value(name)} is not declared: {declared_names}"
-            yield CallError(message, bool(schemas))
-            continue
-        fault = _schema_violation(json.dumps(schemas[name], sort_keys=True), arguments)
-        if fault:
-            yield CallError(f"turn {turn}: the call of {show_value(name)}: {fault}", False)
-
-
-def _schema_violation(schema: str, arguments: dict[str, Any]) -> str:
-    """First violation of a tool's JSON Schema by these arguments, "" if they are valid."""
-    validator = _validator(schema)
-    if isinstance(validator, str):
-        return validator
-    for error in validator.iter_errors(arguments):
-        place = ".".join(map(str, error.instance_path))
-        return f"{place}: {error.message}" if place else str(error.message)
-    return ""
-
-
-@lru_cache(1000)
-def _validator(schema: str) -> Any:
-    """Compile a schema without fetching references. For an invalid schema the result is the reason."""
-    import jsonschema_rs
-
-    try:
-        return jsonschema_rs.validator_for(json.loads(schema), retriever=_no_retrieval)
-    except (ValueError, RecursionError) as error:
-        return f"the tool's parameters are no JSON Schema: {str(error).splitlines()[0]}"
-
-
-def _no_retrieval(uri: str) -> dict[str, Any]:
-    raise ValueError(f"{uri} is outside of it")

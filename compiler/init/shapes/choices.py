@@ -62,7 +62,7 @@ def choices_in_columns(profile: FileProfile) -> Proposal | None:
         first = _first_number(answer, len(choices))
         if first:
             options["first"] = first
-        if not {0, len(choices)}.intersection(label_values(answer)):
+        if first is not None and not {0, len(choices)}.intersection(label_values(answer)):
             guesses.append(
                 f"{answer.path}: its numbers fit a count from 0 and from 1; "
                 f"taken as from {first} (`first: 1` at the column counts from 1)"

@@ -43,18 +43,7 @@ def test_any_name_of_an_encoding_reads_or_is_refused(bench, encoding):
 
 @pytest.mark.parametrize(
     "encoding",
-    [
-        "punycode",
-        "hex",
-        "rot13",
-        "undefined",
-        "idna",
-        "base64",
-        "unicode_escape",
-        "Unicode-Escape",
-        "raw_unicode_escape",
-        "raw unicode escape",
-    ],
+    ["hex", "rot13", "idna", "Unicode-Escape"],
 )
 def test_what_is_no_encoding_of_text_is_refused(bench, encoding):
     with raises(ContentError, "source.encoding"):

@@ -38,9 +38,6 @@ def test_a_folder_of_single_objects_is_what_their_list_is(bench):
     ("spec", "row"),
     [
         ("qa", {"question": "Why?", "answer": "Because."}),
-        ("pr", {"Prompt": "Why?", "Response": "Because."}),
-        ("io", {"instruction": "Say it.", "output": "It."}),
-        ("rte", {"sentence1": "A.", "sentence2": "B.", "label": 1}),
         ("stackexchange", {"question": "Why?", "answers": [{"pm_score": 1, "text": "So."}]}),
         ("messages", {"messages": [{"role": "user", "content": "A"}, {"role": "assistant", "content": "B"}]}),
     ],

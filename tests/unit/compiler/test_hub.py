@@ -27,10 +27,6 @@ def lines(rows):
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def lines_of(path):
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-
-
 def talk(n):
     answer = random.Random(n).randbytes(1000).hex()  # compresses badly: the file takes several requests
     return {"conversations": [{"from": "human", "value": f"Say {n}."}, {"from": "gpt", "value": answer}]}
@@ -267,6 +263,15 @@ def read(forks):
     return run_it
 
 
+@pytest.fixture
+def orca(tmp_path):
+    """A spec that streams a dataset."""
+    spec = tmp_path / "orca.yaml"
+    source = "{hub: {path: Open-Orca/SlimOrca, stream: true}}"
+    spec.write_text(f"like: messages\nabout: SlimOrca\nsource: {source}\n")
+    return spec
+
+
 def test_a_dataset_of_the_hub_is_fetched_once_and_compiled(check, hub, tmp_path):
     command = ("compile", "rte", "--out", tmp_path / "out")
     said = check(*command).stdout
@@ -308,12 +313,8 @@ def test_a_mixture_streams_only_as_far_as_its_shares_go(check, hub, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stream_reads_ranges_of_a_file(check, hub, tmp_path):
-    spec = tmp_path / "orca.yaml"
-    spec.write_text(
-        "like: messages\nabout: SlimOrca\nsource: {hub: {path: Open-Orca/SlimOrca, stream: true}}\n"
-    )
-    assert "read 10  kept 10" in check("compile", spec, "--limit", 10, "--out", tmp_path / "o").stdout
+def test_a_stream_reads_ranges_of_a_file(check, hub, orca, tmp_path):
+    assert "read 10  kept 10" in check("compile", orca, "--limit", 10, "--out", tmp_path / "o").stdout
     ((file, sent),) = hub.sent.items()
     assert sent < 0.7 * len(REPOS["Open-Orca/SlimOrca"][MAIN][file])
 
@@ -355,7 +356,7 @@ def test_a_dataset_of_the_hub_for_splits_and_parts(read, tmp_path):
     spec.write_text(f"about: m\nmix: {{total: 2, parts: {parts}}}\nwrite: {write}\n")
     both = ("--source", "a=hub:our/pairs", "--source", "b=hub:our/pairs:zh:validation")
     read("compile", spec, *both, "--out", tmp_path / "o")
-    asked = [record["instruction"] for record in lines_of(tmp_path / "o" / "mix" / "m.jsonl")]
+    asked = [record["instruction"] for record in read_records(tmp_path / "o" / "mix" / "m.jsonl")]
     assert asked == ["default train?", "zh validation?"]
 
 
@@ -402,14 +403,10 @@ def test_offline_both_fixes_are_named(run, tmp_path):
     assert "--source PATH" in said and "HF_ENDPOINT" in said and not (tmp_path / "out").exists()
 
 
-def test_a_hub_that_breaks_off_in_the_middle_of_a_stream(check, tmp_path, monkeypatch):
+def test_a_hub_that_breaks_off_in_the_middle_of_a_stream(check, orca, tmp_path, monkeypatch):
     """The list of files is there, the file is not: exit 2 with the fixes, nothing written."""
-    spec = tmp_path / "orca.yaml"
-    spec.write_text(
-        "like: messages\nabout: SlimOrca\nsource: {hub: {path: Open-Orca/SlimOrca, stream: true}}\n"
-    )
     monkeypatch.setattr(Hub, "file", lambda self, *_: self.reply(b"", 403, {}))
-    said = check("compile", spec, "--out", tmp_path / "o", code=2).stderr
+    said = check("compile", orca, "--out", tmp_path / "o", code=2).stderr
     assert "cannot be read" in said and "HF_ENDPOINT" in said and not (tmp_path / "o").exists()
 
 
@@ -428,12 +425,8 @@ def test_files_of_the_hub_by_their_addresses(read, tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_read_a_stream(read, tmp_path):
-    spec = tmp_path / "orca.yaml"
-    spec.write_text(
-        "like: messages\nabout: SlimOrca\nsource: {hub: {path: Open-Orca/SlimOrca, stream: true}}\n"
-    )
+def test_workers_read_a_stream(read, orca, tmp_path):
     for workers in (1, 2):
-        read("compile", spec, "--out", tmp_path / str(workers), "--workers", workers)
+        read("compile", orca, "--out", tmp_path / str(workers), "--workers", workers)
     one, two = (sorted((tmp_path / n / "orca").glob("*.json*")) for n in "12")
     assert [file.read_bytes() for file in one] == [file.read_bytes() for file in two] and len(one) > 1

@@ -83,35 +83,17 @@ def test_a_quoted_tsv(bench):
 @pytest.mark.parametrize(
     ("row", "about"),
     [
-        (
-            {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
-            "Conversations",
-        ),
-        (
-            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
-            "Conversations",
-        ),
-        ({"instruction": "a", "input": "", "output": "b"}, "Questions and answers"),
         ({"QUESTION": "a", "CONTEXTS": ["x", "y"], "LONG_ANSWER": "b"}, "Questions and answers"),
         (
             {"instruction": [{"subtype": "s"}], "input": {"task": "t"}, "output": {"judgement": "j"}},
             "Questions and",
         ),
         ({"Question": "q", "A": "1", "B": "2", "C": "3", "Answer": "B"}, "Questions with choices"),
-        ({"text": "Plain words."}, "Plain text"),
     ],
-    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
 def test_roles_by_shape(bench, row, about):
     text, records = proposed(bench, bench.rows("set.jsonl", [row, row]))
     assert f"about: {about}" in text and len(records) == 2
-
-
-def test_texts_with_a_class(bench):
-    rows = [{"text": "Buy {now}!", "category": "spam: 1"}, {"text": "Hello.", "category": "no"}]
-    _, records = proposed(bench, bench.rows("mail.jsonl", rows))
-    assert [record["output"] for record in records] == ["spam: 1", "no"]
-    assert records[0]["instruction"].startswith("Buy {now}!")
 
 
 def test_the_longest_text_with_a_column_of_classes(bench):
@@ -173,14 +155,10 @@ def test_what_cannot_be_guessed_is_refused(bench, name, content, error, facts):
         propose(bench.write(name, content))
 
 
-def test_a_missing_file(tmp_path):
-    with raises(RequestError, "none.jsonl"):
-        propose(tmp_path / "none.jsonl")
-
-
-def test_a_folder_without_data_is_refused(tmp_path):
-    with raises(RequestError, "no data files"):
-        propose(tmp_path)
+@pytest.mark.parametrize(("name", "fact"), [("none.jsonl", "none.jsonl"), ("", "no data files")])
+def test_a_source_without_data_is_refused(tmp_path, name, fact):
+    with raises(RequestError, fact):
+        propose(tmp_path / name)
 
 
 PAIRS = [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(5)]
@@ -359,14 +337,6 @@ def test_a_folder_whose_files_are_named_as_splits(bench):
     text, _ = propose(bench.folder / "own")
     report = bench.compile(bench.write("mine.yaml", text))
     assert report.datasets == {"own_train": 8, "own_eval": 3, "own_test": 2}
-
-
-def test_a_folder_of_other_names_is_one_source(bench):
-    bench.rows("own/a.jsonl", QA)
-    bench.rows("own/b.jsonl", QA)
-    bench.write("own/README.txt", "About this data.")
-    _, records = proposed(bench, bench.folder / "own")
-    assert len(records) == 4
 
 
 def test_a_table_without_a_header_gets_names_by_what_is_in_it(bench):

@@ -73,25 +73,6 @@ def test_llamafactorys_own_demo_files(name, kinds, tmp_path):
     assert report.kept == report.read
 
 
-def test_marked_completions_are_kto(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    rows = [
-        {"prompt": "Name a river.", "completion": text, "label": len(text) > 8}
-        for text in ("Rhine", "The Rhine.")
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    spec, report = proposed(path, tmp_path)
-    assert "kto" in {column.kind for column in spec.columns} and report.kept == 2
-
-
-def test_images_beside_conversations(tmp_path):
-    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
-    path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps({"messages": [*ASK, *GOOD], "images": ["a.png"]}) + "\n")
-    spec, _ = proposed(path, tmp_path)
-    assert "images" in {column.kind for column in spec.columns}
-
-
 @pytest.mark.parametrize("form", ["trl", "llamafactory"])
 def test_of_pairs_both_answers_are_shown_and_the_bundled_spec_of_pairs_is_named(form, tmp_path):
     (path := tmp_path / "rows.jsonl").write_text(json.dumps(FORMS[form]) + "\n")
@@ -118,24 +99,30 @@ def test_media_and_plain_text_get_a_model_that_reads_them(tmp_path):
     )
 
 
-def test_llavas_image_is_read(tmp_path):
+TALK = {"messages": [*ASK, *GOOD]}
+LLAVA = [{"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": "A square."}]
+ADDED = {"instruction": "2+2?", "output": "4"}
+COMPLETED = {"prompt": "Name a river."}
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "named"),
+    [
+        ([TALK | {"images": ["a.png"]}], "images", "media"),
+        ([{"image": "a.png", "conversations": LLAVA}], "images", "media"),
+        ([TALK | {"kto_tag": mark} for mark in ("true", "false")], "kto", "kto"),
+        ([TALK | {"kto_tag": mark} for mark in (1, 0)], "kto", "kto"),
+        ([COMPLETED | {"completion": f"R{n}.", "label": n > 0} for n in (0, 1)], "kto", ""),
+        ([ADDED | {"history": []}, ADDED | {"history": [["1+1?", "2"]]}], "history", "alpaca"),
+    ],
+)
+def test_what_stands_beside_turns_and_questions_is_read(rows, kind, named, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    talk = [{"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": "A square."}]
-    (path := tmp_path / "rows.jsonl").write_text(json.dumps({"image": "a.png", "conversations": talk}) + "\n")
-    spec, report = proposed(path, tmp_path)
-    assert "images" in {column.kind for column in spec.columns} and report.kept == 1
-
-
-@pytest.mark.parametrize("marks", [("true", "false"), (1, 0)])
-def test_marks_of_kto_as_words_or_numbers(marks, tmp_path):
     path = tmp_path / "rows.jsonl"
-    rows = (
-        {"messages": [*ASK, *answer], "kto_tag": mark}
-        for answer, mark in zip((GOOD, BAD), marks, strict=True)
-    )
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert proposed(path, tmp_path)[1].kept == 2
-    assert "This file fits the bundled spec kto;" in propose(path)[1]
+    spec, report = proposed(path, tmp_path)
+    assert kind in {column.kind for column in spec.columns} and report.kept == len(rows)
+    assert not named or f"This file fits the bundled spec {named};" in propose(path)[1]
 
 
 @pytest.mark.parametrize(
@@ -153,12 +140,3 @@ def test_a_system_text_beside_instructions_is_read_and_no_spec_without_it_is_nam
     compile_spec(load_spec(str(tmp_path / "mine.yaml")), CompileRequest(out=tmp_path / "out"))
     lines = (tmp_path / "out" / "mine" / "t.jsonl").read_text().splitlines()
     assert [json.loads(line)["system"] for line in lines] == ["", "Be brief.", "", "Be brief."]
-
-
-def test_earlier_turns_beside_instructions_are_read(tmp_path):
-    source = tmp_path / "t.jsonl"
-    row = {"instruction": "2+2?", "output": "4", "history": [["1+1?", "2"]]}
-    source.write_text(json.dumps({**row, "history": []}) + "\n" + json.dumps(row) + "\n")
-    spec, report = proposed(source, tmp_path)
-    assert "history" in {column.kind for column in spec.columns} and report.kept == 2
-    assert "This file fits the bundled spec alpaca;" in propose(source)[1]

@@ -61,15 +61,6 @@ def test_turns_in_rows_that_are_shuffled_become_conversations(bench) -> None:
     assert [spoken(record) for record in found] == expected
 
 
-def test_customers_and_agents_are_users_and_assistants(bench) -> None:
-    rows = []
-    for talk in range(COUNT):
-        rows.append({"session_id": talk, "role": "customer", "content": question(talk)})
-        rows.append({"session_id": talk, "role": "Agent", "content": answer(talk)})
-    found = records(bench, bench.rows("talk.jsonl", rows))
-    assert [spoken(record) for record in found] == list(map(asked, range(COUNT)))
-
-
 def test_turns_without_a_column_that_names_the_conversation_are_refused(bench) -> None:
     rows = [{"role": "user" if n % 2 else "assistant", "content": question(n)} for n in range(COUNT)]
     with pytest.raises(ContentError, match="to which conversation it belongs"):
@@ -77,7 +68,14 @@ def test_turns_without_a_column_that_names_the_conversation_are_refused(bench) -
 
 
 @pytest.mark.parametrize(
-    ("ask", "say"), [("问：", "答："), ("Q: ", "A: "), ("User: ", "Assistant: "), ("**Human:** ", "**AI:** ")]
+    ("ask", "say"),
+    [
+        ("问：", "答："),
+        ("Q: ", "A: "),
+        ("User: ", "Assistant: "),
+        ("**Human:** ", "**AI:** "),
+        ("客户：", "客服："),
+    ],
 )
 def test_a_text_of_dialogues_is_read_by_its_speakers(bench, ask: str, say: str) -> None:
     blocks = [f"{ask}{question(n)}\n{say}{answer(n)}\nIt goes on.\n" for n in range(COUNT)]
@@ -126,18 +124,19 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
     assert [spoken(record) for record in found] == list(map(asked, range(COUNT)))
 
 
+@pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize(
     "document",
     [
         {question(n): answer(n) for n in range(COUNT)},
         {f"q{n}": {"question": question(n), "answer": answer(n)} for n in range(COUNT)},
-        {"data": {"items": [{"question": question(n), "answer": answer(n)} for n in range(COUNT)]}},
+        {"a": {"data": {"items": [{"question": question(n), "answer": answer(n)} for n in range(COUNT)]}}},
         {"count": 30, "data": {"v": 1, "items": [{"q": question(n), "a": answer(n)} for n in range(COUNT)]}},
     ],
-    ids=["answers by question", "rows by id", "two levels", "two levels beside numbers"],
+    ids=["answers by question", "rows by id", "three levels", "two levels beside numbers"],
 )
-def test_objects_of_rows(bench, document) -> None:
-    found = records(bench, bench.write("data.json", json.dumps(document)))
+def test_objects_of_rows(bench, document, indent) -> None:
+    found = records(bench, bench.write("data.json", json.dumps(document, indent=indent)))
     assert [answered(record) for record in found] == [(question(n), answer(n)) for n in range(COUNT)]
 
 
@@ -183,11 +182,6 @@ def test_doubled_quotes_of_a_tsv_are_read_as_quotes(bench) -> None:
     lines = [f'"He said ""{n}"" to me."\t"It is ""{n}"" then."' for n in range(COUNT)]
     found = records(bench, bench.write("q.tsv", "\n".join(["question\tanswer", *lines]) + "\n"))
     assert answered(found[3]) == ('He said "3" to me.', 'It is "3" then.')
-
-
-def test_carriage_returns_alone_end_lines_of_a_text(bench) -> None:
-    found = records(bench, bench.write("old.txt", "\r".join(map(question, range(COUNT)))))
-    assert [record["text"] for record in found] == list(map(question, range(COUNT)))
 
 
 @pytest.mark.parametrize(
@@ -259,6 +253,7 @@ def test_one_dataset_is_proposed_and_named_by_the_spec(bench) -> None:
     [
         ("dialogue_id,turn_idx,speaker,utterance", "USER", "SYSTEM"),  # a dialogue system (MultiWOZ)
         ("ticket,created_at,msg_no,author,body", "Customer", "Support"),  # all of one day
+        ("session_id,turn,role,content", "customer", "Agent"),
     ],
 )
 def test_a_column_that_numbers_the_turns_is_found_by_its_values(bench, header, user, assistant) -> None:
@@ -273,30 +268,12 @@ def test_a_column_that_numbers_the_turns_is_found_by_its_values(bench, header, u
     ]
 
 
-def test_lines_of_customers_and_their_service_are_turns(bench) -> None:
-    lines = [f"客户：第{n}个问题\n客服：第{n}个回答\n\n" for n in range(COUNT)]
-    found = records(bench, bench.write("talk.txt", "".join(lines)))
-    assert [spoken(record) for record in found] == [
-        [("user", f"第{n}个问题"), ("assistant", f"第{n}个回答")] for n in range(COUNT)
-    ]
-
-
-def test_an_object_of_answers_by_question_over_lines(bench) -> None:
-    answers = {question(n): answer(n) for n in range(COUNT)}
-    found = records(bench, bench.write("faq.json", json.dumps(answers, indent=1)))
-    assert [answered(record) for record in found] == list(answers.items())
-
-
-def test_a_list_three_levels_deep_is_found(bench) -> None:
-    rows = [{"question": question(n), "answer": answer(n)} for n in range(COUNT)]
-    found = records(bench, bench.write("a.json", json.dumps({"response": {"result": {"records": rows}}})))
-    assert [answered(record) for record in found] == [(question(n), answer(n)) for n in range(COUNT)]
-
-
-def test_a_table_whose_lines_end_with_carriage_returns(bench) -> None:
+def test_lines_may_end_with_carriage_returns(bench) -> None:
     rows = [f"{question(n)},{answer(n)}" for n in range(COUNT)]
     found = records(bench, bench.write("old.csv", "\r".join(["question,answer", *rows, ""])))
     assert [answered(record) for record in found] == [(question(n), answer(n)) for n in range(COUNT)]
+    found = records(bench, bench.write("old.txt", "\r".join(map(question, range(COUNT)))))
+    assert [record["text"] for record in found] == list(map(question, range(COUNT)))
 
 
 def test_messages_of_people_are_no_classes_and_their_chat_is_named(bench) -> None:

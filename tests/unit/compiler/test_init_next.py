@@ -130,9 +130,6 @@ def test_a_split_that_cannot_be_made_is_refused() -> None:
         result = init(source, "--split", "0.2")
         assert isinstance(result.exception, RequestError) and reason in str(result.exception)
         assert init(source).exit_code == 0
-
-
-def test_label_and_answer_exclude_each_other() -> None:
     result = init(write(Path("rows.jsonl"), CLASSES), "--label", "kind", "--answer", "note")
     assert isinstance(result.exception, RequestError) and "give one" in str(result.exception)
 

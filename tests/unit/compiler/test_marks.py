@@ -32,12 +32,6 @@ EXTRA_SPECS = {
 }
 
 
-def test_a_weight_above_one_is_refused(bench: Bench) -> None:
-    row = {"messages": talk("openai", {"text": "One.", "weight": 2})}
-    (problem,) = bench.compile("messages", bench.rows("t.jsonl", [row])).problems.errors
-    assert problem.code == "E113" and "marked with weight: 2" in problem.message
-
-
 def test_the_fix_names_the_spec_of_the_user(bench: Bench) -> None:
     """`like: own` is no way to a spec that is given by its path."""
     columns = "columns: {turns: {names: [messages], is: turns}}\n"
@@ -173,20 +167,15 @@ def learned_texts(record: dict, entry: dict) -> str:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", specs_that_read_turns())
-def test_a_marked_answer_is_never_learned(bench, name, form):
+def test_a_marked_answer_is_never_learned_and_others_pass(bench, name, form):
     rows, passing = marked_rows(name, form), plain_rows(name, form)
     report = compiled(bench, name, [*rows, *passing], reject=True)
     assert not report.failed and set(report.problems.tally("E")) == {"E113"}
     assert report.kept >= len(passing)
+    refused = {problem.place for problem in report.problems.errors}
+    assert max(place.number[0] for place in refused) <= len(rows), "marks that mean learn, and of other turns"
     teaching = [learned_texts(record, entry) for record, entry in records_of(bench, name)]
     assert "Good 0." in "".join(teaching) and "MARKED" not in "".join(teaching)
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", specs_that_read_turns())
-def test_marks_that_mean_learn_and_marks_of_other_turns_pass(bench, name, form):
-    report = compiled(bench, name, plain_rows(name, form))
-    assert not report.problems.errors and report.kept == report.read
 
 
 def test_the_first_exchange_alone_counts_where_it_alone_is_written(bench):
@@ -205,13 +194,20 @@ def test_the_last_answer_alone_counts_in_kto_and_none_before_a_pair(bench):
     ).failed
 
 
-@pytest.mark.parametrize(("weights", "turns"), [((0, 1), "turn 2:"), ((1, 0, 0.5), "turns 4, 6:")])
-def test_the_turns_and_the_fix_are_named(bench, weights, turns):
-    answers = [{"text": f"Answer {number}.", "weight": weight} for number, weight in enumerate(weights)]
+@pytest.mark.parametrize(
+    ("marks", "turns", "ignored"),
+    [
+        ([{"weight": 0}, {"weight": 1}], "turn 2:", "weight"),
+        ([{"weight": 1}, {"weight": 2}, {"weight": 0.5}], "turns 4, 6:", "weight"),
+        ([{"weight": 0, "loss": False}], "turn 2:", "weight, loss"),
+    ],
+)
+def test_the_turns_and_the_fix_are_named(bench, marks, turns, ignored):
+    answers = [{"text": f"Answer {number}.", **mark} for number, mark in enumerate(marks)]
     (problem,) = compiled(bench, "messages", [{"messages": talk("sharegpt", *answers)}]).problems.errors
     assert (problem.code, problem.place.rsplit("/", 1)[-1]) == ("E113", "train.jsonl:1")
     assert problem.message.startswith(turns)
-    printed(problem.hint, "--on-error reject", "`ignore: [weight]`", "`like: messages`")
+    printed(problem.hint, "--on-error reject", f"`ignore: [{ignored}]`", "`like: messages`")
 
 
 @pytest.mark.parametrize("ignored", ["weight", "messages.weight", "Weight"])
@@ -307,12 +303,6 @@ def test_a_part_of_an_answer_may_be_marked(bench):
     part = {"type": "text", "text": "Bad.", "weight": 0}
     rows = [{"messages": [ask, {"role": "assistant", "content": [part]}]}]
     assert [problem.code for problem in compiled(bench, "messages", rows).problems.errors] == ["E113"]
-
-
-def test_several_marks_are_ignored_together(bench):
-    rows = [{"messages": talk("openai", {"text": "One.", "weight": 0, "loss": False})}]
-    (problem,) = compiled(bench, "messages", rows).problems.errors
-    assert "`ignore: [weight, loss]`" in problem.hint
 
 
 def test_a_marked_call_is_refused(bench):

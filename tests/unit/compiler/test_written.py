@@ -63,9 +63,7 @@ def test_a_row_that_no_count_knows_is_an_internal_error(bench, monkeypatch):
 
 
 @pytest.mark.parametrize("more", ["", "split: {eval: 0.3}\n"])
-@pytest.mark.parametrize("flushed", [1, 1 << 24])
-def test_hashes_and_counts_are_those_of_the_files(bench, monkeypatch, more, flushed):
-    monkeypatch.setattr(record_file, "FLUSHED", flushed)
+def test_hashes_and_counts_are_those_of_the_files(bench, more):
     text = QA.replace("a.json", '"a-{split}.json"').replace('"a"', '"a_{split}"') if more else QA
     spec = bench.write("two.yaml", f"{text}{more}")
     source = bench.rows("x.jsonl", [{"question": f"{n}\n", "answer": "a"} for n in range(2500)])

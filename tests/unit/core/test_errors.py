@@ -125,24 +125,6 @@ def test_sigterm_is_143_and_runs_the_clean_up(library) -> None:
     assert process.wait() == 143
 
 
-def test_ctrl_c_is_130_also_while_python_runs_a_text_as_code(tmp_path) -> None:
-    script = (
-        "import click\nfrom tuneyard.core.errors import run_command\n@click.command()\ndef c():\n"
-        "    exec('import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)')\n"
-        "run_command(c)"
-    )
-    (tmp_path / "interrupted_here.py").write_text(script)
-    done = subprocess.run(
-        [sys.executable, "-m", "interrupted_here"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stderr.splitlines()[-1].startswith("interrupted; ")
-    assert done.returncode == 130
-
-
 def test_a_problem_is_one_line() -> None:
     problem = Problem("E104", "raw/train.tsv:381", 'found "7", expected one of 0, 1', "label", "map it")
     assert problem.line() == 'raw/train.tsv:381: E104 label: found "7", expected one of 0, 1; map it'

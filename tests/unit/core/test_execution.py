@@ -267,15 +267,6 @@ def test_large_arguments_and_records_never_block_each_other(processes) -> None:
         assert result.record == bytes([number]) * 5_000_000
 
 
-def test_two_maps_at_once_are_refused(processes) -> None:
-    first = processes.map([WorkItem(str(n), slot_after, (0.2 * n,)) for n in range(2)])
-    next(first)
-    with pytest.raises(RuntimeError):
-        next(processes.map([WorkItem("x", slot_after, (0,))]))
-    first.close()
-    assert [result.name for result in processes.map([WorkItem("x", slot_after, (0,))])] == ["x"]
-
-
 def test_what_an_item_printed_is_in_its_result(processes) -> None:
     results = list(processes.map([WorkItem(str(n), print_much, (3_000_000 + n,)) for n in range(6)]))
     assert [len(result.output) for result in results] == [3_000_001 + n for n in range(6)]
@@ -293,31 +284,6 @@ def test_no_items_and_fewer_items_than_workers(executor) -> None:
     assert list(executor.map([])) == []
     (result,) = executor.map([WorkItem("x", slot_after, (0,))])
     assert result.error is None
-
-
-class BrokenError(Exception):
-    """An error in code that follows a map."""
-
-
-class Broken(Observer):
-    """Fails at the first result."""
-
-    def ended(self, result: WorkResult) -> None:
-        raise BrokenError(result.name)
-
-
-def test_an_observer_that_fails_ends_the_items(tmp_path, processes) -> None:
-    items = [WorkItem("first", wait_for_file, (tmp_path / "b",))]
-    items.append(WorkItem("second", note_pid_and_sleep, (tmp_path / "b",)))
-    with pytest.raises(BrokenError, match="first"):
-        list(processes.map(items, observer=Broken()))
-    assert not any(alive(int(word)) for word in (tmp_path / "b").read_text().split())
-    assert [result.error for result in processes.map([WorkItem("x", slot_after, (0,))])] == [None]
-
-
-def wait_for_file(path: Path) -> None:
-    while not path.exists() or not path.read_text():
-        time.sleep(0.01)
 
 
 def test_a_worker_that_is_killed_between_maps_is_replaced(processes) -> None:

@@ -97,8 +97,3 @@ def test_a_check_explains_its_codes_and_json_stays_the_same(
     keep = re.compile(r'"seconds": [0-9.e-]+')
     same = CliRunner().invoke(data, [*command, "--json"])
     assert keep.sub("", same.stdout) == keep.sub("", english_json.stdout)
-
-
-def test_a_code_of_a_plug_in_has_no_line(no_locale: None) -> None:
-    with in_language(CHINESE):
-        assert guide(["E107", "E999"]) == guide(["E107"])
