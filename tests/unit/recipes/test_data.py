@@ -172,7 +172,10 @@ def test_changed_since_it_was_compiled(tmp_path):
     (path.parent / "manifest.json").write_text(json.dumps(manifest_of("set.json", digest)))
     assert look(tmp_path)[1] == []
     path.write_text(json.dumps(GOOD * 2))
-    assert look(tmp_path)[1] == ["W322"]
+    _, (problem,) = read_datasets(
+        Recipe(Path("r.yaml"), {"dataset": "set", "dataset_dir": str(tmp_path)}, {})
+    )
+    assert (problem.code, problem.hint) == ("W322", "compile it again")
 
 
 def test_shards_are_read_as_one_file(tmp_path):

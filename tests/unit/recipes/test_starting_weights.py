@@ -154,11 +154,13 @@ def test_an_adapter_in_several_files_is_compared_as_well(tmp_path):
     assert [code for code, _, _ in found(model_name_or_path=base, adapter_name_or_path=start)] == ["E345"]
 
 
-@pytest.mark.parametrize("kind", ["quantised", "pickled", "on the hub"])
+@pytest.mark.parametrize("kind", ["quantised", "pickled", "on the hub", "without weights"])
 def test_shapes_that_cannot_be_compared_are_a_note(tmp_path, kind):
     config = {"quantization_config": {"load_in_4bit": True}} if kind == "quantised" else {}
     base = "org/chat" if kind == "on the hub" else model(tmp_path / "tiny", 1, **config)
     start = adapter(tmp_path / "rte", base, width=32)
+    if kind == "without weights":
+        (base / "model.safetensors").unlink()
     if kind == "pickled":
         (start / "adapter_model.safetensors").rename(start / "adapter_model.bin")
     ((code, key, message),) = found(model_name_or_path=base, adapter_name_or_path=start)
