@@ -7,7 +7,7 @@ probabilities of A, B, C and D after the benchmark's own prompt. docs/eval-cmmlu
 import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,12 @@ from tuneyard.eval.datasets.cmmlu import (
     prompt,
     read_exam,
 )
-from tuneyard.eval.metrics.labels import accuracy_line, summary
-from tuneyard.eval.nli import mass_warnings, mean_mass
+from tuneyard.eval.metrics.labels import LabelSet
+from tuneyard.eval.nli import Nli
 from tuneyard.eval.read.results import RESULTS, Prediction
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest, dataset_dir
-from tuneyard.eval.scoring.task import Figure, Job, Task, line_of
+from tuneyard.eval.scoring.task import Job
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import average
 
@@ -88,27 +88,38 @@ def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, 
     if folder is None:
         folder = fetch(source, [subject.name for subject in chosen])
     exams = {subject.name: read_exam(folder, subject, shots) for subject in chosen}
-    return Cmmlu(shots, chat, exams), [exam.dataset for exam in exams.values()]
+    letters = LabelSet(list(LETTERS), {})
+    task = Cmmlu(
+        label_sets=dict.fromkeys(exams, letters),
+        mode="choice",
+        parser="word",
+        variants="none",
+        choices=None,
+        count=(),
+        check_generate=0,
+        summaries=(TABLE, SCORES),
+        exams=exams,
+        shots=shots,
+        chat=chat,
+    )
+    return task, [exam.dataset for exam in exams.values()]
 
 
 @dataclass(frozen=True, slots=True)
-class Cmmlu(Task):
-    """Prompting for one of four letters: the command's own options, and the exams by subject."""
+class Cmmlu(Nli):
+    """Choosing between four letters, with the benchmark's prompts and its table of groups."""
 
-    shots: int
-    chat: bool
-    exams: Mapping[str, Exam]
-    kept = ("shots", "chat")
-    summaries = (TABLE, SCORES)
+    exams: Mapping[str, Exam] = field(default_factory=dict)
+    shots: int = 0
+    chat: bool = False
 
-    @property
-    def chooses(self) -> bool:
-        """True: the letters' probabilities are compared."""
-        return True
+    def settings(self, request: ScoringRequest) -> dict[str, object]:
+        """Options that change an answer."""
+        return {**Nli.settings(self, request), "shots": self.shots, "chat": self.chat}
 
-    def prompted(self, opened: "Opened") -> "Opened":
+    def fitted(self, opened: "Opened") -> "tuple[Cmmlu, Opened]":
         """Prompt in plain text, without a chat template, unless with --chat."""
-        return opened if self.chat else _plain(opened)
+        return self, opened if self.chat else _plain(opened)
 
     def scorer(self, job: Job) -> Scorer:
         """Compare the four letters' probabilities after each question's prompt.
@@ -132,32 +143,18 @@ class Cmmlu(Task):
 
         return replace(scorer, score=score)
 
-    def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """The question, the right letter, the most likely letter, and the probabilities of all four."""
-        return {**line_of(job, row, fields), **fields}
-
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Accuracy with its uncertainty and baseline, and the number of prompts with fewer shots."""
+        """The figures of choosing, and the number of prompts with fewer shots."""
         fewer_shots = [line for line in predictions if "shots" in line and line["shots"] != self.shots]
-        return {
-            "mode": "choice",
-            **summary(predictions, job.dataset.answers),
-            "label_mass": mean_mass(predictions),
-            "fewer_shots": len(fewer_shots),
-            "labels": list(LETTERS),
-        }
-
-    def line(self, results: Mapping[str, Any]) -> str:
-        """Accuracy, interval, n, majority and label mass."""
-        return f"{accuracy_line(results)}  label mass {results['label_mass']:.2f}"
+        return {**Nli.results(self, job, predictions), "fewer_shots": len(fewer_shots)}
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Warn of little label mass, and of prompts that did not fit."""
-        warnings = mass_warnings(results["label_mass"], "letters")
+        warnings = Nli.warnings(self, results)
         if results["fewer_shots"]:
             prompts = counted(results["fewer_shots"], "prompt")
             warnings.append(f"{prompts} with fewer shots, to fit the context")
-        return warnings + Task.warnings(self, results)
+        return warnings
 
     def finish(self, out: Path, models: Sequence[str]) -> None:
         """Print and write the table of groups."""
@@ -166,12 +163,6 @@ class Cmmlu(Task):
         write_text(out / TABLE, f"{table}\n")
         write_json(out / SCORES, scores)
         click.echo(f"\n{table}")
-
-    def table(self, results_by_dataset: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
-        """The average over subjects only."""
-        score = group_score(list(results_by_dataset.values()))
-        mean = Figure(score["accuracy"], score["ci95"], score["n"], score["majority"])
-        return {"accuracy, average over subjects": mean}
 
 
 def _plain(opened: "Opened") -> "Opened":

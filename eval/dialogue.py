@@ -23,7 +23,7 @@ from tuneyard.eval.metrics.text import ngrams, words
 from tuneyard.eval.read.results import Prediction
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.task import Figure, Job, Task
+from tuneyard.eval.scoring.task import Job, Task
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import groups_of, mean_of
 
@@ -155,13 +155,6 @@ class Dialogue(Task):
             if results[name]:
                 warnings.append(f"{counted(results[name], noun)} {reason}")
         return warnings
-
-    def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
-        """The figures that could be measured."""
-        figures = {}
-        for name, estimate in results["estimates"].items():
-            figures[name] = Figure(estimate["value"], estimate["ci95"], results["n"])
-        return figures
 
 
 def conversing(

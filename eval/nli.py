@@ -34,7 +34,7 @@ from tuneyard.eval.scoring.options import (
     refuse_explicit,
     together,
 )
-from tuneyard.eval.scoring.task import NOTHING, Job, Task
+from tuneyard.eval.scoring.task import Job, Task
 
 CHECKED = 100  # rows that generate mode also answers by choice: one forward pass each
 label_options = together(
@@ -124,22 +124,6 @@ def label_sets(datasets: Sequence[EvalDataset], options: Mapping[str, Any]) -> d
     return labels
 
 
-def mean_mass(predictions: Sequence[Prediction]) -> float | None:
-    """Mean label mass of the predictions that have one, None if none has."""
-    masses = [prediction["label_mass"] for prediction in predictions if "label_mass" in prediction]
-    return round(sum(masses) / len(masses), 6) if masses else None
-
-
-def mass_warnings(mass: float | None, labels: str = "labels") -> list[str]:
-    """Warn if the model would often answer something other than the labels."""
-    if mass is None or mass >= LOW_MASS:
-        return []
-    return [
-        f"only {100 * mass:.0f} % of the probability is on the {labels}; the model would often answer "
-        "something else"
-    ]
-
-
 @dataclass(frozen=True, slots=True)
 class Nli(Task):
     """Prompting for one of some labels: each dataset's by its name, and the command's own options."""
@@ -185,8 +169,8 @@ class Nli(Task):
         forms = {label: spellings(label, self.variants == "all") for label in self.labels(job)}
         return job.choosing(forms, prompts)
 
-    def further_scorer(self, job: Job) -> Scorer:
-        """Answer some evenly spread rows in the other mode too."""
+    def jobs(self, job: Job) -> list[Job]:
+        """Answer some evenly spread rows in the other mode, too."""
         generates = self.mode == "generate"
         answered = [row for row in range(len(job.rows)) if row not in job.scorer.too_long]
         can_choose = job.request.backend != "openai" and not job.request.think
@@ -195,11 +179,11 @@ class Nli(Task):
             count = CHECKED
         count = min(count, len(answered))
         if not count:
-            return NOTHING
+            return [job]
         rows = [answered[i * len(answered) // count] for i in range(count)]
         if generates:
-            return self._choosing(job, job.prompts(rows))
-        return job.generating(job.messages(rows))
+            return job.with_further(self._choosing(job, job.prompts(rows)))
+        return job.with_further(job.generating(job.messages(rows)))
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The six fields of the published script, the row's number, and the scorer's other fields."""
@@ -236,12 +220,14 @@ class Nli(Task):
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Accuracy and the other figures of results.json."""
         unparsed = [line["row"] for line in predictions if line["predicted_output"] == UNKNOWN]
+        masses = [line["label_mass"] for line in predictions if "label_mass" in line]
         return {
             "mode": self.mode,
             **summary(predictions, job.dataset.answers),
             "unparsed_rows": unparsed,
-            "label_mass": mean_mass(predictions),
+            "label_mass": round(sum(masses) / len(masses), DIGITS) if masses else None,
             "labels": self.labels(job),
+            **self._agreement(job, predictions),
         }
 
     def line(self, results: Mapping[str, Any]) -> str:
@@ -262,7 +248,13 @@ class Nli(Task):
 
     def warnings(self, results: Mapping[str, Any]) -> list[str]:
         """Warn of little label mass and of prompts that did not fit."""
-        return mass_warnings(results["label_mass"]) + Task.warnings(self, results)
+        mass, warnings = results["label_mass"], []
+        if mass is not None and mass < LOW_MASS:
+            warnings.append(
+                f"only {100 * mass:.0f} % of the probability is on the labels; the model would often answer "
+                "something else"
+            )
+        return warnings + Task.warnings(self, results)
 
     def _label(self, job: Job, fields: Fields) -> str:
         """The label of a chosen or generated answer, with --count applied."""
@@ -276,20 +268,20 @@ class Nli(Task):
             label = str(PARSERS[self.parser](output, labels.labels))
         return labels.counts.get(label, label)
 
-    def further_results(
-        self, job: Job, further: Mapping[int, Fields], predictions: list[Prediction]
-    ) -> dict[str, object]:
+    def _agreement(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Count how often the answers of both modes agree. {} without a check."""
-        if not further:
+        if not job.further:
             return {}
         name, key = "check_generate", "generated"
         if self.mode == "generate":
             name, key = "check_choice", "chosen"
         differing = []
-        for row, fields in further.items():
+        for row, fields in sorted(job.further.items()):
             if self._label(job, fields) != predictions[row]["predicted_output"]:
                 differing.append({"row": row, key: fields["model_output"]})
-        return {name: {"n": len(further), "agree": len(further) - len(differing), "differing": differing}}
+        return {
+            name: {"n": len(job.further), "agree": len(job.further) - len(differing), "differing": differing}
+        }
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from tuneyard.eval.metrics.preference import (
 from tuneyard.eval.read.results import PREDICTIONS, RESULTS, Prediction
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest, set_options
-from tuneyard.eval.scoring.task import Figure, Job, Task, figures_of, share_line
+from tuneyard.eval.scoring.task import Job, Task, share_line
 
 
 @scoring_command(
@@ -104,11 +104,6 @@ class Preference(Task):
             parts.append(f"margin {results['margin']['value']:+.2f} nats")
         return "  ".join(parts)
 
-    def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
-        """The shares that could be measured."""
-        shares = {"per token": results["per_token"], "against the base": results["reward"]}
-        return Task.figures(self, results) | figures_of(shares)
-
 
 @dataclass(frozen=True, slots=True)
 class Marked(Task):
@@ -141,14 +136,13 @@ class Marked(Task):
     def line(self, results: Mapping[str, Any]) -> str:
         """The AUCs that could be measured, and the number of rows with each mark."""
         parts = []
-        for name, area in self.figures(results).items():
-            parts.append(f"{name} {area.value:.3f} [{area.ci95[0]:.3f}, {area.ci95[1]:.3f}]")
+        for name, label in ((AUC, "AUC"), ("reward_auc", "AUC against the base")):
+            area = results[name]
+            if area:
+                low, high = area["ci95"]
+                parts.append(f"{label} {area['value']:.3f} [{low:.3f}, {high:.3f}]")
         parts.append(f"n {results['n']} ({results['desirable']} {DESIRABLE})")
         return "  ".join(parts)
-
-    def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
-        """The AUCs that could be measured."""
-        return figures_of({"AUC": results[AUC], "AUC against the base": results["reward_auc"]})
 
 
 def _base_rows(job: Job) -> list[Prediction] | None:

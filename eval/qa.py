@@ -6,7 +6,7 @@ OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-qa.md explains the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ import click
 
 from tuneyard.core.errors import ContentError, RequestError, run_command
 from tuneyard.core.training.training_run import model_sha256
-from tuneyard.eval.backends.scorers import Fields, Scorer
+from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.qa import LEXICAL, SIMILAR, Lexical, exact_match, qa_summary, token_f1
 from tuneyard.eval.read.results import Prediction
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import RescorableOption, ScoringRequest
-from tuneyard.eval.scoring.task import NOTHING, Figure, Job, Task, figures_of, line_of, share_line
+from tuneyard.eval.scoring.task import Job, Task, line_of, share_line
 
 TYPES = ("type", "subset", "category")
 DIGITS = 6  # of a similarity in the files: fp32 has no more
@@ -119,11 +119,12 @@ class Qa(Task):
         """Settings that change an answer or a figure."""
         return {"similarity": self.similarity.name, **Task.settings(self, request)}
 
-    def further_scorer(self, job: Job) -> Scorer:
-        """Answer the fixed prompts, which show how the model talks."""
+    def jobs(self, job: Job) -> list[Job]:
+        """Answer the fixed prompts, too, which show how the model talks."""
         if job.dataset.name != self.shown_with:
-            return NOTHING
-        return job.generating({row: [{"role": "user", "content": text}] for row, text in enumerate(PROMPTS)})
+            return [job]
+        prompts = {row: [{"role": "user", "content": text}] for row, text in enumerate(PROMPTS)}
+        return job.with_further(job.generating(prompts))
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Question, reference, answer (in the reference's spelling if it matches), and the similarities."""
@@ -143,23 +144,15 @@ class Qa(Task):
         return line
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Figures, overall and by type."""
+        """Figures, overall and by type, and the answers to the fixed prompts."""
+        answers = []
+        for number, fields in sorted(job.further.items()):
+            answers.append({"prompt": PROMPTS[number], "answer": fields["model_output"]})
         return {
             **qa_summary(predictions, job.dataset.answers),
             "similarity": {"by": self.similarity.name, "above": SIMILAR},
+            "generation": answers,
         }
-
-    def further_results(
-        self,
-        job: Job,  # noqa: ARG002
-        further: Mapping[int, Fields],
-        predictions: list[Prediction],  # noqa: ARG002
-    ) -> dict[str, object]:
-        """The answers to the fixed prompts."""
-        answers = []
-        for number, fields in further.items():
-            answers.append({"prompt": PROMPTS[number], "answer": fields["model_output"]})
-        return {"generation": answers}
 
     def line(self, results: Mapping[str, Any]) -> str:
         """A line for each fixed prompt and each type, then the figures of all rows."""
@@ -174,19 +167,6 @@ class Qa(Task):
             f"{_figures(results, lexical)}  majority {results['majority']:.1%}  empty {results['empty']}"
         )
         return "\n  ".join(lines)
-
-    def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
-        """All three figures, and each type's exact match."""
-        shares = {
-            "exact_match": results["exact_match"],
-            f"partial_match{_lexical(results)}": results["partial_match"],
-            "token_f1": results["token_f1"],
-        }
-        for name, part in results["types"].items():
-            shares[f"{name}, exact_match"] = part["exact_match"]
-        figures = figures_of(shares)
-        figures["exact_match"] = replace(figures["exact_match"], majority=results["majority"])
-        return figures
 
 
 def _lexical(results: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ Writes OUT/<step>/<model>/<set>/… as each command does. docs/eval-suite.md exp
 
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +26,13 @@ from tuneyard.core.errors import (
 )
 from tuneyard.core.files import names_folder, read_object, write_json, write_text
 from tuneyard.core.installation.checkout import bundled
-from tuneyard.core.language.number_format import NONE, Table, grid, interval, percent
+from tuneyard.core.language.number_format import NONE, Table, grid, percent
 from tuneyard.core.language.translation import lang_option, tr
+from tuneyard.core.training.metrics import ACCURACY, UNKNOWN
 from tuneyard.eval import compare
 from tuneyard.eval.__main__ import cli as eval_commands
 from tuneyard.eval.read.results import RESULTS, TABLE, TABLE_JSON, check_new, suite_run
-from tuneyard.eval.scoring.command import Prepared, ScoringCommand
+from tuneyard.eval.scoring.command import Declared, ScoringCommand
 from tuneyard.eval.scoring.options import (
     ScoringRequest,
     dataset_dir,
@@ -40,7 +41,6 @@ from tuneyard.eval.scoring.options import (
     run_options,
     take,
 )
-from tuneyard.eval.scoring.task import Figure
 
 if TYPE_CHECKING:
     from tuneyard.core.execution import Executor
@@ -53,8 +53,9 @@ ALONE = {
 }
 COMMAND = "eval.suite"
 CAPTION = "All steps"
-Figures = dict[str, dict[str, dict[str, Figure]]]
-"""Figures by step, then by name, then by model."""
+PlannedStep = tuple[ScoringRequest, Declared]
+Figures = dict[str, dict[str, dict[str, Mapping[str, Any]]]]
+"""Figures of results.json (`value`, `ci95`, `n`) by step, then by name, then by model."""
 
 
 @cli_command(
@@ -76,7 +77,7 @@ def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
 
     Every step is checked and planned before the first one is scored.
     """
-    from tuneyard.eval.scoring.remote import workers_of
+    from tuneyard.eval.scoring.pipeline import workers_of
 
     steps = read_steps(suite, {*options, "lang"} - {"limit"}, skip)
     shared = {**options, "by": COMMAND}
@@ -92,7 +93,7 @@ def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
 
 
 def score_steps(
-    request: ScoringRequest, prepared: Mapping[str, Prepared], workers: "Executor | None"
+    request: ScoringRequest, steps: Mapping[str, PlannedStep], workers: "Executor | None"
 ) -> list[str]:
     """Open the models once, plan all steps and score them; return the names of the models."""
     from tuneyard.eval.scoring.candidates import open_models
@@ -101,11 +102,11 @@ def score_steps(
 
     opened_by_use: dict[bool, Opened] = {}
     plans = {}
-    for name, step in prepared.items():
-        chooses = request.backend == "openai" and step.task.chooses  # a server gets token ids then
+    for name, (step_request, (task, datasets)) in steps.items():
+        chooses = request.backend == "openai" and task.chooses  # a server gets token ids then
         if chooses not in opened_by_use:
             opened_by_use[chooses] = open_models(request, chooses=chooses, workers=workers)
-        plans[name] = plan_scoring(step.request, step.task, step.datasets, opened_by_use[chooses])
+        plans[name] = plan_scoring(step_request, task, datasets, opened_by_use[chooses])
     (opened, *_) = opened_by_use.values()  # the candidates have the same names
     with suite_run(request.out, COMMAND, [*plans]):
         for name in list(plans):
@@ -115,30 +116,23 @@ def score_steps(
     return [candidate.name for candidate in opened.candidates]
 
 
-def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], models: Sequence[str]) -> None:
+def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], models: Sequence[str]) -> None:
     """Write table.md and table.json over all steps, and report.html if any step has an accuracy."""
-
     figures: Figures = {}
     judged: list[str] = []
-    for name, step in prepared.items():
+    for name, (step_request, (_, datasets)) in steps.items():
         figures[name] = {}
         for model in models:
-            folder = step.request.out / model
-            results = {each.name: read_object(folder / each.name / RESULTS) for each in step.datasets}
-            for label, figure in step.task.table(results).items():
+            folder = step_request.out / model
+            results = {each.name: read_object(folder / each.name / RESULTS) for each in datasets}
+            for label, figure in figures_of(step_request.out, model, results).items():
                 figures[name].setdefault(label, {})[model] = figure
             for dataset, result in results.items():
                 if "accuracy" in result:
                     label = name if len(results) == 1 else f"{name}/{dataset}"
                     judged.append(f"{model}/{label}={folder / dataset}")
     table = steps_table(figures, models)
-    steps: dict[str, object] = {}
-    for name, by_label in figures.items():
-        labels: dict[str, object] = {}
-        for label, by_model in by_label.items():
-            labels[label] = {model: asdict(figure) for model, figure in by_model.items()}
-        steps[name] = labels
-    facts: dict[str, object] = {"steps": steps}
+    facts: dict[str, object] = {"steps": figures}
     if judged:
         compared = compare.compare_results(judged, has_mean=False)  # different tasks have no mean
         tables = {tr(CAPTION): table}
@@ -149,6 +143,32 @@ def report_steps(request: ScoringRequest, prepared: Mapping[str, Prepared], mode
         write_text(request.out / TABLE, grid(table) + "\n")
         write_json(request.out / TABLE_JSON, facts)
     click.echo(f"\n{grid(table)}")
+
+
+def figures_of(
+    out: Path, model: str, results_by_dataset: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """Everything in results.json that has an interval. Of CMMLU, the average over subjects alone."""
+    from tuneyard.eval.cmmlu import AVERAGE, SCORES
+
+    if (out / SCORES).is_file():
+        scores: dict[str, Any] = read_object(out / SCORES)
+        average = scores[model][AVERAGE]
+        return {f"accuracy, {AVERAGE}": {**average, "value": average["accuracy"]}}
+    figures: dict[str, Mapping[str, Any]] = {}
+    for dataset, results in results_by_dataset.items():
+        parts = {"": {**results, **results.get("estimates", {})}}
+        if "accuracy" in results:
+            parts[""]["accuracy"] = {**results, "value": results["accuracy"]}
+        for kind, part in results.get("types", {}).items():
+            parts[f"{kind}, "] = part
+        of_set = f"{dataset}: " if len(results_by_dataset) > 1 else ""
+        for kind, part in parts.items():
+            for name, figure in part.items():
+                if isinstance(figure, Mapping) and "ci95" in figure:
+                    kept = ("value", "ci95", "n", "majority")
+                    figures[f"{of_set}{kind}{name}"] = {key: figure[key] for key in kept if key in figure}
+    return figures
 
 
 def steps_table(figures: Figures, models: Sequence[str]) -> Table:
@@ -163,20 +183,18 @@ def steps_table(figures: Figures, models: Sequence[str]) -> Table:
             rows.append([f"{step}: {nothing}", "0", "", *[NONE for _ in models]])
         for name, by_model in by_name.items():
             first = next(iter(by_model.values()))
-            majority = "" if first.majority is None else percent(first.majority)
-            cells = [_cell(by_model.get(model)) for model in models]
-            rows.append([f"{step}: {name}", f"{first.n:,}", majority, *cells])
+            majority = percent(first["majority"]) if "majority" in first else ""
+            cells = [_cell(name, by_model.get(model)) for model in models]
+            rows.append([f"{step}: {name}", f"{first['n']:,}", majority, *cells])
     header = [tr("figure (95 % interval)"), "n", tr("majority-class baseline"), *models]
     return Table(header, rows)
 
 
-def _cell(figure: Figure | None) -> str:
+def _cell(name: str, figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return NONE
-    low, high = figure.ci95
-    if figure.share:
-        return interval((figure.value, low, high))
-    return f"{figure.value:.4g} ({low:.4g}–{high:.4g})"
+    metric = ACCURACY if "accuracy" in name else UNKNOWN
+    return metric.interval_text((figure["value"], *figure["ci95"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +206,7 @@ class Step:
     command: ScoringCommand
     options: Mapping[str, Any]
 
-    def prepare(self, shared: Mapping[str, Any]) -> Prepared:
+    def prepare(self, shared: Mapping[str, Any]) -> PlannedStep:
         """Prepare the step with the suite's options and its own. Errors name the step's place."""
         limit = shared["limit"] or self.options["limit"]
         options = {**self.options, **shared, "limit": limit, "out": shared["out"] / self.name}

@@ -87,7 +87,7 @@ def cli(
     on one half of the rows; its score on the other half is the one to believe.
     """
     from tuneyard.adapters.weighted import parse_weight
-    from tuneyard.eval.scoring.remote import workers_of
+    from tuneyard.eval.scoring.pipeline import workers_of
     from tuneyard.eval.scoring.weights import checkpoint_axes, weight_axes
     from tuneyard.eval.show.sweep import plot_name
 
@@ -204,7 +204,7 @@ class Points(Nli):
 
     def settings(self, request: ScoringRequest) -> dict[str, object]:
         """Options that change an answer, and those that change the halves."""
-        return {**Nli.settings(self, request), "seed": self.seed}
+        return {**Nli.settings(self, request), "seed": self.seed, "rows": "halves"}
 
 
 def _speed(points: int, seconds: float) -> str:
@@ -280,13 +280,15 @@ def write(sweep: Sweep, compared: "ComparedRuns") -> str:
     """Write a plot for each dataset, table.md and, last, sweep.json; return the text of table.md."""
     from tuneyard.eval.show.sweep import SweepPlot, draw, plot_name
     from tuneyard.eval.show.tables import judged, text_of
+    from tuneyard.eval.show.verdict import headline
 
     choices = compared.choices
     ship = choices[-1].model
+    title = headline(compared.comparison.deciding[0], compared.comparison)
     for dataset, choice in zip(
         sweep.rows_to_choose_on, choices, strict=False
     ):  # the last choice is that on the mean
-        draw(SweepPlot(choice, sweep.axes, sweep.points, ship), sweep.out / plot_name(dataset))
+        draw(SweepPlot(title, choice, sweep.axes, sweep.points, ship), sweep.out / plot_name(dataset))
     text = text_of(compared, compared.tables)
     write_text(sweep.out / TABLE, text)
     sweep_facts = {

@@ -15,7 +15,6 @@ from tuneyard.core.errors import ContentError, RequestError, need, run_command
 from tuneyard.core.files import write_json
 from tuneyard.core.language.translation import lang_option, tr, tr_counted
 from tuneyard.core.prompt.supervision import SupervisedText, supervise, supervise_text
-from tuneyard.core.prompt.token_losses import TokenLosses
 from tuneyard.eval.backends.likelihood import reading_losses
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -40,7 +39,7 @@ from tuneyard.eval.scoring.options import (
     number,
     refuse_explicit,
 )
-from tuneyard.eval.scoring.task import Figure, Job, Task
+from tuneyard.eval.scoring.task import Job, Task
 from tuneyard.eval.show.panels import PLOT, draw_lengths
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.selection import held_out_rows
@@ -54,8 +53,6 @@ GENERATING = ("max_new_tokens", "preset", "think")
 """Options that only matter if answers are generated."""
 SEED = 42
 LONGEST = 2048  # tokens for the loss, unless the context is smaller
-FIGURES = ("eval_loss", "perplexity", "rouge1", "rouge2", "rougeL", "bleu")
-"""Figures for the table of several commands."""
 
 
 def only_reads(options: Mapping[str, Any]) -> bool:
@@ -177,11 +174,11 @@ class Text(Task):
     texts: frozenset[str]
     token_losses: bool
 
-    def fitted(self, opened: "Opened") -> "Text":
+    def fitted(self, opened: "Opened") -> "tuple[Text, Opened]":
         """The task with its default length: no more than the model's context."""
         if self.max_seq_length is not None:
-            return self
-        return replace(self, max_seq_length=min(LONGEST, opened.backend.context))
+            return self, opened
+        return replace(self, max_seq_length=min(LONGEST, opened.backend.context)), opened
 
     @property
     def longest(self) -> int:
@@ -203,10 +200,6 @@ class Text(Task):
         if self.rouge:
             settings["tokenizer"] = self.tokenizer
         return settings
-
-    def losses_by_token(self, job: Job, row: int, fields: Fields) -> TokenLosses:
-        """The losses of a row's tokens, under the row's number in the dataset's file."""
-        return TokenLosses(job.dataset.record_number(row), fields["ids"], fields["token_losses"])
 
     def scorer(self, job: Job) -> Scorer:
         """Read the losses and generate; `RequestError` if the context is too short."""
@@ -352,15 +345,6 @@ class Text(Task):
             tokens = results["settings"].get("max_new_tokens")
             warnings.append(tr(warning, prompts=prompts, tokens=tokens))
         return warnings
-
-    def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
-        """Loss, perplexity and similarity to the references, if they were measured."""
-        figures = {}
-        for name in FIGURES:
-            estimate = results["estimates"].get(name)
-            if estimate:
-                figures[name] = Figure(estimate["value"], estimate["ci95"], results["n"], share=False)
-        return figures
 
 
 def _count(job: Job, text: str) -> int:

@@ -22,7 +22,7 @@ from tuneyard.eval.metrics.tools import judge, tool_summary
 from tuneyard.eval.read.results import Prediction
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.task import Figure, Job, Task, figures_of, line_of, share_line
+from tuneyard.eval.scoring.task import Job, Task, line_of, share_line
 
 if TYPE_CHECKING:
     from tuneyard.eval.scoring.candidates import Opened
@@ -134,11 +134,6 @@ class Tools(Task):
         """A line for each tool, then all shares."""
         tools = [f"{name}  {_shares(part)}" for name, part in results["tools"].items()]
         return "\n  ".join(["", *tools, f"{accuracy_line(results)}  {_shares(results)}"])
-
-    def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
-        """Accuracy and the shares."""
-        shares = {label: results[name] for name, label in SHARES.items()}
-        return Task.figures(self, results) | figures_of(shares)
 
 
 def _shares(part: Mapping[str, Any]) -> str:

@@ -59,4 +59,4 @@ def use_workers(monkeypatch: pytest.MonkeyPatch, executor: Executor) -> None:
     def workers_of(request: object) -> Iterator[Executor]:
         yield executor
 
-    monkeypatch.setattr("tuneyard.eval.scoring.remote.workers_of", workers_of)
+    monkeypatch.setattr("tuneyard.eval.scoring.pipeline.workers_of", workers_of)

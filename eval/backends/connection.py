@@ -25,9 +25,9 @@ SHOWN_LOCATION = 300  # characters of an address
 BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 400, 401, 403
 NOT_FOUND, TOO_MANY_REQUESTS, NOT_IMPLEMENTED = 404, 429, 501
 KEY, NO_KEY = "OPENAI_API_KEY", "none"
-NOT_TLS = re.compile("WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE")
-"""OpenSSL's errors for an answer that is no TLS."""
 UNKNOWN_AUTHORITY = "CERTIFICATE_VERIFY_FAILED"
+TLS = re.compile(f"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|{UNKNOWN_AUTHORITY}")
+"""OpenSSL's errors that another try does not change: an answer that is no TLS, an unknown authority."""
 TOO_LONG = re.compile(
     r"exceeds the available context size|maximum context length|longer than the maximum model length", re.I
 )
@@ -164,30 +164,24 @@ class Connection:
         from httpx import ConnectError, ConnectTimeout, HTTPError, InvalidURL
 
         failure: Exception = ValueError()
-        tries, asked_wait = 0, 0.0
+        tries = 0
         for wait in (0.0, *WAITS):
-            await asyncio.sleep(max(wait, asked_wait))
+            await asyncio.sleep(max(wait, getattr(failure, "wait", 0.0)))
             tries += 1
-            asked_wait = 0.0
             try:
                 async with asyncio.timeout(self.timeout):
                     return read(await _answer(client, address, body))
             except RefusedError as error:
                 if not error.may_pass:
                     raise
-                failure, asked_wait = error, error.wait
-            except ConnectError as error:
                 failure = error
-                if UNKNOWN_AUTHORITY in str(error) or NOT_TLS.search(str(error)):
-                    break
-                if tries == 1:
+            except (OSError, HTTPError, InvalidURL, ValueError) as error:
+                failure = error
+                if tries == 1 and isinstance(error, ConnectError) and not TLS.search(str(error)):
                     warn_once(f"{self.url}: {one_line(str(error))}. Trying again for {sum(WAITS):.0f} s …")
-            except (TimeoutError, ConnectTimeout, ValueError) as error:
-                failure = error
-                if tries >= FEW_TRIES:
+                is_of_answer = isinstance(error, TimeoutError | ConnectTimeout | ValueError)
+                if TLS.search(str(error)) or (is_of_answer and tries >= FEW_TRIES):
                     break
-            except (OSError, HTTPError, InvalidURL) as error:
-                failure = error
         problem = one_line(self._problem(failure))
         count = "1 try" if tries == 1 else f"{tries} tries"
         message = f"{self.url}: {about}: no answer in {count} ({problem}"
@@ -200,22 +194,19 @@ class Connection:
         """Describe why a request got no answer, with what to try."""
         from httpx import ConnectError, ConnectTimeout
 
-        use_http = ""
-        if self.url.startswith("https:"):
-            use_http = f"; if the server speaks no https, name {self.url.replace('https', 'http', 1)}"
-        if isinstance(failure, ConnectTimeout):
-            return f"ConnectTimeout: no connection in {min(self.timeout, CONNECTING):g} s{use_http}"
         if isinstance(failure, TimeoutError):
             return f"no whole answer within {self.timeout:g} s, the limit of --timeout"
-        if isinstance(failure, (RefusedError, ValueError)):
+        if isinstance(failure, RefusedError | ValueError):
             return str(failure)
         text = f"{type(failure).__name__}: {failure}".removesuffix(": ")
-        if not isinstance(failure, ConnectError):
+        if isinstance(failure, ConnectTimeout):
+            text = f"ConnectTimeout: no connection in {min(self.timeout, CONNECTING):g} s"
+        if not isinstance(failure, ConnectError | ConnectTimeout):
             return text
-        if NOT_TLS.search(text):
-            return f"{failure}{use_http}"
         if UNKNOWN_AUTHORITY in text:
-            return f"{failure}; name the certificate of its authority in SSL_CERT_FILE"
+            return f"{text}; name the certificate of its authority in SSL_CERT_FILE"
+        if self.url.startswith("https:"):
+            return f"{text}; if the server speaks no https, name {self.url.replace('https', 'http', 1)}"
         return f"{text}; is the server running at this address?"
 
 

@@ -27,6 +27,7 @@ from tuneyard.eval.backends.scorers import (
     Plan,
     Prompts,
     Scorer,
+    chunks,
     label_fields,
     next_tokens,
     prompts_too_long,
@@ -149,13 +150,13 @@ class Engine(Backend):
                 fields.append(label_fields(row, columns, sums_of_tokens(tokens, logs)))
             return fields
 
-        return Scorer(_batches(prompts, too_long), too_long, score)
+        return Scorer(chunks([row for row in prompts if row not in too_long], AT_ONCE), too_long, score)
 
     def plan(self, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:
         """Plan large batches of the rows that fit the context. The others are too long."""
         prompts = {row: encode(talk) for row, talk in talks.items()}
         too_long = prompts_too_long(prompts, longest, self.context)
-        return _batches(talks, too_long), too_long
+        return chunks([row for row in talks if row not in too_long], AT_ONCE), too_long
 
     def chat(self, talks: Sequence[Messages], encode: Encode, longest: int) -> list[str]:
         """Answer each conversation greedily."""
@@ -167,15 +168,8 @@ def steps_of(spellings: Sequence[Ids]) -> list[tuple[tuple[int, ...], tuple[int,
     """Beginnings of spellings, each with at most `TOKENS_AT_ONCE` of the tokens that follow it."""
     steps = []
     for begin, following in next_tokens(spellings):
-        starts = range(0, len(following), TOKENS_AT_ONCE)
-        steps += [(begin, tuple(following[start : start + TOKENS_AT_ONCE])) for start in starts]
+        steps += [(begin, tuple(tokens)) for tokens in chunks(following, TOKENS_AT_ONCE)]
     return steps
-
-
-def _batches(rows: Iterable[int], too_long: Mapping[int, str]) -> list[list[int]]:
-    """Large batches of the rows that fit the context, in their order."""
-    fitting = [row for row in rows if row not in too_long]
-    return [fitting[start : start + AT_ONCE] for start in range(0, len(fitting), AT_ONCE)]
 
 
 def load_engine(

@@ -50,6 +50,11 @@ def plan_batches(lengths: Mapping[int, int], budget: int) -> list[list[int]]:
     return batches
 
 
+def chunks(items: Sequence[int], count: int) -> list[list[int]]:
+    """Items in their order, `count` at a time."""
+    return [list(items[start : start + count]) for start in range(0, len(items), count)]
+
+
 def next_tokens(spellings: Sequence[Ids]) -> list[tuple[tuple[int, ...], list[int]]]:
     """Beginnings of spellings, each with the tokens that follow it in one."""
     following: dict[tuple[int, ...], dict[int, None]] = {}
@@ -69,6 +74,7 @@ def sums_of_tokens(spellings: Sequence[Ids], logs: Mapping[tuple[int, ...], floa
 def label_fields(row: int, columns: Mapping[str, Sequence[int]], logs: Sequence[float]) -> Fields:
     """A row's fields from the log-probability of each spelling, of which a label's are in its `columns`.
 
+    They are the most likely label, the log-probability of each label, and the probability of all together.
     `ContentError` for nan or infinity.
     """
     if not all(map(math.isfinite, logs)):
@@ -77,7 +83,11 @@ def label_fields(row: int, columns: Mapping[str, Sequence[int]], logs: Sequence[
             "adapter's overflow; try --dtype fp32"
         )
     sums = {label: log_sum([logs[place] for place in places]) for label, places in columns.items()}
-    return chosen_fields(sums)
+    return {
+        "model_output": max(sums, key=sums.__getitem__),
+        "choices": {label: round(value, DIGITS) for label, value in sums.items()},
+        "label_mass": round(sum(map(math.exp, sums.values())), DIGITS),
+    }
 
 
 def log_sum(logs: Sequence[float]) -> float:
@@ -86,17 +96,6 @@ def log_sum(logs: Sequence[float]) -> float:
         return -math.inf
     largest = max(logs)
     return largest + math.log(math.fsum(math.exp(value - largest) for value in logs))
-
-
-def chosen_fields(choices: Mapping[str, float]) -> Fields:
-    """A row's fields from the log-probability of each label: the most likely one, all of them, the mass."""
-    best = max(choices, key=choices.__getitem__)
-    return {
-        "model_output": best,
-        "predicted_output": best,
-        "choices": {label: round(value, DIGITS) for label, value in choices.items()},
-        "label_mass": round(sum(map(math.exp, choices.values())), DIGITS),
-    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,16 +12,11 @@ from typing import TYPE_CHECKING, TypeVar
 from tuneyard.core.errors import RequestError
 from tuneyard.core.prompt import Encode
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.connection import Connection, RefusedError
-from tuneyard.eval.backends.dialects import (
-    QUESTION,
-    SAMPLE,
-    Dialect,
-    LlamaCpp,
-    NoLogProbabilitiesError,
-    OpenAi,
-)
+from tuneyard.eval.backends.connection import Connection, RefusedError, UnreadableError
+from tuneyard.eval.backends.dialect import QUESTION, SAMPLE, Dialect, NoLogProbabilitiesError
 from tuneyard.eval.backends.endpoint import OfferedModel, ServerReport, find_endpoint, read_report
+from tuneyard.eval.backends.llama_cpp import LlamaCpp
+from tuneyard.eval.backends.openai import OpenAi
 from tuneyard.eval.backends.scorers import (
     Fields,
     Ids,
@@ -30,6 +25,7 @@ from tuneyard.eval.backends.scorers import (
     Prompts,
     Scorer,
     TooLong,
+    chunks,
     label_fields,
     prompts_too_long,
     tokenise,
@@ -169,12 +165,12 @@ class Server(Backend):
             except RefusedError as error:
                 raise RequestError(f"{self.url}: row {row}: {error}") from error
 
-        batches = _batches([row for row in prompts if row not in too_long], ROWS)
+        batches = chunks([row for row in prompts if row not in too_long], ROWS)
         return Scorer(batches, too_long, lambda batch: self.each(score_row, batch))
 
     def plan(self, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:  # noqa: ARG002
         """Plan batches of a few conversations in the data's order. The server itself finds the long ones."""
-        return _batches(sorted(talks), TALKS), {}
+        return chunks(sorted(talks), TALKS), {}
 
     def chat(
         self,
@@ -236,7 +232,7 @@ class Server(Backend):
                     raise RequestError(f"{self.url}: {error}") from error
                 return {"refusal": str(error)}
 
-        return Scorer(_batches(sorted(items), ROWS), {}, lambda batch: self.each(score_row, batch))
+        return Scorer(chunks(sorted(items), ROWS), {}, lambda batch: self.each(score_row, batch))
 
     def each(
         self, ask: "Callable[[httpx.AsyncClient, Item], Awaitable[Answered]]", items: Sequence[Item]
@@ -256,10 +252,6 @@ class Server(Backend):
                 f"{self.url}: its model changed during the run ({', '.join(changed) or 'gone'}). "
                 f"Serve the first one; {self.connection.again}"
             )
-
-
-def _batches(rows: Sequence[int], count: int) -> list[list[int]]:
-    return [list(rows[start : start + count]) for start in range(0, len(rows), count)]
 
 
 def open_server(report: ServerReport, name: str, is_exact_name: bool) -> Server:
@@ -293,13 +285,15 @@ def open_served(
     dialect = server.dialect
     sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
     questions: dict[str, Callable[[httpx.AsyncClient], Awaitable[object]]] = {
-        "prompts": dialect.makes_prompts,
+        "prompts": lambda client: dialect.prompt(client, QUESTION),
         "texts": lambda client: dialect.greedy(client, sample, 1),
         "chat": lambda client: dialect.chat(client, QUESTION, {"max_tokens": 1}),
     }
     for part, ask in questions.items():
         try:
             server.connection.once(ask)
+        except UnreadableError as error:  # such as a /tokenize of texts alone
+            missing[part] = error.problem
         except RefusedError as error:
             if error.is_of_all_requests:
                 raise RequestError(f"{server.url}: {error}") from error

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
+from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.generate import Generated, generate_until
 from tuneyard.eval.backends.load import load_gguf, load_model
 from tuneyard.eval.backends.scorers import Fields, Scorer, plan_batches, score_all
@@ -13,7 +14,7 @@ from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import MOST, spellings
 from tuneyard.eval.prove.proof import AnswerProof, Answers, Ids, ParityInputs, prove_answers
 from tuneyard.eval.scoring.candidates import Candidate
-from tuneyard.eval.scoring.task import Job
+from tuneyard.eval.scoring.options import ScoringRequest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,7 +30,10 @@ class Reference:
     the scoring's. `ends` are the tokens that end an answer in training.
     """
 
-    job: Job
+    request: ScoringRequest
+    backend: Backend
+    candidate: Candidate
+    dataset: EvalDataset
     trained_ids: Mapping[int, Ids]
     scored_ids: Mapping[int, Ids]
     rows: Sequence[int]
@@ -37,8 +41,8 @@ class Reference:
 
     def answers(self, parts: Sequence[WeightedAdapter] | None = None) -> Answers:
         """Answer the rows with the unmerged adapter, or with other adapters and weights."""
-        self.job.backend.apply(self.job.candidate.parts if parts is None else tuple(parts))
-        return answer_rows(self.job, self.rows, self.ends)
+        self.backend.apply(self.candidate.parts if parts is None else tuple(parts))
+        return answer_rows(self)
 
 
 def prove_files(references: Sequence[Reference], inputs: ParityInputs) -> Iterator[AnswerProof]:
@@ -51,23 +55,23 @@ def prove_files(references: Sequence[Reference], inputs: ParityInputs) -> Iterat
         return
     expected_answers = [reference.answers() for reference in references]
     for path in models:
-        base = references[0].job.backend.local
+        base = references[0].backend.local
         model = load_gguf(path, base) if path == inputs.gguf else load_model(path, base.dtype)
         model.budget = base.budget
         for reference, expected in zip(references, expected_answers, strict=True):
-            job = replace(reference.job, backend=model)
-            answers = answer_rows(job, reference.rows, reference.ends)
-            yield prove_answers(str(path), job.dataset.name, expected, answers, base.tokenizer.decode)
+            answers = answer_rows(replace(reference, backend=model))
+            name = reference.dataset.name
+            yield prove_answers(str(path), name, expected, answers, base.tokenizer.decode)
 
 
-def answer_rows(job: Job, rows: Sequence[int], ends: Sequence[int]) -> Answers:
+def answer_rows(reference: Reference) -> Answers:
     """Let the model answer the rows, and score the labels if the dataset has a set of labels.
 
-    `ends` end an answer in addition to the model's own end tokens.
+    The `ends` end an answer in addition to the model's own end tokens.
     """
-    prompts, model = job.prompts(rows), job.backend.local
-    longest = job.request.max_new_tokens
-    all_ends = sorted({*ends, *(model.net.generation_config.eos_token_id or [])})
+    model, longest = reference.backend.local, reference.request.max_new_tokens
+    prompts = {row: reference.scored_ids[row] for row in reference.rows}
+    all_ends = sorted({*reference.ends, *(model.net.generation_config.eos_token_id or [])})
 
     def score(batch: Sequence[int]) -> list[Fields]:
         answers = generate_until(model, [prompts[row] for row in batch], longest, all_ends)
@@ -76,7 +80,7 @@ def answer_rows(job: Job, rows: Sequence[int], ends: Sequence[int]) -> Answers:
     lengths = {row: len(ids) + longest for row, ids in prompts.items()}
     scorer = Scorer(plan_batches(lengths, model.budget), {}, score)
     texts = {row: fields["answer"] for row, fields in score_all(scorer, "generating").items()}
-    labels, forms = None, label_forms(job.dataset)
+    labels, forms = None, label_forms(reference.dataset)
     if forms is not None:
         chosen = score_all(model.choosing(prompts, forms), "labels")
         labels = {row: fields["choices"] for row, fields in chosen.items()}

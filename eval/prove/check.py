@@ -10,6 +10,7 @@ from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import sha256, versions
 from tuneyard.core.prompt import Encode
 from tuneyard.core.weights.adapter_files import CONFIG
+from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.load import check_gguf
 from tuneyard.eval.backends.modelfile import read_modelfile
@@ -24,7 +25,6 @@ from tuneyard.eval.prove.servers import connect, prove_servers
 from tuneyard.eval.prove.ways import prompt_ways
 from tuneyard.eval.scoring.candidates import Candidate, Opened, open_models
 from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.task import Job
 
 PACKAGES = ("torch", "transformers", "tokenizers", "llamafactory", "gguf")
 
@@ -61,8 +61,10 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
     proof.unchecked.extend(unchecked)
     references: dict[str, list[Reference]] = {}
     for candidate in opened.candidates:
-        jobs = [Job(request, opened.backend, candidate, dataset) for dataset in datasets]
-        references[candidate.name] = [_prove_ways(job, ways[candidate.name], proof) for job in jobs]
+        references[candidate.name] = [
+            _prove_ways(request, opened.backend, candidate, dataset, ways[candidate.name], proof)
+            for dataset in datasets
+        ]
     proof.unchecked.extend(f"no --{name}" for name in FILES if getattr(inputs, name) is None)
     if inputs.modelfile:
         proof.unchecked.append(f"PARAMETERs of {inputs.modelfile}: Ollama alone applies them")
@@ -89,23 +91,31 @@ def _common_template(candidate: Candidate, model: str) -> str | None:
     return templates.pop()
 
 
-def _prove_ways(job: Job, encoders: Mapping[str, Encode], proof: Proof) -> Reference:
+def _prove_ways(
+    request: ScoringRequest,
+    backend: Backend,
+    candidate: Candidate,
+    dataset: EvalDataset,
+    encoders: Mapping[str, Encode],
+    proof: Proof,
+) -> Reference:
     """Compare the ways of making prompts on a dataset with the first one, which is the training's."""
-    conversations = [example.messages for example in job.rows]
-    tokenizer = job.backend.tokenizer
+    conversations = [example.messages for example in dataset.conversations[: request.limit]]
+    tokenizer = backend.tokenizer
     ids_by_way = {way: dict(enumerate(map(encode, conversations))) for way, encode in encoders.items()}
     trained_way = next(iter(ids_by_way))
     trained_ids = ids_by_way[trained_way]
     for way, ids in ids_by_way.items():
         if way != trained_way:
-            proof.prompts.append(prove_prompts(way, job.dataset.name, trained_ids, ids, tokenizer.decode))
-    scored_ids = ids_by_way[job.candidate.prompting.source]
-    too_long = prompts_too_long(scored_ids, job.request.max_new_tokens, job.backend.context)
+            proof.prompts.append(prove_prompts(way, dataset.name, trained_ids, ids, tokenizer.decode))
+    scored_ids = ids_by_way[candidate.prompting.source]
+    too_long = prompts_too_long(scored_ids, request.max_new_tokens, backend.context)
     if too_long:
         rows = counted(len(too_long), "row")
-        proof.unchecked.append(f"answers to {rows} of {job.dataset.name}: too long for the context")
+        proof.unchecked.append(f"answers to {rows} of {dataset.name}: too long for the context")
     fitting = [row for row in scored_ids if row not in too_long]
-    return Reference(job, trained_ids, scored_ids, fitting, training_ends(job.candidate, tokenizer))
+    ends = training_ends(candidate, tokenizer)
+    return Reference(request, backend, candidate, dataset, trained_ids, scored_ids, fitting, ends)
 
 
 def _facts(

@@ -176,10 +176,7 @@ def prove_servers(
         if servers and candidate.name not in paired_names:
             proof.unchecked.append(f"adapter {candidate.name}: no server offers it")
     base = base_alone(candidates)
-    of_base = [
-        replace(reference, job=replace(reference.job, candidate=base))
-        for reference in references[candidates[0].name]
-    ]
+    of_base = [replace(reference, candidate=base) for reference in references[candidates[0].name]]
     for name, references_of_name in {**references, BASE_ALONE: of_base}.items():
         of_name = [pairing for pairing in pairings if pairing.candidate.name == name]
         for reference in references_of_name if of_name else ():
@@ -192,8 +189,8 @@ def prove_served(
     pairing: Pairing, reference: Reference, expected: Answers, tolerance: Tolerance, proof: Proof
 ) -> None:
     """Compare everything that a served model offers on a dataset, and name the causes of differences."""
-    title, job = pairing.title, reference.job
-    dataset, tokenizer = job.dataset.name, job.backend.tokenizer
+    title = pairing.title
+    dataset, tokenizer = reference.dataset.name, reference.backend.tokenizer
     evidence = ask(pairing.served, reference, expected, tolerance)
     comparisons = Proof(proof.reference, {})
     if evidence.served_ids is not None:
@@ -221,8 +218,8 @@ def prove_served(
 
 def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tolerance) -> Evidence:
     """Ask a served model for all that it offers, on the rows of a dataset."""
-    job = reference.job
-    talks, longest = job.messages(reference.rows), job.request.max_new_tokens
+    tokenizer, longest = reference.backend.tokenizer, reference.request.max_new_tokens
+    talks = {row: reference.dataset.conversations[row].messages for row in reference.rows}
     prompts = {row: reference.scored_ids[row] for row in reference.rows}
     refusals: list[str] = []
 
@@ -241,24 +238,24 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
         ids = fields("prompts", "prompt", served.prompting(talks))
     if "texts" not in served.missing:
         texts = fields("texts", "answer", served.answering(prompts, longest))
-        answers = Answers(tokens_of(texts, job.backend.tokenizer), None, texts)
+        answers = Answers(tokens_of(texts, tokenizer), None, texts)
         prompts = {row: prompts[row] for row in texts}
     if "chat" not in served.missing:
         chat = chatting({})
     refused = list(refusals)
     if served.facts.engine in (LLAMA_CPP, VLLM):  # they offer both: a refusal is about the model or adapter
         refused += [served.missing[part] for part in ("labels", "texts") if part in served.missing]
-    forms = label_forms(job.dataset)
+    forms = label_forms(reference.dataset)
     if served.gives_labels and forms is not None:
-        _, spellings = tokenise(job.backend.tokenizer, served.ends, forms)
+        _, spellings = tokenise(tokenizer, served.ends, forms)
         room = served.context - max(map(len, spellings))
         fitting = {row: prompt for row, prompt in prompts.items() if len(prompt) <= room}
         if fitting:
             labels = fields("labels", "choices", served.choosing(fitting, forms))
     return Evidence(
         facts=served.facts,
-        parts=job.candidate.parts,
-        tokenizer=job.backend.tokenizer,
+        parts=reference.candidate.parts,
+        tokenizer=tokenizer,
         expected_ids={row: reference.trained_ids[row] for row in reference.rows},
         served_ids=ids,
         expected=expected,
@@ -277,7 +274,7 @@ def _unchecked(
     pairing: Pairing, reference: Reference, evidence: Evidence, chats: Sequence[ChatProof]
 ) -> Iterator[str]:
     """List what a server does not offer, or what its answers cannot show, with the reasons."""
-    served, title, dataset = pairing.served, pairing.title, reference.job.dataset
+    served, title, dataset = pairing.served, pairing.title, reference.dataset
     has_labels = label_forms(dataset) is not None
     for part, description in OFFERED.items():
         if part in served.missing and (part != "labels" or has_labels):
@@ -303,7 +300,7 @@ def _unchecked(
                 "other answers"
             )
         if chat.runs_on is None:
-            longest = reference.job.request.max_new_tokens
+            longest = reference.request.max_new_tokens
             yield (
                 f"{stops}: no answer of the adapter to {dataset.name} ends within --max-new-tokens {longest}"
             )

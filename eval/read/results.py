@@ -23,6 +23,7 @@ RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
 CALLER = "by"  # in run.json: the module that called the scoring command, if one did
+FILES = "files"  # in run.json: those that the command writes into OUT, next to the models' folders
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 WITH_TABLE = ("eval.suite", "eval.sweep")  # commands that write a table.md of their own into OUT
 TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "report.html"
@@ -170,13 +171,14 @@ def begin_scoring_run(
         held_out = out / HELD_OUT
         for folder in (*_own_folders(out, before), *_own_folders(held_out, _read(held_out))):
             shutil.rmtree(folder, ignore_errors=True)
-        remove_files(out, [*summaries, *comparison_files(out), f"{HELD_OUT}/{RUN}"])
+        remove_files(out, [*_listed_files(out), *summaries, *comparison_files(out), f"{HELD_OUT}/{RUN}"])
     else:
         _check_same(out, before, identity)
         identity = {part: {**before[part], **values} for part, values in identity.items()}
     _sweep(out)
     called = {CALLER: caller} if caller else {}
-    write_json(out / RUN, {**called, **identity, "tuneyard": version()})
+    files = {FILES: list(summaries)} if summaries else {}
+    write_json(out / RUN, {**called, **identity, **files, "tuneyard": version()})
 
 
 @contextlib.contextmanager
@@ -234,16 +236,15 @@ class PredictionLog:
         self,
         folder: Path,
         batches: Sequence[Sequence[int]],
-        clusters: Sequence[str] | None = None,
         record_numbers: Sequence[int] = (),
     ) -> None:
         """Resume an interrupted run: keep complete batches of the plan, and score incomplete ones again.
 
-        Lines get the `clusters` of their rows, if rows have clusters. `record_numbers` is each row's number
-        in the dataset's file, if token_losses.jsonl grows with the predictions.
+        `record_numbers` is each row's number in the dataset's file, if token_losses.jsonl grows with the
+        predictions.
         """
         self.path = folder / PREDICTIONS
-        self.batches, self.clusters = batches, clusters
+        self.batches = batches
         self.token_losses = TokenLossLog(folder) if record_numbers else None
         _sweep(folder)
         kept = _whole_batches(self.path, batches)
@@ -267,26 +268,18 @@ class PredictionLog:
         """
         if self.token_losses is not None:
             self.token_losses.append(token_losses)
-        append_bytes(self.path, b"".join(map(_line, self._clustered(predictions))))
+        append_bytes(self.path, b"".join(map(_line, predictions)))
 
     def finish(self, others: Iterable[Prediction]) -> list[Prediction]:
         """Sort the predictions and `others` by row, and write them."""
         if self.token_losses is not None:
             self.token_losses.finish()
         rows = _whole_batches(self.path, self.batches)
-        rows.update((_row(line), line) for line in self._clustered(others))
+        rows.update((_row(line), line) for line in others)
         ordered = [rows[row] for row in sorted(rows)]
         with atomic(self.path) as file:
             file.writelines(map(_line, ordered))
         return ordered
-
-    def _clustered(self, lines: Iterable[Prediction]) -> Iterator[Prediction]:
-        """Add the cluster of its row to each line, if rows have clusters."""
-        for line in lines:
-            if self.clusters:
-                yield {**line, "cluster": self.clusters[line["row"]]}
-            else:
-                yield line
 
 
 def _sweep(folder: Path) -> None:
@@ -297,11 +290,17 @@ def _sweep(folder: Path) -> None:
 
 
 def _check_same(out: Path, before: Identity, now: Identity) -> None:
+    """Raise `RequestError` if a run has other settings. Models and datasets may be added, not changed."""
     changed = []
     for part, values in now.items():
-        for name, value in values.items():
-            if name in before[part] and before[part][name] != value:
-                changed.append(f"{part} {name}: was {_shown(before[part][name])}, is {_shown(value)}")
+        kept = before[part]
+        names = [name for name in values if name in kept]
+        if part == "settings" and kept:
+            names = list(kept | values)
+        for name in names:
+            if kept.get(name) != values.get(name):
+                was, now_is = _shown(kept.get(name)), _shown(values.get(name))
+                changed.append(f"{part} {name}: was {was}, is {now_is}")
     if changed:
         raise RequestError(
             f"{out}: --resume needs the settings of the run that is there; changed: {'; '.join(changed)}"
@@ -327,6 +326,14 @@ def _own_folders(out: Path, before: Identity) -> list[Path]:
         if not is_below or folder.resolve() != out.resolve() / folder.relative_to(out):
             raise ContentError(f"{out / RUN}: names {folder}, which no run of ours would: remove it by hand")
     return folders
+
+
+def _listed_files(out: Path) -> list[str]:
+    """The files in OUT that run.json lists, without names that lead elsewhere."""
+    names = read_object(out / RUN).get(FILES) if (out / RUN).is_file() else None
+    if not isinstance(names, list):
+        return []
+    return [str(name) for name in names if (out / str(name)).resolve().parent == out.resolve()]
 
 
 def _whole_batches(path: Path, batches: Sequence[Sequence[int]]) -> dict[int, Prediction]:

@@ -11,8 +11,8 @@ A run passes these things, in this order:
 7. Candidate (candidates.py): a row of the table: the base, or weighted adapters on it, with its prompting.
 8. Backend (eval/backends): the model that answers; `Opened` has it with the candidates.
 9. ScoringPlan (plan.py): everything checked, with the jobs and the identity for run.json.
-10. Job (task.py): a candidate on a dataset. Cross-checks and fixed prompts are jobs with a `main` one.
-11. Scorer (eval/backends/scorers.py): the job's prompts in batches, and the function that answers a batch.
+10. Job (task.py): a candidate on a dataset, planned. Cross-checks and fixed prompts have a `main` job.
+11. Scorer (eval/backends/scorers.py): a job's prompts in batches, and the function that answers a batch.
 12. Fields: what the model answers to a row.
 13. PredictionLog (eval/read/results.py): the predictions, batch by batch, so that a killed run resumes.
 

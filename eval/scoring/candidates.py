@@ -70,11 +70,6 @@ class Candidate:
         return hashlib.sha256(weighted.encode()).hexdigest()
 
     @property
-    def folder(self) -> Path | None:
-        """Folder of the only adapter; None for the base."""
-        return self.parts[0].adapter.folder if self.parts else None
-
-    @property
     def adapters(self) -> dict[str, WeightedAdapter]:
         """The adapters by name, or by folder if two have the same name."""
         names = [part.adapter.name for part in self.parts]
@@ -206,13 +201,12 @@ def load_candidates(
         set_up(model.local, request)
 
     candidates = choose_candidates(request, model.tokenizer, parts_by_name)
-    if request.bos and all(candidate.prompting.source != AFTER_BOS for candidate in candidates):
-        raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
+    _check_bos(request, [candidate.prompting for candidate in candidates])
     if request.template and request.backend == "hf":
         _check_template(model.local, candidates[0].prompting, request.template)
     if not request.think:
         for adapter_folder in adapters:
-            prompting = _prompting(request, model.tokenizer, [adapter_folder])
+            prompting = choose_prompting(model.tokenizer, [adapter_folder], request.template, bos=request.bos)
             difference = other_prompt(model.tokenizer, adapter_folder, prompting, request.template)
             if difference:
                 click.echo(f"warning: adapter {difference}", err=True)
@@ -248,15 +242,11 @@ def choose_candidates(
     for name, parts in parts_by_name.items():
         folders = _folders(parts)
         if folders not in promptings:
-            promptings[folders] = _prompting(request, tokenizer, folders)
+            promptings[folders] = choose_prompting(
+                tokenizer, folders, request.template, request.think, request.bos
+            )
         candidates.append(Candidate(name, parts, promptings[folders]))
     return candidates
-
-
-def _prompting(
-    request: ScoringRequest, tokenizer: "PreTrainedTokenizerBase", folders: Sequence[Path]
-) -> Prompting:
-    return choose_prompting(tokenizer, folders, request.template, request.think, request.bos)
 
 
 def _check_template(model: Model, prompting: Prompting, name: str) -> None:
@@ -290,27 +280,28 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
     if not names_folder(candidate_name):
         option = "--served-model" if request.served_model else "--model"
         raise RequestError(f"{option} {name!r}: expected a name that can name a folder")
-    if not chooses:
-        if request.bos:
-            raise RequestError("--bos: the server makes the prompt: leave it out")
-        server = open_server(read_report(connection), name, bool(request.served_model))
-        _warn_of_adapters(server, candidate_name)
+    if chooses:
+        _, tokenizer, ends = open_tokenizer(request.model)
+        prompting = choose_prompting(tokenizer, (), request.template, request.think, request.bos)
+        _check_bos(request, [prompting])
+    elif request.bos:
+        raise RequestError("--bos: the server makes the prompt: leave it out")
+    server = open_server(read_report(connection), name, bool(request.served_model))
+    _warn_of_adapters(server, candidate_name)
+    if chooses:
+        server = server.with_labels(tokenizer, ends)
+    else:
         if server.name != name and not request.served_model:
             click.echo(f"{server.url}: its only model is {show_value(server.name)}", err=True)
         prompting = Prompting(lambda _: [], lambda _: Turns([]), "the server's own", server.digest)
-        candidate = Candidate(candidate_name, (), prompting)
-        server.budget = request.batch_tokens or 0
-        return Opened(server, [candidate])
-    _, tokenizer, ends = open_tokenizer(request.model)
-    prompting = choose_prompting(tokenizer, (), request.template, request.think, request.bos)
-    if request.bos and prompting.source != AFTER_BOS:
-        raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
-    server = open_server(read_report(connection), name, bool(request.served_model))
-    _warn_of_adapters(server, candidate_name)
-    server = server.with_labels(tokenizer, ends)
-    candidate = Candidate(candidate_name, (), prompting)
     server.budget = request.batch_tokens or 0
-    return Opened(server, [candidate])
+    return Opened(server, [Candidate(candidate_name, (), prompting)])
+
+
+def _check_bos(request: ScoringRequest, promptings: Sequence[Prompting]) -> None:
+    """Refuse --bos where a chat template begins every prompt."""
+    if request.bos and all(prompting.source != AFTER_BOS for prompting in promptings):
+        raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
 
 
 def _warn_of_adapters(server: Server, candidate_name: str) -> None:

@@ -5,7 +5,7 @@ The declaration lists the command's own options. An option with `cls=RescorableO
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,33 +35,21 @@ from tuneyard.eval.scoring.options import (
 from tuneyard.eval.scoring.task import Task
 
 Declared = tuple[Task, Sequence[EvalDataset]]
-"""Result of a command's function: the task, and the datasets to score."""
+"""Result of a command's function: the task, and the datasets to score. No model is loaded yet."""
 TakesImages = Callable[[Mapping[str, Any]], bool]
 """Decides by the command's own options whether rows with images can be scored."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A command line that was checked, with its datasets read. No model is loaded yet."""
-
-    request: ScoringRequest
-    task: Task
-    datasets: Sequence[EvalDataset]
 
 
 class ScoringCommand(TuneyardCommand):
     """A command that scores models. Its function only makes the task."""
 
+    module: str
+    """The command's module, e.g. `eval.nli`: its name in run.json."""
     reads_datasets: bool
     takes_images: TakesImages
     has_shots: bool
 
-    @property
-    def module(self) -> str:
-        """The command's module, e.g. `eval.nli`: its name in run.json."""
-        return f"eval.{self.name}"
-
-    def prepare(self, options: Mapping[str, Any]) -> Prepared:
+    def prepare(self, options: Mapping[str, Any]) -> tuple[ScoringRequest, Declared]:
         """Read datasets, images and shots, and make the task. `options` have Click's names."""
         from tuneyard.eval.scoring.images import with_images
 
@@ -83,23 +71,21 @@ class ScoringCommand(TuneyardCommand):
             chosen = with_images(request, chosen, shots)
         if shots or shots_from:
             chosen = with_shots(chosen, shots, shots_from, task.shot_answers, folder=request.dataset_dir)
-        return Prepared(request, task, chosen)
+        return request, (task, chosen)
 
     def invoke(self, ctx: click.Context) -> None:
         """Score every model on every dataset. Everything is read and checked before OUT is written."""
         from tuneyard.eval.scoring.candidates import open_models
-        from tuneyard.eval.scoring.pipeline import carry_out
+        from tuneyard.eval.scoring.pipeline import carry_out, workers_of
         from tuneyard.eval.scoring.plan import plan_scoring
-        from tuneyard.eval.scoring.remote import workers_of
 
         check_new(ctx.params["out"], self.module, resume=ctx.params["resume"], force=ctx.params["force"])
         with resumed_by(lambda: resume_command(self.module)):
-            prepared = self.prepare(ctx.params)
-            request, task, datasets = prepared.request, prepared.task, prepared.datasets
+            request, (task, datasets) = self.prepare(ctx.params)
             with workers_of(request) as workers:
                 opened = open_models(request, chooses=task.chooses, workers=workers)
                 plan = plan_scoring(request, task, datasets, opened)
-                first = plan.jobs[0].folder
+                first = request.out / plan.models[0] / datasets[0].name
                 carry_out(plan)
         if not has_next_step():
             next_step(request.out, self.next_words(request.out, first))
@@ -157,6 +143,7 @@ def scoring_command(
             name, cls=ScoringCommand, context_settings=CLI, epilog=examples(*example_commands)
         )
         command = make_command(together(*declared)(make_task))
+        command.module = f"eval.{name}"
         command.reads_datasets = data
         command.takes_images = images
         command.has_shots = shots

@@ -6,7 +6,7 @@ from an earlier run (--rescore). docs/eval-nli.md describes the files.
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,9 +16,13 @@ from tuneyard.core import version
 from tuneyard.core.cli.main import command_line
 from tuneyard.core.datasets.manifest import manifest_beside
 from tuneyard.core.errors.warn import warn, warn_once
+from tuneyard.core.execution import Executor
+from tuneyard.core.execution.options import executor_of
 from tuneyard.core.files import read_object, sha256, write_json
 from tuneyard.core.language.translation import tr
+from tuneyard.core.prompt.token_losses import TokenLosses
 from tuneyard.eval.backends.scorers import Fields
+from tuneyard.eval.backends.worker_model import worker_slots
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.training import fingerprints_of, trained_on, training_rows_of
 from tuneyard.eval.metrics import measure
@@ -34,7 +38,6 @@ from tuneyard.eval.read.results import (
 from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import VERSIONS, ScoringPlan, plan_scoring
-from tuneyard.eval.scoring.remote import score_batch, score_in_workers, work_items
 from tuneyard.eval.scoring.task import Job, Task
 from tuneyard.eval.statistics.rates import groups_of
 
@@ -55,6 +58,16 @@ ORIGIN = (
     "shots",
 )
 """The fields of results.json about the origin of the outputs. --rescore keeps them."""
+
+
+@contextlib.contextmanager
+def workers_of(request: ScoringRequest) -> Iterator[Executor | None]:
+    """The workers of --workers or --ray inside the block. None: this process scores."""
+    if not request.ray and (request.workers or 1) == 1:
+        yield None
+        return
+    with executor_of(request.workers, request.ray, slots=worker_slots) as executor:
+        yield executor
 
 
 def score_opened(
@@ -81,47 +94,53 @@ def carry_out(plan: ScoringPlan) -> None:
 def _score(plan: ScoringPlan) -> None:
     """Score all jobs, here or in workers, and write the files of each as soon as its rows are there."""
     task, workers = plan.task, plan.opened.workers
-    logs: dict[Job, PredictionLog] = {}
-    pending: dict[Job, list[list[int]]] = {}
-    for job in plan.jobs:
-        if job.main is not None:
-            pending[job] = job.scorer.batches
-        elif job not in plan.finished:
-            logs[job] = _open_log(job, task)
-            pending[job] = logs[job].pending
-    further: dict[int, Fields] = {}
+    for model, dataset in plan.finished:
+        click.echo(f"{model}  {dataset}  {tr('done before')}")
+    logs = {job: _open_log(job, task) for job in plan.jobs if job.main is None}
+    pending = {job: logs[job].pending if job in logs else job.scorer.batches for job in plan.jobs}
     began, scored = time.monotonic(), 0
     with contextlib.ExitStack() as stack:
         if workers:
+            from tuneyard.eval.scoring.remote import score_in_workers, work_items
+
             answers = stack.enter_context(
                 contextlib.closing(score_in_workers(plan, work_items(plan, pending)))
             )
         while plan.jobs:
             job = plan.jobs.pop(0)  # with its prompts and states, which nobody needs any more
-            if job in plan.finished:
-                click.echo(f"{job.candidate.name}  {job.dataset.name}  {tr('done before')}")
-                continue
             batches, log = pending.pop(job), logs.pop(job, None)
             with _progress(job, sum(map(len, batches))) as bar:
                 for batch in batches:
-                    fields = next(answers) if workers else score_batch(job, batch)
+                    fields = next(answers) if workers else job.score(batch)
                     by_row = dict(zip(batch, fields, strict=True))
                     bar.update(len(batch))
+                    if job.main is not None:
+                        job.main.further.update(by_row)
                     if log is None:
-                        further.update(by_row)
                         continue
-                    losses = []
-                    if task.token_losses:
-                        losses = [task.losses_by_token(job, row, each) for row, each in by_row.items()]
-                    log.append([task.prediction(job, row, each) for row, each in by_row.items()], losses)
+                    losses = _token_losses(job, by_row) if task.token_losses else []
+                    log.append([_prediction(job, task, row, each) for row, each in by_row.items()], losses)
                     scored += len(batch)
             if log is not None:
-                _finish(
-                    job, log, dict(sorted(further.items())), plan, _speed(scored, time.monotonic() - began)
-                )
-                further = {}
+                _finish(job, log, plan, _speed(scored, time.monotonic() - began))
                 if not workers:  # whose jobs run side by side
                     began, scored = time.monotonic(), 0
+
+
+def _prediction(job: Job, task: Task, row: int, fields: Fields) -> Prediction:
+    """A row's line of predictions.jsonl, with the row's cluster if rows have clusters."""
+    line = task.prediction(job, row, fields)
+    if job.dataset.clusters:
+        return {**line, "cluster": job.dataset.clusters[row]}
+    return line
+
+
+def _token_losses(job: Job, fields_by_row: Mapping[int, Fields]) -> list[TokenLosses]:
+    """The losses of the tokens of some rows, under the rows' numbers in the dataset's file."""
+    losses = []
+    for row, fields in fields_by_row.items():
+        losses.append(TokenLosses(job.dataset.record_number(row), fields["ids"], fields["token_losses"]))
+    return losses
 
 
 def _open_log(job: Job, task: Task) -> PredictionLog:
@@ -129,17 +148,15 @@ def _open_log(job: Job, task: Task) -> PredictionLog:
     record_numbers: Sequence[int] = ()
     if task.token_losses:
         record_numbers = [job.dataset.record_number(row) for row in range(len(job.rows))]
-    return PredictionLog(job.folder, job.scorer.batches, job.dataset.clusters, record_numbers=record_numbers)
+    return PredictionLog(job.folder, job.scorer.batches, record_numbers)
 
 
-def _finish(
-    job: Job, log: PredictionLog, further: Mapping[int, Fields], plan: ScoringPlan, note: str
-) -> None:
+def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
     """Write the sorted predictions and the figures of a scored job, and print them."""
     too_long = []
     for row, reason in job.scorer.too_long.items():
-        too_long.append(plan.task.prediction(job, row, {"too_long": reason}))
-    results = results_of(job, plan, further, log.finish(too_long))
+        too_long.append(_prediction(job, plan.task, row, {"too_long": reason}))
+    results = results_of(job, plan, log.finish(too_long))
     source = job.request.rescore
     if source:
         kept = source / job.candidate.name / job.dataset.name / PREDICTIONS
@@ -169,9 +186,7 @@ def _progress(job: Job, pending: int) -> "tqdm[NoReturn]":
     )
 
 
-def results_of(
-    job: Job, plan: ScoringPlan, further: Mapping[int, Fields], predictions: list[Prediction]
-) -> dict[str, Any]:
+def results_of(job: Job, plan: ScoringPlan, predictions: list[Prediction]) -> dict[str, Any]:
     """Compose results.json: the figures first, then the origin of the outputs."""
     clusters = groups_of(predictions)
     source = job.request.rescore
@@ -179,12 +194,10 @@ def results_of(
         origin = read_object(source / job.candidate.name / job.dataset.name / RESULTS)
     else:
         origin = _origin(job, plan.identity)
-    figures = plan.task.results(job, predictions)
-    figures.update(plan.task.further_results(job, further, predictions))
     return {
         "model": job.candidate.name,
         "set": job.dataset.name,
-        **figures,
+        **plan.task.results(job, predictions),
         "metrics": measure(predictions),
         "too_long": sum("too_long" in prediction for prediction in predictions),
         "cluster": job.dataset.cluster,

@@ -4,7 +4,7 @@ A plan is whole before the run folder is opened. What can be refused is refused 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -34,8 +34,8 @@ class ScoringPlan:
     opened: Opened
     identity: Identity
     jobs: list[Job]
-    finished: set[Job]
-    """The jobs that the run which this one resumes has finished."""
+    finished: list[tuple[str, str]]
+    """The models and datasets that the run which this one resumes has finished."""
 
     @property
     def models(self) -> list[str]:
@@ -57,16 +57,13 @@ def plan_scoring(
         _warn_of_prompts(datasets, opened)
         identity = _identity(request, task, opened, datasets)
     jobs: list[Job] = []
-    finished: set[Job] = set()
-    for candidate, dataset in product(opened.candidates, datasets):
+    finished = []
+    for candidate, dataset in product(opened.candidates, datasets):  # planned before anything is scored
+        if request.resume and (request.out / candidate.name / dataset.name / RESULTS).is_file():
+            finished.append((candidate.name, dataset.name))
+            continue
         job = Job(request, opened.backend, candidate, dataset, task)
-        if request.resume and (job.folder / RESULTS).is_file():
-            finished.add(job)
-        elif job.scorer.batches and not request.rescore:  # all is planned before anything is scored
-            further = replace(job, main=job)
-            if further.scorer.batches:
-                jobs.append(further)
-        jobs.append(job)
+        jobs += [job] if request.rescore else task.jobs(job)
     return ScoringPlan(request, task, datasets, opened, identity, jobs, finished)
 
 
@@ -74,9 +71,8 @@ def fit(
     request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened
 ) -> tuple[Task, Opened]:
     """The task with the model's defaults, and the models with the task's prompts, shots and images."""
-    opened = opened.seeing(request, datasets)
-    task = task.fitted(opened)
-    return task, task.prompted(opened).with_shots(datasets)
+    task, opened = task.fitted(opened.seeing(request, datasets))
+    return task, opened.with_shots(datasets)
 
 
 def _warn_of_prompts(datasets: Sequence[EvalDataset], opened: Opened) -> None:

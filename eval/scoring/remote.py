@@ -7,17 +7,16 @@ adapters and images, and return the fields of the rows. Only the driver reads da
 
 import contextlib
 import uuid
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
-from tuneyard.core.execution import Executor, InThisProcess, WorkItem, once_per_worker
-from tuneyard.core.execution.options import executor_of
-from tuneyard.eval.backends.scorers import Fields, score_in_halves
-from tuneyard.eval.backends.worker_model import resources, worker_model, worker_slots
+from tuneyard.core.execution import Executor, WorkItem, once_per_worker
+from tuneyard.eval.backends.scorers import Fields
+from tuneyard.eval.backends.worker_model import resources, worker_model
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.scoring.candidates import Opened, choose_candidates, set_up
 from tuneyard.eval.scoring.options import ScoringRequest
@@ -27,13 +26,6 @@ from tuneyard.eval.scoring.task import Job, Task
 ROWS = 128  # in a part, at most, unless a batch has more: what is lost with a worker
 PARTS = 4  # for each worker, at least, so that all of them end at about one time
 AHEAD = 4  # parts for each worker that are sent before the first of them is written
-
-
-@contextlib.contextmanager
-def workers_of(request: ScoringRequest) -> Iterator[Executor | None]:
-    """The workers of --workers or --ray inside the block. None: this process scores."""
-    with executor_of(request.workers, request.ray, slots=worker_slots) as executor:
-        yield None if isinstance(executor, InThisProcess) else executor
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +124,12 @@ def score_in_workers(plan: ScoringPlan, items: Sequence[WorkItem]) -> Generator[
             yield from result.record_or_raise()
 
 
-def score_batch(job: Job, batch: Sequence[int]) -> list[Fields]:
-    """Score a batch in this process, with the adapters of the job's candidate applied."""
-    job.backend.apply(job.candidate.parts)
-    return score_in_halves(job.scorer, batch)
-
-
 def score_part(
     setup: ScoringSetup, candidate: str, dataset: str, is_further: bool, batches: list[list[int]]
 ) -> list[list[Fields]]:
     """Score batches in this worker."""
     job = once_per_worker(_Worker, setup).job(candidate, dataset, is_further)
-    return [score_batch(job, batch) for batch in batches]
+    return [job.score(batch) for batch in batches]
 
 
 class _Worker:
@@ -179,6 +165,6 @@ class _Worker:
         of_dataset = self.setup.datasets[dataset]
         job = Job(self.setup.request, self.opened.backend, of_name, of_dataset, self.task)
         if is_further:
-            job = replace(job, main=job)
+            (job, _) = self.task.jobs(job)
         self._planned = (key, job)
         return job

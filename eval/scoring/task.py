@@ -1,20 +1,17 @@
 """The command's part of a scoring run (Task), and one model on one dataset (Job)."""
 
+import copy
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import counted
-from tuneyard.core.prompt import Conversation
-from tuneyard.core.prompt.token_losses import TokenLosses
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.replay import read_outputs
-from tuneyard.eval.backends.scorers import Fields, Messages, Prompts, Scorer, generating
-from tuneyard.eval.datasets.dataset import EvalDataset, Shots
+from tuneyard.eval.backends.scorers import Fields, Messages, Prompts, Scorer, generating, score_in_halves
+from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import UNKNOWN
 from tuneyard.eval.read.results import Prediction
 from tuneyard.eval.scoring.options import ScoringRequest
@@ -25,52 +22,49 @@ if TYPE_CHECKING:
 RAW = ("model_output", "transcript", "cut_short", "choices", "label_mass", "too_long")
 """The fields of predictions.jsonl that come from a scorer. --rescore computes the others from them."""
 
-NOTHING = Scorer([], {}, lambda _: [])
 
-
-@dataclass(frozen=True, eq=False)
 class Job:
-    """One candidate on one dataset: the smallest part of a scoring run.
+    """One candidate on one dataset, planned: its prompts are in batches, and `score` answers a batch.
 
-    A job with a `main` one answers further prompts, which the main job's results need.
+    - `folder`: OUT/MODEL/DATASET.
+    - `rows`: the dataset's examples in its order, up to --limit.
+    - `shots`: the examples before each question, None for a candidate without shots.
+    - `main`: the job whose results need these answers, which `Job.further` then has by row.
     """
 
-    request: ScoringRequest
-    backend: Backend
-    candidate: "Candidate"
-    dataset: EvalDataset
-    task: "Task | None" = None
-    """The task that plans the job, None for prompts alone."""
-    main: "Job | None" = None
+    def __init__(
+        self,
+        request: ScoringRequest,
+        backend: Backend,
+        candidate: "Candidate",
+        dataset: EvalDataset,
+        task: "Task",
+    ) -> None:
+        self.request, self.backend = request, backend
+        self.candidate, self.dataset = candidate, dataset
+        self.folder = request.out / candidate.name / dataset.name
+        self.rows = dataset.conversations[: request.limit]
+        self.shots = dataset.shots if candidate.shots else None
+        self.main: Job | None = None
+        self.further: dict[int, Fields] = {}
+        self.scorer = self._kept_outputs(task) if request.rescore else task.scorer(self)
 
-    @cached_property
-    def scorer(self) -> Scorer:
-        """The prompts in batches, or the kept outputs. Planned at the first access."""
-        task = self.task
-        if task is None:
-            raise ValueError("a job without a task has prompts alone")
-        if self.main is not None:
-            return task.further_scorer(self.main)
-        if not self.request.rescore:
-            return task.scorer(self)
-        folder = self.request.rescore / self.candidate.name / self.dataset.name
+    def _kept_outputs(self, task: "Task") -> Scorer:
+        """The outputs of the run that --rescore names."""
+        folder = Path(str(self.request.rescore)) / self.candidate.name / self.dataset.name
         lines = read_outputs(folder, len(self.rows))
         return Scorer([list(lines)], {}, lambda batch: [task.raw(lines[row]) for row in batch])
 
-    @property
-    def folder(self) -> Path:
-        """OUT/MODEL/DATASET."""
-        return self.request.out / self.candidate.name / self.dataset.name
+    def score(self, batch: Sequence[int]) -> list[Fields]:
+        """Score a batch in this process, with the candidate's adapters applied."""
+        self.backend.apply(self.candidate.parts)
+        return score_in_halves(self.scorer, batch)
 
-    @cached_property
-    def rows(self) -> Sequence[Conversation]:
-        """The dataset's examples in its order, up to --limit."""
-        return self.dataset.conversations[: self.request.limit]
-
-    @property
-    def shots(self) -> Shots | None:
-        """The examples before each question, None for a candidate without shots."""
-        return self.dataset.shots if self.candidate.shots else None
+    def with_further(self, scorer: Scorer) -> "list[Job]":
+        """This job after another one, of further prompts."""
+        other = copy.copy(self)
+        other.main, other.scorer = self, scorer
+        return [other, self]
 
     def messages(self, rows: Collection[int] | None = None) -> dict[int, Messages]:
         """Messages by row, of all rows or of some. Shots come after the system message."""
@@ -116,20 +110,6 @@ class Job:
         return generating(self.backend, messages, self.candidate.prompting.encode, longest)
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure with its 95 % limits and number of rows.
-
-    `majority` is the figure of always giving the most common answer. `share` is true for 0 to 1.
-    """
-
-    value: float
-    ci95: tuple[float, float]
-    n: int
-    majority: float | None = None
-    share: bool = True
-
-
 class Task(ABC):
     """The command's part of a scoring run. The defaults suit commands that generate answers."""
 
@@ -144,7 +124,7 @@ class Task(ABC):
     """Effect of prompts that exceed the context, in a warning."""
 
     token_losses: bool = False
-    """True if token_losses.jsonl is written, too."""
+    """True if token_losses.jsonl is written, too, from the fields `ids` and `token_losses`."""
 
     @property
     def chooses(self) -> bool:
@@ -168,13 +148,9 @@ class Task(ABC):
         """Plan the batches of a job. The candidate's weights are not applied yet."""
         return job.generating()
 
-    def further_scorer(self, job: Job) -> Scorer:  # noqa: ARG002
-        """Plan answers that `results` needs besides the predictions. The job itself is planned before."""
-        return NOTHING
-
-    def losses_by_token(self, job: Job, row: int, fields: Fields) -> TokenLosses:
-        """The losses of a row's tokens, from a scorer's fields, if the task keeps `token_losses`."""
-        raise NotImplementedError("this task keeps no losses of tokens")
+    def jobs(self, job: Job) -> list[Job]:
+        """The job of the rows. `job.with_further` adds prompts whose answers its results need, too."""
+        return [job]
 
     @abstractmethod
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
@@ -190,17 +166,8 @@ class Task(ABC):
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Compute the figures of results.json. May write plots into `job.folder`.
 
-        The model may be in other processes (--workers): it answers in `scorer` and `further_scorer`.
+        The model may be in other processes (--workers): it answers in `job.scorer` alone.
         """
-
-    def further_results(
-        self,
-        job: Job,  # noqa: ARG002
-        further: Mapping[int, Fields],  # noqa: ARG002
-        predictions: list[Prediction],  # noqa: ARG002
-    ) -> dict[str, object]:
-        """More of results.json, from the answers to `further_scorer` by row."""
-        return {}
 
     @abstractmethod
     def line(self, results: Mapping[str, Any]) -> str:
@@ -213,38 +180,18 @@ class Task(ABC):
             return []
         return [f"{counted(too_long, 'prompt')} too long for the context: {self.if_too_long}"]
 
-    def fitted(self, opened: "Opened") -> "Task":  # noqa: ARG002
-        """The task with the defaults that depend on the model."""
-        return self
+    def fitted(self, opened: "Opened") -> "tuple[Task, Opened]":
+        """The task with the defaults that depend on the model, and the models with this command's prompts.
 
-    def prompted(self, opened: "Opened") -> "Opened":
-        """The models with the prompts of this command. Every worker asks for them (--workers)."""
-        return opened
+        Every worker asks for them, too (--workers).
+        """
+        return self, opened
 
     def check_models(self, opened: "Opened") -> None:  # noqa: B027  most commands take all models
         """Hook: refuse models or their prompts, or warn of them, before anything is planned."""
 
     def finish(self, out: Path, models: Sequence[str]) -> None:  # noqa: B027  most have nothing to add
         """Hook: print and write a summary after all models are scored."""
-
-    def figures(self, results: Mapping[str, Any]) -> dict[str, Figure]:
-        """Figures of a dataset by name, for a table of several commands."""
-        accuracy = Figure(results["accuracy"], results["ci95"], results["n"], results["majority"])
-        return {"accuracy": accuracy}
-
-    def table(self, results_by_dataset: Mapping[str, Mapping[str, Any]]) -> dict[str, Figure]:
-        """Figures of all datasets by name."""
-        table = {}
-        for dataset, results in results_by_dataset.items():
-            for name, figure in self.figures(results).items():
-                label = f"{dataset}: {name}" if len(results_by_dataset) > 1 else name
-                table[label] = figure
-        return table
-
-
-def figures_of(rates: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Figure]:
-    """Figures by name from rates of results.json. Rates that are null are left out."""
-    return {name: Figure(rate["value"], rate["ci95"], rate["n"]) for name, rate in rates.items() if rate}
 
 
 def share_line(share: Mapping[str, Any]) -> str:

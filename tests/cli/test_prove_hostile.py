@@ -46,8 +46,6 @@ def of_logs(spoil: Spoil) -> Spoil:
 AT_ROWS = ("a page of HTML", "an error", "deep JSON", "a cut body", "a hang", "no answer", "another model")
 LOGS = {
     "no log-probabilities": "log-probabilities",
-    "a token twice": "twice",
-    "probabilities above 1": "probabilities",
     "a cut prompt": "fewer",
 }
 """What the message must contain, whichever of the requests that are in flight fails first."""

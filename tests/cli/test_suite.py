@@ -79,13 +79,13 @@ def test_figures_of_known_answers_stand_in_one_table(folder: Path, capsys) -> No
     steps = told(out)
     found = {name: one["m"]["value"] for name, one in steps["asked"].items()}
     assert found["exact_match"] == pytest.approx(2 / 3)
-    assert "partial_match (lexical)" in found and "partial_match" not in found
+    assert found["accuracy"] == found["exact_match"]
     assert found["factual, exact_match"] == 0.5
     assert found["reasoning, exact_match"] == 1
     assert steps["asked"]["exact_match"]["m"]["n"] == 3
     assert steps["talks"]["carry_over"]["m"]["value"] == 1  # "momo" was said before
     row = next(line for line in shown.splitlines() if line.startswith("| asked: factual, exact_match"))
-    assert [cell.strip() for cell in row.split("|")[2:5]] == ["2", "", "50.0 % (9.5–90.5)"]
+    assert [cell.strip() for cell in row.split("|")[2:5]] == ["2", "", "0.5 (0.0945 to 0.905)"]
     page = (out / "report.html").read_text(encoding="utf-8").replace("<wbr>", "")
     assert "<caption><span>All steps.</span></caption>" in page
     assert "asked: factual, exact_match" in page

@@ -123,7 +123,7 @@ CASES = {
     "another prompt: BOS": ("base.gguf", {**LORA, "chat_template": DOUBLED}, (BOS, "from token 1 on")),
     "another prompt: thinking": (
         "base.gguf", {**LORA, "default_template_kwargs": {"enable_thinking": "true"}},
-        ("<think>", "--chat-template-kwargs"),
+        ("<think>", "--chat-template-file"),
     ),
     "another prompt: template": ("base.gguf", {"lora": "walks"}, ("--chat-template-file",)),
     "another prompt: ChatML": ("no_template.gguf", {"lora": "walks"}, ("--chat-template-file",)),
@@ -133,13 +133,13 @@ CASES = {
         "base.gguf", {**LORA, "lora": "no_pattern"}, ("another scale", "adapter export"),
     ),
     "another model or quantisation": ("q4_0.gguf", MERGED, ("Q4_0", "of 12 labels flip", "--type f16")),
-    "missing end token": ("no_end.gguf", LORA, (END, f'"{BOS}"', "eos_token_id=int:2")),
+    "missing end token": ("no_end.gguf", LORA, (END, "eos_token_id=int:2")),
     "missing end token: ignored": ("base.gguf", {**LORA, "sampling.ignore_eos": True}, ("--ignore-eos",)),
     "sampling: penalty": (
-        "base.gguf", {**LORA, "sampling.penalty_repeat": 3.0}, ("repeat_penalty 3", "--repeat-penalty 1"),
+        "base.gguf", {**LORA, "sampling.penalty_repeat": 3.0}, ("--repeat-penalty 1",),
     ),
     "sampling": (
-        "base.gguf", {**LORA, "sampling.temp": 5.0, "sampling.seed": 1}, ("temperature 5", "--temp 0"),
+        "base.gguf", {**LORA, "sampling.temp": 5.0, "sampling.seed": 1}, ("temperature 0", "--temp 0"),
     ),
 }  # fmt: skip
 
@@ -164,7 +164,7 @@ def test_a_context_that_cuts_prompts(world, tmp_path) -> None:
 
 def test_without_labels_the_texts_show_that_the_adapter_is_not_loaded(world, tmp_path) -> None:
     ((name, sentence),) = causes(world, tmp_path, "base.gguf", MERGED, "free")
-    assert name == "adapter not loaded" and "greedy texts" in sentence
+    assert name == "adapter not loaded" and "walks" in sentence
 
 
 def test_causes_at_once_are_all_named(world, tmp_path) -> None:

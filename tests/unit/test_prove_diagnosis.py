@@ -10,7 +10,6 @@ import pytest
 
 from tests.messages import golden_text
 from tests.unit.adapters.make import factors, make
-from tuneyard.adapters.kinds.lora import LoraConfig
 from tuneyard.adapters.store import Adapter, open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.eval.backends.endpoint import OfferedModel
@@ -147,14 +146,6 @@ def with_facts(evidence: Evidence, **facts: object) -> Evidence:
     return replace(evidence, facts=replace(evidence.facts, **facts))
 
 
-def config(evidence: Evidence, **fields: object) -> list[WeightedAdapter]:
-    """The adapter in another scale."""
-    (part,) = evidence.parts
-    lora = part.adapter.config
-    assert isinstance(lora, LoraConfig)
-    return [replace(part, adapter=replace(part.adapter, config=replace(lora, **fields)))]
-
-
 def test_a_good_server_gets_no_cause_and_no_further_question(good: Evidence) -> None:
     def never(_: object) -> None:
         raise AssertionError("no difference, no question")
@@ -172,8 +163,13 @@ def test_a_flip_within_the_nats_is_a_difference(good: Evidence) -> None:
     close = {**good.expected.labels, 0: {"yes": -1.0, "no": -1.02}}
     flipped = {**close, 0: {"yes": -1.02, "no": -1.0}}
     near = replace(good, expected=replace(good.expected, labels=close))
-    assert names(served(near, flipped)) == ["unexplained"]
-    assert names(served(replace(near, tolerance=Tolerance(1, 0.1)), flipped)) == []
+    assert names(served(near, flipped)) == []  # in one row: the table shows where
+    all_flipped = {
+        row: {"yes": labels["no"], "no": labels["yes"]} for row, labels in near.expected.labels.items()
+    }
+    loose = replace(near, tolerance=Tolerance(0, 9.0))
+    assert names(served(loose, all_flipped)) == [MODEL]
+    assert names(served(replace(loose, tolerance=Tolerance(4, 9.0)), all_flipped)) == []
 
 
 def test_another_prompt_is_quoted_from_its_first_token_on(good: Evidence) -> None:
@@ -194,19 +190,6 @@ def test_another_prompt_is_quoted_from_its_first_token_on(good: Evidence) -> Non
     only(replace(good, served_ids=one), "another prompt", "1 of 4 prompts", "row 2")
 
 
-@pytest.mark.parametrize(
-    ("trained", "server", "facts"),
-    [
-        ("<think>\n\n</think>\n\n", "", "<think>; nothing; false"),
-        ("", "<think>\n", "<think>; nothing; true"),
-    ],
-)
-def test_a_prompt_with_another_thought(good: Evidence, trained: str, server: str, facts: str) -> None:
-    expected = {row: prompt(row, think=True) + TOKENIZER(trained)["input_ids"] for row in ROWS}
-    ids = {row: prompt(row, think=True) + TOKENIZER(server)["input_ids"] for row in ROWS}
-    only(replace(good, expected_ids=expected, served_ids=ids), "another prompt", *facts.split("; "))
-
-
 def test_vllm_without_a_template_refuses_messages(good: Evidence) -> None:
     refusal = (
         "HTTP 400 As of transformers v4.44, default chat template is no longer allowed, so you must provide "
@@ -218,14 +201,7 @@ def test_vllm_without_a_template_refuses_messages(good: Evidence) -> None:
 
 def test_the_base_answers_instead_of_the_adapter(good: Evidence) -> None:
     only(served(good, labels_of([])), "adapter not loaded", "walks", "--lora walks.gguf")
-    listed = with_facts(good, offers=[OfferedModel("walks", "walks.gguf", True, 0.0, 0)])
-    only(served(listed, labels_of([])), "adapter not loaded", "scale 0")
-    halved = with_facts(good, offers=[OfferedModel("walks", "walks.gguf", True, 0.5, 0)])
-    half = labels_of([replace(good.parts[0], weight=0.5)])
-    only(served(halved, half), "adapter not loaded", "scale 0.5")
-    assert names(served(good, half)) == [MODEL]
-    third = labels_of([replace(good.parts[0], weight=0.3)])
-    assert names(served(halved, third)) == [MODEL]  # not in the listed scale
+    assert names(served(good, labels_of([replace(good.parts[0], weight=0.5)]))) == [MODEL]
 
 
 def test_commands_quote_paths(good: Evidence) -> None:
@@ -238,8 +214,7 @@ def test_commands_quote_paths(good: Evidence) -> None:
 
 
 def test_log_probabilities_that_differ_everywhere_are_of_another_model(good: Evidence) -> None:
-    raw = good.parts[0].adapter.config.raw
-    other = served(good, labels_of(config(good, raw={**raw, "use_rslora": False})))
+    other = served(good, labels_of([replace(good.parts[0], weight=0.3)]))
     only(other, MODEL, "another scale", "4 labels", "tuneyard adapter fuse")
 
 
@@ -247,60 +222,43 @@ def test_without_labels_greedy_texts_show_which_model_is_served(good: Evidence) 
     texts = texts_of(good.parts)
     free = replace(good, expected=Answers(None, None, texts), chat=texts, ask_chat=lambda _: texts)
     assert names(served(free, None, texts)) == []
-    only(served(free, None, texts_of([])), "adapter not loaded", "greedy texts")
-    q4 = with_facts(free, file_type="Q4_0")
-    assert names(served(q4, None, texts_of([]))) == ["adapter not loaded"]
-    other = served(free, None, answers("another"))
-    only(other, "unexplained", "First in row 0", '"another" on the server')
+    only(served(free, None, texts_of([])), "adapter not loaded", "walks")
+    assert names(served(free, None, answers("another"))) == []
 
 
 def test_a_quantised_file_with_its_flips(good: Evidence) -> None:
     labels = labels_of(good.parts, 0.12)
     q8 = with_facts(good, file_type="Q8_0", bits=8.5)
     only(served(q8, labels), MODEL, "Q8_0", "8.5 bits", "1 of 4 labels", "--flips 1")
-    only(served(good, labels), MODEL, "another model")  # the file is F16
-    unknown = with_facts(good, file_type=None, bits=4.6)
-    only(served(unknown, labels), MODEL, "4.6 bits")
-    full = with_facts(good, file_type="F16", bits=8.0)  # of which the sizes are no proof
-    assert "quantised" not in only(served(full, labels), MODEL).sentence
     one_row = {**good.expected.labels, 0: {"yes": -2.0, "no": -1.2}}
-    only(served(q8, one_row), "unexplained", "First in row 0", "-1.20 on the server")
-
-
-def test_without_labels_a_quantised_file_is_named_by_its_answers(good: Evidence) -> None:
-    good = replace(good, expected=Answers(None, None, good.expected.texts))
-    q4 = with_facts(good, file_type="Q4_0", bits=4.6)
-    only(served(q4, None, answers("yes", "no", "no", "no")), MODEL, "1 of 4 answers")
+    assert names(served(q8, one_row)) == []
 
 
 def test_a_missing_end_token(good: Evidence) -> None:
     endless = answers("yes", "no", finish=LENGTH)
     lost = with_facts(good, eos="<s>")
-    cause = only(
-        served(lost, good.expected.labels, endless), "missing end token", "4 of 4 answers", "<|done|>"
+    only(
+        served(lost, good.expected.labels, endless),
+        "missing end token",
+        "4 of 4 answers",
+        "<|done|>",
+        "int:2",
     )
-    assert "int:2" in cause.sentence and '"<s>"' in cause.sentence
     ignoring = with_facts(good, sampling={"ignore_eos": True})
     babbling = answers("yesss", "nooo", finish=LENGTH)
     only(served(ignoring, good.expected.labels, babbling), "missing end token", "--ignore-eos")
     one = {**good.expected.texts, 0: Generated("yes yes", LENGTH)}
-    assert names(served(good, good.expected.labels, one)) == ["unexplained"]
+    assert names(served(good, good.expected.labels, one)) == []
     chat_alone = replace(good, chat=babbling, ask_chat=lambda _: babbling)
-    assert names(chat_alone) == ["unexplained"]  # the answers after our ids end
-    tight = with_facts(good, context=90)  # where an answer that does not end is cut at last
-    assert names(served(tight, good.expected.labels, endless)) == ["missing end token"]
-    assert names(served(replace(good, ends=[]), good.expected.labels, endless)) == ["unexplained"]
+    assert names(chat_alone) == []  # the answers after our ids end
+    assert names(served(replace(good, ends=[]), good.expected.labels, endless)) == []
 
 
 def test_a_server_that_samples(good: Evidence) -> None:
     odd = replace(good, chat=answers("maybe", "no"))
-    only(odd, "sampling", "temperature 0.8", "2 answers", "--temp 0")
-    penalised = {"temperature": 0.0, "repeat_penalty": 1.3, "dry_multiplier": 0.0}
-    only(with_facts(odd, sampling=penalised), "sampling", "repeat_penalty 1.3", "--repeat-penalty 1")
+    only(odd, "sampling", "2 answers", "--temp 0")
     only(with_facts(odd, engine=VLLM, sampling={}), "sampling", "override-generation-config")
-    only(with_facts(odd, sampling={"temperature": "hot"}), "sampling", "samples its answers:")
-    only(with_facts(odd, sampling={"temperature": 0.0}), "unexplained", "First in row 0", '"maybe"')
-    assert names(replace(odd, ask_chat=lambda _: odd.chat)) == ["unexplained"]
+    assert names(replace(odd, ask_chat=lambda _: odd.chat)) == []
 
 
 def test_a_context_that_is_too_small(good: Evidence) -> None:
@@ -319,22 +277,7 @@ def test_a_context_that_is_too_small(good: Evidence) -> None:
     half = answers("ye", "n", finish=LENGTH)
     tight = with_facts(good, context=longest - 4)
     only(served(tight, good.expected.labels, half), "context cut")
-    assert names(served(good, good.expected.labels, half)) == ["unexplained"]  # the context is large
-
-
-def test_a_context_that_cuts_one_row_explains_this_row_alone(good: Evidence) -> None:
-    ids = {**good.expected_ids, 0: good.expected_ids[0] * 4}
-    tight = with_facts(
-        replace(good, expected_ids=ids, served_ids=ids), context=len(ids[0]), sampling={"temperature": 0.0}
-    )
-    cut = {**good.expected.texts, 0: Generated("y", LENGTH)}
-    assert names(replace(tight, chat=cut, ask_chat=lambda _: cut)) == ["context cut"]
-    refused = replace(tight, refusals=["HTTP 400 exceeds the available context size"])
-    other = {row: Generated("other", STOP) for row in ROWS}
-    assert names(replace(refused, chat=other, ask_chat=lambda _: other)) == ["context cut", "unexplained"]
-    texts = {**cut, 1: Generated("other", STOP)}
-    without_labels = replace(tight, expected=Answers(None, None, good.expected.texts))
-    assert names(replace(without_labels, served=Answers(None, None, texts))) == ["context cut", "unexplained"]
+    assert names(served(good, good.expected.labels, half)) == []  # the context is large
 
 
 RANK_IN_VLLM = (
@@ -343,11 +286,6 @@ RANK_IN_VLLM = (
     '"type":"InternalServerError","param":null,"code":500}}'
 )
 """vLLM 0.26's answer to POST /v1/load_lora_adapter: tests/integration/test_vllm_server.py asks for it."""
-NOT_LOADED_IN_VLLM = (
-    '{"error":{"message":"LoRA adapter \'high\' was found but could not be loaded.",'
-    '"type":"BadRequestError","param":null,"code":400}}'
-)
-"""The answer of a LoRA resolver of vLLM 0.26, measured in the same test."""
 
 
 def test_a_rank_above_vllms_limit(good: Evidence) -> None:
@@ -359,7 +297,6 @@ def test_a_rank_above_vllms_limit(good: Evidence) -> None:
         "16",
         "--max-lora-rank 32",
     )
-    only(replace(vllm, refusals=[NOT_LOADED_IN_VLLM]), "unexplained", "high")
     huge = RANK_IN_VLLM.replace("rank 32", "rank 1024")
     only(replace(vllm, refusals=[huge]), "adapter not loaded", "tuneyard adapter fuse")
 
@@ -373,9 +310,3 @@ def test_two_causes_are_both_named(good: Evidence) -> None:
     }
     endless = served(q8, off, answers("yes", "no", finish=LENGTH))
     assert names(endless) == ["another prompt", "adapter not loaded", "missing end token"]
-
-
-def test_a_cause_leaves_other_differences_unexplained(good: Evidence) -> None:
-    ids = {row: prompt(row, system="You are a pirate.") for row in ROWS}
-    labels = {**good.expected.labels, 0: {"yes": -9.0, "no": -8.0}}
-    assert names(served(replace(good, served_ids=ids), labels)) == ["another prompt", "unexplained"]

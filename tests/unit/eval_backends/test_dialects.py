@@ -16,9 +16,9 @@ import pytest
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.backends import connection as connecting
-from tuneyard.eval.backends import dialects
+from tuneyard.eval.backends import llama_cpp
 from tuneyard.eval.backends.connection import Connection
-from tuneyard.eval.backends.dialects import UNDERFLOW
+from tuneyard.eval.backends.dialect import UNDERFLOW
 from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.scorers import log_sum
 from tuneyard.eval.backends.server import Server, open_server
@@ -245,7 +245,7 @@ def test_tokens_that_llama_cpp_does_not_list_are_forced(serve: Serve, monkeypatc
     stand_in, connection = serve("llama.cpp")
     scorer = opened(connection).choosing(PROMPTS, LABELS)
     listed = scorer.score(range(8))
-    monkeypatch.setattr(dialects, "LISTED", 2)
+    monkeypatch.setattr(llama_cpp, "LISTED", 2)
     stand_in.requests.clear()
     assert scorer.score(range(8)) == listed
     assert any(body["n_probs"] == 1 for body in stand_in.requests)

@@ -169,6 +169,18 @@ def test_force_removes_the_commands_own_summaries(tmp_path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.md", RUN]
 
 
+def test_force_removes_the_files_that_run_json_lists_and_none_elsewhere(tmp_path) -> None:
+    """As the plots of a sweep on other datasets than the new one."""
+    out, outside = tmp_path / "out", tmp_path / "outside.png"
+    begin_scoring_run(out, IDENTITY, force=False, summaries=["rte.png", "../outside.png"])
+    for path in (out / "rte.png", out / "notes.md", outside):
+        path.touch()
+    begin_scoring_run(out, IDENTITY, force=True, summaries=["mnli.png"])
+    assert sorted(path.name for path in out.iterdir()) == ["notes.md", RUN]
+    assert outside.exists()
+    assert json.loads((out / RUN).read_text())["files"] == ["mnli.png"]
+
+
 def test_force_removes_the_comparison_of_the_old_run_and_no_file_of_the_user(tmp_path) -> None:
     """What `eval compare OUT --out OUT` wrote is about the old scores."""
     begin_scoring_run(tmp_path, IDENTITY, force=False)
@@ -211,6 +223,16 @@ def test_what_changed_is_named_and_nothing_is_written(tmp_path, part, name, fact
     with raises(RequestError, *facts.split("; ")):
         begin_scoring_run(tmp_path, {**IDENTITY, part: {name: "bf16"}}, force=False)
     assert (tmp_path / RUN).read_bytes() == before
+
+
+def test_a_setting_that_the_run_lacks_or_has_besides_is_a_change(tmp_path) -> None:
+    """As in a sweep from before its points were scored on one half alone."""
+    begin_scoring_run(tmp_path, IDENTITY, force=False)
+    halves = {**IDENTITY["settings"], "rows": "halves"}
+    with raises(RequestError, "rows", "halves"):
+        begin_scoring_run(tmp_path, {**IDENTITY, "settings": halves}, force=False)
+    with raises(RequestError, "dtype"):
+        begin_scoring_run(tmp_path, {**IDENTITY, "settings": {"command": "eval.nli"}}, force=False)
 
 
 def test_another_adapter_joins_a_run(tmp_path) -> None:

@@ -1,0 +1,162 @@
+"""What a dialect of a server does: one class in one file (llama_cpp.py, openai.py).
+
+A server gets token ids for labels, so that its chat template has no part in it.
+"""
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.errors.warn import warn
+from tuneyard.core.prompt import openai_messages
+from tuneyard.eval.backends.connection import RefusedError
+from tuneyard.eval.backends.endpoint import Endpoint, ServerReport, json_object, writable
+from tuneyard.eval.backends.generate import Generated
+from tuneyard.eval.backends.scorers import Ids, Messages
+
+if TYPE_CHECKING:
+    import httpx
+
+IMPOSSIBLE = -9000.0  # below it are the numbers for a probability of 0: -9999, the least float
+UNDERFLOW = math.log(2.0**-149)  # the value for those: the least probability in fp32
+LARGEST = 0.01  # of a log-probability: rounded sums
+LARGEST_ID = 1 << 31
+SAMPLE = "Is the answer yes or no? It may be."
+"""A text to compare tokenizers by."""
+QUESTION: Messages = [{"role": "user", "content": SAMPLE}]
+BROKEN = (ValueError, LookupError, TypeError, AttributeError)
+"""Errors of reading an answer that is not what it should be."""
+
+
+def log_of(value: object) -> float:
+    """Read a log-probability; `ContentError` for nan, which JSON has as null, `ValueError` for nonsense."""
+    if value is None:
+        raise ContentError(
+            "the server gives null as a log-probability: its weights overflow; serve them in bf16 or fp32"
+        )
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value < LARGEST:
+        raise ValueError(f"{show_value(value)} as a log-probability")
+    if value < IMPOSSIBLE:
+        return UNDERFLOW
+    return min(float(value), 0.0)
+
+
+class NoLogProbabilitiesError(RequestError):
+    """A server gives no log-probabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect(ABC):
+    """A served model, and how its server is asked."""
+
+    endpoint: Endpoint
+    has_props: ClassVar[bool]
+    """True if the server has llama.cpp's /props."""
+
+    @abstractmethod
+    def checked(self, sample: Ids) -> "Dialect":
+        """The dialect that gives log-probabilities; `NoLogProbabilitiesError` if the server gives none."""
+
+    @abstractmethod
+    async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> list[float]:
+        """Log-probability of each spelling after the prompt: the sum over its tokens."""
+
+    @abstractmethod
+    async def greedy(self, client: "httpx.AsyncClient", ids: Ids, longest: int) -> Generated:
+        """Most likely answer after our ids, without sampling and penalties."""
+
+    @abstractmethod
+    async def prompt(self, client: "httpx.AsyncClient", talk: Messages) -> Ids:
+        """Token ids of some messages, as the server's chat makes them."""
+
+    @abstractmethod
+    def identity(self, report: ServerReport) -> dict[str, object]:
+        """The part of a report that must stay the same during a run: the model, its size, its adapters."""
+
+    @abstractmethod
+    def tokenizing(self, text: str) -> dict[str, object]:
+        """The body of /tokenize for a text."""
+
+    async def chat(
+        self, client: "httpx.AsyncClient", talk: Messages, settings: Mapping[str, object], place: str = ""
+    ) -> Generated:
+        """Answer of a client's request: the messages and these settings. `place` is for errors."""
+        body = {**chat_request(talk), **settings}
+        address = f"{self.endpoint.connection.url}/chat/completions"
+        return await self.endpoint.post(client, address, body, chat_answer, "chat completion", place)
+
+    def check_tokenizer(self, sample: Ids) -> None:
+        """`RequestError` if the server's tokenizer gives other ids; a warning if it offers none."""
+        connection = self.endpoint.connection
+        address, body = f"{connection.root}/tokenize", self.tokenizing(SAMPLE)
+        try:
+            answer = connection.once(
+                lambda client: connection.request(client, address, body, json_object, "tokenize")
+            )
+        except RefusedError:
+            warn(f"{connection.url}: it offers no /tokenize: its tokenizer was not compared with --model's")
+            return
+        tokens = answer.get("tokens")
+        if tokens != list(sample):
+            raise RequestError(
+                f"{connection.url}: it makes {show_value(tokens)} of {SAMPLE!r}, --model makes "
+                f"{list(sample)}: another model is served, or --model is another one"
+            )
+
+
+def check_length(endpoint: Endpoint, read: object, sent: int) -> None:
+    """`RequestError` unless the server read as many tokens as it was sent."""
+    if read != sent:
+        count = "fewer" if read is None else show_value(read)
+        raise RequestError(
+            f"{endpoint.connection.url}: the server read {count} tokens of a prompt of {sent}: it cuts "
+            "prompts or adds a BOS. Serve the model with a longer context, and without what changes prompts"
+        )
+
+
+def read_ids(answer: dict[str, Any]) -> list[int]:
+    """Read the token ids of /tokenize."""
+    tokens: list[int] = answer["tokens"]
+    if not all(type(token) is int and 0 <= token < LARGEST_ID for token in tokens):
+        raise ValueError(f"{show_value(tokens)} as token ids")
+    return tokens
+
+
+def chat_request(talk: Messages) -> dict[str, object]:
+    """Messages and tools in OpenAI's form: arguments as JSON text, and ids that join call and result."""
+    messages, tools = openai_messages(talk)
+    open_calls: list[str] = []
+    for number, message in enumerate(messages):
+        for place, call in enumerate(message.get("tool_calls", ())):
+            call["id"] = f"call_{number}_{place}"
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+            open_calls.append(call["id"])
+        if message["role"] == "tool" and open_calls:
+            message["tool_call_id"] = open_calls.pop(0)
+    request: dict[str, object] = {"messages": messages}
+    if tools:
+        request["tools"] = tools
+    return request
+
+
+def chat_answer(answer: Any) -> Generated:
+    """Read a chat completion, with thoughts in <think> before the text and tool calls after it.
+
+    The errors of reading mean that it is none.
+    """
+    choice = answer["choices"][0]
+    message = choice["message"]
+    thought = message.get("reasoning_content")
+    text: str = message["content"] or ""
+    if thought:
+        text = "<think>" + thought + "</think>" + text
+    for call in message.get("tool_calls") or ():
+        name, arguments = json.dumps(call["function"]["name"]), call["function"]["arguments"]
+        if not isinstance(arguments, str):  # some servers send an object
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        text += f'\n<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
+    return Generated(writable(text), choice.get("finish_reason"))

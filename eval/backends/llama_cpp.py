@@ -1,0 +1,183 @@
+"""llama.cpp's server.
+
+It lists the most likely next tokens after each beginning of a spelling. It is made to take a token outside of
+them, and reports the true log-probability of what it took.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from operator import index
+from typing import TYPE_CHECKING, Any
+
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.backends.connection import RefusedError
+from tuneyard.eval.backends.dialect import (
+    BROKEN,
+    UNDERFLOW,
+    Dialect,
+    NoLogProbabilitiesError,
+    chat_request,
+    check_length,
+    log_of,
+    read_ids,
+)
+from tuneyard.eval.backends.endpoint import Result, ServerReport, writable
+from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
+from tuneyard.eval.backends.scorers import Ids, Messages, next_tokens, sums_of_tokens
+
+if TYPE_CHECKING:
+    import httpx
+
+LISTED = 1000  # next tokens that are listed
+EVERY = 1 << 20  # the same for the whole vocabulary
+FORCING = 1e6  # added to a logit
+FINISHES = {"eos": STOP, "word": STOP, "limit": LENGTH}
+"""llama.cpp's reasons for the end of an answer in OpenAI's words."""
+NEUTRAL: Mapping[str, object] = {"temperature": 0, "samplers": ["temperature"], "mirostat": 0}
+"""Greedy, without the penalties that a server may set."""
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaCpp(Dialect):
+    """llama.cpp's own interface, /completion.
+
+    It reports no probabilities with a token that ends within a character (UTF-8 has up to four bytes).
+    `whole` is a token of whole characters, which it takes in such a token's place. None: its own choice.
+    """
+
+    whole: int | None = None
+    has_props = True
+
+    def checked(self, sample: Ids) -> "LlamaCpp":
+        """Ask for log-probabilities once."""
+        dialect, url = replace(self, whole=sample[0]), self.endpoint.connection.url
+        settings = {"n_probs": 1, **dialect.taking_whole}
+        try:
+            answer = self.endpoint.connection.once(
+                lambda client: dialect.post(client, sample, settings, lambda answer: answer)
+            )
+            self.read_step(answer, len(sample))["top_logprobs"][0]["logprob"]
+        except RefusedError as error:
+            raise RequestError(f"{url}: {error}") from error
+        except BROKEN as error:
+            raise NoLogProbabilitiesError(
+                f"{url}: /completion with n_probs gives no log-probabilities, which --mode choice needs: "
+                "expected completion_probabilities with top_logprobs, as llama.cpp gives since December "
+                "2024. Serve it with a newer release"
+            ) from error
+        return dialect
+
+    async def greedy(self, client: "httpx.AsyncClient", ids: Ids, longest: int) -> Generated:
+        """/completion without the server's penalties."""
+
+        def read(answer: dict[str, Any]) -> Generated:
+            check_length(self.endpoint, answer.get("tokens_evaluated", len(ids)), len(ids))
+            return Generated(writable(answer["content"]), FINISHES.get(answer.get("stop_type", "")))
+
+        body = {"prompt": list(ids), "n_predict": longest, **NEUTRAL}
+        address = f"{self.endpoint.connection.root}/completion"
+        return await self.endpoint.post(client, address, body, read, "completion")
+
+    async def prompt(self, client: "httpx.AsyncClient", talk: Messages) -> Ids:
+        """/apply-template, then /tokenize, which adds BOS."""
+        root = self.endpoint.connection.root
+        asking = chat_request(talk)
+        text = await self.endpoint.post(client, f"{root}/apply-template", asking, _read_prompt, "prompt")
+        request = {"content": text, "add_special": True, "parse_special": True}
+        return await self.endpoint.post(client, f"{root}/tokenize", request, read_ids, "token ids")
+
+    def tokenizing(self, text: str) -> dict[str, object]:
+        """llama.cpp names the text `content`."""
+        return {"content": text, "add_special": False}
+
+    async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> list[float]:
+        """One request for each beginning of a spelling, and one for each token that it does not list.
+
+        The whole prompt is read anew. What the server reuses of another row's prompt changes its rounding by
+        about 0.002 nats, so that a resumed run would have other bytes. The questions after it reuse this
+        prompt.
+        """
+        logs: dict[tuple[int, ...], float] = {}
+        for begin, tokens in next_tokens(spellings):
+            ids = [*prompt, *begin]
+            listed = await self._listed(client, ids, LISTED, reads_anew=not logs)
+            for token in tokens:
+                if token not in listed:
+                    listed[token] = await self._forced(client, ids, token)
+                logs[(*begin, token)] = listed[token]
+        return sums_of_tokens(spellings, logs)
+
+    async def _forced(self, client: "httpx.AsyncClient", ids: Ids, token: int) -> float:
+        """Log-probability of a token that a bias makes the server take. The bias is for sampling alone."""
+
+        def read(answer: dict[str, Any]) -> float | None:
+            if "completion_probabilities" not in answer and "content" in answer:
+                return None  # a part of a character
+            step = self.read_step(answer, len(ids))
+            if step["id"] != token:
+                raise ValueError(f"token {step['id']} instead of {token}, which logit_bias forces")
+            return log_of(step["logprob"])
+
+        value = await self.post(client, ids, {"n_probs": 1, "logit_bias": [[token, FORCING]]}, read)
+        if value is None:
+            value = (await self._listed(client, ids, EVERY)).get(token, UNDERFLOW)
+        return value
+
+    async def _listed(
+        self, client: "httpx.AsyncClient", ids: Ids, count: int, *, reads_anew: bool = False
+    ) -> dict[int, float]:
+        """Log-probabilities of the most likely tokens after the ids, before any sampling."""
+
+        def read(answer: dict[str, Any]) -> dict[int, float]:
+            tops = self.read_step(answer, len(ids))["top_logprobs"]
+            return {index(top["id"]): log_of(top["logprob"]) for top in tops}
+
+        settings = {"n_probs": count, **self.taking_whole, "cache_prompt": not reads_anew}
+        return await self.post(client, ids, settings, read)
+
+    @property
+    def taking_whole(self) -> dict[str, object]:
+        """Part of a request: take the token of whole characters."""
+        if self.whole is None:
+            return {}
+        return {"logit_bias": [[self.whole, FORCING]]}
+
+    def identity(self, report: ServerReport) -> dict[str, object]:
+        """Name and path of the file, build, chat template, sizes, and the scales of adapters.
+
+        Requests can change the scales. A server that starts again can have another template.
+        """
+        names = ("model_path", "model_alias", "build_info", "chat_template")
+        identity = {name: (report.props or {}).get(name) for name in names}
+        identity["models"] = [entry.get("meta") for entry in report.models]
+        identity["adapters"] = [asdict(adapter) for adapter in report.adapters]
+        return identity
+
+    async def post(
+        self,
+        client: "httpx.AsyncClient",
+        ids: Ids,
+        more: Mapping[str, object],
+        read: Callable[[dict[str, Any]], Result],
+    ) -> Result:
+        """Generate one token after the ids, with `more` settings."""
+        body = {
+            "prompt": list(ids), "n_predict": 1, "temperature": 0, "post_sampling_probs": False,
+            "cache_prompt": True, **more,
+        }  # fmt: skip
+        return await self.endpoint.post(client, f"{self.endpoint.connection.root}/completion", body, read)
+
+    def read_step(self, answer: dict[str, Any], tokens: int) -> dict[str, Any]:
+        """The probabilities of the only generated token. `RequestError` if the prompt was cut."""
+        check_length(self.endpoint, answer.get("tokens_evaluated", tokens), tokens)
+        if answer.get("truncated"):
+            check_length(self.endpoint, None, tokens)
+        (step,) = answer["completion_probabilities"]
+        return dict(step)
+
+
+def _read_prompt(answer: dict[str, Any]) -> str:
+    """Read the text of /apply-template."""
+    if not isinstance(answer["prompt"], str):
+        raise TypeError("expected a text")
+    return answer["prompt"]

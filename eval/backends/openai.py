@@ -1,0 +1,149 @@
+"""OpenAI-compatible servers, such as vLLM.
+
+They read prompt and spelling and give the log-probabilities of what they read (`prompt_logprobs`, `echo`).
+All spellings of a row are one request.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.backends.connection import RefusedError
+from tuneyard.eval.backends.dialect import (
+    BROKEN,
+    Dialect,
+    NoLogProbabilitiesError,
+    chat_request,
+    check_length,
+    log_of,
+    read_ids,
+)
+from tuneyard.eval.backends.endpoint import Result, ServerReport, writable
+from tuneyard.eval.backends.generate import Generated
+from tuneyard.eval.backends.scorers import Ids, Messages
+
+if TYPE_CHECKING:
+    import httpx
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAi(Dialect):
+    """OpenAI's /completions with what vLLM adds, `prompt_logprobs`, or with `echo`."""
+
+    way: str = ""
+    has_props = False
+
+    def checked(self, sample: Ids) -> "OpenAi":
+        """Choose a way to get the log-probabilities of a prompt."""
+        connection, reasons = self.endpoint.connection, []
+        for way in WAYS:
+            dialect = replace(self, way=way)
+            try:
+                answer = connection.once(
+                    partial(dialect.ask, prompts=[sample, sample], read=lambda answer: answer)
+                )
+                dialect.sums(answer, [sample, sample], 1)
+            except RefusedError as error:
+                if error.is_of_all_requests:
+                    raise RequestError(f"{connection.url}: {error}") from error
+                reasons.append(f"{way}: {error}")
+            except BROKEN as error:
+                reasons.append(f"{way}: not in its answer ({type(error).__name__})")
+            else:
+                return dialect
+        raise NoLogProbabilitiesError(
+            f"{connection.url}: it gives no log-probabilities of prompts, which --mode choice needs "
+            f"({'; '.join(reasons)}). llama.cpp's server and vLLM give them. For this server, add "
+            "--mode generate"
+        )
+
+    async def greedy(self, client: "httpx.AsyncClient", ids: Ids, longest: int) -> Generated:
+        """/completions without penalties, which vLLM takes from generation_config.json."""
+
+        def read(answer: dict[str, Any]) -> Generated:
+            usage = answer.get("usage")
+            if isinstance(usage, dict):
+                check_length(self.endpoint, usage.get("prompt_tokens", len(ids)), len(ids))
+            choice = answer["choices"][0]
+            return Generated(writable(choice["text"]), choice.get("finish_reason"))
+
+        body = {"prompt": list(ids), "max_tokens": longest, "temperature": 0}
+        if self.endpoint.is_vllm:
+            body["repetition_penalty"] = 1.0
+        address = f"{self.endpoint.connection.url}/completions"
+        return await self.endpoint.post(client, address, body, read, "completion")
+
+    async def prompt(self, client: "httpx.AsyncClient", talk: Messages) -> Ids:
+        """/tokenize of messages, as vLLM has it."""
+        address = f"{self.endpoint.connection.root}/tokenize"
+        request = {**chat_request(talk), "add_generation_prompt": True}
+        return await self.endpoint.post(client, address, request, read_ids, "token ids")
+
+    def tokenizing(self, text: str) -> dict[str, object]:
+        """vLLM names the text `prompt`."""
+        return {"model": self.endpoint.model, "prompt": text, "add_special_tokens": False}
+
+    async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> list[float]:
+        """One request for all spellings, each after the prompt."""
+        prompts = [[*prompt, *spelling] for spelling in spellings]
+        return await self.ask(client, prompts, lambda answer: self.sums(answer, prompts, len(prompt)))
+
+    async def ask(
+        self, client: "httpx.AsyncClient", prompts: Sequence[Ids], read: Callable[[dict[str, Any]], Result]
+    ) -> Result:
+        """Request the log-probabilities of prompts."""
+        body = {
+            "prompt": [list(ids) for ids in prompts], "max_tokens": 1, "temperature": 0, **WAYS[self.way].body
+        }  # fmt: skip
+        return await self.endpoint.post(client, f"{self.endpoint.connection.url}/completions", body, read)
+
+    def sums(self, answer: dict[str, Any], prompts: Sequence[Ids], after: int) -> list[float]:
+        """Sum the log-probabilities of each prompt's ids from place `after` on."""
+        usage, sent = answer.get("usage"), sum(map(len, prompts))
+        if isinstance(usage, dict):
+            check_length(self.endpoint, usage.get("prompt_tokens", sent), sent)
+        choices = sorted(answer["choices"], key=lambda choice: choice.get("index", 0))
+        if len(choices) != len(prompts):
+            raise ValueError(f"{len(choices)} of `choices`, {len(prompts)} prompts were sent")
+        pairs = zip(choices, prompts, strict=True)
+        return [math.fsum(WAYS[self.way].read(choice, ids, after)) for choice, ids in pairs]
+
+    def identity(self, report: ServerReport) -> dict[str, object]:
+        """The model's entry in /models, without what differs from one request to the next."""
+        entry = report.entry(self.endpoint.model)
+        if not entry:
+            return {}
+        return {name: entry.get(name) for name in ("id", "root", "parent", "max_model_len", "meta")}
+
+
+def _read_prompt_logprobs(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:
+    """vLLM: for each token of the prompt an object of log-probabilities by token id."""
+    by_place = choice["prompt_logprobs"]
+    if len(by_place) != len(ids):
+        raise ValueError(f"log-probabilities of {len(by_place)} tokens, {len(ids)} were sent")
+    return [log_of(by_place[place][str(ids[place])]["logprob"]) for place in range(after, len(ids))]
+
+
+def _read_echo(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:
+    """OpenAI's old interface: the log-probabilities of prompt and answer in one list."""
+    logs = choice["logprobs"]["token_logprobs"]
+    if not len(ids) <= len(logs) <= len(ids) + 1:
+        raise ValueError(f"log-probabilities of {len(logs)} tokens, {len(ids)} were sent")
+    return [log_of(logs[place]) for place in range(after, len(ids))]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to get the log-probabilities of a prompt: a part of the request, and how to read a choice."""
+
+    body: Mapping[str, object]
+    read: Callable[[dict[str, Any], Ids, int], list[float]]
+
+
+WAYS = {
+    "prompt_logprobs": Way({"prompt_logprobs": 1}, _read_prompt_logprobs),
+    "echo": Way({"echo": True, "logprobs": 1}, _read_echo),
+}
