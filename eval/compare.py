@@ -151,13 +151,11 @@ def cli(
     reading = Reading(metric, by, stated_metrics=is_accuracy)
     questions: list[Question] = []
     if choose_on:
-        questions.append(
-            partial(choose_on_half, metric=metric, recipes=recipes, has_accuracy=reading.has_answers)
-        )
+        questions.append(partial(choose_on_half, metric=metric, has_accuracy=reading.has_answers))
     if by:
         questions.append(partial(by_slices, by=by))
     if is_accuracy:
-        questions.append(partial(other_metrics, recipes=recipes))
+        questions.append(other_metrics)
     share = None
     if margin is not None:
         share = margin / 100
@@ -256,8 +254,8 @@ def lay_out(
         document_text = json_text({**facts, **document(compared)})
         return {TABLE: text.encode(), TABLE_JSON: document_text.encode()}
     from tuneyard.core.drawing.plots import list_of
+    from tuneyard.eval.show.html import render
     from tuneyard.eval.show.plots import draw_plots
-    from tuneyard.eval.show.report import render
 
     plots = draw_plots(compared.comparison, compared.run_list)
     files = {plot.name: plot.png for plot in plots}

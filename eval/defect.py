@@ -98,7 +98,7 @@ class Defect(Task):
 
 def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapping[str, Any]) -> None:
     """Write both files into OUT/MODEL/DATASET."""
-    from tuneyard.eval.show.plots import draw_lying, kinds_chart
+    from tuneyard.eval.show.plots import draw_bars, kinds_chart
 
     model, name = folder.parent.name, folder.name
     correct = hits(predictions)
@@ -120,8 +120,8 @@ def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapp
             reports=tr_counted(figures["n"], "report"),
             name=name,
         )
-        chart = replace(kinds_chart([scored], "subtype", model, most=len(predictions)), title=title)
-        save(draw_lying(chart), folder / PLOT)
+        chart = replace(kinds_chart([scored], "subtype", most=len(predictions)), title=title)
+        save(draw_bars(chart), folder / PLOT)
     rows = []
     for line, is_correct in zip(predictions, correct, strict=True):
         row = {

@@ -280,13 +280,15 @@ def write(sweep: Sweep, compared: "ComparedRuns") -> str:
     """Write a plot for each dataset, table.md and, last, sweep.json; return the text of table.md."""
     from tuneyard.eval.show.sweep import SweepPlot, draw, plot_name
     from tuneyard.eval.show.tables import judged, text_of
+    from tuneyard.eval.show.verdict import headline
 
     choices = compared.choices
     ship = choices[-1].model
+    title = headline(compared.comparison.deciding[0], compared.comparison)
     for dataset, choice in zip(
         sweep.rows_to_choose_on, choices, strict=False
     ):  # the last choice is that on the mean
-        draw(SweepPlot(choice, sweep.axes, sweep.points, ship), sweep.out / plot_name(dataset))
+        draw(SweepPlot(title, choice, sweep.axes, sweep.points, ship), sweep.out / plot_name(dataset))
     text = text_of(compared, compared.tables)
     write_text(sweep.out / TABLE, text)
     sweep_facts = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import tr
@@ -9,9 +10,16 @@ from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.judge.cells import meaning
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.question import Choice, Question
-from tuneyard.eval.judge.questions.replicates import check_replicates, replicates_table, seed_warnings
+from tuneyard.eval.judge.questions.replicates import (
+    Recipes,
+    check_replicates,
+    replicates_table,
+    seed_warnings,
+    with_settings,
+    with_trainings,
+)
 from tuneyard.eval.judge.same_rows import check_rows
-from tuneyard.eval.judge.sections import NO_RECIPES, Recipes, candidates, compare
+from tuneyard.eval.judge.sections import compare
 from tuneyard.eval.read.contamination import training_warnings
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
 
@@ -46,7 +54,7 @@ def compare_runs(
     metric: str = ACCURACY.name,
     decide_on: str = "",
     margin: float | None = None,
-    recipes: Recipes = NO_RECIPES,
+    recipes: Recipes = MappingProxyType({}),
     *,
     has_mean: bool = True,
 ) -> ComparedRuns:
@@ -61,8 +69,9 @@ def compare_runs(
         warned += check_rows(list(by_model.values()))
     base = BASE
     if base not in models_of(runs):
-        base = candidates(models_of(runs), recipes)[0]
+        base = models_of(with_settings(runs, recipes))[0]
     check_replicates(runs, base, recipes)
+    runs = with_settings(runs, recipes)
     tables: dict[str, Table] = {}
     figures: dict[str, object] = {}
     choices: list[Choice] = []
@@ -73,7 +82,8 @@ def compare_runs(
         figures |= answer.figures
         choices += answer.choices
     measured = meaning(metric, runs)
-    comparison = compare(runs, base, decide_on, margin, measured, recipes, has_mean=has_mean)
+    comparison = compare(runs, base, decide_on, margin, measured, has_mean=has_mean)
+    runs = with_trainings(runs)
     warned += _trained_on(runs, "" if measured is ACCURACY else metric)
     warned += seed_warnings(recipes)
     for section in comparison.sections:

@@ -206,6 +206,12 @@ class Comparison:
         return sorted(sections, key=lambda section: bool(section.decided_by))
 
     @property
+    def ranked(self) -> list[str]:
+        """All models, the best in the deciding section first, those without a figure there last."""
+        ranked = self.deciding[0].ranked
+        return [*ranked, *(model for model in self.models if model not in ranked)]
+
+    @property
     def deciding(self) -> list[Section]:
         """The sections that the verdict is based on: one, or every dataset if there is no mean."""
         return [section for section in self.sections if not section.decided_by]

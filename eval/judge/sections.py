@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from statistics import stdev
-from types import MappingProxyType
 
 import numpy as np
 
@@ -43,11 +42,6 @@ Pairs = Sequence[tuple[str, str]]  # (old, new) models
 MANY = 3  # from so many candidates on, the figure of the best is noticeably too high
 
 
-Recipes = Mapping[str, Sequence[str]]
-"""The models of each setting that was trained with several seeds (`--replicates`)."""
-NO_RECIPES: Recipes = MappingProxyType({})
-
-
 @dataclass(frozen=True, slots=True)
 class PairedRows:
     """The rows of one dataset: each candidate's values, the weight of each row, clusters, and rows left out.
@@ -70,13 +64,10 @@ def compare(
     decide_on: str = "",
     margin: float | None = None,
     metric: Metric = ACCURACY,
-    recipes: Recipes = NO_RECIPES,
     *,
     has_mean: bool = True,
 ) -> Comparison:
     """Compare all models by a metric. The mean takes the models that have every dataset.
-
-    A setting of `recipes` is one candidate instead of its models; those without runs are left out.
 
     The verdict is on the mean, or on the dataset `decide_on`; the other sections describe. Without a mean
     every dataset decides. `margin` is a share. `RequestError` if there is no such dataset, a margin and
@@ -84,14 +75,12 @@ def compare(
     """
     if decide_on not in ("", *runs):
         raise RequestError(f"--decide-on {decide_on}: no such dataset; expected one of {', '.join(runs)}")
-    recipes = {name: trained for name, trained in recipes.items() if set(trained) <= set(models_of(runs))}
-    models = candidates(models_of(runs), recipes)
+    models = models_of(runs)
     if margin is not None and len(models) < 2:
         raise RequestError(f"--margin: only {models[0]} was given; expected a model to compare it with")
-    rows = {dataset: paired_rows(dataset, by_model, metric, recipes) for dataset, by_model in runs.items()}
+    rows = {dataset: paired_rows(dataset, by_model, metric) for dataset, by_model in runs.items()}
     datasets = [
-        _dataset_section(dataset, by_model, rows[dataset], base, metric, recipes)
-        for dataset, by_model in runs.items()
+        _dataset_section(dataset, by_model, rows[dataset], base, metric) for dataset, by_model in runs.items()
     ]
     everywhere = [model for model in models if all(model in data.values for data in rows.values())]
     mean = None
@@ -109,42 +98,39 @@ def compare(
     return Comparison(base, models, judged, mean)
 
 
-def candidates(models: Sequence[str], recipes: Recipes) -> list[str]:
-    """The models in their order; a setting stands for its trainings, at the place of the first."""
-    recipe_of = {model: name for name, trained in recipes.items() for model in trained}
-    return list(dict.fromkeys(recipe_of.get(model, model) for model in models))
-
-
-def paired_rows(dataset: str, runs: RunsByModel, metric: Metric, recipes: Recipes = NO_RECIPES) -> PairedRows:
+def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
     """The rows of one dataset for which each model has a value of the metric."""
     first = next(iter(runs.values()))
-    recipes = {name: trained for name, trained in recipes.items() if trained[0] in runs}
     by_model = {model: run.column(metric.name) for model, run in runs.items()}
     kept = [row for row, cells in enumerate(zip(*by_model.values(), strict=True)) if None not in cells]
     if not kept:
         sources = ", ".join(run.source for run in runs.values())
         raise RequestError(f"{dataset}: no row has {metric.name} in all of {sources}")
     weights = [first.weight(metric.name, row) for row in kept]
-    values: dict[str, Sequence[float]] = {}
+    values = {model: _numbers(column, kept) for model, column in by_model.items()}
     seeds = {}
-    for name in candidates(list(runs), recipes):
-        columns = [by_model[model] for model in recipes.get(name, [name])]
-        numbers = np.array([[column[row] for row in kept] for column in columns], dtype=float)
-        values[name] = numbers.mean(axis=0).tolist()
-        if name in recipes:
-            seeds[name] = np.average(numbers, axis=1, weights=weights).tolist()
+    for name, run in runs.items():
+        if run.trainings:
+            columns = [_numbers(training.column(metric.name), kept) for training in run.trainings]
+            seeds[name] = [float(np.average(column, weights=weights)) for column in columns]
     groups = None
     if first.groups is not None:
         groups = [first.groups[row] for row in kept]
     f1 = None
     if metric is MACRO_F1:
-        if recipes or not has_labels(runs):
+        if seeds or not has_labels(runs):
             raise RequestError(
                 f"--metric macro_f1: {dataset}: expected 2 to {MOST} labels, and no --replicates"
             )
         predicted = {model: run.predicted for model, run in runs.items()}
         f1 = macro_f1s(first.gold, predicted, first.groups, stream=zlib.crc32(dataset.encode()))
     return PairedRows(values, weights, groups, len(first.rows) - len(kept), seeds, f1)
+
+
+def _numbers(column: Sequence[float | None], kept: Sequence[int]) -> list[float]:
+    """The values of some rows, each of which has one."""
+    numbers: list[float] = np.array([column[row] for row in kept], dtype=float).tolist()
+    return numbers
 
 
 def has_labels(runs: RunsByModel) -> bool:
@@ -251,14 +237,11 @@ def _widened(mean: Mean, seeds: Sequence[float], metric: Metric) -> Mean:
     )
 
 
-def _dataset_section(
-    dataset: str, runs: RunsByModel, data: PairedRows, base: str, metric: Metric, recipes: Recipes
-) -> Section:
+def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: str, metric: Metric) -> Section:
     first = next(iter(runs.values()))
     figures = {}
     for name, mean in mean_figures(data, metric).items():
-        trained = [runs[model] for model in recipes.get(name, [name])]
-        figures[name] = _score(mean, trained, data.seeds.get(name, ()), metric)
+        figures[name] = _score(mean, runs[name], data.seeds.get(name, ()), metric)
     groups = None
     if data.groups is not None:
         groups = len(set(data.groups))
@@ -281,15 +264,16 @@ def _dataset_section(
     majority, label = majority_class(first)
     over = _over_majority([runs], [data], list(figures))
     section = replace(section, majority=majority, majority_label=label, over_majority=over)
-    if recipes or not has_labels(runs):
+    if data.seeds or not has_labels(runs):
         return section
     labelled = paired_rows(dataset, runs, MACRO_F1)
-    f1 = _dataset_section(dataset, runs, labelled, base, MACRO_F1, recipes)
+    f1 = _dataset_section(dataset, runs, labelled, base, MACRO_F1)
     return replace(section, macro_f1=f1, cautions=f1.cautions)
 
 
-def _score(mean: Mean, runs: Sequence[ScoredRun], seeds: Sequence[float], metric: Metric) -> ModelScore:
+def _score(mean: Mean, run: ScoredRun, seeds: Sequence[float], metric: Metric) -> ModelScore:
     """The score of a model, or of a setting from the runs of its trainings."""
+    runs = run.trainings or [run]
     score = ModelScore(
         mean.value, mean.low, mean.high, mean.n, mean.stderr,
         trained_on=max(run.trained_on.get("examples", 0) for run in runs),
@@ -300,7 +284,6 @@ def _score(mean: Mean, runs: Sequence[ScoredRun], seeds: Sequence[float], metric
     if metric is not ACCURACY:
         return score
     score = replace(score, unparsed=sum(list(run.predicted).count(UNKNOWN) for run in runs))
-    run = runs[0]
     if seeds:
         return score
     if len(set(run.gold)) > 1 and len(set(run.predicted)) == 1:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress, pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from tuneyard.core.errors import ContentError, show_value
@@ -30,7 +31,8 @@ class ScoredRun:
 
     `kinds` are fields that group the rows, e.g. `type`. `confidence` is the share (0-1) of the chosen label
     among the labels' probabilities. `facts` come from results.json. `values` are figures of each row by
-    metric, None without a figure, `tokens` the weights of a loss.
+    metric, None without a figure, `tokens` the weights of a loss. `trainings` are the runs of a setting that
+    was trained with several seeds; a row's value is then their mean, and all else is that of the first.
     """
 
     model: str
@@ -46,6 +48,7 @@ class ScoredRun:
     facts: Mapping[str, object] = field(default_factory=dict)
     values: Values = field(default_factory=dict)
     tokens: Sequence[float] = ()
+    trainings: Sequence["ScoredRun"] = ()
 
     @property
     def is_log(self) -> bool:
@@ -62,6 +65,9 @@ class ScoredRun:
 
     def column(self, metric: str) -> Sequence[float | None]:
         """The value of each row in a metric, None without one. Accuracy and macro-F1 count correct rows."""
+        if self.trainings:
+            columns = [run.column(metric) for run in self.trainings]
+            return [_mean(values) for values in zip(*columns, strict=True)]
         if metric in OF_ANSWERS:
             return self.correct
         return self.values[metric]
@@ -81,7 +87,16 @@ class ScoredRun:
                 kept[name] = list(compress(column, keep))
         kept["kinds"] = {name: list(compress(column, keep)) for name, column in self.kinds.items()}
         kept["values"] = {name: list(compress(column, keep)) for name, column in self.values.items()}
+        kept["trainings"] = [run.only(keep) for run in self.trainings]
         return replace(self, **kept)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean, None if a value is missing."""
+    numbers = [float(value) for value in values if value is not None]
+    if len(numbers) < len(values):
+        return None
+    return fmean(numbers)
 
 
 RunsByModel = Mapping[str, ScoredRun]

@@ -5,16 +5,18 @@ import re
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.setup import adapter_weights, option_values, scored_by
+from tuneyard.eval.show.verdict import recommended
 
 
 def next_command(compared: ComparedRuns) -> list[str]:
     """Words of the next command: merge the adapters of the best model, export its only adapter, or talk to
-    the base if that is kept. There is none for results of other tools, or if several datasets decide.
+    the base if that is kept. There is none for results of other tools, if several datasets decide, or if no
+    model is recommended.
     """
     section, *others = compared.comparison.deciding
     if others:
         return []
-    best = section.best or compared.comparison.base
+    best = recommended(section, compared.comparison.base)
     trainings = section.figures[best].trainings if best in section.figures else ()
     run = _run_of(compared, (trainings or [best])[0])
     if run is None or not scored_by(run):

@@ -16,6 +16,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from tuneyard.core import version
+from tuneyard.core.cli.main import command_line as made_by
 from tuneyard.core.drawing.page import embedded, fill_page
 from tuneyard.core.drawing.plots import NOT_WRITTEN, plot_language
 from tuneyard.core.files import versions
@@ -24,15 +25,15 @@ from tuneyard.core.language.reader_language import current
 from tuneyard.core.language.translation import catalogue, tr, tr_counted
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.cells import section_name
-from tuneyard.eval.judge.conclusions import MEAN, Comparison, Section
+from tuneyard.eval.judge.conclusions import MEAN, Section
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import ScoredRun, models_of
-from tuneyard.eval.show.incorrect import IncorrectExamples
+from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect
 from tuneyard.eval.show.places import command_line, without_places
-from tuneyard.eval.show.plots import DrawnPlot, caption
+from tuneyard.eval.show.plots import DrawnPlot, caption, draw_plots
 from tuneyard.eval.show.setup import compared_tables
 from tuneyard.eval.show.tables import differences, figures, left_out, method, scores, section_text
-from tuneyard.eval.show.verdict import decisions, headline
+from tuneyard.eval.show.verdict import decisions, headline, recommended
 
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard eval compare">'
@@ -47,26 +48,29 @@ FIGURES = {
 }  # fmt: skip  # facts that the page's tables show, or that are not worth a line
 
 
-def page(
-    title: str,
+def render(
     compared: ComparedRuns,
-    captioned: Mapping[str, Table],
-    plots: Sequence[DrawnPlot],
-    errors: Sequence[IncorrectExamples],
-    commands: tuple[str, str],
+    title: str,
+    most: int = 2000,
+    module: str = "eval.compare",
+    tables: Mapping[str, Table] | None = None,
+    plots: Sequence[DrawnPlot] | None = None,
     note: str = "",
+    next_command: str = "",
 ) -> str:
-    """Render the page, which lists the incorrect examples `errors`.
+    """Render the page with at most `most` incorrect examples.
 
-    `captioned` are tables of other questions by caption, `plots` are drawn. `commands` are the one that made
-    the page and the one to run next, or "". The user's `note` is below the title.
+    `module` is the command that makes the page. `tables` by caption follow the accuracies, by default those
+    of the questions. `plots` are drawn if they are not given. `note` is the user's. `next_command` carries
+    the decision out.
     """
     comparison = compared.comparison
-    made_by, next_command = commands
     notes = [left_out(comparison)]
     if plot_language() != current():
         notes.append(NOT_WRITTEN)
     pictures = []
+    if plots is None:
+        plots = draw_plots(comparison, compared.run_list)
     for plot in plots:
         if Path(plot.name).name not in DRAWN:
             description = caption(plot.name, comparison)
@@ -74,7 +78,9 @@ def page(
     best = [recommended(section, comparison.base) for section in comparison.deciding]
     models = models_of(compared.runs)
     functions = {function.__name__: function for function in (tr, section_name, section_text, method, terms)}
-    tables = {f"{name}.": table for name, table in captioned.items()} | figures(comparison)
+    errors = collect_incorrect(compared.run_list, models, most)
+    captioned = compared.tables if tables is None else tables
+    shown = {f"{name}.": table for name, table in captioned.items()} | figures(comparison)
     return fill_page(
         PAGE,
         **functions,
@@ -93,24 +99,17 @@ def page(
         note=note,
         next=command_line(next_command),
         compared={name: varied(table) for name, table in compared_tables(compared).items()},
-        accuracies=_sorted(scores(comparison), comparison),
+        accuracies=scores(comparison),
         pictures=pictures,
         unfolded=len(models) <= FEW,
         warnings=[without_places(warning) for warning in compared.warnings],
         notes=notes,
-        tables={name: varied(table) for name, table in tables.items()},
+        tables={name: varied(table) for name, table in shown.items()},
         errors=[{"dataset": one.dataset, "counts": _counts(one)} for one in errors],
         cards=[(one.dataset, row) for one in errors for row in one.rows][:STATIC],
-        provenance=provenance(compared.run_list, made_by),
+        provenance=provenance(compared.run_list, made_by(module)),
         data=_data(models, comparison.base, best[0], errors),
     )
-
-
-def recommended(section: Section, base: str) -> str:
-    """The model that the verdict recommends: the best one, the base if none is better, "" for none at all."""
-    if section.best is None and not section.better:
-        return base
-    return section.best or ""
 
 
 def _data_uri(svg: str) -> str:
@@ -142,13 +141,6 @@ def _chart(section: Section, base: str) -> dict[str, Any]:
     if section.name == MEAN:
         name = tr("Mean accuracy on {count} datasets with its 95 % interval.", count=len(section.datasets))
     return {"name": name, "rows": rows, "base": line, "low": percent(low), "high": percent(high)}
-
-
-def _sorted(table: Table, comparison: Comparison) -> Table:
-    """The rows of the models by accuracy, the best first; rows of anything else last."""
-    ranked = comparison.deciding[0].ranked
-    places = {model: place for place, model in enumerate(ranked)}
-    return Table(table.header, sorted(table.rows, key=lambda row: places.get(row[0], len(ranked))))
 
 
 def varied(table: Table) -> tuple[Table, str]:

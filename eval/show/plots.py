@@ -1,4 +1,4 @@
-"""Plots with the finding in the title and an interval on every bar.
+"""Plots with an interval on every bar. The title of those of accuracy is the decision.
 
 accuracy.png for every comparison. Datasets of labels also get confusion.png, and calibration.png if the runs
 have the labels' probabilities. Datasets whose rows have types get overall_accuracy_comparison.png,
@@ -17,32 +17,29 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.core.drawing.plots import (
     COLOURS,
     figure_bytes,
-    legend_below,
     new_plot,
     number_unreadable,
     plotting,
 )
-from tuneyard.core.language.translation import tr, tr_counted
+from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.cells import section_name
 from tuneyard.eval.judge.conclusions import Comparison, Section
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.panels import draw_calibration, draw_confusion
-from tuneyard.eval.show.verdict import headline
+from tuneyard.eval.show.verdict import headline, recommended
 from tuneyard.eval.statistics.rates import rate_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STANDING = 8  # a chart of more places has lying bars
 KINDS = 25
 RARE = 5  # kinds of fewer rows become one
 DETAILED = 12  # with more datasets, nobody would look through all matrices and diagrams
 OTHERS = "others"
 BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
 CAPTIONS = {
-    "accuracy": "Accuracy of every model with its 95 % interval; dashed is the majority-class baseline.",
-    "overall_accuracy_comparison": "Accuracy of every model on {name} with its 95 % interval.",
     "type_accuracy_comparison": "Accuracy on {name} by type with 95 % intervals, the commonest type first.",
     "model_comparison": "Accuracy on {name} by subtype with 95 % intervals, the commonest subtype first.",
     "confusion": "Predicted by actual labels on {name}: counts of examples, and their shares of the row.",
@@ -50,11 +47,11 @@ CAPTIONS = {
     "bars count the examples.",
 }
 HATCHES = (None, "//", "..", "xx")
+WHISKER: dict[str, Any] = {"fmt": "none", "ecolor": "black", "elinewidth": 0.8, "capsize": 1.5}
 AXIS = "accuracy, % (whiskers: 95 % interval)"
 GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
-STUB = 1.5  # percent
-BEHIND: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8}
-"""The box behind a figure, over the line of the majority class."""
+STUB = 1.5  # percent: without a bar a model of 0 % would seem to be missing
+PALE = 0.45  # the opacity of the bars beside those of the recommended model
 Share = tuple[float, float, float]  # value, low and high limit
 Kind = tuple[list[bool], list[str]]  # each row's correctness and cluster; no clusters: independent rows
 Draw = Callable[[], "Figure"]
@@ -65,13 +62,16 @@ class Chart:
     """Data of a bar chart.
 
     `series` has for each model its share at each place (a dataset or a type), None for no bar. `baselines`
-    are the majority class's shares, one for each place, or empty.
+    are the majority class's shares, one for each place, or empty. `base` is drawn as a line instead of bars,
+    `best` is highlighted: the recommended model.
     """
 
     title: str
     places: Sequence[str]
     series: Mapping[str, Sequence[Share | None]]
     baselines: Sequence[float] = ()
+    base: str = ""
+    best: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def _plots(comparison: Comparison, runs: Sequence[ScoredRun]) -> Iterator[tuple[
             overall = accuracy_chart(comparison, [section])
             yield f"{folder}overall_accuracy_comparison.png", partial(draw_bars, overall)
         for kind in kinds:
-            chart = kinds_chart(dataset_runs, kind, comparison.base)
+            chart = kinds_chart(dataset_runs, kind)
             yield f"{folder}{BY_KIND[kind]}", partial(draw_bars, chart)
         if len(comparison.sets) > DETAILED:
             continue
@@ -171,10 +171,14 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
     baselines = [section.majority for section in sections]
     if any(math.isnan(baseline) for baseline in baselines):
         baselines = []
-    return Chart(headline(titled, comparison), places, series, baselines)
+    base = ""
+    if len(series) > 1:
+        base = comparison.base
+    best = recommended(titled, comparison.base)
+    return Chart(headline(titled, comparison), places, series, baselines, base, best)
 
 
-def kinds_chart(runs: Sequence[ScoredRun], kind: str, base: str, most: int = KINDS) -> Chart:
+def kinds_chart(runs: Sequence[ScoredRun], kind: str, most: int = KINDS) -> Chart:
     """Each model's accuracy by `kind` (type or subtype), the most common kinds first.
 
     Of more than `most` kinds, and of rare ones beside others, the rest is one bar.
@@ -193,7 +197,7 @@ def kinds_chart(runs: Sequence[ScoredRun], kind: str, base: str, most: int = KIN
         for correct, groups in by_kind.values():
             rate = rate_of(correct, groups or None)
             series[model].append((rate.value, rate.low, rate.high))
-    return Chart(_kinds_finding(counts, kind, base), places, series)
+    return Chart(tr("Accuracy by {kind}", kind=tr(kind)), places, series)
 
 
 def _commonest(kinds: Sequence[str], most: int) -> list[str]:
@@ -225,106 +229,60 @@ def _by_kind(run: ScoredRun, kind: str, names: Sequence[str]) -> dict[str, Kind]
     return rows_by_kind
 
 
-def _kinds_finding(counts: Mapping[str, Mapping[str, Kind]], kind: str, base: str) -> str:
-    """Title: in how many kinds the best of the other models is ahead of the base, and in how many behind."""
-    others = [model for model in counts if model != base]
-    if base not in counts or not others:
-        return tr("Accuracy by {kind}", kind=tr(kind))
-    best = max(others, key=lambda model: sum(sum(correct) for correct, _ in counts[model].values()))
-    ahead = behind = 0
-    for name, (base_correct, _) in counts[base].items():
-        gain = sum(counts[best][name][0]) - sum(base_correct)
-        ahead += gain > 0
-        behind += gain < 0
-    title = "{best} is ahead of {base} in {ahead} of {kinds}, behind in {behind}"
-    kinds = tr_counted(len(counts[base]), kind)
-    return tr(title, best=best, base=base, ahead=ahead, kinds=kinds, behind=behind)
-
-
 def draw_bars(chart: Chart) -> "Figure":
-    """Draw the chart as standing bars, or as lying bars if it has many places or no baselines."""
-    if chart.baselines and len(chart.places) <= STANDING:
-        return draw_standing(chart)
-    return draw_lying(chart)
-
-
-def draw_standing(chart: Chart) -> "Figure":
-    """Draw the chart as standing bars with their values above them: for few places."""
-    count = len(chart.series)
-    width = max(6.0, 1.6 + len(chart.places) * (0.5 + 0.45 * count))
-    figure, axes = new_plot(chart.title, (min(20.0, width), 4.8))
-    for index, (name, shares) in enumerate(chart.series.items()):
-        at, values, errors = _bars(shares, index, count)
-        axes.bar(at, _seen(values), 0.75 / count, **_look(index, name))
-        axes.errorbar(at, values, errors, fmt="none", ecolor="black", elinewidth=1, capsize=3)
-        for place, value, above in zip(at, values, errors[1], strict=True):
-            over = value + above + 1.5
-            axes.text(
-                place, over, f"{value:.1f}", ha="center", va="bottom", fontsize=8, bbox=BEHIND, zorder=4
-            )
-    for place, share in enumerate(chart.baselines):
-        axes.plot([place - GAP, place + GAP], [100 * share] * 2, **_mark(place))
-    axes.set_xticks(range(len(chart.places)), chart.places)
-    axes.set(ylabel=tr(AXIS), ylim=(0, 100), yticks=range(0, 101, 20))
-    axes.grid(axis="y")
-    legend_below(axes, min(5, count + 1))
-    return figure
-
-
-def draw_lying(chart: Chart) -> "Figure":
-    """Draw the chart as lying bars: for many places, or long names."""
-    count, places = len(chart.series), len(chart.places)
-    figure, axes = new_plot(chart.title, (8.0, 1.6 + places * (0.15 + 0.16 * count)))
-    for index, (name, shares) in enumerate(chart.series.items()):
-        at, values, errors = _bars(shares, index, count)
-        axes.barh(at, _seen(values), 0.75 / count, **_look(index, name))
-        axes.errorbar(values, at, xerr=errors, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5)
-    for place, share in enumerate(chart.baselines):
-        axes.plot([100 * share] * 2, [place - GAP, place + GAP], **_mark(place))
+    """Draw the chart as lying bars with their values, the base and the majority class as lines."""
+    bars = {name: shares for name, shares in chart.series.items() if name != chart.base}
+    count, places = len(bars), len(chart.places)
+    figure, axes = new_plot(chart.title, (8.0, 1.8 + places * (0.2 + 0.22 * count)))
+    for index, (name, shares) in enumerate(bars.items()):
+        shift = (index - (count - 1) / 2) * 0.8 / count
+        look = _look(index, name, chart.best)
+        for place, share in enumerate(shares):
+            if share is None:
+                continue
+            value, low, high = (100 * each for each in share)
+            at = place + shift
+            axes.barh(at, value or STUB, 0.75 / count, **look)
+            axes.errorbar(value, at, xerr=[[value - low], [high - value]], **WHISKER)
+            axes.text(high + 1, at, f"{value:.1f}", va="center", fontsize=8)
+            look["label"] = ""  # the legend names a model once
+    for place, share in enumerate(chart.series.get(chart.base, ())):
+        if share is not None:
+            _line(axes, place, share[0], "solid", _name(chart.base, chart.best))
+    for place, baseline in enumerate(chart.baselines):
+        _line(axes, place, baseline, "dashed", tr("majority-class baseline"))
     axes.set_yticks(range(places), chart.places, fontsize=9)
-    axes.set(xlabel=tr(AXIS), xlim=(0, 100), ylim=(places - 0.4, -0.6))
+    axes.set(xlabel=tr(AXIS), xlim=(0, 108), xticks=range(0, 101, 20), ylim=(places - 0.4, -0.6))
     axes.grid(axis="x")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
-def _bars(
-    shares: Sequence[Share | None], index: int, count: int
-) -> tuple[list[float], list[float], list[list[float]]]:
-    """Places, values and (below, above) errors in percent of series `index` of `count`."""
-    shift = (index - (count - 1) / 2) * 0.8 / count
-    places: list[float] = []
-    values: list[float] = []
-    below: list[float] = []
-    above: list[float] = []
-    for place, share in enumerate(shares):
-        if share is not None:
-            value, low, high = share
-            places.append(place + shift)
-            values.append(100 * value)
-            below.append(100 * (value - low))
-            above.append(100 * (high - value))
-    return places, values, [below, above]
-
-
-def _seen(values: Sequence[float]) -> list[float]:
-    """Lengths of the bars. A bar of 0 % gets a stub, so that the model does not seem to be missing."""
-    return [value or STUB for value in values]
-
-
-def _look(index: int, label: str) -> dict[str, Any]:
-    """Style of a series' bars; hatches begin when the colours are used up."""
-    return {
-        "label": label,
+def _look(index: int, name: str, best: str) -> dict[str, Any]:
+    """Style of a model's bars; hatches begin when the colours are used up."""
+    look: dict[str, Any] = {
+        "label": _name(name, best),
         "color": COLOURS[index % len(COLOURS)],
         "hatch": HATCHES[index // len(COLOURS) % len(HATCHES)],
         "edgecolor": "white",
     }
+    if name == best:
+        look["edgecolor"] = "black"
+    elif best:
+        look["alpha"] = PALE
+    return look
 
 
-def _mark(place: int) -> dict[str, Any]:
-    """Style of a baseline's mark; the first has the label of all."""
+def _name(model: str, best: str) -> str:
+    if model == best:
+        return tr("{model} (recommended)", model=model)
+    return model
+
+
+def _line(axes: "Axes", place: int, share: float, style: str, name: str) -> None:
+    """A line across the bars of a place; the first has the name of all."""
     label = ""
     if place == 0:
-        label = tr("majority-class baseline")
-    return {"color": "black", "linestyle": "dashed", "linewidth": 1.2, "label": label}
+        label = name
+    ends = [place - GAP, place + GAP]
+    axes.plot([100 * share] * 2, ends, color="black", linestyle=style, linewidth=1.2, label=label)

@@ -32,11 +32,7 @@ from tuneyard.eval.statistics.ratings import (
 
 COLUMNS = ("id", "prompt", "reference", "answer", *CRITERIA, "comment")
 # OWASP's list of what begins a formula, full-width forms included: East Asian spreadsheets take them too.
-# The sheet has commas and quotes but may be opened with ; or tab: then a cell begins after each of those, and
-# after each line break, since the quotes are in the middle of cells.
-FORMULA = re.compile(r"(^|[;\t\n])((?:[^\S\t\n]|[\"'])*+[=+\-@＝＋－＠])")
-TAB = re.compile(r"(^|[;\n])([\"']*\t)")  # what a part of a cell may not begin with either
-LINE = re.compile(r"'*\n")  # nor a whole cell
+FORMULA = re.compile(r"[\s\"']*[=+\-@＝＋－＠]|\s*\t")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LONGEST = 32_000  # letters in a cell; Excel holds 32,767
 MARK = re.compile(r"[1-5](?:\.0+)?")
@@ -94,14 +90,12 @@ def make_sheet(prompts: Sequence[Answered], seed: int) -> tuple[bytes, dict[str,
 
 
 def safe_cell(text: str) -> str:
-    """Make a text safe for a cell: no spreadsheet runs a part of it as a formula, with any delimiter.
+    """Make a text safe for a cell: an apostrophe before what a spreadsheet could run as a formula.
 
-    An apostrophe comes before every possible start of a formula. Control characters are replaced. A text that
-    is too long for a cell is cut.
+    Control characters are replaced. A text that is too long for a cell is cut.
     """
     text = CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = TAB.sub(r"\1'\2", FORMULA.sub(r"\1'\2", text))
-    if LINE.match(text):
+    if FORMULA.match(text):
         text = f"'{text}"
     if len(text) <= LONGEST:
         return text

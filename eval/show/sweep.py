@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.drawing.plots import COLOURS, legend_below, plot, plotting
-from tuneyard.core.language.number_format import interval, percent
-from tuneyard.core.language.translation import tr, tr_counted
+from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.question import Choice
-from tuneyard.eval.judge.questions.choice import CHOOSING, HELD_OUT
+from tuneyard.eval.judge.questions.choice import CHOOSING
 from tuneyard.eval.read.sweeps import STEP
 from tuneyard.eval.statistics.estimate import Mean
 
@@ -32,9 +31,10 @@ def plot_name(dataset: str) -> str:
 class SweepPlot:
     """Data of a dataset's plot: the choice on this dataset, and each model's point on the axes.
 
-    `ship` is the model that was chosen on all datasets.
+    `title` is the decision. `ship` is the model that was chosen on all datasets.
     """
 
+    title: str
     choice: Choice
     axes: Sequence[str]
     points: Mapping[str, Point]
@@ -50,32 +50,6 @@ class SweepPlot:
     def chosen(self) -> Point:
         """The best point of this dataset."""
         return self.points[self.choice.model]
-
-    @property
-    def title(self) -> str:
-        """Two lines: the chosen point on the choosing half, which is drawn, then on the held-out half."""
-        drawn = self.accuracies[self.chosen]
-        held_out = self.choice.accuracies[HELD_OUT][self.ship]
-        coordinates = []
-        for axis, value in zip(self.axes, self.chosen, strict=True):
-            label = axis
-            if axis == STEP:
-                label = tr(STEP)
-            coordinates.append(f"{label}={value:g}")
-        first = tr(
-            "{name}, chosen on (drawn): {share} of {examples} at {point}",
-            name=self.choice.dataset,
-            share=percent(drawn.value),
-            point=tr(", ").join(coordinates),
-            examples=tr_counted(drawn.n, "example"),
-        )
-        equal = sum(accuracy.value == drawn.value for accuracy in self.accuracies.values()) - 1
-        if equal:
-            first += tr(" (ties: {count})", count=equal)
-        share = interval((held_out.value, held_out.low, held_out.high))
-        examples = tr_counted(held_out.n, "example")
-        second = tr("Held out, {name}: {share} of {examples}", name=self.ship, share=share, examples=examples)
-        return f"{first}\n{second}"
 
 
 def draw(sweep: SweepPlot, path: Path) -> None:

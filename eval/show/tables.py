@@ -1,7 +1,7 @@
 """A comparison as Markdown, which reads well in a terminal too, and as JSON for programs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from tuneyard.core import version
@@ -50,44 +50,34 @@ MOST_MODELS = 20  # on a screen
 
 
 def summary(compared: ComparedRuns) -> str:
-    """What the command prints: the decision, and every model's figure, the best first."""
-    return "\n\n".join([*decisions(compared.comparison), grid(ranked_scores(compared.comparison))])
+    """What the command prints: the decision, and every model's figure, those to ship with a mark."""
+    comparison = compared.comparison
+    ranked = comparison.ranked
+    shipped = [section.best for section in comparison.deciding if section.best]
+    parts = [*decisions(comparison), grid(scores(comparison, ranked[:MOST_MODELS], shipped))]
+    if len(ranked) > MOST_MODELS:
+        parts.append(tr("{more} more", more=len(ranked) - MOST_MODELS))
+    return "\n\n".join(parts)
 
 
-def ranked_scores(comparison: Comparison, most: int = MOST_MODELS) -> Table:
-    """The table `scores`, the best model first, those to ship with a mark, and at most `most` models."""
-    table = scores(comparison)
-    if table.header[1:] == comparison.models:  # datasets are the rows
-        return table
-    deciding = comparison.deciding
-    others = len(table.rows) - len(comparison.models)
-    rows_by_model = dict(zip(comparison.models, table.rows[others:], strict=True))
-    ranked = [model for model in deciding[0].ranked if model in rows_by_model]
-    ranked += [model for model in comparison.models if model not in ranked]
-    shipped = {section.best for section in deciding}
-    rows = list(table.rows[:others])
-    for model in ranked[:most]:
-        name, *cells = rows_by_model[model]
-        if model in shipped:
-            name += RECOMMENDED
-        rows.append([name, *cells])
-    if len(ranked) > most:
-        more = tr("{more} more", more=len(ranked) - most)
-        rows.append([more, *["" for _ in table.header[1:]]])
-    return Table(table.header, rows)
+def scores(
+    comparison: Comparison, models: Sequence[str] | None = None, shipped: Collection[str] = ()
+) -> Table:
+    """Figures of the models on every dataset and on average; of accuracy, the majority class's too.
 
-
-def scores(comparison: Comparison) -> Table:
-    """Every model's figure on every dataset and on average; of accuracy, the majority class's too."""
+    By default of all models, the best first. Those that are `shipped` have a mark.
+    """
+    if models is None:
+        models = comparison.ranked
+    names = [model + RECOMMENDED if model in shipped else model for model in models]
     has_majority = any(not math.isnan(section.majority) for section in comparison.sections)
-    names = list(comparison.models)
     if has_majority:
-        names = [tr("majority-class baseline"), *names]
+        names.append(tr("majority-class baseline"))
     columns = [[_heading(comparison.metric), *names]]
     for section in comparison.sections:
-        cells = [_score(section.figures.get(model), section.metric) for model in comparison.models]
+        cells = [_score(section.figures.get(model), section.metric) for model in models]
         if has_majority:
-            cells = [_majority(section), *cells]
+            cells.append(_majority(section))
         columns.append([f"{section_name(section.name)}, n = {section.n:,}", *cells])
     return _turned(columns)
 
@@ -282,24 +272,14 @@ def method(section: Section) -> str:
             test = tr(" p is that of the mid-p McNemar test.")
     if section.has_seeds:
         test += tr(" Seeds are replicates: the intervals include how much they differ (Student's t).")
-    return rows + test + _corrected(len(section.against_base), len(section.between))
-
-
-def _corrected(against: int, between: int) -> str:
-    """Sentence on the correction for several comparisons, "" for a single one."""
-    if against > 1 and between > 1:
+    against, between = len(section.against_base), len(section.between)
+    if max(against, between) > 1:
         sentence = (
             " They are corrected for {against} comparisons with the base and {between} among the others "
             "(max statistic)."
         )
-        return tr(sentence, against=against, between=between)
-    if against > 1:
-        return tr(" They are corrected for {count} comparisons with the base (max statistic).", count=against)
-    if between > 1:
-        return tr(
-            " They are corrected for {count} comparisons among the others (max statistic).", count=between
-        )
-    return ""
+        test += tr(sentence, against=against, between=between)
+    return rows + test
 
 
 def _section(section: Section, comparison: Comparison) -> str:

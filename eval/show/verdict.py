@@ -92,6 +92,13 @@ def decision(section: Section, base: str, *, brief: bool = False) -> str:
     return text + _below_elsewhere(section, best)
 
 
+def recommended(section: Section, base: str) -> str:
+    """The model that the decision recommends: the best, the base if none is better, "" for none at all."""
+    if section.best is None and not section.better:
+        return base
+    return section.best or ""
+
+
 def verdict(section: Section, base: str) -> str:
     """The decision from one section with all further sentences, "" if another section decides."""
     if section.decided_by:

@@ -38,13 +38,3 @@ class DifferenceTest(Estimate):
 
     p: float
     smallest: float
-
-    def as_json(self) -> dict[str, object]:
-        """Plain JSON values, in the order of table.json."""
-        return {
-            "value": self.value,
-            "low": self.low,
-            "high": self.high,
-            "p": self.p,
-            "smallest": self.smallest,
-        }

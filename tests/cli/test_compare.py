@@ -32,8 +32,8 @@ def test_the_demo_page_is_golden(run: Run, tmp_path: Path) -> None:
     assert text == GOLDEN.read_text(encoding="utf-8")
     verdict, _, table = done.stdout.partition("\n\n")
     assert text.startswith(f"{verdict}\n") and "The rest is in" in done.stderr
-    models = [line.split("|")[1].strip() for line in table.splitlines()[3:]]
-    assert models == ["mnli ←", "merge", "rte", "base"]  # the best first
+    models = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+    assert models == ["mnli ←", "merge", "rte", "base", "majority-class baseline"]  # the best first
     found = json.loads((tmp_path / "table.json").read_text())
     assert found["mean"]["ship"] == "mnli"
     changed = [json.loads(line) for line in (tmp_path / "changed.jsonl").read_text().splitlines()]
@@ -268,7 +268,7 @@ def test_a_comparison_that_was_interrupted_can_be_repeated(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context:
-        context.setattr("tuneyard.eval.show.report.render", stop)
+        context.setattr("tuneyard.eval.show.html.render", stop)
         with pytest.raises((KeyboardInterrupt, click.Abort)):
             compared(runs, "--out", out)
     compared(runs, "--out", out)

@@ -16,9 +16,6 @@ from tuneyard.eval.judge.conclusions import MEAN, as_json
 from tuneyard.eval.judge.question import AnsweredQuestion, Choice, Figures
 from tuneyard.eval.judge.questions.flat_top import flat_top
 from tuneyard.eval.judge.sections import (
-    NO_RECIPES,
-    Recipes,
-    candidates,
     majority_class,
     mean_figures,
     paired_rows,
@@ -38,7 +35,6 @@ def choose_on_half(
     base: str,
     metric: str = ACCURACY.name,
     held_out: RunsByDataset | None = None,
-    recipes: Recipes = NO_RECIPES,
     *,
     has_accuracy: bool = True,
 ) -> AnsweredQuestion:
@@ -46,15 +42,14 @@ def choose_on_half(
 
     The choice is by accuracy, or by another `metric`, whose values the runs have. The choosing half has half
     of the clusters. In a sweep the runs are on this half alone, `held_out` are those of some models on the
-    other, and the base can be chosen: it is one of the points. A setting of `recipes` is one candidate.
+    other, and the base can be chosen: it is one of the points.
     `has_accuracy` is False if the runs have the metric alone.
 
     There is a choice for each dataset, then one for the mean of several; the last one decides. The runs left
     are those of the base and the chosen model on the held-out half. `RequestError` unless every model was
     scored on every dataset, and there is a base with two candidates or more.
     """
-    models = models_of(runs)
-    names = candidates(models, recipes)
+    names = models_of(runs)
     chosen_from = names
     is_sweep = held_out is not None
     if not is_sweep:
@@ -66,20 +61,20 @@ def choose_on_half(
     measured = meaning(metric, runs)
     if held_out is None:
         for dataset, by_model in runs.items():
-            missing = [model for model in models if model not in by_model]
+            missing = [name for name in names if name not in by_model]
             if missing:
                 raise RequestError(f"--choose-on half: {dataset} was not scored with {', '.join(missing)}")
         runs, held_out = halves(runs)
     choices = []
     for dataset, choosing in runs.items():
         by_half = {CHOOSING: choosing, HELD_OUT: held_out[dataset]}
-        choices.append(_choice(dataset, by_half, chosen_from, measured, recipes, has_accuracy=has_accuracy))
+        choices.append(_choice(dataset, by_half, chosen_from, measured, has_accuracy=has_accuracy))
     if len(choices) > 1:
         choices.append(_mean_choice(choices))
     chosen = choices[-1].model
     if base not in names:
         base = chosen
-    kept = [model for name in (base, chosen) for model in recipes.get(name, [name])]
+    kept = (base, chosen)
     compared = {}
     for dataset, by_model in held_out.items():
         compared[dataset] = {model: run for model, run in by_model.items() if model in kept}
@@ -97,21 +92,19 @@ def _choice(
     by_half: Mapping[str, RunsByModel],
     names: Sequence[str],
     metric: Metric,
-    recipes: Recipes,
     *,
     has_accuracy: bool,
 ) -> Choice:
     n, majority = {}, {}
     figures: dict[str, Figures] = {}
     accuracies: dict[str, Figures] = {}
-    models = [model for name in names for model in recipes.get(name, [name])]
     for half, runs in by_half.items():
-        candidate_runs = {model: runs[model] for model in models if model in runs}
-        data = paired_rows(dataset, candidate_runs, metric, recipes)
+        candidate_runs = {name: runs[name] for name in names if name in runs}
+        data = paired_rows(dataset, candidate_runs, metric)
         n[half], majority[half] = len(data.weights), math.nan
         figures[half], accuracies[half] = mean_figures(data, metric), {}
         if has_accuracy:
-            data = paired_rows(dataset, candidate_runs, ACCURACY, recipes)
+            data = paired_rows(dataset, candidate_runs, ACCURACY)
             accuracies[half] = mean_figures(data, ACCURACY)
             majority[half], _ = majority_class(next(iter(candidate_runs.values())))
     return Choice(dataset, _best(figures[CHOOSING], metric), metric, n, majority, figures, accuracies)

@@ -12,24 +12,25 @@ from tuneyard.eval.judge.cells import (
     translated,
 )
 from tuneyard.eval.judge.question import AnsweredQuestion
-from tuneyard.eval.judge.sections import NO_RECIPES, Recipes, compare
+from tuneyard.eval.judge.questions.replicates import with_trainings
+from tuneyard.eval.judge.sections import compare
 from tuneyard.eval.read.scored_run import RunsByDataset
 
 CAPTION = "Differences in the other metrics of the examples; the verdict rests on accuracy"
 
 
-def other_metrics(runs: RunsByDataset, base: str, recipes: Recipes = NO_RECIPES) -> AnsweredQuestion:
+def other_metrics(runs: RunsByDataset, base: str) -> AnsweredQuestion:
     """Compare with the base in every metric that all runs state and all their examples have.
 
     A row for each metric, dataset and the mean. table.json has the metrics of each model already.
     """
-    every_run = [run for by_model in runs.values() for run in by_model.values()]
+    every_run = [run for by_model in with_trainings(runs).values() for run in by_model.values()]
     names = [name for name in every_run[0].values if all(name in run.values for run in every_run)]
     rows = []
     for metric_name in names:
         if metric_name == ACCURACY.name:
             continue
-        for section in compare(runs, base, metric=meaning(metric_name, runs), recipes=recipes).sections:
+        for section in compare(runs, base, metric=meaning(metric_name, runs)).sections:
             name = metric_on_dataset(section.metric, section_name(section.name))
             rows += [[name, *difference_cells(test, section.metric)[:5]] for test in section.against_base]
     if not rows:

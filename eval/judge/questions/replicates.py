@@ -1,15 +1,17 @@
 """Settings that were trained several times, with different seeds: their models, and how much seeds differ."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.cells import on_dataset, section_name, translated
 from tuneyard.eval.judge.conclusions import Comparison
-from tuneyard.eval.judge.sections import Recipes
-from tuneyard.eval.read.scored_run import RunsByDataset
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
 
+Recipes = Mapping[str, Sequence[str]]
+"""The models of each setting that was trained with several seeds (`--replicates`)."""
 RECOMMENDED = 5  # trainings
 HEADER = ("replicates", "trainings", "mean (95 % interval)", "standard deviation between seeds")
 
@@ -60,6 +62,33 @@ def check_replicates(runs: RunsByDataset, base: str, recipes: Recipes) -> None:
         if base in datasets_of and not set(datasets_of[base]) & set(datasets_of[first]):
             listed = ", ".join(datasets_of[first])
             raise RequestError(f"--replicates {name}: {base} was not scored on {listed}")
+
+
+def with_settings(runs: RunsByDataset, recipes: Recipes) -> RunsByDataset:
+    """Each setting as one run in place of its trainings, where the first of them was."""
+    setting_of = {model: name for name, models in recipes.items() for model in models}
+    grouped: dict[str, dict[str, ScoredRun]] = {}
+    for dataset, by_model in runs.items():
+        grouped[dataset] = {}
+        for model, run in by_model.items():
+            name = setting_of.get(model)
+            if name is None:
+                grouped[dataset][model] = run
+            elif name not in grouped[dataset]:
+                trainings = [by_model[each] for each in recipes[name]]
+                grouped[dataset][name] = replace(run, model=name, trainings=trainings)
+    return grouped
+
+
+def with_trainings(runs: RunsByDataset) -> RunsByDataset:
+    """The runs with every training of a setting in its place."""
+    separate: dict[str, dict[str, ScoredRun]] = {}
+    for dataset, by_model in runs.items():
+        separate[dataset] = {}
+        for run in by_model.values():
+            for each in run.trainings or [run]:
+                separate[dataset][each.model] = each
+    return separate
 
 
 def seed_warnings(recipes: Recipes) -> list[str]:

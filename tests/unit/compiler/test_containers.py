@@ -3,7 +3,6 @@
 import datetime
 import io
 import json
-import zipfile
 
 import openpyxl
 import pyarrow
@@ -11,17 +10,9 @@ import pyarrow.ipc
 import pytest
 
 from tests.messages import printed_line
-from tests.unit.compiler.conftest import as_csv, as_parquet
+from tests.unit.compiler.conftest import as_csv, as_parquet, as_zip
 
 QA = [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(4)]
-
-
-def zipped(files):
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return data.getvalue()
 
 
 def arrow(table, stream):
@@ -57,11 +48,6 @@ def test_a_line_that_is_no_text_has_its_place(bench):
     assert bench.codes(report)[0] == ("E001", "words.txt:2") and report.datasets == {"text": 2}
 
 
-def test_a_text_in_another_encoding_says_how_to_name_it(bench):
-    report = bench.compile("text", bench.write("words.txt", "肝炎怎么办\n".encode("gb18030")))
-    assert "encoding: gb18030" in report.problems.errors[0].line()
-
-
 @pytest.mark.parametrize("stream", [True, False])
 def test_rows_of_arrow_have_their_places_in_every_batch(bench, stream):
     rows = [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(5000)]
@@ -84,7 +70,7 @@ def test_an_arrow_file_cut_off_is_a_problem(bench, stream):
 def test_every_data_file_of_an_archive_is_read_with_its_place(bench):
     jsonl = '{"question": "Q8?", "answer": "A8."}\n{"question": "Q9?"}\n'
     data = {"b/two.jsonl": jsonl, "a.csv": as_csv(QA[:2]), "c.parquet": as_parquet(QA[2:]), "LICENSE": "x"}
-    report = bench.compile("qa", bench.write("all.zip", zipped(data)), reject=True)
+    report = bench.compile("qa", bench.write("all.zip", as_zip(data)), reject=True)
     assert bench.codes(report)[0] == ("E102", "all.zip/b/two.jsonl:2")
     answers = [record["output"] for record in bench.records("qa.json")]
     assert answers == ["A0.", "A1.", "A8.", "A2.", "A3."]
@@ -92,7 +78,7 @@ def test_every_data_file_of_an_archive_is_read_with_its_place(bench):
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(zipped({"LICENSE": "x"}), "E013"), (b"PK\x03\x04 nothing more", "E004"), (b"", "E004")],
+    [(as_zip({"LICENSE": "x"}), "E013"), (b"PK\x03\x04 nothing more", "E004"), (b"", "E004")],
 )
 def test_an_archive_without_data_or_damaged_is_refused(bench, content, code):
     report = bench.compile("qa", bench.write("all.zip", content))
@@ -100,7 +86,7 @@ def test_an_archive_without_data_or_damaged_is_refused(bench, content, code):
 
 
 def test_a_damaged_member_is_named(bench):
-    data = bytearray(zipped({"a.csv": as_csv(QA * 100)}))
+    data = bytearray(as_zip({"a.csv": as_csv(QA * 100)}))
     data[80] ^= 255
     report = bench.compile("qa", bench.write("all.zip", bytes(data)))
     assert report.failed and bench.codes(report)[0][0] in ("E004", "E012")

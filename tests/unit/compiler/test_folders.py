@@ -1,13 +1,11 @@
 """Folders that `datasets` saved, dictionaries of them, and zips with a README inside."""
 
-import io
 import json
-import zipfile
 
 import pytest
 
 from tests.messages import raises
-from tests.unit.compiler.conftest import as_csv
+from tests.unit.compiler.conftest import as_csv, as_zip
 from tuneyard.core.errors import ContentError, RequestError
 
 ROWS = [{"question": f"question {n}", "answer": f"answer {n}"} for n in range(5)]
@@ -95,14 +93,6 @@ def test_a_dictionary_that_names_a_missing_split_is_refused(bench, index, part):
     (folder / "dataset_dict.json").write_text(json.dumps(index))
     with raises(ContentError, *part.split("; ")):
         bench.compile("qa", folder)
-
-
-def as_zip(files):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.compiler.conftest import as_zip
 from tuneyard.compiler.init.propose import propose
 from tuneyard.core.errors import ContentError, TuneyardError
 
@@ -309,11 +310,10 @@ def test_lines_with_labels_of_fasttext_are_refused_with_a_command_that_works(ben
 
 
 def test_an_archive_of_splits_is_refused_with_a_command(bench) -> None:
-    with zipfile.ZipFile(bench.folder / "data.zip", "w") as archive:
-        for split in ("train", "test"):
-            archive.writestr(f"{split}.csv", f"question,answer\n{question(1)},{answer(1)}\n")
+    table = f"question,answer\n{question(1)},{answer(1)}\n"
+    source = bench.write("data.zip", as_zip({"train.csv": table, "test.csv": table}))
     with pytest.raises(ContentError, match="the splits .* && tuneyard data init "):
-        propose(bench.folder / "data.zip")
+        propose(source)
 
 
 def test_a_workbook_with_a_title_and_a_sheet_about_it(bench) -> None:

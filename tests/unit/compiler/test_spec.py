@@ -105,6 +105,49 @@ TWICE = 'labels: {"yes": [1, true], "no": [false, 1.0]}'
         (("}]", "}, {file: u.jsonl, format: messages, like: 0}]"), "(messages) is; expected `user`"),
         (("}]", "}, {file: u.jsonl, format: text, like: 0}]"), "expected `text`, or a column `is: turns`"),
         (("{question: [q]", "{question: {names: [q], is: turns}"), "column question: turns are no text for"),
+        (("about: a test\n", "about: a test\nsplit: {seed: 1}\n"), "name at least one part"),
+        (("about: a test\n", "about: a test\nsplit: {test: 0.5, eval: 0.5}\n"), "all together below 1"),
+        (
+            ("about: a test\n", "about: a test\nsplit: {test: 0.2, stratify: kind}\n"),
+            "split.stratify: no column 'kind'",
+        ),
+        (
+            ("about: a test\n", "about: a test\nsplit: {test: 0.2, by: hash, stratify: question}\n"),
+            "cannot be stratified",
+        ),
+        (("about: a test\n", "about: a test\nsplit: {test: 0.2}\n"), "'t.jsonl' must hold {split}"),
+        (
+            ("about: a test\n", "about: a test\nmix: {total: 9, parts: {a: {share: 0.5, as: qa}}}\n"),
+            "the shares add up to 0.5, expected 1",
+        ),
+        (
+            (
+                "about: a test\n",
+                "about: a test\nmix: {total: 9, parts: {a: {share: 1, as: qa}}}\nclean: [nfc]\n",
+            ),
+            "`clean` and `mix` do not go together",
+        ),
+        (("about: a test\n", "about: a test\nsplit: {train: 0.2}\n"), "'train' is what the others leave"),
+        (
+            ("about: a test\n", "about: a test\nsample: 1.5\n"),
+            "sample: found 1.5, expected more than 0 and less than 1",
+        ),
+        (
+            ("about: a test\n", "about: a test\nsource: {splits: {dev: d, test: t}}\nsample: 5\n"),
+            "`sample` takes rows of the part 'train'",
+        ),
+        (
+            (
+                "about: a test\n",
+                "about: a test\nmix: {total: 9, parts: {a: {share: 1, as: qa}}}\nsample: 5\n",
+            ),
+            "`sample` takes rows of the part",
+        ),
+        (
+            ("about: a test\n", "about: a test\nclean: [lower]\n"),
+            'clean.0: found "lower", expected one of nfc, strip, unescape, html',
+        ),
+        (("about: a test\n", "about: a test\nfilter: {keyword: [a]}\n"), "unknown key 'keyword'"),
     ],
 )
 def test_what_is_wrong_in_a_spec_is_said(bench, change, says):
@@ -163,31 +206,6 @@ def test_a_data_file_in_place_of_a_spec_is_told_what_makes_one(bench):
 def test_an_alias_may_stand_for_a_part_twice(bench):
     text = GOOD.replace("[q]", "&names [q]") + "filter: {keywords: *names}\n"
     assert load_spec(str(bench.write("t.yaml", text))).filter.keywords == ("q",)
-
-
-@pytest.mark.parametrize(
-    ("more", "says"),
-    [
-        ("split: {seed: 1}", "name at least one part"),
-        ("split: {test: 0.5, eval: 0.5}", "all together below 1"),
-        ("split: {test: 0.2, stratify: kind}", "split.stratify: no column 'kind'"),
-        ("split: {test: 0.2, by: hash, stratify: question}", "cannot be stratified"),
-        ("split: {test: 0.2}", "'t.jsonl' must hold {split}"),
-        ("mix: {total: 9, parts: {a: {share: 0.5, as: qa}}}", "the shares add up to 0.5, expected 1"),
-        (
-            "mix: {total: 9, parts: {a: {share: 1, as: qa}}}\nclean: [nfc]",
-            "`clean` and `mix` do not go together",
-        ),
-        ("split: {train: 0.2}", "'train' is what the others leave"),
-        ("sample: 1.5", "sample: found 1.5, expected more than 0 and less than 1"),
-        ("source: {splits: {dev: d, test: t}}\nsample: 5", "`sample` takes rows of the part 'train'"),
-        ("mix: {total: 9, parts: {a: {share: 1, as: qa}}}\nsample: 5", "`sample` takes rows of the part"),
-        ("clean: [lower]", 'clean.0: found "lower", expected one of nfc, strip, unescape, html'),
-        ("filter: {keyword: [a]}", "unknown key 'keyword'"),
-    ],
-)
-def test_settings_that_cannot_be_meant_are_refused(bench, more, says):
-    assert says in refused(bench, f"{GOOD}{more}\n")
 
 
 def test_literal_braces_in_templates(bench):

@@ -14,7 +14,7 @@ from tests.unit.eval_judge.test_sections import make
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.ask import compare_runs
-from tuneyard.eval.judge.questions.replicates import parse_replicates, seed_warnings
+from tuneyard.eval.judge.questions.replicates import parse_replicates, seed_warnings, with_settings
 from tuneyard.eval.judge.sections import compare
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 
@@ -135,7 +135,7 @@ def test_replicates_need_the_base_on_their_dataset() -> None:
 def test_models_beside_settings_are_candidates_too() -> None:
     flags = [True, False] * 10
     own = [make("base", flags), make("a", flags), make("x", flags[::-1]), make("b", flags)]
-    comparison = compare(by_dataset(own), "base", recipes={"r": ["a", "b"]})
+    comparison = compare(with_settings(by_dataset(own), {"r": ["a", "b"]}), "base")
     assert comparison.models == ["base", "r", "x"]
     assert [test.model for test in comparison.sets[0].against_base] == ["r", "x"]
 

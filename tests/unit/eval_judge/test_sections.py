@@ -205,7 +205,7 @@ def test_a_run_has_one_interval_wherever_it_is_told() -> None:
     ]  # fmt: skip
     figure = only(judge(run)).figures["base"]
     told = summary(rows, run.gold)
-    chart = kinds_chart([replace(run, kinds={"type": ["t"] * 208})], "type", "base").series["base"][0]
+    chart = kinds_chart([replace(run, kinds={"type": ["t"] * 208})], "type").series["base"][0]
     assert (
         [figure.low, figure.high]
         == told["ci95"]
@@ -228,7 +228,7 @@ def test_kinds_have_their_intervals_by_group() -> None:
     low, high = wilson(300, 400)
     assert figure.high - figure.low > 2.5 * (high - low)
     told = report_summary(rows, run.gold)
-    chart = kinds_chart([replace(run, kinds={"type": ["t"] * 400})], "type", "base").series["base"][0]
+    chart = kinds_chart([replace(run, kinds={"type": ["t"] * 400})], "type").series["base"][0]
     for found in (told["subtypes"]["k"], told["types"]["yes"], qa_types(rows)):
         assert found["ci95"] == [figure.low, figure.high]
     assert chart == (figure.value, figure.low, figure.high)

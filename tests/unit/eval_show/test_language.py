@@ -37,9 +37,8 @@ from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.judge.questions.slices import by_slices
 from tuneyard.eval.metrics.text import TEXTS
 from tuneyard.eval.read.logs.defect import DETAILED
-from tuneyard.eval.show.html import GLOSSARY
+from tuneyard.eval.show.html import GLOSSARY, render
 from tuneyard.eval.show.panels import draw_lengths
-from tuneyard.eval.show.report import render
 from tuneyard.eval.show.tables import markdown
 from tuneyard.recipes import best
 from tuneyard.recipes.sweep import results
@@ -248,16 +247,6 @@ def test_a_chinese_page_and_table(tmp_path: Path) -> None:
     assert "## 平均\n\nmnli 与基座模型的差为 +41.8 个百分点" in text
 
 
-def test_a_warning_is_in_one_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    demo(tmp_path / "runs")
-    unfinished = next(tmp_path.rglob("results.json"))
-    unfinished.unlink()
-    with in_language(CHINESE):
-        compare_results([str(tmp_path / "runs")])
-    told = capsys.readouterr().err
-    assert f"警告：{unfinished.parent}：未完成" in told and "warning:" not in told
-
-
 def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -270,19 +259,6 @@ def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
     said = "图中文字为英文：没有安装中文字体；请安装一种（如 fonts-noto-cjk，见 tuneyard doctor）。"
     assert said in capsys.readouterr().err
     assert re.findall("<p class=.note.>(.*?)</p>", page).count(said) == 1
-
-
-def test_a_metric_has_chinese_tables_and_a_verdict(tmp_path: Path) -> None:
-    demo(tmp_path / "runs")
-    done = CliRunner().invoke(
-        compare.cli,
-        [str(tmp_path / "runs"), "--lang", "zh", "--metric", "brier", "--out", str(tmp_path / "c")],
-    )
-    assert done.exit_code == 0
-    assert "| brier（平方误差，越低越好），95% 置信区间 |" in done.stdout
-    text = (tmp_path / "c/table.md").read_text(encoding="utf-8")
-    assert done.stdout.startswith("建议采用 mnli：brier 0.3")
-    assert "## 平均\n\nmnli 与基座模型的差为" in text
 
 
 LOSS = metrics.metric_of("eval_loss")

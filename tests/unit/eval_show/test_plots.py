@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
@@ -30,14 +31,12 @@ from tuneyard.eval.compare import cli
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.panels import _commonest_error, _matrix
 from tuneyard.eval.show.plots import (
+    PALE,
     STUB,
     Chart,
-    _seen,
     accuracy_chart,
     draw_bars,
-    draw_lying,
     draw_plots,
-    draw_standing,
     folder_name,
     kinds_chart,
 )
@@ -53,9 +52,8 @@ CHINESE = Chart(
 
 def draw(chart: Chart, folder: Path) -> None:
     with plotting():
-        for number, draw_one in enumerate((draw_standing, draw_lying)):
-            save(draw_one(chart), folder / f"{number}.png")
-            assert (folder / f"{number}.png").read_bytes().startswith(b"\x89PNG")
+        save(draw_bars(chart), folder / "0.png")
+        assert (folder / "0.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_letters_that_no_font_has_are_numbered_and_listed_beside_the_plot(
@@ -70,18 +68,17 @@ def test_letters_that_no_font_has_are_numbered_and_listed_beside_the_plot(
         draw(replace(CHINESE, places=["网络", "主页\t"]), tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: ") and "fonts-noto-cjk" in line
-    for number in (0, 1):
-        listed = (tmp_path / f"{number}.txt").read_text(encoding="utf-8").splitlines()
-        texts = [each.split(" ", 1)[1] for each in listed]
-        assert [each.split(" ", 1)[0] for each in listed] == [f"[{n}]" for n in range(1, len(listed) + 1)]
-        assert {"网络", "主页\t"} <= set(texts) and len(set(texts)) == len(texts)
+    listed = (tmp_path / "0.txt").read_text(encoding="utf-8").splitlines()
+    texts = [each.split(" ", 1)[1] for each in listed]
+    assert [each.split(" ", 1)[0] for each in listed] == [f"[{n}]" for n in range(1, len(listed) + 1)]
+    assert {"网络", "主页\t"} <= set(texts) and len(set(texts)) == len(texts)
     assert not list(recwarn)  # matplotlib's own
 
 
 def test_a_figure_without_its_letters_has_numbers_in_every_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "CJK", ())
     with plotting():
-        figure = draw_lying(CHINESE)
+        figure = draw_bars(CHINESE)
         texts = number_unreadable(figure)
         figure.draw_without_rendering()
         shown = [text.get_text() for text in figure.findobj(Text)]
@@ -170,28 +167,33 @@ def typed(model: str, right: list[bool], **kinds: list[str]) -> ScoredRun:
 
 def test_kinds_are_counted_and_the_rare_ones_taken_together() -> None:
     kinds = ["a"] * 5 + ["b"] * 3 + [f"rare {n:02}" for n in range(30)]
-    chart = kinds_chart([typed("m", [True] * 4 + [False] * 34, subtype=kinds)], "subtype", "base")
+    chart = kinds_chart([typed("m", [True] * 4 + [False] * 34, subtype=kinds)], "subtype")
     assert chart.places == ["a (n = 5)", "others (n = 33)"] and chart.title == "Accuracy by subtype"
     assert chart.series["m"] == [(0.8, *wilson(4, 5)), (0.0, *wilson(0, 33))]
 
 
 def test_beyond_25_kinds_the_rest_is_taken_together_and_one_rare_kind_keeps_its_name() -> None:
     many = [f"kind {n:02}" for n in range(30) for _ in range(5)]
-    chart = kinds_chart([typed("m", [True] * 150, subtype=many)], "subtype", "base")
+    chart = kinds_chart([typed("m", [True] * 150, subtype=many)], "subtype")
     assert len(chart.places) == 25 and chart.places[-1] == "others (n = 30)"
-    chart = kinds_chart([typed("m", [True] * 9, subtype=["a"] * 8 + ["b"])], "subtype", "base")
+    chart = kinds_chart([typed("m", [True] * 9, subtype=["a"] * 8 + ["b"])], "subtype")
     assert chart.places == ["a (n = 8)", "b (n = 1)"]
 
 
-def test_a_bar_of_nothing_is_seen() -> None:
-    assert _seen([0.0, 0.2, 50.0]) == [STUB, 0.2, 50.0]
-
-
-def test_the_title_by_kind_counts_kinds() -> None:
-    kinds = list("aabbcc")
-    base = typed("base", [True, False, True, True, False, False], type=kinds)
-    better = typed("m", [True, True, True, False, False, False], type=kinds)
-    printed(kinds_chart([base, better], "type", "base").title, "m", "base", "ahead", "1 of 3", "behind in 1")
+def test_the_recommended_model_is_highlighted_and_the_base_is_a_line() -> None:
+    old, new = flags(40, 5, 30, 25)
+    found = compare([make("base", old), make("a", new), make("b", [False] * 100)], "base")
+    (axes,) = draw_bars(accuracy_chart(found, found.sections)).axes
+    widths = [round(bar.get_path().get_extents(bar.get_patch_transform()).width, 9) for bar in axes.patches]
+    assert widths == [70, STUB]  # a bar of 0 % is seen
+    assert [bar.get_alpha() for bar in axes.patches] == [None, PALE]
+    assert any(line.get_label() == "base" and set(np.array(line.get_xdata())) == {45} for line in axes.lines)
+    assert [text.get_text() for text in axes.texts] == ["70.0", "0.0"]
+    _, labels = axes.get_legend_handles_labels()
+    assert labels == ["base", "majority-class baseline", "a (recommended)", "b"]
+    kept = compare([make("base", old), make("b", [False] * 100)], "base")
+    (axes,) = draw_bars(accuracy_chart(kept, kept.sections)).axes
+    assert axes.get_legend_handles_labels()[1][0] == "base (recommended)"
 
 
 @pytest.mark.parametrize("sets", [["s"], ["s", "../t"]])

@@ -19,10 +19,9 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.number_format import Table
 from tuneyard.eval.compare import cli, compare_results
 from tuneyard.eval.read.scored_run import ScoredRun
-from tuneyard.eval.show.html import GLOSSARY, breakable, provenance, terms, varied
+from tuneyard.eval.show.html import GLOSSARY, breakable, provenance, render, terms, varied
 from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
 from tuneyard.eval.show.plots import draw_plots
-from tuneyard.eval.show.report import render
 from tuneyard.eval.show.setup import compared_datasets, compared_models
 from tuneyard.eval.show.tables import LEFT_OUT
 
