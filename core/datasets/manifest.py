@@ -4,12 +4,49 @@ Compiling writes it last. `data verify`, recipes, exports and scoring read it ne
 """
 
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.files import read_json, write_json
 
 MANIFEST = "manifest.json"
+_OBJECT = {"type": "object"}
+_NUMBERS = {"type": "object", "additionalProperties": {"type": "integer"}}
+_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+_FILE = {
+    "type": "object",
+    "required": ["rows", "sha256"],
+    "properties": {"rows": {"type": "integer"}, "sha256": {"type": "string"}},
+}
+_MADE_FROM = {
+    "type": "object",
+    "properties": {
+        "spec": {"type": "string"},
+        "definition": _OBJECT,
+        "sources": {"type": "array", "items": _TEXTS},
+    },
+}
+_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "about": {"type": "string"},
+        "counts": {"type": "object", "properties": {"records": _NUMBERS}},
+        "problems": _NUMBERS,
+        "first_problems": {"type": "array"},
+        "notes": {"type": "array", "items": {"type": "string"}},
+        "not_used": _OBJECT,
+        "ignored": _OBJECT,
+        "fit": _OBJECT,
+        "cluster": {"type": ["string", "null"]},
+        "files": {"type": "object", "additionalProperties": _FILE},
+        "entries": {"type": "object", "additionalProperties": _OBJECT},
+        "made_from": _MADE_FROM,
+        "tuneyard": _OBJECT,
+    },
+}
+"""What a compile writes: a manifest of another shape was damaged or edited."""
 Entry = dict[str, object]
 """An entry of dataset_info.json."""
 
@@ -101,7 +138,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Read the manifest of a folder, None without one. `ContentError` if it is not JSON.
+    """Read the manifest of a folder, None without one. `ContentError` if it is damaged.
 
     None also for a file of this name that another tool wrote (next to images, say).
     """
@@ -112,10 +149,19 @@ def read_manifest(folder: Path) -> Manifest | None:
     made_from = content.get("made_from") if isinstance(content, dict) else None
     if not isinstance(content, dict) or not isinstance(made_from, dict) or "sources" not in made_from:
         return None
+    if not _validator().is_valid(content):
+        check_file(path, _SCHEMA, content)
     values = {each.name: content[each.name] for each in fields(Manifest) if each.name in content}
     files = content.get("files", {})
     values["files"] = {name: CompiledFile(file["rows"], file["sha256"]) for name, file in files.items()}
     return Manifest(**values)
+
+
+@cache
+def _validator() -> Any:
+    import jsonschema_rs
+
+    return jsonschema_rs.validator_for(_SCHEMA)
 
 
 EMPTY = Manifest()

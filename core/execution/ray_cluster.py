@@ -5,6 +5,7 @@ This process is a driver on one of the nodes. Each worker is an actor, which kee
 would wait with it until the lost actor has a place again.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -37,13 +38,12 @@ class RayCluster(WorkerMap):
         self._takes = Resources()  # what each of the actors takes
         self._references: list[tuple[object, Any]] = []  # the common value that Ray's store has
         _connect(address)
-        try:
+        with contextlib.ExitStack() as connection:
+            connection.callback(self.close)
             self.check_paths()
             self.workers = max(1, self.fitting(Resources()))
             self.has_gpus = self.fitting(Resources(gpus=1)) > 0
-        except BaseException:
-            self.close()
-            raise
+            connection.pop_all()
 
     def close(self) -> None:
         """Leave the cluster. Ray ends the actors of a driver that has left."""

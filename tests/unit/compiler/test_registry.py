@@ -84,9 +84,10 @@ def test_a_listed_set_says_why_it_is_stale(bench):
     made = json.loads(manifest.read_text())
     (line,) = listed(bench)
     assert line.startswith("alpaca_rte_train  3 rows  rte  20") and "stale" not in line
-    for field, why in (("definition", "the spec has changed"), ("compiler", "the compiler has changed")):
-        manifest.write_text(json.dumps(made | {"made_from": made["made_from"] | {field: "old"}}))
-        assert listed(bench)[0].endswith(f"  stale: {why}")
+    changes = {"definition": {"write": "old"}, "compiler": "old"}
+    for (field, old), name in zip(changes.items(), ("spec", "compiler"), strict=True):
+        manifest.write_text(json.dumps(made | {"made_from": made["made_from"] | {field: old}}))
+        assert listed(bench)[0].endswith(f"  stale: the {name} has changed")
     manifest.write_text(json.dumps(made))
     bench.rows("train.jsonl", ROWS[:2])
     assert listed(bench)[0].endswith(f"  stale: source {source} has changed")

@@ -58,3 +58,31 @@ def test_no_manifest_and_a_broken_one(tmp_path) -> None:
     (tmp_path / MANIFEST).write_text("{")
     with pytest.raises(ContentError):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("made_from", "definition"), "a"),
+        (("made_from", "sources", 0), 3),
+        (("made_from", "spec"), None),
+        (("entries", "a_train"), ["a"]),
+        (("files", "a.json"), {"rows": "3"}),
+        (("files",), 3),
+        (("counts", "records", "a_train"), "three"),
+        (("cluster",), 3),
+    ],
+)
+def test_a_damaged_manifest_is_an_error_with_its_place(tmp_path, path, value) -> None:
+    write_manifest(tmp_path, WRITTEN)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    *parents, last = path
+    part = manifest
+    for key in parents:
+        part = part[key]
+    part[last] = value
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ContentError) as error:
+        read_manifest(tmp_path)
+    assert str(tmp_path / MANIFEST) in str(error.value)
+    assert ".".join(map(str, path)) in str(error.value)
