@@ -23,7 +23,6 @@ from tuneyard.compiler.spec.model import PART, REJECTED, ROW_NUMBER, UNLABELLED,
 from tuneyard.compiler.two_passes import rows_of_streams, write_arranged
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.compiler.write.record_file import Written
-from tuneyard.core.datasets import is_records
 from tuneyard.core.datasets.manifest import Manifest, write_manifest
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.warn import warn
@@ -117,7 +116,7 @@ def _report_if_up_to_date(
         return None
     for name, file in manifest.files.items():
         path = registry.folder / spec.name / name
-        if not is_records(path) or sha256(path) != file.sha256:
+        if not path.is_file() or sha256(path) != file.sha256:
             return None
     first, counts = manifest.first_problems, manifest.counts
     if request.every_problem and len(first) < sum(manifest.problems.values()):

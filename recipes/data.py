@@ -67,7 +67,7 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
         except TuneyardError as error:
             hint = ""
             if isinstance(error, NotRegisteredError) and not other_folder(name, Path(dataset_dir(recipe))):
-                hint = _compile_hint(name)
+                hint = _compile_hint(name, "compile it")
             problems.append(recipe.problem("E320", key, str(error), hint, MissingDataProblem))
         else:
             datasets.append(dataset)
@@ -77,12 +77,12 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
     return datasets, problems
 
 
-def _compile_hint(name: str, action: str = "compile it") -> str:
-    """Hint with the command that compiles a dataset, or lists all if no bundled spec makes it."""
+def _compile_hint(name: str, action: str) -> str:
+    """Hint with the command that compiles a dataset, "" if no bundled spec makes it."""
     stem = name.removeprefix("alpaca_").rsplit("_", 1)[0]
     specs = {path.stem.replace("-", "_"): path.stem for path in (ROOT / "compiler/specs").glob("*.yaml")}
     if stem not in specs:
-        return "see what there is: tuneyard data list"
+        return ""
     return f"{action}: tuneyard data compile {specs[stem]}"
 
 
@@ -144,7 +144,7 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
     problems.extend(_text_problems(recipe, key, name, entry, records))
     compiled = manifest_beside(path)
     if compiled is not None and compiled[1].sha256 != sha256(path):
-        hint = f"compile it again: {_compile_hint(name)}"
+        hint = _compile_hint(name, "compile it again") or "compile it again"
         problems.append(recipe.problem("W322", key, f"{path}: changed since it was compiled", hint))
     return NamedDataset(key, name, sampled if isinstance(sampled, int) else len(records)), problems
 

@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from tuneyard.core.datasets import is_records
 from tuneyard.core.datasets.manifest import Manifest
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import sha256
@@ -35,7 +34,7 @@ def changed_file(
     hint = compile_again(path.parent.name, manifest)
     if not path.exists():
         return Problem("E431", str(path), "the compiled file is missing", hint=hint)
-    if is_records(path) and sha256(path, moved) == compiled.sha256:
+    if path.is_file() and sha256(path, moved) == compiled.sha256:
         return None
     message = f"the file has changed since it was compiled (with {compiled.rows} rows)"
     return Problem("E431", str(path), message, hint=hint)

@@ -13,7 +13,7 @@ from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES
 from tuneyard.core.datasets.manifest import MANIFEST, CompiledSource, Manifest
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import files_of, sha256
+from tuneyard.core.files import sha256
 
 
 def dataset_lines(registry: Registry) -> Iterator[str]:
@@ -24,8 +24,7 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
     others = dict(registry.entries)
     paths: list[Path] = []
     for name, manifest in registry.manifests.items():
-        for file in manifest.files:
-            paths += files_of(registry.folder / name / file)
+        paths += [registry.folder / name / file for file in manifest.files]
         paths += [Path(source.path) for source in manifest.sources]
     with progress_bar(path for path in paths if path.is_file()) as moved:
         for name, manifest in registry.manifests.items():

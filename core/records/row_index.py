@@ -51,10 +51,7 @@ class RowIndex:
 
 
 def row_index_file(records: Path) -> Path:
-    """File next to a dataset's records: `train.json`, or the folder `train` of shards → `train.examples.npy`.
-
-    It lies outside the folder, of which LLaMA-Factory loads every file.
-    """
+    """File next to a dataset's records: `train.json` → `train.examples.npy`."""
     stem = records.name.removesuffix(".jsonl").removesuffix(".json")
     return records.with_name(f"{stem}.examples.npy")
 

@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 from tests.integration.peft_oracle import deltas, error, exact, fused, load, ours, peft_merge
 from tests.messages import raises
 from tuneyard.adapters.fuse import fuse, plan_fusing
-from tuneyard.adapters.merge import merge, plan_merging
-from tuneyard.adapters.request import FuseRequest, MergeRequest
+from tuneyard.adapters.request import FuseRequest
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import ContentError, TuneyardError
 
@@ -45,20 +44,6 @@ def test_peft_loads_our_merge_as_the_exact_sum(base, save, tmp_path, name):
     saved = {k for k in load_file(tmp_path / "out/adapter_model.safetensors") if "lora_" in k}
     loaded = {k.replace(".default", "") for k in model.state_dict() if "lora_" in k}
     assert saved == loaded
-
-
-def test_logits_of_the_merge_are_those_of_base_plus_sum(base, save, tmp_path):
-    wanted = [
-        (save("a", seed=1, target_modules="all-linear"), 0.5),
-        (save("b", seed=2, use_rslora=True), 0.5),
-    ]
-    expected = copy.deepcopy(base)
-    for path, delta in exact(base, wanted).items():
-        expected.get_submodule(path.removeprefix("base_model.model.")).weight.data += delta.float()
-    with torch.no_grad():
-        found = load(base, ours(wanted, tmp_path / "out"))(IDS).logits
-        torch.testing.assert_close(found, expected(IDS).logits, atol=1e-5, rtol=0)
-        assert (found - base(IDS).logits).abs().max() > 0.05
 
 
 @pytest.mark.parametrize("weights", [(0.5, 0.5), (1, 0.25), (0.7, -0.7)])
@@ -136,45 +121,6 @@ def test_fused_model_answers_like_the_live_adapter(base, save, tmp_path, dtype, 
         torch.testing.assert_close(found, live, atol=near, rtol=0)
 
 
-def test_peft_moves_both_tied_tensors_and_we_one(base, save, tiny_model, tmp_path):
-    adapter = save("a", target_modules=["embed_tokens"])
-    naive = load(base, adapter).merge_and_unload()
-    model, _ = fused([(adapter, 1)], tiny_model, tmp_path / "out")
-    with torch.no_grad():
-        live = load(base, adapter)(IDS).logits
-        torch.testing.assert_close(model(IDS).logits, live, atol=1e-5, rtol=0)
-        assert (naive(IDS).logits - live).abs().max() > 0.1
-
-
-def test_conv1d_models_are_fused_the_right_way_round(tmp_path):
-    import peft
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=100, n_positions=64, n_embd=32, n_layer=2, n_head=2)).eval()
-    model.save_pretrained(tmp_path / "gpt2")
-    config = peft.LoraConfig(
-        r=4, target_modules=["attn.c_proj", "c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM"
-    )
-    tuned = peft.get_peft_model(copy.deepcopy(model), config)
-    for key, parameter in tuned.named_parameters():
-        if "lora_" in key:
-            parameter.data.normal_(std=0.2)
-    tuned.save_pretrained(tmp_path / "a")
-    found, _ = fused([(tmp_path / "a", 1)], tmp_path / "gpt2", tmp_path / "out")
-    with torch.no_grad():
-        torch.testing.assert_close(found(IDS).logits, tuned.eval()(IDS).logits, atol=1e-4, rtol=0)
-
-
-def test_modules_to_save_are_merged_against_the_base(base, save, tiny_model, tmp_path):
-    wanted = [(save("a", seed=1, modules_to_save=["norm"]), 0.5), (save("b", seed=2), 1)]
-    merge(plan_merging(MergeRequest(wanted, tmp_path / "out", tiny_model)), lambda _: None)
-    found = load(base, tmp_path / "out")
-    trained = load_file(tmp_path / "a/adapter_model.safetensors")["base_model.model.model.norm.weight"]
-    expected = base.model.norm.weight + 0.5 * (trained - base.model.norm.weight)
-    torch.testing.assert_close(found.base_model.model.model.norm.modules_to_save["default"].weight, expected)
-
-
 ALL = {"target_modules": "all-linear"}
 AS_SAVED = {
     "all linear": ALL,
@@ -230,54 +176,6 @@ WEIGHTS = "adapter_model.safetensors"
 def logits(model):
     with torch.no_grad():
         return model(IDS).logits
-
-
-# (what the first adapter alone has, what ours says); the second is plain.
-ONE_SIDED = {
-    "lora_bias": ({"lora_bias": True}, "adds a bias next to B·A"),
-    "modules_to_save": ({"modules_to_save": ["norm"]}, "give --base"),
-    "trainable_token_indices": ({"trainable_token_indices": [1, 2]}, "single rows of the embedding"),
-}
-
-
-@pytest.mark.parametrize("name", ONE_SIDED)
-def test_what_one_of_two_adapters_has_is_lost_in_peft_s_merge(base, save, tmp_path, name):
-    fields, fact = ONE_SIDED[name]
-    one, other = save("a", seed=1, **fields), save("b", seed=2)
-    # In the other order PEFT cannot load the plain one beside trained tokens at all (a KeyError).
-    model = load(base, other, x=one) if "token" in name else load(base, one, x=other)
-    model.add_weighted_adapter(["default", "x"], [1.0, 1.0], "mixed", combination_type="cat")
-    model.set_adapter("mixed")
-    both = load(base, one)
-    added = exact(base, [(other, 1.0)])
-    for path, delta in added.items():
-        both.get_submodule(path).base_layer.weight.data += delta.float()
-    assert (logits(model) - logits(both)).abs().max() > 0.01
-    with raises(TuneyardError, fact):
-        ours([(one, 1), (other, 1)], tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [{"layers_to_transform": [1]}, {"target_modules": r".*_proj", "exclude_modules": ["o_proj"]}],
-    ids=str,
-)
-def test_layers_and_exclusions_of_one_adapter_survive_a_merge(base, save, tmp_path, fields):
-    wanted = [(save("a", seed=1, **fields), 1.0), (save("b", seed=2), 0.5)]
-    out = ours(wanted, tmp_path / "out")
-    assert error(deltas(load(base, out)), exact(base, wanted)) < 1e-6
-
-
-def test_another_base_of_the_same_shapes(base, save, tmp_path):
-    adapter = save("a")
-    torch.manual_seed(9)
-    other = copy.deepcopy(base)
-    for parameter in other.parameters():
-        parameter.data = torch.randn_like(parameter) * 0.02
-    other.save_pretrained(tmp_path / "other")
-    assert load(other, adapter) is not None  # without a word
-    with raises(ContentError, "other"):
-        plan_fusing(FuseRequest([(adapter, 1.0)], tmp_path / "other", tmp_path / "out"))
 
 
 @pytest.mark.parametrize("start", ["pissa", "olora"])

@@ -1,16 +1,15 @@
 """DoRA adapters, whose ΔW needs the base's weights: fused as PEFT computes them."""
 
 import copy
-import json
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.integration.peft_oracle import exact, fused, load, ours, save_adapter
+from tests.integration.peft_oracle import exact, fused, load, save_adapter
 from tests.messages import raises
 from tuneyard.adapters.statistics import measure, text
-from tuneyard.adapters.store import open_adapter, open_any
+from tuneyard.adapters.store import open_any
 from tuneyard.core.errors import ContentError
 
 IDS = torch.arange(60).reshape(3, 20)
@@ -122,23 +121,6 @@ def test_a_dora_adapter_without_its_magnitude_is_refused(base, tiny_model, tmp_p
     with raises(ContentError, "NaN"):
         fused([(adapter, 1)], tiny_model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_dora_is_not_merged_and_the_message_says_fuse(base, tiny_model, tmp_path):
-    one = save_adapter(base, tiny_model, tmp_path / "a", use_dora=True)
-    other = save_adapter(base, tiny_model, tmp_path / "b", seed=2)
-    with raises(ContentError, "use_dora", "tuneyard adapter fuse"):
-        ours([(one, 1), (other, 1)], tmp_path / "out")
-
-
-@pytest.mark.parametrize("target", ["mlp.down_proj.weight", "mlp.experts.gate_up_proj"])
-def test_lora_on_bare_parameters_is_refused_with_pefts_own_way(base, tiny_model, tmp_path, target):
-    adapter = save_adapter(base, tiny_model, tmp_path / "a")
-    config = adapter / "adapter_config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "target_parameters": [target]}))
-    for opened in (open_adapter, open_any):
-        with raises(ContentError, "target_parameters", target, "merge_and_unload"):
-            opened(adapter)
 
 
 def test_show_reports_magnitudes(base, tiny_model, tmp_path):

@@ -65,18 +65,6 @@ def test_one_and_zero_gives_back_the_adapter(tmp_path):
     assert relative(errors.values()) == 0
 
 
-@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
-def test_half_and_half_is_the_dense_sum_to_fp32_rounding(tmp_path, dtype):
-    one, other = factors(1), factors(2)
-    make(tmp_path / "a", one, dtype)
-    make(tmp_path / "b", other, dtype)
-    a, b = open_adapter(tmp_path / "a"), open_adapter(tmp_path / "b")
-    result, errors = merged([(tmp_path / "a", 0.3), (tmp_path / "b", 0.7)], tmp_path / "out")
-    expected = {m: 0.3 * delta(a, m) + 0.7 * delta(b, m) for m in one}
-    assert error_of(result, expected) < 1e-7
-    assert relative(errors.values()) < 1e-7
-
-
 def test_ranks_alphas_patterns_and_rslora_are_respected(tmp_path):
     one = factors(1, rank=lambda m: 2 if m.endswith("layers.0.self_attn.q_proj") else 4)
     other = factors(2, rank=3)
@@ -285,15 +273,6 @@ def test_bf16_output_is_rounded_to_nearest_and_the_loss_is_said(tmp_path):
 def error_all(adapter, expected):
     missing = np.sqrt(sum(np.linalg.norm(delta(adapter, m) - d) ** 2 for m, d in expected.items()))
     return missing / np.sqrt(sum(np.linalg.norm(d) ** 2 for d in expected.values()))
-
-
-def test_two_merges_of_the_same_are_the_same_bytes(tmp_path):
-    make(tmp_path / "a", factors(1))
-    make(tmp_path / "b", factors(2))
-    for out in ("x", "y"):
-        merged([(tmp_path / "a", 0.5), (tmp_path / "b", 0.5)], tmp_path / out)
-    for file in ("README.md", "adapter_config.json", "adapter_model.safetensors", "merge.json"):
-        assert (tmp_path / "x" / file).read_bytes() == (tmp_path / "y" / file).read_bytes()
 
 
 ADAPTER = st.fixed_dictionaries(

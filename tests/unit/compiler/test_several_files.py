@@ -120,8 +120,8 @@ def start(bench, spec: Path, sources: list[Path], *more: object) -> subprocess.P
 
 
 def workers_at_work(process: subprocess.Popen, out: Path) -> list[psutil.Process]:
-    """The worker processes, which are forks, once one of them writes."""
-    while process.poll() is None and not list(out.glob(".t.tuneyard-*/.file-*/*")):
+    """The worker processes, which are forks, once two of them write."""
+    while process.poll() is None and len({path.parent for path in out.glob(".t.tuneyard-*/.file-*/*")}) < 2:
         time.sleep(0.01)
     return psutil.Process(process.pid).children()
 

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.messages import printed, printed_line
+from tests.unit.recipes.make import write_recipe
 from tuneyard.core.datasets import REMOTE_SOURCES
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.recipes import check
@@ -81,15 +82,12 @@ def test_without_an_output_dir_every_other_problem_is_still_said(tmp_path, monke
 
 def quick(folder: Path, *words: object) -> str:
     """What `check --quick` prints about a sound recipe for LLaMA-Factory's loop, with these words added."""
-    (folder / "a.json").write_text(json.dumps([{"instruction": "a", "output": "b"}] * 40))
+    path = write_recipe(folder, save_strategy="epoch")
     hub = {source: {source: f"someone/{source}"} for source in REMOTE_SOURCES}
     registry = {"a": {"file_name": "a.json"}, "texts": {"file_name": "t.txt"}, **hub}
     (folder / "dataset_info.json").write_text(json.dumps(registry))
     (folder / "t.txt").write_text("one text\n")
-    sound = {"model_name_or_path": "a/b", "do_train": True, "dataset": "a", "template": "qwen"}
-    sound |= {"dataset_dir": str(folder), "output_dir": str(folder / "out"), "save_strategy": "epoch"}
-    (folder / "r.yaml").write_text(json.dumps(sound))
-    done = CliRunner().invoke(check.command, ["--quick", str(folder / "r.yaml"), *map(str, words)])
+    done = CliRunner().invoke(check.command, ["--quick", str(path), *map(str, words)])
     return done.output + (f"exit 1: {done.exception}" if done.exception else "")
 
 

@@ -13,6 +13,7 @@ from tuneyard.recipes.costs import (
     FP32,
     KEPT_BY_ADAPTER,
     KEPT_BY_WEIGHTS,
+    LOOSE_SPREAD,
     NF4,
     PACE,
     SPREAD,
@@ -177,6 +178,8 @@ def test_time_of_matrix_products_alone_is_their_share_of_the_peak():
     time = duration(LORA.shapes, LORA.setup, 312e12 * 0.75, 1000, 10, A100, still)
     assert time.middle == pytest.approx(1)
     assert (time.lower, time.upper) == pytest.approx((1 / SPREAD, SPREAD))
+    two = duration(LORA.shapes, replace(LORA.setup, ranks=2), 312e12 * 0.75, 1000, 10, A100, still)
+    assert (two.lower, two.upper) == pytest.approx((1 / LOOSE_SPREAD[0], LOOSE_SPREAD[1]))
 
 
 def test_each_wait_adds_its_own_time():
@@ -260,5 +263,6 @@ def test_operations_of_freezing():
     """6 a weight of a trained layer, 2 again; a layer without gradients is only read."""
     shapes = replace(MODEL, vocabulary=0, parameters=1_000, trainable=1_000)
     assert flops(shapes, PLAIN, 1, 0) == 8 * 1_000
+    assert flops(shapes, replace(PLAIN, recompute=False), 1, 0) == 6 * 1_000
     upper_two = replace(shapes, trainable=200, layers_below=8)
     assert flops(upper_two, PLAIN, 1, 0) == 8 * 200 + 2 * 800

@@ -63,22 +63,6 @@ def test_an_input_that_the_entry_does_not_map_is_an_error(tmp_path):
     assert look(tmp_path)[1] == []
 
 
-def test_any_input_is_an_error_and_any_other_text_a_warning(tmp_path):
-    columns = {"prompt": "instruction", "response": "output"}
-    facts = "Twelve is two times six."
-    rows = [
-        {"instruction": "Is it even?", "output": "yes", "context": "", "facts": facts, "source": "book"},
-        {"instruction": "Is it even?", "output": "yes", "context": "12", "facts": facts, "source": "book"},
-    ]
-    register(tmp_path, rows, {"columns": columns})
-    _, codes, messages = look(tmp_path)
-    assert codes == ["E327", "W327"]
-    printed(messages[0], "'context'", "1 of 2", "row 2")
-    printed(messages[1], "'facts'", "2 of 2", "row 1")
-    register(tmp_path, rows, {"columns": {**columns, "query": "context"}})
-    assert look(tmp_path)[1] == []
-
-
 def test_rows_that_are_trained_on_are_not_evaluated_on(tmp_path):
     register(tmp_path, GOOD)
     entries = {
@@ -182,18 +166,16 @@ def test_a_folder_of_files_and_samples_of_a_set(tmp_path):
     assert look(tmp_path)[0][0].rows == 4
 
 
-def test_empty(tmp_path):
-    register(tmp_path, [])
-    assert look(tmp_path)[1] == ["E321"]
-
-
 def test_changed_since_it_was_compiled(tmp_path):
     path = register(tmp_path, GOOD)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     (path.parent / "manifest.json").write_text(json.dumps(manifest_of("set.json", digest)))
     assert look(tmp_path)[1] == []
     path.write_text(json.dumps(GOOD * 2))
-    assert look(tmp_path)[1] == ["W322"]
+    _, (problem,) = read_datasets(
+        Recipe(Path("r.yaml"), {"dataset": "set", "dataset_dir": str(tmp_path)}, {})
+    )
+    assert (problem.code, problem.hint) == ("W322", "compile it again")
 
 
 def test_shards_are_read_as_one_file(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError
-from tuneyard.recipes.launch import LOG, failure, launch
+from tuneyard.recipes.launch import LOG, failure, launch, torchrun_command
 
 ROOT = Path(__file__).resolve().parents[3]
 ROWS = [{"current_steps": n, "total_steps": 3, "loss": 2.0 / n} for n in (1, 2, 3)]
@@ -45,6 +45,19 @@ def alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_torchrun_trains_with_weights_on_one_node_and_on_several(tmp_path, monkeypatch):
+    for name in ("NNODES", "NPROC_PER_NODE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    trainer = ["-m", "tuneyard.recipes.token_weights", str(tmp_path)]
+    start = [sys.executable, "-m", "torch.distributed.run", "--nnodes"]
+    assert torchrun_command(tmp_path) == [*start, "1", "--nproc_per_node", "gpu", "--standalone", *trainer]
+    monkeypatch.setenv("NNODES", "2")
+    monkeypatch.setenv("NPROC_PER_NODE", "4")
+    monkeypatch.setenv("NODE_RANK", "1")
+    where = ["--node_rank", "1", "--master_addr", "127.0.0.1", "--master_port", "29500"]
+    assert torchrun_command(tmp_path) == [*start, "2", "--nproc_per_node", "4", *where, *trainer]
 
 
 def test_a_run_to_the_end(tmp_path, capfd):

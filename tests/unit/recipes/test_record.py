@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.unit.recipes.make import write_recipe
 from tuneyard.recipes.output_dir import inputs_of, training_record
 from tuneyard.recipes.recipe import read_recipe
 
@@ -14,17 +15,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def recipe(tmp_path):
-    (tmp_path / "a.json").write_text('[{"instruction": "a", "output": "b"}]')
-    (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
-    path = tmp_path / "r.yaml"
-    settings = {
-        "model_name_or_path": str(tmp_path / "model"), "dataset_dir": str(tmp_path), "dataset": "a",
-        "output_dir": str(tmp_path / "out"), "learning_rate": 0.1, "logging_steps": 1,
-    }  # fmt: skip
-    path.write_text(json.dumps(settings))
-    return path
+    settings = {"learning_rate": 0.1, "logging_steps": 1}
+    return write_recipe(tmp_path, model_name_or_path=str(tmp_path / "model"), **settings)
 
 
 def test_training_json_holds_to_its_schema(recipe):

@@ -46,12 +46,6 @@ def test_a_number_that_is_none_does_not_stop_the_check(key, value):
     assert schedule(100, **{key: value}) == schedule(100)  # ranges.py names it
 
 
-def test_nothing_is_left_to_train_on():
-    recipe = Recipe(Path("r.yaml"), {"val_size": 500}, {})
-    (problem, *_) = schedule_problems(recipe, schedule_of(recipe, 100, 1))
-    assert (problem.code, problem.field) == ("E307", "val_size")
-
-
 def test_without_eval_steps_logging_steps_say_when_it_is_evaluated():
     recipe = Recipe(Path("r.yaml"), {"eval_strategy": "steps", "max_steps": 100}, {})
     (problem,) = schedule_problems(recipe, schedule_of(recipe, 800, 1))
@@ -67,22 +61,3 @@ def test_a_note_if_the_recipe_ends_before_its_epochs_but_not_for_an_override():
     assert (problem.code, problem.field) == ("N330", "max_steps") and "after 0.5 of" in problem.message
     shrunk = Recipe(recipe.path, recipe.settings, {}, ("max_steps=5",))
     assert not list(schedule_problems(shrunk, schedule_of(shrunk, 80, 1)))
-
-
-def test_what_never_comes():
-    settings = {
-        "save_steps": 500,
-        "eval_strategy": "steps",
-        "eval_steps": 200,
-        "warmup_ratio": 100,
-        "max_steps": 100,
-    }
-    recipe = Recipe(Path("r.yaml"), settings, {})
-    found = [(p.code, p.field) for p in schedule_problems(recipe, schedule_of(recipe, 4, 1))]
-    assert found == [
-        ("W330", "save_steps"),
-        ("W330", "eval_steps"),
-        ("W331", "warmup_steps"),
-        ("W332", "per_device_train_batch_size"),
-        ("W333", "warmup_ratio"),
-    ]

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.messages import printed, printed_line, raises
+from tests.unit.recipes.make import write_recipe
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.training.metrics import UNKNOWN, metric_of
@@ -311,14 +312,9 @@ def untrained(tmp_path, monkeypatch):
         "OMP_NUM_THREADS", "1000"
     )  # more than there are cores: one run at a time, in this process
     monkeypatch.setattr(state, "score", lambda *_: (1.0, UNKNOWN))
-    for name in "ab":
-        (tmp_path / f"{name}.json").write_text(json.dumps([{"instruction": "a", "output": "b"}] * 40))
-    entries = {name: {"file_name": f"{name}.json"} for name in "ab"}
-    (tmp_path / "dataset_info.json").write_text(json.dumps(entries))
-    settings = {"model_name_or_path": "a/b", "do_train": True, "dataset": "a", "template": "qwen"}
-    settings |= {"dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "out")}
-    (tmp_path / "r.yaml").write_text(json.dumps(settings))
-    return tmp_path / "r.yaml", asked, trained
+    path = write_recipe(tmp_path)
+    (tmp_path / "dataset_info.json").write_text(json.dumps({key: {"file_name": "a.json"} for key in "ab"}))
+    return path, asked, trained
 
 
 def swept(path, *grid, judge=None, metric=None, **options):

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from tests.messages import raises
+from tests.unit.recipes.make import write_recipe
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes import check, output_dir
@@ -22,16 +23,8 @@ from tuneyard.recipes.train import train, why_not_resumed
 def recipe(tmp_path, monkeypatch):
     """Return a recipe for a hub id, overwriting, where there is neither network nor cache."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    (tmp_path / "a.json").write_text('[{"instruction": "a", "output": "b"}]')
-    (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
-    settings = {
-        "model_name_or_path": "nobody/nothing", "cache_dir": str(tmp_path / "hub"), "dataset": "a",
-        "dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "out"), "overwrite_output_dir": True,
-        "stage": "sft", "do_train": True, "finetuning_type": "lora", "template": "qwen", "cutoff_len": 64,
-    }  # fmt: skip
-    path = tmp_path / "r.yaml"
-    path.write_text(json.dumps(settings))
-    return read_recipe(path)
+    settings = {"cache_dir": str(tmp_path / "hub"), "overwrite_output_dir": True, "cutoff_len": 64}
+    return read_recipe(write_recipe(tmp_path, model_name_or_path="nobody/nothing", **settings))
 
 
 def test_without_its_model_a_training_renames_and_writes_nothing(recipe, tmp_path):

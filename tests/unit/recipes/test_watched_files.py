@@ -1,11 +1,11 @@
 """`recipe check --watch`: what is checked again, and when it ends."""
 
-import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from tests.unit.recipes.make import write_recipe
 from tuneyard.core.errors import RequestError
 from tuneyard.recipes import check
 from tuneyard.recipes.answer import Facts
@@ -17,15 +17,7 @@ from tuneyard.recipes.watched_files import states_of, watched_files
 def recipe(tmp_path, monkeypatch):
     """Return the path of a sound recipe; LLaMA-Factory has nothing to say about it."""
     monkeypatch.setattr(check, "ask", lambda *_: Facts(template_error="none"))
-    (tmp_path / "a.json").write_text(json.dumps([{"instruction": "a", "output": "b"}] * 40))
-    (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
-    settings = {
-        "model_name_or_path": "a/b", "do_train": True, "dataset": "a", "template": "qwen",
-        "dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "out"), "save_strategy": "epoch",
-    }  # fmt: skip
-    path = tmp_path / "r.yaml"
-    path.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in settings.items()))
-    return path
+    return write_recipe(tmp_path, save_strategy="epoch")
 
 
 def watched(monkeypatch, paths, edits) -> str:
