@@ -40,7 +40,7 @@ MARK = '<meta name="generator" content="Tuneyard eval compare">'
 STATIC = 10  # examples that are there without JavaScript
 FEW = 4  # plots of no more models are unfolded
 DRAWN = ("accuracy.png", "overall_accuracy_comparison.png")  # what the page draws itself
-BREAK = re.compile(r"(?<=[,/+_=])(?=\S)")
+BREAK = re.compile(r"(?<=[,/+_])(?=\S)")
 FIGURES = {
     "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
     "classes", "confusion", "metrics", "label_mass", "too_long", "model", "set", "check_generate",
