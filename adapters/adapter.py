@@ -202,11 +202,6 @@ class Adapter(ABC):
         """One of `full_tensors` as fp32."""
         return self.weights.read(PREFIX + name)
 
-    def require_finite(self) -> None:
-        """Read every tensor; `ContentError` for the first with NaN or infinity, as in `merge`."""
-        for name in self.weights.tensors:
-            self.weights.read(name)
-
     @property
     def word(self) -> str:
         """The folder as a word of a command, which would read one that begins with a dash as an option."""

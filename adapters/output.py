@@ -15,6 +15,7 @@ from tuneyard.core.errors import ContentError, RequestError, TuneyardError, size
 from tuneyard.core.files import (
     OURS,
     abandoned,
+    existing,
     folder_size,
     locked,
     make_folder,
@@ -172,11 +173,11 @@ def _put(staged: Path, target: Path, check: Check) -> None:
 
 def require_space(target: Path, needed: int) -> None:
     """`RequestError` if less than `needed` bytes are free. The folders of killed runs count as free."""
-    existing = next(path for path in target.parents if path.exists())
-    free = shutil.disk_usage(existing).free + sum(map(folder_size, abandoned(target.parent)))
+    there = existing(target.parent)
+    free = shutil.disk_usage(there).free + sum(map(folder_size, abandoned(target.parent)))
     if free < needed:
         raise RequestError(
-            f"{target}: needs {size_words(needed)}, but {existing} has {size_words(free)} free: free some "
+            f"{target}: needs {size_words(needed)}, but {there} has {size_words(free)} free: free some "
             "space, or write to another disk"
         )
 

@@ -16,7 +16,6 @@ from tuneyard.core.errors import RequestError, show_value
 from tuneyard.core.weights.adapter_files import Module
 
 A = TypeVar("A", bound=Adapter, covariant=True)
-Kind = TypeVar("Kind", bound=Adapter)
 
 
 @dataclass(frozen=True)
@@ -61,22 +60,19 @@ def parse_named(text: str) -> tuple[str, list[tuple[str, float]]]:
     return name, [parse_optional_weight(references)]
 
 
-def parse_weight(value: object, reference: str) -> float:
-    """Read a finite weight; the `RequestError` for any other value names the adapter."""
+def parse_weight(text: str, reference: str) -> float:
+    """Read a finite weight; the `RequestError` for any other text names the adapter."""
     weight = math.nan
-    if not isinstance(value, bool):
-        with contextlib.suppress(ValueError):
-            weight = float(str(value))
+    with contextlib.suppress(ValueError):
+        weight = float(text)
     if not math.isfinite(weight):
         raise RequestError(
-            f"{reference}: weight {show_value(value)}: expected a finite number, as in {reference}=0.5"
+            f"{reference}: weight {show_value(text)}: expected a finite number, as in {reference}=0.5"
         )
     return weight
 
 
-def open_weighted(
-    references: Iterable[tuple[str, float]], open_one: Callable[[str], Kind]
-) -> list[Weighted[Kind]]:
+def open_weighted(references: Iterable[tuple[str, float]], open_one: Callable[[str], A]) -> list[Weighted[A]]:
     """Open each adapter by `open_adapter` or `open_any`. `compatibility` checks that they can be added."""
     weighted = [Weighted(open_one(reference), weight) for reference, weight in references]
     if not weighted:

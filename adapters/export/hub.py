@@ -45,7 +45,6 @@ print(tokenizer.decode(answer, skip_special_tokens=True))
 $ llamafactory-cli chat {named}
 {served}
 ```"""
-Card = tuple[str, list[str]]  # a model card, and notes on missing facts
 
 
 def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
@@ -109,8 +108,12 @@ def _send(repo: str, files: list[Path], card: str, *, private: bool) -> str:
         raise RequestError(f"{repo}: the hub refuses it: {error}") from error
 
 
-def make_card(source: ExportSource, name: str, licence: str | None, results: list[Path]) -> Card:
-    """Write the hub's model card from recorded facts; `licence` overrides the files of the base.
+def make_card(
+    source: ExportSource, name: str, licence: str | None, results: list[Path]
+) -> tuple[str, list[str]]:
+    """Write the hub's model card from recorded facts, and list notes on missing ones.
+
+    `licence` overrides the files of the base.
 
     The front matter is plain YAML: huggingface_hub's `ModelCardData` would write the same lines.
     """
@@ -211,11 +214,12 @@ def _training_inputs(folder: Path, name: str, notes: list[str]) -> dict[str, dic
             if not of_part:
                 notes.append(f"data and recipe of {part_name} in it not recorded")
             inputs_by_name |= of_part
-        elif part.entry["datasets"]:
+            continue
+        unknown = "data and recipe"
+        if part.entry["datasets"]:
             inputs_by_name[part_name] = {"data": part.entry["datasets"]}
-            notes.append(f"recipe of an adapter in it not known: {part.problem}")
-        else:
-            notes.append(f"data and recipe of an adapter in it not known: {part.problem}")
+            unknown = "recipe"
+        notes.append(f"{unknown} of an adapter in it not known: {part.problem}")
     datasets = training_data(folder)
     if datasets and not inputs_by_name:
         inputs_by_name[name] = {"data": datasets}

@@ -192,7 +192,7 @@ class LoraAdapter(Adapter):
         modules = list(prefetch(self.measure_module, paths))
         return {
             "modules": modules,
-            "parameters": sum(module.parameters for module in modules),
+            "parameters": self.parameters,
             "norm": math.hypot(*(module.norm for module in modules)),
         }
 

@@ -194,7 +194,8 @@ def plan_serving(
         port = port or vllm_command.PORT
     check_outside(out, [models.folder, *(adapter.folder for adapter in models.adapters)])
     for adapter in models.adapters:
-        adapter.require_finite()
+        for name in adapter.weights.tensors:
+            adapter.weights.read(name)  # `ContentError` for NaN and infinity, as in `merge`
     template = _template_of(models, think)
     trainings = []
     if has_llamafactory():

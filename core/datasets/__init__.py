@@ -199,13 +199,8 @@ def is_shard_folder(path: Path) -> bool:
 
 
 def is_records(path: Path) -> bool:
-    """True for a file of a dataset, or for the folder of its shards, none of which is empty.
-
-    An empty file among them changes no byte of the dataset, and LLaMA-Factory's loader stops at it.
-    """
-    if path.is_file():
-        return True
-    return is_shard_folder(path) and all(file.stat().st_size for file in path.iterdir())
+    """True for a file of a dataset, or for a folder of JSON Lines files alone."""
+    return path.is_file() or is_shard_folder(path)
 
 
 def loaded_files(path: Path) -> list[Path]:

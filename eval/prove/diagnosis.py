@@ -103,7 +103,7 @@ class Cause:
 
 def diagnose(evidence: Evidence) -> Sequence[Cause]:
     """Name the causes that fit, those with the strongest evidence first. None for equal models."""
-    return [cause for rule in RULES if (cause := rule(evidence))]
+    return list(filter(None, [rule(evidence) for rule in RULES]))
 
 
 def context_cut(evidence: Evidence) -> Cause | None:

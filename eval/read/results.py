@@ -177,8 +177,10 @@ def begin_scoring_run(
         identity = {part: {**before[part], **values} for part, values in identity.items()}
     _sweep(out)
     called = {CALLER: caller} if caller else {}
-    files = {FILES: list(summaries)} if summaries else {}
-    write_json(out / RUN, {**called, **identity, **files, "tuneyard": version()})
+    run: dict[str, object] = {**called, **identity}
+    if summaries:
+        run[FILES] = list(summaries)
+    write_json(out / RUN, {**run, "tuneyard": version()})
 
 
 @contextlib.contextmanager
@@ -330,7 +332,9 @@ def _own_folders(out: Path, before: Identity) -> list[Path]:
 
 def _listed_files(out: Path) -> list[str]:
     """The files in OUT that run.json lists, without names that lead elsewhere."""
-    names = read_object(out / RUN).get(FILES) if (out / RUN).is_file() else None
+    if not (out / RUN).is_file():
+        return []
+    names = read_object(out / RUN).get(FILES)
     if not isinstance(names, list):
         return []
     return [str(name) for name in names if (out / str(name)).resolve().parent == out.resolve()]

@@ -97,7 +97,8 @@ def _score(plan: ScoringPlan) -> None:
     for model, dataset in plan.finished:
         click.echo(f"{model}  {dataset}  {tr('done before')}")
     logs = {job: _open_log(job, task) for job in plan.jobs if job.main is None}
-    pending = {job: logs[job].pending if job in logs else job.scorer.batches for job in plan.jobs}
+    pending = {job: job.scorer.batches for job in plan.jobs}
+    pending.update((job, log.pending) for job, log in logs.items())
     began, scored = time.monotonic(), 0
     with contextlib.ExitStack() as stack:
         if workers:
@@ -118,7 +119,9 @@ def _score(plan: ScoringPlan) -> None:
                         job.main.further.update(by_row)
                     if log is None:
                         continue
-                    losses = _token_losses(job, by_row) if task.token_losses else []
+                    losses = []
+                    if task.token_losses:
+                        losses = _token_losses(job, by_row)
                     log.append([_prediction(job, task, row, each) for row, each in by_row.items()], losses)
                     scored += len(batch)
             if log is not None:

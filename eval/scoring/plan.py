@@ -63,7 +63,10 @@ def plan_scoring(
             finished.append((candidate.name, dataset.name))
             continue
         job = Job(request, opened.backend, candidate, dataset, task)
-        jobs += [job] if request.rescore else task.jobs(job)
+        if request.rescore:  # which keeps the answers to further prompts
+            jobs.append(job)
+        else:
+            jobs += task.jobs(job)
     return ScoringPlan(request, task, datasets, opened, identity, jobs, finished)
 
 

@@ -47,7 +47,10 @@ class Job:
         self.shots = dataset.shots if candidate.shots else None
         self.main: Job | None = None
         self.further: dict[int, Fields] = {}
-        self.scorer = self._kept_outputs(task) if request.rescore else task.scorer(self)
+        if request.rescore:
+            self.scorer = self._kept_outputs(task)
+        else:
+            self.scorer = task.scorer(self)
 
     def _kept_outputs(self, task: "Task") -> Scorer:
         """The outputs of the run that --rescore names."""

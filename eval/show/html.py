@@ -39,7 +39,6 @@ PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard eval compare">'
 STATIC = 10  # examples that are there without JavaScript
 FEW = 4  # plots of no more models are unfolded
-DRAWN = ("accuracy.png", "overall_accuracy_comparison.png")  # what the page draws itself
 BREAK = re.compile(r"(?<=[,/+_])(?=\S)")
 FIGURES = {
     "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
@@ -72,7 +71,7 @@ def render(
     if plots is None:
         plots = draw_plots(comparison, compared.run_list)
     for plot in plots:
-        if Path(plot.name).name not in DRAWN:
+        if plot.svg:
             description = caption(plot.name, comparison)
             pictures.append({"caption": description, "data": _data_uri(plot.svg)})
     best = [recommended(section, comparison.base) for section in comparison.deciding]

@@ -38,6 +38,7 @@ KINDS = 25
 RARE = 5  # kinds of fewer rows become one
 DETAILED = 12  # with more datasets, nobody would look through all matrices and diagrams
 OTHERS = "others"
+ON_THE_PAGE = ("accuracy.png", "overall_accuracy_comparison.png")  # which the page draws itself
 BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
 CAPTIONS = {
     "type_accuracy_comparison": "Accuracy on {name} by type with 95 % intervals, the commonest type first.",
@@ -76,9 +77,10 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class DrawnPlot:
-    """A plot that was drawn once: its PNG file, and its SVG for the page. `name` is the path below OUT.
+    """A plot that was drawn once: its PNG file, and its SVG for the page, "" if the page draws it itself.
 
-    `numbered` are the texts that no installed font has: the PNG shows their numbers.
+    `name` is the path below OUT. `numbered` are the texts that no installed font has: the PNG shows their
+    numbers.
     """
 
     name: str
@@ -96,7 +98,9 @@ def draw_plots(comparison: Comparison, runs: Sequence[ScoredRun]) -> list[DrawnP
         plots = list(_plots(comparison, runs))
         for name, draw in tqdm(plots, desc="plots", delay=2, leave=False):
             figure = draw()
-            svg = figure_bytes(figure, "svg").decode()
+            svg = ""
+            if Path(name).name not in ON_THE_PAGE:
+                svg = figure_bytes(figure, "svg").decode()
             numbered = number_unreadable(figure)
             drawn.append(DrawnPlot(name, figure_bytes(figure, "png"), svg, numbered))
     return drawn

@@ -235,16 +235,14 @@ def text_of(compared: ComparedRuns, tables: Mapping[str, Table], title: str = ""
         setup.append(note)
     setup += [grid(table) for table in compared_tables(compared).values()]
     captioned = [f"## {caption}\n\n{grid(table)}" for caption, table in tables.items()]
-    return _text(compared.comparison, setup, captioned)
+    return markdown(compared.comparison, setup, captioned)
 
 
-def markdown(comparison: Comparison) -> str:
-    """The decision and the comparison, without tables of the models and datasets."""
-    return _text(comparison, [], [])
+def markdown(comparison: Comparison, setup: Sequence[str] = (), captioned: Sequence[str] = ()) -> str:
+    """The decision comes first, then the sections: those that decide, `captioned` tables, the others.
 
-
-def _text(comparison: Comparison, setup: Sequence[str], captioned: Sequence[str]) -> str:
-    """The decision comes first, then the sections: those that decide, `captioned` tables, the others."""
+    `setup` follows the decision: tables of the models and datasets.
+    """
     described = [section for section in comparison.sections if section.decided_by]
     parts = [*decisions(comparison), *setup, grid(scores(comparison))]
     parts += [_section(section, comparison) for section in comparison.deciding]

@@ -88,7 +88,7 @@ BAD = {
     "no answers": ('{"instruction": "a"}', "record 1; 1"),
     "one without": (
         '{"question": "a", "answer": "b"}\n{"question": "c", "answer": " "}',
-        "record 2; 1; 2; eval.ab",
+        "record 2; 1; 2; tuneyard eval ab",
     ),
     "other columns": ('{"frage": "a", "antwort": "b"}', "instruction; record 1"),
     "a number": ('{"question": "a", "answer": 5}', "record 1; answer; 5"),

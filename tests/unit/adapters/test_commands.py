@@ -134,12 +134,6 @@ def test_what_a_dtype_cannot_hold_is_refused_without_a_line_that_looks_like_succ
     assert not Path("x").exists()
 
 
-def test_rank_beyond_vllm_s_default_is_said():
-    make("saves/big", factors(3))
-    _, notes = call("merge", "rte=1", "mnli=1", "big=1", "--out", "x")
-    printed_line(notes, "rank 24", "vLLM", "16", "--max-lora-rank 32")
-
-
 @pytest.mark.parametrize("word", ["--max-shard-size=5KB", "--max_shard_size=5KB"])
 def test_hyphens_and_underscores(word):
     call("fuse", "rte=0.5", "--base", "base", "--out", "full", word)

@@ -13,6 +13,7 @@ from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.adapters.test_commands import call
 from tuneyard.adapters.export.modelfile import find_wrapping, go_template, quoted, renderer
 from tuneyard.core.errors import ContentError
+from tuneyard.eval.backends.modelfile import compile_template
 
 GOLDEN = ROOT / "tests/golden/adapters/export"
 LLAMA3 = (
@@ -48,35 +49,6 @@ CONVERSATIONS = [
 ]
 
 
-def run_go(template, messages):
-    """Render the part of Go's text/template that we emit; anything else is a KeyError or IndexError."""
-    pieces = re.split(r"({{ (?:[^\"}]|\"[^\"]*\")* }})", template)
-    start, end = pieces.index("{{ range .Messages }}"), len(pieces) - 1 - pieces[::-1].index("{{ end }}")
-
-    def plain(part, message):
-        words = {
-            "{{ .Role }}": message.get("role"),
-            "{{ .Content }}": message.get("content"),
-            '{{ "{{" }}': "{{",
-        }
-        return words[part] if part.startswith("{{ ") else part
-
-    def body(message):
-        text, taken, here = "", False, True
-        for part in pieces[start + 1 : end]:
-            if role := re.fullmatch(r'{{ (else )?if eq \.Role "(\w+)" }}', part):
-                here = not (taken and role[1]) and role[2] == message["role"]
-                taken = here or bool(taken and role[1])
-            elif part == "{{ end }}":
-                here = True
-            elif here:
-                text += plain(part, message)
-        return text
-
-    around = ["".join(plain(p, {}) for p in part) for part in (pieces[:start], pieces[end + 1 :])]
-    return around[0] + "".join(map(body, messages)) + around[1]
-
-
 def parse(path):
     """Read a Modelfile as Ollama's parser does: {instruction: [values]}, unquoted."""
     found = {}
@@ -90,7 +62,7 @@ def serve(modelfile, messages):
     """Ollama's prompt for a chat: SYSTEM comes first unless the first message is a system's."""
     if messages[0]["role"] != "system" and "SYSTEM" in modelfile:
         messages = [{"role": "system", "content": modelfile["SYSTEM"][0]}, *messages]
-    return run_go(modelfile["TEMPLATE"][0], messages)
+    return compile_template(modelfile["TEMPLATE"][0])(messages)
 
 
 def make_model(folder, template=CHATML, bos=None):

@@ -65,27 +65,6 @@ def test_one_and_zero_gives_back_the_adapter(tmp_path):
     assert relative(errors.values()) == 0
 
 
-def test_ranks_alphas_patterns_and_rslora_are_respected(tmp_path):
-    one = factors(1, rank=lambda m: 2 if m.endswith("layers.0.self_attn.q_proj") else 4)
-    other = factors(2, rank=3)
-    make(
-        tmp_path / "a", one, r=4, lora_alpha=8, use_rslora=True,
-        rank_pattern={"layers.0.self_attn.q_proj": 2}, alpha_pattern={r"model\.layers\.1\..*": 5},
-    )  # fmt: skip
-    make(tmp_path / "b", other, r=3, lora_alpha=1)
-    result, _ = merged([(tmp_path / "a", 2), (tmp_path / "b", -0.25)], tmp_path / "out")
-    expected = {}
-    for module, (a, b) in one.items():
-        alpha = 5 if ".layers.1." in module else 8
-        own = alpha / np.sqrt(a.shape[0]) * (b.astype(float) @ a.astype(float))
-        expected[module] = 2 * own - 0.25 * dense(other, alpha=1)[module]
-    assert error_of(result, expected) < 1e-7
-    config = json.loads((tmp_path / "out/adapter_config.json").read_text())
-    assert config["r"] == config["lora_alpha"] == 7
-    assert not config["use_rslora"]
-    assert "rank_pattern" not in config
-
-
 def test_modules_of_one_adapter_only_keep_their_share(tmp_path):
     shapes = {"q_proj": (24, 24), "k_proj": (6, 24)}
     make(tmp_path / "a", factors(1))

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.messages import printed_line
-from tests.unit.adapters.make import base_tensors, dense, factors, make, make_base
+from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.adapters.test_commands import call
 from tuneyard.core.weights.tensors import open_weights
 
@@ -77,14 +77,6 @@ def test_merges_pass_vllm_s_rules_and_mean_the_same_there(how):
             rank = narrow[module][0].shape[0]
             other = 6 / rank * (narrow[module][1].astype(float) @ narrow[module][0])
             np.testing.assert_allclose(found, 0.5 * one - 2 * other, atol=1e-4)
-
-
-def test_vllm_would_misread_the_sources_that_the_merge_makes_plain():
-    make("a", factors(1), alpha_pattern={"q_proj": 4})
-    module = next(iter(factors(1)))
-    assert not np.allclose(delta_in_vllm("a")[module], dense(factors(1), alpha=4)[module])
-    call("merge", "./a=1", "--out", "out")
-    np.testing.assert_allclose(delta_in_vllm("out")[module], dense(factors(1), alpha=4)[module], atol=1e-4)
 
 
 @pytest.mark.parametrize(("count", "said"), [(2, None), (3, 32), (5, 64), (40, 320), (41, 512)])

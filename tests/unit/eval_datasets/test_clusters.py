@@ -18,7 +18,8 @@ def compiled(folder: Path, cluster: str | None = "premise", rows: list[dict] = R
     path.write_text(json.dumps(rows))
     write_row_index(row_index_file(path), range(len(rows)), {"premise": [7, 7, 8, 9][: len(rows)]})
     files = {path.name: {"rows": len(rows), "sha256": sha256(path)}}
-    (folder / "manifest.json").write_text(json.dumps({"files": files, "cluster": cluster}))
+    manifest = {"files": files, "cluster": cluster, "made_from": {"sources": []}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return path
 
 

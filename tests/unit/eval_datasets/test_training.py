@@ -87,7 +87,7 @@ def test_fingerprints_beside_the_records_are_taken_where_they_are_of_them() -> N
     write_row_index(row_index_file(path), other, {})
     assert found(ran("mine", "one"), 3, 70)["examples"] == 1
     files = {"one.json": {"rows": 10, "sha256": "0" * 64}}
-    Path("dataset_info/manifest.json").write_text(json.dumps({"files": files}))
+    Path("dataset_info/manifest.json").write_text(json.dumps({"files": files, "made_from": {"sources": []}}))
     assert found(ran("mine2", "one"), 3, 5, 70)["examples"] == 2
 
 

@@ -31,6 +31,7 @@ from tuneyard.eval.compare import cli
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.panels import _commonest_error, _matrix
 from tuneyard.eval.show.plots import (
+    ON_THE_PAGE,
     PALE,
     STUB,
     Chart,
@@ -215,7 +216,8 @@ def test_which_plots_are_drawn(sets: list[str]) -> None:
     drawn_names = [plot.name for plot in drawn]
     assert drawn_names == ["accuracy.png", *(folder + name for folder in folders for name in names)]
     for one in drawn:
-        assert one.png.startswith(b"\x89PNG") and "<svg " in one.svg
+        assert one.png.startswith(b"\x89PNG")
+        assert ("<svg " in one.svg) != (one.name.rpartition("/")[2] in ON_THE_PAGE)
 
 
 def test_a_plot_is_drawn_once_for_the_folder_and_the_page(
