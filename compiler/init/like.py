@@ -30,15 +30,8 @@ class BundledSpec:
         """Smaller is better: many columns used, few changes, few columns without a source, usual names."""
         missing = {column.name for column in self.spec.columns} - self.paths.keys()
         without_source = len(missing - {"system"})  # most files have no system text
-        position = 0
-        renamed = 0
-        for column in self.spec.columns:
-            path = self.paths.get(column.name, "").lower()
-            names = [name.lower() for name in column.names]
-            if path in names:
-                position += names.index(path)
-            renamed += role_of_names(column.names) != column.name
-        return (-len(self.paths), len(self.changes), without_source, position, renamed)
+        renamed = sum(role_of_names(column.names) != column.name for column in self.spec.columns)
+        return (-len(self.paths), len(self.changes), without_source, renamed)
 
 
 def find_bundled_spec(profile: FileProfile, proposal: Proposal | None) -> BundledSpec | None:

@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+from tuneyard.core.language.han import closed_up
 from tuneyard.core.language.reader_language import CHINESE, current
 
 _FILE = Path(__file__).with_name("messages_zh.json")
@@ -34,5 +35,6 @@ def _translated(line: str) -> str:
     for pattern, chinese in _lines():
         fields = pattern.fullmatch(line)
         if fields is not None:
-            return chinese.format(**{name: _translated(value) for name, value in fields.groupdict().items()})
+            values = {name: _translated(value) for name, value in fields.groupdict().items()}
+            return closed_up(chinese, values).format(**values)
     return line

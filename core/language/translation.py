@@ -2,18 +2,14 @@
 
 import functools
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
 from tuneyard.core.errors import counted
-from tuneyard.core.language.han import HAN
+from tuneyard.core.language.han import closed_up
 from tuneyard.core.language.reader_language import CHINESE, ENGLISH, current, in_language
-
-CHINESE_START = re.compile(f"[{HAN}]")
-CHINESE_END = re.compile(f"[{HAN}）]$")
 
 
 def _write_in(context: click.Context, _: click.Parameter, name: str | None) -> None:
@@ -69,20 +65,10 @@ def tr(english: str, **values: object) -> str:
     """Translate a text into the current language and fill in its {fields}; see `in_english`."""
     template = catalogue(current()).get(english, english)
     if template is not english:
-        template = _closed_up(template, values)
+        template = closed_up(template, values)
     text = template.format(**values)
     english_values = {name: in_english(value) for name, value in values.items()}
     return Translated(text, english.format(**english_values))
-
-
-def _closed_up(template: str, values: Mapping[str, object]) -> str:
-    """The template without spaces around Chinese values: there are none between Chinese words."""
-    for name, value in values.items():
-        if CHINESE_START.match(str(value)):
-            template = template.replace(f" {{{name}}}", f"{{{name}}}")
-        if CHINESE_END.search(str(value)):
-            template = template.replace(f"{{{name}}} ", f"{{{name}}}")
-    return template
 
 
 def tr_counted(number: int, noun: str) -> str:

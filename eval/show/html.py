@@ -39,7 +39,7 @@ PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard eval compare">'
 STATIC = 10  # examples that are there without JavaScript
 FEW = 4  # plots of no more models are unfolded
-BREAK = re.compile(r"(?<=[,/+_=])(?=\S)")
+BREAK = re.compile(r"(?<=[,/+_])(?=\S)")
 FIGURES = {
     "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
     "classes", "confusion", "metrics", "label_mass", "too_long", "model", "set", "check_generate",
