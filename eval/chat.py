@@ -95,10 +95,12 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
     if not request.model:
         raise click.UsageError("Missing option '--model' for a model here, or '--url' for a served one.")
     refuse_explicit(["served_model", "timeout"], "it is for --url")
+    from tuneyard.eval.backends.load import in_this_process
     from tuneyard.eval.scoring.candidates import open_models
 
     opened = open_models(request)
-    sampling = choose_sampling(opened.backend.local, preset, options)
+    model = in_this_process(opened.backend)
+    sampling = choose_sampling(model, preset, options)
     candidates = {candidate.name: candidate for candidate in opened.candidates}
     first = opened.candidates[-max(1, len(request.adapters))]  # the first adapter, else the model
     name: str | None = first.name
@@ -106,7 +108,7 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
     while name is not None:
         candidate = candidates[name]
         messages = [*_begin(candidate, system, request.dataset_dir), *turns]
-        chat = Chat(request, opened.backend.local, candidate.prompting.encode, sampling, messages)
+        chat = Chat(request, model, candidate.prompting.encode, sampling, messages)
         opened.backend.apply(candidate.parts)
         if once is None:
             name = converse(chat, name, list(candidates))

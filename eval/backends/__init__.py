@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tuneyard.adapters.weighted import WeightedAdapter
     from tuneyard.core.prompt import Encode
     from tuneyard.core.prompt.supervision import SupervisedText
-    from tuneyard.eval.backends.load import Model
     from tuneyard.eval.backends.scorers import Messages, Plan, Prompts, Scorer, TooLong
     from tuneyard.eval.backends.vision import Vision
 
@@ -64,11 +63,6 @@ class Backend:
 
     def chat(self, talks: "Sequence[Messages]", encode: "Encode", longest: int) -> "Sequence[str | TooLong]":
         """Answer each conversation. The last turn of each is the user's."""
-        raise self.needs_model()
-
-    @property
-    def local(self) -> "Model":
-        """The model in this process; `RequestError` for the others."""
         raise self.needs_model()
 
     def needs_model(self) -> RequestError:

@@ -11,7 +11,7 @@ from tuneyard.core.errors import ContentError, RequestError
 if TYPE_CHECKING:
     import torch
 
-    from tuneyard.eval.backends.load import Model
+    from tuneyard.eval.backends.loaded import LoadedModel
 
 Sampling = Mapping[str, float]
 """How tokens are drawn: keyword arguments of transformers' `generate`."""
@@ -40,7 +40,9 @@ class Generated:
     finish: str | None
 
 
-def choose_sampling(model: "Model", preset: str | None, options: Mapping[str, float | None]) -> Sampling:
+def choose_sampling(
+    model: "LoadedModel", preset: str | None, options: Mapping[str, float | None]
+) -> Sampling:
     """Settings of a chat. The user's options override those of the preset, or without one the model's."""
     defaults = PRESETS[preset] if preset else model.sampling
     overrides = {name: value for name, value in options.items() if value is not None}
@@ -56,7 +58,11 @@ def drawing(sampling: Sampling) -> dict[str, Any]:
 
 
 def draw(
-    model: "Model", prompt: Sequence[int], max_new_tokens: int, sampling: Sampling, seed: int | None = None
+    model: "LoadedModel",
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    sampling: Sampling,
+    seed: int | None = None,
 ) -> str:
     """Sample an answer to a prompt (ids). Every run gives the same answer, in any order of the prompts.
 
@@ -72,7 +78,10 @@ def draw(
 
 
 def generate(
-    model: "Model", prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling | None = None
+    model: "LoadedModel",
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
 ) -> list[str]:
     """Answer prompts (ids) in one batch, padded left. Greedy without `sampling`; `ContentError` for nan."""
     ends = model.net.generation_config.eos_token_id or []
@@ -81,7 +90,7 @@ def generate(
 
 
 def generate_until(
-    model: "Model",
+    model: "LoadedModel",
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     ends: Sequence[int],
@@ -121,7 +130,7 @@ def generate_until(
 
 
 def stream(
-    model: "Model",
+    model: "LoadedModel",
     prompt: Sequence[int],
     max_new_tokens: int,
     sampling: Sampling,

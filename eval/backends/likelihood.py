@@ -30,7 +30,7 @@ from tuneyard.eval.backends.scorers import (
 if TYPE_CHECKING:
     import torch
 
-    from tuneyard.eval.backends.load import Model
+    from tuneyard.eval.backends.loaded import LoadedModel
 
 AnswerTexts = Mapping[str, SupervisedText]  # a row's answers by name
 LOGITS = 1 << 28  # at a time: 1 GiB of them in fp32
@@ -74,7 +74,7 @@ class LogProbabilities:
 
     def __init__(
         self,
-        model: "Model",
+        model: "LoadedModel",
         prompts: Mapping[int, Ids],
         spellings: Sequence[Ids],
         images: Mapping[int, Sequence[str]] | None = None,
@@ -168,7 +168,7 @@ def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> I
 
 
 def choosing(
-    model: "Model",
+    model: "LoadedModel",
     prompts: Prompts,
     spellings: Mapping[str, Sequence[str]],
     budget: int,
@@ -191,7 +191,9 @@ def choosing(
     return Scorer(probabilities.batches(budget), too_long, score)
 
 
-def token_losses(model: "Model", texts: Mapping[int, SupervisedText], budget: int) -> dict[int, list[float]]:
+def token_losses(
+    model: "LoadedModel", texts: Mapping[int, SupervisedText], budget: int
+) -> dict[int, list[float]]:
     """-log p in nats of each loss token of each row. `ContentError` if a sum over a row is not finite."""
     row_losses: dict[int, list[float]] = {row: [] for row, text in texts.items() if not text.learned}
     lengths = {row: len(text.ids) for row, text in texts.items() if row not in row_losses}
@@ -221,7 +223,7 @@ def _parts(batch: Sequence[int], texts: Mapping[int, SupervisedText], most: int)
     yield part
 
 
-def _token_losses(model: "Model", texts: Sequence[SupervisedText]) -> list[list[float]]:
+def _token_losses(model: "LoadedModel", texts: Sequence[SupervisedText]) -> list[list[float]]:
     """-log p in nats of each loss token of each text, all texts in one forward pass."""
     import torch
 

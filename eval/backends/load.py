@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import draw, generate
 from tuneyard.eval.backends.likelihood import choosing, token_losses
+from tuneyard.eval.backends.loaded import Applied, LoadedModel
 from tuneyard.eval.backends.scorers import Messages, Plan, Prompts, Scorer, plan_batches, prompts_too_long
 from tuneyard.eval.backends.vision import Vision
 
@@ -35,50 +36,9 @@ EXACT = 1e-3  # in fp32, whose sums differ by some 1e-6
 ROUNDED = 0.2  # where weights or sums are rounded: the experts of a mixture, columns in 8 bits
 
 
-@dataclass(slots=True, eq=False)
-class Applied:
-    """The adapters that are applied to a model, None before the first, and how to take them off."""
-
-    parts: "Sequence[WeightedAdapter] | None" = None
-    undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-
-
 @dataclass(eq=False)
-class Model(Backend):
-    """A causal language model in eval mode, with its tokenizer and the settings that the results record.
-
-    - `alone`: batching or a shared cache would change its answers, so every prompt goes through it whole and
-      by itself.
-    - `sampling`: settings of its generation_config, as arguments of `generate`, without a temperature if
-      it is greedy. `draws` is true if answers are drawn by them, with `seed`.
-    - `vision`: the image processor, if rows have images.
-    - `merged`: adapters are merged into the weights.
-    """
-
-    net: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    device: str
-    dtype: str
-    context: int
-    alone: bool = False
-    sampling: Mapping[str, float] = field(default_factory=dict)
-    vision: Vision | None = None
-    digest: str = ""
-    budget: int = 0
-    draws: bool = False
-    seed: int | None = None
-    merged: bool = False
-    settings: Mapping[str, object] = field(default_factory=dict)
-    applied: Applied = field(default_factory=Applied)
-
-    def __post_init__(self) -> None:
-        if self.alone:
-            self.budget = 1  # one row a batch, also with --batch-tokens
-
-    @property
-    def local(self) -> "Model":
-        """The model itself."""
-        return self
+class Model(LoadedModel):
+    """The backend of a loaded model."""
 
     def seeing(self, vision: Vision) -> "Model":
         """The same model, which is shown images: rows go through it one at a time."""
@@ -120,6 +80,13 @@ class Model(Backend):
         if not self.draws:
             return generate(self, prompts, longest)
         return [draw(self, prompt, longest, self.sampling, self.seed) for prompt in prompts]
+
+
+def in_this_process(backend: Backend) -> Model:
+    """The backend as the model in this process; `RequestError` for the others."""
+    if not isinstance(backend, Model):
+        raise backend.needs_model()
+    return backend
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.generate import Generated, generate_until
-from tuneyard.eval.backends.load import load_gguf, load_model
+from tuneyard.eval.backends.load import in_this_process, load_gguf, load_model
 from tuneyard.eval.backends.scorers import Fields, Scorer, plan_batches, score_all
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import MOST, spellings
@@ -55,7 +55,7 @@ def prove_files(references: Sequence[Reference], inputs: ParityInputs) -> Iterat
         return
     expected_answers = [reference.answers() for reference in references]
     for path in models:
-        base = references[0].backend.local
+        base = in_this_process(references[0].backend)
         model = load_gguf(path, base) if path == inputs.gguf else load_model(path, base.dtype)
         model.budget = base.budget
         for reference, expected in zip(references, expected_answers, strict=True):
@@ -69,7 +69,8 @@ def answer_rows(reference: Reference) -> Answers:
 
     The `ends` end an answer in addition to the model's own end tokens.
     """
-    model, longest = reference.backend.local, reference.request.max_new_tokens
+    model = in_this_process(reference.backend)
+    longest = reference.request.max_new_tokens
     prompts = {row: reference.scored_ids[row] for row in reference.rows}
     all_ends = sorted({*reference.ends, *(model.net.generation_config.eos_token_id or [])})
 

@@ -10,6 +10,7 @@ from tuneyard.core.errors import RequestError, counted, one_line
 from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.endpoint import OWNER_VLLM, OfferedModel, ServerReport, json_object, read_report
 from tuneyard.eval.backends.generate import Generated
+from tuneyard.eval.backends.load import in_this_process
 from tuneyard.eval.backends.scorers import Fields, Ids, Scorer, score_all, tokenise
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM
 from tuneyard.eval.backends.server import Server, open_served
@@ -57,7 +58,7 @@ def connect(url: str, served_name: str | None, timeout: float, opened: Opened, r
     if name is None:
         report = _let_vllm_load(report, opened.candidates)
         name = next(_names_of(opened.candidates, report.names), None)
-    model = opened.backend.local
+    model = in_this_process(opened.backend)
     ends = model.net.generation_config.eos_token_id or []
     return open_served(report, name or reference, name is not None, model.tokenizer, ends)
 

@@ -29,7 +29,7 @@ from tuneyard.eval.backends.apply import check_fits
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
 from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.engine import load_engine
-from tuneyard.eval.backends.load import Model, find_model, load_model, open_tokenizer
+from tuneyard.eval.backends.load import Model, find_model, in_this_process, load_model, open_tokenizer
 from tuneyard.eval.backends.replay import Replay
 from tuneyard.eval.backends.server import Server, check_url, open_server
 from tuneyard.eval.backends.vision import open_vision
@@ -101,7 +101,7 @@ class Opened:
         if self.workers:
             images = [path.resolve() for dataset in with_images for path in dataset.images.values()]
             self.workers.check_paths(inputs=images)
-        model = self.backend.local
+        model = in_this_process(self.backend)
         vision = open_vision(
             model.net, model.tokenizer, request.template or "", request.think, with_images[0].pixels
         )
@@ -197,13 +197,13 @@ def load_candidates(
         else:
             model = load_model(folder, request.dtype, request.quantize)
         for adapter in adapters.values():
-            check_fits(model.local, adapter)
-        set_up(model.local, request)
+            check_fits(in_this_process(model), adapter)
+        set_up(in_this_process(model), request)
 
     candidates = choose_candidates(request, model.tokenizer, parts_by_name)
     _check_bos(request, [candidate.prompting for candidate in candidates])
     if request.template and request.backend == "hf":
-        _check_template(model.local, candidates[0].prompting, request.template)
+        _check_template(in_this_process(model), candidates[0].prompting, request.template)
     if not request.think:
         for adapter_folder in adapters:
             prompting = choose_prompting(model.tokenizer, [adapter_folder], request.template, bos=request.bos)
