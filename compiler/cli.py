@@ -254,7 +254,7 @@ def list_command(out: Path) -> None:
     width = max(len(spec.name) for spec in specs)
     datasets = list(dataset_lines(Registry.settled(out)))
     lines = [f"datasets in {out}", *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"])]
-    lines += ["specs", *(f"  {spec.name:{width}}  {spec.about}" for spec in specs)]
+    lines += ["specs", *(f"  {spec.name:{width}}  {for_reader(spec.about)}" for spec in specs)]
     click.echo(for_reader("\n".join(lines)))
     command = ["compile", "demo_rte"]
     if datasets:

@@ -9,6 +9,8 @@ from click.testing import CliRunner
 
 from tests.conftest import ROOT
 from tuneyard.compiler.cli import cli as data
+from tuneyard.compiler.spec.file import known_specs
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.cli.main import cli as tuneyard
 from tuneyard.core.errors import run_command
 from tuneyard.core.installation import doctor
@@ -41,6 +43,14 @@ def test_a_line_has_its_fields_and_a_line_without_chinese_stays() -> None:
             "错误：x：没有这个文件或文件夹\nan answer"
         )
     assert for_reader("error: x: No such file or directory") == "error: x: No such file or directory"
+
+
+def test_every_bundled_spec_is_described_in_chinese(in_china: Path) -> None:
+    listed = CliRunner().invoke(data, ["list"]).output
+    for name in known_specs():
+        about = for_reader(load_spec(name).about)
+        assert re.search("[\u4e00-\u9fff]", about), name
+        assert about in listed
 
 
 def test_the_locale_decides_unless_the_option_does(in_china: Path) -> None:
