@@ -78,7 +78,7 @@ def scores(
         cells = [_score(section.figures.get(model), section.metric) for model in models]
         if has_majority:
             cells.append(_majority(section))
-        columns.append([f"{section_name(section.name)}, n = {section.n:,}", *cells])
+        columns.append([tr("{name}, n = {n:,}", name=section_name(section.name), n=section.n), *cells])
     return _turned(columns)
 
 

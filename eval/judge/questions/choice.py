@@ -170,7 +170,9 @@ def _tables(choices: Sequence[Choice]) -> dict[str, Table]:
             if model == choice.model:
                 cells[-1] += BEST_MARK
         rows.append(cells)
-    header = [f"{section_name(choice.dataset)}, n = {choice.n[CHOOSING]:,}" for choice in choices]
+    header = [
+        tr("{name}, n = {n:,}", name=section_name(choice.dataset), n=choice.n[CHOOSING]) for choice in choices
+    ]
     caption = tr(
         "Chosen on {examples}, compared on the others",
         examples=tr_counted(decision.n[CHOOSING], "example"),
