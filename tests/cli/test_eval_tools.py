@@ -110,7 +110,7 @@ def test_a_prompt_with_tools_that_was_not_trained_is_said_once(
     ]
     opened = SimpleNamespace(backend=SimpleNamespace(tokenizer="own"), candidates=candidates)
     given = ["--model", "m", "--data", str(data), "--out", str(tmp_path / "out"), "--template", "qwen"]
-    task = cli.prepare(cli.make_context("tools", given).params).task
+    _, (task, _) = cli.prepare(cli.make_context("tools", given).params)
     task.check_models(opened)
     assert asked[0][0] == "qwen" and "tools" in asked[0][1][0][0]
     assert capsys.readouterr().err.count("warning: adapter was trained otherwise") == said

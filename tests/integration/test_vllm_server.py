@@ -25,7 +25,7 @@ from tests.integration.served_model import make_trained
 from tests.messages import raises
 from tests.serving import free_port, running
 from tests.unit.adapters.make import make
-from tests.unit.test_prove_diagnosis import NOT_LOADED_IN_VLLM, RANK_IN_VLLM
+from tests.unit.test_prove_diagnosis import RANK_IN_VLLM
 from tests.vllm_compare import VLLM, needs_vllm
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ContentError, RequestError
@@ -37,6 +37,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), needs_vllm]
 NATS = 0.1  # adapter serve leaves the dtype to vLLM, which makes bf16 of fp32
 NATS_FP32 = 1e-4
 HIGH_RANK = 32
+# what vLLM 0.26 answers for a model that a resolver has found and could not load
+NOT_LOADED_IN_VLLM = (
+    '{"error":{"message":"LoRA adapter \'high\' was found but could not be loaded.",'
+    '"type":"BadRequestError","param":null,"code":400}}'
+)
 VARIABLES = {
     "PATH": f"{VLLM.parent}:{os.environ['PATH']}", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
