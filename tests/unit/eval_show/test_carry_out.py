@@ -43,6 +43,14 @@ def test_the_decision_has_a_command(tmp_path: Path, correct: dict[str, int], com
     assert " ".join(next_command(compared)).startswith(command)
 
 
+def test_a_model_that_is_not_to_be_shipped_has_no_next_command(tmp_path: Path) -> None:
+    """It is better than the base, and worse than always giving the commonest answer."""
+    compared = compare_results([str(write(tmp_path / "runs", {"base": 5, "rte": 40}))])
+    (section,) = compared.comparison.deciding
+    assert section.better == ["rte"] and section.best is None
+    assert next_command(compared) == []
+
+
 def test_results_of_other_tools_have_no_next_command(tmp_path: Path) -> None:
     for model, number in {"base": 60, "rte": 115}.items():
         write_run(tmp_path, model, "s", GOLD, predicted(number), majority=0.5, majority_label="yes")
