@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tuneyard.core.errors import ContentError, RequestError, nearest_name
+from tuneyard.core.errors import ContentError, RequestError, nearest_name, one_line
 
 SHOWN_NAMES = 8
 OURS = "tuneyard-"  # marks the hidden names that `recovered` may delete
@@ -174,10 +174,12 @@ def require(path: Path, description: str) -> Path:
 def near_name(path: Path) -> str:
     """What to name in place of a missing path: a near name in its folder, or what the folder has."""
     folder = existing(path)
-    names = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
-    near = nearest_name(path.name, names)
+    if not folder.is_dir():
+        return f"{folder} is a file"
+    names = sorted(each.name for each in folder.iterdir())
+    near = nearest_name(path.name, names) if path.parent.is_dir() else ""
     if near:
-        return f'did you mean "{path.with_name(near)}"?'
+        return f'did you mean "{one_line(str(path.with_name(near)))}"?'
     return what_is_in(folder, names)
 
 
@@ -189,7 +191,7 @@ def what_is_in(folder: Path, names: Sequence[str]) -> str:
         return f"{place} is empty"
     if len(names) > SHOWN_NAMES:
         return f"name one that is there: ls {shlex.quote(str(folder))}"
-    return f"{place} has {', '.join(names)}"
+    return one_line(f"{place} has {', '.join(names)}")
 
 
 def is_file(path: Path) -> bool:
@@ -224,7 +226,7 @@ def no_folder(reference: str, otherwise: str) -> str:
         siblings = sorted(sibling.name for sibling in path.parent.iterdir() if sibling.is_dir())
     near = nearest_name(path.name, siblings)
     if near:
-        return f'{reference}: no such folder; did you mean "{path.with_name(near)}"?'
+        return f'{reference}: no such folder; did you mean "{one_line(str(path.with_name(near)))}"?'
     if siblings and path.parent != Path():
         otherwise = f"{what_is_in(path.parent, siblings)}; {otherwise}"
     return f"{reference}: no such folder; {otherwise}"

@@ -161,7 +161,7 @@ class Checker:
             batch, read = self._read_each(batch, rows, values, reader.read, code, self._field(column.name))
             reader.look_at(batch.columns[column.name], read, batch.place)
             values = read
-        if column.wrap != "{}":
+        if column.wrap != "{}" and self.kinds[column.name].is_text:
             values = wrapped(column.wrap, values)
         batch.columns[column.name] = values
         return batch

@@ -113,7 +113,8 @@ def _begins_with_a_value(cells: Sequence[str]) -> bool:
 def _names_by_content(columns: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """Names of columns by their roles: idx, label, and the texts by their number."""
     letters = ascii_uppercase[: len(columns) - 2]
-    if len(letters) > 1 and set(columns[-1]) <= set(letters):  # a question, its choices and the right one
+    has_letters = 1 < len(letters) == len(columns) - 2
+    if has_letters and set(columns[-1]) <= set(letters):  # a question, its choices and the right one
         return ("question", *letters, "answer")
     names = [f"column_{number}" for number in range(1, len(columns) + 1)]
     texts: list[int] = []

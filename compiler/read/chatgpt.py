@@ -32,9 +32,10 @@ def _shown_branch(nodes: Mapping[object, object], name: object) -> list[Mapping[
     while isinstance(node, dict):
         message = node.get("message")
         if isinstance(message, dict):
-            branch.insert(0, message)
-        node = nodes.pop(node.get("parent"), None)
-    return branch
+            branch.append(message)
+        parent = node.get("parent")
+        node = nodes.pop(parent, None) if isinstance(parent, str) else None
+    return branch[::-1]
 
 
 def _turns(messages: Iterable[Mapping[str, object]]) -> list[Fields]:

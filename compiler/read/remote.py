@@ -58,6 +58,7 @@ STORES = {
         ("httpx:HTTPError", "builtins:NotImplementedError"),  # hf://datasets lists no repositories
     ),
 }
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)  # also: answers of another shape
 VERSIONS = ("ETag", "etag", "generation", "blob_id", "md5Hash", "mtime", "LastModified", "created")
 """What stores call the version of a file's content. The first one that a store has counts."""
 CHANGED = (
@@ -196,7 +197,7 @@ def _asking(address: str) -> Iterator[Any]:
         raise RequestError(f"{address}: {missing(store.package)}") from error
     except FileNotFoundError as error:
         raise RequestError(f"{address}: source not found; check its spelling; {store.access}") from error
-    except (OSError, ValueError, *map(resolve_name, store.errors)) as error:
+    except (*_UNREADABLE, *map(resolve_name, store.errors)) as error:
         if "FileExpired" in type(error).__name__:  # fsspec asks for the version that it has opened
             raise ContentError(f"{address}: {CHANGED}") from error
         reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -22,10 +22,13 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
 
     try:
         book = openpyxl.load_workbook(seekable(file.stream), read_only=True, data_only=True)
-        several_rows = [sheet for sheet in book.worksheets if sheet.max_row != 1]
+        for sheet in book.worksheets:
+            sheet.reset_dimensions()  # some exporters write them wrong, and the rows beyond would be lost
+        first_rows = {sheet.title: list(islice(_filled_rows(sheet), 2)) for sheet in book.worksheets}
+        several_rows = [sheet for sheet in book.worksheets if len(first_rows[sheet.title]) > 1]
         first = (several_rows or book.worksheets)[0]  # one row is a title, or a header without rows
         others = [sheet for sheet in book.worksheets if sheet is not first]
-        titles = [sheet.title for sheet in others if sheet.max_row or sheet.max_column]
+        titles = [sheet.title for sheet in others if first_rows[sheet.title]]
         if titles:
             unread = ", ".join(titles)
             problems.notes.append(f"{file.display_path}: only the sheet {first.title} is read, not {unread}")
@@ -38,14 +41,12 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
 
 def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectRows]:
     prefix = f"{display_path} row "
-    numbered = enumerate(sheet.iter_rows(values_only=True), 1)
-    filled_rows: Iterator[tuple[int, Any]] = (
-        (number, cells) for number, cells in numbered if any(cell is not None for cell in cells)
-    )
+    filled_rows = _filled_rows(sheet)
     first, cells = next(filled_rows, (1, ()))
     beginning = list(islice(filled_rows, 1))
     if _filled(cells) == 1 and beginning and _filled(beginning[0][1]) > 2:
-        problems.notes.append(f"{prefix}{first}: a title, not read: {show_value(next(filter(None, cells)))}")
+        title = next(cell for cell in cells if cell is not None)
+        problems.notes.append(f"{prefix}{first}: a title, not read: {show_value(title)}")
         first, cells = beginning.pop()
     filled_rows = chain(beginning, filled_rows)
     header = ["" if cell is None else str(cell) for cell in cells]
@@ -55,6 +56,7 @@ def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectR
         rows: dict[Line, dict[str, object]] = {}
         for number, cells in batch:
             values = list(map(_json_value, cells))
+            values += [None] * (len(header) - len(values))
             named = list(zip(chain(header, repeat("")), values, strict=False))
             unnamed = [value for name, value in named if not name and value is not None]
             if unnamed:
@@ -65,6 +67,13 @@ def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectR
                 rows[number] = {name: value for name, value in named if name}
         if rows:
             yield ObjectRows(prefix, list(rows), list(rows.values()))
+
+
+def _filled_rows(sheet: Any) -> Iterator[tuple[int, Any]]:
+    """The number and the cells of each row that has a value."""
+    for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
+        if _filled(cells):
+            yield number, cells
 
 
 def _filled(cells: Sequence[object]) -> int:

@@ -198,8 +198,18 @@ def _unquoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
 
 
 def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
-    csv.field_size_limit(RECORD)
-    reader = csv.reader(text.lines(), delimiter=delimiter, strict=True)
+    csv.field_size_limit(2 * RECORD)  # never reached: the lines of a row are counted
+    size = 0  # characters of the row that is read
+
+    def counted() -> Iterator[str]:
+        nonlocal size
+        for ended in text.lines():
+            size += len(ended)
+            if size > RECORD:
+                raise TooLongError
+            yield ended
+
+    reader = csv.reader(counted(), delimiter=delimiter, strict=True)
     block, line = text.block, 1
     rows: list[Fields] = []
     lines: list[int] = []
@@ -209,6 +219,7 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
             rows.append(row)
             lines.append(line)
             line = 1 + reader.line_num
+            size = 0
             if len(rows) == BATCH or block < text.block:
                 yield lines, rows
                 rows, lines, block = [], [], text.block
@@ -219,9 +230,7 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
         problem = Problem(
             "E011", place, f"broken quoting: {error}", hint=f"{unclosed}; quotes inside are doubled"
         )
-        if str(error).startswith("field larger"):
-            problem = too_long(place, unclosed)
-        elif str(error).startswith("new-line character"):
+        if str(error).startswith("new-line character"):
             hint = "end lines with a line feed, or quote the field"
             problem = Problem("E011", place, "a carriage return alone, outside quotes", hint=hint)
         problems.bad_file(problem)

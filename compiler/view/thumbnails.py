@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,12 +31,14 @@ def thumbnails(images: Iterable[object]) -> list[str]:
 def _thumbnail(path: Path) -> str:
     from PIL import Image
 
-    try:
-        with Image.open(path) as opened:
-            opened.draft("RGB", (SIDE, SIDE))  # a JPEG is decoded small
-            small = opened.convert("RGB")
-    except (*BROKEN_IMAGE, Image.DecompressionBombError):
-        return ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as opened:
+                opened.draft("RGB", (SIDE, SIDE))  # a JPEG is decoded small
+                small = opened.convert("RGB")
+        except (*BROKEN_IMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning):
+            return ""
     small.thumbnail((SIDE, SIDE))
     file = io.BytesIO()
     small.save(file, "JPEG", quality=QUALITY)

@@ -20,6 +20,12 @@ _FILE = {
     "required": ["rows", "sha256"],
     "properties": {"rows": {"type": "integer"}, "sha256": {"type": "string"}},
 }
+_PROBLEM = {
+    "type": "object",
+    "required": ["code", "place", "message"],
+    "additionalProperties": {"type": "string"},
+    "propertyNames": {"enum": ["code", "place", "message", "field", "hint"]},
+}
 _MADE_FROM = {
     "type": "object",
     "properties": {
@@ -32,9 +38,9 @@ _SCHEMA = {
     "type": "object",
     "properties": {
         "about": {"type": "string"},
-        "counts": {"type": "object", "properties": {"records": _NUMBERS}},
+        "counts": {"type": "object", "properties": {"records": _NUMBERS, "dropped": _NUMBERS}},
         "problems": _NUMBERS,
-        "first_problems": {"type": "array"},
+        "first_problems": {"type": "array", "items": _PROBLEM},
         "notes": {"type": "array", "items": {"type": "string"}},
         "not_used": _OBJECT,
         "ignored": _OBJECT,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MOST_BYTES = 10_000_000  # of a YAML file; ours have a few thousand
 MOST_VALUES = 100_000
 MOST_DEPTH = 100
+TOO_DEEP = f"more than {MOST_DEPTH} lists and mappings in one another"
+MOST_LINE = 1 << 26  # bytes of one line of JSON
 BOM = b"\xef\xbb\xbf"
 
 
@@ -62,7 +64,7 @@ def parse_yaml(text: bytes | str, place: str) -> Yaml:
         root = loader.get_single_node()
         if root is None:
             return Yaml(None, {})
-        _size(root, place, {})
+        _measure(root, place, {})
         lines = {}
         if isinstance(root, yaml.MappingNode):
             keys = [key for key, _ in root.value if isinstance(key, yaml.ScalarNode)]
@@ -162,22 +164,23 @@ def _check_depth(place: str, text: str) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MOST_DEPTH:
-            raise ContentError(f"{place}: more than {MOST_DEPTH} lists and mappings in one another")
+            raise ContentError(f"{place}: {TOO_DEEP}")
 
 
-def _size(node: "yaml.Node", place: str, sizes: "dict[yaml.Node, int]") -> int:
-    """How many values a node has, with aliases expanded.
+def _measure(node: "yaml.Node", place: str, measured: "dict[yaml.Node, tuple[int, int]]") -> tuple[int, int]:
+    """How many values a node has, with aliases expanded, and how deep they are.
 
-    `sizes` has those of the nodes before, 0 of one that is not yet complete. `ContentError` for equal keys,
-    too many values, and for endless ones.
+    `measured` has those of the nodes before, (0, 0) of one that is not yet complete. `ContentError` for equal
+    keys, too many or too deep values, and for endless ones.
     """
     import yaml
 
-    if node in sizes:
-        if not sizes[node]:
+    if node in measured:
+        if measured[node] == (0, 0):
             raise ContentError(f"{place}:{node.start_mark.line + 1}: an alias in here leads back to itself")
-        return sizes[node]
-    sizes[node] = 0
+        return measured[node]
+    measured[node] = 0, 0
+    size, depth = 1, 0
     parts = node.value
     if isinstance(node, yaml.MappingNode):
         parts = []
@@ -189,11 +192,16 @@ def _size(node: "yaml.Node", place: str, sizes: "dict[yaml.Node, int]") -> int:
             parts += [key, value]
     elif not isinstance(node, yaml.SequenceNode):
         parts = []
-    size = 1 + sum(_size(part, place, sizes) for part in parts)
+    for part in parts:
+        part_size, part_depth = _measure(part, place, measured)
+        size += part_size
+        depth = max(depth, part_depth + 1)
     if size > MOST_VALUES:
         raise ContentError(f"{place}: its aliases make more than {MOST_VALUES:,} values of it")
-    sizes[node] = size
-    return size
+    if depth > MOST_DEPTH:
+        raise ContentError(f"{place}: {TOO_DEEP}")
+    measured[node] = size, depth
+    return size, depth
 
 
 def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict[str, object]]]:
@@ -202,12 +210,20 @@ def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict
     If the file is still `growing`, a last line without line break is skipped: its writer was killed.
     """
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        number = 0
+        while True:
+            line = file.readline(MOST_LINE + 1)
+            if not line:
+                break
+            number += 1
+            place = f"{path}:{number}"
+            if len(line) > MOST_LINE:
+                raise ContentError(f"{place}: a line of more than {MOST_LINE >> 20} MB, expected one record")
             is_cut_off = not line.endswith(b"\n")
             line = line.strip()
             if not line or line == BOM or (growing and is_cut_off):
                 continue
             value = parse_json(line, str(path), number)
             if not isinstance(value, dict):
-                raise ContentError(f"{path}:{number}: found {show_value(value)}, expected an object")
+                raise ContentError(f"{place}: found {show_value(value)}, expected an object")
             yield number, value

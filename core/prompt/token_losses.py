@@ -67,14 +67,20 @@ class TokenLossFile:
         return row in self._offsets
 
     def read(self, row: int) -> TokenLosses | None:
-        """A row's losses, None if the file lacks the row."""
+        """A row's losses, None if the file lacks the row. `ContentError` if ids and losses do not fit."""
         offset = self._offsets.get(row)
         if offset is None:
             return None
         with self.path.open("rb") as file:
             file.seek(offset)
             fields = json.loads(file.readline())
-        return TokenLosses(row, fields["ids"], fields["losses"])
+        ids, losses = fields.get("ids"), fields.get("losses")
+        if not (_all_ids(ids) and _all_losses(losses) and len(ids) == len(losses)):
+            raise ContentError(
+                f"{self.path}: row {row}: expected `ids` (whole numbers) and as many `losses` (numbers or "
+                "null). Score the dataset again with --token-losses"
+            )
+        return TokenLosses(row, ids, losses)
 
 
 def _row(line: bytes, path: Path, number: int) -> int:
@@ -85,3 +91,13 @@ def _row(line: bytes, path: Path, number: int) -> int:
     if type(row) is not int or row < 1:
         raise ContentError(f"{path}:{number}: row is {show_value(row)}. Expected a whole number from 1")
     return row
+
+
+def _all_ids(ids: object) -> bool:
+    return isinstance(ids, list) and all(type(token) is int for token in ids)
+
+
+def _all_losses(losses: object) -> bool:
+    if not isinstance(losses, list):
+        return False
+    return all(loss is None or (type(loss) in (int, float) and math.isfinite(loss)) for loss in losses)

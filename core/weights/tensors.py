@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.core.errors import ContentError, describe_os_error
+from tuneyard.core.errors import ContentError, describe_os_error, show_value
 from tuneyard.core.files import flush_soon, sync
 
 FLUSHED_AT_ONCE = 1 << 25  # bytes that are written before the disk is told to begin with them
@@ -101,10 +101,12 @@ def open_weights(path: Path) -> Weights:
             header = json.loads(file.read(length))
     except SafetensorError as error:
         raise ContentError(f"{path}: damaged or truncated safetensors: {error}") from error
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None) or {}
     start = 8 + length
     tensors = {}
     for name, entry in header.items():
+        if not isinstance(entry, dict):  # the library takes a list, too
+            raise ContentError(f"{path}: tensor {name!r}: found {show_value(entry)}, expected an object")
         dtype, offsets = entry["dtype"], entry["data_offsets"]
         if dtype not in SIZES:
             raise ContentError(f"{path}: tensor {name!r}: dtype {dtype}, expected one of {', '.join(SIZES)}")

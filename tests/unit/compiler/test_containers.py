@@ -3,6 +3,7 @@
 import datetime
 import io
 import json
+import zipfile
 
 import openpyxl
 import pyarrow
@@ -128,3 +129,26 @@ def test_a_column_that_an_arrow_file_has_twice_is_a_problem(bench, stream):
     table = pyarrow.table([["a"], ["b"], ["c"]], names=["question", "answer", "answer"])
     report = bench.compile("qa", bench.write("data.arrow", arrow(table, stream)))
     assert bench.codes(report) == [("E009", "data.arrow")]
+
+
+@pytest.mark.parametrize("title", [0, False, "Report"])
+def test_a_title_above_the_header_is_not_read_whatever_its_value(bench, title):
+    path = workbook(bench, (title,), ("question", "answer", "id"), ("Q1?", "A1.", 1), ("Q2?", "A2.", 2))
+    report = bench.compile("qa", path)
+    assert report.kept == 2 and any("a title, not read" in note for note in report.problems.notes)
+
+
+@pytest.mark.parametrize("written", ["A1", "A1:B2"])
+def test_rows_beyond_the_dimension_that_a_workbook_names_are_read(bench, written):
+    """Some exporters write a dimension that is too small."""
+    path = workbook(bench, ("question", "answer"), *((f"Q{n}?", f"A{n}.") for n in range(9)), ("Q9?",))
+    whole = zipfile.ZipFile(path)
+    parts = {name: whole.read(name) for name in whole.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    assert b'<dimension ref="A1:B11"' in parts[sheet]
+    parts[sheet] = parts[sheet].replace(b'"A1:B11"', f'"{written}"'.encode())
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in parts.items():
+            file.writestr(name, data)
+    report = bench.compile("qa", path, reject=True)
+    assert (report.read, report.kept, report.rejected) == (10, 9, 1)

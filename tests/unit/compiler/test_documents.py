@@ -331,6 +331,13 @@ def test_a_record_is_measured_from_where_it_begins(monkeypatch):
     assert [len(str(scanner.value())) for _ in scanner.items("]")] == [100, 60]
 
 
+def test_a_row_of_many_short_fields_ends_at_the_limit(bench, monkeypatch):
+    monkeypatch.setattr("tuneyard.compiler.read.tables.RECORD", 200)
+    text = "question,answer\n" + '"a\n",' * 100
+    report = bench.compile("qa", bench.write("t.csv", text))
+    assert bench.codes(report) == [("E014", "t.csv:2")]
+
+
 def test_a_line_beyond_the_limit_in_a_tsv_is_named_and_nothing_is_published(bench, monkeypatch):
     """A .tsv is read without quotes, line by line."""
     monkeypatch.setattr("tuneyard.compiler.read.stream.RECORD", 200)

@@ -60,13 +60,44 @@ def test_every_pair_found_is_near_and_few_are_missed():
     assert list(near_rows(texts)) == list(near_rows(texts))
 
 
-def test_each_row_is_found_once_with_its_first_near_row():
+@pytest.fixture
+def compared(monkeypatch) -> list[tuple[str, str]]:
+    """The pairs of texts whose similarity is computed."""
+    pairs: list[tuple[str, str]] = []
+
+    def counted(one: str, other: str) -> float:
+        pairs.append((one, other))
+        return similarity(one, other)
+
+    monkeypatch.setattr("tuneyard.compiler.lint.duplicates.similarity", counted)
+    return pairs
+
+
+def test_only_texts_that_share_a_band_are_compared(compared):
     pytest.importorskip("rensa")
     far = [" ".join(WORDS[start : start + 20]) for start in range(0, 200, 20)]
     texts = [*far, f"{far[3]} more", far[3], *far * 2]
     found = [(10, 3), *[(row, 10) for row, text in enumerate(texts) if row > 10 and text == far[3]]]
     assert [(row, twin) for row, twin, _ in near_rows(texts)] == found
+    assert len(compared) == len(found)
     assert list(near_rows([])) == list(near_rows([], far)) == list(near_rows(far, [])) == []
+
+
+def test_texts_that_share_a_third_are_rarely_compared(compared):
+    """Texts with equal bands are compared: about 1 in 6 such pairs. A band has four numbers.
+
+    By the first number of each band alone, almost every pair would be compared.
+    """
+    pytest.importorskip("rensa")
+    draw = random.Random(7)
+    texts, others = [], []
+    for _ in range(300):
+        beginning, end, other_end = (" ".join(draw.choices(WORDS, k=30)) for _ in range(3))
+        texts.append(f"{beginning} {end}")
+        others.append(f"{beginning} {other_end}")
+    assert sum(map(similarity, texts, others)) / 300 == pytest.approx(0.32, abs=0.01)
+    assert list(near_rows(texts, others)) == []
+    assert 0 < len(compared) < 75
 
 
 def test_leaks_name_the_other_rows():

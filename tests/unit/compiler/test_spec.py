@@ -213,3 +213,21 @@ def test_literal_braces_in_templates(bench):
     bench.compile(str(spec), bench.rows("x.jsonl", [{"q": "%s {a}", "a": "b"}]))
     assert bench.records("t.jsonl")[0]["instruction"] == "{%s {a}} at 100%"
     assert placeholders("{{x}}{y}") == [("{", None), ("x}", None), ("", "y")]
+
+
+def test_wrap_leaves_values_that_are_no_text(bench):
+    """A mark and turns have no text to wrap."""
+    spec = bench.write(
+        "s.yaml",
+        """about: wraps
+columns:
+  turns: {names: [messages], is: turns, wrap: "<<{}>>"}
+  kto_tag: {names: [wanted], is: kto, wrap: "<<{}>>"}
+write:
+  - {dataset: wraps, file: wraps.json, format: sharegpt}
+""",
+    )
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rows = [{"messages": turns, "wanted": wanted} for wanted in (True, False)]
+    report = bench.compile(spec, bench.rows("t.jsonl", rows))
+    assert report.kept == 2

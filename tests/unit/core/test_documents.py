@@ -16,10 +16,12 @@ ALIASES = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
 MERGES = "a: &a {x: 1}\n" + "".join(
     f"{chr(98 + i)}: &{chr(98 + i)} {{<<: [{','.join(['*' + chr(97 + i)] * 9)}]}}\n" for i in NINE
 )
+CHAIN = "a0: &a0 [1]\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}]\n" for i in range(3000))
 
 BROKEN: dict[str, tuple[str | bytes, str]] = {
     "lists in lists": ("[" * 100_000, "f.yaml; 100"),
     "mappings in mappings": ("".join(" " * i + "a:\n" for i in range(2000)), "more than 100 lists"),
+    "a chain of aliases": (CHAIN, "more than 100 lists and mappings in one another"),
     "aliases of aliases": (ALIASES, "f.yaml; 100,000 values"),
     "merges of merges": (MERGES, "f.yaml; 100,000 values"),
     "an alias in itself": ("b: 1\na: &a [*a]", "f.yaml:2"),
@@ -97,6 +99,7 @@ def test_a_last_line_that_was_cut_is_left_out_of_a_file_that_grows(tmp_path: Pat
         (b"[1]", "f.jsonl:2; 1"),
         (b'{"a": 1', "f.jsonl:2; JSON"),
         (b'{"a": "\xff"}', "byte 7; f.jsonl:2; UTF-8"),
+        (b'{"a": "' + b"x" * (1 << 26) + b'"}', "f.jsonl:2; 64 MB"),
         ('{"a": 1}'.encode("utf-16"), "f.jsonl:2; UTF-8"),
     ],
 )

@@ -218,3 +218,13 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path, below):
 )
 def test_a_name_that_can_be_a_folder_is_one_visible_part_of_a_path(name: str, is_folder: bool) -> None:
     assert names_folder(name) == is_folder
+
+
+def test_a_missing_path_names_only_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.jsonl").write_text("{}")
+    assert "did you mean" not in files.near_name(Path("nowhere/x.json"))
+    assert files.near_name(Path("x.jsonl/foo.yaml")).endswith("x.jsonl is a file")
+    Path("names").mkdir()
+    Path("names/zzy\nerror: forged").write_text("")
+    assert "\n" not in files.near_name(Path("names/abc"))

@@ -71,6 +71,8 @@ def test_no_manifest_and_a_broken_one(tmp_path) -> None:
         (("files",), 3),
         (("counts", "records", "a_train"), "three"),
         (("cluster",), 3),
+        (("counts", "dropped"), None),
+        (("first_problems",), [None]),
     ],
 )
 def test_a_damaged_manifest_is_an_error_with_its_place(tmp_path, path, value) -> None:

@@ -38,6 +38,17 @@ def test_a_line_without_a_row_is_named(tmp_path, row) -> None:
         TokenLossFile(path)
 
 
+@pytest.mark.parametrize(
+    ("ids", "losses"),
+    [([1, 2], [None]), (None, []), ([], None), (["1"], [0.5]), ([1], ["0.5"]), ([1], [float("nan")])],
+)
+def test_ids_and_losses_that_do_not_fit_are_refused_with_their_row(tmp_path, ids, losses) -> None:
+    path = tmp_path / TOKEN_LOSSES
+    path.write_text(json.dumps({"row": 7, "ids": ids, "losses": losses}) + "\n")
+    with raises(ContentError, "row 7", "--token-losses"):
+        TokenLossFile(path).read(7)
+
+
 def test_a_missing_file_is_named(tmp_path) -> None:
     with raises(RequestError, TOKEN_LOSSES):
         TokenLossFile(tmp_path / TOKEN_LOSSES)

@@ -1,5 +1,6 @@
 """Safetensors: what the reference library wrote is read, what it refuses is refused, rounding is IEEE's."""
 
+import json
 import os
 import struct
 import tracemalloc
@@ -149,3 +150,11 @@ def test_every_stored_value_survives_the_way_through_fp32(dtype):
     back = from_fp32(wide, dtype)
     number = ~np.isnan(wide)
     assert (back[number] == stored[number]).all()
+
+
+def test_an_entry_that_the_library_takes_as_a_list_is_refused_by_name(tmp_path):
+    header = json.dumps({"a": ["F32", [1], [0, 4]], "__metadata__": None}).encode()
+    path = tmp_path / "list.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with raises(ContentError, str(path), "'a'", "expected an object"):
+        open_weights(path)
