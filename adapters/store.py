@@ -15,7 +15,7 @@ from tuneyard.adapters.adapter import Adapter, require_text
 from tuneyard.adapters.kinds import kind_of
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.core.errors import ContentError, RequestError, nearest
-from tuneyard.core.files import read_object
+from tuneyard.core.files import near_name, read_object
 from tuneyard.core.weights.adapter_files import CONFIG
 
 SAVES = Path("saves")
@@ -69,8 +69,11 @@ def find_folder(reference: str | Path) -> Path:
         note(f"{text} means {SAVES}/{text}; for the folder {text} here, write ./{text}")
     if folders:
         return folders[0]
+    if "/" in text:
+        raise RequestError(f"adapter {text!r}: no such folder; {near_name(path)}")
     saved = _saved()
-    hint = nearest(text, saved, "name one of these, or a path with a slash")
+    otherwise = "name one of these, or a path with a slash" if saved else "give a path with a slash"
+    hint = nearest(text, saved, otherwise)
     raise RequestError(f"adapter {text!r}: no such folder ({_listing(saved)}); {hint}")
 
 

@@ -193,7 +193,10 @@ def steps_table(figures: Figures, models: Sequence[str]) -> Table:
 def _cell(name: str, figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return NONE
-    metric = ACCURACY if "accuracy" in name else UNKNOWN
+    metric = UNKNOWN
+    last_word = name.replace(",", " ").split()[-1]  # after a dataset and a type
+    if "accuracy" in figure or last_word == ACCURACY.name:
+        metric = ACCURACY
     return metric.interval_text((figure["value"], *figure["ci95"]))
 
 

@@ -206,7 +206,7 @@ class Connection:
         if UNKNOWN_AUTHORITY in text:
             return f"{text}; name the certificate of its authority in SSL_CERT_FILE"
         if self.url.startswith("https:"):
-            return f"{text}; if the server speaks no https, name {self.url.replace('https', 'http', 1)}"
+            text += f"; if the server speaks no https, name {self.url.replace('https', 'http', 1)}"
         return f"{text}; is the server running at this address?"
 
 

@@ -121,7 +121,8 @@ def check_length(endpoint: Endpoint, read: object, sent: int) -> None:
 def read_ids(answer: dict[str, Any]) -> list[int]:
     """Read the token ids of /tokenize."""
     tokens: list[int] = answer["tokens"]
-    if not all(type(token) is int and 0 <= token < LARGEST_ID for token in tokens):
+    are_ids = type(tokens) is list and all(type(token) is int for token in tokens)
+    if not are_ids or not all(0 <= token < LARGEST_ID for token in tokens):
         raise ValueError(f"{show_value(tokens)} as token ids")
     return tokens
 

@@ -6,6 +6,7 @@ them, and reports the true log-probability of what it took.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import exp
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from tuneyard.eval.backends.scorers import Ids, Messages, next_tokens, sums_of_t
 if TYPE_CHECKING:
     import httpx
 
+LARGEST_SUM = 1.02  # of probabilities: fp16 rounds each
 LISTED = 1000  # next tokens that are listed
 EVERY = 1 << 20  # the same for the whole vocabulary
 FORCING = 1e6  # added to a logit
@@ -130,7 +132,12 @@ class LlamaCpp(Dialect):
 
         def read(answer: dict[str, Any]) -> dict[int, float]:
             tops = self.read_step(answer, len(ids))["top_logprobs"]
-            return {index(top["id"]): log_of(top["logprob"]) for top in tops}
+            listed = {index(top["id"]): log_of(top["logprob"]) for top in tops}
+            if len(listed) < len(tops) or sum(map(exp, listed.values())) > LARGEST_SUM:
+                raise ValueError(
+                    "log-probabilities of which a token is listed twice, or that exceed 1 together"
+                )
+            return listed
 
         settings = {"n_probs": count, **self.taking_whole, "cache_prompt": not reads_anew}
         return await self.post(client, ids, settings, read)

@@ -292,7 +292,9 @@ def open_served(
     for part, ask in questions.items():
         try:
             server.connection.once(ask)
-        except UnreadableError as error:  # such as a /tokenize of texts alone
+        except UnreadableError as error:
+            if part != "prompts":  # a /tokenize may give texts alone
+                raise
             missing[part] = error.problem
         except RefusedError as error:
             if error.is_of_all_requests:

@@ -69,7 +69,10 @@ def compare_runs(
         warned += check_rows(list(by_model.values()))
     base = BASE
     if base not in models_of(runs):
-        base = models_of(with_settings(runs, recipes))[0]
+        base = models_of(runs)[0]
+        for setting, trainings in recipes.items():
+            if base in trainings:
+                base = setting
     check_replicates(runs, base, recipes)
     runs = with_settings(runs, recipes)
     tables: dict[str, Table] = {}

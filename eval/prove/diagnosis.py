@@ -109,11 +109,15 @@ def diagnose(evidence: Evidence) -> Sequence[Cause]:
 def context_cut(evidence: Evidence) -> Cause | None:
     """The server refuses a row for its length, or an answer ends early where its context is full."""
     facts = evidence.facts
-    lengths = {row: len(ids) + evidence.max_new_tokens for row, ids in evidence.expected_ids.items()}
+    served_ids = evidence.served_ids or {}
+    lengths = {}
+    for row, ids in evidence.expected_ids.items():
+        lengths[row] = max(len(ids), len(served_ids.get(row, ()))) + evidence.max_new_tokens
     too_long = {row for row, length in lengths.items() if facts.context and facts.context < length}
     is_cut = any(TOO_LONG.search(text) for text in evidence.refusals)
     for texts in (evidence.served.texts, evidence.chat):
-        is_cut |= bool(too_long.intersection(rows_without_end(evidence, texts)))
+        cut_rows = too_long.intersection(rows_without_end(evidence, texts))
+        is_cut |= bool(cut_rows.difference(rows_that_run_on(evidence, texts)))
     if not is_cut:
         return None
     need, slots = max(lengths.values()), facts.slots or 1

@@ -290,6 +290,8 @@ def _unchecked(
                 f"{OFFERED['labels']} of {title}: {counted(unscored, 'row')} of {dataset.name} too long for "
                 "the server's context"
             )
+    if evidence.refusals:
+        yield f"requests that {title} refused: {one_line(evidence.refusals[0])}"
     heat = served.facts.sampling.get("temperature")
     stops = f"stop words and end tokens of {title}"
     if not chats:

@@ -30,6 +30,7 @@ TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "r
 COMPARED = (TABLE_JSON, TABLE, CHANGED, PAGE)
 """The files of `tuneyard eval compare`, next to its plots."""
 PARTS = ("settings", "models", "sets")  # in every run.json
+SHOTS_OF = "shots of "  # a setting of one dataset, which may be added with it
 HELD_OUT = "held-out"
 """Folder in that of a sweep: the scoring run on the halves that do not choose."""
 UNMERGED, MERGED = "unmerged", "merged"
@@ -169,9 +170,10 @@ def begin_scoring_run(
     before = _read(out)
     if force:  # delete only folders that run.json lists, no files of somebody else
         held_out = out / HELD_OUT
+        listed = _listed_files(out)
         for folder in (*_own_folders(out, before), *_own_folders(held_out, _read(held_out))):
             shutil.rmtree(folder, ignore_errors=True)
-        remove_files(out, [*_listed_files(out), *summaries, *comparison_files(out), f"{HELD_OUT}/{RUN}"])
+        remove_files(out, [*listed, *summaries, *comparison_files(out), f"{HELD_OUT}/{RUN}"])
     else:
         _check_same(out, before, identity)
         identity = {part: {**before[part], **values} for part, values in identity.items()}
@@ -298,7 +300,7 @@ def _check_same(out: Path, before: Identity, now: Identity) -> None:
         kept = before[part]
         names = [name for name in values if name in kept]
         if part == "settings" and kept:
-            names = list(kept | values)
+            names = [name for name in kept | values if name in names or not name.startswith(SHOTS_OF)]
         for name in names:
             if kept.get(name) != values.get(name):
                 was, now_is = _shown(kept.get(name)), _shown(values.get(name))
@@ -337,7 +339,8 @@ def _listed_files(out: Path) -> list[str]:
     names = read_object(out / RUN).get(FILES)
     if not isinstance(names, list):
         return []
-    return [str(name) for name in names if (out / str(name)).resolve().parent == out.resolve()]
+    there = {path.name for path in out.iterdir() if path.is_file() and not path.is_symlink()}
+    return [name for name in names if isinstance(name, str) and name in there]
 
 
 def _whole_batches(path: Path, batches: Sequence[Sequence[int]]) -> dict[int, Prediction]:

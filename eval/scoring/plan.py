@@ -13,7 +13,7 @@ from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.files import versions
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import WITHOUT_BOS
-from tuneyard.eval.read.results import RESULTS, Identity, read_identity, shown_command
+from tuneyard.eval.read.results import RESULTS, SHOTS_OF, Identity, read_identity, shown_command
 from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task
@@ -112,7 +112,7 @@ def _identity(
     settings.update(opened.backend.settings)
     for dataset in datasets:
         if dataset.shots:
-            settings[f"shots of {dataset.name}"] = dataset.shots.digest
+            settings[f"{SHOTS_OF}{dataset.name}"] = dataset.shots.digest
     settings.update(versions(*PACKAGES))
     return {
         "settings": settings,

@@ -178,7 +178,9 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
     base = ""
     if len(series) > 1:
         base = comparison.base
-    best = recommended(titled, comparison.base)
+    best = ""
+    if len(comparison.deciding) == 1 and titled.against_base:
+        best = recommended(titled, comparison.base)
     return Chart(headline(titled, comparison), places, series, baselines, base, best)
 
 
