@@ -5,7 +5,6 @@ An unknown prefix or a missing tensor is an error here. PEFT fills missing tenso
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def _read(folder: Path) -> tuple[Path, dict[str, Any]]:
     """The folder of an adapter, with the fields of its adapter_config.json."""
     path = folder / CONFIG
     if not path.is_file():
-        hint = checkpoints_in(folder) or f"; {_listing(_saved())}"
+        hint = checkpoints_in(folder) or f"; {_listing()}"
         raise RequestError(f"{folder}: not an adapter: {CONFIG} is missing{hint}")
     raw: dict[str, Any] = read_object(path)
     require_text(json.dumps(raw, ensure_ascii=False), path)
@@ -64,17 +63,15 @@ def find_folder(reference: str | Path) -> Path:
     candidates = [path]
     if isinstance(reference, str) and "/" not in reference and reference not in (".", ".."):
         candidates = [SAVES / path, path]
-    folders = [folder for folder in candidates if folder.is_dir()]
+    folders = list(filter(Path.is_dir, candidates))
     if len(folders) > 1:
         note(f"{text} means {SAVES}/{text}; for the folder {text} here, write ./{text}")
     if folders:
         return folders[0]
     if "/" in text:
         raise RequestError(f"adapter {text!r}: no such folder; {near_name(path)}")
-    saved = _saved()
-    otherwise = "name one of these, or a path with a slash" if saved else "give a path with a slash"
-    hint = nearest(text, saved, otherwise)
-    raise RequestError(f"adapter {text!r}: no such folder ({_listing(saved)}); {hint}")
+    near = nearest(text, _saved(), "name one of saves/, or a path with a slash")
+    raise RequestError(f"adapter {text!r}: no such folder ({_listing()}); {near}")
 
 
 def _saved() -> list[str]:
@@ -82,10 +79,9 @@ def _saved() -> list[str]:
     return sorted(config.parent.name for config in SAVES.glob(f"*/{CONFIG}"))
 
 
-def _listing(names: Sequence[str]) -> str:
-    if not names:
-        return f"{SAVES}/ is empty"
-    return f"under {SAVES}/: {', '.join(names)}"
+def _listing() -> str:
+    names = ", ".join(_saved())
+    return f"under {SAVES}/: {names or 'none'}"
 
 
 def checkpoints_in(folder: Path) -> str:

@@ -35,7 +35,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["eval", "suite", "mine.yaml", "--model", "m", "--out", "o"], 1, "tuneyard recipe check mine.yaml"),
         (["eval", "compare", "nodata", "--out", "o"], 2, "score a model first: tuneyard eval nli "),
         (["eval", "ab", "tally", "mine.csv"], 2, "the one that `tuneyard eval ab` wrote"),
-        (["adapter", "show", "nodata"], 2, "saves/ is empty"),
+        (["adapter", "show", "nodata"], 2, "under saves/: none"),
         (["data", "init", "my", "file.csv"], 2, "(file.csv); a path with spaces needs quotes"),
     ],
 )
