@@ -70,8 +70,10 @@ def find_folder(reference: str | Path) -> Path:
         return folders[0]
     if "/" in text:
         raise RequestError(f"adapter {text!r}: no such folder; {near_name(path)}")
-    near = nearest(text, _saved(), "name one of saves/, or a path with a slash")
-    raise RequestError(f"adapter {text!r}: no such folder ({_listing()}); {near}")
+    raise RequestError(
+        f"adapter {text!r}: no such folder ({_listing()}); "
+        + nearest(text, _saved(), "name one of saves/, or a path with a slash")
+    )
 
 
 def _saved() -> list[str]:
