@@ -7,10 +7,9 @@ them, and reports the true log-probability of what it took.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import exp
-from operator import index
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import RequestError, show_value
 from tuneyard.eval.backends.connection import RefusedError
 from tuneyard.eval.backends.dialect import (
     BROKEN,
@@ -132,11 +131,14 @@ class LlamaCpp(Dialect):
 
         def read(answer: dict[str, Any]) -> dict[int, float]:
             tops = self.read_step(answer, len(ids))["top_logprobs"]
-            listed = {index(top["id"]): log_of(top["logprob"]) for top in tops}
-            if len(listed) < len(tops) or sum(map(exp, listed.values())) > LARGEST_SUM:
-                raise ValueError(
-                    "log-probabilities of which a token is listed twice, or that exceed 1 together"
-                )
+            listed: dict[int, float] = {}
+            for top in tops:
+                token = top["id"]
+                if type(token) is not int or token in listed:
+                    raise ValueError(f"{show_value(token)} as a token id, or twice")
+                listed[token] = log_of(top["logprob"])
+            if sum(map(exp, listed.values())) > LARGEST_SUM:
+                raise ValueError("probabilities above 1 together")
             return listed
 
         settings = {"n_probs": count, **self.taking_whole, "cache_prompt": not reads_anew}
