@@ -1,4 +1,4 @@
-"""What a run of eval wrote, byte by byte."""
+"""What a command wrote, byte by byte."""
 
 from pathlib import Path
 

@@ -9,7 +9,9 @@ import jsonschema_rs
 import pytest
 
 from tests.conftest import ROOT
+from tests.json_files import read_json, read_lines, write_json
 from tests.messages import printed, raises
+from tests.runs_cut import tree
 from tests.unit.compiler.conftest import ROWS, layouts
 from tuneyard.compiler import compile_file
 from tuneyard.compiler.publish.registry import Registry
@@ -18,32 +20,15 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.installation.checkout import version
 
 
-def tree(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 def manifest(bench, name="rte"):
-    return json.loads((bench.out / name / "manifest.json").read_text())
+    return read_json(bench.out / name / "manifest.json")
 
 
 def schema(name):
     folder = ROOT / "core" / "schemas"
-    schemas = {path.name: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    schemas = {path.name: read_json(path) for path in folder.glob("*.json")}
     registry = jsonschema_rs.Registry([(f"json-schema:///{key}", value) for key, value in schemas.items()])
     return jsonschema_rs.validator_for({"$ref": f"json-schema:///{name}"}, registry=registry)
-
-
-def test_rows_without_gold_label_are_dropped_and_counted(bench):
-    rows = [*ROWS, ROWS[0] | {"label": -1, "idx": 3}, ROWS[0] | {"label": "-", "idx": 4}]
-    report = bench.compile("rte", bench.rows("train.jsonl", rows))
-    assert (report.read, report.kept, report.dropped) == (5, 3, {"no gold label": 2})
-    line = report.line()
-    for fact in ("rte", "read 5", "kept 3", "dropped 2 (no gold label 2)", "alpaca_rte_train 3"):
-        assert fact in line.split("  ")
 
 
 def test_a_wholly_unlabelled_part_is_read_and_not_written(bench):
@@ -52,14 +37,7 @@ def test_a_wholly_unlabelled_part_is_read_and_not_written(bench):
     report = bench.compile("rte", train, test)
     assert (report.read, report.kept, report.dropped) == (4, 3, {"no gold label": 1})
     assert bench.codes(report) == [("W209", "test.jsonl")]
-    assert list(json.loads((bench.out / "dataset_info.json").read_text())) == ["alpaca_rte_train"]
-
-
-def test_bad_rows_end_a_compile_with_nothing_written(bench):
-    report = bench.compile("rte", bench.rows("train.jsonl", [*ROWS, ROWS[0] | {"label": 7}]))
-    assert report.failed and not bench.out.exists()
-    assert bench.codes(report) == [("E104", "train.jsonl:4")]
-    assert "alpaca_rte_train" not in report.line() and "read 4" in report.line()
+    assert list(read_json(bench.out / "dataset_info.json")) == ["alpaca_rte_train"]
 
 
 def test_reject_writes_the_good_rows_and_lists_the_others(bench):
@@ -69,7 +47,7 @@ def test_reject_writes_the_good_rows_and_lists_the_others(bench):
     )
     report = bench.compile("rte", source, reject=True)
     assert (report.read, report.kept, report.dropped, report.rejected) == (5, 2, {}, 3)
-    aside = [json.loads(line) for line in (bench.out / "rte" / "rejected.jsonl").read_text().splitlines()]
+    aside = read_lines(bench.out / "rte" / "rejected.jsonl")
     places = {row["place"].rsplit(":", 1)[1]: row for row in aside}
     assert set(places) == {"2", "4", "5"}
     assert len(places["4"]["problems"]) == 2 and places["4"]["row"] == bad[2]
@@ -105,7 +83,7 @@ def test_manifest_and_registry_fit_their_schemas(bench):
     made = manifest(bench)
     assert list(schema("manifest.json").iter_errors(made)) == []
     assert made["tuneyard"] == version()
-    for entry in json.loads((bench.out / "dataset_info.json").read_text()).values():
+    for entry in read_json(bench.out / "dataset_info.json").values():
         assert list(schema("dataset_info.json").iter_errors(entry)) == []
     assert made["counts"] == {
         "read": 3,
@@ -136,9 +114,9 @@ def test_a_kill_before_the_registry_is_repaired(bench):
     Registry.settled(bench.out)
     assert registry.read_bytes() == good
     stale = json.loads(good) | {"alpaca_rte_eval": {"file_name": "rte/alpaca_rte-eval.json"}}
-    registry.write_text(json.dumps(stale))
+    write_json(registry, stale)
     Registry.settled(bench.out)
-    assert json.loads(registry.read_bytes()) == json.loads(good)
+    assert read_json(registry) == json.loads(good)
 
 
 def test_a_smaller_compile_takes_the_place_of_a_larger(bench):
@@ -149,7 +127,7 @@ def test_a_smaller_compile_takes_the_place_of_a_larger(bench):
         bench.compile("rte", train)
     assert tree(bench.out) == before
     bench.compile("rte", train, force=True)
-    assert list(json.loads((bench.out / "dataset_info.json").read_text())) == ["alpaca_rte_train"]
+    assert list(read_json(bench.out / "dataset_info.json")) == ["alpaca_rte_train"]
     assert sorted(path.name for path in (bench.out / "rte").iterdir()) == [
         "alpaca_rte-train.examples.npy",
         "alpaca_rte-train.json",
@@ -285,11 +263,11 @@ def test_a_linked_folder_is_refused_and_a_linked_registry_stays_a_link(bench):
         bench.compile("rte", source)
     assert (bench.out / "rte").is_symlink()
     (bench.out / "rte").unlink()
-    (elsewhere / "info.json").write_text(json.dumps({"mine": {"file_name": "mine.json"}}))
+    write_json(elsewhere / "info.json", {"mine": {"file_name": "mine.json"}})
     (bench.out / "dataset_info.json").symlink_to(elsewhere / "info.json")
     bench.compile("rte", source)
     assert (bench.out / "dataset_info.json").is_symlink()
-    assert set(json.loads((elsewhere / "info.json").read_text())) == {"mine", "alpaca_rte_train"}
+    assert set(read_json(elsewhere / "info.json")) == {"mine", "alpaca_rte_train"}
 
 
 def test_an_up_to_date_compile_tells_what_the_one_that_made_the_set_told(bench):
@@ -409,11 +387,7 @@ def test_a_line_break_in_a_file_name_leaves_each_problem_on_one_line(bench):
     lines = [problem.line() for problem in [*report.problems.errors, *report.problems.warnings]]
     assert [len(line.splitlines()) for line in lines] == [1] * 3
     assert all("odd\\nname\\u2028.jsonl:" in line for line in lines)
-    assert str(source) in [each["path"] for each in bench_manifest(bench)["made_from"]["sources"]]
-
-
-def bench_manifest(bench):
-    return json.loads((bench.out / "rte" / "manifest.json").read_text(encoding="utf-8"))
+    assert str(source) in [each["path"] for each in manifest(bench)["made_from"]["sources"]]
 
 
 def test_out_as_a_link_that_leads_nowhere_is_named(bench):

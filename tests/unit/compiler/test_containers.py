@@ -2,7 +2,6 @@
 
 import datetime
 import io
-import json
 import zipfile
 
 import openpyxl
@@ -10,6 +9,7 @@ import pyarrow
 import pyarrow.ipc
 import pytest
 
+from tests.json_files import read_lines
 from tests.messages import printed_line
 from tests.unit.compiler.conftest import as_csv, as_parquet, as_zip
 
@@ -111,7 +111,7 @@ def test_cells_of_a_workbook_are_json_values(bench):
         'instruction: "{q}", output: "{a}", keep: [idx]}]'
     )
     bench.compile(str(spec), path)
-    rows = [json.loads(line) for line in (bench.out / "cells/cells.jsonl").read_text().splitlines()]
+    rows = read_lines(bench.out / "cells/cells.jsonl")
     assert [(row["output"], row["idx"]) for row in rows] == [("2026-01-02 03:04:00", 7), ("2.5", 8)]
 
 

@@ -1,9 +1,10 @@
 """Equal rows fall into one split of those that are drawn, and the last row is one to train on."""
 
-import json
 from collections import Counter
 
 import pytest
+
+from tests.json_files import read_json
 
 SPEC = """about: x
 columns:
@@ -34,7 +35,7 @@ def homes(bench, rows, split):
 
 def manifest(bench):
     (path,) = (bench.folder / "out").rglob("manifest.json")
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 def row(text, kind="a"):

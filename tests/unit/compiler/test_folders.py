@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.json_files import write_json
 from tests.messages import raises
 from tests.unit.compiler.conftest import as_csv, as_zip
 from tuneyard.core.errors import ContentError, RequestError
@@ -46,7 +47,7 @@ def test_a_saved_dataset_without_one_of_its_files_is_refused(bench):
 @pytest.mark.parametrize("name", ["../out.arrow", 3])
 def test_a_state_that_names_no_file_of_the_folder_is_refused(bench, name):
     folder = save(ROWS, bench.folder / "saved")
-    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    write_json(folder / "state.json", {"_data_files": [{"filename": name}]})
     with raises(ContentError):
         bench.compile("qa", folder)
 
@@ -90,7 +91,7 @@ def test_a_dictionary_without_training_rows_asks_for_a_split(bench):
 @pytest.mark.parametrize(("index", "part"), [({"splits": ["train", "gone"]}, ""), ({}, "splits")])
 def test_a_dictionary_that_names_a_missing_split_is_refused(bench, index, part):
     folder = save_dict({"train": ROWS}, bench.folder / "dict")
-    (folder / "dataset_dict.json").write_text(json.dumps(index))
+    write_json(folder / "dataset_dict.json", index)
     with raises(ContentError, *part.split("; ")):
         bench.compile("qa", folder)
 

@@ -1,9 +1,8 @@
 """Alpaca records with earlier turns beside the question: written as they stand, and part of what is asked."""
 
-import json
-
 import pytest
 
+from tests.json_files import read_json
 from tests.messages import raises
 from tuneyard.compiler.commands.dataset_reader import stored_examples
 from tuneyard.compiler.spec.model import load_spec
@@ -68,7 +67,7 @@ def test_a_history_of_preference_pairs(bench):
     )
     row = {"instruction": "And then?", "chosen": "We go home.", "rejected": "No.", "history": EARLIER}
     bench.compile(spec, bench.rows("a.jsonl", [row]))
-    entry = json.loads((bench.out / "dataset_info.json").read_text())["pairs"]
+    entry = read_json(bench.out / "dataset_info.json")["pairs"]
     assert entry["ranking"] and entry["columns"]["history"] == "history"
     assert (
         next(bench.out.rglob("pairs*.json*")).read_text().count('"history":[["Where are we?","In town."]]')

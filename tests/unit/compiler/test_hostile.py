@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from tests.json_files import read_json
 from tests.unit.compiler.conftest import ROWS, as_parquet
 
 SPEC = """
@@ -82,7 +83,7 @@ def test_a_kept_value_that_a_row_lacks_is_named(bench):
 def test_a_file_name_that_is_no_text_is_escaped(bench):
     source = bench.rows(os.fsdecode(b"train-\xff.jsonl"), ROWS)
     assert not bench.compile("rte", source).failed
-    manifest = json.loads((bench.out / "rte" / "manifest.json").read_text())
+    manifest = read_json(bench.out / "rte" / "manifest.json")
     assert manifest["made_from"]["sources"][0]["path"].endswith("train-\\xff.jsonl")
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REAL
+from tests.json_files import write_lines
 from tests.messages import printed_line
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.init.propose import propose
@@ -51,7 +52,7 @@ def proposed(path, tmp_path):
 @pytest.mark.parametrize("form", FORMS)
 def test_pairs_in_the_forms_in_circulation(form, tmp_path):
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps({**FORMS[form], "id": n}) + "\n" for n in range(3)))
+    write_lines(path, [{**FORMS[form], "id": n} for n in range(3)])
     spec, report = proposed(path, tmp_path)
     assert {"chosen", "rejected"} <= {column.kind for column in spec.columns}
     assert report.kept == 3
@@ -119,7 +120,7 @@ COMPLETED = {"prompt": "Name a river."}
 def test_what_stands_beside_turns_and_questions_is_read(rows, kind, named, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(path, rows)
     spec, report = proposed(path, tmp_path)
     assert kind in {column.kind for column in spec.columns} and report.kept == len(rows)
     assert not named or f"This file fits the bundled spec {named};" in propose(path)[1]
@@ -133,7 +134,7 @@ def test_a_system_text_beside_instructions_is_read_and_no_spec_without_it_is_nam
     rows = [
         {"instruction": f"2+{n}?", "input": "", **answers, "system": "Be brief." * (n % 2)} for n in range(4)
     ]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(source, rows)
     text, said = propose(source)
     assert re.findall("bundled spec (.+);", said) == named and "kept 4" in said
     (tmp_path / "mine.yaml").write_text(text)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.json_files import read_lines
 from tests.unit.compiler.conftest import as_zip
 from tuneyard.compiler.init.propose import propose
 from tuneyard.core.errors import ContentError, TuneyardError
@@ -33,7 +34,7 @@ def records(bench, source: Path, **settings: str) -> list[dict]:
     report = bench.compile(str(bench.write("mine.yaml", text)))
     assert not report.problems.errors
     (path,) = (bench.folder / "out").rglob("mine*.jsonl")
-    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    found = read_lines(path)
     assert len(found) == report.kept
     return found
 

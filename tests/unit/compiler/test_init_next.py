@@ -1,6 +1,5 @@
 """The commands that `data init` prints run as they stand: they compile, and the recipe fits the dataset."""
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.conftest import ROOT
+from tests.json_files import write_lines
 from tests.messages import printed, printed_line
 from tuneyard.compiler.cli import cli
 from tuneyard.core.datasets import read_registry
@@ -28,7 +28,7 @@ def init(*words: object) -> Result:
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(path, rows)
     return path
 
 

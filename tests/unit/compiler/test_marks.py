@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from tests.json_files import read_json
 from tests.messages import printed
 from tests.unit.compiler.conftest import Bench, as_parquet
 from tuneyard.compiler.spec.file import known_specs
@@ -248,7 +249,7 @@ def test_keys_inside_turns_are_counted_as_columns_are(bench):
     report = bench.compile("messages", bench.rows("t.jsonl", rows))
     counts = {"messages.name": 2, "messages.id": 1, "messages.weight": 1}
     assert report.unused.rows == counts
-    manifest = json.loads((bench.out / "messages" / "manifest.json").read_text())
+    manifest = read_json(bench.out / "messages" / "manifest.json")
     assert manifest["not_used"] == counts and report.as_json()["not_used"] == counts
     again = bench.compile("messages", bench.folder / "t.jsonl")
     assert again.up_to_date and again.unused.rows == counts
@@ -296,13 +297,6 @@ def test_the_best_of_several_answers_may_be_marked(bench, weight, refused):
     source = bench.rows("t.jsonl", [{"question": "Why?", "answers": answers}])
     problems = bench.compile("stackexchange", source).problems.errors
     assert [problem.code for problem in problems] == ["E113"] * refused
-
-
-def test_a_part_of_an_answer_may_be_marked(bench):
-    (ask, _) = talk("openai", {"text": "One."})
-    part = {"type": "text", "text": "Bad.", "weight": 0}
-    rows = [{"messages": [ask, {"role": "assistant", "content": [part]}]}]
-    assert [problem.code for problem in compiled(bench, "messages", rows).problems.errors] == ["E113"]
 
 
 def test_a_marked_call_is_refused(bench):

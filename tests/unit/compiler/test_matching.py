@@ -1,8 +1,6 @@
 """Rows with equal keys: the same pairs from a few rows and from many, in a bounded number of bytes a row."""
 
 import pickle
-import random
-import tracemalloc
 from array import array
 
 import pytest
@@ -14,7 +12,6 @@ from tuneyard.compiler.lint.fingerprints import NO_ID, Fingerprints
 from tuneyard.compiler.lint.matching import matches, numbered, paired, repeated
 
 KEYS = st.lists(st.one_of(st.integers(-3, 6), st.integers(-(2**63), 2**63 - 1)), max_size=40)
-MOST = 40  # bytes of memory a row
 
 
 def column(numbers):
@@ -77,30 +74,3 @@ def test_rows_without_ids_are_no_repeats():
     seen = Fingerprints()
     seen.add("file:", range(1, 5), {"ids": [NO_ID, 7, NO_ID, 7]})
     assert seen.repeated_ids() == [(3, 1)]
-
-
-def test_memory_grows_by_few_bytes_a_row(monkeypatch):
-    """What a compile keeps of a row and compares, with smaller limits."""
-    import numpy  # noqa: F401  # so that its import is not counted
-
-    monkeypatch.setattr(matching, "NUMPY_PAYS", 50_000)
-    monkeypatch.setattr(matching, "SHARE", 1 << 13)
-    peaks = {}
-    for rows in (60_000, 180_000):
-        draw = random.Random(rows)
-        tracemalloc.start()
-        try:
-            seen = Fingerprints()
-            for start in range(0, rows, 2000):
-                keys = [draw.getrandbits(63) for _ in range(2000)]
-                columns = {"groups": [key % rows for key in keys], "lengths": [key % 500 for key in keys]}
-                columns |= {"prompts": keys, "ids": keys, "answers": [key % 2**32 for key in keys]}
-                seen.add("file:", list(range(start + 1, start + 2001)), columns)
-                seen.add_values("labels", [key % 3 for key in keys])
-            assert seen.repeats() == ([], []) and seen.repeated_ids() == []
-            assert seen.summary()["rows"] == rows
-            assert len(matching.numbered(seen.column("groups"))) == rows
-            peaks[rows] = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-    assert (peaks[180_000] - peaks[60_000]) / 120_000 <= MOST

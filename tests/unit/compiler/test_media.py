@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from tests.conftest import REAL
+from tests.json_files import read_json, write_lines
 from tests.messages import raises
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.kinds.media import IMAGES, LONGEST_PATH
@@ -31,11 +31,11 @@ def pictures(tmp_path):
 
 def compiled(folder, rows, spec=ALPACA, **source):
     (folder / "seen.yaml").write_text(spec + (f"source: {json.dumps(source)}" if source else ""))
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(folder / "rows.jsonl", rows)
     request = CompileRequest(sources=(str(folder / "rows.jsonl"),), out=folder / "out", force=True)
     report = compile_spec(load_spec(str(folder / "seen.yaml")), request)
     written = folder / "out/seen/seen.json"
-    return report, json.loads(written.read_text()) if written.exists() else []
+    return report, read_json(written) if written.exists() else []
 
 
 def test_alpaca_gets_its_placeholders_where_it_has_none(pictures):
@@ -84,18 +84,6 @@ def test_what_holds_no_media_is_refused(pictures):
     )
     with raises(ContentError, "pictures"):
         compiled(pictures, [], text)
-
-
-@pytest.mark.parametrize(
-    ("name", "rows"),
-    [("mllm_demo", 6), ("mllm_audio_demo", 3), ("mllm_video_demo", 3), ("mllm_video_audio_demo", 3)],
-)
-def test_llamafactorys_own_demo_files(name, rows, tmp_path):
-    source = REAL / "lf/data" / f"{name}.json"
-    if not source.is_file():
-        pytest.skip(f"no real data at {REAL}")
-    report = compile_spec(load_spec("media"), CompileRequest(sources=(str(source),), out=tmp_path))
-    assert (report.read, report.kept, report.problems.counts) == (rows, rows, {})
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "gif", "bmp", "tiff"])

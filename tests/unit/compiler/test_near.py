@@ -108,17 +108,6 @@ def test_leaks_name_the_other_rows():
     assert list(near_rows(texts[:1], texts[:1])) == []  # wholly the same: W208 says so
 
 
-def test_a_similarity_of_the_threshold_itself_is_near():
-    """Runs of three words: 4 of 5 in common are 0.8, 3 of 4 are 0.75."""
-    pytest.importorskip("rensa")
-    six, seven = (" ".join(WORDS[:count]) for count in (6, 7))
-    assert list(near_rows([seven], [six])) == [(0, 0, 0.8)]
-    assert list(near_rows([six, seven])) == [(1, 0, 0.8)]
-    five = " ".join(WORDS[:5])
-    assert similarity(five, six) == 0.75
-    assert list(near_rows([six], [five])) == list(near_rows([five, six])) == []
-
-
 def test_a_spec_asks_for_it(bench):
     pytest.importorskip("rensa")
     text = " ".join(WORDS[:30])

@@ -1,10 +1,8 @@
 """Preference pairs and KTO marks: what is recorded, what LLaMA-Factory's entry says, what is refused."""
 
-import json
-
 import pytest
 
-from tests.conftest import REAL
+from tests.json_files import read_json, write_lines
 from tests.messages import printed, raises
 from tuneyard.compiler.commands.dataset_reader import stored_examples
 from tuneyard.compiler.compile import compile_spec
@@ -21,13 +19,13 @@ ASK = [{"role": "user", "content": "2+2?"}]
 
 def compiled(folder, rows, name="kto", over=None, limit=None):
     source = folder / "rows.jsonl"
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(source, rows)
     spec = load_spec(name, over)
     report = compile_spec(
         spec, CompileRequest(sources=(str(source),), out=folder / "out", force=True, limit=limit)
     )
     files = [folder / "out" / spec.name / output.file for output in spec.outputs]
-    return report, [json.loads(file.read_text()) for file in files if file.exists()]
+    return report, [read_json(file) for file in files if file.exists()]
 
 
 def answer(text):
@@ -107,17 +105,6 @@ def test_an_output_that_cannot_hold_pairs_is_refused(tmp_path, write, facts):
     (tmp_path / "y.yaml").write_text(f"about: x\ncolumns: {columns.split(', r:')[0]}}}\nwrite: [{{dataset: x, file: x.json, format: alpaca}}]")  # fmt: skip # noqa: E501
     with raises(ContentError):
         load_spec(str(tmp_path / "y.yaml"))
-
-
-@pytest.mark.parametrize(
-    ("spec", "name"), [("pairs-chat", "dpo_en_demo"), ("pairs-chat", "dpo_zh_demo"), ("kto", "kto_en_demo")]
-)
-def test_llamafactorys_own_demo_files(spec, name, tmp_path):
-    source = REAL / "lf/data" / f"{name}.json"
-    if not source.is_file():
-        pytest.skip(f"no real data at {REAL}")
-    report = compile_spec(load_spec(spec), CompileRequest(sources=(str(source),), out=tmp_path))
-    assert (report.read, report.kept, report.problems.count("E")) == (300, 300, 0)
 
 
 def test_one_answer_marked_both_ways_is_a_conflict_and_no_row_that_came_before(tmp_path):

@@ -1,6 +1,5 @@
 """Splits, samples, filters: every row in one place, exact shares, the same draw for the same seed."""
 
-import json
 from collections import Counter
 from itertools import chain
 
@@ -8,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.json_files import read_json
 from tuneyard.compiler.arrange import split_rows
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import keys_of_ids, unit_key
@@ -250,7 +250,7 @@ def test_a_mixture_takes_shares_and_says_what_is_missing(bench):
         "history": [["human 0", "gpt 0"]],
     }
     assert len(told) == 3 and all(row["history"] == [] for row in rows if row not in told)
-    entry = json.loads((bench.out / "dataset_info.json").read_text())["m"]
+    entry = read_json(bench.out / "dataset_info.json")["m"]
     assert entry["columns"] == {
         "prompt": "instruction",
         "query": "input",

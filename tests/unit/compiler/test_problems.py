@@ -1,13 +1,13 @@
 """A bad example is a file in tests/examples/bad. docs/problems.md has the messages of one of each code."""
 
 import functools
-import json
 import re
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.json_files import read_lines
 from tuneyard.compiler.compile import check_spec
 from tuneyard.compiler.problems import NAMES, PLACES, WARNINGS, Problems, some_of
 from tuneyard.compiler.request import CompileRequest
@@ -97,7 +97,7 @@ def test_a_bad_row_that_orjson_cannot_write_is_put_aside_all_the_same(tmp_path):
     problems.bad_row([Problem("E105", "a.jsonl:1", "found a half")], {"text": "\ud800"})
     problems.bad_row([Problem("E105", "a.jsonl:2", "found a large one")], {"number": 10**30})
     problems.end_batch()
-    lines = [json.loads(line) for line in (tmp_path / "aside.jsonl").read_text("utf-8").splitlines()]
+    lines = read_lines(tmp_path / "aside.jsonl")
     assert [line["place"] for line in lines] == ["a.jsonl:1", "a.jsonl:2"]
     assert str(10**30) in lines[1]["row"]
 

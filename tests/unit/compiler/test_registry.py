@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
+from tests.json_files import read_json, write_json
 from tests.messages import printed, printed_line, raises
 from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.cli import cli
@@ -21,7 +22,7 @@ from tuneyard.core.files import staging
 
 
 def registry(bench):
-    return json.loads((bench.out / "dataset_info.json").read_text())
+    return read_json(bench.out / "dataset_info.json")
 
 
 def listed(bench):
@@ -37,7 +38,7 @@ def edit(bench, **entries):
     info = registry(bench)
     for name, added in entries.items():
         info[name] = info.get(name, {}) | added
-    (bench.out / "dataset_info.json").write_text(json.dumps(info))
+    write_json(bench.out / "dataset_info.json", info)
 
 
 @contextlib.contextmanager
@@ -81,14 +82,14 @@ def test_a_listed_set_says_why_it_is_stale(bench):
     source = bench.rows("train.jsonl", ROWS)
     bench.compile("rte", source)
     manifest = bench.out / "rte" / "manifest.json"
-    made = json.loads(manifest.read_text())
+    made = read_json(manifest)
     (line,) = listed(bench)
     assert line.startswith("alpaca_rte_train  3 rows  rte  20") and "stale" not in line
     changes = {"definition": {"write": "old"}, "compiler": "old"}
     for (field, old), name in zip(changes.items(), ("spec", "compiler"), strict=True):
-        manifest.write_text(json.dumps(made | {"made_from": made["made_from"] | {field: old}}))
+        write_json(manifest, made | {"made_from": made["made_from"] | {field: old}})
         assert listed(bench)[0].endswith(f"  stale: the {name} has changed")
-    manifest.write_text(json.dumps(made))
+    write_json(manifest, made)
     bench.rows("train.jsonl", ROWS[:2])
     assert listed(bench)[0].endswith(f"  stale: source {source} has changed")
     source.unlink()
@@ -99,18 +100,18 @@ def test_a_set_of_an_older_version_is_compiled_again_whatever_its_manifest_lacks
     source = bench.rows("train.jsonl", ROWS)
     bench.compile("rte", source)
     path = bench.out / "rte" / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = read_json(path)
     made_from = manifest["made_from"] | {"compiler": "older"}
-    path.write_text(json.dumps({"files": manifest["files"], "made_from": made_from}))
+    write_json(path, {"files": manifest["files"], "made_from": made_from})
     assert not bench.compile("rte", source).up_to_date
-    assert json.loads(path.read_text()).keys() == manifest.keys()
+    assert read_json(path).keys() == manifest.keys()
 
 
 def test_entries_of_others_are_listed_too(bench):
     bench.compile("rte", bench.rows("train.jsonl", ROWS))
     path = bench.out / "dataset_info.json"
     mine = {"mine": {"file_name": "mine.json"}, "far": {"hf_hub_url": "a/b"}}
-    path.write_text(json.dumps(mine | json.loads(path.read_text())))
+    write_json(path, mine | json.loads(path.read_text()))
     lines = listed(bench)
     assert lines[1:] == ["mine  mine.json  not compiled here", "far  a/b  not compiled here"]
 

@@ -112,12 +112,3 @@ def test_turns_are_what_json_makes_of_them(tmp_path, form, field, keys, names):
         assert renderer.render(batch) == [as_json(wanted)]
 
     check()
-
-
-def test_a_text_that_ends_like_a_boundary_compiles(bench):
-    rows = [{"question": 'he called it "the end",', "answer": "x"}, {"question": "b", "answer": '","'}]
-    bench.compile("qa", bench.rows("qa.jsonl", rows))
-    records = bench.records("qa.json")
-    assert [(record["instruction"], record["output"]) for record in records] == [
-        (row["question"], row["answer"]) for row in rows
-    ]

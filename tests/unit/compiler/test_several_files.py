@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
+from tests.runs_cut import tree
 
 WRITE = """
 write: [{dataset: "t_{split}", file: "t-{split}.jsonl", format: alpaca,
@@ -45,10 +46,6 @@ def sources_of(bench) -> list[Path]:
     ]
 
 
-def everything_in(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def said_by(report) -> dict[str, object]:
     said = report.as_json()
     del said["seconds"]
@@ -65,7 +62,7 @@ def test_the_bytes_do_not_depend_on_the_workers(bench, setting) -> None:
     for workers in (1, 2, 3):
         out = bench.folder / f"out {workers}"
         said[workers] = said_by(bench.compile(spec, *sources, out=out, workers=workers, reject=True))
-        written[workers] = everything_in(out)
+        written[workers] = tree(out)
     assert written[1] == written[2] == written[3]
     assert said[1] == said[2] == said[3]
     assert said[1]["rejected"] == 3 and said[1]["read"] == 30 + 16 + 20 + 11
@@ -133,7 +130,7 @@ def plain(bench) -> tuple[Path, list[Path], dict[str, bytes]]:
     sources = large(bench)
     out = bench.folder / "plain"
     bench.compile(spec, *sources, out=out, workers=1)
-    return spec, sources, everything_in(out / "t")
+    return spec, sources, tree(out / "t")
 
 
 def test_the_file_of_a_killed_worker_is_compiled_again(bench, plain) -> None:
@@ -142,14 +139,14 @@ def test_the_file_of_a_killed_worker_is_compiled_again(bench, plain) -> None:
     workers_at_work(process, bench.out)[0].kill()
     said = process.communicate()[0].decode()
     assert process.returncode == 0, said
-    assert everything_in(bench.out / "t") == expected
+    assert tree(bench.out / "t") == expected
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_their_parent_and_leave_the_old_set(bench, plain, sent) -> None:
     spec, sources, _ = plain
     bench.compile(spec, bench.rows("small.jsonl", rows(0, 3)))
-    before = everything_in(bench.out / "t")
+    before = tree(bench.out / "t")
     process = start(bench, spec, sources, "--workers", 2)
     workers = workers_at_work(process, bench.out)
     assert len(workers) == 2
@@ -158,7 +155,7 @@ def test_workers_end_with_their_parent_and_leave_the_old_set(bench, plain, sent)
     assert process.returncode in (-sent, 128 + sent)
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
-    assert everything_in(bench.out / "t") == before
+    assert tree(bench.out / "t") == before
     bench.compile(spec, bench.rows("small.jsonl", rows(0, 3)), force=True)  # sweeps what SIGKILL left
     assert sorted(path.name for path in bench.out.iterdir()) == ["dataset_info.json", "t"]
 

@@ -10,6 +10,7 @@ from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.file import known_specs, read_schema
 from tuneyard.compiler.spec.model import load_spec
+from tuneyard.core.datasets import read_records
 
 GOOD = ROOT / "tests" / "examples" / "good"
 GOLDEN = ROOT / "tests" / "golden" / "compiler"
@@ -47,3 +48,15 @@ def test_example_compiles_to_the_golden_bytes(name, tmp_path, request):
 def test_bundled_specs_of_any_text_write_arrays(name):
     """In lines, answers that are all dates would be times to LLaMA-Factory's loader."""
     assert [output.file for output in load_spec(name).outputs] == [f"{name}.json"]
+
+
+def test_the_mixed_file_is_read_as_instructions(tmp_path):
+    """`compile io` takes the file that a mixture writes for other programs, and keeps every row as it is."""
+    mixture_spec = load_spec("mix-small")
+    compile_spec(mixture_spec, CompileRequest(sources=sources(mixture_spec), out=tmp_path))
+    mixed = tmp_path / "mix-small/mixed_finetune_dataset.jsonl"
+    report = compile_spec(load_spec("io"), CompileRequest(sources=(str(mixed),), out=tmp_path))
+    assert not report.problems.errors and report.kept == report.read > 0
+    records = read_records(tmp_path / "io/io.json")
+    assert {record.pop("system") for record in records} == {""}
+    assert records == read_records(mixed)

@@ -5,6 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from tests.json_files import write_json
 from tests.messages import printed, raises
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.commands.trace import trace
@@ -97,7 +98,7 @@ def test_a_registered_dataset_shows_its_records(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     records = [{"instruction": f"q {n}", "output": f"a {n}"} for n in range(3)]
     (tmp_path / "data/own.json").write_text(json.dumps(records, indent=1))
-    (tmp_path / "data/dataset_info.json").write_text(json.dumps({"own": {"file_name": "own.json"}}))
+    write_json(tmp_path / "data/dataset_info.json", {"own": {"file_name": "own.json"}})
     result = CliRunner().invoke(cli, ["show", "own", "--row", "2"])
     assert result.exit_code == 0
     title, record = result.stdout.strip().split("\n", 1)

@@ -1,9 +1,8 @@
 """Source columns that nothing uses: counted in every layout, refused where an answer depends on them."""
 
-import json
-
 import pytest
 
+from tests.json_files import read_json
 from tests.messages import printed
 from tests.unit.compiler.conftest import ROWS, Bench, layouts
 from tuneyard.compiler.publish.listing import dataset_lines
@@ -34,7 +33,7 @@ def test_columns_that_nothing_uses_are_counted_in_every_layout(bench, name):
     assert report.unused.rows == {"url": 3, "one": 1}
     (line,) = report.unused.lines(report.read)
     assert sorted(line.removeprefix("not used: ").split(", ")) == ["one (1 of 3)", "url (3 of 3)"]
-    assert json.loads((bench.out / "rte" / "manifest.json").read_text())["not_used"] == {"url": 3, "one": 1}
+    assert read_json(bench.out / "rte" / "manifest.json")["not_used"] == {"url": 3, "one": 1}
     again = bench.compile("rte", f"train={bench.folder / name}")
     assert again.up_to_date and again.as_json()["not_used"] == {"url": 3, "one": 1}
 
@@ -162,24 +161,6 @@ def test_a_value_that_changes_no_answer_is_only_counted(bench, name, values):
     assert not report.failed and report.unused.rows == {name: len(values)}
 
 
-@pytest.mark.parametrize("mixture", ["mix-small", "mix-large"])
-def test_the_real_shape_of_slimorca_is_read_by_the_mixtures_that_stream_it(bench, mixture):
-    """Its turns have `weight` null (system), 0 (human) and 1 (gpt)."""
-    orca = []
-    for number in range(40):
-        system = {"from": "system", "value": "You are an AI assistant.", "weight": None}
-        human = {"from": "human", "value": f"What is {number} + 1?", "weight": 0.0}
-        orca.append(
-            {"conversations": [system, human, {"from": "gpt", "value": "It is {number}.", "weight": 1.0}]}
-        )
-    rows = {"orca": orca}
-    parts = load_spec(mixture).mix.parts
-    sources = [f"{part}={bench.rows(f'{part}.jsonl', rows.get(part, []))}" for part in parts]
-    report = bench.compile(mixture, *sources)
-    assert "E108" not in report.problems.counts and "E113" not in report.problems.counts
-    assert report.unused.rows == {"conversations.weight": 40}
-
-
 def test_correct_that_a_spec_maps_or_ignores_passes(bench):
     rows = [QA | {"correct": value} for value in (True, False)]
     columns = "columns: {correct: {names: [correct], is: any}}"
@@ -203,7 +184,7 @@ def test_an_ignored_column_that_holds_something_is_reported(bench, name):
     source = bench.rows("t.jsonl", rows)
     report = bench.compile(name, source)
     assert not report.failed and report.unused.lines(3) == ["ignored: rejected (2 of 3)"]
-    manifest = json.loads((bench.out / name / "manifest.json").read_text())
+    manifest = read_json(bench.out / name / "manifest.json")
     assert manifest["ignored"] == report.as_json()["ignored"] == {"rejected": 2}
     again = bench.compile(name, source)
     assert again.up_to_date and again.unused.lines(3) == ["ignored: rejected (2 of 3)"]
@@ -273,22 +254,6 @@ def test_columns_without_end_are_counted_in_bounded_memory(bench):
     report = bench.compile("qa", bench.rows("t.jsonl", [*rows, QA | {"images": ["a"]}]))
     assert len(report.unused.rows) == 200 and report.unused.rows["images"] == 1
     assert report.unused.lines(101)[0].count(" of 101)") == 20
-
-
-@pytest.mark.parametrize(
-    ("file", "columns"),
-    [
-        ("kto_en_demo", ["label"]),
-        ("dpo_en_demo", ["chosen", "rejected"]),
-        ("mllm_demo", ["images"]),
-        ("mllm_video_audio_demo", ["videos", "audios"]),
-        ("glaive_toolcall_en_demo", []),
-    ],
-)
-def test_real_files_of_other_kinds_are_named(bench, real_data, file, columns):
-    report = bench.compile("messages", real_data / "lf" / "data" / f"{file}.json")
-    assert [p.field for p in report.problems.errors if p.code == "E108"] == columns
-    assert report.failed == bool(columns)
 
 
 def test_what_stands_beside_a_path_is_named_and_refused_where_it_has_a_meaning(bench):

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from tests.messages import raises
-from tuneyard.compiler.commands.stats import stats
 from tuneyard.compiler.verify.dataset import LoadedRows
 from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict
@@ -101,14 +100,6 @@ def test_counts_over_a_file(tmp_path):
     assert counts.rows == 6
     assert codes_of(counts) == {"W202": [1], "W203": [2], "W205": [3], "W206": [3], "W214": [4]}
     assert not counts.labels  # the lost row has none
-
-
-def test_duplicates_are_those_of_stats(tmp_path):
-    rows = [row("Is it?", "yes"), row("is IT ?", "Yes"), row("Is it?", "no"), row("Tidy", "no")]
-    dataset = registered(tmp_path, *rows)
-    codes = codes_of(scanned(dataset))
-    of_stats = stats(str(dataset.path), tmp_path, None)
-    assert (len(codes["W202"]), len(codes["W203"])) == (of_stats.duplicates, of_stats.conflicts) == (1, 1)
 
 
 def test_only_the_selected_records_count(tmp_path):

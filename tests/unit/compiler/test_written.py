@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from tests.json_files import read_json
 from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS
 from tests.unit.compiler.test_specs import DEMO, sources
@@ -101,7 +102,7 @@ def test_a_file_of_parts_is_the_file_that_is_written_at_once(tmp_path, monkeypat
 def test_fingerprints_are_those_of_the_prompts_that_eval_makes(name, tmp_path):
     spec = load_spec(name)
     report = compile_spec(spec, CompileRequest(sources=sources(spec), out=tmp_path))
-    registered = json.loads((tmp_path / "dataset_info.json").read_text())
+    registered = read_json(tmp_path / "dataset_info.json")
     assert registered
     for dataset in registered:
         found = find_dataset(dataset, tmp_path)
@@ -151,10 +152,7 @@ def test_row_i_of_the_clusters_is_record_i_of_the_file(bench, spec, options):
     bench.compile(mine, *given, **options)
     for file in bench.out.rglob("*.json"):
         if file.name in ("manifest.json", "dataset_info.json"):
-            assert (
-                "cluster" not in json.loads(file.read_text())
-                or json.loads(file.read_text())["cluster"] == "premise"
-            )
+            assert "cluster" not in read_json(file) or read_json(file)["cluster"] == "premise"
             continue
         premises = [record["instruction"].split('"')[1] for record in read_records(file)]
         numbers = read_row_index(file).clusters["premise"].tolist()
@@ -178,13 +176,3 @@ def test_a_file_beside_the_records_may_have_no_other_output_s_name(bench):
     spec = bench.write("two.yaml", QA.replace("{file: b.jsonl", "{dataset: b, file: a.jsonl"))
     with raises(ContentError, "a.examples.npy"):
         load_spec(str(spec))
-
-
-def test_the_clusters_of_mnli_dev_are_its_premises(bench, real_data):
-    file = real_data / "mnli" / "dev_matched.jsonl"
-    report = bench.compile("mnli", f"eval={file}")
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    kept = [row["premise"] for row in rows if row["label"] != "-"]
-    examples = read_row_index(bench.out / "mnli" / "alpaca_mnli-eval.json")
-    assert report.kept == len(examples.fingerprints) == len(kept) == 9815
-    assert len(set(examples.clusters["premise"].tolist())) == len(set(kept)) == 3334
