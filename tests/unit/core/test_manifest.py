@@ -1,9 +1,8 @@
 """manifest.json: written and read as one record; another tool's file, and a damaged one."""
 
-import json
-
 import pytest
 
+from tests.json_files import read_json, write_json
 from tuneyard.core.datasets.manifest import (
     MANIFEST,
     CompiledFile,
@@ -48,7 +47,7 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path) -> None:
     ],
 )
 def test_a_file_of_another_tool_is_no_manifest(tmp_path, content) -> None:
-    (tmp_path / MANIFEST).write_text(json.dumps(content))
+    write_json(tmp_path / MANIFEST, content)
     assert read_manifest(tmp_path) is None
     assert manifest_beside(tmp_path / "a.json") is None
 
@@ -77,13 +76,13 @@ def test_no_manifest_and_a_broken_one(tmp_path) -> None:
 )
 def test_a_damaged_manifest_is_an_error_with_its_place(tmp_path, path, value) -> None:
     write_manifest(tmp_path, WRITTEN)
-    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    manifest = read_json(tmp_path / MANIFEST)
     *parents, last = path
     part = manifest
     for key in parents:
         part = part[key]
     part[last] = value
-    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    write_json(tmp_path / MANIFEST, manifest)
     with pytest.raises(ContentError) as error:
         read_manifest(tmp_path)
     assert str(tmp_path / MANIFEST) in str(error.value)

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import ROOT
+from tests.json_files import read_json
 from tuneyard.compiler.cli import cli as data
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
@@ -18,7 +19,7 @@ from tuneyard.core.language.messages import for_reader
 from tuneyard.core.language.reader_language import CHINESE, ENGLISH, current, in_language
 from tuneyard.core.language.translation import tr
 
-MESSAGES = json.loads((ROOT / "core/language/messages_zh.json").read_text(encoding="utf-8"))
+MESSAGES = read_json(ROOT / "core/language/messages_zh.json")
 FIELD = re.compile(r"\{\w+\}")
 ROWS = "评论,情感\n" + "".join(f"第{n}条,{'正面' if n % 2 else '负面'}\n" for n in range(40))
 

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.fake_runs import demo as write_demo_runs
+from tests.json_files import write_json
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tuneyard.compiler.recipe_command import MODEL, VISION_MODEL, new_recipe
 from tuneyard.core.cli import reference
@@ -96,7 +97,7 @@ def test_a_dataset_without_an_eval_split_gets_a_recipe_and_pictures_a_model_that
         "whole": {"file_name": "a.json"},
         "seen": {"file_name": "b.json", "columns": {"images": "images"}},
     }
-    (folder / REGISTRY).write_text(json.dumps(entries))
+    write_json(folder / REGISTRY, entries)
     assert new_recipe(["whole"], folder, "models/x")[5:] == [
         *("--model", "models/x", "--dataset-dir", str(folder), "--out", "whole-lora.yaml")
     ]

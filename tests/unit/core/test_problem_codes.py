@@ -1,12 +1,12 @@
 """Explanations of codes in Chinese: one for each code, below the problems, and nowhere for other readers."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from tests.json_files import write_lines
 from tuneyard.compiler.cli import cli as data
 from tuneyard.core.errors import Problem, ProblemsError
 from tuneyard.core.errors.problem_codes import document, explanations, guide
@@ -81,7 +81,7 @@ def test_a_check_explains_its_codes_and_json_stays_the_same(
 ) -> None:
     source = tmp_path / "a.jsonl"
     rows = [{"question": "a", "answer": "b"}, {"question": "c", "answer": answer}]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_lines(source, rows)
     command = ["check", "qa", "--source", str(source), "-q"]
     english = CliRunner().invoke(data, command)
     english_json = CliRunner().invoke(data, [*command, "--json"])
