@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.cli import scoring
+from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed_line, raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
@@ -29,14 +31,14 @@ def ab(tiny_model: Path, tmp_path: Path):
         given = ["--model", tiny_model, "--out", tmp_path / "out", "--max-new-tokens", 8]
         given += [x for adapter in adapters for x in ("--adapter", adapter)]
         sets = [] if "--data" in arguments else ["--data", tmp_path / "prompts.txt"]
-        cli.main(list(map(str, [*given, *sets, *arguments])), standalone_mode=False)
+        scoring.call(cli, *given, *sets, *arguments)
         return tmp_path / "out"
 
     return call
 
 
 def tally(*arguments: object) -> None:
-    cli.main(["tally", *map(str, arguments)], standalone_mode=False)
+    scoring.call(cli, "tally", *map(str, arguments))
 
 
 def rows_of(out: Path) -> list[dict[str, str]]:
@@ -45,7 +47,7 @@ def rows_of(out: Path) -> list[dict[str, str]]:
 
 def fill(out: Path, name: str, marks: dict[str, int]) -> Path:
     """A rater who gives every model the same marks everywhere, by what the key says."""
-    key = json.loads((out / "key.json").read_text())["answers"]
+    key = read_json(out / "key.json")["answers"]
     rows = [{**row, **dict.fromkeys(CRITERIA, marks[key[row["id"]]["model"]])} for row in rows_of(out)]
     with (out / name).open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -64,7 +66,7 @@ def test_from_prompts_to_a_verdict(ab, capsys, tmp_path) -> None:
         for model in ("base", "tuned")
     }
     assert answers["base"] != answers["tuned"]
-    key = json.loads((out / "key.json").read_text())
+    key = read_json(out / "key.json")
     assert key["models"] == ["base", "tuned"] and len(key["answers"]) == 8
     page = (out / "answers.md").read_text(encoding="utf-8")
     for prompt in PROMPTS:
@@ -77,7 +79,7 @@ def test_from_prompts_to_a_verdict(ab, capsys, tmp_path) -> None:
     said = capsys.readouterr().out
     assert said == (tmp_path / "tally" / "tally.md").read_text()
     printed_line(said, "tuned and base", "4 prompts won", "0 lost", "0 tied")
-    found = json.loads((tmp_path / "tally" / "tally.json").read_text())
+    found = read_json(tmp_path / "tally" / "tally.json")
     assert found["raters"] == ["anna", "ben"] and found["mean_marks"]["tuned"]["depth"] == 4.5
     assert found["outcomes"][0]["p"] == pytest.approx(2 / 2**4)
 
@@ -88,7 +90,7 @@ def test_references_conversations_and_refused_prompts(ab, tmp_path, capsys) -> N
         {"instruction": "dog " * 3000, "output": ""},
         {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]},
     ]
-    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_lines(tmp_path / "p.jsonl", rows)
     out = ab("--data", tmp_path / "p.jsonl")
     shown = [(row["prompt"], row["reference"]) for row in rows_of(out)]
     assert shown == [("A dog?", "yes")] * 2 + [("system: Be brief.\nuser: Why?", "")] * 2
@@ -136,9 +138,9 @@ def test_a_key_that_raters_may_need_is_kept(ab, tmp_path) -> None:
 
 def test_a_misspelt_command_is_no_question() -> None:
     with raises(click.UsageError, "talley"):
-        cli.main(["talley", "sheet.csv"], standalone_mode=False)
+        scoring.call(cli, "talley", "sheet.csv")
     with raises(click.MissingParameter, "--model"):
-        cli.main(["--max_new_tokens", "3"], standalone_mode=False)
+        scoring.call(cli, "--max_new_tokens", "3")
 
 
 def test_one_model_is_not_compared(ab, tmp_path) -> None:
@@ -161,9 +163,7 @@ def test_sheets_that_do_not_belong(ab, tmp_path) -> None:
         tally(away)
     tally(away, "--key", out / "key.json")
     tally(away, sheet, "--key", out / "key.json")  # two raters whose sheets have one name
-    key = json.loads((out / "key.json").read_text())
-    (tmp_path / "b" / "key.json").write_text(
-        json.dumps({**key, "answers": {"s0-1": {"prompt": 1, "model": "x"}}})
-    )
+    key = read_json(out / "key.json")
+    write_json(tmp_path / "b" / "key.json", {**key, "answers": {"s0-1": {"prompt": 1, "model": "x"}}})
     with raises(ContentError, "row 2", "a.csv", "key"):
         tally(away)

@@ -1,6 +1,5 @@
 """The command as a process: exit codes, no torch, and what a kill leaves behind."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import time
 import pytest
 
 from tests.conftest import ROOT
+from tests.json_files import read_json
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.adapters.test_export_gguf import tensors, write
 from tuneyard.adapters.store import open_adapter
@@ -79,7 +79,7 @@ def test_killed_fuse_leaves_nothing_that_loads_and_goes_on(run, tmp_path, kill):
     left = tmp_path / ".out.tuneyard-fusing"
     process = start(*words)
     record = left / "fuse.json"
-    wait_for(lambda: record.exists() and json.loads(record.read_text())["shards"], process)
+    wait_for(lambda: record.exists() and read_json(record)["shards"], process)
     process.send_signal(kill)
     assert process.wait() in ({signal.SIGKILL: [-9], signal.SIGTERM: [143], signal.SIGINT: [130]}[kill])
     assert not (tmp_path / "out").exists()

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli import scoring
 from tests.cli.scoring import PAIRS
+from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.cmmlu import cli as cmmlu
@@ -38,12 +40,12 @@ def plain(tiny_model: Path, tmp_path_factory) -> Path:
 def score(tmp_path: Path):
     """`score(model, *arguments)` runs eval.nli on two sets and returns OUT."""
     for name in ("one", "two"):
-        (tmp_path / f"{name}.json").write_text(json.dumps(PAIRS))
+        write_json(tmp_path / f"{name}.json", PAIRS)
 
     def call(model: Path, *arguments: str) -> Path:
         sets = ("--data", tmp_path / "one.json", "--data", tmp_path / "two.json")
         given = ("--model", model, *sets, "--out", tmp_path / "out", *arguments)
-        nli.main(list(map(str, given)), standalone_mode=False)
+        scoring.call(nli, *given)
         return tmp_path / "out"
 
     return call
@@ -52,7 +54,7 @@ def score(tmp_path: Path):
 def read(out: Path) -> tuple[dict, list[float]]:
     folder = out / "base" / "one"
     lines = (folder / "predictions.jsonl").read_text().splitlines()
-    results = json.loads((folder / "results.json").read_text())
+    results = read_json(folder / "results.json")
     return results, [json.loads(line)["choices"]["yes"] for line in lines]
 
 
@@ -92,7 +94,7 @@ def test_bos_is_refused_where_it_would_do_nothing(plain, tiny_model, score, tmp_
             Path("m"), "--bos", "--backend", "openai", "--url", "http://localhost:1/v1", "--mode", "generate"
         )
     with raises(RequestError, "--bos", "--chat"):
-        cmmlu.main(["--model", str(plain), "--bos", "--out", str(tmp_path / "o")], standalone_mode=False)
+        scoring.call(cmmlu, "--model", plain, "--bos", "--out", tmp_path / "o")
     bare = shutil.copytree(tiny_model, tmp_path / "bare")
     (bare / "chat_template.jinja").unlink()
     with raises(RequestError, "BOS"):

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import os
 import pty
 import select
@@ -16,7 +15,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from tests.cli import scoring
 from tests.conftest import ROOT
+from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tests.serving import answering
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -112,10 +113,8 @@ def test_an_adapter_is_talked_to_alone(talk, tmp_path, tiny_model) -> None:
     adapter = write_adapter(tmp_path / "tuned")
     tuned, base = talk("", "--once", "A dog?", "--adapter", f"t={adapter}"), talk("", "--once", "A dog?")
     assert tuned.stdout != base.stdout
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    (adapter / "adapter_config.json").write_text(
-        json.dumps({**config, "base_model_name_or_path": str(tiny_model)})
-    )
+    config = read_json(adapter / "adapter_config.json")
+    write_json(adapter / "adapter_config.json", {**config, "base_model_name_or_path": str(tiny_model)})
     own = CliRunner().invoke(
         cli,
         ["--model", str(adapter), "--max-new-tokens", "8", "--once", "A dog?"],
@@ -131,12 +130,12 @@ def trained(folder: Path, **systems: list[str]) -> Path:
     data.mkdir()
     for name, texts in systems.items():
         rows = [{"instruction": "Q", "output": "A", **({"system": text} if text else {})} for text in texts]
-        (data / f"{name}.json").write_text(json.dumps(rows))
+        write_json(data / f"{name}.json", rows)
         columns = {"prompt": "instruction", "response": "output", "system": "system"}
         info[name] = {"file_name": f"{name}.json", "columns": columns}
-    (data / "dataset_info.json").write_text(json.dumps(info))
+    write_json(data / "dataset_info.json", info)
     settings = {"dataset": ", ".join(systems), "dataset_dir": str(data), "default_system": "yes"}
-    (folder / "training.json").write_text(json.dumps({"inputs": {"settings": settings}}))
+    write_json(folder / "training.json", {"inputs": {"settings": settings}})
     return folder
 
 
@@ -234,7 +233,7 @@ def test_ctrl_c_leaves_once_with_130_and_a_conversation_not_at_all(talk, tiny_mo
 
     monkeypatch.setattr("tuneyard.eval.chat.stream", interrupted)
     with pytest.raises(click.Abort):  # what core.errors.run_command ends with 130
-        cli.main(["--model", str(tiny_model), "--once", "Q"], standalone_mode=False)
+        scoring.call(cli, "--model", tiny_model, "--once", "Q")
     done = talk("Q\nR\n")
     assert (done.exit_code, done.stdout) == (0, "Par\nPar\n")
     assert done.stderr.count("(cut short)") == 2
@@ -263,7 +262,7 @@ def test_what_is_refused(talk, arguments) -> None:
 @pytest.mark.parametrize("number", ["nan", "inf"])
 def test_numbers_that_are_none_are_refused(option, number) -> None:
     with raises(click.BadParameter, "Invalid value"):
-        cli.main(["--model", "m", "--once", "Q", option, number], standalone_mode=False)
+        scoring.call(cli, "--model", "m", "--once", "Q", option, number)
 
 
 def test_input_that_is_no_text(talk) -> None:
@@ -326,11 +325,11 @@ def test_a_served_model_answers_each_text_after_those_before(talk_to_server) -> 
 )  # fmt: skip
 def test_options_that_a_server_cannot_take_are_refused_by_name(words: list[str]) -> None:
     with raises(RequestError, words[0], "--url"):
-        cli.main(["--url", "http://localhost:9/v1", *words], standalone_mode=False)
+        scoring.call(cli, "--url", "http://localhost:9/v1", *words)
 
 
 def test_options_of_a_server_need_one(tiny_model) -> None:
     with raises(RequestError, "--timeout", "--url"):
-        cli.main(["--model", str(tiny_model), "--timeout", "9"], standalone_mode=False)
+        scoring.call(cli, "--model", tiny_model, "--timeout", "9")
     with raises(click.UsageError, "--model", "--url"):
-        cli.main(["--once", "hello"], standalone_mode=False)
+        scoring.call(cli, "--once", "hello")

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli import scoring
+from tests.json_files import read_json, write_lines
 from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
-from tuneyard.core.errors import RequestError, TuneyardError
+from tuneyard.core.errors import RequestError
 
 ANSWERS = ["判断:yes"] * 3 + ["判断:no", "判断:yes", "判断:no", "判断:maybe", "判断:yes"]
 ROWS = [
@@ -36,20 +38,20 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def call(tmp_path: Path, tiny_model: Path):
     """`call("nli", …)` runs a command on the rows with the base and an adapter into OUT; returns OUT."""
-    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    write_lines(tmp_path / "s.jsonl", ROWS)
     adapter = write_adapter(tmp_path / "saved")
 
     def run(name: str, *more: str) -> Path:
         given = ["--model", tiny_model, "--adapter", f"one={adapter}", "--data", tmp_path / "s.jsonl"]
         cli = importlib.import_module(f"tuneyard.eval.{name}").cli
-        cli.main(list(map(str, [*given, "--out", tmp_path / "out", *more])), standalone_mode=False)
+        scoring.call(cli, *given, "--out", tmp_path / "out", *more)
         return tmp_path / "out"
 
     return run
 
 
 def results(out: Path) -> dict:
-    return json.loads((out / "base" / "s" / "results.json").read_text())
+    return read_json(out / "base" / "s" / "results.json")
 
 
 def clusters(out: Path) -> list[str | None]:
@@ -81,8 +83,8 @@ def test_compare_pairs_by_cluster_without_the_data(call, tmp_path) -> None:
     out = call("nli", "--cluster", "premise")
     (tmp_path / "s.jsonl").unlink()
     compare = importlib.import_module("tuneyard.eval.compare").cli
-    compare.main([str(out), "--out", str(tmp_path / "table")], standalone_mode=False)
-    table = json.loads((tmp_path / "table" / "table.json").read_text())["sets"]["s"]
+    scoring.call(compare, out, "--out", tmp_path / "table")
+    table = read_json(tmp_path / "table" / "table.json")["sets"]["s"]
     assert table["groups"] == 3
     figure = table["models"]["base"]
     assert results(out)["ci95"] == [figure["low"], figure["high"]]
@@ -97,22 +99,11 @@ def test_a_limit_leaves_labels_and_the_baseline_to_the_whole_set(call, tmp_path)
     lines = (out / "base" / "s" / "predictions.jsonl").read_text().splitlines()
     assert all(set(json.loads(line)["choices"]) == set(found["labels"]) for line in lines)
     compare = importlib.import_module("tuneyard.eval.compare").cli
-    compare.main([str(out), "--out", str(tmp_path / "table")], standalone_mode=False)
-    table = json.loads((tmp_path / "table" / "table.json").read_text())["sets"]["s"]
+    scoring.call(compare, out, "--out", tmp_path / "table")
+    table = read_json(tmp_path / "table" / "table.json")["sets"]["s"]
     assert (table["n"], table["majority"], table["majority_label"]) == (3, 5 / 8, "判断:yes")
 
 
 @pytest.mark.parametrize("command", ["qa", "defect"])
 def test_other_commands_baselines_are_the_whole_sets_too(call, command) -> None:
     assert results(call(command, *SHORT, "--limit", "3"))["majority"] == 5 / 8
-
-
-def test_prove_which_compares_answers_one_by_one_takes_no_clusters(tmp_path, tiny_model) -> None:
-    from tuneyard.eval.prove.command import cli
-
-    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
-    adapter = write_adapter(tmp_path / "saved")
-    given = ["--model", tiny_model, "--adapter", f"a={adapter}", "--fused", tmp_path / "none"]
-    given += ["--data", tmp_path / "s.jsonl", "--out", tmp_path / "proof"]
-    with raises(TuneyardError, "none"):  # not found, after all options were taken
-        cli.main(list(map(str, given)), standalone_mode=False)

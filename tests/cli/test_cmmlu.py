@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli import scoring
+from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.tiny import make_tiny
 from tuneyard.core.errors import RequestError
@@ -39,7 +41,7 @@ def data(tmp_path: Path) -> Path:
 def cmmlu(tiny_model: Path, data: Path, tmp_path: Path):
     def call(*arguments: object, model: Path = tiny_model, out: str = "out") -> Path:
         given = ["--model", model, "--data", data, "--out", tmp_path / out, *arguments]
-        cli.main(list(map(str, given)), standalone_mode=False)
+        scoring.call(cli, *given)
         return tmp_path / out
 
     return call
@@ -48,7 +50,7 @@ def cmmlu(tiny_model: Path, data: Path, tmp_path: Path):
 def read(out: Path, name: str) -> tuple[dict, list[dict]]:
     folder = out / "base" / name
     lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    return json.loads((folder / "results.json").read_text()), [json.loads(line) for line in lines]
+    return read_json(folder / "results.json"), [json.loads(line) for line in lines]
 
 
 def shown(fields: list[str], answer: str) -> str:
@@ -89,7 +91,7 @@ def test_probabilities_are_those_of_a_plain_loop(cmmlu, tiny_model, shots) -> No
 
 def test_the_table_has_groups_and_both_averages(cmmlu, capsys) -> None:
     out = cmmlu("--limit", 4)
-    table = json.loads((out / "cmmlu.json").read_text())["base"]
+    table = read_json(out / "cmmlu.json")["base"]
     accuracy = {name: read(out, name)[0]["accuracy"] for name in SUBJECTS}
     assert list(table) == ["STEM", "Humanities", "China specific", "average over subjects"]
     assert (table["STEM"]["sets"], table["STEM"]["n"]) == (1, 4)
@@ -123,13 +125,13 @@ def test_the_chat_template_on_request(cmmlu, tiny_model) -> None:
 
 def test_prompts_that_do_not_fit_lose_shots_and_are_refused_last(data, tmp_path, capsys) -> None:
     small = make_tiny(tmp_path / "small")
-    config = json.loads((small / "config.json").read_text())
-    (small / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 320}))
+    config = read_json(small / "config.json")
+    write_json(small / "config.json", {**config, "max_position_embeddings": 320})
     path = data / "test" / "logical.csv"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines, f"6,{'cat ' * 30},1,2,3,4,A", f"7,{'cat ' * 900},1,2,3,4,B"]))
     given = ["--model", small, "--data", data, "--subjects", "logical", "--out", tmp_path / "out"]
-    cli.main(list(map(str, given)), standalone_mode=False)
+    scoring.call(cli, *given)
     results, predictions = read(tmp_path / "out", "logical")
     shots = [p.get("shots") for p in predictions]
     assert shots[7] is None and 0 <= shots[6] < shots[0] < 5

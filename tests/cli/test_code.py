@@ -1,11 +1,12 @@
 """python -m eval.code against a server that writes known programs."""
 
-import json
 from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import call
 from tests.conftest import ROOT
+from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
 from tests.serving import answering
 from tuneyard.core.errors import ContentError, RequestError
@@ -14,13 +15,13 @@ from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.statistics.rates import wilson
 
 TASKS = ROOT / "eval/suites/toolkit-code.jsonl"
-ROWS = [json.loads(line) for line in TASKS.read_text().splitlines()]
+ROWS = read_lines(TASKS)
 
 
 def ask(data: Path, out: Path, said: dict[str, str], *more: str) -> None:
     with answering(lambda text: said.get(text, "I cannot.")) as url:
         given = ["--model", "m", "--backend", "openai", "--url", url, "--data", data, "--out", out, *more]
-        cli.main(list(map(str, given)), standalone_mode=False)
+        call(cli, *given)
 
 
 def test_solutions_pass_and_everything_else_says_why(tmp_path, capsys) -> None:
@@ -28,15 +29,15 @@ def test_solutions_pass_and_everything_else_says_why(tmp_path, capsys) -> None:
     said[ROWS[15]["instruction"]] = "```py\ndef transpose(matrix):\n    return matrix\n```"
     ask(TASKS, tmp_path / "out", said, "--run-code")
     folder = tmp_path / "out/m/toolkit-code"
-    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    rows = read_lines(folder / "predictions.jsonl")
     assert [row["correct"] for row in rows] == [True] * 15 + [False] * 5
     assert rows[15]["why"] == "failed: transpose([[1, 2], [3, 4], [5, 6]]) == [[1, 3, 5], [2, 4, 6]]"
     assert rows[16]["why"].startswith("SyntaxError")
-    found = json.loads((folder / "results.json").read_text())
+    found = read_json(folder / "results.json")
     assert (found["accuracy"], found["n"], found["ci95"]) == (0.75, 20, list(wilson(15, 20)))
     assert found["failures"] == {"SyntaxError": 4, "failed": 1}
     assert "pass@1 75.0%" in capsys.readouterr().out
-    compare.main([str(tmp_path / "out"), "--out", str(tmp_path / "table")], standalone_mode=False)
+    call(compare, tmp_path / "out", "--out", tmp_path / "table")
     assert "75.0 %" in (tmp_path / "table/table.md").read_text()
 
 
@@ -49,7 +50,7 @@ def test_nothing_runs_unless_it_is_agreed_to(tmp_path) -> None:
 @pytest.mark.parametrize("tests", [None, [], "f() == 1", [1]])
 def test_a_task_without_tests_is_named(tmp_path, tests) -> None:
     data = tmp_path / "tasks.jsonl"
-    data.write_text(json.dumps({"instruction": "a", "output": "b", "tests": tests}))
+    write_json(data, {"instruction": "a", "output": "b", "tests": tests})
     with raises(ContentError, "record 1", "tasks.jsonl", "tests"):
         ask(data, tmp_path / "out", {}, "--run-code")
 

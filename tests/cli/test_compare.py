@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.cli.scoring import call
 from tests.conftest import ROOT, Here, Run
 from tests.fake_runs import answers, demo, write_run
+from tests.json_files import read_json, read_lines, write_json
 from tests.messages import printed_line, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
@@ -34,9 +36,9 @@ def test_the_demo_page_is_golden(run: Run, tmp_path: Path) -> None:
     assert text.startswith(f"{verdict}\n") and "The rest is in" in done.stderr
     models = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
     assert models == ["mnli ←", "merge", "rte", "base", "majority-class baseline"]  # the best first
-    found = json.loads((tmp_path / "table.json").read_text())
+    found = read_json(tmp_path / "table.json")
     assert found["mean"]["ship"] == "mnli"
-    changed = [json.loads(line) for line in (tmp_path / "changed.jsonl").read_text().splitlines()]
+    changed = read_lines(tmp_path / "changed.jsonl")
     fixed = [one for one in changed if (one["model"], one["change"]) == ("merge", "fixed")]
     assert len(fixed) == 134 + 131 and all(one["expected"] == one["predicted"] for one in fixed)
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
@@ -95,7 +97,7 @@ def test_a_file_in_the_place_of_out(tmp_path: Path) -> None:
     demo(tmp_path / "runs")
     (tmp_path / "file").write_text("mine")
     with raises(RequestError, "file"):
-        cli.main([str(tmp_path / "runs"), "--out", str(tmp_path / "file")], standalone_mode=False)
+        call(cli, tmp_path / "runs", "--out", tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -108,10 +110,10 @@ def test_a_file_in_the_place_of_out(tmp_path: Path) -> None:
 )
 def test_the_table_of_a_sweep_or_a_suite_is_not_replaced(tmp_path: Path, run_json: object) -> None:
     demo(tmp_path)
-    (tmp_path / "run.json").write_text(json.dumps(run_json))
+    write_json(tmp_path / "run.json", run_json)
     (tmp_path / "table.md").write_text("of all points")
     with raises(RequestError, "table.md"):
-        cli.main([str(tmp_path), "--out", str(tmp_path)], standalone_mode=False)
+        call(cli, tmp_path, "--out", tmp_path)
     assert (tmp_path / "table.md").read_text() == "of all points"
 
 
@@ -120,7 +122,7 @@ def test_expected_texts_of_many_words_are_cut_in_table_and_warnings(
 ) -> None:
     texts = ["One line\n| and another, " + "word " * 100 + end for end in "ab"]
     write_run(tmp_path / "runs", "base", "texts", texts, texts)
-    cli.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")], standalone_mode=False)
+    call(cli, tmp_path / "runs", "--out", tmp_path / "out")
     printed = capsys.readouterr()
     assert "One line" in printed.out and "One line" in printed.err
     assert max(map(len, printed.out.splitlines()[:4])) < 160
@@ -159,9 +161,9 @@ def test_the_guides_own_results_are_compared_row_by_row(here: Here, tmp_path: Pa
         path.name for path in (tmp_path / "ab").iterdir()
     }
     assert json.dumps("报告59") in (tmp_path / "ab" / "report.html").read_text()
-    other = json.loads(b.read_text())
+    other = read_json(b)
     other["results"][3]["user"] = "另一份报告"
-    b.write_text(json.dumps(other))
+    write_json(b, other)
     assert "scored on different data" in here(cli, a, b, "--out", tmp_path, code=2).stderr
 
 
@@ -211,7 +213,7 @@ def test_the_same_comparison_is_replaced_with_its_plots(tmp_path: Path) -> None:
     write_run(runs, "b", "s", ["yes", "no"] * 20, ["yes"] * 40)  # a model more is the same comparison, longer
     compared(runs, "--out", out, "--metric", "label_mass")
     assert {path.name for path in out.iterdir()} == {"table.json", "table.md", "mine.txt"}
-    assert json.loads((out / "table.json").read_text(encoding="utf-8"))["models"] == ["base", "a", "b"]
+    assert read_json(out / "table.json")["models"] == ["base", "a", "b"]
 
 
 def test_another_comparison_is_replaced_by_force_alone(tmp_path: Path) -> None:
@@ -227,7 +229,7 @@ def test_another_comparison_is_replaced_by_force_alone(tmp_path: Path) -> None:
     compared(second, "--out", out, "--force")
     names = {path.name for path in out.iterdir()}
     assert "table.json" in names and "type_accuracy_comparison.png" not in names
-    assert json.loads((out / "table.json").read_text(encoding="utf-8"))["models"] == ["base", "c"]
+    assert read_json(out / "table.json")["models"] == ["base", "c"]
 
 
 @pytest.mark.parametrize("name", ["table.md", "table.json", "changed.jsonl"])
@@ -283,7 +285,7 @@ def test_macro_f1_chooses_and_has_the_value_of_scikit_learn(tmp_path: Path) -> N
     for model, labels in said.items():
         write_run(tmp_path / "runs", model, "s", gold, labels, majority=1 / 3, majority_label="yes")
     compared(tmp_path / "runs", "--out", tmp_path / "out", "--metric", "macro_f1")
-    section = json.loads((tmp_path / "out/table.json").read_text())["sets"]["s"]
+    section = read_json(tmp_path / "out/table.json")["sets"]["s"]
     assert section["ship"] == "mnli" and section["verdict"].startswith("Ship mnli: ")
     for model, labels in said.items():
         expected = f1_score(gold, labels, average="macro")

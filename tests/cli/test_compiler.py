@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.conftest import ROOT
+from tests.json_files import write_lines
 from tests.messages import printed, printed_line
 from tuneyard.compiler.cli import cli
 
@@ -136,9 +137,7 @@ write:
 def test_a_seed_is_refused_exactly_where_it_changes_nothing(here, tmp_path, more, reason):
     spec, source = tmp_path / "s.yaml", tmp_path / "rows.jsonl"
     spec.write_text(PLAIN.replace("MORE", more))
-    source.write_text(
-        "".join(json.dumps({"q": f"question {n}", "a": f"answer {n}"}) + "\n" for n in range(60))
-    )
+    write_lines(source, [{"q": f"question {n}", "a": f"answer {n}"} for n in range(60)])
     written = []
     for seed in (1, 2):
         command = ("compile", spec, "--source", source, "--out", tmp_path / f"out{seed}", "--seed", seed)

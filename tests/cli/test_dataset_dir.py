@@ -1,6 +1,5 @@
 """--dataset-dir: every command of `eval` that looks datasets up takes the folder of their registry."""
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ import click
 import pytest
 
 from tests.cli.scoring import PAIRS, call, results
+from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core.cli.main import cli
 from tuneyard.core.errors import RequestError
@@ -47,8 +47,8 @@ def folder(tmp_path: Path) -> Path:
     for name in ("pairs_eval", "pairs_train"):
         entries[name] = {"file_name": f"{name}.json"}
         records = [{**row, "instruction": f"{name}: {row['instruction']}"} for row in PAIRS]
-        (folder / f"{name}.json").write_text(json.dumps(records))
-    (folder / "dataset_info.json").write_text(json.dumps(entries))
+        write_json(folder / f"{name}.json", records)
+    write_json(folder / "dataset_info.json", entries)
     return folder
 
 

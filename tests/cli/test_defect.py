@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import call
 from tests.conftest import ROOT
+from tests.json_files import read_json, read_lines
 from tests.messages import printed_line, raises
 from tests.serving import answering
 from tuneyard.compiler.cli import cli as compiler
@@ -57,17 +59,17 @@ def ask(out: Path, *sets: object, said: dict[str, str] = SAID) -> Path:
 
     with answering(answer) as url:
         given = ["--model", "m", "--backend", "openai", "--url", url, "--out", out, *sets]
-        cli.main(list(map(str, given)), standalone_mode=False)
+        call(cli, *given)
     return out / "m"
 
 
 def read(path: Path) -> dict:
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 def test_judgements_are_scored_overall_by_subtype_and_by_type(data, tmp_path, capsys) -> None:
     folder = ask(tmp_path / "out", "--data", data) / "reports"
-    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    rows = read_lines(folder / "predictions.jsonl")
     assert [row["predicted_output"] for row in rows] == ["主机", "主机", "主机", "网络", "unknown"]
     assert rows[0]["expected_reason"] == "见上" and rows[0]["reason"] == "溢出"
     found = read(folder / "results.json")
@@ -102,11 +104,11 @@ def test_a_compiled_set_is_judged_and_two_runs_compared(tmp_path, monkeypatch, c
     (tmp_path / "raw.json").write_text(json.dumps(reports, ensure_ascii=False))
     spec = ROOT / "compiler/specs/defect.yaml"
     monkeypatch.chdir(tmp_path)
-    compiler.main(["compile", str(spec), "--source", "raw.json"], standalone_mode=False)
+    call(compiler, "compile", spec, "--source", "raw.json")
     folder = ask(tmp_path / "new", "--dataset", "defect_test") / "defect_test"
     assert read(folder / "results.json")["subtypes"].keys() == {"内存溢出", "断线"}
     ask(tmp_path / "old", "--dataset", "defect_test", said=dict.fromkeys(SAID, "判断:主机"))
-    compare.main(["old=old", "new=new", "--out", "both"], standalone_mode=False)
+    call(compare, "old=old", "new=new", "--out", "both")
     for name in ("model_comparison", "overall_accuracy_comparison", "type_accuracy_comparison"):
         assert (tmp_path / "both" / f"{name}.png").is_file()
 
@@ -129,5 +131,5 @@ def test_bad_data_is_refused_before_anything_is_asked(data, tmp_path, spoil, fac
     spoil(row)
     data.write_text(json.dumps(row) if row else "")
     with raises(ContentError, "reports.jsonl", *facts.split("; ")):
-        cli.main(["--model", "m", "--data", str(data), "--out", str(tmp_path / "out")], standalone_mode=False)
+        call(cli, "--model", "m", "--data", data, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,11 +1,12 @@
 """python -m eval.dialogue on a tiny model, in this process: transcripts, figures, resuming, refusals."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from tests.cli.test_text import read, tree
+from tests.cli import scoring
+from tests.cli.test_text import read
+from tests.json_files import write_lines
 from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError
@@ -34,7 +35,7 @@ def dialogue(tiny_model: Path, tmp_path: Path):
 
     def call(rows: list[dict[str, object]], *arguments: object, out: str = "out") -> Path:
         path, adapter = tmp_path / "rows.jsonl", tmp_path / "saved"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_lines(path, rows)
         if not adapter.exists():
             write_adapter(adapter)
         given = [
@@ -47,7 +48,7 @@ def dialogue(tiny_model: Path, tmp_path: Path):
             "--out",
             tmp_path / out,
         ]
-        cli.main(list(map(str, [*given, "--max-new-tokens", 6, *arguments])), standalone_mode=False)
+        scoring.call(cli, *given, "--max-new-tokens", 6, *arguments)
         return tmp_path / out
 
     return call
@@ -119,16 +120,6 @@ def test_a_conversation_beyond_the_context_is_left_out_and_counted(dialogue, cap
     assert read(out, "results.json")["too_long"] == 1
     assert "a context of 2048" in read(out, "predictions.jsonl")[1]["too_long"]
     assert "too long for the context: left out" in capsys.readouterr().err
-
-
-def test_a_torn_run_is_resumed_to_the_same_bytes(dialogue) -> None:
-    whole = tree(dialogue(ROWS, "--batch-tokens", "1"))
-    folder = dialogue(ROWS, "--batch-tokens", "1", out="torn") / "one" / "rows"
-    (folder / "results.json").unlink()
-    lines = (folder / "predictions.jsonl").read_bytes().splitlines(keepends=True)
-    (folder / "predictions.jsonl").write_bytes(lines[1] + lines[0][:40])
-    resumed = tree(dialogue(ROWS, "--batch-tokens", "1", "--resume", out="torn"))
-    assert {name: content.replace(b"/torn", b"/out") for name, content in resumed.items()} == whole
 
 
 @pytest.mark.parametrize("rows", [[ROWS[1]], [ROWS[1], ROWS[0]]])

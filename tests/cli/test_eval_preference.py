@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import call
+from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
@@ -31,19 +33,19 @@ TALK = {
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in [*PAIRS, TALK]))
+    write_lines(path, [*PAIRS, TALK])
     return path
 
 
 def ask(model: Path, data: Path, out: Path, *more: object) -> None:
     given = ["--model", model, "--data", data, "--out", out, "--dtype", "fp32", *more]
-    cli.main(list(map(str, given)), standalone_mode=False)
+    call(cli, *given)
 
 
 def read(out: Path, model: str) -> tuple[list[dict], dict]:
     place = out / model / "pairs"
     lines = (place / "predictions.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines], json.loads((place / "results.json").read_text())
+    return [json.loads(line) for line in lines], read_json(place / "results.json")
 
 
 def plain(model: Path, messages: list[dict], answer: str) -> tuple[float, int]:
@@ -91,16 +93,14 @@ def test_an_adapter_is_held_against_the_base_and_runs_pair_up(data, tmp_path, ti
         for old, new in zip(base, own, strict=True)
     ]
     assert read(tmp_path / "out", "dpo")[1]["reward"]["value"] == sum(gained) / 4
-    compare.main([str(tmp_path / "out"), "--out", str(tmp_path / "t")], standalone_mode=False)
-    table = json.loads((tmp_path / "t/table.json").read_text())["sets"]["pairs"]
+    call(compare, tmp_path / "out", "--out", tmp_path / "t")
+    table = read_json(tmp_path / "t/table.json")["sets"]["pairs"]
     assert table["n"] == 4 and table["comparisons"][0]["model"] == "dpo"
 
 
 def test_a_pair_that_the_context_cannot_hold_is_refused_and_counts_as_wrong(tmp_path, tiny_model):
     path = tmp_path / "pairs.jsonl"
-    path.write_text(
-        "".join(json.dumps(row) + "\n" for row in [PAIRS[0], {**PAIRS[2], "rejected": "word " * 9000}])
-    )
+    write_lines(path, [PAIRS[0], {**PAIRS[2], "rejected": "word " * 9000}])
     ask(tiny_model, path, tmp_path / "out")
     rows, found = read(tmp_path / "out", "base")
     assert "exceed the context" in rows[1]["too_long"] and found["too_long"] == 1
@@ -139,7 +139,7 @@ def test_figures_by_hand():
 )
 def test_what_is_no_pair_is_named(tmp_path, row, facts):
     path = tmp_path / "pairs.jsonl"
-    path.write_text(json.dumps(row))
+    write_json(path, row)
     with raises(ContentError, *facts.split("; ")):
         read_preferences((), (path,), None)
 
@@ -150,7 +150,7 @@ def test_a_column_without_an_answer_is_named_as_the_entry_names_it(tmp_path):
         "ranking": True,
         "columns": {"prompt": "q", "chosen": "up", "rejected": "down"},
     }
-    (tmp_path / "dataset_info.json").write_text(json.dumps({"a": entry}))
+    write_json(tmp_path / "dataset_info.json", {"a": entry})
     (tmp_path / "a.json").write_text('[{"q": "a", "up": "b"}]')
     with raises(ContentError, "record 1", "down"):
         read_preferences(("a",), (), None, tmp_path)
@@ -174,7 +174,7 @@ MARKED = [
 
 
 def write(path: Path, rows: list[dict]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(path, rows)
     return path
 
 
@@ -199,7 +199,7 @@ def test_marked_answers_are_told_apart_by_their_likelihood(tmp_path, tiny_model,
     assert "AUC against the base" in capsys.readouterr().out
     arguments = [str(tmp_path / "out"), "--metric", "auc", "--out", str(tmp_path / "t")]
     compare.main(arguments, standalone_mode=False)
-    (section,) = json.loads((tmp_path / "t/table.json").read_text())["sets"].values()
+    (section,) = read_json(tmp_path / "t/table.json")["sets"].values()
     assert section["models"]["base"]["value"] == pytest.approx(found["auc"]["value"])
 
 

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.cli.scoring import call
+from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
 from tests.serving import answering
 from tuneyard.core.errors import ContentError
@@ -36,16 +38,16 @@ SAID = {
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     path = tmp_path / "talks.jsonl"
-    path.write_text("\n".join(map(json.dumps, ROWS)))
+    write_lines(path, ROWS)
     return path
 
 
 def ask(data: Path, out: Path, *more: str) -> tuple[list[dict], dict]:
     with answering(lambda text: SAID.get(text, "?")) as url:
         given = ["--model", "m", "--backend", "openai", "--url", url, "--data", data, "--out", out, *more]
-        cli.main(list(map(str, given)), standalone_mode=False)
+        call(cli, *given)
     lines = (out / "m/talks/predictions.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines], json.loads((out / "m/talks/results.json").read_text())
+    return [json.loads(line) for line in lines], read_json(out / "m/talks/results.json")
 
 
 def test_every_turn_of_the_models_is_an_example_and_conversations_are_clusters(data, tmp_path, capsys):
@@ -64,13 +66,13 @@ def test_every_turn_of_the_models_is_an_example_and_conversations_are_clusters(d
 
 def test_a_set_without_tools_is_refused(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps(ROWS[2]))
+    write_json(path, ROWS[2])
     with raises(ContentError, "a.jsonl"):
         turns_of(read_datasets((), (path,))[0])
 
 
 def test_a_call_that_is_none_is_named(data, tmp_path):
-    data.write_text(json.dumps(talk(("human", "Add 1."), ("function_call", "add(1)"))))
+    write_json(data, talk(("human", "Add 1."), ("function_call", "add(1)")))
     with raises(ContentError, "add(1)", "JSON"):
         ask(data, tmp_path / "out")
 
@@ -80,9 +82,9 @@ def test_a_chat_template_without_tools_is_refused_and_a_template_of_llamafactory
 ):
     given = ["--model", str(tiny_model), "--data", str(data), "--max-new-tokens", "2"]
     with raises(ContentError, "add"):
-        cli.main([*given, "--out", str(tmp_path / "a")], standalone_mode=False)
-    cli.main([*given, "--out", str(tmp_path / "b"), "--template", "qwen"], standalone_mode=False)
-    assert json.loads((tmp_path / "b/base/talks/results.json").read_text())["n"] == 3
+        call(cli, *given, "--out", tmp_path / "a")
+    call(cli, *given, "--out", tmp_path / "b", "--template", "qwen")
+    assert read_json(tmp_path / "b/base/talks/results.json")["n"] == 3
 
 
 @pytest.mark.parametrize(

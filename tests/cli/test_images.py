@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.cli import scoring
+from tests.json_files import write_json
 from tests.messages import raises
 from tests.runs_cut import tree
 from tests.tiny import make_seeing
@@ -75,10 +77,10 @@ def home(tmp_path: Path, monkeypatch) -> Path:
     ):
         Image.effect_noise(size, 90).convert(mode).save(tmp_path / "media" / name)
     (tmp_path / "dataset_info/seen").mkdir(parents=True)
-    (tmp_path / "dataset_info/dataset_info.json").write_text(json.dumps({"seen": ENTRY}))
-    (tmp_path / "dataset_info/seen/rows.json").write_text(json.dumps(ROWS))
+    write_json(tmp_path / "dataset_info/dataset_info.json", {"seen": ENTRY})
+    write_json(tmp_path / "dataset_info/seen/rows.json", ROWS)
     made_from = {"definition": {"source": {}}, "sources": [{"path": "media/raw.json"}]}
-    (tmp_path / "dataset_info/seen/manifest.json").write_text(json.dumps({"made_from": made_from}))
+    write_json(tmp_path / "dataset_info/seen/manifest.json", {"made_from": made_from})
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -86,16 +88,14 @@ def home(tmp_path: Path, monkeypatch) -> Path:
 def adapter(folder: Path, base: Path, **settings: object) -> Path:
     """Write an adapter on both halves of a model, with the recipe that it was trained by."""
     write_adapter(folder, LORA, base_model_name_or_path=str(base), seed=3)
-    (folder / "recipe.yaml").write_text(
-        json.dumps({"template": "qwen2_vl", "media_dir": "media", **settings})
-    )
+    write_json(folder / "recipe.yaml", {"template": "qwen2_vl", "media_dir": "media", **settings})
     return folder
 
 
 def call(module, model: Path, *more: object, template: str | None = "qwen2_vl", out: str = "out") -> Path:
     given = ["--model", model, "--out", out, *more]
     given += ["--template", template] if template else []
-    module.cli.main(list(map(str, given)), standalone_mode=False)
+    scoring.call(module.cli, *given)
     return Path(out)
 
 
@@ -200,7 +200,7 @@ def plain(model: Path, asked: list[str], images: list[str], answer: str) -> floa
 
 def test_loss_and_choices_are_those_of_a_plain_loop(models, home) -> None:
     row = {"turns": talk("<image>Which <image>colour?", "no"), "pictures": ["a.png", "b.png"]}
-    (home / "dataset_info/seen/rows.json").write_text(json.dumps([row]))
+    write_json(home / "dataset_info/seen/rows.json", [row])
     asked = [row["turns"][0]["content"]], row["pictures"]
     (line,) = read(loss(models(), "--dataset", "seen"))
     assert -line["loss"] == pytest.approx(plain(models(), *asked, "no<|im_end|>\n"), abs=1e-4)
@@ -281,9 +281,9 @@ def test_a_run_is_resumed_rescored_compared_and_reported(models, home) -> None:
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:1]))
     call(nli, models(), "--adapter", f"one={saved}", "--dataset", "seen", "--resume")
     assert {name: (out / name).read_text() for name in before} == before
-    nli.cli.main(["--rescore", "out", "--choices", "no,yes", "--out", "again"], standalone_mode=False)
+    scoring.call(nli.cli, "--rescore", "out", "--choices", "no,yes", "--out", "again")
     assert [list(line["choices"]) for line in read(Path("again"))] == [["no", "yes"]] * 3
-    compare.cli.main(["out", "--out", "compared"], standalone_mode=False)
+    scoring.call(compare.cli, "out", "--out", "compared")
     assert (home / "compared/table.md").is_file() and (home / "compared/report.html").is_file()
     Image.new("RGB", (90, 60)).save(home / "media/a.png")
     with raises(TuneyardError, "--resume"):
@@ -305,7 +305,7 @@ def test_workers_in_another_folder_see_the_images_of_one_process(
 
 def test_texts_are_scored_by_a_model_that_sees_in_batches_as_one_by_one(models, home) -> None:
     rows = [{"instruction": f"Is {n} more than {9**n}?", "output": ("yes", "no")[n % 2]} for n in range(6)]
-    (home / "texts.json").write_text(json.dumps(rows))
+    write_json(home / "texts.json", rows)
     several, single = (
         read(call(nli, models(), "--data", "texts.json", *more, template=None, out=out), dataset="texts")
         for out, more in (("several", []), ("single", ["--batch-tokens", 1]))
@@ -315,8 +315,8 @@ def test_texts_are_scored_by_a_model_that_sees_in_batches_as_one_by_one(models, 
 
 
 def rows_of(home: Path, *rows: dict, entry: dict = ENTRY) -> None:
-    (home / "dataset_info/dataset_info.json").write_text(json.dumps({"seen": entry}))
-    (home / "dataset_info/seen/rows.json").write_text(json.dumps(rows))
+    write_json(home / "dataset_info/dataset_info.json", {"seen": entry})
+    write_json(home / "dataset_info/seen/rows.json", rows)
 
 
 TOOLS = {**ENTRY, "columns": {**ENTRY["columns"], "tools": "tools", "videos": "videos"}}

@@ -1,15 +1,16 @@
 """tuneyard eval nli on a tiny model, in this process: what it writes, and what it refuses untouched."""
 
 import importlib
-import json
 import shutil
 from pathlib import Path
 
 import click
 import pytest
 
+from tests.cli import scoring
 from tests.cli.scoring import PAIRS, call
 from tests.conftest import ROOT
+from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed, printed_line, raises
 from tests.runs_cut import tree
 from tests.serving import answering
@@ -27,23 +28,23 @@ def nli(tiny_model: Path, tmp_path: Path):
 
     def call(*arguments: object, model: Path = tiny_model, out: str = "out") -> Path:
         given = ["--model", model, "--out", tmp_path / out, *arguments]
-        cli.main(list(map(str, given)), standalone_mode=False)
+        scoring.call(cli, *given)
         return tmp_path / out
 
     return call
 
 
 def results(folder: Path, model="base", name="tiny") -> dict:
-    return json.loads((folder / model / name / "results.json").read_text())
+    return read_json(folder / model / name / "results.json")
 
 
 def predictions(folder: Path, model="base", name="tiny") -> list[dict]:
-    return [json.loads(x) for x in (folder / model / name / "predictions.jsonl").read_text().splitlines()]
+    return read_lines(folder / model / name / "predictions.jsonl")
 
 
 def test_several_models_and_sets_in_one_run(nli, data, tmp_path, capsys) -> None:
     other = tmp_path / "other.jsonl"
-    other.write_text("\n".join(json.dumps(r) for r in PAIRS[:3]))
+    write_lines(other, PAIRS[:3])
     adapter = write_adapter(tmp_path / "saved")
     out = nli("--data", data, "--data", other, "--adapter", f"one={adapter}")
     assert sorted(tree(out)) == sorted(
@@ -66,7 +67,7 @@ def test_predictions_begin_with_the_documents_six_fields(nli, data) -> None:
 
 def test_results_keep_the_schema_and_say_what_was_scored(nli, data, tmp_path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    schema = json.loads((ROOT / "core/schemas/results.schema.json").read_text())
+    schema = read_json(ROOT / "core/schemas/results.schema.json")
     adapter = write_adapter(tmp_path / "saved")
     out = nli("--data", data, "--adapter", f"one={adapter}")
     for model in ("base", "one"):
@@ -97,11 +98,6 @@ def test_a_model_that_gives_one_answer_to_every_example_is_told(nli, data, capsy
     assert '  always "no"  unparsed 0' in capsys.readouterr().out
 
 
-def test_a_finished_run_is_resumed_without_a_change(nli, data) -> None:
-    before = tree(nli("--data", data))
-    assert tree(nli("--data", data, "--resume")) == before
-
-
 def test_a_torn_run_is_resumed_to_the_same_bytes(nli, data) -> None:
     arguments = ("--data", data, "--batch-tokens", "60")
     whole = tree(nli(*arguments))
@@ -121,7 +117,7 @@ def test_a_run_that_changed_is_not_resumed(nli, data, tmp_path, tiny_model, chan
     before = tree(nli(*arguments))
     model = tiny_model
     if change == "data":
-        data.write_text(json.dumps(PAIRS[:4]))
+        write_json(data, PAIRS[:4])
     elif change == "adapter":
         shutil.rmtree(adapter)
         write_adapter(adapter, seed=1)
@@ -151,15 +147,9 @@ def test_the_template_beside_an_adapter_comes_first(nli, data, tmp_path) -> None
     assert results(out)["hashes"]["chat_template"] != results(out, "one")["hashes"]["chat_template"]
 
 
-def test_a_model_without_chat_template_is_asked_in_plain_text(nli, data, tmp_path, tiny_model) -> None:
-    model = shutil.copytree(tiny_model, tmp_path / "m")
-    (model / "chat_template.jinja").unlink()
-    assert results(nli("--data", data, model=model))["prompt"] == "plain text (no chat template)"
-
-
 def test_a_prompt_beyond_the_context_is_counted_and_never_cut(nli, tmp_path, tiny_model, capsys) -> None:
     long = tmp_path / "tiny.json"
-    long.write_text(json.dumps([*PAIRS, {**PAIRS[0], "instruction": "dog " * 3000}]))
+    write_json(long, [*PAIRS, {**PAIRS[0], "instruction": "dog " * 3000}])
     out = nli("--data", long)
     assert results(out)["too_long"] == 1
     assert (results(out)["n"], results(out)["unparsed"]) == (6, 1)
@@ -172,7 +162,7 @@ def test_every_prompt_is_planned_before_the_first_is_scored(nli, data, tmp_path)
     """The second dataset cannot be scored: then the first one is not either."""
     long = tmp_path / "long.json"
     rows = [{"instruction": "yes no " * 3000, "output": label} for label in ("yes", "no")]
-    long.write_text(json.dumps(rows))
+    write_json(long, rows)
     with raises(ContentError, 6023, 2048):
         nli("--data", data, "--data", long)
     assert not (tmp_path / "out").exists()
@@ -182,7 +172,7 @@ def test_an_answer_that_nobody_expects_may_count_as_another(nli, data, tmp_path)
     said = predictions(nli("--data", data))[0]["model_output"]
     meant, other = (label for label in ("yes", "no", "maybe") if label != said)
     two = tmp_path / "two.json"
-    two.write_text(json.dumps([{**r, "output": meant if n % 2 else other} for n, r in enumerate(PAIRS)]))
+    write_json(two, [{**r, "output": meant if n % 2 else other} for n, r in enumerate(PAIRS)])
     counts = ("--count", f"{said}={meant}", "--count", f"{other}={meant}")
     found = predictions(nli("--data", two, "--choices", "yes,no,maybe", *counts, out="two"), name="two")
     for row in found:  # `other` is expected in this set, so it stays what it is
@@ -324,13 +314,6 @@ def test_a_quantised_base_is_another_model_and_the_results_say_so(nli, data, tmp
         nli("--data", data, "--resume", "--quantize", bits, out="plain")
 
 
-def test_a_run_refused_before_its_first_prediction_leaves_nothing(nli, data, tmp_path) -> None:
-    adapter = write_adapter(tmp_path / "mine", alpha=1e38)
-    with raises(ContentError, "--dtype fp32"):
-        nli("--data", data, "--adapter", f"mine={adapter}", "--no-base")
-    assert not (tmp_path / "out").exists()
-
-
 BAD = {
     "nothing to ask": ([], RequestError, "dataset; --dataset NAME; --data FILE"),
     "no such file": (["--data", "nowhere.json"], RequestError, "nowhere.json"),
@@ -434,7 +417,7 @@ def test_the_command_says_a_mistake_in_one_line(run) -> None:
 def test_underscores_are_taken_for_hyphens() -> None:
     assert CLI["token_normalize_func"]("batch_tokens") == "batch-tokens"
     with raises(click.BadParameter, "--batch-tokens"):
-        cli.main(["--model", "m", "--out", "o", "--batch_tokens", "x"], standalone_mode=False)
+        scoring.call(cli, "--model", "m", "--out", "o", "--batch_tokens", "x")
 
 
 @pytest.mark.parametrize(
@@ -455,7 +438,7 @@ def test_a_resumed_run_keeps_its_dtype(tiny_model, data, tmp_path) -> None:
     words = ["--data", data, "--model", tiny_model, "--out", tmp_path / "out"]
     call(cli, *words, "--dtype", "bf16")
     run = tmp_path / "out" / "run.json"
-    assert json.loads(run.read_text())["settings"]["dtype"] == "bf16"
+    assert read_json(run)["settings"]["dtype"] == "bf16"
     results = tmp_path / "out" / "base" / "tiny" / "results.json"
     before = results.read_bytes()
     results.unlink()

@@ -1,12 +1,13 @@
 """eval nli --backend openai --mode choice gives what the same model in this process gives."""
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import call
+from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
 from tests.unit.eval_backends.test_dialects import StandIn, started
 from tuneyard.core.errors import RequestError
@@ -58,20 +59,20 @@ def score(
     monkeypatch.setattr(connecting, "WAITS", (0.0, 0.0))
     monkeypatch.setattr(serving, "ROWS", 8)
     data = tmp_path / "walks.json"
-    data.write_text(json.dumps(ROWS))
+    write_json(data, ROWS)
 
     def run(out: str, *more: str, server: bool = True) -> Path:
         words = ["--model", str(tiny_model), "--data", str(data), "--out", str(tmp_path / out)]
         if server:
             words += ["--backend", "openai", "--url", stand_in[1]]
-        nli.cli.main([*words, "--cluster", "premise", *more], standalone_mode=False)
+        call(nli.cli, *words, "--cluster", "premise", *more)
         return tmp_path / out / ("model" if server else "base") / "walks"
 
     return run
 
 
 def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / PREDICTIONS).read_text().splitlines()]
+    return read_lines(folder / PREDICTIONS)
 
 
 def test_labels_score_as_in_this_process(score: Score) -> None:
@@ -82,9 +83,9 @@ def test_labels_score_as_in_this_process(score: Score) -> None:
             expected["cluster"],
             expected["predicted_output"],
         )
-    results = json.loads((folder / RESULTS).read_text())
+    results = read_json(folder / RESULTS)
     assert (results["mode"], results["device"], results["clusters"]) == ("choice", "server", 10)
-    assert results["prompt"] == json.loads((local / RESULTS).read_text())["prompt"]
+    assert results["prompt"] == read_json(local / RESULTS)["prompt"]
 
 
 def test_a_server_that_dies_stops_the_run_which_resumes_to_the_same_bytes(
@@ -122,9 +123,9 @@ def test_a_suite_scores_labels_and_generates_over_a_server(
     alone = score("alone")
     step = {"command": "nli", "data": "walks.json", "cluster": "premise"}
     suite_file = tmp_path / "suite.yaml"
-    suite_file.write_text(json.dumps({"labels": step, "words": {**step, "mode": "generate"}}))
+    write_json(suite_file, {"labels": step, "words": {**step, "mode": "generate"}})
     words = [suite_file, "--model", tiny_model, "--backend", "openai", "--url", url, "--out", tmp_path / "s"]
-    suite.main(list(map(str, words)), standalone_mode=False)
+    call(suite, *words)
     chosen = tmp_path / "s" / "labels" / "model" / "walks" / PREDICTIONS
     assert chosen.read_bytes() == (alone / PREDICTIONS).read_bytes()
     generated = lines(tmp_path / "s" / "words" / "model" / "walks")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli import scoring
+from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends import connection
@@ -54,12 +56,12 @@ def served(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def ask(tmp_path: Path, served):
-    (tmp_path / "even.json").write_text(json.dumps(ROWS))
+    write_json(tmp_path / "even.json", ROWS)
 
     def call(*arguments: str, url: str = served[0]) -> Path:
         given = ["--model", "org/big", "--backend", "openai", "--url", url, "--mode", "generate"]
         files = ["--data", str(tmp_path / "even.json"), "--out", str(tmp_path / "out")]
-        cli.main([*given, *files, *arguments], standalone_mode=False)
+        scoring.call(cli, *given, *files, *arguments)
         return tmp_path / "out" / "big" / "even"
 
     return call
@@ -68,7 +70,7 @@ def ask(tmp_path: Path, served):
 def test_a_server_is_asked_greedily_and_its_answers_parsed(ask, served, monkeypatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     folder = ask("--max-new-tokens", "9")
-    results = json.loads((folder / "results.json").read_text())
+    results = read_json(folder / "results.json")
     assert (results["accuracy"], results["n"], results["dtype"]) == (1.0, 20, "server")
     assert "secret" not in (folder / "results.json").read_text()
     first = min(served[2], key=lambda body: int(body["messages"][0]["content"].split()[1]))
@@ -80,7 +82,7 @@ def test_a_server_is_asked_greedily_and_its_answers_parsed(ask, served, monkeypa
 
 def test_stumbles_are_tried_again(ask, served) -> None:
     served[1].update({3: [(500, "boom")], 4: [(200, "")], 5: [(429, "slow down"), (200, "{}")]})
-    results = json.loads((ask() / "results.json").read_text())
+    results = read_json(ask() / "results.json")
     assert results["accuracy"] == 1.0
     assert len(served[2]) == 24
 
@@ -138,9 +140,9 @@ TOO_LONG = [
 def test_a_row_that_the_server_finds_too_long_counts_as_incorrect(ask, served, text, capsys) -> None:
     served[1].update({3: [(400, text)], 17: [(400, text)]})
     folder = ask()
-    results = json.loads((folder / "results.json").read_text())
+    results = read_json(folder / "results.json")
     assert (results["n"], results["too_long"], results["accuracy"]) == (20, 2, 0.9)
-    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    lines = read_lines(folder / "predictions.jsonl")
     assert [line["row"] for line in lines if "too_long" in line] == [3, 17]
     assert "2 prompts" in capsys.readouterr().err
     whole = (folder / "predictions.jsonl").read_bytes()

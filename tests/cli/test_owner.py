@@ -1,12 +1,12 @@
 """Whose an output folder is: no command of eval deletes, or offers to delete, what another command scored."""
 
 import importlib
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.cli.scoring import call
+from tests.json_files import write_json
 from tests.messages import raises
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -21,7 +21,7 @@ ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes", "id
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
     path = tmp_path / "rows.json"
-    path.write_text(json.dumps(ROWS))
+    write_json(path, ROWS)
     return path
 
 
@@ -30,7 +30,7 @@ def scored_by(command: str, out: Path) -> Path:
     (out / "base" / "rows").mkdir(parents=True)
     (out / "base" / "rows" / "results.json").write_text("{}")
     identity = {"settings": {"command": command}, "models": {"base": ""}, "sets": {"rows": ""}}
-    (out / "run.json").write_text(json.dumps(identity))
+    write_json(out / "run.json", identity)
     return out
 
 

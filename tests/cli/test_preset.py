@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.cli import scoring
+from tests.json_files import read_json, write_json
 from tests.messages import printed_line, raises
-from tests.runs_cut import tree
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.qa import cli as qa
@@ -18,7 +19,7 @@ ROWS = [{"question": f"{n} + 1?", "answer": "yes" if n % 2 else "no"} for n in r
 @pytest.fixture
 def asked(tmp_path: Path) -> Path:
     path = tmp_path / "asked.json"
-    path.write_text(json.dumps(ROWS))
+    write_json(path, ROWS)
     return path
 
 
@@ -28,12 +29,12 @@ def model(sampling_model) -> Path:
 
 
 def call(command: click.Command, *given: object) -> Path:
-    command.main(list(map(str, given)), standalone_mode=False)
+    scoring.call(command, *given)
     return Path(str(given[given.index("--out") + 1]))
 
 
 def results(out: Path) -> dict:
-    return json.loads((out / "base/asked/results.json").read_text())
+    return read_json(out / "base/asked/results.json")
 
 
 def answers(out: Path) -> list[str]:
@@ -64,14 +65,6 @@ def test_the_documents_length_goes_before_the_commands(model: Path, asked: Path,
     assert results(out)["settings"]["max_new_tokens"] == 512
     with raises(RequestError, "settings preset"):
         call(nli, *given[:-2], "--max-new-tokens", 512, "--out", out, "--resume")
-
-
-def test_the_same_answers_are_sampled_again(model: Path, asked: Path, tmp_path: Path) -> None:
-    given = ["--model", model, "--data", asked, "--mode", "generate", "--preset", "document"]
-    out = call(nli, *given, "--max-new-tokens", 8, "--out", tmp_path / "out")
-    whole = tree(out)
-    call(nli, *given, "--max-new-tokens", 8, "--out", out, "--force")
-    assert tree(out) == whole
 
 
 def test_a_model_that_does_not_sample_is_told(tiny_model: Path, asked: Path, tmp_path: Path, capsys) -> None:

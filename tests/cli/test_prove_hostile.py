@@ -1,6 +1,5 @@
 """eval prove with a server that spoils its answers: each way is named, and nothing is written."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from tests.cli.scoring import call
 from tests.cli.test_prove_server import Home, ServedStandIn, home, whole  # noqa: F401
 from tests.hostile_server import SPOILED, SPOILED_LOGS, Hostile, Pieces, changed, response, serving
+from tests.json_files import read_json
 from tests.messages import message_of, printed_line
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.eval.prove.command import cli
@@ -111,7 +111,7 @@ def test_a_server_that_answers_as_another_model_from_the_beginning_gets_a_warnin
     server.spoil = changed(lambda answer: answer.update(model="/models/other"))
     prove(home, url, tmp_path / "proof")
     printed_line(capsys.readouterr().err, "warning", url, '"one"', '"/models/other"')
-    assert json.loads((tmp_path / "proof" / "prove.json").read_text())["proved"]
+    assert read_json(tmp_path / "proof" / "prove.json")["proved"]
 
 
 def test_a_server_reports_of_itself_once_before_its_first_rows(

@@ -13,7 +13,9 @@ import jsonschema_rs
 import numpy as np
 import pytest
 
+from tests.cli.scoring import call
 from tests.conftest import ROOT
+from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.unit.adapters.make import make
 from tests.unit.eval_backends.test_dialects import StandIn, started
@@ -27,7 +29,7 @@ from tuneyard.eval.backends.load import Model, load_model
 from tuneyard.eval.prove.command import cli
 from tuneyard.eval.read.results import PREDICTIONS
 
-VALID = jsonschema_rs.validator_for(json.loads((ROOT / "core/schemas/prove.json").read_text()))
+VALID = jsonschema_rs.validator_for(read_json(ROOT / "core/schemas/prove.json"))
 ROWS = [
     {"instruction": f'Does "{number} men walk" imply "it is so"?', "output": ("yes", "no")[number % 2]}
     for number in range(6)
@@ -176,7 +178,7 @@ class Home:
                 cli.main(command, standalone_mode=False)
         else:
             cli.main(command, standalone_mode=False)
-        proof = json.loads((out / "prove.json").read_text())
+        proof = read_json(out / "prove.json")
         VALID.validate(proof)
         assert proof["proved"] == (code == 0)
         return proof
@@ -185,7 +187,7 @@ class Home:
 @pytest.fixture(scope="module")
 def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     folder = tmp_path_factory.mktemp("prove_server")
-    (folder / "rows.json").write_text(json.dumps(ROWS))
+    write_json(folder / "rows.json", ROWS)
     base = shutil.copytree(tiny_model, folder / "base")
     random = np.random.default_rng(0)
     adapters = {}
@@ -217,9 +219,9 @@ def end_the_first_answer(home: Home) -> None:
     for _ in range(3):
         ids.append(int(np.argmax(server.last_logs(ids))))
     config_file = home.base / "generation_config.json"
-    config = json.loads(config_file.read_text()) if config_file.exists() else {}
+    config = read_json(config_file) if config_file.exists() else {}
     config["eos_token_id"] = [ids[-1]]
-    config_file.write_text(json.dumps(config))
+    write_json(config_file, config)
     for model in home.models.values():
         model.net.generation_config.eos_token_id += [ids[-1]]
 
@@ -338,23 +340,21 @@ def test_served_model_names_an_adapter_of_the_server(
     (command,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("next: ")]
     words = command.removeprefix("next: tuneyard eval chat ").split()
     assert words[-2:] == ["--served-model", "two"]
-    chat.cli.main([*words, "--once", ROWS[0]["instruction"], "--max-new-tokens", "3"], standalone_mode=False)
+    call(chat.cli, *words, "--once", ROWS[0]["instruction"], "--max-new-tokens", "3")
     assert "they differ" not in capsys.readouterr().out
     data = ["--data", str(home.folder / "rows.json"), "--model", str(home.base)]
     there, here = home.folder / f"there-{kind}", home.folder / f"here-{kind}"
     served = ["--backend", "openai", "--url", url, "--served-model", "two"]
-    nli.cli.main([*data, *served, "--out", str(there)], standalone_mode=False)
+    call(nli.cli, *data, *served, "--out", there)
     local = ["--adapter", f"two={home.adapters['two']}", "--no-base"]
-    nli.cli.main([*data, *local, "--out", str(here)], standalone_mode=False)
+    call(nli.cli, *data, *local, "--out", here)
     pages = [folder / "two" / "rows" / PREDICTIONS for folder in (there, here)]
     lines_of_server, lines_of_process = (page.read_text().splitlines() for page in pages)
     for of_server, of_process in zip(lines_of_server, lines_of_process, strict=True):
         expected = json.loads(of_process)["choices"]
         assert json.loads(of_server)["choices"] == pytest.approx(expected, abs=1e-3)
     with raises(RequestError, "three", "base", "one", "two"):
-        nli.cli.main(
-            [*data, *served[:-1], "three", "--out", str(home.folder / "none")], standalone_mode=False
-        )
+        call(nli.cli, *data, *served[:-1], "three", "--out", home.folder / "none")
 
 
 def test_another_adapter_under_the_name_is_found(home: Home) -> None:
@@ -413,11 +413,15 @@ def test_messages_that_the_server_refuses_are_differing_prompts(home: Home) -> N
     assert "(1 refused)" in proof["verdict"]
 
 
-def test_labels_beyond_the_servers_context_are_listed_and_their_texts_compared(home: Home) -> None:
-    url = home.serve("vllm", "one")
-    home.servers[0].context = 10
+@pytest.mark.parametrize("models", [("one",), ("base", "one")])
+def test_labels_beyond_the_servers_context_are_listed_and_their_texts_compared(
+    home: Home, models: tuple[str, ...]
+) -> None:
+    """An adapter of vLLM has the context of its base."""
+    url = home.serve("vllm", *models)
+    home.servers[0].context = 8
     proof = home.prove("--url", url)
-    (answers,) = proof["answers"]
+    answers = proof["answers"][0]
     assert (answers["largest"], answers["differing"], answers["flips"]) == (None, 0, [])
     assert (
         f"labels' log-probabilities of one at {url}: 6 rows of rows too long for the server's context"
@@ -482,16 +486,6 @@ def test_an_adapter_that_vllm_loads_when_it_is_asked_for_is_compared(home: Home)
     server.post = load  # type: ignore[method-assign]
     proof = home.prove("--url", url)
     assert f"one at {url}" in {one["model"] for one in proof["answers"]}
-
-
-def test_an_adapter_of_vllm_has_the_context_of_its_base(home: Home) -> None:
-    url = home.serve("vllm", "base", "one")
-    home.servers[-1].context = 8
-    proof = home.prove("--url", url)
-    assert (
-        f"labels' log-probabilities of one at {url}: 6 rows of rows too long for the server's context"
-        in proof["not_checked"]
-    )
 
 
 def test_a_model_that_changes_between_two_requests_is_named_and_nothing_is_written(home: Home) -> None:

@@ -1,15 +1,14 @@
 """python -m eval.qa against a server that says known things, and on a tiny model, in this process."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from tests.cli.scoring import predictions
+from tests.cli.scoring import call, predictions
+from tests.json_files import read_json, write_lines
 from tests.messages import raises
 from tests.serving import answering
 from tuneyard.core.errors import ContentError
-from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.datasets.dataset import read_datasets
 from tuneyard.eval.qa import PROMPTS, check_references, cli
 from tuneyard.eval.statistics.rates import wilson
@@ -31,14 +30,14 @@ SAID = {
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     path = tmp_path / "asked.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in ROWS))
+    write_lines(path, ROWS)
     return path
 
 
 def ask(data: Path, out: Path, said: dict[str, str] = SAID) -> Path:
     with answering(lambda text: said.get(text, f"said of {text}")) as url:
         given = ["--model", "m", "--backend", "openai", "--url", url, "--data", data, "--out", out]
-        cli.main(list(map(str, given)), standalone_mode=False)
+        call(cli, *given)
     return out / "m" / "asked"
 
 
@@ -53,7 +52,7 @@ def test_answers_are_held_against_references(data, tmp_path, capsys) -> None:
     ]
     assert rows[0]["model_output"].startswith("<think>")
     assert rows[1]["similarity"] == rows[1]["token_f1"] == round(14 / 15, 6)
-    found = json.loads((folder / "results.json").read_text())
+    found = read_json(folder / "results.json")
     assert (found["accuracy"], found["ci95"], found["empty"]) == (0.25, list(wilson(1, 4)), 1)
     assert found["partial_match"]["value"] == 0.5
     assert {name: part["exact_match"]["value"] for name, part in found["types"].items()} == {
@@ -65,22 +64,6 @@ def test_answers_are_held_against_references(data, tmp_path, capsys) -> None:
     said = capsys.readouterr().out
     assert "partial (lexical) 50.0%" in said
     assert f"{PROMPTS[0]} → said of {PROMPTS[0]}" in said and "exact 25.0%" in said
-
-
-def test_two_runs_are_compared_row_by_row(data, tmp_path, capsys) -> None:
-    ask(data, tmp_path / "old", dict.fromkeys(SAID, "no"))
-    ask(data, tmp_path / "new")
-    runs = [f"old={tmp_path / 'old'}", f"new={tmp_path / 'new'}"]
-    compare.main([*runs, "--out", str(tmp_path / "ab")], standalone_mode=False)
-    models = json.loads((tmp_path / "ab" / "table.json").read_text())["sets"]["asked"]["models"]
-    assert {name: figure["accuracy"] for name, figure in models.items()} == {"old": 0.0, "new": 0.25}
-    assert (tmp_path / "ab" / "type_accuracy_comparison.png").is_file()
-
-
-def test_a_model_of_ones_own_is_asked(tiny_model, data, tmp_path) -> None:
-    given = ["--model", tiny_model, "--data", data, "--out", tmp_path / "out", "--max_new_tokens", 4]
-    cli.main(list(map(str, given)), standalone_mode=False)
-    assert len(predictions(tmp_path / "out" / "base" / "asked")) == 4
 
 
 BAD = {
@@ -100,7 +83,7 @@ def test_bad_data_is_refused_before_anything_is_asked(tmp_path, content, facts) 
     path = tmp_path / "asked.jsonl"
     path.write_text(content)
     with raises(ContentError, "asked.jsonl", *facts.split("; ")):
-        cli.main(["--model", "m", "--data", str(path), "--out", str(tmp_path / "out")], standalone_mode=False)
+        call(cli, "--model", "m", "--data", path, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

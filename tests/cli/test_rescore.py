@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.scoring import PAIRS, call, predictions, results
 from tests.cli.test_text import ROWS as TEXTS
+from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.runs_cut import tree
 from tests.serving import answering
@@ -45,9 +46,9 @@ def chosen(data: Path, tmp_path: Path, tiny_model: Path) -> Path:
 
 def test_a_run_of_vllm_is_scored_again_without_an_engine(chosen, data, tmp_path) -> None:
     record = chosen / "run.json"
-    run = json.loads(record.read_text())
+    run = read_json(record)
     run["settings"].update(vllm="0.26.0", tensor_parallel=2, pipeline_parallel=1)  # as a run of vLLM has them
-    record.write_text(json.dumps(run))
+    write_json(record, run)
     call(nli, "--rescore", chosen, "--data", data, "--out", tmp_path / "new")
     new = tmp_path / "new" / "base" / "tiny"
     assert predictions(new) == predictions(chosen / "base" / "tiny")
@@ -75,9 +76,9 @@ def test_another_parser_takes_the_same_outputs_anew(generated, data, tmp_path, c
 
 
 def test_labels_and_counts_are_those_asked_for(generated, data, tmp_path) -> None:
-    data.write_text(json.dumps([{**row, "output": "yes" if n else "no"} for n, row in enumerate(PAIRS)]))
-    run = json.loads((generated / "run.json").read_text())
-    (generated / "run.json").write_text(json.dumps({**run, "sets": {"tiny": sha256(data)}}))
+    write_json(data, [{**row, "output": "yes" if n else "no"} for n, row in enumerate(PAIRS)])
+    run = read_json(generated / "run.json")
+    write_json(generated / "run.json", {**run, "sets": {"tiny": sha256(data)}})
     counting = ("--choices", "yes,no,maybe", "--count", "maybe=no")
     call(nli, "--rescore", generated, "--data", data, *counting, "--out", tmp_path / "new")
     found = predictions(tmp_path / "new" / "m" / "tiny")
@@ -93,9 +94,9 @@ def test_of_chosen_labels_fewer_can_be_taken_and_others_not(chosen, data, tmp_pa
     with raises(RequestError, "--parser"):
         call(nli, "--rescore", chosen, "--data", data, "--parser", "substring", "--out", tmp_path / "new")
     two = [{**row, "output": "no"} if row["output"] == "maybe" else row for row in PAIRS]
-    data.write_text(json.dumps(two))
-    run = json.loads((chosen / "run.json").read_text())
-    (chosen / "run.json").write_text(json.dumps({**run, "sets": {"tiny": sha256(data)}}))
+    write_json(data, two)
+    run = read_json(chosen / "run.json")
+    write_json(chosen / "run.json", {**run, "sets": {"tiny": sha256(data)}})
     call(nli, "--rescore", chosen, "--data", data, "--choices", "yes,no", "--out", tmp_path / "new")
     for was, line in zip(old, predictions(tmp_path / "new" / "base" / "tiny"), strict=True):
         assert line["model_output"] == was["model_output"]
@@ -172,7 +173,7 @@ EVERY = {
 def test_every_command_that_generates_can_score_again(name, tmp_path) -> None:
     command, rows, own = EVERY[name]
     data = tmp_path / "asked.json"
-    data.write_text(json.dumps(rows))
+    write_json(data, rows)
     with answering(lambda asked: f"<think>x</think> def f(): return 1 {asked}") as url:
         server = ("--model", "m", "--backend", "openai", "--url", url, "--data", data, *own)
         call(command, *server, "--out", tmp_path / "old")
@@ -186,7 +187,7 @@ def test_every_command_that_generates_can_score_again(name, tmp_path) -> None:
 
 def test_text_is_measured_again_with_rouge(tmp_path, tiny_model) -> None:
     data = tmp_path / "said.json"
-    data.write_text(json.dumps(TEXTS))
+    write_json(data, TEXTS)
     model = ("--model", tiny_model, "--data", data, "--max-new-tokens", "4")
     call(text, *model, "--out", tmp_path / "old")
     call(text, "--rescore", tmp_path / "old", "--data", data, "--rouge", "--out", tmp_path / "new")
@@ -224,10 +225,10 @@ def test_what_is_no_finished_run_of_this_data_and_command_is_refused(generated, 
     other.write_text(data.read_text())
     with raises(RequestError):
         call(nli, "--rescore", generated, "--data", other, *new)
-    data.write_text(json.dumps([*PAIRS, PAIRS[0]]))
+    write_json(data, [*PAIRS, PAIRS[0]])
     with raises(ContentError):
         call(nli, "--rescore", generated, "--data", data, *new)
-    data.write_text(json.dumps(PAIRS))
+    write_json(data, PAIRS)
     (generated / "m" / "tiny" / "results.json").unlink()
     with raises(RequestError, "--resume"):
         call(nli, "--rescore", generated, "--data", data, *new)
@@ -235,8 +236,8 @@ def test_what_is_no_finished_run_of_this_data_and_command_is_refused(generated, 
 
 
 def test_a_run_that_names_folders_elsewhere_is_refused(generated, data, tmp_path) -> None:
-    run = json.loads((generated / "run.json").read_text())
-    (generated / "run.json").write_text(json.dumps({**run, "models": {"../../m": "x"}}))
+    run = read_json(generated / "run.json")
+    write_json(generated / "run.json", {**run, "models": {"../../m": "x"}})
     with raises(ContentError, "run.json"):
         call(nli, "--rescore", generated, "--data", data, "--out", tmp_path / "new")
 
@@ -249,9 +250,9 @@ def test_without_rescore_a_model_is_required(data, tmp_path) -> None:
 def test_registered_datasets_of_the_run_need_no_name(tmp_path, monkeypatch) -> None:
     registry = tmp_path / "dataset_info"
     registry.mkdir()
-    (registry / "tiny.json").write_text(json.dumps(QUESTIONS))
+    write_json(registry / "tiny.json", QUESTIONS)
     entry = {"file_name": "tiny.json", "columns": {"prompt": "question", "response": "answer"}}
-    (registry / "dataset_info.json").write_text(json.dumps({"asked": entry}))
+    write_json(registry / "dataset_info.json", {"asked": entry})
     monkeypatch.chdir(tmp_path)
     with answering(str) as url:
         server = ("--model", "m", "--backend", "openai", "--url", url)

@@ -1,6 +1,5 @@
 """A scoring command of another package: the example of docs/extending.md, with an option of its own."""
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from click.testing import CliRunner
 
 from tests.cli.scoring import call, results
 from tests.conftest import ROOT
+from tests.json_files import write_json
 from tests.messages import raises
 from tests.serving import answering
 from tuneyard.core.errors import RequestError
@@ -47,7 +47,7 @@ def contains(tmp_path, monkeypatch):
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     path = tmp_path / "rows.json"
-    path.write_text(json.dumps(ROWS))
+    write_json(path, ROWS)
     return path
 
 
@@ -78,7 +78,7 @@ def test_it_scores_resumes_and_scores_again_with_its_option(contains, data, tmp_
 
 def test_shots_need_no_code_of_the_command(contains, data, tiny_model, tmp_path) -> None:
     shots = [{"instruction": f"Is {n} odd?", "output": "no"} for n in range(4)]
-    (tmp_path / "shots.json").write_text(json.dumps(shots))
+    write_json(tmp_path / "shots.json", shots)
     few = ("--shots", 2, "--shots-from", tmp_path / "shots.json", "--max-new-tokens", 2)
     call(contains, "--model", tiny_model, "--data", data, *few, "--out", tmp_path / "out")
     shown = results(tmp_path / "out/base (2 shots)/rows")
@@ -87,7 +87,7 @@ def test_shots_need_no_code_of_the_command(contains, data, tiny_model, tmp_path)
 
 def test_rows_with_images_are_refused_by_their_place(contains, tmp_path) -> None:
     seen = tmp_path / "seen.json"
-    seen.write_text(json.dumps([{"instruction": "<image>?", "output": "no", "images": ["a.png"]}]))
+    write_json(seen, [{"instruction": "<image>?", "output": "no", "images": ["a.png"]}])
     with raises(plugins.ContentError, "record 1", "seen.json"):
         call(contains, "--model", "m", "--data", seen, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.scoring import call
+from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.serving import answering
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -14,7 +15,6 @@ from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.datasets.dataset import read_datasets
 from tuneyard.eval.datasets.shots import with_shots
 from tuneyard.eval.nli import cli as nli
-from tuneyard.eval.qa import cli as qa
 from tuneyard.eval.suite import read_steps
 
 SYSTEM = {"system": "Be brief."}
@@ -42,13 +42,13 @@ def register(**sets: list[dict[str, str]]) -> None:
     columns = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
     entries = {}
     for name, rows in sets.items():
-        Path(f"dataset_info/{name}.json").write_text(json.dumps(rows))
+        write_json(Path(f"dataset_info/{name}.json"), rows)
         entries[name] = {"file_name": f"{name}.json", "columns": columns}
-    Path("dataset_info/dataset_info.json").write_text(json.dumps(entries))
+    write_json(Path("dataset_info/dataset_info.json"), entries)
 
 
 def results(model: str, name: str = "odd_eval", out: str = "out") -> dict:
-    return json.loads(Path(out, model, name, "results.json").read_text())
+    return read_json(Path(out, model, name, "results.json"))
 
 
 def predictions(model: str, name: str = "odd_eval", out: str = "out") -> list[dict]:
@@ -59,7 +59,7 @@ def test_the_base_with_shots_is_a_model_of_the_run_and_of_its_table(tiny_model, 
     write_adapter(Path("saves/mine"))
     models = ("--model", tiny_model, "--adapter", "mine", "--dataset", "odd_eval", "--out", "out")
     call(nli, *models, "--shots", "3")
-    assert list(json.loads(Path("out/run.json").read_text())["models"]) == ["base", "base (3 shots)", "mine"]
+    assert list(read_json(Path("out/run.json"))["models"]) == ["base", "base (3 shots)", "mine"]
     shots = results("base (3 shots)")["shots"]
     assert (shots["from"], len(shots["rows"])) == ("odd_train", 3)
     assert "shots" not in results("base") and "shots" not in results("mine")
@@ -137,11 +137,3 @@ def test_other_examples_are_not_resumed(tiny_model) -> None:
     register(odd_eval=EVAL, odd_train=TRAIN[5:])
     with raises(RequestError, "odd_eval"):
         call(nli, *given, "--resume")
-
-
-def test_free_answers_have_examples_too() -> None:
-    with answering(lambda text: text) as url:
-        server = ("--model", "m", "--backend", "openai", "--url", url)
-        call(qa, *server, "--dataset", "odd_eval", "--limit", "2", "--shots", "1", "--out", "out")
-    assert results("m (1 shot)")["n"] == 2
-    assert results("m (1 shot)")["shots"]["from"] == "odd_train"

@@ -1,13 +1,14 @@
 """tuneyard eval suite against a server that says known things, and on a tiny model, in this process."""
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.cli import scoring
 from tests.conftest import ROOT
+from tests.json_files import read_json, write_lines
 from tests.messages import printed_line, raises
 from tests.runs_cut import tree
 from tests.serving import answering
@@ -53,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
                 rows = [[n, f"{name} {n}?", "a", "b", "c", "d", "ABCD"[n]] for n in range(3)]
                 csv.writer(file).writerows([["", "Question", *"ABCD", "Answer"], *rows])
     for name, rows in (("sums", SUMS), ("talks", TALKS), ("even", NLI)):
-        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        write_lines(folder / f"{name}.jsonl", rows)
     return folder
 
 
@@ -62,12 +63,12 @@ def call(folder: Path, suite: object, *arguments: object) -> Path:
         suite if isinstance(suite, str) else yaml.safe_dump(suite, sort_keys=False)
     )
     out = folder / "out"
-    cli.main(list(map(str, [folder / "suite.yaml", "--out", out, *arguments])), standalone_mode=False)
+    scoring.call(cli, folder / "suite.yaml", "--out", out, *arguments)
     return out
 
 
 def told(out: Path) -> dict:
-    return json.loads((out / "table.json").read_text())["steps"]
+    return read_json(out / "table.json")["steps"]
 
 
 def test_figures_of_known_answers_stand_in_one_table(folder: Path, capsys) -> None:
@@ -100,23 +101,23 @@ def test_each_step_is_what_its_command_alone_finds_and_the_model_is_loaded_once(
     monkeypatch.setattr(candidates, "load_model", lambda *given: loaded.append(given) or load(*given))
     out = call(folder, SUITE, "--model", tiny_model)
     assert len(loaded) == 1
-    assert json.loads((out / "even/base/even/results.json").read_text())["n"] == 4
+    assert read_json(out / "even/base/even/results.json")["n"] == 4
     for name, options in SUITE.items():
         given = ["--model", tiny_model, "--out", folder / "alone" / name]
         for key, value in options.items():
             if key != "command":
                 value = folder / value if key == "data" else value
                 given += [f"--{key}"] if value is True else [f"--{key}", value]
-        ALONE[name].cli.main(list(map(str, given)), standalone_mode=False)
+        scoring.call(ALONE[name].cli, *given)
         for path in (folder / "alone" / name / "base").glob("*/predictions.jsonl"):
             own = out / path.relative_to(folder / "alone")
             assert own.read_bytes() == path.read_bytes(), name
-            results, other = (json.loads(p.with_name("results.json").read_text()) for p in (own, path))
+            results, other = (read_json(p.with_name("results.json")) for p in (own, path))
             assert results.pop("command").startswith("tuneyard eval suite"), name
             other.pop("command")
             assert results == other, name
     assert list(told(out)["cmmlu"]) == ["accuracy, average over subjects"]
-    sets = json.loads((out / "table.json").read_text())
+    sets = read_json(out / "table.json")
     assert list(sets["sets"]) == ["asked", "even", "cmmlu/anatomy", "cmmlu/logical"]
     assert sets["mean"] is None  # different tasks have none
     assert not any(one["decided_by"] or "the one on mean" in one["verdict"] for one in sets["sets"].values())
@@ -226,5 +227,5 @@ def test_a_step_for_another_backend_is_refused_beforehand(folder: Path) -> None:
 
 def test_the_bundled_suite_runs(tmp_path: Path, tiny_model: Path) -> None:
     given = [ROOT / "eval/suites/toolkit.yaml", "--model", tiny_model, "--out", tmp_path / "out"]
-    cli.main(list(map(str, [*given, "--skip", "cmmlu", "--limit", "2"])), standalone_mode=False)
+    scoring.call(cli, *given, "--skip", "cmmlu", "--limit", "2")
     assert {"questions", "texts"} <= told(tmp_path / "out").keys()

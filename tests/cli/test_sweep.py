@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import re
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import yaml
 
 from tests.cli.scoring import call, predictions
 from tests.fake_runs import write_run
+from tests.json_files import read_json, write_json
 from tests.messages import printed_line, raises
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -50,7 +50,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def folders(tmp_path: Path, tiny_model: Path):
     for name, rows in (("one", ROWS), ("two", ROWS[:12])):
-        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+        write_json(tmp_path / f"{name}.json", rows)
     left, right = (write_adapter(tmp_path / name, seed=seed) for seed, name in enumerate(("left", "right")))
     given = ["--model", tiny_model, "--adapter", f"l={left}", "--adapter", f"r={right}"]
     return [*given, "--data", tmp_path / "one.json", "--data", tmp_path / "two.json"]
@@ -68,7 +68,7 @@ def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_
     assert models == sorted(["base", "l", "r", *mixes])
     mix = f"mix={tmp_path}/left:0.5+{tmp_path}/right:1"
     call(nli, *folders[:2], *folders[-4:], "--adapter", mix, "--out", alone)
-    told = json.loads((out / "sweep.json").read_text())
+    told = read_json(out / "sweep.json")
     assert sorted(told["reported"]) == sorted({"base", "l", "r", told["ship"]})
     assert sorted(path.name for path in (out / "held-out").iterdir() if path.is_dir()) == told["reported"]
     for name, count in (("one", 19), ("two", 12)):
@@ -146,7 +146,7 @@ def test_the_baseline_is_that_of_the_half_reported_on_as_compare_has_it(tmp_path
     sweep = scored(tmp_path, gold, {"base": gold, "r": gold}, [*range(5)])
     text = write(sweep, judge(sweep, read_points(sweep), read_reported(sweep)))
     assert "| majority-class baseline  | 100.0 % (yes)" in text
-    (choice,) = json.loads((tmp_path / "sweep.json").read_text())["choice"]
+    (choice,) = read_json(tmp_path / "sweep.json")["choice"]
     assert (choice["choosing"]["majority"], choice["held_out"]["majority"]) == (0.8, 1.0)
     call(compare, tmp_path, "--out", tmp_path / "verdict")
     printed_line(capsys.readouterr().out, "| majority-class baseline", "100.0 % (yes)")
@@ -180,7 +180,7 @@ def neighbours(point):
 def test_a_search_scores_the_coarse_points_and_those_around_the_best_one(folders, tmp_path, capsys, axes):
     out = tmp_path / "out"
     call(cli, *folders[: 2 + 2 * axes], *folders[-4:], "--out", out)
-    sweep = json.loads((out / "sweep.json").read_text())
+    sweep = read_json(out / "sweep.json")
     points = {tuple(point) for point in sweep["points"].values()}
     assert {*itertools.product((0, 0.5, 1), repeat=axes)} < points
     assert len(points) <= 25
@@ -207,7 +207,7 @@ def test_a_search_that_was_killed_ends_with_the_same_bytes(folders, tmp_path, mo
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     short = [*folders[:6], *folders[-2:], "--limit", "12"]
     call(cli, *short, "--out", whole)
-    assert len(json.loads((whole / "sweep.json").read_text())["points"]) > 9
+    assert len(read_json(whole / "sweep.json")["points"]) > 9
     write = PredictionLog.append
     scored = itertools.count()
 
@@ -289,7 +289,7 @@ def test_checkpoints_are_a_curve_over_their_steps(folders, tmp_path, tiny_model,
         path.rename(run / path.name)
     (run / "trainer_state.json").write_text('{"global_step": 12}')
     call(cli, "--model", tiny_model, *folders[-2:], "--checkpoints", "run", "--out", tmp_path / "out")
-    told = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    told = read_json(tmp_path / "out" / "sweep.json")
     assert told["points"] == {"base": [0], "step-2": [2], "step-10": [10], "step-12": [12]}
     assert told["axes"] == ["step"]
     assert (tmp_path / "out" / "two.png").is_file()
@@ -313,7 +313,7 @@ def test_bad_requests_are_refused_before_anything_is_written(folders, tmp_path, 
 
 
 def test_too_few_rows_for_two_halves_are_refused(folders, tmp_path) -> None:
-    (tmp_path / "two.json").write_text(json.dumps([ROWS[0], {**ROWS[1], "group": "0"}]))
+    write_json(tmp_path / "two.json", [ROWS[0], {**ROWS[1], "group": "0"}])
     with raises(ContentError, "two.json", 2):
         call(cli, *folders[:4], *folders[-2:], "--grid", "0,1", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -333,6 +333,6 @@ def test_chinese_tables_have_the_same_figures(folders, tmp_path) -> None:
 def test_a_sweep_whose_best_point_is_the_base_ships_no_adapter(folders, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     call(cli, *folders, "--grid", "0", "--limit", "8", "--out", out)
-    assert json.loads((out / "sweep.json").read_text())["ship"] == "base"
+    assert read_json(out / "sweep.json")["ship"] == "base"
     assert not (out / "merge.yaml").exists()
     printed_line(capsys.readouterr().out, "base", "no adapter to ship")

@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.cli import scoring
+from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -35,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    write_lines(path, ROWS)
     return path
 
 
@@ -53,7 +55,7 @@ def text(tiny_model: Path, tmp_path: Path):
     def call(*arguments: object, out: str = "out", generates: bool = True) -> Path:
         short = ["--max-new-tokens", 6] if generates and "--no-generate" not in arguments else []
         given = ["--model", tiny_model, *short, "--out", tmp_path / out, *arguments]
-        cli.main(list(map(str, given)), standalone_mode=False)
+        scoring.call(cli, *given)
         return tmp_path / out
 
     return call
@@ -165,7 +167,7 @@ def test_texts_are_read_whole_and_nothing_is_generated(text, tmp_path, loaded) -
 
     lines = ["A man is walking a dog.", "任务：判断", "yes"]
     path = tmp_path / "rows.json"
-    path.write_text(json.dumps([{"text": line} for line in lines]))
+    write_json(path, [{"text": line} for line in lines])
     out = text("--data", path, generates=False)
     for row, line in zip(read(out, "predictions.jsonl"), lines, strict=True):
         ids = torch.tensor([loaded.tokenizer(f"{line}<|im_end|>")["input_ids"]])
@@ -179,7 +181,7 @@ def test_texts_are_read_whole_and_nothing_is_generated(text, tmp_path, loaded) -
 
 def test_a_prompt_without_room_for_an_answer_is_read_but_not_asked(text, tmp_path, capsys) -> None:
     path = tmp_path / "rows.json"
-    path.write_text(json.dumps([*ROWS[:2], {"instruction": "dog " * 3000, "output": "yes"}]))
+    write_json(path, [*ROWS[:2], {"instruction": "dog " * 3000, "output": "yes"}])
     out = text("--data", path)
     last = read(out, "predictions.jsonl")[2]
     assert "a context of 2048" in last["too_long"]
@@ -195,23 +197,17 @@ def test_the_default_length_is_no_more_than_the_models_context(
     data, tmp_path, tiny_model, context, length
 ) -> None:
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": context}))
+    config = read_json(model / "config.json")
+    write_json(model / "config.json", {**config, "max_position_embeddings": context})
     given = ["--model", model, "--data", data, "--no-generate", "--out", tmp_path / "out"]
-    cli.main(list(map(str, given)), standalone_mode=False)
+    scoring.call(cli, *given)
     results = read(tmp_path / "out", "results.json")
     assert results["settings"]["max_seq_length"] == length
     assert results["truncation_rate"] == 0
     whole = tree(tmp_path / "out")
     (tmp_path / "out" / "base" / "rows" / "results.json").unlink()
-    cli.main([*map(str, given), "--resume"], standalone_mode=False)
+    scoring.call(cli, *map(str, given), "--resume")
     assert tree(tmp_path / "out") == whole
-
-
-def test_held_out_rows_alone_are_measured(text, data) -> None:
-    out = text("--data", data, "--no-generate", "--eval_ratio", "0.4", "--seed", "1")
-    assert read(out, "results.json")["n"] == 2
-    assert read(out, "results.json")["settings"]["seed"] == 1
 
 
 def test_losses_of_tokens_add_up_to_the_loss_of_each_row(text, data, loaded) -> None:
@@ -261,9 +257,9 @@ def test_a_torn_run_is_resumed_with_all_losses_of_tokens(text, data) -> None:
 def test_losses_of_tokens_stay_with_the_run_that_is_rescored(text, data, tmp_path) -> None:
     source = text("--data", data, "--token-losses")
     arguments = ["--rescore", source, "--data", data, "--out", tmp_path / "again"]
-    cli.main([*map(str, arguments)], standalone_mode=False)
+    scoring.call(cli, *map(str, arguments))
     assert not list((tmp_path / "again").rglob(TOKEN_LOSSES))
-    assert json.loads((tmp_path / "again" / "run.json").read_text())["settings"]["token_losses"] is False
+    assert read_json(tmp_path / "again" / "run.json")["settings"]["token_losses"] is False
 
 
 @pytest.mark.slow  # rouge-score imports nltk, 5 s
@@ -317,7 +313,7 @@ def test_an_option_without_effect_is_refused(text, data, tmp_path, words, flag) 
 @pytest.mark.parametrize("words", [["--max-new-tokens", "6"], ["--think"], ["--rouge"]])
 def test_nothing_is_generated_to_plain_texts(tiny_model, tmp_path, words) -> None:
     path = tmp_path / "plain.json"
-    path.write_text(json.dumps([{"text": "A dog is an animal."}]))
+    write_json(path, [{"text": "A dog is an animal."}])
     given = ["--model", str(tiny_model), "--data", str(path), "--out", str(tmp_path / "out"), *words]
     with raises(RequestError, words[0]):
         cli.main(given, standalone_mode=False)

@@ -1,12 +1,13 @@
 """--tokenizer jieba: ROUGE and BLEU by the words of an optional package, which is named where it is used."""
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 
+from tests.cli import scoring
+from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import raises
 from tuneyard.core import errors
 from tuneyard.core.errors import RequestError
@@ -22,11 +23,11 @@ has_jieba = pytest.mark.skipif(find_spec(JIEBA) is None, reason="the optional pa
 @pytest.fixture
 def text(tiny_model: Path, tmp_path: Path):
     """`text("--rouge")` runs the command with the tiny model and returns the folder of its results."""
-    (tmp_path / "rows.json").write_text(json.dumps(ROWS))
+    write_json(tmp_path / "rows.json", ROWS)
 
     def call(*arguments: object, out: str = "out") -> Path:
         given = ["--model", tiny_model, "--data", tmp_path / "rows.json", "--max-new-tokens", 8]
-        cli.main(list(map(str, [*given, "--out", tmp_path / out, *arguments])), standalone_mode=False)
+        scoring.call(cli, *given, "--out", tmp_path / out, *arguments)
         return tmp_path / out / "base" / "rows"
 
     return call
@@ -53,16 +54,16 @@ def test_rouge_and_bleu_count_words_and_not_characters() -> None:
 @has_jieba
 def test_results_and_screen_name_the_tokenizer_and_a_comparison_uses_it(text, tmp_path, capsys) -> None:
     folder = text("--rouge")
-    found = json.loads((folder / "results.json").read_text())
+    found = read_json(folder / "results.json")
     assert found["tokenizer"] == found["settings"]["tokenizer"] == "characters"
     assert "(by characters)" in capsys.readouterr().out
-    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    rows = read_lines(folder / "predictions.jsonl")
     rows = [{**row, "prediction": ANSWER} for row in rows]
-    (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(folder / "predictions.jsonl", rows)
     out = tmp_path / "again"
     arguments = ["--rescore", tmp_path / "out", "--rouge", "--tokenizer", "jieba", "--out", out]
-    cli.main(list(map(str, [*arguments, "--data", tmp_path / "rows.json"])), standalone_mode=False)
-    again = json.loads((out / "base/rows/results.json").read_text())
+    scoring.call(cli, *arguments, "--data", tmp_path / "rows.json")
+    again = read_json(out / "base/rows/results.json")
     assert again["tokenizer"].startswith("jieba 0") and again["rouge1"] == pytest.approx(0.4)
     assert "(by jieba 0" in capsys.readouterr().out
     scored = read_scored_run(out / "base/rows", Reading("rouge1"))

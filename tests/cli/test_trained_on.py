@@ -1,11 +1,11 @@
 """An adapter scored on what it was trained on: told by the scorer, the table, the verdict and the page."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.cli.scoring import call
+from tests.json_files import read_json, write_json
 from tests.messages import printed, printed_line
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.files import sha256
@@ -22,7 +22,7 @@ def here(tmp_path, monkeypatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     Path("dataset_info").mkdir()
-    Path("dataset_info/mine.json").write_text(json.dumps(ROWS))
+    write_json(Path("dataset_info/mine.json"), ROWS)
     Path("dataset_info/dataset_info.json").write_text('{"mine": {"file_name": "mine.json"}}')
     write_adapter(Path("saves/mine"))
     data = {
@@ -30,8 +30,8 @@ def here(tmp_path, monkeypatch) -> None:
         "file": "dataset_info/mine.json",
         "sha256": sha256(Path("dataset_info/mine.json")),
     }
-    Path("saves/mine/training.json").write_text(
-        json.dumps({"inputs": {"settings": {"dataset": "mine"}, "data": [data]}})
+    write_json(
+        Path("saves/mine/training.json"), {"inputs": {"settings": {"dataset": "mine"}, "data": [data]}}
     )
 
 
@@ -44,15 +44,15 @@ def test_training_accuracy_is_called_so_everywhere(tiny_model, capsys) -> None:
     call(nli, "--model", tiny_model, "--adapter", "mine", "--dataset", "mine", "--out", "out")
     said = "mine was trained on 12 of these 12 examples"
     printed_line(capsys.readouterr().err, "warning", said, "saves/mine/training.json", "training accuracy")
-    told = json.loads(Path("out/mine/mine/results.json").read_text())["trained_on"]
+    told = read_json(Path("out/mine/mine/results.json"))["trained_on"]
     assert (told["examples"], told["sources"]) == (12, ["saves/mine/training.json"])
-    assert json.loads(Path("out/base/mine/results.json").read_text())["trained_on"] is None
+    assert read_json(Path("out/base/mine/results.json"))["trained_on"] is None
     call(compare, "out", "--out", "table")
     printed, err = capsys.readouterr()
     assert ", trained on 12 |" in printed
     assert f"{said}: this is training accuracy." in Path("table/table.md").read_text()
     printed_line(err, "warning", "mine", said, "saves/mine/training.json", "training accuracy")
-    table = json.loads(Path("table/table.json").read_text())
+    table = read_json(Path("table/table.json"))
     section = table["sets"]["mine"]
     assert section["models"]["mine"]["trained_on"] == 12 and section["models"]["base"]["trained_on"] == 0
     assert section["verdict"].endswith(f"{said}: this is training accuracy.")
@@ -82,20 +82,20 @@ def test_a_record_without_max_samples_makes_the_count_an_upper_bound(tiny_model,
     page = Path("table/table.md").read_text()
     assert said in page and "trained on 12 " not in page
     assert ", trained on up to 12 |" in capsys.readouterr().out
-    scores = json.loads(Path("table/table.json").read_text())["sets"]["mine"]["models"]
+    scores = read_json(Path("table/table.json"))["sets"]["mine"]["models"]
     assert scores["mine"]["trained_on"] == 12 and scores["mine"]["trained_on_at_most"] is True
     assert scores["base"]["trained_on_at_most"] is False
 
 
 def test_examples_of_another_dataset_of_the_same_questions_are_counted(tiny_model, capsys) -> None:
-    Path("new.json").write_text(json.dumps([*ROWS[:3], {**ROWS[3], "instruction": "Is it new?"}]))
+    write_json(Path("new.json"), [*ROWS[:3], {**ROWS[3], "instruction": "Is it new?"}])
     call(nli, "--model", tiny_model, "--adapter", "mine", "--data", "new.json", "--out", "out")
     said = "mine was trained on 3 of these 4 examples (saves/mine/training.json): its accuracy on them"
     assert said in capsys.readouterr().err
 
 
 def test_new_examples_need_no_word(tiny_model, capsys) -> None:
-    Path("new.json").write_text(json.dumps([{**row, "input": "new"} for row in ROWS]))
+    write_json(Path("new.json"), [{**row, "input": "new"} for row in ROWS])
     call(nli, "--model", tiny_model, "--adapter", "mine", "--data", "new.json", "--out", "out")
     call(compare, "out", "--out", "table")
     assert "trained on" not in "".join(capsys.readouterr())
@@ -103,7 +103,7 @@ def test_new_examples_need_no_word(tiny_model, capsys) -> None:
 
 def test_what_is_not_checked_is_said_once_for_a_model(tiny_model, capsys) -> None:
     Path("saves/mine/training.json").unlink()
-    Path("new.json").write_text(json.dumps(ROWS))
+    write_json(Path("new.json"), ROWS)
     call(
         nli,
         "--model",
@@ -122,7 +122,7 @@ def test_what_is_not_checked_is_said_once_for_a_model(tiny_model, capsys) -> Non
     printed(warning, "warning", "mine", reason)
     call(compare, "out", "--out", "table")
     assert capsys.readouterr().err.count("not checked") == 1
-    warnings = json.loads(Path("table/table.json").read_text())["warnings"]
+    warnings = read_json(Path("table/table.json"))["warnings"]
     assert warnings == [
         f"mine: training examples not checked: {reason}",
         few_examples("mine"),
@@ -131,7 +131,7 @@ def test_what_is_not_checked_is_said_once_for_a_model(tiny_model, capsys) -> Non
 
 
 def test_a_training_file_that_changed_leaves_the_name_to_go_by(tiny_model, capsys) -> None:
-    Path("dataset_info/mine.json").write_text(json.dumps(ROWS[:6]))
+    write_json(Path("dataset_info/mine.json"), ROWS[:6])
     call(nli, "--model", tiny_model, "--adapter", "mine", "--dataset", "mine", "--out", "out")
     err = capsys.readouterr().err
     printed_line(err, "warning", "mine", "dataset of this name", "saves/mine/training.json")

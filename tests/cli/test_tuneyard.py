@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -282,24 +281,6 @@ def test_a_recipe_of_the_folder_goes_before_a_bundled_one(foreign: Path) -> None
     (foreign / "recipes/demo-rte.yaml").write_text("stage: sft\n")
     ended = tuneyard("recipe", "check", "demo-rte", "--quick", cwd=foreign)
     assert str(ROOT) not in ended.stdout and "recipes/demo-rte.yaml: " in ended.stdout
-
-
-@pytest.fixture
-def llamafactory_folder(real_data: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(real_data / "lf", tmp_path / "lf", copy_function=shutil.copyfile)
-
-
-@pytest.mark.parametrize("recipe", ["qwen3_lora_dpo", "qwen3_lora_sft"])
-def test_recipes_of_llamafactory_itself(llamafactory_folder: Path, recipe: str) -> None:
-    path = f"examples/train_lora/{recipe}.yaml"
-    ended = tuneyard("recipe", "check", path, "--quick", cwd=llamafactory_folder)
-    assert ended.returncode == 0 and "0 errors" in ended.stdout
-
-
-@pytest.mark.slow  # starts LLaMA-Factory, 20 s
-def test_a_dataset_of_llamafactory_itself(llamafactory_folder: Path) -> None:
-    ended = tuneyard("data", "verify", "identity", cwd=llamafactory_folder)
-    assert ended.returncode == 0 and "91 records in the file, 91 rows" in ended.stdout
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.scoring import call
 from tests.hostile_server import Hostile, Pieces, endless_body, response, serving
+from tests.json_files import write_json
 from tests.messages import message_of, printed_line, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends import connection as connecting
@@ -114,7 +115,7 @@ def score(tmp_path: Path) -> Iterator[Callable[..., None]]:
         {"instruction": "Is 2 even?", "output": "yes"},
         {"instruction": "Is 3 even?", "output": "no"},
     ]
-    (tmp_path / "even.json").write_text(json.dumps(rows))
+    write_json(tmp_path / "even.json", rows)
     adapters = [
         {"id": 0, "path": "lora/walks.gguf", "scale": 0.5},
         {"id": 1, "path": "lora/talks.gguf", "scale": 0.0},

@@ -1,6 +1,5 @@
 """--workers and --ray in the scoring commands: the files of one process, and what is refused."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import yaml
 from click import Command
 
 from tests.cli.scoring import PAIRS, call
+from tests.json_files import write_json, write_lines
 from tests.messages import raises
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -37,8 +37,8 @@ def workers() -> PickledWorkers:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with two datasets, a suite over both, and two adapters."""
-    (tmp_path / "pairs.json").write_text(json.dumps(TWICE))
-    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, QUESTIONS)))
+    write_json(tmp_path / "pairs.json", TWICE)
+    write_lines(tmp_path / "asked.jsonl", QUESTIONS)
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(STEPS))
     for seed, name in enumerate(("left", "right")):
         write_adapter(tmp_path / name, seed=seed)
@@ -72,7 +72,7 @@ def adapters(folder: Path) -> list[str]:
 )
 def test_nli(folder, workers, sampling_model, monkeypatch, options) -> None:
     others = [{**pair, "instruction": pair["instruction"].upper()} for pair in PAIRS]
-    (folder / "shots.json").write_text(json.dumps(others))
+    write_json(folder / "shots.json", others)
     given = [str(option).replace("SHOTS", str(folder / "shots.json")) for option in options]
     model = sampling_model(temperature=0.9)
     given += ["--model", model, "--data", folder / "pairs.json", *adapters(folder)]
