@@ -27,10 +27,10 @@ from tuneyard.core.weights.base_models import check_base
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.apply import check_fits
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
-from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.engine import load_engine
 from tuneyard.eval.backends.load import Model, find_model, in_this_process, load_model, open_tokenizer
 from tuneyard.eval.backends.replay import Replay
+from tuneyard.eval.backends.served import read_models
 from tuneyard.eval.backends.server import Server, check_url, open_server
 from tuneyard.eval.backends.vision import open_vision
 from tuneyard.eval.backends.worker_model import open_in_workers
@@ -286,13 +286,13 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
         _check_bos(request, [prompting])
     elif request.bos:
         raise RequestError("--bos: the server makes the prompt: leave it out")
-    server = open_server(read_report(connection), name, bool(request.served_model))
-    _warn_of_adapters(server, candidate_name)
+    server = open_server(read_models(connection, name), name, bool(request.served_model))
+    _warn_of_adapters(server, request.served_model, candidate_name)
     if chooses:
         server = server.with_labels(tokenizer, ends)
     else:
-        if server.name != name and not request.served_model:
-            click.echo(f"{server.url}: its only model is {show_value(server.name)}", err=True)
+        if server.model.name != name and not request.served_model:
+            click.echo(f"{server.url}: its only model is {show_value(server.model.name)}", err=True)
         prompting = Prompting(lambda _: [], lambda _: Turns([]), "the server's own", server.digest)
     server.budget = request.batch_tokens or 0
     return Opened(server, [Candidate(candidate_name, (), prompting)])
@@ -304,12 +304,14 @@ def _check_bos(request: ScoringRequest, promptings: Sequence[Prompting]) -> None
         raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
 
 
-def _warn_of_adapters(server: Server, candidate_name: str) -> None:
+def _warn_of_adapters(server: Server, served_model: str | None, candidate_name: str) -> None:
     """Warn of adapters that the server applies, and whose results would pass for those of another model."""
-    for name in server.dialect.endpoint.applied:
-        word = one_line(shlex.quote(name))
+    for offer in server.offers if server.model.number is None else ():
+        if not offer.scale or served_model in offer.names:
+            continue
+        word = one_line(shlex.quote(offer.name))
         warn(
-            f"{server.url}: it applies the adapter {show_value(name)} to every request, and the "
+            f"{server.url}: it applies the adapter {show_value(offer.name)} to every request, and the "
             f"results have the name {candidate_name}. For the adapter under its own name, add "
             f"--served-model {word}"
         )
