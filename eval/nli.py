@@ -188,7 +188,8 @@ class Nli(Task):
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The six fields of the published script, the row's number, and the scorer's other fields."""
         record, example = job.dataset.records[row], job.rows[row]
-        fields = self._of_labels(job, fields)
+        if job.request.rescore:
+            fields = self._of_labels(job, fields)
         return {
             "instruction": record.get("instruction", example.messages[-1]["content"]),
             "input": record.get("input", ""),
@@ -227,7 +228,7 @@ class Nli(Task):
             "unparsed_rows": unparsed,
             "label_mass": round(sum(masses) / len(masses), DIGITS) if masses else None,
             "labels": self.labels(job),
-            **self._agreement(job, predictions),
+            **(self._agreement(job, predictions) if job.further else {}),
         }
 
     def line(self, results: Mapping[str, Any]) -> str:
@@ -269,9 +270,7 @@ class Nli(Task):
         return labels.counts.get(label, label)
 
     def _agreement(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Count how often the answers of both modes agree. {} without a check."""
-        if not job.further:
-            return {}
+        """Count how often the answers of both modes agree."""
         name, key = "check_generate", "generated"
         if self.mode == "generate":
             name, key = "check_choice", "chosen"

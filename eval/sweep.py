@@ -145,13 +145,14 @@ def _score(
     models.
     """
     from tuneyard.eval.scoring.candidates import load_candidates
-    from tuneyard.eval.scoring.pipeline import score_opened
+    from tuneyard.eval.scoring.pipeline import carry_out
+    from tuneyard.eval.scoring.plan import plan_scoring
 
     choosing, held_out = halves
     unscored = [model for model in axes.models if not _is_scored(request, model, choosing)]
     opened = load_candidates(request, axes.reference, axes.models, workers)
     began = time.monotonic()
-    score_opened(request, task, choosing, opened)
+    carry_out(plan_scoring(request, task, choosing, opened))
     request = replace(request, force=False)
     while True:
         best = choose(sweep, read_points(sweep))
@@ -160,14 +161,15 @@ def _score(
         if not added:
             break
         unscored += [model for model in added if not _is_scored(request, model, choosing)]
-        score_opened(request, task, choosing, opened.with_weights(added))
+        carry_out(plan_scoring(request, task, choosing, opened.with_weights(added)))
         axes = refined
         sweep = replace(sweep, points=axes.points)
     if unscored:
         click.echo(_speed(len(unscored), time.monotonic() - began))
     reported = {model: axes.models[model] for model in (*axes.alone, best)}
     click.echo(tr("the half that does not choose:"))
-    score_opened(replace(request, out=request.out / HELD_OUT), task, held_out, opened.with_weights(reported))
+    request = replace(request, out=request.out / HELD_OUT)
+    carry_out(plan_scoring(request, task, held_out, opened.with_weights(reported)))
     return axes, list(reported)
 
 

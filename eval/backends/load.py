@@ -156,7 +156,9 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
         attends = _attends(net, device)
         check_causal(net, folder, exact=dtype == "fp32" and not bits)
     alone = bits == 8 or not attends  # LLM.int8() takes outliers by column of the whole batch
-    return Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling)
+    model = Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling)
+    model.budget = int(alone)
+    return model
 
 
 def facts_of(model: Model) -> ModelFacts:
@@ -188,7 +190,10 @@ def load_without_weights(folder: Path, facts: ModelFacts) -> Model:
             net = _kind(folder).from_config(config, dtype=getattr(torch, DTYPES[facts.dtype]))
     net.generation_config = GenerationConfig(eos_token_id=facts.ends, pad_token_id=facts.pad)
     limit = getattr(net.config.get_text_config(), "max_position_embeddings", None)
-    return Model(net, tokenizer, facts.device, facts.dtype, limit or 1 << 30, facts.alone, facts.sampling)
+    context = limit or 1 << 30
+    model = Model(net, tokenizer, facts.device, facts.dtype, context, facts.alone, facts.sampling)
+    model.budget = int(facts.alone)
+    return model
 
 
 def open_tokenizer(reference: str) -> "tuple[Path, PreTrainedTokenizerBase, list[int]]":

@@ -94,17 +94,13 @@ class Opened:
     workers: Executor | None = None
 
     def seeing(self, request: ScoringRequest, datasets: Sequence[EvalDataset]) -> "Opened":
-        """Switch to the vision model if any dataset has images. Rows then go through it one at a time."""
-        with_images = [dataset for dataset in datasets if dataset.images]
-        if not with_images or request.rescore:
-            return self
+        """The vision model, for datasets of which some have images. Rows go through it one at a time."""
         if self.workers:
-            images = [path.resolve() for dataset in with_images for path in dataset.images.values()]
+            images = [path.resolve() for dataset in datasets for path in dataset.images.values()]
             self.workers.check_paths(inputs=images)
         model = in_this_process(self.backend)
-        vision = open_vision(
-            model.net, model.tokenizer, request.template or "", request.think, with_images[0].pixels
-        )
+        (pixels, *_) = (dataset.pixels for dataset in datasets if dataset.images)
+        vision = open_vision(model.net, model.tokenizer, request.template or "", request.think, pixels)
         return replace(self, backend=model.seeing(vision))
 
     def with_weights(self, parts_by_name: Mapping[str, tuple[WeightedAdapter, ...]]) -> "Opened":
@@ -120,8 +116,6 @@ class Opened:
     def with_shots(self, datasets: Sequence[EvalDataset]) -> "Opened":
         """Add the base with the datasets' shots as a candidate, right after the base itself."""
         counts = [len(dataset.shots.rows) for dataset in datasets if dataset.shots]
-        if not counts:
-            return self
         bases = [candidate for candidate in self.candidates if not candidate.parts]
         if not bases:
             raise RequestError("--shots prompts the base with examples: leave out --no-base")
@@ -182,9 +176,9 @@ def load_candidates(
         unchecked = check_base(adapter.folder, adapter.config.base, folder, reference, same=request.same_base)
         if unchecked:
             click.echo(f"warning: {unchecked}", err=True)
-    model: Backend
+    backend: Backend
     if request.backend == "vllm":
-        model = load_engine(
+        backend = load_engine(
             folder,
             request.dtype,
             parts_by_name.values(),
@@ -197,22 +191,26 @@ def load_candidates(
         else:
             model = load_model(folder, request.dtype, request.quantize)
         for adapter in adapters.values():
-            check_fits(in_this_process(model), adapter)
-        set_up(in_this_process(model), request)
+            check_fits(model, adapter)
+        set_up(model, request)
+        backend = model
 
-    candidates = choose_candidates(request, model.tokenizer, parts_by_name)
-    _check_bos(request, [candidate.prompting for candidate in candidates])
+    candidates = choose_candidates(request, backend.tokenizer, parts_by_name)
+    if request.bos:
+        _check_bos([candidate.prompting for candidate in candidates])
     if request.template and request.backend == "hf":
-        _check_template(in_this_process(model), candidates[0].prompting, request.template)
+        _check_template(model, candidates[0].prompting, request.template)
     if not request.think:
         for adapter_folder in adapters:
-            prompting = choose_prompting(model.tokenizer, [adapter_folder], request.template, bos=request.bos)
-            difference = other_prompt(model.tokenizer, adapter_folder, prompting, request.template)
+            prompting = choose_prompting(
+                backend.tokenizer, [adapter_folder], request.template, bos=request.bos
+            )
+            difference = other_prompt(backend.tokenizer, adapter_folder, prompting, request.template)
             if difference:
                 click.echo(f"warning: adapter {difference}", err=True)
-    model.budget = model.budget or request.batch_tokens or BATCH_TOKENS[model.device]
-    model.digest = model_sha256(folder)
-    return Opened(model, candidates, folder, workers)
+    backend.budget = backend.budget or request.batch_tokens or BATCH_TOKENS[backend.device]
+    backend.digest = model_sha256(folder)
+    return Opened(backend, candidates, folder, workers)
 
 
 def set_up(model: Model, request: ScoringRequest) -> None:
@@ -283,7 +281,8 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
     if chooses:
         _, tokenizer, ends = open_tokenizer(request.model)
         prompting = choose_prompting(tokenizer, (), request.template, request.think, request.bos)
-        _check_bos(request, [prompting])
+        if request.bos:
+            _check_bos([prompting])
     elif request.bos:
         raise RequestError("--bos: the server makes the prompt: leave it out")
     server = open_server(read_models(connection, name), name, bool(request.served_model))
@@ -298,9 +297,9 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
     return Opened(server, [Candidate(candidate_name, (), prompting)])
 
 
-def _check_bos(request: ScoringRequest, promptings: Sequence[Prompting]) -> None:
+def _check_bos(promptings: Sequence[Prompting]) -> None:
     """Refuse --bos where a chat template begins every prompt."""
-    if request.bos and all(prompting.source != AFTER_BOS for prompting in promptings):
+    if all(prompting.source != AFTER_BOS for prompting in promptings):
         raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
 
 
