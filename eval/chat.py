@@ -167,7 +167,10 @@ class ServedChat:
     def answer(self, text: str) -> None:
         """Print the answer to a text and remember both. `RequestError` if the server gives none."""
         question: Message = {"role": "user", "content": text}
-        generated = self.server.answer([*self.messages, question], self.settings)
+        (fields,) = self.server.chatting({0: [*self.messages, question]}, self.settings).score([0])
+        if "refusal" in fields:
+            raise RequestError(f"{self.server.url}: {fields['refusal']}")
+        generated = fields["answer"].text
         visible = generated if self.think else without_thoughts(generated, True)
         click.echo(for_terminal(visible))
         answer = cut_thought(generated)

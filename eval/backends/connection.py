@@ -1,12 +1,11 @@
 """Requests to a model's server: tries, time limits, and a fixed number of them in flight."""
 
-import json
 import os
 import re
 import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tuneyard.core.errors import RequestError, one_line
 from tuneyard.core.errors.warn import warn_once
@@ -26,7 +25,6 @@ SHOWN_LOCATION = 300  # characters of an address
 BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 400, 401, 403
 NOT_FOUND, TOO_MANY_REQUESTS, NOT_IMPLEMENTED = 404, 429, 501
 KEY, NO_KEY = "OPENAI_API_KEY", "none"
-HTML = (b"<html", b"<!doctype html")
 UNKNOWN_AUTHORITY = "CERTIFICATE_VERIFY_FAILED"
 TLS = re.compile(f"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|{UNKNOWN_AUTHORITY}")
 """OpenSSL's errors that another try does not change: an answer that is no TLS, an unknown authority."""
@@ -62,28 +60,6 @@ class RefusedError(Exception):
     def is_too_long(self) -> bool:
         """True if the prompt and its answer do not fit the server's context."""
         return self.status == BAD_REQUEST and bool(TOO_LONG.search(str(self)))
-
-
-def any_json(data: bytes) -> Any:
-    """Parse JSON of any kind. `ValueError` if the data is none."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        kind = "no JSON, but HTML" if data.lstrip().lower().startswith(HTML) else "no JSON"
-        raise ValueError(f"{kind}: {data[:60]!r}") from error
-
-
-def json_object(data: bytes) -> dict[str, Any]:
-    """Parse a JSON object. `ValueError` if the data is none."""
-    value = any_json(data)
-    if not isinstance(value, dict):
-        raise ValueError(f"no JSON object: {data[:60]!r}")
-    return value
-
-
-def writable(text: str) -> str:
-    """Replace halves of characters: JSON can have them, a file cannot."""
-    return text.encode(errors="replace").decode()
 
 
 class UnreadableError(RequestError):
@@ -141,24 +117,6 @@ class Connection:
         """Do the work of one or several requests, one after the other."""
         (result,) = self.each(lambda client, _: work(client), [None])
         return result
-
-    def get(
-        self, address: str, read: Callable[[bytes], Any] = json_object, *, must_be_readable: bool = False
-    ) -> Any:
-        """Get an address's JSON; None if the server does not offer it.
-
-        `RequestError` if it wants another key, `UnreadableError` if the answer `must_be_readable` and is not.
-        """
-        place = address.removeprefix(self.root)
-        try:
-            return self.once(lambda client: self.request(client, address, None, read, place))
-        except UnreadableError:  # such as a page of HTML for every address that it does not have
-            if must_be_readable:
-                raise
-        except RefusedError as error:
-            if error.is_of_all_requests:
-                raise RequestError(f"{address}: {error}") from error
-        return None
 
     def _client(self) -> "httpx.AsyncClient":
         """Open a client with the system's certificate authorities and urllib's proxy for the scheme.

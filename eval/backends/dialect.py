@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.prompt import openai_messages
-from tuneyard.eval.backends.connection import Connection, RefusedError, json_object, writable
+from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.scorers import Ids, Messages
-from tuneyard.eval.backends.served import ServedModel
+from tuneyard.eval.backends.served import ServedModel, json_object, writable
 
 if TYPE_CHECKING:
     import httpx
@@ -84,12 +84,14 @@ class Dialect(ABC):
         """The body of /tokenize for a text."""
 
     async def chat(
-        self, client: "httpx.AsyncClient", talk: Messages, settings: Mapping[str, object], place: str = ""
+        self, client: "httpx.AsyncClient", talk: Messages, settings: Mapping[str, object]
     ) -> Generated:
-        """Answer of a client's request: the messages and these settings. `place` is for errors."""
+        """Answer of a client's request: the messages and these settings. Errors quote the last message."""
         body = {**chat_request(talk), **settings}
         address = f"{self.connection.url}/chat/completions"
-        return await self.post(client, address, body, chat_answer, "chat completion", place)
+        return await self.post(
+            client, address, body, chat_answer, "chat completion", repr(talk[-1]["content"][:40])
+        )
 
     async def post(
         self,

@@ -10,7 +10,7 @@ from math import exp
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import RequestError, show_value
-from tuneyard.eval.backends.connection import RefusedError, writable
+from tuneyard.eval.backends.connection import RefusedError
 from tuneyard.eval.backends.dialect import (
     BROKEN,
     UNDERFLOW,
@@ -23,6 +23,7 @@ from tuneyard.eval.backends.dialect import (
 )
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.scorers import Ids, Messages, next_tokens, sums_of_tokens
+from tuneyard.eval.backends.served import writable
 
 if TYPE_CHECKING:
     import httpx

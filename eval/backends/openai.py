@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.backends.connection import RefusedError, writable
+from tuneyard.eval.backends.connection import RefusedError
 from tuneyard.eval.backends.dialect import (
     BROKEN,
     Dialect,
@@ -23,7 +23,7 @@ from tuneyard.eval.backends.dialect import (
 )
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.scorers import Ids, Messages
-from tuneyard.eval.backends.served import VLLM
+from tuneyard.eval.backends.served import VLLM, writable
 
 if TYPE_CHECKING:
     import httpx

@@ -1,17 +1,19 @@
 """What a server offers: its models, and the adapters of llama.cpp. One record has all that it reports."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tuneyard.core.errors import RequestError, show_value
-from tuneyard.eval.backends.connection import Connection, UnreadableError, any_json, writable
+from tuneyard.eval.backends.connection import Connection, RefusedError, UnreadableError
 
 GGUF = ".gguf"
 LLAMA_CPP, VLLM = "llama.cpp", "vLLM"
 OWNER_VLLM = "vllm"  # of the models that vLLM lists
 SHOWN_NAMES = 10
+HTML = (b"<html", b"<!doctype html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,58 @@ class ServedModel:
         return {name: getattr(self, name) for name in ("name", "path", "is_adapter", "scale", "number")}
 
 
+def any_json(data: bytes) -> Any:
+    """Parse JSON of any kind. `ValueError` if the data is none."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        kind = "no JSON, but HTML" if data.lstrip().lower().startswith(HTML) else "no JSON"
+        raise ValueError(f"{kind}: {data[:60]!r}") from error
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """Parse a JSON object. `ValueError` if the data is none."""
+    value = any_json(data)
+    if not isinstance(value, dict):
+        raise ValueError(f"no JSON object: {data[:60]!r}")
+    return value
+
+
+def writable(text: str) -> str:
+    """Replace halves of characters: JSON can have them, a file cannot."""
+    return text.encode(errors="replace").decode()
+
+
+def get(
+    connection: Connection,
+    address: str,
+    read: Callable[[bytes], Any] = json_object,
+    *,
+    must_be_readable: bool = False,
+) -> Any:
+    """Get an address's JSON; None if the server does not offer it.
+
+    `RequestError` if it wants another key, `UnreadableError` if the answer `must_be_readable` and is not.
+    """
+    place = address.removeprefix(connection.root)
+    try:
+        return connection.once(lambda client: connection.request(client, address, None, read, place))
+    except UnreadableError:  # such as a page of HTML for every address that it does not have
+        if must_be_readable:
+            raise
+    except RefusedError as error:
+        if error.is_of_all_requests:
+            raise RequestError(f"{address}: {error}") from error
+    return None
+
+
 def read_models(connection: Connection, name: str, *, asks_props: bool = True) -> list[ServedModel]:
     """Ask a server for what it offers, llama.cpp's adapters last. Without a list it has the model `name`.
 
     `asks_props` is for servers that may be llama.cpp. `RequestError` if there is neither a list nor a name,
     or if the server wants another key.
     """
-    props = connection.get(f"{connection.root}/props") if asks_props else None
+    props = get(connection, f"{connection.root}/props") if asks_props else None
     entries = _entries(connection, name)
     settings = (props or {}).get("default_generation_settings")
     if props is not None and isinstance(settings, dict):
@@ -102,7 +149,7 @@ def _entries(connection: Connection, name: str) -> list[dict[str, Any]]:
     """The models in /models. Without any, the model must have a `name`."""
     url = connection.url
     try:
-        listed = connection.get(f"{url}/models", must_be_readable=True) or {}
+        listed = get(connection, f"{url}/models", must_be_readable=True) or {}
     except UnreadableError as error:
         if not name:
             raise RequestError(
@@ -175,7 +222,7 @@ def _of_llama_cpp(
 def _adapters(connection: Connection) -> list[dict[str, Any]]:
     """The adapters that llama.cpp lists, as `ServedModel.offer`. Two files of one name are told by paths."""
     address = f"{connection.root}/lora-adapters"
-    listed = connection.get(address, any_json)
+    listed = get(connection, address, any_json)
     offers = []
     try:
         names = [Path(adapter["path"]).name.removesuffix(GGUF) for adapter in listed or ()]

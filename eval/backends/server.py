@@ -28,7 +28,7 @@ from tuneyard.eval.backends.scorers import (
     prompts_too_long,
     tokenise,
 )
-from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, choose_model, read_models
+from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, choose_model, get, read_models
 
 if TYPE_CHECKING:
     import httpx
@@ -172,26 +172,16 @@ class Server(Backend):
     ) -> Sequence[str | TooLong]:
         """Fetch the greedy answers. `RequestError` if the server does not answer, or refuses for another
         reason than the length."""
-        return self._answers(talks, {"max_tokens": longest, "temperature": 0})
-
-    def answer(self, talk: Messages, settings: Mapping[str, object]) -> str:
-        """Fetch an answer with these settings, such as `temperature`. `RequestError` if there is none."""
-        (answer,) = self._answers([talk], settings)
-        if isinstance(answer, TooLong):
-            raise RequestError(f"{self.url}: {answer.reason}")
-        return answer
-
-    def _answers(self, talks: Sequence[Messages], settings: Mapping[str, object]) -> Sequence[str | TooLong]:
-        async def answer(client: "httpx.AsyncClient", talk: Messages) -> str | TooLong:
-            try:
-                completion = await self.dialect.chat(client, talk, settings, repr(talk[-1]["content"][:40]))
-            except RefusedError as error:
-                if error.is_too_long:
-                    return TooLong(str(error))
-                raise RequestError(f"{self.url}: {error}") from error
-            return completion.text
-
-        return self.each(answer, talks)
+        scorer = self.chatting(dict(enumerate(talks)), {"max_tokens": longest, "temperature": 0})
+        answers: list[str | TooLong] = []
+        for fields in scorer.score(range(len(talks))):
+            if "refusal" not in fields:
+                answers.append(fields["answer"].text)
+            elif fields["refusal"].is_too_long:
+                answers.append(TooLong(str(fields["refusal"])))
+            else:
+                raise RequestError(f"{self.url}: {fields['refusal']}")
+        return answers
 
     def prompting(self, talks: Mapping[int, Messages]) -> Scorer:
         """Scorer whose field `prompt` is the ids that the server makes of each row's messages."""
@@ -201,11 +191,8 @@ class Server(Backend):
         """Scorer whose field `answer` is what the server generates greedily after our ids."""
         return self._scorer("answer", prompts, lambda client, ids: self.dialect.greedy(client, ids, longest))
 
-    def chatting(
-        self, talks: Mapping[int, Messages], longest: int, more: Mapping[str, object] | None = None
-    ) -> Scorer:
-        """Scorer whose field `answer` is what a client gets who sends the messages alone, or with `more`."""
-        settings = {"max_tokens": longest, **(more or {})}
+    def chatting(self, talks: Mapping[int, Messages], settings: Mapping[str, object]) -> Scorer:
+        """Scorer whose field `answer` is what a client gets who sends the messages with these settings."""
         return self._scorer("answer", talks, lambda client, talk: self.dialect.chat(client, talk, settings))
 
     def _scorer(
@@ -214,7 +201,7 @@ class Server(Backend):
         items: Mapping[int, Item],
         ask: "Callable[[httpx.AsyncClient, Item], Awaitable[object]]",
     ) -> Scorer:
-        """Scorer whose field `name` is the answer. A row that the server refuses has `refusal` alone."""
+        """Scorer whose field `name` is the answer. A refused row has `refusal`, a RefusedError, alone."""
 
         async def score_row(client: "httpx.AsyncClient", row: int) -> Fields:
             try:
@@ -222,7 +209,7 @@ class Server(Backend):
             except RefusedError as error:
                 if error.is_of_all_requests:
                     raise RequestError(f"{self.url}: {error}") from error
-                return {"refusal": str(error)}
+                return {"refusal": error}
 
         return Scorer(chunks(sorted(items), ROWS), {}, lambda batch: self.each(score_row, batch))
 
@@ -280,7 +267,7 @@ def open_served(
         missing["labels"] = str(error).removeprefix(f"{server.url}: ")
     dialect = server.dialect
     if server.model.version is None:  # vLLM has it at an address of its own
-        version = (server.connection.get(f"{server.connection.root}/version") or {}).get("version")
+        version = (get(server.connection, f"{server.connection.root}/version") or {}).get("version")
         if isinstance(version, str):
             dialect = replace(dialect, served=replace(server.model, version=version))
     sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]

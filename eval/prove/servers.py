@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.errors import RequestError, counted, one_line
-from tuneyard.eval.backends.connection import Connection, RefusedError, json_object
+from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.load import in_this_process
 from tuneyard.eval.backends.scorers import Fields, Ids, Scorer, score_all, tokenise
-from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, read_models
+from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, json_object, read_models
 from tuneyard.eval.backends.server import Server, open_served
 from tuneyard.eval.prove.answers import Reference, label_forms, tokens_of
 from tuneyard.eval.prove.diagnosis import Evidence, above_max_lora_rank, diagnose
@@ -217,11 +217,11 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
     def fields(part: str, field: str, scorer: Scorer) -> dict[int, Any]:
         """A field of each row that the server answers."""
         rows: Mapping[int, Fields] = score_all(scorer, part)
-        refusals.extend(one["refusal"] for one in rows.values() if "refusal" in one)
+        refusals.extend(str(one["refusal"]) for one in rows.values() if "refusal" in one)
         return {row: one[field] for row, one in rows.items() if field in one}
 
     def chatting(more: Mapping[str, object]) -> Mapping[int, Generated]:
-        return fields("chat", "answer", served.chatting(talks, longest, more))
+        return fields("chat", "answer", served.chatting(talks, {"max_tokens": longest, **more}))
 
     ids, chat, labels = None, None, None
     answers = Answers(None, None)
