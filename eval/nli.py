@@ -6,7 +6,7 @@ labels), and writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eva
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -136,6 +136,8 @@ class Nli(Task):
     count: tuple[str, ...]
     check_generate: int
     summaries: tuple[str, ...] = ()
+    further_settings: Mapping[str, object] = field(default_factory=dict)
+    """What else decides the answers, by a command that scores labels in its own way."""
 
     @property
     def chooses(self) -> bool:
@@ -159,7 +161,7 @@ class Nli(Task):
         if self.mode == "generate" or self.check_generate:
             settings["parser"] = self.parser
             settings.update(Task.settings(self, request))
-        return settings
+        return {**settings, **self.further_settings}
 
     def scorer(self, job: Job) -> Scorer:
         """Choose between the labels, or generate."""

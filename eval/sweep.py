@@ -102,7 +102,10 @@ def cli(
     sets = read_datasets(request.datasets, request.data, request.cluster, folder=request.dataset_dir)
     labels = label_sets(sets, options)
     summaries = (SWEEP, TABLE, RECIPE, *(plot_name(dataset.name) for dataset in sets))
-    task = Points(labels, "choice", "word", check_generate=0, summaries=summaries, **options, seed=seed)
+    divided = {"seed": seed, "rows": "halves"}
+    task = Nli(
+        labels, "choice", "word", check_generate=0, summaries=summaries, further_settings=divided, **options
+    )
     halves: tuple[list[EvalDataset], list[EvalDataset]] = ([], [])
     rows_to_choose_on = {}
     for dataset in sets:
@@ -196,17 +199,6 @@ def _report(request: ScoringRequest, axes: "Axes", sweep: "Sweep") -> None:
             request.out / SWEEP,
             ["tuneyard", "eval", "compare", request.out, "--out", request.out / "verdict"],
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Points(Nli):
-    """Scoring halves of the datasets, which the seed divides."""
-
-    seed: int = 42
-
-    def settings(self, request: ScoringRequest) -> dict[str, object]:
-        """Options that change an answer, and those that change the halves."""
-        return {**Nli.settings(self, request), "seed": self.seed, "rows": "halves"}
 
 
 def _speed(points: int, seconds: float) -> str:
