@@ -49,6 +49,7 @@ def open_in_workers(
     needed = resources(workers, folder)
     load = WorkItem(folder.name, _load, (folder.resolve(), dtype, bits))
     with contextlib.closing(workers.map([load], resources=needed)) as results:
+        model: Model
         model, generation = next(results).record_or_raise()
     model.net = load_without_weights(folder, model.dtype)
     model.net.generation_config = generation
