@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from tuneyard.compiler.check.cleaning import cleaner, wrapped
 from tuneyard.compiler.check.json_values import numbers_in
-from tuneyard.compiler.check.marks import MaskedAnswerError, TurnKeys
+from tuneyard.compiler.check.marks import TurnKeys
 from tuneyard.compiler.check.text_columns import fallback_columns, written_value
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.kinds import ColumnReader, FileContext, Validator, kind_of
+from tuneyard.compiler.kinds import CodedError, ColumnReader, FileContext, Validator
 from tuneyard.compiler.kinds.turn_forms import SYSTEM
 from tuneyard.compiler.kinds.turns import unread_keys
 from tuneyard.compiler.problems import Problems, some_of
@@ -48,23 +48,16 @@ class Checker:
         self.turn_keys: dict[str, TurnKeys] = {}
         self.lookup = label_keys(spec)
         self.clean = cleaner(spec.clean)
-        file = FileContext(
-            spec,
-            display_path,
-            self.clean,
-            problems.warn,
-            self.sources,
-            lambda column: self._keys(column.name),
-        )
-        self.readers = [kind_of(column.kind).reader(column, file) for column in spec.columns]
+        self.file = FileContext(spec, display_path, self.clean, self.sources, self._keys)
+        self.readers = [column.kind.reader(column, self.file) for column in spec.columns]
         self.reader_of = {reader.column.name: reader for reader in self.readers}
         self.ids = spec.named("id")
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types
-        self.kinds = {name: kind_of(kind) for name, kind in spec.kinds.items()}
+        self.kinds = spec.kinds
         self.columns_of_turns = []
         for column in spec.columns:
-            kind = self.kinds[column.name]  # of rated answers the best is taken, which is no turn
+            kind = column.kind  # of rated answers the best is taken, which is no turn
             if kind.has_turns and kind.option_without_turns not in column.options:
                 self.columns_of_turns.append(column.name)
         self.valid = {name: kind.validators() for name, kind in self.kinds.items() if not kind.is_label}
@@ -128,11 +121,7 @@ class Checker:
 
         A missing system text is not worth a note: most files have none.
         """
-        several = [
-            column
-            for column in self.spec.columns
-            if len(column.names) > 1 and not self.kinds[column.name].is_id
-        ]
+        several = [column for column in self.spec.columns if len(column.names) > 1 and not column.kind.is_id]
         used = []
         missing = []
         for column in several:
@@ -157,11 +146,9 @@ class Checker:
         column = reader.column
         values = batch.columns[column.name]
         if reader.reads_each:
-            code = kind_of(column.kind).code
-            batch, read = self._read_each(batch, rows, values, reader.read, code, self._field(column.name))
-            reader.look_at(batch.columns[column.name], read, batch.place)
-            values = read
-        if column.wrap != "{}" and self.kinds[column.name].is_text:
+            code, field = column.kind.code, self._field(column.name)
+            batch, values = self._read_each(batch, rows, values, reader.read, code, field)
+        if column.wrap != "{}" and column.kind.is_text:
             values = wrapped(column.wrap, values)
         batch.columns[column.name] = values
         return batch
@@ -175,14 +162,17 @@ class Checker:
             try:
                 read_values.append(read(value))
                 good.append(number)
-            except MaskedAnswerError as error:
-                problem = Problem("E113", batch.place(number), str(error), field, error.fix)
-                self.problems.bad_row([problem], rows.row(rows.lines.index(batch.lines[number])))
-                self.bad += 1
             except WrongValueError as error:
-                wrong = [Problem(code, batch.place(number), message, field) for message in error.args]
+                error_code, fix = code, ""
+                if isinstance(error, CodedError):
+                    error_code, fix = error.code, error.fix
+                place = batch.place(number)
+                wrong = [Problem(error_code, place, message, field, fix) for message in error.args]
                 self.problems.bad_row(wrong, rows.row(rows.lines.index(batch.lines[number])))
                 self.bad += 1
+            for warning, message, fix in self.file.warnings:
+                self.problems.warn(Problem(warning, batch.place(number), message, "", fix))
+            self.file.warnings.clear()
         if len(good) < len(batch):
             batch = batch.keep(good)
         return batch, read_values
@@ -190,17 +180,13 @@ class Checker:
     def _check_rows(self, reader: ColumnReader, batch: Batch, rows: Rows) -> Batch:
         """Check a column against the rest of each row, and change the row by it. Refused rows are bad."""
 
-        def check(row_and_place: tuple[dict[str, object], str]) -> dict[str, object]:
-            row, place = row_and_place
-            return row | reader.check_row(row, place)
+        def check(row: dict[str, object]) -> dict[str, object]:
+            return row | reader.check_row(row)
 
         names = list(batch.columns)
         each = zip(*batch.columns.values(), strict=True)
         row_values = (dict(zip(names, values, strict=True)) for values in each)
-        places = map(batch.place, range(len(batch)))
-        code = kind_of(reader.column.kind).row_code
-        pairs = zip(row_values, places, strict=True)
-        batch, changed = self._read_each(batch, rows, pairs, check, code)
+        batch, changed = self._read_each(batch, rows, row_values, check, reader.column.kind.code)
         for name in names:
             batch.columns[name] = [row[name] for row in changed]
         return batch
@@ -216,7 +202,7 @@ class Checker:
             source = self._find(column, names, rows)
             if source is not None:
                 self.sources[column.name] = source
-            elif column.required and not self.kinds[column.name].is_label:
+            elif column.required and not column.kind.is_label:
                 missing.append(column)
         if missing:
             self.failed = True
@@ -257,7 +243,7 @@ class Checker:
             default = "" if column.default is None else column.default
             return [default] * len(rows.lines)
         values = self.reader_of[column.name].unfold(rows.column(source))
-        kind = self.kinds[column.name]
+        kind = column.kind
         if kind.is_cleaned and self.spec.clean:
             values = self.clean(values)
         if not column.required and not kind.is_id:

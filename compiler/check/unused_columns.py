@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tuneyard.compiler.check.marks import LEARNED_AT, changes_answer
-from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.rows import MISSING, Rows
 from tuneyard.compiler.spec.column_meanings import (
     EARLIER_TURNS,
@@ -161,7 +160,7 @@ def _changing(spec: Spec, rows: Rows, name: str, numbers: Sequence[int]) -> list
     usual = usual_name(name)
     if usual not in LEARNED_AT and not meaning(name):
         return []
-    answered = spec.answered or any(kind_of(column.kind).has_answer for column in spec.columns)
+    answered = spec.answered or any(column.kind.has_answer for column in spec.columns)
     says_nothing = usual in ONLY_BESIDE_AN_ANSWER and not answered
     if says_nothing or (usual == "label" and spec.labels):
         return []

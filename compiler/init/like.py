@@ -57,24 +57,23 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal | None) -> Bun
     paths: dict[str, str] = {}
     changes: dict[str, ProposedColumn] = {}
     for column in spec.columns:
-        if kind_of(column.kind).is_id:
+        if column.kind.is_id:
             continue
         path = _source_column(column, profile)
         role = role_of_names(column.names)
-        proposed = _proposed_column(proposal, role, column.kind)
+        proposed = _proposed_column(proposal, role, column.kind.name)
         if proposed is not None:
-            settings: dict[str, object] = {}
+            change = proposed
             if isinstance(proposed, dict):
+                change = {"names": proposed["names"]}
                 for key in proposed.keys() - {"names", "is", "default"}:
                     if column.options.get(key) != proposed[key]:
-                        settings[key] = proposed[key]
+                        change[key] = proposed[key]
             proposed_path = _path_of(proposed)
-            if proposed_path != path or settings:
+            if proposed_path != path or len(change) > 1:
                 if fixed_wording:
                     return None
-                changes[column.name] = {"names": [proposed_path], **settings}
-                if kind_of(column.kind).is_usual and not settings:
-                    changes[column.name] = [proposed_path]
+                changes[column.name] = change
             path = proposed_path
         if path:
             paths[column.name] = path
@@ -104,7 +103,7 @@ def _fits(candidate: BundledSpec, profile: FileProfile, proposal: Proposal | Non
         return False
     if is_text and spec.outputs[0].templates.get("text") != "{text}":
         return False
-    label_columns = [column.name for column in spec.columns if kind_of(column.kind).is_label]
+    label_columns = [column.name for column in spec.columns if column.kind.is_label]
     if not label_columns:
         return proposal is None or not proposal.labels
     if label_columns[0] not in paths:
@@ -128,7 +127,7 @@ def _fits(candidate: BundledSpec, profile: FileProfile, proposal: Proposal | Non
 
 def _source_column(column: Column, profile: FileProfile) -> str:
     """The path that a spec's column finds in the file by itself, "" if there is none of a fitting type."""
-    kind = kind_of(column.kind)
+    kind = column.kind
     top_columns = {path.partition(".")[0] for path in profile.leaves}
     path_by_lower = {path.lower(): path for path in reversed(profile.leaves)}
     for name in column.names:

@@ -2,12 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import TurnKeys, adds_content, refuse_masked
-from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Schema, Values, kind_of
+from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Schema, Values
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
     CALL,
@@ -23,7 +23,7 @@ from tuneyard.compiler.spec.column import Column
 from tuneyard.compiler.spec.column_meanings import meaning
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled
-from tuneyard.core.errors import Problem, counted, show_value
+from tuneyard.core.errors import counted, show_value
 from tuneyard.core.records.calls import (
     RESULTS,
     WrongValueError,
@@ -144,7 +144,7 @@ def _refuse_order(turn: Turn, before: list[Turn]) -> None:
 def _order_results(value: list[dict[str, object]], turns: list[Turn]) -> None:
     """Sort results by the ids of OpenAI's calls, which no record keeps. Refuse results of other calls.
 
-    Another number of results than of calls is trained as it is: `look_at` warns of it.
+    Another number of results than of calls is trained as it is: the reader warns of it.
     """
     for number, item in enumerate(value):
         calls = item.get("tool_calls") if turns[number].role == CALL else None
@@ -335,7 +335,7 @@ def answers_learned(spec: Spec, output: Output, talk: list[Turn]) -> list[int]:
         answers = answers[:1]
     numbers = [turn.number for turn in answers]
     for column in spec.columns:
-        last_learned = kind_of(column.kind).last_learned
+        last_learned = column.kind.last_learned
         if last_learned is not None:
             numbers = numbers[len(numbers) - last_learned :]
     return numbers
@@ -391,11 +391,11 @@ class TurnsReader(ColumnReader):
         spec = file.spec
         self.spec = spec
         self.keeps_text_with_calls = any(column.options.get("calls") == "text" for column in spec.columns)
-        self.pair = [column for column in spec.columns if kind_of(column.kind).is_pair]
+        self.pair = [column for column in spec.columns if column.kind.is_pair]
         self.left_out = left_out_of_turns(spec)
         self.checks_rows = "system" in spec.kinds and not spec.ignores_system
         self.reads_images = bool(spec.named("images"))
-        self.completions = [column.name for column in spec.columns if kind_of(column.kind).joins_turns]
+        self.completions = [column.name for column in spec.columns if column.kind.joins_turns]
 
     def unfold(self, values: Values) -> Values:
         """Bring conversations into OpenAI's form. A text next to a completion is the user's turn."""
@@ -407,17 +407,16 @@ class TurnsReader(ColumnReader):
 
     def read(self, value: list[dict[str, object]]) -> list[Turn]:
         """The turns of one row, without the answer that is chosen. `WrongValueError` if a part is lost."""
-        keys = self.file.keys_of(self.column)
-        if self._ends_with_chosen():
-            value = value[:-1]
+        keys = self.file.keys_of(self.column.name)
+        asked = value[:-1] if self._ends_with_chosen() else value
         talk = read_turns(
-            value,
+            asked,
             keys,
             self.left_out.tools,
             self.keeps_text_with_calls,
             asks=bool(self.pair) or self._has_completion(),
         )
-        marked = masking_marks(value, keys)
+        marked = masking_marks(asked, keys)
         if marked:
             self._refuse_masked(marked, talk, keys)
         if not self.reads_images:
@@ -433,6 +432,8 @@ class TurnsReader(ColumnReader):
                 fix = "leave that out, or the turn by `ignore: [system]`"
                 raise WrongValueError(f"{place}, {other}; {fix}")
             self.tally[WITHOUT_SYSTEM] += bool(self.left_out.ignored_system)
+        if any(turn.role == CALL for turn in talk):
+            self._warn_of_calls(value)
         self.tally[SHORTENED] += self.left_out.later_turns and len(talk) - (talk[0].role == SYSTEM) > 2
         return cleaned(talk, self.file.clean) if self.spec.clean else talk
 
@@ -454,23 +455,19 @@ class TurnsReader(ColumnReader):
             answers.update(answers_learned(self.spec, output, talk))
         refuse_masked(marked, sorted(answers), keys)
 
-    def look_at(self, raw: Sequence[Any], values: Sequence[Any], place: Callable[[int], str]) -> None:
+    def _warn_of_calls(self, value: list[dict[str, object]]) -> None:
         """Warn of calls whose arguments are JSON inside JSON text, and of calls without a result each."""
-        for number, talk in enumerate(values):
-            if not any(turn.role == CALL for turn in talk):
-                continue
-            for turn, item in enumerate(raw[number], 1):
-                names = encoded_calls(item)
-                if names:
-                    called = ", ".join(map(show_value, names))
-                    message = f"turn {turn}: the arguments of {called} are JSON inside JSON text: unwrapped"
-                    self.file.warn(Problem("W220", place(number), message))
-            for message in _uneven_results(raw[number]):
-                self.file.warn(Problem("W223", place(number), message))
+        for turn, item in enumerate(value, 1):
+            names = encoded_calls(item)
+            if names:
+                called = ", ".join(map(show_value, names))
+                message = f"turn {turn}: the arguments of {called} are JSON inside JSON text: unwrapped"
+                self.file.warnings.append(("W220", message, ""))
+        for message in _uneven_results(value):
+            self.file.warnings.append(("W223", message, ""))
 
-    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
         """Refuse a row with two different system texts: a turn and a column."""
-        del place
         first, text = row[self.column.name][0], row["system"]
         if first.role == SYSTEM and text and str(text).strip() not in ("", first.text.strip()):
             both = f"{show_value(first.text)} as a turn and {show_value(text)} beside the turns"

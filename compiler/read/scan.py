@@ -14,7 +14,6 @@ from typing import TypeGuard
 
 import orjson
 
-from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG
 from tuneyard.compiler.rows import MISSING, walker
 from tuneyard.compiler.spec.column import Column
@@ -314,17 +313,16 @@ def is_row(columns: Sequence[Column], value: object) -> bool:
     """True if a value is an object that has most of the required columns of a spec: one row."""
     if not isinstance(value, dict):
         return False
-    needed = [column for column in columns if column.required and not kind_of(column.kind).is_label]
+    needed = [column for column in columns if column.required and not column.kind.is_label]
     lower = {**{key.lower(): item for key, item in value.items()}, **value}
     return 2 * sum(_has(lower, column) for column in needed) > len(needed)
 
 
 def _has(row: dict[str, object], column: Column) -> bool:
-    takes_objects = kind_of(column.kind).takes_objects
     for path in column.names:
         for spelling in (path, path.lower()):
             value = walker(spelling)(row)
-            if value is not MISSING and (takes_objects or not is_rows(value) or _is_talk(value)):
+            if value is not MISSING and (column.kind.takes_objects or not is_rows(value) or _is_talk(value)):
                 return True
     return False
 
