@@ -345,40 +345,12 @@ SHORTENED = "shortened"
 WITHOUT_SYSTEM = "without their system text"
 
 
-class LeftOut(NamedTuple):
-    """What the outputs of a spec leave out of the turns: the files of the outputs, for messages.
-
-    - `tools`: they cannot contain calls and results. `system`, `other_system`: they have no system text, or
-      one of their own; a row with one is refused. `ignored_system`: the spec says that they leave it out.
-    - `later_turns`: true if an output has the first exchange alone.
-    """
-
-    tools: str
-    system: str
-    other_system: str
-    ignored_system: str
-    later_turns: bool
-
-
-def left_out_of_turns(spec: Spec) -> LeftOut:
-    """What the outputs of a spec leave out of the turns."""
-    system = [output for output in spec.outputs if not keeps(output, SYSTEM)]
-    other_system = [output for output in spec.outputs if spec.has_own_system(output)]
-    ignored: list[Output] = []
-    if spec.ignores_system:
-        ignored = [output for output in spec.outputs if output in system or output in other_system]
-        system, other_system = [], []
-    return LeftOut(
-        tools=_files(output for output in spec.outputs if not keeps(output, CALL, OBSERVATION)),
-        system=_files(system),
-        other_system=_files(other_system),
-        ignored_system=_files(ignored),
-        later_turns=any(output.format == "alpaca" and output.turns == "first" for output in spec.outputs),
-    )
-
-
 class TurnsReader(ColumnReader):
     """Reads the turns of one file's rows.
+
+    - `without_tools`: the files of the outputs that cannot contain calls and results. `without_system`,
+      `other_system`: of those that have no system text, or one of their own.
+    - `shortens`: true if an output has the first exchange alone.
 
     The tally counts those of which one exchange alone is kept, and those whose system turn an output leaves
     out because the spec says so.
@@ -392,7 +364,13 @@ class TurnsReader(ColumnReader):
         self.spec = spec
         self.keeps_text_with_calls = any(column.options.get("calls") == "text" for column in spec.columns)
         self.pair = [column for column in spec.columns if column.kind.is_pair]
-        self.left_out = left_out_of_turns(spec)
+        self.without_tools = _files(each for each in spec.outputs if not keeps(each, CALL, OBSERVATION))
+        without_system = [output for output in spec.outputs if not keeps(output, SYSTEM)]
+        other_system = [output for output in spec.outputs if spec.has_own_system(output)]
+        self.without_system, self.other_system = _files(without_system), _files(other_system)
+        leaving_out = [output for output in spec.outputs if output in without_system + other_system]
+        self.leaving_system_out = _files(leaving_out)
+        self.shortens = any(each.format == "alpaca" and each.turns == "first" for each in spec.outputs)
         self.checks_rows = "system" in spec.kinds and not spec.ignores_system
         self.reads_images = bool(spec.named("images"))
         self.completions = [column.name for column in spec.columns if column.kind.joins_turns]
@@ -412,7 +390,7 @@ class TurnsReader(ColumnReader):
         talk = read_turns(
             asked,
             keys,
-            self.left_out.tools,
+            self.without_tools,
             self.keeps_text_with_calls,
             asks=bool(self.pair) or self._has_completion(),
         )
@@ -422,19 +400,12 @@ class TurnsReader(ColumnReader):
         if not self.reads_images:
             refuse_images(talk)
         if talk[0].role == SYSTEM and talk[0].text.strip():
-            place = "turn 1: found a system text"
-            if self.left_out.system:
-                lost = f"which this output would leave out ({self.left_out.system})"
-                fix = "write sharegpt or messages, or leave it out by `ignore: [system]`"
-                raise WrongValueError(f"{place}, {lost}; {fix}")
-            if self.left_out.other_system:
-                other = f"and this output has a `system` of its own ({self.left_out.other_system})"
-                fix = "leave that out, or the turn by `ignore: [system]`"
-                raise WrongValueError(f"{place}, {other}; {fix}")
-            self.tally[WITHOUT_SYSTEM] += bool(self.left_out.ignored_system)
+            if not self.spec.ignores_system:
+                self._refuse_lost_system()
+            self.tally[WITHOUT_SYSTEM] += bool(self.leaving_system_out)
         if any(turn.role == CALL for turn in talk):
             self._warn_of_calls(value)
-        self.tally[SHORTENED] += self.left_out.later_turns and len(talk) - (talk[0].role == SYSTEM) > 2
+        self.tally[SHORTENED] += self.shortens and len(talk) - (talk[0].role == SYSTEM) > 2
         return cleaned(talk, self.file.clean) if self.spec.clean else talk
 
     def _has_completion(self) -> bool:
@@ -454,6 +425,18 @@ class TurnsReader(ColumnReader):
         for output in self.spec.outputs:
             answers.update(answers_learned(self.spec, output, talk))
         refuse_masked(marked, sorted(answers), keys)
+
+    def _refuse_lost_system(self) -> None:
+        """Refuse a row with a system turn if an output has no system text, or another one."""
+        place = "turn 1: found a system text"
+        if self.without_system:
+            lost = f"which this output would leave out ({self.without_system})"
+            fix = "write sharegpt or messages, or leave it out by `ignore: [system]`"
+            raise WrongValueError(f"{place}, {lost}; {fix}")
+        if self.other_system:
+            other = f"and this output has a `system` of its own ({self.other_system})"
+            fix = "leave that out, or the turn by `ignore: [system]`"
+            raise WrongValueError(f"{place}, {other}; {fix}")
 
     def _warn_of_calls(self, value: list[dict[str, object]]) -> None:
         """Warn of calls whose arguments are JSON inside JSON text, and of calls without a result each."""
@@ -485,7 +468,7 @@ class TurnsReader(ColumnReader):
             )
         if self.tally[WITHOUT_SYSTEM]:
             why = "the mixture has its own" if self.spec.has_one_system else "`ignore: [system]`"
-            left_out = f"{self.left_out.ignored_system} leaves the system turn out ({why})"
+            left_out = f"{self.leaving_system_out} leaves the system turn out ({why})"
             lines.append(f"{counted(self.tally[WITHOUT_SYSTEM], 'conversation')}: {left_out}")
         return lines
 
