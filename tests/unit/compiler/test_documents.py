@@ -14,6 +14,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.jsons import read_array
 from tuneyard.compiler.read.scan import LINES, Layout, Scanner, layout_of
 from tuneyard.compiler.read.stream import RECORD
+from tuneyard.compiler.spec.file import Source
 
 COLUMNS = 'columns: {q: [question], a: [answer, "answers.0.text"], t: {names: [title], is: extra}}'
 WRITE = 'write: [{file: t.jsonl, format: alpaca, instruction: "{q}", input: "{t}", output: "{a}"}]\n'
@@ -217,7 +218,7 @@ def test_rows_of_a_list_come_in_blocks_bounded_by_rows_and_by_bytes(monkeypatch,
     monkeypatch.setattr("tuneyard.compiler.read.jsons.BATCH_BYTES", size)
     text = json.dumps([{"n": number} for number in range(20)])  # of 10 bytes and a blank each
     scanner = Scanner((text[at : at + 1].encode() for at in range(len(text))), 1)
-    blocks = [len(block.rows) for block in read_array(scanner, "t", (), False, Problems(), set())]
+    blocks = [len(block.rows) for block in read_array(scanner, "t", (), False, Problems(), Source())]
     assert sum(blocks) == 20 and 1 < max(blocks) <= 5
 
 
