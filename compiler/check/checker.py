@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from itertools import chain
 from typing import Any, cast
 
@@ -43,15 +43,14 @@ class Checker:
         """
         self.spec, self.display_path, self.problems, self.unused = spec, display_path, problems, unused
         self.fallback_columns = fallback_columns(spec)
-        self.used, self.lost_in = spec.used, spec.lost_in
+        self.lost_in = spec.lost_in
+        self.mapped = {*spec.used, *self.lost_in}
         self.sources: dict[str, str] = {}
-        self.turn_keys: dict[str, TurnKeys] = {}
+        self.keys_of_source = cache(partial(TurnKeys, spec))
         self.lookup = label_keys(spec)
         self.clean = cleaner(spec.clean)
         self.file = FileContext(spec, display_path, self.clean, self.sources, self._keys)
         self.readers = [column.kind.reader(column, self.file) for column in spec.columns]
-        self.reader_of = {reader.column.name: reader for reader in self.readers}
-        self.ids = spec.named("id")
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types
         self.kinds = spec.kinds
@@ -70,12 +69,11 @@ class Checker:
         """Validate a batch, and return its good rows as columns. None if a required column is missing."""
         if not self._resolve(rows):
             return None
-        mapped = {*self.used, *self.lost_in}
-        mapped_sources = {source for name, source in self.sources.items() if name in mapped}
+        mapped_sources = {source for name, source in self.sources.items() if name in self.mapped}
         self.unused.look(self.spec, rows, mapped_sources)
         if self.lost_in:
             self.unused.look_for_lost(self.spec, rows, self.sources, self.lost_in)
-        columns = {column.name: self._values(column, rows) for column in self.spec.columns}
+        columns = {reader.column.name: self._values(reader, rows) for reader in self.readers}
         if self.columns_of_turns:
             self._count_inside_turns(columns)
         batch = Batch(rows.prefix, rows.lines, columns)
@@ -95,26 +93,18 @@ class Checker:
 
     def _count_inside_turns(self, columns: dict[str, Values]) -> None:
         """Count the keys of turns that reading leaves out, once for each source column."""
-        talks_by_source: dict[str, Values] = {}
-        for name in self.columns_of_turns:
-            if name in self.sources:
-                talks_by_source[self.sources[name]] = columns[name]
+        names = [name for name in self.columns_of_turns if name in self.sources]
+        talks_by_source = {self.sources[name]: columns[name] for name in names}
         for source, talks in talks_by_source.items():
             counts = Counter(chain.from_iterable(map(unread_keys, talks)))
-            keys = self._keys_of_source(source)
+            keys = self.keys_of_source(source)
             for key, rows in counts.items():
                 if not keys.is_mapped(key):
                     self.unused.add(f"{source}.{key}", rows, ignored=keys.is_ignored(key))
 
     def _keys(self, column: str) -> TurnKeys:
         """The spec's use of the keys of the turns in a column."""
-        return self._keys_of_source(self.sources.get(column, column))
-
-    def _keys_of_source(self, source: str) -> TurnKeys:
-        """The spec's use of the keys of the turns in a source column."""
-        if source not in self.turn_keys:
-            self.turn_keys[source] = TurnKeys(self.spec, source)
-        return self.turn_keys[source]
+        return self.keys_of_source(self.sources.get(column, column))
 
     def notes(self) -> list[str]:
         """Notes for people: the source column of each target column that accepts several, and missing ones.
@@ -234,7 +224,8 @@ class Checker:
                 return name_by_lower_case[name.lower()]
         return None
 
-    def _values(self, column: Column, rows: Rows) -> Values:
+    def _values(self, reader: ColumnReader, rows: Rows) -> Values:
+        column = reader.column
         source = self.sources.get(column.name)
         if source is None and column.default == ROW_NUMBER:
             self.uses_numbers = True
@@ -242,7 +233,7 @@ class Checker:
         if source is None:
             default = "" if column.default is None else column.default
             return [default] * len(rows.lines)
-        values = self.reader_of[column.name].unfold(rows.column(source))
+        values = reader.unfold(rows.column(source))
         kind = column.kind
         if kind.is_cleaned and self.spec.clean:
             values = self.clean(values)
@@ -261,7 +252,7 @@ class Checker:
             unknown = set(keys) - self.lookup.keys()
             return [number for number, key in enumerate(keys) if key in unknown] if unknown else ()
         refused_types: tuple[type, ...] = (type(MISSING),)
-        if name in self.ids:  # JSON Schema takes 1.0 for a whole number, and orjson reads 10**30 as 1e30
+        if self.kinds[name].is_id:  # JSON Schema takes 1.0 for an integer, and orjson reads 10**30 as 1e30
             refused_types = (type(MISSING), float)
         types = set(map(type, values))
         is_valid, all_are_valid = self.valid[name]

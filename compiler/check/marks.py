@@ -61,8 +61,7 @@ class TurnKeys:
 
     def masking(self, turn: Mapping[str, object]) -> dict[str, object]:
         """The marks that keep a turn, or a part of it, out of the loss."""
-        marks = {key: value for key, value in turn.items() if masks(key, value)}
-        return {key: value for key, value in marks.items() if not self.is_left_out(key)}
+        return {key: value for key, value in turn.items() if masks(key, value) and not self.is_left_out(key)}
 
 
 def changes_answer(name: str, value: object) -> bool:

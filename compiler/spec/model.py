@@ -253,13 +253,10 @@ class Spec:
         names = {*self.named("id", "label")}
         for output in self.outputs:
             names |= self.written_by(output)
-        if self.group:
-            names.add(self.group)
-        if self.split and self.split.stratify:
-            names.add(self.split.stratify)
-        if self.split and self.split.group:
-            names.add(self.split.group)
-        return names
+        compared = [self.group]
+        if self.split:
+            compared += [self.split.stratify, self.split.group]
+        return names.union(filter(None, compared))
 
     @property
     def lost_in(self) -> dict[str, list[Output]]:
