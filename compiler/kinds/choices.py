@@ -35,9 +35,7 @@ class Choices(NamedTuple):
 class CorrectChoiceReader(ColumnReader):
     """Finds the label of the correct choice, for the columns in `answers`."""
 
-    def __init__(self, column: Column, file: FileContext) -> None:
-        super().__init__(column, file)
-        self.answers: list[Column] = []
+    answers: list[Column]
 
     def label(self, choices: Choices, answer: object, first: int) -> str:
         """The label of the correct choice. If answers are numbers, `first` is that of the first choice."""

@@ -120,34 +120,21 @@ class MediaKind(Kind):
         return ""
 
 
-_SHARED: Any = {
-    "schema": _PATHS,
-    "code": "E110",
-    "compared": ASKED,
-    "reader": MediaReader,
-}
-_SHARED["bundled_spec"] = "media"
-IMAGES = MediaKind(
-    "images",
-    part="images",
-    loaded_columns=("_images",),
-    beside=Beside(("images", "image"), settings={"default": []}),
-    **_SHARED,
-)
-VIDEOS = MediaKind(
-    "videos",
-    part="videos",
-    loaded_columns=("_videos",),
-    beside=Beside(("videos", "video"), settings={"default": []}),
-    **_SHARED,
-)
-AUDIOS = MediaKind(
-    "audios",
-    part="audios",
-    loaded_columns=("_audios",),
-    beside=Beside(("audios", "audio"), settings={"default": []}),
-    **_SHARED,
-)
+def _kind(name: str) -> MediaKind:
+    return MediaKind(
+        name,
+        _PATHS,
+        code="E110",
+        part=name,
+        loaded_columns=(f"_{name}",),
+        compared=ASKED,
+        bundled_spec="media",
+        beside=Beside((name, name.removesuffix("s")), settings={"default": []}),
+        reader=MediaReader,
+    )
+
+
+IMAGES, VIDEOS, AUDIOS = map(_kind, ("images", "videos", "audios"))
 
 
 @cache

@@ -288,11 +288,10 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
     alone = line.rstrip().endswith("}") and (whole or bool(others))
     if rest or (alone and not ended and others.lstrip()[:1] in ("", "{")):
         return LINES
-    lists_of_objects = [value for value in members.values() if is_rows(value)]
-    if is_row(columns, members) and not any(is_row(columns, value[0]) for value in lists_of_objects):
+    lists = {key: value for key, value in members.items() if is_rows(value)}
+    if is_row(columns, members) and not any(is_row(columns, rows[0]) for rows in lists.values()):
         return ROW
-    lists = {} if any(map(_is_talk, members.values())) else {k: v for k, v in members.items() if is_rows(v)}
-    if lists:
+    if lists and not any(is_turn(rows[0]) for rows in lists.values()):
         return Layout((next(iter(lists)),), f"a list of rows under {show_value(next(iter(lists)))}", lists)
     steps: tuple[str, ...] = ()
     inner = [(key, value) for key, value in members.items() if isinstance(value, dict)]
