@@ -155,19 +155,17 @@ def _named_on_hub(spec: Spec, split: str, source: str) -> list[Input]:
     if match is None:
         raise RequestError(f"--source {source}: expected hub:owner/name[@revision][:config][:split]")
     spec_of_rows = spec.mix.parts[split] if spec.mix else spec
-    hub: dict[str, object] = {"stream": spec_of_rows.source.hub.get("stream", False)}
-    hub |= {key: value for key, value in match.groupdict().items() if value}
-    name = hub.pop("split", None)
-    if not isinstance(name, str):
-        splits = {PART: split}
-        if not spec.mix:
-            accepted = _names_of_splits(spec)
-            splits = {called: target for called, target in accepted.items() if split in ("", target)}
-        return _from_hub(spec, hub, splits)
-    target = split
-    if not target:
-        target = _split_called(spec, name) if spec.source.splits else PART
-    return _from_hub(spec, hub, {name: target})
+    hub = {"stream": spec_of_rows.source.hub.get("stream", False)}
+    hub |= {key: match[key] for key in ("path", "revision", "name") if match[key]}
+    name = match["split"]
+    if name:
+        if not split:
+            split = _split_called(spec, name) if spec.source.splits else PART
+        return _from_hub(spec, hub, {name: split})
+    accepted = {PART: split} if spec.mix else _names_of_splits(spec)
+    return _from_hub(
+        spec, hub, {called: target for called, target in accepted.items() if split in ("", target)}
+    )
 
 
 def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
