@@ -348,8 +348,8 @@ WITHOUT_SYSTEM = "without their system text"
 class TurnsReader(ColumnReader):
     """Reads the turns of one file's rows.
 
-    - `without_tools`: the files of the outputs that cannot contain calls and results. `without_system`,
-      `other_system`: of those that have no system text, or one of their own.
+    - `without_tools`: the files of the outputs that cannot contain calls and results.
+    - `without_system`, `other_system`: the files of the outputs without a system text, or with another one.
     - `shortens`: true if an output has the first exchange alone.
 
     The tally counts those of which one exchange alone is kept, and those whose system turn an output leaves
