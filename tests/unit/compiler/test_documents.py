@@ -274,7 +274,7 @@ def test_rows_that_are_read_many_at_once_are_those_that_are_read_one_by_one(name
     for kind in (Scanner, OneByOne):
         problems = Problems()
         scanner = kind((data[at : at + size] for at in range(0, len(data), size)), 3)
-        blocks = list(read_array(scanner, "t", steps, False, problems, set()))
+        blocks = list(read_array(scanner, "t", steps, False, problems, Source()))
         rows = [(block.place(at), repr(block.rows[at])) for block in blocks for at in range(len(block.rows))]
         results.append((rows, problems.errors, problems.notes))
     assert results[0] == results[1]
@@ -287,7 +287,7 @@ def test_rows_without_anything_odd_are_read_many_at_once(monkeypatch):
     monkeypatch.setattr(Scanner, "row", lambda scanner: read_singly.append(1) or row(scanner))
     for name in ("one a line", "one line", "compact", "indented", "texts over lines"):
         read_singly.clear()
-        list(read_array(Scanner([ARRAYS[name].encode()], 1), "t", (), False, Problems(), set()))
+        list(read_array(Scanner([ARRAYS[name].encode()], 1), "t", (), False, Problems(), Source()))
         assert len(read_singly) == 1, name  # the last one, which no comma follows
 
 
