@@ -229,7 +229,7 @@ def test_a_label_is_the_sum_of_its_spellings_of_one_token_or_several(serve: Serv
                     expected_score(PROMPTS[row], spellings), abs=2e-4
                 )
             assert fields["model_output"] == max(fields["choices"], key=fields["choices"].get)
-    assert 2 < stand_in.most_at_once <= (4 if kind == "llama.cpp" else 32)
+    assert 2 < stand_in.most_at_once <= (4 if kind == "llama.cpp" else connecting.AT_ONCE)
 
 
 def test_a_row_is_one_request_or_in_llama_cpp_one_for_each_beginning(serve: Serve) -> None:
@@ -317,17 +317,6 @@ def test_refusals_and_timeouts_are_tried_again(serve: Serve) -> None:
     scorer = opened(Connection(connection.url, 1.0)).choosing(PROMPTS, LABELS)
     stand_in.plan = [(200, 1.5)]
     assert scorer.score(range(8)) == whole[:8]
-
-
-@pytest.mark.parametrize(("kind", "most"), [("vllm", connecting.AT_ONCE), ("llama.cpp", 4)])
-def test_requests_in_flight_are_of_a_fixed_number_or_the_servers_slots(
-    serve: Serve, kind: str, most: int
-) -> None:
-    stand_in, connection = serve(kind)
-    scorer = opened(connection).choosing(PROMPTS, LABELS)
-    stand_in.plan = [(200, 0.05)] * 200
-    scorer.score(range(40))
-    assert 2 <= stand_in.most_at_once <= most
 
 
 def test_a_server_that_hangs_is_given_up(serve: Serve, monkeypatch) -> None:
