@@ -19,8 +19,8 @@ from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends import llama_cpp
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.dialect import UNDERFLOW
-from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.scorers import log_sum
+from tuneyard.eval.backends.served import read_models
 from tuneyard.eval.backends.server import Server, open_server
 
 VOCABULARY = 300
@@ -209,7 +209,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
 
 def opened(connection: Connection, name: str = "here", is_exact_name: bool = False) -> Server:
-    server = open_server(read_report(connection), name, is_exact_name)
+    server = open_server(read_models(connection, name), name, is_exact_name)
     return server.with_labels(words_to_ids, [0])  # type: ignore[arg-type]
 
 
@@ -389,7 +389,7 @@ def test_without_a_way_to_compare_the_tokenizers_it_warns(
 
 def test_a_name_that_the_server_does_not_have_is_refused(serve: Serve) -> None:
     _, connection = serve("vllm")
-    assert opened(connection).name == "served"
+    assert opened(connection).model.name == "served"
     with raises(RequestError, "other", "served", "--served-model"):
         opened(connection, "other", True)
 
