@@ -48,8 +48,7 @@ class Checker:
         self.sources: dict[str, str] = {}
         self.keys_of_source = cache(partial(TurnKeys, spec))
         self.lookup = label_keys(spec)
-        self.clean = cleaner(spec.clean)
-        self.file = FileContext(spec, display_path, self.clean, self.sources, self._keys)
+        self.file = FileContext(spec, display_path, cleaner(spec.clean), self.sources, self._keys)
         self.readers = [column.kind.reader(column, self.file) for column in spec.columns]
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types
@@ -236,7 +235,7 @@ class Checker:
         values = reader.unfold(rows.column(source))
         kind = column.kind
         if kind.is_cleaned and self.spec.clean:
-            values = self.clean(values)
+            values = [self.file.clean(value) if isinstance(value, str) else value for value in values]
         if not column.required and not kind.is_id:
             values = [column.default if value is MISSING else value for value in values]
         if kind.is_id and not rows.typed:

@@ -39,14 +39,14 @@ STEPS: dict[str, Callable[[str], str]] = {
 }
 
 
-def cleaner(steps: Sequence[str]) -> Callable[[Values], Values]:
-    """A function that applies these changes, in order, to every text of a column."""
+def cleaner(steps: Sequence[str]) -> Callable[[str], str]:
+    """A function that applies these changes to a text, in order."""
     changes = [STEPS[step] for step in steps]
 
-    def clean(values: Values) -> Values:
+    def clean(text: str) -> str:
         for change in changes:
-            values = [change(value) if isinstance(value, str) else value for value in values]
-        return values
+            text = change(text)
+        return text
 
     return clean
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Values = list[object]
 Validator = Callable[[object], bool]
-Clean = Callable[[Values], Values]
+Clean = Callable[[str], str]
 Schema = Mapping[str, Any]
 ASKED, MARK = "asked", "mark"
 
@@ -42,7 +42,7 @@ class FileContext:
     """One source file, for the readers of its columns.
 
     - `display_path`: its path in messages.
-    - `clean`: makes the spec's changes to texts.
+    - `clean`: makes the spec's changes to a text.
     - `sources`: the source column by target column, filled while the file is read.
     - `keys_of`: how the spec treats the keys of the turns in a column, by the column's name.
     - `warnings`: the code, the message and the fix of each warning about the row that is read.
@@ -82,11 +82,12 @@ class ColumnReader:
 
     reads_each = False
     """Whether `read` turns each value into another one, or refuses it."""
+    checks_rows = False
+    """Whether `check_row` checks values against the rest of their rows."""
 
     def __init__(self, column: "Column", file: FileContext) -> None:
         self.column = column
         self.file = file
-        self.checks_rows = False
         self.tally: Counter[object] = Counter()
 
     def unfold(self, values: Values) -> Values:

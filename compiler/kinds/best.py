@@ -56,7 +56,7 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
     choose = min if lowest else max
     _, best, place = choose(scored, key=lambda answer: answer[0])
     refuse_masked(marked, [place], keys, "item")
-    text = str(reader.file.clean([best])[0])
+    text = reader.file.clean(best)
     if not text.strip():
         raise WrongValueError("the best of them has no text")
     return text

@@ -90,10 +90,10 @@ class ChoicesReader(CorrectChoiceReader):
     """Reads the choices of a question, and replaces the answer of the row by its letter."""
 
     reads_each = True
+    checks_rows = True
 
     def __init__(self, column: Column, file: FileContext) -> None:
         super().__init__(column, file)
-        self.checks_rows = True
         self.answers = [column for column in file.spec.columns if column.kind is CHOICE]
 
     def read(self, value: object) -> Choices:
@@ -113,8 +113,7 @@ class ChoicesReader(CorrectChoiceReader):
             raise WrongValueError(
                 f"found {len(texts)} choices and the labels {show_value(labels)}, expected one label for each"
             )
-        cleaned_texts = [str(self.file.clean([text])[0]) for text in texts]
-        return Choices(labels, cleaned_texts, has_labels)
+        return Choices(labels, list(map(self.file.clean, texts)), has_labels)
 
     def check_row(self, row: dict[str, Any]) -> dict[str, object]:
         """The choices as lines, and the letter of the answer. `WrongValueError` if no choice is meant."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import cast
 
-from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind, Values
+from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind
 from tuneyard.compiler.spec.column import Column
 from tuneyard.compiler.spec.model import Spec
 
@@ -13,9 +13,9 @@ class HistoryReader(ColumnReader):
 
     reads_each = True
 
-    def read(self, value: list[Values] | None) -> list[Values]:
+    def read(self, value: list[list[str]] | None) -> list[list[str]]:
         """Clean the texts of each pair."""
-        return [self.file.clean(pair) for pair in value or []]
+        return [list(map(self.file.clean, pair)) for pair in value or []]
 
 
 class HistoryKind(Kind):

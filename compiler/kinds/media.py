@@ -31,12 +31,12 @@ class MediaReader(ColumnReader):
     """
 
     reads_each = True
+    checks_rows = True
 
     def __init__(self, column: Column, file: FileContext) -> None:
         super().__init__(column, file)
         spec = file.spec
         self.folder = Path(spec.source.media_dir) if spec.source.media_dir else Path(file.display_path).parent
-        self.checks_rows = True
         self.turns = spec.turns
         asking, output = ("instruction", "input", "user"), spec.outputs[0]
         self.asked = output.columns_of(*asking)

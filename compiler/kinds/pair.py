@@ -69,7 +69,7 @@ class ReplyReader(ColumnReader):
                 raise WrongValueError(f"the last turn is a {last.role}, which a pair would make plain text")
         if not reply.text.strip():
             raise WrongValueError(f"found {show_value(reply.text)}, expected an answer that is not blank")
-        return reply._replace(text=str(clean([reply.text])[0]))
+        return reply._replace(text=clean(reply.text))
 
     def check_row(self, row: dict[str, Any]) -> dict[str, object]:
         """The texts of both answers; `WrongValueError` unless they differ and have one prompt."""

@@ -20,9 +20,9 @@ class ListReader(ColumnReader):
 
     reads_each = True
 
-    def read(self, value: list[str]) -> object:
+    def read(self, value: list[str]) -> str:
         """Join the texts by line breaks."""
-        return self.file.clean(["\n".join(value)])[0]
+        return self.file.clean("\n".join(value))
 
 
 class AnyKind(Kind):

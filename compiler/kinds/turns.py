@@ -305,7 +305,7 @@ def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:
     cleaned_turns = []
     for turn in talk:
         if turn.role in (USER, ASSISTANT, SYSTEM):
-            turn = turn._replace(text=str(clean([turn.text])[0]))
+            turn = turn._replace(text=clean(turn.text))
         cleaned_turns.append(turn)
     return cleaned_turns
 

@@ -12,9 +12,16 @@ from typing import cast
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
-from tuneyard.compiler.rows import Rows
 from tuneyard.compiler.spec.file import Source
-from tuneyard.core.datasets import PARTS, REMOTE_SOURCES, is_input, left_out_texts, loaded_files, query_fix
+from tuneyard.core.datasets import (
+    PARTS,
+    REMOTE_SOURCES,
+    filled,
+    is_input,
+    left_out_texts,
+    loaded_files,
+    query_fix,
+)
 from tuneyard.core.documents import BOM
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, counted, nearest, show_value
 from tuneyard.core.records import (
@@ -167,37 +174,27 @@ class Expected:
         reader = RecordReader(self.format)
         problems = Problems()
         for rows in read(path, str(path), Source(), problems):
-            self._look_for_left_out(rows)
             for number, line in enumerate(rows.lines):
                 record, place = cast("Record", rows.row(number)), f"{rows.prefix}{line}"
                 self._note(record, place)
-                self._look_for_texts(record, place)
+                self._look_for_left_out(record, place)
                 if selected is None or self.count in selected:
                     yield self.count, place, record, example_or_loss(reader, record)
                 self.count += 1
         if problems.errors:
             raise ProblemsError(problems.errors, str(path))
 
-    def _look_for_left_out(self, rows: Rows) -> None:
-        """Count the records with a part that LLaMA-Factory reads only if the entry names it."""
+    def _look_for_left_out(self, record: Record, place: str) -> None:
+        """Count the records with a part or an input that LLaMA-Factory reads only if the entry names it."""
         if self.format.text_only:
             return
-        columns = set(rows.names())
+        columns = self.format.columns
+        names = left_out_texts(record, columns, self.format.formatting)
         for name in PARTS:
-            if name not in columns or name in self.format.columns.values():
-                continue
-            numbers = rows.filled(name)
-            if numbers:
-                first_place = f"{rows.prefix}{rows.lines[numbers[0]]}"
-                left_out = self._left_out.setdefault(name, _LeftOut(first_place, self.count + numbers[0]))
-                left_out.records += len(numbers)
-
-    def _look_for_texts(self, record: Record, place: str) -> None:
-        """Count the records with a text that the entry does not map to `query`."""
-        if self.format.text_only:
-            return
-        for column in left_out_texts(record, self.format.columns, self.format.formatting):
-            self._left_out.setdefault(column, _LeftOut(place, self.count)).records += 1
+            if name in record and name not in columns.values() and filled([record[name]]):
+                names.append(name)
+        for name in names:
+            self._left_out.setdefault(name, _LeftOut(place, self.count)).records += 1
 
     def _note(self, record: Record, place: str) -> None:
         """Remember keys and types: one number among texts makes the loader refuse the whole file."""

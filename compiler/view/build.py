@@ -1,7 +1,6 @@
 """The payload of a dataset's page: `verify` reads and audits all rows, a sample of them is shown in full."""
 
-from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from tuneyard.compiler.view.payload import (
     json_of,
 )
 from tuneyard.compiler.view.scan import Scan
-from tuneyard.core.datasets import Dataset, locate_dataset
+from tuneyard.core.datasets import locate_dataset
 from tuneyard.core.drawing.page import embedded
 from tuneyard.core.errors import ProblemsError
 from tuneyard.core.installation.checkout import version
@@ -87,17 +86,7 @@ class KeptRows:
             self.kept, self._sizes = self.kept[::2], self._sizes[::2]
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What the two readings of a dataset gave: counts, and the rows of the page."""
-
-    verdict: Verdict
-    scan: Scan
-    rows_of_code: "Mapping[str, array[int]]"
-    rows: KeptRows
-
-
-def _read(request: ViewRequest) -> _Read:
+def _read(request: ViewRequest) -> tuple[PageRows, KeptRows]:
     """Verify and count all records, then read those of the page again."""
     scan, rows = Scan(), KeptRows()
     with loaded(request.name, request.folder, request.settings, request.recipe) as dataset:
@@ -120,7 +109,7 @@ def _read(request: ViewRequest) -> _Read:
                 bar.update(1)
     if dataset.rows is not None:
         dataset.finish()
-    return _Read(dataset.verdict, scan, page_rows.rows_of_code, rows)
+    return page_rows, rows
 
 
 def build(request: ViewRequest) -> ViewPayload:
@@ -130,16 +119,8 @@ def build(request: ViewRequest) -> ViewPayload:
     cannot be used. If LLaMA-Factory cannot load the file, the rows have no tokens and `note` has the reason.
     """
     dataset = locate_dataset(request.name, request.folder)
-    read = _read(request)
-    payload = _payload(request, dataset, read)
-    if not payload.model:
-        problems = [problem.message for problem in read.verdict.problems if problem.code in LOADER_ERRORS]
-        payload.note = ". ".join(read.verdict.not_checked or problems)
-    return payload
-
-
-def _payload(request: ViewRequest, dataset: Dataset, read: _Read) -> ViewPayload:
-    verdict, scan, rows = read.verdict, read.scan, read.rows
+    page_rows, rows = _read(request)
+    verdict, scan = page_rows.verdict, page_rows.scan
     payload = ViewPayload(
         dataset=request.name,
         file=_display_path(dataset.path),
@@ -160,7 +141,10 @@ def _payload(request: ViewRequest, dataset: Dataset, read: _Read) -> ViewPayload
         payload.template = str(request.settings.get("template") or OWN_TEMPLATE)
         payload.cutoff_len = verdict.cutoff
         _add_token_counts(payload, verdict.audit, verdict)
-    payload.problems = list(_problems(read, payload))
+    else:
+        problems = [problem.message for problem in verdict.problems if problem.code in LOADER_ERRORS]
+        payload.note = ". ".join(verdict.not_checked or problems)
+    payload.problems = list(_problems(page_rows, payload))
     return payload
 
 
@@ -177,15 +161,15 @@ def _add_token_counts(payload: ViewPayload, audit: Audit, verdict: Verdict) -> N
     payload.lengths = LengthHistogram(histogram(audit.lengths, BARS), verdict.cutoff, over)
 
 
-def _problems(read: _Read, payload: ViewPayload) -> Iterator[CodeCount]:
+def _problems(page_rows: PageRows, payload: ViewPayload) -> Iterator[CodeCount]:
     """The problems by code, over all rows: errors first, then by their number."""
-    verdict = read.verdict
+    verdict, rows_of_code = page_rows.verdict, page_rows.rows_of_code
     texts = {}
     for problem in reversed(verdict.problems):
         texts[problem.code] = "; ".join(filter(None, [problem.message, problem.hint]))
-    codes = {*read.rows_of_code, *verdict.counts}
+    codes = {*rows_of_code, *verdict.counts}
     for code in sorted(codes, key=lambda code: (code[0] != "E", code)):
-        rows = len(read.rows_of_code.get(code, ()))  # 0: a problem of the whole dataset
+        rows = len(rows_of_code.get(code, ()))  # 0: a problem of the whole dataset
         yield CodeCount(code, texts[code] if code in verdict.counts else WARNINGS[code], rows)
     for code, count in ((DROPPED, payload.totals.dropped_rows), (CUT_CODE, payload.lengths.over_cutoff)):
         if count:

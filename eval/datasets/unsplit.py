@@ -52,8 +52,12 @@ class Unsplit:
                 f"--eval-ratio {ratio:g} --seed {seed}: {self.path} is split already ({splits}, seed "
                 f"{self.seed}), and other rows would be rows of its training split; score {self._held_out()}"
             )
-        number = self.splits.index(names[0])
-        return [row for row, split in enumerate(self.drawn.splits) if split == number]
+        return self._rows_of(names[0])
+
+    def _rows_of(self, split: str) -> list[int]:
+        """The rows of a split."""
+        number = self.splits.index(split)
+        return [row for row, drawn in enumerate(self.drawn.splits) if drawn == number]
 
     def _held_out(self) -> str:
         """The option that scores the rows of the first split other than the training split."""
@@ -87,8 +91,7 @@ class Unsplit:
         held_out = next((split for split in self.datasets if split != TRAIN_SPLIT), "")
         if not held_out:
             return ""
-        number = self.splits.index(held_out)
-        rows = [row for row, split in enumerate(self.drawn.splits) if split == number]
+        rows = self._rows_of(held_out)
         name = self.datasets[held_out]
         manifest = self.origin.compile.manifest
         file = self.origin.compile.folder / manifest.file_of(name)

@@ -8,7 +8,6 @@ The tables show where any other difference begins, without a guess.
 
 import re
 import shlex
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from tuneyard.core.prompt import saved_chat_template
 from tuneyard.eval.backends.connection import TOO_LONG
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel
-from tuneyard.eval.prove.proof import Answers, Ids, Tolerance, likeliest
+from tuneyard.eval.prove.proof import Answers, Distance, Ids, Tolerance, distance
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 QUOTED_TOKENS = 12
 CONTEXT_STEP = 256  # llama.cpp rounds contexts up to it
 CLOSER = 4.0  # times by which the base's log-probabilities must be closer to the server's
-NOTICEABLE = 1e-3  # nats, above the rounding of f16
 NEUTRAL = {
     "temperature": 0, "repeat_penalty": 1, "repetition_penalty": 1, "presence_penalty": 0,
     "frequency_penalty": 0, "dry_multiplier": 0,
@@ -81,16 +79,6 @@ class Evidence:
         """The option of the server's engine, or of both servers if the engine is none of them."""
         both = f"{llama_cpp} (llama.cpp), {vllm} (vLLM)"
         return {LLAMA_CPP: llama_cpp, VLLM: vllm}.get(self.facts.engine, both)
-
-
-@dataclass(frozen=True, slots=True)
-class Distance:
-    """Differences between two sets of log-probabilities, in nats. `spread` is the share of rows with any."""
-
-    mean: float
-    largest: float
-    spread: float
-    flips: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +159,7 @@ def other_weights(evidence: Evidence) -> Cause | None:
             len(differing_texts(evidence.expected.texts, evidence.served.texts)) > evidence.tolerance.flips
         )
     else:
-        differs = labels.largest > evidence.tolerance.nats or labels.flips > evidence.tolerance.flips
+        differs = labels.largest > evidence.tolerance.nats or len(labels.flips) > evidence.tolerance.flips
     if not differs:
         return None
     if evidence.parts and answers_as_base(evidence, labels):
@@ -185,17 +173,17 @@ def other_weights(evidence: Evidence) -> Cause | None:
         )
     if labels is None or labels.spread < 0.5:
         return None
-    facts = evidence.facts
+    facts, flips = evidence.facts, len(labels.flips)
     bits = f"{facts.bits:.1f} bits a weight" if facts.bits else ""
     file_type = ", ".join(filter(None, (facts.file_type, bits)))
     served_file = f" (its file: {file_type})" if file_type else ""
     return Cause(
         "another model or quantisation",
         f"Log-probabilities differ by {labels.mean:.2g} nats on average and {labels.largest:.2g} at most, "
-        f"and {labels.flips} of {counted(len(evidence.expected_ids), 'label')} flip: the server has another "
+        f"and {flips} of {counted(len(evidence.expected_ids), 'label')} flip: the server has another "
         f"model, another adapter, an adapter in another scale, or quantised weights{served_file}; serve the "
         "fused model (tuneyard adapter fuse) or an f16 file (tuneyard adapter export DIR --to gguf --type "
-        f"f16 --out FILE), or accept it with --flips {labels.flips} --tolerance {labels.largest * 1.05:.2g}.",
+        f"f16 --out FILE), or accept it with --flips {flips} --tolerance {labels.largest * 1.05:.2g}.",
     )
 
 
@@ -278,21 +266,6 @@ def differing_texts(expected: Texts | None, actual: Texts | None) -> list[int]:
         if row in actual and answer.text.strip() != actual[row].text.strip():
             differing.append(row)
     return differing
-
-
-def distance(expected: Answers, actual: Answers) -> Distance | None:
-    """Compare log-probabilities of the same labels on the rows that both have. None if either has none."""
-    if expected.labels is None or not actual.labels:
-        return None
-    differences, noticeable, flips = [], 0, 0
-    for row, others in actual.labels.items():
-        labels = expected.labels[row]
-        nats = [abs(value - others[label]) for label, value in labels.items()]
-        differences += nats
-        noticeable += max(nats) > NOTICEABLE
-        flips += likeliest(labels) != likeliest(others)
-    share = noticeable / len(actual.labels)
-    return Distance(statistics.fmean(differences), max(differences), share, flips)
 
 
 def rows_without_end(evidence: Evidence, answers: Texts | None) -> list[int]:

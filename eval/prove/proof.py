@@ -1,5 +1,6 @@
 """What a parity check compares, the differences it finds, and which of them a tolerance allows."""
 
+import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from tuneyard.eval.backends.served import ServedModel
 
 FILES = ("fused", "gguf", "modelfile")
 SHOWN = 8  # tokens of which the text is given
+NOTICEABLE = 1e-3  # nats, above the rounding of f16
 Ids = Sequence[int]
 Decode = Callable[[Ids], str]
 Labels = Mapping[int, Mapping[str, float]]
@@ -72,6 +74,21 @@ class Answers:
     tokens: Mapping[int, Ids] | None
     labels: Labels | None
     texts: Mapping[int, Generated] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """Differences between two sets of labels' log-probabilities, in nats.
+
+    `largest` is in the row `largest_row`. `spread` is the share of rows with any noticeable difference.
+    `flips` are the rows whose likeliest label differs.
+    """
+
+    mean: float
+    largest: float
+    largest_row: int
+    spread: float
+    flips: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,21 +242,33 @@ def prove_answers(
         flips, first = _differing(expected.tokens, actual.tokens, decode)
         differing = len(flips)
     largest, largest_row = None, None
-    if expected.labels is not None and actual.labels:
-        flips = [row for row in flips if row not in actual.labels]
-        differences = []
-        for row, actual_labels in actual.labels.items():
-            expected_labels = expected.labels[row]
-            if likeliest(expected_labels) != likeliest(actual_labels):
-                flips.append(row)
-            nats = max(abs(logp - actual_labels[label]) for label, logp in expected_labels.items())
-            differences.append((nats, row))
-        largest, largest_row = max(differences)
+    labels = distance(expected, actual)
+    if labels is not None:
+        flips = [row for row in flips if row not in (actual.labels or ())] + list(labels.flips)
+        largest, largest_row = labels.largest, labels.largest_row
     rows = list(expected.tokens or expected.labels or ())
     answered = {*(actual.tokens or ()), *(actual.labels or ())}
     refused = [row for row in rows if row not in answered]
     flips = sorted({*flips, *refused})
     return AnswerProof(model, dataset, len(rows), flips, largest, largest_row, differing, first, refused)
+
+
+def distance(expected: Answers, actual: Answers) -> Distance | None:
+    """Compare log-probabilities of the same labels on the rows that both have. None if either has none."""
+    if expected.labels is None or not actual.labels:
+        return None
+    differences: list[float] = []
+    largest: list[tuple[float, int]] = []
+    flips = []
+    for row, others in actual.labels.items():
+        labels = expected.labels[row]
+        nats = [abs(value - others[label]) for label, value in labels.items()]
+        differences += nats
+        largest.append((max(nats), row))
+        if likeliest(labels) != likeliest(others):
+            flips.append(row)
+    share = sum(nats > NOTICEABLE for nats, _ in largest) / len(largest)
+    return Distance(statistics.fmean(differences), *max(largest), share, flips)
 
 
 def prove_chat(

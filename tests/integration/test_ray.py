@@ -1,6 +1,5 @@
 """A Ray cluster of two raylets on this machine: the same bytes as in one process, and every loss."""
 
-import fcntl
 import json
 import os
 import signal
@@ -35,13 +34,12 @@ from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.execution import Resources, WorkItem, ray_cluster
+from tuneyard.core.execution import Resources, WorkItem
 from tuneyard.core.execution.ray_cluster import RayCluster
 from tuneyard.eval import nli
 
 pytestmark = pytest.mark.slow
 STORE = 80_000_000  # bytes of a node's object store, the least that Ray takes
-LARGE = 400_000_000_000  # bytes of memory that only one node says it has: its items run there
 SMALL = 4_000_000_000
 recipe = test_recipes_sweep_pool.recipe  # a fixture
 
@@ -142,21 +140,6 @@ def test_what_no_node_has_is_refused(executor) -> None:
     with pytest.raises(RequestError) as error:
         list(executor.map([item], resources=Resources(gpus=1, memory=10**14)))
     printed(str(error.value), "1 GPU", "100000.0 GB", "no node has that")
-
-
-def test_nodes_with_other_code_and_paths_that_they_do_not_see(nodes, executor, tmp_path, monkeypatch) -> None:
-    with (tmp_path / "mine").open("w+") as file:
-        number = fcntl.fcntl(file, fcntl.F_DUPFD, 900)  # beyond the descriptors of any other process
-        mine = Path(f"/proc/self/fd/{number}")  # a path that only this process sees
-        with pytest.raises(RequestError) as error:
-            executor.check_paths([mine.parent / "0", mine], [tmp_path])
-    printed(str(error.value), str(mine), "No such file or directory", "that all nodes see")
-    os.close(number)
-    assert str(error.value).count("cannot read") == 2  # on both nodes
-    monkeypatch.setattr(ray_cluster, "code_digest", lambda: "0" * 64)
-    with pytest.raises(RequestError) as error:
-        executor.check_paths()
-    printed(str(error.value), "Tuneyard", "code 00000000", "install the same on every node")
 
 
 def test_actors_make_room_for_those_with_other_resources(executor) -> None:

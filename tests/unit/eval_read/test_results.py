@@ -139,28 +139,6 @@ def test_an_existing_folder_needs_a_word(tmp_path) -> None:
     check_new(tmp_path / "new", "eval.nli", resume=True, force=False)
 
 
-WAYS = {"none": (False, False), "resume": (True, False), "force": (False, True)}
-
-
-@pytest.mark.parametrize(("resume", "force"), WAYS.values(), ids=WAYS)
-def test_another_commands_run_is_named_and_no_option_is_offered_for_it(tmp_path, resume, force) -> None:
-    begin_scoring_run(tmp_path, {**IDENTITY, "settings": {"command": "eval.sweep"}}, force=False)
-    for name in ("base/rte", "l=1/rte"):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "results.json").touch()
-    with raises(RequestError, "tuneyard eval sweep", "2") as refused:
-        check_new(tmp_path, "eval.nli", resume=resume, force=force)
-    assert "--out" in str(refused.value)
-    assert "--force" not in str(refused.value) and "--resume" not in str(refused.value)
-
-
-def test_a_step_of_a_suite_is_the_suites(tmp_path) -> None:
-    begin_scoring_run(tmp_path, IDENTITY, force=False, caller="eval.suite")
-    with raises(RequestError, "tuneyard eval suite"):
-        check_new(tmp_path, "eval.nli", resume=False, force=True)
-    check_new(tmp_path, "eval.suite", resume=False, force=True)
-
-
 def test_force_removes_the_commands_own_summaries(tmp_path) -> None:
     begin_scoring_run(tmp_path, IDENTITY, force=False)
     for name in ("sweep.json", "notes.md"):
