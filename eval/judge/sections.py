@@ -245,30 +245,36 @@ def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: st
     groups = None
     if data.groups is not None:
         groups = len(set(data.groups))
-    tests = families([data], list(figures), base, metric)
-    section = Section(
-        dataset,
-        len(data.weights),
-        groups,
-        math.nan,
-        "",
-        figures,
-        *tests,
-        left_out=data.left_out,
-        metric=metric,
-    )
-    if metric is MACRO_F1:
-        return replace(section, cautions=_rare_labels(first))
-    if metric is not ACCURACY:
-        return replace(section, cautions=_skewed(dataset, data, base, metric))
-    majority, label = majority_class(first)
-    over = _over_majority([runs], [data], list(figures))
-    section = replace(section, majority=majority, majority_label=label, over_majority=over)
-    if data.seeds or not has_labels(runs):
-        return section
-    labelled = paired_rows(dataset, runs, MACRO_F1)
-    f1 = _dataset_section(dataset, runs, labelled, base, MACRO_F1)
-    return replace(section, macro_f1=f1, cautions=f1.cautions)
+    against, between = families([data], list(figures), base, metric)
+    majority, label, over, cautions = math.nan, "", {}, []
+    has_f1 = metric is MACRO_F1
+    if metric is ACCURACY:
+        majority, label = majority_class(first)
+        over = _over_majority([runs], [data], list(figures))
+        has_f1 = has_labels(runs) and not data.seeds
+    elif metric is not MACRO_F1:
+        cautions = _skewed(dataset, data, base, metric)
+    if has_f1:
+        cautions = _rare_labels(first)
+    if has_f1 and metric is ACCURACY:
+        labelled = paired_rows(dataset, runs, MACRO_F1)
+        for model, f1 in mean_figures(labelled, MACRO_F1).items():
+            figures[model] = replace(figures[model], macro_f1=(f1.value, f1.low, f1.high))
+        f1_against, f1_between = families([labelled], list(figures), base, MACRO_F1)
+        against, between = _with_f1(against, f1_against), _with_f1(between, f1_between)
+    return Section(
+        dataset, len(data.weights), groups, majority, label, figures, against, between, over,
+        left_out=data.left_out, metric=metric, cautions=cautions,
+    )  # fmt: skip
+
+
+def _with_f1(tests: Sequence[PairedTest], f1_tests: Sequence[PairedTest]) -> list[PairedTest]:
+    """The tests of accuracies, each with that of macro-F1 on the same rows."""
+    both = []
+    for test, f1 in zip(tests, f1_tests, strict=True):
+        difference = DifferenceTest(f1.value, f1.low, f1.high, f1.p, f1.smallest)
+        both.append(replace(test, macro_f1=difference))
+    return both
 
 
 def _score(mean: Mean, run: ScoredRun, seeds: Sequence[float], metric: Metric) -> ModelScore:

@@ -30,7 +30,7 @@ from tuneyard.eval.judge.conclusions import (
     ModelScore,
     PairedTest,
     Section,
-    comparison_json,
+    section_json,
 )
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show.plots import accuracy_chart
@@ -419,7 +419,7 @@ def test_no_page_tells_how_many_more_rows_the_difference_seen_would_need() -> No
     """Power at the difference that was seen says no more than p does; Hoenig and Heisey 2001."""
     old, new = flags(60, 10, 14, 16)
     comparison = compare([make("base", old), make("a", new)], "base")
-    page = markdown(comparison) + json.dumps(comparison_json(comparison, lambda _: ""))
+    page = markdown(comparison) + json.dumps(section_json(comparison.sets[0], ""))
     assert "more rows" not in page and "more_rows" not in page and "minimum detectable effect" in page
 
 
