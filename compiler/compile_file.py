@@ -15,7 +15,6 @@ from pathlib import Path
 from tuneyard.compiler.check.checker import Checker
 from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import Lint
 from tuneyard.compiler.problems import Problems
@@ -122,7 +121,7 @@ def compile_file(
     row_filter = None if spec.filter == Filter() else RowFilter(spec, result.counts)
     lint = Lint(spec, problems)
     outputs = [(Renderer(spec, output), file) for output, file in zip(spec.outputs, files, strict=True)]
-    judged = [column.name for column in spec.columns if kind_of(column.kind).judge]
+    judged = [column.name for column in spec.columns if column.kind.judge]
     result.values = {name: Counter() for name in judged}
     enough = job.enough.get(item.split, NO_LIMIT)
     for rows in read(item.path, item.display_path, spec.source, problems, item.split, moved):

@@ -15,7 +15,6 @@ from tuneyard.compiler.compile_file import (
     compile_file,
     part_files,
 )
-from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.inputs import Input
@@ -122,7 +121,7 @@ class Run:
             problems.warn(Problem("W209", place, message))
         kinds = self.job.spec_of(part).kinds
         for column, counts in whole.values.items():
-            judge = kind_of(kinds[column]).judge
+            judge = kinds[column].judge
             finding = judge(counts, place) if judge else ""
             if isinstance(finding, str):
                 problems.notes += [f"{place}: {finding}"] if finding else []

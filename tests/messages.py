@@ -87,7 +87,7 @@ def normalised(text: str) -> str:
     """Name folders alike on every machine, and escape what an editor would not show."""
     temporary = re.escape(str(_temporary))
     text = re.sub(rf"{temporary}/[^/\s\"':,;]+", "TMP", text)
-    text = text.replace(sys.prefix, "VENV")
+    text = text.replace(sys.prefix, "VENV").replace(str(ROOT), "CLONE")
     text = _CONTROL.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
     return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n"))
 

@@ -2,16 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from itertools import chain
 from typing import Any, cast
 
 from tuneyard.compiler.check.cleaning import cleaner, wrapped
 from tuneyard.compiler.check.json_values import numbers_in
-from tuneyard.compiler.check.marks import MaskedAnswerError, TurnKeys
+from tuneyard.compiler.check.marks import TurnKeys
 from tuneyard.compiler.check.text_columns import fallback_columns, written_value
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.kinds import ColumnReader, FileContext, Validator, kind_of
+from tuneyard.compiler.kinds import CodedError, ColumnReader, FileContext, Validator
 from tuneyard.compiler.kinds.turn_forms import SYSTEM
 from tuneyard.compiler.kinds.turns import unread_keys
 from tuneyard.compiler.problems import Problems, some_of
@@ -43,28 +43,20 @@ class Checker:
         """
         self.spec, self.display_path, self.problems, self.unused = spec, display_path, problems, unused
         self.fallback_columns = fallback_columns(spec)
-        self.used, self.lost_in = spec.used, spec.lost_in
+        self.lost_in = spec.lost_in
+        self.mapped = {*spec.used, *self.lost_in}
         self.sources: dict[str, str] = {}
-        self.turn_keys: dict[str, TurnKeys] = {}
+        self.keys_of_source = cache(partial(TurnKeys, spec))
         self.lookup = label_keys(spec)
         self.clean = cleaner(spec.clean)
-        file = FileContext(
-            spec,
-            display_path,
-            self.clean,
-            problems.warn,
-            self.sources,
-            lambda column: self._keys(column.name),
-        )
-        self.readers = [kind_of(column.kind).reader(column, file) for column in spec.columns]
-        self.reader_of = {reader.column.name: reader for reader in self.readers}
-        self.ids = spec.named("id")
+        self.file = FileContext(spec, display_path, self.clean, self.sources, self._keys)
+        self.readers = [column.kind.reader(column, self.file) for column in spec.columns]
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types
-        self.kinds = {name: kind_of(kind) for name, kind in spec.kinds.items()}
+        self.kinds = spec.kinds
         self.columns_of_turns = []
         for column in spec.columns:
-            kind = self.kinds[column.name]  # of rated answers the best is taken, which is no turn
+            kind = column.kind  # of rated answers the best is taken, which is no turn
             if kind.has_turns and kind.option_without_turns not in column.options:
                 self.columns_of_turns.append(column.name)
         self.valid = {name: kind.validators() for name, kind in self.kinds.items() if not kind.is_label}
@@ -77,12 +69,11 @@ class Checker:
         """Validate a batch, and return its good rows as columns. None if a required column is missing."""
         if not self._resolve(rows):
             return None
-        mapped = {*self.used, *self.lost_in}
-        mapped_sources = {source for name, source in self.sources.items() if name in mapped}
+        mapped_sources = {source for name, source in self.sources.items() if name in self.mapped}
         self.unused.look(self.spec, rows, mapped_sources)
         if self.lost_in:
             self.unused.look_for_lost(self.spec, rows, self.sources, self.lost_in)
-        columns = {column.name: self._values(column, rows) for column in self.spec.columns}
+        columns = {reader.column.name: self._values(reader, rows) for reader in self.readers}
         if self.columns_of_turns:
             self._count_inside_turns(columns)
         batch = Batch(rows.prefix, rows.lines, columns)
@@ -102,37 +93,25 @@ class Checker:
 
     def _count_inside_turns(self, columns: dict[str, Values]) -> None:
         """Count the keys of turns that reading leaves out, once for each source column."""
-        talks_by_source: dict[str, Values] = {}
-        for name in self.columns_of_turns:
-            if name in self.sources:
-                talks_by_source[self.sources[name]] = columns[name]
+        names = [name for name in self.columns_of_turns if name in self.sources]
+        talks_by_source = {self.sources[name]: columns[name] for name in names}
         for source, talks in talks_by_source.items():
             counts = Counter(chain.from_iterable(map(unread_keys, talks)))
-            keys = self._keys_of_source(source)
+            keys = self.keys_of_source(source)
             for key, rows in counts.items():
                 if not keys.is_mapped(key):
                     self.unused.add(f"{source}.{key}", rows, ignored=keys.is_ignored(key))
 
     def _keys(self, column: str) -> TurnKeys:
         """The spec's use of the keys of the turns in a column."""
-        return self._keys_of_source(self.sources.get(column, column))
-
-    def _keys_of_source(self, source: str) -> TurnKeys:
-        """The spec's use of the keys of the turns in a source column."""
-        if source not in self.turn_keys:
-            self.turn_keys[source] = TurnKeys(self.spec, source)
-        return self.turn_keys[source]
+        return self.keys_of_source(self.sources.get(column, column))
 
     def notes(self) -> list[str]:
         """Notes for people: the source column of each target column that accepts several, and missing ones.
 
         A missing system text is not worth a note: most files have none.
         """
-        several = [
-            column
-            for column in self.spec.columns
-            if len(column.names) > 1 and not self.kinds[column.name].is_id
-        ]
+        several = [column for column in self.spec.columns if len(column.names) > 1 and not column.kind.is_id]
         used = []
         missing = []
         for column in several:
@@ -157,11 +136,9 @@ class Checker:
         column = reader.column
         values = batch.columns[column.name]
         if reader.reads_each:
-            code = kind_of(column.kind).code
-            batch, read = self._read_each(batch, rows, values, reader.read, code, self._field(column.name))
-            reader.look_at(batch.columns[column.name], read, batch.place)
-            values = read
-        if column.wrap != "{}" and self.kinds[column.name].is_text:
+            code, field = column.kind.code, self._field(column.name)
+            batch, values = self._read_each(batch, rows, values, reader.read, code, field)
+        if column.wrap != "{}" and column.kind.is_text:
             values = wrapped(column.wrap, values)
         batch.columns[column.name] = values
         return batch
@@ -175,14 +152,17 @@ class Checker:
             try:
                 read_values.append(read(value))
                 good.append(number)
-            except MaskedAnswerError as error:
-                problem = Problem("E113", batch.place(number), str(error), field, error.fix)
-                self.problems.bad_row([problem], rows.row(rows.lines.index(batch.lines[number])))
-                self.bad += 1
             except WrongValueError as error:
-                wrong = [Problem(code, batch.place(number), message, field) for message in error.args]
+                error_code, fix = code, ""
+                if isinstance(error, CodedError):
+                    error_code, fix = error.code, error.fix
+                place = batch.place(number)
+                wrong = [Problem(error_code, place, message, field, fix) for message in error.args]
                 self.problems.bad_row(wrong, rows.row(rows.lines.index(batch.lines[number])))
                 self.bad += 1
+            for warning, message, fix in self.file.warnings:
+                self.problems.warn(Problem(warning, batch.place(number), message, "", fix))
+            self.file.warnings.clear()
         if len(good) < len(batch):
             batch = batch.keep(good)
         return batch, read_values
@@ -190,17 +170,13 @@ class Checker:
     def _check_rows(self, reader: ColumnReader, batch: Batch, rows: Rows) -> Batch:
         """Check a column against the rest of each row, and change the row by it. Refused rows are bad."""
 
-        def check(row_and_place: tuple[dict[str, object], str]) -> dict[str, object]:
-            row, place = row_and_place
-            return row | reader.check_row(row, place)
+        def check(row: dict[str, object]) -> dict[str, object]:
+            return row | reader.check_row(row)
 
         names = list(batch.columns)
         each = zip(*batch.columns.values(), strict=True)
         row_values = (dict(zip(names, values, strict=True)) for values in each)
-        places = map(batch.place, range(len(batch)))
-        code = kind_of(reader.column.kind).row_code
-        pairs = zip(row_values, places, strict=True)
-        batch, changed = self._read_each(batch, rows, pairs, check, code)
+        batch, changed = self._read_each(batch, rows, row_values, check, reader.column.kind.code)
         for name in names:
             batch.columns[name] = [row[name] for row in changed]
         return batch
@@ -216,7 +192,7 @@ class Checker:
             source = self._find(column, names, rows)
             if source is not None:
                 self.sources[column.name] = source
-            elif column.required and not self.kinds[column.name].is_label:
+            elif column.required and not column.kind.is_label:
                 missing.append(column)
         if missing:
             self.failed = True
@@ -248,7 +224,8 @@ class Checker:
                 return name_by_lower_case[name.lower()]
         return None
 
-    def _values(self, column: Column, rows: Rows) -> Values:
+    def _values(self, reader: ColumnReader, rows: Rows) -> Values:
+        column = reader.column
         source = self.sources.get(column.name)
         if source is None and column.default == ROW_NUMBER:
             self.uses_numbers = True
@@ -256,8 +233,8 @@ class Checker:
         if source is None:
             default = "" if column.default is None else column.default
             return [default] * len(rows.lines)
-        values = self.reader_of[column.name].unfold(rows.column(source))
-        kind = self.kinds[column.name]
+        values = reader.unfold(rows.column(source))
+        kind = column.kind
         if kind.is_cleaned and self.spec.clean:
             values = self.clean(values)
         if not column.required and not kind.is_id:
@@ -275,7 +252,7 @@ class Checker:
             unknown = set(keys) - self.lookup.keys()
             return [number for number, key in enumerate(keys) if key in unknown] if unknown else ()
         refused_types: tuple[type, ...] = (type(MISSING),)
-        if name in self.ids:  # JSON Schema takes 1.0 for a whole number, and orjson reads 10**30 as 1e30
+        if self.kinds[name].is_id:  # JSON Schema takes 1.0 for an integer, and orjson reads 10**30 as 1e30
             refused_types = (type(MISSING), float)
         types = set(map(type, values))
         is_valid, all_are_valid = self.valid[name]

@@ -6,12 +6,12 @@ LLaMA-Factory 0.9.5 reads no such column or key, and learns every answer whole. 
 
 from collections.abc import Mapping, Sequence
 
+from tuneyard.compiler.kinds import CodedError
 from tuneyard.compiler.spec.column_meanings import meaning, usual_name
 from tuneyard.compiler.spec.file import where_to_write
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets import filled
 from tuneyard.core.errors import show_value
-from tuneyard.core.records.calls import WrongValueError
 
 _LEARNED_AT_ONE = (
     "weight weights loss_weight loss_scale loss_mask loss compute_loss calculate_loss has_loss with_loss "
@@ -32,14 +32,6 @@ _WITH_OTHER_CONTENTS = frozenset(("loss", "label", "correct", "incorrect", "wron
 _TRUE = "true t yes y on 是 对 正确"
 _FALSE = "false f no n off 否 错 错误 不正确"
 _WORDS = dict.fromkeys(_TRUE.split(), 1) | dict.fromkeys(_FALSE.split(), 0)
-
-
-class MaskedAnswerError(WrongValueError):
-    """An answer that would be learned although its turn is masked. `fix` is the edit that helps."""
-
-    def __init__(self, message: str, fix: str) -> None:
-        super().__init__(message)
-        self.fix = fix
 
 
 class TurnKeys:
@@ -69,8 +61,7 @@ class TurnKeys:
 
     def masking(self, turn: Mapping[str, object]) -> dict[str, object]:
         """The marks that keep a turn, or a part of it, out of the loss."""
-        marks = {key: value for key, value in turn.items() if masks(key, value)}
-        return {key: value for key, value in marks.items() if not self.is_left_out(key)}
+        return {key: value for key, value in turn.items() if masks(key, value) and not self.is_left_out(key)}
 
 
 def changes_answer(name: str, value: object) -> bool:
@@ -120,7 +111,7 @@ def _as_number(value: object) -> float | None:
 def refuse_masked(
     marked: Mapping[int, Mapping[str, object]], answers: Sequence[int], keys: TurnKeys, noun: str = "turn"
 ) -> None:
-    """Raise `MaskedAnswerError` if an answer that would be learned carries a mark.
+    """Raise E113 if an answer that would be learned carries a mark.
 
     - `marked`: the masking marks by the number of their turn.
     - `answers`: the numbers of the turns that would be learned.
@@ -134,4 +125,5 @@ def refuse_masked(
     turns = f"{noun} {numbers}" if len(masked) == 1 else f"{noun}s {numbers}"
     message = f"{turns}: marked with {listed}, and LLaMA-Factory would learn the whole answer"
     ignore = f"`ignore: [{', '.join(names)}]` {keys.where_to_ignore}"
-    raise MaskedAnswerError(message, f"leave the row out (`--on-error reject`), or the mark by {ignore}")
+    fix = f"leave the row out (`--on-error reject`), or the mark by {ignore}"
+    raise CodedError("E113", message, fix=fix)

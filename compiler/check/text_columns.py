@@ -4,7 +4,7 @@ from typing import cast
 
 import orjson
 
-from tuneyard.compiler.kinds import ANSWERED, ASKED, kind_of
+from tuneyard.compiler.kinds import ASKED
 from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import TOOLS, Spec
@@ -19,7 +19,7 @@ class TextColumns:
         self.spec = spec
         self.turns = spec.turns
         output = spec.outputs[0]
-        kinds = {name: kind_of(kind) for name, kind in spec.kinds.items()}
+        kinds = spec.kinds
         answered = output.columns_of("output", "assistant")
         self.label_is_learned = "label" in answered and bool(spec.labels)
         self.asked = output.columns_of("instruction", "input", "system", "user", "text")
@@ -31,7 +31,7 @@ class TextColumns:
         for name in kinds:
             if name in ("system", TOOLS) and name not in self.asked and (self.turns or name in written):
                 self.asked.append(name)
-        self.pair = [name for name, kind in kinds.items() if kind.compared == ANSWERED]
+        self.pair = [name for name, kind in kinds.items() if kind.is_pair]
         if self.pair:
             self.answered, self.may_be_blank = self.pair, []
         self.asked += [name for name, kind in kinds.items() if kind.compared == ASKED]
@@ -72,7 +72,7 @@ def fallback_columns(spec: Spec) -> dict[str, str]:
 
 def as_texts(spec: Spec, name: str, values: list[object]) -> Texts:
     """The values of a column as texts."""
-    kind = kind_of(spec.kinds[name])
+    kind = spec.kinds[name]
     if kind.is_text or (kind.is_label and spec.labels):
         return cast("Texts", values)
     return list(map(written_value, values))

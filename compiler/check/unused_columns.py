@@ -2,11 +2,9 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
 
 from tuneyard.compiler.check.marks import LEARNED_AT, changes_answer
-from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.rows import MISSING, Rows
 from tuneyard.compiler.spec.column_meanings import (
     EARLIER_TURNS,
@@ -25,21 +23,14 @@ MOST = 200  # names of columns that change no answer: bounded, whatever keys the
 SHOWN = 20
 
 
-class ColumnFinding(NamedTuple):
-    """Why a column is an error: what its values are, the first place, the fix."""
-
-    message: str
-    place: str
-    fix: str
-
-
 @dataclass(slots=True)
 class Unused:
     """The unused source columns, and keys inside turns, of some rows.
 
     - `rows`: the number of rows that fill a column which the spec does not name.
     - `ignored`: the same for the columns that it lists under `ignore`.
-    - `changing`: the number of rows whose value changes the answer, of the columns in `findings`.
+    - `changing`: the number of rows whose value changes the answer, of the columns in `findings`, which have
+      the error of the first of these rows.
 
     The parts of a dataset add up: all counts are sums, and the finding of the first part stays.
     """
@@ -47,7 +38,7 @@ class Unused:
     rows: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
     changing: Counter[str] = field(default_factory=Counter)
-    findings: dict[str, ColumnFinding] = field(default_factory=dict)
+    findings: dict[str, Problem] = field(default_factory=dict)
 
     def look(self, spec: Spec, rows: Rows, used: set[str]) -> None:
         """Count the source columns that are not `used`, also inside columns with a used path."""
@@ -62,18 +53,13 @@ class Unused:
             ignored = not {name.lower(), name.partition(".")[0].lower()}.isdisjoint(spec.ignore)
             changing = [] if ignored else _changing(spec, rows, name, numbers)
             self.add(name, len(numbers), ignored=ignored, changes=bool(changing))
-            if not changing:
-                continue
-            self.changing[name] += len(changing)
-            if name not in self.findings:
+            if changing:
                 content = meaning(name)
                 if not content:
                     value = show_value(rows.column(name)[changing[0]])
                     content = f"a mark such as {value} (an answer is incorrect, or not to be learned)"
                 message = f"{content}, and the spec uses no such column"
-                self.findings[name] = ColumnFinding(
-                    message, rows.place(changing[0]), _fix_of_unused(spec, name)
-                )
+                self._find(name, rows, changing, message, _fix_of_unused(spec, name))
 
     def look_for_lost(
         self, spec: Spec, rows: Rows, sources: Mapping[str, str], lost_in: Mapping[str, Sequence[Output]]
@@ -89,14 +75,17 @@ class Unused:
             numbers = filled([None if value is MISSING else value for value in rows.column(source)])
             if not {source.lower(), column}.isdisjoint(spec.ignore):
                 self.add(source, len(numbers), ignored=True)
-                continue
-            self.changing[source] += len(numbers)
-            if numbers and source not in self.findings:
+            elif numbers:
                 content = SYSTEM_TEXT if column == "system" else column
                 files = ", ".join(output.file for output in outputs)
                 message = f"{content}, which is not written to {files}"
-                fix = _fix_of_lost(spec, column, source, outputs)
-                self.findings[source] = ColumnFinding(message, rows.place(numbers[0]), fix)
+                self._find(source, rows, numbers, message, _fix_of_lost(spec, column, source, outputs))
+
+    def _find(self, name: str, rows: Rows, numbers: Sequence[int], message: str, fix: str) -> None:
+        """Count rows with a value that changes the answer. The error of a column names the first one."""
+        self.changing[name] += len(numbers)
+        problem = Problem("E108", rows.place(numbers[0]), message, key_in_spec(name), fix)
+        self.findings.setdefault(name, problem)
 
     def add_rows(self, other: "Unused") -> None:
         """Add the columns of further rows."""
@@ -124,11 +113,10 @@ class Unused:
 
     def problems(self, read: int) -> list[Problem]:
         """An error for each column with values that change answers."""
-        problems = []
-        for name, finding in self.findings.items():
-            message = f"{self.changing[name]} of {read} rows have {finding.message}"
-            problems.append(Problem("E108", finding.place, message, key_in_spec(name), finding.fix))
-        return problems
+        return [
+            replace(problem, message=f"{self.changing[name]} of {read} rows have {problem.message}")
+            for name, problem in self.findings.items()
+        ]
 
 
 def _filled_inside(rows: Rows, head: str, used: set[str]) -> dict[str, list[int]]:
@@ -161,7 +149,7 @@ def _changing(spec: Spec, rows: Rows, name: str, numbers: Sequence[int]) -> list
     usual = usual_name(name)
     if usual not in LEARNED_AT and not meaning(name):
         return []
-    answered = spec.answered or any(kind_of(column.kind).has_answer for column in spec.columns)
+    answered = spec.answered or any(column.kind.has_answer for column in spec.columns)
     says_nothing = usual in ONLY_BESIDE_AN_ANSWER and not answered
     if says_nothing or (usual == "label" and spec.labels):
         return []

@@ -34,7 +34,7 @@ class BundledSpec:
         return (-len(self.paths), len(self.changes), without_source, renamed)
 
 
-def find_bundled_spec(profile: FileProfile, proposal: Proposal | None) -> BundledSpec | None:
+def find_bundled_spec(profile: FileProfile, proposal: Proposal) -> BundledSpec | None:
     """The bundled spec that fits best and reads at least the columns of the proposal, if there is one."""
     candidates = []
     for spec in _bundled_specs():
@@ -51,30 +51,28 @@ def _bundled_specs() -> tuple[Spec, ...]:
     return tuple(spec for spec in specs if not spec.mix and not spec.source.files)
 
 
-def _matched(spec: Spec, profile: FileProfile, proposal: Proposal | None) -> BundledSpec | None:
+def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpec | None:
     """Match each column of a spec with a column of the file; None if the spec does not read it."""
-    fixed_wording = bool(spec.labels) or proposal is None
     paths: dict[str, str] = {}
     changes: dict[str, ProposedColumn] = {}
     for column in spec.columns:
-        if kind_of(column.kind).is_id:
+        if column.kind.is_id:
             continue
         path = _source_column(column, profile)
         role = role_of_names(column.names)
-        proposed = _proposed_column(proposal, role, column.kind)
-        if proposed is not None:
-            settings: dict[str, object] = {}
+        proposed = proposal.columns.get(role, [])
+        if proposed and _kind_name(proposed, role) == column.kind.name:
+            change = proposed
             if isinstance(proposed, dict):
+                change = {"names": proposed["names"]}
                 for key in proposed.keys() - {"names", "is", "default"}:
                     if column.options.get(key) != proposed[key]:
-                        settings[key] = proposed[key]
+                        change[key] = proposed[key]
             proposed_path = _path_of(proposed)
-            if proposed_path != path or settings:
-                if fixed_wording:
+            if proposed_path != path or len(change) > 1:
+                if spec.labels:  # its wording is for its own columns
                     return None
-                changes[column.name] = {"names": [proposed_path], **settings}
-                if kind_of(column.kind).is_usual and not settings:
-                    changes[column.name] = [proposed_path]
+                changes[column.name] = change
             path = proposed_path
         if path:
             paths[column.name] = path
@@ -86,49 +84,36 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal | None) -> Bun
     return candidate
 
 
-def _fits(candidate: BundledSpec, profile: FileProfile, proposal: Proposal | None) -> bool:
+def _fits(candidate: BundledSpec, profile: FileProfile, proposal: Proposal) -> bool:
     """True if the spec reads all columns of the proposal, in its language, and maps just its labels."""
     spec, paths = candidate.spec, candidate.paths
-    if proposal is None:
-        if len(paths) < 3:
+    if not proposal.columns and len(paths) < 3:
+        return False
+    for column in proposal.columns.values():
+        if _path_of(column) not in paths.values():
             return False
-    else:
-        for column in proposal.columns.values():
-            if _path_of(column) not in paths.values():
-                return False
-            has_turns = isinstance(column, dict) and kind_of(str(column["is"])).is_conversation
-            if has_turns and not spec.turns:
-                return False
-    is_text = spec.outputs[0].format == "text"
-    if is_text != (proposal is not None and proposal.write["format"] == "text"):
+        if isinstance(column, dict) and kind_of(str(column["is"])).is_conversation and not spec.turns:
+            return False
+    output = spec.outputs[0]
+    if output.format == "text" and output.templates.get("text") != "{text}":
         return False
-    if is_text and spec.outputs[0].templates.get("text") != "{text}":
-        return False
-    label_columns = [column.name for column in spec.columns if kind_of(column.kind).is_label]
-    if not label_columns:
-        return proposal is None or not proposal.labels
-    if label_columns[0] not in paths:
-        return False
-    label_of: dict[str, str] = {}
-    for label, values in spec.labels.items():
-        label_of.update({str(value): label for value in values})
-    leaf = profile.leaves[paths[label_columns[0]]]
-    labels = {label_of.get(str(value)) for value in leaf.values}
+    if not spec.labels:
+        return not proposal.labels
+    label_of = {str(value): label for label, values in spec.labels.items() for value in values}
+    labels = {label_of.get(str(value)) for value in profile.leaves[paths["label"]].values}
     if labels | {UNLABELLED} != {*spec.labels, UNLABELLED}:
         return False
-    in_chinese = False
-    if proposal is not None:
-        for label, raw_labels in proposal.labels.items():
-            if label in spec.labels and any(label_of.get(str(raw), label) != label for raw in raw_labels):
-                return False
-        in_chinese = any(prompt.in_chinese for prompt in proposal.prompts.values())
-    wording = "".join(spec.outputs[0].templates.values())
+    for label, raw_labels in proposal.labels.items():
+        if label in spec.labels and any(label_of.get(str(raw), label) != label for raw in raw_labels):
+            return False
+    in_chinese = any(prompt.in_chinese for prompt in proposal.prompts.values())
+    wording = "".join(output.templates.values())
     return in_chinese == bool(CHINESE.search(wording))
 
 
 def _source_column(column: Column, profile: FileProfile) -> str:
     """The path that a spec's column finds in the file by itself, "" if there is none of a fitting type."""
-    kind = kind_of(column.kind)
+    kind = column.kind
     top_columns = {path.partition(".")[0] for path in profile.leaves}
     path_by_lower = {path.lower(): path for path in reversed(profile.leaves)}
     for name in column.names:
@@ -142,17 +127,11 @@ def _source_column(column: Column, profile: FileProfile) -> str:
     return ""
 
 
-def _proposed_column(proposal: Proposal | None, role: str, kind: str) -> ProposedColumn | None:
-    """The column of a proposal that has the role and the kind of a spec's column."""
-    if proposal is None:
-        return None
-    column = proposal.columns.get(role)
-    proposed_kind: object = "text"
+def _kind_name(column: ProposedColumn, role: str) -> str:
+    """The name of a proposed column's kind."""
     if isinstance(column, dict):
-        proposed_kind = column.get("is")
-    elif role == "label":
-        proposed_kind = role
-    return column if proposed_kind == kind else None
+        return str(column["is"])
+    return "label" if role == "label" else "text"
 
 
 def _path_of(column: ProposedColumn) -> str:

@@ -243,11 +243,10 @@ def _guessed(
             refusal = error
             if user_columns:
                 continue
-            base = find_bundled_spec(profile, None)
-            if base is not None:
-                write = {"format": base.spec.outputs[0].format}
-                return profile, Proposal(base.spec.about, {}, write), base
-            continue
+            proposal = Proposal("", {}, {})  # a bundled spec may read the file all the same (ARC)
         base = find_bundled_spec(profile, proposal)
-        return profile, proposal, base
+        if base is not None and not proposal.about:
+            proposal.about = base.spec.about
+        if proposal.about:
+            return profile, proposal, base
     raise refusal

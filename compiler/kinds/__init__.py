@@ -6,13 +6,14 @@ is one new file with a `Kind`. The rest of the compiler asks these objects, and 
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuneyard.core.errors import Problem
 from tuneyard.core.installation.plugins import bundled_with
+from tuneyard.core.records.calls import WrongValueError
 
 if TYPE_CHECKING:
     from tuneyard.compiler.check.marks import TurnKeys
@@ -24,27 +25,16 @@ Values = list[object]
 Validator = Callable[[object], bool]
 Clean = Callable[[Values], Values]
 Schema = Mapping[str, Any]
-ASKED, ANSWERED, MARK = "asked", "answered", "mark"
+ASKED, MARK = "asked", "mark"
 
 
-@dataclass(frozen=True, slots=True)
-class RecordLayout:
-    """The columns of a spec (kind by name), and the outputs that use them.
+class CodedError(WrongValueError):
+    """A value that cannot be used, with the code of its problem and the edit that helps."""
 
-    `texts` if an output is plain text or a mixture, `answered` if a template writes an answer. `options` are
-    the keys of each column that belong to its kind.
-    """
-
-    kinds: Mapping[str, str]
-    texts: bool
-    answered: bool
-    formats: Collection[str]
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    @property
-    def has_turns(self) -> bool:
-        """True if a column has the turns of conversations."""
-        return any(kind_of(kind).is_conversation for kind in self.kinds.values())
+    def __init__(self, code: str, *messages: str, fix: str = "") -> None:
+        super().__init__(*messages)
+        self.code = code
+        self.fix = fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +42,18 @@ class FileContext:
     """One source file, for the readers of its columns.
 
     - `display_path`: its path in messages.
-    - `clean`: makes the spec's changes to texts. `warn`: records a warning.
+    - `clean`: makes the spec's changes to texts.
     - `sources`: the source column by target column, filled while the file is read.
-    - `keys_of`: how the spec treats the keys of the turns in a column.
+    - `keys_of`: how the spec treats the keys of the turns in a column, by the column's name.
+    - `warnings`: the code, the message and the fix of each warning about the row that is read.
     """
 
     spec: "Spec"
     display_path: str
     clean: Clean
-    warn: Callable[[Problem], None]
     sources: Mapping[str, str]
-    keys_of: "Callable[[Column], TurnKeys]"
+    keys_of: "Callable[[str], TurnKeys]"
+    warnings: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 class Beside(NamedTuple):
@@ -106,15 +97,12 @@ class ColumnReader:
         """Read one checked value. `WrongValueError` if it cannot be used, with the reason."""
         return value
 
-    def look_at(self, raw: Sequence[Any], values: Sequence[Any], place: Callable[[int], str]) -> None:
-        """Warn of values that were read; `raw` are the same values before, `place` has the place of each."""
-
-    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
         """Check a value against the rest of its row (with `checks_rows`); the columns that change.
 
         `WrongValueError` if the row cannot be used, with the reason.
         """
-        del row, place
+        del row
         return {}
 
     def notes(self) -> list[str]:
@@ -130,9 +118,8 @@ class Kind:
     - `options`: the further keys of such a column in a spec, with the JSON Schema of each.
     - `default`: the value if the file lacks the column. `is_optional`: it may be missing without a default.
     - `is_label`: the spec's `labels:` check and replace the values. Rows without one are dropped.
-    - `is_usual`: a column that a spec describes by its names alone may have this kind.
     - `is_id`: it identifies the row. Text cells that are whole numbers become numbers.
-    - `code`: the problem of a value that cannot be read. `row_code`: of a value that does not fit its row.
+    - `code`: the problem of a value that cannot be read, or does not fit its row.
     - `is_text`: values are texts once they are read. `is_cleaned`: `clean:` changes values before that.
     - `may_be_blank`: an empty value is read, and the lint warns of it (W204).
     - `takes_objects`: a value may be a list of objects without being a list of rows.
@@ -147,7 +134,7 @@ class Kind:
     - `is_pair`: one of two answers. In a conversation it is a turn.
     - `has_answer`: values are answers, or contain them, so that no template needs to write one.
     - `loaded_columns`: the columns of LLaMA-Factory's loaded rows that `loaded_pairs` compares (`_tools`).
-    - `compared`: how the lint compares rows by it, as `ASKED`, `ANSWERED` or a `MARK` of the answer.
+    - `compared`: how the lint compares rows by it, as `ASKED` or a `MARK` of the answer.
     - `judge`: judges all kept values of a split together, which are counted for it; `place` is the first file
       of the split. Returns the error of all of them, or a line for people, "" if there is nothing to add.
     - `bundled_spec`: the spec that reads such columns under their usual names (see `spec_for`).
@@ -162,10 +149,8 @@ class Kind:
     default: object = None
     is_optional: bool = False
     is_label: bool = False
-    is_usual: bool = False
     is_id: bool = False
     code: str = "E107"
-    row_code: str = "E107"
     is_text: bool = False
     is_cleaned: bool = False
     may_be_blank: bool = False
@@ -189,23 +174,26 @@ class Kind:
     leaf_types: tuple[str, ...] = ()
     reader: type[ColumnReader] = ColumnReader
 
+    def __reduce__(self) -> tuple[Callable[[str], "Kind"], tuple[str]]:
+        return kind_of, (self.name,)
+
     @property
     def takes_lists(self) -> bool:
         """True if a value may be a list, so that a message names the item that is wrong."""
         types = self.schema.get("type")
         return types == "array" or (isinstance(types, list) and "array" in types)
 
-    def check(self, column: str, layout: RecordLayout) -> None:
+    def check(self, column: "Column", spec: "Spec") -> None:
         """Refuse a column of this kind if the outputs cannot contain it. `ValueError` has the reason."""
         if not self.part:
             return
-        if layout.texts:
+        if spec.mix or "text" in spec.formats:
             raise ValueError(
-                f"column {column}: neither a mixture nor a text for pretraining can contain {self.name}"
+                f"column {column.name}: neither a mixture nor a text for pretraining can contain {self.name}"
             )
-        if "alpaca" in layout.formats and layout.has_turns:
+        if "alpaca" in spec.formats and spec.turns:
             raise ValueError(
-                f"column {column}: alpaca leaves out turns that {self.name} may refer to. "
+                f"column {column.name}: alpaca leaves out turns that {self.name} may refer to. "
                 "Write sharegpt or messages."
             )
 

@@ -36,7 +36,7 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
     """
     best = reader.column.options.get("best", {})
     by, take = best.get("by", ""), best.get("take", "")
-    keys = reader.file.keys_of(reader.column)
+    keys = reader.file.keys_of(reader.column.name)
     scored: list[tuple[float, str, int]] = []
     marked: dict[int, dict[str, object]] = {}
     items = value if isinstance(value, list) else [value]

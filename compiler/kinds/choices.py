@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any, NamedTuple, cast
 
-from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, RecordLayout
+from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind
 from tuneyard.compiler.spec.column import Column
+from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
 from tuneyard.core.records.calls import WrongValueError
 
@@ -34,9 +35,7 @@ class Choices(NamedTuple):
 class CorrectChoiceReader(ColumnReader):
     """Finds the label of the correct choice, for the columns in `answers`."""
 
-    def __init__(self, column: Column, file: FileContext) -> None:
-        super().__init__(column, file)
-        self.answers: list[Column] = []
+    answers: list[Column]
 
     def label(self, choices: Choices, answer: object, first: int) -> str:
         """The label of the correct choice. If answers are numbers, `first` is that of the first choice."""
@@ -95,7 +94,7 @@ class ChoicesReader(CorrectChoiceReader):
     def __init__(self, column: Column, file: FileContext) -> None:
         super().__init__(column, file)
         self.checks_rows = True
-        self.answers = [column for column in file.spec.columns if column.kind == "choice"]
+        self.answers = [column for column in file.spec.columns if column.kind is CHOICE]
 
     def read(self, value: object) -> Choices:
         """The choices with their labels; `WrongValueError` if a text is missing or two choices are alike."""
@@ -117,9 +116,8 @@ class ChoicesReader(CorrectChoiceReader):
         cleaned_texts = [str(self.file.clean([text])[0]) for text in texts]
         return Choices(labels, cleaned_texts, has_labels)
 
-    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
         """The choices as lines, and the letter of the answer. `WrongValueError` if no choice is meant."""
-        del place
         choices: Choices = row[self.column.name]
         changed: dict[str, object] = {self.column.name: choices.lines()}
         for column in self.answers:
@@ -135,9 +133,8 @@ class ChoiceReader(CorrectChoiceReader):
         self.checks_rows = "of" in column.options
         self.answers = [column]
 
-    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
         """The letter of the answer, and the choices in alphabetical order if the column has `sort`."""
-        del place
         options = self.column.options
         names: list[str] = options["of"]
         texts = [str(row[name]) for name in names]
@@ -168,28 +165,28 @@ def _labels_and_texts(value: Any) -> tuple[list[str], list[Any]]:
 class ChoicesKind(Kind):
     """The choices of a question. They become lines of text in the prompt."""
 
-    def check(self, column: str, layout: RecordLayout) -> None:
+    def check(self, column: Column, spec: Spec) -> None:
         """Refuse choices without an answer that names one of them."""
-        if list(layout.kinds.values()).count("choice") == 0:
-            raise ValueError(f"column {column}: choices go with an answer, a column with `is: choice`")
+        if not spec.named("choice"):
+            raise ValueError(f"column {column.name}: choices go with an answer, a column with `is: choice`")
 
 
 class ChoiceKind(Kind):
     """The correct choice. `ChoicesReader` replaces it, unless each choice has a column (`of`)."""
 
-    def check(self, column: str, layout: RecordLayout) -> None:
+    def check(self, column: Column, spec: Spec) -> None:
         """Refuse an answer without exactly one column of choices, or a text for each of several choices."""
-        names = layout.options.get(column, {}).get("of", ())
+        names = column.options.get("of", ())
         for name in names:
-            if name not in layout.kinds:
-                listed = ", ".join(layout.kinds)
+            if name not in spec.kinds:
+                listed = ", ".join(spec.kinds)
                 raise ValueError(
-                    f"column {column}: `of` names {name!r}, which is no column (columns: {listed})"
+                    f"column {column.name}: `of` names {name!r}, which is no column (columns: {listed})"
                 )
-        if not names and list(layout.kinds.values()).count("choices") != 1:
+        if not names and len(spec.named("choices")) != 1:
             raise ValueError(
-                f"column {column}: the answer needs one column of choices, with `is: choices`, or the names "
-                "of the columns with one choice each, as `of: [a, b]`"
+                f"column {column.name}: the answer needs one column of choices, with `is: choices`, or the "
+                "names of the columns with one choice each, as `of: [a, b]`"
             )
 
 

@@ -5,11 +5,12 @@ The answer may be tool calls as JSON (`tool_calls: true`), as in APIGen's `query
 
 from typing import Any
 
-from tuneyard.compiler.kinds import FileContext, Kind, RecordLayout
+from tuneyard.compiler.kinds import FileContext, Kind
 from tuneyard.compiler.kinds.pair import Reply, ReplyReader
 from tuneyard.compiler.kinds.turn_forms import CALL
 from tuneyard.compiler.kinds.turns import ROLE_NAMES, Turn, keeps
 from tuneyard.compiler.spec.column import Column
+from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.records.calls import WrongValueError, call_text, parse_calls
 
 
@@ -37,9 +38,8 @@ class CompletionReader(ReplyReader):
             raise WrongValueError(f"found {len(reply.before) + 1} turns, expected the answer alone")
         return reply
 
-    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
         """The turns with the answer after them."""
-        del place
         reply: Reply = row[self.column.name]
         if self.column.name not in self.file.sources:
             return {}
@@ -51,10 +51,10 @@ class CompletionReader(ReplyReader):
 class CompletionKind(Kind):
     """It is no column of a record: the answer becomes a turn."""
 
-    def check(self, column: str, layout: RecordLayout) -> None:
+    def check(self, column: Column, spec: Spec) -> None:
         """Refuse it without turns."""
-        if not layout.has_turns:
-            raise ValueError(f"column {column}: a completion ends turns, and no column has `is: turns`")
+        if not spec.turns:
+            raise ValueError(f"column {column.name}: a completion ends turns, and no column has `is: turns`")
 
 
 COMPLETION = CompletionKind(
@@ -73,8 +73,6 @@ COMPLETION = CompletionKind(
         **ROLE_NAMES,
     },
     default="",
-    code="E107",
-    row_code="E107",
     has_turns=True,
     option_without_turns="tool_calls",
     joins_turns=True,

@@ -3,7 +3,9 @@
 from collections.abc import Collection
 from typing import cast
 
-from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind, RecordLayout, Values
+from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind, Values
+from tuneyard.compiler.spec.column import Column
+from tuneyard.compiler.spec.model import Spec
 
 
 class HistoryReader(ColumnReader):
@@ -19,13 +21,13 @@ class HistoryReader(ColumnReader):
 class HistoryKind(Kind):
     """The column `history` of LLaMA-Factory's alpaca format."""
 
-    def check(self, column: str, layout: RecordLayout) -> None:
+    def check(self, column: Column, spec: Spec) -> None:
         """Refuse it without an alpaca record that it can go before."""
-        if layout.texts:
-            super().check(column, layout)
-        if layout.has_turns or set(layout.formats) != {"alpaca"}:
+        if spec.mix or "text" in spec.formats:
+            super().check(column, spec)
+        if spec.turns or spec.formats != {"alpaca"}:
             raise ValueError(
-                f"column {column}: history goes with the question of an alpaca record. "
+                f"column {column.name}: history goes with the question of an alpaca record. "
                 "Write alpaca, or read the whole conversation as turns."
             )
 

@@ -6,7 +6,6 @@ LABEL = Kind(
     "label",
     {"description": "one of the spec's labels"},
     is_label=True,
-    is_usual=True,
     has_answer=True,
     shapes=("labelled pair", "labelled text"),
 )

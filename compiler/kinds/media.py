@@ -54,19 +54,19 @@ class MediaReader(ColumnReader):
                 raise WrongValueError(f"{path}: leads out of the folder; expected a path below it")
             if "://" in path or path.startswith("data:"):
                 raise WrongValueError(f"{expected}: save it as one")
-            refuse_unusable(self.folder / path, self.column.kind == "images")
+            refuse_unusable(self.folder / path, self.column.kind is IMAGES)
         return cast("list[str]", paths)
 
-    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
         """Put placeholders before the first question if the row has none.
 
         `WrongValueError` if there are more or fewer of them than files.
         """
-        del place
         paths: list[str] = row[self.column.name]
-        placeholder = PLACEHOLDERS[self.column.kind]
+        kind = self.column.kind
+        placeholder = PLACEHOLDERS[kind.part]
         talk: list[Turn] = row[self.turns] if self.turns else []
-        in_turns = [path for turn in talk for path in turn.images] if self.column.kind == "images" else []
+        in_turns = [path for turn in talk for path in turn.images] if kind is IMAGES else []
         if in_turns:
             if paths and paths != in_turns:
                 raise WrongValueError(
@@ -79,8 +79,7 @@ class MediaReader(ColumnReader):
             return {self.column.name: paths}
         if count:
             raise WrongValueError(
-                f"{count} of {placeholder} in the texts, and {len(paths)} {self.column.kind}: "
-                "expected one for each"
+                f"{count} of {placeholder} in the texts, and {len(paths)} {kind.name}: expected one for each"
             )
         marks = placeholder * len(paths)
         if not self.turns:
@@ -121,35 +120,21 @@ class MediaKind(Kind):
         return ""
 
 
-_SHARED: Any = {
-    "schema": _PATHS,
-    "code": "E110",
-    "row_code": "E110",
-    "compared": ASKED,
-    "reader": MediaReader,
-}
-_SHARED["bundled_spec"] = "media"
-IMAGES = MediaKind(
-    "images",
-    part="images",
-    loaded_columns=("_images",),
-    beside=Beside(("images", "image"), settings={"default": []}),
-    **_SHARED,
-)
-VIDEOS = MediaKind(
-    "videos",
-    part="videos",
-    loaded_columns=("_videos",),
-    beside=Beside(("videos", "video"), settings={"default": []}),
-    **_SHARED,
-)
-AUDIOS = MediaKind(
-    "audios",
-    part="audios",
-    loaded_columns=("_audios",),
-    beside=Beside(("audios", "audio"), settings={"default": []}),
-    **_SHARED,
-)
+def _kind(name: str) -> MediaKind:
+    return MediaKind(
+        name,
+        _PATHS,
+        code="E110",
+        part=name,
+        loaded_columns=(f"_{name}",),
+        compared=ASKED,
+        bundled_spec="media",
+        beside=Beside((name, name.removesuffix("s")), settings={"default": []}),
+        reader=MediaReader,
+    )
+
+
+IMAGES, VIDEOS, AUDIOS = map(_kind, ("images", "videos", "audios"))
 
 
 @cache

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import refuse_masked
-from tuneyard.compiler.kinds import ANSWERED, Beside, ColumnReader, FileContext, Kind, RecordLayout, Values
+from tuneyard.compiler.kinds import Beside, ColumnReader, FileContext, Kind, Values
 from tuneyard.compiler.kinds.best import BY_NUMBER, best_of
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns
 from tuneyard.compiler.kinds.turns import (
@@ -18,6 +18,7 @@ from tuneyard.compiler.kinds.turns import (
 )
 from tuneyard.compiler.spec.column import Column
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
 from tuneyard.core.records.calls import WrongValueError
 
@@ -41,7 +42,7 @@ class ReplyReader(ColumnReader):
 
     def __init__(self, column: Column, file: FileContext) -> None:
         super().__init__(column, file)
-        self.checks_rows = column.kind == PAIR[1]  # the pair is checked once
+        self.checks_rows = column.kind is REJECTED  # the pair is checked once
 
     def unfold(self, values: Values) -> Values:
         """Bring messages into OpenAI's form."""
@@ -50,8 +51,8 @@ class ReplyReader(ColumnReader):
     def read(self, value: object) -> Reply:
         """The cleaned answer; of rated ones the best, for `rejected` the worst."""
         if "best" in self.column.options:
-            return Reply([], best_of(self, value, lowest=self.column.kind == PAIR[1], in_pair=True))
-        keys, clean = self.file.keys_of(self.column), self.file.clean
+            return Reply([], best_of(self, value, lowest=self.column.kind is REJECTED, in_pair=True))
+        keys, clean = self.file.keys_of(self.column.name), self.file.clean
         if isinstance(value, dict):
             value = [value]
         if isinstance(value, list):
@@ -70,9 +71,8 @@ class ReplyReader(ColumnReader):
             raise WrongValueError(f"found {show_value(reply.text)}, expected an answer that is not blank")
         return reply._replace(text=str(clean([reply.text])[0]))
 
-    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
         """The texts of both answers; `WrongValueError` unless they differ and have one prompt."""
-        del place
         spec = self.file.spec
         names = spec.named(*PAIR)
         chosen, rejected = (cast("Reply", row[name]) for name in names)
@@ -101,11 +101,10 @@ def _texts_of(turns: list[Turn]) -> list[tuple[str, str]]:
 class ReplyKind(Kind):
     """One of the two answers."""
 
-    def check(self, column: str, layout: RecordLayout) -> None:
+    def check(self, column: Column, spec: Spec) -> None:
         """Refuse one answer without the other, and a pair next to an answer of a template."""
-        super().check(column, layout)
-        answers = sorted(kind for kind in layout.kinds.values() if kind in PAIR)
-        if answers != [*PAIR] or layout.answered:
+        super().check(column, spec)
+        if [len(spec.named(answer)) for answer in PAIR] != [1, 1] or spec.answered:
             raise ValueError(
                 "chosen and rejected: expected a column of each, in place of `output` and `assistant`"
             )
@@ -128,7 +127,6 @@ _SHARED: Any = {
     },
     "options": {**BY_NUMBER, **ROLE_NAMES},
     "code": "E111",
-    "row_code": "E111",
     "is_text": True,
     "has_turns": True,
     "option_without_turns": "best",  # a list of rated answers, of which one is taken
@@ -136,7 +134,6 @@ _SHARED: Any = {
     "entry_keys": {"ranking": True},
     "replaced_parts": ("response",),
     "is_pair": True,
-    "compared": ANSWERED,
     "bundled_spec": "pairs",
     "shapes": ("pair of answers",),
     "reader": ReplyReader,

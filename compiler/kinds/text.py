@@ -39,7 +39,6 @@ TEXT = Kind(
     _NOT_BLANK,
     is_text=True,
     is_cleaned=True,
-    is_usual=True,
     shapes=("plain text",),
     leaf_types=("text",),
 )

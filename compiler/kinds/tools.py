@@ -5,17 +5,16 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from tuneyard.compiler.kinds import Beside, ColumnReader, FileContext, Kind, RecordLayout
+from tuneyard.compiler.kinds import Beside, CodedError, ColumnReader, FileContext, Kind
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.spec.column import Column
-from tuneyard.compiler.spec.model import TOOLS
-from tuneyard.core.errors import Problem, show_value
+from tuneyard.compiler.spec.model import TOOLS, Spec
+from tuneyard.core.errors import show_value
 from tuneyard.core.records import Example
 from tuneyard.core.records.calls import (
     OPEN,
     Call,
-    WrongValueError,
     calls_of,
     declared,
     tools_text,
@@ -45,7 +44,7 @@ class ToolsReader(ColumnReader):
             value = [tool for item in value for tool in common_tools(item)]
         return tools_text(value)
 
-    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
         """Refuse calls that do not fit the tools, and warn of calls that may not."""
         talk: list[Turn] = row[self.file.spec.turns]
         tools: str = row[self.column.name]
@@ -57,13 +56,13 @@ class ToolsReader(ColumnReader):
         is_strict = self.column.options.get("arguments") == "error"
         messages = [error.message for error in errors if error.error or is_strict]
         if messages:
-            raise WrongValueError(*messages)
+            raise CodedError("E109", *messages)
         for error in errors:
-            self.file.warn(Problem("W215", place, error.message))
+            self.file.warnings.append(("W215", error.message, ""))
         for turn in talk:
             if turn.role == ASSISTANT and OPEN in turn.text:
                 message = f"turn {turn.number}: {OPEN} in an answer: neither checked nor scored as a call"
-                self.file.warn(Problem("W216", place, message, "", "give the turn the role function_call"))
+                self.file.warnings.append(("W216", message, "give the turn the role function_call"))
         return {}
 
 
@@ -135,11 +134,11 @@ def _no_retrieval(uri: str) -> dict[str, Any]:
 class ToolsKind(Kind):
     """LLaMA-Factory reads tools from one column for all turns of a row."""
 
-    def check(self, column: str, layout: RecordLayout) -> None:
+    def check(self, column: Column, spec: Spec) -> None:
         """Refuse another name of the column, since records call it so."""
-        del layout
-        if column != TOOLS:
-            raise ValueError(f"column {column}: `is: tools` is for the column `{TOOLS}`: rename it")
+        del spec
+        if column.name != TOOLS:
+            raise ValueError(f"column {column.name}: `is: tools` is for the column `{TOOLS}`: rename it")
 
     def loaded_pairs(self, example: Example, loaded: Mapping[str, Any]) -> list[tuple[object, object]]:
         """The tools as JSON text."""
@@ -161,7 +160,6 @@ TOOL_LIST = ToolsKind(
         }
     },
     is_optional=True,
-    row_code="E109",
     is_text=True,
     loaded_columns=("_tools",),
     beside=Beside((TOOLS,)),

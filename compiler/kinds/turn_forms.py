@@ -5,6 +5,7 @@ requests, dialogues in one text and conversations as JSON text. A part of anothe
 turn refuses it. Unused keys of a part move to its turn, which counts them or checks them as marks.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -66,7 +67,7 @@ def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True)
     if isinstance(value, str):
         value = _from_text(value, whole=whole)
     turns = [value] if isinstance(value, dict) else value
-    if not isinstance(turns, list) or all(_is_common(turn, roles) for turn in turns):
+    if not isinstance(turns, list):
         return value
     changed = [each for turn in turns for each in _common(turn, roles)]
     if isinstance(value, dict) and len(changed) == 1:
@@ -98,18 +99,6 @@ def _from_text(text: str, *, whole: bool) -> object:
     return turns if whole or has_roles else text
 
 
-def _is_common(turn: object, roles: Mapping[str, str]) -> bool:
-    """True if a turn needs no change."""
-    if not isinstance(turn, dict):
-        return True
-    if "parts" in turn:
-        return False
-    name, content = role_and_content(turn)
-    if name not in turn and exchange_keys(turn):
-        return False
-    return not isinstance(turn.get(content), list) and not (roles and turn.get(name) in roles)
-
-
 def exchange_keys(item: Mapping[str, object]) -> tuple[str, str] | None:
     """The keys of the question and of the answer in an object that has both as texts, None for any other."""
     for question, answer in EXCHANGES:
@@ -129,18 +118,16 @@ def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
         rest = {key: value for key, value in turn.items() if key not in exchange}
         reply = {"role": ASSISTANT, "content": turn[answer], **rest}
         return [{"role": USER, "content": turn[question]}, reply]
-    if turn.get(name) in roles:
-        turn = {**turn, name: roles[str(turn[name])]}
-    if "parts" in turn and content not in turn:
-        parts = turn["parts"]
-        rest = {key: value for key, value in turn.items() if key != "parts"}
-        if isinstance(parts, list):
-            parts = [_gemini_part(part) for part in parts]
-    else:
-        parts = turn.get(content)
-        rest = {key: value for key, value in turn.items() if key != content}
+    if roles and turn.get(name) in roles:
+        turn = {**turn, name: roles[turn[name]]}
+    is_gemini = "parts" in turn and content not in turn
+    place = "parts" if is_gemini else content
+    parts = turn.get(place)
     if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
         return [turn]
+    if is_gemini:
+        parts = list(map(_gemini_part, parts))
+    rest = {key: value for key, value in turn.items() if key != place}
     form = _Parts()
     if not all(form.add(part) for part in parts):
         return [{**rest, content: parts}]
@@ -220,13 +207,9 @@ class _Parts:
 def _calls(value: object) -> list[Any]:
     """The calls in a part of a v1 file, which has them as JSON text; a wrong one is refused with its turn."""
     if isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             value = read_strict(value)
-        except ValueError:
-            return [value]
-    if isinstance(value, list):
-        return value
-    return [value]
+    return value if isinstance(value, list) else [value]
 
 
 def _result(content: object) -> str | None:

@@ -2,12 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import TurnKeys, adds_content, refuse_masked
-from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Schema, Values, kind_of
+from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Schema, Values
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
     CALL,
@@ -23,7 +23,7 @@ from tuneyard.compiler.spec.column import Column
 from tuneyard.compiler.spec.column_meanings import meaning
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled
-from tuneyard.core.errors import Problem, counted, show_value
+from tuneyard.core.errors import counted, show_value
 from tuneyard.core.records.calls import (
     RESULTS,
     WrongValueError,
@@ -144,7 +144,7 @@ def _refuse_order(turn: Turn, before: list[Turn]) -> None:
 def _order_results(value: list[dict[str, object]], turns: list[Turn]) -> None:
     """Sort results by the ids of OpenAI's calls, which no record keeps. Refuse results of other calls.
 
-    Another number of results than of calls is trained as it is: `look_at` warns of it.
+    Another number of results than of calls is trained as it is: the reader warns of it.
     """
     for number, item in enumerate(value):
         calls = item.get("tool_calls") if turns[number].role == CALL else None
@@ -335,7 +335,7 @@ def answers_learned(spec: Spec, output: Output, talk: list[Turn]) -> list[int]:
         answers = answers[:1]
     numbers = [turn.number for turn in answers]
     for column in spec.columns:
-        last_learned = kind_of(column.kind).last_learned
+        last_learned = column.kind.last_learned
         if last_learned is not None:
             numbers = numbers[len(numbers) - last_learned :]
     return numbers
@@ -345,40 +345,12 @@ SHORTENED = "shortened"
 WITHOUT_SYSTEM = "without their system text"
 
 
-class LeftOut(NamedTuple):
-    """What the outputs of a spec leave out of the turns: the files of the outputs, for messages.
-
-    - `tools`: they cannot contain calls and results. `system`, `other_system`: they have no system text, or
-      one of their own; a row with one is refused. `ignored_system`: the spec says that they leave it out.
-    - `later_turns`: true if an output has the first exchange alone.
-    """
-
-    tools: str
-    system: str
-    other_system: str
-    ignored_system: str
-    later_turns: bool
-
-
-def left_out_of_turns(spec: Spec) -> LeftOut:
-    """What the outputs of a spec leave out of the turns."""
-    system = [output for output in spec.outputs if not keeps(output, SYSTEM)]
-    other_system = [output for output in spec.outputs if spec.has_own_system(output)]
-    ignored: list[Output] = []
-    if spec.ignores_system:
-        ignored = [output for output in spec.outputs if output in system or output in other_system]
-        system, other_system = [], []
-    return LeftOut(
-        tools=_files(output for output in spec.outputs if not keeps(output, CALL, OBSERVATION)),
-        system=_files(system),
-        other_system=_files(other_system),
-        ignored_system=_files(ignored),
-        later_turns=any(output.format == "alpaca" and output.turns == "first" for output in spec.outputs),
-    )
-
-
 class TurnsReader(ColumnReader):
     """Reads the turns of one file's rows.
+
+    - `without_tools`: the files of the outputs that cannot contain calls and results.
+    - `without_system`, `other_system`: the files of the outputs without a system text, or with another one.
+    - `shortens`: true if an output has the first exchange alone.
 
     The tally counts those of which one exchange alone is kept, and those whose system turn an output leaves
     out because the spec says so.
@@ -391,11 +363,17 @@ class TurnsReader(ColumnReader):
         spec = file.spec
         self.spec = spec
         self.keeps_text_with_calls = any(column.options.get("calls") == "text" for column in spec.columns)
-        self.pair = [column for column in spec.columns if kind_of(column.kind).is_pair]
-        self.left_out = left_out_of_turns(spec)
+        self.pair = [column for column in spec.columns if column.kind.is_pair]
+        self.without_tools = _files(each for each in spec.outputs if not keeps(each, CALL, OBSERVATION))
+        without_system = [output for output in spec.outputs if not keeps(output, SYSTEM)]
+        other_system = [output for output in spec.outputs if spec.has_own_system(output)]
+        self.without_system, self.other_system = _files(without_system), _files(other_system)
+        leaving_out = [output for output in spec.outputs if output in without_system + other_system]
+        self.leaving_system_out = _files(leaving_out)
+        self.shortens = any(each.format == "alpaca" and each.turns == "first" for each in spec.outputs)
         self.checks_rows = "system" in spec.kinds and not spec.ignores_system
         self.reads_images = bool(spec.named("images"))
-        self.completions = [column.name for column in spec.columns if kind_of(column.kind).joins_turns]
+        self.completions = [column.name for column in spec.columns if column.kind.joins_turns]
 
     def unfold(self, values: Values) -> Values:
         """Bring conversations into OpenAI's form. A text next to a completion is the user's turn."""
@@ -407,33 +385,27 @@ class TurnsReader(ColumnReader):
 
     def read(self, value: list[dict[str, object]]) -> list[Turn]:
         """The turns of one row, without the answer that is chosen. `WrongValueError` if a part is lost."""
-        keys = self.file.keys_of(self.column)
-        if self._ends_with_chosen():
-            value = value[:-1]
+        keys = self.file.keys_of(self.column.name)
+        asked = value[:-1] if self._ends_with_chosen() else value
         talk = read_turns(
-            value,
+            asked,
             keys,
-            self.left_out.tools,
+            self.without_tools,
             self.keeps_text_with_calls,
             asks=bool(self.pair) or self._has_completion(),
         )
-        marked = masking_marks(value, keys)
+        marked = masking_marks(asked, keys)
         if marked:
             self._refuse_masked(marked, talk, keys)
         if not self.reads_images:
             refuse_images(talk)
         if talk[0].role == SYSTEM and talk[0].text.strip():
-            place = "turn 1: found a system text"
-            if self.left_out.system:
-                lost = f"which this output would leave out ({self.left_out.system})"
-                fix = "write sharegpt or messages, or leave it out by `ignore: [system]`"
-                raise WrongValueError(f"{place}, {lost}; {fix}")
-            if self.left_out.other_system:
-                other = f"and this output has a `system` of its own ({self.left_out.other_system})"
-                fix = "leave that out, or the turn by `ignore: [system]`"
-                raise WrongValueError(f"{place}, {other}; {fix}")
-            self.tally[WITHOUT_SYSTEM] += bool(self.left_out.ignored_system)
-        self.tally[SHORTENED] += self.left_out.later_turns and len(talk) - (talk[0].role == SYSTEM) > 2
+            if not self.spec.ignores_system:
+                self._refuse_lost_system()
+            self.tally[WITHOUT_SYSTEM] += bool(self.leaving_system_out)
+        if any(turn.role == CALL for turn in talk):
+            self._warn_of_calls(value)
+        self.tally[SHORTENED] += self.shortens and len(talk) - (talk[0].role == SYSTEM) > 2
         return cleaned(talk, self.file.clean) if self.spec.clean else talk
 
     def _has_completion(self) -> bool:
@@ -454,23 +426,31 @@ class TurnsReader(ColumnReader):
             answers.update(answers_learned(self.spec, output, talk))
         refuse_masked(marked, sorted(answers), keys)
 
-    def look_at(self, raw: Sequence[Any], values: Sequence[Any], place: Callable[[int], str]) -> None:
-        """Warn of calls whose arguments are JSON inside JSON text, and of calls without a result each."""
-        for number, talk in enumerate(values):
-            if not any(turn.role == CALL for turn in talk):
-                continue
-            for turn, item in enumerate(raw[number], 1):
-                names = encoded_calls(item)
-                if names:
-                    called = ", ".join(map(show_value, names))
-                    message = f"turn {turn}: the arguments of {called} are JSON inside JSON text: unwrapped"
-                    self.file.warn(Problem("W220", place(number), message))
-            for message in _uneven_results(raw[number]):
-                self.file.warn(Problem("W223", place(number), message))
+    def _refuse_lost_system(self) -> None:
+        """Refuse a row with a system turn if an output has no system text, or another one."""
+        place = "turn 1: found a system text"
+        if self.without_system:
+            lost = f"which this output would leave out ({self.without_system})"
+            fix = "write sharegpt or messages, or leave it out by `ignore: [system]`"
+            raise WrongValueError(f"{place}, {lost}; {fix}")
+        if self.other_system:
+            other = f"and this output has a `system` of its own ({self.other_system})"
+            fix = "leave that out, or the turn by `ignore: [system]`"
+            raise WrongValueError(f"{place}, {other}; {fix}")
 
-    def check_row(self, row: dict[str, Any], place: str) -> dict[str, object]:
+    def _warn_of_calls(self, value: list[dict[str, object]]) -> None:
+        """Warn of calls whose arguments are JSON inside JSON text, and of calls without a result each."""
+        for turn, item in enumerate(value, 1):
+            names = encoded_calls(item)
+            if names:
+                called = ", ".join(map(show_value, names))
+                message = f"turn {turn}: the arguments of {called} are JSON inside JSON text: unwrapped"
+                self.file.warnings.append(("W220", message, ""))
+        for message in _uneven_results(value):
+            self.file.warnings.append(("W223", message, ""))
+
+    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
         """Refuse a row with two different system texts: a turn and a column."""
-        del place
         first, text = row[self.column.name][0], row["system"]
         if first.role == SYSTEM and text and str(text).strip() not in ("", first.text.strip()):
             both = f"{show_value(first.text)} as a turn and {show_value(text)} beside the turns"
@@ -488,7 +468,7 @@ class TurnsReader(ColumnReader):
             )
         if self.tally[WITHOUT_SYSTEM]:
             why = "the mixture has its own" if self.spec.has_one_system else "`ignore: [system]`"
-            left_out = f"{self.left_out.ignored_system} leaves the system turn out ({why})"
+            left_out = f"{self.leaving_system_out} leaves the system turn out ({why})"
             lines.append(f"{counted(self.tally[WITHOUT_SYSTEM], 'conversation')}: {left_out}")
         return lines
 

@@ -10,13 +10,12 @@ from tuneyard.core.records import Example
 
 def add_examples(seen: Fingerprints, prefix: str, lines: Sequence[Line], examples: Sequence[Example]) -> None:
     """Append examples to `seen`; the place of each is `prefix` + line."""
-    prompts = [_joined([*_turn_texts(each), each.system, each.tools, *each.paths]) for each in examples]
-    answers = [_joined([*(text for _, text in each.answers), str(each.mark)]) for each in examples]
+    prompts, answers = [], []
+    for each in examples:
+        turns = "\n".join(text for _, text in each.turns)
+        prompts.append(_joined([turns, each.system, each.tools, *each.paths]))
+        answers.append(_joined([*(text for _, text in each.answers), str(each.mark)]))
     seen.add(prefix, lines, {"prompts": keys_of_texts(prompts), "answers": short_keys_of_texts(answers)})
-
-
-def _turn_texts(example: Example) -> list[str]:
-    return ["\n".join(text for _, text in example.turns)]
 
 
 def _joined(texts: Sequence[str]) -> bytes:

@@ -10,7 +10,7 @@ from xxhash import xxh3_64_digest, xxh32_digest
 
 from tuneyard.compiler.check.cleaning import HTML
 from tuneyard.compiler.check.text_columns import TextColumns, Texts
-from tuneyard.compiler.kinds import MARK, kind_of
+from tuneyard.compiler.kinds import MARK
 from tuneyard.compiler.lint.fingerprints import NO_ID, Fingerprints
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.rows import Batch
@@ -55,7 +55,7 @@ class Lint:
         self.spec = spec
         self.problems = problems
         self.texts = TextColumns(spec)
-        self.marks = [column.name for column in spec.columns if kind_of(column.kind).compared == MARK]
+        self.marks = [column.name for column in spec.columns if column.kind.compared == MARK]
 
     def see(self, seen: Fingerprints, batch: Batch, numbered: bool) -> None:
         """Check a batch. `numbered`: its ids come from the file, so that they should differ."""

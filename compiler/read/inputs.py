@@ -134,11 +134,10 @@ def _named_in_spec(text: str) -> SourcePath:
 
 
 def _names_of_splits(spec: Spec) -> dict[str, str]:
-    """The spec's split by each name that it accepts, its own included."""
-    splits = spec.source.splits or {PART: ()}
+    """The spec's split, or part, by each name that it accepts, its own included."""
     split_by_name: dict[str, str] = {}
-    for split, names in splits.items():
-        split_by_name.update(dict.fromkeys((split, *names), split))
+    for split in spec.parts:
+        split_by_name.update(dict.fromkeys((split, *spec.source.splits.get(split, ())), split))
     return split_by_name
 
 
@@ -156,19 +155,17 @@ def _named_on_hub(spec: Spec, split: str, source: str) -> list[Input]:
     if match is None:
         raise RequestError(f"--source {source}: expected hub:owner/name[@revision][:config][:split]")
     spec_of_rows = spec.mix.parts[split] if spec.mix else spec
-    hub: dict[str, object] = {"stream": spec_of_rows.source.hub.get("stream", False)}
-    hub |= {key: value for key, value in match.groupdict().items() if value}
-    name = hub.pop("split", None)
-    if not isinstance(name, str):
-        splits = {PART: split}
-        if not spec.mix:
-            accepted = _names_of_splits(spec)
-            splits = {called: target for called, target in accepted.items() if split in ("", target)}
-        return _from_hub(spec, hub, splits)
-    target = split
-    if not target:
-        target = _split_called(spec, name) if spec.source.splits else PART
-    return _from_hub(spec, hub, {name: target})
+    hub = {"stream": spec_of_rows.source.hub.get("stream", False)}
+    hub |= {key: match[key] for key in ("path", "revision", "name") if match[key]}
+    name = match["split"]
+    if name:
+        if not split:
+            split = _split_called(spec, name) if spec.source.splits else PART
+        return _from_hub(spec, hub, {name: split})
+    accepted = {PART: split} if spec.mix else _names_of_splits(spec)
+    return _from_hub(
+        spec, hub, {called: target for called, target in accepted.items() if split in ("", target)}
+    )
 
 
 def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
@@ -201,22 +198,21 @@ def _split_and_path(source: str) -> tuple[str, str]:
 
 
 def _split_called(spec: Spec, name: str) -> str:
-    for split in spec.parts:
-        if name == split or name in spec.source.splits.get(split, ()):
-            return split
-    hint = nearest(name, spec.parts)
-    raise RequestError(f"{spec.name} has no split {name!r} (splits: {', '.join(spec.parts)}) {hint}".rstrip())
+    split = _names_of_splits(spec).get(name)
+    if split is None:
+        known = f"(splits: {', '.join(spec.parts)}) {nearest(name, spec.parts)}".rstrip()
+        raise RequestError(f"{spec.name} has no split {name!r} {known}")
+    return split
 
 
 def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
     """Put each file into the split that its name contains, and a file with the rows of several into each."""
-    if spec.source.splits:
-        files_by_split = _named_splits(path)
-        if files_by_split and isinstance(path, Path):
-            return _inputs_of_splits(spec, path, files_by_split)
-    files = data_files(path)
     if not spec.source.splits:
-        return [Input(PART, file) for file in files]
+        return [Input(PART, file) for file in data_files(path)]
+    files_by_split = _named_splits(path)
+    if files_by_split:
+        return _inputs_of_splits(spec, path, files_by_split)
+    files = data_files(path)
     splits_in_file = [part for part in spec.source.rows if part in spec.splits]
     if splits_in_file:
         return [Input(part, file) for file in files for part in splits_in_file]
@@ -230,13 +226,11 @@ def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
 
 def _named_splits(path: SourcePath) -> dict[str, list[Path]]:
     """The files of a folder that names its splits itself, {} for any other source."""
-    files_by_split = saved_files(path) if isinstance(path, Path) and path.is_dir() else None
-    if files_by_split is None or "" in files_by_split:
-        return {}
-    return files_by_split
+    files_by_split = saved_files(path) if isinstance(path, Path) and path.is_dir() else {}
+    return {} if "" in files_by_split else files_by_split
 
 
-def _inputs_of_splits(spec: Spec, path: Path, files_by_split: dict[str, list[Path]]) -> list[Input]:
+def _inputs_of_splits(spec: Spec, path: SourcePath, files_by_split: dict[str, list[Path]]) -> list[Input]:
     """The files of the splits that the spec knows."""
     accepted = _names_of_splits(spec)
     inputs: list[Input] = []
@@ -246,7 +240,7 @@ def _inputs_of_splits(spec: Spec, path: Path, files_by_split: dict[str, list[Pat
     if not inputs:
         raise RequestError(
             f"{path}: contains the splits {', '.join(files_by_split)}, and {spec.name} has "
-            f"{', '.join(spec.splits)}: give --source SPLIT={path / next(iter(files_by_split))}"
+            f"{', '.join(spec.splits)}: give --source SPLIT={path}/{next(iter(files_by_split))}"
         )
     return inputs
 
@@ -288,7 +282,7 @@ def data_files(path: SourcePath) -> Sequence[SourceFile]:
 def _files_of_folder(folder: Path) -> list[Path]:
     """The data files of a folder: as its reader lists them, or all that have a reader."""
     files_by_split = saved_files(folder)
-    if files_by_split is None:
+    if not files_by_split:
         # With links that lead nowhere: opening one is an error.
         return _data_files_among(folder, [entry for entry in sorted(folder.iterdir()) if not entry.is_dir()])
     if PART in files_by_split:

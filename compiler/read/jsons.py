@@ -16,6 +16,7 @@ from tuneyard.compiler.read.scan import (
     LOOKED_AT,
     ROW,
     BrokenError,
+    Layout,
     Scanner,
     Wrong,
     have_all_keys,
@@ -24,6 +25,7 @@ from tuneyard.compiler.read.scan import (
 from tuneyard.compiler.read.stream import TooLongError, blocks, too_long, undecodable, whole_lines
 from tuneyard.compiler.rows import InDocument, Line, ObjectRows, Place
 from tuneyard.compiler.spec.column_names import key_in_spec
+from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
@@ -61,13 +63,10 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         if not head:
             return
     whole = chain([head], blocks(stream))
-    if source.answers_by_question:
-        yield from read_array(
-            Scanner(whole, start), display_path, (), False, problems, set(), by_question=True
-        )
-        return
     in_lines = kind != ".json" and head.lstrip()[:1] != b"["
     layout = LINES if in_lines else layout_of(head, len(head) < LOOKED_AT, source.columns)
+    if source.answers_by_question:
+        in_lines, layout = False, Layout((), "")
     if layout.description and not (steps or in_lines or len(layout.lists) > 1):
         problems.notes.append(f"{display_path}: read as {layout.description}")
     if steps and in_lines:
@@ -84,8 +83,7 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         way: Steps | None = steps
         if not steps:
             way = None if layout is ROW else layout.steps or ()
-        other_rows = {path[0] for path in source.rows.values()}
-        yield from read_array(scanner, display_path, way, not steps, problems, other_rows)
+        yield from read_array(scanner, display_path, way, not steps, problems, source)
 
 
 def read_array(
@@ -94,18 +92,15 @@ def read_array(
     steps: Steps | None,
     guessed: bool,
     problems: Problems,
-    other_rows: set[str],
-    *,
-    by_question: bool = False,
+    source: Source,
 ) -> Iterator[ObjectRows]:
     """Yield the rows under these keys, item by item; () are the rows of the root, None: the root is a row.
 
     A list on the way is walked item by item. A row keeps the other fields of the objects around it, and the
     scalar fields of the outermost. Other fields of the outermost are noted as left out, without the keys of
-    `other_rows`. If the keys are `guessed`, a second list of objects next to theirs is a problem.
-    `by_question`: the keys of the root are questions, and its values their answers.
+    other splits. If the keys are `guessed`, a second list of objects next to theirs is a problem.
     """
-    walk = _Walk(scanner, guessed, by_question)
+    walk = _Walk(scanner, guessed, source.answers_by_question)
     rows: list[Fields] = []
     lines: list[Line] = []
     count = done = 0
@@ -128,7 +123,8 @@ def read_array(
         problems.bad_file(Problem(error.code, f"{display_path}:{scanner.line_now()}", f"{error}{before}"))
     if rows:
         yield ObjectRows(f"{display_path}:", lines, rows)
-    nested = [key for key in walk.nested if key not in other_rows]
+    rows_of_splits = {path[0] for path in source.rows.values()}
+    nested = [key for key in walk.nested if key not in rows_of_splits]
     for keys, kind in (
         (walk.late, "fields after the list of rows"),
         (nested, "lists and objects next to the rows"),

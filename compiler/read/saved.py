@@ -11,14 +11,14 @@ ABOUT_SAVED = (STATE, INDEX, "dataset_info.json")
 """Files that are no data of such a folder."""
 
 
-def saved_files(folder: Path) -> dict[str, list[Path]] | None:
-    """The files by split, "" for a dataset without splits; None for a folder of another kind.
+def saved_files(folder: Path) -> dict[str, list[Path]]:
+    """The files by split, "" for a dataset without splits; {} for a folder of another kind.
 
     `ContentError` if files are missing or wrong.
     """
     if not (folder / INDEX).is_file():
         files = _arrow_files(folder)
-        return None if files is None else {"": files}
+        return {} if files is None else {"": files}
     names = read_object(folder / INDEX).get("splits")
     if not isinstance(names, list) or not names:
         raise ContentError(f"{folder / INDEX}: found {show_value(names)}, expected `splits`, a list of names")

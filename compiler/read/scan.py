@@ -14,7 +14,6 @@ from typing import TypeGuard
 
 import orjson
 
-from tuneyard.compiler.kinds import kind_of
 from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG
 from tuneyard.compiler.rows import MISSING, walker
 from tuneyard.compiler.spec.column import Column
@@ -289,11 +288,10 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
     alone = line.rstrip().endswith("}") and (whole or bool(others))
     if rest or (alone and not ended and others.lstrip()[:1] in ("", "{")):
         return LINES
-    lists_of_objects = [value for value in members.values() if is_rows(value)]
-    if is_row(columns, members) and not any(is_row(columns, value[0]) for value in lists_of_objects):
+    lists = {key: value for key, value in members.items() if is_rows(value)}
+    if is_row(columns, members) and not any(is_row(columns, rows[0]) for rows in lists.values()):
         return ROW
-    lists = {} if any(map(_is_talk, members.values())) else {k: v for k, v in members.items() if is_rows(v)}
-    if lists:
+    if lists and not any(is_turn(rows[0]) for rows in lists.values()):
         return Layout((next(iter(lists)),), f"a list of rows under {show_value(next(iter(lists)))}", lists)
     steps: tuple[str, ...] = ()
     inner = [(key, value) for key, value in members.items() if isinstance(value, dict)]
@@ -314,17 +312,16 @@ def is_row(columns: Sequence[Column], value: object) -> bool:
     """True if a value is an object that has most of the required columns of a spec: one row."""
     if not isinstance(value, dict):
         return False
-    needed = [column for column in columns if column.required and not kind_of(column.kind).is_label]
+    needed = [column for column in columns if column.required and not column.kind.is_label]
     lower = {**{key.lower(): item for key, item in value.items()}, **value}
     return 2 * sum(_has(lower, column) for column in needed) > len(needed)
 
 
 def _has(row: dict[str, object], column: Column) -> bool:
-    takes_objects = kind_of(column.kind).takes_objects
     for path in column.names:
         for spelling in (path, path.lower()):
             value = walker(spelling)(row)
-            if value is not MISSING and (takes_objects or not is_rows(value) or _is_talk(value)):
+            if value is not MISSING and (column.kind.takes_objects or not is_rows(value) or _is_talk(value)):
                 return True
     return False
 

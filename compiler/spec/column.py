@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuneyard.compiler.kinds import kind_of
+from tuneyard.compiler.kinds import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Column:
 
     name: str
     names: tuple[str, ...]
-    kind: str
+    kind: Kind
     default: object = None
     wrap: str = "{}"
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -24,4 +24,4 @@ class Column:
     @property
     def required(self) -> bool:
         """True if every row must have it."""
-        return self.default is None and not kind_of(self.kind).is_optional
+        return self.default is None and not self.kind.is_optional

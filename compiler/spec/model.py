@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from tuneyard.compiler.kinds import Kind, RecordLayout, check_options, kind_of
+from tuneyard.compiler.kinds import Kind, check_options, kind_of
 from tuneyard.compiler.spec.column import Column
 from tuneyard.compiler.spec.file import (
     Raw,
@@ -173,19 +173,18 @@ class Spec:
         return "it has no `sample`, `split` or `mix`, so it draws no rows"
 
     @property
-    def kinds(self) -> dict[str, str]:
+    def kinds(self) -> dict[str, Kind]:
         """The kind of each column by name."""
         return {column.name: column.kind for column in self.columns}
 
     def named(self, *kinds: str) -> list[str]:
         """The names of the columns of these kinds, kind by kind."""
-        return [column.name for kind in kinds for column in self.columns if column.kind == kind]
+        return [column.name for kind in kinds for column in self.columns if column.kind.name == kind]
 
     @property
     def recorded(self) -> dict[str, Kind]:
         """The kinds, by column, of the columns that every record has next to its texts."""
-        by_name = {name: kind_of(kind) for name, kind in self.kinds.items()}
-        return {name: kind for name, kind in by_name.items() if kind.part}
+        return {name: kind for name, kind in self.kinds.items() if kind.part}
 
     @property
     def turns(self) -> str:
@@ -195,7 +194,12 @@ class Spec:
     @property
     def columns_of_turns(self) -> list[str]:
         """The names of the columns of turns. The first one has the texts of the outputs."""
-        return [column.name for column in self.columns if kind_of(column.kind).is_conversation]
+        return [column.name for column in self.columns if column.kind.is_conversation]
+
+    @property
+    def formats(self) -> set[str]:
+        """The formats of the outputs."""
+        return {output.format for output in self.outputs}
 
     @property
     def answered(self) -> bool:
@@ -223,7 +227,7 @@ class Spec:
         names = {*output.columns_of(*templates), *output.keep, *self.recorded}
         if from_turns:
             names.add(self.turns)
-            names.update(column.name for column in self.columns if kind_of(column.kind).joins_turns)
+            names.update(column.name for column in self.columns if column.kind.joins_turns)
         conversation = output.format in ("sharegpt", "messages")
         if conversation:
             names.add(TOOLS)
@@ -249,13 +253,10 @@ class Spec:
         names = {*self.named("id", "label")}
         for output in self.outputs:
             names |= self.written_by(output)
-        if self.group:
-            names.add(self.group)
-        if self.split and self.split.stratify:
-            names.add(self.split.stratify)
-        if self.split and self.split.group:
-            names.add(self.split.group)
-        return names
+        compared = [self.group]
+        if self.split:
+            compared += [self.split.stratify, self.split.group]
+        return names.union(filter(None, compared))
 
     @property
     def lost_in(self) -> dict[str, list[Output]]:
@@ -350,7 +351,7 @@ def _column(name: str, value: Any, raw: Raw) -> Column:
     check_options(name, kind, full)
     options = {key: full[key] for key in kind.options if key in full}
     default = full.get("default", kind.default)
-    return filled_in(Column, full, name=name, kind=kind.name, default=default, options=options)
+    return filled_in(Column, full, name=name, kind=kind, default=default, options=options)
 
 
 def _split(raw: Any) -> Split:
@@ -385,9 +386,8 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
     raw = whole["mix"]
     shares = sum(part["share"] for part in raw["parts"].values())
     _refuse(abs(shares - 1) > 1e-6, f"mix: the shares add up to {shares:g}, expected 1")
-    alpaca = all(output.format == "alpaca" for output in spec.outputs)
     turns = "parts of several turns become alpaca by `turns: first` or `history`"
-    _refuse(not alpaca, f"mix: write alpaca; {turns}")
+    _refuse(spec.formats != {"alpaca"}, f"mix: write alpaca; {turns}")
     by = spec.split and (spec.split.stratify or spec.split.group)
     _refuse(by, "mix: its rows have no columns to stratify or to group by")
     parts, files = {}, {}
@@ -425,12 +425,8 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
 def _check_names(spec: Spec) -> None:
     """Refuse names that no column has, which the schema cannot see."""
     columns = spec.kinds
-    formats = {output.format for output in spec.outputs}
-    texts = bool(spec.mix) or "text" in formats
-    options = {column.name: column.options for column in spec.columns}
-    layout = RecordLayout(columns, texts, spec.answered, formats, options)
-    for column, kind in columns.items():
-        kind_of(kind).check(column, layout)
+    for column in spec.columns:
+        column.kind.check(column, spec)
     uses = [("fit.group", spec.group)]
     if spec.split:
         uses += [("split.stratify", spec.split.stratify), ("split.group", spec.split.group)]

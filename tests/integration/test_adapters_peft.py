@@ -53,29 +53,6 @@ def test_our_linear_is_peft_s(base, save, tmp_path, weights):
     assert error(found, peft_merge(base, wanted, "linear")) < 1e-6
 
 
-# What PEFT 0.18.1 makes of the same adapters: (first, second, kind, its distance from Σ w·s·B·A at least).
-WRONG = {
-    "linear, unrelated": ({}, {}, "linear", 0.6),
-    "ties": ({}, {}, "ties", 0.6),
-    "dare_linear": ({}, {}, "dare_linear", 0.6),
-    "svd with scaling 2": ({}, {}, "svd", 0.9),
-    "rslora first": ({"use_rslora": True}, {}, "cat", 0.9),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_where_peft_is_wrong_in_silence_we_are_right(base, save, tmp_path, name):
-    one, other, kind, least = WRONG[name]
-    wanted = [(save("a", seed=1, **one), 0.5), (save("b", seed=2, **other), 0.5)]
-    options = (
-        {"density": 0.5} if kind in ("ties", "dare_linear") else {"svd_rank": 8} if kind == "svd" else {}
-    )
-    expected = exact(base, wanted)
-    assert error(peft_merge(base, wanted, kind, **options), expected) > least
-    assert error(deltas(load(base, ours(wanted, tmp_path / "out"))), expected) < 1e-6
-    assert error(deltas(load(base, ours(wanted, tmp_path / "svd", method="svd", rank=8))), expected) < 1e-6
-
-
 REFUSED = {
     "dora": ({"use_dora": True}, "DoRA"),
     "lora_bias": ({"lora_bias": True}, "adds a bias next to B·A"),

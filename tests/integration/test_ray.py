@@ -30,14 +30,12 @@ from tests.unit.core.test_execution import (
     slot_after,
     use_model,
 )
-from tests.unit.eval_backends.test_apply import write as write_adapter
 from tests.unit.recipes.test_launch import alive
-from tests.workers import use_workers
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.execution import InThisProcess, Resources, WorkItem, ray_cluster
+from tuneyard.core.execution import Resources, WorkItem, ray_cluster
 from tuneyard.core.execution.ray_cluster import RayCluster
 from tuneyard.eval import nli
 
@@ -68,27 +66,6 @@ def nodes(tmp_path_factory):
 def executor(nodes) -> Iterator[RayCluster]:
     with RayCluster(nodes.address) as cluster:
         yield cluster
-
-
-def write_squares(common: dict[str, int], folder: Path, number: int) -> Path:
-    path = folder / f"{number}.txt"
-    path.write_text(f"{number * number + common['offset']}\n")
-    print(f"wrote {number}")
-    return path
-
-
-def test_results_come_in_order_with_the_bytes_of_one_process(executor, tmp_path) -> None:
-    contents = {}
-    for name, place in (("here", InThisProcess()), ("ray", executor)):
-        folder = tmp_path / name
-        folder.mkdir()
-        place.check_paths([ROOT / "Makefile"], [folder / "later"])
-        items = [WorkItem(str(n), write_squares, (folder, n)) for n in range(40)]
-        results = list(place.map(items, common={"offset": 7}))
-        assert [result.record_or_raise() for result in results] == [folder / f"{n}.txt" for n in range(40)]
-        contents[name] = [path.read_bytes() for path in sorted(folder.iterdir())]
-    assert contents["ray"] == contents["here"]
-    assert [result.output for result in results] == [f"wrote {n}\n" for n in range(40)]
 
 
 def test_errors_of_items_and_what_is_kept_in_a_worker(executor) -> None:
@@ -256,22 +233,6 @@ def test_a_compile_by_ray_or_two_processes_gives_the_bytes_of_one(nodes, tmp_pat
         assert compile_spec(spec, request).kept == 1005
         contents[name] = {path.name: path.read_bytes() for path in (tmp_path / name / "x").iterdir()}
     assert contents["ray"] == contents["two"] == contents["here"]
-
-
-def test_scoring_on_the_cluster_writes_the_files_of_one_process(
-    executor, tiny_model, tmp_path, monkeypatch
-) -> None:
-    pytest.importorskip("torch").set_num_threads(1)
-    (tmp_path / "pairs.json").write_text(json.dumps(PAIRS * 8))
-    adapter = write_adapter(tmp_path / "one")
-    given = ["--model", tiny_model, "--adapter", f"one={adapter}", "--data", tmp_path / "pairs.json"]
-    given += ["--mode", "generate", "--max-new-tokens", "4", "--out", tmp_path / "out"]
-    score(nli.cli, *given)
-    alone = tree(tmp_path / "out")
-    (tmp_path / "out").rename(tmp_path / "alone")
-    use_workers(monkeypatch, executor)
-    score(nli.cli, *given)
-    assert tree(tmp_path / "out") == alone
 
 
 def test_a_driver_killed_while_it_scores_is_resumed_to_the_bytes_of_one_process(

@@ -9,6 +9,7 @@ the slow ones about all. The quick check, which does not ask LLaMA-Factory, runs
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -107,6 +108,7 @@ _NAMED = {*SAID, *SILENT, *PLANNED, "model-on-hub"}
 """The recipes that a test here names."""
 FAST = [path for path in [*GOOD, *BAD] if path in FIRST_OF_CODE.values() or path.stem in _NAMED]
 ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
     "LLAMAFACTORY_VERBOSITY": "ERROR",
@@ -115,14 +117,20 @@ ENVIRONMENT = {
 
 
 def checked(folder: Path, model: Path, paths: list[Path]) -> dict[str, dict]:
-    """Check recipes in one process and return what was found in each, by its path."""
+    """Check recipes in one process and return what was found in each, by its path.
+
+    It runs in a folder that has the examples at their place in a clone, and no adapters of a demo.
+    """
+    clone = folder / "clone"
+    shutil.copytree(ROOT / "tests/examples/recipes", clone / "tests/examples/recipes")
+    (clone / "README.md").touch()  # the output folder of an example
     cache = {"XDG_CACHE_HOME": str(folder / "cache"), "HF_DATASETS_CACHE": str(folder / "cache/datasets")}
     if (REAL / "lf/data").is_dir():
         (folder / "data").symlink_to(REAL / "lf/data")
         (folder / "examples").symlink_to(REAL / "lf/examples")
     done = subprocess.run(
         [sys.executable, "-m", "tests.integration.recipes_examples", folder, model, *paths],
-        cwd=ROOT, env={**os.environ, **ENVIRONMENT, **cache}, capture_output=True, text=True, timeout=2400,
+        cwd=clone, env={**os.environ, **ENVIRONMENT, **cache}, capture_output=True, text=True, timeout=2400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "outcome.json").read_text())

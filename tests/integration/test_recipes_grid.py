@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -61,21 +60,6 @@ def test_a_grid_of_which_a_listed_command_has_trained_and_scored_a_point(recipe,
         (results,) = (folder / "results").rglob("results.json")
         assert row["accuracy"] == json.loads(results.read_text())["accuracy"]
     assert (out / "sweep.png").stat().st_size > 5000
-
-
-def test_seeds_are_trained_and_tabled(recipe):
-    out = recipe.parent / "seeds"
-    said = recipes("sweep", recipe, "seed=42,43", "--out", out, "--metric", "train_loss")
-    assert "mean ± standard deviation" in said
-    runs = [out / f"seed-{seed}" for seed in (42, 43)]
-    times = [json.loads((run / "training.json").read_text()) for run in runs]
-    if len(os.sched_getaffinity(0)) > 1:  # side by side, on a core each
-        started = [datetime.fromisoformat(record["started"]) for record in times]
-        assert abs((started[0] - started[1]).total_seconds()) < max(record["seconds"] for record in times)
-    one, other = ((run / "adapter_model.safetensors").read_bytes() for run in runs)
-    assert one != other
-    losses = [json.loads((run / "all_results.json").read_text())["train_loss"] for run in runs]
-    assert f"| {sum(losses) / 2:.4f} ± " in said
 
 
 @pytest.mark.peer

@@ -166,23 +166,6 @@ def test_two_at_once_and_sigint(recipe):
     assert not (folder / "training.json").exists()
 
 
-def test_what_llamafactory_would_drop_or_refuse_is_said_before_anything_is_trained(recipe):
-    folder = recipe.parent / "refused"
-    said = train(recipe, f"output_dir={folder}", "lora_target=no_such_layer", code=1)
-    printed_line(said, "E351", "lora_target", "no_such_layer")
-    rows = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(8)]
-    rows[5]["output"] = None
-    (recipe.parent / "odd.json").write_text(json.dumps(rows))
-    (recipe.parent / "odd").mkdir()
-    entry = {"odd": {"file_name": "../odd.json"}}
-    (recipe.parent / "odd/dataset_info.json").write_text(json.dumps(entry))
-    said = train(
-        recipe, f"output_dir={folder}", f"dataset_dir={recipe.parent / 'odd'}", "dataset=odd", code=1
-    )
-    assert "odd.json row 6: E323 odd: LLaMA-Factory" in said
-    assert not folder.exists()
-
-
 def test_a_training_that_fails_says_why(recipe, tiny_model):
     folder, broken = recipe.parent / "fails", recipe.parent / "broken-model"
     shutil.copytree(tiny_model, broken)  # its weights are read by the training alone

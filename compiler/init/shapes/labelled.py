@@ -42,7 +42,6 @@ JUDGE = {
     True: "{{premise}}\n\n{{hypothesis}}\n\n请只用一个词回答：{}。",
 }
 CLASSIFY = {False: "{{text}}\n\nPlease answer {}.", True: "{{text}}\n\n请只用一个词回答：{}。"}
-DECIDE = {False: "{{question}}\n\nPlease answer {}.", True: "{{question}}\n\n请只用一个词回答：{}。"}
 OR = {False: " or ", True: "、"}
 SAME_LENGTH = 0.8
 """The shorter of two texts that may mean the same has at least this share of the other's characters."""

@@ -68,10 +68,13 @@ HOW = [["--method=svd", "--rank=5"], ["--method=svd", "--energy=0.9", "--dtype=f
 
 
 @pytest.mark.parametrize("how", HOW, ids=" ".join)
-def test_card_carries_recipe_weights_hashes_and_distances(how):
-    call("merge", "rte=0.3", "mnli=-0.7", *how, "--out", "x")
+def test_the_recipe_in_the_card_makes_the_merge_again(how):
+    odd = "else where/#1: $x_{$/checkpoint-5"
+    make(odd, factors(3))
+    call("merge", "rte=0.3", f"{odd}=-0.7", *how, "--out", "x")
     card = Path("x/README.md").read_text()
-    for name in ("rte", "mnli"):
+    printed_line(card, "rte (0.3)", "#1: $x_{$-checkpoint-5 (-0.7)")
+    for name in ("rte", odd):
         assert open_adapter(name).digest in card
     assert "base_model: org/base" in card
     assert "numpy" in card
@@ -146,6 +149,11 @@ def test_a_recipe_is_a_command_line_and_options_override_it():
     assert "rank 3" in call("merge", "r.yaml")[0]
     assert open_adapter("r").config.rank == 3
     assert "rank 4" in call("merge", "r.yaml", "--rank", 4, "--out", "four")[0]
+    words = ("merge", "r.yaml", "--out", "other", "--dry-run")
+    assert "rank 16 " in call(*words, "--method", "exact")[0]
+    assert "rank 3 " in call(*words, "--method", "svd")[0]
+    assert "rank 16 " in call(*words, "--energy", "1")[0]
+    assert "a recipe names its adapters itself" in call("merge", "r.yaml", "rte=1", code=2)[1]
 
 
 def test_a_recipe_may_leave_values_open(monkeypatch):
@@ -166,31 +174,6 @@ def test_recipes_of_the_house_merge(path):
     assert "modules 4" in out
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("adapters: [rte=0.5\n", "not YAML"),
-        ("- a\n", r'found \["a"\], expected a mapping'),
-        ("adapter: [rte=1]\n", "unknown key 'adapter'; did you mean \"adapters\""),
-        (
-            "adapters: {rte: 0.5}\n",
-            r"expected a list \(NAME_OR_DIR=WEIGHT, for example \[rte=0.5, mnli=0.5\]\)",
-        ),
-        ("adapters: [rte=1]\nmethod: slurp\n", 'method: found "slurp", expected one of'),
-        ("adapters: [rte=1]\ndtype: int8\n", "dtype"),
-        ("adapters: [rte=1]\nrank: many\n", "rank"),
-        ("adapters: [rte=1]\nrank: 0\n", "rank: found 0, expected 1 or more"),
-        ("adapters: [rte=1]\nrank: 8.0\n", "rank: found 8.0, expected a whole number"),
-        ("adapters: [rte=1]\nenergy: .nan\n", "energy: found NaN, expected a number of at most"),
-        ("adapters: [rte=1]\nenergy: true\n", "energy"),
-        ("adapters: [rte=1]\nout: 3\n", "out: found 3, expected text"),
-    ],
-)
-def test_recipes_that_say_something_wrong(text, message):
-    Path("r.yaml").write_text(text)
-    assert re.search(message, call("merge", "r.yaml", "--out", "x", code=1)[1])
-
-
 REQUESTS = [
     (["merge", "rte=1", "mnli=1"], "no --out"),
     (["merge", "--out", "x"], "Missing parameter: adapters"),
@@ -202,6 +185,7 @@ REQUESTS = [
     (["merge", "rte=1", "--out", "saves/rte", "--force"], "output over an input"),
     (["merge", "rte=1", "--out", "saves", "--force"], "output over an input"),
     (["merge", "rte=1", "--out", ".", "--force"], "output over an input"),
+    (["merge", "rte=1", "--base", "base", "--out", "base/sub", "--force"], "output over an input"),
     (["merge", "rte=1", "--out", "saves/mnli"], "already there"),
     (["merge", "rte=1", "--out", "base", "--force"], "expected a folder that this command wrote"),
     (["merge", "rte=1", "--out", "saves/mnli", "--force"], "found a folder without merge.json"),
@@ -471,12 +455,6 @@ def test_a_merge_touches_nobody_elses_hidden_folders():
     assert names("out") == [".conf.new", ".vim.old", "conf", "m"]
 
 
-def test_an_output_in_the_base_is_refused():
-    for out in ("base", "base/sub", "."):
-        said = call("merge", "rte=1", "--base", "base", "--out", out, "--force", code=2)[1]
-        assert "output over an input" in said
-
-
 def test_a_link_in_the_place_of_an_interrupted_fuse_is_not_followed():
     Path("mine").mkdir()
     Path("mine/notes").write_text("kept")
@@ -484,18 +462,6 @@ def test_a_link_in_the_place_of_an_interrupted_fuse_is_not_followed():
     said = call("fuse", "rte", "--base", "base", "--out", "full", code=2)[1]
     assert "a link" in said
     assert names("mine") == ["notes"]
-
-
-def test_the_recipe_in_the_card_makes_the_merge_again():
-    make("else where/#1: $x_{$/checkpoint-5", factors(3))
-    make("runs/b/checkpoint-5", factors(4))
-    call("merge", "rte=0.5", "else where/#1: $x_{$/checkpoint-5=1", "runs/b/checkpoint-5=2", "--out", "one")
-    text = Path("one/README.md").read_text()
-    printed_line(text, "rte (0.5)", "#1: $x_{$-checkpoint-5 (1)", "b-checkpoint-5 (2)")
-    Path("again.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
-    call("merge", "again.yaml", "--out", "two")
-    file = "adapter_model.safetensors"
-    assert Path("one", file).read_bytes() == Path("two", file).read_bytes()
 
 
 def test_the_card_names_a_folder_here_by_its_path():
@@ -517,15 +483,6 @@ def test_all_commands_take_the_same_folder():
     assert said[1].count("note: rte means") == 1
 
 
-def test_options_take_the_place_of_a_recipes_method():
-    Path("r.yaml").write_text("method: svd\nrank: 4\nadapters: [rte=1, mnli=1]\nout: o\n")
-    assert "svd" in call("merge", "r.yaml", "--dry-run")[0]
-    assert "rank 16 " in call("merge", "r.yaml", "--method", "exact", "--dry-run")[0]
-    assert "rank 4 " in call("merge", "r.yaml", "--method", "svd", "--dry-run")[0]
-    assert "rank 16 " in call("merge", "r.yaml", "--energy", "1", "--dry-run")[0]
-    assert "a recipe names its adapters itself" in call("merge", "r.yaml", "rte=1", code=2)[1]
-
-
 # 440 bytes that mean 9^10 texts: a reader that builds them never comes back
 ALIASES = b"adapters:\n" + b"".join(
     b"  - &%c [%s]\n" % (97 + i, b", ".join([b"*%c" % (96 + i) if i else b"x"] * 9)) for i in range(10)
@@ -535,6 +492,18 @@ ALIASES = b"adapters:\n" + b"".join(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
+        (b"adapters: [rte=0.5\n", "not YAML"),
+        (b"- a\n", 'found ["a"], expected a mapping'),
+        (b"adapter: [rte=1]\n", "unknown key 'adapter'; did you mean \"adapters\""),
+        (b"adapters: {rte: 0.5}\n", "expected a list (NAME_OR_DIR=WEIGHT, for example [rte=0.5, mnli=0.5])"),
+        (b"adapters: [rte=1]\nmethod: slurp\n", 'method: found "slurp", expected one of'),
+        (b"adapters: [rte=1]\ndtype: int8\n", "dtype"),
+        (b"adapters: [rte=1]\nrank: many\n", "rank"),
+        (b"adapters: [rte=1]\nrank: 0\n", "rank: found 0, expected 1 or more"),
+        (b"adapters: [rte=1]\nrank: 8.0\n", "rank: found 8.0, expected a whole number"),
+        (b"adapters: [rte=1]\nenergy: .nan\n", "energy: found NaN, expected a number of at most"),
+        (b"adapters: [rte=1]\nenergy: true\n", "energy"),
+        (b"adapters: [rte=1]\nout: 3\n", "out: found 3, expected text"),
         (b"adapters: []", "adapters: found [], expected 1 or more items"),
         (b"\xff\xfe", "r.yaml: not UTF-8 at byte 0"),
         (b"adapters: [rte=1]\nout: 2026-13-45\nmethod: slurp", "method"),
@@ -548,12 +517,3 @@ ALIASES = b"adapters:\n" + b"".join(
 def test_broken_recipes_are_refused(content, reason):
     Path("r.yaml").write_bytes(content)
     assert reason in call("merge", "r.yaml", "--out", "o", code=1)[1]
-
-
-def test_adapters_of_one_name_and_names_like_formulas_are_drawn():
-    make("a/$x_{$", factors(3))
-    make("b/$x_{$", factors(4))
-    call("show", "a/$x_{$", "b/$x_{$", "--plot", "pictures")
-    assert names("pictures") == [
-        "cosine.png", "norms.png", "spectrum.png", "values-$x_{$-1.png", "values-$x_{$-2.png"
-    ]  # fmt: skip

@@ -13,6 +13,8 @@ from tuneyard.adapters.shards import Piece
 from tuneyard.core.weights.tensors import open_weights, to_fp32
 
 BITS = {"BF16": 8, "F16": 11, "F32": 24}  # of a significand
+LEAST_EXPONENT = {"BF16": -126, "F16": -14, "F32": -126}
+"""Of a normal number. Smaller ones have the unit of the numbers with this exponent."""
 
 
 def piece(folder, weight, dtype):
@@ -22,24 +24,24 @@ def piece(folder, weight, dtype):
     return Piece("w", dtype, tensor.shape, tensor)
 
 
-def rounded(value, bits):
-    """Round a fraction to a significand of so many bits, ties to even, by whole numbers alone."""
-    if not value:
-        return 0.0
+def rounded(value, dtype):
+    """Round a fraction to a number of a dtype, ties to even, by whole numbers alone."""
     exponent = 0
     while abs(value) >= Fraction(2) ** (exponent + 1):
         exponent += 1
-    while abs(value) < Fraction(2) ** exponent:
+    while abs(value) < Fraction(2) ** exponent and exponent > LEAST_EXPONENT[dtype]:
         exponent -= 1
-    unit = Fraction(2) ** (exponent - bits + 1)
+    unit = Fraction(2) ** (exponent - BITS[dtype] + 1)
     return float(round(value / unit) * unit)
 
 
-def exactly(weight, left, right, bits):
+def exactly(weight, left, right, dtype):
     """Return W + left·right, summed as fractions and rounded once."""
     return [
         [
-            rounded(Fraction(float(w)) + sum(Fraction(float(x)) * Fraction(float(y)) for x, y in pairs), bits)
+            rounded(
+                Fraction(float(w)) + sum(Fraction(float(x)) * Fraction(float(y)) for x, y in pairs), dtype
+            )
             for w, pairs in zip(
                 row, (list(zip(rows, column, strict=True)) for column in right.T), strict=True
             )
@@ -59,7 +61,7 @@ def test_elements_are_the_exact_sum_rounded_once(tmp_path_factory, dtype, rank, 
     given_piece = piece(tmp_path_factory.mktemp("w"), weight, dtype)
     stored = np.concatenate(list(apply(given_piece, [Product(left, right)], None, [])))
     start = to_fp32(open_weights(given_piece.source.file).stored("w"), dtype)
-    assert to_fp32(stored, dtype).tolist() == exactly(start, left, right, BITS[dtype])
+    assert to_fp32(stored, dtype).tolist() == exactly(start, left, right, dtype)
 
 
 def test_a_change_that_all_but_undoes_the_weight_leaves_what_is_really_left(tmp_path):
@@ -68,4 +70,4 @@ def test_a_change_that_all_but_undoes_the_weight_leaves_what_is_really_left(tmp_
     left, right = weight[:, :1].copy(), -(1 + np.arange(1, 9, dtype=np.float32)[None] * np.float32(2**-23))
     undone = piece(tmp_path, weight, "BF16")
     stored = np.concatenate(list(apply(undone, [Product(left, right)], None, [])))
-    assert to_fp32(stored, "BF16").tolist() == exactly(weight, left, right, BITS["BF16"])
+    assert to_fp32(stored, "BF16").tolist() == exactly(weight, left, right, "BF16")

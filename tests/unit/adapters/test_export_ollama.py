@@ -11,7 +11,7 @@ from tests.messages import raises
 from tests.tiny import CHATML
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.adapters.test_commands import call
-from tuneyard.adapters.export.modelfile import find_wrapping, go_template, quoted, renderer
+from tuneyard.adapters.export.modelfile import quoted, renderer
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends.modelfile import compile_template
 
@@ -121,22 +121,6 @@ def test_a_thought_that_the_template_opens_is_closed_as_where_the_model_is_score
     assert served.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("template", [CHATML, LLAMA3, LLAMAFACTORY, BRACES], ids=range(4))
-def test_the_template_renders_as_transformers_does(tmp_path, template):
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    make_model(tmp_path / "other", template)
-    call("export", "other", "--to", "ollama", "--out", "Modelfile")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), bos_token="<bos>")
-    tokenizer.chat_template = template
-    for pairs in CONVERSATIONS:
-        messages = [{"role": role, "content": text} for role, text in pairs]
-        wanted = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        assert serve(parse(Path("Modelfile")), messages) == wanted
-
-
 def test_stop_words_are_the_templates_and_the_models(tmp_path):
     make_model(tmp_path / "other", LLAMA3)
     call("export", "other", "--to", "ollama", "--out", "Modelfile", "--system", 'Say "yes".')
@@ -190,16 +174,6 @@ def test_a_template_that_cuts_thoughts_out_is_named(tmp_path):
     make_model(tmp_path / "other", thought)
     _, said = call("export", "other", "--to", "ollama", "--out", "Modelfile")
     assert "removes thoughts" in said
-
-
-def test_wrapping_of_chatml_by_hand():
-    wrapping = find_wrapping(renderer(CHATML, {}))
-    assert wrapping.around["assistant"] == ("<|im_start|>assistant\n", "<|im_end|>\n")
-    assert (wrapping.start, wrapping.default) == ("", "You are a helpful assistant.")
-    assert go_template(wrapping) == (
-        "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}"
-        "<|im_start|>assistant\n"
-    )
 
 
 def test_adapters(tmp_path):
@@ -260,13 +234,6 @@ def test_three_quotes_have_no_way_into_a_modelfile():
     for text in ('a"""b', 'a "b"'):
         with pytest.raises(ContentError):
             quoted(text)
-
-
-def test_a_template_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuneyard.core.execution.time_limit.SECONDS", 0.1)
-    loops = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
-    with raises(ContentError, "template", "0.1"):
-        renderer(loops, {})([{"role": "user", "content": "x"}], True)
 
 
 @pytest.mark.parametrize(

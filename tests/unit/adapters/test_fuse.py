@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from tests.messages import printed, raises
 from tests.unit.adapters.make import base_tensors, bf16_bits, delta, factors, make, make_base
@@ -34,41 +33,9 @@ def stored_in(folder):
     return found
 
 
-def to_bits(values, dtype):
-    """Round fp64 to a dtype in one step."""
-    if dtype == "BF16":
-        exact = values.astype(np.float32)
-        # fp32 first would round twice: where it landed on a tie that fp64 does not have, step off it
-        tie = (exact.view(np.uint32) & 0xFFFF == 0x8000) & (exact.astype(np.float64) != values)
-        exact[tie] = np.nextafter(
-            exact[tie], np.where(values[tie] > exact[tie], np.inf, -np.inf).astype(np.float32)
-        )
-        return bf16_bits(exact)
-    return values.astype({"F16": np.float16, "F32": np.float32}[dtype])
-
-
 def ulps(found, expected):
     kind = {2: np.int16, 4: np.int32}[found.dtype.itemsize]
     return np.abs(found.view(kind).astype(np.int64) - expected.view(kind))
-
-
-@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
-def test_elements_are_the_fp64_sum_rounded_once(tmp_path, dtype):
-    tensors = base_tensors(shapes=BIG)
-    base = make_base(tmp_path / "base", tensors, dtype)
-    pairs = factors(1, rank=4, shapes=BIG)
-    make(tmp_path / "a", {m: (a * 0.02, b * 0.2) for m, (a, b) in pairs.items()}, r=4)
-    adapter = open_adapter(tmp_path / "a")
-    found, retained, _ = fused([(tmp_path / "a", 0.5)], base, tmp_path / "out")
-    before = stored_in(base)
-    for module in adapter.modules:
-        name = f"{module}.weight"
-        start = to_fp32(before[name], dtype).astype(np.float64)
-        expected = to_bits(start + 0.5 * delta(adapter, module), dtype)
-        np.testing.assert_array_equal(found[name], expected.reshape(found[name].shape))
-    for name in before.keys() - {f"{m}.weight" for m in adapter.modules}:
-        assert found[name].tobytes() == before[name].tobytes()
-    assert set(retained) == set(adapter.modules)
 
 
 def test_everything_else_of_the_folder_is_carried(tmp_path):
@@ -86,6 +53,9 @@ def test_everything_else_of_the_folder_is_carried(tmp_path):
     assert json.loads((tmp_path / "out/config.json").read_text()) == json.loads(
         (base / "config.json").read_text()
     )
+    untouched = [name for name in found if "_proj.weight" not in name]
+    before = stored_in(base)
+    assert untouched and all(found[name].tobytes() == before[name].tobytes() for name in untouched)
     index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
     assert set(index["weight_map"]) == set(found)
     assert index["metadata"]["total_size"] == plan.bytes
@@ -283,14 +253,6 @@ def test_leftovers_of_another_plan_are_not_taken_up(tmp_path):
     assert RECORD not in {p.name for p in (tmp_path / "out").iterdir()}
 
 
-def test_overflow_is_refused_and_leaves_nothing(tmp_path):
-    base = make_base(tmp_path / "base", base_tensors(), "F16")
-    make(tmp_path / "a", {m: (a * 1e3, b * 1e3) for m, (a, b) in factors(1).items()})
-    with raises(ContentError, "ΔW", "F16", "NaN"):
-        fused([(tmp_path / "a", 1)], base, tmp_path / "out")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "base"]
-
-
 @pytest.mark.parametrize(
     ("change", "facts"),
     [
@@ -353,21 +315,8 @@ def test_pickled_or_truncated_bases_are_refused(tmp_path):
         fused([(tmp_path / "a", 1)], base, tmp_path / "out")
 
 
-def test_full_disks_are_noticed_before_writing(tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
-    base = make_base(tmp_path / "base", base_tensors())
-    with raises(RequestError, "kB", "10 bytes free"):
-        fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
-
-
 def test_a_base_cut_while_it_is_copied_is_noticed(tmp_path):
     (tmp_path / "x").write_bytes(b"12345")
     (tmp_path / "y").touch()
     with raises(ContentError, "shorter"):
         copy_tensor(Tensor(tmp_path / "x", "w", "U8", (9,), 0, 9), tmp_path / "y", 0)
-
-
-def test_library_reads_what_fuse_wrote(tmp_path):
-    base = make_base(tmp_path / "base", base_tensors(), "F32")
-    fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
-    assert set(load_file(tmp_path / "out/model.safetensors")) == set(base_tensors())

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.messages import raises
-from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make, tensors_of
+from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make
 from tuneyard.adapters import lowrank
 from tuneyard.adapters.merge import error_sentence, merge, plan_merging, relative
 from tuneyard.adapters.methods import find_method
@@ -42,19 +42,6 @@ def test_full_disks_are_noticed_before_a_merge_writes(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_two_by_two_by_hand(tmp_path):
-    # s = 4/2 = 2: ΔW_x = 2·[[1,0],[0,2]]·[[1,2],[3,4]] = [[2,4],[12,16]]
-    # s = 3/1 = 3: ΔW_y = 3·[[1],[-1]]·[[5,7]]           = [[15,21],[-15,-21]]
-    module = "model.layers.0.q_proj"
-    x = {module: (np.array([[1, 2], [3, 4]]), np.array([[1, 0], [0, 2]]))}
-    y = {module: (np.array([[5, 7]]), np.array([[1], [-1]]))}
-    make(tmp_path / "x", x, r=2, lora_alpha=4, target_modules=["q_proj"])
-    make(tmp_path / "y", y, r=1, lora_alpha=3, target_modules=["q_proj"])
-    result, _ = merged([(tmp_path / "x", 0.5), (tmp_path / "y", -1)], tmp_path / "out")
-    assert delta(result, module).tolist() == [[1 - 15, 2 - 21], [6 + 15, 8 + 21]]
-    assert result.modules[module].rank == 3
-
-
 def test_one_and_zero_gives_back_the_adapter(tmp_path):
     make(tmp_path / "a", factors(1))
     make(tmp_path / "b", factors(2))
@@ -63,6 +50,7 @@ def test_one_and_zero_gives_back_the_adapter(tmp_path):
     for module, expected in dense(factors(1)).items():
         np.testing.assert_array_equal(delta(result, module), expected)
     assert relative(errors.values()) == 0
+    assert result.weights.metadata == {"format": "pt"}
 
 
 def test_modules_of_one_adapter_only_keep_their_share(tmp_path):
@@ -227,13 +215,6 @@ def test_linear_is_peft_s_average_and_is_not_judged_by_the_sum(tmp_path):
     assert relative(errors.values()) < 1e-7  # of rounding to fp32; its distance from the sum is above 0.5
 
 
-def test_linear_with_the_same_adapter_twice_is_twice_too_large(tmp_path):
-    make(tmp_path / "a", factors(1))
-    result, _ = merged([(tmp_path / "a", 0.5), (tmp_path / "a", 0.5)], tmp_path / "out", method="linear")
-    for module, expected in dense(factors(1)).items():
-        np.testing.assert_allclose(delta(result, module), 2 * expected, atol=1e-4)
-
-
 def test_bf16_output_is_rounded_to_nearest_and_the_loss_is_said(tmp_path):
     pairs = factors(1)
     make(tmp_path / "a", pairs)
@@ -327,24 +308,11 @@ def test_nan_in_a_source_leaves_nothing_behind(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
 
 
-def test_file_that_peft_would_write_is_what_we_write(tmp_path):
-    pairs = factors(1)
-    make(tmp_path / "a", pairs)
-    result, _ = merged([(tmp_path / "a", 1)], tmp_path / "out")
-    assert set(result.weights.tensors) == set(tensors_of(pairs))
-    assert result.weights.metadata == {"format": "pt"}
-
-
-def test_the_distance_of_a_tiny_sum_is_no_zero():
-    a, b = np.ones((1, 8), np.float32), np.full((8, 1), 1.5e-45 * 1.3)
+@pytest.mark.parametrize("value", [1.5e-45 * 1.3, 1.1e37 / 3])
+def test_the_distance_of_a_tiny_sum_is_no_zero_and_of_a_huge_one_a_number(value):
+    a, b = np.ones((1, 8), np.float32), np.full((8, 1), value)
     exact, missing = lowrank.norms((a, b), (a, b.astype(np.float32)))
-    assert missing / exact == pytest.approx(abs(float(np.float32(b[0, 0])) / b[0, 0] - 1))
-
-
-def test_the_distance_of_a_huge_sum_is_a_number():
-    a, b = np.ones((1, 8), np.float32), np.full((8, 1), 1.1e37 / 3)
-    exact, missing = lowrank.norms((a, b), (a, b.astype(np.float32)))
-    assert missing / exact == pytest.approx(abs(float(np.float32(b[0, 0])) / b[0, 0] - 1))
+    assert missing / exact == pytest.approx(abs(float(np.float32(value)) / value - 1))
 
 
 def test_what_is_missing_is_told_relative_to_the_whole():

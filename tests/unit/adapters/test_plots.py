@@ -45,8 +45,9 @@ def test_letters_of_names_that_no_font_has_are_numbered(
 
 
 def test_adapters_of_one_name_have_pictures_of_their_own(tmp_path: Path) -> None:
-    written = draw(tmp_path, [adapter("one"), adapter("one")], [[1.0, 0.5], [0.5, 1.0]])
-    names = ["norms", "spectrum", "values-one-1", "values-one-2", "cosine"]
+    """The name looks like a formula, too."""
+    written = draw(tmp_path, [adapter("$x_{$"), adapter("$x_{$")], [[1.0, 0.5], [0.5, 1.0]])
+    names = ["norms", "spectrum", "values-$x_{$-1", "values-$x_{$-2", "cosine"]
     assert written == [tmp_path / f"{name}.png" for name in names]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
 

@@ -308,7 +308,7 @@ def test_parts_are_parsed(tmp_path):
     (tmp_path / "lr=1e-4").mkdir()
     assert parse_optional_weight(str(tmp_path / "lr=1e-4")) == (str(tmp_path / "lr=1e-4"), 1.0)
     assert parse_size("1.5gb") == 1_500_000_000
-    for text in ("5", "GB", "-1GB", "5 TB", "0MB", "0.0001KB"):
+    for text in ("5", "GB", "-1GB", "5 TB", "0MB", "0.0001KB", "1" * 400 + "GB"):
         with raises(RequestError):
             parse_size(text)
 
@@ -373,11 +373,6 @@ def test_every_two_adapters_are_compared_and_not_each_with_the_first(tmp_path):
     with raises(ContentError, "k_proj", "6×24", "12×24"):
         references = [(str(tmp_path / name), 1.0) for name in ("one", "a", "b")]
         check_together(open_weighted(references, open_adapter))
-
-
-def test_a_size_beyond_all_numbers_is_none():
-    with raises(RequestError):
-        parse_size("1" * 400 + "GB")
 
 
 FOR_EVER = "(.*.*)*.*.*.*.*.*.*.*x"

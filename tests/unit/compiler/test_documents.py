@@ -14,6 +14,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.jsons import read_array
 from tuneyard.compiler.read.scan import LINES, Layout, Scanner, layout_of
 from tuneyard.compiler.read.stream import RECORD
+from tuneyard.compiler.spec.file import Source
 
 COLUMNS = 'columns: {q: [question], a: [answer, "answers.0.text"], t: {names: [title], is: extra}}'
 WRITE = 'write: [{file: t.jsonl, format: alpaca, instruction: "{q}", input: "{t}", output: "{a}"}]\n'
@@ -217,7 +218,7 @@ def test_rows_of_a_list_come_in_blocks_bounded_by_rows_and_by_bytes(monkeypatch,
     monkeypatch.setattr("tuneyard.compiler.read.jsons.BATCH_BYTES", size)
     text = json.dumps([{"n": number} for number in range(20)])  # of 10 bytes and a blank each
     scanner = Scanner((text[at : at + 1].encode() for at in range(len(text))), 1)
-    blocks = [len(block.rows) for block in read_array(scanner, "t", (), False, Problems(), set())]
+    blocks = [len(block.rows) for block in read_array(scanner, "t", (), False, Problems(), Source())]
     assert sum(blocks) == 20 and 1 < max(blocks) <= 5
 
 
@@ -273,7 +274,7 @@ def test_rows_that_are_read_many_at_once_are_those_that_are_read_one_by_one(name
     for kind in (Scanner, OneByOne):
         problems = Problems()
         scanner = kind((data[at : at + size] for at in range(0, len(data), size)), 3)
-        blocks = list(read_array(scanner, "t", steps, False, problems, set()))
+        blocks = list(read_array(scanner, "t", steps, False, problems, Source()))
         rows = [(block.place(at), repr(block.rows[at])) for block in blocks for at in range(len(block.rows))]
         results.append((rows, problems.errors, problems.notes))
     assert results[0] == results[1]
@@ -286,7 +287,7 @@ def test_rows_without_anything_odd_are_read_many_at_once(monkeypatch):
     monkeypatch.setattr(Scanner, "row", lambda scanner: read_singly.append(1) or row(scanner))
     for name in ("one a line", "one line", "compact", "indented", "texts over lines"):
         read_singly.clear()
-        list(read_array(Scanner([ARRAYS[name].encode()], 1), "t", (), False, Problems(), set()))
+        list(read_array(Scanner([ARRAYS[name].encode()], 1), "t", (), False, Problems(), Source()))
         assert len(read_singly) == 1, name  # the last one, which no comma follows
 
 

@@ -53,7 +53,7 @@ def test_pairs_in_the_forms_in_circulation(form, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({**FORMS[form], "id": n}) + "\n" for n in range(3)))
     spec, report = proposed(path, tmp_path)
-    assert {"chosen", "rejected"} <= {column.kind for column in spec.columns}
+    assert {"chosen", "rejected"} <= {column.kind.name for column in spec.columns}
     assert report.kept == 3
 
 
@@ -69,7 +69,7 @@ def test_llamafactorys_own_demo_files(name, kinds, tmp_path):
     if not source.is_file():
         pytest.skip(f"no real data at {REAL}")
     spec, report = proposed(source, tmp_path)
-    assert {column.kind for column in spec.columns} >= kinds
+    assert {column.kind.name for column in spec.columns} >= kinds
     assert report.kept == report.read
 
 
@@ -121,7 +121,7 @@ def test_what_stands_beside_turns_and_questions_is_read(rows, kind, named, tmp_p
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     spec, report = proposed(path, tmp_path)
-    assert kind in {column.kind for column in spec.columns} and report.kept == len(rows)
+    assert kind in {column.kind.name for column in spec.columns} and report.kept == len(rows)
     assert not named or f"This file fits the bundled spec {named};" in propose(path)[1]
 
 

@@ -41,7 +41,7 @@ def columns_of(bench, name, make_row):
     columns = {}
     for column in spec.columns:
         names = [key for key in top if key.lower() in {each.lower() for each in column.names}]
-        if names and column.kind != "id":
+        if names and column.kind.name != "id":
             columns[column.name] = names[0]
     warnings = [line for line in report.splitlines() if line.startswith("warning: ")]
     return columns, warnings, yaml.safe_load(text)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tuneyard.compiler.kinds.turn_forms import ROLES, common_turns
+from tuneyard.compiler.kinds.turn_forms import ROLES
 from tuneyard.core.installation.checkout import ROOT
 
 ASK, ANSWER = {"role": "user", "content": "Name a river."}, {"role": "assistant", "content": "The Rhine."}
@@ -14,11 +14,6 @@ IMAGE = ROOT / "tests" / "examples" / "good" / "media"
 
 def answered(parts):
     return {"messages": [ASK, ANSWER | {"content": parts}]}
-
-
-def test_a_common_conversation_is_not_copied():
-    talk = [ASK, ANSWER]
-    assert common_turns(talk, {}) is talk
 
 
 @pytest.mark.parametrize("role", ["model", "bot", "bard", "chatgpt", "bing"])

@@ -1,13 +1,10 @@
 """Clusters from the compiler to the interval: on MNLI's own dev set, and simulated."""
 
 import json
-import math
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
-from scipy.stats import t as student
 
 from tests.conftest import Run
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -17,11 +14,6 @@ from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.origin import fingerprint_of
 from tuneyard.eval.datasets.training import fingerprints_of, trained_on
 from tuneyard.eval.metrics.labels import summary
-from tuneyard.eval.statistics.family import estimates, units_of
-from tuneyard.eval.statistics.rates import rate_of
-from tuneyard.eval.statistics.spread import satterthwaite, unskewed
-
-SIZES = [3] * 260 + [2] * 50 + [1] * 24  # about as MNLI's premises have hypotheses
 
 
 @pytest.fixture(scope="module")
@@ -79,56 +71,3 @@ def test_the_fingerprints_that_compile_wrote_are_those_that_eval_asks_by(
     (adapter / "training.json").write_text(json.dumps({"inputs": {"settings": settings, "data": [data]}}))
     told = trained_on([adapter], Path("none"), "other", fingerprints_of(questions, 100))
     assert (told["examples"], told["not_checked"]) == (79, [])
-
-
-def drawn(draw: random.Random, spread: float) -> tuple[list[bool], list[bool], list[int]]:
-    """Two models with the same truth, each right or wrong on the rows of a cluster together, by `spread`."""
-    one, other, clusters = [], [], []
-    for cluster, size in enumerate(SIZES):
-        first, second = (0.6 + spread * draw.choice([-1, 1]) for _ in "ab")
-        for _ in range(size):
-            one.append(draw.random() < first)
-            other.append(draw.random() < second)
-            clusters.append(cluster)
-    return one, other, clusters
-
-
-def test_intervals_by_cluster_hold_in_95_cases_of_100_and_independent_ones_do_not() -> None:
-    draw, inside = random.Random(2), {"alone": 0, "clusters": 0}
-    for _ in range(600):
-        right, _, clusters = drawn(draw, 0.38)
-        for name, groups in (("alone", None), ("clusters", clusters)):
-            low, high = rate_of(right, groups).ci95
-            inside[name] += low <= 0.6 <= high
-    assert 0.93 <= inside["clusters"] / 600 <= 0.97
-    assert inside["alone"] / 600 < 0.90
-
-
-def test_models_of_the_same_truth_are_seldom_told_apart_by_cluster_and_often_as_independent() -> None:
-    draw, found = random.Random(3), {"alone": 0, "clusters": 0}
-    for _ in range(600):
-        one, other, clusters = drawn(draw, 0.38)
-        steps = [int(b) - int(a) for a, b in zip(one, other, strict=True)]
-        for name, groups in (("alone", None), ("clusters", clusters)):
-            (told,) = estimates(units_of([np.array(steps, dtype=float)[:, None]], [groups]))
-            found[name] += told.p < 0.05
-    assert 0.025 <= found["clusters"] / 600 <= 0.07 < 0.09 < found["alone"] / 600
-    # `estimates` turns Student's t into normal deviates, right to about 2e-7 here.
-    assert told.p == pytest.approx(textbook_p(steps, clusters), abs=1e-6)
-
-
-def textbook_p(steps: list[int], clusters: list[int]) -> float:
-    """p of one candidate from its own sums: CR2 (Bell and McCaffrey 2002) with Student's t, of the smaller
-    statistic, the plain one or the skew-corrected one."""
-    sizes = np.array([clusters.count(cluster) for cluster in sorted(set(clusters))], dtype=float)
-    sums = np.zeros(len(sizes))
-    for step, cluster in zip(steps, clusters, strict=True):
-        sums[cluster] += step
-    mean = sums.sum() / sizes.sum()
-    errors = (sums - mean * sizes) / sizes.sum() / np.sqrt(1 - sizes / sizes.sum())
-    plain = abs(mean) / math.sqrt((errors**2).sum())
-    skew = (errors**3).sum() / (errors**2).sum() ** 1.5
-    towards = math.copysign(1, mean)
-    corrected = towards * float(unskewed(np.array([towards * plain]), np.array([skew]))[0])
-    freedom = float(satterthwaite((sizes / sizes.sum())[:, None])[0])
-    return 2 * float(student.sf(min(plain, max(0.0, corrected)), freedom))

@@ -272,9 +272,3 @@ def test_a_record_without_data_is_not_checked(record) -> None:
     (folder / "training.json").write_text(record)
     (reason,) = found(folder, 3)["not_checked"]
     printed(reason, "saves/mine/training.json")
-
-
-def test_many_examples_are_found_by_their_fingerprints() -> None:
-    rows = [{"instruction": f"Q{n}", "output": "A"} for n in range(0, 3000, 3)]
-    register("many", rows)
-    assert found(ran("mine", "many"), *range(3000))["examples"] == 1000

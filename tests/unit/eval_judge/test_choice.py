@@ -95,14 +95,6 @@ def test_a_model_that_was_not_scored_on_a_dataset_is_refused():
         chosen(runs)
 
 
-def test_the_question_leaves_the_held_out_rows_to_the_comparison() -> None:
-    runs = [run("base", [False] * 40), run("good", [True] * 40), run("bad", [False] * 40)]
-    answer = choose_on_half(by_dataset(runs), "base")
-    (choice,) = answer.choices
-    assert [*answer.runs["s"]] == ["base", choice.model] == ["base", "good"]
-    assert len(answer.runs["s"]["base"].rows) == 40 - choice.n[CHOOSING]
-
-
 def in_halves(runs):
     """The runs on their first six rows, which choose, and those on the others."""
     halves = []

@@ -30,7 +30,6 @@ from tuneyard.eval.judge.conclusions import (
     ModelScore,
     PairedTest,
     Section,
-    section_json,
 )
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show.plots import accuracy_chart
@@ -415,14 +414,6 @@ def test_wide_letters_are_aligned() -> None:
     assert lines[4].startswith("| 缺陷                     | 70.0 %")
 
 
-def test_no_page_tells_how_many_more_rows_the_difference_seen_would_need() -> None:
-    """Power at the difference that was seen says no more than p does; Hoenig and Heisey 2001."""
-    old, new = flags(60, 10, 14, 16)
-    comparison = compare([make("base", old), make("a", new)], "base")
-    page = markdown(comparison) + json.dumps(section_json(comparison.sets[0], ""))
-    assert "more rows" not in page and "more_rows" not in page and "minimum detectable effect" in page
-
-
 def test_json_holds_what_the_page_says() -> None:
     old, new = flags(40, 5, 30, 25)
     runs = [make("base", old), make("a", new), make("base", old, "t"), make("a", new, "t")]
@@ -447,15 +438,6 @@ def test_macro_f1_stands_beside_accuracy_where_there_are_labels() -> None:
     run = ScoredRun("base", "s", "", list("0123"), gold, ["no"] * 4, [g == "no" for g in gold])
     page = markdown(compare([run], "base"))
     assert "| base                     | 75.0 % (" in page and "| base                     | 42.9 % (" in page
-
-
-def test_the_method_is_named() -> None:
-    old, new = flags(40, 5, 30, 25)
-    groups = [str(i // 4) for i in range(100)]
-    plain = markdown(compare([make("base", old), make("a", new)], "base"))
-    grouped = markdown(compare([make("base", old, groups=groups), make("a", new, groups=groups)], "base"))
-    golden_text(grouped, "100 examples", "25")
-    golden_text(plain, "100", "McNemar")
 
 
 def test_the_method_is_plain_sentences_in_both_languages() -> None:

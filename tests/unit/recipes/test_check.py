@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
 from click.testing import CliRunner
 
 from tests.messages import printed, printed_line
@@ -122,20 +121,6 @@ def test_datasets_that_are_no_local_files_are_said_to_be_unchecked(tmp_path):
     assert "nothing wrong\n" in quick(tmp_path, "dataset=texts", "stage=pt")
 
 
-def test_recipes_that_do_not_train_are_recipes(tmp_path):
-    predicts = [
-        "do_train=false",
-        "do_predict=true",
-        "predict_with_generate=true",
-        "dataset=",
-        "eval_dataset=a",
-    ]
-    assert "0 errors, 0 warnings" in quick(tmp_path, *predicts)
-    assert "nothing wrong" in quick(tmp_path, "do_train=false", f"tokenized_path={tmp_path / 'tokens'}")
-    printed_line(quick(tmp_path, "do_train=false"), "E304", "do_train")
-    assert "E304 dataset: is missing" in quick(tmp_path, "do_train=false", "tokenized_path=t", "dataset=")
-
-
 def test_packed_and_interleaved_rows_are_known_from_the_answer_alone():
     """The file has 600 rows; how many blocks they make is LLaMA-Factory's to say."""
     datasets = [NamedDataset("dataset", "a", 600)]
@@ -195,65 +180,7 @@ def test_small_checkpoints_have_a_size(tmp_path, monkeypatch):
     printed(line, "1 checkpoint", "12.0 kB", "5 bytes")
 
 
-@pytest.mark.parametrize(
-    ("message", "at_fault", "key"),
-    [
-        (
-            "Please use scripts/pissa_init.py to initialize PiSSA in DeepSpeed ZeRO-3.",
-            ["deepspeed", "pissa_init"],
-            "pissa_init",
-        ),
-        ("GaLore and APOLLO are incompatible with DeepSpeed yet.", ["use_galore", "deepspeed"], "use_galore"),
-        (
-            "`predict_with_generate` is incompatible with DeepSpeed ZeRO-3.",
-            ["deepspeed", "predict_with_generate"],
-            "predict_with_generate",
-        ),
-        ("Please specify `max_steps` in streaming mode.", ["streaming"], "streaming"),
-        ("Something else.", [], ""),
-    ],
-)
-def test_a_refusal_names_the_setting_that_it_is_about(message, at_fault, key):
-    keys = ("pissa_init", "use_galore", "predict_with_generate", "streaming", "deepspeed")
-    recipe = Recipe(Path("r.yaml"), dict.fromkeys(keys, True), {})
-    assert check.rejected_key(recipe, message, at_fault) == key
-
-
-def test_a_refusal_has_a_line():
-    recipe = Recipe(Path("r.yaml"), {"streaming": True}, {"streaming": 7})
-    answer = Facts("not in streaming mode", ["streaming"])
-    (problem,) = check.answer_problems(recipe, answer, explained=False)
-    printed(problem.line(), "r.yaml:7", "E350", "streaming", "not in streaming mode")
-
-
 MARKED = {"columns": {"prompt": "question", "response": "answer", "kto_tag": "good"}}
-PAIRS = {"ranking": True, "columns": {"prompt": "question", "chosen": "good", "rejected": "bad"}}
-
-
-@pytest.mark.parametrize(
-    ("stage", "entry", "count", "reason", "codes"),
-    [
-        ("kto", {}, 4, "LLaMA-Factory drops it", ["E434"]),
-        ("sft", MARKED, 4, "LLaMA-Factory drops it", ["E434"]),
-        ("sft", PAIRS, 0, "The dataset is not applicable in the current training stage.", ["E434"]),
-        ("sft", PAIRS, 0, "column 'good' holds 5", ["E434", "E323"]),
-        ("dpo", {}, 0, "The dataset is not applicable in the current training stage.", ["E434"]),
-        ("sft", {}, 4, "LLaMA-Factory drops it", ["E323"] * 4),
-        ("ppo", MARKED, 0, "LLaMA-Factory cannot read it", ["E323"]),
-    ],
-)
-def test_data_for_another_stage_is_one_finding(tmp_path, stage, entry, count, reason, codes):
-    (tmp_path / "dataset_info.json").write_text(json.dumps({"set": {"file_name": "set.json", **entry}}))
-    (tmp_path / "set.json").write_text('[{"question": "1+1?", "good": "2"}]')
-    settings = {"stage": stage, "dataset_dir": str(tmp_path), "dataset": "set"}
-    recipe = Recipe(Path("r.yaml"), settings, {"stage": 3})
-    bad = max(1, count)
-    answer = Facts(data={"set": Rows(count, bad, [(n, reason) for n in range(bad)])})
-    datasets, quick = read_datasets(recipe)
-    problems = [*quick, *check.data_problems(recipe, answer, datasets)]
-    assert [problem.code for problem in problems] == codes
-    if codes[0] == "E434":
-        assert (problems[0].place, problems[0].field) == ("r.yaml:3", "stage")
 
 
 def test_answers_are_generated_to_marked_rows_in_stage_sft(tmp_path):

@@ -148,23 +148,6 @@ def test_a_reference_model_takes_its_weights_in_bf16():
 LORA = next(case for case in CASES if case.name == "model 7B, gpus 1, 2048 tokens")
 
 
-def test_what_takes_more_and_what_less():
-    def ends(**changed):
-        return total_bytes(estimate(LORA.shapes, replace(LORA.setup, **changed)))
-
-    def less(one, other):
-        return all(a < b for a, b in zip(one, other, strict=True))
-
-    assert less(ends(tokens=1024), ends())
-    assert less(ends(), ends(recompute=False))
-    assert less(ends(optimizer_bytes=2), ends())
-    assert less(ends(trained_bytes=BF16, optimizer_bytes=4), ends())
-    assert less(ends(bits=4), ends(bits=8)) and less(ends(bits=8), ends())
-    assert less(ends(stage=2, ranks=4), ends()) and less(ends(stage=3, ranks=4), ends(stage=2, ranks=4))
-    assert less(ends(offload_optimizer=True), ends())
-    assert less(ends(offload_optimizer=True, offload_weights=True), ends(offload_optimizer=True))
-
-
 def test_pure_bf16_takes_half_of_the_state():
     full = replace(ADAM, ranks=1)
     half = replace(full, trained_bytes=BF16, optimizer_bytes=2 * BF16)
@@ -180,21 +163,6 @@ def test_time_of_matrix_products_alone_is_their_share_of_the_peak():
     assert (time.lower, time.upper) == pytest.approx((1 / SPREAD, SPREAD))
     two = duration(LORA.shapes, replace(LORA.setup, ranks=2), 312e12 * 0.75, 1000, 10, A100, still)
     assert (two.lower, two.upper) == pytest.approx((1 / LOOSE_SPREAD[0], LOOSE_SPREAD[1]))
-
-
-def test_each_wait_adds_its_own_time():
-    def middle(pace=PACE, gpu=A100, micro_batches=10, tokens=1000, **changed):
-        setup = replace(LORA.setup, **changed)
-        return duration(LORA.shapes, setup, 0, tokens, micro_batches, gpu, pace).middle
-
-    linear, layers = LORA.shapes.linear, LORA.shapes.layers
-    idle = PACE._replace(moved=0, updated=0)
-    assert middle(idle, tokens=0) == pytest.approx(10 * layers * 5.1e-3)
-    assert middle(bits=4) - middle() == pytest.approx(10 * linear * 70 / 2039e9)
-    assert middle(stage=3, ranks=4) - middle(stage=2, ranks=4) == pytest.approx(10 * linear * 1.8e-11)
-    alone = {"pace": PACE._replace(launched=0, updated=0), "micro_batches": 0}
-    assert middle(**alone) == pytest.approx(2 * middle(**alone, gpu=A100._replace(bandwidth=2 * 2039e9)))
-    assert middle(**alone, learned=0, read=3) == pytest.approx(middle(**alone))
 
 
 def test_a_checkpoint_holds_what_is_trained_and_adams_state():
@@ -233,36 +201,3 @@ def test_an_offload_takes_its_terms_off_the_gpu():
     kept = lower(MODEL, full=False, stage=3, ranks=2, offload_optimizer=True, offload_weights=True)
     assert not hasattr(kept, "optimizer")
     assert kept.weights == (2 * 1_000 / 10 + 100) * BF16  # the layers that are gathered
-
-
-def test_layers_that_keep_their_inputs_and_those_that_keep_all():
-    """Bytes a token: input 2 × 10, trained layer 2 × (17 × 10 + 4 × 20), untrained 2 × (8 × 10 + 3 × 20)."""
-    logits, inputs, trained, untrained = 100, 20, 500, 280
-    assert lower(MODEL).activations == logits + 10 * inputs + trained
-    assert lower(MODEL, recompute=False).activations == logits + 10 * trained
-    upper_two = replace(MODEL, layers_below=8)
-    assert lower(upper_two).activations == logits + 2 * inputs + trained
-    assert lower(upper_two, recompute=False).activations == logits + 2 * trained
-    lower_two = replace(MODEL, layers_between=8)
-    assert lower(lower_two).activations == logits + 2 * inputs + trained + 8 * untrained
-    adapter = lower(upper_two, full=False, input_gradients=True)
-    assert adapter.activations == logits + 2 * inputs + trained + 8 * untrained
-
-
-def test_the_logits():
-    large = replace(MODEL, vocabulary=1_000, hidden=100, model_type="qwen2")
-    plain = lower(large, tokens=64).activations
-    assert lower(large, tokens=64, logits=16).activations - plain == 64 * 1_000 * 6
-    # Liger: 10 chunks of 7 tokens, rounded up to 8: their bf16 logits twice, and the gradient of its input
-    fused = lower(large, tokens=64, fused_loss=True).activations
-    assert plain - fused == 64 * 1_000 * 10 - (2 * 8 * 1_000 + 64 * 100) * 2
-    assert lower(replace(large, model_type="gpt2"), tokens=64, fused_loss=True).activations == plain
-
-
-def test_operations_of_freezing():
-    """6 a weight of a trained layer, 2 again; a layer without gradients is only read."""
-    shapes = replace(MODEL, vocabulary=0, parameters=1_000, trainable=1_000)
-    assert flops(shapes, PLAIN, 1, 0) == 8 * 1_000
-    assert flops(shapes, replace(PLAIN, recompute=False), 1, 0) == 6 * 1_000
-    upper_two = replace(shapes, trainable=200, layers_below=8)
-    assert flops(upper_two, PLAIN, 1, 0) == 8 * 200 + 2 * 800

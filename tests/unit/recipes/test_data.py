@@ -44,51 +44,6 @@ def test_good(tmp_path):
     assert [(dataset.key, dataset.rows) for dataset in datasets] == [("dataset", 3), ("eval_dataset", 3)]
 
 
-def test_an_input_that_the_entry_does_not_map_is_an_error(tmp_path):
-    rows = [*GOOD, {"instruction": "Is it even?", "input": "12", "output": "yes"}]
-    columns = {"prompt": "instruction", "response": "output"}
-    register(tmp_path, rows, {"columns": columns})
-    _, codes, messages = look(tmp_path)
-    assert codes == ["E327"]
-    printed(messages[0], "'input'", "1 of 2", "row 2")
-    _, codes, messages = look(tmp_path, stage="pt")  # which reads neither input nor answers
-    assert codes == ["E327"]
-    printed(messages[0], "'output'", "2 of 2", "the prompt alone")
-    register(tmp_path, rows, {"columns": {**columns, "query": "input"}})
-    assert look(tmp_path)[1] == []
-    register(tmp_path, rows)
-    assert look(tmp_path)[1] == []
-    whole = {"instruction": "Is it even? 12", "input": "12", "output": "yes"}  # the prompt contains it
-    register(tmp_path, [whole], {"columns": columns})
-    assert look(tmp_path)[1] == []
-
-
-def test_rows_that_are_trained_on_are_not_evaluated_on(tmp_path):
-    register(tmp_path, GOOD)
-    entries = {
-        "set": {"file_name": "set/set.json"},
-        "twin": {"file_name": "set/../set/set.json"},
-        "other": {"file_name": "other.json"},
-        "hub": {"hf_hub_url": "a/b", "split": "train"},
-        "hub_eval": {"hf_hub_url": "a/b", "split": "test"},
-    }
-    (tmp_path / "dataset_info.json").write_text(json.dumps(entries))
-    other = {"instruction": "Is 5 even?", "input": "", "output": "no"}
-    (tmp_path / "other.json").write_text(json.dumps([other]))
-    train = {"do_train": True, "eval_strategy": "epoch"}
-    best = {**train, "load_best_model_at_end": True}
-    for name in ("set", "twin", "other,set"):
-        assert look(tmp_path, eval_dataset=name, **train)[1] == ["W328"]
-        assert look(tmp_path, eval_dataset=name, **best)[1] == ["E328"]
-    assert look(tmp_path, eval_dataset="other", **best)[1] == []
-    (tmp_path / "other.json").write_text(json.dumps([other, GOOD[0]]))
-    _, codes, messages = look(tmp_path, eval_dataset="other", **best)
-    assert codes == ["W328"]
-    printed(messages[0], "1 of the 2 different rows of other")
-    assert look(tmp_path, dataset="hub", eval_dataset="hub_eval", **best)[1] == []
-    assert look(tmp_path, dataset="hub", eval_dataset="hub", **best)[1] == ["E328"]
-
-
 @pytest.mark.parametrize(
     ("content", "facts"),
     [
@@ -135,14 +90,6 @@ def test_paths_in_messages_begin_at_the_folder(tmp_path, monkeypatch):
     assert line == "r.yaml: E341 output_dir: saves is a file"
     other = f"/mnt{tmp_path}/saves and {tmp_path.parent}/b"
     assert relative_paths(other) == other
-
-
-def test_not_registered_and_no_registry(tmp_path):
-    assert look(tmp_path)[1] == ["E320"]
-    register(tmp_path, GOOD)
-    datasets, codes, messages = look(tmp_path, dataset="set,sett")
-    assert (len(datasets), codes) == (1, ["E320"])
-    assert 'did you mean "set"?' in messages[0]
 
 
 def test_a_misspelt_name_never_stands_for_a_set_held_out(tmp_path):
@@ -196,35 +143,3 @@ def test_shards_are_read_as_one_file(tmp_path):
     assert look(tmp_path, do_train=True, eval_dataset="held")[1] == ["W328"], "a row that is trained on"
     (folder / "00001-of-00003.jsonl").unlink()
     assert look(tmp_path)[1] == ["W322"]
-
-
-def test_parts_that_records_hold_and_the_entry_does_not_name(tmp_path):
-    rows = [*GOOD, GOOD[0] | {"history": [["q", "a"]], "system": "", "tools": "[]"}]
-    register(tmp_path, rows)
-    _, codes, messages = look(tmp_path)
-    assert codes == ["W324"] and "'history' is filled in 1 of 2 records" in messages[0]
-    named = {"prompt": "instruction", "query": "input", "response": "output", "history": "history"}
-    register(tmp_path, rows, {"columns": named})
-    assert look(tmp_path)[1] == []
-    register(tmp_path, [{"text": "a", "system": "b"}], {"columns": {"prompt": "text"}})
-    assert look(tmp_path, stage="pt")[1] == []
-
-
-def test_a_system_text_that_the_entry_does_not_name_is_an_error(tmp_path):
-    rows = [row | {"system": "Answer in one word."} for row in GOOD]
-    columns = {"prompt": "instruction", "query": "input", "response": "output"}
-    register(tmp_path, rows, {"columns": columns})
-    _, codes, messages = look(tmp_path)
-    assert codes == ["E327"] and "'system' is filled in" in messages[0]
-    register(tmp_path, rows, {"columns": columns | {"system": "system"}})
-    assert look(tmp_path)[1] == []
-
-
-def test_two_inputs_are_one_finding_with_one_fix(tmp_path):
-    rows = [{"instruction": "Where?", "input": "At noon.", "context": "A park.", "output": "Here."}] * 3
-    register(tmp_path, rows, {"columns": {"prompt": "instruction", "response": "output"}})
-    recipe = Recipe(Path("r.yaml"), {"dataset": "set", "dataset_dir": str(tmp_path)}, {})
-    (problem,) = read_datasets(recipe)[1]
-    assert problem.code == "E327"
-    assert "'input' is filled in 3 of 3" in problem.message and "'context' is filled in 3" in problem.message
-    assert '"query": "input" or "query": "context"' in problem.hint and "compile them into it" in problem.hint

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.messages import printed
 from tuneyard.recipes.hardware import Gpu, Machine, world_size
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.rules import measured, problems_of
@@ -24,18 +23,12 @@ SOUND = {
     "output_dir": "out",
     "learning_rate": 1e-4,
 }
-EVALUATES = {"eval_dataset": "b", "eval_strategy": "steps"}
 HOPPER = Gpu("NVIDIA H200", 9)
-VOLTA = Gpu("Tesla V100", 7)
 
 
 def codes(gpus=(), **settings):
     recipe = Recipe(Path("r.yaml"), {**SOUND, **settings}, {})
     return [(problem.code, problem.field) for problem in problems_of(recipe, Machine(tuple(gpus)))]
-
-
-def test_a_sound_recipe_has_no_problems():
-    assert codes() == []
 
 
 @pytest.mark.parametrize(
@@ -159,39 +152,6 @@ def test_a_model_that_judges_answers_has_a_value_head(tmp_path, monkeypatch):
     assert codes(**judges, model_name_or_path=model) == codes(stage="ppo", reward_model=model) == []
 
 
-def test_values_of_the_right_kind_pass():
-    assert codes(num_train_epochs=3, lora_target=["q_proj", "v_proj"], report_to="none", eval_steps=0.1) == []
-
-
-def test_bf16_needs_ampere_and_one_kind_at_a_time():
-    assert codes([HOPPER], bf16=True) == []
-    assert codes([VOLTA], bf16=True) == [("W312", "bf16")]  # PyTorch says that it can, and imitates it
-    assert codes([VOLTA], bf16=True, use_cpu=True) == []
-    assert codes([HOPPER], bf16=True, fp16=True) == [("E312", "fp16")]
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"metric_for_best_model": "loss"},
-        {"metric_for_best_model": "eval_accuracy", "compute_accuracy": True},
-        {"metric_for_best_model": "accuracy", "stage": "rm"},
-        {"metric_for_best_model": "eval_rewards/margins", "stage": "dpo"},
-        {"metric_for_best_model": "eval_b_loss", "eval_on_each_dataset": True},
-        {"metric_for_best_model": "f1", "eval_strategy": "no", "do_eval": True},  # never asked for
-    ],
-)
-def test_metrics_that_are_computed_can_be_chosen_by(settings):
-    assert codes(**{**EVALUATES, **settings}) == []
-
-
-def test_a_misspelt_key_names_the_nearest_and_a_bare_no_is_explained():
-    recipe = Recipe(Path("r.yaml"), {**SOUND, "learning_rat": 1, "save_strategy": False}, {"learning_rat": 7})
-    lines = [problem.line() for problem in problems_of(recipe, Machine(()))]
-    printed(lines[0], "r.yaml:7", "E301", "learning_rat", '"learning_rate"')
-    assert "write it in quotes" in lines[1]
-
-
 def test_world_size_counts_gpus_and_nodes(monkeypatch):
     recipe = Recipe(Path("r.yaml"), SOUND, {})
     assert world_size(recipe, []) == 1
@@ -283,12 +243,6 @@ def test_a_package_is_installed_by_our_extra_or_without_pip_in_a_uv_environment(
     assert hints(enable_liger_kernel=True) == [f"uv pip install --python {sys.executable} liger-kernel"]
     monkeypatch.setattr("tuneyard.core.installation.packages.shutil.which", lambda _: None)
     assert hints(enable_liger_kernel=True) == [f"{sys.executable} -m pip install liger-kernel"]
-
-
-def test_a_misspelt_key_is_not_also_missing():
-    settings = {"datset": "a", "outpt_dir": "o", "model_name_or_path": "a/b", "do_train": True}
-    found = problems_of(Recipe(Path("r.yaml"), settings, {}), Machine((HOPPER,)))
-    assert [problem.code for problem in found] == ["E301", "E301"]
 
 
 def test_weights_that_plain_llamafactory_ignores_are_noted(tmp_path):

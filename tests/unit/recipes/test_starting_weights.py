@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tuneyard.core.weights.tensors import open_weights
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.starting_weights import loaded_problems
 
@@ -142,16 +141,6 @@ def test_a_tensor_without_the_prefix_of_peft_is_an_error(tmp_path):
     save_file(load_file(weights) | in_base, weights)
     ((code, _, message),) = found(model_name_or_path=base, adapter_name_or_path=start)
     assert code == "E345" and "layers.0.q_proj.weight: expected names that begin with" in message
-
-
-def test_an_adapter_in_several_files_is_compared_as_well(tmp_path):
-    base = model(tmp_path / "tiny", 1)
-    start = adapter(tmp_path / "rte", base, width=32)
-    weights = start / "adapter_model.safetensors"
-    places = dict.fromkeys(open_weights(weights).tensors, "part-1.safetensors")
-    weights.rename(start / "part-1.safetensors")
-    (start / "adapter_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
-    assert [code for code, _, _ in found(model_name_or_path=base, adapter_name_or_path=start)] == ["E345"]
 
 
 @pytest.mark.parametrize("kind", ["quantised", "pickled", "on the hub", "without weights"])

@@ -261,18 +261,11 @@ def drawn(monkeypatch, folder, rows, axes):
     return panel.get_xlabel(), panel.get_ylabel(), len(panel.images)
 
 
-def test_many_axes_fit_into_a_folder_name():
-    keys = sorted(known_keys())[:10]
-    names = run_names({key: ["a" * 60, "b" * 60] for key in keys})
-    assert len(set(names)) == len(names) == 2**10
-    assert max(len(name.encode()) for name in names) <= 120
-
-
-def test_names_are_short_in_bytes_and_stay_different():
+@pytest.mark.parametrize(("count", "values"), [(10, ["a" * 60, "b" * 60]), (3, ["模" * 40, "型" * 40])])
+def test_names_are_short_in_bytes_and_stay_different(count, values):
     """File systems count bytes: a Chinese character has three."""
-    keys = sorted(known_keys())[:3]
-    names = run_names({key: ["模" * 40, "型" * 40] for key in keys})
-    assert len(set(names)) == len(names) == 2**3
+    names = run_names(dict.fromkeys(sorted(known_keys())[:count], values))
+    assert len(set(names)) == len(names) == 2**count
     assert max(len(name.encode()) for name in names) <= 120
 
 

@@ -41,18 +41,16 @@ def test_without_its_model_a_training_renames_and_writes_nothing(recipe, tmp_pat
     assert [path.name for path in recipe.output_dir.iterdir()] == [STARTED]
 
 
-def test_a_finished_run_needs_no_model(recipe, capsys):
-    recipe.output_dir.mkdir()
-    (recipe.output_dir / STARTED).write_text(json.dumps(inputs_of(recipe, None)))
-    (recipe.output_dir / TRAINING).write_text(json.dumps({"world_size": 1, "global_batch": 8}))
-    train(recipe)
-    assert "up to date" in capsys.readouterr().out
-
-
 def finished(recipe, **world):
     recipe.output_dir.mkdir()
     (recipe.output_dir / STARTED).write_text(json.dumps(inputs_of(recipe, None)))
     (recipe.output_dir / TRAINING).write_text(json.dumps(world))
+
+
+def test_a_finished_run_needs_no_model(recipe, capsys):
+    finished(recipe, world_size=1, global_batch=8)
+    train(recipe)
+    assert "up to date" in capsys.readouterr().out
 
 
 def test_a_run_of_another_world_size_is_not_this_one(recipe, tmp_path, monkeypatch, capsys):
