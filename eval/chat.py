@@ -19,7 +19,6 @@ from tuneyard.core.cli.main import cli_command
 from tuneyard.core.errors import RequestError, TuneyardError, for_terminal, run_command, show_value
 from tuneyard.core.prompt import Encode, Message
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
-from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
 from tuneyard.eval.datasets.prompts import trained_system
 from tuneyard.eval.metrics.answers import cut_thought
@@ -88,7 +87,7 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
         if system:
             served.messages.append({"role": "system", "content": system})
         if once is None:
-            converse(served, served.server.name, [served.server.name])
+            converse(served, served.server.model.model, [served.server.model.model])
         else:
             served.answer(once)
         return
@@ -122,6 +121,7 @@ def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "Served
     """Connect to the server. `RequestError` for options that it cannot take."""
     refuse_explicit(LOCAL_SAMPLING, "OpenAI's interface does not have it: leave it out with --url")
     refuse_explicit(LOCAL, "it is for a model here: leave it out, or leave out --url")
+    from tuneyard.eval.backends.served import read_models
     from tuneyard.eval.backends.server import check_url, open_server
 
     connection = Connection(check_url(str(request.url)), request.timeout or TIMEOUT, again="try again")
@@ -129,7 +129,8 @@ def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "Served
     for option in SERVED_SAMPLING:
         if options[option] is not None:
             settings[option] = options[option]
-    server = open_server(read_report(connection), request.served_model or "", bool(request.served_model))
+    name = request.served_model or ""
+    server = open_server(read_models(connection, name), name, bool(name))
     return ServedChat(server, settings, request.think)
 
 
@@ -166,7 +167,10 @@ class ServedChat:
     def answer(self, text: str) -> None:
         """Print the answer to a text and remember both. `RequestError` if the server gives none."""
         question: Message = {"role": "user", "content": text}
-        generated = self.server.answer([*self.messages, question], self.settings)
+        (fields,) = self.server.chatting({0: [*self.messages, question]}, self.settings).score([0])
+        if "refusal" in fields:
+            raise RequestError(f"{self.server.url}: {fields['refusal']}")
+        generated = fields["answer"].text
         visible = generated if self.think else without_thoughts(generated, True)
         click.echo(for_terminal(visible))
         answer = cut_thought(generated)

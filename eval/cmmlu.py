@@ -98,6 +98,7 @@ def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, 
         count=(),
         check_generate=0,
         summaries=(TABLE, SCORES),
+        further_settings={"shots": shots, "chat": chat},
         exams=exams,
         shots=shots,
         chat=chat,
@@ -112,10 +113,6 @@ class Cmmlu(Nli):
     exams: Mapping[str, Exam] = field(default_factory=dict)
     shots: int = 0
     chat: bool = False
-
-    def settings(self, request: ScoringRequest) -> dict[str, object]:
-        """Options that change an answer."""
-        return {**Nli.settings(self, request), "shots": self.shots, "chat": self.chat}
 
     def fitted(self, opened: "Opened") -> "tuple[Cmmlu, Opened]":
         """Prompt in plain text, without a chat template, unless with --chat."""

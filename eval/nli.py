@@ -6,7 +6,7 @@ labels), and writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eva
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -136,6 +136,8 @@ class Nli(Task):
     count: tuple[str, ...]
     check_generate: int
     summaries: tuple[str, ...] = ()
+    further_settings: Mapping[str, object] = field(default_factory=dict)
+    """What else decides the answers, by a command that scores labels in its own way."""
 
     @property
     def chooses(self) -> bool:
@@ -159,7 +161,7 @@ class Nli(Task):
         if self.mode == "generate" or self.check_generate:
             settings["parser"] = self.parser
             settings.update(Task.settings(self, request))
-        return settings
+        return {**settings, **self.further_settings}
 
     def scorer(self, job: Job) -> Scorer:
         """Choose between the labels, or generate."""
@@ -188,7 +190,8 @@ class Nli(Task):
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The six fields of the published script, the row's number, and the scorer's other fields."""
         record, example = job.dataset.records[row], job.rows[row]
-        fields = self._of_labels(job, fields)
+        if job.request.rescore:
+            fields = self._of_labels(job, fields)
         return {
             "instruction": record.get("instruction", example.messages[-1]["content"]),
             "input": record.get("input", ""),
@@ -227,7 +230,7 @@ class Nli(Task):
             "unparsed_rows": unparsed,
             "label_mass": round(sum(masses) / len(masses), DIGITS) if masses else None,
             "labels": self.labels(job),
-            **self._agreement(job, predictions),
+            **(self._agreement(job, predictions) if job.further else {}),
         }
 
     def line(self, results: Mapping[str, Any]) -> str:
@@ -269,9 +272,7 @@ class Nli(Task):
         return labels.counts.get(label, label)
 
     def _agreement(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Count how often the answers of both modes agree. {} without a check."""
-        if not job.further:
-            return {}
+        """Count how often the answers of both modes agree."""
         name, key = "check_generate", "generated"
         if self.mode == "generate":
             name, key = "check_choice", "chosen"

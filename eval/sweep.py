@@ -102,7 +102,10 @@ def cli(
     sets = read_datasets(request.datasets, request.data, request.cluster, folder=request.dataset_dir)
     labels = label_sets(sets, options)
     summaries = (SWEEP, TABLE, RECIPE, *(plot_name(dataset.name) for dataset in sets))
-    task = Points(labels, "choice", "word", check_generate=0, summaries=summaries, **options, seed=seed)
+    divided = {"seed": seed, "rows": "halves"}
+    task = Nli(
+        labels, "choice", "word", check_generate=0, summaries=summaries, further_settings=divided, **options
+    )
     halves: tuple[list[EvalDataset], list[EvalDataset]] = ([], [])
     rows_to_choose_on = {}
     for dataset in sets:
@@ -146,13 +149,14 @@ def _score(
     """
     from tuneyard.eval.judge.questions.choice import best_point
     from tuneyard.eval.scoring.candidates import load_candidates
-    from tuneyard.eval.scoring.pipeline import score_opened
+    from tuneyard.eval.scoring.pipeline import carry_out
+    from tuneyard.eval.scoring.plan import plan_scoring
 
     choosing, held_out = halves
     unscored = [model for model in axes.models if not _is_scored(request, model, choosing)]
     opened = load_candidates(request, axes.reference, axes.models, workers)
     began = time.monotonic()
-    score_opened(request, task, choosing, opened)
+    carry_out(plan_scoring(request, task, choosing, opened))
     request = replace(request, force=False)
     while True:
         best = best_point(read_points(sweep), sweep.metric)
@@ -161,14 +165,15 @@ def _score(
         if not added:
             break
         unscored += [model for model in added if not _is_scored(request, model, choosing)]
-        score_opened(request, task, choosing, opened.with_weights(added))
+        carry_out(plan_scoring(request, task, choosing, opened.with_weights(added)))
         axes = refined
         sweep = replace(sweep, points=axes.points)
     if unscored:
         click.echo(_speed(len(unscored), time.monotonic() - began))
     reported = {model: axes.models[model] for model in (*axes.alone, best)}
     click.echo(tr("the half that does not choose:"))
-    score_opened(replace(request, out=request.out / HELD_OUT), task, held_out, opened.with_weights(reported))
+    request = replace(request, out=request.out / HELD_OUT)
+    carry_out(plan_scoring(request, task, held_out, opened.with_weights(reported)))
     return axes, list(reported)
 
 
@@ -195,17 +200,6 @@ def _report(request: ScoringRequest, axes: "Axes", sweep: "Sweep") -> None:
             request.out / SWEEP,
             ["tuneyard", "eval", "compare", request.out, "--out", request.out / "verdict"],
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Points(Nli):
-    """Scoring halves of the datasets, which the seed divides."""
-
-    seed: int = 42
-
-    def settings(self, request: ScoringRequest) -> dict[str, object]:
-        """Options that change an answer, and those that change the halves."""
-        return {**Nli.settings(self, request), "seed": self.seed, "rows": "halves"}
 
 
 def _speed(points: int, seconds: float) -> str:

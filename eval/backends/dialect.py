@@ -6,17 +6,18 @@ A server gets token ids for labels, so that its chat template has no part in it.
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.errors.warn import warn
+from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.prompt import openai_messages
-from tuneyard.eval.backends.connection import RefusedError
-from tuneyard.eval.backends.endpoint import Endpoint, ServerReport, json_object, writable
+from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.scorers import Ids, Messages
+from tuneyard.eval.backends.served import ServedModel, json_object, writable
 
 if TYPE_CHECKING:
     import httpx
@@ -25,11 +26,13 @@ IMPOSSIBLE = -9000.0  # below it are the numbers for a probability of 0: -9999, 
 UNDERFLOW = math.log(2.0**-149)  # the value for those: the least probability in fp32
 LARGEST = 0.01  # of a log-probability: rounded sums
 LARGEST_ID = 1 << 31
+SHOWN = 60  # bytes of an answer that is not what it should be
 SAMPLE = "Is the answer yes or no? It may be."
 """A text to compare tokenizers by."""
 QUESTION: Messages = [{"role": "user", "content": SAMPLE}]
 BROKEN = (ValueError, LookupError, TypeError, AttributeError)
 """Errors of reading an answer that is not what it should be."""
+Result = TypeVar("Result")
 
 
 def log_of(value: object) -> float:
@@ -53,9 +56,12 @@ class NoLogProbabilitiesError(RequestError):
 class Dialect(ABC):
     """A served model, and how its server is asked."""
 
-    endpoint: Endpoint
-    has_props: ClassVar[bool]
-    """True if the server has llama.cpp's /props."""
+    served: ServedModel
+
+    @property
+    def connection(self) -> Connection:
+        """The connection to the server."""
+        return self.served.connection
 
     @abstractmethod
     def checked(self, sample: Ids) -> "Dialect":
@@ -74,24 +80,84 @@ class Dialect(ABC):
         """Token ids of some messages, as the server's chat makes them."""
 
     @abstractmethod
-    def identity(self, report: ServerReport) -> dict[str, object]:
-        """The part of a report that must stay the same during a run: the model, its size, its adapters."""
-
-    @abstractmethod
     def tokenizing(self, text: str) -> dict[str, object]:
         """The body of /tokenize for a text."""
 
     async def chat(
-        self, client: "httpx.AsyncClient", talk: Messages, settings: Mapping[str, object], place: str = ""
+        self, client: "httpx.AsyncClient", talk: Messages, settings: Mapping[str, object]
     ) -> Generated:
-        """Answer of a client's request: the messages and these settings. `place` is for errors."""
+        """Answer of a client's request: the messages and these settings. Errors quote the last message."""
         body = {**chat_request(talk), **settings}
-        address = f"{self.endpoint.connection.url}/chat/completions"
-        return await self.endpoint.post(client, address, body, chat_answer, "chat completion", place)
+        address = f"{self.connection.url}/chat/completions"
+        return await self.post(
+            client, address, body, chat_answer, "chat completion", repr(talk[-1]["content"][:40])
+        )
+
+    async def post(
+        self,
+        client: "httpx.AsyncClient",
+        address: str,
+        body: Mapping[str, object],
+        read: Callable[[dict[str, Any]], Result],
+        about: str = "log-probabilities",
+        place: str = "",
+    ) -> Result:
+        """Post a body and read the JSON of the answer. Errors in `read` mean that the answer is nonsense.
+
+        `about` is what the answer should be, `place` begins the message of an error.
+        """
+
+        def parse(data: bytes) -> Result:
+            answer = json_object(data)
+            self._check_model(answer.get("model"))
+            try:
+                return read(answer)
+            except ContentError as error:
+                raise ContentError(f"{self.connection.url}: {error}") from error
+            except (LookupError, TypeError, AttributeError, OverflowError) as error:
+                beginning = f"{data[:SHOWN]!r}"
+                if "error" in answer:
+                    beginning = show_value(answer["error"])
+                missing = f" ({error} is missing)" if isinstance(error, KeyError) else ""
+                raise ValueError(f"no {about}{missing}: {beginning}") from error
+
+        named = {"model": self.served.model, **body, **self.served.settings}
+        return await self.connection.request(client, address, named, parse, place or about)
+
+    def _check_model(self, name: object) -> None:
+        """`RequestError` if an answer comes from another model than the answers before.
+
+        A warning if the first one names another model than was asked for. A path's last part is enough.
+        """
+        if not isinstance(name, str):
+            return
+        url, model, answering = self.connection.url, self.served.model, self.served.answering
+        if not answering and Path(name).name != Path(model).name:
+            warn_once(
+                f"{url}: asked for {show_value(model)}, it answers as {show_value(name)}: check that it "
+                "serves the right model"
+            )
+        answering.add(name)
+        if len(answering) > 1:
+            names = " and ".join(sorted(map(show_value, answering)))
+            raise RequestError(
+                f"{url}: it answers as {names}: its model changed. Serve the first one; "
+                f"{self.connection.again}"
+            )
+
+    def check_length(self, read: object, sent: int) -> None:
+        """`RequestError` unless the server read as many tokens as it was sent."""
+        if read != sent:
+            count = "fewer" if read is None else show_value(read)
+            raise RequestError(
+                f"{self.connection.url}: the server read {count} tokens of a prompt of {sent}: it cuts "
+                "prompts or adds a BOS. Serve the model with a longer context, and without what changes "
+                "prompts"
+            )
 
     def check_tokenizer(self, sample: Ids) -> None:
         """`RequestError` if the server's tokenizer gives other ids; a warning if it offers none."""
-        connection = self.endpoint.connection
+        connection = self.connection
         address, body = f"{connection.root}/tokenize", self.tokenizing(SAMPLE)
         try:
             answer = connection.once(
@@ -106,16 +172,6 @@ class Dialect(ABC):
                 f"{connection.url}: it makes {show_value(tokens)} of {SAMPLE!r}, --model makes "
                 f"{list(sample)}: another model is served, or --model is another one"
             )
-
-
-def check_length(endpoint: Endpoint, read: object, sent: int) -> None:
-    """`RequestError` unless the server read as many tokens as it was sent."""
-    if read != sent:
-        count = "fewer" if read is None else show_value(read)
-        raise RequestError(
-            f"{endpoint.connection.url}: the server read {count} tokens of a prompt of {sent}: it cuts "
-            "prompts or adds a BOS. Serve the model with a longer context, and without what changes prompts"
-        )
 
 
 def read_ids(answer: dict[str, Any]) -> list[int]:

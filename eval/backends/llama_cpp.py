@@ -5,7 +5,7 @@ them, and reports the true log-probability of what it took.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import exp
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,14 @@ from tuneyard.eval.backends.dialect import (
     UNDERFLOW,
     Dialect,
     NoLogProbabilitiesError,
+    Result,
     chat_request,
-    check_length,
     log_of,
     read_ids,
 )
-from tuneyard.eval.backends.endpoint import Result, ServerReport, writable
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.scorers import Ids, Messages, next_tokens, sums_of_tokens
+from tuneyard.eval.backends.served import writable
 
 if TYPE_CHECKING:
     import httpx
@@ -47,15 +47,14 @@ class LlamaCpp(Dialect):
     """
 
     whole: int | None = None
-    has_props = True
 
     def checked(self, sample: Ids) -> "LlamaCpp":
         """Ask for log-probabilities once."""
-        dialect, url = replace(self, whole=sample[0]), self.endpoint.connection.url
+        dialect, url = replace(self, whole=sample[0]), self.connection.url
         settings = {"n_probs": 1, **dialect.taking_whole}
         try:
-            answer = self.endpoint.connection.once(
-                lambda client: dialect.post(client, sample, settings, lambda answer: answer)
+            answer = self.connection.once(
+                lambda client: dialect._step(client, sample, settings, lambda answer: answer)
             )
             self.read_step(answer, len(sample))["top_logprobs"][0]["logprob"]
         except RefusedError as error:
@@ -72,20 +71,20 @@ class LlamaCpp(Dialect):
         """/completion without the server's penalties."""
 
         def read(answer: dict[str, Any]) -> Generated:
-            check_length(self.endpoint, answer.get("tokens_evaluated", len(ids)), len(ids))
+            self.check_length(answer.get("tokens_evaluated", len(ids)), len(ids))
             return Generated(writable(answer["content"]), FINISHES.get(answer.get("stop_type", "")))
 
         body = {"prompt": list(ids), "n_predict": longest, **NEUTRAL}
-        address = f"{self.endpoint.connection.root}/completion"
-        return await self.endpoint.post(client, address, body, read, "completion")
+        address = f"{self.connection.root}/completion"
+        return await self.post(client, address, body, read, "completion")
 
     async def prompt(self, client: "httpx.AsyncClient", talk: Messages) -> Ids:
         """/apply-template, then /tokenize, which adds BOS."""
-        root = self.endpoint.connection.root
+        root = self.connection.root
         asking = chat_request(talk)
-        text = await self.endpoint.post(client, f"{root}/apply-template", asking, _read_prompt, "prompt")
+        text = await self.post(client, f"{root}/apply-template", asking, _read_prompt, "prompt")
         request = {"content": text, "add_special": True, "parse_special": True}
-        return await self.endpoint.post(client, f"{root}/tokenize", request, read_ids, "token ids")
+        return await self.post(client, f"{root}/tokenize", request, read_ids, "token ids")
 
     def tokenizing(self, text: str) -> dict[str, object]:
         """llama.cpp names the text `content`."""
@@ -119,7 +118,7 @@ class LlamaCpp(Dialect):
                 raise ValueError(f"token {step['id']} instead of {token}, which logit_bias forces")
             return log_of(step["logprob"])
 
-        value = await self.post(client, ids, {"n_probs": 1, "logit_bias": [[token, FORCING]]}, read)
+        value = await self._step(client, ids, {"n_probs": 1, "logit_bias": [[token, FORCING]]}, read)
         if value is None:
             value = (await self._listed(client, ids, EVERY)).get(token, UNDERFLOW)
         return value
@@ -142,7 +141,7 @@ class LlamaCpp(Dialect):
             return listed
 
         settings = {"n_probs": count, **self.taking_whole, "cache_prompt": not reads_anew}
-        return await self.post(client, ids, settings, read)
+        return await self._step(client, ids, settings, read)
 
     @property
     def taking_whole(self) -> dict[str, object]:
@@ -151,18 +150,7 @@ class LlamaCpp(Dialect):
             return {}
         return {"logit_bias": [[self.whole, FORCING]]}
 
-    def identity(self, report: ServerReport) -> dict[str, object]:
-        """Name and path of the file, build, chat template, sizes, and the scales of adapters.
-
-        Requests can change the scales. A server that starts again can have another template.
-        """
-        names = ("model_path", "model_alias", "build_info", "chat_template")
-        identity = {name: (report.props or {}).get(name) for name in names}
-        identity["models"] = [entry.get("meta") for entry in report.models]
-        identity["adapters"] = [asdict(adapter) for adapter in report.adapters]
-        return identity
-
-    async def post(
+    async def _step(
         self,
         client: "httpx.AsyncClient",
         ids: Ids,
@@ -174,13 +162,13 @@ class LlamaCpp(Dialect):
             "prompt": list(ids), "n_predict": 1, "temperature": 0, "post_sampling_probs": False,
             "cache_prompt": True, **more,
         }  # fmt: skip
-        return await self.endpoint.post(client, f"{self.endpoint.connection.root}/completion", body, read)
+        return await self.post(client, f"{self.connection.root}/completion", body, read)
 
     def read_step(self, answer: dict[str, Any], tokens: int) -> dict[str, Any]:
         """The probabilities of the only generated token. `RequestError` if the prompt was cut."""
-        check_length(self.endpoint, answer.get("tokens_evaluated", tokens), tokens)
+        self.check_length(answer.get("tokens_evaluated", tokens), tokens)
         if answer.get("truncated"):
-            check_length(self.endpoint, None, tokens)
+            self.check_length(None, tokens)
         (step,) = answer["completion_probabilities"]
         return dict(step)
 

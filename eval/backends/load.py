@@ -89,21 +89,6 @@ def in_this_process(backend: Backend) -> Model:
     return backend
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """The facts of a loaded model that a plan needs, so that another process plans without its weights.
-
-    `ends` are the end tokens, `pad` is the padding token. The others are the fields of `Model`.
-    """
-
-    device: str
-    dtype: str
-    alone: bool
-    sampling: Mapping[str, float]
-    ends: list[int]
-    pad: int | None
-
-
 def find_model(reference: str) -> Path:
     """Find the folder of a model, or download a hub id.
 
@@ -156,39 +141,21 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
         attends = _attends(net, device)
         check_causal(net, folder, exact=dtype == "fp32" and not bits)
     alone = bits == 8 or not attends  # LLM.int8() takes outliers by column of the whole batch
-    return Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling)
+    model = Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling)
+    model.budget = int(alone)
+    return model
 
 
-def facts_of(model: Model) -> ModelFacts:
-    """The facts of a loaded model for `load_without_weights`."""
-    config = model.net.generation_config
-    return ModelFacts(
-        device=model.device,
-        dtype=model.dtype,
-        alone=model.alone,
-        sampling=model.sampling,
-        ends=config.eos_token_id,
-        pad=config.pad_token_id,
-    )
-
-
-def load_without_weights(folder: Path, facts: ModelFacts) -> Model:
-    """A model for planning: its tokenizer, and its modules with shapes but without values (device `meta`).
-
-    The model that another process has loaded from the same folder has these `facts`.
-    """
+def load_without_weights(folder: Path, dtype: str) -> "PreTrainedModel":
+    """A model's modules with shapes but without values (device `meta`)."""
     import torch
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig, utils
+    from transformers import AutoConfig, utils
 
     utils.logging.set_verbosity_error()
-    with loading(folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    with loading(folder), torch.device("meta"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        with torch.device("meta"):
-            net = _kind(folder).from_config(config, dtype=getattr(torch, DTYPES[facts.dtype]))
-    net.generation_config = GenerationConfig(eos_token_id=facts.ends, pad_token_id=facts.pad)
-    limit = getattr(net.config.get_text_config(), "max_position_embeddings", None)
-    return Model(net, tokenizer, facts.device, facts.dtype, limit or 1 << 30, facts.alone, facts.sampling)
+        net: PreTrainedModel = _kind(folder).from_config(config, dtype=getattr(torch, DTYPES[dtype]))
+    return net
 
 
 def open_tokenizer(reference: str) -> "tuple[Path, PreTrainedTokenizerBase, list[int]]":

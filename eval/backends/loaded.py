@@ -27,7 +27,7 @@ class LoadedModel(Backend):
     """A causal language model in eval mode, with its tokenizer and the settings that the results record.
 
     - `alone`: batching or a shared cache would change its answers, so every prompt goes through it whole and
-      by itself.
+      by itself. Its `budget` is 1 then, also with --batch-tokens.
     - `sampling`: settings of its generation_config, as arguments of `generate`, without a temperature if
       it is greedy. `draws` is true if answers are drawn by them, with `seed`.
     - `vision`: the image processor, if rows have images.
@@ -49,7 +49,3 @@ class LoadedModel(Backend):
     merged: bool = False
     settings: Mapping[str, object] = field(default_factory=dict)
     applied: Applied = field(default_factory=Applied)
-
-    def __post_init__(self) -> None:
-        if self.alone:
-            self.budget = 1  # one row a batch, also with --batch-tokens

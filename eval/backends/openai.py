@@ -16,14 +16,14 @@ from tuneyard.eval.backends.dialect import (
     BROKEN,
     Dialect,
     NoLogProbabilitiesError,
+    Result,
     chat_request,
-    check_length,
     log_of,
     read_ids,
 )
-from tuneyard.eval.backends.endpoint import Result, ServerReport, writable
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.scorers import Ids, Messages
+from tuneyard.eval.backends.served import VLLM, writable
 
 if TYPE_CHECKING:
     import httpx
@@ -34,11 +34,10 @@ class OpenAi(Dialect):
     """OpenAI's /completions with what vLLM adds, `prompt_logprobs`, or with `echo`."""
 
     way: str = ""
-    has_props = False
 
     def checked(self, sample: Ids) -> "OpenAi":
         """Choose a way to get the log-probabilities of a prompt."""
-        connection, reasons = self.endpoint.connection, []
+        connection, reasons = self.connection, []
         for way in WAYS:
             dialect = replace(self, way=way)
             try:
@@ -66,25 +65,25 @@ class OpenAi(Dialect):
         def read(answer: dict[str, Any]) -> Generated:
             usage = answer.get("usage")
             if isinstance(usage, dict):
-                check_length(self.endpoint, usage.get("prompt_tokens", len(ids)), len(ids))
+                self.check_length(usage.get("prompt_tokens", len(ids)), len(ids))
             choice = answer["choices"][0]
             return Generated(writable(choice["text"]), choice.get("finish_reason"))
 
         body = {"prompt": list(ids), "max_tokens": longest, "temperature": 0}
-        if self.endpoint.is_vllm:
+        if self.served.engine == VLLM:
             body["repetition_penalty"] = 1.0
-        address = f"{self.endpoint.connection.url}/completions"
-        return await self.endpoint.post(client, address, body, read, "completion")
+        address = f"{self.connection.url}/completions"
+        return await self.post(client, address, body, read, "completion")
 
     async def prompt(self, client: "httpx.AsyncClient", talk: Messages) -> Ids:
         """/tokenize of messages, as vLLM has it."""
-        address = f"{self.endpoint.connection.root}/tokenize"
+        address = f"{self.connection.root}/tokenize"
         request = {**chat_request(talk), "add_generation_prompt": True}
-        return await self.endpoint.post(client, address, request, read_ids, "token ids")
+        return await self.post(client, address, request, read_ids, "token ids")
 
     def tokenizing(self, text: str) -> dict[str, object]:
         """vLLM names the text `prompt`."""
-        return {"model": self.endpoint.model, "prompt": text, "add_special_tokens": False}
+        return {"model": self.served.model, "prompt": text, "add_special_tokens": False}
 
     async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> list[float]:
         """One request for all spellings, each after the prompt."""
@@ -98,25 +97,18 @@ class OpenAi(Dialect):
         body = {
             "prompt": [list(ids) for ids in prompts], "max_tokens": 1, "temperature": 0, **WAYS[self.way].body
         }  # fmt: skip
-        return await self.endpoint.post(client, f"{self.endpoint.connection.url}/completions", body, read)
+        return await self.post(client, f"{self.connection.url}/completions", body, read)
 
     def sums(self, answer: dict[str, Any], prompts: Sequence[Ids], after: int) -> list[float]:
         """Sum the log-probabilities of each prompt's ids from place `after` on."""
         usage, sent = answer.get("usage"), sum(map(len, prompts))
         if isinstance(usage, dict):
-            check_length(self.endpoint, usage.get("prompt_tokens", sent), sent)
+            self.check_length(usage.get("prompt_tokens", sent), sent)
         choices = sorted(answer["choices"], key=lambda choice: choice.get("index", 0))
         if len(choices) != len(prompts):
             raise ValueError(f"{len(choices)} of `choices`, {len(prompts)} prompts were sent")
         pairs = zip(choices, prompts, strict=True)
         return [math.fsum(WAYS[self.way].read(choice, ids, after)) for choice, ids in pairs]
-
-    def identity(self, report: ServerReport) -> dict[str, object]:
-        """The model's entry in /models, without what differs from one request to the next."""
-        entry = report.entry(self.endpoint.model)
-        if not entry:
-            return {}
-        return {name: entry.get(name) for name in ("id", "root", "parent", "max_model_len", "meta")}
 
 
 def _read_prompt_logprobs(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:

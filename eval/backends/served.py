@@ -1,100 +1,284 @@
-"""What a server reports of itself: its engine, its model, and the models and adapters that it offers."""
+"""What a server offers: its models, and the adapters of llama.cpp. One record has all that it reports."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from tuneyard.eval.backends.endpoint import OWNER_VLLM, OfferedModel, ServerReport, get
+from tuneyard.core.errors import RequestError, show_value
+from tuneyard.eval.backends.connection import Connection, RefusedError, UnreadableError
 
+GGUF = ".gguf"
 LLAMA_CPP, VLLM = "llama.cpp", "vLLM"
+OWNER_VLLM = "vllm"  # of the models that vLLM lists
+SHOWN_NAMES = 10
+HTML = (b"<html", b"<!doctype html")
 
 
 @dataclass(frozen=True, slots=True)
-class ServerFacts:
-    """What a server reports of itself. A field is None, or empty, if it does not."""
+class ServedModel:
+    """A model or an adapter of a server, and what the server reports of it: None or empty if it does not.
 
-    url: str
+    - `model`: the name in requests. An adapter of llama.cpp has its own `name`, and its base's in requests.
+    - `settings`: part of every request, such as the adapters of llama.cpp.
+    - `number`, `scale`: an adapter of llama.cpp, and its scale for requests that name none.
+    - `context`: tokens of a request. llama.cpp has it for each of its `slots`.
+    - `sampling`: llama.cpp's settings for requests that name none: temperature, repeat_penalty and others.
+    - `file_type`, `bits`: type of the weights in a GGUF, e.g. `Q8_0`, and bits a weight.
+    - `identity`: what must stay the same during a run: the model, its size, its adapters. {}: not listed.
+    - `answering`: the names of the model in answers.
+    """
+
+    connection: Connection
     engine: str
-    """`llama.cpp`, `vLLM`, or the name of another server's owner."""
-    version: str | None
+    name: str
     model: str
-    """Name of the served model in requests."""
-    model_path: str | None
-    chat_template: str | None
-    context: int | None
-    """Tokens of a request. llama.cpp has it for each of its `slots`."""
-    slots: int | None
-    sampling: Mapping[str, object]
-    """Settings for requests that name none (llama.cpp): temperature, repeat_penalty and others."""
-    bos: str | None
-    eos: str | None
-    file_type: str | None
-    """Type of the weights in a GGUF, e.g. `Q8_0`."""
-    bits: float | None
-    """Bits a weight of a GGUF."""
-    offers: Sequence[OfferedModel]
+    is_adapter: bool = False
+    path: str | None = None
+    number: int | None = None
+    scale: float | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+    version: str | None = None
+    model_path: str | None = None
+    chat_template: str | None = None
+    context: int | None = None
+    slots: int | None = None
+    sampling: Mapping[str, object] = field(default_factory=dict)
+    bos: str | None = None
+    eos: str | None = None
+    file_type: str | None = None
+    bits: float | None = None
+    identity: Mapping[str, object] = field(default_factory=dict)
+    answering: set[object] = field(default_factory=set, compare=False)
 
     @property
-    def adapters(self) -> list[OfferedModel]:
-        """The adapters that it offers."""
-        return [offer for offer in self.offers if offer.is_adapter]
+    def names(self) -> list[str]:
+        """The name, and for a file or folder its own, with and without `.gguf`. The best match is first."""
+        file_name = Path(self.name).name
+        return [self.name, file_name, file_name.removesuffix(GGUF)]
 
     @property
-    def title(self) -> str:
-        """Address, engine and version, e.g. `http://localhost:8000/v1 (vLLM 0.26.0)`."""
-        return f"{self.url} ({' '.join(filter(None, (self.engine, self.version)))})"
+    def offer(self) -> dict[str, object]:
+        """How a client may ask for it, as prove.json has it."""
+        return {name: getattr(self, name) for name in ("name", "path", "is_adapter", "scale", "number")}
 
 
-def read_facts(report: ServerReport, model: str) -> ServerFacts:
-    """Name the server, and sort what it reports. vLLM is asked for its version."""
-    connection, props, entry = report.connection, report.props or {}, report.entry(model)
-    sampling = report.settings.get("params")
-    if not isinstance(sampling, dict):
-        sampling = {}
-    if report.props is not None:
-        engine, version = LLAMA_CPP, props.get("build_info")
-    else:
-        owner = entry.get("owned_by")
-        engine = VLLM if owner == OWNER_VLLM else str(owner or "OpenAI-compatible server")
-        version = (get(connection, f"{connection.root}/version") or {}).get("version")
-    meta = entry.get("meta")
-    if not isinstance(meta, dict):
-        meta = {}
-    return ServerFacts(
-        url=connection.url,
-        engine=engine,
-        version=_text(version),
-        model=model,
-        model_path=_text(props.get("model_path")) or _text(entry.get("root")),
-        chat_template=_text(props.get("chat_template")),
-        context=report.context(model),
-        slots=report.slots,
-        sampling=sampling,
-        bos=_text(props.get("bos_token")),
-        eos=_text(props.get("eos_token")),
-        file_type=_text(props.get("model_ftype")) or _text(meta.get("ftype")),
-        bits=_bits(meta),
-        offers=[*_offered_models(report.models), *report.adapters],
-    )
+def any_json(data: bytes) -> Any:
+    """Parse JSON of any kind. `ValueError` if the data is none."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        kind = "no JSON, but HTML" if data.lstrip().lower().startswith(HTML) else "no JSON"
+        raise ValueError(f"{kind}: {data[:60]!r}") from error
 
 
-def _offered_models(entries: Sequence[Mapping[str, Any]]) -> list[OfferedModel]:
-    """The models of /models. vLLM names the parent of each adapter."""
+def json_object(data: bytes) -> dict[str, Any]:
+    """Parse a JSON object. `ValueError` if the data is none."""
+    value = any_json(data)
+    if not isinstance(value, dict):
+        raise ValueError(f"no JSON object: {data[:60]!r}")
+    return value
+
+
+def writable(text: str) -> str:
+    """Replace halves of characters: JSON can have them, a file cannot."""
+    return text.encode(errors="replace").decode()
+
+
+def get(
+    connection: Connection,
+    address: str,
+    read: Callable[[bytes], Any] = json_object,
+    *,
+    must_be_readable: bool = False,
+) -> Any:
+    """Get an address's JSON; None if the server does not offer it.
+
+    `RequestError` if it wants another key, `UnreadableError` if the answer `must_be_readable` and is not.
+    """
+    place = address.removeprefix(connection.root)
+    try:
+        return connection.once(lambda client: connection.request(client, address, None, read, place))
+    except UnreadableError:  # such as a page of HTML for every address that it does not have
+        if must_be_readable:
+            raise
+    except RefusedError as error:
+        if error.is_of_all_requests:
+            raise RequestError(f"{address}: {error}") from error
+    return None
+
+
+def read_models(connection: Connection, name: str, *, asks_props: bool = True) -> list[ServedModel]:
+    """Ask a server for what it offers, llama.cpp's adapters last. Without a list it has the model `name`.
+
+    `asks_props` is for servers that may be llama.cpp. `RequestError` if there is neither a list nor a name,
+    or if the server wants another key.
+    """
+    props = get(connection, f"{connection.root}/props") if asks_props else None
+    entries = _entries(connection, name)
+    settings = (props or {}).get("default_generation_settings")
+    if props is not None and isinstance(settings, dict):
+        return _of_llama_cpp(connection, name, props, settings, entries)
+    return [_of_openai(connection, entry, entries) for entry in entries or [{"id": name}]]
+
+
+def choose_model(models: Sequence[ServedModel], name: str, is_exact_name: bool) -> ServedModel:
+    """Find a model or an adapter by its name. `RequestError` if there is none.
+
+    Unless `is_exact_name`, the server's only model may have another name.
+    """
+    listed = [model for model in models if model.number is None]
+    for model in listed:
+        if model.name == name:
+            return model
+    for model in models:
+        if is_exact_name and model.number is not None and name in model.names:
+            return model
+    if len(listed) == 1 and not is_exact_name:
+        return listed[0]
+    names = ", ".join(show_value(model.name) for model in models[:SHOWN_NAMES])
+    if len(models) > SHOWN_NAMES:
+        names += f" and {len(models) - SHOWN_NAMES} more"
+    problem = f"no model {name!r}; it" if name else "it"
+    fix = "Name one of them in --served-model" if is_exact_name else "Add --served-model NAME"
+    raise RequestError(f"{models[0].connection.url}: {problem} has {names}. {fix}")
+
+
+def _entries(connection: Connection, name: str) -> list[dict[str, Any]]:
+    """The models in /models. Without any, the model must have a `name`."""
+    url = connection.url
+    try:
+        listed = get(connection, f"{url}/models", must_be_readable=True) or {}
+    except UnreadableError as error:
+        if not name:
+            raise RequestError(
+                f"{url}: /models gives {error.problem}. Is --url the server's address before "
+                "/chat/completions, such as http://localhost:8000/v1?"
+            ) from error
+        return []
+    data = listed.get("data")
+    entries = []
+    for entry in data if isinstance(data, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+            entries.append(entry)
+            if writable(entry["id"]) != entry["id"]:
+                raise RequestError(
+                    f"{url}: /models lists an id that is no text: {show_value(entry['id'])}. Serve the model "
+                    "under another name"
+                )
+    if not entries and not name:
+        raise RequestError(f"{url}: it lists no models: name one with --served-model NAME")
+    return entries
+
+
+def _of_llama_cpp(
+    connection: Connection,
+    name: str,
+    props: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    entries: Sequence[Mapping[str, Any]],
+) -> list[ServedModel]:
+    """The models of llama.cpp, then its adapters.
+
+    Requests can change the adapters' scales, and a server that starts again can have another template. With
+    adapters it must read every prompt anew: it would reuse states of a prompt that it read with others.
+    """
+    slots = _positive(props.get("total_slots"))
+    if slots is not None:
+        connection = replace(connection, at_once=slots)
+    adapters = _adapters(connection)
+    sampling = settings.get("params")
+    identity = {key: props.get(key) for key in ("model_path", "model_alias", "build_info", "chat_template")}
+    identity["models"] = [entry.get("meta") for entry in entries]
+    identity["adapters"] = adapters
+    anew: dict[str, object] = {"cache_prompt": False} if adapters else {}
+    models = []
+    for entry in entries or [{"id": name}]:
+        meta = _object(entry.get("meta"))
+        model = ServedModel(
+            connection, LLAMA_CPP, entry["id"], entry["id"],
+            path=_text(entry.get("root")),
+            settings=anew,
+            version=_text(props.get("build_info")),
+            model_path=_text(props.get("model_path")) or _text(entry.get("root")),
+            chat_template=_text(props.get("chat_template")),
+            context=_positive(settings.get("n_ctx")),
+            slots=slots,
+            sampling=_object(sampling),
+            bos=_text(props.get("bos_token")),
+            eos=_text(props.get("eos_token")),
+            file_type=_text(props.get("model_ftype")) or _text(meta.get("ftype")),
+            bits=_bits(meta),
+            identity=identity,
+        )  # fmt: skip
+        models.append(model)
+    for adapter in adapters:
+        alone = {"lora": [{"id": adapter["number"], "scale": 1.0}]}
+        models.append(replace(models[0], **adapter, settings={**anew, **alone}, answering=set()))
+    return models
+
+
+def _adapters(connection: Connection) -> list[dict[str, Any]]:
+    """The adapters that llama.cpp lists, as `ServedModel.offer`. Two files of one name are told by paths."""
+    address = f"{connection.root}/lora-adapters"
+    listed = get(connection, address, any_json)
     offers = []
-    for entry in entries:
-        if isinstance(entry.get("id"), str):
-            is_adapter = isinstance(entry.get("parent"), str)
-            offers.append(OfferedModel(entry["id"], _text(entry.get("root")), is_adapter))
+    try:
+        names = [Path(adapter["path"]).name.removesuffix(GGUF) for adapter in listed or ()]
+        for adapter, name in zip(listed or (), names, strict=True):
+            if names.count(name) > 1:
+                name = adapter["path"]
+            scale, number = float(adapter["scale"]), int(adapter["id"])
+            offer = {"name": name, "path": adapter["path"], "is_adapter": True, "scale": scale}
+            offers.append({**offer, "number": number})
+    except (LookupError, TypeError, ValueError) as error:
+        raise RequestError(f"{address}: expected a list of adapters, found {show_value(listed)}") from error
     return offers
+
+
+def _of_openai(
+    connection: Connection, entry: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]
+) -> ServedModel:
+    """A model that another server lists. vLLM names the parent of each adapter, and only its context."""
+    parent = entry.get("parent")
+    context = entry.get("max_model_len")
+    for other in entries:
+        if isinstance(parent, str) and other["id"] == parent:
+            context = other.get("max_model_len")
+    owner = entry.get("owned_by")
+    identity = {}
+    if entries:
+        identity = {name: entry.get(name) for name in ("id", "root", "parent", "max_model_len", "meta")}
+    meta = _object(entry.get("meta"))
+    return ServedModel(
+        connection,
+        VLLM if owner == OWNER_VLLM else str(owner or "OpenAI-compatible server"),
+        entry["id"],
+        entry["id"],
+        is_adapter=isinstance(parent, str),
+        path=_text(entry.get("root")),
+        model_path=_text(entry.get("root")),
+        context=_positive(context),
+        file_type=_text(meta.get("ftype")),
+        bits=_bits(meta),
+        identity=identity,
+    )
 
 
 def _bits(meta: Mapping[str, Any]) -> float | None:
     """Bits a weight, from llama.cpp's size in bytes and number of parameters."""
-    size, parameters = meta.get("size"), meta.get("n_params")
-    if type(size) is int and type(parameters) is int and parameters > 0:
-        return 8 * size / parameters
-    return None
+    size, parameters = meta.get("size"), _positive(meta.get("n_params"))
+    return 8 * size / parameters if type(size) is int and parameters else None
+
+
+def _positive(value: object) -> int | None:
+    return value if type(value) is int and value > 0 else None
 
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -6,7 +6,6 @@ import re
 import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from tuneyard.core.errors import RequestError
@@ -14,7 +13,6 @@ from tuneyard.core.prompt import Encode
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.connection import Connection, RefusedError, UnreadableError
 from tuneyard.eval.backends.dialect import QUESTION, SAMPLE, Dialect, NoLogProbabilitiesError
-from tuneyard.eval.backends.endpoint import OfferedModel, ServerReport, find_endpoint, read_report
 from tuneyard.eval.backends.llama_cpp import LlamaCpp
 from tuneyard.eval.backends.openai import OpenAi
 from tuneyard.eval.backends.scorers import (
@@ -30,7 +28,7 @@ from tuneyard.eval.backends.scorers import (
     prompts_too_long,
     tokenise,
 )
-from tuneyard.eval.backends.served import ServerFacts, read_facts
+from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, choose_model, get, read_models
 
 if TYPE_CHECKING:
     import httpx
@@ -81,14 +79,14 @@ def check_url(url: str) -> str:
 class Server(Backend):
     """A served model. With `gives_labels` its tokenizer is here, and the server gets our token ids.
 
+    - `offers`: all models and adapters of the server.
     - `ends`: the tokens that end an answer.
     - `missing`: the reasons for what the server does not offer, by the names `prompts`, `labels`, `texts`
       (greedy after our ids) and `chat` (`open_served`).
-    - `identity`: what the server reported of the model at the beginning of the run.
     """
 
     dialect: Dialect
-    report: ServerReport
+    offers: Sequence[ServedModel]
     tokenizer: "PreTrainedTokenizerBase" = None  # without labels nobody reads it
     ends: Sequence[int] = ()
     gives_labels: bool = False
@@ -99,33 +97,27 @@ class Server(Backend):
     settings: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.identity = self.dialect.identity(self.report)
         self.context = NO_LIMIT
         if self.gives_labels:
-            self.context = self.report.context(self.name) or NO_LIMIT
-        # the settings of every request choose the adapter; without a report, the address is the identity
-        identity = [self.identity or f"{self.url} {self.name}", self.dialect.endpoint.settings]
+            self.context = self.model.context or NO_LIMIT
+        # the settings of every request choose the adapter; of what is not listed, the address is the identity
+        identity = [self.model.identity or f"{self.url} {self.model.model}", self.model.settings]
         self.digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def model(self) -> ServedModel:
+        """The model, and what the server reported of it at the beginning of the run."""
+        return self.dialect.served
 
     @property
     def connection(self) -> Connection:
         """The connection to the server."""
-        return self.dialect.endpoint.connection
-
-    @property
-    def name(self) -> str:
-        """The model's name in requests."""
-        return self.dialect.endpoint.model
+        return self.model.connection
 
     @property
     def url(self) -> str:
         """Address before /chat/completions, e.g. http://localhost:8000/v1."""
         return self.connection.url
-
-    @cached_property
-    def facts(self) -> ServerFacts:
-        """What the server reports of itself. vLLM is asked for its version."""
-        return read_facts(self.report, self.name)
 
     def with_labels(self, tokenizer: "PreTrainedTokenizerBase", ends: Sequence[int]) -> "Server":
         """The same model for labels. `NoLogProbabilitiesError` if the server gives no log-probabilities.
@@ -137,13 +129,13 @@ class Server(Backend):
         dialect.check_tokenizer(sample)
         return replace(self, dialect=dialect, tokenizer=tokenizer, ends=ends, gives_labels=True)
 
-    def with_adapter(self, adapter: OfferedModel) -> "Server":
-        """The same llama.cpp server with one of its adapters at scale 1, and no other one."""
-        if adapter.number is None:
+    def with_offer(self, offer: ServedModel) -> "Server":
+        """Another model of the server. An adapter of llama.cpp goes with the same model: requests name it."""
+        if offer.name == self.model.name:
             return self
-        endpoint = self.dialect.endpoint
-        endpoint = replace(endpoint, settings={**endpoint.settings, **adapter.settings})
-        return replace(self, dialect=replace(self.dialect, endpoint=endpoint))
+        if offer.number is None:
+            return open_served(self.offers, offer.name, True, self.tokenizer, self.ends)
+        return replace(self, dialect=replace(self.dialect, served=offer))
 
     def choosing(
         self,
@@ -180,26 +172,16 @@ class Server(Backend):
     ) -> Sequence[str | TooLong]:
         """Fetch the greedy answers. `RequestError` if the server does not answer, or refuses for another
         reason than the length."""
-        return self._answers(talks, {"max_tokens": longest, "temperature": 0})
-
-    def answer(self, talk: Messages, settings: Mapping[str, object]) -> str:
-        """Fetch an answer with these settings, such as `temperature`. `RequestError` if there is none."""
-        (answer,) = self._answers([talk], settings)
-        if isinstance(answer, TooLong):
-            raise RequestError(f"{self.url}: {answer.reason}")
-        return answer
-
-    def _answers(self, talks: Sequence[Messages], settings: Mapping[str, object]) -> Sequence[str | TooLong]:
-        async def answer(client: "httpx.AsyncClient", talk: Messages) -> str | TooLong:
-            try:
-                completion = await self.dialect.chat(client, talk, settings, repr(talk[-1]["content"][:40]))
-            except RefusedError as error:
-                if error.is_too_long:
-                    return TooLong(str(error))
-                raise RequestError(f"{self.url}: {error}") from error
-            return completion.text
-
-        return self.each(answer, talks)
+        scorer = self.chatting(dict(enumerate(talks)), {"max_tokens": longest, "temperature": 0})
+        answers: list[str | TooLong] = []
+        for fields in scorer.score(range(len(talks))):
+            if "refusal" not in fields:
+                answers.append(fields["answer"].text)
+            elif fields["refusal"].is_too_long:
+                answers.append(TooLong(str(fields["refusal"])))
+            else:
+                raise RequestError(f"{self.url}: {fields['refusal']}")
+        return answers
 
     def prompting(self, talks: Mapping[int, Messages]) -> Scorer:
         """Scorer whose field `prompt` is the ids that the server makes of each row's messages."""
@@ -209,11 +191,8 @@ class Server(Backend):
         """Scorer whose field `answer` is what the server generates greedily after our ids."""
         return self._scorer("answer", prompts, lambda client, ids: self.dialect.greedy(client, ids, longest))
 
-    def chatting(
-        self, talks: Mapping[int, Messages], longest: int, more: Mapping[str, object] | None = None
-    ) -> Scorer:
-        """Scorer whose field `answer` is what a client gets who sends the messages alone, or with `more`."""
-        settings = {"max_tokens": longest, **(more or {})}
+    def chatting(self, talks: Mapping[int, Messages], settings: Mapping[str, object]) -> Scorer:
+        """Scorer whose field `answer` is what a client gets who sends the messages with these settings."""
         return self._scorer("answer", talks, lambda client, talk: self.dialect.chat(client, talk, settings))
 
     def _scorer(
@@ -222,7 +201,7 @@ class Server(Backend):
         items: Mapping[int, Item],
         ask: "Callable[[httpx.AsyncClient, Item], Awaitable[object]]",
     ) -> Scorer:
-        """Scorer whose field `name` is the answer. A row that the server refuses has `refusal` alone."""
+        """Scorer whose field `name` is the answer. A refused row has `refusal`, a RefusedError, alone."""
 
         async def score_row(client: "httpx.AsyncClient", row: int) -> Fields:
             try:
@@ -230,7 +209,7 @@ class Server(Backend):
             except RefusedError as error:
                 if error.is_of_all_requests:
                     raise RequestError(f"{self.url}: {error}") from error
-                return {"refusal": str(error)}
+                return {"refusal": error}
 
         return Scorer(chunks(sorted(items), ROWS), {}, lambda batch: self.each(score_row, batch))
 
@@ -244,27 +223,31 @@ class Server(Backend):
 
     def check_unchanged(self) -> None:
         """`RequestError` if the server has another model than at the beginning."""
-        report = read_report(self.connection, asks_props=self.dialect.has_props)
-        now = self.dialect.identity(report)
-        if now != self.identity:
-            changed = [name for name in now if now[name] != self.identity.get(name)]
+        name, before = self.model.model, self.model.identity
+        models = read_models(self.connection, name, asks_props=self.model.engine == LLAMA_CPP)
+        now: Mapping[str, object] = {}
+        for model in models:
+            if model.name == name:
+                now = model.identity
+        if now != before:
+            changed = [part for part in {**before, **now} if now.get(part) != before.get(part)]
             raise RequestError(
-                f"{self.url}: its model changed during the run ({', '.join(changed) or 'gone'}). "
-                f"Serve the first one; {self.connection.again}"
+                f"{self.url}: its model changed during the run ({', '.join(changed)}). Serve the first one; "
+                f"{self.connection.again}"
             )
 
 
-def open_server(report: ServerReport, name: str, is_exact_name: bool) -> Server:
+def open_server(offers: Sequence[ServedModel], name: str, is_exact_name: bool) -> Server:
     """Find a model on a server. `RequestError` if the server lists models without it.
 
     `name` is the model's name there. Unless `is_exact_name`, the server's only model may have another name.
     """
-    endpoint = find_endpoint(report, name, is_exact_name)
-    return Server(OpenAi(endpoint) if report.props is None else LlamaCpp(endpoint), report)
+    model = choose_model(offers, name, is_exact_name)
+    return Server(LlamaCpp(model) if model.engine == LLAMA_CPP else OpenAi(model), offers)
 
 
 def open_served(
-    report: ServerReport,
+    offers: Sequence[ServedModel],
     name: str,
     is_exact_name: bool,
     tokenizer: "PreTrainedTokenizerBase",
@@ -272,8 +255,8 @@ def open_served(
 ) -> Server:
     """Find out what a server offers. `RequestError` if it has no such model, or another tokenizer."""
     missing: dict[str, str] = {}
-    server = replace(open_server(report, name, is_exact_name), tokenizer=tokenizer, ends=ends)
-    if "lora" in server.dialect.endpoint.settings:
+    server = replace(open_server(offers, name, is_exact_name), tokenizer=tokenizer, ends=ends)
+    if server.model.number is not None:
         raise RequestError(
             f"--served-model {name}: an adapter of {server.url}; leave --served-model out: each adapter "
             "there is compared with the --adapter of its name"
@@ -283,6 +266,10 @@ def open_served(
     except NoLogProbabilitiesError as error:
         missing["labels"] = str(error).removeprefix(f"{server.url}: ")
     dialect = server.dialect
+    if server.model.version is None:  # vLLM has it at an address of its own
+        version = (get(server.connection, f"{server.connection.root}/version") or {}).get("version")
+        if isinstance(version, str):
+            dialect = replace(dialect, served=replace(server.model, version=version))
     sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
     questions: dict[str, Callable[[httpx.AsyncClient], Awaitable[object]]] = {
         "prompts": lambda client: dialect.prompt(client, QUESTION),
@@ -301,4 +288,4 @@ def open_served(
                 raise RequestError(f"{server.url}: {error}") from error
             if part != "chat" or error.status in NOT_OFFERED:  # a chat that is refused is a difference
                 missing[part] = str(error)
-    return replace(server, missing=missing)
+    return replace(server, dialect=dialect, missing=missing)

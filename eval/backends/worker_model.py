@@ -6,19 +6,18 @@ The process that plans and writes gets its facts, and no weights. So it needs ne
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.execution import Executor, Resources, Slot, WorkItem, once_per_worker
 from tuneyard.core.execution.machine_limits import available_cores
-from tuneyard.eval.backends.load import (
-    WEIGHTS,
-    Model,
-    ModelFacts,
-    facts_of,
-    load_model,
-    load_without_weights,
-)
+from tuneyard.eval.backends.load import WEIGHTS, Model, load_model, load_without_weights
+from tuneyard.eval.backends.loaded import Applied
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 PROCESS = 1_000_000_000  # bytes of a worker without weights
 WIDENED = 2  # fp32 on CPUs, for weights that are saved in 16 bits
@@ -31,8 +30,12 @@ def worker_model(folder: Path, dtype: str | None, bits: int | None) -> Model:
     return once_per_worker(load_model, folder, dtype, bits)
 
 
-def _load(folder: Path, dtype: str | None, bits: int | None) -> ModelFacts:
-    return facts_of(worker_model(folder, dtype, bits))
+def _load(folder: Path, dtype: str | None, bits: int | None) -> "tuple[Model, GenerationConfig]":
+    """Load the base; return all of it but its weights, as it was before any run."""
+    loaded = worker_model(folder, dtype, bits)
+    model = replace(loaded, applied=Applied(), budget=int(loaded.alone))
+    del model.net
+    return model, loaded.net.generation_config
 
 
 def open_in_workers(
@@ -46,8 +49,11 @@ def open_in_workers(
     needed = resources(workers, folder)
     load = WorkItem(folder.name, _load, (folder.resolve(), dtype, bits))
     with contextlib.closing(workers.map([load], resources=needed)) as results:
-        facts: ModelFacts = next(results).record_or_raise()
-    return load_without_weights(folder, facts)
+        model: Model
+        model, generation = next(results).record_or_raise()
+    model.net = load_without_weights(folder, model.dtype)
+    model.net.generation_config = generation
+    return model
 
 
 def _files_of(folders: Sequence[Path]) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, TRAIN_SPLIT
-from tuneyard.core.datasets.manifest import MANIFEST, CompiledFile, Manifest, read_manifest
+from tuneyard.core.datasets.manifest import MANIFEST, Manifest, read_manifest
 from tuneyard.core.errors import ContentError
 from tuneyard.core.errors.warn import warn_once
 from tuneyard.core.files import sha256
@@ -99,11 +99,6 @@ class Origin:
     compile: Compile
     file: str
 
-    @property
-    def compiled_file(self) -> CompiledFile:
-        """The manifest's entry for the file."""
-        return self.compile.manifest.files[self.file]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingRows:
@@ -147,12 +142,9 @@ def _manifest_of_compile(folder: Path, inode: int, modified: int) -> Manifest | 
     """
     del inode, modified  # another manifest has others
     try:
-        manifest = read_manifest(folder)
+        return read_manifest(folder)
     except ContentError:
         return None
-    if manifest is None:
-        return None
-    return manifest
 
 
 def find_origin(path: Path, compiles: Sequence[Compile]) -> Origin | None:

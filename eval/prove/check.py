@@ -1,7 +1,7 @@
 """Carry out a parity check: open the models and servers, compare prompts, then answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tuneyard.adapters.weighted import WeightedAdapter
@@ -15,7 +15,6 @@ from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.load import check_gguf
 from tuneyard.eval.backends.modelfile import read_modelfile
 from tuneyard.eval.backends.scorers import prompts_too_long
-from tuneyard.eval.backends.served import ServerFacts
 from tuneyard.eval.backends.server import Server
 from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
 from tuneyard.eval.datasets.prompts import trained_template
@@ -57,7 +56,7 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
         served = modelfile if candidate is first else None
         ways[candidate.name] = dict(prompt_ways(others, candidate, opened.backend.tokenizer, served))
     facts = _facts(request, inputs, opened, datasets, servers)
-    proof = Proof(next(iter(ways[first.name])), facts, [served.facts for served in servers])
+    proof = Proof(next(iter(ways[first.name])), facts, [served.offers for served in servers])
     proof.unchecked.extend(unchecked)
     references: dict[str, list[Reference]] = {}
     for candidate in opened.candidates:
@@ -143,7 +142,7 @@ def _facts(
         "adapters": adapters,
         "dtype": opened.backend.dtype,
         "device": opened.backend.device,
-        "servers": [_plain(served.facts) for served in servers],
+        "servers": [_plain(served) for served in servers],
         "limit": request.limit,
         "max_new_tokens": request.max_new_tokens,
         "hashes": hashes,
@@ -152,8 +151,11 @@ def _facts(
     }
 
 
-def _plain(facts: ServerFacts) -> dict[str, object]:
-    """What a server reports of itself, as prove.json has it."""
-    plain = asdict(facts)
-    del plain["sampling"], plain["chat_template"]  # long, and the causes name what matters of them
-    return plain
+def _plain(served: Server) -> dict[str, object]:
+    """What a server reports of itself, as prove.json has it. Its template and settings are long."""
+    model = served.model
+    plain: dict[str, object] = {"url": served.url, "engine": model.engine, "version": model.version}
+    plain["model"] = model.model
+    for name in ("model_path", "context", "slots", "bos", "eos", "file_type", "bits"):
+        plain[name] = getattr(model, name)
+    return {**plain, "offers": [offer.offer for offer in served.offers if offer.identity]}

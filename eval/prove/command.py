@@ -31,7 +31,7 @@ from tuneyard.eval.scoring.options import (
 )
 
 if TYPE_CHECKING:
-    from tuneyard.eval.backends.served import ServerFacts
+    from tuneyard.eval.backends.served import ServedModel
 
 
 @cli_command(
@@ -135,14 +135,14 @@ def cli(
     if inputs.modelfile:
         command = ["ollama", "create", out.name, "-f", inputs.modelfile]
     elif len(urls) == 1:
-        (facts,) = proof.servers
-        command = ["tuneyard", "eval", "chat", *_chat_server(facts, request.adapters)]
+        (offers,) = proof.servers
+        command = ["tuneyard", "eval", "chat", *_chat_server(offers, request.adapters)]
     else:
         command = ["tuneyard", "eval", "chat", *same_options("--model", "--adapter", "--dataset-dir")]
     next_step(out / "prove.md", command)
 
 
-def _chat_server(facts: "ServerFacts", adapters: Sequence[str]) -> list[str]:
+def _chat_server(offers: Sequence["ServedModel"], adapters: Sequence[str]) -> list[str]:
     """Options of a chat with the server's adapter: the first one of --adapter."""
     words = same_options("--url", "--served-model")
     if "--served-model" in words or not adapters:
@@ -150,8 +150,8 @@ def _chat_server(facts: "ServerFacts", adapters: Sequence[str]) -> list[str]:
     from tuneyard.adapters.weighted import parse_named
 
     name, _ = parse_named(adapters[0])
-    for offer in facts.adapters:
-        if name in offer.names:
+    for offer in offers:
+        if offer.is_adapter and name in offer.names:
             return [*words, "--served-model", offer.name]
     return words
 

@@ -19,7 +19,7 @@ from tuneyard.core.errors import counted, show_value
 from tuneyard.core.prompt import saved_chat_template
 from tuneyard.eval.backends.connection import TOO_LONG
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
-from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServerFacts
+from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel
 from tuneyard.eval.prove.proof import Answers, Ids, Tolerance, likeliest
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Evidence:
     All mappings are by row. A part is None if the server does not offer it, and then it was not compared.
     """
 
-    facts: ServerFacts
+    facts: ServedModel
     """What the server reports of itself: engine, context, adapters."""
     parts: Sequence[WeightedAdapter]
     """The adapters here."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import counted
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
-from tuneyard.eval.backends.served import ServerFacts
+from tuneyard.eval.backends.served import ServedModel
 
 FILES = ("fused", "gguf", "modelfile")
 SHOWN = 8  # tokens of which the text is given
@@ -148,7 +148,7 @@ class Proof:
 
     reference: str
     facts: Mapping[str, object]
-    servers: Sequence[ServerFacts] = ()
+    servers: Sequence[Sequence[ServedModel]] = ()
     prompts: list[PromptProof] = field(default_factory=list)
     answers: list[AnswerProof] = field(default_factory=list)
     chats: list[ChatProof] = field(default_factory=list)

@@ -8,11 +8,10 @@ from typing import Any
 
 from tuneyard.core.errors import RequestError, counted, one_line
 from tuneyard.eval.backends.connection import Connection, RefusedError
-from tuneyard.eval.backends.endpoint import OWNER_VLLM, OfferedModel, ServerReport, json_object, read_report
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.load import in_this_process
 from tuneyard.eval.backends.scorers import Fields, Ids, Scorer, score_all, tokenise
-from tuneyard.eval.backends.served import LLAMA_CPP, VLLM
+from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, json_object, read_models
 from tuneyard.eval.backends.server import Server, open_served
 from tuneyard.eval.prove.answers import Reference, label_forms, tokens_of
 from tuneyard.eval.prove.diagnosis import Evidence, above_max_lora_rank, diagnose
@@ -53,45 +52,45 @@ def connect(url: str, served_name: str | None, timeout: float, opened: Opened, r
 
     `reference` is the base's name, for a server of one model under any name.
     """
-    report = read_report(Connection(url, timeout, AGAIN))
-    name = served_name
+    connection, name = Connection(url, timeout, AGAIN), served_name
+    offers = read_models(connection, name or reference)
     if name is None:
-        report = _let_vllm_load(report, opened.candidates)
-        name = next(_names_of(opened.candidates, report.names), None)
+        if _lets_vllm_load(offers, opened.candidates):
+            offers = read_models(connection, reference, asks_props=False)
+        of_candidates = [_offer_of(candidate, offers) for candidate in opened.candidates]
+        name = next((offer.name for offer in of_candidates if offer), None)
     model = in_this_process(opened.backend)
     ends = model.net.generation_config.eos_token_id or []
-    return open_served(report, name or reference, name is not None, model.tokenizer, ends)
+    return open_served(offers, name or reference, name is not None, model.tokenizer, ends)
 
 
-def _names_of(candidates: Sequence[Candidate], names: Sequence[str]) -> Iterator[str]:
-    """The names on a server that are candidates', a candidate's very own name first."""
-    for candidate in candidates:
-        offers = [OfferedModel(name, None, False) for name in names]
-        matching = [offer.name for offer in offers if candidate.name in offer.names]
-        yield from sorted(matching, key=lambda name: name != candidate.name)
+def _offer_of(candidate: Candidate, offers: Sequence[ServedModel]) -> ServedModel | None:
+    """The model that requests can name like the candidate, its very own name first."""
+    matching = [offer for offer in offers if offer.number is None and candidate.name in offer.names]
+    return min(matching, key=lambda offer: offer.name != candidate.name, default=None)
 
 
-def _let_vllm_load(report: ServerReport, candidates: Sequence[Candidate]) -> ServerReport:
-    """Ask vLLM for adapters that it does not list, and read the report again if it has loaded one.
+def _lets_vllm_load(offers: Sequence[ServedModel], candidates: Sequence[Candidate]) -> bool:
+    """Ask vLLM for adapters that it does not list. True if there are any.
 
     vLLM's LoRA resolvers load an adapter when it is first asked for. `RequestError` if one cannot be loaded.
     """
-    connection = report.connection
-    if all(entry.get("owned_by") != OWNER_VLLM for entry in report.models):
-        return report
+    connection, asked = offers[0].connection, False
     for candidate in candidates:
-        if not candidate.parts or next(_names_of([candidate], report.names), None):
+        is_listed = _offer_of(candidate, offers) is not None
+        if not candidate.parts or is_listed or all(offer.engine != VLLM for offer in offers):
             continue
         body = {"model": candidate.name, "prompt": [0], "max_tokens": 1}
         address, about = f"{connection.url}/completions", f"adapter {candidate.name}"
         ask = partial(connection.request, address=address, body=body, read=json_object, about=about)
+        asked = True
         try:
             connection.once(ask)
         except RefusedError as error:
             reason = above_max_lora_rank(str(error), candidate.parts)
             if reason or error.is_of_all_requests or NOT_LOADED in str(error):
                 raise RequestError(f"{connection.url}: {about}: {reason or error}") from error
-    return read_report(connection, asks_props=False)
+    return asked
 
 
 def pair_models(served: Server, candidates: Sequence[Candidate]) -> tuple[list[Pairing], list[str]]:
@@ -100,22 +99,20 @@ def pair_models(served: Server, candidates: Sequence[Candidate]) -> tuple[list[P
     The model next to adapters is paired with the base, a server's only model with the only candidate.
     `RequestError` if nothing can be paired.
     """
-    url, pairings, unchecked = served.facts.url, [], []
-    adapters = served.facts.adapters
+    url, pairings, unchecked = served.url, [], []
+    adapters = [offer for offer in served.offers if offer.is_adapter]
+    models = [offer for offer in served.offers if not offer.is_adapter]
     applied = [adapter for adapter in adapters if adapter.scale]  # to requests that name none
-    models = [offer for offer in served.facts.offers if not offer.is_adapter]
-    if not served.facts.offers:
-        models = [OfferedModel(served.name, None, False)]
     for adapter in adapters:
         candidate = _named(adapter, candidates)
         if candidate is None:
             unchecked.append(f"adapter {adapter.name} of {url}: no --adapter has this name")
             continue
-        adapted = served.with_adapter(adapter)
+        adapted = served
         if applied == [adapter] and adapter.scale == 1:
-            adapted, models = served, []
-        elif adapter.number is None:
-            adapted = _open(served, adapter)
+            models = []
+        else:
+            adapted = served.with_offer(adapter)
         pairings.append(Pairing(adapted, one_line(f"{adapter.name} at {url}"), candidate))
     has_adapters = bool(pairings)
     for model in models:
@@ -128,11 +125,11 @@ def pair_models(served: Server, candidates: Sequence[Candidate]) -> tuple[list[P
             unchecked.append(f"model {model.name} of {url}: no --adapter has this name")
             continue
         title = one_line(f"{Path(model.name).name} at {url}")
-        if served.facts.engine == LLAMA_CPP and adapters:
+        if model.engine == LLAMA_CPP and adapters:
             title += " without an adapter in the request"
-        pairings.append(Pairing(_open(served, model), title, candidate))
+        pairings.append(Pairing(served.with_offer(model), title, candidate))
     if not pairings:
-        offers = ", ".join(offer.name for offer in served.facts.offers)
+        offers = ", ".join(offer.name for offer in served.offers)
         names = ", ".join(candidate.name for candidate in candidates)
         raise RequestError(
             f"{url} offers {offers}, and --adapter names {names}: name an adapter as the server does, "
@@ -146,17 +143,10 @@ def base_alone(candidates: Sequence[Candidate]) -> Candidate:
     return replace(candidates[0], name=BASE_ALONE, parts=())
 
 
-def _named(offer: OfferedModel, candidates: Sequence[Candidate]) -> Candidate | None:
+def _named(offer: ServedModel, candidates: Sequence[Candidate]) -> Candidate | None:
     """The candidate with the best of the offer's names."""
     by_name = {candidate.name: candidate for candidate in candidates}
     return next((by_name[name] for name in offer.names if name in by_name), None)
-
-
-def _open(served: Server, offer: OfferedModel) -> Server:
-    """The server's model of this name."""
-    if offer.name == served.name:
-        return served
-    return open_served(served.report, offer.name, True, served.tokenizer, served.ends)
 
 
 def prove_servers(
@@ -227,11 +217,11 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
     def fields(part: str, field: str, scorer: Scorer) -> dict[int, Any]:
         """A field of each row that the server answers."""
         rows: Mapping[int, Fields] = score_all(scorer, part)
-        refusals.extend(one["refusal"] for one in rows.values() if "refusal" in one)
+        refusals.extend(str(one["refusal"]) for one in rows.values() if "refusal" in one)
         return {row: one[field] for row, one in rows.items() if field in one}
 
     def chatting(more: Mapping[str, object]) -> Mapping[int, Generated]:
-        return fields("chat", "answer", served.chatting(talks, longest, more))
+        return fields("chat", "answer", served.chatting(talks, {"max_tokens": longest, **more}))
 
     ids, chat, labels = None, None, None
     answers = Answers(None, None)
@@ -244,7 +234,7 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
     if "chat" not in served.missing:
         chat = chatting({})
     refused = list(refusals)
-    if served.facts.engine in (LLAMA_CPP, VLLM):  # they offer both: a refusal is about the model or adapter
+    if served.model.engine in (LLAMA_CPP, VLLM):  # they offer both: a refusal is about the model or adapter
         refused += [served.missing[part] for part in ("labels", "texts") if part in served.missing]
     forms = label_forms(reference.dataset)
     if served.gives_labels and forms is not None:
@@ -254,7 +244,7 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
         if fitting:
             labels = fields("labels", "choices", served.choosing(fitting, forms))
     return Evidence(
-        facts=served.facts,
+        facts=served.model,
         parts=reference.candidate.parts,
         tokenizer=tokenizer,
         expected_ids={row: reference.trained_ids[row] for row in reference.rows},
@@ -292,7 +282,7 @@ def _unchecked(
             )
     if evidence.refusals:
         yield f"requests that {title} refused: {one_line(evidence.refusals[0])}"
-    heat = served.facts.sampling.get("temperature")
+    heat = served.model.sampling.get("temperature")
     stops = f"stop words and end tokens of {title}"
     if not chats:
         yield f"{stops}: no chat answers"

@@ -27,10 +27,10 @@ from tuneyard.core.weights.base_models import check_base
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.apply import check_fits
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
-from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.engine import load_engine
 from tuneyard.eval.backends.load import Model, find_model, in_this_process, load_model, open_tokenizer
 from tuneyard.eval.backends.replay import Replay
+from tuneyard.eval.backends.served import read_models
 from tuneyard.eval.backends.server import Server, check_url, open_server
 from tuneyard.eval.backends.vision import open_vision
 from tuneyard.eval.backends.worker_model import open_in_workers
@@ -94,17 +94,13 @@ class Opened:
     workers: Executor | None = None
 
     def seeing(self, request: ScoringRequest, datasets: Sequence[EvalDataset]) -> "Opened":
-        """Switch to the vision model if any dataset has images. Rows then go through it one at a time."""
-        with_images = [dataset for dataset in datasets if dataset.images]
-        if not with_images or request.rescore:
-            return self
+        """The vision model, for datasets of which some have images. Rows go through it one at a time."""
         if self.workers:
-            images = [path.resolve() for dataset in with_images for path in dataset.images.values()]
+            images = [path.resolve() for dataset in datasets for path in dataset.images.values()]
             self.workers.check_paths(inputs=images)
         model = in_this_process(self.backend)
-        vision = open_vision(
-            model.net, model.tokenizer, request.template or "", request.think, with_images[0].pixels
-        )
+        (pixels, *_) = (dataset.pixels for dataset in datasets if dataset.images)
+        vision = open_vision(model.net, model.tokenizer, request.template or "", request.think, pixels)
         return replace(self, backend=model.seeing(vision))
 
     def with_weights(self, parts_by_name: Mapping[str, tuple[WeightedAdapter, ...]]) -> "Opened":
@@ -120,8 +116,6 @@ class Opened:
     def with_shots(self, datasets: Sequence[EvalDataset]) -> "Opened":
         """Add the base with the datasets' shots as a candidate, right after the base itself."""
         counts = [len(dataset.shots.rows) for dataset in datasets if dataset.shots]
-        if not counts:
-            return self
         bases = [candidate for candidate in self.candidates if not candidate.parts]
         if not bases:
             raise RequestError("--shots prompts the base with examples: leave out --no-base")
@@ -182,9 +176,9 @@ def load_candidates(
         unchecked = check_base(adapter.folder, adapter.config.base, folder, reference, same=request.same_base)
         if unchecked:
             click.echo(f"warning: {unchecked}", err=True)
-    model: Backend
+    backend: Backend
     if request.backend == "vllm":
-        model = load_engine(
+        backend = load_engine(
             folder,
             request.dtype,
             parts_by_name.values(),
@@ -197,22 +191,26 @@ def load_candidates(
         else:
             model = load_model(folder, request.dtype, request.quantize)
         for adapter in adapters.values():
-            check_fits(in_this_process(model), adapter)
-        set_up(in_this_process(model), request)
+            check_fits(model, adapter)
+        set_up(model, request)
+        backend = model
 
-    candidates = choose_candidates(request, model.tokenizer, parts_by_name)
-    _check_bos(request, [candidate.prompting for candidate in candidates])
+    candidates = choose_candidates(request, backend.tokenizer, parts_by_name)
+    if request.bos:
+        _check_bos([candidate.prompting for candidate in candidates])
     if request.template and request.backend == "hf":
-        _check_template(in_this_process(model), candidates[0].prompting, request.template)
+        _check_template(model, candidates[0].prompting, request.template)
     if not request.think:
         for adapter_folder in adapters:
-            prompting = choose_prompting(model.tokenizer, [adapter_folder], request.template, bos=request.bos)
-            difference = other_prompt(model.tokenizer, adapter_folder, prompting, request.template)
+            prompting = choose_prompting(
+                backend.tokenizer, [adapter_folder], request.template, bos=request.bos
+            )
+            difference = other_prompt(backend.tokenizer, adapter_folder, prompting, request.template)
             if difference:
                 click.echo(f"warning: adapter {difference}", err=True)
-    model.budget = model.budget or request.batch_tokens or BATCH_TOKENS[model.device]
-    model.digest = model_sha256(folder)
-    return Opened(model, candidates, folder, workers)
+    backend.budget = backend.budget or request.batch_tokens or BATCH_TOKENS[backend.device]
+    backend.digest = model_sha256(folder)
+    return Opened(backend, candidates, folder, workers)
 
 
 def set_up(model: Model, request: ScoringRequest) -> None:
@@ -283,33 +281,36 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
     if chooses:
         _, tokenizer, ends = open_tokenizer(request.model)
         prompting = choose_prompting(tokenizer, (), request.template, request.think, request.bos)
-        _check_bos(request, [prompting])
+        if request.bos:
+            _check_bos([prompting])
     elif request.bos:
         raise RequestError("--bos: the server makes the prompt: leave it out")
-    server = open_server(read_report(connection), name, bool(request.served_model))
-    _warn_of_adapters(server, candidate_name)
+    server = open_server(read_models(connection, name), name, bool(request.served_model))
+    _warn_of_adapters(server, request.served_model, candidate_name)
     if chooses:
         server = server.with_labels(tokenizer, ends)
     else:
-        if server.name != name and not request.served_model:
-            click.echo(f"{server.url}: its only model is {show_value(server.name)}", err=True)
+        if server.model.name != name and not request.served_model:
+            click.echo(f"{server.url}: its only model is {show_value(server.model.name)}", err=True)
         prompting = Prompting(lambda _: [], lambda _: Turns([]), "the server's own", server.digest)
     server.budget = request.batch_tokens or 0
     return Opened(server, [Candidate(candidate_name, (), prompting)])
 
 
-def _check_bos(request: ScoringRequest, promptings: Sequence[Prompting]) -> None:
+def _check_bos(promptings: Sequence[Prompting]) -> None:
     """Refuse --bos where a chat template begins every prompt."""
-    if request.bos and all(prompting.source != AFTER_BOS for prompting in promptings):
+    if all(prompting.source != AFTER_BOS for prompting in promptings):
         raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
 
 
-def _warn_of_adapters(server: Server, candidate_name: str) -> None:
+def _warn_of_adapters(server: Server, served_model: str | None, candidate_name: str) -> None:
     """Warn of adapters that the server applies, and whose results would pass for those of another model."""
-    for name in server.dialect.endpoint.applied:
-        word = one_line(shlex.quote(name))
+    for offer in server.offers if server.model.number is None else ():
+        if not offer.scale or served_model in offer.names:
+            continue
+        word = one_line(shlex.quote(offer.name))
         warn(
-            f"{server.url}: it applies the adapter {show_value(name)} to every request, and the "
+            f"{server.url}: it applies the adapter {show_value(offer.name)} to every request, and the "
             f"results have the name {candidate_name}. For the adapter under its own name, add "
             f"--served-model {word}"
         )

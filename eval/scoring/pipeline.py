@@ -23,7 +23,6 @@ from tuneyard.core.language.translation import tr
 from tuneyard.core.prompt.token_losses import TokenLosses
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.backends.worker_model import worker_slots
-from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.training import fingerprints_of, trained_on, training_rows_of
 from tuneyard.eval.metrics import measure
 from tuneyard.eval.read.contamination import training_warnings
@@ -35,10 +34,9 @@ from tuneyard.eval.read.results import (
     PredictionLog,
     scoring_run,
 )
-from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.plan import VERSIONS, ScoringPlan, plan_scoring
-from tuneyard.eval.scoring.task import Job, Task
+from tuneyard.eval.scoring.plan import VERSIONS, ScoringPlan
+from tuneyard.eval.scoring.task import Job
 from tuneyard.eval.statistics.rates import groups_of
 
 if TYPE_CHECKING:
@@ -70,13 +68,6 @@ def workers_of(request: ScoringRequest) -> Iterator[Executor | None]:
         yield executor
 
 
-def score_opened(
-    request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened
-) -> None:
-    """Score opened models on every dataset. `request.out` was checked before."""
-    carry_out(plan_scoring(request, task, datasets, opened))
-
-
 def carry_out(plan: ScoringPlan) -> None:
     """Do the jobs of a plan into its run folder."""
     request, models = plan.request, plan.models
@@ -93,20 +84,18 @@ def carry_out(plan: ScoringPlan) -> None:
 
 def _score(plan: ScoringPlan) -> None:
     """Score all jobs, here or in workers, and write the files of each as soon as its rows are there."""
-    task, workers = plan.task, plan.opened.workers
+    workers = plan.opened.workers
     for model, dataset in plan.finished:
         click.echo(f"{model}  {dataset}  {tr('done before')}")
-    logs = {job: _open_log(job, task) for job in plan.jobs if job.main is None}
+    logs = {job: _open_log(job) for job in plan.jobs if job.main is None}
     pending = {job: job.scorer.batches for job in plan.jobs}
     pending.update((job, log.pending) for job, log in logs.items())
     began, scored = time.monotonic(), 0
     with contextlib.ExitStack() as stack:
         if workers:
-            from tuneyard.eval.scoring.remote import score_in_workers, work_items
+            from tuneyard.eval.scoring.remote import score_in_workers
 
-            answers = stack.enter_context(
-                contextlib.closing(score_in_workers(plan, work_items(plan, pending)))
-            )
+            answers = stack.enter_context(contextlib.closing(score_in_workers(plan, dict(pending))))
         while plan.jobs:
             job = plan.jobs.pop(0)  # with its prompts and states, which nobody needs any more
             batches, log = pending.pop(job), logs.pop(job, None)
@@ -119,20 +108,22 @@ def _score(plan: ScoringPlan) -> None:
                         job.main.further.update(by_row)
                     if log is None:
                         continue
-                    losses = []
-                    if task.token_losses:
-                        losses = _token_losses(job, by_row)
-                    log.append([_prediction(job, task, row, each) for row, each in by_row.items()], losses)
+                    losses = _token_losses(job, by_row) if job.task.token_losses else []
+                    log.append([_prediction(job, row, each) for row, each in by_row.items()], losses)
                     scored += len(batch)
             if log is not None:
-                _finish(job, log, plan, _speed(scored, time.monotonic() - began))
+                seconds = time.monotonic() - began
+                note = tr(
+                    "{seconds} s ({rate} rows/s)", seconds=f"{seconds:.1f}", rate=f"{scored / seconds:.1f}"
+                )
+                _finish(job, log, plan, note)
                 if not workers:  # whose jobs run side by side
                     began, scored = time.monotonic(), 0
 
 
-def _prediction(job: Job, task: Task, row: int, fields: Fields) -> Prediction:
+def _prediction(job: Job, row: int, fields: Fields) -> Prediction:
     """A row's line of predictions.jsonl, with the row's cluster if rows have clusters."""
-    line = task.prediction(job, row, fields)
+    line = job.task.prediction(job, row, fields)
     if job.dataset.clusters:
         return {**line, "cluster": job.dataset.clusters[row]}
     return line
@@ -146,32 +137,26 @@ def _token_losses(job: Job, fields_by_row: Mapping[int, Fields]) -> list[TokenLo
     return losses
 
 
-def _open_log(job: Job, task: Task) -> PredictionLog:
+def _open_log(job: Job) -> PredictionLog:
     """Open a job's predictions, with the batches of an interrupted run."""
     record_numbers: Sequence[int] = ()
-    if task.token_losses:
+    if job.task.token_losses:
         record_numbers = [job.dataset.record_number(row) for row in range(len(job.rows))]
     return PredictionLog(job.folder, job.scorer.batches, record_numbers)
 
 
 def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
     """Write the sorted predictions and the figures of a scored job, and print them."""
-    too_long = []
-    for row, reason in job.scorer.too_long.items():
-        too_long.append(_prediction(job, plan.task, row, {"too_long": reason}))
-    results = results_of(job, plan, log.finish(too_long))
+    reasons = job.scorer.too_long
+    too_long = [_prediction(job, row, {"too_long": reason}) for row, reason in reasons.items()]
+    results = results_of(job, plan.identity, log.finish(too_long))
     source = job.request.rescore
     if source:
         kept = source / job.candidate.name / job.dataset.name / PREDICTIONS
         results["rescored_from"] = {"path": str(kept), "sha256": sha256(kept)}
         note = tr("rescored from {folder}", folder=kept)
     write_json(job.folder / RESULTS, results)
-    show(job, plan.task, results, note)
-
-
-def _speed(rows: int, seconds: float) -> str:
-    """Time and rows per second, for the end of a line."""
-    return tr("{seconds} s ({rate} rows/s)", seconds=f"{seconds:.1f}", rate=f"{rows / seconds:.1f}")
+    show(job, results, note)
 
 
 def _progress(job: Job, pending: int) -> "tqdm[NoReturn]":
@@ -189,24 +174,24 @@ def _progress(job: Job, pending: int) -> "tqdm[NoReturn]":
     )
 
 
-def results_of(job: Job, plan: ScoringPlan, predictions: list[Prediction]) -> dict[str, Any]:
+def results_of(job: Job, identity: Identity, predictions: list[Prediction]) -> dict[str, Any]:
     """Compose results.json: the figures first, then the origin of the outputs."""
     clusters = groups_of(predictions)
     source = job.request.rescore
     if source:
         origin = read_object(source / job.candidate.name / job.dataset.name / RESULTS)
     else:
-        origin = _origin(job, plan.identity)
+        origin = _origin(job, identity)
     return {
         "model": job.candidate.name,
         "set": job.dataset.name,
-        **plan.task.results(job, predictions),
+        **job.task.results(job, predictions),
         "metrics": measure(predictions),
         "too_long": sum("too_long" in prediction for prediction in predictions),
         "cluster": job.dataset.cluster,
         "clusters": None if clusters is None else len(set(clusters)),
         **{name: origin[name] for name in ORIGIN if name in origin},
-        "settings": plan.identity["settings"],
+        "settings": identity["settings"],
         "tuneyard": version(),
         "command": command_line(
             job.request.by or job.request.command, ("--resume", "--force"), ("--workers", "--ray")
@@ -247,9 +232,9 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     return origin
 
 
-def show(job: Job, task: Task, results: Mapping[str, Any], note: str) -> None:
+def show(job: Job, results: Mapping[str, Any], note: str) -> None:
     """Print a job's figures in a line that ends with `note`, and its warnings."""
-    name = job.candidate.name
+    name, task = job.candidate.name, job.task
     click.echo(f"{name}  {job.dataset.name}  {task.line(results)}  {note}")
     for warning in task.warnings(results):
         warn(tr("{model} on {dataset}: {text}", model=name, dataset=job.dataset.name, text=warning))

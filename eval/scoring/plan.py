@@ -74,8 +74,12 @@ def fit(
     request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened
 ) -> tuple[Task, Opened]:
     """The task with the model's defaults, and the models with the task's prompts, shots and images."""
-    task, opened = task.fitted(opened.seeing(request, datasets))
-    return task, opened.with_shots(datasets)
+    if not request.rescore and any(dataset.images for dataset in datasets):
+        opened = opened.seeing(request, datasets)
+    task, opened = task.fitted(opened)
+    if any(dataset.shots for dataset in datasets):
+        opened = opened.with_shots(datasets)
+    return task, opened
 
 
 def _warn_of_prompts(datasets: Sequence[EvalDataset], opened: Opened) -> None:

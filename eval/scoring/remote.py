@@ -14,7 +14,7 @@ from pathlib import Path
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
-from tuneyard.core.execution import Executor, WorkItem, once_per_worker
+from tuneyard.core.execution import WorkItem, once_per_worker
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.backends.worker_model import resources, worker_model
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -23,8 +23,7 @@ from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import ScoringPlan, fit
 from tuneyard.eval.scoring.task import Job, Task
 
-ROWS = 128  # in a part, at most, unless a batch has more: what is lost with a worker
-PARTS = 4  # for each worker, at least, so that all of them end at about one time
+ROWS = 32  # in a part, if a batch has no more: what is lost with a worker
 AHEAD = 4  # parts for each worker that are sent before the first of them is written
 
 
@@ -44,52 +43,54 @@ class ScoringSetup:
     """The adapter folders of each candidate and their weights."""
 
 
-def setup_of(plan: ScoringPlan) -> ScoringSetup:
-    """What the workers need for a plan. Paths are absolute, since a worker may run in another folder."""
-    opened = plan.opened
-    if opened.base is None:
+def score_in_workers(
+    plan: ScoringPlan, pending: Mapping[Job, Sequence[list[int]]]
+) -> Generator[list[Fields]]:
+    """The fields of each batch of all jobs, in their order."""
+    workers, base = plan.opened.workers, plan.opened.base
+    if workers is None or base is None:
         raise ValueError("only a model folder is scored by workers")
+    needed = resources(workers, base)
+    items: list[WorkItem] = []
+    for job, batches in pending.items():
+        items += items_of(job, batches)
+    setup, ahead = _setup(plan, base), AHEAD * workers.fitting(needed)
+    with contextlib.closing(workers.map(items, common=setup, resources=needed, ahead=ahead)) as results:
+        for result in results:
+            yield from result.record_or_raise()
+
+
+def _setup(plan: ScoringPlan, base: Path) -> ScoringSetup:
+    """What the workers need for a plan. Paths are absolute, since a worker may run in another folder."""
+    backend = plan.opened.backend
     datasets = {}
     for dataset in plan.datasets:
         images = {name: path.resolve() for name, path in dataset.images.items()}
         datasets[dataset.name] = replace(dataset, images=images)
     candidates: dict[str, list[tuple[Path, float]]] = {}
-    for candidate in opened.candidates:
+    for candidate in plan.opened.candidates:
         if not candidate.shots:  # every worker adds the base with shots by itself
             parts = [(part.adapter.folder.resolve(), part.weight) for part in candidate.parts]
             candidates[candidate.name] = parts
     return ScoringSetup(
-        key=uuid.uuid4().hex,
-        request=plan.request,
-        task=plan.task,
-        datasets=datasets,
-        base=opened.base.resolve(),
-        digest=opened.backend.digest,
-        device=opened.backend.device,
-        budget=opened.backend.budget,
-        candidates=candidates,
+        uuid.uuid4().hex,
+        plan.request,
+        plan.task,
+        datasets,
+        base.resolve(),
+        backend.digest,
+        backend.device,
+        backend.budget,
+        candidates,
     )
 
 
-def work_items(plan: ScoringPlan, pending: Mapping[Job, Sequence[list[int]]]) -> list[WorkItem]:
-    """The batches of all jobs as items for workers."""
-    workers, base = plan.opened.workers, plan.opened.base
-    if workers is None or base is None:
-        raise ValueError("only a model folder is scored by workers")
-    count = sum(len(batch) for job, batches in pending.items() if job.main is None for batch in batches)
-    rows = rows_of_part(count, workers, base)
-    items: list[WorkItem] = []
-    for job in plan.jobs:
-        items += items_of(job, pending.get(job, ()), rows)
-    return items
-
-
-def items_of(job: Job, batches: Sequence[list[int]], rows: int) -> list[WorkItem]:
-    """Put batches of a job into items of about so many rows. Names are for messages about lost workers."""
+def items_of(job: Job, batches: Sequence[list[int]]) -> list[WorkItem]:
+    """Put batches of a job into items. Names are for messages about lost workers."""
     parts: list[list[list[int]]] = []
-    count = rows
+    count = ROWS
     for batch in batches:
-        if count >= rows:
+        if count >= ROWS:
             parts.append([])
             count = 0
         parts[-1].append(batch)
@@ -103,25 +104,6 @@ def items_of(job: Job, batches: Sequence[list[int]], rows: int) -> list[WorkItem
         name = f"{candidate} on {dataset}, {about}"
         items.append(WorkItem(name, score_part, (candidate, dataset, job.main is not None, part)))
     return items
-
-
-def rows_of_part(pending: int, workers: Executor, base: Path) -> int:
-    """Rows in an item, for so many rows in all. The bytes of the files do not depend on it."""
-    count = max(1, workers.fitting(resources(workers, base)))
-    return max(1, min(ROWS, pending // (PARTS * count)))
-
-
-def score_in_workers(plan: ScoringPlan, items: Sequence[WorkItem]) -> Generator[list[Fields]]:
-    """The fields of each batch of all items, in their order."""
-    workers, base = plan.opened.workers, plan.opened.base
-    if workers is None or base is None:
-        raise ValueError("only a model folder is scored by workers")
-    needed = resources(workers, base)
-    ahead = AHEAD * workers.fitting(needed)
-    scored = workers.map(items, common=setup_of(plan), resources=needed, ahead=ahead)
-    with contextlib.closing(scored) as results:
-        for result in results:
-            yield from result.record_or_raise()
 
 
 def score_part(

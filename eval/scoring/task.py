@@ -41,22 +41,22 @@ class Job:
         task: "Task",
     ) -> None:
         self.request, self.backend = request, backend
-        self.candidate, self.dataset = candidate, dataset
+        self.candidate, self.dataset, self.task = candidate, dataset, task
         self.folder = request.out / candidate.name / dataset.name
         self.rows = dataset.conversations[: request.limit]
         self.shots = dataset.shots if candidate.shots else None
         self.main: Job | None = None
         self.further: dict[int, Fields] = {}
         if request.rescore:
-            self.scorer = self._kept_outputs(task)
+            self.scorer = self._kept_outputs()
         else:
             self.scorer = task.scorer(self)
 
-    def _kept_outputs(self, task: "Task") -> Scorer:
+    def _kept_outputs(self) -> Scorer:
         """The outputs of the run that --rescore names."""
         folder = Path(str(self.request.rescore)) / self.candidate.name / self.dataset.name
         lines = read_outputs(folder, len(self.rows))
-        return Scorer([list(lines)], {}, lambda batch: [task.raw(lines[row]) for row in batch])
+        return Scorer([list(lines)], {}, lambda batch: [self.task.raw(lines[row]) for row in batch])
 
     def score(self, batch: Sequence[int]) -> list[Fields]:
         """Score a batch in this process, with the candidate's adapters applied."""

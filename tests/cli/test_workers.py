@@ -18,7 +18,8 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval import nli, qa, suite, sweep, text
 from tuneyard.eval.backends import worker_model
 from tuneyard.eval.backends.worker_model import worker_slots
-from tuneyard.eval.scoring.remote import ROWS, items_of, rows_of_part
+from tuneyard.eval.scoring import remote
+from tuneyard.eval.scoring.remote import items_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TWICE = [*PAIRS, *[{**pair, "input": "Really?"} for pair in PAIRS]]
@@ -75,6 +76,7 @@ def test_nli(folder, workers, sampling_model, monkeypatch, options) -> None:
     (folder / "shots.json").write_text(json.dumps(others))
     given = [str(option).replace("SHOTS", str(folder / "shots.json")) for option in options]
     model = sampling_model(temperature=0.9)
+    monkeypatch.setattr(remote, "ROWS", 2)
     given += ["--model", model, "--data", folder / "pairs.json", *adapters(folder)]
     alone, by_workers = both(nli.cli, folder, workers, monkeypatch, *given)
     assert by_workers == alone
@@ -176,7 +178,7 @@ def test_a_server_needs_no_workers(folder, option) -> None:
         call(nli.cli, "--model", "m", *server, "--data", folder / "pairs.json", "--out", folder / "out")
 
 
-def test_a_batch_is_never_divided() -> None:
+def test_a_batch_is_never_divided(monkeypatch) -> None:
     class Named:
         name = "one"
 
@@ -185,11 +187,10 @@ def test_a_batch_is_never_divided() -> None:
 
     batches = [[row, row + 1, row + 2] for row in range(0, 30, 3)]
     for rows in (1, 3, 4, 100):
-        parts = [item.arguments[-1] for item in items_of(Work, batches, rows)]
+        monkeypatch.setattr(remote, "ROWS", rows)
+        parts = [item.arguments[-1] for item in items_of(Work, batches)]
         assert [batch for part in parts for batch in part] == batches
         assert all(sum(map(len, part)) < rows + 3 for part in parts)
-    workers = PickledWorkers()
-    assert [rows_of_part(rows, workers, Path()) for rows in (0, 30, 10**6)] == [1, 3, ROWS]
 
 
 def test_each_worker_has_a_gpu_or_a_part_of_the_cores(monkeypatch) -> None:

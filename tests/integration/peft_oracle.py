@@ -90,3 +90,27 @@ def peft_merge(base, wanted, kind, **options):
     model = load(base, first, **dict(zip(names[1:], rest, strict=True)))
     model.add_weighted_adapter(names, weights, "mixed", combination_type=kind, **options)
     return deltas(model, "mixed")
+
+
+def weights_of(model):
+    return {name: tensor.double() for name, tensor in model.state_dict().items()}
+
+
+def distance(found, expected, start):
+    """‖found − expected‖ over ‖expected − start‖, of all tensors together."""
+    missing = sum(float((found[name] - expected[name]).norm() ** 2) for name in expected)
+    change = sum(float((expected[name] - start[name]).norm() ** 2) for name in expected)
+    assert change > 0
+    return (missing / change) ** 0.5
+
+
+def in_4_bits(base):
+    """The base as a QLoRA training sees it."""
+    from bitsandbytes import functional
+
+    seen = copy.deepcopy(base)
+    for name, module in seen.named_modules():
+        if isinstance(module, torch.nn.Linear) and name != "lm_head":
+            packed, state = functional.quantize_4bit(module.weight.data, quant_type="nf4", blocksize=64)
+            module.weight.data = functional.dequantize_4bit(packed, state).float()
+    return seen

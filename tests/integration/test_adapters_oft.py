@@ -7,11 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.integration.peft_oracle import load, ours, save_adapter
+from tests.integration.peft_oracle import distance, fused, in_4_bits, load, ours, save_adapter, weights_of
 from tests.messages import raises
 from tuneyard.adapters.export.source import open_source
-from tuneyard.adapters.fuse import fuse, plan_fusing
-from tuneyard.adapters.request import FuseRequest
 from tuneyard.adapters.statistics import measure, similarity, text
 from tuneyard.adapters.store import open_adapter, open_any
 from tuneyard.core.errors import ContentError
@@ -28,22 +26,6 @@ def save(base, tiny_model, tmp_path):
         return save_adapter(base, tiny_model, tmp_path / name, config="OFTConfig", **fields)
 
     return write
-
-
-def fused(wanted, folder, out, **options):
-    from transformers import AutoModelForCausalLM
-
-    fuse(plan_fusing(FuseRequest(list(wanted), folder, out, **options)), lambda _: None)
-    return AutoModelForCausalLM.from_pretrained(out, dtype="auto").eval()
-
-
-def distance(one, other, start):
-    """‖one − other‖ over ‖other − start‖, of all weights together."""
-    one, other, start = (model.double().state_dict() for model in map(copy.deepcopy, (one, other, start)))
-    missing = sum(float((one[name] - other[name]).norm() ** 2) for name in other)
-    change = sum(float((other[name] - start[name]).norm() ** 2) for name in other)
-    assert change > 0
-    return (missing / change) ** 0.5
 
 
 VARIANTS = {
@@ -72,13 +54,13 @@ VARIANTS = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_an_oft_adapter_is_fused_as_peft_merges_it(base, save, tiny_model, tmp_path, name):
     adapter = save(**VARIANTS[name])
-    found = fused([(adapter, 1)], tiny_model, tmp_path / "out", dtype="F32")
+    found, _ = fused([(adapter, 1)], tiny_model, tmp_path / "out", dtype="F32")
     live = load(base, adapter)
     with torch.no_grad():
         logits = live(IDS).logits
         assert (logits - base(IDS).logits).abs().max() > 0.02
         torch.testing.assert_close(found(IDS).logits, logits, atol=2e-5, rtol=0)
-    assert distance(found, live.merge_and_unload(), base) < 5e-6
+    assert distance(weights_of(found), weights_of(live.merge_and_unload()), weights_of(base)) < 5e-6
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -96,16 +78,11 @@ def test_oft_is_rounded_once_into_a_narrow_base(base, save, tmp_path, dtype):
 
 
 def test_oft_on_a_base_in_4_bits_is_fused_into_what_training_saw(base, save, tiny_model, tmp_path):
-    from bitsandbytes import functional
-
-    seen = copy.deepcopy(base)
-    for name, module in seen.named_modules():
-        if isinstance(module, torch.nn.Linear) and name != "lm_head":
-            packed, state = functional.quantize_4bit(module.weight.data, quant_type="nf4", blocksize=64)
-            module.weight.data = functional.dequantize_4bit(packed, state).float()
+    seen = in_4_bits(base)
     adapter = save()
-    found = fused([(adapter, 1)], tiny_model, tmp_path / "out", dtype="F32", base_as="nf4")
-    assert distance(found, load(seen, adapter).merge_and_unload(), seen) < 1e-5
+    found, _ = fused([(adapter, 1)], tiny_model, tmp_path / "out", dtype="F32", base_as="nf4")
+    expected = weights_of(load(seen, adapter).merge_and_unload())
+    assert distance(weights_of(found), expected, weights_of(seen)) < 1e-5
 
 
 def test_a_rotation_is_fused_alone_and_whole(base, save, tiny_model, tmp_path):

@@ -13,7 +13,7 @@ from tests.messages import raises
 from tuneyard.adapters.fuse import fuse, plan_fusing
 from tuneyard.adapters.request import FuseRequest
 from tuneyard.adapters.store import open_adapter
-from tuneyard.core.errors import ContentError, TuneyardError
+from tuneyard.core.errors import ContentError
 
 IDS = torch.arange(60).reshape(3, 20)
 
@@ -51,32 +51,6 @@ def test_our_linear_is_peft_s(base, save, tmp_path, weights):
     wanted = [(save("a", seed=1), weights[0]), (save("b", seed=2, lora_alpha=2), weights[1])]
     found = deltas(load(base, ours(wanted, tmp_path / "out", method="linear")))
     assert error(found, peft_merge(base, wanted, "linear")) < 1e-6
-
-
-REFUSED = {
-    "dora": ({"use_dora": True}, "DoRA"),
-    "lora_bias": ({"lora_bias": True}, "adds a bias next to B·A"),
-    "tokens": ({"trainable_token_indices": [1, 2]}, "single rows"),
-    "bias lora_only": ({"bias": "lora_only"}, "PEFT never writes those of lora_only"),
-    "pissa": ({"init_lora_weights": "pissa"}, ""),
-    "olora": ({"init_lora_weights": "olora"}, ""),
-    "alora": ({"alora_invocation_tokens": [1]}, "aLoRA"),
-    "loha": ({"config": "LoHaConfig", "r": 4}, "LOHA"),
-    "lokr": ({"config": "LoKrConfig", "r": 4}, "LOKR"),
-    "ia3": ({"config": "IA3Config", "feedforward_modules": []}, "IA3"),
-    "adalora": ({"config": "AdaLoraConfig", "total_step": 10}, "ADALORA"),
-    "vera": ({"config": "VeraConfig", "target_modules": ["q_proj"]}, "VERA"),
-    "modules_to_save": ({"modules_to_save": ["norm"]}, "--base"),
-    "bias all": ({"bias": "all"}, "--base"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_plain_lora_is_refused_as_peft_saves_it(save, tmp_path, name):
-    fields, facts = REFUSED[name]
-    with raises(TuneyardError, facts):
-        ours([(save("a", **fields), 1), (save("b"), 1)], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-5), ("bfloat16", 0.02), ("float16", 0.003)])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.integration.peft_oracle import exact, fused, load, save_adapter
+from tests.integration.peft_oracle import distance, exact, fused, in_4_bits, load, save_adapter, weights_of
 from tests.messages import raises
 from tuneyard.adapters.statistics import measure, text
 from tuneyard.adapters.store import open_any
@@ -14,18 +14,6 @@ from tuneyard.core.errors import ContentError
 
 IDS = torch.arange(60).reshape(3, 20)
 EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-def weights_of(model):
-    return {name: tensor.double() for name, tensor in model.state_dict().items()}
-
-
-def distance(found, expected, start):
-    """‖found − expected‖ over ‖expected − start‖, of all tensors together."""
-    missing = sum(float((found[name] - expected[name]).norm() ** 2) for name in expected)
-    change = sum(float((expected[name] - start[name]).norm() ** 2) for name in expected)
-    assert change > 0
-    return (missing / change) ** 0.5
 
 
 DORA = {
@@ -93,13 +81,7 @@ def test_dora_of_a_conv1d_model_rescales_columns(tmp_path):
 
 
 def test_dora_on_a_base_in_4_bits_is_fused_into_what_training_saw(base, tiny_model, tmp_path):
-    from bitsandbytes import functional
-
-    seen = copy.deepcopy(base)
-    for name, module in seen.named_modules():
-        if isinstance(module, torch.nn.Linear) and name != "lm_head":
-            packed, state = functional.quantize_4bit(module.weight.data, quant_type="nf4", blocksize=64)
-            module.weight.data = functional.dequantize_4bit(packed, state).float()
+    seen = in_4_bits(base)
     adapter = save_adapter(seen, tiny_model, tmp_path / "a", use_dora=True)
     found, _ = fused([(adapter, 1)], tiny_model, tmp_path / "out", dtype="F32", base_as="nf4")
     expected = weights_of(load(seen, adapter).merge_and_unload())

@@ -106,54 +106,6 @@ def test_an_unknown_template_is_refused_with_a_guess(tokenizer) -> None:
         llamafactory_encoder(tokenizer, "qwem")
 
 
-RECORDS = {
-    "alpaca": ({}, {"instruction": "Q", "input": "more", "output": "yes", "idx": 3}),
-    "columns": (
-        {"columns": {"prompt": "q", "response": "a", "system": "s", "history": "h"}},
-        {"q": "Q", "a": "yes", "s": "S", "h": [["one", "two"]]},
-    ),
-    "sharegpt": (
-        {"formatting": "sharegpt"},
-        {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "yes"}]},
-    ),
-    "openai": (
-        {
-            "formatting": "sharegpt",
-            "columns": {"messages": "messages"},
-            "tags": {
-                "role_tag": "role",
-                "content_tag": "content",
-                "user_tag": "user",
-                "assistant_tag": "assistant",
-                "system_tag": "system",
-            },
-        },
-        {
-            "messages": [
-                {"role": "system", "content": "S"},
-                {"role": "user", "content": "Q"},
-                {"role": "assistant", "content": "yes"},
-            ]
-        },
-    ),
-}
-
-
-@pytest.mark.parametrize(("entry", "record"), RECORDS.values(), ids=RECORDS)
-def test_records_become_the_messages_that_llamafactory_makes(entry, record) -> None:
-    from llamafactory.data.converter import get_dataset_converter
-    from llamafactory.data.parser import DatasetAttr
-    from llamafactory.hparams import DataArguments
-
-    attributes = DatasetAttr("file", "x")
-    attributes.join(entry)
-    theirs = get_dataset_converter(attributes.formatting, attributes, DataArguments())(record)
-    ours = conversation(record, entry, "x")
-    system = [{"role": "system", "content": theirs["_system"]}] if theirs["_system"] else []
-    assert ours.messages == [*system, *theirs["_prompt"]]
-    assert [{"role": "assistant", "content": ours.answer}] == theirs["_response"]
-
-
 TOOLS_PROMPT = """
 
 # Tools

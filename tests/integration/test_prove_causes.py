@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +12,21 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.integration.served_model import BOS, END, SYSTEM, TEMPLATE, Trained, make_trained, question
+from tests.integration.served_model import (
+    BOS,
+    END,
+    LABELS,
+    ROWS,
+    SYSTEM,
+    TEMPLATE,
+    Trained,
+    make_trained,
+    question,
+)
 from tests.llama_server import llama_server
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ContentError
+from tuneyard.eval.metrics.labels import spellings
 from tuneyard.eval.prove.command import cli
 
 pytest.importorskip("xllamacpp")
@@ -48,6 +60,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         (loaded / "adapter_config.json").write_text(json.dumps({**config, **change}))
         export(loaded, "--base", base, "--out", home / f"{name}.gguf")
     run("fuse", trained.adapter, "--base", base, "--out", home / "fused")
+    export(home / "fused", "--type", "f16", "--out", home / "fused.gguf")
     export(home / "fused", "--type", "q4_0", "--out", home / "q4_0.gguf")
     export(base, "--type", "q4_0", "--out", home / "base_q4_0.gguf")
     change_field(home / "base.gguf", home / "no_end.gguf", "tokenizer.ggml.eos_token_id")
@@ -110,6 +123,69 @@ def test_a_server_that_serves_the_adapter_as_trained_gets_no_cause(world, tmp_pa
     assert proof["proved"] and proof["causes"] == []
     assert [one["largest"] < 0.02 for one in proof["answers"]] == [True]
     assert (tmp_path / "prove.md").read_text().count("Causes") == 0
+
+
+def label_logs(distribution: Any, tokenizer: Any) -> dict[str, float]:
+    """Log-probabilities of the labels by `distribution(ids after the prompt)`, token by token."""
+    logs = {}
+    for label in LABELS:
+        total = 0.0
+        for text in spellings(label):
+            ids, log = [], 0.0
+            for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
+                log += distribution(ids)[token]
+                ids.append(token)
+            total += math.exp(log)
+        logs[label] = math.log(total)
+    return logs
+
+
+def test_the_figures_of_an_equal_server_are_right(world, tmp_path) -> None:
+    import httpx
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(world.home / "fused")
+    net = AutoModelForCausalLM.from_pretrained(world.home / "fused", dtype=torch.float32)
+    settings = {**GREEDY, "chat_template": TEMPLATE}
+    served = llama_server(world.home / "fused.gguf", 1, context=256, settings=settings)
+    with served as url, httpx.Client(timeout=60) as client:
+        proof = prove(world, tmp_path, url)
+        differences = []
+        for row in json.loads((world.home / "walks.json").read_text()):
+            talk = [{"role": "user", "content": row["instruction"]}]
+            text = tokenizer.apply_chat_template(
+                talk,
+                chat_template=TEMPLATE,
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,
+            )
+            prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
+
+            def here(ids: list[int], prompt: list[int] = prompt) -> list[float]:
+                with torch.inference_mode():
+                    logits = net(torch.tensor([[*prompt, *ids]])).logits[0, -1]
+                return logits.double().log_softmax(-1).tolist()
+
+            def there(ids: list[int], prompt: list[int] = prompt) -> dict[int, float]:
+                body = {"prompt": [*prompt, *ids], "n_predict": 1, "n_probs": len(tokenizer)}
+                body["logit_bias"] = [[tokenizer("a")["input_ids"][0], 1e6]]
+                answer = client.post(f"{url.removesuffix('/v1')}/completion", json=body).json()
+                (step,) = answer["completion_probabilities"]
+                return {top["id"]: top["logprob"] for top in step["top_logprobs"]}
+
+            expected, found = label_logs(here, tokenizer), label_logs(there, tokenizer)
+            differences += [abs(expected[label] - found[label]) for label in LABELS]
+    (server,), (prompts,), (answers,), (chat,) = (
+        proof[part] for part in ("servers", "prompts", "answers", "chats")
+    )
+    assert proof["proved"]
+    assert (server["engine"], server["file_type"], server["context"]) == ("llama.cpp", "F16", 256)
+    assert prompts["equal"] and (prompts["n"], prompts["differing"]) == (ROWS, 0)
+    assert answers["flips"] == [] and answers["differing"] == 0
+    assert answers["largest"] == pytest.approx(max(differences), abs=5e-5) and answers["largest"] > 1e-6
+    assert chat["differing"] == 0 and sum(chat["finishes"].values()) == ROWS
 
 
 LORA: dict[str, object] = {"chat_template": TEMPLATE, "lora": "walks"}

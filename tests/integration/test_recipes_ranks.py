@@ -3,11 +3,7 @@
 Two ranks with one micro batch each see, step by step, the rows of one process that gathers two.
 """
 
-import json
 import os
-import re
-import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +13,6 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.integration.weighted_losses import WEIGHTS, losses, register, settings
-from tests.messages import printed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
 TWO = {"gradient_accumulation_steps": 1}
@@ -72,24 +67,6 @@ class Trainings:
         log = self.folder / name / "train.log"
         return done.stdout + done.stderr + (log.read_text()[-6000:] if log.is_file() else "")
 
-    def plain(self, name: str, changed: dict[str, object], *nodes: dict[str, str]) -> list[float]:
-        """Return the losses of `llamafactory-cli train`, started once for each node."""
-        recipe, started = self.recipe(name, changed), []
-        for number, added in enumerate(nodes):
-            with (self.folder / f"{name}.{number}.log").open("w") as log:
-                command = ["llamafactory-cli", "train", str(recipe)]
-                environment = self.environment(added)
-                program = shutil.which(command[0], path=environment["PATH"])
-                started.append(
-                    subprocess.Popen(
-                        command, executable=program, cwd=ROOT, env=environment, stdout=log, stderr=log
-                    )
-                )
-        for number, process in enumerate(started):
-            said = (self.folder / f"{name}.{number}.log").read_text
-            assert process.wait(500) == 0, said()[-3000:]
-        return losses(self.folder, name)
-
 
 @pytest.fixture(scope="module")
 def trainings(tmp_path_factory, tiny_model) -> Trainings:
@@ -110,48 +87,3 @@ def test_two_ranks_with_weights(trainings, one):
 def test_two_ranks_with_weights_under_deepspeed_zero_2(trainings, one):
     changed = {**TWO, "deepspeed": "recipes/deepspeed/z2.json"}
     assert trainings.weighted("zero", changed, RANKS) == pytest.approx(one, abs=1e-6)
-
-
-def test_two_nodes_by_the_variables_of_torchrun(trainings):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    node = {
-        "FORCE_TORCHRUN": "1", "NNODES": "2", "NPROC_PER_NODE": "1",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-    }  # fmt: skip
-    nodes = [{**node, "NODE_RANK": rank} for rank in ("0", "1")]
-    assert trainings.plain("nodes", TWO, *nodes) == trainings.plain("plain", {}, {})
-
-
-def test_another_world_size_is_another_run(trainings):
-    """One process, then two: refused, and trained again with --force in half the steps."""
-    recipe = trainings.recipe(
-        "world", {"gradient_accumulation_steps": 1, "max_steps": -1, "num_train_epochs": 1}
-    )
-    out = trainings.folder / "world"
-
-    def train(code: int, added: dict[str, str], *more: str) -> str:
-        done = trainings.train(recipe, added, *more)
-        assert done.returncode == code, trainings.told(done, "world")
-        return done.stdout + done.stderr
-
-    def batch(log: Path) -> int:
-        return int(re.findall(r"Total train batch size .* = (\d+)", log.read_text())[0])
-
-    train(0, {})
-    one = json.loads((out / "training.json").read_text())
-    assert (one["world_size"], one["global_batch"]) == (1, batch(out / "train.log"))
-    facts = ("world size 1", "global batch 2", "world size 2", "global batch 4")
-    printed(train(1, RANKS), *facts)
-    assert json.loads((out / "training.json").read_text()) == one
-    train(0, RANKS, "--force")
-    two = json.loads((out / "training.json").read_text())
-    assert (two["world_size"], two["global_batch"]) == (2, batch(out / "train.log"))
-    assert json.loads((out.with_name("world.1") / "training.json").read_text()) == one
-    steps = [
-        json.loads((folder / "trainer_state.json").read_text())["global_step"]
-        for folder in (out, out.with_name("world.1"))
-    ]
-    assert 2 * steps[0] == steps[1]
-    assert "up to date" in train(0, RANKS)

@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.forks import Forks
+from tests.integration.test_recipes_sweep_pool import wait_for
 from tests.messages import printed_line
 
 pytestmark = pytest.mark.slow
@@ -113,13 +114,6 @@ def start(*arguments: object) -> subprocess.Popen:
     return subprocess.Popen(
         command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-
-
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 200
-    while not path.exists():
-        assert time.monotonic() < deadline and process.poll() is None, f"{path} never came"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("stage", STAGES)

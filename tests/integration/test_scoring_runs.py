@@ -16,6 +16,7 @@ from tests.conftest import ROOT
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tests.unit.eval_backends.test_embedding import MINILM
+from tests.unit.recipes.test_launch import alive
 from tests.workers import use_workers
 from tuneyard.core.execution.local_processes import LocalProcesses
 from tuneyard.eval import suite, sweep
@@ -112,14 +113,6 @@ def children(process: Process) -> list[int]:
     return [int(word) for word in listed.split()]
 
 
-def is_running(pid: int) -> bool:
-    """True if a process neither ended nor waits to be reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def test_a_lost_worker_and_a_killed_driver_leave_the_bytes_of_one_process(tiny_model, tmp_path, run) -> None:
     words = arguments("nli", tmp_path, tiny_model)
     run(*words, env=ONE_THREAD)
@@ -133,7 +126,7 @@ def test_a_lost_worker_and_a_killed_driver_leave_the_bytes_of_one_process(tiny_m
     workers = children(process)
     kill(process)
     deadline = time.monotonic() + 60
-    while any(map(is_running, workers)):
+    while any(map(alive, workers)):
         assert time.monotonic() < deadline, "workers outlive their driver"
         time.sleep(0.05)
     done = run(*words, *BY_WORKERS, "--resume", env=ONE_THREAD)

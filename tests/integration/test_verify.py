@@ -184,25 +184,6 @@ def test_a_row_of_which_nothing_is_learned(sets):
     assert verdict.counts["E411"] == len(ROWS) and found(verdict)[0] == ("E411", "a.jsonl:1")
 
 
-TALKS = [
-    {
-        "conversations": [
-            {"from": who, "value": text * n} for who, text in zip(("human", "gpt") * 3, "abcdef", strict=True)
-        ]
-    }
-    for n in range(1, 30)
-]
-SHAREGPT = {"file_name": "a.jsonl", "formatting": "sharegpt", "columns": {"messages": "conversations"}}
-
-
-def test_a_template_of_another_model(sets):
-    """chatglm3 begins with [gMASK], which the tiny tokenizer does not have: None among the ids."""
-    verdict = sets.audit(ROWS, template="chatglm3")
-    assert verdict.failed and verdict.counts["E325"] == 1
-    (problem,) = [problem for problem in verdict.problems if problem.code == "E325"]
-    assert problem.field == "template" and "[gMASK]" in problem.message
-
-
 @pytest.mark.parametrize(
     ("template", "code"),
     [

@@ -12,9 +12,9 @@ from tests.messages import golden_text
 from tests.unit.adapters.make import factors, make
 from tuneyard.adapters.store import Adapter, open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
-from tuneyard.eval.backends.endpoint import OfferedModel
+from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
-from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServerFacts
+from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel
 from tuneyard.eval.prove.diagnosis import Cause, Evidence, diagnose
 from tuneyard.eval.prove.proof import Answers, Labels, Tolerance
 
@@ -106,11 +106,10 @@ def adapter(tmp_path: Path) -> Adapter:
 @pytest.fixture
 def good(adapter: Adapter) -> Evidence:
     """A server that answers as the trained model."""
-    facts = ServerFacts(
-        url="http://localhost:8080/v1", engine=LLAMA_CPP, version="b1", model="m", model_path="m.gguf",
+    facts = ServedModel(
+        Connection("http://localhost:8080/v1"), LLAMA_CPP, "m", "m", version="b1", model_path="m.gguf",
         chat_template=TEMPLATE, context=4096, slots=2, sampling={"temperature": 0.8, "repeat_penalty": 1.0},
         bos="<s>", eos="<|done|>", file_type="F16", bits=16.0,
-        offers=[OfferedModel("walks", "walks.gguf", True, 1.0, 0)],
     )  # fmt: skip
     parts = [WeightedAdapter(adapter, 1.0)]
     ids = {row: prompt(row) for row in ROWS}

@@ -23,10 +23,10 @@ from tests.llama_server import llama_server
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.prompt import conversation
 from tuneyard.eval.backends.connection import Connection
-from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.likelihood import choosing
 from tuneyard.eval.backends.load import load_model, open_tokenizer
 from tuneyard.eval.backends.scorers import Fields, Scorer
+from tuneyard.eval.backends.served import read_models
 from tuneyard.eval.backends.server import open_server
 from tuneyard.eval.datasets.prompts import choose_prompting
 from tuneyard.eval.metrics.labels import spellings
@@ -112,7 +112,7 @@ def main() -> None:
             words = ["export", str(options.model), "--to", "gguf", "--type", gguf_type, "--out", str(gguf)]
             adapters.main([*words, "-q"], standalone_mode=False)
             with llama_server(gguf, options.slots) as url:
-                server = open_server(read_report(Connection(url)), "", False).with_labels(tokenizer, ends)
+                server = open_server(read_models(Connection(url), ""), "", False).with_labels(tokenizer, ends)
                 there = score(partial(server.choosing, prompts, labels))
         largest, flips = differences(here, there)
         name = f"llama.cpp, {gguf_type}"

@@ -66,27 +66,19 @@ def torch_close(found, expected) -> None:
 
 
 @pytest.mark.parametrize("fold", [False, True], ids=["unmerged", "merged"])
-def test_an_adapter_answers_as_the_dense_sum_and_leaves_no_trace(model, tmp_path, fold) -> None:
+def test_adapters_answer_as_the_dense_sum_by_weight_and_leave_no_trace(model, tmp_path, fold) -> None:
     import torch
 
-    adapter = open_adapter(write(tmp_path / "a", use_rslora=True))
-    before, weights = logits(model), {k: v.clone() for k, v in model.net.state_dict().items()}
-    with applied(model, [WeightedAdapter(adapter, 1.0)], merged=fold):
-        within = logits(model)
-    torch_close(within, dense(model, (adapter, 1)))
-    assert (within - before).abs().max() > 0.1
-    assert torch.equal(logits(model), before)
-    assert all(torch.equal(weights[k], v) for k, v in model.net.state_dict().items())
-
-
-@pytest.mark.parametrize("fold", [False, True], ids=["unmerged", "merged"])
-def test_two_adapters_add_by_weight(model, tmp_path, fold) -> None:
     few = {path: SHAPES[path] for path in list(SHAPES)[:2]}
     one = open_adapter(write(tmp_path / "a", alpha=3))
     two = open_adapter(write(tmp_path / "b", few, rank=2, seed=1, use_rslora=True))
+    before, weights = logits(model), {k: v.clone() for k, v in model.net.state_dict().items()}
     with applied(model, [WeightedAdapter(one, 0.7), WeightedAdapter(two, -1.5)], merged=fold):
         within = logits(model)
     torch_close(within, dense(model, (one, 0.7), (two, -1.5)))
+    assert (within - before).abs().max() > 0.1
+    assert torch.equal(logits(model), before)
+    assert all(torch.equal(weights[k], v) for k, v in model.net.state_dict().items())
 
 
 def test_wholes_are_weighed_by_their_change_from_the_base(model, tmp_path) -> None:

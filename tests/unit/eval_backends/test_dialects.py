@@ -19,8 +19,8 @@ from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends import llama_cpp
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.dialect import UNDERFLOW
-from tuneyard.eval.backends.endpoint import read_report
 from tuneyard.eval.backends.scorers import log_sum
+from tuneyard.eval.backends.served import read_models
 from tuneyard.eval.backends.server import Server, open_server
 
 VOCABULARY = 300
@@ -209,7 +209,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
 
 def opened(connection: Connection, name: str = "here", is_exact_name: bool = False) -> Server:
-    server = open_server(read_report(connection), name, is_exact_name)
+    server = open_server(read_models(connection, name), name, is_exact_name)
     return server.with_labels(words_to_ids, [0])  # type: ignore[arg-type]
 
 
@@ -229,7 +229,7 @@ def test_a_label_is_the_sum_of_its_spellings_of_one_token_or_several(serve: Serv
                     expected_score(PROMPTS[row], spellings), abs=2e-4
                 )
             assert fields["model_output"] == max(fields["choices"], key=fields["choices"].get)
-    assert 2 < stand_in.most_at_once <= (4 if kind == "llama.cpp" else 32)
+    assert 2 < stand_in.most_at_once <= (4 if kind == "llama.cpp" else connecting.AT_ONCE)
 
 
 def test_a_row_is_one_request_or_in_llama_cpp_one_for_each_beginning(serve: Serve) -> None:
@@ -319,17 +319,6 @@ def test_refusals_and_timeouts_are_tried_again(serve: Serve) -> None:
     assert scorer.score(range(8)) == whole[:8]
 
 
-@pytest.mark.parametrize(("kind", "most"), [("vllm", connecting.AT_ONCE), ("llama.cpp", 4)])
-def test_requests_in_flight_are_of_a_fixed_number_or_the_servers_slots(
-    serve: Serve, kind: str, most: int
-) -> None:
-    stand_in, connection = serve(kind)
-    scorer = opened(connection).choosing(PROMPTS, LABELS)
-    stand_in.plan = [(200, 0.05)] * 200
-    scorer.score(range(40))
-    assert 2 <= stand_in.most_at_once <= most
-
-
 def test_a_server_that_hangs_is_given_up(serve: Serve, monkeypatch) -> None:
     stand_in, connection = serve("vllm")
     monkeypatch.setattr(connecting, "WAITS", (0.0,) * 50)
@@ -400,7 +389,7 @@ def test_without_a_way_to_compare_the_tokenizers_it_warns(
 
 def test_a_name_that_the_server_does_not_have_is_refused(serve: Serve) -> None:
     _, connection = serve("vllm")
-    assert opened(connection).name == "served"
+    assert opened(connection).model.name == "served"
     with raises(RequestError, "other", "served", "--served-model"):
         opened(connection, "other", True)
 

@@ -4,10 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.eval.backends.likelihood import LogProbabilities, beginnings, shared_prefix
+from tuneyard.eval.backends.likelihood import LogProbabilities
 from tuneyard.eval.backends.scorers import plan_batches
-
-IDS = st.lists(st.integers(0, 5), min_size=1, max_size=12)
 
 
 def one_by_one(model, prompt, spelling):
@@ -73,20 +71,3 @@ def test_a_plan_holds_every_row_once_and_keeps_the_budget(lengths, budget) -> No
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
     assert [lengths[b[0]] for b in batches] == sorted((lengths[b[0]] for b in batches), reverse=True)
-
-
-@given(st.lists(IDS.map(lambda tail: [1] * 9 + tail), min_size=2, max_size=6))
-def test_the_shared_prefix_is_shared_and_leaves_a_token(prompts) -> None:
-    length = shared_prefix(prompts)
-    assert length >= 8
-    assert all(p[:length] == prompts[0][:length] and len(p) > length for p in prompts)
-    longer = {tuple(p[: length + 1]) for p in prompts}
-    assert len(longer) > 1 or min(map(len, prompts)) == length + 1
-
-
-@given(st.lists(IDS, min_size=1, max_size=8))
-def test_each_spelling_lies_in_one_of_the_beginnings(spellings) -> None:
-    found = beginnings(spellings)
-    for spelling in spellings:
-        assert any(list(begin[: len(spelling) - 1]) == spelling[:-1] for begin in found)
-    assert not any(a != b and b[: len(a)] == a for a in found for b in found)

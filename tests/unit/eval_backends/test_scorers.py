@@ -32,39 +32,26 @@ def test_labels_that_share_a_spelling_are_refused(model) -> None:
         tokenise(model.tokenizer, [], {"yes": ["yes", "Yes"], "Yes": ["Yes"]})
 
 
-def test_where_one_label_begins_another_the_end_decides(tiny_model) -> None:
-    """Taught both ways: the longer label must be able to lose, and the shorter one too."""
+def test_where_one_label_begins_another_the_end_decides(model) -> None:
+    """Without the end of the answer the longer label could never win."""
     import torch
 
-    from tuneyard.eval.backends.load import load_model
-
-    taught = load_model(tiny_model, "fp32")
-    ask = [taught.tokenizer(text)["input_ids"] for text in ("A man is walking a dog.", "entailment")]
-    short, long = (taught.tokenizer(text)["input_ids"] for text in ("no", "no maybe"))
-    end = taught.tokenizer.eos_token_id
-    assert long[: len(short)] == short
-    lessons = [[*ask[0], *short, end], [*ask[1], *long, end]]
-    taught.net.requires_grad_(True)
-    step = torch.optim.AdamW(taught.net.parameters(), 3e-3)
-    for _ in range(30):
-        sum(taught.net(torch.tensor([ids]), labels=torch.tensor([ids])).loss for ids in lessons).backward()
-        step.step(), step.zero_grad()
-    taught.net.requires_grad_(False)
-    labels = {"no": ["no"], "no maybe": ["no maybe"]}
-    asker = choosing(taught, dict(enumerate(ask)), labels, 100)
-    fields = asker.score([0, 1])
-    assert [f["model_output"] for f in fields] == ["no", "no maybe"]
-    assert all(0 < f["label_mass"] <= 1 for f in fields)
-    for prompt, found in zip(ask, fields, strict=True):
-        for label, ids in (("no", short), ("no maybe", long)):
-            logits = taught.net(torch.tensor([[*prompt, *ids, end]])).logits[0].log_softmax(-1)
-            each = [logits[len(prompt) - 1 + i, token].item() for i, token in enumerate([*ids, end])]
-            assert found["choices"][label] == pytest.approx(sum(each), abs=1e-4)
+    asked = [model.tokenizer(text)["input_ids"] for text in ("A man is walking a dog.", "entailment")]
+    labels = {text: [text] for text in ("no", "no maybe")}
+    asker = choosing(model, dict(enumerate(asked)), labels, 100)
     passes = []
-    handle = taught.net.register_forward_hook(lambda *_: passes.append(1))
-    asker.score([0, 1])
+    handle = model.net.register_forward_hook(lambda *_: passes.append(1))
+    fields = asker.score([0, 1])
     handle.remove()
     assert len(passes) == 1  # the shorter label's end is read where the longer one goes on
+    for prompt, found in zip(asked, fields, strict=True):
+        assert 0 <= found["label_mass"] <= 1
+        for label in labels:
+            answer = [*model.tokenizer(label)["input_ids"], model.tokenizer.eos_token_id]
+            with torch.no_grad():
+                logits = model.net(torch.tensor([[*prompt, *answer]])).logits[0].log_softmax(-1)
+            each = [logits[len(prompt) - 1 + i, token].item() for i, token in enumerate(answer)]
+            assert found["choices"][label] == pytest.approx(sum(each), abs=1e-4)
 
 
 def test_labels_of_which_none_begins_another_are_not_ended(model) -> None:

@@ -214,17 +214,6 @@ def test_a_manifest_is_read_once_for_all_scored_files_until_it_changes(tmp_path,
     assert len(folders_read) == 2
 
 
-def test_its_rows_have_the_fingerprints_of_what_is_trained(tmp_path) -> None:
-    """The file has no prefix before an input, what LLaMA-Factory reads has: they are the same examples."""
-    folder = compiled(tmp_path)
-    dataset = whole(folder)
-    trained = read_row_index(folder / "both-train.jsonl")
-    assert trained is not None and dataset.training_rows is not None
-    prints = fingerprints_of(dataset, 60)
-    assert list(np.isin(prints, trained.fingerprints)) == list(dataset.training_rows.flags)
-    assert int(dataset.training_rows.flags.sum()) == 54
-
-
 @pytest.mark.parametrize(("ratio", "seed"), [(0.2, 42), (0.1, 7)])
 def test_other_rows_than_the_splits_are_refused(tmp_path, ratio, seed) -> None:
     dataset = whole(compiled(tmp_path))

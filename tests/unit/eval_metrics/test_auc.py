@@ -18,12 +18,6 @@ def test_the_mean_is_scikit_learns(seed):
     assert statistics.fmean(auc_parts(scores, marks)) == pytest.approx(roc_auc_score(marks, scores))
 
 
-def test_a_small_case_by_hand():
-    # 3 beats 1 and ties 3: 1.5 of 2; 4 beats both: AUC 3.5 / 4
-    parts = auc_parts([3, 4, 1, 3], [True, True, False, False])
-    assert parts == pytest.approx([0.875 + 2 * (0.75 - 0.875), 0.875 + 2 * 0.125, 0.875 + 0.25, 0.875 - 0.25])
-
-
 def test_the_error_is_that_of_repeated_samples():
     def sample(draw):
         marks = [n < 80 for n in range(200)]

@@ -58,12 +58,6 @@ def test_tokens_by_hand() -> None:
     assert tokens("") == [] and tokens("?") == ["?"] and tokens(" the ") == ["the"]
 
 
-def test_token_f1_by_hand() -> None:
-    assert token_f1("the red cat", "a red red dog") == pytest.approx(2 * 1 / (2 + 3))
-    assert token_f1("北京", "首都是北京") == pytest.approx(2 * 2 / (2 + 5))
-    assert token_f1("cat", "dog") == token_f1("cat", "") == 0
-
-
 @given(st.text(), st.text())
 def test_token_f1_is_symmetric_and_1_for_what_matches(one: str, other: str) -> None:
     assert token_f1(one, other) == token_f1(other, one)

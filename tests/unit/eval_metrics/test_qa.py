@@ -3,7 +3,7 @@
 import pytest
 
 from tuneyard.eval.metrics.qa import Lexical, exact_match, qa_summary, token_f1
-from tuneyard.eval.statistics.rates import clustered_stderr, wilson
+from tuneyard.eval.statistics.rates import wilson
 
 
 def row(expected: str, given: str, similarity: float, **more: object) -> dict[str, object]:
@@ -39,14 +39,6 @@ def test_figures_overall_and_by_type() -> None:
 def test_a_prompt_that_was_not_asked_is_wrong_but_no_empty_answer() -> None:
     found = qa_summary([*ROWS, row("x", "", 0.0, too_long="too long")], ANSWERS)
     assert (found["accuracy"], found["n"], found["empty"]) == (0.2, 5, 1)
-
-
-def test_rows_in_groups_have_their_errors_by_group() -> None:
-    found = qa_summary(
-        [{**r, "group": n // 4} for n, r in enumerate([r for r in ROWS for _ in range(5)])], ANSWERS
-    )
-    exact = [True] * 5 + [False] * 15
-    assert found["stderr"] == pytest.approx(clustered_stderr(exact, [n // 4 for n in range(20)]))
 
 
 def test_the_lexical_similarity_is_token_f1() -> None:

@@ -1,6 +1,5 @@
 """Measures of generated texts against hand computations, other libraries, and properties."""
 
-import functools
 import math
 import statistics
 
@@ -58,20 +57,6 @@ def test_a_ratio_over_ones_is_the_mean_with_its_standard_error() -> None:
     assert found.stderr == pytest.approx(statistics.stdev(values) / math.sqrt(6))
 
 
-def test_the_interval_of_a_ratio_holds_what_it_should() -> None:
-    """Of 400 samples of known loss per token, about 95 % of the intervals hold it."""
-    import numpy as np
-
-    random = np.random.default_rng(7)
-    held = 0
-    for _ in range(400):
-        tokens = random.integers(1, 60, size=80)
-        loss = tokens * random.gamma(4, 0.5, size=80)  # mean 2 nats a token
-        low, high = ratio(loss.tolist(), tokens.tolist(), range(80)).ci95
-        held += low <= 2 <= high
-    assert 0.91 < held / 400 < 0.98
-
-
 @pytest.mark.slow  # rouge-score imports nltk, 5 s
 class TestRouge:
     def test_values_worked_out_by_hand(self) -> None:
@@ -95,31 +80,6 @@ class TestRouge:
         assert min(rouge(CHINESE, SAID)["rougeL"]) > 0.3
         assert rouge(CHINESE, CHINESE)["rouge2"] == [1, 1]
         assert rouge(["", "a"], ["a", ""])["rouge1"] == [0, 0]
-
-    @pytest.mark.parametrize(("texts", "said"), [(CHINESE, SAID), (ENGLISH, HEARD)])
-    def test_equals_the_definition(self, texts, said) -> None:
-        found = rouge(texts, said)
-        for row, (right, got) in enumerate(zip(texts, said, strict=True)):
-            a, b = words(right), words(got)
-            for n in (1, 2):
-                one, other = ngrams(a, n), ngrams(b, n)
-                both = sum(min(one.count(g), other.count(g)) for g in set(one))
-                assert found[f"rouge{n}"][row] == pytest.approx(2 * both / (len(one) + len(other)))
-            assert found["rougeL"][row] == pytest.approx(2 * longest(a, b) / (len(a) + len(b)))
-
-
-def longest(a: list[str], b: list[str]) -> int:
-    """The length of the longest common subsequence, by its recursion."""
-
-    @functools.cache
-    def up_to(i: int, j: int) -> int:
-        if not (i and j):
-            return 0
-        if a[i - 1] == b[j - 1]:
-            return up_to(i - 1, j - 1) + 1
-        return max(up_to(i - 1, j), up_to(i, j - 1))
-
-    return up_to(len(a), len(b))
 
 
 @pytest.mark.parametrize(("texts", "said", "tokenizer"), [(CHINESE, SAID, "zh"), (ENGLISH, HEARD, "13a")])

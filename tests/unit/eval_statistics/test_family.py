@@ -63,8 +63,6 @@ def test_clusters_that_all_agree_have_the_p_of_the_sign_test() -> None:
     keys = [*np.repeat(range(7), 3).tolist(), *range(100, 130)]
     (found,) = estimates(units_of([steps], [keys]))
     assert found.p >= 2 / 2**7
-    (all_of_six,) = estimates(units_of([np.ones((18, 1))], [[i // 3 for i in range(18)]]))
-    assert all_of_six.p == 2 / 2**6
 
 
 def test_the_limits_of_independent_values_are_students() -> None:

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.eval.metrics.labels import summary
 from tuneyard.eval.statistics.rates import clustered_stderr, groups_of, rate, rate_of, wilson
 
 
@@ -16,15 +15,6 @@ def test_flags_have_the_interval_of_their_share(flags: list[bool]) -> None:
     assert found["value"] == sum(flags) / len(flags) and found["n"] == len(flags)
     assert found["stderr"] == pytest.approx(clustered_stderr(flags, range(len(flags))), abs=1e-12)
     assert found["ci95"] == pytest.approx(list(wilson(sum(flags), len(flags))))
-
-
-@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abcdefg")), min_size=1, max_size=50))
-def test_groups_count_as_in_every_other_summary(pairs: list[tuple[bool, str]]) -> None:
-    rows = [{"expected_output": "y", "predicted_output": "y" if hit else "n", "group": g} for hit, g in pairs]
-    whole = summary(rows, ["y"])
-    found = rate([hit for hit, _ in pairs], groups_of(rows))
-    assert found["stderr"] == pytest.approx(whole["stderr"], abs=1e-12)
-    assert found["ci95"] == pytest.approx(whole["ci95"])
 
 
 def test_means_by_hand() -> None:

@@ -101,14 +101,6 @@ def test_macro_f1_interval_is_that_of_a_plain_bootstrap() -> None:
     assert (ours_low, ours_high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
 
 
-def test_macro_f1_by_group_is_wider() -> None:
-    gold, predicted = ["yes", "no"] * 60, ["yes", "no"] * 40 + ["no", "yes"] * 20
-    groups = [str(i // 10) for i in range(120)]
-    low, high = macro_f1(gold, predicted).ci95
-    grouped_low, grouped_high = macro_f1(gold, predicted, groups).ci95
-    assert grouped_high - grouped_low > 2 * (high - low)
-
-
 def test_calibration_by_hand() -> None:
     """Two bins: 4 rows at 0.95 of which 3 are right, 6 at 0.55 of which 3 are: (4·0.2 + 6·0.05)/10."""
     found = calibration([0.95] * 4 + [0.55] * 6, [True] * 3 + [False] + [True, False] * 3)

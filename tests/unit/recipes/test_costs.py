@@ -201,3 +201,18 @@ def test_an_offload_takes_its_terms_off_the_gpu():
     kept = lower(MODEL, full=False, stage=3, ranks=2, offload_optimizer=True, offload_weights=True)
     assert not hasattr(kept, "optimizer")
     assert kept.weights == (2 * 1_000 / 10 + 100) * BF16  # the layers that are gathered
+
+
+def test_the_logits():
+    large = replace(MODEL, vocabulary=1_000, hidden=100, model_type="qwen2")
+    plain = lower(large, tokens=64).activations
+    assert lower(large, tokens=64, logits=16).activations - plain == 64 * 1_000 * 6
+    # Liger: 10 chunks of 7 tokens, rounded up to 8: their bf16 logits twice, and the gradient of its input
+    fused = lower(large, tokens=64, fused_loss=True).activations
+    assert plain - fused == 64 * 1_000 * 10 - (2 * 8 * 1_000 + 64 * 100) * 2
+    assert lower(replace(large, model_type="gpt2"), tokens=64, fused_loss=True).activations == plain
+
+
+def test_8_bits_lie_between_4_and_16():
+    four, eight, sixteen = (lower_ends(PAPER, replace(ADAM, full=False, bits=bits)) for bits in (4, 8, 16))
+    assert four.weights < eight.weights < sixteen.weights

@@ -168,15 +168,11 @@ def test_a_short_training_in_the_table(recipe, laid_out):
 def test_hours_of_a_long_training_have_no_exponent(recipe, laid_out):
     offers = [read_offer(name) for name in ("A100", "T4")]
     plans = make_plans(recipe(), offers, None, ExpectedRows(20_000_000, 1000))
-    rows = [
-        line for line in "\n".join(_table_lines(plans)).splitlines() if line.startswith(("| A100", "| T4"))
-    ]
-    for row, plan in zip(rows, plans, strict=True):
-        assert plan.seconds["lower"] > 100 * 3600
-        cell = row.split("|")[7].strip()
-        assert "e+" not in cell
-        upper_end = cell.rpartition(" ")[2].removesuffix(")").replace(",", "")
-        assert float(upper_end) == pytest.approx(plan.seconds["upper"] / 3600, abs=0.5)
+    assert all(plan.seconds["lower"] > 100 * 3600 for plan in plans)
+    text = "\n".join(_table_lines(plans))
+    assert "e+" not in text
+    for plan in plans:
+        assert f"{plan.seconds['upper'] / 3600:,.0f})" in text
 
 
 @pytest.mark.parametrize(
