@@ -147,6 +147,7 @@ def _score(
     Score the base, each adapter alone and the best point on the other half. Return all points, and these
     models.
     """
+    from tuneyard.eval.judge.questions.choice import best_point
     from tuneyard.eval.scoring.candidates import load_candidates
     from tuneyard.eval.scoring.pipeline import carry_out
     from tuneyard.eval.scoring.plan import plan_scoring
@@ -158,7 +159,7 @@ def _score(
     carry_out(plan_scoring(request, task, choosing, opened))
     request = replace(request, force=False)
     while True:
-        best = choose(sweep, read_points(sweep))
+        best = best_point(read_points(sweep), sweep.metric)
         refined = axes.refined(best) if searching else axes
         added = refined.without(axes)
         if not added:
@@ -250,13 +251,6 @@ def _read(sweep: Sweep, folder: Path, models: Sequence[str]) -> "RunsByDataset":
     return runs
 
 
-def choose(sweep: Sweep, runs: "RunsByDataset") -> str:
-    """The best point on the choosing half, of equal ones the first."""
-    from tuneyard.eval.judge.questions.choice import best_point
-
-    return best_point(runs, sweep.metric)
-
-
 def judge(sweep: Sweep, runs: "RunsByDataset", held_out: "RunsByDataset") -> "ComparedRuns":
     """Choose a point on one half, and compare it with the base on the other half.
 
@@ -279,10 +273,9 @@ def write(sweep: Sweep, compared: "ComparedRuns") -> str:
     choices = compared.choices
     ship = choices[-1].model
     title = headline(compared.comparison.deciding[0], compared.comparison)
-    for dataset, choice in zip(
-        sweep.rows_to_choose_on, choices, strict=False
-    ):  # the last choice is that on the mean
-        draw(SweepPlot(title, choice, sweep.axes, sweep.points, ship), sweep.out / plot_name(dataset))
+    for choice in choices[: len(sweep.rows_to_choose_on)]:  # another one is that on the mean
+        path = sweep.out / plot_name(choice.dataset)
+        draw(SweepPlot(title, choice, sweep.axes, sweep.points, ship), path)
     text = text_of(compared, compared.tables)
     write_text(sweep.out / TABLE, text)
     sweep_facts = {

@@ -4,7 +4,7 @@ Shares are 0-1, differences -1 to 1, limits are at 95 %.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -37,7 +37,8 @@ class ModelScore(Mean):
     read fewer. `calibration` needs the labels' probabilities. `metrics` are those of results.json. `always`
     is the answer of a model that gives the same answer to every example, if several were expected.
     `trainings` are the models of a setting with several seeds, `seed_deviation` is the standard deviation of
-    their figures; the limits are then over seeds and examples.
+    their figures; the limits are then over seeds and examples. `macro_f1` is the value with its limits, if
+    the answers are labels.
     """
 
     unparsed: int = 0
@@ -48,6 +49,7 @@ class ModelScore(Mean):
     always: str = ""
     trainings: Sequence[str] = ()
     seed_deviation: float = 0.0
+    macro_f1: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class PairedTest(DifferenceTest):
     """`model` minus `against` on the same `n` rows; p and limits hold for the whole family.
 
     `better` and `worse` count rows. `shrunk` is the value shrunk towards the mean of three or more candidates
-    against the base.
+    against the base. `macro_f1` is the difference of macro-F1 on the same rows, if the answers are labels.
     """
 
     model: str
@@ -64,6 +66,7 @@ class PairedTest(DifferenceTest):
     better: int
     worse: int
     shrunk: float | None = None
+    macro_f1: DifferenceTest | None = None
 
     @property
     def shown(self) -> bool:
@@ -75,8 +78,8 @@ class PairedTest(DifferenceTest):
         if model == self.model:
             return self
         return replace(
-            self, model=model, against=self.model, value=-self.value, low=-self.high, high=-self.low,
-            better=self.worse, worse=self.better,
+            self.turned(), model=model, against=self.model, better=self.worse, worse=self.better,
+            macro_f1=self.macro_f1 and self.macro_f1.turned(),
         )  # fmt: skip
 
 
@@ -89,7 +92,6 @@ class Section:
     value of some model. `decided_by` names the section that decides if this one only describes. `margin` is
     the loss (a share) of `--margin`. `cautions` warn of intervals that are too narrow. `datasets` are the
     sections that the mean averages. `elsewhere` are the other datasets if the user chose this one to decide.
-    `macro_f1` has the figures and tests of macro-F1 on the same rows, if the answers are labels.
     """
 
     name: str
@@ -108,7 +110,6 @@ class Section:
     cautions: Sequence[str] = ()
     datasets: Sequence["Section"] = ()
     elsewhere: Sequence["Section"] = ()
-    macro_f1: "Section | None" = None
 
     @property
     def has_seeds(self) -> bool:
@@ -217,59 +218,37 @@ class Comparison:
         return [section for section in self.sections if not section.decided_by]
 
 
-def comparison_json(comparison: Comparison, verdict: Callable[[Section], str]) -> dict[str, object]:
-    """A comparison as table.json has it, with the `verdict` of each section."""
-    declared: dict[str, object] = {}
-    metric = comparison.metric
-    if metric is not ACCURACY:
-        declared = {"metric": metric.name, "unit": metric.unit, "higher_is_better": metric.higher}
-    mean = None
-    if comparison.mean is not None:
-        mean = {**_section_json(comparison.mean), "verdict": verdict(comparison.mean)}
-    sets = {
-        section.name: {**_section_json(section), "verdict": verdict(section)} for section in comparison.sets
-    }
-    return {
-        **declared,
-        "base": comparison.base,
-        "models": list(comparison.models),
-        "sets": sets,
-        "mean": mean,
-    }
-
-
-DIFFERENCE = ("value", "low", "high", "p", "smallest")
-OF_ANSWERS = ("unparsed", "calibration", "metrics", "always")
+OF_ANSWERS = ("unparsed", "calibration", "metrics", "always", "macro_f1")
 OF_SEEDS = ("trainings", "seed_deviation")
-DESCRIBED = ("n", "groups", "majority", "margin", "left_out", "within_margin")
 
 
-def _section_json(section: Section) -> dict[str, Any]:
-    described: dict[str, Any] = {name: as_json(getattr(section, name)) for name in DESCRIBED}
-    described["majority_label"] = section.majority_label or None
-    described["decided_by"] = section.decided_by or None
-    described["ship"] = section.best
-    described["tied_with"] = [test.against for test in section.rivals]
-    described["comparisons"] = tests = [as_json(test) for test in (*section.against_base, *section.between)]
-    described["models"] = scores = {model: as_json(score) for model, score in section.figures.items()}
-    f1 = section.macro_f1
-    for test in tests:
-        test["macro_f1"] = None
-    for model, score in scores.items():
-        unused: tuple[str, ...] = ()
-        if section.metric is ACCURACY:
-            score["accuracy"] = score.pop("value")
-            score["macro_f1"] = None
-        else:
-            unused = OF_ANSWERS
-        if not score["trainings"]:
-            unused += OF_SEEDS
-        for name in unused:
-            del score[name]
-        if f1 is not None:
-            figure = f1.figures[model]
-            score["macro_f1"] = [figure.value, figure.low, figure.high]
-    if f1 is not None:
-        for test, difference in zip(tests, (*f1.against_base, *f1.between), strict=True):
-            test["macro_f1"] = {name: as_json(getattr(difference, name)) for name in DIFFERENCE}
-    return described
+def section_json(section: Section, verdict: str) -> dict[str, object]:
+    """A section as table.json has it."""
+    return {
+        "n": section.n,
+        "groups": section.groups,
+        "majority": as_json(section.majority),
+        "majority_label": section.majority_label or None,
+        "margin": section.margin,
+        "left_out": section.left_out,
+        "within_margin": section.within_margin,
+        "decided_by": section.decided_by or None,
+        "ship": section.best,
+        "tied_with": [test.against for test in section.rivals],
+        "comparisons": as_json([*section.against_base, *section.between]),
+        "models": {model: _score_json(score, section.metric) for model, score in section.figures.items()},
+        "verdict": verdict,
+    }
+
+
+def _score_json(score: ModelScore, metric: Metric) -> dict[str, object]:
+    """A score without the fields that it cannot have: those of answers, or of several seeds."""
+    fields: dict[str, object] = as_json(score)
+    unused: tuple[str, ...] = ()
+    if metric is ACCURACY:
+        fields["accuracy"] = fields.pop("value")
+    else:
+        unused = OF_ANSWERS
+    if not score.trainings:
+        unused += OF_SEEDS
+    return {name: value for name, value in fields.items() if name not in unused}

@@ -47,7 +47,8 @@ class PairedRows:
     """The rows of one dataset: each candidate's values, the weight of each row, clusters, and rows left out.
 
     The values of a setting are means over its trainings; `seeds` has the figure of each training, by setting.
-    `f1` is set if the metric is macro-F1. The values are then accuracies.
+    `f1` is set if the metric is macro-F1. The values are then accuracies. `baseline` has the accuracies of
+    always giving the most common answer.
     """
 
     values: Mapping[str, Sequence[float]]
@@ -56,6 +57,7 @@ class PairedRows:
     left_out: int = 0
     seeds: Mapping[str, Sequence[float]] = field(default_factory=dict)
     f1: MacroF1 | None = None
+    baseline: Sequence[float] = ()
 
 
 def compare(
@@ -79,23 +81,24 @@ def compare(
     if margin is not None and len(models) < 2:
         raise RequestError(f"--margin: only {models[0]} was given; expected a model to compare it with")
     rows = {dataset: paired_rows(dataset, by_model, metric) for dataset, by_model in runs.items()}
-    datasets = [
-        _dataset_section(dataset, by_model, rows[dataset], base, metric) for dataset, by_model in runs.items()
-    ]
     everywhere = [model for model in models if all(model in data.values for data in rows.values())]
+    has_mean = has_mean and len(runs) > 1 and bool(everywhere)
+    decided_by = decide_on
+    if has_mean and not decide_on:
+        decided_by = MEAN
+    datasets = []
+    for dataset, by_model in runs.items():
+        section = _dataset_section(dataset, by_model, rows[dataset], base, metric)
+        datasets.append(replace(section, margin=margin, decided_by=decided_by))
     mean = None
-    if len(datasets) > 1 and everywhere and has_mean:
-        mean = _mean_section(datasets, everywhere, list(runs.values()), list(rows.values()), base, metric)
+    if has_mean:
+        mean = _mean_section(datasets, everywhere, list(rows.values()), base, metric)
         mean = replace(mean, margin=margin, decided_by=decide_on)
-        decide_on = decide_on or MEAN
-    judged = []
-    for section in datasets:
-        decided_by, elsewhere = decide_on, []
-        if section.name == decide_on:
-            decided_by = ""
-            elsewhere = [dataset for dataset in datasets if dataset is not section]
-        judged.append(replace(section, margin=margin, decided_by=decided_by, elsewhere=elsewhere))
-    return Comparison(base, models, judged, mean)
+    if decide_on:
+        place = list(runs).index(decide_on)
+        elsewhere = [*datasets[:place], *datasets[place + 1 :]]
+        datasets[place] = replace(datasets[place], decided_by="", elsewhere=elsewhere)
+    return Comparison(base, models, datasets, mean)
 
 
 def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
@@ -124,7 +127,11 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
             )
         predicted = {model: run.predicted for model, run in runs.items()}
         f1 = macro_f1s(first.gold, predicted, first.groups, stream=zlib.crc32(dataset.encode()))
-    return PairedRows(values, weights, groups, len(first.rows) - len(kept), seeds, f1)
+    baseline = []
+    if metric is ACCURACY:
+        _, label = majority_class(first)
+        baseline = [float(gold == label) for gold in first.gold]
+    return PairedRows(values, weights, groups, len(first.rows) - len(kept), seeds, f1, baseline)
 
 
 def _numbers(column: Sequence[float | None], kept: Sequence[int]) -> list[float]:
@@ -245,30 +252,36 @@ def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: st
     groups = None
     if data.groups is not None:
         groups = len(set(data.groups))
-    tests = families([data], list(figures), base, metric)
-    section = Section(
-        dataset,
-        len(data.weights),
-        groups,
-        math.nan,
-        "",
-        figures,
-        *tests,
-        left_out=data.left_out,
-        metric=metric,
-    )
-    if metric is MACRO_F1:
-        return replace(section, cautions=_rare_labels(first))
-    if metric is not ACCURACY:
-        return replace(section, cautions=_skewed(dataset, data, base, metric))
-    majority, label = majority_class(first)
-    over = _over_majority([runs], [data], list(figures))
-    section = replace(section, majority=majority, majority_label=label, over_majority=over)
-    if data.seeds or not has_labels(runs):
-        return section
-    labelled = paired_rows(dataset, runs, MACRO_F1)
-    f1 = _dataset_section(dataset, runs, labelled, base, MACRO_F1)
-    return replace(section, macro_f1=f1, cautions=f1.cautions)
+    against, between = families([data], list(figures), base, metric)
+    majority, label, over, cautions = math.nan, "", {}, []
+    has_f1 = metric is MACRO_F1
+    if metric is ACCURACY:
+        majority, label = majority_class(first)
+        over = _over_majority([data], list(figures))
+        has_f1 = has_labels(runs) and not data.seeds
+    elif metric is not MACRO_F1:
+        cautions = _skewed(dataset, data, base, metric)
+    if has_f1:
+        cautions = _rare_labels(first)
+    if has_f1 and metric is ACCURACY:
+        labelled = paired_rows(dataset, runs, MACRO_F1)
+        for model, f1 in mean_figures(labelled, MACRO_F1).items():
+            figures[model] = replace(figures[model], macro_f1=(f1.value, f1.low, f1.high))
+        f1_against, f1_between = families([labelled], list(figures), base, MACRO_F1)
+        against, between = _with_f1(against, f1_against), _with_f1(between, f1_between)
+    return Section(
+        dataset, len(data.weights), groups, majority, label, figures, against, between, over,
+        left_out=data.left_out, metric=metric, cautions=cautions,
+    )  # fmt: skip
+
+
+def _with_f1(tests: Sequence[PairedTest], f1_tests: Sequence[PairedTest]) -> list[PairedTest]:
+    """The tests of accuracies, each with that of macro-F1 on the same rows."""
+    both = []
+    for test, f1 in zip(tests, f1_tests, strict=True):
+        difference = DifferenceTest(f1.value, f1.low, f1.high, f1.p, f1.smallest)
+        both.append(replace(test, macro_f1=difference))
+    return both
 
 
 def _score(mean: Mean, run: ScoredRun, seeds: Sequence[float], metric: Metric) -> ModelScore:
@@ -323,7 +336,6 @@ def _skewed(dataset: str, data: PairedRows, base: str, metric: Metric) -> list[s
 def _mean_section(
     sections: Sequence[Section],
     models: Sequence[str],
-    runs: Sequence[RunsByModel],
     data: Sequence[PairedRows],
     base: str,
     metric: Metric,
@@ -348,7 +360,7 @@ def _mean_section(
         )  # fmt: skip
     over = {}
     if metric is ACCURACY:
-        over = _over_majority(runs, data, models)
+        over = _over_majority(data, models)
     majority = math.fsum(section.majority for section in sections) / len(sections)
     return Section(
         MEAN, sum(section.n for section in sections), None, majority, "", figures,
@@ -357,19 +369,12 @@ def _mean_section(
     )  # fmt: skip
 
 
-def _over_majority(
-    datasets: Sequence[RunsByModel], data: Sequence[PairedRows], models: Sequence[str]
-) -> dict[str, PairedTest]:
+def _over_majority(data: Sequence[PairedRows], models: Sequence[str]) -> dict[str, PairedTest]:
     """Each candidate against always giving the most common answer, on the same rows."""
     tests = {}
     for model in models:
-        with_majority = []
-        for by_model, rows in zip(datasets, data, strict=True):
-            run = by_model.get(model, next(iter(by_model.values())))
-            label = majority_class(run)[1]
-            majority = [float(gold == label) for gold in run.gold]
-            with_majority.append(replace(rows, values={model: rows.values[model], "majority": majority}))
-        tests[model] = paired_family([("majority", model)], with_majority, ACCURACY)[0]
+        both = [replace(rows, values={model: rows.values[model], "majority": rows.baseline}) for rows in data]
+        (tests[model],) = paired_family([("majority", model)], both, ACCURACY)
     return tests
 
 

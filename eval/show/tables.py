@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 
 from tuneyard.core import version
 from tuneyard.core.files import versions
@@ -10,6 +9,7 @@ from tuneyard.core.language.number_format import (
     NONE,
     Table,
     grid,
+    interval,
     limits,
     number,
     p_cell,
@@ -29,7 +29,7 @@ from tuneyard.eval.judge.cells import (
     translated,
     unit_name,
 )
-from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section, comparison_json
+from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section, section_json
 from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.show.setup import compared_tables
 from tuneyard.eval.show.verdict import decisions, notes, verdict
@@ -104,14 +104,18 @@ def figures(comparison: Comparison) -> dict[str, Table]:
 def _macro_f1s(comparison: Comparison) -> Table:
     columns = [[tr("macro-F1 (95 % interval)"), *comparison.models]]
     for section in comparison.sets:
-        if section.macro_f1 is not None:
-            scores = section.macro_f1.figures
-            columns.append(
-                [section.name, *(_score(scores.get(m), section.macro_f1.metric) for m in comparison.models)]
-            )
+        if any(score.macro_f1 for score in section.figures.values()):
+            cells = [_macro_f1(section.figures.get(model)) for model in comparison.models]
+            columns.append([section.name, *cells])
     if len(columns) == 1:
         return Table([], [])
     return _turned(columns)
+
+
+def _macro_f1(score: ModelScore | None) -> str:
+    if score is None:
+        return NONE
+    return interval(score.macro_f1) + _trained_on(score)
 
 
 def _calibrations(comparison: Comparison) -> Table:
@@ -163,20 +167,23 @@ def differences(section: Section) -> dict[str, Table]:
     if section.name == MEAN:
         caption = "Differences in mean accuracy, example by example."
     name = section_name(section.name)
-    rows = [difference_cells(test, section.metric) for test in _ordered_tests(section, section.best)]
+    tests = _ordered_tests(section)
+    rows = [difference_cells(test, section.metric) for test in tests]
     tables = {tr(caption, name=name): Table(translated(differences_header(section.metric)), rows)}
-    if section.macro_f1 is not None:
-        f1_rows = []
-        for test in _ordered_tests(section.macro_f1, section.best):
+    f1_rows = []
+    for test in tests:
+        f1 = test.macro_f1
+        if f1 is not None:
             pair = f"{test.model} − {test.against}"
-            f1_rows.append([pair, points_interval(test.value, test.low, test.high), p_cell(test.p)])
-        header = translated(["", "difference of macro-F1, points (95 %)", "p"])
-        tables[tr("Differences in macro-F1 on {name}.", name=name)] = Table(header, f1_rows)
+            f1_rows.append([pair, points_interval(f1.value, f1.low, f1.high), p_cell(f1.p)])
+    header = translated(["", "difference of macro-F1, points (95 %)", "p"])
+    tables[tr("Differences in macro-F1 on {name}.", name=name)] = Table(header, f1_rows)
     return {caption: table for caption, table in tables.items() if table.rows}
 
 
-def _ordered_tests(section: Section, best: str | None) -> list[PairedTest]:
+def _ordered_tests(section: Section) -> list[PairedTest]:
     """The tests against the base, then those of the best model, then the others."""
+    best = section.best
     of_best, others = [], []
     for test in section.between:
         if best is not None and best in (test.model, test.against):
@@ -211,11 +218,15 @@ def _score(score: ModelScore | None, metric: Metric) -> str:
         text += tr(', always "{label}"', label=short(score.always))
     if score.unparsed:
         text += tr(", {count} unparsed", count=score.unparsed)
+    return text + _trained_on(score)
+
+
+def _trained_on(score: ModelScore) -> str:
     if score.trained_on and score.trained_on_at_most:
-        text += tr(", trained on up to {count:,}", count=score.trained_on)
-    elif score.trained_on:
-        text += tr(", trained on {count:,}", count=score.trained_on)
-    return text
+        return tr(", trained on up to {count:,}", count=score.trained_on)
+    if score.trained_on:
+        return tr(", trained on {count:,}", count=score.trained_on)
+    return ""
 
 
 def left_out(comparison: Comparison) -> str:
@@ -312,7 +323,23 @@ def document(compared: ComparedRuns, plots: Sequence[str] = ()) -> dict[str, obj
 
 def judged(compared: ComparedRuns) -> dict[str, object]:
     """The comparison and the answers to all questions as JSON values. Deciding sections have a verdict."""
-    base = compared.comparison.base
-
+    comparison = compared.comparison
+    metric = comparison.metric
+    declared: dict[str, object] = {}
+    if metric is not ACCURACY:
+        declared = {"metric": metric.name, "unit": metric.unit, "higher_is_better": metric.higher}
     with in_language(ENGLISH):
-        return {**comparison_json(compared.comparison, partial(verdict, base=base)), **compared.figures}
+        mean = None
+        if comparison.mean is not None:
+            mean = section_json(comparison.mean, verdict(comparison.mean, comparison.base))
+        sets = {}
+        for section in comparison.sets:
+            sets[section.name] = section_json(section, verdict(section, comparison.base))
+    return {
+        **declared,
+        "base": comparison.base,
+        "models": list(comparison.models),
+        "sets": sets,
+        "mean": mean,
+        **compared.figures,
+    }

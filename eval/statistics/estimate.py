@@ -1,6 +1,7 @@
 """The record of every value that has an interval: accuracies, metrics, differences, recipes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +39,7 @@ class DifferenceTest(Estimate):
 
     p: float
     smallest: float
+
+    def turned(self) -> Self:
+        """The same test of the opposite difference."""
+        return replace(self, value=-self.value, low=-self.high, high=-self.low)

@@ -227,27 +227,18 @@ def metric_mean(
     return ratio(weighted, weights, groups)
 
 
-def average(figures: Sequence[Mean], correlation: float = 0.0) -> Mean:
-    """Unweighted mean of figures, independent or with the same `correlation` (0 to 1) of all pairs.
+def average(figures: Sequence[Mean]) -> Mean:
+    """Unweighted mean of independent figures.
 
     The limits combine the figures' own (Zou, Huang and Zhang 2009, A note on confidence interval estimation
-    for a linear function of binomial proportions; Zou 2007, Toward using confidence intervals to compare
-    correlations). So the interval has a width even if every share is 0 or 1, and never leaves the range of
-    the figures. `ValueError` if there are no figures.
+    for a linear function of binomial proportions). So the interval has a width even if every share is 0 or 1,
+    and never leaves the range of the figures. `ValueError` if there are no figures.
     """
     if not figures:
         raise ValueError("no figures")
     count = len(figures)
     value = math.fsum(figure.value for figure in figures) / count
-    below = _combined([figure.value - figure.low for figure in figures], correlation) / count
-    above = _combined([figure.high - figure.value for figure in figures], correlation) / count
-    error = _combined([figure.stderr for figure in figures], correlation) / count
+    below = math.hypot(*(figure.value - figure.low for figure in figures)) / count
+    above = math.hypot(*(figure.high - figure.value for figure in figures)) / count
+    error = math.hypot(*(figure.stderr for figure in figures)) / count
     return Mean(value, value - below, value + above, sum(figure.n for figure in figures), error)
-
-
-def _combined(errors: Sequence[float], correlation: float) -> float:
-    """Error of the sum of figures by their errors: root of the sum of their covariances."""
-    apart = math.hypot(*errors)
-    if math.isinf(apart) or correlation == 0:
-        return apart
-    return math.hypot(math.sqrt(1 - correlation) * apart, math.sqrt(correlation) * math.fsum(errors))

@@ -39,6 +39,6 @@ def flat_top(
     figures: dict[str, object] = {
         "best": best,
         "not_shown_worse": [test.model for test in level],
-        "comparisons": [{**as_json(test), "macro_f1": None} for test in tests],
+        "comparisons": as_json(tests),
     }
     return {caption: Table(header, rows)}, figures

@@ -43,8 +43,7 @@ def by_slices(runs: RunsByDataset, base: str, by: str) -> AnsweredQuestion:
         for test in part.tests:
             shares = f"{percent(part.accuracy[test.model])} − {base_share}"
             rows.append([name, f"{test.model} − {base}", shares, *difference_cells(test, ACCURACY)[1:5]])
-        tests = [{**as_json(test), "macro_f1": None} for test in part.tests]
-        figures.append({**as_json(part), "tests": tests})
+        figures.append(as_json(part))
     return AnsweredQuestion(
         runs, base, {tr("By {field}", field=by): Table(translated(header), rows)}, {"slices": figures}
     )
