@@ -41,8 +41,8 @@ WIDTH = 100
 SWEEP = "pairs of weights"
 CPU_INFO = Path("/proc/cpuinfo")
 GRID = "0,0.5,1"  # nine pairs of weights
-# What the demo computes, in GFLOP: a row is scored for 6.9, a training step costs as much as 106 rows.
-WORK = 6.9 * (9 * 300 + 4 * 300 + (41 + 75) * 106)
+# What the demo computes, in GFLOP: a row is scored for 6.9, a training step costs as much as 80 rows.
+WORK = 6.9 * (9 * 300 + 4 * 300 + (41 + 75) * 80)
 OTHER_SECONDS = 80  # fetching the base, starting the commands, drawing
 FASTER_WITH_AMX = 3
 

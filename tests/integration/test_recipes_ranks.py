@@ -4,6 +4,8 @@ Two ranks with one micro batch each see, step by step, the rows of one process t
 """
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +69,24 @@ class Trainings:
         log = self.folder / name / "train.log"
         return done.stdout + done.stderr + (log.read_text()[-6000:] if log.is_file() else "")
 
+    def plain(self, name: str, changed: dict[str, object], *nodes: dict[str, str]) -> list[float]:
+        """Return the losses of `llamafactory-cli train`, started once for each node."""
+        recipe, started = self.recipe(name, changed), []
+        for number, added in enumerate(nodes):
+            with (self.folder / f"{name}.{number}.log").open("w") as log:
+                command = ["llamafactory-cli", "train", str(recipe)]
+                environment = self.environment(added)
+                program = shutil.which(command[0], path=environment["PATH"])
+                started.append(
+                    subprocess.Popen(
+                        command, executable=program, cwd=ROOT, env=environment, stdout=log, stderr=log
+                    )
+                )
+        for number, process in enumerate(started):
+            said = (self.folder / f"{name}.{number}.log").read_text
+            assert process.wait(500) == 0, said()[-3000:]
+        return losses(self.folder, name)
+
 
 @pytest.fixture(scope="module")
 def trainings(tmp_path_factory, tiny_model) -> Trainings:
@@ -87,3 +107,15 @@ def test_two_ranks_with_weights(trainings, one):
 def test_two_ranks_with_weights_under_deepspeed_zero_2(trainings, one):
     changed = {**TWO, "deepspeed": "recipes/deepspeed/z2.json"}
     assert trainings.weighted("zero", changed, RANKS) == pytest.approx(one, abs=1e-6)
+
+
+def test_two_nodes_by_the_variables_of_torchrun(trainings):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    node = {
+        "FORCE_TORCHRUN": "1", "NNODES": "2", "NPROC_PER_NODE": "1",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+    }  # fmt: skip
+    nodes = [{**node, "NODE_RANK": rank} for rank in ("0", "1")]
+    assert trainings.plain("nodes", TWO, *nodes) == trainings.plain("plain", {}, {})
