@@ -3,9 +3,8 @@
 from collections.abc import Collection
 from typing import cast
 
-from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind
+from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind, RecordLayout
 from tuneyard.compiler.spec.column import Column
-from tuneyard.compiler.spec.model import Spec
 
 
 class HistoryReader(ColumnReader):
@@ -21,11 +20,11 @@ class HistoryReader(ColumnReader):
 class HistoryKind(Kind):
     """The column `history` of LLaMA-Factory's alpaca format."""
 
-    def check(self, column: Column, spec: Spec) -> None:
+    def check(self, column: Column, spec: RecordLayout) -> None:
         """Refuse it without an alpaca record that it can go before."""
         if spec.mix or "text" in spec.formats:
             super().check(column, spec)
-        if spec.turns or spec.formats != {"alpaca"}:
+        if spec.turns or set(spec.formats) != {"alpaca"}:
             raise ValueError(
                 f"column {column.name}: history goes with the question of an alpaca record. "
                 "Write alpaca, or read the whole conversation as turns."
