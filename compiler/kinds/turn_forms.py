@@ -118,7 +118,7 @@ def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
         rest = {key: value for key, value in turn.items() if key not in exchange}
         reply = {"role": ASSISTANT, "content": turn[answer], **rest}
         return [{"role": USER, "content": turn[question]}, reply]
-    if roles and turn.get(name) in roles:
+    if isinstance(turn.get(name), str) and turn[name] in roles:
         turn = {**turn, name: roles[turn[name]]}
     is_gemini = "parts" in turn and content not in turn
     place = "parts" if is_gemini else content

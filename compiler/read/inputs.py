@@ -198,11 +198,12 @@ def _split_and_path(source: str) -> tuple[str, str]:
 
 
 def _split_called(spec: Spec, name: str) -> str:
-    split = _names_of_splits(spec).get(name)
-    if split is None:
-        known = f"(splits: {', '.join(spec.parts)}) {nearest(name, spec.parts)}".rstrip()
-        raise RequestError(f"{spec.name} has no split {name!r} {known}")
-    return split
+    """The first split that accepts a name."""
+    for split in spec.parts:
+        if name == split or name in spec.source.splits.get(split, ()):
+            return split
+    known = f"(splits: {', '.join(spec.parts)}) {nearest(name, spec.parts)}".rstrip()
+    raise RequestError(f"{spec.name} has no split {name!r} {known}")
 
 
 def _by_name(spec: Spec, path: SourcePath) -> list[Input]:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tuneyard.compiler.kinds.turn_forms import ROLES
+from tuneyard.compiler.kinds.turn_forms import ROLES, common_turns
 from tuneyard.core.installation.checkout import ROOT
 
 ASK, ANSWER = {"role": "user", "content": "Name a river."}, {"role": "assistant", "content": "The Rhine."}
@@ -153,3 +153,8 @@ def test_a_completion_that_does_not_fit_is_refused(bench, prompt, completion, co
     rows = [{"prompt": prompt, "completion": completion, "label": True}]
     report = bench.compile("kto", bench.rows("a.jsonl", rows))
     assert [problem.code for problem in report.problems.errors] == [code]
+
+
+def test_a_role_that_is_a_list_stays_for_the_check_with_renamed_roles():
+    talk = [{"role": ["x"], "content": "a"}, {"role": "usr", "content": "b"}]
+    assert common_turns(talk, {"usr": "user"}) == [talk[0], {"role": "user", "content": "b"}]
