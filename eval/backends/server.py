@@ -131,9 +131,9 @@ class Server(Backend):
 
     def with_offer(self, offer: ServedModel) -> "Server":
         """Another model of the server. An adapter of llama.cpp goes with the same model: requests name it."""
-        if offer.name == self.model.name:
-            return self
         if offer.number is None:
+            if offer.name == self.model.name:
+                return self
             return open_served(self.offers, offer.name, True, self.tokenizer, self.ends)
         return replace(self, dialect=replace(self.dialect, served=offer))
 
