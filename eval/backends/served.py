@@ -232,7 +232,7 @@ def _adapters(connection: Connection) -> list[dict[str, Any]]:
             scale, number = float(adapter["scale"]), int(adapter["id"])
             offer = {"name": name, "path": adapter["path"], "is_adapter": True, "scale": scale}
             offers.append({**offer, "number": number})
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise RequestError(f"{address}: expected a list of adapters, found {show_value(listed)}") from error
     return offers
 
@@ -246,14 +246,18 @@ def _of_openai(
     for other in entries:
         if isinstance(parent, str) and other["id"] == parent:
             context = other.get("max_model_len")
-    owner = entry.get("owned_by")
+    engine, owner = "OpenAI-compatible server", entry.get("owned_by")
+    if owner == OWNER_VLLM:
+        engine = VLLM
+    elif owner and owner not in (LLAMA_CPP, VLLM):  # these names choose the requests
+        engine = str(owner)
     identity = {}
     if entries:
         identity = {name: entry.get(name) for name in ("id", "root", "parent", "max_model_len", "meta")}
     meta = _object(entry.get("meta"))
     return ServedModel(
         connection,
-        VLLM if owner == OWNER_VLLM else str(owner or "OpenAI-compatible server"),
+        engine,
         entry["id"],
         entry["id"],
         is_adapter=isinstance(parent, str),

@@ -47,8 +47,8 @@ class PairedRows:
     """The rows of one dataset: each candidate's values, the weight of each row, clusters, and rows left out.
 
     The values of a setting are means over its trainings; `seeds` has the figure of each training, by setting.
-    `f1` is set if the metric is macro-F1. The values are then accuracies. `baseline` has the accuracies of
-    always giving the most common answer.
+    `f1` is set if the metric is macro-F1. The values are then accuracies. `baselines` has
+    the accuracies of always giving the most common answer that a candidate's run names.
     """
 
     values: Mapping[str, Sequence[float]]
@@ -57,7 +57,7 @@ class PairedRows:
     left_out: int = 0
     seeds: Mapping[str, Sequence[float]] = field(default_factory=dict)
     f1: MacroF1 | None = None
-    baseline: Sequence[float] = ()
+    baselines: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def compare(
@@ -127,11 +127,12 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
             )
         predicted = {model: run.predicted for model, run in runs.items()}
         f1 = macro_f1s(first.gold, predicted, first.groups, stream=zlib.crc32(dataset.encode()))
-    baseline = []
+    baselines = {}
     if metric is ACCURACY:
-        _, label = majority_class(first)
-        baseline = [float(gold == label) for gold in first.gold]
-    return PairedRows(values, weights, groups, len(first.rows) - len(kept), seeds, f1, baseline)
+        for model, run in runs.items():
+            _, label = majority_class(run)
+            baselines[model] = [float(gold == label) for gold in run.gold]
+    return PairedRows(values, weights, groups, len(first.rows) - len(kept), seeds, f1, baselines)
 
 
 def _numbers(column: Sequence[float | None], kept: Sequence[int]) -> list[float]:
@@ -373,7 +374,10 @@ def _over_majority(data: Sequence[PairedRows], models: Sequence[str]) -> dict[st
     """Each candidate against always giving the most common answer, on the same rows."""
     tests = {}
     for model in models:
-        both = [replace(rows, values={model: rows.values[model], "majority": rows.baseline}) for rows in data]
+        both = []
+        for rows in data:
+            values = {model: rows.values[model], "majority": rows.baselines[model]}
+            both.append(replace(rows, values=values))
         (tests[model],) = paired_family([("majority", model)], both, ACCURACY)
     return tests
 

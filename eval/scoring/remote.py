@@ -23,7 +23,8 @@ from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import ScoringPlan, fit
 from tuneyard.eval.scoring.task import Job, Task
 
-ROWS = 32  # in a part, if a batch has no more: what is lost with a worker
+ROWS = 128  # in a part, at most, unless a batch has more: what is lost with a worker
+PARTS = 4  # for each worker, at least, so that all of them end at about one time
 AHEAD = 4  # parts for each worker that are sent before the first of them is written
 
 
@@ -51,10 +52,12 @@ def score_in_workers(
     if workers is None or base is None:
         raise ValueError("only a model folder is scored by workers")
     needed = resources(workers, base)
+    fitting = workers.fitting(needed)
+    count = sum(len(batch) for job, batches in pending.items() if job.main is None for batch in batches)
     items: list[WorkItem] = []
     for job, batches in pending.items():
-        items += items_of(job, batches)
-    setup, ahead = _setup(plan, base), AHEAD * workers.fitting(needed)
+        items += items_of(job, batches, rows_of_part(count, fitting))
+    setup, ahead = _setup(plan, base), AHEAD * fitting
     with contextlib.closing(workers.map(items, common=setup, resources=needed, ahead=ahead)) as results:
         for result in results:
             yield from result.record_or_raise()
@@ -73,24 +76,29 @@ def _setup(plan: ScoringPlan, base: Path) -> ScoringSetup:
             parts = [(part.adapter.folder.resolve(), part.weight) for part in candidate.parts]
             candidates[candidate.name] = parts
     return ScoringSetup(
-        uuid.uuid4().hex,
-        plan.request,
-        plan.task,
-        datasets,
-        base.resolve(),
-        backend.digest,
-        backend.device,
-        backend.budget,
-        candidates,
+        key=uuid.uuid4().hex,
+        request=plan.request,
+        task=plan.task,
+        datasets=datasets,
+        base=base.resolve(),
+        digest=backend.digest,
+        device=backend.device,
+        budget=backend.budget,
+        candidates=candidates,
     )
 
 
-def items_of(job: Job, batches: Sequence[list[int]]) -> list[WorkItem]:
-    """Put batches of a job into items. Names are for messages about lost workers."""
+def rows_of_part(pending: int, workers: int) -> int:
+    """Rows in an item, for so many rows in all. The bytes of the files do not depend on it."""
+    return max(1, min(ROWS, pending // (PARTS * max(1, workers))))
+
+
+def items_of(job: Job, batches: Sequence[list[int]], rows: int) -> list[WorkItem]:
+    """Put batches of a job into items of about so many rows. Names are for messages about lost workers."""
     parts: list[list[list[int]]] = []
-    count = ROWS
+    count = rows
     for batch in batches:
-        if count >= ROWS:
+        if count >= rows:
             parts.append([])
             count = 0
         parts[-1].append(batch)

@@ -18,8 +18,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval import nli, qa, suite, sweep, text
 from tuneyard.eval.backends import worker_model
 from tuneyard.eval.backends.worker_model import worker_slots
-from tuneyard.eval.scoring import remote
-from tuneyard.eval.scoring.remote import items_of
+from tuneyard.eval.scoring.remote import ROWS, items_of, rows_of_part
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TWICE = [*PAIRS, *[{**pair, "input": "Really?"} for pair in PAIRS]]
@@ -76,7 +75,6 @@ def test_nli(folder, workers, sampling_model, monkeypatch, options) -> None:
     write_json(folder / "shots.json", others)
     given = [str(option).replace("SHOTS", str(folder / "shots.json")) for option in options]
     model = sampling_model(temperature=0.9)
-    monkeypatch.setattr(remote, "ROWS", 2)
     given += ["--model", model, "--data", folder / "pairs.json", *adapters(folder)]
     alone, by_workers = both(nli.cli, folder, workers, monkeypatch, *given)
     assert by_workers == alone
@@ -178,7 +176,7 @@ def test_a_server_needs_no_workers(folder, option) -> None:
         call(nli.cli, "--model", "m", *server, "--data", folder / "pairs.json", "--out", folder / "out")
 
 
-def test_a_batch_is_never_divided(monkeypatch) -> None:
+def test_a_batch_is_never_divided() -> None:
     class Named:
         name = "one"
 
@@ -187,10 +185,17 @@ def test_a_batch_is_never_divided(monkeypatch) -> None:
 
     batches = [[row, row + 1, row + 2] for row in range(0, 30, 3)]
     for rows in (1, 3, 4, 100):
-        monkeypatch.setattr(remote, "ROWS", rows)
-        parts = [item.arguments[-1] for item in items_of(Work, batches)]
+        parts = [item.arguments[-1] for item in items_of(Work, batches, rows)]
         assert [batch for part in parts for batch in part] == batches
         assert all(sum(map(len, part)) < rows + 3 for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("pending", "workers", "rows"),
+    [(0, 2, 1), (20, 4, 1), (30, 2, 3), (100, 4, 6), (30, 0, 7), (10**6, 2, ROWS)],
+)
+def test_parts_are_small_enough_for_all_workers(pending, workers, rows) -> None:
+    assert rows_of_part(pending, workers) == rows
 
 
 def test_each_worker_has_a_gpu_or_a_part_of_the_cores(monkeypatch) -> None:

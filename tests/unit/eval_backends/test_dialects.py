@@ -19,6 +19,7 @@ from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends import llama_cpp
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.dialect import UNDERFLOW
+from tuneyard.eval.backends.openai import OpenAi
 from tuneyard.eval.backends.scorers import log_sum
 from tuneyard.eval.backends.served import read_models
 from tuneyard.eval.backends.server import Server, open_server
@@ -392,6 +393,42 @@ def test_a_name_that_the_server_does_not_have_is_refused(serve: Serve) -> None:
     assert opened(connection).model.name == "served"
     with raises(RequestError, "other", "served", "--served-model"):
         opened(connection, "other", True)
+
+
+def answering(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any]) -> None:
+    """Let a stand-in answer these addresses, and the others as before."""
+    get = stand_in.get
+    monkeypatch.setattr(stand_in, "get", lambda path: answers.get(path) or get(path))
+
+
+@pytest.mark.parametrize("owner", ["llama.cpp", "vLLM"])
+def test_who_owns_a_model_does_not_choose_how_it_is_asked(serve: Serve, monkeypatch, owner: str) -> None:
+    stand_in, connection = serve("echo")
+    answering(stand_in, monkeypatch, {"/v1/models": {"data": [{"id": "served", "owned_by": owner}]}})
+    server = opened(connection)
+    assert isinstance(server.dialect, OpenAi)
+    assert server.model.engine == "OpenAI-compatible server"
+
+
+def test_an_adapter_with_the_name_of_its_model_is_asked_for_by_its_number(serve: Serve, monkeypatch) -> None:
+    stand_in, connection = serve("llama.cpp")
+    adapters = [{"id": 0, "path": "a/served.gguf", "scale": 0.0}]
+    answering(stand_in, monkeypatch, {"/lora-adapters": adapters})
+    server = opened(connection, "served", True)
+    model, adapter = server.offers
+    assert (model.name, adapter.name) == ("served", "served")
+    assert server.with_offer(model) is server
+    asked = server.with_offer(adapter).dialect.served.settings
+    assert asked == {"cache_prompt": False, "lora": [{"id": 0, "scale": 1.0}]}
+
+
+@pytest.mark.parametrize("key", ["id", "scale"])
+def test_a_number_of_an_adapter_that_is_none_is_named(serve: Serve, monkeypatch, key: str) -> None:
+    stand_in, connection = serve("llama.cpp")
+    huge = {"id": 0, "path": "a/b.gguf", "scale": 0.0} | {key: float("inf") if key == "id" else 10**400}
+    answering(stand_in, monkeypatch, {"/lora-adapters": [huge]})
+    with raises(RequestError, "/lora-adapters", "list of adapters"):
+        opened(connection)
 
 
 def test_a_model_that_changes_during_the_run_is_noticed(serve: Serve) -> None:
