@@ -15,6 +15,7 @@ from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.datasets.dataset import read_datasets
 from tuneyard.eval.datasets.shots import with_shots
 from tuneyard.eval.nli import cli as nli
+from tuneyard.eval.qa import cli as qa
 from tuneyard.eval.suite import read_steps
 
 SYSTEM = {"system": "Be brief."}
@@ -137,3 +138,11 @@ def test_other_examples_are_not_resumed(tiny_model) -> None:
     register(odd_eval=EVAL, odd_train=TRAIN[5:])
     with raises(RequestError, "odd_eval"):
         call(nli, *given, "--resume")
+
+
+def test_free_answers_have_examples_too() -> None:
+    with answering(lambda text: text) as url:
+        server = ("--model", "m", "--backend", "openai", "--url", url)
+        call(qa, *server, "--dataset", "odd_eval", "--limit", "2", "--shots", "1", "--out", "out")
+    assert results("m (1 shot)")["n"] == 2
+    assert results("m (1 shot)")["shots"]["from"] == "odd_train"

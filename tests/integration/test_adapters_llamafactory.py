@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.integration.peft_oracle import load
 from tests.integration.weighted_losses import register, settings
+from tests.messages import raises
 from tests.unit.adapters.make import factors, make
 from tests.unit.adapters.test_commands import call
+from tuneyard.adapters.store import open_adapter
+from tuneyard.core.errors import ContentError
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.weights.tensors import open_weights
 
@@ -75,3 +79,40 @@ def test_a_dora_adapter_that_a_recipe_trained_is_fused_as_llamafactory_exports_i
     assert moved
     for name in ours.tensors:
         np.testing.assert_allclose(theirs.read(name), ours.read(name), atol=2e-6)
+
+
+METHODS = {
+    "oft": {"finetuning_type": "oft", "oft_block_size": 16},
+    "pissa": {"pissa_init": True, "pissa_iter": -1, "pissa_convert": True},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_recipe_trained_is_what_is_fused(tiny_model, tmp_path, name):
+    """Logits of the trained adapter, as PEFT loads it, and of the fused model."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    register(tmp_path)
+    recipe = settings(tmp_path, str(tiny_model), "run", learning_rate=0.01, **METHODS[name])
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    command = [sys.executable, "-m", "recipes", "train", tmp_path / "r.yaml"]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    adapter = tmp_path / "run"
+    if name == "pissa":
+        with raises(ContentError, "run/pissa_converted"):
+            open_adapter(adapter)
+        fused = adapter / "pissa_converted"
+    else:
+        fused = adapter
+    call("fuse", fused, "--base", tiny_model, "--out", tmp_path / "fused")
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    ids = torch.arange(60).reshape(3, 20)
+    with torch.no_grad():
+        start = base(ids).logits
+        expected = load(base, adapter)(ids).logits
+        found = AutoModelForCausalLM.from_pretrained(tmp_path / "fused").eval()(ids).logits
+    assert (expected - start).abs().max() > 0.05
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert "down_proj" in call("show", fused)[0]

@@ -9,7 +9,9 @@ import pytest
 from tests.llama_server import llama_server
 from tests.tiny import make_tiny
 from tuneyard.adapters.__main__ import cli as adapters
+from tuneyard.core.errors import ResumableError
 from tuneyard.eval import nli
+from tuneyard.eval.backends import server as serving
 from tuneyard.eval.read.results import PREDICTIONS
 
 pytest.importorskip("xllamacpp")
@@ -69,3 +71,24 @@ def test_labels_score_as_in_this_process_also_after_shots(served, tmp_path) -> N
             best, second = sorted(expected["choices"].values())[-1:-3:-1]
             if best - second > 2 * NATS:
                 assert line["predicted_output"] == expected["predicted_output"]
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(served, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(serving, "ROWS", 8)
+    whole = score(served, tmp_path / "whole") / "model" / "walks" / PREDICTIONS
+    check = serving.Server.check_unchanged
+    calls = []
+
+    def killed(server: serving.Server) -> None:
+        calls.append(server)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        check(server)
+
+    monkeypatch.setattr(serving.Server, "check_unchanged", killed)
+    with pytest.raises(ResumableError):
+        score(served, tmp_path / "killed")
+    left = tmp_path / "killed" / "model" / "walks" / PREDICTIONS
+    assert left.read_bytes().count(b"\n") == 8
+    score(served, tmp_path / "killed", "--resume")
+    assert left.read_bytes() == whole.read_bytes()

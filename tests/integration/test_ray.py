@@ -29,7 +29,9 @@ from tests.unit.core.test_execution import (
     slot_after,
     use_model,
 )
+from tests.unit.eval_backends.test_apply import write as write_adapter
 from tests.unit.recipes.test_launch import alive
+from tests.workers import use_workers
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
@@ -240,3 +242,19 @@ def test_a_driver_killed_while_it_scores_is_resumed_to_the_bytes_of_one_process(
     monkeypatch.setattr(sys, "argv", ["nli", *on_ray, "--resume"])
     score(nli.cli, *on_ray, "--resume")
     assert tree(out) == alone
+
+
+def test_scoring_on_the_cluster_writes_the_files_of_one_process(
+    executor, tiny_model, tmp_path, monkeypatch
+) -> None:
+    pytest.importorskip("torch").set_num_threads(1)
+    (tmp_path / "pairs.json").write_text(json.dumps(PAIRS * 8))
+    adapter = write_adapter(tmp_path / "one")
+    given = ["--model", tiny_model, "--adapter", f"one={adapter}", "--data", tmp_path / "pairs.json"]
+    given += ["--mode", "generate", "--max-new-tokens", "4", "--out", tmp_path / "out"]
+    score(nli.cli, *given)
+    alone = tree(tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "alone")
+    use_workers(monkeypatch, executor)
+    score(nli.cli, *given)
+    assert tree(tmp_path / "out") == alone

@@ -15,6 +15,9 @@ from tests.conftest import ROOT
 from tests.messages import printed
 from tests.unit.recipes.make import write_recipe
 from tests.unit.recipes.test_launch import alive
+from tuneyard.recipes import hardware
+from tuneyard.recipes.sweep.grid import parse_grid, plan_runs
+from tuneyard.recipes.sweep.run import commands
 
 SCORES = """
 import json, os, pathlib, sys
@@ -186,3 +189,14 @@ def test_a_listed_command_scores_under_the_lock_of_its_folder(recipe: Path) -> N
     assert [path.name for path in results.parent.glob("results*")] == ["results"]
     first.terminate()
     first.communicate(timeout=60)
+
+
+def test_a_listed_command_trains_in_a_shell(recipe: Path, tmp_path: Path) -> None:
+    runs = plan_runs(recipe, parse_grid(["rank=2,4", "run_name=it's"]), tmp_path / "my runs")
+    recipes = [recipe for _, recipe in runs]
+    lines = commands(recipes, [], None, hardware.machine("gpu"))
+    first, second = (shlex.split(line) for line in lines)
+    folder = str(tmp_path / "my runs" / "lora_rank-2")
+    overrides = ["run_name=it's", "lora_rank=2", f"output_dir={folder}"]
+    assert first == ["tuneyard", "recipe", "train", str(recipe), *overrides]
+    assert "lora_rank=4" in second

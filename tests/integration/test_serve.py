@@ -16,14 +16,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integration.served_model import BOS, TURN, make_trained
+from tests.integration.served_model import BOS, TEMPLATE, TURN, make_trained
 from tests.integration.test_prompt import TEMPLATES
-from tests.llama_server import write_program
+from tests.llama_server import llama_server, write_program
 from tests.serving import free_port, running
 from tests.tiny import CHATML, make_tiny
+from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.adapters.export.modelfile import renderer
 from tuneyard.adapters.serve.template import trained_template
+from tuneyard.core.prompt import chat_renderer
 from tuneyard.eval import nli
+from tuneyard.eval.backends.modelfile import read_modelfile
 from tuneyard.eval.prove.command import cli as prove
 from tuneyard.eval.read.results import PREDICTIONS
 
@@ -129,6 +132,40 @@ def test_one_adapter_answers_every_request(home) -> None:
         answer = ask(url, "/v1/chat/completions", {"messages": talk, "max_tokens": 16})
         assert answer["choices"][0]["message"]["content"] == question["output"]
         assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+def test_a_modelfile_answers_as_trained(home) -> None:
+    """llama.cpp instead of Ollama: TEMPLATE rendered as Ollama does, greedy as its PARAMETERs say."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    fused, gguf, file = home / "fused", home / "fused.gguf", home / "Modelfile"
+    for words in (
+        ["fuse", home / "walks", "--base", home / "base", "--dtype", "fp32", "--out", fused],
+        ["export", fused, "--to", "gguf", "--out", gguf],
+        ["export", fused, "--to", "ollama", "--gguf", gguf, "--out", file, "--parameter", "num_ctx=1024"],
+    ):
+        adapters.main([str(word) for word in words], standalone_mode=False)
+    served = read_modelfile(file)
+    lines = file.read_text().splitlines()
+    assert {"PARAMETER num_ctx 1024", "PARAMETER temperature 0", "PARAMETER repeat_penalty 1"} <= {*lines}
+    settings = {"temperature": 0, "repeat_penalty": 1}
+    rows = json.loads((home / "walks.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(fused)
+    model = AutoModelForCausalLM.from_pretrained(fused).eval()
+    render = chat_renderer(tokenizer, TEMPLATE)
+    with llama_server(gguf, slots=1, settings={"sampling.temp": 0.0}) as url:
+        for row in rows:
+            talk = [{"role": "user", "content": row["instruction"]}]
+            prompt = served.render(talk)
+            ids = tokenizer(render(talk, True), return_tensors="pt", add_special_tokens=False)["input_ids"]
+            asked = {"content": prompt, "add_special": True, "parse_special": True}
+            assert ask(url, "/tokenize", asked)["tokens"] == ids[0].tolist()
+            answer = ask(url, "/completion", {"prompt": prompt, "n_predict": 8, **settings})
+            mask = torch.ones_like(ids)  # this tokenizer pads with BOS
+            greedy = model.generate(ids, attention_mask=mask, max_new_tokens=8, do_sample=False)
+            greedy = greedy[0, ids.shape[1] :]
+            assert answer["content"] == tokenizer.decode(greedy, skip_special_tokens=True)
+            assert answer["stop_type"] in ("eos", "word") and greedy[-1] == tokenizer.eos_token_id
 
 
 def test_the_template_is_the_one_that_gives_llamafactorys_token_ids(tmp_path) -> None:

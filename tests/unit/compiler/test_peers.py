@@ -8,7 +8,11 @@ data-juicer passes null, numbers, NaN and misspelt keys; JSON Schema lets 1.0 pa
 
 import json
 
+import pytest
+
 from tests.unit.compiler.conftest import ROWS
+
+LINES = [json.dumps(ROWS[n % 3] | {"idx": n, "sentence1": f"Sentence {n}."}) for n in range(12)]
 
 
 def test_one_point_nought_is_one_and_a_name_nearly_right_is_asked_about(bench):
@@ -37,3 +41,32 @@ def test_values_in_messages_are_json_and_cut(bench):
     report = bench.compile("rte", bench.rows("train.jsonl", [ROWS[0] | {"label": "x" * 500}]))
     message = report.problems.errors[0].message
     assert len(message) < 140 and "…" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (json.dumps(ROWS[0] | {"label": True}), "E104"),
+        (json.dumps(ROWS[0] | {"idx": 1.5}), "E105"),
+        (json.dumps(ROWS[0])[:-1] + ', "label": 1}', "E006"),
+        ("[" * 3000, "E002"),
+        (json.dumps(ROWS[0]).encode().replace(b"red", b"r\xe9d"), "E001"),
+        (json.dumps(ROWS[0]) + json.dumps(ROWS[0]), "E002"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_number_and_the_rest_is_checked(bench, line, code):
+    later = json.dumps(ROWS[0] | {"label": 9})
+    raw = [line if isinstance(line, bytes) else line.encode()]
+    text = b"\n".join(
+        [*(x.encode() for x in LINES[:5]), b"", *raw, *(x.encode() for x in LINES[5:]), later.encode()]
+    )
+    report = bench.compile("rte", bench.write("train.jsonl", text))
+    assert bench.codes(report) == [(code, "train.jsonl:7"), ("E104", "train.jsonl:15")]
+    assert (report.read, report.problems.bad_rows) == (14, 2)
+    assert not bench.out.exists()
+
+
+def test_only_the_first_thousand_messages_are_kept_and_all_are_counted(bench):
+    report = bench.compile("rte", bench.rows("train.jsonl", [ROWS[0] | {"label": 7}] * 5000))
+    assert len(report.problems.errors) == 1000
+    assert report.problems.counts == {"E104": 5000}

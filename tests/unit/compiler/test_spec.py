@@ -4,6 +4,7 @@ import pytest
 
 from tests.messages import raises
 from tuneyard.compiler.publish.registry import Registry
+from tuneyard.compiler.read.inputs import find_inputs
 from tuneyard.compiler.spec.model import load_spec, placeholders
 from tuneyard.core.errors import ContentError, RequestError
 
@@ -224,3 +225,11 @@ write:
     rows = [{"messages": turns, "wanted": wanted} for wanted in (True, False)]
     report = bench.compile(spec, bench.rows("t.jsonl", rows))
     assert report.kept == 2
+
+
+def test_a_name_of_two_splits_is_the_first_ones(bench):
+    source = "source: {splits: {train: [train, all], test: [test, all]}}\n"
+    text = GOOD.replace("dataset: t, file: t.jsonl", 'dataset: "t_{split}", file: "t_{split}.jsonl"')
+    spec = load_spec(str(bench.write("t.yaml", source + text.strip())))
+    rows = bench.write("rows.jsonl", "")
+    assert [each.split for each in find_inputs(spec, [f"all={rows}"])] == ["train"]

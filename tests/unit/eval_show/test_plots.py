@@ -31,6 +31,7 @@ from tuneyard.eval.compare import cli
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.panels import _commonest_error, _matrix
 from tuneyard.eval.show.plots import (
+    ON_THE_PAGE,
     PALE,
     STUB,
     Chart,
@@ -252,3 +253,26 @@ def test_all_plots_have_one_style_whatever_the_readers_matplotlib_is_set_to() ->
         path for room in rooms for path in (ROOT / room).rglob("*.py") if "savefig(" in path.read_text()
     ]
     assert saving == []  # one place writes plots
+
+
+@pytest.mark.parametrize("sets", [["s"], ["s", "../t"]])
+def test_which_plots_are_drawn(sets: list[str]) -> None:
+    kinds = {"type": ["x", "y"] * 10}
+    gold = ["yes", "no"] * 10
+    runs = [
+        ScoredRun(model, name, "", list(map(str, range(20))), gold, said,
+            [g == p for g, p in zip(gold, said, strict=True)], None, kinds, sure)
+        for name in sets
+        for model, said, sure in [("base", ["no"] * 20, None), ("a", gold, [0.9] * 20)]
+    ]  # fmt: skip
+    drawn = draw_plots(compare(runs, "base"), runs)
+    folders = ["" if len(sets) == 1 else f"{folder_name(name)}/" for name in sets]
+    names = [
+        "overall_accuracy_comparison.png", "type_accuracy_comparison.png",  # there is no subtype
+        "confusion.png", "calibration.png",
+    ]  # fmt: skip
+    drawn_names = [plot.name for plot in drawn]
+    assert drawn_names == ["accuracy.png", *(folder + name for folder in folders for name in names)]
+    for one in drawn:
+        assert one.png.startswith(b"\x89PNG")
+        assert ("<svg " in one.svg) != (one.name.rpartition("/")[2] in ON_THE_PAGE)

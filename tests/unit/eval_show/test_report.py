@@ -320,6 +320,15 @@ def test_half_a_character_is_refused(tmp_path: Path) -> None:
         compare_results([str(tmp_path / "x.jsonl")])
 
 
+def test_a_page_is_not_written_over_results(tmp_path: Path) -> None:
+    demo(tmp_path)
+    results = tmp_path / "base" / "demo_rte_eval" / "results.json"
+    before = results.read_bytes()
+    with raises(RequestError, "results.json"):
+        cli.main([str(tmp_path), "--out", str(results)], standalone_mode=False)
+    assert results.read_bytes() == before
+
+
 @pytest.mark.usefixtures("without_plots")
 def test_the_page_shows_as_many_incorrect_examples_as_asked(tmp_path: Path) -> None:
     demo(tmp_path / "runs")

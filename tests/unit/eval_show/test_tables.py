@@ -465,3 +465,16 @@ def test_an_answer_of_several_lines_stays_in_its_cell() -> None:
     gold = ["yes", "no", "no", "no"]
     base = ScoredRun("base", "s", "", list("0123"), gold, ["I say:\n\nno"] * 4, [False] * 4)
     assert ', always "I say: no" |' in markdown(compare([base], "base"))
+
+
+def test_one_section_decides_and_the_others_describe() -> None:
+    old, new = flags(40, 5, 30, 25)
+    runs = [make(model, right, name) for name in "st" for model, right in (("base", old), ("a", new))]
+    page = markdown(compare(runs, "base"))
+    assert page.count("Ship a") == 1 and page.index("## mean") < page.index("## s\n")
+    _, first, second = re.split(r"^## [st]$", page, flags=re.M)
+    for section in (first, second):
+        assert "| a − base | +25.0" in section
+        assert "better" not in section and "verdict" not in section
+    found = table_json(runs)
+    assert found["mean"]["verdict"].startswith("Ship a") and found["sets"]["s"]["verdict"] == ""

@@ -205,3 +205,17 @@ def test_every_row_that_cannot_be_trained_on_is_listed_with_all(tmp_path, capsys
     assert " row 30: E323 " in capsys.readouterr().out
     check._show(problems, 20)
     assert capsys.readouterr().out.endswith("… 11 more (--all shows every one)\n")
+
+
+def test_recipes_that_do_not_train_are_recipes(tmp_path):
+    predicts = [
+        "do_train=false",
+        "do_predict=true",
+        "predict_with_generate=true",
+        "dataset=",
+        "eval_dataset=a",
+    ]
+    assert "0 errors, 0 warnings" in quick(tmp_path, *predicts)
+    assert "nothing wrong" in quick(tmp_path, "do_train=false", f"tokenized_path={tmp_path / 'tokens'}")
+    printed_line(quick(tmp_path, "do_train=false"), "E304", "do_train")
+    assert "E304 dataset: is missing" in quick(tmp_path, "do_train=false", "tokenized_path=t", "dataset=")

@@ -216,3 +216,18 @@ def test_the_logits():
 def test_8_bits_lie_between_4_and_16():
     four, eight, sixteen = (lower_ends(PAPER, replace(ADAM, full=False, bits=bits)) for bits in (4, 8, 16))
     assert four.weights < eight.weights < sixteen.weights
+
+
+def test_each_wait_adds_its_own_time():
+    def middle(pace=PACE, gpu=A100, micro_batches=10, tokens=1000, **changed):
+        setup = replace(LORA.setup, **changed)
+        return duration(LORA.shapes, setup, 0, tokens, micro_batches, gpu, pace).middle
+
+    linear, layers = LORA.shapes.linear, LORA.shapes.layers
+    idle = PACE._replace(moved=0, updated=0)
+    assert middle(idle, tokens=0) == pytest.approx(10 * layers * 5.1e-3)
+    assert middle(bits=4) - middle() == pytest.approx(10 * linear * 70 / 2039e9)
+    assert middle(stage=3, ranks=4) - middle(stage=2, ranks=4) == pytest.approx(10 * linear * 1.8e-11)
+    alone = {"pace": PACE._replace(launched=0, updated=0), "micro_batches": 0}
+    assert middle(**alone) == pytest.approx(2 * middle(**alone, gpu=A100._replace(bandwidth=2 * 2039e9)))
+    assert middle(**alone, learned=0, read=3) == pytest.approx(middle(**alone))

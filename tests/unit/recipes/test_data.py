@@ -143,3 +143,35 @@ def test_shards_are_read_as_one_file(tmp_path):
     assert look(tmp_path, do_train=True, eval_dataset="held")[1] == ["W328"], "a row that is trained on"
     (folder / "00001-of-00003.jsonl").unlink()
     assert look(tmp_path)[1] == ["W322"]
+
+
+def test_parts_that_records_hold_and_the_entry_does_not_name(tmp_path):
+    rows = [*GOOD, GOOD[0] | {"history": [["q", "a"]], "system": "", "tools": "[]"}]
+    register(tmp_path, rows)
+    _, codes, messages = look(tmp_path)
+    assert codes == ["W324"] and "'history' is filled in 1 of 2 records" in messages[0]
+    named = {"prompt": "instruction", "query": "input", "response": "output", "history": "history"}
+    register(tmp_path, rows, {"columns": named})
+    assert look(tmp_path)[1] == []
+    register(tmp_path, [{"text": "a", "system": "b"}], {"columns": {"prompt": "text"}})
+    assert look(tmp_path, stage="pt")[1] == []
+
+
+def test_a_system_text_that_the_entry_does_not_name_is_an_error(tmp_path):
+    rows = [row | {"system": "Answer in one word."} for row in GOOD]
+    columns = {"prompt": "instruction", "query": "input", "response": "output"}
+    register(tmp_path, rows, {"columns": columns})
+    _, codes, messages = look(tmp_path)
+    assert codes == ["E327"] and "'system' is filled in" in messages[0]
+    register(tmp_path, rows, {"columns": columns | {"system": "system"}})
+    assert look(tmp_path)[1] == []
+
+
+def test_two_inputs_are_one_finding_with_one_fix(tmp_path):
+    rows = [{"instruction": "Where?", "input": "At noon.", "context": "A park.", "output": "Here."}] * 3
+    register(tmp_path, rows, {"columns": {"prompt": "instruction", "response": "output"}})
+    recipe = Recipe(Path("r.yaml"), {"dataset": "set", "dataset_dir": str(tmp_path)}, {})
+    (problem,) = read_datasets(recipe)[1]
+    assert problem.code == "E327"
+    assert "'input' is filled in 3 of 3" in problem.message and "'context' is filled in 3" in problem.message
+    assert '"query": "input" or "query": "context"' in problem.hint and "compile them into it" in problem.hint

@@ -12,6 +12,8 @@ from tuneyard.recipes.hardware import Gpu, Machine, world_size
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.rules import measured, problems_of
 
+VOLTA = Gpu("Tesla V100", 7)
+
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 SOUND = {
@@ -255,3 +257,16 @@ def test_weights_that_plain_llamafactory_ignores_are_noted(tmp_path):
     path.write_text("rules: [1\n")
     places = [p.place for p in problems_of(recipe, Machine((HOPPER,))) if p.code == "E360"]
     assert places == [f"{path}:2"]  # once, with its line
+
+
+def test_bf16_needs_ampere_and_one_kind_at_a_time():
+    assert codes([HOPPER], bf16=True) == []
+    assert codes([VOLTA], bf16=True) == [("W312", "bf16")]  # PyTorch says that it can, and imitates it
+    assert codes([VOLTA], bf16=True, use_cpu=True) == []
+    assert codes([HOPPER], bf16=True, fp16=True) == [("E312", "fp16")]
+
+
+def test_a_misspelt_key_is_not_also_missing():
+    settings = {"datset": "a", "outpt_dir": "o", "model_name_or_path": "a/b", "do_train": True}
+    found = problems_of(Recipe(Path("r.yaml"), settings, {}), Machine((HOPPER,)))
+    assert [problem.code for problem in found] == ["E301", "E301"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tuneyard.core.weights.tensors import open_weights
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.starting_weights import loaded_problems
 
@@ -177,3 +178,13 @@ def test_damaged_weights_of_an_adapter_are_an_error_with_their_file(tmp_path):
     (start / "adapter_model.safetensors").write_bytes(b"12345678901")
     ((code, _, message),) = found(model_name_or_path=base, adapter_name_or_path=start)
     assert code == "E345" and f"{start}/adapter_model.safetensors" in message
+
+
+def test_an_adapter_in_several_files_is_compared_as_well(tmp_path):
+    base = model(tmp_path / "tiny", 1)
+    start = adapter(tmp_path / "rte", base, width=32)
+    weights = start / "adapter_model.safetensors"
+    places = dict.fromkeys(open_weights(weights).tensors, "part-1.safetensors")
+    weights.rename(start / "part-1.safetensors")
+    (start / "adapter_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    assert [code for code, _, _ in found(model_name_or_path=base, adapter_name_or_path=start)] == ["E345"]
