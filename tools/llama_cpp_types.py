@@ -15,11 +15,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from tuneyard.eval.backends.likelihood import choosing
 from tuneyard.eval.backends.load import Model, load_gguf, load_model
 from tuneyard.eval.datasets.dataset import read_datasets
 from tuneyard.eval.datasets.prompts import choose_prompting
@@ -102,7 +102,7 @@ def widen(narrow: Path, wide: Path) -> None:
 
 def by_transformers(model: Model, prompts: dict[int, list[int]], labels: dict[str, list[str]]) -> Scores:
     """Return what eval.nli compares."""
-    asker = choosing(model, prompts, labels, 2048)
+    asker = replace(model, budget=2048).choosing(prompts, labels)
     return {
         row: fields["choices"]
         for batch in asker.batches

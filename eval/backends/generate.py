@@ -11,7 +11,7 @@ from tuneyard.core.errors import ContentError, RequestError
 if TYPE_CHECKING:
     import torch
 
-    from tuneyard.eval.backends.loaded import LoadedModel
+    from tuneyard.eval.backends.load import Model
 
 Sampling = Mapping[str, float]
 """How tokens are drawn: keyword arguments of transformers' `generate`."""
@@ -40,9 +40,7 @@ class Generated:
     finish: str | None
 
 
-def choose_sampling(
-    model: "LoadedModel", preset: str | None, options: Mapping[str, float | None]
-) -> Sampling:
+def choose_sampling(model: "Model", preset: str | None, options: Mapping[str, float | None]) -> Sampling:
     """Settings of a chat. The user's options override those of the preset, or without one the model's."""
     defaults = PRESETS[preset] if preset else model.sampling
     overrides = {name: value for name, value in options.items() if value is not None}
@@ -58,7 +56,7 @@ def drawing(sampling: Sampling) -> dict[str, Any]:
 
 
 def draw(
-    model: "LoadedModel",
+    model: "Model",
     prompt: Sequence[int],
     max_new_tokens: int,
     sampling: Sampling,
@@ -78,7 +76,7 @@ def draw(
 
 
 def generate(
-    model: "LoadedModel",
+    model: "Model",
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     sampling: Sampling | None = None,
@@ -90,7 +88,7 @@ def generate(
 
 
 def generate_until(
-    model: "LoadedModel",
+    model: "Model",
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     ends: Sequence[int],
@@ -130,7 +128,7 @@ def generate_until(
 
 
 def stream(
-    model: "LoadedModel",
+    model: "Model",
     prompt: Sequence[int],
     max_new_tokens: int,
     sampling: Sampling,

@@ -19,18 +19,14 @@ from tuneyard.eval.backends.scorers import (
     DIGITS,
     Fields,
     Ids,
-    Prompts,
     Scorer,
-    label_fields,
     plan_batches,
-    prompts_too_long,
-    tokenise,
 )
 
 if TYPE_CHECKING:
     import torch
 
-    from tuneyard.eval.backends.loaded import LoadedModel
+    from tuneyard.eval.backends.load import Model
 
 AnswerTexts = Mapping[str, SupervisedText]  # a row's answers by name
 LOGITS = 1 << 28  # at a time: 1 GiB of them in fp32
@@ -74,7 +70,7 @@ class LogProbabilities:
 
     def __init__(
         self,
-        model: "LoadedModel",
+        model: "Model",
         prompts: Mapping[int, Ids],
         spellings: Sequence[Ids],
         images: Mapping[int, Sequence[str]] | None = None,
@@ -167,33 +163,7 @@ def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> I
         handle.remove()
 
 
-def choosing(
-    model: "LoadedModel",
-    prompts: Prompts,
-    spellings: Mapping[str, Sequence[str]],
-    budget: int,
-    images: Mapping[int, Sequence[str]] | None = None,
-) -> Scorer:
-    """Scorer that compares labels after each prompt, each label by all its spellings.
-
-    A row's fields are the most likely label, all log-probabilities and the label mass. `ContentError` for
-    nan.
-    """
-    columns, tokens = tokenise(model.tokenizer, model.net.generation_config.eos_token_id or [], spellings)
-    too_long = prompts_too_long(prompts, max(map(len, tokens)) - 1, model.context)
-    fitting = {row: ids for row, ids in prompts.items() if row not in too_long}
-    probabilities = LogProbabilities(model, fitting, tokens, images)
-
-    def score(batch: Sequence[int]) -> list[Fields]:
-        scores = probabilities.score(batch).tolist()
-        return [label_fields(row, columns, logs) for row, logs in zip(batch, scores, strict=True)]
-
-    return Scorer(probabilities.batches(budget), too_long, score)
-
-
-def token_losses(
-    model: "LoadedModel", texts: Mapping[int, SupervisedText], budget: int
-) -> dict[int, list[float]]:
+def token_losses(model: "Model", texts: Mapping[int, SupervisedText], budget: int) -> dict[int, list[float]]:
     """-log p in nats of each loss token of each row. `ContentError` if a sum over a row is not finite."""
     row_losses: dict[int, list[float]] = {row: [] for row, text in texts.items() if not text.learned}
     lengths = {row: len(text.ids) for row, text in texts.items() if row not in row_losses}
@@ -223,7 +193,7 @@ def _parts(batch: Sequence[int], texts: Mapping[int, SupervisedText], most: int)
     yield part
 
 
-def _token_losses(model: "LoadedModel", texts: Sequence[SupervisedText]) -> list[list[float]]:
+def _token_losses(model: "Model", texts: Sequence[SupervisedText]) -> list[list[float]]:
     """-log p in nats of each loss token of each text, all texts in one forward pass."""
     import torch
 

@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,18 @@ from tuneyard.core.prompt.supervision import SupervisedText
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import draw, generate
-from tuneyard.eval.backends.likelihood import choosing, token_losses
-from tuneyard.eval.backends.loaded import Applied, LoadedModel
-from tuneyard.eval.backends.scorers import Messages, Plan, Prompts, Scorer, plan_batches, prompts_too_long
+from tuneyard.eval.backends.likelihood import LogProbabilities, token_losses
+from tuneyard.eval.backends.scorers import (
+    Fields,
+    Messages,
+    Plan,
+    Prompts,
+    Scorer,
+    label_fields,
+    plan_batches,
+    prompts_too_long,
+    tokenise,
+)
 from tuneyard.eval.backends.vision import Vision
 
 if TYPE_CHECKING:
@@ -36,9 +45,41 @@ EXACT = 1e-3  # in fp32, whose sums differ by some 1e-6
 ROUNDED = 0.2  # where weights or sums are rounded: the experts of a mixture, columns in 8 bits
 
 
+@dataclass(slots=True, eq=False)
+class Applied:
+    """The adapters that are applied to a model, None before the first, and how to take them off."""
+
+    parts: "Sequence[WeightedAdapter] | None" = None
+    undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+
 @dataclass(eq=False)
-class Model(LoadedModel):
-    """The backend of a loaded model."""
+class Model(Backend):
+    """A causal language model in eval mode, with its tokenizer and the settings that the results record.
+
+    - `alone`: batching or a shared cache would change its answers, so every prompt goes through it whole and
+      by itself. Its `budget` is 1 then, also with --batch-tokens.
+    - `sampling`: settings of its generation_config, as arguments of `generate`, without a temperature if
+      it is greedy. `draws` is true if answers are drawn by them, with `seed`.
+    - `vision`: the image processor, if rows have images.
+    - `merged`: adapters are merged into the weights.
+    """
+
+    net: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    device: str
+    dtype: str
+    context: int
+    alone: bool = False
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    vision: Vision | None = None
+    digest: str = ""
+    budget: int = 0
+    draws: bool = False
+    seed: int | None = None
+    merged: bool = False
+    settings: Mapping[str, object] = field(default_factory=dict)
+    applied: Applied = field(default_factory=Applied)
 
     def seeing(self, vision: Vision) -> "Model":
         """The same model, which is shown images: rows go through it one at a time."""
@@ -59,8 +100,21 @@ class Model(LoadedModel):
         spellings: Mapping[str, Sequence[str]],
         images: Mapping[int, Sequence[str]] | None = None,
     ) -> Scorer:
-        """Scorer that compares labels after each prompt."""
-        return choosing(self, prompts, spellings, self.budget, images)
+        """Scorer that compares labels after each prompt, each label by all its spellings.
+
+        A row's fields are the most likely label, all log-probabilities and the label mass. `ContentError` for
+        nan.
+        """
+        columns, tokens = tokenise(self.tokenizer, self.net.generation_config.eos_token_id or [], spellings)
+        too_long = prompts_too_long(prompts, max(map(len, tokens)) - 1, self.context)
+        fitting = {row: ids for row, ids in prompts.items() if row not in too_long}
+        probabilities = LogProbabilities(self, fitting, tokens, images)
+
+        def score(batch: Sequence[int]) -> list[Fields]:
+            scores = probabilities.score(batch).tolist()
+            return [label_fields(row, columns, logs) for row, logs in zip(batch, scores, strict=True)]
+
+        return Scorer(probabilities.batches(self.budget), too_long, score)
 
     def token_losses(self, texts: Mapping[int, SupervisedText]) -> dict[int, list[float]]:
         """-log p in nats of each loss token of each row."""

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.execution import Executor, Resources, Slot, WorkItem, once_per_worker
 from tuneyard.core.execution.machine_limits import available_cores
-from tuneyard.eval.backends.load import WEIGHTS, Model, load_model, load_without_weights
-from tuneyard.eval.backends.loaded import Applied
+from tuneyard.eval.backends.load import WEIGHTS, Applied, Model, load_model, load_without_weights
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig

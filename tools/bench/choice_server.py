@@ -23,7 +23,6 @@ from tests.llama_server import llama_server
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.prompt import conversation
 from tuneyard.eval.backends.connection import Connection
-from tuneyard.eval.backends.likelihood import choosing
 from tuneyard.eval.backends.load import load_model, open_tokenizer
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.backends.served import read_models
@@ -102,7 +101,8 @@ def main() -> None:
     model = load_model(options.model, "fp32")
     encode = choose_prompting(model.tokenizer, [], None).encode
     prompts = {row: encode(example.messages) for row, example in enumerate(examples)}
-    here = score(lambda: choosing(model, prompts, labels, BUDGET))
+    model.budget = BUDGET
+    here = score(lambda: model.choosing(prompts, labels))
     print(f"{options.model.name}, {len(prompts)} rows of {options.data.name}, one thread each", flush=True)
     print(f"  {'this process, fp32':<24} {here.rate:7.2f} rows/s {here.cpu_seconds:8.1f} CPU s", flush=True)
     _, tokenizer, ends = open_tokenizer(str(options.model))

@@ -20,7 +20,7 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.prompt import conversation
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import generate
-from tuneyard.eval.backends.likelihood import choosing, shared_prefix
+from tuneyard.eval.backends.likelihood import shared_prefix
 from tuneyard.eval.backends.load import Model, load_model
 from tuneyard.eval.datasets.prompts import choose_prompting
 from tuneyard.eval.metrics.labels import spellings
@@ -74,7 +74,8 @@ def measure(model: Model, rows: list[dict[str, object]], folder: Path) -> dict[s
     encode = choose_prompting(model.tokenizer, [], None).encode
     prompts = {i: encode(conversation(row, {}, f"row {i}").messages) for i, row in enumerate(rows)}
     labels = sorted({str(row["output"]) for row in rows})
-    asker = choosing(model, prompts, {label: spellings(label) for label in labels}, BUDGET)
+    model.budget = BUDGET
+    asker = model.choosing(prompts, {label: spellings(label) for label in labels})
     adapter = open_adapter(random_adapter(model, folder))
 
     def choose() -> None:

@@ -1,13 +1,14 @@
 """Asking: what is refused, what is summed, and what happens when the memory does not hold a batch."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt import chat_encoder
-from tuneyard.eval.backends.likelihood import LogProbabilities, choosing
+from tuneyard.eval.backends.likelihood import LogProbabilities
 from tuneyard.eval.backends.scorers import generating, prompts_too_long, score_in_halves, tokenise
 
 PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
@@ -15,7 +16,7 @@ PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
 
 def test_a_label_is_the_sum_of_its_spellings(model) -> None:
     texts = {"yes": ["yes", "Yes"], "no": ["no"]}
-    asker = choosing(model, PROMPTS, texts, 100)
+    asker = replace(model, budget=100).choosing(PROMPTS, texts)
     columns, tokens = tokenise(model.tokenizer, [], texts)
     bare = LogProbabilities(model, PROMPTS, tokens).score([0, 1, 2]).exp()
     for row, fields in enumerate(asker.score([0, 1, 2])):
@@ -38,7 +39,7 @@ def test_where_one_label_begins_another_the_end_decides(model) -> None:
 
     asked = [model.tokenizer(text)["input_ids"] for text in ("A man is walking a dog.", "entailment")]
     labels = {text: [text] for text in ("no", "no maybe")}
-    asker = choosing(model, dict(enumerate(asked)), labels, 100)
+    asker = replace(model, budget=100).choosing(dict(enumerate(asked)), labels)
     passes = []
     handle = model.net.register_forward_hook(lambda *_: passes.append(1))
     fields = asker.score([0, 1])
