@@ -1,8 +1,7 @@
 """The backend of --rescore: the outputs that predictions.jsonl holds, without a model."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, show_value
@@ -15,10 +14,7 @@ PREDICTIONS = "predictions.jsonl"
 
 
 class Replay(Backend):
-    """The outputs of an earlier run, whose run.json has these `settings`."""
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.settings = settings
+    """The outputs of an earlier run. Its run.json has the facts that a model would give."""
 
     def needs_model(self) -> RequestError:
         """The error for what kept outputs do not have."""

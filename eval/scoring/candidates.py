@@ -54,14 +54,10 @@ class Candidate:
     parts: tuple[WeightedAdapter, ...]
     prompting: Prompting
     shots: int = 0
-    kept: str = ""
-    """The identity in the run whose outputs are scored again."""
 
     @property
     def identity(self) -> str:
         """Key that must be the same in a resumed run."""
-        if self.kept:
-            return self.kept
         if not self.parts:
             return f"no adapter, {counted(self.shots, 'shot')}" if self.shots else "no adapter"
         if [part.weight for part in self.parts] == [1.0]:
@@ -221,12 +217,13 @@ def set_up(model: Model, request: ScoringRequest) -> None:
 
 def _open_replay(source: Path) -> Opened:
     """The outputs of an earlier run. `RequestError` if `source` is no results folder."""
-    run = read_identity(source)
-    candidates = []
-    for name, identity in run["models"].items():
-        prompting = Prompting(lambda _: [], lambda _: Turns([]), "kept outputs", run["prompts"].get(name, ""))
-        candidates.append(Candidate(name, (), prompting, kept=identity))
-    return Opened(Replay(run["settings"]), candidates)
+    prompting = _made_elsewhere("kept outputs")
+    return Opened(Replay(), [Candidate(name, (), prompting) for name in read_identity(source)["models"]])
+
+
+def _made_elsewhere(source: str, digest: str = "") -> Prompting:
+    """The prompting of candidates whose prompts are not made here."""
+    return Prompting(lambda _: [], lambda _: Turns([]), source, digest)
 
 
 def choose_candidates(
@@ -292,7 +289,7 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
     else:
         if server.model.name != name and not request.served_model:
             click.echo(f"{server.url}: its only model is {show_value(server.model.name)}", err=True)
-        prompting = Prompting(lambda _: [], lambda _: Turns([]), "the server's own", server.digest)
+        prompting = _made_elsewhere("the server's own", server.digest)
     server.budget = request.batch_tokens or 0
     return Opened(server, [Candidate(candidate_name, (), prompting)])
 

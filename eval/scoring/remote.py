@@ -37,7 +37,6 @@ class ScoringSetup:
     task: Task = field(compare=False)
     datasets: Mapping[str, EvalDataset] = field(compare=False)
     base: Path = field(compare=False)
-    digest: str = field(compare=False)
     device: str = field(compare=False)
     budget: int = field(compare=False)
     candidates: Mapping[str, Sequence[tuple[Path, float]]] = field(compare=False)
@@ -81,7 +80,6 @@ def _setup(plan: ScoringPlan, base: Path) -> ScoringSetup:
         task=plan.task,
         datasets=datasets,
         base=base.resolve(),
-        digest=backend.digest,
         device=backend.device,
         budget=backend.budget,
         candidates=candidates,
@@ -135,7 +133,7 @@ class _Worker:
                 f"{setup.base}: a worker has it on {model.device}, another on {setup.device}: their figures "
                 "differ in the last digits. Give all workers a GPU, or none"
             )
-        model.digest, model.budget = setup.digest, setup.budget
+        model.budget = setup.budget
         set_up(model, request)
         parts_by_name = {}
         for name, references in setup.candidates.items():
