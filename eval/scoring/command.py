@@ -4,10 +4,11 @@ The declaration lists the command's own options. An option with `cls=RescorableO
 --rescore. Datasets, images and shots come from here. docs/extending.md adds a command in one file.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
@@ -41,8 +42,12 @@ TakesImages = Callable[[Mapping[str, Any]], bool]
 
 
 class ScoringCommand(TuneyardCommand):
-    """A command that scores models. Its function only makes the task."""
+    """A command that scores models.
 
+    `make_task` is the declared function, which only makes the task.
+    """
+
+    make_task: Callable[..., Declared]
     module: str
     """The command's module, e.g. `eval.nli`: its name in run.json."""
     reads_datasets: bool
@@ -54,34 +59,34 @@ class ScoringCommand(TuneyardCommand):
         from tuneyard.eval.scoring.images import with_images
 
         own_options = dict(options)
+        own_options.pop("quiet", None)  # a suite parses its steps' options by themselves
         request = replace(take(own_options), command=self.module)
         shots, shots_from = 0, ()
         if self.has_shots:
             shots, shots_from = own_options.pop("shots"), own_options.pop("shots_from")
-        make_task = cast(Callable[..., Declared], self.callback)
         if self.reads_datasets:
             images = self.takes_images(own_options)
             datasets = read_datasets(
                 request.datasets, request.data, request.cluster, images=images, folder=request.dataset_dir
             )
-            task, chosen = make_task(request, datasets, **own_options)
+            task, chosen = self.make_task(request, datasets, **own_options)
         else:
-            task, chosen = make_task(request, **own_options)
+            task, chosen = self.make_task(request, **own_options)
         if any(row.images for dataset in chosen for row in dataset.conversations[: request.limit]):
             chosen = with_images(request, chosen, shots)
         if shots or shots_from:
             chosen = with_shots(chosen, shots, shots_from, task.shot_answers, folder=request.dataset_dir)
         return request, (task, chosen)
 
-    def invoke(self, ctx: click.Context) -> None:
+    def score(self, options: Mapping[str, Any]) -> None:
         """Score every model on every dataset. Everything is read and checked before OUT is written."""
         from tuneyard.eval.scoring.candidates import open_models
         from tuneyard.eval.scoring.pipeline import carry_out, workers_of
         from tuneyard.eval.scoring.plan import plan_scoring
 
-        check_new(ctx.params["out"], self.module, resume=ctx.params["resume"], force=ctx.params["force"])
+        check_new(options["out"], self.module, resume=options["resume"], force=options["force"])
         with resumed_by(lambda: resume_command(self.module)):
-            request, (task, datasets) = self.prepare(ctx.params)
+            request, (task, datasets) = self.prepare(options)
             with workers_of(request) as workers:
                 opened = open_models(request, chooses=task.chooses, workers=workers)
                 plan = plan_scoring(request, task, datasets, opened)
@@ -142,7 +147,13 @@ def scoring_command(
         make_command = click.command(
             name, cls=ScoringCommand, context_settings=CLI, epilog=examples(*example_commands)
         )
-        command = make_command(together(*declared)(make_task))
+
+        @functools.wraps(make_task)
+        def score(**options: Any) -> None:
+            command.score(options)
+
+        command = make_command(together(*declared)(score))
+        command.make_task = make_task
         command.module = f"eval.{name}"
         command.reads_datasets = data
         command.takes_images = images

@@ -471,3 +471,15 @@ def test_sweep_and_suite_name_it_too(tmp_path, monkeypatch, command) -> None:
     words = [*suite, "--model", "m", "--out", str(tmp_path / "out")]
     with raises(ResumableError, command.replace(".", " "), "--out", "--resume"):
         module.cli.main(words, prog_name=command, standalone_mode=False)
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_last_lines_name_the_results_and_the_next_command(
+    tiny_model, data, tmp_path, capsys, quiet
+) -> None:
+    out = tmp_path / "out"
+    given = ["--model", tiny_model, "--data", data, "--limit", 2, "--out", out]
+    call(cli, *given, *["-q"] * quiet)
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("result: ") for line in lines) is not quiet
+    assert any(line.startswith("next: tuneyard eval compare") for line in lines) is not quiet
