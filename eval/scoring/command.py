@@ -59,7 +59,6 @@ class ScoringCommand(TuneyardCommand):
         from tuneyard.eval.scoring.images import with_images
 
         own_options = dict(options)
-        own_options.pop("quiet", None)  # a suite parses its steps' options by themselves
         request = replace(take(own_options), command=self.module)
         shots, shots_from = 0, ()
         if self.has_shots:
