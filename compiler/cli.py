@@ -318,21 +318,16 @@ def show_command(
 @lang_option
 def view_command(
     name: str,
-    recipe: Path | None,
     model_name_or_path: str | None,
     template: str | None,
     dataset_dir: Path | None,
-    out: Path | None,
-    rows: int,
-    results: Path | None,
-    force: bool,
+    **options: Any,
 ) -> None:
     """Write a page that shows which tokens of each example are learned, masked or cut."""
-    from tuneyard.compiler.view.command import ViewOptions, view
+    from tuneyard.compiler.view.command import view
 
     token_options = {"model_name_or_path": model_name_or_path, "template": template}
-    folder = registry_folder(dataset_dir, name)
-    view(name, ViewOptions(folder, recipe, token_options, out, rows, results, force))
+    view(name, registry_folder(dataset_dir, name), token_options, **options)
 
 
 @_command(

@@ -44,7 +44,7 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Consecutive tokens of a sequence, the messages in them, and how many of the first ones cutoff_len keeps.
+    """Consecutive tokens of a sequence, the messages in them, and how many of them cutoff_len keeps.
 
     Tokens that belong to no message are added by the template: an empty thought, the end of the text.
     """
