@@ -252,7 +252,7 @@ def list_command(out: Path) -> None:
 
     specs = [load_spec(name) for name in known_specs()]
     width = max(len(spec.name) for spec in specs)
-    datasets = list(dataset_lines(Registry.settled(out)))
+    datasets = list(dataset_lines(Registry(out).settle()))
     lines = [f"datasets in {out}", *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"])]
     lines += ["specs", *(f"  {spec.name:{width}}  {for_reader(spec.about)}" for spec in specs)]
     click.echo(for_reader("\n".join(lines)))
@@ -376,9 +376,7 @@ def remove_command(name: str, out: Path) -> None:
     """Unregister a compiled dataset and delete the files that compile made."""
     from tuneyard.compiler.publish.registry import Registry
 
-    registry = Registry(out)
-    registry.settle()
-    click.echo(f"removed {name}: {', '.join(registry.remove(name))}")
+    click.echo(f"removed {name}: {', '.join(Registry(out).settle().remove(name))}")
     next_step(None, ["tuneyard", "data", "list", *same_options("--dataset-dir")])
 
 
