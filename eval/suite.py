@@ -6,7 +6,7 @@ Writes OUT/<step>/<model>/<set>/… as each command does. docs/eval-suite.md exp
 
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,10 +135,10 @@ def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], mode
     facts: dict[str, object] = {"steps": figures}
     if judged:
         compared = compare.compare_results(judged, has_mean=False)  # different tasks have no mean
-        tables = {tr(CAPTION): table}
+        compared = replace(compared, tables={tr(CAPTION): table})
         title = tr("Suite {name}", name=request.out.name)
         page = compare.Page(title, COMMAND)
-        compare.write(compared, request.out, page, facts, tables, force=True)  # the folder is the suite's
+        compare.write(compared, request.out, page, facts, force=True)  # the folder is the suite's
     else:
         write_text(request.out / TABLE, grid(table) + "\n")
         write_json(request.out / TABLE_JSON, facts)

@@ -276,7 +276,7 @@ def write(sweep: Sweep, compared: "ComparedRuns") -> str:
     for choice in choices[: len(sweep.rows_to_choose_on)]:  # another one is that on the mean
         path = sweep.out / plot_name(choice.dataset)
         draw(SweepPlot(title, choice, sweep.axes, sweep.points, ship), path)
-    text = text_of(compared, compared.tables)
+    text = text_of(compared)
     write_text(sweep.out / TABLE, text)
     sweep_facts = {
         "axes": list(sweep.axes),

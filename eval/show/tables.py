@@ -236,8 +236,8 @@ def left_out(comparison: Comparison) -> str:
     return LEFT_OUT
 
 
-def text_of(compared: ComparedRuns, tables: Mapping[str, Table], title: str = "", note: str = "") -> str:
-    """Text of table.md: the decision, models and datasets, then the comparison with the tables by caption.
+def text_of(compared: ComparedRuns, title: str = "", note: str = "") -> str:
+    """Text of table.md: the decision, models and datasets, then the comparison with its questions' tables.
 
     The user's `note` follows the `title`.
     """
@@ -245,7 +245,7 @@ def text_of(compared: ComparedRuns, tables: Mapping[str, Table], title: str = ""
     if note:
         setup.append(note)
     setup += [grid(table) for table in compared_tables(compared).values()]
-    captioned = [f"## {caption}\n\n{grid(table)}" for caption, table in tables.items()]
+    captioned = [f"## {caption}\n\n{grid(table)}" for caption, table in compared.tables.items()]
     return markdown(compared.comparison, setup, captioned)
 
 
