@@ -28,10 +28,9 @@ from tuneyard.eval.read.results import (
     PAGE,
     TABLE,
     TABLE_JSON,
-    check_same_comparison,
     check_table,
-    comparison_files,
     remove_files,
+    replaced_files,
 )
 
 if TYPE_CHECKING:
@@ -220,9 +219,7 @@ def write(
     """
     from tuneyard.eval.show.tables import summary
 
-    if not force:
-        check_same_comparison(out, [run.source for run in compared.run_list])
-    files_before = comparison_files(out)
+    files_before = replaced_files(out, [run.source for run in compared.run_list], force=force)
     files = lay_out(compared, page, facts or {})
     for name in files:
         if name.endswith(PLOT_SUFFIX):

@@ -31,7 +31,14 @@ from tuneyard.core.language.translation import lang_option, tr
 from tuneyard.core.training.metrics import ACCURACY, UNKNOWN
 from tuneyard.eval import compare
 from tuneyard.eval.__main__ import cli as eval_commands
-from tuneyard.eval.read.results import RESULTS, TABLE, TABLE_JSON, check_new, suite_run
+from tuneyard.eval.read.results import (
+    RESULTS,
+    TABLE,
+    TABLE_JSON,
+    begin_suite_run,
+    check_new,
+    undone_without_predictions,
+)
 from tuneyard.eval.scoring.command import Declared, ScoringCommand
 from tuneyard.eval.scoring.options import (
     ScoringRequest,
@@ -108,7 +115,8 @@ def score_steps(
             opened_by_use[chooses] = open_models(request, chooses=chooses, workers=workers)
         plans[name] = plan_scoring(step_request, task, datasets, opened_by_use[chooses])
     (opened, *_) = opened_by_use.values()  # the candidates have the same names
-    with suite_run(request.out, COMMAND, [*plans]):
+    begin_suite_run(request.out, COMMAND, [*plans])
+    with undone_without_predictions(request.out):
         for name in list(plans):
             plan = plans.pop(name)  # its prompts are not needed any more once it is scored
             click.echo(f"\n{name}: {plan.request.command}")
