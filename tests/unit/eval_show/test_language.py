@@ -37,6 +37,7 @@ from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.judge.questions.slices import by_slices
 from tuneyard.eval.metrics.text import TEXTS
 from tuneyard.eval.read.logs.defect import DETAILED
+from tuneyard.eval.scoring.weights import Axes
 from tuneyard.eval.show.html import GLOSSARY
 from tuneyard.eval.show.panels import draw_lengths
 from tuneyard.eval.show.tables import markdown
@@ -302,7 +303,8 @@ def sweep_files(folder: Path) -> list[object]:
                     write_run(half, model, name, gold, answers(gold, 6 + seed, seed))
         for metric in ("accuracy", "brier"):
             rows = {"s": [*range(12)], "t": [*range(12)]}
-            sweep = eval_sweep.Sweep(out, axes, points, rows, metric, reported=list(points))
+            of_sweep = Axes("base", axes, points, {})
+            sweep = eval_sweep.Sweep(out, of_sweep, rows, metric, reported=list(points))
             runs, held_out = eval_sweep.read_points(sweep), eval_sweep.read_reported(sweep)
             eval_sweep.write(sweep, eval_sweep.judge(sweep, runs, held_out))
         facts.append(json.loads((out / "sweep.json").read_text(encoding="utf-8")))
