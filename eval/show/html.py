@@ -118,7 +118,7 @@ def _chart(section: Section, base: str) -> dict[str, Any]:
     rows = []
     for model, score in scored.items():
         drawn = {"low": place(score.low), "high": place(score.high), "at": place(score.value)}
-        rows.append({"model": model, "text": interval((score.value, score.low, score.high)), **drawn})
+        rows.append({"model": model, "text": interval(score.with_limits), **drawn})
     line = ""
     if base in scored:
         line = place(scored[base].value)

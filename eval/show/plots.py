@@ -163,7 +163,7 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
             if score is None:
                 shares.append(None)
             else:
-                shares.append((score.value, score.low, score.high))
+                shares.append(score.with_limits)
         if any(shares):
             series[model] = shares
     places = [f"{section_name(section.name)}\nn = {section.n:,}" for section in sections]
@@ -198,7 +198,7 @@ def kinds_chart(runs: Sequence[ScoredRun], kind: str, most: int = KINDS) -> Char
         series[model] = []
         for correct, groups in by_kind.values():
             rate = rate_of(correct, groups or None)
-            series[model].append((rate.value, rate.low, rate.high))
+            series[model].append(rate.with_limits)
     return Chart(tr("Accuracy by {kind}", kind=tr(kind)), places, series)
 
 
