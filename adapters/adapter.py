@@ -26,6 +26,7 @@ from tuneyard.core.weights.adapter_files import (
     PREFIX,
     Module,
     Rotation,
+    misfits,
     open_adapter_weights,
     saved_in_full,
 )
@@ -145,9 +146,9 @@ class Adapter(ABC):
     def mismatches(self) -> Iterator[str]:
         """Yield own tensors of the kind that the config does not explain."""
 
-    @abstractmethod
     def misfits(self, base: Base) -> Iterator[str]:
         """Yield why modules of the base cannot be changed by this adapter."""
+        return misfits(base, self.modules, self.config.raw)
 
     @abstractmethod
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:

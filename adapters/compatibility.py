@@ -38,7 +38,8 @@ def check_together(weighted: Sequence[Weighted[Adapter]]) -> None:
     """Refuse adapters with different base revisions, shapes or layers."""
     adapters = [item.adapter for item in weighted]
     for one, other in combinations(adapters, 2):
-        revision, other_revision = _revision(one), _revision(other)
+        revision = one.config.raw.get("revision") or "main"
+        other_revision = other.config.raw.get("revision") or "main"
         if revision != other_revision:
             raise ContentError(
                 f"different base revisions: {one.name} was trained on {revision}, "
@@ -59,10 +60,6 @@ def check_together(weighted: Sequence[Weighted[Adapter]]) -> None:
                 )
         _check_layers(one, other)
         _check_layers(other, one)
-
-
-def _revision(adapter: Adapter) -> str:
-    return adapter.config.raw.get("revision") or "main"
 
 
 def _check_layers(complete: Adapter, adapter: Adapter) -> None:

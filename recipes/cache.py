@@ -44,10 +44,11 @@ def remembered(kind: str, depends_on: object, of: type[A], compute: Callable[[],
     broken or cannot be written only costs time.
     """
     path = _path(kind, depends_on)
-    kept_answer = _read(path)
-    if kept_answer is not None:
-        answer: A = record(of, kept_answer)
-        return answer
+    with contextlib.suppress(OSError, ContentError):  # it is missing or broken
+        kept_answer: A = record(of, read_object(path))
+        with contextlib.suppress(OSError):  # another process removed it, or the folder is read-only
+            os.utime(path)  # it was used now
+        return kept_answer
     answer = compute()
     text = json.dumps(asdict(answer))
     if not ERROR.search(text):
@@ -63,17 +64,6 @@ def remove_unused(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):  # another process removed it
             if time.time() - path.stat().st_mtime > KEPT:
                 path.unlink()
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """Read an answer and mark it as used now; None if it is missing or broken."""
-    try:
-        answer = read_object(path)
-    except (OSError, ContentError):
-        return None
-    with contextlib.suppress(OSError):  # another process removed it, or the folder is read-only
-        os.utime(path)
-    return answer
 
 
 def record(kind: Any, raw: Any) -> Any:

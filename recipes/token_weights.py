@@ -61,7 +61,7 @@ def weighted_trainer(parent: type[Any], weights: TokenWeights) -> type[Any]:
             loss = weighted_loss(outputs.logits, labels, token_weights, items)
             if self.args.average_tokens_across_devices and items is not None:
                 loss = loss * self.accelerator.num_processes
-            return (loss, outputs) if options.get("return_outputs") else loss
+            return loss  # only evaluations ask for outputs as well, and they are the parent's
 
     return WeightedTrainer
 

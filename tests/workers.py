@@ -10,8 +10,6 @@ import pytest
 
 from tuneyard.core.execution import Executor, InThisProcess, WorkItem, WorkResult
 
-"""The modules of eval that open workers."""
-
 
 class PickledWorkers(InThisProcess):
     """Two workers that are one process, which gets and returns pickled objects. `names` are the items."""

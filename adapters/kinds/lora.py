@@ -35,10 +35,8 @@ from tuneyard.core.weights.adapter_files import (
     PREFIX,
     Module,
     adapted_modules,
-    misfits,
 )
-from tuneyard.core.weights.base_models import Base
-from tuneyard.core.weights.tensors import Array, Tensor, Weights
+from tuneyard.core.weights.tensors import Array, Tensor
 
 # Starts that leave the base model as it was (BA = 0, or the usual zero B).
 PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
@@ -105,6 +103,7 @@ class LoraAdapter(Adapter):
     modules: dict[str, Module]
 
     TENSORS = "LoRA factors"
+    read_modules = staticmethod(adapted_modules)
     SETTINGS: ClassVar[Sequence[tuple[str, str]]] = (
         ("type", "peft_type"), ("task", "task_type"), ("rank", "r"), ("alpha", "lora_alpha"),
         ("dropout", "lora_dropout"), ("bias", "bias"), ("target modules", "target_modules"),
@@ -136,11 +135,6 @@ class LoraAdapter(Adapter):
             alphas=alphas,
         )
 
-    @staticmethod
-    def read_modules(weights: Weights) -> Iterator[tuple[str, Module]]:
-        """See `Adapter`."""
-        return adapted_modules(weights)
-
     @property
     def rank(self) -> int:
         """See `Adapter`."""
@@ -171,10 +165,6 @@ class LoraAdapter(Adapter):
             if self.config.targets(path) and module.rank != self.config.rank_of(path):
                 yield f"{path}: rank {module.rank}, but {CONFIG} gives it {self.config.rank_of(path)}"
             self.config.scale_of(path)  # matches alpha_pattern too, here where its time is limited
-
-    def misfits(self, base: Base) -> Iterator[str]:
-        """See `Adapter`."""
-        return misfits(base, self.modules, self.config.raw)
 
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:  # noqa: ARG002
         """See `Adapter`."""

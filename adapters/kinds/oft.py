@@ -36,12 +36,11 @@ from tuneyard.core.weights.adapter_files import (
     PREFIX,
     ROTATION,
     Rotation,
-    misfits,
     rotated_modules,
     stored_shape,
 )
 from tuneyard.core.weights.base_models import Base
-from tuneyard.core.weights.tensors import Array, Tensor, Weights
+from tuneyard.core.weights.tensors import Array, Tensor
 
 KNOWN = {
     "bias", "block_share", "coft", "eps", "exclude_modules", "layers_pattern", "layers_to_transform",
@@ -91,6 +90,7 @@ class OftAdapter(Adapter):
     )
     NOT_DRAWN = "--plot draws factors B·A, and OFT has none"
     TENSORS = "OFT rotations"
+    read_modules = staticmethod(rotated_modules)
     SETTINGS: ClassVar[Sequence[tuple[str, str]]] = (
         ("type", "peft_type"), ("task", "task_type"), ("block size", "oft_block_size"),
         ("dropout", "module_dropout"), ("bias", "bias"), ("target modules", "target_modules"),
@@ -136,11 +136,6 @@ class OftAdapter(Adapter):
             largest_skew=largest_skew,
         )
 
-    @staticmethod
-    def read_modules(weights: Weights) -> Iterator[tuple[str, Rotation]]:
-        """See `Adapter`."""
-        return rotated_modules(weights)
-
     def check_weight(self, weight: float, *, alone: bool) -> None:
         """See `Adapter`."""
         if weight != 1:
@@ -162,7 +157,7 @@ class OftAdapter(Adapter):
 
     def misfits(self, base: Base) -> Iterator[str]:
         """See `Adapter`."""
-        yield from misfits(base, self.modules, self.config.raw)
+        yield from super().misfits(base)
         for path, rotation in self.modules.items():
             shape = stored_shape(base, f"{path}.weight")
             if shape and len(shape) == 2 and rotation.size != self.config.size_of(shape[1]):

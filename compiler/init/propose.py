@@ -32,6 +32,7 @@ from tuneyard.core.documents import dump_short_yaml
 from tuneyard.core.errors import ContentError, RequestError, counted, one_line
 from tuneyard.core.files import free_path
 from tuneyard.core.installation.packages import after_setup
+from tuneyard.core.language.messages import for_reader
 from tuneyard.core.prompt import conversation
 
 USUAL_SHARE = 0.1
@@ -87,7 +88,7 @@ def propose(
     if profile.source.encoding != "utf-8":
         comments.append(f"guessed from the bytes: encoding {profile.source.encoding}")
     comments += [f"guessed, look at it: {warning}" for warning in warnings]
-    text = "".join(f"# {_printable(comment)}\n" for comment in comments) + spec_text
+    text = "".join(f"# {_printable(for_reader(comment))}\n" for comment in comments) + spec_text
     outcome = _outcome(path, report, text)
     lines = [f"warning: {warning}" for warning in warnings] + examples
     if base is not None:

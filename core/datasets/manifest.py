@@ -3,6 +3,7 @@
 Compiling writes it last. `data verify`, recipes, exports and scoring read it next to the files of a dataset.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -112,7 +113,7 @@ class Manifest:
     files: dict[str, CompiledFile] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
     made_from: dict[str, Any] = field(default_factory=dict)
-    tuneyard: dict[str, str] = field(default_factory=dict)
+    tuneyard: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def spec(self) -> str:

@@ -26,13 +26,9 @@ def python_path() -> str:
     return f"{packages}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
 
 
-def version() -> dict[str, str]:
-    """`{"version": "0.1.0", "commit": "<40 hex digits>"}`, without a commit outside of a checkout."""
-    return dict(_version())
-
-
 @functools.cache  # a process that runs for hours keeps the commit that it started with
-def _version() -> Mapping[str, str]:
+def version() -> Mapping[str, str]:
+    """`{"version": "0.1.0", "commit": "<40 hex digits>"}`, without a commit outside of a checkout."""
     commit = head(ROOT)
     declared = ROOT / "pyproject.toml"
     if declared.is_file():

@@ -20,12 +20,13 @@ def in_language(name: str) -> Iterator[None]:
 
 
 def current() -> str:
-    """Language of what is printed and drawn: that of `--lang`, otherwise that of the locale."""
-    return _of_the_option.get() or _of_locale()
+    """Language of what is printed and drawn: that of `--lang`, otherwise that of the locale.
 
-
-def _of_locale() -> str:
-    """Chinese for `zh_CN.UTF-8` and the like. The first variable that is set decides, as in POSIX."""
+    Chinese for `zh_CN.UTF-8` and the like. The first variable that is set decides, as in POSIX.
+    """
+    name = _of_the_option.get()
+    if name:
+        return name
     for variable in ("LC_ALL", "LC_MESSAGES", "LANG"):
         locale = os.environ.get(variable, "")
         if locale:

@@ -112,15 +112,11 @@ _NAMES = {
 _IN_PERCENT = ("accuracy",)
 
 
-def _registry() -> dict[str, Metric]:
-    metrics = {}
-    for (unit, higher), names in _NAMES.items():
-        for name in names.split():
-            metrics[name] = Metric(unit, higher, name, name in _IN_PERCENT)
-    return metrics
-
-
-METRICS = _registry()
+METRICS = {
+    name: Metric(unit, higher, name, name in _IN_PERCENT)
+    for (unit, higher), names in _NAMES.items()
+    for name in names.split()
+}
 ACCURACY = METRICS["accuracy"]
 UNKNOWN = Metric("unknown figure", higher=True)
 _PREFIX = re.compile(r"^(?:eval|train|test|predict)_")

@@ -21,7 +21,7 @@ def correct(demo: Demo, model: str, dataset: str) -> list[bool]:
     chose = set(json.loads((root / "sweep.json").read_text())["rows_to_choose_on"][dataset])
     lines = (root / "held-out" / model / dataset / "predictions.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    assert len(rows) + len(chose) == 300 and 100 < len(chose) < 200
+    assert len(rows) + len(chose) == 200 and 70 < len(chose) < 130
     return [row["predicted_output"] == row["expected_output"] for row in rows]
 
 

@@ -130,7 +130,7 @@ def test_the_time_is_measured_and_shorter_with_amx(cpu: Path, monkeypatch: pytes
 def test_every_step_runs_in_every_demo(run_demo: Demo) -> None:
     first = run_demo()
     assert names(first) == STEPS
-    assert first[5][-4:] == ["--grid", "0,0.5,1", "--out", "results/demo"]
+    assert first[5][-6:] == ["--grid", "0,0.5,1", "--limit", "200", "--out", "results/demo"]
     second = run_demo()
     assert second[5] == [*first[5], "--resume"]
     del first[5], second[5]

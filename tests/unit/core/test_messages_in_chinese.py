@@ -71,6 +71,17 @@ def test_init_and_compile_are_chinese_in_a_chinese_locale(in_china: Path) -> Non
     assert "mine  read 40  kept 40  dropped 0" in english.output
 
 
+def test_a_proposal_says_in_chinese_what_it_guesses_and_leaves_out(in_china: Path) -> None:
+    rows = [f"第{n}条评论，内容很长,{n},{'正面' if n % 2 else '负面'}" for n in range(40)]
+    Path("mine.csv").write_text("\n".join(["内容,编号,倾向", *rows]), encoding="utf-8")
+    proposed = CliRunner().invoke(data, ["init", "mine.csv", "--out", "mine.yaml"])
+    said = proposed.output.splitlines()
+    comments = [line for line in Path("mine.yaml").read_text().splitlines() if line.startswith("# ")]
+    assert "没有用到的列：编号" in said and len(comments) > 1
+    for line in filter(str.strip, (*said, *comments)):
+        assert re.search("[\u4e00-\u9fff]", line), line
+
+
 def test_the_registry_is_ascii_whatever_the_datasets_are_called(in_china: Path) -> None:
     """LLaMA-Factory opens it in the encoding of the locale. People's files have the names as they are."""
     Path("评论.csv").write_text(ROWS, encoding="utf-8")

