@@ -79,6 +79,7 @@ def test_rows_are_independent_unless_a_column_is_named(call) -> None:
     assert (found["cluster"], found["clusters"]) == (None, None)
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_compare_pairs_by_cluster_without_the_data(call, tmp_path) -> None:
     out = call("nli", "--cluster", "premise")
     (tmp_path / "s.jsonl").unlink()
@@ -90,6 +91,7 @@ def test_compare_pairs_by_cluster_without_the_data(call, tmp_path) -> None:
     assert results(out)["ci95"] == [figure["low"], figure["high"]]
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_a_limit_leaves_labels_and_the_baseline_to_the_whole_set(call, tmp_path) -> None:
     """The first three answers are all yes: alone they would be no label set, and always right."""
     out = call("nli", "--limit", "3")

@@ -26,6 +26,15 @@ PLOTS = [
 ]
 
 
+@pytest.fixture
+def empty_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write empty pictures of ours, for tests of their names: drawing one takes 0.2 s."""
+    from matplotlib.figure import Figure
+
+    for name in ("draw_bars", "draw_confusion", "draw_calibration"):
+        monkeypatch.setattr(f"tuneyard.eval.show.plots.{name}", lambda *_: Figure(figsize=(1, 1)))
+
+
 def test_the_demo_page_is_golden(run: Run, tmp_path: Path) -> None:
     demo(tmp_path)
     words = ("-m", "eval.compare", tmp_path, "--title", "The demo", "--out", tmp_path)
@@ -117,6 +126,7 @@ def test_the_table_of_a_sweep_or_a_suite_is_not_replaced(tmp_path: Path, run_jso
     assert (tmp_path / "table.md").read_text() == "of all points"
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_expected_texts_of_many_words_are_cut_in_table_and_warnings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +162,7 @@ def guide(folder: Path, right: list[bool], **changes: object) -> Path:
 BEFORE, AFTER = [True] * 20 + [False] * 40, [True] * 50 + [False] * 10
 
 
+@pytest.mark.usefixtures("empty_plots")
 def test_the_guides_own_results_are_compared_row_by_row(here: Here, tmp_path: Path) -> None:
     a, b = guide(tmp_path / "a", BEFORE), guide(tmp_path / "b", AFTER)
     done = here(cli, a, b, "--out", tmp_path / "ab")
@@ -205,6 +216,7 @@ def compared(*arguments: object) -> None:
     cli.main([str(argument) for argument in arguments], standalone_mode=False)
 
 
+@pytest.mark.usefixtures("empty_plots")
 def test_the_same_comparison_is_replaced_with_its_plots(tmp_path: Path) -> None:
     runs, out = two_runs(tmp_path / "runs", "base", "a"), tmp_path / "out"
     compared(runs, "--out", out)
@@ -216,6 +228,7 @@ def test_the_same_comparison_is_replaced_with_its_plots(tmp_path: Path) -> None:
     assert read_json(out / "table.json")["models"] == ["base", "a", "b"]
 
 
+@pytest.mark.usefixtures("empty_plots")
 def test_another_comparison_is_replaced_by_force_alone(tmp_path: Path) -> None:
     first, second = two_runs(tmp_path / "first", "base", "a"), tmp_path / "second"
     two_runs(second, "base", "c", kinds=False)
@@ -243,6 +256,7 @@ def test_no_file_of_somebody_else_is_replaced(name: str, text: str, tmp_path: Pa
     assert [path.name for path in out.iterdir()] == [name] and (out / name).read_text() == text
 
 
+@pytest.mark.usefixtures("empty_plots")
 @pytest.mark.parametrize("force", [(), ("--force",)])
 def test_no_picture_of_somebody_else_is_replaced(force: tuple[str, ...], tmp_path: Path) -> None:
     """Neither in a folder without a comparison nor next to one; no other plot is drawn before."""
@@ -261,6 +275,7 @@ def test_no_picture_of_somebody_else_is_replaced(force: tuple[str, ...], tmp_pat
     assert picture.read_bytes() == b"mine"
 
 
+@pytest.mark.usefixtures("empty_plots")
 def test_a_comparison_that_was_interrupted_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

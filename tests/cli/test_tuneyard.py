@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Done
+from tests.conftest import ROOT, Done, Here
 from tests.messages import printed_line
 from tuneyard.core import version
 from tuneyard.core.cli.main import GROUPS, LazyGroup, cli, source
@@ -25,6 +26,14 @@ def tuneyard(*words: object, cwd: Path = ROOT, env: dict[str, str] | None = None
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=cwd, env=own
     )
+
+
+@pytest.fixture
+def typed(here: Here, monkeypatch: pytest.MonkeyPatch) -> Here:
+    """`typed("eval", "nil", code=2)`: the words after `tuneyard`, in this process."""
+    monkeypatch.setattr(cli, "name", "tuneyard")
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None, raising=False)  # `python -m pytest`
+    return partial(here, cli)
 
 
 def test_the_script_that_is_installed_is_this_command() -> None:
@@ -112,28 +121,23 @@ def test_lists_of_commands_import_no_command() -> None:
         ("recipes chekc", "`tuneyard recipe check`"),
     ],
 )
-def test_an_unknown_command_gets_the_nearest_one(words: str, suggested: str) -> None:
-    ended = tuneyard(*words.split())
-    assert ended.returncode == 2
-    assert f"Did you mean {suggested}" in ended.stderr
+def test_an_unknown_command_gets_the_nearest_one(typed: Here, words: str, suggested: str) -> None:
+    assert f"Did you mean {suggested}" in typed(*words.split(), code=2).stderr
 
 
 @pytest.mark.parametrize("words", ["qqq", "eval qqq"])
-def test_an_unknown_command_like_none_gets_the_list(words: str) -> None:
-    ended = tuneyard(*words.split())
+def test_an_unknown_command_like_none_gets_the_list(typed: Here, words: str) -> None:
+    message = typed(*words.split(), code=2).stderr
     group = " ".join(["tuneyard", *words.split()[:-1]])
-    assert ended.returncode == 2 and "No such command 'qqq'" in ended.stderr
-    assert f"`{group} --help`" in ended.stderr
+    assert "No such command 'qqq'" in message and f"`{group} --help`" in message
 
 
 @pytest.mark.parametrize(
     ("old", "group"), [("compiler", "data"), ("recipes", "recipe"), ("adapters", "adapter")]
 )
-def test_a_group_answers_to_the_name_of_its_package(old: str, group: str) -> None:
-    ended = tuneyard(old, "--help")
-    assert ended.returncode == 0
-    assert ended.stdout == tuneyard(group, "--help").stdout
-    assert f"  {old} " not in tuneyard("--help").stdout
+def test_a_group_answers_to_the_name_of_its_package(typed: Here, old: str, group: str) -> None:
+    assert typed(old, "--help").stdout == typed(group, "--help").stdout
+    assert f"  {old} " not in typed("--help").stdout
 
 
 def test_doctor_finds_what_is_installed() -> None:
@@ -195,11 +199,14 @@ def test_a_registry_that_is_named_is_not_announced(foreign: Path, option: str) -
     assert ended.returncode == 0 and "reading data/dataset_info.json" not in ended.stderr
 
 
-def test_a_registry_of_ours_is_taken_first(foreign: Path) -> None:
+def test_a_registry_of_ours_is_taken_first(
+    typed: Here, foreign: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(foreign)
     (foreign / "dataset_info").mkdir()
     (foreign / "dataset_info/dataset_info.json").write_text('{"identity": {"file_name": "gone.json"}}')
-    ended = tuneyard("data", "verify", "identity", cwd=foreign)
-    assert ended.returncode == 2 and "dataset_info/gone.json: file of dataset" in ended.stderr
+    ended = typed("data", "verify", "identity", code=2)
+    assert "dataset_info/gone.json: file of dataset" in ended.stderr
 
 
 @pytest.mark.slow  # starts LLaMA-Factory, 20 s
@@ -220,20 +227,21 @@ def test_a_dataset_that_our_registry_lacks_is_read_from_data(foreign: Path) -> N
         "eval nli --model m --dataset identity --out out",
     ],
 )
-def test_a_folder_without_datasets_says_where_to_go(tmp_path: Path, words: str) -> None:
-    ended = tuneyard(*words.split(), cwd=tmp_path)
-    assert ended.returncode == 2
+def test_a_folder_without_datasets_says_where_to_go(
+    typed: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = typed(*words.split(), code=2).stderr
     said = "there is no dataset_info/ or data/ here: cd to your LLaMA-Factory folder"
-    assert said in ended.stderr and "identity" in ended.stderr
+    assert said in message and "identity" in message
     (tmp_path / "data").mkdir()
-    ended = tuneyard(*words.split(), cwd=tmp_path)
-    assert ended.returncode == 2 and said not in ended.stderr
+    assert said not in typed(*words.split(), code=2).stderr
 
 
-def test_list_and_check_say_so_too(tmp_path: Path) -> None:
-    listed = tuneyard("data", "list", cwd=tmp_path)
-    checked = tuneyard("recipe", "check", "rte", "--quick", cwd=tmp_path)
-    assert (listed.returncode, checked.returncode) == (0, 1)
+def test_list_and_check_say_so_too(typed: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    listed = typed("data", "list")
+    checked = typed("recipe", "check", "rte", "--quick", code=1)
     for text in (listed.stdout, checked.stdout):
         printed_line(text, "dataset_info/", "data/", "cd")
 
@@ -250,12 +258,13 @@ def test_list_and_check_say_so_too(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_command_does_not_read_gets_the_words_that_it_reads(
-    tmp_path: Path, words: list[str], command: str
+    typed: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], command: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "my x.csv").write_text("a,b\n")
-    ended = tuneyard(*words, cwd=tmp_path)
-    assert ended.returncode == 2 and command in ended.stderr
-    assert next((word for word in words[2:] if "://" in word), "").removeprefix("train=") in ended.stderr
+    message = typed(*words, code=2).stderr
+    assert command in message
+    assert next((word for word in words[2:] if "://" in word), "").removeprefix("train=") in message
 
 
 def test_bundled_specs_are_compiled_into_the_current_folder(foreign: Path) -> None:
@@ -277,9 +286,12 @@ def test_bundled_recipes_are_found_from_anywhere(foreign: Path, named: str, how:
     assert "Traceback" not in ended.stderr and "working folder" not in ended.stderr
 
 
-def test_a_recipe_of_the_folder_goes_before_a_bundled_one(foreign: Path) -> None:
+def test_a_recipe_of_the_folder_goes_before_a_bundled_one(
+    typed: Here, foreign: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(foreign)
     (foreign / "recipes/demo-rte.yaml").write_text("stage: sft\n")
-    ended = tuneyard("recipe", "check", "demo-rte", "--quick", cwd=foreign)
+    ended = typed("recipe", "check", "demo-rte", "--quick", code=1)
     assert str(ROOT) not in ended.stdout and "recipes/demo-rte.yaml: " in ended.stdout
 
 

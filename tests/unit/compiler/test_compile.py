@@ -14,6 +14,7 @@ from tests.messages import printed, raises
 from tests.runs_cut import tree
 from tests.unit.compiler.conftest import ROWS, layouts
 from tuneyard.compiler import compile_file
+from tuneyard.compiler.cli import cli
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError, RequestError
@@ -178,14 +179,14 @@ def test_without_a_source_the_files_of_data_raw_are_read(bench, monkeypatch):
     assert bench.compile("qa").datasets == {"qa": 1}
 
 
-def test_a_column_may_be_named(run, bench):
+def test_a_column_may_be_named(here, bench):
     """Also of a document that is one row; what was named is no change of the spec, but of what was asked."""
     source = bench.write("train.json", json.dumps({"p": "a", "h": "b", "label": 0}, indent=1))
-    command = ("-m", "compiler", "compile", "rte", "--source", source, "--out", bench.out)
+    command = (cli, "compile", "rte", "--source", source, "--out", bench.out)
     named = ("--column", "premise=p", "--column", "hypothesis=h")
-    assert "alpaca_rte_train 1" in run(*command, *named).stdout
-    assert "up to date" in run(*command, *named).stdout
-    assert "stale" not in run("-m", "compiler", "list", "--out", bench.out).stdout
+    assert "alpaca_rte_train 1" in here(*command, *named).stdout
+    assert "up to date" in here(*command, *named).stdout
+    assert "stale" not in here(cli, "list", "--out", bench.out).stdout
     assert bench.records("alpaca_rte-train.json")[0]["idx"] == 0
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.messages import printed, raises
 from tests.unit.compiler.conftest import as_zst
+from tuneyard.compiler.cli import cli
 from tuneyard.core.errors import ContentError
 
 
@@ -93,20 +94,20 @@ def test_what_is_written_in_the_documents_form_compiles_to_itself(bench):
     assert files_of(bench.folder / "b", "defect-split") == first
 
 
-def test_another_share_by_option(run, bench):
+def test_another_share_by_option(here, bench):
     """Two classes of 10 and 20 rows: 30 % of each; the share stands in what the set was made from."""
     source = bench.write("raw.json", json.dumps([report(n, "过热" if n % 3 else "断线") for n in range(30)]))
-    command = ("-m", "compiler", "compile", "defect", "--source", source, "--out", bench.out)
-    counts = run(*command, "--split", "test=0.3").stdout.split("  ")
+    command = (cli, "compile", "defect", "--source", source, "--out", bench.out)
+    counts = here(*command, "--split", "test=0.3").stdout.split("  ")
     for count in ("defect_train 21", "test.jsonl 9", "defect_test 9"):
         assert count in counts
     subtypes = [row["subtype"] for row in bench.records("test.jsonl")]
     assert (subtypes.count("断线"), subtypes.count("过热")) == (3, 6)
-    assert "defect_train 24" in run(*command).stdout, "made again, as the share is another"
+    assert "defect_train 24" in here(*command).stdout, "made again, as the share is another"
     for share in ("test=1.3", "test=0", "test", "test=x"):
-        assert "as test=0.3" in run(*command, "--split", share, code=2).stderr
-    assert "with a SPLIT of test" in run(*command, "--split", "tset=0.3", code=2).stderr
-    qa = run("-m", "compiler", "check", "qa", "--source", source, "--split", "test=0.3", code=2)
+        assert "as test=0.3" in here(*command, "--split", share, code=2).stderr
+    assert "with a SPLIT of test" in here(*command, "--split", "tset=0.3", code=2).stderr
+    qa = here(cli, "check", "qa", "--source", source, "--split", "test=0.3", code=2)
     assert "the spec qa has no `split` of its own" in qa.stderr and "val_size" in qa.stderr
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.messages import raises
 from tuneyard.compiler.check.cleaning import HTML, without_html
+from tuneyard.compiler.cli import cli
 from tuneyard.compiler.draw import apportioned
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError
@@ -71,21 +72,13 @@ def test_rows_of_other_files_are_no_rivals(bench):
     assert (report.kept, report.dropped) == (2, {})
 
 
-def test_show_follows_the_same_rule(run, bench):
+def test_show_follows_the_same_rule(here, bench):
     path = bench.rows("a.jsonl", questions("An LLM on an FPGA in CMOS.", "An LLM."))
-    show = (
-        "-m",
-        "compiler",
-        "show",
-        bench.write("m.yaml", MIX),
-        "--source",
-        f"ai={path}",
-        "--source",
-        f"ic={path}",
-    )
-    assert '"instruction":"An LLM."' in run(*show, "--row", 1).stdout
-    assert "CMOS" in run(*show, "--row", 2).stdout
-    run(*show, "--row", 3, code=2)
+    spec = bench.write("m.yaml", MIX)
+    show = (cli, "show", spec, "--source", f"ai={path}", "--source", f"ic={path}")
+    assert '"instruction":"An LLM."' in here(*show, "--row", 1).stdout
+    assert "CMOS" in here(*show, "--row", 2).stdout
+    here(*show, "--row", 3, code=2)
 
 
 def test_html_of_a_page_becomes_its_text():

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.runs_cut import tree
+from tests.unit.compiler.conftest import Bench
 
 WRITE = """
 write: [{dataset: "t_{split}", file: "t-{split}.jsonl", format: alpaca,
@@ -103,9 +104,9 @@ def test_rows_without_ids_are_numbered_over_all_files(bench, capsys, workers) ->
     assert ("one process" in capsys.readouterr().err) == (workers is not None)
 
 
-def large(bench, files: int = 4) -> list[Path]:
+def large(bench) -> list[Path]:
     lines = "".join(json.dumps(row) + "\n" for row in rows(0, 60_000))
-    return [bench.write(f"{number}.jsonl", lines) for number in range(files)]
+    return [bench.write(f"{number}.jsonl", lines) for number in range(4)]
 
 
 def start(bench, spec: Path, sources: list[Path], *more: object) -> subprocess.Popen:
@@ -123,14 +124,14 @@ def workers_at_work(process: subprocess.Popen, out: Path) -> list[psutil.Process
     return psutil.Process(process.pid).children()
 
 
-@pytest.fixture
-def plain(bench) -> tuple[Path, list[Path], dict[str, bytes]]:
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> tuple[Path, list[Path], dict[str, bytes]]:
     """A spec, its sources, and what one process writes of them."""
+    bench = Bench(tmp_path_factory.mktemp("plain"))
     spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SHORT}")
     sources = large(bench)
-    out = bench.folder / "plain"
-    bench.compile(spec, *sources, out=out, workers=1)
-    return spec, sources, tree(out / "t")
+    bench.compile(spec, *sources, workers=1)
+    return spec, sources, tree(bench.out / "t")
 
 
 def test_the_file_of_a_killed_worker_is_compiled_again(bench, plain) -> None:

@@ -81,8 +81,13 @@ def _without(package: str, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("package", ["click", "jsonschema_rs", "tqdm", "yaml", "numpy"])
-@pytest.mark.parametrize("command", [("compiler", "list"), ("eval.nli", "--help"), ("adapters", "show", "x")])
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        *((package, ("compiler", "list")) for package in ("click", "jsonschema_rs", "tqdm", "yaml", "numpy")),
+        *(("click", command) for command in (("eval.nli", "--help"), ("adapters", "show", "x"))),
+    ],
+)
 def test_a_missing_core_package_is_a_sentence(package: str, command: tuple[str, ...]) -> None:
     ended = _without(package, *command)
     assert (ended.returncode, ended.stdout) == (2, "")
