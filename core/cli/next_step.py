@@ -84,9 +84,17 @@ def same_options(*names: str) -> list[str]:
     return words
 
 
+def _set_quiet(context: click.Context, _: click.Parameter, is_set: bool) -> None:
+    if is_set:
+        context.meta[_IS_QUIET] = True
+
+
 QUIET = click.Option(
     ["-q", "--quiet"],
     is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_set_quiet,
     help="Leave out where the result is and the next command.",
 )
 
@@ -110,8 +118,7 @@ class TuneyardCommand(click.Command):
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command without the value of `-q`, then print its two last lines."""
-        ctx.meta[_IS_QUIET] = ctx.params.pop("quiet")
+        """Run the command, then print its two last lines."""
         try:
             value = super().invoke(ctx)
         except Exit:
