@@ -97,10 +97,9 @@ def after_training(recipe: Recipe) -> list[str]:
 
 def _scored_dataset(recipe: Recipe) -> list[str]:
     """Options that name the first evaluation dataset, or the training's eval split; [] without its rows."""
-    dataset = str(recipe.settings.get("eval_dataset") or "").partition(",")[0]
-    if not dataset:
-        train_dataset = str(recipe.settings.get("dataset") or "").partition(",")[0]
-        dataset = f"{train_dataset.removesuffix('_train')}_eval"
+    names = recipe.names("eval_dataset")
+    names += [f"{name.removesuffix('_train')}_eval" for name in recipe.names("dataset")]
+    dataset = next(iter(names), "")
     folder = Path(dataset_dir(recipe))
     file_name = read_registry(folder).get(dataset, {}).get("file_name")
     if not isinstance(file_name, str) or not is_records(folder / file_name):

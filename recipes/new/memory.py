@@ -87,9 +87,8 @@ def gpu_fit(
     counts = [rows for rows in (32, 16, 8, 4, 2, 1) if rows <= most_rows]
     for deepspeed in zero_files(settings, ranks):
         for recomputes in (False, True):
-            for rows in counts:
-                if not recomputes and rows < min(ENOUGH_ROWS, counts[0]):
-                    continue
+            least = 1 if recomputes else min(ENOUGH_ROWS, counts[0])
+            for rows in [rows for rows in counts if rows >= least]:
                 fit = _fit(settings, shapes, longest, ranks, rows, recomputes, deepspeed)
                 if fit.upper <= room:
                     return fit

@@ -46,6 +46,7 @@ SAID = {
     "E323-mixed-answer": "/mixed_answer.jsonl row 2: E323 mixed_answer: LLaMA-Factory cannot read it: column "
     '"output" holds 5, another kind of value than in the rows above',
     "E323-misspelt-column": "row 1: E323 misspelt_column: LLaMA-Factory stops at it: there is no 'ouput'",
+    "E323-image-tokens-cut": "training stops at it: cutoff_len 128 leaves",
     "E323-talks-null-text": "row 2: E323 talks_null_text: LLaMA-Factory stops at it: Expected a string, got",
     "E434-dpo-unranked": 'or write "ranking": true into the entry of a dataset of pairs',
     "E323-talks-odd": "row 2: E323 talks_odd: LLaMA-Factory drops it: conversations: found 3 turns,",

@@ -67,6 +67,7 @@ def test_halves_of_heads_are_interleaved_by_hand():
 def test_every_tensor_is_there_once_and_its_values_are(capsys):
     from gguf import GGUFReader
 
+    write(values={**tensors(), "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2)})  # of old ones
     said, _ = call("export", "model", *GGUF)
     read = {tensor.name: tensor.data for tensor in GGUFReader("out/model.gguf").tensors}
     assert len(read) == 11
@@ -81,8 +82,10 @@ def test_four_bits_are_llama_cpps_blocks_and_tables_keep_eight():
     from gguf import GGUFReader
 
     values = tensors(width=64, keys=32, inner=64)
-    write("wide", values, hidden_size=64, intermediate_size=64)
-    call("export", "wide", *GGUF, "--type", "q4_0")
+    composed = {**TOKENIZER, "normalizer": {"type": "NFC"}}
+    write("wide", values, composed, hidden_size=64, intermediate_size=64)
+    _, notes = call("export", "wide", *GGUF, "--type", "q4_0")
+    assert "send it composed text" in notes
     reader = GGUFReader("out/model.gguf")
     kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
     assert kinds.pop("token_embd.weight") == "Q8_0" and kinds.pop("output_norm.weight") == "F32"

@@ -26,6 +26,7 @@ def test_cosines_are_readable_on_dark_cells_and_the_colour_bar_is_whole() -> Non
         figure.draw_without_rendering()
         heat, bar = figure.axes
         edge = bar.get_tightbbox()
+    assert heat.get_title(loc="left") == "cosine similarity of ΔW"
     told = [(text.get_text(), text.get_color()) for text in heat.texts]
     assert told == [("1.00", "white"), ("-0.10", "black"), ("-0.10", "black"), ("–", "black")]
     assert (

@@ -206,7 +206,7 @@ def test_cutoff_len_ends_at_the_positions_of_the_model() -> None:
 
 
 def test_blocks_of_running_text() -> None:
-    assert choose_block(10_000_000, 100_000, 32_768).tokens == 2048
+    assert choose_block(10_000_000, 100_000, 32_768)[:2] == (2048, 0)
     assert choose_block(10_000_000, 100_000, 1024).tokens == 1024
     assert choose_block(60_000, 6_000, 32_768).tokens == 512  # 117 blocks, of 1,024 tokens 58
     assert choose_block(10_000_000, 600, 32_768).tokens == 512  # the eval split fills one
@@ -380,7 +380,7 @@ def test_without_an_eval_split_the_training_holds_out_a_tenth(written: Any) -> N
     assert settings["val_size"] == 0.1 and "eval_dataset" not in settings
     assert "no alone_eval is registered" in text
     # 900 rows are trained, 16 a step: 57 steps an epoch, 171 in all, at most ten evaluations
-    assert settings["eval_steps"] == settings["save_steps"] == 18
+    assert settings["eval_steps"] == settings["save_steps"] == 18 and settings["logging_steps"] == 8
 
 
 def test_one_row_cannot_be_divided(written: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.messages import printed
-from tuneyard.recipes.costs import LIGER_MODELS, Shapes, setup_of, unmodelled
+from tuneyard.recipes.costs import LIGER_MODELS, Schedule, Shapes, disk_of, setup_of, unmodelled
 from tuneyard.recipes.plan import TrainingPlan
 from tuneyard.recipes.recipe import Recipe
 
@@ -25,6 +25,7 @@ def test_trained_weights_and_their_optimizer_are_in_fp32_but_for_pure_bf16():
     assert (plain.trained_bytes, plain.optimizer_bytes) == (4, 8)
     assert (pure.trained_bytes, pure.optimizer_bytes) == (2, 4)
     assert setup_of(recipe(pure_bf16=True, optim="paged_adamw_8bit"), 10, 1).optimizer_bytes == 2
+    assert setup_of(recipe(optim="sgd"), 10, 1).optimizer_bytes == 0  # without momentum
     assert setup_of(recipe(per_device_train_batch_size=3), 10, 1).tokens == 30
 
 
@@ -111,6 +112,14 @@ def test_only_what_fits_by_the_upper_end_fits(lower, upper, unknown, words):
     plan = dict.fromkeys(TrainingPlan.__slots__)
     plan |= {"memory": {"lower": {"total": lower}, "upper": {"total": upper}}, "gpu_bytes": 10}
     assert TrainingPlan(**plan | {"not_modelled": unknown}).fits == words
+
+
+def test_checkpoints_on_the_disk(tmp_path):
+    schedule, counts = Schedule(1001, 1, 1, 1, 501, 1001, 0), []
+    for settings in ({}, {"save_total_limit": 2}, {"save_strategy": "epoch"}):
+        trained = recipe(output_dir=str(tmp_path), **settings)
+        counts.append(disk_of(trained, SHAPES, setup_of(trained, 10, 1), schedule)[1])
+    assert counts == [3, 2, 2]
 
 
 def test_what_images_add_is_not_modelled():
