@@ -252,7 +252,7 @@ def list_command(out: Path) -> None:
 
     specs = [load_spec(name) for name in known_specs()]
     width = max(len(spec.name) for spec in specs)
-    datasets = list(dataset_lines(Registry.settled(out)))
+    datasets = list(dataset_lines(Registry(out).settle()))
     lines = [f"datasets in {out}", *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"])]
     lines += ["specs", *(f"  {spec.name:{width}}  {for_reader(spec.about)}" for spec in specs)]
     click.echo(for_reader("\n".join(lines)))
@@ -318,21 +318,16 @@ def show_command(
 @lang_option
 def view_command(
     name: str,
-    recipe: Path | None,
     model_name_or_path: str | None,
     template: str | None,
     dataset_dir: Path | None,
-    out: Path | None,
-    rows: int,
-    results: Path | None,
-    force: bool,
+    **options: Any,
 ) -> None:
     """Write a page that shows which tokens of each example are learned, masked or cut."""
-    from tuneyard.compiler.view.command import ViewOptions, view
+    from tuneyard.compiler.view.command import view
 
     token_options = {"model_name_or_path": model_name_or_path, "template": template}
-    folder = registry_folder(dataset_dir, name)
-    view(name, ViewOptions(folder, recipe, token_options, out, rows, results, force))
+    view(name, registry_folder(dataset_dir, name), token_options, **options)
 
 
 @_command(
@@ -381,9 +376,7 @@ def remove_command(name: str, out: Path) -> None:
     """Unregister a compiled dataset and delete the files that compile made."""
     from tuneyard.compiler.publish.registry import Registry
 
-    registry = Registry(out)
-    registry.settle()
-    click.echo(f"removed {name}: {', '.join(registry.remove(name))}")
+    click.echo(f"removed {name}: {', '.join(Registry(out).settle().remove(name))}")
     next_step(None, ["tuneyard", "data", "list", *same_options("--dataset-dir")])
 
 

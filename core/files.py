@@ -117,15 +117,16 @@ def json_text(value: object, *, ascii_only: bool = False) -> str:
     return json.dumps(value, ensure_ascii=ascii_only, indent=2, allow_nan=False) + "\n"
 
 
-def read_json(path: Path, *, unique_keys: bool = False) -> object:
-    """Read a JSON file as `parse_json` does; `unique_keys` is for files that are written back."""
-    return parse_json(path.read_bytes(), str(path), unique_keys=unique_keys)
+def read_json(path: Path) -> object:
+    """Read a JSON file as `parse_json` does."""
+    return parse_json(path.read_bytes(), str(path))
 
 
 def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: bool = False) -> object:
     """Parse JSON text (UTF-8) that begins at `line` of the file `place`. `ContentError` names the place.
 
-    `unique_keys` refuses duplicate keys, of which Python's parser keeps only the last.
+    `unique_keys`, for files that are written back, refuses duplicate keys, of which Python's parser keeps
+    only the last.
     """
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

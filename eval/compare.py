@@ -28,14 +28,12 @@ from tuneyard.eval.read.results import (
     PAGE,
     TABLE,
     TABLE_JSON,
-    check_same_comparison,
     check_table,
-    comparison_files,
     remove_files,
+    replaced_files,
 )
 
 if TYPE_CHECKING:
-    from tuneyard.core.language.number_format import Table
     from tuneyard.eval.judge.ask import ComparedRuns
     from tuneyard.eval.judge.question import Question
     from tuneyard.eval.read.find import Reading
@@ -210,25 +208,19 @@ def write(
     out: Path,
     page: Page,
     facts: Mapping[str, object] | None = None,
-    tables: "Mapping[str, Table] | None" = None,
     *,
     force: bool = False,
 ) -> None:
     """Write table.md and, last, table.json (with `facts`) into `out`, and print the decision and one table.
 
-    A comparison of accuracies also gets plots, changed.jsonl and the page. `tables` by caption come first, by
-    default those of the questions. A comparison of the same runs in `out` is replaced with its plots, one of
-    other runs if `force`. `RequestError` before the first file if a plot would replace a file that Tuneyard
-    did not draw.
+    A comparison of accuracies also gets plots, changed.jsonl and the page. A comparison of the same runs in
+    `out` is replaced with its plots, one of other runs if `force`. `RequestError` before the first file if a
+    plot would replace a file that Tuneyard did not draw.
     """
     from tuneyard.eval.show.tables import summary
 
-    if not force:
-        check_same_comparison(out, [run.source for run in compared.run_list])
-    files_before = comparison_files(out)
-    if tables is None:
-        tables = compared.tables
-    files = lay_out(compared, page, facts or {}, tables)
+    files_before = replaced_files(out, [run.source for run in compared.run_list], force=force)
+    files = lay_out(compared, page, facts or {})
     for name in files:
         if name.endswith(PLOT_SUFFIX):
             check_replaceable(out / name)
@@ -240,16 +232,14 @@ def write(
         click.echo(tr("The rest is in {out}: {files}", out=out, files=", ".join(files)), err=True)
 
 
-def lay_out(
-    compared: "ComparedRuns", page: Page, facts: Mapping[str, object], tables: "Mapping[str, Table]"
-) -> dict[str, bytes]:
+def lay_out(compared: "ComparedRuns", page: Page, facts: Mapping[str, object]) -> dict[str, bytes]:
     """Every file of a comparison by its path below OUT, in the order of writing.
 
     table.json is the last one: a folder without it is incomplete.
     """
     from tuneyard.eval.show.tables import document, text_of
 
-    text = text_of(compared, tables, page.title, page.note)
+    text = text_of(compared, page.title, page.note)
     if compared.comparison.metric is not ACCURACY:
         document_text = json_text({**facts, **document(compared)})
         return {TABLE: text.encode(), TABLE_JSON: document_text.encode()}
@@ -260,10 +250,7 @@ def lay_out(
     plots = draw_plots(compared.comparison, compared.run_list)
     files = {plot.name: plot.png for plot in plots}
     document_text = json_text({**facts, **document(compared, list(files))})
-    rendered = render(
-        compared, page.title, page.errors, page.module, tables, plots, page.note, page.next_command
-    )
-    files[PAGE] = rendered.encode()
+    files[PAGE] = render(compared, page, plots).encode()
     for plot in plots:
         if plot.numbered:
             files[str(Path(plot.name).with_suffix(".txt"))] = list_of(plot.numbered).encode()

@@ -6,7 +6,7 @@ Writes OUT/<step>/<model>/<set>/… as each command does. docs/eval-suite.md exp
 
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,14 @@ from tuneyard.core.language.translation import lang_option, tr
 from tuneyard.core.training.metrics import ACCURACY, UNKNOWN
 from tuneyard.eval import compare
 from tuneyard.eval.__main__ import cli as eval_commands
-from tuneyard.eval.read.results import RESULTS, TABLE, TABLE_JSON, check_new, suite_run
+from tuneyard.eval.read.results import (
+    RESULTS,
+    TABLE,
+    TABLE_JSON,
+    begin_suite_run,
+    check_new,
+    undone_without_predictions,
+)
 from tuneyard.eval.scoring.command import Declared, ScoringCommand
 from tuneyard.eval.scoring.options import (
     ScoringRequest,
@@ -108,7 +115,8 @@ def score_steps(
             opened_by_use[chooses] = open_models(request, chooses=chooses, workers=workers)
         plans[name] = plan_scoring(step_request, task, datasets, opened_by_use[chooses])
     (opened, *_) = opened_by_use.values()  # the candidates have the same names
-    with suite_run(request.out, COMMAND, [*plans]):
+    begin_suite_run(request.out, COMMAND, [*plans])
+    with undone_without_predictions(request.out):
         for name in list(plans):
             plan = plans.pop(name)  # its prompts are not needed any more once it is scored
             click.echo(f"\n{name}: {plan.request.command}")
@@ -135,10 +143,10 @@ def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], mode
     facts: dict[str, object] = {"steps": figures}
     if judged:
         compared = compare.compare_results(judged, has_mean=False)  # different tasks have no mean
-        tables = {tr(CAPTION): table}
+        compared = replace(compared, tables={tr(CAPTION): table})
         title = tr("Suite {name}", name=request.out.name)
         page = compare.Page(title, COMMAND)
-        compare.write(compared, request.out, page, facts, tables, force=True)  # the folder is the suite's
+        compare.write(compared, request.out, page, facts, force=True)  # the folder is the suite's
     else:
         write_text(request.out / TABLE, grid(table) + "\n")
         write_json(request.out / TABLE_JSON, facts)

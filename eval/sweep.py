@@ -126,26 +126,25 @@ def cli(
         click.echo(_forecast(request, axes, halves, searching=searching))
         next_step(None, command_line(COMMAND, ("--dry-run",)))
         return
-    sweep = Sweep(request.out, axes.names, axes.points, rows_to_choose_on, metric)
+    sweep = Sweep(request.out, axes, rows_to_choose_on, metric)
     with workers_of(request) as workers:
-        axes, reported = _score(request, task, halves, axes, sweep, workers, searching=searching)
-    _report(request, axes, replace(sweep, points=axes.points, reported=reported))
+        sweep = _score(request, task, halves, sweep, workers, searching=searching)
+    _report(request, sweep)
 
 
 def _score(
     request: ScoringRequest,
     task: Nli,
     halves: tuple[Sequence[EvalDataset], Sequence[EvalDataset]],
-    axes: "Axes",
     sweep: "Sweep",
     workers: "Executor | None",
     *,
     searching: bool,
-) -> "tuple[Axes, Sequence[str]]":
+) -> "Sweep":
     """Score all points on the half that chooses and, `searching`, further ones around the best.
 
-    Score the base, each adapter alone and the best point on the other half. Return all points, and these
-    models.
+    Score the base, each adapter alone and the best point on the other half. Return the sweep with all points
+    and these models.
     """
     from tuneyard.eval.judge.questions.choice import best_point
     from tuneyard.eval.scoring.candidates import load_candidates
@@ -153,6 +152,7 @@ def _score(
     from tuneyard.eval.scoring.plan import plan_scoring
 
     choosing, held_out = halves
+    axes = sweep.axes
     unscored = [model for model in axes.models if not _is_scored(request, model, choosing)]
     opened = load_candidates(request, axes.reference, axes.models, workers)
     began = time.monotonic()
@@ -167,23 +167,23 @@ def _score(
         unscored += [model for model in added if not _is_scored(request, model, choosing)]
         carry_out(plan_scoring(request, task, choosing, opened.with_weights(added)))
         axes = refined
-        sweep = replace(sweep, points=axes.points)
+        sweep = replace(sweep, axes=axes)
     if unscored:
         click.echo(_speed(len(unscored), time.monotonic() - began))
     reported = {model: axes.models[model] for model in (*axes.alone, best)}
     click.echo(tr("the half that does not choose:"))
     request = replace(request, out=request.out / HELD_OUT)
     carry_out(plan_scoring(request, task, held_out, opened.with_weights(reported)))
-    return axes, list(reported)
+    return replace(sweep, reported=list(reported))
 
 
-def _report(request: ScoringRequest, axes: "Axes", sweep: "Sweep") -> None:
+def _report(request: ScoringRequest, sweep: "Sweep") -> None:
     """Judge a scored sweep, write its files and print the table."""
     compared = judge(sweep, read_points(sweep), read_reported(sweep))
     for warning in compared.warnings:
         warn(warning)
     ship = compared.choices[-1].model
-    parts = axes.models[ship]
+    parts = sweep.axes.models[ship]
     recipe = request.out / RECIPE
     if parts:
         weights_text = json.dumps([f"{part.adapter.folder}={part.weight:g}" for part in parts])
@@ -215,15 +215,14 @@ def _speed(points: int, seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A scored sweep: its folder, the names of its axes, and each model's point on them.
+    """A scored sweep: its folder, and its axes with each model's point on them.
 
     `metric` decides the choice: accuracy, or a metric of examples. `reported` are the models that are scored
     on the held-out half.
     """
 
     out: Path
-    axes: Sequence[str]
-    points: Mapping[str, tuple[float, ...]]
+    axes: "Axes"
     rows_to_choose_on: Mapping[str, Sequence[int]]
     metric: str = ACCURACY.name
     reported: Sequence[str] = ()
@@ -231,7 +230,7 @@ class Sweep:
 
 def read_points(sweep: Sweep) -> "RunsByDataset":
     """Read every point's scored rows on the half that chooses."""
-    return _read(sweep, sweep.out, list(sweep.points))
+    return _read(sweep, sweep.out, list(sweep.axes.points))
 
 
 def read_reported(sweep: Sweep) -> "RunsByDataset":
@@ -275,13 +274,13 @@ def write(sweep: Sweep, compared: "ComparedRuns") -> str:
     title = headline(compared.comparison.deciding[0], compared.comparison)
     for choice in choices[: len(sweep.rows_to_choose_on)]:  # another one is that on the mean
         path = sweep.out / plot_name(choice.dataset)
-        draw(SweepPlot(title, choice, sweep.axes, sweep.points, ship), path)
-    text = text_of(compared, compared.tables)
+        draw(SweepPlot(title, choice, sweep.axes.names, sweep.axes.points, ship), path)
+    text = text_of(compared)
     write_text(sweep.out / TABLE, text)
     sweep_facts = {
-        "axes": list(sweep.axes),
+        "axes": list(sweep.axes.names),
         "metric": sweep.metric,
-        "points": {model: list(point) for model, point in sweep.points.items()},
+        "points": {model: list(point) for model, point in sweep.axes.points.items()},
         "ship": ship,
         REPORTED: list(sweep.reported),
         "rows_to_choose_on": dict(sweep.rows_to_choose_on),

@@ -209,8 +209,7 @@ def here(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> Iterator[Here]:
 @pytest.fixture
 def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare without drawing, for tests of tables and texts: each plot takes 0.2 s."""
-    for module in ("plots", "html"):
-        monkeypatch.setattr(f"tuneyard.eval.show.{module}.draw_plots", lambda *_: [])
+    monkeypatch.setattr("tuneyard.eval.show.plots.draw_plots", lambda *_: [])
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.training.metrics import ACCURACY, Metric
+from tuneyard.eval.compare import Page
 from tuneyard.eval.judge import ask, sections
+from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
+from tuneyard.eval.show import plots
+from tuneyard.eval.show.html import render
 from tuneyard.eval.show.tables import document
 
 VERSION = {"tuneyard": "0.1.0"}
@@ -106,3 +110,8 @@ def table_json(runs: Sequence[ScoredRun], **how: Any) -> dict[str, Any]:
     compared = ask.compare_runs(by_dataset(runs), **how)
     found: dict[str, Any] = json.loads(json.dumps(document(compared), allow_nan=False))
     return found
+
+
+def page_of(compared: ComparedRuns, title: str = "x", **parts: Any) -> str:
+    """The page of a comparison with its plots; `parts` are those of `Page`."""
+    return render(compared, Page(title, **parts), plots.draw_plots(compared.comparison, compared.run_list))

@@ -11,12 +11,11 @@ from tuneyard.compiler.check.json_values import numbers_in
 from tuneyard.compiler.check.marks import TurnKeys
 from tuneyard.compiler.check.text_columns import fallback_columns, written_value
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.kinds import CodedError, ColumnReader, FileContext, Validator
+from tuneyard.compiler.kinds import CodedError, Column, ColumnReader, FileContext, Validator
 from tuneyard.compiler.kinds.turn_forms import SYSTEM
 from tuneyard.compiler.kinds.turns import unread_keys
 from tuneyard.compiler.problems import Problems, some_of
 from tuneyard.compiler.rows import MISSING, Batch, Place, Rows
-from tuneyard.compiler.spec.column import Column
 from tuneyard.compiler.spec.column_meanings import missing_fix, other_kind
 from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Spec
 from tuneyard.core.documents.schema_errors import violations

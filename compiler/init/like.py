@@ -6,8 +6,7 @@ from typing import cast
 
 from tuneyard.compiler.init.profile import CHINESE, FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
-from tuneyard.compiler.kinds import kind_of
-from tuneyard.compiler.spec.column import Column
+from tuneyard.compiler.kinds import Column, kind_of
 from tuneyard.compiler.spec.column_meanings import role_of_names
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import UNLABELLED, Spec, load_spec

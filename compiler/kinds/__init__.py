@@ -1,4 +1,4 @@
-"""Kinds of columns (`is:` in a spec): one object each, in a file of this folder.
+"""Columns of a spec and their kinds (`is:`): one object for each kind, in a file of this folder.
 
 A kind has its part of each step: the JSON Schema of its values and of its options in a spec, reading and
 checking, the lint, the record and the registry entry, the bundled spec that fits it. A new kind
@@ -17,7 +17,6 @@ from tuneyard.core.records.calls import WrongValueError
 
 if TYPE_CHECKING:
     from tuneyard.compiler.check.marks import TurnKeys
-    from tuneyard.compiler.spec.column import Column
     from tuneyard.compiler.spec.model import Spec
     from tuneyard.core.records import Example
 
@@ -251,6 +250,26 @@ class Kind:
         """A file of a loaded row that a training would not find, "" if it would find all."""
         del loaded
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A target column: the source names that it accepts, its kind, the value if the file has none of them.
+
+    `options` are the keys that belong to its kind (`Kind.options`).
+    """
+
+    name: str
+    names: tuple[str, ...]
+    kind: Kind
+    default: object = None
+    wrap: str = "{}"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def required(self) -> bool:
+        """True if every row must have it."""
+        return self.default is None and not self.kind.is_optional
 
 
 @cache

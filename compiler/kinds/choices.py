@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any, NamedTuple, cast
 
-from tuneyard.compiler.kinds import ColumnReader, FileContext, Kind, RecordLayout
-from tuneyard.compiler.spec.column import Column
+from tuneyard.compiler.kinds import Column, ColumnReader, FileContext, Kind, RecordLayout
 from tuneyard.core.errors import show_value
 from tuneyard.core.records.calls import WrongValueError
 

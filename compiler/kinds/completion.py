@@ -5,11 +5,10 @@ The answer may be tool calls as JSON (`tool_calls: true`), as in APIGen's `query
 
 from typing import Any
 
-from tuneyard.compiler.kinds import FileContext, Kind, RecordLayout
+from tuneyard.compiler.kinds import Column, FileContext, Kind, RecordLayout
 from tuneyard.compiler.kinds.pair import Reply, ReplyReader
 from tuneyard.compiler.kinds.turn_forms import CALL
 from tuneyard.compiler.kinds.turns import ROLE_NAMES, Turn, keeps
-from tuneyard.compiler.spec.column import Column
 from tuneyard.core.records.calls import WrongValueError, call_text, parse_calls
 
 

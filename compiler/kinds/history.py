@@ -3,8 +3,7 @@
 from collections.abc import Collection
 from typing import cast
 
-from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind, RecordLayout
-from tuneyard.compiler.spec.column import Column
+from tuneyard.compiler.kinds import ASKED, Beside, Column, ColumnReader, Kind, RecordLayout
 
 
 class HistoryReader(ColumnReader):

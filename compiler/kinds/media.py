@@ -10,10 +10,9 @@ from itertools import zip_longest
 from pathlib import Path, PurePath
 from typing import Any, cast
 
-from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, FileContext, Kind
+from tuneyard.compiler.kinds import ASKED, Beside, Column, ColumnReader, FileContext, Kind
 from tuneyard.compiler.kinds.turn_forms import USER
 from tuneyard.compiler.kinds.turns import Turn
-from tuneyard.compiler.spec.column import Column
 from tuneyard.compiler.spec.model import placeholders
 from tuneyard.core.errors import show_value
 from tuneyard.core.files import is_file

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import refuse_masked
-from tuneyard.compiler.kinds import Beside, ColumnReader, FileContext, Kind, RecordLayout, Values
+from tuneyard.compiler.kinds import Beside, Column, ColumnReader, FileContext, Kind, RecordLayout, Values
 from tuneyard.compiler.kinds.best import BY_NUMBER, best_of
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns
 from tuneyard.compiler.kinds.turns import (
@@ -16,7 +16,6 @@ from tuneyard.compiler.kinds.turns import (
     read_turns,
     refuse_images,
 )
-from tuneyard.compiler.spec.column import Column
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import show_value
 from tuneyard.core.records.calls import WrongValueError

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from tuneyard.compiler.kinds import Beside, CodedError, ColumnReader, FileContext, Kind, RecordLayout
+from tuneyard.compiler.kinds import Beside, CodedError, Column, ColumnReader, FileContext, Kind, RecordLayout
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.kinds.turns import Turn
-from tuneyard.compiler.spec.column import Column
 from tuneyard.compiler.spec.model import TOOLS
 from tuneyard.core.errors import show_value
 from tuneyard.core.records import Example

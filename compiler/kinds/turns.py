@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import TurnKeys, adds_content, refuse_masked
-from tuneyard.compiler.kinds import Clean, ColumnReader, FileContext, Kind, Schema, Values
+from tuneyard.compiler.kinds import Clean, Column, ColumnReader, FileContext, Kind, Schema, Values
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
     CALL,
@@ -19,7 +19,6 @@ from tuneyard.compiler.kinds.turn_forms import (
     common_turns,
     role_and_content,
 )
-from tuneyard.compiler.spec.column import Column
 from tuneyard.compiler.spec.column_meanings import meaning
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled

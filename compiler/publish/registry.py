@@ -47,15 +47,8 @@ class Registry:
         self.entries = read_registry(folder)
         self.manifests = read_manifests(folder)
 
-    @classmethod
-    def settled(cls, folder: Path) -> Self:
-        """Open a registry, and settle it first."""
-        registry = cls(folder)
-        registry.settle()
-        return registry
-
-    def settle(self, name: str = "") -> None:
-        """Lock the folder once, and finish the publications of killed commands.
+    def settle(self, name: str = "") -> Self:
+        """Lock the folder once, and finish the publications of killed commands. Returns this registry.
 
         Missing entries are written. The entries of the compiled dataset `name` get the keys of its compile.
         """
@@ -63,6 +56,7 @@ class Registry:
             entries = with_compiled(self.entries, self.manifests, name)
             write_registry(self.folder, entries, before=self.entries)
             self.entries = entries
+        return self
 
     def check(self, spec: Spec, inputs: Sequence[Input], *, force: bool) -> None:
         """Refuse a compile that would overwrite or delete anything but the spec's own dataset.

@@ -14,9 +14,9 @@ from typing import TypeGuard
 
 import orjson
 
+from tuneyard.compiler.kinds import Column
 from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG
 from tuneyard.compiler.rows import MISSING, walker
-from tuneyard.compiler.spec.column import Column
 from tuneyard.core.errors import show_value
 
 LOOKED_AT = 1 << 20

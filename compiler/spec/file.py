@@ -11,8 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from tuneyard.compiler.kinds import column_options, kinds
-from tuneyard.compiler.spec.column import Column
+from tuneyard.compiler.kinds import Column, column_options, kinds
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import check_file

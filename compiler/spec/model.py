@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from tuneyard.compiler.kinds import Kind, check_options, kind_of
-from tuneyard.compiler.spec.column import Column
+from tuneyard.compiler.kinds import Column, Kind, check_options, kind_of
 from tuneyard.compiler.spec.file import (
     Raw,
     Source,

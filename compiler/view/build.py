@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,19 +48,6 @@ MESSAGES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ViewRequest:
-    """A dataset and how its rows are read: settings of a recipe or of options, without a model no tokens."""
-
-    name: str
-    folder: Path
-    settings: Settings
-    recipe: RecipeFile | None = None
-    rows: int = ROWS
-    seed: int = SEED
-    losses: "TokenLossFile | None" = None
-
-
 class KeptRows:
     """Rows within the size limit of a page: when they are too large together, every second of them goes.
 
@@ -86,10 +72,17 @@ class KeptRows:
             self.kept, self._sizes = self.kept[::2], self._sizes[::2]
 
 
-def _read(request: ViewRequest) -> tuple[PageRows, KeptRows]:
+def _read(
+    name: str,
+    folder: Path,
+    settings: Settings,
+    recipe: RecipeFile | None,
+    rows: int,
+    losses: "TokenLossFile | None",
+) -> tuple[PageRows, KeptRows]:
     """Verify and count all records, then read those of the page again."""
-    scan, rows = Scan(), KeptRows()
-    with loaded(request.name, request.folder, request.settings, request.recipe) as dataset:
+    scan, kept_rows = Scan(), KeptRows()
+    with loaded(name, folder, settings, recipe) as dataset:
         records = scan.counted(dataset.records())
         dataset.compare(records)
         with suppress(ProblemsError):  # records after the last row; `verify` reports what cannot be read
@@ -98,47 +91,54 @@ def _read(request: ViewRequest) -> tuple[PageRows, KeptRows]:
         scan.compare()
         if dataset.rows is None:  # why LLaMA-Factory cannot load the file, at the record
             dataset.finish()
-        page_rows = PageRows(scan, dataset.verdict, dataset.rows, request.losses)
-        recipe, names = request.recipe, names_in(request.settings.get("dataset"))
-        if recipe is not None and page_rows.tokens and request.name in names:
+        page_rows = PageRows(scan, dataset.verdict, dataset.rows, losses)
+        if recipe is not None and page_rows.tokens and name in names_in(settings.get("dataset")):
             page_rows.tokens.weights = weights_of(recipe.path)
-        page_rows.choose(request.rows, request.seed)
-        with row_bar(f"tokens of {request.name}", page_rows.chosen) as bar:
+        page_rows.choose(rows, SEED)
+        with row_bar(f"tokens of {name}", page_rows.chosen) as bar:
             for page_row in page_rows.read(dataset.dataset):
-                rows.add(page_row)
+                kept_rows.add(page_row)
                 bar.update(1)
     if dataset.rows is not None:
         dataset.finish()
-    return page_rows, rows
+    return page_rows, kept_rows
 
 
-def build(request: ViewRequest) -> ViewPayload:
-    """Everything that the page of a dataset shows.
+def build(
+    name: str,
+    folder: Path,
+    settings: Settings,
+    recipe: RecipeFile | None = None,
+    rows: int = ROWS,
+    losses: "TokenLossFile | None" = None,
+) -> ViewPayload:
+    """Everything that the page of a dataset shows: a sample of so many `rows`, and counts over all of them.
 
+    `settings` are those of a recipe or of options. Without a model among them the rows have no tokens.
     `RequestError` if the dataset is not registered, if its file is missing, or if the model or the template
     cannot be used. If LLaMA-Factory cannot load the file, the rows have no tokens and `note` has the reason.
     """
-    dataset = locate_dataset(request.name, request.folder)
-    page_rows, rows = _read(request)
+    dataset = locate_dataset(name, folder)
+    page_rows, kept_rows = _read(name, folder, settings, recipe, rows, losses)
     verdict, scan = page_rows.verdict, page_rows.scan
     payload = ViewPayload(
-        dataset=request.name,
+        dataset=name,
         file=_display_path(dataset.path),
         stage=verdict.stage,
         made_by=version()["version"],
         totals=Totals(
             rows=scan.rows,
-            rows_on_page=len(rows.kept),
-            left_off_page=rows.added - len(rows.kept),
-            seed=request.seed,
+            rows_on_page=len(kept_rows.kept),
+            left_off_page=kept_rows.added - len(kept_rows.kept),
+            seed=SEED,
             dropped_rows=len(verdict.dropped),
         ),
         labels=list(scan.labels.most_common()),
-        rows=rows.kept,
+        rows=kept_rows.kept,
     )
     if verdict.audit:
-        payload.model = Path(str(request.settings["model_name_or_path"])).name
-        payload.template = str(request.settings.get("template") or OWN_TEMPLATE)
+        payload.model = Path(str(settings["model_name_or_path"])).name
+        payload.template = str(settings.get("template") or OWN_TEMPLATE)
         payload.cutoff_len = verdict.cutoff
         _add_token_counts(payload, verdict.audit, verdict)
     else:

@@ -1,14 +1,13 @@
 """`tuneyard data view`: build the payload of a dataset, and write its page within the size limit."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from tuneyard.compiler.verify.dataset import datasets_of, has_tokenizer, read_settings, require_tokenizer
 from tuneyard.compiler.verify.recipe_file import read_recipe_file
-from tuneyard.compiler.view.build import TOKEN_KEYS, ViewRequest, build
+from tuneyard.compiler.view.build import TOKEN_KEYS, build
 from tuneyard.compiler.view.page import MARK, percentage, render_page
 from tuneyard.compiler.view.payload import ViewPayload
 from tuneyard.core.cli.next_step import next_step, same_options
@@ -21,34 +20,31 @@ HEAD = 4096
 """Bytes of a file in which the mark of a page is looked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class ViewOptions:
-    """Options of the command. `token_options` are --model and --template by their setting."""
-
-    folder: Path
-    recipe: Path | None
-    token_options: Mapping[str, str | None]
-    out: Path | None
-    rows: int
-    results: Path | None
-    force: bool
-
-
-def view(name: str, options: ViewOptions) -> None:
-    """Write the page of a dataset, and print its counts.
+def view(
+    name: str,
+    folder: Path,
+    token_options: Mapping[str, str | None],
+    *,
+    recipe: Path | None,
+    out: Path | None,
+    rows: int,
+    results: Path | None,
+    force: bool,
+) -> None:
+    """Write the page of a dataset, and print its counts. `token_options` are --model and --template.
 
     Without a model the page has rows without tokens. `RequestError` if an option or a recipe names a template
     or a model that cannot be used, or if `out` exists and is no page of this command.
     """
-    datasets = datasets_of(name, options.folder)
+    datasets = datasets_of(name, folder)
     dataset = datasets[0]
-    out = options.out or Path(f"{dataset}-view.html")
-    inputs = [options.folder / REGISTRY, locate_dataset(dataset, options.folder).path]
-    if options.recipe:
-        inputs.append(options.recipe)
-    check_replaceable(out, inputs, force=options.force)
-    settings = read_settings(options.recipe, options.token_options)
-    require_tokenizer(settings, options.token_options)
+    out = out or Path(f"{dataset}-view.html")
+    inputs = [folder / REGISTRY, locate_dataset(dataset, folder).path]
+    if recipe:
+        inputs.append(recipe)
+    check_replaceable(out, inputs, force=force)
+    settings = read_settings(recipe, token_options)
+    require_tokenizer(settings, token_options)
     model = settings.get("model_name_or_path")
     reason = ""
     if not has_tokenizer(model):
@@ -58,12 +54,12 @@ def view(name: str, options: ViewOptions) -> None:
             reason = "no model is named"
         reason += ". Give the model's folder and LLaMA-Factory's template: --model DIR --template NAME"
     recipe_file = None
-    if options.recipe:
-        recipe_file = read_recipe_file(options.recipe, settings)
+    if recipe:
+        recipe_file = read_recipe_file(recipe, settings)
     losses = None
-    if options.results:
-        losses = TokenLossFile(find_losses(options.results, dataset))
-    payload = build(ViewRequest(dataset, options.folder, settings, recipe_file, options.rows, losses=losses))
+    if results:
+        losses = TokenLossFile(find_losses(results, dataset))
+    payload = build(dataset, folder, settings, recipe_file, rows, losses=losses)
     if not payload.model:
         payload.note = f"no tokens on the page: {reason or payload.note}"
     write_text(out, render_page(payload))
@@ -74,7 +70,7 @@ def view(name: str, options: ViewOptions) -> None:
         )
     click.echo(_summary(payload))
     given_again = same_options("--recipe", "--model", "--template")
-    next_step(out, ["tuneyard", "data", "verify", dataset, *given_again, "--dataset-dir", options.folder])
+    next_step(out, ["tuneyard", "data", "verify", dataset, *given_again, "--dataset-dir", folder])
     if payload.note:
         click.echo(payload.note, err=True)
 

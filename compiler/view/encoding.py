@@ -44,14 +44,14 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Consecutive tokens of a sequence, the messages in them, and for each token whether cutoff_len keeps it.
+    """Consecutive tokens of a sequence, the messages in them, and how many of them cutoff_len keeps.
 
     Tokens that belong to no message are added by the template: an empty thought, the end of the text.
     """
 
     ids: Ids
     messages: Sequence[EncodedMessage]
-    is_kept: Sequence[bool]
+    kept: int
     is_answer: bool = False
     system: str | None = None
 
@@ -156,9 +156,8 @@ class RowEncoder:
         if not self.is_packed_text:
             kept = len(self.cut.preprocess_dataset(batch)["input_ids"][0])
         message = EncodedMessage(TEXT, batch["_prompt"][0][0]["content"], ids)
-        is_kept = _first(kept, len(ids))
-        states = [LEARNED if kept_token else CUT for kept_token in is_kept]
-        return TokenSequence([Segment(ids, [message], is_kept)], states)
+        states = [LEARNED] * kept + [CUT] * (len(ids) - kept)
+        return TokenSequence([Segment(ids, [message], kept)], states)
 
     def _conversation(self, encoded: Mapping[str, Any], cuts: _Cuts) -> TokenSequence:
         """A conversation of stage sft: prompt and answer of each turn are cut by themselves."""
@@ -175,11 +174,11 @@ class RowEncoder:
             kept_prompt, kept_answer = lengths[turn]
             system = encoding.system if turn == 0 else None
             messages = encoding.messages[2 * turn : 2 * turn + 2]
-            segments.append(Segment(prompt, messages[:1], _first(kept_prompt, len(prompt)), system=system))
-            segments.append(Segment(answer, messages[1:], _first(kept_answer, len(answer)), is_answer=True))
+            segments.append(Segment(prompt, messages[:1], kept_prompt, system=system))
+            segments.append(Segment(answer, messages[1:], kept_answer, is_answer=True))
         if self.template.efficient_eos:  # an end after the last answer, which is never cut
-            segments.append(Segment([self.tokenizer.eos_token_id], [], [True], is_answer=True))
-        kept = sum(sum(segment.is_kept) for segment in segments)
+            segments.append(Segment([self.tokenizer.eos_token_id], [], 1, is_answer=True))
+        kept = sum(segment.kept for segment in segments)
         segments = [*self._media_prefix(ids, len(ids) - kept), *segments]
         return _checked(segments, ids, encoded["labels"][0])
 
@@ -195,15 +194,15 @@ class RowEncoder:
         kept_prompt -= sum(len(segment.ids) for segment in media)
         return [
             *media,
-            Segment(prompt, prompted.messages[:-1], _first(kept_prompt, len(prompt)), system=prompted.system),
-            Segment(answer, answered.messages[-1:], _first(kept_answer, len(answer)), is_answer=True),
+            Segment(prompt, prompted.messages[:-1], kept_prompt, system=prompted.system),
+            Segment(answer, answered.messages[-1:], kept_answer, is_answer=True),
         ]
 
     def _media_prefix(self, ids: Ids, length: int) -> list[Segment]:
         """Tokens of images that some models read before everything else."""
         if length <= 0:
             return []
-        return [Segment(list(ids[:length]), [], [True] * length)]
+        return [Segment(list(ids[:length]), [], length)]
 
 
 def _watched(template: Any, encodings: list[Encoding]) -> Any:
@@ -234,11 +233,6 @@ def _watched(template: Any, encodings: list[Encoding]) -> Any:
     return watched
 
 
-def _first(kept: int, length: int) -> list[bool]:
-    """True for the first `kept` tokens of `length`."""
-    return [place < kept for place in range(length)]
-
-
 def _checked(
     segments: Sequence[Segment], ids: Ids, labels: Sequence[int], name: str = "", mark: str = ""
 ) -> TokenSequence:
@@ -246,14 +240,12 @@ def _checked(
     states = []
     place = 0
     for segment in segments:
-        for token, is_kept in zip(segment.ids, segment.is_kept, strict=True):
-            if not is_kept:
-                states.append(CUT)
-                continue
+        for token in segment.ids[: segment.kept]:
             if place >= len(ids) or ids[place] != token:
                 raise ContentError("LLaMA-Factory's processor makes other tokens than its template writes")
             states.append(MASKED if labels[place] == IGNORED else LEARNED)
             place += 1
+        states += [CUT] * (len(segment.ids) - segment.kept)
     if place != len(ids):
         raise ContentError("LLaMA-Factory's processor makes more tokens than its template writes")
     return TokenSequence(segments, states, name, mark)

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -14,14 +13,6 @@ from tuneyard.core.language.translation import tr
 
 _IS_QUIET = f"{__name__}.quiet"
 _NEXT_STEP = f"{__name__}.next_step"
-
-
-@dataclass(frozen=True, slots=True)
-class NextStep:
-    """The line with the place of a command's result, and the next command; each may be ""."""
-
-    place: str
-    command: str
 
 
 def next_step(place: object, command: Sequence[object] | str = ()) -> None:
@@ -38,7 +29,7 @@ def next_step(place: object, command: Sequence[object] | str = ()) -> None:
     line = ""
     if place is not None:
         line = tr("result: {place}", place=place)
-    context.meta[_NEXT_STEP] = NextStep(line, command)
+    context.meta[_NEXT_STEP] = (line, command)
 
 
 def print_next_step() -> None:
@@ -129,10 +120,8 @@ class TuneyardCommand(click.Command):
 
 
 def _print(context: click.Context) -> None:
-    step = context.meta.pop(_NEXT_STEP, None)
-    if not isinstance(step, NextStep):
-        return
-    if step.place:
-        click.echo(relative_paths(step.place), err=True)
-    if step.command:
-        click.echo(relative_paths(tr("next: {command}", command=step.command)), err=True)
+    line, command = context.meta.pop(_NEXT_STEP, ("", ""))
+    if line:
+        click.echo(relative_paths(line), err=True)
+    if command:
+        click.echo(relative_paths(tr("next: {command}", command=command)), err=True)

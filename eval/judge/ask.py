@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import tr
-from tuneyard.core.training.metrics import ACCURACY
+from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.cells import meaning
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.question import Choice, Question
@@ -87,7 +87,7 @@ def compare_runs(
     measured = meaning(metric, runs)
     comparison = compare(runs, base, decide_on, margin, measured, has_mean=has_mean)
     runs = with_trainings(runs)
-    warned += _trained_on(runs, "" if measured is ACCURACY else metric)
+    warned += _trained_on(runs, measured)
     warned += seed_warnings(recipes)
     for section in comparison.sections:
         warned += section.cautions
@@ -95,7 +95,7 @@ def compare_runs(
     return ComparedRuns(runs, comparison, tables, figures, choices, warned)
 
 
-def _trained_on(runs: RunsByDataset, metric: str) -> list[str]:
+def _trained_on(runs: RunsByDataset, metric: Metric) -> list[str]:
     """Warnings about training examples among the rows. Unchecked sources are listed once for each model."""
     warnings: list[str] = []
     logged: list[str] = []

@@ -67,7 +67,7 @@ def difference_cells(test: PairedTest, metric: Metric) -> list[str]:
     """Cells of one test, in the order of `DIFFERENCES` and `MEASURED`."""
     return [
         f"{test.model} − {test.against}",
-        limits(metric.signed_text, (test.value, test.low, test.high)),
+        limits(metric.signed_text, test.with_limits),
         f"{test.better:,}",
         f"{test.worse:,}",
         p_cell(test.p),

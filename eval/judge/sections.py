@@ -267,7 +267,7 @@ def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: st
     if has_f1 and metric is ACCURACY:
         labelled = paired_rows(dataset, runs, MACRO_F1)
         for model, f1 in mean_figures(labelled, MACRO_F1).items():
-            figures[model] = replace(figures[model], macro_f1=(f1.value, f1.low, f1.high))
+            figures[model] = replace(figures[model], macro_f1=f1.with_limits)
         f1_against, f1_between = families([labelled], list(figures), base, MACRO_F1)
         against, between = _with_f1(against, f1_against), _with_f1(between, f1_between)
     return Section(

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneyard.core.language.translation import listed, tr, tr_counted
+from tuneyard.core.training.metrics import ACCURACY, Metric
 
 
-def training_warnings(model: str, n: int, facts: Mapping[str, Any], metric: str = "") -> list[str]:
+def training_warnings(model: str, n: int, facts: Mapping[str, Any], metric: Metric = ACCURACY) -> list[str]:
     """Warn about training examples among the `n` scored ones, from the facts in results.json."""
     warnings = []
     trained_on = facts.get("trained_on")
@@ -44,9 +45,15 @@ def _of_training_split(model: str, n: int, rows: Mapping[str, Any]) -> str:
 
 
 def contamination(
-    model: str, examples: int, n: int, sources: Sequence[str], metric: str = "", *, at_most: bool = False
+    model: str,
+    examples: int,
+    n: int,
+    sources: Sequence[str],
+    metric: Metric = ACCURACY,
+    *,
+    at_most: bool = False,
 ) -> str:
-    """Warn that a model was trained on `examples` of the `n` scored ones, and about its accuracy or metric.
+    """Warn that a model was trained on `examples` of the `n` scored ones, and about the metric compared.
 
     `at_most`: the examples are in its training data, but the training may not have read all of them.
     """
@@ -58,8 +65,8 @@ def contamination(
             "no record says how many of them the training read: {what}"
         )
     every_one = examples == n and not at_most
-    if metric:
-        meaning = tr("its {metric} on them is that of training", metric=metric)
+    if metric is not ACCURACY:
+        meaning = tr("its {metric} on them is that of training", metric=metric.name)
     elif every_one:
         meaning = tr("this is training accuracy")
     else:

@@ -119,7 +119,7 @@ def _read(place: Path, reading: Reading) -> list[ScoredRun]:
         raise RequestError(
             f"{place}: --metric reads fields of our own runs and of JSON Lines, not of this file"
         )
-    return [_measured_run(place.stem, WITHOUT_NAME, place, place, {}, reading.metric)]
+    return [_run_of_lines(place.stem, WITHOUT_NAME, place, place, {}, reading)]
 
 
 def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
@@ -234,16 +234,9 @@ def read_scored_run(place: Path, reading: Reading = ANSWERS_ONLY) -> ScoredRun:
         )
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
-    if not reading.has_answers:
-        return _measured_run(model, dataset, place, path, facts, reading.metric)
-    lines = list(json_lines(path))
-    names = list(reading.next_to_answers)
-    if reading.stated_metrics:
-        names += _stated_metrics(facts, lines)
-    values = _values(names, path, lines)
-    rows = [_answered_row(f"{path}:{number}", record) for number, record in lines]
-    run = assemble(model, dataset, place, rows, facts, values, reading.by)
-    _check_totals(run)
+    run = _run_of_lines(model, dataset, place, path, facts, reading)
+    if reading.has_answers:
+        _check_totals(run)
     return run
 
 
@@ -278,27 +271,34 @@ def _values(names: Sequence[str], path: Path, lines: Sequence[Line]) -> dict[str
     return {name: values_of(name, records, tokenizer) for name in names}
 
 
-def _measured_run(
-    model: str, dataset: str, place: Path, path: Path, facts: Mapping[str, object], metric: str
+def _run_of_lines(
+    model: str, dataset: str, place: Path, path: Path, facts: Mapping[str, object], reading: Reading
 ) -> ScoredRun:
-    """The rows of a run with their values in a metric; None for a row that is too long or has none.
+    """The rows of a run with their answers, or with their values in a metric: None if a row has none.
 
-    `RequestError` if no row has a value; `ContentError` if a row has no id to pair it by.
+    `RequestError` if no row has a value.
     """
     lines = list(json_lines(path))
-    values = _values([metric], path, lines)[metric]
-    if all(value is None for value in values):
-        names = ", ".join(measurable(_first_record(path))) or "none"
-        raise RequestError(f"{path}: no row has {metric}; its metrics: {names}")
-    rows = []
-    for number, record in lines:
-        where = f"{path}:{number}"
-        row = next((record[name] for name in IDS if isinstance(record.get(name), int | str)), None)
-        if row is None:
-            raise ContentError(f"{where}: no {', '.join(IDS)}: nothing to pair this row by")
-        texts = {name: first_text(record, names) for name, names in TEXTS.items()}
-        rows.append({**_common(record), **texts, "id": str(row), "correct": False, "place": where})
-    return assemble(model, dataset, place, rows, facts, {metric: values})
+    names, read_row = [reading.metric], _measured_row
+    if reading.has_answers:
+        names, read_row = list(reading.next_to_answers), _answered_row
+    if reading.stated_metrics:
+        names += _stated_metrics(facts, lines)
+    values = _values(names, path, lines)
+    if not reading.has_answers and all(value is None for value in values[reading.metric]):
+        measured = ", ".join(measurable(_first_record(path))) or "none"
+        raise RequestError(f"{path}: no row has {reading.metric}; its metrics: {measured}")
+    rows = [read_row(f"{path}:{number}", record) for number, record in lines]
+    return assemble(model, dataset, place, rows, facts, values, reading.by)
+
+
+def _measured_row(where: str, record: Mapping[str, Any]) -> Row:
+    """A row whose answer need not be there. `ContentError` if it has no id to pair it by."""
+    row = next((record[name] for name in IDS if isinstance(record.get(name), int | str)), None)
+    if row is None:
+        raise ContentError(f"{where}: no {', '.join(IDS)}: nothing to pair this row by")
+    texts = {name: first_text(record, names) for name, names in TEXTS.items()}
+    return {**_common(record), **texts, "id": str(row), "correct": False, "place": where}
 
 
 def first_text(record: Mapping[str, object], names: Sequence[str]) -> str:

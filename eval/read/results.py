@@ -98,30 +98,22 @@ def check_table(out: Path) -> None:
             )
 
 
-def check_same_comparison(out: Path, runs: Sequence[str]) -> None:
-    """Raise `RequestError` if the comparison in OUT has runs that are not among these.
+def replaced_files(out: Path, runs: Sequence[str], *, force: bool) -> list[str]:
+    """Names of the files of the comparison in OUT, with its plots, which a comparison of `runs` replaces.
 
-    `runs` are paths of scored runs. A comparison of the same runs is replaced.
+    `runs` are paths of scored runs. `RequestError` if the comparison in OUT has other ones, unless `force`.
     """
-    before = _compared_before(out).get("runs")
-    if not isinstance(before, list):
-        return
+    before = _compared_before(out)
     now = {Path(run).resolve() for run in runs}
-    others = [str(run) for run in before if Path(str(run)).resolve() not in now]
-    if others:
+    others = [str(run) for run in before.get("runs", ()) if Path(str(run)).resolve() not in now]
+    if others and not force:
         raise RequestError(
             f"--out {out}: found a comparison of other runs, e.g. {others[0]}; choose another folder, "
             "or --force replaces it"
         )
-
-
-def comparison_files(out: Path) -> list[str]:
-    """Names of the files of the comparison that `tuneyard eval compare` wrote into OUT, with its plots."""
-    plots = _compared_before(out).get("plots")
-    if plots is None:
-        return []
-    inside = [str(name) for name in plots if (out / str(name)).resolve().is_relative_to(out.resolve())]
-    return [*COMPARED, *inside]
+    names = [str(name) for name in before.get("plots", ())]
+    inside = [name for name in names if (out / name).resolve().is_relative_to(out.resolve())]
+    return [*COMPARED, *inside] if before else []
 
 
 def remove_files(out: Path, names: Iterable[str]) -> None:
@@ -173,7 +165,7 @@ def begin_scoring_run(
         listed = _listed_files(out)
         for folder in (*_own_folders(out, before), *_own_folders(held_out, _read(held_out))):
             shutil.rmtree(folder, ignore_errors=True)
-        remove_files(out, [*listed, *summaries, *comparison_files(out), f"{HELD_OUT}/{RUN}"])
+        remove_files(out, [*listed, *summaries, *replaced_files(out, [], force=True), f"{HELD_OUT}/{RUN}"])
     else:
         _check_same(out, before, identity)
         identity = {part: {**before[part], **values} for part, values in identity.items()}
@@ -185,51 +177,31 @@ def begin_scoring_run(
     write_json(out / RUN, {**run, "tuneyard": version()})
 
 
+def begin_suite_run(out: Path, command: str, steps: Sequence[str]) -> None:
+    """Mark OUT as the folder of `command`, which runs one scoring command below it for each step."""
+    write_json(out / RUN, {CALLER: command, "steps": list(steps), "tuneyard": version()})
+
+
 @contextlib.contextmanager
-def scoring_run(
-    out: Path,
-    identity: Identity,
-    *,
-    force: bool,
-    caller: str = "",
-    summaries: Sequence[str] = (),
-) -> Iterator[None]:
-    """Context manager that begins a run and writes run.json.
+def undone_without_predictions(out: Path) -> Iterator[None]:
+    """Context manager of a run that has begun in OUT.
 
     If a `TuneyardError` ends the run before its first prediction, its files are deleted.
     """
-    begin_scoring_run(out, identity, force=force, caller=caller, summaries=summaries)
     try:
         yield
     except TuneyardError:
-        logs = list(out.glob(f"*/*/{PREDICTIONS}"))
-        if not any(log.stat().st_size for log in logs):
-            token_losses = [log.with_name(TOKEN_LOSSES) for log in logs]
-            for file in (*logs, *token_losses, out / RUN):
-                file.unlink(missing_ok=True)
-            folders = {out}
-            for log in logs:
-                folders.update(folder for folder in log.parents if folder.is_relative_to(out))
-            with contextlib.suppress(OSError):  # a folder that holds somebody else's files stays
-                for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
-                    folder.rmdir()
-        raise
-
-
-@contextlib.contextmanager
-def suite_run(out: Path, command: str, steps: Sequence[str]) -> Iterator[None]:
-    """Mark OUT as the folder of `command`, which runs one scoring command below it for each step.
-
-    If a `TuneyardError` ends the run before its first step, run.json is deleted.
-    """
-    write_json(out / RUN, {CALLER: command, "steps": list(steps), "tuneyard": version()})
-    try:
-        yield
-    except TuneyardError:
-        if not any((out / step / RUN).is_file() for step in steps):
-            (out / RUN).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # a folder that holds somebody else's files stays
-                out.rmdir()
+        if any(log.stat().st_size for log in out.rglob(PREDICTIONS)):
+            raise
+        folders = {out}
+        for log in out.glob(f"*/*/{PREDICTIONS}"):
+            folders.update(folder for folder in log.parents if folder.is_relative_to(out))
+            log.unlink()
+            log.with_name(TOKEN_LOSSES).unlink(missing_ok=True)
+        (out / RUN).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that holds somebody else's files stays
+            for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
+                folder.rmdir()
         raise
 
 
@@ -317,7 +289,7 @@ def _compared_before(out: Path) -> dict[str, Any]:
         table = read_object(out / TABLE_JSON)
     except (ContentError, OSError):  # no file, or a table of somebody else
         return {}
-    if not isinstance(table.get("plots"), list):
+    if not isinstance(table.get("plots"), list) or not isinstance(table.get("runs", []), list):
         return {}
     return table
 

@@ -32,7 +32,8 @@ from tuneyard.eval.read.results import (
     Identity,
     Prediction,
     PredictionLog,
-    scoring_run,
+    begin_scoring_run,
+    undone_without_predictions,
 )
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import VERSIONS, ScoringPlan
@@ -71,13 +72,10 @@ def workers_of(request: ScoringRequest) -> Iterator[Executor | None]:
 def carry_out(plan: ScoringPlan) -> None:
     """Do the jobs of a plan into its run folder."""
     request, models = plan.request, plan.models
-    with scoring_run(
-        request.out,
-        plan.identity,
-        force=request.force,
-        caller=request.by,
-        summaries=plan.task.summaries,
-    ):
+    begin_scoring_run(
+        request.out, plan.identity, force=request.force, caller=request.by, summaries=plan.task.summaries
+    )
+    with undone_without_predictions(request.out):
         _score(plan)
     plan.task.finish(request.out, models)
 

@@ -3,7 +3,6 @@
 import re
 
 from tuneyard.eval.judge.ask import ComparedRuns
-from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.setup import adapter_weights, option_values, scored_by
 from tuneyard.eval.show.verdict import recommended
 
@@ -18,7 +17,8 @@ def next_command(compared: ComparedRuns) -> list[str]:
         return []
     best = recommended(section, compared.comparison.base)
     trainings = section.figures[best].trainings if best in section.figures else ()
-    run = _run_of(compared, (trainings or [best])[0])
+    runs = {run.model: run for run in compared.run_list}
+    run = runs.get((trainings or [best])[0])
     if run is None or not scored_by(run):
         return []
     weights = adapter_weights(run)
@@ -30,7 +30,3 @@ def next_command(compared: ComparedRuns) -> list[str]:
         return ["tuneyard", "adapter", "export", *weights, "--to", "gguf", "--out", f"{name}.gguf"]
     weighted = [f"{place}={weight:g}" for place, weight in weights.items()]
     return ["tuneyard", "adapter", "merge", *weighted, "--out", f"saves/{name}"]
-
-
-def _run_of(compared: ComparedRuns, model: str) -> ScoredRun | None:
-    return next((run for run in compared.run_list if run.model == model), None)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
@@ -30,10 +30,13 @@ from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import ScoredRun, models_of
 from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect
 from tuneyard.eval.show.places import command_line, without_places
-from tuneyard.eval.show.plots import DrawnPlot, caption, draw_plots
+from tuneyard.eval.show.plots import DrawnPlot
 from tuneyard.eval.show.setup import compared_tables
 from tuneyard.eval.show.tables import differences, figures, left_out, method, scores, section_text
 from tuneyard.eval.show.verdict import decisions, headline, recommended
+
+if TYPE_CHECKING:
+    from tuneyard.eval.compare import Page
 
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard eval compare">'
@@ -47,44 +50,27 @@ FIGURES = {
 }  # fmt: skip  # facts that the page's tables show, or that are not worth a line
 
 
-def render(
-    compared: ComparedRuns,
-    title: str,
-    most: int = 2000,
-    module: str = "eval.compare",
-    tables: Mapping[str, Table] | None = None,
-    plots: Sequence[DrawnPlot] | None = None,
-    note: str = "",
-    next_command: str = "",
-) -> str:
-    """Render the page with at most `most` incorrect examples.
-
-    `module` is the command that makes the page. `tables` by caption follow the accuracies, by default those
-    of the questions. `plots` are drawn if they are not given. `note` is the user's. `next_command` carries
-    the decision out.
-    """
+def render(compared: ComparedRuns, page: "Page", plots: Sequence[DrawnPlot]) -> str:
+    """Render a page with the plots of a comparison."""
     comparison = compared.comparison
     notes = [left_out(comparison)]
     if plot_language() != current():
         notes.append(NOT_WRITTEN)
     pictures = []
-    if plots is None:
-        plots = draw_plots(comparison, compared.run_list)
     for plot in plots:
         if plot.svg:
-            description = caption(plot.name, comparison)
-            pictures.append({"caption": description, "data": _data_uri(plot.svg)})
+            caption = tr(plot.caption, name=plot.dataset)
+            pictures.append({"caption": caption, "data": _data_uri(plot.svg)})
     best = [recommended(section, comparison.base) for section in comparison.deciding]
     models = models_of(compared.runs)
     functions = {function.__name__: function for function in (tr, section_name, section_text, method, terms)}
-    errors = collect_incorrect(compared.run_list, models, most)
-    captioned = compared.tables if tables is None else tables
-    shown = {f"{name}.": table for name, table in captioned.items()} | figures(comparison)
+    errors = collect_incorrect(compared.run_list, models, page.errors)
+    shown = {f"{name}.": table for name, table in compared.tables.items()} | figures(comparison)
     return fill_page(
         PAGE,
         **functions,
         breakable=breakable,
-        title=without_places(title),
+        title=without_places(page.title),
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         base=comparison.base,
         best=best,
@@ -95,8 +81,8 @@ def render(
         charts=[_chart(section, comparison.base) for section in comparison.deciding],
         decisions=decisions(comparison),
         differences=lambda section: {name: varied(table) for name, table in differences(section).items()},
-        note=note,
-        next=command_line(next_command),
+        note=page.note,
+        next=command_line(page.next_command),
         compared={name: varied(table) for name, table in compared_tables(compared).items()},
         accuracies=scores(comparison),
         pictures=pictures,
@@ -106,7 +92,7 @@ def render(
         tables={name: varied(table) for name, table in shown.items()},
         errors=[{"dataset": one.dataset, "counts": _counts(one)} for one in errors],
         cards=[(one.dataset, row) for one in errors for row in one.rows][:STATIC],
-        provenance=provenance(compared.run_list, made_by(module)),
+        provenance=provenance(compared.run_list, made_by(page.module)),
         data=_data(models, comparison.base, best[0], errors),
     )
 
@@ -132,7 +118,7 @@ def _chart(section: Section, base: str) -> dict[str, Any]:
     rows = []
     for model, score in scored.items():
         drawn = {"low": place(score.low), "high": place(score.high), "at": place(score.value)}
-        rows.append({"model": model, "text": interval((score.value, score.low, score.high)), **drawn})
+        rows.append({"model": model, "text": interval(score.with_limits), **drawn})
     line = ""
     if base in scored:
         line = place(scored[base].value)

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.drawing.plots import (
@@ -38,11 +37,10 @@ KINDS = 25
 RARE = 5  # kinds of fewer rows become one
 DETAILED = 12  # with more datasets, nobody would look through all matrices and diagrams
 OTHERS = "others"
-ON_THE_PAGE = ("accuracy.png", "overall_accuracy_comparison.png")  # which the page draws itself
 BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
 CAPTIONS = {
-    "type_accuracy_comparison": "Accuracy on {name} by type with 95 % intervals, the commonest type first.",
-    "model_comparison": "Accuracy on {name} by subtype with 95 % intervals, the commonest subtype first.",
+    "type": "Accuracy on {name} by type with 95 % intervals, the commonest type first.",
+    "subtype": "Accuracy on {name} by subtype with 95 % intervals, the commonest subtype first.",
     "confusion": "Predicted by actual labels on {name}: counts of examples, and their shares of the row.",
     "calibration": "Accuracy by confidence on {name}, beside the dashed line on which both are equal; "
     "bars count the examples.",
@@ -79,11 +77,14 @@ class Chart:
 class DrawnPlot:
     """A plot that was drawn once: its PNG file, and its SVG for the page, "" if the page draws it itself.
 
-    `name` is the path below OUT. `numbered` are the texts that no installed font has: the PNG shows their
+    `name` is the path below OUT. `caption` is the sentence below the plot on the page, in English, with
+    `dataset` for its {name}. `numbered` are the texts that no installed font has: the PNG shows their
     numbers.
     """
 
     name: str
+    caption: str
+    dataset: str
     png: bytes
     svg: str
     numbered: Sequence[str] = ()
@@ -96,28 +97,22 @@ def draw_plots(comparison: Comparison, runs: Sequence[ScoredRun]) -> list[DrawnP
     drawn = []
     with plotting():
         plots = list(_plots(comparison, runs))
-        for name, draw in tqdm(plots, desc="plots", delay=2, leave=False):
+        for name, caption, dataset, draw in tqdm(plots, desc="plots", delay=2, leave=False):
             figure = draw()
             svg = ""
-            if Path(name).name not in ON_THE_PAGE:
+            if caption:
                 svg = figure_bytes(figure, "svg").decode()
             numbered = number_unreadable(figure)
-            drawn.append(DrawnPlot(name, figure_bytes(figure, "png"), svg, numbered))
+            drawn.append(DrawnPlot(name, caption, dataset, figure_bytes(figure, "png"), svg, numbered))
     return drawn
 
 
-def caption(name: str, comparison: Comparison) -> str:
-    """Sentence below a plot; `name` is its path below OUT."""
-    folder, _, file = name.rpartition("/")
-    datasets = [section.name for section in comparison.sets]
-    if folder:
-        datasets = [dataset for dataset in datasets if folder_name(dataset) == folder]
-    return tr(CAPTIONS[Path(file).stem], name=datasets[0])
+def _plots(comparison: Comparison, runs: Sequence[ScoredRun]) -> Iterator[tuple[str, str, str, Draw]]:
+    """(path below OUT, caption, dataset, function that draws it) of every plot.
 
-
-def _plots(comparison: Comparison, runs: Sequence[ScoredRun]) -> Iterator[tuple[str, Draw]]:
-    """(path below OUT, function that draws it) of every plot; each of several datasets has a folder."""
-    yield "accuracy.png", partial(draw_bars, accuracy_chart(comparison, comparison.sections))
+    Each of several datasets has a folder. The plots that the page draws itself have no caption.
+    """
+    yield "accuracy.png", "", "", partial(draw_bars, accuracy_chart(comparison, comparison.sections))
     for section in comparison.sets:
         folder = f"{folder_name(section.name)}/"
         if len(comparison.sets) == 1:
@@ -126,21 +121,22 @@ def _plots(comparison: Comparison, runs: Sequence[ScoredRun]) -> Iterator[tuple[
         kinds = [kind for kind in BY_KIND if all(kind in run.kinds for run in dataset_runs)]
         if kinds:
             overall = accuracy_chart(comparison, [section])
-            yield f"{folder}overall_accuracy_comparison.png", partial(draw_bars, overall)
+            yield f"{folder}overall_accuracy_comparison.png", "", section.name, partial(draw_bars, overall)
         for kind in kinds:
             chart = kinds_chart(dataset_runs, kind)
-            yield f"{folder}{BY_KIND[kind]}", partial(draw_bars, chart)
+            yield f"{folder}{BY_KIND[kind]}", CAPTIONS[kind], section.name, partial(draw_bars, chart)
         if len(comparison.sets) > DETAILED:
             continue
         if all(map(_labelled, dataset_runs)):
-            yield f"{folder}confusion.png", partial(draw_confusion, dataset_runs)
+            draw = partial(draw_confusion, dataset_runs)
+            yield f"{folder}confusion.png", CAPTIONS["confusion"], section.name, draw
         calibrations = {}
         for model, score in section.figures.items():
             if score.calibration:
                 calibrations[model] = score.calibration
         if calibrations:
             draw = partial(draw_calibration, section.name, calibrations)
-            yield f"{folder}calibration.png", draw
+            yield f"{folder}calibration.png", CAPTIONS["calibration"], section.name, draw
 
 
 def _labelled(run: ScoredRun) -> bool:
@@ -167,7 +163,7 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
             if score is None:
                 shares.append(None)
             else:
-                shares.append((score.value, score.low, score.high))
+                shares.append(score.with_limits)
         if any(shares):
             series[model] = shares
     places = [f"{section_name(section.name)}\nn = {section.n:,}" for section in sections]
@@ -202,7 +198,7 @@ def kinds_chart(runs: Sequence[ScoredRun], kind: str, most: int = KINDS) -> Char
         series[model] = []
         for correct, groups in by_kind.values():
             rate = rate_of(correct, groups or None)
-            series[model].append((rate.value, rate.low, rate.high))
+            series[model].append(rate.with_limits)
     return Chart(tr("Accuracy by {kind}", kind=tr(kind)), places, series)
 
 

@@ -290,7 +290,7 @@ def _outcome_json(outcome: Outcome) -> dict[str, object]:
     """An outcome as tally.json has it: `share` is (value, low, high)."""
     fields = asdict(outcome)
     if outcome.share is not None:
-        fields["share"] = (outcome.share.value, outcome.share.low, outcome.share.high)
+        fields["share"] = outcome.share.with_limits
     return fields
 
 

@@ -175,7 +175,7 @@ def differences(section: Section) -> dict[str, Table]:
         f1 = test.macro_f1
         if f1 is not None:
             pair = f"{test.model} − {test.against}"
-            f1_rows.append([pair, points_interval(f1.value, f1.low, f1.high), p_cell(f1.p)])
+            f1_rows.append([pair, points_interval(*f1.with_limits), p_cell(f1.p)])
     header = translated(["", "difference of macro-F1, points (95 %)", "p"])
     tables[tr("Differences in macro-F1 on {name}.", name=name)] = Table(header, f1_rows)
     return {caption: table for caption, table in tables.items() if table.rows}
@@ -213,7 +213,7 @@ def _majority(section: Section) -> str:
 def _score(score: ModelScore | None, metric: Metric) -> str:
     if score is None:
         return NONE
-    text = metric.interval_text((score.value, score.low, score.high))
+    text = metric.interval_text(score.with_limits)
     if score.always:
         text += tr(', always "{label}"', label=short(score.always))
     if score.unparsed:
@@ -236,8 +236,8 @@ def left_out(comparison: Comparison) -> str:
     return LEFT_OUT
 
 
-def text_of(compared: ComparedRuns, tables: Mapping[str, Table], title: str = "", note: str = "") -> str:
-    """Text of table.md: the decision, models and datasets, then the comparison with the tables by caption.
+def text_of(compared: ComparedRuns, title: str = "", note: str = "") -> str:
+    """Text of table.md: the decision, models and datasets, then the comparison with its questions' tables.
 
     The user's `note` follows the `title`.
     """
@@ -245,7 +245,7 @@ def text_of(compared: ComparedRuns, tables: Mapping[str, Table], title: str = ""
     if note:
         setup.append(note)
     setup += [grid(table) for table in compared_tables(compared).values()]
-    captioned = [f"## {caption}\n\n{grid(table)}" for caption, table in tables.items()]
+    captioned = [f"## {caption}\n\n{grid(table)}" for caption, table in compared.tables.items()]
     return markdown(compared.comparison, setup, captioned)
 
 

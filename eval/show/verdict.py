@@ -5,7 +5,6 @@ from functools import partial
 
 from tuneyard.core.language.number_format import limits, percent, points, show_p
 from tuneyard.core.language.translation import listed, tr, tr_counted
-from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.judge.cells import section_name
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, PairedTest, Section
 from tuneyard.eval.read.contamination import contamination
@@ -122,13 +121,10 @@ def notes(section: Section, base: str) -> str:
     text += _within(section)
     if section.left_out:
         text += tr(LEFT_OUT, rows=tr_counted(section.left_out, "row"))
-    metric = ""
-    if section.metric is not ACCURACY:
-        metric = section.metric.name
     for model, score in section.figures.items():
         if score.trained_on:
             warning = contamination(
-                model, score.trained_on, score.n, [], metric, at_most=score.trained_on_at_most
+                model, score.trained_on, score.n, [], section.metric, at_most=score.trained_on_at_most
             )
             text += f" {warning}{tr('.')}"
     return text
@@ -214,8 +210,7 @@ def _gain(section: Section, value: float) -> str:
 
 
 def _interval(section: Section, test: PairedTest) -> str:
-    figures = (test.value, test.low, test.high)
-    return limits(section.metric.signed_text, figures, section.metric.difference_unit)
+    return limits(section.metric.signed_text, test.with_limits, section.metric.difference_unit)
 
 
 def _not_better(section: Section, base: str, *, brief: bool) -> str:
@@ -301,7 +296,7 @@ def _within(section: Section) -> str:
         conclusion = tr("not shown")
         if test.model in section.within_margin:
             conclusion = tr("shown")
-        figures = limits(gain, (test.value, test.low, test.high), tr(" points"))
+        figures = limits(gain, test.with_limits, tr(" points"))
         sentences.append(
             tr(
                 WITHIN,

@@ -17,6 +17,11 @@ class Estimate:
         """Lower and upper limit."""
         return self.low, self.high
 
+    @property
+    def with_limits(self) -> tuple[float, float, float]:
+        """The value, its lower and its upper limit."""
+        return self.value, self.low, self.high
+
 
 @dataclass(frozen=True, slots=True)
 class Mean(Estimate):

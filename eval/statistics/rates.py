@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tuneyard.eval.statistics.spread import Spread
+
     Number = TypeVar("Number", bound=np.generic)
     Cells = NDArray[np.int64]
 
@@ -46,39 +48,6 @@ def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
     return low, high
 
 
-def critical(rows: int, groups: Sequence[Hashable] | None) -> float:
-    """Standard errors from a mean to its 95 % limit.
-
-    Student's deviate by the number and sizes of the clusters, the normal one without clusters.
-    """
-    import numpy as np
-
-    from tuneyard.eval.statistics.spread import satterthwaite, student_deviate
-
-    sizes = by_cluster(np.ones(rows), groups)
-    if len(sizes) == rows:
-        return Z95
-    return float(student_deviate(Z95, satterthwaite(sizes[:, None] / rows))[0])
-
-
-def clustered_stderr(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> float:
-    """Standard error of a mean whose rows come in groups (`spread`). 0 for one group.
-
-    Of equal groups it is sqrt(G/(G-1) · Σ_g (Σ_{i∈g} (x_i - mean))²) / n (Miller 2024, arXiv:2411.00640,
-    §2.2). Without groups, or with a row in each, it is that of independent rows: sqrt(p(1-p)/(n-1)) of a
-    share. `ValueError` without rows.
-    """
-    import numpy as np
-
-    from tuneyard.eval.statistics.spread import spread_of
-
-    sums = by_cluster(np.asarray(values, dtype=float), groups)
-    sizes = by_cluster(np.ones(len(values)), groups)
-    if len(sums) == 1:
-        return 0.0
-    return float(spread_of(sums[:, None], sizes[:, None]).error[0])
-
-
 def by_cluster(values: "NDArray[Number]", groups: Sequence[Hashable] | None) -> "NDArray[Number]":
     """Sums over the rows of each group [groups, …], ordered by first row. Without groups each row is a group.
 
@@ -96,20 +65,6 @@ def by_cluster(values: "NDArray[Number]", groups: Sequence[Hashable] | None) -> 
     sums = np.zeros((len(numbers), *values.shape[1:]), dtype=values.dtype)
     np.add.at(sums, places, values)
     return sums
-
-
-def design_effect(values: Sequence[float], groups: Sequence[Hashable] | None) -> float:
-    """Variance of a mean by group over that of independent rows, at least 1.
-
-    Few groups can have equal means by luck: that never makes an interval narrower. If all values are equal,
-    they do not show how similar the rows of a group are: each group counts as one row.
-    """
-    if groups is None:
-        return 1.0
-    plain = clustered_stderr(values)
-    if not plain:
-        return len(values) / len(set(groups))
-    return max(1.0, (clustered_stderr(values, groups) / plain) ** 2)
 
 
 def resample(cells: "Cells", draws: int = DRAWS, seed: int = SEED) -> "Cells":
@@ -158,15 +113,47 @@ def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -
     """Mean of values between 0 and 1 (flags: their share) with Wilson's interval.
 
     Rows that share a group are not independent: error and interval are then by group, with Student's t for z.
-    For values other than flags the interval is conservative: flags have the largest variance for a mean.
-    `ValueError` if there are no values.
+    The interval takes as many rows as would give the same error, but groups with equal means by luck never
+    make it narrower. If all values are equal, they do not show how similar the rows of a group are: each
+    group counts as one row. For values other than flags the interval is conservative: flags have the largest
+    variance for a mean. `ValueError` if there are no values.
     """
+    from tuneyard.eval.statistics.spread import student_deviate
+
     n = len(values)
-    error = clustered_stderr(values)
-    effect = design_effect(values, groups)
+    ones = [1] * n
+    error = _error(_spread(values, ones))
+    effect, reach = 1.0, Z95
+    if groups is not None and len(set(groups)) < n:
+        spread = _spread(values, ones, groups)
+        reach = float(student_deviate(Z95, spread.freedom)[0])
+        effect = n / len(set(groups))
+        if error:
+            effect = max(1.0, (_error(spread) / error) ** 2)
     mean = sum(values) / n
-    low, high = wilson(mean * n / effect, n / effect, critical(n, groups))
+    low, high = wilson(mean * n / effect, n / effect, reach)
     return Mean(mean, low, high, n, error * math.sqrt(effect))
+
+
+def _spread(
+    tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hashable] | None = None
+) -> "Spread":
+    """Uncertainty of Σtops / Σbottoms over rows that may come in groups."""
+    import numpy as np
+
+    from tuneyard.eval.statistics.spread import spread_of
+
+    above = by_cluster(np.asarray(tops, dtype=float), groups)
+    below = by_cluster(np.asarray(bottoms, dtype=float), groups)
+    return spread_of(above[:, None], below[:, None])
+
+
+def _error(spread: "Spread") -> float:
+    """Standard error of the only mean, 0 for a single group or one that has all the weight."""
+    error = float(spread.error[0])
+    if math.isinf(error):
+        return 0.0
+    return error
 
 
 def rate(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> dict[str, object]:
@@ -186,22 +173,17 @@ def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hash
     The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group. The limits allow for
     skewed values and for groups of any size (`spread`).
     """
-    import numpy as np
-
-    from tuneyard.eval.statistics.spread import spread_of, student_deviate
+    from tuneyard.eval.statistics.spread import student_deviate
 
     total = sum(bottoms)
     if total <= 0:
         raise ValueError(f"found a sum of {total}, expected more than 0")
-    above = by_cluster(np.asarray(tops, dtype=float), groups)
-    below = by_cluster(np.asarray(bottoms, dtype=float), groups)
-    spread = spread_of(above[:, None], below[:, None])
+    spread = _spread(tops, bottoms, groups)
     value = float(spread.value[0])
-    error = float(spread.error[0])
-    if math.isinf(error):  # a single group, or one that has all the weight
+    if math.isinf(spread.error[0]):  # a single group, or one that has all the weight
         return Mean(value, value, value, len(tops), 0.0)
     low, high = spread.limits(0, float(student_deviate(Z95, spread.freedom)[0]))
-    return Mean(value, low, high, len(tops), error)
+    return Mean(value, low, high, len(tops), _error(spread))
 
 
 def mean_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> Mean:

@@ -26,15 +26,6 @@ PLOTS = [
 ]
 
 
-@pytest.fixture
-def empty_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write empty pictures of ours, for tests of their names: drawing one takes 0.2 s."""
-    from matplotlib.figure import Figure
-
-    for name in ("draw_bars", "draw_confusion", "draw_calibration"):
-        monkeypatch.setattr(f"tuneyard.eval.show.plots.{name}", lambda *_: Figure(figsize=(1, 1)))
-
-
 def test_the_demo_page_is_golden(run: Run, tmp_path: Path) -> None:
     demo(tmp_path)
     words = ("-m", "eval.compare", tmp_path, "--title", "The demo", "--out", tmp_path)

@@ -99,6 +99,7 @@ def test_the_documents_file_holds_shares_and_rows(data, tmp_path) -> None:
     assert details["results"][2]["user"].startswith("任务：判断\n\n事件：\n丙")
 
 
+@pytest.mark.usefixtures("empty_plots")
 def test_a_compiled_set_is_judged_and_two_runs_compared(tmp_path, monkeypatch, capsys) -> None:
     reports = [raw(subtype, f"{event}。", judgement) for subtype, event, judgement, _ in REPORTS * 4]
     (tmp_path / "raw.json").write_text(json.dumps(reports, ensure_ascii=False))

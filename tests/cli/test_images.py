@@ -267,6 +267,7 @@ def test_the_pixels_are_llamafactorys_own() -> None:
     assert {name: getattr(theirs, name) for name in PIXELS} == PIXELS
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_a_run_is_resumed_rescored_compared_and_reported(models, home) -> None:
     saved = adapter(home / "saved", models())
     out = call(nli, models(), "--adapter", f"one={saved}", "--dataset", "seen")

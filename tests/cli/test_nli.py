@@ -16,7 +16,7 @@ from tests.runs_cut import tree
 from tests.serving import answering
 from tests.tiny import make_tiny
 from tests.unit.eval_backends.test_apply import write as write_adapter
-from tuneyard.core.errors import CLI, ContentError, RequestError, ResumableError
+from tuneyard.core.errors import ContentError, RequestError, ResumableError
 from tuneyard.eval.nli import cli
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -412,12 +412,6 @@ def test_an_adapter_of_another_base_is_refused(nli, data, tmp_path) -> None:
 def test_the_command_says_a_mistake_in_one_line(run) -> None:
     done = run("-m", "eval.nli", "--model", "m", "--data", "nowhere.json", "--out", "/dev/null/x", code=2)
     printed(done.stderr, "error", "nowhere.json")
-
-
-def test_underscores_are_taken_for_hyphens() -> None:
-    assert CLI["token_normalize_func"]("batch_tokens") == "batch-tokens"
-    with raises(click.BadParameter, "--batch-tokens"):
-        scoring.call(cli, "--model", "m", "--out", "o", "--batch_tokens", "x")
 
 
 @pytest.mark.parametrize(

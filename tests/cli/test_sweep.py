@@ -19,7 +19,7 @@ from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.read.results import PredictionLog
 from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.weights import weight_axes
+from tuneyard.eval.scoring.weights import Axes, weight_axes
 from tuneyard.eval.sweep import Sweep, cli, judge, read_points, read_reported, write
 
 WORDS = [
@@ -124,7 +124,7 @@ def scored(tmp_path: Path, gold: list[str], answers: dict[str, list[str]], half:
             majority = max(map(expected.count, expected)) / len(rows)
             write_run(folder, model, "s", expected, [given[n] for n in rows], majority=majority)
     points = {"base": (0.0,), "r": (1.0,)}
-    return Sweep(tmp_path, ["r"], points, {"s": half}, reported=["base", "r"])
+    return Sweep(tmp_path, Axes("base", ["r"], points, {}), {"s": half}, reported=["base", "r"])
 
 
 def test_the_half_that_chose_is_drawn_under_the_decision_on_the_other(tmp_path, monkeypatch) -> None:

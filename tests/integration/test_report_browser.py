@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.browser import BROWSER, answered, open_page, with_script
-from tests.fake_runs import answers, demo, write_run
+from tests.fake_runs import answers, demo, page_of, write_run
 from tuneyard.core.language.reader_language import in_language
-from tuneyard.eval.compare import compare_results
+from tuneyard.eval.compare import Page, compare_results
 from tuneyard.eval.show.html import render
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium here")]
@@ -54,7 +54,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def small(runs: Path) -> str:
-    return render(compare_results([str(runs)]), "x")
+    return page_of(compare_results([str(runs)]))
 
 
 SHOWN = """
@@ -157,7 +157,7 @@ def test_a_phone_shows_the_deciding_column_next_to_each_model(decide_on: str, tm
     gold = {"demo_rte_eval": ["yes", "no"] * 150, "demo_mnli_eval": ["yes", "no", "maybe"] * 100}
     for dataset, labels in gold.items():
         write_run(tmp_path / "runs", long_name, dataset, labels, answers(labels, 250, 5))
-    page = render(compare_results([str(tmp_path / "runs")], decide_on=decide_on), "x", next_command="a")
+    page = page_of(compare_results([str(tmp_path / "runs")], decide_on=decide_on), next_command="a")
     (tmp_path / "inner.html").write_text(page, encoding="utf-8")
     outer = "<body><iframe src=inner.html style='width:390px;height:900px;border:0'></iframe></body>"
     script = """
@@ -219,7 +219,7 @@ def test_thirteen_models_are_a_short_page_that_begins_with_what_the_recommended_
     for number in range(13):
         model = f"rte={number / 12:.3g},mnli=1" if number else "base"
         write_run(tmp_path / "runs", model, "s", gold, answers(gold, 50 + 3 * number, number))
-    page = render(compare_results([str(tmp_path / "runs")]), "x", plots=[])
+    page = render(compare_results([str(tmp_path / "runs")]), Page("x"), [])
     script = """
       const labels = [form.elements.model, form.elements.outcome].map((one) => one.selectedOptions[0].text);
       const worse = found.every((row) => row.answers.find((a) => a.model === data.base).right
@@ -253,7 +253,7 @@ def test_the_keyboard_reaches_everything(small: str, tmp_path: Path) -> None:
 
 def test_the_page_in_chinese(runs: Path, tmp_path: Path) -> None:
     with in_language("zh"):
-        page = render(compare_results([str(runs)]), "x")
+        page = page_of(compare_results([str(runs)]))
     dom = open_page(page, tmp_path)
     assert (
         "✗ 错误: <bdi>" in dom
@@ -264,7 +264,7 @@ def test_the_page_in_chinese(runs: Path, tmp_path: Path) -> None:
 
 def test_filters_search_and_pages(tmp_path: Path) -> None:
     demo(tmp_path / "runs")
-    page = render(compare_results([str(tmp_path / "runs")]), "x", 2000)
+    page = page_of(compare_results([str(tmp_path / "runs")]))
     rows = json.loads(re.findall(r'id="data">(.*?)</script>', page, re.S)[0])["rows"]
     dom = open_page(with_script(page, STEPS), tmp_path)
     seen = json.loads(html.unescape(re.findall(r'<pre id="seen">(.*?)</pre>', dom, re.S)[0]))
@@ -309,6 +309,6 @@ def test_hostile_answers_do_nothing(tmp_path: Path) -> None:
     rows = [{"id": n, "gold": "a", "prediction": hostile, "prompt": hostile} for n in range(3)]
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    dom = open_page(render(compare_results([str(path)]), hostile, 9), tmp_path)
+    dom = open_page(page_of(compare_results([str(path)]), hostile, errors=9), tmp_path)
     assert dom.count("✗ incorrect: <bdi>&lt;!-- &lt;script &lt;/script&gt;&lt;img") == 3
     assert "<title>&lt;!-- &lt;script &lt;/script&gt;" in dom and "<img src=x" not in dom

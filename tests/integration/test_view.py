@@ -11,7 +11,7 @@ from tests.tiny import make_seeing
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.verify.dataset import load
 from tuneyard.compiler.verify.recipe_file import read_recipe_file
-from tuneyard.compiler.view.build import ViewRequest, build
+from tuneyard.compiler.view.build import build
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, ViewPayload
 from tuneyard.core.errors import RequestError
 from tuneyard.core.prompt.token_losses import TokenLosses, TokenLossFile
@@ -169,7 +169,7 @@ def test_learned_tokens_are_those_of_the_collator(registered, tiny_model, name, 
         settings = {"model_name_or_path": str(tiny_model), "template": template, "stage": stage, **options}
         if stage == "pt":
             settings["packing"] = False
-        payload = build(ViewRequest("mine", folder, settings))
+        payload = build("mine", folder, settings)
         shutil.rmtree(folder / "cache", ignore_errors=True)
         tokenizer, expected = batches(folder, settings)
         page_rows = seen(payload)
@@ -211,7 +211,7 @@ def test_roles_and_parts_of_turns(registered, tiny_model):
     columns = {"messages": "conversations", "tools": "tools", "system": "system"}
     folder = registered([row], {"formatting": "sharegpt", "columns": columns})
     settings = {"model_name_or_path": str(tiny_model), "template": "qwen"}
-    (page_row,) = seen(build(ViewRequest("mine", folder, settings)))
+    (page_row,) = seen(build("mine", folder, settings))
     turns = turns_of(page_row)
     assert [turn[:2] for turn in turns if turn[0] != "template"] == [
         ("system", "text"),
@@ -237,7 +237,7 @@ def test_an_empty_thought_is_shown_where_the_template_adds_it(registered, tiny_m
     folder = registered(ALPACA[:1], PLAIN)
     for thinks, state in ((True, LEARNED), (False, MASKED)):
         settings = {"model_name_or_path": str(tiny_model), "template": "qwen3", "enable_thinking": thinks}
-        (page_row,) = seen(build(ViewRequest("mine", folder, settings)))
+        (page_row,) = seen(build("mine", folder, settings))
         (thought,) = (turn for turn in page_row.sides[0].turns if turn.part == "thought")
         assert (thought.role, thought.text) == ("assistant", "<think>\n\n</think>\n\n")
         assert {span[1] for span in thought.spans} == {state}
@@ -246,7 +246,7 @@ def test_an_empty_thought_is_shown_where_the_template_adds_it(registered, tiny_m
 def test_a_character_of_several_tokens_is_never_split(registered, tiny_model):
     folder = registered(ALPACA[:1], PLAIN)
     settings = {"model_name_or_path": str(tiny_model), "template": "qwen"}
-    (page_row,) = build(ViewRequest("mine", folder, settings)).rows
+    (page_row,) = build("mine", folder, settings).rows
     (user,) = (turn for turn in page_row.sides[0].turns if turn.role == "user")
     assert user.text.endswith("🙂")
     assert user.spans[-1][0] == 1 and user.spans[-2][0] == 0  # an emoji has four bytes, here as many tokens
@@ -257,7 +257,7 @@ def test_rows_that_llamafactory_drops_are_on_the_page_with_the_reason(registered
     rows[50]["output"] = None
     folder = registered(rows, PLAIN)
     settings = {"model_name_or_path": str(tiny_model), "template": "qwen"}
-    payload = build(ViewRequest("mine", folder, settings, rows=3))
+    payload = build("mine", folder, settings, rows=3)
     (dropped,) = (row for row in payload.rows if row.dropped)
     assert dropped.row == 51 and {"dropped", "E406"} <= set(dropped.problems) and not dropped.sides
     counts = {problem.code: problem.rows for problem in payload.problems}
@@ -274,7 +274,7 @@ def test_first_rows_of_each_problem_are_on_the_page(registered, tiny_model):
     rows[272]["instruction"] = "<|im_start|>"
     folder = registered(rows, PLAIN)
     settings = {"model_name_or_path": str(tiny_model), "template": "qwen", "cutoff_len": 100}
-    payload = build(ViewRequest("mine", folder, settings, rows=1))
+    payload = build("mine", folder, settings, rows=1)
     counts = {problem.code: problem.rows for problem in payload.problems}
     assert counts["W416"] == counts["cut"] == payload.lengths.over_cutoff == 160
     assert (counts["W202"], counts["W203"], counts["W205"]) == (1, 1, 1)
@@ -283,7 +283,7 @@ def test_first_rows_of_each_problem_are_on_the_page(registered, tiny_model):
     assert "W202" in by_row[271].problems
     assert "W203" in by_row[272].problems and "W205" in by_row[273].problems
     assert sum(rows for _, rows in payload.labels) == 300 and dict(payload.labels) == {"a": 299, "b": 1}
-    again = build(ViewRequest("mine", folder, settings, rows=1))
+    again = build("mine", folder, settings, rows=1)
     assert [row.row for row in again.rows] == [row.row for row in payload.rows]
 
 
@@ -291,7 +291,7 @@ def test_first_rows_of_each_problem_are_on_the_page(registered, tiny_model):
 def test_rows_without_tokens_if_there_is_no_model(registered, tmp_path, model):
     folder = registered(ALPACA, FORMATS["sft"][1])
     settings = {"model_name_or_path": str(tmp_path)} if model else {}
-    payload = build(ViewRequest("mine", folder, settings))
+    payload = build("mine", folder, settings)
     assert payload.model == "" and payload.note
     assert [row.row for row in payload.rows] == [1, 2, 3] and not any(row.sides for row in payload.rows)
     assert json.loads(payload.rows[0].raw) == ALPACA[0]
@@ -300,7 +300,7 @@ def test_rows_without_tokens_if_there_is_no_model(registered, tmp_path, model):
 def test_a_template_that_does_not_exist_is_refused(registered, tiny_model):
     folder = registered(ALPACA, FORMATS["sft"][1])
     with raises(RequestError, "qwem"):
-        build(ViewRequest("mine", folder, {"template": "qwem", "model_name_or_path": str(tiny_model)}))
+        build("mine", folder, {"template": "qwem", "model_name_or_path": str(tiny_model)})
 
 
 def test_a_file_that_llamafactory_cannot_load_still_has_a_page(registered, tiny_model, capsys):
@@ -330,7 +330,7 @@ def test_losses_go_to_tokens_with_the_same_ids(registered, tiny_model, tmp_path)
     file = tmp_path / "token_losses.jsonl"
     lines = [TokenLosses(1, ids, losses).line(), TokenLosses(2, [*ids[1:], 1], losses).line()]
     file.write_bytes(b"".join(lines))
-    payload = build(ViewRequest("mine", folder, settings, losses=TokenLossFile(file)))
+    payload = build("mine", folder, settings, losses=TokenLossFile(file))
     first, second = seen(payload)
     spans = [span for turn in first.sides[0].turns for span in turn.spans]
     assert [span[2] if len(span) == 3 else None for span in spans] == losses
@@ -351,7 +351,7 @@ def test_each_learned_token_has_the_weight_that_the_training_gives_it(registered
         ("other", {}),
     ):
         settings = {"model_name_or_path": str(tiny_model), "template": "qwen", "dataset": dataset}
-        payload = build(ViewRequest("mine", folder, settings, read_recipe_file(recipe, settings)))
+        payload = build("mine", folder, settings, read_recipe_file(recipe, settings))
         weighed: dict[float, str] = {}
         for row in seen(payload):
             for turn in row.sides[0].turns:
@@ -373,7 +373,7 @@ def test_images_are_small_and_their_tokens_have_their_own_part(tmp_path, registe
     folder = registered([row], {"formatting": "sharegpt", "columns": columns})
     model = make_seeing(tmp_path / "model")
     settings = {"model_name_or_path": str(model), "template": "qwen2_vl"}
-    (page_row,) = seen(build(ViewRequest("mine", folder, settings)))
+    (page_row,) = seen(build("mine", folder, settings))
     (uri,) = page_row.images
     assert uri.startswith("data:image/jpeg;base64,") and len(uri) < 10_000
     (image,) = (turn for turn in page_row.sides[0].turns if turn.part == "image")
@@ -385,7 +385,7 @@ def test_packed_texts_are_shown_whole(registered, tiny_model):
     rows, entry = FORMATS["pt"]
     folder = registered(rows, entry)
     settings = {"model_name_or_path": str(tiny_model), "stage": "pt", "packing": True, "cutoff_len": 64}
-    payload = build(ViewRequest("mine", folder, settings))
+    payload = build("mine", folder, settings)
     assert payload.cutoff_len == 63 and payload.totals.learned % 63 == 0  # one is left for padding
     assert [row.tokens - row.learned for row in seen(payload)] == [0, 0]
     assert all("packs" in row.note for row in payload.rows)

@@ -1,8 +1,6 @@
 """Links of the documents lead somewhere, and what is said beside the commands holds."""
 
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -88,15 +86,6 @@ def test_the_example_of_a_gate_runs_the_commands_of_the_readme() -> None:
         assert re.search(rf"tuneyard {verb} .*{re.escape(target)}|tuneyard {re.escape(command)}", run), (
             command
         )
-
-
-def test_completion_is_clicks() -> None:
-    made = subprocess.run(
-        [sys.executable, "-c", "from tuneyard.core.cli.main import cli; cli(prog_name='tuneyard')"],
-        env={"_TUNEYARD_COMPLETE": "bash_source", "PATH": "/usr/bin:/bin"},
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert "_tuneyard_completion" in made.stdout and made.returncode == 0
 
 
 def test_the_version_is_one() -> None:

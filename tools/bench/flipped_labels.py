@@ -82,7 +82,7 @@ def report(flipped: Collection[int], top: Collection[int]) -> str:
     found = round(share.value * len(flipped))
     return (
         f"{found} of {len(flipped)} flipped labels are among the {len(top)} rows with the highest loss: "
-        f"{interval((share.value, share.low, share.high))}; by chance {100 * TOP:.0f} %"
+        f"{interval(share.with_limits)}; by chance {100 * TOP:.0f} %"
     )
 
 

@@ -199,11 +199,11 @@ def _tables(choices: Sequence[Choice]) -> dict[str, Table]:
 def _cell(choice: Choice, half: str, model: str) -> str:
     """A candidate's figure in the metric of the choice, with its accuracy if that is another figure."""
     figure = choice.figures[half][model]
-    text = choice.metric.interval_text((figure.value, *figure.ci95))
+    text = choice.metric.interval_text(figure.with_limits)
     accuracy = choice.accuracies[half].get(model)
     if choice.metric is ACCURACY or accuracy is None:
         return text
-    return tr("{value}, accuracy {accuracy}", value=text, accuracy=interval((accuracy.value, *accuracy.ci95)))
+    return tr("{value}, accuracy {accuracy}", value=text, accuracy=interval(accuracy.with_limits))
 
 
 def _choice_json(choice: Choice) -> dict[str, object]:

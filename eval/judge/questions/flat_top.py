@@ -33,7 +33,7 @@ def flat_top(
         )  # fmt: skip
     rows = []
     for test in level or tests[:1]:
-        difference = limits(metric.signed_text, (test.value, test.low, test.high))
+        difference = limits(metric.signed_text, test.with_limits)
         rows.append([test.model, difference, p_cell(test.p)])
     header = translated(["on the choosing half", differences_header(metric)[1], "p"])
     figures: dict[str, object] = {

@@ -109,7 +109,7 @@ def replicates_table(comparison: Comparison) -> dict[str, Table]:
         for name in section.ranked:
             score = section.figures[name]
             if score.trainings:
-                mean = metric.interval_text((score.value, score.low, score.high))
+                mean = metric.interval_text(score.with_limits)
                 deviation = metric.size_text(score.seed_deviation)
                 count = f"{len(score.trainings)}"
                 rows.append([on_dataset(name, section_name(section.name)), count, mean, deviation])

@@ -328,23 +328,22 @@ def test_opening_reads_no_pickle_and_follows_no_name_out_of_the_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "facts"),
+    ("field", "value"),
     [
-        ("lora_alpha", 10**400, ""),
-        ("alpha_pattern", {"q_proj": 10**400}, ""),
-        ("rank_pattern", {"(?i)q_proj": 8}, ""),
-        ("layers_pattern", "(", ""),
-        ("layers_pattern", ["("], ""),
-        ("modules_to_save", ["lm_head("], ""),
-        ("use_rslora", "false", ""),
-        ("fan_in_fan_out", [1], ""),
-        ("exclude_modules", 3, ""),
-        ("task_type", "\ud800", ""),
+        ("lora_alpha", 10**400),
+        ("alpha_pattern", {"q_proj": 10**400}),
+        ("rank_pattern", {"(?i)q_proj": 8}),
+        ("layers_pattern", "("),
+        ("layers_pattern", ["("]),
+        ("modules_to_save", ["lm_head("]),
+        ("use_rslora", "false"),
+        ("fan_in_fan_out", [1]),
+        ("exclude_modules", 3),
     ],
 )
-def test_config_values_of_odd_kinds_are_refused_by_field(tmp_path, field, value, facts):
+def test_config_values_of_odd_kinds_are_refused_by_field(tmp_path, field, value):
     config = {"layers_to_transform": [0, 1], field: value}
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, field):
         open_adapter(make(tmp_path / "a", **config))
 
 
@@ -355,6 +354,8 @@ def test_names_that_no_file_can_hold_are_refused(tmp_path):
     path.write_bytes(raw.replace(b"layers.1.self_attn.q_", rb"layers.1.sel\ud800.q_"))
     with raises(ContentError):
         open_adapter(folder)
+    with raises(ContentError, "half of a character"):
+        open_adapter(make(tmp_path / "b", task_type="\ud800"))
     with raises(RequestError, "UTF-8"):
         open_adapter("saves/a\udcff")
 

@@ -119,13 +119,6 @@ def test_stats_count_lengths_labels_languages_and_duplicates(bench):
     assert json.loads(run("stats", source, "--json").stdout)["labels"] == {"yes": 4, "no": 1}
 
 
-def test_stats_compare_texts_as_a_compile_does(bench):
-    rows = [record(0), {**record(0), "instruction": " question  0?"}, {**record(0), "output": "NO"}]
-    found = stats(str(bench.rows("set.jsonl", rows)), bench.out, None)
-    assert (found.duplicates, found.conflicts) == (1, 1)
-    assert found.places[0][0].endswith("set.jsonl:2")
-
-
 def test_a_blank_more_is_a_change(bench):
     old = bench.rows("old.jsonl", [record(0)])
     new = bench.rows("new.jsonl", [record(0, "yes ")])

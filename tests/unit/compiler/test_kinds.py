@@ -12,8 +12,7 @@ import yaml
 from tests.conftest import ROOT
 from tests.messages import printed, raises
 from tuneyard.compiler.init.propose import propose
-from tuneyard.compiler.kinds import kind_of, kinds
-from tuneyard.compiler.spec.column import Column
+from tuneyard.compiler.kinds import Column, kind_of, kinds
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify.comparison import RecordComparison

@@ -26,7 +26,7 @@ def registry(bench):
 
 
 def listed(bench):
-    return list(dataset_lines(Registry.settled(bench.out)))
+    return list(dataset_lines(Registry(bench.out).settle()))
 
 
 def differences(bench, name="alpaca_rte_train"):
@@ -58,7 +58,7 @@ def test_opening_a_registry_changes_nothing(bench):
     path = bench.out / "dataset_info.json"
     path.write_text("{}")
     assert Registry(bench.out).entries == {} and path.read_text() == "{}"
-    assert list(Registry.settled(bench.out).entries) == ["alpaca_rte_train"]
+    assert list(Registry(bench.out).settle().entries) == ["alpaca_rte_train"]
     assert registry(bench).keys() == {"alpaca_rte_train"}
 
 
@@ -74,7 +74,7 @@ def test_a_copied_folder_takes_over_no_entry(bench):
     )
     assert registry(bench)["alpaca_rte_train"] == before["alpaca_rte_train"]
     assert "stale: a copied folder, not registered" in listed(bench)[0]
-    assert Registry.settled(bench.out).remove("backup") == []
+    assert Registry(bench.out).settle().remove("backup") == []
     assert "alpaca_rte_train" in registry(bench)
 
 
@@ -136,7 +136,7 @@ def test_what_a_user_added_to_an_entry_stays(bench, what):
     elif what == "itself":
         bench.compile("rte", source, force=True)
     else:
-        Registry.settled(bench.out)
+        Registry(bench.out).settle()
     # only a compile of the dataset itself writes its keys again
     expected = ours | ({"num_samples": 2} if what == "itself" else changed)
     assert registry(bench)["alpaca_rte_train"] == expected
@@ -158,7 +158,7 @@ def test_an_entry_that_a_user_turned_to_a_file_of_his_own_stays(bench):
     bench.compile("rte", source)
     edit(bench, alpaca_rte_train={"file_name": "mine.json"})
     before = registry(bench)
-    Registry.settled(bench.out)
+    Registry(bench.out).settle()
     assert registry(bench) == before
     with raises(ContentError, "alpaca_rte_train", "mine.json"):
         bench.compile("rte", source, force=True)
@@ -178,7 +178,7 @@ def test_entries_of_a_user_stay_whatever_they_name(bench, entry):
     bench.compile("rte", source)
     edit(bench, mine=entry)
     bench.compile("rte", source, force=True)
-    Registry.settled(bench.out).remove("rte")
+    Registry(bench.out).settle().remove("rte")
     assert registry(bench) == {"mine": entry}
 
 
@@ -190,7 +190,7 @@ def test_a_name_taken_between_planning_and_publishing_is_refused(bench):
         staged(bench, "rte") as (folder, manifest),
         raises(ContentError, "alpaca_rte_train", "mine.json"),
     ):
-        Registry.settled(bench.out).publish(folder, "rte", manifest)
+        Registry(bench.out).settle().publish(folder, "rte", manifest)
     assert registry(bench) == before and not (bench.out / "rte").exists()
 
 
@@ -203,7 +203,7 @@ def test_a_file_put_there_between_planning_and_publishing_is_not_replaced(bench,
         staged(bench, "rte") as (folder, manifest),
         raises(RequestError, "mine.json"),
     ):
-        Registry.settled(bench.out).publish(folder, "rte", manifest)
+        Registry(bench.out).settle().publish(folder, "rte", manifest)
     assert (bench.out / "rte" / "mine.json").read_text() == "precious"
 
 
@@ -215,7 +215,7 @@ def test_a_set_whose_registration_was_killed_keeps_its_names(bench):
         staged(bench, "other", {"alpaca_rte_train": entry}) as (folder, manifest),
         raises(ContentError, "rte/", "tuneyard data remove rte"),
     ):
-        Registry.settled(bench.out).publish(folder, "other", manifest)
+        Registry(bench.out).settle().publish(folder, "other", manifest)
 
 
 def test_removing_a_set_brings_back_the_entries_of_the_others(bench):
@@ -223,7 +223,7 @@ def test_removing_a_set_brings_back_the_entries_of_the_others(bench):
     entries = registry(bench)
     bench.compile("qa", bench.rows("qa.jsonl", [{"question": "a", "answer": "b"}]))
     (bench.out / "dataset_info.json").unlink()
-    Registry.settled(bench.out).remove("qa")
+    Registry(bench.out).settle().remove("qa")
     assert registry(bench) == entries
 
 

@@ -17,7 +17,8 @@ from tuneyard.eval.metrics.reports import report_summary
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.plots import kinds_chart
 from tuneyard.eval.statistics.family import estimates, units_of
-from tuneyard.eval.statistics.rates import critical, wilson
+from tuneyard.eval.statistics.rates import Z95, wilson
+from tuneyard.eval.statistics.spread import student_deviate
 
 
 def make(model: str, right: list[bool], dataset: str = "s", groups: list[str] | None = None) -> ScoredRun:
@@ -202,7 +203,7 @@ def test_a_run_has_one_interval_wherever_it_is_told() -> None:
         [figure.low, figure.high]
         == told["ci95"]
         == qa_summary(rows, run.gold)["ci95"]
-        == list(wilson(104, 208, critical(208, groups)))
+        == pytest.approx(list(wilson(104, 208, float(student_deviate(Z95, np.array(3.0))))))
     )
     assert figure.stderr == told["stderr"]
     assert chart == (figure.value, figure.low, figure.high)

@@ -17,6 +17,7 @@ from tuneyard.core.installation.plugins import PluginError
 from tuneyard.eval import metrics
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.metrics.brier import brier
+from tuneyard.eval.scoring.weights import Axes
 from tuneyard.eval.sweep import Sweep, judge, read_points, write
 
 LENGTHS = {"base": "a long answer", "one": "short"}
@@ -88,7 +89,7 @@ def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install,
     page = (tmp_path / "compared/report.html").read_text().replace("<wbr>", "")
     assert "answer_length on s (characters, lower is better)" in page
     halves = {"s": ([*range(4)], [*range(4, 8)])}
-    sweep = Sweep(folder, ["w"], {"base": (0.0,), "one": (1.0,)}, halves, "answer_length")
+    sweep = Sweep(folder, Axes("base", ["w"], {"base": (0.0,), "one": (1.0,)}, {}), halves, "answer_length")
     write(sweep, judge(sweep, read_points(sweep), read_points(sweep)))
     swept = json.loads((folder / "sweep.json").read_text())
     assert (swept["ship"], swept["metric"]) == ("one", "answer_length")  # accuracy alone would take the first
@@ -186,6 +187,6 @@ def test_unknown_metrics_and_rows_without_their_fields_are_refused(tmp_path):
     lines = (tmp_path / "base/s/predictions.jsonl").read_text().splitlines()
     kept = [{key: value for key, value in json.loads(line).items() if key != "choices"} for line in lines]
     (tmp_path / "base/s/predictions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in kept))
-    sweep = Sweep(tmp_path, ["w"], {"base": (0.0,)}, {"s": ([0], [1])}, "brier")
+    sweep = Sweep(tmp_path, Axes("base", ["w"], {"base": (0.0,)}, {}), {"s": ([0], [1])}, "brier")
     with raises(RequestError, "s", "brier"):
         judge(sweep, read_points(sweep), read_points(sweep))

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import ROOT
-from tests.fake_runs import answers, demo, write_run
+from tests.fake_runs import answers, demo, page_of, write_run
 from tests.messages import raises
 from tests.unit.adapters.test_plots import adapter
 from tuneyard.adapters import statistics
@@ -37,7 +37,8 @@ from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.judge.questions.slices import by_slices
 from tuneyard.eval.metrics.text import TEXTS
 from tuneyard.eval.read.logs.defect import DETAILED
-from tuneyard.eval.show.html import GLOSSARY, render
+from tuneyard.eval.scoring.weights import Axes
+from tuneyard.eval.show.html import GLOSSARY
 from tuneyard.eval.show.panels import draw_lengths
 from tuneyard.eval.show.tables import markdown
 from tuneyard.recipes import best
@@ -143,7 +144,7 @@ def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: 
             recipes = {} if choose else {"x": ["a", "b"]}
             questions.append(partial(by_slices, by="type"))
             found = compare_results([str(tmp_path / "runs")], questions, margin=0.05, recipes=recipes)
-            page = render(found, "x")
+            page = page_of(found)
             markdown(found.comparison)
         for metric in ("brier", "label_mass"):
             markdown(compare_results([str(tmp_path / "runs")], metric=metric).comparison)
@@ -207,7 +208,7 @@ def test_one_of_a_thing_is_no_plural(groups: list[str] | None, tmp_path: Path) -
             trained_on=trained if model == "a" else None,
         )  # fmt: skip
     found = compare_results([str(tmp_path / "runs")])
-    page = render(found, "x")
+    page = page_of(found)
     assert json.loads(page[page.index('<script type="application/json"') :].split(">", 1)[1].split("<")[0])
     text = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.S)
     text += markdown(found.comparison) + " ".join(found.warnings)
@@ -254,7 +255,7 @@ def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
     write_run(tmp_path / "runs", "base", "s", ["yes", "no"], ["yes", "yes"])
     with in_language(CHINESE):
         found = compare_results([str(tmp_path / "runs")])
-        page = render(found, "x")
+        page = page_of(found)
         assert language.current() == CHINESE and drawing.plot_language() == "en"
     said = "图中文字为英文：没有安装中文字体；请安装一种（如 fonts-noto-cjk，见 tuneyard doctor）。"
     assert said in capsys.readouterr().err
@@ -302,7 +303,8 @@ def sweep_files(folder: Path) -> list[object]:
                     write_run(half, model, name, gold, answers(gold, 6 + seed, seed))
         for metric in ("accuracy", "brier"):
             rows = {"s": [*range(12)], "t": [*range(12)]}
-            sweep = eval_sweep.Sweep(out, axes, points, rows, metric, reported=list(points))
+            of_sweep = Axes("base", axes, points, {})
+            sweep = eval_sweep.Sweep(out, of_sweep, rows, metric, reported=list(points))
             runs, held_out = eval_sweep.read_points(sweep), eval_sweep.read_reported(sweep)
             eval_sweep.write(sweep, eval_sweep.judge(sweep, runs, held_out))
         facts.append(json.loads((out / "sweep.json").read_text(encoding="utf-8")))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
-from tests.fake_runs import answers, compare, demo, write_run
+from tests.fake_runs import answers, compare, demo, page_of, write_run
 from tests.messages import printed, printed_line, raises
 from tuneyard.core import version
 from tuneyard.core.drawing.page import content_policy, hash_source
@@ -19,7 +19,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.number_format import Table
 from tuneyard.eval.compare import cli, compare_results
 from tuneyard.eval.read.scored_run import ScoredRun
-from tuneyard.eval.show.html import GLOSSARY, breakable, provenance, render, terms, varied
+from tuneyard.eval.show.html import GLOSSARY, breakable, provenance, terms, varied
 from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
 from tuneyard.eval.show.plots import draw_plots
 from tuneyard.eval.show.setup import compared_datasets, compared_models
@@ -67,12 +67,8 @@ def data_of(page: str) -> dict:
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("runs")
     demo(folder)
-    return render(
-        compare_results([str(folder)]),
-        "Report on <runs>",
-        100,
-        next_command="tuneyard adapter merge m.yaml",
-    )
+    command = "tuneyard adapter merge m.yaml"
+    return page_of(compare_results([str(folder)]), "Report on <runs>", errors=100, next_command=command)
 
 
 def test_the_page_stands_alone_and_is_whole(page: str) -> None:
@@ -244,7 +240,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
     gold = [HOSTILE[n % 5] for n in range(20)]
     for model in ("base", HOSTILE[0].replace("/", "")):
         write_run(tmp_path, model, "s<b>", gold, gold[::-1], kinds={"subtype": gold}, note=HOSTILE)
-    page = render(compare_results([str(tmp_path)]), HOSTILE[0], 100)
+    page = page_of(compare_results([str(tmp_path)]), HOSTILE[0], errors=100)
     outline = Outline(page)
     assert outline.tags.count("script") == 2 and outline.open == []
     assert {"b", "img src=x"}.isdisjoint(outline.tags) and "onerror=alert(2)>" not in page
@@ -310,7 +306,7 @@ def test_models_that_lack_a_set_are_left_out_of_its_rows(tmp_path: Path) -> None
     write_run(tmp_path, "base", "s", gold, answers(gold, 4, 1))
     write_run(tmp_path, "base", "t", gold, answers(gold, 4, 1))
     write_run(tmp_path, "a", "t", gold, answers(gold, 4, 2))
-    rows = data_of(render(compare_results([str(tmp_path)]), "x", 99))["rows"]
+    rows = data_of(page_of(compare_results([str(tmp_path)]), errors=99))["rows"]
     assert {(row["set"], len(row["answers"])) for row in rows} == {(0, 1), (1, 2)}
 
 
@@ -379,7 +375,7 @@ def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pyte
 def test_answers_of_megabytes_are_cut_and_right_to_left_texts_keep_their_direction(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps({"id": 1, "gold": "a", "prediction": "א" * 3_000_000, "prompt": "هل؟"}) + "\n")
-    page = render(compare_results([str(path)]), "x")
+    page = page_of(compare_results([str(path)]))
     assert len(page) < 500_000 and "… (2,998,000 more characters)" in page
     assert '<div class="question" dir="auto">هل؟</div>' in page and "<bdi>אא" in page
 
@@ -396,7 +392,7 @@ def test_examples_of_too_many_letters_are_thinned_out_and_the_page_says_so(
     assert errors.total == 100 and 0 < len(errors.rows) < 100 and len(json.dumps(errors.rows)) < 12_500
     places = [int(row["row"]) for row in errors.rows]
     assert places[-1] > 90 and max(b - a for a, b in pairwise(places)) <= 3
-    assert f"{len(errors.rows)} of them, evenly spread, are here" in render(found, "x")
+    assert f"{len(errors.rows)} of them, evenly spread, are here" in page_of(found)
 
 
 def test_the_same_runs_have_the_same_plots(tmp_path: Path) -> None:
@@ -414,7 +410,7 @@ def test_names_of_digits_and_units_of_braces(tmp_path: Path) -> None:
     metric = {"brier": {"value": 0.5, "n": 20, "unit": "{x}", "higher_is_better": True}}
     for name in ("2024", "1"):
         write_run(tmp_path, "{base}", name, gold, answers(gold, 12, 3), metrics=metric)
-    page = render(compare_results([str(tmp_path)]), "{x}")
+    page = page_of(compare_results([str(tmp_path)]), "{x}")
     assert "brier on 2024 ({x}, higher is better)" in page
     assert Outline(page).open == []
 

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.eval.statistics.rates import clustered_stderr, groups_of, rate, rate_of, wilson
+from tuneyard.eval.statistics.rates import groups_of, mean_of, rate, rate_of, wilson
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=50))
 def test_flags_have_the_interval_of_their_share(flags: list[bool]) -> None:
     found = rate(flags)
     assert found["value"] == sum(flags) / len(flags) and found["n"] == len(flags)
-    assert found["stderr"] == pytest.approx(clustered_stderr(flags, range(len(flags))), abs=1e-12)
+    assert found["stderr"] == pytest.approx(mean_of(flags).stderr, abs=1e-12)
     assert found["ci95"] == pytest.approx(list(wilson(sum(flags), len(flags))))
 
 
@@ -21,7 +21,7 @@ def test_means_by_hand() -> None:
     values = [0.2, 0.4, 0.9]
     found = rate(values)
     assert found["value"] == pytest.approx(0.5)
-    assert found["stderr"] == pytest.approx(clustered_stderr(values, [0, 1, 2]))
+    assert found["stderr"] == pytest.approx(mean_of(values).stderr)
     assert found["ci95"] == pytest.approx(list(wilson(1.5, 3)))
 
 

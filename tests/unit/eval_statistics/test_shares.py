@@ -13,7 +13,8 @@ from sklearn.metrics import f1_score
 
 from tests.unit.eval_statistics.test_paired import macro_f1
 from tuneyard.eval.metrics.calibration import calibration
-from tuneyard.eval.statistics.rates import clustered_stderr, design_effect, wilson
+from tuneyard.eval.statistics.rates import Z95, mean_of, rate_of, wilson
+from tuneyard.eval.statistics.spread import student_deviate
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -37,38 +38,43 @@ def stderr(correct: list[bool]) -> float:
     return math.sqrt(share * (1 - share) / max(1, len(correct) - 1))
 
 
-def test_design_effect_by_hand() -> None:
+def test_rows_of_a_share_by_hand() -> None:
     rows = [True, True, False, False]
-    assert design_effect(rows, None) == design_effect(rows, range(4)) == 1.0
-    # by group sqrt(4)/4, alone sqrt(0.25/3): (1/4) / (1/12)
-    assert design_effect(rows, list("aabb")) == pytest.approx(3)
-    assert design_effect(rows, list("abab")) == 1.0  # groups more even than chance narrow nothing
-    assert design_effect([True] * 4, list("aabb")) == 2.0  # each group counts as one row
+    alone = rate_of(rows)
+    assert rate_of(rows, range(4)) == alone
+    # by group sqrt(4)/4, alone sqrt(0.25/3): (1/4) / (1/12) = 3
+    reach = float(student_deviate(Z95, np.array(1.0)))
+    grouped = rate_of(rows, list("aabb"))
+    assert grouped.ci95 == pytest.approx(wilson(2 / 3, 4 / 3, reach))
+    assert grouped.stderr == pytest.approx(alone.stderr * math.sqrt(3))
+    assert rate_of(rows, list("abab")).stderr == alone.stderr  # groups more even than chance narrow nothing
+    same = rate_of([True] * 4, list("aabb"))
+    assert same.low < rate_of([True] * 2).low  # each group counts as one row
 
 
-def test_clustered_stderr_by_hand() -> None:
+def test_standard_errors_by_cluster_by_hand() -> None:
     # mean 0.5; group a sums to 0.5 + 0.5 = 1, b to -0.5 - 0.5 = -1: sqrt(2/1 · (1 + 1)) / 4
-    assert clustered_stderr([True, True, False, False], list("aabb")) == pytest.approx(math.sqrt(4) / 4)
+    assert mean_of([True, True, False, False], list("aabb")).stderr == pytest.approx(math.sqrt(4) / 4)
     # groups that are each half right say the mean exactly
-    assert clustered_stderr([True, False, True, False], list("aabb")) == 0.0
-    assert clustered_stderr([True, False], ["a", "a"]) == 0.0
+    assert mean_of([True, False, True, False], list("aabb")).stderr == 0.0
+    assert mean_of([True, False], ["a", "a"]).stderr == 0.0
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=60))
 def test_a_group_for_each_row_is_the_plain_standard_error(correct: list[bool]) -> None:
-    assert clustered_stderr(correct, range(len(correct))) == pytest.approx(stderr(correct), abs=1e-12)
+    assert mean_of(correct, range(len(correct))).stderr == pytest.approx(stderr(correct), abs=1e-12)
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=40))
 def test_repeating_every_row_in_its_group_adds_no_knowledge(correct: list[bool]) -> None:
     doubled = [x for x in correct for _ in range(2)]
     groups = [i // 2 for i in range(len(doubled))]
-    assert clustered_stderr(doubled, groups) == pytest.approx(stderr(correct), abs=1e-12)
+    assert mean_of(doubled, groups).stderr == pytest.approx(stderr(correct), abs=1e-12)
 
 
-def test_clustered_stderr_refuses_lengths_that_differ() -> None:
+def test_standard_errors_by_cluster_refuse_lengths_that_differ() -> None:
     with pytest.raises(ValueError, match="3 values and 2 groups"):
-        clustered_stderr([1.0, 0.0, 1.0], ["a", "b"])
+        mean_of([1.0, 0.0, 1.0], ["a", "b"])
 
 
 @settings(max_examples=30)
