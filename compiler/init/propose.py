@@ -83,10 +83,6 @@ def propose(
         warnings = list(dict.fromkeys(map(_printable, warnings_of(profile, proposal, spec))))
         examples = _preview(spec)
     comments = [f"Proposed by `tuneyard data init {shlex.quote(str(path))}` after {profile.rows} rows."]
-    if profile.source.header:
-        comments.append("guessed: the first row is a row, `header` names the columns by their content")
-    if profile.source.encoding != "utf-8":
-        comments.append(f"guessed from the bytes: encoding {profile.source.encoding}")
     comments += [f"guessed, look at it: {warning}" for warning in warnings]
     text = "".join(f"# {_printable(for_reader(comment))}\n" for comment in comments) + spec_text
     outcome = _outcome(path, report, text)

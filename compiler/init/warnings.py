@@ -3,12 +3,16 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, PROSE, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal
+from tuneyard.compiler.read import readers
+from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import Spec
+from tuneyard.core.errors import counted
 
 GIVEN_AWAY = 0.5
 SAME = 0.95
@@ -22,11 +26,26 @@ def warnings_of(profile: FileProfile, proposal: Proposal, spec: Spec) -> Iterato
     """List warnings before a compile: guesses, unused columns, fields in lines, leaked answers."""
     if profile.source.header:
         yield f"the file has no header: the columns {', '.join(profile.source.header)} are named by content"
+    if profile.source.encoding != "utf-8":
+        yield f"the file is not UTF-8; by its bytes it is taken as {profile.source.encoding}"
+    yield from _folders_not_read(profile)
     yield from proposal.guesses
     yield from _fields_in_lines(profile)
     left_out = [leaf for leaf in unused_leaves(profile, proposal, spec) if _may_matter(profile, leaf)]
     yield from _columns_left_out(left_out)
     yield from _answers_given_away(profile, proposal)
+
+
+def _folders_not_read(profile: FileProfile) -> Iterator[str]:
+    """Warn of folders with data files inside the folder that is read: a source is one folder deep."""
+    if not isinstance(profile.path, Path) or not profile.path.is_dir() or profile.source.splits:
+        return
+    for folder in sorted(profile.path.iterdir()):
+        if folder.is_dir() and not folder.name.startswith("."):
+            count = sum(suffix(file) in readers() for file in folder.rglob("*"))
+            if count:
+                files = counted(count, "data file")
+                yield f"{folder}: {files} not read: a source is one folder; add it as a further one"
 
 
 def _fields_in_lines(profile: FileProfile) -> Iterator[str]:

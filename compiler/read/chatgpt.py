@@ -42,13 +42,14 @@ def _turns(messages: Iterable[Mapping[str, object]]) -> list[Fields]:
     """The turns of messages. Two messages of one speaker are one turn."""
     turns: list[Fields] = []
     for message in messages:
-        role, text = _speaker(message), _text(message)
-        if not text or role not in ("system", "user", "assistant"):
+        role, content = _speaker(message), _content(message)
+        if not content or role not in ("system", "user", "assistant"):
             continue
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] = f"{turns[-1]['content']}\n\n{text}"
+        before = turns[-1]["content"] if turns and turns[-1]["role"] == role else None
+        if isinstance(before, str) and isinstance(content, str):
+            turns[-1]["content"] = f"{before}\n\n{content}"
         else:
-            turns.append({"role": role, "content": text})
+            turns.append({"role": role, "content": content})
     return turns
 
 
@@ -61,12 +62,15 @@ def _speaker(message: Mapping[str, object]) -> object:
     return author.get("role")
 
 
-def _text(message: Mapping[str, object]) -> str:
-    """The text of a message; pictures among its parts are left out."""
+def _content(message: Mapping[str, object]) -> str | list[object]:
+    """The text of a message, or its parts if one is a picture or a sound: as turns they are an error."""
     content = message.get("content")
     if not isinstance(content, dict) or content.get("content_type") in NOT_SHOWN:
         return ""
     parts = content.get("parts")
     if not isinstance(parts, list):
         return ""
-    return "\n".join(part for part in parts if isinstance(part, str)).strip()
+    texts = [part for part in parts if isinstance(part, str)]
+    if len(texts) < len(parts):
+        return parts
+    return "\n".join(texts).strip()

@@ -67,6 +67,22 @@ def test_the_dialect_is_found_and_said(bench, delimiter, encoding, said):
     assert [record["output"] for record in records] == [row["Answer"] for row in rows]
 
 
+def test_western_bytes_are_no_chinese_and_the_guess_is_said(bench) -> None:
+    rows = [{"question": f"Für Müller spät {n}?", "answer": f"größte Mühe – {n}"} for n in range(9)]
+    source = bench.write("qa.csv", as_csv(rows).encode("cp1252"))
+    text, records = proposed(bench, source)
+    assert "encoding: cp1252" in text and [record["output"] for record in records] == [
+        row["answer"] for row in rows
+    ]
+    assert "taken as cp1252" in propose(source)[1]
+
+
+def test_a_folder_in_the_folder_is_named(bench) -> None:
+    bench.write("book/a.md", "# One text about a thing")
+    bench.write("book/sub/b.md", "# Another one")
+    assert "sub: 1 data file not read" in propose(bench.folder / "book")[1]
+
+
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-16"])
 def test_a_table_that_is_cut_off_inside_a_character_is_refused(bench, encoding):
     source = bench.write("qa.csv", as_csv([{"问题": "什么", "回答": "因为"}]).rstrip().encode(encoding)[:-1])
@@ -142,8 +158,8 @@ def test_a_bad_row_is_said_and_the_rest_still_guessed(bench):
         ("scalar.json", "3", ContentError, "E007"),
         ("words.doc", "a", RequestError, "words.doc; .doc"),
         (
-            "latin.csv",
-            "question,answer\nété ça,où à é è ù\n".encode("latin-1"),
+            "russian.csv",
+            "question,answer\nЧто это такое?,Это дом\n".encode("cp1251"),
             ContentError,
             "UTF-8",
         ),

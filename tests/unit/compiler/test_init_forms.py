@@ -122,8 +122,14 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
         ]
         mapping = {each["id"]: each for each in nodes}
         talks.append({"title": f"talk {n}", "mapping": mapping, "current_node": "new"})
-    found = records(bench, bench.write("conversations.json", json.dumps(talks)))
+    path = bench.write("conversations.json", json.dumps(talks))
+    found = records(bench, path)
     assert [spoken(record) for record in found] == list(map(asked, range(COUNT)))
+    # A picture is not left out of its turn: the row is an error.
+    talks[0]["mapping"]["b"]["message"]["content"]["parts"].insert(0, {"asset_pointer": "file-service://x"})
+    path.write_text(json.dumps(talks))
+    said = propose(path)[1]
+    assert f"1 of {COUNT} rows would be rejected" in said and "asset_pointer" in said
 
 
 @pytest.mark.parametrize("indent", [None, 1])
