@@ -9,7 +9,6 @@ figures, docs/eval-report.md the page.
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from tuneyard.eval.judge.ask import ComparedRuns
     from tuneyard.eval.judge.question import Question
     from tuneyard.eval.read.find import Reading
+    from tuneyard.eval.show.html import Page
 
 MOST_ERRORS = 2000  # incorrect examples on the page
 PLOT_SUFFIX = ".png"
@@ -129,6 +129,7 @@ def cli(
     from tuneyard.eval.read.find import Reading
     from tuneyard.eval.read.trained_sweep import read_trained_sweep
     from tuneyard.eval.show.carry_out import next_command
+    from tuneyard.eval.show.html import Page
     from tuneyard.eval.show.places import argument
 
     metric = metric or ACCURACY.name
@@ -167,7 +168,7 @@ def cli(
         results, questions, reading, metric=metric, decide_on=decide_on, margin=share, recipes=recipes
     )
     words = next_command(compared)
-    page = Page(title, note=note, errors=errors, next_command=shlex.join(words))
+    page = Page(title, errors, note=note, next_command=shlex.join(words))
     write(compared, out, page, force=force)
     next_step(None, words)
 
@@ -191,22 +192,10 @@ def compare_results(
     return compared
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The report's title and the user's note, the command that makes it, its most incorrect examples, and the
-    command to run next."""
-
-    title: str
-    module: str = "eval.compare"
-    errors: int = MOST_ERRORS
-    note: str = ""
-    next_command: str = ""
-
-
 def write(
     compared: "ComparedRuns",
     out: Path,
-    page: Page,
+    page: "Page",
     facts: Mapping[str, object] | None = None,
     *,
     force: bool = False,
@@ -232,7 +221,7 @@ def write(
         click.echo(tr("The rest is in {out}: {files}", out=out, files=", ".join(files)), err=True)
 
 
-def lay_out(compared: "ComparedRuns", page: Page, facts: Mapping[str, object]) -> dict[str, bytes]:
+def lay_out(compared: "ComparedRuns", page: "Page", facts: Mapping[str, object]) -> dict[str, bytes]:
     """Every file of a comparison by its path below OUT, in the order of writing.
 
     table.json is the last one: a folder without it is incomplete.

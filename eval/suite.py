@@ -126,6 +126,8 @@ def score_steps(
 
 def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], models: Sequence[str]) -> None:
     """Write table.md and table.json over all steps, and report.html if any step has an accuracy."""
+    from tuneyard.eval.show.html import Page
+
     figures: Figures = {}
     judged: list[str] = []
     for name, (step_request, (_, datasets)) in steps.items():
@@ -145,7 +147,7 @@ def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], mode
         compared = compare.compare_results(judged, has_mean=False)  # different tasks have no mean
         compared = replace(compared, tables={tr(CAPTION): table})
         title = tr("Suite {name}", name=request.out.name)
-        page = compare.Page(title, COMMAND)
+        page = Page(title, compare.MOST_ERRORS, module=COMMAND)
         compare.write(compared, request.out, page, facts, force=True)  # the folder is the suite's
     else:
         write_text(request.out / TABLE, grid(table) + "\n")
@@ -163,6 +165,7 @@ def figures_of(
         scores: dict[str, Any] = read_object(out / SCORES)
         average = scores[model][AVERAGE]
         return {f"accuracy, {AVERAGE}": {**average, "value": average["accuracy"]}}
+
     figures: dict[str, Mapping[str, Any]] = {}
     for dataset, results in results_by_dataset.items():
         parts = {"": {**results, **results.get("estimates", {})}}

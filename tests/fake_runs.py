@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.training.metrics import ACCURACY, Metric
-from tuneyard.eval.compare import Page
+from tuneyard.eval.compare import MOST_ERRORS
 from tuneyard.eval.judge import ask, sections
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show import plots
-from tuneyard.eval.show.html import render
+from tuneyard.eval.show.html import Page, render
 from tuneyard.eval.show.tables import document
 
 VERSION = {"tuneyard": "0.1.0"}
@@ -112,6 +112,7 @@ def table_json(runs: Sequence[ScoredRun], **how: Any) -> dict[str, Any]:
     return found
 
 
-def page_of(compared: ComparedRuns, title: str = "x", **parts: Any) -> str:
+def page_of(compared: ComparedRuns, title: str = "x", errors: int = MOST_ERRORS, **parts: Any) -> str:
     """The page of a comparison with its plots; `parts` are those of `Page`."""
-    return render(compared, Page(title, **parts), plots.draw_plots(compared.comparison, compared.run_list))
+    page = Page(title, errors, **parts)
+    return render(compared, page, plots.draw_plots(compared.comparison, compared.run_list))

@@ -9,9 +9,10 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -35,9 +36,6 @@ from tuneyard.eval.show.setup import compared_tables
 from tuneyard.eval.show.tables import differences, figures, left_out, method, scores, section_text
 from tuneyard.eval.show.verdict import decisions, headline, recommended
 
-if TYPE_CHECKING:
-    from tuneyard.eval.compare import Page
-
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard eval compare">'
 STATIC = 10  # examples that are there without JavaScript
@@ -50,7 +48,19 @@ FIGURES = {
 }  # fmt: skip  # facts that the page's tables show, or that are not worth a line
 
 
-def render(compared: ComparedRuns, page: "Page", plots: Sequence[DrawnPlot]) -> str:
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The report's title and the user's note, the command that makes it, its most incorrect examples, and the
+    command to run next."""
+
+    title: str
+    errors: int
+    module: str = "eval.compare"
+    note: str = ""
+    next_command: str = ""
+
+
+def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> str:
     """Render a page with the plots of a comparison."""
     comparison = compared.comparison
     notes = [left_out(comparison)]

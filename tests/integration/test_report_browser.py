@@ -12,8 +12,8 @@ import pytest
 from tests.browser import BROWSER, answered, open_page, with_script
 from tests.fake_runs import answers, demo, page_of, write_run
 from tuneyard.core.language.reader_language import in_language
-from tuneyard.eval.compare import Page, compare_results
-from tuneyard.eval.show.html import render
+from tuneyard.eval.compare import compare_results
+from tuneyard.eval.show.html import Page, render
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium here")]
 STEPS = """
