@@ -84,8 +84,8 @@ def test_an_interrupted_compile_leaves_no_folder_behind(bench, sent, code):
     if sent == signal.SIGTERM:
         assert process.returncode == code
     else:
-        # A shell says 130 for both. CPython ends itself by the signal if that came while it ran a text of code,
-        # as dataclasses do at import, though our code has handled it.
+        # A shell says 130 for both. CPython ends itself by the signal if that came inside a text of code
+        # that it ran, as dataclasses make, though our code has handled it.
         assert process.returncode in (code, -signal.SIGINT)
         last_line = process.communicate()[0].decode().splitlines()[-1]
         assert last_line.startswith("interrupted; ") and "the same command starts again" in last_line
