@@ -8,6 +8,7 @@ from pathlib import Path
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, PROSE, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.read import readers
+from tuneyard.compiler.read.inputs import data_files
 from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
@@ -40,12 +41,14 @@ def _folders_not_read(profile: FileProfile) -> Iterator[str]:
     """Warn of folders with data files inside the folder that is read: a source is one folder deep."""
     if not isinstance(profile.path, Path) or not profile.path.is_dir() or profile.source.splits:
         return
-    for folder in sorted(profile.path.iterdir()):
-        if folder.is_dir() and not folder.name.startswith("."):
-            count = sum(suffix(file) in readers() for file in folder.rglob("*"))
-            if count:
-                files = counted(count, "data file")
-                yield f"{folder}: {files} not read: a source is one folder; add it as a further one"
+    read = [str(file) for file in data_files(profile.path)]
+    for folder in sorted(profile.path.glob("[!.]*/")):
+        if any(file.startswith(f"{folder}/") for file in read):  # a split that `save_to_disk` wrote
+            continue
+        count = sum(suffix(file) in readers() for file in folder.glob("*"))
+        if count:
+            files = counted(count, "data file")
+            yield f"{folder}: {files} not read: a source is one folder; add it as a further one"
 
 
 def _fields_in_lines(profile: FileProfile) -> Iterator[str]:

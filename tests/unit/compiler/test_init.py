@@ -83,6 +83,14 @@ def test_a_folder_in_the_folder_is_named(bench) -> None:
     assert "sub: 1 data file not read" in propose(bench.folder / "book")[1]
 
 
+def test_the_only_split_that_datasets_saved_is_no_folder_that_is_left_out(bench) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_list([{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(3)])
+    datasets.DatasetDict({"train": rows}).save_to_disk(str(bench.folder / "saved"))
+    text, said = propose(bench.folder / "saved")
+    assert "kept 3" in said and "not read" not in said and "not read" not in text
+
+
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-16"])
 def test_a_table_that_is_cut_off_inside_a_character_is_refused(bench, encoding):
     source = bench.write("qa.csv", as_csv([{"问题": "什么", "回答": "因为"}]).rstrip().encode(encoding)[:-1])
