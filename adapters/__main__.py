@@ -13,6 +13,7 @@ from tuneyard.adapters.methods import names, parameters_by_name
 from tuneyard.core.cli.main import LazyGroup, command_line, examples
 from tuneyard.core.cli.next_step import TuneyardCommand, next_step, print_next_step, same_options
 from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
+from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import lang_option, tr
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _run(plan: "MergePlan | FusePlan", dry_run: bool, command: Sequence[object])
         with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
             details = plan.write(bar.update)
         last = f"{plan.request.out}  {time.monotonic() - started:.1f} s"
-    click.echo("\n".join([summary, *details, last]))
+    say("\n".join([summary, *details, last]))
     if dry_run:
         next_step(None, command_line("adapter", ("--dry-run",)))
     else:

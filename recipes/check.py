@@ -27,11 +27,11 @@ from tuneyard.core.errors import (
     RequestError,
     TuneyardError,
     counted,
-    relative_paths,
     size_words,
 )
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import existing
+from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import lang_option
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
@@ -208,13 +208,13 @@ def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> 
         )
     else:
         for line in unchecked:
-            click.echo(f"not checked: {line}")
+            say(f"not checked: {line}")
         for line in guide(problem.code for problem in problems):
             click.echo(line)
         summary = f"{recipe.path}: {_verdict(problems)}"
         if checked.schedule.rows:
             summary += f"; {checked.schedule.line()}"
-        click.echo(relative_paths(summary))
+        say(summary)
     return any(problem.is_error for problem in problems)
 
 

@@ -11,7 +11,9 @@ import click
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError, counted
+from tuneyard.core.language.messages import say
 from tuneyard.core.language.number_format import Table, grid
+from tuneyard.core.language.translation import tr
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import EpochCounts
 from tuneyard.recipes.answer_rules import CUTOFF_LEN, packs, problems_of_answer
@@ -156,9 +158,9 @@ def command(
         for plan in plans:
             click.echo(json.dumps(asdict(plan), ensure_ascii=False))
     elif len(plans) == 1:
-        click.echo("\n".join(_lines(plans[0])))
+        say("\n".join(_lines(plans[0])))
     else:
-        click.echo("\n".join(_table_lines(plans)))
+        say("\n".join(_table_lines(plans)))
     following = ["train", recipe, *overrides]
     if expected is not None:  # check names the datasets that are missing
         following = ["check", recipe, *overrides, *same_options("--model")]
@@ -361,9 +363,9 @@ def _table_lines(plans: list[TrainingPlan]) -> list[str]:
     """The plans of several machines as one table. What all of them share is above and below it."""
     first = plans[0]
     priced = any(plan.cost_per_hour is not None for plan in plans)
-    header = ["machine", "fits", "GB a GPU", "of", "batch", "steps", "hours"]
+    header = [tr(name) for name in ("machine", "fits", "GB a GPU", "of", "batch", "steps", "hours")]
     if priced:
-        header += ["cost an hour", "cost"]
+        header += [tr("cost an hour"), tr("cost")]
     rows = []
     for plan in plans:
         steps, hours = "not known", "not known"
@@ -373,10 +375,10 @@ def _table_lines(plans: list[TrainingPlan]) -> list[str]:
             middle, lower_end, upper_end = (_hours(plan.seconds[end]) for end in ("middle", "lower", "upper"))
             hours = f"{middle} ({lower_end} to {upper_end})"
             if plan.seconds["upper"] < 60:
-                hours = "under a minute"
+                hours = tr("under a minute")
         if not plan.may_fit:
             hours = "–"
-        row = [plan.machine, plan.fits.rstrip(","), gigabytes(*plan.total)]
+        row = [plan.machine, tr(plan.fits.rstrip(",")), gigabytes(*plan.total)]
         row += [f"{plan.gpu_bytes / 1e9:.0f}", str(plan.batch), steps, hours]
         if plan.cost_per_hour is not None:
             cost = "not known"

@@ -19,6 +19,7 @@ from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import locked, make_folder, write_json, write_text
+from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import lang_option
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
@@ -135,7 +136,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
                 _show_warnings(ask_first(llamafactory, checked))
         lock = _reserve(recipe, inputs, world, force, stack)
         if (output_dir / TRAINING).is_file():
-            click.echo(f"{output_dir}: up to date")
+            say(f"{output_dir}: up to date")
             return
         restart = why_not_resumed(recipe)
         newest = None
@@ -165,7 +166,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         facts |= {"started": started.isoformat(timespec="seconds")}
         record = training_record(recipe, inputs, {**world, "added": added, **facts, "seconds": seconds})
         write_json(output_dir / TRAINING, record)
-    click.echo(f"{output_dir}: trained in {seconds} s")
+    say(f"{output_dir}: trained in {seconds} s")
 
 
 def why_not_resumed(recipe: Recipe) -> str:
@@ -182,7 +183,7 @@ def ask_first(llamafactory: LlamaFactory, quick: Checked) -> list[Problem]:
     """Add LLaMA-Factory's findings to a quick check. `ProblemsError` for its errors."""
     checked = ask_check(llamafactory, quick, None)
     for line in not_checked(quick.recipe, checked.answer, quick.recipe.text("model_name_or_path")):
-        click.echo(f"not checked: {line}", err=True)
+        say(f"not checked: {line}", to_stderr=True)
     return checked.refuse()
 
 
@@ -238,8 +239,8 @@ def is_wandb_configured() -> bool:
 def _for_cpus(recipe: Recipe) -> dict[str, object]:
     if "use_cpu" in recipe.settings:
         return {}
-    click.echo("no GPU here: added use_cpu=true")
+    say("no GPU here: added use_cpu=true")
     if recipe.settings.get("bf16") is not True or cpu_computes_bf16():
         return {"use_cpu": True}
-    click.echo("this CPU has no bfloat16 arithmetic: added bf16=false")
+    say("this CPU has no bfloat16 arithmetic: added bf16=false")
     return {"use_cpu": True, "bf16": False}

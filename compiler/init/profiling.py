@@ -74,11 +74,10 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                     if document is not first and profile.rows < SAMPLE:
                         _read_rows(profile, document)
                 if not profile.rows:
-                    errors = profile.problems.errors
-                    reason = errors[0].line() if errors else f"{path}: no rows"
+                    if profile.problems.errors:
+                        raise ContentError(profile.problems.errors[0].line())
                     raise ContentError(
-                        f"{reason}; there is nothing to guess from: name a file of rows (a table, JSON, "
-                        "JSON Lines, Parquet)"
+                        f"{path}: no rows; name a file of rows (a table, JSON, JSON Lines, Parquet)"
                     )
                 if paths_by_split:
                     splits: dict[str, tuple[str, ...]] = {name: (name,) for name in paths_by_split}

@@ -14,6 +14,7 @@ from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.datasets import REGISTRY, locate_dataset
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import write_text
+from tuneyard.core.language.messages import say
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
 
 HEAD = 4096
@@ -68,11 +69,11 @@ def view(
         click.echo(
             f"{name} has {len(datasets)} datasets. This page has {dataset}; view the others by name: {others}"
         )
-    click.echo(_summary(payload))
+    say(_summary(payload))
     given_again = same_options("--recipe", "--model", "--template")
     next_step(out, ["tuneyard", "data", "verify", dataset, *given_again, "--dataset-dir", folder])
     if payload.note:
-        click.echo(payload.note, err=True)
+        say(payload.note, to_stderr=True)
 
 
 def check_replaceable(out: Path, inputs: Sequence[Path], *, force: bool) -> None:

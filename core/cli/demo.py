@@ -26,6 +26,7 @@ from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.errors import ContentError, RequestError, counted, need, resumed_by
 from tuneyard.core.files import make_folder, opened
 from tuneyard.core.installation.checkout import python_path
+from tuneyard.core.language.messages import say
 
 BASE = Path("models/demo-base")
 RESULTS = Path("results/demo")
@@ -152,24 +153,24 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
         model = str(Path(model).resolve())
     if not out.is_dir():
         if dry_run:
-            click.echo(f"{out} does not exist yet: no step is made")
+            say(f"{out} does not exist yet: no step is made")
             return
         make_folder(out)
     with contextlib.chdir(out):
         if dry_run:
-            click.echo("\n".join(plan_lines(model)))
+            say("\n".join(plan_lines(model)))
             next_step(None, ["tuneyard", "demo", *same_options("--out", "--model")])
             return
         need("llamafactory", "torch", "peft", "psutil")
         _refuse_foreign()
         make_folder(NOTES)
         with _alone():
-            click.echo(
+            say(
                 f"tuneyard demo: which of two adapters, or which merge of them, to ship. Log: {out / LOG}\n"
                 f"From the beginning it takes about {counted(expected_minutes(), 'minute')} here."
             )
             run(model)
-        click.echo("\n".join(result_lines(out)))
+        say("\n".join(result_lines(out)))
         next_step(out / VERDICT / "report.html", ["tuneyard", "data", "init", "FILE"])
 
 
@@ -204,14 +205,14 @@ def run(model: str) -> None:
         step = steps(model)[number]  # the dtype of the sweep is known when there is a base model
         title = f"[{number + 1}/{count}] {step.name:<18} {step.last_file.parent!s:<24}"
         if step.name == "merge" and not WEIGHTS.is_file():
-            click.echo(f"{title} left out: no weights are better than the base")
+            say(f"{title} left out: no weights are better than the base")
             continue
         started = time.monotonic()
         if step.name == SWEEP:
             _sweep(step.words, title)
         else:
             _execute(step.words, title)
-        click.echo(f"{title} made in {_duration(time.monotonic() - started)}")
+        say(f"{title} made in {_duration(time.monotonic() - started)}")
 
 
 def _refuse_foreign() -> None:

@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 from click.exceptions import Exit
 
-from tuneyard.core.errors import relative_paths
+from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
 
 _IS_QUIET = f"{__name__}.quiet"
@@ -122,6 +122,6 @@ class TuneyardCommand(click.Command):
 def _print(context: click.Context) -> None:
     line, command = context.meta.pop(_NEXT_STEP, ("", ""))
     if line:
-        click.echo(relative_paths(line), err=True)
+        say(line, to_stderr=True)
     if command:
-        click.echo(relative_paths(tr("next: {command}", command=command)), err=True)
+        say(tr("next: {command}", command=command), to_stderr=True)

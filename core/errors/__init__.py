@@ -28,7 +28,7 @@ import click
 
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.installation.packages import missing, set_up_command
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.messages import relative_paths, say
 
 SHOWN = 20
 TERMINATED = 128 + signal.SIGTERM  # exit code
@@ -197,7 +197,7 @@ def run_command(command: click.Command) -> NoReturn:
             for stream in (1, 2):  # drops the buffers, so that Python's exit does not fail on them
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
             sys.exit(141)
-        click.echo(for_reader(f"error: {describe_os_error(error)}"), err=True)
+        say(f"error: {describe_os_error(error)}", to_stderr=True)
         code = 2
     sys.exit(code)
 
@@ -242,15 +242,15 @@ def _exit_code(command: click.Command) -> int:
     try:
         code = command.main(prog_name=_program(), standalone_mode=False)
     except click.Abort as error:
-        click.echo(for_reader(f"interrupted; {str(error) or 'the same command starts again'}"), err=True)
+        say(f"interrupted; {str(error) or 'the same command starts again'}", to_stderr=True)
         return 130
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
-        click.echo(for_reader(shown.getvalue().rstrip("\n") + _hint(error)), err=True)
+        say(shown.getvalue().rstrip("\n") + _hint(error), to_stderr=True)
         return 2
     except TuneyardError as error:
-        click.echo(for_reader(relative_paths(f"error: {error}")), err=True)
+        say(f"error: {error}", to_stderr=True)
         return error.exit_code
     except ImportError as error:
         if not error.name or error.name.partition(".")[0] == "tuneyard":
@@ -258,7 +258,7 @@ def _exit_code(command: click.Command) -> int:
         message = f"{error}; run {set_up_command()} again"
         if isinstance(error, ModuleNotFoundError):
             message = missing(error.name)
-        click.echo(for_reader(f"error: {message}"), err=True)
+        say(f"error: {message}", to_stderr=True)
         return 2
     except SystemExit:
         if type(sys.stdout).__name__ == "_PacifyFlushWrapper":  # Click exits this way at any broken pipe
@@ -325,14 +325,6 @@ def show_value(value: object) -> str:
 def one_line(text: str) -> str:
     """Escape line breaks and control characters, which a file name may contain."""
     return _LINE_ENDS.sub(_escaped, text)
-
-
-def relative_paths(text: str) -> str:
-    """Write the paths below the current folder in a message from that folder on."""
-    folder = str(Path.cwd())
-    if len(folder) == 1:
-        return text
-    return re.sub(rf"(?<![\w./~-]){re.escape(folder)}/", "", text)
 
 
 def for_terminal(text: str) -> str:

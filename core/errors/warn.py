@@ -2,10 +2,12 @@
 
 import click
 
+from tuneyard.core.language.messages import say
+
 
 def warn(text: str) -> None:
     """Print a warning to stderr."""
-    click.echo(f"warning: {text}", err=True)
+    say(f"warning: {text}", to_stderr=True)
 
 
 def warn_once(text: str) -> None:

@@ -8,6 +8,8 @@ import json
 import re
 from pathlib import Path
 
+import click
+
 from tuneyard.core.language.han import closed_up
 from tuneyard.core.language.reader_language import CHINESE, current
 
@@ -22,6 +24,19 @@ def _lines() -> list[tuple[re.Pattern[str], str]]:
     for english, chinese in json.loads(_FILE.read_text(encoding="utf-8")).items():
         patterns.append((re.compile(_FIELD.sub(r"(?P<\1>.+?)", re.escape(english))), chinese))
     return patterns
+
+
+def say(text: str, *, to_stderr: bool = False) -> None:
+    """Print lines for people: in their language, with paths from the current folder on."""
+    click.echo(for_reader(relative_paths(text)), err=to_stderr)
+
+
+def relative_paths(text: str) -> str:
+    """Write the paths below the current folder in a message from that folder on."""
+    folder = str(Path.cwd())
+    if len(folder) == 1:
+        return text
+    return re.sub(rf"(?<![\w./~-]){re.escape(folder)}/", "", text)
 
 
 def for_reader(text: str) -> str:

@@ -19,6 +19,7 @@ from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
 from tuneyard.core.files import existing, no_folder, write_text
+from tuneyard.core.language.messages import say
 from tuneyard.core.training.training_stage import OBJECTIVES
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
@@ -96,7 +97,7 @@ def command(
     write_text(out, recipe.text)
     for problem in recipe.problems:
         click.echo(problem.line())
-    click.echo("\n".join(recipe.summary))
+    say("\n".join(recipe.summary))
     next_step(out, ["tuneyard", "recipe", "train", out])
 
 

@@ -124,3 +124,11 @@ def test_the_first_errors_are_chinese_in_a_chinese_locale(
     with pytest.raises(SystemExit) as ended:
         run_command(tuneyard)
     assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_line_on_the_steps_of_a_recipe_has_its_numbers() -> None:
+    line = "a.yaml: 1 error, 2 warnings (E301 1, W310 2); 1,200 rows, batch 16, 75 steps an epoch, 225 in all"
+    with in_language(CHINESE):
+        assert for_reader(line) == (
+            "a.yaml：1 个错误，2 个警告（E301 1, W310 2）；1,200 行，批大小 16，每轮 75 步，共 225 步"
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.messages import printed
-from tuneyard.core.errors import relative_paths
+from tuneyard.core.language.messages import relative_paths
 from tuneyard.recipes.data import read_datasets
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rows import _missing_column_fix

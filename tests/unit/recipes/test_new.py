@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 from tests.messages import printed
 from tuneyard.core.cli.main import cli
 from tuneyard.core.datasets import eval_split
-from tuneyard.core.errors import RequestError, relative_paths
+from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.messages import relative_paths
 from tuneyard.core.prompt.template_fit import TemplateFinding
 from tuneyard.core.training.training_stage import OBJECTIVES, TRAINING_STAGES, objectives_of
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
