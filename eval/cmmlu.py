@@ -5,34 +5,29 @@ probabilities of A, B, C and D after the benchmark's own prompt. docs/eval-cmmlu
 """
 
 import hashlib
-from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.core.errors import RequestError, counted, run_command
+from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language.number_format import Table, grid, interval, percent
-from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.cmmlu import (
     HUB_ID,
     LETTERS,
-    Exam,
     choose_subjects,
     fetch,
     in_groups,
-    prompt,
     read_exam,
 )
 from tuneyard.eval.metrics.labels import LabelSet
 from tuneyard.eval.nli import Nli
-from tuneyard.eval.read.results import RESULTS, Prediction
+from tuneyard.eval.read.results import RESULTS
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest, dataset_dir
-from tuneyard.eval.scoring.task import Job
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import average
 
@@ -86,11 +81,9 @@ def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, 
     folder = Path(source) if Path(source).is_dir() else None
     chosen = choose_subjects(subjects, folder)
     if folder is None:
-        folder = fetch(source, [subject.name for subject in chosen])
-    exams = {subject.name: read_exam(folder, subject, shots) for subject in chosen}
-    letters = LabelSet(list(LETTERS), {})
+        folder = fetch(source, chosen)
     task = Cmmlu(
-        label_sets=dict.fromkeys(exams, letters),
+        label_sets=dict.fromkeys(chosen, LabelSet(list(LETTERS), {})),
         mode="choice",
         parser="word",
         variants="none",
@@ -99,63 +92,24 @@ def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, 
         check_generate=0,
         summaries=(TABLE, SCORES),
         further_settings={"shots": shots, "chat": chat},
-        exams=exams,
-        shots=shots,
         chat=chat,
     )
-    return task, [exam.dataset for exam in exams.values()]
+    return task, [read_exam(folder, name, chinese, shots) for name, chinese in chosen.items()]
 
 
 @dataclass(frozen=True, slots=True)
 class Cmmlu(Nli):
-    """Choosing between four letters, with the benchmark's prompts and its table of groups."""
+    """Choosing between four letters, with the benchmark's plain prompts and its table of groups."""
 
-    exams: Mapping[str, Exam] = field(default_factory=dict)
-    shots: int = 0
     chat: bool = False
 
     def fitted(self, opened: "Opened") -> "tuple[Cmmlu, Opened]":
         """Prompt in plain text, without a chat template, unless with --chat."""
         return self, opened if self.chat else _plain(opened)
 
-    def scorer(self, job: Job) -> Scorer:
-        """Compare the four letters' probabilities after each question's prompt.
-
-        A prompt has as many examples as fit the context (field `shots`).
-        """
-        exam = self.exams[job.dataset.name]
-
-        def encode(text: str) -> list[int]:
-            return job.candidate.prompting.encode([{"role": "user", "content": text}])
-
-        prompts, shots = {}, {}
-        for row in range(len(job.rows)):
-            ids, shots[row] = prompt(exam, row, encode, job.backend.context)
-            prompts[row] = array("i", ids)
-        scorer = job.choosing({letter: [letter] for letter in LETTERS}, prompts)
-
-        def score(batch: Sequence[int]) -> list[Fields]:
-            answers = scorer.score(batch)
-            return [{**fields, "shots": shots[row]} for row, fields in zip(batch, answers, strict=True)]
-
-        return replace(scorer, score=score)
-
-    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """The figures of choosing, and the number of prompts with fewer shots."""
-        fewer_shots = [line for line in predictions if "shots" in line and line["shots"] != self.shots]
-        return {**Nli.results(self, job, predictions), "fewer_shots": len(fewer_shots)}
-
-    def warnings(self, results: Mapping[str, Any]) -> list[str]:
-        """Warn of little label mass, and of prompts that did not fit."""
-        warnings = Nli.warnings(self, results)
-        if results["fewer_shots"]:
-            prompts = counted(results["fewer_shots"], "prompt")
-            warnings.append(f"{prompts} with fewer shots, to fit the context")
-        return warnings
-
     def finish(self, out: Path, models: Sequence[str]) -> None:
         """Print and write the table of groups."""
-        scores = read_groups(out, models, in_groups([exam.subject for exam in self.exams.values()]))
+        scores = read_groups(out, models, in_groups(self.label_sets))
         table = group_table(scores)
         write_text(out / TABLE, f"{table}\n")
         write_json(out / SCORES, scores)

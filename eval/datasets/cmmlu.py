@@ -5,10 +5,8 @@ The benchmark (github.com/haonan-li/CMMLU, arXiv:2306.09212) keeps five example 
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
@@ -21,48 +19,27 @@ REVISION = "refs/convert/parquet"  # SUBJECT/SPLIT/0000.parquet: no dataset's ow
 TABLE = Path(__file__).with_name("cmmlu.yaml")
 LETTERS = ("A", "B", "C", "D")
 COLUMNS = ("Question", *LETTERS, "Answer")
-Encode = Callable[[str], list[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """One of the 67 subjects: the name of its files, the name in its prompt, and its one or two groups."""
-
-    name: str
-    chinese: str
-    groups: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Exam:
-    """A subject's test questions as a dataset, and the examples with answers before each question."""
-
-    subject: Subject
-    dataset: EvalDataset
-    examples: list[str]
-
-
-def read_subjects() -> dict[str, Subject]:
-    """All subjects by name, sorted like the benchmark's files. Groups are in the table's order."""
-    table: dict[str, Any] = read_mapping(TABLE, "table of subjects")
+def read_subjects() -> dict[str, str]:
+    """The name of each subject in its prompt, by the name of its files, in the benchmark's order."""
     chinese: dict[str, str] = {}
-    for group in table.values():
+    for group in read_mapping(TABLE, "table of subjects").values():
         if isinstance(group, dict):
             chinese.update(group)
-    subjects = {}
-    for name in sorted(chinese):
-        groups = tuple(group for group in table if name in table[group])
-        subjects[name] = Subject(name, chinese[name], groups)
-    return subjects
+    return dict(sorted(chinese.items()))
 
 
-def choose_subjects(text: str | None, data: Path | None) -> list[Subject]:
-    """The subjects of `--subjects a,b`, otherwise all of a folder or the hub; `RequestError` for none."""
+def choose_subjects(text: str | None, data: Path | None) -> dict[str, str]:
+    """The subjects of `--subjects a,b`, otherwise all of a folder or the hub; `RequestError` for none.
+
+    The result is a part of `read_subjects`.
+    """
     subjects = read_subjects()
     if text is None:
         if data is None:
-            return list(subjects.values())
-        present = [subject for subject in subjects.values() if _file(data, subject.name, "test")]
+            return subjects
+        present = {name: subjects[name] for name in subjects if _file(data, name, "test")}
         if not present:
             raise RequestError(f"{data}: no test/SUBJECT.csv of the benchmark's subjects")
         return present
@@ -73,7 +50,7 @@ def choose_subjects(text: str | None, data: Path | None) -> list[Subject]:
             raise RequestError(f"--subjects: CMMLU has no subject {name!r}: {hint}")
     if not names:
         raise RequestError("--subjects: found no name, expected e.g. anatomy,logical")
-    return [subjects[name] for name in dict.fromkeys(names)]
+    return {name: subjects[name] for name in names}
 
 
 def fetch(repo: str, names: Iterable[str]) -> Path:
@@ -86,48 +63,43 @@ def fetch(repo: str, names: Iterable[str]) -> Path:
         raise RequestError(f"--data {error}") from error
 
 
-def read_exam(data: Path, subject: Subject, shots: int) -> Exam:
-    """Read test questions and `shots` dev ones; `RequestError` for too few, `ContentError` if broken."""
+def read_exam(data: Path, subject: str, chinese: str, shots: int) -> EvalDataset:
+    """Read the test questions, each after `shots` dev ones with their answers, in the benchmark's prompt.
+
+    `RequestError` for too few, `ContentError` if a file is broken.
+    """
     path, questions = _read(data, subject, "test")
+    before = f"以下是关于{chinese}的单项选择题，请直接给出正确答案的选项。\n\n"
     other_files: tuple[Path, ...] = ()
-    examples = []
     if shots:
-        dev_path, dev_questions = _read(data, subject, "dev")
-        if len(dev_questions) < shots:
-            raise RequestError(f"{dev_path}: {len(dev_questions)} questions, too few for --shots {shots}")
-        examples = [f"{each.messages[0]['content']}{each.answer}\n\n" for each in dev_questions[:shots]]
+        dev_path, examples = _read(data, subject, "dev")
+        if len(examples) < shots:
+            raise RequestError(f"{dev_path}: {len(examples)} questions, too few for --shots {shots}")
+        before += "".join(f"{question}{answer}\n\n" for question, answer in examples[:shots])
         other_files = (dev_path,)
-    records: list[dict[str, object]] = [{} for _ in questions]
-    return Exam(subject, EvalDataset(subject.name, path, records, questions, other_files), examples)
+    records: list[dict[str, object]] = [{"instruction": question} for question, _ in questions]
+    conversations = [
+        Conversation([{"role": "user", "content": before + question}], answer)
+        for question, answer in questions
+    ]
+    return EvalDataset(subject, path, records, conversations, other_files)
 
 
-def in_groups(subjects: Sequence[Subject]) -> dict[str, list[str]]:
+def in_groups(subjects: Iterable[str]) -> dict[str, list[str]]:
     """Names of the subjects by group, in the benchmark's order of groups."""
-    table = read_mapping(TABLE, "table of subjects")
     groups = {}
-    for group in table:
-        names = [subject.name for subject in subjects if group in subject.groups]
+    for group, members in read_mapping(TABLE, "table of subjects").items():
+        names = [name for name in subjects if name in members]
         if names:
             groups[group] = names
     return groups
 
 
-def prompt(exam: Exam, row: int, encode: Encode, longest: int) -> tuple[list[int], int]:
-    """A prompt's ids and its number of shots. The longest shots are dropped until `longest` ids suffice."""
-    head = f"以下是关于{exam.subject.chinese}的单项选择题，请直接给出正确答案的选项。\n\n"
-    shots = list(exam.examples)
-    question = exam.dataset.conversations[row].messages[0]["content"]
-    ids = encode(head + "".join(shots) + question)
-    while len(ids) > longest and shots:
-        shots.remove(max(shots, key=lambda text: len(encode(text))))
-        ids = encode(head + "".join(shots) + question)
-    return ids, len(shots)
-
-
-def _read(data: Path, subject: Subject, split: str) -> tuple[Path, list[Conversation]]:
-    path = _file(data, subject.name, split)
+def _read(data: Path, subject: str, split: str) -> tuple[Path, list[tuple[str, str]]]:
+    """The file of a split, and its questions with their answers."""
+    path = _file(data, subject, split)
     if path is None:
-        raise RequestError(f"{data / split / subject.name}.csv: the subject's {split} questions are missing")
+        raise RequestError(f"{data / split / subject}.csv: the subject's {split} questions are missing")
     rows = _parquet_rows(path) if path.suffix == ".parquet" else _csv_rows(path)
     questions = [_question(row, place) for place, row in rows]
     if not questions:
@@ -165,8 +137,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, 1))
 
 
-def _question(row: Mapping[str, object], place: str) -> Conversation:
-    """A question in the benchmark's form. It ends right before its answer."""
+def _question(row: Mapping[str, object], place: str) -> tuple[str, str]:
+    """A question in the benchmark's form, which ends right before its answer, and the answer."""
     for column in COLUMNS:
         if not isinstance(row.get(column), str):
             raise ContentError(f"{place}: {column}: found {show_value(row.get(column))}, expected a text")
@@ -174,4 +146,4 @@ def _question(row: Mapping[str, object], place: str) -> Conversation:
     if answer not in LETTERS:
         raise ContentError(f"{place}: Answer: found {show_value(answer)}, expected A, B, C or D")
     lines = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, options, strict=True))
-    return Conversation([{"role": "user", "content": f"题目：{question}{lines}\n答案是："}], answer)
+    return f"题目：{question}{lines}\n答案是：", answer

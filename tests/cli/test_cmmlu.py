@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli import scoring
-from tests.json_files import read_json, write_json
+from tests.json_files import read_json
 from tests.messages import raises
 from tests.tiny import make_tiny
 from tuneyard.core.errors import RequestError
@@ -61,7 +61,7 @@ def shown(fields: list[str], answer: str) -> str:
 def plain(name: str, row: int, shots: int) -> str:
     """The benchmark's prompt, put together here a second time."""
     examples = [question(n + len(name)) for n in range(shots)]
-    head = f"以下是关于{read_subjects()[name].chinese}的单项选择题，请直接给出正确答案的选项。\n\n"
+    head = f"以下是关于{read_subjects()[name]}的单项选择题，请直接给出正确答案的选项。\n\n"
     return head + "".join(shown(e, f"{e[5]}\n\n") for e in examples) + shown(question(row + len(name)), "")
 
 
@@ -83,7 +83,7 @@ def test_probabilities_are_those_of_a_plain_loop(cmmlu, tiny_model, shots) -> No
             assert list(prediction["choices"].values()) == pytest.approx(logs, abs=1e-4)
             assert prediction["predicted_output"] == LETTERS[logs.index(max(logs))]
             assert prediction["expected_output"] == LETTERS[(row + len(name)) % 4]
-            assert prediction["shots"] == shots
+            assert prediction["instruction"] == shown(question(row + len(name)), "")
         right = sum(p["expected_output"] == p["predicted_output"] for p in predictions)
         assert (results["accuracy"], results["n"]) == (right / 6, 6)
         assert results["prompt"] == "the benchmark's text (no chat template)"
@@ -123,21 +123,16 @@ def test_the_chat_template_on_request(cmmlu, tiny_model) -> None:
     assert results["prompt"] == "chat template of the tokenizer"
 
 
-def test_prompts_that_do_not_fit_lose_shots_and_are_refused_last(data, tmp_path, capsys) -> None:
-    small = make_tiny(tmp_path / "small")
-    config = read_json(small / "config.json")
-    write_json(small / "config.json", {**config, "max_position_embeddings": 320})
+def test_a_prompt_that_does_not_fit_counts_as_incorrect(data, tmp_path, capsys) -> None:
+    small = make_tiny(tmp_path / "small", max_position_embeddings=320)
     path = data / "test" / "logical.csv"
     lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines, f"6,{'cat ' * 30},1,2,3,4,A", f"7,{'cat ' * 900},1,2,3,4,B"]))
+    path.write_text("\n".join([*lines, f"6,{'cat ' * 900},1,2,3,4,B"]))
     given = ["--model", small, "--data", data, "--subjects", "logical", "--out", tmp_path / "out"]
-    scoring.call(cli, *given)
-    results, predictions = read(tmp_path / "out", "logical")
-    shots = [p.get("shots") for p in predictions]
-    assert shots[7] is None and 0 <= shots[6] < shots[0] < 5
-    assert (results["too_long"], results["fewer_shots"], results["n"], results["unparsed"]) == (1, 7, 8, 1)
-    said = capsys.readouterr().err
-    assert "7 prompts with fewer shots" in said and "1 prompt too long for the context" in said
+    scoring.call(cli, *given, "--shots", 1)
+    results, _ = read(tmp_path / "out", "logical")
+    assert (results["too_long"], results["n"], results["unparsed"]) == (1, 7, 1)
+    assert "1 prompt too long for the context" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

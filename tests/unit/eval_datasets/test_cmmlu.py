@@ -12,11 +12,11 @@ import pytest
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.datasets.cmmlu import choose_subjects, fetch, in_groups, prompt, read_exam, read_subjects
+from tuneyard.eval.datasets.cmmlu import choose_subjects, fetch, in_groups, read_exam, read_subjects
 
 HEAD = ",Question,A,B,C,D,Answer\n"
 ROW = "0,1+1=?,1,2,3,4,B\n"
-LOGICAL = read_subjects()["logical"]
+LOGICAL = ("logical", "逻辑学")
 
 
 def write(folder: Path, name="logical", dev=HEAD + ROW * 5, test=HEAD + ROW) -> Path:
@@ -26,52 +26,34 @@ def write(folder: Path, name="logical", dev=HEAD + ROW * 5, test=HEAD + ROW) -> 
     return folder
 
 
-def letters(text: str) -> list[int]:
-    return list(map(ord, text))
-
-
 def test_there_are_67_subjects_and_the_fifth_group_crosses_the_others() -> None:
     subjects = read_subjects()
-    groups = in_groups(list(subjects.values()))
+    groups = in_groups(subjects)
     sizes = {"STEM": 17, "Humanities": 13, "Social Science": 22, "Other": 15, "China specific": 15}
     assert {name: len(members) for name, members in groups.items()} == sizes
-    assert len(subjects) == len({s.chinese for s in subjects.values()}) == 67
-    assert Counter(len(s.groups) for s in subjects.values()) == {1: 52, 2: 15}
-    assert subjects["chinese_history"].groups == ("Humanities", "China specific")
-    assert in_groups([subjects["virology"]]) == {"STEM": ["virology"]}
+    assert len(subjects) == len(set(subjects.values())) == 67
+    of_subjects = Counter(name for members in groups.values() for name in members)
+    assert Counter(of_subjects.values()) == {1: 52, 2: 15}
+    assert list(in_groups(["chinese_history"])) == ["Humanities", "China specific"]
+    assert in_groups(["virology"]) == {"STEM": ["virology"]}
 
 
 def test_the_prompt_is_the_benchmarks(tmp_path) -> None:
     dev = HEAD + "0,他,甲,乙,丙,丁,A\n" + ROW
-    exam = read_exam(write(tmp_path, dev=dev), LOGICAL, 2)
-    ids, shots = prompt(exam, 0, letters, 1000)
-    assert shots == 2
-    assert "".join(map(chr, ids)) == (
+    exam = read_exam(write(tmp_path, dev=dev), *LOGICAL, 2)
+    question = "题目：1+1=?\nA. 1\nB. 2\nC. 3\nD. 4\n答案是："
+    assert exam.conversations[0].messages[0]["content"] == (
         "以下是关于逻辑学的单项选择题，请直接给出正确答案的选项。\n\n"
-        "题目：他\nA. 甲\nB. 乙\nC. 丙\nD. 丁\n答案是：A\n\n"
-        "题目：1+1=?\nA. 1\nB. 2\nC. 3\nD. 4\n答案是：B\n\n"
-        "题目：1+1=?\nA. 1\nB. 2\nC. 3\nD. 4\n答案是："
+        f"题目：他\nA. 甲\nB. 乙\nC. 丙\nD. 丁\n答案是：A\n\n{question}B\n\n{question}"
     )
-
-
-def test_a_prompt_too_long_loses_its_longest_shots_one_by_one(tmp_path) -> None:
-    dev = HEAD + ROW + f"1,{'长' * 50},1,2,3,4,C\n" + f"2,{'长' * 50},1,2,3,4,D\n"
-    exam = read_exam(write(tmp_path, dev=dev), LOGICAL, 3)
-    whole = len(prompt(exam, 0, letters, 1000)[0])
-    for longest, left in ((whole, 3), (whole - 1, 2), (whole - 100, 1), (50, 0)):
-        ids, shots = prompt(exam, 0, letters, longest)
-        assert shots == left
-    text = "".join(map(chr, prompt(exam, 0, letters, whole - 1)[0]))
-    assert "答案是：C" not in text and "答案是：B" in text and "答案是：D" in text
-    assert len(ids) > 50  # even without shots: refused by whoever asks, not cut
+    assert (exam.answers, exam.records) == (["B"], [{"instruction": question}])
 
 
 def test_without_shots_the_dev_file_is_not_needed(tmp_path) -> None:
     (write(tmp_path) / "dev" / "logical.csv").unlink()
-    exam = read_exam(tmp_path, LOGICAL, 0)
-    assert (exam.examples, exam.dataset.other_files) == ([], ())
+    assert read_exam(tmp_path, *LOGICAL, 0).other_files == ()
     with raises(RequestError, "dev/logical.csv"):
-        read_exam(tmp_path, LOGICAL, 5)
+        read_exam(tmp_path, *LOGICAL, 5)
 
 
 @pytest.mark.parametrize(
@@ -88,25 +70,24 @@ def test_without_shots_the_dev_file_is_not_needed(tmp_path) -> None:
 )
 def test_a_broken_file_is_named_with_its_line(tmp_path, test, facts) -> None:
     with raises(ContentError, *facts.split("; ")):
-        read_exam(write(tmp_path, test=test), LOGICAL, 0)
+        read_exam(write(tmp_path, test=test), *LOGICAL, 0)
 
 
 def test_texts_that_look_like_numbers_or_nothing_stay_texts(tmp_path) -> None:
-    exam = read_exam(write(tmp_path, test="\ufeff" + HEAD + "0,NA,01,1.0,null,,A\n"), LOGICAL, 0)
-    shown = exam.dataset.conversations[0].messages[0]["content"]
-    assert shown == "题目：NA\nA. 01\nB. 1.0\nC. null\nD. \n答案是："
+    exam = read_exam(write(tmp_path, test="\ufeff" + HEAD + "0,NA,01,1.0,null,,A\n"), *LOGICAL, 0)
+    assert exam.records[0]["instruction"] == "题目：NA\nA. 01\nB. 1.0\nC. null\nD. \n答案是："
 
 
 def test_too_few_examples(tmp_path) -> None:
     with raises(RequestError, "dev/logical.csv", "1", "--shots 5"):
-        read_exam(write(tmp_path, dev=HEAD + ROW), LOGICAL, 5)
+        read_exam(write(tmp_path, dev=HEAD + ROW), *LOGICAL, 5)
 
 
 def test_subjects_are_those_named_or_those_that_are_there(tmp_path) -> None:
     write(tmp_path, "virology")
     write(tmp_path, "not_a_subject")
-    assert [s.name for s in choose_subjects(None, tmp_path)] == ["virology"]
-    assert [s.name for s in choose_subjects("logical, anatomy,logical", tmp_path)] == ["logical", "anatomy"]
+    assert list(choose_subjects(None, tmp_path)) == ["virology"]
+    assert list(choose_subjects("logical, anatomy,logical", tmp_path)) == ["logical", "anatomy"]
     assert len(choose_subjects(None, None)) == 67
     with raises(RequestError, "anatomie", "anatomy"):
         choose_subjects("anatomie", tmp_path)
@@ -118,9 +99,9 @@ def test_subjects_are_those_named_or_those_that_are_there(tmp_path) -> None:
 
 def test_real_subjects_are_read(real_data) -> None:
     subjects = choose_subjects(None, real_data / "cmmlu")
-    exams = [read_exam(real_data / "cmmlu", subject, 5) for subject in subjects]
-    assert len(exams) == 10 and sum(len(exam.dataset.records) for exam in exams) == 1977
-    assert {len(exam.examples) for exam in exams} == {5}
+    exams = [read_exam(real_data / "cmmlu", *subject, 5) for subject in subjects.items()]
+    assert len(exams) == 10 and sum(len(exam.records) for exam in exams) == 1977
+    assert {row.messages[0]["content"].count("答案是：") for row in exams[0].conversations} == {6}
 
 
 @pytest.fixture
@@ -186,9 +167,9 @@ def hub(tmp_path):
 
 
 READ = (
-    "from tuneyard.eval.datasets.cmmlu import *; s = read_subjects()['logical'];"
-    "e = read_exam(fetch('haonan-li/cmmlu', ['logical']), s, 5);"
-    "print(len(e.dataset.records), len(e.examples), e.dataset.path.name)"
+    "from tuneyard.eval.datasets.cmmlu import *;"
+    "e = read_exam(fetch('haonan-li/cmmlu', ['logical']), 'logical', '逻辑学', 5);"
+    "print(len(e.records), len(e.other_files), e.path.name)"
 )
 
 
@@ -199,7 +180,7 @@ def test_the_hubs_files_are_fetched_as_far_as_needed(hub, run, tmp_path) -> None
         "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1",
     }
-    assert run("-c", READ, env=env).stdout.split() == ["5", "5", "0000.parquet"]
+    assert run("-c", READ, env=env).stdout.split() == ["5", "1", "0000.parquet"]
     fetched = {path.rpartition("parquet/")[2] for path in hub.asked if "/resolve/" in path}
     assert fetched and not any("virology" in path for path in hub.asked)
 
@@ -215,4 +196,4 @@ def test_a_damaged_parquet_file(tmp_path) -> None:
     (tmp_path / "logical" / "test").mkdir(parents=True)
     (tmp_path / "logical" / "test" / "0000.parquet").write_bytes(b"PAR1 no")
     with raises(ContentError, "0000.parquet"):
-        read_exam(tmp_path, LOGICAL, 0)
+        read_exam(tmp_path, *LOGICAL, 0)
