@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tuneyard.adapters.weighted import WeightedAdapter
     from tuneyard.core.prompt import Encode
     from tuneyard.core.prompt.supervision import SupervisedText
-    from tuneyard.eval.backends.scorers import Messages, Plan, Prompts, Scorer, TooLong
+    from tuneyard.eval.backends.scorers import Ids, Messages, Plan, Prompts, Reading, TooLong
     from tuneyard.eval.backends.vision import Vision
 
 
@@ -27,11 +27,13 @@ class Backend:
     - `budget`: tokens in a batch.
     - `digest`: the hash of the model's files; `settings`: what else a resumed run must share.
 
-    Five methods answer: `apply`, `choosing`, `token_losses`, `plan` and `chat`. Those that a backend lacks
+    Five methods answer: `apply`, `reading`, `token_losses`, `plan` and `chat`. Those that a backend lacks
     raise `RequestError`.
     """
 
     tokenizer: "PreTrainedTokenizerBase"
+    ends: Sequence[int]
+    """The tokens that end an answer."""
     context: int
     budget: int
     digest: str
@@ -44,13 +46,13 @@ class Backend:
     def apply(self, parts: "Sequence[WeightedAdapter]") -> None:
         """Answer as the base with these adapters from now on. () is the base."""
 
-    def choosing(
+    def reading(
         self,
         prompts: "Prompts",
-        spellings: Mapping[str, Sequence[str]],
+        spellings: "Sequence[Ids]",
         images: "Mapping[int, Sequence[str]] | None" = None,
-    ) -> "Scorer":
-        """Scorer that compares labels after each prompt by the log-probabilities of all their spellings."""
+    ) -> "Reading":
+        """Put prompts into batches; give the log-probability of each token of the spellings after them."""
         raise self.needs_model()
 
     def token_losses(self, texts: "Mapping[int, SupervisedText]") -> dict[int, list[float]]:

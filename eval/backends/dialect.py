@@ -16,7 +16,7 @@ from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.prompt import openai_messages
 from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.scorers import Ids, Messages
+from tuneyard.eval.backends.scorers import Ids, Logs, Messages
 from tuneyard.eval.backends.served import ServedModel, json_object, writable
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class Dialect(ABC):
         """The dialect that gives log-probabilities; `NoLogProbabilitiesError` if the server gives none."""
 
     @abstractmethod
-    async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> list[float]:
-        """Log-probability of each spelling after the prompt: the sum over its tokens."""
+    async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> Logs:
+        """Log-probabilities of the spellings' tokens after the prompt."""
 
     @abstractmethod
     async def greedy(self, client: "httpx.AsyncClient", ids: Ids, longest: int) -> Generated:

@@ -21,18 +21,15 @@ from tuneyard.core.prompt import Encode
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.load import DTYPES, loading, open_tokenizer
 from tuneyard.eval.backends.scorers import (
-    Fields,
     Ids,
+    Logs,
     Messages,
     Plan,
     Prompts,
-    Scorer,
+    Reading,
     chunks,
-    label_fields,
     next_tokens,
     prompts_too_long,
-    sums_of_tokens,
-    tokenise,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +63,7 @@ class EngineRequest:
 class Engine(Backend):
     """A model in vLLM with its tokenizer, its adapters, and the settings that the results record.
 
-    `folder` is the base's. `ends` are the tokens that end an answer. `adapter` is the one that is applied.
+    `folder` is the base's. `adapter` is the one that is applied.
     """
 
     llm: Any
@@ -125,32 +122,30 @@ class Engine(Backend):
         number = self.adapters.index(self.adapter) + 1
         return LoRARequest(f"{number} {self.adapter.name}", number, str(self.adapter.resolve()))
 
-    def choosing(
+    def reading(
         self,
         prompts: Prompts,
-        spellings: Mapping[str, Sequence[str]],
+        spellings: Sequence[Ids],
         images: Mapping[int, Sequence[str]] | None = None,  # noqa: ARG002  open_models refuses images
-    ) -> Scorer:
-        """Scorer that compares labels after each prompt, each label by all its spellings."""
-        columns, tokens = tokenise(self.tokenizer, self.ends, spellings)
-        too_long = prompts_too_long(prompts, max(map(len, tokens)), self.context)
-        steps = steps_of(tokens)
+    ) -> Reading:
+        """Plan large batches, and give the log-probabilities of the spellings' tokens."""
+        steps = steps_of(spellings)
 
-        def score(batch: Sequence[int]) -> list[Fields]:
+        def read(batch: Sequence[int]) -> list[Logs]:
             requests = []
             for row in batch:
                 requests += [EngineRequest((*prompts[row], *begin), following) for begin, following in steps]
             answers = iter(self.answers(requests))
-            fields = []
-            for row in batch:
-                logs: dict[tuple[int, ...], float] = {}
+            by_row: list[Logs] = []
+            for _ in batch:
+                logs: Logs = {}
                 for begin, following in steps:
                     listed = next(answers).logprobs[0]
                     logs.update({(*begin, token): listed[token].logprob for token in following})
-                fields.append(label_fields(row, columns, sums_of_tokens(tokens, logs)))
-            return fields
+                by_row.append(logs)
+            return by_row
 
-        return Scorer(chunks([row for row in prompts if row not in too_long], AT_ONCE), too_long, score)
+        return chunks(list(prompts), AT_ONCE), read
 
     def plan(self, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:
         """Plan large batches of the rows that fit the context. The others are too long."""

@@ -82,8 +82,7 @@ def generate(
     sampling: Sampling | None = None,
 ) -> list[str]:
     """Answer prompts (ids) in one batch, padded left. Greedy without `sampling`; `ContentError` for nan."""
-    ends = model.net.generation_config.eos_token_id or []
-    answers = generate_until(model, prompts, max_new_tokens, ends, sampling)
+    answers = generate_until(model, prompts, max_new_tokens, model.ends, sampling)
     return [answer.text for answer in answers]
 
 

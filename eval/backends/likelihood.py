@@ -8,6 +8,7 @@ depends on neither batch size nor padding.
 
 import contextlib
 import copy
+import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,9 @@ from tuneyard.eval.backends.scorers import (
     DIGITS,
     Fields,
     Ids,
+    Logs,
     Scorer,
+    next_tokens,
     plan_batches,
 )
 
@@ -47,20 +50,6 @@ def shared_prefix(prompts: Collection[Ids]) -> int:
     return length if length >= SHORTEST_PREFIX else 0
 
 
-def beginnings(spellings: Sequence[Ids]) -> list[tuple[int, ...]]:
-    """Label beginnings that need a forward pass: each spelling without its last token.
-
-    A beginning of a longer one needs no pass: the longer one's pass gives its position too.
-    """
-    candidates = {tuple(spelling[:-1]) for spelling in spellings}
-    needed = []
-    for begin in sorted(candidates):
-        longer = [other for other in candidates if other != begin and other[: len(begin)] == begin]
-        if not longer:
-            needed.append(begin)
-    return needed
-
-
 class LogProbabilities:
     """Log-probabilities of spellings (token ids, none empty) after each prompt.
 
@@ -76,36 +65,40 @@ class LogProbabilities:
         images: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
         """`images` are the files of the placeholders in a row's prompt."""
-        self.model, self.prompts, self.spellings, self.images = model, prompts, spellings, images or {}
-        self.beginnings = beginnings(spellings)
+        self.model, self.prompts, self.images = model, prompts, images or {}
+        self.following = dict(next_tokens(spellings))
+        """Beginnings of spellings, each with the tokens that follow it in one."""
         self.common = shared_prefix(prompts.values())
         self.prefix: tuple[int, Any] | None = None
         """Number of shared ids and their cached states, None before the first batch."""
 
     def batches(self, budget: int) -> list[list[int]]:
         """Plan all rows. The plan depends only on prompts, spellings and the budget."""
-        extra = max(map(len, self.spellings)) - 1 - self.common
+        extra = max(map(len, self.following)) - self.common
         return plan_batches({row: len(ids) + extra for row, ids in self.prompts.items()}, budget)
 
-    def score(self, batch: Sequence[int]) -> "torch.Tensor":
-        """Compute fp32 log-probabilities [rows of the batch, spellings] on the CPU."""
+    def score(self, batch: Sequence[int]) -> list[Logs]:
+        """Log-probabilities of the spellings' tokens, row by row."""
         import torch
 
-        scores = torch.zeros(len(batch), len(self.spellings))
-        done: set[int] = set()
+        by_row: list[Logs] = [{} for _ in batch]
+        remaining = dict(self.following)
         with torch.inference_mode():
-            for begin in self.beginnings:
-                ready = []
-                for place, ids in enumerate(self.spellings):
-                    if place not in done and tuple(ids[:-1]) == begin[: len(ids) - 1]:
-                        ready.append(place)
-                depth = max(len(self.spellings[place]) for place in ready)
-                logits = self._logits(batch, begin[: depth - 1])
-                for place in ready:
-                    ids = self.spellings[place]
-                    scores[:, place] = logits[:, range(len(ids)), ids].sum(1).cpu()
-                done.update(ready)
-        return scores
+            for begin in self._longest_beginnings():
+                scores = self._logits(batch, begin)
+                for place in range(len(begin) + 1):
+                    tokens = remaining.pop(begin[:place], [])
+                    of_rows = scores[:, place, tokens].tolist()
+                    for logs, values in zip(by_row, of_rows, strict=True):
+                        for token, value in zip(tokens, values, strict=True):
+                            logs[*begin[:place], token] = value
+        return by_row
+
+    def _longest_beginnings(self) -> list[tuple[int, ...]]:
+        """The beginnings that need a forward pass. A longer one's pass gives a shorter one's position too."""
+        begins = sorted(self.following)  # a beginning of others comes right before one of them
+        pairs = itertools.zip_longest(begins, begins[1:])
+        return [begin for begin, after in pairs if after is None or after[: len(begin)] != begin]
 
     def _logits(self, batch: Sequence[int], begin: tuple[int, ...]) -> "torch.Tensor":
         """Log-probabilities [rows, len(begin) + 1, vocabulary] from the prompt's last token on."""

@@ -22,7 +22,7 @@ from tuneyard.eval.backends.dialect import (
     read_ids,
 )
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
-from tuneyard.eval.backends.scorers import Ids, Messages, next_tokens, sums_of_tokens
+from tuneyard.eval.backends.scorers import Ids, Logs, Messages, next_tokens
 from tuneyard.eval.backends.served import writable
 
 if TYPE_CHECKING:
@@ -90,14 +90,14 @@ class LlamaCpp(Dialect):
         """llama.cpp names the text `content`."""
         return {"content": text, "add_special": False}
 
-    async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> list[float]:
+    async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> Logs:
         """One request for each beginning of a spelling, and one for each token that it does not list.
 
         The whole prompt is read anew. What the server reuses of another row's prompt changes its rounding by
         about 0.002 nats, so that a resumed run would have other bytes. The questions after it reuse this
         prompt.
         """
-        logs: dict[tuple[int, ...], float] = {}
+        logs: Logs = {}
         for begin, tokens in next_tokens(spellings):
             ids = [*prompt, *begin]
             listed = await self._listed(client, ids, LISTED, reads_anew=not logs)
@@ -105,7 +105,7 @@ class LlamaCpp(Dialect):
                 if token not in listed:
                     listed[token] = await self._forced(client, ids, token)
                 logs[(*begin, token)] = listed[token]
-        return sums_of_tokens(spellings, logs)
+        return logs
 
     async def _forced(self, client: "httpx.AsyncClient", ids: Ids, token: int) -> float:
         """Log-probability of a token that a bias makes the server take. The bias is for sampling alone."""

@@ -18,15 +18,13 @@ from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import draw, generate
 from tuneyard.eval.backends.likelihood import LogProbabilities, token_losses
 from tuneyard.eval.backends.scorers import (
-    Fields,
+    Ids,
     Messages,
     Plan,
     Prompts,
-    Scorer,
-    label_fields,
+    Reading,
     plan_batches,
     prompts_too_long,
-    tokenise,
 )
 from tuneyard.eval.backends.vision import Vision
 
@@ -72,6 +70,7 @@ class Model(Backend):
     context: int
     alone: bool = False
     sampling: Mapping[str, float] = field(default_factory=dict)
+    ends: Sequence[int] = ()
     vision: Vision | None = None
     digest: str = ""
     budget: int = 0
@@ -94,27 +93,15 @@ class Model(Backend):
         self.applied.undo.enter_context(applied(self, parts, merged=self.merged))
         self.applied.parts = parts
 
-    def choosing(
+    def reading(
         self,
         prompts: Prompts,
-        spellings: Mapping[str, Sequence[str]],
+        spellings: Sequence[Ids],
         images: Mapping[int, Sequence[str]] | None = None,
-    ) -> Scorer:
-        """Scorer that compares labels after each prompt, each label by all its spellings.
-
-        A row's fields are the most likely label, all log-probabilities and the label mass. `ContentError` for
-        nan.
-        """
-        columns, tokens = tokenise(self.tokenizer, self.net.generation_config.eos_token_id or [], spellings)
-        too_long = prompts_too_long(prompts, max(map(len, tokens)) - 1, self.context)
-        fitting = {row: ids for row, ids in prompts.items() if row not in too_long}
-        probabilities = LogProbabilities(self, fitting, tokens, images)
-
-        def score(batch: Sequence[int]) -> list[Fields]:
-            scores = probabilities.score(batch).tolist()
-            return [label_fields(row, columns, logs) for row, logs in zip(batch, scores, strict=True)]
-
-        return Scorer(probabilities.batches(self.budget), too_long, score)
+    ) -> Reading:
+        """Plan batches, longest first, and give the log-probabilities of the spellings' tokens."""
+        probabilities = LogProbabilities(self, prompts, spellings, images)
+        return probabilities.batches(self.budget), probabilities.score
 
     def token_losses(self, texts: Mapping[int, SupervisedText]) -> dict[int, list[float]]:
         """-log p in nats of each loss token of each row."""
@@ -185,9 +172,10 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
         )
     net = (net if bits else net.to(device)).eval().requires_grad_(False)
     sampling = _sampling(net.generation_config)
-    ends = net.generation_config.eos_token_id
+    own_ends = net.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(own_ends if isinstance(own_ends, list) else [own_ends])}
     net.generation_config = GenerationConfig(  # greedy as it stands: no penalties that a model ships
-        eos_token_id=sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}),
+        eos_token_id=sorted(ends - {None}),
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
     )
     limit = getattr(net.config.get_text_config(), "max_position_embeddings", None)
@@ -195,7 +183,8 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
         attends = _attends(net, device)
         check_causal(net, folder, exact=dtype == "fp32" and not bits)
     alone = bits == 8 or not attends  # LLM.int8() takes outliers by column of the whole batch
-    model = Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling)
+    answer_ends = net.generation_config.eos_token_id
+    model = Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling, answer_ends)
     model.budget = int(alone)
     return model
 

@@ -4,7 +4,6 @@ They read prompt and spelling and give the log-probabilities of what they read (
 All spellings of a row are one request.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +21,7 @@ from tuneyard.eval.backends.dialect import (
     read_ids,
 )
 from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.scorers import Ids, Messages
+from tuneyard.eval.backends.scorers import Ids, Logs, Messages
 from tuneyard.eval.backends.served import VLLM, writable
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class OpenAi(Dialect):
                 answer = connection.once(
                     partial(dialect.ask, prompts=[sample, sample], read=lambda answer: answer)
                 )
-                dialect.sums(answer, [sample, sample], 1)
+                dialect.read_logs(answer, [sample, sample], 1)
             except RefusedError as error:
                 if error.is_of_all_requests:
                     raise RequestError(f"{connection.url}: {error}") from error
@@ -85,10 +84,10 @@ class OpenAi(Dialect):
         """vLLM names the text `prompt`."""
         return {"model": self.served.model, "prompt": text, "add_special_tokens": False}
 
-    async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> list[float]:
+    async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> Logs:
         """One request for all spellings, each after the prompt."""
         prompts = [[*prompt, *spelling] for spelling in spellings]
-        return await self.ask(client, prompts, lambda answer: self.sums(answer, prompts, len(prompt)))
+        return await self.ask(client, prompts, lambda answer: self.read_logs(answer, prompts, len(prompt)))
 
     async def ask(
         self, client: "httpx.AsyncClient", prompts: Sequence[Ids], read: Callable[[dict[str, Any]], Result]
@@ -99,16 +98,19 @@ class OpenAi(Dialect):
         }  # fmt: skip
         return await self.post(client, f"{self.connection.url}/completions", body, read)
 
-    def sums(self, answer: dict[str, Any], prompts: Sequence[Ids], after: int) -> list[float]:
-        """Sum the log-probabilities of each prompt's ids from place `after` on."""
+    def read_logs(self, answer: dict[str, Any], prompts: Sequence[Ids], after: int) -> Logs:
+        """The log-probabilities of each prompt's ids from place `after` on."""
         usage, sent = answer.get("usage"), sum(map(len, prompts))
         if isinstance(usage, dict):
             self.check_length(usage.get("prompt_tokens", sent), sent)
         choices = sorted(answer["choices"], key=lambda choice: choice.get("index", 0))
         if len(choices) != len(prompts):
             raise ValueError(f"{len(choices)} of `choices`, {len(prompts)} prompts were sent")
-        pairs = zip(choices, prompts, strict=True)
-        return [math.fsum(WAYS[self.way].read(choice, ids, after)) for choice, ids in pairs]
+        logs: Logs = {}
+        for choice, ids in zip(choices, prompts, strict=True):
+            for place, value in enumerate(WAYS[self.way].read(choice, ids, after), after + 1):
+                logs[tuple(ids[after:place])] = value
+        return logs
 
 
 def _read_prompt_logprobs(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:

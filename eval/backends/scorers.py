@@ -21,6 +21,10 @@ Prompts = Mapping[int, Ids]
 Messages = list[Message]
 Plan = tuple[list[list[int]], dict[int, str]]
 """The rows in batches, and by row the reasons why the others cannot be prompted."""
+Logs = dict[tuple[int, ...], float]
+"""Log-probability of a token after a prompt, by all tokens from the prompt's end up to it."""
+Reading = tuple[list[list[int]], Callable[[Sequence[int]], Sequence[Logs]]]
+"""The rows in batches, and the function that gives the log-probabilities of a batch's rows."""
 Fields = dict[str, Any]
 """Fields of predictions.jsonl that a scorer gives for a row."""
 DIGITS = 6  # of a log-probability in the files: fp32 has no more
@@ -64,25 +68,40 @@ def next_tokens(spellings: Sequence[Ids]) -> list[tuple[tuple[int, ...], list[in
     return [(begin, list(tokens)) for begin, tokens in following.items()]
 
 
-def sums_of_tokens(spellings: Sequence[Ids], logs: Mapping[tuple[int, ...], float]) -> list[float]:
-    """Log-probability of each spelling from those of its tokens, by everything up to the token."""
-    return [
-        sum(logs[tuple(spelling[: place + 1])] for place in range(len(spelling))) for spelling in spellings
-    ]
+def choosing(
+    backend: Backend,
+    prompts: Prompts,
+    spellings: Mapping[str, Sequence[str]],
+    images: Mapping[int, Sequence[str]] | None = None,
+) -> Scorer:
+    """Scorer that compares labels after each prompt, each label by all its spellings."""
+    labels = tokenise(backend.tokenizer, backend.ends, spellings)
+    tokens = [ids for forms in labels.values() for ids in forms]
+    too_long = prompts_too_long(prompts, max(map(len, tokens)), backend.context)
+    fitting = {row: ids for row, ids in prompts.items() if row not in too_long}
+    batches, read = backend.reading(fitting, tokens, images)
+
+    def score(batch: Sequence[int]) -> list[Fields]:
+        return [label_fields(row, labels, logs) for row, logs in zip(batch, read(batch), strict=True)]
+
+    return Scorer(batches, too_long, score)
 
 
-def label_fields(row: int, columns: Mapping[str, Sequence[int]], logs: Sequence[float]) -> Fields:
-    """A row's fields from the log-probability of each spelling, of which a label's are in its `columns`.
+def label_fields(row: int, labels: Mapping[str, Sequence[tuple[int, ...]]], logs: Logs) -> Fields:
+    """A row's fields from the log-probabilities of the tokens of each label's spellings.
 
     They are the most likely label, the log-probability of each label, and the probability of all together.
     `ContentError` for nan or infinity.
     """
-    if not all(map(math.isfinite, logs)):
-        raise ContentError(
-            f"row {row}: the model gives {logs[0]} as a log-probability: its weights or the "
-            "adapter's overflow; try --dtype fp32"
-        )
-    sums = {label: log_sum([logs[place] for place in places]) for label, places in columns.items()}
+    for value in logs.values():
+        if not math.isfinite(value):
+            raise ContentError(
+                f"row {row}: the model gives {value} as a log-probability: its weights or the "
+                "adapter's overflow; try --dtype fp32"
+            )
+    sums = {}
+    for label, forms in labels.items():
+        sums[label] = log_sum([sum(logs[ids[:end]] for end in range(1, len(ids) + 1)) for ids in forms])
     return {
         "model_output": max(sums, key=sums.__getitem__),
         "choices": {label: round(value, DIGITS) for label, value in sums.items()},
@@ -91,9 +110,7 @@ def label_fields(row: int, columns: Mapping[str, Sequence[int]], logs: Sequence[
 
 
 def log_sum(logs: Sequence[float]) -> float:
-    """log Σ exp, -inf for none."""
-    if not logs:
-        return -math.inf
+    """log Σ exp."""
     largest = max(logs)
     return largest + math.log(math.fsum(math.exp(value - largest) for value in logs))
 
@@ -158,8 +175,8 @@ def prompts_too_long(prompts: Prompts, answer: int, context: int) -> dict[int, s
 
 def tokenise(
     tokenizer: "PreTrainedTokenizerBase", ends: Sequence[int], spellings: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, list[int]], list[list[int]]]:
-    """Tokenise all spellings; each label's places among them, and the ids. `ends` are the end tokens.
+) -> dict[str, list[tuple[int, ...]]]:
+    """Tokenise all spellings of each label. `ends` are the end tokens.
 
     `RequestError` if two labels share a spelling.
     """
@@ -179,7 +196,7 @@ def tokenise(
             for end in ends:
                 ended[(*ids, end)] = label
         owners = ended or owners
-    columns: dict[str, list[int]] = {label: [] for label in spellings}
-    for place, label in enumerate(owners.values()):
-        columns[label].append(place)
-    return columns, [list(ids) for ids in owners]
+    labels: dict[str, list[tuple[int, ...]]] = {label: [] for label in spellings}
+    for ids, label in owners.items():
+        labels[label].append(ids)
+    return labels

@@ -18,15 +18,14 @@ from tuneyard.eval.backends.openai import OpenAi
 from tuneyard.eval.backends.scorers import (
     Fields,
     Ids,
+    Logs,
     Messages,
     Plan,
     Prompts,
+    Reading,
     Scorer,
     TooLong,
     chunks,
-    label_fields,
-    prompts_too_long,
-    tokenise,
 )
 from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, choose_model, get, read_models
 
@@ -80,7 +79,6 @@ class Server(Backend):
     """A served model. With `gives_labels` its tokenizer is here, and the server gets our token ids.
 
     - `offers`: all models and adapters of the server.
-    - `ends`: the tokens that end an answer.
     - `missing`: the reasons for what the server does not offer, by the names `prompts`, `labels`, `texts`
       (greedy after our ids) and `chat` (`open_served`).
     """
@@ -137,28 +135,21 @@ class Server(Backend):
             return open_served(self.offers, offer.name, True, self.tokenizer, self.ends)
         return replace(self, dialect=replace(self.dialect, served=offer))
 
-    def choosing(
+    def reading(
         self,
         prompts: Prompts,
-        spellings: Mapping[str, Sequence[str]],
+        spellings: Sequence[Ids],
         images: Mapping[int, Sequence[str]] | None = None,  # noqa: ARG002  open_models refuses images
-    ) -> Scorer:
-        """Scorer that compares labels after each prompt."""
-        if not self.gives_labels:
-            raise RequestError(
-                "--backend openai: this command only generates over a server; leave --backend out"
-            )
-        columns, tokens = tokenise(self.tokenizer, self.ends, spellings)
-        too_long = prompts_too_long(prompts, max(map(len, tokens)), self.context)
+    ) -> Reading:
+        """Ask for the log-probabilities of the spellings' tokens, some rows at a time in the data's order."""
 
-        async def score_row(client: "httpx.AsyncClient", row: int) -> Fields:
+        async def read_row(client: "httpx.AsyncClient", row: int) -> Logs:
             try:
-                return label_fields(row, columns, await self.dialect.logs(client, prompts[row], tokens))
+                return await self.dialect.logs(client, prompts[row], spellings)
             except RefusedError as error:
                 raise RequestError(f"{self.url}: row {row}: {error}") from error
 
-        batches = chunks([row for row in prompts if row not in too_long], ROWS)
-        return Scorer(batches, too_long, lambda batch: self.each(score_row, batch))
+        return chunks(list(prompts), ROWS), lambda batch: self.each(read_row, batch)
 
     def plan(self, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:  # noqa: ARG002
         """Plan batches of a few conversations in the data's order. The server itself finds the long ones."""

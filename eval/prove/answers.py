@@ -9,7 +9,7 @@ from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.generate import Generated, generate_until
 from tuneyard.eval.backends.load import in_this_process, load_gguf, load_model
-from tuneyard.eval.backends.scorers import Fields, Scorer, plan_batches, score_all
+from tuneyard.eval.backends.scorers import Fields, Scorer, choosing, plan_batches, score_all
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import MOST, spellings
 from tuneyard.eval.prove.proof import AnswerProof, Answers, Ids, ParityInputs, prove_answers
@@ -72,7 +72,7 @@ def answer_rows(reference: Reference) -> Answers:
     model = in_this_process(reference.backend)
     longest = reference.request.max_new_tokens
     prompts = {row: reference.scored_ids[row] for row in reference.rows}
-    all_ends = sorted({*reference.ends, *(model.net.generation_config.eos_token_id or [])})
+    all_ends = sorted({*reference.ends, *model.ends})
 
     def score(batch: Sequence[int]) -> list[Fields]:
         answers = generate_until(model, [prompts[row] for row in batch], longest, all_ends)
@@ -83,7 +83,7 @@ def answer_rows(reference: Reference) -> Answers:
     texts = {row: fields["answer"] for row, fields in score_all(scorer, "generating").items()}
     labels, forms = None, label_forms(reference.dataset)
     if forms is not None:
-        chosen = score_all(model.choosing(prompts, forms), "labels")
+        chosen = score_all(choosing(model, prompts, forms), "labels")
         labels = {row: fields["choices"] for row, fields in chosen.items()}
     return Answers(tokens_of(texts, model.tokenizer), labels, texts)
 

@@ -9,8 +9,7 @@ from typing import Any
 from tuneyard.core.errors import RequestError, counted, one_line
 from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.load import in_this_process
-from tuneyard.eval.backends.scorers import Fields, Ids, Scorer, score_all, tokenise
+from tuneyard.eval.backends.scorers import Fields, Ids, Scorer, choosing, score_all, tokenise
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, json_object, read_models
 from tuneyard.eval.backends.server import Server, open_served
 from tuneyard.eval.prove.answers import Reference, label_forms, tokens_of
@@ -59,9 +58,8 @@ def connect(url: str, served_name: str | None, timeout: float, opened: Opened, r
             offers = read_models(connection, reference, asks_props=False)
         of_candidates = [_offer_of(candidate, offers) for candidate in opened.candidates]
         name = next((offer.name for offer in of_candidates if offer), None)
-    model = in_this_process(opened.backend)
-    ends = model.net.generation_config.eos_token_id or []
-    return open_served(offers, name or reference, name is not None, model.tokenizer, ends)
+    backend = opened.backend
+    return open_served(offers, name or reference, name is not None, backend.tokenizer, backend.ends)
 
 
 def _offer_of(candidate: Candidate, offers: Sequence[ServedModel]) -> ServedModel | None:
@@ -238,11 +236,11 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
         refused += [served.missing[part] for part in ("labels", "texts") if part in served.missing]
     forms = label_forms(reference.dataset)
     if served.gives_labels and forms is not None:
-        _, spellings = tokenise(tokenizer, served.ends, forms)
-        room = served.context - max(map(len, spellings))
+        spellings = tokenise(tokenizer, served.ends, forms)
+        room = served.context - max(len(ids) for ids_of_label in spellings.values() for ids in ids_of_label)
         fitting = {row: prompt for row, prompt in prompts.items() if len(prompt) <= room}
         if fitting:
-            labels = fields("labels", "choices", served.choosing(fitting, forms))
+            labels = fields("labels", "choices", choosing(served, fitting, forms))
     return Evidence(
         facts=served.model,
         parts=reference.candidate.parts,

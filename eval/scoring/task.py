@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.core.errors import counted
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.replay import read_outputs
-from tuneyard.eval.backends.scorers import Fields, Messages, Prompts, Scorer, generating, score_in_halves
+from tuneyard.eval.backends.scorers import (
+    Fields,
+    Messages,
+    Prompts,
+    Scorer,
+    choosing,
+    generating,
+    score_in_halves,
+)
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import UNKNOWN
 from tuneyard.eval.read.results import Prediction
@@ -103,7 +111,7 @@ class Job:
         if prompts is None:
             prompts = self.prompts()
         images = {row: self.images(row) for row in prompts} if self.backend.vision else None
-        return self.backend.choosing(prompts, spellings, images)
+        return choosing(self.backend, prompts, spellings, images)
 
     def generating(self, messages: Mapping[int, Messages] | None = None) -> Scorer:
         """Scorer that generates an answer to every row, or to the given messages by row."""

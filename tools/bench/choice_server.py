@@ -24,7 +24,7 @@ from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.prompt import conversation
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.load import load_model, open_tokenizer
-from tuneyard.eval.backends.scorers import Fields, Scorer
+from tuneyard.eval.backends.scorers import Fields, Scorer, choosing
 from tuneyard.eval.backends.served import read_models
 from tuneyard.eval.backends.server import open_server
 from tuneyard.eval.datasets.prompts import choose_prompting
@@ -102,7 +102,7 @@ def main() -> None:
     encode = choose_prompting(model.tokenizer, [], None).encode
     prompts = {row: encode(example.messages) for row, example in enumerate(examples)}
     model.budget = BUDGET
-    here = score(lambda: model.choosing(prompts, labels))
+    here = score(lambda: choosing(model, prompts, labels))
     print(f"{options.model.name}, {len(prompts)} rows of {options.data.name}, one thread each", flush=True)
     print(f"  {'this process, fp32':<24} {here.rate:7.2f} rows/s {here.cpu_seconds:8.1f} CPU s", flush=True)
     _, tokenizer, ends = open_tokenizer(str(options.model))

@@ -20,7 +20,7 @@ from tuneyard.eval.backends import llama_cpp
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.dialect import UNDERFLOW
 from tuneyard.eval.backends.openai import OpenAi
-from tuneyard.eval.backends.scorers import log_sum
+from tuneyard.eval.backends.scorers import choosing, log_sum
 from tuneyard.eval.backends.served import read_models
 from tuneyard.eval.backends.server import Server, open_server
 
@@ -220,7 +220,7 @@ KINDS = ("llama.cpp", "vllm", "echo")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_label_is_the_sum_of_its_spellings_of_one_token_or_several(serve: Serve, kind: str) -> None:
     stand_in, connection = serve(kind)
-    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    scorer = choosing(opened(connection), PROMPTS, LABELS)
     assert [len(batch) for batch in scorer.batches] == [32, 8]
     stand_in.plan = [(200, 0.3)] * 8  # the first ones are held until the others are there
     for batch in scorer.batches:
@@ -236,7 +236,7 @@ def test_a_label_is_the_sum_of_its_spellings_of_one_token_or_several(serve: Serv
 def test_a_row_is_one_request_or_in_llama_cpp_one_for_each_beginning(serve: Serve) -> None:
     for kind, count in (("vllm", 1), ("echo", 1), ("llama.cpp", 4)):  # (), 9, 11 and 11 12
         stand_in, connection = serve(kind)
-        scorer = opened(connection).choosing(PROMPTS, LABELS)
+        scorer = choosing(opened(connection), PROMPTS, LABELS)
         stand_in.requests.clear()
         scorer.score(range(8))
         assert len(stand_in.requests) == 8 * count
@@ -244,7 +244,7 @@ def test_a_row_is_one_request_or_in_llama_cpp_one_for_each_beginning(serve: Serv
 
 def test_tokens_that_llama_cpp_does_not_list_are_forced(serve: Serve, monkeypatch) -> None:
     stand_in, connection = serve("llama.cpp")
-    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    scorer = choosing(opened(connection), PROMPTS, LABELS)
     listed = scorer.score(range(8))
     monkeypatch.setattr(llama_cpp, "LISTED", 2)
     stand_in.requests.clear()
@@ -254,7 +254,7 @@ def test_tokens_that_llama_cpp_does_not_list_are_forced(serve: Serve, monkeypatc
 
 def test_llama_cpp_reads_each_row_anew_so_that_other_rows_do_not_change_its_rounding(serve: Serve) -> None:
     stand_in, connection = serve("llama.cpp")
-    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    scorer = choosing(opened(connection), PROMPTS, LABELS)
     stand_in.requests.clear()
     scorer.score([3])
     first, *others = stand_in.requests
@@ -274,7 +274,7 @@ def test_a_token_that_ends_within_a_character_has_no_probabilities_in_llama_cpp(
 
     stand_in.spoil = without
     labels = {"maybe": ["Maybe"], "yes": ["Yes"]}
-    (fields,) = opened(connection).choosing(PROMPTS, labels).score([0])
+    (fields,) = choosing(opened(connection), PROMPTS, labels).score([0])
     for label, spellings in labels.items():
         assert fields["choices"][label] == pytest.approx(expected_score(PROMPTS[0], spellings), abs=2e-4)
 
@@ -282,7 +282,7 @@ def test_a_token_that_ends_within_a_character_has_no_probabilities_in_llama_cpp(
 @pytest.mark.parametrize("lowest", [-3.4028234663852886e38, -9999.0])
 def test_a_probability_of_zero_is_bounded(serve: Serve, lowest: float) -> None:
     stand_in, connection = serve("llama.cpp")
-    scorer = opened(connection).choosing(PROMPTS, {"yes": [" yes"], "no": ["no"]})
+    scorer = choosing(opened(connection), PROMPTS, {"yes": [" yes"], "no": ["no"]})
 
     def never_yes(answer: Answer) -> Answer:
         (step,) = answer["completion_probabilities"]
@@ -311,11 +311,11 @@ def test_a_llama_cpp_without_them_too(serve: Serve) -> None:
 
 def test_refusals_and_timeouts_are_tried_again(serve: Serve) -> None:
     stand_in, connection = serve("vllm")
-    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    scorer = choosing(opened(connection), PROMPTS, LABELS)
     whole = scorer.score(range(32))
     stand_in.plan = [(429, 0.0), (503, 0.0)]
     assert scorer.score(range(32)) == whole
-    scorer = opened(Connection(connection.url, 1.0)).choosing(PROMPTS, LABELS)
+    scorer = choosing(opened(Connection(connection.url, 1.0)), PROMPTS, LABELS)
     stand_in.plan = [(200, 1.5)]
     assert scorer.score(range(8)) == whole[:8]
 
@@ -323,7 +323,7 @@ def test_refusals_and_timeouts_are_tried_again(serve: Serve) -> None:
 def test_a_server_that_hangs_is_given_up(serve: Serve, monkeypatch) -> None:
     stand_in, connection = serve("vllm")
     monkeypatch.setattr(connecting, "WAITS", (0.0,) * 50)
-    scorer = opened(Connection(connection.url, 0.2)).choosing(PROMPTS, LABELS)
+    scorer = choosing(opened(Connection(connection.url, 0.2)), PROMPTS, LABELS)
     stand_in.plan = [(200, 1.0)] * 100
     # On a busy machine two tries may take three times the limit. The golden wording has one number of tries.
     with pytest.raises(RequestError, match=r"no answer in [23] tries .* 0.2 s.*--resume"):
@@ -356,7 +356,7 @@ def with_logs(value: object) -> Callable[[Answer], Answer]:
 )
 def test_nonsense_is_tried_again_and_then_named(serve: Serve, spoil: Callable[[Answer], Any]) -> None:
     stand_in, connection = serve("vllm")
-    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    scorer = choosing(opened(connection), PROMPTS, LABELS)
     stand_in.requests.clear()
     stand_in.spoil = spoil
     with raises(RequestError, "3 tries", "--resume"):
@@ -366,7 +366,7 @@ def test_nonsense_is_tried_again_and_then_named(serve: Serve, spoil: Callable[[A
 
 def test_weights_that_overflow_are_named(serve: Serve) -> None:
     stand_in, connection = serve("vllm")
-    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    scorer = choosing(opened(connection), PROMPTS, LABELS)
     stand_in.spoil = with_logs(None)
     with raises(ContentError, "null"):
         scorer.score([0])
@@ -433,7 +433,7 @@ def test_a_number_of_an_adapter_that_is_none_is_named(serve: Serve, monkeypatch,
 
 def test_a_model_that_changes_during_the_run_is_noticed(serve: Serve) -> None:
     stand_in, connection = serve("vllm")
-    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    scorer = choosing(opened(connection), PROMPTS, LABELS)
     stand_in.size = 18
     with raises(RequestError, "changed", "meta", "--resume"):
         scorer.score([0])
@@ -445,7 +445,7 @@ def test_a_model_that_changes_during_the_run_is_noticed(serve: Serve) -> None:
 
 def test_a_server_that_cuts_prompts_is_refused(serve: Serve) -> None:
     stand_in, connection = serve("llama.cpp")
-    scorer = opened(connection).choosing(PROMPTS, LABELS)
+    scorer = choosing(opened(connection), PROMPTS, LABELS)
     stand_in.spoil = lambda answer: {**answer, "tokens_evaluated": 2}
     with raises(RequestError, "2 tokens", "3", "context"):
         scorer.score([0])
@@ -453,7 +453,7 @@ def test_a_server_that_cuts_prompts_is_refused(serve: Serve) -> None:
 
 def test_prompts_that_exceed_the_servers_context_are_not_sent(serve: Serve) -> None:
     _, connection = serve("llama.cpp")
-    scorer = opened(connection).choosing({0: [20] * 61, 1: [20] * 62}, LABELS)
+    scorer = choosing(opened(connection), {0: [20] * 61, 1: [20] * 62}, LABELS)
     assert scorer.batches == [[0]]
     assert "64" in scorer.too_long[1]
 

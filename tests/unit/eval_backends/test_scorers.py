@@ -9,22 +9,25 @@ from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt import chat_encoder
 from tuneyard.eval.backends.likelihood import LogProbabilities
-from tuneyard.eval.backends.scorers import generating, prompts_too_long, score_in_halves, tokenise
+from tuneyard.eval.backends.scorers import choosing, generating, prompts_too_long, score_in_halves, tokenise
 
 PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
 
 
 def test_a_label_is_the_sum_of_its_spellings(model) -> None:
     texts = {"yes": ["yes", "Yes"], "no": ["no"]}
-    asker = replace(model, budget=100).choosing(PROMPTS, texts)
-    columns, tokens = tokenise(model.tokenizer, [], texts)
-    bare = LogProbabilities(model, PROMPTS, tokens).score([0, 1, 2]).exp()
+    asker = choosing(replace(model, budget=100), PROMPTS, texts)
+    forms = tokenise(model.tokenizer, [], texts)
+    tokens = [ids for of_label in forms.values() for ids in of_label]
+    bare = LogProbabilities(model, PROMPTS, tokens).score([0, 1, 2])
     for row, fields in enumerate(asker.score([0, 1, 2])):
-        for label, parts in columns.items():
-            assert math.exp(fields["choices"][label]) == pytest.approx(
-                bare[row, parts].sum().item(), rel=1e-4
-            )
-        assert fields["label_mass"] == pytest.approx(bare[row].sum().item(), abs=1e-6)
+        masses = {}
+        for label, of_label in forms.items():
+            logs = [sum(bare[row][ids[:end]] for end in range(1, len(ids) + 1)) for ids in of_label]
+            masses[label] = sum(map(math.exp, logs))
+        for label, mass in masses.items():
+            assert math.exp(fields["choices"][label]) == pytest.approx(mass, rel=1e-4)
+        assert fields["label_mass"] == pytest.approx(sum(masses.values()), abs=1e-6)
         assert fields["model_output"] == max(fields["choices"], key=fields["choices"].get)
 
 
@@ -39,7 +42,7 @@ def test_where_one_label_begins_another_the_end_decides(model) -> None:
 
     asked = [model.tokenizer(text)["input_ids"] for text in ("A man is walking a dog.", "entailment")]
     labels = {text: [text] for text in ("no", "no maybe")}
-    asker = replace(model, budget=100).choosing(dict(enumerate(asked)), labels)
+    asker = choosing(replace(model, budget=100), dict(enumerate(asked)), labels)
     passes = []
     handle = model.net.register_forward_hook(lambda *_: passes.append(1))
     fields = asker.score([0, 1])
@@ -56,8 +59,8 @@ def test_where_one_label_begins_another_the_end_decides(model) -> None:
 
 
 def test_labels_of_which_none_begins_another_are_not_ended(model) -> None:
-    _, tokens = tokenise(model.tokenizer, [], {"yes": ["yes"], "no": ["no"]})
-    assert tokens == [model.tokenizer(text)["input_ids"] for text in ("yes", "no")]
+    forms = tokenise(model.tokenizer, [], {"yes": ["yes"], "no": ["no"]})
+    assert forms == {text: [tuple(model.tokenizer(text)["input_ids"])] for text in ("yes", "no")}
 
 
 def test_prompts_are_refused_to_the_token() -> None:
