@@ -8,7 +8,7 @@ See docs/eval-chat.md.
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ import click
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.errors import RequestError, TuneyardError, for_terminal, run_command, show_value
 from tuneyard.core.prompt import Encode, Message
-from tuneyard.eval.backends.connection import TIMEOUT, Connection
+from tuneyard.eval.backends.connection import TIMEOUT, Connection, RefusedError
 from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
 from tuneyard.eval.datasets.prompts import trained_system
 from tuneyard.eval.metrics.answers import cut_thought
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from tuneyard.eval.backends.server import Server
     from tuneyard.eval.scoring.candidates import Candidate
 
+Speak = Callable[[Callable[[str], None]], None]
+"""Passes an answer on, piece by piece."""
+Reply = Callable[[list[Message]], Speak]
+"""Finds an answer to the messages. It may drop the oldest ones."""
 WAYS_OUT = ("exit", "quit")
 USE = "/use"
 NO_ANSWER = "(no answer: nothing was said, or nothing but a thought)"
@@ -83,13 +87,9 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
     options["out"] = Path()
     request = take(options)
     if request.url:
-        served = _open_served(request, options)
-        if system:
-            served.messages.append({"role": "system", "content": system})
-        if once is None:
-            converse(served, served.server.model.model, [served.server.model.model])
-        else:
-            served.answer(once)
+        server, reply = _open_served(request, options)
+        messages: list[Message] = [{"role": "system", "content": system}] if system else []
+        _talk(Chat(reply, request.think, messages), once, server.model.model, [server.model.model])
         return
     if not request.model:
         raise click.UsageError("Missing option '--model' for a model here, or '--url' for a served one.")
@@ -107,22 +107,27 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
     while name is not None:
         candidate = candidates[name]
         messages = [*_begin(candidate, system, request.dataset_dir), *turns]
-        chat = Chat(request, model, candidate.prompting.encode, sampling, messages)
+        reply = local_reply(request, model, candidate.prompting.encode, sampling)
+        chat = Chat(reply, request.think, messages)
         opened.backend.apply(candidate.parts)
-        if once is None:
-            name = converse(chat, name, list(candidates))
-        else:
-            chat.answer(once)
-            name = None
+        name = _talk(chat, once, name, list(candidates))
         turns = [message for message in chat.messages if message["role"] != "system"]
 
 
-def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "ServedChat":
+def _talk(chat: "Chat", once: str | None, name: str, names: Sequence[str]) -> str | None:
+    """Answer the question of --once, or line by line. The name of the model to go on with, None for none."""
+    if once is None:
+        return converse(chat, name, names)
+    chat.answer(once)
+    return None
+
+
+def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "tuple[Server, Reply]":
     """Connect to the server. `RequestError` for options that it cannot take."""
     refuse_explicit(LOCAL_SAMPLING, "OpenAI's interface does not have it: leave it out with --url")
     refuse_explicit(LOCAL, "it is for a model here: leave it out, or leave out --url")
+    from tuneyard.eval.backends.open_server import check_url, open_server
     from tuneyard.eval.backends.served import read_models
-    from tuneyard.eval.backends.server import check_url, open_server
 
     connection = Connection(check_url(str(request.url)), request.timeout or TIMEOUT, again="try again")
     settings: dict[str, object] = {"max_tokens": request.max_new_tokens}
@@ -131,7 +136,34 @@ def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "Served
             settings[option] = options[option]
     name = request.served_model or ""
     server = open_server(read_models(connection, name), name, bool(name))
-    return ServedChat(server, settings, request.think)
+
+    def reply(messages: list[Message]) -> Speak:
+        try:
+            answer = server.connection.once(lambda client: server.chat_with(client, messages, settings))
+        except RefusedError as error:
+            raise RequestError(f"{server.url}: {error}") from error
+        return lambda show: show(answer.text)
+
+    return server, reply
+
+
+def local_reply(request: ScoringRequest, model: "Model", encode: Encode, sampling: Sampling) -> "Reply":
+    """Answer with a model here. The oldest questions and answers are dropped until the prompt fits."""
+    longest = request.max_new_tokens
+
+    def reply(messages: list[Message]) -> Speak:
+        while len(prompt := encode(messages)) > model.context - longest:
+            oldest = [message["role"] for message in messages].index("user")
+            if oldest == len(messages) - 1:
+                raise RequestError(
+                    f"{len(prompt)} tokens and {longest} for the answer exceed the "
+                    f"context of {model.context}: shorten the text or lower --max-new-tokens"
+                )
+            del messages[oldest : oldest + 2]
+            click.echo("(the context is full: the oldest question is forgotten)", err=True)
+        return lambda show: stream(model, prompt, longest, sampling, show)
+
+    return reply
 
 
 def _begin(candidate: "Candidate", system: str | None, dataset_dir: Path | None) -> list[Message]:
@@ -156,46 +188,24 @@ def _begin(candidate: "Candidate", system: str | None, dataset_dir: Path | None)
 
 
 @dataclass(slots=True)
-class ServedChat:
-    """A conversation with a served model, which gets the messages and these settings."""
-
-    server: "Server"
-    settings: Mapping[str, object]
-    think: bool
-    messages: list[Message] = field(default_factory=list)
-
-    def answer(self, text: str) -> None:
-        """Print the answer to a text and remember both. `RequestError` if the server gives none."""
-        question: Message = {"role": "user", "content": text}
-        (fields,) = self.server.chatting({0: [*self.messages, question]}, self.settings).score([0])
-        if "refusal" in fields:
-            raise RequestError(f"{self.server.url}: {fields['refusal']}")
-        generated = fields["answer"].text
-        visible = generated if self.think else without_thoughts(generated, True)
-        click.echo(for_terminal(visible))
-        answer = cut_thought(generated)
-        if not answer:
-            click.echo(NO_ANSWER, err=True)
-        self.messages += [question, {"role": "assistant", "content": answer}]
-
-
-@dataclass(slots=True)
 class Chat:
-    """A conversation with a model: its settings, and the messages so far, the system text first."""
+    """A conversation: how it is answered, and the messages so far, the system text first."""
 
-    request: ScoringRequest
-    model: "Model"
-    encode: Encode
-    sampling: Sampling
+    reply: Reply
+    think: bool = False
     messages: list[Message] = field(default_factory=list)
 
     def answer(self, text: str) -> None:
         """Print the answer to a text and remember both, the answer without its thought.
 
-        `RequestError` if the text is too long for the context.
+        `RequestError` if there is none: the text is too long for the context, or a server refuses it.
         """
         self.messages.append({"role": "user", "content": text})
-        prompt = self._fitting()
+        try:
+            speak = self.reply(self.messages)
+        except (RequestError, KeyboardInterrupt):
+            self.messages.pop()
+            raise
         generated = printed = ""
 
         def show(piece: str, ended: bool = False) -> None:
@@ -203,14 +213,14 @@ class Chat:
             nonlocal generated, printed
             generated += piece
             visible = generated
-            if not self.request.think:
+            if not self.think:
                 visible = without_thoughts(generated, ended)
             unprinted = visible[len(printed) :]
             printed = visible
-            click.echo(unprinted, nl=ended)
+            click.echo(for_terminal(unprinted), nl=ended)
 
         try:
-            stream(self.model, prompt, self.request.max_new_tokens, self.sampling, show)
+            speak(show)
         finally:
             show("", ended=True)
             answer = cut_thought(generated)
@@ -218,27 +228,8 @@ class Chat:
         if not answer:
             click.echo(NO_ANSWER, err=True)
 
-    def _fitting(self) -> list[int]:
-        """Encode the messages; drop the oldest question and answer until the prompt fits the context."""
-        longest = self.request.max_new_tokens
-        room = self.model.context - longest
-        while True:
-            prompt = self.encode(self.messages)
-            if len(prompt) <= room:
-                return prompt
-            roles = [message["role"] for message in self.messages]
-            oldest = roles.index("user")
-            if oldest == len(self.messages) - 1:
-                self.messages.pop()
-                raise RequestError(
-                    f"{len(prompt)} tokens and {longest} for the answer exceed the "
-                    f"context of {self.model.context}: shorten the text or lower --max-new-tokens"
-                )
-            del self.messages[oldest : oldest + 2]
-            click.echo("(the context is full: the oldest question is forgotten)", err=True)
 
-
-def converse(chat: Chat | ServedChat, name: str, names: Sequence[str]) -> str | None:
+def converse(chat: Chat, name: str, names: Sequence[str]) -> str | None:
     """Answer line by line until the user leaves (None) or switches to another model (its name)."""
     if sys.stdin.isatty():
         click.echo(f"{name}: exit or quit leaves, Ctrl-C ends an answer", err=True)

@@ -151,10 +151,6 @@ SPOILED_LOGS = {
     "a probability above 1": (changed(set_all(2.0)), "2.0"),
     "a log-probability that is null": (changed(set_all(None)), "null"),
     "infinity": (changed(set_all(float("inf"))), "Infinity"),
-    "an infinite id": (
-        changed(lambda answer: step_of(answer)["top_logprobs"][0].update(id=float("inf"))),
-        "id",
-    ),
     "a prompt of another length": (changed(lambda answer: answer.update(tokens_evaluated=10**30)), "tokens"),
     "a cut prompt": (changed(lambda answer: answer.update(truncated=True)), "fewer"),
 }

@@ -6,29 +6,27 @@ them, and reports the true log-probability of what it took.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import exp
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.core.errors import RequestError, show_value
+from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends.connection import RefusedError
-from tuneyard.eval.backends.dialect import (
+from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
+from tuneyard.eval.backends.scorers import Ids, Logs, Messages, next_tokens
+from tuneyard.eval.backends.served import writable
+from tuneyard.eval.backends.server import (
     BROKEN,
     UNDERFLOW,
-    Dialect,
     NoLogProbabilitiesError,
     Result,
+    Server,
     chat_request,
     log_of,
     read_ids,
 )
-from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
-from tuneyard.eval.backends.scorers import Ids, Logs, Messages, next_tokens
-from tuneyard.eval.backends.served import writable
 
 if TYPE_CHECKING:
     import httpx
 
-LARGEST_SUM = 1.02  # of probabilities: fp16 rounds each
 LISTED = 1000  # next tokens that are listed
 EVERY = 1 << 20  # the same for the whole vocabulary
 FORCING = 1e6  # added to a logit
@@ -38,8 +36,8 @@ NEUTRAL: Mapping[str, object] = {"temperature": 0, "samplers": ["temperature"], 
 """Greedy, without the penalties that a server may set."""
 
 
-@dataclass(frozen=True, slots=True)
-class LlamaCpp(Dialect):
+@dataclass(eq=False)
+class LlamaCpp(Server):
     """llama.cpp's own interface, /completion.
 
     It reports no probabilities with a token that ends within a character (UTF-8 has up to four bytes).
@@ -50,22 +48,22 @@ class LlamaCpp(Dialect):
 
     def checked(self, sample: Ids) -> "LlamaCpp":
         """Ask for log-probabilities once."""
-        dialect, url = replace(self, whole=sample[0]), self.connection.url
-        settings = {"n_probs": 1, **dialect.taking_whole}
+        server = replace(self, whole=sample[0])
+        settings = {"n_probs": 1, **server.taking_whole}
         try:
             answer = self.connection.once(
-                lambda client: dialect._step(client, sample, settings, lambda answer: answer)
+                lambda client: server._step(client, sample, settings, lambda answer: answer)
             )
             self.read_step(answer, len(sample))["top_logprobs"][0]["logprob"]
         except RefusedError as error:
-            raise RequestError(f"{url}: {error}") from error
+            raise RequestError(f"{self.url}: {error}") from error
         except BROKEN as error:
             raise NoLogProbabilitiesError(
-                f"{url}: /completion with n_probs gives no log-probabilities, which --mode choice needs: "
-                "expected completion_probabilities with top_logprobs, as llama.cpp gives since December "
-                "2024. Serve it with a newer release"
+                f"{self.url}: /completion with n_probs gives no log-probabilities, which --mode choice "
+                "needs: expected completion_probabilities with top_logprobs, as llama.cpp gives since "
+                "December 2024. Serve it with a newer release"
             ) from error
-        return dialect
+        return server
 
     async def greedy(self, client: "httpx.AsyncClient", ids: Ids, longest: int) -> Generated:
         """/completion without the server's penalties."""
@@ -130,15 +128,7 @@ class LlamaCpp(Dialect):
 
         def read(answer: dict[str, Any]) -> dict[int, float]:
             tops = self.read_step(answer, len(ids))["top_logprobs"]
-            listed: dict[int, float] = {}
-            for top in tops:
-                token = top["id"]
-                if type(token) is not int or token in listed:
-                    raise ValueError(f"{show_value(token)} as a token id, or twice")
-                listed[token] = log_of(top["logprob"])
-            if sum(map(exp, listed.values())) > LARGEST_SUM:
-                raise ValueError("probabilities above 1 together")
-            return listed
+            return {top["id"]: log_of(top["logprob"]) for top in tops}
 
         settings = {"n_probs": count, **self.taking_whole, "cache_prompt": not reads_anew}
         return await self._step(client, ids, settings, read)

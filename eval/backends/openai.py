@@ -11,49 +11,49 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends.connection import RefusedError
-from tuneyard.eval.backends.dialect import (
+from tuneyard.eval.backends.generate import Generated
+from tuneyard.eval.backends.scorers import Ids, Logs, Messages
+from tuneyard.eval.backends.served import VLLM, writable
+from tuneyard.eval.backends.server import (
     BROKEN,
-    Dialect,
     NoLogProbabilitiesError,
     Result,
+    Server,
     chat_request,
     log_of,
     read_ids,
 )
-from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.scorers import Ids, Logs, Messages
-from tuneyard.eval.backends.served import VLLM, writable
 
 if TYPE_CHECKING:
     import httpx
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAi(Dialect):
+@dataclass(eq=False)
+class OpenAi(Server):
     """OpenAI's /completions with what vLLM adds, `prompt_logprobs`, or with `echo`."""
 
     way: str = ""
 
     def checked(self, sample: Ids) -> "OpenAi":
         """Choose a way to get the log-probabilities of a prompt."""
-        connection, reasons = self.connection, []
+        reasons = []
         for way in WAYS:
-            dialect = replace(self, way=way)
+            server = replace(self, way=way)
             try:
-                answer = connection.once(
-                    partial(dialect.ask, prompts=[sample, sample], read=lambda answer: answer)
+                answer = self.connection.once(
+                    partial(server.read_prompts, prompts=[sample, sample], read=lambda answer: answer)
                 )
-                dialect.read_logs(answer, [sample, sample], 1)
+                server.read_logs(answer, [sample, sample], 1)
             except RefusedError as error:
                 if error.is_of_all_requests:
-                    raise RequestError(f"{connection.url}: {error}") from error
+                    raise RequestError(f"{self.url}: {error}") from error
                 reasons.append(f"{way}: {error}")
             except BROKEN as error:
                 reasons.append(f"{way}: not in its answer ({type(error).__name__})")
             else:
-                return dialect
+                return server
         raise NoLogProbabilitiesError(
-            f"{connection.url}: it gives no log-probabilities of prompts, which --mode choice needs "
+            f"{self.url}: it gives no log-probabilities of prompts, which --mode choice needs "
             f"({'; '.join(reasons)}). llama.cpp's server and vLLM give them. For this server, add "
             "--mode generate"
         )
@@ -69,9 +69,9 @@ class OpenAi(Dialect):
             return Generated(writable(choice["text"]), choice.get("finish_reason"))
 
         body = {"prompt": list(ids), "max_tokens": longest, "temperature": 0}
-        if self.served.engine == VLLM:
+        if self.model.engine == VLLM:
             body["repetition_penalty"] = 1.0
-        address = f"{self.connection.url}/completions"
+        address = f"{self.url}/completions"
         return await self.post(client, address, body, read, "completion")
 
     async def prompt(self, client: "httpx.AsyncClient", talk: Messages) -> Ids:
@@ -82,21 +82,23 @@ class OpenAi(Dialect):
 
     def tokenizing(self, text: str) -> dict[str, object]:
         """vLLM names the text `prompt`."""
-        return {"model": self.served.model, "prompt": text, "add_special_tokens": False}
+        return {"model": self.model.model, "prompt": text, "add_special_tokens": False}
 
     async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> Logs:
         """One request for all spellings, each after the prompt."""
         prompts = [[*prompt, *spelling] for spelling in spellings]
-        return await self.ask(client, prompts, lambda answer: self.read_logs(answer, prompts, len(prompt)))
+        return await self.read_prompts(
+            client, prompts, lambda answer: self.read_logs(answer, prompts, len(prompt))
+        )
 
-    async def ask(
+    async def read_prompts(
         self, client: "httpx.AsyncClient", prompts: Sequence[Ids], read: Callable[[dict[str, Any]], Result]
     ) -> Result:
         """Request the log-probabilities of prompts."""
         body = {
             "prompt": [list(ids) for ids in prompts], "max_tokens": 1, "temperature": 0, **WAYS[self.way].body
         }  # fmt: skip
-        return await self.post(client, f"{self.connection.url}/completions", body, read)
+        return await self.post(client, f"{self.url}/completions", body, read)
 
     def read_logs(self, answer: dict[str, Any], prompts: Sequence[Ids], after: int) -> Logs:
         """The log-probabilities of each prompt's ids from place `after` on."""

@@ -1,33 +1,26 @@
-"""The backend of a server: answers after its own chat template, and labels after our token ids."""
+"""The backend of a server: answers after its own chat template, and labels after our token ids.
+
+A dialect is a class in a file of its own (llama_cpp.py, openai.py): it makes the requests and reads the
+answers. A server gets token ids for labels, so that its chat template has no part in it.
+"""
 
 import hashlib
 import json
-import re
-import urllib.parse
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tuneyard.core.errors import RequestError
-from tuneyard.core.prompt import Encode
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.errors.warn import warn, warn_once
+from tuneyard.core.prompt import Encode, openai_messages
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.connection import Connection, RefusedError, UnreadableError
-from tuneyard.eval.backends.dialect import QUESTION, SAMPLE, Dialect, NoLogProbabilitiesError
-from tuneyard.eval.backends.llama_cpp import LlamaCpp
-from tuneyard.eval.backends.openai import OpenAi
-from tuneyard.eval.backends.scorers import (
-    Fields,
-    Ids,
-    Logs,
-    Messages,
-    Plan,
-    Prompts,
-    Reading,
-    Scorer,
-    TooLong,
-    chunks,
-)
-from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, choose_model, get, read_models
+from tuneyard.eval.backends.connection import Connection, RefusedError
+from tuneyard.eval.backends.generate import Generated
+from tuneyard.eval.backends.scorers import Ids, Logs, Messages, Plan, Prompts, Reading, TooLong, chunks
+from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, json_object, read_models, writable
 
 if TYPE_CHECKING:
     import httpx
@@ -35,55 +28,45 @@ if TYPE_CHECKING:
 
 ROWS, TALKS = 32, 8  # rows between two writes of the log, by labels and by answers
 NO_LIMIT = 1 << 30  # tokens: the server itself refuses prompts that are too long
-NOT_OFFERED = (404, 405, 501)
+UNDERFLOW = math.log(2.0**-149)  # the least in fp32; for a probability of 0 servers give -9999, or less
+LARGEST = 0.01  # of a log-probability: rounded sums
+LARGEST_ID = 1 << 31
+SHOWN = 60  # bytes of an answer that is not what it should be
+SAMPLE = "Is the answer yes or no? It may be."
+"""A text to compare tokenizers by."""
+QUESTION: Messages = [{"role": "user", "content": SAMPLE}]
+BROKEN = (ValueError, LookupError, TypeError, AttributeError)
+"""Errors of reading an answer that is not what it should be."""
 Item = TypeVar("Item")
-Answered = TypeVar("Answered")
+Result = TypeVar("Result")
 
 
-def check_url(url: str) -> str:
-    """Remove the slash at the end of a server's address.
-
-    `RequestError` if it is not an http(s) address, has a query, or is that of a single request.
-    """
-    try:
-        parts = urllib.parse.urlsplit(url)
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        has_password = "@" in parts.netloc
-    except ValueError:  # a port that is no number, brackets that do not close
-        fits, has_password = False, "@" in url
-    if has_password:
-        raise RequestError(
-            "--url contains a user name or password, which the results would record. Leave it out: the key "
-            "of a server goes into OPENAI_API_KEY"
+def log_of(value: object) -> float:
+    """Read a log-probability; `ContentError` for nan, which JSON has as null, `ValueError` for nonsense."""
+    if value is None:
+        raise ContentError(
+            "the server gives null as a log-probability: its weights overflow; serve them in bf16 or fp32"
         )
-    if not fits or not re.fullmatch("[!-~]+", url):
-        raise RequestError(f"--url {url!r}: expected an address such as http://localhost:8000/v1")
-    before, *rest = re.split("[?#]", url)
-    if rest:
-        raise RequestError(
-            f"--url {url!r}: found a query or a fragment, expected an address that ends before it: {before}"
-        )
-    address = url.rstrip("/")
-    if address.endswith("/v1/v1"):
-        raise RequestError(f"--url {url!r}: /v1 twice, expected {address.removesuffix('/v1')}")
-    for path in ("/chat/completions", "/completions", "/models"):
-        if address.endswith(path):
-            raise RequestError(
-                f"--url {url!r}: expected the address before {path}: {address.removesuffix(path)}"
-            )
-    return address
+    if not isinstance(value, int | float) or not value < LARGEST:
+        raise ValueError(f"{show_value(value)} as a log-probability")
+    return max(min(float(value), 0.0), UNDERFLOW)
+
+
+class NoLogProbabilitiesError(RequestError):
+    """A server gives no log-probabilities."""
 
 
 @dataclass(eq=False)
-class Server(Backend):
+class Server(Backend, ABC):
     """A served model. With `gives_labels` its tokenizer is here, and the server gets our token ids.
 
+    - `model`: what the server reported of it at the beginning of the run.
     - `offers`: all models and adapters of the server.
     - `missing`: the reasons for what the server does not offer, by the names `prompts`, `labels`, `texts`
       (greedy after our ids) and `chat` (`open_served`).
     """
 
-    dialect: Dialect
+    model: ServedModel
     offers: Sequence[ServedModel]
     tokenizer: "PreTrainedTokenizerBase" = None  # without labels nobody reads it
     ends: Sequence[int] = ()
@@ -103,11 +86,6 @@ class Server(Backend):
         self.digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property
-    def model(self) -> ServedModel:
-        """The model, and what the server reported of it at the beginning of the run."""
-        return self.dialect.served
-
-    @property
     def connection(self) -> Connection:
         """The connection to the server."""
         return self.model.connection
@@ -123,17 +101,9 @@ class Server(Backend):
         `RequestError` if it has another tokenizer.
         """
         sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
-        dialect = self.dialect.checked(sample)
-        dialect.check_tokenizer(sample)
-        return replace(self, dialect=dialect, tokenizer=tokenizer, ends=ends, gives_labels=True)
-
-    def with_offer(self, offer: ServedModel) -> "Server":
-        """Another model of the server. An adapter of llama.cpp goes with the same model: requests name it."""
-        if offer.number is None:
-            if offer.name == self.model.name:
-                return self
-            return open_served(self.offers, offer.name, True, self.tokenizer, self.ends)
-        return replace(self, dialect=replace(self.dialect, served=offer))
+        server = self.checked(sample)
+        server.check_tokenizer(sample)
+        return replace(server, tokenizer=tokenizer, ends=ends, gives_labels=True)
 
     def reading(
         self,
@@ -145,7 +115,7 @@ class Server(Backend):
 
         async def read_row(client: "httpx.AsyncClient", row: int) -> Logs:
             try:
-                return await self.dialect.logs(client, prompts[row], spellings)
+                return await self.logs(client, prompts[row], spellings)
             except RefusedError as error:
                 raise RequestError(f"{self.url}: row {row}: {error}") from error
 
@@ -163,50 +133,35 @@ class Server(Backend):
     ) -> Sequence[str | TooLong]:
         """Fetch the greedy answers. `RequestError` if the server does not answer, or refuses for another
         reason than the length."""
-        scorer = self.chatting(dict(enumerate(talks)), {"max_tokens": longest, "temperature": 0})
+        settings = {"max_tokens": longest, "temperature": 0}
         answers: list[str | TooLong] = []
-        for fields in scorer.score(range(len(talks))):
-            if "refusal" not in fields:
-                answers.append(fields["answer"].text)
-            elif fields["refusal"].is_too_long:
-                answers.append(TooLong(str(fields["refusal"])))
+        for answer in self.ask(lambda client, talk: self.chat_with(client, talk, settings), talks):
+            if isinstance(answer, Generated):
+                answers.append(answer.text)
+            elif answer.is_too_long:
+                answers.append(TooLong(str(answer)))
             else:
-                raise RequestError(f"{self.url}: {fields['refusal']}")
+                raise RequestError(f"{self.url}: {answer}")
         return answers
 
-    def prompting(self, talks: Mapping[int, Messages]) -> Scorer:
-        """Scorer whose field `prompt` is the ids that the server makes of each row's messages."""
-        return self._scorer("prompt", talks, self.dialect.prompt)
+    def ask(
+        self, question: "Callable[[httpx.AsyncClient, Item], Awaitable[Result]]", items: Sequence[Item]
+    ) -> "list[Result | RefusedError]":
+        """Ask a question about all items. The answer to a refused one is the refusal."""
 
-    def answering(self, prompts: Mapping[int, Ids], longest: int) -> Scorer:
-        """Scorer whose field `answer` is what the server generates greedily after our ids."""
-        return self._scorer("answer", prompts, lambda client, ids: self.dialect.greedy(client, ids, longest))
-
-    def chatting(self, talks: Mapping[int, Messages], settings: Mapping[str, object]) -> Scorer:
-        """Scorer whose field `answer` is what a client gets who sends the messages with these settings."""
-        return self._scorer("answer", talks, lambda client, talk: self.dialect.chat(client, talk, settings))
-
-    def _scorer(
-        self,
-        name: str,
-        items: Mapping[int, Item],
-        ask: "Callable[[httpx.AsyncClient, Item], Awaitable[object]]",
-    ) -> Scorer:
-        """Scorer whose field `name` is the answer. A refused row has `refusal`, a RefusedError, alone."""
-
-        async def score_row(client: "httpx.AsyncClient", row: int) -> Fields:
+        async def ask_one(client: "httpx.AsyncClient", item: Item) -> Result | RefusedError:
             try:
-                return {name: await ask(client, items[row])}
+                return await question(client, item)
             except RefusedError as error:
                 if error.is_of_all_requests:
                     raise RequestError(f"{self.url}: {error}") from error
-                return {"refusal": error}
+                return error
 
-        return Scorer(chunks(sorted(items), ROWS), {}, lambda batch: self.each(score_row, batch))
+        return self.each(ask_one, items)
 
     def each(
-        self, ask: "Callable[[httpx.AsyncClient, Item], Awaitable[Answered]]", items: Sequence[Item]
-    ) -> list[Answered]:
+        self, ask: "Callable[[httpx.AsyncClient, Item], Awaitable[Result]]", items: Sequence[Item]
+    ) -> list[Result]:
         """Ask for all items, several at once; `RequestError` if the model changed meanwhile."""
         answers = self.connection.each(ask, items)
         self.check_unchanged()
@@ -227,56 +182,157 @@ class Server(Backend):
                 f"{self.connection.again}"
             )
 
+    @abstractmethod
+    def checked(self, sample: Ids) -> "Server":
+        """The server that gives log-probabilities; `NoLogProbabilitiesError` if the server gives none."""
 
-def open_server(offers: Sequence[ServedModel], name: str, is_exact_name: bool) -> Server:
-    """Find a model on a server. `RequestError` if the server lists models without it.
+    @abstractmethod
+    async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> Logs:
+        """Log-probabilities of the spellings' tokens after the prompt."""
 
-    `name` is the model's name there. Unless `is_exact_name`, the server's only model may have another name.
-    """
-    model = choose_model(offers, name, is_exact_name)
-    return Server(LlamaCpp(model) if model.engine == LLAMA_CPP else OpenAi(model), offers)
+    @abstractmethod
+    async def greedy(self, client: "httpx.AsyncClient", ids: Ids, longest: int) -> Generated:
+        """Most likely answer after our ids, without sampling and penalties."""
 
+    @abstractmethod
+    async def prompt(self, client: "httpx.AsyncClient", talk: Messages) -> Ids:
+        """Token ids of some messages, as the server's chat makes them."""
 
-def open_served(
-    offers: Sequence[ServedModel],
-    name: str,
-    is_exact_name: bool,
-    tokenizer: "PreTrainedTokenizerBase",
-    ends: Sequence[int],
-) -> Server:
-    """Find out what a server offers. `RequestError` if it has no such model, or another tokenizer."""
-    missing: dict[str, str] = {}
-    server = replace(open_server(offers, name, is_exact_name), tokenizer=tokenizer, ends=ends)
-    if server.model.number is not None:
-        raise RequestError(
-            f"--served-model {name}: an adapter of {server.url}; leave --served-model out: each adapter "
-            "there is compared with the --adapter of its name"
+    @abstractmethod
+    def tokenizing(self, text: str) -> dict[str, object]:
+        """The body of /tokenize for a text."""
+
+    async def chat_with(
+        self, client: "httpx.AsyncClient", talk: Messages, settings: Mapping[str, object]
+    ) -> Generated:
+        """Answer of a client's request: the messages and these settings. Errors quote the last message."""
+        body = {**chat_request(talk), **settings}
+        address = f"{self.url}/chat/completions"
+        return await self.post(
+            client, address, body, chat_answer, "chat completion", repr(talk[-1]["content"][:40])
         )
-    try:
-        server = server.with_labels(tokenizer, ends)
-    except NoLogProbabilitiesError as error:
-        missing["labels"] = str(error).removeprefix(f"{server.url}: ")
-    dialect = server.dialect
-    if server.model.version is None:  # vLLM has it at an address of its own
-        version = (get(server.connection, f"{server.connection.root}/version") or {}).get("version")
-        if isinstance(version, str):
-            dialect = replace(dialect, served=replace(server.model, version=version))
-    sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
-    questions: dict[str, Callable[[httpx.AsyncClient], Awaitable[object]]] = {
-        "prompts": lambda client: dialect.prompt(client, QUESTION),
-        "texts": lambda client: dialect.greedy(client, sample, 1),
-        "chat": lambda client: dialect.chat(client, QUESTION, {"max_tokens": 1}),
-    }
-    for part, ask in questions.items():
+
+    async def post(
+        self,
+        client: "httpx.AsyncClient",
+        address: str,
+        body: Mapping[str, object],
+        read: Callable[[dict[str, Any]], Result],
+        about: str = "log-probabilities",
+        place: str = "",
+    ) -> Result:
+        """Post a body and read the JSON of the answer. Errors in `read` mean that the answer is nonsense.
+
+        `about` is what the answer should be, `place` begins the message of an error.
+        """
+
+        def parse(data: bytes) -> Result:
+            answer = json_object(data)
+            self._check_model(answer.get("model"))
+            try:
+                return read(answer)
+            except ContentError as error:
+                raise ContentError(f"{self.url}: {error}") from error
+            except (LookupError, TypeError, AttributeError, OverflowError) as error:
+                beginning = f"{data[:SHOWN]!r}"
+                if "error" in answer:
+                    beginning = show_value(answer["error"])
+                missing = f" ({error} is missing)" if isinstance(error, KeyError) else ""
+                raise ValueError(f"no {about}{missing}: {beginning}") from error
+
+        named = {"model": self.model.model, **body, **self.model.settings}
+        return await self.connection.request(client, address, named, parse, place or about)
+
+    def _check_model(self, name: object) -> None:
+        """`RequestError` if an answer comes from another model than the answers before.
+
+        A warning if the first one names another model than was asked for. A path's last part is enough.
+        """
+        if not isinstance(name, str):
+            return
+        url, model, answering = self.url, self.model.model, self.model.answering
+        if not answering and Path(name).name != Path(model).name:
+            warn_once(
+                f"{url}: asked for {show_value(model)}, it answers as {show_value(name)}: check that it "
+                "serves the right model"
+            )
+        answering.add(name)
+        if len(answering) > 1:
+            names = " and ".join(sorted(map(show_value, answering)))
+            raise RequestError(
+                f"{url}: it answers as {names}: its model changed. Serve the first one; "
+                f"{self.connection.again}"
+            )
+
+    def check_length(self, read: object, sent: int) -> None:
+        """`RequestError` unless the server read as many tokens as it was sent."""
+        if read != sent:
+            count = "fewer" if read is None else show_value(read)
+            raise RequestError(
+                f"{self.url}: the server read {count} tokens of a prompt of {sent}: it cuts "
+                "prompts or adds a BOS. Serve the model with a longer context, and without what changes "
+                "prompts"
+            )
+
+    def check_tokenizer(self, sample: Ids) -> None:
+        """`RequestError` if the server's tokenizer gives other ids; a warning if it offers none."""
+        connection = self.connection
+        address, body = f"{connection.root}/tokenize", self.tokenizing(SAMPLE)
         try:
-            server.connection.once(ask)
-        except UnreadableError as error:
-            if part != "prompts":  # a /tokenize may give texts alone
-                raise
-            missing[part] = error.problem
-        except RefusedError as error:
-            if error.is_of_all_requests:
-                raise RequestError(f"{server.url}: {error}") from error
-            if part != "chat" or error.status in NOT_OFFERED:  # a chat that is refused is a difference
-                missing[part] = str(error)
-    return replace(server, dialect=dialect, missing=missing)
+            answer = connection.once(
+                lambda client: connection.request(client, address, body, json_object, "tokenize")
+            )
+        except RefusedError:
+            warn(f"{self.url}: it offers no /tokenize: its tokenizer was not compared with --model's")
+            return
+        tokens = answer.get("tokens")
+        if tokens != list(sample):
+            raise RequestError(
+                f"{self.url}: it makes {show_value(tokens)} of {SAMPLE!r}, --model makes "
+                f"{list(sample)}: another model is served, or --model is another one"
+            )
+
+
+def read_ids(answer: dict[str, Any]) -> list[int]:
+    """Read the token ids of /tokenize."""
+    tokens: list[int] = answer["tokens"]
+    are_ids = type(tokens) is list and all(type(token) is int for token in tokens)
+    if not are_ids or not all(0 <= token < LARGEST_ID for token in tokens):
+        raise ValueError(f"{show_value(tokens)} as token ids")
+    return tokens
+
+
+def chat_request(talk: Messages) -> dict[str, object]:
+    """Messages and tools in OpenAI's form: arguments as JSON text, and ids that join call and result."""
+    messages, tools = openai_messages(talk)
+    open_calls: list[str] = []
+    for number, message in enumerate(messages):
+        for place, call in enumerate(message.get("tool_calls", ())):
+            call["id"] = f"call_{number}_{place}"
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+            open_calls.append(call["id"])
+        if message["role"] == "tool" and open_calls:
+            message["tool_call_id"] = open_calls.pop(0)
+    request: dict[str, object] = {"messages": messages}
+    if tools:
+        request["tools"] = tools
+    return request
+
+
+def chat_answer(answer: Any) -> Generated:
+    """Read a chat completion, with thoughts in <think> before the text and tool calls after it.
+
+    The errors of reading mean that it is none.
+    """
+    choice = answer["choices"][0]
+    message = choice["message"]
+    thought = message.get("reasoning_content")
+    text: str = message["content"] or ""
+    if thought:
+        text = "<think>" + thought + "</think>" + text
+    for call in message.get("tool_calls") or ():
+        name, arguments = json.dumps(call["function"]["name"]), call["function"]["arguments"]
+        if not isinstance(arguments, str):  # some servers send an object
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        text += f'\n<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
+    return Generated(writable(text), choice.get("finish_reason"))

@@ -110,7 +110,7 @@ def cli(
 
     Prompts must have the same token ids. Answers may differ by --flips and --tolerance.
     """
-    from tuneyard.eval.backends.server import check_url
+    from tuneyard.eval.backends.open_server import check_url
     from tuneyard.eval.prove.check import prove
     from tuneyard.eval.prove.page import markdown, to_json
     from tuneyard.eval.prove.proof import FILES, ParityInputs, Tolerance

@@ -1,17 +1,18 @@
 """Compare what servers offer with the adapters here: prompts, labels, greedy texts and chat answers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from tuneyard.core.errors import RequestError, counted, one_line
 from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.scorers import Fields, Ids, Scorer, choosing, score_all, tokenise
+from tuneyard.eval.backends.open_server import open_served
+from tuneyard.eval.backends.scorers import Ids, choosing, chunks, score_all, tokenise
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, json_object, read_models
-from tuneyard.eval.backends.server import Server, open_served
+from tuneyard.eval.backends.server import ROWS, Server
 from tuneyard.eval.prove.answers import Reference, label_forms, tokens_of
 from tuneyard.eval.prove.diagnosis import Evidence, above_max_lora_rank, diagnose
 from tuneyard.eval.prove.proof import (
@@ -25,6 +26,11 @@ from tuneyard.eval.prove.proof import (
 )
 from tuneyard.eval.scoring.candidates import Candidate, Opened
 
+if TYPE_CHECKING:
+    import httpx
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 AGAIN = "nothing is written; run the command again"
 BASE_ALONE = ""  # its name among those of --adapter
 NOT_LOADED = "could not be loaded"  # by a LoRA resolver of vLLM
@@ -110,7 +116,7 @@ def pair_models(served: Server, candidates: Sequence[Candidate]) -> tuple[list[P
         if applied == [adapter] and adapter.scale == 1:
             models = []
         else:
-            adapted = served.with_offer(adapter)
+            adapted = replace(served, model=adapter)
         pairings.append(Pairing(adapted, one_line(f"{adapter.name} at {url}"), candidate))
     has_adapters = bool(pairings)
     for model in models:
@@ -125,7 +131,10 @@ def pair_models(served: Server, candidates: Sequence[Candidate]) -> tuple[list[P
         title = one_line(f"{Path(model.name).name} at {url}")
         if model.engine == LLAMA_CPP and adapters:
             title += " without an adapter in the request"
-        pairings.append(Pairing(served.with_offer(model), title, candidate))
+        server = served
+        if model.name != served.model.name:
+            server = open_served(served.offers, model.name, True, served.tokenizer, served.ends)
+        pairings.append(Pairing(server, title, candidate))
     if not pairings:
         offers = ", ".join(offer.name for offer in served.offers)
         names = ", ".join(candidate.name for candidate in candidates)
@@ -212,21 +221,33 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
     prompts = {row: reference.scored_ids[row] for row in reference.rows}
     refusals: list[str] = []
 
-    def fields(part: str, field: str, scorer: Scorer) -> dict[int, Any]:
-        """A field of each row that the server answers."""
-        rows: Mapping[int, Fields] = score_all(scorer, part)
-        refusals.extend(str(one["refusal"]) for one in rows.values() if "refusal" in one)
-        return {row: one[field] for row, one in rows.items() if field in one}
+    def answers_to(
+        about: str,
+        items: Mapping[int, Item],
+        question: "Callable[[httpx.AsyncClient, Item], Awaitable[Result]]",
+    ) -> dict[int, Result]:
+        """The answer to each row that the server does not refuse."""
+        from tqdm import tqdm
+
+        found = {}
+        for batch in tqdm(chunks(list(items), ROWS), desc=about, delay=2, leave=False):
+            for row, answer in zip(batch, served.ask(question, [items[row] for row in batch]), strict=True):
+                if isinstance(answer, RefusedError):
+                    refusals.append(str(answer))
+                else:
+                    found[row] = answer
+        return found
 
     def chatting(more: Mapping[str, object]) -> Mapping[int, Generated]:
-        return fields("chat", "answer", served.chatting(talks, {"max_tokens": longest, **more}))
+        settings = {"max_tokens": longest, **more}
+        return answers_to("chat", talks, lambda client, talk: served.chat_with(client, talk, settings))
 
     ids, chat, labels = None, None, None
     answers = Answers(None, None)
     if "prompts" not in served.missing:
-        ids = fields("prompts", "prompt", served.prompting(talks))
+        ids = answers_to("prompts", talks, served.prompt)
     if "texts" not in served.missing:
-        texts = fields("texts", "answer", served.answering(prompts, longest))
+        texts = answers_to("texts", prompts, lambda client, ids: served.greedy(client, ids, longest))
         answers = Answers(tokens_of(texts, tokenizer), None, texts)
         prompts = {row: prompts[row] for row in texts}
     if "chat" not in served.missing:
@@ -240,7 +261,8 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
         room = served.context - max(len(ids) for ids_of_label in spellings.values() for ids in ids_of_label)
         fitting = {row: prompt for row, prompt in prompts.items() if len(prompt) <= room}
         if fitting:
-            labels = fields("labels", "choices", choosing(served, fitting, forms))
+            chosen = score_all(choosing(served, fitting, forms), "labels")
+            labels = {row: fields["choices"] for row, fields in chosen.items()}
     return Evidence(
         facts=served.model,
         parts=reference.candidate.parts,

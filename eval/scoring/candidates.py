@@ -29,9 +29,10 @@ from tuneyard.eval.backends.apply import check_fits
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
 from tuneyard.eval.backends.engine import load_engine
 from tuneyard.eval.backends.load import Model, find_model, in_this_process, load_model, open_tokenizer
+from tuneyard.eval.backends.open_server import check_url, open_server
 from tuneyard.eval.backends.replay import Replay
 from tuneyard.eval.backends.served import read_models
-from tuneyard.eval.backends.server import Server, check_url, open_server
+from tuneyard.eval.backends.server import Server
 from tuneyard.eval.backends.vision import open_vision
 from tuneyard.eval.backends.worker_model import open_in_workers
 from tuneyard.eval.datasets.dataset import EvalDataset

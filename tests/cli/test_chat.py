@@ -24,7 +24,7 @@ from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends.generate import generate
 from tuneyard.eval.backends.load import load_model
-from tuneyard.eval.chat import Chat, cli
+from tuneyard.eval.chat import Chat, cli, local_reply
 from tuneyard.eval.datasets.prompts import choose_prompting
 from tuneyard.eval.scoring.options import ScoringRequest
 
@@ -198,7 +198,9 @@ def test_ctrl_c_ends_the_answer_and_keeps_what_was_shown(model, encode, monkeypa
     fired: list[str] = []
     screen = Interrupting()
     monkeypatch.setattr(sys, "stdout", screen)
-    chat = Chat(replace(REQUEST, max_new_tokens=400), model, encode, {"temperature": 5.0, "top_p": 1.0})
+    chat = Chat(
+        local_reply(replace(REQUEST, max_new_tokens=400), model, encode, {"temperature": 5.0, "top_p": 1.0})
+    )
     with pytest.raises(KeyboardInterrupt):
         chat.answer("A dog?")
     assert fired and chat.messages[0] == user("A dog?")
@@ -207,7 +209,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_what_was_shown(model, encode, monkeypa
 
 
 def test_a_full_context_forgets_the_oldest_but_not_the_system(model, encode, capsys) -> None:
-    chat = Chat(REQUEST, model, encode, {}, messages=[{"role": "system", "content": "yes"}])
+    chat = Chat(local_reply(REQUEST, model, encode, {}), messages=[{"role": "system", "content": "yes"}])
     long = "dog " * 1200  # of 2,048 ids
     chat.answer(long)
     assert len(chat.messages) == 3
@@ -218,7 +220,7 @@ def test_a_full_context_forgets_the_oldest_but_not_the_system(model, encode, cap
 
 
 def test_a_text_beyond_the_context_is_refused_and_the_talk_goes_on(model, encode, talk) -> None:
-    chat = Chat(REQUEST, model, encode, {})
+    chat = Chat(local_reply(REQUEST, model, encode, {}))
     with raises(RequestError, "8", "2048"):
         chat.answer("dog " * 3000)
     assert chat.messages == []
@@ -246,7 +248,7 @@ def test_thoughts_are_hidden_or_shown_and_never_remembered(model, encode, monkey
 
     monkeypatch.setattr("tuneyard.eval.chat.stream", thinking)
     for think, shown in ((False, "Paris.\n"), (True, "<think>hm</think>\n\nParis.\n")):
-        chat = Chat(replace(REQUEST, think=think), model, encode, {})
+        chat = Chat(local_reply(REQUEST, model, encode, {}), think)
         chat.answer("Q")
         assert capsys.readouterr().out == shown
         assert chat.messages == [user("Q"), said("Paris.")]

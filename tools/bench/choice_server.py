@@ -24,9 +24,9 @@ from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.prompt import conversation
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.load import load_model, open_tokenizer
+from tuneyard.eval.backends.open_server import open_server
 from tuneyard.eval.backends.scorers import Fields, Scorer, choosing
 from tuneyard.eval.backends.served import read_models
-from tuneyard.eval.backends.server import open_server
 from tuneyard.eval.datasets.prompts import choose_prompting
 from tuneyard.eval.metrics.labels import spellings
 

@@ -18,11 +18,11 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends import llama_cpp
 from tuneyard.eval.backends.connection import Connection
-from tuneyard.eval.backends.dialect import UNDERFLOW
+from tuneyard.eval.backends.open_server import open_server
 from tuneyard.eval.backends.openai import OpenAi
 from tuneyard.eval.backends.scorers import choosing, log_sum
 from tuneyard.eval.backends.served import read_models
-from tuneyard.eval.backends.server import Server, open_server
+from tuneyard.eval.backends.server import UNDERFLOW, Server
 
 VOCABULARY = 300
 WORDS = {
@@ -406,7 +406,7 @@ def test_who_owns_a_model_does_not_choose_how_it_is_asked(serve: Serve, monkeypa
     stand_in, connection = serve("echo")
     answering(stand_in, monkeypatch, {"/v1/models": {"data": [{"id": "served", "owned_by": owner}]}})
     server = opened(connection)
-    assert isinstance(server.dialect, OpenAi)
+    assert isinstance(server, OpenAi)
     assert server.model.engine == "OpenAI-compatible server"
 
 
@@ -417,9 +417,8 @@ def test_an_adapter_with_the_name_of_its_model_is_asked_for_by_its_number(serve:
     server = opened(connection, "served", True)
     model, adapter = server.offers
     assert (model.name, adapter.name) == ("served", "served")
-    assert server.with_offer(model) is server
-    asked = server.with_offer(adapter).dialect.served.settings
-    assert asked == {"cache_prompt": False, "lora": [{"id": 0, "scale": 1.0}]}
+    assert server.model is model
+    assert adapter.settings == {"cache_prompt": False, "lora": [{"id": 0, "scale": 1.0}]}
 
 
 @pytest.mark.parametrize("key", ["id", "scale"])

@@ -1,0 +1,107 @@
+"""Open a server's model: check its address, find the model, and find out what the server offers."""
+
+import re
+import urllib.parse
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.backends.connection import RefusedError, UnreadableError
+from tuneyard.eval.backends.llama_cpp import LlamaCpp
+from tuneyard.eval.backends.openai import OpenAi
+from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, choose_model, get
+from tuneyard.eval.backends.server import QUESTION, SAMPLE, NoLogProbabilitiesError, Server
+
+if TYPE_CHECKING:
+    import httpx
+    from transformers import PreTrainedTokenizerBase
+
+NOT_OFFERED = (404, 405, 501)
+
+
+def check_url(url: str) -> str:
+    """Remove the slash at the end of a server's address.
+
+    `RequestError` if it is not an http(s) address, has a query, or is that of a single request.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        has_password = "@" in parts.netloc
+    except ValueError:  # a port that is no number, brackets that do not close
+        fits, has_password = False, "@" in url
+    if has_password:
+        raise RequestError(
+            "--url contains a user name or password, which the results would record. Leave it out: the key "
+            "of a server goes into OPENAI_API_KEY"
+        )
+    if not fits or not re.fullmatch("[!-~]+", url):
+        raise RequestError(f"--url {url!r}: expected an address such as http://localhost:8000/v1")
+    before, *rest = re.split("[?#]", url)
+    if rest:
+        raise RequestError(
+            f"--url {url!r}: found a query or a fragment, expected an address that ends before it: {before}"
+        )
+    address = url.rstrip("/")
+    if address.endswith("/v1/v1"):
+        raise RequestError(f"--url {url!r}: /v1 twice, expected {address.removesuffix('/v1')}")
+    for path in ("/chat/completions", "/completions", "/models"):
+        if address.endswith(path):
+            raise RequestError(
+                f"--url {url!r}: expected the address before {path}: {address.removesuffix(path)}"
+            )
+    return address
+
+
+def open_server(offers: Sequence[ServedModel], name: str, is_exact_name: bool) -> Server:
+    """Find a model on a server. `RequestError` if the server lists models without it.
+
+    `name` is the model's name there. Unless `is_exact_name`, the server's only model may have another name.
+    """
+    model = choose_model(offers, name, is_exact_name)
+    return LlamaCpp(model, offers) if model.engine == LLAMA_CPP else OpenAi(model, offers)
+
+
+def open_served(
+    offers: Sequence[ServedModel],
+    name: str,
+    is_exact_name: bool,
+    tokenizer: "PreTrainedTokenizerBase",
+    ends: Sequence[int],
+) -> Server:
+    """Find out what a server offers. `RequestError` if it has no such model, or another tokenizer."""
+    missing: dict[str, str] = {}
+    server = replace(open_server(offers, name, is_exact_name), tokenizer=tokenizer, ends=ends)
+    if server.model.number is not None:
+        raise RequestError(
+            f"--served-model {name}: an adapter of {server.url}; leave --served-model out: each adapter "
+            "there is compared with the --adapter of its name"
+        )
+    try:
+        server = server.with_labels(tokenizer, ends)
+    except NoLogProbabilitiesError as error:
+        missing["labels"] = str(error).removeprefix(f"{server.url}: ")
+    if server.model.version is None:  # vLLM has it at an address of its own
+        version = (get(server.connection, f"{server.connection.root}/version") or {}).get("version")
+        if isinstance(version, str):
+            server = replace(server, model=replace(server.model, version=version))
+    sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
+    questions: dict[str, Callable[[httpx.AsyncClient], Awaitable[object]]] = {
+        "prompts": lambda client: server.prompt(client, QUESTION),
+        "texts": lambda client: server.greedy(client, sample, 1),
+        "chat": lambda client: server.chat_with(client, QUESTION, {"max_tokens": 1}),
+    }
+    for part, ask in questions.items():
+        try:
+            server.connection.once(ask)
+        except UnreadableError as error:
+            if part != "prompts":  # a /tokenize may give texts alone
+                raise
+            missing[part] = error.problem
+        except RefusedError as error:
+            if error.is_of_all_requests:
+                raise RequestError(f"{server.url}: {error}") from error
+            if part != "chat" or error.status in NOT_OFFERED:  # a chat that is refused is a difference
+                missing[part] = str(error)
+    return replace(server, missing=missing)
