@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,10 +10,10 @@ from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.open_server import open_served
 from tuneyard.eval.backends.scorers import Ids, choosing, chunks, score_all, tokenise
-from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, json_object, read_models
+from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, read_models
 from tuneyard.eval.backends.server import ROWS, Server
 from tuneyard.eval.prove.answers import Reference, label_forms, tokens_of
-from tuneyard.eval.prove.diagnosis import Evidence, above_max_lora_rank, diagnose
+from tuneyard.eval.prove.diagnosis import Evidence, diagnose
 from tuneyard.eval.prove.proof import (
     Answers,
     ChatProof,
@@ -33,7 +32,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 AGAIN = "nothing is written; run the command again"
 BASE_ALONE = ""  # its name among those of --adapter
-NOT_LOADED = "could not be loaded"  # by a LoRA resolver of vLLM
 OFFERED = {
     "prompts": "prompts",
     "labels": "labels' log-probabilities",
@@ -60,8 +58,6 @@ def connect(url: str, served_name: str | None, timeout: float, opened: Opened, r
     connection, name = Connection(url, timeout, AGAIN), served_name
     offers = read_models(connection, name or reference)
     if name is None:
-        if _lets_vllm_load(offers, opened.candidates):
-            offers = read_models(connection, reference, asks_props=False)
         of_candidates = [_offer_of(candidate, offers) for candidate in opened.candidates]
         name = next((offer.name for offer in of_candidates if offer), None)
     backend = opened.backend
@@ -72,29 +68,6 @@ def _offer_of(candidate: Candidate, offers: Sequence[ServedModel]) -> ServedMode
     """The model that requests can name like the candidate, its very own name first."""
     matching = [offer for offer in offers if offer.number is None and candidate.name in offer.names]
     return min(matching, key=lambda offer: offer.name != candidate.name, default=None)
-
-
-def _lets_vllm_load(offers: Sequence[ServedModel], candidates: Sequence[Candidate]) -> bool:
-    """Ask vLLM for adapters that it does not list. True if there are any.
-
-    vLLM's LoRA resolvers load an adapter when it is first asked for. `RequestError` if one cannot be loaded.
-    """
-    connection, asked = offers[0].connection, False
-    for candidate in candidates:
-        is_listed = _offer_of(candidate, offers) is not None
-        if not candidate.parts or is_listed or all(offer.engine != VLLM for offer in offers):
-            continue
-        body = {"model": candidate.name, "prompt": [0], "max_tokens": 1}
-        address, about = f"{connection.url}/completions", f"adapter {candidate.name}"
-        ask = partial(connection.request, address=address, body=body, read=json_object, about=about)
-        asked = True
-        try:
-            connection.once(ask)
-        except RefusedError as error:
-            reason = above_max_lora_rank(str(error), candidate.parts)
-            if reason or error.is_of_all_requests or NOT_LOADED in str(error):
-                raise RequestError(f"{connection.url}: {about}: {reason or error}") from error
-    return asked
 
 
 def pair_models(served: Server, candidates: Sequence[Candidate]) -> tuple[list[Pairing], list[str]]:

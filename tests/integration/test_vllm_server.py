@@ -28,7 +28,7 @@ from tests.unit.adapters.make import make
 from tests.unit.test_prove_diagnosis import RANK_IN_VLLM
 from tests.vllm_compare import VLLM, needs_vllm
 from tuneyard.adapters.__main__ import cli as adapters
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import ContentError
 from tuneyard.eval import chat, nli
 from tuneyard.eval.prove.command import cli as prove
 from tuneyard.eval.read.results import PREDICTIONS
@@ -37,11 +37,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), needs_vllm]
 NATS = 0.1  # adapter serve leaves the dtype to vLLM, which makes bf16 of fp32
 NATS_FP32 = 1e-4
 HIGH_RANK = 32
-# what vLLM 0.26 answers for a model that a resolver has found and could not load
-NOT_LOADED_IN_VLLM = (
-    '{"error":{"message":"LoRA adapter \'high\' was found but could not be loaded.",'
-    '"type":"BadRequestError","param":null,"code":400}}'
-)
 VARIABLES = {
     "PATH": f"{VLLM.parent}:{os.environ['PATH']}", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
@@ -50,10 +45,7 @@ VARIABLES = {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base, a trained adapter `walks`, it merged for vLLM (`good`), and one of rank 32 (`resolved/high`).
-
-    A resolver of vLLM finds the adapters in `resolved`.
-    """
+    """A base, a trained adapter `walks`, it merged for vLLM (`good`), and one of rank 32 (`high`)."""
     home = tmp_path_factory.mktemp("vllm_server")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # several threads of so small a model wait for one another
@@ -62,12 +54,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     adapters.main(["merge", f"{home / 'walks'}=1", "--out", str(home / "good")], standalone_mode=False)
     for file in (home / "base").glob("tokenizer*"):
         shutil.copy(file, home / "good")
-    shutil.copytree(home / "good", home / "resolved" / "late")
     random = np.random.default_rng(0)
     factors = [random.standard_normal(shape) for shape in ((HIGH_RANK, 128), (128, HIGH_RANK))]
     pairs = {"model.layers.0.self_attn.q_proj": tuple(map(np.float32, factors))}
     config = {"r": HIGH_RANK, "target_modules": ["q_proj"], "base_model_name_or_path": str(home / "base")}
-    make(home / "resolved" / "high", pairs, **config)
+    make(home / "high", pairs, **config)
     return home
 
 
@@ -79,10 +70,7 @@ def mistaken(home: Path) -> Iterator[str]:
     command = [str(VLLM.parent / "vllm"), "serve", base, "--served-model-name", base, "lost"]
     command += ["--port", str(port), "--dtype", "float32", "--max-loras", "2", "--max-lora-rank", "16"]
     command += ["--enable-lora", "--lora-modules", f"good={home / 'good'}"]
-    variables = {
-        **VARIABLES, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_PLUGINS": "lora_filesystem_resolver",
-        "VLLM_LORA_RESOLVER_CACHE_DIR": str(home / "resolved"),
-    }  # fmt: skip
+    variables = {**VARIABLES, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     with running(command, url, log, variables):
         yield url
 
@@ -168,16 +156,6 @@ def test_a_template_and_an_adapter_that_are_missing_are_named(home: Path, mistak
     assert f"--enable-lora --lora-modules good={home / 'good'}" in sentences
 
 
-def test_an_adapter_that_a_resolver_loads_is_compared(home: Path, mistaken: str) -> None:
-    proof = prove_server(home, mistaken, "late=resolved/late", code=1)
-    largest = {one["model"]: one["largest"] for one in proof["answers"]}
-    assert largest[f"late at {mistaken}"] < NATS_FP32
-
-
-def test_a_rank_above_the_limit_is_refused_and_named(home: Path, mistaken: str) -> None:
-    body = {"lora_name": "high", "lora_path": str(home / "resolved" / "high")}
+def test_a_rank_above_the_limit_is_refused(home: Path, mistaken: str) -> None:
+    body = {"lora_name": "high", "lora_path": str(home / "high")}
     assert ask(mistaken, "/v1/load_lora_adapter", body) == (500, RANK_IN_VLLM)
-    body = {"model": "high", "prompt": "a", "max_tokens": 1}
-    assert ask(mistaken, "/v1/completions", body) == (400, NOT_LOADED_IN_VLLM)
-    with raises(RequestError, mistaken, "high", "rank 32", "16", "--max-lora-rank 32"):
-        prove_server(home, mistaken, "good=good", "high=resolved/high")
