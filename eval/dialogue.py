@@ -8,7 +8,7 @@ OUT/<model>/<set>/ {results.json,predictions.jsonl} with the transcripts.
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -157,6 +157,16 @@ class Dialogue(Task):
         return warnings
 
 
+@dataclass(slots=True)
+class Play:
+    """A conversation that is played: the messages before each answer to come, and all turns so far."""
+
+    questions: list[Messages]
+    transcript: Messages = field(default_factory=list)
+    cut_short: bool = False
+    refusal: str = ""
+
+
 def conversing(
     backend: Backend, talks: Mapping[int, Messages], encode: Encode, max_new_tokens: int
 ) -> Scorer:
@@ -167,37 +177,34 @@ def conversing(
     """
 
     def score(batch: Sequence[int]) -> list[Fields]:
-        questions = [_questions(talks[row]) for row in batch]
-        transcripts: list[Messages] = [[] for _ in batch]
-        cut_short = [False for _ in batch]
-        refusals: dict[int, str] = {}
-        for turn in range(max(map(len, questions))):
-            running = []
-            for n, each in enumerate(questions):
-                if turn >= len(each) or cut_short[n]:
-                    continue
-                messages = [*transcripts[n], *each[turn]]
+        plays = [Play(_questions(talks[row])) for row in batch]
+        running = plays
+        while running:
+            asked = []
+            for play in running:
+                messages = [*play.transcript, *play.questions[0]]
                 if len(encode(messages)) <= backend.context - max_new_tokens:
-                    transcripts[n] = messages
-                    running.append(n)
+                    asked.append((play, messages))
                 else:
-                    cut_short[n] = True
-            if not running:
-                continue
-            answers = backend.chat([transcripts[n] for n in running], encode, max_new_tokens)
-            for n, answer in zip(running, answers, strict=True):
+                    play.cut_short = True
+            answers: Sequence[str | TooLong] = ()
+            if asked:
+                answers = backend.chat([messages for _, messages in asked], encode, max_new_tokens)
+            running = []
+            for (play, messages), answer in zip(asked, answers, strict=True):
                 if isinstance(answer, TooLong):
-                    refusals[n] = answer.reason
-                    cut_short[n] = True
-                    del transcripts[n][-len(questions[n][turn]) :]
-                else:
-                    transcripts[n].append({"role": "assistant", "content": cut_thought(answer)})
+                    play.cut_short, play.refusal = True, answer.reason
+                    continue
+                play.transcript = [*messages, {"role": "assistant", "content": cut_thought(answer)}]
+                del play.questions[0]
+                if play.questions:
+                    running.append(play)
         fields: list[Fields] = []
-        for n, transcript in enumerate(transcripts):
-            if transcript:
-                fields.append({"transcript": transcript, "cut_short": cut_short[n]})
+        for play in plays:
+            if play.transcript:
+                fields.append({"transcript": play.transcript, "cut_short": play.cut_short})
             else:
-                fields.append({"too_long": refusals[n]})
+                fields.append({"too_long": play.refusal})
         return fields
 
     return Scorer(*backend.plan(talks, encode, max_new_tokens), score)
@@ -215,13 +222,9 @@ def _figures(talks: Sequence[Talk], groups: Sequence[Hashable]) -> dict[str, Mea
             values["chance"].append(carry_over(talk, other))
     figures = {}
     for name in FIGURES:
-        measured, of_groups = [], []
-        for value, group in zip(values[name], groups, strict=False):
-            if value is not None:
-                measured.append(value)
-                of_groups.append(group)
+        measured = {row: value for row, value in enumerate(values[name]) if value is not None}
         if measured:
-            figures[name] = mean_of(measured, of_groups)
+            figures[name] = mean_of([*measured.values()], [groups[row] for row in measured])
     return figures
 
 

@@ -15,7 +15,6 @@ from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.vllm import RANKS, max_rank
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
-from tuneyard.core.files import read_object
 from tuneyard.core.installation.packages import missing
 from tuneyard.core.prompt import Encode
 from tuneyard.eval.backends import Backend
@@ -187,15 +186,12 @@ def load_engine(
         raise RequestError(f"--backend vllm: {missing('vllm')}; or leave --backend out") from error
     import torch
 
-    has_gpu = torch.cuda.is_available()
-    workers = tensor_parallel * pipeline_parallel
-    if has_gpu:
-        check_parallel(folder, tensor_parallel, pipeline_parallel, torch.cuda.device_count(), "GPUs")
-    else:
-        cores = sorted(os.sched_getaffinity(0))
-        check_parallel(folder, tensor_parallel, pipeline_parallel, len(cores), "CPU cores")
-        if workers > 1:
-            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _cores_by_worker(cores, workers))
+    gpus = torch.cuda.device_count()
+    if gpus and tensor_parallel * pipeline_parallel > gpus:
+        raise RequestError(
+            f"--tensor-parallel {tensor_parallel} --pipeline-parallel {pipeline_parallel}: expected "
+            f"{tensor_parallel * pipeline_parallel} GPUs, this machine shows {gpus}"
+        )
     _check_patterns(adapters, vllm.__version__)
     options: dict[str, object] = {}
     if adapters:
@@ -204,7 +200,7 @@ def load_engine(
             "max_loras": min(len(adapters), LOADED),
             "max_lora_rank": _rank_limit(adapters),
         }
-    dtype = dtype or ("bf16" if has_gpu else "fp32")
+    dtype = dtype or ("bf16" if gpus else "fp32")
     with loading(folder, "vLLM cannot load it"):
         llm = vllm.LLM(
             model=str(folder),
@@ -214,7 +210,7 @@ def load_engine(
             enable_prefix_caching=True,
             tensor_parallel_size=tensor_parallel,
             pipeline_parallel_size=pipeline_parallel,
-            enforce_eager=not has_gpu,  # compiling for a CPU takes a minute
+            enforce_eager=not gpus,  # compiling for a CPU takes a minute
             **options,
         )
     _, tokenizer, ends = open_tokenizer(str(folder))
@@ -233,21 +229,13 @@ def _plain_adapters(candidates: Iterable[Sequence[WeightedAdapter]]) -> list[Lor
     adapters: dict[Path, LoraAdapter] = {}
     for parts in candidates:
         for part in parts:
-            reason = _refusal(part, len(parts))
-            if reason:
+            if part.weight != 1 or len(parts) > 1 or part.adapter.full_tensors:
                 raise RequestError(
-                    f"adapter {part.adapter.folder}: {reason}: merge or fuse it first (tuneyard adapter), or "
-                    "leave --backend out"
+                    f"adapter {part.adapter.folder}: vLLM takes no weights, no modules_to_save and no bias: "
+                    "merge or fuse it first (tuneyard adapter), or leave --backend out"
                 )
             adapters[part.adapter.folder] = part.adapter
     return list(adapters.values())
-
-
-def _refusal(part: WeightedAdapter, parts: int) -> str | None:
-    """Reason for which vLLM cannot serve one of the candidate's `parts` adapters, None if it can."""
-    if part.weight != 1 or parts > 1 or part.adapter.full_tensors:
-        return "vLLM takes no weights, no modules_to_save and no bias"
-    return None
 
 
 def _rank_limit(adapters: Sequence[LoraAdapter]) -> int:
@@ -276,34 +264,3 @@ def _check_patterns(adapters: Sequence[LoraAdapter], release: str) -> None:
             f"adapter {with_patterns[0].folder}: vLLM {release} ignores rank_pattern and alpha_pattern: fuse "
             "it first (tuneyard adapter fuse), take a newer vLLM, or leave --backend out"
         )
-
-
-def _cores_by_worker(cores: Sequence[int], workers: int) -> str:
-    """An equal number of cores for each worker, as vLLM's build for CPUs reads them: `0,1|2,3`."""
-    count = len(cores) // workers
-    names = [str(core) for core in cores]
-    return "|".join(",".join(names[worker * count :][:count]) for worker in range(workers))
-
-
-def check_parallel(folder: Path, tensor: int, pipeline: int, devices: int, kind: str) -> None:
-    """`RequestError` unless there are devices enough and the model's heads and layers can be divided so.
-
-    `kind` names the devices, such as `GPUs`.
-    """
-    workers = tensor * pipeline
-    if workers == 1:
-        return
-    if workers > devices:
-        raise RequestError(
-            f"--tensor-parallel {tensor} --pipeline-parallel {pipeline}: expected {workers} {kind}, this "
-            f"machine shows {devices}"
-        )
-    whole = read_object(folder / "config.json")
-    config = whole.get("text_config")
-    if not isinstance(config, dict):
-        config = whole
-    heads, layers = config.get("num_attention_heads"), config.get("num_hidden_layers")
-    if isinstance(heads, int) and heads % tensor:
-        raise RequestError(f"--tensor-parallel {tensor}: it must divide the model's {heads} attention heads")
-    if isinstance(layers, int) and layers < pipeline:
-        raise RequestError(f"--pipeline-parallel {pipeline}: the model has {layers} layers")

@@ -22,7 +22,7 @@ from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError, ResumableError
 from tuneyard.eval import cmmlu
 from tuneyard.eval.backends import engine
-from tuneyard.eval.backends.engine import RANKS, check_parallel, steps_of
+from tuneyard.eval.backends.engine import RANKS, steps_of
 from tuneyard.eval.nli import cli
 
 ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(5)]
@@ -135,7 +135,7 @@ def asked(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(LLM, "made", [])
     monkeypatch.setattr(LLM, "scale", 1.0)
-    for name in (*engine.VARIABLES, "VLLM_CPU_OMP_THREADS_BIND"):
+    for name in engine.VARIABLES:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     return LLM.made
@@ -285,7 +285,6 @@ REFUSED = [
     (["--adapter", "half=ADAPTER:0.5"], "vLLM; weights"),
     (["--adapter", "sum=ADAPTER:1+OTHER:1"], "vLLM; weights"),
     (["--adapter", "one=PATTERNS"], "vLLM; 0.26.0; alpha_pattern"),
-    (["--tensor-parallel", "4096"], "--tensor-parallel; 4096; CPU cores"),
 ]
 
 
@@ -326,25 +325,17 @@ def test_weights_that_overflow_are_named(asked, nli, monkeypatch) -> None:
         nli()
 
 
-@pytest.mark.parametrize(
-    ("tensor", "pipeline", "devices", "facts"),
-    [(2, 2, 2, "4 GPUs; shows 2"), (3, 1, 8, "4 attention heads"), (1, 3, 8, "2 layers"), (2, 2, 4, "")],
-)
-def test_a_model_is_divided_only_as_it_can_be(tiny_model, tensor, pipeline, devices, facts) -> None:
-    if not facts:
-        check_parallel(tiny_model, tensor, pipeline, devices, "GPUs")
-        return
-    with raises(RequestError, *facts.split("; ")):
-        check_parallel(tiny_model, tensor, pipeline, devices, "GPUs")
+def test_more_gpus_than_there_are_are_refused(asked, nli, monkeypatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with raises(RequestError, "--tensor-parallel 2", "4 GPUs", "shows 2"):
+        nli("--tensor-parallel", 2, "--pipeline-parallel", 2)
 
 
-def test_the_parts_of_a_model_are_passed_on(asked, nli, monkeypatch) -> None:
-    import os
-
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+def test_the_parts_of_a_model_are_passed_on(asked, nli) -> None:
     out = nli("--tensor-parallel", 2, "--limit", 2)
     assert asked[0].options == {**FEWEST, "tensor_parallel_size": 2}
-    assert os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "0,1,2|3,4,5"
     with raises(RequestError, "tensor_parallel"):
         nli("--limit", 2, "--resume")
     assert out.exists()
