@@ -1,7 +1,8 @@
-"""python -m tests.forks LIBRARY…: commands with slow imports done once, each still in a process of its own.
+"""Commands with slow imports done once, each still in a process of its own: a fork of one that has them.
 
-Each line of the standard input is a JSON list: a module and its words, as after `python -m`. It runs in a
-fork. The line that answers is a JSON object: code (its exit code), cpu_seconds, stdout, stderr.
+python -m tests.forks DESCRIPTOR LIBRARY… listens at an open socket. A message is a JSON list (a module, its
+words as after `python -m`, a folder, an environment) with three descriptors, the streams of the fork. The
+answer is a JSON object: code (its exit code), cpu_seconds.
 """
 
 import atexit
@@ -10,14 +11,28 @@ import importlib
 import json
 import os
 import runpy
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import traceback
+from multiprocessing import forkserver, process
+from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tests.conftest import ROOT, Done
+
+PROGRAM = """#!{python} -IS
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
+    line.connect({address!r})
+    order = json.dumps([{module!r}, sys.argv[1:], os.getcwd(), dict(os.environ)])
+    socket.send_fds(line, [order.encode()], [0, 1, 2])
+    sys.exit(json.loads(line.recv(1000))["code"])
+"""
+"""A program that runs a module in a fork. Commands that run in forks find it as `tuneyard`, too."""
 
 
 class Forks:
@@ -25,14 +40,20 @@ class Forks:
 
     def __init__(self, *libraries: str, env: dict[str, str]) -> None:
         self.cpu_seconds = 0.0  # of all commands, with the processes that they waited for
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.forks", *libraries],
-            cwd=ROOT,
-            env={**os.environ, **env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self.folder = tempfile.TemporaryDirectory(prefix="forks-")  # a socket's address is short
+        self.address = f"{self.folder.name}/socket"
+        programs = (self._program("tuneyard").parent, Path(sys.executable).parent, os.environ["PATH"])
+        self.env = {**os.environ, "PATH": ":".join(map(str, programs)), **env}
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            listening.bind(self.address)
+            listening.listen()
+            descriptor = listening.fileno()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.forks", str(descriptor), *libraries],
+                cwd=ROOT,
+                env=self.env,
+                pass_fds=[descriptor],
+            )
 
     def __enter__(self) -> "Forks":
         return self
@@ -40,18 +61,35 @@ class Forks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.process.communicate()
+        self.process.terminate()
+        self.process.wait()
+        self.folder.cleanup()
 
-    def run(self, *command: object, code: int | None = 0) -> Done:
+    def _program(self, module: str) -> Path:
+        """Write a program of the module's name; its folder holds no other."""
+        path = Path(self.folder.name, "bin", module)
+        path.parent.mkdir()
+        path.write_text(PROGRAM.format(python=sys.executable, address=self.address, module=module))
+        path.chmod(0o755)
+        return path
+
+    def run(self, module: str, *words: object, code: int | None = 0) -> Done:
         """Run a command as `python -m` does and check its exit code, as the fixture `run` does. None: any."""
-        words = list(map(str, command))
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(json.dumps(words) + "\n")
-        self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
+        typed = list(map(str, words))
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
+                line.connect(self.address)
+                order = json.dumps([module, typed, str(ROOT), self.env])
+                streams = [0, out.fileno(), error.fileno()]
+                socket.send_fds(line, [order.encode()], streams)
+                answer = json.loads(line.recv(1000))
+            texts = []
+            for file in (out, error):
+                file.seek(0)
+                texts.append(file.read().decode())
         self.cpu_seconds += answer["cpu_seconds"]
-        done = Done(words, answer["code"], answer["stdout"], answer["stderr"])
-        printed = f"{done.stdout}\n{done.stderr}"
+        done = Done([module, *typed], answer["code"], *texts)
+        printed = "\n".join(texts)
         if code is None:
             return done
         assert done.returncode == code, f"exit {done.returncode}, expected {code}\n{printed}"
@@ -59,21 +97,22 @@ class Forks:
         return done
 
 
-def run_in_a_fork(module: str, words: list[str]) -> dict[str, object]:
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
-        child = os.fork()
-        if child == 0:
-            os.dup2(out.fileno(), 1)
-            os.dup2(error.fileno(), 2)
-            sys.argv = [module, *words]
-            end_at_once(run_as_main(module))
-        _, status, usage = os.wait4(child, 0)
-        texts = {}
-        seconds = usage.ru_utime + usage.ru_stime
-        for name, file in (("stdout", out), ("stderr", error)):
-            file.seek(0)
-            texts[name] = file.read().decode()
-        return {"code": os.waitstatus_to_exitcode(status), "cpu_seconds": seconds, **texts}
+def run_in_a_fork(order: bytes, streams: list[int]) -> dict[str, object]:
+    module, words, folder, environment = json.loads(order)
+    child = os.fork()
+    if child == 0:
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        process.ORIGINAL_DIR = folder  # where multiprocessing starts the processes of this one
+        sys.argv = [module, *words]
+        end_at_once(run_as_main(module))
+    for stream in streams:
+        os.close(stream)
+    _, status, usage = os.wait4(child, 0)
+    return {"code": os.waitstatus_to_exitcode(status), "cpu_seconds": usage.ru_utime + usage.ru_stime}
 
 
 def run_as_main(module: str) -> int:
@@ -101,13 +140,33 @@ def end_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
+def share_llamafactory() -> None:
+    """Start the forkserver of the recipes here, where it imports LLaMA-Factory once for all forks."""
+    from tuneyard.recipes import llamafactory_client
+
+    llamafactory_client.start_forkserver([llamafactory_client.PRELOAD])
+    running: Any = forkserver
+    running._forkserver.ensure_running = lambda: None  # it is no child of a fork, which would start another
+    llamafactory_client.start_forkserver = lambda _: None
+
+
 def main() -> None:
-    for library in sys.argv[1:]:
-        importlib.import_module(library)
+    listening = socket.socket(fileno=int(sys.argv[1]))
+    for library in sys.argv[2:]:
+        if library == "llamafactory":
+            share_llamafactory()
+        else:
+            importlib.import_module(library)
     gc.freeze()  # forks need no copy of what the collector would touch
-    for line in sys.stdin:
-        module, *words = json.loads(line)
-        print(json.dumps(run_in_a_fork(module, words)), flush=True)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that serve an order
+    while True:
+        line, _ = listening.accept()
+        with line:
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                order, streams, _, _ = socket.recv_fds(line, 1_000_000, 3)
+                line.send(json.dumps(run_in_a_fork(order, streams)).encode())
+                os._exit(0)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,19 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from tests.forks import Forks
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+IMPORTED = ("torch", "transformers", "peft", "datasets", "matplotlib.pyplot", "scipy.stats", "llamafactory")
+"""What takes longest in a command of the documents: 7 CPU seconds, and 11 for LLaMA-Factory."""
 
 
 @dataclass
 class Checkout:
-    """A copy of the tracked files in `root`, with the .venv of the checkout under test."""
+    """A copy of the tracked files in `root`; its commands are those of .venv, or forks."""
 
     root: Path
+    forks: Forks | None = None
 
     def shell(self, command: str, *, code: int = 0, env: dict[str, str] | None = None) -> str:
         """Run a line of bash at the copy's root; the output of both streams is returned."""
@@ -44,8 +50,9 @@ class Checkout:
 
     def environment(self) -> dict[str, str]:
         """The environment of a user who has activated .venv and is offline."""
-        path = f"{self.root / '.venv/bin'}:{os.environ['PATH']}"
-        return {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"}
+        if self.forks is not None:
+            return self.forks.env
+        return {**os.environ, "PATH": f"{self.root / '.venv/bin'}:{os.environ['PATH']}", **OFFLINE}
 
 
 @dataclass
@@ -86,15 +93,32 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the whole run, which its workers share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def smollm(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
+    """The embedded base model, written once: by a demo that has ended, or here."""
+    common = common_folder(tmp_path_factory)
+    of_demo = common / "finished-demo/tuneyard/models/demo-base"
+    if (common / "finished-demo/kept.json").is_file():
+        return of_demo
+    with locked(common / "smollm.lock"):
+        if not (common / "smollm/origin.json").is_file():
+            forks.run("recipes", "base", "--out", common / "smollm")
+    return common / "smollm"
+
+
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tuneyard/`, a checkout with a finished demo that no test changes, and `said.txt`, `kept.json`.
 
     The first worker that asks runs the demo; the others wait for it.
     """
-    common = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        common = common.parent  # the folder of the whole run
+    common = common_folder(tmp_path_factory)
     folder = common / "finished-demo"
     with locked(common / "finished-demo.lock"):
         if not (folder / "kept.json").is_file():
@@ -126,14 +150,28 @@ def user_dataset(checkout: Checkout) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def demo(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Demo:
+def forks() -> Iterator[Forks]:
+    """A process that has imported what commands import, and its forkserver LLaMA-Factory."""
+    with Forks(*IMPORTED, env=OFFLINE) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def llamafactory() -> Iterator[Forks]:
+    """A process that has imported LLaMA-Factory: for its own commands, and modules that call it."""
+    with Forks("llamafactory.train.tuner", env=OFFLINE) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def demo(demo_folder: Path, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """This worker's own copy of the checkout with the finished demo, times of files included."""
     root = tmp_path_factory.mktemp("checkout") / "tuneyard"
     shutil.copytree(demo_folder / "tuneyard", root, symlinks=True)
     said = (demo_folder / "said.txt").read_text(encoding="utf-8")
     table = json.loads((root / "results/demo/verdict/table.json").read_text())
     kept = json.loads((demo_folder / "kept.json").read_text())
-    return Demo(Checkout(root), said, table, kept)
+    return Demo(Checkout(root, forks), said, table, kept)
 
 
 def kill_in_training(checkout: Checkout) -> None:

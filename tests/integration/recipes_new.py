@@ -1,6 +1,6 @@
 """python -m tests.integration.recipes_new FOLDER MODEL: recipes for every kind of record, trained.
 
-One process for all: LLaMA-Factory's import takes 10 s. FOLDER becomes the current folder. It gets raw rows,
+One process for all. FOLDER becomes the current folder. It gets raw rows,
 compiled and registered datasets, recipes, and saves/NAME of each training. outcome.json is {name: {"stage":
 …, "settings": …, "trained": error or train_loss, "best": …}}. A recipe is trained as it was written.
 """

@@ -1,6 +1,6 @@
 """python -m tests.integration.recipes_shrunk FOLDER MODEL: every recipe parsed, and a shrunk copy trained.
 
-One process for all, since LLaMA-Factory's import takes 12 s. FOLDER gets the data, one saves/NAME each,
+One process for all. FOLDER gets the data, one saves/NAME each,
 and outcome.json: {name: {"parsed": error or null, "trained": error or train_loss, "replaced": [keys]}}.
 """
 

@@ -1,8 +1,6 @@
 """A written merge in the training tool's own hands: `llamafactory-cli export` makes of it what fuse makes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +13,13 @@ from tests.unit.adapters.make import factors, make
 from tests.unit.adapters.test_commands import call
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import ContentError
-from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.weights.tensors import open_weights
 
 pytestmark = pytest.mark.slow
 SHAPES = {"q_proj": (64, 64), "v_proj": (32, 64)}  # of tests.tiny
 
 
-def exported(model, adapters, out):
+def exported(llamafactory, model, adapters, out):
     """Let LLaMA-Factory merge adapters into a model; it takes several only with weight 1 each."""
     recipe = {
         "model_name_or_path": str(model), "adapter_name_or_path": ",".join(map(str, adapters)),
@@ -30,9 +27,7 @@ def exported(model, adapters, out):
         "export_dir": str(out), "export_device": "cpu", "infer_dtype": "float32",
     }  # fmt: skip
     out.with_suffix(".yaml").write_text(json.dumps(recipe))
-    command = [Path(sys.executable).parent / "llamafactory-cli", "export", out.with_suffix(".yaml")]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    llamafactory.run("llamafactory.cli", "export", out.with_suffix(".yaml"))
     return open_weights(out / "model.safetensors")
 
 
@@ -41,7 +36,9 @@ def small(seed):
     return {m: (a * 0.1, b * 0.1) for m, (a, b) in factors(seed, shapes=SHAPES).items()}
 
 
-def test_export_of_a_merge_is_our_fuse_and_of_two_adapters_is_not(tiny_model, tmp_path, monkeypatch):
+def test_export_of_a_merge_is_our_fuse_and_of_two_adapters_is_not(
+    llamafactory, tiny_model, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     named = {"base_model_name_or_path": str(tiny_model)}
     make("a", small(1), **named)
@@ -49,8 +46,8 @@ def test_export_of_a_merge_is_our_fuse_and_of_two_adapters_is_not(tiny_model, tm
     call("merge", "./a=0.5", "./b=-0.25", "--out", "merged")
     call("fuse", "./a=0.5", "./b=-0.25", "--base", tiny_model, "--out", "fused")
     ours, base = open_weights(Path("fused/model.safetensors")), open_weights(tiny_model / "model.safetensors")
-    theirs = exported(tiny_model, ["merged"], tmp_path / "theirs")
-    both = exported(tiny_model, ["a", "b"], tmp_path / "both")
+    theirs = exported(llamafactory, tiny_model, [tmp_path / "merged"], tmp_path / "theirs")
+    both = exported(llamafactory, tiny_model, [tmp_path / "a", tmp_path / "b"], tmp_path / "both")
     for name in ours.tensors:
         np.testing.assert_allclose(theirs.read(name), ours.read(name), atol=2e-6)
         moved = name.endswith(("q_proj.weight", "v_proj.weight"))
@@ -59,21 +56,21 @@ def test_export_of_a_merge_is_our_fuse_and_of_two_adapters_is_not(tiny_model, tm
             assert np.abs(both.read(name) - ours.read(name)).max() > 0.01
 
 
-def test_a_dora_adapter_that_a_recipe_trained_is_fused_as_llamafactory_exports_it(tiny_model, tmp_path):
+def test_a_dora_adapter_that_a_recipe_trained_is_fused_as_llamafactory_exports_it(
+    forks, llamafactory, tiny_model, tmp_path
+):
     register(tmp_path)
     recipe = settings(tmp_path, str(tiny_model), "run", max_steps=4) | {
         "use_dora": True,
         "learning_rate": 0.01,
     }
     (tmp_path / "r.yaml").write_text(json.dumps(recipe))
-    command = [sys.executable, "-m", "recipes", "train", tmp_path / "r.yaml"]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
+    forks.run("recipes", "train", tmp_path / "r.yaml")
     adapter = tmp_path / "run"
     assert json.loads((adapter / "adapter_config.json").read_text())["use_dora"]
     call("fuse", adapter, "--base", tiny_model, "--out", tmp_path / "fused", "--dtype", "fp32")
     ours = open_weights(tmp_path / "fused/model.safetensors")
-    theirs = exported(tiny_model, [adapter], tmp_path / "theirs")
+    theirs = exported(llamafactory, tiny_model, [adapter], tmp_path / "theirs")
     base = open_weights(tiny_model / "model.safetensors")
     moved = [name for name in ours.tensors if np.abs(ours.read(name) - base.read(name)).max() > 1e-4]
     assert moved
@@ -88,7 +85,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_what_a_recipe_trained_is_what_is_fused(tiny_model, tmp_path, name):
+def test_what_a_recipe_trained_is_what_is_fused(forks, tiny_model, tmp_path, name):
     """Logits of the trained adapter, as PEFT loads it, and of the fused model."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -96,9 +93,7 @@ def test_what_a_recipe_trained_is_what_is_fused(tiny_model, tmp_path, name):
     register(tmp_path)
     recipe = settings(tmp_path, str(tiny_model), "run", learning_rate=0.01, **METHODS[name])
     (tmp_path / "r.yaml").write_text(json.dumps(recipe))
-    command = [sys.executable, "-m", "recipes", "train", tmp_path / "r.yaml"]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
+    forks.run("recipes", "train", tmp_path / "r.yaml")
     adapter = tmp_path / "run"
     if name == "pissa":
         with raises(ContentError, "run/pissa_converted"):

@@ -1,8 +1,6 @@
 """Adapters of vision-language models: our table of older names, and two that LLaMA-Factory trained."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -74,8 +72,8 @@ def vision_model(tmp_path_factory):
     return folder / "base"
 
 
-def trained(model, folder, **settings):
-    """Train a LoRA for three steps with the real `llamafactory-cli`."""
+def trained(llamafactory, model, folder, **settings):
+    """Train a LoRA for three steps with LLaMA-Factory's own command."""
     data = folder / "data"
     data.mkdir(parents=True)
     rows = [{"instruction": f"Is {n} even?", "input": "", "output": ("yes", "no")[n % 2]} for n in range(8)]
@@ -88,9 +86,7 @@ def trained(model, folder, **settings):
         "per_device_train_batch_size": 2, "preprocessing_num_workers": 1, **settings,
     }  # fmt: skip
     (folder / "recipe.yaml").write_text(json.dumps(recipe))
-    command = [Path(sys.executable).parent / "llamafactory-cli", "train", folder / "recipe.yaml"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
+    llamafactory.run("llamafactory.cli", "train", folder / "recipe.yaml")
     return folder / "out"
 
 
@@ -100,11 +96,11 @@ def trained(model, folder, **settings):
     [{"lora_target": "q_proj,v_proj,up_proj"}, {"lora_target": "all", "freeze_vision_tower": False}],
     ids=["language model", "all"],
 )
-def test_what_llamafactory_trained_is_fused_as_peft_merges_it(vision_model, tmp_path, settings):
+def test_what_llamafactory_trained_is_fused_as_peft_merges_it(llamafactory, vision_model, tmp_path, settings):
     import peft
     from transformers import Qwen2_5_VLForConditionalGeneration as Model
 
-    adapter = trained(vision_model, tmp_path / "run", **settings)
+    adapter = trained(llamafactory, vision_model, tmp_path / "run", **settings)
     file = adapter / "adapter_model.safetensors"
     tensors = {  # no image was trained on, so that B of the vision tower is still 0
         name: value + 0.1 * torch.randn_like(value) if "visual" in name else value

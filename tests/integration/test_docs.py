@@ -1,6 +1,7 @@
 """Every command in README and docs runs, in the order of the page, in a copy of the checkout.
 
 A page needs the finished demo and nothing of other pages, so two workers share the pages between them.
+`tuneyard` runs in forks of one process with its imports: as a program it is tests/cli/test_tuneyard.py's.
 
 Blocks fenced as ```console hold commands behind `$ `; a command may hold a text up to its EOF. What stands
 below a command must be in what it says, line by line. `cd` holds to the end of the page. Blocks marked
@@ -29,7 +30,7 @@ PAGES = [ROOT / "README.md", ROOT / "recipes/README.md", *sorted(DOCS.rglob("*.m
 PAGES = [page for page in PAGES if (page.name == "defect-reports.md") == (DOCS / "zh" in page.parents)]
 BLOCK = re.compile(r"^```console(?P<where> gpu| lf)?\n(?P<body>.*?)^```$", re.M | re.S)
 COMMAND = re.compile(r"^\$ (?P<line>(?:.*\\\n)*.*)\n(?P<below>(?:(?!\$ ).*\n)*)", re.M)
-ALREADY_RUN = re.compile(r"^make (test|test-slow|lint|setup|setup-core|clean|bench)\b|^git clone")
+ALREADY_RUN = re.compile(r"^make (test|test-slow|lint|setup|setup-core|clean|bench|demo)\b|^git clone")
 
 
 class Step(NamedTuple):
@@ -109,5 +110,7 @@ def test_the_examples_of_a_help_run(demo: Demo, name: str) -> None:
     if name in NOT_RUN:
         pytest.skip(NOT_RUN[name])
     command = next(found.command for found in reference.commands() if found.command_path == name)
+    of_pages = {step.command for page in PAGES for step in commands(page)}
     for example in examples_of(command):
-        demo.checkout.shell(f"mkdir -p build; {example}")
+        if example not in of_pages:
+            demo.checkout.shell(f"mkdir -p build; {example}")

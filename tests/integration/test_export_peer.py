@@ -37,14 +37,6 @@ def llama_cpp(tmp_path_factory):
     return next(home.glob("*/vendor/llama.cpp"))
 
 
-@pytest.fixture(scope="module")
-def model(run, tmp_path_factory):
-    """The embedded base model."""
-    folder = tmp_path_factory.mktemp("base") / "demo-base"
-    run("-m", "recipes", "base", "--out", folder)
-    return folder
-
-
 def read(path):
     """Return {name: (type, bytes)} and the fields of a GGUF."""
     from gguf import GGUFReader
@@ -55,11 +47,11 @@ def read(path):
 
 
 @pytest.mark.parametrize("kind", ["f16", "q8_0"])
-def test_models(run, llama_cpp, model, tmp_path, kind):
-    words = ["-m", "adapters", "export", model, "--to", "gguf", "--type", kind, "--out"]
+def test_models(run, llama_cpp, smollm, tmp_path, kind):
+    words = ["-m", "adapters", "export", smollm, "--to", "gguf", "--type", kind, "--out"]
     run(*words, tmp_path / "ours.gguf")
     theirs = ["--outfile", tmp_path / "theirs.gguf", "--outtype", kind]
-    run(llama_cpp / "convert_hf_to_gguf.py", model, *theirs)
+    run(llama_cpp / "convert_hf_to_gguf.py", smollm, *theirs)
     (ours, fields), (theirs, others) = read(tmp_path / "ours.gguf"), read(tmp_path / "theirs.gguf")
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []
@@ -67,7 +59,7 @@ def test_models(run, llama_cpp, model, tmp_path, kind):
     assert differing <= OTHER_WORDS
 
 
-def test_adapters(run, llama_cpp, model, tmp_path):
+def test_adapters(run, llama_cpp, smollm, tmp_path):
     rng = np.random.default_rng(0)
     shapes = {"q_proj": (WIDTH, WIDTH), "k_proj": (KEYS, WIDTH), "v_proj": (KEYS, WIDTH)}
     pairs = {
@@ -79,8 +71,8 @@ def test_adapters(run, llama_cpp, model, tmp_path):
     }  # fmt: skip
     adapter = make(tmp_path / "lora", pairs, r=4, target_modules=list(shapes))
     ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
-    run("-m", "adapters", "export", adapter, "--to", "gguf", "--base", model, "--out", ours)
-    convert = [llama_cpp / "convert_lora_to_gguf.py", adapter, "--base", model, "--outtype", "f32"]
+    run("-m", "adapters", "export", adapter, "--to", "gguf", "--base", smollm, "--out", ours)
+    convert = [llama_cpp / "convert_lora_to_gguf.py", adapter, "--base", smollm, "--outtype", "f32"]
     subprocess.run([sys.executable, *map(str, convert), "--outfile", str(theirs)], cwd=ROOT, check=True)
     (found, fields), (wanted, others) = read(ours), read(theirs)
     assert fields["adapter.lora.alpha"] == others["adapter.lora.alpha"] == 16

@@ -1,36 +1,30 @@
 """Every recipe by existing: LLaMA-Factory's parser takes it, and a shrunk copy of it really trains on CPU."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import ROOT
+from tests.forks import Forks
+from tools.recipe_schema import SCHEMA, schema_text
 from tuneyard.recipes.token_weights import weighted_loss
 
 pytestmark = pytest.mark.slow
 NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
-OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "LLAMAFACTORY_VERBOSITY": "WARN"}
 
 
-def in_one_process(module: str, folder: Path, model: Path, answer: str) -> dict:
+def in_one_process(forks: Forks, module: str, folder: Path, model: Path, answer: str) -> dict:
     """Run a module of this folder in a process of its own and return the JSON that it leaves."""
-    with (folder / "log").open("w") as log:
-        done = subprocess.run(
-            [sys.executable, "-m", f"tests.integration.{module}", str(folder), str(model)],
-            cwd=ROOT, env=OFFLINE, stdout=log, stderr=log, timeout=1500,
-        )  # fmt: skip
-    assert done.returncode == 0, (folder / "log").read_text()[-3000:]
+    forks.run(f"tests.integration.{module}", folder, model)
     return json.loads((folder / answer).read_text())
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory, tiny_model) -> dict:
-    return in_one_process("recipes_shrunk", tmp_path_factory.mktemp("shrunk"), tiny_model, "outcome.json")
+def outcome(llamafactory, tmp_path_factory, tiny_model) -> dict:
+    folder = tmp_path_factory.mktemp("shrunk")
+    return in_one_process(llamafactory, "recipes_shrunk", folder, tiny_model, "outcome.json")
 
 
 @pytest.mark.timeout(1600)
@@ -53,8 +47,9 @@ def test_parsed_and_trained(outcome, name):
 
 
 @pytest.fixture(scope="module")
-def losses(tmp_path_factory, tiny_model) -> dict:
-    return in_one_process("weighted_losses", tmp_path_factory.mktemp("weighted"), tiny_model, "losses.json")
+def losses(llamafactory, tmp_path_factory, tiny_model) -> dict:
+    folder = tmp_path_factory.mktemp("weighted")
+    return in_one_process(llamafactory, "weighted_losses", folder, tiny_model, "losses.json")
 
 
 @pytest.mark.timeout(1600)
@@ -80,6 +75,4 @@ def test_a_step_in_which_nothing_weighs_teaches_nothing():
 
 
 def test_the_schema_of_recipes_is_current():
-    code = "import sys; from tools.recipe_schema import *; sys.exit(schema_text() != SCHEMA.read_text())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=OFFLINE, capture_output=True)
-    assert done.returncode == 0, "run `python -m tools.recipe_schema`"
+    assert schema_text() == SCHEMA.read_text(), "run `python -m tools.recipe_schema`"

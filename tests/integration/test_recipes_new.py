@@ -29,8 +29,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outcome(folder, tiny_model) -> dict:
-    return in_one_process("recipes_new", folder, tiny_model, "outcome.json")
+def outcome(forks, folder, tiny_model) -> dict:
+    return in_one_process(forks, "recipes_new", folder, tiny_model, "outcome.json")
 
 
 @pytest.mark.parametrize("name", NAMES)

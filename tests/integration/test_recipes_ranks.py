@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.forks import Forks
 from tests.integration.weighted_losses import WEIGHTS, losses, register, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
@@ -24,10 +25,10 @@ RANKS = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
 class Trainings:
     """A folder with data, recipes and what they trained; each training is run once."""
 
-    def __init__(self, folder: Path, model: Path) -> None:
+    def __init__(self, folder: Path, model: Path, llamafactory: Forks) -> None:
         register(folder)
         (folder / "weights").mkdir()
-        self.folder, self.model = folder, model
+        self.folder, self.model, self.llamafactory = folder, model, llamafactory
 
     def recipe(self, name: str, changed: dict[str, object]) -> Path:
         path = self.folder / f"{name}.yaml"
@@ -69,7 +70,12 @@ class Trainings:
         log = self.folder / name / "train.log"
         return done.stdout + done.stderr + (log.read_text()[-6000:] if log.is_file() else "")
 
-    def plain(self, name: str, changed: dict[str, object], *nodes: dict[str, str]) -> list[float]:
+    def plain(self, name: str) -> list[float]:
+        """Return the losses of `llamafactory-cli train` in one process."""
+        self.llamafactory.run("llamafactory.cli", "train", self.recipe(name, {}))
+        return losses(self.folder, name)
+
+    def on_nodes(self, name: str, changed: dict[str, object], *nodes: dict[str, str]) -> list[float]:
         """Return the losses of `llamafactory-cli train`, started once for each node."""
         recipe, started = self.recipe(name, changed), []
         for number, added in enumerate(nodes):
@@ -89,8 +95,8 @@ class Trainings:
 
 
 @pytest.fixture(scope="module")
-def trainings(tmp_path_factory, tiny_model) -> Trainings:
-    return Trainings(tmp_path_factory.mktemp("ranks"), tiny_model)
+def trainings(tmp_path_factory, tiny_model, llamafactory) -> Trainings:
+    return Trainings(tmp_path_factory.mktemp("ranks"), tiny_model, llamafactory)
 
 
 @pytest.fixture(scope="module")
@@ -118,4 +124,4 @@ def test_two_nodes_by_the_variables_of_torchrun(trainings):
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
     }  # fmt: skip
     nodes = [{**node, "NODE_RANK": rank} for rank in ("0", "1")]
-    assert trainings.plain("nodes", TWO, *nodes) == trainings.plain("plain", {}, {})
+    assert trainings.on_nodes("nodes", TWO, *nodes) == trainings.plain("plain")

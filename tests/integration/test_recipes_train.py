@@ -1,6 +1,6 @@
 """`recipes train` with the real llamafactory-cli: cut off by kill -9, damaged, resumed, finished.
 
-The unbroken runs are LLaMA-Factory's own, in forks of one process, since its import takes 10 s.
+The unbroken runs are LLaMA-Factory's own. What is not killed is a fork, since its import takes 10 s.
 """
 
 import json
@@ -10,12 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.forks import Forks
 from tests.integration.test_recipes_sweep_pool import wait_for
 from tests.messages import printed_line
 
@@ -87,26 +87,26 @@ def recipe(tmp_path_factory, tiny_model) -> Path:
 
 
 @pytest.fixture(scope="module")
-def unbroken(recipe) -> dict[str, Path]:
+def unbroken(recipe, llamafactory) -> dict[str, Path]:
     """What LLaMA-Factory trains of each stage's recipe in one go."""
     folders = {}
-    with Forks("llamafactory.train.tuner", env=ENVIRONMENT) as forks:
-        for stage in STAGES:
-            folders[stage] = recipe.parent / f"unbroken-{stage}"
-            path = recipe.parent / f"{stage}.yaml"
-            words = (f"output_dir={folders[stage]}", "use_cpu=true")
-            forks.run("llamafactory.cli", "train", path, *words)
+    for stage in STAGES:
+        folders[stage] = recipe.parent / f"unbroken-{stage}"
+        path = recipe.parent / f"{stage}.yaml"
+        words = (f"output_dir={folders[stage]}", "use_cpu=true")
+        llamafactory.run("llamafactory.cli", "train", path, *words)
     return folders
 
 
-def train(*arguments: object, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "recipes", "train", *map(str, arguments)],
-        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+@pytest.fixture
+def train(forks) -> Callable[..., str]:
+    """`train(recipe, …, code=0)` runs `recipe train` and returns what it says."""
+
+    def run(*arguments: object, code: int = 0) -> str:
+        done = forks.run("recipes", "train", *arguments, code=code)
+        return done.stdout + done.stderr
+
+    return run
 
 
 def start(*arguments: object) -> subprocess.Popen:
@@ -117,7 +117,7 @@ def start(*arguments: object) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_damaged_resumed_ends_as_an_unbroken_run(recipe, unbroken, stage):
+def test_killed_damaged_resumed_ends_as_an_unbroken_run(recipe, unbroken, train, stage):
     path, broken = recipe.parent / f"{stage}.yaml", recipe.parent / f"broken-{stage}"
     process = start(path, f"output_dir={broken}")
     wait_for(broken / "checkpoint-8" / "trainer_state.json", process)
@@ -142,7 +142,7 @@ def test_killed_damaged_resumed_ends_as_an_unbroken_run(recipe, unbroken, stage)
     assert record["result"]["train_loss"] > 0
 
 
-def test_a_finished_run_is_left_as_it_is(recipe):
+def test_a_finished_run_is_left_as_it_is(recipe, train):
     finished = recipe.parent / "broken-sft"
     assert "up to date" in train(recipe, f"output_dir={finished}")
     assert "holds another run (lora_rank 4 → 8)" in train(
@@ -150,7 +150,7 @@ def test_a_finished_run_is_left_as_it_is(recipe):
     )
 
 
-def test_two_at_once_and_sigint(recipe):
+def test_two_at_once_and_sigint(recipe, train):
     folder = recipe.parent / "twice"
     process = start(recipe, f"output_dir={folder}")
     wait_for(folder / "train.log", process)
@@ -160,7 +160,7 @@ def test_two_at_once_and_sigint(recipe):
     assert not (folder / "training.json").exists()
 
 
-def test_a_training_that_fails_says_why(recipe, tiny_model):
+def test_a_training_that_fails_says_why(recipe, train, tiny_model):
     folder, broken = recipe.parent / "fails", recipe.parent / "broken-model"
     shutil.copytree(tiny_model, broken)  # its weights are read by the training alone
     weights = broken / "model.safetensors"

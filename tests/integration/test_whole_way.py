@@ -14,27 +14,31 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.conftest import ROOT, Run
+from tests.cli.scoring import call
+from tests.conftest import ROOT
+from tuneyard.adapters.__main__ import cli as adapters
+from tuneyard.compiler.cli import cli as compiler
+from tuneyard.eval import compare, nli
 
 SETS = ("rte", "mnli")
 SHRUNK = ["use_cpu=true", "max_steps=3", "warmup_steps=1", "gradient_accumulation_steps=1", "cutoff_len=256"]
 
 
 @pytest.fixture(scope="module")
-def way(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, run: Run) -> Path:
-    """The folder in which every step has been taken once."""
+def way(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, own_folder: Path) -> Path:
+    """The folder in which every step has been taken once, in this process but for the training."""
     folder = tmp_path_factory.mktemp("way")
     for name in SETS:
         parts = [f"--source={part}={ROOT}/samples/{name}/{part}.jsonl" for part in ("train", "eval")]
-        run("-m", "compiler", "compile", name, *parts, "--limit", 24, "--out", folder / "info")
+        call(compiler, "compile", name, *parts, "--limit", 24, "--out", folder / "info")
     train("rte", folder, tiny_model)
     make_another(folder / "rte", folder / "mnli")
     weighted = [f"{folder / name}=0.5" for name in SETS]
-    run("-m", "adapters", "merge", *weighted, "--out", folder / "merge")
+    call(adapters, "merge", *weighted, "--out", folder / "merge")
     named = [f"--adapter={name}={folder / name}" for name in (*SETS, "merge")]
     data = [f"--data={folder}/info/{name}/alpaca_{name}-eval.json" for name in SETS]
-    run("-m", "eval.nli", "--model", tiny_model, *named, *data, "--out", folder / "results")
-    run("-m", "eval.compare", folder / "results", "--out", folder / "results")
+    call(nli.cli, "--model", tiny_model, *named, *data, "--out", folder / "results")
+    call(compare.cli, folder / "results", "--out", folder / "results")
     return folder
 
 
