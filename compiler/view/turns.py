@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tuneyard.compiler.view.encoding import TEXT, EncodedMessage, Segment, TokenSequence
 from tuneyard.compiler.view.payload import CUT, LEARNED, PageSide, PageTurn, TokenSpan
-from tuneyard.compiler.view.token_text import TokenTexts
+from tuneyard.core.prompt.token_texts import TokenTexts
 
 CONTENT = "{{content}}"
 TEMPLATE = "template"
@@ -32,7 +33,8 @@ class PageTurns:
     def __init__(self, template: Any, tokenizer: Any) -> None:
         self.template = template
         self.tokenizer = tokenizer
-        self.texts = TokenTexts(tokenizer)
+        decode = partial(tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        self.texts = TokenTexts(decode)
         plugin = template.mm_plugin
         media = [getattr(plugin, f"{kind}_token", None) for kind in ("image", "video", "audio")]
         marks = [re.escape(token) for token in media if token]

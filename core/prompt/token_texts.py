@@ -4,9 +4,9 @@ Several tokens may share a character, as a Chinese character or an emoji in a by
 of them has the character, the others have "".
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+Decode = Callable[[list[int]], str]
 INCOMPLETE = "\ufffd"
 """Character that a tokenizer decodes bytes to that are no whole character."""
 MOST_PARTS = 16
@@ -16,10 +16,10 @@ UNKNOWN = "\ufffd"
 
 
 class TokenTexts:
-    """Decodes tokens one by one. It remembers their texts."""
+    """Decodes tokens one by one by a tokenizer's `decode`. It remembers their texts."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, decode: Decode) -> None:
+        self._decode = decode
         self._text_by_id: dict[int, str] = {}
 
     def of(self, ids: Sequence[int | None]) -> list[str]:
@@ -94,9 +94,3 @@ class TokenTexts:
         if token not in self._text_by_id:
             self._text_by_id[token] = self._decode([token])
         return self._text_by_id[token]
-
-    def _decode(self, ids: list[int]) -> str:
-        if not ids:
-            return ""
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return text

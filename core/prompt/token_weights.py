@@ -6,7 +6,7 @@ the answer's template. If rules overlap, the last one counts.
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import read_object
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.prompt.supervision import IGNORED
+from tuneyard.core.prompt.token_texts import Decode, TokenTexts
 
 SCHEMA = ROOT / "recipes/weights/schema.json"
-Decode = Callable[[list[int]], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,15 @@ class TokenWeights:
 
     def of_answer(self, ids: Sequence[int], decode: Decode) -> list[float]:
         """One weight for each token of an answer. One shared character counts as a match."""
-        spans = list(token_spans(ids, decode))
-        text = "".join(piece for _, _, piece in spans)
+        texts = TokenTexts(decode).of(ids)
+        text, spans = "".join(texts), token_spans(texts)
         weights = [self.default] * len(ids)
         for pattern, weight in self.rules:
             with bounded(f"weights file: the rule {show_value(pattern.pattern)} on an answer"):
                 matches = list(pattern.finditer(text))
             for match in matches:
                 start, stop = match.span(1 if pattern.groups else 0)
-                for index, (first, last, _) in enumerate(spans):
+                for index, (first, last) in enumerate(spans):
                     if first < stop and last > start:
                         weights[index] = weight
         return weights
@@ -54,27 +54,17 @@ class TokenWeights:
         return weights
 
 
-def token_spans(ids: Sequence[int], decode: Decode) -> Iterator[tuple[int, int, str]]:
-    """Yield each token's begin and end in the decoded text, and the characters that it adds.
-
-    Parts of one character (UTF-8) share its span, and the last adds it. Decoding starts one token back,
-    since some tokenizers drop the space of the first token.
-    """
-    position, before, waiting = 0, 0, 0
-    for index in range(len(ids)):
-        if index < waiting:
-            continue
-        stop = index + 1
-        text_before = decode(list(ids[before:index]))
-        text = decode(list(ids[before:stop]))
-        while text.endswith("\ufffd") and stop < min(len(ids), index + 4):
-            stop += 1
-            text = decode(list(ids[before:stop]))
-        added = text[len(text_before) :]
-        for part in range(index, stop):
-            yield position, position + len(added), added if part == stop - 1 else ""
-        position += len(added)
-        before, waiting = index, stop
+def token_spans(texts: Sequence[str]) -> list[tuple[int, int]]:
+    """Each token's begin and end in the joined texts. Tokens that share a character share its span."""
+    spans: list[tuple[int, int]] = []
+    position = waiting = 0
+    for text in texts:
+        waiting += 1
+        if text:
+            spans += [(position, position + len(text))] * waiting
+            position += len(text)
+            waiting = 0
+    return spans + [(position, position)] * waiting
 
 
 def weights_file(recipe: Path) -> Path | None:

@@ -20,10 +20,10 @@ from tuneyard.compiler.view.page_rows import DROPPED, PageRows, raw_text
 from tuneyard.compiler.view.payload import PageRow, PageSide, PageTurn, json_of
 from tuneyard.compiler.view.scan import Scan
 from tuneyard.compiler.view.thumbnails import thumbnails
-from tuneyard.compiler.view.token_text import TokenTexts
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import RequestError
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
+from tuneyard.core.prompt.token_texts import TokenTexts
 from tuneyard.core.records import format_of_entry
 
 
@@ -40,7 +40,7 @@ class Bytes:
 
 
 def texts(*tokens: bytes, strips: bool = False) -> list[str]:
-    return TokenTexts(Bytes(*tokens, strips=strips)).of(list(range(len(tokens))))
+    return TokenTexts(Bytes(*tokens, strips=strips).decode).of(list(range(len(tokens))))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_tokenizer_that_strips_the_first_blank_of_each_text():
 
 
 def test_a_token_that_the_tokenizer_lacks():
-    assert TokenTexts(Bytes(b"a", b"b")).of([0, None, 1]) == ["a", "\ufffd", "b"]
+    assert TokenTexts(Bytes(b"a", b"b").decode).of([0, None, 1]) == ["a", "\ufffd", "b"]
 
 
 def registered(folder: Path, *rows: object, name: str = "mine") -> Dataset:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
+from tuneyard.core.prompt.token_texts import TokenTexts
 from tuneyard.core.prompt.token_weights import TokenWeights, read_weights, token_spans, weights_file
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -84,16 +85,17 @@ def test_a_tokenizer_that_drops_the_first_space(tmp_path):
 
     weights = read(tmp_path, "rules: [{words: ['no'], weight: 2}]")
     assert weights.of_answer([0, 1, 2], decode) == [1.0, 1.0, 2.0]
-    assert "".join(piece for _, _, piece in token_spans([0, 1, 2], decode)) == "yes or no"
+    assert "".join(TokenTexts(decode).of([0, 1, 2])) == "yes or no"
 
 
 @given(st.text(max_size=40))
 def test_pieces_make_the_text_and_spans_tile_it(text):
     ids = list(text.encode())
-    spans = list(token_spans(ids, bytewise))
+    texts = TokenTexts(bytewise).of(ids)
+    spans = token_spans(texts)
     assert len(spans) == len(ids)
-    assert "".join(piece for _, _, piece in spans) == text
-    assert {i for first, last, _ in spans for i in range(first, last)} == set(range(len(text)))
+    assert "".join(texts) == text
+    assert {i for first, last in spans for i in range(first, last)} == set(range(len(text)))
 
 
 def test_every_run_of_learned_tokens_is_an_answer(tmp_path):
