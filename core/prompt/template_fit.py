@@ -193,7 +193,7 @@ def _fitting_hint(tokenizer: Any, chat: ChatFormat) -> str:
     """Name templates that write the model's own prompt, or at least with a system text given."""
     if not chat.is_instruct:
         return "take the template of this model, or add the tokens (add_special_tokens, resize_vocab: true)"
-    same_prompt, same_with_system = templates_like(tokenizer, chat)
+    same_prompt, same_with_system, _ = templates_like(tokenizer, chat)
     names = (same_prompt or same_with_system)[:NAMES]
     hint = "leave `template` out to train the model's own chat template"
     if names:
@@ -201,43 +201,29 @@ def _fitting_hint(tokenizer: Any, chat: ChatFormat) -> str:
     return hint
 
 
-def templates_like(tokenizer: Any, chat: ChatFormat) -> tuple[list[str], list[str]]:
-    """Templates that write the model's own prompt, and those that do so once a system text is given.
+def templates_like(tokenizer: Any, chat: ChatFormat) -> tuple[list[str], list[str], str]:
+    """Templates that write the model's own prompt, those that do so once a system text is given, the nearest.
 
-    Templates for models that read media come last.
+    The prompt of the nearest begins with most of the tokens of the model's own. Templates for models that
+    read media come last.
     """
     from llamafactory.data.template import TEMPLATES
 
     same_prompt = []
     same_with_system = []
+    common_tokens: dict[str, int] = {}
     for name, template in sorted(TEMPLATES.items(), key=_reads_media):
         try:
             prompt = _template_prompt(template, tokenizer)
             system_prompt = _template_prompt(template, tokenizer, SYSTEM_TEXT)
         except expected_errors():  # a template that writes tokens which this tokenizer has no ids for
             continue
+        common_tokens[name] = _first_difference(prompt, chat.prompts[0])
         if prompt in chat.prompts:
             same_prompt.append(name)
         elif system_prompt in chat.system_prompts:
             same_with_system.append(name)
-    return same_prompt, same_with_system
-
-
-def nearest_template(tokenizer: Any, chat: ChatFormat) -> str:
-    """The template whose prompt begins with most of the tokens of the model's own.
-
-    Of equal ones a template for texts comes before one for media.
-    """
-    from llamafactory.data.template import TEMPLATES
-
-    common_tokens: dict[str, int] = {}
-    for name, template in sorted(TEMPLATES.items(), key=_reads_media):
-        try:
-            prompt = _template_prompt(template, tokenizer)
-        except expected_errors():
-            continue
-        common_tokens[name] = _first_difference(prompt, chat.prompts[0])
-    return max(common_tokens, key=lambda name: common_tokens[name])
+    return same_prompt, same_with_system, max(common_tokens, key=lambda name: common_tokens[name])
 
 
 def _reads_media(named_template: tuple[str, Any]) -> bool:

@@ -13,7 +13,6 @@ from typing import Any
 from tuneyard.core.prompt.template_fit import (
     ChatFormat,
     TemplateFinding,
-    nearest_template,
     templates_like,
     with_fitted_template,
 )
@@ -68,7 +67,7 @@ def fitting_templates(
         choice = _tried(arguments, BASE_TEMPLATE, has_tools, has_thoughts)
         yield replace(choice, is_base=True)
         return
-    names, nearly = templates_like(tokenizer, chat)
+    names, nearly, nearest = templates_like(tokenizer, chat)
     model_reads_media = data.module["processor"] is not None
     named = likeliest_first(names, arguments.model_args)
     candidates: list[str | None] = [name for name in named if _reads_media(name) == model_reads_media]
@@ -86,8 +85,7 @@ def fitting_templates(
                 yield replace(choice, differs_with_tools=has_tools and not with_tools)
         if fits_any:
             return
-    nearest = [*named, *nearly] or [nearest_template(tokenizer, chat)]
-    yield _tried(arguments, nearest[0], False, has_thoughts)
+    yield _tried(arguments, [*named, *nearly, nearest][0], False, has_thoughts)
 
 
 def likeliest_first(names: Sequence[str], model_args: Any) -> list[str]:
