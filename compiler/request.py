@@ -1,6 +1,5 @@
 """The request and the report of a compile."""
 
-import hashlib
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,7 @@ from tuneyard.compiler.spec.model import REJECTED, Spec
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.core.datasets.manifest import CompiledFile
 from tuneyard.core.errors import ContentError, counted
-from tuneyard.core.files import versions
+from tuneyard.core.files import files_sha256, versions
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow", "zstandard")
@@ -60,10 +59,7 @@ class CompileRequest:
 @cache
 def own_hash() -> str:
     """One hash over the compiler's source code: another compiler makes datasets stale."""
-    digest = hashlib.sha256()
-    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.glob("schemas/*.json")]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return files_sha256(sorted([*PACKAGE.rglob("*.py"), *PACKAGE.glob("schemas/*.json")]))
 
 
 @dataclass(slots=True)

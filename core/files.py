@@ -16,7 +16,7 @@ import shlex
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -290,6 +290,14 @@ def sha256(path: Path, moved: Callable[[int], object] | None = None) -> str:
                 if moved:
                     moved(len(piece))
     return digest.hexdigest()
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """One hash over the names and bytes of files."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(f"{path.name}\0{sha256(path)}\n".encode())
+    return total.hexdigest()
 
 
 def files_of(path: Path) -> list[Path]:

@@ -7,7 +7,6 @@ would wait with it until the lost actor has a place again.
 
 import contextlib
 import functools
-import hashlib
 import os
 import platform
 import signal
@@ -20,7 +19,7 @@ from typing import Any
 from tuneyard.core.errors import RequestError, describe_os_error, need
 from tuneyard.core.execution import Resources, WorkerSide, WorkItem, WorkResult
 from tuneyard.core.execution.worker_map import LostWorkerError, Worker, WorkerMap
-from tuneyard.core.files import existing
+from tuneyard.core.files import existing, files_sha256
 from tuneyard.core.installation.checkout import ROOT, python_path, version
 
 ANSWERS_WITHIN = 5.0  # seconds in which the head must answer; Ray would wait for two minutes
@@ -262,10 +261,7 @@ def _size(path: Path) -> int:
 @functools.cache
 def code_digest() -> str:
     """Hash of the program: uncommitted changes count, too."""
-    digest = hashlib.sha256()
+    paths: list[Path] = []
     for package in _PACKAGES:
-        for path in sorted((ROOT / package).rglob("*")):
-            if path.suffix in (".py", ".json", ".yaml"):
-                digest.update(str(path.relative_to(ROOT)).encode())
-                digest.update(path.read_bytes())
-    return digest.hexdigest()
+        paths += [path for path in (ROOT / package).rglob("*") if path.suffix in (".py", ".json", ".yaml")]
+    return files_sha256(sorted(paths))

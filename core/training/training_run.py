@@ -1,13 +1,11 @@
 """Records of a training run next to its weights, and the hash of its base model."""
 
-import hashlib
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tuneyard.core.documents import read_yaml
-from tuneyard.core.files import read_object, sha256
+from tuneyard.core.files import files_sha256, read_object
 
 TRAINING = "training.json"  # written last: its existence means that the training is finished
 SETTINGS = (
@@ -111,11 +109,3 @@ def model_sha256(folder: Path) -> str:
     """One hash over the names and bytes of a model folder's config, tokenizer and weights."""
     files = (path for path in sorted(folder.iterdir()) if path.suffix in OF_A_MODEL and path.is_file())
     return files_sha256(files)
-
-
-def files_sha256(paths: Iterable[Path]) -> str:
-    """One hash over the names and bytes of files."""
-    total = hashlib.sha256()
-    for path in paths:
-        total.update(f"{path.name}\0{sha256(path)}\n".encode())
-    return total.hexdigest()
