@@ -57,6 +57,10 @@ _MODEL = click.option(
     metavar="DIR",
     help="A model folder with the tokenizer; weights are not needed.",
 )
+_TEMPLATE = click.option(
+    "--template",
+    help="LLaMA-Factory's template (without one: the tokenizer's own chat template).",
+)
 _SOURCE = click.option(
     "--source",
     "sources",
@@ -304,7 +308,7 @@ def show_command(
 @click.argument("name")
 @_RECIPE
 @_MODEL
-@click.option("--template", help="LLaMA-Factory's template (without one: the tokenizer's own chat template).")
+@_TEMPLATE
 @_DATASET_DIR
 @click.option("--out", type=_FILE, help="The page.  [default: NAME-view.html]")
 @click.option("--rows", type=_COUNT, default=2000, show_default=True, help="Rows in the sample on the page.")
@@ -381,13 +385,9 @@ def remove_command(name: str, out: Path) -> None:
 
 @_command("verify demo_rte --model models/demo-base", "verify demo_mnli_eval --model models/demo-base --json")
 @click.argument("name")
-@click.option(
-    "--recipe",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Audit the loss tokens under this recipe's tokenizer, template and cutoff_len.",
-)
-@click.option("--model", "model_name_or_path", metavar="DIR", help="A model folder with the tokenizer.")
-@click.option("--template", help="LLaMA-Factory's template (without one: the tokenizer's own chat template).")
+@_RECIPE
+@_MODEL
+@_TEMPLATE
 @click.option("--cutoff-len", type=_COUNT, help="Tokens after which LLaMA-Factory cuts a row.")
 @_REGISTRY
 @_ALL

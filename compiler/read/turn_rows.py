@@ -49,8 +49,6 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
 def _ordered(items: list[Turn]) -> list[Turn]:
     """Turns by their numbers if all of them have one, otherwise by the text of their values (dates)."""
     try:
-        numbers = [float(str(value)) for value, _, _ in items]
+        return sorted(items, key=lambda item: float(str(item[0])))
     except ValueError:
         return sorted(items, key=lambda item: str(item[0]))
-    by_number = sorted(zip(numbers, range(len(items)), strict=True))
-    return [items[place] for _, place in by_number]

@@ -23,7 +23,7 @@ SPECS = PACKAGE / "specs"
 SCHEMAS = PACKAGE / "schemas"
 _NAME = re.compile(r"\w[\w .+-]*")
 # Python's own notations: they read any file, and change its backslashes and letters
-PYTHON_ONLY = ("unicode_escape", "raw_unicode_escape", "idna", "punycode", "undefined")
+PYTHON_ONLY = ("unicode_escape", "raw_unicode_escape", "idna", "punycode")
 Raw = dict[str, object]
 T = TypeVar("T")
 
@@ -210,14 +210,10 @@ def _by_part(raw: Any, default_part: str) -> dict[str, tuple[str, ...]]:
     return by_part
 
 
-def reads_piece_by_piece(encoding: str) -> bool:
-    """True if text files in an encoding can be read in pieces (not hex, unicode_escape)."""
-    text = 'a\t"b",{}[]:\r\n' * 9
+def is_text_encoding(encoding: str) -> bool:
+    """True for an encoding of text files (not hex, unicode_escape)."""
     try:
-        if codecs.lookup(encoding).name.replace("-", "_") in PYTHON_ONLY:
-            return False
-        data, decoder = text.encode(encoding), codecs.getincrementaldecoder(encoding)()
-        pieces = [decoder.decode(data[at : at + 1]) for at in range(len(data))]
-        return "".join(pieces) + decoder.decode(b"", True) == text
+        "".encode(encoding)
     except (LookupError, ValueError):
         return False
+    return codecs.lookup(encoding).name.replace("-", "_") not in PYTHON_ONLY

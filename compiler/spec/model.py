@@ -12,8 +12,8 @@ from tuneyard.compiler.spec.file import (
     Source,
     filled_in,
     find_spec,
+    is_text_encoding,
     read_spec,
-    reads_piece_by_piece,
     source_of,
 )
 from tuneyard.core.datasets import TRAIN_SPLIT
@@ -501,8 +501,7 @@ def _check_files(spec: Spec) -> None:
     _refuse_same(files + row_indexes)
     _refuse_same(datasets)
     encoding = spec.source.encoding
-    if encoding != "utf-8" and not reads_piece_by_piece(encoding):
-        raise ValueError(f"source.encoding: unknown encoding {encoding!r}")
+    _refuse(not is_text_encoding(encoding), f"source.encoding: unknown encoding {encoding!r}")
 
 
 def _refuse_same(names: list[str]) -> None:

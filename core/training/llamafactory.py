@@ -184,21 +184,11 @@ def quiet() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def replaced(owner: Any, **values: Any) -> Iterator[None]:
+def replaced(owner: Any, **values: Any) -> contextlib.AbstractContextManager[object]:
     """Replace functions or attributes of a module or class of LLaMA-Factory inside the block."""
-    before = {name: vars(owner).get(name) for name in values}
-    inherited = [name for name in values if name not in vars(owner)]
-    for name, value in values.items():
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for name in values:
-            if name in inherited:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, before[name])
+    from unittest.mock import patch
+
+    return patch.multiple(owner, create=True, **values)
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
