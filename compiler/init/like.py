@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import cast
 
 from tuneyard.compiler.init.profile import CHINESE, FileProfile
-from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
+from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.kinds import Column, kind_of
 from tuneyard.compiler.spec.column_meanings import role_of_names
 from tuneyard.compiler.spec.file import known_specs
@@ -22,7 +21,7 @@ class BundledSpec:
 
     spec: Spec
     paths: dict[str, str]
-    changes: dict[str, ProposedColumn]
+    changes: dict[str, object]
 
     @property
     def rank(self) -> tuple[int, ...]:
@@ -53,26 +52,24 @@ def _bundled_specs() -> tuple[Spec, ...]:
 def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpec | None:
     """Match each column of a spec with a column of the file; None if the spec does not read it."""
     paths: dict[str, str] = {}
-    changes: dict[str, ProposedColumn] = {}
+    changes: dict[str, object] = {}
     for column in spec.columns:
         if column.kind.is_id:
             continue
         path = _source_column(column, profile)
         role = role_of_names(column.names)
-        proposed = proposal.columns.get(role, [])
-        if proposed and _kind_name(proposed, role) == column.kind.name:
-            change = proposed
-            if isinstance(proposed, dict):
-                change = {"names": proposed["names"]}
-                for key in proposed.keys() - {"names", "is", "default"}:
-                    if column.options.get(key) != proposed[key]:
-                        change[key] = proposed[key]
-            proposed_path = _path_of(proposed)
-            if proposed_path != path or len(change) > 1:
+        proposed = proposal.columns.get(role)
+        usual_kind = "label" if role == "label" else "text"
+        if proposed and (proposed.kind or usual_kind) == column.kind.name:
+            settings = {key: value for key, value in proposed.settings.items() if key != "default"}
+            settings = {key: value for key, value in settings.items() if column.options.get(key) != value}
+            if proposed.path != path or settings:
                 if spec.labels:  # its wording is for its own columns
                     return None
-                changes[column.name] = change
-            path = proposed_path
+                changes[column.name] = [proposed.path]
+                if proposed.kind:
+                    changes[column.name] = {"names": [proposed.path], **settings}
+            path = proposed.path
         if path:
             paths[column.name] = path
         elif column.required:
@@ -89,9 +86,9 @@ def _fits(candidate: BundledSpec, profile: FileProfile, proposal: Proposal) -> b
     if not proposal.columns and len(paths) < 3:
         return False
     for column in proposal.columns.values():
-        if _path_of(column) not in paths.values():
+        if column.path not in paths.values():
             return False
-        if isinstance(column, dict) and kind_of(str(column["is"])).is_conversation and not spec.turns:
+        if column.kind and kind_of(column.kind).is_conversation and not spec.turns:
             return False
     output = spec.outputs[0]
     if output.format == "text" and output.templates.get("text") != "{text}":
@@ -124,16 +121,3 @@ def _source_column(column: Column, profile: FileProfile) -> str:
         if name in top_columns and kind.takes_lists and not kind.leaf_types:
             return name
     return ""
-
-
-def _kind_name(column: ProposedColumn, role: str) -> str:
-    """The name of a proposed column's kind."""
-    if isinstance(column, dict):
-        return str(column["is"])
-    return "label" if role == "label" else "text"
-
-
-def _path_of(column: ProposedColumn) -> str:
-    if isinstance(column, dict):
-        return cast("list[str]", column["names"])[0]
-    return column[0]

@@ -2,12 +2,25 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tuneyard.compiler.init.profile import PROSE, FileProfile, Leaf
 from tuneyard.compiler.kinds import MARK, Beside, kinds
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 
-ProposedColumn = list[str] | dict[str, object]
+
+class ProposedColumn(NamedTuple):
+    """A column of a proposal: the path of its source, its kind ("": text, or the label), and further keys."""
+
+    path: str
+    kind: str = ""
+    settings: Mapping[str, object] = {}
+
+    def in_spec(self) -> list[str] | dict[str, object]:
+        """The column as a spec has it."""
+        if not self.kind:
+            return [self.path]
+        return {"names": [self.path], "is": self.kind, **self.settings}
 
 
 @dataclass(slots=True)
@@ -55,7 +68,7 @@ def columns_beside(profile: FileProfile, *, turns: bool) -> dict[str, ProposedCo
         source = _source_of(beside, profile)
         if not source:
             continue
-        proposed: ProposedColumn = {"names": [source], "is": kind.name, **beside.settings}
+        proposed = ProposedColumn(source, kind.name, beside.settings)
         if kind.compared == MARK:
             marks[kind.part] = proposed
             continue
@@ -82,7 +95,7 @@ def system_column(profile: FileProfile) -> dict[str, ProposedColumn]:
     leaf = profile.named(USUAL_NAMES["system"])
     if leaf is None:
         return {}
-    return {"system": {"names": [leaf.path], "is": "extra"}}
+    return {"system": ProposedColumn(leaf.path, "extra")}
 
 
 def question_leaf(profile: FileProfile) -> Leaf | None:
@@ -114,7 +127,7 @@ def context_leaf(profile: FileProfile, *, with_lists: bool) -> Leaf | None:
 def context_column(context: Leaf) -> ProposedColumn:
     """The column of a context, which is a text or a list of texts."""
     kind = "list" if context.kind == "texts" else "extra"
-    return {"names": [context.path], "is": kind}
+    return ProposedColumn(context.path, kind)
 
 
 def question_proposal(

@@ -24,7 +24,7 @@ def proposed_spec(
     profile: FileProfile, proposal: Proposal, base: BundledSpec | None, share: float, stem: str
 ) -> dict[str, object]:
     """The spec as a mapping in the order of its lines. `stem` begins the names of its dataset."""
-    columns = dict(proposal.columns)
+    columns: dict[str, object] = {name: column.in_spec() for name, column in proposal.columns.items()}
     column_by_path: dict[str, str] = {}
     if base is not None:
         columns = dict(base.changes)

@@ -188,7 +188,8 @@ def replaced(owner: Any, **values: Any) -> contextlib.AbstractContextManager[obj
     """Replace functions or attributes of a module or class of LLaMA-Factory inside the block."""
     from unittest.mock import patch
 
-    return patch.multiple(owner, create=True, **values)
+    patches: contextlib.AbstractContextManager[object] = patch.multiple(owner, create=True, **values)
+    return patches
 
 
 def expected_errors() -> tuple[type[Exception], ...]:

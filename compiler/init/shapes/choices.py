@@ -34,10 +34,10 @@ def listed_choices(profile: FileProfile) -> Proposal | None:
             guesses.append(f"{question.path} is used as the question: it is the longest text")
     if choices is None or answer is None or question is None:
         return None
-    columns: dict[str, ProposedColumn] = {
-        "question": [question.path],
-        "choices": {"names": [choices.path], "is": "choices"},
-        "answer": {"names": [answer.path], "is": "choice"},
+    columns = {
+        "question": ProposedColumn(question.path),
+        "choices": ProposedColumn(choices.path, "choices"),
+        "answer": ProposedColumn(answer.path, "choice"),
     }
     proposal = question_proposal(profile, "Questions with choices", question, columns, answer)
     proposal.write["instruction"] = "{question}\n{choices}"
@@ -67,12 +67,12 @@ def choices_in_columns(profile: FileProfile) -> Proposal | None:
                 f"{answer.path}: its numbers fit a count from 0 and from 1; "
                 f"taken as from {first} (`first: 1` at the column counts from 1)"
             )
-    columns: dict[str, ProposedColumn] = {}
+    columns = {}
     lines = []
     for name, leaf in zip(ascii_lowercase, choices, strict=False):
-        columns[name] = [leaf.path]
+        columns[name] = ProposedColumn(leaf.path)
         lines.append(f"{name.upper()}. {{{name}}}")
-    columns["answer"] = {"names": [answer.path], "is": "choice", "of": list(columns), **options}
+    columns["answer"] = ProposedColumn(answer.path, "choice", {"of": list(columns), **options})
     return _columns_proposal(profile, columns, lines, answer, guesses)
 
 
@@ -136,11 +136,11 @@ def _columns_proposal(
     if question is None or question is answer:
         return None
     premise = profile.named(USUAL_NAMES["premise"])
-    all_columns: dict[str, ProposedColumn] = {"question": [question.path], **columns}
+    all_columns = {"question": ProposedColumn(question.path), **columns}
     proposal = question_proposal(profile, "Questions with choices", question, all_columns, answer)
     text = ["{question}"]
     if premise is not None and "context" not in proposal.columns:
-        proposal.columns["premise"] = [premise.path]
+        proposal.columns["premise"] = ProposedColumn(premise.path)
         proposal.prompts["premise"] = premise
         text.insert(0, "{premise}")
     proposal.write["instruction"] = "\n".join([*text, *lines])

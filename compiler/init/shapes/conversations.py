@@ -43,10 +43,8 @@ def exchanges(profile: FileProfile) -> Proposal | None:
 
 def _conversations(profile: FileProfile, path: str) -> Proposal:
     """A proposal for the turns under a path, with what the file has next to them."""
-    column: dict[str, object] = {"names": [path], "is": "turns"}
-    if _has_text_with_calls(profile, path):
-        column["calls"] = "text"
-    columns: dict[str, ProposedColumn] = {"turns": column}
+    settings = {"calls": "text"} if _has_text_with_calls(profile, path) else {}
+    columns = {"turns": ProposedColumn(path, "turns", settings)}
     columns |= system_column(profile)
     columns |= columns_beside(profile, turns=True)
     return Proposal("Conversations", columns, {"format": "sharegpt"})
@@ -82,7 +80,7 @@ def plain_text(profile: FileProfile) -> Proposal | None:
     write = {"format": "text", "text": "{text}"}
     return Proposal(
         "Plain text for pretraining",
-        {"text": [text.path]},
+        {"text": ProposedColumn(text.path)},
         write,
         prompts={"text": text},
         guesses=list(_messages_of_people(profile, text.path)),

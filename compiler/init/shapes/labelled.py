@@ -59,10 +59,10 @@ def labelled_pair(profile: FileProfile) -> Proposal | None:
     longest, shortest = max(first.characters, second.characters), min(first.characters, second.characters)
     same_length = first.name not in ("premise", "前提") and SAME_LENGTH * longest <= shortest
     labels, template, guesses = _judgement(label, is_nli, chinese, same_length)
-    columns: dict[str, ProposedColumn] = {
-        "premise": [first.path],
-        "hypothesis": [second.path],
-        "label": [label.path],
+    columns = {
+        "premise": ProposedColumn(first.path),
+        "hypothesis": ProposedColumn(second.path),
+        "label": ProposedColumn(label.path),
     }
     write = alpaca_output(template[chinese].format(_words(labels, chinese)), "{label}")
     prompts = {"premise": first, "hypothesis": second}
@@ -169,7 +169,7 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
         return None
     chinese = text.in_chinese
     labels, label_guesses = label_map(label, chinese)
-    columns: dict[str, ProposedColumn] = {"text": [text.path], "label": [label.path]}
+    columns = {"text": ProposedColumn(text.path), "label": ProposedColumn(label.path)}
     write = alpaca_output(CLASSIFY[chinese].format(_words(labels, chinese)), "{label}")
     guesses += label_guesses
     return Proposal("Texts with a class", columns, write, labels, {"text": text}, label, guesses)

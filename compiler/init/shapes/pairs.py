@@ -17,19 +17,19 @@ def pair_of_answers(profile: FileProfile) -> Proposal | None:
     """Two whole dialogues to choose from, or a question with two answers."""
     rows = profile.first
     if rows and all(is_transcript(row.get(answer)) for row in rows for answer in PAIR):
-        columns: dict[str, ProposedColumn] = {"turns": {"names": [PAIR[0]], "is": "turns"}}
+        columns = {"turns": ProposedColumn(PAIR[0], "turns")}
         for answer in PAIR:
-            columns[answer] = {"names": [answer], "is": answer}
+            columns[answer] = ProposedColumn(answer, answer)
         return Proposal("Preference pairs of dialogues", columns, {"format": "sharegpt"})
     question = question_leaf(profile)
     if question is None:
         return None
-    columns = {"question": [question.path]}
+    columns = {"question": ProposedColumn(question.path)}
     for answer in PAIR:
         leaf = profile.named(USUAL_NAMES[answer])
         if leaf is None:
             return None
-        columns[answer] = {"names": [leaf.path], "is": answer}
+        columns[answer] = ProposedColumn(leaf.path, answer)
     return question_proposal(profile, "Preference pairs", question, columns)
 
 
@@ -42,10 +42,10 @@ def rated_answers(profile: FileProfile) -> Proposal | None:
         keys = _rating_keys(value)
         if not keys or not all(_rating_keys(row.get(column)) for row in rows):
             continue
-        columns: dict[str, ProposedColumn] = {"question": [question.path]}
+        columns = {"question": ProposedColumn(question.path)}
         for answer in PAIR:
             best = {"by": keys[0], "take": keys[1]}
-            columns[answer] = {"names": [column], "is": answer, "best": best}
+            columns[answer] = ProposedColumn(column, answer, {"best": best})
         write = alpaca_output("{question}")
         return Proposal("Preference pairs from ratings", columns, write, prompts={"question": question})
     return None

@@ -51,9 +51,9 @@ def answered_question(profile: FileProfile) -> Proposal | None:
     if answer.kind == "truth value":
         return yes_or_no_question(profile, question, answer)
     kind = "answer" if answer.kind in ("text", "texts") else "any"
-    columns: dict[str, ProposedColumn] = {
-        "question": [question.path],
-        "answer": {"names": [answer.path], "is": kind},
+    columns = {
+        "question": ProposedColumn(question.path),
+        "answer": ProposedColumn(answer.path, kind),
     }
     proposal = question_proposal(profile, "Questions and answers", question, columns, answer)
     proposal.guesses += guesses
@@ -81,13 +81,13 @@ def yes_or_no_question(profile: FileProfile, question: Leaf, answer: Leaf) -> Pr
     """A question that true and false answer, with the text that it is about (BoolQ)."""
     chinese = question.in_chinese
     labels = named_labels({True: "yes", False: "no"}, [], chinese)
-    columns: dict[str, ProposedColumn] = {"question": [question.path]}
+    columns = {"question": ProposedColumn(question.path)}
     prompts = {"question": question}
     context = context_leaf(profile, with_lists=True)
     if context is not None and context is not question:
         columns["context"] = context_column(context)
         prompts["context"] = context
-    columns["label"] = [answer.path]
+    columns["label"] = ProposedColumn(answer.path)
     instruction = DECIDE[chinese].format(OR[chinese].join(labels))
     write = alpaca_output(instruction, "{label}")
     if "context" in columns:
@@ -116,10 +116,7 @@ def summarized_text(profile: FileProfile) -> Proposal | None:
     summary = profile.named(USUAL_NAMES["summary"])
     if text is None or summary is None or profile.user_columns:
         return None
-    columns: dict[str, ProposedColumn] = {
-        "text": [text.path],
-        "answer": {"names": [summary.path], "is": "answer"},
-    }
+    columns = {"text": ProposedColumn(text.path), "answer": ProposedColumn(summary.path, "answer")}
     write = alpaca_output(SUMMARIZE[text.in_chinese], "{answer}")
     proposal = Proposal("Texts with a summary", columns, write, prompts={"text": text}, answer=summary)
     proposal.answer_sources = ("text",)
@@ -132,9 +129,9 @@ def answered_by_calls(profile: FileProfile) -> Proposal | None:
     values = [row.get(CALLS_AS_ANSWERS) for row in profile.first]
     if question is None or TOOLS not in profile.filled_columns() or not _are_calls(values):
         return None
-    columns: dict[str, ProposedColumn] = {
-        "turns": {"names": [question.path], "is": "turns"},
-        "completion": {"names": [CALLS_AS_ANSWERS], "is": "completion", "tool_calls": True},
+    columns = {
+        "turns": ProposedColumn(question.path, "turns"),
+        "completion": ProposedColumn(CALLS_AS_ANSWERS, "completion", {"tool_calls": True}),
     }
     columns |= columns_beside(profile, turns=True)
     return Proposal("Questions answered by calls of tools", columns, {"format": "sharegpt"})

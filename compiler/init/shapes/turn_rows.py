@@ -4,7 +4,7 @@ import re
 
 from tuneyard.compiler.init.labels import ABOUT_ROWS
 from tuneyard.compiler.init.profile import FileProfile, Leaf
-from tuneyard.compiler.init.proposal import Proposal, longest_prose
+from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, longest_prose
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SYSTEM, USER
 from tuneyard.compiler.read.tables import SPEAKERS
 from tuneyard.compiler.read.turn_rows import MESSAGES
@@ -44,11 +44,9 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
     if order is not None:
         turns["order"] = order.path
         guesses = [f"{guesses[0]}, in the order of {order.path}"]
-    column: dict[str, object] = {"names": [MESSAGES], "is": "turns"}
     renamed = {name: to for name, to in roles.items() if ROLES.get(name.strip().lower()) != to}
-    if renamed:
-        column["roles"] = renamed
-    return Proposal("Conversations", {"turns": column}, {"format": "sharegpt"}, guesses=guesses, turns=turns)
+    columns = {"turns": ProposedColumn(MESSAGES, "turns", {"roles": renamed} if renamed else {})}
+    return Proposal("Conversations", columns, {"format": "sharegpt"}, guesses=guesses, turns=turns)
 
 
 def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
