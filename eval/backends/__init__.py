@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tuneyard.core.errors import RequestError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from tuneyard.adapters.weighted import WeightedAdapter
     from tuneyard.core.prompt import Encode
@@ -70,3 +70,13 @@ class Backend:
     def needs_model(self) -> RequestError:
         """The error for what only a model in this process does."""
         return RequestError("--backend: this needs the model in this process, leave it out")
+
+
+class Network(Backend):
+    """A backend with its weights in this process, as the functions that run it see it.
+
+    `alone` is true if every prompt goes through it whole and by itself.
+    """
+
+    net: "PreTrainedModel"
+    alone: bool

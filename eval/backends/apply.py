@@ -12,17 +12,17 @@ from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.weights.adapter_files import PREFIX, full_tensor_misfit, module_misfit
+from tuneyard.eval.backends import Network
 
 if TYPE_CHECKING:
     import torch
     from torch.nn import Module
 
-    from tuneyard.eval.backends.load import Model
 
 Undo = Callable[[], object]
 
 
-def check_fits(model: "Model", adapter: LoraAdapter) -> None:
+def check_fits(model: Network, adapter: LoraAdapter) -> None:
     """Raise `ContentError` unless the model has every module of the adapter, in its shape."""
     modules = dict(model.net.named_modules())
     for path, layout in adapter.modules.items():
@@ -58,7 +58,7 @@ def _weight_shape(module: "Module | None") -> tuple[int, ...] | None:
 
 
 @contextlib.contextmanager
-def applied(model: "Model", parts: Sequence[WeightedAdapter], merged: bool = False) -> Iterator[None]:
+def applied(model: Network, parts: Sequence[WeightedAdapter], merged: bool = False) -> Iterator[None]:
     """Context manager: the model answers as the base + Σ weight·ΔW of the parts. No parts: the base."""
     change_module = _merge if merged else _hook
     parts_by_tensor: dict[str, list[WeightedAdapter]] = {}
@@ -76,7 +76,7 @@ def applied(model: "Model", parts: Sequence[WeightedAdapter], merged: bool = Fal
         yield
 
 
-def _hook(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Undo:
+def _hook(model: Network, parts: Sequence[WeightedAdapter], path: str) -> Undo:
     """Add the adapters' products to the output of a module. Call the result to undo it."""
     import torch
 
@@ -95,7 +95,7 @@ def _hook(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Undo:
     return undo
 
 
-def _merge(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Undo:
+def _merge(model: Network, parts: Sequence[WeightedAdapter], path: str) -> Undo:
     """Add the adapters' ΔW to a module's weight, rounded to its dtype. Call the result to undo it."""
     import torch
 
@@ -109,7 +109,7 @@ def _merge(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Undo:
     return lambda: weight.copy_(kept)
 
 
-def _replace(model: "Model", parts: Sequence[WeightedAdapter], name: str) -> Undo:
+def _replace(model: Network, parts: Sequence[WeightedAdapter], name: str) -> Undo:
     """Set a parameter that adapters trained in full to W₀ + Σ weight·(W − W₀).
 
     A parameter that is tied to it keeps W₀. Call the result to undo it.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt.supervision import SupervisedText
-from tuneyard.eval.backends import Backend
+from tuneyard.eval.backends import Backend, Network
 from tuneyard.eval.backends.scorers import (
     DIGITS,
     Fields,
@@ -29,7 +29,6 @@ from tuneyard.eval.backends.scorers import (
 if TYPE_CHECKING:
     import torch
 
-    from tuneyard.eval.backends.load import Model
 
 AnswerTexts = Mapping[str, SupervisedText]  # a row's answers by name
 LOGITS = 1 << 28  # at a time: 1 GiB of them in fp32
@@ -59,7 +58,7 @@ class LogProbabilities:
 
     def __init__(
         self,
-        model: "Model",
+        model: Network,
         prompts: Mapping[int, Ids],
         spellings: Sequence[Ids],
         images: Mapping[int, Sequence[str]] | None = None,
@@ -156,7 +155,7 @@ def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> I
         handle.remove()
 
 
-def token_losses(model: "Model", texts: Mapping[int, SupervisedText], budget: int) -> dict[int, list[float]]:
+def token_losses(model: Network, texts: Mapping[int, SupervisedText], budget: int) -> dict[int, list[float]]:
     """-log p in nats of each loss token of each row. `ContentError` if a sum over a row is not finite."""
     row_losses: dict[int, list[float]] = {row: [] for row, text in texts.items() if not text.learned}
     lengths = {row: len(text.ids) for row, text in texts.items() if row not in row_losses}
@@ -186,7 +185,7 @@ def _parts(batch: Sequence[int], texts: Mapping[int, SupervisedText], most: int)
     yield part
 
 
-def _token_losses(model: "Model", texts: Sequence[SupervisedText]) -> list[list[float]]:
+def _token_losses(model: Network, texts: Sequence[SupervisedText]) -> list[list[float]]:
     """-log p in nats of each loss token of each text, all texts in one forward pass."""
     import torch
 
