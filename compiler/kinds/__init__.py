@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tuneyard.core.errors import Problem
 from tuneyard.core.installation.plugins import bundled_with
@@ -25,6 +25,22 @@ Validator = Callable[[object], bool]
 Clean = Callable[[str], str]
 Schema = Mapping[str, Any]
 ASKED, MARK = "asked", "mark"
+
+
+class RecordLayout(Protocol):
+    """What a kind asks of a spec: columns and outputs. A spec imports kinds, not they the spec."""
+
+    @property
+    def mix(self) -> object: ...
+    @property
+    def kinds(self) -> "Mapping[str, Kind]": ...
+    @property
+    def turns(self) -> str: ...
+    @property
+    def formats(self) -> Collection[str]: ...
+    @property
+    def answered(self) -> bool: ...
+    def named(self, *kinds: str) -> list[str]: ...
 
 
 class CodedError(WrongValueError):
@@ -183,7 +199,7 @@ class Kind:
         types = self.schema.get("type")
         return types == "array" or (isinstance(types, list) and "array" in types)
 
-    def check(self, column: "Column", spec: "Spec") -> None:
+    def check(self, column: "Column", spec: "RecordLayout") -> None:
         """Refuse a column of this kind if the outputs cannot contain it. `ValueError` has the reason."""
         if not self.part:
             return

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any, NamedTuple, cast
 
-from tuneyard.compiler.kinds import Column, ColumnReader, FileContext, Kind
-from tuneyard.compiler.spec.model import Spec
+from tuneyard.compiler.kinds import Column, ColumnReader, FileContext, Kind, RecordLayout
 from tuneyard.core.errors import show_value
 from tuneyard.core.records.calls import WrongValueError
 
@@ -163,7 +162,7 @@ def _labels_and_texts(value: Any) -> tuple[list[str], list[Any]]:
 class ChoicesKind(Kind):
     """The choices of a question. They become lines of text in the prompt."""
 
-    def check(self, column: Column, spec: Spec) -> None:
+    def check(self, column: Column, spec: RecordLayout) -> None:
         """Refuse choices without an answer that names one of them."""
         if not spec.named("choice"):
             raise ValueError(f"column {column.name}: choices go with an answer, a column with `is: choice`")
@@ -172,7 +171,7 @@ class ChoicesKind(Kind):
 class ChoiceKind(Kind):
     """The correct choice. `ChoicesReader` replaces it, unless each choice has a column (`of`)."""
 
-    def check(self, column: Column, spec: Spec) -> None:
+    def check(self, column: Column, spec: RecordLayout) -> None:
         """Refuse an answer without exactly one column of choices, or a text for each of several choices."""
         names = column.options.get("of", ())
         for name in names:

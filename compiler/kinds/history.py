@@ -3,8 +3,7 @@
 from collections.abc import Collection
 from typing import cast
 
-from tuneyard.compiler.kinds import ASKED, Beside, Column, ColumnReader, Kind
-from tuneyard.compiler.spec.model import Spec
+from tuneyard.compiler.kinds import ASKED, Beside, Column, ColumnReader, Kind, RecordLayout
 
 
 class HistoryReader(ColumnReader):
@@ -20,7 +19,7 @@ class HistoryReader(ColumnReader):
 class HistoryKind(Kind):
     """The column `history` of LLaMA-Factory's alpaca format."""
 
-    def check(self, column: Column, spec: Spec) -> None:
+    def check(self, column: Column, spec: RecordLayout) -> None:
         """Refuse it without an alpaca record that it can go before."""
         if spec.mix or "text" in spec.formats:
             super().check(column, spec)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import refuse_masked
-from tuneyard.compiler.kinds import Beside, Column, ColumnReader, FileContext, Kind, Values
+from tuneyard.compiler.kinds import Beside, Column, ColumnReader, FileContext, Kind, RecordLayout, Values
 from tuneyard.compiler.kinds.best import BY_NUMBER, best_of
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns
 from tuneyard.compiler.kinds.turns import (
@@ -17,7 +17,6 @@ from tuneyard.compiler.kinds.turns import (
     refuse_images,
 )
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
-from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
 from tuneyard.core.records.calls import WrongValueError
 
@@ -100,7 +99,7 @@ def _texts_of(turns: list[Turn]) -> list[tuple[str, str]]:
 class ReplyKind(Kind):
     """One of the two answers."""
 
-    def check(self, column: Column, spec: Spec) -> None:
+    def check(self, column: Column, spec: RecordLayout) -> None:
         """Refuse one answer without the other, and a pair next to an answer of a template."""
         super().check(column, spec)
         if [len(spec.named(answer)) for answer in PAIR] != [1, 1] or spec.answered:

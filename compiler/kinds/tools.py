@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from tuneyard.compiler.kinds import Beside, CodedError, Column, ColumnReader, FileContext, Kind
+from tuneyard.compiler.kinds import Beside, CodedError, Column, ColumnReader, FileContext, Kind, RecordLayout
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.kinds.turns import Turn
-from tuneyard.compiler.spec.model import TOOLS, Spec
+from tuneyard.compiler.spec.model import TOOLS
 from tuneyard.core.errors import show_value
 from tuneyard.core.records import Example
 from tuneyard.core.records.calls import (
@@ -133,7 +133,7 @@ def _no_retrieval(uri: str) -> dict[str, Any]:
 class ToolsKind(Kind):
     """LLaMA-Factory reads tools from one column for all turns of a row."""
 
-    def check(self, column: Column, spec: Spec) -> None:
+    def check(self, column: Column, spec: RecordLayout) -> None:
         """Refuse another name of the column, since records call it so."""
         del spec
         if column.name != TOOLS:
