@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
@@ -16,6 +16,9 @@ import pytest
 from tests import messages
 from tests.tiny import make_tiny
 from tuneyard.core.errors import run_command
+
+if TYPE_CHECKING:
+    from tests.forks import Forks
 
 # A run started in the background ignores SIGINT and would hand that on to every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -30,6 +33,7 @@ LONGEST_FIRST = (
     "unit/compiler/test_hub.py",
     "integration/test_whole_way.py",
     "integration/test_demo.py",
+    "integration/test_recipes_examples.py",
     "integration/test_recipes_ranks.py",
     "integration/test_recipes_train.py",
     "integration/test_recipes_grid.py",
@@ -43,10 +47,12 @@ LONGEST_FIRST = (
     "integration/test_prove.py",
     "cli/test_tuneyard.py",
     "cli/test_compare.py",
-    "integration/test_recipes_examples.py",
     "cli/test_adapters.py",
 )
 REAL = Path(os.environ.get("TUNEYARD_DATA", ROOT.parent / "shared" / "data"))
+OFFLINE = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+IMPORTED = ("torch", "transformers", "peft", "datasets", "matplotlib.pyplot", "scipy.stats", "llamafactory")
+"""What takes longest in a command of the documents: 7 CPU seconds, and 11 for LLaMA-Factory."""
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
 
@@ -177,6 +183,15 @@ def run(own_folder: Path) -> Run:
         return done
 
     return call
+
+
+@pytest.fixture(scope="session")
+def forks() -> "Iterator[Forks]":
+    """A process that has imported what commands import, and its forkserver LLaMA-Factory."""
+    from tests.forks import Forks
+
+    with Forks(*IMPORTED, env=OFFLINE) as running:
+        yield running
 
 
 Here = Callable[..., Done]

@@ -32,7 +32,7 @@ from tuneyard.eval.read.results import PREDICTIONS
 VALID = jsonschema_rs.validator_for(read_json(ROOT / "core/schemas/prove.json"))
 ROWS = [
     {"instruction": f'Does "{number} men walk" imply "it is so"?', "output": ("yes", "no")[number % 2]}
-    for number in range(6)
+    for number in range(4)
 ]
 LENGTH = 5
 Answer = dict[str, Any]
@@ -238,7 +238,7 @@ def test_equal_servers_of_both_engines_are_proved(home: Home) -> None:
     proof = home.prove("--url", urls[0], "--url", urls[1])
     assert [one["engine"] for one in proof["servers"]] == ["llama.cpp", "vLLM"]
     for part in ("prompts", "answers", "chats"):
-        assert [one["n"] for one in proof[part]] == [6, 6]
+        assert [one["n"] for one in proof[part]] == [len(ROWS)] * 2
         assert [one["differing"] for one in proof[part]] == [0, 0]
     for answers in proof["answers"]:
         assert answers["flips"] == [] and answers["largest"] < 1e-3
@@ -391,7 +391,7 @@ def test_rows_that_the_server_refuses_are_flips(home: Home) -> None:
     proof = home.prove("--url", url, code=1)
     (answers,), (chat,) = proof["answers"], proof["chats"]
     assert answers["flips"] == answers["refused"] == chat["refused"] == [3]
-    assert (answers["n"], answers["differing"], chat["differing"]) == (6, 0, 1)
+    assert (answers["n"], answers["differing"], chat["differing"]) == (len(ROWS), 0, 1)
     assert home.prove("--url", url, "--flips", "1")["causes"] == []
 
 
@@ -408,7 +408,7 @@ def test_messages_that_the_server_refuses_are_differing_prompts(home: Home) -> N
     server.post = refuse  # type: ignore[method-assign]
     proof = home.prove("--url", url, code=1)
     (prompts,) = proof["prompts"]
-    assert (prompts["n"], prompts["differing"], prompts["refused"]) == (6, 1, [3])
+    assert (prompts["n"], prompts["differing"], prompts["refused"]) == (len(ROWS), 1, [3])
     assert proof["answers"][0]["within"] and proof["chats"][0]["within"]
     assert "(1 refused)" in proof["verdict"]
 
@@ -423,10 +423,8 @@ def test_labels_beyond_the_servers_context_are_listed_and_their_texts_compared(
     proof = home.prove("--url", url)
     answers = proof["answers"][0]
     assert (answers["largest"], answers["differing"], answers["flips"]) == (None, 0, [])
-    assert (
-        f"labels' log-probabilities of one at {url}: 6 rows of rows too long for the server's context"
-        in proof["not_checked"]
-    )
+    too_long = f"{len(ROWS)} rows of rows too long for the server's context"
+    assert f"labels' log-probabilities of one at {url}: {too_long}" in proof["not_checked"]
 
 
 def test_a_name_with_a_dot_is_not_the_name_before_it(home: Home) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Done, Here
+from tests.forks import Forks
 from tests.messages import printed_line
 from tuneyard.core import version
 from tuneyard.core.cli.main import GROUPS, LazyGroup, cli, source
@@ -26,6 +27,11 @@ def tuneyard(*words: object, cwd: Path = ROOT, env: dict[str, str] | None = None
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=cwd, env=own
     )
+
+
+def forked(forks: Forks, folder: Path, *words: str) -> Done:
+    """What `tuneyard WORDS` says in a folder, in a process that has its imports."""
+    return subprocess.run(["tuneyard", *words], capture_output=True, text=True, cwd=folder, env=forks.env)
 
 
 @pytest.fixture
@@ -192,10 +198,10 @@ def test_verify_in_a_folder_of_llamafactory_takes_data_and_says_so(foreign: Path
     assert not (foreign / "dataset_info").exists()
 
 
-@pytest.mark.slow  # starts LLaMA-Factory, 20 s each
+@pytest.mark.slow  # starts LLaMA-Factory
 @pytest.mark.parametrize("option", ["--dataset-dir", "--out"])
-def test_a_registry_that_is_named_is_not_announced(foreign: Path, option: str) -> None:
-    ended = tuneyard("data", "verify", "identity", option, "data", cwd=foreign)
+def test_a_registry_that_is_named_is_not_announced(foreign: Path, forks: Forks, option: str) -> None:
+    ended = forked(forks, foreign, "data", "verify", "identity", option, "data")
     assert ended.returncode == 0 and "reading data/dataset_info.json" not in ended.stderr
 
 
@@ -209,11 +215,11 @@ def test_a_registry_of_ours_is_taken_first(
     assert "dataset_info/gone.json: file of dataset" in ended.stderr
 
 
-@pytest.mark.slow  # starts LLaMA-Factory, 20 s
-def test_a_dataset_that_our_registry_lacks_is_read_from_data(foreign: Path) -> None:
+@pytest.mark.slow  # starts LLaMA-Factory
+def test_a_dataset_that_our_registry_lacks_is_read_from_data(foreign: Path, forks: Forks) -> None:
     (foreign / "dataset_info").mkdir()
     (foreign / "dataset_info/dataset_info.json").write_text("{}")
-    ended = tuneyard("data", "verify", "identity", cwd=foreign)
+    ended = forked(forks, foreign, "data", "verify", "identity")
     assert ended.returncode == 0 and "reading data/dataset_info.json" in ended.stderr
 
 
@@ -274,12 +280,15 @@ def test_bundled_specs_are_compiled_into_the_current_folder(foreign: Path) -> No
     assert "demo_rte_train" in (foreign / "dataset_info/dataset_info.json").read_text()
 
 
-@pytest.mark.parametrize("named", ["demo-rte", "recipes/demo-rte.yaml"])
-@pytest.mark.parametrize("how", ["quick", pytest.param("asks", marks=pytest.mark.slow)])
-def test_bundled_recipes_are_found_from_anywhere(foreign: Path, named: str, how: str) -> None:
+ASKS = pytest.param("demo-rte", [], marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("named", "options"), [("demo-rte", ["--quick"]), ("recipes/demo-rte.yaml", ["--quick"]), ASKS]
+)
+def test_bundled_recipes_are_found_from_anywhere(foreign: Path, named: str, options: list[str]) -> None:
     """Without --quick LLaMA-Factory is asked, in a process that must not import what lies in this folder."""
     tuneyard("data", "compile", "demo_rte", "--limit", "4", cwd=foreign)
-    options = ["--quick"] if how == "quick" else []
     ended = tuneyard("recipe", "check", named, "deepspeed=recipes/deepspeed/z2.json", *options, cwd=foreign)
     assert f"{ROOT}/recipes/demo-rte.yaml: " in ended.stdout
     assert "E343" not in ended.stdout and "E310" not in ended.stdout + ended.stderr

@@ -19,12 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import OFFLINE, ROOT
 from tests.forks import Forks
-
-OFFLINE = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-IMPORTED = ("torch", "transformers", "peft", "datasets", "matplotlib.pyplot", "scipy.stats", "llamafactory")
-"""What takes longest in a command of the documents: 7 CPU seconds, and 11 for LLaMA-Factory."""
 
 
 @dataclass
@@ -147,13 +143,6 @@ def user_dataset(checkout: Checkout) -> dict[str, str]:
     registry = json.loads((checkout.root / "dataset_info/dataset_info.json").read_text())
     kept["entry"] = json.dumps(registry["alpaca_rte_train"])
     return kept
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    """A process that has imported what commands import, and its forkserver LLaMA-Factory."""
-    with Forks(*IMPORTED, env=OFFLINE) as running:
-        yield running
 
 
 @pytest.fixture(scope="session")

@@ -47,9 +47,8 @@ def read(path):
 
 
 @pytest.mark.parametrize("kind", ["f16", "q8_0"])
-def test_models(run, llama_cpp, smollm, tmp_path, kind):
-    words = ["-m", "adapters", "export", smollm, "--to", "gguf", "--type", kind, "--out"]
-    run(*words, tmp_path / "ours.gguf")
+def test_models(run, forks, llama_cpp, smollm, tmp_path, kind):
+    forks.run("adapters", "export", smollm, "--to", "gguf", "--type", kind, "--out", tmp_path / "ours.gguf")
     theirs = ["--outfile", tmp_path / "theirs.gguf", "--outtype", kind]
     run(llama_cpp / "convert_hf_to_gguf.py", smollm, *theirs)
     (ours, fields), (theirs, others) = read(tmp_path / "ours.gguf"), read(tmp_path / "theirs.gguf")
@@ -59,7 +58,7 @@ def test_models(run, llama_cpp, smollm, tmp_path, kind):
     assert differing <= OTHER_WORDS
 
 
-def test_adapters(run, llama_cpp, smollm, tmp_path):
+def test_adapters(forks, llama_cpp, smollm, tmp_path):
     rng = np.random.default_rng(0)
     shapes = {"q_proj": (WIDTH, WIDTH), "k_proj": (KEYS, WIDTH), "v_proj": (KEYS, WIDTH)}
     pairs = {
@@ -71,7 +70,7 @@ def test_adapters(run, llama_cpp, smollm, tmp_path):
     }  # fmt: skip
     adapter = make(tmp_path / "lora", pairs, r=4, target_modules=list(shapes))
     ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
-    run("-m", "adapters", "export", adapter, "--to", "gguf", "--base", smollm, "--out", ours)
+    forks.run("adapters", "export", adapter, "--to", "gguf", "--base", smollm, "--out", ours)
     convert = [llama_cpp / "convert_lora_to_gguf.py", adapter, "--base", smollm, "--outtype", "f32"]
     subprocess.run([sys.executable, *map(str, convert), "--outfile", str(theirs)], cwd=ROOT, check=True)
     (found, fields), (wanted, others) = read(ours), read(theirs)

@@ -40,13 +40,13 @@ def tune(model_folder: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("tuned", [False, True], ids=["base", "adapter"])
-def test_log_probabilities_and_answers_are_those_of_the_harness(run, tiny_model, tmp_path, tuned) -> None:
+def test_log_probabilities_and_answers_are_those_of_the_harness(forks, tiny_model, tmp_path, tuned) -> None:
     data, out = tmp_path / "rows.json", tmp_path / "out"
     data.write_text(json.dumps(ROWS))
     base = str(tiny_model)
     adapter = tune(tiny_model, tmp_path / "mine") if tuned else None
     more = ["--adapter", f"mine={adapter}"] if tuned else []
-    run("-m", "eval.nli", "--model", base, "--data", data, "--variants", "none", "--out", out, *more)
+    forks.run("eval.nli", "--model", base, "--data", data, "--variants", "none", "--out", out, *more)
     name = "mine" if tuned else "base"
     lines = (out / name / "rows" / "predictions.jsonl").read_text().splitlines()
     ours = [json.loads(line) for line in lines]

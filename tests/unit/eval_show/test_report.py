@@ -179,6 +179,7 @@ def test_models_are_named_by_base_and_adapters_and_datasets_by_what_they_test() 
     assert compared_datasets(runs, [section]).rows == [["s", "2", "Inference; answers no, yes"]]
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_title_and_note_are_in_table_and_page_after_the_decision(tmp_path: Path) -> None:
     demo(tmp_path / "runs")
     given = [str(tmp_path / "runs"), "--title", "Week <12>", "--note", "Two seeds & more"]
