@@ -60,19 +60,19 @@ def test_typed_runs_get_the_three_plots(here: Here, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "message"),
     [
-        (["nowhere", "--out", "{out}"], 2, "nowhere: results not found"),
-        (["{tmp}", "--out", "{out}"], 2, "no results.json here or two levels below"),
-        ([], 2, "Missing argument"),
-        (["{tmp}"], 2, "Missing option '--out'"),
+        (["nowhere", "--out", "{out}"], "nowhere: results not found"),
+        (["{tmp}", "--out", "{out}"], "no results.json here or two levels below"),
+        ([], "Missing argument"),
+        (["{tmp}"], "Missing option '--out'"),
     ],
 )
 def test_requests_that_cannot_be_served(
-    here: Here, tmp_path: Path, arguments: list[str], code: int, message: str
+    here: Here, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     out = tmp_path / "out"
-    done = here(cli, *(a.format(tmp=tmp_path, out=out) for a in arguments), code=code)
+    done = here(cli, *(a.format(tmp=tmp_path, out=out) for a in arguments), code=2)
     assert message in done.stderr and not done.stdout
     assert not out.exists()
 

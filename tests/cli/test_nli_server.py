@@ -124,12 +124,6 @@ def test_a_server_that_fails_stops_the_run_which_can_be_resumed(ask, served, tmp
     assert (folder / "results.json").exists()
 
 
-def test_a_refusal_is_not_tried_again(ask, served) -> None:
-    served[1][0] = [(401, "bad key")]
-    with raises(RequestError, "HTTP 401"):
-        ask()
-
-
 TOO_LONG = [
     '{"error": {"code": 400, "message": "request (812 tokens) exceeds the available context size (512)"}}',
     '{"error": {"message": "This model\'s maximum context length is 512 tokens. You requested 812"}}',

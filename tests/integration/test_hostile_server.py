@@ -29,7 +29,7 @@ ROWS = [{"instruction": f"Is {number} even?", "output": ("yes", "no")[number % 2
 TIMEOUT = 2.0
 MOST_SECONDS = 30.0
 MOST_BYTES = 150e6
-FOR_CHOICE = ("an error", "deep JSON", "a redirect", "a cut body", "a hang", "another model")
+SOME = ("an error", "deep JSON", "a redirect", "a cut body", "a hang")
 """The connection is the same as for generation: some ways suffice."""
 Start = Callable[..., tuple[Hostile, Callable[..., None], Path]]
 
@@ -113,12 +113,12 @@ def test_generation(start: Start, name: str) -> None:
     torn_and_resumed(start, "generate", SPOILED[name])
 
 
-@pytest.mark.parametrize("name", [*FOR_CHOICE, *SPOILED_LOGS])
+@pytest.mark.parametrize("name", [*SOME, "another model", *SPOILED_LOGS])
 def test_choice(start: Start, name: str) -> None:
     torn_and_resumed(start, "choice", {**SPOILED, **SPOILED_LOGS}[name])
 
 
-@pytest.mark.parametrize("name", [name for name in SPOILED if name != "another model"])
+@pytest.mark.parametrize("name", SOME)
 def test_chat(start: Start, name: str) -> None:
     hostile, _, _ = start("generate")
     hostile.spoil, fact = SPOILED[name]

@@ -27,7 +27,6 @@ TEMPLATE = (
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
 )
 ROWS = range(4)
-LABELS = ("yes", "no")
 MODEL = "another model or quantisation"
 
 

@@ -121,9 +121,3 @@ def test_a_compile_that_may_write_no_more_names_the_file(bench):
     done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "alpaca_rte-train.json: File too large" in done.stderr and tree(bench.out) == before
-
-
-def test_an_atomic_file_that_does_not_fit_is_named(tmp_path):
-    with pytest.raises(OSError, match="No space") as error, atomic(tmp_path / "a.json"):
-        raise OSError(28, "No space left on device")
-    assert error.value.filename == str(tmp_path / "a.json")

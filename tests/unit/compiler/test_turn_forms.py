@@ -12,10 +12,6 @@ ASK, ANSWER = {"role": "user", "content": "Name a river."}, {"role": "assistant"
 IMAGE = ROOT / "tests" / "examples" / "good" / "media"
 
 
-def answered(parts):
-    return {"messages": [ASK, ANSWER | {"content": parts}]}
-
-
 @pytest.mark.parametrize("role", ["model", "bot", "bard", "chatgpt", "bing"])
 def test_models_of_other_names_are_the_assistant(role):
     assert ROLES[role] == ROLES["assistant"]

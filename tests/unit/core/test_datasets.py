@@ -45,12 +45,6 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
         find_dataset("a", tmp_path)
 
 
-@pytest.mark.parametrize("text", ["[]", '{"a": 3}', "{", ""])
-def test_a_broken_registry_is_refused(tmp_path: Path, text: str) -> None:
-    with raises(ContentError, "dataset_info.json"):
-        read_registry(registry(tmp_path, text))
-
-
 def test_a_registry_with_equal_keys_is_refused(tmp_path: Path) -> None:
     registry(tmp_path, '{"mine": {"file_name": "a"}, "b": {}, "mine": {"file_name": "c"}}')
     with raises(ContentError, "mine", "dataset_info.json", "2"):

@@ -7,7 +7,7 @@ import pytest
 
 from tests.messages import raises
 from tuneyard.core.documents import json_lines, parse_yaml, read_mapping, read_yaml
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import ContentError
 
 NINE = range(9)
 ALIASES = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
@@ -69,11 +69,6 @@ def test_what_is_no_mapping_with_text_keys_is_refused(tmp_path: Path, text: str,
     (tmp_path / "f.yaml").write_text(text)
     with raises(ContentError, *facts.split("; ")):
         read_mapping(tmp_path / "f.yaml", "spec")
-
-
-def test_a_missing_file_is_named_by_what_it_is(tmp_path: Path) -> None:
-    with raises(RequestError, "gone.yaml"):
-        read_yaml(tmp_path / "gone.yaml", "recipe")
 
 
 def test_lines_have_their_numbers_and_blank_ones_none(tmp_path: Path) -> None:

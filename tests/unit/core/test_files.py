@@ -89,11 +89,6 @@ def test_broken_json_is_named_with_its_place(tmp_path: Path, data: bytes, facts:
         files.read_object(path)
 
 
-def test_a_missing_path_says_what_was_looked_for(tmp_path: Path) -> None:
-    with raises(RequestError, "adapter"):
-        files.require(tmp_path / "none", "adapter folder")
-
-
 def put(target: Path, text: str) -> None:
     with files.staging(target) as stage:
         (stage / "a.txt").write_text(text)

@@ -39,8 +39,3 @@ def test_each_error_has_words_of_ours(fact: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     problem = hub_problem(ERRORS[fact])
     assert fact in problem and "raw" not in problem and problem.isprintable()
-
-
-def test_offline_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE" in hub_problem(LocalEntryNotFoundError(RAW))

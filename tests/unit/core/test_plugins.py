@@ -32,13 +32,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def test_plugins_are_loaded_by_name_with_their_package(site: Path) -> None:
-    package(site, "plug_words", "words = plug_words:words", "def words(): return 3\n")
-    found = plugins.load("tuneyard.metrics")["words"]
-    assert found.package == "plug_words 1.2"
-    assert found.value() == 3
-
-
 SHADOWED = ("core", "compiler", "recipes", "adapters", "eval")
 
 

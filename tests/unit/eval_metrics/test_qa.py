@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuneyard.eval.metrics.qa import Lexical, exact_match, qa_summary, token_f1
+from tuneyard.eval.metrics.qa import exact_match, qa_summary, token_f1
 from tuneyard.eval.statistics.rates import wilson
 
 
@@ -39,9 +39,3 @@ def test_figures_overall_and_by_type() -> None:
 def test_a_prompt_that_was_not_asked_is_wrong_but_no_empty_answer() -> None:
     found = qa_summary([*ROWS, row("x", "", 0.0, too_long="too long")], ANSWERS)
     assert (found["accuracy"], found["n"], found["empty"]) == (0.2, 5, 1)
-
-
-def test_the_lexical_similarity_is_token_f1() -> None:
-    lexical = Lexical()
-    assert lexical.name == "lexical: token F1"
-    assert lexical.score("北京是中国的首都", "北京，是中国首都。") == pytest.approx(14 / 15)

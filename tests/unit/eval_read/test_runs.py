@@ -110,17 +110,6 @@ def test_unfinished_runs_are_left_out_and_named(folder: Path) -> None:
     printed(warning, f"{folder}/a/s", "--resume")
 
 
-@pytest.mark.parametrize("path", ["nothing", "results/c"])
-def test_a_missing_path_is_refused(folder: Path, path: str) -> None:
-    with raises(RequestError, "results not found"):
-        read(folder.parent / path)
-
-
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with raises(RequestError, "results.json"):
-        read(tmp_path)
-
-
 def change_line(path: Path, number: int, **fields: object) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     lines[number - 1] = json.dumps({**json.loads(lines[number - 1]), **fields})

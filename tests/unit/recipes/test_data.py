@@ -37,13 +37,6 @@ def look(folder: Path, **settings):
     return datasets, [problem.code for problem in problems], [problem.message for problem in problems]
 
 
-def test_good(tmp_path):
-    register(tmp_path, GOOD * 3)
-    datasets, codes, _ = look(tmp_path, eval_dataset="set")
-    assert codes == []
-    assert [(dataset.key, dataset.rows) for dataset in datasets] == [("dataset", 3), ("eval_dataset", 3)]
-
-
 @pytest.mark.parametrize(
     ("content", "facts"),
     [

@@ -16,13 +16,6 @@ from tuneyard.recipes.launch import LOG, failure, launch, torchrun_command
 
 ROOT = Path(__file__).resolve().parents[3]
 ROWS = [{"current_steps": n, "total_steps": 3, "loss": 2.0 / n} for n in (1, 2, 3)]
-TRAINS = f"""
-import json, pathlib, sys
-with open(pathlib.Path(sys.argv[1]) / "trainer_log.jsonl", "a") as log:
-    for row in {ROWS}:
-        log.write(json.dumps(row) + "\\n")
-print("done")
-"""
 SLEEPS = """
 import time, pathlib, sys, os
 pathlib.Path(sys.argv[1], "pid").write_text(str(os.getpid()))
@@ -58,13 +51,6 @@ def test_torchrun_trains_with_weights_on_one_node_and_on_several(tmp_path, monke
     monkeypatch.setenv("NODE_RANK", "1")
     where = ["--node_rank", "1", "--master_addr", "127.0.0.1", "--master_port", "29500"]
     assert torchrun_command(tmp_path) == [*start, "2", "--nproc_per_node", "4", *where, *trainer]
-
-
-def test_a_run_to_the_end(tmp_path, capfd):
-    with (tmp_path / "lock").open("w") as lock:
-        launch(python(TRAINS, tmp_path), tmp_path, lock.fileno())
-    assert (tmp_path / LOG).read_text() == "done\n"
-    assert "3/3" in capfd.readouterr().err
 
 
 def test_a_failure_tells_its_reason(tmp_path):
