@@ -35,7 +35,6 @@ from tuneyard.eval.read.results import (
 if TYPE_CHECKING:
     from tuneyard.eval.judge.ask import ComparedRuns
     from tuneyard.eval.judge.question import Question
-    from tuneyard.eval.read.find import Reading
     from tuneyard.eval.show.html import Page
 
 MOST_ERRORS = 2000  # incorrect examples on the page
@@ -126,7 +125,7 @@ def cli(
     from tuneyard.eval.judge.questions.other_metrics import other_metrics
     from tuneyard.eval.judge.questions.replicates import parse_replicates
     from tuneyard.eval.judge.questions.slices import by_slices
-    from tuneyard.eval.read.find import Reading
+    from tuneyard.eval.read.scored_run import OF_ANSWERS
     from tuneyard.eval.read.trained_sweep import read_trained_sweep
     from tuneyard.eval.show.carry_out import next_command
     from tuneyard.eval.show.html import Page
@@ -147,10 +146,9 @@ def cli(
         raise RequestError("--margin and --by need accuracy. Leave them out, or leave out --metric")
     if recipes and by:
         raise RequestError("--by is about single models. Leave it out, or --replicates")
-    reading = Reading(metric, by, stated_metrics=is_accuracy)
     questions: list[Question] = []
     if choose_on:
-        questions.append(partial(choose_on_half, metric=metric, has_accuracy=reading.has_answers))
+        questions.append(partial(choose_on_half, metric=metric, has_accuracy=metric in OF_ANSWERS))
     if by:
         questions.append(partial(by_slices, by=by))
     if is_accuracy:
@@ -165,7 +163,7 @@ def cli(
             sources.append(tr("{more} more", more=len(results) - MOST_IN_TITLE))
         title = tr("Report on {names}", names=listed(sources))
     compared = compare_results(
-        results, questions, reading, metric=metric, decide_on=decide_on, margin=share, recipes=recipes
+        results, questions, by, metric=metric, decide_on=decide_on, margin=share, recipes=recipes
     )
     words = next_command(compared)
     page = Page(title, errors, note=note, next_command=shlex.join(words))
@@ -176,17 +174,21 @@ def cli(
 def compare_results(
     results: Sequence[str],
     questions: "Sequence[Question]" = (),
-    reading: "Reading | None" = None,
+    by: str = "",
+    *,
+    metric: str = ACCURACY.name,
     **how: Any,
 ) -> "ComparedRuns":
-    """Read the runs named by `[NAME=]RESULTS` once, and compare them; `how` goes to `compare_runs`."""
+    """Read the runs named by `[NAME=]RESULTS` once, with the field `by`, and compare them.
+
+    `how` goes to `compare_runs`.
+    """
     from tuneyard.eval.judge.ask import compare_runs
-    from tuneyard.eval.read.find import Reading, parse_source, read_scored_runs
+    from tuneyard.eval.read.find import parse_source, read_scored_runs
     from tuneyard.eval.read.scored_run import by_dataset
 
-    reading = reading or Reading(how.get("metric", ACCURACY.name))
-    runs, warnings = read_scored_runs([parse_source(text) for text in results], reading)
-    compared = compare_runs(by_dataset(runs), questions, warnings, **how)
+    runs, warnings = read_scored_runs([parse_source(text) for text in results], metric, by)
+    compared = compare_runs(by_dataset(runs), questions, warnings, metric, **how)
     for warning in compared.warnings:
         click.echo(tr("warning: {what}", what=warning), err=True)
     return compared

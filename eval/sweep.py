@@ -239,14 +239,11 @@ def read_reported(sweep: Sweep) -> "RunsByDataset":
 
 
 def _read(sweep: Sweep, folder: Path, models: Sequence[str]) -> "RunsByDataset":
-    from tuneyard.eval.read.find import ANSWERS_ONLY, Reading, read_scored_run
+    from tuneyard.eval.read.find import read_scored_run
 
-    reading = ANSWERS_ONLY
-    if sweep.metric != ACCURACY.name:
-        reading = Reading(next_to_answers=[sweep.metric])
     runs = {}
     for dataset in sweep.rows_to_choose_on:
-        runs[dataset] = {model: read_scored_run(folder / model / dataset, reading) for model in models}
+        runs[dataset] = {model: read_scored_run(folder / model / dataset) for model in models}
     return runs
 
 

@@ -57,32 +57,12 @@ def parse_source(text: str) -> ScoredRunSource:
     return ScoredRunSource(require(Path(rest), "results"), model, dataset)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Values to read from each row: those of `metric` instead of its answer, or next to the answer.
-
-    Next to the answer are the field `by` and the metrics `next_to_answers`. With `stated_metrics`, the
-    metrics in results.json are read too, if the rows have their fields.
-    """
-
-    metric: str = ACCURACY.name
-    by: str = ""
-    stated_metrics: bool = False
-    next_to_answers: Sequence[str] = ()
-
-    @property
-    def has_answers(self) -> bool:
-        """True if the metric is one of answers, which every row then must have."""
-        return self.metric in OF_ANSWERS
-
-
-ANSWERS_ONLY = Reading()
-
-
 def read_scored_runs(
-    sources: Sequence[ScoredRunSource], reading: Reading = ANSWERS_ONLY
+    sources: Sequence[ScoredRunSource], metric: str = ACCURACY.name, by: str = ""
 ) -> tuple[list[ScoredRun], list[str]]:
-    """Read every run of the sources once; the runs, and warnings.
+    """Read every run of the sources once, with the field `by` of its rows; the runs, and warnings.
+
+    With a `metric` that is none of answers, each row's value is read instead of its answer.
 
     Models of one name that answered differently are named with the folder they came from. A run that several
     sources name differently has every one of these names; without names it counts once.
@@ -102,7 +82,7 @@ def read_scored_runs(
         runs_of_source: list[ScoredRun] = []
         for place in whole:
             if place not in runs_of_place:
-                runs_of_place[place] = _read(place, reading)
+                runs_of_place[place] = _read(place, metric, by)
             runs_of_source += runs_of_place[place]
         if reported is not None:
             runs_of_source = [run for run in runs_of_source if run.model in reported]
@@ -110,26 +90,26 @@ def read_scored_runs(
     return _distinct(runs), warnings
 
 
-def _read(place: Path, reading: Reading) -> list[ScoredRun]:
+def _read(place: Path, metric: str, by: str) -> list[ScoredRun]:
     if place.is_dir():
-        return [read_scored_run(place, reading)]
-    if reading.has_answers:
+        return [read_scored_run(place, metric, by)]
+    if metric in OF_ANSWERS:
         return read_log(place)
     if place.suffix not in (".jsonl", ".ndjson"):
         raise RequestError(
             f"{place}: --metric reads fields of our own runs and of JSON Lines, not of this file"
         )
-    return [_run_of_lines(place.stem, WITHOUT_NAME, place, place, {}, reading)]
+    return [_run_of_lines(place.stem, WITHOUT_NAME, place, place, {}, metric, by)]
 
 
 def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
     """Find complete runs at `path` or two levels below, and the folders of unfinished runs.
 
-    A complete run is a folder with results.json, which is written last, or a log file. Our own
-    evaluation_results.json has its predictions next to it.
+    A complete run is a folder with results.json, which is written last, or a log file. A file of our own
+    stands for its folder.
     """
     if path.is_file():
-        if path.name == DETAILED and (path.parent / RESULTS).is_file():
+        if path.name in (DETAILED, PREDICTIONS) and (path.parent / RESULTS).is_file():
             return [path.parent], []
         return [path], []
     logs = sorted(logs_in(path, LEVELS))
@@ -217,7 +197,7 @@ def _origin(path: Path) -> str:
     return path.name
 
 
-def read_scored_run(place: Path, reading: Reading = ANSWERS_ONLY) -> ScoredRun:
+def read_scored_run(place: Path, metric: str = ACCURACY.name, by: str = "") -> ScoredRun:
     """Read one scored run: a folder with results.json and predictions.jsonl.
 
     `ContentError` if its files are damaged or disagree. `RequestError` for a run without an accuracy, if no
@@ -226,7 +206,7 @@ def read_scored_run(place: Path, reading: Reading = ANSWERS_ONLY) -> ScoredRun:
     path = place / PREDICTIONS
     facts = read_object(place / RESULTS)
     model, dataset = (text_field(facts, name, str(place / RESULTS)) for name in ("model", "set"))
-    if reading.has_answers and "accuracy" not in facts:
+    if metric in OF_ANSWERS and "accuracy" not in facts:
         fields = ", ".join(list(facts)[:8])
         raise RequestError(
             f"{place}: no accuracy in {RESULTS} (found {fields}); another figure of each example is compared "
@@ -234,8 +214,8 @@ def read_scored_run(place: Path, reading: Reading = ANSWERS_ONLY) -> ScoredRun:
         )
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
-    run = _run_of_lines(model, dataset, place, path, facts, reading)
-    if reading.has_answers:
+    run = _run_of_lines(model, dataset, place, path, facts, metric, by)
+    if metric in OF_ANSWERS:
         _check_totals(run)
     return run
 
@@ -257,39 +237,34 @@ def _stated_metrics(facts: Mapping[str, object], lines: Sequence[Line]) -> list[
     return [name for name in measurable(lines[0][1]) if name in stated - {MASS}]
 
 
-def _values(names: Sequence[str], path: Path, lines: Sequence[Line]) -> dict[str, list[float | None]]:
-    """Values of the rows by metric, with the tokenizer of the run for ROUGE and BLEU."""
-    if not names:
-        return {}
-    tokenizer = CHARACTERS
-    results = path.parent / RESULTS
-    if results.is_file():
-        settings = read_object(results).get("settings")
-        if isinstance(settings, dict):
-            tokenizer = str(settings.get("tokenizer", CHARACTERS))
-    records = [record for _, record in lines]
-    return {name: values_of(name, records, tokenizer) for name in names}
-
-
 def _run_of_lines(
-    model: str, dataset: str, place: Path, path: Path, facts: Mapping[str, object], reading: Reading
+    model: str,
+    dataset: str,
+    place: Path,
+    path: Path,
+    facts: Mapping[str, object],
+    metric: str,
+    by: str,
 ) -> ScoredRun:
-    """The rows of a run with their answers, or with their values in a metric: None if a row has none.
+    """The rows of a run with their answers and the metrics that results.json states, or with a metric alone.
 
-    `RequestError` if no row has a value.
+    None is the value of a row that has none. `RequestError` if no row has a value of `metric`.
     """
     lines = list(json_lines(path))
-    names, read_row = [reading.metric], _measured_row
-    if reading.has_answers:
-        names, read_row = list(reading.next_to_answers), _answered_row
-    if reading.stated_metrics:
-        names += _stated_metrics(facts, lines)
-    values = _values(names, path, lines)
-    if not reading.has_answers and all(value is None for value in values[reading.metric]):
+    names, read_row = [metric], _measured_row
+    if metric in OF_ANSWERS:
+        names, read_row = _stated_metrics(facts, lines), _answered_row
+    tokenizer = CHARACTERS
+    settings = facts.get("settings")
+    if isinstance(settings, dict):
+        tokenizer = str(settings.get("tokenizer", CHARACTERS))
+    records = [record for _, record in lines]
+    values = {name: values_of(name, records, tokenizer) for name in names}
+    if read_row is _measured_row and all(value is None for value in values[metric]):
         measured = ", ".join(measurable(_first_record(path))) or "none"
-        raise RequestError(f"{path}: no row has {reading.metric}; its metrics: {measured}")
+        raise RequestError(f"{path}: no row has {metric}; its metrics: {measured}")
     rows = [read_row(f"{path}:{number}", record) for number, record in lines]
-    return assemble(model, dataset, place, rows, facts, values, reading.by)
+    return assemble(model, dataset, place, rows, facts, values, by)
 
 
 def _measured_row(where: str, record: Mapping[str, Any]) -> Row:

@@ -70,7 +70,7 @@ class ScoredRun:
             return [_mean(values) for values in zip(*columns, strict=True)]
         if metric in OF_ANSWERS:
             return self.correct
-        return self.values[metric]
+        return self.values.get(metric) or [None] * len(self.rows)
 
     def weight(self, metric: str, row: int) -> float:
         """How much a row counts in the mean of a metric: its tokens in that of a loss."""

@@ -12,7 +12,7 @@ from tests.messages import raises
 from tuneyard.core import errors
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.metrics.text import JIEBA, bleu, bleu_parts, jieba_words, rouge
-from tuneyard.eval.read.find import Reading, read_scored_run
+from tuneyard.eval.read.find import read_scored_run
 from tuneyard.eval.text import cli
 
 REFERENCE, ANSWER = "我们在北京大学学习，很好。", "他们在北京大学工作。"
@@ -66,7 +66,7 @@ def test_results_and_screen_name_the_tokenizer_and_a_comparison_uses_it(text, tm
     again = read_json(out / "base/rows/results.json")
     assert again["tokenizer"].startswith("jieba 0") and again["rouge1"] == pytest.approx(0.4)
     assert "(by jieba 0" in capsys.readouterr().out
-    scored = read_scored_run(out / "base/rows", Reading("rouge1"))
+    scored = read_scored_run(out / "base/rows", "rouge1")
     assert scored.values["rouge1"] == [pytest.approx(0.4)] * 3
 
 

@@ -18,7 +18,7 @@ from tests.peers import installed
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.installation import plugins
 from tuneyard.eval.compare import cli as compare
-from tuneyard.eval.read.find import Reading, parse_source, read_scored_runs
+from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.logs import log_readers, read_log
 from tuneyard.eval.show.incorrect import collect_incorrect
 
@@ -137,7 +137,7 @@ def test_an_unknown_file_is_told_every_format(tmp_path: Path) -> None:
 def test_a_metric_is_not_read_from_a_table(tmp_path: Path) -> None:
     path = as_csv(tmp_path / "x.csv", ROWS)
     with raises(RequestError, "--metric"):
-        read_scored_runs([parse_source(str(path))], Reading("loss"))
+        read_scored_runs([parse_source(str(path))], "loss")
 
 
 def test_llamafactorys_predictions_in_the_working_folder_are_called_as_that_folder(
