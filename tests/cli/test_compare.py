@@ -182,7 +182,7 @@ def test_totals_without_rows_are_refused_with_the_fix(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"results": [{"expected": "x", "is_correct": 7}]}, "evaluation_results.json result 0: found"),
+        ({"results": [{"expected": "x", "is_correct": 7}]}, "json result 0: correct: found 7"),
         ({"results": [7]}, "results: found 7, expected a list of objects"),
         ({"results": 7}, "results: found 7, expected a list of objects"),
     ],

@@ -167,14 +167,10 @@ def _first_fields(path: Path) -> list[str] | None:
     None if a file of a known suffix has no record. `ContentError` if a JSON document is not an object.
     """
     suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        return list(parquet_schema(path))
-    if suffix == ".csv":
-        return next((list(record) for record in csv_records(path)), None)
+    if suffix in TABLES:
+        return next((list(record) for record in TABLES[suffix](path)), None)
     if suffix == ".json":
         return _fields_of_document(path)
-    if suffix in (".jsonl", ".ndjson"):
-        return next((list(record) for _, record in json_lines(path)), None)
     return []
 
 
@@ -191,8 +187,13 @@ def _fields_of_document(path: Path) -> list[str]:
     raise _unknown(path, show_value(document))
 
 
-def csv_records(path: Path) -> Iterator[dict[str, object]]:
-    """Yield the cells by column, and the place, of each row of a CSV. `ContentError` if it is broken."""
+def _lines(path: Path) -> Iterator[Record]:
+    for number, record in json_lines(path):
+        yield {**record, "place": f"{path}:{number}"}
+
+
+def _csv(path: Path) -> Iterator[Record]:
+    """Rows of a CSV. An empty cell is none, but in a column that every row must have."""
     csv.field_size_limit(LONGEST_CELL)  # of the whole process, whatever another reader set
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True)
@@ -209,20 +210,32 @@ def csv_records(path: Path) -> Iterator[dict[str, object]]:
                     continue
                 if len(cells) != len(header):
                     raise ContentError(f"{place}: found {len(cells)} cells, expected {len(header)}")
-                yield {"place": place, **dict(zip(header, cells, strict=True))}
+                row = dict(zip(header, cells, strict=True))
+                yield {"place": place, **{name: cell for name, cell in row.items() if cell or name in FIELDS}}
         except UnicodeDecodeError as error:  # the file is decoded in blocks: the line is not known
             raise ContentError(f"{path}: not CSV in UTF-8: {error}") from error
         except csv.Error as error:
             raise ContentError(f"{path}:{lines.line_num}: not CSV in UTF-8: {error}") from error
 
 
-def parquet_schema(path: Path) -> list[str]:
-    """Column names of a Parquet file; `ContentError` if it is none."""
+def _parquet(path: Path) -> Iterator[Record]:
+    """Rows of Parquet, a batch at a time."""
     import pyarrow as pa
     from pyarrow import parquet
 
+    number = 0
     try:
-        names: list[str] = parquet.read_schema(path).names
+        for batch in parquet.ParquetFile(path).iter_batches():
+            for record in batch.to_pylist():
+                number += 1
+                yield {**record, "place": f"{path} row {number}"}
     except (pa.ArrowInvalid, OSError) as error:
-        raise ContentError(f"{path}: not Parquet, or cut off: {str(error).splitlines()[0]}") from error
-    return names
+        raise ContentError(
+            f"{path}: not Parquet, or damaged after row {number}: {str(error).splitlines()[0]}"
+        ) from error
+    except (UnicodeDecodeError, OverflowError) as error:  # of a cell: no UTF-8, a date that Python lacks
+        raise ContentError(f"{path}: a cell after row {number} cannot be read: {error}") from error
+
+
+TABLES: dict[str, Rows] = {".jsonl": _lines, ".ndjson": _lines, ".csv": _csv, ".parquet": _parquet}
+"""The records of a table by the suffix of its file."""

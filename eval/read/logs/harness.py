@@ -38,19 +38,19 @@ def harness(path: Path) -> Iterator[Record]:
             names = {
                 "model": path.parent.name,
                 "dataset": dataset,
-                "question": _prompt(record),
+                "question": next((str(pair.get("arg_0", "")) for pair in _arguments(record)), ""),
                 "place": place,
             }
             fingerprint = f"doc_hash {record.get('doc_hash')}"
             yield {**names, "fingerprint": fingerprint, **_sample(place, record, metric, fixed)}
 
 
-def _prompt(record: Mapping[str, object]) -> str:
+def _arguments(record: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """What the model was given: the prompt (`arg_0`) with each choice (`arg_1`)."""
     arguments = record.get("arguments")
     if not isinstance(arguments, dict):
-        return ""
-    first = next(iter(arguments.values()), None)
-    return str(first.get("arg_0", "")) if isinstance(first, dict) else ""
+        return []
+    return [pair for pair in arguments.values() if isinstance(pair, dict)]
 
 
 def _metric(lines: Sequence[Line]) -> str:
@@ -107,13 +107,7 @@ def _score(where: str, response: object) -> float:
 
 def _choices(record: Mapping[str, object]) -> list[str]:
     """Texts of the choices in a multiple-choice row. Empty for a generated answer."""
-    arguments = record.get("arguments")
-    if not isinstance(arguments, dict):
+    texts = [pair.get("arg_1") for pair in _arguments(record)]
+    if not all(isinstance(text, str) for text in texts):
         return []
-    choices = []
-    for pair in arguments.values():
-        text = pair.get("arg_1") if isinstance(pair, dict) else None
-        if not isinstance(text, str):
-            return []
-        choices.append(text.strip())
-    return choices
+    return [str(text).strip() for text in texts]
