@@ -7,7 +7,6 @@ the files.
 
 import itertools
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +20,7 @@ from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import RequestError, resumed_by, run_command
 from tuneyard.core.errors.warn import warn
 from tuneyard.core.files import write_json, write_text
-from tuneyard.core.language.translation import lang_option, tr, tr_counted
+from tuneyard.core.language.translation import lang_option, tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.metrics import find_metric
@@ -153,9 +152,7 @@ def _score(
 
     choosing, held_out = halves
     axes = sweep.axes
-    unscored = [model for model in axes.models if not _is_scored(request, model, choosing)]
     opened = load_candidates(request, axes.reference, axes.models, workers)
-    began = time.monotonic()
     carry_out(plan_scoring(request, task, choosing, opened))
     request = replace(request, force=False)
     while True:
@@ -164,12 +161,9 @@ def _score(
         added = refined.without(axes)
         if not added:
             break
-        unscored += [model for model in added if not _is_scored(request, model, choosing)]
         carry_out(plan_scoring(request, task, choosing, opened.with_weights(added)))
         axes = refined
         sweep = replace(sweep, axes=axes)
-    if unscored:
-        click.echo(_speed(len(unscored), time.monotonic() - began))
     reported = {model: axes.models[model] for model in (*axes.alone, best)}
     click.echo(tr("the half that does not choose:"))
     request = replace(request, out=request.out / HELD_OUT)
@@ -202,17 +196,6 @@ def _report(request: ScoringRequest, sweep: "Sweep") -> None:
         )
 
 
-def _speed(points: int, seconds: float) -> str:
-    """Sentence on the points that this run scored, and how many it scored a minute."""
-    per_minute = f"{60 * points / seconds:.1f}"
-    return tr(
-        "{points} scored in {seconds} s: {per_minute} points a minute",
-        points=tr_counted(points, "point"),
-        seconds=f"{seconds:.0f}",
-        per_minute=per_minute,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """A scored sweep: its folder, and its axes with each model's point on them.
@@ -241,9 +224,12 @@ def read_reported(sweep: Sweep) -> "RunsByDataset":
 def _read(sweep: Sweep, folder: Path, models: Sequence[str]) -> "RunsByDataset":
     from tuneyard.eval.read.find import read_scored_run
 
+    also = []
+    if sweep.metric != ACCURACY.name:
+        also = [sweep.metric]
     runs = {}
     for dataset in sweep.rows_to_choose_on:
-        runs[dataset] = {model: read_scored_run(folder / model / dataset) for model in models}
+        runs[dataset] = {model: read_scored_run(folder / model / dataset, also=also) for model in models}
     return runs
 
 
@@ -262,16 +248,16 @@ def judge(sweep: Sweep, runs: "RunsByDataset", held_out: "RunsByDataset") -> "Co
 
 def write(sweep: Sweep, compared: "ComparedRuns") -> str:
     """Write a plot for each dataset, table.md and, last, sweep.json; return the text of table.md."""
-    from tuneyard.eval.show.sweep import SweepPlot, draw, plot_name
+    from tuneyard.eval.show.sweep import draw, plot_name
     from tuneyard.eval.show.tables import judged, text_of
-    from tuneyard.eval.show.verdict import headline
+    from tuneyard.eval.show.verdict import decisions
 
     choices = compared.choices
     ship = choices[-1].model
-    title = headline(compared.comparison.deciding[0], compared.comparison)
+    title = decisions(compared.comparison, brief=True)[0]
     for choice in choices[: len(sweep.rows_to_choose_on)]:  # another one is that on the mean
         path = sweep.out / plot_name(choice.dataset)
-        draw(SweepPlot(title, choice, sweep.axes.names, sweep.axes.points, ship), path)
+        draw(title, choice, sweep.axes.names, sweep.axes.points, ship, path)
     text = text_of(compared)
     write_text(sweep.out / TABLE, text)
     sweep_facts = {
@@ -293,13 +279,6 @@ def _prompts(dataset: EvalDataset) -> list[str]:
         contents = [message["content"] for message in conversation.messages]
         prompts.append(str(contents))
     return prompts
-
-
-def _is_scored(request: ScoringRequest, model: str, sets: Sequence[EvalDataset]) -> bool:
-    """True if an earlier run has scored a model on every dataset."""
-    if request.force:
-        return False
-    return all((request.out / model / dataset.name / RESULTS).is_file() for dataset in sets)
 
 
 def _forecast(

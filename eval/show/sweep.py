@@ -4,7 +4,6 @@ The plot is a heat map over two weights, or a curve over one weight or the steps
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +12,12 @@ from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.question import Choice
 from tuneyard.eval.judge.questions.choice import CHOOSING
 from tuneyard.eval.read.sweeps import STEP
-from tuneyard.eval.statistics.estimate import Mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DRAWN = "accuracy on the half that was chosen on, %"
 Point = tuple[float, ...]
+DRAWN = "accuracy on the half that was chosen on, %"
 
 
 def plot_name(dataset: str) -> str:
@@ -27,48 +25,29 @@ def plot_name(dataset: str) -> str:
     return f"{dataset}.png"
 
 
-@dataclass(frozen=True, slots=True)
-class SweepPlot:
-    """Data of a dataset's plot: the choice on this dataset, and each model's point on the axes.
+def draw(
+    title: str, choice: Choice, names: Sequence[str], points: Mapping[str, Point], ship: str, path: Path
+) -> None:
+    """Write the plot of a dataset: two axes as a heat map, one as a curve with its 95 % band.
 
-    `title` is the decision. `ship` is the model that was chosen on all datasets.
+    `title` is the decision, `names` are the axes, `points` those of the models, `ship` is the model that was
+    chosen on all datasets.
     """
-
-    title: str
-    choice: Choice
-    axes: Sequence[str]
-    points: Mapping[str, Point]
-    ship: str
-
-    @property
-    def accuracies(self) -> dict[Point, Mean]:
-        """Accuracy of every point on the choosing half."""
-        accuracies = self.choice.accuracies[CHOOSING]
-        return {self.points[model]: accuracy for model, accuracy in accuracies.items()}
-
-    @property
-    def chosen(self) -> Point:
-        """The best point of this dataset."""
-        return self.points[self.choice.model]
-
-
-def draw(sweep: SweepPlot, path: Path) -> None:
-    """Write the plot of a dataset: two axes as a heat map, one as a curve with its 95 % band."""
     height = 4.4
-    if len(sweep.axes) == 2:
+    if len(names) == 2:
         height = 5.4
-    with plotting(), plot(sweep.title, (7.0, height), path) as axes:
-        if len(sweep.axes) == 2:
-            _heat(sweep, axes)
+    with plotting(), plot(title, (7.0, height), path) as axes:
+        if len(names) == 2:
+            _heat(axes, choice, names, points, ship)
         else:
-            _curve(sweep, axes)
+            _curve(axes, choice, names[0], points)
 
 
-def _heat(sweep: SweepPlot, axes: "Axes") -> None:
+def _heat(axes: "Axes", choice: Choice, names: Sequence[str], points: Mapping[str, Point], ship: str) -> None:
     """Draw the first axis upwards and the second to the right, each cell with its interval."""
     from matplotlib.patches import Rectangle
 
-    accuracies = sweep.accuracies
+    accuracies = {points[model]: accuracy for model, accuracy in choice.accuracies[CHOOSING].items()}
     ups = sorted({up for up, _ in accuracies})
     rights = sorted({right for _, right in accuracies})
     shares = [[float("nan")] * len(rights) for _ in ups]
@@ -85,8 +64,8 @@ def _heat(sweep: SweepPlot, axes: "Axes") -> None:
         x, y = rights.index(right), ups.index(up)
         axes.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
     marks = (
-        ("best on this set", sweep.chosen, "solid", COLOURS[6]),
-        ("best on all sets", sweep.points[sweep.ship], "dotted", "black"),
+        ("best on this set", points[choice.model], "solid", COLOURS[6]),
+        ("best on all sets", points[ship], "dotted", "black"),
     )
     for label, (up, right), style, colour in marks:
         corner = (rights.index(right) - 0.47, ups.index(up) - 0.47)
@@ -96,26 +75,26 @@ def _heat(sweep: SweepPlot, axes: "Axes") -> None:
     axes.set_xticks(range(len(rights)), [f"{value:g}" for value in rights])
     axes.set_yticks(range(len(ups)), [f"{value:g}" for value in ups])
     axes.set(
-        xlabel=tr("weight of {name}", name=sweep.axes[1]), ylabel=tr("weight of {name}", name=sweep.axes[0])
+        xlabel=tr("weight of {name}", name=names[1]),
+        ylabel=tr("weight of {name}", name=names[0]),
     )
     axes.figure.colorbar(image, ax=axes, label=tr("{what} (its 95 % interval)", what=tr(DRAWN)))
 
 
-def _curve(sweep: SweepPlot, axes: "Axes") -> None:
-    (name,) = sweep.axes
-    ordered = sorted(sweep.accuracies.items())
-    places = [point[0] for point, _ in ordered]
-    values = [100 * accuracy.value for _, accuracy in ordered]
-    lows = [100 * accuracy.low for _, accuracy in ordered]
-    highs = [100 * accuracy.high for _, accuracy in ordered]
+def _curve(axes: "Axes", choice: Choice, name: str, points: Mapping[str, Point]) -> None:
+    accuracies = choice.accuracies[CHOOSING]
+    models = sorted(accuracies, key=lambda model: points[model])
+    places = [points[model][0] for model in models]
+    values = [100 * accuracies[model].value for model in models]
+    lows = [100 * accuracies[model].low for model in models]
+    highs = [100 * accuracies[model].high for model in models]
     axes.fill_between(places, lows, highs, color=COLOURS[1], alpha=0.2, label=tr("95 % interval"))
     axes.plot(places, values, color=COLOURS[1], marker="o")
-    majority = 100 * sweep.choice.majority[CHOOSING]
+    majority = 100 * choice.majority[CHOOSING]
     axes.axhline(
         majority, color="black", linestyle="dashed", linewidth=1.2, label=tr("majority-class baseline")
     )
-    best = sweep.accuracies[sweep.chosen]
-    at = ([sweep.chosen[0]], [100 * best.value])
+    at = ([points[choice.model][0]], [100 * accuracies[choice.model].value])
     axes.scatter(
         *at, s=170, facecolors="none", edgecolors=COLOURS[6], linewidths=2, label=tr("chosen"), zorder=3
     )
