@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from tuneyard.core.language.number_format import limits, p_cell
-from tuneyard.core.language.reader_language import current
-from tuneyard.core.language.translation import catalogue, tr
+from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import Metric
 from tuneyard.eval.judge.conclusions import MEAN, PairedTest
 from tuneyard.eval.judge.sections import MACRO_F1
@@ -38,29 +37,13 @@ def meaning(metric: str, runs: RunsByDataset) -> Metric:
     """Unit and direction of a metric, as the runs declare it."""
     if metric == MACRO_F1.name:
         return MACRO_F1
-    facts_by_source = {}
-    for by_model in runs.values():
-        for run in by_model.values():
-            facts_by_source[run.source] = run.facts
-    return metric_meaning(metric, facts_by_source)
+    every_run = [run for by_model in runs.values() for run in by_model.values()]
+    return metric_meaning(metric, {run.source: run.facts for run in every_run})
 
 
 def on_dataset(model: str, dataset: str) -> str:
     """`MODEL on DATASET`."""
     return tr("{model} on {dataset}", model=model, dataset=dataset)
-
-
-def metric_on_dataset(metric: Metric, dataset: str) -> str:
-    """`brier on rte (squared error, lower is better)`."""
-    template = "{name} on {dataset} ({unit}, lower is better)"
-    if metric.higher:
-        template = "{name} on {dataset} ({unit}, higher is better)"
-    return tr(template, name=metric.name, dataset=dataset, unit=unit_name(metric))
-
-
-def unit_name(metric: Metric) -> str:
-    """A unit in the current language. A plug-in's unit, which may contain braces, is not translated."""
-    return catalogue(current()).get(metric.unit, metric.unit)
 
 
 def difference_cells(test: PairedTest, metric: Metric) -> list[str]:

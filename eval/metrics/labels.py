@@ -22,10 +22,10 @@ class LabelSet:
     counts: Mapping[str, str]
 
 
-def short(text: str) -> str:
-    """Shorten a text for a cell or a sentence: one line, cut at 60 characters."""
+def short(text: str, most: int = LONGEST_LABEL) -> str:
+    """Shorten a text for a cell or a sentence: one line of at most so many characters."""
     line = " ".join(text.split())
-    return line if len(line) <= LONGEST_LABEL else f"{line[: LONGEST_LABEL - 1]}…"
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def choose_labels(answers: Sequence[str], choices: str | None, counts: Sequence[str], place: str) -> LabelSet:

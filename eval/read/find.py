@@ -24,6 +24,7 @@ from tuneyard.eval.read.scored_run import (
     ScoredRun,
     assemble,
     confidence_of,
+    first_text,
     model_name,
     optional_text,
     text_field,
@@ -49,12 +50,18 @@ class ScoredRunSource:
 
 
 def parse_source(text: str) -> ScoredRunSource:
-    """Read `PATH`, `MODEL=PATH` or `MODEL/SET=PATH`. An existing path is never split at its `=`."""
+    """Read `PATH`, `MODEL=PATH` or `MODEL/SET=PATH`. An existing path is never split at its `=`.
+
+    A file of our own run stands for its folder.
+    """
     name, equals, rest = text.partition("=")
     if not equals or Path(text).exists():
-        return ScoredRunSource(require(Path(text), "results"))
+        name, rest = "", text
+    path = require(Path(rest), "results")
+    if path.name in (DETAILED, PREDICTIONS) and (path.parent / RESULTS).is_file():
+        path = path.parent
     model, _, dataset = name.partition("/")
-    return ScoredRunSource(require(Path(rest), "results"), model, dataset)
+    return ScoredRunSource(path, model, dataset)
 
 
 def read_scored_runs(
@@ -105,12 +112,9 @@ def _read(place: Path, metric: str, by: str) -> list[ScoredRun]:
 def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
     """Find complete runs at `path` or two levels below, and the folders of unfinished runs.
 
-    A complete run is a folder with results.json, which is written last, or a log file. A file of our own
-    stands for its folder.
+    A complete run is a folder with results.json, which is written last, or a log file.
     """
     if path.is_file():
-        if path.name in (DETAILED, PREDICTIONS) and (path.parent / RESULTS).is_file():
-            return [path.parent], []
         return [path], []
     logs = sorted(logs_in(path, LEVELS))
     folders: set[Path] = set()
@@ -181,7 +185,7 @@ def _distinct(runs: Sequence[tuple[ScoredRunSource, ScoredRun]]) -> list[ScoredR
     for source, run in kept:
         renamed = run
         if run.model in shared:
-            renamed = replace(run, model=f"{_origin(source.path)}/{run.model}")
+            renamed = replace(run, model=f"{source.path.name}/{run.model}")
         other = distinct.setdefault((renamed.model, renamed.dataset), renamed)
         if other is not renamed:
             raise RequestError(
@@ -191,14 +195,10 @@ def _distinct(runs: Sequence[tuple[ScoredRunSource, ScoredRun]]) -> list[ScoredR
     return list(distinct.values())
 
 
-def _origin(path: Path) -> str:
-    if path.name == DETAILED:
-        return path.parent.name
-    return path.name
-
-
-def read_scored_run(place: Path, metric: str = ACCURACY.name, by: str = "") -> ScoredRun:
-    """Read one scored run: a folder with results.json and predictions.jsonl.
+def read_scored_run(
+    place: Path, metric: str = ACCURACY.name, by: str = "", also: Sequence[str] = ()
+) -> ScoredRun:
+    """Read one scored run, a folder with results.json and predictions.jsonl, with the metrics `also`.
 
     `ContentError` if its files are damaged or disagree. `RequestError` for a run without an accuracy, if no
     metric is named: only correct and incorrect answers can be compared row by row.
@@ -214,7 +214,7 @@ def read_scored_run(place: Path, metric: str = ACCURACY.name, by: str = "") -> S
         )
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
-    run = _run_of_lines(model, dataset, place, path, facts, metric, by)
+    run = _run_of_lines(model, dataset, place, path, facts, metric, by, also)
     if metric in OF_ANSWERS:
         _check_totals(run)
     return run
@@ -245,6 +245,7 @@ def _run_of_lines(
     facts: Mapping[str, object],
     metric: str,
     by: str,
+    also: Sequence[str] = (),
 ) -> ScoredRun:
     """The rows of a run with their answers and the metrics that results.json states, or with a metric alone.
 
@@ -253,7 +254,7 @@ def _run_of_lines(
     lines = list(json_lines(path))
     names, read_row = [metric], _measured_row
     if metric in OF_ANSWERS:
-        names, read_row = _stated_metrics(facts, lines), _answered_row
+        names, read_row = [*_stated_metrics(facts, lines), *also], _answered_row
     tokenizer = CHARACTERS
     settings = facts.get("settings")
     if isinstance(settings, dict):
@@ -274,15 +275,6 @@ def _measured_row(where: str, record: Mapping[str, Any]) -> Row:
         raise ContentError(f"{where}: no {', '.join(IDS)}: nothing to pair this row by")
     texts = {name: first_text(record, names) for name, names in TEXTS.items()}
     return {**_common(record), **texts, "id": str(row), "correct": False, "place": where}
-
-
-def first_text(record: Mapping[str, object], names: Sequence[str]) -> str:
-    """The first of the named fields that has a text, "" if none has."""
-    for name in names:
-        text = optional_text(record, name)
-        if text:
-            return text
-    return ""
 
 
 def _common(record: Mapping[str, Any]) -> dict[str, Any]:

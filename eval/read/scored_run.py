@@ -70,7 +70,7 @@ class ScoredRun:
             return [_mean(values) for values in zip(*columns, strict=True)]
         if metric in OF_ANSWERS:
             return self.correct
-        return self.values.get(metric) or [None] * len(self.rows)
+        return self.values[metric]
 
     def weight(self, metric: str, row: int) -> float:
         """How much a row counts in the mean of a metric: its tokens in that of a loss."""
@@ -171,6 +171,15 @@ def optional_text(record: Mapping[str, object], name: str) -> str | None:
     if value is None:
         return None
     return str(value)
+
+
+def first_text(record: Mapping[str, object], names: Sequence[str]) -> str:
+    """The first of the named fields that has a text, "" if none has."""
+    for name in names:
+        text = optional_text(record, name)
+        if text:
+            return text
+    return ""
 
 
 def confidence_of(logs: Sequence[float]) -> float | None:

@@ -34,7 +34,7 @@ from tuneyard.eval.show.places import command_line, without_places
 from tuneyard.eval.show.plots import DrawnPlot
 from tuneyard.eval.show.setup import compared_tables
 from tuneyard.eval.show.tables import differences, figures, left_out, method, scores, section_text
-from tuneyard.eval.show.verdict import decisions, headline, recommended
+from tuneyard.eval.show.verdict import decisions, recommended
 
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard eval compare">'
@@ -87,7 +87,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
         models=models,
         sections=comparison.sections,
         mark=MARK,
-        headlines=[headline(section, comparison) for section in comparison.deciding],
+        headlines=decisions(comparison, brief=True),
         charts=[_chart(section, comparison.base) for section in comparison.deciding],
         decisions=decisions(comparison),
         differences=lambda section: {name: varied(table) for name, table in differences(section).items()},

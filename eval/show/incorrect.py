@@ -10,7 +10,7 @@ from tuneyard.core.documents import json_lines
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.read.logs import reader_of
 from tuneyard.eval.read.results import PREDICTIONS
-from tuneyard.eval.read.scored_run import KINDS, ScoredRun, by_dataset, optional_text
+from tuneyard.eval.read.scored_run import KINDS, ScoredRun, by_dataset, first_text, optional_text
 
 LONGEST = 2000  # characters of a question or an answer that are shown
 MOST_LETTERS = 12_000_000  # of all rows on a page, which a browser still opens at once
@@ -105,12 +105,12 @@ def _records(run: ScoredRun, row_names: set[str]) -> dict[str, dict[str, object]
     records: dict[str, dict[str, object]] = {}
     if source.is_dir():
         for _, record in json_lines(source / PREDICTIONS):
-            name = _first(record, ROW_NAMES)
+            name = first_text(record, ROW_NAMES)
             if name in row_names:
                 records.setdefault(name, record)
         return records
     for logged in reader_of(source).records(source):
-        name = _first(logged, ("id",))
+        name = first_text(logged, ("id",))
         if name in row_names:
             records.setdefault(name, dict(logged))
     return records
@@ -121,7 +121,7 @@ def _answer(run: ScoredRun, model: int, place: int, record: Mapping[str, object]
     return {
         "model": model,
         "predicted": predicted,
-        "output": cut(_first(record, ANSWER_NAMES)) or predicted,
+        "output": cut(first_text(record, ANSWER_NAMES)) or predicted,
         "right": run.correct[place],
         "confidence": run.confidence and round(run.confidence[place], 4),
     }
@@ -129,17 +129,8 @@ def _answer(run: ScoredRun, model: int, place: int, record: Mapping[str, object]
 
 def _question(record: Mapping[str, object]) -> str:
     """The prompt in a record, and its separate input if there is one."""
-    texts = (_first(record, QUESTION_NAMES), optional_text(record, "input"))
+    texts = (first_text(record, QUESTION_NAMES), optional_text(record, "input"))
     return cut("\n".join(text for text in texts if text))
-
-
-def _first(record: Mapping[str, object], names: Sequence[str]) -> str:
-    """The first of the named fields that has a text, "" if none has."""
-    for name in names:
-        text = optional_text(record, name)
-        if text is not None:
-            return text
-    return ""
 
 
 def cut(text: str) -> str:

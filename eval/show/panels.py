@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tuneyard.core.drawing.plots import COLOURS, FAINT, plot, plotting, wrapped
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.eval.metrics.calibration import Calibration
+from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.metrics.text import percentiles
 from tuneyard.eval.read.scored_run import ScoredRun
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 IN_A_ROW = 4
+LONGEST_LABEL, LONGEST_TITLE = 16, 44  # characters
 DARK = 0.7  # a cell of a larger share has white letters
 ON_DARK, ON_LIGHT = "#fafafa", "#111111"  # black and white themselves follow the reader's colours on a page
 FLOOR = -14  # the numbers of rows of each bin are below 0 %
@@ -62,7 +64,7 @@ def _matrix(axes: "Axes", run: ScoredRun, rows: Sequence[str], columns: Sequence
                 colour = ON_DARK
             axes.text(x, y, text, ha="center", va="center", fontsize=small, color=colour)
     for ticks, labels in ((axes.set_xticks, columns), (axes.set_yticks, rows)):
-        ticks(range(len(labels)), [_short(label) for label in labels], fontsize=small)
+        ticks(range(len(labels)), [short(label, LONGEST_LABEL) for label in labels], fontsize=small)
     axes.set(xlabel=tr("predicted"), ylabel=tr("actual (shares are of its row)"))
     axes.tick_params(length=0)
     return _commonest_error(counts)
@@ -119,17 +121,11 @@ def _panels(
     figure.suptitle(wrapped(title, width), x=0.01, ha="left", fontsize=11)
     places = list(figure.subplots(down, across, squeeze=False).flat)
     for axes, (name, panel) in zip(places, panels.items(), strict=False):
-        lines = (_short(line, 44) for line in (name, draw(axes, panel)))
+        lines = (short(line, LONGEST_TITLE) for line in (name, draw(axes, panel)))
         axes.set_title("\n".join(lines), fontsize=9, pad=8)
     for axes in places[len(panels) :]:
         axes.remove()
     return figure
-
-
-def _short(text: str, most: int = 16) -> str:
-    if len(text) <= most:
-        return text
-    return f"{text[: most - 1]}…"
 
 
 PLOT = "lengths.png"

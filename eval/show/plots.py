@@ -26,7 +26,7 @@ from tuneyard.eval.judge.conclusions import Comparison, Section
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.panels import draw_calibration, draw_confusion
-from tuneyard.eval.show.verdict import headline, recommended
+from tuneyard.eval.show.verdict import decisions, recommended
 from tuneyard.eval.statistics.rates import rate_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
 STUB = 1.5  # percent: without a bar a model of 0 % would seem to be missing
 PALE = 0.45  # the opacity of the bars beside those of the recommended model
 Share = tuple[float, float, float]  # value, low and high limit
-Kind = tuple[list[bool], list[str]]  # each row's correctness and cluster; no clusters: independent rows
 Draw = Callable[[], "Figure"]
 
 
@@ -177,7 +176,7 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
     best = ""
     if len(comparison.deciding) == 1 and titled.against_base:
         best = recommended(titled, comparison.base)
-    return Chart(headline(titled, comparison), places, series, baselines, base, best)
+    return Chart(decisions(comparison, brief=True)[0], places, series, baselines, base, best)
 
 
 def kinds_chart(runs: Sequence[ScoredRun], kind: str, most: int = KINDS) -> Chart:
@@ -186,20 +185,19 @@ def kinds_chart(runs: Sequence[ScoredRun], kind: str, most: int = KINDS) -> Char
     Of more than `most` kinds, and of rare ones beside others, the rest is one bar.
     """
     names = _commonest(runs[0].kinds[kind], most)
-    counts = {run.model: _by_kind(run, kind, names) for run in runs}
-    places = []
-    for name, (correct, _) in counts[runs[0].model].items():
-        label = name
-        if name == OTHERS:
-            label = tr(OTHERS)
-        places.append(f"{label} (n = {len(correct):,})")
+    places: dict[str, str] = {}
     series: dict[str, list[Share | None]] = {}
-    for model, by_kind in counts.items():
-        series[model] = []
-        for correct, groups in by_kind.values():
-            rate = rate_of(correct, groups or None)
-            series[model].append(rate.with_limits)
-    return Chart(tr("Accuracy by {kind}", kind=tr(kind)), places, series)
+    for run in runs:
+        bars = [name if name in names else OTHERS for name in run.kinds[kind]]
+        series[run.model] = []
+        for name in names:
+            part = run.only([bar == name for bar in bars])
+            series[run.model].append(rate_of(part.correct, part.groups).with_limits)
+            label = name
+            if name == OTHERS:
+                label = tr(OTHERS)
+            places[name] = f"{label} (n = {len(part.rows):,})"
+    return Chart(tr("Accuracy by {kind}", kind=tr(kind)), list(places.values()), series)
 
 
 def _commonest(kinds: Sequence[str], most: int) -> list[str]:
@@ -216,19 +214,6 @@ def _commonest(kinds: Sequence[str], most: int) -> list[str]:
     if len(names) <= len(kept) + 1:
         return names
     return [*kept, OTHERS]
-
-
-def _by_kind(run: ScoredRun, kind: str, names: Sequence[str]) -> dict[str, Kind]:
-    rows_by_kind: dict[str, Kind] = {name: ([], []) for name in names}
-    for place, name in enumerate(run.kinds[kind]):
-        bar = name
-        if name not in names:
-            bar = OTHERS
-        correct, groups = rows_by_kind[bar]
-        correct.append(run.correct[place])
-        if run.groups is not None:
-            groups.append(run.groups[place])
-    return rows_by_kind
 
 
 def draw_bars(chart: Chart) -> "Figure":

@@ -18,16 +18,14 @@ from tuneyard.core.language.number_format import (
 )
 from tuneyard.core.language.reader_language import ENGLISH, in_language
 from tuneyard.core.language.translation import in_english, tr, tr_counted
-from tuneyard.core.training.metrics import ACCURACY, Metric
+from tuneyard.core.training.metrics import ACCURACY, Metric, direction, read_metric
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.cells import (
     difference_cells,
     differences_header,
-    metric_on_dataset,
     on_dataset,
     section_name,
     translated,
-    unit_name,
 )
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section, section_json
 from tuneyard.eval.metrics.labels import short
@@ -85,10 +83,7 @@ def scores(
 def _heading(metric: Metric) -> str:
     if metric is ACCURACY:
         return tr("accuracy (95 % interval)")
-    template = "{name} ({unit}, lower is better), 95 % interval"
-    if metric.higher:
-        template = "{name} ({unit}, higher is better), 95 % interval"
-    return tr(template, name=metric.name, unit=unit_name(metric))
+    return tr("{figure}, 95 % interval", figure=direction(metric.name, metric))
 
 
 def figures(comparison: Comparison) -> dict[str, Table]:
@@ -140,9 +135,10 @@ def _example_metrics(comparison: Comparison) -> Table:
         for name in names:
             declared = {model: score.metrics.get(name) for model, score in section.figures.items()}
             fields = next(one for one in declared.values() if one is not None)
-            metric = Metric(str(fields.get("unit")), fields.get("higher_is_better") is True, name)
+            _, metric = read_metric({"metrics": {name: fields}}, name)
             cells = [_declared_value(declared.get(model)) for model in comparison.models]
-            rows.append([metric_on_dataset(metric, section.name), *cells])
+            figure = tr("{name} on {dataset}", name=name, dataset=section.name)
+            rows.append([direction(figure, metric), *cells])
     return Table([tr("metric (95 % interval)"), *comparison.models], rows)
 
 
@@ -309,16 +305,15 @@ def section_text(section: Section, base: str) -> str:
 
 def document(compared: ComparedRuns, plots: Sequence[str] = ()) -> dict[str, object]:
     """table.json, in English: programs read the same JSON in every language."""
-    with in_language(ENGLISH):
-        return {
-            **judged(compared),
-            "left_out": left_out(compared.comparison),
-            "warnings": [in_english(warning) for warning in compared.warnings],
-            "runs": [run.source for run in compared.run_list],
-            "plots": list(plots),
-            "versions": versions("numpy"),
-            "tuneyard": version(),
-        }
+    return {
+        **judged(compared),
+        "left_out": left_out(compared.comparison),
+        "warnings": [in_english(warning) for warning in compared.warnings],
+        "runs": [run.source for run in compared.run_list],
+        "plots": list(plots),
+        "versions": versions("numpy"),
+        "tuneyard": version(),
+    }
 
 
 def judged(compared: ComparedRuns) -> dict[str, object]:

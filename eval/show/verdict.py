@@ -40,27 +40,20 @@ BASE = "base"
 MOST_RIVALS = 3
 
 
-def decisions(comparison: Comparison) -> list[str]:
+def decisions(comparison: Comparison, *, brief: bool = False) -> list[str]:
     """The first lines of a report: the decision with its reason and the alternative.
 
-    One line, or one for each dataset if they cannot be averaged (different tasks).
+    One line, or one for each dataset if they cannot be averaged (different tasks). `brief`: without tests and
+    their figures, as a page and a plot begin.
     """
     deciding = comparison.deciding
-    lines = [decision(section, comparison.base) for section in deciding]
+    lines = [decision(section, comparison.base, brief=brief) for section in deciding]
     if len(deciding) == 1:
         return lines
     lines_with_names = []
     for section, line in zip(deciding, lines, strict=True):
         lines_with_names.append(tr("On {name}: {verdict}", name=section.name, verdict=line))
     return lines_with_names
-
-
-def headline(section: Section, comparison: Comparison) -> str:
-    """The decision of a section in one or two short sentences, without p values: what a page begins with."""
-    text = decision(section, comparison.base, brief=True)
-    if len(comparison.deciding) == 1:
-        return text
-    return tr("On {name}: {verdict}", name=section.name, verdict=text)
 
 
 def decision(section: Section, base: str, *, brief: bool = False) -> str:

@@ -2,12 +2,11 @@
 
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import tr
-from tuneyard.core.training.metrics import ACCURACY
+from tuneyard.core.training.metrics import ACCURACY, direction
 from tuneyard.eval.judge.cells import (
     MEASURED,
     difference_cells,
     meaning,
-    metric_on_dataset,
     section_name,
     translated,
 )
@@ -31,7 +30,8 @@ def other_metrics(runs: RunsByDataset, base: str) -> AnsweredQuestion:
         if metric_name == ACCURACY.name:
             continue
         for section in compare(runs, base, metric=meaning(metric_name, runs)).sections:
-            name = metric_on_dataset(section.metric, section_name(section.name))
+            figure = tr("{name} on {dataset}", name=metric_name, dataset=section_name(section.name))
+            name = direction(figure, section.metric)
             rows += [[name, *difference_cells(test, section.metric)[:5]] for test in section.against_base]
     if not rows:
         return AnsweredQuestion(runs, base)
