@@ -12,7 +12,6 @@ from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.question import Choice, Question
 from tuneyard.eval.judge.questions.replicates import (
     Recipes,
-    check_replicates,
     replicates_table,
     seed_warnings,
     with_settings,
@@ -73,8 +72,7 @@ def compare_runs(
         for setting, trainings in recipes.items():
             if base in trainings:
                 base = setting
-    check_replicates(runs, base, recipes)
-    runs = with_settings(runs, recipes)
+    runs = with_settings(runs, base, recipes)
     tables: dict[str, Table] = {}
     figures: dict[str, object] = {}
     choices: list[Choice] = []

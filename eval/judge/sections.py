@@ -9,9 +9,10 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from statistics import stdev
+from typing import Any
 
 import numpy as np
 
@@ -47,17 +48,17 @@ class PairedRows:
     """The rows of one dataset: each candidate's values, the weight of each row, clusters, and rows left out.
 
     The values of a setting are means over its trainings; `seeds` has the figure of each training, by setting.
-    `f1` is set if the metric is macro-F1. The values are then accuracies. `baselines` has
-    the accuracies of always giving the most common answer that a candidate's run names.
+    `f1` is set if the metric is macro-F1. The values are then accuracies. `baseline` has the accuracies of
+    always giving the most common answer.
     """
 
-    values: Mapping[str, Sequence[float]]
-    weights: Sequence[float]
+    values: Mapping[str, Floats]
+    weights: Floats
     groups: Sequence[str] | None
-    left_out: int = 0
-    seeds: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    f1: MacroF1 | None = None
-    baselines: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    left_out: int
+    seeds: Mapping[str, Sequence[float]]
+    f1: MacroF1 | None
+    baseline: Floats
 
 
 def compare(
@@ -86,19 +87,18 @@ def compare(
     decided_by = decide_on
     if has_mean and not decide_on:
         decided_by = MEAN
-    datasets = []
+    datasets = {}
     for dataset, by_model in runs.items():
         section = _dataset_section(dataset, by_model, rows[dataset], base, metric)
-        datasets.append(replace(section, margin=margin, decided_by=decided_by))
+        datasets[dataset] = replace(section, margin=margin, decided_by=decided_by)
     mean = None
     if has_mean:
-        mean = _mean_section(datasets, everywhere, list(rows.values()), base, metric)
+        mean = _mean_section(list(datasets.values()), everywhere, list(rows.values()), base, metric)
         mean = replace(mean, margin=margin, decided_by=decide_on)
     if decide_on:
-        place = list(runs).index(decide_on)
-        elsewhere = [*datasets[:place], *datasets[place + 1 :]]
-        datasets[place] = replace(datasets[place], decided_by="", elsewhere=elsewhere)
-    return Comparison(base, models, datasets, mean)
+        elsewhere = [section for dataset, section in datasets.items() if dataset != decide_on]
+        datasets[decide_on] = replace(datasets[decide_on], decided_by="", elsewhere=elsewhere)
+    return Comparison(base, models, list(datasets.values()), mean)
 
 
 def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
@@ -109,7 +109,7 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
     if not kept:
         sources = ", ".join(run.source for run in runs.values())
         raise RequestError(f"{dataset}: no row has {metric.name} in all of {sources}")
-    weights = [first.weight(metric.name, row) for row in kept]
+    weights = np.array([first.weight(metric.name, row) for row in kept])
     values = {model: _numbers(column, kept) for model, column in by_model.items()}
     seeds = {}
     for name, run in runs.items():
@@ -127,18 +127,14 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
             )
         predicted = {model: run.predicted for model, run in runs.items()}
         f1 = macro_f1s(first.gold, predicted, first.groups, stream=zlib.crc32(dataset.encode()))
-    baselines = {}
-    if metric is ACCURACY:
-        for model, run in runs.items():
-            _, label = majority_class(run)
-            baselines[model] = [float(gold == label) for gold in run.gold]
-    return PairedRows(values, weights, groups, len(first.rows) - len(kept), seeds, f1, baselines)
+    _, label = majority_class(first)
+    baseline = np.array([float(first.gold[row] == label) for row in kept])
+    return PairedRows(values, weights, groups, len(first.rows) - len(kept), seeds, f1, baseline)
 
 
-def _numbers(column: Sequence[float | None], kept: Sequence[int]) -> list[float]:
+def _numbers(column: Sequence[float | None], kept: Sequence[int]) -> Floats:
     """The values of some rows, each of which has one."""
-    numbers: list[float] = np.array([column[row] for row in kept], dtype=float).tolist()
-    return numbers
+    return np.array([column[row] for row in kept], dtype=float)
 
 
 def has_labels(runs: RunsByModel) -> bool:
@@ -191,27 +187,22 @@ def paired_tests(
     worse = (gains < 0).sum(0).tolist()
     tests = []
     for place, (old, new) in enumerate(pairs):
-        mean = differences[place]
-        tests.append(
-            PairedTest(
-                mean.value, mean.low, mean.high, mean.p, mean.smallest,
-                new, old, len(gains), better[place], worse[place],
-            )
-        )  # fmt: skip
+        counts = {"n": len(gains), "better": better[place], "worse": worse[place]}
+        tests.append(PairedTest(**asdict(differences[place]), model=new, against=old, **counts))
     return tests
 
 
 def _units(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> Units:
     """Units of a family of differences between pairs of models."""
     steps = [_steps(pairs, rows) for rows in data]
-    weights = [np.array(rows.weights) for rows in data]
-    return units_of(steps, [rows.groups for rows in data], weights, metric.largest_difference)
+    return units_of(
+        steps, [rows.groups for rows in data], [rows.weights for rows in data], metric.largest_difference
+    )
 
 
 def _steps(pairs: Pairs, data: PairedRows) -> Floats:
     """Differences [rows, pairs] between the values of (old, new) models."""
-    values = {model: np.array(numbers, dtype=float) for model, numbers in data.values.items()}
-    return np.stack([values[new] - values[old] for old, new in pairs], axis=1)
+    return np.stack([data.values[new] - data.values[old] for old, new in pairs], axis=1)
 
 
 def _mean_seeds(name: str, data: Sequence[PairedRows]) -> list[float]:
@@ -225,12 +216,17 @@ def mean_figures(data: PairedRows, metric: Metric) -> dict[str, Mean]:
     if data.f1 is not None:
         return data.f1.figures()
     figures = {}
-    for model, values in data.values.items():
-        mean = metric_mean(metric, values, data.groups, data.weights)
+    for model in data.values:
+        mean = _mean_figure(data, model, metric)
         if model in data.seeds:
             mean = _widened(mean, data.seeds[model], metric)
         figures[model] = mean
     return figures
+
+
+def _mean_figure(data: PairedRows, model: str, metric: Metric) -> Mean:
+    """A model's figure with its interval over examples."""
+    return metric_mean(metric, data.values[model].tolist(), data.groups, data.weights.tolist())
 
 
 def _widened(mean: Mean, seeds: Sequence[float], metric: Metric) -> Mean:
@@ -288,26 +284,25 @@ def _with_f1(tests: Sequence[PairedTest], f1_tests: Sequence[PairedTest]) -> lis
 def _score(mean: Mean, run: ScoredRun, seeds: Sequence[float], metric: Metric) -> ModelScore:
     """The score of a model, or of a setting from the runs of its trainings."""
     runs = run.trainings or [run]
-    score = ModelScore(
-        mean.value, mean.low, mean.high, mean.n, mean.stderr,
-        trained_on=max(run.trained_on.get("examples", 0) for run in runs),
-        trained_on_at_most=any(run.trained_on.get("at_most") for run in runs),
+    details: dict[str, Any] = {}
+    if seeds:
+        details = {"trainings": [each.model for each in runs], "seed_deviation": stdev(seeds)}
+    elif metric is ACCURACY:
+        if len(set(run.gold)) > 1 and len(set(run.predicted)) == 1:
+            details["always"] = run.predicted[0]
+        if run.confidence:
+            details["calibration"] = calibration(run.confidence, run.correct, run.groups)
+        metrics = run.facts.get("metrics")
+        if isinstance(metrics, Mapping):
+            details["metrics"] = metrics
+    if metric is ACCURACY:
+        details["unparsed"] = sum(list(each.predicted).count(UNKNOWN) for each in runs)
+    return ModelScore(
+        **asdict(mean),
+        trained_on=max(each.trained_on.get("examples", 0) for each in runs),
+        trained_on_at_most=any(each.trained_on.get("at_most") for each in runs),
+        **details,
     )  # fmt: skip
-    if seeds:
-        score = replace(score, trainings=[run.model for run in runs], seed_deviation=stdev(seeds))
-    if metric is not ACCURACY:
-        return score
-    score = replace(score, unparsed=sum(list(run.predicted).count(UNKNOWN) for run in runs))
-    if seeds:
-        return score
-    if len(set(run.gold)) > 1 and len(set(run.predicted)) == 1:
-        score = replace(score, always=run.predicted[0])
-    if run.confidence:
-        score = replace(score, calibration=calibration(run.confidence, run.correct, run.groups))
-    metrics = run.facts.get("metrics")
-    if isinstance(metrics, Mapping):
-        score = replace(score, metrics=metrics)
-    return score
 
 
 def _rare_labels(run: ScoredRun) -> list[str]:
@@ -348,12 +343,10 @@ def _mean_section(
         mean, deviation = average(scores), 0.0
         if model in data[0].seeds:
             seeds = _mean_seeds(model, data)
-            of_examples = [
-                metric_mean(metric, rows.values[model], rows.groups, rows.weights) for rows in data
-            ]
+            of_examples = [_mean_figure(rows, model, metric) for rows in data]
             mean, deviation = _widened(average(of_examples), seeds, metric), stdev(seeds)
         figures[model] = ModelScore(
-            mean.value, mean.low, mean.high, mean.n, mean.stderr,
+            **asdict(mean),
             unparsed=sum(score.unparsed for score in scores),
             trained_on=sum(score.trained_on for score in scores),
             trained_on_at_most=any(score.trained_on_at_most for score in scores),
@@ -376,7 +369,7 @@ def _over_majority(data: Sequence[PairedRows], models: Sequence[str]) -> dict[st
     for model in models:
         both = []
         for rows in data:
-            values = {model: rows.values[model], "majority": rows.baselines[model]}
+            values = {model: rows.values[model], "majority": rows.baseline}
             both.append(replace(rows, values=values))
         (tests[model],) = paired_family([("majority", model)], both, ACCURACY)
     return tests

@@ -8,7 +8,7 @@ from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.cells import on_dataset, section_name, translated
 from tuneyard.eval.judge.conclusions import Comparison
-from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
 
 Recipes = Mapping[str, Sequence[str]]
 """The models of each setting that was trained with several seeds (`--replicates`)."""
@@ -36,36 +36,21 @@ def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:
     return recipes
 
 
-def check_replicates(runs: RunsByDataset, base: str, recipes: Recipes) -> None:
-    """`RequestError` if a model is the base or missing, or was not scored on the datasets of the others."""
-    datasets_of: dict[str, list[str]] = {}
-    for dataset, by_model in runs.items():
-        for model in by_model:
-            datasets_of.setdefault(model, []).append(dataset)
-    for name, models in recipes.items():
-        if name in datasets_of:
-            raise RequestError(f"--replicates {name}: {name} is also a model; choose another name")
-        if base in models:
-            raise RequestError(f"--replicates {name}: {base} is what the others are compared with")
-        first, *others = models
-        for model in models:
-            if model not in datasets_of:
-                expected = ", ".join(datasets_of)
-                raise RequestError(f"--replicates {name}: no model {model}; expected some of {expected}")
-        for model in others:
-            differing = set(datasets_of[model]) ^ set(datasets_of[first])
-            if differing:
-                listed = ", ".join(sorted(differing))
-                raise RequestError(
-                    f"--replicates {name}: {first} and {model} were not both scored on {listed}"
-                )
-        if base in datasets_of and not set(datasets_of[base]) & set(datasets_of[first]):
-            listed = ", ".join(datasets_of[first])
-            raise RequestError(f"--replicates {name}: {base} was not scored on {listed}")
+def with_settings(runs: RunsByDataset, base: str, recipes: Recipes) -> RunsByDataset:
+    """Each setting as one run in place of its trainings, where the first of them was.
 
-
-def with_settings(runs: RunsByDataset, recipes: Recipes) -> RunsByDataset:
-    """Each setting as one run in place of its trainings, where the first of them was."""
+    `RequestError` if a training is the base or missing, or was not scored on a dataset of the others.
+    """
+    models = models_of(runs)
+    for setting, members in recipes.items():
+        if setting in models:
+            raise RequestError(f"--replicates {setting}: {setting} is also a model; choose another name")
+        if base in members:
+            raise RequestError(f"--replicates {setting}: {base} is what the others are compared with")
+        for model in members:
+            if model not in models:
+                expected = ", ".join(models)
+                raise RequestError(f"--replicates {setting}: no model {model}; expected some of {expected}")
     setting_of = {model: name for name, models in recipes.items() for model in models}
     grouped: dict[str, dict[str, ScoredRun]] = {}
     for dataset, by_model in runs.items():
@@ -75,6 +60,11 @@ def with_settings(runs: RunsByDataset, recipes: Recipes) -> RunsByDataset:
             if name is None:
                 grouped[dataset][model] = run
             elif name not in grouped[dataset]:
+                missing = [each for each in recipes[name] if each not in by_model]
+                if missing:
+                    raise RequestError(
+                        f"--replicates {name}: {model} and {missing[0]} were not both scored on {dataset}"
+                    )
                 trainings = [by_model[each] for each in recipes[name]]
                 grouped[dataset][name] = replace(run, model=name, trainings=trainings)
     return grouped

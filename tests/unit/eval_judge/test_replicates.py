@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from tests.conftest import ROOT
 from tests.fake_runs import answers, write_run
-from tests.messages import raises
+from tests.messages import printed, raises
 from tests.unit.eval_judge.test_sections import make
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
@@ -17,6 +17,7 @@ from tuneyard.eval.judge.ask import compare_runs
 from tuneyard.eval.judge.questions.replicates import parse_replicates, seed_warnings, with_settings
 from tuneyard.eval.judge.sections import compare
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
+from tuneyard.eval.show.verdict import decisions
 
 SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
 GOLD = ["yes", "no"] * 60
@@ -125,17 +126,19 @@ def test_what_cannot_be_replicates(name: str, models: list[str]) -> None:
         compare_runs(by_dataset(runs()), recipes={name: models})
 
 
-def test_replicates_need_the_base_on_their_dataset() -> None:
+def test_replicates_without_the_base_on_their_dataset_are_compared_with_nothing() -> None:
     flags = [True, False] * 10
     own = [make("base", flags), make("a", flags, "t"), make("b", flags, "t")]
-    with raises(RequestError, "--replicates r"):
-        compare_runs(by_dataset(own), recipes={"r": ["a", "b"]})
+    comparison = compare_runs(by_dataset(own), recipes={"r": ["a", "b"]}).comparison
+    on_s, on_t = decisions(comparison)
+    printed(on_s, "only the base was scored")
+    printed(on_t, "base was not scored on t")
 
 
 def test_models_beside_settings_are_candidates_too() -> None:
     flags = [True, False] * 10
     own = [make("base", flags), make("a", flags), make("x", flags[::-1]), make("b", flags)]
-    comparison = compare(with_settings(by_dataset(own), {"r": ["a", "b"]}), "base")
+    comparison = compare(with_settings(by_dataset(own), "base", {"r": ["a", "b"]}), "base")
     assert comparison.models == ["base", "r", "x"]
     assert [test.model for test in comparison.sets[0].against_base] == ["r", "x"]
 
