@@ -53,11 +53,7 @@ if TYPE_CHECKING:
     from tuneyard.core.execution import Executor
     from tuneyard.eval.scoring.candidates import Opened
 
-ALONE = {
-    "--rescore": "prompts models:",
-    "--shots": "adds no model:",
-    "--think": "prompts without it;",  # it changes how a model is opened, and some commands refuse it
-}
+ALONE = ("--rescore", "--shots", "--think")  # they change which models are opened, and how
 COMMAND = "eval.suite"
 CAPTION = "All steps"
 PlannedStep = tuple[ScoringRequest, Declared]
@@ -139,7 +135,9 @@ def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], mode
                 figures[name].setdefault(label, {})[model] = figure
             for dataset, result in results.items():
                 if "accuracy" in result:
-                    label = name if len(results) == 1 else f"{name}/{dataset}"
+                    label = name
+                    if len(results) > 1:
+                        label = f"{name}/{dataset}"
                     judged.append(f"{model}/{label}={folder / dataset}")
     table = steps_table(figures, models)
     facts: dict[str, object] = {"steps": figures}
@@ -173,7 +171,9 @@ def figures_of(
             parts[""]["accuracy"] = {**results, "value": results["accuracy"]}
         for kind, part in results.get("types", {}).items():
             parts[f"{kind}, "] = part
-        of_set = f"{dataset}: " if len(results_by_dataset) > 1 else ""
+        of_set = ""
+        if len(results_by_dataset) > 1:
+            of_set = f"{dataset}: "
         for kind, part in parts.items():
             for name, figure in part.items():
                 if isinstance(figure, Mapping) and "ci95" in figure:
@@ -194,7 +194,9 @@ def steps_table(figures: Figures, models: Sequence[str]) -> Table:
             rows.append([f"{step}: {nothing}", "0", "", *[NONE for _ in models]])
         for name, by_model in by_name.items():
             first = next(iter(by_model.values()))
-            majority = percent(first["majority"]) if "majority" in first else ""
+            majority = ""
+            if "majority" in first:
+                majority = percent(first["majority"])
             cells = [_cell(name, by_model.get(model)) for model in models]
             rows.append([f"{step}: {name}", f"{first['n']:,}", majority, *cells])
     header = [tr("figure (95 % interval)"), "n", tr("majority-class baseline"), *models]
@@ -316,7 +318,7 @@ def _arguments(
             raise ContentError(f"{key}: {options['command']} has no such option; {hint}")
         option = by_flag[flag]
         if flag in ALONE and (flag != "--shots" or command.has_shots):
-            raise ContentError(f"{flag[2:]}: a suite {ALONE[flag]} run {command.module} by itself")
+            raise ContentError(f"{flag[2:]}: not in a suite: run {command.module} by itself")
         if option.name in shared:
             raise ContentError(f"{key}: the same for all steps: give it on the command line")
         if getattr(option, "is_flag", False):

@@ -111,15 +111,17 @@ def replaced_files(out: Path, runs: Sequence[str], *, force: bool) -> list[str]:
             f"--out {out}: found a comparison of other runs, e.g. {others[0]}; choose another folder, "
             "or --force replaces it"
         )
-    names = [str(name) for name in before.get("plots", ())]
-    inside = [name for name in names if (out / name).resolve().is_relative_to(out.resolve())]
-    return [*COMPARED, *inside] if before else []
+    if not before:
+        return []
+    return [*COMPARED, *map(str, before["plots"])]
 
 
 def remove_files(out: Path, names: Iterable[str]) -> None:
-    """Delete files below OUT, and the folders that they leave empty."""
+    """Delete files below OUT, and the folders that they leave empty; names that lead elsewhere stay."""
     for name in names:
         path = out / name
+        if not path.resolve().is_relative_to(out.resolve()):
+            continue
         path.unlink(missing_ok=True)
         if path.parent != out:
             with contextlib.suppress(OSError):  # other files are in the folder
@@ -131,14 +133,11 @@ def _owner(out: Path) -> str:
 
     The suite owns the folders of its steps: the caller of a scoring command comes first.
     """
-    caller = read_object(out / RUN).get(CALLER)
-    if isinstance(caller, str):
-        return caller
     identity = _read(out)
-    if not all(identity[part] for part in PARTS):
-        return ""
-    command = identity["settings"].get("command")
-    return command if isinstance(command, str) else ""
+    owner = read_object(out / RUN).get(CALLER)
+    if all(identity[part] for part in PARTS):
+        owner = owner or identity["settings"].get("command")
+    return owner if isinstance(owner, str) else ""
 
 
 def read_identity(out: Path) -> Identity:
@@ -305,14 +304,13 @@ def _own_folders(out: Path, before: Identity) -> list[Path]:
 
 
 def _listed_files(out: Path) -> list[str]:
-    """The files in OUT that run.json lists, without names that lead elsewhere."""
+    """The files in OUT that run.json lists."""
     if not (out / RUN).is_file():
         return []
     names = read_object(out / RUN).get(FILES)
     if not isinstance(names, list):
         return []
-    there = {path.name for path in out.iterdir() if path.is_file() and not path.is_symlink()}
-    return [name for name in names if isinstance(name, str) and name in there]
+    return list(map(str, names))
 
 
 def _whole_batches(path: Path, batches: Sequence[Sequence[int]]) -> dict[int, Prediction]:

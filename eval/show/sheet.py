@@ -280,18 +280,10 @@ def tally_json(
         "prompts": len({rating.prompt for rating in ratings}),
         "clusters": len(set(clusters.values())) or None,
         "verdicts": [verdict(outcome) for outcome in compared if outcome.criterion == OVERALL],
-        "outcomes": [_outcome_json(outcome) for outcome in compared],
+        "outcomes": [asdict(outcome) for outcome in compared],
         "mean_marks": {model: mean_marks(ratings, model) for model in models},
         "equal_verdicts": float(equal) if equal is not None else None,
     }
-
-
-def _outcome_json(outcome: Outcome) -> dict[str, object]:
-    """An outcome as tally.json has it: `share` is (value, low, high)."""
-    fields = asdict(outcome)
-    if outcome.share is not None:
-        fields["share"] = outcome.share.with_limits
-    return fields
 
 
 def _row(outcome: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,6 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tuneyard.eval.statistics.estimate import Estimate
 from tuneyard.eval.statistics.rates import rate_of
 
 CRITERIA = ("correctness", "relevance", "completeness", "depth", "usefulness")
@@ -31,8 +30,8 @@ class Rating:
 class Outcome:
     """A model's answers against another's by one criterion, over the prompts rated for both.
 
-    `share` is the share of wins among prompts without a tie (None if all are ties). `p` is the exact
-    two-sided sign test's, None for a single criterion: `overall` decides, the criteria describe.
+    `share` is the share of wins among prompts without a tie, with its limits (None if all are ties). `p` is
+    the exact two-sided sign test's, None for a single criterion: `overall` decides, the criteria describe.
     """
 
     model: str
@@ -41,7 +40,7 @@ class Outcome:
     wins: int
     ties: int
     losses: int
-    share: Estimate | None
+    share: tuple[float, float, float] | None
     p: float | None
 
 
@@ -60,7 +59,7 @@ def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping
             groups: list[Hashable] = [clusters.get(prompt, prompt) for prompt in won]
             wins = sum(won.values())
             ties = len(steps) - len(won)
-            share = rate_of(list(won.values()), groups) if won else None
+            share = rate_of(list(won.values()), groups).with_limits if won else None
             p = clustered_sign_test(list(won.values()), groups) if criterion == OVERALL else None
             compared.append(Outcome(model, base, criterion, wins, ties, len(won) - wins, share, p))
     return compared
@@ -96,13 +95,10 @@ def equal_verdicts(ratings: Sequence[Rating], models: Sequence[str]) -> Fraction
 
 def mean_marks(ratings: Iterable[Rating], model: str) -> dict[str, float | None]:
     """Mean mark of a model for each criterion over all its answers and raters (None: no mark)."""
-    by_criterion: dict[str, list[int]] = {criterion: [] for criterion in CRITERIA}
-    for rating in ratings:
-        if rating.model == model:
-            for criterion, mark in rating.marks.items():
-                by_criterion[criterion].append(mark)
+    own = [rating.marks for rating in ratings if rating.model == model]
     means: dict[str, float | None] = {}
-    for criterion, marks in by_criterion.items():
+    for criterion in CRITERIA:
+        marks = [given[criterion] for given in own if criterion in given]
         means[criterion] = None
         if marks:
             means[criterion] = sum(marks) / len(marks)
