@@ -12,8 +12,6 @@ from tuneyard.eval.backends.connection import Connection, RefusedError, Unreadab
 GGUF = ".gguf"
 LLAMA_CPP, VLLM = "llama.cpp", "vLLM"
 OWNER_VLLM = "vllm"  # of the models that vLLM lists
-SHOWN_NAMES = 10
-HTML = (b"<html", b"<!doctype html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,6 @@ class ServedModel:
     - `sampling`: llama.cpp's settings for requests that name none: temperature, repeat_penalty and others.
     - `file_type`, `bits`: type of the weights in a GGUF, e.g. `Q8_0`, and bits a weight.
     - `identity`: what must stay the same during a run: the model, its size, its adapters. {}: not listed.
-    - `answering`: the names of the model in answers.
     """
 
     connection: Connection
@@ -50,7 +47,6 @@ class ServedModel:
     file_type: str | None = None
     bits: float | None = None
     identity: Mapping[str, object] = field(default_factory=dict)
-    answering: set[object] = field(default_factory=set, compare=False)
 
     @property
     def names(self) -> list[str]:
@@ -69,8 +65,7 @@ def any_json(data: bytes) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        kind = "no JSON, but HTML" if data.lstrip().lower().startswith(HTML) else "no JSON"
-        raise ValueError(f"{kind}: {data[:60]!r}") from error
+        raise ValueError(f"no JSON: {data[:60]!r}") from error
 
 
 def json_object(data: bytes) -> dict[str, Any]:
@@ -137,9 +132,7 @@ def choose_model(models: Sequence[ServedModel], name: str, is_exact_name: bool) 
             return model
     if len(listed) == 1 and not is_exact_name:
         return listed[0]
-    names = ", ".join(show_value(model.name) for model in models[:SHOWN_NAMES])
-    if len(models) > SHOWN_NAMES:
-        names += f" and {len(models) - SHOWN_NAMES} more"
+    names = ", ".join(show_value(model.name) for model in models)
     problem = f"no model {name!r}; it" if name else "it"
     fix = "Name one of them in --served-model" if is_exact_name else "Add --served-model NAME"
     raise RequestError(f"{models[0].connection.url}: {problem} has {names}. {fix}")
@@ -158,15 +151,8 @@ def _entries(connection: Connection, name: str) -> list[dict[str, Any]]:
             ) from error
         return []
     data = listed.get("data")
-    entries = []
-    for entry in data if isinstance(data, list) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
-            entries.append(entry)
-            if writable(entry["id"]) != entry["id"]:
-                raise RequestError(
-                    f"{url}: /models lists an id that is no text: {show_value(entry['id'])}. Serve the model "
-                    "under another name"
-                )
+    found = data if isinstance(data, list) else ()
+    entries = [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
     if not entries and not name:
         raise RequestError(f"{url}: it lists no models: name one with --served-model NAME")
     return entries
@@ -215,7 +201,7 @@ def _of_llama_cpp(
         models.append(model)
     for adapter in adapters:
         alone = {"lora": [{"id": adapter["number"], "scale": 1.0}]}
-        models.append(replace(models[0], **adapter, settings={**anew, **alone}, answering=set()))
+        models.append(replace(models[0], **adapter, settings={**anew, **alone}))
     return models
 
 

@@ -228,7 +228,7 @@ class Server(Backend, ABC):
 
         def parse(data: bytes) -> Result:
             answer = json_object(data)
-            self._check_model(answer.get("model"))
+            self._warn_of_model(answer.get("model"))
             try:
                 return read(answer)
             except ContentError as error:
@@ -243,25 +243,12 @@ class Server(Backend, ABC):
         named = {"model": self.model.model, **body, **self.model.settings}
         return await self.connection.request(client, address, named, parse, place or about)
 
-    def _check_model(self, name: object) -> None:
-        """`RequestError` if an answer comes from another model than the answers before.
-
-        A warning if the first one names another model than was asked for. A path's last part is enough.
-        """
-        if not isinstance(name, str):
-            return
-        url, model, answering = self.url, self.model.model, self.model.answering
-        if not answering and Path(name).name != Path(model).name:
+    def _warn_of_model(self, name: object) -> None:
+        """Warn if an answer names another model than was asked for. A path's last part is enough."""
+        if isinstance(name, str) and Path(name).name != Path(self.model.model).name:
             warn_once(
-                f"{url}: asked for {show_value(model)}, it answers as {show_value(name)}: check that it "
-                "serves the right model"
-            )
-        answering.add(name)
-        if len(answering) > 1:
-            names = " and ".join(sorted(map(show_value, answering)))
-            raise RequestError(
-                f"{url}: it answers as {names}: its model changed. Serve the first one; "
-                f"{self.connection.again}"
+                f"{self.url}: asked for {show_value(self.model.model)}, it answers as {show_value(name)}: "
+                "check that it serves the right model"
             )
 
     def check_length(self, read: object, sent: int) -> None:
@@ -296,8 +283,7 @@ class Server(Backend, ABC):
 def read_ids(answer: dict[str, Any]) -> list[int]:
     """Read the token ids of /tokenize."""
     tokens: list[int] = answer["tokens"]
-    are_ids = type(tokens) is list and all(type(token) is int for token in tokens)
-    if not are_ids or not all(0 <= token < LARGEST_ID for token in tokens):
+    if not all(type(token) is int and 0 <= token < LARGEST_ID for token in tokens):
         raise ValueError(f"{show_value(tokens)} as token ids")
     return tokens
 
