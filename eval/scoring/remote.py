@@ -1,7 +1,7 @@
 """Scoring in workers (--workers, --ray): what they are sent, and what each of them does with it.
 
-A work item is a part of a job: some of its batches. The batches are planned as for one process, so that a row
-has the same neighbours with any number of workers, and the files have the same bytes. Workers read models,
+A work item is a batch of a job. The batches are planned as for one process, so that a row has the same
+neighbours with any number of workers, and the files have the same bytes. Workers read models,
 adapters and images, and return the fields of the rows. Only the driver reads data and writes files.
 """
 
@@ -23,9 +23,7 @@ from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import ScoringPlan, fit
 from tuneyard.eval.scoring.task import Job, Task
 
-ROWS = 128  # in a part, at most, unless a batch has more: what is lost with a worker
-PARTS = 4  # for each worker, at least, so that all of them end at about one time
-AHEAD = 4  # parts for each worker that are sent before the first of them is written
+AHEAD = 4  # batches for each worker that are sent before the first of them is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +49,11 @@ def score_in_workers(
     if workers is None or base is None:
         raise ValueError("only a model folder is scored by workers")
     needed = resources(workers, base)
-    fitting = workers.fitting(needed)
-    count = sum(len(batch) for job, batches in pending.items() if job.main is None for batch in batches)
-    items: list[WorkItem] = []
-    for job, batches in pending.items():
-        items += items_of(job, batches, rows_of_part(count, fitting))
-    setup, ahead = _setup(plan, base), AHEAD * fitting
+    items = [item_of(job, batch) for job, batches in pending.items() for batch in batches]
+    setup, ahead = _setup(plan, base), AHEAD * workers.fitting(needed)
     with contextlib.closing(workers.map(items, common=setup, resources=needed, ahead=ahead)) as results:
         for result in results:
-            yield from result.record_or_raise()
+            yield result.record_or_raise()
 
 
 def _setup(plan: ScoringPlan, base: Path) -> ScoringSetup:
@@ -86,38 +80,21 @@ def _setup(plan: ScoringPlan, base: Path) -> ScoringSetup:
     )
 
 
-def rows_of_part(pending: int, workers: int) -> int:
-    """Rows in an item, for so many rows in all. The bytes of the files do not depend on it."""
-    return max(1, min(ROWS, pending // (PARTS * max(1, workers))))
-
-
-def items_of(job: Job, batches: Sequence[list[int]], rows: int) -> list[WorkItem]:
-    """Put batches of a job into items of about so many rows. Names are for messages about lost workers."""
-    parts: list[list[list[int]]] = []
-    count = rows
-    for batch in batches:
-        if count >= rows:
-            parts.append([])
-            count = 0
-        parts[-1].append(batch)
-        count += len(batch)
+def item_of(job: Job, batch: list[int]) -> WorkItem:
+    """The work on a batch of a job. Its name is for messages about lost workers."""
     candidate, dataset = job.candidate.name, job.dataset.name
-    items = []
-    for part in parts:
-        about = f"{sum(map(len, part))} rows from row {part[0][0]} on"
-        if job.main is not None:
-            about = "further answers"
-        name = f"{candidate} on {dataset}, {about}"
-        items.append(WorkItem(name, score_part, (candidate, dataset, job.main is not None, part)))
-    return items
+    about = f"{len(batch)} rows from row {batch[0]} on"
+    if job.main is not None:
+        about = "further answers"
+    arguments = (candidate, dataset, job.main is not None, batch)
+    return WorkItem(f"{candidate} on {dataset}, {about}", score_batch, arguments)
 
 
-def score_part(
-    setup: ScoringSetup, candidate: str, dataset: str, is_further: bool, batches: list[list[int]]
-) -> list[list[Fields]]:
-    """Score batches in this worker."""
-    job = once_per_worker(_Worker, setup).job(candidate, dataset, is_further)
-    return [job.score(batch) for batch in batches]
+def score_batch(
+    setup: ScoringSetup, candidate: str, dataset: str, is_further: bool, batch: list[int]
+) -> list[Fields]:
+    """Score a batch in this worker."""
+    return once_per_worker(_Worker, setup).job(candidate, dataset, is_further).score(batch)
 
 
 class _Worker:

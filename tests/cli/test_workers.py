@@ -18,7 +18,6 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval import nli, qa, suite, sweep, text
 from tuneyard.eval.backends import worker_model
 from tuneyard.eval.backends.worker_model import worker_slots
-from tuneyard.eval.scoring.remote import ROWS, items_of, rows_of_part
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TWICE = [*PAIRS, *[{**pair, "input": "Really?"} for pair in PAIRS]]
@@ -174,28 +173,6 @@ def test_a_server_needs_no_workers(folder, option) -> None:
     server = ["--backend", "openai", "--url", "http://localhost:9/v1", option]
     with raises(RequestError, option.partition("=")[0], "--backend openai"):
         call(nli.cli, "--model", "m", *server, "--data", folder / "pairs.json", "--out", folder / "out")
-
-
-def test_a_batch_is_never_divided() -> None:
-    class Named:
-        name = "one"
-
-    class Work:
-        candidate, dataset, main = Named, Named, None
-
-    batches = [[row, row + 1, row + 2] for row in range(0, 30, 3)]
-    for rows in (1, 3, 4, 100):
-        parts = [item.arguments[-1] for item in items_of(Work, batches, rows)]
-        assert [batch for part in parts for batch in part] == batches
-        assert all(sum(map(len, part)) < rows + 3 for part in parts)
-
-
-@pytest.mark.parametrize(
-    ("pending", "workers", "rows"),
-    [(0, 2, 1), (20, 4, 1), (30, 2, 3), (100, 4, 6), (30, 0, 7), (10**6, 2, ROWS)],
-)
-def test_parts_are_small_enough_for_all_workers(pending, workers, rows) -> None:
-    assert rows_of_part(pending, workers) == rows
 
 
 def test_each_worker_has_a_gpu_or_a_part_of_the_cores(monkeypatch) -> None:
