@@ -45,19 +45,6 @@ VARIABLES = {
 """Environment variables that vLLM reads when it is imported. The user's own values stay."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineRequest:
-    """Token ids for vLLM.
-
-    With `tokens`, their log-probabilities as the next token are wanted; otherwise an answer of at most
-    `max_tokens` tokens.
-    """
-
-    ids: tuple[int, ...]
-    tokens: tuple[int, ...] = ()
-    max_tokens: int = 1
-
-
 @dataclass(eq=False)
 class Engine(Backend):
     """A model in vLLM with its tokenizer, its adapters, and the settings that the results record.
@@ -82,35 +69,21 @@ class Engine(Backend):
         """Send the adapter with each prompt from now on. `load_engine` refuses several at a time."""
         self.adapter = parts[0].adapter.folder if parts else None
 
-    def answers(self, requests: Sequence[EngineRequest]) -> list[Any]:
-        """vLLM's answer to each request, in one call. Beginnings that they share are computed once.
+    def answers(self, prompts: Sequence[Ids], sampling: Sequence[Any]) -> list[Any]:
+        """vLLM's answer to each prompt with its SamplingParams, in one call.
 
         The cache of the call before is dropped: a resumed run computes what the first one would have. A call
         is for the base or for one adapter: in one call, vLLM's build for CPUs adds an adapter to the base's
         rows, too (0.26.0 and 0.32.0).
         """
-        if not requests:
+        if not prompts:
             return []
-        distinct = list(dict.fromkeys(requests))
-        prompts = [{"prompt_token_ids": list(request.ids)} for request in distinct]
-        sampling = [self._sampling(request) for request in distinct]
-        loras = [self._lora()] * len(distinct) if self.adapters else None
+        token_prompts = [{"prompt_token_ids": list(ids)} for ids in prompts]
+        loras = [self._lora()] * len(prompts) if self.adapters else None
         self.llm.reset_prefix_cache()
         with loading(self.folder, "vLLM cannot run it"):
-            outputs = self.llm.generate(prompts, sampling, lora_request=loras, use_tqdm=False)
-        by_request = {}
-        for request, output in zip(distinct, outputs, strict=True):
-            (by_request[request],) = output.outputs
-        return [by_request[request] for request in requests]
-
-    def _sampling(self, request: EngineRequest) -> Any:
-        from vllm import SamplingParams
-
-        if request.tokens:
-            return SamplingParams(
-                temperature=0.0, max_tokens=1, logprob_token_ids=list(request.tokens), detokenize=False
-            )
-        return SamplingParams(temperature=0.0, max_tokens=request.max_tokens, stop_token_ids=list(self.ends))
+            outputs = self.llm.generate(token_prompts, sampling, lora_request=loras, use_tqdm=False)
+        return [output.outputs[0] for output in outputs]
 
     def _lora(self) -> Any:
         """The adapter for vLLM, which tells adapters apart by number (above 0) and by name."""
@@ -128,13 +101,20 @@ class Engine(Backend):
         images: Mapping[int, Sequence[str]] | None = None,  # noqa: ARG002  open_models refuses images
     ) -> Reading:
         """Plan large batches, and give the log-probabilities of the spellings' tokens."""
+        from vllm import SamplingParams
+
         steps = steps_of(spellings)
+        sampling = []
+        for _, following in steps:
+            sampling.append(
+                SamplingParams(
+                    temperature=0.0, max_tokens=1, logprob_token_ids=list(following), detokenize=False
+                )
+            )
 
         def read(batch: Sequence[int]) -> list[Logs]:
-            requests = []
-            for row in batch:
-                requests += [EngineRequest((*prompts[row], *begin), following) for begin, following in steps]
-            answers = iter(self.answers(requests))
+            asked = [[*prompts[row], *begin] for row in batch for begin, _ in steps]
+            answers = iter(self.answers(asked, sampling * len(batch)))
             by_row: list[Logs] = []
             for _ in batch:
                 logs: Logs = {}
@@ -154,8 +134,11 @@ class Engine(Backend):
 
     def chat(self, talks: Sequence[Messages], encode: Encode, longest: int) -> list[str]:
         """Answer each conversation greedily."""
-        requests = [EngineRequest(tuple(encode(talk)), max_tokens=longest) for talk in talks]
-        return [answer.text for answer in self.answers(requests)]
+        from vllm import SamplingParams
+
+        sampling = SamplingParams(temperature=0.0, max_tokens=longest, stop_token_ids=list(self.ends))
+        answers = self.answers([encode(talk) for talk in talks], [sampling] * len(talks))
+        return [answer.text for answer in answers]
 
 
 def steps_of(spellings: Sequence[Ids]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

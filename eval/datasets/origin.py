@@ -81,15 +81,7 @@ class Compile:
 
     def _templates(self, key: str) -> list[str]:
         """The names under `file` or `dataset` of the outputs, as the spec has them."""
-        outputs = self.manifest.definition.get("write")
-        if not isinstance(outputs, list):
-            return []
-        names = []
-        for output in outputs:
-            name = output.get(key) if isinstance(output, dict) else None
-            if isinstance(name, str):
-                names.append(name)
-        return names
+        return [output[key] for output in self.manifest.definition.get("write", ()) if key in output]
 
 
 @dataclass(frozen=True, slots=True)

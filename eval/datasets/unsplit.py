@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-DRAWN_OTHERWISE = ("stratify", "group", "by")
-"""Settings of a split besides its shares and its seed."""
+SETTINGS = ("seed", "stratify", "group", "by")
+"""The keys of a spec's `split` besides the shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +105,13 @@ def find_unsplit(path: Path, origin: Origin, rows: int) -> Unsplit | None:
     """The split of a file of all rows, by its row index. None for any other file, and without an index."""
     manifest = origin.compile.manifest
     split = manifest.definition.get("split")
-    if not isinstance(split, dict) or origin.file not in origin.compile.whole_files():
+    if not split or origin.file not in origin.compile.whole_files():
         return None
     index = origin.compile.row_index(origin.file)
     if index is None or index.drawn is None or index.rows != rows:
         return None
-    given_shares = {name: value for name, value in split.items() if name not in (*DRAWN_OTHERWISE, "seed")}
-    shares = {name: float(share) for name, share in given_shares.items() if isinstance(share, int | float)}
+    shares = {name: float(share) for name, share in split.items() if name not in SETTINGS}
     seed = split.get("seed", manifest.made_from.get("seed"))
-    if not isinstance(seed, int) or not shares or len(shares) < len(given_shares):
-        return None
     datasets = {}
     for name in (TRAIN_SPLIT, *shares):
         dataset = origin.compile.dataset_of(name)

@@ -261,11 +261,11 @@ def test_a_resumed_run_makes_the_same_calls_to_the_same_bytes(asked, nli, tmp_pa
     whole = nli(*adapters, out="whole")
     answers, calls = engine.Engine.answers, []
 
-    def killed(self, requests):
-        calls.append(requests)
+    def killed(self, prompts, sampling):
+        calls.append(prompts)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return answers(self, requests)
+        return answers(self, prompts, sampling)
 
     monkeypatch.setattr(engine.Engine, "answers", killed)
     with pytest.raises(ResumableError):

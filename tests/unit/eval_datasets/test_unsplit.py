@@ -254,25 +254,10 @@ def test_a_file_that_changed_is_split_as_training_splits_it(tmp_path) -> None:
     assert len(text.held_out(dataset, 0.1, 42).records) == 4
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        (("made_from",), []),
-        (("made_from", "definition", "split"), [0.1]),
-        (("made_from", "definition", "split", "eval"), "x"),
-        (("made_from", "definition", "split", "seed"), None),
-        (("made_from", "definition", "write"), None),
-    ],
-)
-def test_a_manifest_of_another_shape_is_no_error(tmp_path, path, value) -> None:
+def test_a_manifest_of_another_shape_is_no_error(tmp_path) -> None:
     folder = compiled(tmp_path)
     manifest = json.loads((folder / "manifest.json").read_text())
-    *parents, last = path
-    part = manifest
-    for name in parents:
-        part = part[name]
-    part[last] = value
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "made_from": []}))
     assert len(whole(folder).records) == 60
 
 
