@@ -19,12 +19,11 @@ from tuneyard.core.prompt import saved_chat_template
 from tuneyard.eval.backends.connection import TOO_LONG
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel
-from tuneyard.eval.prove.proof import Answers, Distance, Ids, Tolerance, distance
+from tuneyard.eval.prove.proof import Answers, Distance, Ids, Tolerance, compare_ids, distance
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-QUOTED_TOKENS = 12
 CONTEXT_STEP = 256  # llama.cpp rounds contexts up to it
 CLOSER = 4.0  # times by which the base's log-probabilities must be closer to the server's
 NEUTRAL = {
@@ -124,23 +123,15 @@ def another_prompt(evidence: Evidence) -> Cause | None:
     fix = "serve with " + evidence.option(f"--jinja --chat-template-file {file}", f"--chat-template {file}")
     if any(NO_TEMPLATE.search(refusal) for refusal in evidence.refusals):
         return Cause("another prompt", f"The server has no chat template and refuses messages: {fix}.")
-    served_ids = evidence.served_ids or {}
-    rows = [row for row, ids in evidence.expected_ids.items() if list(served_ids.get(row, ids)) != list(ids)]
-    if not rows:
+    rows, first = compare_ids(evidence.expected_ids, evidence.served_ids or {}, evidence.tokenizer.decode)
+    if first is None:
         return None
-    trained, served = list(evidence.expected_ids[rows[0]]), list(served_ids[rows[0]])
-    place = 0
-    while trained[: place + 1] == served[: place + 1]:
-        place += 1
-    quotes = []
-    for ids in (trained[place:], served[place:]):
-        text = evidence.tokenizer.decode(ids[:QUOTED_TOKENS], clean_up_tokenization_spaces=False)
-        quotes.append(show_value(str(text)) if ids else "nothing")
+    trained, served = (show_value(text) for text in (first.expected_text, first.actual_text))
     return Cause(
         "another prompt",
         f"{len(rows)} of {counted(len(evidence.expected_ids), 'prompt')} have other token ids, in row "
-        f"{rows[0]} from token {place} on: training's goes on with {quotes[0]}, the server's with "
-        f"{quotes[1]}; {fix}.",
+        f"{first.row} from token {first.place} on: training's goes on with {trained}, the server's with "
+        f"{served}; {fix}.",
     )
 
 

@@ -227,7 +227,7 @@ def prove_prompts(
     way: str, dataset: str, expected: Mapping[int, Ids], actual: Mapping[int, Ids], decode: Decode
 ) -> PromptProof:
     """Compare the token ids of two ways of making prompts, row by row."""
-    rows, first = _differing(expected, actual, decode)
+    rows, first = compare_ids(expected, actual, decode)
     refused = [row for row in expected if row not in actual]
     return PromptProof(way, dataset, len(expected), len(rows) + len(refused), first, refused)
 
@@ -239,7 +239,7 @@ def prove_answers(
     flips: list[int] = []
     differing, first = None, None
     if expected.tokens is not None and actual.tokens is not None:
-        flips, first = _differing(expected.tokens, actual.tokens, decode)
+        flips, first = compare_ids(expected.tokens, actual.tokens, decode)
         differing = len(flips)
     largest, largest_row = None, None
     labels = distance(expected, actual)
@@ -297,7 +297,7 @@ def prove_chat(
             runs_on.append(row)
     reference_ids = {row: encode(_bare(greedy[row].text)) for row in chat}
     chat_ids = {row: encode(_bare(answer.text)) for row, answer in chat.items()}
-    rows, first = _differing(reference_ids, chat_ids, decode)
+    rows, first = compare_ids(reference_ids, chat_ids, decode)
     refused = [row for row in trained if row not in chat]
     return ChatProof(
         model,
@@ -326,16 +326,14 @@ def _bare(text: str) -> str:
     return text.strip().rstrip("\ufffd").rstrip()
 
 
-def _differing(
+def compare_ids(
     expected: Mapping[int, Ids], actual: Mapping[int, Ids], decode: Decode
 ) -> tuple[list[int], FirstDifference | None]:
     """The rows of both that differ, and the first difference."""
-    differences = []
-    for row, ids in expected.items():
-        difference = first_difference(row, ids, actual.get(row, ids), decode)
-        if difference:
-            differences.append(difference)
-    return [difference.row for difference in differences], next(iter(differences), None)
+    rows = [row for row, ids in expected.items() if list(actual.get(row, ids)) != list(ids)]
+    if not rows:
+        return [], None
+    return rows, first_difference(rows[0], expected[rows[0]], actual[rows[0]], decode)
 
 
 def likeliest(labels: Mapping[str, float]) -> str:
