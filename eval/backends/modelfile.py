@@ -77,8 +77,6 @@ def compile_template(template: str) -> Callable[[list[Message]], str]:
 
     jinja = _Jinja()
     pieces = [jinja.action(text) if acts else jinja.constant(text) for acts, text in _pieces(template)]
-    if jinja.blocks:
-        raise _unknown(f"{jinja.blocks[-1]} without end")
     try:
         whole = Environment(autoescape=False).from_string("".join(pieces))
     except (TemplateSyntaxError, SyntaxError, RecursionError) as error:
@@ -111,7 +109,8 @@ def _pieces(template: str) -> Iterator[tuple[bool, str]]:
 class _Jinja:
     """Translate a Go template piece by piece into Jinja.
 
-    `texts` are its constants, `blocks` the kinds of the blocks that are open.
+    `texts` are its constants, `blocks` the kinds of the blocks that are open. Jinja refuses what does not
+    nest.
     """
 
     def __init__(self) -> None:
@@ -122,17 +121,15 @@ class _Jinja:
         return f"{{{{ {self._held(text)} }}}}"
 
     def action(self, body: str) -> str:
-        innermost = self.blocks[-1] if self.blocks else ""
         test = body.removeprefix("else ").removeprefix("if ")
-        if body == "end" and innermost:
-            return "{% endfor %}" if self.blocks.pop() == "range" else "{% endif %}"
-        if body == "else" and innermost == "if":
-            self.blocks[-1] = "else"
+        if body == "end" and self.blocks:
+            return f"{{% end{self.blocks.pop()} %}}"
+        if body == "else":
             return "{% else %}"
-        if body.startswith("else if ") and innermost == "if":
+        if body.startswith("else if "):
             return f"{{% elif {self._condition(test)} %}}"
-        if body == "range .Messages" and "range" not in self.blocks:
-            self.blocks.append("range")
+        if body == "range .Messages" and "for" not in self.blocks:
+            self.blocks.append("for")
             return "{% for message in messages %}"
         if body.startswith("if "):
             self.blocks.append("if")
@@ -146,7 +143,7 @@ class _Jinja:
         return " == ".join(map(self._value, words[-2:]))
 
     def _value(self, body: str) -> str:
-        if body in FIELDS and "range" in self.blocks:
+        if body in FIELDS and "for" in self.blocks:
             return FIELDS[body]
         try:
             return self._held(str(json.loads(body if body.startswith('"') else "")))
