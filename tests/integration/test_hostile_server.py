@@ -113,7 +113,7 @@ def test_generation(start: Start, name: str) -> None:
     torn_and_resumed(start, "generate", SPOILED[name])
 
 
-@pytest.mark.parametrize("name", [*SOME, "another model", *SPOILED_LOGS])
+@pytest.mark.parametrize("name", [*SOME, *SPOILED_LOGS])
 def test_choice(start: Start, name: str) -> None:
     torn_and_resumed(start, "choice", {**SPOILED, **SPOILED_LOGS}[name])
 
