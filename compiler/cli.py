@@ -201,7 +201,7 @@ def _report(
             click.echo(summarise(problems.errors, every, problems.tally("E")), err=True)
     lines = [report.line()]
     if report.datasets and not report.failed:  # a check has no files to count
-        lines += report.result_lines(spec, request.out)
+        lines += report.result_lines(request.out)
         if is_quiet():
             del lines[1:]
     _print(as_json, report.as_json, lines)

@@ -130,6 +130,7 @@ def _report_if_up_to_date(
         problems=problems,
         **{key: counts[key] for key in COUNTED},
         datasets=manifest.records,
+        files=manifest.files,
         fit=manifest.fit,
         unused=Unused(Counter(manifest.not_used), Counter(manifest.ignored)),
         up_to_date=True,

@@ -15,6 +15,7 @@ from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.core.datasets.manifest import CompiledFile
 from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.files import files_sha256, versions
+from tuneyard.core.records.row_index import ROW_INDEX
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow", "zstandard")
@@ -153,23 +154,14 @@ class CompileReport(Counts):
             f"--on-error reject, which lists the rejected ones in {REJECTED}"
         )
 
-    def result_lines(self, spec: Spec, out: Path) -> list[str]:
+    def result_lines(self, out: Path) -> list[str]:
         """Lines for people: the paths of the files, and the registry."""
-        files, datasets = [], []
-        for split in spec.splits:
-            for output in spec.outputs:
-                file_name = output.file.format(split=split)
-                dataset = output.dataset.format(split=split) if output.dataset else ""
-                if (dataset or file_name) not in self.datasets:
-                    continue
-                path = str(out / spec.name / file_name)
-                if path not in files:  # one file may hold every split
-                    files.append(path)
-                if dataset:
-                    datasets.append(dataset)
+        folder = out / self.name
+        datasets = [name for name in self.datasets if name not in self.files]
+        files = [str(folder / name) for name in self.files if not name.endswith(ROW_INDEX)]
         lines = [f"files: {', '.join(files)}"]
         if self.rejected:
-            lines.append(f"rejected rows: {out / spec.name / REJECTED}")
+            lines.append(f"rejected rows: {folder / REJECTED}")
         if not datasets:
             return [*lines, "not registered: no output of the spec has a `dataset` name"]
         return [*lines, f"registered in {out / REGISTRY}: {', '.join(datasets)}"]

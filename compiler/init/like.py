@@ -5,7 +5,7 @@ from functools import cache
 
 from tuneyard.compiler.init.profile import CHINESE, FileProfile
 from tuneyard.compiler.init.proposal import Proposal
-from tuneyard.compiler.kinds import Column, kind_of
+from tuneyard.compiler.kinds import Column, kinds
 from tuneyard.compiler.spec.column_meanings import role_of_names
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import UNLABELLED, Spec, load_spec
@@ -88,7 +88,7 @@ def _fits(candidate: BundledSpec, profile: FileProfile, proposal: Proposal) -> b
     for column in proposal.columns.values():
         if column.path not in paths.values():
             return False
-        if column.kind and kind_of(column.kind).is_conversation and not spec.turns:
+        if column.kind and kinds()[column.kind].is_conversation and not spec.turns:
             return False
     output = spec.outputs[0]
     if output.format == "text" and output.templates.get("text") != "{text}":

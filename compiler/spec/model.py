@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from tuneyard.compiler.kinds import Column, Kind, check_options, kind_of
+from tuneyard.compiler.kinds import Column, Kind, check_options, kinds
 from tuneyard.compiler.spec.file import (
     Raw,
     Source,
@@ -346,7 +346,7 @@ def _column(name: str, value: Any, raw: Raw) -> Column:
         usual = "label"
     elif name == "idx":
         usual = "id"
-    kind = kind_of(full.get("is", usual))
+    kind = kinds()[full.get("is", usual)]
     check_options(name, kind, full)
     options = {key: full[key] for key in kind.options if key in full}
     default = full.get("default", kind.default)
@@ -501,7 +501,8 @@ def _check_files(spec: Spec) -> None:
     _refuse_same(files + row_indexes)
     _refuse_same(datasets)
     encoding = spec.source.encoding
-    _refuse(not is_text_encoding(encoding), f"source.encoding: unknown encoding {encoding!r}")
+    unknown = encoding != "utf-8" and not is_text_encoding(encoding)
+    _refuse(unknown, f"source.encoding: unknown encoding {encoding!r}")
 
 
 def _refuse_same(names: list[str]) -> None:

@@ -270,7 +270,7 @@ def loaded(
     verdict.is_compiled = changes is not None
     for problem in changes or ():
         verdict.add(problem)
-    stage = str(settings.get("stage", _stage(dataset, manifests, record_format)))
+    stage = str(settings.get("stage", _stage(dataset, record_format, verdict.is_compiled)))
     if not stage_fits(stage, dataset.entry):
         stage_place = recipe.place("stage") if recipe else "stage"
         verdict.add(stage_problem(stage, name, dataset.entry, stage_place))
@@ -338,11 +338,8 @@ def since_compiled(dataset: Dataset, out: Path, manifests: Mapping[str, Manifest
     return problems if is_compiled else None
 
 
-def _stage(dataset: Dataset, manifests: Mapping[str, Manifest], record_format: RecordFormat) -> str:
+def _stage(dataset: Dataset, record_format: RecordFormat, is_compiled: bool) -> str:
     """The stage without a recipe: pt for compiled texts, and for a file with the one column `text`."""
-    is_compiled = any(
-        dataset.name in compiled_entries(folder, manifest) for folder, manifest in manifests.items()
-    )
     has_only_text = list(record_format.columns.values()) == ["text"]
     if record_format.text_only and (is_compiled or has_only_text):
         return "pt"

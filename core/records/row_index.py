@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FINGERPRINT, TRAINED, SPLIT = "xxh3", "trained", "split"
+ROW_INDEX = ".examples.npy"
+"""The end of a row index's name."""
 SEPARATOR = "\x1e"
 ROWS = 1 << 16  # written at a time
 
@@ -53,7 +55,7 @@ class RowIndex:
 def row_index_file(records: Path) -> Path:
     """File next to a dataset's records: `train.json` → `train.examples.npy`."""
     stem = records.name.removesuffix(".jsonl").removesuffix(".json")
-    return records.with_name(f"{stem}.examples.npy")
+    return records.with_name(f"{stem}{ROW_INDEX}")
 
 
 def fingerprint(texts: Iterable[str]) -> int:

@@ -56,7 +56,7 @@ def with_sounds(monkeypatch):
     code: dict[str, object] = {}
     exec(SOUNDS, code)
     everything = kinds() | {"sounds": code["SOUNDS"]}
-    for place in ("kinds", "spec.file", "init.proposal", "init.guess", "verify.comparison"):
+    for place in ("kinds", "spec.file", "spec.model", "init.proposal", "init.guess", "verify.comparison"):
         monkeypatch.setattr(f"tuneyard.compiler.{place}.kinds", lambda: everything)
     read_schema.cache_clear()
     yield
@@ -153,7 +153,7 @@ def keywords(monkeypatch) -> Iterator[Any]:
     monkeypatch.setitem(sys.modules, module.__name__, module)  # for what processes send each other
     exec(source, module.__dict__)
     everything = kinds() | {"keywords": module.KEYWORDS}
-    for place in ("kinds", "spec.file", "init.proposal", "init.guess"):
+    for place in ("kinds", "spec.file", "spec.model", "init.proposal", "init.guess"):
         monkeypatch.setattr(f"tuneyard.compiler.{place}.kinds", lambda: everything)
     read_schema.cache_clear()
     yield module
