@@ -24,7 +24,7 @@ from tuneyard.compiler.spec.model import PART, WHOLE, Spec
 from tuneyard.compiler.write.record_file import RecordFile, copy_rows, keys_in
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.execution import Executor
-from tuneyard.core.records.row_index import Drawn
+from tuneyard.core.records.row_index import SPLIT, TRAINED
 
 LEAKED = 255  # in place of a split's number: the row is in none
 
@@ -79,7 +79,7 @@ def write_arranged(run: Run, executor: Executor | None) -> None:
     if spec.split and spec.outputs_of(WHOLE):
         order, splits = _with_splits(whole, list(orders.values()))
         _write(run, WHOLE, whole, order)
-        run.written.drawn = Drawn(_trained(spec, whole, order), splits)
+        run.written.drawn = {TRAINED: _trained(spec, whole, order), SPLIT: splits}
     for source in {id(source): source for source in sources.values()}.values():
         shutil.rmtree(source.folder)
 

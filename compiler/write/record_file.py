@@ -17,7 +17,7 @@ from tuneyard.compiler.lint.matching import numbered
 from tuneyard.compiler.spec.model import WHOLE, Output, Spec
 from tuneyard.core.datasets.manifest import CompiledFile
 from tuneyard.core.files import named, sha256
-from tuneyard.core.records.row_index import Drawn, row_index_file, write_row_index
+from tuneyard.core.records.row_index import row_index_file, write_row_index
 
 COPIED = 1 << 20  # bytes at a time
 BLOCK = 1000  # rows that are copied at a time
@@ -113,7 +113,7 @@ class Written:
     def __init__(self, spec: Spec, staged: Path) -> None:
         self.spec, self.staged = spec, staged
         self.files: list[tuple[str, Output, RecordFile]] = []
-        self.drawn: Drawn | None = None
+        self.drawn: dict[str, array[int]] = {}
 
     @contextlib.contextmanager
     def open(self, split: str) -> Iterator[list[RecordFile]]:
@@ -151,12 +151,11 @@ class Written:
             if file.keys is None:
                 continue
             row_index = row_index_file(file.path)
+            columns = self.drawn
+            if split != WHOLE:
+                columns = {group: numbered(splits[split].column("groups"))} if group else {}
             with keys_in(file.keys) as keys:
-                if split == WHOLE:
-                    write_row_index(row_index, keys, {}, self.drawn)
-                else:
-                    clusters = {group: numbered(splits[split].column("groups"))} if group else {}
-                    write_row_index(row_index, keys, clusters)
+                write_row_index(row_index, keys, columns)
             file.keys.unlink()
             files[row_index.name] = CompiledFile(file.records, sha256(row_index))
         return files

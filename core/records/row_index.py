@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
@@ -38,8 +38,8 @@ class Drawn(NamedTuple):
     - `splits`: the number of each row's split: 0 for `train`, then in the order of the spec.
     """
 
-    trained: "Sequence[int] | NDArray[np.uint64]"
-    splits: "Sequence[int] | NDArray[np.uint8]"
+    trained: "NDArray[np.uint64]"
+    splits: "NDArray[np.uint8]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +72,16 @@ def fingerprints(joined: Sequence[str]) -> "array[int]":
     return array("Q", list(map(xxh3_64_intdigest, map(str.encode, joined))))
 
 
-def write_row_index(
-    path: Path,
-    fingerprints: Sequence[int],
-    clusters: Mapping[str, Sequence[int]],
-    drawn: Drawn | None = None,
-) -> None:
-    """Write fingerprints and, by column, cluster numbers of all rows. `ValueError` if their lengths differ.
+def write_row_index(path: Path, fingerprints: Sequence[int], others: "Mapping[str, array[int]]") -> None:
+    """Write fingerprints and other columns of all rows. `ValueError` if their lengths differ.
+
+    The others are the numbers of clusters (`I`), or `TRAINED` (`Q`) and `SPLIT` (`B`).
 
     The file has numpy's format 3.0. It is written without numpy, whose import takes longer than a small
     compile.
     """
-    columns: list[tuple[str, str, Sequence[int] | NDArray[Any]]] = [(FINGERPRINT, "Q", fingerprints)]
-    columns += [(name, "I", numbers) for name, numbers in clusters.items()]
-    if drawn is not None:
-        columns += [(TRAINED, "Q", drawn.trained), (SPLIT, "B", drawn.splits)]
+    columns: list[tuple[str, str, Sequence[int]]] = [(FINGERPRINT, "Q", fingerprints)]
+    columns += [(name, numbers.typecode, numbers) for name, numbers in others.items()]
     for name, _, numbers in columns:
         if len(numbers) != len(fingerprints):
             raise ValueError(f"{name}: {len(numbers)} numbers of {len(fingerprints)} fingerprints")

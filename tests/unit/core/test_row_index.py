@@ -1,5 +1,6 @@
 """What lies beside a dataset's records: the same bytes from the same rows, read back as they were written."""
 
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from xxhash import xxh3_64_intdigest
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records.row_index import (
-    Drawn,
+    SPLIT,
+    TRAINED,
     fingerprint,
     read_row_index,
     row_index_file,
@@ -20,7 +22,7 @@ from tuneyard.core.records.row_index import (
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     records = tmp_path / "train.json"
     assert read_row_index(records) is None
-    write_row_index(row_index_file(records), [2**64 - 1, 0, 7], {"premise": [0, 1, 0]})
+    write_row_index(row_index_file(records), [2**64 - 1, 0, 7], {"premise": array("I", [0, 1, 0])})
     found = read_row_index(records)
     assert found is not None and found.rows == 3
     assert found.fingerprints is not None and found.fingerprints.tolist() == [2**64 - 1, 0, 7]
@@ -29,7 +31,8 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 def test_the_split_of_each_row_comes_back_as_it_was_written(tmp_path: Path) -> None:
     records = tmp_path / "whole.jsonl"
-    write_row_index(row_index_file(records), [5, 6, 7], {}, Drawn([2**64 - 1, 6, 0], [0, 1, 254]))
+    columns = {TRAINED: array("Q", [2**64 - 1, 6, 0]), SPLIT: array("B", [0, 1, 254])}
+    write_row_index(row_index_file(records), [5, 6, 7], columns)
     found = read_row_index(records)
     assert found is not None and found.drawn is not None and found.clusters == {}
     assert found.fingerprints.tolist() == [5, 6, 7]
@@ -67,16 +70,16 @@ def test_pickles_are_not_opened_and_other_arrays_not_taken(tmp_path: Path) -> No
 def test_columns_of_another_length_are_refused(tmp_path: Path) -> None:
     for numbers in ([0], [0, 1, 2]):
         with pytest.raises(ValueError, match="numbers of 2 fingerprints"):
-            write_row_index(tmp_path / "a", [1, 2], {"premise": numbers})
+            write_row_index(tmp_path / "a", [1, 2], {"premise": array("I", numbers)})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_any_number_of_clusters_and_any_name_of_theirs(tmp_path: Path) -> None:
-    clusters = {"前提": [3, 2**32 - 1, 0], "doc": [0, 0, 258]}
+    clusters = {"前提": array("I", [3, 2**32 - 1, 0]), "doc": array("I", [0, 0, 258])}
     write_row_index(row_index_file(tmp_path / "a.json"), [1, 2**63, 515], clusters)
     found = read_row_index(tmp_path / "a.json")
     assert found is not None and found.fingerprints.tolist() == [1, 2**63, 515]
-    assert {name: numbers.tolist() for name, numbers in found.clusters.items()} == clusters
+    assert {name: array("I", numbers) for name, numbers in found.clusters.items()} == clusters
     assert found.fingerprints.dtype == np.uint64 and found.clusters["doc"].dtype == np.uint32
     write_row_index(row_index_file(tmp_path / "b.json"), [], {})
     empty = read_row_index(tmp_path / "b.json")
@@ -84,6 +87,7 @@ def test_any_number_of_clusters_and_any_name_of_theirs(tmp_path: Path) -> None:
 
 
 def test_rows_begin_where_they_can_be_mapped(tmp_path: Path) -> None:
-    for clusters in ({}, {"p": [1, 2, 3]}, {"premise": [1, 2, 3], "a longer name": [0, 0, 0]}):
+    numbers = array("I", [1, 2, 3])
+    for clusters in ({}, {"p": numbers}, {"premise": numbers, "a longer name": numbers}):
         write_row_index(tmp_path / "a", [1, 2, 3], clusters)
         assert ((tmp_path / "a").stat().st_size - 3 * (8 + 4 * len(clusters))) % 64 == 0

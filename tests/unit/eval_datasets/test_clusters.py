@@ -1,6 +1,7 @@
 """Clusters of examples: by the manifest, by name, from the file beside the records or from them."""
 
 import json
+from array import array
 from pathlib import Path
 
 from tests.messages import raises
@@ -16,7 +17,9 @@ def compiled(folder: Path, cluster: str | None = "premise", rows: list[dict] = R
     """A dataset as compile leaves it: records, what lies beside them, and the manifest."""
     path = folder / "d-eval.json"
     path.write_text(json.dumps(rows))
-    write_row_index(row_index_file(path), range(len(rows)), {"premise": [7, 7, 8, 9][: len(rows)]})
+    write_row_index(
+        row_index_file(path), range(len(rows)), {"premise": array("I", [7, 7, 8, 9][: len(rows)])}
+    )
     files = {path.name: {"rows": len(rows), "sha256": sha256(path)}}
     manifest = {"files": files, "cluster": cluster, "made_from": {"sources": []}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
