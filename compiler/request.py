@@ -18,7 +18,7 @@ from tuneyard.core.files import files_sha256, versions
 from tuneyard.core.records.row_index import ROW_INDEX
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
-PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow", "zstandard")
+PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow")
 SEED = 42
 """The seed of samples and splits unless the user or the spec names another."""
 Identity = dict[str, Any]

@@ -23,7 +23,6 @@ RECORD = 1 << 24
 BAR_AFTER = 2.0  # seconds
 Moved = Callable[[int], object]
 """Takes the number of bytes that were read."""
-_PACKED = 1 << 11  # 4 bytes of Zstandard can stand for 128 KiB, which come at once
 TOO_LONG = f"found a record of more than {RECORD >> 20} MiB, expected {RECORD >> 20} MiB at most"
 
 
@@ -116,7 +115,9 @@ def opened(
         if magic.startswith(GZIP):
             stream = _buffered(gzip.GzipFile(fileobj=stream))
         elif magic == ZSTD:
-            stream = _buffered(_Pieces(_unpacked(stream)))
+            from pyarrow import CompressedInputStream
+
+            stream = _buffered(CompressedInputStream(stream, "zstd"))
         with _damage():
             if codecs.lookup(encoding).name != "utf-8":
                 stream = _buffered(_Pieces(_recoded(stream, encoding)))
@@ -186,7 +187,9 @@ def _buffered(raw: object, ahead: int = AHEAD) -> io.BufferedReader:
 def _damage() -> Iterator[None]:
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system, not of the contents
+            raise
         raise DamagedError(f"the compressed file is damaged or cut off: {error}") from error
 
 
@@ -211,27 +214,6 @@ class _Pieces(io.RawIOBase):
         view[:size] = self._ready[:size]
         self._ready = self._ready[size:]  # of a view: nothing is copied
         return size
-
-
-def _unpacked(source: BinaryIO) -> Iterator[bytes]:
-    """Yield the bytes of a Zstandard file of one frame or several; `DamagedError` for a cut one."""
-    import zstandard
-
-    new = zstandard.ZstdDecompressor().decompressobj
-    frame, whole = new(), True
-    while True:
-        chunk = frame.unused_data or source.read(_PACKED)
-        if not chunk:
-            break
-        if frame.eof:
-            frame = new()
-        try:
-            yield frame.decompress(chunk)
-        except zstandard.ZstdError as error:
-            raise DamagedError(f"the compressed file is damaged: {error}") from error
-        whole = frame.eof
-    if not whole:
-        raise DamagedError("the compressed file is cut off")
 
 
 def _recoded(source: BinaryIO, encoding: str) -> Iterator[bytes]:

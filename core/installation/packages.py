@@ -11,7 +11,7 @@ from tuneyard.core.installation.checkout import ROOT
 CORE = (
     "click", "datasets", "fsspec", "httpx", "huggingface_hub", "jinja2", "jsonschema",
     "jsonschema_rs", "lxml", "markupsafe", "matplotlib", "numpy", "omegaconf", "openpyxl", "orjson",
-    "packaging", "pyarrow", "rensa", "safetensors", "tqdm", "xxhash", "yaml", "zstandard",
+    "packaging", "pyarrow", "rensa", "safetensors", "tqdm", "xxhash", "yaml",
 )  # fmt: skip
 """Import names of the packages in requirements-core.lock. A test compares them with pyproject.toml."""
 VLLM_ENVIRONMENT = ".venv-vllm"

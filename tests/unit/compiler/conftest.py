@@ -73,9 +73,10 @@ def as_parquet(rows: list[dict], group: int | None = None) -> bytes:
 
 
 def as_zst(data: bytes) -> bytes:
-    import zstandard
+    import pyarrow
 
-    return zstandard.ZstdCompressor().compress(data)
+    packed: bytes = pyarrow.compress(data, codec="zstd", asbytes=True)
+    return packed
 
 
 def as_zip(files: dict[str, str | bytes]) -> bytes:
