@@ -56,15 +56,14 @@ def executor_for(
 
 def _one_process(spec: Spec, request: CompileRequest, inputs: Sequence[Input]) -> str:
     """Why the files of a compile cannot be read side by side, "" if they can."""
-    parts = spec.mix.parts if spec.mix else dict.fromkeys(spec.parts, spec)
     if len(inputs) == 1:
         return f"it is one file, {inputs[0].display_path}"
     if request.limit is not None:
         return f"--limit {request.limit} ends with the first rows"
-    if any(part.source.hub.get("stream") for part in parts.values() if spec.mix):
+    if rows_of_streams(spec):
         return "a mixture that streams from a hub reads as far as its shares go"
     for item in inputs:
-        part = parts[item.split]
+        part = spec.of_part(item.split)
         if any(column.default == ROW_NUMBER for column in part.columns) and numbers_rows(item, part):
             return f"{item.display_path} has no ids, and the rows of all files are numbered"
     return ""

@@ -43,10 +43,6 @@ class CompileJob:
     limit: int = NO_LIMIT
     enough: Mapping[str, int] = field(default_factory=dict)
 
-    def spec_of(self, part: str) -> Spec:
-        """The spec of a part: its own in a mixture."""
-        return self.spec.mix.parts[part] if self.spec.mix else self.spec
-
 
 @dataclass(slots=True)
 class Yielded:
@@ -90,7 +86,7 @@ def compile_alone(job: CompileJob, item: Input, folder: Path) -> Yielded:
     folder.mkdir()
     rejected = folder / REJECTED if job.reject else None
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(file) for file in part_files(job.spec_of(item.split), folder)]
+        files = [stack.enter_context(file) for file in part_files(job.spec.of_part(item.split), folder)]
         return compile_file(job, item, Yielded(Problems()), files, rejected)
 
 
@@ -114,7 +110,7 @@ def compile_file(
     `before` is what the files of its split before it have yielded. `moved` gets the numbers of bytes read,
     for a progress bar.
     """
-    spec = job.spec_of(item.split)
+    spec = job.spec.of_part(item.split)
     problems = Problems(job.kept_problems, rejected)
     result = Yielded(problems, types=dict(before.types))
     checker = Checker(spec, item.display_path, problems, result.unused, result.types, before.counts.read)

@@ -101,7 +101,7 @@ class Run:
             self.moved(stored_size(item.path))
         folder = self.folder_of(number)
         if before.fits(alone):
-            parts = part_files(self.job.spec_of(item.split), folder)
+            parts = part_files(self.job.spec.of_part(item.split), folder)
             for file, part in zip(files, parts, strict=True):
                 file.add_part(part.path)
             part_of_rejected = folder / REJECTED
@@ -119,7 +119,7 @@ class Run:
         if read and not whole.counts.kept:
             message = f"none of the {read} rows of {part} is kept, so it is not written"
             problems.warn(Problem("W209", place, message))
-        kinds = self.job.spec_of(part).kinds
+        kinds = self.job.spec.of_part(part).kinds
         for column, counts in whole.values.items():
             judge = kinds[column].judge
             finding = judge(counts, place) if judge else ""

@@ -48,8 +48,8 @@ def rows_of_parts(spec: Spec) -> dict[str, int]:
 
 def rows_of_streams(spec: Spec) -> dict[str, int]:
     """The rows after which parts of a mixture are not read on: those that are streamed from a hub."""
-    parts = spec.mix.parts if spec.mix else {}
-    return {name: rows for name, rows in rows_of_parts(spec).items() if parts[name].source.hub.get("stream")}
+    expected = rows_of_parts(spec)
+    return {name: rows for name, rows in expected.items() if spec.of_part(name).source.hub.get("stream")}
 
 
 def write_arranged(run: Run, executor: Executor | None) -> None:

@@ -106,7 +106,7 @@ def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterato
     if spec.mix:
         spec = with_rivals(spec, spec.mix, inputs)
     for item in inputs:
-        part = spec.mix.parts[item.split] if spec.mix else spec
+        part = spec.of_part(item.split)
         split = spec.splits[0] if spec.mix or spec.split else item.split
         checker = Checker(part, item.display_path, problems, Unused(), {})
         for rows in read(item.path, item.display_path, part.source, problems, item.split):

@@ -154,8 +154,7 @@ def _named_on_hub(spec: Spec, split: str, source: str) -> list[Input]:
     match = _HUB.fullmatch(source)
     if match is None:
         raise RequestError(f"--source {source}: expected hub:owner/name[@revision][:config][:split]")
-    spec_of_rows = spec.mix.parts[split] if spec.mix else spec
-    hub = {"stream": spec_of_rows.source.hub.get("stream", False)}
+    hub = {"stream": spec.of_part(split).source.hub.get("stream", False)}
     hub |= {key: match[key] for key in ("path", "revision", "name") if match[key]}
     name = match["split"]
     if name:
@@ -347,7 +346,7 @@ def texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
     """Warn of each folder with several .txt files: they may be documents, and their lines become rows."""
     folders: Counter[tuple[Path, str]] = Counter()
     for item in inputs:
-        source = spec.mix.parts[item.split].source if spec.mix else spec.source
+        source = spec.of_part(item.split).source
         if isinstance(item.path, Path) and suffix(item.path) == ".txt" and not source.steps(item.split):
             folders[item.path.parent, item.split] += 1
     for (folder, _), files in folders.items():

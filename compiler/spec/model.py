@@ -139,6 +139,10 @@ class Spec:
             return (PART,)
         return self.parts
 
+    def of_part(self, part: str) -> "Spec":
+        """The spec of the rows of a part: its own in a mixture."""
+        return self.mix.parts[part] if self.mix else self
+
     def outputs_of(self, split: str) -> list[tuple[int, Output]]:
         """The numbered outputs of a split. Those of `WHOLE` are files for all rows: no datasets."""
         numbered = list(enumerate(self.outputs))

@@ -183,10 +183,6 @@ class LoadedDataset:
             verdict.notes.append(note)
 
 
-class LoaderError(Exception):
-    """LLaMA-Factory's loader stopped at a dataset. The message is that of its innermost error."""
-
-
 def datasets_of(name: str, out: Path) -> list[str]:
     """The datasets that one compile wrote, or the one registered dataset of that name."""
     manifests = read_manifests(out)
@@ -301,11 +297,17 @@ def _load(result: LoadedDataset, settings: Settings, cache: str) -> None:
     dataset, verdict, path = result.dataset, result.verdict, str(result.dataset.path)
     try:
         data, rows = load(dataset.name, result.folder, settings, cache, result.workers)
-    except LoaderError as error:
-        result.loader_problem = Problem("E405", path, f"LLaMA-Factory cannot load it: {error}")
-        return
     except RetypedColumnError as error:
         result.loader_problem = Problem("E430", path, error.reason, error.column, error.fix)
+        return
+    except ContentError:  # of the settings
+        raise
+    except expected_errors() as error:
+        cause = error.__cause__  # of a forked process it is a whole traceback in one text
+        inner = cause if isinstance(cause, expected_errors()) else error
+        first_line = (str(inner).strip() or repr(inner)).splitlines()[0]
+        message = f"LLaMA-Factory cannot load it: {type(inner).__name__}: {first_line[:200]}"
+        result.loader_problem = Problem("E405", path, message)
         return
     split = dataset.entry.get("split", "train")
     if split not in ("train", "all"):
@@ -347,7 +349,7 @@ def _stage(dataset: Dataset, record_format: RecordFormat, is_compiled: bool) -> 
 
 
 def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) -> tuple[RecipeData, Any]:
-    """LLaMA-Factory's arguments, and the rows of a dataset as its loader reads them, or `LoaderError`.
+    """LLaMA-Factory's arguments, and the rows of a dataset as its loader reads them.
 
     `settings` are a recipe's keys, of which only `SETTINGS` and the model's folder count.
     """
@@ -367,15 +369,7 @@ def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) 
             data = read_arguments(arguments, preprocessing_num_workers=workers if workers > 1 else None)
         except expected_errors() as error:
             raise ContentError(f"LLaMA-Factory refuses the settings: {error}") from error
-        try:
-            return data, data.rows(name, num_samples=None)
-        except RetypedColumnError:
-            raise
-        except expected_errors() as error:
-            cause = error.__cause__  # of a forked process it is a whole traceback in one text
-            inner = cause if isinstance(cause, expected_errors()) else error
-            first_line = (str(inner).strip() or repr(inner)).splitlines()[0]
-            raise LoaderError(f"{type(inner).__name__}: {first_line[:200]}") from error
+        return data, data.rows(name, num_samples=None)
 
 
 def _add_findings(verdict: Verdict, places: Sequence[str]) -> None:
