@@ -17,8 +17,6 @@ from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import Problem, show_value
 
-LINT_CODES = ("W204", "W205", "W206", "W207", "W214")
-"""The warnings that `Lint` gives."""
 LONG = 1_000_000
 _WORD = 1 << 63
 # The tokens of LLaMA-Factory's templates in this form. Another `<|…|>` is a text's own, as a list's mark.

@@ -181,11 +181,7 @@ def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
     source = existing_source(path)
     if not name:
         return _by_name(spec, source)
-    accepted = _names_of_splits(spec)
-    for other_name, files in _named_splits(source).items():
-        if accepted.get(other_name) == split:
-            return [Input(split, file) for file in files]
-    return [Input(split, file) for file in data_files(source)]
+    return _saved_inputs(spec, source, split) or [Input(split, file) for file in data_files(source)]
 
 
 def _split_and_path(source: str) -> tuple[str, str]:
@@ -197,30 +193,38 @@ def _split_and_path(source: str) -> tuple[str, str]:
 
 
 def _split_called(spec: Spec, name: str) -> str:
-    """The first split that accepts a name."""
-    for split in spec.parts:
-        if name == split or name in spec.source.splits.get(split, ()):
-            return split
-    known = f"(splits: {', '.join(spec.parts)}) {nearest(name, spec.parts)}".rstrip()
-    raise RequestError(f"{spec.name} has no split {name!r} {known}")
+    """The split that accepts a name."""
+    split = _names_of_splits(spec).get(name)
+    if split is None:
+        known = f"(splits: {', '.join(spec.parts)}) {nearest(name, spec.parts)}".rstrip()
+        raise RequestError(f"{spec.name} has no split {name!r} {known}")
+    return split
 
 
 def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
     """Put each file into the split that its name contains, and a file with the rows of several into each."""
     if not spec.source.splits:
         return [Input(PART, file) for file in data_files(path)]
-    files_by_split = _named_splits(path)
-    if files_by_split:
-        return _inputs_of_splits(spec, path, files_by_split)
+    saved = _saved_inputs(spec, path)
+    if saved:
+        return saved
+    splits_of_path = list(_named_splits(path))
+    if splits_of_path:
+        raise RequestError(
+            f"{path}: contains the splits {', '.join(splits_of_path)}, and {spec.name} has "
+            f"{', '.join(spec.splits)}: give --source SPLIT={path}/{splits_of_path[0]}"
+        )
     files = data_files(path)
     splits_in_file = [part for part in spec.source.rows if part in spec.splits]
     if splits_in_file:
         return [Input(part, file) for file in files for part in splits_in_file]
-    inputs = [Input(_split_in(spec, file), file) for file in files]
-    for item in inputs:
-        if not item.split:
+    inputs = []
+    for file in files:
+        split = _split_in(spec, file)
+        if not split:
             wrong = f"its name contains no split of {spec.name} (splits: {', '.join(spec.splits)})"
-            raise RequestError(f"{item.path}: {wrong}; give --source SPLIT={item.path}")
+            raise RequestError(f"{file}: {wrong}; give --source SPLIT={file}")
+        inputs.append(Input(split, file))
     return inputs
 
 
@@ -230,18 +234,13 @@ def _named_splits(path: SourcePath) -> dict[str, list[Path]]:
     return {} if "" in files_by_split else files_by_split
 
 
-def _inputs_of_splits(spec: Spec, path: SourcePath, files_by_split: dict[str, list[Path]]) -> list[Input]:
-    """The files of the splits that the spec knows."""
+def _saved_inputs(spec: Spec, path: SourcePath, wanted: str = "") -> list[Input]:
+    """The files of a folder that names its splits: of those that the spec knows, or of the `wanted` one."""
     accepted = _names_of_splits(spec)
     inputs: list[Input] = []
-    for name, files in files_by_split.items():
-        if name in accepted:
+    for name, files in _named_splits(path).items():
+        if name in accepted and wanted in ("", accepted[name]):
             inputs += [Input(accepted[name], file) for file in files]
-    if not inputs:
-        raise RequestError(
-            f"{path}: contains the splits {', '.join(files_by_split)}, and {spec.name} has "
-            f"{', '.join(spec.splits)}: give --source SPLIT={path}/{next(iter(files_by_split))}"
-        )
     return inputs
 
 
