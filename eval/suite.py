@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
 ALONE = ("--rescore", "--shots", "--think")  # they change which models are opened, and how
 COMMAND = "eval.suite"
+CONTEXT = click.Context(eval_commands)
 CAPTION = "All steps"
 PlannedStep = tuple[ScoringRequest, Declared]
 Figures = dict[str, dict[str, dict[str, Mapping[str, Any]]]]
@@ -276,7 +277,7 @@ def _step(name: str, place: str, options: object, folder: Path, shared: frozense
     command_name = options.get("command") if isinstance(options, dict) else options
     command = _scoring_command(command_name)
     if command is None or not isinstance(options, dict):
-        names = [each for each in eval_commands.list_commands(_context()) if _scoring_command(each)]
+        names = [each for each in eval_commands.list_commands(CONTEXT) if _scoring_command(each)]
         raise ContentError(
             f"{place}: command: found {show_value(command_name)}, expected one of {', '.join(names)}"
         )
@@ -291,13 +292,11 @@ def _step(name: str, place: str, options: object, folder: Path, shared: frozense
         raise ContentError(f"{place}: {error}") from error
 
 
-def _context() -> click.Context:
-    return click.Context(eval_commands)
-
-
 def _scoring_command(name: object) -> ScoringCommand | None:
     """A command of eval or of a plug-in by its name, None if it does not score."""
-    command = eval_commands.get_command(_context(), name) if isinstance(name, str) else None
+    command = None
+    if isinstance(name, str):
+        command = eval_commands.get_command(CONTEXT, name)
     return command if isinstance(command, ScoringCommand) else None
 
 

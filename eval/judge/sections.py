@@ -173,7 +173,7 @@ def paired_family(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> l
         seeds = [_mean_seeds(name, data) for name in pair if name in data[0].seeds]
         if seeds:
             differences[place] = over_seeds(differences[place], seeds, len(pairs), metric.largest_difference)
-    return paired_tests(pairs, np.concatenate([_steps(pairs, rows) for rows in data]), differences, metric)
+    return paired_tests(pairs, np.concatenate([steps_of(pairs, rows) for rows in data]), differences, metric)
 
 
 def paired_tests(
@@ -194,13 +194,13 @@ def paired_tests(
 
 def _units(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> Units:
     """Units of a family of differences between pairs of models."""
-    steps = [_steps(pairs, rows) for rows in data]
+    steps = [steps_of(pairs, rows) for rows in data]
     return units_of(
         steps, [rows.groups for rows in data], [rows.weights for rows in data], metric.largest_difference
     )
 
 
-def _steps(pairs: Pairs, data: PairedRows) -> Floats:
+def steps_of(pairs: Pairs, data: PairedRows) -> Floats:
     """Differences [rows, pairs] between the values of (old, new) models."""
     return np.stack([data.values[new] - data.values[old] for old, new in pairs], axis=1)
 

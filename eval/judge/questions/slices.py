@@ -12,7 +12,7 @@ from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.judge.cells import DIFFERENCES, difference_cells, translated
 from tuneyard.eval.judge.conclusions import PairedTest, as_json
 from tuneyard.eval.judge.question import AnsweredQuestion
-from tuneyard.eval.judge.sections import paired_tests
+from tuneyard.eval.judge.sections import paired_rows, paired_tests, steps_of
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel
 from tuneyard.eval.statistics.family import sliced
@@ -78,14 +78,14 @@ def _slices(runs: RunsByModel, base: str, by: str) -> list[Slice]:
     others = [model for model in runs if model != base]
     if not others:
         return []
-    correct = {model: np.array(run.correct, dtype=float) for model, run in runs.items()}
-    steps = np.stack([correct[model] - correct[base] for model in others], axis=1)
-    differences = sliced(steps, labels, base_run.groups)
+    data = paired_rows(base_run.dataset, runs, ACCURACY)
     pairs = [(base, model) for model in others]
+    steps = steps_of(pairs, data)
+    differences = sliced(steps, labels, data.groups)
     slices = []
     for value in values:
         in_slice = np.array(labels) == value
         tests = paired_tests(pairs, steps[in_slice], differences[value])
-        accuracy = {model: float(flags[in_slice].mean()) for model, flags in correct.items()}
+        accuracy = {model: float(flags[in_slice].mean()) for model, flags in data.values.items()}
         slices.append(Slice(base_run.dataset, value, int(in_slice.sum()), accuracy, tests))
     return slices
