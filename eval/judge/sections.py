@@ -164,6 +164,11 @@ def paired_family(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> l
     """Tests of (old, new) models on the mean of datasets, judged together."""
     if not pairs:
         return []
+    steps = np.concatenate([steps_of(pairs, rows) for rows in data])
+    return paired_tests(pairs, steps, _differences(pairs, data, metric), metric)
+
+
+def _differences(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> list[DifferenceTest]:
     spread = None
     f1s = [rows.f1 for rows in data if rows.f1 is not None]
     if f1s:
@@ -173,7 +178,7 @@ def paired_family(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> l
         seeds = [_mean_seeds(name, data) for name in pair if name in data[0].seeds]
         if seeds:
             differences[place] = over_seeds(differences[place], seeds, len(pairs), metric.largest_difference)
-    return paired_tests(pairs, np.concatenate([steps_of(pairs, rows) for rows in data]), differences, metric)
+    return differences
 
 
 def paired_tests(
@@ -264,21 +269,20 @@ def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: st
         labelled = paired_rows(dataset, runs, MACRO_F1)
         for model, f1 in mean_figures(labelled, MACRO_F1).items():
             figures[model] = replace(figures[model], macro_f1=f1.with_limits)
-        f1_against, f1_between = families([labelled], list(figures), base, MACRO_F1)
-        against, between = _with_f1(against, f1_against), _with_f1(between, f1_between)
+        against, between = _with_f1(against, labelled), _with_f1(between, labelled)
     return Section(
         dataset, len(data.weights), groups, majority, label, figures, against, between, over,
         left_out=data.left_out, metric=metric, cautions=cautions,
     )  # fmt: skip
 
 
-def _with_f1(tests: Sequence[PairedTest], f1_tests: Sequence[PairedTest]) -> list[PairedTest]:
-    """The tests of accuracies, each with that of macro-F1 on the same rows."""
-    both = []
-    for test, f1 in zip(tests, f1_tests, strict=True):
-        difference = DifferenceTest(f1.value, f1.low, f1.high, f1.p, f1.smallest)
-        both.append(replace(test, macro_f1=difference))
-    return both
+def _with_f1(tests: Sequence[PairedTest], data: PairedRows) -> list[PairedTest]:
+    """The tests of accuracies, each with the difference of macro-F1 on the same rows."""
+    if not tests:
+        return []
+    pairs = [(test.against, test.model) for test in tests]
+    differences = _differences(pairs, [data], MACRO_F1)
+    return [replace(test, macro_f1=f1) for test, f1 in zip(tests, differences, strict=True)]
 
 
 def _score(mean: Mean, run: ScoredRun, seeds: Sequence[float], metric: Metric) -> ModelScore:
