@@ -7,6 +7,7 @@ family ends with it, or with the command that asked.
 import atexit
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from tuneyard.recipes.launch import leads_family
 def run_guarded(work: Callable[..., None], *arguments: Any) -> None:
     """Run `work` in a fork, and end as it ends. SIGTERM and the end of the asking process end both."""
     os.setsid()  # Ctrl-C reaches the asking process alone, which ends this one
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where a scheduler ignores it, exit codes are lost
     asking = multiprocessing.parent_process()
     process = multiprocessing.get_context("fork").Process(target=_work, args=(os.getpid(), work, arguments))
     with leads_family():

@@ -113,7 +113,7 @@ def main() -> None:
             adapters.main([*words, "-q"], standalone_mode=False)
             with llama_server(gguf, options.slots) as url:
                 server = open_server(read_models(Connection(url), ""), "", False).with_labels(tokenizer, ends)
-                there = score(partial(server.choosing, prompts, labels))
+                there = score(partial(choosing, server, prompts, labels))
         largest, flips = differences(here, there)
         name = f"llama.cpp, {gguf_type}"
         print(f"  {name:<24} {there.rate:7.2f} rows/s {there.cpu_seconds:8.1f} CPU s")

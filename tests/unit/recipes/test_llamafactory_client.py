@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from multiprocessing import get_context
@@ -13,6 +14,7 @@ from typing import Any
 import datasets  # noqa: F401  # imported once for all forks
 import pytest
 
+from tests.conftest import ROOT
 from tests.unit.recipes.test_launch import alive
 from tuneyard.core.errors import ContentError
 from tuneyard.core.training.llamafactory import Launch
@@ -146,3 +148,12 @@ def test_llamafactory_learns_how_the_training_is_launched(questions, tmp_path):
         assert asked(llamafactory, recipe(tmp_path), "a/b", gpus)["launch"] == launch
     deepspeed = recipe(tmp_path, deepspeed=str(tmp_path / "z3.json"))
     assert asked(llamafactory, deepspeed, "a/b", one)["launch"] == [True, 3]
+
+
+def test_the_code_of_a_training_is_its_own_under_a_scheduler_that_ignores_child_signals():
+    code = (
+        "import signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "from tuneyard.recipes.llamafactory_server import run_guarded; run_guarded(sys.exit, 3)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert ended.returncode == 3
