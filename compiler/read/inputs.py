@@ -134,10 +134,11 @@ def _named_in_spec(text: str) -> SourcePath:
 
 
 def _names_of_splits(spec: Spec) -> dict[str, str]:
-    """The spec's split, or part, by each name that it accepts, its own included."""
+    """The first split, or part, that accepts a name, its own included, by the name."""
     split_by_name: dict[str, str] = {}
     for split in spec.parts:
-        split_by_name.update(dict.fromkeys((split, *spec.source.splits.get(split, ())), split))
+        for name in (split, *spec.source.splits.get(split, ())):
+            split_by_name.setdefault(name, split)
     return split_by_name
 
 
