@@ -184,7 +184,8 @@ def test_the_figures_of_an_equal_server_are_right(world, tmp_path) -> None:
     assert (server["engine"], server["file_type"], server["context"]) == ("llama.cpp", "F16", 256)
     assert prompts["equal"] and (prompts["n"], prompts["differing"]) == (ROWS, 0)
     assert answers["flips"] == [] and answers["differing"] == 0
-    assert answers["largest"] == pytest.approx(max(differences), abs=5e-5) and answers["largest"] > 1e-6
+    # what the server reuses of another row's prompt changes its rounding
+    assert answers["largest"] == pytest.approx(max(differences), abs=5e-4) and answers["largest"] > 1e-6
     assert chat["differing"] == 0 and sum(chat["finishes"].values()) == ROWS
 
 
