@@ -68,7 +68,7 @@ def _prompt_warnings(run: ScoredRun, first: ScoredRun) -> list[str]:
         if name in first_settings and first_settings[name] != value:
             differing.append(f"{name} {show_value(value)} and {show_value(first_settings[name])}")
     if differing:
-        warning = "{both} were prompted differently: {differing}"
+        warning = "{both} have different settings: {differing}"
         warnings.append(tr(warning, both=both, differing="; ".join(differing)))
     return warnings
 
