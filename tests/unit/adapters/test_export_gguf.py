@@ -78,6 +78,21 @@ def test_every_tensor_is_there_once_and_its_values_are(capsys):
     assert [path.name for path in Path("out").iterdir()] == ["model.gguf"]
 
 
+def test_the_sizes_of_the_config_are_in_the_file():
+    from gguf import GGUFReader
+
+    write(rope_theta=5000.0)
+    call("export", "model", *GGUF)
+    fields = GGUFReader("out/model.gguf").fields
+    found = {name.removeprefix("llama."): fields[name].contents() for name in fields if "llama." in name}
+    assert found.pop("attention.layer_norm_rms_epsilon") == pytest.approx(1e-5)
+    assert found == {
+        "block_count": 1, "context_length": 64, "embedding_length": 8, "feed_forward_length": 12,
+        "attention.head_count": 2, "attention.head_count_kv": 1, "rope.freq_base": 5000.0, "vocab_size": 8,
+        "rope.dimension_count": 4, "attention.key_length": 4, "attention.value_length": 4,
+    }  # fmt: skip
+
+
 def test_four_bits_are_llama_cpps_blocks_and_tables_keep_eight():
     from gguf import GGUFReader
 
