@@ -74,7 +74,12 @@ def choosing(
     spellings: Mapping[str, Sequence[str]],
     images: Mapping[int, Sequence[str]] | None = None,
 ) -> Scorer:
-    """Scorer that compares labels after each prompt, each label by all its spellings."""
+    """Scorer that compares labels after each prompt, each label by all its spellings.
+
+    `RequestError` for a backend that has no tokenizer: it only answers.
+    """
+    if getattr(backend, "tokenizer", None) is None:
+        raise backend.needs_model()
     labels = tokenise(backend.tokenizer, backend.ends, spellings)
     tokens = [ids for forms in labels.values() for ids in forms]
     too_long = prompts_too_long(prompts, max(map(len, tokens)), backend.context)

@@ -64,6 +64,7 @@ class Server(Backend, ABC):
     - `offers`: all models and adapters of the server.
     - `missing`: the reasons for what the server does not offer, by the names `prompts`, `labels`, `texts`
       (greedy after our ids) and `chat` (`open_served`).
+    - `answers_as`: the name of the model in its answers.
     """
 
     model: ServedModel
@@ -76,6 +77,7 @@ class Server(Backend, ABC):
     dtype: str = "server"
     budget: int = 0
     settings: Mapping[str, object] = field(default_factory=dict)
+    answers_as: str = ""
 
     def __post_init__(self) -> None:
         self.context = NO_LIMIT
@@ -228,7 +230,7 @@ class Server(Backend, ABC):
 
         def parse(data: bytes) -> Result:
             answer = json_object(data)
-            self._warn_of_model(answer.get("model"))
+            self._check_model(answer.get("model"))
             try:
                 return read(answer)
             except ContentError as error:
@@ -243,9 +245,20 @@ class Server(Backend, ABC):
         named = {"model": self.model.model, **body, **self.model.settings}
         return await self.connection.request(client, address, named, parse, place or about)
 
-    def _warn_of_model(self, name: object) -> None:
-        """Warn if an answer names another model than was asked for. A path's last part is enough."""
-        if isinstance(name, str) and Path(name).name != Path(self.model.model).name:
+    def _check_model(self, name: object) -> None:
+        """`RequestError` if an answer names another model than the answers before.
+
+        A warning if the first one names another model than was asked for. A path's last part is enough.
+        """
+        if not isinstance(name, str) or name == self.answers_as:
+            return
+        if self.answers_as:
+            raise RequestError(
+                f"{self.url}: it answers as {show_value(self.answers_as)} and {show_value(name)}: its model "
+                f"changed. Serve the first one; {self.connection.again}"
+            )
+        self.answers_as = name
+        if Path(name).name != Path(self.model.model).name:
             warn_once(
                 f"{self.url}: asked for {show_value(self.model.model)}, it answers as {show_value(name)}: "
                 "check that it serves the right model"

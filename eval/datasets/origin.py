@@ -81,7 +81,13 @@ class Compile:
 
     def _templates(self, key: str) -> list[str]:
         """The names under `file` or `dataset` of the outputs, as the spec has them."""
-        return [output[key] for output in self.manifest.definition.get("write", ()) if key in output]
+        outputs = self.manifest.definition.get("write")
+        names = []
+        for output in outputs if isinstance(outputs, list) else ():
+            name = output.get(key) if isinstance(output, dict) else None
+            if isinstance(name, str):
+                names.append(name)
+        return names
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,13 +105,16 @@ def find_unsplit(path: Path, origin: Origin, rows: int) -> Unsplit | None:
     """The split of a file of all rows, by its row index. None for any other file, and without an index."""
     manifest = origin.compile.manifest
     split = manifest.definition.get("split")
-    if not split or origin.file not in origin.compile.whole_files():
+    if not isinstance(split, dict) or origin.file not in origin.compile.whole_files():
         return None
     index = origin.compile.row_index(origin.file)
     if index is None or index.drawn is None or index.rows != rows:
         return None
-    shares = {name: float(share) for name, share in split.items() if name not in SETTINGS}
+    given_shares = {name: value for name, value in split.items() if name not in SETTINGS}
+    shares = {name: float(share) for name, share in given_shares.items() if isinstance(share, int | float)}
     seed = split.get("seed", manifest.made_from.get("seed"))
+    if not isinstance(seed, int) or not shares or len(shares) < len(given_shares):
+        return None
     datasets = {}
     for name in (TRAIN_SPLIT, *shares):
         dataset = origin.compile.dataset_of(name)

@@ -97,14 +97,17 @@ def context_cut(evidence: Evidence) -> Cause | None:
     """The server refuses a row for its length, or an answer ends early where its context is full."""
     facts = evidence.facts
     served_ids = evidence.served_ids or {}
-    lengths = [max(len(ids), len(served_ids.get(row, ()))) for row, ids in evidence.expected_ids.items()]
-    need, slots = max(lengths) + evidence.max_new_tokens, facts.slots or 1
+    lengths = {}
+    for row, ids in evidence.expected_ids.items():
+        lengths[row] = max(len(ids), len(served_ids.get(row, ()))) + evidence.max_new_tokens
+    too_long = {row for row, length in lengths.items() if facts.context and facts.context < length}
     is_cut = any(TOO_LONG.search(text) for text in evidence.refusals)
-    if facts.context and facts.context < need:
-        cut_texts = (evidence.served.texts, evidence.chat)
-        is_cut |= any(rows_without_end(evidence, texts) for texts in cut_texts)
+    for texts in (evidence.served.texts, evidence.chat):
+        cut_rows = too_long.intersection(rows_without_end(evidence, texts))
+        is_cut |= bool(cut_rows.difference(rows_that_run_on(evidence, texts)))
     if not is_cut:
         return None
+    need, slots = max(lengths.values()), facts.slots or 1
     rounded = -(-need // CONTEXT_STEP) * CONTEXT_STEP
     option = evidence.option(f"--ctx-size {rounded * slots}", f"--max-model-len {rounded}")
     context = f"its context of {facts.context} tokens" if facts.context else "its context"

@@ -58,7 +58,8 @@ def parse_source(text: str) -> ScoredRunSource:
     if not equals or Path(text).exists():
         name, rest = "", text
     path = require(Path(rest), "results")
-    if path.name in (DETAILED, PREDICTIONS) and (path.parent / RESULTS).is_file():
+    is_ours = path.name == DETAILED or (path.name == PREDICTIONS and "row" in _first_record(path))
+    if is_ours and (path.parent / RESULTS).is_file():
         path = path.parent
     model, _, dataset = name.partition("/")
     return ScoredRunSource(path, model, dataset)
@@ -185,7 +186,8 @@ def _distinct(runs: Sequence[tuple[ScoredRunSource, ScoredRun]]) -> list[ScoredR
     for source, run in kept:
         renamed = run
         if run.model in shared:
-            renamed = replace(run, model=f"{source.path.name}/{run.model}")
+            origin = source.path.parent if source.path.name == DETAILED else source.path
+            renamed = replace(run, model=f"{origin.name}/{run.model}")
         other = distinct.setdefault((renamed.model, renamed.dataset), renamed)
         if other is not renamed:
             raise RequestError(

@@ -304,13 +304,14 @@ def _own_folders(out: Path, before: Identity) -> list[Path]:
 
 
 def _listed_files(out: Path) -> list[str]:
-    """The files in OUT that run.json lists."""
+    """The files in OUT that run.json lists, without names of folders, of links, and of what is elsewhere."""
     if not (out / RUN).is_file():
         return []
     names = read_object(out / RUN).get(FILES)
     if not isinstance(names, list):
         return []
-    return list(map(str, names))
+    there = {path.name for path in out.iterdir() if path.is_file() and not path.is_symlink()}
+    return [name for name in names if isinstance(name, str) and name in there]
 
 
 def _whole_batches(path: Path, batches: Sequence[Sequence[int]]) -> dict[int, Prediction]:

@@ -308,3 +308,10 @@ def test_two_causes_are_both_named(good: Evidence) -> None:
     }
     endless = served(q8, off, answers("yes", "no", finish=LENGTH))
     assert names(endless) == ["another prompt", "adapter not loaded", "missing end token"]
+
+
+def test_answers_that_run_on_are_not_cut_by_the_context(good) -> None:
+    longest = max(map(len, good.expected_ids.values()))
+    running = {n: Generated(f"{a.text}<|done|> more", LENGTH) for n, a in good.expected.texts.items()}
+    tight = with_facts(replace(good, chat=running), context=longest + 4)
+    assert names(served(tight, good.expected.labels, running)) == ["missing end token"]

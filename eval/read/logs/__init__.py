@@ -168,7 +168,8 @@ def _first_fields(path: Path) -> list[str] | None:
     """
     suffix = path.suffix.lower()
     if suffix in TABLES:
-        return next((list(record) for record in TABLES[suffix](path)), None)
+        first = next(iter(TABLES[suffix](path)), None)
+        return None if first is None else [name for name in first if name != "place"]
     if suffix == ".json":
         return _fields_of_document(path)
     return []
@@ -193,7 +194,7 @@ def _lines(path: Path) -> Iterator[Record]:
 
 
 def _csv(path: Path) -> Iterator[Record]:
-    """Rows of a CSV. An empty cell is none, but in a column that every row must have."""
+    """Rows of a CSV."""
     csv.field_size_limit(LONGEST_CELL)  # of the whole process, whatever another reader set
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True)
@@ -210,8 +211,7 @@ def _csv(path: Path) -> Iterator[Record]:
                     continue
                 if len(cells) != len(header):
                     raise ContentError(f"{place}: found {len(cells)} cells, expected {len(header)}")
-                row = dict(zip(header, cells, strict=True))
-                yield {"place": place, **{name: cell for name, cell in row.items() if cell or name in FIELDS}}
+                yield {"place": place, **dict(zip(header, cells, strict=True))}
         except UnicodeDecodeError as error:  # the file is decoded in blocks: the line is not known
             raise ContentError(f"{path}: not CSV in UTF-8: {error}") from error
         except csv.Error as error:

@@ -12,5 +12,9 @@ from tuneyard.eval.read.logs import FIELDS, TABLES, Record, log_reader
 
 @log_reader("plain", "one example a row", *TABLES, fields=(FIELDS,))
 def plain(path: Path) -> Iterator[Record]:
-    """Read a table whose columns have the names of a record."""
-    return TABLES[path.suffix.lower()](path)
+    """Read a table whose columns have the names of a record. An empty cell of a CSV is none."""
+    suffix = path.suffix.lower()
+    for record in TABLES[suffix](path):
+        if suffix == ".csv":
+            record = {name: cell for name, cell in record.items() if cell != "" or name in FIELDS}
+        yield record

@@ -436,6 +436,10 @@ def test_a_model_that_changes_during_the_run_is_noticed(serve: Serve) -> None:
     stand_in.size = 18
     with raises(RequestError, "changed", "meta", "--resume"):
         scorer.score([0])
+    stand_in.size = 17
+    stand_in.spoil = lambda answer: {**answer, "model": "new"}
+    with raises(RequestError, "new", "served", "changed", "--resume"):
+        scorer.score([0])
 
 
 def test_a_server_that_cuts_prompts_is_refused(serve: Serve) -> None:

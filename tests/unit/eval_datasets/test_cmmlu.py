@@ -4,6 +4,7 @@ import hashlib
 import json
 import threading
 from collections import Counter
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -13,6 +14,8 @@ import pytest
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.datasets.cmmlu import choose_subjects, fetch, in_groups, read_exam, read_subjects
+from tuneyard.eval.datasets.origin import prints_of
+from tuneyard.eval.datasets.training import fingerprints_of
 
 HEAD = ",Question,A,B,C,D,Answer\n"
 ROW = "0,1+1=?,1,2,3,4,B\n"
@@ -197,3 +200,16 @@ def test_a_damaged_parquet_file(tmp_path) -> None:
     (tmp_path / "logical" / "test" / "0000.parquet").write_bytes(b"PAR1 no")
     with raises(ContentError, "0000.parquet"):
         read_exam(tmp_path, *LOGICAL, 0)
+
+
+def test_a_benchmarks_question_is_known_from_training_with_examples_before_it(tmp_path: Path) -> None:
+    for split in ("test", "dev"):
+        (tmp_path / split).mkdir()
+        rows = [f"{n},{split} {n},1,2,3,4,A" for n in range(5)]
+        (tmp_path / split / "anatomy.csv").write_text("\n".join([",Question,A,B,C,D,Answer", *rows]))
+    few, none = (read_exam(tmp_path, "anatomy", "解剖学", shots) for shots in (5, 0))
+    assert few.conversations[0].messages != none.conversations[0].messages
+    assert fingerprints_of(few, 5).tolist() == fingerprints_of(none, 5).tolist()
+    (question,) = (few.records[0]["instruction"],)
+    alone = replace(few.conversations[0], messages=[{"role": "user", "content": question}])
+    assert fingerprints_of(few, 1).tolist() == prints_of([alone]).tolist()

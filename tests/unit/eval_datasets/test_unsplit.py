@@ -296,3 +296,19 @@ def test_the_test_split_in_another_form_is_not_advised_in_place_of_itself(tmp_pa
         counted = training_rows_of(dataset, len(dataset.records))
         assert counted is not None and counted["examples"] > 0
         assert counted["datasets"] == ["both_train"] and counted["held_out"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [(("split",), [0.1]), (("split", "eval"), "x"), (("split", "seed"), None), (("write",), None)],
+)
+def test_a_definition_of_another_shape_is_no_error(tmp_path: Path, path, value) -> None:
+    folder = compiled(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    part = manifest["made_from"]["definition"]
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = value
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    dataset = whole(folder)
+    assert len(dataset.records) == 60 and dataset.unsplit is None

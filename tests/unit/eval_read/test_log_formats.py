@@ -18,6 +18,7 @@ from tests.peers import installed
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.installation import plugins
 from tuneyard.eval.compare import cli as compare
+from tuneyard.eval.read import logs
 from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.logs import log_readers, read_log
 from tuneyard.eval.show.incorrect import collect_incorrect
@@ -300,3 +301,16 @@ def test_the_worked_example_reads_what_inspect_ai_writes(
     (run,) = read_log(log)
     assert (run.model, run.dataset) == ("mockllm-model", "even")
     assert run.gold == ["yes", "no", "yes", "no"] and run.correct == [True, False, True, False]
+
+
+def test_a_format_is_recognised_by_the_header_whatever_the_first_row_lacks(tmp_path, monkeypatch) -> None:
+    @logs.log_reader("tool", "a table", ".csv", fields=(("sample", "target", "answer"),))
+    def tool(path: Path):
+        for row in logs.TABLES[".csv"](path):
+            yield {"id": row["sample"], "gold": row["target"], "prediction": row["answer"]}
+
+    monkeypatch.setattr(logs, "log_readers", lambda: {"tool": tool})
+    (tmp_path / "t.csv").write_text("sample,target,answer\n1,yes,\n2,no,no\n")
+    (run,) = logs.read_log(tmp_path / "t.csv")
+    assert run.correct == [False, True]
+    assert "place" not in logs._first_fields(tmp_path / "t.csv")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core import version
 from tuneyard.core.errors import ContentError, RequestError
@@ -291,3 +292,14 @@ def test_force_removes_what_the_run_made(tmp_path) -> None:
         (tmp_path / name).mkdir(parents=True)
     begin_scoring_run(tmp_path, IDENTITY, force=True)
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("*/*")) == ["base/mine", "other/rte"]
+
+
+@pytest.mark.parametrize("name", ["notes/mine.txt", ".", "", "notes", "a\0b", "x" * 300, "\ud800", "link"])
+def test_force_leaves_what_no_run_of_ours_lists(tmp_path: Path, name: str) -> None:
+    identity = {"settings": {"command": "eval.nli"}, "models": {"base": "x"}, "sets": {"d": "y"}}
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    (tmp_path / "link").symlink_to("notes/mine.txt")
+    write_json(tmp_path / "run.json", {**identity, "files": [name]})
+    begin_scoring_run(tmp_path, identity, force=True)
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "mine" and (tmp_path / "link").is_symlink()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_runs import answers, demo, write_run
+from tests.json_files import write_json
 from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.judge.same_rows import check_rows
@@ -293,3 +294,20 @@ def test_few_groups_are_warned_of(tmp_path: Path) -> None:
     assert "s: fewer than 6 clusters (5 here)" in warning
     write_run(tmp_path / "six", "base", "s", GOLD, GOLD, groups=(list("abcdef") * 4)[:20])
     assert check_rows(read(tmp_path / "six")[0]) == []
+
+
+def test_two_results_of_the_guide_with_one_model_are_named_by_their_folders(tmp_path: Path) -> None:
+    for name, predicted in (("a", "x"), ("b", "y")):
+        (tmp_path / name).mkdir()
+        row = {"expected": "y", "predicted": predicted, "is_correct": predicted == "y", "user": "?"}
+        write_json(tmp_path / name / "evaluation_results.json", {"model": "m", "results": [row]})
+    paths = [str(tmp_path / name / "evaluation_results.json") for name in "ab"]
+    runs, _ = read_scored_runs(list(map(parse_source, paths)))
+    assert [run.model for run in runs] == ["a/m", "b/m"]
+
+
+def test_a_table_beside_somebody_elses_results_is_a_table(tmp_path: Path) -> None:
+    (tmp_path / "predictions.jsonl").write_text('{"id": 1, "gold": "a", "prediction": "a"}\n')
+    write_json(tmp_path / "results.json", {"acc": 1.0})
+    ((run,), _) = read_scored_runs([parse_source(str(tmp_path / "predictions.jsonl"))])
+    assert run.correct == [True]
