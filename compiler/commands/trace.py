@@ -22,6 +22,7 @@ from tuneyard.core.datasets import find_dataset
 from tuneyard.core.datasets.manifest import MANIFEST, read_manifest
 from tuneyard.core.errors import ProblemsError, RequestError, counted, show_value
 from tuneyard.core.files import files_of
+from tuneyard.core.language.translation import tr
 
 T = TypeVar("T")
 SEEN = "what the model sees with template {}, loss tokens between ⟦ and ⟧"
@@ -49,7 +50,7 @@ def trace(
     problems = Problems()
     for kept_row in _from(row, rows, kept_rows(spec, sources, problems), problems, spec.name):
         yield f"raw row, {kept_row.batch.place(0)}", _pretty(kept_row.raw)
-        yield "columns", _pretty({name: values[0] for name, values in kept_row.batch.columns.items()})
+        yield tr("columns"), _pretty({name: values[0] for name, values in kept_row.batch.columns.items()})
         for output in kept_row.spec.outputs:
             (rendered,) = Renderer(kept_row.spec, output).render(kept_row.batch)
             record = rendered.decode()

@@ -134,10 +134,10 @@ def _named_in_spec(text: str) -> SourcePath:
 
 
 def _names_of_splits(spec: Spec) -> dict[str, str]:
-    """The first split, or part, that accepts a name, its own included, by the name."""
-    split_by_name: dict[str, str] = {}
+    """The split, or part, of that name, otherwise the first that accepts it, by the name."""
+    split_by_name = {split: split for split in spec.parts}
     for split in spec.parts:
-        for name in (split, *spec.source.splits.get(split, ())):
+        for name in spec.source.splits.get(split, ()):
             split_by_name.setdefault(name, split)
     return split_by_name
 

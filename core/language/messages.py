@@ -15,6 +15,8 @@ from tuneyard.core.language.reader_language import CHINESE, current
 
 _FILE = Path(__file__).with_name("messages_zh.json")
 _FIELD = re.compile(r"\\\{(\w+)\\\}")
+_DIGITS = r"(?P<number>[\d,]+)"
+"""The field {number}. Any text would fit other lines, and long lines would take minutes."""
 
 
 @functools.cache
@@ -22,7 +24,8 @@ def _lines() -> list[tuple[re.Pattern[str], str]]:
     """The pattern of each English line, and the Chinese one."""
     patterns = []
     for english, chinese in json.loads(_FILE.read_text(encoding="utf-8")).items():
-        patterns.append((re.compile(_FIELD.sub(r"(?P<\1>.+?)", re.escape(english))), chinese))
+        pattern = re.escape(english).replace(r"\{number\}", _DIGITS)
+        patterns.append((re.compile(_FIELD.sub(r"(?P<\1>.+?)", pattern)), chinese))
     return patterns
 
 

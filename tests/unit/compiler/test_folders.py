@@ -127,3 +127,14 @@ def test_a_zip_of_a_saved_dataset_is_refused_with_the_way_out(bench):
     report = bench.compile("qa", bench.write("dict.zip", as_zip(files)))
     ((code, hint),) = [(problem.code, problem.hint) for problem in report.problems.errors]
     assert (code, "unpack the archive" in hint) == ("E012", True)
+
+
+def test_a_split_of_a_name_has_the_files_of_that_name(bench):
+    source = "source: {splits: {train: [train, dev], dev: [dev, validation]}}\n"
+    write = "write: [{dataset: 'q_{split}', file: 'q-{split}.json', format: alpaca, output: '{answer}'}]\n"
+    spec = bench.write("two.yaml", f"like: qa\n{source}{write}")
+    for split in ("train", "dev"):
+        bench.rows(f"rows/{split}.jsonl", [{"question": f"{split}?", "answer": split}])
+    rows = bench.folder / "rows"
+    for sources in ([rows], [rows / "train.jsonl", f"dev={rows / 'dev.jsonl'}"]):
+        assert bench.compile(str(spec), *sources).datasets == {"q_train": 1, "q_dev": 1}

@@ -1,6 +1,7 @@
 """Near rows: similarity by hand, no false pair, few missed ones, beside every pair computed the plain way."""
 
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -118,3 +119,16 @@ def test_a_spec_asks_for_it(bench):
         spec = bench.write("s.yaml", "\n".join(lines))
         report = bench.compile(spec, bench.rows("t.jsonl", rows), force=True)
         assert [problem.code for problem in report.problems.warnings] == codes
+
+
+def test_rows_of_one_template_take_no_quadratic_time() -> None:
+    words = " ".join(f"word{number}" for number in range(40))
+    texts = [f"{words} number {number}" for number in range(8000)]
+
+    def seconds(count: int) -> float:
+        started = time.process_time()
+        assert len(list(near_rows(texts[:count]))) == count - 1
+        return time.process_time() - started
+
+    seconds(10)  # imports
+    assert seconds(8000) < 9 * seconds(2000)

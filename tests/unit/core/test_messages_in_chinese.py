@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,11 @@ def test_a_line_on_the_steps_of_a_recipe_has_its_numbers() -> None:
         assert for_reader(line) == (
             "a.yaml：1 个错误，2 个警告（E301 1, W310 2）；1,200 行，批大小 16，每轮 75 步，共 225 步"
         )
+
+
+def test_a_long_line_takes_no_time_and_words_are_no_count(in_china: Path) -> None:
+    names = ", ".join(f"table_{number}" for number in range(500))
+    started = time.process_time()
+    assert for_reader(f"error: t.db: E007: found the tables {names}, expected one").startswith("错误：t.db")
+    assert time.process_time() - started < 2
+    assert for_reader("error: a.json: found totals without rows") == "错误：a.json: found totals without rows"
