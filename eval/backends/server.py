@@ -77,7 +77,7 @@ class Server(Backend, ABC):
     dtype: str = "server"
     budget: int = 0
     settings: Mapping[str, object] = field(default_factory=dict)
-    answers_as: str = ""
+    answers_as: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self.context = NO_LIMIT
