@@ -12,6 +12,8 @@ from tuneyard.eval.backends.connection import Connection, RefusedError, Unreadab
 GGUF = ".gguf"
 LLAMA_CPP, VLLM = "llama.cpp", "vLLM"
 OWNER_VLLM = "vllm"  # of the models that vLLM lists
+SHOWN_NAMES = 10
+HTML = (b"<html", b"<!doctype html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ def any_json(data: bytes) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"no JSON: {data[:60]!r}") from error
+        kind = "no JSON, but HTML" if data.lstrip().lower().startswith(HTML) else "no JSON"
+        raise ValueError(f"{kind}: {data[:60]!r}") from error
 
 
 def json_object(data: bytes) -> dict[str, Any]:
@@ -132,7 +135,9 @@ def choose_model(models: Sequence[ServedModel], name: str, is_exact_name: bool) 
             return model
     if len(listed) == 1 and not is_exact_name:
         return listed[0]
-    names = ", ".join(show_value(model.name) for model in models)
+    names = ", ".join(show_value(model.name) for model in models[:SHOWN_NAMES])
+    if len(models) > SHOWN_NAMES:
+        names += f" and {len(models) - SHOWN_NAMES} more"
     problem = f"no model {name!r}; it" if name else "it"
     fix = "Name one of them in --served-model" if is_exact_name else "Add --served-model NAME"
     raise RequestError(f"{models[0].connection.url}: {problem} has {names}. {fix}")
@@ -151,8 +156,15 @@ def _entries(connection: Connection, name: str) -> list[dict[str, Any]]:
             ) from error
         return []
     data = listed.get("data")
-    found = data if isinstance(data, list) else ()
-    entries = [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+    entries = []
+    for entry in data if isinstance(data, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+            entries.append(entry)
+            if writable(entry["id"]) != entry["id"]:
+                raise RequestError(
+                    f"{url}: /models lists an id that is no text: {show_value(entry['id'])}. Serve the model "
+                    "under another name"
+                )
     if not entries and not name:
         raise RequestError(f"{url}: it lists no models: name one with --served-model NAME")
     return entries

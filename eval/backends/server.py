@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 ROWS, TALKS = 32, 8  # rows between two writes of the log, by labels and by answers
 NO_LIMIT = 1 << 30  # tokens: the server itself refuses prompts that are too long
-UNDERFLOW = math.log(2.0**-149)  # the least in fp32; for a probability of 0 servers give -9999, or less
+IMPOSSIBLE = -9000.0  # below it are the numbers for a probability of 0: -9999, the least float
+UNDERFLOW = math.log(2.0**-149)  # the value for those: the least probability in fp32
 LARGEST = 0.01  # of a log-probability: rounded sums
 LARGEST_ID = 1 << 31
 SHOWN = 60  # bytes of an answer that is not what it should be
@@ -47,9 +48,11 @@ def log_of(value: object) -> float:
         raise ContentError(
             "the server gives null as a log-probability: its weights overflow; serve them in bf16 or fp32"
         )
-    if not isinstance(value, int | float) or not value < LARGEST:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value < LARGEST:
         raise ValueError(f"{show_value(value)} as a log-probability")
-    return max(min(float(value), 0.0), UNDERFLOW)
+    if value < IMPOSSIBLE:
+        return UNDERFLOW
+    return min(float(value), 0.0)
 
 
 class NoLogProbabilitiesError(RequestError):
@@ -296,7 +299,8 @@ class Server(Backend, ABC):
 def read_ids(answer: dict[str, Any]) -> list[int]:
     """Read the token ids of /tokenize."""
     tokens: list[int] = answer["tokens"]
-    if not all(type(token) is int and 0 <= token < LARGEST_ID for token in tokens):
+    is_list = type(tokens) is list
+    if not is_list or not all(type(token) is int and 0 <= token < LARGEST_ID for token in tokens):
         raise ValueError(f"{show_value(tokens)} as token ids")
     return tokens
 

@@ -46,10 +46,17 @@ def ask(answers: Answers) -> None:
         call(chat, "--url", url, "--once", "Is 2 even?")
 
 
+def test_a_model_whose_name_is_no_text_is_refused_where_it_is_read() -> None:
+    entries = {"data": [{"id": "\ud800x\u001b[31m\u0000"}]}
+    with raises(RequestError, "/models", "id", "\\ud800x") as caught:
+        ask(models(json.dumps(entries).encode()))
+    assert message_of(caught.value).isprintable()
+
+
 @pytest.mark.parametrize(
     ("data", "facts"),
     [
-        (b"<!DOCTYPE html><title>Hello</title>", ("no JSON", "DOCTYPE")),
+        (b"<!DOCTYPE html><title>Hello</title>", ("HTML",)),
         (b"[" * 200_000, ("no JSON",)),
         (b"[1,2]", ("no JSON object",)),
         (b"null", ("no JSON object",)),
@@ -83,7 +90,7 @@ def test_the_address_of_a_request_is_not_the_servers(path: str) -> None:
         call(chat, "--url", f"http://localhost:8000/v1{path}", "--once", "Is 2 even?")
 
 
-@pytest.mark.parametrize("rest", ["?x=1", "#a"])
+@pytest.mark.parametrize("rest", ["?x=1", "#a", "/v1/"])
 def test_an_address_ends_after_v1(rest: str) -> None:
     with raises(RequestError, "--url", rest, "http://localhost:8000/v1"):
         call(chat, "--url", f"http://localhost:8000/v1{rest}", "--once", "Is 2 even?")

@@ -50,7 +50,8 @@ def _arguments(record: Mapping[str, object]) -> list[Mapping[str, object]]:
     arguments = record.get("arguments")
     if not isinstance(arguments, dict):
         return []
-    return [pair for pair in arguments.values() if isinstance(pair, dict)]
+    pairs = list(arguments.values())
+    return pairs if all(isinstance(pair, dict) for pair in pairs) else []
 
 
 def _metric(lines: Sequence[Line]) -> str:
