@@ -126,7 +126,7 @@ def cli(
     from tuneyard.eval.judge.questions.replicates import parse_replicates
     from tuneyard.eval.judge.questions.slices import by_slices
     from tuneyard.eval.read.scored_run import OF_ANSWERS
-    from tuneyard.eval.read.trained_sweep import read_trained_sweep
+    from tuneyard.eval.read.sweeps import read_trained_sweep
     from tuneyard.eval.show.carry_out import next_command
     from tuneyard.eval.show.html import Page
     from tuneyard.eval.show.places import argument

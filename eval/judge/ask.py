@@ -20,7 +20,7 @@ from tuneyard.eval.judge.questions.replicates import (
 from tuneyard.eval.judge.same_rows import check_rows
 from tuneyard.eval.judge.sections import compare
 from tuneyard.eval.read.contamination import training_warnings
-from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of, part_of
 
 BASE = "base"
 
@@ -99,7 +99,7 @@ def _trained_on(runs: RunsByDataset, metric: Metric) -> list[str]:
     logged: list[str] = []
     for dataset, by_model in runs.items():
         for model, run in by_model.items():
-            reasons = tuple(run.trained_on.get("not_checked", ()))
+            reasons = tuple(part_of(run.facts, "trained_on").get("not_checked", ()))
             for text in training_warnings(model, len(run.rows), run.facts, metric):
                 if text.endswith(reasons):
                     warnings.append(text)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tuneyard.core.errors import RequestError, counted, show_value
 from tuneyard.core.language.translation import tr
-from tuneyard.eval.read.scored_run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun, part_of
 
 MAY_DIFFER = ("model", "batch_tokens")  # settings that may differ, or that change no answer
 FEW_GROUPS = 6  # of fewer clusters the sign test's p is 0.0625 or more, even if all agree
@@ -74,18 +74,17 @@ def _prompt_warnings(run: ScoredRun, first: ScoredRun) -> list[str]:
 
 
 def _hash(run: ScoredRun, name: str) -> str:
-    hashes = run.facts.get("hashes")
-    if not isinstance(hashes, dict) or not isinstance(hashes.get(name), str):
+    value = part_of(run.facts, "hashes").get(name)
+    if not isinstance(value, str):
         return ""
-    return str(hashes[name])
+    return value
 
 
 def _settings(run: ScoredRun) -> dict[str, object]:
     """The settings besides the weights that may change an answer."""
     settings = {key: run.facts[key] for key in ("mode", "device", "dtype") if key in run.facts}
-    recorded = run.facts.get("settings")
-    if isinstance(recorded, dict):
-        settings |= {key: value for key, value in recorded.items() if key not in MAY_DIFFER}
+    recorded = part_of(run.facts, "settings")
+    settings |= {key: value for key, value in recorded.items() if key not in MAY_DIFFER}
     template = _hash(run, "chat_template")
     if template:
         settings["chat template"] = template[:13]

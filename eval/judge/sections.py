@@ -22,7 +22,7 @@ from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.metrics.calibration import calibration
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
-from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of
+from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of, part_of
 from tuneyard.eval.statistics.estimate import DifferenceTest, Mean
 from tuneyard.eval.statistics.f1 import RARE, MacroF1, macro_f1s, mean_f1
 from tuneyard.eval.statistics.family import (
@@ -296,15 +296,14 @@ def _score(mean: Mean, run: ScoredRun, seeds: Sequence[float], metric: Metric) -
             details["always"] = run.predicted[0]
         if run.confidence:
             details["calibration"] = calibration(run.confidence, run.correct, run.groups)
-        metrics = run.facts.get("metrics")
-        if isinstance(metrics, Mapping):
-            details["metrics"] = metrics
+        details["metrics"] = part_of(run.facts, "metrics")
     if metric is ACCURACY:
         details["unparsed"] = sum(list(each.predicted).count(UNKNOWN) for each in runs)
+    trained_on = [part_of(each.facts, "trained_on") for each in runs]
     return ModelScore(
         **asdict(mean),
-        trained_on=max(each.trained_on.get("examples", 0) for each in runs),
-        trained_on_at_most=any(each.trained_on.get("at_most") for each in runs),
+        trained_on=max(each.get("examples", 0) for each in trained_on),
+        trained_on_at_most=any(each.get("at_most") for each in trained_on),
         **details,
     )  # fmt: skip
 

@@ -5,20 +5,18 @@ from typing import Any
 
 from tuneyard.core.language.translation import listed, tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY, Metric
+from tuneyard.eval.read.scored_run import part_of
 
 
 def training_warnings(model: str, n: int, facts: Mapping[str, Any], metric: Metric = ACCURACY) -> list[str]:
     """Warn about training examples among the `n` scored ones, from the facts in results.json."""
     warnings = []
-    trained_on = facts.get("trained_on")
-    if not isinstance(trained_on, Mapping):
-        trained_on = {}
+    trained_on, training_rows = part_of(facts, "trained_on"), part_of(facts, "training_rows")
     examples = trained_on.get("examples", 0)
-    training_rows = facts.get("training_rows")
     if examples:
         at_most = bool(trained_on.get("at_most"))
         warnings.append(contamination(model, examples, n, trained_on["sources"], metric, at_most=at_most))
-    elif isinstance(training_rows, Mapping):
+    elif training_rows:
         warnings.append(_of_training_split(model, n, training_rows))
     same = "{model} was trained on a dataset of this name ({source})"
     unknown = "{model}: training examples not checked: {reason}"

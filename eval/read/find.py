@@ -17,7 +17,7 @@ from tuneyard.eval.metrics.text import CHARACTERS
 from tuneyard.eval.read.logs import WITHOUT_NAME, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.read.measured import IDS, measurable, values_of
-from tuneyard.eval.read.results import PREDICTIONS, RESULTS
+from tuneyard.eval.read.results import PREDICTIONS, RESULTS, read_run
 from tuneyard.eval.read.scored_run import (
     OF_ANSWERS,
     Row,
@@ -27,6 +27,7 @@ from tuneyard.eval.read.scored_run import (
     first_text,
     model_name,
     optional_text,
+    part_of,
     text_field,
 )
 from tuneyard.eval.read.sweeps import SWEEP, held_out_runs
@@ -139,21 +140,9 @@ def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
 def _order(folder: Path) -> tuple[object, ...]:
     """Sort key: the base first, then the order of run.json, then by name."""
     model, dataset = folder.parent.name, folder.name
-    journal = folder.parent.parent / "run.json"
-    order: Mapping[str, object] = {}
-    if journal.is_file():
-        order = read_object(journal)
-    model_place = _position(order.get("models"), model)
-    return model != "base", model_place, model, _position(order.get("sets"), dataset), dataset
-
-
-def _position(names: object, name: str) -> int:
-    if not isinstance(names, dict):
-        return 0
-    ordered = list(names)
-    if name not in ordered:
-        return len(ordered)
-    return ordered.index(name)
+    run = read_run(folder.parent.parent)
+    model_place = [*run["models"], model].index(model)
+    return model != "base", model_place, model, [*run["sets"], dataset].index(dataset), dataset
 
 
 def _named(runs: list[ScoredRun], source: ScoredRunSource) -> list[ScoredRun]:
@@ -230,10 +219,7 @@ def _first_record(path: Path) -> Mapping[str, object]:
 
 def _stated_metrics(facts: Mapping[str, object], lines: Sequence[Line]) -> list[str]:
     """Metrics whose mean results.json states and whose fields the first row has."""
-    stated = {*METRICS} & facts.keys()
-    declared = facts.get("metrics")
-    if isinstance(declared, Mapping):
-        stated |= {*declared}
+    stated = {*METRICS} & facts.keys() | part_of(facts, "metrics").keys()
     if not lines:
         return []
     return [name for name in measurable(lines[0][1]) if name in stated - {MASS}]
@@ -257,10 +243,7 @@ def _run_of_lines(
     names, read_row = [metric], _measured_row
     if metric in OF_ANSWERS:
         names, read_row = [*_stated_metrics(facts, lines), *also], _answered_row
-    tokenizer = CHARACTERS
-    settings = facts.get("settings")
-    if isinstance(settings, dict):
-        tokenizer = str(settings.get("tokenizer", CHARACTERS))
+    tokenizer = str(part_of(facts, "settings").get("tokenizer", CHARACTERS))
     records = [record for _, record in lines]
     values = {name: values_of(name, records, tokenizer) for name in names}
     if read_row is _measured_row and all(value is None for value in values[metric]):

@@ -30,6 +30,7 @@ TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "r
 COMPARED = (TABLE_JSON, TABLE, CHANGED, PAGE)
 """The files of `tuneyard eval compare`, next to its plots."""
 PARTS = ("settings", "models", "sets")  # in every run.json
+PROMPTS = "prompts"  # in some of them
 SHOTS_OF = "shots of "  # a setting of one dataset, which may be added with it
 HELD_OUT = "held-out"
 """Folder in that of a sweep: the scoring run on the halves that do not choose."""
@@ -82,7 +83,7 @@ def check_table(out: Path) -> None:
     """Raise `RequestError` if a comparison in OUT would replace a table.md that no comparison wrote."""
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out}: a file; expected a folder")
-    owner = _owner(out) if (out / RUN).is_file() else ""
+    owner = _owner(out)
     if owner in WITH_TABLE:
         raise RequestError(
             f"--out {out}: this is the folder of `{shown_command(owner)}`, whose table.md a comparison would "
@@ -133,20 +134,20 @@ def _owner(out: Path) -> str:
 
     The suite owns the folders of its steps: the caller of a scoring command comes first.
     """
-    identity = _read(out)
-    owner = read_object(out / RUN).get(CALLER)
-    if all(identity[part] for part in PARTS):
-        owner = owner or identity["settings"].get("command")
+    run = read_run(out)
+    owner = run.get(CALLER)
+    if all(run[part] for part in PARTS):
+        owner = owner or run["settings"].get("command")
     return owner if isinstance(owner, str) else ""
 
 
 def read_identity(out: Path) -> Identity:
     """Read settings, models and datasets of a run. `RequestError` if OUT is not a results folder."""
-    identity = _read(out)
-    if not all(identity[part] for part in PARTS):
+    run = read_run(out)
+    if not all(run[part] for part in PARTS):
         raise RequestError(f"{out}: no results folder (it has no {RUN} of a scoring command)")
-    _own_folders(out, identity)
-    return identity
+    _own_folders(out, run)
+    return {part: run[part] for part in (*PARTS, PROMPTS)}
 
 
 def begin_scoring_run(
@@ -158,11 +159,11 @@ def begin_scoring_run(
     command writes into OUT after all scoring. `force` deletes them. `RequestError` lists every difference
     between a resumed run and the one before.
     """
-    before = _read(out)
+    before = read_run(out)
     if force:  # delete only folders that run.json lists, no files of somebody else
         held_out = out / HELD_OUT
         listed = _listed_files(out)
-        for folder in (*_own_folders(out, before), *_own_folders(held_out, _read(held_out))):
+        for folder in (*_own_folders(out, before), *_own_folders(held_out, read_run(held_out))):
             shutil.rmtree(folder, ignore_errors=True)
         remove_files(out, [*listed, *summaries, *replaced_files(out, [], force=True), f"{HELD_OUT}/{RUN}"])
     else:
@@ -305,9 +306,7 @@ def _own_folders(out: Path, before: Identity) -> list[Path]:
 
 def _listed_files(out: Path) -> list[str]:
     """The files in OUT that run.json lists, without names of folders, of links, and of what is elsewhere."""
-    if not (out / RUN).is_file():
-        return []
-    names = read_object(out / RUN).get(FILES)
+    names = read_run(out).get(FILES)
     if not isinstance(names, list):
         return []
     there = {path.name for path in out.iterdir() if path.is_file() and not path.is_symlink()}
@@ -340,14 +339,15 @@ def _row(prediction: Prediction) -> int:
     return row
 
 
-def _read(out: Path) -> Identity:
-    """Read the parts of run.json. A missing part is {}."""
-    run = read_object(out / RUN) if (out / RUN).is_file() else {}
-    identity: Identity = {}
-    for name in (*PARTS, "prompts"):
-        part = run.get(name)
-        identity[name] = part if isinstance(part, dict) else {}
-    return identity
+def read_run(out: Path) -> dict[str, Any]:
+    """Read run.json. A missing part is {}."""
+    run: dict[str, Any] = {}
+    if (out / RUN).is_file():
+        run = read_object(out / RUN)
+    for name in (*PARTS, PROMPTS):
+        if not isinstance(run.get(name), dict):
+            run[name] = {}
+    return run
 
 
 def _shown(value: object) -> str:

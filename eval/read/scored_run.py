@@ -55,14 +55,6 @@ class ScoredRun:
         """True if another tool wrote the answers: results.json of our runs records the training data."""
         return "model" not in self.facts
 
-    @property
-    def trained_on(self) -> Mapping[str, Any]:
-        """Training examples among the rows, from results.json."""
-        facts = self.facts.get("trained_on")
-        if isinstance(facts, Mapping):
-            return facts
-        return {}
-
     def column(self, metric: str) -> Sequence[float | None]:
         """The value of each row in a metric, None without one. Accuracy and macro-F1 count correct rows."""
         if self.trainings:
@@ -144,6 +136,14 @@ def models_of(runs: RunsByDataset) -> list[str]:
     for runs_of_dataset in runs.values():
         models.update(dict.fromkeys(runs_of_dataset))
     return list(models)
+
+
+def part_of(facts: Mapping[str, object], name: str) -> Mapping[str, Any]:
+    """An object in results.json by its name, {} if it is missing."""
+    part = facts.get(name)
+    if isinstance(part, Mapping):
+        return part
+    return {}
 
 
 def without(run: ScoredRun, rows: Collection[str]) -> ScoredRun:

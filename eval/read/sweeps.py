@@ -1,15 +1,28 @@
-"""The runs of a sweep on the examples that it did not choose on."""
+"""The scored runs of a sweep, as `eval compare` reads them.
 
+Of a sweep of weights or checkpoints (`eval sweep`) these are the runs on the examples that it did not choose
+on, of a sweep of trainings (`recipe sweep`) the settings, each as arguments of a comparison.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object
-from tuneyard.eval.read.results import HELD_OUT
+from tuneyard.core.language.translation import tr
+from tuneyard.eval.read.results import HELD_OUT, RESULTS
+from tuneyard.eval.read.scored_run import part_of
 
 SWEEP = "sweep.json"
 STEP = "step"  # the axis of a run's checkpoints
 REPORTED = "reported"
 """In sweep.json: the base, each adapter alone and the chosen model, which the held-out half is scored for."""
+BASE = "base"
+OF_RUN = "results"  # the folder in that of a run into which its scoring command writes
+SEEDS = ("seed", "data_seed")
 
 
 def held_out_runs(folder: Path) -> tuple[Path, list[str]]:
@@ -20,3 +33,87 @@ def held_out_runs(folder: Path) -> tuple[Path, list[str]]:
             f"{folder / SWEEP}: no {REPORTED} models with runs in {folder / HELD_OUT}: sweep again"
         )
     return folder / HELD_OUT, models
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedSweep:
+    """`MODEL=FOLDER` of each scored folder, and `NAME=MODEL,MODEL` of each setting with several seeds.
+
+    `chooses` is true if there are several settings of one training each, and a base to compare them with.
+    """
+
+    sources: list[str]
+    replicates: list[str]
+    chooses: bool
+
+
+def read_trained_sweep(folder: Path) -> TrainedSweep | None:
+    """Read the folder of a sweep of trainings; None for any other folder.
+
+    Runs that differ in their seeds alone are one setting. `ContentError` if a run has
+    results of several adapters, or of another base than the others.
+    """
+    if not (folder / SWEEP).is_file():
+        return None
+    sweep: dict[str, Any] = read_object(folder / SWEEP)
+    if "grid" not in sweep:
+        return None
+    axes = [axis for axis in sweep["grid"] if axis not in SEEDS]
+    runs_of: dict[tuple[str, ...], list[Path]] = {}
+    for row in sweep["rows"]:
+        run = folder / Path(row["run"]).name
+        runs_of.setdefault(tuple(row[axis] for axis in axes), []).append(run)
+    base_folders: dict[str, Path] = {}
+    sources: list[str] = []
+    replicates: list[str] = []
+    names: set[str] = set()
+    for values, runs in runs_of.items():
+        settings = [f"{key} {value}" for key, value in zip(axes, values, strict=True)]
+        name = _distinct(", ".join(settings) or tr("the recipe"), names)
+        models = [run.name for run in runs]
+        if len(runs) == 1:
+            models = [name]
+        for model, run in zip(models, runs, strict=True):
+            scored = _scored_folders(run / OF_RUN)
+            _add_base(base_folders, scored.pop(BASE, []))
+            if len(scored) != 1:
+                found = ", ".join(scored) or "none"
+                raise ContentError(f"{run / OF_RUN}: expected results of one adapter, found {found}")
+            sources += [f"{model}={path}" for paths in scored.values() for path in paths]
+        if len(models) > 1:
+            replicates.append(f"{name}={','.join(models)}")
+    sources = [f"{BASE}={path}" for path in base_folders.values()] + sources
+    chooses = bool(base_folders) and not replicates and len(runs_of) > 1
+    return TrainedSweep(sources, replicates, chooses)
+
+
+def _distinct(name: str, names: set[str]) -> str:
+    """A name that no other setting has, without the characters that part models from datasets and folders."""
+    name = re.sub("[/=]", "-", name)
+    while name in names:
+        name += "-2"
+    names.add(name)
+    return name
+
+
+def _scored_folders(results: Path) -> dict[str, list[Path]]:
+    """Folders with results.json below `results`, by the model that they name."""
+    folders: dict[str, list[Path]] = {}
+    for path in sorted(results.rglob(RESULTS)):
+        model = str(read_object(path).get("model"))
+        folders.setdefault(model, []).append(path.parent)
+    return folders
+
+
+def _add_base(base_folders: dict[str, Path], scored: Sequence[Path]) -> None:
+    """Add a run's results of the base, by dataset. `ContentError` if they are of another base than before."""
+    for folder in scored:
+        result = read_object(folder / RESULTS)
+        first = base_folders.setdefault(str(result.get("set", folder.name)), folder)
+        hashes, first_hashes = part_of(result, "hashes"), part_of(read_object(first / RESULTS), "hashes")
+        differing = [name for name, value in hashes.items() if first_hashes.get(name, value) != value]
+        if differing:
+            raise ContentError(
+                f"{folder}: its base differs from that of {first} ({', '.join(differing)}); score all runs "
+                "with the same base, or without one (--no-base)"
+            )

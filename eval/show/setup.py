@@ -1,14 +1,14 @@
 """Tables of the models (base and adapters) and the datasets (examples and task) of a comparison."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tuneyard.core.language.number_format import NONE, Table
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import Section
 from tuneyard.eval.metrics.labels import short
-from tuneyard.eval.read.scored_run import ScoredRun, models_of
+from tuneyard.eval.read.scored_run import ScoredRun, models_of, part_of
 from tuneyard.eval.show.places import without_places
 
 MOST_LABELS = 6
@@ -61,15 +61,13 @@ def compared_models(runs: Sequence[ScoredRun], models: Sequence[str]) -> Table:
 
 def adapter_weights(run: ScoredRun) -> dict[str, float]:
     """The places of a model's adapters with their weights, without those of weight 0; {} without adapters."""
-    weights = run.facts.get("weights")
-    if not isinstance(weights, Mapping):
-        return {}
     places = {}
     for value in option_values(run, "--adapter"):
         name, equals, place = value.partition("=")
         if equals:
             places[name] = place
-    return {places.get(str(name), str(name)): weight for name, weight in weights.items() if weight}
+    weights = part_of(run.facts, "weights")
+    return {places.get(name, name): weight for name, weight in weights.items() if weight}
 
 
 def compared_datasets(runs: Sequence[ScoredRun], sections: Sequence[Section]) -> Table:
