@@ -125,7 +125,6 @@ def cli(
     from tuneyard.eval.judge.questions.other_metrics import other_metrics
     from tuneyard.eval.judge.questions.replicates import parse_replicates
     from tuneyard.eval.judge.questions.slices import by_slices
-    from tuneyard.eval.read.scored_run import OF_ANSWERS
     from tuneyard.eval.read.sweeps import read_trained_sweep
     from tuneyard.eval.show.carry_out import next_command
     from tuneyard.eval.show.html import Page
@@ -148,7 +147,7 @@ def cli(
         raise RequestError("--by is about single models. Leave it out, or --replicates")
     questions: list[Question] = []
     if choose_on:
-        questions.append(partial(choose_on_half, metric=metric, has_accuracy=metric in OF_ANSWERS))
+        questions.append(partial(choose_on_half, metric=metric))
     if by:
         questions.append(partial(by_slices, by=by))
     if is_accuracy:

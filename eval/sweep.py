@@ -23,6 +23,7 @@ from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.translation import lang_option, tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
+from tuneyard.eval.judge.question import CHOICES, Choice
 from tuneyard.eval.metrics import find_metric
 from tuneyard.eval.nli import Nli, label_options, label_sets
 from tuneyard.eval.read.results import HELD_OUT, RESULTS, RUN, TABLE, check_new, read_identity
@@ -176,7 +177,7 @@ def _report(request: ScoringRequest, sweep: "Sweep") -> None:
     compared = judge(sweep, read_points(sweep), read_reported(sweep))
     for warning in compared.warnings:
         warn(warning)
-    ship = compared.choices[-1].model
+    ship = compared.figures[CHOICES][-1].model
     parts = sweep.axes.models[ship]
     recipe = request.out / RECIPE
     if parts:
@@ -252,7 +253,7 @@ def write(sweep: Sweep, compared: "ComparedRuns") -> str:
     from tuneyard.eval.show.tables import judged, text_of
     from tuneyard.eval.show.verdict import decisions
 
-    choices = compared.choices
+    choices: Sequence[Choice] = compared.figures[CHOICES]
     ship = choices[-1].model
     title = decisions(compared.comparison, brief=True)[0]
     for choice in choices[: len(sweep.rows_to_choose_on)]:  # another one is that on the mean

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.cells import meaning
 from tuneyard.eval.judge.conclusions import Comparison
-from tuneyard.eval.judge.question import Choice, Question
+from tuneyard.eval.judge.question import Question
 from tuneyard.eval.judge.questions.replicates import (
     Recipes,
     replicates_table,
@@ -29,15 +30,13 @@ BASE = "base"
 class ComparedRuns:
     """Runs, their comparison with the base, and warnings.
 
-    `tables` by caption and the `figures` of table.json answer the further questions. `choices` are those of a
-    choice on one half.
+    `tables` by caption and the records of table.json (`figures`) answer the further questions.
     """
 
     runs: RunsByDataset
     comparison: Comparison
     tables: Mapping[str, Table]
-    figures: Mapping[str, object]
-    choices: Sequence[Choice]
+    figures: Mapping[str, Any]
     warnings: Sequence[str]
 
     @property
@@ -74,14 +73,12 @@ def compare_runs(
                 base = setting
     runs = with_settings(runs, base, recipes)
     tables: dict[str, Table] = {}
-    figures: dict[str, object] = {}
-    choices: list[Choice] = []
+    figures: dict[str, Any] = {}
     for question in questions:
         answer = question(runs, base)
         runs, base = answer.runs, answer.base
         tables |= answer.tables
         figures |= answer.figures
-        choices += answer.choices
     measured = meaning(metric, runs)
     comparison = compare(runs, base, decide_on, margin, measured, has_mean=has_mean)
     runs = with_trainings(runs)
@@ -90,7 +87,7 @@ def compare_runs(
     for section in comparison.sections:
         warned += section.cautions
     tables = replicates_table(comparison) | tables
-    return ComparedRuns(runs, comparison, tables, figures, choices, warned)
+    return ComparedRuns(runs, comparison, tables, figures, warned)
 
 
 def _trained_on(runs: RunsByDataset, metric: Metric) -> list[str]:

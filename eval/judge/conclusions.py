@@ -17,7 +17,10 @@ MEAN = "mean"
 
 
 def as_json(value: Any) -> Any:
-    """A record of a comparison as plain JSON values: fields by name, a number that is not finite as null."""
+    """A record of a comparison as plain JSON values: fields by name, a number that is not finite as null, a
+    metric as its name."""
+    if isinstance(value, Metric):
+        return value.name
     if is_dataclass(value):
         return {each.name: as_json(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
@@ -227,7 +230,7 @@ def section_json(section: Section, verdict: str) -> dict[str, object]:
     return {
         "n": section.n,
         "groups": section.groups,
-        "majority": as_json(section.majority),
+        "majority": section.majority,
         "majority_label": section.majority_label or None,
         "margin": section.margin,
         "left_out": section.left_out,
@@ -235,7 +238,7 @@ def section_json(section: Section, verdict: str) -> dict[str, object]:
         "decided_by": section.decided_by or None,
         "ship": section.best,
         "tied_with": [test.against for test in section.rivals],
-        "comparisons": as_json([*section.against_base, *section.between]),
+        "comparisons": [*section.against_base, *section.between],
         "models": {model: _score_json(score, section.metric) for model, score in section.figures.items()},
         "verdict": verdict,
     }

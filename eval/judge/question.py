@@ -4,48 +4,60 @@ A question is a function from runs and the base to tables, the fields that it ad
 and the base that the next question is about. It reads no file and prints nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tuneyard.core.language.number_format import Table
-from tuneyard.core.training.metrics import Metric
+from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.read.scored_run import RunsByDataset
 from tuneyard.eval.statistics.estimate import Mean
 
-Figures = Mapping[str, Mean]
-"""A figure of each candidate."""
+CHOICES = "choice"  # in table.json
+FIGURE = "figure"
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """The rows of a dataset that choose, or those held out, or such rows of all datasets.
+
+    `majority` is the accuracy (0-1) of always giving the most common answer, nan without answers that are
+    correct or not. `models` have each candidate's `accuracy`, if there are such answers, and its `figure` if
+    the choice is by another metric.
+    """
+
+    n: int
+    majority: float
+    models: Mapping[str, Mapping[str, Mean]]
+
+    @property
+    def figures(self) -> dict[str, Mean]:
+        """Each candidate's figure in the metric of the choice."""
+        return {model: scores.get(FIGURE) or scores[ACCURACY.name] for model, scores in self.models.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The best candidate on the choosing half of a dataset, or on the mean of several (`MEAN`).
-
-    By half (`CHOOSING`, `HELD_OUT`): the number of rows, the accuracy (0-1) of always giving the most common
-    answer, and the candidates' figures in `metric` and accuracies. Without answers that are correct or not
-    there are no accuracies, and the majority is nan.
-    """
+    """The best candidate on the choosing half of a dataset, or on the mean of several (`MEAN`)."""
 
     dataset: str
-    model: str
     metric: Metric
-    n: Mapping[str, int]
-    majority: Mapping[str, float]
-    figures: Mapping[str, Figures]
-    accuracies: Mapping[str, Figures]
+    model: str
+    choosing: Half
+    held_out: Half
 
 
 @dataclass(frozen=True, slots=True)
 class AnsweredQuestion:
-    """Tables by caption, in the current language, and fields of table.json by name.
+    """Tables by caption, in the current language, and records by their name in table.json.
 
-    `runs` and `base` are what the next question is about; `choices` are those of a choice on one half.
+    `runs` and `base` are what the next question is about.
     """
 
     runs: RunsByDataset
     base: str
     tables: Mapping[str, Table] = field(default_factory=dict)
-    figures: Mapping[str, object] = field(default_factory=dict)
-    choices: Sequence[Choice] = ()
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 Question = Callable[[RunsByDataset, str], AnsweredQuestion]

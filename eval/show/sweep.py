@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.drawing.plots import COLOURS, legend_below, plot, plotting
 from tuneyard.core.language.translation import tr
+from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.judge.question import Choice
-from tuneyard.eval.judge.questions.choice import CHOOSING
 from tuneyard.eval.read.sweeps import STEP
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _heat(axes: "Axes", choice: Choice, names: Sequence[str], points: Mapping[st
     """Draw the first axis upwards and the second to the right, each cell with its interval."""
     from matplotlib.patches import Rectangle
 
-    accuracies = {points[model]: accuracy for model, accuracy in choice.accuracies[CHOOSING].items()}
+    accuracies = {points[model]: scores[ACCURACY.name] for model, scores in choice.choosing.models.items()}
     ups = sorted({up for up, _ in accuracies})
     rights = sorted({right for _, right in accuracies})
     shares = [[float("nan")] * len(rights) for _ in ups]
@@ -82,7 +82,7 @@ def _heat(axes: "Axes", choice: Choice, names: Sequence[str], points: Mapping[st
 
 
 def _curve(axes: "Axes", choice: Choice, name: str, points: Mapping[str, Point]) -> None:
-    accuracies = choice.accuracies[CHOOSING]
+    accuracies = {model: scores[ACCURACY.name] for model, scores in choice.choosing.models.items()}
     models = sorted(accuracies, key=lambda model: points[model])
     places = [points[model][0] for model in models]
     values = [100 * accuracies[model].value for model in models]
@@ -90,7 +90,7 @@ def _curve(axes: "Axes", choice: Choice, name: str, points: Mapping[str, Point])
     highs = [100 * accuracies[model].high for model in models]
     axes.fill_between(places, lows, highs, color=COLOURS[1], alpha=0.2, label=tr("95 % interval"))
     axes.plot(places, values, color=COLOURS[1], marker="o")
-    majority = 100 * choice.majority[CHOOSING]
+    majority = 100 * choice.choosing.majority
     axes.axhline(
         majority, color="black", linestyle="dashed", linewidth=1.2, label=tr("majority-class baseline")
     )

@@ -27,7 +27,15 @@ from tuneyard.eval.judge.cells import (
     section_name,
     translated,
 )
-from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section, section_json
+from tuneyard.eval.judge.conclusions import (
+    MEAN,
+    Comparison,
+    ModelScore,
+    PairedTest,
+    Section,
+    as_json,
+    section_json,
+)
 from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.show.setup import compared_tables
 from tuneyard.eval.show.verdict import decisions, notes, verdict
@@ -40,8 +48,6 @@ LEFT_OUT_OF_SEEDS = (
     "The intervals of replicates are over these examples and training seeds. They leave out what another "
     "prompt or other data would change."
 )
-COMPARED = "What was compared"
-OTHER_FIGURES = "Other figures"
 RECOMMENDED = " ←"
 WIDE = 7  # more columns than this do not fit a screen
 MOST_MODELS = 20  # on a screen
@@ -237,7 +243,7 @@ def text_of(compared: ComparedRuns, title: str = "", note: str = "") -> str:
 
     The user's `note` follows the `title`.
     """
-    setup = [f"## {title or tr(COMPARED)}"]
+    setup = [f"## {title or tr('What was compared')}"]
     if note:
         setup.append(note)
     setup += [grid(table) for table in compared_tables(compared).values()]
@@ -257,7 +263,7 @@ def markdown(comparison: Comparison, setup: Sequence[str] = (), captioned: Seque
     parts += [_section(section, comparison) for section in described]
     others = figures(comparison)
     if others:
-        parts += [f"## {tr(OTHER_FIGURES)}", *map(grid, others.values())]
+        parts += [f"## {tr('Other figures')}", *map(grid, others.values())]
     return "\n\n".join([*parts, tr(left_out(comparison))]) + "\n"
 
 
@@ -330,11 +336,14 @@ def judged(compared: ComparedRuns) -> dict[str, object]:
         sets = {}
         for section in comparison.sets:
             sets[section.name] = section_json(section, verdict(section, comparison.base))
-    return {
-        **declared,
-        "base": comparison.base,
-        "models": list(comparison.models),
-        "sets": sets,
-        "mean": mean,
-        **compared.figures,
-    }
+    judged: dict[str, object] = as_json(
+        {
+            **declared,
+            "base": comparison.base,
+            "models": comparison.models,
+            "sets": sets,
+            "mean": mean,
+            **compared.figures,
+        }
+    )
+    return judged

@@ -136,7 +136,7 @@ def test_the_half_that_chose_is_drawn_under_the_decision_on_the_other(tmp_path, 
     sweep = scored(tmp_path, gold, answers, [*range(6)])
     text = write(sweep, judge(sweep, read_points(sweep), read_reported(sweep)))
     ((title, choice, _, points, *_),) = drawn
-    assert choice.accuracies["choosing"][choice.model].value == 1.0 and points[choice.model] == (1.0,)
+    assert choice.choosing.models[choice.model]["accuracy"].value == 1.0 and points[choice.model] == (1.0,)
     assert title and text.startswith(title)
 
 

@@ -1,49 +1,40 @@
 """How does the best of several models do on examples that did not choose it?
 
-`eval compare --choose-on half` and `eval sweep` choose by this question.
+`eval compare --choose-on half` and `eval sweep` choose by this question. Of a sweep it also shows how flat
+the top is: which points are not shown to be worse than the best one, on the rows that choose, where the best
+one is partly lucky.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.number_format import Table, interval, percent
+from tuneyard.core.language.number_format import Table, interval, limits, p_cell, percent
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY, Metric
-from tuneyard.eval.judge.cells import meaning, section_name, translated
-from tuneyard.eval.judge.conclusions import MEAN, as_json
-from tuneyard.eval.judge.question import AnsweredQuestion, Choice, Figures
-from tuneyard.eval.judge.questions.flat_top import flat_top
-from tuneyard.eval.judge.sections import (
-    majority_class,
-    mean_figures,
-    paired_rows,
-)
-from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, models_of, without
+from tuneyard.eval.judge.cells import differences_header, meaning, section_name, translated
+from tuneyard.eval.judge.conclusions import MEAN
+from tuneyard.eval.judge.question import CHOICES, FIGURE, AnsweredQuestion, Choice, Half
+from tuneyard.eval.judge.sections import majority_class, mean_figures, paired_family, paired_rows
+from tuneyard.eval.read.scored_run import OF_ANSWERS, RunsByDataset, RunsByModel, models_of, without
 from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import average
 from tuneyard.eval.statistics.selection import split_halves
 
 CHOICE_SEED = 42
 BEST_MARK = " ←"
-CHOOSING, HELD_OUT = "choosing", "held_out"  # the halves
 
 
 def choose_on_half(
-    runs: RunsByDataset,
-    base: str,
-    metric: str = ACCURACY.name,
-    held_out: RunsByDataset | None = None,
-    *,
-    has_accuracy: bool = True,
+    runs: RunsByDataset, base: str, metric: str = ACCURACY.name, held_out: RunsByDataset | None = None
 ) -> AnsweredQuestion:
     """Choose a model on one half of the rows. The comparison reads the other half alone.
 
     The choice is by accuracy, or by another `metric`, whose values the runs have. The choosing half has half
     of the clusters. In a sweep the runs are on this half alone, `held_out` are those of some models on the
     other, and the base can be chosen: it is one of the points.
-    `has_accuracy` is False if the runs have the metric alone.
 
     There is a choice for each dataset, then one for the mean of several; the last one decides. The runs left
     are those of the base and the chosen model on the held-out half. `RequestError` unless every model was
@@ -58,7 +49,12 @@ def choose_on_half(
             raise RequestError(
                 f"--choose-on half: found {', '.join(names)}, expected {base} and two others or more"
             )
-    measured = meaning(metric, runs)
+    chosen_by = meaning(metric, runs)
+    measured: dict[str, Metric] = {}
+    if is_sweep or metric in OF_ANSWERS:  # other runs were read with the metric alone
+        measured[ACCURACY.name] = ACCURACY
+    if chosen_by is not ACCURACY:
+        measured[FIGURE] = chosen_by
     if held_out is None:
         for dataset, by_model in runs.items():
             missing = [name for name in names if name not in by_model]
@@ -66,11 +62,14 @@ def choose_on_half(
                 raise RequestError(f"--choose-on half: {dataset} was not scored with {', '.join(missing)}")
         runs, held_out = halves(runs)
     choices = []
-    for dataset, choosing in runs.items():
-        by_half = {CHOOSING: choosing, HELD_OUT: held_out[dataset]}
-        choices.append(_choice(dataset, by_half, chosen_from, measured, has_accuracy=has_accuracy))
+    for dataset, by_model in runs.items():
+        choosing = _half(dataset, by_model, chosen_from, measured)
+        other = _half(dataset, held_out[dataset], chosen_from, measured)
+        choices.append(Choice(dataset, chosen_by, _best(choosing.figures, chosen_by), choosing, other))
     if len(choices) > 1:
-        choices.append(_mean_choice(choices))
+        choosing = _mean_half([choice.choosing for choice in choices])
+        other = _mean_half([choice.held_out for choice in choices])
+        choices.append(Choice(MEAN, chosen_by, _best(choosing.figures, chosen_by), choosing, other))
     chosen = choices[-1].model
     if base not in names:
         base = chosen
@@ -79,57 +78,42 @@ def choose_on_half(
     for dataset, by_model in held_out.items():
         compared[dataset] = {model: run for model, run in by_model.items() if model in kept}
     tables = _tables(choices)
-    figures: dict[str, object] = {"choice": [_choice_json(choice) for choice in choices]}
-    others = [model for model in choices[-1].figures[CHOOSING] if model != chosen]
+    figures: dict[str, Any] = {CHOICES: choices}
+    others = [model for model in choices[-1].choosing.models if model != chosen]
     if is_sweep and others:
-        level_tables, figures["flat_top"] = flat_top(runs, chosen, others, measured)
+        level_tables, figures["flat_top"] = flat_top(runs, chosen, others, chosen_by)
         tables = level_tables | tables
-    return AnsweredQuestion(compared, base, tables, figures, choices)
+    return AnsweredQuestion(compared, base, tables, figures)
 
 
-def _choice(
-    dataset: str,
-    by_half: Mapping[str, RunsByModel],
-    names: Sequence[str],
-    metric: Metric,
-    *,
-    has_accuracy: bool,
-) -> Choice:
-    n, majority = {}, {}
-    figures: dict[str, Figures] = {}
-    accuracies: dict[str, Figures] = {}
-    for half, runs in by_half.items():
-        candidate_runs = {name: runs[name] for name in names if name in runs}
+def _half(dataset: str, runs: RunsByModel, names: Sequence[str], measured: Mapping[str, Metric]) -> Half:
+    """A half of a dataset with the figures of its candidates; the choice is by the last metric."""
+    candidate_runs = {name: runs[name] for name in names if name in runs}
+    models: dict[str, dict[str, Mean]] = {name: {} for name in candidate_runs}
+    n, majority = 0, math.nan
+    for name, metric in measured.items():
         data = paired_rows(dataset, candidate_runs, metric)
-        n[half], majority[half] = len(data.weights), math.nan
-        figures[half], accuracies[half] = mean_figures(data, metric), {}
-        if has_accuracy:
-            data = paired_rows(dataset, candidate_runs, ACCURACY)
-            accuracies[half] = mean_figures(data, ACCURACY)
-            majority[half], _ = majority_class(next(iter(candidate_runs.values())))
-    return Choice(dataset, _best(figures[CHOOSING], metric), metric, n, majority, figures, accuracies)
+        n = len(data.weights)
+        for model, mean in mean_figures(data, metric).items():
+            models[model][name] = mean
+    if ACCURACY.name in measured:
+        majority, _ = majority_class(next(iter(candidate_runs.values())))
+    return Half(n, majority, models)
 
 
-def _mean_choice(choices: Sequence[Choice]) -> Choice:
-    """The choice on the mean of datasets, each counting alike."""
-    first = choices[0]
-    n, majority = {}, {}
-    figures, accuracies = {}, {}
-    for half in first.n:
-        n[half] = sum(choice.n[half] for choice in choices)
-        majority[half] = fmean(choice.majority[half] for choice in choices)
-        figures[half] = _averages([choice.figures[half] for choice in choices])
-        accuracies[half] = _averages([choice.accuracies[half] for choice in choices])
-    return Choice(
-        MEAN, _best(figures[CHOOSING], first.metric), first.metric, n, majority, figures, accuracies
-    )
+def _mean_half(halves: Sequence[Half]) -> Half:
+    """The half of all datasets, each counting alike."""
+    models = {}
+    for model in halves[0].models:
+        models[model] = _averages([half.models[model] for half in halves])
+    return Half(sum(half.n for half in halves), fmean(half.majority for half in halves), models)
 
 
-def _averages(figures: Sequence[Figures]) -> dict[str, Mean]:
-    return {model: average([of_dataset[model] for of_dataset in figures]) for model in figures[0]}
+def _averages(figures: Sequence[Mapping[str, Mean]]) -> dict[str, Mean]:
+    return {name: average([of_dataset[name] for of_dataset in figures]) for name in figures[0]}
 
 
-def _best(figures: Figures, metric: Metric) -> str:
+def _best(figures: Mapping[str, Mean], metric: Metric) -> str:
     """The candidate of the best figure, the first of equal ones."""
     return min(figures, key=lambda model: metric.rank(figures[model].value))
 
@@ -161,64 +145,69 @@ def _tables(choices: Sequence[Choice]) -> dict[str, Table]:
     A mark is at the best of each column; the last column decides.
     """
     decision = choices[-1]
-    figures = decision.figures[CHOOSING]
+    figures = decision.choosing.figures
     rows = []
     for model in sorted(figures, key=lambda model: decision.metric.rank(figures[model].value)):
         cells = [model]
         for choice in choices:
-            cells.append(_cell(choice, CHOOSING, model))
+            cells.append(_cell(choice, choice.choosing, model))
             if model == choice.model:
                 cells[-1] += BEST_MARK
         rows.append(cells)
     header = [
-        tr("{name}, n = {n:,}", name=section_name(choice.dataset), n=choice.n[CHOOSING]) for choice in choices
+        tr("{name}, n = {n:,}", name=section_name(choice.dataset), n=choice.choosing.n) for choice in choices
     ]
-    caption = tr(
-        "Chosen on {examples}, compared on the others",
-        examples=tr_counted(decision.n[CHOOSING], "example"),
-    )
+    chosen_on = tr_counted(decision.choosing.n, "example")
+    caption = tr("Chosen on {examples}, compared on the others", examples=chosen_on)
     names = ["best on", "candidate", "choosing half", "held-out half"]
-    has_majority = not math.isnan(decision.majority[HELD_OUT])
+    has_majority = not math.isnan(decision.held_out.majority)
     if has_majority:
         names.append("majority-class baseline")
     chosen_rows = []
     for choice in choices:
-        if choice.model not in choice.figures[HELD_OUT]:  # of a sweep: the mean has chosen another one
+        if choice.model not in choice.held_out.models:  # of a sweep: the mean has chosen another one
             continue
         cells = [section_name(choice.dataset), choice.model]
-        cells += [_cell(choice, half, choice.model) for half in choice.n]
+        cells += [_cell(choice, half, choice.model) for half in (choice.choosing, choice.held_out)]
         if has_majority:
-            cells.append(percent(choice.majority[HELD_OUT]))
-        chosen_rows.append([*cells, f"{choice.n[HELD_OUT]:,}"])
+            cells.append(percent(choice.held_out.majority))
+        chosen_rows.append([*cells, f"{choice.held_out.n:,}"])
     return {
         caption: Table([tr("candidate"), *header], rows),
         tr("The choices on the held-out half"): Table([*translated(names), "n"], chosen_rows),
     }
 
 
-def _cell(choice: Choice, half: str, model: str) -> str:
+def _cell(choice: Choice, half: Half, model: str) -> str:
     """A candidate's figure in the metric of the choice, with its accuracy if that is another figure."""
-    figure = choice.figures[half][model]
-    text = choice.metric.interval_text(figure.with_limits)
-    accuracy = choice.accuracies[half].get(model)
+    text = choice.metric.interval_text(half.figures[model].with_limits)
+    accuracy = half.models[model].get(ACCURACY.name)
     if choice.metric is ACCURACY or accuracy is None:
         return text
     return tr("{value}, accuracy {accuracy}", value=text, accuracy=interval(accuracy.with_limits))
 
 
-def _choice_json(choice: Choice) -> dict[str, object]:
-    """A choice as table.json has it. `figure` is in the metric of the choice, if that is not accuracy."""
-    fields: dict[str, object] = {
-        "dataset": choice.dataset,
-        "metric": choice.metric.name,
-        "model": choice.model,
-    }
-    for half, figures in choice.figures.items():
-        scores: dict[str, dict[str, object]] = {model: {} for model in figures}
-        for model, accuracy in choice.accuracies[half].items():
-            scores[model]["accuracy"] = as_json(accuracy)
-        if choice.metric is not ACCURACY:
-            for model, figure in figures.items():
-                scores[model]["figure"] = as_json(figure)
-        fields[half] = {"n": choice.n[half], "majority": as_json(choice.majority[half]), "models": scores}
-    return fields
+def flat_top(
+    runs: RunsByDataset, best: str, others: Sequence[str], metric: Metric
+) -> tuple[dict[str, Table], dict[str, Any]]:
+    """Compare every other point with the best one on the rows that chose it, as one family of tests.
+
+    The table has the points that are not shown to be worse, the nearest first; without any the nearest one.
+    """
+    data = [paired_rows(dataset, by_model, metric) for dataset, by_model in runs.items()]
+    tests = paired_family([(best, model) for model in others], data, metric)
+    tests.sort(key=lambda test: metric.rank(test.value))
+    level = [test for test in tests if not test.shown]
+    caption = tr("Every other point is shown to be worse than {best}", best=best)
+    if level:
+        caption = tr(
+            "{count} of the {points} other points are not shown to be worse than {best}",
+            count=len(level), points=len(tests), best=best,
+        )  # fmt: skip
+    rows = []
+    for test in level or tests[:1]:
+        difference = limits(metric.signed_text, test.with_limits)
+        rows.append([test.model, difference, p_cell(test.p)])
+    header = translated(["on the choosing half", differences_header(metric)[1], "p"])
+    figures = {"best": best, "not_shown_worse": [test.model for test in level], "comparisons": tests}
+    return {caption: Table(header, rows)}, figures

@@ -10,7 +10,7 @@ from tuneyard.core.language.number_format import Table, percent
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.judge.cells import DIFFERENCES, difference_cells, translated
-from tuneyard.eval.judge.conclusions import PairedTest, as_json
+from tuneyard.eval.judge.conclusions import PairedTest
 from tuneyard.eval.judge.question import AnsweredQuestion
 from tuneyard.eval.judge.sections import paired_rows, paired_tests, steps_of
 from tuneyard.eval.metrics.labels import MOST
@@ -36,17 +36,16 @@ class Slice:
 def by_slices(runs: RunsByDataset, base: str, by: str) -> AnsweredQuestion:
     """Compare every model with the base on the rows of each value of the field `by`."""
     header = ["slice", "", "accuracy", *DIFFERENCES[1:5]]
-    rows, figures = [], []
-    for part in compare_slices(runs, base, by):
+    slices = compare_slices(runs, base, by)
+    rows = []
+    for part in slices:
         name = tr("{value} of {dataset}, n = {n:,}", value=part.value, dataset=part.dataset, n=part.n)
         base_share = percent(part.accuracy[base])
         for test in part.tests:
             shares = f"{percent(part.accuracy[test.model])} − {base_share}"
             rows.append([name, f"{test.model} − {base}", shares, *difference_cells(test, ACCURACY)[1:5]])
-        figures.append(as_json(part))
-    return AnsweredQuestion(
-        runs, base, {tr("By {field}", field=by): Table(translated(header), rows)}, {"slices": figures}
-    )
+    tables = {tr("By {field}", field=by): Table(translated(header), rows)}
+    return AnsweredQuestion(runs, base, tables, {"slices": slices})
 
 
 def compare_slices(runs: RunsByDataset, base: str, by: str) -> list[Slice]:

@@ -12,7 +12,8 @@ from tests.fake_runs import answers, compare, write_run
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import compare_results
-from tuneyard.eval.judge.questions.choice import CHOOSING, HELD_OUT, choose_on_half
+from tuneyard.eval.judge.conclusions import as_json
+from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show.tables import document
 
@@ -28,11 +29,11 @@ def run(model, correct, dataset="s", groups=None):
 def chosen(runs):
     """The runs left to the comparison, and the choices."""
     answer = choose_on_half(by_dataset(runs), "base")
-    return answer.runs, answer.choices
+    return answer.runs, answer.figures["choice"]
 
 
 def accuracies(choice):
-    return {model: accuracy.value for model, accuracy in choice.accuracies[CHOOSING].items()}
+    return {model: scores["accuracy"].value for model, scores in choice.choosing.models.items()}
 
 
 def test_the_best_there_is_compared_on_the_rows_that_it_was_not_chosen_on():
@@ -48,12 +49,12 @@ def test_the_best_there_is_compared_on_the_rows_that_it_was_not_chosen_on():
     assert [one.model for one in kept["s"].values()] == ["base", "good"]
     base, good = kept["s"].values()
     held = set(base.rows)
-    assert good.rows == base.rows and len(held) + choice.n[CHOOSING] == 80 and 20 < len(held) < 60
+    assert good.rows == base.rows and len(held) + choice.choosing.n == 80 and 20 < len(held) < 60
     inside = {groups[int(row)] for row in held}
     assert not inside & {groups[i] for i in range(80) if str(i) not in held}
     seen = [i for i in range(80) if str(i) not in held]
     assert scores["good"] == pytest.approx(sum(i % 8 != 0 for i in seen) / len(seen))
-    assert choice.accuracies[HELD_OUT]["good"].value == pytest.approx(sum(good.correct) / len(held))
+    assert choice.held_out.models["good"]["accuracy"].value == pytest.approx(sum(good.correct) / len(held))
 
 
 def test_luck_in_choosing_earns_nothing():
@@ -111,10 +112,10 @@ def graded(model, values):
 def test_the_base_may_be_chosen_where_it_is_a_candidate_and_the_first_of_equals_is():
     runs, held_out = in_halves([run("base", [True] * 12), run("a", [True] * 12), run("b", [False] * 12)])
     answer = choose_on_half(runs, "base", held_out=held_out)
-    assert answer.choices[0].model == "base" and [*answer.runs["s"]] == ["base"]
+    assert answer.figures["choice"][0].model == "base" and [*answer.runs["s"]] == ["base"]
     runs, held_out = in_halves([run("a", [False] * 12), run("b", [True] * 12), run("c", [True] * 12)])
     answer = choose_on_half(runs, "base", held_out=held_out)
-    assert answer.choices[0].model == answer.base == "b" and [*answer.runs["s"]] == ["b"]
+    assert answer.figures["choice"][0].model == answer.base == "b" and [*answer.runs["s"]] == ["b"]
 
 
 def test_a_metric_chooses_in_its_direction_on_the_rows_that_are_named():
@@ -126,13 +127,13 @@ def test_a_metric_chooses_in_its_direction_on_the_rows_that_are_named():
         ]
     )
     answer = choose_on_half(runs, "base", "brier", held_out)
-    (choice,) = answer.choices
+    (choice,) = answer.figures["choice"]
     assert choice.model == "a"  # the lowest on the first six rows
-    assert choice.figures[CHOOSING]["a"].value == pytest.approx(0.1)
-    assert choice.figures[HELD_OUT]["a"].value == pytest.approx(0.9)
-    assert choice.accuracies[HELD_OUT]["a"].value == 1
+    assert choice.choosing.figures["a"].value == pytest.approx(0.1)
+    assert choice.held_out.figures["a"].value == pytest.approx(0.9)
+    assert choice.held_out.models["a"]["accuracy"].value == 1
     assert answer.runs["s"]["a"].rows == [str(row) for row in range(6, 12)]
-    (fields,) = answer.figures["choice"]
+    (fields,) = as_json(answer.figures["choice"])
     assert fields["choosing"]["models"]["a"]["figure"]["value"] == pytest.approx(0.1)
     cells = [cell for table in answer.tables.values() for row in table.rows for cell in row]
     assert "0.1 (0.1 to 0.1), accuracy 100.0 % (61.0–100.0) ←" in cells

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tuneyard.eval.judge.conclusions import as_json
 from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 
@@ -19,7 +20,7 @@ def run(model, correct, dataset="s", values=()):
 def answered(runs, metric="accuracy"):
     choosing, held_out = ([run.only(rows) for run in runs] for rows in HALVES)
     answer = choose_on_half(by_dataset(choosing), "base", metric, by_dataset(held_out))
-    return answer.figures.get("flat_top"), next(iter(answer.tables.items()))
+    return as_json(answer.figures.get("flat_top")), next(iter(answer.tables.items()))
 
 
 def test_points_within_the_noise_of_the_best_are_counted():
