@@ -10,32 +10,7 @@ from tuneyard.eval.judge.conclusions import MEAN, Comparison, PairedTest, Sectio
 from tuneyard.eval.read.contamination import contamination
 from tuneyard.eval.read.scored_run import merge_weights
 
-SHIP = "Ship {best}: {ours}, against {theirs} for {base}."
-SHIP_ON = "Ship {best}: {ours} on {name}, against {theirs} for {base}."
-NOT_BETTER = " It is not shown to be better than {rivals}."
-SIMPLER = " It is not shown to be better than {rivals}, which is the simpler choice."
-ALL_SIMPLER = " It is not shown to be better than {rivals}, which are simpler choices."
-SECOND = " It is better than {model}, the second best ({gain}, p {p})."
-DIFFERENCE = " The difference between {best} and {base} is {gain}, p {p}."
-CHOSEN = " Choosing the best of {count} overstates its gain; corrected for that, it is {gain}."
-NOT_OVER_MAJORITY = " But it is not shown to beat the majority-class baseline ({share})."
-KEEP = "Keep {base}: all others are worse ({listed}; p {p})."
-NO_EVIDENCE = "Keep {base}: there is no evidence that another model is better."
-KEEP_BRIEFLY = "Keep {base}: all others are worse."
-SHIP_NONE = "Ship none: the best model, {best}, is worse than always giving the commonest answer."
-CLOSEST = " The closest is {model}: {gain}, p {p}; minimum detectable effect at n = {n:,}: {smallest}."
-WORSE = " {model} is worse ({gain}, p {p})."
-LEFT_OUT = " Left out: {rows} without a value."
-WITHIN = " {model} is {shown} to be within {margin:g} points of {other}: {gain}."
-NOT_BELOW = (
-    "Ship none: {best} is better than {base} ({ours}, against {theirs}, {gain}, p {p}), but worse than "
-    "{below}."
-)
 WRONG = " Something is wrong with the labels, the parser or the template: read the incorrect examples."
-BASE_BELOW = " {base} is worse than {below}."
-BELOW_ELSEWHERE = " But {model} is worse than {below}."
-MAJORITY = "the majority-class baseline"
-MAJORITY_ON = "the majority-class baseline on {datasets}"
 BASE = "base"
 MOST_RIVALS = 3
 
@@ -70,17 +45,18 @@ def decision(section: Section, base: str, *, brief: bool = False) -> str:
     value, base_value = _values(section, best, base)
     if not section.metric.in_percent:
         value = f"{section.metric.name} {value}"
-    template = SHIP
+    names = {"best": called(best), "base": called(base)}
+    text = tr("Ship {best}: {ours}, against {theirs} for {base}.", ours=value, theirs=base_value, **names)
     if section.elsewhere:
-        template = SHIP_ON
-    text = tr(
-        template,
-        best=called(best), base=called(base), ours=value, theirs=base_value, name=section.name,
-    )  # fmt: skip
+        text = tr(
+            "Ship {best}: {ours} on {name}, against {theirs} for {base}.",
+            ours=value, theirs=base_value, name=section.name, **names,
+        )  # fmt: skip
     text += _alternatives(section, best, brief=brief)
     over = section.over_majority.get(best)
     if over and not (over.shown and over.value > 0):
-        text += tr(NOT_OVER_MAJORITY, share=percent(section.majority))
+        share = percent(section.majority)
+        text += tr(" But it is not shown to beat the majority-class baseline ({share}).", share=share)
     return text + _below_elsewhere(section, best)
 
 
@@ -108,12 +84,18 @@ def notes(section: Section, base: str) -> str:
     if best is not None:
         test = _against_base(section, best)
         gain = _interval(section, test)
-        text += tr(DIFFERENCE, best=called(best), base=called(base), gain=gain, p=show_p(test.p))
+        text += tr(
+            " The difference between {best} and {base} is {gain}, p {p}.",
+            best=called(best), base=called(base), gain=gain, p=show_p(test.p),
+        )  # fmt: skip
         if test.shrunk is not None and best == section.ranked[0]:  # luck lifts the highest figure only
-            text += tr(CHOSEN, count=len(section.against_base), gain=_gain(section, test.shrunk))
+            text += tr(
+                " Choosing the best of {count} overstates its gain; corrected for that, it is {gain}.",
+                count=len(section.against_base), gain=_gain(section, test.shrunk),
+            )  # fmt: skip
     text += _within(section)
     if section.left_out:
-        text += tr(LEFT_OUT, rows=tr_counted(section.left_out, "row"))
+        text += tr(" Left out: {rows} without a value.", rows=tr_counted(section.left_out, "row"))
     for model, score in section.figures.items():
         if score.trained_on:
             warning = contamination(
@@ -158,17 +140,25 @@ def _alternatives(section: Section, best: str, *, brief: bool) -> str:
             others.append(test)
     text = ""
     if simpler:
-        template = SIMPLER
+        rivals = _rivals(section, simpler, best, brief=brief)
         if len(simpler) > 1:
-            template = ALL_SIMPLER
-        text += tr(template, rivals=_rivals(section, simpler, best, brief=brief))
+            text = tr(
+                " It is not shown to be better than {rivals}, which are simpler choices.", rivals=rivals
+            )
+        else:
+            text = tr(
+                " It is not shown to be better than {rivals}, which is the simpler choice.", rivals=rivals
+            )
     if others:
-        text += tr(NOT_BETTER, rivals=_rivals(section, others, best, brief=brief))
+        rivals = _rivals(section, others, best, brief=brief)
+        text += tr(" It is not shown to be better than {rivals}.", rivals=rivals)
     beaten = [test for test in section.tests_of(best) if (test.value > 0) == section.metric.higher]
     if not text and beaten and not brief:
         second = beaten[0]
-        gain = _gain(section, second.value)
-        text = tr(SECOND, model=called(second.against), gain=gain, p=show_p(second.p))
+        text = tr(
+            " It is better than {model}, the second best ({gain}, p {p}).",
+            model=called(second.against), gain=_gain(section, second.value), p=show_p(second.p),
+        )  # fmt: skip
     return text
 
 
@@ -211,34 +201,44 @@ def _not_better(section: Section, base: str, *, brief: bool) -> str:
     if section.better:
         best = section.better[0]
         if brief:
-            return tr(SHIP_NONE, best=called(best)) + tr(WRONG)
+            return tr(
+                "Ship none: the best model, {best}, is worse than always giving the commonest answer.",
+                best=called(best),
+            ) + tr(WRONG)
         test = _against_base(section, best)
         value, base_value = _values(section, best, base)
+        below = _majority_figures(section.below_majority(best), best, section)
         text = tr(
-            NOT_BELOW,
+            "Ship none: {best} is better than {base} ({ours}, against {theirs}, {gain}, p {p}), but worse "
+            "than {below}.",
             best=called(best), base=called(base), ours=value, theirs=base_value,
-            gain=_interval(section, test), p=show_p(test.p), below=_majority_figures(section, best),
+            gain=_interval(section, test), p=show_p(test.p), below=below,
         )  # fmt: skip
         return text + tr(WRONG)
     undecided = [test for test in section.against_base if not test.shown]
     worse = [test for test in section.against_base if test.shown]
-    losses = [f"{called(test.model)} {_gain(section, test.value)}" for test in worse]
-    if brief or undecided:
-        template = KEEP_BRIEFLY
-        if undecided:
-            template = NO_EVIDENCE
-        text = tr(template, base=called(base))
+    if undecided:
+        text = tr("Keep {base}: there is no evidence that another model is better.", base=called(base))
+    elif brief:
+        text = tr("Keep {base}: all others are worse.", base=called(base))
     else:
-        p = show_p(max(test.p for test in worse))
-        text = tr(KEEP, base=called(base), listed=tr(", ").join(losses), p=p)
+        losses = [f"{called(test.model)} {_gain(section, test.value)}" for test in worse]
+        text = tr(
+            "Keep {base}: all others are worse ({listed}; p {p}).",
+            base=called(base), listed=tr(", ").join(losses), p=show_p(max(test.p for test in worse)),
+        )  # fmt: skip
     if brief:
         return text
     if undecided:
         text += _closest(section, undecided)
         for test in worse:
-            text += tr(WORSE, model=_subject(test.model), gain=_gain(section, test.value), p=show_p(test.p))
+            gain = _gain(section, test.value)
+            text += tr(
+                " {model} is worse ({gain}, p {p}).", model=_subject(test.model), gain=gain, p=show_p(test.p)
+            )
     if section.below_majority(base):
-        text += tr(BASE_BELOW, base=_subject(base), below=_majority_figures(section, base)) + tr(WRONG)
+        below = _majority_figures(section.below_majority(base), base, section)
+        text += tr(" {base} is worse than {below}.", base=_subject(base), below=below) + tr(WRONG)
     return text + _below_elsewhere(section, base)
 
 
@@ -247,7 +247,7 @@ def _closest(section: Section, undecided: Sequence[PairedTest]) -> str:
     metric = section.metric
     best = min(undecided, key=lambda test: metric.rank(test.value))
     return tr(
-        CLOSEST,
+        " The closest is {model}: {gain}, p {p}; minimum detectable effect at n = {n:,}: {smallest}.",
         model=called(best.model), gain=_interval(section, best), p=show_p(best.p),
         n=best.n, smallest=metric.size_text(best.smallest) + metric.difference_unit,
     )  # fmt: skip
@@ -258,22 +258,20 @@ def _below_elsewhere(section: Section, model: str) -> str:
     below = [dataset for dataset in section.elsewhere if dataset.below_majority(model)]
     if not below:
         return ""
-    figures = _baselines_with_figures(below, model, section)
-    return tr(BELOW_ELSEWHERE, model=called(model), below=figures) + tr(WRONG)
+    figures = _majority_figures(below, model, section)
+    return tr(" But {model} is worse than {below}.", model=called(model), below=figures) + tr(WRONG)
 
 
-def _majority_figures(section: Section, model: str) -> str:
-    """Name the majority-class baselines that a model is shown to be worse than, with their figures."""
-    return _baselines_with_figures(section.below_majority(model), model, section)
+def _majority_figures(sections: Sequence[Section], model: str, section: Section) -> str:
+    """List the majority-class baselines of `sections` that a model is shown to be worse than.
 
-
-def _baselines_with_figures(sections: Sequence[Section], model: str, section: Section) -> str:
-    """List the majority-class baselines of `sections`. Those of others than `section` are named."""
+    Those of other sections than `section` are named.
+    """
     figures = []
     for below in sections:
-        baseline = tr(MAJORITY)
+        baseline = tr("the majority-class baseline")
         if below is not section:
-            baseline = tr(MAJORITY_ON, datasets=below.name)
+            baseline = tr("the majority-class baseline on {datasets}", datasets=below.name)
         share, p = percent(below.majority), show_p(below.over_majority[model].p)
         figures.append(tr("{baseline} ({share}, p {p})", baseline=baseline, share=share, p=p))
     return listed(figures)
@@ -292,7 +290,7 @@ def _within(section: Section) -> str:
         figures = limits(gain, test.with_limits, tr(" points"))
         sentences.append(
             tr(
-                WITHIN,
+                " {model} is {shown} to be within {margin:g} points of {other}: {gain}.",
                 model=_subject(test.model), other=called(test.against), margin=100 * section.margin,
                 gain=figures, shown=conclusion,
             )

@@ -15,8 +15,6 @@ from tuneyard.eval.judge.questions.replicates import with_trainings
 from tuneyard.eval.judge.sections import compare
 from tuneyard.eval.read.scored_run import RunsByDataset
 
-CAPTION = "Differences in the other metrics of the examples; the verdict rests on accuracy"
-
 
 def other_metrics(runs: RunsByDataset, base: str) -> AnsweredQuestion:
     """Compare with the base in every metric that all runs state and all their examples have.
@@ -35,4 +33,5 @@ def other_metrics(runs: RunsByDataset, base: str) -> AnsweredQuestion:
             rows += [[name, *difference_cells(test, section.metric)[:5]] for test in section.against_base]
     if not rows:
         return AnsweredQuestion(runs, base)
-    return AnsweredQuestion(runs, base, {tr(CAPTION): Table(translated(["metric", *MEASURED[:5]]), rows)})
+    caption = tr("Differences in the other metrics of the examples; the verdict rests on accuracy")
+    return AnsweredQuestion(runs, base, {caption: Table(translated(["metric", *MEASURED[:5]]), rows)})
