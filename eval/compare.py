@@ -126,9 +126,9 @@ def cli(
     from tuneyard.eval.judge.questions.replicates import parse_replicates
     from tuneyard.eval.judge.questions.slices import by_slices
     from tuneyard.eval.read.sweeps import read_trained_sweep
-    from tuneyard.eval.show.carry_out import next_command
     from tuneyard.eval.show.html import Page
     from tuneyard.eval.show.places import argument
+    from tuneyard.eval.show.setup import next_command
 
     metric = metric or ACCURACY.name
     is_accuracy = metric == ACCURACY.name
@@ -237,7 +237,7 @@ def lay_out(compared: "ComparedRuns", page: "Page", facts: Mapping[str, object])
     from tuneyard.eval.show.html import render
     from tuneyard.eval.show.plots import draw_plots
 
-    plots = draw_plots(compared.comparison, compared.run_list)
+    plots = draw_plots(compared.comparison, compared.runs)
     files = {plot.name: plot.png for plot in plots}
     document_text = json_text({**facts, **document(compared, list(files))})
     files[PAGE] = render(compared, page, plots).encode()

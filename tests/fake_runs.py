@@ -115,4 +115,4 @@ def table_json(runs: Sequence[ScoredRun], **how: Any) -> dict[str, Any]:
 def page_of(compared: ComparedRuns, title: str = "x", errors: int = MOST_ERRORS, **parts: Any) -> str:
     """The page of a comparison with its plots; `parts` are those of `Page`."""
     page = Page(title, errors, **parts)
-    return render(compared, page, plots.draw_plots(compared.comparison, compared.run_list))
+    return render(compared, page, plots.draw_plots(compared.comparison, compared.runs))

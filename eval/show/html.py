@@ -25,7 +25,7 @@ from tuneyard.core.language.number_format import Table, interval, percent
 from tuneyard.core.language.reader_language import current
 from tuneyard.core.language.translation import catalogue, tr, tr_counted
 from tuneyard.eval.judge.ask import ComparedRuns
-from tuneyard.eval.judge.cells import section_name
+from tuneyard.eval.judge.cells import on_dataset, section_name
 from tuneyard.eval.judge.conclusions import MEAN, Section
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import ScoredRun, models_of
@@ -74,7 +74,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
     best = [recommended(section, comparison.base) for section in comparison.deciding]
     models = models_of(compared.runs)
     functions = {function.__name__: function for function in (tr, section_name, section_text, method, terms)}
-    errors = collect_incorrect(compared.run_list, models, page.errors)
+    errors = collect_incorrect(compared.runs, page.errors)
     shown = {f"{name}.": table for name, table in compared.tables.items()} | figures(comparison)
     return fill_page(
         PAGE,
@@ -223,7 +223,7 @@ def provenance(runs: Sequence[ScoredRun], command: str) -> Table:
     """Facts, their values, and the runs (`MODEL on DATASET`) with that value; `command` made the page."""
     runs_by_fact: dict[tuple[str, str], list[str]] = {}
     for run in runs:
-        name = tr("{model} on {dataset}", model=run.model, dataset=run.dataset)
+        name = on_dataset(run.model, run.dataset)
         for key, value in {"source": run.source, **run.facts}.items():
             if key not in FIGURES:
                 runs_by_fact.setdefault((key, _fact(key, value)), []).append(name)

@@ -10,7 +10,15 @@ from tuneyard.core.documents import json_lines
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.read.logs import reader_of
 from tuneyard.eval.read.results import PREDICTIONS
-from tuneyard.eval.read.scored_run import KINDS, ScoredRun, by_dataset, first_text, optional_text
+from tuneyard.eval.read.scored_run import (
+    KINDS,
+    RunsByDataset,
+    RunsByModel,
+    ScoredRun,
+    first_text,
+    models_of,
+    optional_text,
+)
 
 LONGEST = 2000  # characters of a question or an answer that are shown
 MOST_LETTERS = 12_000_000  # of all rows on a page, which a browser still opens at once
@@ -28,24 +36,24 @@ class IncorrectExamples:
     rows: Sequence[dict[str, Any]]
 
 
-def collect_incorrect(runs: Sequence[ScoredRun], models: Sequence[str], most: int) -> list[IncorrectExamples]:
+def collect_incorrect(runs: RunsByDataset, most: int) -> list[IncorrectExamples]:
     """Collect each dataset's incorrect examples: at most `most`, and at most `MOST_LETTERS` characters.
 
     If there are more, the rows are evenly spread. A row has `row`, `question`, `expected`, and `type` and
-    `subtype` if the data has them. Its `answers` have `model` (its place in `models`), `predicted`, `output`,
+    `subtype` if the data has them. Its `answers` have `model` (its place among all), `predicted`, `output`,
     `right` and `confidence`. Long texts are cut, and say so.
 
     This reads the logs a second time, for the texts of these rows alone. Which rows they are depends on all
     models, so the first reading would have to keep every row's texts: 190 bytes a row and their letters. To
     read 45,000 rows again takes 0.2 s.
     """
-    runs_by_dataset = {dataset: list(by_model.values()) for dataset, by_model in by_dataset(runs).items()}
-    wrong = {dataset: _wrong_places(dataset_runs) for dataset, dataset_runs in runs_by_dataset.items()}
+    models = models_of(runs)
+    wrong = {dataset: _wrong_places(by_model) for dataset, by_model in runs.items()}
     shares = fair_shares({dataset: len(places) for dataset, places in wrong.items()}, most)
     rows_by_dataset = {}
     letters = 0
-    for dataset, dataset_runs in runs_by_dataset.items():
-        rows = _rows(dataset_runs, models, spread(wrong[dataset], shares[dataset]))
+    for dataset, by_model in runs.items():
+        rows = _rows(list(by_model.values()), models, spread(wrong[dataset], shares[dataset]))
         rows_by_dataset[dataset] = rows
         letters += sum(len(json.dumps(row)) for row in rows)
     kept = min(1.0, MOST_LETTERS / max(1, letters))
@@ -56,9 +64,9 @@ def collect_incorrect(runs: Sequence[ScoredRun], models: Sequence[str], most: in
     return collected
 
 
-def _wrong_places(runs: Sequence[ScoredRun]) -> list[int]:
+def _wrong_places(runs: RunsByModel) -> list[int]:
     """Places of the rows that at least one of the runs got wrong."""
-    flags_by_row = zip(*(run.correct for run in runs), strict=True)
+    flags_by_row = zip(*(run.correct for run in runs.values()), strict=True)
     return [place for place, flags in enumerate(flags_by_row) if not all(flags)]
 
 

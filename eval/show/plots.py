@@ -24,7 +24,7 @@ from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.cells import section_name
 from tuneyard.eval.judge.conclusions import Comparison, Section
 from tuneyard.eval.metrics.labels import MOST
-from tuneyard.eval.read.scored_run import ScoredRun
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
 from tuneyard.eval.show.panels import draw_calibration, draw_confusion
 from tuneyard.eval.show.verdict import decisions, recommended
 from tuneyard.eval.statistics.rates import rate_of
@@ -89,7 +89,7 @@ class DrawnPlot:
     numbered: Sequence[str] = ()
 
 
-def draw_plots(comparison: Comparison, runs: Sequence[ScoredRun]) -> list[DrawnPlot]:
+def draw_plots(comparison: Comparison, runs: RunsByDataset) -> list[DrawnPlot]:
     """Draw all plots that the runs allow."""
     from tqdm import tqdm
 
@@ -106,7 +106,7 @@ def draw_plots(comparison: Comparison, runs: Sequence[ScoredRun]) -> list[DrawnP
     return drawn
 
 
-def _plots(comparison: Comparison, runs: Sequence[ScoredRun]) -> Iterator[tuple[str, str, str, Draw]]:
+def _plots(comparison: Comparison, runs: RunsByDataset) -> Iterator[tuple[str, str, str, Draw]]:
     """(path below OUT, caption, dataset, function that draws it) of every plot.
 
     Each of several datasets has a folder. The plots that the page draws itself have no caption.
@@ -116,7 +116,7 @@ def _plots(comparison: Comparison, runs: Sequence[ScoredRun]) -> Iterator[tuple[
         folder = f"{folder_name(section.name)}/"
         if len(comparison.sets) == 1:
             folder = ""
-        dataset_runs = [run for run in runs if run.dataset == section.name]
+        dataset_runs = list(runs[section.name].values())
         kinds = [kind for kind in BY_KIND if all(kind in run.kinds for run in dataset_runs)]
         if kinds:
             overall = accuracy_chart(comparison, [section])

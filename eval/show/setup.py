@@ -1,5 +1,6 @@
-"""Tables of the models (base and adapters) and the datasets (examples and task) of a comparison."""
+"""The models (base and adapters) and datasets (examples and task) of a comparison, and the next command."""
 
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -8,8 +9,9 @@ from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import Section
 from tuneyard.eval.metrics.labels import short
-from tuneyard.eval.read.scored_run import ScoredRun, models_of, part_of
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of, part_of
 from tuneyard.eval.show.places import without_places
+from tuneyard.eval.show.verdict import recommended
 
 MOST_LABELS = 6
 TESTED = {
@@ -27,24 +29,21 @@ TESTED = {
 def compared_tables(compared: ComparedRuns) -> dict[str, Table]:
     """The models with their base and adapters, and the datasets, by caption."""
     return {
-        tr("The models, with their base model and adapters."): compared_models(
-            compared.run_list, models_of(compared.runs)
-        ),
+        tr("The models, with their base model and adapters."): compared_models(compared.runs),
         tr("The datasets, with what their examples test."): compared_datasets(
-            compared.run_list, compared.comparison.sets
+            compared.runs, compared.comparison.sets
         ),
     }
 
 
-def compared_models(runs: Sequence[ScoredRun], models: Sequence[str]) -> Table:
+def compared_models(runs: RunsByDataset) -> Table:
     """A row for each model: its base model by name, and its adapters with weights and places.
 
     Results of another tool record neither: the row then has the place of the results.
     """
-    first_runs = {run.model: run for run in reversed(runs)}
     rows = []
-    for model in models:
-        run = first_runs[model]
+    for model in models_of(runs):
+        run = next(by_model[model] for by_model in runs.values() if model in by_model)
         base_models = option_values(run, "--model")
         base_model = tr("results {place}", place=without_places(run.source))
         if base_models:
@@ -70,14 +69,11 @@ def adapter_weights(run: ScoredRun) -> dict[str, float]:
     return {places.get(name, name): weight for name, weight in weights.items() if weight}
 
 
-def compared_datasets(runs: Sequence[ScoredRun], sections: Sequence[Section]) -> Table:
+def compared_datasets(runs: RunsByDataset, sections: Sequence[Section]) -> Table:
     """A row for each dataset: the number of its examples, and their task."""
-    first_runs = {run.dataset: run for run in reversed(runs)}
     rows = []
     for section in sections:
-        tests = NONE
-        if section.name in first_runs:
-            tests = _tests(first_runs[section.name])
+        tests = _tests(next(iter(runs[section.name].values())))
         rows.append([section.name, f"{section.n:,}", tests])
     return Table([tr("dataset"), "n", tr("tests")], rows)
 
@@ -116,3 +112,28 @@ def option_values(run: ScoredRun, option: str) -> list[str]:
         if word.startswith(f"{option}="):
             values.append(word.removeprefix(f"{option}="))
     return values
+
+
+def next_command(compared: ComparedRuns) -> list[str]:
+    """Words of the next command: merge the adapters of the best model, export its only adapter, or talk to
+    the base if that is kept. There is none for results of other tools, if several datasets decide, or if no
+    model is recommended.
+    """
+    section, *others = compared.comparison.deciding
+    if others:
+        return []
+    best = recommended(section, compared.comparison.base)
+    trainings = section.figures[best].trainings if best in section.figures else ()
+    runs = {run.model: run for run in compared.run_list}
+    run = runs.get((trainings or [best])[0])
+    if run is None or not scored_by(run):
+        return []
+    weights = adapter_weights(run)
+    if not weights:
+        models = option_values(run, "--model")[-1:]
+        return ["tuneyard", "eval", "chat", *(word for model in models for word in ("--model", model))]
+    name = re.sub(r"[^\w.-]+", "-", run.model)
+    if list(weights.values()) == [1]:
+        return ["tuneyard", "adapter", "export", *weights, "--to", "gguf", "--out", f"{name}.gguf"]
+    weighted = [f"{place}={weight:g}" for place, weight in weights.items()]
+    return ["tuneyard", "adapter", "merge", *weighted, "--out", f"saves/{name}"]

@@ -21,6 +21,7 @@ from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.read import logs
 from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.logs import log_readers, read_log
+from tuneyard.eval.read.scored_run import by_dataset
 from tuneyard.eval.show.incorrect import collect_incorrect
 
 ROWS = [
@@ -54,7 +55,7 @@ def test_a_table_is_the_same_run_in_each_format(tmp_path: Path, suffix: str) -> 
     assert (run.model, run.dataset, run.rows) == ("tuned", "rows", ["a", "b"])
     assert (run.gold, run.predicted, run.correct) == (["no", "yes"], ["yes", "yes"], [False, True])
     assert run.groups == ["y", "x"]
-    (incorrect,) = collect_incorrect([run], ["tuned"], 10)
+    (incorrect,) = collect_incorrect(by_dataset([run]), 10)
     assert [row["question"] for row in incorrect.rows] == ["Is 1 even?"]
 
 
@@ -170,7 +171,7 @@ def test_llamafactorys_predictions_are_found_in_an_output_dir_and_paired_by_line
     compare.main(arguments, standalone_mode=False)
     table = json.loads((tmp_path / "out/table.json").read_text())
     assert table["base"] == "before" and table["sets"]["rows"]["n"] == 3
-    (incorrect,) = collect_incorrect(runs, ["before", "after"], 10)
+    (incorrect,) = collect_incorrect(by_dataset(runs), 10)
     assert "Is 2 even?" in incorrect.rows[-1]["question"]
     assert incorrect.rows[-1]["answers"][0]["output"] == "maybe"
 
@@ -232,7 +233,7 @@ def test_the_worked_example_reads_inspect_ai(
     compare.main([str(before), str(after), "--out", str(tmp_path / "out")], standalone_mode=False)
     assert json.loads((tmp_path / "out/table.json").read_text())["base"] == "org-before"
     assert "even, n = 3" in capsys.readouterr().out
-    (incorrect,) = collect_incorrect([run], ["org-after"], 10)
+    (incorrect,) = collect_incorrect(by_dataset([run]), 10)
     assert incorrect.rows[0]["answers"][0]["output"] == "yes, it is"
     with raises(ContentError):
         read_log(inspect_log(tmp_path / "failed.json", ["C"], status="error"))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fake_runs import write_run
 from tuneyard.eval.compare import compare_results
-from tuneyard.eval.show.carry_out import next_command
+from tuneyard.eval.show.setup import next_command
 
 GOLD = ["yes", "no"] * 60
 COMMAND = "tuneyard eval nli --model models/b --adapter rte=saves/my-rte --adapter mnli=saves/my-mnli --out r"

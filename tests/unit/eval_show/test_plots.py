@@ -28,7 +28,7 @@ from tuneyard.core.drawing.plots import (
     save,
 )
 from tuneyard.eval.compare import cli
-from tuneyard.eval.read.scored_run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show.panels import _commonest_error, _matrix
 from tuneyard.eval.show.plots import (
     PALE,
@@ -217,9 +217,9 @@ def test_a_plot_is_drawn_once_for_the_folder_and_the_page(
 def test_free_text_and_many_sets_have_no_matrix() -> None:
     gold = [f"text {n}" for n in range(21)]
     free = ScoredRun("base", "s", "", list(map(str, range(21))), gold, gold, [True] * 21)
-    assert [plot.name for plot in draw_plots(compare([free], "base"), [free])] == ["accuracy.png"]
+    assert [plot.name for plot in draw_plots(compare([free], "base"), by_dataset([free]))] == ["accuracy.png"]
     many = [make("base", [True, False], f"set {n}") for n in range(13)]
-    assert [plot.name for plot in draw_plots(compare(many, "base"), many)] == ["accuracy.png"]
+    assert [plot.name for plot in draw_plots(compare(many, "base"), by_dataset(many))] == ["accuracy.png"]
 
 
 def test_a_matrix_names_the_commonest_error() -> None:
@@ -264,7 +264,7 @@ def test_which_plots_are_drawn(sets: list[str]) -> None:
         for name in sets
         for model, said, sure in [("base", ["no"] * 20, None), ("a", gold, [0.9] * 20)]
     ]  # fmt: skip
-    drawn = draw_plots(compare(runs, "base"), runs)
+    drawn = draw_plots(compare(runs, "base"), by_dataset(runs))
     folders = ["" if len(sets) == 1 else f"{folder_name(name)}/" for name in sets]
     names = [
         "overall_accuracy_comparison.png", "type_accuracy_comparison.png",  # there is no subtype

@@ -18,7 +18,7 @@ from tuneyard.core.drawing.page import content_policy, hash_source
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.number_format import Table
 from tuneyard.eval.compare import cli, compare_results
-from tuneyard.eval.read.scored_run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show.html import GLOSSARY, breakable, provenance, terms, varied
 from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect, cut, fair_shares, spread
 from tuneyard.eval.show.plots import draw_plots
@@ -169,14 +169,14 @@ def test_models_are_named_by_base_and_adapters_and_datasets_by_what_they_test() 
         for model, weights in models.items()
     ]  # fmt: skip
     runs.append(ScoredRun("log", "s", "logs/x.jsonl", ["0", "1"], ["yes", "no"], ["no", "no"], [False, True]))
-    assert compared_models(runs, [run.model for run in runs]).rows == [
+    assert compared_models(by_dataset(runs)).rows == [
         ["base", "Qwen2.5-3B", "–"],
         ["rte", "Qwen2.5-3B", "saves/rte"],
         ["rte=0.5,mnli=0.5", "Qwen2.5-3B", "saves/rte × 0.5 + saves/mnli × 0.5"],
         ["log", "results logs/x.jsonl", "–"],
     ]
     (section,) = compare(runs, "base").sets
-    assert compared_datasets(runs, [section]).rows == [["s", "2", "Inference; answers no, yes"]]
+    assert compared_datasets(by_dataset(runs), [section]).rows == [["s", "2", "Inference; answers no, yes"]]
 
 
 @pytest.mark.usefixtures("without_plots")
@@ -268,7 +268,7 @@ def test_other_tools_logs_have_their_questions() -> None:
     folder = ROOT / "tests/golden/compare/harness"
     judged = compare_results([str(folder / "base"), str(folder / "tuned")])
     printed_line("\n".join(judged.warnings), "tuned", "not checked")
-    errors = collect_incorrect(judged.run_list, judged.comparison.models, 1000)
+    errors = collect_incorrect(judged.runs, 1000)
     nli = next(one for one in errors if one.dataset == "nli3")
     assert "imply An animal is outside." in str(nli.rows[0]["question"])
     assert {len(row["answers"]) for one in errors for row in one.rows} == {2}
@@ -278,7 +278,7 @@ def test_a_plain_log_may_have_a_prompt(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text('{"id": "a", "gold": "yes", "prediction": "no", "prompt": "Is it?"}\n')
     judged = compare_results([str(path)])
-    (found,) = collect_incorrect(judged.run_list, judged.comparison.models, 9)
+    (found,) = collect_incorrect(judged.runs, 9)
     answer = {"model": 0, "predicted": "no", "output": "no", "right": False, "confidence": None}
     row = {"row": "a", "question": "Is it?", "expected": "yes", "answers": [answer]}
     assert found == IncorrectExamples("rows", 1, [row])
@@ -389,7 +389,7 @@ def test_examples_of_too_many_letters_are_thinned_out_and_the_page_says_so(
     gold = ["yes", "no"] * 50
     write_run(tmp_path, "base", "s", gold, gold[::-1], kinds={"type": gold})
     found = compare_results([str(tmp_path)])
-    (errors,) = collect_incorrect(found.run_list, ["base"], 1000)
+    (errors,) = collect_incorrect(found.runs, 1000)
     assert errors.total == 100 and 0 < len(errors.rows) < 100 and len(json.dumps(errors.rows)) < 12_500
     places = [int(row["row"]) for row in errors.rows]
     assert places[-1] > 90 and max(b - a for a, b in pairwise(places)) <= 3
@@ -402,8 +402,8 @@ def test_the_same_runs_have_the_same_plots(tmp_path: Path) -> None:
     for model, right in (("base", 20), ("rte", 50)):
         write_run(tmp_path, model, "d1", gold, answers(gold, right, 3), kinds=kinds)
     found = compare_results([str(tmp_path)])
-    first = draw_plots(found.comparison, found.run_list)
-    assert len(first) == 6 and first == draw_plots(found.comparison, found.run_list)
+    first = draw_plots(found.comparison, found.runs)
+    assert len(first) == 6 and first == draw_plots(found.comparison, found.runs)
 
 
 def test_names_of_digits_and_units_of_braces(tmp_path: Path) -> None:
