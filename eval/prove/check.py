@@ -1,19 +1,20 @@
 """Carry out a parity check: open the models and servers, compare prompts, then answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core import version
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import sha256, versions
-from tuneyard.core.prompt import Encode
+from tuneyard.core.prompt import Encode, Message, chat_encoder, llamafactory_encoder, saved_chat_template
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.connection import TIMEOUT
-from tuneyard.eval.backends.load import check_gguf
-from tuneyard.eval.backends.modelfile import read_modelfile
+from tuneyard.eval.backends.load import check_gguf, find_model, load_gguf_tokenizer
+from tuneyard.eval.backends.modelfile import ServedModelfile, read_modelfile
 from tuneyard.eval.backends.scorers import prompts_too_long
 from tuneyard.eval.backends.server import Server
 from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
@@ -21,9 +22,11 @@ from tuneyard.eval.datasets.prompts import trained_template
 from tuneyard.eval.prove.answers import Reference, prove_files, training_ends
 from tuneyard.eval.prove.proof import FILES, ParityInputs, Proof, Tolerance, prove_prompts
 from tuneyard.eval.prove.servers import connect, prove_servers
-from tuneyard.eval.prove.ways import prompt_ways
 from tuneyard.eval.scoring.candidates import Candidate, Opened, open_models
 from tuneyard.eval.scoring.options import ScoringRequest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PACKAGES = ("torch", "transformers", "tokenizers", "llamafactory", "gguf")
 
@@ -54,7 +57,7 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
             )
         others = replace(inputs, template=template) if candidate is first else ParityInputs(template)
         served = modelfile if candidate is first else None
-        ways[candidate.name] = dict(prompt_ways(others, candidate, opened.backend.tokenizer, served))
+        ways[candidate.name] = dict(_prompt_ways(others, candidate, opened.backend.tokenizer, served))
     facts = _facts(request, inputs, opened, datasets, servers)
     proof = Proof(next(iter(ways[first.name])), facts, [served.offers for served in servers])
     proof.unchecked.extend(unchecked)
@@ -75,6 +78,41 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
     if not (proof.prompts or proof.answers or proof.chats):
         raise RequestError(f"nothing could be compared: {'; '.join(proof.unchecked)}")
     return proof
+
+
+def _prompt_ways(
+    inputs: ParityInputs,
+    candidate: Candidate,
+    tokenizer: "PreTrainedTokenizerBase",
+    served: ServedModelfile | None,
+) -> Iterator[tuple[str, Encode]]:
+    """List every way of making prompts from training to serving, training's first."""
+    if inputs.template is not None:  # "": the recipe names none
+        way = f"LLaMA-Factory template {inputs.template}"
+        if not inputs.template:
+            way = "LLaMA-Factory's reading of the base's chat template (the recipe names no template)"
+        yield way, llamafactory_encoder(tokenizer, inputs.template)
+    yield candidate.prompting.source, candidate.prompting.encode
+    if inputs.fused:
+        from transformers import AutoTokenizer
+
+        folder = find_model(str(inputs.fused))
+        fused_tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        encode = chat_encoder(fused_tokenizer, saved_chat_template(inputs.fused))
+        yield f"chat template and tokenizer of {inputs.fused}", encode
+    if inputs.gguf:
+        gguf_tokenizer = load_gguf_tokenizer(inputs.gguf)
+        template = gguf_tokenizer.chat_template
+        if not isinstance(template, str):
+            template = None
+        yield f"chat template and tokenizer in {inputs.gguf}", chat_encoder(gguf_tokenizer, template)
+    if served:
+
+        def as_ollama(messages: list[Message]) -> list[int]:
+            """Encode Ollama's prompt; the tokenizer may add its beginning-of-text token."""
+            return list(tokenizer(served.render(messages))["input_ids"])
+
+        yield f"TEMPLATE of {inputs.modelfile}", as_ollama
 
 
 def _common_template(candidate: Candidate, model: str) -> str | None:

@@ -1,7 +1,7 @@
 """Compare what servers offer with the adapters here: prompts, labels, greedy texts and chat answers."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -179,8 +179,7 @@ def prove_served(
         comparisons.chats.append(prove_chat(title, dataset, *answers, encode, tokenizer.decode))
     if comparisons.failures(tolerance):
         for cause in diagnose(evidence):
-            cause_text = {"name": cause.name, "sentence": cause.sentence}
-            proof.causes.append({"model": title, "dataset": dataset, **cause_text})
+            proof.causes.append({"model": title, "dataset": dataset, **asdict(cause)})
     proof.prompts.extend(comparisons.prompts)
     proof.answers.extend(comparisons.answers)
     proof.chats.extend(comparisons.chats)
