@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.execution.processes import GRACE, end_processes, end_with, leave_on_sigterm
+from tuneyard.core.execution.processes import GRACE, end_process, end_with, leave_on_sigterm
 from tuneyard.core.installation.checkout import python_path
 from tuneyard.core.installation.packages import set_up_command
 
@@ -75,7 +75,7 @@ def launch(command: list[str], output_dir: Path, lock: int) -> None:
             env=environment() | {"FORCE_TORCHRUN": "1"},
             pass_fds=(lock,),
         )
-    training_log.follow(process.poll, partial(end_processes, [process]))
+    training_log.follow(process.poll, partial(end_process, process))
 
 
 def supervised(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":

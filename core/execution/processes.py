@@ -5,25 +5,20 @@ import ctypes
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Sequence
 from types import FrameType
 
 GRACE = 20.0  # seconds that a process gets to end by itself after SIGTERM
 _PDEATHSIG = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-def end_processes(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
-    """End the process groups of processes that still run: SIGTERM to all, SIGKILL after a grace period."""
+def end_process(process: "subprocess.Popen[bytes]") -> None:
+    """End the process group of a process that still runs: SIGTERM, and SIGKILL after a grace period."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        for process in processes:
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, sign)
-        deadline = time.monotonic() + GRACE + 10  # a process that ends others gives them GRACE
-        for process in processes:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sign)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
+                process.wait(GRACE + 10)  # a process that ends others gives them GRACE
 
 
 def end_left_behind(group: int) -> None:

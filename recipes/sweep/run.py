@@ -12,7 +12,7 @@ import click
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Observer, WorkItem, WorkResult
-from tuneyard.core.execution.processes import end_processes
+from tuneyard.core.execution.processes import end_process
 from tuneyard.core.files import locked, read_object, write_json
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import TRAINING
@@ -236,7 +236,7 @@ def _run_supervised(words: list[str], lock: int, output: int) -> int:
     try:
         return process.wait()
     finally:
-        end_processes([process])
+        end_process(process)
 
 
 def _last_line(log: Path) -> str:
