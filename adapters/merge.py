@@ -221,7 +221,7 @@ def merge(plan: MergePlan, progress: output.Progress) -> Norms:
             pool.submit(getattr, item.adapter, "digest")
         with contextlib.closing(prefetch(functools.partial(_module, plan), plan.modules)) as modules:
             tensors = _tensors(plan, modules, norms, progress)
-            write_weights(staged / WEIGHTS, plan.specs, tensors, {"format": "pt"})
+            write_weights(staged / WEIGHTS, plan.specs, tensors)
         output.carry_tokenizer([item.adapter.folder for item in plan.weighted], staged, "not carried")
         record = merge_record(plan, norms)
         write_json(staged / MERGE, record)

@@ -96,7 +96,7 @@ def write_shard(path: Path, shard: Shard, blocks: Callable[[Piece], Blocks]) -> 
     specs = [(piece.name, piece.dtype, piece.shape) for piece in shard.pieces]
     copies: list[tuple[Future[None], int]] = []
     with path.open("wb") as file:
-        file.write(header_bytes(specs, {"format": "pt"}))
+        file.write(header_bytes(specs))
         with workers(1) as copier:
             for piece in shard.pieces:
                 first = file.tell()

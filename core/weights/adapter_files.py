@@ -75,7 +75,7 @@ def open_adapter_weights(folder: Path) -> Weights:
         tensors: dict[str, Tensor] = {}
         for shard in read_shards(index).values():
             tensors |= shard.tensors
-        return Weights(index, tensors, {})
+        return Weights(index, tensors)
     pickle = find_pickle(folder)
     if pickle is None:
         raise ContentError(f"{folder}: {CONFIG} without {WEIGHTS}; training may not have finished")

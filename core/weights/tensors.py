@@ -7,7 +7,7 @@ dtype, shape and offsets, the bytes of all tensors without holes. No file is loa
 import json
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,6 @@ class Weights:
 
     path: Path
     tensors: dict[str, Tensor]
-    metadata: dict[str, str]
 
     def stored(self, name: str) -> Stored:
         """Read a floating-point tensor without converting it. BF16 comes as uint16 bit patterns."""
@@ -101,7 +100,7 @@ def open_weights(path: Path) -> Weights:
             header = json.loads(file.read(length))
     except SafetensorError as error:
         raise ContentError(f"{path}: damaged or truncated safetensors: {error}") from error
-    metadata = header.pop("__metadata__", None) or {}
+    header.pop("__metadata__", None)
     start = 8 + length
     tensors = {}
     for name, entry in header.items():
@@ -112,7 +111,7 @@ def open_weights(path: Path) -> Weights:
             raise ContentError(f"{path}: tensor {name!r}: dtype {dtype}, expected one of {', '.join(SIZES)}")
         place = start + offsets[0], start + offsets[1]
         tensors[name] = Tensor(path, name, dtype, tuple(entry["shape"]), *place)
-    return Weights(path, tensors, metadata)
+    return Weights(path, tensors)
 
 
 def require_finite(values: Array, where: str) -> None:
@@ -153,9 +152,12 @@ def from_fp32(values: Array, dtype: str) -> Stored:
     return stored
 
 
-def header_bytes(tensors: Iterable[Spec], metadata: Mapping[str, str]) -> bytes:
-    """Header of a safetensors file with these tensors in this order, padded to 8 bytes."""
-    header: dict[str, object] = {"__metadata__": dict(metadata)}
+def header_bytes(tensors: Iterable[Spec]) -> bytes:
+    """Header of a safetensors file with these tensors in this order, padded to 8 bytes.
+
+    Its metadata name the format of PyTorch, without which transformers refuses the file.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, dtype, shape in tensors:
         stop = position + math.prod(shape) * SIZES[dtype]
@@ -166,15 +168,13 @@ def header_bytes(tensors: Iterable[Spec], metadata: Mapping[str, str]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def write_weights(
-    path: Path, tensors: Sequence[Spec], values: Iterable[Array], metadata: Mapping[str, str]
-) -> None:
+def write_weights(path: Path, tensors: Sequence[Spec], values: Iterable[Array]) -> None:
     """Write a new safetensors file, synced, from fp32 arrays that come one by one in the order of `tensors`.
 
     Each array is rounded to its dtype. `ContentError` if a value is out of its range (fp16: 65,504).
     """
     with path.open("xb") as file:
-        file.write(header_bytes(tensors, metadata))
+        file.write(header_bytes(tensors))
         flushed = 0
         for (name, dtype, shape), array in zip(tensors, values, strict=True):
             if array.shape != shape:

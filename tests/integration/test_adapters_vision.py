@@ -37,7 +37,7 @@ def test_the_table_is_transformers_own():
         stored = QWEN if "qwen" in kind else [f"{name}.x" for name in plain if name != "image_newline"]
         names = [f"{name}.weight" for name in stored]
         place = {name: Tensor(Path("x"), name, "F32", (1,), 0, 4) for name in names}
-        base = Base(Path("x"), {"model_type": kind}, {"x": Weights(Path("x"), place, {})})
+        base = Base(Path("x"), {"model_type": kind}, {"x": Weights(Path("x"), place)})
         for name in [*names, "model.language_model.x.weight"]:
             module = name
             for rule in theirs[kind]:

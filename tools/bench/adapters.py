@@ -79,7 +79,7 @@ def make_adapter(folder: Path, layers: int, shapes: dict[str, tuple[int, int]], 
             specs.append((f"{PREFIX}.{layer}.{name}.lora_A.weight", "F32", (rank, inputs)))
             specs.append((f"{PREFIX}.{layer}.{name}.lora_B.weight", "F32", (outputs, rank)))
     values = (rng.standard_normal(shape, np.float32) * np.float32(0.02) for _, _, shape in specs)
-    write_weights(folder / "adapter_model.safetensors", specs, values, {"format": "pt"})
+    write_weights(folder / "adapter_model.safetensors", specs, values)
     targets = sorted({name.rpartition(".")[2] for name in shapes})
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 2 * rank}
     config |= {"target_modules": targets, "base_model_name_or_path": "bench"}
@@ -111,7 +111,7 @@ def make_base(folder: Path, layers: int) -> Path:
         file = f"model-{number:05d}-of-00002.safetensors"
         places |= dict.fromkeys(part, file)
         with (folder / file).open("wb") as out:
-            out.write(header_bytes([(name, "BF16", shapes[name]) for name in part], {"format": "pt"}))
+            out.write(header_bytes([(name, "BF16", shapes[name]) for name in part]))
             for name in part:
                 size = int(np.prod(shapes[name])) * 2
                 for start in range(0, size, len(pool)):

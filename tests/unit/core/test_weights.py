@@ -26,7 +26,6 @@ def file(tmp_path):
 
 def test_reads_what_the_library_wrote(file):
     weights = open_weights(file)
-    assert weights.metadata == {"format": "pt"}
     assert {t.name: (t.dtype, t.shape) for t in weights.tensors.values()} == {
         "a": ("F32", (2, 3)),
         "b": ("F16", (4,)),
@@ -38,7 +37,7 @@ def test_reads_what_the_library_wrote(file):
 def test_library_reads_what_we_wrote(tmp_path):
     path = tmp_path / "y.safetensors"
     specs = [("a", "F32", (2, 3)), ("b", "F16", (2, 3))]
-    write_weights(path, specs, iter([VALUES, VALUES]), {"format": "pt"})
+    write_weights(path, specs, iter([VALUES, VALUES]))
     found = load_file(path)
     np.testing.assert_array_equal(found["a"], VALUES)
     np.testing.assert_array_equal(found["b"], VALUES.astype(np.float16))
@@ -60,7 +59,7 @@ def test_bf16_is_that_of_the_library_which_needs_torch_for_it(tmp_path):
     rounded = torch.from_numpy(values).to(torch.bfloat16)
     theirs, ours = tmp_path / "theirs.safetensors", tmp_path / "ours.safetensors"
     save_tensors({"a": rounded}, theirs)
-    write_weights(ours, [("a", "BF16", values.shape)], iter([values]), {})
+    write_weights(ours, [("a", "BF16", values.shape)], iter([values]))
     np.testing.assert_array_equal(open_weights(theirs).read("a"), rounded.float().numpy())
     assert torch.equal(load_tensors(ours)["a"], rounded)
     with pytest.raises((KeyError, TypeError, SafetensorError)):
@@ -73,7 +72,7 @@ def test_tensors_are_written_and_read_one_at_a_time(tmp_path):
     specs = [(name, "F32", shape) for name in "abcd"]
     tracemalloc.start()
     try:
-        write_weights(path, specs, (np.full(shape, n, np.float32) for n in range(4)), {})
+        write_weights(path, specs, (np.full(shape, n, np.float32) for n in range(4)))
         weights = open_weights(path)
         assert [float(weights.read(name)[0, 0]) for name, _, _ in specs] == [0, 1, 2, 3]
         _, peak = tracemalloc.get_traced_memory()
@@ -86,7 +85,7 @@ def test_what_is_written_is_on_the_disk_before_it_is_handed_on(tmp_path, monkeyp
     sizes, fsync = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: (sizes.append(os.fstat(handle).st_size), fsync(handle)))
     path = tmp_path / "y.safetensors"
-    write_weights(path, [("a", "F32", (2, 3))], iter([VALUES]), {})
+    write_weights(path, [("a", "F32", (2, 3))], iter([VALUES]))
     assert sizes == [path.stat().st_size]
 
 
@@ -118,9 +117,9 @@ def test_other_dtypes_are_named_and_a_file_cut_later_is_noticed(tmp_path, file):
 
 def test_writer_refuses_overflow_and_wrong_shapes(tmp_path):
     with raises(ContentError, "1 values", "a", "F16"):
-        write_weights(tmp_path / "x", [("a", "F16", (2,))], [np.array([1, 65520], np.float32)], {})
+        write_weights(tmp_path / "x", [("a", "F16", (2,))], [np.array([1, 65520], np.float32)])
     with pytest.raises(ValueError, match=r"shape \(3,\), announced as \(2,\)"):
-        write_weights(tmp_path / "y", [("a", "F32", (2,))], [np.zeros(3, np.float32)], {})
+        write_weights(tmp_path / "y", [("a", "F32", (2,))], [np.zeros(3, np.float32)])
 
 
 def test_nan_stays_nan_in_bf16():
