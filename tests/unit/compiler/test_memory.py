@@ -8,7 +8,6 @@ import pytest
 
 from tuneyard.compiler import run
 from tuneyard.compiler.compile_file import CompileJob, Yielded
-from tuneyard.compiler.lint import matching
 from tuneyard.compiler.lint.duplicates import warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import unit_key
@@ -23,10 +22,6 @@ from tuneyard.compiler.write.record_file import Written
 MOST = 40  # bytes a row
 FEW, MANY = 6_000, 21_000  # rows
 BATCH = 1000
-LIMITS = [  # of what is in memory at once: with these the smaller compile reaches them too
-    (matching, "NUMPY_PAYS", 1000),
-    (matching, "SHARE", 1 << 11),
-]
 COLUMNS = "columns: {question: [q], answer: {names: [a], is: answer}, kind: [kind], page: [page]}\n"
 FILES = """
 write: [{dataset: "t_{split}", file: "t-{split}.jsonl", format: alpaca,
@@ -87,10 +82,6 @@ class Rows:
 
 @pytest.mark.parametrize("setting", SPECS)
 def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
-    import numpy  # noqa: F401  # so that its import is not counted
-
-    for module, limit, least in LIMITS:
-        monkeypatch.setattr(module, limit, least)
     monkeypatch.setattr(run, "compile_file", Rows())
     part = bench.write("part.yaml", f"about: a part\n{WHOLE}")
     source = bench.rows("a.jsonl", [{}])
