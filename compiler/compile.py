@@ -9,20 +9,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tuneyard.compiler.arrange import most_kept
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.compile_file import NO_LIMIT, CompileJob, numbers_rows
+from tuneyard.compiler.compile_file import numbers_rows
 from tuneyard.compiler.lint.duplicates import imbalance, warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.problems import KEPT, Problems
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.read.inputs import Input, find_inputs, refuse_changed, texts_by_line, with_rivals
 from tuneyard.compiler.read.stream import progress_bar, stored_size
-from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Identity
+from tuneyard.compiler.request import COUNTED, NO_LIMIT, CompileReport, CompileRequest, Identity
 from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import PART, REJECTED, ROW_NUMBER, UNLABELLED, Spec
-from tuneyard.compiler.two_passes import rows_of_streams, write_arranged
+from tuneyard.compiler.two_passes import write_arranged
 from tuneyard.compiler.write.entries import entries_of
-from tuneyard.compiler.write.record_file import Written
 from tuneyard.core.datasets.manifest import Manifest, write_manifest
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.warn import warn
@@ -60,7 +60,7 @@ def _one_process(spec: Spec, request: CompileRequest, inputs: Sequence[Input]) -
         return f"it is one file, {inputs[0].display_path}"
     if request.limit is not None:
         return f"--limit {request.limit} ends with the first rows"
-    if rows_of_streams(spec):
+    if any(most_kept(spec, item.split) < NO_LIMIT for item in inputs):
         return "a mixture that streams from a hub reads as far as its shares go"
     for item in inputs:
         part = spec.of_part(item.split)
@@ -164,87 +164,73 @@ def _publish(
 def _compiled(spec: Spec, request: CompileRequest, inputs: Sequence[Input], folder: Path) -> CompileReport:
     """Take all rows through the steps of a compile, write the files into a folder, and report on them."""
     rejected = folder / REJECTED if request.reject else None
-    problems = Problems(None if request.every_problem else KEPT, rejected)
+    report = CompileReport(name=spec.name, problems=Problems(request.most_problems, rejected))
     for warning in texts_by_line(spec, inputs):
-        problems.warn(warning)
-    enough: dict[str, int] = {}
+        report.problems.warn(warning)
     if spec.mix:
         spec = with_rivals(spec, spec.mix, inputs)
-        enough = rows_of_streams(spec)
-    job = CompileJob(spec, problems.limit, request.reject, request.limit or NO_LIMIT, enough)
     with (
         executor_for(spec, request, inputs) as executor,
         progress_bar(item.path for item in inputs) as moved,
     ):
         if executor:
             executor.check_paths([item.path for item in inputs], [folder])
-        run = Run(job, inputs, folder, request.seed, problems, Written(spec, folder), moved)
+        run = Run(spec, request, inputs, folder, report, moved)
         if spec.arranged:
             write_arranged(run, executor)
         else:
             _write_in_order(run, executor)
-    return _report(run, strict=request.strict)
+    _complete(run)
+    return report
 
 
 def _write_in_order(run: Run, executor: Executor | None) -> None:
     """Write each split while its files are read."""
-    splits = [split for split in run.job.spec.splits if run.inputs_of(split)]
+    splits = [split for split in run.spec.splits if run.inputs_of(split)]
     with run.reading(splits, executor):
         for split in splits:
             prints = run.prints[split] = Fingerprints()
-            with run.written.open(split) as files:
+            with run.open(split) as files:
                 run.read_part(split, prints, files)
 
 
-def _report(run: Run, *, strict: bool) -> CompileReport:
-    """Compare the rows with each other, and report on the compile."""
-    spec, problems, counts = run.job.spec, run.problems, run.counts
-    fit: dict[str, object] = {}
-    if run.unused.findings:
-        problems.lead(run.unused.problems(counts.read))
-    if not problems.stopped:
-        fit = warn_of_duplicates(run.prints, spec.group, problems, near=spec.near)
-        _warn_of_labels(spec, fit, problems)
+def _complete(run: Run) -> None:
+    """Compare the rows with each other, and complete the report."""
+    spec, report, problems = run.spec, run.report, run.report.problems
+    if report.unused.findings:
+        problems.lead(report.unused.problems(report.read))
+    if not report.failed:
+        report.fit = warn_of_duplicates(run.prints, spec.group, problems, near=spec.near)
+        _warn_of_labels(spec, report.fit, problems)
         if spec.split and not spec.split.group and problems.counts["W202"]:
             problems.notes.append(f"{spec.name}: equal rows were drawn into one split (W202 counts them)")
-    counts.rejected = problems.bad_rows
-    if not problems.stopped:
+    report.rejected = problems.bad_rows
+    if not report.failed:
         totals = dict.fromkeys([output.file for output in spec.outputs], 0)
-        for _, output, file in run.written.files:
+        for _, output, file in run.written:
             totals[output.file] += file.records
-        counts.balance(spec.name, totals)
-        if not counts.kept:
+        report.balance(totals)
+        if not report.kept:
             problems.lead([_no_rows(run)])
     if problems.warnings:
         problems.sort_warnings()
-    report = CompileReport(
-        read=counts.read,
-        kept=counts.kept,
-        rejected=counts.rejected,
-        not_sampled=counts.not_sampled,
-        dropped=counts.dropped,
-        name=spec.name,
-        problems=problems,
-        unused=run.unused,
-        fit=fit,
-        datasets={} if problems.stopped else run.written.records(),
-    )
-    problems.fatal |= strict and problems.count("W") > 0
+    if not report.failed:
+        report.datasets = run.records()
+    problems.fatal |= run.request.strict and problems.count("W") > 0
     if report.failed:
         report.not_written, report.kept = report.kept, 0
     else:
-        report.files = run.written.account(run.prints)
-    return report
+        report.files = run.account()
 
 
 def _no_rows(run: Run) -> Problem:
     """E013 for a compile that keeps no row."""
-    counts = run.counts
+    report = run.report
     message = "no rows: the source holds none"
-    if counts.read:
-        message = f"no rows left of {counts.read}"
-    if counts.dropped:
-        reasons = [f"{reason} {count}" for reason, count in counts.dropped.items()]
+    if report.read:
+        message = f"no rows left of {report.read}"
+    if report.dropped:
+        reasons = [f"{reason} {count}" for reason, count in report.dropped.items()]
         message += f": {', '.join(reasons)}"
     return Problem("E013", ", ".join(item.display_path for item in run.inputs), message)
 

@@ -6,12 +6,12 @@ A file goes through all steps by itself, in this process or in a worker, and ret
 
 import contextlib
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tuneyard.compiler.arrange import most_kept
 from tuneyard.compiler.check.checker import Checker
 from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
@@ -20,28 +20,10 @@ from tuneyard.compiler.lint.row_checks import Lint
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.read.inputs import Input
-from tuneyard.compiler.request import Counts
+from tuneyard.compiler.request import CompileRequest, Counts
 from tuneyard.compiler.spec.model import REJECTED, Filter, Spec
 from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.compiler.write.render import Renderer
-
-NO_LIMIT = sys.maxsize
-
-
-@dataclass(frozen=True, slots=True)
-class CompileJob:
-    """A compile as each of its files sees it.
-
-    - `kept_problems`: the most errors and warnings to keep as text, None for all.
-    - `reject`: bad rows are written down and do not end the compile.
-    - `limit`: the most readable rows of each split. `enough`: by part, the kept rows after which it ends.
-    """
-
-    spec: Spec
-    kept_problems: int | None
-    reject: bool
-    limit: int = NO_LIMIT
-    enough: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -77,17 +59,18 @@ class Yielded:
         return all(self.types.get(name, kind) == kind for name, kind in alone.types.items())
 
 
-def compile_alone(job: CompileJob, item: Input, folder: Path) -> Yielded:
+def compile_alone(settings: tuple[Spec, CompileRequest], item: Input, folder: Path) -> Yielded:
     """Compile a file in a worker, as if it were the first one, into a folder of its own.
 
     It leaves the same files if it runs twice.
     """
     shutil.rmtree(folder, ignore_errors=True)  # of a worker that was lost
     folder.mkdir()
-    rejected = folder / REJECTED if job.reject else None
+    spec, request = settings
+    rejected = folder / REJECTED if request.reject else None
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(file) for file in part_files(job.spec.of_part(item.split), folder)]
-        return compile_file(job, item, Yielded(Problems()), files, rejected)
+        files = [stack.enter_context(file) for file in part_files(spec.of_part(item.split), folder)]
+        return compile_file(spec, request, item, Yielded(Problems()), files, rejected)
 
 
 def part_files(spec: Spec, folder: Path) -> Iterator[RecordFile]:
@@ -98,7 +81,8 @@ def part_files(spec: Spec, folder: Path) -> Iterator[RecordFile]:
 
 
 def compile_file(
-    job: CompileJob,
+    spec: Spec,
+    request: CompileRequest,
     item: Input,
     before: Yielded,
     files: Sequence[RecordFile],
@@ -110,8 +94,9 @@ def compile_file(
     `before` is what the files of its split before it have yielded. `moved` gets the numbers of bytes read,
     for a progress bar.
     """
-    spec = job.spec.of_part(item.split)
-    problems = Problems(job.kept_problems, rejected)
+    enough = most_kept(spec, item.split)
+    spec = spec.of_part(item.split)
+    problems = Problems(request.most_problems, rejected)
     result = Yielded(problems, types=dict(before.types))
     checker = Checker(spec, item.display_path, problems, result.unused, result.types, before.counts.read)
     row_filter = None if spec.filter == Filter() else RowFilter(spec, result.counts)
@@ -119,9 +104,8 @@ def compile_file(
     outputs = [(Renderer(spec, output), file) for output, file in zip(spec.outputs, files, strict=True)]
     judged = [column.name for column in spec.columns if column.kind.judge]
     result.values = {name: Counter() for name in judged}
-    enough = job.enough.get(item.split, NO_LIMIT)
     for rows in read(item.path, item.display_path, spec.source, problems, item.split, moved):
-        room = job.limit - before.readable - result.readable
+        room = request.most_rows - before.readable - result.readable
         if room < len(rows.lines):
             rows = rows.head(room)
         result.readable += len(rows.lines)
@@ -139,7 +123,7 @@ def compile_file(
                 for renderer, file in outputs:
                     file.add(*renderer.block(batch, file.between))
         kept = before.counts.kept + result.counts.kept
-        if before.readable + result.readable >= job.limit or kept >= enough:
+        if before.readable + result.readable >= request.most_rows or kept >= enough:
             break
     problems.end_batch()
     result.counts.read = result.readable + problems.bad_rows - checker.bad

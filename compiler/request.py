@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.problems import KEPT, Problems
 from tuneyard.compiler.spec.file import PACKAGE
 from tuneyard.compiler.spec.model import REJECTED, Spec
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
@@ -19,6 +19,7 @@ from tuneyard.core.records.row_index import ROW_INDEX
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow")
+NO_LIMIT = sys.maxsize
 SEED = 42
 """The seed of samples and splits unless the user or the spec names another."""
 Identity = dict[str, Any]
@@ -41,6 +42,16 @@ class CompileRequest:
     every_problem: bool = False
     workers: int | None = None
     ray: str | None = None
+
+    @property
+    def most_rows(self) -> int:
+        """The most readable rows of each split."""
+        return self.limit or NO_LIMIT
+
+    @property
+    def most_problems(self) -> int | None:
+        """The most errors, and the most warnings, to keep as text; None: all."""
+        return None if self.every_problem else KEPT
 
     def identity(self, spec: Spec, sources: Sources) -> Identity:
         """All settings that the written bytes depend on: equal identities mean equal bytes."""
@@ -89,16 +100,6 @@ class Counts:
         if rows:
             self.dropped[reason] = self.dropped.get(reason, 0) + rows
 
-    def balance(self, name: str, records_of_outputs: Mapping[str, int]) -> None:
-        """`ContentError` unless each output has every row that was read and neither dropped nor rejected."""
-        others = sum(self.dropped.values()) + self.rejected + self.not_sampled
-        for output, records in records_of_outputs.items():
-            if self.read != records + others:
-                raise ContentError(
-                    f"{name}: internal error: read {self.read}, but {output} has {records}, and {others} are "
-                    "dropped, rejected or not sampled: nothing was published; please report this"
-                )
-
 
 @dataclass(slots=True, kw_only=True)
 class CompileReport(Counts):
@@ -117,6 +118,17 @@ class CompileReport(Counts):
     def failed(self) -> bool:
         """True if problems kept the compile from publishing."""
         return self.problems.stopped
+
+    def balance(self, records_of_outputs: Mapping[str, int]) -> None:
+        """`ContentError` unless each output has every row that was read and neither dropped nor rejected."""
+        others = sum(self.dropped.values()) + self.rejected + self.not_sampled
+        for output, records in records_of_outputs.items():
+            if self.read != records + others:
+                raise ContentError(
+                    f"{self.name}: internal error: read {self.read}, but {output} has {records}, and "
+                    f"{others} are dropped, rejected or not sampled: nothing was published; please report "
+                    "this"
+                )
 
     def line(self) -> str:
         """One line for people: the counts, the records of each dataset, the seconds."""

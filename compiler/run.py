@@ -2,51 +2,50 @@
 
 import contextlib
 import shutil
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.compile_file import (
-    NO_LIMIT,
-    CompileJob,
-    Yielded,
-    compile_alone,
-    compile_file,
-    part_files,
-)
+from tuneyard.compiler.arrange import most_kept
+from tuneyard.compiler.compile_file import Yielded, compile_alone, compile_file, part_files
 from tuneyard.compiler.lint.fingerprints import Fingerprints
+from tuneyard.compiler.lint.matching import numbered
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.read.stream import Moved, stored_size
-from tuneyard.compiler.request import Counts
-from tuneyard.compiler.spec.model import REJECTED
-from tuneyard.compiler.write.record_file import RecordFile, Written
+from tuneyard.compiler.request import NO_LIMIT, CompileReport, CompileRequest
+from tuneyard.compiler.spec.model import REJECTED, WHOLE, Output, Spec
+from tuneyard.compiler.write.record_file import RecordFile, keys_in
+from tuneyard.core.datasets.manifest import CompiledFile
 from tuneyard.core.errors import Problem
 from tuneyard.core.execution import Executor, WorkItem, WorkResult
+from tuneyard.core.files import sha256
+from tuneyard.core.records.row_index import row_index_file, write_row_index
 
 AHEAD = 2  # files for each worker that it reads, or whose results wait for an earlier one
 
 
 @dataclass(slots=True)
 class Run:
-    """One compile: what it reads and writes, and what all files together have yielded so far.
+    """One compile: what it reads and writes, and what all files together have yielded so far (`report`).
 
+    - `staged`: the folder of the written files. `written`: each of them, with its split and its output.
     - `prints`: the fingerprints of the rows of each split that is written.
+    - `drawn`: what became of the rows of the files of all splits.
     - `results`: what workers make of the files, None if this process compiles them.
     - `moved`: moves the bar, None without a terminal.
     """
 
-    job: CompileJob
+    spec: Spec
+    request: CompileRequest
     inputs: Sequence[Input]
     staged: Path
-    seed: int
-    problems: Problems
-    written: Written
+    report: CompileReport
     moved: Moved | None = None
-    unused: Unused = field(default_factory=Unused)
-    counts: Counts = field(default_factory=Counts)
+    written: list[tuple[str, Output, RecordFile]] = field(default_factory=list)
     prints: dict[str, Fingerprints] = field(default_factory=dict)
+    drawn: "dict[str, array[int]]" = field(default_factory=dict)
     results: Iterator[WorkResult] | None = None
 
     def inputs_of(self, part: str) -> list[tuple[int, Input]]:
@@ -68,24 +67,27 @@ class Run:
             for number, item in self.inputs_of(part):
                 arguments = (item, self.folder_of(number))
                 items.append(WorkItem(item.display_path, compile_alone, arguments))
-        results = executor.map(items, common=self.job, ahead=AHEAD * executor.workers)
+        settings = (self.spec, self.request)
+        results = executor.map(items, common=settings, ahead=AHEAD * executor.workers)
         self.results = results
         with contextlib.closing(results):
             yield
 
     def read_part(self, part: str, prints: Fingerprints, files: Sequence[RecordFile]) -> None:
         """Compile the files of a part. `prints` get the fingerprints of its rows."""
-        whole = Yielded(Problems(self.problems.limit), prints=prints)
+        report, whole = self.report, Yielded(Problems(self.request.most_problems), prints=prints)
+        most_rows, enough = self.request.most_rows, most_kept(self.spec, part)
         inputs = self.inputs_of(part)
         for number, item in inputs:
-            if whole.readable >= self.job.limit or whole.counts.kept >= self.job.enough.get(part, NO_LIMIT):
+            if whole.readable >= most_rows or whole.counts.kept >= enough:
                 break
             whole.add(self._compiled(number, item, whole, files))
-        self.problems.add(whole.problems)
-        self.unused.add_rows(whole.unused)
-        self.counts.add(whole.counts)
-        if inputs and not self.problems.stopped:
-            self._judge(part, inputs[0][1].display_path, whole)
+        report.problems.add(whole.problems)
+        report.unused.add_rows(whole.unused)
+        report.add(whole.counts)
+        if inputs and not report.failed:
+            is_whole = min(most_rows, enough) == NO_LIMIT
+            self._judge(part, inputs[0][1].display_path, whole, is_whole=is_whole)
 
     def _compiled(self, number: int, item: Input, before: Yielded, files: Sequence[RecordFile]) -> Yielded:
         """Compile a file, or take what a worker has made of it and append its records.
@@ -93,15 +95,15 @@ class Run:
         A worker compiles each file as if it were the first. It is compiled again, here, if the files before
         it change that: a kept column has another type there.
         """
-        rejected = self.problems.rejected
+        spec, request, rejected = self.spec, self.request, self.report.problems.rejected
         if self.results is None:
-            return compile_file(self.job, item, before, files, rejected, self.moved)
+            return compile_file(spec, request, item, before, files, rejected, self.moved)
         alone: Yielded = next(self.results).record_or_raise()
         if self.moved:
             self.moved(stored_size(item.path))
         folder = self.folder_of(number)
         if before.fits(alone):
-            parts = part_files(self.job.spec.of_part(item.split), folder)
+            parts = part_files(spec.of_part(item.split), folder)
             for file, part in zip(files, parts, strict=True):
                 file.add_part(part.path)
             part_of_rejected = folder / REJECTED
@@ -109,21 +111,66 @@ class Run:
                 with part_of_rejected.open("rb") as source, rejected.open("ab") as target:
                     shutil.copyfileobj(source, target)
         else:
-            alone = compile_file(self.job, item, before, files, rejected)
+            alone = compile_file(spec, request, item, before, files, rejected)
         shutil.rmtree(folder)
         return alone
 
-    def _judge(self, part: str, place: str, whole: Yielded) -> None:
-        """Report on all rows of a part together."""
-        problems, read = self.problems, whole.counts.read
+    def _judge(self, part: str, place: str, whole: Yielded, *, is_whole: bool) -> None:
+        """Report on all rows of a part together. `is_whole`: reading does not end before its last row."""
+        problems, read = self.report.problems, whole.counts.read
         if read and not whole.counts.kept:
             message = f"none of the {read} rows of {part} is kept, so it is not written"
             problems.warn(Problem("W209", place, message))
-        kinds = self.job.spec.of_part(part).kinds
+        kinds = self.spec.of_part(part).kinds
         for column, counts in whole.values.items():
             judge = kinds[column].judge
             finding = judge(counts, place) if judge else ""
             if isinstance(finding, str):
                 problems.notes += [f"{place}: {finding}"] if finding else []
-            elif min(self.job.limit, self.job.enough.get(part, NO_LIMIT)) == NO_LIMIT:
+            elif is_whole:
                 problems.lead([finding])
+
+    @contextlib.contextmanager
+    def open(self, split: str) -> Iterator[list[RecordFile]]:
+        """Open the files of a split, or of `WHOLE`. Those that get no records do not come to be."""
+        outputs = [output for _, output in self.spec.outputs_of(split)]
+        files = [
+            RecordFile(self.staged / output.file.format(split=split), has_keys=self.spec.is_indexed(output))
+            for output in outputs
+        ]
+        with contextlib.ExitStack() as stack:
+            for file in files:
+                stack.enter_context(file)
+            yield files
+        for output, file in zip(outputs, files, strict=True):
+            if file.records:
+                self.written.append((split, output, file))
+            else:
+                file.delete()
+
+    def records(self) -> dict[str, int]:
+        """The number of records of each dataset, by file name for a file that is no dataset."""
+        records = {}
+        for split, output, file in self.written:
+            name = output.dataset.format(split=split) if output.dataset else file.path.name
+            records[name] = file.records
+        return records
+
+    def account(self) -> dict[str, CompiledFile]:
+        """Write the row index of each dataset. Returns rows and hash by file."""
+        files: dict[str, CompiledFile] = {}
+        for _, _, file in self.written:
+            files[file.path.name] = CompiledFile(file.records, file.sha256)
+        group = self.spec.group
+        for split, _, file in self.written:
+            if file.keys is None:
+                continue
+            row_index = row_index_file(file.path)
+            columns = self.drawn
+            if split != WHOLE:
+                columns = {group: numbered(self.prints[split].column("groups"))} if group else {}
+            with keys_in(file.keys) as keys:
+                write_row_index(row_index, keys, columns)
+            file.keys.unlink()
+            files[row_index.name] = CompiledFile(file.records, sha256(row_index))
+        return files

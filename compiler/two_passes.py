@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from tuneyard.compiler.arrange import Order, sampled, split_rows
+from tuneyard.compiler.arrange import Order, rows_of_parts, sampled, split_rows
 from tuneyard.compiler.compile_file import part_files
-from tuneyard.compiler.draw import ROW_TYPE, apportioned
+from tuneyard.compiler.draw import ROW_TYPE
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import matches
 from tuneyard.compiler.run import Run
@@ -39,47 +39,34 @@ class FirstPass:
     order: Order
 
 
-def rows_of_parts(spec: Spec) -> dict[str, int]:
-    """The rows that each part of a mixture should have, {} without a mixture."""
-    if spec.mix is None:
-        return {}
-    return apportioned(spec.mix.total, {name: part.share for name, part in spec.mix.parts.items()})
-
-
-def rows_of_streams(spec: Spec) -> dict[str, int]:
-    """The rows after which parts of a mixture are not read on: those that are streamed from a hub."""
-    expected = rows_of_parts(spec)
-    return {name: rows for name, rows in expected.items() if spec.of_part(name).source.hub.get("stream")}
-
-
 def write_arranged(run: Run, executor: Executor | None) -> None:
     """Read all sources, and write each split."""
-    spec = run.job.spec
+    spec = run.spec
     parts_of_sources: dict[str, Sequence[str]] = {PART: spec.parts}
     if not (spec.mix or spec.split):
         parts_of_sources = {part: (part,) for part in spec.parts if run.inputs_of(part)}
     with run.reading(list(chain.from_iterable(parts_of_sources.values())), executor):
         sources = {name: _read_source(run, name, parts) for name, parts in parts_of_sources.items()}
     orders = {name: source.order for name, source in sources.items()}
-    if run.problems.stopped:
-        run.counts.kept = sum(map(len, orders.values()))
+    if run.report.failed:
+        run.report.kept = sum(map(len, orders.values()))
         return
     if spec.split:
         whole = sources[PART]
-        orders = split_rows(spec.split, whole.prints, whole.order, run.seed)
+        orders = split_rows(spec.split, whole.prints, whole.order, run.request.seed)
         sources = dict.fromkeys(orders, whole)
         if spec.split.stratify:
             _warn_of_lone_classes(run, whole, spec.split.stratify, next(iter(spec.split.shares)))
     run.prints = {split: sources[split].prints.take(order) for split, order in orders.items()}
     if spec.drop_leaks:
         _drop_leaks(run, sources, orders)
-    run.counts.kept = sum(map(len, orders.values()))
+    run.report.kept = sum(map(len, orders.values()))
     for split, order in orders.items():
         _write(run, split, sources[split], order)
     if spec.split and spec.outputs_of(WHOLE):
         order, splits = _with_splits(whole, list(orders.values()))
         _write(run, WHOLE, whole, order)
-        run.written.drawn = {TRAINED: _trained(spec, whole, order), SPLIT: splits}
+        run.drawn = {TRAINED: _trained(spec, whole, order), SPLIT: splits}
     for source in {id(source): source for source in sources.values()}.values():
         shutil.rmtree(source.folder)
 
@@ -90,15 +77,15 @@ def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
     folder.mkdir()
     prints = Fingerprints()
     order = array(ROW_TYPE)
-    mix = run.job.spec.mix
-    rows_by_part = rows_of_parts(run.job.spec)
+    mix = run.spec.mix
+    rows_by_part = rows_of_parts(run.spec)
     with ExitStack() as stack:
-        files = [stack.enter_context(file) for file in part_files(run.job.spec, folder)]
+        files = [stack.enter_context(file) for file in part_files(run.spec, folder)]
         for part in parts:
             first = prints.rows
             run.read_part(part, prints, files)
             rows: Order = range(first, prints.rows)
-            if not run.problems.stopped:
+            if not run.report.failed:
                 rows = _chosen(run, part, _without_duplicates(run, prints, rows), rows_by_part.get(part))
             order.extend(rows)
     if mix and mix.shuffle is not None:
@@ -110,11 +97,11 @@ def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
 
 def _without_duplicates(run: Run, prints: Fingerprints, rows: Order) -> Order:
     """The rows that are not the same as an earlier one, if the spec drops those that are."""
-    if not run.job.spec.drop_duplicates:
+    if not run.spec.drop_duplicates:
         return rows
     duplicates = {row for row, _ in prints.repeats()[0]}
     kept = array(ROW_TYPE, (row for row in rows if row not in duplicates))
-    run.counts.drop("duplicate", len(rows) - len(kept))
+    run.report.drop("duplicate", len(rows) - len(kept))
     return kept
 
 
@@ -122,16 +109,16 @@ def _chosen(run: Run, part: str, rows: Order, expected: int | None) -> Order:
     """Draw the rows of a part: so many as are `expected` in a mixture, or the sample of the spec."""
     size: float | None = expected
     if expected is None and part == PART:
-        size = run.job.spec.sample
+        size = run.spec.sample
     if size is None:
         return rows
-    chosen = sampled(rows, size, run.seed)
-    run.counts.not_sampled += len(rows) - len(chosen)
+    chosen = sampled(rows, size, run.request.seed)
+    run.report.not_sampled += len(rows) - len(chosen)
     if expected is not None:
-        run.problems.notes.append(f"{part}: {len(chosen)} rows of {expected} wanted")
+        run.report.problems.notes.append(f"{part}: {len(chosen)} rows of {expected} wanted")
         if len(chosen) < expected:
             message = f"too few rows for this part: found {len(chosen)}, expected {expected}"
-            run.problems.warn(Problem("W210", part, message))
+            run.report.problems.warn(Problem("W210", part, message))
     return chosen
 
 
@@ -142,12 +129,12 @@ def _warn_of_lone_classes(run: Run, whole: FirstPass, column: str, other_split: 
     for number, size in sorted(Counter(rows.column("classes")).items()):
         if size == 1:
             message = f"one row alone has {column} {names[number]}: it goes to {other_split}"
-            run.problems.warn(Problem("W211", run.job.spec.name, f"{message}, and none is trained on"))
+            run.report.problems.warn(Problem("W211", run.spec.name, f"{message}, and none is trained on"))
 
 
 def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order]) -> None:
     """Drop training rows whose prompt is in another split as well."""
-    spec = run.job.spec
+    spec = run.spec
     if PART not in spec.splits:
         splits = ", ".join(spec.splits)
         raise ContentError(
@@ -161,7 +148,7 @@ def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order
             same = matches(run.prints[PART].column("prompts"), prints.column("prompts"))
             leaked.update(row for row, _ in same)
     rows = array(ROW_TYPE, (row for position, row in enumerate(orders[PART]) if position not in leaked))
-    run.counts.drop("leak", len(leaked))
+    run.report.drop("leak", len(leaked))
     orders[PART] = rows
     run.prints[PART] = sources[PART].prints.take(rows)
 
@@ -189,7 +176,7 @@ def _trained(spec: Spec, whole: FirstPass, order: Order) -> "array[int]":
 
 def _write(run: Run, split: str, source: FirstPass, order: Order) -> None:
     """Write the rows of a split in their order."""
-    with run.written.open(split) as files:
-        for (number, _), file in zip(run.job.spec.outputs_of(split), files, strict=True):
+    with run.open(split) as files:
+        for (number, _), file in zip(run.spec.outputs_of(split), files, strict=True):
             if order:
                 copy_rows(source.files[number], order, file)

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import mmap
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import accumulate
 from os import pread
@@ -12,12 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.matching import numbered
-from tuneyard.compiler.spec.model import WHOLE, Output, Spec
-from tuneyard.core.datasets.manifest import CompiledFile
-from tuneyard.core.files import named, sha256
-from tuneyard.core.records.row_index import row_index_file, write_row_index
+from tuneyard.core.files import named
 
 COPIED = 1 << 20  # bytes at a time
 BLOCK = 1000  # rows that are copied at a time
@@ -102,63 +97,6 @@ class RecordFile:
                 view = view[self._file.write(view) :]
         if not self.is_part:
             self._digest.update(data)
-
-
-class Written:
-    """The written files: `files` has each with its split and its output.
-
-    `drawn` is what became of the rows of the files of all splits.
-    """
-
-    def __init__(self, spec: Spec, staged: Path) -> None:
-        self.spec, self.staged = spec, staged
-        self.files: list[tuple[str, Output, RecordFile]] = []
-        self.drawn: dict[str, array[int]] = {}
-
-    @contextlib.contextmanager
-    def open(self, split: str) -> Iterator[list[RecordFile]]:
-        """Open the files of a split, or of `WHOLE`. Those that get no records do not come to be."""
-        outputs = [output for _, output in self.spec.outputs_of(split)]
-        files = [
-            RecordFile(self.staged / output.file.format(split=split), has_keys=self.spec.is_indexed(output))
-            for output in outputs
-        ]
-        with ExitStack() as stack:
-            for file in files:
-                stack.enter_context(file)
-            yield files
-        for output, file in zip(outputs, files, strict=True):
-            if file.records:
-                self.files.append((split, output, file))
-            else:
-                file.delete()
-
-    def records(self) -> dict[str, int]:
-        """The number of records of each dataset, by file name for a file that is no dataset."""
-        records = {}
-        for split, output, file in self.files:
-            name = output.dataset.format(split=split) if output.dataset else file.path.name
-            records[name] = file.records
-        return records
-
-    def account(self, splits: Mapping[str, Fingerprints]) -> dict[str, CompiledFile]:
-        """Write the row index of each dataset. Returns rows and hash by file; `splits` have the clusters."""
-        files: dict[str, CompiledFile] = {}
-        for _, _, file in self.files:
-            files[file.path.name] = CompiledFile(file.records, file.sha256)
-        group = self.spec.group
-        for split, _, file in self.files:
-            if file.keys is None:
-                continue
-            row_index = row_index_file(file.path)
-            columns = self.drawn
-            if split != WHOLE:
-                columns = {group: numbered(splits[split].column("groups"))} if group else {}
-            with keys_in(file.keys) as keys:
-                write_row_index(row_index, keys, columns)
-            file.keys.unlink()
-            files[row_index.name] = CompiledFile(file.records, sha256(row_index))
-        return files
 
 
 @contextlib.contextmanager

@@ -7,17 +7,16 @@ from array import array
 import pytest
 
 from tuneyard.compiler import run
-from tuneyard.compiler.compile_file import CompileJob, Yielded
+from tuneyard.compiler.compile_file import Yielded
 from tuneyard.compiler.lint.duplicates import warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import unit_key
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.inputs import find_inputs
-from tuneyard.compiler.request import Counts
+from tuneyard.compiler.request import CompileReport, CompileRequest, Counts
 from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import Split, load_spec
 from tuneyard.compiler.two_passes import write_arranged
-from tuneyard.compiler.write.record_file import Written
 
 MOST = 40  # bytes a row
 FEW, MANY = 6_000, 21_000  # rows
@@ -52,9 +51,9 @@ class Rows:
 
     count = 0
 
-    def __call__(self, job, _item, _start, files, *_others) -> Yielded:
+    def __call__(self, spec, _request, _item, _before, files, *_others) -> Yielded:
         prints = Fingerprints()
-        self.add_rows(random.Random(1), job.spec.split or Split({}), prints, files)
+        self.add_rows(random.Random(1), spec.split or Split({}), prints, files)
         counts = Counts(read=self.count, kept=self.count)
         return Yielded(Problems(), prints=prints, counts=counts)
 
@@ -95,16 +94,15 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
         problems = Problems(None, None)
         staged = bench.folder / f"staged {rows}"
         staged.mkdir()
-        job = CompileJob(loaded, kept_problems=None, reject=False)
-        compile_run = Run(job, inputs, staged, 42, problems, Written(loaded, staged))
+        report = CompileReport(name="t", problems=problems)
+        compile_run = Run(loaded, CompileRequest(), inputs, staged, report)
         tracemalloc.start()
         try:
             write_arranged(compile_run, None)
-            counts = compile_run.counts
             warn_of_duplicates(compile_run.prints, None, problems)
             peaks[rows] = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        assert counts.read == counts.kept + counts.not_sampled == rows
-        assert sum(seen.rows for seen in compile_run.prints.values()) == counts.kept >= rows * 0.3
+        assert report.read == report.kept + report.not_sampled == rows
+        assert sum(seen.rows for seen in compile_run.prints.values()) == report.kept >= rows * 0.3
     assert (peaks[MANY] - peaks[FEW]) / (MANY - FEW) <= MOST
