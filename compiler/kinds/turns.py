@@ -195,19 +195,24 @@ def unread_keys(value: object) -> set[str]:
     turns = value if isinstance(value, list) else [value]
     unread: set[str] = set()
     for turn in turns:
-        if not isinstance(turn, dict) or len(turn) <= 2:
-            continue
-        name, content = role_and_content(turn)
-        role = _role(turn, name)
-        read = {name, content, IMAGES}
-        if role == ASSISTANT:
-            read.add("tool_calls")
-        if role == OBSERVATION:
-            read.add("tool_call_id")
-        if role in (ASSISTANT, CALL):
-            read.update(_reasons(turn))
-        unread.update(key for key, each in turn.items() if key not in read and filled([each]))
+        if isinstance(turn, dict) and len(turn) > 2:
+            read = _read_keys(turn)
+            unread.update(key for key, each in turn.items() if key not in read and filled([each]))
     return unread
+
+
+def _read_keys(turn: Mapping[str, object]) -> set[str]:
+    """The keys of a turn that are read."""
+    name, content = role_and_content(turn)
+    role = _role(turn, name)
+    read = {name, content, IMAGES}
+    if role == ASSISTANT:
+        read.add("tool_calls")
+    if role == OBSERVATION:
+        read.add("tool_call_id")
+    if role in (ASSISTANT, CALL):
+        read.update(_reasons(turn))
+    return read
 
 
 def _role_and_text(item: dict[str, object], keys: TurnKeys, keeps_text_with_calls: bool) -> tuple[str, str]:
@@ -222,7 +227,7 @@ def _role_and_text(item: dict[str, object], keys: TurnKeys, keeps_text_with_call
     calls = item.get("tool_calls") if role == ASSISTANT else None
     reasons = _reasons(item) if role in (ASSISTANT, CALL) else {}
     if len(item) > 2:
-        _refuse_loss(item, (name, key, *reasons), keys, bool(calls))
+        _refuse_loss(item, keys, beside="tool_calls" if calls else key)
     text = _content(item.get(key), key, bool(calls))
     before = thought("\n".join(dict.fromkeys(reasons.values())))
     if before and "<think>" in text:
@@ -259,7 +264,7 @@ def encoded_calls(item: dict[str, object]) -> list[str]:
     return encoded_twice(calls)
 
 
-def _reasons(item: dict[str, object]) -> dict[str, str]:
+def _reasons(item: Mapping[str, object]) -> dict[str, str]:
     """The reasoning next to a turn's text, by its keys: some servers fill two of them with the same text."""
     reasons: dict[str, str] = {}
     for key, text in item.items():
@@ -282,12 +287,9 @@ def _content(content: object, key: str, called: bool) -> str:
     return content
 
 
-def _refuse_loss(item: dict[str, object], read: tuple[str, ...], keys: TurnKeys, called: bool) -> None:
-    """Refuse a turn with keys that change its meaning, beyond role, text and reasoning (`read`)."""
-    content = read[1]
-    if called:
-        read = (*read, "tool_calls")
-        content = "tool_calls"
+def _refuse_loss(item: dict[str, object], keys: TurnKeys, beside: str) -> None:
+    """Refuse a turn with keys that change its meaning and are not read. `beside`: the key of its content."""
+    read = _read_keys(item)
     lost = []
     for key, value in item.items():
         is_content = adds_content(key, value) or (key == "refusal" and value)
@@ -295,7 +297,7 @@ def _refuse_loss(item: dict[str, object], read: tuple[str, ...], keys: TurnKeys,
             lost.append(key)
     if lost:
         raise WrongValueError(
-            f"{', '.join(lost)} beside {content} would be lost; put it into the text or leave it out"
+            f"{', '.join(lost)} beside {beside} would be lost; put it into the text or leave it out"
         )
 
 

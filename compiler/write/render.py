@@ -72,8 +72,7 @@ class Renderer:
         names = self.format.columns
         self.prompt_columns = [names[part] for part in PROMPT_PARTS if part in names]
         self.has_own_history = any(kind.part == HISTORY for kind in self.beside.values())
-        replaced = {part for kind in self.beside.values() for part in kind.replaced_parts}
-        self.alpaca = [name for part, name in ALPACA.items() if part not in replaced]
+        self.alpaca = [name for part, name in ALPACA.items() if part in names]
 
     def render(self, batch: Batch) -> list[bytes]:
         """The record of each row as JSON text, keys in a fixed order, without escapes for non-ASCII."""

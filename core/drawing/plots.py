@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.errors.warn import reported
+from tuneyard.core.errors.warn import reported, warn_once
 from tuneyard.core.files import write_bytes, write_text
 from tuneyard.core.language.reader_language import ENGLISH, current, in_language
 from tuneyard.core.language.translation import catalogue, tr
@@ -190,9 +190,8 @@ def number_unreadable(figure: "Figure") -> list[str]:
     for text in figure.findobj(Text):
         if isinstance(text, Text) and not has_font_for(text.get_text().replace("\n", "")):
             text.set_text(readable(text.get_text()))
-    if number_by_text and NUMBERED not in reported():
-        reported().add(NUMBERED)
-        click.echo(tr("warning: {what}", what=tr(NUMBERED)), err=True)
+    if number_by_text:
+        warn_once(tr(NUMBERED))
     return list(number_by_text)
 
 

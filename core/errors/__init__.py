@@ -145,7 +145,6 @@ class ProblemsError(ContentError):
 
     def __init__(self, problems: Iterable[Problem], subject: str) -> None:
         self.problems = list(problems)
-        self.subject = subject
         text = summarise(self.problems)
         names_subject = text.startswith((f"{subject}:", f"{subject} "))
         super().__init__(text if names_subject else f"{subject}: {text}")

@@ -169,9 +169,7 @@ def test_an_item_that_fails_does_not_end_the_others_and_has_its_exit_code(execut
 def test_an_error_with_arguments_of_its_own_comes_back_as_it_is() -> None:
     error = ProblemsError([Problem("E101", "a.json:3", "wrong")], "a.json")
     sent = pickle.loads(pickle.dumps(error))
-    assert (type(sent), str(sent), sent.problems, sent.subject) == (
-        ProblemsError, str(error), error.problems, "a.json",
-    )  # fmt: skip
+    assert (type(sent), str(sent), sent.problems) == (ProblemsError, str(error), error.problems)
 
 
 def test_a_defect_ends_the_map_with_its_traceback(tmp_path, processes) -> None:
