@@ -1,31 +1,16 @@
-"""Which rows of a compile are written, and into which split: shares of a mixture, samples and splits."""
+"""Which rows of a compile are written, and into which split: samples and splits drawn by a seed."""
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 
-from tuneyard.compiler.draw import IN_REST, ROW_TYPE, apportioned, draw_sample, draw_splits
+from tuneyard.compiler.draw import IN_REST, ROW_TYPE, draw_sample, draw_splits
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import numbered
-from tuneyard.compiler.request import NO_LIMIT
-from tuneyard.compiler.spec.model import PART, Spec, Split
+from tuneyard.compiler.spec.model import PART, Split
 
 Order = Sequence[int]
 _MIXER = 0x5851F42D  # below 2^31, so that the product with 4 bytes fits into 8
-
-
-def rows_of_parts(spec: Spec) -> dict[str, int]:
-    """The rows that each part of a mixture should have, {} without a mixture."""
-    if spec.mix is None:
-        return {}
-    return apportioned(spec.mix.total, {name: part.share for name, part in spec.mix.parts.items()})
-
-
-def most_kept(spec: Spec, part: str) -> int:
-    """The kept rows after which a part is not read on: its rows in a mixture, if it streams from a hub."""
-    if spec.mix and spec.of_part(part).source.hub.get("stream"):
-        return rows_of_parts(spec)[part]
-    return NO_LIMIT
 
 
 def sampled(order: Order, size: float, seed: int) -> Order:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from tuneyard.compiler.problems import KEPT
 from tuneyard.compiler.request import SEED, CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.core.cli.main import LazyGroup, examples
@@ -185,7 +186,7 @@ def _report(
 ) -> list[str]:
     """Compile or check a spec, and print the report; the registered datasets. `ContentError` if it fails."""
     spec, over = _changed(name, columns, shares, table)
-    request = CompileRequest(**settings, over=over, every_problem=every or as_json)
+    request = CompileRequest(**settings, over=over, most_problems=None if every or as_json else KEPT)
     if seed is not None:
         if spec.without_seed:
             raise RequestError(

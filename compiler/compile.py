@@ -9,9 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tuneyard.compiler.arrange import most_kept
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.compile_file import numbers_rows
+from tuneyard.compiler.compile_file import most_kept, numbers_rows
 from tuneyard.compiler.lint.duplicates import imbalance, warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.problems import KEPT, Problems
@@ -120,7 +119,7 @@ def _report_if_up_to_date(
     first, counts = manifest.first_problems, manifest.counts
     if not counts.keys() >= set(COUNTED):
         return None
-    if request.every_problem and len(first) < sum(manifest.problems.values()):
+    if request.most_problems is None and len(first) < sum(manifest.problems.values()):
         return None
     problems = Problems.again(manifest.problems, first, manifest.notes)
     problems.fatal = request.strict and problems.count("W") > 0

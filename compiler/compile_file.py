@@ -11,19 +11,33 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneyard.compiler.arrange import most_kept
 from tuneyard.compiler.check.checker import Checker
 from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
+from tuneyard.compiler.draw import apportioned
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import Lint
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.read.inputs import Input
-from tuneyard.compiler.request import CompileRequest, Counts
+from tuneyard.compiler.request import NO_LIMIT, CompileRequest, Counts
 from tuneyard.compiler.spec.model import REJECTED, Filter, Spec
 from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.compiler.write.render import Renderer
+
+
+def rows_of_parts(spec: Spec) -> dict[str, int]:
+    """The rows that each part of a mixture should have, {} without a mixture."""
+    if spec.mix is None:
+        return {}
+    return apportioned(spec.mix.total, {name: part.share for name, part in spec.mix.parts.items()})
+
+
+def most_kept(spec: Spec, part: str) -> int:
+    """The kept rows after which a part is not read on: its rows in a mixture, if it streams from a hub."""
+    if spec.mix and spec.of_part(part).source.hub.get("stream"):
+        return rows_of_parts(spec)[part]
+    return NO_LIMIT
 
 
 @dataclass(slots=True)
@@ -94,7 +108,7 @@ def compile_file(
     `before` is what the files of its split before it have yielded. `moved` gets the numbers of bytes read,
     for a progress bar.
     """
-    enough = most_kept(spec, item.split)
+    most_rows, enough = request.limit or NO_LIMIT, most_kept(spec, item.split)
     spec = spec.of_part(item.split)
     problems = Problems(request.most_problems, rejected)
     result = Yielded(problems, types=dict(before.types))
@@ -105,7 +119,7 @@ def compile_file(
     judged = [column.name for column in spec.columns if column.kind.judge]
     result.values = {name: Counter() for name in judged}
     for rows in read(item.path, item.display_path, spec.source, problems, item.split, moved):
-        room = request.most_rows - before.readable - result.readable
+        room = most_rows - before.readable - result.readable
         if room < len(rows.lines):
             rows = rows.head(room)
         result.readable += len(rows.lines)
@@ -123,7 +137,7 @@ def compile_file(
                 for renderer, file in outputs:
                     file.add(*renderer.block(batch, file.between))
         kept = before.counts.kept + result.counts.kept
-        if before.readable + result.readable >= request.most_rows or kept >= enough:
+        if before.readable + result.readable >= most_rows or kept >= enough:
             break
     problems.end_batch()
     result.counts.read = result.readable + problems.bad_rows - checker.bad

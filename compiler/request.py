@@ -29,7 +29,11 @@ Sources = list[dict[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class CompileRequest:
-    """The settings of a compile besides the spec."""
+    """The settings of a compile besides the spec.
+
+    - `limit`: the most readable rows of each split, None for all.
+    - `most_problems`: the most errors, and the most warnings, that are kept as text, None for all.
+    """
 
     sources: tuple[str, ...] = ()
     out: Path = DEFAULT_FOLDER
@@ -39,19 +43,9 @@ class CompileRequest:
     strict: bool = False
     force: bool = False
     over: Mapping[str, object] = field(default_factory=dict)
-    every_problem: bool = False
+    most_problems: int | None = KEPT
     workers: int | None = None
     ray: str | None = None
-
-    @property
-    def most_rows(self) -> int:
-        """The most readable rows of each split."""
-        return self.limit or NO_LIMIT
-
-    @property
-    def most_problems(self) -> int | None:
-        """The most errors, and the most warnings, to keep as text; None: all."""
-        return None if self.every_problem else KEPT
 
     def identity(self, spec: Spec, sources: Sources) -> Identity:
         """All settings that the written bytes depend on: equal identities mean equal bytes."""

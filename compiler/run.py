@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneyard.compiler.arrange import most_kept
-from tuneyard.compiler.compile_file import Yielded, compile_alone, compile_file, part_files
+from tuneyard.compiler.compile_file import Yielded, compile_alone, compile_file, most_kept, part_files
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import numbered
 from tuneyard.compiler.problems import Problems
@@ -76,7 +75,7 @@ class Run:
     def read_part(self, part: str, prints: Fingerprints, files: Sequence[RecordFile]) -> None:
         """Compile the files of a part. `prints` get the fingerprints of its rows."""
         report, whole = self.report, Yielded(Problems(self.request.most_problems), prints=prints)
-        most_rows, enough = self.request.most_rows, most_kept(self.spec, part)
+        most_rows, enough = self.request.limit or NO_LIMIT, most_kept(self.spec, part)
         inputs = self.inputs_of(part)
         for number, item in inputs:
             if whole.readable >= most_rows or whole.counts.kept >= enough:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from tuneyard.compiler.arrange import Order, rows_of_parts, sampled, split_rows
-from tuneyard.compiler.compile_file import part_files
+from tuneyard.compiler.arrange import Order, sampled, split_rows
+from tuneyard.compiler.compile_file import part_files, rows_of_parts
 from tuneyard.compiler.draw import ROW_TYPE
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import matches

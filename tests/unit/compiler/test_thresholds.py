@@ -23,7 +23,7 @@ def words(count: int, start: int = 0) -> str:
 
 def warned(bench: Bench, rows: list[dict], code: str) -> list[int]:
     """Return the numbers of the rows, from 0, that have this warning."""
-    report = bench.compile("qa", bench.rows("t.jsonl", rows), force=True, every_problem=True)
+    report = bench.compile("qa", bench.rows("t.jsonl", rows), force=True, most_problems=None)
     found = [problem for problem in report.problems.warnings if problem.code == code]
     return [int(problem.place.rsplit(":", 1)[1]) - 1 for problem in found]
 
