@@ -135,6 +135,7 @@ def test_a_metric_chooses_in_its_direction_on_the_rows_that_are_named():
     assert answer.runs["s"]["a"].rows == [str(row) for row in range(6, 12)]
     (fields,) = as_json(answer.figures["choice"])
     assert fields["choosing"]["models"]["a"]["figure"]["value"] == pytest.approx(0.1)
+    assert fields["metric"] == "brier"
     cells = [cell for table in answer.tables.values() for row in table.rows for cell in row]
     assert "0.1 (0.1 to 0.1), accuracy 100.0 % (61.0–100.0) ←" in cells
 
