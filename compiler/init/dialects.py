@@ -74,7 +74,7 @@ def _is_western(data: bytes) -> bool:
     for character in text:
         if character.isascii():
             plain += character.isalpha()
-        elif character.isalpha() or character in "„“”‚‘’«»–—…€":
+        elif character.isalpha() or character in "„“”‚‘’«»–—…€°§£¿¡\xa0":
             accented += 1
         else:
             others += 1

@@ -29,6 +29,8 @@ PEOPLE = {
     "nickname", "发送者", "发送人", "发言人", "说话人", "昵称", "用户名", "作者",
 }  # fmt: skip
 """Names of columns and objects that say who wrote a message. They are no class of it."""
+ID = re.compile(r"(^|_)(id|no|number|key|uid)$|编号$")
+"""Names of columns that say which row it is, or to what it belongs."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|https?:")
 UNLABELLED = (-1, "-", "")
 """Values of rows without a label."""
@@ -55,15 +57,17 @@ def label_leaf(profile: FileProfile) -> Leaf | None:
 
 
 def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
-    """Columns of short texts with 2 to 30 values that may be classes, the likeliest first.
+    """Columns of short texts or truth values, with 2 to 30 values, that may be classes, the likeliest first.
 
     Those named as classes are; others need each value five times on average, and come by how even they are.
     """
     candidates: list[tuple[bool, float, Leaf]] = []
     for leaf in profile.leaves.values():
-        if leaf.kind != "text" or not 2 <= len(leaf.values) <= MOST_VALUES or leaf is text:
+        if leaf.kind not in ("text", "truth value") or leaf is text:
             continue
-        if PEOPLE.intersection(leaf.steps):
+        if not 2 <= len(leaf.values) <= MOST_VALUES:
+            continue
+        if PEOPLE.intersection(leaf.steps) or ID.search(leaf.name):
             continue
         is_named = leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0")
         is_short = leaf.characters <= LONGEST_CLASS * leaf.filled

@@ -38,6 +38,11 @@ class Leaf:
         return self.chinese > 0.3 * self.characters
 
     @property
+    def length(self) -> int:
+        """Its characters, each Chinese one twice: Chinese says as much in half of them."""
+        return self.characters + self.chinese
+
+    @property
     def steps(self) -> tuple[str, ...]:
         """The steps of the path in the vocabulary's spelling, without positions in lists."""
         return usual_steps(self.path)

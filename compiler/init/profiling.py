@@ -1,6 +1,7 @@
 """Reads a file into a profile: its encoding and dialect, and the types and the values of its fields."""
 
 import contextlib
+import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -75,7 +76,10 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                         _read_rows(profile, document)
                 if not profile.rows:
                     if profile.problems.errors:
-                        raise ContentError(profile.problems.errors[0].line())
+                        problem = profile.problems.errors[0]
+                        is_broken = problem.code == "E003" and not problem.hint
+                        fix = "; correct it there, or get the file again" if is_broken else ""
+                        raise ContentError(f"{problem.line()}{fix}")
                     raise ContentError(
                         f"{path}: no rows; name a file of rows (a table, JSON, JSON Lines, Parquet)"
                     )
@@ -145,27 +149,35 @@ def _read_rows(profile: FileProfile, file: Readable) -> None:
 
 
 def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None:
-    """`ContentError` if two of the first files of a folder share less than half of their columns."""
+    """`ContentError` if two of the first files of a folder share at most half of their columns."""
     columns: dict[str, set[str]] = {}
     for file in files[:COMPARED_FILES] if len(files) > 1 else ():
         for rows in islice(read(file, str(file), Source(), Problems()), 1):
             columns[str(file)] = set(rows.names())
     first = next(iter(columns), "")
     for other, names in columns.items():
-        if 2 * len(columns[first] & names) < min(len(columns[first]), len(names)):
+        if 2 * len(columns[first] & names) <= min(len(columns[first]), len(names)):
             raise ContentError(
                 f"{path}: its files hold different data: {first} has the columns "
                 f"{', '.join(sorted(columns[first]))}, and {other} has {', '.join(sorted(names))}; give one "
-                f"file: tuneyard data init {shlex.quote(other)}"
+                f"file: tuneyard data init {shlex.quote(first)}"
             )
 
 
 def _are_answers_by_question(text: str) -> bool:
-    """True for {question: answer, …}: an object of many texts under unusual names."""
+    """True for {question: answer, …}: an object of many texts, or of answers, under unusual names."""
     members, _, _ = members_of(text) if text.startswith("{") else ({}, "", False)
     if len(members) < FEWEST_ANSWERS or any(role_of_names([name]) for name in members):
         return False
-    return all(isinstance(value, str) for value in members.values())
+    values = members.values()
+    are_objects = all(isinstance(value, dict) and _has_only_an_answer(value) for value in values)
+    are_sentences = all(" " in name or CHINESE.search(name) for name in members)
+    return (are_objects and are_sentences) or all(isinstance(value, str) for value in values)
+
+
+def _has_only_an_answer(fields: dict[str, object]) -> bool:
+    roles = {role_of_names([name]) for name in fields}
+    return "answer" in roles and "question" not in roles
 
 
 def _sources_to_try(
@@ -252,6 +264,10 @@ def _type_of(value: object) -> str:
     """The type of a value as messages name it. A list of one object is walked into, like an object."""
     if value is None:
         return "null"
+    if isinstance(value, str) and value.startswith("[{"):
+        with contextlib.suppress(json.JSONDecodeError):
+            inner = json.loads(value)
+            return "turns" if is_rows(inner) and is_turn(inner[0]) else "text"
     if is_rows(value):
         if is_turn(value[0]):
             return "turns"

@@ -4,9 +4,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tuneyard.compiler.init.profile import PROSE, FileProfile, Leaf
+from tuneyard.compiler.init.profile import CHINESE, PROSE, FileProfile, Leaf
 from tuneyard.compiler.kinds import MARK, Beside, kinds
+from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+
+LOOKED_AT_ROWS = 50
 
 
 class ProposedColumn(NamedTuple):
@@ -106,10 +109,21 @@ def question_leaf(profile: FileProfile) -> Leaf | None:
 def longest_prose(profile: FileProfile) -> Leaf | None:
     """The leaf with the most text, if it is prose and not a word or a number."""
     texts = [leaf for leaf in profile.leaves.values() if leaf.kind == "text"]
-    longest = max(texts, key=lambda leaf: leaf.characters, default=None)
-    if longest is None or longest.characters < PROSE * profile.rows:
+    longest = max(texts, key=lambda leaf: leaf.length, default=None)
+    if longest is None or longest.length < PROSE * profile.rows:
         return None
     return longest
+
+
+def is_prose(profile: FileProfile, leaf: Leaf) -> bool:
+    """True if most values of a column are sentences, and no words, ids or dates."""
+    if leaf.kind != "text" or leaf.length < PROSE * leaf.filled:
+        return False
+    text_of = walker(leaf.path)
+    values = [text_of(row) for row in profile.first[:LOOKED_AT_ROWS]]
+    texts = [value for value in values if isinstance(value, str) and value]
+    prose = [text for text in texts if CHINESE.search(text) or (" " in text and not text[:4].isdigit())]
+    return 2 * len(prose) > len(texts)
 
 
 def context_leaf(profile: FileProfile, *, with_lists: bool) -> Leaf | None:

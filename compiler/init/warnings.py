@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, PROSE, FileProfile, Leaf
-from tuneyard.compiler.init.proposal import Proposal
+from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
+from tuneyard.compiler.init.proposal import Proposal, is_prose
 from tuneyard.compiler.read import readers
 from tuneyard.compiler.read.inputs import data_files
 from tuneyard.compiler.read.stream import suffix
@@ -18,7 +18,6 @@ from tuneyard.core.errors import counted
 GIVEN_AWAY = 0.5
 SAME = 0.95
 SHOWN_COLUMNS = 8
-LOOKED_AT_ROWS = 50
 _FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
 _ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices", "rating")
 
@@ -102,7 +101,7 @@ def _columns_left_out(left_out: list[Leaf]) -> Iterator[str]:
 
 
 def _may_matter(profile: FileProfile, leaf: Leaf) -> bool:
-    """True if a column may be a part of an example: by its name, as a list, or as prose."""
+    """True if a column may be a part of an example: by its name, as a list, as prose, or as a mark of it."""
     if leaf.kind in ("texts", "turns", "several objects"):
         return True
     if not leaf.filled:
@@ -110,13 +109,8 @@ def _may_matter(profile: FileProfile, leaf: Leaf) -> bool:
     for role in _ROLES_TO_REPORT:
         if any(leaf.goes_by(name) for name in USUAL_NAMES[role]):
             return True
-    if leaf.kind != "text" or leaf.characters < PROSE * leaf.filled:
-        return False
-    text_of = walker(leaf.path)
-    values = [text_of(row) for row in profile.first[:LOOKED_AT_ROWS]]
-    texts = [value for value in values if isinstance(value, str) and value]
-    prose = [text for text in texts if CHINESE.search(text) or (" " in text and not text[:4].isdigit())]
-    return 2 * len(prose) > len(texts)
+    is_mark = leaf.kind == "truth value" and len(leaf.values) > 1
+    return is_mark or is_prose(profile, leaf)
 
 
 def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[str]:

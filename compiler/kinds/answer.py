@@ -40,7 +40,7 @@ ANSWER = Kind(
     is_cleaned=True,
     may_be_blank=True,
     has_answer=True,
-    shapes=("question", "summary"),
+    shapes=("question", "summary", "two texts"),
     leaf_types=("text", "texts"),
     reader=AnswerReader,
 )

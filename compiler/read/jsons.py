@@ -120,7 +120,8 @@ def read_array(
                 rows, lines, since, done = [], [], 0, scanner.offset
     except BrokenError as error:
         before = f"; {count} whole records came before" if error.code in ("E003", "E014") else ""
-        problems.bad_file(Problem(error.code, f"{display_path}:{scanner.line_now()}", f"{error}{before}"))
+        place = f"{display_path}:{scanner.line_now()}"
+        problems.bad_file(Problem(error.code, place, f"{error}{before}", hint=error.fix))
     if rows:
         yield ObjectRows(f"{display_path}:", lines, rows)
     rows_of_splits = {path[0] for path in source.rows.values()}
@@ -199,7 +200,8 @@ class _Walk:
             key = self.scanner.key()
             line, value, wrong = self.scanner.row()
             if self.by_question:
-                value = {"question": key, "answer": value}
+                answer = value if isinstance(value, dict) else {"answer": value}
+                value = {"question": key, **answer}
             if not isinstance(value, dict):
                 message = f"key {show_value(key)}: found {show_value(value)}"
                 raise BrokenError("E007", f"{message}, expected a list of records or an object of rows")
@@ -318,6 +320,8 @@ def _broken(text: bytes, place: Place, error: orjson.JSONDecodeError) -> Problem
     hint = ""
     if text.lstrip().startswith((b"{'", b"[{'")):
         hint = f"this is Python's notation, not JSON: {AS_JSON}"
+    elif text.rstrip().endswith(b","):
+        hint = "each line is a whole row, without a comma at its end: sed 's/, *$//' OLD > NEW.jsonl"
     message = f"broken JSON at column {error.colno}: {error.msg.split(': line')[0]}"
     return Problem("E002", place, message, hint=hint)
 

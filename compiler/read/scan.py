@@ -21,6 +21,11 @@ from tuneyard.core.errors import show_value
 
 LOOKED_AT = 1 << 20
 TURNS = ({"from", "value"}, {"role", "content"}, {"role", "parts"})
+AS_JSON_DOCUMENT = (
+    'python -c "import ast, json, sys; json.dump(ast.literal_eval(sys.stdin.read()), sys.stdout)" '
+    "< OLD > NEW.json"
+)
+"""The command that writes a document of Python's notation as JSON."""
 _BLANK = re.compile(r"[ \t\r\n]*")
 _COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*(?=\{)")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -56,11 +61,11 @@ def have_all_keys(text: bytes, rows: Sequence[dict[str, object]]) -> bool:
 
 
 class BrokenError(Exception):
-    """The document cannot be read on from here; `code` is the problem's."""
+    """The document cannot be read on from here; `code` and `fix` are the problem's."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, fix: str = "") -> None:
         super().__init__(message)
-        self.code = code
+        self.code, self.fix = code, fix
 
 
 class Scanner:
@@ -196,7 +201,10 @@ class Scanner:
         column = error.pos - start + (self.before if start < 0 else 0)
         line = self.line_now() + self.text.count("\n", self.at, error.pos)
         broken = f"broken JSON at line {line} column {column}: {error.msg}"
-        raise BrokenError("E003", "the file is cut off inside a record" if cut else broken) from error
+        fix = ""
+        if self.text[error.pos : error.pos + 1] == "'":
+            fix = f"this is Python's notation, not JSON: {AS_JSON_DOCUMENT}"
+        raise BrokenError("E003", "the file is cut off inside a record" if cut else broken, fix) from error
 
     def next_sign(self) -> str:
         """Skip blanks. Returns the next character, "" at the end."""

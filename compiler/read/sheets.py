@@ -26,7 +26,9 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
             sheet.reset_dimensions()  # some exporters write them wrong, and the rows beyond would be lost
         first_rows = {sheet.title: list(islice(_filled_rows(sheet), 2)) for sheet in book.worksheets}
         several_rows = [sheet for sheet in book.worksheets if len(first_rows[sheet.title]) > 1]
-        first = (several_rows or book.worksheets)[0]  # one row is a title, or a header without rows
+        tables = [sheet for sheet in several_rows if max(map(_width, first_rows[sheet.title])) > 1]
+        # One row is a title, or a header without rows. One column next to a table is about the table.
+        first = (tables or several_rows or book.worksheets)[0]
         others = [sheet for sheet in book.worksheets if sheet is not first]
         titles = [sheet.title for sheet in others if first_rows[sheet.title]]
         if titles:
@@ -74,6 +76,10 @@ def _filled_rows(sheet: Any) -> Iterator[tuple[int, Any]]:
     for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
         if _filled(cells):
             yield number, cells
+
+
+def _width(row: tuple[int, Any]) -> int:
+    return _filled(row[1])
 
 
 def _filled(cells: Sequence[object]) -> int:

@@ -25,14 +25,17 @@ SPEAKERS = {
     **dict.fromkeys(
         (
             *QUESTIONS, "user", "human", "customer", "client", "caller", "visitor", "patient", "student",
-            "用户", "客户", "顾客", "患者", "学生",
+            "用户", "客户", "顾客", "患者", "学生", "买家",
+            "kunde", "nutzer", "cliente", "usuario", "utilisateur",
         ),
         "user",
     ),
     **dict.fromkeys(
         (
             "答", "回答", "答案", "a", "answer", "assistant", "ai", "bot", "gpt", "agent", "support",
-            "operator", "advisor", "doctor", "teacher", "助手", "客服", "坐席", "医生", "老师",
+            "operator", "advisor", "representative", "doctor", "teacher", "chatbot",
+            "助手", "客服", "坐席", "医生", "老师", "卖家", "机器人",
+            "berater", "mitarbeiter", "assistent", "agente", "asistente", "conseiller",
         ),
         "assistant",
     ),

@@ -16,14 +16,14 @@ from tuneyard.core.errors import nearest, show_value
 _USUAL_NAMES = {
     "question": "instruction prompt question query problem task ask q question_title inputs "
     "question_stem question.stem "
-    "指令 提示 问题 提问 题目 标准问题",
+    "指令 提示 问题 提问 题目 标准问题 用户问题 客户问题 frage pregunta",
     "context": "input context contexts instances.input passage event paragraph question_content "
     "support 输入 上下文 背景 补充信息",
     "answer": "output response answer long_answer completion solution response_chosen answers.text chosen a "
     "judgement reply best_answer target targets canonical_solution instances.output "
-    "输出 回答 答案 标准答案 参考答案 回复 答复",
+    "输出 回答 答案 标准答案 参考答案 回复 答复 标准回答 客服回复 antwort respuesta",
     "program": "code",
-    "text": "text content body document 文本 内容 正文 句子 评论",
+    "text": "text content body document sentence review utterance 文本 内容 正文 句子 评论",
     "summary": "summary highlights 摘要",
     "summarized": "article document dialogue text 文章 正文 对话",
     "premise": "premise sentence1 text_a 前提",
@@ -48,11 +48,14 @@ _USUAL_NAMES = {
     "videos": "videos video video_path video_paths video_url video_urls",
     "audios": "audios audio audio_path audio_paths audio_url audio_urls speech",
     "chosen": "chosen response_chosen chosen_response preferred preferred_output answer_chosen "
-    "chosen_messages response_j response_good chosen_answer",
+    "chosen_messages response_j response_good chosen_answer preferred_response better better_response "
+    "better_answer good_response",
     "rejected": "rejected response_rejected rejected_response dispreferred non_preferred_output "
-    "answer_rejected rejected_messages response_k response_bad rejected_answer",
-    "ranking": "response_0 response_1 better_response_id winner is_chosen is_rejected",
-    "kto_tag": "kto_tag desirable is_desirable kto_label is_preferred",
+    "answer_rejected rejected_messages response_k response_bad rejected_answer dispreferred_response worse "
+    "worse_response worse_answer bad_response",
+    "ranking": "response_0 response_1 response_a response_b preference better_response_id winner "
+    "is_chosen is_rejected",
+    "kto_tag": "kto_tag desirable is_desirable kto_label is_preferred thumbs_up liked upvoted",
     "choices": "choices options endings option_a option_b option_c option_d A B C D option1 option2 choice1 "
     "choice2 sol1 sol2 opa opb opc opd distractor1 distractor2 distractor3",
     "reasoning": "reasoning_content reasoning think thinking thought thoughts cot",

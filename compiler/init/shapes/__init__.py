@@ -12,7 +12,12 @@ from tuneyard.compiler.init.shapes.choices import choices_in_columns, listed_cho
 from tuneyard.compiler.init.shapes.conversations import conversations, exchanges, plain_text
 from tuneyard.compiler.init.shapes.labelled import labelled_pair, labelled_text
 from tuneyard.compiler.init.shapes.pairs import pair_of_answers, rated_answers
-from tuneyard.compiler.init.shapes.questions import answered_by_calls, answered_question, summarized_text
+from tuneyard.compiler.init.shapes.questions import (
+    answered_by_calls,
+    answered_question,
+    summarized_text,
+    two_texts,
+)
 from tuneyard.compiler.init.shapes.threads import refuse_loose_messages, refuse_trees
 from tuneyard.compiler.init.shapes.turn_rows import turn_rows
 
@@ -47,5 +52,6 @@ SHAPES = (
     Shape("summary", summarized_text),
     Shape("labelled text", labelled_text, ({"label"}, {"text"}, {"text", "label"})),
     Shape("plain text", plain_text, ({"text"},)),
+    Shape("two texts", two_texts),
 )
 """The surest forms come first."""

@@ -15,6 +15,7 @@ from tuneyard.compiler.init.proposal import (
     columns_beside,
     context_column,
     context_leaf,
+    is_prose,
     question_leaf,
     question_proposal,
 )
@@ -64,6 +65,24 @@ def answered_question(profile: FileProfile) -> Proposal | None:
         )
     if kind == "any" and len(answer.values) <= MOST_VALUES < profile.rows:
         proposal.guesses.append(f"{answer.path} has few values, all numbers: they may stand for labels")
+    return proposal
+
+
+def two_texts(profile: FileProfile) -> Proposal | None:
+    """A question and its answer under any names, if exactly two columns have prose that hardly repeats."""
+    if profile.user_columns:
+        return None
+    prose = [leaf for leaf in profile.leaves.values() if is_prose(profile, leaf)]
+    texts = [leaf for leaf in prose if 2 * len(leaf.hashes) > profile.rows]
+    if len(texts) != 2:
+        return None
+    question, answer = texts
+    columns = {"question": ProposedColumn(question.path), "answer": ProposedColumn(answer.path, "answer")}
+    proposal = question_proposal(profile, "Questions and answers", question, columns, answer)
+    proposal.guesses.append(
+        f"{answer.path} is used as the answer to {question.path}: no other column has so much text. "
+        "--text and --answer name others"
+    )
     return proposal
 
 

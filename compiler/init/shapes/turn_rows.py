@@ -2,7 +2,7 @@
 
 import re
 
-from tuneyard.compiler.init.labels import ABOUT_ROWS
+from tuneyard.compiler.init.labels import ABOUT_ROWS, ID
 from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, longest_prose
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SYSTEM, USER
@@ -20,8 +20,8 @@ ORDER_COLUMNS = (
     "turn", "turn_id", "turn_index", "turn_number", "turn_no", "index", "position", "order", "seq",
     "sequence", "step", "timestamp", "time", "created_at", "date", "序号", "轮次", "时间",
 )  # fmt: skip
-_CONVERSATION = re.compile(r"(conv|dialog|thread|session|chat|ticket|call|case|会话|对话)")
-_ID = re.compile(r"(^|_)(id|no|number|key|uid)$|编号$")
+_CONVERSATION = re.compile(r"(conv|dialog|thread|session|chat|ticket|call|case|vorgang|会话|对话|工单)")
+_TIME = re.compile(r"time|date|zeit|_at$|^ts$|时间|日期|序号")
 
 
 def turn_rows(profile: FileProfile) -> Proposal | None:
@@ -33,6 +33,8 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
     if text is None or text is role:
         return None
     by = _conversation_leaf(profile, role, text)
+    if by is None and role.name not in SPEAKER_COLUMNS:
+        return None
     if by is None:
         raise ContentError(
             f"{profile.path}: each row is one turn ({role.path}: {', '.join(map(str, role.values))}), and no "
@@ -52,11 +54,11 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
 def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
     """The column whose values are speakers, a user and an assistant among them, and their roles.
 
-    USER and SYSTEM alone are the speakers of a dialogue system.
+    USER and SYSTEM alone are the speakers of a dialogue system. A label says who wrote a text (human, gpt).
     """
     known = {**ROLES, **SPEAKERS}
     for leaf in profile.leaves.values():
-        if leaf.kind != "text" or leaf.name not in SPEAKER_COLUMNS or profile.rows < 2:
+        if leaf.kind != "text" or leaf.name in USUAL_NAMES["label"] or profile.rows < 2:
             continue
         roles = {str(value): known.get(str(value).strip().lower(), "") for value in leaf.values}
         if set(roles.values()) == {USER, SYSTEM}:
@@ -73,7 +75,7 @@ def _conversation_leaf(profile: FileProfile, *others: Leaf) -> Leaf | None:
         is_other = leaf in others or leaf.name in (*ORDER_COLUMNS, *ABOUT_ROWS)
         if leaf.kind in ("text", "number") and not is_other and 2 * len(leaf.hashes) <= leaf.filled:
             shared.append(leaf)
-    for pattern in (_CONVERSATION, _ID):
+    for pattern in (_CONVERSATION, ID):
         for leaf in shared:
             if pattern.search(leaf.name):
                 return leaf
@@ -95,7 +97,7 @@ def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> Lea
             values.setdefault(str(conversation_of(row)), []).append(str(value_of(row)))
         longest = max(map(len, values.values()))
         numbered = len(leaf.hashes) <= longest + 1 and all(map(str.isdecimal, map(str, leaf.values)))
-        if (name in ORDER_COLUMNS or numbered) and all(
+        if (name in ORDER_COLUMNS or _TIME.search(name) or numbered) and all(
             len(set(each)) == len(each) for each in values.values()
         ):
             return leaf

@@ -138,10 +138,17 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
     [
         {question(n): answer(n) for n in range(COUNT)},
         {f"q{n}": {"question": question(n), "answer": answer(n)} for n in range(COUNT)},
+        {question(n): {"answer": answer(n), "page": n} for n in range(COUNT)},
         {"a": {"data": {"items": [{"question": question(n), "answer": answer(n)} for n in range(COUNT)]}}},
         {"count": 30, "data": {"v": 1, "items": [{"q": question(n), "a": answer(n)} for n in range(COUNT)]}},
     ],
-    ids=["answers by question", "rows by id", "three levels", "two levels beside numbers"],
+    ids=[
+        "answers by question",
+        "rows by id",
+        "objects by question",
+        "three levels",
+        "two levels beside numbers",
+    ],
 )
 def test_objects_of_rows(bench, document, indent) -> None:
     found = records(bench, bench.write("data.json", json.dumps(document, indent=indent)))
@@ -356,3 +363,104 @@ def test_standard_answers_of_a_chinese_table_are_answers(bench) -> None:
     ]
     found = records(bench, bench.write("faq.csv", "\n".join(["序号,问题,标准答案,业务分类", *rows])))
     assert found[0]["output"] == "第0个问题的答案在这里"
+
+
+def test_speakers_are_found_in_a_column_of_any_name_and_turns_ordered_by_a_time(bench) -> None:
+    lines = ["ts,call,party,utterance"]
+    for turn in (2, 1):
+        party = "customer" if turn == 1 else "agent"
+        lines += [f"17000{turn:02},call-{talk},{party},{talk} says {turn}" for talk in range(COUNT)]
+    found = records(bench, bench.write("calls.csv", "\n".join(lines)))
+    assert [spoken(record) for record in found] == [
+        [("user", f"{talk} says 1"), ("assistant", f"{talk} says 2")] for talk in range(COUNT)
+    ]
+
+
+def test_who_wrote_a_text_is_a_class_if_no_column_names_conversations(bench) -> None:
+    rows = [f"{answer(n)},{['human', 'gpt'][n % 2]}" for n in range(COUNT)]
+    found = records(bench, bench.write("detect.csv", "\n".join(["text,writer", *rows])))
+    assert {record["output"] for record in found} == {"human", "gpt"}
+
+
+def test_short_chinese_texts_are_prose_and_ids_are_no_classes(bench) -> None:
+    rows = [f"K{n % 3},第{n}件用了两天就坏,{['好评', '差评'][n % 2]}" for n in range(COUNT)]
+    found = records(bench, bench.write("c.csv", "\n".join(["编号,评价内容,口碑", *rows])))
+    assert found[0]["instruction"].startswith("第0件用了两天就坏\n") and found[0]["output"] == "好评"
+
+
+def test_a_truth_value_is_a_class_and_next_to_an_answer_it_is_named(bench) -> None:
+    rows = [{"mail": answer(n), "spam": n % 2 == 0} for n in range(COUNT)]
+    found = records(bench, bench.rows("mail.jsonl", rows))
+    assert [record["output"] for record in found[:2]] == ["yes", "no"]
+    rows = [{"question": question(n), "answer": answer(n), "checked": n % 2 == 0} for n in range(COUNT)]
+    _, report = propose(bench.rows("checked.jsonl", rows))
+    assert "not used: checked (truth value)" in report
+
+
+def test_two_columns_of_prose_are_question_and_answer_with_a_warning(bench) -> None:
+    rows = [{"id": n, "titre": question(n), "texte": answer(n)} for n in range(COUNT)]
+    source = bench.rows("notes.jsonl", rows)
+    found = records(bench, source)
+    assert [answered(record) for record in found] == [(question(n), answer(n)) for n in range(COUNT)]
+    _, report = propose(source)
+    assert "warning: texte is used as the answer to titre" in report
+
+
+def test_thumbs_are_marks_and_not_answers_to_learn(bench) -> None:
+    rows = [{"question": question(n), "answer": answer(n), "thumbs_up": n % 2 == 0} for n in range(COUNT)]
+    found = records(bench, bench.rows("thumbs.jsonl", rows))
+    assert [record["kto_tag"] for record in found[:2]] == [True, False]
+
+
+def test_an_answer_that_one_of_two_wins_is_no_class(bench) -> None:
+    rows = [
+        {"prompt": question(n), "response_a": answer(n), "response_b": "No.", "preference": "ab"[n % 2]}
+        for n in range(COUNT)
+    ]
+    with pytest.raises(ContentError, match=r"E108 response_a: .* preference data"):
+        propose(bench.rows("arena.jsonl", rows))
+
+
+def test_conversations_written_as_text_are_conversations_under_any_name(bench) -> None:
+    turns = json.dumps([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}])
+    found = records(bench, bench.rows("logs.jsonl", [{"id": n, "log": turns} for n in range(COUNT)]))
+    assert spoken(found[0]) == [("user", "Hi"), ("assistant", "Hello")]
+
+
+def test_signs_of_western_texts_are_no_reason_to_refuse_them(bench) -> None:
+    rows = [f"¿Qué dice el informe n° {n} del puerto (§ {n})?,Dice que eran: «{n}»" for n in range(COUNT)]
+    source = bench.write("es.csv", "\n".join(["question,answer", *rows]).encode("cp1252"))
+    assert records(bench, source)[1]["instruction"] == "¿Qué dice el informe n° 1 del puerto (§ 1)?"
+
+
+def test_an_exported_folder_is_refused_with_the_file_to_give(bench) -> None:
+    (bench.folder / "export").mkdir()
+    bench.rows("export/conversations.json", [{"id": "a", "messages": [{"role": "user", "content": "Hi"}]}])
+    bench.rows("export/user.json", [{"id": "u", "email": "a@example.org"}])
+    with pytest.raises(ContentError, match=r"data init \S*export/conversations\.json"):
+        propose(bench.folder / "export")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fix"),
+    [
+        ("a.json", "[{'prompt': 'a', 'completion': 'b'}]", "ast.literal_eval"),
+        ("a.jsonl", '{"prompt": "a", "completion": "b"},\n' * 3, "sed "),
+    ],
+)
+def test_lines_with_commas_and_documents_of_python_have_a_command(bench, name, text, fix) -> None:
+    with pytest.raises(ContentError, match=fix):
+        propose(bench.write(name, text))
+
+
+def test_a_sheet_of_notes_before_the_table_is_not_read(bench) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["Records of the support"])
+    book.active.append(["Do not pass on"])
+    sheet = book.create_sheet("Data")
+    sheet.append(["question", "answer"])
+    for n in range(COUNT):
+        sheet.append([question(n), answer(n)])
+    book.save(bench.folder / "notes.xlsx")
+    assert answered(records(bench, bench.folder / "notes.xlsx")[0]) == (question(0), answer(0))
