@@ -1,6 +1,7 @@
 """A recipe as LLaMA-Factory reads it: a YAML file, `key=value` over it, and the line of each key."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,6 +155,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(parsed.value, dict):
         fault = "is empty" if parsed.value is None else f"found {show_value(parsed.value)}"
         raise ContentError(f"{path}: {fault}, {expected}")
+    if "write" in parsed.value or "like" in parsed.value:
+        raise ContentError(f"{path}: a data spec, not a recipe: tuneyard data check {shlex.quote(str(path))}")
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or not key.isidentifier():

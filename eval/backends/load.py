@@ -140,7 +140,9 @@ def find_model(reference: str) -> Path:
         patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
         folder = from_hub(reference, "give a local model folder", allow_patterns=patterns)
     if not (folder / "config.json").is_file():
-        raise RequestError(f"{folder}: no config.json: not a model folder")
+        raise RequestError(
+            f"{folder}: no config.json: not a model folder; name one, or OWNER/NAME on the hub"
+        )
     if not any(folder.glob(WEIGHTS)):
         raise ContentError(f"{folder}: no {WEIGHTS}: only safetensors weights are read, convert the model")
     return folder

@@ -44,7 +44,10 @@ def choose_subjects(text: str | None, data: Path | None) -> dict[str, str]:
             return subjects
         present = {name: subjects[name] for name in subjects if _file(data, name, "test")}
         if not present:
-            raise RequestError(f"{data}: no test/SUBJECT.csv of the benchmark's subjects")
+            raise RequestError(
+                f"{data}: no test/SUBJECT.csv of the benchmark's subjects; name the unpacked folder, or "
+                "leave --data out to take it from the hub"
+            )
         return present
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:

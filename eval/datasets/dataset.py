@@ -193,7 +193,9 @@ def read_rows(path: Path) -> list[Record]:
     else:
         records = read_records(path)
     if not records:
-        raise ContentError(f"{path}: no records")
+        raise ContentError(
+            f"{path}: no records; expected objects with instruction and output, in a JSON list or one a line"
+        )
     return records
 
 

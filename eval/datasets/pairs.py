@@ -41,7 +41,7 @@ def _read(source: Dataset, cluster: str | None) -> PreferenceDataset:
     if entry and not record_format.ranking and mark is None:
         raise RequestError(
             f'{source.name}: no preferences: its entry in dataset_info.json has neither "ranking": true '
-            f"nor a {MARK}"
+            f"nor a {MARK}; compile it by a spec of pairs: tuneyard data init FILE"
         )
     places = [f"{path}: record {number}" for number in range(1, len(records) + 1)]
     if mark is not None:

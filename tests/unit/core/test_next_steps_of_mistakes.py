@@ -36,6 +36,9 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["eval", "compare", "nodata", "--out", "o"], 2, "score a model first: tuneyard eval nli "),
         (["eval", "ab", "tally", "mine.csv"], 2, "the one that `tuneyard eval ab` wrote"),
         (["adapter", "show", "nodata"], 2, "under saves/: none"),
+        (["recipe", "check", "spec.yaml"], 1, "a data spec, not a recipe: tuneyard data check spec.yaml"),
+        (["data", "init", "typo.json"], 1, "correct it there, or get the file again"),
+        (["data", "init", "python.json"], 1, "< OLD > NEW.json\n"),
         (["data", "init", "my", "file.csv"], 2, "(file.csv); a path with spaces needs quotes"),
     ],
 )
@@ -50,6 +53,9 @@ def test_a_mistake_has_a_next_step(
     monkeypatch.chdir(tmp_path)
     Path("mine.csv").write_text("a\n1\n")
     Path("mine.yaml").write_text(RECIPE)
+    Path("spec.yaml").write_text("like: qa\nsource: {files: mine.csv}\n")
+    Path("typo.json").write_text('[{"question": "a" "answer": "b"}]')
+    Path("python.json").write_text("[{'question': 'a', 'answer': 'b'}]")
     Path("nodata").mkdir()
     monkeypatch.setattr("sys.argv", ["tuneyard", *words])
     with pytest.raises(SystemExit) as ended:
