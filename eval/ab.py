@@ -6,10 +6,10 @@ names, and `tally` computes which model won. docs/eval-ab.md describes sheet and
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,7 +21,7 @@ from tuneyard.core.files import atomic, require, write_json, write_text
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
-from tuneyard.eval.read.results import PREDICTIONS, Prediction
+from tuneyard.eval.read.results import PREDICTIONS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task
@@ -173,10 +173,10 @@ class Ab(Task):
         return {
             "mode": "generate",
             "n": len(predictions),
-            "empty": sum(not cut_thought(str(line["model_output"])) for line in predictions),
+            "empty": sum(not cut_thought(line["model_output"]) for line in predictions),
         }
 
-    def line(self, results: Mapping[str, Any]) -> str:
+    def line(self, results: Results) -> str:
         """The number of answers."""
         return f"n {results['n']}  empty {results['empty']}"
 

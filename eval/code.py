@@ -14,8 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
 
 import click
 
@@ -24,7 +23,7 @@ from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.labels import accuracy_line
-from tuneyard.eval.read.results import Prediction
+from tuneyard.eval.read.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import RescorableOption, ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, line_of
@@ -171,10 +170,9 @@ class Code(Task):
         """Task, reference, answer, the program in it, and the reason why it fails, or ""."""
         tests = job.dataset.records[row]["tests"]  # a list: check_tests
         program = program_of(str(fields.get("model_output", "")))
-        if "too_long" in fields:
-            failure = str(fields["too_long"])
-        else:
-            failure = run_tests(program, list(map(str, cast(list[object], tests))))
+        failure = fields.get("too_long")
+        if failure is None:
+            failure = run_tests(program, tests)
         return {
             **line_of(job, row, fields),
             "predicted_output": program,
@@ -184,14 +182,14 @@ class Code(Task):
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
         """pass@1 as the accuracy, and the kinds of failures with their counts."""
-        failures = Counter(str(line["why"]).partition(":")[0] for line in predictions if line["why"])
+        failures = Counter(line["why"].partition(":")[0] for line in predictions if line["why"])
         return {
             **accuracy_of([bool(line["correct"]) for line in predictions], groups_of(predictions)),
             "majority": 0.0,
             "failures": dict(sorted(failures.items())),
         }
 
-    def line(self, results: Mapping[str, Any]) -> str:
+    def line(self, results: Results) -> str:
         """pass@1, its interval, and the kinds of failures."""
         line = f"pass@1 {accuracy_line(results)}"
         failures = [f"{kind} {count}" for kind, count in results["failures"].items()]

@@ -20,7 +20,7 @@ from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
 from tuneyard.eval.metrics.reports import Report, judge, parse_report, report_summary
 from tuneyard.eval.read.logs.defect import DETAILED
-from tuneyard.eval.read.results import Prediction
+from tuneyard.eval.read.results import Prediction, Results
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
@@ -91,12 +91,12 @@ class Defect(Task):
         write_defects(job.folder, predictions, figures)
         return figures
 
-    def line(self, results: Mapping[str, Any]) -> str:
+    def line(self, results: Results) -> str:
         """Accuracy, interval, n, majority, and the number of answers that do not parse."""
         return f"{accuracy_line(results)}  unparsed {results['unparsed']}"
 
 
-def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Mapping[str, Any]) -> None:
+def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Results) -> None:
     """Write both files into OUT/MODEL/DATASET."""
     from tuneyard.eval.show.plots import draw_bars, kinds_chart
 

@@ -24,7 +24,7 @@ from tuneyard.eval.metrics.labels import (
     spellings,
     summary,
 )
-from tuneyard.eval.read.results import Prediction
+from tuneyard.eval.read.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import (
     RescorableOption,
@@ -233,7 +233,7 @@ class Nli(Task):
             **(self._agreement(job, predictions) if job.further else {}),
         }
 
-    def line(self, results: Mapping[str, Any]) -> str:
+    def line(self, results: Results) -> str:
         """Accuracy, interval, n, majority, unparsed, label mass and agreement."""
         line = accuracy_line(results)
         predicted: set[str] = set()
@@ -249,7 +249,7 @@ class Nli(Task):
                 line += f"  {mode} answers agree {results[check]['agree']}/{results[check]['n']}"
         return line
 
-    def warnings(self, results: Mapping[str, Any]) -> list[str]:
+    def warnings(self, results: Results) -> list[str]:
         """Warn of little label mass and of prompts that did not fit."""
         mass, warnings = results["label_mass"], []
         if mass is not None and mass < LOW_MASS:

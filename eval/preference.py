@@ -7,7 +7,6 @@ OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-preference.md expl
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import RequestError, run_command
@@ -26,7 +25,7 @@ from tuneyard.eval.metrics.preference import (
     marked_summary,
     preference_summary,
 )
-from tuneyard.eval.read.results import PREDICTIONS, RESULTS, Prediction
+from tuneyard.eval.read.results import PREDICTIONS, RESULTS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest, set_options
 from tuneyard.eval.scoring.task import Job, Task, share_line
@@ -93,7 +92,7 @@ class Preference(Task):
         """Figures, also against the base if it was scored before."""
         return preference_summary(predictions, _base_rows(job))
 
-    def line(self, results: Mapping[str, Any]) -> str:
+    def line(self, results: Results) -> str:
         """The share of pairs in sum, per token and against the base, and the margin."""
         parts = [accuracy_line(results)]
         for name, label in (("per_token", "per token"), ("reward", "against the base")):
@@ -133,7 +132,7 @@ class Marked(Task):
         """Figures, also against the base if it was scored before."""
         return marked_summary(predictions, _base_rows(job))
 
-    def line(self, results: Mapping[str, Any]) -> str:
+    def line(self, results: Results) -> str:
         """The AUCs that could be measured, and the number of rows with each mark."""
         parts = []
         for name, label in ((AUC, "AUC"), ("reward_auc", "AUC against the base")):

@@ -5,10 +5,9 @@ similarity, token F1, overall and by the rows' type. Shows the models' answers t
 OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-qa.md explains them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -18,7 +17,7 @@ from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.qa import LEXICAL, SIMILAR, Lexical, exact_match, qa_summary, token_f1
-from tuneyard.eval.read.results import Prediction
+from tuneyard.eval.read.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import RescorableOption, ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, line_of, share_line
@@ -154,7 +153,7 @@ class Qa(Task):
             "generation": answers,
         }
 
-    def line(self, results: Mapping[str, Any]) -> str:
+    def line(self, results: Results) -> str:
         """A line for each fixed prompt and each type, then the figures of all rows."""
         lines = [""]
         for generated in results["generation"]:
@@ -169,12 +168,12 @@ class Qa(Task):
         return "\n  ".join(lines)
 
 
-def _lexical(results: Mapping[str, Any]) -> str:
+def _lexical(results: Results) -> str:
     """` (lexical)` if partial matches compare letters, since no --embedding-model compares the meaning."""
     return f" ({LEXICAL})" if results["similarity"]["by"].startswith(LEXICAL) else ""
 
 
-def _figures(part: Mapping[str, Any], lexical: str) -> str:
+def _figures(part: Results, lexical: str) -> str:
     shares = f"exact {share_line(part['exact_match'])}  partial{lexical} {share_line(part['partial_match'])}"
     return f"{shares}  token F1 {part['token_f1']['value']:.3f}  n {part['exact_match']['n']}"
 

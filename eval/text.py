@@ -29,7 +29,7 @@ from tuneyard.eval.metrics.text import (
     read_figures,
     tokenizer_name,
 )
-from tuneyard.eval.read.results import METRICS, Prediction
+from tuneyard.eval.read.results import METRICS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import (
     Finite,
@@ -303,7 +303,7 @@ class Text(Task):
             results["bleu_signature"] = signature
         return results
 
-    def line(self, results: Mapping[str, Any]) -> str:
+    def line(self, results: Results) -> str:
         """The figures, with the limits of the loss."""
         low, high = (f"{limit:.4f}" for limit in results["estimates"]["eval_loss"]["ci95"])
         loss = f"{results['eval_loss']:.4f}"
@@ -326,7 +326,7 @@ class Text(Task):
             parts.append(by)
         return "  ".join(parts)
 
-    def warnings(self, results: Mapping[str, Any]) -> list[str]:
+    def warnings(self, results: Results) -> list[str]:
         """Warn of rows that were cut, and of prompts that exceed the context."""
         warnings = []
         cut, too_long = round(results["truncation_rate"] * results["n"]), results["too_long"]

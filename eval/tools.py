@@ -7,7 +7,7 @@ OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-tools.md explains 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import ContentError, run_command
 from tuneyard.core.errors.warn import warn
@@ -19,7 +19,7 @@ from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset
 from tuneyard.eval.datasets.prompts import other_prompt
 from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
 from tuneyard.eval.metrics.tools import judge, tool_summary
-from tuneyard.eval.read.results import Prediction
+from tuneyard.eval.read.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, line_of, share_line
@@ -130,13 +130,13 @@ class Tools(Task):
         """Figures, overall and by tool."""
         return tool_summary(predictions, self.expected[job.dataset.name])
 
-    def line(self, results: Mapping[str, Any]) -> str:
+    def line(self, results: Results) -> str:
         """A line for each tool, then all shares."""
         tools = [f"{name}  {_shares(part)}" for name, part in results["tools"].items()]
         return "\n  ".join(["", *tools, f"{accuracy_line(results)}  {_shares(results)}"])
 
 
-def _shares(part: Mapping[str, Any]) -> str:
+def _shares(part: Results) -> str:
     shares = []
     for name, label in SHARES.items():
         share = part.get(name)

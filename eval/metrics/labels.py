@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.statistics.rates import accuracy_of, groups_of, hits
+from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits
 
 UNKNOWN = "unknown"
 LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
@@ -99,14 +99,14 @@ def parse_counts(texts: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     return counted_as
 
 
-def summary(predictions: Sequence[Mapping[str, object]], answers: Sequence[str]) -> dict[str, object]:
+def summary(predictions: Rows, answers: Sequence[str]) -> dict[str, object]:
     """Accuracy with its uncertainty, the majority-class baseline and the classes of scored rows.
 
     The baseline is over `answers`, the expected answers of the whole dataset: --limit may have scored only a
     few of its rows. Rows with a `cluster` are not independent: error and interval are then by cluster.
     """
-    expected = [str(p["expected_output"]) for p in predictions]
-    predicted = [str(p["predicted_output"]) for p in predictions]
+    expected = [line["expected_output"] for line in predictions]
+    predicted = [line["predicted_output"] for line in predictions]
     majority, count = Counter(answers).most_common(1)[0]
     classes = class_scores(expected, predicted)
     return {

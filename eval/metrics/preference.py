@@ -1,9 +1,8 @@
 """Accuracy on preference pairs, and the AUC of marked answers, also compared with the base."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, mean_of, rate
+from tuneyard.eval.statistics.rates import Row, Rows, accuracy_of, groups_of, hits, mean_of, rate
 
 AUC = "auc"
 CHOSEN, REJECTED = "chosen", "rejected"
@@ -11,12 +10,12 @@ DESIRABLE, UNDESIRABLE = "desirable", "undesirable"
 ANSWER = "answer"
 
 
-def margin_of(row: Mapping[str, Any]) -> float:
+def margin_of(row: Row) -> float:
     """log p(chosen) - log p(rejected) in nats, both summed over the answer's tokens."""
     return float(row["chosen_logp"]) - float(row["rejected_logp"])
 
 
-def preference_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> dict[str, object]:
+def preference_summary(rows: Rows, base: Rows | None) -> dict[str, object]:
     """Share of pairs whose chosen answer is likelier, in sum and per token, and the mean margin.
 
     With the `base`'s rows, `reward` is the share of pairs whose chosen answer gained more: DPO's implicit
@@ -38,7 +37,7 @@ def preference_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> 
     }
 
 
-def marked_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> dict[str, object]:
+def marked_summary(rows: Rows, base: Rows | None) -> dict[str, object]:
     """AUC of desirable against undesirable answers, by log p per token.
 
     With the `base`'s rows, `reward_auc` is the AUC by log p - log p of the base, summed: KTO's implicit
@@ -55,7 +54,7 @@ def marked_summary(rows: Rows, base: Sequence[Mapping[str, Any]] | None) -> dict
     }
 
 
-def auc_of(rows: Sequence[Mapping[str, Any]]) -> Sequence[float | None]:
+def auc_of(rows: Rows) -> Sequence[float | None]:
     """Contribution of each row to the AUC by log p per token. All None if the rows have only one mark."""
     return _parts(rows, [_per_token(row, ANSWER) for row in rows]) or [None] * len(rows)
 
@@ -85,7 +84,7 @@ def auc_parts(scores: Sequence[float], positive: Sequence[bool]) -> list[float]:
     return parts
 
 
-def _parts(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> list[float]:
+def _parts(rows: Rows, scores: Sequence[float]) -> list[float]:
     """Contribution of each row to the AUC of scores. Empty if the rows have only one mark."""
     marks = [row["expected_output"] == DESIRABLE for row in rows]
     if len(set(marks)) < 2:
@@ -93,7 +92,7 @@ def _parts(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> list[f
     return auc_parts(scores, marks)
 
 
-def _area(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[str, object] | None:
+def _area(rows: Rows, scores: Sequence[float]) -> dict[str, object] | None:
     """The AUC of scores with its limits. None if the rows have only one mark."""
     import numpy as np
 
@@ -104,9 +103,9 @@ def _area(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[st
     return {**area.as_json(), "ci95": np.clip(area.ci95, 0, 1).tolist()}
 
 
-def _scored(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _scored(rows: Rows) -> list[Row]:
     return [row for row in rows if "too_long" not in row]
 
 
-def _per_token(row: Mapping[str, Any], side: str) -> float:
+def _per_token(row: Row, side: str) -> float:
     return float(row[f"{side}_logp"]) / max(1, int(row[f"{side}_tokens"]))

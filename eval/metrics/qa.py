@@ -16,10 +16,10 @@ equal, and does not split Chinese into characters.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tuneyard.core.language.han import HAN
-from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, rate
+from tuneyard.eval.statistics.rates import Row, Rows, accuracy_of, groups_of, hits, rate
 
 LEXICAL = "lexical"  # begins the name of a similarity that sees no meaning
 SIMILAR = 0.7  # the 0.5B toolkit's: an answer matches partly above this
@@ -42,10 +42,10 @@ def qa_summary(rows: Rows, answers: Sequence[str]) -> dict[str, object]:
     `majority` is the majority-class baseline over `answers`, the references of the whole dataset.
     `ValueError` without rows.
     """
-    types: dict[str, list[Mapping[str, object]]] = {}
+    types: dict[str, list[Row]] = {}
     for row in rows:
         if "type" in row:
-            types.setdefault(str(row["type"]), []).append(row)
+            types.setdefault(row["type"], []).append(row)
     return {
         **accuracy_of(hits(rows), groups_of(rows)),
         "majority": commonest(answers),
@@ -59,12 +59,12 @@ def _figures(rows: Rows) -> dict[str, dict[str, object]]:
     """Exact match, partial match and token F1. Every exact match is also a partial match."""
     groups = groups_of(rows)
     exact = hits(rows)
-    similar = [float(str(row["similarity"])) > SIMILAR for row in rows]
+    similar = [row["similarity"] > SIMILAR for row in rows]
     partial = [is_exact or is_similar for is_exact, is_similar in zip(exact, similar, strict=True)]
     return {
         "exact_match": rate(exact, groups),
         "partial_match": rate(partial, groups),
-        "token_f1": rate([float(str(row["token_f1"])) for row in rows], groups),
+        "token_f1": rate([row["token_f1"] for row in rows], groups),
     }
 
 

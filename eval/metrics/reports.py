@@ -7,12 +7,12 @@ its mark. An answer with no judgement, or with two different ones, does not pars
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.labels import UNKNOWN, summary
-from tuneyard.eval.statistics.rates import Rows, groups_of, hits, rate
+from tuneyard.eval.statistics.rates import Row, Rows, groups_of, hits, rate
 
 LEAD = r"^[\s>#*_•·-]*(?:\d+[.．、)]\s*)?[*_【\[「\"“]*"
 COLON = r"[\s*_】\]」\"”]*[:：]"
@@ -62,14 +62,14 @@ def report_summary(rows: Rows, judgements: Sequence[str]) -> dict[str, object]:
     """
     return {
         **summary(rows, judgements),
-        "subtypes": _by([str(row["subtype"]) for row in rows], rows),
-        "types": _by([str(row.get("type", row["expected_output"])) for row in rows], rows),
+        "subtypes": _by([row["subtype"] for row in rows], rows),
+        "types": _by([row.get("type", row["expected_output"]) for row in rows], rows),
     }
 
 
 def _by(kinds: list[str], rows: Rows) -> dict[str, dict[str, object]]:
     """Accuracy of each kind, the most common first."""
-    parted: dict[str, list[Mapping[str, object]]] = {}
+    parted: dict[str, list[Row]] = {}
     for kind, row in zip(kinds, rows, strict=True):
         parted.setdefault(kind, []).append(row)
     ordered = sorted(parted.items(), key=lambda item: (-len(item[1]), item[0]))

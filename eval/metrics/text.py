@@ -188,7 +188,7 @@ def read_figures(rows: Rows) -> Figures:
 
     `rows` have `loss` (summed), `tokens` and `truncated`. `ValueError` without a token.
     """
-    loss = ratio(_numbers(rows, "loss"), _numbers(rows, "tokens"), groups_of(rows))
+    loss = ratio([row["loss"] for row in rows], [row["tokens"] for row in rows], groups_of(rows))
     low, high = map(_exp, loss.ci95)
     perplexity = Mean(_exp(loss.value), low, high, loss.n, _exp(loss.value) * loss.stderr)
     cut = sum(bool(row["truncated"]) for row in rows) / len(rows)
@@ -201,11 +201,11 @@ def generated_figures(rows: Rows, overlap: bool, tokenizer: str = CHARACTERS) ->
     Rows have `prediction`, `reference`, `prediction_tokens` and `reference_tokens`. The signature is None
     without `overlap`.
     """
-    predictions = [str(row["prediction"]) for row in rows]
-    references = [str(row["reference"]) for row in rows]
+    predictions = [row["prediction"] for row in rows]
+    references = [row["reference"] for row in rows]
     groups = groups_of(rows)
-    lengths = _numbers(rows, "prediction_tokens")
-    reference_lengths = _numbers(rows, "reference_tokens")
+    lengths = [row["prediction_tokens"] for row in rows]
+    reference_lengths = [row["reference_tokens"] for row in rows]
     length_ratio = None
     if any(reference_lengths):
         length_ratio = ratio(lengths, reference_lengths, groups)
@@ -230,7 +230,7 @@ def lengths_of(rows: Rows) -> dict[str, list[int]]:
     lengths_by_text = {}
     for name in TEXTS:
         field = f"{name}_tokens"
-        lengths = [int(str(row[field])) for row in rows if field in row]
+        lengths = [row[field] for row in rows if field in row]
         if lengths:
             lengths_by_text[name] = lengths
     return lengths_by_text
@@ -245,7 +245,3 @@ def percentiles(lengths: Sequence[int]) -> dict[str, float]:
 
 def _exp(value: float) -> float:
     return math.exp(min(value, LARGEST))
-
-
-def _numbers(rows: Rows, name: str) -> list[float]:
-    return [float(str(row[name])) for row in rows]

@@ -7,7 +7,7 @@ The parser reads <tool_call> … </tool_call> (Qwen, Hermes), `Action:` and `Act
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tuneyard.core.records.calls import OPEN, Call, WrongValueError, declared, parse_calls
@@ -119,7 +119,7 @@ def tool_summary(rows: Rows, expected: Sequence[str]) -> dict[str, object]:
     with_calls = [row for row in rows if row["functions"]]
     begun = [row for row in rows if "too_long" not in row and row["calls"] != 0]
     none = [row for row in rows if not row["functions"]]
-    names = Counter(name for row in with_calls for name in row["functions"])  # type: ignore[attr-defined]  # a list
+    names = Counter(name for row in with_calls for name in row["functions"])
     return {
         **accuracy_of(hits(rows), groups_of(rows)),
         "majority": max(Counter(expected).values()) / len(expected),
@@ -127,7 +127,7 @@ def tool_summary(rows: Rows, expected: Sequence[str]) -> dict[str, object]:
         "valid_json": _share([row["calls"] is not None for row in begun], begun),
         "no_call": _share(hits(none), none),
         "tools": {
-            name: _of_calls([row for row in with_calls if name in row["functions"]])  # type: ignore[operator]  # a list
+            name: _of_calls([row for row in with_calls if name in row["functions"]])
             for name, _ in names.most_common()
         },
     }
@@ -141,7 +141,7 @@ def _of_calls(rows: Rows) -> dict[str, dict[str, object] | None]:
     }
 
 
-def _share(flags: Sequence[bool], rows: Sequence[Mapping[str, object]]) -> dict[str, object] | None:
+def _share(flags: Sequence[bool], rows: Rows) -> dict[str, object] | None:
     if not flags:
         return None
     return rate(flags, groups_of(rows))

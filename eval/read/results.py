@@ -8,7 +8,7 @@ batches. A run that was killed and resumed ends with the same bytes as an uninte
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ HELD_OUT = "held-out"
 """Folder in that of a sweep: the scoring run on the halves that do not choose."""
 UNMERGED, MERGED = "unmerged", "merged"
 Prediction = dict[str, Any]
+Results = Mapping[str, Any]
+"""The content of results.json, or a part of it."""
 Identity = dict[str, dict[str, Any]]  # settings, models and sets, each by name
 
 

@@ -32,6 +32,7 @@ from tuneyard.eval.read.results import (
     Identity,
     Prediction,
     PredictionLog,
+    Results,
     begin_scoring_run,
     undone_without_predictions,
 )
@@ -230,7 +231,7 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     return origin
 
 
-def show(job: Job, results: Mapping[str, Any], note: str) -> None:
+def show(job: Job, results: Results, note: str) -> None:
     """Print a job's figures in a line that ends with `note`, and its warnings."""
     name, task = job.candidate.name, job.task
     click.echo(f"{name}  {job.dataset.name}  {task.line(results)}  {note}")

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import counted
 from tuneyard.eval.backends import Backend
@@ -21,7 +21,7 @@ from tuneyard.eval.backends.scorers import (
 )
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import UNKNOWN
-from tuneyard.eval.read.results import Prediction
+from tuneyard.eval.read.results import Prediction, Results
 from tuneyard.eval.scoring.options import ScoringRequest
 
 if TYPE_CHECKING:
@@ -181,10 +181,10 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def line(self, results: Mapping[str, Any]) -> str:
+    def line(self, results: Results) -> str:
         """Figures in one line. The screen shows it after model and dataset."""
 
-    def warnings(self, results: Mapping[str, Any]) -> list[str]:
+    def warnings(self, results: Results) -> list[str]:
         """Warnings about these results."""
         too_long = results["too_long"]
         if not too_long:
@@ -205,7 +205,7 @@ class Task(ABC):
         """Hook: print and write a summary after all models are scored."""
 
 
-def share_line(share: Mapping[str, Any]) -> str:
+def share_line(share: Results) -> str:
     """Format a rate of results.json with its limits: `85.0% [80.1%, 89.2%]`."""
     low, high = share["ci95"]
     return f"{share['value']:.1%} [{low:.1%}, {high:.1%}]"

@@ -6,7 +6,7 @@ form by cluster. Shares are 0 to 1, never percentages.
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneyard.core.training.metrics import Metric
 from tuneyard.eval.statistics.estimate import Mean
@@ -82,7 +82,9 @@ def resample(cells: "Cells", draws: int = DRAWS, seed: int = SEED) -> "Cells":
     return np.concatenate([sample @ kinds for sample in samples])
 
 
-Rows = Sequence[Mapping[str, object]]
+Row = Mapping[str, Any]
+"""A line of predictions.jsonl, or of another tool's log."""
+Rows = Sequence[Row]
 
 
 def groups_of(rows: Rows) -> list[str] | None:
@@ -96,7 +98,7 @@ def groups_of(rows: Rows) -> list[str] | None:
     return groups
 
 
-def group_of(row: Mapping[str, object]) -> str | None:
+def group_of(row: Row) -> str | None:
     """Cluster of a row of predictions.jsonl or of another tool's log."""
     group = row.get("cluster", row.get("group"))
     if group is None:
