@@ -16,11 +16,12 @@ from tuneyard.core.errors import ContentError, counted, run_command
 from tuneyard.core.language.han import HAN
 from tuneyard.core.prompt import Conversation, Encode
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.scorers import Fields, Messages, Scorer, TooLong
+from tuneyard.eval.backends.connection import RefusedError
+from tuneyard.eval.backends.scorers import Fields, Messages, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.text import ngrams, words
-from tuneyard.eval.read.results import Prediction
+from tuneyard.eval.read.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task
@@ -133,7 +134,7 @@ class Dialogue(Task):
             "estimates": {name: figure.as_json() for name, figure in figures.items()},
         }
 
-    def line(self, results: Mapping[str, Any]) -> str:
+    def line(self, results: Results) -> str:
         """Each figure, with that of the data's own answers."""
         reference = results["reference"]
         parts = []
@@ -143,7 +144,7 @@ class Dialogue(Task):
         parts.append(f"n {results['n']} ({counted(results['answers'], 'answer')})")
         return "  ".join(parts)
 
-    def warnings(self, results: Mapping[str, Any]) -> list[str]:
+    def warnings(self, results: Results) -> list[str]:
         """Warn of conversations that were not played to their end."""
         reasons = {
             "one_question": ("row", "with a single question: left out"),
@@ -187,13 +188,13 @@ def conversing(
                     asked.append((play, messages))
                 else:
                     play.cut_short = True
-            answers: Sequence[str | TooLong] = ()
+            answers: Sequence[str | RefusedError] = ()
             if asked:
                 answers = backend.chat([messages for _, messages in asked], encode, max_new_tokens)
             running = []
             for (play, messages), answer in zip(asked, answers, strict=True):
-                if isinstance(answer, TooLong):
-                    play.cut_short, play.refusal = True, answer.reason
+                if isinstance(answer, RefusedError):
+                    play.cut_short, play.refusal = True, str(answer)
                     continue
                 play.transcript = [*messages, {"role": "assistant", "content": cut_thought(answer)}]
                 del play.questions[0]

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tuneyard.adapters.weighted import WeightedAdapter
     from tuneyard.core.prompt import Encode
     from tuneyard.core.prompt.supervision import SupervisedText
-    from tuneyard.eval.backends.scorers import Ids, Messages, Plan, Prompts, Reading, TooLong
+    from tuneyard.eval.backends.connection import RefusedError
+    from tuneyard.eval.backends.scorers import Ids, Messages, Plan, Prompts, Reading
     from tuneyard.eval.backends.vision import Vision
 
 
@@ -63,8 +64,13 @@ class Backend:
         """Put conversations to answer into batches. Rows that do not fit get a reason."""
         raise self.needs_model()
 
-    def chat(self, talks: "Sequence[Messages]", encode: "Encode", longest: int) -> "Sequence[str | TooLong]":
-        """Answer each conversation. The last turn of each is the user's."""
+    def chat(
+        self, talks: "Sequence[Messages]", encode: "Encode", longest: int
+    ) -> "Sequence[str | RefusedError]":
+        """Answer each conversation. The last turn of each is the user's.
+
+        A server's refusal takes the place of an answer to a conversation that is too long for its context.
+        """
         raise self.needs_model()
 
     def needs_model(self) -> RequestError:

@@ -120,23 +120,16 @@ def log_sum(logs: Sequence[float]) -> float:
     return largest + math.log(math.fsum(math.exp(value - largest) for value in logs))
 
 
-@dataclass(frozen=True, slots=True)
-class TooLong:
-    """A server's refusal of a conversation that its context does not hold, instead of an answer."""
-
-    reason: str
-
-
 def generating(backend: Backend, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Scorer:
     """Scorer that generates an answer to each conversation: the whole text, with the thought."""
 
     def score(batch: Sequence[int]) -> list[Fields]:
         fields: list[Fields] = []
         for answer in backend.chat([talks[row] for row in batch], encode, longest):
-            if isinstance(answer, TooLong):
-                fields.append({"too_long": answer.reason})
-            else:
+            if isinstance(answer, str):
                 fields.append({"model_output": answer})
+            else:
+                fields.append({"too_long": str(answer)})
         return fields
 
     return Scorer(*backend.plan(talks, encode, longest), score)

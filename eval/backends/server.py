@@ -19,7 +19,7 @@ from tuneyard.core.prompt import Encode, openai_messages
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.scorers import Ids, Logs, Messages, Plan, Prompts, Reading, TooLong, chunks
+from tuneyard.eval.backends.scorers import Ids, Logs, Messages, Plan, Prompts, Reading, chunks
 from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, json_object, read_models, writable
 
 if TYPE_CHECKING:
@@ -135,16 +135,18 @@ class Server(Backend, ABC):
         talks: Sequence[Messages],
         encode: Encode,  # noqa: ARG002  the server makes the prompt
         longest: int,
-    ) -> Sequence[str | TooLong]:
-        """Fetch the greedy answers. `RequestError` if the server does not answer, or refuses for another
-        reason than the length."""
+    ) -> Sequence[str | RefusedError]:
+        """Fetch the greedy answers, or refusals of what is too long.
+
+        `RequestError` if the server does not answer, or refuses for another reason.
+        """
         settings = {"max_tokens": longest, "temperature": 0}
-        answers: list[str | TooLong] = []
+        answers: list[str | RefusedError] = []
         for answer in self.ask(lambda client, talk: self.chat_with(client, talk, settings), talks):
             if isinstance(answer, Generated):
                 answers.append(answer.text)
             elif answer.is_too_long:
-                answers.append(TooLong(str(answer)))
+                answers.append(answer)
             else:
                 raise RequestError(f"{self.url}: {answer}")
         return answers

@@ -10,7 +10,7 @@ from tests.json_files import write_lines
 from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError
-from tuneyard.eval.backends.scorers import TooLong
+from tuneyard.eval.backends.connection import BAD_REQUEST, RefusedError
 from tuneyard.eval.dialogue import cli, conversing
 
 
@@ -101,7 +101,7 @@ class SmallServer(Echo):
     context = 1000
 
     def chat(self, talks, _encode, _longest):
-        return [TooLong("refused") if len(t) > 3 else f"{len(t)}" for t in talks]
+        return [RefusedError(BAD_REQUEST, "refused") if len(t) > 3 else f"{len(t)}" for t in talks]
 
 
 def test_a_server_that_finds_a_conversation_too_long_ends_it_there() -> None:
