@@ -5,7 +5,7 @@ Merged gives the weights that `tuneyard adapter fuse` writes: the sum, rounded t
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tuneyard.adapters.kinds.lora import LoraAdapter
@@ -57,9 +57,11 @@ def _weight_shape(module: "Module | None") -> tuple[int, ...] | None:
     return None if weight is None else tuple(weight.shape)
 
 
-@contextlib.contextmanager
-def applied(model: Network, parts: Sequence[WeightedAdapter], merged: bool = False) -> Iterator[None]:
-    """Context manager: the model answers as the base + Σ weight·ΔW of the parts. No parts: the base."""
+def applied(model: Network, parts: Sequence[WeightedAdapter], merged: bool = False) -> contextlib.ExitStack:
+    """Let the model answer as the base + Σ weight·ΔW of the parts until the result is closed.
+
+    No parts: the base.
+    """
     change_module = _merge if merged else _hook
     parts_by_tensor: dict[str, list[WeightedAdapter]] = {}
     parts_by_module: dict[str, list[WeightedAdapter]] = {}
@@ -73,7 +75,7 @@ def applied(model: Network, parts: Sequence[WeightedAdapter], merged: bool = Fal
             stack.callback(_replace(model, holders, name))
         for path, holders in parts_by_module.items():
             stack.callback(change_module(model, holders, path))
-        yield
+        return stack.pop_all()
 
 
 def _hook(model: Network, parts: Sequence[WeightedAdapter], path: str) -> Undo:

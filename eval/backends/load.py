@@ -90,7 +90,7 @@ class Model(Network):
             return
         self.applied.parts = None
         self.applied.undo.close()
-        self.applied.undo.enter_context(applied(self, parts, merged=self.merged))
+        self.applied.undo = applied(self, parts, merged=self.merged)
         self.applied.parts = parts
 
     def reading(
