@@ -19,7 +19,7 @@ from tuneyard.core.files import free_path, names_folder, require, sha256
 from tuneyard.core.prompt import Conversation, Message, conversation, refuse_media
 from tuneyard.core.records.row_index import RowIndex, read_row_index, row_index_file
 from tuneyard.eval.datasets.origin import (
-    Origin,
+    Compile,
     TrainingRows,
     compiles_for,
     find_origin,
@@ -37,7 +37,7 @@ INDEPENDENT = "none"  # --cluster none
 DEFAULT = "group"  # the cluster column if none is named
 RAW_FORMATS = (".csv", ".tsv", ".xlsx", ".parquet", ".arrow", ".zip", ".gz", ".zst")
 """Suffixes of files that `tuneyard data` compiles and no command of eval reads."""
-Record = dict[str, object]
+Record = dict[str, Any]
 Read = Callable[[Mapping[str, object], Mapping[str, object], str], Conversation]
 """Converter of a record, its registry entry and its place in the file."""
 
@@ -224,7 +224,7 @@ def make_dataset(
         return made
     origin = find_origin(dataset.path, compiles)
     if origin is not None:
-        return _with_split(made, origin, is_registered=bool(dataset.entry))
+        return _with_split(made, *origin, is_registered=bool(dataset.entry))
     fingerprints = prints_of(conversations)
     if not dataset.entry:
         fingerprints = as_trained(fingerprints, compiles)
@@ -232,19 +232,19 @@ def make_dataset(
     return replace(made, fingerprints=fingerprints, training_rows=training_rows)
 
 
-def _with_split(dataset: EvalDataset, origin: Origin, *, is_registered: bool) -> EvalDataset:
+def _with_split(dataset: EvalDataset, compiled: Compile, file: str, *, is_registered: bool) -> EvalDataset:
     """Add the split of each row of a file that a compile wrote, here or as the original of a copy."""
     unsplit = None
     if not is_registered:
-        unsplit = find_unsplit(dataset.path, origin, len(dataset.records))
+        unsplit = find_unsplit(dataset.path, compiled, file, len(dataset.records))
     if unsplit is None:
         fingerprints = prints_of(dataset.conversations)
-        training_rows = training_rows_of_file(fingerprints, origin)
+        training_rows = training_rows_of_file(fingerprints, compiled, file)
         return replace(dataset, fingerprints=fingerprints, training_rows=training_rows)
     return replace(
         dataset,
         unsplit=unsplit,
-        fingerprints=unsplit.fingerprints(),
+        fingerprints=unsplit.drawn.trained,
         training_rows=unsplit.training_rows(),
         other_prompts=unsplit.other_prompts(dataset.conversations),
     )

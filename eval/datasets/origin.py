@@ -90,14 +90,6 @@ class Compile:
         return names
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The compile that wrote the bytes of a file, and the name under which it did."""
-
-    compile: Compile
-    file: str
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingRows:
     """The rows of a test dataset that are rows of a training split.
@@ -145,15 +137,15 @@ def _manifest_of_compile(folder: Path, inode: int, modified: int) -> Manifest | 
         return None
 
 
-def find_origin(path: Path, compiles: Sequence[Compile]) -> Origin | None:
-    """The compile that wrote the bytes of a file, None if none of these did."""
+def find_origin(path: Path, compiles: Sequence[Compile]) -> tuple[Compile, str] | None:
+    """The compile that wrote the bytes of a file, and its name there; None if none of these did."""
     digest = sha256(path)
     for of_path in compiles:
         names = [name for name, file in of_path.manifest.files.items() if file.sha256 == digest]
         if path.name in names:  # several files of a compile may have the same bytes
-            return Origin(of_path, path.name)
+            return of_path, path.name
         if names:
-            return Origin(of_path, names[0])
+            return of_path, names[0]
     return None
 
 
@@ -200,23 +192,22 @@ def rows_in_training(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) 
     return TrainingRows(flags, datasets, held_out)
 
 
-def training_rows_of_file(prints: "NDArray[np.uint64]", origin: Origin) -> TrainingRows | None:
+def training_rows_of_file(prints: "NDArray[np.uint64]", compiled: Compile, file: str) -> TrainingRows | None:
     """The training rows of a file that a compile wrote: every row of its training split, or leaked rows.
 
     `prints` are the fingerprints of its rows, as the registered datasets word them.
     """
     import numpy as np
 
-    compiled = origin.compile
-    if not compiled.is_training_file(origin.file):
+    if not compiled.is_training_file(file):
         found = rows_in_training(prints, [compiled])
         if found is None:
             return None
         others = [name for name in found.held_out if not _has_rows(compiled, name, prints)]
         return replace(found, held_out=others)
-    dataset = compiled.dataset_of(TRAIN_SPLIT) or origin.file
+    dataset = compiled.dataset_of(TRAIN_SPLIT) or file
     for name in compiled.training_datasets():
-        if compiled.manifest.file_of(name) == origin.file:
+        if compiled.manifest.file_of(name) == file:
             dataset = name
     return TrainingRows(np.ones(len(prints), bool), [dataset], compiled.held_out_datasets())
 

@@ -20,9 +20,8 @@ from tuneyard.core.training.training_run import (
     TRAINING,
     record_folders,
     record_of,
-    trained_entries,
     training_data,
-    training_inputs,
+    training_settings,
 )
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.datasets.dataset import EvalDataset, current_row_index, trained_conversations
@@ -142,11 +141,9 @@ def _records(folder: Path, missing: str) -> list[Record]:
     """
     path = record_of(folder)
     if path:
-        inputs = training_inputs(folder)
-        settings = inputs.get("settings")
-        settings = settings if isinstance(settings, dict) else {}
+        settings = training_settings(folder)
         whole_pass = path.name != STARTED and _reads_every_row(settings)
-        return [Record(_shown(path), trained_entries(inputs), settings, whole_pass=whole_pass)]
+        return [Record(_shown(path), training_data(folder), settings, whole_pass=whole_pass)]
     try:
         merge = read_provenance(folder)
     except ContentError as error:

@@ -13,7 +13,7 @@ from tuneyard.core.datasets import TRAIN_SPLIT, is_records, read_records
 from tuneyard.core.errors import RequestError
 from tuneyard.core.prompt import Conversation, conversation
 from tuneyard.core.records.row_index import Drawn
-from tuneyard.eval.datasets.origin import Compile, Origin, TrainingRows, rows_in_training
+from tuneyard.eval.datasets.origin import Compile, TrainingRows, rows_in_training
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ class Unsplit:
     """
 
     path: Path
-    origin: Origin
+    compiled: Compile
     shares: Mapping[str, float]
     seed: int
     datasets: Mapping[str, str]
@@ -56,8 +56,13 @@ class Unsplit:
 
     def _rows_of(self, split: str) -> list[int]:
         """The rows of a split."""
-        number = self.splits.index(split)
-        return [row for row, drawn in enumerate(self.drawn.splits) if drawn == number]
+        rows: list[int] = self._is_of(split).nonzero()[0].tolist()
+        return rows
+
+    def _is_of(self, split: str) -> "NDArray[np.bool_]":
+        """True for each row of a split."""
+        flags: NDArray[np.bool_] = self.drawn.splits == self.splits.index(split)
+        return flags
 
     def _held_out(self) -> str:
         """The option that scores the rows of the first split other than the training split."""
@@ -66,22 +71,14 @@ class Unsplit:
                 return f"--dataset {name}"
         return f"--eval-ratio {next(iter(self.shares.values())):g} --seed {self.seed}"
 
-    def fingerprints(self) -> "NDArray[np.uint64]":
-        """Fingerprint of each row as its registered dataset words the prompt."""
-        import numpy as np
-
-        return np.asarray(self.drawn.trained, np.uint64)
-
     def training_rows(self) -> TrainingRows:
         """The rows of the training split, and rows with the prompt of one."""
-        import numpy as np
-
-        flags = np.asarray(self.drawn.splits) == self.splits.index(TRAIN_SPLIT)
-        leaked = rows_in_training(self.fingerprints(), [self.origin.compile])
+        flags = self._is_of(TRAIN_SPLIT)
+        leaked = rows_in_training(self.drawn.trained, [self.compiled])
         if leaked is not None:
             flags |= leaked.flags
         dataset = self.datasets.get(TRAIN_SPLIT, "its training split")
-        return TrainingRows(flags, [dataset], self.origin.compile.held_out_datasets())
+        return TrainingRows(flags, [dataset], self.compiled.held_out_datasets())
 
     def other_prompts(self, conversations: Sequence[Conversation]) -> str:
         """The registered dataset that words the held-out prompts as in training, "" if the wording is equal.
@@ -93,21 +90,21 @@ class Unsplit:
             return ""
         rows = self._rows_of(held_out)
         name = self.datasets[held_out]
-        manifest = self.origin.compile.manifest
-        file = self.origin.compile.folder / manifest.file_of(name)
+        manifest = self.compiled.manifest
+        file = self.compiled.folder / manifest.file_of(name)
         if not rows or not is_records(file):
             return ""
         trained = conversation(read_records(file)[0], manifest.entries[name], f"{file}: record 1")
         return name if trained.messages != conversations[rows[0]].messages else ""
 
 
-def find_unsplit(path: Path, origin: Origin, rows: int) -> Unsplit | None:
+def find_unsplit(path: Path, compiled: Compile, file: str, rows: int) -> Unsplit | None:
     """The split of a file of all rows, by its row index. None for any other file, and without an index."""
-    manifest = origin.compile.manifest
+    manifest = compiled.manifest
     split = manifest.definition.get("split")
-    if not isinstance(split, dict) or origin.file not in origin.compile.whole_files():
+    if not isinstance(split, dict) or file not in compiled.whole_files():
         return None
-    index = origin.compile.row_index(origin.file)
+    index = compiled.row_index(file)
     if index is None or index.drawn is None or index.rows != rows:
         return None
     given_shares = {name: value for name, value in split.items() if name not in SETTINGS}
@@ -117,10 +114,10 @@ def find_unsplit(path: Path, origin: Origin, rows: int) -> Unsplit | None:
         return None
     datasets = {}
     for name in (TRAIN_SPLIT, *shares):
-        dataset = origin.compile.dataset_of(name)
+        dataset = compiled.dataset_of(name)
         if dataset:
             datasets[name] = dataset
-    return Unsplit(path, origin, shares, seed, datasets, index.drawn)
+    return Unsplit(path, compiled, shares, seed, datasets, index.drawn)
 
 
 def as_trained(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> "NDArray[np.uint64]":
