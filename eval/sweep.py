@@ -147,7 +147,7 @@ def _score(
     and these models.
     """
     from tuneyard.eval.judge.questions.choice import best_point
-    from tuneyard.eval.scoring.candidates import load_candidates
+    from tuneyard.eval.scoring.candidates import choose_candidates, load_candidates
     from tuneyard.eval.scoring.pipeline import carry_out
     from tuneyard.eval.scoring.plan import plan_scoring
 
@@ -162,13 +162,15 @@ def _score(
         added = refined.without(axes)
         if not added:
             break
-        carry_out(plan_scoring(request, task, choosing, opened.with_weights(added)))
+        candidates = choose_candidates(request, opened.backend.tokenizer, added)
+        carry_out(plan_scoring(request, task, choosing, replace(opened, candidates=candidates)))
         axes = refined
         sweep = replace(sweep, axes=axes)
     reported = {model: axes.models[model] for model in (*axes.alone, best)}
     click.echo(tr("the half that does not choose:"))
     request = replace(request, out=request.out / HELD_OUT)
-    carry_out(plan_scoring(request, task, held_out, opened.with_weights(reported)))
+    candidates = choose_candidates(request, opened.backend.tokenizer, reported)
+    carry_out(plan_scoring(request, task, held_out, replace(opened, candidates=candidates)))
     return replace(sweep, reported=list(reported))
 
 

@@ -196,7 +196,7 @@ def load_engine(
             enforce_eager=not gpus,  # compiling for a CPU takes a minute
             **options,
         )
-    _, tokenizer, ends = open_tokenizer(str(folder))
+    tokenizer, ends = open_tokenizer(str(folder))
     settings = {
         "vllm": vllm.__version__,
         "tensor_parallel": tensor_parallel,

@@ -203,8 +203,8 @@ def load_without_weights(folder: Path, dtype: str) -> "PreTrainedModel":
     return net
 
 
-def open_tokenizer(reference: str) -> "tuple[Path, PreTrainedTokenizerBase, list[int]]":
-    """The tokenizer of a model folder or hub id without its weights: its folder, itself, and the end tokens.
+def open_tokenizer(reference: str) -> "tuple[PreTrainedTokenizerBase, list[int]]":
+    """The tokenizer of a model folder or hub id without its weights, and the end tokens.
 
     `RequestError` if there is none, `ContentError` if it is broken.
     """
@@ -224,7 +224,7 @@ def open_tokenizer(reference: str) -> "tuple[Path, PreTrainedTokenizerBase, list
             listed = read_object(folder / name).get("eos_token_id")
             ends.update(listed if isinstance(listed, list) else [listed])
             break
-    return folder, tokenizer, sorted(ends - {None})
+    return tokenizer, sorted(ends - {None})
 
 
 def _kind(folder: Path) -> Any:

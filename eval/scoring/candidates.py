@@ -43,6 +43,8 @@ from tuneyard.eval.scoring.options import ScoringRequest
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Parts = tuple[WeightedAdapter, ...]
+"""Adapters on the base, each with its weight. () is the base itself."""
 BASE = "base"
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "vllm": 0}
 
@@ -52,7 +54,7 @@ class Candidate:
     """A row of the table: the base (no parts) or adapters on it, with its prompts and number of shots."""
 
     name: str
-    parts: tuple[WeightedAdapter, ...]
+    parts: Parts
     prompting: Prompting
     shots: int = 0
 
@@ -93,22 +95,12 @@ class Opened:
     def seeing(self, request: ScoringRequest, datasets: Sequence[EvalDataset]) -> "Opened":
         """The vision model, for datasets of which some have images. Rows go through it one at a time."""
         if self.workers:
-            images = [path.resolve() for dataset in datasets for path in dataset.images.values()]
+            images = [path for dataset in datasets for path in dataset.images.values()]
             self.workers.check_paths(inputs=images)
         model = in_this_process(self.backend)
         (pixels, *_) = (dataset.pixels for dataset in datasets if dataset.images)
         vision = open_vision(model.net, model.tokenizer, request.template or "", request.think, pixels)
         return replace(self, backend=model.seeing(vision))
-
-    def with_weights(self, parts_by_name: Mapping[str, tuple[WeightedAdapter, ...]]) -> "Opened":
-        """The same model with other candidates: the adapters of these candidates in other weights."""
-        promptings = {}
-        for candidate in self.candidates:
-            promptings[_folders(candidate.parts)] = candidate.prompting
-        candidates = []
-        for name, parts in parts_by_name.items():
-            candidates.append(Candidate(name, parts, promptings[_folders(parts)]))
-        return replace(self, candidates=candidates)
 
     def with_shots(self, datasets: Sequence[EvalDataset]) -> "Opened":
         """Add the base with the datasets' shots as a candidate, right after the base itself."""
@@ -123,11 +115,6 @@ class Opened:
         place = self.candidates.index(base) + 1
         few_shot = replace(base, name=name, shots=counts[0])
         return replace(self, candidates=[*self.candidates[:place], few_shot, *self.candidates[place:]])
-
-
-def _folders(parts: Sequence[WeightedAdapter]) -> tuple[Path, ...]:
-    """Folders of the adapters, which decide the prompts."""
-    return tuple(part.adapter.folder for part in parts)
 
 
 def open_models(request: ScoringRequest, *, chooses: bool = False, workers: Executor | None = None) -> Opened:
@@ -147,7 +134,7 @@ def open_models(request: ScoringRequest, *, chooses: bool = False, workers: Exec
 def load_candidates(
     request: ScoringRequest,
     reference: str,
-    parts_by_name: Mapping[str, tuple[WeightedAdapter, ...]],
+    parts_by_name: Mapping[str, Parts],
     workers: Executor | None = None,
 ) -> Opened:
     """Load the base `reference` and check that each adapter belongs to it and gets its training's prompts."""
@@ -172,7 +159,7 @@ def load_candidates(
     for adapter in adapters.values():
         unchecked = check_base(adapter.folder, adapter.config.base, folder, reference, same=request.same_base)
         if unchecked:
-            click.echo(f"warning: {unchecked}", err=True)
+            warn(unchecked)
     backend: Backend
     if request.backend == "vllm":
         backend = load_engine(
@@ -198,13 +185,14 @@ def load_candidates(
     if request.template and request.backend == "hf":
         _check_template(model, candidates[0].prompting, request.template)
     if not request.think:
-        for adapter_folder in adapters:
-            prompting = choose_prompting(
-                backend.tokenizer, [adapter_folder], request.template, bos=request.bos
-            )
+        promptings: dict[Path, Prompting] = {}
+        for candidate in candidates:
+            for part in candidate.parts:
+                promptings.setdefault(part.adapter.folder, candidate.prompting)
+        for adapter_folder, prompting in promptings.items():
             difference = other_prompt(backend.tokenizer, adapter_folder, prompting, request.template)
             if difference:
-                click.echo(f"warning: adapter {difference}", err=True)
+                warn(f"adapter {difference}")
     backend.budget = backend.budget or request.batch_tokens or BATCH_TOKENS[backend.device]
     backend.digest = model_sha256(folder)
     return Opened(backend, candidates, folder, workers)
@@ -230,13 +218,15 @@ def _made_elsewhere(source: str, digest: str = "") -> Prompting:
 def choose_candidates(
     request: ScoringRequest,
     tokenizer: "PreTrainedTokenizerBase",
-    parts_by_name: Mapping[str, tuple[WeightedAdapter, ...]],
+    parts_by_name: Mapping[str, Parts],
 ) -> list[Candidate]:
     """The candidates with the prompts of their adapters' trainings."""
     promptings: dict[tuple[Path, ...], Prompting] = {}
     candidates = []
     for name, parts in parts_by_name.items():
-        folders = _folders(parts)
+        folders = tuple(part.adapter.folder for part in parts)
+        if request.template:  # the same for all adapters
+            folders = ()
         if folders not in promptings:
             promptings[folders] = choose_prompting(
                 tokenizer, folders, request.template, request.think, request.bos
@@ -277,7 +267,7 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
         option = "--served-model" if request.served_model else "--model"
         raise RequestError(f"{option} {name!r}: expected a name that can name a folder")
     if chooses:
-        _, tokenizer, ends = open_tokenizer(request.model)
+        tokenizer, ends = open_tokenizer(request.model)
         prompting = choose_prompting(tokenizer, (), request.template, request.think, request.bos)
         if request.bos:
             _check_bos([prompting])
@@ -314,13 +304,13 @@ def _warn_of_adapters(server: Server, served_model: str | None, candidate_name: 
         )
 
 
-def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, tuple[WeightedAdapter, ...]]]:
+def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, Parts]]:
     """The reference of the base, and the weighted adapters of each candidate by its name.
 
     `--model` may be a LoRA folder: it is a candidate, and its config names the base.
     `RequestError` for bad names, and if no candidate is left.
     """
-    candidates: dict[str, tuple[WeightedAdapter, ...]] = {} if request.no_base else {BASE: ()}
+    candidates: dict[str, Parts] = {} if request.no_base else {BASE: ()}
     reference = request.model
     if (Path(reference) / CONFIG).is_file():
         adapter = open_adapter(Path(reference))

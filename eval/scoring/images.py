@@ -92,8 +92,9 @@ def _with_files(dataset: EvalDataset, request: ScoringRequest, media_folders: Se
         _check_row(example, place)
         for path in example.images:
             if path not in images:
-                images[path] = _find_image(path, folders, place)
-                _check_image(images[path], place)
+                file = _find_image(path, folders, place)
+                _check_image(file, place)
+                images[path] = file.resolve()  # a worker may run in another folder
     files = tuple(dict.fromkeys(images.values()))
     return replace(dataset, images=images, other_files=(*dataset.other_files, *files))
 

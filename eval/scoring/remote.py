@@ -8,7 +8,7 @@ adapters and images, and return the fields of the rows. Only the driver reads da
 import contextlib
 import uuid
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneyard.adapters.store import open_adapter
@@ -59,10 +59,6 @@ def score_in_workers(
 def _setup(plan: ScoringPlan, base: Path) -> ScoringSetup:
     """What the workers need for a plan. Paths are absolute, since a worker may run in another folder."""
     backend = plan.opened.backend
-    datasets = {}
-    for dataset in plan.datasets:
-        images = {name: path.resolve() for name, path in dataset.images.items()}
-        datasets[dataset.name] = replace(dataset, images=images)
     candidates: dict[str, list[tuple[Path, float]]] = {}
     for candidate in plan.opened.candidates:
         if not candidate.shots:  # every worker adds the base with shots by itself
@@ -72,7 +68,7 @@ def _setup(plan: ScoringPlan, base: Path) -> ScoringSetup:
         key=uuid.uuid4().hex,
         request=plan.request,
         task=plan.task,
-        datasets=datasets,
+        datasets={dataset.name: dataset for dataset in plan.datasets},
         base=base.resolve(),
         device=backend.device,
         budget=backend.budget,
@@ -93,43 +89,35 @@ def item_of(job: Job, batch: list[int]) -> WorkItem:
 def score_batch(
     setup: ScoringSetup, candidate: str, dataset: str, is_further: bool, batch: list[int]
 ) -> list[Fields]:
-    """Score a batch in this worker."""
-    return once_per_worker(_Worker, setup).job(candidate, dataset, is_further).score(batch)
+    """Score a batch in this worker, which keeps one planned job."""
+    return once_per_worker(_job, setup, candidate, dataset, is_further).score(batch)
 
 
-class _Worker:
-    """A plan in a worker: it plans one job after the other, as the driver did."""
+def _job(setup: ScoringSetup, candidate: str, dataset: str, is_further: bool) -> Job:
+    """Plan a job by its names, as the driver did."""
+    task, opened = once_per_worker(_open, setup)
+    (of_name,) = [each for each in opened.candidates if each.name == candidate]
+    job = Job(setup.request, opened.backend, of_name, setup.datasets[dataset], task)
+    if is_further:
+        (job, _) = task.jobs(job)
+    return job
 
-    def __init__(self, setup: ScoringSetup) -> None:
-        self.setup = setup
-        request = setup.request
-        # the arguments with which it was loaded for the plan, so that it is loaded once
-        model = worker_model(setup.base, request.dtype, request.quantize)
-        if model.device != setup.device:
-            raise ContentError(
-                f"{setup.base}: a worker has it on {model.device}, another on {setup.device}: their figures "
-                "differ in the last digits. Give all workers a GPU, or none"
-            )
-        model.budget = setup.budget
-        set_up(model, request)
-        parts_by_name = {}
-        for name, references in setup.candidates.items():
-            parts = [WeightedAdapter(open_adapter(str(folder)), weight) for folder, weight in references]
-            parts_by_name[name] = tuple(parts)
-        opened = Opened(model, choose_candidates(request, model.tokenizer, parts_by_name))
-        self.task, self.opened = fit(request, setup.task, [*setup.datasets.values()], opened)
-        self._planned: tuple[object, Job] | None = None
 
-    def job(self, candidate: str, dataset: str, is_further: bool) -> Job:
-        """A job by its names. The one before is let go."""
-        key = (candidate, dataset, is_further)
-        if self._planned and self._planned[0] == key:
-            return self._planned[1]
-        self._planned = None
-        (of_name,) = [each for each in self.opened.candidates if each.name == candidate]
-        of_dataset = self.setup.datasets[dataset]
-        job = Job(self.setup.request, self.opened.backend, of_name, of_dataset, self.task)
-        if is_further:
-            (job, _) = self.task.jobs(job)
-        self._planned = (key, job)
-        return job
+def _open(setup: ScoringSetup) -> tuple[Task, Opened]:
+    """The models of a plan in this worker, and the task that fits them."""
+    request = setup.request
+    # the arguments with which it was loaded for the plan, so that it is loaded once
+    model = worker_model(setup.base, request.dtype, request.quantize)
+    if model.device != setup.device:
+        raise ContentError(
+            f"{setup.base}: a worker has it on {model.device}, another on {setup.device}: their figures "
+            "differ in the last digits. Give all workers a GPU, or none"
+        )
+    model.budget = setup.budget
+    set_up(model, request)
+    parts_by_name = {}
+    for name, references in setup.candidates.items():
+        parts = [WeightedAdapter(open_adapter(str(folder)), weight) for folder, weight in references]
+        parts_by_name[name] = tuple(parts)
+    opened = Opened(model, choose_candidates(request, model.tokenizer, parts_by_name))
+    return fit(request, setup.task, [*setup.datasets.values()], opened)

@@ -13,7 +13,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.read.sweeps import STEP
-from tuneyard.eval.scoring.candidates import BASE, open_adapters
+from tuneyard.eval.scoring.candidates import BASE, Parts, open_adapters
 from tuneyard.eval.scoring.options import ScoringRequest
 
 COARSE = (0.0, 0.5, 1.0)
@@ -33,19 +33,17 @@ class Axes:
     reference: str
     names: Sequence[str]
     points: Mapping[str, Point]
-    models: Mapping[str, tuple[WeightedAdapter, ...]]
-    adapters: Mapping[str, tuple[WeightedAdapter, ...]] = field(default_factory=dict)
+    models: Mapping[str, Parts]
+    adapters: Mapping[str, Parts] = field(default_factory=dict)
 
     def with_points(self, points: Iterable[Point]) -> "Axes":
         """Add points, each with its model. All weights 0 are the base."""
-        models_by_point = {self.points[model]: (model, parts) for model, parts in self.models.items()}
-        for point in points:
-            models_by_point[point] = self._model_at(point)
         points_by_model = {}
         models = {}
-        for point, (model, parts) in sorted(models_by_point.items(), key=lambda item: item[0]):
+        for point in sorted({*self.points.values(), *points}):
+            model, parts = self._model_at(point)
             points_by_model[model] = point
-            models[model] = parts
+            models[model] = self.models.get(model, parts)
         return replace(self, points=points_by_model, models=models)
 
     def refined(self, best: str) -> "Axes":
@@ -65,11 +63,11 @@ class Axes:
         first = next(iter(self.models))
         return [first, *(name for name in self.adapters if name in self.models and name != first)]
 
-    def without(self, others: "Axes") -> Mapping[str, tuple[WeightedAdapter, ...]]:
+    def without(self, others: "Axes") -> Mapping[str, Parts]:
         """The models that the other axes lack."""
         return {model: parts for model, parts in self.models.items() if model not in others.models}
 
-    def _model_at(self, point: Point) -> tuple[str, tuple[WeightedAdapter, ...]]:
+    def _model_at(self, point: Point) -> tuple[str, Parts]:
         """Name and weighted adapters of the model at a point. An adapter of weight 0 is left out.
 
         An adapter alone at weight 1 has its own name.

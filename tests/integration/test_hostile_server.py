@@ -37,7 +37,7 @@ Start = Callable[..., tuple[Hostile, Callable[..., None], Path]]
 @pytest.fixture(scope="module")
 def stand_in(tiny_model: Path) -> StandIn:
     """llama.cpp with the tokens of the tiny model and any log-probabilities."""
-    _, tokenizer, _ = open_tokenizer(str(tiny_model))
+    tokenizer, _ = open_tokenizer(str(tiny_model))
     server = StandIn("llama.cpp")
     server.context = 2048
 

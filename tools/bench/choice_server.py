@@ -105,7 +105,7 @@ def main() -> None:
     here = score(lambda: choosing(model, prompts, labels))
     print(f"{options.model.name}, {len(prompts)} rows of {options.data.name}, one thread each", flush=True)
     print(f"  {'this process, fp32':<24} {here.rate:7.2f} rows/s {here.cpu_seconds:8.1f} CPU s", flush=True)
-    _, tokenizer, ends = open_tokenizer(str(options.model))
+    tokenizer, ends = open_tokenizer(str(options.model))
     for gguf_type in options.types or ["f16"]:
         with tempfile.TemporaryDirectory() as folder:
             gguf = Path(folder) / f"{gguf_type}.gguf"
