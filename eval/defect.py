@@ -107,10 +107,10 @@ def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Resu
         name,
         str(folder),
         [str(line["row"]) for line in predictions],
-        [str(line["expected_output"]) for line in predictions],
-        [str(line["predicted_output"]) for line in predictions],
+        [line["expected_output"] for line in predictions],
+        [line["predicted_output"] for line in predictions],
         correct,
-        kinds={"subtype": [str(line["subtype"]) for line in predictions]},
+        kinds={"subtype": [line["subtype"] for line in predictions]},
     )
     with plotting():
         title = tr(

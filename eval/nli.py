@@ -268,7 +268,7 @@ class Nli(Task):
         if choices:  # rounded: of equal ones the answer is the likeliest
             label = max(choices, key=lambda label: (choices[label], label == output))
         else:
-            label = str(PARSERS[self.parser](output, labels.labels))
+            label = PARSERS[self.parser](output, labels.labels)
         return labels.counts.get(label, label)
 
     def _agreement(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:

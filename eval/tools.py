@@ -89,12 +89,12 @@ def turns_of(dataset: EvalDataset, clustered: bool = True) -> EvalDataset:
 def expected_calls(dataset: EvalDataset) -> list[str]:
     """The data's calls in each turn, as text; `ContentError` if one is not a valid call."""
     try:
-        return [str(_judged(example, example.answer)["expected_output"]) for example in dataset.conversations]
+        return [_judged(example, example.answer)["expected_output"] for example in dataset.conversations]
     except WrongValueError as error:
         raise ContentError(f"{dataset.path}: {error}; compile it again, which names the place") from error
 
 
-def _judged(example: Conversation, answer: str) -> dict[str, object]:
+def _judged(example: Conversation, answer: str) -> Prediction:
     calls = calls_of(example.answer) if example.role == "function" else []
     return judge(calls, answer, example.messages[0].get("tools", ""))
 

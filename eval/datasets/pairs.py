@@ -43,16 +43,16 @@ def _read(source: Dataset, cluster: str | None) -> PreferenceDataset:
             f'{source.name}: no preferences: its entry in dataset_info.json has neither "ranking": true '
             f"nor a {MARK}; compile it by a spec of pairs: tuneyard data init FILE"
         )
-    places = [f"{path}: record {number}" for number in range(1, len(records) + 1)]
     if mark is not None:
         dataset = make_dataset(source, records, cluster, images=True)
-        desirable = [_mark(record, mark, place) for record, place in zip(records, places, strict=True)]
+        desirable = [_mark(record, mark, dataset.place(row)) for row, record in enumerate(records)]
         if len(set(desirable)) == 1:
             raise ContentError(f"{path}: {mark} is {desirable[0]} in every record: AUC needs both")
         return PreferenceDataset(dataset, desirable=desirable)
     dataset = make_dataset(source, records, cluster, _with_chosen, images=True)
     rejected_answers = []
-    for record, place, chosen in zip(records, places, dataset.answers, strict=True):
+    for row, (record, chosen) in enumerate(zip(records, dataset.answers, strict=True)):
+        place = dataset.place(row)
         rejected = conversation(record, entry, place, answer=1).answer
         if chosen == rejected:
             raise ContentError(f"{place}: chosen and rejected are the same: {show_value(chosen)}")

@@ -95,7 +95,7 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def judge(expected: Sequence[Call], text: str, tools: str) -> dict[str, object]:
+def judge(expected: Sequence[Call], text: str, tools: str) -> dict[str, Any]:
     """Judge a prediction: expected and predicted calls as texts, and whether functions and number match."""
     answer = read_answer(text)
     names = [call.name for call in expected]
