@@ -141,11 +141,12 @@ def _kept_identity(
     source_folder, out_folder = source.resolve(), request.out.resolve()
     if source_folder.is_relative_to(out_folder) or out_folder.is_relative_to(source_folder):
         raise RequestError(f"--rescore {source}: --out {request.out}: expected a folder of its own")
+    sets = {dataset.name: dataset.digest for dataset in datasets}
     for dataset in datasets:
         if dataset.name not in run["sets"]:
             names = ", ".join(run["sets"])
             raise RequestError(f"--rescore {source}: no outputs on {dataset.name}, on {names}")
-        if dataset.digest != run["sets"][dataset.name]:
+        if sets[dataset.name] != run["sets"][dataset.name]:
             raise ContentError(
                 f"--rescore {source}: its outputs on {dataset.name} are of another {dataset.path}"
             )
@@ -156,5 +157,4 @@ def _kept_identity(
     settings = {**run["settings"], **task.settings(request), "cluster": request.cluster}
     if request.dataset_dir:
         settings["dataset_dir"] = str(request.dataset_dir)
-    sets = {dataset.name: dataset.digest for dataset in datasets}
     return {**run, "settings": settings, "sets": sets}
