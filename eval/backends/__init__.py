@@ -6,6 +6,7 @@ line in eval/scoring/candidates.py that opens it. Nobody else asks which backend
 # ruff: noqa: ARG002  the arguments are for the backends
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import RequestError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tuneyard.eval.backends.vision import Vision
 
 
+@dataclass(eq=False, kw_only=True)
 class Backend:
     """A model with its tokenizer, and the facts that the results record.
 
@@ -32,16 +34,16 @@ class Backend:
     raise `RequestError`.
     """
 
-    tokenizer: "PreTrainedTokenizerBase"
-    ends: Sequence[int]
+    tokenizer: "PreTrainedTokenizerBase" = None  # of a backend that only answers
+    ends: Sequence[int] = ()
     """The tokens that end an answer."""
-    context: int
-    budget: int
-    digest: str
-    dtype: str
-    device: str
-    settings: Mapping[str, object]
-    sampling: Mapping[str, float] = {}
+    context: int = 0
+    budget: int = 0
+    digest: str = ""
+    dtype: str = ""
+    device: str = ""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    sampling: Mapping[str, float] = field(default_factory=dict)
     vision: "Vision | None" = None
 
     def apply(self, parts: "Sequence[WeightedAdapter]") -> None:

@@ -32,7 +32,7 @@ from tuneyard.eval.backends.scorers import (
 )
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 AT_ONCE = 256  # rows of a candidate between two writes of the log; vLLM makes its own batches of them
 TOKENS_AT_ONCE = 100  # of which one request gives the log-probabilities; vLLM allows 128
@@ -54,15 +54,7 @@ class Engine(Backend):
 
     llm: Any
     folder: Path
-    tokenizer: "PreTrainedTokenizerBase"
-    ends: Sequence[int]
     adapters: list[Path]
-    dtype: str
-    context: int
-    settings: Mapping[str, object]
-    budget: int = 0
-    digest: str = ""
-    device: str = "vllm"
     adapter: Path | None = None
 
     def apply(self, parts: Sequence[WeightedAdapter]) -> None:
@@ -202,9 +194,17 @@ def load_engine(
         "tensor_parallel": tensor_parallel,
         "pipeline_parallel": pipeline_parallel,
     }
-    context = llm.llm_engine.model_config.max_model_len
-    folders = [adapter.folder for adapter in adapters]
-    return Engine(llm, folder, tokenizer, ends, folders, dtype, context, settings)
+    return Engine(
+        llm,
+        folder,
+        [adapter.folder for adapter in adapters],
+        tokenizer=tokenizer,
+        ends=ends,
+        context=llm.llm_engine.model_config.max_model_len,
+        dtype=dtype,
+        device="vllm",
+        settings=settings,
+    )
 
 
 def _plain_adapters(candidates: Iterable[Sequence[WeightedAdapter]]) -> list[LoraAdapter]:

@@ -64,20 +64,10 @@ class Model(Network):
     """
 
     net: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    device: str
-    dtype: str
-    context: int
     alone: bool = False
-    sampling: Mapping[str, float] = field(default_factory=dict)
-    ends: Sequence[int] = ()
-    vision: Vision | None = None
-    digest: str = ""
-    budget: int = 0
     draws: bool = False
     seed: int | None = None
     merged: bool = False
-    settings: Mapping[str, object] = field(default_factory=dict)
     applied: Applied = field(default_factory=Applied)
 
     def seeing(self, vision: Vision) -> "Model":
@@ -185,10 +175,17 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
         attends = _attends(net, device)
         check_causal(net, folder, exact=dtype == "fp32" and not bits)
     alone = bits == 8 or not attends  # LLM.int8() takes outliers by column of the whole batch
-    answer_ends = net.generation_config.eos_token_id
-    model = Model(net, tokenizer, device, dtype, limit or 1 << 30, alone, sampling, answer_ends)
-    model.budget = int(alone)
-    return model
+    return Model(
+        net,
+        alone,
+        tokenizer=tokenizer,
+        ends=net.generation_config.eos_token_id,
+        context=limit or 1 << 30,
+        budget=int(alone),
+        dtype=dtype,
+        device=device,
+        sampling=sampling,
+    )
 
 
 def load_without_weights(folder: Path, dtype: str) -> "PreTrainedModel":

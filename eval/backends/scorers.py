@@ -78,7 +78,7 @@ def choosing(
 
     `RequestError` for a backend that has no tokenizer: it only answers.
     """
-    if getattr(backend, "tokenizer", None) is None:
+    if backend.tokenizer is None:
         raise backend.needs_model()
     labels = tokenise(backend.tokenizer, backend.ends, spellings)
     tokens = [ids for forms in labels.values() for ids in forms]

@@ -72,17 +72,12 @@ class Server(Backend, ABC):
 
     model: ServedModel
     offers: Sequence[ServedModel]
-    tokenizer: "PreTrainedTokenizerBase" = None  # without labels nobody reads it
-    ends: Sequence[int] = ()
     gives_labels: bool = False
     missing: Mapping[str, str] = field(default_factory=dict)
-    device: str = "server"
-    dtype: str = "server"
-    budget: int = 0
-    settings: Mapping[str, object] = field(default_factory=dict)
     answers_as: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
+        self.device = self.dtype = "server"
         self.context = NO_LIMIT
         if self.gives_labels:
             self.context = self.model.context or NO_LIMIT
