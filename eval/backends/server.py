@@ -131,7 +131,7 @@ class Server(Backend, ABC):
         encode: Encode,  # noqa: ARG002  the server makes the prompt
         longest: int,
     ) -> Sequence[str | RefusedError]:
-        """Fetch the greedy answers, or refusals of what is too long.
+        """Fetch the greedy answers, or the refusals of conversations that are too long.
 
         `RequestError` if the server does not answer, or refuses for another reason.
         """
