@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
-from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import CLASS_ENDINGS, USUAL_NAMES
 
 VALUE_TYPES = ("text", "number", "truth value", "fraction")
@@ -45,10 +44,7 @@ def label_leaf(profile: FileProfile) -> Leaf | None:
     if user_leaf is not None:
         return user_leaf
     for name in USUAL_NAMES["label"]:
-        for value_type in VALUE_TYPES:
-            leaf = profile.named([name], value_type)
-            if leaf is not None:
-                break
+        leaf = profile.named([name], VALUE_TYPES)
         if leaf is None or not 2 <= len(leaf.values) <= MOST_VALUES or "" in leaf.values:
             continue
         if profile.rows < FEWEST_ROWS or 2 * len(leaf.values) <= leaf.filled:
@@ -76,8 +72,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
             is_named = True
         if not is_named and (not repeats or any(map(_DATE.match, map(str, leaf.values)))):
             continue
-        value_of = walker(leaf.path)
-        counts = Counter(str(value_of(row)) for row in profile.first)
+        counts = Counter(map(str, profile.values(leaf)))
         evenness = -sum(count * math.log(count / counts.total()) for count in counts.values())
         candidates.append((is_named, evenness, leaf))
     return [leaf for *_, leaf in sorted(candidates, key=lambda item: item[:2], reverse=True)]

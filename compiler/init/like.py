@@ -34,12 +34,9 @@ class BundledSpec:
 
 def find_bundled_spec(profile: FileProfile, proposal: Proposal) -> BundledSpec | None:
     """The bundled spec that fits best and reads at least the columns of the proposal, if there is one."""
-    candidates = []
-    for spec in _bundled_specs():
-        candidate = _matched(spec, profile, proposal)
-        if candidate is not None:
-            candidates.append(candidate)
-    return min(candidates, key=lambda candidate: (candidate.rank, candidate.spec.name), default=None)
+    candidates = [_matched(spec, profile, proposal) for spec in _bundled_specs()]
+    readers = [candidate for candidate in candidates if candidate is not None]
+    return min(readers, key=lambda reader: (reader.rank, reader.spec.name), default=None)
 
 
 @cache
@@ -61,8 +58,11 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpe
         proposed = proposal.columns.get(role)
         usual_kind = "label" if role == "label" else "text"
         if proposed and (proposed.kind or usual_kind) == column.kind.name:
-            settings = {key: value for key, value in proposed.settings.items() if key != "default"}
-            settings = {key: value for key, value in settings.items() if column.options.get(key) != value}
+            settings = {
+                key: value
+                for key, value in proposed.settings.items()
+                if key != "default" and column.options.get(key) != value
+            }
             if proposed.path != path or settings:
                 if spec.labels:  # its wording is for its own columns
                     return None
@@ -102,7 +102,7 @@ def _fits(candidate: BundledSpec, profile: FileProfile, proposal: Proposal) -> b
     for label, raw_labels in proposal.labels.items():
         if label in spec.labels and any(label_of.get(str(raw), label) != label for raw in raw_labels):
             return False
-    in_chinese = any(prompt.in_chinese for prompt in proposal.prompts.values())
+    in_chinese = any(prompt.in_chinese for prompt in proposal.prompts(profile).values())
     wording = "".join(output.templates.values())
     return in_chinese == bool(CHINESE.search(wording))
 

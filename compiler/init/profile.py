@@ -2,11 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.remote import SourcePath
+from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import goes_by, usual_steps
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.language.han import HAN
@@ -86,10 +88,14 @@ class FileProfile:
         """The leaf that the user named for a role (text, text2, label, answer)."""
         return self.leaves.get(self.user_columns.get(role, ""))
 
-    def named(self, names: Iterable[str], kind: str = "text") -> Leaf | None:
-        """The first leaf of this type that goes by one of the names, in the order of the names."""
-        for name in names:
+    def named(self, names: Iterable[str], kinds: Sequence[str] = ("text",)) -> Leaf | None:
+        """The first leaf of these types that goes by one of the names, by name and then by type."""
+        for name, kind in product(names, kinds):
             for leaf in self.leaves.values():
                 if leaf.kind == kind and leaf.goes_by(name):
                     return leaf
         return None
+
+    def values(self, leaf: Leaf) -> list[object]:
+        """The values of a leaf in the first rows."""
+        return list(map(walker(leaf.path), self.first))

@@ -39,7 +39,7 @@ KEPT = 1000
 ONE_CHOICE = ".value.choices"
 """The end of the path to a label of Label Studio: a list, of one choice if there is one label a row."""
 SCALARS = ("text", "number", "truth value", "fraction")
-TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction", dict: "object"}
+TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction"}
 
 
 def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
@@ -136,7 +136,7 @@ def _read_rows(profile: FileProfile, file: Readable) -> None:
         for rows in read(file, str(file), profile.source, profile.problems, split):
             profile.rows += len(rows.lines)
             for number in range(len(rows.lines)):
-                row = cast("dict[str, object]", rows.row(number))
+                row = rows.row(number)
                 _note(profile.leaves, lists_of_objects, "", row)
                 if len(profile.first) < KEPT:
                     profile.first.append(row)
@@ -234,13 +234,14 @@ def _lists_within(items: list[object], steps: tuple[str, ...]) -> Iterator[tuple
 
 def _note(leaves: dict[str, Leaf], lists_of_objects: set[str], path: str, value: object) -> None:
     """Walk into a row and note every leaf; lists of texts, of turns, of several objects are leaves."""
-    value_type = _type_of(value)
-    if value_type == "object":
-        for key, inner in cast("dict[str, object]", value).items():
+    if isinstance(value, dict):
+        for key, inner in value.items():
             _note(leaves, lists_of_objects, f"{path}.{key}" if path else str(key), inner)
         return
-    if value_type == "one object" or (path.endswith(ONE_CHOICE) and len(cast("list[object]", value)) == 1):
-        _note(leaves, lists_of_objects, f"{path}.0", cast("list[object]", value)[0])
+    value_type = _type_of(value)
+    is_walked_into = value_type == "one object" or path.endswith(ONE_CHOICE)
+    if isinstance(value, list) and len(value) == 1 and is_walked_into:
+        _note(leaves, lists_of_objects, f"{path}.0", value[0])
         return
     if not path:
         return

@@ -1,15 +1,20 @@
 """A proposed spec in parts, and the parts that proposals of several shapes share."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tuneyard.compiler.init.profile import CHINESE, PROSE, FileProfile, Leaf
 from tuneyard.compiler.kinds import MARK, Beside, kinds
-from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 
 LOOKED_AT_ROWS = 50
+PROMPTS = ("question", "context", "premise", "hypothesis", "text")
+"""The target columns with texts that the model reads."""
+ANSWERS = ("answer", "label")
+"""The target columns with what it answers."""
+TEMPLATES = {"context": "input", "answer": "output", "label": "output", "system": "system"}
+"""The part of an alpaca record that a target column fills, besides the instruction."""
 
 
 class ProposedColumn(NamedTuple):
@@ -30,29 +35,35 @@ class ProposedColumn(NamedTuple):
 class Proposal:
     """A spec in parts: its subject, its columns, the templates of its one output, its labels.
 
-    `prompts` are the leaves of the texts that the model reads, by target column. `answer` is the leaf of the
-    answer. `guesses` are sentences about choices that the file does not prove. `answer_sources` are the
-    prompts that an answer is taken from. `turns` are the columns of a table with one turn a row.
+    `guesses` are sentences about choices that the file does not prove. `turns` are the columns of a table
+    with one turn a row.
     """
 
     about: str
     columns: dict[str, ProposedColumn]
     write: dict[str, str]
     labels: dict[str, list[object]] = field(default_factory=dict)
-    prompts: dict[str, Leaf] = field(default_factory=dict)
-    answer: Leaf | None = None
     guesses: list[str] = field(default_factory=list)
-    answer_sources: Collection[str] = ("context",)
     turns: dict[str, str] = field(default_factory=dict)
 
+    def prompts(self, profile: FileProfile) -> dict[str, Leaf]:
+        """The leaves of the texts that the model reads, by target column."""
+        return {name: profile.leaves[self.columns[name].path] for name in PROMPTS if name in self.columns}
 
-def alpaca_output(instruction: str, output: str = "", context: str = "") -> dict[str, str]:
-    """The format and the templates of an output. A part without a template is left out."""
+    def answer(self, profile: FileProfile) -> Leaf | None:
+        """The leaf of the answer or the label, None without one."""
+        for name in ANSWERS:
+            if name in self.columns:
+                return profile.leaves[self.columns[name].path]
+        return None
+
+
+def alpaca_output(instruction: str, columns: Mapping[str, ProposedColumn]) -> dict[str, str]:
+    """The format and the templates of an output. A part without a column is left out."""
     write = {"format": "alpaca", "instruction": instruction}
-    if context:
-        write["input"] = context
-    if output:
-        write["output"] = output
+    for name, part in TEMPLATES.items():
+        if name in columns:
+            write[part] = f"{{{name}}}"
     return write
 
 
@@ -66,7 +77,7 @@ def columns_beside(profile: FileProfile, *, turns: bool) -> dict[str, ProposedCo
     has_pair = False
     for kind in kinds().values():
         beside = kind.beside
-        if beside is None or (turns and not beside.turns) or (not turns and not beside.questions):
+        if beside is None or not (beside.turns if turns else beside.questions):
             continue
         source = _source_of(beside, profile)
         if not source:
@@ -119,8 +130,7 @@ def is_prose(profile: FileProfile, leaf: Leaf) -> bool:
     """True if most values of a column are sentences, and no words, ids or dates."""
     if leaf.kind != "text" or leaf.length < PROSE * leaf.filled:
         return False
-    text_of = walker(leaf.path)
-    values = [text_of(row) for row in profile.first[:LOOKED_AT_ROWS]]
+    values = profile.values(leaf)[:LOOKED_AT_ROWS]
     texts = [value for value in values if isinstance(value, str) and value]
     prose = [text for text in texts if CHINESE.search(text) or (" " in text and not text[:4].isdigit())]
     return 2 * len(prose) > len(texts)
@@ -130,7 +140,7 @@ def context_leaf(profile: FileProfile, *, with_lists: bool) -> Leaf | None:
     """The text that a question is about; without a usual name, prose in a column of texts."""
     context = profile.named(USUAL_NAMES["context"])
     if context is None and with_lists:
-        context = profile.named(USUAL_NAMES["context"], "texts")
+        context = profile.named(USUAL_NAMES["context"], ["texts"])
     if context is None and not profile.user_columns:
         context = profile.named((*USUAL_NAMES["text"], *USUAL_NAMES["summarized"]))
         if context is not None and context.characters < PROSE * profile.rows:
@@ -145,31 +155,19 @@ def context_column(context: Leaf) -> ProposedColumn:
 
 
 def question_proposal(
-    profile: FileProfile,
-    about: str,
-    question: Leaf,
-    columns: Mapping[str, ProposedColumn],
-    answer: Leaf | None = None,
+    profile: FileProfile, about: str, columns: Mapping[str, ProposedColumn], instruction: str = "{question}"
 ) -> Proposal:
-    """A question with an `answer`, or with a pair in `columns`. Adds context, system text and the like."""
-    proposal = Proposal(about, dict(columns), {}, prompts={"question": question}, answer=answer)
-    context = context_leaf(profile, with_lists=answer is not None)
-    if context is question or context is answer:
-        context = None
-    if context is not None:
-        proposal.columns["context"] = context_column(context)
-        proposal.prompts["context"] = context
+    """A question with an answer or a pair in `columns`. Adds context, system text and the like."""
+    columns = dict(columns)
+    guesses = []
+    has_answer = "answer" in columns
+    context = context_leaf(profile, with_lists=has_answer)
+    taken = [columns[name].path for name in ("question", "answer") if name in columns]
+    if context is not None and context.path not in taken:
+        columns["context"] = context_column(context)
         if not any(context.goes_by(name) for name in USUAL_NAMES["context"]):
-            proposal.guesses.append(f"{context.path} is used as the input of {question.path}")
-    system = system_column(profile)
-    if answer is not None:
-        proposal.columns |= columns_beside(profile, turns=False)
-    proposal.columns |= system
-    proposal.write = alpaca_output("{question}")
-    if context is not None:
-        proposal.write["input"] = "{context}"
-    if answer is not None:
-        proposal.write["output"] = "{answer}"
-    if system:
-        proposal.write["system"] = "{system}"
-    return proposal
+            guesses.append(f"{context.path} is used as the input of {columns['question'].path}")
+    if has_answer:
+        columns |= columns_beside(profile, turns=False)
+    columns |= system_column(profile)
+    return Proposal(about, columns, alpaca_output(instruction, columns), guesses=guesses)

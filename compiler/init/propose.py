@@ -18,7 +18,7 @@ from tuneyard.compiler.init.profile import FEWEST_ROWS, FileProfile
 from tuneyard.compiler.init.profiling import profiles
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file, trained_output
-from tuneyard.compiler.init.warnings import minor_columns, warnings_of
+from tuneyard.compiler.init.warnings import may_matter, unused_leaves, warnings_of
 from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.remote import SourcePath
@@ -27,6 +27,7 @@ from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
+from tuneyard.core.cli.next_step import is_quiet
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import dump_short_yaml
 from tuneyard.core.errors import ContentError, RequestError, counted, one_line
@@ -79,8 +80,9 @@ def propose(
         file.write_text(spec_text, encoding="utf-8")
         spec = load_spec(str(file))
         report = check_spec(spec, CompileRequest())
-        minor = minor_columns(profile, proposal, spec)
-        warnings = list(dict.fromkeys(map(_printable, warnings_of(profile, proposal, spec))))
+        unused = unused_leaves(profile, proposal, spec)
+        important = [leaf for leaf in unused if may_matter(profile, leaf)]
+        warnings = list(dict.fromkeys(map(_printable, warnings_of(profile, proposal, important))))
         examples = _preview(spec)
     comments = [f"Proposed by `tuneyard data init {shlex.quote(str(path))}` after {profile.rows} rows."]
     comments += [f"guessed, look at it: {warning}" for warning in warnings]
@@ -92,8 +94,9 @@ def propose(
         lines.append(
             f"This file fits the bundled spec {base.spec.name}; {file_name} holds only the differences."
         )
+    minor = [leaf.path for leaf in unused if leaf not in important]  # such as ids and dates
     if minor:
-        lines.append(f"left out: {_printable(minor)}")
+        lines.append(f"left out: {_printable(', '.join(minor))}")
     options = dict(user_columns)
     if table:
         options["table"] = table
@@ -106,7 +109,8 @@ def propose(
             answers = counted(report.kept + report.not_written, "answer")
             lines.append(f"warning: {count} of {answers} are empty, first {problem.line()}")
             break
-    lines += _next(path, spec, out, options, report.rejected > 0)
+    if not is_quiet():
+        lines += _next(path, spec, out, options, report.rejected > 0)
     return text, "\n".join(lines)
 
 

@@ -29,9 +29,10 @@ def proposed_spec(
     if base is not None:
         columns = dict(base.changes)
         column_by_path = {path: name for name, path in base.paths.items()}
-    split, group = _split(profile, proposal, share, column_by_path)
-    if base is not None and base.spec.split:
-        split, group = {}, {}
+    split: dict[str, object] = {}
+    group: dict[str, object] = {}
+    if base is None or not base.spec.split:
+        split, group = _split(profile, proposal, share, column_by_path)
     if group:
         columns["group"] = group
     spec: dict[str, object] = {"about": proposal.about}
@@ -47,32 +48,28 @@ def proposed_spec(
         spec["labels"] = proposal.labels
     if split:
         spec["split"] = split
-    has_splits = bool(profile.source.splits or split)
-    if base is None:
-        name = stem
-        if has_splits:
-            name = f"{stem}_{{split}}"
-        spec["write"] = [{"dataset": name, "file": name + _ending(proposal), **proposal.write}]
-    else:
-        has_splits = has_splits or len(base.spec.splits) > 1 or base.spec.split is not None
-        spec["write"] = _renamed_outputs(base.spec, stem, has_splits, _ending(proposal))
+    has_base_splits = base is not None and len(base.spec.splits) > 1
+    name = stem
+    if profile.source.splits or split or has_base_splits:
+        name = f"{stem}_{{split}}"
+    output = {"dataset": name, "file": name + _ending(profile, proposal)}
+    spec["write"] = [{**output, **proposal.write}]
+    if base is not None:
+        spec["write"] = _renamed_outputs(base.spec, output)
     return spec
 
 
-def _renamed_outputs(spec: Spec, stem: str, has_splits: bool, ending: str) -> list[dict[str, object]]:
+def _renamed_outputs(spec: Spec, names: dict[str, str]) -> list[dict[str, str]]:
     """New names for the outputs of a bundled spec up to the dataset that is trained.
 
     An output for other programs keeps its name. Further datasets, which word the same rows otherwise, are
     left out.
     """
     trained = trained_output(spec)
-    name = stem
-    if has_splits:
-        name = f"{stem}_{{split}}"
-    outputs: list[dict[str, object]] = []
+    outputs: list[dict[str, str]] = []
     for output in spec.outputs:
         if output is trained:
-            outputs.append({"dataset": name, "file": name + ending})
+            outputs.append(names)
         elif output.dataset:
             break
         else:
@@ -80,11 +77,12 @@ def _renamed_outputs(spec: Spec, stem: str, has_splits: bool, ending: str) -> li
     return outputs
 
 
-def _ending(proposal: Proposal) -> str:
+def _ending(profile: FileProfile, proposal: Proposal) -> str:
     """End of the file's name: an array if a text may be dates alone, which LLaMA-Factory reads as times."""
-    leaves = list(proposal.prompts.values())
-    if proposal.answer is not None:
-        leaves.append(proposal.answer)
+    leaves = list(proposal.prompts(profile).values())
+    answer = proposal.answer(profile)
+    if answer is not None:
+        leaves.append(answer)
     if any(leaf.values and all(_DATE.match(str(value)) for value in leaf.values) for leaf in leaves):
         return ".json"
     return ".jsonl"
@@ -144,11 +142,11 @@ def _split(
 
 def _group(profile: FileProfile, proposal: Proposal) -> tuple[str, Leaf | None]:
     """The column of the prompt that repeats, otherwise one of ids under the new name `group`."""
-    prompts = [(name, leaf) for name, leaf in proposal.prompts.items() if leaf.kind == "text"]
-    used_paths = {leaf.path for _, leaf in prompts}
-    if proposal.answer is not None:
-        used_paths.add(proposal.answer.path)
-    candidates = list(prompts)
+    candidates = [(name, leaf) for name, leaf in proposal.prompts(profile).items() if leaf.kind == "text"]
+    used_paths = {leaf.path for _, leaf in candidates}
+    answer = proposal.answer(profile)
+    if answer is not None:
+        used_paths.add(answer.path)
     for leaf in profile.leaves.values():
         is_key = _KEY.search(leaf.path) and leaf.kind in ("text", "number")
         if is_key and leaf.path not in used_paths:

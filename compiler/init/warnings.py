@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
@@ -10,7 +10,6 @@ from tuneyard.compiler.init.proposal import Proposal, is_prose
 from tuneyard.compiler.read import readers
 from tuneyard.compiler.read.inputs import data_files
 from tuneyard.compiler.read.stream import suffix
-from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import counted
@@ -22,8 +21,8 @@ _FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
 _ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices", "rating")
 
 
-def warnings_of(profile: FileProfile, proposal: Proposal, spec: Spec) -> Iterator[str]:
-    """List warnings before a compile: guesses, unused columns, fields in lines, leaked answers."""
+def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Leaf]) -> Iterator[str]:
+    """List warnings before a compile: guesses, columns left out, fields in lines, leaked answers."""
     if profile.source.header:
         yield f"the file has no header: the columns {', '.join(profile.source.header)} are named by content"
     if profile.source.encoding != "utf-8":
@@ -31,7 +30,6 @@ def warnings_of(profile: FileProfile, proposal: Proposal, spec: Spec) -> Iterato
     yield from _folders_not_read(profile)
     yield from proposal.guesses
     yield from _fields_in_lines(profile)
-    left_out = [leaf for leaf in unused_leaves(profile, proposal, spec) if _may_matter(profile, leaf)]
     yield from _columns_left_out(left_out)
     yield from _answers_given_away(profile, proposal)
 
@@ -66,13 +64,6 @@ def _fields_in_lines(profile: FileProfile) -> Iterator[str]:
             return
 
 
-def minor_columns(profile: FileProfile, proposal: Proposal, spec: Spec) -> str:
-    """The names of the other unused columns, such as ids and dates."""
-    unused = unused_leaves(profile, proposal, spec)
-    names = [leaf.path for leaf in unused if not _may_matter(profile, leaf)]
-    return ", ".join(names)
-
-
 def unused_leaves(profile: FileProfile, proposal: Proposal, spec: Spec) -> list[Leaf]:
     """The fields of the rows that the spec does not use."""
     used_paths = {name.lower() for column in spec.columns for name in column.names}
@@ -87,7 +78,7 @@ def unused_leaves(profile: FileProfile, proposal: Proposal, spec: Spec) -> list[
     return unused
 
 
-def _columns_left_out(left_out: list[Leaf]) -> Iterator[str]:
+def _columns_left_out(left_out: Sequence[Leaf]) -> Iterator[str]:
     """Name the columns that hold prose, lists or a known role and that the spec does not use."""
     if not left_out:
         return
@@ -100,7 +91,7 @@ def _columns_left_out(left_out: list[Leaf]) -> Iterator[str]:
     )
 
 
-def _may_matter(profile: FileProfile, leaf: Leaf) -> bool:
+def may_matter(profile: FileProfile, leaf: Leaf) -> bool:
     """True if a column may be a part of an example: by its name, as a list, as prose, or as a mark of it."""
     if leaf.kind in ("texts", "turns", "several objects"):
         return True
@@ -115,14 +106,14 @@ def _may_matter(profile: FileProfile, leaf: Leaf) -> bool:
 
 def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[str]:
     """Warn if a text of the prompt contains the answer, or the answer follows from it."""
-    if proposal.answer is None:
+    answer_leaf = proposal.answer(profile)
+    if answer_leaf is None:
         return
-    answer_of = walker(proposal.answer.path)
-    for name, leaf in proposal.prompts.items():
-        if name in proposal.answer_sources or leaf.kind != "text":
+    for name, leaf in proposal.prompts(profile).items():
+        is_source = name == "context" or (name == "text" and not proposal.labels)  # a summary is of its text
+        if is_source or leaf.kind != "text":
             continue
-        text_of = walker(leaf.path)
-        pairs = [(text_of(row), answer_of(row)) for row in profile.first]
+        pairs = list(zip(profile.values(leaf), profile.values(answer_leaf), strict=True))
         texts = []
         for text, answer in pairs:
             if isinstance(text, str) and isinstance(answer, str):
@@ -138,12 +129,12 @@ def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[st
         share = _share_that_follows(pairs) if proposal.labels else 0.0
         if texts and contained > GIVEN_AWAY * len(texts):
             yield (
-                f"{leaf.path} contains {proposal.answer.path} in {contained} of {len(texts)} rows: "
+                f"{leaf.path} contains {answer_leaf.path} in {contained} of {len(texts)} rows: "
                 "the model would only copy it; leave the column out, or cut the answer from it"
             )
         elif share > SAME:
             yield (
-                f"{leaf.path} takes few values, and {proposal.answer.path} follows from it in "
+                f"{leaf.path} takes few values, and {answer_leaf.path} follows from it in "
                 f"{share:.0%} of rows: it may be the label under another name"
             )
 

@@ -15,17 +15,13 @@ from tuneyard.compiler.init.proposal import (
     question_leaf,
     question_proposal,
 )
-from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import CHOICE_COLUMN, USUAL_NAMES, WRONG_CHOICE
 
 
 def listed_choices(profile: FileProfile) -> Proposal | None:
     """A question or the beginning of a text, a list of choices, and the correct one of them."""
-    choices = profile.named(USUAL_NAMES["choices"], "texts")
-    answer = None
-    for name in (*USUAL_NAMES["chosen letter"], "label"):
-        for value_type in ("text", "number"):
-            answer = answer or profile.named([name], value_type)
+    choices = profile.named(USUAL_NAMES["choices"], ["texts"])
+    answer = profile.named((*USUAL_NAMES["chosen letter"], "label"), ("text", "number"))
     question = question_leaf(profile)
     guesses = []
     if question is None:
@@ -39,8 +35,7 @@ def listed_choices(profile: FileProfile) -> Proposal | None:
         "choices": ProposedColumn(choices.path, "choices"),
         "answer": ProposedColumn(answer.path, "choice"),
     }
-    proposal = question_proposal(profile, "Questions with choices", question, columns, answer)
-    proposal.write["instruction"] = "{question}\n{choices}"
+    proposal = question_proposal(profile, "Questions with choices", columns, "{question}\n{choices}")
     proposal.guesses += guesses
     return proposal
 
@@ -101,14 +96,13 @@ def _answer_of(profile: FileProfile, choices: Sequence[Leaf]) -> Leaf | None:
         return None
     letters = set(ascii_uppercase[: len(choices)])
     for name in (*USUAL_NAMES["chosen letter"], *USUAL_NAMES["chosen number"], *USUAL_NAMES["chosen text"]):
-        answer = profile.named([name]) or profile.named([name], "number")
+        answer = profile.named([name], ("text", "number"))
         if answer is None or answer in choices:
             continue
         if _first_number(answer, len(choices)) is not None or letters.issuperset(answer.values):
             return answer
-        texts_of_answer = walker(answer.path)
-        texts_of_choices = [walker(leaf.path) for leaf in choices]
-        if all(texts_of_answer(row) in [text(row) for text in texts_of_choices] for row in profile.first):
+        rows = zip(profile.values(answer), *map(profile.values, choices), strict=True)
+        if all(text in texts for text, *texts in rows):
             return answer
     return None
 
@@ -137,11 +131,10 @@ def _columns_proposal(
         return None
     premise = profile.named(USUAL_NAMES["premise"])
     all_columns = {"question": ProposedColumn(question.path), **columns}
-    proposal = question_proposal(profile, "Questions with choices", question, all_columns, answer)
+    proposal = question_proposal(profile, "Questions with choices", all_columns)
     text = ["{question}"]
     if premise is not None and "context" not in proposal.columns:
         proposal.columns["premise"] = ProposedColumn(premise.path)
-        proposal.prompts["premise"] = premise
         text.insert(0, "{premise}")
     proposal.write["instruction"] = "\n".join([*text, *lines])
     proposal.guesses += guesses

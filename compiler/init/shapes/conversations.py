@@ -82,7 +82,6 @@ def plain_text(profile: FileProfile) -> Proposal | None:
         "Plain text for pretraining",
         {"text": ProposedColumn(text.path)},
         write,
-        prompts={"text": text},
         guesses=list(_messages_of_people(profile, text.path)),
     )
 

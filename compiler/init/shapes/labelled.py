@@ -64,9 +64,8 @@ def labelled_pair(profile: FileProfile) -> Proposal | None:
         "hypothesis": ProposedColumn(second.path),
         "label": ProposedColumn(label.path),
     }
-    write = alpaca_output(template[chinese].format(_words(labels, chinese)), "{label}")
-    prompts = {"premise": first, "hypothesis": second}
-    return Proposal("Pairs of texts with a judgement", columns, write, labels, prompts, label, guesses)
+    write = alpaca_output(template[chinese].format(_words(labels, chinese)), columns)
+    return Proposal("Pairs of texts with a judgement", columns, write, labels, guesses)
 
 
 def _two_texts(profile: FileProfile) -> tuple[Leaf, Leaf, bool] | None:
@@ -170,6 +169,6 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
     chinese = text.in_chinese
     labels, label_guesses = label_map(label, chinese)
     columns = {"text": ProposedColumn(text.path), "label": ProposedColumn(label.path)}
-    write = alpaca_output(CLASSIFY[chinese].format(_words(labels, chinese)), "{label}")
+    write = alpaca_output(CLASSIFY[chinese].format(_words(labels, chinese)), columns)
     guesses += label_guesses
-    return Proposal("Texts with a class", columns, write, labels, {"text": text}, label, guesses)
+    return Proposal("Texts with a class", columns, write, labels, guesses)

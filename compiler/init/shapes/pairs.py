@@ -30,7 +30,7 @@ def pair_of_answers(profile: FileProfile) -> Proposal | None:
         if leaf is None:
             return None
         columns[answer] = ProposedColumn(leaf.path, answer)
-    return question_proposal(profile, "Preference pairs", question, columns)
+    return question_proposal(profile, "Preference pairs", columns)
 
 
 def rated_answers(profile: FileProfile) -> Proposal | None:
@@ -46,8 +46,7 @@ def rated_answers(profile: FileProfile) -> Proposal | None:
         for answer in PAIR:
             best = {"by": keys[0], "take": keys[1]}
             columns[answer] = ProposedColumn(column, answer, {"best": best})
-        write = alpaca_output("{question}")
-        return Proposal("Preference pairs from ratings", columns, write, prompts={"question": question})
+        return Proposal("Preference pairs from ratings", columns, alpaca_output("{question}", columns))
     return None
 
 

@@ -20,7 +20,6 @@ from tuneyard.compiler.init.proposal import (
     question_proposal,
 )
 from tuneyard.compiler.init.shapes.labelled import OR
-from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import TOOLS
 from tuneyard.core.records.calls import WrongValueError, parse_calls
@@ -56,9 +55,9 @@ def answered_question(profile: FileProfile) -> Proposal | None:
         "question": ProposedColumn(question.path),
         "answer": ProposedColumn(answer.path, kind),
     }
-    proposal = question_proposal(profile, "Questions and answers", question, columns, answer)
+    proposal = question_proposal(profile, "Questions and answers", columns)
     proposal.guesses += guesses
-    if _has_several_answers(profile, answer):
+    if any(isinstance(value, list) and len(set(map(str, value))) > 1 for value in profile.values(answer)):
         proposal.guesses.append(
             f"{answer.path} is a list, of which the first text is learned, as of alternatives; if they are "
             "parts of one answer, write `is: list` for the column, which joins them"
@@ -78,7 +77,7 @@ def two_texts(profile: FileProfile) -> Proposal | None:
         return None
     question, answer = texts
     columns = {"question": ProposedColumn(question.path), "answer": ProposedColumn(answer.path, "answer")}
-    proposal = question_proposal(profile, "Questions and answers", question, columns, answer)
+    proposal = question_proposal(profile, "Questions and answers", columns)
     proposal.guesses.append(
         f"{answer.path} is used as the answer to {question.path}: no other column has so much text. "
         "--text and --answer name others"
@@ -86,32 +85,17 @@ def two_texts(profile: FileProfile) -> Proposal | None:
     return proposal
 
 
-def _has_several_answers(profile: FileProfile, answer: Leaf) -> bool:
-    """True if a row has a list of different answers."""
-    value_of = walker(answer.path)
-    for row in profile.first:
-        value = value_of(row)
-        if isinstance(value, list) and len(set(map(str, value))) > 1:
-            return True
-    return False
-
-
 def yes_or_no_question(profile: FileProfile, question: Leaf, answer: Leaf) -> Proposal:
     """A question that true and false answer, with the text that it is about (BoolQ)."""
     chinese = question.in_chinese
     labels = named_labels({True: "yes", False: "no"}, [], chinese)
     columns = {"question": ProposedColumn(question.path)}
-    prompts = {"question": question}
     context = context_leaf(profile, with_lists=True)
     if context is not None and context is not question:
         columns["context"] = context_column(context)
-        prompts["context"] = context
     columns["label"] = ProposedColumn(answer.path)
-    instruction = DECIDE[chinese].format(OR[chinese].join(labels))
-    write = alpaca_output(instruction, "{label}")
-    if "context" in columns:
-        write = alpaca_output(instruction, "{label}", "{context}")
-    return Proposal("Yes-no questions", columns, write, labels, prompts, answer)
+    write = alpaca_output(DECIDE[chinese].format(OR[chinese].join(labels)), columns)
+    return Proposal("Yes-no questions", columns, write, labels)
 
 
 def _answer_leaf(profile: FileProfile) -> Leaf | None:
@@ -120,7 +104,7 @@ def _answer_leaf(profile: FileProfile) -> Leaf | None:
     Without any, a program is the answer. Short texts under `code` are codes of something, as of a diagnosis.
     """
     for value_type in (*VALUE_TYPES, "texts"):
-        answer = profile.named(USUAL_NAMES["answer"], value_type)
+        answer = profile.named(USUAL_NAMES["answer"], [value_type])
         if answer is not None and not (answer.goes_by("target") and answer is label_leaf(profile)):
             return answer
     program = profile.named(USUAL_NAMES["program"])
@@ -136,10 +120,7 @@ def summarized_text(profile: FileProfile) -> Proposal | None:
     if text is None or summary is None or profile.user_columns:
         return None
     columns = {"text": ProposedColumn(text.path), "answer": ProposedColumn(summary.path, "answer")}
-    write = alpaca_output(SUMMARIZE[text.in_chinese], "{answer}")
-    proposal = Proposal("Texts with a summary", columns, write, prompts={"text": text}, answer=summary)
-    proposal.answer_sources = ("text",)
-    return proposal
+    return Proposal("Texts with a summary", columns, alpaca_output(SUMMARIZE[text.in_chinese], columns))
 
 
 def answered_by_calls(profile: FileProfile) -> Proposal | None:

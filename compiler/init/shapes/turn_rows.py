@@ -8,7 +8,6 @@ from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, longest_pr
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SYSTEM, USER
 from tuneyard.compiler.read.tables import SPEAKERS
 from tuneyard.compiler.read.turn_rows import MESSAGES
-from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError
 
@@ -27,7 +26,7 @@ _TIME = re.compile(r"time|date|zeit|_at$|^ts$|时间|日期|序号")
 def turn_rows(profile: FileProfile) -> Proposal | None:
     """Conversations, if a column names the speakers of turns and another one their texts."""
     role, roles = _speaker_leaf(profile)
-    if role is None or any(profile.named(USUAL_NAMES["parent message"], kind) for kind in ("text", "number")):
+    if role is None or profile.named(USUAL_NAMES["parent message"], ("text", "number")):
         return None
     text = profile.named(TEXT_COLUMNS) or longest_prose(profile)
     if text is None or text is role:
@@ -86,15 +85,14 @@ def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> Lea
     """A column whose values differ within each conversation, and are named or numbered as turns are."""
     leaves = {leaf.name: leaf for leaf in profile.leaves.values() if leaf.filled == profile.rows}
     names = [name for name in ORDER_COLUMNS if name in leaves] + [*leaves]
-    conversation_of = walker(by.path)
+    conversations = profile.values(by)
     for name in names:
         leaf = leaves[name]
         if leaf is by or leaf in others:
             continue
-        value_of = walker(leaf.path)
         values: dict[str, list[str]] = {}
-        for row in profile.first:
-            values.setdefault(str(conversation_of(row)), []).append(str(value_of(row)))
+        for conversation, value in zip(conversations, profile.values(leaf), strict=True):
+            values.setdefault(str(conversation), []).append(str(value))
         longest = max(map(len, values.values()))
         numbered = len(leaf.hashes) <= longest + 1 and all(map(str.isdecimal, map(str, leaf.values)))
         if (name in ORDER_COLUMNS or _TIME.search(name) or numbered) and all(
