@@ -36,17 +36,22 @@ Run = Callable[[Spec, CompileRequest], CompileReport]
 _COUNT = click.IntRange(1)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-_folder = partial(click.option, "--out", "--dataset-dir", "out", type=_FOLDER)
-_OUT = _folder(default=DEFAULT_FOLDER, show_default=True, help="The folder of compiled datasets.")
-_REGISTRY = _folder(
+_OUT = click.option(
+    "--out",
+    "--dataset-dir",
+    "out",
+    type=_FOLDER,
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    help="The folder of compiled datasets.",
+)
+_registry = partial(
+    click.option,
+    type=_FOLDER,
     callback=lambda context, _option, folder: registry_folder(folder, str(context.params.get("name", ""))),
     help="The folder of dataset_info.json.  [default: dataset_info, else data]",
 )
-_DATASET_DIR = click.option(
-    "--dataset-dir",
-    type=_FOLDER,
-    help="The folder of dataset_info.json.  [default: dataset_info, else data]",
-)
+_REGISTRY = _registry("--out", "--dataset-dir", "out")
 _RECIPE = click.option(
     "--recipe",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -75,7 +80,6 @@ _COLUMN = click.option(
 _TABLE = click.option("--table", default="", metavar="NAME", help="The table of an SQLite database.")
 _ALL = click.option("--all", "every", is_flag=True, help="Show every problem or place, not the first 20.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, with every problem and place.")
-CLOSING = ("result: ", "next: ", "then: ")  # lines that --quiet leaves out
 _SPEC = click.argument("name", metavar="NAME|SPEC.yaml")
 
 
@@ -252,7 +256,6 @@ def list_command(out: Path) -> None:
     from tuneyard.compiler.publish.listing import dataset_lines
     from tuneyard.compiler.publish.registry import Registry
     from tuneyard.compiler.spec.file import known_specs
-    from tuneyard.compiler.spec.model import load_spec
 
     specs = [load_spec(name) for name in known_specs()]
     width = max(len(spec.name) for spec in specs)
@@ -288,18 +291,19 @@ def show_command(
     if not is_spec and name in read_registry(folder):
         if sources or columns:
             raise RequestError(f"{name} is a registered dataset: leave --source and --column out")
-        for title, text in registered_rows(name, folder, row, template, rows):
-            click.echo(f"{for_reader(title)}\n{text}\n")
-        next_step(None, ["tuneyard", "data", "view", name])
-        return
-    spec, _ = _changed(name, columns)
-    compiled_from = () if sources else sources_before(spec, DEFAULT_FOLDER)
-    if compiled_from:
-        sources = compiled_from
-        say(f"without --source, as {spec.name} was compiled: {', '.join(sources)}", to_stderr=True)
-    for title, text in trace(spec, sources, row, template, rows):
+        texts = registered_rows(name, folder, row, template, rows)
+        command = ["view", name]
+    else:
+        spec, _ = _changed(name, columns)
+        compiled_from = () if sources else sources_before(spec, DEFAULT_FOLDER)
+        if compiled_from:
+            sources = compiled_from
+            say(f"without --source, as {spec.name} was compiled: {', '.join(sources)}", to_stderr=True)
+        texts = trace(spec, sources, row, template, rows)
+        command = ["compile", name, *same_options("--source", "--column")]
+    for title, text in texts:
         click.echo(f"{for_reader(title)}\n{text}\n")
-    next_step(None, ["tuneyard", "data", "compile", name, *same_options("--source", "--column")])
+    next_step(None, ["tuneyard", "data", *command])
 
 
 @_command(
@@ -310,7 +314,7 @@ def show_command(
 @_RECIPE
 @_MODEL
 @_TEMPLATE
-@_DATASET_DIR
+@_registry("--dataset-dir", "folder")
 @click.option("--out", type=_FILE, help="The page.  [default: NAME-view.html]")
 @click.option("--rows", type=_COUNT, default=2000, show_default=True, help="Rows in the sample on the page.")
 @click.option(
@@ -321,17 +325,13 @@ def show_command(
 @click.option("--force", is_flag=True, help="Replace a file that is not a page of this command.")
 @lang_option
 def view_command(
-    name: str,
-    model_name_or_path: str | None,
-    template: str | None,
-    dataset_dir: Path | None,
-    **options: Any,
+    name: str, model_name_or_path: str | None, template: str | None, folder: Path, **options: Any
 ) -> None:
     """Write a page that shows which tokens of each example are learned, masked or cut."""
     from tuneyard.compiler.view.command import view
 
     token_options = {"model_name_or_path": model_name_or_path, "template": template}
-    view(name, registry_folder(dataset_dir, name), token_options, **options)
+    view(name, folder, token_options, **options)
 
 
 @_command(
@@ -494,6 +494,4 @@ def init_command(
         write_text(out, spec)
     else:
         click.echo(spec, nl=False)
-    if is_quiet():
-        report = "\n".join(line for line in report.splitlines() if not line.startswith(CLOSING))
     say(report, to_stderr=True)

@@ -104,8 +104,8 @@ class ObjectRows(_Addressed):
             walk = walker(name)
             return [walk(row) for row in self.rows]
 
-    def row(self, number: int) -> object:
-        """One raw row, for messages and rejected.jsonl."""
+    def row(self, number: int) -> dict[str, object]:
+        """One raw row."""
         return self.rows[number]
 
     def filled(self, name: str) -> list[int]:
@@ -138,8 +138,8 @@ class TableRows(_Addressed):
         walk = walker(rest)
         return [walk(value) for value in self.columns[head]]
 
-    def row(self, number: int) -> object:
-        """One raw row, for messages and rejected.jsonl."""
+    def row(self, number: int) -> dict[str, object]:
+        """One raw row."""
         return {name: values[number] for name, values in self.columns.items()}
 
     def filled(self, name: str) -> list[int]:

@@ -81,8 +81,6 @@ def _examples(rows: Rows, entry: Mapping[str, object]) -> StoredExamples:
     reader = RecordReader(format_of_entry(entry))
     for number, line in enumerate(rows.lines):
         record, place = rows.row(number), f"{rows.prefix}{line}"
-        if not isinstance(record, dict):
-            raise ContentError(f"{place}: expected a record, an object")
         if not entry:
             reader = RecordReader(format_of(record, entry))
         require_prompt(record, reader.format, place)

@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from tuneyard.compiler.check.filters import language_of
 from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, stored_examples
 from tuneyard.compiler.lint.example_keys import add_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints, quantiles
 from tuneyard.compiler.rows import Place
-from tuneyard.compiler.tokens import load_tokenizer
-from tuneyard.core.errors import ContentError
+from tuneyard.core.errors import ContentError, RequestError, need
+from tuneyard.core.files import read_object
 from tuneyard.core.language.translation import tr, tr_counted
 
 BATCH = 256  # texts that a tokenizer gets at once
@@ -21,6 +22,7 @@ KEPT = 20
 LANGUAGES = {"zh": "Chinese", "en": "Latin letters without accents", "": "other"}
 HEADING = "{name}: {examples}, {duplicates} of them duplicates"
 LISTED = "{title}: {values}"
+TOKENIZER = "tokenizer.json"
 Measure = Callable[[list[str]], list[int]]
 
 
@@ -126,7 +128,7 @@ def _characters(texts: list[str]) -> list[int]:
 
 def _tokens(model: Path) -> Measure:
     """A function that counts the tokens of texts, without special tokens."""
-    tokenizer = load_tokenizer(model, "--model")
+    tokenizer = _load_tokenizer(model)
 
     def count(texts: list[str]) -> list[int]:
         counts: list[int] = []
@@ -136,3 +138,19 @@ def _tokens(model: Path) -> Measure:
         return counts
 
     return count
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    """A folder's fast tokenizer, by the `tokenizers` package alone: no torch, no transformers."""
+    path = folder / TOKENIZER
+    if not path.is_file():
+        raise RequestError(f"--model {folder}: no {TOKENIZER} in it; name a folder with a fast tokenizer")
+    need("tokenizers")
+    from tokenizers import Tokenizer
+
+    if not isinstance(read_object(path).get("model"), dict):
+        raise ContentError(f"{path}: no `model` in it, so it is no tokenizer; get the file again")
+    tokenizer: Any = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

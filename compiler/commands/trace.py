@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 
 from tuneyard.compiler.check.checker import Checker
 from tuneyard.compiler.check.filters import RowFilter
@@ -98,7 +98,7 @@ def _records(paths: Sequence[Path], problems: Problems) -> Iterator[tuple[str, d
     for path in paths:
         for rows in read(path, str(path), Source(), problems):
             for number in range(len(rows.lines)):
-                yield rows.place(number), cast("dict[str, object]", rows.row(number))
+                yield rows.place(number), rows.row(number)
 
 
 def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterator[KeptRow]:
@@ -136,14 +136,11 @@ def sources_before(spec: Spec, folder: Path) -> tuple[str, ...]:
         # The next compile finds files of a hub and of data/raw/NAME by itself.
         if not source.is_named or source.split in files_of_spec or path.is_relative_to(RAW / spec.name):
             continue
-        if not source.is_local:
-            options.append(f"{source.split}={source.path}")
-            continue
-        if not path.is_file():
+        if source.is_local and not path.is_file():
             place = folder / spec.name / MANIFEST
             message = f"{place}: {spec.name} was compiled from {path}, which is gone"
             raise RequestError(f"{message}: say where it is now with --source PATH")
-        options.append(f"{source.split}={path}")
+        options.append(f"{source.split}={source.path}")
     return tuple(options)
 
 

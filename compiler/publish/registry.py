@@ -43,7 +43,6 @@ class Registry:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.place = str(folder / REGISTRY)
         self.entries = read_registry(folder)
         self.manifests = read_manifests(folder)
 
@@ -53,9 +52,7 @@ class Registry:
         Missing entries are written. The entries of the compiled dataset `name` get the keys of its compile.
         """
         with self._locked():
-            entries = with_compiled(self.entries, self.manifests, name)
-            write_registry(self.folder, entries, before=self.entries)
-            self.entries = entries
+            self._write(with_compiled(self.entries, self.manifests, name))
         return self
 
     def check(self, spec: Spec, inputs: Sequence[Input], *, force: bool) -> None:
@@ -76,7 +73,7 @@ class Registry:
         self._refuse_foreign(target, written)
         if not (force or spec.split or spec.mix):
             self._refuse_lost_splits(spec, {item.split for item in inputs})
-        refuse_taken(self.place, self.entries, self.manifests, spec.name, entries)
+        self._refuse_taken(self.entries, spec.name, entries)
 
     def _refuse_lost_splits(self, spec: Spec, splits_with_source: Collection[str]) -> None:
         """Refuse to delete the files of a split that has no source any more."""
@@ -100,13 +97,12 @@ class Registry:
         with self._locked():  # others may have published since the registry was opened
             self._refuse_foreign(target, [path.name for path in staged.iterdir()])
             before = with_compiled(self.entries, self.manifests)
-            refuse_taken(self.place, before, self.manifests, name, manifest.entries)
+            self._refuse_taken(before, name, manifest.entries)
             old_sources = [source.path for source in self.manifests.get(name, EMPTY).sources]
             self.manifests[name] = manifest
             entries = with_compiled(before, self.manifests, name)
             publish(staged, target)
-            write_registry(self.folder, entries, before=self.entries)
-            self.entries = entries
+            self._write(entries)
         if old_sources and {source.path for source in manifest.sources}.isdisjoint(old_sources):
             ways = f"another `dataset:` {where_to_write(name)} of another name, or another --out keeps both"
             replaced = f"replaced what was compiled from {', '.join(old_sources[:3])}"
@@ -127,8 +123,7 @@ class Registry:
         with self._locked():
             gone = list(compiled_entries(name, self.manifests[name]))
             entries = with_compiled(self.entries, self.manifests)
-            kept = {key: entry for key, entry in entries.items() if key not in gone}
-            write_registry(self.folder, kept, before=self.entries)
+            self._write({key: entry for key, entry in entries.items() if key not in gone})
             aside = target.with_name(f".{name}.{OURS}old")
             target.rename(aside)
             sync_folder(self.folder)
@@ -142,6 +137,23 @@ class Registry:
             self.entries = read_registry(self.folder)
             self.manifests = read_manifests(self.folder)
             yield
+
+    def _write(self, entries: dict[str, Entry]) -> None:
+        write_registry(self.folder, entries, before=self.entries)
+        self.entries = entries
+
+    def _refuse_taken(self, entries: Mapping[str, Entry], folder: str, datasets: Iterable[str]) -> None:
+        """Refuse dataset names whose entries are of another folder, or of a user's own file."""
+        for dataset in datasets:
+            registered = entries.get(dataset)
+            if registered is None or folder_of(registered) == folder:
+                continue
+            fix = "rename one of the two"
+            other = folder_of(registered)
+            if other in self.manifests:
+                fix = f"`tuneyard data remove {other}` first, or give another --out"
+            taken = f"the dataset name {dataset!r} is taken by {registered.get('file_name')!r}"
+            raise ContentError(f"{self.folder / REGISTRY}: {taken}: {fix}")
 
     def _refuse_foreign(self, target: Path, written: Collection[str] = ()) -> None:
         """Refuse a folder that is a link or contains files of others: publishing replaces it whole.
@@ -206,26 +218,6 @@ def with_compiled(
         of_folder = compiled_entries(folder, manifest)
         registered |= {dataset: entry for dataset, entry in of_folder.items() if dataset not in entries}
     return registered
-
-
-def refuse_taken(
-    place: str,
-    entries: Mapping[str, Entry],
-    manifests: Mapping[str, Manifest],
-    folder: str,
-    datasets: Iterable[str],
-) -> None:
-    """Refuse dataset names whose entries are of another folder, or of a user's own file."""
-    for dataset in datasets:
-        registered = entries.get(dataset)
-        if registered is None or folder_of(registered) == folder:
-            continue
-        fix = "rename one of the two"
-        other = folder_of(registered)
-        if other in manifests:
-            fix = f"`tuneyard data remove {other}` first, or give another --out"
-        taken = f"the dataset name {dataset!r} is taken by {registered.get('file_name')!r}"
-        raise ContentError(f"{place}: {taken}: {fix}")
 
 
 def changed_entry(place: str, name: str, entry: Entry, compiled: Entry, hint: str = "") -> Iterator[Problem]:

@@ -1,7 +1,6 @@
 """Tables with one turn a row: the rows of a conversation become one row (`turns` of a source)."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import cast
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.rows import Line, ObjectRows, Rows
@@ -27,7 +26,7 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
     count = 0
     for rows in batches:
         for number, line in enumerate(rows.lines):
-            row = cast("Fields", rows.row(number))
+            row = rows.row(number)
             count += 1
             missing = next((name for name in columns if row.get(name) in (None, "")), "")
             if missing or isinstance(row[by], list | dict):

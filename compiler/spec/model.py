@@ -145,12 +145,9 @@ class Spec:
 
     def outputs_of(self, split: str) -> list[tuple[int, Output]]:
         """The numbered outputs of a split. Those of `WHOLE` are files for all rows: no datasets."""
-        numbered = list(enumerate(self.outputs))
-        if self.split is None:
-            return [] if split == WHOLE else numbered
-        return [
-            (number, output) for number, output in numbered if self.has_all_rows(output) == (split == WHOLE)
-        ]
+        is_whole = split == WHOLE
+        numbered = enumerate(self.outputs)
+        return [(number, output) for number, output in numbered if self.has_all_rows(output) == is_whole]
 
     def has_all_rows(self, output: Output) -> bool:
         """True for a file with the rows of all splits. It is no dataset."""
@@ -402,15 +399,13 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
         templates = dict(part.outputs[0].templates)
         templates.pop("system", None)
         outputs = [replace(output, templates=templates | output.templates) for output in spec.outputs]
-        source_of_part = about.get("source", {})
         base = cast("dict[str, Any]", part.raw)
-        source = source_of(base.get("source", {}) | source_of_part, PART)
+        source_of_part = source_of(about.get("source", {}), PART)
+        source = source_of(base.get("source", {}) | about.get("source", {}), PART)
         parts[name] = replace(
             part,
             name=spec.name,
-            source=replace(
-                source, files={}, hub=source_of_part.get("hub", {}), splits={}, columns=part.columns
-            ),
+            source=replace(source, files={}, hub=source_of_part.hub, splits={}, columns=part.columns),
             outputs=tuple(outputs),
             filter=filled_in(Filter, base.get("filter", {}) | about.get("filter", {})),
             group=None,
@@ -418,9 +413,8 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
             share=about["share"],
             ignore=part.ignore + spec.ignore,
         )
-        paths = source_of(source_of_part, PART).files.get(PART)
-        if paths:
-            files[name] = paths
+        if PART in source_of_part.files:
+            files[name] = source_of_part.files[PART]
     mix = Mix(raw["total"], parts, raw.get("shuffle"))
     return replace(spec, source=replace(spec.source, files=files), group=None, mix=mix)
 
