@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 from tuneyard.core.execution import WorkItem
@@ -75,8 +76,16 @@ _audited: list[tuple[AuditBatch, Any]] = []
 """What this process and its forks audit: the last one."""
 
 
-def audited(dataset: str, audit: AuditBatch, rows: Any, starts: range, workers: int) -> Generator[Audit]:
-    """Yield the audit of each batch of rows (a `datasets.Dataset`) that begins at `starts`."""
+def audited(
+    dataset: str, audit: AuditBatch | None, rows: Any, starts: range, workers: int
+) -> Generator[Audit | None]:
+    """Yield the audit of each batch of rows (a `datasets.Dataset`) that begins at `starts`.
+
+    None for each without an `audit`.
+    """
+    if audit is None:
+        yield from repeat(None, len(starts))
+        return
     items = [
         WorkItem(f"{dataset}, rows {start + 1} to {start + starts.step}", _audit_batch, (start, starts.step))
         for start in starts

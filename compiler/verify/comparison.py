@@ -41,8 +41,7 @@ class RecordComparison:
             problem = self._problem_of(place, example, row)
             if problem:
                 self._verdict.add(problem, row=start + number)
-            if is_dropped(row, self._verdict.stage):
-                self._verdict.dropped.append(start + number)
+            self._verdict.dropped += is_dropped(row, self._verdict.stage)
         self._verdict.records += len(batch)
         return len(rows["_prompt"])
 

@@ -55,6 +55,9 @@ from tuneyard.core.training.training_stage import stage_fits, stage_of_rows, sta
 MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 FLAGS = {"model_name_or_path": "--model", "template": "--template", "cutoff_len": "--cutoff-len"}
+NO_ANSWER_IN_CSV = (
+    ": of a .csv it reads numbers as numbers, and an empty field or NA as nothing; write .jsonl"
+)
 EXAMPLE = "name the folder of a downloaded model, e.g. models/demo-base"
 # The keys of a recipe that decide how rows are read, tokenised, cut and masked.
 SETTINGS = (
@@ -130,28 +133,26 @@ class LoadedDataset:
 
     def _compare_rows(self, loaded: LoadedRows, records: Records) -> None:
         verdict = self.verdict
-        verdict.no_answer += _why_no_answer(self.expected)
+        if any(path.suffix == ".csv" for path in loaded_files(self.dataset.path)):
+            verdict.no_answer += NO_ANSWER_IN_CSV
         starts = range(0, len(loaded.rows), loaded.data.data_args.preprocessing_batch_size)
         comparison = RecordComparison(loaded.rows, records, verdict)
-        if loaded.audit is None:
-            with row_bar(f"comparing {verdict.dataset}", loaded.rows) as bar:
-                for start in starts:
-                    bar.update(comparison.add(start, starts.step))
-        else:
-            verdict.audit = Audit()
-            audits = audited(verdict.dataset, loaded.audit, loaded.rows, starts, self.workers)
-            with closing(audits), row_bar(f"auditing {verdict.dataset}", loaded.rows) as bar:
-                for start, audit in zip(starts, audits, strict=True):
-                    verdict.audit.add(audit)
-                    bar.update(comparison.add(start, starts.step))
+        audit = Audit()
+        action = "comparing"
+        if loaded.audit:
+            action = "auditing"
+        batches = audited(verdict.dataset, loaded.audit, loaded.rows, starts, self.workers)
+        with closing(batches), row_bar(f"{action} {verdict.dataset}", loaded.rows) as bar:
+            for start, of_batch in zip(starts, batches, strict=True):
+                if of_batch:
+                    audit.add(of_batch)
+                bar.update(comparison.add(start, starts.step))
         comparison.end()
-        _add_findings(verdict, comparison.places)
-        for lost_text in (
-            _cut_problem(verdict, self.dataset.path),
-            _no_block_problem(verdict, self.dataset.path),
-        ):
-            if lost_text:
-                verdict.add(lost_text)
+        if loaded.audit:
+            verdict.audit = audit
+            _add_findings(verdict, audit, comparison.places)
+            for problem in _lost_texts(verdict, audit, self.dataset.path):
+                verdict.add(problem)
         verdict.records = self.expected.count
 
     def _look_for_lost(self, records: Records) -> None:
@@ -170,8 +171,6 @@ class LoadedDataset:
         """Note the rows that the entry's `split` and `num_samples` select."""
         verdict, entry = self.verdict, self.dataset.entry
         if self.selection:
-            places = list(self.selection.values())
-            verdict.dropped = [places[number] for number in verdict.dropped]
             verdict.notes.append(f"split: {show_value(entry['split'])} selects {verdict.loaded} rows")
         samples = entry.get("num_samples")
         if isinstance(samples, int):
@@ -372,11 +371,8 @@ def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) 
         return data, data.rows(name, num_samples=None)
 
 
-def _add_findings(verdict: Verdict, places: Sequence[str]) -> None:
+def _add_findings(verdict: Verdict, audit: Audit, places: Sequence[str]) -> None:
     """Add the findings of the audit with the places of their records."""
-    audit = verdict.audit
-    if audit is None:
-        return
     for code, message in AUDIT_MESSAGES.items():
         rows = audit.findings.get(code, ())
         graded = code_for(code, len(rows), audit.rows) if code in MESSAGES else code
@@ -384,28 +380,25 @@ def _add_findings(verdict: Verdict, places: Sequence[str]) -> None:
             verdict.add(Problem(graded, places[row], message), row)
 
 
-def _cut_problem(verdict: Verdict, path: Path) -> Problem | None:
-    """E353 if cutoff_len cuts every row; packed pretraining text flows on in the next block."""
-    audit = verdict.audit
-    if not audit or not audit.lengths or (verdict.stage == "pt" and verdict.packing):
-        return None
-    if min(audit.lengths) <= verdict.cutoff:
-        return None
-    longest = max(audit.lengths)
-    message = f"cuts all {audit.rows} rows; the longest has {longest} tokens"
-    return Problem("E353", str(path), message, "cutoff_len", f"cutoff_len: {longest} keeps them whole")
+def _lost_texts(verdict: Verdict, audit: Audit, path: Path) -> Iterator[Problem]:
+    """E353 if cutoff_len cuts every row, E411 if packing fills no block.
 
-
-def _no_block_problem(verdict: Verdict, path: Path) -> Problem | None:
-    """E411 if packing fills no block: LLaMA-Factory stops with "Cannot find sufficient samples"."""
-    audit = verdict.audit
-    if not audit or not audit.rows or verdict.stage != "pt" or not verdict.packing or audit.blocks:
-        return None
-    tokens = sum(length * rows for length, rows in audit.lengths.items())
-    message = (
-        f"no block of {verdict.cutoff} tokens is full: all {tokens} tokens are left over, none is trained"
-    )
-    return Problem("E411", str(path), message, "cutoff_len", "lower it, or write `packing: false`")
+    Packed pretraining text flows on in the next block. LLaMA-Factory stops without a full one ("Cannot find
+    sufficient samples").
+    """
+    if not audit.rows:
+        return
+    if verdict.stage == "pt" and verdict.packing:
+        if not audit.blocks:
+            message = (
+                f"no block of {verdict.cutoff} tokens is full: all {audit.uncut} tokens are left over, none "
+                "is trained"
+            )
+            yield Problem("E411", str(path), message, "cutoff_len", "lower it, or write `packing: false`")
+    elif min(audit.lengths) > verdict.cutoff:
+        longest = max(audit.lengths)
+        message = f"cuts all {audit.rows} rows; the longest has {longest} tokens"
+        yield Problem("E353", str(path), message, "cutoff_len", f"cutoff_len: {longest} keeps them whole")
 
 
 def _auditor(
@@ -444,10 +437,3 @@ def _auditor(
         verdict.not_checked.append(f"what is learned of rows with media: {model} has no processor for them")
         return data, None
     return data, AnswersAuditor(data).audit
-
-
-def _why_no_answer(expected: Expected) -> str:
-    """Why the loader may lose the text of an answer, "" without a known reason."""
-    if any(path.suffix == ".csv" for path in loaded_files(expected.path)):
-        return ": of a .csv it reads numbers as numbers, and an empty field or NA as nothing; write .jsonl"
-    return ""

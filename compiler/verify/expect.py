@@ -175,7 +175,7 @@ class Expected:
         problems = Problems()
         for rows in read(path, str(path), Source(), problems):
             for number, line in enumerate(rows.lines):
-                record, place = cast("Record", rows.row(number)), f"{rows.prefix}{line}"
+                record, place = rows.row(number), f"{rows.prefix}{line}"
                 self._note(record, place)
                 self._look_for_left_out(record, place)
                 if selected is None or self.count in selected:

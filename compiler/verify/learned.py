@@ -6,13 +6,13 @@ A second pass without cutoff_len shows the cuts. Template, tokenizer, cuts and m
 from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 from tuneyard.compiler.verify.audit import Audit, Row
 from tuneyard.core.prompt.supervision import IGNORED
+from tuneyard.core.prompt.template_fit import ending_of
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.records.answers import SAME, answer_codes
-from tuneyard.core.training.llamafactory import WHOLE, RecipeData, expected_errors
+from tuneyard.core.training.llamafactory import UNPACKED, WHOLE, RecipeData, expected_errors
 
 PAIRED = ("chosen_", "rejected_")
 
@@ -32,10 +32,9 @@ class AnswersAuditor:
             self.sides = PAIRED
         self.counts_turns = supervised and data.module["processor"] is None
         self.whole = data.encoder(**WHOLE)
-        unpacked: dict[str, Any] = {**WHOLE, "cutoff_len": self.args.cutoff_len}
-        self.cut = data.encoder(**unpacked)
+        self.cut = data.encoder(**UNPACKED)
         self.reasons = isinstance(self.template, ReasoningTemplate)
-        self.ending = _ending(self.template, self.tokenizer)
+        self.ending = ending_of(self.template, self.tokenizer)
 
     def audit(self, rows: Row, start: int) -> Audit:
         """Audit a batch (columns of LLaMA-Factory's rows) whose first row has the number `start`."""
@@ -157,19 +156,6 @@ class PretrainingAuditor:
             if length > self.args.cutoff_len and not self.args.packing:
                 audit.find("W419", start + number)
         return audit
-
-
-def _ending(template: Any, tokenizer: Any) -> list[int]:
-    """The ids that end a turn, from the first stop token on."""
-    if template.efficient_eos:
-        return [tokenizer.eos_token_id]
-    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]
-    _, answer = template.encode_multiturn(tokenizer, talk)[0]
-    stops = set(template.get_stop_token_ids(tokenizer))
-    for place, token in enumerate(answer):
-        if token in stops:
-            return list(answer[place:])
-    return []
 
 
 def _some(rows: Row, numbers: Sequence[int]) -> Row:

@@ -91,7 +91,7 @@ def _learned_pretraining(audit: Audit, verdict: Verdict) -> str:
     line = f"{audit.seen} tokens, all of them loss tokens (stage pt)"
     if not verdict.packing:
         return line
-    rest = sum(length * rows for length, rows in audit.lengths.items()) - audit.seen
+    rest = audit.uncut - audit.seen
     return (
         f"{line}, in {audit.blocks} blocks of {verdict.cutoff}; "
         f"{rest} left over: LLaMA-Factory drops what does not fill the last block of each batch of rows"

@@ -22,7 +22,7 @@ class Verdict:
 
     `is_read` is false if LLaMA-Factory cannot load the rows, so that there are no counts.
 
-    `dropped` has the numbers (from 0, in LLaMA-Factory's order) of loaded rows that its processor skips.
+    `dropped` counts the loaded rows that its processor skips.
     """
 
     dataset: str
@@ -39,7 +39,7 @@ class Verdict:
     packing: bool = False
     not_checked: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    dropped: list[int] = field(default_factory=list)
+    dropped: int = 0
     no_answer: str = "LLaMA-Factory finds no answer in it"
     is_compiled: bool = True
 

@@ -155,14 +155,20 @@ def _missing_tokens(
 
 def end_token(template: Any, tokenizer: Any) -> str:
     """Token that ends an answer in training, "" if the template ends none."""
+    ending = ending_of(template, tokenizer)
+    return str(tokenizer.convert_ids_to_tokens(ending[0])) if ending else ""
+
+
+def ending_of(template: Any, tokenizer: Any) -> list[int]:
+    """The ids that end an answer in training, from the first stop token on; [] if the template ends none."""
     if template.efficient_eos:
-        return str(tokenizer.eos_token)
+        return [tokenizer.eos_token_id]
     _, answer_ids = template.encode_oneturn(tokenizer, [USER, ANSWER])
     stop_ids = set(template.get_stop_token_ids(tokenizer))
-    for token_id in answer_ids:
+    for place, token_id in enumerate(answer_ids):
         if token_id in stop_ids and token_id is not None:
-            return str(tokenizer.convert_ids_to_tokens(token_id))
-    return ""
+            return list(answer_ids[place:])
+    return []
 
 
 def _layout(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> Iterator[TemplateFinding]:

@@ -17,7 +17,9 @@ TEXT_PARTS = (
 )  # fmt: skip
 """Parts of a registry entry's `columns` whose columns contain texts."""
 
-WHOLE: dict[str, Any] = {"cutoff_len": 1 << 30, "packing": False, "neat_packing": False}
+UNPACKED: dict[str, Any] = {"packing": False, "neat_packing": False}
+"""Data arguments that pack no rows."""
+WHOLE: dict[str, Any] = {"cutoff_len": 1 << 30, **UNPACKED}
 """Data arguments that neither cut nor pack rows."""
 
 
