@@ -22,7 +22,7 @@ from tuneyard.compiler.view.payload import (
     json_of,
 )
 from tuneyard.compiler.view.scan import Scan
-from tuneyard.core.datasets import locate_dataset
+from tuneyard.core.datasets import Dataset
 from tuneyard.core.drawing.page import embedded
 from tuneyard.core.errors import ProblemsError
 from tuneyard.core.installation.checkout import version
@@ -72,15 +72,22 @@ class KeptRows:
             self.kept, self._sizes = self.kept[::2], self._sizes[::2]
 
 
-def _read(
+def build(
     name: str,
     folder: Path,
     settings: Settings,
-    recipe: RecipeFile | None,
-    rows: int,
-    losses: "TokenLossFile | None",
-) -> tuple[PageRows, KeptRows]:
-    """Verify and count all records, then read those of the page again."""
+    recipe: RecipeFile | None = None,
+    rows: int = ROWS,
+    losses: "TokenLossFile | None" = None,
+) -> ViewPayload:
+    """Everything that the page of a dataset shows: a sample of so many `rows`, and counts over all of them.
+
+    It verifies and counts all records, then reads those of the page again.
+
+    `settings` are those of a recipe or of options. Without a model among them the rows have no tokens.
+    `RequestError` if the dataset is not registered, if its file is missing, or if the model or the template
+    cannot be used. If LLaMA-Factory cannot load the file, the rows have no tokens and `note` has the reason.
+    """
     scan, kept_rows = Scan(), KeptRows()
     with loaded(name, folder, settings, recipe) as dataset:
         records = scan.counted(dataset.records())
@@ -101,28 +108,14 @@ def _read(
                 bar.update(1)
     if dataset.rows is not None:
         dataset.finish()
-    return page_rows, kept_rows
+    return _payload(dataset.dataset, settings, page_rows, kept_rows)
 
 
-def build(
-    name: str,
-    folder: Path,
-    settings: Settings,
-    recipe: RecipeFile | None = None,
-    rows: int = ROWS,
-    losses: "TokenLossFile | None" = None,
-) -> ViewPayload:
-    """Everything that the page of a dataset shows: a sample of so many `rows`, and counts over all of them.
-
-    `settings` are those of a recipe or of options. Without a model among them the rows have no tokens.
-    `RequestError` if the dataset is not registered, if its file is missing, or if the model or the template
-    cannot be used. If LLaMA-Factory cannot load the file, the rows have no tokens and `note` has the reason.
-    """
-    dataset = locate_dataset(name, folder)
-    page_rows, kept_rows = _read(name, folder, settings, recipe, rows, losses)
+def _payload(dataset: Dataset, settings: Settings, page_rows: PageRows, kept_rows: KeptRows) -> ViewPayload:
+    """The rows of the page, and the counts over all rows."""
     verdict, scan = page_rows.verdict, page_rows.scan
     payload = ViewPayload(
-        dataset=name,
+        dataset=dataset.name,
         file=_display_path(dataset.path),
         stage=verdict.stage,
         made_by=version()["version"],
@@ -131,9 +124,9 @@ def build(
             rows_on_page=len(kept_rows.kept),
             left_off_page=kept_rows.added - len(kept_rows.kept),
             seed=SEED,
-            dropped_rows=len(verdict.dropped),
+            dropped_rows=verdict.dropped,
         ),
-        labels=list(scan.labels.most_common()),
+        labels=scan.labels.most_common(),
         rows=kept_rows.kept,
     )
     if verdict.audit:

@@ -14,7 +14,7 @@ from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt.supervision import IGNORED
-from tuneyard.core.training.llamafactory import WHOLE, RecipeData, replaced
+from tuneyard.core.training.llamafactory import UNPACKED, WHOLE, RecipeData, replaced
 
 Ids = list[int | None]
 """Token ids. None is a token that the tokenizer lacks: the template of another model writes it."""
@@ -110,13 +110,12 @@ class RowEncoder:
         self.args = data.data_args
         self.template = data.template
         self.encodings: list[Encoding] = []
-        unpacked = {**WHOLE, "cutoff_len": self.args.cutoff_len}
         if self.stage == "pt":
             self.whole = data.encoder(**WHOLE)
-            self.cut = data.encoder(**unpacked)
+            self.cut = data.encoder(**UNPACKED)
         else:
             self.module = import_module(f"llamafactory.data.processor.{MODULES[self.stage]}")
-            self.cut = replace(data, template=_watched(data.template, self.encodings)).encoder(**unpacked)
+            self.cut = replace(data, template=_watched(data.template, self.encodings)).encoder(**UNPACKED)
 
     @property
     def is_packed_text(self) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.compiler.view.payload import NamedCount, ViewPayload
+from tuneyard.compiler.view.payload import ViewPayload, json_of
 from tuneyard.core.drawing.page import embedded, fill_page
 from tuneyard.core.language.reader_language import current
 from tuneyard.core.language.translation import catalogue, tr, tr_counted
@@ -13,8 +13,6 @@ from tuneyard.core.language.translation import catalogue, tr, tr_counted
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard data view">'
 """Mark in the head of every page, by which `data view` recognises its own pages."""
-MOST_NAMES = 200
-"""Labels that the page lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +88,14 @@ def render_page(payload: ViewPayload) -> str:
         shares_text=tr(", ").join(f"{share.name} {share.figures}" for share in shares),
         note=payload.note,
         has_tokens=has_tokens,
-        has_losses=_has_losses(payload),
+        has_losses=any(row.loss is not None for row in payload.rows),
         bins=_bins(payload),
         cutoff_at=_cutoff_at(payload),
         cutoff_text=_cutoff_text(payload),
         facets=_facets(payload),
         sampled=_sampled_text(payload),
         made_by=tr("Made by Tuneyard {version}", version=payload.made_by),
-        data=embedded(f'{{"view":{payload.to_json()},"words":{words}}}'),
+        data=embedded(f'{{"view":{json_of(payload)},"words":{words}}}'),
     )
 
 
@@ -153,10 +151,6 @@ def _shares(payload: ViewPayload) -> list[StateShare]:
     return shares
 
 
-def _has_losses(payload: ViewPayload) -> bool:
-    return any(row.loss is not None for row in payload.rows)
-
-
 def _bins(payload: ViewPayload) -> list[LengthBar]:
     lengths = payload.lengths
     highest = max([1, *(rows for _, _, rows in lengths.bins)])
@@ -198,24 +192,21 @@ def _cutoff_text(payload: ViewPayload) -> str:
 
 def _facets(payload: ViewPayload) -> list[Facet]:
     rows = payload.totals.rows
+    labels = [FilterItem(name, name, count, percentage(count, rows)) for name, count in payload.labels]
+    names = {"cut": tr("cut off"), "dropped": tr("dropped")}
     problems = []
     for problem in payload.problems:
-        names = {"cut": tr("cut off"), "dropped": tr("dropped")}
         name = names.get(problem.code, problem.code)
         share = percentage(problem.rows, rows)
         problems.append(FilterItem(problem.code, name, problem.rows, share, problem.message))
-    no_problem = ""
+    facets = []
+    if labels:
+        facets.append(Facet("label", tr("Labels"), labels))
+    remark = ""
     if not problems:
-        no_problem = tr("✓ No problem in any row.")
-    facets = [
-        Facet("label", tr("Labels"), _names(payload.labels, rows)),
-        Facet("problem", tr("Problems"), problems, no_problem),
-    ]
-    return [facet for facet in facets if facet.items or facet.remark]
-
-
-def _names(counts: Sequence[NamedCount], rows: int) -> list[FilterItem]:
-    return [FilterItem(name, name, count, percentage(count, rows)) for name, count in counts[:MOST_NAMES]]
+        remark = tr("✓ No problem in any row.")
+    facets.append(Facet("problem", tr("Problems"), problems, remark))
+    return facets
 
 
 def _sampled_text(payload: ViewPayload) -> str:

@@ -99,18 +99,18 @@ class PageRows:
         """Add to a row what LLaMA-Factory makes of it. It may have left it out."""
         if row >= len(loaded.rows):
             page_row.dropped = LEFT_OUT
-            page_row.add_code(DROPPED)
+            page_row.problems.append(DROPPED)
             return
         values = loaded.rows[row]
         if is_dropped(values, self.verdict.stage):
             page_row.dropped = self.verdict.no_answer
-            page_row.add_code(DROPPED)
+            page_row.problems.append(DROPPED)
         else:
             page_row.images = thumbnails(values["_images"] or ())
             if self.tokens:
                 self.tokens.add(page_row, values)
             if page_row.cut:
-                page_row.add_code(CUT_CODE)
+                page_row.problems.append(CUT_CODE)
         if isinstance(example, str):
             page_row.dropped = example
 

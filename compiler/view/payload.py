@@ -17,8 +17,6 @@ if it is learned with key-token weights.
 
 A token that is a part of a character has the length 0, and the last token of that character has its length.
 """
-NamedCount = tuple[str, int]
-"""A name and its rows."""
 
 
 @dataclass(slots=True)
@@ -68,11 +66,6 @@ class PageRow:
     sides: list[PageSide] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
     note: str = ""
-
-    def add_code(self, code: str) -> None:
-        """Add a problem once."""
-        if code not in self.problems:
-            self.problems.append(code)
 
 
 @dataclass(slots=True)
@@ -125,7 +118,7 @@ class ViewPayload:
     """Everything that the page shows.
 
     `model` is "" if the rows have no tokens; `note` then says why and how to get them. `stage` is sft, rm,
-    kto or pt (dpo reads the rows of rm).
+    kto or pt (dpo reads the rows of rm). `labels` are labels with their rows.
     """
 
     dataset: str
@@ -138,17 +131,13 @@ class ViewPayload:
     note: str = ""
     totals: Totals = field(default_factory=Totals)
     lengths: LengthHistogram = field(default_factory=LengthHistogram)
-    labels: list[NamedCount] = field(default_factory=list)
+    labels: list[tuple[str, int]] = field(default_factory=list)
     problems: list[CodeCount] = field(default_factory=list)
     rows: list[PageRow] = field(default_factory=list)
 
-    def to_json(self) -> str:
-        """One line of JSON with the fields' names as keys, without spaces."""
-        return json_of(self)
-
 
 def json_of(part: Any) -> str:
-    """The JSON text of a payload or of a part of it."""
+    """The payload or a part of it as one line of JSON, with the fields' names as keys."""
     return json.dumps(part, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_as_object)
 
 

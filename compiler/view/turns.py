@@ -8,6 +8,7 @@ from typing import Any
 
 from tuneyard.compiler.view.encoding import TEXT, EncodedMessage, Segment, TokenSequence
 from tuneyard.compiler.view.payload import CUT, LEARNED, PageSide, PageTurn, TokenSpan
+from tuneyard.core.prompt.template_fit import Writing
 from tuneyard.core.prompt.token_texts import TokenTexts
 
 CONTENT = "{{content}}"
@@ -32,7 +33,6 @@ class PageTurns:
 
     def __init__(self, template: Any, tokenizer: Any) -> None:
         self.template = template
-        self.tokenizer = tokenizer
         decode = partial(tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         self.texts = TokenTexts(decode)
         plugin = template.mm_plugin
@@ -40,8 +40,11 @@ class PageTurns:
         marks = [re.escape(token) for token in media if token]
         self.media = re.compile(f"(?:{'|'.join(marks)})+") if marks else None
         first, last = (word.strip() for word in template.thought_words)
-        self.thought = re.compile(f"{re.escape(first)}.*?{re.escape(last)}\\s*", re.DOTALL)
-        self.has_thoughts = bool(first and last)
+        self.thought = None
+        if first and last:
+            self.thought = re.compile(f"{re.escape(first)}.*?{re.escape(last)}\\s*", re.DOTALL)
+        self.writing = Writing()
+        self.writing.bos_token_id, self.writing.eos_token_id = tokenizer.bos_token, tokenizer.eos_token
 
     def side(
         self,
@@ -57,11 +60,10 @@ class PageTurns:
         place = 0
         for segment in sequence.segments:
             segment_texts = token_texts[place : place + len(segment.ids)]
-            starts = _starts(segment_texts)
             pieces = list(self._pieces(segment, segment_texts))
-            number = 0
-            for start, text, state in zip(
-                starts, segment_texts, sequence.states[place : place + len(segment.ids)], strict=True
+            number, start = 0, 0
+            for text, state in zip(
+                segment_texts, sequence.states[place : place + len(segment.ids)], strict=True
             ):
                 while number + 1 < len(pieces) and pieces[number + 1][0] <= start:
                     number += 1
@@ -81,6 +83,7 @@ class PageTurns:
                     elif loss is not None:
                         span = (len(text), state, loss)
                 turn.spans.append(span)
+                start += len(text)
             place += len(segment.ids)
         for turn, turn_texts in zip(turns, texts_of_turns, strict=True):
             turn.text = "".join(turn_texts)
@@ -144,7 +147,7 @@ class PageTurns:
         """A message's own text: thoughts, media, and the rest."""
         part = PARTS.get(role, "text")
         others: list[tuple[int, int, str]] = []
-        if self.has_thoughts and role in ("assistant", "function"):
+        if self.thought and role in ("assistant", "function"):
             others += [(*match.span(), "thought") for match in self.thought.finditer(content)]
         if self.media:
             others += [(*match.span(), "image") for match in self.media.finditer(content)]
@@ -160,27 +163,7 @@ class PageTurns:
 
     def _written(self, slots: Sequence[Any]) -> str:
         """Text of the slots of a template, in which sets and objects name special tokens."""
-        text = ""
-        for slot in slots:
-            if isinstance(slot, str):
-                text += slot
-            elif isinstance(slot, dict):
-                text += slot["token"]
-            elif "bos_token" in slot:
-                text += self.tokenizer.bos_token or ""
-            elif "eos_token" in slot:
-                text += self.tokenizer.eos_token or ""
-        return text
-
-
-def _starts(texts: Sequence[str]) -> list[int]:
-    """The first character of each token in the joined texts."""
-    starts = []
-    place = 0
-    for text in texts:
-        starts.append(place)
-        place += len(text)
-    return starts
+        return "".join(self.template._convert_elements_to_ids(self.writing, slots))
 
 
 def _place_of(ids: Sequence[int | None], message_ids: Sequence[int | None], begin: int) -> int:
@@ -198,13 +181,11 @@ def _content(message: EncodedMessage, text: str, slot: _Slot) -> tuple[int, int]
     end = len(text) - len(slot.after)
     if slot.after and not text.endswith(slot.after):
         end = len(text)
-    if message.role == "function":  # the template writes the calls in its own form
-        start = len(slot.before) if text.startswith(slot.before) else 0
-        return start, end
-    start = end - len(content)
-    if start >= 0 and text[start:end] == content:
-        return start, end
-    start = text.rfind(content)  # the tokenizer writes blanks in its own way, or the template trims
-    if content and start >= 0:
-        return start, start + len(content)
+    if message.role != "function":  # of which the template writes the calls in its own form
+        start = end - len(content)
+        if start >= 0 and text[start:end] == content:
+            return start, end
+        start = text.rfind(content)  # the tokenizer writes blanks in its own way, or the template trims
+        if content and start >= 0:
+            return start, start + len(content)
     return (len(slot.before) if text.startswith(slot.before) else 0), end
