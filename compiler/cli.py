@@ -205,10 +205,8 @@ def _report(
         if problems.errors:
             click.echo(summarise(problems.errors, every, problems.tally("E")), err=True)
     lines = [report.line()]
-    if report.datasets and not report.failed:  # a check has no files to count
+    if report.datasets and not report.failed and not is_quiet():  # a check has no files to count
         lines += report.result_lines(request.out)
-        if is_quiet():
-            del lines[1:]
     _print(as_json, report.as_json, lines)
     if report.failed:
         raise ContentError(f"{report.name}: {report.verdict()}")

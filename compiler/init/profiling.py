@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 from tuneyard.compiler.init.dialects import dialects, encoding_of, head_of
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
@@ -67,8 +66,9 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
             encoding = "utf-8"
             if find_reader(suffix(first), str(first)).text:
                 encoding = encoding_of(first)
-            texts = [file for file in files if suffix(file) in TEXTS]
-            documents = texts if texts and not paths_by_split and len(texts) == len(files) else []
+            documents: Sequence[SourceFile] = ()
+            if not paths_by_split and all(suffix(file) in TEXTS for file in files):
+                documents = files
             for sources in _sources_to_try(first, encoding, table, len(documents) > 1):
                 profile = _best_reading(path, first, sources)
                 for document in documents:
@@ -93,16 +93,16 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
 
 def _paths_by_split(files: Sequence[SourceFile | Member]) -> dict[str, tuple[str, ...]]:
     """A folder's files by split, {} unless each file's name has one and there are at least two splits."""
-    paths: dict[str, list[str]] = {}
+    paths: dict[str, tuple[str, ...]] = {}
     for file in files:
         words = re.split(r"[\W_\d]+", file.name.split(".")[0].lower())
         splits = [split for split, names in SPLITS.items() if set(names).intersection(words)]
         if not splits:
             return {}
-        paths.setdefault(splits[0], []).append(str(file))
+        paths[splits[0]] = (*paths.get(splits[0], ()), str(file))
     if len(paths) < 2:
         return {}
-    return {split: tuple(split_paths) for split, split_paths in paths.items()}
+    return paths
 
 
 def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:
@@ -219,12 +219,12 @@ def _sources_to_try(
         yield [Source(encoding=encoding)]
 
 
-def _lists_within(items: list[object], steps: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _lists_within(items: list[dict[str, object]], steps: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Yield the keys to a list of objects, then the keys to the only list in its objects, and so on."""
     yield steps
-    inner_lists: dict[str, list[object]] = {}
+    inner_lists: dict[str, list[dict[str, object]]] = {}
     for item in items:
-        for name, value in cast("dict[str, object]", item).items():
+        for name, value in item.items():
             if is_rows(value) and not is_turn(value[0]):
                 inner_lists.setdefault(name, []).extend(value)
     if len(inner_lists) == 1:

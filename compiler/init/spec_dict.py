@@ -100,14 +100,7 @@ def _source(path: str, source: Source) -> dict[str, object]:
     if "" in source.rows:
         steps = source.rows[""]
         settings["rows"] = steps[0] if steps in (("file",), ("turns",)) else steps
-    return {key: _with_lists(value) for key, value in settings.items()}
-
-
-def _with_lists(value: object) -> object:
-    """A copy with a list for each tuple, so that YAML has no aliases."""
-    if isinstance(value, dict):
-        return {key: _with_lists(inner) for key, inner in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    return settings
 
 
 def stem_of_file(path: SourcePath) -> str:

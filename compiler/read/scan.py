@@ -275,7 +275,7 @@ class Layout:
 
     steps: tuple[str, ...] | None
     description: str
-    lists: dict[str, list[object]] = field(default_factory=dict)
+    lists: dict[str, list[dict[str, object]]] = field(default_factory=dict)
 
 
 LINES = Layout(None, "lines, each of them a row")
@@ -343,7 +343,7 @@ def _is_talk(value: object) -> bool:
     return is_rows(value) and is_turn(value[0])
 
 
-def is_rows(value: object) -> TypeGuard[list[object]]:
+def is_rows(value: object) -> TypeGuard[list[dict[str, object]]]:
     """Whether a value is a list of objects, with at least one of them."""
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 

@@ -99,6 +99,10 @@ def dump_short_yaml(value: Mapping[str, object]) -> str:
     class ShortDumper(yaml.SafeDumper):
         """Writes a text with line breaks or control characters in double quotes, which escape them."""
 
+        def ignore_aliases(self, _data: object) -> bool:
+            """Write equal values each in full, without references."""
+            return True
+
     def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
         style = None if text.isprintable() else '"'
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
