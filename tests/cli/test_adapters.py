@@ -40,16 +40,6 @@ def test_the_hub_is_reached_with_what_the_core_lock_has(run, tmp_path):
     assert not imported & {"torch", "transformers", "peft", "gguf", "jinja2"}
 
 
-def test_wrong_content_ends_with_1_and_wrong_requests_with_2(run, tmp_path):
-    make(tmp_path / "dora", use_dora=True)
-    done = run("-m", "adapters", "merge", f"{tmp_path}/dora=1", "--out", tmp_path / "out", code=1)
-    assert done.stderr.startswith("error: ")
-    assert "DoRA rescales the base weights" in done.stderr
-    done = run("-m", "adapters", "show", tmp_path / "none", code=2)
-    assert "no such folder" in done.stderr
-    assert not (tmp_path / "out").exists()
-
-
 def start(*words):
     return subprocess.Popen(
         [sys.executable, "-m", "adapters", *map(str, words)],

@@ -137,13 +137,6 @@ def test_what_a_dtype_cannot_hold_is_refused_without_a_line_that_looks_like_succ
     assert not Path("x").exists()
 
 
-@pytest.mark.parametrize("word", ["--max-shard-size=5KB", "--max_shard_size=5KB"])
-def test_hyphens_and_underscores(word):
-    call("fuse", "rte=0.5", "--base", "base", "--out", "full", word)
-    index = json.loads(Path("full/model.safetensors.index.json").read_text())
-    assert len(set(index["weight_map"].values())) > 1
-
-
 def test_a_recipe_is_a_command_line_and_options_override_it():
     Path("r.yaml").write_text("method: svd\nrank: 3\nadapters: [rte=0.5, mnli=0.5]\nout: saves/r\n")
     assert "rank 3" in call("merge", "r.yaml")[0]
@@ -461,12 +454,6 @@ def test_a_link_in_the_place_of_an_interrupted_fuse_is_not_followed():
     said = call("fuse", "rte", "--base", "base", "--out", "full", code=2)[1]
     assert "a link" in said
     assert names("mine") == ["notes"]
-
-
-def test_the_card_names_a_folder_here_by_its_path():
-    make("only", factors(3))
-    call("merge", "only:0.5", "rte:1", "--out", "one")
-    assert "  - ./only=0.5\n  - rte=1.0\n" in Path("one/README.md").read_text()
 
 
 def test_all_commands_take_the_same_folder():

@@ -51,16 +51,6 @@ def test_layers_come_in_the_order_of_their_numbers(tmp_path):
     assert layers == sorted(layers)
 
 
-def test_a_name_is_a_folder_under_saves(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    make("saves/rte", factors(1))
-    make("elsewhere/rte", factors(2))
-    assert open_adapter("rte").digest == open_adapter("saves/rte").digest
-    assert open_adapter("elsewhere/rte").digest != open_adapter("saves/rte").digest
-    with raises(RequestError, "rta", "rte", "saves/"):
-        open_adapter("rta")
-
-
 def test_a_reference_with_a_slash_is_a_path_and_nothing_else(tmp_path, monkeypatch, capsys):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")

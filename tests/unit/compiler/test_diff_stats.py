@@ -63,13 +63,6 @@ def test_many_places_are_cut_unless_all_are_wanted(bench):
     assert run("diff", old, new, "--all").stdout.count("added    ") == 39
 
 
-def test_compiled_datasets_go_by_name(bench):
-    rows = [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(4)]
-    bench.compile("qa", bench.rows("qa.jsonl", rows))
-    assert diff("qa", "qa", bench.out).same == 4
-    assert stats("qa", bench.out, None).examples == 4
-
-
 def test_a_file_without_an_entry_has_its_system_text_and_history_too(bench):
     told = record(0, system="Be brief.", history=[["Hello?", "Hello."]])
     one, other = bench.rows("one.jsonl", [told]), bench.rows("other.jsonl", [record(0, system="Be long.")])

@@ -50,34 +50,6 @@ def test_unquoted_tsv_keeps_stray_quotes(bench):
     assert (first["output"], first["idx"]) == ("no", 0)
 
 
-def test_the_documents_two_records(bench):
-    rte = {
-        "sentence1": "No Weapons of Mass Destruction Found in Iraq Yet.",
-        "sentence2": "Weapons of Mass Destruction Found in Iraq.",
-        "label": 1,
-        "idx": 0,
-    }
-    mnli = {
-        "premise": "Conceptually cream skimming has two basic dimensions - product and geography.",
-        "hypothesis": "Product and geography are what make cream skimming work. ",
-        "label": 1,
-        "idx": 0,
-    }
-    bench.compile("rte", bench.rows("train.jsonl", [rte]))
-    bench.compile("mnli", bench.rows("train.jsonl", [mnli]))
-    assert next(bench.out.rglob("alpaca_rte-train.json")).read_text() == (
-        '[\n{"instruction":"Does \\"No Weapons of Mass Destruction Found in Iraq Yet.\\" imply that '
-        '\\"Weapons of Mass Destruction Found in Iraq.\\"? Please answer yes or no.You only need to answer '
-        'one word, no explanation","input":"","output":"no","idx":0}\n]\n'
-    )
-    assert next(bench.out.rglob("alpaca_mnli-train.json")).read_text() == (
-        '[\n{"instruction":"Does \\"Conceptually cream skimming has two basic dimensions - product and '
-        'geography.\\" imply that \\"Product and geography are what make cream skimming work. \\"? Please '
-        'answer yes or no or maybe.You only need to answer one word, no explanation","input":"",'
-        '"output":"maybe","idx":0}\n]\n'
-    )
-
-
 texts = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), min_size=1, max_size=40
 ).filter(lambda text: text.replace("\ufeff", "").strip())  # what JSON Schema's \\S takes for blank

@@ -232,13 +232,6 @@ def test_weights_that_plain_llamafactory_ignores_are_noted(tmp_path):
     assert places == [f"{path}:2"]  # once, with its line
 
 
-def test_bf16_needs_ampere_and_one_kind_at_a_time():
-    assert codes([HOPPER], bf16=True) == []
-    assert codes([VOLTA], bf16=True) == [("W312", "bf16")]  # PyTorch says that it can, and imitates it
-    assert codes([VOLTA], bf16=True, use_cpu=True) == []
-    assert codes([HOPPER], bf16=True, fp16=True) == [("E312", "fp16")]
-
-
 def test_a_misspelt_key_is_not_also_missing():
     settings = {"datset": "a", "outpt_dir": "o", "model_name_or_path": "a/b", "do_train": True}
     found = problems_of(Recipe(Path("r.yaml"), settings, {}), Machine((HOPPER,)))
