@@ -4,13 +4,9 @@ import copy
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tests.integration.peft_oracle import distance, exact, fused, in_4_bits, load, save_adapter, weights_of
-from tests.messages import raises
-from tuneyard.adapters.statistics import measure, text
-from tuneyard.adapters.store import open_any
-from tuneyard.core.errors import ContentError
 
 IDS = torch.arange(60).reshape(3, 20)
 EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -86,30 +82,3 @@ def test_dora_on_a_base_in_4_bits_is_fused_into_what_training_saw(base, tiny_mod
     found, _ = fused([(adapter, 1)], tiny_model, tmp_path / "out", dtype="F32", base_as="nf4")
     expected = weights_of(load(seen, adapter).merge_and_unload())
     assert distance(weights_of(found), expected, weights_of(seen)) < 1e-5
-
-
-def test_a_dora_adapter_without_its_magnitude_is_refused(base, tiny_model, tmp_path):
-    adapter = save_adapter(base, tiny_model, tmp_path / "a", use_dora=True)
-    file = adapter / "adapter_model.safetensors"
-    tensors = load_file(file)
-    name = next(key for key in tensors if "lora_magnitude_vector" in key)
-    save_file({key: value for key, value in tensors.items() if key != name}, file)
-    with raises(ContentError, "lora_magnitude_vector"):
-        open_any(adapter)
-    save_file({**tensors, name: tensors[name][:-1].clone()}, file)
-    with raises(ContentError, "adapter_model.safetensors"):
-        open_any(adapter)
-    save_file({**tensors, name: tensors[name] * float("nan")}, file)
-    with raises(ContentError, "NaN"):
-        fused([(adapter, 1)], tiny_model, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_show_reports_magnitudes(base, tiny_model, tmp_path):
-    adapter = save_adapter(base, tiny_model, tmp_path / "a", use_dora=True)
-    opened = open_any(adapter)
-    measured = measure(opened, opened.modules, histograms=True)
-    tensors = load_file(adapter / "adapter_model.safetensors")
-    norms = [value for key, value in tensors.items() if "magnitude" in key]
-    low, high = min(float(n.min()) for n in norms), max(float(n.max()) for n in norms)
-    assert f"magnitudes from {low:.4g} to {high:.4g}" in "\n".join(text([measured], [[1.0]]))

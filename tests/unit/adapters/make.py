@@ -129,3 +129,10 @@ def base_tensors(seed=0, layers=2, shapes=SHAPES, std=0.03, vocabulary=50):
             found[f"model.layers.{layer}.self_attn.{name}.bias"] = normal(outputs)
         found[f"model.layers.{layer}.norm.weight"] = normal(24)
     return found
+
+
+def gguf_fields(path):
+    """A GGUF's metadata as Python values."""
+    from gguf import GGUFReader
+
+    return {name: field.contents() for name, field in GGUFReader(path).fields.items()}

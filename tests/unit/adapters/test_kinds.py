@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from tests.messages import raises
+from tests.messages import printed, raises
 from tests.unit.adapters.make import PREFIX, base_tensors, dense, factors, make, make_base
+from tuneyard.adapters.export.source import open_source
 from tuneyard.adapters.fuse import fuse, plan_fusing
-from tuneyard.adapters.request import FuseRequest
-from tuneyard.adapters.store import open_any
+from tuneyard.adapters.merge import plan_merging
+from tuneyard.adapters.request import FuseRequest, MergeRequest
+from tuneyard.adapters.statistics import measure, similarity, text
+from tuneyard.adapters.store import open_adapter, open_any
 from tuneyard.core.errors import ContentError
 from tuneyard.core.weights.tensors import open_weights
 
@@ -37,9 +41,13 @@ def oft_folder(folder, **config):
     return made
 
 
-def fused_weights(adapter, tmp_path):
+def fuse_into_base(wanted, tmp_path):
     base = make_base(tmp_path / "base", base_tensors(), "F32")
-    fuse(plan_fusing(FuseRequest([(str(adapter), 1.0)], base, tmp_path / "out")), lambda _: None)
+    fuse(plan_fusing(FuseRequest(wanted, base, tmp_path / "out")), lambda _: None)
+
+
+def fused_weights(adapter, tmp_path):
+    fuse_into_base([(str(adapter), 1.0)], tmp_path)
     weights = open_weights(tmp_path / "out/model.safetensors")
     return {module: weights.stored(f"{module}.weight") for module in MODULES}
 
@@ -55,7 +63,7 @@ def test_dora_gives_each_row_its_magnitude(tmp_path):
             np.testing.assert_allclose(fused[module][row], expected, rtol=1e-5, atol=1e-7)
 
 
-def test_a_magnitude_that_is_missing_or_of_another_size_is_named(tmp_path):
+def test_a_magnitude_that_is_missing_or_no_number_or_of_another_size_is_named(tmp_path):
     adapter = make(tmp_path / "one", extra=magnitudes(missing=MODULES[:1]), use_dora=True)
     with raises(ContentError, MODULES[0], "lora_magnitude_vector is missing"):
         open_any(adapter)
@@ -63,6 +71,17 @@ def test_a_magnitude_that_is_missing_or_of_another_size_is_named(tmp_path):
     adapter = make(tmp_path / "two", extra={**magnitudes(), name: np.ones(5)}, use_dora=True)
     with raises(ContentError, name, "shape [5], expected [12]"):
         open_any(adapter)
+    adapter = make(tmp_path / "three", extra={**magnitudes(), name: np.full(12, np.nan)}, use_dora=True)
+    with raises(ContentError, "NaN"):
+        fused_weights(adapter, tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_show_says_the_range_of_magnitudes(tmp_path):
+    opened = open_any(make(tmp_path / "a", extra=magnitudes(), use_dora=True))
+    values = np.concatenate([*magnitudes().values()])
+    shown = "\n".join(text([measure(opened, opened.modules, histograms=True)], [[1.0]]))
+    assert f"magnitudes from {values.min():.4g} to {values.max():.4g}" in shown
 
 
 def test_oft_turns_each_pair_of_inputs(tmp_path):
@@ -76,33 +95,81 @@ def test_oft_turns_each_pair_of_inputs(tmp_path):
         np.testing.assert_allclose(fused[module][:, 1::2], cosine * second - sine * first, atol=1e-6)
 
 
-def test_a_rotation_is_measured(tmp_path):
-    (first, *_) = open_any(oft_folder(tmp_path / "oft")).measure(MODULES)["rotations"]
+def test_a_rotation_is_measured_and_shown(tmp_path):
+    adapter, lora = open_any(oft_folder(tmp_path / "oft")), open_adapter(make(tmp_path / "lora"))
+    measured, others = (measure(one, one.modules, histograms=False) for one in (adapter, lora))
+    first = measured.rotations[0]
     assert first.angle == pytest.approx(ANGLE, abs=1e-4)
     assert first.nonorthogonal == pytest.approx(0, abs=1e-6)
     # each block of R − I has the norm 2·√2·sin(angle / 2)
     assert first.norm == pytest.approx(np.sqrt(12) * 2 * np.sqrt(2) * np.sin(np.radians(ANGLE) / 2), rel=1e-5)
     assert (first.blocks, first.block_size, first.parameters) == (12, 2, 12)
+    assert similarity(adapter, lora, (measured.norm, others.norm)) is None
+    shown = "\n".join(text([measured, others], [[None, None], [None, 1.0]]))
+    printed(shown, "block size", "norm of R − I", "30.0°", "norm of ΔW by layer")
 
 
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        ({"oft_block_size": None}, "no oft_block_size"),
-        ({"use_cayley_neumann": None}, "use_cayley_neumann null: expected true or false"),
-        ({"r": 3}, "r 3 and oft_block_size 2: expected one of them"),
-        ({"block_share": True}, "12 blocks"),
-    ],
-)
-def test_a_rotation_that_is_not_known_is_refused(tmp_path, config, words):
+SERIES = {"use_cayley_neumann": True}
+REFUSED = {
+    "the series of an older PEFT": ({**SERIES, "peft_version": "0.17.1"}, "0.17.1"),
+    "no version": ({**SERIES, "peft_version": None}, "peft_version"),
+    "no formula": ({"use_cayley_neumann": None}, "use_cayley_neumann null: expected true or false"),
+    "PEFT before 0.14": ({"oft_block_size": None}, "no oft_block_size"),
+    "biases": ({"bias": "oft_only"}, "oft_only"),
+    "blocks and size": ({"r": 3}, "r 3 and oft_block_size 2: expected one of them"),
+    "no blocks": ({"oft_block_size": 0}, "r"),
+    "no terms": ({**SERIES, "num_cayley_neumann_terms": 0}, "num_cayley_neumann_terms"),
+    "no limit": ({"coft": True, "eps": -1}, "eps"),
+    "other field": ({"oft_of_tomorrow": 1}, "oft_of_tomorrow"),
+    "another size": ({"oft_block_size": 8}, "8"),
+    "shared": ({"block_share": True}, "12 blocks"),
+    "not a switch": ({"coft": 3}, "coft"),
+    "another target": ({"target_modules": ["k_proj"]}, "q_proj"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_rotation_that_is_not_known_is_refused(tmp_path, name):
+    config, words = REFUSED[name]
     with raises(ContentError, words):
-        open_any(oft_folder(tmp_path / "oft", **config))
+        fused_weights(oft_folder(tmp_path / "oft", **config), tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_rotations_are_refused(tmp_path):
+    adapter = oft_folder(tmp_path / "oft")
+    file = adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = next(iter(tensors))
+    for damaged, fact in (
+        ({name: tensors[name] * float("nan")}, "NaN"),
+        ({name: tensors[name][:1]}, name.split(".")[-3]),
+        ({name: np.ones((12, 2), np.float32)}, "triangle"),
+        ({name: tensors[name][0]}, "blocks"),
+        ({name: None}, "missing"),
+        ({"more.weight": tensors[name]}, "more.weight"),
+    ):
+        changed = {key: value for key, value in {**tensors, **damaged}.items() if value is not None}
+        save_file(changed, file)
+        with raises(ContentError, fact):
+            fused_weights(adapter, tmp_path)
 
 
 def test_a_rotation_is_fused_alone_and_whole(tmp_path):
-    adapter = open_any(oft_folder(tmp_path / "oft"))
-    adapter.check_weight(1.0, alone=True)
-    with raises(ContentError, "weight 0.5, expected 1"):
-        adapter.check_weight(0.5, alone=True)
-    with raises(ContentError, "Fuse it alone"):
-        adapter.check_weight(1.0, alone=False)
+    rotation, lora = str(oft_folder(tmp_path / "oft")), str(make(tmp_path / "lora"))
+    for wanted, fact in (
+        ([(rotation, 0.5)], "weight 0.5, expected 1"),
+        ([(rotation, 1.0), (lora, 1.0)], "Fuse it alone"),
+        ([(rotation, 1.0), (rotation, 1.0)], "Fuse it alone"),
+    ):
+        with raises(ContentError, fact, "LoRA"):
+            fuse_into_base(wanted, tmp_path)
+    fuse_into_base([(rotation, 0.0), (lora, 1.0)], tmp_path)
+
+
+def test_what_needs_factors_refuses_a_rotation_and_says_fuse(tmp_path):
+    rotation, lora = str(oft_folder(tmp_path / "oft")), str(make(tmp_path / "lora"))
+    with raises(ContentError, "OFT", "tuneyard adapter fuse", "train LoRA"):
+        plan_merging(MergeRequest([(rotation, 1.0), (lora, 1.0)], tmp_path / "out"))
+    with raises(ContentError, "OFT", "tuneyard adapter fuse"):
+        open_source(rotation, None)
