@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -49,6 +50,7 @@ LONGEST_FIRST = (
     "cli/test_compare.py",
     "cli/test_adapters.py",
 )
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REAL = Path(os.environ.get("TUNEYARD_DATA", ROOT.parent / "shared" / "data"))
 OFFLINE = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 IMPORTED = ("torch", "transformers", "peft", "datasets", "matplotlib.pyplot", "scipy.stats", "llamafactory")
@@ -225,6 +227,15 @@ def here(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> Iterator[Here]:
 def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare without drawing, for tests of tables and texts: each plot takes 0.2 s."""
     monkeypatch.setattr("tuneyard.eval.show.plots.draw_plots", lambda *_: [])
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw plots and write empty pictures, for tests of their names and of the texts on and around them."""
+    from matplotlib.figure import Figure
+
+    save, empty = Figure.savefig, Figure(figsize=(1, 1))
+    monkeypatch.setattr(Figure, "savefig", lambda _, file, **options: save(empty, file, **options))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
+
+from tests.conftest import ROOT
+from tests.json_files import read_json
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.compare import MOST_ERRORS
 from tuneyard.eval.judge import ask, sections
@@ -18,6 +22,7 @@ from tuneyard.eval.show import plots
 from tuneyard.eval.show.html import Page, render
 from tuneyard.eval.show.tables import document
 
+VALID = jsonschema_rs.validator_for(read_json(ROOT / "core/schemas/comparison.json")).is_valid
 VERSION = {"tuneyard": "0.1.0"}
 
 

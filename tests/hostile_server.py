@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from tests.serving import serving as answered
+
 Answer = Mapping[str, Any]
 Pieces = Iterator[bytes | float]
 """What is sent, piece by piece. A number is a pause in seconds."""
@@ -214,10 +216,8 @@ def serving(hostile: Hostile) -> Iterator[str]:
                     else:
                         self.wfile.write(piece)
 
-    with Server(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with answered(Server(("127.0.0.1", 0), Handler)) as url:
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+            yield f"{url}/v1"
         finally:
             hostile.stopped.set()
-            server.shutdown()

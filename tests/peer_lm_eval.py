@@ -1,12 +1,12 @@
 """lm-evaluation-harness 0.4.13 as a peer: installed on demand, asked in a process of its own."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.json_files import read_json
 from tests.peers import installed
 
 NEEDED = (  # of its dependencies, what our lock has not
@@ -28,4 +28,4 @@ def lm_eval(model: Path, adapter: Path | None, data: Path, out: Path, *options: 
     command = [sys.executable, script, model, adapter or "-", data, out, *options]
     done = subprocess.run(command, env=lm_eval_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return json.loads(out.read_text())
+    return read_json(out)

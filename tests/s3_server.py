@@ -3,11 +3,12 @@
 import contextlib
 import logging
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
+
+from tests.serving import serving as answered
 
 KEYS = {
     "AWS_ACCESS_KEY_ID": "key",
@@ -36,8 +37,8 @@ class Store:
         self._sizes: dict[str, int] = {}
         self.before: Callable[[str, str], int | None] = lambda _method, _key: None
         self._moto = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.server = make_server("127.0.0.1", 0, self._answer, threaded=True)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.env = {**KEYS, "AWS_ENDPOINT_URL": self.url}
 
     def put(self, key: str, content: bytes) -> str:
@@ -67,15 +68,6 @@ class Store:
         ]
         return sum(min(size, self._sizes[key] - first) for first, size in spans)
 
-    def serve(self) -> None:
-        """Answer until `close`."""
-        self._server.serve_forever(0.01)
-
-    def close(self) -> None:
-        """Stop answering; whoever connects then is refused."""
-        self._server.shutdown()
-        self._server.server_close()
-
     def _answer(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         is_own = f"Credential={OWN_KEY}/" in environ.get("HTTP_AUTHORIZATION", "")
         if not is_own:
@@ -95,8 +87,5 @@ class Store:
 def serving() -> Iterator[Store]:
     """A store that answers while the block runs."""
     store = Store()
-    threading.Thread(target=store.serve, daemon=True).start()
-    try:
+    with answered(store.server):
         yield store
-    finally:
-        store.close()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import socket
+import socketserver
 import subprocess
 import threading
 import time
@@ -18,6 +19,29 @@ from tests.conftest import ROOT
 LOADING = 300  # seconds that a server may take until it answers
 
 
+class Quiet:
+    """A handler of requests that says nothing of them on stderr."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serving(server: socketserver.BaseServer) -> Iterator[str]:
+    """The address of a server that answers in a thread inside the block."""
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def local_server(handler: type[socketserver.BaseRequestHandler]) -> ThreadingHTTPServer:
+    """A server on a free port of this machine."""
+    return ThreadingHTTPServer(("127.0.0.1", 0), handler)
+
+
 @contextlib.contextmanager
 def answering(answer: Callable[[str], str], heard: list[list[dict]] | None = None) -> Iterator[str]:
     """Serve `answer(the user's last message)` inside the block; yields the server's URL.
@@ -25,7 +49,7 @@ def answering(answer: Callable[[str], str], heard: list[list[dict]] | None = Non
     All messages of each request are added to `heard`.
     """
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if heard is not None:
@@ -35,16 +59,8 @@ def answering(answer: Callable[[str], str], heard: list[list[dict]] | None = Non
             self.end_headers()
             self.wfile.write(json.dumps({"choices": [{"message": message}]}).encode())
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{web.server_port}/v1"
-    finally:
-        web.shutdown()
-        web.server_close()
+    with serving(local_server(Handler)) as url:
+        yield f"{url}/v1"
 
 
 @contextlib.contextmanager

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import call, predictions
 from tests.conftest import ROOT
+from tests.json_files import write_json
 from tests.tiny import make_tiny
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.eval import nli
@@ -27,6 +29,26 @@ ROWS = [
 ]
 AT_ONCE = 8  # rows of a candidate in a call
 GENERATE = ("--mode", "generate", "--max-new-tokens", "8")
+
+
+def write_rows(home: Path) -> None:
+    """Write the rows as walks.json, and others for shots as train.json."""
+    write_json(home / "walks.json", ROWS)
+    examples = [{**row, "instruction": row["instruction"].replace("men", "women")} for row in ROWS]
+    write_json(home / "train.json", examples)
+
+
+def check_labels(lines: Sequence[dict], others: Sequence[dict], nats: float) -> list[float]:
+    """Log-probabilities within `nats` of each other, and the same labels but for ties; the differences."""
+    differences = []
+    for line, other in zip(lines, others, strict=True):
+        assert line["cluster"] == other["cluster"]
+        assert line["choices"] == pytest.approx(other["choices"], abs=nats)
+        best, second = sorted(other["choices"].values())[-1:-3:-1]
+        if best - second > 2 * nats:
+            assert line["predicted_output"] == other["predicted_output"]
+        differences += [abs(line["choices"][label] - value) for label, value in other["choices"].items()]
+    return differences
 
 
 @dataclass(frozen=True)
@@ -50,9 +72,7 @@ class Comparison:
         }
         for seed, name in enumerate(("one", "two")):
             write_adapter(home / name, shapes, rank=(4, 12)[seed], alpha=1, seed=seed)
-        (home / "walks.json").write_text(json.dumps(ROWS))
-        examples = [{**row, "instruction": row["instruction"].replace("men", "women")} for row in ROWS]
-        (home / "train.json").write_text(json.dumps(examples))
+        write_rows(home)
         fixed = ["--model", model, "--data", home / "walks.json", "--cluster", "premise", "--dtype", dtype]
         adapters = ["--adapter", f"one={home / 'one'}", "--adapter", f"two={home / 'two'}"]
         self.words = [*map(str, fixed), *adapters]
@@ -60,7 +80,7 @@ class Comparison:
 
     def by_transformers(self, out: str, *options: str) -> None:
         """Score in this process."""
-        nli.cli.main([*self.words, "--out", str(self.home / out), *options], standalone_mode=False)
+        call(nli.cli, *self.words, "--out", self.home / out, *options)
 
     def by_vllm(self, runs: Sequence[Run]) -> list[list[int]]:
         """Score in one process with vLLM; the number of requests in each call to vLLM, by run."""
@@ -68,7 +88,7 @@ class Comparison:
         for run in runs:
             words = [*self.words, "--out", str(self.home / run.out), "--backend", "vllm", *run.options]
             listed.append({"stop_after": run.stop_after, "arguments": words})
-        (self.home / "runs.json").write_text(json.dumps(listed))
+        write_json(self.home / "runs.json", listed)
         environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(
             [VLLM, "-m", "tests.vllm_runs", self.home / "runs.json"],
@@ -86,8 +106,7 @@ class Comparison:
 
     def predictions(self, out: str, candidate: str) -> list[dict]:
         """Lines of a candidate's predictions."""
-        text = (self.home / out / candidate / "walks" / PREDICTIONS).read_text()
-        return [json.loads(line) for line in text.splitlines()]
+        return predictions(self.home / out / candidate / "walks")
 
     def bytes(self, out: str) -> dict[str, bytes]:
         """All predictions of a run, by candidate."""
@@ -97,15 +116,8 @@ class Comparison:
         """Log-probabilities within `nats` of the expected run's, and the same labels but for ties."""
         differences = []
         for candidate in candidates:
-            lines = self.predictions(out, candidate)
-            for line, other in zip(lines, self.predictions(expected, candidate), strict=True):
-                assert line["cluster"] == other["cluster"]
-                assert line["choices"] == pytest.approx(other["choices"], abs=nats)
-                best, second = sorted(other["choices"].values())[-1:-3:-1]
-                if best - second > 2 * nats:
-                    assert line["predicted_output"] == other["predicted_output"]
-                for label, value in other["choices"].items():
-                    differences.append(abs(line["choices"][label] - value))
+            others = self.predictions(expected, candidate)
+            differences += check_labels(self.predictions(out, candidate), others, nats)
         print(f"{out}: {len(differences)} labels, largest difference {max(differences):.2g} nats")
         assert self.predictions(out, candidates[-1]) != self.predictions(out, candidates[0])
 

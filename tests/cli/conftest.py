@@ -1,13 +1,14 @@
 """What tests of scoring commands share: a dataset, a model that samples, one thread."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
-from tests.cli.scoring import PAIRS
+from tests.cli.scoring import PAIRS, call
+from tests.json_files import write_json
 
 
 @pytest.fixture
@@ -22,8 +23,19 @@ def one_thread() -> None:
 def data(tmp_path: Path) -> Path:
     """A dataset "tiny" of five pairs of sentences. Files with rows of their own define another `data`."""
     path = tmp_path / "tiny.json"
-    path.write_text(json.dumps(PAIRS))
+    write_json(path, PAIRS)
     return path
+
+
+@pytest.fixture
+def score(tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
+    """`score(command, …)` runs it with the tiny model, by default into tmp_path/out; returns that folder."""
+
+    def run(command: click.Command, *words: object, model: Path = tiny_model, out: str = "out") -> Path:
+        call(command, "--model", model, "--out", tmp_path / out, *words)
+        return tmp_path / out
+
+    return run
 
 
 @pytest.fixture
@@ -32,16 +44,7 @@ def sampling_model(tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
 
     def copy(**settings: float) -> Path:
         folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
-        (folder / "generation_config.json").write_text(json.dumps({"do_sample": True, **settings}))
+        write_json(folder / "generation_config.json", {"do_sample": True, **settings})
         return folder
 
     return copy
-
-
-@pytest.fixture
-def empty_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write empty pictures of ours, for tests of their names: drawing one takes 0.2 s."""
-    from matplotlib.figure import Figure
-
-    for name in ("draw_bars", "draw_confusion", "draw_calibration"):
-        monkeypatch.setattr(f"tuneyard.eval.show.plots.{name}", lambda *_: Figure(figsize=(1, 1)))

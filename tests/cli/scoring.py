@@ -1,10 +1,14 @@
 """Run scoring commands in this process, and read what they wrote."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.testing import CliRunner, Result
+
+from tests.json_files import read_json, read_lines
+from tests.serving import answering
 
 PAIRS = [
     {"instruction": f'Does "{a}" imply that "{b}"?', "input": "", "output": output, "idx": n + 10}
@@ -26,12 +30,27 @@ def call(command: click.Command, *arguments: object) -> None:
     command.main(list(map(str, arguments)), standalone_mode=False)
 
 
+def ask(
+    command: click.Command,
+    answer: Callable[[str], str],
+    *arguments: object,
+    heard: list[list[dict]] | None = None,
+) -> None:
+    """Run a scoring command on the model m of a server that answers as `answering` says."""
+    with answering(answer, heard) as url:
+        call(command, *arguments, "--model", "m", "--backend", "openai", "--url", url)
+
+
+def invoke(command: click.Command, *words: object, **options: Any) -> Result:
+    """Run a command: what it printed, its exit code and its error."""
+    return CliRunner().invoke(command, list(map(str, words)), **options)
+
+
 def results(folder: Path) -> dict[str, Any]:
     """results.json of a model on a dataset."""
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return read_json(folder / "results.json")
 
 
 def predictions(folder: Path) -> list[dict[str, Any]]:
     """The rows of a model on a dataset."""
-    lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return read_lines(folder / "predictions.jsonl")

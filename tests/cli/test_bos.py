@@ -1,14 +1,13 @@
 """--bos: a model without a chat template, prompted with and without the BOS that its tokenizer adds."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.cli import scoring
-from tests.cli.scoring import PAIRS
-from tests.json_files import read_json, write_json
+from tests.cli.scoring import PAIRS, predictions, results
+from tests.json_files import write_json
 from tests.messages import printed, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.cmmlu import cli as cmmlu
@@ -53,9 +52,7 @@ def score(tmp_path: Path):
 
 def read(out: Path) -> tuple[dict, list[float]]:
     folder = out / "base" / "one"
-    lines = (folder / "predictions.jsonl").read_text().splitlines()
-    results = read_json(folder / "results.json")
-    return results, [json.loads(line)["choices"]["yes"] for line in lines]
+    return results(folder), [row["choices"]["yes"] for row in predictions(folder)]
 
 
 def test_bos_stands_before_the_plain_prompt_and_what_is_trained_on(plain) -> None:

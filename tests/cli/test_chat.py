@@ -13,9 +13,9 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from tests.cli import scoring
+from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
@@ -50,7 +50,7 @@ def talk(tiny_model: Path):
 
     def call(typed: str | bytes, *arguments: object):
         given = ["--model", tiny_model, "--max-new-tokens", 8, *arguments]
-        return CliRunner().invoke(cli, list(map(str, given)), input=typed, catch_exceptions=False)
+        return invoke(cli, *given, input=typed, catch_exceptions=False)
 
     return call
 
@@ -62,7 +62,7 @@ def talk_to_server():
     def call(answer, typed: str, *arguments: object, heard: list[list[dict]] | None = None):
         with answering(answer, heard) as url:
             words = ["--url", url, "--served-model", "mine", *map(str, arguments)]
-            return CliRunner().invoke(cli, words, input=typed, catch_exceptions=False)
+            return invoke(cli, *words, input=typed, catch_exceptions=False)
 
     return call
 
@@ -115,11 +115,7 @@ def test_an_adapter_is_talked_to_alone(talk, tmp_path, tiny_model) -> None:
     assert tuned.stdout != base.stdout
     config = read_json(adapter / "adapter_config.json")
     write_json(adapter / "adapter_config.json", {**config, "base_model_name_or_path": str(tiny_model)})
-    own = CliRunner().invoke(
-        cli,
-        ["--model", str(adapter), "--max-new-tokens", "8", "--once", "A dog?"],
-        catch_exceptions=False,
-    )
+    own = invoke(cli, "--model", adapter, "--max-new-tokens", "8", "--once", "A dog?", catch_exceptions=False)
     assert own.stdout == tuned.stdout
 
 

@@ -1,12 +1,12 @@
 """--cluster and --limit of the scoring commands: one way to tell which examples belong together."""
 
 import importlib
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.cli import scoring
+from tests.cli.scoring import predictions
 from tests.json_files import read_json, write_lines
 from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -36,16 +36,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def call(tmp_path: Path, tiny_model: Path):
+def call(tmp_path: Path, score):
     """`call("nli", …)` runs a command on the rows with the base and an adapter into OUT; returns OUT."""
     write_lines(tmp_path / "s.jsonl", ROWS)
     adapter = write_adapter(tmp_path / "saved")
 
     def run(name: str, *more: str) -> Path:
-        given = ["--model", tiny_model, "--adapter", f"one={adapter}", "--data", tmp_path / "s.jsonl"]
         cli = importlib.import_module(f"tuneyard.eval.{name}").cli
-        scoring.call(cli, *given, "--out", tmp_path / "out", *more)
-        return tmp_path / "out"
+        return score(cli, "--adapter", f"one={adapter}", "--data", tmp_path / "s.jsonl", *more)
 
     return run
 
@@ -55,8 +53,7 @@ def results(out: Path) -> dict:
 
 
 def clusters(out: Path) -> list[str | None]:
-    lines = (out / "base" / "s" / "predictions.jsonl").read_text().splitlines()
-    return [json.loads(line).get("cluster") for line in lines]
+    return [row.get("cluster") for row in predictions(out / "base" / "s")]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -98,8 +95,7 @@ def test_a_limit_leaves_labels_and_the_baseline_to_the_whole_set(call, tmp_path)
     found = results(out)
     assert found["labels"] == ["判断:maybe", "判断:no", "判断:yes"]
     assert (found["n"], found["majority"], found["majority_label"]) == (3, 5 / 8, "判断:yes")
-    lines = (out / "base" / "s" / "predictions.jsonl").read_text().splitlines()
-    assert all(set(json.loads(line)["choices"]) == set(found["labels"]) for line in lines)
+    assert all(set(row["choices"]) == set(found["labels"]) for row in predictions(out / "base" / "s"))
     compare = importlib.import_module("tuneyard.eval.compare").cli
     scoring.call(compare, out, "--out", tmp_path / "table")
     table = read_json(tmp_path / "table" / "table.json")["sets"]["s"]

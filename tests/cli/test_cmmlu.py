@@ -1,12 +1,13 @@
 """python -m eval.cmmlu on a tiny model, in this process: against a plain loop, and what it refuses."""
 
 import csv
-import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.cli import scoring
+from tests.cli.scoring import predictions, results
 from tests.json_files import read_json
 from tests.messages import raises
 from tests.tiny import make_tiny
@@ -38,19 +39,13 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cmmlu(tiny_model: Path, data: Path, tmp_path: Path):
-    def call(*arguments: object, model: Path = tiny_model, out: str = "out") -> Path:
-        given = ["--model", model, "--data", data, "--out", tmp_path / out, *arguments]
-        scoring.call(cli, *given)
-        return tmp_path / out
-
-    return call
+def cmmlu(score, data: Path):
+    return partial(score, cli, "--data", data)
 
 
 def read(out: Path, name: str) -> tuple[dict, list[dict]]:
     folder = out / "base" / name
-    lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    return read_json(folder / "results.json"), [json.loads(line) for line in lines]
+    return results(folder), predictions(folder)
 
 
 def shown(fields: list[str], answer: str) -> str:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli import scoring
 from tests.cli.scoring import call
 from tests.conftest import ROOT
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
-from tests.serving import answering
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.code import cli, program_of
 from tuneyard.eval.compare import cli as compare
@@ -19,9 +19,7 @@ ROWS = read_lines(TASKS)
 
 
 def ask(data: Path, out: Path, said: dict[str, str], *more: str) -> None:
-    with answering(lambda text: said.get(text, "I cannot.")) as url:
-        given = ["--model", "m", "--backend", "openai", "--url", url, "--data", data, "--out", out, *more]
-        call(cli, *given)
+    scoring.ask(cli, lambda text: said.get(text, "I cannot."), "--data", data, "--out", out, *more)
 
 
 def test_solutions_pass_and_everything_else_says_why(tmp_path, capsys) -> None:

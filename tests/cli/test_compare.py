@@ -153,7 +153,7 @@ def guide(folder: Path, right: list[bool], **changes: object) -> Path:
 BEFORE, AFTER = [True] * 20 + [False] * 40, [True] * 50 + [False] * 10
 
 
-@pytest.mark.usefixtures("empty_plots")
+@pytest.mark.usefixtures("unrendered")
 def test_the_guides_own_results_are_compared_row_by_row(here: Here, tmp_path: Path) -> None:
     a, b = guide(tmp_path / "a", BEFORE), guide(tmp_path / "b", AFTER)
     done = here(cli, a, b, "--out", tmp_path / "ab")
@@ -203,34 +203,30 @@ def two_runs(folder: Path, *models: str, kinds: bool = True) -> Path:
     return folder
 
 
-def compared(*arguments: object) -> None:
-    cli.main([str(argument) for argument in arguments], standalone_mode=False)
-
-
-@pytest.mark.usefixtures("empty_plots")
+@pytest.mark.usefixtures("unrendered")
 def test_the_same_comparison_is_replaced_with_its_plots(tmp_path: Path) -> None:
     runs, out = two_runs(tmp_path / "runs", "base", "a"), tmp_path / "out"
-    compared(runs, "--out", out)
+    call(cli, runs, "--out", out)
     (out / "mine.txt").write_text("of the user", encoding="utf-8")
     assert {"type_accuracy_comparison.png", "changed.jsonl"} <= {path.name for path in out.iterdir()}
     write_run(runs, "b", "s", ["yes", "no"] * 20, ["yes"] * 40)  # a model more is the same comparison, longer
-    compared(runs, "--out", out, "--metric", "label_mass")
+    call(cli, runs, "--out", out, "--metric", "label_mass")
     assert {path.name for path in out.iterdir()} == {"table.json", "table.md", "mine.txt"}
     assert read_json(out / "table.json")["models"] == ["base", "a", "b"]
 
 
-@pytest.mark.usefixtures("empty_plots")
+@pytest.mark.usefixtures("unrendered")
 def test_another_comparison_is_replaced_by_force_alone(tmp_path: Path) -> None:
     first, second = two_runs(tmp_path / "first", "base", "a"), tmp_path / "second"
     two_runs(second, "base", "c", kinds=False)
     out = tmp_path / "out"
-    compared(first, "--out", out)
+    call(cli, first, "--out", out)
     before = (out / "table.json").read_bytes()
     for arguments in ((second,), (first / "base",)):  # other runs, and fewer
         with raises(RequestError, "e.g", "--force"):
-            compared(*arguments, "--out", out)
+            call(cli, *arguments, "--out", out)
     assert (out / "table.json").read_bytes() == before
-    compared(second, "--out", out, "--force")
+    call(cli, second, "--out", out, "--force")
     names = {path.name for path in out.iterdir()}
     assert "table.json" in names and "type_accuracy_comparison.png" not in names
     assert read_json(out / "table.json")["models"] == ["base", "c"]
@@ -243,11 +239,11 @@ def test_no_file_of_somebody_else_is_replaced(name: str, text: str, tmp_path: Pa
     out.mkdir()
     (out / name).write_text(text, encoding="utf-8")
     with raises(RequestError, name):
-        compared(runs, "--out", out, "--force")
+        call(cli, runs, "--out", out, "--force")
     assert [path.name for path in out.iterdir()] == [name] and (out / name).read_text() == text
 
 
-@pytest.mark.usefixtures("empty_plots")
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("force", [(), ("--force",)])
 def test_no_picture_of_somebody_else_is_replaced(force: tuple[str, ...], tmp_path: Path) -> None:
     """Neither in a folder without a comparison nor next to one; no other plot is drawn before."""
@@ -256,17 +252,17 @@ def test_no_picture_of_somebody_else_is_replaced(force: tuple[str, ...], tmp_pat
     picture = out / "confusion.png"
     picture.write_bytes(b"mine")
     with raises(RequestError, "confusion.png"):
-        compared(runs, "--out", out, *force)
+        call(cli, runs, "--out", out, *force)
     assert [path.name for path in out.iterdir()] == [picture.name] and picture.read_bytes() == b"mine"
     picture.unlink()
-    compared(runs, "--out", out)
+    call(cli, runs, "--out", out)
     picture.write_bytes(b"mine")
     with raises(RequestError, "confusion.png"):
-        compared(runs, "--out", out, *force)
+        call(cli, runs, "--out", out, *force)
     assert picture.read_bytes() == b"mine"
 
 
-@pytest.mark.usefixtures("empty_plots")
+@pytest.mark.usefixtures("unrendered")
 def test_a_comparison_that_was_interrupted_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,8 +274,8 @@ def test_a_comparison_that_was_interrupted_can_be_repeated(
     with monkeypatch.context() as context:
         context.setattr("tuneyard.eval.show.html.render", stop)
         with pytest.raises((KeyboardInterrupt, click.Abort)):
-            compared(runs, "--out", out)
-    compared(runs, "--out", out)
+            call(cli, runs, "--out", out)
+    call(cli, runs, "--out", out)
     assert (out / "table.json").is_file() and (out / "report.html").is_file()
 
 
@@ -290,7 +286,7 @@ def test_macro_f1_chooses_and_has_the_value_of_scikit_learn(tmp_path: Path) -> N
     said = {"base": answers(gold, 60, 1), "rte": answers(gold, 70, 2), "mnli": answers(gold, 100, 3)}
     for model, labels in said.items():
         write_run(tmp_path / "runs", model, "s", gold, labels, majority=1 / 3, majority_label="yes")
-    compared(tmp_path / "runs", "--out", tmp_path / "out", "--metric", "macro_f1")
+    call(cli, tmp_path / "runs", "--out", tmp_path / "out", "--metric", "macro_f1")
     section = read_json(tmp_path / "out/table.json")["sets"]["s"]
     assert section["ship"] == "mnli" and section["verdict"].startswith("Ship mnli: ")
     for model, labels in said.items():

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli import scoring
 from tests.cli.scoring import call
 from tests.conftest import ROOT
 from tests.json_files import read_json, read_lines
 from tests.messages import printed_line, raises
-from tests.serving import answering
 from tuneyard.compiler.cli import cli as compiler
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.compare import cli as compare
@@ -57,14 +57,8 @@ def ask(out: Path, *sets: object, said: dict[str, str] = SAID) -> Path:
     def answer(text: str) -> str:
         return said[text.partition("事件：\n")[2][0]]
 
-    with answering(answer) as url:
-        given = ["--model", "m", "--backend", "openai", "--url", url, "--out", out, *sets]
-        call(cli, *given)
+    scoring.ask(cli, answer, "--out", out, *sets)
     return out / "m"
-
-
-def read(path: Path) -> dict:
-    return read_json(path)
 
 
 def test_judgements_are_scored_overall_by_subtype_and_by_type(data, tmp_path, capsys) -> None:
@@ -72,7 +66,7 @@ def test_judgements_are_scored_overall_by_subtype_and_by_type(data, tmp_path, ca
     rows = read_lines(folder / "predictions.jsonl")
     assert [row["predicted_output"] for row in rows] == ["主机", "主机", "主机", "网络", "unknown"]
     assert rows[0]["expected_reason"] == "见上" and rows[0]["reason"] == "溢出"
-    found = read(folder / "results.json")
+    found = read_json(folder / "results.json")
     assert (found["accuracy"], found["n"], found["unparsed"], found["majority"]) == (0.6, 5, 1, 0.4)
     printed_line(capsys.readouterr().out, "60.0% [23.1%, 88.2%]", "n 5", "majority 40.0%", "unparsed 1")
     written = {path.name for path in folder.iterdir()} - {"subtype_accuracy.txt"}  # without a Chinese font
@@ -85,7 +79,7 @@ def test_judgements_are_scored_overall_by_subtype_and_by_type(data, tmp_path, ca
 
 
 def test_the_documents_file_holds_shares_and_rows(data, tmp_path) -> None:
-    details = read(ask(tmp_path / "out", "--data", data) / "reports" / "evaluation_results.json")
+    details = read_json(ask(tmp_path / "out", "--data", data) / "reports" / "evaluation_results.json")
     assert (details["overall_accuracy"], details["correct"], details["total"]) == (0.6, 3, 5)
     assert details["subtype_accuracy"]["内存溢出"] == {
         "accuracy": 2 / 3,
@@ -99,7 +93,7 @@ def test_the_documents_file_holds_shares_and_rows(data, tmp_path) -> None:
     assert details["results"][2]["user"].startswith("任务：判断\n\n事件：\n丙")
 
 
-@pytest.mark.usefixtures("empty_plots")
+@pytest.mark.usefixtures("unrendered")
 def test_a_compiled_set_is_judged_and_two_runs_compared(tmp_path, monkeypatch, capsys) -> None:
     reports = [raw(subtype, f"{event}。", judgement) for subtype, event, judgement, _ in REPORTS * 4]
     (tmp_path / "raw.json").write_text(json.dumps(reports, ensure_ascii=False))
@@ -107,7 +101,7 @@ def test_a_compiled_set_is_judged_and_two_runs_compared(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     call(compiler, "compile", spec, "--source", "raw.json")
     folder = ask(tmp_path / "new", "--dataset", "defect_test") / "defect_test"
-    assert read(folder / "results.json")["subtypes"].keys() == {"内存溢出", "断线"}
+    assert read_json(folder / "results.json")["subtypes"].keys() == {"内存溢出", "断线"}
     ask(tmp_path / "old", "--dataset", "defect_test", said=dict.fromkeys(SAID, "判断:主机"))
     call(compare, "old=old", "new=new", "--out", "both")
     for name in ("model_comparison", "overall_accuracy_comparison", "type_accuracy_comparison"):

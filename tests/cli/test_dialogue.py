@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import scoring
 from tests.cli.test_text import read, tree
 from tests.json_files import write_lines
 from tests.messages import raises
@@ -27,29 +26,19 @@ ROWS = [
 
 
 @pytest.fixture
-def dialogue(tiny_model: Path, tmp_path: Path):
+def dialogue(score, tmp_path: Path):
     """`dialogue(rows, …)` runs the command on the rows into OUT with an adapter that talks; returns OUT."""
     import torch
 
     torch.set_num_threads(1)
 
-    def call(rows: list[dict[str, object]], *arguments: object, out: str = "out") -> Path:
+    def call(rows: list[dict[str, object]], *arguments: object, **changes: object) -> Path:
         path, adapter = tmp_path / "rows.jsonl", tmp_path / "saved"
         write_lines(path, rows)
         if not adapter.exists():
             write_adapter(adapter)
-        given = [
-            "--model",
-            tiny_model,
-            "--adapter",
-            f"one={adapter}",
-            "--data",
-            path,
-            "--out",
-            tmp_path / out,
-        ]
-        scoring.call(cli, *given, "--max-new-tokens", 6, *arguments)
-        return tmp_path / out
+        given = ["--adapter", f"one={adapter}", "--data", path, "--max-new-tokens", 6]
+        return score(cli, *given, *arguments, **changes)
 
     return call
 

@@ -1,13 +1,12 @@
 """python -m eval.preference on a tiny model, in this process: against a plain loop, what is refused."""
 
-import json
 import math
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.cli.scoring import call
+from tests.cli.scoring import call, predictions, results
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -44,8 +43,7 @@ def ask(model: Path, data: Path, out: Path, *more: object) -> None:
 
 def read(out: Path, model: str) -> tuple[list[dict], dict]:
     place = out / model / "pairs"
-    lines = (place / "predictions.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines], read_json(place / "results.json")
+    return predictions(place), results(place)
 
 
 def plain(model: Path, messages: list[dict], answer: str) -> tuple[float, int]:
@@ -197,8 +195,8 @@ def test_marked_answers_are_told_apart_by_their_likelihood(tmp_path, tiny_model,
     assert against["reward_auc"]["value"] == pytest.approx(roc_auc_score(marks, gained))
     assert (found["n"], found["desirable"]) == (4, 2)
     assert "AUC against the base" in capsys.readouterr().out
-    arguments = [str(tmp_path / "out"), "--metric", "auc", "--out", str(tmp_path / "t")]
-    compare.main(arguments, standalone_mode=False)
+    arguments = [tmp_path / "out", "--metric", "auc", "--out", tmp_path / "t"]
+    call(compare, *arguments)
     (section,) = read_json(tmp_path / "t/table.json")["sets"].values()
     assert section["models"]["base"]["value"] == pytest.approx(found["auc"]["value"])
 

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.cli.scoring import call
+from tests.cli import scoring
+from tests.cli.scoring import call, predictions, results
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
-from tests.serving import answering
 from tuneyard.core.errors import ContentError
 from tuneyard.eval import tools
 from tuneyard.eval.datasets.dataset import read_datasets
@@ -43,11 +43,8 @@ def data(tmp_path: Path) -> Path:
 
 
 def ask(data: Path, out: Path, *more: str) -> tuple[list[dict], dict]:
-    with answering(lambda text: SAID.get(text, "?")) as url:
-        given = ["--model", "m", "--backend", "openai", "--url", url, "--data", data, "--out", out, *more]
-        call(cli, *given)
-    lines = (out / "m/talks/predictions.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines], read_json(out / "m/talks/results.json")
+    scoring.ask(cli, lambda text: SAID.get(text, "?"), "--data", data, "--out", out, *more)
+    return predictions(out / "m/talks"), results(out / "m/talks")
 
 
 def test_every_turn_of_the_models_is_an_example_and_conversations_are_clusters(data, tmp_path, capsys):
@@ -80,7 +77,7 @@ def test_a_call_that_is_none_is_named(data, tmp_path):
 def test_a_chat_template_without_tools_is_refused_and_a_template_of_llamafactorys_takes_them(
     data, tmp_path, tiny_model
 ):
-    given = ["--model", str(tiny_model), "--data", str(data), "--max-new-tokens", "2"]
+    given = ["--model", tiny_model, "--data", data, "--max-new-tokens", "2"]
     with raises(ContentError, "add"):
         call(cli, *given, "--out", tmp_path / "a")
     call(cli, *given, "--out", tmp_path / "b", "--template", "qwen")

@@ -2,18 +2,18 @@
 
 import importlib
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
 import pytest
 
-from tests.cli import scoring
-from tests.cli.scoring import PAIRS, call
+from tests.cli.scoring import PAIRS, ask, call
 from tests.conftest import ROOT
 from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed, printed_line, raises
 from tests.runs_cut import tree
-from tests.serving import answering
 from tests.tiny import make_tiny
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError, ResumableError
@@ -23,15 +23,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def nli(tiny_model: Path, tmp_path: Path):
-    """`nli("--data", x)` runs the command with the tiny model into OUT and returns OUT."""
-
-    def call(*arguments: object, model: Path = tiny_model, out: str = "out") -> Path:
-        given = ["--model", model, "--out", tmp_path / out, *arguments]
-        scoring.call(cli, *given)
-        return tmp_path / out
-
-    return call
+def nli(score: Callable[..., Path]):
+    """`nli("--data", x)` runs the command and returns OUT."""
+    return partial(score, cli)
 
 
 def results(folder: Path, model="base", name="tiny") -> dict:
@@ -92,9 +86,8 @@ def test_generate_mode_parses_what_was_generated(nli, data) -> None:
     assert results(out)["unparsed_rows"] == unknown
 
 
-def test_a_model_that_gives_one_answer_to_every_example_is_told(nli, data, capsys) -> None:
-    with answering(lambda _: "No.") as url:
-        nli("--data", data, "--backend", "openai", "--url", url, "--mode", "generate", model=Path("m"))
+def test_a_model_that_gives_one_answer_to_every_example_is_told(data, tmp_path, capsys) -> None:
+    ask(cli, lambda _: "No.", "--data", data, "--mode", "generate", "--out", tmp_path / "out")
     assert '  always "no"  unparsed 0' in capsys.readouterr().out
 
 
@@ -409,8 +402,8 @@ def test_an_adapter_of_another_base_is_refused(nli, data, tmp_path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_says_a_mistake_in_one_line(run) -> None:
-    done = run("-m", "eval.nli", "--model", "m", "--data", "nowhere.json", "--out", "/dev/null/x", code=2)
+def test_the_command_says_a_mistake_in_one_line(here) -> None:
+    done = here(cli, "--model", "m", "--data", "nowhere.json", "--out", "/dev/null/x", code=2)
     printed(done.stderr, "error", "nowhere.json")
 
 

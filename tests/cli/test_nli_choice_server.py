@@ -62,7 +62,7 @@ def score(
     write_json(data, ROWS)
 
     def run(out: str, *more: str, server: bool = True) -> Path:
-        words = ["--model", str(tiny_model), "--data", str(data), "--out", str(tmp_path / out)]
+        words = ["--model", tiny_model, "--data", data, "--out", tmp_path / out]
         if server:
             words += ["--backend", "openai", "--url", stand_in[1]]
         call(nli.cli, *words, "--cluster", "premise", *more)

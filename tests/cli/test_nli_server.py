@@ -7,14 +7,16 @@ import socket
 import ssl
 import subprocess
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from tests.cli import scoring
+from tests.cli.scoring import predictions
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
+from tests.serving import Quiet, local_server, serving
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends import connection
 from tuneyard.eval.nli import cli
@@ -29,7 +31,7 @@ def served(monkeypatch: pytest.MonkeyPatch):
     plan: dict[int, list[tuple[int, str]]] = {}
     seen: list[dict] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             seen.append({**body, "path": self.path, "key": self.headers["Authorization"]})
@@ -41,17 +43,11 @@ def served(monkeypatch: pytest.MonkeyPatch):
             self.end_headers()
             self.wfile.write(text.encode())
 
-        def log_message(self, *_: object) -> None:
-            pass
-
     def answer(number: int) -> str:
         return json.dumps({"choices": [{"message": {"content": ROWS[number]["output"].upper() + "."}}]})
 
-    web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{web.server_port}/v1/", plan, seen
-    web.shutdown()
-    web.server_close()
+    with serving(local_server(Handler)) as url:
+        yield f"{url}/v1/", plan, seen
 
 
 @pytest.fixture
@@ -60,7 +56,7 @@ def ask(tmp_path: Path, served):
 
     def call(*arguments: str, url: str = served[0]) -> Path:
         given = ["--model", "org/big", "--backend", "openai", "--url", url, "--mode", "generate"]
-        files = ["--data", str(tmp_path / "even.json"), "--out", str(tmp_path / "out")]
+        files = ["--data", tmp_path / "even.json", "--out", tmp_path / "out"]
         scoring.call(cli, *given, *files, *arguments)
         return tmp_path / "out" / "big" / "even"
 
@@ -98,8 +94,7 @@ def test_what_is_no_chat_completion_is_shown(ask, served, body) -> None:
 
 def test_half_a_character_in_an_answer_is_replaced(ask, served) -> None:
     served[1][3] = [(200, '{"choices": [{"message": {"content": "no \\ud83d"}}]}')]
-    lines = (ask() / "predictions.jsonl").read_text().splitlines()
-    assert json.loads(lines[3])["model_output"] == "no ?"
+    assert predictions(ask())[3]["model_output"] == "no ?"
 
 
 @pytest.mark.parametrize("name", ["..", "/", "org/..", ".hidden"])
@@ -183,7 +178,7 @@ def test_the_key_does_not_follow_a_redirect(ask, served, monkeypatch, status) ->
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     heard = []
 
-    class Other(BaseHTTPRequestHandler):
+    class Other(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             heard.append(self.headers["Authorization"])
             self.send_response(200)
@@ -192,17 +187,11 @@ def test_the_key_does_not_follow_a_redirect(ask, served, monkeypatch, status) ->
         def do_POST(self) -> None:
             self.do_GET()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    other = ThreadingHTTPServer(("127.0.0.1", 0), Other)
-    threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
-    elsewhere = f"http://localhost:{other.server_port}/v1"
-    served[1][0] = [(status, f"{elsewhere}/chat/completions")]
-    with raises(RequestError, "HTTP", status, "--url", repr(f"{elsewhere}/chat/completions")):
-        ask()
-    other.shutdown()
-    other.server_close()
+    with serving(local_server(Other)) as url:
+        elsewhere = f"{url.replace('127.0.0.1', 'localhost')}/v1/chat/completions"
+        served[1][0] = [(status, elsewhere)]
+        with raises(RequestError, "HTTP", status, "--url", repr(elsewhere)):
+            ask()
     assert heard == []
 
 
@@ -274,13 +263,11 @@ def test_a_certificate_of_an_unknown_authority_is_named_and_http_is_not_advised(
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    web = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    web = local_server(BaseHTTPRequestHandler)
     web.socket = context.wrap_socket(web.socket, server_side=True)
-    threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True).start()
-    with raises(RequestError, "in 1 try", "CERTIFICATE_VERIFY_FAILED", "SSL_CERT_FILE") as caught:
-        ask(url=f"https://127.0.0.1:{web.server_port}/v1")
-    web.shutdown()
-    web.server_close()
+    facts = ("in 1 try", "CERTIFICATE_VERIFY_FAILED", "SSL_CERT_FILE")
+    with serving(web) as url, raises(RequestError, *facts) as caught:
+        ask(url=f"{url.replace('http', 'https')}/v1")
     assert "http://" not in str(caught.value)
 
 

@@ -1,12 +1,12 @@
 """--preset document in the commands that generate: 512 tokens, sampled as the model ships."""
 
-import json
 from pathlib import Path
 
 import click
 import pytest
 
 from tests.cli import scoring
+from tests.cli.scoring import predictions
 from tests.json_files import read_json, write_json
 from tests.messages import printed_line, raises
 from tuneyard.core.errors import RequestError
@@ -38,8 +38,7 @@ def results(out: Path) -> dict:
 
 
 def answers(out: Path) -> list[str]:
-    rows = (out / "base/asked/predictions.jsonl").read_text().splitlines()
-    return [json.loads(row)["model_output"] for row in rows]
+    return [row["model_output"] for row in predictions(out / "base/asked")]
 
 
 def test_answers_are_sampled_alike_whatever_stands_beside_them(

@@ -169,15 +169,15 @@ class Home:
     def prove(self, *words: str, names: tuple[str, ...] = ("one",), code: int = 0) -> Answer:
         """Run the command with some adapters; prove.json."""
         out = self.folder / "proof"
-        command = ["--model", str(self.base), "--data", str(self.folder / "rows.json"), "--out", str(out)]
+        command = ["--model", self.base, "--data", self.folder / "rows.json", "--out", out]
         for name in names:
             command += ["--adapter", f"{name}={self.adapters[name]}"]
-        command += ["--max-new-tokens", str(LENGTH), "--timeout", "20", *words]
+        command += ["--max-new-tokens", LENGTH, "--timeout", "20", *words]
         if code:
             with raises(ContentError, "prove.md"):
-                cli.main(command, standalone_mode=False)
+                call(cli, *command)
         else:
-            cli.main(command, standalone_mode=False)
+            call(cli, *command)
         proof = read_json(out / "prove.json")
         VALID.validate(proof)
         assert proof["proved"] == (code == 0)
@@ -342,7 +342,7 @@ def test_served_model_names_an_adapter_of_the_server(
     assert words[-2:] == ["--served-model", "two"]
     call(chat.cli, *words, "--once", ROWS[0]["instruction"], "--max-new-tokens", "3")
     assert "they differ" not in capsys.readouterr().out
-    data = ["--data", str(home.folder / "rows.json"), "--model", str(home.base)]
+    data = ["--data", home.folder / "rows.json", "--model", home.base]
     there, here = home.folder / f"there-{kind}", home.folder / f"here-{kind}"
     served = ["--backend", "openai", "--url", url, "--served-model", "two"]
     call(nli.cli, *data, *served, "--out", there)

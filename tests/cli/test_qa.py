@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli import scoring
 from tests.cli.scoring import call, predictions
 from tests.json_files import read_json, write_lines
 from tests.messages import raises
-from tests.serving import answering
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.datasets.dataset import read_datasets
 from tuneyard.eval.qa import PROMPTS, check_references, cli
@@ -35,9 +35,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def ask(data: Path, out: Path, said: dict[str, str] = SAID) -> Path:
-    with answering(lambda text: said.get(text, f"said of {text}")) as url:
-        given = ["--model", "m", "--backend", "openai", "--url", url, "--data", data, "--out", out]
-        call(cli, *given)
+    scoring.ask(cli, lambda text: said.get(text, f"said of {text}"), "--data", data, "--out", out)
     return out / "m" / "asked"
 
 

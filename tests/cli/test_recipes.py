@@ -4,6 +4,7 @@ import sys
 
 from tests.conftest import ROOT
 from tests.messages import printed
+from tuneyard.recipes.__main__ import cli
 
 BAD = """# a recipe with one mistake of most kinds
 model_name_or_path: ./no/such/model
@@ -43,18 +44,18 @@ def test_codes_of_the_golden_file_are_documented():
         assert code in page, code
 
 
-def test_training_a_bad_recipe_starts_nothing(run, tmp_path):
+def test_training_a_bad_recipe_starts_nothing(here, tmp_path):
     (tmp_path / "bad.yaml").write_text(BAD)
-    done = run("-m", "recipes", "train", tmp_path / "bad.yaml", f"output_dir={tmp_path / 'out'}", code=1)
+    done = here(cli, "train", tmp_path / "bad.yaml", f"output_dir={tmp_path / 'out'}", code=1)
     assert 'did you mean "learning_rate"?' in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_requests_that_cannot_be_served(run, tmp_path):
+def test_requests_that_cannot_be_served(here, tmp_path):
     for arguments, message in {
         ("train", "recipes/none.yaml"): "recipe not found",
         ("check", "lora_rank=4"): "no recipe named",
         ("best", tmp_path): "no trainer_state.json",
         ("sweep", "recipes/rte.yaml", "rnk=4"): "expected a setting and its values",
     }.items():
-        assert message in run("-m", "recipes", *arguments, code=2).stderr
+        assert message in here(cli, *arguments, code=2).stderr

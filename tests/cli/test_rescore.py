@@ -8,12 +8,11 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.cli.scoring import PAIRS, call, predictions, results
+from tests.cli.scoring import PAIRS, ask, call, predictions, results
 from tests.cli.test_text import ROWS as TEXTS
 from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.runs_cut import tree
-from tests.serving import answering
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
 from tuneyard.eval.code import cli as code
@@ -31,9 +30,7 @@ SAID = ["I know nothing", "No.", "maybe", "Yes, he eats.", "no"]
 def generated(data: Path, tmp_path: Path) -> Path:
     """A run of eval.nli whose answers are SAID."""
     said = {row["instruction"]: answer for row, answer in zip(PAIRS, SAID, strict=True)}
-    with answering(said.__getitem__) as url:
-        server = ("--model", "m", "--backend", "openai", "--url", url, "--mode", "generate")
-        call(nli, *server, "--data", data, "--out", tmp_path / "old")
+    ask(nli, said.__getitem__, "--mode", "generate", "--data", data, "--out", tmp_path / "old")
     return tmp_path / "old"
 
 
@@ -174,10 +171,15 @@ def test_every_command_that_generates_can_score_again(name, tmp_path) -> None:
     command, rows, own = EVERY[name]
     data = tmp_path / "asked.json"
     write_json(data, rows)
-    with answering(lambda asked: f"<think>x</think> def f(): return 1 {asked}") as url:
-        server = ("--model", "m", "--backend", "openai", "--url", url, "--data", data, *own)
-        call(command, *server, "--out", tmp_path / "old")
-    call(command, "--rescore", tmp_path / "old", "--data", data, *own, "--out", tmp_path / "new")
+    given = ("--data", data, *own)
+    ask(
+        command,
+        lambda asked: f"<think>x</think> def f(): return 1 {asked}",
+        *given,
+        "--out",
+        tmp_path / "old",
+    )
+    call(command, "--rescore", tmp_path / "old", *given, "--out", tmp_path / "new")
     old, new = (tmp_path / folder / "m" / "asked" for folder in ("old", "new"))
     assert (new / "predictions.jsonl").read_bytes() == (old / "predictions.jsonl").read_bytes()
     was, found = results(old), results(new)
@@ -254,9 +256,7 @@ def test_registered_datasets_of_the_run_need_no_name(tmp_path, monkeypatch) -> N
     entry = {"file_name": "tiny.json", "columns": {"prompt": "question", "response": "answer"}}
     write_json(registry / "dataset_info.json", {"asked": entry})
     monkeypatch.chdir(tmp_path)
-    with answering(str) as url:
-        server = ("--model", "m", "--backend", "openai", "--url", url)
-        call(qa, *server, "--dataset", "asked", "--limit", 1, "--out", "a")
+    ask(qa, str, "--dataset", "asked", "--limit", 1, "--out", "a")
     call(qa, "--rescore", "a", "--out", "b")
     assert results(tmp_path / "b/m/asked")["n"] == 1
     assert results(tmp_path / "b/m/asked")["rescored_from"]["path"] == "a/m/asked/predictions.jsonl"

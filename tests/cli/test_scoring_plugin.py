@@ -1,16 +1,13 @@
 """A scoring command of another package: the example of docs/extending.md, with an option of its own."""
 
-import re
-import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from tests.cli.scoring import call, results
-from tests.conftest import ROOT
+from tests.cli.scoring import ask, call, invoke, results
 from tests.json_files import write_json
 from tests.messages import raises
+from tests.plug_ins import documented, installing
 from tests.serving import answering
 from tuneyard.core.errors import RequestError
 from tuneyard.core.installation import plugins
@@ -22,26 +19,12 @@ ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for
 ANSWERS = {"Is 0 even?": "Yes.", "Is 1 even?": "I say no", "Is 2 even?": "yes", "Is 3 even?": "yes"}
 
 
-def forget() -> None:
-    plugins.load.cache_clear()
-    plugin_commands.cache_clear()
-    sys.modules.pop("plug_commands", None)
-
-
 @pytest.fixture
 def contains(tmp_path, monkeypatch):
-    """Install the example as a distribution `plug_commands`; the command."""
-    text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n((?:(?!```).)*?@scoring_command.*?)```", text, re.DOTALL)
-    info = tmp_path / "site" / "plug_commands-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info.parent / "plug_commands.py").write_text(code)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug_commands\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\ncontains = plug_commands:contains\n")
-    monkeypatch.syspath_prepend(info.parent)
-    forget()
-    yield plugin_commands()["contains"]
-    forget()
+    """Install the example as a distribution; the command."""
+    with installing(tmp_path / "site", GROUP, monkeypatch, plugin_commands) as lay:
+        lay("contains", documented("@scoring_command"))
+        yield plugin_commands()["contains"]
 
 
 @pytest.fixture
@@ -53,8 +36,8 @@ def data(tmp_path: Path) -> Path:
 
 def test_the_command_is_listed_with_its_option(contains) -> None:
     assert isinstance(contains, ScoringCommand) and contains.module == "eval.contains"
-    assert "contains" in CliRunner().invoke(cli, ["--help"]).output
-    text = CliRunner().invoke(cli, ["contains", "--help"]).output
+    assert "contains" in invoke(cli, "--help").output
+    text = invoke(cli, "contains", "--help").output
     for option in ("--ignore-case", "--shots", "--rescore", "--max-new-tokens", "--adapter", "--resume"):
         assert option in text
 
@@ -96,14 +79,12 @@ def test_rows_with_images_are_refused_by_their_place(contains, tmp_path) -> None
 def test_it_is_a_step_of_a_suite(contains, data, tmp_path) -> None:
     steps = tmp_path / "suite.yaml"
     steps.write_text("even: {command: contains, data: rows.json, ignore-case: true}")
-    with answering(ANSWERS.__getitem__) as url:
-        server = ("--model", "m", "--backend", "openai", "--url", url)
-        call(suite.cli, steps, *server, "--out", tmp_path / "out")
+    ask(suite.cli, ANSWERS.__getitem__, steps, "--out", tmp_path / "out")
     assert results(tmp_path / "out/even/m/rows")["accuracy"] == 0.75
 
 
 def test_a_name_of_ours_is_not_taken(contains, monkeypatch, capsys) -> None:
-    forget()
+    plugin_commands.cache_clear()
     monkeypatch.setattr(contains, "name", "nli")
     monkeypatch.setattr(
         "tuneyard.eval.__main__.load", lambda *_: {"x": plugins.Plugin(GROUP, "x", "p 1", contains)}

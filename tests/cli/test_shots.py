@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.scoring import call
+from tests.cli.scoring import ask, call
 from tests.json_files import read_json, write_json
 from tests.messages import raises
-from tests.serving import answering
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import cli as compare
@@ -78,9 +77,8 @@ def test_the_base_with_shots_is_a_model_of_the_run_and_of_its_table(tiny_model, 
 def test_a_question_comes_after_the_system_text_and_the_examples_turns(tiny_model) -> None:
     (drawn,) = with_shots(read_datasets(("odd_eval",), ()), 2, ())
     heard: list[list[dict]] = []
-    with answering(lambda _: "yes", heard) as url:
-        server = ("--model", "m", "--backend", "openai", "--url", url, "--mode", "generate")
-        call(nli, *server, "--dataset", "odd_eval", "--limit", "1", "--shots", "2", "--out", "out")
+    given = ("--dataset", "odd_eval", "--limit", "1", "--shots", "2", "--out", "out", "--mode", "generate")
+    ask(nli, lambda _: "yes", *given, heard=heard)
     plain, shown = heard
     system, question = plain
     assert drawn.shots is not None
@@ -141,8 +139,6 @@ def test_other_examples_are_not_resumed(tiny_model) -> None:
 
 
 def test_free_answers_have_examples_too() -> None:
-    with answering(lambda text: text) as url:
-        server = ("--model", "m", "--backend", "openai", "--url", url)
-        call(qa, *server, "--dataset", "odd_eval", "--limit", "2", "--shots", "1", "--out", "out")
+    ask(qa, str, "--dataset", "odd_eval", "--limit", "2", "--shots", "1", "--out", "out")
     assert results("m (1 shot)")["n"] == 2
     assert results("m (1 shot)")["shots"]["from"] == "odd_train"

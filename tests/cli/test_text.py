@@ -49,14 +49,12 @@ def loaded(tiny_model: Path):
 
 
 @pytest.fixture
-def text(tiny_model: Path, tmp_path: Path):
-    """`text("--data", x)` runs the command with the tiny model into OUT and returns OUT."""
+def text(score):
+    """`text("--data", x)` runs the command and returns OUT."""
 
-    def call(*arguments: object, out: str = "out", generates: bool = True) -> Path:
+    def call(*arguments: object, generates: bool = True, **changes: object) -> Path:
         short = ["--max-new-tokens", 6] if generates and "--no-generate" not in arguments else []
-        given = ["--model", tiny_model, *short, "--out", tmp_path / out, *arguments]
-        scoring.call(cli, *given)
-        return tmp_path / out
+        return score(cli, *short, *arguments, **changes)
 
     return call
 
@@ -194,19 +192,17 @@ def test_a_prompt_without_room_for_an_answer_is_read_but_not_asked(text, tmp_pat
 
 @pytest.mark.parametrize(("context", "length"), [(256, 256), (4096, 2048)])
 def test_the_default_length_is_no_more_than_the_models_context(
-    data, tmp_path, tiny_model, context, length
+    text, data, tmp_path, tiny_model, context, length
 ) -> None:
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     config = read_json(model / "config.json")
     write_json(model / "config.json", {**config, "max_position_embeddings": context})
-    given = ["--model", model, "--data", data, "--no-generate", "--out", tmp_path / "out"]
-    scoring.call(cli, *given)
-    results = read(tmp_path / "out", "results.json")
+    results = read(text("--data", data, "--no-generate", model=model), "results.json")
     assert results["settings"]["max_seq_length"] == length
     assert results["truncation_rate"] == 0
     whole = tree(tmp_path / "out")
     (tmp_path / "out" / "base" / "rows" / "results.json").unlink()
-    scoring.call(cli, *map(str, given), "--resume")
+    text("--data", data, "--no-generate", "--resume", model=model)
     assert tree(tmp_path / "out") == whole
 
 
@@ -256,8 +252,7 @@ def test_a_torn_run_is_resumed_with_all_losses_of_tokens(text, data) -> None:
 
 def test_losses_of_tokens_stay_with_the_run_that_is_rescored(text, data, tmp_path) -> None:
     source = text("--data", data, "--token-losses")
-    arguments = ["--rescore", source, "--data", data, "--out", tmp_path / "again"]
-    scoring.call(cli, *map(str, arguments))
+    scoring.call(cli, "--rescore", source, "--data", data, "--out", tmp_path / "again")
     assert not list((tmp_path / "again").rglob(TOKEN_LOSSES))
     assert read_json(tmp_path / "again" / "run.json")["settings"]["token_losses"] is False
 
@@ -311,10 +306,9 @@ def test_an_option_without_effect_is_refused(text, data, tmp_path, words, flag) 
 
 
 @pytest.mark.parametrize("words", [["--max-new-tokens", "6"], ["--think"], ["--rouge"]])
-def test_nothing_is_generated_to_plain_texts(tiny_model, tmp_path, words) -> None:
+def test_nothing_is_generated_to_plain_texts(text, tmp_path, words) -> None:
     path = tmp_path / "plain.json"
     write_json(path, [{"text": "A dog is an animal."}])
-    given = ["--model", str(tiny_model), "--data", str(path), "--out", str(tmp_path / "out"), *words]
     with raises(RequestError, words[0]):
-        cli.main(given, standalone_mode=False)
+        text("--data", path, *words, generates=False)
     assert not (tmp_path / "out").exists()

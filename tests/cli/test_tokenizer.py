@@ -21,14 +21,13 @@ has_jieba = pytest.mark.skipif(find_spec(JIEBA) is None, reason="the optional pa
 
 
 @pytest.fixture
-def text(tiny_model: Path, tmp_path: Path):
+def text(score, tmp_path: Path):
     """`text("--rouge")` runs the command with the tiny model and returns the folder of its results."""
     write_json(tmp_path / "rows.json", ROWS)
 
-    def call(*arguments: object, out: str = "out") -> Path:
-        given = ["--model", tiny_model, "--data", tmp_path / "rows.json", "--max-new-tokens", 8]
-        scoring.call(cli, *given, "--out", tmp_path / out, *arguments)
-        return tmp_path / out / "base" / "rows"
+    def call(*arguments: object, **changes: object) -> Path:
+        given = ["--data", tmp_path / "rows.json", "--max-new-tokens", 8]
+        return score(cli, *given, *arguments, **changes) / "base" / "rows"
 
     return call
 

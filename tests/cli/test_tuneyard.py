@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Done, Here
+from tests.cli.scoring import invoke
+from tests.conftest import PROJECT, ROOT, Done, Here
 from tests.forks import Forks
 from tests.messages import printed_line
 from tuneyard.core import version
@@ -43,8 +43,7 @@ def typed(here: Here, monkeypatch: pytest.MonkeyPatch) -> Here:
 
 
 def test_the_script_that_is_installed_is_this_command() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert declared["scripts"] == {"tuneyard": "tuneyard.core.cli.main:main"}
+    assert PROJECT["scripts"] == {"tuneyard": "tuneyard.core.cli.main:main"}
 
 
 HELP = """
@@ -156,13 +155,11 @@ def test_doctor_finds_what_is_installed() -> None:
 
 
 def test_doctor_names_a_lack_its_fix_and_exits_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
     monkeypatch.setattr(doctor, "versions", lambda *_: {"torch": "2.11.0+cpu", "transformers": "4.0.0"})
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.chdir(tmp_path)
-    ended = CliRunner().invoke(doctor.cli)
+    ended = invoke(doctor.cli)
     assert ended.exit_code == 1
     lines = ended.output.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("missing  llamafactory"))

@@ -9,6 +9,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.integration.weighted_losses import register, settings
+from tests.json_files import read_json
 from tests.tiny import make_tiny
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
@@ -43,7 +44,7 @@ def test_memory_used_lies_in_the_planned_range(tmp_path, finetuning_type):
         for arguments in (["plan", recipe, "--json"], ["train", recipe])
     )
     planned = json.loads(plan.stdout)["memory"]
-    found = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    found = read_json(tmp_path / "out" / "all_results.json")
     used = sum(found.get(name, 0) for name in MEASURED)
     lower, upper = (planned[end]["total"] - planned[end]["fixed"] for end in ("lower", "upper"))
     # CUDA's own share is not the allocator's

@@ -1,6 +1,5 @@
 """Scoring by workers that each have a GPU: the files of one process. Run with `pytest -m gpu`."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from tests.json_files import write_json
 from tests.runs_cut import tree
 from tests.tiny import make_tiny
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -27,7 +27,7 @@ def test_two_workers_with_a_gpu_each_write_the_files_of_one_process(tmp_path, mo
         pytest.skip(f"{gpus} GPUs, and two workers need two")
     model = make_tiny(tmp_path / "model")
     adapter = write_adapter(tmp_path / "one")
-    (tmp_path / "sums.json").write_text(json.dumps(ROWS))
+    write_json(tmp_path / "sums.json", ROWS)
     given = ["--model", model, "--adapter", f"one={adapter}", "--data", tmp_path / "sums.json", *mode]
     command = [sys.executable, "-m", "eval.nli", *map(str, given), "--out", str(tmp_path / "out")]
     files = []
@@ -56,7 +56,7 @@ def test_one_gpu_is_that_of_the_worker_alone(tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
-    (tmp_path / "sums.json").write_text(json.dumps(ROWS[:2]))
+    write_json(tmp_path / "sums.json", ROWS[:2])
     count = torch.cuda.device_count() + 1
     given = [
         "--model",

@@ -21,6 +21,7 @@ import pytest
 
 from tests.conftest import OFFLINE, ROOT
 from tests.forks import Forks
+from tests.json_files import read_json, write_json
 
 
 @dataclass
@@ -133,14 +134,14 @@ def finish_demo(folder: Path) -> None:
     kill_in_training(checkout)
     said = checkout.shell("make demo")
     (folder / "said.txt").write_text(said, encoding="utf-8")
-    (folder / "kept.json").write_text(json.dumps(kept))
+    write_json(folder / "kept.json", kept)
 
 
 def user_dataset(checkout: Checkout) -> dict[str, str]:
     """The SHA-256 of each file of the user's own rte by name, and its entry in the registry as text."""
     folder = checkout.root / "dataset_info" / "rte"
     kept = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    registry = json.loads((checkout.root / "dataset_info/dataset_info.json").read_text())
+    registry = read_json(checkout.root / "dataset_info/dataset_info.json")
     kept["entry"] = json.dumps(registry["alpaca_rte_train"])
     return kept
 
@@ -158,8 +159,8 @@ def demo(demo_folder: Path, forks: Forks, tmp_path_factory: pytest.TempPathFacto
     root = tmp_path_factory.mktemp("checkout") / "tuneyard"
     shutil.copytree(demo_folder / "tuneyard", root, symlinks=True)
     said = (demo_folder / "said.txt").read_text(encoding="utf-8")
-    table = json.loads((root / "results/demo/verdict/table.json").read_text())
-    kept = json.loads((demo_folder / "kept.json").read_text())
+    table = read_json(root / "results/demo/verdict/table.json")
+    kept = read_json(demo_folder / "kept.json")
     return Demo(Checkout(root, forks), said, table, kept)
 
 

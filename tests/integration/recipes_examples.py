@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.json_files import write_json
 from tests.tiny import (
     make_adapter,
     make_base,
@@ -160,7 +161,7 @@ def facts(problem: Problem) -> str:
 
 def main(folder: Path, model: str, paths: list[Path]) -> None:
     make_models(folder, model)
-    (folder / "quick.json").write_text(json.dumps(quick_findings(folder, model)))
+    write_json(folder / "quick.json", quick_findings(folder, model))
     llamafactory = LlamaFactory(several=True)
     found = {str(path): outcome(llamafactory, path, folder, model) for path in paths}
     for path in paths:

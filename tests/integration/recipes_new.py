@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from click.testing import CliRunner
 from PIL import Image
 
+from tests.cli.scoring import invoke
+from tests.json_files import read_json, read_lines, write_json
 from tests.tiny import CHATML, make_base, make_llama3, make_seeing, make_tiny
 from tuneyard.core.cli.main import cli
 from tuneyard.core.errors import TuneyardError
@@ -87,7 +88,7 @@ STAGES = {"pair": ["dpo", "orpo", "simpo", "rm"]}
 
 
 def tuneyard(*words: object) -> str:
-    ended = CliRunner().invoke(cli, [str(word) for word in words], prog_name="tuneyard")
+    ended = invoke(cli, *words, prog_name="tuneyard")
     if ended.exit_code:
         return f"{shlex.join(map(str, words))}: exit {ended.exit_code}\n{ended.output}{ended.exception}"
     return ""
@@ -100,7 +101,7 @@ def compiled(kind: str) -> str:
     count = ROWS
     rows = [RAW[kind](n) for n in range(count)]
     file = folder / f"{kind}.json"
-    file.write_text(json.dumps(rows))
+    write_json(file, rows)
     if kind == "media":
         for n in range(count):
             Image.new("RGB", (56, 56), (n, n, 99)).save(folder / f"{n}.png")
@@ -121,9 +122,9 @@ def trained(name: str) -> Row:
     except Exception as error:  # noqa: BLE001 - whatever a recipe does is reported under its name
         return {"trained": f"{type(error).__name__}: {error}"}
     folder = Path("saves", name)
-    state = json.loads((folder / "trainer_state.json").read_text())
+    state = read_json(folder / "trainer_state.json")
     return {
-        "trained": json.loads((folder / "all_results.json").read_text())["train_loss"],
+        "trained": read_json(folder / "all_results.json")["train_loss"],
         "steps": state["max_steps"],
         "best": state["best_model_checkpoint"],
     }
@@ -138,11 +139,11 @@ def untrained_requests(model: str) -> list[RecipeRequest]:
     Path("data").mkdir()
     registry = {}
     for split in ("train", "eval"):
-        rows = Path(f"dataset_info/answer/answer_{split}.jsonl").read_text().splitlines()
-        plain = [{key: json.loads(row)[key] for key in ("instruction", "input", "output")} for row in rows]
-        Path(f"data/own_{split}.json").write_text(json.dumps(plain))
+        rows = read_lines(Path(f"dataset_info/answer/answer_{split}.jsonl"))
+        plain = [{key: row[key] for key in ("instruction", "input", "output")} for row in rows]
+        write_json(Path(f"data/own_{split}.json"), plain)
         registry[f"own_{split}"] = {"file_name": f"own_{split}.json"}
-    Path("data/dataset_info.json").write_text(json.dumps(registry))
+    write_json(Path("data/dataset_info.json"), registry)
     answers, own = training_data("answer_train", None, None), training_data("own_train", Path("data"), None)
     requests = []
     for method in METHODS:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from tests.json_files import read_json, write_json
 from tests.tiny import make_seeing
 from tuneyard.recipes.recipe import read_recipe
 
@@ -85,9 +86,9 @@ def register(folder: Path, names: list[str]) -> None:
     registry = {}
     for name in names:
         entry, row = FORMATS[format_of(name)]
-        (folder / f"{name}.json").write_text(json.dumps([row(text) for text in TEXTS]))
+        write_json(folder / f"{name}.json", [row(text) for text in TEXTS])
         registry[name] = {"file_name": f"{name}.json", **entry}
-    (folder / "dataset_info.json").write_text(json.dumps(registry))
+    write_json(folder / "dataset_info.json", registry)
 
 
 def shrink(settings: dict, folder: Path, model: str, name: str) -> tuple[dict, list[str]]:
@@ -129,7 +130,7 @@ def main(folder: Path, model: str) -> None:
         small, replaced = shrink(recipe.settings, folder, model, name)
         trained = attempt(lambda small=small: run_exp(small))
         results = folder / "saves" / name / "all_results.json"
-        loss = json.loads(results.read_text())["train_loss"] if trained is None else trained
+        loss = read_json(results)["train_loss"] if trained is None else trained
         outcome[name] = {"parsed": parsed, "trained": loss, "replaced": replaced}
     (folder / "outcome.json").write_text(json.dumps(outcome, indent=1))
 

@@ -1,13 +1,14 @@
 """A tiny base and a LoRA that are trained for a second, for tests of servers: answers end, labels differ."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.json_files import read_json, read_lines, write_json
 from tests.tiny import make_tiny
 from tests.unit.adapters.make import make
+from tuneyard.eval.read.results import PREDICTIONS
 
 BOS, TURN, END = "<|begin|>", "<|turn|>", "<|done|>"
 """Names that llama.cpp does not know: it ends answers at <|im_end|>, whatever the file says."""
@@ -56,12 +57,12 @@ def make_trained(home: Path, **sizes: int) -> Trained:
         for old, new in (("<|endoftext|>", BOS), ("<|im_start|>", TURN), ("<|im_end|>", END)):
             text = text.replace(old, new)
         (base / name).write_text(text)
-    fields = json.loads((base / "tokenizer_config.json").read_text())
-    (base / "tokenizer_config.json").write_text(json.dumps({**fields, "bos_token": BOS}))
+    fields = read_json(base / "tokenizer_config.json")
+    write_json(base / "tokenizer_config.json", {**fields, "bos_token": BOS})
     (base / "chat_template.jinja").write_text(BASE_TEMPLATE)
     rows = [{"instruction": question(number), "output": LABELS[number % 2 + 1]} for number in range(ROWS)]
     rows[0]["output"] = "yes"
-    (home / "walks.json").write_text(json.dumps(rows))
+    write_json(home / "walks.json", rows)
     tokenizer = AutoTokenizer.from_pretrained(base)
     prompts = []
     for row in rows:
@@ -91,6 +92,11 @@ def make_trained(home: Path, **sizes: int) -> Trained:
     )  # fmt: skip
     (adapter / "chat_template.jinja").write_text(TEMPLATE)
     return Trained(base, adapter)
+
+
+def labels(folder: Path) -> list[dict[str, float]]:
+    """Log-probabilities of the labels that a scoring of walks.json has in a model's folder, by row."""
+    return [row["choices"] for row in read_lines(folder / "walks" / PREDICTIONS)]
 
 
 def add_lora(linear: Any, scale: float) -> tuple[Any, Any]:

@@ -1,6 +1,5 @@
 """A written merge in the training tool's own hands: `llamafactory-cli export` makes of it what fuse makes."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 from tests.integration.peft_oracle import load
 from tests.integration.weighted_losses import register, settings
+from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.unit.adapters.make import factors, make
 from tests.unit.adapters.test_commands import call
@@ -26,7 +26,7 @@ def exported(llamafactory, model, adapters, out):
         "template": "qwen", "finetuning_type": "lora",
         "export_dir": str(out), "export_device": "cpu", "infer_dtype": "float32",
     }  # fmt: skip
-    out.with_suffix(".yaml").write_text(json.dumps(recipe))
+    write_json(out.with_suffix(".yaml"), recipe)
     llamafactory.run("llamafactory.cli", "export", out.with_suffix(".yaml"))
     return open_weights(out / "model.safetensors")
 
@@ -64,10 +64,10 @@ def test_a_dora_adapter_that_a_recipe_trained_is_fused_as_llamafactory_exports_i
         "use_dora": True,
         "learning_rate": 0.01,
     }
-    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    write_json(tmp_path / "r.yaml", recipe)
     forks.run("recipes", "train", tmp_path / "r.yaml")
     adapter = tmp_path / "run"
-    assert json.loads((adapter / "adapter_config.json").read_text())["use_dora"]
+    assert read_json(adapter / "adapter_config.json")["use_dora"]
     call("fuse", adapter, "--base", tiny_model, "--out", tmp_path / "fused", "--dtype", "fp32")
     ours = open_weights(tmp_path / "fused/model.safetensors")
     theirs = exported(llamafactory, tiny_model, [adapter], tmp_path / "theirs")
@@ -92,7 +92,7 @@ def test_what_a_recipe_trained_is_what_is_fused(forks, tiny_model, tmp_path, nam
 
     register(tmp_path)
     recipe = settings(tmp_path, str(tiny_model), "run", learning_rate=0.01, **METHODS[name])
-    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    write_json(tmp_path / "r.yaml", recipe)
     forks.run("recipes", "train", tmp_path / "r.yaml")
     adapter = tmp_path / "run"
     if name == "pissa":

@@ -1,12 +1,12 @@
 """Adapters of vision-language models: our table of older names, and two that LLaMA-Factory trained."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.json_files import write_json
 from tests.tiny import make_tiny
 from tests.unit.adapters.test_commands import call
 from tuneyard.core.weights.base_models import STORED_AS, Base
@@ -77,15 +77,15 @@ def trained(llamafactory, model, folder, **settings):
     data = folder / "data"
     data.mkdir(parents=True)
     rows = [{"instruction": f"Is {n} even?", "input": "", "output": ("yes", "no")[n % 2]} for n in range(8)]
-    (data / "even.json").write_text(json.dumps(rows))
-    (data / "dataset_info.json").write_text(json.dumps({"even": {"file_name": "even.json"}}))
+    write_json(data / "even.json", rows)
+    write_json(data / "dataset_info.json", {"even": {"file_name": "even.json"}})
     recipe = {
         "model_name_or_path": str(model), "stage": "sft", "do_train": True, "finetuning_type": "lora",
         "dataset": "even", "dataset_dir": str(data), "template": "empty", "output_dir": str(folder / "out"),
         "max_steps": 3, "learning_rate": 0.05, "lora_rank": 4, "report_to": "none", "use_cpu": True,
         "per_device_train_batch_size": 2, "preprocessing_num_workers": 1, **settings,
     }  # fmt: skip
-    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    write_json(folder / "recipe.yaml", recipe)
     llamafactory.run("llamafactory.cli", "train", folder / "recipe.yaml")
     return folder / "out"
 

@@ -1,13 +1,14 @@
 """eval nli --mode choice over a real llama.cpp server gives what the same model in this process gives."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import call, predictions
 from tests.llama_server import llama_server
 from tests.tiny import make_tiny
+from tests.vllm_compare import check_labels, write_rows
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ResumableError
 from tuneyard.eval import nli
@@ -17,14 +18,6 @@ from tuneyard.eval.read.results import PREDICTIONS
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.slow
 NATS = 0.02  # f16 weights and states against fp32
-ROWS = [
-    {
-        "instruction": f'Does "{number} men walk" imply that "{number + number % 3} people are outside"?',
-        "output": ("yes", "no", "maybe")[number % 3],
-        "premise": number // 2,
-    }
-    for number in range(24)
-]
 
 
 @pytest.fixture(scope="module")
@@ -32,30 +25,20 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pat
     """Model folder, dataset, and the address of the server with the model's GGUF."""
     home = tmp_path_factory.mktemp("llama")
     model = make_tiny(home / "model")
-    adapters.main(
-        ["export", str(model), "--to", "gguf", "--type", "f16", "--out", str(home / "model.gguf")],
-        standalone_mode=False,
-    )
-    data = home / "walks.json"
-    data.write_text(json.dumps(ROWS))
-    examples = [{**row, "instruction": row["instruction"].replace("men", "women")} for row in ROWS]
-    data.with_name("train.json").write_text(json.dumps(examples))
+    call(adapters, "export", model, "--to", "gguf", "--type", "f16", "--out", home / "model.gguf")
+    write_rows(home)
     with llama_server(home / "model.gguf", slots=1) as url:
-        yield model, data, url
+        yield model, home / "walks.json", url
 
 
 def score(served: tuple[Path, Path, str], out: Path, *more: str, server: bool = True) -> Path:
     """Score the rows by choice; the folder of the results."""
     model, data, url = served
-    words = ["--model", str(model), "--data", str(data), "--out", str(out), "--cluster", "premise", *more]
+    words = ["--model", model, "--data", data, "--out", out, "--cluster", "premise", *more]
     if server:
         words += ["--backend", "openai", "--url", url, "--timeout", "60"]
-    nli.cli.main(words, standalone_mode=False)
+    call(nli.cli, *words)
     return out
-
-
-def predictions(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "walks" / PREDICTIONS).read_text().splitlines()]
 
 
 def test_labels_score_as_in_this_process_also_after_shots(served, tmp_path) -> None:
@@ -63,14 +46,8 @@ def test_labels_score_as_in_this_process_also_after_shots(served, tmp_path) -> N
     there = score(served, tmp_path / "there", *shots)
     here = score(served, tmp_path / "here", *shots, "--dtype", "fp32", server=False)
     for of_server, of_process in (("model", "base"), ("model (2 shots)", "base (2 shots)")):
-        for line, expected in zip(
-            predictions(there / of_server), predictions(here / of_process), strict=True
-        ):
-            assert line["cluster"] == expected["cluster"]
-            assert line["choices"] == pytest.approx(expected["choices"], abs=NATS)
-            best, second = sorted(expected["choices"].values())[-1:-3:-1]
-            if best - second > 2 * NATS:
-                assert line["predicted_output"] == expected["predicted_output"]
+        lines = [predictions(folder / "walks") for folder in (there / of_server, here / of_process)]
+        check_labels(*lines, NATS)
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(served, tmp_path, monkeypatch) -> None:

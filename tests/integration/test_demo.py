@@ -1,26 +1,25 @@
 """`make demo`, for real: it learns, it leaves the user's own sets alone, and it reuses what is made."""
 
-import json
 import time
 
 import pytest
 
 from tests.integration.conftest import Demo, user_dataset
+from tests.json_files import read_json, read_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 
 
 def results(demo: Demo, model: str, dataset: str) -> dict[str, float]:
     path = demo.checkout.root / "results/demo/held-out" / model / dataset / "results.json"
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 def correct(demo: Demo, model: str, dataset: str) -> list[bool]:
     """Which of the held-out examples a model has right: those that were not chosen on."""
     root = demo.checkout.root / "results/demo"
-    chose = set(json.loads((root / "sweep.json").read_text())["rows_to_choose_on"][dataset])
-    lines = (root / "held-out" / model / dataset / "predictions.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
+    chose = set(read_json(root / "sweep.json")["rows_to_choose_on"][dataset])
+    rows = read_lines(root / "held-out" / model / dataset / "predictions.jsonl")
     assert len(rows) + len(chose) == 200 and 70 < len(chose) < 130
     return [row["predicted_output"] == row["expected_output"] for row in rows]
 
@@ -46,7 +45,7 @@ def test_the_table_is_of_the_held_out_examples(demo: Demo) -> None:
 
 def test_the_merge_that_is_shipped_has_the_chosen_weights(demo: Demo) -> None:
     root = demo.checkout.root
-    sweep = json.loads((root / "results/demo/sweep.json").read_text())
+    sweep = read_json(root / "results/demo/sweep.json")
     card = (root / "saves/demo-merge/README.md").read_text()
     for name, weight in zip(sweep["axes"], sweep["points"][sweep["ship"]], strict=True):
         if weight:

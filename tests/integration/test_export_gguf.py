@@ -1,15 +1,14 @@
 """What --to gguf writes is read back by transformers: same logits, same token ids, same chat template."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
+from tests.json_files import read_json, write_json
 from tests.tiny import CHATML, make_tiny
-from tests.unit.adapters.make import delta, make
-from tuneyard.adapters.__main__ import cli
+from tests.unit.adapters.make import delta, gguf_fields, make
+from tests.unit.adapters.test_commands import call
 from tuneyard.adapters.export.architecture import _REST, _WORDS, Architecture, reorder
 
 pytestmark = pytest.mark.slow
@@ -42,7 +41,7 @@ def make_qwen2(folder, tied):
 
     make_tiny(folder, tied=tied)
     path = folder / "tokenizer.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "pre_tokenizer": QWEN2}))
+    write_json(path, {**read_json(path), "pre_tokenizer": QWEN2})
     config = Qwen2Config.from_pretrained(folder)
     config.vocab_size += 13
     torch.manual_seed(1)
@@ -59,7 +58,7 @@ def make_qwen3(folder, tied):
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     make_qwen2(folder, tied)
-    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    size = read_json(folder / "config.json")["vocab_size"]
     torch.manual_seed(3)
     config = Qwen3Config(
         vocab_size=size,
@@ -86,7 +85,7 @@ def make_llama(folder, tied):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     make_tiny(folder, tied=tied)
-    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    size = read_json(folder / "config.json")["vocab_size"]
     torch.manual_seed(2)
     config = LlamaConfig(
         vocab_size=size,
@@ -119,13 +118,6 @@ def models(tmp_path_factory):
     }
 
 
-def export(*words):
-    """Run export and fail on any error."""
-    result = CliRunner().invoke(cli, ["export", *map(str, words)], standalone_mode=False)
-    assert result.exception is None, result.exception
-    return result.output
-
-
 def logits(folder, **where):
     """Next-token logits of a model for a fixed row of ids, in fp32."""
     import torch
@@ -143,7 +135,7 @@ def logits(folder, **where):
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
 def test_logits_survive(models, tmp_path, family, tied, kind, tolerance):
     folder, out = models[family, tied], tmp_path / "model.gguf"
-    export(folder, "--to", "gguf", "--type", kind, "--out", out)
+    call("export", folder, "--to", "gguf", "--type", kind, "--out", out)
     wanted, found = logits(folder), logits(tmp_path, gguf_file=out.name)
     assert wanted.shape == found.shape
     assert np.abs(found - wanted).max() <= tolerance * np.abs(wanted).max()
@@ -155,28 +147,21 @@ def test_token_ids_and_template_survive(models, tmp_path, family):
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     folder, out = models[family, True], tmp_path / "model.gguf"
-    export(folder, "--to", "gguf", "--out", out)
+    call("export", folder, "--to", "gguf", "--out", out)
     wanted = PreTrainedTokenizerFast.from_pretrained(folder)
     found = AutoTokenizer.from_pretrained(tmp_path, gguf_file=out.name)
     for text in HARD:
         assert found(text, add_special_tokens=False).input_ids == wanted(text).input_ids, text
     assert found.chat_template == CHATML
-    assert fields(out)["tokenizer.ggml.eos_token_id"] == wanted.eos_token_id == 2
-    assert fields(out)["tokenizer.ggml.add_bos_token"] is False
-
-
-def fields(path):
-    """A GGUF's metadata as Python values."""
-    from gguf import GGUFReader
-
-    return {name: field.contents() for name, field in GGUFReader(path).fields.items()}
+    assert gguf_fields(out)["tokenizer.ggml.eos_token_id"] == wanted.eos_token_id == 2
+    assert gguf_fields(out)["tokenizer.ggml.add_bos_token"] is False
 
 
 def test_padding_rows_have_tokens_that_no_text_becomes(models, tmp_path):
     folder, out = models["qwen2", True], tmp_path / "model.gguf"
-    export(folder, "--to", "gguf", "--out", out)
-    found = fields(out)
-    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    call("export", folder, "--to", "gguf", "--out", out)
+    found = gguf_fields(out)
+    size = read_json(folder / "config.json")["vocab_size"]
     assert len(found["tokenizer.ggml.tokens"]) == size
     assert found["tokenizer.ggml.token_type"][-13:] == [5] * 13
     assert found["tokenizer.ggml.token_type"][:4] == [3, 3, 3, 1]
@@ -206,16 +191,16 @@ def test_a_lora_beside_llama_is_the_same_change(models, tmp_path):
         alpha_pattern={"v_proj": 3},
     )
     out = tmp_path / "lora.gguf"
-    export(adapter, "--to", "gguf", "--base", folder, "--out", out)
+    call("export", adapter, "--to", "gguf", "--base", folder, "--out", out)
     reader = GGUFReader(out)
     read = {tensor.name: tensor.data.astype(np.float64) for tensor in reader.tensors}
-    alpha = fields(out)["adapter.lora.alpha"]
-    assert (fields(out)["general.type"], fields(out)["adapter.type"]) == ("adapter", "lora")
+    alpha = gguf_fields(out)["adapter.lora.alpha"]
+    assert (gguf_fields(out)["general.type"], gguf_fields(out)["adapter.type"]) == ("adapter", "lora")
 
     from tuneyard.adapters.store import open_adapter
 
     opened = open_adapter(adapter)
-    architecture = Architecture(Path("x"), "llama", json.loads((folder / "config.json").read_text()))
+    architecture = Architecture(Path("x"), "llama", read_json(folder / "config.json"))
     for module in pairs:
         name = f"{architecture.gguf_name(module)}.weight"
         a, b = read[f"{name}.lora_a"], read[f"{name}.lora_b"]

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.serving import Quiet, serving
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 
 pytestmark = pytest.mark.slow
@@ -34,11 +34,8 @@ class Hub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Quiet, BaseHTTPRequestHandler):
     """create, validate-yaml, preupload, LFS batch and upload, commit (NDJSON)."""
-
-    def log_message(self, *_):
-        pass
 
     def reply(self, value, code=200):
         body = json.dumps(value).encode()
@@ -102,9 +99,8 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub():
     server = Hub()
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server
-    server.shutdown()
+    with serving(server):
+        yield server
     assert not server.unknown
 
 

@@ -1,6 +1,5 @@
 """Commands that use a server name what is wrong with its answers, in bounded time and memory, and resume."""
 
-import json
 import random
 import time
 import tracemalloc
@@ -13,6 +12,7 @@ import pytest
 
 from tests.cli.scoring import call
 from tests.hostile_server import SPOILED, SPOILED_LOGS, Hostile, serving
+from tests.json_files import write_json
 from tests.messages import message_of
 from tests.unit.eval_backends.test_dialects import StandIn
 from tuneyard.core.errors import TuneyardError
@@ -60,7 +60,7 @@ def start(
     """`start("choice")`: a server, the command that scores by it, and the file of its predictions."""
     monkeypatch.setattr(connecting, "WAITS", (0.0, 0.0))
     monkeypatch.setattr(backend, "ROWS", 8)
-    (tmp_path / "even.json").write_text(json.dumps(ROWS))
+    write_json(tmp_path / "even.json", ROWS)
 
     def proper(path: str, body: Any) -> object:
         if path.endswith("/chat/completions"):

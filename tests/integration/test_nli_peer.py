@@ -1,10 +1,10 @@
 """Choice mode beside lm-evaluation-harness: the same log-probabilities and the same answers in fp32."""
 
-import json
 from pathlib import Path
 
 import pytest
 
+from tests.json_files import read_lines, write_json
 from tests.peer_lm_eval import lm_eval
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
@@ -42,14 +42,13 @@ def tune(model_folder: Path, folder: Path) -> Path:
 @pytest.mark.parametrize("tuned", [False, True], ids=["base", "adapter"])
 def test_log_probabilities_and_answers_are_those_of_the_harness(forks, tiny_model, tmp_path, tuned) -> None:
     data, out = tmp_path / "rows.json", tmp_path / "out"
-    data.write_text(json.dumps(ROWS))
+    write_json(data, ROWS)
     base = str(tiny_model)
     adapter = tune(tiny_model, tmp_path / "mine") if tuned else None
     more = ["--adapter", f"mine={adapter}"] if tuned else []
     forks.run("eval.nli", "--model", base, "--data", data, "--variants", "none", "--out", out, *more)
     name = "mine" if tuned else "base"
-    lines = (out / name / "rows" / "predictions.jsonl").read_text().splitlines()
-    ours = [json.loads(line) for line in lines]
+    ours = read_lines(out / name / "rows" / "predictions.jsonl")
     theirs = lm_eval(tiny_model, adapter, data, tmp_path / "theirs.json")["rows"]
     newlines = _newlines(tiny_model, adapter)
     for row, their, newline in zip(ours, theirs, newlines, strict=True):

@@ -1,29 +1,23 @@
 """Train = eval = serve on a tiny model: proved where all is equal, and every leg that is broken is found."""
 
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from tests.integration.test_prompt import TEMPLATES
+from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tests.tiny import make_tiny
 from tests.unit.adapters.make import make
-from tuneyard.adapters.__main__ import cli as adapters
+from tests.unit.adapters.test_commands import call
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.prove.command import cli
 
 pytestmark = pytest.mark.slow
 WAYS = ["chat template of", "chat template and tokenizer of", "chat template and tokenizer in", "TEMPLATE of"]
 SERVED = ["fused", "model.gguf"]
-
-
-def run_adapters(*words: object) -> None:
-    result = CliRunner().invoke(adapters, list(map(str, words)), standalone_mode=False)
-    assert result.exception is None, result.exception
 
 
 @pytest.fixture(scope="module")
@@ -43,19 +37,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     lora = make(home / "lora", pairs, r=4, base_model_name_or_path=str(base))
     shutil.copy(base / "chat_template.jinja", lora)
-    (lora / "training.json").write_text(json.dumps({"inputs": {"settings": {"template": "qwen"}}}))
-    run_adapters("fuse", lora, "--base", base, "--out", home / "fused")
-    run_adapters("export", home / "fused", "--to", "gguf", "--out", home / "model.gguf")
-    run_adapters("export", base, "--to", "gguf", "--out", home / "base.gguf")
+    write_json(lora / "training.json", {"inputs": {"settings": {"template": "qwen"}}})
+    call("fuse", lora, "--base", base, "--out", home / "fused")
+    call("export", home / "fused", "--to", "gguf", "--out", home / "model.gguf")
+    call("export", base, "--to", "gguf", "--out", home / "base.gguf")
     given = ("--gguf", home / "model.gguf", "--out", home / "Modelfile")
-    run_adapters("export", home / "fused", "--to", "ollama", *given)
+    call("export", home / "fused", "--to", "ollama", *given)
     rows = [
         {"instruction": f'Does "{n} men walk a dog." imply that "it is so"?', "output": ["yes", "no"][n % 2]}
         for n in range(8)
     ]
-    (home / "rows.json").write_text(json.dumps(rows))
+    write_json(home / "rows.json", rows)
     talk = {"messages": [{"role": role, "content": "是吗？"} for role in ("system", "user", "assistant")]}
-    (home / "free.json").write_text(json.dumps([talk, {"messages": talk["messages"][1:]}]))
+    write_json(home / "free.json", [talk, {"messages": talk["messages"][1:]}])
     return home
 
 
@@ -78,7 +72,7 @@ def prove(home: Path, *words: object, holds: bool = True) -> dict:
     else:
         with raises(ContentError, "prove.md"):
             cli.main(command, standalone_mode=False)
-    found = json.loads((home / "proof" / "prove.json").read_text())
+    found = read_json(home / "proof" / "prove.json")
     assert found["proved"] == holds and found["verdict"] in (home / "proof" / "prove.md").read_text()
     return found
 
@@ -106,7 +100,7 @@ def test_all_is_equal(home: Path) -> None:
 
 
 def test_a_recipe_without_a_template_trained_with_what_llamafactory_reads_of_the_bases(home: Path) -> None:
-    (home / "lora" / "training.json").write_text(json.dumps({"inputs": {"settings": {"stage": "sft"}}}))
+    write_json(home / "lora" / "training.json", {"inputs": {"settings": {"stage": "sft"}}})
     found = prove(home, "--data", home / "free.json")
     assert found["reference"].startswith("LLaMA-Factory's reading of the base's chat template")
     parameters, url = found["not_checked"]
@@ -118,7 +112,7 @@ def test_a_recipe_without_a_template_trained_with_what_llamafactory_reads_of_the
 
 
 def test_of_plain_texts_no_template_was_trained(home: Path) -> None:
-    (home / "lora" / "training.json").write_text(json.dumps({"inputs": {"settings": {"stage": "pt"}}}))
+    write_json(home / "lora" / "training.json", {"inputs": {"settings": {"stage": "pt"}}})
     found = prove(home)
     assert found["not_checked"][0].startswith("training's template: no recipe")
     assert found["reference"].startswith("chat template of")
@@ -152,9 +146,9 @@ def test_a_wrong_weight_in_the_fused_model_is_found(home: Path) -> None:
 
 def test_another_tokenizer_in_the_fused_model_is_found(home: Path) -> None:
     path = home / "fused" / "tokenizer.json"
-    fields = json.loads(path.read_text())
+    fields = read_json(path)
     fields["model"]["merges"] = fields["model"]["merges"][:50]
-    path.write_text(json.dumps(fields))
+    write_json(path, fields)
     assert broken(prove(home, holds=False)) == (["chat template and tokenizer of"], [])
 
 
@@ -177,7 +171,7 @@ def test_prompts_alone_need_no_answers(home: Path) -> None:
     (home / "lora" / "training.json").unlink()
     words = ["--model", home / "lora", "--modelfile", home / "Modelfile", "--data", home / "rows.json"]
     cli.main([*map(str, words), "--out", str(home / "proof")], standalone_mode=False)
-    found = json.loads((home / "proof" / "prove.json").read_text())
+    found = read_json(home / "proof" / "prove.json")
     assert found["proved"] and found["answers"] == []
     template, fused, gguf, parameters, url = found["not_checked"]
     printed(

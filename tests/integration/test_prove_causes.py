@@ -1,7 +1,6 @@
 """Each cause of a difference, made on a real llama.cpp server, is the first that eval prove --url names."""
 
 import contextlib
-import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from tests.integration.served_model import (
     BOS,
@@ -23,8 +21,9 @@ from tests.integration.served_model import (
     make_trained,
     question,
 )
+from tests.json_files import read_json, write_json
 from tests.llama_server import llama_server
-from tuneyard.adapters.__main__ import cli as adapters
+from tests.unit.adapters.test_commands import call
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.metrics.labels import spellings
 from tuneyard.eval.prove.command import cli
@@ -56,10 +55,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     export(trained.adapter, "--base", base, "--out", home / "walks.gguf")
     for name, change in {"no_rslora": {"use_rslora": False}, "no_pattern": {"alpha_pattern": {}}}.items():
         loaded = shutil.copytree(trained.adapter, home / name)
-        config = json.loads((loaded / "adapter_config.json").read_text())
-        (loaded / "adapter_config.json").write_text(json.dumps({**config, **change}))
+        config = read_json(loaded / "adapter_config.json")
+        write_json(loaded / "adapter_config.json", {**config, **change})
         export(loaded, "--base", base, "--out", home / f"{name}.gguf")
-    run("fuse", trained.adapter, "--base", base, "--out", home / "fused")
+    call("fuse", trained.adapter, "--base", base, "--out", home / "fused")
     export(home / "fused", "--type", "f16", "--out", home / "fused.gguf")
     export(home / "fused", "--type", "q4_0", "--out", home / "q4_0.gguf")
     export(base, "--type", "q4_0", "--out", home / "base_q4_0.gguf")
@@ -68,19 +67,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     export(base, "--type", "f16", "--out", home / "no_template.gguf")
     (home / "kept.jinja").rename(base / "chat_template.jinja")
     long = [{"instruction": question(number) * 12, "output": ("yes", "no")[number]} for number in range(2)]
-    (home / "long.json").write_text(json.dumps(long))
+    write_json(home / "long.json", long)
     free = [{"instruction": question(number), "output": "no"} for number in range(2)]
-    (home / "free.json").write_text(json.dumps(free))
+    write_json(home / "free.json", free)
     return World(trained, home)
 
 
-def run(*words: object) -> None:
-    result = CliRunner().invoke(adapters, list(map(str, words)), standalone_mode=False)
-    assert result.exception is None, result.exception
-
-
 def export(folder: Path, *words: object) -> None:
-    run("export", folder, "--to", "gguf", *words)
+    call("export", folder, "--to", "gguf", *words)
 
 
 def change_field(source: Path, target: Path, field: str) -> None:
@@ -103,7 +97,7 @@ def prove(world: World, out: Path, url: str, data: str = "walks") -> dict:
     ]  # fmt: skip
     with contextlib.suppress(ContentError):  # not equal
         cli.main(list(map(str, command)), standalone_mode=False)
-    return json.loads((out / "prove.json").read_text())
+    return read_json(out / "prove.json")
 
 
 def causes(
@@ -152,7 +146,7 @@ def test_the_figures_of_an_equal_server_are_right(world, tmp_path) -> None:
     with served as url, httpx.Client(timeout=60) as client:
         proof = prove(world, tmp_path, url)
         differences = []
-        for row in json.loads((world.home / "walks.json").read_text()):
+        for row in read_json(world.home / "walks.json"):
             talk = [{"role": "user", "content": row["instruction"]}]
             text = tokenizer.apply_chat_template(
                 talk,

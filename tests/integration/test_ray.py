@@ -1,6 +1,5 @@
 """A Ray cluster of two raylets on this machine: the same bytes as in one process, and every loss."""
 
-import json
 import os
 import signal
 import subprocess
@@ -16,7 +15,8 @@ from tests.cli.scoring import PAIRS
 from tests.cli.scoring import call as score
 from tests.conftest import ROOT
 from tests.integration import test_recipes_sweep_pool
-from tests.integration.test_recipes_sweep_pool import read, sweep, wait_for
+from tests.integration.test_recipes_sweep_pool import sweep, wait_for
+from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed
 from tests.runs_cut import tree
 from tests.unit.core.test_execution import (
@@ -189,11 +189,13 @@ def test_a_sweep_on_the_cluster_is_that_of_one_process_also_after_a_kill(
         time.sleep(0.05)
     output, errors = sweep(recipe, "rank=2,4,8", *place)
     assert "lora_rank-4: started on the cluster" in errors
-    on_ray = {name: read(tmp_path / "runs" / name) for name in ("sweep.json", "lora_rank-8/training.json")}
+    on_ray = {
+        name: read_json(tmp_path / "runs" / name) for name in ("sweep.json", "lora_rank-8/training.json")
+    }
     (tmp_path / "runs").rename(tmp_path / "on-ray")
     here, _ = sweep(recipe, "rank=2,4,8", FAKE_GPUS="0")
     assert here[here.index("| lora_rank") :] == output[output.index("| lora_rank") :]
-    assert read(tmp_path / "runs/sweep.json") == on_ray["sweep.json"]
+    assert read_json(tmp_path / "runs/sweep.json") == on_ray["sweep.json"]
 
 
 def test_a_compile_by_ray_or_two_processes_gives_the_bytes_of_one(nodes, tmp_path) -> None:
@@ -204,7 +206,7 @@ def test_a_compile_by_ray_or_two_processes_gives_the_bytes_of_one(nodes, tmp_pat
             {"question": f"What is {number}.{n}?", "answer": f"It is {n}."} for n in range(100 * number + 1)
         ]
         source = tmp_path / f"rows-{number}.jsonl"
-        source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_lines(source, rows)
         sources.append(str(source))
     outputs = "write: [{dataset: 'x_{split}', file: 'x-{split}.json', format: alpaca,"
     outputs += " instruction: '{question}', output: '{answer}'}]\n"
@@ -224,7 +226,7 @@ def test_a_driver_killed_while_it_scores_is_resumed_to_the_bytes_of_one_process(
     nodes, tiny_model, tmp_path, monkeypatch
 ) -> None:
     pytest.importorskip("torch").set_num_threads(1)
-    (tmp_path / "pairs.json").write_text(json.dumps(PAIRS * 12))
+    write_json(tmp_path / "pairs.json", PAIRS * 12)
     out = tmp_path / "out"
     given = ["--model", tiny_model, "--data", tmp_path / "pairs.json", "--mode", "generate"]
     given += ["--max-new-tokens", 12, "--batch-tokens", 60, "--out", out]
@@ -248,7 +250,7 @@ def test_scoring_on_the_cluster_writes_the_files_of_one_process(
     executor, tiny_model, tmp_path, monkeypatch
 ) -> None:
     pytest.importorskip("torch").set_num_threads(1)
-    (tmp_path / "pairs.json").write_text(json.dumps(PAIRS * 8))
+    write_json(tmp_path / "pairs.json", PAIRS * 8)
     adapter = write_adapter(tmp_path / "one")
     given = ["--model", tiny_model, "--adapter", f"one={adapter}", "--data", tmp_path / "pairs.json"]
     given += ["--mode", "generate", "--max-new-tokens", "4", "--out", tmp_path / "out"]

@@ -1,6 +1,5 @@
 """Every recipe by existing: LLaMA-Factory's parser takes it, and a shrunk copy of it really trains on CPU."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import torch
 
 from tests.conftest import ROOT
 from tests.forks import Forks
+from tests.json_files import read_json
 from tools.recipe_schema import SCHEMA, schema_text
 from tuneyard.recipes.token_weights import weighted_loss
 
@@ -18,7 +18,7 @@ NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 def in_one_process(forks: Forks, module: str, folder: Path, model: Path, answer: str) -> dict:
     """Run a module of this folder in a process of its own and return the JSON that it leaves."""
     forks.run(f"tests.integration.{module}", folder, model)
-    return json.loads((folder / answer).read_text())
+    return read_json(folder / answer)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ import pytest
 
 from tests.conftest import REAL, ROOT
 from tests.integration.recipes_examples import PLANNED
+from tests.json_files import read_json
 from tests.messages import golden_text
 
 EXAMPLES = sorted((ROOT / "tests/examples/recipes").glob("*/*.yaml"))
@@ -141,7 +142,7 @@ def checked(folder: Path, model: Path, paths: list[Path]) -> dict[str, dict]:
         cwd=clone, env={**os.environ, **ENVIRONMENT, **cache}, capture_output=True, text=True, timeout=2400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((folder / "outcome.json").read_text())
+    return read_json(folder / "outcome.json")
 
 
 @pytest.fixture(scope="module")
@@ -197,10 +198,10 @@ def test_a_wrong_recipe_begins_with_the_failure_that_it_stands_for():
 
 def test_all_examples_by_the_quick_check(ours, folder, request):
     """Place, code, key and figures of what it finds in each; LLaMA-Factory finds the rest."""
-    findings = json.loads((folder / "quick.json").read_text())
+    findings = read_json(folder / "quick.json")
     if request.config.getoption("regenerate"):
         QUICK.write_text(json.dumps(findings, indent=1) + "\n")
-    expected = json.loads(QUICK.read_text())
+    expected = read_json(QUICK)
     changed = {name: found for name, found in findings.items() if found != expected.get(name)}
     assert not changed and findings.keys() == expected.keys()
 
@@ -296,5 +297,5 @@ def test_the_examples_of_llamafactory(request, others):
     findings = findings_of_theirs(theirs, folder)
     if request.config.getoption("regenerate"):
         EXPECTED.write_text(json.dumps(findings, indent=1) + "\n")
-    assert findings == json.loads(EXPECTED.read_text())
+    assert findings == read_json(EXPECTED)
     assert len(findings) == 2 * 41

@@ -1,6 +1,5 @@
 """`recipes sweep` with real trainings, judged by a real evaluation."""
 
-import json
 import subprocess
 
 import pytest
@@ -8,6 +7,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.integration.weighted_losses import register, settings
+from tests.json_files import read_json, write_json
 from tests.peers import installed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
@@ -28,9 +28,9 @@ def test_a_grid_of_which_a_listed_command_has_trained_and_scored_a_point(recipe,
         f"tuneyard eval nli --model {tiny_model} --adapter run={{adapter}} --no-base "
         f"--data {recipe.parent / 'even.json'} --choices yes,no --out {{results}}"
     )
-    rows = json.loads((recipe.parent / "even.json").read_text())
+    rows = read_json(recipe.parent / "even.json")
     short = [row for row in rows if row["output"] in ("yes", "no")]
-    (recipe.parent / "even.json").write_text(json.dumps(short))
+    write_json(recipe.parent / "even.json", short)
     words = ("sweep", recipe, "rank=2,4", "--out", out, "--eval", judge)
     line = forks.run("recipes", *words, "--list").stdout.splitlines()[0]
     subprocess.run(["sh", "-c", line], cwd=ROOT, env=forks.env, check=True)
@@ -39,13 +39,13 @@ def test_a_grid_of_which_a_listed_command_has_trained_and_scored_a_point(recipe,
     assert len(forks.run("recipes", *words, "--list").stdout.splitlines()) == 1
     assert "up to date" in forks.run("recipes", *words).stdout
     assert [file.stat().st_mtime_ns for file in files] == made
-    found = json.loads((out / "sweep.json").read_text())
+    found = read_json(out / "sweep.json")
     assert [row["lora_rank"] for row in found["rows"]] == ["2", "4"]
     for row in found["rows"]:
         folder = out / f"lora_rank-{row['lora_rank']}"
-        assert json.loads((folder / "adapter_config.json").read_text())["r"] == int(row["lora_rank"])
+        assert read_json(folder / "adapter_config.json")["r"] == int(row["lora_rank"])
         (results,) = (folder / "results").rglob("results.json")
-        assert row["accuracy"] == json.loads(results.read_text())["accuracy"]
+        assert row["accuracy"] == read_json(results)["accuracy"]
     assert (out / "sweep.png").stat().st_size > 5000
 
 

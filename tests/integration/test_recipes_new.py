@@ -1,6 +1,5 @@
 """`recipe new` for every kind of record and every stage: written, checked, and trained as it was written."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from transformers import AutoTokenizer
 
 from tests.integration.recipes_new import RAW, STAGES
 from tests.integration.test_recipes_all import in_one_process
+from tests.json_files import read_lines
 from tuneyard.recipes.new.settings import METHODS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
@@ -77,10 +77,7 @@ def test_the_template_is_the_models_or_the_recipe_is_refused(outcome, folder):
 def test_the_longest_row_is_that_of_the_chat_template(outcome, folder, tiny_model):
     """Counted by the tokenizer's own chat template."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    rows = [
-        json.loads(line)
-        for line in (folder / "dataset_info/answer/answer_train.jsonl").read_text().splitlines()
-    ]
+    rows = read_lines(folder / "dataset_info/answer/answer_train.jsonl")
     longest = 0
     for row in rows:
         turns = [("user", row["instruction"]), ("assistant", row["output"])]

@@ -1,9 +1,8 @@
 """What `recipes plan` counts against LLaMA-Factory's own data and PEFT's own adapters, on a tiny model."""
 
-import json
-
 import pytest
 
+from tests.json_files import write_json
 from tests.tiny import make_tiny
 from tuneyard.core.training.llamafactory import Launch
 from tuneyard.recipes.inspection import _arguments, inspect
@@ -22,11 +21,11 @@ def folder(tmp_path_factory):
             {"instruction": f"Is {n} even? " * (n % 7 + 1), "input": "", "output": "yes " * (n % 5 + 1)}
             for n in range(count)
         ]
-        (folder / f"{name}.json").write_text(json.dumps(rows))
-    (folder / "text.json").write_text(json.dumps([{"text": f"It is {n}. " * (n % 9)} for n in range(1, 99)]))
+        write_json(folder / f"{name}.json", rows)
+    write_json(folder / "text.json", [{"text": f"It is {n}. " * (n % 9)} for n in range(1, 99)])
     info = {name: {"file_name": f"{name}.json"} for name in ("a", "b")}
     info["text"] = {"file_name": "text.json", "columns": {"prompt": "text"}}
-    (folder / "dataset_info.json").write_text(json.dumps(info))
+    write_json(folder / "dataset_info.json", info)
     return folder
 
 

@@ -1,6 +1,5 @@
 """The points of a sweep side by side: real processes, with a trainer that trains nothing."""
 
-import json
 import os
 import shlex
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.json_files import read_json
 from tests.messages import printed
 from tests.unit.recipes.make import write_recipe
 from tests.unit.recipes.test_launch import alive
@@ -57,10 +57,6 @@ def sweep(recipe: Path, *words: str, code: int = 0, **variables: str) -> tuple[s
     return output, errors
 
 
-def read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def test_points_run_on_gpus_of_their_own_and_one_that_fails_is_listed(recipe: Path) -> None:
     judge = shlex.join(["python", "-c", SCORES, "{results}"])
     gpus = {"FAKE_GPUS": "2", "CUDA_VISIBLE_DEVICES": "GPU-aa, GPU-bb"}
@@ -68,22 +64,22 @@ def test_points_run_on_gpus_of_their_own_and_one_that_fails_is_listed(recipe: Pa
     words = ("rank=2,13,4", "--eval", judge)
     output, errors = sweep(recipe, *words, code=1, FAKE_FAILURE="13", FAKE_SECONDS_2="2", **gpus)
     runs = recipe.parent / "runs"
-    summary = read(runs / "sweep.json")
+    summary = read_json(runs / "sweep.json")
     assert [row["lora_rank"] for row in summary["rows"]] == ["2", "4"]
     (failure,) = summary["failed"]
     assert (failure["lora_rank"], failure["run"]) == ("13", str(runs / "lora_rank-13"))
     assert failure["error"].endswith("train.log\nValueError: no such rank")
     assert f"failed: {runs / 'lora_rank-13'}" in output
     assert "1 of 3 runs failed (lora_rank-13)" in errors
-    used = {rank: read(runs / f"lora_rank-{rank}/environment.json") for rank in (2, 13, 4)}
+    used = {rank: read_json(runs / f"lora_rank-{rank}/environment.json") for rank in (2, 13, 4)}
     assert used[2]["CUDA_VISIBLE_DEVICES"] == "GPU-aa"
     assert used[13]["CUDA_VISIBLE_DEVICES"] == used[4]["CUDA_VISIBLE_DEVICES"] == "GPU-bb"
     for rank in (2, 4):  # scored where it was trained
-        results = read(runs / f"lora_rank-{rank}/results/results.json")
+        results = read_json(runs / f"lora_rank-{rank}/results/results.json")
         assert results["gpu"] == used[rank]["CUDA_VISIBLE_DEVICES"]
     output, _ = sweep(recipe, *words, **gpus)
     assert output.count("up to date") == 2
-    summary = read(runs / "sweep.json")
+    summary = read_json(runs / "sweep.json")
     assert [row["lora_rank"] for row in summary["rows"]] == ["2", "13", "4"]
     assert summary["failed"] == []
 
@@ -95,16 +91,16 @@ def test_the_terminal_that_writes_last_loses_nothing_of_the_other(recipe: Path) 
     runs = recipe.parent / "runs"
     for rank in (2, 4):
         wait_for(runs / f"lora_rank-{rank}/pid", first)
-    assert [row["lora_rank"] for row in read(runs / "sweep.json")["failed"]] == ["13"]
+    assert [row["lora_rank"] for row in read_json(runs / "sweep.json")["failed"]] == ["13"]
     first.send_signal(signal.SIGSTOP)  # its trainings go on
     output, _ = sweep(recipe, *words, **gpus)
-    summary = read(runs / "sweep.json")
+    summary = read_json(runs / "sweep.json")
     assert [row["lora_rank"] for row in summary["rows"]] == ["13", "2", "4"]
     first.send_signal(signal.SIGCONT)
     first_output, errors = first.communicate(timeout=60)
     assert first.returncode == 0, errors
     assert first_output[first_output.index("| lora_rank") :] == output[output.index("| lora_rank") :]
-    assert read(runs / "sweep.json") == summary
+    assert read_json(runs / "sweep.json") == summary
 
 
 def wait_for(path: Path, process: "subprocess.Popen[str]") -> str:
@@ -166,8 +162,8 @@ def test_a_listed_command_sets_half_written_results_aside_and_records_its_own(re
         process = start_line(line, recipe.parent)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
-    assert read(folder / "judged.json") == {"command": "python 'score it.py' {results}"}
-    assert read(folder / "results/results.json")["accuracy"] == 0.5
+    assert read_json(folder / "judged.json") == {"command": "python 'score it.py' {results}"}
+    assert read_json(folder / "results/results.json")["accuracy"] == 0.5
     assert (folder / "results.1").is_dir() and not (folder / "results.2").exists()
     assert (folder / "trained").read_text() == "x"
     assert not (recipe.parent / "runs/sweep.json").exists()

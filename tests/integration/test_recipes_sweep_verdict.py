@@ -1,10 +1,10 @@
 """The verdict of `eval compare` on a sweep's folder, to which `recipe sweep` leads."""
 
-import json
-
 import pytest
 
+from tests.cli.scoring import call
 from tests.fake_runs import answers, write_run
+from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.unit.recipes.test_sweep import report_on
 from tuneyard.core.errors import ContentError
@@ -31,8 +31,8 @@ def grid_with_seeds(folder, metric="accuracy", base=True, **rights):
 
 def verdict(folder) -> dict:
     """The table of `eval compare` on a sweep's folder. `ContentError` if the results cannot be compared."""
-    cli.main([str(folder), "--out", str(folder / "verdict"), "--force", "-q"], standalone_mode=False)
-    return json.loads((folder / "verdict/table.json").read_text())
+    call(cli, folder, "--out", folder / "verdict", "--force", "-q")
+    return read_json(folder / "verdict/table.json")
 
 
 def test_seeds_of_a_setting_are_replicates_and_the_verdict_is_that_of_compare(tmp_path):
@@ -88,7 +88,7 @@ def test_runs_that_were_scored_against_different_bases_have_no_verdict(tmp_path)
     report_on(tmp_path, rows, grid)
     assert verdict(tmp_path)["sets"]["s"]["verdict"]
     file = tmp_path / "lora_rank-r8_seed-0/results/base/s/results.json"
-    result = json.loads(file.read_text())
-    file.write_text(json.dumps({**result, "hashes": {**result["hashes"], "model": "another"}}))
+    result = read_json(file)
+    write_json(file, {**result, "hashes": {**result["hashes"], "model": "another"}})
     with raises(ContentError, "(model)", "--no-base"):
         verdict(tmp_path)

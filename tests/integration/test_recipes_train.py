@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.integration.test_recipes_sweep_pool import wait_for
+from tests.json_files import read_json, write_json
 from tests.messages import printed_line
 
 pytestmark = pytest.mark.slow
@@ -58,9 +59,9 @@ def recipe(tmp_path_factory, tiny_model) -> Path:
     folder = tmp_path_factory.mktemp("train")
     entries = {}
     for name, rows in DATA.items():
-        (folder / f"{name}.json").write_text(json.dumps(rows))
+        write_json(folder / f"{name}.json", rows)
         entries[name] = {"file_name": f"{name}.json", **COLUMNS[name]}
-    (folder / "dataset_info.json").write_text(json.dumps(entries))
+    write_json(folder / "dataset_info.json", entries)
     settings = {
         "model_name_or_path": str(tiny_model),
         "stage": "sft",
@@ -136,8 +137,8 @@ def test_killed_damaged_resumed_ends_as_an_unbroken_run(recipe, unbroken, train,
     assert (broken / f"incomplete-{newest.name}").is_dir()
     whole, resumed = (folder / "adapter_model.safetensors" for folder in (unbroken[stage], broken))
     assert whole.read_bytes() == resumed.read_bytes()
-    assert json.loads((broken / "trainer_state.json").read_text())["global_step"] == 16
-    record = json.loads((broken / "training.json").read_text())
+    assert read_json(broken / "trainer_state.json")["global_step"] == 16
+    record = read_json(broken / "training.json")
     assert record["inputs"]["settings"]["lora_rank"] == 4
     assert record["result"]["train_loss"] > 0
 

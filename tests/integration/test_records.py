@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.json_files import write_lines
 from tests.messages import raises
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
@@ -98,7 +99,7 @@ def assert_same(record: dict[str, object], entry: dict[str, object]) -> None:
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_compiled_dataset_of_each_kind(name: str, tmp_path: Path) -> None:
     source = tmp_path / "rows.jsonl"
-    source.write_text("".join(json.dumps(row) + "\n" for row in SOURCES[name]))
+    write_lines(source, SOURCES[name])
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     out = tmp_path / "out"
     report = compile_spec(load_spec(name), CompileRequest(sources=(str(source),), out=out))

@@ -11,6 +11,7 @@ import pytest
 
 from tests.browser import BROWSER, answered, open_page, with_script
 from tests.fake_runs import answers, demo, page_of, write_run
+from tests.json_files import write_lines
 from tuneyard.core.language.reader_language import in_language
 from tuneyard.eval.compare import compare_results
 from tuneyard.eval.show.html import Page, render
@@ -308,7 +309,7 @@ def test_hostile_answers_do_nothing(tmp_path: Path) -> None:
     hostile = f'<!-- <script </script><img src=x onerror="{run}"><script>{run}</script>'
     rows = [{"id": n, "gold": "a", "prediction": hostile, "prompt": hostile} for n in range(3)]
     path = tmp_path / "log.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(path, rows)
     dom = open_page(page_of(compare_results([str(path)]), hostile, errors=9), tmp_path)
     assert dom.count("✗ incorrect: <bdi>&lt;!-- &lt;script &lt;/script&gt;&lt;img") == 3
     assert "<title>&lt;!-- &lt;script &lt;/script&gt;" in dom and "<img src=x" not in dom

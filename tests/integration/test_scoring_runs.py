@@ -1,6 +1,5 @@
 """Scoring in processes of their own: killed between two batches and resumed, and done by workers."""
 
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import yaml
 
 from tests.cli.scoring import PAIRS, call
 from tests.conftest import ROOT
+from tests.json_files import read_json, write_json
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tests.unit.eval_backends.test_embedding import MINILM
@@ -52,7 +52,7 @@ def arguments(command: str, folder: Path, model: Path) -> list[str]:
     for number in range(COUNT):
         question = f"Is {number} + {number} even? " + "Think well. " * (number % 7)
         rows.append({"instruction": question, "output": str(number % 2 + 1)})
-    (folder / "sums.json").write_text(json.dumps(rows))
+    write_json(folder / "sums.json", rows)
     (folder / "suite.yaml").write_text(yaml.safe_dump(STEPS))
     data = [folder / "suite.yaml"] if command == "suite" else ["--data", folder / "sums.json"]
     given = [*data, "--model", model, "--out", folder / "out", "--batch-tokens", 1, *KILLED[command]]
@@ -145,7 +145,7 @@ def test_suites_and_searches_by_workers_have_the_bytes_of_one_process(
     torch.set_num_threads(1)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the workers
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(SUITE))
-    (tmp_path / "pairs.json").write_text(json.dumps(PAIRS))
+    write_json(tmp_path / "pairs.json", PAIRS)
     for seed, name in enumerate(("left", "right")):
         write_adapter(tmp_path / name, seed=seed)
     given = ["--model", tiny_model, "--adapter", f"left={tmp_path / 'left'}"]
@@ -171,7 +171,7 @@ def test_suites_and_searches_by_workers_have_the_bytes_of_one_process(
 def test_another_measure_of_similarity_is_another_run(tiny_model, tmp_path, forks) -> None:
     few = [*arguments("qa", tmp_path, tiny_model), "--limit", "3"]
     forks.run(*few, "--embedding-model", MINILM)
-    found = json.loads((tmp_path / "out/base/sums/results.json").read_text())
+    found = read_json(tmp_path / "out/base/sums/results.json")
     assert found["similarity"]["by"].startswith("semantic: cosine by model")
     done = forks.run(*few, "--resume", code=2)
     assert "changed: settings similarity" in done.stderr

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integration.served_model import BOS, TEMPLATE, TURN, make_trained
+from tests.cli.scoring import call
+from tests.integration.served_model import BOS, TEMPLATE, TURN, labels, make_trained
 from tests.integration.test_prompt import TEMPLATES
+from tests.json_files import read_json, write_json
 from tests.llama_server import llama_server, write_program
 from tests.serving import free_port, running
 from tests.tiny import CHATML, make_tiny
@@ -28,7 +30,6 @@ from tuneyard.core.prompt import chat_renderer
 from tuneyard.eval import nli
 from tuneyard.eval.backends.modelfile import read_modelfile
 from tuneyard.eval.prove.command import cli as prove
-from tuneyard.eval.read.results import PREDICTIONS
 
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.slow
@@ -47,9 +48,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trained = make_trained(home)
     torch.set_num_threads(threads)
     plain = shutil.copytree(trained.adapter, home / "plain")
-    config = json.loads((plain / "adapter_config.json").read_text())
+    config = read_json(plain / "adapter_config.json")
     config |= {"use_rslora": False, "alpha_pattern": {}, "lora_alpha": 16}
-    (plain / "adapter_config.json").write_text(json.dumps(config))
+    write_json(plain / "adapter_config.json", config)
     return home
 
 
@@ -81,14 +82,8 @@ def ask(url: str, path: str, body: object = None) -> dict:
 def scored(home: Path, out: Path, *words: str) -> Path:
     """Score the rows by choice, by default in this process with base and adapters in fp32."""
     model, data = str(home / "base"), str(home / "walks.json")
-    nli.cli.main(["--model", model, "--data", data, "--out", str(out), *words], standalone_mode=False)
+    call(nli.cli, "--model", model, "--data", data, "--out", out, *words)
     return out
-
-
-def labels(folder: Path) -> list[dict[str, float]]:
-    """Log-probabilities of the labels by row."""
-    lines = (folder / "walks" / PREDICTIONS).read_text().splitlines()
-    return [json.loads(line)["choices"] for line in lines]
 
 
 def served_labels(home: Path, url: str, out: Path) -> list[dict[str, float]]:
@@ -113,9 +108,9 @@ def test_base_and_two_adapters_answer_as_they_were_trained(home, tmp_path) -> No
         assert prompt.startswith(f"{BOS}{TURN}system\n") and prompt.endswith("</think>\n\n")
         assert_equal(served_labels(home, url, tmp_path / "there"), labels(here / "base"))
         named = [word for name in NAMES for word in ("--adapter", f"{name}={home / name}")]
-        command = ["--model", str(home / "base"), *named, "--url", url, "--data", str(home / "walks.json")]
-        prove.main([*command, "--out", str(tmp_path / "proof")], standalone_mode=False)
-    proof = json.loads((tmp_path / "proof" / "prove.json").read_text())
+        command = ["--model", home / "base", *named, "--url", url, "--data", home / "walks.json"]
+        call(prove, *command, "--out", tmp_path / "proof")
+    proof = read_json(tmp_path / "proof" / "prove.json")
     assert proof["proved"]
     compared = {name: [one for one in proof["answers"] if one["model"].startswith(name)] for name in NAMES}
     for name in NAMES:
@@ -127,7 +122,7 @@ def test_base_and_two_adapters_answer_as_they_were_trained(home, tmp_path) -> No
 
 def test_one_adapter_answers_every_request(home) -> None:
     with serving(home, "walks") as url:
-        question = json.loads((home / "walks.json").read_text())[1]
+        question = read_json(home / "walks.json")[1]
         talk = [{"role": "user", "content": question["instruction"]}]
         answer = ask(url, "/v1/chat/completions", {"messages": talk, "max_tokens": 16})
         assert answer["choices"][0]["message"]["content"] == question["output"]
@@ -144,12 +139,12 @@ def test_a_modelfile_answers_as_trained(home) -> None:
         ["export", fused, "--to", "gguf", "--out", gguf],
         ["export", fused, "--to", "ollama", "--gguf", gguf, "--out", file, "--parameter", "num_ctx=1024"],
     ):
-        adapters.main([str(word) for word in words], standalone_mode=False)
+        call(adapters, *words)
     served = read_modelfile(file)
     lines = file.read_text().splitlines()
     assert {"PARAMETER num_ctx 1024", "PARAMETER temperature 0", "PARAMETER repeat_penalty 1"} <= {*lines}
     settings = {"temperature": 0, "repeat_penalty": 1}
-    rows = json.loads((home / "walks.json").read_text())
+    rows = read_json(home / "walks.json")
     tokenizer = AutoTokenizer.from_pretrained(fused)
     model = AutoModelForCausalLM.from_pretrained(fused).eval()
     render = chat_renderer(tokenizer, TEMPLATE)

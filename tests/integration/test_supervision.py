@@ -1,13 +1,14 @@
 """What the loss is measured on is what LLaMA-Factory trains on: ids and labels, cut alike."""
 
-import json
 import math
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.cli.scoring import call
 from tests.integration.test_prompt import TALKS, TEMPLATES, tokenizer  # noqa: F401
+from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import chat_renderer
@@ -68,12 +69,12 @@ def test_ids_of_token_losses_equal_llamafactorys(tiny_model, tmp_path) -> None:
 
     talk = [{"role": "user", "content": "Does it rain? 下雨吗？"}]
     row = {"instruction": talk[0]["content"], "input": "", "output": ANSWER["content"]}
-    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    write_json(tmp_path / "rows.json", [row])
     for template, cutoff in (("qwen", 4096), ("qwen", 60), ("qwen3", 4096), ("chatml", 60)):
         out = tmp_path / f"{template}-{cutoff}"
-        options = ["--template", template, "--max-seq-length", str(min(cutoff, 2048)), "--no-generate"]
+        options = ["--template", template, "--max-seq-length", min(cutoff, 2048), "--no-generate"]
         arguments = ["--model", tiny_model, "--data", tmp_path / "rows.json", "--token-losses", "--out", out]
-        text_command.main([*map(str, arguments), *options], standalone_mode=False)
+        call(text_command, *arguments, *options)
         losses = TokenLossFile(out / "base" / "rows" / TOKEN_LOSSES).read(1)
         ids, labels = trained(AutoTokenizer.from_pretrained(tiny_model), talk, template, cutoff)
         assert losses.ids == ids

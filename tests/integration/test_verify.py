@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.json_files import write_json
 from tests.messages import printed_line, raises
 from tests.tiny import make_seeing
 from tuneyard.compiler.compile import compile_spec
@@ -46,7 +47,7 @@ class Sets:
             content = text.encode() if name.endswith("l") else json.dumps(content).encode()
         (self.folder / name).write_bytes(content)
         entry = {"file_name": name, "columns": COLUMNS} if entry is None else entry
-        (self.folder / "dataset_info.json").write_text(json.dumps({"mine": entry}))
+        write_json(self.folder / "dataset_info.json", {"mine": entry})
         return verify("mine", self.folder, settings)
 
     def audit(self, rows: list[dict], entry: dict | None = None, **settings) -> Verdict:
@@ -244,7 +245,7 @@ def test_the_files_of_a_folder_are_all_loaded_in_whatever_order(sets, monkeypatc
         lines = [f"{json.dumps(row)}\n" for row in ROWS[2 * number : 2 * number + 2]]
         (folder / f"{number}.jsonl").write_text("".join(lines))
     registry = {"cut": {"file_name": "cut", "columns": COLUMNS}}
-    (sets.folder / "dataset_info.json").write_text(json.dumps(registry))
+    write_json(sets.folder / "dataset_info.json", registry)
     listdir = os.listdir
     for reverse in (False, True):
         monkeypatch.setattr(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.compiler.verify.dataset import read_settings, verify
 from tuneyard.compiler.verify.recipe_file import read_recipe_file
@@ -26,14 +27,14 @@ class Folder:
         self.info = {}
         for name, count in (("other", 25), ("mine", MINE), ("held", 5)):
             rows = [{"instruction": f"{name} {n}?", "input": "", "output": "yes"} for n in range(count)]
-            (folder / f"{name}.json").write_text(json.dumps(rows))
+            write_json(folder / f"{name}.json", rows)
             self.info[name] = {"file_name": f"{name}.json", **ENTRY}
         self.register()
 
     def register(self, **changes: object) -> None:
         """Write the registry with keys of `mine` changed."""
         info = self.info | {"mine": self.info["mine"] | changes}
-        (self.folder / "dataset_info.json").write_text(json.dumps(info))
+        write_json(self.folder / "dataset_info.json", info)
 
     def recipe(self, **settings: object) -> Path:
         """Write a recipe that trains `mine`, with other settings."""
@@ -94,7 +95,7 @@ def test_a_recipe_without_a_dataset_is_no_finding(sets):
 @pytest.mark.parametrize("stage", ["sft", "kto"])
 def test_a_stage_that_does_not_fit_pairs_is_one_finding(sets, stage):
     rows = [{"instruction": f"{n}?", "input": "", "chosen": "a", "rejected": "b"} for n in range(9)]
-    (sets.folder / "mine.json").write_text(json.dumps(rows))
+    write_json(sets.folder / "mine.json", rows)
     columns = {"prompt": "instruction", "query": "input", "chosen": "chosen", "rejected": "rejected"}
     sets.register(ranking=True, columns=columns)
     verdict = sets.verify(stage=stage)
@@ -117,7 +118,7 @@ def test_a_folder_is_loaded_whole_as_llamafactory_does(sets, tmp_path):
     (tmp_path / "many").mkdir()
     for name in ("b", "a"):
         rows = [{"instruction": f"mine {n}?", "input": "", "output": name} for n in range(4)]
-        (tmp_path / "many" / f"{name}.json").write_text(json.dumps(rows))
+        write_json(tmp_path / "many" / f"{name}.json", rows)
     sets.register(file_name="many")
     verdict = sets.verify()
     assert (verdict.records, verdict.same) == (8, 8) and not verdict.failed

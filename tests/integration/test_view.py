@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import call
+from tests.json_files import write_json
 from tests.messages import raises
 from tests.tiny import make_seeing
 from tuneyard.compiler.cli import cli
@@ -78,9 +80,7 @@ def registered(tmp_path: Path):
     def register(rows: list[dict[str, object]], entry: dict[str, object]) -> Path:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (tmp_path / "mine.jsonl").write_text(text)
-        (tmp_path / "dataset_info.json").write_text(
-            json.dumps({"mine": {"file_name": "mine.jsonl", **entry}})
-        )
+        write_json(tmp_path / "dataset_info.json", {"mine": {"file_name": "mine.jsonl", **entry}})
         return tmp_path
 
     return register
@@ -311,7 +311,7 @@ def test_a_template_that_does_not_exist_is_refused(registered, tiny_model):
 
 def test_a_file_that_llamafactory_cannot_load_still_has_a_page(registered, tiny_model, capsys):
     folder = registered([{"instruction": "q", "output": "a"}, {"instruction": "q", "output": 7}], PLAIN)
-    run("view", "mine", "--dataset-dir", folder, "--model", tiny_model, "--out", folder / "page.html")
+    call(cli, "view", "mine", "--dataset-dir", folder, "--model", tiny_model, "--out", folder / "page.html")
     printed = capsys.readouterr()
     assert printed.out.startswith("mine: 2 of 2 rows")
     assert "E405" in (folder / "page.html").read_text()
@@ -321,7 +321,7 @@ def test_a_file_that_llamafactory_cannot_load_still_has_a_page(registered, tiny_
 def test_rows_of_which_none_can_be_trained_are_no_fault_of_the_options(registered, tiny_model, capsys):
     folder = registered([said(("human", "a")), said(("human", "b"))], {"formatting": "sharegpt"})
     options = ["--dataset-dir", folder, "--model", tiny_model, "--template", "qwen"]
-    run("view", "mine", *options, "--out", folder / "page.html")
+    call(cli, "view", "mine", *options, "--out", folder / "page.html")
     printed = capsys.readouterr()
     assert printed.out.startswith("mine: 2 of 2 rows") and "no tokens" not in printed.err
     assert 'data-value="dropped"' in (folder / "page.html").read_text()
@@ -398,10 +398,6 @@ def test_packed_texts_are_shown_whole(registered, tiny_model):
     assert payload.lengths.over_cutoff == 0  # longer texts go on in the next block
 
 
-def run(*arguments: object) -> None:
-    cli.main([str(each) for each in arguments], standalone_mode=False)
-
-
 def test_the_command_writes_a_page_and_refuses_to_replace_another_file(registered, tiny_model, capsys):
     folder = registered(ALPACA, FORMATS["sft"][1])
     page = folder / "page.html"
@@ -409,10 +405,10 @@ def test_the_command_writes_a_page_and_refuses_to_replace_another_file(registere
     arguments = ["view", "mine", "--dataset-dir", folder, "--model", tiny_model, "--template", "qwen"]
     arguments += ["--out", page]
     with raises(RequestError, "--force"):
-        run(*arguments)
+        call(cli, *arguments)
     assert page.read_text() == "mine"
-    run(*arguments, "--force")
-    run(*arguments)  # a page of its own is replaced
+    call(cli, *arguments, "--force")
+    call(cli, *arguments)  # a page of its own is replaced
     assert "Is 7 even?" in page.read_text()
     printed = capsys.readouterr()
     assert printed.out.startswith("mine: 3 of 3 rows on the page")
@@ -423,15 +419,15 @@ def test_the_command_writes_a_page_and_refuses_to_replace_another_file(registere
 def test_a_recipe_gives_model_and_template(registered, tiny_model, capsys, monkeypatch):
     folder = registered(ALPACA, FORMATS["sft"][1])
     monkeypatch.chdir(folder)
-    run("view", "mine", "--dataset-dir", folder)
+    call(cli, "view", "mine", "--dataset-dir", folder)
     printed = capsys.readouterr()
     assert "result: mine-view.html" in printed.err and "--model DIR" in printed.err
     recipe = folder / "mine.yaml"
     recipe.write_text(f"model_name_or_path: {tiny_model}\ntemplate: qwen\ncutoff_len: 40\ndataset: mine\n")
-    run("view", "mine", "--recipe", "mine.yaml", "--dataset-dir", folder)
+    call(cli, "view", "mine", "--recipe", "mine.yaml", "--dataset-dir", folder)
     printed = capsys.readouterr()
     assert "learned" in printed.out and "no tokens" not in printed.err
     assert "next: tuneyard data verify mine --recipe mine.yaml" in printed.err
     recipe.write_text("model_name_or_path: org/model\ndataset: mine\n")
-    run("view", "mine", "--recipe", "mine.yaml", "--dataset-dir", folder)
+    call(cli, "view", "mine", "--recipe", "mine.yaml", "--dataset-dir", folder)
     assert "org/model" in capsys.readouterr().err

@@ -4,11 +4,11 @@ It wants `.venv-vllm` (`make setup-vllm`, where vLLM's build for CPUs is enough)
 TUNEYARD_VLLM names. One process does most runs, since an engine takes up to a minute to load.
 """
 
-import json
 from dataclasses import dataclass
 
 import pytest
 
+from tests.json_files import read_json
 from tests.vllm_compare import AT_ONCE, GENERATE, ROWS, Comparison, Run, needs_vllm
 from tuneyard.eval.read.results import RESULTS
 
@@ -66,6 +66,6 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(scored: Scored) -> None:
 
 
 def test_the_results_say_which_vllm_scored(scored: Scored) -> None:
-    results = json.loads((scored.comparison.home / "divided/two/walks" / RESULTS).read_text())
+    results = read_json(scored.comparison.home / "divided/two/walks" / RESULTS)
     assert (results["device"], results["settings"]["tensor_parallel"]) == ("vllm", 2)
     assert results["versions"]["vllm"]

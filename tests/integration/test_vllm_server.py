@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
-from tests.integration.served_model import make_trained
+from tests.cli.scoring import call, invoke
+from tests.integration.served_model import labels, make_trained
+from tests.json_files import read_json
 from tests.messages import raises
 from tests.serving import free_port, running
 from tests.unit.adapters.make import make
@@ -31,7 +32,6 @@ from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ContentError
 from tuneyard.eval import chat, nli
 from tuneyard.eval.prove.command import cli as prove
-from tuneyard.eval.read.results import PREDICTIONS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), needs_vllm]
 NATS = 0.1  # adapter serve leaves the dtype to vLLM, which makes bf16 of fp32
@@ -51,7 +51,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)  # several threads of so small a model wait for one another
     make_trained(home, hidden_size=128, intermediate_size=256)  # vLLM's heads on a CPU: 32 numbers or more
     torch.set_num_threads(threads)
-    adapters.main(["merge", f"{home / 'walks'}=1", "--out", str(home / "good")], standalone_mode=False)
+    call(adapters, "merge", f"{home / 'walks'}=1", "--out", home / "good")
     for file in (home / "base").glob("tokenizer*"):
         shutil.copy(file, home / "good")
     random = np.random.default_rng(0)
@@ -77,23 +77,18 @@ def mistaken(home: Path) -> Iterator[str]:
 
 def prove_server(home: Path, url: str, *names: str, code: int = 0) -> dict[str, Any]:
     """Compare a server with adapters of these names and folders, `NAME=FOLDER`; prove.json."""
-    words = ["--model", str(home / "base"), "--url", url, "--data", str(home / "walks.json")]
-    words += ["--max-new-tokens", "8", "--timeout", "60", "--out", str(home / "proof")]
+    words = ["--model", home / "base", "--url", url, "--data", home / "walks.json"]
+    words += ["--max-new-tokens", "8", "--timeout", "60", "--out", home / "proof"]
     for name in names:
         adapter, _, folder = name.partition("=")
         words += ["--adapter", f"{adapter}={home / folder}"]
     with raises(ContentError, "prove.md") if code else contextlib.nullcontext():
-        prove.main(words, standalone_mode=False)
-    proof: dict[str, Any] = json.loads((home / "proof" / "prove.json").read_text())
+        call(prove, *words)
+    proof: dict[str, Any] = read_json(home / "proof" / "prove.json")
     assert proof["proved"] == (code == 0)
     for part in ("answers", "prompts", "chats"):
         print(url, part, [{**entry, "first": None} for entry in proof[part]])
     return proof
-
-
-def labels(folder: Path) -> list[dict[str, float]]:
-    lines = (folder / "walks" / PREDICTIONS).read_text().splitlines()
-    return [json.loads(line)["choices"] for line in lines]
 
 
 def ask(url: str, path: str, body: dict[str, object]) -> tuple[int, str]:
@@ -112,18 +107,15 @@ def test_a_server_of_adapter_serve_answers_as_trained(home: Path, tmp_path: Path
     url, log = f"http://127.0.0.1:{port}/v1", tmp_path / "served.log"
     command = [sys.executable, "-m", "tuneyard.adapters", "serve", str(home / "good"), "--engine", "vllm"]
     command += ["--port", str(port), "--out", str(home / "serving")]
-    data = ["--data", str(home / "walks.json")]
+    data = ["--data", home / "walks.json"]
     with running(command, url, log, VARIABLES) as server:
         assert f"result: {url}\n" in log.read_text()
         proof = prove_server(home, url, "good=good")
         words = ["--backend", "openai", "--url", url, "--mode", "choice", "--served-model", "good"]
-        nli.cli.main(
-            ["--model", str(home / "good"), *words, *data, "--out", str(tmp_path / "there")],
-            standalone_mode=False,
-        )
-        row = json.loads((home / "walks.json").read_text())[1]
+        call(nli.cli, "--model", home / "good", *words, *data, "--out", tmp_path / "there")
+        row = read_json(home / "walks.json")[1]
         talk = ["--once", row["instruction"], "--max-new-tokens", "8"]
-        served = CliRunner().invoke(chat.cli, ["--url", url, "--served-model", "good", *talk])
+        served = invoke(chat.cli, "--url", url, "--served-model", "good", *talk)
         server.send_signal(signal.SIGINT)
         assert server.wait(60) == 0, log.read_text()
     assert (served.exit_code, served.stdout.strip()) == (0, row["output"])
@@ -133,9 +125,7 @@ def test_a_server_of_adapter_serve_answers_as_trained(home: Path, tmp_path: Path
     assert all(0 < one["largest"] < NATS and one["differing"] == 0 for one in proof["answers"])
     assert all(one["differing"] == 0 for one in proof["chats"])
     words = ["--adapter", f"good={home / 'good'}", "--dtype", "fp32"]
-    nli.cli.main(
-        ["--model", str(home / "base"), *words, *data, "--out", str(tmp_path / "here")], standalone_mode=False
-    )
+    call(nli.cli, "--model", home / "base", *words, *data, "--out", tmp_path / "here")
     for there, here in zip(labels(tmp_path / "there/good"), labels(tmp_path / "here/good"), strict=True):
         assert there == pytest.approx(here, abs=NATS)
 

@@ -3,7 +3,6 @@
 The second adapter is made here: every recipe is trained in test_recipes_all.py, and a training takes 20 s.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.cli.scoring import call
 from tests.conftest import ROOT
+from tests.json_files import read_json, read_lines
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.compiler.cli import cli as compiler
 from tuneyard.eval import compare, nli
@@ -64,7 +64,7 @@ def make_another(trained: Path, folder: Path) -> None:
 
 
 def test_the_adapter_is_what_the_recipe_says(way: Path) -> None:
-    config = json.loads((way / "rte" / "adapter_config.json").read_text())
+    config = read_json(way / "rte" / "adapter_config.json")
     assert (config["r"], config["lora_alpha"]) == (8, 16)
     assert set(config["target_modules"]) == {"q_proj", "v_proj"}
     assert len(load_file(way / "rte" / "adapter_model.safetensors")) == 2 * 2 * 2  # layers × q,v × A,B
@@ -74,8 +74,8 @@ def test_four_models_are_scored_on_two_sets_and_compared(way: Path) -> None:
     for model in ("base", *SETS, "merge"):
         for name in SETS:
             folder = way / "results" / model / f"alpaca_{name}-eval"
-            results = json.loads((folder / "results.json").read_text())
-            rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+            results = read_json(folder / "results.json")
+            rows = read_lines(folder / "predictions.jsonl")
             correct = [row["expected_output"] == row["predicted_output"] for row in rows]
             assert (results["n"], results["accuracy"]) == (24, pytest.approx(sum(correct) / 24))
             low, high = results["ci95"]

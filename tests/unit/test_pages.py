@@ -1,13 +1,12 @@
 """Links of the documents lead somewhere, and what is said beside the commands holds."""
 
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.conftest import PROJECT, ROOT
 from tests.integration.test_docs import commands
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").glob("*.md")]
@@ -44,12 +43,11 @@ def test_the_chinese_readme_has_the_commands_and_figures_of_the_english_one() ->
 
 
 def test_pages_have_the_address_of_pyproject() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pages = {page: page.read_text(encoding="utf-8") for page in (*PAGES, ROOT / "docs/ci/github-actions.yml")}
     with_address = {page.name for page, text in pages.items() if ADDRESS.search(text)}
     assert {"README.md", "README.zh.md", "install.md"} <= with_address
     for page, text in pages.items():
-        assert set(ADDRESS.findall(text)) <= {project["urls"]["Repository"]}, page
+        assert set(ADDRESS.findall(text)) <= {PROJECT["urls"]["Repository"]}, page
 
 
 TRANSLATED = sorted((ROOT / "docs/zh").rglob("*.md"))

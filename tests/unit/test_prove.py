@@ -6,6 +6,7 @@ import json
 import jsonschema_rs
 
 from tests.conftest import ROOT
+from tests.json_files import read_json
 from tests.messages import golden_text
 from tuneyard.eval.prove.page import markdown, to_json
 from tuneyard.eval.prove.proof import (
@@ -18,7 +19,7 @@ from tuneyard.eval.prove.proof import (
     prove_prompts,
 )
 
-VALID = jsonschema_rs.validator_for(json.loads((ROOT / "core/schemas/prove.json").read_text()))
+VALID = jsonschema_rs.validator_for(read_json(ROOT / "core/schemas/prove.json"))
 NONE = Tolerance(0, 0.1)
 
 

@@ -1,6 +1,5 @@
 """The bundled samples: the script beside them makes them, balanced, with no sentence on both sides."""
 
-import json
 import subprocess
 import sys
 from collections import Counter
@@ -9,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.json_files import read_lines
 
 SAMPLES = ROOT / "samples"
 
 
 def rows(name: str, part: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (SAMPLES / name / f"{part}.jsonl").read_text().splitlines()]
+    return read_lines(SAMPLES / name / f"{part}.jsonl")
 
 
 def test_the_script_makes_the_same_bytes(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
 
+from tests.cli.scoring import invoke
 from tests.conftest import ROOT
+from tests.json_files import read_json, write_json
 from tests.messages import printed, printed_line
 from tests.unit.adapters.make import base_tensors, delta, dense, factors, make, make_base
 from tuneyard.adapters.__main__ import cli
@@ -31,7 +32,7 @@ def at_home(tmp_path, monkeypatch):
 
 def call(*words, code=0):
     """Run a command, check the exit code that `run` would give; return (stdout, stderr and message)."""
-    result = CliRunner().invoke(cli, [str(word) for word in words], standalone_mode=False)
+    result = invoke(cli, *words, standalone_mode=False)
     error = result.exception
     if error is None:
         found = 0
@@ -277,7 +278,7 @@ def test_the_hash_in_run_json_decides_where_the_named_base_is_not_here():
     make("saves/a/checkpoint-5", factors(1), base_model_name_or_path="gone/two")
     words = ["fuse", "saves/a/checkpoint-5", "--out", "x", "--dry-run", "--base"]
     assert "could not be checked, only its name" in call(*words, "models/two")[1]
-    Path("saves/a/training.json").write_text(json.dumps({"inputs": {"model": trained}}))
+    write_json(Path("saves/a/training.json"), {"inputs": {"model": trained}})
     assert "checked" not in call(*words, "models/one")[1]
     assert f"another hash ({trained['sha256'][:16]}…" in call(*words, "models/two", code=1)[1]
     call(*words, "models/two", "--same-base")
@@ -393,7 +394,7 @@ def test_show_says_how_an_adapter_was_configured():
     said = "config: type LORA, task CAUSAL_LM, rank 8, alpha 16, dropout 0.05, bias none, "
     assert f"{said}target modules q_proj v_proj" in out
     found = json.loads(call("show", "doc", "--json")[0])["adapters"][0]
-    assert found["config"] == json.loads(Path("saves/doc/adapter_config.json").read_text())
+    assert found["config"] == read_json(Path("saves/doc/adapter_config.json"))
 
 
 def test_show_says_what_a_config_does_not_give():

@@ -1,13 +1,13 @@
 """What --to gguf refuses, by name, leaving nothing behind; tests/integration reads back what it writes."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.json_files import write_json
 from tests.messages import printed
-from tests.unit.adapters.make import factors, make, make_base, tensors_of
+from tests.unit.adapters.make import factors, gguf_fields, make, make_base, tensors_of
 from tests.unit.adapters.test_commands import call
 from tuneyard.adapters.export.architecture import _REST, _WORDS, read_vocabulary, reorder
 
@@ -43,7 +43,7 @@ def tensors(width=8, keys=4, inner=12):
 def write(folder="model", values=None, tokenizer=TOKENIZER, **config):
     """Write the model; keywords replace fields of its config."""
     make_base(folder, tensors() if values is None else values, "F32", **{**CONFIG, **config})
-    Path(folder, "tokenizer.json").write_text(json.dumps(tokenizer))
+    write_json(Path(folder, "tokenizer.json"), tokenizer)
 
 
 @pytest.fixture(autouse=True)
@@ -79,12 +79,10 @@ def test_every_tensor_is_there_once_and_its_values_are(capsys):
 
 
 def test_the_sizes_of_the_config_are_in_the_file():
-    from gguf import GGUFReader
-
     write(rope_theta=5000.0)
     call("export", "model", *GGUF)
-    fields = GGUFReader("out/model.gguf").fields
-    found = {name.removeprefix("llama."): fields[name].contents() for name in fields if "llama." in name}
+    fields = gguf_fields("out/model.gguf")
+    found = {name.removeprefix("llama."): value for name, value in fields.items() if "llama." in name}
     assert found.pop("attention.layer_norm_rms_epsilon") == pytest.approx(1e-5)
     assert found == {
         "block_count": 1, "context_length": 64, "embedding_length": 8, "feed_forward_length": 12,

@@ -1,7 +1,6 @@
 """The card and the list of files, as --dry-run shows them; nothing here reaches for a network."""
 
 import hashlib
-import json
 import re
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.json_files import write_json
 from tests.messages import printed_line
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.adapters.test_commands import call
@@ -31,22 +31,20 @@ def at_home(tmp_path, monkeypatch):
     data.mkdir(parents=True)
     manifest = {"about": "GLUE RTE as yes/no", "files": {"rte.json": {"rows": 2490, "sha256": "a" * 64}}}
     manifest["made_from"] = {"sources": []}
-    (data / "manifest.json").write_text(json.dumps(manifest))
+    write_json(data / "manifest.json", manifest)
     digest = hashlib.sha256((data / "manifest.json").read_bytes()).hexdigest()
     used = {
         "dataset": "rte_train", "file": str(data / "rte.json"), "sha256": "a" * 64, "manifest_sha256": digest,
     }  # fmt: skip
     inputs = {"settings": {"learning_rate": 0.001, "lora_rank": 8}, "data": [used]}
-    Path("saves/rte/training.json").write_text(json.dumps({"inputs": inputs}))
+    write_json(Path("saves/rte/training.json"), {"inputs": inputs})
 
 
 def result(folder, model, adapters):
     """Write a results.json of python -m eval.nli."""
     Path(folder).mkdir(parents=True)
     fields = {"model": model, "set": "rte_eval", "n": 277, "accuracy": 0.7184, "ci95": [0.66, 0.768]}
-    Path(folder, "results.json").write_text(
-        json.dumps({**fields, "majority": 0.527, "hashes": {"adapters": adapters}})
-    )
+    write_json(Path(folder, "results.json"), {**fields, "majority": 0.527, "hashes": {"adapters": adapters}})
 
 
 def parts(said):
@@ -157,7 +155,7 @@ def test_the_card_describes_and_says_how_to_load_and_where_the_licence_is():
     make("saves/plain", factors(), base_model_name_or_path="org/elsewhere")
     settings = {"template": "qwen", "lora_rank": 8}
     inputs = {"settings": settings, "data": [{"dataset": "rte_train", "file": "gone", "sha256": "a" * 64}]}
-    Path("saves/plain/training.json").write_text(json.dumps({"inputs": inputs}))
+    write_json(Path("saves/plain/training.json"), {"inputs": inputs})
     card = parts(call("export", "plain", *HUB, "--license", "mit")[0])[1]
     printed_line(card, "org/elsewhere", "rte_train")
     printed_line(card, "licence of the base", "mit", "https://huggingface.co/org/elsewhere")
@@ -171,7 +169,7 @@ def test_the_card_describes_and_says_how_to_load_and_where_the_licence_is():
 
 def test_a_fused_model_has_data_and_recipe_of_its_adapters():
     make("saves/half", factors(1), base_model_name_or_path="models/base")
-    Path("saves/half/training.json").write_text(json.dumps({"inputs": {"settings": {"lora_rank": 4}}}))
+    write_json(Path("saves/half/training.json"), {"inputs": {"settings": {"lora_rank": 4}}})
     make("saves/plain", factors(2), base_model_name_or_path="models/base")
     call("merge", "half=1", "plain=1", "--out", "saves/both")
     call("fuse", "saves/rte/checkpoint-50", "both=0.5", "--base", "models/base", "--out", "fused")

@@ -1,12 +1,12 @@
 """Modelfiles: the TEMPLATE that is written renders as the chat template does, and what is refused."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.json_files import write_json
 from tests.messages import raises
 from tests.tiny import CHATML
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
@@ -72,11 +72,11 @@ def make_model(folder, template=CHATML, bos=None):
     added = [{"id": i, "content": token, "special": True} for i, token in enumerate(special)]
     single = [{"SpecialToken": {"id": bos}}, {"Sequence": {"id": "A"}}]
     post = {"type": "TemplateProcessing", "single": single} if bos else None
-    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": added, "post_processor": post}))
+    write_json(folder / "tokenizer.json", {"added_tokens": added, "post_processor": post})
     config = {"eos_token": "<|im_end|>", "bos_token": {"content": "<bos>"}, "chat_template": template}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    write_json(folder / "tokenizer_config.json", config)
     sampling = {"eos_token_id": [2, 0], "temperature": 0.7, "top_p": 0.8, "repetition_penalty": 1.05}
-    (folder / "generation_config.json").write_text(json.dumps(sampling))
+    write_json(folder / "generation_config.json", sampling)
     return folder
 
 
@@ -136,7 +136,7 @@ def test_stop_words_are_the_templates_and_the_models(tmp_path):
     ("generation", "temperature"), [({}, "0"), ({"do_sample": True}, "1"), ({"do_sample": False}, "0")]
 )
 def test_ollamas_own_sampling_is_replaced_by_the_models(generation, temperature):
-    Path("model/generation_config.json").write_text(json.dumps({"eos_token_id": 2, **generation}))
+    write_json(Path("model/generation_config.json"), {"eos_token_id": 2, **generation})
     call("export", "model", "--to", "ollama", "--out", "Modelfile")
     found = parse(Path("Modelfile"))
     assert found["PARAMETER temperature"] == [temperature] and found["PARAMETER repeat_penalty"] == ["1"]

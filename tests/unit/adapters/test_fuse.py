@@ -1,10 +1,9 @@
 """Fusing against W + ΔW rounded from fp64, element by element; copies byte by byte; resumption; refusals."""
 
-import json
-
 import numpy as np
 import pytest
 
+from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tests.unit.adapters.make import base_tensors, bf16_bits, delta, factors, make, make_base
 from tuneyard.adapters.delta import nf4, total
@@ -23,6 +22,14 @@ def fused(wanted, base, out, **options):
     plan = plan_fusing(FuseRequest(list(wanted), base, out, **options))
     retained = fuse(plan, lambda _: None)
     return stored_in(out), retained, plan
+
+
+def alone(base, weight=1, out="out", **options):
+    """The same of one adapter: a, which lies beside the base or is made there."""
+    adapter = base.parent / "a"
+    if not adapter.exists():
+        make(adapter)
+    return fused([(adapter, weight)], base, base.parent / out, **options)
 
 
 def stored_in(folder):
@@ -45,18 +52,16 @@ def test_everything_else_of_the_folder_is_carried(tmp_path):
     (base / "pytorch_model.bin").write_bytes(b"pickle")
     adapter = make(tmp_path / "a")
     (adapter / "chat_template.jinja").write_text("as trained")
-    found, _, plan = fused([(adapter, 1)], base, tmp_path / "out")
+    found, _, plan = alone(base)
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     shards = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
     expected = ["LICENSE", "README.md", "chat_template.jinja", "config.json", "merge.json", *shards]
     assert names == sorted([*expected, "model.safetensors.index.json", "tokenizer.json"])
-    assert json.loads((tmp_path / "out/config.json").read_text()) == json.loads(
-        (base / "config.json").read_text()
-    )
+    assert read_json(tmp_path / "out/config.json") == read_json(base / "config.json")
     untouched = [name for name in found if "_proj.weight" not in name]
     before = stored_in(base)
     assert untouched and all(found[name].tobytes() == before[name].tobytes() for name in untouched)
-    index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
+    index = read_json(tmp_path / "out/model.safetensors.index.json")
     assert set(index["weight_map"]) == set(found)
     assert index["metadata"]["total_size"] == plan.bytes
     assert "a (1)" in (tmp_path / "out/README.md").read_text()
@@ -89,21 +94,21 @@ def test_tied_tensors_are_untied_and_only_the_named_one_moves(tmp_path, target, 
     pair = rng.standard_normal((4, inputs)).astype("f4"), rng.standard_normal((outputs, 4)).astype("f4")
     make(tmp_path / "a", {module: pair}, r=4, target_modules=[target])
     change = delta(open_adapter(tmp_path / "a"), module)
-    found, _, plan = fused([(tmp_path / "a", 1)], base, tmp_path / "out")
+    found, _, plan = alone(base)
     start = tensors["model.embed_tokens.weight"]
     moved = (start + (change.T if target == "embed_tokens" else change)).astype(np.float32)
     expected = {"model.embed_tokens.weight": start, "lm_head.weight": start, f"{module}.weight": moved}
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values)
-    assert json.loads((tmp_path / "out/config.json").read_text())["tie_word_embeddings"] is False
+    assert read_json(tmp_path / "out/config.json")["tie_word_embeddings"] is False
     assert stored or any("tied" in note for note in plan.notes)
 
 
 def test_tied_base_stays_tied_where_neither_is_touched(tmp_path):
     base = make_base(tmp_path / "base", base_tensors(), tie_word_embeddings=True)
-    found, _, _ = fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
+    found, _, _ = alone(base)
     assert "lm_head.weight" not in found
-    assert json.loads((tmp_path / "out/config.json").read_text())["tie_word_embeddings"] is True
+    assert read_json(tmp_path / "out/config.json")["tie_word_embeddings"] is True
 
 
 def test_conv1d_weights_change_by_the_transpose_even_when_square(tmp_path):
@@ -112,7 +117,7 @@ def test_conv1d_weights_change_by_the_transpose_even_when_square(tmp_path):
     a, b = np.eye(1, 6, 2, dtype=np.float32), np.eye(1, 6, 5, dtype=np.float32).T  # B·A is 1 at [5, 2]
     pairs = {"h.0.c_attn": (a, b)}
     make(tmp_path / "a", pairs, r=1, lora_alpha=3, fan_in_fan_out=True, target_modules=["c_attn"])
-    found, _, _ = fused([(tmp_path / "a", 1)], base, tmp_path / "out")
+    found, _, _ = alone(base)
     assert found["h.0.c_attn.weight"][2, 5] == 3
     assert np.count_nonzero(found["h.0.c_attn.weight"]) == 1
 
@@ -122,15 +127,15 @@ def test_modules_to_save_replace_the_base_by_weight(tmp_path):
     base = make_base(tmp_path / "base", tensors, "F32")
     extra = {"base_model.model.lm_head.weight": np.full((50, 24), 6, np.float32)}
     make(tmp_path / "a", extra=extra, modules_to_save=["lm_head"])
-    found, _, _ = fused([(tmp_path / "a", 0.25)], base, tmp_path / "out")
+    found, _, _ = alone(base, 0.25)
     assert (found["lm_head.weight"] == 3).all()
 
 
 @pytest.mark.parametrize("limit", [2000, 5000, 10**9])
 def test_shards_keep_to_their_size(tmp_path, limit):
     base = make_base(tmp_path / "base", base_tensors(), shards=2)
-    whole, _, _ = fused([(make(tmp_path / "a"), 1)], base, tmp_path / "whole")
-    found, _, plan = fused([(tmp_path / "a", 1)], base, tmp_path / "out", max_shard=limit)
+    whole, _, _ = alone(base, out="whole")
+    found, _, plan = alone(base, max_shard=limit)
     assert {n: v.tobytes() for n, v in found.items()} == {n: v.tobytes() for n, v in whole.items()}
     assert all(shard.bytes <= limit or len(shard.pieces) == 1 for shard in plan.shards)
     assert (len(plan.shards) == 1) == (tmp_path / "out/model.safetensors").exists()
@@ -142,11 +147,11 @@ def test_shards_keep_to_their_size(tmp_path, limit):
 def test_fp32_keeps_all_of_delta_and_says_so_in_the_config(tmp_path):
     base = make_base(tmp_path / "base", base_tensors(), "BF16")
     make(tmp_path / "a", {m: (a, b * 1e-4) for m, (a, b) in factors(1).items()})
-    found, retained, plan = fused([(tmp_path / "a", 1)], base, tmp_path / "out", dtype="F32")
+    found, retained, plan = alone(base, dtype="F32")
     assert {v.dtype for v in found.values()} == {np.dtype(np.float32)}
     assert total(retained.values()).error < 1e-4
     assert len(retained_lines(plan, retained)) == 1
-    assert json.loads((tmp_path / "out/config.json").read_text())["torch_dtype"] == "float32"
+    assert read_json(tmp_path / "out/config.json")["torch_dtype"] == "float32"
     before = stored_in(base)
     np.testing.assert_array_equal(
         found["model.embed_tokens.weight"], to_fp32(before["model.embed_tokens.weight"], "BF16")
@@ -162,7 +167,7 @@ def test_retained_fraction_by_its_definition_and_by_the_published_figure(tmp_pat
     b = (rng.standard_normal((512, 512)) * 1e-4).astype(np.float32)  # ΔW is B itself: s = 1
     module = "model.layers.0.self_attn.q_proj"
     make(tmp_path / "a", {module: (a, b)}, r=512, lora_alpha=512, target_modules=["q_proj"])
-    found, retained, plan = fused([(tmp_path / "a", 1)], base, tmp_path / "out")
+    found, retained, plan = alone(base)
     start = to_fp32(stored_in(base)[f"{module}.weight"], "BF16").astype(np.float64)
     shown = to_fp32(found[f"{module}.weight"], "BF16") - start
     counts = retained[module]
@@ -178,7 +183,7 @@ def test_nf4_base_is_quantised_everywhere_it_was_and_the_rest_stays(tmp_path):
     base = make_base(tmp_path / "base", tensors, "BF16")
     make(tmp_path / "a", factors(1, shapes={"q_proj": BIG["q_proj"]}), target_modules=["q_proj"])
     adapter = open_adapter(tmp_path / "a")
-    found, _, _ = fused([(tmp_path / "a", 1)], base, tmp_path / "out", base_as="nf4")
+    found, _, _ = alone(base, base_as="nf4")
     for name, before in stored_in(base).items():
         values = to_fp32(before, "BF16")
         if name.endswith("_proj.weight"):
@@ -203,7 +208,7 @@ def test_nf4_base_is_quantised_everywhere_it_was_and_the_rest_stays(tmp_path):
 def test_an_adapter_of_a_qlora_training_is_noted_with_the_base_that_it_saw(tmp_path, settings, base_as):
     base = make_base(tmp_path / "base", base_tensors())
     adapter = make(tmp_path / "a", base_model_name_or_path=str(base))
-    (adapter / "training.json").write_text(json.dumps({"inputs": {"settings": settings}}))
+    write_json(adapter / "training.json", {"inputs": {"settings": settings}})
     notes = plan_fusing(FuseRequest([(adapter, 1)], base, tmp_path / "out")).notes
     assert [f"--base-as {base_as} " in note for note in notes] == [True] * bool(base_as)
     if base_as:
@@ -246,8 +251,8 @@ def test_leftovers_of_another_plan_are_not_taken_up(tmp_path):
     base = make_base(tmp_path / "base", base_tensors(), shards=3)
     make(tmp_path / "a")
     interrupt_after(2, [(tmp_path / "a", 1)], base, tmp_path / "out")
-    fused([(tmp_path / "a", 0.5)], base, tmp_path / "out")
-    fused([(tmp_path / "a", 0.5)], base, tmp_path / "fresh")
+    alone(base, 0.5)
+    alone(base, 0.5, "fresh")
     for path in (tmp_path / "fresh").iterdir():
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
     assert RECORD not in {p.name for p in (tmp_path / "out").iterdir()}
@@ -268,7 +273,7 @@ def test_adapters_of_another_base_are_refused(tmp_path, change, facts):
     tensors.pop(change.pop("without", None), None)
     base = make_base(tmp_path / "base", tensors, **change)
     with raises(ContentError, *facts.split("; ")):
-        fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
+        alone(base)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "base"]
 
 
@@ -276,30 +281,30 @@ def test_adapters_of_another_base_are_refused(tmp_path, change, facts):
 def test_shard_indexes_that_lead_elsewhere_are_refused(tmp_path, place):
     base = make_base(tmp_path / "base", base_tensors(), shards=2)
     index = base / "model.safetensors.index.json"
-    value = json.loads(index.read_text())
+    value = read_json(index)
     value["weight_map"]["model.embed_tokens.weight"] = place
-    index.write_text(json.dumps(value))
+    write_json(index, value)
     with raises(ContentError, "model.safetensors.index.json"):
-        fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
+        alone(base)
 
 
 def test_index_and_shards_must_agree(tmp_path):
     base = make_base(tmp_path / "base", base_tensors(), shards=2)
     index = base / "model.safetensors.index.json"
-    value = json.loads(index.read_text())
+    value = read_json(index)
     value["weight_map"]["ghost"] = value["weight_map"]["model.embed_tokens.weight"]
-    index.write_text(json.dumps(value))
+    write_json(index, value)
     with raises(ContentError, "ghost"):
-        fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
+        alone(base)
 
 
 def test_a_missing_shard_is_named_with_its_index(tmp_path):
     base = make_base(tmp_path / "base", base_tensors(), shards=2)
     index = base / "model.safetensors.index.json"
-    missing = base / json.loads(index.read_text())["weight_map"]["model.embed_tokens.weight"]
+    missing = base / read_json(index)["weight_map"]["model.embed_tokens.weight"]
     missing.unlink()
     with raises(RequestError, index, missing):
-        fused([(make(tmp_path / "a"), 1)], base, tmp_path / "out")
+        alone(base)
     assert not (tmp_path / "out").exists()
 
 
@@ -309,10 +314,10 @@ def test_pickled_or_truncated_bases_are_refused(tmp_path):
     file.write_bytes(file.read_bytes()[:-2])
     make(tmp_path / "a")
     with raises(ContentError, "truncated"):
-        fused([(tmp_path / "a", 1)], base, tmp_path / "out")
+        alone(base)
     file.rename(base / "pytorch_model.bin")
     with raises(RequestError, "pickle"):
-        fused([(tmp_path / "a", 1)], base, tmp_path / "out")
+        alone(base)
 
 
 def test_a_base_cut_while_it_is_copied_is_noticed(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.json_files import write_json
 from tests.messages import printed, printed_line, raises
 from tests.unit.adapters.make import (
     PREFIX,
@@ -36,7 +37,7 @@ def shard(folder, count=3):
     }
     for file in set(places.values()):
         write_file(folder / file, {name: tensors[name] for name in tensors if places[name] == file})
-    (folder / "adapter_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    write_json(folder / "adapter_model.safetensors.index.json", {"weight_map": places})
     (folder / "adapter_model.safetensors").unlink()
     return folder
 

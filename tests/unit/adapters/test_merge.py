@@ -1,6 +1,5 @@
 """Merges against oracles: the dense sum in fp64, a 2×2 by hand, the identity, PEFT's own definitions."""
 
-import json
 import math
 import tracemalloc
 
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from tests.json_files import read_json
 from tests.messages import raises
 from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make
 from tuneyard.adapters import lowrank
@@ -139,7 +139,7 @@ def test_a_method_that_is_not_the_sum_is_not_reported_by_its_error_against_the_s
         line = error_sentence(find_method(method), errors)
         assert (line == "Merged exactly") == formula and ("not the weighted sum" in line) != formula
         assert ("Σ weight" in (tmp_path / method / "README.md").read_text()) == formula
-        record = json.loads((tmp_path / method / "merge.json").read_text())
+        record = read_json(tmp_path / method / "merge.json")
         assert record["result"]["error"] < 1e-6
 
 

@@ -1,51 +1,32 @@
 """Merge methods from other packages: the example of docs/extending.md, and plug-ins that go wrong."""
 
-import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from tests.json_files import read_json
 from tests.messages import printed, printed_line
+from tests.plug_ins import documented, installing
 from tests.unit.adapters.make import delta, factors, make
 from tests.unit.adapters.test_commands import call
 from tuneyard.adapters import methods
 from tuneyard.adapters.__main__ import _method_options
 from tuneyard.adapters.store import open_adapter
-from tuneyard.core.installation import plugins
 
 HEAD = "import numpy as np\nfrom tuneyard.adapters.methods import method\n"
 
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Lay installed distributions `plug_NAME` with one merge method into a folder of sys.path."""
-
-    def lay(name, code):
-        info = tmp_path / f"plug_{name}-1.2.dist-info"
-        info.mkdir()
-        (tmp_path / f"plug_{name}.py").write_text(code)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: plug_{name}\nVersion: 1.2\n")
-        (info / "entry_points.txt").write_text(f"[{methods.GROUP}]\n{name} = plug_{name}:{name}\n")
-
-    monkeypatch.syspath_prepend(tmp_path)
+    """Install packages with one merge method each, beside two adapters in the working folder."""
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "a", factors(1))
     make(tmp_path / "b", {path: (3 * a, b) for path, (a, b) in factors(2).items()})
-    forget()
-    yield lay
-    forget()
-
-
-def forget():
-    plugins.load.cache_clear()
-    methods.methods.cache_clear()
-    _method_options.cache_clear()
-    for name in [name for name in sys.modules if name.startswith("plug_")]:
-        del sys.modules[name]
+    with installing(tmp_path, methods.GROUP, monkeypatch, methods.methods, _method_options) as lay:
+        yield lay
 
 
 def test_the_files_of_the_folder_are_the_methods():
@@ -70,9 +51,9 @@ def by_hand(matrices, shares, count):
 
 def test_a_plug_in_with_a_parameter_is_one_file(install):
     """TIES of docs/extending.md: option, YAML key, checks and merge.json come from its declaration."""
-    text = (ROOT / "docs/extending.md").read_text()
-    (code,) = re.findall(r"```python\n(import math.*?)```", text, re.DOTALL)
-    install("trimmed", code.replace("ties", "trimmed"))  # a file of ours may be called ties
+    install(
+        "trimmed", documented("import math").replace("ties", "trimmed")
+    )  # a file of ours may be called ties
     words = ("merge", "./a=0.5", "./b=-0.5", "--method", "trimmed")
     out, _ = call(*words, "--density", "0.5", "--out", "out")
     assert out.startswith("trimmed  ./a=0.5  ./b=-0.5") and "which is not the weighted sum" in out
@@ -83,7 +64,7 @@ def test_a_plug_in_with_a_parameter_is_one_file(install):
         expected_a = by_hand([a, 3 * other_a], shares, a.size // 2)
         expected_b = by_hand([b, other_b], shares, b.size // 2)
         np.testing.assert_allclose(delta(result, module), expected_b @ expected_a, rtol=0, atol=1e-4)
-    record = json.loads(Path("out/merge.json").read_text())
+    record = read_json(Path("out/merge.json"))
     assert (record["method"], record["parameters"]) == ("trimmed", {"density": 0.5})
     assert record["result"]["compared_with"] == "method's result"
     printed_line(call("show", "./out")[0], "trimmed", "density 0.5", "a (0.5)", "b (-0.5)")
@@ -93,7 +74,7 @@ def test_a_plug_in_with_a_parameter_is_one_file(install):
     call("merge", "r.yaml")
     assert Path("again/merge.json").read_bytes() == Path("out/merge.json").read_bytes()
     call(*words, "--out", "default")
-    assert json.loads(Path("default/merge.json").read_text())["parameters"] == {"density": 0.2}
+    assert read_json(Path("default/merge.json"))["parameters"] == {"density": 0.2}
 
 
 def test_a_declared_parameter_is_checked(install):

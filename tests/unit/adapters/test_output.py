@@ -1,11 +1,11 @@
 """What comes to --out while a command works, and what killed runs left: nothing of anybody's is lost."""
 
 import errno
-import json
 from pathlib import Path
 
 import pytest
 
+from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.unit.adapters import test_export_gguf
 from tests.unit.adapters.make import factors, make
@@ -112,9 +112,9 @@ def test_what_came_before_the_first_byte_costs_no_work(work, monkeypatch):
 def test_training_records_are_read_before_the_first_byte_is_written(work):
     data = [{"dataset": "rte", "file": "x/rte.json", "sha256": "0" * 64}]
     record = Path("saves/rte/training.json")
-    record.write_text(json.dumps({"inputs": {"settings": {"dataset": "rte"}, "data": data}}))
+    write_json(record, {"inputs": {"settings": {"dataset": "rte"}, "data": data}})
     work(lambda _: record.unlink(missing_ok=True))
-    assert json.loads(Path("out/merge.json").read_text())["adapters"][0]["datasets"] == data
+    assert read_json(Path("out/merge.json"))["adapters"][0]["datasets"] == data
 
 
 def test_a_file_that_comes_while_a_gguf_is_written_is_kept(monkeypatch):

@@ -1,6 +1,5 @@
 """`adapter serve`: the commands that it prints, the files that it writes once, and what it refuses."""
 
-import json
 import os
 import re
 import shutil
@@ -10,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.json_files import read_json, write_json
 from tests.messages import printed
-from tests.unit.adapters.make import factors, make, tensors_of
+from tests.unit.adapters.make import factors, gguf_fields, make, tensors_of
 from tests.unit.adapters.test_commands import call
 from tests.unit.adapters.test_export_gguf import TOKENIZER, write
 from tests.unit.adapters.test_export_ollama import CHATML, THINKS
@@ -38,10 +38,10 @@ def adapter(name, settings=None, seed=0, template=CHATML, eos="<s>", **config):
     pairs = factors(seed, layers=1, rank=config.get("r", 8), shapes=SHAPES)
     folder = make(f"saves/{name}", pairs, **{"base_model_name_or_path": "models/base", **config})
     (folder / "chat_template.jinja").write_text(template)
-    (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": eos}))
+    write_json(folder / "tokenizer.json", TOKENIZER)
+    write_json(folder / "tokenizer_config.json", {"eos_token": eos})
     if settings is not None:
-        (folder / "training.json").write_text(json.dumps({"inputs": {"settings": settings}}))
+        write_json(folder / "training.json", {"inputs": {"settings": settings}})
     return folder
 
 
@@ -97,12 +97,6 @@ def port():
         return probe.getsockname()[1]
 
 
-def gguf_fields(path):
-    from gguf import GGUFReader
-
-    return {name: field.contents() for name, field in GGUFReader(path).fields.items()}
-
-
 @pytest.mark.parametrize("engine", ["llama.cpp", "vllm"])
 def test_the_printed_commands_are_the_golden_ones(engine):
     text = dry_run("a", "b", "--engine", engine) + dry_run("b", "--engine", engine, "--port", 9000)
@@ -150,7 +144,7 @@ def test_the_files_are_written_once_and_again_only_after_a_change(engines, port)
 
 def test_vllm_gets_the_end_tokens_and_no_sampling(engines, port):
     call("serve", "a", "--engine", "vllm", "--port", port)
-    assert json.loads(served("generation_config.json").read_text()) == {"eos_token_id": [3, 2]}
+    assert read_json(served("generation_config.json")) == {"eos_token_id": [3, 2]}
     assert served("chat_template.jinja").read_text() == CHATML
     assert engines == [engines[0]] and engines[0][:3] == ["vllm", "serve", "models/base"]
 
@@ -224,7 +218,7 @@ def test_the_next_command_proves_on_rows_that_were_held_out(engines, port):
     folder = Path("dataset_info")
     folder.mkdir()
     entries = {name: {"file_name": "rows.json"} for name in ("x_train", "x_eval", "y_train", "other")}
-    (folder / "dataset_info.json").write_text(json.dumps(entries))
+    write_json(folder / "dataset_info.json", entries)
     settings = {"stage": "sft", "dataset": "x_train,y_train", "dataset_dir": "dataset_info"}
     adapter("a", settings)
     words = ("a", "--engine", "vllm", "--port", port)
@@ -276,7 +270,7 @@ def test_what_is_wrong_with_a_template_is_said_with_its_file(monkeypatch, templa
     assert "--think" not in message
     Path("saves/a/chat_template.jinja").unlink()
     fields = {"eos_token": "<s>", "chat_template": template}
-    Path("saves/a/tokenizer_config.json").write_text(json.dumps(fields))
+    write_json(Path("saves/a/tokenizer_config.json"), fields)
     assert refusal("a", "--engine", "vllm", code=1).startswith("saves/a/tokenizer_config.json: the chat")
 
 

@@ -6,7 +6,6 @@ checks of `LoRAModel.from_local_checkpoint` (vllm/lora/lora_model.py) and `LoRAC
 It knows one alpha and one rank for all modules and overlooks every pattern.
 """
 
-import json
 import math
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.json_files import read_json
 from tests.messages import printed_line
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.adapters.test_commands import call
@@ -30,7 +30,7 @@ def at_home(tmp_path, monkeypatch):
 
 def refusals(folder, max_rank=16):
     """Yield what vLLM would say against an adapter."""
-    config = json.loads(Path(folder, "adapter_config.json").read_text())
+    config = read_json(Path(folder, "adapter_config.json"))
     missing = {"r", "lora_alpha", "target_modules"} - config.keys()
     if missing:
         yield f"missing fields {missing}"
@@ -51,7 +51,7 @@ def refusals(folder, max_rank=16):
 
 def delta_in_vllm(folder):
     """Return {module: ΔW} as vLLM would compute it: one scale from `r` and `lora_alpha` for all modules."""
-    config = json.loads(Path(folder, "adapter_config.json").read_text())
+    config = read_json(Path(folder, "adapter_config.json"))
     root = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
     tensors = load_file(Path(folder, "adapter_model.safetensors"))
     return {

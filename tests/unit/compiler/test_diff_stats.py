@@ -4,8 +4,8 @@ import json
 import re
 
 import pytest
-from click.testing import CliRunner
 
+from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.messages import printed_line, raises
 from tests.unit.compiler.conftest import as_parquet
@@ -21,7 +21,7 @@ def record(number, answer="yes", **more):
 
 
 def run(*arguments):
-    return CliRunner().invoke(cli, [str(each) for each in arguments])
+    return invoke(cli, *arguments)
 
 
 def test_added_removed_changed_and_shifted_labels_have_their_places(bench):

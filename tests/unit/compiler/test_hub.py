@@ -1,25 +1,21 @@
 """Hub ids against a local server that answers as the hub does: through HF_ENDPOINT, cached, or said no to."""
 
 import gzip
-import hashlib
 import json
 import random
-import re
-import threading
-from collections import Counter
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+import shutil
+from functools import partial
 
 import pytest
 
 from tests.forks import Forks
+from tests.hub_server import MAIN, Handler, commit, hub_of
 from tests.messages import printed_line
 from tests.unit.compiler.conftest import ROWS, as_parquet
 from tuneyard.core.datasets import read_records
 
 SPLITS = ("train", "validation", "test")
-MAIN, OLD = "main", "v1"
+OLD = "v1"
 GATED = ("our/gated",)
 
 
@@ -113,154 +109,31 @@ REPOS = {
 }
 
 
-def commit(repo, branch):
-    """Return the id of the commit that a branch of a stand-in repository is at."""
-    return hashlib.sha1(f"{repo} {branch}".encode()).hexdigest()
-
-
-class Hub(BaseHTTPRequestHandler):
-    """The calls that huggingface_hub makes: a branch, its tree, some paths of it, a file or a range of it."""
-
-    def do_HEAD(self):
-        self.answer()
-
-    def do_GET(self):
-        self.answer()
-
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.answer(asked["paths"])
-
-    def answer(self, paths=None):
-        path = urlsplit(self.path).path
-        call = re.fullmatch(
-            r"/api/datasets/([^/]+/[^/]+)(?:/(tree|revision|paths-info)/([^/]+)/?(.*))?", path
-        )
-        file = re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
-        repo = (call or file)[1] if call or file else None
-        if repo in GATED:
-            self.reply(b"", 403, {"X-Error-Code": "GatedRepo"})
-            return
-        branches = dict(REPOS.get(repo, {}))
-        branches |= {commit(repo, name): files for name, files in branches.items()}
-        revision = (call[3] if call else file[2] if file else None) or MAIN
-        files = branches.get(unquote(revision))
-        inside = unquote(call[4] or "" if call else file[3] if file else "")
-        if files is None or (file and inside not in files):
-            missing = "Repo" if not branches else "Revision" if files is None else "Entry"
-            self.reply(b"", 404, {"X-Error-Code": f"{missing}NotFound"})
-        elif file:
-            self.file(inside, files[inside], self.sha(repo, revision))
-        elif call[2] in (None, "revision"):
-            siblings = [{"rfilename": name} for name in files]
-            body = {"id": repo, "sha": self.sha(repo, revision), "siblings": siblings}
-            self.reply(json.dumps(body).encode(), 200, {"Content-Type": "application/json"})
-        else:
-            self.tree(files, inside, paths)
-
-    def sha(self, repo, revision):
-        known = {commit(repo, name) for name in REPOS[repo]}
-        return revision if revision in known else commit(repo, unquote(revision))
-
-    def tree(self, files, inside, paths):
-        """List files and folders, as far as they are asked for, below a folder."""
-        deep = "recursive=true" in self.path.lower()
-        entries = {}
-        for name, data in files.items():
-            parts = name.split("/")
-            entries |= {
-                "/".join(parts[:n]): {"type": "directory", "oid": "b" * 40} for n in range(1, len(parts))
-            }
-            entries[name] = {"type": "file", "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-        below = f"{inside}/" if inside else ""
-        body = [
-            {"path": name, **about}
-            for name, about in entries.items()
-            if (name in paths if paths is not None else name.startswith(below))
-            and (deep or paths is not None or "/" not in name.removeprefix(below))
-        ]
-        if body or paths is not None:
-            self.reply(json.dumps(body).encode(), 200, {"Content-Type": "application/json"})
-        else:
-            self.reply(b"", 404, {"X-Error-Code": "EntryNotFound"})
-
-    def file(self, path, data, sha):
-        headers = {"X-Repo-Commit": sha, "ETag": f'"{hashlib.sha1(data).hexdigest()}"'}
-        span = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if span:
-            headers["Content-Range"] = f"bytes {span[1]}-{span[2]}/{len(data)}"
-            data = data[int(span[1]) : int(span[2]) + 1]
-        if self.command == "GET":
-            self.server.sent[path] += len(data)
-        self.reply(data, 206 if span else 200, headers)
-
-    def reply(self, data, status, headers):
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-    def log_message(self, *_):
-        """Say nothing."""
-
-
-@contextmanager
-def serving(home):
-    """A server that stands in for the hub, and the environment of a command that asks it."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.sent = Counter()
-    server.env = {
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-        "HF_HOME": str(home),
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",
-    }
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def hub(tmp_path):
-    with serving(tmp_path / "home") as server:
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    with hub_of(REPOS, tmp_path_factory.mktemp("hub") / "home", GATED) as server:
         yield server
 
 
-COMPILER = ("datasets", "tuneyard.compiler.cli", "tuneyard.compiler.compile")
-"""What a process of `Forks` imports before its first command."""
-
-
-@pytest.fixture
-def check(hub):
-    """Compile or check as a command of its own, with the stand-in for the hub; returns what it printed."""
-    with Forks(*COMPILER, env=hub.env) as process:
-
-        def run_it(*command, code=0):
-            return process.run("compiler", *command, code=code)
-
-        yield run_it
-
-
 @pytest.fixture(scope="module")
-def forks(tmp_path_factory):
-    with (
-        serving(tmp_path_factory.mktemp("hub") / "home") as server,
-        Forks(*COMPILER, env=server.env) as process,
-    ):
+def forks(hub):
+    """A process that has imported what commands of the compiler need, with the stand-in for the hub."""
+    with Forks("datasets", "tuneyard.compiler.cli", "tuneyard.compiler.compile", env=hub.env) as process:
         yield process
 
 
 @pytest.fixture
 def read(forks):
-    """The same with one hub and one cache for all tests that do not count what is fetched: no import each."""
+    """Run a command of the compiler and return what it printed."""
+    return partial(forks.run, "compiler")
 
-    def run_it(*command, code=0):
-        return forks.run("compiler", *command, code=code)
 
-    return run_it
+@pytest.fixture
+def check(hub, read):
+    """The same, with nothing fetched before."""
+    shutil.rmtree(hub.env["HF_HOME"], ignore_errors=True)
+    hub.sent.clear()
+    return read
 
 
 @pytest.fixture
@@ -405,7 +278,7 @@ def test_offline_both_fixes_are_named(run, tmp_path):
 
 def test_a_hub_that_breaks_off_in_the_middle_of_a_stream(check, orca, tmp_path, monkeypatch):
     """The list of files is there, the file is not: exit 2 with the fixes, nothing written."""
-    monkeypatch.setattr(Hub, "file", lambda self, *_: self.reply(b"", 403, {}))
+    monkeypatch.setattr(Handler, "file", lambda self, *_: self.reply(b"", 403, {}))
     said = check("compile", orca, "--out", tmp_path / "o", code=2).stderr
     assert "cannot be read" in said and "HF_ENDPOINT" in said and not (tmp_path / "o").exists()
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REAL
-from tests.json_files import write_lines
+from tests.json_files import read_lines, write_lines
 from tests.messages import printed_line
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.init.propose import propose
@@ -139,5 +139,5 @@ def test_a_system_text_beside_instructions_is_read_and_no_spec_without_it_is_nam
     assert re.findall("bundled spec (.+);", said) == named and "kept 4" in said
     (tmp_path / "mine.yaml").write_text(text)
     compile_spec(load_spec(str(tmp_path / "mine.yaml")), CompileRequest(out=tmp_path / "out"))
-    lines = (tmp_path / "out" / "mine" / "t.jsonl").read_text().splitlines()
-    assert [json.loads(line)["system"] for line in lines] == ["", "Be brief.", "", "Be brief."]
+    rows = read_lines(tmp_path / "out" / "mine" / "t.jsonl")
+    assert [row["system"] for row in rows] == ["", "Be brief.", "", "Be brief."]

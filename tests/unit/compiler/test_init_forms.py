@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.json_files import read_lines
+from tests.json_files import read_lines, write_json
 from tests.unit.compiler.conftest import as_zip
 from tuneyard.compiler.init.propose import propose
 from tuneyard.core.errors import ContentError, TuneyardError
@@ -127,7 +127,7 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
     assert [spoken(record) for record in found] == list(map(asked, range(COUNT)))
     # A picture is not left out of its turn: the row is an error.
     talks[0]["mapping"]["b"]["message"]["content"]["parts"].insert(0, {"asset_pointer": "file-service://x"})
-    path.write_text(json.dumps(talks))
+    write_json(path, talks)
     said = propose(path)[1]
     assert f"1 of {COUNT} rows would be rejected" in said and "asset_pointer" in said
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.json_files import write_lines
 from tests.messages import printed, printed_line
@@ -24,7 +25,7 @@ CLASSES = [
 
 
 def init(*words: object) -> Result:
-    return CliRunner().invoke(cli, ["init", *map(str, words)])
+    return invoke(cli, "init", *words)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -38,7 +39,7 @@ def run_next(result: Result) -> None:
     for command in line.removeprefix("next: ").split(" && "):
         program, group, *words = shlex.split(command)
         assert (program, group) == ("tuneyard", "data")
-        ended = CliRunner().invoke(cli, words)
+        ended = invoke(cli, *words)
         assert ended.exit_code == 0, f"{command}\n{ended.output}{ended.exception}"
 
 
@@ -138,7 +139,7 @@ def test_a_split_that_cannot_be_made_is_refused() -> None:
 def test_what_is_no_share_is_refused(share: str) -> None:
     result = init(write(Path("rows.jsonl"), PAIRS), f"--split={share}")
     assert result.exit_code == 2
-    compiled = CliRunner().invoke(cli, ["compile", "defect", "--split", f"test={share}"])
+    compiled = invoke(cli, "compile", "defect", "--split", f"test={share}")
     assert isinstance(compiled.exception, RequestError) and "test=0.3" in str(compiled.exception)
 
 
@@ -150,7 +151,7 @@ def test_after_setup_core_the_set_up_command_comes_first(monkeypatch: pytest.Mon
     result = init(write(Path("rows.jsonl"), PAIRS), "--out", "mine.yaml")
     assert re.search(r"^then: .*make setup\)? && \S* ?recipe new ", result.stderr, re.M)
     assert "make setup" not in next(line for line in result.stderr.splitlines() if line.startswith("next: "))
-    compiled = CliRunner().invoke(cli, ["compile", "mine.yaml"])
+    compiled = invoke(cli, "compile", "mine.yaml")
     assert re.search(r"^next: .*make setup\)? && \S* ?data verify ", compiled.stderr, re.M)
 
 

@@ -1,6 +1,5 @@
 """A kind of column is one object in one file of compiler/kinds."""
 
-import re
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -9,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import ROOT
 from tests.messages import printed, raises
+from tests.plug_ins import documented
 from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.kinds import Column, kind_of, kinds
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
@@ -147,11 +146,9 @@ def test_no_plain_text_contains_what_goes_beside_texts(name):
 @pytest.fixture
 def keywords(monkeypatch) -> Iterator[Any]:
     """A module with the example of the docs, whose kind is known."""
-    text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
-    (source,) = re.findall(r'```python\n("""Keywords.*?)```', text, re.DOTALL)
     module = ModuleType("keywords_of_the_docs")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # for what processes send each other
-    exec(source, module.__dict__)
+    exec(documented('"""Keywords'), module.__dict__)
     everything = kinds() | {"keywords": module.KEYWORDS}
     for place in ("kinds", "spec.file", "spec.model", "init.proposal", "init.guess"):
         monkeypatch.setattr(f"tuneyard.compiler.{place}.kinds", lambda: everything)

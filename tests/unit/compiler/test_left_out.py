@@ -33,7 +33,7 @@ NAMED = {"prompt": "instruction", "response": "output"}
 def test_what_is_filled_and_not_named_is_an_error_with_its_first_place(bench, beside, entry, expected):
     empty = {name: False if value is False else None for name, value in beside.items()}
     rows = [{**ROW, **empty}, {**ROW, **beside}]
-    path = bench.write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    path = bench.rows("a.jsonl", rows)
     found = Expected(path, format_of_entry({"file_name": "a.jsonl", **entry}))
     list(found.records())
     assert [(p.code, p.place.rsplit("/", 1)[-1], p.field) for p, _ in found.problems] == expected
@@ -57,7 +57,7 @@ def test_several_parts_are_named_in_one_order(bench):
 )
 def test_several_texts_that_one_key_would_map_are_one_finding(bench, beside, entry, code, field):
     rows = [ROW, {**ROW, **beside}]
-    path = bench.write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    path = bench.rows("a.jsonl", rows)
     expected = Expected(path, format_of_entry({"file_name": "a.jsonl", **entry}))
     list(expected.records())
     ((problem, row),) = expected.problems

@@ -1,15 +1,16 @@
 """Readers by suffix: those of the folder, and plug-ins, each named where it fails."""
 
-import re
+from functools import partial
 
 import pyarrow
 import pytest
 
-from tests.conftest import ROOT
 from tests.messages import printed_line
+from tests.plug_ins import documented, installing
 from tests.unit.compiler.conftest import ROWS, as_parquet
+from tuneyard.compiler.cli import cli
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read import read
+from tuneyard.compiler.read import read, readers
 from tuneyard.compiler.read.parquet import BATCH_BYTES
 from tuneyard.compiler.spec.file import Source
 
@@ -28,23 +29,16 @@ def pairs(file, problems):
 
 
 @pytest.fixture
-def plugin(tmp_path, run):
-    """Install a package of one module with an entry point; returns a compile of a file of its kind."""
+def plugin(tmp_path, monkeypatch):
+    """`plugin(name, code)` installs a package with a reader of that name."""
+    with installing(tmp_path / "lib", "tuneyard.readers", monkeypatch, readers) as lay:
+        yield lay
 
-    def install(name: str, code: str, attribute: str = "pairs"):
-        folder = tmp_path / "lib"
-        about = folder / f"plug_{name}-1.2.dist-info"
-        about.mkdir(parents=True)
-        (folder / f"plug_{name}.py").write_text(code)
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: plug_{name}\nVersion: 1.2\n")
-        (about / "entry_points.txt").write_text(f"[tuneyard.readers]\n{name} = plug_{name}:{attribute}\n")
 
-    def compile_it(source, code=0):
-        command = ("compile", "rte", "--source", f"train={source}", "--out", tmp_path / "out")
-        return run("-m", "compiler", *command, code=code, env={"PYTHONPATH": f"{tmp_path / 'lib'}:{ROOT}"})
-
-    install.compile = compile_it
-    return install
+@pytest.fixture
+def compile_it(here, tmp_path):
+    """Compile a source."""
+    return partial(here, cli, "compile", "rte", "--out", tmp_path / "out", "--source")
 
 
 @pytest.fixture
@@ -54,43 +48,40 @@ def pairs(tmp_path):
     return file
 
 
-def test_a_plugin_reads_files_of_its_kind(plugin, pairs):
-    plugin("good", PLUGIN)
-    assert "read 3  kept 3" in plugin.compile(pairs).stdout
+def test_a_plugin_reads_files_of_its_kind(plugin, compile_it, pairs):
+    plugin("pairs", PLUGIN)
+    assert "read 3  kept 3" in compile_it(f"train={pairs}").stdout
 
 
-def test_the_example_of_the_docs_is_a_reader(plugin, run, tmp_path):
-    text = (ROOT / "docs/extending.md").read_text()
-    (code,) = re.findall(r"```python\n(from tuneyard.compiler.*?)```", text, re.DOTALL)
-    plugin("chatlog", code, "chatlog")
+def test_the_example_of_the_docs_is_a_reader(plugin, here, tmp_path):
+    plugin("chatlog", documented("@reader"))
     file = tmp_path / "talk.chatlog"
     file.write_text("How many? => Three.\nnothing\n")
     command = ("compile", "qa", "--source", file, "--out", tmp_path / "out")
-    env = {"PYTHONPATH": f"{tmp_path / 'lib'}:{ROOT}"}
-    bad = run("-m", "compiler", *command, code=1, env=env).stderr
+    bad = here(cli, *command, code=1).stderr
     printed_line(bad, f"{file}:2", "E002", "=>")
-    good = run("-m", "compiler", *command, "--on-error", "reject", env=env).stdout
+    good = here(cli, *command, "--on-error", "reject").stdout
     assert "read 2  kept 1  dropped 0  rejected 1" in good
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "said"),
+    ("code", "said"),
     [
-        ("csv", PLUGIN.replace(".pairs", ".csv"), ".csv has a reader already"),
-        ("plain", PLUGIN.replace('@reader(".pairs")\n', ""), "@reader"),
+        (PLUGIN.replace(".pairs", ".csv"), ".csv has a reader already"),
+        (PLUGIN.replace('@reader(".pairs")\n', ""), "@reader"),
     ],
     ids=["csv", "plain"],
 )
-def test_a_plugin_that_is_no_reader_or_takes_a_kind_that_is_taken(plugin, pairs, name, code, said):
-    plugin(name, code)
+def test_a_plugin_that_is_no_reader_or_takes_a_kind_that_is_taken(plugin, compile_it, pairs, code, said):
+    plugin("pairs", code)
     printed_line(
-        plugin.compile(pairs, code=1).stderr, f"'{name}'", f"plug_{name} 1.2", "tuneyard.readers", said
+        compile_it(f"train={pairs}", code=1).stderr, "'pairs'", "plug_pairs 1.2", "tuneyard.readers", said
     )
 
 
-def test_a_plugin_is_not_loaded_for_files_that_have_a_reader(plugin, bench):
+def test_a_plugin_is_not_loaded_for_files_that_have_a_reader(plugin, compile_it, bench):
     plugin("bad", "raise SystemExit('no')")
-    assert plugin.compile(bench.rows("train.jsonl", ROWS)).stderr.startswith("next: ")
+    assert compile_it(f"train={bench.rows('train.jsonl', ROWS)}").stderr.startswith("next: ")
 
 
 def test_parquet_batches_are_bounded_by_what_rows_take_unpacked(bench):

@@ -6,8 +6,8 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from click.testing import CliRunner
 
+from tests.cli.scoring import invoke
 from tests.json_files import read_json, write_json
 from tests.messages import printed, printed_line, raises
 from tests.unit.compiler.conftest import ROWS
@@ -111,13 +111,13 @@ def test_entries_of_others_are_listed_too(bench):
     bench.compile("rte", bench.rows("train.jsonl", ROWS))
     path = bench.out / "dataset_info.json"
     mine = {"mine": {"file_name": "mine.json"}, "far": {"hf_hub_url": "a/b"}}
-    write_json(path, mine | json.loads(path.read_text()))
+    write_json(path, mine | read_json(path))
     lines = listed(bench)
     assert lines[1:] == ["mine  mine.json  not compiled here", "far  a/b  not compiled here"]
 
 
 def test_specs_are_listed_with_what_they_are_about_in_one_column():
-    shown = CliRunner().invoke(cli, ["list"]).stdout.partition("\nspecs\n")[2].partition("\nnext: ")[0]
+    shown = invoke(cli, "list").stdout.partition("\nspecs\n")[2].partition("\nnext: ")[0]
     lines = [line.removeprefix("  ") for line in shown.splitlines()]
     (rte,) = [line for line in lines if line.startswith("rte ")]
     begins = {len(line) - len(line.partition("  ")[2].lstrip()) for line in lines}
@@ -309,12 +309,12 @@ def test_the_list_sees_a_missing_file(bench):
     assert listed(bench)[0].endswith("changed: the compiled file is missing")
 
 
-def test_verify_stops_at_a_missing_file_with_exit_code_2(bench, run):
+def test_verify_stops_at_a_missing_file_with_exit_code_2(bench, here):
     """docs/verify.md (E431): a missing file is a wrong request, and no problem of the dataset's content."""
     bench.compile("rte", bench.rows("train.jsonl", ROWS))
     path = bench.out / "rte" / "alpaca_rte-train.json"
     path.unlink()
-    done = run("-m", "compiler", "verify", "alpaca_rte_train", "--out", bench.out, code=2)
+    done = here(cli, "verify", "alpaca_rte_train", "--out", bench.out, code=2)
     printed_line(done.stderr, path, "'alpaca_rte_train'")
     assert "E431" not in done.stdout + done.stderr
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from click.testing import CliRunner
 
+from tests.cli.scoring import invoke
 from tests.json_files import write_json
 from tests.messages import printed, raises
 from tuneyard.compiler.cli import cli
@@ -65,11 +65,11 @@ def test_without_a_source_the_rows_are_those_that_the_set_was_compiled_from(benc
     monkeypatch.chdir(bench.folder)
     source = bench.rows("f.json", [{"question": "Who?", "answer": "She."}])
     bench.compile("qa", "f.json", out=DEFAULT_FOLDER)
-    said = CliRunner().invoke(cli, ["show", "qa"])
+    said = invoke(cli, "show", "qa")
     printed(said.stderr, "--source", "qa", "train=f.json")
     assert "raw row, f.json:1\n" in said.stdout and '"Who?"' in said.stdout
     other = str(bench.rows("g.json", [{"question": "Why?", "answer": "So."}]))
-    told = CliRunner().invoke(cli, ["show", "qa", "--source", other, "-q"])
+    told = invoke(cli, "show", "qa", "--source", other, "-q")
     assert '"Why?"' in told.stdout and told.stderr == ""
     source.unlink()
     with raises(RequestError, "qa/manifest.json", "f.json"):
@@ -82,13 +82,13 @@ def test_sources_that_the_spec_finds_itself_are_not_those_of_the_last_compile(be
     bench.compile("qa", out=DEFAULT_FOLDER)
     before.unlink()
     bench.rows("data/raw/qa/b.jsonl", [{"question": "Why?", "answer": "So."}])
-    said = CliRunner().invoke(cli, ["show", "qa", "-q"])
+    said = invoke(cli, "show", "qa", "-q")
     assert '"Why?"' in said.stdout and said.stderr == ""
     spec = bench.write("own.yaml", "like: qa\nsource: {files: c.jsonl}\nwrite: [{dataset: own}]\n")
     for name in ("c.jsonl", "d.jsonl"):
         bench.rows(name, [{"question": f"{name}?", "answer": "So."}])
     bench.compile(spec, "d.jsonl", out=DEFAULT_FOLDER)
-    said = CliRunner().invoke(cli, ["show", "own.yaml", "-q"])
+    said = invoke(cli, "show", "own.yaml", "-q")
     assert '"c.jsonl?"' in said.stdout and said.stderr == ""
 
 
@@ -99,15 +99,15 @@ def test_a_registered_dataset_shows_its_records(tmp_path, monkeypatch):
     records = [{"instruction": f"q {n}", "output": f"a {n}"} for n in range(3)]
     (tmp_path / "data/own.json").write_text(json.dumps(records, indent=1))
     write_json(tmp_path / "data/dataset_info.json", {"own": {"file_name": "own.json"}})
-    result = CliRunner().invoke(cli, ["show", "own", "--row", "2"])
+    result = invoke(cli, "show", "own", "--row", "2")
     assert result.exit_code == 0
     title, record = result.stdout.strip().split("\n", 1)
     assert title.startswith("record 2, data/own.json:") and json.loads(record) == records[1]
     assert "next: tuneyard data view own" in result.stderr
     for words, facts in ((["--row", "4"], ("row 4", "3 rows")), (["--source", "x"], ("--source",))):
-        failed = CliRunner().invoke(cli, ["show", "own", *words])
+        failed = invoke(cli, "show", "own", *words)
         with raises(RequestError, *facts):
             raise failed.exception
-    listed = CliRunner().invoke(cli, ["list"])
+    listed = invoke(cli, "list")
     assert listed.stdout.index("  own  ") < listed.stdout.index("specs")
     assert "next: tuneyard data verify own" in listed.stderr

@@ -4,8 +4,8 @@ import json
 from collections import Counter
 
 import pytest
-from click.testing import CliRunner
 
+from tests.cli.scoring import invoke
 from tests.messages import raises
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.lint.fingerprints import quantiles
@@ -215,7 +215,7 @@ def test_an_option_that_needs_a_tokenizer_is_refused_without_one(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models/demo-base").mkdir(parents=True)
     (tmp_path / "mine.yaml").write_text("model_name_or_path: me/model\n")
-    ended = CliRunner().invoke(cli, ["verify", "demo_rte", *words])
+    ended = invoke(cli, "verify", "demo_rte", *words)
     assert isinstance(ended.exception, RequestError)
     assert str(ended.exception).startswith(message)
 
@@ -226,7 +226,7 @@ def test_the_last_line_counts_the_errors_of_each_dataset(tmp_path, monkeypatch) 
     verdict.counts.update({"E406": 2, "W409": 1})
     monkeypatch.setattr("tuneyard.compiler.verify.dataset.datasets_of", lambda *_: ["one", "two"])
     monkeypatch.setattr("tuneyard.compiler.verify.dataset.verify", lambda *_, **__: verdict)
-    ended = CliRunner().invoke(cli, ["verify", "set"])
+    ended = invoke(cli, "verify", "set")
     assert isinstance(ended.exception, ContentError)
     assert str(ended.exception).startswith("one has 2 problems, two has 2 problems")
 
@@ -238,7 +238,7 @@ def test_what_an_explicit_model_leaves_unchecked_is_an_error(tmp_path, monkeypat
     verdict = Verdict("set", records=1, loaded=1, same=1, not_checked=["rows with media"])
     monkeypatch.setattr("tuneyard.compiler.verify.dataset.datasets_of", lambda *_: ["set"])
     monkeypatch.setattr("tuneyard.compiler.verify.dataset.verify", lambda *_, **__: verdict)
-    ended = CliRunner().invoke(cli, ["verify", "set", *model])
+    ended = invoke(cli, "verify", "set", *model)
     assert "not checked: rows with media" in ended.stdout
     if model:
         assert isinstance(ended.exception, RequestError)

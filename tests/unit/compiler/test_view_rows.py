@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.json_files import write_lines
 from tests.messages import raises
 from tuneyard.compiler.commands.stats import stats
 from tuneyard.compiler.verify.dataset import LoadedRows
@@ -68,7 +69,7 @@ def test_a_token_that_the_tokenizer_lacks():
 
 def registered(folder: Path, *rows: object, name: str = "mine") -> Dataset:
     path = folder / f"{name}.jsonl"
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    write_lines(path, rows)
     return Dataset(name, path, {"file_name": path.name})
 
 

@@ -1,9 +1,9 @@
 """Which version runs: pyproject.toml's, and the commit as git says it."""
 
 import subprocess
-import tomllib
 from pathlib import Path
 
+from tests.conftest import PROJECT
 from tuneyard import core
 from tuneyard.core.installation.checkout import ROOT, head
 
@@ -14,7 +14,7 @@ def git(folder: Path, *words: str) -> str:
 
 
 def test_the_version_is_that_of_pyproject_and_of_git() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    declared = PROJECT["version"]
     assert core.version()["version"] == declared
     assert core.version().get("commit") == head(ROOT)
 

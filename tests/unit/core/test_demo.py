@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
+from tests.cli.scoring import invoke
 from tests.messages import raises
 from tuneyard.core.cli import demo
 from tuneyard.core.cli.main import cli as tuneyard
@@ -68,7 +68,7 @@ def run_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Demo:
             write_result(words)
 
         monkeypatch.setattr(demo, "_execute", execute)
-        ended = CliRunner().invoke(tuneyard, ["demo", *options])
+        ended = invoke(tuneyard, "demo", *options)
         if isinstance(ended.exception, TuneyardError):
             if not fails_at:
                 raise ended.exception
@@ -178,12 +178,11 @@ def test_a_folder_of_the_user_stays(run_demo: Demo, tmp_path: Path, folder: str)
 
 
 def test_a_dry_run_lists_the_steps_and_makes_nothing(run_demo: Demo, tmp_path: Path) -> None:
-    runner = CliRunner()
-    listed = runner.invoke(tuneyard, ["demo", "--dry-run"]).stdout.splitlines()
+    listed = invoke(tuneyard, "demo", "--dry-run").stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["to"] * 8 and not any(tmp_path.iterdir())
     run_demo()
     shutil.rmtree("saves/demo-mnli")
-    listed = runner.invoke(tuneyard, ["demo", "--dry-run"]).stdout.splitlines()
+    listed = invoke(tuneyard, "demo", "--dry-run").stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["made"] * 4 + ["to"] + ["made"] * 3
 
 

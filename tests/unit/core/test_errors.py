@@ -13,6 +13,7 @@ import time
 import click
 import pytest
 
+from tests.cli.scoring import call, invoke
 from tests.conftest import ROOT
 from tests.messages import printed, raises
 from tuneyard.core.errors import (
@@ -90,9 +91,7 @@ def test_underscores_are_taken_for_hyphens() -> None:
     def command(max_new_tokens: int) -> None:
         click.echo(max_new_tokens)
 
-    from click.testing import CliRunner
-
-    assert CliRunner().invoke(command, ["--max_new_tokens", "512"]).output == "512\n"
+    assert invoke(command, "--max_new_tokens", "512").output == "512\n"
 
 
 @pytest.mark.parametrize(
@@ -186,4 +185,4 @@ def test_long_commands_say_how_they_resume(
         monkeypatch.setattr(first_call, interrupt)
     command = getattr(importlib.import_module(module), name)
     with raises(ResumableError):
-        command.main(words, standalone_mode=False)
+        call(command, *words)

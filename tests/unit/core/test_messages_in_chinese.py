@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
+from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.json_files import read_json
 from tuneyard.compiler.cli import cli as data
@@ -48,7 +48,7 @@ def test_a_line_has_its_fields_and_a_line_without_chinese_stays() -> None:
 
 
 def test_every_bundled_spec_is_described_in_chinese(in_china: Path) -> None:
-    listed = CliRunner().invoke(data, ["list"]).output
+    listed = invoke(data, "list").output
     for name in known_specs():
         about = for_reader(load_spec(name).about)
         assert re.search("[\u4e00-\u9fff]", about), name
@@ -63,19 +63,19 @@ def test_the_locale_decides_unless_the_option_does(in_china: Path) -> None:
 
 def test_init_and_compile_are_chinese_in_a_chinese_locale(in_china: Path) -> None:
     Path("mine.csv").write_text(ROWS, encoding="utf-8")
-    proposed = CliRunner().invoke(data, ["init", "mine.csv", "--out", "mine.yaml"])
+    proposed = invoke(data, "init", "mine.csv", "--out", "mine.yaml")
     assert proposed.exit_code == 0 and "已在整个文件上试过：mine  读入 40  保留 40" in proposed.output
-    made = CliRunner().invoke(data, ["compile", "mine.yaml"])
+    made = invoke(data, "compile", "mine.yaml")
     assert made.exit_code == 0 and "mine  读入 40  保留 40  丢弃 0" in made.output
     assert "下一步：tuneyard data verify mine" in made.output
-    english = CliRunner().invoke(data, ["compile", "mine.yaml", "--lang", "en"])
+    english = invoke(data, "compile", "mine.yaml", "--lang", "en")
     assert "mine  read 40  kept 40  dropped 0" in english.output
 
 
 def test_a_proposal_says_in_chinese_what_it_guesses_and_leaves_out(in_china: Path) -> None:
     rows = [f"第{n}条评论，内容很长,{n},{'正面' if n % 2 else '负面'}" for n in range(40)]
     Path("mine.csv").write_text("\n".join(["内容,编号,倾向", *rows]), encoding="utf-8")
-    proposed = CliRunner().invoke(data, ["init", "mine.csv", "--out", "mine.yaml"])
+    proposed = invoke(data, "init", "mine.csv", "--out", "mine.yaml")
     said = proposed.output.splitlines()
     comments = [line for line in Path("mine.yaml").read_text().splitlines() if line.startswith("# ")]
     assert "没有用到的列：编号" in said and len(comments) > 1
@@ -86,13 +86,13 @@ def test_a_proposal_says_in_chinese_what_it_guesses_and_leaves_out(in_china: Pat
 def test_the_registry_is_ascii_whatever_the_datasets_are_called(in_china: Path) -> None:
     """LLaMA-Factory opens it in the encoding of the locale. People's files have the names as they are."""
     Path("评论.csv").write_text(ROWS, encoding="utf-8")
-    CliRunner().invoke(data, ["init", "评论.csv", "--out", "评论.yaml"])
-    assert CliRunner().invoke(data, ["compile", "评论.yaml"]).exit_code == 0
+    invoke(data, "init", "评论.csv", "--out", "评论.yaml")
+    assert invoke(data, "compile", "评论.yaml").exit_code == 0
     registry = Path("dataset_info/dataset_info.json").read_bytes()
     assert registry.isascii() and any("评论" in name for name in json.loads(registry))
     (manifest,) = Path("dataset_info").glob("*/manifest.json")
     assert "评论" in manifest.read_text(encoding="utf-8")
-    assert "评论" in CliRunner().invoke(data, ["list"]).output
+    assert "评论" in invoke(data, "list").output
 
 
 def test_doctor_is_chinese_in_a_chinese_locale(in_china: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_doctor_is_chinese_in_a_chinese_locale(in_china: Path, monkeypatch: pyte
         "memory", "warning", "2 GB, 1 CPU cores", "take a smaller model, or a machine with more memory"
     )
     monkeypatch.setattr(doctor, "examine", lambda: iter([finding]))
-    lines = CliRunner().invoke(doctor.cli, []).output.splitlines()
+    lines = invoke(doctor.cli).output.splitlines()
     assert lines[0].split() == ["警告", "memory", "2", "GB，1", "个", "CPU", "核"]
     assert lines[1].strip() == "解决：请用更小的模型，或内存更大的机器"
 

@@ -2,13 +2,14 @@
 
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+from tests.cli.scoring import invoke
 from tests.fake_runs import demo as write_demo_runs
 from tests.json_files import write_json
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
@@ -24,7 +25,7 @@ RECIPE = "recipes/demo-rte.yaml model_name_or_path=me/model"
 
 
 def tuneyard(*words: object, code: int = 0) -> Result:
-    ended = CliRunner().invoke(cli, [str(word) for word in words], prog_name="tuneyard")
+    ended = invoke(cli, *words, prog_name="tuneyard")
     assert ended.exit_code == code, f"{words}\n{ended.output}{ended.exception!r}"
     return ended
 
@@ -190,7 +191,7 @@ def test_json_has_neither_line(folder: Path) -> None:
 
 
 def test_a_command_that_fails_has_no_next_command(folder: Path) -> None:
-    ended = CliRunner().invoke(cli, ["data", "compile", "absent"])
+    ended = invoke(cli, "data", "compile", "absent")
     assert ended.exit_code != 0 and "next: " not in ended.output
 
 
@@ -205,13 +206,12 @@ def test_the_same_options_are_those_of_the_command_line() -> None:
         names = ("--source", "--dataset-dir", "--duplicates", "--strict", "--limit")
         next_step("out dir", ["tuneyard", *same_options(*names)])
 
-    run: Callable[..., Result] = CliRunner().invoke
     words = ["--source", "a b", "--source", "c", "--no-duplicates", "--strict", "--out", "d"]
-    assert run(command, words).stderr.splitlines() == [
+    assert invoke(command, *words).stderr.splitlines() == [
         "result: out dir",
         "next: tuneyard --source 'a b' --source c --dataset-dir d --no-duplicates --strict",
     ]
-    assert run(command, []).stderr.splitlines() == ["result: out dir", "next: tuneyard"]
+    assert invoke(command).stderr.splitlines() == ["result: out dir", "next: tuneyard"]
 
 
 def test_paths_below_the_folder_are_written_from_it(folder: Path) -> None:

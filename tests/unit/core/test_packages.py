@@ -5,21 +5,20 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import PROJECT, ROOT
 from tests.messages import printed_line
 from tuneyard.core.installation import packages
 from tuneyard.core.installation.packages import CORE, after_setup, install_command, missing, set_up_command
 
-ROOT = Path(__file__).parents[3]
 IMPORTED_AS = {"scikit-learn": "sklearn", "pillow": "PIL", "pyyaml": "yaml"}
 
 
 def test_the_core_packages_are_those_of_pyproject() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    declared = PROJECT["dependencies"]
     names = [re.split(r"[<>=!~ \[]", name)[0] for name in declared]
     assert set(CORE) == {IMPORTED_AS.get(name, name).replace("-", "_") for name in names}
 
@@ -49,9 +48,8 @@ def _imported() -> set[str]:
 
 def _declared() -> set[str]:
     """What pyproject.toml declares for users (dev is for the tests), by the names of its modules."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = [names for extra, names in project["optional-dependencies"].items() if extra != "dev"]
-    every = [*project["dependencies"], *(name for names in extras for name in names)]
+    extras = [names for extra, names in PROJECT["optional-dependencies"].items() if extra != "dev"]
+    every = [*PROJECT["dependencies"], *(name for names in extras for name in names)]
     names = {re.split(r"[<>=!~ \[]", name)[0] for name in every}
     return {IMPORTED_AS.get(name, name).replace("-", "_") for name in names}
 

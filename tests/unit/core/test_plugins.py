@@ -9,27 +9,19 @@ from pathlib import Path
 import pytest
 
 from tests.messages import raises
+from tests.plug_ins import install, installing
 from tuneyard.core.errors import TuneyardError
 from tuneyard.core.installation import plugins
 
 
-def package(site: Path, name: str, entries: str, code: str) -> None:
-    """Lay an installed distribution `name` 1.2 with one module of that name into a folder of sys.path."""
-    (site / f"{name}.py").write_text(code)
-    info = site / f"{name}-1.2.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text(f"[tuneyard.metrics]\n{entries}\n")
+def package(site: Path, name: str, entry: str, code: str) -> None:
+    install(site, name, "tuneyard.metrics", entry, code)
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.syspath_prepend(tmp_path)
-    plugins.load.cache_clear()
-    yield tmp_path
-    plugins.load.cache_clear()
-    for name in [name for name in sys.modules if name.startswith("plug_")]:
-        del sys.modules[name]
+    with installing(tmp_path, "tuneyard.metrics", monkeypatch):
+        yield tmp_path
 
 
 SHADOWED = ("core", "compiler", "recipes", "adapters", "eval")

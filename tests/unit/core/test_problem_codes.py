@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
+from tests.cli.scoring import invoke
 from tests.json_files import write_lines
 from tuneyard.compiler.cli import cli as data
 from tuneyard.core.errors import Problem, ProblemsError
@@ -82,18 +82,18 @@ def test_a_check_explains_its_codes_and_json_stays_the_same(
     source = tmp_path / "a.jsonl"
     rows = [{"question": "a", "answer": "b"}, {"question": "c", "answer": answer}]
     write_lines(source, rows)
-    command = ["check", "qa", "--source", str(source), "-q"]
-    english = CliRunner().invoke(data, command)
-    english_json = CliRunner().invoke(data, [*command, "--json"])
+    command = ["check", "qa", "--source", source, "-q"]
+    english = invoke(data, *command)
+    english_json = invoke(data, *command, "--json")
     if by == "option":
         command += ["--lang", "zh"]
     else:
         monkeypatch.setenv("LANG", "zh_CN.UTF-8")
-    chinese = CliRunner().invoke(data, command)
+    chinese = invoke(data, *command)
     added = [line for line in chinese.stderr.splitlines() if line not in english.stderr.splitlines()]
     assert [line[:5] for line in added] == [f"{code}："]
     without = [line for line in chinese.stderr.splitlines() if line not in added]
     assert without == english.stderr.splitlines()
     keep = re.compile(r'"seconds": [0-9.e-]+')
-    same = CliRunner().invoke(data, [*command, "--json"])
+    same = invoke(data, *command, "--json")
     assert keep.sub("", same.stdout) == keep.sub("", english_json.stdout)

@@ -6,12 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import ROOT
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt.token_texts import TokenTexts
 from tuneyard.core.prompt.token_weights import TokenWeights, read_weights, token_spans, weights_file
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def read(folder: Path, text: str) -> TokenWeights:

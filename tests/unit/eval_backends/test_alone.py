@@ -1,10 +1,11 @@
 """Models whose answer would depend on its batch: recurrent ones, and weights in 8 bits. One row at a time."""
 
-import json
 from pathlib import Path
 
 import pytest
 
+from tests.cli import scoring
+from tests.json_files import read_lines, write_json
 from tests.unit.eval_backends.test_score import one_by_one
 from tuneyard.eval.backends.load import load_model
 from tuneyard.eval.nli import cli
@@ -41,13 +42,13 @@ def recurrent(request, tiny_model: Path, tmp_path_factory) -> Path:
 @pytest.fixture
 def score(tmp_path: Path):
     """`score(model, "--mode", "generate")` scores the rows and returns the predictions."""
-    (tmp_path / "rows.json").write_text(json.dumps(ROWS))
+    write_json(tmp_path / "rows.json", ROWS)
 
     def call(model: Path, *more: object) -> list[dict]:
         out = tmp_path / "-".join(map(str, ("out", *more)))
         given = ["--model", model, "--data", tmp_path / "rows.json", "--out", out, *more]
-        cli.main(list(map(str, given)), standalone_mode=False)
-        return [json.loads(x) for x in (out / "base/rows/predictions.jsonl").read_text().splitlines()]
+        scoring.call(cli, *given)
+        return read_lines(out / "base/rows/predictions.jsonl")
 
     return call
 

@@ -1,12 +1,12 @@
 """Adapters in force: live equals the weights with ΔW added, folding rounds, and both leave no trace."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
@@ -32,7 +32,7 @@ def write(folder: Path, shapes=SHAPES, rank=4, alpha=8, seed=0, **config) -> Pat
     save_file(tensors, folder / "adapter_model.safetensors")
     targets = sorted({path.rpartition(".")[2] for path in shapes})
     fields = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": targets, **config}
-    (folder / "adapter_config.json").write_text(json.dumps(fields))
+    write_json(folder / "adapter_config.json", fields)
     return folder
 
 

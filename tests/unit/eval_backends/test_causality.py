@@ -1,10 +1,11 @@
 """A model that reads ahead is refused when it is loaded: Doge, whose sdpa attention has no causal mask."""
 
-import json
 from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import call
+from tests.json_files import write_json
 from tests.messages import raises
 from tests.tiny import SIZES
 from tuneyard.core.errors import ContentError
@@ -38,10 +39,10 @@ def test_a_model_that_reads_ahead_is_refused(doge, dtype) -> None:
 
 
 def test_it_is_refused_before_anything_is_written(doge, tmp_path) -> None:
-    (tmp_path / "rows.json").write_text(json.dumps(ROWS))
+    write_json(tmp_path / "rows.json", ROWS)
     given = ["--model", doge, "--data", tmp_path / "rows.json", "--out", tmp_path / "out"]
     with raises(ContentError, "doge", "not causal"):
-        cli.main(list(map(str, given)), standalone_mode=False)
+        call(cli, *given)
     assert not (tmp_path / "out").exists()
 
 

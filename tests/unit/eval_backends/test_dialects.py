@@ -14,6 +14,7 @@ import click
 import pytest
 
 from tests.messages import raises
+from tests.serving import Quiet, serving
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends import llama_cpp
@@ -138,7 +139,7 @@ class StandIn:
         return choice
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Quiet, BaseHTTPRequestHandler):
     stand_in: StandIn
 
     def do_GET(self) -> None:
@@ -175,9 +176,6 @@ class Handler(BaseHTTPRequestHandler):
         except OSError:  # the client waited long enough
             pass
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 class Web(ThreadingHTTPServer):
     request_queue_size = 64  # connections that wait: more than requests are in flight
@@ -189,11 +187,9 @@ Serve = Callable[[str], tuple[StandIn, Connection]]
 @contextmanager
 def started(stand_in: StandIn) -> Iterator[str]:
     """Address of a stand-in that serves inside the block."""
-    web = Web(("127.0.0.1", 0), type("Served", (Handler,), {"stand_in": stand_in}))
-    threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{web.server_port}/v1"
-    web.shutdown()
-    web.server_close()
+    handler = type("Served", (Handler,), {"stand_in": stand_in})
+    with serving(Web(("127.0.0.1", 0), handler)) as url:
+        yield f"{url}/v1"
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """A real embedding model: what means the same is near, and what is no such model is refused."""
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.qa import Embedding
@@ -31,7 +31,7 @@ def test_what_is_no_embedding_model_is_refused(tiny_model, tmp_path, monkeypatch
     with raises(RequestError, "modules.json"):
         Embedding(str(tiny_model))
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "modules.json").write_text(json.dumps([]))
+    write_json(tmp_path / "modules.json", [])
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with raises(ContentError, "safetensors"):
         Embedding(str(tmp_path))

@@ -5,9 +5,7 @@ real vLLM is held against it where it is installed, and scores in tests/integrat
 """
 
 import inspect
-import json
 import sys
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,8 +13,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from packaging.requirements import Requirement
 
+from tests.cli.scoring import call
 from tests.cli.test_cmmlu import data as cmmlu_data  # noqa: F401  a fixture
-from tests.conftest import ROOT
+from tests.conftest import PROJECT
+from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError, ResumableError
@@ -162,13 +162,13 @@ def test_every_rank_that_we_ask_for_is_one_of_theirs():
 
 def nli_call(folder: Path, model: Path, *more: object, out: str = "out") -> Path:
     given = ["--model", model, "--data", folder / "even.json", "--out", folder / out, *more]
-    cli.main(list(map(str, given)), standalone_mode=False)
+    call(cli, *given)
     return folder / out
 
 
 @pytest.fixture
 def nli(tmp_path: Path, tiny_model: Path):
-    (tmp_path / "even.json").write_text(json.dumps([*ROWS, TOO_LONG]))
+    write_json(tmp_path / "even.json", [*ROWS, TOO_LONG])
     return lambda *more, out="out": nli_call(tmp_path, tiny_model, "--backend", "vllm", *more, out=out)
 
 
@@ -183,9 +183,7 @@ def adapters_of(folder: Path) -> list[str]:
 
 
 def lines_of(out: Path, candidate: str) -> list[dict]:
-    return [
-        json.loads(line) for line in (out / candidate / "even/predictions.jsonl").read_text().splitlines()
-    ]
+    return read_lines(out / candidate / "even/predictions.jsonl")
 
 
 def test_the_same_ids_are_asked_greedily_of_the_base_and_of_both_adapters(
@@ -197,17 +195,15 @@ def test_the_same_ids_are_asked_greedily_of_the_base_and_of_both_adapters(
     by_choice, base, _, one, _, two = made.calls  # each model's answers are checked by choice first
     assert by_choice[1][0].logprob_token_ids
     assert base[2] == [None] * 5
-    for number, (name, call) in enumerate((("one", one), ("two", two)), 1):
-        assert [(lora.lora_int_id, lora.lora_path) for lora in call[2]] == [
-            (number, str(tmp_path / name))
-        ] * 5
+    for number, (name, (_, _, loras)) in enumerate((("one", one), ("two", two)), 1):
+        assert [(lora.lora_int_id, lora.lora_path) for lora in loras] == [(number, str(tmp_path / name))] * 5
     assert one[2][0].lora_name != two[2][0].lora_name
     texts = [row["instruction"] for row in ROWS]
     for prompts, sampling, _ in (one, two):
         assert [model.tokenizer.decode(p["prompt_token_ids"]) for p in prompts] == texts
         assert vars(sampling[0]) == vars(SamplingParams(0.0, 7, [model.tokenizer.eos_token_id]))
     assert all("<|im_start|>user" in model.tokenizer.decode(p["prompt_token_ids"]) for p in base[0])
-    results = json.loads((out / "two/even/results.json").read_text())
+    results = read_json(out / "two/even/results.json")
     assert (results["accuracy"], results["too_long"], results["device"]) == (2 / 6, 1, "vllm")
     assert results["versions"]["vllm"] == "0.26.0"
 
@@ -222,7 +218,7 @@ def test_labels_of_one_and_more_tokens_score_as_with_transformers(asked, nli, tm
     assert "too_long" in lines_of(there, "base")[5]
     scores = [[line.get("choices") for line in lines_of(there, name)] for name in ("base", "one", "two")]
     assert scores[0] != scores[1] != scores[2]
-    results = json.loads((there / "one/even/results.json").read_text())
+    results = read_json(there / "one/even/results.json")
     assert results["check_generate"]["n"] == 2
 
 
@@ -238,7 +234,7 @@ def test_of_many_adapters_eight_are_in_memory_at_a_time(asked, nli, tmp_path) ->
 
 def test_generated_answers_are_checked_by_choice(asked, nli) -> None:
     out = nli("--mode", "generate")
-    assert json.loads((out / "base/even/results.json").read_text())["check_choice"]["n"] == 5
+    assert read_json(out / "base/even/results.json")["check_choice"]["n"] == 5
 
 
 def test_many_tokens_after_one_beginning_are_asked_in_parts(monkeypatch) -> None:
@@ -250,8 +246,8 @@ def test_cmmlu_is_scored(asked, tiny_model, tmp_path, monkeypatch, request) -> N
     monkeypatch.setattr(LLM, "context", 2000)
     data = request.getfixturevalue("cmmlu_data")
     words = ["--model", tiny_model, "--data", data, "--subjects", "anatomy", "--backend", "vllm"]
-    cmmlu.cli.main([*map(str, words), "--out", str(tmp_path / "out")], standalone_mode=False)
-    results = json.loads((tmp_path / "out/base/anatomy/results.json").read_text())
+    call(cmmlu.cli, *words, "--out", tmp_path / "out")
+    results = read_json(tmp_path / "out/base/anatomy/results.json")
     assert (results["n"], results["too_long"]) == (6, 0)
 
 
@@ -342,7 +338,7 @@ def test_the_parts_of_a_model_are_passed_on(asked, nli) -> None:
 
 
 def test_only_vllm_is_divided(tmp_path, tiny_model) -> None:
-    (tmp_path / "even.json").write_text(json.dumps(ROWS))
+    write_json(tmp_path / "even.json", ROWS)
     with raises(RequestError, "--tensor-parallel", "--backend vllm"):
         nli_call(tmp_path, tiny_model, "--tensor-parallel", 2)
 
@@ -356,7 +352,7 @@ def test_without_vllm_the_way_out_is_named(nli, tmp_path, monkeypatch) -> None:
 
 def test_the_extra_takes_the_vllm_that_was_tested() -> None:
     """Without a bound pip took 0.1.2 beside LLaMA-Factory 0.9.5, the only one that wants no newer torch."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = PROJECT["optional-dependencies"]
     (wanted,) = map(Requirement, extras["vllm"])
     tried = {version: version in wanted.specifier for version in ("0.1.2", "0.25.0", "0.26.0", "0.32.0")}
     assert list(tried.values()) == [False, False, True, True]

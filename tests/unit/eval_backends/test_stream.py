@@ -1,13 +1,13 @@
 """Thoughts cut out of a stream wherever its pieces are cut, and what is given to generate."""
 
 import itertools
-import json
 import shutil
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends.generate import choose_sampling, draw, drawing, generate, stream, without_thoughts
@@ -60,7 +60,7 @@ def shipped(tiny_model, tmp_path):
 
     def make(**settings: object):
         folder = shutil.copytree(tiny_model, tmp_path / "shipped", dirs_exist_ok=True)
-        (folder / "generation_config.json").write_text(json.dumps(settings))
+        write_json(folder / "generation_config.json", settings)
         return load_model(folder, "fp32")
 
     return make

@@ -1,9 +1,9 @@
 """Clusters of examples: by the manifest, by name, from the file beside the records or from them."""
 
-import json
 from array import array
 from pathlib import Path
 
+from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
@@ -16,13 +16,13 @@ ROWS = [{"instruction": f"Q{n}", "output": "A", "topic": f"t{n % 2}"} for n in r
 def compiled(folder: Path, cluster: str | None = "premise", rows: list[dict] = ROWS) -> Path:
     """A dataset as compile leaves it: records, what lies beside them, and the manifest."""
     path = folder / "d-eval.json"
-    path.write_text(json.dumps(rows))
+    write_json(path, rows)
     write_row_index(
         row_index_file(path), range(len(rows)), {"premise": array("I", [7, 7, 8, 9][: len(rows)])}
     )
     files = {path.name: {"rows": len(rows), "sha256": sha256(path)}}
     manifest = {"files": files, "cluster": cluster, "made_from": {"sources": []}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_json(folder / "manifest.json", manifest)
     return path
 
 
@@ -50,7 +50,7 @@ def test_none_takes_every_example_as_independent(tmp_path) -> None:
 
 def test_a_manifest_says_nothing_of_files_that_it_does_not_list(tmp_path) -> None:
     compiled(tmp_path)
-    (tmp_path / "mine.json").write_text(json.dumps(ROWS))
+    write_json(tmp_path / "mine.json", ROWS)
     assert read(tmp_path / "mine.json").clusters is None
     (tmp_path / "manifest.json").write_text("[]")
     assert read(tmp_path / "mine.json").clusters is None
@@ -68,12 +68,12 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path) -> 
 
 def test_clusters_of_other_records_are_refused(tmp_path) -> None:
     path = compiled(tmp_path)
-    path.write_text(json.dumps(ROWS[::-1]))
+    write_json(path, ROWS[::-1])
     with raises(ContentError, "d-eval.examples.npy"):
         read(path)
     assert read(path, "none").clusters is None
     (tmp_path / "manifest.json").unlink()
-    path.write_text(json.dumps(ROWS[:3]))
+    write_json(path, ROWS[:3])
     with raises(ContentError, "d-eval.json", "d-eval.examples.npy"):
         read(path, "premise")
 

@@ -1,11 +1,11 @@
 """Clusters and fingerprints from the compiler to the evaluation, on MNLI's own dev set."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Run
+from tests.json_files import write_json
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.files import sha256
 from tuneyard.core.records.row_index import read_row_index
@@ -55,6 +55,6 @@ def test_the_fingerprints_that_compile_wrote_are_those_that_eval_asks_by(
     adapter = write_adapter(tmp_path / "mine")
     data = {"dataset": "alpaca_mnli_eval", "file": str(mnli), "sha256": sha256(mnli)}
     settings = {"dataset": "alpaca_mnli_eval", "max_samples": 79}
-    (adapter / "training.json").write_text(json.dumps({"inputs": {"settings": settings, "data": [data]}}))
+    write_json(adapter / "training.json", {"inputs": {"settings": settings, "data": [data]}})
     told = trained_on([adapter], Path("none"), "other", fingerprints_of(questions, 100))
     assert (told["examples"], told["not_checked"]) == (79, [])

@@ -1,19 +1,16 @@
 """CMMLU: its table, files whole and broken, the prompt to the letter, and a hub that a local server plays."""
 
-import hashlib
-import json
-import threading
 from collections import Counter
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.hub_server import hub_of
 from tests.messages import raises
+from tests.unit.compiler.conftest import as_parquet
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.datasets.cmmlu import choose_subjects, fetch, in_groups, read_exam, read_subjects
+from tuneyard.eval.datasets.cmmlu import REVISION, choose_subjects, fetch, in_groups, read_exam, read_subjects
 from tuneyard.eval.datasets.origin import prints_of
 from tuneyard.eval.datasets.training import fingerprints_of
 
@@ -107,68 +104,6 @@ def test_real_subjects_are_read(real_data) -> None:
     assert {row.messages[0]["content"].count("答案是：") for row in exams[0].conversations} == {6}
 
 
-@pytest.fixture
-def hub(tmp_path):
-    """A server with two subjects as the hub's Parquet branch has them; it lists what it was asked for."""
-    import pyarrow
-    import pyarrow.parquet
-
-    row = {"Question": "1+1=?", "A": "1", "B": "2", "C": "3", "D": "4", "Answer": "B"}
-    files = {}
-    for name in ("logical/dev", "logical/test", "virology/dev", "virology/test"):
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row] * 5), tmp_path / "x.parquet")
-        files[f"{name}/0000.parquet"] = (tmp_path / "x.parquet").read_bytes()
-    asked = []
-
-    class Hub(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.answer(body=False)
-
-        def do_GET(self) -> None:
-            self.answer(body=True)
-
-        def answer(self, body: bool) -> None:
-            path = unquote(urlsplit(self.path).path)
-            file = path.partition("/resolve/")[2].partition("/")[2]
-            file = path.rpartition("parquet/")[2] if file not in files else file
-            asked.append(path)
-            if path.startswith("/api/datasets/haonan-li/cmmlu/"):
-                listed = {
-                    "sha": "a" * 40,
-                    "id": "haonan-li/cmmlu",
-                    "siblings": [{"rfilename": f} for f in files],
-                }
-                tree = [{"type": "file", "path": f, "size": len(files[f]), "oid": "0" * 40} for f in files]
-                content = json.dumps(tree if "/tree/" in path else listed).encode()
-                self.reply(content, body, {"Content-Type": "application/json"})
-            elif file in files:
-                etag = hashlib.sha1(files[file]).hexdigest()
-                self.reply(files[file], body, {"X-Repo-Commit": "a" * 40, "ETag": f'"{etag}"'})
-            else:
-                self.send_response(404)
-                self.send_header("X-Error-Code", "RepoNotFound")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-        def reply(self, data: bytes, body: bool, headers: dict[str, str]) -> None:
-            self.send_response(200)
-            for name, value in {**headers, "Content-Length": str(len(data))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if body:
-                self.wfile.write(data)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    server.asked = asked
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
 READ = (
     "from tuneyard.eval.datasets.cmmlu import *;"
     "e = read_exam(fetch('haonan-li/cmmlu', ['logical']), 'logical', '逻辑学', 5);"
@@ -176,16 +111,13 @@ READ = (
 )
 
 
-def test_the_hubs_files_are_fetched_as_far_as_needed(hub, run, tmp_path) -> None:
-    env = {
-        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",
-    }
-    assert run("-c", READ, env=env).stdout.split() == ["5", "1", "0000.parquet"]
-    fetched = {path.rpartition("parquet/")[2] for path in hub.asked if "/resolve/" in path}
-    assert fetched and not any("virology" in path for path in hub.asked)
+def test_the_hubs_files_are_fetched_as_far_as_needed(run, tmp_path) -> None:
+    row = {"A": "1", "B": "2", "C": "3", "D": "4", "Answer": "B"}
+    parts = ("logical/dev", "logical/test", "virology/dev", "virology/test")
+    files = {f"{part}/0000.parquet": as_parquet([{**row, "Question": part}] * 5) for part in parts}
+    with hub_of({"haonan-li/cmmlu": {REVISION: files}}, tmp_path / "home") as hub:
+        assert run("-c", READ, env=hub.env).stdout.split() == ["5", "1", "0000.parquet"]
+    assert sorted(hub.sent) == ["logical/dev/0000.parquet", "logical/test/0000.parquet"]
 
 
 def test_offline_both_ways_out_are_named(monkeypatch, tmp_path) -> None:

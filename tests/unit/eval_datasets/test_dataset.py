@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.datasets.dataset import read_datasets
@@ -32,14 +33,14 @@ def test_an_empty_or_undecodable_text_file(tmp_path, data, facts) -> None:
     "record", [{"prompt": "Q", "id": 7}, {"question": "Q"}, {"instruction": "Q", "input": ""}]
 )
 def test_a_record_may_be_nothing_but_a_question(tmp_path, record) -> None:
-    (tmp_path / "p.json").write_text(json.dumps([record]))
+    write_json(tmp_path / "p.json", [record])
     (questions,) = read_datasets((), (tmp_path / "p.json",))
     assert questions.conversations[0].messages == [{"role": "user", "content": "Q"}]
     assert questions.answers == [""]
 
 
 def test_a_question_with_another_pairs_answer_is_not_guessed_at(tmp_path) -> None:
-    (tmp_path / "p.json").write_text(json.dumps([{"prompt": "Q", "output": "A"}]))
+    write_json(tmp_path / "p.json", [{"prompt": "Q", "output": "A"}])
     with raises(ContentError, "instruction"):
         read_datasets((), (tmp_path / "p.json",))
 
@@ -76,7 +77,7 @@ def test_a_dataset_whose_results_would_lie_elsewhere_is_refused(tmp_path, monkey
     """Its results have a folder of its name below OUT, and compare looks for them there."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    (tmp_path / "data/q.json").write_text(json.dumps([{"instruction": "Q", "output": "A"}]))
-    (tmp_path / "data/dataset_info.json").write_text(json.dumps({name: {"file_name": "q.json"}}))
+    write_json(tmp_path / "data/q.json", [{"instruction": "Q", "output": "A"}])
+    write_json(tmp_path / "data/dataset_info.json", {name: {"file_name": "q.json"}})
     with raises(RequestError, "dataset", "folder"):
         read_datasets((name,), ())

@@ -1,6 +1,5 @@
 """Which examples a model was trained on: by training.json, LLaMA-Factory's card, and our cards of merges."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.cli.scoring import call
+from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.files import sha256
@@ -36,10 +37,10 @@ def here(tmp_path, monkeypatch) -> None:
 def register(name: str, rows: list[dict], **entry: object) -> Path:
     registry = Path("dataset_info/dataset_info.json")
     registry.parent.mkdir(exist_ok=True)
-    known = json.loads(registry.read_text()) if registry.is_file() else {}
-    registry.write_text(json.dumps({**known, name: {"file_name": f"{name}.json", **entry}}))
+    known = read_json(registry) if registry.is_file() else {}
+    write_json(registry, {**known, name: {"file_name": f"{name}.json", **entry}})
     path = Path(f"dataset_info/{name}.json")
-    path.write_text(json.dumps(rows))
+    write_json(path, rows)
     return path
 
 
@@ -54,7 +55,7 @@ def ran(name: str, *datasets: str, file: str = "training.json", **settings: obje
     files = {one: Path(f"dataset_info/{one}.json") for one in dict.fromkeys([*datasets, "two"])}
     data = [{"dataset": n, "file": str(path), "sha256": sha256(path)} for n, path in files.items()]
     inputs = {"settings": named, "data": data}
-    (folder / file).write_text(json.dumps({"inputs": inputs} if file == "training.json" else inputs))
+    write_json(folder / file, {"inputs": inputs} if file == "training.json" else inputs)
     return folder
 
 
@@ -87,7 +88,7 @@ def test_fingerprints_beside_the_records_are_taken_where_they_are_of_them() -> N
     write_row_index(row_index_file(path), other, {})
     assert found(ran("mine", "one"), 3, 70)["examples"] == 1
     files = {"one.json": {"rows": 10, "sha256": "0" * 64}}
-    Path("dataset_info/manifest.json").write_text(json.dumps({"files": files, "made_from": {"sources": []}}))
+    write_json(Path("dataset_info/manifest.json"), {"files": files, "made_from": {"sources": []}})
     assert found(ran("mine2", "one"), 3, 5, 70)["examples"] == 2
 
 
@@ -113,7 +114,7 @@ def test_of_shards_only_a_whole_training_is_known_by_its_rows(settings) -> None:
     shards.mkdir()
     for number in range(2):
         rows = ROWS[number * 5 : number * 5 + 5]
-        (shards / f"0000{number}-of-00002.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        write_lines(shards / f"0000{number}-of-00002.jsonl", rows)
     registry = Path("dataset_info/dataset_info.json")
     registry.write_text(registry.read_text().replace("one.json", "one"))
     folder = ran("mine", "one", **settings)
@@ -234,7 +235,7 @@ def test_a_damaged_merge_json_is_named() -> None:
 def merge(*parts: str) -> None:
     from tuneyard.adapters.__main__ import cli
 
-    cli.main(["merge", *parts, "--out", "saves/both"], standalone_mode=False)
+    call(cli, "merge", *parts, "--out", "saves/both")
 
 
 def test_a_base_without_a_record_says_nothing_and_one_with_one_counts_for_every_adapter() -> None:

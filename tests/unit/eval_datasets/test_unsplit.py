@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.cli import scoring
+from tests.json_files import read_json, read_lines, write_json
 from tests.messages import printed_line, raises
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
@@ -78,7 +80,7 @@ def trained_prints(folder: Path) -> set[int]:
 
 
 def records(path: Path) -> list[tuple[str, str]]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = read_lines(path)
     return [(row["instruction"], row["output"]) for row in rows]
 
 
@@ -162,7 +164,7 @@ def test_leaked_rows_of_a_held_out_split_are_counted(tmp_path, monkeypatch) -> N
 
 def with_older_row_index(records: Path) -> None:
     """Replace the row index by one with the field and the hash of versions before XXH3."""
-    texts = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    texts = read_lines(records)
     digests = [blake2b(row["instruction"].encode(), digest_size=8).digest() for row in texts]
     prints = np.frombuffer(b"".join(digests), "<u8")
     np.save(row_index_file(records), prints.view([("fingerprint", "<u8")]))
@@ -189,7 +191,7 @@ def test_broken_manifests_of_other_datasets_do_not_matter(tmp_path, monkeypatch)
     folder = compiled(tmp_path)
     monkeypatch.chdir(tmp_path)
     (folder / "manifest.json").write_text("{")
-    (tmp_path / "mine.jsonl").write_text(json.dumps({"instruction": "first 1?", "output": "It is 1."}))
+    write_json(tmp_path / "mine.jsonl", {"instruction": "first 1?", "output": "It is 1."})
     dataset = read_datasets((), (tmp_path / "mine.jsonl",))[0]
     assert training_rows_of(dataset, 1) is None
 
@@ -256,8 +258,8 @@ def test_a_file_that_changed_is_split_as_training_splits_it(tmp_path) -> None:
 
 def test_a_manifest_of_another_shape_is_no_error(tmp_path) -> None:
     folder = compiled(tmp_path)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "made_from": []}))
+    manifest = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", {**manifest, "made_from": []})
     assert len(whole(folder).records) == 60
 
 
@@ -268,8 +270,8 @@ def test_the_base_is_warned_of_training_rows_and_of_other_prompts(
     given = ["--model", tiny_model, "--data", folder / "whole.jsonl", "--no-generate"]
 
     def call(out: str, *more: object) -> dict:
-        text.cli.main(list(map(str, [*given, "--out", tmp_path / out, *more])), standalone_mode=False)
-        return json.loads((tmp_path / out / "base" / "whole" / "results.json").read_text())
+        scoring.call(text.cli, *given, "--out", tmp_path / out, *more)
+        return read_json(tmp_path / out / "base" / "whole" / "results.json")
 
     held_out = call("held-out", "--eval_ratio", "0.1", "--seed", "42")
     said = capsys.readouterr().err
@@ -281,7 +283,7 @@ def test_the_base_is_warned_of_training_rows_and_of_other_prompts(
     printed_line(capsys.readouterr().err, "base", "54 of these 60", "both_train", "--dataset both_eval")
     monkeypatch.chdir(tmp_path)
     given = ["--model", tiny_model, "--dataset", "both_train", "--no-generate", "--limit", "3"]
-    text.cli.main(list(map(str, [*given, "--out", tmp_path / "train"])), standalone_mode=False)
+    scoring.call(text.cli, *given, "--out", tmp_path / "train")
     printed_line(capsys.readouterr().err, "base", "3 of these 3", "both_train")
 
 
@@ -304,11 +306,11 @@ def test_the_test_split_in_another_form_is_not_advised_in_place_of_itself(tmp_pa
 )
 def test_a_definition_of_another_shape_is_no_error(tmp_path: Path, path, value) -> None:
     folder = compiled(tmp_path)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_json(folder / "manifest.json")
     part = manifest["made_from"]["definition"]
     for name in path[:-1]:
         part = part[name]
     part[path[-1]] = value
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_json(folder / "manifest.json", manifest)
     dataset = whole(folder)
     assert len(dataset.records) == 60 and dataset.unsplit is None

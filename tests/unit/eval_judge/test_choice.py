@@ -1,14 +1,11 @@
 """Choosing on one half: what is chosen, what the other half holds, that luck in choosing earns nothing."""
 
-import json
 import random
 from dataclasses import replace
 
-import jsonschema
 import pytest
 
-from tests.conftest import ROOT
-from tests.fake_runs import answers, compare, write_run
+from tests.fake_runs import VALID, answers, compare, write_run
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import compare_results
@@ -16,8 +13,6 @@ from tuneyard.eval.judge.conclusions import as_json
 from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show.tables import document
-
-SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
 
 
 def run(model, correct, dataset="s", groups=None):
@@ -147,5 +142,5 @@ def test_table_json_has_both_halves_by_its_schema(tmp_path):
             write_run(tmp_path, model, dataset, gold, answers(gold, right, seed))
     compared = compare_results([str(tmp_path)], [choose_on_half])
     fields = document(compared)
-    jsonschema.validate(fields, SCHEMA)
+    assert VALID(fields)
     assert [choice["dataset"] for choice in fields["choice"]] == ["s", "t", "mean"]

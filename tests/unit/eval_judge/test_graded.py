@@ -4,13 +4,13 @@ import json
 import math
 import random
 
-import jsonschema
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from scipy.stats import permutation_test
 
-from tests.conftest import ROOT
+from tests.cli.scoring import invoke
+from tests.fake_runs import VALID
+from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed, printed_line, raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.number_format import number
@@ -22,13 +22,12 @@ from tuneyard.eval.statistics.family import estimates, units_of
 from tuneyard.eval.statistics.rates import ratio
 
 N = 60
-SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
 
 
 def run(folder, model, rows, dataset="talks"):
     place = folder / model / dataset
     place.mkdir(parents=True)
-    (place / "results.json").write_text(json.dumps({"model": model, "set": dataset, "eval_loss": 1.0}))
+    write_json(place / "results.json", {"model": model, "set": dataset, "eval_loss": 1.0})
     lines = [json.dumps({"row": number, **row}) + "\n" for number, row in enumerate(rows)]
     (place / "predictions.jsonl").write_text("".join(lines))
     return folder
@@ -159,7 +158,7 @@ def test_anybodys_numbers_in_json_lines(tmp_path):
     for name, shift in (("old", 0.0), ("new", 0.3)):
         draw = random.Random(1)
         rows = [{"id": f"q{i}", "grade": draw.random() + shift + 0.01 * (i % 3)} for i in range(30)]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_lines(tmp_path / f"{name}.jsonl", rows)
     named = [f"{name}={tmp_path / name}.jsonl" for name in ("old", "new")]
     graded = compare_results(named, metric="grade").comparison
     assert graded.base == "old" and graded.sections[0].against_base[0].value == pytest.approx(0.3)
@@ -192,13 +191,11 @@ def test_what_cannot_be_paired_or_is_no_number_is_refused(tmp_path, change, erro
 def test_a_run_without_an_accuracy_is_refused_with_the_metrics_that_it_has(tmp_path):
     run(run(tmp_path / "runs", "base", losses(1)), "mine", losses(2, -0.5))
     runs, out = str(tmp_path / "runs"), ["--out", str(tmp_path / "t")]
-    done = CliRunner().invoke(cli, [runs, *out])
+    done = invoke(cli, runs, *out)
     assert "--metric: eval_loss, loss, tokens" in str(done.exception)
-    done = CliRunner().invoke(
-        cli, [str(tmp_path / "runs"), "--metric", "eval_loss", "--out", str(tmp_path / "t")]
-    )
+    done = invoke(cli, tmp_path / "runs", "--metric", "eval_loss", "--out", tmp_path / "t")
     assert done.exit_code == 0, done.output
-    table = json.loads((tmp_path / "t/table.json").read_text())
+    table = read_json(tmp_path / "t/table.json")
     assert (table["metric"], table["higher_is_better"], table["unit"]) == ("eval_loss", False, "nats")
     sentences = table["sets"]["talks"]["verdict"].partition(" The difference between")
     text = (tmp_path / "t/table.md").read_text(encoding="utf-8")
@@ -208,17 +205,15 @@ def test_a_run_without_an_accuracy_is_refused_with_the_metrics_that_it_has(tmp_p
     )
     printed_line(text, "30 clusters", "p", "intervals")
     assert {path.name for path in (tmp_path / "t").iterdir()} == {"table.md", "table.json"}
-    done = CliRunner().invoke(
-        cli, [str(tmp_path), "--metric", "x", "--margin", "1", "--out", str(tmp_path / "t")]
-    )
+    done = invoke(cli, tmp_path, "--metric", "x", "--margin", "1", "--out", tmp_path / "t")
     printed(str(done.exception), "--by", "--margin", "accuracy")
 
 
 def table(folder, metric, out):
-    done = CliRunner().invoke(cli, [str(folder), "--metric", metric, "--out", str(out)])
+    done = invoke(cli, folder, "--metric", metric, "--out", out)
     assert done.exit_code == 0, done.output
-    told = json.loads((out / "table.json").read_text(encoding="utf-8"))
-    jsonschema.validate(told, SCHEMA)
+    told = read_json(out / "table.json")
+    assert VALID(told)
     return told, (out / "table.md").read_text(encoding="utf-8")
 
 
@@ -239,7 +234,7 @@ def test_what_a_model_was_trained_on_is_told_of_any_metric(tmp_path):
     run(run(tmp_path / "runs", "base", losses(1)), "mine", losses(2, shift=-0.5))
     place = tmp_path / "runs" / "mine" / "talks" / "results.json"
     seen = {"examples": 30, "sources": ["rte"], "same_name": [], "not_checked": []}
-    place.write_text(json.dumps({**json.loads(place.read_text()), "trained_on": seen}))
+    write_json(place, {**read_json(place), "trained_on": seen})
     told, shown = table(tmp_path / "runs", "eval_loss", tmp_path / "out")
     assert told["sets"]["talks"]["models"]["mine"]["trained_on"] == 30
     printed_line(shown, "mine", "trained on 30 of these 60", "eval_loss")
@@ -268,7 +263,7 @@ def costs(folder, **higher):
         run(folder, model, [{"cost": most + i % 2 / 10} for i in range(N)])
         facts = {"value": most, "unit": "dollars", "higher_is_better": higher.get(model, False)}
         place = folder / model / "talks" / "results.json"
-        place.write_text(json.dumps({**json.loads(place.read_text()), "metrics": {"cost": facts}}))
+        write_json(place, {**read_json(place), "metrics": {"cost": facts}})
     return folder
 
 

@@ -1,10 +1,9 @@
 """A sweep's folder is compared on the examples that it did not choose on, and on no others."""
 
-import json
-
 import pytest
 
 from tests.fake_runs import write_run
+from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.compare import compare_results
@@ -37,7 +36,7 @@ def write_half(folder, model, given, rows):
 
 
 def write(folder, told):
-    (folder / "sweep.json").write_text(json.dumps(told))
+    write_json(folder / "sweep.json", told)
 
 
 def test_base_singles_and_the_choice_on_the_other_half(sweep):

@@ -1,14 +1,13 @@
 """Replicates on the command line: what is shown, and what is refused."""
 
-import json
 from pathlib import Path
 
-import jsonschema_rs
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from tests.conftest import ROOT
-from tests.fake_runs import answers, write_run
+from tests.cli.scoring import invoke
+from tests.fake_runs import VALID, answers, write_run
+from tests.json_files import read_json
 from tests.messages import printed, raises
 from tests.unit.eval_judge.test_sections import make
 from tuneyard.core.errors import RequestError
@@ -19,7 +18,6 @@ from tuneyard.eval.judge.sections import compare
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show.verdict import decisions
 
-SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
 GOLD = ["yes", "no"] * 60
 SLOW = {"low": [78, 84, 80, 86, 82], "high": [83, 79, 87, 81, 85]}  # correct answers of each seed
 
@@ -40,7 +38,7 @@ def write(folder: Path, *datasets: str, with_base: bool = True, **settings: list
 
 
 def run(*options: str) -> Result:
-    done = CliRunner().invoke(cli, list(options))
+    done = invoke(cli, *options)
     assert done.exit_code == 0, done.output
     return done
 
@@ -50,8 +48,8 @@ def test_settings_that_differ_less_than_their_seeds_are_not_told_apart(tmp_path:
     done = run(*write(tmp_path / "runs", "s", **SLOW), "--out", str(tmp_path / "o"))
     assert "Ship high: 69.2 %" in done.output
     assert "not shown to be better than low" in done.output
-    found = json.loads((tmp_path / "o" / "table.json").read_text())
-    assert jsonschema_rs.validator_for(SCHEMA).is_valid(found)
+    found = read_json(tmp_path / "o" / "table.json")
+    assert VALID(found)
     section = found["sets"]["s"]
     assert found["models"] == ["base", "high", "low"] == sorted(section["models"])
     assert section["models"]["low"]["trainings"] == [f"low-{seed}" for seed in range(5)]
@@ -84,13 +82,13 @@ def test_without_a_base_settings_are_compared_with_the_first(tmp_path: Path) -> 
 def test_other_metrics_and_a_choice_on_half_take_settings(tmp_path: Path) -> None:
     options = write(tmp_path / "runs", "s", **SLOW)
     run(*options, "--metric", "label_mass", "--out", str(tmp_path / "m"))
-    measured = json.loads((tmp_path / "m" / "table.json").read_text())
+    measured = read_json(tmp_path / "m" / "table.json")
     assert measured["sets"]["s"]["models"]["low"]["trainings"][0] == "low-0"
     for metric in ("accuracy", "brier"):
         out = tmp_path / metric
         run(*options, "--choose-on", "half", "--metric", metric, "--out", str(out))
-        found = json.loads((out / "table.json").read_text())
-        assert jsonschema_rs.validator_for(SCHEMA).is_valid(found)
+        found = read_json(out / "table.json")
+        assert VALID(found)
         (choice,) = found["choice"]
         assert found["models"] == ["base", choice["model"]] and choice["model"] in SLOW
         assert found["sets"]["s"]["n"] == choice["held_out"]["n"] < 120
@@ -98,7 +96,7 @@ def test_other_metrics_and_a_choice_on_half_take_settings(tmp_path: Path) -> Non
 
 
 def test_single_models_are_not_mixed_with_settings(tmp_path: Path) -> None:
-    done = CliRunner().invoke(cli, [*write(tmp_path / "r", "s", **SLOW), "--by", "type", "--out", "x"])
+    done = invoke(cli, *write(tmp_path / "r", "s", **SLOW), "--by", "type", "--out", "x")
     assert isinstance(done.exception, RequestError) and "--replicates" in str(done.exception)
 
 

@@ -36,6 +36,9 @@ def flags(both: int, first: int, second: int, neither: int) -> tuple[list[bool],
     )
 
 
+OLD, NEW = flags(40, 5, 30, 25)  # the second is shown to be better
+
+
 def judge(*runs: ScoredRun) -> Comparison:
     return compare(runs, "base")
 
@@ -47,15 +50,14 @@ def only(comparison: Comparison) -> Section:
 
 
 def test_figures_of_one_set() -> None:
-    old, new = flags(40, 5, 30, 25)
-    section = only(judge(make("base", old), make("a", new)))
+    section = only(judge(make("base", OLD), make("a", NEW)))
     figure = section.figures["base"]
     assert (figure.value, figure.n, figure.unparsed) == (0.45, 100, 55)
     assert (figure.low, figure.high) == wilson(45, 100)
     assert figure.stderr == pytest.approx(math.sqrt(0.45 * 0.55 / 99))
     (test,) = section.against_base
     assert (test.value, test.better, test.worse) == (0.25, 30, 5)
-    steps = np.array(new, dtype=float)[:, None] - np.array(old, dtype=float)[:, None]
+    steps = np.array(NEW, dtype=float)[:, None] - np.array(OLD, dtype=float)[:, None]
     (wanted,) = estimates(units_of([steps], [None]))
     assert (test.low, test.high, test.p, test.smallest) == (
         wanted.low, wanted.high, wanted.p, wanted.smallest,
@@ -84,8 +86,7 @@ def test_models_against_the_base_are_judged_together() -> None:
 
 
 def test_the_mean_decides_unless_a_dataset_is_named() -> None:
-    old, new = flags(40, 5, 30, 25)
-    runs = [make(model, right, name) for name in "st" for model, right in (("base", old), ("a", new))]
+    runs = [make(model, right, name) for name in "st" for model, right in (("base", OLD), ("a", NEW))]
     assert [section.decided_by for section in judge(*runs).sections] == ["", "mean", "mean"]
     assert [section.decided_by for section in compare(runs, "base", "t").sections] == ["", "t", "t"]
     assert only(judge(*runs[:2])).decided_by == ""
@@ -116,17 +117,15 @@ def test_the_best_is_named_with_those_it_cannot_be_told_from_as_seen_from_it(ord
 
 
 def test_what_could_be_shown_allows_for_the_comparisons_of_the_family() -> None:
-    old, new = flags(40, 5, 30, 25)
     other = flags(40, 30, 5, 25)[1][::-1]
-    alone = only(judge(make("base", old), make("a", new))).against_base[0].smallest
-    two = only(judge(make("base", old), make("a", new), make("b", other))).against_base[0].smallest
+    alone = only(judge(make("base", OLD), make("a", NEW))).against_base[0].smallest
+    two = only(judge(make("base", OLD), make("a", NEW), make("b", other))).against_base[0].smallest
     assert alone == pytest.approx((1.96 + 0.8416) * math.sqrt(0.35 / 100), rel=0.02) and two > alone
 
 
 def test_the_mean_takes_models_that_have_every_set() -> None:
-    old, new = flags(40, 5, 30, 25)
-    first = [make("base", old, "s"), make("a", new, "s"), make("b", new, "s")]
-    comparison = judge(*first, make("base", old, "t"), make("a", new, "t"))
+    first = [make("base", OLD, "s"), make("a", NEW, "s"), make("b", NEW, "s")]
+    comparison = judge(*first, make("base", OLD, "t"), make("a", NEW, "t"))
     assert comparison.mean is not None
     assert list(comparison.mean.figures) == ["base", "a"]
     figure, single = comparison.mean.figures["a"], comparison.sets[0].figures["a"]
@@ -140,21 +139,19 @@ def test_the_mean_takes_models_that_have_every_set() -> None:
 
 def test_what_the_mean_could_show_is_never_less_than_if_a_row_differed() -> None:
     """Two sets of 100 rows, 35 of which differ in the first and none in the second, judged by hand."""
-    old, new = flags(40, 5, 30, 25)
-    runs = [make(*run) for run in (("base", old), ("a", new), ("base", old, "t"), ("a", old, "t"))]
+    runs = [make(*run) for run in (("base", OLD), ("a", NEW), ("base", OLD, "t"), ("a", OLD, "t"))]
     mean = judge(*runs).mean
     assert mean is not None
     error = math.sqrt(0.35 / 100 + 0.01 / 100) / 2
     assert mean.against_base[0].smallest == pytest.approx((1.959964 + 0.841621) * error, rel=0.03)
-    same = judge(*(make(model, old, name) for name in "st" for model in ("base", "a"))).mean
+    same = judge(*(make(model, OLD, name) for name in "st" for model in ("base", "a"))).mean
     assert same is not None
     assert same.against_base[0].smallest == pytest.approx((1.959964 + 0.841621) * 0.01 / 2, rel=0.03)
 
 
 def test_opposite_effects_cancel_in_the_mean() -> None:
-    old, new = flags(40, 5, 30, 25)
     comparison = judge(
-        make("base", old, "s"), make("a", new, "s"), make("base", new, "t"), make("a", old, "t")
+        make("base", OLD, "s"), make("a", NEW, "s"), make("base", NEW, "t"), make("a", OLD, "t")
     )
     assert comparison.mean is not None
     assert comparison.mean.against_base[0].value == 0 and comparison.mean.against_base[0].p > 0.9
@@ -221,8 +218,7 @@ def qa_types(rows: list[dict]) -> dict:
 
 
 def test_without_the_base_only_the_others_are_compared() -> None:
-    old, new = flags(40, 5, 30, 25)
-    section = only(judge(make("a", old), make("b", new)))
+    section = only(judge(make("a", OLD), make("b", NEW)))
     assert section.against_base == [] and len(section.between) == 1 and section.best is None
 
 

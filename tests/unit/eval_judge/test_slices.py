@@ -1,20 +1,16 @@
 """Slices: one family over slices and models, counts by hand, what cannot be parted."""
 
-import json
-
-import jsonschema
 import numpy as np
-from click.testing import CliRunner
 
-from tests.conftest import ROOT
+from tests.cli.scoring import invoke
+from tests.fake_runs import VALID
+from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.questions.slices import compare_slices
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.statistics.family import estimates, sliced, units_of
-
-SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
 
 
 def run(model, correct, kinds, groups=None):
@@ -79,13 +75,13 @@ def test_the_command_reads_any_field_and_writes_what_its_schema_says(tmp_path):
             for i in range(24)
         ]
         facts = {"model": model, "set": "s", "n": 24, "accuracy": 1.0 if right == "yes" else 0.5}
-        (place / "results.json").write_text(json.dumps(facts))
-        (place / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_json(place / "results.json", facts)
+        write_lines(place / "predictions.jsonl", rows)
     out = tmp_path / "t"
-    done = CliRunner().invoke(cli, [str(tmp_path / "runs"), "--by", "source", "--out", str(out)])
+    done = invoke(cli, tmp_path / "runs", "--by", "source", "--out", out)
     assert done.exit_code == 0, done.output
-    table = json.loads((out / "table.json").read_text())
-    jsonschema.validate(table, SCHEMA)
+    table = read_json(out / "table.json")
+    assert VALID(table)
     assert [(one["value"], one["tests"][0]["better"]) for one in table["slices"]] == [("a", 0), ("b", 12)]
     text = (out / "table.md").read_text(encoding="utf-8")
     assert "## By source" in text and "b of s, n = 12" in text

@@ -1,18 +1,16 @@
 """Metrics of examples: a file of the folder, the example of docs/extending.md, and plug-ins that go wrong."""
 
-import json
 import math
-import re
-import sys
 from dataclasses import asdict
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.cli.scoring import call
 from tests.fake_runs import write_run
+from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed_line, raises
+from tests.plug_ins import documented, installing
 from tuneyard.core.errors import RequestError
-from tuneyard.core.installation import plugins
 from tuneyard.core.installation.plugins import PluginError
 from tuneyard.eval import metrics
 from tuneyard.eval.compare import cli as compare
@@ -25,35 +23,15 @@ LENGTHS = {"base": "a long answer", "one": "short"}
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Lay installed distributions `plug_NAME` with one metric into a folder of sys.path."""
+    """Install packages with one metric each."""
     site = tmp_path / "site"
-    site.mkdir()
-
-    def lay(name, code):
-        info = site / f"plug_{name}-1.2.dist-info"
-        info.mkdir()
-        (site / f"plug_{name}.py").write_text(code)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: plug_{name}\nVersion: 1.2\n")
-        (info / "entry_points.txt").write_text(f"[{metrics.GROUP}]\n{name} = plug_{name}:{name}\n")
-
-    monkeypatch.syspath_prepend(site)
     monkeypatch.setenv("PYTHONPATH", str(site))  # of the commands that a command runs
-    forget()
-    yield lay
-    forget()
-
-
-def forget():
-    plugins.load.cache_clear()
-    metrics.metrics.cache_clear()
-    for name in [name for name in sys.modules if name.startswith("plug_")]:
-        del sys.modules[name]
+    with installing(site, metrics.GROUP, monkeypatch, metrics.metrics) as lay:
+        yield lay
 
 
 def example():
-    text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(from tuneyard.eval.metrics.*?)```", text, re.DOTALL)
-    return code
+    return documented("@metric")
 
 
 def runs(folder, outputs=LENGTHS):
@@ -61,22 +39,17 @@ def runs(folder, outputs=LENGTHS):
     for model, said in outputs.items():
         write_run(folder, model, "s", ["yes", "no"] * 4, ["yes", "no"] * 4, majority=0.5)
         place = folder / model / "s"
-        lines = (place / "predictions.jsonl").read_text().splitlines()
-        rows = [{**json.loads(line), "model_output": said} for line in lines]
-        (place / "predictions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-        facts = json.loads((place / "results.json").read_text())
-        (place / "results.json").write_text(json.dumps({**facts, "metrics": metrics.measure(rows)}))
-
-
-def call(command, *arguments):
-    command.main(list(map(str, arguments)), standalone_mode=False)
+        rows = [{**row, "model_output": said} for row in read_lines(place / "predictions.jsonl")]
+        write_lines(place / "predictions.jsonl", rows)
+        facts = read_json(place / "results.json")
+        write_json(place / "results.json", {**facts, "metrics": metrics.measure(rows)})
 
 
 def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install, tmp_path, capsys):
     install("answer_length", example())
     folder = tmp_path / "runs"
     runs(folder)
-    found = json.loads((folder / "one/s/results.json").read_text())["metrics"]["answer_length"]
+    found = read_json(folder / "one/s/results.json")["metrics"]["answer_length"]
     assert found == {
         "value": 5.0, "n": 8, "stderr": 0.0, "ci95": [5.0, 5.0],
         "unit": "characters", "higher_is_better": False,
@@ -84,20 +57,20 @@ def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install,
     call(compare, folder, "--out", tmp_path / "compared")
     line = "answer_length on s (characters, lower is better) | 13 (13 to 13), n = 8 | 5 (5 to 5), n = 8"
     assert line in " ".join((tmp_path / "compared/table.md").read_text().split())
-    told = json.loads((tmp_path / "compared/table.json").read_text())
+    told = read_json(tmp_path / "compared/table.json")
     assert told["sets"]["s"]["models"]["one"]["metrics"]["answer_length"]["value"] == 5.0
     page = (tmp_path / "compared/report.html").read_text().replace("<wbr>", "")
     assert "answer_length on s (characters, lower is better)" in page
     halves = {"s": ([*range(4)], [*range(4, 8)])}
     sweep = Sweep(folder, Axes("base", ["w"], {"base": (0.0,), "one": (1.0,)}, {}), halves, "answer_length")
     write(sweep, judge(sweep, read_points(sweep), read_points(sweep)))
-    swept = json.loads((folder / "sweep.json").read_text())
+    swept = read_json(folder / "sweep.json")
     assert (swept["ship"], swept["metric"]) == ("one", "answer_length")  # accuracy alone would take the first
     runs(tmp_path / "steps", {"base": "a long answer", "checkpoint-1": "longer", "checkpoint-2": "short"})
     capsys.readouterr()
     out = tmp_path / "best"
     call(compare, tmp_path / "steps", "--choose-on", "half", "--metric", "answer_length", "--out", out)
-    (choice,) = json.loads((out / "table.json").read_text())["choice"]
+    (choice,) = read_json(out / "table.json")["choice"]
     assert choice["model"] == "checkpoint-2"
 
 
@@ -184,9 +157,9 @@ def test_unknown_metrics_and_rows_without_their_fields_are_refused(tmp_path):
     with raises(RequestError, "nope", "--metric"):
         metrics.find_metric("nope")
     write_run(tmp_path, "base", "s", ["yes", "no"], ["yes", "no"], majority=0.5)
-    lines = (tmp_path / "base/s/predictions.jsonl").read_text().splitlines()
-    kept = [{key: value for key, value in json.loads(line).items() if key != "choices"} for line in lines]
-    (tmp_path / "base/s/predictions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in kept))
+    rows = read_lines(tmp_path / "base/s/predictions.jsonl")
+    kept = [{key: value for key, value in row.items() if key != "choices"} for row in rows]
+    write_lines(tmp_path / "base/s/predictions.jsonl", kept)
     sweep = Sweep(tmp_path, Axes("base", ["w"], {"base": (0.0,)}, {}), {"s": ([0], [1])}, "brier")
     with raises(RequestError, "s", "brier"):
         judge(sweep, read_points(sweep), read_points(sweep))

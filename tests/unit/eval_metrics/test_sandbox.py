@@ -1,17 +1,17 @@
 """Programs that models write: what passes, and that none gets further than its bounds."""
 
-import json
 import socket
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.json_files import read_lines
 from tuneyard.core.errors import RequestError
 from tuneyard.eval import code as sandbox
 from tuneyard.eval.code import run_tests
 
-TASKS = [json.loads(line) for line in (ROOT / "eval/suites/toolkit-code.jsonl").read_text().splitlines()]
+TASKS = read_lines(ROOT / "eval/suites/toolkit-code.jsonl")
 
 # A program of nobody's may lack the rights to import socket, so that it would fail for another reason.
 CONNECT = """

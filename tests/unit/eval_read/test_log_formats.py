@@ -1,10 +1,9 @@
 """Results of other tools: CSV, Parquet, LLaMA-Factory, and inspect_ai by the plug-in of the docs."""
 
-import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 
@@ -12,9 +11,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tests.conftest import ROOT
+from tests.cli.scoring import call
+from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
 from tests.peers import installed
+from tests.plug_ins import documented, installing
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.installation import plugins
 from tuneyard.eval.compare import cli as compare
@@ -42,7 +43,7 @@ def as_parquet(path: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def as_lines(path: Path, rows: list[dict[str, str]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(path, rows)
     return path
 
 
@@ -167,9 +168,9 @@ def test_llamafactorys_predictions_are_found_in_an_output_dir_and_paired_by_line
         ("before", [False, True, False]),
         ("after", [True, True, False]),
     ]
-    arguments = [str(tmp_path / "before"), str(tmp_path / "after"), "--out", str(tmp_path / "out")]
-    compare.main(arguments, standalone_mode=False)
-    table = json.loads((tmp_path / "out/table.json").read_text())
+    arguments = [tmp_path / "before", tmp_path / "after", "--out", tmp_path / "out"]
+    call(compare, *arguments)
+    table = read_json(tmp_path / "out/table.json")
     assert table["base"] == "before" and table["sets"]["rows"]["n"] == 3
     (incorrect,) = collect_incorrect(by_dataset(runs), 10)
     assert "Is 2 even?" in incorrect.rows[-1]["question"]
@@ -177,30 +178,14 @@ def test_llamafactorys_predictions_are_found_in_an_output_dir_and_paired_by_line
 
 
 def example() -> str:
-    text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n((?:(?!```).)*@log_reader.*?)```", text, re.DOTALL)
-    return code
+    return documented("@log_reader")
 
 
 @pytest.fixture
 def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Install the worked example, or other code, as a package with an entry point."""
-    site = tmp_path / "site"
-
-    def install(code: str) -> None:
-        info = site / "plug_logs-1.2.dist-info"
-        info.mkdir(parents=True)
-        (site / "plug_logs.py").write_text(code)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug_logs\nVersion: 1.2\n")
-        (info / "entry_points.txt").write_text("[tuneyard.logs]\ninspect_ai = plug_logs:inspect_ai\n")
-
-    monkeypatch.syspath_prepend(site)
-    plugins.load.cache_clear()
-    log_readers.cache_clear()
-    yield install
-    plugins.load.cache_clear()
-    log_readers.cache_clear()
-    sys.modules.pop("plug_logs", None)
+    with installing(tmp_path / "site", "tuneyard.logs", monkeypatch, log_readers) as lay:
+        yield partial(lay, "inspect_ai")
 
 
 def inspect_log(path: Path, values: list[str], **fields: object) -> Path:
@@ -217,7 +202,7 @@ def inspect_log(path: Path, values: list[str], **fields: object) -> Path:
         "eval": {"task": "even", "model": f"org/{path.stem}"},
         "samples": samples,
     }
-    path.write_text(json.dumps(log | fields))
+    write_json(path, log | fields)
     return path
 
 
@@ -230,8 +215,8 @@ def test_the_worked_example_reads_inspect_ai(
     (run,) = read_log(after)
     assert (run.model, run.dataset, run.rows) == ("org-after", "even", ["q0", "q1", "q2"])
     assert run.correct == [True, True, False]
-    compare.main([str(before), str(after), "--out", str(tmp_path / "out")], standalone_mode=False)
-    assert json.loads((tmp_path / "out/table.json").read_text())["base"] == "org-before"
+    call(compare, before, after, "--out", tmp_path / "out")
+    assert read_json(tmp_path / "out/table.json")["base"] == "org-before"
     assert "even, n = 3" in capsys.readouterr().out
     (incorrect,) = collect_incorrect(by_dataset([run]), 10)
     assert incorrect.rows[0]["answers"][0]["output"] == "yes, it is"
@@ -252,7 +237,7 @@ def test_a_plug_in_that_fails_is_named(plug_in: Callable[[str], None], tmp_path:
             yield
     """
     plug_in(dedent(code))
-    with raises(plugins.PluginError, "inspect_ai", "plug_logs 1.2"):
+    with raises(plugins.PluginError, "inspect_ai", "plug_inspect_ai 1.2"):
         read_log(inspect_log(tmp_path / "x.json", ["C"]))
 
 

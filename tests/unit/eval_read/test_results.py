@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.json_files import write_json
+from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tuneyard.core import version
 from tuneyard.core.errors import ContentError, RequestError
@@ -116,9 +116,9 @@ def test_a_log_of_other_things_is_named_with_its_line(tmp_path, line, facts) -> 
 
 
 def test_a_resumed_run_records_the_tuneyard_that_resumed_it(tmp_path) -> None:
-    (tmp_path / RUN).write_text(json.dumps({**IDENTITY, "tuneyard": {"version": "0.0"}}))
+    write_json(tmp_path / RUN, {**IDENTITY, "tuneyard": {"version": "0.0"}})
     begin_scoring_run(tmp_path, IDENTITY, force=False)
-    assert json.loads((tmp_path / RUN).read_text())["tuneyard"] == version()
+    assert read_json(tmp_path / RUN)["tuneyard"] == version()
     with raises(RequestError, "fp32", "bf16", "dtype"):
         begin_scoring_run(tmp_path, {**IDENTITY, "settings": {"dtype": "bf16"}}, force=False)
 
@@ -157,13 +157,13 @@ def test_force_removes_the_files_that_run_json_lists_and_none_elsewhere(tmp_path
     begin_scoring_run(out, IDENTITY, force=True, summaries=["mnli.png"])
     assert sorted(path.name for path in out.iterdir()) == ["notes.md", RUN]
     assert outside.exists()
-    assert json.loads((out / RUN).read_text())["files"] == ["mnli.png"]
+    assert read_json(out / RUN)["files"] == ["mnli.png"]
 
 
 def test_force_removes_the_comparison_of_the_old_run_and_no_file_of_the_user(tmp_path) -> None:
     """What `eval compare OUT --out OUT` wrote is about the old scores."""
     begin_scoring_run(tmp_path, IDENTITY, force=False)
-    (tmp_path / "table.json").write_text(json.dumps({"plots": ["forest.png", "../outside.png"]}))
+    write_json(tmp_path / "table.json", {"plots": ["forest.png", "../outside.png"]})
     for name in ("table.md", "changed.jsonl", "forest.png", "mine.png", "notes.md"):
         (tmp_path / name).touch()
     outside = tmp_path.parent / "outside.png"
@@ -217,7 +217,7 @@ def test_a_setting_that_the_run_lacks_or_has_besides_is_a_change(tmp_path) -> No
 def test_another_adapter_joins_a_run(tmp_path) -> None:
     begin_scoring_run(tmp_path, IDENTITY, force=False)
     begin_scoring_run(tmp_path, {**IDENTITY, "models": {"new": "c"}}, force=False)
-    assert json.loads((tmp_path / RUN).read_text())["models"] == {"base": "a" * 64, "new": "c"}
+    assert read_json(tmp_path / RUN)["models"] == {"base": "a" * 64, "new": "c"}
 
 
 def test_force_removes_the_old_runs_models_and_nothing_else(tmp_path) -> None:
@@ -269,7 +269,7 @@ def test_a_forged_run_json_deletes_nothing_outside(tmp_path, models, sets) -> No
     for folder in (precious, own):
         folder.mkdir(parents=True)
     forged = {"settings": {}, "models": dict.fromkeys(models, "x"), "sets": dict.fromkeys(sets, "x")}
-    (out / RUN).write_text(json.dumps(forged))
+    write_json(out / RUN, forged)
     with raises(ContentError, "run.json"):
         begin_scoring_run(out, IDENTITY, force=True)
     assert precious.is_dir()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_runs import answers, demo, write_run
-from tests.json_files import write_json
+from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.judge.same_rows import check_rows
@@ -48,7 +48,7 @@ def test_order_is_that_of_run_json(tmp_path: Path) -> None:
     demo(tmp_path)
     models, sets = ["base", "rte", "mnli", "merge"], ["demo_rte_eval", "demo_mnli_eval"]
     asked = {"settings": {}, "models": {model: {} for model in models}, "sets": {name: {} for name in sets}}
-    (tmp_path / "run.json").write_text(json.dumps(asked))
+    write_json(tmp_path / "run.json", asked)
     runs = read(tmp_path)[0]
     assert list(dict.fromkeys(run.model for run in runs)) == models
     assert list(dict.fromkeys(run.dataset for run in runs)) == sets
@@ -198,7 +198,7 @@ def test_other_data_is_refused_by_name(folder: Path) -> None:
 
 def test_other_rows_are_refused_by_number(folder: Path) -> None:
     shutil.rmtree(folder / "a")
-    hashes = json.loads((folder / "base" / "s" / "results.json").read_text())["hashes"]
+    hashes = read_json(folder / "base" / "s" / "results.json")["hashes"]
     write_run(folder, "a", "s", GOLD[:12], GOLD[:12], hashes=hashes)
     with raises(RequestError, "12", "20 rows", "row 12", "13", "14", "15", "16"):
         check_rows(read(folder)[0])
@@ -241,8 +241,8 @@ def test_other_ways_of_asking_are_warned_of(folder: Path) -> None:
 
 def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(folder: Path) -> None:
     path = folder / "a" / "s" / "results.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps(told | {"hashes": {**told["hashes"], "data": None}}))
+    told = read_json(path)
+    write_json(path, told | {"hashes": {**told["hashes"], "data": None}})
     (warning,) = check_rows(read(folder)[0])
     printed(warning, "a", "base", "s", "paired by row")
 
@@ -254,7 +254,7 @@ def test_settings_and_chat_templates_that_differ_are_named(folder: Path) -> None
     write_run(folder, "a", "s", GOLD, GOLD, hashes=hashes, settings=asked)
     path = folder / "base" / "s" / "results.json"
     before = {"template": None, "batch_tokens": 2, "model": "m", "torch": "2.10.0"}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": before}))
+    write_json(path, read_json(path) | {"settings": before})
     (warning,) = check_rows(read(folder)[0])
     printed(warning, 'template "qwen" and null', 'torch "2.11.0" and "2.10.0"', 'chat template "u" and "t"')
     assert "batch_tokens" not in warning and "model" not in warning
@@ -264,22 +264,22 @@ def test_what_is_right_may_be_said_row_by_row(folder: Path) -> None:
     rows = [{"row": n, "correct": n < 3, "model_output": "free text"} for n in range(4)]
     place = folder / "a" / "qa"
     place.mkdir()
-    (place / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (place / "results.json").write_text(json.dumps({"model": "a", "set": "qa", "n": 4, "accuracy": 0.75}))
+    write_lines(place / "predictions.jsonl", rows)
+    write_json(place / "results.json", {"model": "a", "set": "qa", "n": 4, "accuracy": 0.75})
     (run,) = read(place)[0]
     assert list(run.correct) == [True, True, True, False] and run.gold == [""] * 4
 
 
 def test_what_has_no_accuracy_is_refused(folder: Path) -> None:
     path = folder / "a" / "s" / "results.json"
-    path.write_text(json.dumps({"model": "a", "set": "s", "perplexity": 3.1}))
+    write_json(path, {"model": "a", "set": "s", "perplexity": 3.1})
     with raises(RequestError, "results.json"):
         read(folder)
 
 
 def test_confidence_is_the_share_of_the_chosen_label(folder: Path) -> None:
     path = folder / "a" / "s" / "predictions.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = read_lines(path)
     logs = {"yes": math.log(0.6), "no": math.log(0.2)}
     path.write_text("".join(json.dumps(row | {"choices": logs}) + "\n" for row in rows))
     assert read(folder / "a")[0][0].confidence == pytest.approx([0.75] * 20)

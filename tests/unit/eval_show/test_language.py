@@ -12,10 +12,11 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner
 
+from tests.cli.scoring import call, invoke
 from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, page_of, write_run
+from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.unit.adapters.test_plots import adapter
 from tuneyard.adapters import statistics
@@ -46,6 +47,7 @@ from tuneyard.recipes.sweep import results
 from tuneyard.recipes.sweep.command import command as sweep_command
 from tuneyard.recipes.sweep.grid import Grid
 
+pytestmark = pytest.mark.usefixtures("unrendered")
 PACKAGES = ("core", "compiler", "recipes", "adapters", "eval")
 PAGES = (ROOT / "eval/show/page", ROOT / "compiler/view/page")
 CHINESE_LETTER = re.compile("[\u4e00-\u9fff]")
@@ -144,10 +146,7 @@ def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: 
             recipes = {} if choose else {"x": ["a", "b"]}
             questions.append(partial(by_slices, by="type"))
             found = compare_results([str(tmp_path / "runs")], questions, margin=0.05, recipes=recipes)
-            with monkeypatch.context() as once:
-                if choose:  # the texts of the plots have been asked for
-                    once.setattr("tuneyard.eval.show.plots.draw_plots", lambda *_: [])
-                page = page_of(found)
+            page = page_of(found)
             markdown(found.comparison)
         for metric in ("brier", "label_mass"):
             markdown(compare_results([str(tmp_path / "runs")], metric=metric).comparison)
@@ -173,7 +172,7 @@ def test_warnings_in_json_are_english_and_those_of_the_reader_are_not(
     tables = {}
     for name in (ENGLISH, CHINESE):
         arguments = [tmp_path / "runs", "--replicates", "x=a,b", "--lang", name, "--out", tmp_path / name]
-        compare.cli.main([str(argument) for argument in arguments], standalone_mode=False)
+        call(compare.cli, *arguments)
         tables[name] = (tmp_path / name / "table.json").read_text(encoding="utf-8")
         printed = capsys.readouterr().err
         for warning in json.loads(tables[name])["warnings"]:
@@ -232,9 +231,7 @@ def test_one_of_a_thing_is_no_plural(groups: list[str] | None, tmp_path: Path) -
 
 def test_a_chinese_page_and_table(tmp_path: Path) -> None:
     demo(tmp_path / "runs")
-    done = CliRunner().invoke(
-        compare.cli, [str(tmp_path / "runs"), "--lang", "zh", "--out", str(tmp_path / "c")]
-    )
+    done = invoke(compare.cli, tmp_path / "runs", "--lang", "zh", "--out", tmp_path / "c")
     page = (tmp_path / "c/report.html").read_text(encoding="utf-8")
     assert done.exit_code == 0 and '<html lang="zh-CN">' in page
     plain = re.sub("<.*?>", "", page)
@@ -289,7 +286,7 @@ def defect_files(folder: Path) -> list[object]:
     target = folder / "mine" / "defect_test"
     target.mkdir(parents=True)
     write_defects(target, rows, figures)
-    return [json.loads((target / DETAILED).read_text(encoding="utf-8"))]
+    return [read_json(target / DETAILED)]
 
 
 def sweep_files(folder: Path) -> list[object]:
@@ -311,7 +308,7 @@ def sweep_files(folder: Path) -> list[object]:
             sweep = eval_sweep.Sweep(out, of_sweep, rows, metric, reported=list(points))
             runs, held_out = eval_sweep.read_points(sweep), eval_sweep.read_reported(sweep)
             eval_sweep.write(sweep, eval_sweep.judge(sweep, runs, held_out))
-        facts.append(json.loads((out / "sweep.json").read_text(encoding="utf-8")))
+        facts.append(read_json(out / "sweep.json"))
     return facts
 
 
@@ -333,10 +330,11 @@ def recipe_files(folder: Path) -> list[object]:
         curve = [(10 * number, value) for number, value in enumerate(values, 1)]
         found = best.find_best(curve, "eval_loss", folder, LOSS)
         facts.append(asdict(found))
-        (folder / "trainer_state.json").write_text(
-            json.dumps({"log_history": [{"step": step, "eval_loss": value} for step, value in curve]})
+        write_json(
+            folder / "trainer_state.json",
+            {"log_history": [{"step": step, "eval_loss": value} for step, value in curve]},
         )
-        CliRunner().invoke(best.command, [str(folder), "--lang", language.current()], catch_exceptions=False)
+        invoke(best.command, folder, "--lang", language.current(), catch_exceptions=False)
     for axes in ({"seed": ["1", "2"]}, {"lora_rank": ["4", "8"], "seed": ["1"]}):
         grid = Grid(axes, {"max_steps": "9"})
         rows: list[dict[str, Any]] = []
@@ -414,11 +412,11 @@ def test_the_option_reaches_a_command_that_draws_and_ends_with_it(
     languages: list[str] = []
     monkeypatch.setattr(best, "plot", lambda *_: languages.append(language.current()))
     state = {"log_history": [{"step": 5, "eval_loss": 1.0}]}
-    (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+    write_json(tmp_path / "trainer_state.json", state)
     outputs = {}
     for name in ("en", CHINESE):
         for form in ([], ["--json"]):
-            done = CliRunner().invoke(best.command, [str(tmp_path), "--lang", name, *form])
+            done = invoke(best.command, tmp_path, "--lang", name, *form)
             assert done.exit_code == 0
             outputs[name, bool(form)] = done.stdout
     assert languages == ["en", "en", CHINESE, CHINESE] and language.current() == "en"

@@ -14,10 +14,11 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from tests.cli.scoring import call
 from tests.conftest import ROOT
 from tests.fake_runs import compare, write_run
 from tests.messages import printed
-from tests.unit.eval_judge.test_sections import flags, make
+from tests.unit.eval_judge.test_sections import NEW, OLD, make
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.drawing.plots import (
     CJK,
@@ -131,24 +132,22 @@ def test_dollars_are_no_mathematics(tmp_path: Path) -> None:
 
 
 def test_the_title_says_the_finding() -> None:
-    old, new = flags(40, 5, 30, 25)
-    found = compare([make("base", old), make("a", new)], "base")
+    found = compare([make("base", OLD), make("a", NEW)], "base")
     chart = accuracy_chart(found, found.sections)
     assert chart.title.startswith("Ship a: 70.0 %, against 45.0 % for the base.")
     assert chart.places == ["s\nn = 100"] and chart.baselines == [1.0]
     assert chart.series == {"base": [(0.45, *wilson(45, 100))], "a": [(0.7, *wilson(70, 100))]}
-    none = compare([make("base", old), make("a", old)], "base")
+    none = compare([make("base", OLD), make("a", OLD)], "base")
     printed(accuracy_chart(none, none.sections).title, "Keep the base", "no evidence")
 
 
 def test_the_title_of_several_sets_is_on_their_mean() -> None:
-    old, new = flags(40, 5, 30, 25)
     runs = [
-        make("base", old),
-        make("a", new),
-        make("base", old, "t"),
-        make("a", new, "t"),
-        make("b", new, "t"),
+        make("base", OLD),
+        make("a", NEW),
+        make("base", OLD, "t"),
+        make("a", NEW, "t"),
+        make("b", NEW, "t"),
     ]
     chart = accuracy_chart(found := compare(runs, "base"), found.sections)
     assert chart.title.startswith("Ship a: 70.0 %, against 45.0 % for the base.")
@@ -181,8 +180,7 @@ def test_beyond_25_kinds_the_rest_is_taken_together_and_one_rare_kind_keeps_its_
 
 
 def test_the_recommended_model_is_highlighted_and_the_base_is_a_line() -> None:
-    old, new = flags(40, 5, 30, 25)
-    found = compare([make("base", old), make("a", new), make("b", [False] * 100)], "base")
+    found = compare([make("base", OLD), make("a", NEW), make("b", [False] * 100)], "base")
     (axes,) = draw_bars(accuracy_chart(found, found.sections)).axes
     widths = [round(bar.get_path().get_extents(bar.get_patch_transform()).width, 9) for bar in axes.patches]
     assert widths == [70, STUB]  # a bar of 0 % is seen
@@ -191,7 +189,7 @@ def test_the_recommended_model_is_highlighted_and_the_base_is_a_line() -> None:
     assert [text.get_text() for text in axes.texts] == ["70.0", "0.0"]
     _, labels = axes.get_legend_handles_labels()
     assert labels == ["base", "majority-class baseline", "a (recommended)", "b"]
-    kept = compare([make("base", old), make("b", [False] * 100)], "base")
+    kept = compare([make("base", OLD), make("b", [False] * 100)], "base")
     (axes,) = draw_bars(accuracy_chart(kept, kept.sections)).axes
     assert axes.get_legend_handles_labels()[1][0] == "base (recommended)"
 
@@ -208,7 +206,7 @@ def test_a_plot_is_drawn_once_for_the_folder_and_the_page(
         return draw_bars(chart)
 
     monkeypatch.setattr("tuneyard.eval.show.plots.draw_bars", draw_and_count)
-    cli.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")], standalone_mode=False)
+    call(cli, tmp_path / "runs", "--out", tmp_path / "out")
     assert len(drawn) == 1
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert (tmp_path / "out/accuracy.png").is_file() and page.count("<svg ") == 2

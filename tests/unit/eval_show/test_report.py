@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cli.scoring import call
 from tests.conftest import ROOT
 from tests.fake_runs import answers, compare, demo, page_of, write_run
 from tests.messages import printed, printed_line, raises
@@ -182,8 +183,8 @@ def test_models_are_named_by_base_and_adapters_and_datasets_by_what_they_test() 
 @pytest.mark.usefixtures("without_plots")
 def test_title_and_note_are_in_table_and_page_after_the_decision(tmp_path: Path) -> None:
     demo(tmp_path / "runs")
-    given = [str(tmp_path / "runs"), "--title", "Week <12>", "--note", "Two seeds & more"]
-    cli.main([*given, "--out", str(tmp_path / "out")], standalone_mode=False)
+    given = [tmp_path / "runs", "--title", "Week <12>", "--note", "Two seeds & more"]
+    call(cli, *given, "--out", tmp_path / "out")
     table = (tmp_path / "out/table.md").read_text(encoding="utf-8")
     assert table.startswith("Ship mnli: 83.5 %, against 41.7 % for the base.")
     assert "\n\n## Week <12>\n\nTwo seeds & more\n\n| model" in table
@@ -322,15 +323,15 @@ def test_a_page_is_not_written_over_results(tmp_path: Path) -> None:
     results = tmp_path / "base" / "demo_rte_eval" / "results.json"
     before = results.read_bytes()
     with raises(RequestError, "results.json"):
-        cli.main([str(tmp_path), "--out", str(results)], standalone_mode=False)
+        call(cli, tmp_path, "--out", results)
     assert results.read_bytes() == before
 
 
 @pytest.mark.usefixtures("without_plots")
 def test_the_page_shows_as_many_incorrect_examples_as_asked(tmp_path: Path) -> None:
     demo(tmp_path / "runs")
-    given = [str(tmp_path / "runs"), "--errors", "3", "--out", str(tmp_path / "out")]
-    cli.main(given, standalone_mode=False)
+    given = [tmp_path / "runs", "--errors", "3", "--out", tmp_path / "out"]
+    call(cli, *given)
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert len(data_of(page)["rows"]) == 3
 
@@ -338,12 +339,13 @@ def test_the_page_shows_as_many_incorrect_examples_as_asked(tmp_path: Path) -> N
 def test_a_comparison_in_a_metric_has_no_page(tmp_path: Path) -> None:
     """Answers are neither correct nor incorrect there."""
     demo(tmp_path / "runs")
-    given = [str(tmp_path / "runs"), "--metric", "token_f1", "--out", str(tmp_path / "out")]
+    given = [tmp_path / "runs", "--metric", "token_f1", "--out", tmp_path / "out"]
     with pytest.raises(RequestError, match="token_f1"):
-        cli.main(given, standalone_mode=False)
+        call(cli, *given)
     assert not (tmp_path / "out/report.html").exists()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page is mailed: a title, a command or a warning must not tell whose folder it was made in."""
     away, here = tmp_path / "jane doe" / "away", tmp_path / "jane doe" / "here"
@@ -361,7 +363,7 @@ def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(here)
     out = here / "out"
     monkeypatch.setattr("sys.argv", ["compare", str(here / "runs"), f"b={away}/x y/z", "--out", str(out)])
-    cli.main([str(here / "runs"), "--out", str(out)], standalone_mode=False)
+    call(cli, here / "runs", "--out", out)
     page = (out / "report.html").read_text(encoding="utf-8")
     page = re.sub('base64,[^"]*', "", page)  # letters of a plot may spell anything
     for told in (str(tmp_path), str(Path.home()) + "/", "jane", "/srv", "secret"):
@@ -424,8 +426,8 @@ def test_the_page_compares_models_in_the_other_metrics_that_all_of_them_state(tm
         write_run(tmp_path / "runs", model, "d1", gold, answers(gold, right, 3), metrics=stated, label_mass=1)
         write_run(tmp_path / "more", model, "d1", gold, answers(gold, right, 3), label_mass=1)
     for folder in ("runs", "more"):
-        given = [str(tmp_path / folder), "--out", str(tmp_path / f"{folder}-page")]
-        cli.main(given, standalone_mode=False)
+        given = [tmp_path / folder, "--out", tmp_path / f"{folder}-page"]
+        call(cli, *given)
     page = (tmp_path / "runs-page/report.html").read_text()
     (section,) = compare_results([str(tmp_path / "runs")], metric="brier").comparison.sections
     gain = section.against_base[0]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.json_files import write_json
 from tests.messages import golden_text, printed, printed_line, raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.show.sheet import (
@@ -36,9 +37,7 @@ ASKED = [
 
 @pytest.fixture
 def key(tmp_path: Path):
-    (tmp_path / "key.json").write_text(
-        json.dumps({"models": ["base", "tuned"], "answers": make_sheet(ASKED, 42)[1]})
-    )
+    write_json(tmp_path / "key.json", {"models": ["base", "tuned"], "answers": make_sheet(ASKED, 42)[1]})
     return read_key(tmp_path / "key.json")
 
 
@@ -172,7 +171,7 @@ def test_what_is_no_filled_sheet(tmp_path, key, data, facts) -> None:
     "value", [{}, {"models": [], "answers": {"s-1": {"prompt": 1}}}, {"models": ["a"], "answers": 3}]
 )
 def test_what_is_no_key(tmp_path, value) -> None:
-    (tmp_path / "key.json").write_text(json.dumps(value))
+    write_json(tmp_path / "key.json", value)
     with raises(ContentError, "key.json"):
         read_key(tmp_path / "key.json")
 
@@ -193,7 +192,7 @@ def test_the_key_keeps_which_prompts_are_not_independent(tmp_path) -> None:
     asked = [Answered(f"Q{n}", "", {"base": "a", "tuned": "b"}, f"set/{n // 3}") for n in range(5)]
     asked.append(Answered("Q5", "", {"base": "a", "tuned": "b"}))
     answers = make_sheet(asked, 42)[1]
-    (tmp_path / "key.json").write_text(json.dumps({"models": ["base", "tuned"], "answers": answers}))
+    write_json(tmp_path / "key.json", {"models": ["base", "tuned"], "answers": answers})
     clusters = read_key(tmp_path / "key.json").clusters
     assert clusters == {1: "set/0", 2: "set/0", 3: "set/0", 4: "set/1", 5: "set/1"}
     ratings = [

@@ -1,18 +1,15 @@
 """What people and programs read: a golden page, verdicts for each decision, numbers as shown."""
 
-import json
 import re
 from dataclasses import replace
 
-import jsonschema_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import ROOT
-from tests.fake_runs import compare, table_json
+from tests.fake_runs import VALID, compare, table_json
 from tests.messages import golden_text, raises
-from tests.unit.eval_judge.test_sections import flags, make
+from tests.unit.eval_judge.test_sections import NEW, OLD, flags, make
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.number_format import (
     number,
@@ -35,9 +32,6 @@ from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show.plots import accuracy_chart
 from tuneyard.eval.show.tables import markdown, method, scores
 from tuneyard.eval.show.verdict import called, decision, decisions, verdict
-
-SCHEMA = json.loads((ROOT / "core" / "schemas" / "comparison.json").read_text(encoding="utf-8"))
-VALID = jsonschema_rs.validator_for(SCHEMA).is_valid
 
 
 def first_lines(comparison: Comparison) -> str:
@@ -363,14 +357,12 @@ def test_nothing_to_compare() -> None:
 
 
 def test_wide_letters_are_aligned() -> None:
-    old, new = flags(40, 5, 30, 25)
-    lines = markdown(compare([make("base", old), make("缺陷", new)], "base")).splitlines()
+    lines = markdown(compare([make("base", OLD), make("缺陷", NEW)], "base")).splitlines()
     assert lines[4].startswith("| 缺陷                     | 70.0 %")
 
 
 def test_json_holds_what_the_page_says() -> None:
-    old, new = flags(40, 5, 30, 25)
-    runs = [make("base", old), make("a", new), make("base", old, "t"), make("a", new, "t")]
+    runs = [make("base", OLD), make("a", NEW), make("base", OLD, "t"), make("a", NEW, "t")]
     found = table_json(runs, warnings=["careful"])
     assert VALID(found)
     section = found["sets"]["s"]
@@ -388,8 +380,7 @@ def test_many_sets_are_rows() -> None:
 
 
 def test_the_method_is_plain_sentences_in_both_languages() -> None:
-    old, new = flags(40, 5, 30, 25)
-    models = {"base": old, "a": new, "b": new[::-1], "c": old[::-1]}
+    models = {"base": OLD, "a": NEW, "b": NEW[::-1], "c": OLD[::-1]}
     for groups in (None, [str(i // 4) for i in range(100)]):
         for count in (2, 3, 4):
             chosen = list(models.items())[:count]
@@ -404,8 +395,7 @@ def test_the_method_is_plain_sentences_in_both_languages() -> None:
 
 
 def test_the_section_that_decides_is_the_first_column() -> None:
-    old, new = flags(40, 5, 30, 25)
-    runs = [make(model, right, name) for name in "st" for model, right in (("base", old), ("a", new))]
+    runs = [make(model, right, name) for name in "st" for model, right in (("base", OLD), ("a", NEW))]
     for decide_on, names in (("", ["mean", "s", "t"]), ("t", ["t", "s", "mean"])):
         header = scores(compare(runs, "base", decide_on)).header
         assert [cell.partition(",")[0] for cell in header[1:]] == names
@@ -425,10 +415,9 @@ def test_json_has_no_nan(groups: list[str] | None) -> None:
 
 
 def test_the_best_of_many_has_a_figure_without_its_luck() -> None:
-    old, new = flags(40, 5, 30, 25)
-    text = told(make("base", old), make("a", new), make("b", old), make("c", old[::-1]))
+    text = told(make("base", OLD), make("a", NEW), make("b", OLD), make("c", OLD[::-1]))
     golden_text(text, "best of 3", "overstates its gain")
-    assert "overstates" not in told(make("base", old), make("a", new), make("b", old))
+    assert "overstates" not in told(make("base", OLD), make("a", NEW), make("b", OLD))
 
 
 def test_a_model_is_within_a_margin_if_its_lower_limit_is() -> None:
@@ -468,8 +457,7 @@ def test_an_answer_of_several_lines_stays_in_its_cell() -> None:
 
 
 def test_one_section_decides_and_the_others_describe() -> None:
-    old, new = flags(40, 5, 30, 25)
-    runs = [make(model, right, name) for name in "st" for model, right in (("base", old), ("a", new))]
+    runs = [make(model, right, name) for name in "st" for model, right in (("base", OLD), ("a", NEW))]
     page = markdown(compare(runs, "base"))
     assert page.count("Ship a") == 1 and page.index("## mean") < page.index("## s\n")
     _, first, second = re.split(r"^## [st]$", page, flags=re.M)

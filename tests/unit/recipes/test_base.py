@@ -1,7 +1,6 @@
 """`recipes base` without its long part: what is there is left alone, and offline there is a way out."""
 
-from click.testing import CliRunner
-
+from tests.cli.scoring import call, invoke
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.installation import packages
@@ -11,14 +10,14 @@ from tuneyard.recipes import base
 def test_already_there_at_once(tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / base.ORIGIN).write_text("{}")
-    done = CliRunner().invoke(base.command, ["--out", str(tmp_path / "m")])
+    done = invoke(base.command, "--out", tmp_path / "m")
     assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'm'}: already there\n")
 
 
 def test_a_folder_of_someone_else_is_left_alone(tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text("mine")
-    done = CliRunner().invoke(base.command, ["--out", str(tmp_path / "m")])
+    done = invoke(base.command, "--out", tmp_path / "m")
     assert isinstance(done.exception, RequestError)
     assert (tmp_path / "m" / "config.json").read_text() == "mine"
 
@@ -29,7 +28,7 @@ def test_offline_says_both_ways_out_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_NO_CACHE", "1")
     with raises(RequestError, "PIP_FIND_LINKS=FOLDER", "--model", "DIR"):
-        base.command.main(["--out", str(tmp_path / "models" / "m")], standalone_mode=False)
+        call(base.command, "--out", tmp_path / "models" / "m")
     assert not (tmp_path / "models").exists()  # which it made
 
 

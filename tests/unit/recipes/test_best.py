@@ -1,11 +1,11 @@
 """The best checkpoint of curves whose answer is known, and what is said where there is none."""
 
-import json
 from contextlib import nullcontext
 
 import pytest
-from click.testing import CliRunner
 
+from tests.cli.scoring import call, invoke
+from tests.json_files import write_json
 from tests.messages import printed, raises
 from tests.unit.recipes.test_output_dir import checkpoint
 from tuneyard.core.errors import ContentError, RequestError
@@ -18,9 +18,7 @@ LOSS, ACCURACY = metric_of("eval_loss"), metric_of("eval_accuracy")
 def run_with(folder, values, metric="eval_loss"):
     folder.mkdir(exist_ok=True)
     history = [{"step": 10 * n, metric: value, "epoch": n} for n, value in enumerate(values, 1)]
-    (folder / "trainer_state.json").write_text(
-        json.dumps({"log_history": [{"step": 5, "loss": 9.0}, *history]})
-    )
+    write_json(folder / "trainer_state.json", {"log_history": [{"step": 5, "loss": 9.0}, *history]})
     return folder
 
 
@@ -62,7 +60,7 @@ def test_a_metric_that_grows_and_the_checkpoint_on_the_disk(tmp_path):
 def test_a_run_still_going_is_read_from_its_newest_checkpoint(tmp_path):
     for step in (4, 8):
         state = {"log_history": [{"step": step, "eval_loss": 1.0 / step}]}
-        (checkpoint(tmp_path, step) / "trainer_state.json").write_text(json.dumps(state))
+        write_json(checkpoint(tmp_path, step) / "trainer_state.json", state)
     assert read_curve(tmp_path, "eval_loss") == [(8, 0.125)]
 
 
@@ -89,27 +87,25 @@ def test_numbers_that_are_none(tmp_path):
         {"step": 2, "eval_loss": 10**400},
         {"step": 3, "eval_loss": 2.0},
     ]
-    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": rows}))
+    write_json(tmp_path / "trainer_state.json", {"log_history": rows})
     assert read_curve(tmp_path, "eval_loss") == [(3, 2.0)]
     rows = [{"step": 1, "eval_loss": float("nan")}, {"step": 2, "eval_loss": float("inf")}]
-    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": rows}))
+    write_json(tmp_path / "trainer_state.json", {"log_history": rows})
     with raises(DivergedError, "trainer_state.json", "eval_loss"):
         read_curve(tmp_path, "eval_loss")
 
 
 def test_the_command(tmp_path):
-    done = CliRunner().invoke(command, [str(run_with(tmp_path, [3.0, 2.0, 2.5]))])
+    done = invoke(command, run_with(tmp_path, [3.0, 2.0, 2.5]))
     assert done.exit_code == 0, done.output
     printed(done.output.splitlines()[0], "eval_loss", "nats", "lower is better", "2 at step 20", "3")
     assert (tmp_path / "best.png").stat().st_size > 5000
 
 
 def test_without_a_flag_the_highest_accuracy_is_the_best(tmp_path):
-    done = CliRunner().invoke(
-        command, [str(run_with(tmp_path, [0.5, 0.9], "eval_accuracy")), "--metric", "eval_accuracy"]
-    )
+    done = invoke(command, run_with(tmp_path, [0.5, 0.9], "eval_accuracy"), "--metric", "eval_accuracy")
     printed(done.output.splitlines()[0], "eval_accuracy", "share", "higher is better", "0.9 at step 20")
-    done = CliRunner().invoke(command, [str(run_with(tmp_path, [1.0, 2.0], "eval_x")), "--metric", "eval_x"])
+    done = invoke(command, run_with(tmp_path, [1.0, 2.0], "eval_x"), "--metric", "eval_x")
     printed(done.output.splitlines()[0], "eval_x", "unknown", "higher is better", "2 at step 20")
 
 
@@ -117,9 +113,9 @@ def test_a_metric_that_is_not_there_is_a_wrong_option(tmp_path):
     """Exit 2 with the nearest name; without --metric a run that was never evaluated is wrong content."""
     run_with(tmp_path, [0.5, 0.9], "eval_accuracy")
     with raises(RequestError, "--metric eval_acuracy", "eval_accuracy"):
-        command.main([str(tmp_path), "--metric", "eval_acuracy"], standalone_mode=False)
+        call(command, tmp_path, "--metric", "eval_acuracy")
     with raises(ContentError, "eval_loss", "eval_accuracy"):
-        command.main([str(tmp_path)], standalone_mode=False)
+        call(command, tmp_path)
 
 
 def test_the_curve_names_what_it_shows(tmp_path, monkeypatch):

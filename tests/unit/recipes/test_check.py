@@ -1,11 +1,10 @@
 """What LLaMA-Factory's answer about a recipe means for it."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
-from click.testing import CliRunner
-
+from tests.cli.scoring import invoke
+from tests.json_files import write_json
 from tests.messages import printed, printed_line
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.datasets import REMOTE_SOURCES
@@ -60,7 +59,7 @@ def test_what_is_wrong_with_one_recipe_does_not_hide_the_next(tmp_path, monkeypa
     monkeypatch.setattr(check, "ask", crashes)
     for name in "ab":
         (tmp_path / f"{name}.yaml").write_text("lora_rank: 0\n")
-    done = CliRunner().invoke(check.command, [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")])
+    done = invoke(check.command, tmp_path / "a.yaml", tmp_path / "b.yaml")
     assert done.output.count("could not be asked") == 2
     assert "2 of 2 recipes cannot be trained" in str(done.exception)
 
@@ -74,7 +73,7 @@ def test_without_an_output_dir_every_other_problem_is_still_said(tmp_path, monke
         "ask",
         lambda *_: record(Facts, {"model": {"shapes": SHAPES}, "template_error": "none at hand"}),
     )
-    done = CliRunner().invoke(check.command, [str(tmp_path / "r.yaml")])
+    done = invoke(check.command, tmp_path / "r.yaml")
     assert "E304 output_dir: is missing" in done.output
     assert "3 errors" in done.output
 
@@ -84,9 +83,9 @@ def quick(folder: Path, *words: object) -> str:
     path = write_recipe(folder, save_strategy="epoch")
     hub = {source: {source: f"someone/{source}"} for source in REMOTE_SOURCES}
     registry = {"a": {"file_name": "a.json"}, "texts": {"file_name": "t.txt"}, **hub}
-    (folder / "dataset_info.json").write_text(json.dumps(registry))
+    write_json(folder / "dataset_info.json", registry)
     (folder / "t.txt").write_text("one text\n")
-    done = CliRunner().invoke(check.command, ["--quick", str(path), *map(str, words)])
+    done = invoke(check.command, "--quick", path, *words)
     return done.output + (f"exit 1: {done.exception}" if done.exception else "")
 
 
@@ -138,15 +137,15 @@ def test_a_model_option_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     words = [str(tmp_path / "r.yaml"), "--model", "TYPO"]
     for answer in ({"template_error": "none at hand"}, {"model": {"error": "none at hand"}}):
         monkeypatch.setattr(check, "ask", lambda *_, answer=answer: record(Facts, answer))
-        done = CliRunner().invoke(check.command, words)
+        done = invoke(check.command, *words)
         assert isinstance(done.exception, RequestError)
         printed(str(done.exception), "--model TYPO", "none at hand", "config.json")
-        assert not isinstance(CliRunner().invoke(check.command, words[:1]).exception, RequestError)
+        assert not isinstance(invoke(check.command, *words[:1]).exception, RequestError)
 
 
 def test_a_model_without_a_question_to_llamafactory_is_refused(tmp_path):
     (tmp_path / "r.yaml").write_text(f"output_dir: {tmp_path}\n")
-    done = CliRunner().invoke(check.command, [str(tmp_path / "r.yaml"), "--quick", "--model", "x"])
+    done = invoke(check.command, tmp_path / "r.yaml", "--quick", "--model", "x")
     assert isinstance(done.exception, RequestError) and str(done.exception).startswith("--model")
 
 
@@ -184,7 +183,7 @@ MARKED = {"columns": {"prompt": "question", "response": "answer", "kto_tag": "go
 
 
 def test_answers_are_generated_to_marked_rows_in_stage_sft(tmp_path):
-    (tmp_path / "dataset_info.json").write_text(json.dumps({"set": {"file_name": "set.json", **MARKED}}))
+    write_json(tmp_path / "dataset_info.json", {"set": {"file_name": "set.json", **MARKED}})
     (tmp_path / "set.json").write_text('[{"question": "1+1?", "answer": "2", "good": true}]')
     settings = {"stage": "sft", "dataset_dir": str(tmp_path), "eval_dataset": "set"}
     _, problems = read_datasets(Recipe(Path("r.yaml"), {**settings, "predict_with_generate": True}, {}))
@@ -194,7 +193,7 @@ def test_answers_are_generated_to_marked_rows_in_stage_sft(tmp_path):
 
 
 def test_every_row_that_cannot_be_trained_on_is_listed_with_all(tmp_path, capsys):
-    (tmp_path / "dataset_info.json").write_text(json.dumps({"set": {"file_name": "set.json"}}))
+    write_json(tmp_path / "dataset_info.json", {"set": {"file_name": "set.json"}})
     (tmp_path / "set.json").write_text("[]")
     recipe = Recipe(Path("r.yaml"), {"dataset_dir": str(tmp_path), "dataset": "set"}, {})
     answer = Facts(data={"set": Rows(50, 30, [(n, "LLaMA-Factory drops it") for n in range(1, 31)])})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.json_files import read_json, write_json
 from tests.messages import printed
 from tuneyard.core.language.messages import relative_paths
 from tuneyard.recipes.data import read_datasets
@@ -18,10 +19,8 @@ GOOD = [{"instruction": "a", "input": "", "output": "b"}]
 def register(folder: Path, rows: list[dict], entry: dict | None = None) -> Path:
     path = folder / "set" / "set.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows))
-    (folder / "dataset_info.json").write_text(
-        json.dumps({"set": {"file_name": "set/set.json", **(entry or {})}})
-    )
+    write_json(path, rows)
+    write_json(folder / "dataset_info.json", {"set": {"file_name": "set/set.json", **(entry or {})}})
     return path
 
 
@@ -88,9 +87,7 @@ def test_paths_in_messages_begin_at_the_folder(tmp_path, monkeypatch):
 def test_a_misspelt_name_never_stands_for_a_set_held_out(tmp_path):
     register(tmp_path, GOOD)
     names = ["demo_rte_train", "demo_rte_eval", "demo_rte_eval2"]
-    (tmp_path / "dataset_info.json").write_text(
-        json.dumps({name: {"file_name": "set/set.json"} for name in names})
-    )
+    write_json(tmp_path / "dataset_info.json", {name: {"file_name": "set/set.json"} for name in names})
     assert 'did you mean "demo_rte_train"?' in look(tmp_path, dataset="demo_rta")[2][0]
     assert (
         'did you mean "demo_rte_eval"?'
@@ -109,9 +106,9 @@ def test_a_folder_of_files_and_samples_of_a_set(tmp_path):
 def test_changed_since_it_was_compiled(tmp_path):
     path = register(tmp_path, GOOD)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    (path.parent / "manifest.json").write_text(json.dumps(manifest_of("set.json", digest)))
+    write_json(path.parent / "manifest.json", manifest_of("set.json", digest))
     assert look(tmp_path)[1] == []
-    path.write_text(json.dumps(GOOD * 2))
+    write_json(path, GOOD * 2)
     _, (problem,) = read_datasets(
         Recipe(Path("r.yaml"), {"dataset": "set", "dataset_dir": str(tmp_path)}, {})
     )
@@ -125,14 +122,14 @@ def test_shards_are_read_as_one_file(tmp_path):
     for number in range(3):
         (folder / f"0000{number}-of-00003.jsonl").write_text(f"{json.dumps(GOOD[0])}\n" * 2)
     digest = hashlib.sha256(f"{json.dumps(GOOD[0])}\n".encode() * 6).hexdigest()
-    (folder.parent / "manifest.json").write_text(json.dumps(manifest_of("cut", digest)))
+    write_json(folder.parent / "manifest.json", manifest_of("cut", digest))
     datasets, codes, _ = look(tmp_path, do_train=True, eval_dataset="held")
     assert [dataset.rows for dataset in datasets] == [6] and codes == ["E320"]
     assert look(tmp_path, max_samples=4)[1] == ["N329"]
-    registry = json.loads((tmp_path / "dataset_info.json").read_text())
-    (tmp_path / "held.json").write_text(json.dumps(GOOD))
+    registry = read_json(tmp_path / "dataset_info.json")
+    write_json(tmp_path / "held.json", GOOD)
     registry["held"] = {"file_name": "held.json"}
-    (tmp_path / "dataset_info.json").write_text(json.dumps(registry))
+    write_json(tmp_path / "dataset_info.json", registry)
     assert look(tmp_path, do_train=True, eval_dataset="held")[1] == ["W328"], "a row that is trained on"
     (folder / "00001-of-00003.jsonl").unlink()
     assert look(tmp_path)[1] == ["W322"]

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError
 from tuneyard.recipes.launch import LOG, failure, launch, torchrun_command
 
-ROOT = Path(__file__).resolve().parents[3]
 ROWS = [{"current_steps": n, "total_steps": 3, "loss": 2.0 / n} for n in (1, 2, 3)]
 SLEEPS = """
 import time, pathlib, sys, os

@@ -1,6 +1,5 @@
 """`recipe new`: stage, eval split, cutoff, batch and memory of a recipe, its text, and what is refused."""
 
-import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
 from omegaconf import OmegaConf
 
+from tests.cli.scoring import invoke
+from tests.json_files import write_json
 from tests.messages import printed
 from tuneyard.core.cli.main import cli
 from tuneyard.core.datasets import eval_split
@@ -96,9 +97,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "marked": MARKED, "marked_eval": MARKED,
     }.items():  # fmt: skip
         registry[name] = {**entry, "file_name": f"{name}.json"}
-        (data / f"{name}.json").write_text(json.dumps(rows))
+        write_json(data / f"{name}.json", rows)
     registry["hub_train"] = {"hf_hub_url": "owner/rows"}
-    (data / "dataset_info.json").write_text(json.dumps(registry))
+    write_json(data / "dataset_info.json", registry)
     return tmp_path
 
 
@@ -149,7 +150,7 @@ def test_a_template_is_settings() -> None:
 
 
 def run(*words: str) -> Result:
-    return CliRunner().invoke(cli, ["recipe", "new", *words], prog_name="tuneyard")
+    return invoke(cli, "recipe", "new", *words, prog_name="tuneyard")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Whole and broken checkpoints told apart, runs told apart, folders set aside and reserved."""
 
-import json
 import zipfile
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.recipes import output_dir
 
@@ -16,7 +16,7 @@ def checkpoint(folder: Path, step: int = 4, *, ranks: int = 1, deepspeed: bool =
     """Write a folder that holds what a trainer's checkpoint holds."""
     path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)
-    (path / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    write_json(path / "trainer_state.json", {"global_step": step})
     save_file({"w": np.ones((8, 8), np.float32)}, path / "adapter_model.safetensors")
     names = (
         ["scheduler.pt"] + [f"rng_state_{r}.pth" for r in range(ranks)] if ranks > 1 else ["rng_state.pth"]
@@ -66,7 +66,7 @@ def test_a_file_is_cut_off(tmp_path, name, share):
 @pytest.mark.parametrize("step", [None, 3, "4"])
 def test_the_state_of_another_step(tmp_path, step):
     path = checkpoint(tmp_path)
-    (path / "trainer_state.json").write_text(json.dumps({} if step is None else {"global_step": step}))
+    write_json(path / "trainer_state.json", {} if step is None else {"global_step": step})
     assert "found global_step" in output_dir.find_flaw(path)
 
 
@@ -94,7 +94,7 @@ def test_a_shard_that_the_index_names_is_missing(tmp_path):
     path = checkpoint(tmp_path)
     (path / "adapter_model.safetensors").rename(path / "model-1.safetensors")
     index = {"weight_map": {"w": "model-1.safetensors", "v": "model-2.safetensors"}}
-    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+    write_json(path / "model.safetensors.index.json", index)
     assert output_dir.find_flaw(path) == "model-2.safetensors is missing"
 
 
@@ -135,7 +135,7 @@ def test_runs_told_apart(tmp_path):
     assert output_dir.changed_inputs(tmp_path, inputs()) == ""
     checkpoint(tmp_path)
     assert output_dir.changed_inputs(tmp_path, inputs()) == "not started by `tuneyard recipe train`"
-    (tmp_path / output_dir.STARTED).write_text(json.dumps(inputs()))
+    write_json(tmp_path / output_dir.STARTED, inputs())
     assert output_dir.changed_inputs(tmp_path, inputs()) == ""
     assert output_dir.changed_inputs(tmp_path, inputs(rate=2e-4)) == "learning_rate 0.0001 → 0.0002"
     assert output_dir.changed_inputs(tmp_path, inputs(data="cc", a=1)) == "a unset → 1, data"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import invoke
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.recipes import plan as plan_module
@@ -136,25 +137,21 @@ def test_wrong_settings_are_errors_without_data_too(recipe, laid_out):
 
 @pytest.mark.parametrize("words", [["--rows", "5"], ["--tokens", "5"]])
 def test_rows_and_tokens_belong_together(recipe, words, tmp_path):
-    from click.testing import CliRunner
-
     from tuneyard.recipes.plan import command
 
     Path(tmp_path / "r.yaml").write_text("do_train: true\n", encoding="utf-8")
-    result = CliRunner().invoke(command, [str(tmp_path / "r.yaml"), *words])
+    result = invoke(command, tmp_path / "r.yaml", *words)
     assert isinstance(result.exception, RequestError)
 
 
 def test_a_missing_dataset_points_to_planning_without_data(recipe, tmp_path):
-    from click.testing import CliRunner
-
     from tuneyard.core.errors import ContentError
     from tuneyard.recipes.plan import command
 
     written = tmp_path / "r.yaml"
     settings = {**SETTINGS, "dataset": "not_there", "output_dir": str(tmp_path / "out")}
     written.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()), encoding="utf-8")
-    result = CliRunner().invoke(command, [str(written)])
+    result = invoke(command, written)
     assert isinstance(result.exception, ContentError)
     assert "E320" in str(result.exception) and "--rows" in str(result.exception)
 

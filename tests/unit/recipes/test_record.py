@@ -1,16 +1,13 @@
 """training.json holds to its schema; inputs change with what decides a run, and with nothing else."""
 
-import json
-from pathlib import Path
-
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.conftest import ROOT
+from tests.json_files import read_json
 from tests.unit.recipes.make import write_recipe
 from tuneyard.recipes.output_dir import inputs_of, training_record
 from tuneyard.recipes.recipe import read_recipe
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -32,7 +29,7 @@ def test_training_json_holds_to_its_schema(recipe):
         "world_size": 2,
         "global_batch": 32,
     }
-    schema = json.loads((ROOT / "core/schemas/training.json").read_text())
+    schema = read_json(ROOT / "core/schemas/training.json")
     for path in (None, weights):
         record = training_record(read, inputs_of(read, path), facts)
         Draft202012Validator(schema).validate(record)

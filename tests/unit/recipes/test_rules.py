@@ -1,19 +1,19 @@
 """Every rule about settings fires on what it is for and on nothing else."""
 
-import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
+from tests.json_files import write_json
 from tuneyard.recipes.hardware import Gpu, Machine, world_size
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.rules import measured, problems_of
 
 VOLTA = Gpu("Tesla V100", 7)
 
-ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 SOUND = {
     "model_name_or_path": "Qwen/Qwen2.5-0.5B-Instruct",
@@ -75,7 +75,7 @@ def test_zero_3_on_several_cpu_processes_is_refused(monkeypatch, gpus, stage, pr
 @pytest.mark.parametrize("zero", [5, {"stage": "two"}, {"stage": 4}])
 def test_a_deepspeed_file_has_a_stage(tmp_path, zero):
     path = tmp_path / "z.json"
-    path.write_text(json.dumps({"zero_optimization": zero}))
+    write_json(path, {"zero_optimization": zero})
     found = [(code, field) for code, field in codes(deepspeed=str(path)) if code == "E310"]
     assert found == [("E310", "deepspeed")]
 

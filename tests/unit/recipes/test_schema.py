@@ -1,12 +1,12 @@
 """Each YAML file of ours names a JSON Schema that is there and accepts it, so that editors complete it."""
 
-import json
 from pathlib import Path
 
 import jsonschema_rs
 import pytest
 
 from tests.conftest import ROOT
+from tests.json_files import read_json
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import ContentError
@@ -20,7 +20,7 @@ FIRST = "# yaml-language-server: $schema="
 
 def accepts(schema: Path, value: object) -> bool:
     def read(uri: str) -> object:
-        return json.loads((schema.parent / uri.rpartition("/")[2]).read_text(encoding="utf-8"))
+        return read_json(schema.parent / uri.rpartition("/")[2])
 
     return jsonschema_rs.validator_for(read(schema.name), retriever=read).is_valid(value)
 

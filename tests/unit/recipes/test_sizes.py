@@ -1,6 +1,5 @@
 """How a recipe's settings become the setup that is planned, and what is said to be unknown."""
 
-import json
 import re
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.json_files import write_json
 from tests.messages import printed
 from tuneyard.recipes.costs import LIGER_MODELS, Schedule, Shapes, disk_of, setup_of, unmodelled
 from tuneyard.recipes.plan import TrainingPlan
@@ -31,7 +31,7 @@ def test_trained_weights_and_their_optimizer_are_in_fp32_but_for_pure_bf16():
 
 def test_what_deepspeed_offloads(tmp_path):
     def setup(**zero):
-        (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": zero}))
+        write_json(tmp_path / "ds.json", {"zero_optimization": zero})
         return setup_of(recipe(deepspeed=str(tmp_path / "ds.json")), 10, 4)
 
     optimizer = setup(stage=2, offload_optimizer={"device": "cpu"})

@@ -1,6 +1,7 @@
 """Where the points of a sweep run: GPUs, or shares of the cores; and the command that scores them."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ def cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
+@pytest.fixture
+def four_gpus(cores, monkeypatch):
+    """A call gives the machine four GPUs."""
+    return partial(monkeypatch.setattr, hardware, "find_gpus", lambda: [hardware.Gpu("A100-80", 8)] * 4)
+
+
 def points(folder: Path, count: int, **settings: object) -> list[Recipe]:
     return [Recipe(folder / "r.yaml", {"model_name_or_path": str(folder), **settings}, {})] * count
 
@@ -40,8 +47,8 @@ def points(folder: Path, count: int, **settings: object) -> list[Recipe]:
         ("7,6,5,4", 2, ["7,6", "5,4"]),
     ],
 )
-def test_each_point_has_gpus_of_its_own(cores, monkeypatch, tmp_path, visible, each, expected) -> None:
-    monkeypatch.setattr(hardware, "find_gpus", lambda: [hardware.Gpu("A100-80", 8)] * 4)
+def test_each_point_has_gpus_of_its_own(four_gpus, monkeypatch, tmp_path, visible, each, expected) -> None:
+    four_gpus()
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     recipes = points(tmp_path, 9)
@@ -50,10 +57,10 @@ def test_each_point_has_gpus_of_its_own(cores, monkeypatch, tmp_path, visible, e
     assert len(slots.machine_of_a_point(recipes, each).gpus) == each
 
 
-def test_more_gpus_than_there_are(cores, monkeypatch, tmp_path) -> None:
+def test_more_gpus_than_there_are(four_gpus, tmp_path) -> None:
     with raises(RequestError, "--gpus-each 2", "0 visible GPUs"):
         slots.machine_of_a_point(points(tmp_path, 2), 2)
-    monkeypatch.setattr(hardware, "find_gpus", lambda: [hardware.Gpu("A100-80", 8)] * 4)
+    four_gpus()
     with raises(RequestError, "--gpus-each 5", "4 visible GPUs"):
         slots.machine_of_a_point(points(tmp_path, 2), 5)
 
@@ -95,8 +102,8 @@ def test_a_container_has_fewer_cores_and_less_memory(cores, monkeypatch, tmp_pat
     assert machine_limits.available_memory() == 850_000
 
 
-def test_a_recipe_for_cpus_takes_no_gpu(cores, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(hardware, "find_gpus", lambda: [hardware.Gpu("A100-80", 8)] * 4)
+def test_a_recipe_for_cpus_takes_no_gpu(four_gpus, monkeypatch, tmp_path) -> None:
+    four_gpus()
     (first, *_) = slots.slots_of(points(tmp_path, 2, use_cpu=True), 1)
     assert first == Slot("CPU slot 1", {"OMP_NUM_THREADS": "4"})
     monkeypatch.setenv("NNODES", "2")
@@ -104,8 +111,8 @@ def test_a_recipe_for_cpus_takes_no_gpu(cores, monkeypatch, tmp_path) -> None:
         slots.machine_of_a_point(points(tmp_path, 2), 1)
 
 
-def test_a_grid_over_use_cpu_gives_gpus_to_its_points(cores, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(hardware, "find_gpus", lambda: [hardware.Gpu("A100-80", 8)] * 4)
+def test_a_grid_over_use_cpu_gives_gpus_to_its_points(four_gpus, tmp_path) -> None:
+    four_gpus()
     recipes = [*points(tmp_path, 1, use_cpu=True), *points(tmp_path, 1, use_cpu=False)]
     environments = [slot.environment for slot in slots.slots_of(recipes, 2)]
     assert environments == [{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "2,3"}]

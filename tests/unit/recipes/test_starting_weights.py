@@ -1,6 +1,5 @@
 """Adapters and second models that a recipe starts from."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.json_files import write_json
 from tuneyard.core.weights.tensors import open_weights
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.starting_weights import loaded_problems
@@ -19,7 +19,7 @@ WIDTH = 16
 def model(folder: Path, value: float, *, sharded: bool = False, **config: object) -> Path:
     """Write a model folder of two layers, each a square weight of `WIDTH` that is filled with `value`."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(config))
+    write_json(folder / "config.json", config)
     weights = {f"{LAYER.format(n)}.weight": np.full((WIDTH, WIDTH), value, np.float32) for n in range(2)}
     if not sharded:
         save_file(weights, folder / "model.safetensors")
@@ -28,7 +28,7 @@ def model(folder: Path, value: float, *, sharded: bool = False, **config: object
     for number, (name, tensor) in enumerate(weights.items(), 1):
         places[name] = f"model-0000{number}-of-00002.safetensors"
         save_file({name: tensor}, folder / places[name])
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    write_json(folder / "model.safetensors.index.json", {"weight_map": places})
     return folder
 
 
@@ -37,7 +37,7 @@ def adapter(
 ) -> Path:
     """Write an adapter that names `base` and has factors for square weights of `width`."""
     folder.mkdir(parents=True)
-    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    write_json(folder / "adapter_config.json", {"base_model_name_or_path": str(base)})
     factors = {}
     for path in paths:
         factors[f"base_model.model.{path}.lora_A.weight"] = np.ones((2, width), np.float32)
@@ -49,6 +49,11 @@ def adapter(
 def found(**settings: object) -> list[tuple[str, str, str]]:
     recipe = Recipe(Path("r.yaml"), {key: str(value) for key, value in settings.items()}, {})
     return [(problem.code, problem.field, problem.message) for problem in loaded_problems(recipe)]
+
+
+@pytest.fixture
+def base(tmp_path):
+    return model(tmp_path / "tiny", 1)
 
 
 def test_an_adapter_of_another_base_is_an_error(tmp_path):
@@ -122,8 +127,7 @@ def save_in_full(adapter_folder: Path, **tensors: tuple[int, int]) -> None:
         (4, WIDTH, {"resize_vocab": True}, "lm_head.weight: saved with shape [4, 16], "),
     ],
 )
-def test_tensors_saved_in_full_have_the_shapes_of_the_base(tmp_path, rows, width, settings, fault):
-    base = model(tmp_path / "tiny", 1)
+def test_tensors_saved_in_full_have_the_shapes_of_the_base(base, tmp_path, rows, width, settings, fault):
     weights = load_file(base / "model.safetensors")
     save_file(weights | {"lm_head.weight": np.ones((8, WIDTH), np.float32)}, base / "model.safetensors")
     start = adapter(tmp_path / "rte", base)
@@ -134,8 +138,7 @@ def test_tensors_saved_in_full_have_the_shapes_of_the_base(tmp_path, rows, width
         assert fault in problems[0][2] and str(base) in problems[0][2]
 
 
-def test_a_tensor_without_the_prefix_of_peft_is_an_error(tmp_path):
-    base = model(tmp_path / "tiny", 1)
+def test_a_tensor_without_the_prefix_of_peft_is_an_error(base, tmp_path):
     start = adapter(tmp_path / "rte", base)
     weights = start / "adapter_model.safetensors"
     in_base = {"layers.0.q_proj.weight": np.ones((WIDTH, WIDTH), np.float32)}
@@ -158,33 +161,29 @@ def test_shapes_that_cannot_be_compared_are_a_note(tmp_path, kind):
     assert "shapes are not checked" in message
 
 
-def test_a_module_that_the_checkpoint_names_in_another_way_is_not_compared(tmp_path):
-    base = model(tmp_path / "tiny", 1)
+def test_a_module_that_the_checkpoint_names_in_another_way_is_not_compared(base, tmp_path):
     start = adapter(tmp_path / "rte", base, width=32, paths=["layers.0.mlp.experts"])
     assert found(model_name_or_path=base, adapter_name_or_path=start) == []
 
 
-def test_an_adapter_without_weights_is_an_error(tmp_path):
-    base = model(tmp_path / "tiny", 1)
+def test_an_adapter_without_weights_is_an_error(base, tmp_path):
     start = adapter(tmp_path / "rte", base)
     (start / "adapter_model.safetensors").unlink()
     ((code, _, message),) = found(model_name_or_path=base, adapter_name_or_path=start)
     assert code == "E346" and "adapter_model.safetensors is missing" in message
 
 
-def test_damaged_weights_of_an_adapter_are_an_error_with_their_file(tmp_path):
-    base = model(tmp_path / "tiny", 1)
+def test_damaged_weights_of_an_adapter_are_an_error_with_their_file(base, tmp_path):
     start = adapter(tmp_path / "rte", base)
     (start / "adapter_model.safetensors").write_bytes(b"12345678901")
     ((code, _, message),) = found(model_name_or_path=base, adapter_name_or_path=start)
     assert code == "E345" and f"{start}/adapter_model.safetensors" in message
 
 
-def test_an_adapter_in_several_files_is_compared_as_well(tmp_path):
-    base = model(tmp_path / "tiny", 1)
+def test_an_adapter_in_several_files_is_compared_as_well(base, tmp_path):
     start = adapter(tmp_path / "rte", base, width=32)
     weights = start / "adapter_model.safetensors"
     places = dict.fromkeys(open_weights(weights).tensors, "part-1.safetensors")
     weights.rename(start / "part-1.safetensors")
-    (start / "adapter_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    write_json(start / "adapter_model.safetensors.index.json", {"weight_map": places})
     assert [code for code, _, _ in found(model_name_or_path=base, adapter_name_or_path=start)] == ["E345"]

@@ -1,14 +1,14 @@
 """Grids, judged runs and the table over them, without a training."""
 
 import contextlib
-import json
 import math
 import shlex
 import sys
 
 import pytest
-from click.testing import CliRunner
 
+from tests.cli.scoring import invoke
+from tests.json_files import read_json, write_json
 from tests.messages import printed, printed_line, raises
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.drawing import plots as drawing
@@ -46,7 +46,7 @@ def test_only_settings_with_several_values_are_axes():
     ],
 )
 def test_a_grid_is_not_written_into_the_results_of_another_command(tmp_path, name, content, refused):
-    (tmp_path / name).write_text(json.dumps(content))
+    write_json(tmp_path / name, content)
     with raises(RequestError, "another command", "--out") if refused else contextlib.nullcontext():
         results.check_folder(tmp_path)
 
@@ -97,7 +97,7 @@ def report_on(folder, rows, grid, metric="accuracy", is_scored=True):
     """What `write_report` prints and writes: sweep.md and sweep.json."""
     found = results.SweepResults(folder, grid, metric, metric_of(metric), rows, [], is_scored)
     results.write_report(found)
-    return (folder / "sweep.md").read_text(), json.loads((folder / "sweep.json").read_text())
+    return (folder / "sweep.md").read_text(), read_json(folder / "sweep.json")
 
 
 def test_seeds_of_a_setting_are_one_row_with_their_deviation(tmp_path):
@@ -141,7 +141,7 @@ def test_judged_by_a_command_once(tmp_path):
 
 def test_a_judge_that_was_killed_midway_is_run_again(tmp_path):
     (tmp_path / "results/a").mkdir(parents=True)  # the first of two sets, then the end
-    (tmp_path / "results/a/results.json").write_text(json.dumps({"model": "results", "accuracy": 1.0}))
+    write_json(tmp_path / "results/a/results.json", {"model": "results", "accuracy": 1.0})
     assert scored_by(tmp_path, writing(a={"accuracy": 0.5}, b={"accuracy": 0.0}), "accuracy")[0] == 0.25
 
 
@@ -163,7 +163,7 @@ def test_a_plug_ins_metric_is_read_and_ranked_as_it_declares(untrained, monkeypa
     def train(recipe, **_):
         declared = {"surprise": {"value": next(scores), "unit": "nats", "higher_is_better": False}}
         (recipe.output_dir / "results").mkdir(parents=True)
-        (recipe.output_dir / "results/results.json").write_text(json.dumps({"metrics": declared}))
+        write_json(recipe.output_dir / "results/results.json", {"metrics": declared})
         (recipe.output_dir / run.SCORED).write_text('{"command": "true"}')
 
     monkeypatch.setattr(check, "ask", lambda *_: Facts())
@@ -182,10 +182,10 @@ def test_a_judge_that_fails(tmp_path):
 
 def test_judged_by_its_own_losses(tmp_path):
     history = [{"step": 1, "eval_loss": 2.0}, {"step": 2, "eval_loss": 1.5}, {"step": 3, "eval_loss": 1.75}]
-    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+    write_json(tmp_path / "trainer_state.json", {"log_history": history})
     assert results.score(tmp_path, False, "eval_loss")[0] == 1.5
     history = [{"step": 1, "eval_accuracy": 0.5}, {"step": 2, "eval_accuracy": 0.9, "train_loss": 0.5}]
-    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+    write_json(tmp_path / "trainer_state.json", {"log_history": history})
     assert results.score(tmp_path, False, "eval_accuracy")[0] == 0.9
     assert results.score(tmp_path, False, "train_loss")[0] == 0.5
 
@@ -193,7 +193,7 @@ def test_judged_by_its_own_losses(tmp_path):
 @pytest.mark.parametrize("metric", ["eval_loss", "accuracy"])
 def test_a_run_that_diverged_is_the_last_of_the_table(tmp_path, metric):
     state = {"log_history": [{"step": 1, "eval_loss": float("nan")}]}
-    (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+    write_json(tmp_path / "trainer_state.json", state)
     scores = [results.score(tmp_path, False, "eval_loss")[0], 2.0, 1.0]
     rows = [{"learning_rate": str(n), metric: score, "run": "x"} for n, score in enumerate(scores)]
     axes = {"learning_rate": ["0", "1", "2"]}
@@ -307,7 +307,7 @@ def untrained(tmp_path, monkeypatch):
     )  # more than there are cores: one run at a time, in this process
     monkeypatch.setattr(state, "score", lambda *_: (1.0, UNKNOWN))
     path = write_recipe(tmp_path)
-    (tmp_path / "dataset_info.json").write_text(json.dumps({key: {"file_name": "a.json"} for key in "ab"}))
+    write_json(tmp_path / "dataset_info.json", {key: {"file_name": "a.json"} for key in "ab"})
     return path, asked, trained
 
 
@@ -400,7 +400,7 @@ def test_a_seed_that_diverged_ends_no_sweep(untrained, monkeypatch, capsys):
     scores = {"seed-1": 1.0, "seed-2": float("nan"), "seed-3": 3.0}
     monkeypatch.setattr(state, "score", lambda folder, *_: (scores[folder.name], UNKNOWN))
     swept(untrained[0], "seed=1,2,3", metric="train_loss")
-    rows = json.loads((untrained[0].parent / "runs/sweep.json").read_text())["rows"]
+    rows = read_json(untrained[0].parent / "runs/sweep.json")["rows"]
     assert [row["train_loss"] for row in rows] == [1.0, None, 3.0]
     printed_line(capsys.readouterr().out, "2.0000 ± 1.41", "2")
 
@@ -408,6 +408,6 @@ def test_a_seed_that_diverged_ends_no_sweep(untrained, monkeypatch, capsys):
 @pytest.mark.parametrize("words", [("--list",), ("--point", "lora_rank-4")])
 def test_what_a_cluster_runs_is_neither_listed_nor_a_single_point(untrained, words) -> None:
     path = str(untrained[0])
-    ended = CliRunner().invoke(command.command, [path, "rank=4,8", "--ray", "auto", *words])
+    ended = invoke(command.command, path, "rank=4,8", "--ray", "auto", *words)
     assert isinstance(ended.exception, RequestError)
     printed(str(ended.exception), "--ray", "--list", "--point")

@@ -1,10 +1,9 @@
 """What `recipes train` settles before it touches an output_dir."""
 
-import json
-
 import pytest
 import yaml
 
+from tests.json_files import write_json
 from tests.messages import raises
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
@@ -43,8 +42,8 @@ def test_without_its_model_a_training_renames_and_writes_nothing(recipe, tmp_pat
 
 def finished(recipe, **world):
     recipe.output_dir.mkdir()
-    (recipe.output_dir / STARTED).write_text(json.dumps(inputs_of(recipe, None)))
-    (recipe.output_dir / TRAINING).write_text(json.dumps(world))
+    write_json(recipe.output_dir / STARTED, inputs_of(recipe, None))
+    write_json(recipe.output_dir / TRAINING, world)
 
 
 def test_a_finished_run_needs_no_model(recipe, capsys):
@@ -77,7 +76,7 @@ def test_a_run_that_was_cut_off_is_not_resumed_on_another_world_size(recipe, mon
     """Its steps would take other batches from there on, without a word from LLaMA-Factory."""
     recipe.output_dir.mkdir()
     world = {"world_size": 2, "global_batch": 16}
-    (recipe.output_dir / STARTED).write_text(json.dumps({**inputs_of(recipe, None), **world}))
+    write_json(recipe.output_dir / STARTED, {**inputs_of(recipe, None), **world})
     checkpoint = recipe.output_dir / "checkpoint-3"
     monkeypatch.setattr(output_dir, "checkpoints", lambda _: {checkpoint: ""})
     monkeypatch.setattr(training, "require_model", lambda _: None)
@@ -95,7 +94,7 @@ def test_what_llamafactory_resumes_wrongly_starts_again(recipe, monkeypatch, cap
     recipe = read_recipe(recipe.path, ["pissa_init=true", "pissa_convert=true", "overwrite_output_dir=false"])
     (recipe.output_dir / "checkpoint-3").mkdir(parents=True)
     world = {"world_size": 1, "global_batch": 8}
-    (recipe.output_dir / STARTED).write_text(json.dumps({**inputs_of(recipe, None), **world}))
+    write_json(recipe.output_dir / STARTED, {**inputs_of(recipe, None), **world})
     monkeypatch.setattr(training, "require_model", lambda _: None)
 
     def fake_train(_, effective, *more):

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
+from tests.cli.scoring import invoke
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.errors import RequestError
 from tuneyard.recipes import check
@@ -31,7 +31,7 @@ def watched(monkeypatch, paths, edits) -> str:
         change()
 
     monkeypatch.setattr(check.time, "sleep", edit)
-    done = CliRunner().invoke(check.command, ["--watch", *map(str, paths)])
+    done = invoke(check.command, "--watch", *paths)
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)  # 130 in a shell
     return done.output
 
@@ -78,7 +78,7 @@ def test_of_two_recipes_the_edited_one_is_checked(recipe, monkeypatch):
 
 
 def test_a_missing_recipe_is_a_wrong_argument(tmp_path):
-    done = CliRunner().invoke(check.command, ["--watch", str(tmp_path / "none.yaml")])
+    done = invoke(check.command, "--watch", tmp_path / "none.yaml")
     assert isinstance(done.exception, RequestError)
 
 
