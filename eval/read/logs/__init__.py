@@ -9,6 +9,7 @@ import contextlib
 import csv
 import functools
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -125,7 +126,24 @@ def row_of(record: Record, where: str) -> Row:
     if not isinstance(correct, bool):
         raise ContentError(f"{place}: correct: found {show_value(correct)}, expected true or false")
     row = {"id": row_id, "gold": gold, "prediction": prediction, "correct": correct, "place": place}
-    return {**record, **row, "cluster": group_of(record)}
+    return {**record, **row, "cluster": group_of(record), "confidence": _confidence(record, place)}
+
+
+def _confidence(record: Record, place: str) -> float | None:
+    """The confidence of a record, None without one. The cells of a CSV are texts."""
+    value = record.get("confidence")
+    if value is None:
+        return None
+    number = math.nan
+    if isinstance(value, str | float | int) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            number = float(value)
+    if not 0 <= number <= 1:
+        raise ContentError(
+            f"{place}: confidence: found {show_value(value)}, expected a number from 0 to 1; "
+            "a column of another name is left out"
+        )
+    return number
 
 
 def reader_of(path: Path) -> LogReader:

@@ -61,6 +61,21 @@ def test_a_table_is_the_same_run_in_each_format(tmp_path: Path, suffix: str) -> 
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
+def test_a_confidence_that_is_written_as_text_is_a_number(tmp_path: Path, suffix: str) -> None:
+    rows = [{**row, "confidence": "0.75"} for row in ROWS]
+    (run,) = read_log(WRITERS[suffix](tmp_path / f"tuned{suffix}", rows))
+    assert run.confidence == [0.75, 0.75]
+
+
+@pytest.mark.parametrize("value", ["high", 87, True, "nan", [0.5]])
+def test_a_confidence_that_is_no_share_is_refused_at_its_line(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "tuned.jsonl"
+    path.write_text(json.dumps({**ROWS[0], "confidence": value}) + "\n")
+    with raises(ContentError, "tuned.jsonl:1", "confidence"):
+        read_log(path)
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
 def test_a_row_that_lacks_a_field_is_named_with_its_place(tmp_path: Path, suffix: str) -> None:
     path = WRITERS[suffix](tmp_path / f"x{suffix}", [*ROWS, {**ROWS[0], "id": ""}])
     place = {".csv": f"{path}:4", ".parquet": f"{path} row 3", ".jsonl": f"{path}:3"}[suffix]
