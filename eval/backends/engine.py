@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.vllm import RANKS, max_rank
@@ -30,9 +30,6 @@ from tuneyard.eval.backends.scorers import (
     next_tokens,
     prompts_too_long,
 )
-
-if TYPE_CHECKING:
-    pass
 
 AT_ONCE = 256  # rows of a candidate between two writes of the log; vLLM makes its own batches of them
 TOKENS_AT_ONCE = 100  # of which one request gives the log-probabilities; vLLM allows 128
