@@ -69,8 +69,7 @@ def test_a_confidence_that_is_written_as_text_is_a_number(tmp_path: Path, suffix
 
 @pytest.mark.parametrize("value", ["high", 87, True, "nan", [0.5]])
 def test_a_confidence_that_is_no_share_is_refused_at_its_line(tmp_path: Path, value: object) -> None:
-    path = tmp_path / "tuned.jsonl"
-    path.write_text(json.dumps({**ROWS[0], "confidence": value}) + "\n")
+    path = as_lines(tmp_path / "tuned.jsonl", [{**ROWS[0], "confidence": value}])
     with raises(ContentError, "tuned.jsonl:1", "confidence"):
         read_log(path)
 
