@@ -1,13 +1,14 @@
 """Reads a file into a profile: its encoding and dialect, and the types and the values of its fields."""
 
 import contextlib
-import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+
+import orjson
 
 from tuneyard.compiler.init.dialects import dialects, encoding_of, head_of
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
@@ -266,8 +267,8 @@ def _type_of(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, str) and value.startswith("[{"):
-        with contextlib.suppress(json.JSONDecodeError):
-            inner = json.loads(value)
+        with contextlib.suppress(orjson.JSONDecodeError):
+            inner = orjson.loads(value)
             return "turns" if is_rows(inner) and is_turn(inner[0]) else "text"
     if is_rows(value):
         if is_turn(value[0]):

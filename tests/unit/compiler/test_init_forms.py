@@ -427,6 +427,16 @@ def test_conversations_written_as_text_are_conversations_under_any_name(bench) -
     assert spoken(found[0]) == [("user", "Hi"), ("assistant", "Hello")]
 
 
+def test_a_text_of_many_nested_brackets_is_a_text(bench) -> None:
+    rows = [{"question": question(n), "answer": '[{"a":' * 20_000} for n in range(COUNT)]
+    assert records(bench, bench.rows("deep.jsonl", rows))[0]["output"] == '[{"a":' * 20_000
+
+
+def test_a_preference_of_somebody_beside_an_answer_is_no_ranking(bench) -> None:
+    rows = [{"question": question(n), "answer": answer(n), "preference": "tea"} for n in range(COUNT)]
+    assert answered(records(bench, bench.rows("survey.jsonl", rows))[0]) == (question(0), answer(0))
+
+
 def test_signs_of_western_texts_are_no_reason_to_refuse_them(bench) -> None:
     rows = [f"¿Qué dice el informe n° {n} del puerto (§ {n})?,Dice que eran: «{n}»" for n in range(COUNT)]
     source = bench.write("es.csv", "\n".join(["question,answer", *rows]).encode("cp1252"))
