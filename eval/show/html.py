@@ -41,6 +41,8 @@ MARK = '<meta name="generator" content="Tuneyard eval compare">'
 STATIC = 10  # examples that are there without JavaScript
 FEW = 4  # plots of no more models are unfolded
 BREAK = re.compile(r"(?<=[,/+_])(?=\S)")
+EXPONENT = re.compile(r"(?<=\de)-(?=\d)")
+"""The minus of 1e-4, after which browsers break a line."""
 FIGURES = {
     "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
     "classes", "confusion", "metrics", "label_mass", "too_long", "model", "set", "check_generate",
@@ -152,8 +154,9 @@ def varied(table: Table) -> tuple[Table, str]:
 
 
 def breakable(text: object) -> Markup:
-    """A text whose names may break after their signs, but never in a word or before a percent sign."""
+    """A text whose names may break after their signs; words, numbers and percentages stay whole."""
     unbroken = str(text).replace(" %", "\N{NO-BREAK SPACE}%")
+    unbroken = EXPONENT.sub("-\N{WORD JOINER}", unbroken)
     return Markup("<wbr>").join(escape(part) for part in BREAK.split(unbroken))
 
 

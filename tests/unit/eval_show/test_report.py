@@ -143,6 +143,7 @@ def test_a_column_that_is_the_same_in_every_row_becomes_a_line_above_the_table()
 def test_names_break_after_their_signs_and_numbers_and_words_do_not() -> None:
     assert breakable("rte=0.5,<b>") == "rte=0.5,<wbr>&lt;b&gt;"
     assert breakable("41.7 % of 300") == "41.7\N{NO-BREAK SPACE}% of 300"
+    assert breakable("lr1e-4-b") == "lr1e-\N{WORD JOINER}4-b"
     style = (ROOT / "eval/show/page/style.css").read_text(encoding="utf-8")
     for rule in re.findall(r"([^{}]+)\{[^{}]*overflow-wrap: anywhere", style):
         assert rule.strip() in (".next code", ".facts td")  # a command, and hashes
