@@ -43,7 +43,7 @@ def test_a_merge_that_fails_leaves_no_thread_while_its_error_is_known(tmp_path, 
     adapter = make(tmp_path / "a", factors(layers=8))
     plan = plan_merging(MergeRequest([(str(adapter), 1.0)], tmp_path / "out"))
 
-    def full(_path, _specs, values, _metadata):
+    def full(_path, _specs, values):
         next(iter(values))
         raise OSError(28, "No space left on device")
 
