@@ -7,7 +7,7 @@ import pytest
 from tests.cli import scoring
 from tests.cli.scoring import call
 from tests.conftest import ROOT
-from tests.json_files import read_json, read_lines, write_json
+from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.code import cli, program_of
@@ -37,6 +37,17 @@ def test_solutions_pass_and_everything_else_says_why(tmp_path, capsys) -> None:
     assert "pass@1 75.0%" in capsys.readouterr().out
     call(compare, tmp_path / "out", "--out", tmp_path / "table")
     assert "75.0 %" in (tmp_path / "table/table.md").read_text()
+
+
+def test_a_kept_reason_that_is_no_text_is_a_reason(tmp_path) -> None:
+    write_lines(tmp_path / "two.jsonl", ROWS[:2])
+    ask(tmp_path / "two.jsonl", tmp_path / "out", {}, "--run-code")
+    file = tmp_path / "out/m/two/predictions.jsonl"
+    first, second = read_lines(file)
+    write_lines(file, [first, {**second, "too_long": 2048}])
+    again = ("--rescore", tmp_path / "out", "--data", tmp_path / "two.jsonl", "--run-code")
+    call(cli, *again, "--out", tmp_path / "new")
+    assert read_json(tmp_path / "new/m/two/results.json")["failures"] == {"2048": 1, "SyntaxError": 1}
 
 
 def test_nothing_runs_unless_it_is_agreed_to(tmp_path) -> None:

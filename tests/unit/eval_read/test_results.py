@@ -220,12 +220,13 @@ def test_another_adapter_joins_a_run(tmp_path) -> None:
     assert read_json(tmp_path / RUN)["models"] == {"base": "a" * 64, "new": "c"}
 
 
-def test_force_removes_the_old_runs_models_and_nothing_else(tmp_path) -> None:
+@pytest.mark.parametrize("models", [{"new": "c"}, IDENTITY["models"]])
+def test_force_removes_the_old_runs_models_and_nothing_else(tmp_path, models) -> None:
     begin_scoring_run(tmp_path, IDENTITY, force=False)
     for name in ("base/rte", "base/mine", "other/rte"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "x").touch()
-    begin_scoring_run(tmp_path, {**IDENTITY, "models": {"new": "c"}}, force=True)
+    begin_scoring_run(tmp_path, {**IDENTITY, "models": models}, force=True)
     assert not (tmp_path / "base" / "rte").exists()
     assert (tmp_path / "base" / "mine" / "x").exists()
     assert (tmp_path / "other" / "rte" / "x").exists()
