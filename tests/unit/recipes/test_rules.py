@@ -232,6 +232,11 @@ def test_weights_that_plain_llamafactory_ignores_are_noted(tmp_path):
     assert places == [f"{path}:2"]  # once, with its line
 
 
+def test_bf16_before_ampere_is_no_matter_on_cpus():
+    assert codes([VOLTA], bf16=True) == [("W312", "bf16")]
+    assert codes([VOLTA], bf16=True, use_cpu=True) == []
+
+
 def test_a_misspelt_key_is_not_also_missing():
     settings = {"datset": "a", "outpt_dir": "o", "model_name_or_path": "a/b", "do_train": True}
     found = problems_of(Recipe(Path("r.yaml"), settings, {}), Machine((HOPPER,)))
