@@ -30,6 +30,7 @@ PEOPLE = {
 """Names of columns and objects that say who wrote a message. They are no class of it."""
 ID = re.compile(r"(^|_)(id|no|number|key|uid)$|编号$")
 """Names of columns that say which row it is, or to what it belongs."""
+_DIGIT = re.compile(r"\d")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|https?:")
 UNLABELLED = (-1, "-", "")
 """Values of rows without a label."""
@@ -63,7 +64,9 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
             continue
         if not 2 <= len(leaf.values) <= MOST_VALUES:
             continue
-        if PEOPLE.intersection(leaf.steps) or ID.search(leaf.name):
+        # Words without a digit are no ids, as in `intent_key`.
+        is_id = ID.search(leaf.name) and any(map(_DIGIT.search, map(str, leaf.values)))
+        if PEOPLE.intersection(leaf.steps) or is_id:
             continue
         is_named = leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0")
         is_short = leaf.characters <= LONGEST_CLASS * leaf.filled

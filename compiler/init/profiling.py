@@ -11,7 +11,9 @@ from pathlib import Path
 import orjson
 
 from tuneyard.compiler.init.dialects import dialects, encoding_of, head_of
+from tuneyard.compiler.init.labels import ID
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
+from tuneyard.compiler.init.proposal import PROMPTS
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files
@@ -150,14 +152,21 @@ def _read_rows(profile: FileProfile, file: Readable) -> None:
 
 
 def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None:
-    """`ContentError` if two of the first files of a folder share at most half of their columns."""
+    """`ContentError` if two of the first files of a folder share less than half of their columns.
+
+    Ids do not count: the files of an export often share nothing else.
+    """
     columns: dict[str, set[str]] = {}
     for file in files[:COMPARED_FILES] if len(files) > 1 else ():
         for rows in islice(read(file, str(file), Source(), Problems()), 1):
             columns[str(file)] = set(rows.names())
+    compared = {
+        path: {name for name in names if not ID.search(name.lower())} for path, names in columns.items()
+    }
     first = next(iter(columns), "")
     for other, names in columns.items():
-        if 2 * len(columns[first] & names) <= min(len(columns[first]), len(names)):
+        shared = compared[first] & compared[other]
+        if 2 * len(shared) < min(len(compared[first]), len(compared[other])):
             raise ContentError(
                 f"{path}: its files hold different data: {first} has the columns "
                 f"{', '.join(sorted(columns[first]))}, and {other} has {', '.join(sorted(names))}; give one "
@@ -177,8 +186,9 @@ def _are_answers_by_question(text: str) -> bool:
 
 
 def _has_only_an_answer(fields: dict[str, object]) -> bool:
+    """True for an answer next to which nothing may be the question: its key is it, and no id."""
     roles = {role_of_names([name]) for name in fields}
-    return "answer" in roles and "question" not in roles
+    return "answer" in roles and roles.isdisjoint(PROMPTS)
 
 
 def _sources_to_try(

@@ -320,7 +320,7 @@ def _broken(text: bytes, place: Place, error: orjson.JSONDecodeError) -> Problem
     hint = ""
     if text.lstrip().startswith((b"{'", b"[{'")):
         hint = f"this is Python's notation, not JSON: {AS_JSON}"
-    elif text.rstrip().endswith(b","):
+    elif rest.strip() == b",":
         hint = "each line is a whole row, without a comma at its end: sed 's/, *$//' OLD > NEW.jsonl"
     message = f"broken JSON at column {error.colno}: {error.msg.split(': line')[0]}"
     return Problem("E002", place, message, hint=hint)

@@ -13,6 +13,7 @@ from tuneyard.compiler.rows import Line, ObjectRows, Place
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
+LOOKED_AT = 100  # rows of each sheet
 
 
 @reader(".xlsx", text=False)
@@ -24,11 +25,16 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         book = openpyxl.load_workbook(seekable(file.stream), read_only=True, data_only=True)
         for sheet in book.worksheets:
             sheet.reset_dimensions()  # some exporters write them wrong, and the rows beyond would be lost
-        first_rows = {sheet.title: list(islice(_filled_rows(sheet), 2)) for sheet in book.worksheets}
+        first_rows = {sheet.title: list(islice(_filled_rows(sheet), LOOKED_AT)) for sheet in book.worksheets}
         several_rows = [sheet for sheet in book.worksheets if len(first_rows[sheet.title]) > 1]
-        tables = [sheet for sheet in several_rows if max(map(_width, first_rows[sheet.title])) > 1]
-        # One row is a title, or a header without rows. One column next to a table is about the table.
-        first = (tables or several_rows or book.worksheets)[0]
+        # One row is a title, or a header without rows. One column before a longer table is about the table.
+        first = (several_rows or book.worksheets)[0]
+        if _is_column(first_rows[first.title]):
+            for sheet in several_rows:
+                rows = first_rows[sheet.title]
+                if len(rows) > len(first_rows[first.title]) and not _is_column(rows):
+                    first = sheet
+                    break
         others = [sheet for sheet in book.worksheets if sheet is not first]
         titles = [sheet.title for sheet in others if first_rows[sheet.title]]
         if titles:
@@ -78,8 +84,8 @@ def _filled_rows(sheet: Any) -> Iterator[tuple[int, Any]]:
             yield number, cells
 
 
-def _width(row: tuple[int, Any]) -> int:
-    return _filled(row[1])
+def _is_column(rows: Sequence[tuple[int, Sequence[object]]]) -> bool:
+    return all(_filled(cells) <= 1 for _, cells in rows[:2])
 
 
 def _filled(cells: Sequence[object]) -> int:

@@ -14,7 +14,7 @@ from tuneyard.compiler.init.proposal import (
 )
 from tuneyard.compiler.kinds.turn_forms import exchange_keys
 from tuneyard.compiler.read.jsons import AS_JSON
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.compiler.spec.column_meanings import EARLIER_TURNS, USUAL_NAMES, meaning
 from tuneyard.core.errors import ContentError, show_value
 
 _MESSAGE = re.compile(
@@ -26,11 +26,16 @@ _MESSAGE = re.compile(
 
 
 def conversations(profile: FileProfile) -> Proposal | None:
-    """Conversations, if a column has turns."""
-    turns = next((leaf for leaf in profile.leaves.values() if leaf.kind == "turns"), None)
-    if turns is None:
+    """Conversations, if a column has turns.
+
+    Turns written as text may be a copy of the others, or the earlier turns of a question.
+    """
+    leaves = [leaf for leaf in profile.leaves.values() if leaf.kind == "turns"]
+    lists = [leaf for leaf in leaves if not leaf.characters]
+    texts = [leaf for leaf in leaves if leaf.characters and meaning(leaf.path) != EARLIER_TURNS]
+    if not lists and not texts:
         return None
-    return _conversations(profile, turns.path)
+    return _conversations(profile, (lists or texts)[0].path)
 
 
 def exchanges(profile: FileProfile) -> Proposal | None:

@@ -50,7 +50,7 @@ _NUMBERED = re.compile(r"(?:^|_)[12ab](?=_|$)|[12]$")
 
 def labelled_pair(profile: FileProfile) -> Proposal | None:
     """Two texts that one label judges."""
-    label, texts = label_leaf(profile), _two_texts(profile)
+    label, texts = label_leaf(profile), paired_texts(profile)
     if label is None or texts is None:
         return None
     first, second, is_nli = texts
@@ -68,7 +68,7 @@ def labelled_pair(profile: FileProfile) -> Proposal | None:
     return Proposal("Pairs of texts with a judgement", columns, write, labels, guesses)
 
 
-def _two_texts(profile: FileProfile) -> tuple[Leaf, Leaf, bool] | None:
+def paired_texts(profile: FileProfile) -> tuple[Leaf, Leaf, bool] | None:
     """The two texts of a pair, and True if their names are usual for inference (premise, hypothesis)."""
     first, second = profile.user_leaf("text"), profile.user_leaf("text2")
     if first is not None and second is not None:

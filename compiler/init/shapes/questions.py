@@ -19,7 +19,7 @@ from tuneyard.compiler.init.proposal import (
     question_leaf,
     question_proposal,
 )
-from tuneyard.compiler.init.shapes.labelled import OR
+from tuneyard.compiler.init.shapes.labelled import OR, paired_texts
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import TOOLS
 from tuneyard.core.records.calls import WrongValueError, parse_calls
@@ -68,8 +68,11 @@ def answered_question(profile: FileProfile) -> Proposal | None:
 
 
 def two_texts(profile: FileProfile) -> Proposal | None:
-    """A question and its answer under any names, if exactly two columns have prose that hardly repeats."""
-    if profile.user_columns:
+    """A question and its answer under any names, if exactly two columns have prose that hardly repeats.
+
+    A pair of texts whose label is missing, as in the test split of a benchmark, has no answer.
+    """
+    if profile.user_columns or paired_texts(profile) is not None:
         return None
     prose = [leaf for leaf in profile.leaves.values() if is_prose(profile, leaf)]
     texts = [leaf for leaf in prose if 2 * len(leaf.hashes) > profile.rows]

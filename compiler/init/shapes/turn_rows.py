@@ -1,6 +1,7 @@
 """Tables with one turn of a conversation a row."""
 
 import re
+from itertools import chain
 
 from tuneyard.compiler.init.labels import ABOUT_ROWS, ID
 from tuneyard.compiler.init.profile import FileProfile, Leaf
@@ -17,10 +18,17 @@ SPEAKER_COLUMNS = (
 TEXT_COLUMNS = ("text", "content", "message", "value", "utterance", "body", "内容", "文本")
 ORDER_COLUMNS = (
     "turn", "turn_id", "turn_index", "turn_number", "turn_no", "index", "position", "order", "seq",
-    "sequence", "step", "timestamp", "time", "created_at", "date", "序号", "轮次", "时间",
+    "sequence", "step", "timestamp", "ts", "time", "created_at", "date", "序号", "轮次", "时间",
 )  # fmt: skip
 _CONVERSATION = re.compile(r"(conv|dialog|thread|session|chat|ticket|call|case|vorgang|会话|对话|工单)")
-_TIME = re.compile(r"time|date|zeit|_at$|^ts$|时间|日期|序号")
+_TIME = re.compile(r"(^|_)(time|timestamp|date|datetime)$|_at$|zeit|时间|日期")
+_SORTABLE_TIME = re.compile(
+    r"\d{9,}(\.\d+)?"
+    r"|\d{4}([-/.年])\d\d[-/.月]\d\d日?([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?( ?UTC|Z|[+-]\d\d:?\d\d)?)?"
+    r"|\d\d:\d\d(:\d\d)?"
+)
+"""A time that sorts by its number or text, such as 2024-03-01 10:00."""
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 def turn_rows(profile: FileProfile) -> Proposal | None:
@@ -31,8 +39,9 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
     text = profile.named(TEXT_COLUMNS) or longest_prose(profile)
     if text is None or text is role:
         return None
-    by = _conversation_leaf(profile, role, text)
-    if by is None and role.name not in SPEAKER_COLUMNS:
+    is_usual = role.name in SPEAKER_COLUMNS
+    by = _conversation_leaf(profile, role, text, may_be_id=is_usual)
+    if by is None and not is_usual:
         return None
     if by is None:
         raise ContentError(
@@ -67,14 +76,17 @@ def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
     return None, {}
 
 
-def _conversation_leaf(profile: FileProfile, *others: Leaf) -> Leaf | None:
-    """The column that several rows share: one named for conversations, otherwise one named as ids are."""
+def _conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> Leaf | None:
+    """The column that several rows share: one named for conversations, otherwise one named as ids are.
+
+    An id does not prove that human and gpt speak with each other: both may have written about one prompt.
+    """
     shared = []
     for leaf in profile.leaves.values():
         is_other = leaf in others or leaf.name in (*ORDER_COLUMNS, *ABOUT_ROWS)
         if leaf.kind in ("text", "number") and not is_other and 2 * len(leaf.hashes) <= leaf.filled:
             shared.append(leaf)
-    for pattern in (_CONVERSATION, ID):
+    for pattern in (_CONVERSATION, ID) if may_be_id else (_CONVERSATION,):
         for leaf in shared:
             if pattern.search(leaf.name):
                 return leaf
@@ -93,10 +105,22 @@ def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> Lea
         values: dict[str, list[str]] = {}
         for conversation, value in zip(conversations, profile.values(leaf), strict=True):
             values.setdefault(str(conversation), []).append(str(value))
-        longest = max(map(len, values.values()))
-        numbered = len(leaf.hashes) <= longest + 1 and all(map(str.isdecimal, map(str, leaf.values)))
-        if (name in ORDER_COLUMNS or _TIME.search(name) or numbered) and all(
-            len(set(each)) == len(each) for each in values.values()
-        ):
+        differ = all(len(set(each)) == len(each) for each in values.values())
+        if differ and _is_order(leaf, list(values.values())):
             return leaf
     return None
+
+
+def _is_order(leaf: Leaf, values: list[list[str]]) -> bool:
+    """True if a column is named or numbered as turns are. `values`: those of each conversation.
+
+    Times whose text does not sort (1.3.2024, 1:00 PM) say nothing, nor does a `response_time` of 5 seconds.
+    """
+    longest = max(map(len, values))
+    if len(leaf.hashes) <= longest + 1 and all(map(str.isdecimal, map(str, leaf.values))):
+        return True
+    is_named = leaf.name in ORDER_COLUMNS or leaf.name.endswith("序号")
+    if not _TIME.search(leaf.name):
+        return is_named
+    every = list(chain.from_iterable(values))
+    return all(map(_SORTABLE_TIME.fullmatch, every)) or (is_named and all(map(_NUMBER.fullmatch, every)))

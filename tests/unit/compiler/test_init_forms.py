@@ -474,3 +474,95 @@ def test_a_sheet_of_notes_before_the_table_is_not_read(bench) -> None:
         sheet.append([question(n), answer(n)])
     book.save(bench.folder / "notes.xlsx")
     assert answered(records(bench, bench.folder / "notes.xlsx")[0]) == (question(0), answer(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("sentiment", ["positive", "negative"]),
+        ("update_note", ["n2", "n1"]),
+        ("response_time", ["9.5", "5.5"]),
+        ("zeit", ["29.02.2024 10:00", "01.03.2024 09:00"]),
+        ("created_at", ["3/1/2024 9:58 AM", "3/1/2024 10:02 AM"]),
+        ("sent_time", ["2024-3-1 9:00", "2024-3-1 10:00"]),
+    ],
+)
+def test_turns_stay_in_the_order_of_the_file_unless_a_time_sorts(bench, name, values) -> None:
+    lines = [f"call,party,utterance,{name}"]
+    for talk in range(COUNT):
+        lines += [f"call-{talk},customer,Hello {talk}?,{values[0]}", f"call-{talk},agent,Yes.,{values[1]}"]
+    found = records(bench, bench.write("calls.csv", "\n".join(lines)))
+    assert spoken(found[0]) == [("user", "Hello 0?"), ("assistant", "Yes.")]
+
+
+def test_who_wrote_about_one_prompt_is_a_class(bench) -> None:
+    rows = [f"{n // 2},{answer(n)},{['human', 'gpt'][n % 2]}" for n in range(COUNT)]
+    found = records(bench, bench.write("detect.csv", "\n".join(["prompt_id,text,origin", *rows])))
+    assert {record["output"] for record in found} == {"human", "gpt"}
+
+
+def test_words_in_a_column_named_as_a_key_are_classes(bench) -> None:
+    rows = [f"{answer(n)},{['pay', 'cancel'][n % 2]}" for n in range(COUNT)]
+    found = records(bench, bench.write("intents.csv", "\n".join(["text,intent_key", *rows])))
+    assert {record["output"] for record in found} == {"pay", "cancel"}
+
+
+@pytest.mark.parametrize("names", [("premise", "hypothesis"), ("sentence1", "sentence2")])
+def test_a_pair_without_its_label_is_no_question_with_an_answer(bench, names) -> None:
+    rows = [{names[0]: question(n), names[1]: answer(n), "idx": n} for n in range(COUNT)]
+    with pytest.raises(ContentError, match="nothing in it looks like"):
+        propose(bench.rows("test.jsonl", rows))
+
+
+def test_counts_beside_an_answer_refuse_nothing(bench) -> None:
+    rows = [{"question": question(n), "answer": answer(n), "liked": n + 2} for n in range(COUNT)]
+    assert answered(records(bench, bench.rows("a.jsonl", rows))[0]) == (question(0), answer(0))
+
+
+def test_a_folder_of_conversations_may_have_ids_in_one_file_and_tools_in_another(bench) -> None:
+    (bench.folder / "chats").mkdir()
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+    bench.rows("chats/a.jsonl", [{"id": "a", "conversations": turns}])
+    bench.rows("chats/b.jsonl", [{"conversations": turns, "tools": ""}])
+    assert len(records(bench, bench.folder / "chats")) == 2
+
+
+def test_rows_under_names_of_several_words_keep_their_own_question(bench) -> None:
+    document = {f"case {n}": {"input": question(n), "output": answer(n)} for n in range(COUNT)}
+    found = records(bench, bench.write("cases.json", json.dumps(document)))
+    assert answered(found[0]) == (question(0), answer(0))
+
+
+def test_a_line_that_is_cut_is_not_said_to_end_with_a_comma_too_many(bench) -> None:
+    lines = [json.dumps({"question": question(n), "answer": answer(n)}) for n in range(COUNT)]
+    lines.append('{"question": "Why?",')
+    _, report = propose(bench.write("cut.jsonl", "\n".join(lines)))
+    assert "E002: broken JSON at column" in report and "sed" not in report
+
+
+def test_a_sheet_of_one_column_before_a_shorter_table_is_read(bench) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in ("text", *map(answer, range(COUNT))):
+        book.active.append([row])
+    sheet = book.create_sheet("Counts")
+    sheet.append(["metric", "value"])
+    sheet.append(["rows", COUNT])
+    book.save(bench.folder / "texts.xlsx")
+    assert records(bench, bench.folder / "texts.xlsx")[0]["text"] == answer(0)
+
+
+def test_turns_come_before_turns_written_as_text(bench) -> None:
+    log = json.dumps([{"role": "user", "content": "Old"}, {"role": "assistant", "content": "Old."}])
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+    found = records(
+        bench, bench.rows("a.jsonl", [{"log": log, "conversations": turns} for _ in range(COUNT)])
+    )
+    assert spoken(found[0]) == [("user", "Hi"), ("assistant", "Hello")]
+
+
+def test_earlier_turns_written_as_text_are_not_the_conversation(bench) -> None:
+    log = json.dumps([{"role": "user", "content": "Old"}, {"role": "assistant", "content": "Old."}])
+    rows = [{"question": question(n), "answer": answer(n), "history": log} for n in range(COUNT)]
+    with pytest.raises(ContentError, match="E105 history"):
+        propose(bench.rows("a.jsonl", rows))
