@@ -28,6 +28,7 @@ PEOPLE = {
     "nickname", "发送者", "发送人", "发言人", "说话人", "昵称", "用户名", "作者",
 }  # fmt: skip
 """Names of columns and objects that say who wrote a message. They are no class of it."""
+METADATA = {"meta", "metadata"}
 ID = re.compile(r"(^|_)(id|no|number|key|uid)$|编号$")
 """Names of columns that say which row it is, or to what it belongs."""
 _DIGIT = re.compile(r"\d")
@@ -56,13 +57,17 @@ def label_leaf(profile: FileProfile) -> Leaf | None:
 def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     """Columns of short texts or truth values, with 2 to 30 values, that may be classes, the likeliest first.
 
-    Those named as classes are; others need each value five times on average, and come by how even they are.
+    Those named as classes are; others need each value five times on average, and come by how even they are,
+    texts first. A truth value that some rows lack, or that is a part of their metadata, is a mark of them.
     """
-    candidates: list[tuple[bool, float, Leaf]] = []
+    candidates: list[tuple[bool, bool, float, Leaf]] = []
     for leaf in profile.leaves.values():
         if leaf.kind not in ("text", "truth value") or leaf is text:
             continue
         if not 2 <= len(leaf.values) <= MOST_VALUES:
+            continue
+        is_text = leaf.kind == "text"
+        if not is_text and (leaf.filled < profile.rows or METADATA.intersection(leaf.steps)):
             continue
         # Words without a digit are no ids, as in `intent_key`.
         is_id = ID.search(leaf.name) and any(map(_DIGIT.search, map(str, leaf.values)))
@@ -77,8 +82,8 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
             continue
         counts = Counter(map(str, profile.values(leaf)))
         evenness = -sum(count * math.log(count / counts.total()) for count in counts.values())
-        candidates.append((is_named, evenness, leaf))
-    return [leaf for *_, leaf in sorted(candidates, key=lambda item: item[:2], reverse=True)]
+        candidates.append((is_named, is_text, evenness, leaf))
+    return [leaf for *_, leaf in sorted(candidates, key=lambda item: item[:3], reverse=True)]
 
 
 def label_values(leaf: Leaf) -> list[object]:

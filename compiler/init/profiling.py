@@ -181,8 +181,16 @@ def _are_answers_by_question(text: str) -> bool:
         return False
     values = members.values()
     are_objects = all(isinstance(value, dict) and _has_only_an_answer(value) for value in values)
-    are_sentences = all(" " in name or CHINESE.search(name) for name in members)
+    are_sentences = all(" " in name or CHINESE.search(name) for name in members) and not _are_numbered(
+        members
+    )
     return (are_objects and are_sentences) or all(isinstance(value, str) for value in values)
+
+
+def _are_numbered(names: Iterable[str]) -> bool:
+    """True for `case 1`, `case 2`: names that differ by their numbers alone and ask nothing."""
+    words = {re.sub(r"\d+", "", name) for name in names}
+    return len(words) == 1 and not words.pop().strip().endswith(("?", "？"))
 
 
 def _has_only_an_answer(fields: dict[str, object]) -> bool:

@@ -20,7 +20,8 @@ ORDER_COLUMNS = (
     "turn", "turn_id", "turn_index", "turn_number", "turn_no", "index", "position", "order", "seq",
     "sequence", "step", "timestamp", "ts", "time", "created_at", "date", "序号", "轮次", "时间",
 )  # fmt: skip
-_CONVERSATION = re.compile(r"(conv|dialog|thread|session|chat|ticket|call|case|vorgang|会话|对话|工单)")
+_CONVERSATION = re.compile(r"(^|_)(conv|dialog|thread|session|chat|ticket|call|vorgang)|会话|对话|工单")
+_CASE = re.compile(rf"(^|_)case|{ID.pattern}")
 _TIME = re.compile(r"(^|_)(time|timestamp|date|datetime)$|_at$|zeit|时间|日期")
 _SORTABLE_TIME = re.compile(
     r"\d{9,}(\.\d+)?"
@@ -86,7 +87,7 @@ def _conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> 
         is_other = leaf in others or leaf.name in (*ORDER_COLUMNS, *ABOUT_ROWS)
         if leaf.kind in ("text", "number") and not is_other and 2 * len(leaf.hashes) <= leaf.filled:
             shared.append(leaf)
-    for pattern in (_CONVERSATION, ID) if may_be_id else (_CONVERSATION,):
+    for pattern in (_CONVERSATION, _CASE) if may_be_id else (_CONVERSATION,):
         for leaf in shared:
             if pattern.search(leaf.name):
                 return leaf

@@ -495,9 +495,10 @@ def test_turns_stay_in_the_order_of_the_file_unless_a_time_sorts(bench, name, va
     assert spoken(found[0]) == [("user", "Hello 0?"), ("assistant", "Yes.")]
 
 
-def test_who_wrote_about_one_prompt_is_a_class(bench) -> None:
+@pytest.mark.parametrize("shared", ["prompt_id", "recalled", "use_case"])
+def test_who_wrote_about_one_prompt_is_a_class(bench, shared) -> None:
     rows = [f"{n // 2},{answer(n)},{['human', 'gpt'][n % 2]}" for n in range(COUNT)]
-    found = records(bench, bench.write("detect.csv", "\n".join(["prompt_id,text,origin", *rows])))
+    found = records(bench, bench.write("detect.csv", "\n".join([f"{shared},text,origin", *rows])))
     assert {record["output"] for record in found} == {"human", "gpt"}
 
 
@@ -531,6 +532,29 @@ def test_rows_under_names_of_several_words_keep_their_own_question(bench) -> Non
     document = {f"case {n}": {"input": question(n), "output": answer(n)} for n in range(COUNT)}
     found = records(bench, bench.write("cases.json", json.dumps(document)))
     assert answered(found[0]) == (question(0), answer(0))
+
+
+def test_rows_under_numbered_names_have_no_questions(bench) -> None:
+    document = {f"user {n}": {"answer": answer(n), "score": n} for n in range(COUNT)}
+    with pytest.raises(ContentError, match="nothing in it looks like"):
+        propose(bench.write("users.json", json.dumps(document)))
+
+
+def test_a_text_is_the_class_before_a_truth_value(bench) -> None:
+    rows = [
+        {"description": answer(n), "queue": ["bills", "repair"][n % 3 == 0], "solved": n % 2 == 0}
+        for n in range(COUNT)
+    ]
+    found = records(bench, bench.rows("tickets.jsonl", rows))
+    assert {record["output"] for record in found} == {"bills", "repair"}
+
+
+@pytest.mark.parametrize("mark", [{"meta": {"is_scan": True}}, {"flag": None}])
+def test_a_mark_of_some_rows_or_in_their_metadata_is_no_class(bench, mark) -> None:
+    other = {"meta": {"is_scan": False}} if "meta" in mark else {"flag": True}
+    rows = [{"text": answer(n), **(mark if n % 2 else other)} for n in range(COUNT)]
+    rows[0] |= {"flag": False} if "flag" in mark else {}
+    assert records(bench, bench.rows("web.jsonl", rows))[1]["text"] == answer(1)
 
 
 def test_a_line_that_is_cut_is_not_said_to_end_with_a_comma_too_many(bench) -> None:
