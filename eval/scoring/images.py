@@ -87,6 +87,7 @@ def _with_files(dataset: EvalDataset, request: ScoringRequest, media_folders: Se
     if not any(dataset.answers):
         raise RequestError(f"{dataset.path}: rows with images and no answer: there is no loss to measure")
     images: dict[str, Path] = {}
+    files: list[Path] = []
     for row, example in enumerate(dataset.conversations[: request.limit]):
         place = dataset.place(row)
         _check_row(example, place)
@@ -94,9 +95,9 @@ def _with_files(dataset: EvalDataset, request: ScoringRequest, media_folders: Se
             if path not in images:
                 file = _find_image(path, folders, place)
                 _check_image(file, place)
+                files.append(file)  # links to one file are several in the hash of the data
                 images[path] = file.resolve()  # a worker may run in another folder
-    files = tuple(dict.fromkeys(images.values()))
-    return replace(dataset, images=images, other_files=(*dataset.other_files, *files))
+    return replace(dataset, images=images, other_files=(*dataset.other_files, *dict.fromkeys(files)))
 
 
 def _check_row(row: Conversation, place: str) -> None:

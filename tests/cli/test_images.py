@@ -1,5 +1,6 @@
 """Rows with images: the ids, pixels and positions of LLaMA-Factory's training, and what is refused."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.cli import scoring
-from tests.json_files import write_json
+from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.runs_cut import tree
 from tests.tiny import make_seeing
@@ -17,6 +18,7 @@ from tests.unit.eval_backends.test_apply import write as write_adapter
 from tests.workers import ElsewhereWorkers, use_workers
 from tuneyard.compiler.verify.dataset import load
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
+from tuneyard.core.files import sha256
 from tuneyard.core.prompt import conversation
 from tuneyard.core.records.row_index import fingerprint
 from tuneyard.eval import compare, nli, preference, text
@@ -394,6 +396,15 @@ def test_what_does_not_go_with_images_is_refused(models, home, tiny_model, modul
 def test_rows_beyond_the_limit_are_not_looked_at(models, home) -> None:
     rows_of(home, ONE, {**ONE, "pictures": ["none.png"]})
     assert len(read(loss(models(), "--dataset", "seen", "--limit", "1"))) == 1
+
+
+def test_a_link_to_an_image_is_a_file_of_its_own_in_the_hash_of_the_data(models, home) -> None:
+    (home / "media/d.png").symlink_to(home / "media/b.png")
+    rows_of(home, {**ROWS[0], "pictures": ["b.png", "d.png"]})
+    out = loss(models(), "--dataset", "seen")
+    files = ("dataset_info/seen/rows.json", "media/b.png", "media/d.png")
+    expected = hashlib.sha256(" ".join(sha256(home / file) for file in files).encode()).hexdigest()
+    assert read_json(out / "run.json")["sets"] == {"seen": expected}
 
 
 def test_held_out_rows_are_named_by_their_place_in_the_file(models, home) -> None:
