@@ -23,7 +23,7 @@ _USUAL_NAMES = {
     "judgement reply best_answer target targets canonical_solution instances.output "
     "输出 回答 答案 标准答案 参考答案 回复 答复 标准回答 客服回复 antwort respuesta",
     "program": "code",
-    "text": "text content body document sentence review utterance 文本 内容 正文 句子 评论",
+    "text": "text content body document 文本 内容 正文 句子 评论",
     "summary": "summary highlights 摘要",
     "summarized": "article document dialogue text 文章 正文 对话",
     "premise": "premise sentence1 text_a 前提",
