@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.core.documents import json_lines
+from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.eval.backends import Backend
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from tuneyard.eval.backends.scorers import Fields
 
 PREDICTIONS = "predictions.jsonl"
+NUMBERS = ("loss", "tokens", "prompt_tokens", "prediction_tokens", "reference_tokens")
 
 
 class Replay(Backend):
@@ -22,12 +24,19 @@ class Replay(Backend):
 
 
 def read_outputs(folder: Path, rows: int) -> "dict[int, Fields]":
-    """The kept lines of a model on a dataset by row; `ContentError` for a row that the dataset lacks."""
+    """The kept lines of a model on a dataset by row.
+
+    `ContentError` for a row that the dataset lacks, and for a length or loss that is no number.
+    """
     lines: dict[int, Fields] = {}
     for number, line in json_lines(folder / PREDICTIONS):
+        place = f"{folder / PREDICTIONS}:{number}"
         row = line.get("row")
         if type(row) is not int or not 0 <= row < rows:
-            place = f"{folder / PREDICTIONS}:{number}"
             raise ContentError(f"{place}: row {show_value(row)}, expected one of the {rows} examples")
+        for name in NUMBERS:
+            value = line.get(name)
+            if value is not None and not is_number(value):
+                raise ContentError(f"{place}: {name}: found {show_value(value)}, expected a number")
         lines[row] = line
     return lines
