@@ -160,9 +160,9 @@ def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None
     for file in files[:COMPARED_FILES] if len(files) > 1 else ():
         for rows in islice(read(file, str(file), Source(), Problems()), 1):
             columns[str(file)] = set(rows.names())
-    compared = {
-        path: {name for name in names if not ID.search(name.lower())} for path, names in columns.items()
-    }
+    compared: dict[str, set[str]] = {}
+    for file_name, names in columns.items():
+        compared[file_name] = {name for name in names if not ID.search(name.lower())}
     first = next(iter(columns), "")
     for other, names in columns.items():
         shared = compared[first] & compared[other]
@@ -181,10 +181,10 @@ def _are_answers_by_question(text: str) -> bool:
         return False
     values = members.values()
     are_objects = all(isinstance(value, dict) and _has_only_an_answer(value) for value in values)
-    are_sentences = all(" " in name or CHINESE.search(name) for name in members) and not _are_numbered(
-        members
-    )
-    return (are_objects and are_sentences) or all(isinstance(value, str) for value in values)
+    are_sentences = all(" " in name or CHINESE.search(name) for name in members)
+    if are_objects and are_sentences and not _are_numbered(members):
+        return True
+    return all(isinstance(value, str) for value in values)
 
 
 def _are_numbered(names: Iterable[str]) -> bool:
