@@ -144,20 +144,17 @@ def held_out(dataset: EvalDataset, ratio: float, seed: int) -> EvalDataset:
     If a compile has split the file, these are the rows of that split. Otherwise a training with this
     `val_size` and seed holds them out.
     """
-    if dataset.unsplit is not None:
-        split = dataset.take(dataset.unsplit.held_out(ratio, seed))
-        if split.training_rows is None:
-            return split
-        return replace(split, training_rows=replace(split.training_rows, held_out=()))
+    unsplit = dataset.origin.unsplit
+    if unsplit is not None:
+        split = dataset.take(unsplit.held_out(ratio, seed))
+        return replace(split, origin=replace(split.origin, held_out=()))
     if dataset.path.is_dir():
         raise RequestError(
             f"--eval-ratio: {dataset.path} is a folder of shards. A training draws its rows in the order in "
             "which it loads the shards, which is not known here: score a dataset that was held out"
         )
     drawn = dataset.take(held_out_rows(len(dataset.records), ratio, seed))
-    if drawn.training_rows is None:
-        return drawn
-    return replace(drawn, training_rows=replace(drawn.training_rows, drawn=True))
+    return replace(drawn, origin=replace(drawn.origin, drawn=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 field `xxh3`, named after the hash of its fingerprints. A second field has the name of the cluster column, if
 there is one. Records cannot have these fields: their format fixes their keys.
 
-The index of a file with the rows of all splits has the fields `trained` and `split` instead (`Drawn`).
+The index of a file with the rows of all splits has the fields `trained` and `split` instead.
 """
 
 import struct
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from xxhash import xxh3_64_intdigest
 
@@ -31,25 +31,20 @@ SEPARATOR = "\x1e"
 ROWS = 1 << 16  # written at a time
 
 
-class Drawn(NamedTuple):
-    """What became of the rows of a file with the rows of all splits.
-
-    - `trained`: the fingerprint of each row in the dataset of its split, which may word the prompt otherwise.
-    - `splits`: the number of each row's split: 0 for `train`, then in the order of the spec.
-    """
-
-    trained: "NDArray[np.uint64]"
-    splits: "NDArray[np.uint8]"
-
-
 @dataclass(frozen=True, slots=True)
 class RowIndex:
-    """Fingerprints (uint64) of a dataset's examples and its clusters by column (uint32), in its row order."""
+    """Fingerprints (uint64) of a dataset's examples and its clusters by column (uint32), in its row order.
 
-    rows: int
+    Of a file with the rows of all splits it tells instead what became of each row:
+
+    - `trained`: its fingerprint in the dataset of its split, which may word the prompt otherwise.
+    - `splits`: the number of its split: 0 for `train`, then in the order of the spec.
+    """
+
     fingerprints: "NDArray[np.uint64]"
     clusters: "dict[str, NDArray[np.uint32]]"
-    drawn: Drawn | None = None
+    trained: "NDArray[np.uint64] | None" = None
+    splits: "NDArray[np.uint8] | None" = None
 
 
 def row_index_file(records: Path) -> Path:
@@ -111,5 +106,5 @@ def read_row_index(records: Path) -> RowIndex | None:
     if rows.ndim != 1 or names[0] != FINGERPRINT:
         raise ContentError(f"{path}: found {rows.dtype}, expected a field {FINGERPRINT!r}; compile again")
     if names[1:] == (TRAINED, SPLIT):
-        return RowIndex(len(rows), rows[FINGERPRINT], {}, Drawn(rows[TRAINED], rows[SPLIT]))
-    return RowIndex(len(rows), rows[FINGERPRINT], {name: rows[name] for name in names[1:]})
+        return RowIndex(rows[FINGERPRINT], {}, rows[TRAINED], rows[SPLIT])
+    return RowIndex(rows[FINGERPRINT], {name: rows[name] for name in names[1:]})

@@ -6,7 +6,6 @@ The benchmark (github.com/haonan-li/CMMLU, arXiv:2306.09212) keeps five example 
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.files import from_hub
 from tuneyard.core.prompt import Conversation
 from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.datasets.origin import prints_of
+from tuneyard.eval.datasets.origin import unknown_origin
 
 HUB_ID = "haonan-li/cmmlu"
 REVISION = "refs/convert/parquet"  # SUBJECT/SPLIT/0000.parquet: no dataset's own code is run
@@ -88,8 +87,8 @@ def read_exam(data: Path, subject: str, chinese: str, shots: int) -> EvalDataset
     for question, answer in questions:
         conversations.append(Conversation([{"role": "user", "content": before + question}], answer))
         alone.append(Conversation([{"role": "user", "content": question}], answer))
-    made = EvalDataset(subject, path, records, conversations, other_files)
-    return replace(made, fingerprints=prints_of(alone))  # a training has the questions without examples
+    origin = unknown_origin(alone)  # a training has the questions without examples
+    return EvalDataset(subject, path, records, conversations, origin, other_files)
 
 
 def in_groups(subjects: Iterable[str]) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, registry_folder
 from tuneyard.core.datasets.manifest import MANIFEST, manifest_beside
@@ -18,20 +18,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import free_path, names_folder, require, sha256
 from tuneyard.core.prompt import Conversation, Message, conversation, refuse_media
 from tuneyard.core.records.row_index import RowIndex, read_row_index, row_index_file
-from tuneyard.eval.datasets.origin import (
-    Compile,
-    TrainingRows,
-    compiles_for,
-    find_origin,
-    prints_of,
-    rows_in_training,
-    training_rows_of_file,
-)
-from tuneyard.eval.datasets.unsplit import Unsplit, as_trained, find_unsplit
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from tuneyard.eval.datasets.origin import Origin, find_origin
 
 INDEPENDENT = "none"  # --cluster none
 DEFAULT = "group"  # the cluster column if none is named
@@ -60,6 +47,8 @@ class EvalDataset:
     path: Path
     records: list[Record]
     conversations: list[Conversation]
+    origin: Origin
+    """The rows' fingerprints, and which of them are rows of a training split."""
     other_files: tuple[Path, ...] = ()
     """Other files that the prompts depend on, such as worked examples and images."""
     cluster: str | None = None
@@ -72,14 +61,6 @@ class EvalDataset:
     """The file of each image path in the rows."""
     pixels: Mapping[str, Any] = field(default_factory=dict)
     """Limits of the image size, {} without images."""
-    unsplit: Unsplit | None = None
-    """The split of a file that contains all rows of a compile."""
-    fingerprints: "NDArray[np.uint64] | None" = None
-    """Each row's fingerprint as the registered dataset words its prompt, if the file words it otherwise."""
-    training_rows: TrainingRows | None = None
-    """The rows that are rows of a training split, None if none is known."""
-    other_prompts: str = ""
-    """The registered dataset that words these prompts as in training, if the file words them otherwise."""
     record_numbers: Sequence[int] = ()
     """Each row's number in the file from 1, () if rows and records are the same."""
 
@@ -112,19 +93,12 @@ class EvalDataset:
         clusters = None
         if self.clusters:
             clusters = [self.clusters[row] for row in rows]
-        fingerprints = None
-        if self.fingerprints is not None:
-            fingerprints = self.fingerprints[list(rows)]
-        training_rows = None
-        if self.training_rows is not None:
-            training_rows = self.training_rows.take(rows)
         return replace(
             self,
             records=[self.records[row] for row in rows],
             conversations=[self.conversations[row] for row in rows],
+            origin=self.origin.take(rows),
             clusters=clusters,
-            fingerprints=fingerprints,
-            training_rows=training_rows,
             record_numbers=[numbers[row] for row in rows],
         )
 
@@ -206,7 +180,7 @@ def make_dataset(
     read: Read = conversation,
     images: bool = False,
 ) -> EvalDataset:
-    """Convert records with `read` and find their clusters, their split and their training's prompts."""
+    """Convert records with `read`, and find their clusters and which of them are training rows."""
     conversations = []
     for number, record in enumerate(records, 1):
         place = f"{dataset.path}: record {number}"
@@ -218,35 +192,9 @@ def make_dataset(
             half = error.object[error.start]
             raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
     column, clusters = find_clusters(dataset.path, records, cluster)
-    made = EvalDataset(dataset.name, dataset.path, records, conversations, cluster=column, clusters=clusters)
-    compiles = compiles_for(dataset.path)
-    if not compiles:
-        return made
-    origin = find_origin(dataset.path, compiles)
-    if origin is not None:
-        return _with_split(made, *origin, is_registered=bool(dataset.entry))
-    fingerprints = prints_of(conversations)
-    if not dataset.entry:
-        fingerprints = as_trained(fingerprints, compiles)
-    training_rows = rows_in_training(fingerprints, compiles)
-    return replace(made, fingerprints=fingerprints, training_rows=training_rows)
-
-
-def _with_split(dataset: EvalDataset, compiled: Compile, file: str, *, is_registered: bool) -> EvalDataset:
-    """Add the split of each row of a file that a compile wrote, here or as the original of a copy."""
-    unsplit = None
-    if not is_registered:
-        unsplit = find_unsplit(dataset.path, compiled, file, len(dataset.records))
-    if unsplit is None:
-        fingerprints = prints_of(dataset.conversations)
-        training_rows = training_rows_of_file(fingerprints, compiled, file)
-        return replace(dataset, fingerprints=fingerprints, training_rows=training_rows)
-    return replace(
-        dataset,
-        unsplit=unsplit,
-        fingerprints=unsplit.drawn.trained,
-        training_rows=unsplit.training_rows(),
-        other_prompts=unsplit.other_prompts(dataset.conversations),
+    origin = find_origin(dataset.path, conversations, is_registered=bool(dataset.entry))
+    return EvalDataset(
+        dataset.name, dataset.path, records, conversations, origin, cluster=column, clusters=clusters
     )
 
 
@@ -310,7 +258,7 @@ def _indexed_clusters(path: Path, count: int) -> dict[str, list[str]]:
     if not row_index_file(path).is_file():
         return {}
     index = current_row_index(path)
-    if index is None or index.rows != count:
+    if index is None or len(index.fingerprints) != count:
         raise ContentError(
             f"{path}: changed since it was compiled, {row_index_file(path).name} is of other records: "
             f"compile it again, or take every example as independent with --cluster {INDEPENDENT}"

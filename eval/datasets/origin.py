@@ -3,20 +3,23 @@
 A compile is found by the SHA-256 of the file, so that a copy elsewhere is known too. It is looked up in the
 manifest next to the file, and in those of the registry. Rows of any other file are compared with the training
 rows of all these compiles, by the row index of each training split (core/records/row_index.py).
+
+A compile may also write a file of all rows before its split, e.g. mixed_finetune_dataset.jsonl of a mixture.
+Its row index has the split of each row, and the fingerprint of the row as it is trained.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, TRAIN_SPLIT
+from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, TRAIN_SPLIT, is_records, read_records
 from tuneyard.core.datasets.manifest import MANIFEST, Manifest, read_manifest
-from tuneyard.core.errors import ContentError
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.errors.warn import warn_once
 from tuneyard.core.files import sha256
-from tuneyard.core.prompt import Conversation
+from tuneyard.core.prompt import Conversation, conversation
 from tuneyard.core.records.row_index import RowIndex, fingerprint, read_row_index
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SPLIT = "{split}"  # in the names of a spec's outputs
+SETTINGS = ("seed", "stratify", "group", "by")
+"""The keys of a spec's `split` besides the shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,36 +38,43 @@ class Compile:
     folder: Path
     manifest: Manifest
 
-    def dataset_of(self, split: str) -> str:
-        """The first registered dataset of a split, "" if the split has none."""
-        for template in self._templates("dataset"):
-            name = template.replace(SPLIT, split)
-            if name in self.manifest.entries:
-                return name
-        return ""
-
-    def training_datasets(self) -> list[str]:
-        """The registered datasets of the training split. A compile without splits has no such dataset."""
-        names = [name.replace(SPLIT, TRAIN_SPLIT) for name in self._templates("dataset") if SPLIT in name]
-        return [name for name in names if name in self.manifest.entries]
+    def datasets_of(self, split: str) -> list[str]:
+        """The registered datasets of a split. A compile without splits has no such dataset."""
+        return [name for name in self._names("dataset", split) if name in self.manifest.entries]
 
     def held_out_datasets(self) -> list[str]:
         """The registered datasets of the other splits, [] if the compile has no training split."""
-        training_datasets = self.training_datasets()
+        training_datasets = self.datasets_of(TRAIN_SPLIT)
         if not training_datasets:
             return []
         return [name for name in self.manifest.entries if name not in training_datasets]
 
+    def trained_as(self, file: str) -> str:
+        """The dataset that is trained on for a file of the training split alone, "" for any other file."""
+        if file not in self._names("file", TRAIN_SPLIT):
+            return ""
+        of_file = [name for name in self.manifest.entries if self.manifest.file_of(name) == file]
+        return [*of_file, *self.datasets_of(TRAIN_SPLIT), file][0]
+
+    def shares_and_seed(self) -> tuple[dict[str, float], int] | None:
+        """The shares of the splits besides the training split, and the seed, if this compile drew them."""
+        split = self.manifest.definition.get("split")
+        if not isinstance(split, dict):
+            return None
+        shares = {name: share for name, share in split.items() if name not in SETTINGS}
+        seed = split.get("seed", self.manifest.made_from.get("seed"))
+        are_numbers = all(isinstance(share, int | float) for share in shares.values())
+        if not isinstance(seed, int) or not shares or not are_numbers:
+            return None
+        return shares, seed
+
     def whole_files(self) -> list[str]:
-        """The files that no dataset is registered for, and that contain the rows of all splits."""
+        """The files that contain the rows of all splits. No dataset is registered for them."""
+        if self.shares_and_seed() is None:
+            return []
         registered_files = [self.manifest.file_of(name) for name in self.manifest.entries]
         files = [file for file in self._templates("file") if SPLIT not in file]
         return [file for file in files if file in self.manifest.files and file not in registered_files]
-
-    def is_training_file(self, name: str) -> bool:
-        """True for a file of the training split alone."""
-        files = [file.replace(SPLIT, TRAIN_SPLIT) for file in self._templates("file") if SPLIT in file]
-        return name in files
 
     def row_index(self, file: str) -> RowIndex | None:
         """The row index of a file. Without one a warning says what is unknown, and the answer is None."""
@@ -79,6 +91,14 @@ class Compile:
         )
         return None
 
+    def row_index_of(self, dataset: str) -> RowIndex | None:
+        """The row index of a registered dataset, with the same warning."""
+        return self.row_index(self.manifest.file_of(dataset))
+
+    def _names(self, key: str, split: str) -> list[str]:
+        """The names under `file` or `dataset` of the outputs of a split."""
+        return [name.replace(SPLIT, split) for name in self._templates(key) if SPLIT in name]
+
     def _templates(self, key: str) -> list[str]:
         """The names under `file` or `dataset` of the outputs, as the spec has them."""
         outputs = self.manifest.definition.get("write")
@@ -91,21 +111,153 @@ class Compile:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TrainingRows:
-    """The rows of a test dataset that are rows of a training split.
+class Unsplit:
+    """The split of a file of all rows: shares by split name, the seed, and the rows of each split.
 
-    `flags` is True for each of them. `datasets` are the training splits that contain them, `held_out` the
-    other datasets of the same compiles. `drawn` is true for rows that a training with val_size holds out.
+    `path` may be a copy of the file in the folder of the compile. `instead` are the registered datasets of
+    the splits other than the training split. `is_reworded` is true if they word the prompts otherwise.
     """
 
-    flags: "NDArray[np.bool_]"
-    datasets: Sequence[str]
-    held_out: Sequence[str]
+    path: Path
+    shares: Mapping[str, float]
+    seed: int
+    rows: "Mapping[str, NDArray[np.intp]]"
+    instead: Sequence[str]
+    is_reworded: bool
+
+    def held_out(self, ratio: float, seed: int) -> list[int]:
+        """Rows of the split with this share and seed; `RequestError` lists the splits there are."""
+        for name, share in self.shares.items():
+            if share == ratio and seed == self.seed:
+                rows: list[int] = self.rows[name].tolist()
+                return rows
+        splits = ", ".join(f"{name} {share:g}" for name, share in self.shares.items())
+        option = f"--eval-ratio {next(iter(self.shares.values())):g} --seed {self.seed}"
+        if self.instead:
+            option = f"--dataset {self.instead[0]}"
+        raise RequestError(
+            f"--eval-ratio {ratio:g} --seed {seed}: {self.path} is split already ({splits}, seed "
+            f"{self.seed}), and other rows would be rows of its training split; score {option}"
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """What is known of the rows of a test dataset, from compiles.
+
+    - `fingerprints`: each row's, as the registered dataset of its split words the prompt.
+    - `in_training`: True for each row of a training split. `datasets` are the training splits that contain
+      them, `held_out` the other datasets of the same compiles.
+    - `unsplit`: the split of a file that contains all rows of a compile.
+    - `drawn`: true for rows that a training with val_size holds out.
+    """
+
+    fingerprints: "NDArray[np.uint64]"
+    in_training: "NDArray[np.bool_]"
+    datasets: Sequence[str] = ()
+    held_out: Sequence[str] = ()
+    unsplit: Unsplit | None = None
     drawn: bool = False
 
-    def take(self, rows: Sequence[int]) -> "TrainingRows":
+    def take(self, rows: Sequence[int]) -> "Origin":
         """The same for some of the rows, in the given order."""
-        return replace(self, flags=self.flags[list(rows)])
+        numbers = list(rows)
+        return replace(self, fingerprints=self.fingerprints[numbers], in_training=self.in_training[numbers])
+
+    def training_rows(self, count: int) -> dict[str, object] | None:
+        """Count the rows among the first `count` that are rows of a training split, for results.json.
+
+        `held_out` are the datasets to score instead. `drawn` is true if --eval-ratio drew the rows as a
+        training with val_size draws them. None if there are no such rows.
+        """
+        examples = int(self.in_training[:count].sum())
+        if not examples:
+            return None
+        return {
+            "examples": examples,
+            "drawn": self.drawn,
+            "datasets": list(self.datasets),
+            "held_out": list(self.held_out),
+        }
+
+
+def fingerprint_of(example: Conversation) -> int:
+    """Fingerprint of a conversation's prompt. Images count by their paths."""
+    texts = [message["content"] for message in example.messages if message["role"] != "system"]
+    return fingerprint([*texts, *example.images])
+
+
+def prints_of(examples: Sequence[Conversation]) -> "NDArray[np.uint64]":
+    """Fingerprints of the prompts of many conversations."""
+    import numpy as np
+
+    return np.array([fingerprint_of(example) for example in examples], np.uint64)
+
+
+def unknown_origin(examples: Sequence[Conversation]) -> Origin:
+    """The origin of rows that are compared with no compile."""
+    return compared(prints_of(examples), [])
+
+
+def find_origin(path: Path, examples: Sequence[Conversation], *, is_registered: bool) -> Origin:
+    """Find the training rows of a file: by the compile that wrote it, else by those with the same prompts."""
+    import numpy as np
+
+    compiles = compiles_for(path)
+    prints = prints_of(examples)
+    written = _written_by(path, compiles)
+    if written is None:
+        if not is_registered:
+            prints = as_trained(prints, compiles)
+        return compared(prints, compiles)
+    compiled, file = written
+    dataset = compiled.trained_as(file)
+    if dataset:
+        return Origin(prints, np.ones(len(prints), bool), [dataset], compiled.held_out_datasets())
+    if not is_registered and file in compiled.whole_files():
+        whole = _of_whole_file(path, compiled, file, examples)
+        if whole is not None:
+            return whole
+    found = compared(prints, [compiled])
+    others = [name for name in found.held_out if not _has_rows(compiled, name, prints)]
+    return replace(found, held_out=others)
+
+
+def _of_whole_file(
+    path: Path, compiled: Compile, file: str, examples: Sequence[Conversation]
+) -> Origin | None:
+    """The origin of the rows of a file of all rows, by its row index; None without one."""
+    index = compiled.row_index(file)
+    drawn = compiled.shares_and_seed()
+    if drawn is None or index is None or index.trained is None or index.splits is None:
+        return None
+    if len(index.splits) != len(examples):
+        return None
+    shares, seed = drawn
+    names = enumerate((TRAIN_SPLIT, *shares))  # the number of a split is its place
+    rows = {name: (index.splits == number).nonzero()[0] for number, name in names}
+    held_out = compiled.held_out_datasets()
+    first_rows = [rows[split][0] for split in shares if len(rows[split])]
+    is_reworded = False
+    if held_out and first_rows:
+        is_reworded = _words_otherwise(compiled, held_out[0], examples[first_rows[0]])
+    unsplit = Unsplit(path, shares, seed, rows, held_out, is_reworded)
+    in_training = compared(index.trained, [compiled]).in_training
+    in_training[rows[TRAIN_SPLIT]] = True
+    training_datasets = compiled.datasets_of(TRAIN_SPLIT) or ["its training split"]
+    return Origin(index.trained, in_training, training_datasets[:1], held_out, unsplit)
+
+
+def _words_otherwise(compiled: Compile, dataset: str, example: Conversation) -> bool:
+    """True if the first row of a dataset, which is `example`, has another prompt there.
+
+    The file of a mixture has neither the prefix of an input nor the system text of its datasets.
+    """
+    file = compiled.folder / compiled.manifest.file_of(dataset)
+    if not is_records(file):
+        return False
+    trained = conversation(read_records(file)[0], compiled.manifest.entries[dataset], f"{file}: record 1")
+    return trained.messages != example.messages
 
 
 def compiles_for(path: Path) -> list[Compile]:
@@ -137,84 +289,67 @@ def _manifest_of_compile(folder: Path, inode: int, modified: int) -> Manifest | 
         return None
 
 
-def find_origin(path: Path, compiles: Sequence[Compile]) -> tuple[Compile, str] | None:
+def _written_by(path: Path, compiles: Sequence[Compile]) -> tuple[Compile, str] | None:
     """The compile that wrote the bytes of a file, and its name there; None if none of these did."""
+    if not compiles:
+        return None
     digest = sha256(path)
-    for of_path in compiles:
-        names = [name for name, file in of_path.manifest.files.items() if file.sha256 == digest]
+    for compiled in compiles:
+        names = [name for name, file in compiled.manifest.files.items() if file.sha256 == digest]
         if path.name in names:  # several files of a compile may have the same bytes
-            return of_path, path.name
+            return compiled, path.name
         if names:
-            return of_path, names[0]
+            return compiled, names[0]
     return None
 
 
-def fingerprint_of(example: Conversation) -> int:
-    """Fingerprint of a conversation's prompt. Images count by their paths."""
-    texts = [message["content"] for message in example.messages if message["role"] != "system"]
-    return fingerprint([*texts, *example.images])
+def as_trained(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> "NDArray[np.uint64]":
+    """Replace the fingerprints of rows of files of all rows by those of the registered datasets.
 
-
-def prints_of(examples: Sequence[Conversation]) -> "NDArray[np.uint64]":
-    """Fingerprints of the prompts of many conversations."""
+    These may word a prompt otherwise: with a prefix before the input, for instance.
+    """
     import numpy as np
 
-    return np.array([fingerprint_of(example) for example in examples], np.uint64)
+    trained_as: dict[int, int] = {}
+    for compiled in compiles:
+        for name in compiled.whole_files():
+            index = compiled.row_index(name)
+            if index is not None and index.trained is not None:
+                trained_as.update(zip(index.fingerprints.tolist(), index.trained.tolist(), strict=True))
+    return np.array([trained_as.get(plain, plain) for plain in prints.tolist()], np.uint64)
 
 
-def rows_in_training(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> TrainingRows | None:
-    """Compare the rows of a dataset with the training rows of compiles; None if none of them is one.
+def compared(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> Origin:
+    """Compare the rows of a dataset with the training rows of compiles.
 
     Of a compile that writes the same rows into several datasets, the one with the most of them is named.
     """
     import numpy as np
 
-    flags = np.zeros(len(prints), bool)
+    in_training = np.zeros(len(prints), bool)
     datasets: list[str] = []
     held_out: list[str] = []
     for compiled in compiles:
         most_rows = 0
         closest_dataset = ""
-        for name in compiled.training_datasets():
-            index = compiled.row_index(compiled.manifest.file_of(name))
+        for name in compiled.datasets_of(TRAIN_SPLIT):
+            index = compiled.row_index_of(name)
             if index is None:
                 continue
             is_trained = np.isin(prints, index.fingerprints)
-            flags |= is_trained
+            in_training |= is_trained
             if is_trained.sum() > most_rows:
                 most_rows = int(is_trained.sum())
                 closest_dataset = name
         if closest_dataset:
             datasets.append(closest_dataset)
             held_out += compiled.held_out_datasets()
-    if not datasets:
-        return None
-    return TrainingRows(flags, datasets, held_out)
-
-
-def training_rows_of_file(prints: "NDArray[np.uint64]", compiled: Compile, file: str) -> TrainingRows | None:
-    """The training rows of a file that a compile wrote: every row of its training split, or leaked rows.
-
-    `prints` are the fingerprints of its rows, as the registered datasets word them.
-    """
-    import numpy as np
-
-    if not compiled.is_training_file(file):
-        found = rows_in_training(prints, [compiled])
-        if found is None:
-            return None
-        others = [name for name in found.held_out if not _has_rows(compiled, name, prints)]
-        return replace(found, held_out=others)
-    dataset = compiled.dataset_of(TRAIN_SPLIT) or file
-    for name in compiled.training_datasets():
-        if compiled.manifest.file_of(name) == file:
-            dataset = name
-    return TrainingRows(np.ones(len(prints), bool), [dataset], compiled.held_out_datasets())
+    return Origin(prints, in_training, datasets, held_out)
 
 
 def _has_rows(compiled: Compile, dataset: str, prints: "NDArray[np.uint64]") -> bool:
     """True if a dataset has these very rows: in the same file, or in another one for another reader."""
     import numpy as np
 
-    index = compiled.row_index(compiled.manifest.file_of(dataset))
+    index = compiled.row_index_of(dataset)
     return index is not None and np.array_equal(np.unique(index.fingerprints), np.unique(prints))

@@ -24,7 +24,7 @@ from tuneyard.core.training.training_run import (
     training_settings,
 )
 from tuneyard.core.weights.adapter_files import CONFIG
-from tuneyard.eval.datasets.dataset import EvalDataset, current_row_index, trained_conversations
+from tuneyard.eval.datasets.dataset import current_row_index, trained_conversations
 from tuneyard.eval.datasets.origin import prints_of
 from tuneyard.eval.statistics.selection import held_out_rows
 
@@ -69,7 +69,7 @@ def trained_on(
 ) -> dict[str, object] | None:
     """Count the examples of a dataset that the weights of these folders were trained on, for results.json.
 
-    `prints` are the examples' fingerprints (`fingerprints_of`). `at_most` is true if the records name the
+    `prints` are the examples' fingerprints. `at_most` is true if the records name the
     data, but not how much of it the training read. `sources` are the files of these records. `same_name`
     lists the trainings on a dataset `name` whose examples could not be compared. None if no file records a
     training. An adapter without a record is `not_checked`. `folder` is that of --dataset-dir, for trainings
@@ -103,33 +103,6 @@ def trained_on(
         "sources": [source for source, hit in hits.items() if hit.any()],
         "same_name": same_name,
         "not_checked": list(dict.fromkeys(not_checked)),
-    }
-
-
-def fingerprints_of(dataset: EvalDataset, count: int) -> "Prints":
-    """Fingerprints of the first `count` rows of a dataset, with the prompts' wording in training."""
-    if dataset.fingerprints is not None:
-        return dataset.fingerprints[:count]
-    return prints_of(dataset.conversations[:count])
-
-
-def training_rows_of(dataset: EvalDataset, count: int) -> dict[str, object] | None:
-    """Count the rows among the first `count` that are rows of a training split, for results.json.
-
-    `held_out` are the datasets to score instead. `drawn` is true if --eval-ratio drew the rows as a training
-    with val_size draws them. None if there are no such rows.
-    """
-    training_rows = dataset.training_rows
-    if training_rows is None:
-        return None
-    examples = int(training_rows.flags[:count].sum())
-    if not examples:
-        return None
-    return {
-        "examples": examples,
-        "drawn": training_rows.drawn,
-        "datasets": list(training_rows.datasets),
-        "held_out": list(training_rows.held_out),
     }
 
 

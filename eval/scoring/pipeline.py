@@ -23,7 +23,7 @@ from tuneyard.core.language.translation import tr
 from tuneyard.core.prompt.token_losses import TokenLosses
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.backends.worker_model import worker_slots
-from tuneyard.eval.datasets.training import fingerprints_of, trained_on, training_rows_of
+from tuneyard.eval.datasets.training import trained_on
 from tuneyard.eval.metrics import measure
 from tuneyard.eval.read.contamination import training_warnings
 from tuneyard.eval.read.results import (
@@ -202,7 +202,8 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     """Origin of the outputs, under the names of ORIGIN."""
     settings, candidate = identity["settings"], job.candidate
     folders = [part.adapter.folder for part in candidate.parts]
-    fingerprints = fingerprints_of(job.dataset, len(job.rows))
+    count = len(job.rows)
+    fingerprints = job.dataset.origin.fingerprints[:count]
     origin: dict[str, Any] = {}
     compiled = manifest_beside(job.dataset.path)
     if compiled is not None and compiled[0].about:
@@ -211,7 +212,7 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     origin["trained_on"] = trained_on(
         folders, Path(job.request.model), job.dataset.name, fingerprints, job.request.dataset_dir
     )
-    training_rows = training_rows_of(job.dataset, len(job.rows))
+    training_rows = job.dataset.origin.training_rows(count)
     if training_rows:
         origin["training_rows"] = training_rows
     adapters = candidate.adapters

@@ -90,10 +90,11 @@ def _warn_of_prompts(datasets: Sequence[EvalDataset], opened: Opened) -> None:
             "template `empty` trains; --bos begins prompts with it, as lm-evaluation-harness does"
         )
     for dataset in datasets:
-        if dataset.other_prompts:
+        unsplit = dataset.origin.unsplit
+        if unsplit is not None and unsplit.is_reworded:
             warn_once(
                 f"{dataset.path}: training words these prompts otherwise (a prefix, a system text): "
-                f"--dataset {dataset.other_prompts} has the held-out ones as they are trained"
+                f"--dataset {unsplit.instead[0]} has the held-out ones as they are trained"
             )
 
 

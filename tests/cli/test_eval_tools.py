@@ -13,6 +13,7 @@ from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval import tools
 from tuneyard.eval.datasets.dataset import read_datasets
+from tuneyard.eval.datasets.origin import prints_of
 from tuneyard.eval.tools import cli, turns_of
 
 TOOLS = json.dumps([{"name": "add", "parameters": {"properties": {"a": {"type": "integer"}}}}])
@@ -59,6 +60,13 @@ def test_every_turn_of_the_models_is_an_example_and_conversations_are_clusters(d
     assert (found["accuracy"], found["no_call"]["value"], found["function"]["value"]) == (2 / 3, 0.5, 1)
     assert "add  right function 100.0%" in capsys.readouterr().out
     assert ask(data, tmp_path / "apart", "--cluster", "none")[1]["clusters"] is None
+
+
+def test_a_training_on_a_conversation_has_read_every_turn_of_it(data) -> None:
+    (dataset,) = read_datasets((), (data,))
+    called, answered, sung = turns_of(dataset).origin.fingerprints.tolist()
+    assert called == answered != sung
+    assert [called, sung] == prints_of(dataset.conversations[:2]).tolist()
 
 
 def test_a_set_without_tools_is_refused(tmp_path):

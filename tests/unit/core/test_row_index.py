@@ -24,8 +24,8 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert read_row_index(records) is None
     write_row_index(row_index_file(records), [2**64 - 1, 0, 7], {"premise": array("I", [0, 1, 0])})
     found = read_row_index(records)
-    assert found is not None and found.rows == 3
-    assert found.fingerprints is not None and found.fingerprints.tolist() == [2**64 - 1, 0, 7]
+    assert found is not None and found.trained is None and found.splits is None
+    assert found.fingerprints.tolist() == [2**64 - 1, 0, 7]
     assert {name: numbers.tolist() for name, numbers in found.clusters.items()} == {"premise": [0, 1, 0]}
 
 
@@ -34,9 +34,10 @@ def test_the_split_of_each_row_comes_back_as_it_was_written(tmp_path: Path) -> N
     columns = {TRAINED: array("Q", [2**64 - 1, 6, 0]), SPLIT: array("B", [0, 1, 254])}
     write_row_index(row_index_file(records), [5, 6, 7], columns)
     found = read_row_index(records)
-    assert found is not None and found.drawn is not None and found.clusters == {}
+    assert found is not None and found.trained is not None and found.splits is not None
+    assert found.clusters == {}
     assert found.fingerprints.tolist() == [5, 6, 7]
-    assert (list(found.drawn.trained), list(found.drawn.splits)) == ([2**64 - 1, 6, 0], [0, 1, 254])
+    assert (list(found.trained), list(found.splits)) == ([2**64 - 1, 6, 0], [0, 1, 254])
 
 
 def test_an_older_versions_hashes_are_not_taken(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tuneyard.core.files import sha256
 from tuneyard.core.records.row_index import read_row_index
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.origin import fingerprint_of
-from tuneyard.eval.datasets.training import fingerprints_of, trained_on
+from tuneyard.eval.datasets.training import trained_on
 
 
 @pytest.fixture(scope="module")
@@ -56,5 +56,5 @@ def test_the_fingerprints_that_compile_wrote_are_those_that_eval_asks_by(
     data = {"dataset": "alpaca_mnli_eval", "file": str(mnli), "sha256": sha256(mnli)}
     settings = {"dataset": "alpaca_mnli_eval", "max_samples": 79}
     write_json(adapter / "training.json", {"inputs": {"settings": settings, "data": [data]}})
-    told = trained_on([adapter], Path("none"), "other", fingerprints_of(questions, 100))
+    told = trained_on([adapter], Path("none"), "other", questions.origin.fingerprints[:100])
     assert (told["examples"], told["not_checked"]) == (79, [])

@@ -12,7 +12,6 @@ from tests.unit.compiler.conftest import as_parquet
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.datasets.cmmlu import REVISION, choose_subjects, fetch, in_groups, read_exam, read_subjects
 from tuneyard.eval.datasets.origin import prints_of
-from tuneyard.eval.datasets.training import fingerprints_of
 
 HEAD = ",Question,A,B,C,D,Answer\n"
 ROW = "0,1+1=?,1,2,3,4,B\n"
@@ -141,7 +140,7 @@ def test_a_benchmarks_question_is_known_from_training_with_examples_before_it(tm
         (tmp_path / split / "anatomy.csv").write_text("\n".join([",Question,A,B,C,D,Answer", *rows]))
     few, none = (read_exam(tmp_path, "anatomy", "解剖学", shots) for shots in (5, 0))
     assert few.conversations[0].messages != none.conversations[0].messages
-    assert fingerprints_of(few, 5).tolist() == fingerprints_of(none, 5).tolist()
+    assert few.origin.fingerprints.tolist() == none.origin.fingerprints.tolist()
     (question,) = (few.records[0]["instruction"],)
     alone = replace(few.conversations[0], messages=[{"role": "user", "content": question}])
-    assert fingerprints_of(few, 1).tolist() == prints_of([alone]).tolist()
+    assert few.origin.fingerprints[:1].tolist() == prints_of([alone]).tolist()

@@ -22,7 +22,6 @@ from tuneyard.eval import text
 from tuneyard.eval.datasets import origin
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.origin import fingerprint_of
-from tuneyard.eval.datasets.training import fingerprints_of, training_rows_of
 
 SPEC = {
     "about": "Two parts",
@@ -60,7 +59,8 @@ def compiled(folder: Path, *, twice: bool = False, **changes: object) -> Path:
             for n in range(40)
         ]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (folder / "both.yaml").write_text(yaml.safe_dump({**SPEC, **changes}, sort_keys=False))
+    spec = {key: value for key, value in {**SPEC, **changes}.items() if value is not None}
+    (folder / "both.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
     sources = tuple(f"{name}={folder / name}.jsonl" for name in ("first", "second"))
     report = compile_spec(
         load_spec(str(folder / "both.yaml")), CompileRequest(sources=sources, out=folder / "dataset_info")
@@ -91,7 +91,7 @@ def test_the_held_out_rows_are_those_of_compiles_own_eval_split(tmp_path) -> Non
     assert rows == records(folder / "both-eval.jsonl")
     assert len(rows) == 6
     assert not set(rows) & set(records(folder / "both-train.jsonl"))
-    assert picked.training_rows is not None and not picked.training_rows.flags.any()
+    assert not picked.origin.in_training.any()
 
 
 def test_a_copy_elsewhere_has_the_held_out_rows_of_its_compile(tmp_path, monkeypatch) -> None:
@@ -105,8 +105,9 @@ def test_a_copy_elsewhere_has_the_held_out_rows_of_its_compile(tmp_path, monkeyp
     picked = text.held_out(dataset, 0.1, 42)
     rows = [(row["instruction"], row["output"]) for row in picked.records]
     assert rows == records(folder / "both-eval.jsonl")
-    assert training_rows_of(picked, 6) is None
-    assert dataset.other_prompts == "both_eval"
+    assert picked.origin.training_rows(6) is None
+    assert dataset.origin.unsplit is not None
+    assert dataset.origin.unsplit.is_reworded and dataset.origin.unsplit.instead == ["both_eval"]
     with raises(RequestError, str(copy), "--dataset both_eval"):
         text.held_out(dataset, 0.2, 42)
 
@@ -118,22 +119,21 @@ def test_rows_of_another_file_are_compared_with_the_training_rows_of_the_registr
     folder = compiled(tmp_path)
     monkeypatch.chdir(tmp_path)
     of_mixture = whole(folder)
-    assert of_mixture.training_rows is not None
     picked = list(range(59, 29, -1))
     lines = [json.dumps(of_mixture.records[row]) for row in picked]
     lines += [json.dumps({"instruction": f"New {n}?", "input": "", "output": "No."}) for n in range(5)]
     (tmp_path / "other.jsonl").write_text("\n".join(lines))
     dataset = read_datasets((), (tmp_path / "other.jsonl",))[0]
-    expected = [*of_mixture.training_rows.flags[picked], *[False] * 5]
-    assert dataset.unsplit is None and dataset.training_rows is not None
-    assert list(dataset.training_rows.flags) == expected
-    assert training_rows_of(dataset, 35) == {
+    expected = [*of_mixture.origin.in_training[picked], *[False] * 5]
+    assert dataset.origin.unsplit is None
+    assert list(dataset.origin.in_training) == expected
+    assert dataset.origin.training_rows(35) == {
         "examples": sum(expected),
         "drawn": False,
         "datasets": ["both_train"],
         "held_out": ["both_eval"],
     }
-    assert trained_prints(folder).issuperset(fingerprints_of(dataset, 35)[expected].tolist())
+    assert trained_prints(folder).issuperset(dataset.origin.fingerprints[expected].tolist())
 
 
 def test_the_training_split_is_known_as_dataset_and_as_copy(tmp_path, monkeypatch) -> None:
@@ -142,13 +142,13 @@ def test_the_training_split_is_known_as_dataset_and_as_copy(tmp_path, monkeypatc
     copy = tmp_path / "copy.json"
     shutil.copy(folder / "both-train.jsonl", copy)
     for dataset in read_datasets(("both_train",), (copy,)):
-        counted = training_rows_of(dataset, len(dataset.records))
+        counted = dataset.origin.training_rows(len(dataset.records))
         assert counted is not None and counted["examples"] == 54
         assert counted["datasets"] == ["both_train"] and counted["held_out"] == ["both_eval"]
-        drawn = training_rows_of(text.held_out(dataset, 0.5, 42), 27)
+        drawn = text.held_out(dataset, 0.5, 42).origin.training_rows(27)
         assert drawn is not None and drawn["examples"] == 27 and drawn["drawn"]
     held_out = read_datasets(("both_eval",), ())[0]
-    assert training_rows_of(held_out, 6) is None
+    assert held_out.origin.training_rows(6) is None
 
 
 def test_leaked_rows_of_a_held_out_split_are_counted(tmp_path, monkeypatch) -> None:
@@ -157,7 +157,7 @@ def test_leaked_rows_of_a_held_out_split_are_counted(tmp_path, monkeypatch) -> N
     monkeypatch.chdir(tmp_path)
     for held_out in read_datasets(("both_eval",), (folder / "both-eval.jsonl",)):
         is_leaked = [fingerprint_of(row) in trained_prints(folder) for row in held_out.conversations]
-        counted = training_rows_of(held_out, 6)
+        counted = held_out.origin.training_rows(6)
         assert counted is not None and counted["examples"] == sum(is_leaked) > 0
         assert counted["held_out"] == []  # no advice to score the same rows under their other name
 
@@ -183,8 +183,32 @@ def test_without_a_row_index_a_warning_says_what_is_unknown(
     else:
         row_index_file(folder / file).unlink()
     dataset = whole(folder)
-    assert dataset.unsplit is None or file != "whole.jsonl"
+    assert dataset.origin.unsplit is None or file != "whole.jsonl"
     printed_line(capsys.readouterr().err, file, "compile the dataset again")
+
+
+def test_a_compile_that_drew_no_split_has_no_training_rows_to_miss(tmp_path, monkeypatch, capsys) -> None:
+    """Its further file has no row index, and compiling again would write none."""
+    dataset, further = SPEC["write"]
+    writes = [{**dataset, "dataset": "both", "file": "both.jsonl"}, further]
+    folder = compiled(tmp_path, split=None, write=writes)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(folder / "both.jsonl", tmp_path / "both.jsonl")
+    (tmp_path / "some.jsonl").write_text("\n".join((folder / "whole.jsonl").read_text().splitlines()[:9]))
+    copies = (folder / "whole.jsonl", tmp_path / "both.jsonl", tmp_path / "some.jsonl")
+    for copy in read_datasets((), copies):
+        assert copy.origin.training_rows(9) is None
+    assert capsys.readouterr().err == ""
+
+
+def test_the_training_rows_of_a_compile_without_datasets_are_known_by_their_files(tmp_path) -> None:
+    folder = compiled(tmp_path, write=[{"file": "{split}.jsonl", "format": "alpaca"}, SPEC["write"][1]])
+    files = [folder / name for name in ("train.jsonl", "eval.jsonl", "whole.jsonl")]
+    train, held_out, every = read_datasets((), files)
+    known = {"examples": 54, "drawn": False, "held_out": []}
+    assert train.origin.training_rows(54) == {**known, "datasets": ["train.jsonl"]}
+    assert held_out.origin.training_rows(6) is None
+    assert every.origin.training_rows(60) == {**known, "datasets": ["its training split"]}
 
 
 def test_broken_manifests_of_other_datasets_do_not_matter(tmp_path, monkeypatch) -> None:
@@ -193,7 +217,7 @@ def test_broken_manifests_of_other_datasets_do_not_matter(tmp_path, monkeypatch)
     (folder / "manifest.json").write_text("{")
     write_json(tmp_path / "mine.jsonl", {"instruction": "first 1?", "output": "It is 1."})
     dataset = read_datasets((), (tmp_path / "mine.jsonl",))[0]
-    assert training_rows_of(dataset, 1) is None
+    assert dataset.origin.training_rows(1) is None
 
 
 def test_a_manifest_is_read_once_for_all_scored_files_until_it_changes(tmp_path, monkeypatch) -> None:
@@ -236,14 +260,12 @@ def test_each_row_is_known_by_its_split_however_it_was_drawn(tmp_path, changes) 
     twice = "drop_leaks" in changes
     folder = compiled(tmp_path, twice=twice, **changes)
     dataset = whole(folder)
-    assert dataset.unsplit is not None
-    for split in dataset.unsplit.splits:
-        number = dataset.unsplit.splits.index(split)
-        rows = [row for row, home in enumerate(dataset.unsplit.drawn.splits) if home == number]
+    assert dataset.origin.unsplit is not None
+    for split, rows in dataset.origin.unsplit.rows.items():
         of_whole = [(dataset.records[row]["instruction"], dataset.records[row]["output"]) for row in rows]
         assert of_whole == records(folder / f"both-{split}.jsonl")
     trained = len(records(folder / "both-train.jsonl"))
-    counted = training_rows_of(dataset, len(dataset.records))
+    counted = dataset.origin.training_rows(len(dataset.records))
     assert counted is not None and counted["examples"] == trained
 
 
@@ -252,7 +274,7 @@ def test_a_file_that_changed_is_split_as_training_splits_it(tmp_path) -> None:
     path = folder / "whole.jsonl"
     path.write_text("\n".join(path.read_text().splitlines()[:40]))
     dataset = whole(folder)
-    assert dataset.unsplit is None
+    assert dataset.origin.unsplit is None
     assert len(text.held_out(dataset, 0.1, 42).records) == 4
 
 
@@ -295,7 +317,7 @@ def test_the_test_split_in_another_form_is_not_advised_in_place_of_itself(tmp_pa
     monkeypatch.chdir(tmp_path)
     for name in ("eval.jsonl", "both-eval.jsonl"):
         (dataset,) = read_datasets((), (folder / name,))
-        counted = training_rows_of(dataset, len(dataset.records))
+        counted = dataset.origin.training_rows(len(dataset.records))
         assert counted is not None and counted["examples"] > 0
         assert counted["datasets"] == ["both_train"] and counted["held_out"] == []
 
@@ -313,4 +335,4 @@ def test_a_definition_of_another_shape_is_no_error(tmp_path: Path, path, value) 
     part[path[-1]] = value
     write_json(folder / "manifest.json", manifest)
     dataset = whole(folder)
-    assert len(dataset.records) == 60 and dataset.unsplit is None
+    assert len(dataset.records) == 60 and dataset.origin.unsplit is None
