@@ -196,7 +196,7 @@ def prints_of(examples: Sequence[Conversation]) -> "NDArray[np.uint64]":
 
 def unknown_origin(examples: Sequence[Conversation]) -> Origin:
     """The origin of rows that are compared with no compile."""
-    return compared(prints_of(examples), [])
+    return _compared(prints_of(examples), [])
 
 
 def find_origin(path: Path, examples: Sequence[Conversation], *, is_registered: bool) -> Origin:
@@ -208,8 +208,8 @@ def find_origin(path: Path, examples: Sequence[Conversation], *, is_registered: 
     written = _written_by(path, compiles)
     if written is None:
         if not is_registered:
-            prints = as_trained(prints, compiles)
-        return compared(prints, compiles)
+            prints = _as_trained(prints, compiles)
+        return _compared(prints, compiles)
     compiled, file = written
     dataset = compiled.trained_as(file)
     if dataset:
@@ -218,7 +218,7 @@ def find_origin(path: Path, examples: Sequence[Conversation], *, is_registered: 
         whole = _of_whole_file(path, compiled, file, examples)
         if whole is not None:
             return whole
-    found = compared(prints, [compiled])
+    found = _compared(prints, [compiled])
     others = [name for name in found.held_out if not _has_rows(compiled, name, prints)]
     return replace(found, held_out=others)
 
@@ -242,7 +242,7 @@ def _of_whole_file(
     if held_out and first_rows:
         is_reworded = _words_otherwise(compiled, held_out[0], examples[first_rows[0]])
     unsplit = Unsplit(path, shares, seed, rows, held_out, is_reworded)
-    in_training = compared(index.trained, [compiled]).in_training
+    in_training = _compared(index.trained, [compiled]).in_training
     in_training[rows[TRAIN_SPLIT]] = True
     training_datasets = compiled.datasets_of(TRAIN_SPLIT) or ["its training split"]
     return Origin(index.trained, in_training, training_datasets[:1], held_out, unsplit)
@@ -303,7 +303,7 @@ def _written_by(path: Path, compiles: Sequence[Compile]) -> tuple[Compile, str] 
     return None
 
 
-def as_trained(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> "NDArray[np.uint64]":
+def _as_trained(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> "NDArray[np.uint64]":
     """Replace the fingerprints of rows of files of all rows by those of the registered datasets.
 
     These may word a prompt otherwise: with a prefix before the input, for instance.
@@ -319,7 +319,7 @@ def as_trained(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> "ND
     return np.array([trained_as.get(plain, plain) for plain in prints.tolist()], np.uint64)
 
 
-def compared(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> Origin:
+def _compared(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> Origin:
     """Compare the rows of a dataset with the training rows of compiles.
 
     Of a compile that writes the same rows into several datasets, the one with the most of them is named.

@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Prints = NDArray[np.uint64]
+    """Fingerprints of examples."""
 
-
-"""Fingerprints of examples."""
 UNKNOWN = f"no {TRAINING}, and no {CARD} that names its datasets"  # of an adapter
 
 
