@@ -141,3 +141,39 @@ def test_a_long_line_takes_no_time_and_words_are_no_count(in_china: Path) -> Non
     assert for_reader(f"error: t.db: E007: found the tables {names}, expected one").startswith("错误：t.db")
     assert time.process_time() - started < 2
     assert for_reader("error: a.json: found totals without rows") == "错误：a.json: found totals without rows"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("mixed/a.csv", "question,answer\n1,2\n", "文件夹里的文件内容不同："),
+        ("photo.csv", "a,b\n\0\0,2\n", "不是文本文件："),
+        ("dicts.jsonl", "{'question': 'a', 'answer': 'b'}\n", "这是 Python 的写法"),
+        ("dicts.json", "[{'question': 'a', 'answer': 'b'}]", "此前有 0 条完整的数据；这是 Python 的写法"),
+        ("comma.jsonl", '{"question": "a", "answer": "b"},\n', "行尾没有逗号："),
+        (
+            "calls.jsonl",
+            '{"functions": [{"name": "find"}], "question": "Find it", "answer": "Here"}\n',
+            "拟定的规格无法编译：",
+        ),
+    ],
+)
+def test_a_first_file_that_cannot_be_read_is_refused_in_chinese(
+    name: str,
+    content: str,
+    said: str,
+    in_china: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_text(content, encoding="utf-8")
+    Path("mixed").mkdir(exist_ok=True)
+    Path("mixed/b.csv").write_text("Title,Text,Class\n1,2,3\n", encoding="utf-8")
+    source = Path(name).parts[0]
+    monkeypatch.setattr("sys.argv", ["tuneyard", "data", "init", source, "--out", "mine.yaml"])
+    with pytest.raises(SystemExit) as ended:
+        run_command(tuneyard)
+    assert ended.value.code == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"错误：{source}") and said in error
