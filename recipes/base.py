@@ -103,10 +103,11 @@ def fetch(folder: Path) -> None:
 def convert(gguf: Path, folder: Path, dtype: str) -> None:
     """Write the model of a GGUF file into `folder` as transformers lays it out, in `dtype`."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    tokenizer = mend_tokenizer(AutoTokenizer.from_pretrained(**source))
+    # AutoTokenizer would read the GGUF file once more, which takes seconds.
+    tokenizer = mend_tokenizer(PreTrainedTokenizerFast.from_pretrained(**source))
     model = AutoModelForCausalLM.from_pretrained(**source, dtype=getattr(torch, dtype))
     for config in (model.config, model.generation_config):
         config.bos_token_id = tokenizer.bos_token_id
