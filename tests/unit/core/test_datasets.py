@@ -128,3 +128,17 @@ STORY = "The river rose for three days before the bridge gave way."
 def test_a_copy_of_the_whole_example_is_no_text_that_is_left_out(text: str, left_out: list[str]) -> None:
     record = {"q": "What broke?", "a": "So it was: the bridge.", "note": text}
     assert left_out_texts(record, {"prompt": "q", "response": "a"}) == left_out
+
+
+@pytest.mark.parametrize(
+    ("text", "left_out"),
+    [
+        ("the bridge gave way early", ["note"]),
+        ("the bridge gave way", []),
+        ("桥在第三天被水冲垮了", ["note"]),
+        ("桥第三天被水冲垮了", []),
+    ],
+)
+def test_running_text_has_five_words_or_ten_ideographs(text: str, left_out: list[str]) -> None:
+    record = {"q": "What broke?", "a": "So it was.", "note": text}
+    assert left_out_texts(record, {"prompt": "q", "response": "a"}) == left_out

@@ -46,3 +46,15 @@ def test_vllm(tmp_path, monkeypatch, version, status, facts):
     assert finding.status == status
     assert all(fact in finding.detail for fact in facts)
     assert ("make setup-vllm" in finding.fix) == (status == "warning")
+
+
+@pytest.mark.parametrize(
+    ("installed", "status"),
+    [("2.11.0", "ok"), ("2.11.0+cu130", "ok"), ("2.12.0", "warning"), (None, "missing")],
+)
+def test_a_library_is_compared_with_the_tested_version_without_its_build(monkeypatch, installed, status):
+    monkeypatch.setattr(doctor, "NEEDED", ("numpy", "torch"))
+    monkeypatch.setattr(doctor, "tested", lambda: {"numpy": "2.0.0", "torch": "2.11.0"})
+    found = {"numpy": "2.0.0"} | ({"torch": installed} if installed else {})
+    monkeypatch.setattr(doctor, "versions", lambda *_: found)
+    assert [one.status for one in doctor._libraries()] == ["ok", status]

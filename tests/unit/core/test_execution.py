@@ -353,3 +353,9 @@ def test_several_processes_are_the_default_where_they_pay_and_forks_are_safe(mon
         monkeypatch.setattr("tuneyard.core.execution.options.available_cores", lambda cores=cores: cores)
         monkeypatch.setattr(sys, "platform", platform)
         assert default_workers(size, several_pay=100) == expected
+
+
+def test_a_process_whose_parent_is_gone_already_ends_as_by_sigterm() -> None:
+    code = "import os; from tuneyard.core.execution.processes import end_with; end_with(os.getpid())"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert ended.returncode == 128 + signal.SIGTERM

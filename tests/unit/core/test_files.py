@@ -223,3 +223,11 @@ def test_a_missing_path_names_only_what_is_there(tmp_path: Path, monkeypatch: py
     Path("names").mkdir()
     Path("names/zzy\nerror: forged").write_text("")
     assert "\n" not in files.near_name(Path("names/abc"))
+
+
+def test_of_a_folder_with_many_files_the_command_that_lists_them_is_named(tmp_path: Path) -> None:
+    for number in range(9):
+        (tmp_path / f"part-{number}.csv").write_text("")
+    assert files.near_name(tmp_path / "x.parquet") == f"name one that is there: ls {tmp_path}"
+    (tmp_path / "part-8.csv").unlink()
+    assert files.near_name(tmp_path / "x.parquet").startswith(f"{tmp_path} has part-0.csv, part-1.csv")

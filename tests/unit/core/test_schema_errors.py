@@ -44,3 +44,11 @@ def test_two_keywords_that_say_the_same_are_told_once(tmp_path):
     with pytest.raises(ContentError) as refused:
         check_file(tmp_path / "w.yaml", either, {"c": 1})
     assert str(refused.value).count("expected one of a and b") == 1
+
+
+def test_twenty_choices_are_all_named_and_more_are_cut():
+    names = [f"name-{number}" for number in range(21)]
+    (twenty,) = violations({"enum": names[:20]}, "x")
+    assert twenty.message.endswith("name-18, name-19")
+    (more,) = violations({"enum": names}, "x")
+    assert more.message.endswith("name-18, name-19, …")
