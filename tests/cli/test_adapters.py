@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.json_files import read_json
+from tests.processes import wait_until
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.adapters.test_export_gguf import tensors, write
 from tuneyard.adapters.store import open_adapter
@@ -49,15 +50,6 @@ def start(*words):
     )
 
 
-def wait_for(found, process, seconds=120):
-    """Wait until `found()` is true; fail if the process ends before."""
-    deadline = time.monotonic() + seconds
-    while not found():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_killed_fuse_leaves_nothing_that_loads_and_goes_on(run, tmp_path, kill):
@@ -69,7 +61,7 @@ def test_killed_fuse_leaves_nothing_that_loads_and_goes_on(run, tmp_path, kill):
     left = tmp_path / ".out.tuneyard-fusing"
     process = start(*words)
     record = left / "fuse.json"
-    wait_for(lambda: record.exists() and read_json(record)["shards"], process)
+    wait_until(lambda: record.exists() and read_json(record)["shards"], process)
     process.send_signal(kill)
     assert process.wait() in ({signal.SIGKILL: [-9], signal.SIGTERM: [143], signal.SIGINT: [130]}[kill])
     assert not (tmp_path / "out").exists()
@@ -96,7 +88,7 @@ def test_what_a_killed_run_leaves_is_removed_by_the_next_of_another_command(run,
         write(tmp_path / "base", tensors(1024, 1024, 4096), **LARGE)
         words = ["export", tmp_path / "base", "--to", "gguf", "--out", tmp_path / "out"]
     process = start(*words)
-    wait_for(lambda: any(path.is_file() for path in tmp_path.glob(".out.*/*")), process)
+    wait_until(lambda: any(path.is_file() for path in tmp_path.glob(".out.*/*")), process)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     (left,) = tmp_path.glob(".out.*")
@@ -115,7 +107,7 @@ def test_killed_merge_leaves_the_old_folder_or_the_new(run, tmp_path, delay):
     run("-m", "adapters", "merge", f"{tmp_path}/a=1", "--out", out)
     old = open_adapter(out).digest
     process = start("merge", f"{tmp_path}/a=0.5", f"{tmp_path}/b=0.5", "--out", out, "--force")
-    wait_for(lambda: any(p.name.startswith(".out.") for p in out.parent.iterdir()), process)
+    wait_until(lambda: any(p.name.startswith(".out.") for p in out.parent.iterdir()), process)
     time.sleep(delay)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.conftest import ROOT
+from tests.processes import wait_until
 from tests.serving import Quiet, serving
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 
@@ -158,10 +159,7 @@ def test_an_upload_killed_in_the_middle_goes_on_where_it_was(hub, model):
     assert sizes[0] < sizes[1]
     hub.hang_over = sizes[0]
     process = start(hub, model)
-    deadline = time.monotonic() + 240
-    while not (len(hub.puts) == 2 and len(hub.objects) == 1) and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.1)
+    wait_until(lambda: len(hub.puts) == 2 and len(hub.objects) == 1, process, 240)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert hub.commits == []  # nothing is seen before all of it is there

@@ -15,9 +15,10 @@ from tests.cli.scoring import PAIRS
 from tests.cli.scoring import call as score
 from tests.conftest import ROOT
 from tests.integration import test_recipes_sweep_pool
-from tests.integration.test_recipes_sweep_pool import sweep, wait_for
+from tests.integration.test_recipes_sweep_pool import sweep
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed
+from tests.processes import wait_for_end, wait_until, written
 from tests.runs_cut import tree
 from tests.unit.core.test_execution import (
     Heavy,
@@ -30,7 +31,6 @@ from tests.unit.core.test_execution import (
     use_model,
 )
 from tests.unit.eval_backends.test_apply import write as write_adapter
-from tests.unit.recipes.test_launch import alive
 from tests.workers import use_workers
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
@@ -103,10 +103,7 @@ def test_the_item_of_a_lost_worker_runs_again_once(executor, tmp_path) -> None:
 
 def test_the_item_of_a_node_that_leaves_runs_on_another(nodes, executor, tmp_path) -> None:
     leaving = nodes.add_node(num_cpus=1, object_store_memory=STORE, memory=SMALL)
-    deadline = time.monotonic() + 60
-    while executor.fitting(Resources()) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: executor.fitting(Resources()) >= 3)
     journal = Journal()
     items = [WorkItem("first", slot_after, (0,))]
     items += [WorkItem(str(n), name_node_and_wait, (tmp_path,)) for n in range(3)]
@@ -115,13 +112,9 @@ def test_the_item_of_a_node_that_leaves_runs_on_another(nodes, executor, tmp_pat
     rest = []
     other = threading.Thread(target=lambda: rest.extend(results))
     other.start()
-    while len(list(tmp_path.iterdir())) < 3:  # one on each node
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: len(list(tmp_path.iterdir())) >= 3)  # one on each node
     nodes.remove_node(leaving, allow_graceful=False)
-    while not any(line.startswith("lost") for line in journal.lines):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: any(line.startswith("lost") for line in journal.lines))
     (tmp_path / "go").touch()
     other.join(60)
     assert [(result.name, result.error) for result in rest] == [("0", None), ("1", None), ("2", None)]
@@ -154,16 +147,9 @@ def test_closing_a_map_ends_its_items_and_what_they_have_started(executor, tmp_p
     items = [WorkItem("a", note_pid_and_sleep, (tmp_path / "a",)), WorkItem("b", slot_after, (0,))]
     results = executor.map(list(reversed(items)))
     next(results)
-    deadline = time.monotonic() + 30
-    while not (tmp_path / "a").exists() or not (tmp_path / "a").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    item, _ = written(tmp_path / "a").split()
     results.close()
-    started = [int(word) for word in (tmp_path / "a").read_text().split()]
-    deadline = time.monotonic() + 20
-    while alive(started[0]):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_end([int(item)])
 
 
 def test_a_sweep_on_the_cluster_is_that_of_one_process_also_after_a_kill(
@@ -180,13 +166,10 @@ def test_a_sweep_on_the_cluster_is_that_of_one_process_also_after_a_kill(
         stderr=subprocess.PIPE,
         text=True,
     )
-    training = int(wait_for(tmp_path / "runs/lora_rank-4/pid", process))
+    training = int(written(tmp_path / "runs/lora_rank-4/pid", process))
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
-    deadline = time.monotonic() + 30
-    while alive(training):
-        assert time.monotonic() < deadline, "a training outlived the sweep"
-        time.sleep(0.05)
+    wait_for_end([training], 30)
     output, errors = sweep(recipe, "rank=2,4,8", *place)
     assert "lora_rank-4: started on the cluster" in errors
     on_ray = {
@@ -237,7 +220,7 @@ def test_a_driver_killed_while_it_scores_is_resumed_to_the_bytes_of_one_process(
     out.rename(tmp_path / "alone")
     on_ray = [*arguments, "--ray", nodes.address]
     driver = subprocess.Popen([sys.executable, "-m", "eval.nli", *on_ray], cwd=ROOT)
-    wait_for(out / "base/pairs/predictions.jsonl", driver)
+    written(out / "base/pairs/predictions.jsonl", driver)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     assert not (out / "base/pairs/results.json").exists()

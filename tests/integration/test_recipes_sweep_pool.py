@@ -5,7 +5,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.json_files import read_json
 from tests.messages import printed
+from tests.processes import wait_for_end, written
 from tests.unit.recipes.make import write_recipe
-from tests.unit.recipes.test_launch import alive
 from tuneyard.recipes import hardware
 from tuneyard.recipes.sweep.grid import parse_grid, plan_runs
 from tuneyard.recipes.sweep.run import commands
@@ -90,7 +89,7 @@ def test_the_terminal_that_writes_last_loses_nothing_of_the_other(recipe: Path) 
     first = start(recipe, *words, **gpus, FAKE_FAILURE="13", FAKE_SECONDS_2="3", FAKE_SECONDS_4="3")
     runs = recipe.parent / "runs"
     for rank in (2, 4):
-        wait_for(runs / f"lora_rank-{rank}/pid", first)
+        written(runs / f"lora_rank-{rank}/pid", first)
     assert [row["lora_rank"] for row in read_json(runs / "sweep.json")["failed"]] == ["13"]
     first.send_signal(signal.SIGSTOP)  # its trainings go on
     output, _ = sweep(recipe, *words, **gpus)
@@ -103,29 +102,17 @@ def test_the_terminal_that_writes_last_loses_nothing_of_the_other(recipe: Path) 
     assert read_json(runs / "sweep.json") == summary
 
 
-def wait_for(path: Path, process: "subprocess.Popen[str]") -> str:
-    """Wait for the content of a file that a training writes."""
-    deadline = time.monotonic() + 60
-    while not path.exists() or not path.read_text():
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    return path.read_text()
-
-
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_sweep_that_ends_ends_its_trainings_and_is_resumed(recipe: Path, sign: int, code: int) -> None:
     gpus = {"FAKE_GPUS": "2"}
     process = start(recipe, "rank=2,4", **gpus, FAKE_SECONDS_2="60", FAKE_SECONDS_4="60")
     runs = recipe.parent / "runs"
-    trainings = [int(wait_for(runs / f"lora_rank-{rank}/pid", process)) for rank in (2, 4)]
+    trainings = [int(written(runs / f"lora_rank-{rank}/pid", process)) for rank in (2, 4)]
     process.send_signal(sign)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
     assert ("the same command resumes it" in errors) is (sign == signal.SIGINT)
-    deadline = time.monotonic() + 20
-    while any(alive(number) for number in trainings):
-        assert time.monotonic() < deadline, "a training outlived the sweep"
-        time.sleep(0.05)
+    wait_for_end(trainings)
     output, _ = sweep(recipe, "rank=2,4", **gpus)
     assert output.index("| 4 | 0.2500 |") < output.index("| 2 | 0.5000 |")
 
@@ -177,7 +164,7 @@ def test_a_listed_command_scores_under_the_lock_of_its_folder(recipe: Path) -> N
     line, _ = listed(recipe, SCORES + "import time; time.sleep(600)")
     first = start_line(line, recipe.parent)
     results = recipe.parent / "runs/lora_rank-2/results"
-    wait_for(results / "results.json", first)
+    written(results / "results.json", first)
     second = start_line(line, recipe.parent)
     _, errors = second.communicate(timeout=60)
     assert second.returncode == 2

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.integration.test_recipes_sweep_pool import wait_for
 from tests.json_files import read_json, write_json
 from tests.messages import printed_line
+from tests.processes import written
 
 pytestmark = pytest.mark.slow
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -121,7 +121,7 @@ def start(*arguments: object) -> subprocess.Popen:
 def test_killed_damaged_resumed_ends_as_an_unbroken_run(recipe, unbroken, train, stage):
     path, broken = recipe.parent / f"{stage}.yaml", recipe.parent / f"broken-{stage}"
     process = start(path, f"output_dir={broken}")
-    wait_for(broken / "checkpoint-8" / "trainer_state.json", process)
+    written(broken / "checkpoint-8" / "trainer_state.json", process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(1)
@@ -154,7 +154,7 @@ def test_a_finished_run_is_left_as_it_is(recipe, train):
 def test_two_at_once_and_sigint(recipe, train):
     folder = recipe.parent / "twice"
     process = start(recipe, f"output_dir={folder}")
-    wait_for(folder / "train.log", process)
+    written(folder / "train.log", process)
     assert "another training is writing there" in train(recipe, f"output_dir={folder}", code=2)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130

@@ -13,10 +13,10 @@ import yaml
 from tests.cli.scoring import PAIRS, call
 from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
+from tests.processes import wait_for_end, wait_until
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tests.unit.eval_backends.test_embedding import MINILM
-from tests.unit.recipes.test_launch import alive
 from tests.workers import use_workers
 from tuneyard.core.execution.local_processes import LocalProcesses
 from tuneyard.eval import suite, sweep
@@ -75,9 +75,7 @@ def lines(folder: Path) -> int:
 
 def wait_for_lines(process: Process, folder: Path, count: int) -> None:
     """Wait until a run has logged so many rows."""
-    while lines(folder) < count:
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.002)
+    wait_until(lambda: lines(folder) >= count, process, 300)
 
 
 def kill(process: Process) -> None:
@@ -100,8 +98,7 @@ def test_a_killed_run_resumed_ends_as_an_unbroken_one(tiny_model, tmp_path, fork
     for target in (COUNT // 9, COUNT // 3):
         process = start([*words, "--resume"])
         if command == "suite":
-            while not (tmp_path / "out/second/base/sums/predictions.jsonl").exists():
-                time.sleep(0.002)
+            wait_until((tmp_path / "out/second/base/sums/predictions.jsonl").exists, process, 300)
         wait_for_lines(process, tmp_path, target)
         kill(process)
         assert target <= lines(tmp_path) < COUNT
@@ -129,10 +126,7 @@ def test_a_lost_worker_and_a_killed_driver_leave_the_bytes_of_one_process(
     wait_for_lines(process, tmp_path, lines(tmp_path) + 40)
     workers = children(process)
     kill(process)
-    deadline = time.monotonic() + 60
-    while any(map(alive, workers)):
-        assert time.monotonic() < deadline, "workers outlive their driver"
-        time.sleep(0.05)
+    wait_for_end(workers, 60)
     done = forks.run(*words, *BY_WORKERS, "--resume")
     assert done.stdout.count("majority") == 1
     assert files(tmp_path) == whole

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.unit.recipes.test_launch import alive
+from tests.processes import alive, wait_for_end, written
 from tuneyard.core import execution
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
 from tuneyard.core.execution import (
@@ -299,12 +299,8 @@ def test_leaving_ends_idle_workers(processes) -> None:
 
 
 def numbers(file: Path, process: "subprocess.Popen[bytes] | None" = None) -> list[int]:
-    """Wait for the numbers that an item notes in a file."""
-    deadline = time.monotonic() + 20
-    while not file.exists() or not file.read_text():
-        assert time.monotonic() < deadline and (process is None or process.poll() is None)
-        time.sleep(0.05)
-    return [int(word) for word in file.read_text().split()]
+    """The numbers that an item notes in a file."""
+    return [int(word) for word in written(file, process).split()]
 
 
 @pytest.mark.parametrize("kind", ["interpreters", "forks"])
@@ -330,10 +326,7 @@ with EXECUTORS[{kind!r}]() as executor:
     assert (
         process.wait(20) == {signal.SIGINT: -signal.SIGINT, signal.SIGTERM: 143, signal.SIGKILL: -9}[signs[0]]
     )
-    deadline = time.monotonic() + 10
-    while any(alive(number) for number in started):
-        assert time.monotonic() < deadline, "an item outlived the map"
-        time.sleep(0.05)
+    wait_for_end(started, 10)
 
 
 def test_one_worker_is_this_process() -> None:

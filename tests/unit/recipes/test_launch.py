@@ -5,17 +5,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.messages import printed, raises
+from tests.processes import wait_for_end, written
 from tuneyard.core.errors import ContentError
 from tuneyard.recipes.launch import LOG, failure, launch, torchrun_command
 
-ROWS = [{"current_steps": n, "total_steps": 3, "loss": 2.0 / n} for n in (1, 2, 3)]
 SLEEPS = """
 import time, pathlib, sys, os
 pathlib.Path(sys.argv[1], "pid").write_text(str(os.getpid()))
@@ -30,14 +29,6 @@ subprocess.run([sys.executable, "-c", {SLEEPS!r}, sys.argv[1]], start_new_sessio
 
 def python(code: str, folder: Path) -> list[str]:
     return [sys.executable, "-c", code, str(folder)]
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
 
 
 def test_torchrun_trains_with_weights_on_one_node_and_on_several(tmp_path, monkeypatch):
@@ -119,11 +110,7 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 launch({python(training, folder)!r}, pathlib.Path({str(folder)!r}), os.open({str(folder)!r}, 0))
 """
     ours = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 20
-    while not (folder / "pid").exists() or not (folder / "pid").read_text():
-        assert time.monotonic() < deadline and ours.poll() is None
-        time.sleep(0.05)
-    return ours, int((folder / "pid").read_text())
+    return ours, int(written(folder / "pid", ours))
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -132,28 +119,20 @@ def test_whatever_ends_us_ends_the_training(tmp_path, sign, kind):
     ours, training = start(tmp_path, kind)
     os.kill(ours.pid, sign)
     ours.wait(20)
-    deadline = time.monotonic() + 10
-    while alive(training):
-        assert time.monotonic() < deadline, "the training outlived us"
-        time.sleep(0.05)
+    wait_for_end([training], 10)
 
 
-def test_a_line_that_is_no_progress_does_not_end_the_training(tmp_path, capfd):
-    lines = ["{", "[]", '{"loss": "low"}', json.dumps(ROWS[2])]
-    code = "import pathlib, sys\n"
-    code += f"pathlib.Path(sys.argv[1], 'trainer_log.jsonl').write_text({chr(10).join([*lines, ''])!r})"
-    with (tmp_path / "lock").open("w") as lock:
-        launch(python(code, tmp_path), tmp_path, lock.fileno())
-    assert "3/3" in capfd.readouterr().err
+LAST = json.dumps({"current_steps": 3, "total_steps": 3, "loss": 2 / 3})
+LOG_FILE = "import pathlib, sys, time; log = pathlib.Path(sys.argv[1], 'trainer_log.jsonl').open('a');"
+WRITING = {
+    "a line that is no progress": f"""log.write('{{\\n[]\\n{{"loss": "low"}}\\n{LAST}\\n')""",
+    "half a line": f"log.write('{LAST[:9]}'); log.flush(); time.sleep(0.6); log.write('{LAST[9:]}\\n')",
+}
 
 
-def test_progress_survives_half_a_line(tmp_path, capfd):
-    code = (
-        "import pathlib, sys, time, json\n"
-        "log = open(pathlib.Path(sys.argv[1]) / 'trainer_log.jsonl', 'a', buffering=1)\n"
-        f"text = json.dumps({json.dumps(ROWS[2])}) + '\\n'\n"
-        "log.write(text[:9]); log.flush(); time.sleep(0.6); log.write(text[9:]); log.flush()"
-    )
+@pytest.mark.parametrize("what", WRITING)
+def test_progress_survives(tmp_path, capfd, what):
+    code = f"{LOG_FILE} {WRITING[what]}"
     with (tmp_path / "lock").open("w") as lock:
         launch(python(code, tmp_path), tmp_path, lock.fileno())
     assert "3/3" in capfd.readouterr().err

@@ -15,7 +15,7 @@ import datasets  # noqa: F401  # imported once for all forks
 import pytest
 
 from tests.conftest import ROOT
-from tests.unit.recipes.test_launch import alive
+from tests.processes import alive
 from tuneyard.core.errors import ContentError
 from tuneyard.core.training.llamafactory import Launch
 from tuneyard.recipes import inspection, llamafactory_client, rows

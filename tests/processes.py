@@ -1,0 +1,37 @@
+"""Other processes of a test: whether they live, and waiting for what they do."""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def wait_until(
+    holds: Callable[[], object], process: subprocess.Popen[Any] | None = None, seconds: float = 60
+) -> None:
+    """Wait until a condition holds; fail if that takes too long, or if the process ends before."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def written(file: Path, process: subprocess.Popen[Any] | None = None) -> str:
+    """Wait for the content of a file that a process writes."""
+    wait_until(lambda: file.exists() and file.read_text(), process)
+    return file.read_text()
+
+
+def wait_for_end(pids: Iterable[int], seconds: float = 20) -> None:
+    """Wait until no process lives that should have ended with the one that started it."""
+    wait_until(lambda: not any(map(alive, pids)), seconds=seconds)
