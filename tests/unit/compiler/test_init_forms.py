@@ -24,6 +24,10 @@ def answer(n: int) -> str:
     return f"It says that there were {n} of them in the north."
 
 
+ANSWERED = [(question(n), answer(n)) for n in range(COUNT)]
+FAQ = [{"question": question(n), "answer": answer(n)} for n in range(COUNT)]
+
+
 def asked(n: int) -> list[tuple[str, str]]:
     return [("user", question(n)), ("assistant", answer(n))]
 
@@ -137,9 +141,9 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
     "document",
     [
         {question(n): answer(n) for n in range(COUNT)},
-        {f"q{n}": {"question": question(n), "answer": answer(n)} for n in range(COUNT)},
+        {f"q{n}": row for n, row in enumerate(FAQ)},
         {question(n): {"answer": answer(n), "page": n} for n in range(COUNT)},
-        {"a": {"data": {"items": [{"question": question(n), "answer": answer(n)} for n in range(COUNT)]}}},
+        {"a": {"data": {"items": FAQ}}},
         {"count": 30, "data": {"v": 1, "items": [{"q": question(n), "a": answer(n)} for n in range(COUNT)]}},
     ],
     ids=[
@@ -152,22 +156,21 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
 )
 def test_objects_of_rows(bench, document, indent) -> None:
     found = records(bench, bench.write("data.json", json.dumps(document, indent=indent)))
-    assert [answered(record) for record in found] == [(question(n), answer(n)) for n in range(COUNT)]
+    assert [answered(record) for record in found] == ANSWERED
 
 
 def test_a_table_of_a_database(bench) -> None:
     path = bench.folder / "x.db"
     with sqlite3.connect(path) as database:
         database.execute("create table t(question text, answer text, n int)")
-        rows = [(question(n), answer(n), n) for n in range(COUNT)]
+        rows = [(*pair, n) for n, pair in enumerate(ANSWERED)]
         database.executemany("insert into t values(?, ?, ?)", rows)
-    expected = [(question(n), answer(n)) for n in range(COUNT)]
-    assert [answered(record) for record in records(bench, path)] == expected
+    assert [answered(record) for record in records(bench, path)] == ANSWERED
     with sqlite3.connect(path) as database:
         database.execute("create table other(text text)")
     with pytest.raises(ContentError, match="found the tables other, t; name one with --table"):
         propose(path)
-    assert [answered(record) for record in records(bench, path, table="t")] == expected
+    assert [answered(record) for record in records(bench, path, table="t")] == ANSWERED
     (bench.folder / "y.db").write_bytes(path.read_bytes()[:-1000].replace(b"question", b"\xff\0ues\0ion"))
     with pytest.raises(TuneyardError, match="E012"):
         propose(bench.write("z.db", "no database"))
@@ -286,7 +289,7 @@ def test_a_column_that_numbers_the_turns_is_found_by_its_values(bench, header, u
 def test_lines_may_end_with_carriage_returns(bench) -> None:
     rows = [f"{question(n)},{answer(n)}" for n in range(COUNT)]
     found = records(bench, bench.write("old.csv", "\r".join(["question,answer", *rows, ""])))
-    assert [answered(record) for record in found] == [(question(n), answer(n)) for n in range(COUNT)]
+    assert [answered(record) for record in found] == ANSWERED
     found = records(bench, bench.write("old.txt", "\r".join(map(question, range(COUNT)))))
     assert [record["text"] for record in found] == list(map(question, range(COUNT)))
 
@@ -330,18 +333,24 @@ def test_an_archive_of_splits_is_refused_with_a_command(bench) -> None:
         propose(source)
 
 
-def test_a_workbook_with_a_title_and_a_sheet_about_it(bench) -> None:
+def workbook(path: Path, *sheets: list) -> Path:
+    """Write an Excel file of sheets with these rows."""
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
-    book.active.append(["Exported by", "CRM"])
-    sheet = book.create_sheet("Tickets")
-    sheet.append(["Answers of the third quarter"])
-    sheet.append(["question", "answer", "date"])
-    for n in range(COUNT):
-        sheet.append([question(n), answer(n), "2024-01-01"])
-    book.save(bench.folder / "faq.xlsx")
-    found = records(bench, bench.folder / "faq.xlsx")
-    assert [answered(record) for record in found] == [(question(n), answer(n)) for n in range(COUNT)]
+    book.remove(book.active)
+    for rows in sheets:
+        sheet = book.create_sheet()
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+    return path
+
+
+def test_a_workbook_with_a_title_and_a_sheet_about_it(bench) -> None:
+    rows = [["Answers of the third quarter"], ["question", "answer", "date"]]
+    rows += [[*pair, "2024-01-01"] for pair in ANSWERED]
+    found = records(bench, workbook(bench.folder / "faq.xlsx", [["Exported by", "CRM"]], rows))
+    assert [answered(record) for record in found] == ANSWERED
 
 
 def test_choices_without_a_header_are_choices(bench) -> None:
@@ -351,10 +360,26 @@ def test_choices_without_a_header_are_choices(bench) -> None:
     assert all(f"fourth {n}" in record["instruction"] for n, record in enumerate(found))
 
 
-def test_of_stars_and_products_the_stars_are_the_class(bench) -> None:
-    rows = [f"{n % 5 + 1},{answer(n)},B{n % 6}" for n in range(COUNT)]
-    found = records(bench, bench.write("reviews.csv", "\n".join(["stars,review_body,product", *rows])))
-    assert {record["output"] for record in found} == {"1", "2", "3", "4", "5"}
+def two_texts_a_prompt(n: int) -> str:
+    return f"{n // 2},{answer(n)},{['human', 'gpt'][n % 2]}"
+
+
+CLASSES = {
+    "stars,review_body,product": (lambda n: f"{n % 5 + 1},{answer(n)},B{n % 6}", {"1", "2", "3", "4", "5"}),
+    "text,writer": (lambda n: f"{answer(n)},{['human', 'gpt'][n % 2]}", {"human", "gpt"}),
+    "prompt_id,text,origin": (two_texts_a_prompt, {"human", "gpt"}),
+    "recalled,text,origin": (two_texts_a_prompt, {"human", "gpt"}),
+    "use_case,text,origin": (two_texts_a_prompt, {"human", "gpt"}),
+    "text,intent_key": (lambda n: f"{answer(n)},{['pay', 'cancel'][n % 2]}", {"pay", "cancel"}),
+}
+"""Header, rows and classes. Who wrote a text is its class where no column names a conversation."""
+
+
+@pytest.mark.parametrize("header", CLASSES)
+def test_a_column_of_few_values_is_the_class(bench, header: str) -> None:
+    line, classes = CLASSES[header]
+    found = records(bench, bench.write("t.csv", "\n".join([header, *map(line, range(COUNT))])))
+    assert {record["output"] for record in found} == classes
 
 
 def test_standard_answers_of_a_chinese_table_are_answers(bench) -> None:
@@ -376,12 +401,6 @@ def test_speakers_are_found_in_a_column_of_any_name_and_turns_ordered_by_a_time(
     ]
 
 
-def test_who_wrote_a_text_is_a_class_if_no_column_names_conversations(bench) -> None:
-    rows = [f"{answer(n)},{['human', 'gpt'][n % 2]}" for n in range(COUNT)]
-    found = records(bench, bench.write("detect.csv", "\n".join(["text,writer", *rows])))
-    assert {record["output"] for record in found} == {"human", "gpt"}
-
-
 def test_short_chinese_texts_are_prose_and_ids_are_no_classes(bench) -> None:
     rows = [f"K{n % 3},第{n}件用了两天就坏,{['好评', '差评'][n % 2]}" for n in range(COUNT)]
     found = records(bench, bench.write("c.csv", "\n".join(["编号,评价内容,口碑", *rows])))
@@ -392,7 +411,7 @@ def test_a_truth_value_is_a_class_and_next_to_an_answer_it_is_named(bench) -> No
     rows = [{"mail": answer(n), "spam": n % 2 == 0} for n in range(COUNT)]
     found = records(bench, bench.rows("mail.jsonl", rows))
     assert [record["output"] for record in found[:2]] == ["yes", "no"]
-    rows = [{"question": question(n), "answer": answer(n), "checked": n % 2 == 0} for n in range(COUNT)]
+    rows = [{**row, "checked": n % 2 == 0} for n, row in enumerate(FAQ)]
     _, report = propose(bench.rows("checked.jsonl", rows))
     assert "not used: checked (truth value)" in report
 
@@ -401,13 +420,13 @@ def test_two_columns_of_prose_are_question_and_answer_with_a_warning(bench) -> N
     rows = [{"id": n, "titre": question(n), "texte": answer(n)} for n in range(COUNT)]
     source = bench.rows("notes.jsonl", rows)
     found = records(bench, source)
-    assert [answered(record) for record in found] == [(question(n), answer(n)) for n in range(COUNT)]
+    assert [answered(record) for record in found] == ANSWERED
     _, report = propose(source)
     assert "warning: texte is used as the answer to titre" in report
 
 
 def test_thumbs_are_marks_and_not_answers_to_learn(bench) -> None:
-    rows = [{"question": question(n), "answer": answer(n), "thumbs_up": n % 2 == 0} for n in range(COUNT)]
+    rows = [{**row, "thumbs_up": n % 2 == 0} for n, row in enumerate(FAQ)]
     found = records(bench, bench.rows("thumbs.jsonl", rows))
     assert [record["kto_tag"] for record in found[:2]] == [True, False]
 
@@ -428,13 +447,13 @@ def test_conversations_written_as_text_are_conversations_under_any_name(bench) -
 
 
 def test_a_text_of_many_nested_brackets_is_a_text(bench) -> None:
-    rows = [{"question": question(n), "answer": '[{"a":' * 20_000} for n in range(COUNT)]
+    rows = [{**row, "answer": '[{"a":' * 20_000} for row in FAQ]
     assert records(bench, bench.rows("deep.jsonl", rows))[0]["output"] == '[{"a":' * 20_000
 
 
 def test_a_preference_of_somebody_beside_an_answer_is_no_ranking(bench) -> None:
-    rows = [{"question": question(n), "answer": answer(n), "preference": "tea"} for n in range(COUNT)]
-    assert answered(records(bench, bench.rows("survey.jsonl", rows))[0]) == (question(0), answer(0))
+    rows = [{**row, "preference": "tea"} for row in FAQ]
+    assert answered(records(bench, bench.rows("survey.jsonl", rows))[0]) == ANSWERED[0]
 
 
 def test_signs_of_western_texts_are_no_reason_to_refuse_them(bench) -> None:
@@ -464,16 +483,9 @@ def test_lines_with_commas_and_documents_of_python_have_a_command(bench, name, t
 
 
 def test_a_sheet_of_notes_before_the_table_is_not_read(bench) -> None:
-    openpyxl = pytest.importorskip("openpyxl")
-    book = openpyxl.Workbook()
-    book.active.append(["Records of the support"])
-    book.active.append(["Do not pass on"])
-    sheet = book.create_sheet("Data")
-    sheet.append(["question", "answer"])
-    for n in range(COUNT):
-        sheet.append([question(n), answer(n)])
-    book.save(bench.folder / "notes.xlsx")
-    assert answered(records(bench, bench.folder / "notes.xlsx")[0]) == (question(0), answer(0))
+    notes = [["Records of the support"], ["Do not pass on"]]
+    path = workbook(bench.folder / "notes.xlsx", notes, [("question", "answer"), *ANSWERED])
+    assert answered(records(bench, path)[0]) == ANSWERED[0]
 
 
 @pytest.mark.parametrize(
@@ -495,19 +507,6 @@ def test_turns_stay_in_the_order_of_the_file_unless_a_time_sorts(bench, name, va
     assert spoken(found[0]) == [("user", "Hello 0?"), ("assistant", "Yes.")]
 
 
-@pytest.mark.parametrize("shared", ["prompt_id", "recalled", "use_case"])
-def test_who_wrote_about_one_prompt_is_a_class(bench, shared) -> None:
-    rows = [f"{n // 2},{answer(n)},{['human', 'gpt'][n % 2]}" for n in range(COUNT)]
-    found = records(bench, bench.write("detect.csv", "\n".join([f"{shared},text,origin", *rows])))
-    assert {record["output"] for record in found} == {"human", "gpt"}
-
-
-def test_words_in_a_column_named_as_a_key_are_classes(bench) -> None:
-    rows = [f"{answer(n)},{['pay', 'cancel'][n % 2]}" for n in range(COUNT)]
-    found = records(bench, bench.write("intents.csv", "\n".join(["text,intent_key", *rows])))
-    assert {record["output"] for record in found} == {"pay", "cancel"}
-
-
 @pytest.mark.parametrize("names", [("premise", "hypothesis"), ("sentence1", "sentence2")])
 def test_a_pair_without_its_label_is_no_question_with_an_answer(bench, names) -> None:
     rows = [{names[0]: question(n), names[1]: answer(n), "idx": n} for n in range(COUNT)]
@@ -516,8 +515,8 @@ def test_a_pair_without_its_label_is_no_question_with_an_answer(bench, names) ->
 
 
 def test_counts_beside_an_answer_refuse_nothing(bench) -> None:
-    rows = [{"question": question(n), "answer": answer(n), "liked": n + 2} for n in range(COUNT)]
-    assert answered(records(bench, bench.rows("a.jsonl", rows))[0]) == (question(0), answer(0))
+    rows = [{**row, "liked": n + 2} for n, row in enumerate(FAQ)]
+    assert answered(records(bench, bench.rows("a.jsonl", rows))[0]) == ANSWERED[0]
 
 
 def test_a_folder_of_conversations_may_have_ids_in_one_file_and_tools_in_another(bench) -> None:
@@ -531,7 +530,7 @@ def test_a_folder_of_conversations_may_have_ids_in_one_file_and_tools_in_another
 def test_rows_under_names_of_several_words_keep_their_own_question(bench) -> None:
     document = {f"case {n}": {"input": question(n), "output": answer(n)} for n in range(COUNT)}
     found = records(bench, bench.write("cases.json", json.dumps(document)))
-    assert answered(found[0]) == (question(0), answer(0))
+    assert answered(found[0]) == ANSWERED[0]
 
 
 def test_rows_under_numbered_names_have_no_questions(bench) -> None:
@@ -558,22 +557,16 @@ def test_a_mark_of_some_rows_or_in_their_metadata_is_no_class(bench, mark) -> No
 
 
 def test_a_line_that_is_cut_is_not_said_to_end_with_a_comma_too_many(bench) -> None:
-    lines = [json.dumps({"question": question(n), "answer": answer(n)}) for n in range(COUNT)]
+    lines = [json.dumps(row) for row in FAQ]
     lines.append('{"question": "Why?",')
     _, report = propose(bench.write("cut.jsonl", "\n".join(lines)))
     assert "E002: broken JSON at column" in report and "sed" not in report
 
 
 def test_a_sheet_of_one_column_before_a_shorter_table_is_read(bench) -> None:
-    openpyxl = pytest.importorskip("openpyxl")
-    book = openpyxl.Workbook()
-    for row in ("text", *map(answer, range(COUNT))):
-        book.active.append([row])
-    sheet = book.create_sheet("Counts")
-    sheet.append(["metric", "value"])
-    sheet.append(["rows", COUNT])
-    book.save(bench.folder / "texts.xlsx")
-    assert records(bench, bench.folder / "texts.xlsx")[0]["text"] == answer(0)
+    texts = [["text"], *([answer(n)] for n in range(COUNT))]
+    path = workbook(bench.folder / "texts.xlsx", texts, [["metric", "value"], ["rows", COUNT]])
+    assert records(bench, path)[0]["text"] == answer(0)
 
 
 def test_turns_come_before_turns_written_as_text(bench) -> None:
@@ -587,6 +580,6 @@ def test_turns_come_before_turns_written_as_text(bench) -> None:
 
 def test_earlier_turns_written_as_text_are_not_the_conversation(bench) -> None:
     log = json.dumps([{"role": "user", "content": "Old"}, {"role": "assistant", "content": "Old."}])
-    rows = [{"question": question(n), "answer": answer(n), "history": log} for n in range(COUNT)]
+    rows = [{**row, "history": log} for row in FAQ]
     with pytest.raises(ContentError, match="E105 history"):
         propose(bench.rows("a.jsonl", rows))
