@@ -62,9 +62,25 @@ def open_page(page: str, folder: Path, *flags: str, fragment: str = "", time: st
 
 def answered(page: str, script: str, folder: Path, *flags: str, time: str = VIRTUAL_TIME) -> Any:
     """What a script returns that runs on the page after the page's own script."""
-    program = (
-        "const told = document.createElement('pre'); told.id = 'told';"
-        f"told.textContent = JSON.stringify((() => {{ {script} }})()); document.body.append(told);"
+    return told(open_page(with_script(page, telling(script)), folder, *flags, time=time))
+
+
+def in_frame(page: str, script: str, folder: Path) -> Any:
+    """What a script returns that runs on the page, once it is loaded, in a frame of a phone's size."""
+    program = f"addEventListener('load', () => {{ {telling(script)} }});"
+    (folder / "inner.html").write_text(with_script(page, program), encoding="utf-8")
+    phone = "<body><iframe src=inner.html style='width:390px;height:800px;border:0'></iframe></body>"
+    return told(open_page(phone, folder, "--allow-file-access-from-files"))
+
+
+def telling(script: str) -> str:
+    """A program that writes what a script returns into the window's page."""
+    return (
+        "const told = top.document.createElement('pre'); told.id = 'told';"
+        f"told.textContent = JSON.stringify((() => {{ {script} }})()); top.document.body.append(told);"
     )
-    dom = open_page(with_script(page, program), folder, *flags, time=time)
+
+
+def told(dom: str) -> Any:
+    """What a program of `telling` has written."""
     return json.loads(html.unescape(re.findall(r'<pre id="told">(.*?)</pre>', dom, re.S)[0]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import BROWSER, answered, open_page, with_script
+from tests.browser import BROWSER, answered, in_frame, open_page, with_script
 from tests.fake_runs import answers, demo, page_of, write_run
 from tests.json_files import write_lines
 from tuneyard.core.language.reader_language import in_language
@@ -127,23 +127,12 @@ def test_what_is_shown_is_saved_as_csv(small: str, tmp_path: Path) -> None:
 
 
 def test_a_phone_scrolls_tables_and_not_the_page(small: str, tmp_path: Path) -> None:
-    (tmp_path / "inner.html").write_text(small, encoding="utf-8")
-    outer = "<body><iframe src=inner.html style='width:390px;height:900px'></iframe></body>"
     script = """
-      const frame = document.querySelector("iframe");
-      frame.onload = () => {
-        const inner = frame.contentDocument;
-        const hints = [...inner.querySelectorAll(".wide")].map((box) => box.dataset.hint);
-        const root = inner.documentElement;
-        document.body.append(JSON.stringify([root.scrollWidth <= root.clientWidth, hints.find(Boolean)]));
-      };
+      const hints = [...document.querySelectorAll(".wide")].map((box) => box.dataset.hint);
+      const root = document.documentElement;
+      return [root.scrollWidth <= root.clientWidth, hints.find(Boolean)];
     """
-    dom = open_page(
-        outer.replace("</body>", f"<script>{script}</script></body>"),
-        tmp_path,
-        "--allow-file-access-from-files",
-    )
-    assert '[true,"Scrolls sideways →"]' in dom
+    assert in_frame(small, script, tmp_path) == [True, "Scrolls sideways →"]
     wide = answered(
         small, "return document.querySelector('.wide').dataset.hint", tmp_path, "--window-size=1400,900"
     )
@@ -159,38 +148,26 @@ def test_a_phone_shows_the_deciding_column_next_to_each_model(decide_on: str, tm
     for dataset, labels in gold.items():
         write_run(tmp_path / "runs", long_name, dataset, labels, answers(labels, 250, 5))
     page = page_of(compare_results([str(tmp_path / "runs")], decide_on=decide_on), next_command="a")
-    (tmp_path / "inner.html").write_text(page, encoding="utf-8")
-    outer = "<body><iframe src=inner.html style='width:390px;height:900px;border:0'></iframe></body>"
     script = """
-      const frame = document.querySelector("iframe");
-      frame.onload = () => {
-        const inner = frame.contentDocument;
-        const head = inner.querySelectorAll("#accuracy thead th")[1];
-        const cells = [...inner.querySelectorAll("#accuracy table tr > :nth-child(2)")];
-        const shown = Math.max(...cells.map((cell) => cell.getBoundingClientRect().right)) <= 390;
-        const parts = ["h1", ".chart", ".next", "#accuracy", "#errors", "#differences", "#compared"];
-        const tops = parts.map((part) => inner.querySelector(part).getBoundingClientRect().top);
-        const inOrder = tops.every((top, place) => place === 0 || tops[place - 1] < top);
-        const details = [...inner.querySelectorAll("#differences details, #provenance")];
-        const folded = details.every((one) => !one.open);
-        const first = inner.querySelector("#differences summary").textContent;
-        const root = inner.documentElement;
-        inner.defaultView.scrollTo(0, 2000);
-        const stays = inner.querySelector("nav").getBoundingClientRect().top === 0;
-        const lines = (one) => one.getClientRects().length;
-        const whole = [...inner.querySelectorAll("td, .figure")].every((one) => lines(one) === 1);
-        const facts = [inOrder, folded, stays, root.scrollWidth <= 390, whole, first];
-        document.body.append(JSON.stringify([head.textContent, shown, ...facts]));
-      };
+      const head = document.querySelectorAll("#accuracy thead th")[1];
+      const cells = [...document.querySelectorAll("#accuracy table tr > :nth-child(2)")];
+      const shown = Math.max(...cells.map((cell) => cell.getBoundingClientRect().right)) <= 390;
+      const parts = ["h1", ".chart", ".next", "#accuracy", "#errors", "#differences", "#compared"];
+      const tops = parts.map((part) => document.querySelector(part).getBoundingClientRect().top);
+      const inOrder = tops.every((top, place) => place === 0 || tops[place - 1] < top);
+      const details = [...document.querySelectorAll("#differences details, #provenance")];
+      const folded = details.every((one) => !one.open);
+      const first = document.querySelector("#differences summary").textContent;
+      const root = document.documentElement;
+      scrollTo(0, 2000);
+      const stays = document.querySelector("nav").getBoundingClientRect().top === 0;
+      const lines = (one) => one.getClientRects().length;
+      const whole = [...document.querySelectorAll("td, .figure")].every((one) => lines(one) === 1);
+      const facts = [shown, inOrder, folded, stays, root.scrollWidth <= 390, whole];
+      return [head.textContent, first, ...facts];
     """
-    dom = open_page(
-        outer.replace("</body>", f"<script>{script}</script></body>"),
-        tmp_path,
-        "--allow-file-access-from-files",
-    )
     column = f"{decide_on}, n = 300" if decide_on else "mean, n = 600"
-    first = decide_on or "mean"
-    assert f'["{column}",true,true,true,true,true,true,"{first}"]' in dom
+    assert in_frame(page, script, tmp_path) == [column, decide_on or "mean", *[True] * 6]
 
 
 def test_the_filters_have_different_names(small: str, tmp_path: Path) -> None:

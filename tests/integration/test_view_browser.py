@@ -1,6 +1,5 @@
 """The page of `data view` in a real browser, from file://: tokens, filters, keys, phone, dark, size."""
 
-import html
 import json
 import random
 import re
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser import BROWSER, answered, open_page, with_script
+from tests.browser import BROWSER, answered, in_frame, open_page
 from tests.view_payloads import RED_DOT, chat, payload, row, turn, with_counts, with_losses
 from tuneyard.compiler.view.page import render_page
 from tuneyard.compiler.view.payload import (
@@ -67,28 +66,6 @@ def rows(count: int) -> list[PageRow]:
 def at(page: str, script: str, folder: Path, *flags: str) -> Any:
     """What a script returns on the page, with the helpers of TOOLS."""
     return answered(page, TOOLS + script, folder, *flags)
-
-
-def in_frame(page: str, script: str, folder: Path, *flags: str) -> Any:
-    """What a script returns on the page in a frame of a phone's size."""
-    (folder / "inner.html").write_text(with_script(page, TOOLS), encoding="utf-8")
-    program = f"""
-      const frame = document.querySelector("iframe");
-      frame.onload = () => {{
-        const result = document.createElement("pre");
-        const run = new frame.contentWindow.Function({json.dumps(script)});
-        result.id = "result";
-        result.textContent = JSON.stringify(run());
-        document.body.append(result);
-      }};
-    """
-    phone = "<iframe src=inner.html style='width:390px;height:800px;border:0'></iframe>"
-    outer = f"<body>{phone}<script>{program}</script></body>"
-    text = (folder / "inner.html").read_text(encoding="utf-8")
-    evaluated = text.replace("script-src 'unsafe-inline'", "script-src 'unsafe-inline' 'unsafe-eval'", 1)
-    (folder / "inner.html").write_text(evaluated, encoding="utf-8")
-    dom = open_page(outer, folder, "--allow-file-access-from-files", *flags)
-    return json.loads(html.unescape(re.findall(r'<pre id="result">(.*?)</pre>', dom, re.S)[0]))
 
 
 def test_the_untouched_page_shows_its_rows_under_its_own_policy(tmp_path: Path) -> None:
@@ -297,7 +274,7 @@ def test_a_phone_does_not_scroll_sideways_and_hides_the_overview(tmp_path: Path)
     """
     long = row(1, chat("x" * 3000 + " 今天天气怎么样" * 50, "y" * 500), "z" * 300, problems=["W203"])
     page = render_page(payload([long, *rows(5)[1:]], dataset="a_very_long_name_" * 10))
-    assert in_frame(page, script, tmp_path) == [True, False, False, False, True]
+    assert in_frame(page, TOOLS + script, tmp_path) == [True, False, False, False, True]
 
 
 def test_the_page_is_dark_where_the_system_is(tmp_path: Path) -> None:
