@@ -28,19 +28,23 @@ def main(gguf: str, settings: Mapping[str, Any]) -> None:
     params.port = 0
     params.cpuparams.n_threads = 1  # threads that spin take the time of a test's other processes
     for path, value in settings.items():
-        *parents, field = path.split(".")
-        if field == "lora":
+        if path == "lora":
             params.lora_adapters = [CommonAdapterLoraInfo(*adapter) for adapter in value]
-            continue
-        target = params
-        for parent in parents:
-            target = getattr(target, parent)
-        getattr(target, field)  # a name that is none is an error
-        setattr(target, field, value)
+        else:
+            set_field(params, path, value)
     server = Server(params)
     print(server.listening_address, flush=True)
     while True:
         time.sleep(60)
+
+
+def set_field(params: Any, path: str, value: object) -> None:
+    """Set a field of CommonParams, or one inside another: `sampling.temp`."""
+    *parents, field = path.split(".")
+    for parent in parents:
+        params = getattr(params, parent)
+    getattr(params, field)  # a name that is none is an error
+    setattr(params, field, value)
 
 
 def program(words: Sequence[str]) -> None:
@@ -64,11 +68,7 @@ def program(words: Sequence[str]) -> None:
         value = next(rest)
         if flag in fields:
             path, kind = fields[flag]
-            target = params
-            *parents, field = path.split(".")
-            for parent in parents:
-                target = getattr(target, parent)
-            setattr(target, field, kind(value))
+            set_field(params, path, kind(value))
         elif flag in ("--lora", "--lora-scaled"):
             file, _, scale = value.partition(":")
             loras.append(CommonAdapterLoraInfo(file, float(scale or 1)))

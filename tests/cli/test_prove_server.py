@@ -17,7 +17,7 @@ from tests.cli.scoring import call
 from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
 from tests.messages import raises
-from tests.unit.adapters.make import make
+from tests.unit.eval_backends.test_apply import write as write_adapter
 from tests.unit.eval_backends.test_dialects import StandIn, started
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
@@ -189,18 +189,10 @@ def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("prove_server")
     write_json(folder / "rows.json", ROWS)
     base = shutil.copytree(tiny_model, folder / "base")
-    random = np.random.default_rng(0)
-    adapters = {}
-    for name in ("one", "two"):
-        pairs = {
-            f"model.layers.{layer}.self_attn.{module}": (
-                random.standard_normal((4, 64), np.float32) / 3,
-                random.standard_normal((outputs, 4), np.float32) / 3,
-            )
-            for layer in range(2)
-            for module, outputs in (("q_proj", 64), ("v_proj", 32))
-        }
-        adapters[name] = make(folder / name, pairs, r=4, base_model_name_or_path=str(base))
+    adapters = {
+        name: write_adapter(folder / name, seed=seed, alpha=2, base_model_name_or_path=str(base))
+        for seed, name in enumerate(("one", "two"))
+    }
     with ExitStack() as stack:
         models = {"base": load_model(base, "fp32")}
         for name, path in adapters.items():

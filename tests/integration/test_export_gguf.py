@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.json_files import read_json, write_json
-from tests.tiny import CHATML, make_tiny
-from tests.unit.adapters.make import delta, gguf_fields, make
+from tests.tiny import CHATML, SIZES, make_tiny
+from tests.unit.adapters.make import delta, factors, gguf_fields, make
 from tests.unit.adapters.test_commands import call
 from tuneyard.adapters.export.architecture import _REST, _WORDS, Architecture, reorder
 
@@ -61,14 +61,9 @@ def make_qwen3(folder, tied):
     size = read_json(folder / "config.json")["vocab_size"]
     torch.manual_seed(3)
     config = Qwen3Config(
+        **SIZES,
         vocab_size=size,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         head_dim=128,  # Qwen3's own; transformers' reader knows no other
-        max_position_embeddings=512,
         tie_word_embeddings=tied,
         eos_token_id=2,
     )
@@ -88,13 +83,8 @@ def make_llama(folder, tied):
     size = read_json(folder / "config.json")["vocab_size"]
     torch.manual_seed(2)
     config = LlamaConfig(
+        **SIZES,
         vocab_size=size,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
         tie_word_embeddings=tied,
         rope_theta=50000.0,
         bos_token_id=0,  # transformers' reader of Llama's GGUF fails without one
@@ -172,16 +162,9 @@ def test_a_lora_beside_llama_is_the_same_change(models, tmp_path):
     """ΔW of q and k in the GGUF is the adapter's with rows reordered as those of W are."""
     from gguf import GGUFReader
 
-    folder, rng = models["llama", True], np.random.default_rng(0)
+    folder = models["llama", True]
     shapes = {"q_proj": (64, 64), "k_proj": (32, 64), "v_proj": (32, 64)}
-    pairs = {
-        f"model.layers.{layer}.self_attn.{name}": (
-            rng.standard_normal((4, inputs), np.float32),
-            rng.standard_normal((outputs, 4), np.float32),
-        )
-        for layer in range(2)
-        for name, (outputs, inputs) in shapes.items()
-    }
+    pairs = factors(rank=4, shapes=shapes)
     adapter = make(
         tmp_path / "lora",
         pairs,

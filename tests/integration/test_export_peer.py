@@ -8,11 +8,10 @@ import subprocess
 import sys
 import tarfile
 
-import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.unit.adapters.make import make
+from tests.unit.adapters.make import factors, make
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 WIDTH, KEYS = 576, 192  # of SmolLM2-135M: 9 heads, 3 key heads
@@ -59,16 +58,10 @@ def test_models(run, forks, llama_cpp, smollm, tmp_path, kind):
 
 
 def test_adapters(forks, llama_cpp, smollm, tmp_path):
-    rng = np.random.default_rng(0)
     shapes = {"q_proj": (WIDTH, WIDTH), "k_proj": (KEYS, WIDTH), "v_proj": (KEYS, WIDTH)}
-    pairs = {
-        f"model.layers.{layer}.self_attn.{name}": (
-            rng.standard_normal((4, inputs), np.float32), rng.standard_normal((outputs, 4), np.float32),
-        )
-        for layer in range(30)
-        for name, (outputs, inputs) in shapes.items()
-    }  # fmt: skip
-    adapter = make(tmp_path / "lora", pairs, r=4, target_modules=list(shapes))
+    adapter = make(
+        tmp_path / "lora", factors(layers=30, rank=4, shapes=shapes), r=4, target_modules=list(shapes)
+    )
     ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
     forks.run("adapters", "export", adapter, "--to", "gguf", "--base", smollm, "--out", ours)
     convert = [llama_cpp / "convert_lora_to_gguf.py", adapter, "--base", smollm, "--outtype", "f32"]

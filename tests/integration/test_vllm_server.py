@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -25,7 +24,7 @@ from tests.integration.served_model import labels, make_trained
 from tests.json_files import read_json
 from tests.messages import raises
 from tests.serving import free_port, running
-from tests.unit.adapters.make import make
+from tests.unit.adapters.make import factors, make
 from tests.unit.test_prove_diagnosis import RANK_IN_VLLM
 from tests.vllm_compare import VLLM, needs_vllm
 from tuneyard.adapters.__main__ import cli as adapters
@@ -54,9 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     call(adapters, "merge", f"{home / 'walks'}=1", "--out", home / "good")
     for file in (home / "base").glob("tokenizer*"):
         shutil.copy(file, home / "good")
-    random = np.random.default_rng(0)
-    factors = [random.standard_normal(shape) for shape in ((HIGH_RANK, 128), (128, HIGH_RANK))]
-    pairs = {"model.layers.0.self_attn.q_proj": tuple(map(np.float32, factors))}
+    pairs = factors(layers=1, rank=HIGH_RANK, shapes={"q_proj": (128, 128)})
     config = {"r": HIGH_RANK, "target_modules": ["q_proj"], "base_model_name_or_path": str(home / "base")}
     make(home / "high", pairs, **config)
     return home
