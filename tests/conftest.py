@@ -232,10 +232,26 @@ def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw plots and write empty pictures, for tests of their names and of the texts on and around them."""
+    render_nothing(monkeypatch)
+
+
+def render_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Write empty pictures."""
     from matplotlib.figure import Figure
 
     save, empty = Figure.savefig, Figure(figsize=(1, 1))
-    monkeypatch.setattr(Figure, "savefig", lambda _, file, **options: save(empty, file, **options))
+    patch.setattr(Figure, "savefig", lambda _, file, **options: save(empty, file, **options))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_waiting_for_the_disk() -> Iterator[None]:
+    """Let no file of this process wait for the disk: that is half the time of a test that writes many.
+
+    test_durable.py and test_weights.py see that product code asks for it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session")
