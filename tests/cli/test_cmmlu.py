@@ -139,6 +139,6 @@ def test_a_prompt_that_does_not_fit_counts_as_incorrect(data, tmp_path, capsys) 
     ],
 )
 def test_what_is_refused_leaves_nothing(cmmlu, tmp_path, arguments, facts) -> None:
-    with raises(RequestError, *facts.split("; ")):
+    with raises(RequestError, facts):
         cmmlu(*arguments)
     assert not (tmp_path / "out").exists()

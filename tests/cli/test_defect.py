@@ -125,6 +125,6 @@ def test_bad_data_is_refused_before_anything_is_asked(data, tmp_path, spoil, fac
     row = json.loads(data.read_text().splitlines()[0])
     spoil(row)
     data.write_text(json.dumps(row) if row else "")
-    with raises(ContentError, "reports.jsonl", *facts.split("; ")):
+    with raises(ContentError, "reports.jsonl", facts):
         call(cli, "--model", "m", "--data", data, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()

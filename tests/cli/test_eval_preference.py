@@ -138,7 +138,7 @@ def test_figures_by_hand():
 def test_what_is_no_pair_is_named(tmp_path, row, facts):
     path = tmp_path / "pairs.jsonl"
     write_json(path, row)
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         read_preferences((), (path,), None)
 
 
@@ -210,7 +210,7 @@ def test_marked_answers_are_told_apart_by_their_likelihood(tmp_path, tiny_model,
 )
 def test_marks_that_cannot_be_scored_are_named(tmp_path, row, facts):
     rows = [*(MARKED if row["kto_tag"] == "no" else MARKED[:1]), {**MARKED[0], **row}]
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         read_preferences((), (write(tmp_path / "a.jsonl", rows),), None)
 
 

@@ -352,7 +352,7 @@ def test_a_row_that_cannot_be_shown_is_refused_by_its_place(models, home, row, f
     rows_of(home, {**ONE, "turns": talk("<image>?", "yes")}, {**ONE, **row}, entry=TOOLS)
     before = tree(home)
     for module, more in ((nli, []), (text, ["--no-generate"])):
-        with raises(ContentError, *facts.split("; ")):
+        with raises(ContentError, facts):
             call(module, models(), "--dataset", "seen", *more)
     assert tree(home) == before
 
@@ -388,7 +388,7 @@ def test_what_does_not_go_with_images_is_refused(models, home, tiny_model, modul
     adapter(home / "odd", models(), image_max_pixels="many")
     before = tree(home)
     asked = [{"TINY": tiny_model, "BARE": home / "bare"}.get(one, one) for one in more]
-    with raises(TuneyardError, *facts.split("; ")):
+    with raises(TuneyardError, facts):
         call(module, models(), "--dataset", "seen", "--template", "qwen2_vl", *asked, template=None)
     assert tree(home) == before
 

@@ -356,7 +356,7 @@ def test_bad_requests_are_refused_before_anything_is_written(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     before = tree(tmp_path)
-    with raises(error, *facts.split("; ")):
+    with raises(error, facts):
         nli(*[str(data) if a == "DATA" else a for a in arguments])
     assert tree(tmp_path) == before
     assert not (tmp_path / "out").exists()
@@ -384,7 +384,7 @@ FILES = {
 def test_bad_data_is_refused_with_its_place(nli, tmp_path, content, facts) -> None:
     path = tmp_path / "tiny.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with raises(ContentError, "tiny.json", *facts.split("; ")):
+    with raises(ContentError, "tiny.json", facts):
         nli("--data", path)
     assert not (tmp_path / "out").exists()
 
@@ -416,7 +416,7 @@ def test_the_command_says_a_mistake_in_one_line(here) -> None:
     ],
 )
 def test_an_option_that_the_mode_leaves_without_effect_is_refused(nli, data, tmp_path, words, flag) -> None:
-    with raises(RequestError, *flag.split("; ")):
+    with raises(RequestError, flag):
         nli("--data", data, *words)
     assert not (tmp_path / "out").exists()
 

@@ -81,7 +81,7 @@ def test_a_model_that_does_not_sample_is_told(tiny_model: Path, asked: Path, tmp
 )
 def test_where_nothing_can_be_sampled_it_is_refused(asked: Path, tmp_path: Path, arguments, facts) -> None:
     given = ["--model", "no/such", "--data", asked, "--preset", "document", *arguments]
-    with raises(RequestError, *facts.split("; ")):
+    with raises(RequestError, facts):
         call(nli, *given, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -210,7 +210,7 @@ def test_text_is_measured_again_with_rouge(tmp_path, tiny_model) -> None:
     ],
 )
 def test_what_outputs_do_not_tell_is_refused(generated, data, tmp_path, arguments, facts) -> None:
-    with raises(RequestError, *facts.split("; ")):
+    with raises(RequestError, facts):
         call(nli, "--rescore", generated, "--data", data, *arguments, "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -185,7 +185,7 @@ def test_a_finished_suite_is_gone_on_with_and_a_changed_one_is_not(folder, tiny_
     ],
 )
 def test_a_wrong_suite_is_refused_before_a_model_is_loaded(folder: Path, suite: str, facts: str) -> None:
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         call(folder, suite, "--model", "no/such-model")
     assert not (folder / "out").exists()
 

@@ -302,7 +302,7 @@ BAD = {
 @pytest.mark.parametrize(("more", "facts"), BAD.values(), ids=BAD)
 def test_bad_requests_are_refused_before_anything_is_written(folders, tmp_path, more, facts) -> None:
     more = [text.replace("LEFT", str(tmp_path / "left")) for text in more]
-    with raises(RequestError, *facts.split("; ")):
+    with raises(RequestError, facts):
         call(cli, *folders[:2], *folders[-2:], "--out", tmp_path / "out", *more)
     assert not (tmp_path / "out").exists()
 

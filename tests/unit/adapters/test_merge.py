@@ -289,7 +289,7 @@ def test_any_ranks_patterns_weights_and_dtypes_give_the_dense_sum(tmp_path_facto
 )
 def test_method_arguments_that_do_not_fit(tmp_path, how, facts):
     make(tmp_path / "a")
-    with raises(RequestError, *facts.split("; ")):
+    with raises(RequestError, facts):
         merged([(tmp_path / "a", 1)], tmp_path / "out", **how)
     assert not (tmp_path / "out").exists()
 

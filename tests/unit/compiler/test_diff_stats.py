@@ -171,7 +171,7 @@ def test_lengths_in_tokens_are_those_of_the_tokenizer(bench):
     ],
 )
 def test_what_is_no_dataset_is_refused_with_its_place(bench, content, facts):
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         stats(str(bench.write("set.jsonl", content)), bench.out, None)
 
 

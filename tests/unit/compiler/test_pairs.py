@@ -100,7 +100,7 @@ def test_an_output_that_cannot_hold_pairs_is_refused(tmp_path, write, facts):
     (tmp_path / "x.yaml").write_text(
         f"about: x\ncolumns: {columns}\nwrite: [{{dataset: x, file: x.json, {write}}}]"
     )
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         load_spec(str(tmp_path / "x.yaml"))
     (tmp_path / "y.yaml").write_text(f"about: x\ncolumns: {columns.split(', r:')[0]}}}\nwrite: [{{dataset: x, file: x.json, format: alpaca}}]")  # fmt: skip # noqa: E501
     with raises(ContentError):

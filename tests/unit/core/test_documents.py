@@ -45,7 +45,7 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
 def test_a_broken_yaml_is_refused_with_its_place_and_at_once(what: str) -> None:
     text, facts = BROKEN[what]
     started = time.process_time()
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         parse_yaml(text, "f.yaml")
     assert time.process_time() - started < 5
 
@@ -67,7 +67,7 @@ def test_an_empty_file_and_a_byte_order_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "facts"), [("[1]", "1"), ("yes: 1", "")])
 def test_what_is_no_mapping_with_text_keys_is_refused(tmp_path: Path, text: str, facts: str) -> None:
     (tmp_path / "f.yaml").write_text(text)
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         read_mapping(tmp_path / "f.yaml", "spec")
 
 
@@ -101,5 +101,5 @@ def test_a_last_line_that_was_cut_is_left_out_of_a_file_that_grows(tmp_path: Pat
 def test_a_broken_line_is_named(tmp_path: Path, second: bytes, facts: str) -> None:
     path = tmp_path / "f.jsonl"
     path.write_bytes(b'{"a": 1}\n' + second + b'\n{"a": 3}\n')
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         list(json_lines(path))

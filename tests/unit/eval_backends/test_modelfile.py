@@ -74,7 +74,7 @@ def test_neighbours_of_one_role_are_joined(tmp_path: Path) -> None:
 )
 def test_what_is_not_rendered_is_refused_by_name(tmp_path: Path, text: str, facts: str) -> None:
     path = write(tmp_path / "Modelfile", text)
-    with raises(ContentError, path, *facts.split("; ")):
+    with raises(ContentError, path, facts):
         read_modelfile(path)
 
 

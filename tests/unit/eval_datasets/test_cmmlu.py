@@ -68,7 +68,7 @@ def test_without_shots_the_dev_file_is_not_needed(tmp_path) -> None:
     ],
 )
 def test_a_broken_file_is_named_with_its_line(tmp_path, test, facts) -> None:
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         read_exam(write(tmp_path, test=test), *LOGICAL, 0)
 
 

@@ -25,7 +25,7 @@ def test_a_text_file_has_a_prompt_in_every_line(tmp_path) -> None:
 )
 def test_an_empty_or_undecodable_text_file(tmp_path, data, facts) -> None:
     (tmp_path / "prompts.txt").write_bytes(data)
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         read_datasets((), (tmp_path / "prompts.txt",))
 
 

@@ -156,7 +156,7 @@ def test_a_damaged_prediction_is_named(folder: Path, fields: dict[str, object], 
     ):
         fields = {"predicted_output": right["expected_output"]}
     change_line(path, 3, **fields)
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         read(folder)
 
 
@@ -174,7 +174,7 @@ def test_a_damaged_prediction_is_named(folder: Path, fields: dict[str, object], 
 )
 def test_damaged_results_are_named(folder: Path, text: str, facts: str) -> None:
     (folder / "a" / "s" / "results.json").write_text(text)
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         read(folder)
 
 

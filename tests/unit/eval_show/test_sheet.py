@@ -163,7 +163,7 @@ def test_many_problems_are_cut(tmp_path, key) -> None:
 )
 def test_what_is_no_filled_sheet(tmp_path, key, data, facts) -> None:
     (tmp_path / "s.csv").write_bytes(data)
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         read_sheet(tmp_path / "s.csv", key, "a")
 
 

@@ -134,7 +134,7 @@ def test_figures_and_verdict_of_a_small_difference_do_not_contradict_each_other(
 )
 def test_the_verdict_on_one_model(table: tuple[int, int, int, int], facts: str) -> None:
     old, new = flags(*table)
-    golden_text(told(make("base", old), make("a", new)), *facts.split("; "))
+    golden_text(told(make("base", old), make("a", new)), facts)
 
 
 @pytest.mark.parametrize(("value", "p", "told"), [(0.1, 0.06, True), (-0.1, 0.06, True), (0.1, 0.04, False)])

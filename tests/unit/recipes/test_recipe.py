@@ -41,7 +41,7 @@ def test_values_and_places(tmp_path):
     ],
 )
 def test_what_is_no_recipe(tmp_path, text, facts):
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         read_recipe(write(tmp_path, text))
 
 

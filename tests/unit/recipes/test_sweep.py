@@ -79,7 +79,7 @@ def test_a_list_stands_in_brackets():
     ],
 )
 def test_what_is_no_grid_is_refused(arguments, facts):
-    with raises(RequestError, *facts.split("; ")):
+    with raises(RequestError, facts):
         parse_grid(arguments)
 
 
@@ -336,7 +336,7 @@ EVALUATED = ("val_size=0.1", "eval_strategy=steps")
 )
 def test_what_no_run_can_give_is_refused_before_the_first_is_trained(untrained, grid, metric, facts):
     path, _, trained = untrained
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         swept(path, *grid, metric=metric)
     assert trained == [] and not (path.parent / "runs").exists()
 
