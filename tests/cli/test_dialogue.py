@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_text import read, tree
+from tests.cli.test_text import read
 from tests.json_files import write_lines
 from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -116,13 +116,3 @@ def test_a_set_without_a_second_question_is_refused(dialogue, tmp_path, rows) ->
     with raises(ContentError, "rows.jsonl"):
         dialogue(rows, "--limit", 1)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_torn_run_is_resumed_to_the_same_bytes(dialogue) -> None:
-    whole = tree(dialogue(ROWS, "--batch-tokens", "1"))
-    folder = dialogue(ROWS, "--batch-tokens", "1", out="torn") / "one" / "rows"
-    (folder / "results.json").unlink()
-    lines = (folder / "predictions.jsonl").read_bytes().splitlines(keepends=True)
-    (folder / "predictions.jsonl").write_bytes(lines[1] + lines[0][:40])
-    resumed = tree(dialogue(ROWS, "--batch-tokens", "1", "--resume", out="torn"))
-    assert {name: content.replace(b"/torn", b"/out") for name, content in resumed.items()} == whole

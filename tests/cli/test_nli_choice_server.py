@@ -149,19 +149,3 @@ def test_a_server_that_lists_no_models_is_known_by_its_address(
     (folder / RESULTS).unlink()
     with started(server) as other, raises(RequestError, "--resume"):
         score("run", "--served-model", "model", "--resume", "--url", other)
-
-
-@pytest.mark.parametrize(
-    ("more", "facts"),
-    [
-        (("--served-model", "other"), ("other", "served")),
-        (("--served-model", ".."), ("..",)),
-        (("--adapter", "x"), ("--adapter",)),
-    ],
-)
-def test_what_is_refused_leaves_nothing(
-    score: Score, tmp_path: Path, more: tuple[str, ...], facts: tuple[str, ...]
-) -> None:
-    with raises(RequestError, *facts):
-        score("refused", *more)
-    assert not (tmp_path / "refused").exists()

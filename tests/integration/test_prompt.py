@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.messages import raises
 from tests.tiny import CHATML
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import chat_encoder, conversation, llamafactory_encoder, saved_chat_template
 
 pytestmark = pytest.mark.slow  # importing LLaMA-Factory takes 10 s
@@ -90,20 +90,9 @@ def test_the_demos_base_is_trained_as_it_is_asked() -> None:
     assert chat_encoder(tokenizer, saved_chat_template(folder))(TALKS["plain"]) == expected
 
 
-def test_a_full_stop_in_the_system_text_is_seen(tokenizer) -> None:
-    """LLaMA-Factory's smollm2 ends its default system text with a full stop, the model's own does not."""
-    own = chat_encoder(tokenizer, CHATML.replace("You are a helpful assistant.", SMOLLM2))(TALKS["plain"])
-    assert own != trained_ids(tokenizer, TALKS["plain"], "smollm2")[0]
-
-
 def test_thinking_is_off_in_llamafactorys_reasoning_templates(tokenizer) -> None:
     ids = llamafactory_encoder(tokenizer, "qwen3")(TALKS["plain"])
     assert tokenizer.decode(ids).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-
-
-def test_an_unknown_template_is_refused_with_a_guess(tokenizer) -> None:
-    with raises(RequestError, "qwem", "qwen"):
-        llamafactory_encoder(tokenizer, "qwem")
 
 
 TOOLS_PROMPT = """

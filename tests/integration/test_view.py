@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.scoring import call
+from tests.integration.test_verify import TOOLS
 from tests.json_files import write_json
 from tests.messages import raises
 from tests.tiny import make_seeing
@@ -21,9 +22,6 @@ from tuneyard.core.training.llamafactory import quiet
 
 pytestmark = pytest.mark.slow
 IGNORED = -100
-TOOLS = json.dumps(
-    [{"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}]
-)
 CALL = '{"name": "add", "arguments": {"a": 5}}'
 LONG = "It is 7, 不确定. " * 30
 

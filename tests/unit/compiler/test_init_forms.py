@@ -456,12 +456,6 @@ def test_a_preference_of_somebody_beside_an_answer_is_no_ranking(bench) -> None:
     assert answered(records(bench, bench.rows("survey.jsonl", rows))[0]) == ANSWERED[0]
 
 
-def test_signs_of_western_texts_are_no_reason_to_refuse_them(bench) -> None:
-    rows = [f"¿Qué dice el informe n° {n} del puerto (§ {n})?,Dice que eran: «{n}»" for n in range(COUNT)]
-    source = bench.write("es.csv", "\n".join(["question,answer", *rows]).encode("cp1252"))
-    assert records(bench, source)[1]["instruction"] == "¿Qué dice el informe n° 1 del puerto (§ 1)?"
-
-
 def test_an_exported_folder_is_refused_with_the_file_to_give(bench) -> None:
     (bench.folder / "export").mkdir()
     bench.rows("export/conversations.json", [{"id": "a", "messages": [{"role": "user", "content": "Hi"}]}])

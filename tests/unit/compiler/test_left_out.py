@@ -1,15 +1,22 @@
 """Parts of records that the registry entry does not name, which LLaMA-Factory leaves out without a word."""
 
-import json
-
 import pytest
 
+from tests.unit.compiler.conftest import Bench
 from tuneyard.compiler.verify.expect import Expected
+from tuneyard.core.errors import Problem
 from tuneyard.core.records import format_of_entry
 
 ROW = {"instruction": "And then?", "output": "We go home."}
 RUNNING = "The sun stands high at noon."
 NAMED = {"prompt": "instruction", "response": "output"}
+
+
+def problems_of(bench: Bench, entry: dict, *rows: dict) -> list[tuple[Problem, int | None]]:
+    """What is found in the records of a file."""
+    found = Expected(bench.rows("a.jsonl", rows), format_of_entry({"file_name": "a.jsonl", **entry}))
+    list(found.records())
+    return found.problems
 
 
 @pytest.mark.parametrize(
@@ -32,20 +39,16 @@ NAMED = {"prompt": "instruction", "response": "output"}
 )
 def test_what_is_filled_and_not_named_is_an_error_with_its_first_place(bench, beside, entry, expected):
     empty = {name: False if value is False else None for name, value in beside.items()}
-    rows = [{**ROW, **empty}, {**ROW, **beside}]
-    path = bench.rows("a.jsonl", rows)
-    found = Expected(path, format_of_entry({"file_name": "a.jsonl", **entry}))
-    list(found.records())
-    assert [(p.code, p.place.rsplit("/", 1)[-1], p.field) for p, _ in found.problems] == expected
-    assert all(("in 1 record," in p.message) == (p.field != "kto_tag") for p, _ in found.problems)
+    found = problems_of(bench, entry, {**ROW, **empty}, {**ROW, **beside})
+    assert [(p.code, p.place.rsplit("/", 1)[-1], p.field) for p, _ in found] == expected
+    assert all(("in 1 record," in p.message) == (p.field != "kto_tag") for p, _ in found)
 
 
 def test_several_parts_are_named_in_one_order(bench):
     """Whatever Python makes of a set of names: a report is the same bytes each time."""
     beside = {"kto_tag": True, "tools": "[{}]", "history": [["q", "a"]], "system": "s", "videos": ["v"]}
-    found = Expected(bench.write("a.jsonl", json.dumps({**ROW, **beside}) + "\n"), format_of_entry({}))
-    list(found.records())
-    assert [p.field for p, _ in found.problems] == ["system", "history", "tools", "videos", "kto_tag"]
+    found = problems_of(bench, {}, {**ROW, **beside})
+    assert [p.field for p, _ in found] == ["system", "history", "tools", "videos", "kto_tag"]
 
 
 @pytest.mark.parametrize(
@@ -56,10 +59,7 @@ def test_several_parts_are_named_in_one_order(bench):
     ],
 )
 def test_several_texts_that_one_key_would_map_are_one_finding(bench, beside, entry, code, field):
-    rows = [ROW, {**ROW, **beside}]
-    path = bench.rows("a.jsonl", rows)
-    expected = Expected(path, format_of_entry({"file_name": "a.jsonl", **entry}))
-    list(expected.records())
-    ((problem, row),) = expected.problems
-    assert (problem.code, problem.field, problem.place, row) == (code, field, f"{path}:2", 1)
+    ((problem, row),) = problems_of(bench, entry, ROW, {**ROW, **beside})
+    place = f"{bench.folder / 'a.jsonl'}:2"
+    assert (problem.code, problem.field, problem.place, row) == (code, field, place, 1)
     assert all(f"{name!r} is filled in 1 record" in problem.message for name in beside)

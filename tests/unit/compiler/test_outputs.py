@@ -4,6 +4,7 @@ import itertools
 import json
 
 import pytest
+from PIL import Image
 
 from tests.messages import printed, raises
 from tests.unit.compiler.conftest import Bench
@@ -190,7 +191,7 @@ def test_what_stands_beside_the_texts_is_written_refused_or_counted(bench, turns
         columns = [each for each in columns if each != "answer: [a]" or "{answer}" in output]
     text = f"columns: {{{', '.join([*columns, column])}}}\nwrite: [{{dataset: d, file: d.jsonl, {output}}}]\n"
     spec = bench.write("s.yaml", f"about: a\n{text}")
-    (bench.folder / "MAPPED.png").write_bytes(_png())
+    Image.new("RGB", (8, 8)).save(bench.folder / "MAPPED.png")
     row = row_of(turns, ()) | values
     if turns and kind == "pair":
         row["talk"] = row["talk"][:1]
@@ -214,16 +215,6 @@ def _texts(value: object) -> list[str]:
     if isinstance(value, list):
         return [text for item in value for text in _texts(item)]
     return [value if isinstance(value, str) else json.dumps(value)]
-
-
-def _png() -> bytes:
-    import io
-
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "png")
-    return file.getvalue()
 
 
 def test_a_file_of_all_splits_is_named_once(bench):

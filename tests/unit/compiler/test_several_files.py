@@ -109,11 +109,16 @@ def large(bench) -> list[Path]:
     return [bench.write(f"{number}.jsonl", lines) for number in range(4)]
 
 
-def start(bench, spec: Path, sources: list[Path], *more: object) -> subprocess.Popen:
-    given = [word for source in sources for word in ("--source", source)]
-    command = ["-m", "compiler", "compile", spec, *given, "--out", bench.out, *more]
+def two_workers(bench, spec: Path, sources: list[Path]) -> list[str]:
+    """The command line of a compile by two workers."""
+    given = [f"--source={source}" for source in sources]
+    command = ["-m", "compiler", "compile", spec, *given, "--out", bench.out, "--workers", 2]
+    return [sys.executable, *map(str, command)]
+
+
+def start(bench, spec: Path, sources: list[Path]) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        two_workers(bench, spec, sources), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
 
 
@@ -136,7 +141,7 @@ def plain(tmp_path_factory) -> tuple[Path, list[Path], dict[str, bytes]]:
 
 def test_the_file_of_a_killed_worker_is_compiled_again(bench, plain) -> None:
     spec, sources, expected = plain
-    process = start(bench, spec, sources, "--workers", 2)
+    process = start(bench, spec, sources)
     workers_at_work(process, bench.out)[0].kill()
     said = process.communicate()[0].decode()
     assert process.returncode == 0, said
@@ -148,7 +153,7 @@ def test_workers_end_with_their_parent_and_leave_the_old_set(bench, plain, sent)
     spec, sources, _ = plain
     bench.compile(spec, bench.rows("small.jsonl", rows(0, 3)))
     before = tree(bench.out / "t")
-    process = start(bench, spec, sources, "--workers", 2)
+    process = start(bench, spec, sources)
     workers = workers_at_work(process, bench.out)
     assert len(workers) == 2
     process.send_signal(sent)
@@ -164,9 +169,7 @@ def test_workers_end_with_their_parent_and_leave_the_old_set(bench, plain, sent)
 def test_a_disk_that_is_full_in_a_worker_is_one_line_and_leaves_nothing(bench, plain) -> None:
     """The limit of a file's size stands for a full disk."""
     spec, sources, _ = plain
-    given = [word for source in sources for word in ("--source", source)]
-    command = ["-m", "compiler", "compile", spec, *given, "--out", bench.out, "--workers", 2]
-    limited = ["sh", "-c", 'ulimit -f 64; exec "$@"', "sh", sys.executable, *map(str, command)]
+    limited = ["sh", "-c", 'ulimit -f 64; exec "$@"', "sh", *two_workers(bench, spec, sources)]
     done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "File too large" in done.stderr and not bench.out.exists()

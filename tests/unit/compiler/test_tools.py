@@ -149,8 +149,10 @@ def call(value: object) -> list[dict]:
     return [{"from": role, "value": said} for role, said in turns]
 
 
-def test_several_results_are_one_turn_as_llamafactory_joins_them(bench):
-    assert compiled(bench, "messages", [ASK, TWO, *RESULTS, SAY]) == []
+@pytest.mark.parametrize("results", [RESULTS, RESULTS[::-1]], ids=["in order", "reversed"])
+def test_several_results_are_one_turn_as_llamafactory_joins_them(bench, results):
+    """In the order of their calls, since no record keeps ids."""
+    assert compiled(bench, "messages", [ASK, TWO, *results, SAY]) == []
     turns = bench.records("messages.jsonl")[0]["conversations"]
     assert turns[2] == {"from": "observation", "value": "5\n</tool_response>\n<tool_response>\n6"}
 
@@ -159,12 +161,6 @@ def test_ids_may_be_numbers_and_results_in_any_order(bench):
     calls = [call | {"id": number} for number, call in enumerate(CALLS, 1)]
     results = [RESULT | {"tool_call_id": number} for number in (2, 1)]
     assert compiled(bench, "messages", [ASK, {"role": "assistant", "tool_calls": calls}, *results, SAY]) == []
-
-
-def test_results_get_the_order_of_their_calls_since_no_record_keeps_ids(bench):
-    assert compiled(bench, "messages", [ASK, TWO, *reversed(RESULTS), SAY]) == []
-    turns = bench.records("messages.jsonl")[0]["conversations"]
-    assert turns[2]["value"] == "5\n</tool_response>\n<tool_response>\n6"
 
 
 def test_another_number_of_results_than_of_calls_is_trained_and_a_warning(bench):

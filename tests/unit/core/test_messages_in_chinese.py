@@ -17,8 +17,7 @@ from tuneyard.core.cli.main import cli as tuneyard
 from tuneyard.core.errors import run_command
 from tuneyard.core.installation import doctor
 from tuneyard.core.language.messages import for_reader
-from tuneyard.core.language.reader_language import CHINESE, ENGLISH, current, in_language
-from tuneyard.core.language.translation import tr
+from tuneyard.core.language.reader_language import CHINESE, in_language
 
 MESSAGES = read_json(ROOT / "core/language/messages_zh.json")
 FIELD = re.compile(r"\{\w+\}")
@@ -53,12 +52,6 @@ def test_every_bundled_spec_is_described_in_chinese(in_china: Path) -> None:
         about = for_reader(load_spec(name).about)
         assert re.search("[\u4e00-\u9fff]", about), name
         assert about in listed
-
-
-def test_the_locale_decides_unless_the_option_does(in_china: Path) -> None:
-    assert current() == CHINESE and tr("accuracy") == "准确率"
-    with in_language(ENGLISH):
-        assert current() == ENGLISH and tr("accuracy") == "accuracy"
 
 
 def test_init_and_compile_are_chinese_in_a_chinese_locale(in_china: Path) -> None:

@@ -7,32 +7,10 @@ import pytest
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records import (
     OPENAI_TAGS,
-    SHAREGPT_TAGS,
     read_example,
 )
 
-TURNS = [
-    {"from": "system", "value": "S"},
-    {"from": "human", "value": "<image>a"},
-    {"from": "function_call", "value": "{}"},
-    {"from": "observation", "value": "r"},
-    {"from": "gpt", "value": "b"},
-]
-SHAREGPT = {"formatting": "sharegpt", "tags": SHAREGPT_TAGS}
 PLAIN = {"prompt": "instruction", "query": "input", "response": "output"}
-MARKED = (
-    {**SHAREGPT, "columns": {"messages": "conversations", "kto_tag": "kto_tag"}},
-    {"conversations": TURNS, "kto_tag": False},
-)
-
-
-def test_a_marked_answer_has_an_empty_one_next_to_it() -> None:
-    entry, record = MARKED
-    example = read_example(record, entry, "here")
-    assert example.mark is False
-    assert [text for _, text in example.trained_turns][-2:] == ["", "b"]
-    wanted = read_example({**record, "kto_tag": True}, entry, "here")
-    assert [text for _, text in wanted.trained_turns][-2:] == ["b", ""]
 
 
 def test_openais_calls_and_results_are_read_without_an_entry() -> None:

@@ -232,11 +232,6 @@ def test_of_many_adapters_eight_are_in_memory_at_a_time(asked, nli, tmp_path) ->
     assert len({lora.lora_name for _, _, loras in asked[0].calls[1:] for lora in loras}) == 9
 
 
-def test_generated_answers_are_checked_by_choice(asked, nli) -> None:
-    out = nli("--mode", "generate")
-    assert read_json(out / "base/even/results.json")["check_choice"]["n"] == 5
-
-
 def test_many_tokens_after_one_beginning_are_asked_in_parts(monkeypatch) -> None:
     monkeypatch.setattr(engine, "TOKENS_AT_ONCE", 2)
     assert steps_of([[1], [2], [3, 4], [3, 5], [3]]) == [((), (1, 2)), ((), (3,)), ((3,), (4, 5))]
@@ -293,7 +288,7 @@ def test_what_vllm_cannot_do_is_refused(asked, nli, tmp_path, mode, more, facts)
     texts = more
     for name in folders:
         texts = [text.replace(name, str(tmp_path / name)) for text in texts]
-    with raises(RequestError, *facts.split("; ")):
+    with raises(RequestError, facts):
         nli("--mode", mode, *texts)
     assert not (tmp_path / "out").exists()
 

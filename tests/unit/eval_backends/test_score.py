@@ -60,11 +60,6 @@ def test_the_states_of_the_shared_beginning_are_made_while_scoring(model) -> Non
     assert scorer.score([0, 1]) == first
 
 
-def test_scoring_leaves_no_hook_behind(model) -> None:
-    LogProbabilities(model, PROMPTS, [[40], [41]]).score([0])
-    assert not model.net.get_output_embeddings()._forward_pre_hooks
-
-
 @given(st.dictionaries(st.integers(0, 50), st.integers(0, 40), min_size=1), st.integers(1, 100))
 def test_a_plan_holds_every_row_once_and_keeps_the_budget(lengths, budget) -> None:
     batches = plan_batches(lengths, budget)

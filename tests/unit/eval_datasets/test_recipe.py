@@ -1,7 +1,6 @@
 """Whether an adapter is prompted as it was trained, as far as its folder tells."""
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -58,16 +57,7 @@ def test_the_template_that_a_recipe_names_is_compared_by_its_ids(tokenizer, tmp_
     assert other_prompt(tokenizer, folder, choose_prompting(tokenizer, [folder], None), None) is None
 
 
-@pytest.mark.parametrize(
-    ("text", "facts"),
-    [
-        ("a: [1", "recipe.yaml:2; YAML"),
-        ("template: qwen\ntemplate: llama3\n", "template; recipe.yaml:2"),
-        ("a: &a [x]\n" + "".join(f"{n}: &{n} [*{p}, *{p}]\n" for p, n in pairwise("abcdefghijklmnopqrstu")),
-         "100,000 values; recipe.yaml"),
-    ],
-)  # fmt: skip
-def test_a_broken_recipe_is_named(tokenizer, tmp_path, text, facts) -> None:
-    (tmp_path / "recipe.yaml").write_text(text)
-    with raises(ContentError, *facts.split("; ")):
+def test_a_broken_recipe_is_named(tokenizer, tmp_path) -> None:
+    (tmp_path / "recipe.yaml").write_text("a: [1")
+    with raises(ContentError, "recipe.yaml:2", "YAML"):
         other_prompt(tokenizer, tmp_path, choose_prompting(tokenizer, [], None), None)

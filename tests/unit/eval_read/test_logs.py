@@ -127,7 +127,7 @@ def test_other_documents_under_the_same_task_are_refused(tmp_path: Path) -> None
     ],
 )
 def test_what_cannot_be_judged_is_refused(tmp_path: Path, fields: dict[str, object], facts: str) -> None:
-    with raises(ContentError, *facts.split("; ")):
+    with raises(ContentError, facts):
         read_log(write(tmp_path / "samples_t.jsonl", harness(0, **fields), harness(1, **fields)))
 
 
@@ -190,10 +190,6 @@ def test_unknown_logs_say_what_was_found(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", {"question": 1, "answer": 2})
     with raises(ContentError, "of"):
         read_log(path)
-    with raises(ContentError):
-        read_log(write(tmp_path / "empty.jsonl"))
-    with raises(ContentError, ":2"):
-        read_log(write(tmp_path / "y.jsonl", {"id": 1, "gold": 1, "prediction": 1}, {"id": 2}))
 
 
 def test_logs_without_hashes_are_paired_with_a_warning(tmp_path: Path) -> None:

@@ -102,7 +102,11 @@ def test_an_adapter_with_shapes_of_another_base_is_an_error(tmp_path, sharded, w
     base = model(tmp_path / "tiny", 1, sharded=sharded)
     paths = [LAYER.format(number) for number in range(layers)]
     start = adapter(tmp_path / "rte", base, width=width, paths=paths)
-    problems = found(model_name_or_path=base, adapter_name_or_path=start)
+    assert_fault(found(model_name_or_path=base, adapter_name_or_path=start), fault, base)
+
+
+def assert_fault(problems: list, fault: str, base: Path) -> None:
+    """One error names the fault and the base, or there is neither fault nor error."""
     assert [code for code, _, _ in problems] == (["E345"] if fault else [])
     if fault:
         assert fault in problems[0][2] and str(base) in problems[0][2]
@@ -132,10 +136,7 @@ def test_tensors_saved_in_full_have_the_shapes_of_the_base(base, tmp_path, rows,
     save_file(weights | {"lm_head.weight": np.ones((8, WIDTH), np.float32)}, base / "model.safetensors")
     start = adapter(tmp_path / "rte", base)
     save_in_full(start, lm_head=(rows, width))
-    problems = found(model_name_or_path=base, adapter_name_or_path=start, **settings)
-    assert [code for code, _, _ in problems] == (["E345"] if fault else [])
-    if fault:
-        assert fault in problems[0][2] and str(base) in problems[0][2]
+    assert_fault(found(model_name_or_path=base, adapter_name_or_path=start, **settings), fault, base)
 
 
 def test_a_tensor_without_the_prefix_of_peft_is_an_error(base, tmp_path):
