@@ -45,6 +45,7 @@ def with_shots(
     evaluated: set[int] = set()
     for dataset in datasets:
         evaluated.update(map(fingerprint_of, dataset.conversations))
+        evaluated.update(dataset.origin.fingerprints.tolist())  # the training split may word them otherwise
     with_examples = []
     for dataset in datasets:
         split = _training_split(dataset.name, source_of.get(dataset.name) or source_of.get(""), folder)

@@ -22,6 +22,7 @@ from tuneyard.eval import text
 from tuneyard.eval.datasets import origin
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.origin import fingerprint_of
+from tuneyard.eval.datasets.shots import with_shots
 
 SPEC = {
     "about": "Two parts",
@@ -134,6 +135,20 @@ def test_rows_of_another_file_are_compared_with_the_training_rows_of_the_registr
         "held_out": ["both_eval"],
     }
     assert trained_prints(folder).issuperset(dataset.origin.fingerprints[expected].tolist())
+
+
+def test_examples_before_a_question_are_no_evaluated_rows_in_other_words(tmp_path, monkeypatch) -> None:
+    """The training split has a prefix before the input of a row, the file of all rows has none."""
+    folder = compiled(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    evaluated = whole(folder).take(range(40))
+    trained = read_row_index(folder / "both-train.jsonl")
+    assert trained is not None
+    others = set(trained.fingerprints.tolist()) - set(evaluated.origin.fingerprints.tolist())
+    (dataset,) = with_shots([evaluated], len(others), ("both_train",))
+    assert dataset.shots is not None and set(trained.fingerprints[dataset.shots.rows].tolist()) == others
+    with raises(RequestError, "both-train.jsonl", "not evaluated"):
+        with_shots([evaluated], len(others) + 1, ("both_train",))
 
 
 def test_the_training_split_is_known_as_dataset_and_as_copy(tmp_path, monkeypatch) -> None:
