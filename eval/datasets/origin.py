@@ -204,8 +204,12 @@ def find_origin(path: Path, examples: Sequence[Conversation], *, is_registered: 
     import numpy as np
 
     compiles = compiles_for(path)
-    prints = prints_of(examples)
     written = _written_by(path, compiles)
+    if written is not None and not is_registered:
+        whole = _of_whole_file(path, *written, examples)
+        if whole is not None:
+            return whole
+    prints = prints_of(examples)
     if written is None:
         if not is_registered:
             prints = _as_trained(prints, compiles)
@@ -214,10 +218,6 @@ def find_origin(path: Path, examples: Sequence[Conversation], *, is_registered: 
     dataset = compiled.trained_as(file)
     if dataset:
         return Origin(prints, np.ones(len(prints), bool), [dataset], compiled.held_out_datasets())
-    if not is_registered and file in compiled.whole_files():
-        whole = _of_whole_file(path, compiled, file, examples)
-        if whole is not None:
-            return whole
     found = _compared(prints, [compiled])
     others = [name for name in found.held_out if not _has_rows(compiled, name, prints)]
     return replace(found, held_out=others)
@@ -226,12 +226,12 @@ def find_origin(path: Path, examples: Sequence[Conversation], *, is_registered: 
 def _of_whole_file(
     path: Path, compiled: Compile, file: str, examples: Sequence[Conversation]
 ) -> Origin | None:
-    """The origin of the rows of a file of all rows, by its row index; None without one."""
-    index = compiled.row_index(file)
+    """The origin of the rows of a file of all rows, by its row index; None for others, and without one."""
     drawn = compiled.shares_and_seed()
-    if drawn is None or index is None or index.trained is None or index.splits is None:
+    if drawn is None or file not in compiled.whole_files():
         return None
-    if len(index.splits) != len(examples):
+    index = compiled.row_index(file)
+    if index is None or index.trained is None or index.splits is None or len(index.splits) != len(examples):
         return None
     shares, seed = drawn
     names = enumerate((TRAIN_SPLIT, *shares))  # the number of a split is its place
