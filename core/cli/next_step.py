@@ -9,7 +9,6 @@ from click.core import ParameterSource
 from click.exceptions import Exit
 
 from tuneyard.core.language.messages import say
-from tuneyard.core.language.translation import tr
 
 _IS_QUIET = f"{__name__}.quiet"
 _NEXT_STEP = f"{__name__}.next_step"
@@ -28,7 +27,7 @@ def next_step(place: object, command: Sequence[object] | str = ()) -> None:
         command = shlex.join(str(word) for word in command)
     line = ""
     if place is not None:
-        line = tr("result: {place}", place=place)
+        line = f"result: {place}"
     context.meta[_NEXT_STEP] = (line, command)
 
 
@@ -124,4 +123,4 @@ def _print(context: click.Context) -> None:
     if line:
         say(line, to_stderr=True)
     if command:
-        say(tr("next: {command}", command=command), to_stderr=True)
+        say(f"next: {command}", to_stderr=True)
