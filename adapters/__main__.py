@@ -14,7 +14,8 @@ from tuneyard.core.cli.main import LazyGroup, command_line, examples
 from tuneyard.core.cli.next_step import TuneyardCommand, next_step, print_next_step, same_options
 from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
 from tuneyard.core.language.messages import say
-from tuneyard.core.language.translation import lang_option, tr
+from tuneyard.core.language.reader_language import lang_option
+from tuneyard.core.language.translation import tr
 
 if TYPE_CHECKING:
     from tuneyard.adapters.fuse import FusePlan

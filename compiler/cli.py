@@ -29,7 +29,7 @@ from tuneyard.core.errors import (
 from tuneyard.core.execution.options import execution_options, workers_option
 from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.language.messages import for_reader, say
-from tuneyard.core.language.translation import lang_option
+from tuneyard.core.language.reader_language import lang_option
 
 Texts = tuple[str, ...]
 Run = Callable[[Spec, CompileRequest], CompileReport]

@@ -20,7 +20,8 @@ from tuneyard.core.cli.next_step import is_quiet, next_step
 from tuneyard.core.drawing.plots import check_replaceable
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import json_text, write_bytes
-from tuneyard.core.language.translation import lang_option, listed, tr
+from tuneyard.core.language.reader_language import lang_option
+from tuneyard.core.language.translation import listed, tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.read.results import (
     CHANGED,

@@ -14,7 +14,8 @@ from tuneyard.core.drawing.plots import plotting, save
 from tuneyard.core.errors import ContentError, run_command, show_value
 from tuneyard.core.files import write_json
 from tuneyard.core.language.number_format import percent
-from tuneyard.core.language.translation import lang_option, tr, tr_counted
+from tuneyard.core.language.reader_language import lang_option
+from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line

@@ -27,7 +27,8 @@ from tuneyard.core.errors import (
 from tuneyard.core.files import names_folder, read_object, write_json, write_text
 from tuneyard.core.installation.checkout import bundled
 from tuneyard.core.language.number_format import NONE, Table, grid, percent
-from tuneyard.core.language.translation import lang_option, tr
+from tuneyard.core.language.reader_language import lang_option
+from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, UNKNOWN
 from tuneyard.eval import compare
 from tuneyard.eval.__main__ import cli as eval_commands

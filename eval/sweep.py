@@ -20,7 +20,8 @@ from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import RequestError, resumed_by, run_command
 from tuneyard.core.errors.warn import warn
 from tuneyard.core.files import write_json, write_text
-from tuneyard.core.language.translation import lang_option, tr
+from tuneyard.core.language.reader_language import lang_option
+from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.judge.question import CHOICES, Choice

@@ -13,7 +13,8 @@ import click
 
 from tuneyard.core.errors import ContentError, RequestError, need, run_command
 from tuneyard.core.files import write_json
-from tuneyard.core.language.translation import lang_option, tr, tr_counted
+from tuneyard.core.language.reader_language import lang_option
+from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.prompt.supervision import SupervisedText, supervise, supervise_text
 from tuneyard.eval.backends.likelihood import reading_losses
 from tuneyard.eval.backends.scorers import Fields, Scorer

@@ -16,8 +16,8 @@ from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, counted, nearest
 from tuneyard.core.files import read_object, require
-from tuneyard.core.language.reader_language import ENGLISH, in_language
-from tuneyard.core.language.translation import lang_option, tr, tr_counted
+from tuneyard.core.language.reader_language import ENGLISH, in_language, lang_option
+from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import Metric, direction, metric_of
 from tuneyard.core.weights.adapter_files import CONFIG as ADAPTER_CONFIG
 from tuneyard.recipes.output_dir import checkpoints, find_flaw

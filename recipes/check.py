@@ -32,7 +32,7 @@ from tuneyard.core.errors import (
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import existing
 from tuneyard.core.language.messages import say
-from tuneyard.core.language.translation import lang_option
+from tuneyard.core.language.reader_language import lang_option
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.answer import Facts, Rows

@@ -20,7 +20,7 @@ from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import locked, make_folder, write_json, write_text
 from tuneyard.core.language.messages import say
-from tuneyard.core.language.translation import lang_option
+from tuneyard.core.language.reader_language import lang_option
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.check import Checked, ask_check, not_checked, quick_check

@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from contextvars import ContextVar
 
+import click
+
 ENGLISH, CHINESE = "en", "zh"
 _of_the_option: ContextVar[str | None] = ContextVar("language", default=None)
 
@@ -17,6 +19,21 @@ def in_language(name: str) -> Iterator[None]:
         yield
     finally:
         _of_the_option.reset(token)
+
+
+def _write_in(context: click.Context, _: click.Parameter, name: str | None) -> None:
+    if name is not None:
+        context.with_resource(in_language(name))
+
+
+lang_option = click.option(
+    "--lang",
+    type=click.Choice([ENGLISH, CHINESE]),
+    expose_value=False,
+    callback=_write_in,
+    help="Language of what is printed and drawn.  [default: that of the locale]",
+)
+"""Sets the language for as long as the command runs; the command itself gets no value."""
 
 
 def current() -> str:

@@ -5,26 +5,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import click
-
 from tuneyard.core.errors import counted
 from tuneyard.core.language.han import closed_up
-from tuneyard.core.language.reader_language import CHINESE, ENGLISH, current, in_language
-
-
-def _write_in(context: click.Context, _: click.Parameter, name: str | None) -> None:
-    if name is not None:
-        context.with_resource(in_language(name))
-
-
-lang_option = click.option(
-    "--lang",
-    type=click.Choice([ENGLISH, CHINESE]),
-    expose_value=False,
-    callback=_write_in,
-    help="Language of what is printed and drawn.  [default: that of the locale]",
-)
-"""Sets the language for as long as the command runs; the command itself gets no value."""
+from tuneyard.core.language.reader_language import ENGLISH, current
 
 
 @functools.cache

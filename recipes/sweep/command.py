@@ -17,7 +17,7 @@ from tuneyard.core.errors import ContentError, RequestError, counted, nearest, r
 from tuneyard.core.execution.options import ray_option
 from tuneyard.core.execution.ray_cluster import RayCluster
 from tuneyard.core.files import locked, make_folder
-from tuneyard.core.language.translation import lang_option
+from tuneyard.core.language.reader_language import lang_option
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.sweep.grid import Grid, TrainingRun, parse_grid, plan_runs
