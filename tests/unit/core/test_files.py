@@ -231,3 +231,10 @@ def test_of_a_folder_with_many_files_the_command_that_lists_them_is_named(tmp_pa
     assert files.near_name(tmp_path / "x.parquet") == f"name one that is there: ls {tmp_path}"
     (tmp_path / "part-8.csv").unlink()
     assert files.near_name(tmp_path / "x.parquet").startswith(f"{tmp_path} has part-0.csv, part-1.csv")
+
+
+def test_a_free_name_has_the_first_number_that_no_file_has(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    for name in ("report.html", "report-2.html", "report-3.html"):
+        assert files.free_path(path) == tmp_path / name
+        (tmp_path / name).write_text("")

@@ -1,5 +1,7 @@
 """Which value of a figure is its best, for every name that something here or LLaMA-Factory writes."""
 
+import math
+
 import pytest
 
 from tests.messages import printed
@@ -36,3 +38,12 @@ def test_what_nobody_knows_is_said_to_be_unknown():
     assert metric_of("eval_my_score") is UNKNOWN
     printed(direction("my_score"), "my_score", "unknown", "higher is better")
     assert direction("eval_loss") == "eval_loss (nats, lower is better)"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text", "largest"),
+    [("accuracy", 0.9333, "93.3 %", 1.0), ("eval_loss", 1.5432, "1.54", math.inf)],
+)
+def test_a_value_is_written_in_its_unit_and_a_share_differs_by_one_at_most(name, value, text, largest):
+    assert metric_of(name).value_text(value) == text
+    assert metric_of(name).largest_difference == largest

@@ -12,6 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
+from tuneyard.core.weights.adapter_files import full_tensor_misfit
+from tuneyard.core.weights.base_models import read_shards
 from tuneyard.core.weights.tensors import from_fp32, open_weights, to_fp32, write_weights
 
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -146,3 +148,35 @@ def test_an_entry_that_the_library_takes_as_a_list_is_refused_by_name(tmp_path):
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     with raises(ContentError, str(path), "'a'", "expected an object"):
         open_weights(path)
+
+
+def test_the_files_of_an_index_have_the_tensors_that_it_names(tmp_path):
+    save_file({"a": VALUES}, tmp_path / "1.safetensors")
+    save_file({"b": VALUES}, tmp_path / "2.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    places = {"a": "1.safetensors", "b": "2.safetensors"}
+    index.write_text(json.dumps({"weight_map": places}))
+    shards = read_shards(index)
+    assert {name: list(shard.tensors) for name, shard in shards.items()} == {
+        "1.safetensors": ["a"],
+        "2.safetensors": ["b"],
+    }
+    index.write_text(json.dumps({"weight_map": places | {"c": "2.safetensors"}}))
+    with raises(ContentError, "2.safetensors", "tensor 'c' is only in the index"):
+        read_shards(index)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "may_grow", "reason"),
+    [
+        ("lm_head.weight", [4, 3], False, ""),
+        ("lm_head.weight", [5, 3], True, ""),
+        ("lm_head.weight", [5, 3], False, "a larger vocabulary?"),
+        ("lm_head.weight", [3, 3], True, "another base?"),  # a table never shrinks
+        ("lm_head.weight", [5, 4], True, "another base?"),
+        ("norm.weight", [5, 3], True, "another base?"),
+    ],
+)
+def test_a_tensor_in_full_fits_the_base_or_is_a_table_with_new_rows(name, shape, may_grow, reason):
+    misfit = full_tensor_misfit(name, shape, [4, 3], "the base", may_grow=may_grow)
+    assert bool(misfit) == bool(reason) and misfit.endswith(reason)
