@@ -48,7 +48,7 @@ def corpus(size: int) -> list[str]:
 
 def test_every_pair_found_is_near_and_few_are_missed():
     pytest.importorskip("rensa")
-    texts = corpus(400)
+    texts = corpus(600)
     found = {(row, twin): share for row, twin, share in near_rows(texts)}
     plain = {
         (row, twin): share
