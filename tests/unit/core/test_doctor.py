@@ -58,3 +58,10 @@ def test_a_library_is_compared_with_the_tested_version_without_its_build(monkeyp
     found = {"numpy": "2.0.0"} | ({"torch": installed} if installed else {})
     monkeypatch.setattr(doctor, "versions", lambda *_: found)
     assert [one.status for one in doctor._libraries()] == ["ok", status]
+
+
+def test_a_driver_without_a_gpu_for_torch_is_a_warning(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    found = doctor._gpu()
+    assert found.status == "warning" and found.fix

@@ -27,6 +27,7 @@ from tuneyard.core.errors import (
     show_value,
     summarise,
 )
+from tuneyard.core.errors.warn import warn_once
 
 
 def outcome(error: BaseException | None) -> int:
@@ -186,3 +187,10 @@ def test_long_commands_say_how_they_resume(
     command = getattr(importlib.import_module(module), name)
     with raises(ResumableError):
         call(command, *words)
+
+
+def test_a_warning_is_printed_once_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with click.Context(click.Command("x")):
+        for text in ("one", "one", "another"):
+            warn_once(text)
+    assert capsys.readouterr().err == "warning: one\nwarning: another\n"

@@ -352,3 +352,12 @@ def test_a_process_whose_parent_is_gone_already_ends_as_by_sigterm() -> None:
     code = "import os; from tuneyard.core.execution.processes import end_with; end_with(os.getpid())"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert ended.returncode == 128 + signal.SIGTERM
+
+
+def test_a_process_that_is_asked_to_end_ends_with_the_code_of_sigterm() -> None:
+    code = (
+        "import os, signal; from tuneyard.core.execution.processes import leave_on_sigterm; "
+        "leave_on_sigterm(); os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert ended.returncode == 128 + signal.SIGTERM
