@@ -163,7 +163,8 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
             return
         need("llamafactory", "torch", "peft", "psutil")
         _refuse_foreign()
-        make_folder(NOTES)
+        # An error is to name the whole path: --out is the current folder here.
+        make_folder(NOTES.resolve())
         with _alone():
             say(
                 f"tuneyard demo: which of two adapters, or which merge of them, to ship. Log: {out / LOG}\n"

@@ -177,6 +177,14 @@ def test_a_folder_of_the_user_stays(run_demo: Demo, tmp_path: Path, folder: str)
     assert len(run_demo("--out", "elsewhere")) == 8
 
 
+def test_a_folder_that_cannot_be_made_is_named_with_the_one_of_out(run_demo: Demo, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/results").write_text("a file")
+    ended = invoke(tuneyard, "demo", "--out", "mine")
+    assert isinstance(ended.exception, OSError)
+    assert ended.exception.filename == str(tmp_path / "mine/results/demo-steps")
+
+
 def test_a_dry_run_lists_the_steps_and_makes_nothing(run_demo: Demo, tmp_path: Path) -> None:
     listed = invoke(tuneyard, "demo", "--dry-run").stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["to"] * 8 and not any(tmp_path.iterdir())
