@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.cli.scoring import invoke
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Here
 from tests.json_files import read_json
 from tuneyard.compiler.cli import cli as data
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.cli.main import cli as tuneyard
-from tuneyard.core.errors import run_command
 from tuneyard.core.installation import doctor
 from tuneyard.core.language.messages import for_reader
 from tuneyard.core.language.reader_language import CHINESE, in_language
@@ -26,6 +25,7 @@ ROWS = "评论,情感\n" + "".join(f"第{n}条,{'正面' if n % 2 else '负面'}
 
 @pytest.fixture
 def in_china(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A Chinese locale in an empty folder. A test names it after `here`, which changes the folder, too."""
     monkeypatch.delenv("LC_ALL", raising=False)
     monkeypatch.setenv("LANG", "zh_CN.UTF-8")
     monkeypatch.chdir(tmp_path)
@@ -108,16 +108,9 @@ def test_doctor_is_chinese_in_a_chinese_locale(in_china: Path, monkeypatch: pyte
     ],
 )
 def test_the_first_errors_are_chinese_in_a_chinese_locale(
-    words: list[str],
-    message: str,
-    in_china: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    words: list[str], message: str, here: Here, in_china: Path
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["tuneyard", *words])
-    with pytest.raises(SystemExit) as ended:
-        run_command(tuneyard)
-    assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert message in here(tuneyard, *words, code=2).stderr
 
 
 def test_a_line_on_the_steps_of_a_recipe_has_its_numbers() -> None:
@@ -152,21 +145,14 @@ def test_a_long_line_takes_no_time_and_words_are_no_count(in_china: Path) -> Non
     ],
 )
 def test_a_first_file_that_cannot_be_read_is_refused_in_chinese(
-    name: str,
-    content: str,
-    said: str,
-    in_china: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    name: str, content: str, said: str, here: Here, in_china: Path
 ) -> None:
+    assert Path.cwd() == in_china
     Path(name).parent.mkdir(exist_ok=True)
     Path(name).write_text(content, encoding="utf-8")
     Path("mixed").mkdir(exist_ok=True)
     Path("mixed/b.csv").write_text("Title,Text,Class\n1,2,3\n", encoding="utf-8")
     source = Path(name).parts[0]
-    monkeypatch.setattr("sys.argv", ["tuneyard", "data", "init", source, "--out", "mine.yaml"])
-    with pytest.raises(SystemExit) as ended:
-        run_command(tuneyard)
-    assert ended.value.code == 1
-    error = capsys.readouterr().err.splitlines()[-1]
+    refused = here(tuneyard, "data", "init", source, "--out", "mine.yaml", code=1)
+    error = refused.stderr.splitlines()[-1]
     assert error.startswith(f"错误：{source}") and said in error
