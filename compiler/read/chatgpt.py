@@ -8,6 +8,8 @@ TREE = "mapping"
 """The key of a row's tree."""
 NOT_SHOWN = ("user_editable_context", "thoughts", "reasoning_recap")
 """Types of contents that ChatGPT sends along with a conversation and does not show as its text."""
+TOOL = "tool"
+"""The speaker of messages to and from tools: no turns, but a column, so that they are counted as left out."""
 Fields = dict[str, object]
 
 
@@ -21,7 +23,11 @@ def _with_shown_branch(row: Fields) -> Fields:
     if not isinstance(nodes, dict) or not isinstance(name, str):
         return row
     others = {key: value for key, value in row.items() if key not in (TREE, "current_node")}
-    return {"messages": _turns(_shown_branch(nodes, name)), **others}
+    shown = _shown_branch(nodes, name)
+    to_tools = [message for message in shown if _speaker(message) == TOOL]
+    if to_tools:
+        others["tool_messages"] = to_tools
+    return {"messages": _turns(shown), **others}
 
 
 def _shown_branch(nodes: Mapping[object, object], name: object) -> list[Mapping[str, object]]:
@@ -54,11 +60,13 @@ def _turns(messages: Iterable[Mapping[str, object]]) -> list[Fields]:
 
 
 def _speaker(message: Mapping[str, object]) -> object:
-    """The role of a message's author, "" for a message that is hidden or goes to a tool."""
+    """The role of a message's author, `TOOL` for a message that goes to a tool, "" for a hidden one."""
     author, about = message.get("author"), message.get("metadata")
     is_hidden = isinstance(about, dict) and about.get("is_visually_hidden_from_conversation")
-    if is_hidden or message.get("recipient") not in (None, "all") or not isinstance(author, dict):
+    if is_hidden or not isinstance(author, dict):
         return ""
+    if message.get("recipient") not in (None, "all"):
+        return TOOL
     return author.get("role")
 
 

@@ -129,6 +129,14 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
     path = bench.write("conversations.json", json.dumps(talks))
     found = records(bench, path)
     assert [spoken(record) for record in found] == list(map(asked, range(COUNT)))
+    # What goes to a tool and comes back is no turn, and is named as left out.
+    call, seen = node("call", "b", "assistant", "print(1)"), node("seen", "call", "tool", "1")
+    call["message"]["recipient"] = "python"
+    talks[0]["mapping"] |= {"call": call, "seen": seen, "new": {**nodes[-1], "parent": "seen"}}
+    write_json(path, talks)
+    (first, *_) = records(bench, path)
+    assert spoken(first)[-1] == ("assistant", answer(COUNT - 1)) and len(spoken(first)) == 2
+    assert "not used: tool_messages" in propose(path)[1]
     # A picture is not left out of its turn: the row is an error.
     talks[0]["mapping"]["b"]["message"]["content"]["parts"].insert(0, {"asset_pointer": "file-service://x"})
     write_json(path, talks)
