@@ -70,9 +70,9 @@ ABOUT_DATA = ("readme", "license", "licence", "notice", "changelog", "citation",
 
 
 def is_about_data(name: str) -> bool:
-    """True if a file contains text about the data and no rows, by its name: README.txt, LICENSE.txt."""
+    """True if a file contains no rows, by its name: README.txt, LICENSE.txt, and hidden ones as .notes.md."""
     stem, _, ending = name.lower().partition(".")
-    return stem in ABOUT_DATA and ending in ("", "txt", "md", "rst")
+    return not stem or (stem in ABOUT_DATA and ending in ("", "txt", "md", "rst"))
 
 
 @cache

@@ -53,9 +53,8 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
             files: list[Member] = []
             for entry in archive.infolist():
                 member = Member(archive, entry.filename)
-                is_hidden = member.name.startswith(".") or "__MACOSX" in entry.filename
                 has_reader = suffix(member) in readers() and suffix(member) != ".zip"
-                if has_reader and not (entry.is_dir() or is_hidden or is_about_data(member.name)):
+                if has_reader and not (entry.is_dir() or is_about_data(member.name)):
                     files.append(member)
             files.sort(key=lambda member: member.path)
             yield [member for member in files if suffix(member) != ".txt"] or files

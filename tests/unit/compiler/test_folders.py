@@ -97,7 +97,17 @@ def test_a_dictionary_that_names_a_missing_split_is_refused(bench, index, part):
 
 
 @pytest.mark.parametrize(
-    "name", ["README.txt", "data/readme.txt", "LICENSE.txt", "notes.txt", "README.md", "README"]
+    "name",
+    [
+        "README.txt",
+        "data/readme.txt",
+        "LICENSE.txt",
+        "notes.txt",
+        "README.md",
+        "README",
+        ".csv",
+        "__MACOSX/data/._rows.csv",
+    ],
 )
 def test_a_readme_in_a_zip_is_no_data(bench, name):
     source = bench.write("rows.zip", as_zip({name: "What this is\n", "data/rows.csv": as_csv(ROWS)}))
@@ -115,8 +125,9 @@ def test_a_zip_of_texts_alone_is_read_and_one_of_a_readme_alone_is_not(bench):
     assert [problem.code for problem in report.problems.errors] == ["E013"]
 
 
-def test_a_readme_alone_in_a_folder_is_no_data(bench):
-    bench.write("rows/README.txt", "no data")
+@pytest.mark.parametrize("name", ["README.txt", ".notes.md"])
+def test_a_readme_alone_in_a_folder_is_no_data(bench, name):
+    bench.write(f"rows/{name}", "no data")
     with raises(RequestError, "no data files"):
         bench.compile("text", bench.folder / "rows")
 
