@@ -20,6 +20,7 @@ from tuneyard.compiler.rows import MISSING, walker
 from tuneyard.core.errors import show_value
 
 LOOKED_AT = 1 << 20
+WRAPPERS = 8  # objects in one another that are looked into if the document goes on
 TURNS = ({"from", "value"}, {"role", "content"}, {"role", "parts"})
 AS_JSON_DOCUMENT = (
     'python -c "import ast, json, sys; json.dump(ast.literal_eval(sys.stdin.read()), sys.stdout)" '
@@ -354,20 +355,30 @@ def members_of(text: str) -> tuple[dict[str, object], str, bool]:
     scanner = Scanner([text.encode()], 1)
     scanner.next_sign()
     with suppress(BrokenError):
-        for _ in scanner.items("}"):
-            key = scanner.key()
-            sign = scanner.next_sign()
-            if sign == "[":
-                members[key] = items = list[object]()
-                try:
-                    for number in scanner.items("]"):
-                        items += [{}] if scanner.next_sign() == "{" else []
-                        items[number:] = [scanner.value()]
-                except BrokenError:
-                    del items[1:]  # of a list that goes on, the first item tells: one further on is a bad row
-                    raise
-            else:
-                members[key] = {} if sign == "{" else None
-                members[key] = scanner.value()
+        _add_members(scanner, members, WRAPPERS)
         return members, scanner.next_sign() and scanner.text[scanner.at :], True
     return members, "", False
+
+
+def _add_members(scanner: Scanner, members: dict[str, object], levels: int) -> None:
+    """Add the members of an object. One that is cut off has its own members so far, for so many levels."""
+    for _ in scanner.items("}"):
+        key = scanner.key()
+        sign = scanner.next_sign()
+        if sign == "[":
+            members[key] = items = list[object]()
+            try:
+                for number in scanner.items("]"):
+                    items += [{}] if scanner.next_sign() == "{" else []
+                    items[number:] = [scanner.value()]
+            except BrokenError:
+                del items[1:]  # of a list that goes on, the first item tells: one further on is a bad row
+                raise
+        else:
+            members[key] = inner = {} if sign == "{" else None
+            try:
+                members[key] = scanner.value()
+            except BrokenError:
+                if inner is not None and levels:
+                    _add_members(scanner, inner, levels - 1)
+                raise

@@ -153,6 +153,7 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
         {question(n): {"answer": answer(n), "page": n} for n in range(COUNT)},
         {"a": {"data": {"items": FAQ}}},
         {"count": 30, "data": {"v": 1, "items": [{"q": question(n), "a": answer(n)} for n in range(COUNT)]}},
+        {"v": 1, "data": {"items": [{**row, "text_before": "before " * 10_000} for row in FAQ]}},
     ],
     ids=[
         "answers by question",
@@ -160,6 +161,7 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
         "objects by question",
         "three levels",
         "two levels beside numbers",
+        "two levels, and more than is looked at",
     ],
 )
 def test_objects_of_rows(bench, document, indent) -> None:
