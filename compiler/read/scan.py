@@ -375,10 +375,11 @@ def _add_members(scanner: Scanner, members: dict[str, object], levels: int) -> N
                 del items[1:]  # of a list that goes on, the first item tells: one further on is a bad row
                 raise
         else:
-            members[key] = inner = {} if sign == "{" else None
+            cut: dict[str, object] = {}
+            members[key] = cut if sign == "{" else None
             try:
                 members[key] = scanner.value()
             except BrokenError:
-                if inner is not None and levels:
-                    _add_members(scanner, inner, levels - 1)
+                if sign == "{" and levels:
+                    _add_members(scanner, cut, levels - 1)
                 raise
