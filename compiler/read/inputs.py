@@ -272,8 +272,9 @@ def data_files(path: SourcePath) -> Sequence[SourceFile]:
             return _files_of_folder(path)
         if not path.is_file():
             raise RequestError(f"{path}: not a file or a folder")
-    except FileNotFoundError as error:
-        raise RequestError(f"{path}: source not found") from error
+    except FileNotFoundError as error:  # of a spec: one of --source is asked for before
+        hint = f"the spec names it, from the folder in which you are; {near_name(path)}"
+        raise RequestError(f"{path}: source not found; {hint}") from error
     except OSError as error:  # a loop of links, a name too long, no permission
         raise RequestError(f"{path}: {error.strerror}") from error
     return [path]

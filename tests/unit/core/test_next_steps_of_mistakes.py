@@ -23,6 +23,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
             "a training recipe, not a spec: tuneyard recipe check mine.yaml",
         ),
         (["data", "compile", "nope"], 2, "`tuneyard data list` shows them"),
+        (["data", "compile", "spec.yaml"], 2, 'the folder in which you are; did you mean "mine.csv"?'),
         (["data", "--out", "x", "compile"], 2, "Options come after the command: "),
         (["data", "compile", "--limit"], 2, "Example: tuneyard data compile "),
         (["data", "init"], 2, "Example: tuneyard data init "),
@@ -53,7 +54,7 @@ def test_a_mistake_has_a_next_step(
     monkeypatch.chdir(tmp_path)
     Path("mine.csv").write_text("a\n1\n")
     Path("mine.yaml").write_text(RECIPE)
-    Path("spec.yaml").write_text("like: qa\nsource: {files: mine.csv}\n")
+    Path("spec.yaml").write_text("like: qa\nsource: {files: mine.cvs}\n")
     Path("typo.json").write_text('[{"question": "a" "answer": "b"}]')
     Path("python.json").write_text("[{'question': 'a', 'answer': 'b'}]")
     Path("nodata").mkdir()
