@@ -188,10 +188,7 @@ def compare_results(
     from tuneyard.eval.read.scored_run import by_dataset
 
     runs, warnings = read_scored_runs([parse_source(text) for text in results], metric, by)
-    compared = compare_runs(by_dataset(runs), questions, warnings, metric, **how)
-    for warning in compared.warnings:
-        click.echo(tr("warning: {what}", what=warning), err=True)
-    return compared
+    return compare_runs(by_dataset(runs), questions, warnings, metric, **how)
 
 
 def write(
@@ -202,7 +199,8 @@ def write(
     *,
     force: bool = False,
 ) -> None:
-    """Write table.md and, last, table.json (with `facts`) into `out`, and print the decision and one table.
+    """Write table.md and, last, table.json (with `facts`) into `out`, and print the decision, one table and the
+    warnings.
 
     A comparison of accuracies also gets plots, changed.jsonl and the page. A comparison of the same runs in
     `out` is replaced with its plots, one of other runs if `force`. `RequestError` before the first file if a
@@ -219,6 +217,8 @@ def write(
         write_bytes(out / name, content)
     remove_files(out, {*files_before} - files.keys())
     click.echo(summary(compared))
+    for warning in compared.warnings:
+        click.echo(tr("warning: {what}", what=warning), err=True)
     if not is_quiet():
         click.echo(tr("The rest is in {out}: {files}", out=out, files=", ".join(files)), err=True)
 

@@ -18,7 +18,7 @@ from tuneyard.eval.judge.questions.replicates import (
     with_settings,
     with_trainings,
 )
-from tuneyard.eval.judge.same_rows import check_rows
+from tuneyard.eval.judge.same_rows import check_rows, pairing_warnings
 from tuneyard.eval.judge.sections import compare
 from tuneyard.eval.read.contamination import training_warnings
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of, part_of
@@ -62,7 +62,7 @@ def compare_runs(
     arguments see `compare`. `RequestError` if the runs did not answer the same rows, or cannot answer a
     question.
     """
-    warned = list(warnings)
+    warned = [*warnings, *pairing_warnings(runs)]
     for by_model in runs.values():
         warned += check_rows(list(by_model.values()))
     base = BASE

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tuneyard.core.errors import RequestError, counted, show_value
 from tuneyard.core.language.translation import tr
-from tuneyard.eval.read.scored_run import ScoredRun, part_of
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, part_of
 
 MAY_DIFFER = ("model", "batch_tokens")  # settings that may differ, or that change no answer
 FEW_GROUPS = 6  # of fewer clusters the sign test's p is 0.0625 or more, even if all agree
@@ -57,11 +57,7 @@ def _check_same(run: ScoredRun, first: ScoredRun) -> None:
 
 
 def _prompt_warnings(run: ScoredRun, first: ScoredRun) -> list[str]:
-    both = f"{run.source} and {first.source}"
     warnings = []
-    if not (_hash(run, "data") and _hash(first, "data")):
-        warning = "{both}: paired by row and expected answer alone (not both name their data)"
-        warnings.append(tr(warning, both=both))
     settings, first_settings = _settings(run), _settings(first)
     differing = []
     for name, value in settings.items():
@@ -69,8 +65,22 @@ def _prompt_warnings(run: ScoredRun, first: ScoredRun) -> list[str]:
             differing.append(f"{name} {show_value(value)} and {show_value(first_settings[name])}")
     if differing:
         warning = "{both} have different settings: {differing}"
+        both = f"{run.source} and {first.source}"
         warnings.append(tr(warning, both=both, differing="; ".join(differing)))
     return warnings
+
+
+def pairing_warnings(runs: RunsByDataset) -> list[str]:
+    """One warning for all runs that do not name their data: only rows and expected answers pair them."""
+    paired = [run for by_model in runs.values() if len(by_model) > 1 for run in by_model.values()]
+    unnamed = [run for run in paired if not _hash(run, "data")]
+    if not unnamed:
+        return []
+    warning = (
+        "{count} of {total} runs do not name their data (the first: {source}): "
+        "paired by row and expected answer alone"
+    )
+    return [tr(warning, count=len(unnamed), total=len(paired), source=unnamed[0].source)]
 
 
 def _hash(run: ScoredRun, name: str) -> str:

@@ -61,8 +61,11 @@ def decision(section: Section, base: str, *, brief: bool = False) -> str:
 
 
 def recommended(section: Section, base: str) -> str:
-    """The model that the decision recommends: the best, the base if none is better, "" for none at all."""
-    if section.best is None and not section.better:
+    """The model that the decision recommends: the best, the base if none is better, "" for none at all.
+
+    Nothing is recommended if nothing was compared.
+    """
+    if section.best is None and section.against_base and not section.better:
         return base
     return section.best or ""
 

@@ -12,9 +12,9 @@ from tests.fake_runs import answers, demo, write_run
 from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.judge.same_rows import check_rows
+from tuneyard.eval.judge.same_rows import check_rows, pairing_warnings
 from tuneyard.eval.read.find import parse_source, read_scored_runs
-from tuneyard.eval.read.scored_run import ScoredRun
+from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 
 GOLD = ["yes", "no"] * 10
 
@@ -243,8 +243,8 @@ def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(folder: Path
     path = folder / "a" / "s" / "results.json"
     told = read_json(path)
     write_json(path, told | {"hashes": {**told["hashes"], "data": None}})
-    (warning,) = check_rows(read(folder)[0])
-    printed(warning, "a", "base", "s", "paired by row")
+    (warning,) = pairing_warnings(by_dataset(read(folder)[0]))
+    printed(warning, "1 of 2 runs", "results/a/s", "paired by row")
 
 
 def test_settings_and_chat_templates_that_differ_are_named(folder: Path) -> None:

@@ -51,6 +51,10 @@ def test_a_model_that_is_not_to_be_shipped_has_no_next_command(tmp_path: Path) -
     assert next_command(compared) == []
 
 
+def test_a_model_that_was_compared_with_nothing_is_not_shipped(tmp_path: Path) -> None:
+    assert next_command(compare_results([str(write(tmp_path / "runs", {"rte": 115}))])) == []
+
+
 def test_results_of_other_tools_have_no_next_command(tmp_path: Path) -> None:
     for model, number in {"base": 60, "rte": 115}.items():
         write_run(tmp_path, model, "s", GOLD, predicted(number), majority=0.5, majority_label="yes")
