@@ -199,7 +199,7 @@ def write(
     *,
     force: bool = False,
 ) -> None:
-    """Write table.md and, last, table.json (with `facts`) into `out`, and print the decision, one table and the
+    """Write table.md and, last, table.json (with `facts`) into `out`, and print the decision, one table, the
     warnings.
 
     A comparison of accuracies also gets plots, changed.jsonl and the page. A comparison of the same runs in
