@@ -18,7 +18,7 @@ import click
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
-from tuneyard.core.files import existing, no_folder, write_text
+from tuneyard.core.files import existing, no_folder, read_object, write_text
 from tuneyard.core.language.messages import say
 from tuneyard.core.training.training_stage import OBJECTIVES
 from tuneyard.recipes import costs
@@ -44,6 +44,7 @@ from tuneyard.recipes.new.template import TemplateChoice
 from tuneyard.recipes.new.text import paragraphs, recipe_text
 from tuneyard.recipes.plan import Offer, make_plan, memory_line, time_line, unknown_lines
 from tuneyard.recipes.recipe import Recipe, read_recipe
+from tuneyard.recipes.starting_weights import is_missing
 
 MOST_GPUS = (1, 2, 4, 8)
 
@@ -178,14 +179,16 @@ def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts
         )
     reason = answer.template_error or answer.model.error
     if reason:
-        fix = (
-            f"{reason}; name a folder with config.json and the tokenizer's files, or fetch the model into "
-            f"the hub's cache: {shlex.join(['hf', 'download', model])}"
-        )
+        fix = "name a folder with config.json and the tokenizer's files"
+        adapter = Path(model) / "adapter_config.json"
+        if adapter.is_file():
+            base = shlex.quote(str(read_object(adapter).get("base_model_name_or_path", "BASE")))
+            raise RequestError(f"--model {model}: an adapter, not a model; name its base: --model {base}")
         if Path(model).is_dir():
-            raise RequestError(f"--model {model}: {fix}")
-        if "/" in model and Path(model).parent.is_dir():  # a path here, not a hub id
-            fix = "name a folder with config.json and the tokenizer's files"
+            raise RequestError(f"--model {model}: {reason}; {fix}")
+        if "/" not in model or not is_missing(model):  # a hub id, not a path here
+            fetch = shlex.join(["hf", "download", model])
+            fix = f"{reason}; {fix}, or fetch the model into the hub's cache: {fetch}"
         raise RequestError(f"--model {no_folder(model, fix)}")
     if template is not None and template.findings:
         nearest = template.name or "that of the tokenizer, as LLaMA-Factory reads it"

@@ -484,6 +484,20 @@ def test_what_cannot_be_made_well_is_refused(
     printed(str(error), *parts)
 
 
+def test_a_folder_is_never_to_be_downloaded(written: Any) -> None:
+    """An adapter's base is named, a folder that is not there is one."""
+    Path("saves/a").mkdir(parents=True)
+    write_json(Path("saves/a/adapter_config.json"), {"base_model_name_or_path": "me/base"})
+    for model, parts in (
+        ("saves/a", ["--model saves/a", "adapter", "--model me/base"]),
+        ("saves", ["--model saves: ", "name a folder with config.json"]),
+        ("/not/here/model", ["/not/here/model: no such folder", "name a folder with config.json"]),
+    ):
+        error = written("--model", model, template_error="not on this machine")
+        printed(str(error), *parts)
+        assert "download" not in str(error)
+
+
 def test_rows_that_cannot_be_trained_on_are_refused(written: Any) -> None:
     error = written(lengths={"answers_train": [], "answers_eval": [[1]]})
     printed(
