@@ -55,7 +55,7 @@ def find_folder(reference: str | Path) -> Path:
     """Find the folder of an adapter by the rule that all commands share.
 
     A text with a slash, and every `Path`, is a path. A bare name is saves/NAME, or the folder NAME here if
-    there is none. A note names the folder that is used if both exist.
+    there is none. A note names the folder that is used if both exist. NAME=PATH, as `eval` takes it, is PATH.
     """
     text, path = str(reference), Path(reference)
     if text.encode(errors="ignore") != os.fsencode(reference):
@@ -64,6 +64,9 @@ def find_folder(reference: str | Path) -> Path:
     if isinstance(reference, str) and "/" not in reference and reference not in (".", ".."):
         candidates = [SAVES / path, path]
     folders = list(filter(Path.is_dir, candidates))
+    _name, _equals, named = text.partition("=")
+    if named and not folders:
+        folders = list(filter(Path.is_dir, [Path(named)]))
     if len(folders) > 1:
         note(f"{text} means {SAVES}/{text}; for the folder {text} here, write ./{text}")
     if folders:

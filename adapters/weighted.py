@@ -66,8 +66,9 @@ def parse_weight(text: str, reference: str) -> float:
     with contextlib.suppress(ValueError):
         weight = float(text)
     if not math.isfinite(weight):
+        example = text if Path(text).is_dir() else reference  # NAME=PATH without a weight
         raise RequestError(
-            f"{reference}: weight {show_value(text)}: expected a finite number, as in {reference}=0.5"
+            f"{reference}: weight {show_value(text)}: expected a finite number, as in {example}=0.5"
         )
     return weight
 

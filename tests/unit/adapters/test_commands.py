@@ -194,6 +194,9 @@ REQUESTS = [
     ),
     (["fuse", "rte", "--base", "base", "--out", "x", "--max-shard-size", "big"], "expected a size"),
     (["show", "none"], "no such folder"),
+    (["show", "a=saves/none"], "'a=saves/none': no such folder"),
+    (["show", "a="], "'a=': no such folder"),
+    (["merge", "mine=saves/rte", "--out", "x"], "as in saves/rte=0.5"),
     (["show"], "Missing parameter: adapters"),
     (["melt"], "No such command"),
 ]
@@ -204,6 +207,12 @@ def test_requests_that_cannot_be_served_change_nothing(words, message):
     before = files()
     assert message in call(*words, code=2)[1]
     assert files() == before
+
+
+def test_an_adapter_is_given_as_eval_takes_it():
+    shown, _ = call("show", "mine=saves/rte")
+    assert shown == call("show", "saves/rte")[0]
+    call("merge", "mine=saves/rte=0.5", "--out", "x")
 
 
 def test_force_replaces_what_was_written_and_nothing_else():
