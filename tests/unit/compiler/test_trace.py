@@ -10,7 +10,7 @@ from tests.messages import printed, raises
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.commands.trace import trace
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.core.datasets import DEFAULT_FOLDER
+from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.core.errors import ProblemsError, RequestError
 
 
@@ -90,6 +90,15 @@ def test_sources_that_the_spec_finds_itself_are_not_those_of_the_last_compile(be
     bench.compile(spec, "d.jsonl", out=DEFAULT_FOLDER)
     said = invoke(cli, "show", "own.yaml", "-q")
     assert '"c.jsonl?"' in said.stdout and said.stderr == ""
+
+
+def test_a_misspelt_name_suggests_registered_datasets_and_specs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    DEFAULT_FOLDER.mkdir()
+    write_json(DEFAULT_FOLDER / REGISTRY, {"identity": {"file_name": "a.json"}})
+    for name, near in (("identty", "identity"), ("alpac", "alpaca")):
+        with raises(RequestError, f'did you mean "{near}"?'):
+            cli(["show", name], standalone_mode=False)
 
 
 def test_a_registered_dataset_shows_its_records(tmp_path, monkeypatch):
