@@ -21,7 +21,7 @@ from tuneyard.core.drawing.plots import check_replaceable
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import json_text, write_bytes
 from tuneyard.core.language.reader_language import lang_option
-from tuneyard.core.language.translation import listed, tr
+from tuneyard.core.language.translation import joined, listed, tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.read.results import (
     CHANGED,
@@ -220,7 +220,7 @@ def write(
     for warning in compared.warnings:
         click.echo(tr("warning: {what}", what=warning), err=True)
     if not is_quiet():
-        click.echo(tr("The rest is in {out}: {files}", out=out, files=", ".join(files)), err=True)
+        click.echo(tr("The rest is in {out}: {files}", out=out, files=joined(list(files))), err=True)
 
 
 def lay_out(compared: "ComparedRuns", page: "Page", facts: Mapping[str, object]) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tuneyard.core.language.number_format import Table
-from tuneyard.core.language.translation import tr
+from tuneyard.core.language.translation import joined, tr
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.cells import meaning
 from tuneyard.eval.judge.conclusions import Comparison
@@ -105,7 +105,7 @@ def _trained_on(runs: RunsByDataset, metric: Metric) -> list[str]:
             if model != BASE and run.is_log:
                 logged.append(model)
     if logged:
-        models = ", ".join(dict.fromkeys(logged))
+        models = joined(list(dict.fromkeys(logged)))
         warning = "training examples not checked: no log says what {models} was trained on"
         warnings.append(tr(warning, models=models))
     return list(dict.fromkeys(warnings))

@@ -40,7 +40,8 @@ PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard eval compare">'
 STATIC = 10  # examples that are there without JavaScript
 FEW = 4  # plots of no more models are unfolded
-BREAK = re.compile(r"(?<=[,/+_])(?=\S)")
+LONG_NAME = re.compile(r"[!-~]{18,}")  # a shorter one fits into a table's first column on a phone
+BREAK = re.compile(r"(?<=[,/+_])(?=[^\s_])")
 EXPONENT = re.compile(r"(?<=\de)-(?=\d)")
 """The minus of 1e-4, after which browsers break a line."""
 FIGURES = {
@@ -154,10 +155,10 @@ def varied(table: Table) -> tuple[Table, str]:
 
 
 def breakable(text: object) -> Markup:
-    """A text whose names may break after their signs; words, numbers and percentages stay whole."""
+    """A text whose long names may break after their signs; words, numbers and percentages stay whole."""
     unbroken = str(text).replace(" %", "\N{NO-BREAK SPACE}%")
     unbroken = EXPONENT.sub("-\N{WORD JOINER}", unbroken)
-    return Markup("<wbr>").join(escape(part) for part in BREAK.split(unbroken))
+    return Markup(LONG_NAME.sub(lambda name: BREAK.sub("<wbr>", name[0]), str(escape(unbroken))))
 
 
 def _counts(errors: IncorrectExamples) -> str:
