@@ -3,10 +3,11 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.spec.column_meanings import CLASS_ENDINGS, USUAL_NAMES
+from tuneyard.core.errors import show_value
 
 VALUE_TYPES = ("text", "number", "truth value", "fraction")
 """Types of values that a label or an answer may have, by preference."""
@@ -114,12 +115,25 @@ def label_map(leaf: Leaf, chinese: bool) -> tuple[dict[str, list[object]], list[
         labels.setdefault(name, []).append(value)
     numbers = [name for name in labels if re.fullmatch(r"[\d.]+", name)]
     if len(numbers) < len(labels.keys() - {"unlabelled"}):
-        return labels, []
+        return labels, list(_spelled_alike(leaf))
     guess = (
         f"{leaf.path} holds numbers ({', '.join(numbers)}), and the model learns to answer with them: "
         "write words for them under `labels` and in the prompt"
     )
     return labels, [guess]
+
+
+def _spelled_alike(leaf: Leaf) -> Iterator[str]:
+    """Warn of labels that differ only in case or spaces."""
+    spellings: dict[str, list[str]] = {}
+    for value, count in leaf.values.items():
+        spellings.setdefault("".join(str(value).lower().split()), []).append(f"{show_value(value)} ({count})")
+    for alike in spellings.values():
+        if len(alike) > 1:
+            yield (
+                f"{leaf.path}: {', '.join(alike)} differ only in case or spaces, and the model learns "
+                "different labels: list them under one label in `labels` of the spec, and correct the prompt"
+            )
 
 
 def named_labels(

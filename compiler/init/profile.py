@@ -24,11 +24,11 @@ CHINESE = re.compile(f"[{HAN}]")
 
 @dataclass(slots=True)
 class Leaf:
-    """One value of a row by its path: how often it has which type, and its values while they are few."""
+    """One value of a row by its path: how often it has which type, and how often which value, while few."""
 
     path: str
     kinds: Counter[str] = field(default_factory=Counter)
-    values: dict[object, None] = field(default_factory=dict)
+    values: Counter[object] = field(default_factory=Counter)
     characters: int = 0
     chinese: int = 0
     filled: int = 0

@@ -209,7 +209,7 @@ def _sources_to_try(
         ]
         speakers = {SPEAKERS[found[1].lower()] for found in map(SPEAKER.match, lines) if found is not None}
         rows: dict[str, tuple[str, ...]] = {}
-        if suffix(path) == ".txt" and {"user", "assistant"} <= speakers and SPEAKER.match(lines[0]):
+        if {"user", "assistant"} <= speakers and SPEAKER.match(lines[0]):
             rows = {"": ("turns",)}
         elif suffix(path) == ".txt" and is_one_of_several:
             rows = {"": ("file",)}
@@ -277,7 +277,7 @@ def _note(leaves: dict[str, Leaf], lists_of_objects: set[str], path: str, value:
         leaf.filled += 1
         leaf.hashes.add(hash(value))
     if len(leaf.values) <= MOST_VALUES:
-        leaf.values[value] = None
+        leaf.values[value] += 1
 
 
 def _type_of(value: object) -> str:

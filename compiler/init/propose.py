@@ -6,7 +6,7 @@ Next to the spec: warnings about guesses, columns that are left out and answers 
 import json
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -81,13 +81,13 @@ def propose(
         spec = load_spec(str(file))
         report = check_spec(spec, CompileRequest())
         unused = unused_leaves(profile, proposal, spec)
-        important = [leaf for leaf in unused if may_matter(profile, leaf)]
+        important = [leaf for leaf in unused if may_matter(profile, proposal, leaf)]
         warnings = list(dict.fromkeys(map(_printable, warnings_of(profile, proposal, important))))
         examples = _preview(spec)
     comments = [f"Proposed by `tuneyard data init {shlex.quote(str(path))}` after {profile.rows} rows."]
     comments += [f"guessed, look at it: {warning}" for warning in warnings]
     text = "".join(f"# {_printable(for_reader(comment))}\n" for comment in comments) + spec_text
-    outcome = _outcome(path, report, text)
+    outcome = _outcome(path, report, text, proposal.guesses)
     lines = [f"warning: {warning}" for warning in warnings] + examples
     if base is not None:
         file_name = out.name if out else "the proposal"
@@ -114,7 +114,7 @@ def propose(
     return text, "\n".join(lines)
 
 
-def _outcome(path: SourcePath, report: CompileReport, text: str) -> str:
+def _outcome(path: SourcePath, report: CompileReport, text: str, guesses: Sequence[str]) -> str:
     """How the spec does on the whole file; `FailingSpecError` if it compiles no row."""
     errors = report.problems.errors
     if not errors:
@@ -133,13 +133,14 @@ def _outcome(path: SourcePath, report: CompileReport, text: str) -> str:
     failure = "does not compile"
     if not report.problems.fatal:
         failure = f"compiles none of {counted(report.read, 'row')}"
-    fix = (
-        "name the columns with --text and --label or --answer, or save the spec, edit it and run "
-        "`tuneyard data check SPEC.yaml`"
-    )
+    fixes = [
+        *guesses,
+        "name the columns with --text and --label or --answer, or run it without --out, which prints the "
+        "spec: save it, edit it and run `tuneyard data check SPEC.yaml`",
+    ]
     if errors[0].code in ("E003", "E014"):
-        fix = "no spec can mend that: repair the file or get it again"
-    raise FailingSpecError(f"{path}: the proposed spec {failure}: {first_error}; {fix}", text)
+        fixes = ["no spec can mend that: repair the file or get it again"]
+    raise FailingSpecError(f"{path}: the proposed spec {failure}: {'; '.join([first_error, *fixes])}", text)
 
 
 def _printable(line: str) -> str:

@@ -1,6 +1,7 @@
 """Warnings next to a proposal: guesses, columns left out, fields in lines, answers given away."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ GIVEN_AWAY = 0.5
 SAME = 0.95
 SHOWN_COLUMNS = 8
 _FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
+_FRACTION = re.compile(r"-?\d{0,3}\.\d+|[01]|\d(\.\d+)?e-\d+")
 _ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices", "rating")
 
 
@@ -91,8 +93,11 @@ def _columns_left_out(left_out: Sequence[Leaf]) -> Iterator[str]:
     )
 
 
-def may_matter(profile: FileProfile, leaf: Leaf) -> bool:
-    """True if a column may be a part of an example: by its name, as a list, as prose, or as a mark of it."""
+def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
+    """True if a column may be a part of an example: by its name, as a list, as prose, or as a mark of it.
+
+    Fractions next to a plain text may be what to answer.
+    """
     if leaf.kind in ("texts", "turns", "several objects"):
         return True
     if not leaf.filled:
@@ -101,7 +106,8 @@ def may_matter(profile: FileProfile, leaf: Leaf) -> bool:
         if any(leaf.goes_by(name) for name in USUAL_NAMES[role]):
             return True
     is_mark = leaf.kind == "truth value" and len(leaf.values) > 1
-    return is_mark or is_prose(profile, leaf)
+    is_score = proposal.columns.keys() == {"text"} and all(map(_FRACTION.fullmatch, map(str, leaf.values)))
+    return is_mark or is_score or is_prose(profile, leaf)
 
 
 def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[str]:

@@ -117,7 +117,7 @@ def test_a_spec_that_compiles_no_row_is_an_error(out: list[str]) -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
     result = init(write(Path("talk.jsonl"), [{"messages": turns}] * 3), *out)
     assert isinstance(result.exception, ContentError)
-    printed(str(result.exception), "3 rows", "talk.jsonl:1", "E107")
+    printed(str(result.exception), "3 rows", "talk.jsonl:1", "E107", "without --out, which prints the spec")
     assert "next:" not in result.stderr and not Path("mine.yaml").exists()
     assert ("about: Conversations" in result.stdout) == (not out)
 

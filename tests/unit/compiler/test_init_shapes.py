@@ -162,8 +162,17 @@ def test_a_bundled_spec_with_what_differs(bench, make_row, like, expected):
             "code is used as the answer to text",
         ),
         (lambda n: {"problem": ask(n), "answer": str(n), "solution": reply(n)}, "not used: solution"),
+        (lambda n: {"text": story(n), "toxicity": n / ROWS}, "not used: toxicity (fraction)"),
+        (
+            lambda n: {"text": story(n), "label": ("Spam", "spam", "ham")[n % 3]},
+            'label: "Spam" (10), "spam" (10) differ only in case or spaces',
+        ),
+        (
+            lambda n: {"text": story(n), "label": ("spam", "ham", "HAM ")[n % 3]},
+            'label: "ham" (10), "HAM " (10) differ only in case or spaces',
+        ),
     ],
-    ids=["imdb", "rte", "paws", "copa", "one number", "tweets", "mbpp", "openr1"],
+    ids=["imdb", "rte", "paws", "copa", "one number", "tweets", "mbpp", "openr1", "score", "case", "spaces"],
 )
 def test_a_proposal_that_may_be_wrong_warns(bench, make_row, warning):
     assert any(warning in line for line in columns_of(bench, "rows.jsonl", make_row)[1])
