@@ -25,6 +25,7 @@ SPEAKERS = {
     **dict.fromkeys(
         (
             *QUESTIONS, "user", "human", "customer", "client", "caller", "visitor", "patient", "student",
+            "inbound",
             "用户", "客户", "顾客", "患者", "学生", "买家",
             "kunde", "nutzer", "cliente", "usuario", "utilisateur",
         ),
@@ -33,7 +34,7 @@ SPEAKERS = {
     **dict.fromkeys(
         (
             "答", "回答", "答案", "a", "answer", "assistant", "ai", "bot", "gpt", "agent", "support",
-            "operator", "advisor", "representative", "doctor", "teacher", "chatbot",
+            "operator", "advisor", "representative", "doctor", "teacher", "chatbot", "outbound",
             "助手", "客服", "坐席", "医生", "老师", "卖家", "机器人",
             "berater", "mitarbeiter", "assistent", "agente", "asistente", "conseiller",
         ),
@@ -43,7 +44,9 @@ SPEAKERS = {
 }  # fmt: skip
 """Roles by the names of speakers: turns in a text begin with them, a table has them in a column."""
 _LONGEST_FIRST = "|".join(sorted(SPEAKERS, key=len, reverse=True))
-SPEAKER = re.compile(rf"[ \t#*]*({_LONGEST_FIRST})[ \t*]*[:：][ \t*]*", re.I)
+SPEAKER = re.compile(rf"[ \t#*]*(?:\d+[.)、][ \t*]*)?({_LONGEST_FIRST})[ \t]*#?\d*[ \t*]*[:：][ \t*]*", re.I)
+"""The beginning of a turn, which may be bold or numbered: `**User:**`, `Q1:`, `1. 问题：`."""
+_RULE = re.compile(r"[ \t]*-{3,}")
 Fields = list[str]
 Lines = Iterator[tuple[Sequence[int], list[Fields]]]  # their numbers and fields, some hundreds at a time
 
@@ -82,13 +85,13 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
 def read_text(file: OpenFile, problems: Problems) -> Iterator[Rows]:
     """Yield lines as rows with the field `text`, without blank ones. Broken UTF-8 is a problem.
 
-    A .md is one row; what a .txt is, `rows` of its source says.
+    A .md is one row, unless `rows` of its source says that it has turns; of a .txt it says the form, too.
     """
     form = file.source.steps(file.split)
-    if file.kind == ".md" or form == ("file",):
-        yield from _document(file, problems)
-    elif form == ("turns",):
+    if form == ("turns",):
         yield from _dialogues(_text_rows(file, problems), f"{file.display_path}:", problems)
+    elif file.kind == ".md" or form == ("file",):
+        yield from _document(file, problems)
     else:
         yield from _text_rows(file, problems)
 
@@ -113,7 +116,7 @@ def _document(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
 def _dialogues(batches: Iterator[TableRows], prefix: str, problems: Problems) -> Iterator[ObjectRows]:
     """Yield a row of `messages` for each dialogue; lines without a speaker belong to the turn before them.
 
-    A question begins a dialogue. So does a user's turn after a blank line.
+    A question begins a dialogue. So does a user's turn after a blank line or a line of dashes.
     """
     first = 0
     turns: list[dict[str, object]] = []
@@ -133,15 +136,29 @@ def _dialogues(batches: Iterator[TableRows], prefix: str, problems: Problems) ->
                 continue
             name = speaker[1].lower()
             role = SPEAKERS[name]
-            if turns and role == "user" and (name in QUESTIONS or number > last_line + 1):
+            is_parted = _cut_rule(turns)
+            if turns and role == "user" and (name in QUESTIONS or number > last_line + 1 or is_parted):
                 yield ObjectRows(prefix, [first], [{"messages": turns}])
                 turns = []
             if not turns:
                 first = number
-            turns.append({"role": role, "content": spoken[speaker.end() :].strip()})
+            text = spoken[speaker.end() :].strip()
+            if text.count("**") == 1:  # `**Q: how?**`
+                text = text.removesuffix("**")
+            turns.append({"role": role, "content": text})
             last_line = number
     if turns:
+        _cut_rule(turns)
         yield ObjectRows(prefix, [first], [{"messages": turns}])
+
+
+def _cut_rule(turns: Sequence[dict[str, object]]) -> bool:
+    """Cut a line of dashes from the end of the last turn: it parts dialogues. True if there is one."""
+    text, _, last_line = str(turns[-1]["content"]).rpartition("\n") if turns else ("", "", "")
+    if not text or not _RULE.fullmatch(last_line):
+        return False
+    turns[-1]["content"] = text.rstrip()
+    return True
 
 
 def _text_rows(file: OpenFile, problems: Problems) -> Iterator[TableRows]:

@@ -14,6 +14,7 @@ from tuneyard.compiler.init.proposal import (
 )
 from tuneyard.compiler.kinds.turn_forms import exchange_keys
 from tuneyard.compiler.read.jsons import AS_JSON
+from tuneyard.compiler.read.scan import AS_JSON_DOCUMENT
 from tuneyard.compiler.spec.column_meanings import EARLIER_TURNS, USUAL_NAMES, meaning
 from tuneyard.core.errors import ContentError, show_value
 
@@ -109,7 +110,7 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
 
 
 def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
-    """`ContentError` if the lines of a .txt are objects (JSON, Python), or begin with labels (fastText)."""
+    """`ContentError` if a .txt is a list or its lines are objects, or they begin with labels (fastText)."""
     lines = [str(row.get(path, "")).strip() for row in profile.first]
     if lines and all(line.startswith("__label__") for line in lines):
         file = shlex.quote(str(profile.path))
@@ -118,6 +119,12 @@ def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
             f"{profile.path}: each line begins with its label (__label__), expected plain text; "
             rf"write a table: (printf 'label\ttext\n'; sed -E 's/^__label__([^ ]+) +/\1\t/' {file}) > {table}"
         )
+    document = "".join(lines[:2])
+    if document.startswith(('[{"', "[{'")):
+        fix = "name it .json"
+        if document[2] == "'":
+            fix = f"this is Python's notation, not JSON: {AS_JSON_DOCUMENT}"
+        raise ContentError(f"{profile.path}: one list of objects over its lines, expected plain text; {fix}")
     if not lines or not all(line.startswith("{") and line.endswith("}") for line in lines):
         return
     fix = "its lines are JSON: name it .jsonl"

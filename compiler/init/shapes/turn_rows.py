@@ -10,10 +10,11 @@ from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SYSTEM, USER
 from tuneyard.compiler.read.tables import SPEAKERS
 from tuneyard.compiler.read.turn_rows import MESSAGES
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
-from tuneyard.core.errors import ContentError
+from tuneyard.core.errors import ContentError, show_value
 
 SPEAKER_COLUMNS = (
-    "role", "from", "speaker", "author", "author_role", "sender", "participant", "角色", "说话人", "发言人",
+    "role", "from", "speaker", "author", "author_role", "sender", "participant", "who", "direction", "角色",
+    "说话人", "发言人",
 )  # fmt: skip
 TEXT_COLUMNS = ("text", "content", "message", "value", "utterance", "body", "内容", "文本")
 ORDER_COLUMNS = (
@@ -22,7 +23,7 @@ ORDER_COLUMNS = (
 )  # fmt: skip
 _CONVERSATION = re.compile(r"(^|_)(conv|dialog|thread|session|chat|ticket|call|vorgang)|会话|对话|工单")
 _CASE = re.compile(rf"(^|_)case|{ID.pattern}")
-_TIME = re.compile(r"(^|_)(time|timestamp|date|datetime)$|_at$|zeit|时间|日期")
+_TIME = re.compile(r"(^|_)(time|timestamp|date|datetime|when|sent|datum)$|_at$|zeit|时间|日期")
 _SORTABLE_TIME = re.compile(
     r"\d{9,}(\.\d+)?"
     r"|\d{4}([-/.年])\d\d[-/.月]\d\d日?([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?( ?UTC|Z|[+-]\d\d:?\d\d)?)?"
@@ -41,7 +42,9 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
     if text is None or text is role:
         return None
     is_usual = role.name in SPEAKER_COLUMNS
-    by = _conversation_leaf(profile, role, text, may_be_id=is_usual)
+    # A customer and an agent speak with each other. Human and gpt may both have written about one prompt.
+    may_be_id = is_usual or ROLES.keys().isdisjoint(name.strip().lower() for name in roles)
+    by = _conversation_leaf(profile, role, text, may_be_id=may_be_id)
     if by is None and not is_usual:
         return None
     if by is None:
@@ -51,11 +54,22 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
         )
     turns = {"by": by.path, "role": role.path, "text": text.path}
     guesses = [f"the rows with the same {by.path} are the turns of one conversation"]
-    order = _order_leaf(profile, by, (role, text))
+    order, unsorted = _order_leaf(profile, by, (role, text))
     if order is not None:
         turns["order"] = order.path
         guesses = [f"{guesses[0]}, in the order of {order.path}"]
-    renamed = {name: to for name, to in roles.items() if ROLES.get(name.strip().lower()) != to}
+    elif unsorted is not None:
+        guesses.append(
+            f"the turns stay in the order of the file, because {unsorted.path} cannot order them "
+            f"({next(iter(unsorted.values))}); if that is wrong, write times as 2024-03-01 09:05:00"
+        )
+    unknown = ", ".join(show_value(name) for name, to in roles.items() if not to)
+    if unknown:
+        guesses.append(
+            f"{role.path} has values that name no known speaker: {unknown}; add them under `roles:` of the "
+            "column in the spec, or delete their rows"
+        )
+    renamed = {name: to for name, to in roles.items() if to and ROLES.get(name.strip().lower()) != to}
     columns = {"turns": ProposedColumn(MESSAGES, "turns", {"roles": renamed} if renamed else {})}
     return Proposal("Conversations", columns, {"format": "sharegpt"}, guesses=guesses, turns=turns)
 
@@ -63,7 +77,8 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
 def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
     """The column whose values are speakers, a user and an assistant among them, and their roles.
 
-    USER and SYSTEM alone are the speakers of a dialogue system. A label says who wrote a text (human, gpt).
+    If it is named for speakers, half of its rows are enough. USER and SYSTEM alone are the speakers of a
+    dialogue system. A label says who wrote a text (human, gpt).
     """
     known = {**ROLES, **SPEAKERS}
     for leaf in profile.leaves.values():
@@ -72,7 +87,9 @@ def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
         roles = {str(value): known.get(str(value).strip().lower(), "") for value in leaf.values}
         if set(roles.values()) == {USER, SYSTEM}:
             roles = {name: USER if role == USER else ASSISTANT for name, role in roles.items()}
-        if {USER, ASSISTANT} <= set(roles.values()) and "" not in roles.values():
+        unknown = [value for value in profile.values(leaf) if not roles.get(str(value))]
+        is_named = leaf.name in SPEAKER_COLUMNS and 2 * len(unknown) <= len(profile.first)
+        if {USER, ASSISTANT} <= set(roles.values()) and (is_named or "" not in roles.values()):
             return leaf, roles
     return None, {}
 
@@ -94,8 +111,12 @@ def _conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> 
     return None
 
 
-def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> Leaf | None:
-    """A column whose values differ within each conversation, and are named or numbered as turns are."""
+def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> tuple[Leaf | None, Leaf | None]:
+    """A column whose values differ within each conversation, and are named or numbered as turns are.
+
+    The second is one of times by which turns cannot be sorted, if there is none.
+    """
+    unsorted = None
     leaves = {leaf.name: leaf for leaf in profile.leaves.values() if leaf.filled == profile.rows}
     names = [name for name in ORDER_COLUMNS if name in leaves] + [*leaves]
     conversations = profile.values(by)
@@ -108,8 +129,11 @@ def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> Lea
             values.setdefault(str(conversation), []).append(str(value))
         differ = all(len(set(each)) == len(each) for each in values.values())
         if differ and _is_order(leaf, list(values.values())):
-            return leaf
-    return None
+            return leaf, None
+        vary = any(len(set(each)) > 1 for each in values.values())
+        if vary and _TIME.search(leaf.name) and not all(map(_NUMBER.fullmatch, map(str, leaf.values))):
+            unsorted = leaf
+    return None, unsorted
 
 
 def _is_order(leaf: Leaf, values: list[list[str]]) -> bool:

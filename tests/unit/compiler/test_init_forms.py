@@ -10,7 +10,7 @@ import pytest
 
 from tests.json_files import read_lines, write_json
 from tests.unit.compiler.conftest import as_zip
-from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.init.propose import FailingSpecError, propose
 from tuneyard.core.errors import ContentError, TuneyardError
 
 COUNT = 30
@@ -81,6 +81,8 @@ def test_turns_without_a_column_that_names_the_conversation_are_refused(bench) -
         ("User: ", "Assistant: "),
         ("**Human:** ", "**AI:** "),
         ("客户：", "客服："),
+        ("Q12: ", "A12: "),
+        ("3. 问题：", "答案："),
     ],
 )
 def test_a_text_of_dialogues_is_read_by_its_speakers(bench, ask: str, say: str) -> None:
@@ -94,6 +96,18 @@ def test_a_user_who_goes_on_without_a_blank_line_is_in_the_same_dialogue(bench) 
     block = "User: one?\nAssistant: 1.\nUser: two?\nAssistant: 2.\n\n"
     (first, *_) = records(bench, bench.write("talk.txt", block * COUNT))
     assert spoken(first) == [("user", "one?"), ("assistant", "1."), ("user", "two?"), ("assistant", "2.")]
+
+
+@pytest.mark.parametrize("name", ["talk.txt", "talk.md"])
+def test_a_line_of_dashes_parts_dialogues_and_stays_inside_an_answer(bench, name: str) -> None:
+    block = "**User:** one?\n\n**Assistant:** 1.\n---\nSo it is.\n---\n"
+    block += "**User: two?**\n**Assistant:** 2.\n\n---\n\n"
+    found = records(bench, bench.write(name, block * COUNT))
+    expected = [
+        [("user", "one?"), ("assistant", "1.\n---\nSo it is.")],
+        [("user", "two?"), ("assistant", "2.")],
+    ]
+    assert [spoken(record) for record in found] == expected * COUNT
 
 
 def test_a_chinese_table_with_a_column_of_few_values_has_a_class(bench) -> None:
@@ -411,6 +425,56 @@ def test_speakers_are_found_in_a_column_of_any_name_and_turns_ordered_by_a_time(
     ]
 
 
+@pytest.mark.parametrize(
+    ("by", "role", "user", "assistant"),
+    [
+        ("case", "who", "customer", "agent"),
+        ("ref_no", "party", "Customer", "Agent"),  # these names alone speak with each other
+        ("ticket", "direction", "inbound", "outbound"),
+    ],
+)
+def test_speakers_are_found_by_their_names(bench, by, role, user, assistant) -> None:
+    lines = [f"{by},{role},message"]
+    for talk in range(COUNT):
+        lines += [f"{talk},{user},Hello {talk}?", f"{talk},{assistant},Yes."]
+    found = records(bench, bench.write("talk.csv", "\n".join(lines)))
+    assert spoken(found[3]) == [("user", "Hello 3?"), ("assistant", "Yes.")]
+
+
+@pytest.mark.parametrize("notes", [5, COUNT])
+def test_a_speaker_without_a_meaning_is_named_and_makes_no_class(bench, notes) -> None:
+    lines = ["conversation_id,role,content"]
+    for talk in range(COUNT):
+        lines += [f"{talk},user,Hello {talk}?", f"{talk},assistant,Yes."]
+        lines += [f"{talk},note,Kind.", f"{talk},supervisor,Good."] if talk < notes else []
+    source = bench.write("talk.csv", "\n".join(lines))
+    if notes < COUNT:
+        text, report = propose(source)
+        assert f"{notes} of {COUNT} rows would be rejected" in report
+    else:
+        with pytest.raises(FailingSpecError, match=r'found the role "note"') as refused:
+            propose(source)
+        text = f"{refused.value} {refused.value.spec}"
+        assert text.count('no known speaker: "note", "supervisor"') == 2
+    assert 'role has values that name no known speaker: "note", "supervisor"' in text
+    assert "about: Conversations" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("time", ["9:05", "10:05"]), ("date", ["Jan 5, 2025", "Feb 5, 2025"]), ("sent", ["9:05", "10:05"])],
+)
+def test_turns_whose_time_cannot_order_them_are_named(bench, name, values) -> None:
+    lines = [
+        f"c{talk}|{role}|Hello.|{time}"
+        for role, time in zip(("user", "assistant"), values, strict=True)
+        for talk in range(COUNT)
+    ]
+    _, report = propose(bench.write("talk.csv", "\n".join([f"conversation_id|role|content|{name}", *lines])))
+    expected = f"the turns stay in the order of the file, because {name} cannot order them ({values[0]})"
+    assert expected in report
+
+
 def test_short_chinese_texts_are_prose_and_ids_are_no_classes(bench) -> None:
     rows = [f"K{n % 3},第{n}件用了两天就坏,{['好评', '差评'][n % 2]}" for n in range(COUNT)]
     found = records(bench, bench.write("c.csv", "\n".join(["编号,评价内容,口碑", *rows])))
@@ -478,6 +542,8 @@ def test_an_exported_folder_is_refused_with_the_file_to_give(bench) -> None:
     ("name", "text", "fix"),
     [
         ("a.json", "[{'prompt': 'a', 'completion': 'b'}]", "ast.literal_eval"),
+        ("a.txt", "[\n {'prompt': 'a', 'completion': 'b'},\n]", "ast.literal_eval"),
+        ("a.txt", '[\n {"prompt": "a", "completion": "b"}\n]', "name it .json"),
         ("a.jsonl", '{"prompt": "a", "completion": "b"},\n' * 3, "sed "),
     ],
 )
