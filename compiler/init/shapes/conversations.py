@@ -119,7 +119,7 @@ def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
             f"{profile.path}: each line begins with its label (__label__), expected plain text; "
             rf"write a table: (printf 'label\ttext\n'; sed -E 's/^__label__([^ ]+) +/\1\t/' {file}) > {table}"
         )
-    document = "".join(lines[:2])
+    document = "".join(lines[:3])
     if document.startswith(('[{"', "[{'")):
         fix = "name it .json"
         if document[2] == "'":
