@@ -94,7 +94,8 @@ def cli() -> None:
 
 
 def _command(*tried: str) -> Callable[[Callable[..., None]], click.Command]:
-    return cli.command(cls=TuneyardCommand, epilog=examples(*(f"tuneyard data {each}" for each in tried)))
+    command = cli.command(cls=TuneyardCommand, epilog=examples(*(f"tuneyard data {each}" for each in tried)))
+    return lambda function: command(lang_option(function))
 
 
 def _print(as_json: bool, report: Callable[[], object], lines: Iterable[str]) -> None:
@@ -126,7 +127,6 @@ def _common(command: Any) -> Any:
         execution_options,
         _ALL,
         _JSON,
-        lang_option,
     ):
         command = option(command)
     return command
@@ -326,7 +326,6 @@ def show_command(
     help="Colour tokens by their loss: results of `tuneyard eval text --token-losses` for this dataset.",
 )
 @click.option("--force", is_flag=True, help="Replace a file that is not a page of this command.")
-@lang_option
 def view_command(
     name: str, model_name_or_path: str | None, template: str | None, folder: Path, **options: Any
 ) -> None:
@@ -362,7 +361,6 @@ def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: 
 @_REGISTRY
 @click.option("--model", type=click.Path(path_type=Path), help="A model folder: count lengths in its tokens.")
 @_JSON
-@lang_option
 def stats_command(name: str, out: Path, model: Path | None, as_json: bool) -> None:
     """Count lengths, labels, languages and duplicates of a dataset."""
     from tuneyard.compiler.commands.stats import stats
@@ -397,7 +395,6 @@ def remove_command(name: str, out: Path) -> None:
 @_ALL
 @_JSON
 @workers_option
-@lang_option
 def verify_command(
     name: str,
     recipe: Path | None,

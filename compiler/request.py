@@ -154,7 +154,7 @@ class CompileReport(Counts):
             reason = f"{counted(self.problems.count('W'), 'warning')}, and --strict"
         message = f"{reason}; nothing was written"
         if self.problems.fatal or not 0 < self.rejected < self.read:
-            return message
+            return f"{message}. Correct them and compile again"
         return (
             f"{message}. Correct {self.rejected} of {counted(self.read, 'row')}, or compile the others with "
             f"--on-error reject, which lists the rejected ones in {REJECTED}"

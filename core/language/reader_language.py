@@ -31,7 +31,7 @@ lang_option = click.option(
     type=click.Choice([ENGLISH, CHINESE]),
     expose_value=False,
     callback=_write_in,
-    help="Language of what is printed and drawn.  [default: that of the locale]",
+    help="Language of texts and plots.  [default: the locale's]",
 )
 """Sets the language for as long as the command runs; the command itself gets no value."""
 

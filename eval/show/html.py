@@ -78,7 +78,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
     models = models_of(compared.runs)
     functions = {function.__name__: function for function in (tr, section_name, section_text, method, terms)}
     errors = collect_incorrect(compared.runs, page.errors)
-    shown = {f"{name}.": table for name, table in compared.tables.items()} | figures(comparison)
+    shown = {f"{name}{tr('.')}": table for name, table in compared.tables.items()} | figures(comparison)
     return fill_page(
         PAGE,
         **functions,

@@ -58,7 +58,8 @@ def _matrix(axes: "Axes", run: ScoredRun, rows: Sequence[str], columns: Sequence
             count = counts[gold, predicted]
             text = "0"
             if count:
-                text = f"{count:,}\n{100 * shares[y][x]:.0f} %"
+                share = tr("{figure} %", figure=f"{100 * shares[y][x]:.0f}")
+                text = f"{count:,}\n{share}"
             colour = ON_LIGHT
             if shares[y][x] > DARK:
                 colour = ON_DARK

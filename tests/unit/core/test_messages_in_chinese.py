@@ -96,6 +96,15 @@ def test_doctor_is_chinese_in_a_chinese_locale(in_china: Path, monkeypatch: pyte
     lines = invoke(doctor.cli).output.splitlines()
     assert lines[0].split() == ["警告", "memory", "2", "GB，1", "个", "CPU", "核"]
     assert lines[1].strip() == "解决：请用更小的模型，或内存更大的机器"
+    english = invoke(doctor.cli, "--lang", "en").output.splitlines()
+    assert english[0].split() == ["warning", "memory", "2", "GB,", "1", "CPU", "cores"]
+
+
+def test_lang_overrides_the_locale_in_the_first_steps(in_china: Path) -> None:
+    Path("mine.csv").write_text(ROWS, encoding="utf-8")
+    proposed = invoke(data, "init", "mine.csv", "--out", "mine.yaml", "--lang", "en")
+    assert "tried on the whole file: mine  read 40  kept 40" in proposed.output
+    assert "datasets in dataset_info" in invoke(data, "list", "--lang", "en").output
 
 
 @pytest.mark.parametrize(
@@ -118,6 +127,19 @@ def test_a_line_on_the_steps_of_a_recipe_has_its_numbers() -> None:
     with in_language(CHINESE):
         assert for_reader(line) == (
             "a.yaml：1 个错误，2 个警告（E301 1, W310 2）；1,200 行，批大小 16，每轮 75 步，共 225 步"
+        )
+
+
+def test_refusals_of_the_first_compile() -> None:
+    with in_language(CHINESE):
+        assert for_reader("error: r.yaml: a training recipe, not a spec: tuneyard recipe check r.yaml") == (
+            "错误：r.yaml 是训练配方，不是数据规格：tuneyard recipe check r.yaml"
+        )
+        assert for_reader("8 of 1,200 rows would be rejected; the first: a.csv:2: E107") == (
+            "1,200 行中有 8 行会被拒绝；第一行：a.csv:2: E107"
+        )
+        assert for_reader("error: mine: 2 problems; nothing was written. Correct them and compile again") == (
+            "错误：mine：2 个问题；什么都没有写入。请改正后重新编译"
         )
 
 
