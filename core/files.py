@@ -30,12 +30,15 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents. `RequestError` for a dangling link among them."""
+    """Make a folder and its parents. `RequestError` for a dangling link among them, or where none can be."""
     for part in (folder, *folder.parents):
         if part.is_symlink() and not part.exists():
             leads = f"a link to {part.readlink()}, which does not exist"
             raise RequestError(f"{part}: {leads}; make that folder, or name another one")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:  # its parent is there, and takes no folders: /proc
+        raise RequestError(f"{folder}: no folder can be made there; name one that is yours") from None
 
 
 @contextlib.contextmanager
@@ -173,7 +176,12 @@ def require(path: Path, description: str) -> Path:
 
 
 def near_name(path: Path) -> str:
-    """What to name in place of a missing path: a near name in its folder, or what the folder has."""
+    """What to name in place of a missing path: a near name in its folder, or what the folder has.
+
+    A dangling link is called one.
+    """
+    if path.is_symlink():
+        return f"it is a link to {path.readlink()}, which does not exist"
     folder = existing(path)
     if not folder.is_dir():
         return f"{folder} is a file"

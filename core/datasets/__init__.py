@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from tuneyard.core.documents import BOM, json_lines
-from tuneyard.core.errors import ContentError, RequestError, nearest
+from tuneyard.core.errors import ContentError, RequestError, nearest, nearest_name
 from tuneyard.core.files import files_of, no_folder, read_json, read_object, write_json
 from tuneyard.core.language.han import HAN
 
@@ -171,7 +171,9 @@ def locate_dataset(name: str, folder: Path) -> Dataset:
         raise not_registered(name, folder, entries)
     file_name = entries[name].get("file_name")
     if not isinstance(file_name, str):
-        raise ContentError(f"{folder / REGISTRY}: {name}: no file_name: only local files can be read here")
+        near = nearest_name("file_name", entries[name].keys() - {*REMOTE_SOURCES})
+        fix = f"rename `{near}`" if near else "only local files can be read here"
+        raise ContentError(f"{folder / REGISTRY}: {name}: no file_name: {fix}")
     path = folder / file_name
     if not path.exists():
         raise file_not_found(name, path, folder)

@@ -303,6 +303,9 @@ def describe_os_error(error: OSError) -> str:
     if error.errno in OS_FIXES:
         reason = f"{reason}: {OS_FIXES[error.errno]}"
     if error.filename:
+        path = Path(error.filename)
+        if error.errno == errno.ENOENT and path.is_symlink():
+            reason = f"it is a link to {path.readlink()}, which does not exist"
         return f"{error.filename}: {reason}"
     return reason
 

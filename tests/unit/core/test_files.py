@@ -196,6 +196,11 @@ def test_a_lock_keeps_others_out_until_it_is_given_back(tmp_path: Path) -> None:
         os.close(handle)
 
 
+def test_a_place_that_takes_no_folder_is_named():
+    with raises(RequestError, "/proc/x: no folder can be made there"):
+        files.make_folder(Path("/proc/x"))
+
+
 @pytest.mark.parametrize("below", ["", "NAME"])
 def test_a_link_that_leads_nowhere_is_named(tmp_path, below):
     """A folder cannot be made in its place: the system would only say that it exists."""

@@ -40,6 +40,9 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["recipe", "check", "spec.yaml"], 1, "a data spec, not a recipe: tuneyard data check spec.yaml"),
         (["data", "init", "typo.json"], 1, "correct it there, or get the file again"),
         (["data", "init", "python.json"], 1, "< OLD > NEW.json\n"),
+        (["data", "init", "z-links"], 2, "z-links/b.csv: it is a link to /gone.csv, which does not exist"),
+        (["data", "init", "z-links/b.csv"], 2, "source not found; it is a link to /gone.csv, "),
+        (["data", "verify", "typo", "--out", "z-links"], 1, "no file_name: rename `file_nam`"),
         (["data", "init", "my", "file.csv"], 2, "(file.csv); a path with spaces needs quotes"),
     ],
 )
@@ -58,6 +61,9 @@ def test_a_mistake_has_a_next_step(
     Path("typo.json").write_text('[{"question": "a" "answer": "b"}]')
     Path("python.json").write_text("[{'question': 'a', 'answer': 'b'}]")
     Path("nodata").mkdir()
+    Path("z-links").mkdir()
+    Path("z-links/b.csv").symlink_to("/gone.csv")
+    Path("z-links/dataset_info.json").write_text('{"typo": {"file_nam": "a.json"}}')
     monkeypatch.setattr("sys.argv", ["tuneyard", *words])
     with pytest.raises(SystemExit) as ended:
         run_command(tuneyard)
