@@ -287,11 +287,11 @@ def show_command(
 
     is_spec = name in known_specs() or name.endswith((".yaml", ".yml"))
     folder = registry_folder(None, name)
-    registered = read_registry(folder)
-    is_registered = name in registered
-    if not (is_registered or is_spec or sources or Path(name).is_file()):
-        is_registered = nearest_name(name, [*known_specs(), *registered]) in registered  # misspelt
-    if is_registered and not is_spec:
+    registered = {} if is_spec else read_registry(folder)
+    meant = name
+    if not (name in registered or sources or Path(name).is_file()):
+        meant = nearest_name(name, [*known_specs(), *registered])
+    if meant in registered:
         if sources or columns:
             raise RequestError(f"{name} is a registered dataset: leave --source and --column out")
         texts = registered_rows(name, folder, row, template, rows)

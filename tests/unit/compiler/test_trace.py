@@ -101,6 +101,14 @@ def test_a_misspelt_name_suggests_registered_datasets_and_specs(tmp_path, monkey
             cli(["show", name], standalone_mode=False)
 
 
+def test_a_bundled_spec_is_shown_beside_a_broken_registry(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    DEFAULT_FOLDER.mkdir()
+    (DEFAULT_FOLDER / REGISTRY).write_text("{broken")
+    said = invoke(cli, "show", "demo_rte")
+    assert said.exit_code == 0 and "raw row" in said.stdout
+
+
 def test_a_registered_dataset_shows_its_records(tmp_path, monkeypatch):
     """A folder of LLaMA-Factory: data/dataset_info.json, made by hand."""
     monkeypatch.chdir(tmp_path)
