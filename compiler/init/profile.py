@@ -80,6 +80,11 @@ class FileProfile:
     user_columns: dict[str, str] = field(default_factory=dict)
     first: list[dict[str, object]] = field(default_factory=list)
 
+    @property
+    def is_txt(self) -> bool:
+        """True for a .txt, also a packed one: its lines may be rows of another format."""
+        return self.path.name.removesuffix(".gz").endswith(".txt")
+
     def filled_columns(self) -> set[str]:
         """The columns with a value in one of the first rows."""
         return {name for row in self.first for name, value in row.items() if value not in (None, "", [])}

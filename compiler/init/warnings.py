@@ -52,7 +52,7 @@ def _folders_not_read(profile: FileProfile) -> Iterator[str]:
 
 def _fields_in_lines(profile: FileProfile) -> Iterator[str]:
     """Warn of a .txt file whose lines are rows of a table."""
-    if not profile.path.name.removesuffix(".gz").endswith(".txt"):
+    if not profile.is_txt:
         return
     lines = [str(row.get("text", "")) for row in profile.first]
     for sign in _FIELD_SIGNS:

@@ -120,7 +120,7 @@ def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
             rf"write a table: (printf 'label\ttext\n'; sed -E 's/^__label__([^ ]+) +/\1\t/' {file}) > {table}"
         )
     document = "".join(lines[:3])
-    if document.startswith(('[{"', "[{'")):
+    if profile.is_txt and document.startswith(('[{"', "[{'")):
         fix = "name it .json"
         if document[2] == "'":
             fix = f"this is Python's notation, not JSON: {AS_JSON_DOCUMENT}"

@@ -475,6 +475,12 @@ def test_turns_whose_time_cannot_order_them_are_named(bench, name, values) -> No
     assert expected in report
 
 
+def test_a_text_that_begins_as_a_list_is_a_text_in_json_lines(bench) -> None:
+    texts = [f'[{{"a": {n}}}] is what was printed.' for n in range(COUNT)]
+    found = records(bench, bench.rows("t.jsonl", [{"text": text} for text in texts]))
+    assert [record["text"] for record in found] == texts
+
+
 def test_short_chinese_texts_are_prose_and_ids_are_no_classes(bench) -> None:
     rows = [f"K{n % 3},第{n}件用了两天就坏,{['好评', '差评'][n % 2]}" for n in range(COUNT)]
     found = records(bench, bench.write("c.csv", "\n".join(["编号,评价内容,口碑", *rows])))
