@@ -65,8 +65,8 @@ def find_folder(reference: str | Path) -> Path:
         candidates = [SAVES / path, path]
     folders = list(filter(Path.is_dir, candidates))
     _name, _equals, named = text.partition("=")
-    if named and not folders:
-        folders = list(filter(Path.is_dir, [Path(named)]))
+    if named and not folders and Path(named).is_dir():
+        folders = [Path(named)]
     if len(folders) > 1:
         note(f"{text} means {SAVES}/{text}; for the folder {text} here, write ./{text}")
     if folders:

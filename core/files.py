@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tuneyard.core.errors import ContentError, RequestError, nearest_name, one_line
+from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, one_line
 
 SHOWN_NAMES = 8
 OURS = "tuneyard-"  # marks the hidden names that `recovered` may delete
@@ -33,8 +33,7 @@ def make_folder(folder: Path) -> None:
     """Make a folder and its parents. `RequestError` for a dangling link among them, or where none can be."""
     for part in (folder, *folder.parents):
         if part.is_symlink() and not part.exists():
-            leads = f"a link to {part.readlink()}, which does not exist"
-            raise RequestError(f"{part}: {leads}; make that folder, or name another one")
+            raise RequestError(f"{part}: {dangling(part)}; make that folder, or name another one")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError:  # its parent is there, and takes no folders: /proc
@@ -181,7 +180,7 @@ def near_name(path: Path) -> str:
     A dangling link is called one.
     """
     if path.is_symlink():
-        return f"it is a link to {path.readlink()}, which does not exist"
+        return f"it is {dangling(path)}"
     folder = existing(path)
     if not folder.is_dir():
         return f"{folder} is a file"

@@ -69,7 +69,7 @@ def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
 ABOUT_DATA = ("readme", "license", "licence", "notice", "changelog", "citation", "authors")
 
 
-def is_about_data(name: str) -> bool:
+def is_no_data(name: str) -> bool:
     """True if a file contains no rows, by its name: README.txt, LICENSE.txt, and hidden ones as .notes.md."""
     stem, _, ending = name.lower().partition(".")
     return not stem or (stem in ABOUT_DATA and ending in ("", "txt", "md", "rst"))

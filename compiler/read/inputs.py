@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from tuneyard.compiler.read import is_about_data, known_suffixes, readers
+from tuneyard.compiler.read import is_no_data, known_suffixes, readers
 from tuneyard.compiler.read.hub import find_files
 from tuneyard.compiler.read.remote import (
     CHANGED,
@@ -299,7 +299,7 @@ def _files_of_folder(folder: Path) -> list[Path]:
 
 def _data_files_among(folder: Path | RemoteFolder, files: Iterable[F]) -> list[F]:
     """The files that have a reader. `RequestError` if there are none."""
-    readable = [file for file in files if suffix(file) in readers() and not is_about_data(file.name)]
+    readable = [file for file in files if suffix(file) in readers() and not is_no_data(file.name)]
     if not readable:
         raise RequestError(
             f"{folder}: no data files in this folder (known: {known_suffixes()}); name the folder or file "

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, cast
 
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read import OpenFile, is_about_data, read, reader, readers
+from tuneyard.compiler.read import OpenFile, is_no_data, read, reader, readers
 from tuneyard.compiler.read.saved import INDEX, STATE
 from tuneyard.compiler.read.stream import DamagedError, seekable, suffix
 from tuneyard.compiler.rows import Rows
@@ -54,7 +54,7 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
             for entry in archive.infolist():
                 member = Member(archive, entry.filename)
                 has_reader = suffix(member) in readers() and suffix(member) != ".zip"
-                if has_reader and not (entry.is_dir() or is_about_data(member.name)):
+                if has_reader and not (entry.is_dir() or is_no_data(member.name)):
                     files.append(member)
             files.sort(key=lambda member: member.path)
             yield [member for member in files if suffix(member) != ".txt"] or files

@@ -297,6 +297,11 @@ def _reader_is_gone() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
+def dangling(link: Path) -> str:
+    """Words for a link that leads nowhere, e.g. `a link to /gone.csv, which does not exist`."""
+    return f"a link to {link.readlink()}, which does not exist"
+
+
 def describe_os_error(error: OSError) -> str:
     """Format an operating system error as `path: reason`, e.g. `out/x: No space left on device`."""
     reason = str(error.strerror or error)
@@ -305,7 +310,7 @@ def describe_os_error(error: OSError) -> str:
     if error.filename:
         path = Path(error.filename)
         if error.errno == errno.ENOENT and path.is_symlink():
-            reason = f"it is a link to {path.readlink()}, which does not exist"
+            reason = f"it is {dangling(path)}"
         return f"{error.filename}: {reason}"
     return reason
 
