@@ -47,6 +47,12 @@ EXAMPLES = 200  # of each dataset: the sweep chooses on one half of them, the ve
 WORK = 6.9 * (9 * EXAMPLES + 4 * EXAMPLES + (41 * 12 + 75 * 8) * 6.7)
 OTHER_SECONDS = 80  # fetching the base, starting the commands, drawing
 FASTER_WITH_AMX = 3
+# Each step of a training takes gigabytes and gives them back. Memory that is kept, in large pages, makes a
+# training a sixth faster with glibc; the figures are the same to the last bit.
+KEEP_MEMORY = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.top_pad=268435456:"
+    "glibc.malloc.trim_threshold=17179869184"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +247,8 @@ def _execute(words: Sequence[str], title: str) -> None:
     """Run a command of `tuneyard` with its output in the log; it ends when this process ends."""
     python = [sys.executable, "-P", "-m"]
     command = [*python, "tuneyard.recipes.launch", str(os.getpid()), *python, "tuneyard", *words]
-    environment = {**os.environ, "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"}
+    environment = {"GLIBC_TUNABLES": KEEP_MEMORY, **os.environ}
+    environment |= {"PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"}
     if sys.stdout.isatty():
         environment["TQDM_DISABLE"] = ""  # its bar in the log is the last line, which is shown here
     with LOG.open("ab") as log:
