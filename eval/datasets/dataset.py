@@ -117,7 +117,7 @@ def read_datasets(
     of --dataset-dir.
     """
     return [
-        make_dataset(dataset, read_rows(dataset.path), cluster, images=images)
+        make_dataset(dataset, read_rows(dataset.path), cluster, folder, images=images)
         for dataset in find_sets(datasets, files, folder)
     ]
 
@@ -177,10 +177,14 @@ def make_dataset(
     dataset: Dataset,
     records: list[Record],
     cluster: str | None,
+    folder: Path | None,
     read: Read = conversation,
     images: bool = False,
 ) -> EvalDataset:
-    """Convert records with `read`, and find their clusters and which of them are training rows."""
+    """Convert records with `read`, and find their clusters and which of them are training rows.
+
+    `folder` is that of --dataset-dir.
+    """
     conversations = []
     for number, record in enumerate(records, 1):
         place = f"{dataset.path}: record {number}"
@@ -192,7 +196,7 @@ def make_dataset(
             half = error.object[error.start]
             raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
     column, clusters = find_clusters(dataset.path, records, cluster)
-    origin = find_origin(dataset.path, conversations, is_registered=bool(dataset.entry))
+    origin = find_origin(dataset.path, conversations, folder, is_registered=bool(dataset.entry))
     return EvalDataset(
         dataset.name, dataset.path, records, conversations, origin, cluster=column, clusters=clusters
     )

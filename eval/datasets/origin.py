@@ -199,11 +199,16 @@ def unknown_origin(examples: Sequence[Conversation]) -> Origin:
     return _compared(prints_of(examples), [])
 
 
-def find_origin(path: Path, examples: Sequence[Conversation], *, is_registered: bool) -> Origin:
-    """Find the training rows of a file: by the compile that wrote it, else by those with the same prompts."""
+def find_origin(
+    path: Path, examples: Sequence[Conversation], folder: Path | None, *, is_registered: bool
+) -> Origin:
+    """Find the training rows of a file: by the compile that wrote it, else by those with the same prompts.
+
+    `folder` is that of --dataset-dir.
+    """
     import numpy as np
 
-    compiles = compiles_for(path)
+    compiles = compiles_for(path, folder)
     written = _written_by(path, compiles)
     if written is not None and not is_registered:
         whole = _of_whole_file(path, *written, examples)
@@ -260,10 +265,10 @@ def _words_otherwise(compiled: Compile, dataset: str, example: Conversation) -> 
     return trained.messages != example.messages
 
 
-def compiles_for(path: Path) -> list[Compile]:
-    """The compile in the folder of a file, then those of the registries of the current folder."""
+def compiles_for(path: Path, folder: Path | None) -> list[Compile]:
+    """The compile in the folder of a file, then those of --dataset-dir, or of the current folder."""
     files = [path.with_name(MANIFEST), path.resolve().with_name(MANIFEST)]
-    for registry in (DEFAULT_FOLDER, LLAMAFACTORY_FOLDER):
+    for registry in [folder] if folder else [DEFAULT_FOLDER, LLAMAFACTORY_FOLDER]:
         files += sorted(registry.glob(f"*/{MANIFEST}"))
     compiles: dict[Path, Compile] = {}
     for file in files:

@@ -28,10 +28,10 @@ def read_preferences(
 
     `RequestError` for a dataset without preferences, `ContentError` for a record without pair and mark.
     """
-    return [_read(dataset, cluster) for dataset in find_sets(datasets, files, folder)]
+    return [_read(dataset, cluster, folder) for dataset in find_sets(datasets, files, folder)]
 
 
-def _read(source: Dataset, cluster: str | None) -> PreferenceDataset:
+def _read(source: Dataset, cluster: str | None, folder: Path | None) -> PreferenceDataset:
     path, records = source.path, read_rows(source.path)
     entry: Mapping[str, Any] = source.entry
     record_format = format_of(records[0], entry)
@@ -44,12 +44,12 @@ def _read(source: Dataset, cluster: str | None) -> PreferenceDataset:
             f"nor a {MARK}; compile it by a spec of pairs: tuneyard data init FILE"
         )
     if mark is not None:
-        dataset = make_dataset(source, records, cluster, images=True)
+        dataset = make_dataset(source, records, cluster, folder, images=True)
         desirable = [_mark(record, mark, dataset.place(row)) for row, record in enumerate(records)]
         if len(set(desirable)) == 1:
             raise ContentError(f"{path}: {mark} is {desirable[0]} in every record: AUC needs both")
         return PreferenceDataset(dataset, desirable=desirable)
-    dataset = make_dataset(source, records, cluster, _with_chosen, images=True)
+    dataset = make_dataset(source, records, cluster, folder, _with_chosen, images=True)
     rejected_answers = []
     for row, (record, chosen) in enumerate(zip(records, dataset.answers, strict=True)):
         place = dataset.place(row)

@@ -166,6 +166,19 @@ def test_the_training_split_is_known_as_dataset_and_as_copy(tmp_path, monkeypatc
     assert held_out.origin.training_rows(6) is None
 
 
+def test_the_training_rows_in_a_copy_are_those_of_the_registry_that_is_named(tmp_path, monkeypatch) -> None:
+    folder = compiled(tmp_path)
+    shutil.copy(folder / "both-train.jsonl", tmp_path / "copy.jsonl")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    copies = (tmp_path / "copy.jsonl",)
+    (named,) = read_datasets((), copies, folder=folder.parent)
+    (unnamed,) = read_datasets((), copies)
+    counted = named.origin.training_rows(54)
+    assert counted is not None and counted["examples"] == 54
+    assert unnamed.origin.training_rows(54) is None
+
+
 def test_leaked_rows_of_a_held_out_split_are_counted(tmp_path, monkeypatch) -> None:
     """Both parts of the mixture read the same files: a prompt is in both splits, or twice in one of them."""
     folder = compiled(tmp_path, twice=True)
