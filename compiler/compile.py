@@ -15,7 +15,14 @@ from tuneyard.compiler.lint.duplicates import imbalance, warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.problems import KEPT, Problems
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.read.inputs import Input, find_inputs, refuse_changed, texts_by_line, with_rivals
+from tuneyard.compiler.read.inputs import (
+    Input,
+    find_inputs,
+    folders_not_read,
+    refuse_changed,
+    texts_by_line,
+    with_rivals,
+)
 from tuneyard.compiler.read.stream import progress_bar, stored_size
 from tuneyard.compiler.request import COUNTED, NO_LIMIT, CompileReport, CompileRequest, Identity
 from tuneyard.compiler.run import Run
@@ -164,7 +171,7 @@ def _compiled(spec: Spec, request: CompileRequest, inputs: Sequence[Input], fold
     """Take all rows through the steps of a compile, write the files into a folder, and report on them."""
     rejected = folder / REJECTED if request.reject else None
     report = CompileReport(name=spec.name, problems=Problems(request.most_problems, rejected))
-    for warning in texts_by_line(spec, inputs):
+    for warning in (*texts_by_line(spec, inputs), *folders_not_read(inputs)):
         report.problems.warn(warning)
     if spec.mix:
         spec = with_rivals(spec, spec.mix, inputs)

@@ -21,6 +21,7 @@ from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file, traine
 from tuneyard.compiler.init.warnings import may_matter, unused_leaves, warnings_of
 from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read.inputs import NOT_READ
 from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.recipe_command import model_for, recipe_words
 from tuneyard.compiler.request import CompileReport, CompileRequest
@@ -82,7 +83,9 @@ def propose(
         report = check_spec(spec, CompileRequest())
         unused = unused_leaves(profile, proposal, spec)
         important = [leaf for leaf in unused if may_matter(profile, proposal, leaf)]
-        warnings = list(dict.fromkeys(map(_printable, warnings_of(profile, proposal, important))))
+        warnings = [each.line() for each in report.problems.warnings if each.code == NOT_READ]
+        warnings += warnings_of(profile, proposal, important)
+        warnings = list(dict.fromkeys(map(_printable, warnings)))
         examples = _preview(spec)
     comments = [f"Proposed by `tuneyard data init {shlex.quote(str(path))}` after {profile.rows} rows."]
     comments += [f"guessed, look at it: {warning}" for warning in warnings]

@@ -4,16 +4,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal, is_prose
-from tuneyard.compiler.read import readers
-from tuneyard.compiler.read.inputs import data_files
-from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import Spec
-from tuneyard.core.errors import counted
 
 GIVEN_AWAY = 0.5
 SAME = 0.95
@@ -29,25 +24,10 @@ def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Lea
         yield f"the file has no header: the columns {', '.join(profile.source.header)} are named by content"
     if profile.source.encoding != "utf-8":
         yield f"the file is not UTF-8; by its bytes it is taken as {profile.source.encoding}"
-    yield from _folders_not_read(profile)
     yield from proposal.guesses
     yield from _fields_in_lines(profile)
     yield from _columns_left_out(left_out)
     yield from _answers_given_away(profile, proposal)
-
-
-def _folders_not_read(profile: FileProfile) -> Iterator[str]:
-    """Warn of folders with data files inside the folder that is read: a source is one folder deep."""
-    if not isinstance(profile.path, Path) or not profile.path.is_dir() or profile.source.splits:
-        return
-    read = [str(file) for file in data_files(profile.path)]
-    for folder in sorted(profile.path.glob("[!.]*/")):
-        if any(file.startswith(f"{folder}/") for file in read):  # a split that `save_to_disk` wrote
-            continue
-        count = sum(suffix(file) in readers() for file in folder.glob("*"))
-        if count:
-            files = counted(count, "data file")
-            yield f"{folder}: {files} not read: a source is one folder; add it as a further one"
 
 
 def _fields_in_lines(profile: FileProfile) -> Iterator[str]:

@@ -23,11 +23,12 @@ from tuneyard.compiler.read.remote import (
 from tuneyard.compiler.read.saved import ABOUT_SAVED, saved_files
 from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.spec.model import PART, Mix, Spec
-from tuneyard.core.errors import ContentError, Problem, RequestError, nearest
+from tuneyard.core.errors import ContentError, Problem, RequestError, counted, nearest
 from tuneyard.core.files import near_name, sha256
 from tuneyard.core.installation.checkout import bundled
 
 RAW = Path("data/raw")
+NOT_READ = "W224"
 HUB = "hub:"
 _HUB = re.compile(
     r"hub:(?P<path>[^@:]+)"
@@ -42,10 +43,14 @@ F = TypeVar("F", Path, RemoteFile)
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One file to read: the split that its rows go to, and its path as the user gave it."""
+    """One file to read: the split that its rows go to, and its path as the user gave it.
+
+    `in_folder`: the user gave its folder, and not the file.
+    """
 
     split: str
     path: SourceFile
+    in_folder: bool = False
 
     @property
     def display_path(self) -> str:
@@ -90,7 +95,7 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
         for part, paths in spec.source.files.items():
             if part not in filled_parts:
                 for path in paths:
-                    inputs += [Input(part, file) for file in data_files(_named_in_spec(path))]
+                    inputs += _inputs(part, _named_in_spec(path))
     if not inputs and not spec.mix and (RAW / spec.name).is_dir():
         inputs = _by_name(spec, RAW / spec.name)
     if spec.mix:
@@ -182,7 +187,7 @@ def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
     source = existing_source(path)
     if not name:
         return _by_name(spec, source)
-    return _saved_inputs(spec, source, split) or [Input(split, file) for file in data_files(source)]
+    return _saved_inputs(spec, source, split) or _inputs(split, source)
 
 
 def _split_and_path(source: str) -> tuple[str, str]:
@@ -205,7 +210,7 @@ def _split_called(spec: Spec, name: str) -> str:
 def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
     """Put each file into the split that its name contains, and a file with the rows of several into each."""
     if not spec.source.splits:
-        return [Input(PART, file) for file in data_files(path)]
+        return _inputs(PART, path)
     saved = _saved_inputs(spec, path)
     if saved:
         return saved
@@ -215,17 +220,17 @@ def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
             f"{path}: contains the splits {', '.join(splits_of_path)}, and {spec.name} has "
             f"{', '.join(spec.splits)}: give --source SPLIT={path}/{splits_of_path[0]}"
         )
-    files = data_files(path)
+    files = _inputs("", path)
     splits_in_file = [part for part in spec.source.rows if part in spec.splits]
     if splits_in_file:
-        return [Input(part, file) for file in files for part in splits_in_file]
+        return [replace(file, split=part) for file in files for part in splits_in_file]
     inputs = []
     for file in files:
-        split = _split_in(spec, file)
+        split = _split_in(spec, file.path)
         if not split:
             wrong = f"its name contains no split of {spec.name} (splits: {', '.join(spec.splits)})"
-            raise RequestError(f"{file}: {wrong}; give --source SPLIT={file}")
-        inputs.append(Input(split, file))
+            raise RequestError(f"{file.path}: {wrong}; give --source SPLIT={file.path}")
+        inputs.append(replace(file, split=split))
     return inputs
 
 
@@ -255,6 +260,11 @@ def _split_in(spec: Spec, path: SourceFile) -> str:
         if len(name) > len(longest) and re.search(pattern, stem):
             longest = name
     return split_by_name.get(longest, "")
+
+
+def _inputs(split: str, path: SourcePath) -> list[Input]:
+    """The inputs of a split from a file or a folder."""
+    return [Input(split, file, in_folder=file is not path) for file in data_files(path)]
 
 
 def data_files(path: SourcePath) -> Sequence[SourceFile]:
@@ -299,7 +309,7 @@ def _files_of_folder(folder: Path) -> list[Path]:
 
 def _data_files_among(folder: Path | RemoteFolder, files: Iterable[F]) -> list[F]:
     """The files that have a reader. `RequestError` if there are none."""
-    readable = [file for file in files if suffix(file) in readers() and not is_no_data(file.name)]
+    readable = _readable(files)
     if not readable:
         raise RequestError(
             f"{folder}: no data files in this folder (known: {known_suffixes()}); name the folder or file "
@@ -307,6 +317,11 @@ def _data_files_among(folder: Path | RemoteFolder, files: Iterable[F]) -> list[F
         )
     # Next to data, a text is a licence or a description.
     return [file for file in readable if suffix(file) not in (".txt", ".md")] or readable
+
+
+def _readable(files: Iterable[F]) -> list[F]:
+    """The files that have a reader."""
+    return [file for file in files if suffix(file) in readers() and not is_no_data(file.name)]
 
 
 def existing_source(text: str) -> SourcePath:
@@ -357,6 +372,17 @@ def texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
             )
             hint = "for a document a row, write `rows: file` into the spec under `source:` (docs/compiler.md)"
             yield Problem("W221", str(folder), message, "", hint)
+
+
+def folders_not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
+    """Warn of folders with data files inside a folder that is read: a source is one folder deep."""
+    folders = {item.path.parent: item.in_folder for item in inputs if isinstance(item.path, Path)}
+    for parent, is_source in folders.items():
+        for folder in sorted(parent.glob("[!.]*/")) if is_source else ():
+            count = len(_readable(folder.glob("*")))
+            if count and folder not in folders:
+                message = f"{counted(count, 'data file')} not read: a source is one folder"
+                yield Problem(NOT_READ, str(folder), message, "", "add it as a further one")
 
 
 def with_rivals(spec: Spec, mix: Mix, inputs: Sequence[Input]) -> Spec:

@@ -34,7 +34,7 @@ def questions(bench, name="qa.json"):
 def test_a_saved_dataset_is_read_in_the_order_of_its_files(bench):
     report = bench.compile("qa", save(ROWS, bench.folder / "saved"))
     assert questions(bench) == [row["question"] for row in ROWS]
-    assert not any("not read" in note for note in report.problems.notes)
+    assert not report.problems.counts["W224"]
 
 
 def test_a_saved_dataset_without_one_of_its_files_is_refused(bench):
@@ -76,8 +76,9 @@ def test_the_splits_of_a_dictionary_go_to_those_of_the_spec(bench):
 
 def test_a_spec_without_splits_takes_the_training_rows(bench):
     folder = save_dict({"train": ROWS[:3], "test": ROWS[3:]}, bench.folder / "dict")
-    bench.compile("qa", folder)
+    report = bench.compile("qa", folder)
     assert questions(bench) == ["question 0", "question 1", "question 2"]
+    assert not report.problems.counts["W224"]
     bench.compile("qa", folder / "test", force=True)
     assert questions(bench) == ["question 3", "question 4"]
 
@@ -130,6 +131,15 @@ def test_a_readme_alone_in_a_folder_is_no_data(bench, name):
     bench.write(f"rows/{name}", "no data")
     with raises(RequestError, "no data files"):
         bench.compile("text", bench.folder / "rows")
+
+
+def test_a_folder_beside_a_named_file_and_one_that_is_read_itself_are_not_warned_of(bench):
+    bench.rows("rows/a.jsonl", ROWS[:1])
+    bench.rows("rows/more/b.jsonl", ROWS[1:])
+    bench.write("rows/about/README.md", "no data")
+    rows = bench.folder / "rows"
+    for sources, warnings in (([rows / "a.jsonl"], 0), ([rows, rows / "more"], 0), ([rows], 1)):
+        assert bench.compile("qa", *sources, force=True).problems.counts["W224"] == warnings
 
 
 def test_a_zip_of_a_saved_dataset_is_refused_with_the_way_out(bench):

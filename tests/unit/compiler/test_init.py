@@ -87,7 +87,7 @@ def test_western_bytes_are_no_chinese_and_the_guess_is_said(bench, question, ans
 def test_a_folder_in_the_folder_is_named(bench) -> None:
     bench.write("book/a.md", "# One text about a thing")
     bench.write("book/sub/b.md", "# Another one")
-    assert "sub: 1 data file not read" in propose(bench.folder / "book")[1]
+    assert "sub: W224: 1 data file not read" in propose(bench.folder / "book")[1]
 
 
 def test_the_only_split_that_datasets_saved_is_no_folder_that_is_left_out(bench) -> None:
