@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,7 +214,7 @@ def here(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> Iterator[Here]:
         out, error = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
         monkeypatch.setattr(sys, "argv", [command.name or "", *words])
         with redirect_stdout(out), redirect_stderr(error), pytest.raises(SystemExit) as ended:
-            run_command(command)
+            copy_context().run(run_command, command)  # `--lang` is set for the process
         texts = [stream.buffer.getvalue().decode() for stream in (out, error)]  # type: ignore[attr-defined]
         printed = "\n".join(texts)
         assert ended.value.code == code, f"exit {ended.value.code}, expected {code}\n{printed}"

@@ -21,19 +21,20 @@ def in_language(name: str) -> Iterator[None]:
         _of_the_option.reset(token)
 
 
-def _write_in(context: click.Context, _: click.Parameter, name: str | None) -> None:
+def _write_in(_context: click.Context, _: click.Parameter, name: str | None) -> None:
     if name is not None:
-        context.with_resource(in_language(name))
+        _of_the_option.set(name)
 
 
 lang_option = click.option(
     "--lang",
+    is_eager=True,  # before options that may be wrong
     type=click.Choice([ENGLISH, CHINESE]),
     expose_value=False,
     callback=_write_in,
     help="Language of texts and plots.  [default: the locale's]",
 )
-"""Sets the language for as long as the command runs; the command itself gets no value."""
+"""Sets the language of this process, also for the error that ends it; the command itself gets no value."""
 
 
 def current() -> str:

@@ -1,6 +1,7 @@
 """Run scoring commands in this process, and read what they wrote."""
 
 from collections.abc import Callable
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ PAIRS = [
 
 
 def call(command: click.Command, *arguments: object) -> None:
-    """Run a command, whose errors are raised."""
-    command.main(list(map(str, arguments)), standalone_mode=False)
+    """Run a command, whose errors are raised. What it sets for its process (`--lang`) ends with it."""
+    copy_context().run(command.main, list(map(str, arguments)), standalone_mode=False)
 
 
 def ask(
@@ -42,8 +43,8 @@ def ask(
 
 
 def invoke(command: click.Command, *words: object, **options: Any) -> Result:
-    """Run a command: what it printed, its exit code and its error."""
-    return CliRunner().invoke(command, list(map(str, words)), **options)
+    """Run a command: what it printed, its exit code and its error. `--lang` ends with it."""
+    return copy_context().run(CliRunner().invoke, command, list(map(str, words)), **options)
 
 
 def results(folder: Path) -> dict[str, Any]:

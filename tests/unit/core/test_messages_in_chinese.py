@@ -122,6 +122,19 @@ def test_the_first_errors_are_chinese_in_a_chinese_locale(
     assert message in here(tuneyard, *words, code=2).stderr
 
 
+@pytest.mark.parametrize("words", [["compile"], ["compile", "nope"], ["compile", "rte", "--limit", "x"]])
+def test_lang_holds_until_its_command_has_printed_its_error_and_no_longer(
+    words: list[str], here: Here, in_china: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for locale, error, other, error_in_other in (
+        ("C.UTF-8", "rror: ", "zh", "错误："),
+        ("zh_CN.UTF-8", "错误：", "en", "rror: "),
+    ):
+        monkeypatch.setenv("LANG", locale)
+        assert error_in_other in here(data, *words, "--lang", other, code=2).stderr
+        assert error in here(data, *words, code=2).stderr
+
+
 def test_a_line_on_the_steps_of_a_recipe_has_its_numbers() -> None:
     line = "a.yaml: 1 error, 2 warnings (E301 1, W310 2); 1,200 rows, batch 16, 75 steps an epoch, 225 in all"
     with in_language(CHINESE):
