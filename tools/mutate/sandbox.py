@@ -81,7 +81,7 @@ class Sandbox:
         self.seconds[package] = time.monotonic() - clock
 
     def _own(self, path: str) -> list[str]:
-        """Test files of a module: its namesakes and those that import it."""
+        """Test files of a module: its namesakes and those that import it, also those of commands."""
         module = path.removesuffix(".py").replace("/", ".")
         package, _, last = module.rpartition(".")
         imports = re.compile(rf"^from tuneyard\.({module} import|{package} import .*\b{last}\b)", re.M)
@@ -91,7 +91,8 @@ class Sandbox:
                 last in Path(name).stem or imports.search((self.copy / name).read_text("utf-8")) is not None
             )
 
-        return list(filter(is_own, self._files(package_of(path))))
+        commands = sorted(str(file.relative_to(self.copy)) for file in self.copy.glob("tests/cli/test_*.py"))
+        return list(filter(is_own, dict.fromkeys([*self._files(package_of(path)), *commands])))
 
     def _files(self, package: str) -> list[str]:
         """Test files of a package, those in tests/unit first."""

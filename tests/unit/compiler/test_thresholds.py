@@ -102,6 +102,7 @@ def test_a_filter_without_a_least_length_keeps_an_empty_answer(bench):
         ("zh", "123 !?", False),
         ("zh", "\u3400\u4dbf豈", True),
         ("zh", "\u4dc0\u4dff ひら", False),
+        ("zh", "…", False),
         ("en", "abcdefghi 苹 123", True),
         ("en", "abcdefgh 苹果", False),
         ("en", "123 !?", False),
