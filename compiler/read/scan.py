@@ -302,19 +302,32 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
         return ROW
     if lists and not any(is_turn(rows[0]) for rows in lists.values()):
         return Layout((next(iter(lists)),), f"a list of rows under {show_value(next(iter(lists)))}", lists)
-    steps: tuple[str, ...] = ()
-    inner = [(key, value) for key, value in members.items() if isinstance(value, dict)]
-    while len(inner) == 1:
-        key, value = inner[0]
-        steps = (*steps, key)
-        inner_lists = [key for key, item in value.items() if is_rows(item) and not _is_talk(item)]
-        if len(inner_lists) == 1:
-            steps = (*steps, inner_lists[0])
-            return Layout(steps, f"a list of rows under {'.'.join(steps)}")
-        inner = [(key, item) for key, item in value.items() if isinstance(item, dict)]
+    layouts = list(_layouts_within(members, (), len(members)))
+    if len(layouts) == 1 and not lists:
+        return layouts[0]
     if members and all(isinstance(value, dict) for value in members.values()):
         return Layout((), "an object whose values are the rows")
     return LINES if alone or not (whole or others) else Layout((), "")
+
+
+def _layouts_within(fields: dict[str, object], steps: tuple[str, ...], fewest: int) -> Iterator[Layout]:
+    """Yield a layout for each list of objects inside an object, the outermost ones, and each object of rows.
+
+    Rows under ids share a key, as `meta` and `data` do not, and are no `fewest` beside a row's other fields.
+    """
+    objects = [value for value in fields.values() if isinstance(value, dict)]
+    keys = [key for each in objects for key in each]
+    lists = [key for key, value in fields.items() if is_rows(value) and not _is_talk(value)]
+    where = f" under {'.'.join(steps)}" if steps else ""
+    if len(fields) == len(objects) >= fewest and len(set(keys)) < len(keys):
+        yield Layout(steps, f"an object whose values are the rows{where}")
+        return
+    for key in lists:
+        yield Layout((*steps, key), f"a list of rows{where}.{key}")
+    if not lists:
+        for key, value in fields.items():
+            if isinstance(value, dict):
+                yield from _layouts_within(value, (*steps, key), fewest)
 
 
 def is_row(columns: Sequence[Column], value: object) -> bool:

@@ -19,6 +19,8 @@ from tuneyard.compiler.spec.file import Source
 COLUMNS = 'columns: {q: [question], a: [answer, "answers.0.text"], t: {names: [title], is: extra}}'
 WRITE = 'write: [{file: t.jsonl, format: alpaca, instruction: "{q}", input: "{t}", output: "{a}"}]\n'
 PAIRS = [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(3)]
+BY_ID = {f"k{n}": row for n, row in enumerate(PAIRS)}
+TAGGED = {"meta": {"tags": ["a", "b"], "counts": [1]}, "data": {"items": PAIRS}}
 SQUAD = {
     "version": "1.1",
     "data": [
@@ -50,7 +52,11 @@ def pairs_of(bench):
         ({"version": "1", "data": PAIRS}, 'a list of rows under "data"'),
         ({"data": PAIRS}, 'a list of rows under "data"'),
         ({"meta": {"a": {"b": 1}}, "rows": PAIRS, "more": {"c": [1]}}, 'a list of rows under "rows"'),
-        ({f"k{n}": row for n, row in enumerate(PAIRS)}, "an object whose values are the rows"),
+        (BY_ID, "an object whose values are the rows"),
+        ({**BY_ID, "k1": {**PAIRS[1], "more": [{"x": 1}]}}, "an object whose values are the rows"),
+        ({"version": 1, "data": BY_ID}, "an object whose values are the rows under data"),
+        (TAGGED, "a list of rows under data.items"),
+        ({"data": {"items": PAIRS, "more": {"x": [{"y": 1}]}}}, "a list of rows under data.items"),
     ],
 )
 def test_a_document_is_read_whole_and_what_it_was_taken_for_is_said(bench, indent, document, said):
@@ -59,6 +65,18 @@ def test_a_document_is_read_whole_and_what_it_was_taken_for_is_said(bench, inden
     report = bench.compile(spec(bench), source)
     assert pairs_of(bench) == [(row["question"], row["answer"]) for row in PAIRS]
     assert f"{source}: read as {said}" in report.problems.notes
+
+
+@pytest.mark.parametrize("document", [TAGGED, {"version": 1, "data": BY_ID}])
+def test_a_document_is_read_alike_if_only_its_beginning_is_looked_at(bench, monkeypatch, document):
+    monkeypatch.setattr("tuneyard.compiler.read.jsons.LOOKED_AT", 100)
+    source = bench.write("t.json", json.dumps(document))
+    assert bench.compile(spec(bench), source).kept == len(PAIRS)
+
+
+def test_two_lists_of_objects_under_keys_are_not_taken_for_the_rows(bench):
+    source = bench.write("t.json", json.dumps({"a": {"x": PAIRS}, "b": {"y": PAIRS}}))
+    assert bench.codes(bench.compile(spec(bench), source)) == [("E101", 't.json:1 key "a"')]
 
 
 def test_lines_in_a_json_are_said_and_a_single_record_is_one(bench):
@@ -355,6 +373,7 @@ def test_a_line_beyond_the_limit_in_a_tsv_is_named_and_nothing_is_published(benc
         (b'{\n  "text": "a text that goes on', False, Layout((), "")),
         (b'{"text": "a text that goes on', False, LINES),
         (b'{\n  "text": "short"\n}', True, Layout((), "")),
+        (b'{"q": "a", "a": "b", "notes": {"x": {"n": 1}, "y": {"n": 2}}}', True, LINES),
     ],
 )
 def test_a_first_value_that_is_cut_off_tells_a_document_from_lines(head, whole, layout):
