@@ -24,6 +24,8 @@ def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Lea
         yield f"the file has no header: the columns {', '.join(profile.source.header)} are named by content"
     if profile.source.encoding != "utf-8":
         yield f"the file is not UTF-8; by its bytes it is taken as {profile.source.encoding}"
+    if ("file",) in profile.source.rows.values():
+        yield "each file is a row; leave `rows: file` out of the spec if each line is one"
     yield from proposal.guesses
     yield from _fields_in_lines(profile)
     yield from _columns_left_out(left_out)
