@@ -215,7 +215,10 @@ def assemble(
         if one["id"] == other["id"]:
             raise ContentError(f"{other['place']}: row {other['id']} is already in {one['place']}")
     kinds = {}
-    for name in sorted({*KINDS, by} - {""}):
+    names = {*KINDS, by} - {""}
+    if by and all(row.get(by) is None for row in ordered):
+        names |= {*ordered[0]}  # to name the fields that there are
+    for name in sorted(names):
         texts = [optional_text(row, name) for row in ordered]
         if name == "type" and any(row.get("subtype") is not None for row in ordered):
             texts = [row["gold"] if text is None else text for row, text in zip(ordered, texts, strict=True)]

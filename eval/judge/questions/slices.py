@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import RequestError, nearest
 from tuneyard.core.language.number_format import Table, percent
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
@@ -59,12 +59,12 @@ def compare_slices(runs: RunsByDataset, base: str, by: str) -> list[Slice]:
         if base in by_model and any(by_model[base].kinds.get(by, ())):
             slices += _slices(by_model, base, by)
     if not slices:
-        fields: dict[str, None] = {}
+        fields: set[str] = set()
         for by_model in runs.values():
             for run in by_model.values():
-                fields.update(dict.fromkeys(run.kinds))
-        listed = ", ".join(fields) or "none"
-        raise RequestError(f"--by {by}: no dataset has this field. Fields with groups: {listed}")
+                fields.update(name for name, values in run.kinds.items() if len(set(values)) <= MOST)
+        listed = f"(fields with groups: {', '.join(sorted(fields)) or 'none'}) {nearest(by, fields)}".rstrip()
+        raise RequestError(f"--by {by}: no dataset has this field {listed}")
     return slices
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from tests.cli.scoring import invoke
 from tests.fake_runs import VALID
 from tests.json_files import read_json, write_json, write_lines
-from tests.messages import raises
+from tests.messages import printed, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.questions.slices import compare_slices
@@ -85,3 +85,6 @@ def test_the_command_reads_any_field_and_writes_what_its_schema_says(tmp_path):
     assert [(one["value"], one["tests"][0]["better"]) for one in table["slices"]] == [("a", 0), ("b", 12)]
     text = (out / "table.md").read_text(encoding="utf-8")
     assert "## By source" in text and "b of s, n = 12" in text
+    wrong = invoke(cli, tmp_path / "runs", "--by", "sourc", "--out", out).exception
+    printed(str(wrong), "--by sourc: ", 'did you mean "source"?', "expected_output", "predicted_output")
+    assert "row" not in str(wrong).split(": ")[-1].split(", ")  # 24 values are no groups
