@@ -150,7 +150,12 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
     write_json(path, talks)
     (first, *_) = records(bench, path)
     assert spoken(first)[-1] == ("assistant", answer(COUNT - 1)) and len(spoken(first)) == 2
-    assert "not used: tool_messages" in propose(path)[1]
+    talks[1]["mapping"] |= {"call": call, "new": {**talks[1]["mapping"]["new"], "parent": "call"}}
+    write_json(path, talks)
+    text, said = propose(path)
+    assert "not used: tool_messages" in said
+    report = bench.compile(str(bench.write("tools.yaml", text)))
+    assert report.unused.rows["tool_messages"] == 2
     # A picture is not left out of its turn: the row is an error.
     talks[0]["mapping"]["b"]["message"]["content"]["parts"].insert(0, {"asset_pointer": "file-service://x"})
     write_json(path, talks)
