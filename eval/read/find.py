@@ -11,6 +11,7 @@ from typing import Any
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, require
+from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, METRICS
 from tuneyard.eval.metrics.text import CHARACTERS
@@ -83,8 +84,8 @@ def read_scored_runs(
         folder, reported = source.path, None
         if (folder / SWEEP).is_file():
             folder, reported = held_out_runs(folder)
-            warning = "{place}: a sweep: compared on the examples that it did not choose on"
-            warnings.append(tr(warning, place=source.path))
+            half = f"{source.path}: a sweep: compared on the examples that it did not choose on"
+            say(f"note: {half}", to_stderr=True)
         whole, unfinished = find_scored_runs(folder)
         left_out = "{place}: left out, unfinished; resume with --resume"
         warnings += [tr(left_out, place=place) for place in unfinished]
