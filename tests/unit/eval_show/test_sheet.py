@@ -200,9 +200,9 @@ def test_the_key_keeps_which_prompts_are_not_independent(tmp_path) -> None:
         for n in range(1, 7)
         for model, mark in (("base", 2), ("tuned", 4))
     ]
-    alone, together = (
-        tally_json(ratings, ["base", "tuned"], given)["outcomes"][0] for given in ({}, clusters)
-    )
+    tallies = [tally_json(ratings, ["base", "tuned"], given) for given in ({}, clusters)]
+    assert [tally["clusters"] for tally in tallies] == [None, 2]
+    alone, together = (tally["outcomes"][0] for tally in tallies)
     # six prompts won; by cluster there are three, of which a fair coin wins all or none in 2 of 8 cases
     assert (alone["p"], together["p"]) == (pytest.approx(2 / 64), pytest.approx(2 / 8))
     assert (alone["wins"], together["wins"]) == (6, 6)
