@@ -13,7 +13,7 @@ from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
 SPEAKER_COLUMNS = (
-    "role", "from", "speaker", "author", "author_role", "sender", "participant", "who", "direction", "角色",
+    "role", "from", "speaker", "author", "author_role", "author_type", "sender", "sender_type", "participant", "who", "direction", "角色",
     "说话人", "发言人",
 )  # fmt: skip
 TEXT_COLUMNS = ("text", "content", "message", "value", "utterance", "body", "内容", "文本")
@@ -23,7 +23,7 @@ ORDER_COLUMNS = (
 )  # fmt: skip
 _CONVERSATION = re.compile(r"(^|_)(conv|dialog|thread|session|chat|ticket|call|vorgang)|会话|对话|工单")
 _CASE = re.compile(rf"(^|_)case|{ID.pattern}")
-_TIME = re.compile(r"(^|_)(time|timestamp|date|datetime|when|sent|datum)$|_at$|zeit|时间|日期")
+_TIME = re.compile(r"(^|_)(time|timestamp|ts|date|datetime|when|sent|datum)$|_at$|zeit|时间|日期")
 _SORTABLE_TIME = re.compile(
     r"\d{9,}(\.\d+)?"
     r"|\d{4}([-/.年])\d\d[-/.月]\d\d日?([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?( ?UTC|Z|[+-]\d\d:?\d\d)?)?"
@@ -80,11 +80,10 @@ def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
     If it is named for speakers, half of its rows are enough. USER and SYSTEM alone are the speakers of a
     dialogue system. A label says who wrote a text (human, gpt).
     """
-    known = {**ROLES, **SPEAKERS}
     for leaf in profile.leaves.values():
         if leaf.kind != "text" or leaf.name in USUAL_NAMES["label"] or profile.rows < 2:
             continue
-        roles = {str(value): known.get(str(value).strip().lower(), "") for value in leaf.values}
+        roles = {str(value): _role_of(str(value)) for value in leaf.values}
         if set(roles.values()) == {USER, SYSTEM}:
             roles = {name: USER if role == USER else ASSISTANT for name, role in roles.items()}
         unknown = [value for value in profile.values(leaf) if not roles.get(str(value))]
@@ -92,6 +91,13 @@ def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
         if {USER, ASSISTANT} <= set(roles.values()) and (is_named or "" not in roles.values()):
             return leaf, roles
     return None, {}
+
+
+def _role_of(speaker: str) -> str:
+    """The role of a speaker by its name or by the last word of it (end_user, support agent), "" if unknown."""
+    known = {**ROLES, **SPEAKERS}
+    name = speaker.strip().lower()
+    return known.get(name) or known.get(re.split(r"[\s_-]", name)[-1], "")
 
 
 def _conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> Leaf | None:

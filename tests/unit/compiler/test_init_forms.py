@@ -67,6 +67,28 @@ def test_turns_in_rows_that_are_shuffled_become_conversations(bench) -> None:
     assert [spoken(record) for record in found] == expected
 
 
+@pytest.mark.parametrize(("user", "agent"), [("end_user", "support_agent"), ("End User", "human-agent")])
+def test_speakers_are_known_by_the_last_word_of_their_name(bench, user, agent) -> None:
+    rows = []
+    for time in (f"2024-03-01T0{hour}:00:00Z" for hour in (9, 8)):
+        author = user if "T08" in time else agent
+        rows += [
+            {"ticket": n, "author_type": author, "body": f"{author} {n}", "created_at": time}
+            for n in range(COUNT)
+        ]
+    found = records(bench, bench.rows("tickets.jsonl", rows))
+    expected = [[("user", f"{user} {n}"), ("assistant", f"{agent} {n}")] for n in range(COUNT)]
+    assert [spoken(record) for record in found] == expected
+
+
+def test_turns_are_not_ordered_by_times_whose_text_does_not_sort(bench) -> None:
+    lines = ["session,ts,role,text"]
+    for talk in range(COUNT):
+        lines += [f"{talk},31/01/2024 23:59,user,{talk}?", f"{talk},01/02/2024 00:01,assistant,{talk}!"]
+    found = records(bench, bench.write("talk.csv", "\n".join(lines)))
+    assert [spoken(record)[0] for record in found] == [("user", f"{talk}?") for talk in range(COUNT)]
+
+
 def test_turns_without_a_column_that_names_the_conversation_are_refused(bench) -> None:
     rows = [{"role": "user" if n % 2 else "assistant", "content": question(n)} for n in range(COUNT)]
     with pytest.raises(ContentError, match="to which conversation it belongs"):
