@@ -25,8 +25,8 @@ ABOUT_ROWS = (
 )  # fmt: skip
 """Names of columns with few values that say where a row is from, and not what it is."""
 PEOPLE = {
-    "user", "user_id", "username", "user_name", "author", "author_id", "author_name", "sender", "speaker",
-    "nickname", "发送者", "发送人", "发言人", "说话人", "昵称", "用户名", "作者",
+    "user", "user_id", "username", "user_name", "from", "from_id", "author", "author_id", "author_name",
+    "sender", "speaker", "nickname", "发送者", "发送人", "发言人", "说话人", "昵称", "用户名", "作者",
 }  # fmt: skip
 """Names of columns and objects that say who wrote a message. They are no class of it."""
 METADATA = {"meta", "metadata"}
@@ -63,12 +63,15 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     """
     candidates: list[tuple[bool, bool, float, Leaf]] = []
     for leaf in profile.leaves.values():
-        if leaf.kind not in ("text", "truth value") or leaf is text:
+        is_rating = any(leaf.goes_by(name) for name in USUAL_NAMES["rating"])
+        if leaf.kind not in ("text", "truth value") and not (leaf.kind == "number" and is_rating):
+            continue
+        if leaf is text:
             continue
         if not 2 <= len(leaf.values) <= MOST_VALUES:
             continue
         is_text = leaf.kind == "text"
-        if not is_text and (leaf.filled < profile.rows or METADATA.intersection(leaf.steps)):
+        if leaf.kind == "truth value" and (leaf.filled < profile.rows or METADATA.intersection(leaf.steps)):
             continue
         # Words without a digit are no ids, as in `intent_key`.
         is_id = ID.search(leaf.name) and any(map(_DIGIT.search, map(str, leaf.values)))
@@ -77,8 +80,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         is_named = leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0")
         is_short = leaf.characters <= LONGEST_CLASS * leaf.filled
         repeats = leaf.filled >= REPEATS * len(leaf.values) and leaf.name not in ABOUT_ROWS and is_short
-        if repeats and any(leaf.goes_by(name) for name in USUAL_NAMES["rating"]):
-            is_named = True
+        is_named = is_named or (repeats and is_rating)
         if not is_named and (not repeats or any(map(_DATE.match, map(str, leaf.values)))):
             continue
         counts = Counter(map(str, profile.values(leaf)))

@@ -70,6 +70,8 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpe
                 if proposed.kind:
                     changes[column.name] = {"names": [proposed.path], **settings}
             path = proposed.path
+        elif proposed and role == "answer":
+            return None
         if path:
             paths[column.name] = path
         elif column.required:

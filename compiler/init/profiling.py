@@ -38,8 +38,8 @@ FEWEST_ANSWERS = 5
 TEXTS = (".txt", ".md")
 SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
 KEPT = 1000
-ONE_CHOICE = ".value.choices"
-"""The end of the path to a label of Label Studio: a list, of one choice if there is one label a row."""
+ONE_LABEL = (".value.choices", "label", "labels")
+"""Ends of paths to the labels of Label Studio and doccano: a list, of one text if a row has one label."""
 SCALARS = ("text", "number", "truth value", "fraction")
 TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction"}
 
@@ -145,7 +145,7 @@ def _read_rows(profile: FileProfile, file: Readable) -> None:
                     profile.first.append(row)
             if profile.rows >= SAMPLE:
                 break
-    for list_path in lists_of_objects:  # the first of several objects is not all of them
+    for list_path in lists_of_objects:  # the first of several objects or labels is not all of them
         for path in list(profile.leaves):
             if path.startswith(f"{list_path}."):
                 del profile.leaves[path]
@@ -258,13 +258,16 @@ def _note(leaves: dict[str, Leaf], lists_of_objects: set[str], path: str, value:
             _note(leaves, lists_of_objects, f"{path}.{key}" if path else str(key), inner)
         return
     value_type = _type_of(value)
-    is_walked_into = value_type == "one object" or path.endswith(ONE_CHOICE)
+    has_labels = value_type == "texts" and path.endswith(ONE_LABEL)
+    is_walked_into = value_type == "one object" or has_labels
     if isinstance(value, list) and len(value) == 1 and is_walked_into:
         _note(leaves, lists_of_objects, f"{path}.0", value[0])
         return
     if not path:
         return
-    if value_type == "several objects":
+    if is_rows(value) and path.endswith("annotations") and "result" in value[0]:
+        _note(leaves, lists_of_objects, f"{path}.0", value[0])  # Label Studio: the first annotator's
+    elif value_type == "several objects" or has_labels:
         lists_of_objects.add(path)
     leaf = leaves.setdefault(path, Leaf(path))
     leaf.kinds[value_type] += 1
@@ -282,7 +285,7 @@ def _note(leaves: dict[str, Leaf], lists_of_objects: set[str], path: str, value:
 
 def _type_of(value: object) -> str:
     """The type of a value as messages name it. A list of one object is walked into, like an object."""
-    if value is None:
+    if value is None or value == []:
         return "null"
     if isinstance(value, str) and value.startswith("[{"):
         with contextlib.suppress(orjson.JSONDecodeError):

@@ -15,7 +15,7 @@ SAME = 0.95
 SHOWN_COLUMNS = 8
 _FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
 _FRACTION = re.compile(r"-?\d{0,3}\.\d+|[01]|\d(\.\d+)?e-\d+")
-_ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices", "rating")
+_ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices", "rating", "context")
 
 
 def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Leaf]) -> Iterator[str]:
@@ -82,7 +82,7 @@ def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
     """
     if leaf.kind in ("texts", "turns", "several objects"):
         return True
-    if not leaf.filled:
+    if not leaf.filled and leaf.kind != "list":
         return False
     for role in _ROLES_TO_REPORT:
         if any(leaf.goes_by(name) for name in USUAL_NAMES[role]):

@@ -161,6 +161,6 @@ TOOL_LIST = ToolsKind(
     is_optional=True,
     is_text=True,
     loaded_columns=("_tools",),
-    beside=Beside((TOOLS,)),
+    beside=Beside((TOOLS, "functions")),
     reader=ToolsReader,
 )

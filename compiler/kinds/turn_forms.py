@@ -120,6 +120,10 @@ def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
         return [{"role": USER, "content": turn[question]}, reply]
     if isinstance(turn.get(name), str) and turn[name] in roles:
         turn = {**turn, name: roles[turn[name]]}
+    call = turn.get("function_call")
+    if isinstance(call, dict) and not turn.get(content):  # OpenAI's form before tools
+        turn = {key: value for key, value in turn.items() if key != "function_call"}
+        turn["tool_calls"] = [{"function": call}]
     is_gemini = "parts" in turn and content not in turn
     place = "parts" if is_gemini else content
     parts = turn.get(place)
@@ -147,7 +151,7 @@ class _Parts:
 
     def add(self, part: Mapping[str, Any]) -> bool:
         """Take in a part; False if it is not known."""
-        kind = part.get("type")
+        kind = part.get("type", "text")  # Bedrock's parts have none
         text_key = "value" if "value" in part else "text"
         if kind in _TEXTS and isinstance(part.get(text_key), str):
             self.texts.append(part[text_key])

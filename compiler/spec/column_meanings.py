@@ -20,7 +20,7 @@ _USUAL_NAMES = {
     "context": "input context contexts instances.input passage event paragraph question_content "
     "support 输入 上下文 背景 补充信息",
     "answer": "output response answer long_answer completion solution response_chosen answers.text chosen a "
-    "judgement reply best_answer target targets canonical_solution instances.output "
+    "judgement reply best_answer target targets canonical_solution instances.output answers "
     "输出 回答 答案 标准答案 参考答案 回复 答复 标准回答 客服回复 antwort respuesta",
     "program": "code",
     "text": "text content body document 文本 内容 正文 句子 评论",
@@ -69,7 +69,7 @@ NLI_PAIRS = tuple(zip(USUAL_NAMES["premise"], USUAL_NAMES["hypothesis"], strict=
 """Names of a premise and its hypothesis."""
 PAIRS = (*NLI_PAIRS, ("question", "sentence"), ("claim", "evidence"))
 """Names of two texts that one label judges. Names that differ by their number alone need no entry."""
-CHOICE_COLUMN = re.compile(r"(choice|option|opt|op|sol|ending|alternative|answer)_?([0-9a-h])")
+CHOICE_COLUMN = re.compile(r"(choice|option|opt|op|sol|ending|alternative|answer|选项|选择)_?([0-9a-h])")
 """A name, in snake case, of one of several columns of choices, and its number or letter: `option_a`."""
 WRONG_CHOICE = re.compile(r"(distractor|incorrect_answer|wrong_answer)_?([0-9])")
 """A name of one of several columns of wrong choices. The correct one has a column of its own."""

@@ -155,6 +155,8 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
     guesses = []
     if text is None:
         text = longest_prose(profile)
+        if not profile.user_columns and profile.filled_columns().intersection(USUAL_NAMES["choices"]):
+            return None  # the class would be the letter of a choice
         if text is not None:
             guesses.append(f"{text.path} is used as the text: it is the longest. --text names another")
     if label is None and text is not None:

@@ -13,8 +13,8 @@ from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
 SPEAKER_COLUMNS = (
-    "role", "from", "speaker", "author", "author_role", "author_type", "sender", "sender_type", "participant", "who", "direction", "角色",
-    "说话人", "发言人",
+    "role", "from", "speaker", "author", "author_role", "author_type", "sender", "sender_type", "participant",
+    "who", "direction", "角色", "说话人", "发言人",
 )  # fmt: skip
 TEXT_COLUMNS = ("text", "content", "message", "value", "utterance", "body", "内容", "文本")
 ORDER_COLUMNS = (
@@ -94,7 +94,7 @@ def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
 
 
 def _role_of(speaker: str) -> str:
-    """The role of a speaker by its name or by the last word of it (end_user, support agent), "" if unknown."""
+    """The role of a speaker by name, or by its last word (end_user, support agent); "" if unknown."""
     known = {**ROLES, **SPEAKERS}
     name = speaker.strip().lower()
     return known.get(name) or known.get(re.split(r"[\s_-]", name)[-1], "")

@@ -247,6 +247,38 @@ def test_labels_of_label_studio(bench) -> None:
     assert [record["output"] for record in found] == ["pos", "neg"] * (COUNT // 2)
 
 
+def test_the_first_annotation_of_label_studio_is_learned_and_the_others_are_named(bench) -> None:
+    rows = []
+    for n in range(COUNT):
+        choices = [[{"value": {"choices": [label]}}] for label in (["pos", "neg"][n % 2], "neg")]
+        if n == 9:
+            choices = [[]]  # skipped
+        annotations = [{"id": n, "result": result} for result in choices[: 1 + n % 3]]
+        rows.append({"id": n, "data": {"text": question(n)}, "annotations": annotations})
+    source = bench.write("export.json", json.dumps(rows))
+    text, report = propose(source, 0)
+    assert "not used: annotations (several objects)" in report
+    assert "1 of 30 rows would be rejected" in report and "--on-error reject" in report
+    bench.compile(str(bench.write("mine.yaml", text)), reject=True)
+    (path,) = (bench.folder / "out").rglob("export*.jsonl")
+    expected = [["pos", "neg"][n % 2] for n in range(COUNT) if n != 9]
+    assert [record["output"] for record in read_lines(path)] == expected
+
+
+def test_a_list_of_one_label_is_the_label(bench) -> None:
+    rows = [{"id": n, "text": question(n), "label": [["pos", "neg"][n % 2]]} for n in range(COUNT)]
+    found = records(bench, bench.rows("doccano.jsonl", rows))
+    assert [record["output"] for record in found] == ["pos", "neg"] * (COUNT // 2)
+
+
+@pytest.mark.parametrize(
+    ("label", "kind"), [(["a", "b"], "texts"), ([[0, 4, "NAME"], [5, 9, "PLACE"]], "list")]
+)
+def test_several_labels_of_a_text_are_named_as_left_out(bench, label: list, kind: str) -> None:
+    rows = [{"text": question(n), "label": label[: 1 + n % 2] if n % 5 else []} for n in range(COUNT)]
+    assert f"warning: not used: label ({kind})" in propose(bench.rows("doccano.jsonl", rows))[1]
+
+
 def test_doubled_quotes_of_a_tsv_are_read_as_quotes(bench) -> None:
     lines = [f'"He said ""{n}"" to me."\t"It is ""{n}"" then."' for n in range(COUNT)]
     found = records(bench, bench.write("q.tsv", "\n".join(["question\tanswer", *lines]) + "\n"))

@@ -70,7 +70,7 @@ def test_parquet_columns_hold_something_where_their_values_do(bench):
         ("messages", {"messages": TALK, "label": False}, "KTO marks a rejected one so"),
         ("messages", {"messages": TALK, "kto_tag": False}, "feedback"),
         ("messages", {"messages": TALK, "images": ["a.jpg"]}, "1 of 2 rows have images"),
-        ("messages", {"messages": TALK, "functions": [{"name": "f"}]}, "tools or calls"),
+        ("messages", {"messages": TALK, "function_calls": [{"name": "f"}]}, "tools or calls"),
         ("messages", {"messages": TALK, "rejected": TALK[1]}, "preference data"),
         ("messages-text", {"messages": TALK, "system": "Be brief."}, "a system text"),
         ("reports", IO | {"system": "Be brief."}, "a system text"),
