@@ -1,5 +1,7 @@
 """The proposal for a file: that of the first form which a kind names."""
 
+import re
+
 from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.shapes import SHAPES, Shape
@@ -7,6 +9,7 @@ from tuneyard.compiler.kinds import kinds
 from tuneyard.core.errors import ContentError, RequestError, nearest
 
 LONGEST = 400  # characters of a list of columns
+_PYTHON = re.compile(r"\[\{?'|\{'")
 
 
 def guess(profile: FileProfile) -> Proposal:
@@ -15,6 +18,9 @@ def guess(profile: FileProfile) -> Proposal:
         proposal = shape.propose(profile)
         if proposal is not None:
             return proposal
+    fixes = fixes_of_notation(profile)
+    if fixes:
+        raise ContentError(f"{profile.path}: {'; '.join(fixes)}")
     columns = ", ".join(f"{leaf.path} ({leaf.kind})" for leaf in profile.leaves.values())
     if len(columns) >= LONGEST:
         columns = f"{columns[:LONGEST]}…"
@@ -23,6 +29,21 @@ def guess(profile: FileProfile) -> Proposal:
         f"text; found {columns or 'no named fields'}; name its columns with --text and --label or "
         "--answer (--text twice for a pair of texts), or write a spec by hand, which begins with `like: qa`"
     )
+
+
+def fixes_of_notation(profile: FileProfile) -> list[str]:
+    """What to do about pandas' forms of a table by its columns, and of lists in the cells of a table."""
+    names = profile.leaves.keys()
+    is_by_column = {"columns", "data"} <= names or all(map(str.isdecimal, names))
+    if names and is_by_column and profile.path.name.endswith(".json"):
+        fix = "df.to_json(NEW, orient='records', lines=True)"
+        return [f"this is a table by its columns, as pandas' to_json writes it; write it by rows: {fix}"]
+    return [
+        f"{name} holds lists in Python's notation, not JSON; write them as JSON: "
+        f"df[{name!r}] = df[{name!r}].map(ast.literal_eval).map(json.dumps)"
+        for name, leaf in profile.leaves.items()
+        if leaf.kind == "text" and all(map(_PYTHON.match, map(str, profile.values(leaf))))
+    ]
 
 
 def _shapes(profile: FileProfile) -> list[Shape]:

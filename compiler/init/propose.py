@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tuneyard.compiler.commands.trace import KeptRow, kept_rows
 from tuneyard.compiler.compile import check_spec
-from tuneyard.compiler.init.guess import guess
+from tuneyard.compiler.init.guess import fixes_of_notation, guess
 from tuneyard.compiler.init.like import BundledSpec, find_bundled_spec
 from tuneyard.compiler.init.profile import FEWEST_ROWS, FileProfile
 from tuneyard.compiler.init.profiling import profiles
@@ -90,7 +90,7 @@ def propose(
     comments = [f"Proposed by `tuneyard data init {shlex.quote(str(path))}` after {profile.rows} rows."]
     comments += [f"guessed, look at it: {warning}" for warning in warnings]
     text = "".join(f"# {_printable(for_reader(comment))}\n" for comment in comments) + spec_text
-    outcome = _outcome(path, report, text, proposal.guesses)
+    outcome = _outcome(path, report, text, [*fixes_of_notation(profile), *proposal.guesses])
     lines = [f"warning: {warning}" for warning in warnings] + examples
     if base is not None:
         file_name = out.name if out else "the proposal"

@@ -116,7 +116,8 @@ def refuse_twice(names: Sequence[str], place: str, problems: Problems) -> bool:
     """Record E009 if two columns have one name, since only one of them would be read. True if so."""
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        problems.bad_file(Problem("E009", place, "the header names it twice", twice or '""'))
+        fix = "" if twice else "name each column there, or delete the lines above the header"
+        problems.bad_file(Problem("E009", place, "the header names it twice", twice or '""', hint=fix))
     return twice is not None
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from tuneyard.compiler.kinds.turn_forms import CALL, OBSERVATION, ROLES
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.rows import Line, ObjectRows, Rows
 from tuneyard.core.errors import Problem, show_value
@@ -16,7 +17,8 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
     """Yield a row for each value of the column `by`: {by: value, messages: [turns]}.
 
     `turns` names the columns `by`, `role` and `text`, and `order`, without which the turns stay in the order
-    of the file. The other columns stay in each turn. A file is held in memory as a whole.
+    of the file. The other columns stay in each turn. Successive messages of a user or an assistant are one
+    turn, with the other columns of the first. A file is held in memory as a whole.
     """
     by, order = turns["by"], turns.get("order", "")
     columns = [by, turns["role"], turns["text"]]
@@ -39,10 +41,26 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
     if conversations:
         one, several = next(iter(conversations))[0].rstrip(":"), len(conversations)
         problems.notes.append(f"{one}: {count:,} rows are the turns of {several:,} conversations")
+    joined = 0
     for (prefix, value), items in conversations.items():
         ordered = _ordered(items) if order else items
-        messages = [turn for _, _, turn in ordered]
+        messages: list[Fields] = []
+        for _, _, turn in ordered:
+            if messages and _is_continued(messages[-1], turn):
+                messages[-1]["content"] = f"{messages[-1]['content']}\n\n{turn['content']}"
+                joined += 1
+            else:
+                messages.append(turn)
         yield ObjectRows(prefix, [items[0][1]], [{by: value, MESSAGES: messages}])
+    if joined:
+        problems.notes.append(f"{joined:,} rows continue the turn of the same speaker before them")
+
+
+def _is_continued(turn: Fields, following: Fields) -> bool:
+    """True if two messages are of one speaker, and texts. Those of tools are results of several calls."""
+    are_texts = isinstance(turn["content"], str) and isinstance(following["content"], str)
+    is_tool = ROLES.get(str(turn["role"]).lower()) in (CALL, OBSERVATION)
+    return are_texts and turn["role"] == following["role"] and not is_tool
 
 
 def _ordered(items: list[Turn]) -> list[Turn]:

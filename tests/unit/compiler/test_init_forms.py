@@ -12,6 +12,7 @@ from tests.json_files import read_lines, write_json
 from tests.unit.compiler.conftest import as_zip
 from tuneyard.compiler.init.propose import FailingSpecError, propose
 from tuneyard.core.errors import ContentError, TuneyardError
+from tuneyard.core.records.calls import RESULTS
 
 COUNT = 30
 
@@ -87,6 +88,69 @@ def test_turns_are_not_ordered_by_times_whose_text_does_not_sort(bench) -> None:
         lines += [f"{talk},31/01/2024 23:59,user,{talk}?", f"{talk},01/02/2024 00:01,assistant,{talk}!"]
     found = records(bench, bench.write("talk.csv", "\n".join(lines)))
     assert [spoken(record)[0] for record in found] == [("user", f"{talk}?") for talk in range(COUNT)]
+
+
+def test_successive_messages_of_one_speaker_are_one_turn(bench) -> None:
+    rows = [
+        {"dialog_id": n, "turn": turn, "who": who, "text": f"{who} {turn} of {n}"}
+        for n in range(COUNT)
+        for turn, who in enumerate(("customer", "customer", "agent", "customer", "agent", "agent"))
+    ]
+    found = records(bench, bench.rows("talk.jsonl", rows))
+    expected = [
+        [
+            ("user", f"customer 0 of {n}\n\ncustomer 1 of {n}"),
+            ("assistant", f"agent 2 of {n}"),
+            ("user", f"customer 3 of {n}"),
+            ("assistant", f"agent 4 of {n}\n\nagent 5 of {n}"),
+        ]
+        for n in range(COUNT)
+    ]
+    assert [spoken(record) for record in found] == expected
+    report = bench.compile(str(bench.folder / "mine.yaml"), force=True)
+    assert f"{2 * COUNT} rows continue the turn of the same speaker before them" in report.problems.notes
+
+
+def test_successive_results_of_tools_stay_apart(bench) -> None:
+    call = '{"name": "look", "arguments": {}}'
+    turns = (("user", "Look."), ("function_call", f"[{call}, {call}]"), ("tool", "1"), ("tool", "2"))
+    rows = [
+        {"session": n, "role": role, "content": text}
+        for n in range(COUNT)
+        for role, text in (*turns, ("assistant", "Both."))
+    ]
+    record = records(bench, bench.rows("talk.jsonl", rows))[0]
+    assert record["conversations"][2] == {"from": "observation", "value": f"1{RESULTS}2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fix"),
+    [
+        ("a.json", {"question": {"0": "a?", "1": "b?"}, "answer": {"0": "A", "1": "B"}}, "orient='records'"),
+        ("a.json", {"columns": ["question"], "index": [0], "data": [["a?"]]}, "orient='records'"),
+        (
+            "a.csv",
+            "id,talk\n" + "1,\"[{'from': 'human', 'value': 'Hi'}]\"\n" * COUNT,
+            "talk holds lists in Python",
+        ),
+        (
+            "a.csv",
+            "question,choices,answer\n" + "\"How many?\",\"['one', 'two']\",A\n" * COUNT,
+            "choices holds lists in Python",
+        ),
+        (
+            "a.csv",
+            "Export of May,,\n,,\nquestion,answer,state\na?,b,open\n",
+            "delete the lines above the header",
+        ),
+    ],
+    ids=["by columns", "split", "talks in Python", "choices in Python", "lines above"],
+)
+def test_what_pandas_and_people_write_is_refused_with_the_way_out(bench, name, text, fix) -> None:
+    path = bench.write(name, text if isinstance(text, str) else json.dumps(text))
+    with pytest.raises(ContentError) as failure:
+        propose(path)
+    assert fix in str(failure.value)
 
 
 def test_turns_without_a_column_that_names_the_conversation_are_refused(bench) -> None:
