@@ -21,7 +21,7 @@ from tuneyard.core.errors import show_value
 
 LOOKED_AT = 1 << 20
 WRAPPERS = 8  # objects in one another that are looked into if the document goes on
-TURNS = ({"from", "value"}, {"role", "content"}, {"role", "parts"})
+TURNS = ({"from", "value"}, {"role", "content"}, {"role", "parts"}, {"sender", "text"})
 AS_JSON_DOCUMENT = (
     'python -c "import ast, json, sys; json.dump(ast.literal_eval(sys.stdin.read()), sys.stdout)" '
     "< OLD > NEW.json"

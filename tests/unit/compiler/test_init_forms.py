@@ -343,6 +343,19 @@ def test_several_labels_of_a_text_are_named_as_left_out(bench, label: list, kind
     assert f"warning: not used: label ({kind})" in propose(bench.rows("doccano.jsonl", rows))[1]
 
 
+def test_the_export_of_claude_is_conversations(bench) -> None:
+    def message(sender: str, text: str) -> dict:
+        blocks = [{"type": "text", "text": text, "citations": []}]
+        return {"uuid": text, "text": text, "content": blocks, "sender": sender, "attachments": []}
+
+    rows = [
+        {"uuid": f"u{n}", "chat_messages": [message("human", question(n)), message("assistant", answer(n))]}
+        for n in range(COUNT)
+    ]
+    found = records(bench, bench.write("conversations.json", json.dumps(rows)))
+    assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
+
+
 def test_doubled_quotes_of_a_tsv_are_read_as_quotes(bench) -> None:
     lines = [f'"He said ""{n}"" to me."\t"It is ""{n}"" then."' for n in range(COUNT)]
     found = records(bench, bench.write("q.tsv", "\n".join(["question\tanswer", *lines]) + "\n"))
