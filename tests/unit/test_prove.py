@@ -64,6 +64,10 @@ def test_flips_are_of_labels_where_there_are_some() -> None:
         "f", "s", dataclasses.replace(live, labels=None), dataclasses.replace(served, labels=None), decode
     )
     assert (free.flips, free.largest) == ([0], None)
+    labels = prove_answers(
+        "f", "s", dataclasses.replace(live, tokens=None), dataclasses.replace(served, tokens=None), decode
+    )
+    assert (labels.n, labels.flips, labels.differing) == (2, [1], None)
 
 
 def test_what_a_tolerance_allows() -> None:
