@@ -137,6 +137,7 @@ def test_max_samples_takes_the_first_of_each_dataset() -> None:
     [
         ({"max_steps": 3}, True),
         ({"max_steps": -1}, False),
+        ({"max_steps": 0}, False),
         ({"num_train_epochs": 0.5}, True),
         ({"num_train_epochs": 3}, False),
     ],
