@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from tuneyard.compiler.check.marks import changes_answer
 from tuneyard.compiler.kinds.turn_forms import CALL, OBSERVATION, ROLES
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.rows import Line, ObjectRows, Rows
@@ -47,7 +48,8 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
         messages: list[Fields] = []
         for _, _, turn in ordered:
             if messages and _is_continued(messages[-1], turn):
-                messages[-1]["content"] = f"{messages[-1]['content']}\n\n{turn['content']}"
+                content = f"{messages[-1]['content']}\n\n{turn['content']}"
+                messages[-1] = {**turn, **messages[-1], "content": content}
                 joined += 1
             else:
                 messages.append(turn)
@@ -57,10 +59,15 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
 
 
 def _is_continued(turn: Fields, following: Fields) -> bool:
-    """True if two messages are of one speaker, and texts. Those of tools are results of several calls."""
+    """True if two messages are of one speaker, and texts. Those of tools are results of several calls.
+
+    A message that is marked, or has a part besides its text, stays a turn: the mark is of it alone.
+    """
     are_texts = isinstance(turn["content"], str) and isinstance(following["content"], str)
     is_tool = ROLES.get(str(turn["role"]).lower()) in (CALL, OBSERVATION)
-    return are_texts and turn["role"] == following["role"] and not is_tool
+    others = {key: value for key, value in following.items() if key not in ("role", "content")}
+    is_changed = any(changes_answer(key, value) for key, value in others.items())
+    return are_texts and turn["role"] == following["role"] and not is_tool and not is_changed
 
 
 def _ordered(items: list[Turn]) -> list[Turn]:

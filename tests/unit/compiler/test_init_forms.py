@@ -109,6 +109,13 @@ def test_successive_messages_of_one_speaker_are_one_turn(bench) -> None:
     assert [spoken(record) for record in found] == expected
     report = bench.compile(str(bench.folder / "mine.yaml"), force=True)
     assert f"{2 * COUNT} rows continue the turn of the same speaker before them" in report.problems.notes
+    # A mark of the second message is not lost with it, nor is a key that the first one lacks.
+    rows[5] |= {"weight": 0}
+    rows[11] |= {"team": "north"}
+    bench.rows("talk.jsonl", rows)
+    report = bench.compile(str(bench.folder / "mine.yaml"), force=True)
+    (problem,) = report.problems.errors
+    assert (problem.code, report.unused.rows["messages.team"]) == ("E107", 1)
 
 
 def test_successive_results_of_tools_stay_apart(bench) -> None:
