@@ -169,7 +169,6 @@ def _progress(job: Job, pending: int) -> "tqdm[NoReturn]":
         desc=f"{job.candidate.name} {job.dataset.name}",
         delay=2,
         leave=False,
-        disable=None,
     )
 
 

@@ -7,6 +7,8 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from tests.messages import raises
 from tuneyard.core.cli import demo
 from tuneyard.core.cli.main import cli as tuneyard
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
+from tuneyard.eval.scoring.pipeline import _progress
 
 Calls = list[list[str]]
 Demo = Callable[..., Calls]
@@ -208,3 +211,11 @@ def test_the_log_and_its_last_lines_are_shown_if_a_step_fails(
     with raises(demo.RefusedStepError, str(demo.LOG.resolve()), 2, "absent_name"):
         demo._execute(["data", "compile", "absent_name"], "")
     assert "$ tuneyard data compile absent_name" in demo.LOG.read_text()
+
+
+def test_the_bar_of_a_scoring_is_drawn_into_the_log() -> None:
+    """The log is no terminal, as little as what a test prints to: TQDM_DISABLE alone decides, also here."""
+    job: Any = SimpleNamespace(
+        rows=range(3), candidate=SimpleNamespace(name="m"), dataset=SimpleNamespace(name="s")
+    )
+    assert not _progress(job, 3).disable
