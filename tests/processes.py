@@ -16,7 +16,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_until(
-    holds: Callable[[], object], process: subprocess.Popen[Any] | None = None, seconds: float = 60
+    holds: Callable[[], object], process: subprocess.Popen[Any] | None = None, seconds: float = 180
 ) -> None:
     """Wait until a condition holds; fail if that takes too long, or if the process ends before."""
     deadline = time.monotonic() + seconds
