@@ -63,11 +63,12 @@ def _is_continued(turn: Fields, following: Fields) -> bool:
 
     A message that is marked, or has a part besides its text, stays a turn: the mark is of it alone.
     """
-    are_texts = isinstance(turn["content"], str) and isinstance(following["content"], str)
-    is_tool = ROLES.get(str(turn["role"]).lower()) in (CALL, OBSERVATION)
+    if turn["role"] != following["role"] or ROLES.get(str(turn["role"]).lower()) in (CALL, OBSERVATION):
+        return False
+    if not isinstance(turn["content"], str) or not isinstance(following["content"], str):
+        return False
     others = {key: value for key, value in following.items() if key not in ("role", "content")}
-    is_changed = any(changes_answer(key, value) for key, value in others.items())
-    return are_texts and turn["role"] == following["role"] and not is_tool and not is_changed
+    return not any(changes_answer(key, value) for key, value in others.items())
 
 
 def _ordered(items: list[Turn]) -> list[Turn]:

@@ -47,8 +47,8 @@ EXAMPLES = 200  # of each dataset: the sweep chooses on one half of them, the ve
 WORK = 6.9 * (9 * EXAMPLES + 4 * EXAMPLES + (41 * 12 + 75 * 8) * 6.7)
 OTHER_SECONDS = 80  # fetching the base, starting the commands, drawing
 FASTER_WITH_AMX = 3
-# Each step of a training takes gigabytes and gives them back. Memory that is kept, in large pages, makes a
-# training a sixth faster with glibc; the figures are the same to the last bit.
+# Each step of a training takes gigabytes and gives them back. Memory that is kept, in large pages, makes the
+# demo's two trainings an eighth faster with glibc (360 s to 315 s); its printed table is the same.
 KEEP_MEMORY = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.top_pad=268435456:"
     "glibc.malloc.trim_threshold=17179869184"

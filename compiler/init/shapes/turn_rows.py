@@ -21,6 +21,7 @@ ORDER_COLUMNS = (
     "turn", "turn_id", "turn_index", "turn_number", "turn_no", "index", "position", "order", "seq",
     "sequence", "step", "timestamp", "ts", "time", "created_at", "date", "序号", "轮次", "时间",
 )  # fmt: skip
+_KNOWN_ROLES = {**ROLES, **SPEAKERS}
 _CONVERSATION = re.compile(r"(^|_)(conv|dialog|thread|session|chat|ticket|call|vorgang)|会话|对话|工单")
 _CASE = re.compile(rf"(^|_)case|{ID.pattern}")
 _TIME = re.compile(r"(^|_)(time|timestamp|ts|date|datetime|when|sent|datum)$|_at$|zeit|时间|日期")
@@ -95,9 +96,8 @@ def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
 
 def _role_of(speaker: str) -> str:
     """The role of a speaker by name, or by its last word (end_user, support agent); "" if unknown."""
-    known = {**ROLES, **SPEAKERS}
     name = speaker.strip().lower()
-    return known.get(name) or known.get(re.split(r"[\s_-]", name)[-1], "")
+    return _KNOWN_ROLES.get(name) or _KNOWN_ROLES.get(re.split(r"[\s_-]", name)[-1], "")
 
 
 def _conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> Leaf | None:
