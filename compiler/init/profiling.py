@@ -140,7 +140,10 @@ def _read_rows(profile: FileProfile, file: Readable) -> None:
             profile.rows += len(rows.lines)
             for number in range(len(rows.lines)):
                 row = rows.row(number)
-                _note(profile.leaves, lists_of_objects, "", row)
+                try:
+                    _note(profile.leaves, lists_of_objects, "", row)
+                except RecursionError as error:
+                    raise ContentError(f"{rows.place(number)}: nested too deep to be read") from error
                 if len(profile.first) < KEPT:
                     profile.first.append(row)
             if profile.rows >= SAMPLE:

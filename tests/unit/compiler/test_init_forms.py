@@ -669,6 +669,13 @@ def test_conversations_written_as_text_are_conversations_under_any_name(bench) -
     assert spoken(found[0]) == [("user", "Hi"), ("assistant", "Hello")]
 
 
+def test_a_row_nested_too_deep_is_refused_with_its_place(bench) -> None:
+    path = bench.write("deep.jsonl", '{"k":' * 980 + '"a"' + "}" * 980)
+    with pytest.raises(ContentError) as caught:
+        propose(path)
+    assert str(caught.value).startswith(f"{path}:1: ")
+
+
 def test_a_text_of_many_nested_brackets_is_a_text(bench) -> None:
     rows = [{**row, "answer": '[{"a":' * 20_000} for row in FAQ]
     assert records(bench, bench.rows("deep.jsonl", rows))[0]["output"] == '[{"a":' * 20_000
