@@ -16,6 +16,11 @@ ANSWERS = ("answer", "label")
 TEMPLATES = {"context": "input", "answer": "output", "label": "output", "system": "system"}
 """The part of an alpaca record that a target column fills, besides the instruction."""
 
+UNANSWERED = (
+    "some conversations end with the user: what follows their last answer is left out, and counted "
+    "(`unanswered: drop`)"
+)
+
 
 class ProposedColumn(NamedTuple):
     """A column of a proposal: the path of its source, its kind ("": text, or the label), and further keys."""

@@ -15,6 +15,7 @@ SAME = 0.95
 SHOWN_COLUMNS = 8
 _FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
 _FRACTION = re.compile(r"-?\d{0,3}\.\d+|[01]|\d(\.\d+)?e-\d+")
+_MEDIA = re.compile(r"\.(png|jpe?g|gif|webp|bmp|mp4|wav|mp3)$", re.IGNORECASE)
 _ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices", "rating", "context")
 
 
@@ -76,7 +77,8 @@ def _columns_left_out(left_out: Sequence[Leaf]) -> Iterator[str]:
 
 
 def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
-    """True if a column may be a part of an example: by its name, as a list, as prose, or as a mark of it.
+    """True if a column may be a part of an example: by its name, as a list, as prose, as files of images,
+    or as a mark of it.
 
     Fractions next to a plain text may be what to answer.
     """
@@ -87,6 +89,8 @@ def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
     for role in _ROLES_TO_REPORT:
         if any(leaf.goes_by(name) for name in USUAL_NAMES[role]):
             return True
+    if all(map(_MEDIA.search, map(str, profile.values(leaf)))):
+        return True
     is_mark = leaf.kind == "truth value" and len(leaf.values) > 1
     is_score = proposal.columns.keys() == {"text"} and all(map(_FRACTION.fullmatch, map(str, leaf.values)))
     return is_mark or is_score or is_prose(profile, leaf)

@@ -112,8 +112,27 @@ def read_turns(
         )
     if not asks and len(talk) % 2:
         last = f"the last turn is the {talk[-1].role}'s"
-        raise WrongValueError(f"{last}: nothing to learn; expected an assistant's")
+        fix = ""
+        if talk[-1].role == USER and len(talk) > 1:
+            fix = " (`unanswered: drop` at the column leaves it out)"
+        raise WrongValueError(f"{last}: nothing to learn; expected an assistant's{fix}")
     return [*system, *talk]
+
+
+def answered(turns: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The turns of one row, in OpenAI's form, up to the last one that is not the user's.
+
+    They stay as they are if all of them are the user's: reading them refuses the row.
+    """
+    count = len(turns)
+    while count and speaker(turns[count - 1]) == USER:
+        count -= 1
+    return turns[:count] or turns
+
+
+def speaker(turn: Mapping[str, object]) -> str | None:
+    """Who speaks in a turn, None for a role without a meaning."""
+    return _role(turn, role_and_content(turn)[0])
 
 
 def read_answer(item: dict[str, object], keys: TurnKeys) -> str:
@@ -343,6 +362,7 @@ def answers_learned(spec: Spec, output: Output, talk: list[Turn]) -> list[int]:
 
 
 SHORTENED = "shortened"
+UNANSWERED = "with turns of the user after the last answer"
 WITHOUT_SYSTEM = "without their system text"
 
 
@@ -353,8 +373,10 @@ class TurnsReader(ColumnReader):
     - `without_system`, `other_system`: the files of the outputs without a system text, or with another one.
     - `shortens`: true if an output has the first exchange alone.
 
-    The tally counts those of which one exchange alone is kept, and those whose system turn an output leaves
-    out because the spec says so.
+    - `drops_unanswered`: what the user says after the last answer is left out.
+
+    The tally counts those of which one exchange alone is kept, those whose last turns are left out, and
+    those whose system turn an output leaves out because the spec says so.
     """
 
     reads_each = True
@@ -364,6 +386,7 @@ class TurnsReader(ColumnReader):
         spec = file.spec
         self.spec = spec
         self.keeps_text_with_calls = any(column.options.get("calls") == "text" for column in spec.columns)
+        self.drops_unanswered = column.options.get("unanswered") == "drop"
         self.pair = [column for column in spec.columns if column.kind.is_pair]
         self.without_tools = _files(each for each in spec.outputs if not keeps(each, CALL, OBSERVATION))
         without_system = [output for output in spec.outputs if not keeps(output, SYSTEM)]
@@ -388,13 +411,11 @@ class TurnsReader(ColumnReader):
         """The turns of one row, without the answer that is chosen. `WrongValueError` if a part is lost."""
         keys = self.file.keys_of(self.column.name)
         asked = value[:-1] if self._ends_with_chosen() else value
-        talk = read_turns(
-            asked,
-            keys,
-            self.without_tools,
-            self.keeps_text_with_calls,
-            asks=bool(self.pair) or self._has_completion(),
-        )
+        asks = bool(self.pair) or self._has_completion()
+        if self.drops_unanswered and not asks:
+            asked = answered(value)
+            self.tally[UNANSWERED] += len(asked) < len(value)
+        talk = read_turns(asked, keys, self.without_tools, self.keeps_text_with_calls, asks=asks)
         marked = masking_marks(asked, keys)
         if marked:
             self._refuse_masked(marked, talk, keys)
@@ -459,7 +480,7 @@ class TurnsReader(ColumnReader):
         return {}
 
     def notes(self) -> list[str]:
-        """How many conversations are shortened, and how many lose their system text."""
+        """How many conversations are shortened, lose their last turns, and lose their system text."""
         lines = []
         if self.tally[SHORTENED]:
             message = "the first exchange alone is written"
@@ -467,6 +488,9 @@ class TurnsReader(ColumnReader):
                 f"{counted(self.tally[SHORTENED], 'conversation')}: {message} "
                 "(`turns: history` keeps the others)"
             )
+        if self.tally[UNANSWERED]:
+            message = "what the user says after the last answer is left out"
+            lines.append(f"{counted(self.tally[UNANSWERED], 'conversation')}: {message} (`unanswered: drop`)")
         if self.tally[WITHOUT_SYSTEM]:
             why = "the mixture has its own" if self.spec.has_one_system else "`ignore: [system]`"
             left_out = f"{self.leaving_system_out} leaves the system turn out ({why})"
@@ -482,6 +506,11 @@ TURNS = Kind(
             "description": "text beside a call of a tool in these turns: `text` keeps it before the call. "
             "Without it such a text is an error",
             "const": "text",
+        },
+        "unanswered": {
+            "description": "turns of the user after the last answer: `drop` leaves them out. Without it they "
+            "are an error",
+            "const": "drop",
         },
         **ROLE_NAMES,
     },

@@ -7,17 +7,23 @@ from collections.abc import Iterator
 from tuneyard.compiler.init.labels import PEOPLE
 from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import (
+    UNANSWERED,
     Proposal,
     ProposedColumn,
     columns_beside,
     system_column,
 )
-from tuneyard.compiler.kinds.turn_forms import exchange_keys
+from tuneyard.compiler.kinds import kinds
+from tuneyard.compiler.kinds.turn_forms import USER, common_turns, exchange_keys
+from tuneyard.compiler.kinds.turns import speaker
 from tuneyard.compiler.read.jsons import AS_JSON
 from tuneyard.compiler.read.scan import AS_JSON_DOCUMENT
+from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import EARLIER_TURNS, USUAL_NAMES, meaning
 from tuneyard.core.errors import ContentError, show_value
 
+COMPLETIONS = ("completion", "response", "answer", "output")
+"""Columns that may answer turns which end with the user."""
 _MESSAGE = re.compile(
     r"[\[(]?(\d{1,4}[./-]){2}\d{1,4},? +\d{1,2}:\d\d(:\d\d)?( ?[ap]\.?m\.?)?[\])]?( -)? +"
     r"[^:：]{1,40}([:：] |$)",
@@ -50,10 +56,27 @@ def exchanges(profile: FileProfile) -> Proposal | None:
 def _conversations(profile: FileProfile, path: str) -> Proposal:
     """A proposal for the turns under a path, with what the file has next to them."""
     settings = {"calls": "text"} if _has_text_with_calls(profile, path) else {}
+    beside = columns_beside(profile, turns=True)
+    guesses = []
+    open_ended = list(map(_ends_with_user, map(walker(path), profile.first)))
+    completion = next((name for name in COMPLETIONS if name in profile.filled_columns()), "")
+    if completion and all(open_ended):
+        beside["completion"] = ProposedColumn(completion, "completion")
+    elif any(open_ended) and not any(kinds()[column.kind].is_pair for column in beside.values()):
+        settings["unanswered"] = "drop"
+        guesses.append(UNANSWERED)
     columns = {"turns": ProposedColumn(path, "turns", settings)}
     columns |= system_column(profile)
-    columns |= columns_beside(profile, turns=True)
-    return Proposal("Conversations", columns, {"format": "sharegpt"})
+    columns |= beside
+    return Proposal("Conversations", columns, {"format": "sharegpt"}, guesses=guesses)
+
+
+def _ends_with_user(talk: object) -> bool:
+    """True if the last turn of a conversation is the user's."""
+    turns = common_turns(talk, {})
+    if not isinstance(turns, list) or not turns or not isinstance(turns[-1], dict):
+        return False
+    return speaker(turns[-1]) == USER
 
 
 def _are_exchanges(value: object) -> bool:

@@ -5,7 +5,7 @@ from itertools import chain
 
 from tuneyard.compiler.init.labels import ABOUT_ROWS, ID
 from tuneyard.compiler.init.profile import FileProfile, Leaf
-from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, longest_prose
+from tuneyard.compiler.init.proposal import UNANSWERED, Proposal, ProposedColumn, longest_prose
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SYSTEM, USER
 from tuneyard.compiler.read.tables import SPEAKERS
 from tuneyard.compiler.read.turn_rows import MESSAGES
@@ -70,8 +70,15 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
             f"{role.path} has values that name no known speaker: {unknown}; add them under `roles:` of the "
             "column in the spec, or delete their rows"
         )
+    settings: dict[str, object] = {}
     renamed = {name: to for name, to in roles.items() if to and ROLES.get(name.strip().lower()) != to}
-    columns = {"turns": ProposedColumn(MESSAGES, "turns", {"roles": renamed} if renamed else {})}
+    if renamed:
+        settings["roles"] = renamed
+    last_speakers = dict(zip(profile.values(by), profile.values(role), strict=True))
+    if any(roles.get(str(speaker)) == USER for speaker in last_speakers.values()):
+        settings["unanswered"] = "drop"
+        guesses.append(UNANSWERED)
+    columns = {"turns": ProposedColumn(MESSAGES, "turns", settings)}
     return Proposal("Conversations", columns, {"format": "sharegpt"}, guesses=guesses, turns=turns)
 
 

@@ -1,6 +1,7 @@
 """Forms of own files that `data init` once took for plain text: each compiles to the right records."""
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import zipfile
@@ -88,6 +89,46 @@ def test_turns_are_not_ordered_by_times_whose_text_does_not_sort(bench) -> None:
         lines += [f"{talk},31/01/2024 23:59,user,{talk}?", f"{talk},01/02/2024 00:01,assistant,{talk}!"]
     found = records(bench, bench.write("talk.csv", "\n".join(lines)))
     assert [spoken(record)[0] for record in found] == [("user", f"{talk}?") for talk in range(COUNT)]
+
+
+def test_the_last_word_of_the_customer_is_left_out_and_named(bench) -> None:
+    lines = ["conversation_id,role,content"]
+    for n in range(COUNT):
+        lines += [f"{n},customer,{question(n)}", f"{n},agent,{answer(n)}", f"{n},customer,Thanks!"]
+    table = bench.write("talk.csv", "\n".join(lines))
+    talks = [
+        {
+            "messages": [
+                *({"role": role, "content": text} for role, text in asked(n)),
+                {"role": "user", "content": "!"},
+            ]
+        }
+        for n in range(COUNT)
+    ]
+    for source in (table, bench.rows("talk.jsonl", talks)):
+        found = records(bench, source)
+        assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
+        report = bench.compile(str(bench.folder / "mine.yaml"), force=True)
+        (note,) = (note for note in report.problems.notes if "unanswered" in note)
+        assert f"{COUNT} conversations" in note
+        (bench.folder / "mine.yaml").unlink()
+        shutil.rmtree(bench.folder / "out")
+
+
+@pytest.mark.parametrize("form", ["text", "message", "messages"])
+def test_a_completion_answers_turns_that_end_with_the_user(bench, form) -> None:
+    rows = []
+    for n in range(COUNT):
+        message = {"role": "assistant", "content": answer(n)}
+        completion = {"text": answer(n), "message": message, "messages": [message]}[form]
+        rows.append({"prompt": [{"role": "user", "content": question(n)}], "completion": completion})
+    found = records(bench, bench.rows("trl.jsonl", rows))
+    assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
+
+
+def test_names_of_images_beside_a_text_are_not_left_out_in_silence(bench) -> None:
+    rows = [{"file_name": f"{n}.PNG", "text": answer(n)} for n in range(COUNT)]
+    assert "warning: not used: file_name (text)" in propose(bench.rows("captions.jsonl", rows))[1]
 
 
 def test_successive_messages_of_one_speaker_are_one_turn(bench) -> None:

@@ -26,6 +26,27 @@ def test_a_spec_says_who_speaks_under_other_roles(bench):
     assert [turn["from"] for turn in turns] == ["human", "gpt"]
 
 
+def test_what_the_user_says_after_the_last_answer_is_left_out_if_the_spec_says_so(bench):
+    thanks = {"role": "user", "content": "Thanks."}
+    talks = [
+        [ASK, ANSWER, thanks],
+        [ASK, ANSWER],
+        [ASK],
+        [ASK, ANSWER, thanks, {"from": "human", "value": "!"}],
+    ]
+    source = bench.rows("a.jsonl", [{"messages": talk} for talk in talks])
+    refused = bench.compile("messages", source)
+    assert [problem.place.number[0] for problem in refused.problems.errors] == [1, 3, 4]
+    column = "{names: [messages], is: turns, unanswered: drop}"
+    spec = bench.write("own.yaml", f"about: own\nlike: messages\ncolumns:\n  turns: {column}\n")
+    report = bench.compile(spec, source, reject=True)
+    assert [(problem.code, problem.place.number[0]) for problem in report.problems.errors] == [("E107", 3)]
+    talk = [{"from": "human", "value": "Name a river."}, {"from": "gpt", "value": "The Rhine."}]
+    assert [record["conversations"] for record in bench.records("messages.jsonl")] == [talk] * 3
+    (note,) = (note for note in report.problems.notes if "unanswered" in note)
+    assert "2 conversations" in note
+
+
 @pytest.mark.parametrize(
     "part",
     [
