@@ -50,6 +50,7 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpe
     """Match each column of a spec with a column of the file; None if the spec does not read it."""
     paths: dict[str, str] = {}
     changes: dict[str, object] = {}
+    prompts = {leaf.path for leaf in proposal.prompts(profile).values()}
     for column in spec.columns:
         if column.kind.is_id:
             continue
@@ -72,6 +73,8 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpe
             path = proposed.path
         elif proposed and role == "answer":
             return None
+        elif path in prompts and not proposed:
+            return None  # it would stand twice in a prompt
         if path:
             paths[column.name] = path
         elif column.required:

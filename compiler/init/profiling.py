@@ -14,6 +14,7 @@ from tuneyard.compiler.init.dialects import dialects, encoding_of, head_of
 from tuneyard.compiler.init.labels import ID
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import PROMPTS
+from tuneyard.compiler.kinds.turn_forms import is_transcript
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files
@@ -294,6 +295,8 @@ def _type_of(value: object) -> str:
         with contextlib.suppress(orjson.JSONDecodeError):
             inner = orjson.loads(value)
             return "turns" if is_rows(inner) and is_turn(inner[0]) else "text"
+    if is_transcript(value):
+        return "turns"
     if is_rows(value):
         if is_turn(value[0]):
             return "turns"

@@ -41,6 +41,11 @@ USUAL_SHARE = 0.1
 SHOWN = 3
 LONGEST = 400  # characters of a text that are shown
 EMPTY_ANSWER = "W204"
+TOLD = {
+    EMPTY_ANSWER: ("answer", "are empty"),
+    "W205": ("example", "contain a token of a chat template, learned as text"),
+}
+"""Warnings of the try on all rows whose first one is shown: the compile accepts such examples."""
 
 
 class FailingSpecError(ContentError):
@@ -106,12 +111,12 @@ def propose(
     if share is not None:
         options["split"] = f"{share:g}"
     lines += [f"tried on the whole file: {outcome}"]
-    for problem in report.problems.warnings:
-        if problem.code == EMPTY_ANSWER:  # the compile accepts them; the model would learn to answer nothing
-            count = report.problems.counts[EMPTY_ANSWER]
-            answers = counted(report.kept + report.not_written, "answer")
-            lines.append(f"warning: {count} of {answers} are empty, first {problem.line()}")
-            break
+    for code, (noun, fault) in TOLD.items():
+        first = next((problem for problem in report.problems.warnings if problem.code == code), None)
+        if first is not None:
+            all_of_them = counted(report.kept + report.not_written, noun)
+            count = report.problems.counts[code]
+            lines.append(f"warning: {count} of {all_of_them} {fault}, first {first.line()}")
     if not is_quiet():
         lines += _next(path, spec, out, options, report.rejected > 0)
     return text, "\n".join(lines)

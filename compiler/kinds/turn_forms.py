@@ -46,6 +46,7 @@ EXCHANGES = (
 )
 """The keys of a question and its answer in one object of a conversation (Capybara, MOSS)."""
 _SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
+_GUANACO = re.compile(r"### (Human|Assistant): ?")
 _TEXTS = ("text", "input_text", "output_text")
 _THOUGHTS = {"thinking": "thinking", "reasoning": "value"}
 """The key of the text in a part of reasoning, by the type of the part."""
@@ -78,17 +79,26 @@ def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True)
 
 
 def is_transcript(value: object) -> bool:
-    """True if a value is a dialogue in one text: `Human: …`, a blank line, `Assistant: …`."""
-    return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
+    """True if a value is a dialogue in one text: `Human: …`, a blank line, `Assistant: …`, as HH-RLHF's, or
+    `### Human: …### Assistant: …`, as Guanaco's.
+    """
+    if not isinstance(value, str):
+        return False
+    text = value.lstrip()
+    if text.startswith("### Human:"):
+        return "### Assistant:" in text
+    return text.startswith("Human:") and "\n\nAssistant:" in text
 
 
 def _from_text(text: str, *, whole: bool) -> object:
     """The turns in a text, or the text itself."""
     if is_transcript(text):
-        _, *pieces = _SPEAKERS.split(text.lstrip())
+        text = text.lstrip()
+        speakers = _GUANACO if text.startswith("#") else _SPEAKERS
+        _, *pieces = speakers.split(text)
         names = {"Human": "human", "Assistant": "gpt"}
-        speakers = zip(pieces[::2], pieces[1::2], strict=True)
-        return [{"from": names[speaker], "value": words} for speaker, words in speakers]
+        turns = zip(pieces[::2], pieces[1::2], strict=True)
+        return [{"from": names[speaker], "value": words} for speaker, words in turns]
     if not text.lstrip().startswith("["):
         return text
     try:

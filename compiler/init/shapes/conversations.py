@@ -14,7 +14,7 @@ from tuneyard.compiler.init.proposal import (
     system_column,
 )
 from tuneyard.compiler.kinds import kinds
-from tuneyard.compiler.kinds.turn_forms import USER, common_turns, exchange_keys
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, USER, common_turns, exchange_keys
 from tuneyard.compiler.kinds.turns import speaker
 from tuneyard.compiler.read.jsons import AS_JSON
 from tuneyard.compiler.read.scan import AS_JSON_DOCUMENT
@@ -59,7 +59,7 @@ def _conversations(profile: FileProfile, path: str) -> Proposal:
     beside = columns_beside(profile, turns=True)
     guesses = []
     open_ended = list(map(_ends_with_user, map(walker(path), profile.first)))
-    completion = next((name for name in COMPLETIONS if name in profile.filled_columns()), "")
+    completion = _completion_path(profile)
     if completion and all(open_ended):
         beside["completion"] = ProposedColumn(completion, "completion")
     elif any(open_ended) and not any(kinds()[column.kind].is_pair for column in beside.values()):
@@ -69,6 +69,16 @@ def _conversations(profile: FileProfile, path: str) -> Proposal:
     columns |= system_column(profile)
     columns |= beside
     return Proposal("Conversations", columns, {"format": "sharegpt"}, guesses=guesses)
+
+
+def _completion_path(profile: FileProfile) -> str:
+    """The path of the assistant's message beside the turns, or of its text; "" if there is none."""
+    for leaf in profile.leaves.values():
+        parent, _, name = leaf.path.rpartition(".")
+        if name == "role" and leaf.values.keys() == {ASSISTANT}:
+            return parent
+    completion = profile.named(COMPLETIONS, ("text", "turns"))
+    return completion.path if completion else ""
 
 
 def _ends_with_user(talk: object) -> bool:

@@ -115,15 +115,42 @@ def test_the_last_word_of_the_customer_is_left_out_and_named(bench) -> None:
         shutil.rmtree(bench.folder / "out")
 
 
-@pytest.mark.parametrize("form", ["text", "message", "messages"])
-def test_a_completion_answers_turns_that_end_with_the_user(bench, form) -> None:
-    rows = []
-    for n in range(COUNT):
-        message = {"role": "assistant", "content": answer(n)}
-        completion = {"text": answer(n), "message": message, "messages": [message]}[form]
-        rows.append({"prompt": [{"role": "user", "content": question(n)}], "completion": completion})
-    found = records(bench, bench.rows("trl.jsonl", rows))
+def test_a_completion_answers_turns_that_end_with_the_user(bench) -> None:
+    def rows(make) -> list[dict]:
+        asks = [[{"role": "user", "content": question(n)}] for n in range(COUNT)]
+        return [make(ask, {"role": "assistant", "content": answer(n)}) for n, ask in enumerate(asks)]
+
+    forms = {
+        "trl": lambda ask, said: {"prompt": ask, "completion": [said]},
+        "text": lambda ask, said: {"messages": ask, "response": said["content"]},
+        "traces": lambda ask, said: {"input": ask, "output": said, "latency": 1.2},
+        "logs": lambda ask, said: {
+            "request": {"model": "m", "messages": ask},
+            "response": {"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]},
+        },
+    }
+    for name, make in forms.items():
+        found = records(bench, bench.rows(f"{name}.jsonl", rows(make)))
+        assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)], name
+
+
+def test_dialogues_in_one_text_are_conversations(bench) -> None:
+    rows = [{"text": f"### Human: {question(n)}### Assistant: {answer(n)}"} for n in range(COUNT)]
+    found = records(bench, bench.rows("guanaco.jsonl", rows))
     assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
+
+
+def test_an_input_alone_is_the_question_once(bench) -> None:
+    rows = [{"kind": "QA", "input": question(n), "target": answer(n)} for n in range(COUNT)]
+    found = records(bench, bench.rows("firefly.jsonl", rows))
+    assert [answered(record) for record in found] == ANSWERED
+    assert {record["input"] for record in found} == {""}
+
+
+def test_texts_with_the_tokens_of_a_template_are_told(bench) -> None:
+    rows = [{"text": f"<s>[INST] {question(n)} [/INST] {answer(n)} </s>"} for n in range(COUNT)]
+    said = propose(bench.rows("llama.jsonl", rows))[1]
+    assert f"warning: {COUNT} of {COUNT} examples contain a token of a chat template" in said
 
 
 def test_names_of_images_beside_a_text_are_not_left_out_in_silence(bench) -> None:

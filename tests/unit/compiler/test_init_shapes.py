@@ -98,7 +98,7 @@ def test_a_body_next_to_question_and_answer_is_the_input(bench):
             {"system": "system_prompt", "question": "question", "answer": "response"},
         ),
         (lambda n: {"ask": ask(n), "answer": reply(n)}, "qa", {"question": "ask", "answer": "answer"}),
-        (lambda n: {"input": ask(n), "target": reply(n)}, "io", {"instruction": "input", "output": "target"}),
+        (lambda n: {"input": ask(n), "target": reply(n)}, "qa", {"question": "input", "answer": "target"}),
         (
             lambda n: {"inputs": ask(n), "targets": reply(n)},
             "qa",
