@@ -22,6 +22,7 @@ ROLES = {
     "assistant": ASSISTANT,
     "model": ASSISTANT,
     "bot": ASSISTANT,
+    "chatbot": ASSISTANT,
     "bard": ASSISTANT,
     "chatgpt": ASSISTANT,
     "bing": ASSISTANT,

@@ -12,7 +12,7 @@ ASK, ANSWER = {"role": "user", "content": "Name a river."}, {"role": "assistant"
 IMAGE = ROOT / "tests" / "examples" / "good" / "media"
 
 
-@pytest.mark.parametrize("role", ["model", "bot", "bard", "chatgpt", "bing"])
+@pytest.mark.parametrize("role", ["model", "bot", "chatbot", "bard", "chatgpt", "bing"])
 def test_models_of_other_names_are_the_assistant(role):
     assert ROLES[role] == ROLES["assistant"]
 
