@@ -204,7 +204,7 @@ def _report(
         for line in [*problems.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
             say(one_line(line), to_stderr=True)
         if problems.errors:
-            click.echo(summarise(problems.errors, every, problems.tally("E")), err=True)
+            say(summarise(problems.errors, every, problems.tally("E")), to_stderr=True)
     lines = [report.line()]
     if report.datasets and not report.failed and not is_quiet():  # a check has no files to count
         lines += report.result_lines(request.out)

@@ -76,6 +76,17 @@ def test_a_proposal_says_in_chinese_what_it_guesses_and_leaves_out(in_china: Pat
         assert re.search("[\u4e00-\u9fff]", line), line
 
 
+def test_a_compile_of_a_chat_that_rejects_rows_is_chinese(in_china: Path) -> None:
+    lines = ["对话,角色,内容", "1,客户,你好", "1,客服,您好", "1,客户,谢谢", "2,客户,在吗"]
+    Path("mine.csv").write_text("\n".join(lines), encoding="utf-8")
+    proposed = invoke(data, "init", "mine.csv", "--out", "mine.yaml")
+    made = invoke(data, "compile", "mine.yaml", "--on-error", "reject")
+    assert "读入 2  保留 1  丢弃 0  拒绝 1" in made.output
+    said = [*proposed.output.splitlines(), *made.output.splitlines()]
+    for line in filter(str.strip, said):
+        assert re.search("[\u4e00-\u9fff]", line), line
+
+
 def test_the_registry_is_ascii_whatever_the_datasets_are_called(in_china: Path) -> None:
     """LLaMA-Factory opens it in the encoding of the locale. People's files have the names as they are."""
     Path("评论.csv").write_text(ROWS, encoding="utf-8")
@@ -148,9 +159,9 @@ def test_refusals_of_the_first_compile() -> None:
         assert for_reader("error: r.yaml: a training recipe, not a spec: tuneyard recipe check r.yaml") == (
             "错误：r.yaml 是训练配方，不是数据规格：tuneyard recipe check r.yaml"
         )
-        assert for_reader("8 of 1,200 rows would be rejected; the first: a.csv:2: E107") == (
-            "1,200 行中有 8 行会被拒绝；第一行：a.csv:2: E107"
-        )
+        assert for_reader(
+            "tried on the whole file: 8 of 1,200 rows would be rejected; the first: a.csv:2: E107"
+        ) == ("已在整个文件上试过：1,200 行中有 8 行会被拒绝；第一行：a.csv:2: E107")
         assert for_reader("error: mine: 2 problems; nothing was written. Correct them and compile again") == (
             "错误：mine：2 个问题；什么都没有写入。请改正后重新编译"
         )
