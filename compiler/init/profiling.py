@@ -14,16 +14,17 @@ from tuneyard.compiler.init.dialects import dialects, encoding_of, head_of
 from tuneyard.compiler.init.labels import ID
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import PROMPTS
+from tuneyard.compiler.kinds import Column, kinds
 from tuneyard.compiler.kinds.turn_forms import is_transcript
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files
 from tuneyard.compiler.read.remote import SourceFile, SourcePath
-from tuneyard.compiler.read.scan import LOOKED_AT, is_rows, is_turn, layout_of, members_of
+from tuneyard.compiler.read.scan import LOOKED_AT, ROW, is_rows, is_turn, layout_of, members_of
 from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, Readable, suffix
 from tuneyard.compiler.read.tables import SPEAKER, SPEAKERS
 from tuneyard.compiler.read.zips import Member, members
-from tuneyard.compiler.spec.column_meanings import role_of_names
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, role_of_names
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.errors import ContentError
@@ -41,6 +42,8 @@ SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
 KEPT = 1000
 ONE_LABEL = (".value.choices", "label", "labels")
 """Ends of paths to the labels of Label Studio and doccano: a list, of one text if a row has one label."""
+ANSWERED = {"question": "text", "answer": "answer"}
+"""The columns, with their kinds, by which a document is one row, whatever lists of objects are in it."""
 SCALARS = ("text", "number", "truth value", "fraction")
 TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction"}
 
@@ -75,6 +78,8 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                 documents = files
             for sources in _sources_to_try(first, encoding, table, len(documents) > 1):
                 profile = _best_reading(path, first, sources)
+                if profile.rows == 1 and not paths_by_split:
+                    documents = [file for file in files if isinstance(file, Path)]
                 for document in documents:
                     if document is not first and profile.rows < SAMPLE:
                         _read_rows(profile, document)
@@ -90,6 +95,7 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                 if paths_by_split:
                     splits: dict[str, tuple[str, ...]] = {name: (name,) for name in paths_by_split}
                     profile.source = replace(profile.source, files=paths_by_split, splits=splits)
+                profile.source = replace(profile.source, columns=())
                 yield profile
     except DamagedError as error:
         raise ContentError(f"{path}: {error}; {GET_AGAIN}") from error
@@ -231,8 +237,12 @@ def _sources_to_try(
         if _are_answers_by_question(head.decode(errors="replace").strip()):
             yield [Source(encoding=encoding, answers_by_question=True)]
             return
-    lists = layout_of(head, len(head) < LOOKED_AT).lists
-    if len(lists) > 1 and SPLIT_NAMES.issuperset(map(str.lower, lists)):
+    columns = tuple(Column(name, USUAL_NAMES[name], kinds()[kind]) for name, kind in ANSWERED.items())
+    whole = len(head) < LOOKED_AT
+    lists = layout_of(head, whole).lists
+    if lists and layout_of(head, whole, columns) is ROW:
+        yield [Source(encoding=encoding, columns=columns)]
+    elif len(lists) > 1 and SPLIT_NAMES.issuperset(map(str.lower, lists)):
         keys: dict[str, tuple[str, ...]] = {name: (name,) for name in lists}
         yield [Source(splits=keys, rows=keys, encoding=encoding)]
     elif len(lists) == 1:

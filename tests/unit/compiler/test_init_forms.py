@@ -147,6 +147,15 @@ def test_an_input_alone_is_the_question_once(bench) -> None:
     assert {record["input"] for record in found} == {""}
 
 
+def test_an_example_a_file_is_one_row_whatever_lists_are_in_it(bench) -> None:
+    for n in range(COUNT):
+        sources = [{"url": f"http://a/{n}/{i}"} for i in range(3)]
+        row = {"question": question(n), "answer": answer(n), "sources": sources}
+        bench.write(f"examples/{n:02}.json", json.dumps(row))
+    found = records(bench, bench.folder / "examples")
+    assert [answered(record) for record in found] == ANSWERED
+
+
 def test_texts_with_the_tokens_of_a_template_are_told(bench) -> None:
     rows = [{"text": f"<s>[INST] {question(n)} [/INST] {answer(n)} </s>"} for n in range(COUNT)]
     said = propose(bench.rows("llama.jsonl", rows))[1]
