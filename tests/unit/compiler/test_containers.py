@@ -86,6 +86,14 @@ def test_an_archive_without_data_or_damaged_is_refused(bench, content, code):
     assert report.failed and bench.codes(report)[0][0] == code
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["//a.txt", "///", "../a.txt", "a//"])
+def test_an_odd_name_in_an_archive_is_no_endless_loop(bench, name):
+    """`zipfile.Path` of Python 3.11.7 and before never comes back from such a name (CVE-2024-8088)."""
+    report = bench.compile("qa", bench.write("all.zip", as_zip({"a.csv": as_csv(QA[:2]), name: "x"})))
+    assert report.kept == 2
+
+
 def test_a_damaged_member_is_named(bench):
     data = bytearray(as_zip({"a.csv": as_csv(QA * 100)}))
     data[80] ^= 255
