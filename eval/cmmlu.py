@@ -28,8 +28,7 @@ from tuneyard.eval.nli import Nli
 from tuneyard.eval.read.results import RESULTS
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest, dataset_dir
-from tuneyard.eval.statistics.estimate import Mean
-from tuneyard.eval.statistics.rates import average
+from tuneyard.eval.statistics.rates import Mean, average
 
 if TYPE_CHECKING:
     from tuneyard.eval.scoring.candidates import Opened

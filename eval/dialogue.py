@@ -25,8 +25,7 @@ from tuneyard.eval.read.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task
-from tuneyard.eval.statistics.estimate import Mean
-from tuneyard.eval.statistics.rates import groups_of, mean_of
+from tuneyard.eval.statistics.rates import Mean, groups_of, mean_of
 
 FIGURES = ("carry_over", "chance", "repetition")
 SHORTEST = 4  # letters of a word that carries content: no list of stop words is needed

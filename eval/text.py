@@ -42,7 +42,7 @@ from tuneyard.eval.scoring.options import (
 )
 from tuneyard.eval.scoring.task import Job, Task
 from tuneyard.eval.show.panels import PLOT, draw_lengths
-from tuneyard.eval.statistics.estimate import Mean
+from tuneyard.eval.statistics.rates import Mean
 from tuneyard.eval.statistics.selection import held_out_rows
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from typing import Any
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import joined, tr
 from tuneyard.core.training.metrics import ACCURACY, Metric
-from tuneyard.eval.judge.cells import meaning
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.question import Question
 from tuneyard.eval.judge.questions.replicates import (
@@ -19,9 +18,10 @@ from tuneyard.eval.judge.questions.replicates import (
     with_trainings,
 )
 from tuneyard.eval.judge.same_rows import check_rows, pairing_warnings
-from tuneyard.eval.judge.sections import compare
+from tuneyard.eval.judge.sections import compare, meaning
 from tuneyard.eval.read.contamination import training_warnings
-from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of, part_of
+from tuneyard.eval.read.results import part_of
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
 
 BASE = "base"
 

@@ -8,12 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
+from tuneyard.core.language.number_format import limits, p_cell
+from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.metrics.calibration import Calibration
-from tuneyard.eval.statistics.estimate import DifferenceTest, Mean
-from tuneyard.eval.statistics.family import ALPHA
+from tuneyard.eval.statistics.family import ALPHA, DifferenceTest
+from tuneyard.eval.statistics.rates import Mean
 
 MEAN = "mean"
+DIFFERENCES = ("", "difference, points (95 %)", "fixed", "regressed", "p", "minimum detectable effect")
+MEASURED = ("", "difference (95 %)", "better", "worse", "p", "minimum detectable effect")
 
 
 def as_json(value: Any) -> Any:
@@ -255,3 +259,39 @@ def _score_json(score: ModelScore, metric: Metric) -> dict[str, object]:
     if not score.trainings:
         unused += OF_SEEDS
     return {name: value for name, value in fields.items() if name not in unused}
+
+
+def translated(header: Sequence[str]) -> list[str]:
+    """A table's header in the current language."""
+    return [name and tr(name) for name in header]
+
+
+def differences_header(metric: Metric) -> Sequence[str]:
+    """The header of a table of tests: in points, or in the unit of the metric."""
+    if metric.in_percent:
+        return DIFFERENCES
+    return MEASURED
+
+
+def section_name(name: str) -> str:
+    """A dataset's name, or that of the mean in the current language."""
+    if name == MEAN:
+        return tr(MEAN)
+    return name
+
+
+def on_dataset(model: str, dataset: str) -> str:
+    """`MODEL on DATASET`."""
+    return tr("{model} on {dataset}", model=model, dataset=dataset)
+
+
+def difference_cells(test: PairedTest, metric: Metric) -> list[str]:
+    """Cells of one test, in the order of `DIFFERENCES` and `MEASURED`."""
+    return [
+        f"{test.model} − {test.against}",
+        limits(metric.signed_text, test.with_limits),
+        f"{test.better:,}",
+        f"{test.worse:,}",
+        p_cell(test.p),
+        metric.size_text(test.smallest),
+    ]

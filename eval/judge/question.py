@@ -11,7 +11,7 @@ from typing import Any
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.read.scored_run import RunsByDataset
-from tuneyard.eval.statistics.estimate import Mean
+from tuneyard.eval.statistics.rates import Mean
 
 CHOICES = "choice"  # in table.json
 FIGURE = "figure"

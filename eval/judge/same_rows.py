@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from tuneyard.core.errors import RequestError, counted, show_value
 from tuneyard.core.language.translation import tr
-from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, part_of
+from tuneyard.eval.read.results import part_of
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
 
 MAY_DIFFER = ("model", "batch_tokens")  # settings that may differ, or that change no answer
 FEW_GROUPS = 6  # of fewer clusters the sign test's p is 0.0625 or more, even if all agree

@@ -20,13 +20,15 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.language.translation import joined, tr
 from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
+from tuneyard.eval.metrics import metric_meaning
 from tuneyard.eval.metrics.calibration import calibration
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
-from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of, part_of
-from tuneyard.eval.statistics.estimate import DifferenceTest, Mean
+from tuneyard.eval.read.results import part_of
+from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of
 from tuneyard.eval.statistics.f1 import RARE, MacroF1, macro_f1s, mean_f1
 from tuneyard.eval.statistics.family import (
     SKEWED,
+    DifferenceTest,
     Units,
     estimates,
     over_seeds,
@@ -35,12 +37,20 @@ from tuneyard.eval.statistics.family import (
     skewness,
     units_of,
 )
-from tuneyard.eval.statistics.rates import average, metric_mean
+from tuneyard.eval.statistics.rates import Mean, average, metric_mean
 from tuneyard.eval.statistics.spread import Floats
 
 MACRO_F1 = replace(METRICS["macro_f1"], in_percent=True)
 Pairs = Sequence[tuple[str, str]]  # (old, new) models
 MANY = 3  # from so many candidates on, the figure of the best is noticeably too high
+
+
+def meaning(metric: str, runs: RunsByDataset) -> Metric:
+    """Unit and direction of a metric, as the runs declare it."""
+    if metric == MACRO_F1.name:
+        return MACRO_F1
+    every_run = [run for by_model in runs.values() for run in by_model.values()]
+    return metric_meaning(metric, {run.source: run.facts for run in every_run})
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from importlib import metadata
 from types import SimpleNamespace
 
 from tuneyard.core.language.han import HAN
-from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.rates import (
+    Mean,
     Rows,
     by_cluster,
     groups_of,

@@ -5,7 +5,7 @@ from typing import Any
 
 from tuneyard.core.language.translation import listed, tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY, Metric
-from tuneyard.eval.read.scored_run import part_of
+from tuneyard.eval.read.results import part_of
 
 
 def training_warnings(model: str, n: int, facts: Mapping[str, Any], metric: Metric = ACCURACY) -> list[str]:

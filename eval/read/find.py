@@ -18,7 +18,7 @@ from tuneyard.eval.metrics.text import CHARACTERS
 from tuneyard.eval.read.logs import WITHOUT_NAME, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.read.measured import IDS, measurable, values_of
-from tuneyard.eval.read.results import PREDICTIONS, RESULTS, read_run
+from tuneyard.eval.read.results import PREDICTIONS, RESULTS, part_of, read_run
 from tuneyard.eval.read.scored_run import (
     OF_ANSWERS,
     Row,
@@ -28,7 +28,6 @@ from tuneyard.eval.read.scored_run import (
     first_text,
     model_name,
     optional_text,
-    part_of,
     text_field,
 )
 from tuneyard.eval.read.sweeps import SWEEP, held_out_runs

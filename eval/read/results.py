@@ -41,6 +41,14 @@ Results = Mapping[str, Any]
 Identity = dict[str, dict[str, Any]]  # settings, models and sets, each by name
 
 
+def part_of(facts: Mapping[str, object], name: str) -> Mapping[str, Any]:
+    """An object in results.json by its name, {} if it is missing."""
+    part = facts.get(name)
+    if isinstance(part, Mapping):
+        return part
+    return {}
+
+
 def shown_command(module: str) -> str:
     """Command line of a scoring module: `eval.nli` is `tuneyard eval nli`."""
     return f"tuneyard {module.replace('.', ' ')}"

@@ -138,14 +138,6 @@ def models_of(runs: RunsByDataset) -> list[str]:
     return list(models)
 
 
-def part_of(facts: Mapping[str, object], name: str) -> Mapping[str, Any]:
-    """An object in results.json by its name, {} if it is missing."""
-    part = facts.get(name)
-    if isinstance(part, Mapping):
-        return part
-    return {}
-
-
 def without(run: ScoredRun, rows: Collection[str]) -> ScoredRun:
     """The run without some of its rows, and without the figures of all rows."""
     facts = {name: value for name, value in run.facts.items() if name not in FIGURES}

@@ -13,8 +13,7 @@ from typing import Any
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object
 from tuneyard.core.language.translation import tr
-from tuneyard.eval.read.results import HELD_OUT, RESULTS
-from tuneyard.eval.read.scored_run import part_of
+from tuneyard.eval.read.results import HELD_OUT, RESULTS, part_of
 
 SWEEP = "sweep.json"
 STEP = "step"  # the axis of a run's checkpoints

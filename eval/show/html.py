@@ -25,8 +25,7 @@ from tuneyard.core.language.number_format import Table, interval, percent
 from tuneyard.core.language.reader_language import current
 from tuneyard.core.language.translation import catalogue, tr, tr_counted
 from tuneyard.eval.judge.ask import ComparedRuns
-from tuneyard.eval.judge.cells import on_dataset, section_name
-from tuneyard.eval.judge.conclusions import MEAN, Section
+from tuneyard.eval.judge.conclusions import MEAN, Section, on_dataset, section_name
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import ScoredRun, models_of
 from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect

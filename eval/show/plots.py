@@ -21,8 +21,7 @@ from tuneyard.core.drawing.plots import (
     plotting,
 )
 from tuneyard.core.language.translation import tr
-from tuneyard.eval.judge.cells import section_name
-from tuneyard.eval.judge.conclusions import Comparison, Section
+from tuneyard.eval.judge.conclusions import Comparison, Section, section_name
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
 from tuneyard.eval.show.panels import draw_calibration, draw_confusion

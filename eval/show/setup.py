@@ -9,7 +9,8 @@ from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import Section
 from tuneyard.eval.metrics.labels import short
-from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of, part_of
+from tuneyard.eval.read.results import part_of
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
 from tuneyard.eval.show.places import without_places
 from tuneyard.eval.show.verdict import recommended
 

@@ -20,13 +20,6 @@ from tuneyard.core.language.reader_language import ENGLISH, in_language
 from tuneyard.core.language.translation import in_english, tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY, Metric, direction, read_metric
 from tuneyard.eval.judge.ask import ComparedRuns
-from tuneyard.eval.judge.cells import (
-    difference_cells,
-    differences_header,
-    on_dataset,
-    section_name,
-    translated,
-)
 from tuneyard.eval.judge.conclusions import (
     MEAN,
     Comparison,
@@ -34,7 +27,12 @@ from tuneyard.eval.judge.conclusions import (
     PairedTest,
     Section,
     as_json,
+    difference_cells,
+    differences_header,
+    on_dataset,
     section_json,
+    section_name,
+    translated,
 )
 from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.show.setup import compared_tables

@@ -5,8 +5,7 @@ from functools import partial
 
 from tuneyard.core.language.number_format import limits, percent, points, show_p
 from tuneyard.core.language.translation import listed, tr, tr_counted
-from tuneyard.eval.judge.cells import section_name
-from tuneyard.eval.judge.conclusions import MEAN, Comparison, PairedTest, Section
+from tuneyard.eval.judge.conclusions import MEAN, Comparison, PairedTest, Section, section_name
 from tuneyard.eval.read.contamination import contamination
 from tuneyard.eval.read.scored_run import merge_weights
 

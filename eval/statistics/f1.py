@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tuneyard.eval.statistics.estimate import Mean
-from tuneyard.eval.statistics.rates import SEED, Z95, by_cluster, resample, wilson
+from tuneyard.eval.statistics.rates import SEED, Z95, Mean, by_cluster, resample, wilson
 from tuneyard.eval.statistics.spread import Floats, Spread, satterthwaite, student_deviate
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist, stdev
+from typing import Self
 
 import numpy as np
 
-from tuneyard.eval.statistics.estimate import DifferenceTest
-from tuneyard.eval.statistics.rates import SEED, Z95, by_cluster, wilson
+from tuneyard.eval.statistics.rates import SEED, Z95, Estimate, by_cluster, wilson
 from tuneyard.eval.statistics.spread import (
     Floats,
     Spread,
@@ -33,6 +33,21 @@ Z_POWER = 0.8416212335729143  # the normal distribution's 80 % point
 DRAWS = 20_000
 SKEWED = 0.25  # from this skewness of a mean on, its interval may be too narrow
 NEAR = 1e-6  # statistics nearer than this are equal
+
+
+@dataclass(frozen=True, slots=True)
+class DifferenceTest(Estimate):
+    """A mean difference with its two-sided p. Limits and p hold for all comparisons of one family together.
+
+    `smallest` is the minimum detectable effect (80 % power).
+    """
+
+    p: float
+    smallest: float
+
+    def turned(self) -> Self:
+        """The same test of the opposite difference."""
+        return replace(self, value=-self.value, low=-self.high, high=-self.low)
 
 
 @dataclass(frozen=True, slots=True)

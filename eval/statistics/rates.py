@@ -6,10 +6,10 @@ form by cluster. Shares are 0 to 1, never percentages.
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneyard.core.training.metrics import Metric
-from tuneyard.eval.statistics.estimate import Mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +26,37 @@ DRAWS = 10_000
 AT_ONCE = 500  # draws whose counts of every kind of group are in memory at once
 SEED = 42
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % limits, in any unit. Shares are 0 to 1, differences of shares -1 to 1."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """Lower and upper limit."""
+        return self.low, self.high
+
+    @property
+    def with_limits(self) -> tuple[float, float, float]:
+        """The value, its lower and its upper limit."""
+        return self.value, self.low, self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Mean(Estimate):
+    """A mean, a share or a ratio over `n` rows, with its standard error."""
+
+    n: int
+    stderr: float
+
+    def as_json(self) -> dict[str, object]:
+        """Plain JSON values, as results.json has them."""
+        return {"value": self.value, "n": self.n, "stderr": self.stderr, "ci95": list(self.ci95)}
 
 
 def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:

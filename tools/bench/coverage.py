@@ -20,9 +20,16 @@ import numpy as np
 from scipy.stats import norm
 
 from tuneyard.eval.statistics import family
-from tuneyard.eval.statistics.estimate import DifferenceTest
 from tuneyard.eval.statistics.f1 import RARE, macro_f1s
-from tuneyard.eval.statistics.family import SKEWED, Units, estimates, over_seeds, skewness, units_of
+from tuneyard.eval.statistics.family import (
+    SKEWED,
+    DifferenceTest,
+    Units,
+    estimates,
+    over_seeds,
+    skewness,
+    units_of,
+)
 from tuneyard.eval.statistics.rates import mean_of, rate_of
 
 LARGEST_CLUSTER = 60

@@ -14,13 +14,11 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.language.number_format import Table, interval, limits, p_cell, percent
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY, Metric
-from tuneyard.eval.judge.cells import differences_header, meaning, section_name, translated
-from tuneyard.eval.judge.conclusions import MEAN
+from tuneyard.eval.judge.conclusions import MEAN, differences_header, section_name, translated
 from tuneyard.eval.judge.question import CHOICES, FIGURE, AnsweredQuestion, Choice, Half
-from tuneyard.eval.judge.sections import majority_class, mean_figures, paired_family, paired_rows
+from tuneyard.eval.judge.sections import majority_class, mean_figures, meaning, paired_family, paired_rows
 from tuneyard.eval.read.scored_run import OF_ANSWERS, RunsByDataset, RunsByModel, models_of, without
-from tuneyard.eval.statistics.estimate import Mean
-from tuneyard.eval.statistics.rates import average
+from tuneyard.eval.statistics.rates import Mean, average
 from tuneyard.eval.statistics.selection import split_halves
 
 CHOICE_SEED = 42

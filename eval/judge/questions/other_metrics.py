@@ -3,16 +3,10 @@
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, direction
-from tuneyard.eval.judge.cells import (
-    MEASURED,
-    difference_cells,
-    meaning,
-    section_name,
-    translated,
-)
+from tuneyard.eval.judge.conclusions import MEASURED, difference_cells, section_name, translated
 from tuneyard.eval.judge.question import AnsweredQuestion
 from tuneyard.eval.judge.questions.replicates import with_trainings
-from tuneyard.eval.judge.sections import compare
+from tuneyard.eval.judge.sections import compare, meaning
 from tuneyard.eval.read.scored_run import RunsByDataset
 
 

@@ -6,8 +6,7 @@ from dataclasses import replace
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import tr
-from tuneyard.eval.judge.cells import on_dataset, section_name, translated
-from tuneyard.eval.judge.conclusions import Comparison
+from tuneyard.eval.judge.conclusions import Comparison, on_dataset, section_name, translated
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
 
 Recipes = Mapping[str, Sequence[str]]

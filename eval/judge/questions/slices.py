@@ -9,8 +9,7 @@ from tuneyard.core.errors import RequestError, nearest
 from tuneyard.core.language.number_format import Table, percent
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
-from tuneyard.eval.judge.cells import DIFFERENCES, difference_cells, translated
-from tuneyard.eval.judge.conclusions import PairedTest
+from tuneyard.eval.judge.conclusions import DIFFERENCES, PairedTest, difference_cells, translated
 from tuneyard.eval.judge.question import AnsweredQuestion
 from tuneyard.eval.judge.sections import paired_rows, paired_tests, steps_of
 from tuneyard.eval.metrics.labels import MOST

@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from tuneyard.eval.statistics.estimate import Mean
 from tuneyard.eval.statistics.f1 import macro_f1s, mean_f1
 from tuneyard.eval.statistics.family import DifferenceTest, estimates, units_of
+from tuneyard.eval.statistics.rates import Mean
 
 
 def f1_of(gold: list[str], old: list[str], new: list[str], groups: list[str] | None = None) -> DifferenceTest:
