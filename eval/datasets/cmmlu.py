@@ -4,8 +4,7 @@ The benchmark (github.com/haonan-li/CMMLU, arXiv:2306.09212) keeps five example 
 170 test questions of each subject. The hub has them as Parquet, its own folder as dev/ and test/ of CSV.
 """
 
-import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from tuneyard.core.files import from_hub
 from tuneyard.core.prompt import Conversation
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.origin import unknown_origin
+from tuneyard.eval.read.logs import TABLES
 
 HUB_ID = "haonan-li/cmmlu"
 REVISION = "refs/convert/parquet"  # SUBJECT/SPLIT/0000.parquet: no dataset's own code is run
@@ -107,8 +107,7 @@ def _read(data: Path, subject: str, split: str) -> tuple[Path, list[tuple[str, s
     path = _file(data, subject, split)
     if path is None:
         raise RequestError(f"{data / split / subject}.csv: the subject's {split} questions are missing")
-    rows = _parquet_rows(path) if path.suffix == ".parquet" else _csv_rows(path)
-    questions = [_question(row, place) for place, row in rows]
+    questions = [_question(row) for row in TABLES[path.suffix](path)]
     if not questions:
         raise ContentError(f"{path}: no questions")
     return path, questions
@@ -121,36 +120,14 @@ def _file(data: Path, name: str, split: str) -> Path | None:
     return None
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            for row in reader:
-                yield f"{path}:{reader.line_num}", row
-        except csv.Error as error:
-            raise ContentError(f"{path}:{reader.reader.line_num}: not CSV: {error}") from error
-        except UnicodeDecodeError as error:
-            raise ContentError(f"{path}: not UTF-8 ({error.reason} near byte {error.start})") from error
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowException as error:
-        raise ContentError(f"{path}: not Parquet: {str(error).splitlines()[0]}") from error
-    yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, 1))
-
-
-def _question(row: Mapping[str, object], place: str) -> tuple[str, str]:
+def _question(row: Mapping[str, object]) -> tuple[str, str]:
     """A question in the benchmark's form, which ends right before its answer, and the answer."""
     for column in COLUMNS:
         if not isinstance(row.get(column), str):
-            raise ContentError(f"{place}: {column}: found {show_value(row.get(column))}, expected a text")
+            found = show_value(row.get(column))
+            raise ContentError(f"{row['place']}: {column}: found {found}, expected a text")
     question, *options, answer = (str(row[column]) for column in COLUMNS)
     if answer not in LETTERS:
-        raise ContentError(f"{place}: Answer: found {show_value(answer)}, expected A, B, C or D")
+        raise ContentError(f"{row['place']}: Answer: found {show_value(answer)}, expected A, B, C or D")
     lines = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, options, strict=True))
     return f"题目：{question}{lines}\n答案是：", answer

@@ -38,23 +38,25 @@ class Compile:
     folder: Path
     manifest: Manifest
 
-    def datasets_of(self, split: str) -> list[str]:
-        """The registered datasets of a split. A compile without splits has no such dataset."""
-        return [name for name in self._names("dataset", split) if name in self.manifest.entries]
+    @property
+    def training_datasets(self) -> list[str]:
+        """The registered datasets of the training split. A compile without splits has none."""
+        return [name for name in self._of_training("dataset") if name in self.manifest.entries]
 
+    @property
     def held_out_datasets(self) -> list[str]:
         """The registered datasets of the other splits, [] if the compile has no training split."""
-        training_datasets = self.datasets_of(TRAIN_SPLIT)
+        training_datasets = self.training_datasets
         if not training_datasets:
             return []
         return [name for name in self.manifest.entries if name not in training_datasets]
 
     def trained_as(self, file: str) -> str:
         """The dataset that is trained on for a file of the training split alone, "" for any other file."""
-        if file not in self._names("file", TRAIN_SPLIT):
+        if file not in self._of_training("file"):
             return ""
         of_file = [name for name in self.manifest.entries if self.manifest.file_of(name) == file]
-        return [*of_file, *self.datasets_of(TRAIN_SPLIT), file][0]
+        return [*of_file, *self.training_datasets, file][0]
 
     def shares_and_seed(self) -> tuple[dict[str, float], int] | None:
         """The shares of the splits besides the training split, and the seed, if this compile drew them."""
@@ -91,13 +93,9 @@ class Compile:
         )
         return None
 
-    def row_index_of(self, dataset: str) -> RowIndex | None:
-        """The row index of a registered dataset, with the same warning."""
-        return self.row_index(self.manifest.file_of(dataset))
-
-    def _names(self, key: str, split: str) -> list[str]:
-        """The names under `file` or `dataset` of the outputs of a split."""
-        return [name.replace(SPLIT, split) for name in self._templates(key) if SPLIT in name]
+    def _of_training(self, key: str) -> list[str]:
+        """The names under `file` or `dataset` of the outputs of the training split."""
+        return [name.replace(SPLIT, TRAIN_SPLIT) for name in self._templates(key) if SPLIT in name]
 
     def _templates(self, key: str) -> list[str]:
         """The names under `file` or `dataset` of the outputs, as the spec has them."""
@@ -222,7 +220,7 @@ def find_origin(
     compiled, file = written
     dataset = compiled.trained_as(file)
     if dataset:
-        return Origin(prints, np.ones(len(prints), bool), [dataset], compiled.held_out_datasets())
+        return Origin(prints, np.ones(len(prints), bool), [dataset], compiled.held_out_datasets)
     found = _compared(prints, [compiled])
     others = [name for name in found.held_out if not _has_rows(compiled, name, prints)]
     return replace(found, held_out=others)
@@ -241,7 +239,7 @@ def _of_whole_file(
     shares, seed = drawn
     names = enumerate((TRAIN_SPLIT, *shares))  # the number of a split is its place
     rows = {name: (index.splits == number).nonzero()[0] for number, name in names}
-    held_out = compiled.held_out_datasets()
+    held_out = compiled.held_out_datasets
     first_rows = [rows[split][0] for split in shares if len(rows[split])]
     is_reworded = False
     if held_out and first_rows:
@@ -249,7 +247,7 @@ def _of_whole_file(
     unsplit = Unsplit(path, shares, seed, rows, held_out, is_reworded)
     in_training = _compared(index.trained, [compiled]).in_training
     in_training[rows[TRAIN_SPLIT]] = True
-    training_datasets = compiled.datasets_of(TRAIN_SPLIT) or ["its training split"]
+    training_datasets = compiled.training_datasets or ["its training split"]
     return Origin(index.trained, in_training, training_datasets[:1], held_out, unsplit)
 
 
@@ -337,8 +335,8 @@ def _compared(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> Orig
     for compiled in compiles:
         most_rows = 0
         closest_dataset = ""
-        for name in compiled.datasets_of(TRAIN_SPLIT):
-            index = compiled.row_index_of(name)
+        for name in compiled.training_datasets:
+            index = compiled.row_index(compiled.manifest.file_of(name))
             if index is None:
                 continue
             is_trained = np.isin(prints, index.fingerprints)
@@ -348,7 +346,7 @@ def _compared(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> Orig
                 closest_dataset = name
         if closest_dataset:
             datasets.append(closest_dataset)
-            held_out += compiled.held_out_datasets()
+            held_out += compiled.held_out_datasets
     return Origin(prints, in_training, datasets, held_out)
 
 
@@ -356,5 +354,5 @@ def _has_rows(compiled: Compile, dataset: str, prints: "NDArray[np.uint64]") -> 
     """True if a dataset has these very rows: in the same file, or in another one for another reader."""
     import numpy as np
 
-    index = compiled.row_index_of(dataset)
+    index = compiled.row_index(compiled.manifest.file_of(dataset))
     return index is not None and np.array_equal(np.unique(index.fingerprints), np.unique(prints))
