@@ -17,7 +17,7 @@ from tuneyard.core.language.han import HAN
 from tuneyard.core.prompt import Conversation, Encode
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.connection import RefusedError
-from tuneyard.eval.backends.scorers import Fields, Messages, Scorer
+from tuneyard.eval.backends.scorers import Fields, Messages, Scorer, plan_answers
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.text import ngrams, words
@@ -207,7 +207,7 @@ def conversing(
                 fields.append({"too_long": play.refusal})
         return fields
 
-    return Scorer(*backend.plan(talks, encode, max_new_tokens), score)
+    return Scorer(*plan_answers(backend, talks, encode, max_new_tokens), score)
 
 
 def _figures(talks: Sequence[Talk], groups: Sequence[Hashable]) -> dict[str, Mean]:

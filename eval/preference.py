@@ -25,7 +25,7 @@ from tuneyard.eval.metrics.preference import (
     marked_summary,
     preference_summary,
 )
-from tuneyard.eval.read.results import PREDICTIONS, RESULTS, Prediction, Results
+from tuneyard.eval.read.results import BASE, PREDICTIONS, RESULTS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest, set_options
 from tuneyard.eval.scoring.task import Job, Task, share_line
@@ -146,8 +146,6 @@ class Marked(Task):
 
 def _base_rows(job: Job) -> list[Prediction] | None:
     """The base's predictions if this run has scored it before, None for the base itself."""
-    from tuneyard.eval.scoring.candidates import BASE
-
     base = job.request.out / BASE / job.dataset.name
     if job.candidate.name == BASE or not (base / RESULTS).is_file():
         return None

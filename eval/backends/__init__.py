@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tuneyard.core.prompt import Encode
     from tuneyard.core.prompt.supervision import SupervisedText
     from tuneyard.eval.backends.connection import RefusedError
-    from tuneyard.eval.backends.scorers import Ids, Messages, Plan, Prompts, Reading
+    from tuneyard.eval.backends.scorers import Ids, Messages, Prompts, Reading
     from tuneyard.eval.backends.vision import Vision
 
 
@@ -30,7 +30,7 @@ class Backend:
     - `budget`: tokens in a batch.
     - `digest`: the hash of the model's files; `settings`: what else a resumed run must share.
 
-    Five methods answer: `apply`, `reading`, `token_losses`, `plan` and `chat`. Those that a backend lacks
+    Five methods answer: `apply`, `reading`, `token_losses`, `batches` and `chat`. Those that a backend lacks
     raise `RequestError`.
     """
 
@@ -62,8 +62,8 @@ class Backend:
         """-log p in nats of each loss token of each row."""
         raise self.needs_model()
 
-    def plan(self, talks: "Mapping[int, Messages]", encode: "Encode", longest: int) -> "Plan":
-        """Put conversations to answer into batches. Rows that do not fit get a reason."""
+    def batches(self, lengths: Mapping[int, int]) -> list[list[int]]:
+        """Put conversations to answer into batches; `lengths` are the tokens of each with its answer."""
         raise self.needs_model()
 
     def chat(

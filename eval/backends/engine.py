@@ -23,12 +23,10 @@ from tuneyard.eval.backends.scorers import (
     Ids,
     Logs,
     Messages,
-    Plan,
     Prompts,
     Reading,
     chunks,
     next_tokens,
-    prompts_too_long,
 )
 
 AT_ONCE = 256  # rows of a candidate between two writes of the log; vLLM makes its own batches of them
@@ -115,11 +113,9 @@ class Engine(Backend):
 
         return chunks(list(prompts), AT_ONCE), read
 
-    def plan(self, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:
-        """Plan large batches of the rows that fit the context. The others are too long."""
-        prompts = {row: encode(talk) for row, talk in talks.items()}
-        too_long = prompts_too_long(prompts, longest, self.context)
-        return chunks([row for row in talks if row not in too_long], AT_ONCE), too_long
+    def batches(self, lengths: Mapping[int, int]) -> list[list[int]]:
+        """Large batches in the data's order."""
+        return chunks(list(lengths), AT_ONCE)
 
     def chat(self, talks: Sequence[Messages], encode: Encode, longest: int) -> list[str]:
         """Answer each conversation greedily."""

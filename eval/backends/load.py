@@ -20,11 +20,9 @@ from tuneyard.eval.backends.likelihood import LogProbabilities, token_losses
 from tuneyard.eval.backends.scorers import (
     Ids,
     Messages,
-    Plan,
     Prompts,
     Reading,
     plan_batches,
-    prompts_too_long,
 )
 from tuneyard.eval.backends.vision import Vision
 
@@ -97,13 +95,10 @@ class Model(Network):
         """-log p in nats of each loss token of each row."""
         return token_losses(self, texts, self.budget)
 
-    def plan(self, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:
-        """Plan batches of rows, longest first. Rows that do not fit the context are too long."""
-        prompts = {row: encode(talk) for row, talk in talks.items()}
-        too_long = prompts_too_long(prompts, longest, self.context)
-        lengths = {row: len(ids) + longest for row, ids in prompts.items() if row not in too_long}
+    def batches(self, lengths: Mapping[int, int]) -> list[list[int]]:
+        """Batches of rows, longest first."""
         # one by one where they are drawn: an answer then depends on its own prompt alone
-        return plan_batches(lengths, 1 if self.draws else self.budget), too_long
+        return plan_batches(lengths, 1 if self.draws else self.budget)
 
     def chat(self, talks: Sequence[Messages], encode: Encode, longest: int) -> list[str]:
         """Answer each conversation, greedily or as the model's settings draw."""

@@ -132,7 +132,18 @@ def generating(backend: Backend, talks: Mapping[int, Messages], encode: Encode, 
                 fields.append({"too_long": str(answer)})
         return fields
 
-    return Scorer(*backend.plan(talks, encode, longest), score)
+    return Scorer(*plan_answers(backend, talks, encode, longest), score)
+
+
+def plan_answers(backend: Backend, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:
+    """Put conversations to answer into batches. Those that do not fit the context get a reason.
+
+    A server that makes the prompts itself has no limit here: it refuses the long ones.
+    """
+    prompts = {row: encode(talk) for row, talk in talks.items()}
+    too_long = prompts_too_long(prompts, longest, backend.context)
+    lengths = {row: len(ids) + longest for row, ids in prompts.items() if row not in too_long}
+    return backend.batches(lengths), too_long
 
 
 def score_in_halves(scorer: Scorer, batch: Sequence[int]) -> list[Fields]:

@@ -19,7 +19,7 @@ from tuneyard.core.prompt import Encode, openai_messages
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.scorers import Ids, Logs, Messages, Plan, Prompts, Reading, chunks
+from tuneyard.eval.backends.scorers import Ids, Logs, Messages, Prompts, Reading, chunks
 from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, json_object, read_models, writable
 
 if TYPE_CHECKING:
@@ -121,9 +121,9 @@ class Server(Backend, ABC):
 
         return chunks(list(prompts), ROWS), lambda batch: self.each(read_row, batch)
 
-    def plan(self, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:  # noqa: ARG002
-        """Plan batches of a few conversations in the data's order. The server itself finds the long ones."""
-        return chunks(sorted(talks), TALKS), {}
+    def batches(self, lengths: Mapping[int, int]) -> list[list[int]]:
+        """Batches of a few conversations in the data's order."""
+        return chunks(sorted(lengths), TALKS)
 
     def chat(
         self,

@@ -20,10 +20,8 @@ from tuneyard.eval.judge.questions.replicates import (
 from tuneyard.eval.judge.same_rows import check_rows, pairing_warnings
 from tuneyard.eval.judge.sections import compare, meaning
 from tuneyard.eval.read.contamination import training_warnings
-from tuneyard.eval.read.results import part_of
+from tuneyard.eval.read.results import BASE, part_of
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
-
-BASE = "base"
 
 
 @dataclass(frozen=True, slots=True)

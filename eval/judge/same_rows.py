@@ -28,7 +28,15 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
         warnings.append(tr(warning, dataset=first.dataset, count=count, few=FEW_GROUPS))
     for run in others:
         _check_same(run, first)
-        warnings += _prompt_warnings(run, first)
+        settings, first_settings = _settings(run), _settings(first)
+        differing = []
+        for name, value in settings.items():
+            if name in first_settings and first_settings[name] != value:
+                differing.append(f"{name} {show_value(value)} and {show_value(first_settings[name])}")
+        if differing:
+            warning = "{both} have different settings: {differing}"
+            both = f"{run.source} and {first.source}"
+            warnings.append(tr(warning, both=both, differing="; ".join(differing)))
     return warnings
 
 
@@ -55,20 +63,6 @@ def _check_same(run: ScoredRun, first: ScoredRun) -> None:
         raise RequestError(
             f"{both}: the same rows are in different groups; score both with the same --cluster"
         )
-
-
-def _prompt_warnings(run: ScoredRun, first: ScoredRun) -> list[str]:
-    warnings = []
-    settings, first_settings = _settings(run), _settings(first)
-    differing = []
-    for name, value in settings.items():
-        if name in first_settings and first_settings[name] != value:
-            differing.append(f"{name} {show_value(value)} and {show_value(first_settings[name])}")
-    if differing:
-        warning = "{both} have different settings: {differing}"
-        both = f"{run.source} and {first.source}"
-        warnings.append(tr(warning, both=both, differing="; ".join(differing)))
-    return warnings
 
 
 def pairing_warnings(runs: RunsByDataset) -> list[str]:

@@ -35,29 +35,26 @@ class ExampleMetric:
     function: Function
     plugin: Plugin | None = None
 
-    def held(self, row: Mapping[str, object]) -> bool:
-        """True if a row has every field that the metric needs."""
-        return all(row.get(name) is not None for name in self.needs)
-
     def values(self, rows: Rows) -> list[float]:
         """Calculate the value of each row. `PluginError` if a plug-in raises or gives no number."""
+        values = []
         with self.plugin.guarded() if self.plugin else contextlib.nullcontext():
-            return [self._value(row) for row in rows]
-
-    def _value(self, row: Mapping[str, object]) -> float:
-        value = float(self.function(MappingProxyType(row)))  # which others are given, too: not to be changed
-        if not math.isfinite(value):
-            raise ValueError(f"{self.name}: found {value}, expected a finite number")
-        if self.meaning.unit == "share" and not 0 <= value <= 1:
-            raise ValueError(f"{self.name}: found {value}, expected a share from 0 to 1")
-        return value
+            for row in rows:
+                value = float(self.function(MappingProxyType(row)))  # others are given the row, too
+                if not math.isfinite(value):
+                    raise ValueError(f"{self.name}: found {value}, expected a finite number")
+                if self.meaning.is_share and not 0 <= value <= 1:
+                    raise ValueError(f"{self.name}: found {value}, expected a share from 0 to 1")
+                values.append(value)
+        return values
 
     def of(self, rows: Rows) -> dict[str, object] | None:
         """Mean over the rows that have its fields, with `stderr`, `n` and `ci95`; None if no row has them.
 
         A single cluster gives no interval, except of a share. Rows with a `cluster` are not independent.
         """
-        rows_with_fields = [row for row in rows if "too_long" not in row and self.held(row)]
+        short = [row for row in rows if "too_long" not in row]
+        rows_with_fields = [row for row in short if all(row.get(name) is not None for name in self.needs)]
         if not rows_with_fields:
             return None
         groups = groups_of(rows_with_fields)

@@ -18,7 +18,7 @@ from tuneyard.eval.metrics.text import CHARACTERS
 from tuneyard.eval.read.logs import WITHOUT_NAME, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.read.measured import IDS, measurable, values_of
-from tuneyard.eval.read.results import PREDICTIONS, RESULTS, part_of, read_run
+from tuneyard.eval.read.results import BASE, PREDICTIONS, RESULTS, part_of, read_run
 from tuneyard.eval.read.scored_run import (
     OF_ANSWERS,
     Row,
@@ -142,7 +142,7 @@ def _order(folder: Path) -> tuple[object, ...]:
     model, dataset = folder.parent.name, folder.name
     run = read_run(folder.parent.parent)
     model_place = [*run["models"], model].index(model)
-    return model != "base", model_place, model, [*run["sets"], dataset].index(dataset), dataset
+    return model != BASE, model_place, model, [*run["sets"], dataset].index(dataset), dataset
 
 
 def _named(runs: list[ScoredRun], source: ScoredRunSource) -> list[ScoredRun]:

@@ -1,6 +1,6 @@
 """Values of a run's examples: built-in metrics, those of plug-ins, and any field with numbers."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,12 +21,31 @@ Function = Callable[[Records], Values]
 
 def measurable(record: Mapping[str, object]) -> list[str]:
     """The metrics that a row of a run has the fields for."""
-    names = [name for name, (fields, _) in WHOLE.items() if record.keys() >= {*fields}]
-    names += [name for name, metric in metrics().items() if metric.held(record)]
+    names = []
+    for name, (fields, _) in functions().items():
+        if all(record.get(field) is not None for field in fields):
+            names.append(name)
     names += [
         name for name, value in record.items() if name not in (*IDS, "idx") and isinstance(value, int | float)
     ]
     return names
+
+
+def functions(tokenizer: str = CHARACTERS) -> dict[str, tuple[Sequence[str], Function]]:
+    """Metrics of all examples together, of fields by other names, and of files and plug-ins, by name.
+
+    Each has its fields, and the function that gives the values of rows. `tokenizer` is that of ROUGE and
+    BLEU.
+    """
+    by_name: dict[str, tuple[Sequence[str], Function]] = {
+        LOSS: (("loss", "tokens"), _loss),
+        AUC: ((f"{ANSWER}_logp", f"{ANSWER}_tokens", "expected_output"), auc_of),
+    }
+    for name in OVERLAPS:
+        by_name[name] = TEXTS, partial(_overlap, name, tokenizer=tokenizer)
+    for name, metric in metrics().items():
+        by_name[name] = metric.needs, metric.values
+    return by_name
 
 
 def values_of(metric: str, records: Records, tokenizer: str) -> list[float | None]:
@@ -34,14 +53,8 @@ def values_of(metric: str, records: Records, tokenizer: str) -> list[float | Non
 
     `tokenizer` is that of ROUGE and BLEU. `ContentError` if a value is not a number.
     """
-    fields: Iterable[str] = (metric,)
-    function: Function = partial(_field, metric)
-    if metric in OVERLAPS:
-        fields, function = TEXTS, partial(_overlap, metric, tokenizer=tokenizer)
-    elif metric in WHOLE:
-        fields, function = WHOLE[metric]
-    elif metric in metrics():
-        fields, function = metrics()[metric].needs, metrics()[metric].values
+    of_field: tuple[Sequence[str], Function] = (metric,), partial(_field, metric)
+    fields, function = functions(tokenizer).get(metric, of_field)
     places = []
     for place, record in enumerate(records):
         if "too_long" not in record and all(record.get(name) is not None for name in fields):
@@ -67,20 +80,12 @@ def _loss(records: Records) -> Values:
     return losses
 
 
-def _overlap(metric: str, records: Records, tokenizer: str = CHARACTERS) -> Values:
+def _overlap(metric: str, records: Records, tokenizer: str) -> Values:
     references = [str(record["reference"]) for record in records]
     predictions = [str(record["prediction"]) for record in records]
     if metric == "bleu":
         return bleu_parts(references, predictions, tokenizer)
     return rouge(references, predictions, tokenizer)[metric]
-
-
-# Metrics of all examples together, or of fields by other names: their fields, and the values of rows.
-WHOLE: dict[str, tuple[Sequence[str], Function]] = {
-    LOSS: (("loss", "tokens"), _loss),
-    AUC: ((f"{ANSWER}_logp", f"{ANSWER}_tokens", "expected_output"), auc_of),
-    **{name: (TEXTS, partial(_overlap, name)) for name in OVERLAPS},
-}
 
 
 def _number(name: str, value: object) -> float:

@@ -32,6 +32,7 @@ COMPARED = (TABLE_JSON, TABLE, CHANGED, PAGE)
 PARTS = ("settings", "models", "sets")  # in every run.json
 PROMPTS = "prompts"  # in some of them
 SHOTS_OF = "shots of "  # a setting of one dataset, which may be added with it
+BASE = "base"  # the name of the model without adapters
 HELD_OUT = "held-out"
 """Folder in that of a sweep: the scoring run on the halves that do not choose."""
 UNMERGED, MERGED = "unmerged", "merged"

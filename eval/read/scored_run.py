@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress, pairwise
@@ -15,7 +16,10 @@ KINDS = ("type", "subtype")
 LOSS = "eval_loss"
 OF_ANSWERS = ("accuracy", "macro_f1")
 """The metrics that are computed from expected and predicted answers."""
-COLUMNS = ("rows", "gold", "predicted", "correct", "groups", "confidence", "tokens")
+COLUMNS = ("rows", "gold", "predicted", "correct", "groups", "confidence", "tokens", "questions", "outputs")
+QUESTIONS = ("instruction", "prompt", "question", "user")
+OUTPUTS = ("model_output", "output", "prediction")
+"""Names of the fields that have the prompt and the answer as the model gave it, for readers of the report."""
 MERGE_PART = re.compile(r"(?P<adapter>[^=,]+)=(?P<weight>-?\d+(?:\.\d+)?)")
 """An adapter and its weight in the name of a merge, e.g. `rte=0.5,mnli=0.5`."""
 FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the whole dataset, not of its half
@@ -31,8 +35,9 @@ class ScoredRun:
 
     `kinds` are fields that group the rows, e.g. `type`. `confidence` is the share (0-1) of the chosen label
     among the labels' probabilities. `facts` come from results.json. `values` are figures of each row by
-    metric, None without a figure, `tokens` the weights of a loss. `trainings` are the runs of a setting that
-    was trained with several seeds; a row's value is then their mean, and all else is that of the first.
+    metric, None without a figure, `tokens` the weights of a loss. `questions` and `outputs` are the prompts
+    and the raw answers. `trainings` are the runs of a setting that was trained with several seeds; a row's
+    value is then their mean, and all else is that of the first.
     """
 
     model: str
@@ -48,6 +53,8 @@ class ScoredRun:
     facts: Mapping[str, object] = field(default_factory=dict)
     values: Values = field(default_factory=dict)
     tokens: Sequence[float] = ()
+    questions: Sequence[str] = ()
+    outputs: Sequence[str] = ()
     trainings: Sequence["ScoredRun"] = ()
 
     @property
@@ -237,7 +244,15 @@ def assemble(
         facts=facts,
         values={name: [column[place] for place in order] for name, column in (values or {}).items()},
         tokens=[row.get("tokens", 1.0) for row in ordered],
+        questions=[_question(row) for row in ordered],
+        outputs=[first_text(row, OUTPUTS) for row in ordered],
     )
+
+
+def _question(row: Row) -> str:
+    """The prompt of a row, and its separate input if there is one. Models share one text in memory."""
+    texts = (first_text(row, QUESTIONS), optional_text(row, "input"))
+    return sys.intern("\n".join(text for text in texts if text))
 
 
 def _check_characters(source: Path, names: Sequence[str], rows: Iterable[Row]) -> None:

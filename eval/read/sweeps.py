@@ -13,13 +13,12 @@ from typing import Any
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object
 from tuneyard.core.language.translation import tr
-from tuneyard.eval.read.results import HELD_OUT, RESULTS, part_of
+from tuneyard.eval.read.results import BASE, HELD_OUT, RESULTS, part_of
 
 SWEEP = "sweep.json"
 STEP = "step"  # the axis of a run's checkpoints
 REPORTED = "reported"
 """In sweep.json: the base, each adapter alone and the chosen model, which the held-out half is scored for."""
-BASE = "base"
 OF_RUN = "results"  # the folder in that of a run into which its scoring command writes
 SEEDS = ("seed", "data_seed")
 

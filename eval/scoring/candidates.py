@@ -37,7 +37,7 @@ from tuneyard.eval.backends.vision import open_vision
 from tuneyard.eval.backends.worker_model import open_in_workers
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
-from tuneyard.eval.read.results import MERGED, read_identity
+from tuneyard.eval.read.results import BASE, MERGED, read_identity
 from tuneyard.eval.scoring.options import ScoringRequest
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 Parts = tuple[WeightedAdapter, ...]
 """Adapters on the base, each with its weight. () is the base itself."""
-BASE = "base"
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "vllm": 0}
 
 

@@ -12,8 +12,9 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
 from tuneyard.core.weights.adapter_files import CONFIG
+from tuneyard.eval.read.results import BASE
 from tuneyard.eval.read.sweeps import STEP
-from tuneyard.eval.scoring.candidates import BASE, Parts, open_adapters
+from tuneyard.eval.scoring.candidates import Parts, open_adapters
 from tuneyard.eval.scoring.options import ScoringRequest
 
 COARSE = (0.0, 0.5, 1.0)

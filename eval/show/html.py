@@ -32,8 +32,8 @@ from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect
 from tuneyard.eval.show.places import command_line, without_places
 from tuneyard.eval.show.plots import DrawnPlot
 from tuneyard.eval.show.setup import compared_tables
-from tuneyard.eval.show.tables import differences, figures, left_out, method, scores, section_text
-from tuneyard.eval.show.verdict import decisions, recommended
+from tuneyard.eval.show.tables import differences, figures, left_out, method, scores
+from tuneyard.eval.show.verdict import decisions, notes, recommended
 
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard eval compare">'
@@ -41,6 +41,7 @@ STATIC = 10  # examples that are there without JavaScript
 FEW = 4  # plots of no more models are unfolded
 LONG_NAME = re.compile(r"[!-~]{18,}")  # a shorter one fits into a table's first column on a phone
 BREAK = re.compile(r"(?<=[,/+_])(?=[^\s_])")
+VERDANA = "'DejaVu Sans', Verdana"  # as wide as matplotlib's own font, and on Windows
 EXPONENT = re.compile(r"(?<=\de)-(?=\d)")
 """The minus of 1e-4, after which browsers break a line."""
 FIGURES = {
@@ -65,17 +66,19 @@ class Page:
 def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> str:
     """Render a page with the plots of a comparison."""
     comparison = compared.comparison
-    notes = [left_out(comparison)]
+    caveats = [left_out(comparison)]
     if plot_language() != current():
-        notes.append(NOT_WRITTEN)
+        caveats.append(NOT_WRITTEN)
     pictures = []
     for plot in plots:
         if plot.svg:
             caption = tr(plot.caption, name=plot.dataset)
-            pictures.append({"caption": caption, "data": _data_uri(plot.svg)})
+            svg = plot.svg.replace("'DejaVu Sans'", VERDANA).encode()
+            data = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+            pictures.append({"caption": caption, "data": data})
     best = [recommended(section, comparison.base) for section in comparison.deciding]
     models = models_of(compared.runs)
-    functions = {function.__name__: function for function in (tr, section_name, section_text, method, terms)}
+    functions = {function.__name__: function for function in (tr, section_name, notes, method, terms)}
     errors = collect_incorrect(compared.runs, page.errors)
     shown = {f"{name}{tr('.')}": table for name, table in compared.tables.items()} | figures(comparison)
     return fill_page(
@@ -100,19 +103,13 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
         pictures=pictures,
         unfolded=len(models) <= FEW,
         warnings=[without_places(warning) for warning in compared.warnings],
-        notes=notes,
+        caveats=caveats,
         tables={name: varied(table) for name, table in shown.items()},
         errors=[{"dataset": one.dataset, "counts": _counts(one)} for one in errors],
         cards=[(one.dataset, row) for one in errors for row in one.rows][:STATIC],
         provenance=provenance(compared.run_list, made_by(page.module)),
         data=_data(models, comparison.base, best[0], errors),
     )
-
-
-def _data_uri(svg: str) -> str:
-    """A plot as the source of an image. Verdana is as wide as matplotlib's own font, and on Windows."""
-    text = svg.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana")
-    return f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}"
 
 
 def _chart(section: Section, base: str) -> dict[str, Any]:

@@ -75,19 +75,16 @@ def scores(
     has_majority = any(not math.isnan(section.majority) for section in comparison.sections)
     if has_majority:
         names.append(tr("majority-class baseline"))
-    columns = [[_heading(comparison.metric), *names]]
+    heading = tr("accuracy (95 % interval)")
+    if comparison.metric is not ACCURACY:
+        heading = tr("{figure}, 95 % interval", figure=direction(comparison.metric.name, comparison.metric))
+    columns = [[heading, *names]]
     for section in comparison.sections:
         cells = [_score(section.figures.get(model), section.metric) for model in models]
         if has_majority:
             cells.append(_majority(section))
         columns.append([tr("{name}, n = {n:,}", name=section_name(section.name), n=section.n), *cells])
     return _turned(columns)
-
-
-def _heading(metric: Metric) -> str:
-    if metric is ACCURACY:
-        return tr("accuracy (95 % interval)")
-    return tr("{figure}, 95 % interval", figure=direction(metric.name, metric))
 
 
 def figures(comparison: Comparison) -> dict[str, Table]:
@@ -104,17 +101,14 @@ def _macro_f1s(comparison: Comparison) -> Table:
     columns = [[tr("macro-F1 (95 % interval)"), *comparison.models]]
     for section in comparison.sets:
         if any(score.macro_f1 for score in section.figures.values()):
-            cells = [_macro_f1(section.figures.get(model)) for model in comparison.models]
+            cells = []
+            for model in comparison.models:
+                score = section.figures.get(model)
+                cells.append(NONE if score is None else interval(score.macro_f1) + _trained_on(score))
             columns.append([section.name, *cells])
     if len(columns) == 1:
         return Table([], [])
     return _turned(columns)
-
-
-def _macro_f1(score: ModelScore | None) -> str:
-    if score is None:
-        return NONE
-    return interval(score.macro_f1) + _trained_on(score)
 
 
 def _calibrations(comparison: Comparison) -> Table:
@@ -293,18 +287,11 @@ def method(section: Section) -> str:
 
 def _section(section: Section, comparison: Comparison) -> str:
     """A section's tests. The decision from a deciding section is the first line of the report."""
-    parts = [f"## {section_name(section.name)}", section_text(section, comparison.base)]
+    parts = [f"## {section_name(section.name)}", notes(section, comparison.base).strip()]
     tables = [grid(table) for table in differences(section).values()]
     if tables:
         parts += [*tables, method(section)]
     return "\n\n".join(part for part in parts if part)
-
-
-def section_text(section: Section, base: str) -> str:
-    """The sentences that follow the decision. Sections that do not decide have none."""
-    if section.decided_by:
-        return ""
-    return notes(section, base).strip()
 
 
 def document(compared: ComparedRuns, plots: Sequence[str] = ()) -> dict[str, object]:

@@ -7,10 +7,10 @@ from tuneyard.core.language.number_format import limits, percent, points, show_p
 from tuneyard.core.language.translation import listed, tr, tr_counted
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, PairedTest, Section, section_name
 from tuneyard.eval.read.contamination import contamination
+from tuneyard.eval.read.results import BASE
 from tuneyard.eval.read.scored_run import merge_weights
 
 WRONG = " Something is wrong with the labels, the parser or the template: read the incorrect examples."
-BASE = "base"
 MOST_RIVALS = 3
 
 
@@ -79,8 +79,10 @@ def verdict(section: Section, base: str) -> str:
 def notes(section: Section, base: str) -> str:
     """Sentences that follow the decision from a section: the gain, the margin, rows left out, training rows.
 
-    "" if there are none.
+    "" if there are none, or if another section decides.
     """
+    if section.decided_by:
+        return ""
     text = ""
     best = section.best
     if best is not None:

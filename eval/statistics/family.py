@@ -267,15 +267,6 @@ def _without_skew(spread: Spread, straight: Floats) -> Floats:
     return np.where(usable, normal_deviate(moved, spread.freedom), straight)
 
 
-def _placed(largest: Floats, statistics: Floats) -> tuple[Floats, float]:
-    """p of each statistic among the family's largest under no difference, and their 95 % point."""
-    ordered = np.sort(largest)
-    as_large = len(ordered) - np.searchsorted(ordered, statistics - NEAR)
-    p = np.maximum(1, as_large) / len(ordered)
-    rejected = math.ceil(ALPHA * len(ordered)) - 1
-    return p, float(ordered[len(ordered) - 1 - rejected]) + NEAR
-
-
 def _normal(spread: Spread, statistics: Floats) -> tuple[Floats, float]:
     """p of each statistic, and the 95 % point, by the largest of correlated normal deviates.
 
@@ -292,7 +283,10 @@ def _normal(spread: Spread, statistics: Floats) -> tuple[Floats, float]:
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.maximum(values, 0))
     drawn = np.random.default_rng(SEED).standard_normal((DRAWS, len(root))) @ root.T
-    return _placed(np.abs(drawn).max(axis=1), statistics)
+    largest = np.sort(np.abs(drawn).max(axis=1))
+    as_large = DRAWS - np.searchsorted(largest, statistics - NEAR)
+    rejected = math.ceil(ALPHA * DRAWS) - 1
+    return np.maximum(1, as_large) / DRAWS, float(largest[DRAWS - 1 - rejected]) + NEAR
 
 
 def _limits(units: Units, spread: Spread, column: int, reach: float) -> tuple[float, float]:

@@ -237,7 +237,7 @@ def metric_mean(
     if metric.is_share:
         return rate_of(values, groups)
     if weights is None:
-        return mean_of(values, groups)
+        weights = [1] * len(values)
     weighted = [value * weight for value, weight in zip(values, weights, strict=True)]
     return ratio(weighted, weights, groups)
 

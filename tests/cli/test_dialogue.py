@@ -67,8 +67,8 @@ class Echo:
 
     context = 10
 
-    def plan(self, talks, _encode, _longest):
-        return [sorted(talks)], {}
+    def batches(self, lengths):
+        return [sorted(lengths)]
 
     def chat(self, talks, _encode, _longest):
         return [f"<think>hm</think> {len(t)}" for t in talks]
