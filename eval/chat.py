@@ -18,7 +18,7 @@ import click
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.errors import RequestError, TuneyardError, for_terminal, run_command, show_value
 from tuneyard.core.prompt import Encode, Message
-from tuneyard.eval.backends.connection import TIMEOUT, Connection, RefusedError
+from tuneyard.eval.backends.connection import TIMEOUT, Connection
 from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
 from tuneyard.eval.datasets.prompts import trained_system
 from tuneyard.eval.metrics.answers import cut_thought
@@ -138,10 +138,7 @@ def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "tuple[
     server = open_server(read_models(connection, name), name, bool(name))
 
     def reply(messages: list[Message]) -> Speak:
-        try:
-            answer = server.connection.once(lambda client: server.chat_with(client, messages, settings))
-        except RefusedError as error:
-            raise RequestError(f"{server.url}: {error}") from error
+        answer = server.connection.once(lambda client: server.chat_with(client, messages, settings))
         return lambda show: show(answer.text)
 
     return server, reply

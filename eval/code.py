@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import click
 
-from tuneyard.core.errors import ContentError, RequestError, run_command, show_value
+from tuneyard.core.errors import RequestError, run_command, unexpected
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
@@ -111,10 +111,8 @@ def check_tests(dataset: EvalDataset) -> None:
     for row, record in enumerate(dataset.records):
         tests = record.get("tests")
         if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
-            raise ContentError(
-                f"{dataset.place(row)}: tests: found {show_value(tests)}, expected a list of "
-                "Python expressions that must be true, such as add_all([1, 2]) == 3"
-            )
+            expected = "a list of Python expressions that must be true, such as add_all([1, 2]) == 3"
+            raise unexpected(dataset.place(row), "tests", tests, expected)
 
 
 def program_of(answer: str) -> str:

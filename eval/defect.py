@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.drawing.plots import plotting, save
-from tuneyard.core.errors import ContentError, run_command, show_value
+from tuneyard.core.errors import ContentError, run_command, show_value, unexpected
 from tuneyard.core.files import write_json
 from tuneyard.core.language.number_format import percent
 from tuneyard.core.language.reader_language import lang_option
@@ -57,7 +57,7 @@ def read_references(dataset: EvalDataset) -> list[Report]:
         place = dataset.place(row)
         subtype, report = dataset.records[row].get("subtype"), parse_report(answer)
         if not isinstance(subtype, str) or not subtype.strip():
-            raise ContentError(f"{place}: subtype: found {show_value(subtype)}, expected a text")
+            raise unexpected(place, "subtype", subtype, "a text")
         if report is None or report.judgement == UNKNOWN:
             raise ContentError(
                 f"{place}: reference answer {show_value(answer)}, expected 判断:… (and 原因：…) with one "

@@ -193,7 +193,7 @@ def conversing(
             running = []
             for (play, messages), answer in zip(asked, answers, strict=True):
                 if isinstance(answer, RefusedError):
-                    play.cut_short, play.refusal = True, str(answer)
+                    play.cut_short, play.refusal = True, answer.problem
                     continue
                 play.transcript = [*messages, {"role": "assistant", "content": cut_thought(answer)}]
                 del play.questions[0]

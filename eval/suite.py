@@ -23,6 +23,7 @@ from tuneyard.core.errors import (
     resumed_by,
     run_command,
     show_value,
+    unexpected,
 )
 from tuneyard.core.files import names_folder, read_object, write_json, write_text
 from tuneyard.core.installation.checkout import bundled
@@ -279,9 +280,7 @@ def _step(name: str, place: str, options: object, folder: Path, shared: frozense
     command = _scoring_command(command_name)
     if command is None or not isinstance(options, dict):
         names = [each for each in eval_commands.list_commands(CONTEXT) if _scoring_command(each)]
-        raise ContentError(
-            f"{place}: command: found {show_value(command_name)}, expected one of {', '.join(names)}"
-        )
+        raise unexpected(place, "command", command_name, f"one of {', '.join(names)}")
     try:
         arguments = list(_arguments(command, options, folder, shared))
         # the suite's command line has the options that every command requires

@@ -329,6 +329,11 @@ def show_value(value: object) -> str:
     return text
 
 
+def unexpected(place: object, field: str, value: object, expected: str) -> ContentError:
+    """The error for a value of another kind: `rows.jsonl:3: row: found "a", expected a number`."""
+    return ContentError(f"{place}: {field}: found {show_value(value)}, expected {expected}")
+
+
 def one_line(text: str) -> str:
     """Escape line breaks and control characters, which a file name may contain."""
     return _LINE_ENDS.sub(_escaped, text)

@@ -37,12 +37,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class RefusedError(Exception):
-    """The server answers a request with an HTTP `status`. `wait` is in seconds, if it names a time."""
+class NoAccessError(RequestError):
+    """The server would refuse every request: it sends elsewhere, or wants another key."""
 
-    def __init__(self, status: int, text: str, wait: float = 0.0) -> None:
-        super().__init__(text)
+
+class RefusedError(RequestError):
+    """The server answers a request with an HTTP `status`: `problem` is its text.
+
+    `wait` is in seconds, if the server names a time.
+    """
+
+    def __init__(self, url: str, status: int, problem: str, wait: float = 0.0) -> None:
+        super().__init__(f"{url}: {problem}")
         self.status = status
+        self.problem = problem
         self.wait = wait
 
     @property
@@ -52,14 +60,9 @@ class RefusedError(Exception):
         return is_of_server or self.status == TOO_MANY_REQUESTS
 
     @property
-    def is_of_all_requests(self) -> bool:
-        """True if every request would get it: a redirect, or a wrong key."""
-        return self.status < BAD_REQUEST or self.status in (UNAUTHORIZED, FORBIDDEN)
-
-    @property
     def is_too_long(self) -> bool:
         """True if the prompt and its answer do not fit the server's context."""
-        return self.status == BAD_REQUEST and bool(TOO_LONG.search(str(self)))
+        return self.status == BAD_REQUEST and bool(TOO_LONG.search(self.problem))
 
 
 class UnreadableError(RequestError):
@@ -156,8 +159,8 @@ class Connection:
     ) -> Result:
         """Post a body (None: get the address) and `read` the answer; a `ValueError` of `read` is tried again.
 
-        `RefusedError` if the server refuses the request, `UnreadableError` if it answers nonsense,
-        `RequestError` if no try gives an answer.
+        `RefusedError` if the server refuses the request, `NoAccessError` if it would refuse every one,
+        `UnreadableError` if it answers nonsense, `RequestError` if no try gives an answer.
         """
         import asyncio
 
@@ -170,7 +173,7 @@ class Connection:
             tries += 1
             try:
                 async with asyncio.timeout(self.timeout):
-                    return read(await _answer(client, address, body))
+                    return read(await self._answer(client, address, body))
             except RefusedError as error:
                 if not error.may_pass:
                     raise
@@ -196,7 +199,9 @@ class Connection:
 
         if isinstance(failure, TimeoutError):
             return f"no whole answer within {self.timeout:g} s, the limit of --timeout"
-        if isinstance(failure, RefusedError | ValueError):
+        if isinstance(failure, RefusedError):
+            return failure.problem
+        if isinstance(failure, ValueError):
             return str(failure)
         text = f"{type(failure).__name__}: {failure}".removesuffix(": ")
         if isinstance(failure, ConnectTimeout):
@@ -209,37 +214,40 @@ class Connection:
             text += f"; if the server speaks no https, name {self.url.replace('https', 'http', 1)}"
         return f"{text}; is the server running at this address?"
 
+    async def _answer(
+        self, client: "httpx.AsyncClient", address: str, body: Mapping[str, object] | None
+    ) -> bytes:
+        """The body of an answer, `RefusedError` for one of another status. `ValueError` if it is too large.
 
-async def _answer(client: "httpx.AsyncClient", address: str, body: Mapping[str, object] | None) -> bytes:
-    """The body of an answer, `RefusedError` for one of another status. `ValueError` if it is too large.
-
-    Redirects are not followed: the key is for the host in --url.
-    """
-    method = "GET" if body is None else "POST"
-    async with client.stream(method, address, json=body) as response:
-        data = bytearray()
-        async for piece in response.aiter_raw():
-            data += piece
-            if not response.is_success and len(data) > SHOWN_BYTES:  # it may be endless
-                break
-            if len(data) > MOST_BYTES:
-                raise ValueError(f"an answer of more than {MOST_BYTES >> 20} MiB")
-    if response.is_success:
-        return bytes(data)
-    beginning = data[:SHOWN_BYTES].decode(errors="replace")
-    if api_key() != NO_KEY:
-        beginning = beginning.replace(api_key(), "(the key)")  # some proxies return the headers of a request
-    status = response.status_code
-    problem = one_line(f"HTTP {status} {beginning}".strip())
-    location = response.headers.get("Location")
-    if location:
-        target = urllib.parse.urljoin(address, location)[:SHOWN_LOCATION]
-        problem = f"HTTP {status}: it sends elsewhere, {target!r}"
-    if location or status == NOT_FOUND:
-        problem += " (--url is the address before /chat/completions, such as http://localhost:8000/v1)"
-    retry_after = response.headers.get("Retry-After", "")
-    wait = min(float(retry_after), LONGEST_WAIT) if retry_after.isdecimal() else 0.0
-    raise RefusedError(status, problem, wait)
+        Redirects are not followed: the key is for the host in --url.
+        """
+        method = "GET" if body is None else "POST"
+        async with client.stream(method, address, json=body) as response:
+            data = bytearray()
+            async for piece in response.aiter_raw():
+                data += piece
+                if not response.is_success and len(data) > SHOWN_BYTES:  # it may be endless
+                    break
+                if len(data) > MOST_BYTES:
+                    raise ValueError(f"an answer of more than {MOST_BYTES >> 20} MiB")
+        if response.is_success:
+            return bytes(data)
+        beginning = data[:SHOWN_BYTES].decode(errors="replace")
+        if api_key() != NO_KEY:  # some proxies return the headers of a request
+            beginning = beginning.replace(api_key(), "(the key)")
+        status = response.status_code
+        problem = one_line(f"HTTP {status} {beginning}".strip())
+        location = response.headers.get("Location")
+        if location:
+            target = urllib.parse.urljoin(address, location)[:SHOWN_LOCATION]
+            problem = f"HTTP {status}: it sends elsewhere, {target!r}"
+        if location or status == NOT_FOUND:
+            problem += " (--url is the address before /chat/completions, such as http://localhost:8000/v1)"
+        if status < BAD_REQUEST or status in (UNAUTHORIZED, FORBIDDEN):
+            raise NoAccessError(f"{self.url}: {problem}")
+        retry_after = response.headers.get("Retry-After", "")
+        wait = min(float(retry_after), LONGEST_WAIT) if retry_after.isdecimal() else 0.0
+        raise RefusedError(self.url, status, problem, wait)
 
 
 def api_key() -> str:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.core.errors import RequestError
-from tuneyard.eval.backends.connection import RefusedError
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.scorers import Ids, Logs, Messages, next_tokens
 from tuneyard.eval.backends.served import writable
@@ -55,8 +53,6 @@ class LlamaCpp(Server):
                 lambda client: server._step(client, sample, settings, lambda answer: answer)
             )
             self.read_step(answer, len(sample))["top_logprobs"][0]["logprob"]
-        except RefusedError as error:
-            raise RequestError(f"{self.url}: {error}") from error
         except BROKEN as error:
             raise NoLogProbabilitiesError(
                 f"{self.url}: /completion with n_probs gives no log-probabilities, which --mode choice "

@@ -100,8 +100,6 @@ def open_served(
                 raise
             missing[part] = error.problem
         except RefusedError as error:
-            if error.is_of_all_requests:
-                raise RequestError(f"{server.url}: {error}") from error
             if part != "chat" or error.status in NOT_OFFERED:  # a chat that is refused is a difference
-                missing[part] = str(error)
+                missing[part] = error.problem
     return replace(server, missing=missing)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends.connection import RefusedError
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.scorers import Ids, Logs, Messages
@@ -45,9 +44,7 @@ class OpenAi(Server):
                 )
                 server.read_logs(answer, [sample, sample], 1)
             except RefusedError as error:
-                if error.is_of_all_requests:
-                    raise RequestError(f"{self.url}: {error}") from error
-                reasons.append(f"{way}: {error}")
+                reasons.append(f"{way}: {error.problem}")
             except BROKEN as error:
                 reasons.append(f"{way}: not in its answer ({type(error).__name__})")
             else:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tuneyard.core.documents import json_lines
 from tuneyard.core.documents.schema_errors import is_number
-from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
 from tuneyard.eval.backends import Backend
 
 if TYPE_CHECKING:
@@ -37,6 +37,6 @@ def read_outputs(folder: Path, rows: int) -> "dict[int, Fields]":
         for name in NUMBERS:
             value = line.get(name)
             if value is not None and not is_number(value):
-                raise ContentError(f"{place}: {name}: found {show_value(value)}, expected a number")
+                raise unexpected(place, name, value, "a number")
         lines[row] = line
     return lines

@@ -129,7 +129,7 @@ def generating(backend: Backend, talks: Mapping[int, Messages], encode: Encode, 
             if isinstance(answer, str):
                 fields.append({"model_output": answer})
             else:
-                fields.append({"too_long": str(answer)})
+                fields.append({"too_long": answer.problem})
         return fields
 
     return Scorer(*plan_answers(backend, talks, encode, longest), score)

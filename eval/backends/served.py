@@ -93,7 +93,7 @@ def get(
 ) -> Any:
     """Get an address's JSON; None if the server does not offer it.
 
-    `RequestError` if it wants another key, `UnreadableError` if the answer `must_be_readable` and is not.
+    `UnreadableError` if the answer `must_be_readable` and is not.
     """
     place = address.removeprefix(connection.root)
     try:
@@ -101,9 +101,8 @@ def get(
     except UnreadableError:  # such as a page of HTML for every address that it does not have
         if must_be_readable:
             raise
-    except RefusedError as error:
-        if error.is_of_all_requests:
-            raise RequestError(f"{address}: {error}") from error
+    except RefusedError:
+        pass
     return None
 
 

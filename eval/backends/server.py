@@ -17,7 +17,7 @@ from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.prompt import Encode, openai_messages
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.connection import Connection, RefusedError
+from tuneyard.eval.backends.connection import Connection, NoAccessError, RefusedError
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.scorers import Ids, Logs, Messages, Prompts, Reading, chunks
 from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, json_object, read_models, writable
@@ -117,7 +117,7 @@ class Server(Backend, ABC):
             try:
                 return await self.logs(client, prompts[row], spellings)
             except RefusedError as error:
-                raise RequestError(f"{self.url}: row {row}: {error}") from error
+                raise RequestError(f"{self.url}: row {row}: {error.problem}") from error
 
         return chunks(list(prompts), ROWS), lambda batch: self.each(read_row, batch)
 
@@ -143,7 +143,7 @@ class Server(Backend, ABC):
             elif answer.is_too_long:
                 answers.append(answer)
             else:
-                raise RequestError(f"{self.url}: {answer}")
+                raise answer
         return answers
 
     def ask(
@@ -155,8 +155,6 @@ class Server(Backend, ABC):
             try:
                 return await question(client, item)
             except RefusedError as error:
-                if error.is_of_all_requests:
-                    raise RequestError(f"{self.url}: {error}") from error
                 return error
 
         return self.each(ask_one, items)
@@ -282,7 +280,7 @@ class Server(Backend, ABC):
             answer = connection.once(
                 lambda client: connection.request(client, address, body, json_object, "tokenize")
             )
-        except RefusedError:
+        except (RefusedError, NoAccessError):
             warn(f"{self.url}: it offers no /tokenize: its tokenizer was not compared with --model's")
             return
         tokens = answer.get("tokens")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.datasets import Dataset
-from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
 from tuneyard.core.prompt import Conversation, conversation
 from tuneyard.core.records import MARK, PAIR, format_of
 from tuneyard.eval.datasets.dataset import EvalDataset, find_sets, make_dataset, read_rows
@@ -63,7 +63,7 @@ def _read(source: Dataset, cluster: str | None, folder: Path | None) -> Preferen
 def _mark(record: Mapping[str, Any], column: str, place: str) -> bool:
     value = record.get(column)
     if not isinstance(value, bool):
-        raise ContentError(f"{place}: {column}: found {show_value(value)}, expected true or false")
+        raise unexpected(place, column, value, "true or false")
     return value
 
 
@@ -73,7 +73,5 @@ def _with_chosen(record: Mapping[str, Any], entry: Mapping[str, Any], place: str
     for part in PAIR:
         column = columns.get(part, part)
         if not isinstance(record.get(column), str | dict):
-            raise ContentError(
-                f"{place}: {column}: found {show_value(record.get(column))}, expected an answer"
-            )
+            raise unexpected(place, column, record.get(column), "an answer")
     return conversation(record, entry, place)

@@ -205,7 +205,7 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
         for batch in tqdm(chunks(list(items), ROWS), desc=about, delay=2, leave=False):
             for row, answer in zip(batch, served.ask(question, [items[row] for row in batch]), strict=True):
                 if isinstance(answer, RefusedError):
-                    refusals.append(str(answer))
+                    refusals.append(answer.problem)
                 else:
                     found[row] = answer
         return found

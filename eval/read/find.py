@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from tuneyard.core.documents import json_lines
-from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
 from tuneyard.core.files import read_object, require
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
@@ -273,7 +273,7 @@ def _common(record: Mapping[str, Any]) -> dict[str, Any]:
 def _answered_row(where: str, record: Mapping[str, Any]) -> Row:
     row = record.get("row")
     if type(row) is not int:
-        raise ContentError(f"{where}: row: found {show_value(row)}, expected a whole number")
+        raise unexpected(where, "row", row, "a whole number")
     correct = record.get("correct")
     if isinstance(correct, bool):  # of tasks whose correct answers do not equal one expected text
         gold, predicted = (optional_text(record, name) or "" for name in ANSWERS)
@@ -291,7 +291,7 @@ def _log_probabilities(where: str, choices: object) -> list[float]:
         return []
     logs = [log for log in choices.values() if isinstance(log, float | int) and -LARGEST <= log <= LARGEST]
     if not logs or len(logs) < len(choices):
-        raise ContentError(f"{where}: choices: found {show_value(choices)}, expected log-probabilities")
+        raise unexpected(where, "choices", choices, "log-probabilities")
     return logs
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.errors import ContentError, unexpected
 
 KINDS = ("type", "subtype")
 LOSS = "eval_loss"
@@ -155,7 +155,7 @@ def text_field(record: Mapping[str, object], name: str, where: str) -> str:
     """A field that must be a text; `ContentError` with its place otherwise."""
     value = record.get(name)
     if not isinstance(value, str):
-        raise ContentError(f"{where}: {name}: found {show_value(value)}, expected a text")
+        raise unexpected(where, name, value, "a text")
     return value
 
 

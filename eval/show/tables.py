@@ -287,7 +287,9 @@ def method(section: Section) -> str:
 
 def _section(section: Section, comparison: Comparison) -> str:
     """A section's tests. The decision from a deciding section is the first line of the report."""
-    parts = [f"## {section_name(section.name)}", notes(section, comparison.base).strip()]
+    parts = [f"## {section_name(section.name)}"]
+    if not section.decided_by:
+        parts.append(notes(section, comparison.base).strip())
     tables = [grid(table) for table in differences(section).values()]
     if tables:
         parts += [*tables, method(section)]

@@ -79,10 +79,8 @@ def verdict(section: Section, base: str) -> str:
 def notes(section: Section, base: str) -> str:
     """Sentences that follow the decision from a section: the gain, the margin, rows left out, training rows.
 
-    "" if there are none, or if another section decides.
+    "" if there are none. Sections that do not decide are shown without them.
     """
-    if section.decided_by:
-        return ""
     text = ""
     best = section.best
     if best is not None:

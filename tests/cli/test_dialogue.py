@@ -90,7 +90,7 @@ class SmallServer(Echo):
     context = 1000
 
     def chat(self, talks, _encode, _longest):
-        return [RefusedError(BAD_REQUEST, "refused") if len(t) > 3 else f"{len(t)}" for t in talks]
+        return [RefusedError("", BAD_REQUEST, "refused") if len(t) > 3 else f"{len(t)}" for t in talks]
 
 
 def test_a_server_that_finds_a_conversation_too_long_ends_it_there() -> None:

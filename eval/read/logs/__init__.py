@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tuneyard.core.documents import json_lines
-from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.files import read_json
 from tuneyard.core.installation.plugins import Plugin, registry
 from tuneyard.eval.read.scored_run import Row, ScoredRun, assemble, optional_text
@@ -124,7 +124,7 @@ def row_of(record: Record, where: str) -> Row:
     prediction = prediction or ""
     correct = record.get("correct", gold == prediction)
     if not isinstance(correct, bool):
-        raise ContentError(f"{place}: correct: found {show_value(correct)}, expected true or false")
+        raise unexpected(place, "correct", correct, "true or false")
     row = {"id": row_id, "gold": gold, "prediction": prediction, "correct": correct, "place": place}
     return {**record, **row, "cluster": group_of(record), "confidence": _confidence(record, place)}
 
@@ -139,10 +139,8 @@ def _confidence(record: Record, place: str) -> float | None:
         with contextlib.suppress(ValueError, OverflowError):
             number = float(value)
     if not 0 <= number <= 1:
-        raise ContentError(
-            f"{place}: confidence: found {show_value(value)}, expected a number from 0 to 1; "
-            "a column of another name is left out"
-        )
+        expected = "a number from 0 to 1; a column of another name is left out"
+        raise unexpected(place, "confidence", value, expected)
     return number
 
 

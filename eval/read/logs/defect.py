@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import read_object
 from tuneyard.eval.read.logs import Record, log_reader
 from tuneyard.eval.read.scored_run import optional_text
@@ -31,10 +31,10 @@ def detailed(path: Path) -> Iterator[Record]:
             "expected, predicted and is_correct"
         )
     if not isinstance(rows, list):
-        raise ContentError(f"{path}: results: found {show_value(rows)}, expected a list of objects")
+        raise unexpected(path, "results", rows, "a list of objects")
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise ContentError(f"{path}: results: found {show_value(row)}, expected a list of objects")
+            raise unexpected(path, "results", row, "a list of objects")
         place = f"{path} result {number}"
         predicted = optional_text(row, "predicted")
         correct = row.get("is_correct", optional_text(row, "expected") == predicted)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tuneyard.core.documents import json_lines
-from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.eval.read.logs import DATE, Record, log_reader
 from tuneyard.eval.read.scored_run import confidence_of, optional_text
 
@@ -74,9 +74,7 @@ def _sample(where: str, record: Mapping[str, object], metric: str, fixed: bool) 
     """Convert a row of the harness. Labels are the texts of `fixed` choices, otherwise their places."""
     responses, choices, target = record["filtered_resps"], _choices(record), str(record["target"])
     if not isinstance(responses, list) or len(responses) < max(1, len(choices)):
-        raise ContentError(
-            f"{where}: filtered_resps: found {show_value(responses)}, expected an answer or more"
-        )
+        raise unexpected(where, "filtered_resps", responses, "an answer or more")
     gold, predicted, sure = target, str(_first(responses)), None
     if choices:
         scores = [_score(where, response) for response in responses[: len(choices)]]
@@ -103,7 +101,7 @@ def _score(where: str, response: object) -> float:
             number = float(first)
             if not math.isnan(number):
                 return number
-    raise ContentError(f"{where}: filtered_resps: found {show_value(response)}, expected a log-probability")
+    raise unexpected(where, "filtered_resps", response, "a log-probability")
 
 
 def _choices(record: Mapping[str, object]) -> list[str]:
