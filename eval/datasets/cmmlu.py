@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.documents import read_mapping
+from tuneyard.core.documents.tables import TABLES
 from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
 from tuneyard.core.files import from_hub
 from tuneyard.core.prompt import Conversation
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.origin import unknown_origin
-from tuneyard.eval.read.logs import TABLES
-from tuneyard.eval.read.scored_run import text_field
 
 HUB_ID = "haonan-li/cmmlu"
 REVISION = "refs/convert/parquet"  # SUBJECT/SPLIT/0000.parquet: no dataset's own code is run
@@ -123,9 +122,11 @@ def _file(data: Path, name: str, split: str) -> Path | None:
 
 def _question(row: Mapping[str, object]) -> tuple[str, str]:
     """A question in the benchmark's form, which ends right before its answer, and the answer."""
-    place = str(row["place"])
-    question, *options, answer = (text_field(row, column, place) for column in COLUMNS)
+    for column in COLUMNS:
+        if not isinstance(row.get(column), str):
+            raise unexpected(row["place"], column, row.get(column), "a text")
+    question, *options, answer = (str(row[column]) for column in COLUMNS)
     if answer not in LETTERS:
-        raise unexpected(place, "Answer", answer, "A, B, C or D")
+        raise unexpected(row["place"], "Answer", answer, "A, B, C or D")
     lines = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, options, strict=True))
     return f"题目：{question}{lines}\n答案是：", answer

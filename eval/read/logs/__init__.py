@@ -6,7 +6,6 @@ It names the suffixes that it reads, and the fields by which it recognises the f
 """
 
 import contextlib
-import csv
 import functools
 import hashlib
 import math
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tuneyard.core.documents import json_lines
+from tuneyard.core.documents.tables import TABLES
 from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.files import read_json
 from tuneyard.core.installation.plugins import Plugin, registry
@@ -26,7 +25,6 @@ from tuneyard.eval.statistics.rates import group_of
 GROUP: Literal["tuneyard.logs"] = "tuneyard.logs"
 FIELDS = ("id", "gold", "prediction")
 WITHOUT_NAME = "rows"  # the dataset of a log that does not name one
-LONGEST_CELL = 1 << 24  # characters: prompts and answers are longer than the 131,072 that csv allows
 DATE = re.compile(r"_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?$")
 """The time of a run at the end of a file's name: of several logs of one task the newest counts."""
 
@@ -202,56 +200,3 @@ def _fields_of_document(path: Path) -> list[str]:
     if isinstance(document, list):
         raise _unknown(path, f"a JSON list (write its {len(document):,} objects one a line: .jsonl)")
     raise _unknown(path, show_value(document))
-
-
-def _lines(path: Path) -> Iterator[Record]:
-    for number, record in json_lines(path):
-        yield {**record, "place": f"{path}:{number}"}
-
-
-def _csv(path: Path) -> Iterator[Record]:
-    """Rows of a CSV."""
-    csv.field_size_limit(LONGEST_CELL)  # of the whole process, whatever another reader set
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, strict=True)
-        try:
-            header = next(lines, [])
-            if len(set(header)) != len(header):
-                twice = next(name for name in header if header.count(name) > 1)
-                raise ContentError(
-                    f"{path}:1: found the column {show_value(twice)} twice, expected each once"
-                )
-            for cells in lines:
-                place = f"{path}:{lines.line_num}"
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise ContentError(f"{place}: found {len(cells)} cells, expected {len(header)}")
-                yield {"place": place, **dict(zip(header, cells, strict=True))}
-        except UnicodeDecodeError as error:  # the file is decoded in blocks: the line is not known
-            raise ContentError(f"{path}: not CSV in UTF-8: {error}") from error
-        except csv.Error as error:
-            raise ContentError(f"{path}:{lines.line_num}: not CSV in UTF-8: {error}") from error
-
-
-def _parquet(path: Path) -> Iterator[Record]:
-    """Rows of Parquet, a batch at a time."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    number = 0
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches():
-            for record in batch.to_pylist():
-                number += 1
-                yield {**record, "place": f"{path} row {number}"}
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ContentError(
-            f"{path}: not Parquet, or damaged after row {number}: {str(error).splitlines()[0]}"
-        ) from error
-    except (UnicodeDecodeError, OverflowError) as error:  # of a cell: no UTF-8, a date that Python lacks
-        raise ContentError(f"{path}: a cell after row {number} cannot be read: {error}") from error
-
-
-TABLES: dict[str, Rows] = {".jsonl": _lines, ".ndjson": _lines, ".csv": _csv, ".parquet": _parquet}
-"""The records of a table by the suffix of its file."""
