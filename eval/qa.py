@@ -79,7 +79,8 @@ class Embedding:
 
     def __init__(self, reference: str) -> None:
         """Load a model from a folder or the hub; `RequestError` or `ContentError` if it cannot embed."""
-        from tuneyard.eval.backends.load import find_model, loading
+        from tuneyard.eval.backends import loading
+        from tuneyard.eval.backends.load import find_model
 
         folder = find_model(reference)
         if not (folder / "modules.json").is_file():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.execution.time_limit import bounded
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]
+Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 Encode = Callable[[list[Message]], list[int]]
 Render = Callable[[list[Message], bool], str]  # of messages, whether an answer is asked for
 
@@ -208,7 +209,7 @@ def openai_messages(messages: list[Message]) -> tuple[list[dict[str, Any]], list
         raise ContentError(f"a call or the tools of a conversation: {error}") from error
 
 
-def chat_encoder(tokenizer: "PreTrainedTokenizerBase", template: str | None, think: bool = False) -> Encode:
+def chat_encoder(tokenizer: Tokenizer, template: str | None, think: bool = False) -> Encode:
     """Encoder by a Jinja chat template: messages → prompt ids, with the generation prompt."""
     render = chat_renderer(tokenizer, template, think)
 
@@ -218,7 +219,7 @@ def chat_encoder(tokenizer: "PreTrainedTokenizerBase", template: str | None, thi
     return encode
 
 
-def llamafactory_encoder(tokenizer: "PreTrainedTokenizerBase", name: str, think: bool = False) -> Encode:
+def llamafactory_encoder(tokenizer: Tokenizer, name: str, think: bool = False) -> Encode:
     """Encoder by `llamafactory_template`: messages → prompt ids. The import takes about 10 s."""
     template, adapted_tokenizer = llamafactory_template(tokenizer, name, think)
 
@@ -239,7 +240,7 @@ def llamafactory_messages(messages: list[Message]) -> tuple[list[Message], str |
 
 
 def llamafactory_template(
-    tokenizer: "PreTrainedTokenizerBase", name: str, think: bool
+    tokenizer: Tokenizer, name: str, think: bool
 ) -> "tuple[Template, PreTrainedTokenizerBase]":
     """A copy of LLaMA-Factory's template `name`, and of the tokenizer with the special tokens that it sets.
 

@@ -5,14 +5,16 @@ line in eval/scoring/candidates.py that opens it. Nobody else asks which backend
 """
 # ruff: noqa: ARG002  the arguments are for the backends
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.prompt import Tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from tuneyard.adapters.weighted import WeightedAdapter
     from tuneyard.core.prompt import Encode
@@ -34,7 +36,7 @@ class Backend:
     raise `RequestError`.
     """
 
-    tokenizer: "PreTrainedTokenizerBase" = None  # of a backend that only answers
+    tokenizer: Tokenizer = None  # of a backend that only answers
     ends: Sequence[int] = ()
     """The tokens that end an answer."""
     context: int = 0
@@ -88,3 +90,12 @@ class Network(Backend):
 
     net: "PreTrainedModel"
     alone: bool
+
+
+@contextlib.contextmanager
+def loading(path: object, problem: str = "cannot be loaded") -> Iterator[None]:
+    """Turn a library's error about a model, or its inputs, into `ContentError` with its first line."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ContentError(f"{path}: {problem}: {str(error).splitlines()[0]}") from error

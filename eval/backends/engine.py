@@ -17,8 +17,8 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.packages import missing
 from tuneyard.core.prompt import Encode
-from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.load import DTYPES, loading, open_tokenizer
+from tuneyard.eval.backends import Backend, loading
+from tuneyard.eval.backends.load import DTYPES, open_tokenizer
 from tuneyard.eval.backends.scorers import (
     Ids,
     Logs,

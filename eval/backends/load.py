@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.installation.packages import missing
-from tuneyard.core.prompt import Encode
+from tuneyard.core.prompt import Encode, Tokenizer
 from tuneyard.core.prompt.supervision import SupervisedText
-from tuneyard.eval.backends import Backend, Network
+from tuneyard.eval.backends import Backend, Network, loading
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import draw, generate
 from tuneyard.eval.backends.likelihood import LogProbabilities, token_losses
@@ -28,7 +28,7 @@ from tuneyard.eval.backends.vision import Vision
 
 if TYPE_CHECKING:
     import torch
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel
 
     from tuneyard.adapters.weighted import WeightedAdapter
 
@@ -195,7 +195,7 @@ def load_without_weights(folder: Path, dtype: str) -> "PreTrainedModel":
     return net
 
 
-def open_tokenizer(reference: str) -> "tuple[PreTrainedTokenizerBase, list[int]]":
+def open_tokenizer(reference: str) -> "tuple[Tokenizer, list[int]]":
     """The tokenizer of a model folder or hub id without its weights, and the end tokens.
 
     `RequestError` if there is none, `ContentError` if it is broken.
@@ -230,15 +230,6 @@ def _kind(folder: Path) -> Any:
     return AutoModelForImageTextToText if sees and not reads else AutoModelForCausalLM
 
 
-@contextlib.contextmanager
-def loading(path: Path, problem: str = "cannot be loaded") -> Iterator[None]:
-    """Turn a library's error about a model into `ContentError` with its first line."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ContentError(f"{path}: {problem}: {str(error).splitlines()[0]}") from error
-
-
 def check_gguf(path: Path) -> None:
     """Raise `RequestError` unless the file begins with GGUF's magic number and the reader is installed."""
     if not path.is_file() or path.open("rb").read(4) != b"GGUF":
@@ -261,7 +252,7 @@ def load_gguf(path: Path, like: Model) -> Model:
     return replace(like, net=net, applied=Applied())
 
 
-def load_gguf_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
+def load_gguf_tokenizer(path: Path) -> Tokenizer:
     """Load the tokenizer and chat template in a GGUF. `ContentError` if transformers cannot."""
     from transformers import AutoTokenizer
 

@@ -6,14 +6,11 @@ A label is scored in one way everywhere: the tokens of its spellings, their log-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.prompt import Encode, Message
+from tuneyard.core.prompt import Encode, Message, Tokenizer
 from tuneyard.eval.backends import Backend
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Ids = Sequence[int]
 Prompts = Mapping[int, Ids]
@@ -183,7 +180,7 @@ def prompts_too_long(prompts: Prompts, answer: int, context: int) -> dict[int, s
 
 
 def tokenise(
-    tokenizer: "PreTrainedTokenizerBase", ends: Sequence[int], spellings: Mapping[str, Sequence[str]]
+    tokenizer: Tokenizer, ends: Sequence[int], spellings: Mapping[str, Sequence[str]]
 ) -> dict[str, list[tuple[int, ...]]]:
     """Tokenise all spellings of each label. `ends` are the end tokens.
 

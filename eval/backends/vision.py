@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
-from tuneyard.core.prompt import Message, llamafactory_template
+from tuneyard.core.prompt import Message, Tokenizer, llamafactory_template
+from tuneyard.eval.backends import loading
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 MODELS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # by model_type, those that tests hold against training
 PIXELS = {"image_max_pixels": 768 * 768, "image_min_pixels": 32 * 32}  # LLaMA-Factory's own
@@ -48,10 +49,8 @@ class Vision:
         """
         system = [message for message in messages if message["role"] == "system"]
         turns = [message for message in messages if message["role"] != "system"]
-        try:
+        with loading(", ".join(images), "LLaMA-Factory cannot use it"):
             return [*system, *self.plugin.process_messages(turns, list(images), [], [], self.processor)]
-        except (ValueError, OSError) as error:
-            raise ContentError(f"{', '.join(images)}: LLaMA-Factory cannot use it: {error}") from error
 
     def inputs(self, ids: Sequence[int], images: Sequence[str]) -> "dict[str, torch.Tensor]":
         """Pixels, grids and positions for the ids [tokens] of one row; {} without images.
@@ -77,7 +76,7 @@ class Vision:
 
 def open_vision(
     net: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: Tokenizer,
     template: str,
     think: bool,
     pixels: Mapping[str, Any],
@@ -105,12 +104,8 @@ def open_vision(
     if token is None or tokenizer.convert_tokens_to_ids(token) != image_id:
         name = "qwen3_vl_nothink" if kind == "qwen3_vl" else "qwen2_vl"
         raise RequestError(f"--template {template}: it shows a {kind} no images: --template {name} does")
-    try:
+    with loading(f"the adapters' recipe: {pixels}", "LLaMA-Factory takes no such sizes"):
         arguments = ModelArguments(model_name_or_path=str(folder), **pixels)
-    except (TypeError, ValueError) as error:
-        raise ContentError(
-            f"the adapters' recipe: {pixels}: LLaMA-Factory takes no such sizes: {error}"
-        ) from error
     processor = _processor(arguments, folder)
     collator = MultiModalDataCollatorForSeq2Seq(
         tokenizer=tokenizer, model=net, template=written, processor=processor
@@ -128,11 +123,9 @@ def _processor(arguments: Any, folder: Path) -> Any:
 
     if not any((folder / name).is_file() for name in PROCESSORS):
         raise ContentError(f"{folder}: no {' or '.join(PROCESSORS)}: images cannot be shown to the model")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            processor = load_tokenizer(arguments)["processor"]
-    except (ValueError, OSError) as error:
-        raise ContentError(f"{folder}: its processor cannot be loaded: {error}") from error
+    out, err = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    with loading(folder, "its processor cannot be loaded"), out, err:
+        processor = load_tokenizer(arguments)["processor"]
     if processor is None:
         raise ContentError(f"{folder}: LLaMA-Factory cannot load its processor of images")
     return processor

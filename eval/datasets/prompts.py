@@ -8,13 +8,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt import (
     Encode,
     Message,
+    Tokenizer,
     chat_encoder,
     chat_renderer,
     llamafactory_encoder,
@@ -23,9 +23,6 @@ from tuneyard.core.prompt import (
 from tuneyard.core.prompt.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
 from tuneyard.core.training.training_run import names_in, training_settings
 from tuneyard.eval.datasets.dataset import trained_conversations
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 PLAIN = "plain text (no chat template)"
 WITHOUT_BOS = f"{PLAIN} without the tokenizer's BOS"
@@ -50,7 +47,7 @@ class Prompting:
 
 
 def choose_prompting(
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: Tokenizer,
     adapters: Sequence[Path],
     template: str | None,
     think: bool = False,
@@ -83,7 +80,7 @@ def choose_prompting(
     return _after_bos(tokenizer, prompting) if bos and text is None else prompting
 
 
-def _after_bos(tokenizer: "PreTrainedTokenizerBase", plain: Prompting) -> Prompting:
+def _after_bos(tokenizer: Tokenizer, plain: Prompting) -> Prompting:
     bos = tokenizer.bos_token_id
     if bos is None:
         raise RequestError("--bos: this tokenizer has no BOS token: leave it out")
@@ -102,7 +99,7 @@ def _hash(text: str) -> str:
 
 
 def other_prompt(
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: Tokenizer,
     folder: Path,
     prompting: Prompting,
     template: str | None,

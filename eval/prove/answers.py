@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
+from tuneyard.core.prompt import Tokenizer
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.generate import Generated, generate_until
 from tuneyard.eval.backends.load import in_this_process, load_gguf, load_model
@@ -15,9 +15,6 @@ from tuneyard.eval.metrics.labels import MOST, spellings
 from tuneyard.eval.prove.proof import AnswerProof, Answers, Ids, ParityInputs, prove_answers
 from tuneyard.eval.scoring.candidates import Candidate
 from tuneyard.eval.scoring.options import ScoringRequest
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 TALK = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
 
@@ -96,7 +93,7 @@ def label_forms(dataset: EvalDataset) -> dict[str, list[str]] | None:
     return {label: spellings(label) for label in labels}
 
 
-def tokens_of(texts: Mapping[int, Generated], tokenizer: "PreTrainedTokenizerBase") -> dict[int, Ids]:
+def tokens_of(texts: Mapping[int, Generated], tokenizer: Tokenizer) -> dict[int, Ids]:
     """Token ids of generated texts, by row."""
     if not texts:
         return {}
@@ -104,7 +101,7 @@ def tokens_of(texts: Mapping[int, Generated], tokenizer: "PreTrainedTokenizerBas
     return dict(zip(texts, ids, strict=True))
 
 
-def training_ends(candidate: Candidate, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def training_ends(candidate: Candidate, tokenizer: Tokenizer) -> list[int]:
     """The special token that follows an answer in training, otherwise the tokenizer's end token."""
     try:
         turns = candidate.prompting.turns(TALK)

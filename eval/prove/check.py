@@ -3,13 +3,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core import version
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import sha256, versions
-from tuneyard.core.prompt import Encode, Message, chat_encoder, llamafactory_encoder, saved_chat_template
+from tuneyard.core.prompt import (
+    Encode,
+    Message,
+    Tokenizer,
+    chat_encoder,
+    llamafactory_encoder,
+    saved_chat_template,
+)
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.connection import TIMEOUT
@@ -24,9 +30,6 @@ from tuneyard.eval.prove.proof import FILES, ParityInputs, Proof, Tolerance, pro
 from tuneyard.eval.prove.servers import connect, prove_servers
 from tuneyard.eval.scoring.candidates import Candidate, Opened, open_models
 from tuneyard.eval.scoring.options import ScoringRequest
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 PACKAGES = ("torch", "transformers", "tokenizers", "llamafactory", "gguf")
 
@@ -83,7 +86,7 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
 def _prompt_ways(
     inputs: ParityInputs,
     candidate: Candidate,
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: Tokenizer,
     served: ServedModelfile | None,
 ) -> Iterator[tuple[str, Encode]]:
     """List every way of making prompts from training to serving, training's first."""

@@ -10,19 +10,15 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tuneyard.adapters.vllm import RANKS, max_rank
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import counted, show_value
-from tuneyard.core.prompt import saved_chat_template
+from tuneyard.core.prompt import Tokenizer, saved_chat_template
 from tuneyard.eval.backends.connection import TOO_LONG
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel
 from tuneyard.eval.prove.proof import Answers, Distance, Ids, Tolerance, compare_ids, distance
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 CONTEXT_STEP = 256  # llama.cpp rounds contexts up to it
 CLOSER = 4.0  # times by which the base's log-probabilities must be closer to the server's
@@ -48,7 +44,7 @@ class Evidence:
     """What the server reports of itself: engine, context, adapters."""
     parts: Sequence[WeightedAdapter]
     """The adapters here."""
-    tokenizer: "PreTrainedTokenizerBase"
+    tokenizer: Tokenizer
     expected_ids: Mapping[int, Ids]
     """Prompts as in training. Labels and greedy texts of both sides follow these ids."""
     served_ids: Mapping[int, Ids] | None

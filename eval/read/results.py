@@ -14,7 +14,8 @@ from typing import Any
 
 from tuneyard.core import version
 from tuneyard.core.documents import json_lines
-from tuneyard.core.errors import ContentError, RequestError, TuneyardError, counted, show_value
+from tuneyard.core.documents.schema_errors import is_number
+from tuneyard.core.errors import ContentError, RequestError, TuneyardError, counted, show_value, unexpected
 from tuneyard.core.files import append_bytes, atomic, read_object, write_json
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses
 from tuneyard.eval.read.token_loss_log import TokenLossLog
@@ -24,6 +25,8 @@ PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
 CALLER = "by"  # in run.json: the module that called the scoring command, if one did
 FILES = "files"  # in run.json: those that the command writes into OUT, next to the models' folders
+NUMBERS = ("loss", "tokens", "prompt_tokens", "prediction_tokens", "reference_tokens")
+"""Fields of predictions.jsonl that --rescore computes with."""
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 WITH_TABLE = ("eval.suite", "eval.sweep")  # commands that write a table.md of their own into OUT
 TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "report.html"
@@ -159,6 +162,25 @@ def read_identity(out: Path) -> Identity:
         raise RequestError(f"{out}: no results folder (it has no {RUN} of a scoring command)")
     _own_folders(out, run)
     return {part: run[part] for part in (*PARTS, PROMPTS)}
+
+
+def read_outputs(folder: Path, rows: int) -> dict[int, Prediction]:
+    """The kept lines of a model on a dataset by row.
+
+    `ContentError` for a row that the dataset lacks, and for a length or loss that is no number.
+    """
+    lines: dict[int, Prediction] = {}
+    for number, line in json_lines(folder / PREDICTIONS):
+        place = f"{folder / PREDICTIONS}:{number}"
+        row = line.get("row")
+        if type(row) is not int or not 0 <= row < rows:
+            raise ContentError(f"{place}: row {show_value(row)}, expected one of the {rows} examples")
+        for name in NUMBERS:
+            value = line.get(name)
+            if value is not None and not is_number(value):
+                raise unexpected(place, name, value, "a number")
+        lines[row] = line
+    return lines
 
 
 def begin_scoring_run(

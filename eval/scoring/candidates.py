@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +19,7 @@ from tuneyard.core.errors import RequestError, counted, one_line, show_value
 from tuneyard.core.errors.warn import warn
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder
+from tuneyard.core.prompt import Tokenizer
 from tuneyard.core.prompt.supervision import Turns
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.core.weights.adapter_files import CONFIG
@@ -39,9 +39,6 @@ from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
 from tuneyard.eval.read.results import BASE, MERGED, read_identity
 from tuneyard.eval.scoring.options import ScoringRequest
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Parts = tuple[WeightedAdapter, ...]
 """Adapters on the base, each with its weight. () is the base itself."""
@@ -216,7 +213,7 @@ def _made_elsewhere(source: str, digest: str = "") -> Prompting:
 
 def choose_candidates(
     request: ScoringRequest,
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: Tokenizer,
     parts_by_name: Mapping[str, Parts],
 ) -> list[Candidate]:
     """The candidates with the prompts of their adapters' trainings."""

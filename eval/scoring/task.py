@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import counted
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.replay import read_outputs
 from tuneyard.eval.backends.scorers import (
     Fields,
     Messages,
@@ -21,7 +20,7 @@ from tuneyard.eval.backends.scorers import (
 )
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import UNKNOWN
-from tuneyard.eval.read.results import Prediction, Results
+from tuneyard.eval.read.results import Prediction, Results, read_outputs
 from tuneyard.eval.scoring.options import ScoringRequest
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 from tests.json_files import write_lines
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.eval.backends.replay import PREDICTIONS, read_outputs
+from tuneyard.eval.read.results import PREDICTIONS, read_outputs
 
 
 @pytest.mark.parametrize(
