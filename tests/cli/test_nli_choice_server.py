@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -37,14 +38,15 @@ def stand_in(tiny_model: Path) -> Iterator[tuple[StandIn, str]]:
     model, lock = load_model(tiny_model, "fp32"), threading.Lock()
     server = StandIn("vllm")
 
-    def log_probabilities(ids: list[int]) -> torch.Tensor:
+    @lru_cache(None)
+    def log_probabilities(ids: tuple[int, ...]) -> torch.Tensor:
         with lock, torch.inference_mode():
-            return model.net(torch.tensor([list(ids)])).logits[0].float().log_softmax(-1)
+            return model.net(torch.tensor([ids])).logits[0].float().log_softmax(-1)
 
     def read(ids: list[int]) -> list[float]:
-        return log_probabilities(ids)[range(len(ids) - 1), ids[1:]].tolist()
+        return log_probabilities(tuple(ids))[range(len(ids) - 1), ids[1:]].tolist()
 
-    server.logs, server.read = lambda ids: log_probabilities(ids)[-1].tolist(), read
+    server.logs, server.read = lambda ids: log_probabilities(tuple(ids))[-1].tolist(), read
     server.context = 2048
     server.tokenize = lambda text: model.tokenizer(text, add_special_tokens=False)["input_ids"]
     with started(server) as url:
