@@ -32,7 +32,7 @@ SHORT = ["--max-new-tokens", "3"]
 COMMANDS = {"nli": [], "qa": SHORT, "text": SHORT, "defect": SHORT, "dialogue": SHORT, "ab": SHORT}
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "unrendered")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.eval import ab, nli, suite, sweep
 from tuneyard.eval.scoring.command import ScoringCommand
 
+pytestmark = pytest.mark.usefixtures("unrendered")
 NAMES = ("ab", "cmmlu", "code", "defect", "dialogue", "nli", "preference", "qa", "text", "tools")
 ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes", "idx": n} for n in range(6)]
 

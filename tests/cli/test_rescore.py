@@ -23,6 +23,7 @@ from tuneyard.eval.qa import cli as qa
 from tuneyard.eval.text import cli as text
 from tuneyard.eval.tools import cli as tools
 
+pytestmark = pytest.mark.usefixtures("unrendered")
 SAID = ["I know nothing", "No.", "maybe", "Yes, he eats.", "no"]
 
 

@@ -17,6 +17,7 @@ from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.qa import cli as qa
 from tuneyard.eval.suite import read_steps
 
+pytestmark = pytest.mark.usefixtures("one_thread", "unrendered")
 SYSTEM = {"system": "Be brief."}
 
 
@@ -30,9 +31,6 @@ TRAIN = [row("train", n, "yes" if n % 7 == 0 else "no") for n in range(40)]
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch) -> None:
-    import torch
-
-    torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     Path("dataset_info").mkdir()
     register(odd_eval=EVAL, odd_train=[*TRAIN, *EVAL], lone=EVAL)

@@ -40,6 +40,7 @@ SUITE = {
     "cmmlu": {"command": "cmmlu", "data": "exams", "subjects": "anatomy,logical", "shots": 1},
     "texts": {"command": "text", "data": "sums.jsonl", "max_new_tokens": 8, "rouge": True},
 }
+pytestmark = pytest.mark.usefixtures("unrendered")
 ALONE = {"asked": qa, "talks": dialogue, "even": nli, "cmmlu": cmmlu, "texts": text}
 
 

@@ -31,7 +31,7 @@ GENERATED = ["empty_rate", "avg_pred_len_tokens", "avg_ref_len_tokens", "len_rat
 GENERATED += ["distinct-1", "distinct-2"]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "unrendered")
 
 
 @pytest.fixture

@@ -12,14 +12,12 @@ from tuneyard.core.files import sha256
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.nli import cli as nli
 
+pytestmark = pytest.mark.usefixtures("one_thread", "unrendered")
 ROWS = [{"instruction": f"Is it {n}?", "input": "", "output": "yes" if n % 3 else "no"} for n in range(12)]
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch) -> None:
-    import torch
-
-    torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     Path("dataset_info").mkdir()
     write_json(Path("dataset_info/mine.json"), ROWS)

@@ -45,6 +45,7 @@ def runs(folder, outputs=LENGTHS):
         write_json(place / "results.json", {**facts, "metrics": metrics.measure(rows)})
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install, tmp_path, capsys):
     install("answer_length", example())
     folder = tmp_path / "runs"

@@ -194,6 +194,7 @@ def test_the_recommended_model_is_highlighted_and_the_base_is_a_line() -> None:
     assert axes.get_legend_handles_labels()[1][0] == "base (recommended)"
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_plot_is_drawn_once_for_the_folder_and_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +253,7 @@ def test_all_plots_have_one_style_whatever_the_readers_matplotlib_is_set_to() ->
     assert saving == []  # one place writes plots
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("sets", [["s"], ["s", "../t"]])
 def test_which_plots_are_drawn(sets: list[str]) -> None:
     kinds = {"type": ["x", "y"] * 10}
