@@ -70,12 +70,12 @@ def models(tmp_path_factory):
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch) -> Path:
-    """A folder with a registered set, its images (noise; one that LLaMA-Factory makes smaller) in media/."""
+    """A folder with a registered set and its images (noise) in media/."""
     (tmp_path / "media").mkdir()
     for name, size, mode in (
         ("a.png", (90, 60), "RGB"),
         ("b.png", (40, 200), "L"),
-        ("c.jpg", (800, 760), "RGB"),
+        ("c.jpg", (448, 420), "RGB"),
     ):
         Image.effect_noise(size, 90).convert(mode).save(tmp_path / "media" / name)
     (tmp_path / "dataset_info/seen").mkdir(parents=True)
@@ -154,6 +154,7 @@ def passes(monkeypatch) -> list[dict]:
 def test_what_is_scored_is_what_llamafactory_trains_on(kind, template, models, home, passes) -> None:
     import torch
 
+    Image.effect_noise((800, 760), 90).convert("RGB").save(home / "media/c.jpg")  # LLaMA-Factory shrinks it
     out = loss(models(kind), "--dataset", "seen", template=template)
     thinking = {"enable_thinking": False} if template == "qwen3_vl" else {}
     net, rows, collator = trained(models(kind), home / "cache", template=template, **thinking)

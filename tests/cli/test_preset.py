@@ -58,7 +58,8 @@ def test_answers_are_sampled_alike_whatever_stands_beside_them(
     assert "sampling" not in results(greedy)["settings"]
 
 
-def test_the_documents_length_goes_before_the_commands(model: Path, asked: Path, tmp_path: Path) -> None:
+def test_the_documents_length_goes_before_the_commands(sampling_model, asked: Path, tmp_path: Path) -> None:
+    model = sampling_model(temperature=0.7, eos_token_id=[*range(1024)])  # ends with its first token
     given = ["--model", model, "--data", asked, "--mode", "generate", "--limit", 1, "--preset", "document"]
     out = call(nli, *given, "--out", tmp_path / "out")
     assert results(out)["settings"]["max_new_tokens"] == 512

@@ -1,15 +1,14 @@
 """The plan of the house (design §7): who may import whom."""
 
 import ast
-import functools
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.product import FILES, ROOMS, syntax
 
-ROOMS = ("core", "compiler", "recipes", "adapters", "eval")
 EVAL = {
     "statistics": set(),
     "metrics": {"statistics"},
@@ -33,15 +32,8 @@ HEAVY = {
     "matplotlib",
     "numpy",
 }
-FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 # numpy is what these rooms compute with; a command's --help never reaches them.
 MAY_IMPORT_NUMPY = ("adapters/", "core/weights/tensors.py", "eval/")
-
-
-@functools.cache
-def syntax(path: Path) -> ast.Module:
-    """A file's syntax tree, parsed once for all rules."""
-    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def imported(node: ast.AST) -> list[str]:

@@ -1,6 +1,7 @@
 """What a run leaves behind, and what it takes up again."""
 
 import json
+from itertools import accumulate, product
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,13 @@ def finished_with_losses(folder: Path) -> list[bytes]:
     return [(folder / name).read_bytes() for name in (PREDICTIONS, TOKEN_LOSSES)]
 
 
-def test_logs_cut_at_any_byte_end_with_the_same_losses_of_tokens(tmp_path) -> None:
+def cuts(log: bytes) -> list[int]:
+    """The end of every line of a log, and the bytes before and after it."""
+    ends = accumulate(map(len, log.splitlines(keepends=True)), initial=0)
+    return sorted({end + step for end in ends for step in (-1, 0, 1)} & {*range(len(log) + 1)})
+
+
+def test_logs_cut_around_any_line_end_with_the_same_losses_of_tokens(tmp_path) -> None:
     whole = finished_with_losses(tmp_path / "whole")
     file = TokenLossFile(tmp_path / "whole" / TOKEN_LOSSES)
     assert file.rows == sorted(NUMBERS)
@@ -79,13 +86,12 @@ def test_logs_cut_at_any_byte_end_with_the_same_losses_of_tokens(tmp_path) -> No
         append_with_losses(log, batch)
     grown = (tmp_path / "grown" / PREDICTIONS).read_bytes()
     losses = (tmp_path / "grown" / TOKEN_LOSSES).read_bytes()
-    for cut in range(0, len(grown) + 1, 7):
-        for cut_of_losses in range(0, len(losses) + 1, 5):
-            folder = tmp_path / f"{cut}-{cut_of_losses}"
-            folder.mkdir()
-            (folder / PREDICTIONS).write_bytes(grown[:cut])
-            (folder / TOKEN_LOSSES).write_bytes(losses[:cut_of_losses])
-            assert finished_with_losses(folder) == whole, (cut, cut_of_losses)
+    for cut, cut_of_losses in product(cuts(grown), cuts(losses)):
+        folder = tmp_path / f"{cut}-{cut_of_losses}"
+        folder.mkdir()
+        (folder / PREDICTIONS).write_bytes(grown[:cut])
+        (folder / TOKEN_LOSSES).write_bytes(losses[:cut_of_losses])
+        assert finished_with_losses(folder) == whole, (cut, cut_of_losses)
 
 
 def test_a_batch_without_losses_of_tokens_is_scored_again(tmp_path) -> None:

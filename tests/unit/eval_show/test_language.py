@@ -4,7 +4,7 @@ import ast
 import itertools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, page_of, write_run
 from tests.json_files import read_json, write_json
 from tests.messages import raises
+from tests.product import FILES, syntax
 from tests.unit.adapters.test_plots import adapter
 from tuneyard.adapters import statistics
 from tuneyard.adapters.__main__ import show as show_command
@@ -48,7 +49,6 @@ from tuneyard.recipes.sweep.command import command as sweep_command
 from tuneyard.recipes.sweep.grid import Grid
 
 pytestmark = pytest.mark.usefixtures("unrendered")
-PACKAGES = ("core", "compiler", "recipes", "adapters", "eval")
 PAGES = (ROOT / "eval/show/page", ROOT / "compiler/view/page")
 CHINESE_LETTER = re.compile("[\u4e00-\u9fff]")
 FIELD = re.compile(r"\{\w+(?::[^}]*)?\}")
@@ -66,27 +66,21 @@ def on_the_page() -> set[str]:
     return texts
 
 
-def strings(folder: Path) -> set[str]:
-    """Return every string of a folder's code, those in pieces put together."""
-    found = set()
-    for file in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.add(node.value)
-    return found
+def product_nodes() -> Iterator[ast.AST]:
+    """The nodes of all product code."""
+    for file in FILES:
+        yield from ast.walk(syntax(file))
 
 
 def test_every_text_that_is_written_into_a_call_of_tr_has_its_chinese() -> None:
     texts = set()
-    for package in PACKAGES:
-        for file in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-                    continue
-                if node.func.id == "tr" and isinstance(node.args[0], ast.Constant):
-                    texts.add(node.args[0].value)
-                if node.func.id == "tr_counted" and isinstance(node.args[1], ast.Constant):
-                    texts.add(f"{{count:,}} {node.args[1].value}s")
+    for node in product_nodes():
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            continue
+        if node.func.id == "tr" and isinstance(node.args[0], ast.Constant):
+            texts.add(node.args[0].value)
+        if node.func.id == "tr_counted" and isinstance(node.args[1], ast.Constant):
+            texts.add(f"{{count:,}} {node.args[1].value}s")
     assert len(texts) > 100 and texts - {*catalogue(CHINESE)} == set()
 
 
@@ -96,7 +90,10 @@ def test_the_fields_of_both_languages_are_the_same() -> None:
 
 
 def test_no_text_is_left_that_nothing_asks_for() -> None:
-    asked = on_the_page().union(*(strings(ROOT / package) for package in PACKAGES))
+    asked = on_the_page()
+    for node in product_nodes():
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            asked.add(node.value)
     nouns = {f"{{count:,}} {noun}s" for noun in asked}
     assert {*catalogue(CHINESE)} - asked - nouns == set()
 
