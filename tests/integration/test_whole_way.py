@@ -14,13 +14,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.cli.scoring import call
-from tests.conftest import ROOT
+from tests.conftest import ROOT, render_nothing
 from tests.json_files import read_json, read_lines
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.compiler.cli import cli as compiler
 from tuneyard.eval import compare, nli
 
 SETS = ("rte", "mnli")
+ROWS = 12
 SHRUNK = ["use_cpu=true", "max_steps=3", "warmup_steps=1", "gradient_accumulation_steps=1", "cutoff_len=256"]
 
 
@@ -30,7 +31,7 @@ def way(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, own_folder: 
     folder = tmp_path_factory.mktemp("way")
     for name in SETS:
         parts = [f"--source={part}={ROOT}/samples/{name}/{part}.jsonl" for part in ("train", "eval")]
-        call(compiler, "compile", name, *parts, "--limit", 24, "--out", folder / "info")
+        call(compiler, "compile", name, *parts, "--limit", ROWS, "--out", folder / "info")
     train("rte", folder, tiny_model)
     make_another(folder / "rte", folder / "mnli")
     weighted = [f"{folder / name}=0.5" for name in SETS]
@@ -38,7 +39,9 @@ def way(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, own_folder: 
     named = [f"--adapter={name}={folder / name}" for name in (*SETS, "merge")]
     data = [f"--data={folder}/info/{name}/alpaca_{name}-eval.json" for name in SETS]
     call(nli.cli, "--model", tiny_model, *named, *data, "--out", folder / "results")
-    call(compare.cli, folder / "results", "--out", folder / "results")
+    with pytest.MonkeyPatch.context() as patch:
+        render_nothing(patch)
+        call(compare.cli, folder / "results", "--out", folder / "results")
     return folder
 
 
@@ -77,7 +80,7 @@ def test_four_models_are_scored_on_two_sets_and_compared(way: Path) -> None:
             results = read_json(folder / "results.json")
             rows = read_lines(folder / "predictions.jsonl")
             correct = [row["expected_output"] == row["predicted_output"] for row in rows]
-            assert (results["n"], results["accuracy"]) == (24, pytest.approx(sum(correct) / 24))
+            assert (results["n"], results["accuracy"]) == (ROWS, pytest.approx(sum(correct) / ROWS))
             low, high = results["ci95"]
             assert 0 <= low <= results["accuracy"] <= high <= 1
     assert {"table.json", "table.md", "accuracy.png"} <= {path.name for path in (way / "results").iterdir()}

@@ -44,6 +44,7 @@ INSTEAD = {
     r"(?:is|are|was|were) laid beside": "is compared with",
     r"documents? 00\d": "the name of the source (recipes/README.md)",
 }
+ANY_OF_THEM = re.compile("|".join(INSTEAD), re.IGNORECASE)
 PROSE = ["README.md", "CHANGELOG.md", "docs/**/*.md", "dataset_info/README.md", "recipes/**/*.md"]
 PROSE += ["recipes/**/*.yaml", "compiler/**/*.yaml", "compiler/**/*.json", "core/**/*.json", "eval/**/*.yaml"]
 PROSE += ["eval/show/page/*", "compiler/view/page/*", "Makefile", "pyproject.toml"]
@@ -57,6 +58,8 @@ def files(patterns: list[str]) -> list[Path]:
 def private(text: str) -> dict[str, str]:
     """The private words of a text, each with what to write instead; names in backticks are no prose."""
     line = re.sub(r"\s+", " ", re.sub(r"`[^`]*`", "", re.sub(r"\n[ \t]*#+", " ", text)))
+    if not ANY_OF_THEM.search(line):
+        return {}
     found = ((re.findall(word, line, re.IGNORECASE), instead) for word, instead in INSTEAD.items())
     return {hit: instead for hits, instead in found for hit in hits}
 

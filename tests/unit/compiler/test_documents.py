@@ -165,7 +165,6 @@ ROW = '{"question": "%s", "answer": "b"}' % ("why " * 100)
 MANY = 100_000
 UNCLOSED = 'question,answer\n"never closed,b\n' + "a line of some words,b\n" * 2_000_000
 LARGE = {
-    "one-line.json": lambda: "[" + ",".join([ROW] * MANY) + "]",
     "object.json": lambda: "{" + ",".join(f'"{n}":{ROW}' for n in range(MANY)) + "}",
     "wrapped.json": lambda: '{"data":[' + ",".join([ROW] * MANY) + '],"version":1}',
     "bomb.jsonl.gz": lambda: gzip.compress(b'{"question": "' + b"a" * (3 * RECORD), 1),

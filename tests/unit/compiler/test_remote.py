@@ -42,7 +42,7 @@ LAYOUTS = (
 NOISE = random.Random(0)
 QUESTIONS = [
     {"question": f"What is {n} + {n}? {NOISE.randbytes(40).hex()}", "answer": f"It is {2 * n}."}
-    for n in range(2000)
+    for n in range(1000)
 ]
 
 
@@ -71,7 +71,7 @@ def as_arrow(rows: list[dict]) -> bytes:
     buffer = io.BytesIO()
     table = pyarrow.Table.from_pylist(rows)
     with pyarrow.ipc.new_file(buffer, table.schema) as writer:
-        writer.write_table(table, max_chunksize=1000)
+        writer.write_table(table, max_chunksize=500)
     return buffer.getvalue()
 
 
@@ -309,13 +309,13 @@ def test_a_parquet_file_of_many_columns_is_fetched_about_once(store, small_block
     """40 columns are read in turn, a bit of each. Here blocks are 100 times smaller than in fact."""
     monkeypatch.setattr(parquet, "BLOCK", 1 << 10)
     monkeypatch.setattr(parquet, "BATCH_BYTES", 1 << 16)
-    columns = {f"c{number}": [NOISE.randbytes(40).hex() for _ in range(1000)] for number in range(40)}
+    columns = {f"c{number}": [NOISE.randbytes(40).hex() for _ in range(500)] for number in range(40)}
     packed = io.BytesIO()
     pages = {"data_page_size": 1 << 10, "write_batch_size": 8, "compression": "none"}
     pyarrow.parquet.write_table(pyarrow.table(columns), packed, use_dictionary=False, **pages)
     file = find_remote(store.put("wide.parquet", packed.getvalue()))
     read_rows = read(file, "wide.parquet", load_spec("qa").source, Problems())
-    assert sum(len(rows.lines) for rows in read_rows) == 1000
+    assert sum(len(rows.lines) for rows in read_rows) == 500
     assert store.bytes_sent("wide.parquet") < 1.5 * len(packed.getvalue())
 
 

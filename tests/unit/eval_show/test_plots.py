@@ -213,6 +213,7 @@ def test_a_plot_is_drawn_once_for_the_folder_and_the_page(
     assert (tmp_path / "out/accuracy.png").is_file() and page.count("<svg ") == 2
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_free_text_and_many_sets_have_no_matrix() -> None:
     gold = [f"text {n}" for n in range(21)]
     free = ScoredRun("base", "s", "", list(map(str, range(21))), gold, gold, [True] * 21)
