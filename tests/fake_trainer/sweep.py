@@ -1,7 +1,7 @@
 """python -m tests.fake_trainer.sweep …: `tuneyard recipe sweep` with the trainer of this folder.
 
-The trainer cannot check recipes, so that the check is left out, and so is the plot, which takes longer than all
-else. FAKE_GPUS is the machine's number of GPUs.
+The trainer cannot check recipes, so that the check is left out. So is the plot, which takes longest.
+FAKE_GPUS is the machine's number of GPUs.
 """
 
 import os
