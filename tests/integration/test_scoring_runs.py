@@ -132,6 +132,7 @@ def test_a_lost_worker_and_a_killed_driver_leave_the_bytes_of_one_process(
     assert files(tmp_path) == whole
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_suites_and_searches_by_workers_have_the_bytes_of_one_process(
     tiny_model, tmp_path, monkeypatch
 ) -> None:
@@ -140,13 +141,10 @@ def test_suites_and_searches_by_workers_have_the_bytes_of_one_process(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the workers
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(SUITE))
     write_json(tmp_path / "pairs.json", PAIRS)
-    for seed, name in enumerate(("left", "right")):
-        write_adapter(tmp_path / name, seed=seed)
-    given = ["--model", tiny_model, "--adapter", f"left={tmp_path / 'left'}"]
-    search = [*given, "--adapter", f"right={tmp_path / 'right'}", "--data", tmp_path / "pairs.json"]
+    given = ["--model", tiny_model, "--adapter", f"left={write_adapter(tmp_path / 'left')}"]
     runs = [
         (suite.cli, [tmp_path / "suite.yaml", *given]),
-        (sweep.cli, search),
+        (sweep.cli, [*given, "--data", tmp_path / "pairs.json"]),
     ]
     with LocalProcesses(worker_slots(2)) as workers:
         for command, options in runs:

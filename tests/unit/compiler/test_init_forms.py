@@ -83,14 +83,6 @@ def test_speakers_are_known_by_the_last_word_of_their_name(bench, user, agent) -
     assert [spoken(record) for record in found] == expected
 
 
-def test_turns_are_not_ordered_by_times_whose_text_does_not_sort(bench) -> None:
-    lines = ["session,ts,role,text"]
-    for talk in range(COUNT):
-        lines += [f"{talk},31/01/2024 23:59,user,{talk}?", f"{talk},01/02/2024 00:01,assistant,{talk}!"]
-    found = records(bench, bench.write("talk.csv", "\n".join(lines)))
-    assert [spoken(record)[0] for record in found] == [("user", f"{talk}?") for talk in range(COUNT)]
-
-
 def test_the_last_word_of_the_customer_is_left_out_and_named(bench) -> None:
     lines = ["conversation_id,role,content"]
     for n in range(COUNT):
@@ -237,12 +229,6 @@ def test_what_pandas_and_people_write_is_refused_with_the_way_out(bench, name, t
     assert fix in str(failure.value)
 
 
-def test_turns_without_a_column_that_names_the_conversation_are_refused(bench) -> None:
-    rows = [{"role": "user" if n % 2 else "assistant", "content": question(n)} for n in range(COUNT)]
-    with pytest.raises(ContentError, match="to which conversation it belongs"):
-        propose(bench.rows("talk.jsonl", rows))
-
-
 @pytest.mark.parametrize(
     ("ask", "say"),
     [
@@ -278,14 +264,6 @@ def test_a_line_of_dashes_parts_dialogues_and_stays_inside_an_answer(bench, name
         [("user", "two?"), ("assistant", "2.")],
     ]
     assert [spoken(record) for record in found] == expected * COUNT
-
-
-def test_a_chinese_table_with_a_column_of_few_values_has_a_class(bench) -> None:
-    values = ("正面", "负面", "中性")
-    lines = [f"这家店的第{n}道菜真的非常好吃而且服务也很周到,{values[n % 3]}" for n in range(COUNT)]
-    found = records(bench, bench.write("table.csv", "\n".join(["评论,情感", *lines])))
-    assert [record["output"] for record in found] == [values[n % 3] for n in range(COUNT)]
-    assert found[1]["instruction"].startswith("这家店的第1道菜")
 
 
 def test_of_two_classes_the_other_one_is_named(bench) -> None:
@@ -384,15 +362,6 @@ def test_a_folder_of_documents_has_a_row_for_each(bench, ending: str) -> None:
         (folder / f"{n}.{ending}").write_bytes(text.encode())
     found = records(bench, folder)
     assert [record["text"] for record in found] == [text.replace("\r", "").strip("\n") for text in texts]
-
-
-def test_labels_of_label_studio(bench) -> None:
-    rows = []
-    for n in range(COUNT):
-        result = {"from_name": "s", "type": "choices", "value": {"choices": [["pos", "neg"][n % 2]]}}
-        rows.append({"id": n, "data": {"text": question(n)}, "annotations": [{"id": n, "result": [result]}]})
-    found = records(bench, bench.write("export.json", json.dumps(rows)))
-    assert [record["output"] for record in found] == ["pos", "neg"] * (COUNT // 2)
 
 
 def test_the_first_annotation_of_label_studio_is_learned_and_the_others_are_named(bench) -> None:
@@ -731,15 +700,6 @@ def test_thumbs_are_marks_and_not_answers_to_learn(bench) -> None:
     assert [record["kto_tag"] for record in found[:2]] == [True, False]
 
 
-def test_an_answer_that_one_of_two_wins_is_no_class(bench) -> None:
-    rows = [
-        {"prompt": question(n), "response_a": answer(n), "response_b": "No.", "preference": "ab"[n % 2]}
-        for n in range(COUNT)
-    ]
-    with pytest.raises(ContentError, match=r"E108 response_a: .* preference data"):
-        propose(bench.rows("arena.jsonl", rows))
-
-
 def test_conversations_written_as_text_are_conversations_under_any_name(bench) -> None:
     turns = json.dumps([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}])
     found = records(bench, bench.rows("logs.jsonl", [{"id": n, "log": turns} for n in range(COUNT)]))
@@ -758,8 +718,9 @@ def test_a_text_of_many_nested_brackets_is_a_text(bench) -> None:
     assert records(bench, bench.rows("deep.jsonl", rows))[0]["output"] == '[{"a":' * 20_000
 
 
-def test_a_preference_of_somebody_beside_an_answer_is_no_ranking(bench) -> None:
-    rows = [{**row, "preference": "tea"} for row in FAQ]
+@pytest.mark.parametrize("column", [{"preference": "tea"}, {"liked": 2}])
+def test_a_preference_of_somebody_and_a_count_beside_an_answer_are_no_ranking(bench, column) -> None:
+    rows = [{**row, **column} for row in FAQ]
     assert answered(records(bench, bench.rows("survey.jsonl", rows))[0]) == ANSWERED[0]
 
 
@@ -800,6 +761,7 @@ def test_a_sheet_of_notes_before_the_table_is_not_read(bench) -> None:
         ("zeit", ["29.02.2024 10:00", "01.03.2024 09:00"]),
         ("created_at", ["3/1/2024 9:58 AM", "3/1/2024 10:02 AM"]),
         ("sent_time", ["2024-3-1 9:00", "2024-3-1 10:00"]),
+        ("ts", ["31/01/2024 23:59", "01/02/2024 00:01"]),
     ],
 )
 def test_turns_stay_in_the_order_of_the_file_unless_a_time_sorts(bench, name, values) -> None:
@@ -808,18 +770,6 @@ def test_turns_stay_in_the_order_of_the_file_unless_a_time_sorts(bench, name, va
         lines += [f"call-{talk},customer,Hello {talk}?,{values[0]}", f"call-{talk},agent,Yes.,{values[1]}"]
     found = records(bench, bench.write("calls.csv", "\n".join(lines)))
     assert spoken(found[0]) == [("user", "Hello 0?"), ("assistant", "Yes.")]
-
-
-@pytest.mark.parametrize("names", [("premise", "hypothesis"), ("sentence1", "sentence2")])
-def test_a_pair_without_its_label_is_no_question_with_an_answer(bench, names) -> None:
-    rows = [{names[0]: question(n), names[1]: answer(n), "idx": n} for n in range(COUNT)]
-    with pytest.raises(ContentError, match="nothing in it looks like"):
-        propose(bench.rows("test.jsonl", rows))
-
-
-def test_counts_beside_an_answer_refuse_nothing(bench) -> None:
-    rows = [{**row, "liked": n + 2} for n, row in enumerate(FAQ)]
-    assert answered(records(bench, bench.rows("a.jsonl", rows))[0]) == ANSWERED[0]
 
 
 def test_a_folder_of_conversations_may_have_ids_in_one_file_and_tools_in_another(bench) -> None:
@@ -834,12 +784,6 @@ def test_rows_under_names_of_several_words_keep_their_own_question(bench) -> Non
     document = {f"case {n}": {"input": question(n), "output": answer(n)} for n in range(COUNT)}
     found = records(bench, bench.write("cases.json", json.dumps(document)))
     assert answered(found[0]) == ANSWERED[0]
-
-
-def test_rows_under_numbered_names_have_no_questions(bench) -> None:
-    document = {f"user {n}": {"answer": answer(n), "score": n} for n in range(COUNT)}
-    with pytest.raises(ContentError, match="nothing in it looks like"):
-        propose(bench.write("users.json", json.dumps(document)))
 
 
 def test_a_text_is_the_class_before_a_truth_value(bench) -> None:
@@ -872,17 +816,38 @@ def test_a_sheet_of_one_column_before_a_shorter_table_is_read(bench) -> None:
     assert records(bench, path)[0]["text"] == answer(0)
 
 
+OLD = json.dumps([{"role": "user", "content": "Old"}, {"role": "assistant", "content": "Old."}])
+
+
 def test_turns_come_before_turns_written_as_text(bench) -> None:
-    log = json.dumps([{"role": "user", "content": "Old"}, {"role": "assistant", "content": "Old."}])
     turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
-    found = records(
-        bench, bench.rows("a.jsonl", [{"log": log, "conversations": turns} for _ in range(COUNT)])
-    )
+    found = records(bench, bench.rows("a.jsonl", [{"log": OLD, "conversations": turns}] * COUNT))
     assert spoken(found[0]) == [("user", "Hi"), ("assistant", "Hello")]
 
 
-def test_earlier_turns_written_as_text_are_not_the_conversation(bench) -> None:
-    log = json.dumps([{"role": "user", "content": "Old"}, {"role": "assistant", "content": "Old."}])
-    rows = [{**row, "history": log} for row in FAQ]
-    with pytest.raises(ContentError, match="E105 history"):
-        propose(bench.rows("a.jsonl", rows))
+REFUSED = {
+    "turns of no conversation": (
+        [{"role": ("user", "assistant")[n % 2], "content": question(n)} for n in range(COUNT)],
+        "to which conversation it belongs",
+    ),
+    "premises without labels": ([{"premise": "a", "hypothesis": "b"}], "nothing in it looks like"),
+    "pairs without labels": ([{"sentence1": "a", "sentence2": "b"}], "nothing in it looks like"),
+    "answers under numbered names": (
+        {f"user {n}": {"answer": answer(n), "score": n} for n in range(COUNT)},
+        "nothing in it looks like",
+    ),
+    "one of two answers wins": (
+        [
+            {"prompt": question(n), "response_a": answer(n), "response_b": "No.", "preference": "ab"[n % 2]}
+            for n in range(COUNT)
+        ],
+        "E108 response_a: .* preference data",
+    ),
+    "earlier turns as text": ([{**row, "history": OLD} for row in FAQ], "E105 history"),
+}
+
+
+@pytest.mark.parametrize(("document", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_learned_from_only_with_more_is_refused(bench, document, message) -> None:
+    with pytest.raises(ContentError, match=message):
+        propose(bench.write("a.json", json.dumps(document)))
