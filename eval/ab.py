@@ -23,7 +23,7 @@ from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.read.results import PREDICTIONS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.options import PATH, ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task
 from tuneyard.eval.show.sheet import (
     Answered,
@@ -97,9 +97,9 @@ cli.epilog = ask.epilog
     "tuneyard eval ab tally build/ab/anna.csv",
     "tuneyard eval ab tally build/ab/anna.csv build/ab/ben.csv --out build/tally",
 )
-@click.argument("sheets", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SHEET…")
-@click.option("--key", type=click.Path(path_type=Path), help="[key.json next to the first sheet]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for tally.md and tally.json.")
+@click.argument("sheets", nargs=-1, required=True, type=PATH, metavar="SHEET…")
+@click.option("--key", type=PATH, help="[key.json next to the first sheet]")
+@click.option("--out", type=PATH, help="Folder for tally.md and tally.json.")
 def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     """Read filled sheets, one of each rater, and report which model won, by criterion and overall."""
     stems = Counter(sheet.stem for sheet in sheets)

@@ -43,6 +43,7 @@ from tuneyard.eval.read.results import (
 )
 from tuneyard.eval.scoring.command import Declared, ScoringCommand
 from tuneyard.eval.scoring.options import (
+    PATH,
     ScoringRequest,
     dataset_dir,
     model_options,
@@ -71,7 +72,7 @@ Figures = dict[str, dict[str, dict[str, Mapping[str, Any]]]]
     "tuneyard eval suite eval/suites/toolkit.yaml --model models/demo-base --adapter demo-rte "
     "--skip cmmlu --skip talks --limit 1 --out results/suite-of-rte",
 )
-@click.argument("suite", type=click.Path(path_type=Path), metavar="SUITE.yaml")
+@click.argument("suite", type=PATH, metavar="SUITE.yaml")
 @model_options
 @dataset_dir
 @click.option("--skip", multiple=True, metavar="STEP", help="Leave this step out. Repeatable.")

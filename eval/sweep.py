@@ -30,6 +30,7 @@ from tuneyard.eval.nli import Nli, label_options, label_sets
 from tuneyard.eval.read.results import HELD_OUT, RESULTS, RUN, TABLE, check_new, read_identity
 from tuneyard.eval.read.sweeps import REPORTED, SWEEP
 from tuneyard.eval.scoring.options import (
+    PATH,
     ScoringRequest,
     model_options,
     resume_command,
@@ -60,7 +61,7 @@ NO_ADAPTER = "No weights have a better figure than {base} on the choosing half: 
 @model_options
 @click.option(
     "--checkpoints",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Score all checkpoints of the run in DIR, instead of weights.",
 )

@@ -94,6 +94,11 @@ class ScoringRequest:
     by: str = ""
     """The module that the user called, if it is not the scoring command: `eval.suite`."""
 
+    @property
+    def has_workers(self) -> bool:
+        """True if other processes score."""
+        return bool(self.ray) or (self.workers or 1) > 1
+
 
 def take(options: dict[str, Any]) -> ScoringRequest:
     """Move the shared options out of `options` (by Click's names) into a request.
@@ -136,7 +141,7 @@ def _check_workers(request: ScoringRequest) -> None:
             "process would do the whole run. Call the command by itself, with --workers N for N GPUs of this "
             "machine, or with --ray auto"
         )
-    if not request.ray and (request.workers or 1) == 1:
+    if not request.has_workers:
         return
     flag = "--ray" if request.ray else "--workers"
     if request.backend == "openai":

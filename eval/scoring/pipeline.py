@@ -6,7 +6,7 @@ from an earlier run (--rescore). docs/eval-nli.md describes the files.
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -60,14 +60,11 @@ ORIGIN = (
 """The fields of results.json about the origin of the outputs. --rescore keeps them."""
 
 
-@contextlib.contextmanager
-def workers_of(request: ScoringRequest) -> Iterator[Executor | None]:
-    """The workers of --workers or --ray inside the block. None: this process scores."""
-    if not request.ray and (request.workers or 1) == 1:
-        yield None
-        return
-    with executor_of(request.workers, request.ray, slots=worker_slots) as executor:
-        yield executor
+def workers_of(request: ScoringRequest) -> contextlib.AbstractContextManager[Executor | None]:
+    """The workers of --workers or --ray inside a block. None: this process scores."""
+    if not request.has_workers:
+        return contextlib.nullcontext()
+    return executor_of(request.workers, request.ray, slots=worker_slots)
 
 
 def carry_out(plan: ScoringPlan) -> None:
