@@ -15,7 +15,8 @@ Records = Iterator[Mapping[str, Any]]
 LONGEST_CELL = 1 << 24  # characters: prompts and answers are longer than the 131,072 that csv allows
 
 
-def _lines(path: Path) -> Records:
+def placed_lines(path: Path) -> Records:
+    """The objects of JSON Lines."""
     for number, record in json_lines(path):
         yield {**record, "place": f"{path}:{number}"}
 
@@ -65,8 +66,8 @@ def _parquet(path: Path) -> Records:
 
 
 TABLES: dict[str, Callable[[Path], Records]] = {
-    ".jsonl": _lines,
-    ".ndjson": _lines,
+    ".jsonl": placed_lines,
+    ".ndjson": placed_lines,
     ".csv": _csv,
     ".parquet": _parquet,
 }

@@ -216,14 +216,12 @@ def _plain_adapters(candidates: Iterable[Sequence[WeightedAdapter]]) -> list[Lor
 
 def _rank_limit(adapters: Sequence[LoraAdapter]) -> int:
     """The largest rank that vLLM must allow. `RequestError` if it allows none so large."""
-    ranks: list[int] = []
-    for adapter in adapters:
-        ranks += [module.rank for module in adapter.modules.values()]
-        ranks.append(adapter.config.rank)  # vLLM reads it, also where a pattern leaves it to no module
-    limit = max_rank(max(ranks))
+    # vLLM reads the rank in the config, also where a pattern leaves it to no module
+    largest = max(max(adapter.largest_rank, adapter.config.rank) for adapter in adapters)
+    limit = max_rank(largest)
     if limit is None:
         raise RequestError(
-            f"an adapter of rank {max(ranks)}: vLLM takes {RANKS[-1]} at most; merge with --method svd"
+            f"an adapter of rank {largest}: vLLM takes {RANKS[-1]} at most; merge with --method svd"
         )
     return limit
 

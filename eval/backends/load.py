@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WEIGHTS = "*.safetensors"
+OF_TOKENIZER = ("*.json", "*.jinja", "*.model", "*.txt")
+FILES = (WEIGHTS, *OF_TOKENIZER)
+"""The files of a model or an adapter that are read."""
 GENERATION = "generation_config.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 SHARED, CHANGED = 8, 8  # tokens that both texts begin with, and tokens after them that differ
@@ -122,8 +125,7 @@ def find_model(reference: str) -> Path:
     """
     folder = Path(reference)
     if not folder.is_dir():
-        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-        folder = from_hub(reference, "give a local model folder", allow_patterns=patterns)
+        folder = from_hub(reference, "give a local model folder", allow_patterns=list(FILES))
     if not (folder / "config.json").is_file():
         raise RequestError(
             f"{folder}: no config.json: not a model folder; name one, or OWNER/NAME on the hub"
@@ -203,7 +205,7 @@ def open_tokenizer(reference: str) -> "tuple[Tokenizer, list[int]]":
     folder = Path(reference)
     if not folder.is_dir():
         fix = "--model names the served model's tokenizer, a folder or hub id; --served-model its name there"
-        folder = from_hub(reference, fix, allow_patterns=["*.json", "*.jinja", "*.model", "*.txt"])
+        folder = from_hub(reference, fix, allow_patterns=list(OF_TOKENIZER))
     if not any((folder / name).is_file() for name in TOKENIZERS):
         raise RequestError(f"{folder}: no {' or '.join(TOKENIZERS)}: --model names the tokenizer's folder")
     from transformers import AutoTokenizer

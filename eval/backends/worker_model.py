@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.execution import Executor, Resources, Slot, WorkItem, once_per_worker
 from tuneyard.core.execution.machine_limits import available_cores
-from tuneyard.eval.backends.load import WEIGHTS, Applied, Model, load_model, load_without_weights
+from tuneyard.eval.backends.load import FILES, WEIGHTS, Applied, Model, load_model, load_without_weights
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
 PROCESS = 1_000_000_000  # bytes of a worker without weights
 WIDENED = 2  # fp32 on CPUs, for weights that are saved in 16 bits
-FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
-"""The files of a model or an adapter that a worker reads."""
 
 
 def worker_model(folder: Path, dtype: str | None, bits: int | None) -> Model:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tuneyard.core.documents import json_lines
+from tuneyard.core.documents.tables import placed_lines
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
 from tuneyard.core.files import read_object, require
 from tuneyard.core.language.messages import say
@@ -37,7 +37,6 @@ ANSWERS = ("expected_output", "predicted_output")
 TEXTS = {"gold": ("expected_output", "reference", "gold"), "prediction": ("model_output", "prediction")}
 MASS = "label_mass"  # how much of the probability any label has: does not help to choose a model
 LEVELS = ("", "*/", "*/*/")
-Line = tuple[int, dict[str, Any]]
 LARGEST = sys.float_info.max  # nan and inf are no log-probabilities, and integers have no end
 
 
@@ -214,15 +213,15 @@ def read_scored_run(
 def _first_record(path: Path) -> Mapping[str, object]:
     if not path.is_file():
         return {}
-    return next((record for _, record in json_lines(path)), {})
+    return next(placed_lines(path), {})
 
 
-def _stated_metrics(facts: Mapping[str, object], lines: Sequence[Line]) -> list[str]:
+def _stated_metrics(facts: Mapping[str, object], records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Metrics whose mean results.json states and whose fields the first row has."""
     stated = {*METRICS} & facts.keys() | part_of(facts, "metrics").keys()
-    if not lines:
+    if not records:
         return []
-    return [name for name in measurable(lines[0][1]) if name in stated - {MASS}]
+    return [name for name in measurable(records[0]) if name in stated - {MASS}]
 
 
 def _run_of_lines(
@@ -239,27 +238,25 @@ def _run_of_lines(
 
     None is the value of a row that has none. `RequestError` if no row has a value of `metric`.
     """
-    lines = list(json_lines(path))
+    records = list(placed_lines(path))
     names, read_row = [metric], _measured_row
     if metric in OF_ANSWERS:
-        names, read_row = [*_stated_metrics(facts, lines), *also], _answered_row
+        names, read_row = [*_stated_metrics(facts, records), *also], _answered_row
     tokenizer = str(part_of(facts, "settings").get("tokenizer", CHARACTERS))
-    records = [record for _, record in lines]
     values = {name: values_of(name, records, tokenizer) for name in names}
     if read_row is _measured_row and all(value is None for value in values[metric]):
         measured = ", ".join(measurable(_first_record(path))) or "none"
         raise RequestError(f"{path}: no row has {metric}; its metrics: {measured}")
-    rows = [read_row(f"{path}:{number}", record) for number, record in lines]
-    return assemble(model, dataset, place, rows, facts, values, by)
+    return assemble(model, dataset, place, list(map(read_row, records)), facts, values, by)
 
 
-def _measured_row(where: str, record: Mapping[str, Any]) -> Row:
+def _measured_row(record: Mapping[str, Any]) -> Row:
     """A row whose answer need not be there. `ContentError` if it has no id to pair it by."""
     row = next((record[name] for name in IDS if isinstance(record.get(name), int | str)), None)
     if row is None:
-        raise ContentError(f"{where}: no {', '.join(IDS)}: nothing to pair this row by")
+        raise ContentError(f"{record['place']}: no {', '.join(IDS)}: nothing to pair this row by")
     texts = {name: first_text(record, names) for name, names in TEXTS.items()}
-    return {**_common(record), **texts, "id": str(row), "correct": False, "place": where}
+    return {**_common(record), **texts, "id": str(row), "correct": False}
 
 
 def _common(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,8 +267,8 @@ def _common(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "cluster": group_of(record), "tokens": float(tokens), "confidence": None}
 
 
-def _answered_row(where: str, record: Mapping[str, Any]) -> Row:
-    row = record.get("row")
+def _answered_row(record: Mapping[str, Any]) -> Row:
+    where, row = record["place"], record.get("row")
     if type(row) is not int:
         raise unexpected(where, "row", row, "a whole number")
     correct = record.get("correct")
@@ -280,7 +277,7 @@ def _answered_row(where: str, record: Mapping[str, Any]) -> Row:
     else:
         gold, predicted = (text_field(record, name, where) for name in ANSWERS)
         correct = gold == predicted
-    columns = {"id": str(row), "gold": gold, "prediction": predicted, "correct": correct, "place": where}
+    columns = {"id": str(row), "gold": gold, "prediction": predicted, "correct": correct}
     logs = _log_probabilities(where, record.get("choices"))
     return {**_common(record), **columns, "confidence": confidence_of(logs)}
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tuneyard.core.documents import json_lines
+from tuneyard.core.documents.tables import placed_lines
 from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.eval.read.logs import DATE, Record, log_reader
 from tuneyard.eval.read.scored_run import confidence_of, optional_text
@@ -14,35 +14,32 @@ from tuneyard.eval.read.scored_run import confidence_of, optional_text
 HARNESS = ("doc_id", "target", "filtered_resps")
 JUDGED_BY = ("acc", "exact_match")
 
-Line = tuple[str, dict[str, object]]
-
 
 @log_reader(
     "harness", "lm-evaluation-harness's samples", ".jsonl", fields=(HARNESS,), files=("samples_*.jsonl",)
 )
 def harness(path: Path) -> Iterator[Record]:
     """Read one task; the harness logs every row once for each filter, and each filter is a dataset."""
-    by_filter: defaultdict[str, list[Line]] = defaultdict(list)
-    for number, record in json_lines(path):
-        place = f"{path}:{number}"
+    by_filter: defaultdict[str, list[Record]] = defaultdict(list)
+    for record in placed_lines(path):
         missing = [name for name in HARNESS if name not in record]
         if missing:
-            raise ContentError(f"{place}: no {missing[0]}, as the rows before it have")
-        by_filter[optional_text(record, "filter") or "none"].append((place, record))
+            raise ContentError(f"{record['place']}: no {missing[0]}, as the rows before it have")
+        by_filter[optional_text(record, "filter") or "none"].append(record)
     task = DATE.sub("", path.stem).removeprefix("samples_")
-    for name, lines in by_filter.items():
+    for name, records in by_filter.items():
         dataset = task if name == "none" else f"{task},{name}"
-        metric = _metric(lines)
-        fixed = len({tuple(_choices(record)) for _, record in lines}) == 1
-        for place, record in lines:
+        metric = _metric(records)
+        fixed = len({tuple(_choices(record)) for record in records}) == 1
+        for record in records:
             names = {
                 "model": path.parent.name,
                 "dataset": dataset,
                 "question": next((str(pair.get("arg_0", "")) for pair in _arguments(record)), ""),
-                "place": place,
+                "place": record["place"],
             }
             fingerprint = f"doc_hash {record.get('doc_hash')}"
-            yield {**names, "fingerprint": fingerprint, **_sample(place, record, metric, fixed)}
+            yield {**names, "fingerprint": fingerprint, **_sample(record, metric, fixed)}
 
 
 def _arguments(record: Mapping[str, object]) -> list[Mapping[str, object]]:
@@ -54,25 +51,25 @@ def _arguments(record: Mapping[str, object]) -> list[Mapping[str, object]]:
     return pairs if all(isinstance(pair, dict) for pair in pairs) else []
 
 
-def _metric(lines: Sequence[Line]) -> str:
+def _metric(records: Sequence[Record]) -> str:
     """Find the first metric that is 0 or 1 in every row. `ContentError` if there is none."""
-    where, first = lines[0]
-    listed = first.get("metrics")
+    listed = records[0].get("metrics")
     names = list(JUDGED_BY)
     if isinstance(listed, list):
         names += map(str, listed)
     for name in names:
-        if all(record.get(name) in (0, 1) for _, record in lines):
+        if all(record.get(name) in (0, 1) for record in records):
             return name
     raise ContentError(
-        f"{where}: no metric that is 0 or 1 in every row (found {show_value(listed)}); "
+        f"{records[0]['place']}: no metric that is 0 or 1 in every row (found {show_value(listed)}); "
         "only correct or incorrect answers can be paired"
     )
 
 
-def _sample(where: str, record: Mapping[str, object], metric: str, fixed: bool) -> Record:
+def _sample(record: Record, metric: str, fixed: bool) -> Record:
     """Convert a row of the harness. Labels are the texts of `fixed` choices, otherwise their places."""
     responses, choices, target = record["filtered_resps"], _choices(record), str(record["target"])
+    where = record["place"]
     if not isinstance(responses, list) or len(responses) < max(1, len(choices)):
         raise unexpected(where, "filtered_resps", responses, "an answer or more")
     gold, predicted, sure = target, str(_first(responses)), None
