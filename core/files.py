@@ -299,6 +299,11 @@ def sha256(path: Path, moved: Callable[[int], object] | None = None) -> str:
     return digest.hexdigest()
 
 
+def text_sha256(text: str) -> str:
+    """SHA-256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def files_sha256(paths: Iterable[Path]) -> str:
     """One hash over the names and bytes of files."""
     total = hashlib.sha256()

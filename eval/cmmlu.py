@@ -4,7 +4,6 @@ CMMLU: 67 Chinese school and professional subjects in 5 groups, four options a q
 probabilities of A, B, C and D after the benchmark's own prompt. docs/eval-cmmlu.md explains the table.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuneyard.core.errors import RequestError, run_command
-from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.files import read_object, text_sha256, write_json, write_text
 from tuneyard.core.language.number_format import Table, grid, interval, percent
 from tuneyard.eval.datasets.cmmlu import (
     HUB_ID,
@@ -118,7 +117,7 @@ class Cmmlu(Nli):
 def _plain(opened: "Opened") -> "Opened":
     """Prompt with the text alone. It begins as the tokenizer begins any text."""
     tokenizer = opened.backend.tokenizer
-    digest = hashlib.sha256(b"").hexdigest()
+    digest = text_sha256("")
 
     def encode(messages: list[dict[str, str]]) -> list[int]:
         return list(tokenizer(messages[-1]["content"])["input_ids"])

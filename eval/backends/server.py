@@ -4,7 +4,6 @@ A dialect is a class in a file of its own (llama_cpp.py, openai.py): it makes th
 answers. A server gets token ids for labels, so that its chat template has no part in it.
 """
 
-import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.errors.warn import warn, warn_once
+from tuneyard.core.files import text_sha256
 from tuneyard.core.prompt import Encode, openai_messages
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.connection import Connection, NoAccessError, RefusedError
@@ -83,7 +83,7 @@ class Server(Backend, ABC):
             self.context = self.model.context or NO_LIMIT
         # the settings of every request choose the adapter; of what is not listed, the address is the identity
         identity = [self.model.identity or f"{self.url} {self.model.model}", self.model.settings]
-        self.digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.digest = text_sha256(json.dumps(identity, sort_keys=True))
 
     @property
     def connection(self) -> Connection:

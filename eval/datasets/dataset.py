@@ -4,7 +4,6 @@ Examples that share a cluster (a premise, for instance) are not independent. The
 records, or of the row index that compile writes next to them (core/records/row_index.py).
 """
 
-import hashlib
 import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, registry_folder
 from tuneyard.core.datasets.manifest import MANIFEST, manifest_beside
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import free_path, names_folder, require, sha256
+from tuneyard.core.files import free_path, names_folder, require, sha256, text_sha256
 from tuneyard.core.prompt import Conversation, Message, conversation, refuse_media
 from tuneyard.core.records.row_index import RowIndex, read_row_index, row_index_file
 from tuneyard.eval.datasets.origin import Origin, find_origin
@@ -75,7 +74,7 @@ class EvalDataset:
         sums = [sha256(path) for path in (self.path, *self.other_files)]
         if len(sums) == 1:
             return sums[0]
-        return hashlib.sha256(" ".join(sums).encode()).hexdigest()
+        return text_sha256(" ".join(sums))
 
     def place(self, row: int) -> str:
         """A row's place for messages: `FILE: record N`."""

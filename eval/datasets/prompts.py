@@ -4,13 +4,13 @@
 first, then the base tokenizer's, then plain text.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import text_sha256
 from tuneyard.core.prompt import (
     Encode,
     Message,
@@ -60,7 +60,7 @@ def choose_prompting(
     if template:
         encode = llamafactory_encoder(tokenizer, template, think)
         turns = llamafactory_turns(tokenizer, template, think)
-        return Prompting(encode, turns, f"LLaMA-Factory template {template}", _hash(template))
+        return Prompting(encode, turns, f"LLaMA-Factory template {template}", text_sha256(template))
     base_template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
     saved_templates = {folder: saved_chat_template(folder) for folder in adapters}
     if len({saved or base_template for saved in saved_templates.values()}) > 1:
@@ -76,7 +76,7 @@ def choose_prompting(
         if saved:
             source, text = f"chat template of {folder}", saved
     turns = chat_turns(tokenizer, chat_renderer(tokenizer, text, think))
-    prompting = Prompting(chat_encoder(tokenizer, text, think), turns, source, _hash(text or ""))
+    prompting = Prompting(chat_encoder(tokenizer, text, think), turns, source, text_sha256(text or ""))
     return _after_bos(tokenizer, prompting) if bos and text is None else prompting
 
 
@@ -90,12 +90,8 @@ def _after_bos(tokenizer: Tokenizer, plain: Prompting) -> Prompting:
         (source, target), *others = plain_turns.pairs
         return replace(plain_turns, pairs=[([bos, *source], target), *others])
 
-    digest = _hash(str(tokenizer.bos_token))
+    digest = text_sha256(str(tokenizer.bos_token))
     return Prompting(lambda messages: [bos, *plain.encode(messages)], turns, AFTER_BOS, digest)
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def other_prompt(

@@ -1,6 +1,5 @@
 """Examples with their answers before a question (`--shots N`), from the training split of a dataset."""
 
-import hashlib
 import json
 import random
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, read_registry, registry_folder
 from tuneyard.core.errors import RequestError
+from tuneyard.core.files import text_sha256
 from tuneyard.core.prompt import Conversation, Message, conversation, refuse_media
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
 from tuneyard.eval.datasets.origin import fingerprint_of
@@ -113,5 +113,5 @@ def _shots(split: Dataset, chosen: Sequence[Drawn]) -> Shots:
     for _, example in chosen:
         turns += [turn for turn in example.messages if turn["role"] != "system"]
         turns.append({"role": "assistant", "content": example.answer})
-    digest = hashlib.sha256(json.dumps(turns).encode()).hexdigest()
+    digest = text_sha256(json.dumps(turns))
     return Shots(split.name, [row for row, _ in chosen], turns, digest)

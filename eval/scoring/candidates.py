@@ -1,6 +1,5 @@
 """The models of a scoring run: the base, loaded once, with its adapters; vLLM and servers."""
 
-import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from tuneyard.adapters.weighted import (
 from tuneyard.core.errors import RequestError, counted, one_line, show_value
 from tuneyard.core.errors.warn import warn
 from tuneyard.core.execution import Executor
-from tuneyard.core.files import names_folder
+from tuneyard.core.files import names_folder, text_sha256
 from tuneyard.core.prompt import Tokenizer
 from tuneyard.core.prompt.supervision import Turns
 from tuneyard.core.training.training_run import model_sha256
@@ -62,7 +61,7 @@ class Candidate:
         if [part.weight for part in self.parts] == [1.0]:
             return self.parts[0].adapter.digest
         weighted = "+".join(f"{part.adapter.digest}:{part.weight!r}" for part in self.parts)
-        return hashlib.sha256(weighted.encode()).hexdigest()
+        return text_sha256(weighted)
 
     @property
     def adapters(self) -> dict[str, WeightedAdapter]:

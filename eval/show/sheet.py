@@ -6,7 +6,6 @@ as a date or a number.
 """
 
 import csv
-import hashlib
 import io
 import json
 import random
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.errors import SHOWN, ContentError, RequestError, counted, show_value
-from tuneyard.core.files import read_object
+from tuneyard.core.files import read_object, text_sha256
 from tuneyard.core.language.number_format import NONE, Table, grid, interval, p_cell, percent, show_p
 from tuneyard.eval.statistics.ratings import (
     CRITERIA,
@@ -73,7 +72,7 @@ def make_sheet(prompts: Sequence[Answered], seed: int) -> tuple[bytes, dict[str,
         models = generator.sample(list(answered.answers), len(answered.answers))
         drawn += [(number, answered, model) for model in models]
     content = json.dumps([[answered.prompt, answered.answers[model]] for _, answered, model in drawn])
-    tag = f"s{hashlib.sha256(content.encode()).hexdigest()[:6]}"
+    tag = f"s{text_sha256(content)[:6]}"
     digits = len(str(len(drawn)))
     text = io.StringIO()
     writer = csv.writer(text, quoting=csv.QUOTE_ALL)
