@@ -193,7 +193,7 @@ class Nli(Task):
         if job.request.rescore:
             fields = self._of_labels(job, fields)
         return {
-            "instruction": record.get("instruction", example.messages[-1]["content"]),
+            "instruction": record.get("instruction", example.question),
             "input": record.get("input", ""),
             "expected_output": example.answer,
             "model_output": str(fields.get("model_output", "")),

@@ -79,7 +79,7 @@ class Preference(Task):
             prefers_chosen = fields[f"{CHOSEN}_logp"] > fields[f"{REJECTED}_logp"]
             side = CHOSEN if prefers_chosen else REJECTED
         return {
-            "instruction": job.rows[row].messages[-1]["content"],
+            "instruction": job.rows[row].question,
             "expected_output": CHOSEN,
             "predicted_output": side,
             "row": row,
@@ -121,7 +121,7 @@ class Marked(Task):
         example = job.rows[row]
         is_desirable = self.desirable[job.dataset.name][row]
         return {
-            "instruction": example.messages[-1]["content"],
+            "instruction": example.question,
             "expected_output": DESIRABLE if is_desirable else UNDESIRABLE,
             "row": row,
             ANSWER: example.answer,

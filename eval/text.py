@@ -217,7 +217,7 @@ class Text(Task):
     def _supervised(self, job: Job, row: int) -> SupervisedText:
         example = job.rows[row]
         if self._plain(job):
-            return supervise_text(job.backend.tokenizer, example.messages[-1]["content"], self.longest)
+            return supervise_text(job.backend.tokenizer, example.question, self.longest)
         answer = {"role": example.role, "content": example.answer}
         messages = job.with_image_tokens(row)
         supervised = supervise(job.candidate.prompting.turns([*messages, answer]), self.longest)
@@ -237,7 +237,7 @@ class Text(Task):
         if "reference" in fields:  # a kept line: its loss, answer and lengths do not depend on --rescore
             return dict(fields)
         record, example = job.dataset.records[row], job.rows[row]
-        prompt = example.messages[-1]["content"]
+        prompt = example.question
         instruction: object = ""
         reference = prompt
         if not self._plain(job):

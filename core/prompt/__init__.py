@@ -47,6 +47,11 @@ class Conversation:
     role: str = "assistant"
     images: tuple[str, ...] = ()
 
+    @property
+    def question(self) -> str:
+        """The text of the user's last turn."""
+        return self.messages[-1]["content"]
+
 
 @dataclass(frozen=True, slots=True)
 class SavedTemplate:

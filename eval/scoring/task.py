@@ -214,7 +214,7 @@ def line_of(job: Job, row: int, fields: Fields) -> Prediction:
     """The fields that all predictions have. The answer is not judged yet."""
     example = job.rows[row]
     line = {
-        "instruction": example.messages[-1]["content"],
+        "instruction": example.question,
         "expected_output": example.answer,
         "model_output": str(fields.get("model_output", "")),
         "predicted_output": UNKNOWN,
