@@ -68,7 +68,7 @@ class Evidence:
     @property
     def greedy(self) -> Texts:
         """The server's greedy answers after our ids. If it gives none, the trained model's."""
-        return {**(self.expected.texts or {}), **(self.served.texts or {})}
+        return {**self.expected.texts, **self.served.texts}
 
     def option(self, llama_cpp: str, vllm: str) -> str:
         """The option of the server's engine, or of both servers if the engine is none of them."""
@@ -98,7 +98,7 @@ def context_cut(evidence: Evidence) -> Cause | None:
         lengths[row] = max(len(ids), len(served_ids.get(row, ()))) + evidence.max_new_tokens
     too_long = {row for row, length in lengths.items() if facts.context and facts.context < length}
     is_cut = any(TOO_LONG.search(text) for text in evidence.refusals)
-    for texts in (evidence.served.texts, evidence.chat):
+    for texts in (evidence.served.texts, evidence.chat or {}):
         cut_rows = too_long.intersection(rows_without_end(evidence, texts))
         is_cut |= bool(cut_rows.difference(rows_that_run_on(evidence, texts)))
     if not is_cut:
@@ -201,11 +201,11 @@ def above_max_lora_rank(refusal: str, parts: Sequence[WeightedAdapter]) -> str:
 def missing_end(evidence: Evidence) -> Cause | None:
     """Most answers that end in training begin in the same way on the server and then go on to the longest
     length. Chat answers count only if no answer after our ids ends."""
-    greedy = evidence.served.texts or {}
+    greedy = evidence.served.texts
     rows = rows_that_run_on(evidence, greedy)
     if not rows and all(answer.finish != STOP for answer in greedy.values()):
-        rows = rows_that_run_on(evidence, evidence.chat)
-    trained = [answer for answer in (evidence.expected.texts or {}).values() if answer.finish == STOP]
+        rows = rows_that_run_on(evidence, evidence.chat or {})
+    trained = [answer for answer in evidence.expected.texts.values() if answer.finish == STOP]
     if not rows or 2 * len(rows) <= len(trained) or not evidence.ends:
         return None
     (end, *_) = evidence.tokenizer.convert_ids_to_tokens(list(evidence.ends))
@@ -221,7 +221,7 @@ def missing_end(evidence: Evidence) -> Cause | None:
 
 def sampling(evidence: Evidence) -> Cause | None:
     """Answers to the messages alone become the greedy ones at temperature 0 without penalties."""
-    differing = differing_texts(evidence.greedy, evidence.chat)
+    differing = differing_texts(evidence.greedy, evidence.chat or {})
     if not differing:
         return None
     rows = set(differing).difference(differing_texts(evidence.greedy, evidence.ask_chat(NEUTRAL)))
@@ -245,31 +245,30 @@ RULES: Sequence[Callable[[Evidence], Cause | None]] = (
 """The rules of all causes, the strongest evidence first."""
 
 
-def differing_texts(expected: Texts | None, actual: Texts | None) -> list[int]:
-    """Rows whose texts differ, white space around them aside. None: nothing is compared."""
-    actual = actual or {}
+def differing_texts(expected: Texts, actual: Texts) -> list[int]:
+    """The rows of both whose texts differ, white space around them aside."""
     differing = []
-    for row, answer in (expected or {}).items():
+    for row, answer in expected.items():
         if row in actual and answer.text.strip() != actual[row].text.strip():
             differing.append(row)
     return differing
 
 
-def rows_without_end(evidence: Evidence, answers: Texts | None) -> list[int]:
+def rows_without_end(evidence: Evidence, answers: Texts) -> list[int]:
     """Rows whose answers end in training, and on the server stop at the longest length."""
     rows = []
-    for row, answer in (answers or {}).items():
-        trained = (evidence.expected.texts or {}).get(row)
+    for row, answer in answers.items():
+        trained = evidence.expected.texts.get(row)
         if trained is not None and trained.finish == STOP and answer.finish == LENGTH:
             rows.append(row)
     return rows
 
 
-def rows_that_run_on(evidence: Evidence, answers: Texts | None) -> list[int]:
+def rows_that_run_on(evidence: Evidence, answers: Texts) -> list[int]:
     """The `rows_without_end` that the server begins like the trained model's answer."""
     rows = []
     for row in rows_without_end(evidence, answers):
-        trained_text, text = (evidence.expected.texts or {})[row].text, (answers or {})[row].text
+        trained_text, text = evidence.expected.texts[row].text, answers[row].text
         if text.strip().startswith(trained_text.strip()):
             rows.append(row)
     return rows

@@ -67,13 +67,13 @@ class PromptProof:
 class Answers:
     """A model's answers to the same ids: the greedy texts, and each label's log-probability in nats.
 
-    `texts` is None if the model gives none. `tokens` are their ids by the base's tokenizer. `labels` is None
+    `tokens` are the ids of the `texts` by the base's tokenizer, None if it gives none. `labels` is None
     if the dataset has no set of labels, or if a server gives no log-probabilities.
     """
 
     tokens: Mapping[int, Ids] | None
     labels: Labels | None
-    texts: Mapping[int, Generated] | None = None
+    texts: Mapping[int, Generated] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,8 +284,8 @@ def prove_chat(
 
     Their texts are compared with those of `served`, their ends with those of `expected`.
     """
-    trained = expected.texts or {}
-    greedy = {**trained, **(served.texts or {})}
+    trained = expected.texts
+    greedy = {**trained, **served.texts}
     has_ends, runs_on = False, []
     for row, answer in chat.items():
         if trained[row].finish != STOP:

@@ -264,7 +264,7 @@ def _unchecked(
             yield f"{description} of {title}: {served.missing[part]}"
     if served.gives_labels and has_labels:
         answered = reference.rows
-        if evidence.served.texts is not None:
+        if evidence.served.tokens is not None:
             answered = list(evidence.served.texts)
         unscored = len(answered) - len(evidence.served.labels or ())
         if unscored:
