@@ -144,11 +144,11 @@ class Marked(Task):
         return "  ".join(parts)
 
 
-def _base_rows(job: Job) -> list[Prediction] | None:
-    """The base's predictions if this run has scored it before, None for the base itself."""
+def _base_rows(job: Job) -> list[Prediction]:
+    """The base's predictions if this run has scored it before, none for the base itself."""
     base = job.request.out / BASE / job.dataset.name
     if job.candidate.name == BASE or not (base / RESULTS).is_file():
-        return None
+        return []
     return [row for _, row in json_lines(base / PREDICTIONS)]
 
 

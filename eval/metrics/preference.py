@@ -15,7 +15,7 @@ def margin_of(row: Row) -> float:
     return float(row["chosen_logp"]) - float(row["rejected_logp"])
 
 
-def preference_summary(rows: Rows, base: Rows | None) -> dict[str, object]:
+def preference_summary(rows: Rows, base: Rows) -> dict[str, object]:
     """Share of pairs whose chosen answer is likelier, in sum and per token, and the mean margin.
 
     With the `base`'s rows, `reward` is the share of pairs whose chosen answer gained more: DPO's implicit
@@ -24,7 +24,7 @@ def preference_summary(rows: Rows, base: Rows | None) -> dict[str, object]:
     scored = _scored(rows)
     groups = groups_of(scored)
     per_token = [_per_token(row, CHOSEN) > _per_token(row, REJECTED) for row in scored]
-    before = {row["row"]: margin_of(row) for row in _scored(base or ())}
+    before = {row["row"]: margin_of(row) for row in _scored(base)}
     both = [row for row in scored if row["row"] in before]
     gained = [margin_of(row) > before[row["row"]] for row in both]
     return {
@@ -37,14 +37,14 @@ def preference_summary(rows: Rows, base: Rows | None) -> dict[str, object]:
     }
 
 
-def marked_summary(rows: Rows, base: Rows | None) -> dict[str, object]:
+def marked_summary(rows: Rows, base: Rows) -> dict[str, object]:
     """AUC of desirable against undesirable answers, by log p per token.
 
     With the `base`'s rows, `reward_auc` is the AUC by log p - log p of the base, summed: KTO's implicit
     reward (Ethayarajh et al. 2024) without its factor β. Refused rows are left out.
     """
     scored = _scored(rows)
-    before = {row["row"]: row["answer_logp"] for row in _scored(base or ())}
+    before = {row["row"]: row["answer_logp"] for row in _scored(base)}
     both = [row for row in scored if row["row"] in before]
     return {
         "n": len(scored),
