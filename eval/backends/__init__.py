@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tuneyard.core.prompt import Encode
     from tuneyard.core.prompt.supervision import SupervisedText
     from tuneyard.eval.backends.connection import RefusedError
-    from tuneyard.eval.backends.scorers import Ids, Messages, Prompts, Reading
+    from tuneyard.eval.backends.scorers import Ids, Images, Messages, Prompts, Reading
     from tuneyard.eval.backends.vision import Vision
 
 
@@ -55,7 +55,7 @@ class Backend:
         self,
         prompts: "Prompts",
         spellings: "Sequence[Ids]",
-        images: "Mapping[int, Sequence[str]] | None" = None,
+        images: "Images" = None,
     ) -> "Reading":
         """Put prompts into batches; give the log-probability of each token of the spellings after them."""
         raise self.needs_model()

@@ -21,6 +21,7 @@ from tuneyard.eval.backends import Backend, loading
 from tuneyard.eval.backends.load import DTYPES, open_tokenizer
 from tuneyard.eval.backends.scorers import (
     Ids,
+    Images,
     Logs,
     Messages,
     Prompts,
@@ -85,7 +86,7 @@ class Engine(Backend):
         self,
         prompts: Prompts,
         spellings: Sequence[Ids],
-        images: Mapping[int, Sequence[str]] | None = None,  # noqa: ARG002  open_models refuses images
+        images: Images = None,  # noqa: ARG002  open_models refuses images
     ) -> Reading:
         """Plan large batches, and give the log-probabilities of the spellings' tokens."""
         from vllm import SamplingParams

@@ -20,6 +20,7 @@ from tuneyard.eval.backends.scorers import (
     DIGITS,
     Fields,
     Ids,
+    Images,
     Logs,
     Scorer,
     next_tokens,
@@ -61,7 +62,7 @@ class LogProbabilities:
         model: Network,
         prompts: Mapping[int, Ids],
         spellings: Sequence[Ids],
-        images: Mapping[int, Sequence[str]] | None = None,
+        images: Images = None,
     ) -> None:
         """`images` are the files of the placeholders in a row's prompt."""
         self.model, self.prompts, self.images = model, prompts, images or {}

@@ -19,6 +19,7 @@ from tuneyard.eval.backends.generate import draw, generate
 from tuneyard.eval.backends.likelihood import LogProbabilities, token_losses
 from tuneyard.eval.backends.scorers import (
     Ids,
+    Images,
     Messages,
     Prompts,
     Reading,
@@ -88,7 +89,7 @@ class Model(Network):
         self,
         prompts: Prompts,
         spellings: Sequence[Ids],
-        images: Mapping[int, Sequence[str]] | None = None,
+        images: Images = None,
     ) -> Reading:
         """Plan batches, longest first, and give the log-probabilities of the spellings' tokens."""
         probabilities = LogProbabilities(self, prompts, spellings, images)

@@ -16,6 +16,8 @@ Ids = Sequence[int]
 Prompts = Mapping[int, Ids]
 """Token ids by row."""
 Messages = list[Message]
+Images = Mapping[int, Sequence[str]] | None
+"""The files of the images in a row's prompt, by row. None: there are no images."""
 Plan = tuple[list[list[int]], dict[int, str]]
 """The rows in batches, and by row the reasons why the others cannot be prompted."""
 Logs = dict[tuple[int, ...], float]
@@ -69,7 +71,7 @@ def choosing(
     backend: Backend,
     prompts: Prompts,
     spellings: Mapping[str, Sequence[str]],
-    images: Mapping[int, Sequence[str]] | None = None,
+    images: Images = None,
 ) -> Scorer:
     """Scorer that compares labels after each prompt, each label by all its spellings.
 

@@ -19,7 +19,7 @@ from tuneyard.core.prompt import Encode, openai_messages
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.connection import Connection, NoAccessError, RefusedError
 from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.scorers import Ids, Logs, Messages, Prompts, Reading, chunks
+from tuneyard.eval.backends.scorers import Ids, Images, Logs, Messages, Prompts, Reading, chunks
 from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, json_object, read_models, writable
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Server(Backend, ABC):
         self,
         prompts: Prompts,
         spellings: Sequence[Ids],
-        images: Mapping[int, Sequence[str]] | None = None,  # noqa: ARG002  open_models refuses images
+        images: Images = None,  # noqa: ARG002  open_models refuses images
     ) -> Reading:
         """Ask for the log-probabilities of the spellings' tokens, some rows at a time in the data's order."""
 

@@ -1,9 +1,9 @@
 """Calibration of a model's confidence: reliability by bins, and the expected calibration error."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneyard.eval.statistics.rates import DRAWS, SEED, rate_of
+from tuneyard.eval.statistics.rates import DRAWS, SEED, Groups, rate_of
 
 BINS = 10
 
@@ -32,9 +32,7 @@ class Calibration:
     bins: Sequence[Bin]
 
 
-def calibration(
-    confidence: Sequence[float], correct: Sequence[bool], groups: Sequence[Hashable] | None = None
-) -> Calibration:
+def calibration(confidence: Sequence[float], correct: Sequence[bool], groups: Groups = None) -> Calibration:
     """Measure the calibration of answers by their confidence (0-1), in ten bins of equal width.
 
     The error is Σ n_b/n · |accuracy_b - confidence_b| (Naeini et al. 2015). A perfectly calibrated model has

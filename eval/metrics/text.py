@@ -8,12 +8,13 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from types import SimpleNamespace
 
 from tuneyard.core.language.han import HAN
 from tuneyard.eval.statistics.rates import (
+    Groups,
     Mean,
     Rows,
     by_cluster,
@@ -97,7 +98,7 @@ def rouge(
 def bleu(
     references: Sequence[str],
     predictions: Sequence[str],
-    groups: Sequence[Hashable] | None = None,
+    groups: Groups = None,
     tokenizer: str = CHARACTERS,
 ) -> tuple[Mean, str]:
     """Corpus BLEU (0-100) with its bootstrap limits by group, and sacrebleu's signature.

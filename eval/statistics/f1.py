@@ -5,13 +5,13 @@ bootstrap samples for all models.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tuneyard.eval.statistics.rates import SEED, Z95, Mean, by_cluster, resample, wilson
+from tuneyard.eval.statistics.rates import SEED, Z95, Groups, Mean, by_cluster, resample, wilson
 from tuneyard.eval.statistics.spread import Floats, Spread, satterthwaite, student_deviate
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class MacroF1:
 def macro_f1s(
     gold: Sequence[str],
     predicted: Mapping[str, Sequence[str]],
-    groups: Sequence[Hashable] | None,
+    groups: Groups,
     stream: int = 0,
 ) -> MacroF1:
     """Macro-F1 of models by their predicted labels. Another `stream` draws other samples."""

@@ -11,14 +11,14 @@ The error of a setting that was trained with several seeds is combined with that
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist, stdev
 from typing import Self
 
 import numpy as np
 
-from tuneyard.eval.statistics.rates import SEED, Z95, Estimate, by_cluster, wilson
+from tuneyard.eval.statistics.rates import SEED, Z95, Estimate, Groups, by_cluster, wilson
 from tuneyard.eval.statistics.spread import (
     Floats,
     Spread,
@@ -78,7 +78,7 @@ class Units:
 
 def units_of(
     steps: Sequence[Floats],
-    groups: Sequence[Sequence[Hashable] | None],
+    groups: Sequence[Groups],
     counts: Sequence[Floats] | None = None,
     bound: float = 1.0,
 ) -> Units:
@@ -165,9 +165,7 @@ def skewness(units: Units) -> Floats:
     return spread_of(units.sums, units.sizes).skew
 
 
-def sliced(
-    steps: Floats, labels: Sequence[str], groups: Sequence[Hashable] | None
-) -> dict[str, list[DifferenceTest]]:
+def sliced(steps: Floats, labels: Sequence[str], groups: Groups) -> dict[str, list[DifferenceTest]]:
     """Differences of each candidate on the rows of each label; slices and candidates are one family.
 
     `steps` are the differences [rows, candidates] of shares. A cluster in several slices stays one unit.

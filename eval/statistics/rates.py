@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     Cells = NDArray[np.int64]
 
 
+Groups = Sequence[Hashable] | None
+"""The group of each row, such as its cluster. None: all rows are independent."""
 DRAWS = 10_000
 
 AT_ONCE = 500  # draws whose counts of every kind of group are in memory at once
@@ -79,7 +81,7 @@ def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
     return low, high
 
 
-def by_cluster(values: "NDArray[Number]", groups: Sequence[Hashable] | None) -> "NDArray[Number]":
+def by_cluster(values: "NDArray[Number]", groups: Groups) -> "NDArray[Number]":
     """Sums over the rows of each group [groups, …], ordered by first row. Without groups each row is a group.
 
     `ValueError` if the lengths differ or there are no rows.
@@ -142,7 +144,7 @@ def hits(rows: Rows) -> list[bool]:
     return [row["expected_output"] == row["predicted_output"] for row in rows]
 
 
-def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> Mean:
+def rate_of(values: Sequence[float], groups: Groups = None) -> Mean:
     """Mean of values between 0 and 1 (flags: their share) with Wilson's interval.
 
     Rows that share a group are not independent: error and interval are then by group, with Student's t for z.
@@ -168,9 +170,7 @@ def rate_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -
     return Mean(mean, low, high, n, error * math.sqrt(effect))
 
 
-def _spread(
-    tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hashable] | None = None
-) -> "Spread":
+def _spread(tops: Sequence[float], bottoms: Sequence[float], groups: Groups = None) -> "Spread":
     """Uncertainty of Σtops / Σbottoms over rows that may come in groups."""
     import numpy as np
 
@@ -189,18 +189,18 @@ def _error(spread: "Spread") -> float:
     return error
 
 
-def rate(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> dict[str, object]:
+def rate(values: Sequence[float], groups: Groups = None) -> dict[str, object]:
     """`rate_of` as plain JSON values."""
     return rate_of(values, groups).as_json()
 
 
-def accuracy_of(right: Sequence[bool], groups: Sequence[Hashable] | None = None) -> dict[str, object]:
+def accuracy_of(right: Sequence[bool], groups: Groups = None) -> dict[str, object]:
     """Share of correct rows as results.json has it: `accuracy`, `n`, `stderr`, `ci95`."""
     figure = rate(right, groups)
     return {"accuracy": figure.pop("value"), **figure}
 
 
-def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hashable] | None = None) -> Mean:
+def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Groups = None) -> Mean:
     """Σtops / Σbottoms over rows that may come in groups; `ValueError` unless Σbottoms > 0.
 
     The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group. The limits allow for
@@ -219,7 +219,7 @@ def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Sequence[Hash
     return Mean(value, low, high, len(tops), _error(spread))
 
 
-def mean_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> Mean:
+def mean_of(values: Sequence[float], groups: Groups = None) -> Mean:
     """Mean of values in any unit, with the error and limits of `ratio`."""
     return ratio(values, [1] * len(values), groups)
 
@@ -227,7 +227,7 @@ def mean_of(values: Sequence[float], groups: Sequence[Hashable] | None = None) -
 def metric_mean(
     metric: Metric,
     values: Sequence[float],
-    groups: Sequence[Hashable] | None,
+    groups: Groups,
     weights: Sequence[float] | None = None,
 ) -> Mean:
     """Mean of a metric's values with its interval: Wilson's for a share, otherwise that of `ratio`.
