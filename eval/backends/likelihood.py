@@ -22,6 +22,7 @@ from tuneyard.eval.backends.scorers import (
     Ids,
     Images,
     Logs,
+    Prompts,
     Scorer,
     next_tokens,
     plan_batches,
@@ -60,7 +61,7 @@ class LogProbabilities:
     def __init__(
         self,
         model: Network,
-        prompts: Mapping[int, Ids],
+        prompts: Prompts,
         spellings: Sequence[Ids],
         images: Images = None,
     ) -> None:

@@ -1,18 +1,18 @@
 """Answers of the unmerged adapter, and of the files that serve it: the fused model and the GGUF."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import Tokenizer
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.generate import Generated, generate_until
+from tuneyard.eval.backends.generate import generate_until
 from tuneyard.eval.backends.load import in_this_process, load_gguf, load_model
-from tuneyard.eval.backends.scorers import Fields, Scorer, choosing, plan_batches, score_all
+from tuneyard.eval.backends.scorers import Fields, Ids, Prompts, Scorer, choosing, plan_batches, score_all
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import MOST, spellings
-from tuneyard.eval.prove.proof import AnswerProof, Answers, Ids, ParityInputs, prove_answers
+from tuneyard.eval.prove.proof import AnswerProof, Answers, ParityInputs, Texts, prove_answers
 from tuneyard.eval.scoring.candidates import Candidate
 from tuneyard.eval.scoring.options import ScoringRequest
 
@@ -31,8 +31,8 @@ class Reference:
     backend: Backend
     candidate: Candidate
     dataset: EvalDataset
-    trained_ids: Mapping[int, Ids]
-    scored_ids: Mapping[int, Ids]
+    trained_ids: Prompts
+    scored_ids: Prompts
     rows: Sequence[int]
     ends: Sequence[int]
 
@@ -93,7 +93,7 @@ def label_forms(dataset: EvalDataset) -> dict[str, list[str]] | None:
     return {label: spellings(label) for label in labels}
 
 
-def tokens_of(texts: Mapping[int, Generated], tokenizer: Tokenizer) -> dict[int, Ids]:
+def tokens_of(texts: Texts, tokenizer: Tokenizer) -> dict[int, Ids]:
     """Token ids of generated texts, by row."""
     if not texts:
         return {}

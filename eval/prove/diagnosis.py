@@ -16,9 +16,10 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import counted, show_value
 from tuneyard.core.prompt import Tokenizer, saved_chat_template
 from tuneyard.eval.backends.connection import TOO_LONG
-from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
+from tuneyard.eval.backends.generate import LENGTH, STOP
+from tuneyard.eval.backends.scorers import Prompts
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel
-from tuneyard.eval.prove.proof import Answers, Distance, Ids, Tolerance, compare_ids, distance
+from tuneyard.eval.prove.proof import Answers, Distance, Texts, Tolerance, compare_ids, distance
 
 CONTEXT_STEP = 256  # llama.cpp rounds contexts up to it
 CLOSER = 4.0  # times by which the base's log-probabilities must be closer to the server's
@@ -29,8 +30,6 @@ NEUTRAL = {
 """Settings of a request with which a server answers greedily."""
 NO_TEMPLATE = re.compile(r"must provide a chat template|no chat template", re.I)
 RANK_REFUSED = re.compile(r"LoRA rank (\d+) is greater than max_lora_rank (\d+)")
-Texts = Mapping[int, Generated]
-"""Generated answers by row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +44,9 @@ class Evidence:
     parts: Sequence[WeightedAdapter]
     """The adapters here."""
     tokenizer: Tokenizer
-    expected_ids: Mapping[int, Ids]
+    expected_ids: Prompts
     """Prompts as in training. Labels and greedy texts of both sides follow these ids."""
-    served_ids: Mapping[int, Ids] | None
+    served_ids: Prompts | None
     expected: Answers
     """Answers of the unmerged adapter in this process."""
     served: Answers

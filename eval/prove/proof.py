@@ -9,12 +9,14 @@ from pathlib import Path
 
 from tuneyard.core.errors import counted
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
+from tuneyard.eval.backends.scorers import Ids, Prompts
 from tuneyard.eval.backends.served import ServedModel
 
 FILES = ("fused", "gguf", "modelfile")
 SHOWN = 8  # tokens of which the text is given
 NOTICEABLE = 1e-3  # nats, above the rounding of f16
-Ids = Sequence[int]
+Texts = Mapping[int, Generated]
+"""Generated answers by row."""
 Decode = Callable[[Ids], str]
 Labels = Mapping[int, Mapping[str, float]]
 """Log-probabilities of labels in nats, by row."""
@@ -71,9 +73,9 @@ class Answers:
     if the dataset has no set of labels, or if a server gives no log-probabilities.
     """
 
-    tokens: Mapping[int, Ids] | None
+    tokens: Prompts | None
     labels: Labels | None
-    texts: Mapping[int, Generated] = field(default_factory=dict)
+    texts: Texts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,9 +225,7 @@ class ParityInputs:
     servers: Sequence[tuple[str, str | None]] = ()
 
 
-def prove_prompts(
-    way: str, dataset: str, expected: Mapping[int, Ids], actual: Mapping[int, Ids], decode: Decode
-) -> PromptProof:
+def prove_prompts(way: str, dataset: str, expected: Prompts, actual: Prompts, decode: Decode) -> PromptProof:
     """Compare the token ids of two ways of making prompts, row by row."""
     rows, first = compare_ids(expected, actual, decode)
     refused = [row for row in expected if row not in actual]
@@ -276,7 +276,7 @@ def prove_chat(
     dataset: str,
     expected: Answers,
     served: Answers,
-    chat: Mapping[int, Generated],
+    chat: Texts,
     encode: Callable[[str], Ids],
     decode: Decode,
 ) -> ChatProof:
@@ -327,7 +327,7 @@ def _bare(text: str) -> str:
 
 
 def compare_ids(
-    expected: Mapping[int, Ids], actual: Mapping[int, Ids], decode: Decode
+    expected: Prompts, actual: Prompts, decode: Decode
 ) -> tuple[list[int], FirstDifference | None]:
     """The rows of both that differ, and the first difference."""
     rows = [row for row, ids in expected.items() if list(actual.get(row, ids)) != list(ids)]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tuneyard.core.errors import RequestError, counted, one_line
 from tuneyard.eval.backends.connection import Connection, RefusedError
-from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.open_server import open_served
 from tuneyard.eval.backends.scorers import Ids, choosing, chunks, score_all, tokenise
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, read_models
@@ -18,6 +17,7 @@ from tuneyard.eval.prove.proof import (
     Answers,
     ChatProof,
     Proof,
+    Texts,
     Tolerance,
     prove_answers,
     prove_chat,
@@ -210,7 +210,7 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
                     found[row] = answer
         return found
 
-    def chatting(more: Mapping[str, object]) -> Mapping[int, Generated]:
+    def chatting(more: Mapping[str, object]) -> Texts:
         settings = {"max_tokens": longest, **more}
         return answers_to("chat", talks, lambda client, talk: served.chat_with(client, talk, settings))
 
