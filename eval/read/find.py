@@ -31,7 +31,7 @@ from tuneyard.eval.read.scored_run import (
     text_field,
 )
 from tuneyard.eval.read.sweeps import SWEEP, held_out_runs
-from tuneyard.eval.statistics.rates import group_of
+from tuneyard.eval.statistics.rates import Rows, group_of
 
 ANSWERS = ("expected_output", "predicted_output")
 TEXTS = {"gold": ("expected_output", "reference", "gold"), "prediction": ("model_output", "prediction")}
@@ -216,7 +216,7 @@ def _first_record(path: Path) -> Mapping[str, object]:
     return next(placed_lines(path), {})
 
 
-def _stated_metrics(facts: Mapping[str, object], records: Sequence[Mapping[str, Any]]) -> list[str]:
+def _stated_metrics(facts: Mapping[str, object], records: Rows) -> list[str]:
     """Metrics whose mean results.json states and whose fields the first row has."""
     stated = {*METRICS} & facts.keys() | part_of(facts, "metrics").keys()
     if not records:

@@ -2,21 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.eval.metrics import metrics
 from tuneyard.eval.metrics.preference import ANSWER, AUC, auc_of
 from tuneyard.eval.metrics.text import CHARACTERS, bleu_parts, rouge
 from tuneyard.eval.read.scored_run import LOSS
+from tuneyard.eval.statistics.rates import Rows
 
 IDS = ("row", "id", "doc_id")
 LARGEST = 1e100  # squares of more are beyond what a float holds
 TEXTS = ("reference", "prediction")
 OVERLAPS = ("bleu", "rouge1", "rouge2", "rougeL")
-Records = Sequence[Mapping[str, Any]]
 Values = Sequence[float | None]
-Function = Callable[[Records], Values]
+Function = Callable[[Rows], Values]
 
 
 def measurable(record: Mapping[str, object]) -> list[str]:
@@ -48,7 +47,7 @@ def functions(tokenizer: str = CHARACTERS) -> dict[str, tuple[Sequence[str], Fun
     return by_name
 
 
-def values_of(metric: str, records: Records, tokenizer: str) -> list[float | None]:
+def values_of(metric: str, records: Rows, tokenizer: str) -> list[float | None]:
     """Value of each row. None for a prompt that was too long, or one without the fields of the metric.
 
     `tokenizer` is that of ROUGE and BLEU. `ContentError` if a value is not a number.
@@ -66,11 +65,11 @@ def values_of(metric: str, records: Records, tokenizer: str) -> list[float | Non
     return values
 
 
-def _field(name: str, records: Records) -> Values:
+def _field(name: str, records: Rows) -> Values:
     return [_number(name, record[name]) for record in records]
 
 
-def _loss(records: Records) -> Values:
+def _loss(records: Rows) -> Values:
     losses: list[float | None] = []
     for loss, tokens in zip(_field("loss", records), _field("tokens", records), strict=True):
         if loss is None or not tokens:
@@ -80,7 +79,7 @@ def _loss(records: Records) -> Values:
     return losses
 
 
-def _overlap(metric: str, records: Records, tokenizer: str) -> Values:
+def _overlap(metric: str, records: Rows, tokenizer: str) -> Values:
     references = [str(record["reference"]) for record in records]
     predictions = [str(record["prediction"]) for record in records]
     if metric == "bleu":
