@@ -17,7 +17,7 @@ import click
 
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.errors import RequestError, TuneyardError, for_terminal, run_command, show_value
-from tuneyard.core.prompt import Encode, Message
+from tuneyard.core.prompt import Encode, Messages
 from tuneyard.eval.backends.connection import TIMEOUT, Connection
 from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
 from tuneyard.eval.datasets.prompts import trained_system
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 Speak = Callable[[Callable[[str], None]], None]
 """Passes an answer on, piece by piece."""
-Reply = Callable[[list[Message]], Speak]
+Reply = Callable[[Messages], Speak]
 """Finds an answer to the messages. It may drop the oldest ones."""
 WAYS_OUT = ("exit", "quit")
 USE = "/use"
@@ -88,7 +88,7 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
     request = take(options)
     if request.url:
         server, reply = _open_served(request, options)
-        messages: list[Message] = [{"role": "system", "content": system}] if system else []
+        messages: Messages = [{"role": "system", "content": system}] if system else []
         _talk(Chat(reply, request.think, messages), once, server.model.model, [server.model.model])
         return
     if not request.model:
@@ -103,7 +103,7 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
     candidates = {candidate.name: candidate for candidate in opened.candidates}
     first = opened.candidates[-max(1, len(request.adapters))]  # the first adapter, else the model
     name: str | None = first.name
-    turns: list[Message] = []
+    turns: Messages = []
     while name is not None:
         candidate = candidates[name]
         messages = [*_begin(candidate, system, request.dataset_dir), *turns]
@@ -137,7 +137,7 @@ def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "tuple[
     name = request.served_model or ""
     server = open_server(read_models(connection, name), name, bool(name))
 
-    def reply(messages: list[Message]) -> Speak:
+    def reply(messages: Messages) -> Speak:
         answer = server.connection.once(lambda client: server.chat_with(client, messages, settings))
         return lambda show: show(answer.text)
 
@@ -148,7 +148,7 @@ def local_reply(request: ScoringRequest, model: "Model", encode: Encode, samplin
     """Answer with a model here. The oldest questions and answers are dropped until the prompt fits."""
     longest = request.max_new_tokens
 
-    def reply(messages: list[Message]) -> Speak:
+    def reply(messages: Messages) -> Speak:
         while len(prompt := encode(messages)) > model.context - longest:
             oldest = [message["role"] for message in messages].index("user")
             if oldest == len(messages) - 1:
@@ -163,7 +163,7 @@ def local_reply(request: ScoringRequest, model: "Model", encode: Encode, samplin
     return reply
 
 
-def _begin(candidate: "Candidate", system: str | None, dataset_dir: Path | None) -> list[Message]:
+def _begin(candidate: "Candidate", system: str | None, dataset_dir: Path | None) -> Messages:
     """Start a conversation with the user's system text, or with that of the adapters' training.
 
     The training's system text is printed. An empty list means no system message.
@@ -190,7 +190,7 @@ class Chat:
 
     reply: Reply
     think: bool = False
-    messages: list[Message] = field(default_factory=list)
+    messages: Messages = field(default_factory=list)
 
     def answer(self, text: str) -> None:
         """Print the answer to a text and remember both, the answer without its thought.

@@ -14,6 +14,7 @@ import click
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import read_object, text_sha256, write_json, write_text
 from tuneyard.core.language.number_format import Table, grid, interval, percent
+from tuneyard.core.prompt import Messages
 from tuneyard.eval.datasets.cmmlu import (
     HUB_ID,
     LETTERS,
@@ -119,7 +120,7 @@ def _plain(opened: "Opened") -> "Opened":
     tokenizer = opened.backend.tokenizer
     digest = text_sha256("")
 
-    def encode(messages: list[dict[str, str]]) -> list[int]:
+    def encode(messages: Messages) -> list[int]:
         return list(tokenizer(messages[-1]["content"])["input_ids"])
 
     candidates = []

@@ -14,10 +14,10 @@ from typing import Any
 
 from tuneyard.core.errors import ContentError, counted, run_command
 from tuneyard.core.language.han import HAN
-from tuneyard.core.prompt import Conversation, Encode
+from tuneyard.core.prompt import Conversation, Encode, Messages
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.connection import RefusedError
-from tuneyard.eval.backends.scorers import Fields, Messages, Scorer, plan_answers
+from tuneyard.eval.backends.scorers import Fields, Scorer, plan_answers
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.text import ngrams, words

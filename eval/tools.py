@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import ContentError, run_command
 from tuneyard.core.errors.warn import warn
-from tuneyard.core.prompt import Conversation, Message
+from tuneyard.core.prompt import Conversation, Messages
 from tuneyard.core.records import ANSWERS
 from tuneyard.core.records.calls import WrongValueError, calls_of
 from tuneyard.eval.backends.scorers import Fields
@@ -52,7 +52,7 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
     clustered = request.cluster != INDEPENDENT
     turns = [turns_of(dataset, clustered) for dataset in datasets]
     expected = {dataset.name: expected_calls(dataset) for dataset in turns}
-    prompts: list[list[Message]] = []
+    prompts: list[Messages] = []
     for dataset in turns:
         prompts += [example.messages for example in dataset.conversations[:COMPARED]]
     return Tools(expected, prompts, request.template), turns
@@ -104,7 +104,7 @@ class Tools(Task):
     """Tool calls: the expected ones of each dataset's turns, and prompts to compare with training's."""
 
     expected: Mapping[str, Sequence[str]]
-    prompts: Sequence[list[Message]]
+    prompts: Sequence[Messages]
     template: str | None
 
     def check_models(self, opened: "Opened") -> None:

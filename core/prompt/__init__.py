@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, str]
+Messages = list[Message]
 Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
-Encode = Callable[[list[Message]], list[int]]
-Render = Callable[[list[Message], bool], str]  # of messages, whether an answer is asked for
+Encode = Callable[[Messages], list[int]]
+Render = Callable[[Messages, bool], str]  # of messages, whether an answer is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Conversation:
     `images` are paths as the record has them, one for each `<image>` in the messages.
     """
 
-    messages: list[Message]
+    messages: Messages
     answer: str
     role: str = "assistant"
     images: tuple[str, ...] = ()
@@ -162,7 +163,7 @@ def chat_renderer(
     """
     from jinja2 import TemplateError
 
-    def render(messages: list[Message], ask: bool) -> str:
+    def render(messages: Messages, ask: bool) -> str:
         if template is None:
             contents = [message["content"] for message in messages]
             if ask:
@@ -195,7 +196,7 @@ def chat_renderer(
     return render
 
 
-def openai_messages(messages: list[Message]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def openai_messages(messages: Messages) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Convert messages and tools to the form of chat templates. `ContentError` for broken calls."""
     plain: list[dict[str, Any]] = []
     try:
@@ -218,7 +219,7 @@ def chat_encoder(tokenizer: Tokenizer, template: str | None, think: bool = False
     """Encoder by a Jinja chat template: messages → prompt ids, with the generation prompt."""
     render = chat_renderer(tokenizer, template, think)
 
-    def encode(messages: list[Message]) -> list[int]:
+    def encode(messages: Messages) -> list[int]:
         return list(tokenizer(render(messages, True), add_special_tokens=False)["input_ids"])
 
     return encode
@@ -228,7 +229,7 @@ def llamafactory_encoder(tokenizer: Tokenizer, name: str, think: bool = False) -
     """Encoder by `llamafactory_template`: messages → prompt ids. The import takes about 10 s."""
     template, adapted_tokenizer = llamafactory_template(tokenizer, name, think)
 
-    def encode(messages: list[Message]) -> list[int]:
+    def encode(messages: Messages) -> list[int]:
         turns, system, tools = llamafactory_messages(messages)
         answer = {"role": "assistant", "content": ""}
         return list(template.encode_oneturn(adapted_tokenizer, [*turns, answer], system, tools)[0])
@@ -236,7 +237,7 @@ def llamafactory_encoder(tokenizer: Tokenizer, name: str, think: bool = False) -
     return encode
 
 
-def llamafactory_messages(messages: list[Message]) -> tuple[list[Message], str | None, str | None]:
+def llamafactory_messages(messages: Messages) -> tuple[Messages, str | None, str | None]:
     """Split messages into turns, system text and tools, the arguments of LLaMA-Factory's templates."""
     system = messages[0]["content"] if messages[0]["role"] == "system" else None
     turns = [message for message in messages if message["role"] != "system"]

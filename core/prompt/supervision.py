@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import Message, Render, llamafactory_messages, llamafactory_template
+from tuneyard.core.prompt import Messages, Render, llamafactory_messages, llamafactory_template
 from tuneyard.core.records import ANSWERS
 
 if TYPE_CHECKING:
@@ -50,13 +50,13 @@ class SupervisedText:
         return [place for place, label in enumerate(self.labels) if place and label != IGNORED]
 
 
-ToTurns = Callable[[list[Message]], Turns]  # of messages that end with an answer
+ToTurns = Callable[[Messages], Turns]  # of messages that end with an answer
 
 
 def chat_turns(tokenizer: "PreTrainedTokenizerBase", render: Render) -> ToTurns:
     """Converter by a renderer: messages → turns. `ContentError` if an answer changes its prompt."""
 
-    def turns(messages: list[Message]) -> Turns:
+    def turns(messages: Messages) -> Turns:
         pairs, before = [], ""
         for place, message in enumerate(messages):
             if message["role"] in ANSWERS:
@@ -75,7 +75,7 @@ def llamafactory_turns(tokenizer: "PreTrainedTokenizerBase", name: str, think: b
     """Converter by LLaMA-Factory's template `name`: messages → turns. The import takes about 10 s."""
     template, adapted_tokenizer = llamafactory_template(tokenizer, name, think)
 
-    def turns(messages: list[Message]) -> Turns:
+    def turns(messages: Messages) -> Turns:
         turn_messages, system, tools = llamafactory_messages(messages)
         stop = adapted_tokenizer.eos_token_id if template.efficient_eos else None
         return Turns(template.encode_multiturn(adapted_tokenizer, turn_messages, system, tools), stop)

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tuneyard.adapters.weighted import WeightedAdapter
-    from tuneyard.core.prompt import Encode
+    from tuneyard.core.prompt import Encode, Messages
     from tuneyard.core.prompt.supervision import SupervisedText
     from tuneyard.eval.backends.connection import RefusedError
-    from tuneyard.eval.backends.scorers import Ids, Images, Messages, Prompts, Reading
+    from tuneyard.eval.backends.scorers import Ids, Images, Prompts, Reading
     from tuneyard.eval.backends.vision import Vision
 
 

@@ -16,19 +16,10 @@ from tuneyard.adapters.vllm import RANKS, max_rank
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.packages import missing
-from tuneyard.core.prompt import Encode
+from tuneyard.core.prompt import Encode, Messages
 from tuneyard.eval.backends import Backend, loading
 from tuneyard.eval.backends.load import DTYPES, open_tokenizer
-from tuneyard.eval.backends.scorers import (
-    Ids,
-    Images,
-    Logs,
-    Messages,
-    Prompts,
-    Reading,
-    chunks,
-    next_tokens,
-)
+from tuneyard.eval.backends.scorers import Ids, Images, Logs, Prompts, Reading, chunks, next_tokens
 
 AT_ONCE = 256  # rows of a candidate between two writes of the log; vLLM makes its own batches of them
 TOKENS_AT_ONCE = 100  # of which one request gives the log-probabilities; vLLM allows 128

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from tuneyard.core.prompt import Messages
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
-from tuneyard.eval.backends.scorers import Ids, Logs, Messages, next_tokens
+from tuneyard.eval.backends.scorers import Ids, Logs, next_tokens
 from tuneyard.eval.backends.served import writable
 from tuneyard.eval.backends.server import (
     BROKEN,

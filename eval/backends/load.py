@@ -11,20 +11,13 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.installation.packages import missing
-from tuneyard.core.prompt import Encode, Tokenizer
+from tuneyard.core.prompt import Encode, Messages, Tokenizer
 from tuneyard.core.prompt.supervision import SupervisedText
 from tuneyard.eval.backends import Backend, Network, loading
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import draw, generate
 from tuneyard.eval.backends.likelihood import LogProbabilities, token_losses
-from tuneyard.eval.backends.scorers import (
-    Ids,
-    Images,
-    Messages,
-    Prompts,
-    Reading,
-    plan_batches,
-)
+from tuneyard.eval.backends.scorers import Ids, Images, Prompts, Reading, plan_batches
 from tuneyard.eval.backends.vision import Vision
 
 if TYPE_CHECKING:

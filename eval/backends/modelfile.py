@@ -14,7 +14,7 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import require
-from tuneyard.core.prompt import Message
+from tuneyard.core.prompt import Messages
 
 INSTRUCTION = re.compile(r'^[ \t]*([A-Za-z]+)[ \t]+("""(?:.*?)"""|[^\n]*)', re.M | re.S)
 ACTION = re.compile(r'\{\{(-\s)?\s*((?:"(?:[^"\\]|\\.)*"|[^"}])*?)\s*(\s-)?\}\}', re.S)
@@ -26,17 +26,17 @@ FIELDS = {".Role": "message['role']", ".Content": "message['content']"}
 class ServedModelfile:
     """TEMPLATE and SYSTEM of a Modelfile."""
 
-    template: Callable[[list[Message]], str]
+    template: Callable[[Messages], str]
     system: str | None
 
-    def render(self, messages: list[Message]) -> str:
+    def render(self, messages: Messages) -> str:
         """Write Ollama's prompt. SYSTEM comes first unless the conversation has a system message.
 
         Neighbouring messages of one role are joined.
         """
         if self.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
-        joined: list[Message] = []
+        joined: Messages = []
         for message in messages:
             if joined and joined[-1]["role"] == message["role"]:
                 both = f"{joined[-1]['content']}\n\n{message['content']}"
@@ -68,7 +68,7 @@ def _unquoted(value: str) -> str:
     return value.strip()
 
 
-def compile_template(template: str) -> Callable[[list[Message]], str]:
+def compile_template(template: str) -> Callable[[Messages], str]:
     """Turn a Go template into a function that renders conversations.
 
     `ContentError` names an action that is not supported here.

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tuneyard.core.prompt import Messages
 from tuneyard.eval.backends.connection import RefusedError
 from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.scorers import Ids, Logs, Messages
+from tuneyard.eval.backends.scorers import Ids, Logs
 from tuneyard.eval.backends.served import VLLM, writable
 from tuneyard.eval.backends.server import (
     BROKEN,

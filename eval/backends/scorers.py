@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.prompt import Encode, Message, Tokenizer
+from tuneyard.core.prompt import Encode, Messages, Tokenizer
 from tuneyard.eval.backends import Backend
 
 Ids = Sequence[int]
 Prompts = Mapping[int, Ids]
 """Token ids by row."""
-Messages = list[Message]
 Images = Mapping[int, Sequence[str]] | None
 """The files of the images in a row's prompt, by row. None: there are no images."""
 Plan = tuple[list[list[int]], dict[int, str]]

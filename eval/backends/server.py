@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.files import text_sha256
-from tuneyard.core.prompt import Encode, openai_messages
+from tuneyard.core.prompt import Encode, Messages, openai_messages
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.connection import Connection, NoAccessError, RefusedError
 from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.scorers import Ids, Images, Logs, Messages, Prompts, Reading, chunks
+from tuneyard.eval.backends.scorers import Ids, Images, Logs, Prompts, Reading, chunks
 from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, json_object, read_models, writable
 
 if TYPE_CHECKING:

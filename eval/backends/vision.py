@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
-from tuneyard.core.prompt import Message, Tokenizer, llamafactory_template
+from tuneyard.core.prompt import Message, Messages, Tokenizer, llamafactory_template
 from tuneyard.eval.backends import loading
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Vision:
     image_id: int
     settings: Mapping[str, object]
 
-    def expanded(self, messages: Sequence[Message], images: Sequence[str]) -> list[Message]:
+    def expanded(self, messages: Sequence[Message], images: Sequence[str]) -> Messages:
         """Replace each `<image>` by the tokens of its image, except in the system message.
 
         `ContentError` if LLaMA-Factory refuses the files or their number.

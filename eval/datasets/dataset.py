@@ -15,7 +15,7 @@ from tuneyard.core.datasets import Dataset, find_dataset, read_records, registry
 from tuneyard.core.datasets.manifest import MANIFEST, manifest_beside
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import free_path, names_folder, require, sha256, text_sha256
-from tuneyard.core.prompt import Conversation, Message, conversation, refuse_media
+from tuneyard.core.prompt import Conversation, Messages, conversation, refuse_media
 from tuneyard.core.records.row_index import RowIndex, read_row_index, row_index_file
 from tuneyard.eval.datasets.origin import Origin, find_origin
 
@@ -34,7 +34,7 @@ class Shots:
 
     source: str
     rows: list[int]
-    turns: list[Message]
+    turns: Messages
     digest: str
 
 

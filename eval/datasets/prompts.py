@@ -13,7 +13,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import text_sha256
 from tuneyard.core.prompt import (
     Encode,
-    Message,
+    Messages,
     Tokenizer,
     chat_encoder,
     chat_renderer,
@@ -85,7 +85,7 @@ def _after_bos(tokenizer: Tokenizer, plain: Prompting) -> Prompting:
     if bos is None:
         raise RequestError("--bos: this tokenizer has no BOS token: leave it out")
 
-    def turns(messages: list[Message]) -> Turns:
+    def turns(messages: Messages) -> Turns:
         plain_turns = plain.turns(messages)
         (source, target), *others = plain_turns.pairs
         return replace(plain_turns, pairs=[([bos, *source], target), *others])
@@ -99,7 +99,7 @@ def other_prompt(
     folder: Path,
     prompting: Prompting,
     template: str | None,
-    talks: Sequence[list[Message]] = TALKS,
+    talks: Sequence[Messages] = TALKS,
 ) -> str | None:
     """Warning if an adapter was trained with other prompts than it now gets, otherwise None.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, read_registry, registry_folder
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import text_sha256
-from tuneyard.core.prompt import Conversation, Message, conversation, refuse_media
+from tuneyard.core.prompt import Conversation, Messages, conversation, refuse_media
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
 from tuneyard.eval.datasets.origin import fingerprint_of
 
@@ -109,7 +109,7 @@ def _in_turn(drawn: Sequence[Drawn]) -> list[Drawn]:
 
 def _shots(split: Dataset, chosen: Sequence[Drawn]) -> Shots:
     """Turns of the chosen examples without system messages: the one before the question is for all."""
-    turns: list[Message] = []
+    turns: Messages = []
     for _, example in chosen:
         turns += [turn for turn in example.messages if turn["role"] != "system"]
         turns.append({"role": "assistant", "content": example.answer})

@@ -10,7 +10,7 @@ from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import sha256, versions
 from tuneyard.core.prompt import (
     Encode,
-    Message,
+    Messages,
     Tokenizer,
     chat_encoder,
     llamafactory_encoder,
@@ -111,7 +111,7 @@ def _prompt_ways(
         yield f"chat template and tokenizer in {inputs.gguf}", chat_encoder(gguf_tokenizer, template)
     if served:
 
-        def as_ollama(messages: list[Message]) -> list[int]:
+        def as_ollama(messages: Messages) -> list[int]:
             """Encode Ollama's prompt; the tokenizer may add its beginning-of-text token."""
             return list(tokenizer(served.render(messages))["input_ids"])
 

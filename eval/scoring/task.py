@@ -8,16 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import counted
+from tuneyard.core.prompt import Messages
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.scorers import (
-    Fields,
-    Messages,
-    Prompts,
-    Scorer,
-    choosing,
-    generating,
-    score_in_halves,
-)
+from tuneyard.eval.backends.scorers import Fields, Prompts, Scorer, choosing, generating, score_in_halves
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import UNKNOWN
 from tuneyard.eval.read.results import Prediction, Results, read_outputs
