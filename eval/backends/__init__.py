@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tuneyard.core.prompt import Encode, Messages
     from tuneyard.core.prompt.supervision import SupervisedText
     from tuneyard.eval.backends.connection import RefusedError
-    from tuneyard.eval.backends.scorers import Ids, Images, Prompts, Reading
+    from tuneyard.eval.backends.scorers import Batches, Ids, Images, Prompts, Reading
     from tuneyard.eval.backends.vision import Vision
 
 
@@ -64,7 +64,7 @@ class Backend:
         """-log p in nats of each loss token of each row."""
         raise self.needs_model()
 
-    def batches(self, lengths: Mapping[int, int]) -> list[list[int]]:
+    def batches(self, lengths: Mapping[int, int]) -> "Batches":
         """Put conversations to answer into batches; `lengths` are the tokens of each with its answer."""
         raise self.needs_model()
 

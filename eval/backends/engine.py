@@ -19,7 +19,7 @@ from tuneyard.core.installation.packages import missing
 from tuneyard.core.prompt import Encode, Messages
 from tuneyard.eval.backends import Backend, loading
 from tuneyard.eval.backends.load import DTYPES, open_tokenizer
-from tuneyard.eval.backends.scorers import Ids, Images, Logs, Prompts, Reading, chunks, next_tokens
+from tuneyard.eval.backends.scorers import Batches, Ids, Images, Logs, Prompts, Reading, chunks, next_tokens
 
 AT_ONCE = 256  # rows of a candidate between two writes of the log; vLLM makes its own batches of them
 TOKENS_AT_ONCE = 100  # of which one request gives the log-probabilities; vLLM allows 128
@@ -105,7 +105,7 @@ class Engine(Backend):
 
         return chunks(list(prompts), AT_ONCE), read
 
-    def batches(self, lengths: Mapping[int, int]) -> list[list[int]]:
+    def batches(self, lengths: Mapping[int, int]) -> Batches:
         """Large batches in the data's order."""
         return chunks(list(lengths), AT_ONCE)
 

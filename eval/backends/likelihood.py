@@ -18,6 +18,7 @@ from tuneyard.core.prompt.supervision import SupervisedText
 from tuneyard.eval.backends import Backend, Network
 from tuneyard.eval.backends.scorers import (
     DIGITS,
+    Batches,
     Fields,
     Ids,
     Images,
@@ -73,7 +74,7 @@ class LogProbabilities:
         self.prefix: tuple[int, Any] | None = None
         """Number of shared ids and their cached states, None before the first batch."""
 
-    def batches(self, budget: int) -> list[list[int]]:
+    def batches(self, budget: int) -> Batches:
         """Plan all rows. The plan depends only on prompts, spellings and the budget."""
         extra = max(map(len, self.following)) - self.common
         return plan_batches({row: len(ids) + extra for row, ids in self.prompts.items()}, budget)

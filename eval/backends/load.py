@@ -17,7 +17,7 @@ from tuneyard.eval.backends import Backend, Network, loading
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import draw, generate
 from tuneyard.eval.backends.likelihood import LogProbabilities, token_losses
-from tuneyard.eval.backends.scorers import Ids, Images, Prompts, Reading, plan_batches
+from tuneyard.eval.backends.scorers import Batches, Ids, Images, Prompts, Reading, plan_batches
 from tuneyard.eval.backends.vision import Vision
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Model(Network):
         """-log p in nats of each loss token of each row."""
         return token_losses(self, texts, self.budget)
 
-    def batches(self, lengths: Mapping[int, int]) -> list[list[int]]:
+    def batches(self, lengths: Mapping[int, int]) -> Batches:
         """Batches of rows, longest first."""
         # one by one where they are drawn: an answer then depends on its own prompt alone
         return plan_batches(lengths, 1 if self.draws else self.budget)

@@ -17,11 +17,13 @@ Prompts = Mapping[int, Ids]
 """Token ids by row."""
 Images = Mapping[int, Sequence[str]] | None
 """The files of the images in a row's prompt, by row. None: there are no images."""
-Plan = tuple[list[list[int]], dict[int, str]]
+Batches = list[list[int]]
+"""Rows, batch by batch."""
+Plan = tuple[Batches, dict[int, str]]
 """The rows in batches, and by row the reasons why the others cannot be prompted."""
 Logs = dict[tuple[int, ...], float]
 """Log-probability of a token after a prompt, by all tokens from the prompt's end up to it."""
-Reading = tuple[list[list[int]], Callable[[Sequence[int]], Sequence[Logs]]]
+Reading = tuple[Batches, Callable[[Sequence[int]], Sequence[Logs]]]
 """The rows in batches, and the function that gives the log-probabilities of a batch's rows."""
 Fields = dict[str, Any]
 """Fields of predictions.jsonl that a scorer gives for a row."""
@@ -36,12 +38,12 @@ class Scorer:
     `model_output`. The candidate's adapters are applied before `score`.
     """
 
-    batches: list[list[int]]
+    batches: Batches
     too_long: Mapping[int, str]
     score: Callable[[Sequence[int]], list[Fields]]
 
 
-def plan_batches(lengths: Mapping[int, int], budget: int) -> list[list[int]]:
+def plan_batches(lengths: Mapping[int, int], budget: int) -> Batches:
     """Put the rows of `lengths` into batches, longest first, so that rows × longest is within `budget`."""
     order = sorted(lengths, key=lambda row: (-lengths[row], row))
     batches = []
@@ -52,7 +54,7 @@ def plan_batches(lengths: Mapping[int, int], budget: int) -> list[list[int]]:
     return batches
 
 
-def chunks(items: Sequence[int], count: int) -> list[list[int]]:
+def chunks(items: Sequence[int], count: int) -> Batches:
     """Items in their order, `count` at a time."""
     return [list(items[start : start + count]) for start in range(0, len(items), count)]
 

@@ -19,7 +19,7 @@ from tuneyard.core.prompt import Encode, Messages, openai_messages
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.connection import Connection, NoAccessError, RefusedError
 from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.scorers import Ids, Images, Logs, Prompts, Reading, chunks
+from tuneyard.eval.backends.scorers import Batches, Ids, Images, Logs, Prompts, Reading, chunks
 from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, json_object, read_models, writable
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Server(Backend, ABC):
 
         return chunks(list(prompts), ROWS), lambda batch: self.each(read_row, batch)
 
-    def batches(self, lengths: Mapping[int, int]) -> list[list[int]]:
+    def batches(self, lengths: Mapping[int, int]) -> Batches:
         """Batches of a few conversations in the data's order."""
         return chunks(sorted(lengths), TALKS)
 
