@@ -79,17 +79,17 @@ def answer_rows(reference: Reference) -> Answers:
     scorer = Scorer(plan_batches(lengths, model.budget), {}, score)
     texts = {row: fields["answer"] for row, fields in score_all(scorer, "generating").items()}
     labels, forms = None, label_forms(reference.dataset)
-    if forms is not None:
+    if forms:
         chosen = score_all(choosing(model, prompts, forms), "labels")
         labels = {row: fields["choices"] for row, fields in chosen.items()}
     return Answers(tokens_of(texts, model.tokenizer), labels, texts)
 
 
-def label_forms(dataset: EvalDataset) -> dict[str, list[str]] | None:
-    """The labels of a dataset, each with its spellings. None if the answers are free text."""
+def label_forms(dataset: EvalDataset) -> dict[str, list[str]]:
+    """The labels of a dataset, each with its spellings. {} if the answers are free text."""
     labels = sorted(set(dataset.answers))
     if not 1 < len(labels) <= MOST or "" in labels:
-        return None
+        return {}
     return {label: spellings(label) for label in labels}
 
 

@@ -228,7 +228,7 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
     if served.model.engine in (LLAMA_CPP, VLLM):  # they offer both: a refusal is about the model or adapter
         refused += [served.missing[part] for part in ("labels", "texts") if part in served.missing]
     forms = label_forms(reference.dataset)
-    if served.gives_labels and forms is not None:
+    if served.gives_labels and forms:
         spellings = tokenise(tokenizer, served.ends, forms)
         room = served.context - max(len(ids) for ids_of_label in spellings.values() for ids in ids_of_label)
         fitting = {row: prompt for row, prompt in prompts.items() if len(prompt) <= room}
@@ -258,7 +258,7 @@ def _unchecked(
 ) -> Iterator[str]:
     """List what a server does not offer, or what its answers cannot show, with the reasons."""
     served, title, dataset = pairing.served, pairing.title, reference.dataset
-    has_labels = label_forms(dataset) is not None
+    has_labels = bool(label_forms(dataset))
     for part, description in OFFERED.items():
         if part in served.missing and (part != "labels" or has_labels):
             yield f"{description} of {title}: {served.missing[part]}"
