@@ -43,6 +43,13 @@ class Plugin:
             raise PluginError(message) from error
 
 
+def guarded(plugin: Plugin | None) -> contextlib.AbstractContextManager[None]:
+    """The guard of a plug-in's code; for our own code (None) there is none."""
+    if plugin is None:
+        return contextlib.nullcontext()
+    return plugin.guarded()
+
+
 @functools.cache
 def load(group: Group, kind: type = object, decorator: str = "") -> dict[str, Plugin]:
     """Load a group's plug-ins by name. `PluginError` names a package whose plug-in cannot be loaded.

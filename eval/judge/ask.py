@@ -100,7 +100,7 @@ def _trained_on(runs: RunsByDataset, metric: Metric) -> list[str]:
                     warnings.append(text)
                 else:
                     warnings.append(tr("{dataset}: {text}", dataset=dataset, text=text))
-            if model != BASE and run.is_log:
+            if model != BASE and "model" not in run.facts:  # another tool wrote the answers
                 logged.append(model)
     if logged:
         models = joined(list(dict.fromkeys(logged)))

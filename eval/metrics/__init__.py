@@ -5,7 +5,6 @@ Its mean appears in results.json, and from there in compare's and report's table
 `recipes best --results … --metric`, without a change to any of them (docs/extending.md).
 """
 
-import contextlib
 import functools
 import math
 import re
@@ -16,7 +15,7 @@ from typing import Any, Literal
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.errors.warn import warn
-from tuneyard.core.installation.plugins import Plugin, PluginError, registry
+from tuneyard.core.installation.plugins import Plugin, PluginError, guarded, registry
 from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric, direction, metric_of, read_metric
 from tuneyard.eval.statistics.rates import Rows, groups_of, metric_mean
 
@@ -38,7 +37,7 @@ class ExampleMetric:
     def values(self, rows: Rows) -> list[float]:
         """Calculate the value of each row. `PluginError` if a plug-in raises or gives no number."""
         values = []
-        with self.plugin.guarded() if self.plugin else contextlib.nullcontext():
+        with guarded(self.plugin):
             for row in rows:
                 value = float(self.function(MappingProxyType(row)))  # others are given the row, too
                 if not math.isfinite(value):

@@ -57,11 +57,6 @@ class ScoredRun:
     outputs: Sequence[str] = ()
     trainings: Sequence["ScoredRun"] = ()
 
-    @property
-    def is_log(self) -> bool:
-        """True if another tool wrote the answers: results.json of our runs records the training data."""
-        return "model" not in self.facts
-
     def column(self, metric: str) -> Sequence[float | None]:
         """The value of each row in a metric, None without one. Accuracy and macro-F1 count correct rows."""
         if self.trainings:
@@ -198,7 +193,7 @@ def assemble(
     source: Path,
     rows: Sequence[Row],
     facts: Mapping[str, object],
-    values: Values | None = None,
+    values: Values,
     by: str = "",
 ) -> ScoredRun:
     """The run of the rows in the order of their ids, with `values` by metric, grouped by `KINDS` and `by`.
@@ -242,7 +237,7 @@ def assemble(
         kinds=kinds,
         confidence=confidence or None,
         facts=facts,
-        values={name: [column[place] for place in order] for name, column in (values or {}).items()},
+        values={name: [column[place] for place in order] for name, column in values.items()},
         tokens=[row.get("tokens", 1.0) for row in ordered],
         questions=[_question(row) for row in ordered],
         outputs=[first_text(row, OUTPUTS) for row in ordered],

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from tuneyard.core.documents.tables import TABLES
 from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.files import read_json
-from tuneyard.core.installation.plugins import Plugin, registry
+from tuneyard.core.installation.plugins import Plugin, guarded, registry
 from tuneyard.eval.read.scored_run import Row, ScoredRun, assemble, optional_text
 from tuneyard.eval.statistics.rates import group_of
 
@@ -60,7 +60,7 @@ class LogReader:
 
     def records(self, path: Path) -> Iterator[Record]:
         """Read the records of a file. `PluginError` if a plug-in raises or yields another type."""
-        with self.plugin.guarded() if self.plugin else contextlib.nullcontext():
+        with guarded(self.plugin):
             for record in self.function(path):
                 if not isinstance(record, Mapping):
                     raise TypeError(f"found {show_value(record)}, expected a dict with {', '.join(FIELDS)}")
@@ -106,7 +106,7 @@ def read_log(path: Path) -> list[ScoredRun]:
             lines = sorted(f"{row['id']} {row['fingerprint']}" for row in rows)
             digest = hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
             facts = {"hashes": {"data": f"{reader.name} {digest}"}}
-        runs.append(assemble(model, dataset, path, rows, facts))
+        runs.append(assemble(model, dataset, path, rows, facts, {}))
     return runs
 
 
