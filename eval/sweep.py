@@ -27,7 +27,7 @@ from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.judge.question import CHOICES, Choice
 from tuneyard.eval.metrics import find_metric
 from tuneyard.eval.nli import Nli, label_options, label_sets
-from tuneyard.eval.read.results import HELD_OUT, RESULTS, RUN, TABLE, check_new, read_identity
+from tuneyard.eval.read.results import HELD_OUT, RESULTS, TABLE, check_new, read_run
 from tuneyard.eval.read.sweeps import REPORTED, SWEEP
 from tuneyard.eval.scoring.options import (
     PATH,
@@ -306,8 +306,8 @@ def _forecast(
     total = most * sum(counts.values()) + reported * others
     done = 0
     for folder, of_half in ((request.out, counts), (request.out / HELD_OUT, held_out)):
-        if (folder / RUN).is_file() and not request.force:
-            scored = list(read_identity(folder)["models"])
+        if not request.force:
+            scored = list(read_run(folder)["models"])
             if not searching:
                 scored = [model for model in scored if model in axes.models]
             for model, dataset in itertools.product(scored, of_half):

@@ -18,11 +18,10 @@ from tuneyard.core.cli.main import command_line
 from tuneyard.core.datasets import registry_folder
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution.options import execution_options
-from tuneyard.core.files import read_object
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import PRESET_TOKENS, PRESETS
 from tuneyard.eval.datasets.dataset import find_sets
-from tuneyard.eval.read.results import MERGED, RUN, UNMERGED, read_identity
+from tuneyard.eval.read.results import MERGED, UNMERGED, read_identity, read_run
 
 DTYPES = ("fp32", "bf16", "fp16")
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -128,8 +127,7 @@ def take(options: dict[str, Any]) -> ScoringRequest:
 
 def _dtype_of_run(out: Path) -> str | None:
     """The dtype of the run in OUT, None if there is none, or none that --dtype can name."""
-    settings = read_object(out / RUN).get("settings") if (out / RUN).is_file() else None
-    kept = settings.get("dtype") if isinstance(settings, dict) else None
+    kept = read_run(out)["settings"].get("dtype")
     return kept if kept in DTYPES else None
 
 
