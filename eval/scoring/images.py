@@ -55,14 +55,10 @@ def with_images(
         )
     checked = []
     for dataset in datasets:
-        if _has_images(dataset, request):
+        if any(row.images for row in dataset.conversations[: request.limit]):
             dataset = replace(_with_files(dataset, request, media_folders), pixels=sizes[0])
         checked.append(dataset)
     return checked
-
-
-def _has_images(dataset: EvalDataset, request: ScoringRequest) -> bool:
-    return any(row.images for row in dataset.conversations[: request.limit])
 
 
 def _check_options(request: ScoringRequest, shots: int, adapter_folders: Sequence[Path]) -> None:
