@@ -20,9 +20,10 @@ from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed
 from tests.processes import wait_for_end, wait_until, written
 from tests.runs_cut import tree
-from tests.unit.core.test_execution import (
+from tests.unit.core.test_execution import Journal
+from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.work_items import (
     Heavy,
-    Journal,
     describe,
     die_once,
     fail,
@@ -30,7 +31,6 @@ from tests.unit.core.test_execution import (
     slot_after,
     use_model,
 )
-from tests.unit.eval_backends.test_apply import write as write_adapter
 from tests.workers import use_workers
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest

@@ -13,26 +13,32 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.processes import alive, wait_for_end, written
+from tests.work_items import (
+    EXECUTORS,
+    LOADED,
+    SLOTS,
+    Heavy,
+    describe,
+    die_once,
+    fail,
+    large,
+    note_pid_and_sleep,
+    print_much,
+    slot_after,
+    start_and_die_once,
+    use_model,
+)
 from tuneyard.core import execution
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
 from tuneyard.core.execution import (
     Executor,
     InThisProcess,
     Observer,
-    Slot,
     WorkItem,
     WorkResult,
-    once_per_worker,
 )
 from tuneyard.core.execution.local_processes import LocalProcesses
 from tuneyard.core.execution.options import MOST, default_workers, executor_of
-
-SLOTS = [Slot("first", {"PART": "a"}), Slot("second", {"PART": "b"})]
-EXECUTORS = {
-    "here": InThisProcess,
-    "interpreters": lambda: LocalProcesses(SLOTS),
-    "forks": lambda: LocalProcesses(SLOTS, forks=True),
-}
 
 
 class Journal(Observer):
@@ -57,54 +63,6 @@ class Journal(Observer):
     def lost(self, name: str, reason: str) -> None:
         self.running -= 1
         self.lines.append(f"lost {name}: {reason}")
-
-
-def slot_after(seconds: float) -> str:
-    time.sleep(seconds)
-    print(f"slept {seconds} s")
-    return os.environ.get("PART", "")
-
-
-def fail(kind: str) -> None:
-    if kind == "content":
-        raise ContentError("row 3 is empty")
-    if kind == "disk":
-        raise OSError(28, "No space left on device", "out/x")
-    if kind == "request":
-        raise RequestError("no such file")
-    if kind == "memory":
-        raise MemoryError
-    if kind == "defect":
-        raise ZeroDivisionError("by nothing")
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def die_once(mark: Path) -> int:
-    if not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 7
-
-
-def start_and_die_once(note: Path) -> int:
-    """Start a process that does not end with this one."""
-    if note.exists():
-        return 7
-    child = subprocess.Popen(["sleep", "60"])
-    note.write_text(str(child.pid))
-    os.kill(os.getpid(), signal.SIGKILL)
-    return 0
-
-
-def note_pid_and_sleep(file: Path) -> None:
-    """Start a process that lives as long as this one, and note both."""
-    child = subprocess.Popen(["sleep", "60"])
-    file.write_text(f"{os.getpid()} {child.pid}")
-    try:
-        time.sleep(60)
-    finally:
-        child.terminate()
-        child.wait()
 
 
 @pytest.fixture(params=EXECUTORS)
@@ -204,20 +162,6 @@ def test_what_the_item_of_a_lost_process_has_started_is_ended_before_it_runs_aga
     assert not alive(int((tmp_path / "pid").read_text()))
 
 
-class Heavy:
-    """Counts how often it is pickled."""
-
-    pickled = 0
-
-    def __reduce__(self):
-        Heavy.pickled += 1
-        return (str, ("heavy",))
-
-
-def describe(common: object, number: int) -> tuple[int, str, int]:
-    return os.getpid(), type(common).__name__, number
-
-
 def test_a_common_value_is_sent_to_each_worker_once(processes) -> None:
     Heavy.pickled = 0
     items = [WorkItem(str(number), describe, (number,)) for number in range(20)]
@@ -231,18 +175,6 @@ def test_a_common_value_is_sent_to_each_worker_once(processes) -> None:
     assert os.getpid() not in workers
 
 
-LOADED = []
-
-
-def load(name: str) -> str:
-    LOADED.append(name)
-    return name.upper()
-
-
-def use_model(name: str) -> tuple[str, int]:
-    return once_per_worker(load, name), len(LOADED)
-
-
 @pytest.mark.parametrize("forks", [True, False])
 def test_a_model_is_loaded_once_per_worker_and_one_is_kept(forks) -> None:
     LOADED.clear()
@@ -252,10 +184,6 @@ def test_a_model_is_loaded_once_per_worker_and_one_is_kept(forks) -> None:
     with LocalProcesses(SLOTS[:1], forks=forks) as executor:
         records = [result.record_or_raise() for result in executor.map(items)]
     assert records == [("A", 1), ("A", 1), ("A", 1), ("B", 2), ("B", 2), ("A", 3)]
-
-
-def large(size: int, content: bytes) -> bytes:
-    return content[:1] * size
 
 
 def test_large_arguments_and_records_never_block_each_other(processes) -> None:
@@ -270,12 +198,6 @@ def test_what_an_item_printed_is_in_its_result(processes) -> None:
     assert [len(result.output) for result in results] == [3_000_001 + n for n in range(6)]
     for worker in {result.record for result in results}:
         assert Path(f"/proc/{worker}/fd/1").stat().st_size == 0  # a worker may live for days
-
-
-def print_much(size: int) -> int:
-    print("x" * (size // 2), end="", flush=True)
-    subprocess.run([sys.executable, "-c", f"print('x' * {size - size // 2})"], check=True)
-    return os.getpid()
 
 
 def test_no_items_and_fewer_items_than_workers(executor) -> None:
@@ -311,7 +233,7 @@ def test_whatever_ends_the_map_ends_its_tasks_and_what_they_have_started(tmp_pat
     code = f"""
 import signal, sys
 from pathlib import Path
-from tests.unit.core.test_execution import EXECUTORS, note_pid_and_sleep
+from tests.work_items import EXECUTORS, note_pid_and_sleep
 from tuneyard.core.execution import WorkItem
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 files = [Path({str(tmp_path)!r}, name) for name in "ab"]
