@@ -57,7 +57,7 @@ def start_and_die_once(note: Path) -> int:
 
 
 def note_pid_and_sleep(file: Path) -> None:
-    """Start a process that lives as long as this one. Note both at once: this one may be ended at any time."""
+    """Start a process that lives as long as this one. Both are noted at once: this one may be ended."""
     child = subprocess.Popen(["sleep", "60"])
     note = file.with_name(f"{file.name}.part")
     note.write_text(f"{os.getpid()} {child.pid}")
