@@ -21,9 +21,9 @@ from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files
 from tuneyard.compiler.read.remote import SourceFile, SourcePath
 from tuneyard.compiler.read.scan import LOOKED_AT, ROW, is_rows, is_turn, layout_of, members_of
-from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, Readable, suffix
+from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, Member, Readable, suffix
 from tuneyard.compiler.read.tables import SPEAKER, SPEAKERS
-from tuneyard.compiler.read.zips import Member, members
+from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, role_of_names
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART

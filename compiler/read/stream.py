@@ -7,10 +7,12 @@ import io
 import shutil
 import sys
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path, PurePath
-from typing import BinaryIO, Literal, Protocol, cast
+from dataclasses import dataclass
+from pathlib import Path, PurePath, PurePosixPath
+from typing import IO, BinaryIO, cast
 
 from tuneyard.compiler.read.remote import RemoteFile
 from tuneyard.core.errors import Problem
@@ -52,15 +54,24 @@ def encoding_hint(guess: str = "gb18030") -> str:
     return f"name it in a spec under `source:`, such as `encoding: {guess}`"
 
 
-class Readable(Protocol):
-    """A source of bytes: a path, a remote file, a file in an archive."""
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file inside an archive, which `zipfile.Path` may look for without an end."""
+
+    archive: zipfile.ZipFile
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.archive.filename}/{self.path}"
 
     @property
     def name(self) -> str:
         """The file name without its folders."""
+        return PurePosixPath(self.path).name
 
-    def open(self, mode: Literal["rb"], buffering: Literal[0], /) -> io.RawIOBase:
-        """The bytes as an unbuffered stream."""
+
+Readable = Path | RemoteFile | Member
+"""A source of bytes."""
 
 
 def suffix(path: Readable) -> str:
@@ -103,7 +114,9 @@ def opened(
     """
     with contextlib.ExitStack() as stack:
         if isinstance(path, RemoteFile):
-            raw = path.open_in_order() if in_order else path.open("rb", 0)
+            raw: IO[bytes] | io.RawIOBase = path.open(in_order=in_order)
+        elif isinstance(path, Member):
+            raw = path.archive.open(path.path)
         else:
             raw = path.open("rb", 0)
         stream = _buffered(stack.enter_context(raw), AHEAD)

@@ -1,41 +1,19 @@
 """A .zip of data files, which are read one by one, sorted by name."""
 
 import contextlib
-import io
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal, cast
+from pathlib import Path
+from typing import BinaryIO
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, is_no_data, read, reader, readers
 from tuneyard.compiler.read.saved import INDEX, STATE
-from tuneyard.compiler.read.stream import DamagedError, seekable, suffix
+from tuneyard.compiler.read.stream import DamagedError, Member, seekable, suffix
 from tuneyard.compiler.rows import Rows
 from tuneyard.core.errors import Problem
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A file inside an archive, opened as its bytes."""
-
-    archive: zipfile.ZipFile
-    path: str
-
-    def __str__(self) -> str:
-        return f"{self.archive.filename}/{self.path}"
-
-    @property
-    def name(self) -> str:
-        """The file name without its folders."""
-        return PurePosixPath(self.path).name
-
-    def open(self, _mode: Literal["rb"], _buffering: Literal[0], /) -> io.RawIOBase:
-        """A stream of the unpacked bytes."""
-        return cast("io.RawIOBase", self.archive.open(self.path))
 
 
 @contextlib.contextmanager

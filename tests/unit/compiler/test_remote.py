@@ -338,7 +338,7 @@ def test_a_stream_can_be_read_in_any_order(monkeypatch) -> None:
         and file.size == len(data)
         and file.version.startswith("10240 bytes, created ")
     )
-    with file.open("rb", 0) as raw:
+    with file.open(in_order=False) as raw:
         assert raw.seekable() and raw.readable()
         assert (raw.seek(-10, io.SEEK_END), raw.read(20), raw.read(1)) == (len(data) - 10, data[-10:], b"")
         assert (raw.seek(100), raw.read(7)) == (100, data[100:107])
