@@ -7,7 +7,7 @@ A file goes through all steps by itself, in this process or in a worker, and ret
 import contextlib
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from tuneyard.compiler.request import NO_LIMIT, CompileRequest, Counts
 from tuneyard.compiler.spec.model import REJECTED, Filter, Spec
 from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.compiler.write.render import Renderer
+from tuneyard.core.files import Moved
 
 
 def rows_of_parts(spec: Spec) -> dict[str, int]:
@@ -101,7 +102,7 @@ def compile_file(
     before: Yielded,
     files: Sequence[RecordFile],
     rejected: Path | None,
-    moved: Callable[[int], object] | None = None,
+    moved: Moved | None = None,
 ) -> Yielded:
     """Read a file, or the rows of it that are wanted, and append the records to the file of each output.
 

@@ -27,6 +27,8 @@ class InDocument(NamedTuple):
         return f"{self.line} {self.text}"
 
 
+Fields = dict[str, object]
+"""A row as read, a turn in it, or any other object, by its keys."""
 Line = int | str | InDocument
 """The line or the number of a row in its file. A reader of a package may also give a text."""
 
@@ -89,7 +91,7 @@ class _Addressed:
 class ObjectRows(_Addressed):
     """JSON objects as read."""
 
-    rows: list[dict[str, object]]
+    rows: list[Fields]
     typed: bool = True
 
     def names(self) -> list[str]:
@@ -104,7 +106,7 @@ class ObjectRows(_Addressed):
             walk = walker(name)
             return [walk(row) for row in self.rows]
 
-    def row(self, number: int) -> dict[str, object]:
+    def row(self, number: int) -> Fields:
         """One raw row."""
         return self.rows[number]
 
@@ -138,7 +140,7 @@ class TableRows(_Addressed):
         walk = walker(rest)
         return [walk(value) for value in self.columns[head]]
 
-    def row(self, number: int) -> dict[str, object]:
+    def row(self, number: int) -> Fields:
         """One raw row."""
         return {name: values[number] for name, values in self.columns.items()}
 

@@ -12,14 +12,14 @@ from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import numbered
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.inputs import Input
-from tuneyard.compiler.read.stream import Moved, stored_size
+from tuneyard.compiler.read.stream import stored_size
 from tuneyard.compiler.request import NO_LIMIT, CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import REJECTED, WHOLE, Output, Spec
 from tuneyard.compiler.write.record_file import RecordFile, keys_in
 from tuneyard.core.datasets.manifest import CompiledFile
 from tuneyard.core.errors import Problem
 from tuneyard.core.execution import Executor, WorkItem, WorkResult
-from tuneyard.core.files import sha256
+from tuneyard.core.files import Moved, sha256
 from tuneyard.core.records.row_index import row_index_file, write_row_index
 
 AHEAD = 2  # files for each worker that it reads, or whose results wait for an earlier one

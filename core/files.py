@@ -22,6 +22,8 @@ from typing import Any, BinaryIO
 
 from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, one_line
 
+Moved = Callable[[int], object]
+"""Takes the number of bytes that were read, for a progress bar."""
 SHOWN_NAMES = 8
 OURS = "tuneyard-"  # marks the hidden names that `recovered` may delete
 _AT_FDCWD = -100
@@ -281,7 +283,7 @@ def hub_problem(error: Exception) -> str:
     return f"no connection ({type(error.__cause__ or error).__name__})"
 
 
-def sha256(path: Path, moved: Callable[[int], object] | None = None) -> str:
+def sha256(path: Path, moved: Moved | None = None) -> str:
     """SHA-256 of a file's bytes as hex. `moved` gets the number of bytes read, for a progress bar.
 
     Of a folder it is the hash of its files in the order of their names, as if they were one file.

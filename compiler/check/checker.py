@@ -15,7 +15,7 @@ from tuneyard.compiler.kinds import CodedError, Column, ColumnReader, FileContex
 from tuneyard.compiler.kinds.turn_forms import SYSTEM
 from tuneyard.compiler.kinds.turns import unread_keys
 from tuneyard.compiler.problems import Problems, some_of
-from tuneyard.compiler.rows import MISSING, Batch, Place, Rows
+from tuneyard.compiler.rows import MISSING, Batch, Fields, Place, Rows
 from tuneyard.compiler.spec.column_meanings import missing_fix, other_kind
 from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Spec
 from tuneyard.core.documents.schema_errors import violations
@@ -168,7 +168,7 @@ class Checker:
     def _check_rows(self, reader: ColumnReader, batch: Batch, rows: Rows) -> Batch:
         """Check a column against the rest of each row, and change the row by it. Refused rows are bad."""
 
-        def check(row: dict[str, object]) -> dict[str, object]:
+        def check(row: Fields) -> Fields:
             return row | reader.check_row(row)
 
         names = list(batch.columns)

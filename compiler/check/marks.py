@@ -7,6 +7,7 @@ LLaMA-Factory 0.9.5 reads no such column or key, and learns every answer whole. 
 from collections.abc import Mapping, Sequence
 
 from tuneyard.compiler.kinds import CodedError
+from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_meanings import meaning, usual_name
 from tuneyard.compiler.spec.file import where_to_write
 from tuneyard.compiler.spec.model import Spec
@@ -59,7 +60,7 @@ class TurnKeys:
         """True if a key changes nothing: the spec ignores it, or maps it to a column."""
         return self.is_mapped(key) or self.is_ignored(key)
 
-    def masking(self, turn: Mapping[str, object]) -> dict[str, object]:
+    def masking(self, turn: Mapping[str, object]) -> Fields:
         """The marks that keep a turn, or a part of it, out of the loss."""
         return {key: value for key, value in turn.items() if masks(key, value) and not self.is_left_out(key)}
 

@@ -13,7 +13,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.read.inputs import RAW, find_inputs, with_rivals
 from tuneyard.compiler.request import Counts
-from tuneyard.compiler.rows import Batch
+from tuneyard.compiler.rows import Batch, Fields
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entry_of
@@ -93,7 +93,7 @@ def registered_rows(
             yield SEEN.format(template), seen_by_model(record, dataset.entry, template)
 
 
-def _records(paths: Sequence[Path], problems: Problems) -> Iterator[tuple[str, dict[str, object]]]:
+def _records(paths: Sequence[Path], problems: Problems) -> Iterator[tuple[str, Fields]]:
     """Yield the place of each record in some files, and the record."""
     for path in paths:
         for rows in read(path, str(path), Source(), problems):

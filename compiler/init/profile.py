@@ -8,7 +8,7 @@ from itertools import product
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.remote import SourcePath
-from tuneyard.compiler.rows import walker
+from tuneyard.compiler.rows import Fields, walker
 from tuneyard.compiler.spec.column_meanings import goes_by, usual_steps
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.language.han import HAN
@@ -78,7 +78,7 @@ class FileProfile:
     leaves: dict[str, Leaf] = field(default_factory=dict)
     problems: Problems = field(default_factory=lambda: Problems(1))
     user_columns: dict[str, str] = field(default_factory=dict)
-    first: list[dict[str, object]] = field(default_factory=list)
+    first: list[Fields] = field(default_factory=list)
 
     @property
     def is_txt(self) -> bool:

@@ -20,12 +20,13 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files
 from tuneyard.compiler.read.remote import SourceFile, SourcePath
-from tuneyard.compiler.read.scan import LOOKED_AT, ROW, is_rows, is_turn, layout_of, members_of
+from tuneyard.compiler.read.scan import LOOKED_AT, ROW, Steps, is_rows, is_turn, layout_of, members_of
 from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, Member, Readable, suffix
 from tuneyard.compiler.read.tables import SPEAKER, SPEAKERS
 from tuneyard.compiler.read.zips import members
+from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, role_of_names
-from tuneyard.compiler.spec.file import Source
+from tuneyard.compiler.spec.file import ByPart, Source
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.errors import ContentError
 
@@ -93,7 +94,7 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                         f"{path}: no rows; name a file of rows (a table, JSON, JSON Lines, Parquet)"
                     )
                 if paths_by_split:
-                    splits: dict[str, tuple[str, ...]] = {name: (name,) for name in paths_by_split}
+                    splits: ByPart = {name: (name,) for name in paths_by_split}
                     profile.source = replace(profile.source, files=paths_by_split, splits=splits)
                 profile.source = replace(profile.source, columns=())
                 yield profile
@@ -101,9 +102,9 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
         raise ContentError(f"{path}: {error}; {GET_AGAIN}") from error
 
 
-def _paths_by_split(files: Sequence[SourceFile | Member]) -> dict[str, tuple[str, ...]]:
+def _paths_by_split(files: Sequence[SourceFile | Member]) -> ByPart:
     """A folder's files by split, {} unless each file's name has one and there are at least two splits."""
-    paths: dict[str, tuple[str, ...]] = {}
+    paths: ByPart = {}
     for file in files:
         words = re.split(r"[\W_\d]+", file.name.split(".")[0].lower())
         splits = [split for split, names in SPLITS.items() if set(names).intersection(words)]
@@ -203,7 +204,7 @@ def _are_numbered(names: Iterable[str]) -> bool:
     return len(words) == 1 and not words.pop().strip().endswith(("?", "？"))
 
 
-def _has_only_an_answer(fields: dict[str, object]) -> bool:
+def _has_only_an_answer(fields: Fields) -> bool:
     """True for an answer next to which nothing may be the question: its key is it, and no id."""
     roles = {role_of_names([name]) for name in fields}
     return "answer" in roles and roles.isdisjoint(PROMPTS)
@@ -218,7 +219,7 @@ def _sources_to_try(
             line for line in head_of(path, encoding).decode(errors="replace").splitlines() if line.strip()
         ]
         speakers = {SPEAKERS[found[1].lower()] for found in map(SPEAKER.match, lines) if found is not None}
-        rows: dict[str, tuple[str, ...]] = {}
+        rows: ByPart = {}
         if {"user", "assistant"} <= speakers and SPEAKER.match(lines[0]):
             rows = {"": ("turns",)}
         elif suffix(path) == ".txt" and is_one_of_several:
@@ -243,7 +244,7 @@ def _sources_to_try(
     if lists and layout_of(head, whole, columns) is ROW:
         yield [Source(encoding=encoding, columns=columns)]
     elif len(lists) > 1 and SPLIT_NAMES.issuperset(map(str.lower, lists)):
-        keys: dict[str, tuple[str, ...]] = {name: (name,) for name in lists}
+        keys: ByPart = {name: (name,) for name in lists}
         yield [Source(splits=keys, rows=keys, encoding=encoding)]
     elif len(lists) == 1:
         for steps in _lists_within(next(iter(lists.values())), tuple(lists)):
@@ -252,10 +253,10 @@ def _sources_to_try(
         yield [Source(encoding=encoding)]
 
 
-def _lists_within(items: list[dict[str, object]], steps: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _lists_within(items: list[Fields], steps: Steps) -> Iterator[Steps]:
     """Yield the keys to a list of objects, then the keys to the only list in its objects, and so on."""
     yield steps
-    inner_lists: dict[str, list[dict[str, object]]] = {}
+    inner_lists: dict[str, list[Fields]] = {}
     for item in items:
         for name, value in item.items():
             if is_rows(value) and not is_turn(value[0]):

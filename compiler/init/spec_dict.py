@@ -9,7 +9,7 @@ from tuneyard.compiler.init.like import BundledSpec
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.read.remote import SourcePath
-from tuneyard.compiler.spec.file import Source
+from tuneyard.compiler.spec.file import Raw, Source
 from tuneyard.compiler.spec.model import Output, Spec
 
 REPEATED = 0.01
@@ -22,20 +22,20 @@ _KEY = re.compile(r"(?:^|[_ .-])(?:id|key|uid|group|title)$|编号$|标题$", re
 
 def proposed_spec(
     profile: FileProfile, proposal: Proposal, base: BundledSpec | None, share: float, stem: str
-) -> dict[str, object]:
+) -> Raw:
     """The spec as a mapping in the order of its lines. `stem` begins the names of its dataset."""
-    columns: dict[str, object] = {name: column.in_spec() for name, column in proposal.columns.items()}
+    columns: Raw = {name: column.in_spec() for name, column in proposal.columns.items()}
     column_by_path: dict[str, str] = {}
     if base is not None:
         columns = dict(base.changes)
         column_by_path = {path: name for name, path in base.paths.items()}
-    split: dict[str, object] = {}
-    group: dict[str, object] = {}
+    split: Raw = {}
+    group: Raw = {}
     if base is None or not base.spec.split:
         split, group = _split(profile, proposal, share, column_by_path)
     if group:
         columns["group"] = group
-    spec: dict[str, object] = {"about": proposal.about}
+    spec: Raw = {"about": proposal.about}
     if base is not None:
         spec["like"] = base.spec.name
     source = _source(str(profile.path), profile.source)
@@ -88,9 +88,9 @@ def _ending(profile: FileProfile, proposal: Proposal) -> str:
     return ".jsonl"
 
 
-def _source(path: str, source: Source) -> dict[str, object]:
+def _source(path: str, source: Source) -> Raw:
     """Where the rows are and how their text is written, as a spec has it: what is not usual."""
-    settings: dict[str, object] = {"files": path}
+    settings: Raw = {"files": path}
     for each in fields(source):
         value = getattr(source, each.name)
         if value != getattr(Source(), each.name):
@@ -112,7 +112,7 @@ def stem_of_file(path: SourcePath) -> str:
 
 def _split(
     profile: FileProfile, proposal: Proposal, share: float, names: Mapping[str, str]
-) -> tuple[dict[str, object], dict[str, object]]:
+) -> tuple[Raw, Raw]:
     """The `split` of a spec, and the column of ids that it goes by, if one is to be added.
 
     Rows with the same prompt or id stay on one side; otherwise each label has its share on both sides.
@@ -120,8 +120,8 @@ def _split(
     """
     if profile.source.splits or profile.rows < FEWEST_ROWS or not share:
         return {}, {}
-    split: dict[str, object] = {"eval": float(f"{share:g}")}
-    column: dict[str, object] = {}
+    split: Raw = {"eval": float(f"{share:g}")}
+    column: Raw = {}
     name, leaf = _group(profile, proposal)
     if leaf is not None:
         split["group"] = name if name == "group" else names.get(leaf.path, name)

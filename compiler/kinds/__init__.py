@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tuneyard.compiler.rows import Fields
 from tuneyard.core.errors import Problem
 from tuneyard.core.installation.plugins import bundled_with
 from tuneyard.core.records.calls import WrongValueError
@@ -25,22 +26,6 @@ Validator = Callable[[object], bool]
 Clean = Callable[[str], str]
 Schema = Mapping[str, Any]
 ASKED, MARK = "asked", "mark"
-
-
-class RecordLayout(Protocol):
-    """What a kind asks of a spec: columns and outputs. A spec imports kinds, not they the spec."""
-
-    @property
-    def mix(self) -> object: ...
-    @property
-    def kinds(self) -> "Mapping[str, Kind]": ...
-    @property
-    def turns(self) -> str: ...
-    @property
-    def formats(self) -> Collection[str]: ...
-    @property
-    def answered(self) -> bool: ...
-    def named(self, *kinds: str) -> list[str]: ...
 
 
 class CodedError(WrongValueError):
@@ -113,7 +98,7 @@ class ColumnReader:
         """Read one checked value. `WrongValueError` if it cannot be used, with the reason."""
         return value
 
-    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> Fields:
         """Check a value against the rest of its row (with `checks_rows`); the columns that change.
 
         `WrongValueError` if the row cannot be used, with the reason.
@@ -199,7 +184,7 @@ class Kind:
         types = self.schema.get("type")
         return types == "array" or (isinstance(types, list) and "array" in types)
 
-    def check(self, column: "Column", spec: "RecordLayout") -> None:
+    def check(self, column: "Column", spec: "Spec") -> None:
         """Refuse a column of this kind if the outputs cannot contain it. `ValueError` has the reason."""
         if not self.part:
             return

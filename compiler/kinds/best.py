@@ -2,6 +2,7 @@
 
 from tuneyard.compiler.check.marks import refuse_masked
 from tuneyard.compiler.kinds import ColumnReader, Kind
+from tuneyard.compiler.rows import Fields
 from tuneyard.core.errors import show_value
 from tuneyard.core.records.calls import WrongValueError
 
@@ -38,7 +39,7 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
     by, take = best.get("by", ""), best.get("take", "")
     keys = reader.file.keys_of(reader.column.name)
     scored: list[tuple[float, str, int]] = []
-    marked: dict[int, dict[str, object]] = {}
+    marked: dict[int, Fields] = {}
     items = value if isinstance(value, list) else [value]
     for number, item in enumerate(items, 1):
         fields = item if isinstance(item, dict) else {}

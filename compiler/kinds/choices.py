@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any, NamedTuple, cast
 
-from tuneyard.compiler.kinds import Column, ColumnReader, FileContext, Kind, RecordLayout
+from tuneyard.compiler.kinds import Column, ColumnReader, FileContext, Kind
+from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
 from tuneyard.core.records.calls import WrongValueError
 
@@ -113,10 +115,10 @@ class ChoicesReader(CorrectChoiceReader):
             )
         return Choices(labels, list(map(self.file.clean, texts)), has_labels)
 
-    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> Fields:
         """The choices as lines, and the letter of the answer. `WrongValueError` if no choice is meant."""
         choices: Choices = row[self.column.name]
-        changed: dict[str, object] = {self.column.name: choices.lines()}
+        changed: Fields = {self.column.name: choices.lines()}
         for column in self.answers:
             changed[column.name] = self.label(choices, row[column.name], column.options.get("first", 0))
         return changed
@@ -130,7 +132,7 @@ class ChoiceReader(CorrectChoiceReader):
         self.checks_rows = "of" in column.options
         self.answers = [column]
 
-    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> Fields:
         """The letter of the answer, and the choices in alphabetical order if the column has `sort`."""
         options = self.column.options
         names: list[str] = options["of"]
@@ -162,7 +164,7 @@ def _labels_and_texts(value: Any) -> tuple[list[str], list[Any]]:
 class ChoicesKind(Kind):
     """The choices of a question. They become lines of text in the prompt."""
 
-    def check(self, column: Column, spec: RecordLayout) -> None:
+    def check(self, column: Column, spec: Spec) -> None:
         """Refuse choices without an answer that names one of them."""
         if not spec.named("choice"):
             raise ValueError(f"column {column.name}: choices go with an answer, a column with `is: choice`")
@@ -171,7 +173,7 @@ class ChoicesKind(Kind):
 class ChoiceKind(Kind):
     """The correct choice. `ChoicesReader` replaces it, unless each choice has a column (`of`)."""
 
-    def check(self, column: Column, spec: RecordLayout) -> None:
+    def check(self, column: Column, spec: Spec) -> None:
         """Refuse an answer without exactly one column of choices, or a text for each of several choices."""
         names = column.options.get("of", ())
         for name in names:

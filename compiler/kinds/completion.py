@@ -5,10 +5,12 @@ The answer may be tool calls as JSON (`tool_calls: true`), as in APIGen's `query
 
 from typing import Any
 
-from tuneyard.compiler.kinds import Column, FileContext, Kind, RecordLayout
+from tuneyard.compiler.kinds import Column, FileContext, Kind
 from tuneyard.compiler.kinds.pair import Reply, ReplyReader
 from tuneyard.compiler.kinds.turn_forms import CALL
 from tuneyard.compiler.kinds.turns import ROLE_NAMES, Turn, keeps
+from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.records.calls import WrongValueError, call_text, parse_calls
 
 
@@ -36,7 +38,7 @@ class CompletionReader(ReplyReader):
             raise WrongValueError(f"found {len(reply.before) + 1} turns, expected the answer alone")
         return reply
 
-    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> Fields:
         """The turns with the answer after them."""
         reply: Reply = row[self.column.name]
         if self.column.name not in self.file.sources:
@@ -49,7 +51,7 @@ class CompletionReader(ReplyReader):
 class CompletionKind(Kind):
     """It is no column of a record: the answer becomes a turn."""
 
-    def check(self, column: Column, spec: RecordLayout) -> None:
+    def check(self, column: Column, spec: Spec) -> None:
         """Refuse it without turns."""
         if not spec.turns:
             raise ValueError(f"column {column.name}: a completion ends turns, and no column has `is: turns`")

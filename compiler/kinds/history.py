@@ -3,7 +3,8 @@
 from collections.abc import Collection
 from typing import cast
 
-from tuneyard.compiler.kinds import ASKED, Beside, Column, ColumnReader, Kind, RecordLayout
+from tuneyard.compiler.kinds import ASKED, Beside, Column, ColumnReader, Kind
+from tuneyard.compiler.spec.model import Spec
 
 
 class HistoryReader(ColumnReader):
@@ -19,7 +20,7 @@ class HistoryReader(ColumnReader):
 class HistoryKind(Kind):
     """The column `history` of LLaMA-Factory's alpaca format."""
 
-    def check(self, column: Column, spec: RecordLayout) -> None:
+    def check(self, column: Column, spec: Spec) -> None:
         """Refuse it without an alpaca record that it can go before."""
         if spec.mix or "text" in spec.formats:
             super().check(column, spec)

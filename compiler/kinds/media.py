@@ -13,6 +13,7 @@ from typing import Any, cast
 from tuneyard.compiler.kinds import ASKED, Beside, Column, ColumnReader, FileContext, Kind
 from tuneyard.compiler.kinds.turn_forms import USER
 from tuneyard.compiler.kinds.turns import Turn
+from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.model import placeholders
 from tuneyard.core.errors import show_value
 from tuneyard.core.files import is_file
@@ -56,7 +57,7 @@ class MediaReader(ColumnReader):
             refuse_unusable(self.folder / path, self.column.kind is IMAGES)
         return cast("list[str]", paths)
 
-    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> Fields:
         """Put placeholders before the first question if the row has none.
 
         `WrongValueError` if there are more or fewer of them than files.

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import refuse_masked
-from tuneyard.compiler.kinds import Beside, Column, ColumnReader, FileContext, Kind, RecordLayout, Values
+from tuneyard.compiler.kinds import Beside, Column, ColumnReader, FileContext, Kind, Values
 from tuneyard.compiler.kinds.best import BY_NUMBER, best_of
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns
 from tuneyard.compiler.kinds.turns import (
@@ -16,7 +16,9 @@ from tuneyard.compiler.kinds.turns import (
     read_turns,
     refuse_images,
 )
+from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
 from tuneyard.core.records.calls import WrongValueError
 
@@ -60,7 +62,7 @@ class ReplyReader(ColumnReader):
         elif isinstance(value, list) and len(value) == 1:
             reply = Reply([], read_answer(value[0], keys))
         else:
-            *before, last = read_turns(cast("list[dict[str, object]]", value), keys)
+            *before, last = read_turns(cast("list[Fields]", value), keys)
             refuse_images((*before, last))
             reply = Reply(cleaned(before, clean), last.text)
             if last.role != ASSISTANT:
@@ -69,7 +71,7 @@ class ReplyReader(ColumnReader):
             raise WrongValueError(f"found {show_value(reply.text)}, expected an answer that is not blank")
         return reply._replace(text=clean(reply.text))
 
-    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> Fields:
         """The texts of both answers; `WrongValueError` unless they differ and have one prompt."""
         spec = self.file.spec
         names = spec.named(*PAIR)
@@ -99,7 +101,7 @@ def _texts_of(turns: list[Turn]) -> list[tuple[str, str]]:
 class ReplyKind(Kind):
     """One of the two answers."""
 
-    def check(self, column: Column, spec: RecordLayout) -> None:
+    def check(self, column: Column, spec: Spec) -> None:
         """Refuse one answer without the other, and a pair next to an answer of a template."""
         super().check(column, spec)
         if [len(spec.named(answer)) for answer in PAIR] != [1, 1] or spec.answered:

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from tuneyard.compiler.kinds import Beside, CodedError, Column, ColumnReader, FileContext, Kind, RecordLayout
+from tuneyard.compiler.kinds import Beside, CodedError, Column, ColumnReader, FileContext, Kind
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.kinds.turns import Turn
-from tuneyard.compiler.spec.model import TOOLS
+from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.spec.model import TOOLS, Spec
 from tuneyard.core.errors import show_value
 from tuneyard.core.records import Example
 from tuneyard.core.records.calls import (
@@ -43,7 +44,7 @@ class ToolsReader(ColumnReader):
             value = [tool for item in value for tool in common_tools(item)]
         return tools_text(value)
 
-    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> Fields:
         """Refuse calls that do not fit the tools, and warn of calls that may not."""
         talk: list[Turn] = row[self.file.spec.turns]
         tools: str = row[self.column.name]
@@ -133,7 +134,7 @@ def _no_retrieval(uri: str) -> dict[str, Any]:
 class ToolsKind(Kind):
     """LLaMA-Factory reads tools from one column for all turns of a row."""
 
-    def check(self, column: Column, spec: RecordLayout) -> None:
+    def check(self, column: Column, spec: Spec) -> None:
         """Refuse another name of the column, since records call it so."""
         del spec
         if column.name != TOOLS:

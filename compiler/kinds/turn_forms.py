@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from tuneyard.compiler.check.marks import masks
+from tuneyard.compiler.rows import Fields
 from tuneyard.core.records.calls import read_strict
 
 USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"
@@ -158,9 +159,9 @@ class _Parts:
         self.texts: list[str] = []
         self.thoughts: list[str] = []
         self.calls: list[Any] = []
-        self.results: list[dict[str, object]] = []
+        self.results: list[Fields] = []
         self.images: list[str] = []
-        self.other_keys: dict[str, object] = {}
+        self.other_keys: Fields = {}
 
     def add(self, part: Mapping[str, Any]) -> bool:
         """Take in a part; False if it is not known."""
@@ -200,7 +201,7 @@ class _Parts:
                 self.other_keys[key] = part[key]
         return True
 
-    def turns(self, rest: dict[str, object], name: str, content: str) -> list[dict[str, object]]:
+    def turns(self, rest: Fields, name: str, content: str) -> list[Fields]:
         """The results of tools, and the turn unless it has nothing else; `rest` are the turn's other keys."""
         if self.results and not (self.texts or self.thoughts or self.calls):
             first, *others = self.results

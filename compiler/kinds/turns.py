@@ -19,6 +19,7 @@ from tuneyard.compiler.kinds.turn_forms import (
     common_turns,
     role_and_content,
 )
+from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_meanings import meaning
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled
@@ -72,7 +73,7 @@ def _files(outputs: Iterable[Output]) -> str:
 
 
 def read_turns(
-    value: list[dict[str, object]],
+    value: list[Fields],
     keys: TurnKeys,
     without_tools: str = "",
     keeps_text_with_calls: bool = False,
@@ -119,7 +120,7 @@ def read_turns(
     return [*system, *talk]
 
 
-def answered(turns: list[dict[str, object]]) -> list[dict[str, object]]:
+def answered(turns: list[Fields]) -> list[Fields]:
     """The turns of one row, in OpenAI's form, up to the last one that is not the user's.
 
     They stay as they are if all of them are the user's: reading them refuses the row.
@@ -135,7 +136,7 @@ def speaker(turn: Mapping[str, object]) -> str | None:
     return _role(turn, role_and_content(turn)[0])
 
 
-def read_answer(item: dict[str, object], keys: TurnKeys) -> str:
+def read_answer(item: Fields, keys: TurnKeys) -> str:
     """The text of a single turn; `WrongValueError` unless it is the assistant's."""
     turn = _turn(1, item, keys, False)
     refuse_images([turn])
@@ -159,7 +160,7 @@ def _refuse_order(turn: Turn, before: list[Turn]) -> None:
         raise WrongValueError(f"turn {turn.number}: found the result of a tool, and no call before it")
 
 
-def _order_results(value: list[dict[str, object]], turns: list[Turn]) -> None:
+def _order_results(value: list[Fields], turns: list[Turn]) -> None:
     """Sort results by the ids of OpenAI's calls, which no record keeps. Refuse results of other calls.
 
     Another number of results than of calls is trained as it is: the reader warns of it.
@@ -196,7 +197,7 @@ def _uneven_results(items: Sequence[Any]) -> Iterator[str]:
             yield f"turn {number}: {counted(len(calls), 'call')}, and {counted(results, 'result')} after it"
 
 
-def _turn(number: int, item: dict[str, object], keys: TurnKeys, keeps_text_with_calls: bool) -> Turn:
+def _turn(number: int, item: Fields, keys: TurnKeys, keeps_text_with_calls: bool) -> Turn:
     try:
         role, text = _role_and_text(item, keys, keeps_text_with_calls)
         return Turn(role, text, number, tuple(cast("list[str]", item.get(IMAGES, ()))))
@@ -234,7 +235,7 @@ def _read_keys(turn: Mapping[str, object]) -> set[str]:
     return read
 
 
-def _role_and_text(item: dict[str, object], keys: TurnKeys, keeps_text_with_calls: bool) -> tuple[str, str]:
+def _role_and_text(item: Fields, keys: TurnKeys, keeps_text_with_calls: bool) -> tuple[str, str]:
     """The speaker and the text of a turn; `WrongValueError` if another part of it would be lost."""
     name, key = role_and_content(item)
     role = _role(item, name)
@@ -271,7 +272,7 @@ def refuse_images(turns: Iterable[Turn]) -> None:
             )
 
 
-def encoded_calls(item: dict[str, object]) -> list[str]:
+def encoded_calls(item: Fields) -> list[str]:
     """The tools whose calls in a turn have arguments that are encoded as JSON twice."""
     name, key = role_and_content(item)
     role = _role(item, name)
@@ -306,7 +307,7 @@ def _content(content: object, key: str, called: bool) -> str:
     return content
 
 
-def _refuse_loss(item: dict[str, object], keys: TurnKeys, beside: str) -> None:
+def _refuse_loss(item: Fields, keys: TurnKeys, beside: str) -> None:
     """Refuse a turn with keys that change its meaning and are not read. `beside`: the key of its content."""
     read = _read_keys(item)
     lost = []
@@ -330,7 +331,7 @@ def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:
     return cleaned_turns
 
 
-def masking_marks(value: list[dict[str, object]], keys: TurnKeys) -> dict[int, dict[str, object]]:
+def masking_marks(value: list[Fields], keys: TurnKeys) -> dict[int, Fields]:
     """The marks that keep turns out of the loss, by the number of the turn."""
     marked = {}
     for number, item in enumerate(value, 1):
@@ -407,7 +408,7 @@ class TurnsReader(ColumnReader):
             talks = [[{"role": USER, "content": talk}] if isinstance(talk, str) else talk for talk in talks]
         return talks
 
-    def read(self, value: list[dict[str, object]]) -> list[Turn]:
+    def read(self, value: list[Fields]) -> list[Turn]:
         """The turns of one row, without the answer that is chosen. `WrongValueError` if a part is lost."""
         keys = self.file.keys_of(self.column.name)
         asked = value[:-1] if self._ends_with_chosen() else value
@@ -441,7 +442,7 @@ class TurnsReader(ColumnReader):
         source = self.file.sources.get(self.column.name)
         return source is not None and source == self.file.sources.get(self.spec.named("chosen")[0])
 
-    def _refuse_masked(self, marked: dict[int, dict[str, object]], talk: list[Turn], keys: TurnKeys) -> None:
+    def _refuse_masked(self, marked: dict[int, Fields], talk: list[Turn], keys: TurnKeys) -> None:
         """Refuse a row if an output would teach an answer that is marked as not to be learned."""
         answers: set[int] = set()
         for output in self.spec.outputs:
@@ -460,7 +461,7 @@ class TurnsReader(ColumnReader):
             fix = "leave that out, or the turn by `ignore: [system]`"
             raise WrongValueError(f"{place}, {other}; {fix}")
 
-    def _warn_of_calls(self, value: list[dict[str, object]]) -> None:
+    def _warn_of_calls(self, value: list[Fields]) -> None:
         """Warn of calls whose arguments are JSON inside JSON text, and of calls without a result each."""
         for turn, item in enumerate(value, 1):
             names = encoded_calls(item)
@@ -471,7 +472,7 @@ class TurnsReader(ColumnReader):
         for message in _uneven_results(value):
             self.file.warnings.append(("W223", message, ""))
 
-    def check_row(self, row: dict[str, Any]) -> dict[str, object]:
+    def check_row(self, row: dict[str, Any]) -> Fields:
         """Refuse a row with two different system texts: a turn and a column."""
         first, text = row[self.column.name][0], row["system"]
         if first.role == SYSTEM and text and str(text).strip() not in ("", first.text.strip()):

@@ -1,12 +1,11 @@
 """Check that the files of a compiled dataset still match its manifest."""
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 from tuneyard.core.datasets.manifest import Manifest
 from tuneyard.core.errors import Problem
-from tuneyard.core.files import sha256
+from tuneyard.core.files import Moved, sha256
 
 
 def compile_again(folder: str, manifest: Manifest) -> str:
@@ -20,9 +19,7 @@ def compile_again(folder: str, manifest: Manifest) -> str:
     return f"`{shlex.join(words)}` writes it again"
 
 
-def changed_file(
-    path: Path, manifest: Manifest, moved: Callable[[int], object] | None = None
-) -> Problem | None:
+def changed_file(path: Path, manifest: Manifest, moved: Moved | None = None) -> Problem | None:
     """E431 if a file is missing or its bytes have changed since the compile.
 
     `moved` gets the number of bytes read, for a progress bar. None also for a file that the manifest does not

@@ -1,6 +1,6 @@
 """The list of all datasets of a registry: compiled ones with their state, then others."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES
 from tuneyard.core.datasets.manifest import MANIFEST, CompiledSource, Manifest
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import sha256
+from tuneyard.core.files import Moved, sha256
 
 
 def dataset_lines(registry: Registry) -> Iterator[str]:
@@ -48,7 +48,7 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
         yield f"{dataset}  {where}  not compiled here"
 
 
-def _changes(registry: Registry, dataset: str, name: str, moved: Callable[[int], object] | None) -> list[str]:
+def _changes(registry: Registry, dataset: str, name: str, moved: Moved | None) -> list[str]:
     """How the file and the entry of a compiled dataset differ from its manifest in folder `name`."""
     manifest = registry.manifests[name]
     compiled = compiled_entries(name, manifest).get(dataset)
@@ -73,7 +73,7 @@ def _stale_remote(source: CompiledSource) -> str:
     return f"source {source.path} has changed"
 
 
-def _stale(manifest: Manifest, moved: Callable[[int], object] | None) -> str:
+def _stale(manifest: Manifest, moved: Moved | None) -> str:
     """The reason why a compile would make another dataset now, "" if it would not."""
     for source in manifest.sources:
         if not source.is_local:

@@ -25,6 +25,7 @@ from tuneyard.compiler.rows import ObjectRows, Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.errors import Problem, RequestError
+from tuneyard.core.files import Moved
 from tuneyard.core.installation.plugins import bundled_with, load
 
 GROUP: Literal["tuneyard.readers"] = "tuneyard.readers"
@@ -127,7 +128,7 @@ def read(
     source: Source,
     problems: Problems,
     split: str = PART,
-    moved: Callable[[int], object] | None = None,
+    moved: Moved | None = None,
 ) -> Iterator[Rows]:
     """Yield the rows of a file in order, some hundreds at a time. Unreadable content becomes a problem.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from tuneyard.compiler.rows import ObjectRows
+from tuneyard.compiler.rows import Fields, ObjectRows
 
 TREE = "mapping"
 """The key of a row's tree."""
@@ -10,7 +10,6 @@ NOT_SHOWN = ("user_editable_context", "thoughts", "reasoning_recap")
 """Types of contents that ChatGPT sends along with a conversation and does not show as its text."""
 TOOL = "tool"
 """The speaker of messages to and from tools: no turns, but a column, so that they are counted as left out."""
-Fields = dict[str, object]
 
 
 def with_shown_branches(rows: ObjectRows) -> ObjectRows:

@@ -18,12 +18,13 @@ from tuneyard.compiler.read.scan import (
     BrokenError,
     Layout,
     Scanner,
+    Steps,
     Wrong,
     have_all_keys,
     layout_of,
 )
 from tuneyard.compiler.read.stream import TooLongError, blocks, too_long, undecodable, whole_lines
-from tuneyard.compiler.rows import InDocument, Line, ObjectRows, Place
+from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem, show_value
@@ -41,8 +42,6 @@ AS_JSON = (
     'if line.strip()]" < OLD > NEW.jsonl'
 )
 """The command that writes lines of Python's notation as JSON."""
-Steps = tuple[str, ...]
-Fields = dict[str, object]
 Found = tuple[Line, object, Wrong | None]
 """A row: its place, its value, and what is wrong with it."""
 _OPEN = re.compile(rb"\s*\{[ \t]*\r?\n")  # an object that is indented
@@ -283,7 +282,7 @@ def _read_lines(
 
 def _parse_each(
     block: list[bytes], start: int, prefix: str, problems: Problems
-) -> tuple[list[int], list[dict[str, object]]]:
+) -> tuple[list[int], list[Fields]]:
     """The rows of the good lines, with their line numbers. Each other line becomes a problem."""
     lines, rows = [], []
     for number, text in enumerate(block, start):
@@ -326,7 +325,7 @@ def _broken(text: bytes, place: Place, error: orjson.JSONDecodeError) -> Problem
     return Problem("E002", place, message, hint=hint)
 
 
-def _repeated(text: bytes, row: dict[str, object]) -> str | None:
+def _repeated(text: bytes, row: Fields) -> str | None:
     """The first duplicate key in an object of a row, None without one."""
     if have_all_keys(text, [row]):
         return None

@@ -16,7 +16,7 @@ import orjson
 
 from tuneyard.compiler.kinds import Column
 from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG
-from tuneyard.compiler.rows import MISSING, walker
+from tuneyard.compiler.rows import MISSING, Fields, walker
 from tuneyard.core.errors import show_value
 
 LOOKED_AT = 1 << 20
@@ -32,6 +32,8 @@ _COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*(?=\{)")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _STEP = 1 << 22  # characters: so many more, at most, are read for a value that has not ended
 Wrong = tuple[str, str]
+Steps = tuple[str, ...]
+"""The keys that lead to the rows of a document."""
 
 
 def _finite(digits: str) -> float:
@@ -48,7 +50,7 @@ def _refused(name: str) -> None:
 _PLAIN = json.JSONDecoder(parse_float=_finite, parse_constant=_refused)
 
 
-def have_all_keys(text: bytes, rows: Sequence[dict[str, object]]) -> bool:
+def have_all_keys(text: bytes, rows: Sequence[Fields]) -> bool:
     """True if the rows have every key of their text, since they have as many colons when they are written.
 
     A key has one colon. Those inside texts remain, unless they are written as an escape (\\u003a). False too
@@ -154,13 +156,13 @@ class Scanner:
                 raise BrokenError("E014", TOO_LONG)
             self._more()
 
-    def objects(self) -> tuple[list[int], list[dict[str, object]]]:
+    def objects(self) -> tuple[list[int], list[Fields]]:
         """Walk over the next objects of a list, as far as they are read: their lines, and they.
 
         There are none if one may be odd: `row` finds out, in twice the CPU time of a compile.
         """
         lines: list[int] = []
-        rows: list[dict[str, object]] = []
+        rows: list[Fields] = []
         start, line = self.at, self.line_now()
         at, end = start, 0
         comma = None if self.reads_singly else _COMMA.match(",{")
@@ -245,7 +247,7 @@ class Scanner:
         self.counted = self.at
         return self.line
 
-    def _pairs(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
+    def _pairs(self, pairs: list[tuple[str, object]]) -> Fields:
         row = dict(pairs)
         if len(row) < len(pairs):
             keys = [key for key, _ in pairs]
@@ -274,9 +276,9 @@ class Layout:
     - `lists`: the lists of objects. With more than one, the spec must name the rows.
     """
 
-    steps: tuple[str, ...] | None
+    steps: Steps | None
     description: str
-    lists: dict[str, list[dict[str, object]]] = field(default_factory=dict)
+    lists: dict[str, list[Fields]] = field(default_factory=dict)
 
 
 LINES = Layout(None, "lines, each of them a row")
@@ -310,7 +312,7 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
     return LINES if alone or not (whole or others) else Layout((), "")
 
 
-def _layouts_within(fields: dict[str, object], steps: tuple[str, ...], fewest: int) -> Iterator[Layout]:
+def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layout]:
     """Yield a layout for each list of objects inside an object, the outermost ones, and each object of rows.
 
     Rows under ids share a key, as `meta` and `data` do not, and are no `fewest` beside a row's other fields.
@@ -339,7 +341,7 @@ def is_row(columns: Sequence[Column], value: object) -> bool:
     return 2 * sum(_has(lower, column) for column in needed) > len(needed)
 
 
-def _has(row: dict[str, object], column: Column) -> bool:
+def _has(row: Fields, column: Column) -> bool:
     for path in column.names:
         for spelling in (path, path.lower()):
             value = walker(spelling)(row)
@@ -357,14 +359,14 @@ def _is_talk(value: object) -> bool:
     return is_rows(value) and is_turn(value[0])
 
 
-def is_rows(value: object) -> TypeGuard[list[dict[str, object]]]:
+def is_rows(value: object) -> TypeGuard[list[Fields]]:
     """Whether a value is a list of objects, with at least one of them."""
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
-def members_of(text: str) -> tuple[dict[str, object], str, bool]:
+def members_of(text: str) -> tuple[Fields, str, bool]:
     """The members so far of the object at the start of a text, the text after it, and whether it ends."""
-    members: dict[str, object] = {}
+    members: Fields = {}
     scanner = Scanner([text.encode()], 1)
     scanner.next_sign()
     with suppress(BrokenError):
@@ -373,7 +375,7 @@ def members_of(text: str) -> tuple[dict[str, object], str, bool]:
     return members, "", False
 
 
-def _add_members(scanner: Scanner, members: dict[str, object], levels: int) -> None:
+def _add_members(scanner: Scanner, members: Fields, levels: int) -> None:
     """Add the members of an object. One that is cut off has its own members so far, for so many levels."""
     for _ in scanner.items("}"):
         key = scanner.key()
@@ -388,7 +390,7 @@ def _add_members(scanner: Scanner, members: dict[str, object], levels: int) -> N
                 del items[1:]  # of a list that goes on, the first item tells: one further on is a bad row
                 raise
         else:
-            cut: dict[str, object] = {}
+            cut: Fields = {}
             members[key] = cut if sign == "{" else None
             try:
                 members[key] = scanner.value()

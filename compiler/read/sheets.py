@@ -9,7 +9,7 @@ from typing import Any
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import seekable
-from tuneyard.compiler.rows import Line, ObjectRows, Place
+from tuneyard.compiler.rows import Fields, Line, ObjectRows, Place
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
@@ -61,7 +61,7 @@ def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectR
     if refuse_twice([name for name in header if name], f"{prefix}{first}", problems):
         return
     while batch := list(islice(filled_rows, BATCH)):
-        rows: dict[Line, dict[str, object]] = {}
+        rows: dict[Line, Fields] = {}
         for number, cells in batch:
             values = list(map(_json_value, cells))
             values += [None] * (len(header) - len(values))

@@ -9,13 +9,14 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, BinaryIO, cast
 
 from tuneyard.compiler.read.remote import RemoteFile
 from tuneyard.core.errors import Problem
+from tuneyard.core.files import Moved
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -23,8 +24,6 @@ BLOCK = 1 << 17
 AHEAD = 1 << 20  # bytes: each read gives up the interpreter lock, and waits for it where rows are written
 RECORD = 1 << 24
 BAR_AFTER = 2.0  # seconds
-Moved = Callable[[int], object]
-"""Takes the number of bytes that were read."""
 TOO_LONG = f"found a record of more than {RECORD >> 20} MiB, expected {RECORD >> 20} MiB at most"
 
 

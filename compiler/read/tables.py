@@ -15,7 +15,7 @@ from tuneyard.compiler.read.stream import (
     undecodable,
     whole_lines,
 )
-from tuneyard.compiler.rows import ObjectRows, Place, Rows, TableRows
+from tuneyard.compiler.rows import Fields, ObjectRows, Place, Rows, TableRows
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
@@ -47,8 +47,8 @@ _LONGEST_FIRST = "|".join(sorted(SPEAKERS, key=len, reverse=True))
 SPEAKER = re.compile(rf"[ \t#*]*(?:\d+[.)、][ \t*]*)?({_LONGEST_FIRST})[ \t]*#?\d*[ \t*]*[:：][ \t*]*", re.I)
 """The beginning of a turn, which may be bold or numbered: `**User:**`, `Q1:`, `1. 问题：`."""
 _RULE = re.compile(r"[ \t]*-{3,}")
-Fields = list[str]
-Lines = Iterator[tuple[Sequence[int], list[Fields]]]  # their numbers and fields, some hundreds at a time
+Cells = list[str]
+Lines = Iterator[tuple[Sequence[int], list[Cells]]]  # their numbers and fields, some hundreds at a time
 
 
 @reader(".csv", ".tsv")
@@ -56,7 +56,7 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     """Yield the rows below a header. Rows with another number of fields are problems."""
     source, display_path = file.source, file.display_path
     text = _Text(file.stream, display_path)
-    header: Fields | None = list(source.header) or None
+    header: Cells | None = list(source.header) or None
     usual_delimiter = "\t" if file.kind == ".tsv" else ","
     quoted = source.quoted if source.quoted is not None else file.kind == ".csv"
     read_lines = _quoted if quoted else _unquoted
@@ -119,7 +119,7 @@ def _dialogues(batches: Iterator[TableRows], prefix: str, problems: Problems) ->
     A question begins a dialogue. So does a user's turn after a blank line or a line of dashes.
     """
     first = 0
-    turns: list[dict[str, object]] = []
+    turns: list[Fields] = []
     last_line = 0
     for batch in batches:
         for line, text in zip(batch.lines, batch.columns["text"], strict=True):
@@ -152,7 +152,7 @@ def _dialogues(batches: Iterator[TableRows], prefix: str, problems: Problems) ->
         yield ObjectRows(prefix, [first], [{"messages": turns}])
 
 
-def _cut_rule(turns: Sequence[dict[str, object]]) -> bool:
+def _cut_rule(turns: Sequence[Fields]) -> bool:
     """Cut a line of dashes from the end of the last turn: it parts dialogues. True if there is one."""
     text, _, last_line = str(turns[-1]["content"]).rpartition("\n") if turns else ("", "", "")
     if not text or not _RULE.fullmatch(last_line):
@@ -176,8 +176,8 @@ def _text_rows(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
 
 
 def _good(
-    header: Fields, lines: Sequence[int], rows: list[Fields], text: "_Text", problems: Problems
-) -> tuple[list[int], list[Fields]]:
+    header: Cells, lines: Sequence[int], rows: list[Cells], text: "_Text", problems: Problems
+) -> tuple[list[int], list[Cells]]:
     kept = []
     for number, row in enumerate(rows):
         if row in ([], [""]):
@@ -198,7 +198,7 @@ def _good(
     return [lines[i] for i in kept], [rows[i] for i in kept]
 
 
-def _escaped(row: Fields) -> Fields:
+def _escaped(row: Cells) -> Cells:
     return [field.encode(errors="surrogateescape").decode(errors="backslashreplace") for field in row]
 
 
@@ -231,7 +231,7 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
 
     reader = csv.reader(counted(), delimiter=delimiter, strict=True)
     block, line = text.block, 1
-    rows: list[Fields] = []
+    rows: list[Cells] = []
     lines: list[int] = []
     unclosed = "a field opened with a quote must be closed"
     try:
@@ -288,7 +288,7 @@ class _Text:
         for block in self.blocks():
             yield from io.StringIO(block, newline="\n")
 
-    def undecodable(self, row: Fields, place: str) -> Problem | None:
+    def undecodable(self, row: Cells, place: str) -> Problem | None:
         """The problem of a row that is not UTF-8, None for any other row."""
         if not self.undecoded:
             return None

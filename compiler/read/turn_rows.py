@@ -5,12 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from tuneyard.compiler.check.marks import changes_answer
 from tuneyard.compiler.kinds.turn_forms import CALL, OBSERVATION, ROLES
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.rows import Line, ObjectRows, Rows
+from tuneyard.compiler.rows import Fields, Line, ObjectRows, Rows
 from tuneyard.core.errors import Problem, show_value
 
 MESSAGES = "messages"
 """The column of the turns in the rows that come out."""
-Fields = dict[str, object]
 Turn = tuple[object, Line, Fields]  # the value by which the turns are ordered, the row's line, the turn
 
 

@@ -25,6 +25,8 @@ _NAME = re.compile(r"\w[\w .+-]*")
 # Python's own notations: they read any file, and change its backslashes and letters
 PYTHON_ONLY = ("unicode_escape", "raw_unicode_escape", "idna", "punycode")
 Raw = dict[str, object]
+ByPart = dict[str, tuple[str, ...]]
+"""Texts by split, or by part of a mixture."""
 T = TypeVar("T")
 
 
@@ -35,10 +37,10 @@ class Source:
     `columns` are those of the spec, by which a row is recognised.
     """
 
-    files: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    files: ByPart = field(default_factory=dict)
     hub: dict[str, object] = field(default_factory=dict)
-    splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    splits: ByPart = field(default_factory=dict)
+    rows: ByPart = field(default_factory=dict)
     encoding: str = "utf-8"
     delimiter: str | None = None
     header: tuple[str, ...] = ()
@@ -200,11 +202,11 @@ def source_of(raw: Any, part: str) -> Source:
     )
 
 
-def _by_part(raw: Any, default_part: str) -> dict[str, tuple[str, ...]]:
+def _by_part(raw: Any, default_part: str) -> ByPart:
     """Texts by part. Texts without a part belong to `default_part`."""
     if not isinstance(raw, dict):
         raw = {default_part: raw}
-    by_part: dict[str, tuple[str, ...]] = {}
+    by_part: ByPart = {}
     for part, texts in raw.items():
         by_part[part] = (texts,) if isinstance(texts, str) else tuple(texts)
     return by_part

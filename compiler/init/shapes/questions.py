@@ -72,7 +72,7 @@ def two_texts(profile: FileProfile) -> Proposal | None:
 
     A pair of texts whose label is missing, as in the test split of a benchmark, has no answer.
     """
-    if profile.user_columns or paired_texts(profile) is not None:
+    if paired_texts(profile) is not None:
         return None
     prose = [leaf for leaf in profile.leaves.values() if is_prose(profile, leaf)]
     texts = [leaf for leaf in prose if 2 * len(leaf.hashes) > profile.rows]
@@ -120,7 +120,7 @@ def summarized_text(profile: FileProfile) -> Proposal | None:
     """A text and its summary."""
     text = profile.named(USUAL_NAMES["summarized"])
     summary = profile.named(USUAL_NAMES["summary"])
-    if text is None or summary is None or profile.user_columns:
+    if text is None or summary is None:
         return None
     columns = {"text": ProposedColumn(text.path), "answer": ProposedColumn(summary.path, "answer")}
     return Proposal("Texts with a summary", columns, alpaca_output(SUMMARIZE[text.in_chinese], columns))

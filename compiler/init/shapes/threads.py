@@ -16,8 +16,6 @@ WRITE_THREADS = (
 
 def refuse_trees(profile: FileProfile) -> None:
     """Refuse rows that are trees of messages, as OASST's: their first message alone is no example."""
-    if profile.user_columns:
-        return
     path = next(filter(None, map(_path_to_replies, profile.first)), "")
     if not path:
         return
