@@ -1,10 +1,10 @@
 """The command that writes a recipe for a dataset: the next one after a compile."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, stem_of, train_split_of
-from tuneyard.core.records import PLACEHOLDERS, strings
+from tuneyard.core.records import PLACEHOLDERS, Entry, strings
 
 MODEL, VISION_MODEL = "Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct"
 """Models that are proposed unless the user has named one: for texts, and for images, videos and audios."""
@@ -27,7 +27,7 @@ def recipe_words(dataset: str, folder: Path, model: str) -> list[str]:
     return [*words, "--out", f"{stem_of(dataset)}-lora.yaml"]
 
 
-def model_for(entry: Mapping[str, object]) -> str:
+def model_for(entry: Entry) -> str:
     """The model that is proposed for a dataset, by its entry in the registry."""
     has_media = not PLACEHOLDERS.keys().isdisjoint(strings(entry.get("columns")))
     return VISION_MODEL if has_media else MODEL

@@ -11,7 +11,7 @@ from tuneyard.compiler.check.json_values import numbers_in
 from tuneyard.compiler.check.marks import TurnKeys
 from tuneyard.compiler.check.text_columns import fallback_columns, written_value
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.kinds import CodedError, Column, ColumnReader, FileContext, Validator
+from tuneyard.compiler.kinds import CodedError, Column, ColumnReader, FileContext, Validator, Values
 from tuneyard.compiler.kinds.turn_forms import SYSTEM
 from tuneyard.compiler.kinds.turns import unread_keys
 from tuneyard.compiler.problems import Problems, some_of
@@ -23,7 +23,6 @@ from tuneyard.core.errors import Problem, nearest, show_value
 from tuneyard.core.records.calls import WrongValueError
 
 Types = dict[str, str]
-Values = list[object]
 Reader = Callable[[Any], Any]
 _TYPES: dict[type, str] = {bool: "a truth value", int: "a number", float: "a number"}
 _TYPES |= {list: "a list", dict: "an object", str: "text"}

@@ -1,7 +1,7 @@
 """The examples of a compiled dataset, or of any file of records, some hundreds at a time."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
 from tuneyard.core.files import files_of
-from tuneyard.core.records import Example, RecordReader, format_of, format_of_entry, require_prompt
+from tuneyard.core.records import Entry, Example, RecordReader, format_of, format_of_entry, require_prompt
 
 MOST_LABELS = 30
 LONGEST = 60  # characters of an answer that may be a label
@@ -76,7 +76,7 @@ def stored_examples(name: str, folder: Path) -> Iterator[StoredExamples]:
         raise ProblemsError(problems.errors, name)
 
 
-def _examples(rows: Rows, entry: Mapping[str, object]) -> StoredExamples:
+def _examples(rows: Rows, entry: Entry) -> StoredExamples:
     stored = StoredExamples(rows.prefix, rows.lines)
     reader = RecordReader(format_of_entry(entry))
     for number, line in enumerate(rows.lines):

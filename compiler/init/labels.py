@@ -63,7 +63,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     """
     candidates: list[tuple[bool, bool, float, Leaf]] = []
     for leaf in profile.leaves.values():
-        is_rating = any(leaf.goes_by(name) for name in USUAL_NAMES["rating"])
+        is_rating = leaf.is_called("rating")
         if leaf.kind not in ("text", "truth value") and not (leaf.kind == "number" and is_rating):
             continue
         if leaf is text:

@@ -9,7 +9,7 @@ from itertools import product
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.rows import Fields, walker
-from tuneyard.compiler.spec.column_meanings import goes_by, usual_steps
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, goes_by, usual_steps
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.language.han import HAN
 
@@ -57,6 +57,10 @@ class Leaf:
     def goes_by(self, name: str) -> bool:
         """True if the path ends in a name of the vocabulary."""
         return goes_by(self.path, name)
+
+    def is_called(self, role: str) -> bool:
+        """True if the path ends in one of the usual names of a role."""
+        return any(map(self.goes_by, USUAL_NAMES[role]))
 
     @property
     def kind(self) -> str:

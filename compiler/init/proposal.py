@@ -170,7 +170,7 @@ def question_proposal(
     taken = [columns[name].path for name in ("question", "answer") if name in columns]
     if context is not None and context.path not in taken:
         columns["context"] = context_column(context)
-        if not any(context.goes_by(name) for name in USUAL_NAMES["context"]):
+        if not context.is_called("context"):
             guesses.append(f"{context.path} is used as the input of {columns['question'].path}")
     if has_answer:
         columns |= columns_beside(profile, turns=False)

@@ -220,7 +220,9 @@ def _next(
             words += [f"--{name.removesuffix('2')}", value]
         commands.append(shlex.join(["tuneyard", "data", "init", *words, "--out", str(file)]))
     on_error = ["--on-error", "reject"] if rejecting else []
-    folder = _registry_of(path)
+    folder = DEFAULT_FOLDER
+    if isinstance(path, Path) and (path.parent / REGISTRY).is_file():
+        folder = path.parent  # the dataset is registered next to its file
     to_folder = []
     if folder != DEFAULT_FOLDER:
         to_folder = ["--dataset-dir", str(folder)]
@@ -231,13 +233,6 @@ def _next(
     recipe = shlex.join(recipe_words(dataset, folder, model))
     place = [f"result: {out}"] if out else []
     return [*place, f"next: {' && '.join(commands)}", f"then: {after_setup(recipe, 'llamafactory')}"]
-
-
-def _registry_of(path: SourcePath) -> Path:
-    """Folder in which the dataset is registered: that of the file, if it has a registry."""
-    if isinstance(path, Path) and (path.parent / REGISTRY).is_file():
-        return path.parent
-    return DEFAULT_FOLDER
 
 
 def _guessed(

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal, is_prose
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import Spec
 
 GIVEN_AWAY = 0.5
@@ -86,9 +85,8 @@ def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
         return True
     if not leaf.filled and leaf.kind != "list":
         return False
-    for role in _ROLES_TO_REPORT:
-        if any(leaf.goes_by(name) for name in USUAL_NAMES[role]):
-            return True
+    if any(map(leaf.is_called, _ROLES_TO_REPORT)):
+        return True
     if all(map(_MEDIA.search, map(str, profile.values(leaf)))):
         return True
     is_mark = leaf.kind == "truth value" and len(leaf.values) > 1

@@ -95,7 +95,7 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
         for part, paths in spec.source.files.items():
             if part not in filled_parts:
                 for path in paths:
-                    inputs += _inputs(part, _named_in_spec(path))
+                    inputs += _inputs(part, find_remote(path) if _is_address(path) else bundled(Path(path)))
     if not inputs and not spec.mix and (RAW / spec.name).is_dir():
         inputs = _by_name(spec, RAW / spec.name)
     if spec.mix:
@@ -129,13 +129,6 @@ def _is_address(text: str) -> bool:
     """True for `s3://…` and other addresses that can be read, and for none that is a path."""
     scheme, sign, _ = text.partition("://")
     return bool(sign) and scheme in STORES
-
-
-def _named_in_spec(text: str) -> SourcePath:
-    """A file or folder that a spec names."""
-    if _is_address(text):
-        return find_remote(text)
-    return bundled(Path(text))
 
 
 def _names_of_splits(spec: Spec) -> dict[str, str]:

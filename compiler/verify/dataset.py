@@ -23,7 +23,7 @@ from tuneyard.compiler.verify.comparison import (
 )
 from tuneyard.compiler.verify.expect import Expected, Records, column_problems, entry_problems
 from tuneyard.compiler.verify.learned import AnswersAuditor, PretrainingAuditor
-from tuneyard.compiler.verify.recipe_file import RecipeFile, recipe_problem
+from tuneyard.compiler.verify.recipe_file import RecipeFile, Settings, recipe_problem
 from tuneyard.compiler.verify.selection import selected_rows, selection_problems, split_rows
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets import (
@@ -69,7 +69,6 @@ SETTINGS = (
     "image_do_pan_and_scan", "crop_to_patches", "video_max_pixels", "video_min_pixels", "video_fps",
     "video_maxlen", "use_audio_in_video", "audio_sampling_rate",
 )  # fmt: skip
-Settings = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)

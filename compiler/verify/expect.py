@@ -5,7 +5,7 @@ not know (data/parser.py). core/records/__init__.py reads the records after the 
 LLaMA-Factory's own rows can be compared with them.
 """
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -31,7 +31,9 @@ from tuneyard.core.records import (
     PAIR,
     SHAREGPT,
     SHAREGPT_TAGS,
+    Entry,
     Example,
+    Record,
     RecordFormat,
     RecordReader,
 )
@@ -43,7 +45,6 @@ KEYS = {
     "file_name", "formatting", "columns", "tags", "ranking", "subset", "split", "folder", "num_samples",
     *REMOTE_SOURCES,
 }  # fmt: skip
-Record = Mapping[str, object]
 Records = Iterator[tuple[int, str, Record, Example | str]]
 SHAPES = 1000  # kinds of records remembered; a file of more is only slower
 # Of Arrow; null goes with every type.
@@ -52,7 +53,7 @@ TEXT_PARTS = ("system", "tools")
 LEFT_OUT = "and the entry does not name it: LLaMA-Factory leaves it out"
 
 
-def entry_problems(place: str, entry: Mapping[str, object], record_format: RecordFormat) -> Iterator[Problem]:
+def entry_problems(place: str, entry: Entry, record_format: RecordFormat) -> Iterator[Problem]:
     """Report unknown keys of an entry (E401), and parts and tags that it leaves out (E402)."""
     yield from _unknown_keys(place, entry, KEYS, "")
     yield from _unknown_keys(place, entry.get("columns"), {*ALPACA, *SHAREGPT, *EXTRAS}, "columns.")

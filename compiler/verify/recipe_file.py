@@ -13,6 +13,7 @@ from tuneyard.core.errors import Problem, TuneyardError, show_value
 from tuneyard.core.training.training_run import names_in
 
 LLAMAFACTORY_DATASET_DIR = "data"
+Settings = Mapping[str, object]
 USES = ("do_train", "do_eval", "do_predict")
 
 
@@ -21,7 +22,7 @@ class RecipeFile:
     """A recipe's path, its settings and the line of each key."""
 
     path: Path
-    settings: Mapping[str, object]
+    settings: Settings
     lines: Mapping[str, int]
 
     def place(self, key: str) -> str:
@@ -33,7 +34,7 @@ class RecipeFile:
         return Problem("E433", self.place(key), message, key, hint)
 
 
-def read_recipe_file(path: Path, settings: Mapping[str, object]) -> RecipeFile:
+def read_recipe_file(path: Path, settings: Settings) -> RecipeFile:
     """A recipe with its `settings` (options of the command replace some) and its lines."""
     return RecipeFile(path, settings, read_yaml(path, "recipe").lines)
 

@@ -1,17 +1,16 @@
 """One record as the text that a model sees: LLaMA-Factory's own template, without a tokenizer."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import template_named
 from tuneyard.core.prompt.template_fit import EOS, Writing
-from tuneyard.core.records import Example, RecordReader, format_of_entry
+from tuneyard.core.records import Entry, Example, Record, RecordReader, format_of_entry
 from tuneyard.core.training.llamafactory import expected_errors, import_offline
 from tuneyard.core.training.training_stage import stage_of_rows
 
 
-def seen_by_model(record: Mapping[str, object], entry: Mapping[str, object], name: str) -> str:
+def seen_by_model(record: Record, entry: Entry, name: str) -> str:
     """A record of a dataset as text, with loss tokens between ⟦ and ⟧; of a pair both sides.
 
     `name` is one of LLaMA-Factory's templates; `RequestError` if it does not exist. `ContentError` for a

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from tuneyard.compiler.problems import WARNINGS
 from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.comparison import row_bar
-from tuneyard.compiler.verify.dataset import Settings, loaded
-from tuneyard.compiler.verify.recipe_file import RecipeFile
+from tuneyard.compiler.verify.dataset import loaded
+from tuneyard.compiler.verify.recipe_file import RecipeFile, Settings
 from tuneyard.compiler.verify.report import histogram
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view.page_rows import CUT_CODE, DROPPED, PageRows

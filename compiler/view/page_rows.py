@@ -18,7 +18,7 @@ from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.compiler.view.turns import PageTurns
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, ProblemsError, one_line, show_value
-from tuneyard.core.records import Example, format_of_entry
+from tuneyard.core.records import Example, Record, format_of_entry
 from tuneyard.core.training.llamafactory import expected_errors, quiet
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class PageRows:
             page_row.dropped = example
 
 
-def raw_text(record: Mapping[str, object]) -> str:
+def raw_text(record: Record) -> str:
     """A record as JSON on one line. Halves of characters, which cannot be written, stay escaped."""
     try:
         text = json.dumps(record, ensure_ascii=False, default=str)

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from itertools import accumulate
 from os import pread
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self
 
 from tuneyard.core.files import named
@@ -48,9 +47,7 @@ class RecordFile:
         self._keys_file = self._open_files.enter_context(self.keys.open("wb")) if self.keys else None
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._open_files:
             if kind is None and self.records:
                 self._write(self._tail)

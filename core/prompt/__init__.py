@@ -4,7 +4,7 @@ tests/integration/test_prompt.py compares the ids with those of LLaMA-Factory 0.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import read_object
-from tuneyard.core.records import PLACEHOLDERS, QUESTIONS, format_of, read_example, require_prompt, strings
+from tuneyard.core.records import (
+    PLACEHOLDERS,
+    QUESTIONS,
+    Entry,
+    Record,
+    format_of,
+    read_example,
+    require_prompt,
+    strings,
+)
 from tuneyard.core.records.calls import (
     RESULTS,
     WrongValueError,
@@ -62,9 +71,7 @@ class SavedTemplate:
     text: str
 
 
-def conversation(
-    record: Mapping[str, object], entry: Mapping[str, object], place: str, answer: int = 0
-) -> Conversation:
+def conversation(record: Record, entry: Entry, place: str, answer: int = 0) -> Conversation:
     """Convert a record to messages and answer by its registry entry, or by its own keys if that is {}.
 
     `answer` is the number of the answer: of a pair 0 is the chosen and 1 the rejected one. A record without
@@ -94,9 +101,7 @@ def conversation(
     return Conversation(messages, text, role, images)
 
 
-def refuse_media(
-    record: Mapping[str, object], entry: Mapping[str, object], place: str, images: bool = False
-) -> None:
+def refuse_media(record: Record, entry: Entry, place: str, images: bool = False) -> None:
     """Refuse a record with images, videos or audios, since its text is not the whole prompt.
 
     With `images`, images pass if the entry names their column. Otherwise training leaves them out.

@@ -54,6 +54,8 @@ BARE_OPENAI = "messages"
 Turn = tuple[str, str]
 """The role, by LLaMA-Factory's name, and the text."""
 Record = Mapping[str, object]
+Entry = Mapping[str, object]
+"""An entry of dataset_info.json, to read."""
 
 
 class RecordFormat(NamedTuple):
@@ -109,7 +111,7 @@ class Example(NamedTuple):
         return [str(path) for paths in self.media.values() for path in paths]
 
 
-def format_of_entry(entry: Mapping[str, object]) -> RecordFormat:
+def format_of_entry(entry: Entry) -> RecordFormat:
     """Read an entry as LLaMA-Factory does, right or wrong: naming `columns` unsets each other part."""
     columns = strings(entry["columns"]) if "columns" in entry else {**ALPACA, **SHAREGPT}
     tags = strings(entry["tags"]) if "tags" in entry else SHAREGPT_TAGS
@@ -141,14 +143,14 @@ def format_of_record(record: Record) -> RecordFormat:
     return RecordFormat("alpaca", {**columns, **question}, {}, ranking)
 
 
-def format_of(record: Record, entry: Mapping[str, object]) -> RecordFormat:
+def format_of(record: Record, entry: Entry) -> RecordFormat:
     """The format of a record by its registry entry, or by its own keys if the entry is {}."""
     if entry:
         return format_of_entry(entry)
     return format_of_record(record)
 
 
-def read_example(record: Record, entry: Mapping[str, object], place: str) -> Example:
+def read_example(record: Record, entry: Entry, place: str) -> Example:
     """Read a record by its registry entry, or by its own keys if the entry is {}.
 
     `ContentError` begins with `place`.

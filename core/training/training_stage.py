@@ -4,12 +4,11 @@
 the rules on learning rates and metrics, and the reports on bad rows read their figures here.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from tuneyard.core.errors import Problem
-from tuneyard.core.records import MARK, format_of_entry, strings
+from tuneyard.core.records import MARK, Entry, format_of_entry, strings
 from tuneyard.core.records.answers import PAIRED
 
 _SIDES = (
@@ -166,7 +165,7 @@ OBJECTIVES = {
 """Objectives by the name that users write. Of several that fit a dataset the first is the default."""
 
 
-def objectives_of(entry: Mapping[str, object]) -> list[str]:
+def objectives_of(entry: Entry) -> list[str]:
     """Names of the objectives that fit a dataset's rows; the first is the default.
 
     LLaMA-Factory also trains plain answers in stage pt, but then it learns their questions alone.
@@ -177,7 +176,7 @@ def objectives_of(entry: Mapping[str, object]) -> list[str]:
     return [name for name, objective in OBJECTIVES.items() if TRAINING_STAGES[objective.stage].rows == rows]
 
 
-def rows_of(entry: Mapping[str, object]) -> DatasetRows:
+def rows_of(entry: Entry) -> DatasetRows:
     """The rows of a dataset by its entry in the registry."""
     if entry.get("ranking") is True:
         return PAIRS
@@ -186,12 +185,12 @@ def rows_of(entry: Mapping[str, object]) -> DatasetRows:
     return PLAIN
 
 
-def stage_of_rows(entry: Mapping[str, object]) -> str:
+def stage_of_rows(entry: Entry) -> str:
     """The stage that a dataset's rows are for, as LLaMA-Factory's loader names it: dpo reads rows of rm."""
     return rows_of(entry).stage
 
 
-def stage_fits(stage: str, entry: Mapping[str, object]) -> bool:
+def stage_fits(stage: str, entry: Entry) -> bool:
     """True if LLaMA-Factory can train a dataset in a stage.
 
     Only rm and dpo take pairs. Marked answers go to their own stage, or to ppo, which reads questions alone.
@@ -205,7 +204,7 @@ def stage_fits(stage: str, entry: Mapping[str, object]) -> bool:
     return expected != MARKED
 
 
-def stage_problem(stage: str, name: str, entry: Mapping[str, object], place: str) -> Problem:
+def stage_problem(stage: str, name: str, entry: Entry, place: str) -> Problem:
     """E434 for a dataset that the stage cannot train, with the edits that make them fit."""
     rows = rows_of(entry)
     fixes = [rows.edit, "or name another dataset"]

@@ -107,7 +107,7 @@ def _judgement(
         return named_labels(meanings, values, chinese), IMPLY, []
     meanings, prompt, guess = {}, IMPLY, ""
     yes_or_no = dict(zip(reversed(real), ("yes", "no"), strict=False))
-    is_same = any(label.goes_by(name) for name in USUAL_NAMES["same meaning"])
+    is_same = label.is_called("same meaning")
     if is_same and real in ([0, 1], [False, True]):
         meanings, prompt = yes_or_no, SAME
         guess = "1 means that the two texts mean the same (yes), 0 that they differ (no)"

@@ -46,7 +46,7 @@ def refuse_loose_messages(profile: FileProfile) -> None:
     """Refuse rows that are single messages of threads, as OASST's: none of them is an example by itself."""
     leaves = profile.leaves.values()
     parents = [leaf.path for name in USUAL_NAMES["parent message"] for leaf in leaves if leaf.goes_by(name)]
-    is_message = any(leaf.goes_by(name) for name in USUAL_NAMES["message"] for leaf in leaves)
+    is_message = any(leaf.is_called("message") for leaf in leaves)
     text = profile.named(USUAL_NAMES["text"])
     if not parents or not is_message or text is None:
         return
