@@ -186,7 +186,7 @@ class Checker:
         names = rows.names() if absent else []
         missing = []
         for column in absent:
-            source = self._find(column, names, rows)
+            source = find_source(column, names, rows)
             if source is not None:
                 self.sources[column.name] = source
             elif column.required and not column.kind.is_label:
@@ -209,17 +209,6 @@ class Checker:
         message = f"no such {noun}: found {listed}, expected {expected}"
         field = ", ".join(column.name for column in columns)
         return Problem("E101", Place(rows.prefix, line), message, field, fix)
-
-    def _find(self, column: Column, names: list[str], rows: Rows) -> str | None:
-        """The source column of a target column: by its exact names, or in any case. None if there is none."""
-        for name in column.names:
-            if name in names or ("." in name and any(value is not MISSING for value in rows.column(name))):
-                return name
-        name_by_lower_case = {name.lower(): name for name in reversed(names)}
-        for name in column.names:
-            if name.lower() in name_by_lower_case:
-                return name_by_lower_case[name.lower()]
-        return None
 
     def _values(self, reader: ColumnReader, rows: Rows) -> Values:
         column = reader.column
@@ -332,6 +321,18 @@ class Checker:
         kept = [number for number, label in enumerate(labels) if label != UNLABELLED]
         self.unlabelled += len(batch) - len(kept)
         return batch.keep(kept)
+
+
+def find_source(column: Column, names: list[str], rows: Rows) -> str | None:
+    """The source column of a target column: by its exact names, or in any case. None if there is none."""
+    for name in column.names:
+        if name in names or ("." in name and any(value is not MISSING for value in rows.column(name))):
+            return name
+    name_by_lower_case = {name.lower(): name for name in reversed(names)}
+    for name in column.names:
+        if name.lower() in name_by_lower_case:
+            return name_by_lower_case[name.lower()]
+    return None
 
 
 def _holds(valid: Validator, value: object) -> bool:

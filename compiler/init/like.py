@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from functools import cache
 
+from tuneyard.compiler.check.checker import find_source
 from tuneyard.compiler.init.profile import CHINESE, FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.kinds import Column, kinds
+from tuneyard.compiler.rows import ObjectRows
 from tuneyard.compiler.spec.column_meanings import role_of_names
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import UNLABELLED, Spec, load_spec
@@ -114,15 +116,12 @@ def _fits(candidate: BundledSpec, profile: FileProfile, proposal: Proposal) -> b
 
 def _source_column(column: Column, profile: FileProfile) -> str:
     """The path that a spec's column finds in the file by itself, "" if there is none of a fitting type."""
+    rows = ObjectRows("", range(len(profile.first)), profile.first)
+    path = find_source(column, rows.names(), rows) or ""
     kind = column.kind
-    top_columns = {path.partition(".")[0] for path in profile.leaves}
-    path_by_lower = {path.lower(): path for path in reversed(profile.leaves)}
-    for name in column.names:
-        path = path_by_lower.get(name.lower(), "")
-        if name in profile.leaves:
-            path = name
-        if path and (not kind.leaf_types or profile.leaves[path].kind in kind.leaf_types):
-            return path
-        if name in top_columns and kind.takes_lists and not kind.leaf_types:
-            return name
+    is_fitting = kind.takes_lists
+    if path in profile.leaves:
+        is_fitting = profile.leaves[path].kind in kind.leaf_types
+    if is_fitting or not kind.leaf_types:
+        return path
     return ""

@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneyard.compiler.view.encoding import TEXT, EncodedMessage, Segment, TokenSequence
 from tuneyard.compiler.view.payload import CUT, LEARNED, PageSide, PageTurn, TokenSpan
@@ -20,8 +19,7 @@ Piece = tuple[int, str, str]
 """First character in a text, role and part of what begins there."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
+class _Slot(NamedTuple):
     """The text that a template writes before and after a message."""
 
     before: str
