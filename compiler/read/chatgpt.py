@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from tuneyard.compiler.read.turn_rows import joined_turns
 from tuneyard.compiler.rows import Fields, ObjectRows
 
 TREE = "mapping"
@@ -48,14 +49,9 @@ def _turns(messages: Iterable[Mapping[str, object]]) -> list[Fields]:
     turns: list[Fields] = []
     for message in messages:
         role, content = _speaker(message), _content(message)
-        if not content or role not in ("system", "user", "assistant"):
-            continue
-        before = turns[-1]["content"] if turns and turns[-1]["role"] == role else None
-        if isinstance(before, str) and isinstance(content, str):
-            turns[-1]["content"] = f"{before}\n\n{content}"
-        else:
+        if content and role in ("system", "user", "assistant"):
             turns.append({"role": role, "content": content})
-    return turns
+    return joined_turns(turns)
 
 
 def _speaker(message: Mapping[str, object]) -> object:

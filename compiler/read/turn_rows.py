@@ -44,17 +44,23 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
     joined = 0
     for (prefix, value), items in conversations.items():
         ordered = _ordered(items) if order else items
-        messages: list[Fields] = []
-        for _, _, turn in ordered:
-            if messages and _is_continued(messages[-1], turn):
-                content = f"{messages[-1]['content']}\n\n{turn['content']}"
-                messages[-1] = {**turn, **messages[-1], "content": content}
-                joined += 1
-            else:
-                messages.append(turn)
+        messages = joined_turns(turn for _, _, turn in ordered)
+        joined += len(items) - len(messages)
         yield ObjectRows(prefix, [items[0][1]], [{by: value, MESSAGES: messages}])
     if joined:
         problems.notes.append(f"{joined:,} rows continue the turn of the same speaker before them")
+
+
+def joined_turns(turns: Iterable[Fields]) -> list[Fields]:
+    """Join successive messages of one speaker. A turn has the other keys of its first message."""
+    messages: list[Fields] = []
+    for turn in turns:
+        if messages and _is_continued(messages[-1], turn):
+            content = f"{messages[-1]['content']}\n\n{turn['content']}"
+            messages[-1] = {**turn, **messages[-1], "content": content}
+        else:
+            messages.append(turn)
+    return messages
 
 
 def _is_continued(turn: Fields, following: Fields) -> bool:
