@@ -298,7 +298,7 @@ def show_command(
         command = ["view", name]
     else:
         spec, _ = _changed(name, columns)
-        compiled_from = () if sources else sources_before(spec, DEFAULT_FOLDER)
+        compiled_from = () if sources else sources_before(spec)
         if compiled_from:
             sources = compiled_from
             say(f"without --source, as {spec.name} was compiled: {', '.join(sources)}", to_stderr=True)

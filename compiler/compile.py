@@ -146,7 +146,7 @@ def _publish(
     registry: Registry, staged: Path, spec: Spec, report: CompileReport, made_from: Identity
 ) -> None:
     """Publish a staged dataset. `_report_if_up_to_date` makes the report again from its manifest."""
-    entries = entries_of(spec, spec.splits)
+    entries = entries_of(spec)
     problems = report.problems
     manifest = Manifest(
         about=spec.about,
@@ -173,8 +173,7 @@ def _compiled(spec: Spec, request: CompileRequest, inputs: Sequence[Input], fold
     report = CompileReport(name=spec.name, problems=Problems(request.most_problems, rejected))
     for warning in (*texts_by_line(spec, inputs), *folders_not_read(inputs)):
         report.problems.warn(warning)
-    if spec.mix:
-        spec = with_rivals(spec, spec.mix, inputs)
+    spec = with_rivals(spec, inputs)
     with (
         executor_for(spec, request, inputs) as executor,
         progress_bar(item.path for item in inputs) as moved,

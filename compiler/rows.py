@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from operator import itemgetter
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeGuard
 
 from tuneyard.core.datasets import filled
 
@@ -171,6 +171,11 @@ class Batch(_Addressed):
         chosen = list(numbers)
         columns = {name: [values[i] for i in chosen] for name, values in self.columns.items()}
         return Batch(self.prefix, [self.lines[i] for i in chosen], columns)
+
+
+def are_objects(value: object) -> TypeGuard[list[Fields]]:
+    """True for a list of objects, with at least one of them."""
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
 def walker(path: str) -> Callable[[object], object]:

@@ -18,7 +18,7 @@ from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
-from tuneyard.core.datasets import find_dataset
+from tuneyard.core.datasets import DEFAULT_FOLDER, find_dataset
 from tuneyard.core.datasets.manifest import MANIFEST, read_manifest
 from tuneyard.core.errors import ProblemsError, RequestError, counted, show_value
 from tuneyard.core.files import files_of
@@ -104,8 +104,7 @@ def _records(paths: Sequence[Path], problems: Problems) -> Iterator[tuple[str, F
 def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterator[KeptRow]:
     """Yield the kept rows one by one, in order; `ProblemsError` if a file lacks a column."""
     inputs = find_inputs(spec, sources)
-    if spec.mix:
-        spec = with_rivals(spec, spec.mix, inputs)
+    spec = with_rivals(spec, inputs)
     for item in inputs:
         part = spec.of_part(item.split)
         split = spec.splits[0] if spec.mix or spec.split else item.split
@@ -121,13 +120,13 @@ def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterato
                 yield KeptRow(part, split, rows.row(lines.index(row.lines[0])), row)
 
 
-def sources_before(spec: Spec, folder: Path) -> tuple[str, ...]:
+def sources_before(spec: Spec) -> tuple[str, ...]:
     """The files, as --source takes them, that a dataset was compiled from and that its spec does not find.
 
     () if it was not compiled here. `RequestError` if one is gone: the others are not the whole dataset.
     """
     files_of_spec = spec.source.files
-    manifest = read_manifest(folder / spec.name)
+    manifest = read_manifest(DEFAULT_FOLDER / spec.name)
     if manifest is None or (files_of_spec and not spec.mix):
         return ()
     options = []
@@ -137,7 +136,7 @@ def sources_before(spec: Spec, folder: Path) -> tuple[str, ...]:
         if not source.is_named or source.split in files_of_spec or path.is_relative_to(RAW / spec.name):
             continue
         if source.is_local and not path.is_file():
-            place = folder / spec.name / MANIFEST
+            place = DEFAULT_FOLDER / spec.name / MANIFEST
             message = f"{place}: {spec.name} was compiled from {path}, which is gone"
             raise RequestError(f"{message}: say where it is now with --source PATH")
         options.append(f"{source.split}={source.path}")

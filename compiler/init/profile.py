@@ -73,7 +73,8 @@ class Leaf:
 class FileProfile:
     """The profile of a file: how to read it, the first rows, the leaves by path, problems.
 
-    `user_columns` are the paths that the user named, by role; `first` the first thousand rows.
+    `user_columns` are the paths that the user named, by role; `first` the first thousand rows, of which there
+    is at least one.
     """
 
     path: SourcePath

@@ -20,11 +20,11 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files
 from tuneyard.compiler.read.remote import SourceFile, SourcePath
-from tuneyard.compiler.read.scan import LOOKED_AT, ROW, Steps, is_rows, is_turn, layout_of, members_of
+from tuneyard.compiler.read.scan import LOOKED_AT, ROW, Steps, is_turn, layout_of, members_of
 from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, Member, Readable, suffix
 from tuneyard.compiler.read.tables import SPEAKER, SPEAKERS
 from tuneyard.compiler.read.zips import members
-from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, role_of_names
 from tuneyard.compiler.spec.file import ByPart, Source
 from tuneyard.compiler.spec.model import PART
@@ -259,7 +259,7 @@ def _lists_within(items: list[Fields], steps: Steps) -> Iterator[Steps]:
     inner_lists: dict[str, list[Fields]] = {}
     for item in items:
         for name, value in item.items():
-            if is_rows(value) and not is_turn(value[0]):
+            if are_objects(value) and not is_turn(value[0]):
                 inner_lists.setdefault(name, []).extend(value)
     if len(inner_lists) == 1:
         for name, inner_items in inner_lists.items():
@@ -280,7 +280,7 @@ def _note(leaves: dict[str, Leaf], lists_of_objects: set[str], path: str, value:
         return
     if not path:
         return
-    if is_rows(value) and path.endswith("annotations") and "result" in value[0]:
+    if are_objects(value) and path.endswith("annotations") and "result" in value[0]:
         _note(leaves, lists_of_objects, f"{path}.0", value[0])  # Label Studio: the first annotator's
     elif value_type == "several objects" or has_labels:
         lists_of_objects.add(path)
@@ -305,10 +305,10 @@ def _type_of(value: object) -> str:
     if isinstance(value, str) and value.startswith("[{"):
         with contextlib.suppress(orjson.JSONDecodeError):
             inner = orjson.loads(value)
-            return "turns" if is_rows(inner) and is_turn(inner[0]) else "text"
+            return "turns" if are_objects(inner) and is_turn(inner[0]) else "text"
     if is_transcript(value):
         return "turns"
-    if is_rows(value):
+    if are_objects(value):
         if is_turn(value[0]):
             return "turns"
         return "one object" if len(value) == 1 else "several objects"

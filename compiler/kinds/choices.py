@@ -13,7 +13,7 @@ from string import ascii_uppercase
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.kinds import Column, ColumnReader, FileContext, Kind
-from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
 from tuneyard.core.records.calls import WrongValueError
@@ -151,11 +151,7 @@ def _labels_and_texts(value: Any) -> tuple[list[str], list[Any]]:
             labels = value.get("label", value.get("labels"))
             return [str(label) for label in labels or ()], list(value["text"])
         return list(value), list(value.values())
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(item, Mapping) and "text" in item for item in value)
-    ):
+    if are_objects(value) and all("text" in item for item in value):
         labels = [str(item["label"]) for item in value if "label" in item]
         return labels, [item["text"] for item in value]
     return [], list(value)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from tuneyard.compiler.check.marks import masks
-from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.core.records.calls import read_strict
 
 USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"
@@ -107,7 +107,7 @@ def _from_text(text: str, *, whole: bool) -> object:
         turns = read_strict(text)
     except ValueError:
         return text
-    if not turns or not all(isinstance(turn, dict) for turn in turns):
+    if not are_objects(turns):
         return text
     has_roles = all(str(turn.get(role_and_content(turn)[0])).lower() in ROLES for turn in turns)
     return turns if whole or has_roles else text
@@ -141,7 +141,7 @@ def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
     is_gemini = "parts" in turn and content not in turn
     place = "parts" if is_gemini else content
     parts = turn.get(place)
-    if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
+    if not are_objects(parts):
         return [turn]
     if is_gemini:
         parts = list(map(_gemini_part, parts))
@@ -253,9 +253,9 @@ def _image(part: Mapping[str, Any]) -> tuple[str, set[str]]:
     return "", set()
 
 
-def _gemini_part(part: object) -> object:
+def _gemini_part(part: Fields) -> Fields:
     """A part of Gemini's as one of Anthropic's; any other stays."""
-    if not isinstance(part, dict) or "type" in part:
+    if "type" in part:
         return part
     rest = dict(part)
     if isinstance(part.get("text"), str):

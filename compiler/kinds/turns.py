@@ -19,7 +19,7 @@ from tuneyard.compiler.kinds.turn_forms import (
     common_turns,
     role_and_content,
 )
-from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_meanings import meaning
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled
@@ -189,7 +189,7 @@ def _order_results(value: list[Fields], turns: list[Turn]) -> None:
 def _uneven_results(items: Sequence[Any]) -> Iterator[str]:
     """Yield a sentence for each turn of OpenAI's calls that another number of results follows."""
     for number, item in enumerate(items, 1):
-        calls = item.get("tool_calls") if isinstance(item, dict) else None
+        calls = item.get("tool_calls")
         if not isinstance(calls, list) or not calls:
             continue
         results = len(list(takewhile(lambda turn: turn.get("role") == "tool", items[number:])))
@@ -299,7 +299,7 @@ def _content(content: object, key: str, called: bool) -> str:
     """The text of a turn's content, whose parts are joined already (`common_turns`) if all are known."""
     if content is None and called:
         return ""
-    if isinstance(content, list) and content and all(isinstance(part, dict) for part in content):
+    if are_objects(content):
         types = ", ".join(dict.fromkeys(str(part.get("type") or next(iter(part), "")) for part in content))
         raise WrongValueError(f"found parts ({types}), expected text in {key!r}")
     if not isinstance(content, str):

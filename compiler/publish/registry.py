@@ -61,7 +61,7 @@ class Registry:
         A split that has no source any more is deleted only with `force`.
         """
         target = self.folder / spec.name
-        entries = entries_of(spec, spec.splits)
+        entries = entries_of(spec)
         real_target = os.path.realpath(target)  # Path.resolve raises at a loop of links
         for item in inputs:
             if isinstance(item.path, Path) and Path(os.path.realpath(item.path)).is_relative_to(real_target):

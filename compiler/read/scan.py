@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isinf
-from typing import TypeGuard
 
 import orjson
 
 from tuneyard.compiler.kinds import Column
 from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG
-from tuneyard.compiler.rows import MISSING, Fields, walker
+from tuneyard.compiler.rows import MISSING, Fields, are_objects, walker
 from tuneyard.core.errors import show_value
 
 LOOKED_AT = 1 << 20
@@ -299,7 +298,7 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
     alone = line.rstrip().endswith("}") and (whole or bool(others))
     if rest or (alone and not ended and others.lstrip()[:1] in ("", "{")):
         return LINES
-    lists = {key: value for key, value in members.items() if is_rows(value)}
+    lists = {key: value for key, value in members.items() if are_objects(value)}
     if is_row(columns, members) and not any(is_row(columns, rows[0]) for rows in lists.values()):
         return ROW
     if lists and not any(is_turn(rows[0]) for rows in lists.values()):
@@ -319,7 +318,7 @@ def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layou
     """
     objects = [value for value in fields.values() if isinstance(value, dict)]
     keys = [key for each in objects for key in each]
-    lists = [key for key, value in fields.items() if is_rows(value) and not _is_talk(value)]
+    lists = [key for key, value in fields.items() if are_objects(value) and not is_turn(value[0])]
     where = f" under {'.'.join(steps)}" if steps else ""
     if len(fields) == len(objects) >= fewest and len(set(keys)) < len(keys):
         yield Layout(steps, f"an object whose values are the rows{where}")
@@ -332,10 +331,8 @@ def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layou
                 yield from _layouts_within(value, (*steps, key), fewest)
 
 
-def is_row(columns: Sequence[Column], value: object) -> bool:
-    """True if a value is an object that has most of the required columns of a spec: one row."""
-    if not isinstance(value, dict):
-        return False
+def is_row(columns: Sequence[Column], value: Fields) -> bool:
+    """True if an object has most of the required columns of a spec: one row."""
     needed = [column for column in columns if column.required and not column.kind.is_label]
     lower = {**{key.lower(): item for key, item in value.items()}, **value}
     return 2 * sum(_has(lower, column) for column in needed) > len(needed)
@@ -345,23 +342,15 @@ def _has(row: Fields, column: Column) -> bool:
     for path in column.names:
         for spelling in (path, path.lower()):
             value = walker(spelling)(row)
-            if value is not MISSING and (column.kind.takes_objects or not is_rows(value) or _is_talk(value)):
+            has_rows = are_objects(value) and not is_turn(value[0])
+            if value is not MISSING and (column.kind.takes_objects or not has_rows):
                 return True
     return False
 
 
-def is_turn(value: object) -> bool:
+def is_turn(value: Fields) -> bool:
     """True if an object is a turn of a conversation."""
-    return isinstance(value, dict) and any(keys <= value.keys() for keys in TURNS)
-
-
-def _is_talk(value: object) -> bool:
-    return is_rows(value) and is_turn(value[0])
-
-
-def is_rows(value: object) -> TypeGuard[list[Fields]]:
-    """Whether a value is a list of objects, with at least one of them."""
-    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+    return any(keys <= value.keys() for keys in TURNS)
 
 
 def members_of(text: str) -> tuple[Fields, str, bool]:

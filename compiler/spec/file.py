@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from tuneyard.compiler.kinds import Column, column_options, kinds
-from tuneyard.core.datasets import REGISTRY
+from tuneyard.core.datasets import REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
@@ -191,13 +191,13 @@ def filled_in(record: type[T], raw: Mapping[str, Any], /, **others: object) -> T
     return record(**values | others)
 
 
-def source_of(raw: Any, part: str) -> Source:
-    """The source of a valid `source` mapping. Files without a split belong to `part`."""
+def source_of(raw: Any) -> Source:
+    """The source of a valid `source` mapping. Files without a split belong to `train`."""
     return filled_in(
         Source,
         raw,
-        files=_by_part(raw.get("files", {}), part),
-        splits=_by_part(raw.get("splits", {}), part),
+        files=_by_part(raw.get("files", {}), TRAIN_SPLIT),
+        splits=_by_part(raw.get("splits", {}), TRAIN_SPLIT),
         rows=_by_part(raw.get("rows", {}), ""),
     )
 

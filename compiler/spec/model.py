@@ -313,7 +313,7 @@ def _parse(path: Path, raw: Any) -> Spec:
             Spec,
             raw,
             name=path.stem,
-            source=replace(source_of(raw.get("source", {}), PART), columns=columns),
+            source=replace(source_of(raw.get("source", {})), columns=columns),
             columns=columns,
             labels={label: tuple(raw_labels) for label, raw_labels in raw.get("labels", {}).items()},
             outputs=tuple(_output(raw["write"], number) for number in range(len(raw["write"]))),
@@ -400,8 +400,8 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
         templates.pop("system", None)
         outputs = [replace(output, templates=templates | output.templates) for output in spec.outputs]
         base = cast("dict[str, Any]", part.raw)
-        source_of_part = source_of(about.get("source", {}), PART)
-        source = source_of(base.get("source", {}) | about.get("source", {}), PART)
+        source_of_part = source_of(about.get("source", {}))
+        source = source_of(base.get("source", {}) | about.get("source", {}))
         parts[name] = replace(
             part,
             name=spec.name,

@@ -1,7 +1,5 @@
 """Registry entries of the files that a spec writes, so that LLaMA-Factory reads them rightly."""
 
-from collections.abc import Sequence
-
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets.manifest import Entry
 from tuneyard.core.records import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
@@ -36,10 +34,10 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     return {**entry, "formatting": "sharegpt", "tags": tags, "columns": columns | recorded_parts}
 
 
-def entries_of(spec: Spec, splits: Sequence[str]) -> dict[str, Entry]:
-    """The registry entries of these splits of a spec, by dataset name."""
+def entries_of(spec: Spec) -> dict[str, Entry]:
+    """The registry entries of a spec, by dataset name."""
     entries = {}
-    for split in splits:
+    for split in spec.splits:
         for output in spec.outputs:
             if output.dataset:
                 file_name = f"{spec.name}/{output.file.format(split=split)}"

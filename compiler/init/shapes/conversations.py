@@ -18,7 +18,7 @@ from tuneyard.compiler.kinds.turn_forms import ASSISTANT, USER, common_turns, ex
 from tuneyard.compiler.kinds.turns import speaker
 from tuneyard.compiler.read.jsons import AS_JSON
 from tuneyard.compiler.read.scan import AS_JSON_DOCUMENT
-from tuneyard.compiler.rows import walker
+from tuneyard.compiler.rows import are_objects, walker
 from tuneyard.compiler.spec.column_meanings import EARLIER_TURNS, USUAL_NAMES, meaning
 from tuneyard.core.errors import ContentError, show_value
 
@@ -48,7 +48,7 @@ def conversations(profile: FileProfile) -> Proposal | None:
 def exchanges(profile: FileProfile) -> Proposal | None:
     """Conversations, if a column has lists of questions with their answers (Capybara)."""
     for name in USUAL_NAMES["exchanges"]:
-        if profile.first and all(_are_exchanges(row.get(name)) for row in profile.first):
+        if all(_are_exchanges(row.get(name)) for row in profile.first):
             return _conversations(profile, name)
     return None
 
@@ -91,9 +91,7 @@ def _ends_with_user(talk: object) -> bool:
 
 def _are_exchanges(value: object) -> bool:
     """True for a list of objects, each with a question and its answer."""
-    if not isinstance(value, list) or not value:
-        return False
-    return all(isinstance(item, dict) and exchange_keys(item) is not None for item in value)
+    return are_objects(value) and all(exchange_keys(item) is not None for item in value)
 
 
 def _has_text_with_calls(profile: FileProfile, path: str) -> bool:
@@ -145,7 +143,7 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
 def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
     """`ContentError` if a .txt is a list or its lines are objects, or they begin with labels (fastText)."""
     lines = [str(row.get(path, "")).strip() for row in profile.first]
-    if lines and all(line.startswith("__label__") for line in lines):
+    if all(line.startswith("__label__") for line in lines):
         file = shlex.quote(str(profile.path))
         table = shlex.quote(f"{str(profile.path).removesuffix('.txt')}.tsv")
         raise ContentError(
@@ -158,7 +156,7 @@ def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
         if document[2] == "'":
             fix = f"this is Python's notation, not JSON: {AS_JSON_DOCUMENT}"
         raise ContentError(f"{profile.path}: one list of objects over its lines, expected plain text; {fix}")
-    if not lines or not all(line.startswith("{") and line.endswith("}") for line in lines):
+    if not all(line.startswith("{") and line.endswith("}") for line in lines):
         return
     fix = "its lines are JSON: name it .jsonl"
     if any(line.startswith("{'") for line in lines):

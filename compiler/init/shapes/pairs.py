@@ -9,6 +9,7 @@ from tuneyard.compiler.init.proposal import (
     question_proposal,
 )
 from tuneyard.compiler.kinds.turn_forms import is_transcript
+from tuneyard.compiler.rows import are_objects
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.records import PAIR
 
@@ -16,7 +17,7 @@ from tuneyard.core.records import PAIR
 def pair_of_answers(profile: FileProfile) -> Proposal | None:
     """Two whole dialogues to choose from, or a question with two answers."""
     rows = profile.first
-    if rows and all(is_transcript(row.get(answer)) for row in rows for answer in PAIR):
+    if all(is_transcript(row.get(answer)) for row in rows for answer in PAIR):
         columns = {"turns": ProposedColumn(PAIR[0], "turns")}
         for answer in PAIR:
             columns[answer] = ProposedColumn(answer, answer)
@@ -36,7 +37,7 @@ def pair_of_answers(profile: FileProfile) -> Proposal | None:
 def rated_answers(profile: FileProfile) -> Proposal | None:
     """A question with rated answers in a list: the best and the worst are a pair."""
     question, rows = question_leaf(profile), profile.first
-    if question is None or not rows:
+    if question is None:
         return None
     for column, value in rows[0].items():
         keys = _rating_keys(value)
@@ -52,7 +53,7 @@ def rated_answers(profile: FileProfile) -> Proposal | None:
 
 def _rating_keys(value: object) -> tuple[str, ...]:
     """The keys of the rating and of the text in a list of rated answers, () for anything else."""
-    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+    if not are_objects(value):
         return ()
     for by in USUAL_NAMES["rating"]:
         if not all(type(item.get(by)) in (int, float) for item in value):

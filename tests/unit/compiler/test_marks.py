@@ -144,7 +144,7 @@ def records_of(bench: Bench, name: str) -> list[tuple[dict, dict]]:
     """Return each record of the registered datasets of a spec, with its entry."""
     spec = load_spec(spec_path(bench, name))
     found = []
-    for entry in entries_of(spec, spec.splits).values():
+    for entry in entries_of(spec).values():
         path = bench.out / str(entry["file_name"])
         records = read_records(path) if path.exists() else []
         found += [(record, entry) for record in records]

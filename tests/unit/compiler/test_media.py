@@ -51,7 +51,7 @@ def test_alpaca_gets_its_placeholders_where_it_has_none(pictures):
     ]  # fmt: skip
     assert [len(record["pictures"]) for record in records] == [1, 1, 2, 0]
     assert (report.read, report.kept) == (4, 4)
-    entry = entries_of(load_spec(str(pictures / "seen.yaml")), ["train"])["seen"]
+    entry = entries_of(load_spec(str(pictures / "seen.yaml")))["seen"]
     assert entry["columns"]["images"] == "pictures"
     assert read_example(records[2], entry, "here").paths == ["pictures/a.png"] * 2
 

@@ -103,7 +103,7 @@ def _holds(name: str, column: str) -> bool:
 def _assert_read(bench: Bench, turns: bool, number: int, record: dict, mapped: tuple[str, ...]) -> None:
     """Hold the registry entry against the record: what is written is what LLaMA-Factory reads."""
     spec = load_spec(str(bench.folder / "s.yaml"))
-    entry = entries_of(spec, spec.splits)[f"d{number}"]
+    entry = entries_of(spec)[f"d{number}"]
     columns = entry["columns"]
     for name in mapped:
         if name in record:

@@ -35,7 +35,7 @@ def answer(text):
 @pytest.mark.parametrize("name", ["pairs", "pairs-chat", "kto"])
 def test_the_entry_is_what_llamafactory_asks_for(name):
     spec = load_spec(name)
-    (entry,) = entries_of(spec, ["train"]).values()
+    (entry,) = entries_of(spec).values()
     assert list(entry_problems("here", entry, format_of_entry(entry))) == []
     assert entry.get("ranking") is (None if name == "kto" else True)
     beside = {"kto_tag"} if name == "kto" else {"chosen", "rejected"}
@@ -74,11 +74,11 @@ def test_the_prompt_can_stand_before_the_chosen_answer(tmp_path):
 
 
 def test_what_llamafactory_should_read_of_a_record():
-    (entry,) = entries_of(load_spec("pairs"), ["train"]).values()
+    (entry,) = entries_of(load_spec("pairs")).values()
     record = {"instruction": "a", "input": "b", "chosen": "c", "rejected": "d"}
     turns = read_example(record, entry, "here").trained_turns
     assert turns == [("user", "a\nb"), ("assistant", "c"), ("assistant", "d")]
-    (entry,) = entries_of(load_spec("kto"), ["train"]).values()
+    (entry,) = entries_of(load_spec("kto")).values()
     talk = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
     for mark, told in ((True, ["a", "b", ""]), (False, ["a", "", "b"])):
         row = read_example({"conversations": talk, "kto_tag": mark}, entry, "here")
