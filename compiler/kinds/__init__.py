@@ -88,7 +88,12 @@ class ColumnReader:
     def __init__(self, column: "Column", file: FileContext) -> None:
         self.column = column
         self.file = file
+        self.spec = file.spec
         self.tally: Counter[object] = Counter()
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Look at the spec and the column, before the first value."""
 
     def unfold(self, values: Values) -> Values:
         """Bring other spellings of values into the one that the schema describes."""

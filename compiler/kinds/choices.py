@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any, NamedTuple, cast
 
-from tuneyard.compiler.kinds import Column, ColumnReader, FileContext, Kind
+from tuneyard.compiler.kinds import Column, ColumnReader, Kind
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
@@ -92,9 +92,9 @@ class ChoicesReader(CorrectChoiceReader):
     reads_each = True
     checks_rows = True
 
-    def __init__(self, column: Column, file: FileContext) -> None:
-        super().__init__(column, file)
-        self.answers = [column for column in file.spec.columns if column.kind is CHOICE]
+    def prepare(self) -> None:
+        """Find the columns of the answers."""
+        self.answers = [column for column in self.spec.columns if column.kind is CHOICE]
 
     def read(self, value: object) -> Choices:
         """The choices with their labels; `WrongValueError` if a text is missing or two choices are alike."""
@@ -127,10 +127,10 @@ class ChoicesReader(CorrectChoiceReader):
 class ChoiceReader(CorrectChoiceReader):
     """Replaces the answer by its letter, if each choice has a column (`of`)."""
 
-    def __init__(self, column: Column, file: FileContext) -> None:
-        super().__init__(column, file)
-        self.checks_rows = "of" in column.options
-        self.answers = [column]
+    def prepare(self) -> None:
+        """Read the choices of the row if each has a column."""
+        self.checks_rows = "of" in self.column.options
+        self.answers = [self.column]
 
     def check_row(self, row: dict[str, Any]) -> Fields:
         """The letter of the answer, and the choices in alphabetical order if the column has `sort`."""

@@ -5,7 +5,7 @@ The answer may be tool calls as JSON (`tool_calls: true`), as in APIGen's `query
 
 from typing import Any
 
-from tuneyard.compiler.kinds import Column, FileContext, Kind
+from tuneyard.compiler.kinds import Column, Kind
 from tuneyard.compiler.kinds.pair import Reply, ReplyReader
 from tuneyard.compiler.kinds.turn_forms import CALL
 from tuneyard.compiler.kinds.turns import ROLE_NAMES, Turn, keeps
@@ -17,10 +17,11 @@ from tuneyard.core.records.calls import WrongValueError, call_text, parse_calls
 class CompletionReader(ReplyReader):
     """Reads the answer, and puts it after the turns."""
 
-    def __init__(self, column: Column, file: FileContext) -> None:
-        super().__init__(column, file)
-        self.checks_rows = True
-        self.without_calls = [output.file for output in file.spec.outputs if not keeps(output, CALL)]
+    checks_rows = True
+
+    def prepare(self) -> None:
+        """Find the outputs that cannot contain calls."""
+        self.without_calls = [output.file for output in self.spec.outputs if not keeps(output, CALL)]
 
     def read(self, value: object) -> Reply:
         """The answer; it has no text if the file has no such column."""
@@ -43,7 +44,7 @@ class CompletionReader(ReplyReader):
         reply: Reply = row[self.column.name]
         if self.column.name not in self.file.sources:
             return {}
-        turns = self.file.spec.turns
+        turns = self.spec.turns
         talk: list[Turn] = row[turns]
         return {turns: [*talk, Turn(reply.role, reply.text, talk[-1].number + 1)]}
 

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path, PurePath
 from typing import Any, cast
 
-from tuneyard.compiler.kinds import ASKED, Beside, Column, ColumnReader, FileContext, Kind
+from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind
 from tuneyard.compiler.kinds.turn_forms import USER
 from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.rows import Fields
@@ -33,10 +33,12 @@ class MediaReader(ColumnReader):
     reads_each = True
     checks_rows = True
 
-    def __init__(self, column: Column, file: FileContext) -> None:
-        super().__init__(column, file)
-        spec = file.spec
-        self.folder = Path(spec.source.media_dir) if spec.source.media_dir else Path(file.display_path).parent
+    def prepare(self) -> None:
+        """Find the folder of the files, and the texts with their placeholders."""
+        spec = self.spec
+        self.folder = Path(spec.source.media_dir)
+        if not spec.source.media_dir:
+            self.folder = Path(self.file.display_path).parent
         self.turns = spec.turns
         asking, output = ("instruction", "input", "user"), spec.outputs[0]
         self.asked = output.columns_of(*asking)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import refuse_masked
-from tuneyard.compiler.kinds import Beside, Column, ColumnReader, FileContext, Kind, Values
+from tuneyard.compiler.kinds import Beside, Column, ColumnReader, Kind, Values
 from tuneyard.compiler.kinds.best import BY_NUMBER, best_of
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns
 from tuneyard.compiler.kinds.turns import (
@@ -40,9 +40,9 @@ class ReplyReader(ColumnReader):
 
     reads_each = True
 
-    def __init__(self, column: Column, file: FileContext) -> None:
-        super().__init__(column, file)
-        self.checks_rows = column.kind is REJECTED  # the pair is checked once
+    def prepare(self) -> None:
+        """Check the pair once, with its second answer."""
+        self.checks_rows = self.column.kind is REJECTED
 
     def unfold(self, values: Values) -> Values:
         """Bring messages into OpenAI's form."""
@@ -73,7 +73,7 @@ class ReplyReader(ColumnReader):
 
     def check_row(self, row: dict[str, Any]) -> Fields:
         """The texts of both answers; `WrongValueError` unless they differ and have one prompt."""
-        spec = self.file.spec
+        spec = self.spec
         names = spec.named(*PAIR)
         chosen, rejected = (cast("Reply", row[name]) for name in names)
         if chosen.text == rejected.text:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from tuneyard.compiler.kinds import Beside, CodedError, Column, ColumnReader, FileContext, Kind
+from tuneyard.compiler.kinds import Beside, CodedError, Column, ColumnReader, Kind
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.rows import Fields
@@ -34,9 +34,9 @@ class ToolsReader(ColumnReader):
 
     reads_each = True
 
-    def __init__(self, column: Column, file: FileContext) -> None:
-        super().__init__(column, file)
-        self.checks_rows = bool(file.spec.turns)
+    def prepare(self) -> None:
+        """Check calls if there are turns."""
+        self.checks_rows = bool(self.spec.turns)
 
     def read(self, value: object) -> str:
         """The tools as a JSON list in text, "" without any."""
@@ -46,7 +46,7 @@ class ToolsReader(ColumnReader):
 
     def check_row(self, row: dict[str, Any]) -> Fields:
         """Refuse calls that do not fit the tools, and warn of calls that may not."""
-        talk: list[Turn] = row[self.file.spec.turns]
+        talk: list[Turn] = row[self.spec.turns]
         tools: str = row[self.column.name]
         calls: list[tuple[int, Call]] = []
         for turn in talk:

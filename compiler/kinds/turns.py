@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import TurnKeys, adds_content, refuse_masked
-from tuneyard.compiler.kinds import Clean, Column, ColumnReader, FileContext, Kind, Schema, Values
+from tuneyard.compiler.kinds import Clean, ColumnReader, Kind, Schema, Values
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
     CALL,
@@ -382,10 +382,9 @@ class TurnsReader(ColumnReader):
 
     reads_each = True
 
-    def __init__(self, column: Column, file: FileContext) -> None:
-        super().__init__(column, file)
-        spec = file.spec
-        self.spec = spec
+    def prepare(self) -> None:
+        """Find out what the outputs leave out."""
+        spec = self.spec
         self.keeps_text_with_calls = any(column.options.get("calls") == "text" for column in spec.columns)
         self.drops_unanswered = column.options.get("unanswered") == "drop"
         self.pair = [column for column in spec.columns if column.kind.is_pair]
