@@ -9,6 +9,8 @@ from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile
 from tuneyard.compiler.spec.column_meanings import CLASS_ENDINGS, USUAL_NAMES
 from tuneyard.core.errors import show_value
 
+Labels = dict[str, list[object]]
+"""The raw labels by the label that a model answers with."""
 VALUE_TYPES = ("text", "number", "truth value", "fraction")
 """Types of values that a label or an answer may have, by preference."""
 NLI_MEANINGS: dict[object, str] = {
@@ -106,12 +108,12 @@ def _whole_number(value: object) -> object:
     return value
 
 
-def label_map(leaf: Leaf, chinese: bool) -> tuple[dict[str, list[object]], list[str]]:
+def label_map(leaf: Leaf, chinese: bool) -> tuple[Labels, list[str]]:
     """The label map and the guesses about it: yes and no for truth values, other labels by their own text."""
     values = label_values(leaf)
     if leaf.kind == "truth value":
         return named_labels({True: "yes", False: "no"}, values, chinese), []
-    labels: dict[str, list[object]] = {}
+    labels: Labels = {}
     for value in values:
         name = "unlabelled" if value in UNLABELLED else str(value)
         labels.setdefault(name, []).append(value)
@@ -138,11 +140,9 @@ def _spelled_alike(leaf: Leaf) -> Iterator[str]:
             )
 
 
-def named_labels(
-    meanings: dict[object, str], values: Iterable[object], chinese: bool
-) -> dict[str, list[object]]:
+def named_labels(meanings: dict[object, str], values: Iterable[object], chinese: bool) -> Labels:
     """The label map by meaning, in Chinese for Chinese texts. `values` without a meaning are unlabelled."""
-    labels: dict[str, list[object]] = {}
+    labels: Labels = {}
     for value, name in meanings.items():
         label = IN_CHINESE[name] if chinese else name
         labels.setdefault(label, []).append(value)

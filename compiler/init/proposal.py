@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tuneyard.compiler.init.labels import Labels
 from tuneyard.compiler.init.profile import CHINESE, PROSE, FileProfile, Leaf
 from tuneyard.compiler.kinds import MARK, Beside, kinds
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
@@ -47,7 +48,7 @@ class Proposal:
     about: str
     columns: dict[str, ProposedColumn]
     write: dict[str, str]
-    labels: dict[str, list[object]] = field(default_factory=dict)
+    labels: Labels = field(default_factory=dict)
     guesses: list[str] = field(default_factory=list)
     turns: dict[str, str] = field(default_factory=dict)
 

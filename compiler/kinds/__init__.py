@@ -25,6 +25,10 @@ Values = list[object]
 Validator = Callable[[object], bool]
 Clean = Callable[[str], str]
 Schema = Mapping[str, Any]
+LoadedRow = Mapping[str, Any]
+"""A row that LLaMA-Factory has made of a record."""
+Row = dict[str, Any]
+"""The checked values of a row by column."""
 ASKED, MARK = "asked", "mark"
 
 
@@ -103,7 +107,7 @@ class ColumnReader:
         """Read one checked value. `WrongValueError` if it cannot be used, with the reason."""
         return value
 
-    def check_row(self, row: dict[str, Any]) -> Fields:
+    def check_row(self, row: Row) -> Fields:
         """Check a value against the rest of its row (with `checks_rows`); the columns that change.
 
         `WrongValueError` if the row cannot be used, with the reason.
@@ -228,7 +232,7 @@ class Kind:
         schema = dict(self.schema)
         return validator_for(schema).is_valid, validator_for({"type": "array", "items": schema}).is_valid
 
-    def loaded_pairs(self, example: "Example", loaded: Mapping[str, Any]) -> Iterable[tuple[object, object]]:
+    def loaded_pairs(self, example: "Example", loaded: LoadedRow) -> Iterable[tuple[object, object]]:
         """Pairs of a value in a record and the value that LLaMA-Factory must have loaded for it.
 
         `loaded` is the row that LLaMA-Factory has made of the record, with `loaded_columns`.
@@ -236,7 +240,7 @@ class Kind:
         del example, loaded
         return ()
 
-    def not_found(self, loaded: Mapping[str, Any]) -> str:
+    def not_found(self, loaded: LoadedRow) -> str:
         """A file of a loaded row that a training would not find, "" if it would find all."""
         del loaded
         return ""

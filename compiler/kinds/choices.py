@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any, NamedTuple, cast
 
-from tuneyard.compiler.kinds import Column, ColumnReader, Kind
+from tuneyard.compiler.kinds import Column, ColumnReader, Kind, Row
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
@@ -115,7 +115,7 @@ class ChoicesReader(CorrectChoiceReader):
             )
         return Choices(labels, list(map(self.file.clean, texts)), has_labels)
 
-    def check_row(self, row: dict[str, Any]) -> Fields:
+    def check_row(self, row: Row) -> Fields:
         """The choices as lines, and the letter of the answer. `WrongValueError` if no choice is meant."""
         choices: Choices = row[self.column.name]
         changed: Fields = {self.column.name: choices.lines()}
@@ -132,7 +132,7 @@ class ChoiceReader(CorrectChoiceReader):
         self.checks_rows = "of" in self.column.options
         self.answers = [self.column]
 
-    def check_row(self, row: dict[str, Any]) -> Fields:
+    def check_row(self, row: Row) -> Fields:
         """The letter of the answer, and the choices in alphabetical order if the column has `sort`."""
         options = self.column.options
         names: list[str] = options["of"]

@@ -3,9 +3,7 @@
 The answer may be tool calls as JSON (`tool_calls: true`), as in APIGen's `query`, `tools` and `answers`.
 """
 
-from typing import Any
-
-from tuneyard.compiler.kinds import Column, Kind
+from tuneyard.compiler.kinds import Column, Kind, Row
 from tuneyard.compiler.kinds.pair import Reply, ReplyReader
 from tuneyard.compiler.kinds.turn_forms import CALL
 from tuneyard.compiler.kinds.turns import ROLE_NAMES, Turn, keeps
@@ -39,7 +37,7 @@ class CompletionReader(ReplyReader):
             raise WrongValueError(f"found {len(reply.before) + 1} turns, expected the answer alone")
         return reply
 
-    def check_row(self, row: dict[str, Any]) -> Fields:
+    def check_row(self, row: Row) -> Fields:
         """The turns with the answer after them."""
         reply: Reply = row[self.column.name]
         if self.column.name not in self.file.sources:

@@ -4,13 +4,13 @@ LLaMA-Factory 0.9.5 looks for them below its `media_dir` and refuses a row that 
 turns have placeholders (data/mm_plugin.py); it opens them only while it trains.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path, PurePath
-from typing import Any, cast
+from typing import cast
 
-from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind
+from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind, LoadedRow, Row
 from tuneyard.compiler.kinds.turn_forms import USER
 from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.rows import Fields
@@ -59,7 +59,7 @@ class MediaReader(ColumnReader):
             refuse_unusable(self.folder / path, self.column.kind is IMAGES)
         return cast("list[str]", paths)
 
-    def check_row(self, row: dict[str, Any]) -> Fields:
+    def check_row(self, row: Row) -> Fields:
         """Put placeholders before the first question if the row has none.
 
         `WrongValueError` if there are more or fewer of them than files.
@@ -105,7 +105,7 @@ _PATHS = {
 class MediaKind(Kind):
     """Files that LLaMA-Factory reads next to turns."""
 
-    def loaded_pairs(self, example: Example, loaded: Mapping[str, Any]) -> Iterator[tuple[object, object]]:
+    def loaded_pairs(self, example: Example, loaded: LoadedRow) -> Iterator[tuple[object, object]]:
         """Yield the paths that differ. The loader puts media_dir before the paths of files that it finds."""
         (column,) = self.loaded_columns
         paths = map(str, example.media.get(self.part, ()))
@@ -113,7 +113,7 @@ class MediaKind(Kind):
             if not path or not loaded_path.endswith(path):
                 yield path, loaded_path
 
-    def not_found(self, loaded: Mapping[str, Any]) -> str:
+    def not_found(self, loaded: LoadedRow) -> str:
         """The first path that leads to no file, cut to `LONGEST_PATH`."""
         (column,) = self.loaded_columns
         for path in loaded[column] or ():

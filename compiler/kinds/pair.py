@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import refuse_masked
-from tuneyard.compiler.kinds import Beside, Column, ColumnReader, Kind, Values
+from tuneyard.compiler.kinds import Beside, Column, ColumnReader, Kind, Row, Values
 from tuneyard.compiler.kinds.best import BY_NUMBER, best_of
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns
 from tuneyard.compiler.kinds.turns import (
@@ -71,7 +71,7 @@ class ReplyReader(ColumnReader):
             raise WrongValueError(f"found {show_value(reply.text)}, expected an answer that is not blank")
         return reply._replace(text=clean(reply.text))
 
-    def check_row(self, row: dict[str, Any]) -> Fields:
+    def check_row(self, row: Row) -> Fields:
         """The texts of both answers; `WrongValueError` unless they differ and have one prompt."""
         spec = self.spec
         names = spec.named(*PAIR)

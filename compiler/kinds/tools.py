@@ -1,11 +1,11 @@
 """Tools that a row declares, and the calls of them in its turns."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from tuneyard.compiler.kinds import Beside, CodedError, Column, ColumnReader, Kind
+from tuneyard.compiler.kinds import Beside, CodedError, Column, ColumnReader, Kind, LoadedRow, Row
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.kinds.turns import Turn
 from tuneyard.compiler.rows import Fields
@@ -44,7 +44,7 @@ class ToolsReader(ColumnReader):
             value = [tool for item in value for tool in common_tools(item)]
         return tools_text(value)
 
-    def check_row(self, row: dict[str, Any]) -> Fields:
+    def check_row(self, row: Row) -> Fields:
         """Refuse calls that do not fit the tools, and warn of calls that may not."""
         talk: list[Turn] = row[self.spec.turns]
         tools: str = row[self.column.name]
@@ -140,7 +140,7 @@ class ToolsKind(Kind):
         if column.name != TOOLS:
             raise ValueError(f"column {column.name}: `is: tools` is for the column `{TOOLS}`: rename it")
 
-    def loaded_pairs(self, example: Example, loaded: Mapping[str, Any]) -> list[tuple[object, object]]:
+    def loaded_pairs(self, example: Example, loaded: LoadedRow) -> list[tuple[object, object]]:
         """The tools as JSON text."""
         return [(example.tools, loaded["_tools"] or "")]
 

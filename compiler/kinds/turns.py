@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import TurnKeys, adds_content, refuse_masked
-from tuneyard.compiler.kinds import Clean, ColumnReader, Kind, Schema, Values
+from tuneyard.compiler.kinds import Clean, ColumnReader, Kind, Row, Schema, Values
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
     CALL,
@@ -471,7 +471,7 @@ class TurnsReader(ColumnReader):
         for message in _uneven_results(value):
             self.file.warnings.append(("W223", message, ""))
 
-    def check_row(self, row: dict[str, Any]) -> Fields:
+    def check_row(self, row: Row) -> Fields:
         """Refuse a row with two different system texts: a turn and a column."""
         first, text = row[self.column.name][0], row["system"]
         if first.role == SYSTEM and text and str(text).strip() not in ("", first.text.strip()):

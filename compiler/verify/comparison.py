@@ -1,11 +1,12 @@
 """Compares the rows that LLaMA-Factory loads with the records of the file."""
 
 import sys
-from collections.abc import Mapping, Sized
+from collections.abc import Sized
 from itertools import islice, zip_longest
 from typing import Any
 
 from tuneyard.compiler.kinds import kinds
+from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.verify.expect import Records
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import Problem, show_value
@@ -55,7 +56,7 @@ class RecordComparison:
             message = f"{verdict.loaded} rows from {verdict.records} records: rows were made up"
             verdict.add(Problem("E407", verdict.dataset, message))
 
-    def _problem_of(self, place: str, example: Example | str, row: Mapping[str, Any]) -> Problem | None:
+    def _problem_of(self, place: str, example: Example | str, row: Row) -> Problem | None:
         """The first difference of a record and its row: turns, system text, what the kinds of columns add."""
         verdict = self._verdict
         if isinstance(example, str):
@@ -90,7 +91,7 @@ def row_bar(label: str, rows: Sized) -> Any:
     return tqdm(total=len(rows), desc=label, unit="row", unit_scale=True, delay=2, file=sys.stderr)
 
 
-def is_dropped(row: Mapping[str, Any], stage: str) -> bool:
+def is_dropped(row: Row, stage: str) -> bool:
     """True if LLaMA-Factory's processor skips a loaded row: it is not a question with its answers."""
     answers = ANSWERS_PER_ROW.get(stage)
     if not answers:

@@ -4,7 +4,7 @@ The processor runs once. Its template and its function for cut lengths are watch
 cutoff_len drops are known too: it drops them from the end of each prompt and of each answer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -122,7 +122,7 @@ class RowEncoder:
         """True for pretraining texts that LLaMA-Factory joins and cuts into blocks."""
         return self.stage == "pt" and bool(self.args.packing)
 
-    def encode(self, row: Mapping[str, Any]) -> list[TokenSequence]:
+    def encode(self, row: Row) -> list[TokenSequence]:
         """The sequences of a row: two of a pair, one of others.
 
         `ContentError` if the processor did not make the sequence of the template's tokens. Errors of
@@ -158,7 +158,7 @@ class RowEncoder:
         states = [LEARNED] * kept + [CUT] * (len(ids) - kept)
         return TokenSequence([Segment(ids, [message], kept)], states)
 
-    def _conversation(self, encoded: Mapping[str, Any], cuts: _Cuts) -> TokenSequence:
+    def _conversation(self, encoded: Row, cuts: _Cuts) -> TokenSequence:
         """A conversation of stage sft: prompt and answer of each turn are cut by themselves."""
         encoding = self.encodings[0]
         ids = encoded["input_ids"][0]

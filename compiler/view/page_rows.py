@@ -3,10 +3,11 @@
 import heapq
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.verify.comparison import LEFT_OUT, is_dropped
 from tuneyard.compiler.verify.dataset import LoadedRows
 from tuneyard.compiler.verify.expect import Expected
@@ -136,7 +137,7 @@ class TokenView:
         self.losses = losses
         self.weights: TokenWeights | None = None
 
-    def add(self, page_row: PageRow, row: Mapping[str, Any]) -> None:
+    def add(self, page_row: PageRow, row: Row) -> None:
         """Add the sequences of one row as LLaMA-Factory makes them; a note if it stops at the row."""
         try:
             with quiet():

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuneyard.core.execution.time_limit import bounded
+from tuneyard.core.prompt import Message
 from tuneyard.core.training.llamafactory import RecipeData, expected_errors
 
 USER = {"role": "user", "content": "Is 12 even?"}
@@ -286,18 +287,18 @@ def _template_prompt(
     return list(template.encode_oneturn(tokenizer, [USER, ANSWER], system, tools)[0])
 
 
-def _render(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
+def _render(tokenizer: Any, messages: list[Message], **options: Any) -> str:
     with bounded("the tokenizer's chat template"):
         return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
 
 
-def _prompt(tokenizer: Any, messages: list[dict[str, str]], thinks: bool, **options: Any) -> list[int]:
+def _prompt(tokenizer: Any, messages: list[Message], thinks: bool, **options: Any) -> list[int]:
     """Ids of a prompt as the chat template writes it."""
     options |= {"add_generation_prompt": True, "enable_thinking": thinks}
     return _encode(tokenizer, _render(tokenizer, messages, **options))
 
 
-def _optional_prompts(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> list[list[int]]:
+def _optional_prompts(tokenizer: Any, messages: list[Message], **options: Any) -> list[list[int]]:
     """Prompts with thinking off and on, [] if the chat template refuses these messages."""
     try:
         return [_prompt(tokenizer, messages, thinks, **options) for thinks in (False, True)]

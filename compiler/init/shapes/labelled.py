@@ -7,6 +7,7 @@ from tuneyard.compiler.init.labels import (
     GLUE_ORDER,
     NLI_MEANINGS,
     UNLABELLED,
+    Labels,
     class_leaves,
     label_leaf,
     label_map,
@@ -98,7 +99,7 @@ def _characters(leaves: Collection[Leaf]) -> int:
 
 def _judgement(
     label: Leaf, is_nli: bool, chinese: bool, same_length: bool
-) -> tuple[dict[str, list[object]], dict[bool, str], list[str]]:
+) -> tuple[Labels, dict[bool, str], list[str]]:
     """The labels of a pair of texts, the prompt by language, and the guesses about them."""
     values = label_values(label)
     real = [value for value in values if value not in UNLABELLED]
