@@ -386,7 +386,7 @@ class TurnsReader(ColumnReader):
         """Find out what the outputs leave out."""
         spec = self.spec
         self.keeps_text_with_calls = any(column.options.get("calls") == "text" for column in spec.columns)
-        self.drops_unanswered = column.options.get("unanswered") == "drop"
+        self.drops_unanswered = self.column.options.get("unanswered") == "drop"
         self.pair = [column for column in spec.columns if column.kind.is_pair]
         self.without_tools = _files(each for each in spec.outputs if not keeps(each, CALL, OBSERVATION))
         without_system = [output for output in spec.outputs if not keeps(output, SYSTEM)]
