@@ -63,6 +63,11 @@ def role_and_content(turn: Mapping[str, object]) -> tuple[str, str]:
     return "role", "content"
 
 
+def speaker(turn: Mapping[str, object]) -> str | None:
+    """Who speaks in a turn, None for a role without a meaning."""
+    return ROLES.get(str(turn.get(role_and_content(turn)[0])).lower())
+
+
 def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True) -> object:
     """Convert a conversation into OpenAI's form. Any other value stays, and its check refuses it.
 
@@ -109,8 +114,7 @@ def _from_text(text: str, *, whole: bool) -> object:
         return text
     if not are_objects(turns):
         return text
-    has_roles = all(str(turn.get(role_and_content(turn)[0])).lower() in ROLES for turn in turns)
-    return turns if whole or has_roles else text
+    return turns if whole or all(map(speaker, turns)) else text
 
 
 def exchange_keys(item: Mapping[str, object]) -> tuple[str, str] | None:

@@ -18,6 +18,7 @@ from tuneyard.compiler.kinds.turn_forms import (
     USER,
     common_turns,
     role_and_content,
+    speaker,
 )
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_meanings import meaning
@@ -131,11 +132,6 @@ def answered(turns: list[Fields]) -> list[Fields]:
     return turns[:count] or turns
 
 
-def speaker(turn: Mapping[str, object]) -> str | None:
-    """Who speaks in a turn, None for a role without a meaning."""
-    return _role(turn, role_and_content(turn)[0])
-
-
 def read_answer(item: Fields, keys: TurnKeys) -> str:
     """The text of a single turn; `WrongValueError` unless it is the assistant's."""
     turn = _turn(1, item, keys, False)
@@ -205,11 +201,6 @@ def _turn(number: int, item: Fields, keys: TurnKeys, keeps_text_with_calls: bool
         raise WrongValueError(f"turn {number}: {error}") from error
 
 
-def _role(turn: Mapping[str, object], name: str) -> str | None:
-    """The speaker of a turn by its key `name`, None for a role without a meaning."""
-    return ROLES.get(str(turn.get(name)).lower())
-
-
 def unread_keys(value: object) -> set[str]:
     """The keys of turns that have a value and are not read. `value` is a list of turns, or a single turn."""
     turns = value if isinstance(value, list) else [value]
@@ -224,7 +215,7 @@ def unread_keys(value: object) -> set[str]:
 def _read_keys(turn: Mapping[str, object]) -> set[str]:
     """The keys of a turn that are read."""
     name, content = role_and_content(turn)
-    role = _role(turn, name)
+    role = speaker(turn)
     read = {name, content, IMAGES}
     if role == ASSISTANT:
         read.add("tool_calls")
@@ -238,7 +229,7 @@ def _read_keys(turn: Mapping[str, object]) -> set[str]:
 def _role_and_text(item: Fields, keys: TurnKeys, keeps_text_with_calls: bool) -> tuple[str, str]:
     """The speaker and the text of a turn; `WrongValueError` if another part of it would be lost."""
     name, key = role_and_content(item)
-    role = _role(item, name)
+    role = speaker(item)
     if role is None:
         raise WrongValueError(
             f"found the role {show_value(item.get(name))}, expected one of {', '.join(ROLES)} "
@@ -274,14 +265,12 @@ def refuse_images(turns: Iterable[Turn]) -> None:
 
 def encoded_calls(item: Fields) -> list[str]:
     """The tools whose calls in a turn have arguments that are encoded as JSON twice."""
-    name, key = role_and_content(item)
-    role = _role(item, name)
+    role = speaker(item)
     if role == CALL:
-        return encoded_twice(item.get(key))
-    calls = item.get("tool_calls")
-    if role != ASSISTANT or not calls:
-        return []
-    return encoded_twice(calls)
+        return encoded_twice(item.get(role_and_content(item)[1]))
+    if role == ASSISTANT and item.get("tool_calls"):
+        return encoded_twice(item["tool_calls"])
+    return []
 
 
 def _reasons(item: Mapping[str, object]) -> dict[str, str]:

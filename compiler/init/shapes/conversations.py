@@ -14,8 +14,7 @@ from tuneyard.compiler.init.proposal import (
     system_column,
 )
 from tuneyard.compiler.kinds import kinds
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT, USER, common_turns, exchange_keys
-from tuneyard.compiler.kinds.turns import speaker
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, USER, common_turns, exchange_keys, speaker
 from tuneyard.compiler.read.jsons import AS_JSON
 from tuneyard.compiler.read.scan import AS_JSON_DOCUMENT
 from tuneyard.compiler.rows import are_objects, walker
@@ -84,9 +83,7 @@ def _completion_path(profile: FileProfile) -> str:
 def _ends_with_user(talk: object) -> bool:
     """True if the last turn of a conversation is the user's."""
     turns = common_turns(talk, {})
-    if not isinstance(turns, list) or not turns or not isinstance(turns[-1], dict):
-        return False
-    return speaker(turns[-1]) == USER
+    return are_objects(turns) and speaker(turns[-1]) == USER
 
 
 def _are_exchanges(value: object) -> bool:
@@ -98,11 +95,8 @@ def _has_text_with_calls(profile: FileProfile, path: str) -> bool:
     """True if a turn has both text and a tool call."""
     for row in profile.first:
         turns = row.get(path)
-        if not isinstance(turns, list):
-            continue
-        for turn in turns:
-            if isinstance(turn, dict) and turn.get("tool_calls") and turn.get("content"):
-                return True
+        if are_objects(turns) and any(turn.get("tool_calls") and turn.get("content") for turn in turns):
+            return True
     return False
 
 
