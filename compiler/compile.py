@@ -173,7 +173,8 @@ def _compiled(spec: Spec, request: CompileRequest, inputs: Sequence[Input], fold
     report = CompileReport(name=spec.name, problems=Problems(request.most_problems, rejected))
     for warning in (*texts_by_line(spec, inputs), *folders_not_read(inputs)):
         report.problems.warn(warning)
-    spec = with_rivals(spec, inputs)
+    if spec.mix:
+        spec = with_rivals(spec, spec.mix, inputs)
     with (
         executor_for(spec, request, inputs) as executor,
         progress_bar(item.path for item in inputs) as moved,

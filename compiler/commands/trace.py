@@ -104,7 +104,8 @@ def _records(paths: Sequence[Path], problems: Problems) -> Iterator[tuple[str, F
 def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterator[KeptRow]:
     """Yield the kept rows one by one, in order; `ProblemsError` if a file lacks a column."""
     inputs = find_inputs(spec, sources)
-    spec = with_rivals(spec, inputs)
+    if spec.mix:
+        spec = with_rivals(spec, spec.mix, inputs)
     for item in inputs:
         part = spec.of_part(item.split)
         split = spec.splits[0] if spec.mix or spec.split else item.split

@@ -22,7 +22,7 @@ from tuneyard.compiler.read.remote import (
 )
 from tuneyard.compiler.read.saved import ABOUT_SAVED, saved_files
 from tuneyard.compiler.read.stream import suffix
-from tuneyard.compiler.spec.model import PART, Spec
+from tuneyard.compiler.spec.model import PART, Mix, Spec
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, nearest
 from tuneyard.core.files import near_name, sha256
 from tuneyard.core.installation.checkout import bundled
@@ -378,11 +378,8 @@ def folders_not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
                 yield Problem(NOT_READ, str(folder), message, "", "add it as a further one")
 
 
-def with_rivals(spec: Spec, inputs: Sequence[Input]) -> Spec:
+def with_rivals(spec: Spec, mix: Mix, inputs: Sequence[Input]) -> Spec:
     """Let mixture parts that read the same files see each other's keywords."""
-    mix = spec.mix
-    if mix is None:
-        return spec
     parts = dict(mix.parts)
     filters = {name: part.filter for name, part in parts.items() if part.filter.keywords}
     files_of_part = {name: [item.display_path for item in inputs if item.split == name] for name in filters}
