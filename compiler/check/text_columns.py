@@ -48,7 +48,7 @@ class TextColumns:
         names = [*self.asked, *self.answered]
         for name in names:
             if name not in texts:
-                texts[name] = as_texts(self.spec, name, batch.columns[name])
+                texts[name] = as_texts(self.spec, name, batch)
         return {name: texts[name] for name in names}
 
 
@@ -70,9 +70,9 @@ def fallback_columns(spec: Spec) -> dict[str, str]:
     return {instruction: other}
 
 
-def as_texts(spec: Spec, name: str, values: list[object]) -> Texts:
+def as_texts(spec: Spec, name: str, batch: Batch) -> Texts:
     """The values of a column as texts."""
-    kind = spec.kinds[name]
+    kind, values = spec.kinds[name], batch.columns[name]
     if kind.is_text or (kind.is_label and spec.labels):
         return cast("Texts", values)
     return list(map(written_value, values))

@@ -91,12 +91,12 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     return [leaf for *_, leaf in sorted(candidates, key=lambda item: item[:3], reverse=True)]
 
 
-def label_values(leaf: Leaf) -> list[object]:
-    """The distinct values of a label, sorted. Those of unlabelled rows come last."""
-    values = list(dict.fromkeys(map(_whole_number, leaf.values)))
+def label_values(leaf: Leaf) -> tuple[list[object], list[object]]:
+    """The distinct values of a label, sorted, and those of unlabelled rows."""
+    values = dict.fromkeys(map(_whole_number, leaf.values))
     unlabelled = [value for value in values if value in UNLABELLED]
     real = [value for value in values if value not in UNLABELLED]
-    return [*sorted(real, key=str), *unlabelled]
+    return sorted(real, key=str), unlabelled
 
 
 def _whole_number(value: object) -> object:
@@ -110,13 +110,14 @@ def _whole_number(value: object) -> object:
 
 def label_map(leaf: Leaf, chinese: bool) -> tuple[Labels, list[str]]:
     """The label map and the guesses about it: yes and no for truth values, other labels by their own text."""
-    values = label_values(leaf)
+    real, unlabelled = label_values(leaf)
     if leaf.kind == "truth value":
-        return named_labels({True: "yes", False: "no"}, values, chinese), []
+        return named_labels({True: "yes", False: "no"}, [*real, *unlabelled], chinese), []
     labels: Labels = {}
-    for value in values:
-        name = "unlabelled" if value in UNLABELLED else str(value)
-        labels.setdefault(name, []).append(value)
+    for value in real:
+        labels.setdefault(str(value), []).append(value)
+    if unlabelled:
+        labels.setdefault("unlabelled", []).extend(unlabelled)
     numbers = [name for name in labels if re.fullmatch(r"[\d.]+", name)]
     if len(numbers) < len(labels.keys() - {"unlabelled"}):
         return labels, list(_spelled_alike(leaf))

@@ -188,7 +188,7 @@ class Renderer:
         if self.from_turns and SYSTEM in self.output.templates:
             systems: Iterable[str] = self._text(batch, SYSTEM).texts(len(batch))
         elif SYSTEM in self.columns and SYSTEM not in self.output.templates:
-            systems = as_texts(self.spec, SYSTEM, batch.columns[SYSTEM])
+            systems = as_texts(self.spec, SYSTEM, batch)
         else:
             systems = repeat("", len(batch))
         for system, talk in zip(systems, self._talks(batch), strict=True):
@@ -222,7 +222,7 @@ class Renderer:
         for text, name in placeholders(self.output.templates.get(key, "")):
             literals[-1] += text
             if name is not None:
-                columns.append(as_texts(self.spec, name, batch.columns[name]))
+                columns.append(as_texts(self.spec, name, batch))
                 literals.append("")
         return Filled(literals, columns)
 

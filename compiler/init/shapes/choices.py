@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from string import ascii_lowercase, ascii_uppercase
 
 from tuneyard.compiler.init.labels import (
-    UNLABELLED,
     label_values,
 )
 from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile, Leaf
@@ -57,7 +56,7 @@ def choices_in_columns(profile: FileProfile) -> Proposal | None:
         first = _first_number(answer, len(choices))
         if first:
             options["first"] = first
-        if first is not None and not {0, len(choices)}.intersection(label_values(answer)):
+        if first is not None and not {0, len(choices)}.intersection(label_values(answer)[0]):
             guesses.append(
                 f"{answer.path}: its numbers fit a count from 0 and from 1; "
                 f"taken as from {first} (`first: 1` at the column counts from 1)"
@@ -109,7 +108,7 @@ def _answer_of(profile: FileProfile, choices: Sequence[Leaf]) -> Leaf | None:
 
 def _first_number(answer: Leaf, count: int) -> int | None:
     """The number of the first of `count` choices, 0 or 1, by the numbers of the answers; None for others."""
-    numbers = [value for value in label_values(answer) if value not in UNLABELLED]
+    numbers, _ = label_values(answer)
     if not numbers or not all(isinstance(number, int) for number in numbers):
         return None
     for first in (0, 1):

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from tuneyard.compiler.init.labels import (
     GLUE_ORDER,
     NLI_MEANINGS,
-    UNLABELLED,
     Labels,
     class_leaves,
     label_leaf,
@@ -101,10 +100,10 @@ def _judgement(
     label: Leaf, is_nli: bool, chinese: bool, same_length: bool
 ) -> tuple[Labels, dict[bool, str], list[str]]:
     """The labels of a pair of texts, the prompt by language, and the guesses about them."""
-    values = label_values(label)
-    real = [value for value in values if value not in UNLABELLED]
+    real, unlabelled = label_values(label)
+    values = [*real, *unlabelled]
     if all(value in NLI_MEANINGS for value in values):
-        meanings = {value: NLI_MEANINGS[value] for value in [*real, *values]}
+        meanings = {value: NLI_MEANINGS[value] for value in values}
         return named_labels(meanings, values, chinese), IMPLY, []
     meanings, prompt, guess = {}, IMPLY, ""
     yes_or_no = dict(zip(reversed(real), ("yes", "no"), strict=False))
