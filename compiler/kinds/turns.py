@@ -229,7 +229,7 @@ def _read_keys(turn: Mapping[str, object]) -> set[str]:
 def _role_and_text(item: Fields, keys: TurnKeys, keeps_text_with_calls: bool) -> tuple[str, str]:
     """The speaker and the text of a turn; `WrongValueError` if another part of it would be lost."""
     name, key = role_and_content(item)
-    role = speaker(item)
+    role = ROLES.get(str(item.get(name)).lower())
     if role is None:
         raise WrongValueError(
             f"found the role {show_value(item.get(name))}, expected one of {', '.join(ROLES)} "
