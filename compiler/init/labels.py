@@ -94,7 +94,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
 def label_values(leaf: Leaf) -> tuple[list[object], list[object]]:
     """The distinct values of a label, sorted, and those of unlabelled rows."""
     values = dict.fromkeys(map(_whole_number, leaf.values))
-    unlabelled = [value for value in values if value in UNLABELLED]
+    unlabelled: list[object] = [value for value in values if value in UNLABELLED]
     real = [value for value in values if value not in UNLABELLED]
     return sorted(real, key=str), unlabelled
 
