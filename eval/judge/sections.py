@@ -24,7 +24,7 @@ from tuneyard.eval.metrics import metric_meaning
 from tuneyard.eval.metrics.calibration import calibration
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
 from tuneyard.eval.read.results import part_of
-from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of
+from tuneyard.eval.read.scored_run import LOSS, RunsByDataset, RunsByModel, ScoredRun, models_of
 from tuneyard.eval.statistics.f1 import RARE, MacroF1, macro_f1s, mean_f1
 from tuneyard.eval.statistics.family import (
     SKEWED,
@@ -119,7 +119,9 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
     if not kept:
         sources = ", ".join(run.source for run in runs.values())
         raise RequestError(f"{dataset}: no row has {metric.name} in all of {sources}")
-    weights = np.array([first.weight(metric.name, row) for row in kept])
+    weights = np.ones(len(kept))
+    if metric.name == LOSS:
+        weights = _numbers(first.tokens, kept)
     values = {model: _numbers(column, kept) for model, column in by_model.items()}
     seeds = {}
     for name, run in runs.items():

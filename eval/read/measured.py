@@ -71,11 +71,9 @@ def _field(name: str, records: Rows) -> Values:
 
 def _loss(records: Rows) -> Values:
     losses: list[float | None] = []
-    for loss, tokens in zip(_field("loss", records), _field("tokens", records), strict=True):
-        if loss is None or not tokens:
-            losses.append(None)
-        else:
-            losses.append(loss / tokens)
+    for record in records:
+        loss, tokens = _number("loss", record["loss"]), _number("tokens", record["tokens"])
+        losses.append(loss / tokens if tokens else None)
     return losses
 
 

@@ -66,12 +66,6 @@ class ScoredRun:
             return self.correct
         return self.values[metric]
 
-    def weight(self, metric: str, row: int) -> float:
-        """How much a row counts in the mean of a metric: its tokens in that of a loss."""
-        if metric == LOSS:
-            return self.tokens[row]
-        return 1.0
-
     def only(self, keep: Sequence[bool]) -> "ScoredRun":
         """The run with some of its rows."""
         kept: dict[str, Any] = {}
