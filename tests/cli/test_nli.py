@@ -12,7 +12,7 @@ import pytest
 from tests.cli.scoring import PAIRS, ask, call
 from tests.conftest import ROOT
 from tests.json_files import read_json, read_lines, write_json, write_lines
-from tests.messages import printed, printed_line, raises
+from tests.messages import printed_line, raises
 from tests.runs_cut import tree
 from tests.tiny import make_tiny
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -400,11 +400,6 @@ def test_an_adapter_of_another_base_is_refused(nli, data, tmp_path) -> None:
     with raises(ContentError, "q_proj", "[96, 96]", "[64, 64]"):
         nli("--data", data, "--adapter", f"one={adapter}")
     assert not (tmp_path / "out").exists()
-
-
-def test_the_command_says_a_mistake_in_one_line(here) -> None:
-    done = here(cli, "--model", "m", "--data", "nowhere.json", "--out", "/dev/null/x", code=2)
-    printed(done.stderr, "error", "nowhere.json")
 
 
 @pytest.mark.parametrize(

@@ -432,9 +432,8 @@ def messages_of_threads() -> list[dict]:
     return [dict(zip(fields, row, strict=True)) | {"lang": "en", "rank": 0} for row in told]
 
 
-@pytest.mark.parametrize("name", layouts(messages_of_threads()))
-def test_single_messages_of_threads_are_no_texts_for_pretraining(bench, name):
-    source = bench.write(name, layouts(messages_of_threads())[name])
+def test_single_messages_of_threads_are_no_texts_for_pretraining(bench):
+    source = bench.rows("threads.jsonl", messages_of_threads())
     with raises(ContentError, "parent_id") as refused:
         propose(source)
     assert "Spec messages compiles that file" in str(refused.value)
