@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 
 import orjson
@@ -68,13 +69,15 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         in_lines, layout = False, Layout((), "")
     if layout.description and not (steps or in_lines or len(layout.lists) > 1):
         problems.notes.append(f"{display_path}: read as {layout.description}")
+    message = ""
     if steps and in_lines:
         message = f"`rows: {'.'.join(steps)}` leads into one document, and in {kind} each line is a row"
-        problems.bad_file(Problem("E007", f"{display_path}:{start}", message))
     elif not steps and len(layout.lists) > 1:
-        problems.bad_file(Problem("E007", f"{display_path}:{start}", ambiguous(list(layout.lists))))
+        message = ambiguous(list(layout.lists))
     elif not steps and layout is LINES and _OPEN.match(head):
-        problems.bad_file(Problem("E007", f"{display_path}:{start}", OVER_LINES))
+        message = OVER_LINES
+    if message:
+        problems.bad_file(Problem("E007", f"{display_path}:{start}", message))
     elif not steps and layout.steps is None:
         yield from _read_lines(whole, display_path, start, problems)
     else:
@@ -134,14 +137,16 @@ def read_array(
             problems.notes.append(f"{display_path}: {kind} are ignored: {names}")
 
 
+@dataclass(slots=True)
 class _Walk:
-    """The way from the root of a document to its rows."""
+    """The way from the root of a document to its rows. `late` and `nested` are keys that it leaves out."""
 
-    def __init__(self, scanner: Scanner, guessed: bool, by_question: bool) -> None:
-        self.scanner, self.guessed, self.by_question = scanner, guessed, by_question
-        self.last_line = -1
-        self.late: list[str] = []
-        self.nested: list[str] = []
+    scanner: Scanner
+    guessed: bool
+    by_question: bool
+    last_line: int = -1
+    late: list[str] = field(default_factory=list)
+    nested: list[str] = field(default_factory=list)
 
     def rows(self, steps: Steps | None) -> Iterator[Found]:
         """Yield the rows; `BrokenError` if the rest of the document cannot be read."""
@@ -313,15 +318,15 @@ def _broken(text: bytes, place: Place, error: orjson.JSONDecodeError) -> Problem
         return problem
     rest = text.decode()[error.pos :].encode()
     constant = next((name.decode() for name in CONSTANTS if rest.startswith(name)), None)
+    message = f"broken JSON at column {error.colno}: {error.msg.split(': line')[0]}"
+    hint = ""
     if constant:
         message = f"found {constant} at column {error.colno}: not JSON"
-        return Problem("E002", place, message, hint="write null or a number")
-    hint = ""
-    if text.lstrip().startswith((b"{'", b"[{'")):
+        hint = "write null or a number"
+    elif text.lstrip().startswith((b"{'", b"[{'")):
         hint = f"this is Python's notation, not JSON: {AS_JSON}"
     elif rest.strip() == b",":
         hint = "each line is a whole row, without a comma at its end: sed 's/, *$//' OLD > NEW.jsonl"
-    message = f"broken JSON at column {error.colno}: {error.msg.split(': line')[0]}"
     return Problem("E002", place, message, hint=hint)
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
@@ -258,14 +259,20 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
         yield lines, rows
 
 
+@dataclass(slots=True)
 class _Text:
-    """The lines of a stream. Bytes that are not UTF-8 become surrogates."""
+    """The lines of a stream. Bytes that are not UTF-8 become surrogates.
 
-    def __init__(self, stream: io.BufferedReader, display_path: str) -> None:
-        self.stream, self.display_path, self.undecoded = stream, display_path, False
-        self.block = 0  # blocks that were read
-        self.ends_in_returns = False  # its lines: none ends with a line feed
-        self.last = ""  # text after the end of the last line
+    - `block`: blocks that were read. `last`: the text after the end of the last line.
+    - `ends_in_returns`: its lines do, none ends with a line feed.
+    """
+
+    stream: io.BufferedReader
+    display_path: str
+    undecoded: bool = False
+    block: int = 0
+    ends_in_returns: bool = False
+    last: str = ""
 
     def blocks(self) -> Iterator[str]:
         """Yield the text of some hundred whole lines at a time."""
