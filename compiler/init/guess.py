@@ -6,7 +6,7 @@ from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.shapes import SHAPES, Shape
 from tuneyard.compiler.kinds import kinds
-from tuneyard.core.errors import ContentError, RequestError, nearest
+from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 
 LONGEST = 400  # characters of a list of columns
 _PYTHON = re.compile(r"\[\{?'|\{'")
@@ -65,6 +65,12 @@ def _check_user_columns(profile: FileProfile) -> None:
             option = role.removesuffix("2")
             message = f"--{option} {path}: no such column in {profile.path} {columns}"
             raise RequestError(message.rstrip())
+        if profile.names_media(profile.leaves[path]):
+            raise RequestError(
+                f"--{role.removesuffix('2')} {path}: its values name files, such as "
+                f"{show_value(profile.values(profile.leaves[path])[0])}, and a model would read the names; "
+                "spec media compiles conversations with `<image>` in a text and the paths under `images`"
+            )
     label = profile.user_leaf("label")
     if label is None:
         if "text2" in profile.user_columns:

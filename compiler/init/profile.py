@@ -17,6 +17,7 @@ MOST_VALUES = 30
 """Distinct values that a column of labels has at most."""
 PROSE = 15
 """Characters that a text has on average, at least."""
+_MEDIA = re.compile(r"\.(png|jpe?g|gif|webp|bmp|mp4|wav|mp3)$", re.IGNORECASE)
 FEWEST_ROWS = 20
 """Rows that are worth a split, or prove that a label repeats."""
 CHINESE = re.compile(f"[{HAN}]")
@@ -105,6 +106,10 @@ class FileProfile:
                 if leaf.kind == kind and leaf.goes_by(name):
                     return leaf
         return None
+
+    def names_media(self, leaf: Leaf) -> bool:
+        """True if the values of a leaf are names of images, videos or audios."""
+        return all(map(_MEDIA.search, map(str, self.values(leaf))))
 
     def values(self, leaf: Leaf) -> list[object]:
         """The values of a leaf in the first rows."""

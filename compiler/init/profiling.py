@@ -43,7 +43,7 @@ SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
 KEPT = 1000
 ONE_LABEL = (".value.choices", "label", "labels")
 """Ends of paths to the labels of Label Studio and doccano: a list, of one text if a row has one label."""
-ANSWERED = {"question": "text", "answer": "answer"}
+OF_ONE_ROW = ({"question": "text", "answer": "answer"}, {"turns": "turns"})
 """The columns, with their kinds, by which a document is one row, whatever lists of objects are in it."""
 SCALARS = ("text", "number", "truth value", "fraction")
 TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction"}
@@ -238,12 +238,15 @@ def _sources_to_try(
         if _are_answers_by_question(head.decode(errors="replace").strip()):
             yield [Source(encoding=encoding, answers_by_question=True)]
             return
-    columns = tuple(Column(name, USUAL_NAMES[name], kinds()[kind]) for name, kind in ANSWERED.items())
     whole = len(head) < LOOKED_AT
+    members = members_of(head.decode(errors="replace").strip())[0] if head.strip()[:1] == b"{" else {}
+    for kind_by_name in OF_ONE_ROW:
+        columns = tuple(Column(name, USUAL_NAMES[name], kinds()[kind]) for name, kind in kind_by_name.items())
+        if any(map(are_objects, members.values())) and layout_of(head, whole, columns) is ROW:
+            yield [Source(encoding=encoding, columns=columns)]
+            return
     lists = layout_of(head, whole).lists
-    if lists and layout_of(head, whole, columns) is ROW:
-        yield [Source(encoding=encoding, columns=columns)]
-    elif len(lists) > 1 and SPLIT_NAMES.issuperset(map(str.lower, lists)):
+    if len(lists) > 1 and SPLIT_NAMES.issuperset(map(str.lower, lists)):
         keys: ByPart = {name: (name,) for name in lists}
         yield [Source(splits=keys, rows=keys, encoding=encoding)]
     elif len(lists) == 1:

@@ -17,7 +17,11 @@ ENDINGS = re.compile(
     r"(?i)(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|md|arrow|xlsx|zip|db|sqlite3?))?(\.(gz|zst))?$"
 )
 _DATE = re.compile(r"\d{4}-\d\d-\d\d\b")
-_KEY = re.compile(r"(?:^|[_ .-])(?:id|key|uid|group|title)$|编号$|标题$", re.IGNORECASE)
+_KEY = re.compile(
+    r"(?:^|[_ .-])(?:id|key|uid|group|title|dialog|dialogue|conversation|chat|thread|session|ticket)$"
+    r"|编号$|标题$",
+    re.IGNORECASE,
+)
 
 
 def proposed_spec(

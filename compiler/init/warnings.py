@@ -14,7 +14,6 @@ SAME = 0.95
 SHOWN_COLUMNS = 8
 _FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
 _FRACTION = re.compile(r"-?\d{0,3}\.\d+|[01]|\d(\.\d+)?e-\d+")
-_MEDIA = re.compile(r"\.(png|jpe?g|gif|webp|bmp|mp4|wav|mp3)$", re.IGNORECASE)
 _ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices", "rating", "context")
 
 
@@ -87,7 +86,7 @@ def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
         return False
     if any(map(leaf.is_called, _ROLES_TO_REPORT)):
         return True
-    if all(map(_MEDIA.search, map(str, profile.values(leaf)))):
+    if profile.names_media(leaf):
         return True
     is_mark = leaf.kind == "truth value" and len(leaf.values) > 1
     is_score = proposal.columns.keys() == {"text"} and all(map(_FRACTION.fullmatch, map(str, leaf.values)))

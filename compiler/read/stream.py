@@ -160,7 +160,8 @@ def undecodable(data: bytes, place: str) -> Problem | None:
         if error.reason == "unexpected end of data" and error.end == len(data):
             return Problem("E001", place, CUT_OFF, hint=GET_AGAIN)
         where = f"0x{data[error.start]:02x} at byte {error.start + 1} of the row"
-        return Problem("E001", place, f"not UTF-8: {where}", hint=encoding_hint())
+        fix = f"{encoding_hint()} if the whole file is in it, otherwise correct the row"
+        return Problem("E001", place, f"not UTF-8: {where}", hint=fix)
     return None
 
 

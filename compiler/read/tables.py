@@ -20,7 +20,7 @@ from tuneyard.compiler.rows import Fields, ObjectRows, Place, Rows, TableRows
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
-QUESTIONS = ("问", "问题", "提问", "q", "question")
+QUESTIONS = ("问", "问题", "提问", "q", "question", "f", "frage", "instruction")
 """Speakers of questions that stand alone, in small letters."""
 SPEAKERS = {
     **dict.fromkeys(
@@ -34,7 +34,8 @@ SPEAKERS = {
     ),
     **dict.fromkeys(
         (
-            "答", "回答", "答案", "a", "answer", "assistant", "ai", "bot", "gpt", "agent", "support",
+            "答", "回答", "答案", "a", "answer", "antwort", "response",
+            "assistant", "ai", "bot", "gpt", "agent", "support",
             "operator", "advisor", "representative", "doctor", "teacher", "chatbot", "outbound",
             "助手", "客服", "坐席", "医生", "老师", "卖家", "机器人",
             "berater", "mitarbeiter", "assistent", "agente", "asistente", "conseiller",
@@ -129,7 +130,8 @@ def _dialogues(batches: Iterator[TableRows], prefix: str, problems: Problems) ->
             if speaker is None:
                 if turns:
                     between = "\n" * (number - last_line)
-                    turns[-1]["content"] = f"{turns[-1]['content']}{between}{spoken.rstrip()}"
+                    content = f"{turns[-1]['content']}{between}{spoken.rstrip()}"
+                    turns[-1]["content"] = content.lstrip("\n")
                 else:
                     message = f"found {show_value(spoken)}, expected a speaker, as User: or 问："
                     problems.bad_row([Problem("E005", Place(prefix, number), message)], {"text": spoken})

@@ -23,13 +23,14 @@ _USUAL_NAMES = {
     "judgement reply best_answer target targets canonical_solution instances.output answers "
     "输出 回答 答案 标准答案 参考答案 回复 答复 标准回答 客服回复 antwort respuesta",
     "program": "code",
-    "text": "text content body document 文本 内容 正文 句子 评论",
+    "text": "text content body document utterance 话语 文本 内容 正文 句子 评论",
     "summary": "summary highlights 摘要",
     "summarized": "article document dialogue text 文章 正文 对话",
     "premise": "premise sentence1 text_a 前提",
     "hypothesis": "hypothesis sentence2 text_b 假设",
     "label": "gold_label label_text label_name label labels final_decision category class target label1 "
-    "sentiment class_index quality is_duplicate duplicate paraphrase is_paraphrase 标签 标注 类别 分类",
+    "sentiment class_index quality is_duplicate duplicate paraphrase is_paraphrase intent "
+    "标签 标注 类别 分类 意图",
     "same meaning": "quality is_duplicate duplicate paraphrase is_paraphrase",
     "chosen letter": "answer answer_key 答案 正确答案",
     "chosen text": "correct_answer correct_option correct_choice",

@@ -28,6 +28,8 @@ def pair_of_answers(profile: FileProfile) -> Proposal | None:
     columns = {"question": ProposedColumn(question.path)}
     for answer in PAIR:
         leaf = profile.named(USUAL_NAMES[answer])
+        if leaf is None and answer == "chosen":
+            leaf = profile.named(USUAL_NAMES["answer"])
         if leaf is None:
             return None
         columns[answer] = ProposedColumn(leaf.path, answer)

@@ -7,8 +7,10 @@ from tuneyard.compiler.init.labels import ABOUT_ROWS, ID
 from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import UNANSWERED, Proposal, ProposedColumn, longest_prose
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SYSTEM, USER
+from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.tables import SPEAKERS
-from tuneyard.compiler.read.turn_rows import MESSAGES
+from tuneyard.compiler.read.turn_rows import MESSAGES, conversations_of
+from tuneyard.compiler.rows import ObjectRows
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
@@ -74,8 +76,9 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
     renamed = {name: to for name, to in roles.items() if to and ROLES.get(name.strip().lower()) != to}
     if renamed:
         settings["roles"] = renamed
-    last_speakers = dict(zip(profile.values(by), profile.values(role), strict=True))
-    if any(roles.get(str(speaker)) == USER for speaker in last_speakers.values()):
+    rows = ObjectRows("", range(len(profile.first)), profile.first)
+    talks = [talk.row(0)[MESSAGES] for talk in conversations_of([rows], turns, Problems())]
+    if any(roles.get(str(talk[-1]["role"])) == USER for talk in talks):
         settings["unanswered"] = "drop"
         guesses.append(UNANSWERED)
     columns = {"turns": ProposedColumn(MESSAGES, "turns", settings)}

@@ -12,7 +12,7 @@ import pytest
 from tests.json_files import read_lines, write_json
 from tests.unit.compiler.conftest import as_zip
 from tuneyard.compiler.init.propose import FailingSpecError, propose
-from tuneyard.core.errors import ContentError, TuneyardError
+from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.records.calls import RESULTS
 
 COUNT = 30
@@ -57,10 +57,12 @@ def answered(record: dict) -> tuple[str, str]:
 
 def test_turns_in_rows_that_are_shuffled_become_conversations(bench) -> None:
     lines = ["conversation_id,turn,role,text"]
-    for turn in (10, 9, 2, 1):  # as numbers: as texts 10 comes before 2
+    for turn in (10, 2, 9, 1):  # as numbers: as texts 10 comes before 2
         role = "user" if turn in (1, 9) else "assistant"
         lines += [f"c{talk},{turn},{role},{talk} says {turn}" for talk in range(COUNT)]
-    found = records(bench, bench.write("talk.csv", "\n".join(lines)))
+    source = bench.write("talk.csv", "\n".join(lines))
+    assert "unanswered" not in propose(source)[0]  # the first row of each is its last turn
+    found = records(bench, source)
     roles = ("user", "assistant", "user", "assistant")
     expected = [
         [(role, f"{talk} says {turn}") for role, turn in zip(roles, (1, 2, 9, 10), strict=True)]
@@ -130,6 +132,50 @@ def test_dialogues_in_one_text_are_conversations(bench) -> None:
     rows = [{"text": f"### Human: {question(n)}### Assistant: {answer(n)}"} for n in range(COUNT)]
     found = records(bench, bench.rows("guanaco.jsonl", rows))
     assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
+
+
+def test_a_conversation_a_file_with_fields_beside_it(bench) -> None:
+    for n in range(COUNT):
+        messages = [{"role": role, "content": text} for role, text in asked(n)]
+        bench.write(f"talks/{n:02}.json", json.dumps({"id": n, "lang": "de", "messages": messages}, indent=1))
+    found = records(bench, bench.folder / "talks")
+    assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
+
+
+def test_a_rejected_answer_beside_the_answer_is_a_pair(bench) -> None:
+    rows = [{"question": question(n), "answer": answer(n), "rejected": f"bad {n}"} for n in range(COUNT)]
+    found = records(bench, bench.rows("pairs.jsonl", rows))
+    assert [(record["chosen"], record["rejected"]) for record in found] == [
+        (answer(n), f"bad {n}") for n in range(COUNT)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ask", "reply"), [("Frage: ", "Antwort: "), ("F: ", "A: "), ("### Instruction:\n", "### Response:\n")]
+)
+def test_questions_and_answers_in_a_text_by_their_speakers(bench, ask, reply) -> None:
+    text = "\n\n".join(f"{ask}{question(n)}\n{reply}{answer(n)}" for n in range(COUNT))
+    found = records(bench, bench.write("faq.txt", text))
+    assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
+
+
+def test_short_utterances_have_a_class(bench) -> None:
+    for name, header in (("en.csv", "utterance,intent"), ("zh.csv", "话语,意图")):
+        lines = [f"play song {n},{('music', 'news', 'alarm')[n % 3]}" for n in range(COUNT)]
+        text, _ = propose(bench.write(name, "\n".join([header, *lines])))
+        assert "Please answer alarm or music or news" in text, name
+
+
+def test_files_of_images_are_no_text_even_if_the_user_names_them(bench) -> None:
+    rows = [{"image": f"img/{n}.jpg", "caption": answer(n)} for n in range(COUNT)]
+    with pytest.raises(RequestError, match=r"--text image: .*\"img/0.jpg\".*spec media"):
+        propose(bench.rows("captions.jsonl", rows), text="image", answer="caption")
+
+
+def test_a_column_that_names_the_dialogue_groups_the_split(bench) -> None:
+    rows = [{"dialog": f"d{n // 3}", "Customer": question(n), "Agent": answer(n)} for n in range(4 * COUNT)]
+    text, _ = propose(bench.rows("turns.jsonl", rows), text="Customer", answer="Agent")
+    assert "group: group" in text and "names: [dialog]" in text
 
 
 def test_an_input_alone_is_the_question_once(bench) -> None:
