@@ -2,6 +2,7 @@
 
 import re
 from itertools import chain
+from typing import cast
 
 from tuneyard.compiler.init.labels import ABOUT_ROWS, ID
 from tuneyard.compiler.init.profile import FileProfile, Leaf
@@ -10,7 +11,7 @@ from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SYSTEM, USER
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.tables import SPEAKERS
 from tuneyard.compiler.read.turn_rows import MESSAGES, conversations_of
-from tuneyard.compiler.rows import ObjectRows
+from tuneyard.compiler.rows import Fields, ObjectRows
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
@@ -78,7 +79,7 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
         settings["roles"] = renamed
     rows = ObjectRows("", range(len(profile.first)), profile.first)
     talks = [talk.row(0)[MESSAGES] for talk in conversations_of([rows], turns, Problems())]
-    if any(roles.get(str(talk[-1]["role"])) == USER for talk in talks):
+    if any(roles.get(str(talk[-1]["role"])) == USER for talk in cast("list[list[Fields]]", talks)):
         settings["unanswered"] = "drop"
         guesses.append(UNANSWERED)
     columns = {"turns": ProposedColumn(MESSAGES, "turns", settings)}
