@@ -4,6 +4,7 @@ Each refusal names the file to write instead.
 """
 
 from tuneyard.compiler.init.profile import FileProfile
+from tuneyard.compiler.rows import walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError
 
@@ -48,7 +49,7 @@ def refuse_loose_messages(profile: FileProfile) -> None:
     parents = [leaf.path for name in USUAL_NAMES["parent message"] for leaf in leaves if leaf.goes_by(name)]
     is_message = any(leaf.is_called("message") for leaf in leaves)
     text = profile.named(USUAL_NAMES["text"])
-    if not parents or not is_message or text is None:
+    if not parents or text is None or not (is_message or _name_rows(profile, parents[0])):
         return
     parent = parents[0]
     raise ContentError(
@@ -57,3 +58,12 @@ def refuse_loose_messages(profile: FileProfile) -> None:
         f"Follow {parent} from each last answer to the first message. {WRITE_THREADS} "
         f"To pretrain on single messages all the same: --text {text.path}"
     )
+
+
+def _name_rows(profile: FileProfile, parent: str) -> bool:
+    """True if a column holds ids of other rows, or nothing for the first message of a thread."""
+    ids = profile.named(USUAL_NAMES["idx"], ("text", "number"))
+    if ids is None:
+        return False
+    named = {str(value) for value in map(walker(parent), profile.first) if value not in (None, "")}
+    return named <= set(map(str, profile.values(ids)))

@@ -442,6 +442,14 @@ def test_single_messages_of_threads_are_no_texts_for_pretraining(bench):
     assert "Plain text for pretraining" in text
 
 
+def test_comments_that_answer_one_another_are_no_texts_but_parts_of_a_tree_are(bench):
+    rows = ["id,parent_id,text", "0,,Why is the sky blue at noon?", "1,0,Light scatters.", "2,,And at night?"]
+    with raises(ContentError, "parent_id"):
+        propose(bench.write("comments.csv", "\n".join(rows)))
+    text, _ = propose(bench.write("parts.csv", "\n".join(rows).replace("1,0,", "1,77,")))
+    assert "Plain text for pretraining" in text
+
+
 def test_trees_of_messages_are_no_texts_for_pretraining(bench):
     """OASST's other form: the answers are inside the first message, and would be lost."""
     reply = {"role": "assistant", "text": "Light scatters.", "replies": []}

@@ -54,7 +54,7 @@ def outcome(error: BaseException | None) -> int:
         (
             PermissionError(13, "Permission denied", "out"),
             2,
-            "error: out: Permission denied: write to a folder that is yours\n",
+            "error: out: Permission denied: name a file or folder that is yours\n",
         ),
         (
             OSError(28, "No space left on device", "out/a"),
