@@ -161,15 +161,6 @@ def test_a_value_that_changes_no_answer_is_only_counted(bench, name, values):
     assert not report.failed and report.unused.rows == {name: len(values)}
 
 
-def test_correct_that_a_spec_maps_or_ignores_passes(bench):
-    rows = [QA | {"correct": value} for value in (True, False)]
-    columns = "columns: {correct: {names: [correct], is: any}}"
-    outputs = "write: [{dataset: m, file: m.json, format: alpaca, keep: [correct]}]"
-    for text in (f"{columns}\n{outputs}", "ignore: [correct]"):
-        spec = bench.write("mine.yaml", f"about: a\nlike: qa\n{text}\n")
-        assert not bench.compile(spec, bench.rows("t.jsonl", rows)).failed
-
-
 def test_what_says_how_an_answer_came_about_is_counted(bench):
     more = {"rationale": "r", "solution": "s", "score": 0, "is_correct": True, "weight": 1}
     report = bench.compile("qa", bench.rows("t.jsonl", [QA | more, QA | {"rationale": "r"}, QA | more]))
