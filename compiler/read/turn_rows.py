@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from tuneyard.compiler.check.marks import changes_answer
 from tuneyard.compiler.kinds.turn_forms import CALL, OBSERVATION, ROLES
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.rows import Fields, Line, ObjectRows, Rows
+from tuneyard.compiler.rows import Fields, Line, ObjectRows, Place, Rows
 from tuneyard.core.errors import Problem, show_value
 
 MESSAGES = "messages"
@@ -39,8 +39,8 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
             turn = {"role": row[turns["role"]], "content": row[turns["text"]], **others}
             conversations.setdefault((rows.prefix, row[by]), []).append((row.get(order), line, turn))
     if conversations:
-        one, several = next(iter(conversations))[0].rstrip(":"), len(conversations)
-        problems.notes.append(f"{one}: {count:,} rows are the turns of {several:,} conversations")
+        file = Place(next(iter(conversations))[0], 0).file
+        problems.notes.append(f"{file}: {count:,} rows are the turns of {len(conversations):,} conversations")
     joined = 0
     for (prefix, value), items in conversations.items():
         ordered = _ordered(items) if order else items

@@ -134,6 +134,17 @@ def test_dialogues_in_one_text_are_conversations(bench) -> None:
     assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
 
 
+def test_turns_in_a_database_are_counted_by_its_file(bench) -> None:
+    path = bench.folder / "talks.db"
+    with sqlite3.connect(path) as database:
+        database.execute("create table talks (conversation, role, content)")
+        rows = [(n, role, text) for n in range(COUNT) for role, text in asked(n)]
+        database.executemany("insert into talks values (?, ?, ?)", rows)
+    assert [spoken(record) for record in records(bench, path)] == [asked(n) for n in range(COUNT)]
+    report = bench.compile(str(bench.folder / "mine.yaml"), force=True)
+    assert f"{path}: {2 * COUNT} rows are the turns of {COUNT} conversations" in report.problems.notes
+
+
 def test_a_conversation_a_file_with_fields_beside_it(bench) -> None:
     for n in range(COUNT):
         messages = [{"role": role, "content": text} for role, text in asked(n)]
