@@ -228,5 +228,5 @@ def test_a_step_for_another_backend_is_refused_beforehand(folder: Path) -> None:
 
 def test_the_bundled_suite_runs(tmp_path: Path, tiny_model: Path) -> None:
     given = [ROOT / "eval/suites/toolkit.yaml", "--model", tiny_model, "--out", tmp_path / "out"]
-    scoring.call(cli, *given, "--skip", "cmmlu", "--limit", "2")
+    scoring.call(cli, *given, "--skip", "cmmlu", "--limit", "1")
     assert {"questions", "texts"} <= told(tmp_path / "out").keys()
