@@ -107,6 +107,10 @@ class FileProfile:
                     return leaf
         return None
 
+    def called(self, *roles: str, kinds: Sequence[str] = ("text",)) -> Leaf | None:
+        """The first leaf of these types that has a usual name of the roles."""
+        return self.named([name for role in roles for name in USUAL_NAMES[role]], kinds)
+
     def names_media(self, leaf: Leaf) -> bool:
         """True if the values of a leaf are names of images, videos or audios."""
         return all(map(_MEDIA.search, map(str, self.values(leaf))))

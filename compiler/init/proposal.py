@@ -7,7 +7,6 @@ from typing import NamedTuple
 from tuneyard.compiler.init.labels import Labels
 from tuneyard.compiler.init.profile import CHINESE, PROSE, FileProfile, Leaf
 from tuneyard.compiler.kinds import MARK, Beside, kinds
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 
 LOOKED_AT_ROWS = 50
 PROMPTS = ("question", "context", "premise", "hypothesis", "text")
@@ -112,7 +111,7 @@ def _source_of(beside: Beside, profile: FileProfile) -> str:
 
 def system_column(profile: FileProfile) -> dict[str, ProposedColumn]:
     """The column of the system text, {} if the file has none."""
-    leaf = profile.named(USUAL_NAMES["system"])
+    leaf = profile.called("system")
     if leaf is None:
         return {}
     return {"system": ProposedColumn(leaf.path, "extra")}
@@ -120,7 +119,7 @@ def system_column(profile: FileProfile) -> dict[str, ProposedColumn]:
 
 def question_leaf(profile: FileProfile) -> Leaf | None:
     """The question by the user's choice or by its name."""
-    return profile.user_leaf("text") or profile.named(USUAL_NAMES["question"])
+    return profile.user_leaf("text") or profile.called("question")
 
 
 def longest_prose(profile: FileProfile) -> Leaf | None:
@@ -144,11 +143,11 @@ def is_prose(profile: FileProfile, leaf: Leaf) -> bool:
 
 def context_leaf(profile: FileProfile, *, with_lists: bool) -> Leaf | None:
     """The text that a question is about; without a usual name, prose in a column of texts."""
-    context = profile.named(USUAL_NAMES["context"])
+    context = profile.called("context")
     if context is None and with_lists:
-        context = profile.named(USUAL_NAMES["context"], ["texts"])
+        context = profile.called("context", kinds=["texts"])
     if context is None and not profile.user_columns:
-        context = profile.named((*USUAL_NAMES["text"], *USUAL_NAMES["summarized"]))
+        context = profile.called("text", "summarized")
         if context is not None and context.characters < PROSE * profile.rows:
             return None
     return context

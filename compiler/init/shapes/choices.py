@@ -19,7 +19,7 @@ from tuneyard.compiler.spec.column_meanings import CHOICE_COLUMN, USUAL_NAMES, W
 
 def listed_choices(profile: FileProfile) -> Proposal | None:
     """A question or the beginning of a text, a list of choices, and the correct one of them."""
-    choices = profile.named(USUAL_NAMES["choices"], ["texts"])
+    choices = profile.called("choices", kinds=["texts"])
     answer = profile.named((*USUAL_NAMES["chosen letter"], "label"), ("text", "number"))
     question = question_leaf(profile)
     guesses = []
@@ -43,7 +43,7 @@ def choices_in_columns(profile: FileProfile) -> Proposal | None:
     """The beginning of a text or a question, its choices in columns, and the correct one of them."""
     options: dict[str, object] = {}
     guesses = []
-    answer = profile.named(USUAL_NAMES["chosen text"])
+    answer = profile.called("chosen text")
     wrong_choices = [leaf for leaf in profile.leaves.values() if WRONG_CHOICE.fullmatch(leaf.name)]
     if answer is not None and wrong_choices:  # the distractors of SciQ
         choices = [answer, *sorted(wrong_choices, key=lambda leaf: leaf.name)]
@@ -125,10 +125,10 @@ def _columns_proposal(
     guesses: Sequence[str],
 ) -> Proposal | None:
     """The proposal for choices in `columns`, which `lines` put into the prompt; None without a question."""
-    question = question_leaf(profile) or profile.named(USUAL_NAMES["beginning"])
+    question = question_leaf(profile) or profile.called("beginning")
     if question is None or question is answer:
         return None
-    premise = profile.named(USUAL_NAMES["premise"])
+    premise = profile.called("premise")
     all_columns = {"question": ProposedColumn(question.path), **columns}
     proposal = question_proposal(profile, "Questions with choices", all_columns)
     text = ["{question}"]

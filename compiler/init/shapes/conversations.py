@@ -102,10 +102,10 @@ def _has_text_with_calls(profile: FileProfile, path: str) -> bool:
 
 def plain_text(profile: FileProfile) -> Proposal | None:
     """Texts for pretraining. A text next to a question is its answer, so it is none."""
-    text = profile.user_leaf("text") or profile.named(USUAL_NAMES["text"])
+    text = profile.user_leaf("text") or profile.called("text")
     if text is None:
         return None
-    if not profile.user_columns and profile.named(USUAL_NAMES["question"]):
+    if not profile.user_columns and profile.called("question"):
         return None
     _refuse_rows_in_lines(profile, text.path)
     write = {"format": "text", "text": "{text}"}

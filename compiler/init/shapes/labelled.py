@@ -144,11 +144,11 @@ def _words(labels: Collection[str], chinese: bool) -> str:
 def labelled_text(profile: FileProfile) -> Proposal | None:
     """A text with a label of few values."""
     label = label_leaf(profile)
-    text = profile.user_leaf("text") or profile.named(USUAL_NAMES["text"])
+    text = profile.user_leaf("text") or profile.called("text")
     if text is None and label is not None:
         # The question that the label decides, even a short one, unless the file has an answer or a context.
-        question = profile.named(USUAL_NAMES["question"])
-        other = profile.named((*USUAL_NAMES["answer"], *USUAL_NAMES["context"]))
+        question = profile.called("question")
+        other = profile.called("answer", "context")
         # With fewer values than the label it decides nothing: an instruction that all rows share.
         if question is not None and other is None and len(question.hashes) >= len(label.values):
             text = question

@@ -27,9 +27,9 @@ def pair_of_answers(profile: FileProfile) -> Proposal | None:
         return None
     columns = {"question": ProposedColumn(question.path)}
     for answer in PAIR:
-        leaf = profile.named(USUAL_NAMES[answer])
+        leaf = profile.called(answer)
         if leaf is None and answer == "chosen":
-            leaf = profile.named(USUAL_NAMES["answer"])
+            leaf = profile.called("answer")
         if leaf is None:
             return None
         columns[answer] = ProposedColumn(leaf.path, answer)

@@ -39,11 +39,11 @@ def answered_question(profile: FileProfile) -> Proposal | None:
     guesses = []
     is_program = answer.name in USUAL_NAMES["program"] and not profile.user_columns
     if question is None and (profile.user_columns or is_program):
-        question = profile.named(USUAL_NAMES["text"])
+        question = profile.called("text")
     if question is not None and is_program:
         guesses.append(f"{answer.path} is used as the answer to {question.path}: no column is named as one")
     if question is None:
-        question = profile.named(USUAL_NAMES["context"])
+        question = profile.called("context")
         if question is not None:
             guesses.append(f"{question.path} is used as the question: no column is named as one")
     if question is None or question is answer:
@@ -107,10 +107,10 @@ def _answer_leaf(profile: FileProfile) -> Leaf | None:
     Without any, a program is the answer. Short texts under `code` are codes of something, as of a diagnosis.
     """
     for value_type in (*VALUE_TYPES, "texts"):
-        answer = profile.named(USUAL_NAMES["answer"], [value_type])
+        answer = profile.called("answer", kinds=[value_type])
         if answer is not None and not (answer.goes_by("target") and answer is label_leaf(profile)):
             return answer
-    program = profile.named(USUAL_NAMES["program"])
+    program = profile.called("program")
     if program is None or program.characters < PROSE * program.filled or label_leaf(profile) is not None:
         return None
     return program
@@ -118,8 +118,8 @@ def _answer_leaf(profile: FileProfile) -> Leaf | None:
 
 def summarized_text(profile: FileProfile) -> Proposal | None:
     """A text and its summary."""
-    text = profile.named(USUAL_NAMES["summarized"])
-    summary = profile.named(USUAL_NAMES["summary"])
+    text = profile.called("summarized")
+    summary = profile.called("summary")
     if text is None or summary is None:
         return None
     columns = {"text": ProposedColumn(text.path), "answer": ProposedColumn(summary.path, "answer")}

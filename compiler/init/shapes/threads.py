@@ -48,7 +48,7 @@ def refuse_loose_messages(profile: FileProfile) -> None:
     leaves = profile.leaves.values()
     parents = [leaf.path for name in USUAL_NAMES["parent message"] for leaf in leaves if leaf.goes_by(name)]
     is_message = any(leaf.is_called("message") for leaf in leaves)
-    text = profile.named(USUAL_NAMES["text"])
+    text = profile.called("text")
     if not parents or text is None or not (is_message or _name_rows(profile, parents[0])):
         return
     parent = parents[0]
@@ -62,7 +62,7 @@ def refuse_loose_messages(profile: FileProfile) -> None:
 
 def _name_rows(profile: FileProfile, parent: str) -> bool:
     """True if a column holds ids of other rows, or nothing for the first message of a thread."""
-    ids = profile.named(USUAL_NAMES["idx"], ("text", "number"))
+    ids = profile.called("idx", kinds=("text", "number"))
     if ids is None:
         return False
     named = {str(value) for value in map(walker(parent), profile.first) if value not in (None, "")}

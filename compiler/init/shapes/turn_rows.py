@@ -40,7 +40,7 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 def turn_rows(profile: FileProfile) -> Proposal | None:
     """Conversations, if a column names the speakers of turns and another one their texts."""
     role, roles = _speaker_leaf(profile)
-    if role is None or profile.named(USUAL_NAMES["parent message"], ("text", "number")):
+    if role is None or profile.called("parent message", kinds=("text", "number")):
         return None
     text = profile.named(TEXT_COLUMNS) or longest_prose(profile)
     if text is None or text is role:
