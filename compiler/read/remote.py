@@ -60,25 +60,31 @@ _COMMIT = re.compile(r"@[0-9a-f]{40}/")
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """A file as it was when it was found."""
+class _Remote:
+    """A file or a folder at an address."""
 
     address: str
-    size: int
-    version: str
 
     @property
     def name(self) -> str:
-        """The file name without its folders."""
-        return self.address.rpartition("/")[2]
+        """The name without the folders above it."""
+        return self.address.rstrip("/").rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return self.address
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile(_Remote):
+    """A file as it was when it was found."""
+
+    size: int
+    version: str
 
     @property
     def is_pinned(self) -> bool:
         """True if the address has a commit, so that the content behind it never changes."""
         return _COMMIT.search(self.address) is not None
-
-    def __str__(self) -> str:
-        return self.address
 
     def open(self, *, in_order: bool) -> io.RawIOBase:
         """The bytes. For a reader that jumps to and fro, blocks are fetched once and kept."""
@@ -93,19 +99,10 @@ class RemoteFile:
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteFolder:
+class RemoteFolder(_Remote):
     """The files right below an address, sorted by name."""
 
-    address: str
     files: tuple[RemoteFile, ...]
-
-    @property
-    def name(self) -> str:
-        """The folder's name without the folders above it."""
-        return self.address.rstrip("/").rpartition("/")[2]
-
-    def __str__(self) -> str:
-        return self.address
 
 
 SourceFile = Path | RemoteFile
