@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from tuneyard.core.errors import ContentError, RequestError
@@ -24,11 +25,15 @@ KEPT = 128  # blocks of a file that is not read in order: a wide Parquet file ne
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A kind of address: its package, the time limits for it, how a user gets access."""
+    """A kind of address: its package, the time limits for it, how a user gets access.
+
+    `errors` are those of its package that are no errors of the system.
+    """
 
     package: str
     options: Mapping[str, Any]
     access: str
+    errors: tuple[str, ...]
 
 
 STORES = {
@@ -37,19 +42,23 @@ STORES = {
         {"config_kwargs": {"connect_timeout": 60, "read_timeout": 60, "retries": {"max_attempts": 0}}},
         "keys come from AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and another endpoint "
         "from AWS_ENDPOINT_URL; for a public bucket set FSSPEC_S3_ANON=true",
+        ("botocore.exceptions:BotoCoreError", "botocore.exceptions:ClientError", "aiohttp:ClientError"),
     ),
     "gs": Store(
         "gcsfs",
         {"timeout": 60},
         "keys come from `gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS; for a "
         "public bucket set FSSPEC_GS_TOKEN=anon",
+        ("gcsfs.retry:HttpError", "google.auth.exceptions:GoogleAuthError", "aiohttp:ClientError"),
     ),
     "hf": Store(
         "huggingface_hub",
         {},  # 10 s, or HF_HUB_DOWNLOAD_TIMEOUT
         "a private repository needs `hf auth login` or HF_TOKEN, and a mirror is named by HF_ENDPOINT",
+        ("httpx:HTTPError", "builtins:NotImplementedError"),  # hf://datasets lists no repositories
     ),
 }
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)  # also: answers of another shape
 VERSIONS = ("ETag", "etag", "generation", "blob_id", "md5Hash", "mtime", "LastModified", "created")
 """What stores call the version of a file's content. The first one that a store has counts."""
 CHANGED = (
@@ -183,7 +192,7 @@ def _asking(address: str) -> Iterator[Any]:
         raise RequestError(f"{address}: {missing(store.package)}") from error
     except FileNotFoundError as error:
         raise RequestError(f"{address}: source not found; check its spelling; {store.access}") from error
-    except Exception as error:  # of the packages of stores, which have no class in common
+    except (*_UNREADABLE, *map(resolve_name, store.errors)) as error:
         if "FileExpired" in type(error).__name__:  # fsspec asks for the version that it has opened
             raise ContentError(f"{address}: {CHANGED}") from error
         reason = " ".join(str(error).split())[:200] or type(error).__name__
