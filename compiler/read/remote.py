@@ -33,7 +33,7 @@ class Store:
     package: str
     options: Mapping[str, Any]
     access: str
-    errors: tuple[str, ...]
+    errors: tuple[str, ...] = ()
 
 
 STORES = {
