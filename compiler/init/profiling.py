@@ -20,7 +20,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files
 from tuneyard.compiler.read.remote import SourceFile, SourcePath
-from tuneyard.compiler.read.scan import LOOKED_AT, ROW, Steps, is_turn, layout_of, members_of
+from tuneyard.compiler.read.scan import LOOKED_AT, Steps, is_one_row, is_turn, layout_of, members_of
 from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, Member, Readable, suffix
 from tuneyard.compiler.read.tables import SPEAKER, SPEAKERS
 from tuneyard.compiler.read.zips import members
@@ -238,14 +238,17 @@ def _sources_to_try(
         if _are_answers_by_question(head.decode(errors="replace").strip()):
             yield [Source(encoding=encoding, answers_by_question=True)]
             return
-    whole = len(head) < LOOKED_AT
-    members = members_of(head.decode(errors="replace").strip())[0] if head.strip()[:1] == b"{" else {}
-    for kind_by_name in OF_ONE_ROW:
-        columns = tuple(Column(name, USUAL_NAMES[name], kinds()[kind]) for name, kind in kind_by_name.items())
-        if any(map(are_objects, members.values())) and layout_of(head, whole, columns) is ROW:
-            yield [Source(encoding=encoding, columns=columns)]
-            return
-    lists = layout_of(head, whole).lists
+    members: Fields = {}
+    if head.strip()[:1] == b"{":
+        members, _, _ = members_of(head.decode(errors="replace").strip())
+    if any(map(are_objects, members.values())):
+        for kind_by_name in OF_ONE_ROW:
+            named = kind_by_name.items()
+            columns = tuple(Column(name, USUAL_NAMES[name], kinds()[kind]) for name, kind in named)
+            if is_one_row(columns, members):
+                yield [Source(encoding=encoding, columns=columns)]
+                return
+    lists = layout_of(head, len(head) < LOOKED_AT).lists
     if len(lists) > 1 and SPLIT_NAMES.issuperset(map(str.lower, lists)):
         keys: ByPart = {name: (name,) for name in lists}
         yield [Source(splits=keys, rows=keys, encoding=encoding)]

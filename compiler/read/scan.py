@@ -299,7 +299,7 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
     if rest or (alone and not ended and others.lstrip()[:1] in ("", "{")):
         return LINES
     lists = {key: value for key, value in members.items() if are_objects(value)}
-    if is_row(columns, members) and not any(is_row(columns, rows[0]) for rows in lists.values()):
+    if is_one_row(columns, members):
         return ROW
     if lists and not any(is_turn(rows[0]) for rows in lists.values()):
         return Layout((next(iter(lists)),), f"a list of rows under {show_value(next(iter(lists)))}", lists)
@@ -329,6 +329,12 @@ def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layou
         for key, value in fields.items():
             if isinstance(value, dict):
                 yield from _layouts_within(value, (*steps, key), fewest)
+
+
+def is_one_row(columns: Sequence[Column], members: Fields) -> bool:
+    """True if a document has the columns of a row, and none of its lists of objects has them."""
+    lists = [value for value in members.values() if are_objects(value)]
+    return is_row(columns, members) and not any(is_row(columns, rows[0]) for rows in lists)
 
 
 def is_row(columns: Sequence[Column], value: Fields) -> bool:
