@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.scoring import call
-from tests.cli.test_prove_server import Home, ServedStandIn, home, whole  # noqa: F401
+from tests.cli.test_prove_servers import Home, ServedStandIn, home, whole  # noqa: F401
 from tests.hostile_server import SPOILED, SPOILED_LOGS, Hostile, Pieces, changed, response, serving
 from tests.json_files import read_json
 from tests.messages import message_of, printed_line

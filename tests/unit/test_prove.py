@@ -52,6 +52,8 @@ def test_prompts_are_equal_or_counted() -> None:
     one = prove_prompts("w", "s", expected, {**expected, 1: ids("cx"), 2: ids("xf")}, decode)
     assert (one.n, one.differing) == (3, 2) and one.failure(NONE)
     assert one.first == FirstDifference(1, 1, ord("d"), ord("x"), "d", "x")
+    refused = prove_prompts("w", "s", expected, {1: ids("cx"), 2: ids("xf")}, decode)
+    assert (refused.n, refused.differing, refused.refused) == (3, 3, [0])
 
 
 def test_flips_are_of_labels_where_there_are_some() -> None:

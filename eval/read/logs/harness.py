@@ -38,7 +38,8 @@ def harness(path: Path) -> Iterator[Record]:
                 "question": next((str(pair.get("arg_0", "")) for pair in _arguments(record)), ""),
                 "place": record["place"],
             }
-            fingerprint = f"doc_hash {record.get('doc_hash')}"
+            doc_hash = record.get("doc_hash")
+            fingerprint = doc_hash and f"doc_hash {doc_hash}"
             yield {**names, "fingerprint": fingerprint, **_sample(record, metric, fixed)}
 
 

@@ -423,6 +423,15 @@ def test_an_adapter_with_the_name_of_its_model_is_asked_for_by_its_number(serve:
     assert adapter.settings == {"cache_prompt": False, "lora": [{"id": 0, "scale": 1.0}]}
 
 
+def test_two_adapters_of_one_file_name_are_told_by_their_paths(serve: Serve, monkeypatch) -> None:
+    stand_in, connection = serve("llama.cpp")
+    paths = ["a/x.gguf", "b/x.gguf", "b/y.gguf"]
+    adapters = [{"id": number, "path": path, "scale": 0.0} for number, path in enumerate(paths)]
+    answering(stand_in, monkeypatch, {"/lora-adapters": adapters})
+    _model, *offers = opened(connection).offers
+    assert [offer.name for offer in offers] == ["a/x.gguf", "b/x.gguf", "y"]
+
+
 @pytest.mark.parametrize("key", ["id", "scale"])
 def test_a_number_of_an_adapter_that_is_none_is_named(serve: Serve, monkeypatch, key: str) -> None:
     stand_in, connection = serve("llama.cpp")

@@ -133,6 +133,9 @@ def test_a_metric_chooses_in_its_direction_on_the_rows_that_are_named():
     assert fields["metric"] == "brier"
     cells = [cell for table in answer.tables.values() for row in table.rows for cell in row]
     assert "0.1 (0.1 to 0.1), accuracy 100.0 % (61.0–100.0) ←" in cells
+    by_accuracy = choose_on_half(runs, "base", held_out=held_out)
+    cells = [cell for table in by_accuracy.tables.values() for row in table.rows for cell in row]
+    assert "100.0 % (61.0–100.0)" in cells
 
 
 def test_table_json_has_both_halves_by_its_schema(tmp_path):

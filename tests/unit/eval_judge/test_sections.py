@@ -71,6 +71,9 @@ def test_rows_that_were_trained_on_are_counted_where_they_are_known() -> None:
     known, unknown = {"trained_on": {"examples": 2}}, {"trained_on": {"not checked": "no run.json"}}
     section = only(judge(runs[0], replace(runs[1], facts=known), replace(runs[2], facts=unknown)))
     assert [figure.trained_on for figure in section.figures.values()] == [0, 2, 0]
+    setting = replace(runs[1], trainings=[runs[2], replace(runs[1], facts=known)])
+    section = only(judge(runs[0], setting))
+    assert section.figures["a"].trained_on == 2
 
 
 def test_models_against_the_base_are_judged_together() -> None:

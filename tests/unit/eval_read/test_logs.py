@@ -176,6 +176,13 @@ def test_whatever_a_log_holds_it_is_read_or_refused_in_words(
         assert str(path) in str(error)
 
 
+def test_only_rows_that_all_have_a_hash_say_which_examples_they_are(tmp_path: Path) -> None:
+    for name, last in {"hashed": harness(2, doc_hash="b"), "unhashed": harness(2)}.items():
+        path = write(tmp_path / f"samples_{name}.jsonl", harness(1, doc_hash="a"), last)
+        (run,) = read_log(path)
+        assert ("hashes" in run.facts) == (name == "hashed")
+
+
 def test_plain_lines(tmp_path: Path) -> None:
     path = write(
         tmp_path / "tuned.jsonl",

@@ -30,7 +30,7 @@ from tuneyard.core.drawing.plots import (
 )
 from tuneyard.eval.compare import cli
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
-from tuneyard.eval.show.panels import _commonest_error, _matrix
+from tuneyard.eval.show.panels import _commonest_error, _matrix, draw_confusion
 from tuneyard.eval.show.plots import (
     PALE,
     STUB,
@@ -239,6 +239,20 @@ def test_a_matrix_names_its_axes_and_gives_no_share_to_an_empty_cell() -> None:
     _matrix(axes, run, ["no", "yes"], ["no", "yes"])
     assert [text.get_text() for text in axes.texts] == ["1\n100 %", "0", "1\n50 %", "1\n50 %"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "actual (shares are of its row)")
+    assert axes.images[0].get_clim() == (0, 1)  # so that panels have one scale of colours
+
+
+@pytest.mark.parametrize("classes", [2, 20])
+def test_a_matrix_has_room_for_the_share_in_each_of_its_cells(classes: int) -> None:
+    labels = [f"label {number:02}" for number in range(classes)]
+    run = ScoredRun("m", "s", "", labels, labels, labels, [True] * classes)
+    figure = draw_confusion([run])
+    (axes,) = figure.axes
+    box = axes.get_window_extent()
+    share = max(text.get_window_extent().height for text in axes.texts)
+    assert box.height / classes > share
+    share = max(text.get_window_extent().width for text in axes.texts)
+    assert box.width / classes > share
 
 
 def test_all_plots_have_one_style_whatever_the_readers_matplotlib_is_set_to() -> None:

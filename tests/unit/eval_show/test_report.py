@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -182,6 +183,12 @@ def test_models_are_named_by_base_and_adapters_and_datasets_by_what_they_test() 
     ]
     (section,) = compare(runs, "base").sets
     assert compared_datasets(by_dataset(runs), [section]).rows == [["s", "2", "Inference; answers no, yes"]]
+
+
+def test_a_dataset_without_labels_is_named_by_the_command_that_scored_it() -> None:
+    run = ScoredRun("m", "s", "r", ["0"], [""], [""], [True], facts={"command": "tuneyard eval code"})
+    (section,) = compare([run, replace(run, model="base")], "base").sets
+    assert compared_datasets(by_dataset([run]), [section]).rows == [["s", "1", "code that passes tests"]]
 
 
 @pytest.mark.usefixtures("without_plots")
