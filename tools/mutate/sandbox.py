@@ -25,7 +25,7 @@ TESTS = {
     "core": ["tests/unit/core"],
     "compiler": ["tests/unit/compiler", "tests/cli/test_compiler.py"],
     "recipes": ["tests/unit/recipes", "tests/integration/test_recipes_*.py"],
-    "adapters": ["tests/unit/adapters"],
+    "adapters": ["tests/unit/adapters", "tests/integration/test_adapters_*.py"],
     "eval": [
         "tests/unit/eval_metrics", "tests/unit/eval_statistics", "tests/unit/eval_read",
         "tests/unit/eval_judge", "tests/unit/eval_show", "tests/unit/eval_datasets",

@@ -13,7 +13,7 @@ from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
 from tests.messages import printed, printed_line
-from tests.unit.adapters.make import base_tensors, delta, dense, factors, make, make_base
+from tests.unit.adapters.make import base_tensors, dense, factors, make, make_base
 from tuneyard.adapters.__main__ import cli
 from tuneyard.adapters.methods import methods
 from tuneyard.adapters.request import MergeRequest, merge_request
@@ -59,10 +59,6 @@ def test_merge_says_what_it_wrote():
     printed_line(out, "rte=0.5", "mnli=0.5", "modules 4", "tensors 8", "rank 16")
     printed_line(out, "Merged exactly", "4 modules", "rank 16")
     assert notes.splitlines() == ["result: saves/half", "next: tuneyard adapter show saves/half"]
-    result = open_adapter("half")
-    for module in result.modules:
-        expected = 0.5 * dense(factors(1))[module] + 0.5 * dense(factors(2))[module]
-        np.testing.assert_allclose(delta(result, module), expected, atol=1e-4)
 
 
 HOW = [["--method=svd", "--rank=5"], ["--method=svd", "--energy=0.9", "--dtype=fp16"], ["--dtype=bf16"]]

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from tests.unit.adapters.make import write_file
 from tuneyard.adapters.delta import Product, apply
-from tuneyard.adapters.kinds.oft import Rotated
 from tuneyard.adapters.shards import Piece
 from tuneyard.core.weights.tensors import open_weights, to_fp32
 
@@ -72,21 +71,3 @@ def test_a_change_that_all_but_undoes_the_weight_leaves_what_is_really_left(tmp_
     undone = piece(tmp_path, weight, "BF16")
     stored = np.concatenate(list(apply(undone, [Product(left, right)], None, [])))
     assert to_fp32(stored, "BF16").tolist() == exactly(weight, left, right, "BF16")
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_a_rotation_changes_each_block_of_inputs_by_its_own_matrix(shared):
-    rng = np.random.default_rng(1)
-    weight = rng.standard_normal((5, 6))
-    blocks = rng.standard_normal((1 if shared else 3, 2, 2))
-    expected = np.zeros_like(weight)
-    for output in range(5):
-        for column in range(6):
-            number, place = divmod(column, 2)
-            block = blocks[0 if shared else number]
-            inputs = weight[output, 2 * number : 2 * number + 2]
-            expected[output, column] = inputs[0] * block[place, 0] + inputs[1] * block[place, 1]
-    rotated = Rotated(blocks)
-    np.testing.assert_allclose(rotated.rows(0, weight, "float64"), expected)
-    places = (np.array([1, 4]), np.array([0, 5]))
-    np.testing.assert_allclose(rotated.exact(0, weight, places), expected[places])

@@ -111,17 +111,6 @@ def test_tied_base_stays_tied_where_neither_is_touched(tmp_path):
     assert read_json(tmp_path / "out/config.json")["tie_word_embeddings"] is True
 
 
-def test_conv1d_weights_change_by_the_transpose_even_when_square(tmp_path):
-    tensors = {"h.0.c_attn.weight": np.zeros((6, 6), np.float32)}
-    base = make_base(tmp_path / "base", tensors, "F32")
-    a, b = np.eye(1, 6, 2, dtype=np.float32), np.eye(1, 6, 5, dtype=np.float32).T  # B·A is 1 at [5, 2]
-    pairs = {"h.0.c_attn": (a, b)}
-    make(tmp_path / "a", pairs, r=1, lora_alpha=3, fan_in_fan_out=True, target_modules=["c_attn"])
-    found, _, _ = alone(base)
-    assert found["h.0.c_attn.weight"][2, 5] == 3
-    assert np.count_nonzero(found["h.0.c_attn.weight"]) == 1
-
-
 def test_modules_to_save_replace_the_base_by_weight(tmp_path):
     tensors = {**base_tensors(), "lm_head.weight": np.full((50, 24), 2, np.float32)}
     base = make_base(tmp_path / "base", tensors, "F32")

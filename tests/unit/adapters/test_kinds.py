@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.messages import printed, raises
-from tests.unit.adapters.make import PREFIX, base_tensors, dense, factors, make, make_base
+from tests.unit.adapters.make import PREFIX, base_tensors, factors, make, make_base
 from tuneyard.adapters.export.source import open_source
 from tuneyard.adapters.fuse import fuse, plan_fusing
 from tuneyard.adapters.merge import plan_merging
@@ -52,17 +52,6 @@ def fused_weights(adapter, tmp_path):
     return {module: weights.stored(f"{module}.weight") for module in MODULES}
 
 
-def test_dora_gives_each_row_its_magnitude(tmp_path):
-    pairs, extra = factors(), magnitudes()
-    adapter = make(tmp_path / "dora", pairs, extra=extra, use_dora=True)
-    fused = fused_weights(adapter, tmp_path)
-    for module, change in dense(pairs).items():
-        total = base_tensors()[f"{module}.weight"].astype(np.float64) + change
-        for row, magnitude in enumerate(extra[f"{PREFIX}{module}{MAGNITUDE}"]):
-            expected = np.float32(magnitude) * total[row] / np.sqrt((total[row] ** 2).sum())
-            np.testing.assert_allclose(fused[module][row], expected, rtol=1e-5, atol=1e-7)
-
-
 def test_a_magnitude_that_is_missing_or_no_number_or_of_another_size_is_named(tmp_path):
     adapter = make(tmp_path / "one", extra=magnitudes(missing=MODULES[:1]), use_dora=True)
     with raises(ContentError, MODULES[0], "lora_magnitude_vector is missing"):
@@ -82,17 +71,6 @@ def test_show_says_the_range_of_magnitudes(tmp_path):
     values = np.concatenate([*magnitudes().values()])
     shown = "\n".join(text([measure(opened, opened.modules, histograms=True)], [[1.0]]))
     assert f"magnitudes from {values.min():.4g} to {values.max():.4g}" in shown
-
-
-def test_oft_turns_each_pair_of_inputs(tmp_path):
-    adapter = oft_folder(tmp_path / "oft")
-    cosine, sine = np.cos(np.radians(ANGLE)), np.sin(np.radians(ANGLE))
-    fused = fused_weights(adapter, tmp_path)
-    for module in MODULES:
-        weight = base_tensors()[f"{module}.weight"].astype(np.float64)
-        first, second = weight[:, 0::2], weight[:, 1::2]
-        np.testing.assert_allclose(fused[module][:, 0::2], cosine * first + sine * second, atol=1e-6)
-        np.testing.assert_allclose(fused[module][:, 1::2], cosine * second - sine * first, atol=1e-6)
 
 
 def test_a_rotation_is_measured_and_shown(tmp_path):

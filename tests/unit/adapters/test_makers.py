@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.json_files import write_json
-from tests.messages import printed, printed_line, raises
+from tests.messages import printed, printed_line
 from tests.unit.adapters.make import (
     PREFIX,
     base_tensors,
@@ -17,9 +17,8 @@ from tests.unit.adapters.make import (
     make_base,
     write_file,
 )
-from tests.unit.adapters.test_commands import at_home, call, delta  # noqa: F401  # a fixture
+from tests.unit.adapters.test_commands import at_home, call  # noqa: F401  # a fixture
 from tuneyard.adapters.store import open_adapter
-from tuneyard.core.errors import ContentError
 from tuneyard.core.weights.base_models import open_base
 
 HEAD = np.arange(50 * 24, dtype=np.float32).reshape(50, 24) / 1024
@@ -77,22 +76,6 @@ def test_the_digest_of_an_adapter_in_shards_is_of_all_of_them():
     call("show", "rte", code=2)
 
 
-def test_exclusions_explain_targets_without_tensors(tmp_path):
-    every = ["q_proj", "v_proj", "o_proj", "k_proj"]
-    assert open_adapter(
-        make(tmp_path / "a", target_modules=every, exclude_modules=["o_proj", "k_proj"])
-    ).modules
-    assert open_adapter(make(tmp_path / "b", target_modules=every, exclude_modules=r".*\\.[ok]_proj")).modules
-    assert open_adapter(
-        make(tmp_path / "c", target_modules=[*every[:3]], exclude_modules=["self_attn.o_proj"])
-    ).modules
-    with raises(ContentError, "k_proj"):
-        open_adapter(make(tmp_path / "d", target_modules=every, exclude_modules=["o_proj"]))
-    few = {m: pair for m, pair in factors(layers=8).items() if m != "model.layers.3.self_attn.q_proj"}
-    fields = {"exclude_modules": [r"model.layers.3.self_attn.q_proj"]}
-    assert open_adapter(make(tmp_path / "e", few, **fields)).modules
-
-
 def test_bias_all_of_a_model_without_biases_is_no_bias():
     make("saves/a", factors(1), bias="all")
     plain = {name: value for name, value in base_tensors().items() if not name.endswith(".bias")}
@@ -102,22 +85,6 @@ def test_bias_all_of_a_model_without_biases_is_no_bias():
     printed(said, "bias", "model.layers.0.self_attn.q_proj.bias", "base")
     call("merge", "a=1", "mnli=1", "--out", "z")
     assert open_adapter("./z").config.raw["bias"] == "none"
-
-
-def test_embeddings_saved_beside_the_factors_are_whole_values():
-    tensors = {**base_tensors(), "lm_head.weight": HEAD}
-    make_base("full/base", tensors, "F32")
-    extra = {
-        f"{PREFIX}lm_head.weight": HEAD + 1,
-        f"{PREFIX}model.embed_tokens.weight": tensors["model.embed_tokens.weight"],
-    }
-    make("saves/a", factors(1), extra=extra)
-    assert "give --base DIR" in call("merge", "a=1", "--out", "x", code=2)[1]
-    call("fuse", "a", "--base", "full/base", "--out", "x")
-    fused = open_base(Path("x"))
-    assert (fused.read("lm_head.weight") == HEAD + 1).all()
-    assert (fused.read("model.embed_tokens.weight") == tensors["model.embed_tokens.weight"]).all()
-    assert "vocab_size" not in fused.config
 
 
 def larger(seed, rows=60):

@@ -55,19 +55,6 @@ def test_one_and_zero_gives_back_the_adapter(tmp_path):
         assert opened.metadata() == {"format": "pt"}
 
 
-def test_modules_of_one_adapter_only_keep_their_share(tmp_path):
-    shapes = {"q_proj": (24, 24), "k_proj": (6, 24)}
-    make(tmp_path / "a", factors(1))
-    make(tmp_path / "b", factors(2, shapes=shapes), target_modules=["q_proj", "k_proj"])
-    result, _ = merged([(tmp_path / "a", 0.5), (tmp_path / "b", 0.5)], tmp_path / "out")
-    one, other = dense(factors(1)), dense(factors(2, shapes=shapes))
-    for module in one.keys() | other.keys():
-        expected = 0.5 * (one.get(module, 0) + other.get(module, 0))
-        np.testing.assert_allclose(delta(result, module), expected, rtol=0, atol=1e-4)
-    assert {m.rank for m in result.modules.values()} == {16}
-    assert sorted(result.config.raw["target_modules"]) == ["k_proj", "q_proj", "v_proj"]
-
-
 def tsv_m(deltas, counts):
     """TSV-M of dense ΔW (Gargiulo et al., CVPR 2025, algorithm 1), with the whitening U·(UᵀU)^(-1/2).
 
@@ -143,19 +130,6 @@ def test_a_method_that_is_not_the_sum_is_not_reported_by_its_error_against_the_s
         assert record["result"]["error"] < 1e-6
 
 
-def test_embeddings_are_merged_as_such(tmp_path):
-    rng = np.random.default_rng(0)
-    pairs = [
-        {"model.embed_tokens": (rng.standard_normal((4, 50)), rng.standard_normal((24, 4)))} for _ in range(2)
-    ]
-    for name, pair in zip("ab", pairs, strict=True):
-        make(tmp_path / name, pair, r=4, target_modules=["embed_tokens"])
-    result, _ = merged([(tmp_path / "a", 0.5), (tmp_path / "b", 0.5)], tmp_path / "out")
-    assert result.modules["model.embed_tokens"].kind == "embedding"
-    expected = {m: 0.5 * (dense(pairs[0])[m] + dense(pairs[1])[m]) for m in pairs[0]}
-    assert error_of(result, expected) < 1e-6
-
-
 def test_copies_of_the_base_embedding_are_carried_if_equal(tmp_path):
     pair = {"model.embed_tokens": (np.ones((4, 50)), np.ones((24, 4)))}
     name = PREFIX + "model.embed_tokens.base_layer.weight"
@@ -200,21 +174,6 @@ def test_energy_finds_the_smallest_rank_that_keeps_it(tmp_path):
     for energy, rank in ((64 / 85, 1), (0.76, 2), (0.95, 3), (0.99, 4), (1, 4)):
         result, _ = merged([(tmp_path / "a", 1)], tmp_path / f"out{energy}", method="svd", energy=energy)
         assert result.config.rank == rank, energy
-
-
-def test_linear_is_peft_s_average_and_is_not_judged_by_the_sum(tmp_path):
-    one, other = factors(1), factors(2)
-    make(tmp_path / "a", one)
-    make(tmp_path / "b", other, lora_alpha=4)
-    result, errors = merged(
-        [(tmp_path / "a", 0.5), (tmp_path / "b", -0.5)], tmp_path / "out", method="linear"
-    )
-    first, second = np.sqrt(0.5 * 2), -np.sqrt(0.5 * 0.5)
-    for module in one:
-        a = first * one[module][0].astype(float) + second * other[module][0]
-        b = first * one[module][1].astype(float) + second * other[module][1]
-        np.testing.assert_allclose(delta(result, module), b @ a, atol=1e-4)
-    assert relative(errors.values()) < 1e-7  # of rounding to fp32; its distance from the sum is above 0.5
 
 
 def test_bf16_output_is_rounded_to_nearest_and_the_loss_is_said(tmp_path):

@@ -5,7 +5,6 @@ import math
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.messages import printed, raises
@@ -22,28 +21,6 @@ from tuneyard.core.errors import ContentError, RequestError
 
 Q0 = "model.layers.0.self_attn.q_proj"
 A0, B0 = f"{PREFIX}{Q0}.lora_A.weight", f"{PREFIX}{Q0}.lora_B.weight"
-
-
-def test_reads_what_peft_wrote(tmp_path):
-    pairs = factors(1)
-    adapter = open_adapter(make(tmp_path / "a", pairs, revision="v1"))
-    assert adapter.name == "a"
-    assert adapter.config.base == "org/base"
-    assert adapter.config.raw["revision"] == "v1"
-    assert list(adapter.modules) == [
-        f"model.layers.{i}.self_attn.{n}" for i in (0, 1) for n in ("q_proj", "v_proj")
-    ]
-    for module, (a, b) in pairs.items():
-        np.testing.assert_array_equal(adapter.factors(module)[0], a)
-        np.testing.assert_array_equal(adapter.factors(module)[1], b)
-        assert adapter.config.scale_of(module) == 2
-
-
-def test_digest_changes_with_either_file(tmp_path):
-    one = open_adapter(make(tmp_path / "a")).digest
-    assert open_adapter(make(tmp_path / "b")).digest == one
-    assert open_adapter(make(tmp_path / "c", lora_dropout=0.1)).digest != one
-    assert open_adapter(make(tmp_path / "d", factors(5))).digest != one
 
 
 def test_layers_come_in_the_order_of_their_numbers(tmp_path):
@@ -69,22 +46,14 @@ def test_a_reference_with_a_slash_is_a_path_and_nothing_else(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("fields", "module", "scale"),
+    ("pattern", "scale"),
     [
-        ({}, Q0, 2),
-        ({"use_rslora": True}, Q0, 16 / math.sqrt(8)),
-        ({"lora_alpha": 3}, Q0, 3 / 8),
-        ({"alpha_pattern": {"q_proj": 4}}, Q0, 0.5),
-        ({"alpha_pattern": {"q_proj": 4}}, Q0.replace("q_proj", "v_proj"), 2),
-        ({"alpha_pattern": {"proj": 4}}, Q0, 2),  # names match whole parts only, as in PEFT
-        ({"alpha_pattern": {r"layers\.0\..*": 4, "q_proj": 1}}, Q0, 0.5),  # the first that fits
-        ({"alpha_pattern": {"q_proj": 4}, "use_rslora": True}, Q0, 4 / math.sqrt(8)),
+        ({"proj": 4}, 2),  # names match whole parts only, as in PEFT
+        ({r"layers\.0\..*": 4, "q_proj": 1}, 0.5),  # the first that fits
     ],
 )
-def test_scale_of_a_module(tmp_path, fields, module, scale):
-    assert open_adapter(make(tmp_path / "a", **fields)).config.scale_of(module) == pytest.approx(
-        scale, rel=1e-15
-    )
+def test_the_pattern_that_gives_a_module_its_scale(tmp_path, pattern, scale):
+    assert open_adapter(make(tmp_path / "a", alpha_pattern=pattern)).config.scale_of(Q0) == scale
 
 
 REFUSED_FIELDS = [
