@@ -89,6 +89,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("regenerate") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--regenerate writes one file: leave -n out")
     config.pluginmanager.register(messages.Comparison(config), messages.Comparison.NAME)
 
 

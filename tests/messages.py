@@ -17,7 +17,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -173,10 +172,7 @@ def relative(path: str) -> str:
 
 
 class Comparison:
-    """Compares the messages of each test with its golden entry, or rewrites the entries.
-
-    Workers of pytest-xdist each have one. They send messages with their reports, stale entries at the end.
-    """
+    """Compares the messages of each test with its golden entry, or rewrites the entries (in one process)."""
 
     NAME = "golden messages"
 
@@ -198,33 +194,21 @@ class Comparison:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
-        """Compare when a test has passed."""
+        """Compare when a test has passed, or keep what it recorded."""
         global _temporary
         folders: pytest.TempPathFactory = item.config._tmp_path_factory  # type: ignore[attr-defined]
         _temporary = folders.getbasetemp()
         _recorded.clear()
         yield
         if self.rewrites:
-            item.user_properties.append((self.NAME, [*_recorded]))
+            self.messages_by_test[item.nodeid] = [*_recorded]
         else:
             compare(item.nodeid)
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect the messages of the tests that passed, from workers too."""
-        if report.when == "call" and report.passed:
-            self.messages_by_test[report.nodeid] = dict(report.user_properties).get(self.NAME, [])
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
-        """A worker has ended."""
-        self.stale |= set(getattr(node, "workeroutput", {}).get(self.NAME, ()))
-
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Write the file in the process that started the workers, or that had none."""
-        if hasattr(self.config, "workeroutput"):
-            self.config.workeroutput[self.NAME] = sorted(self.stale)
-        elif self.rewrites:
+        """Write the file."""
+        if self.rewrites:
             entries = {**parse(GOLDEN.read_text(encoding="utf-8")), **self.messages_by_test}
             remaining = {test: texts for test, texts in entries.items() if texts and test not in self.stale}
             GOLDEN.write_text(form(remaining), encoding="utf-8")

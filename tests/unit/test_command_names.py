@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.unit.test_words import CODE, files
 from tuneyard.core.cli.main import cli
+from tuneyard.core.cli.reference import commands
 
 WORDS = re.compile(r"\btuneyard ((?:[a-z][a-z0-9_-]*)(?: [a-z][a-z0-9_-]*)*)")
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -98,18 +99,10 @@ def test_files_that_users_read_call_every_command_tuneyard() -> None:
     assert offenders == []
 
 
-def help_texts(command: click.Command, context: click.Context) -> Iterator[str]:
-    """Help of a command and of all below it."""
-    yield command.get_help(context)
-    if isinstance(command, click.Group):
-        for name in command.list_commands(context):
-            inner = command.get_command(context, name)
-            assert inner is not None
-            yield from help_texts(inner, click.Context(inner, info_name=name, parent=context))
-
-
 def test_every_command_of_a_help_text_exists() -> None:
-    offenders: list[str] = []
-    for text in help_texts(cli, click.Context(cli, info_name="tuneyard")):
-        offenders += faults(text)
+    contexts = {}
+    for context in commands():
+        for one in (context, context.parent, context.find_root()):
+            contexts[one.command_path] = one
+    offenders = [fault for context in contexts.values() for fault in faults(context.get_help())]
     assert offenders == []
