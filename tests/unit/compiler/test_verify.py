@@ -18,7 +18,6 @@ from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
 from tuneyard.core.records import Example, format_of_entry
-from tuneyard.core.training.training_stage import stage_fits
 
 ALPACA = {"file_name": "x", "columns": {"prompt": "instruction", "query": "input", "response": "output"}}
 TAGS = {
@@ -296,21 +295,3 @@ def test_all_files_of_a_folder_are_read_in_llamafactorys_order(bench):
 def test_a_selection_of_several_parts_is_walked_in_the_order_of_the_file():
     selection = selected_rows(split_rows("train[4:6]+train[:2]+train[:1]", 9))
     assert selection == {0: 2, 1: 3, 4: 0, 5: 1} and list(selection) == [0, 1, 4, 5]
-
-
-@pytest.mark.parametrize(
-    ("stage", "entry", "fits"),
-    [
-        ("sft", ALPACA | {"ranking": True}, False),
-        ("kto", ALPACA | {"ranking": True}, False),
-        ("dpo", ALPACA | {"ranking": True}, True),
-        ("rm", ALPACA, False),
-        ("kto", ALPACA, False),
-        ("pt", ALPACA, True),
-        ("ppo", ALPACA, True),
-        ("sft", ALPACA | {"columns": ALPACA["columns"] | {"kto_tag": "k"}}, False),
-        ("kto", ALPACA | {"columns": ALPACA["columns"] | {"kto_tag": "k"}}, True),
-    ],
-)
-def test_stages_that_fit_a_dataset(stage, entry, fits):
-    assert stage_fits(stage, entry) == fits

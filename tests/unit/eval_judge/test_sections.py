@@ -186,38 +186,19 @@ def test_a_run_has_one_interval_wherever_it_is_told() -> None:
     ]  # fmt: skip
     figure = only(judge(run)).figures["base"]
     told = summary(rows, run.gold)
+    report = report_summary(rows, run.gold)
     chart = kinds_chart([replace(run, kinds={"type": ["t"] * 208})], "type").series["base"][0]
     assert (
         [figure.low, figure.high]
         == told["ci95"]
         == qa_summary(rows, run.gold)["ci95"]
+        == qa_summary(rows, run.gold)["types"]["t"]["exact_match"]["ci95"]
+        == report["subtypes"]["k"]["ci95"]
+        == report["types"]["t"]["ci95"]
         == pytest.approx(list(wilson(104, 208, float(student_deviate(Z95, np.array(3.0))))))
     )
     assert figure.stderr == told["stderr"]
     assert chart == (figure.value, figure.low, figure.high)
-
-
-def test_kinds_have_their_intervals_by_group() -> None:
-    right = [i % 40 < 30 for i in range(400)]
-    groups = [str(i // 10) for i in range(400)]
-    run = make("base", right, groups=groups)
-    rows = [
-        {"expected_output": g, "predicted_output": p, "group": x, "subtype": "k"}
-        for g, p, x in zip(run.gold, run.predicted, groups, strict=True)
-    ]
-    figure = only(judge(run)).figures["base"]
-    low, high = wilson(300, 400)
-    assert figure.high - figure.low > 2.5 * (high - low)
-    told = report_summary(rows, run.gold)
-    chart = kinds_chart([replace(run, kinds={"type": ["t"] * 400})], "type").series["base"][0]
-    for found in (told["subtypes"]["k"], told["types"]["yes"], qa_types(rows)):
-        assert found["ci95"] == [figure.low, figure.high]
-    assert chart == (figure.value, figure.low, figure.high)
-
-
-def qa_types(rows: list[dict]) -> dict:
-    one = {"type": "t", "similarity": 0.0, "token_f1": 0.0}
-    return qa_summary([{**row, **one} for row in rows], ["yes"])["types"]["t"]["exact_match"]
 
 
 def test_without_the_base_only_the_others_are_compared() -> None:

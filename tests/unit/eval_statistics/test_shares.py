@@ -60,11 +60,6 @@ def test_standard_errors_by_cluster_by_hand() -> None:
     assert mean_of([True, False], ["a", "a"]).stderr == 0.0
 
 
-@given(st.lists(st.booleans(), min_size=2, max_size=60))
-def test_a_group_for_each_row_is_the_plain_standard_error(correct: list[bool]) -> None:
-    assert mean_of(correct, range(len(correct))).stderr == pytest.approx(stderr(correct), abs=1e-12)
-
-
 @given(st.lists(st.booleans(), min_size=2, max_size=40))
 def test_repeating_every_row_in_its_group_adds_no_knowledge(correct: list[bool]) -> None:
     doubled = [x for x in correct for _ in range(2)]
