@@ -3,10 +3,9 @@
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-Values = list[object]
 _TAGS = "a|p|b|i|em|strong|ul|ol|li|code|pre|blockquote|div|span|h[1-6]|table|tr|td|th|sub|sup"
 HTML = re.compile(rf"</(?:{_TAGS})>|<(?:br|hr) ?/?>|<p>", re.IGNORECASE)  # not `List<a>`
 _BLOCKS = ("p", "ul", "ol", "pre", "blockquote", "table", "h1", "h2", "h3", "h4", "h5", "h6")
@@ -51,7 +50,7 @@ def cleaner(steps: Sequence[str]) -> Callable[[str], str]:
     return clean
 
 
-def wrapped(wrap: str, values: Values) -> Values:
+def wrapped(wrap: str, values: Iterable[object]) -> list[object]:
     """Put the texts of `wrap:` before and after `{}` around each text. Empty texts stay empty."""
     before, _, after = wrap.partition("{}")
     return [f"{before}{value}{after}" if value else value for value in values]

@@ -11,7 +11,8 @@ from tools.fuzz.execute import Outcome, execute, scratch
 from tools.fuzz.invariants import leftovers, miscounts, records_of, rows_of
 from tools.fuzz.structures import KINDS
 from tuneyard.compiler.rows import Batch
-from tuneyard.compiler.write.render import Filled, Renderer
+from tuneyard.compiler.write import render
+from tuneyard.compiler.write.render import Renderer
 
 FILES = sorted(
     path for path in mutations.CORPUS.glob("*-*/*") if path.parent.name.startswith(("good", "bad"))
@@ -75,12 +76,12 @@ def test_a_compiler_that_loses_or_moves_rows_is_found_out(monkeypatch):
 
 
 def test_a_broken_compiler_is_found_out(monkeypatch):
-    def split_at_what_texts_hold(self: Filled) -> tuple[bytes, list[list[bytes]]]:
-        columns = [orjson.dumps(texts)[2:-2].split(b'","') for texts in self.columns]
-        literals = [orjson.dumps(text)[1:-1].replace(b"%", b"%%") for text in self.literals]
-        return b'"' + b"%b".join(literals) + b'"', columns
+    def split_at_what_texts_hold(values: list[object]) -> tuple[list[bytes], bytes]:
+        if set(map(type, values)) == {str}:
+            return orjson.dumps(values)[2:-2].split(b'","'), b'"'
+        return list(map(orjson.dumps, values)), b""
 
-    monkeypatch.setattr(Filled, "json", split_at_what_texts_hold)
+    monkeypatch.setattr(render, "json_texts", split_at_what_texts_hold)
     assert [finding for seed in range(60) for finding in differential.run(str(seed))]
-    monkeypatch.setattr(Filled, "json", lambda _: 1 / 0)
+    monkeypatch.setattr(render, "json_texts", lambda _: 1 / 0)
     assert [finding for seed in range(9) for finding in mutations.run(str(seed)) if "ZeroDivision" in finding]
