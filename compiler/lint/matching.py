@@ -5,6 +5,8 @@ Keys are compared in shares by their lowest byte, so that memory holds the keys 
 
 from array import array
 from collections.abc import Iterator
+from itertools import accumulate, count
+from operator import eq
 from typing import TypeAlias
 
 from tuneyard.compiler.draw import ROW_TYPE
@@ -22,12 +24,13 @@ def first_rows(keys: Keys) -> Rows:
     last_bytes = bytes(memoryview(keys).cast("B")[:: keys.itemsize])
     for row, share in enumerate(last_bytes):
         shares[share].append(row)
-    firsts = array(ROW_TYPE, [0]) * len(keys)
+    firsts = array(ROW_TYPE, range(len(keys)))
     for rows in shares:
         row_by_key: dict[int, int] = {}
-        firsts_of_share = map(row_by_key.setdefault, map(keys.__getitem__, rows), rows)
-        for row, first in zip(rows, firsts_of_share, strict=True):
-            firsts[row] = first
+        firsts_of_share = list(map(row_by_key.setdefault, map(keys.__getitem__, rows), rows))
+        if len(row_by_key) < len(rows):
+            for row, first in zip(rows, firsts_of_share, strict=True):
+                firsts[row] = first
     return firsts
 
 
@@ -49,15 +52,9 @@ def matches(keys: Keys, others: Keys) -> Pairs:
 
 def numbered(keys: Keys) -> Rows:
     """A number for each row, equal where the key is, counted from 0 as keys first appear."""
-    numbers = first_rows(keys)
-    count = 0
-    for row, first in enumerate(numbers):
-        if row == first:
-            numbers[row] = count
-            count += 1
-        else:
-            numbers[row] = numbers[first]
-    return numbers
+    firsts = first_rows(keys)
+    keys_before = array(ROW_TYPE, accumulate(map(eq, firsts, count()), initial=0))
+    return array(ROW_TYPE, map(keys_before.__getitem__, firsts))
 
 
 def paired(keys: Keys, others: Keys) -> tuple[Rows, Rows]:

@@ -131,11 +131,10 @@ def plain_text(text: str) -> bytes:
 
 
 def plain_texts(texts: Texts) -> list[bytes]:
-    """`plain_text` of each text, in one call for all."""
-    joined = "\x1e".join(texts)
-    if joined.count("\x1e") != len(texts) - 1:
-        return list(map(plain_text, texts))
-    return joined.encode(errors="surrogatepass").translate(_PLAIN_SEPARATED, _BLANKS).split(SEPARATOR)
+    """`plain_text` of each text, in one call for all, unless a text has the separator."""
+    joined = "\x1e".join(texts).encode(errors="surrogatepass")
+    plain = joined.translate(_PLAIN_SEPARATED, _BLANKS).split(SEPARATOR)
+    return plain if len(plain) == len(texts) else list(map(plain_text, texts))
 
 
 def text_warnings(texts: Sequence[str], answers: Sequence[str]) -> Iterator[tuple[str, str]]:
