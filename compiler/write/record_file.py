@@ -67,11 +67,14 @@ class RecordFile:
     def add_part(self, part: Path) -> None:
         """Append the records of a file that `is_part` of this one, and their keys."""
         with named(self.path), part.open("rb", buffering=0) as source:
-            rest = b""
-            while piece := source.read(COPIED):
-                whole, line_break, start = (rest + piece).rpartition(LINE)
-                self.add(whole + line_break)
-                rest = start
+            rest = part.stat().st_size - len(self.between)  # without what is after its last record
+            if rest > 0:
+                self._write(self.between if self.records else self._head)
+                self.records += 1
+            while rest > 0 and (piece := source.read(min(rest, COPIED))):
+                self.records += piece.count(LINE)
+                self._write(piece)
+                rest -= len(piece)
         if self._keys_file is not None:
             keys = array("Q")
             part_keys = part.with_name(f".{part.name}.fingerprints")
