@@ -9,7 +9,6 @@ from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.language.han import HAN
 
-_HAN = re.compile(f"[{HAN}]+")
 _ASCII_LETTER = re.compile("[A-Za-z]")
 _ASCII = re.compile("[\x00-\x7f]+")
 _NO_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
@@ -60,7 +59,7 @@ def language_of(text: str) -> str:
     ascii_letters = len(text.encode("ascii", "ignore").translate(None, _NO_LETTERS))
     others = _ASCII.sub("", text)
     letters = ascii_letters + sum(map(str.isalpha, others))
-    if sum(map(len, _HAN.findall(others))) >= 0.3 * letters > 0:
+    if sum(map(len, re.findall(f"[{HAN}]+", others))) >= 0.3 * letters > 0:
         return "zh"
     return "en" if ascii_letters >= 0.9 * letters > 0 else ""
 

@@ -27,7 +27,7 @@ FEWEST = 50  # rows: of fewer, the shares of labels say little
 WIDTH = 3
 SEED = 42
 _MIXER = 0x9E3779B97F4A7C15  # odd, near 2**64 over the golden ratio (Knuth: TAOCP 3, section 6.4)
-_WORDS = re.compile(f"[{HAN}]|[^\\W{HAN}]+")
+_WORDS = f"[{HAN}]|[^\\W{HAN}]+"
 
 _ASCII = dict.fromkeys(range(128), " ")
 _ASCII |= {code: chr(code).lower() for code in range(128) if chr(code).isalnum() or chr(code) == "_"}
@@ -93,7 +93,7 @@ def imbalance(counts: Mapping[str, int], labels: Collection[str]) -> str:
 
 def shingles(text: str) -> list[str]:
     """The runs of three words in a text. A shorter text is one run."""
-    words = text.translate(_ASCII).split() if text.isascii() else _WORDS.findall(text.lower())
+    words = text.translate(_ASCII).split() if text.isascii() else re.findall(_WORDS, text.lower())
     if len(words) <= WIDTH:
         return [" ".join(words)]
     return list(map(" ".join, zip(words, words[1:], words[2:], strict=False)))

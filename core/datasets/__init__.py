@@ -29,7 +29,6 @@ INPUT_NAMES = (
 """Names of columns with a text that a prompt goes with: LLaMA-Factory's slot for it is `query`."""
 RUNNING_WORDS = 5
 RUNNING_IDEOGRAPHS = 10
-_IDEOGRAPHS = re.compile(f"[{HAN}]")
 # A table has the texts in place of the other values.
 _BLANK: tuple[object, ...] = ("", None, "[]", "{}", "null", [], {})
 HELD_OUT = ("eval", "validation", "val", "dev", "test")
@@ -289,7 +288,7 @@ def left_out_texts(
         )
         # More than an id, a label, an address or a few words.
         is_running_text = (
-            len(text.split()) >= RUNNING_WORDS or len(_IDEOGRAPHS.findall(text)) >= RUNNING_IDEOGRAPHS
+            len(text.split()) >= RUNNING_WORDS or len(re.findall(f"[{HAN}]", text)) >= RUNNING_IDEOGRAPHS
         )
         if is_running_text and not repeats_answer and not is_whole_example:
             left_out.append(name)

@@ -1,12 +1,14 @@
-"""Chinese characters: their one range, for classes of regular expressions (Unicode 16), and their spacing."""
+"""Chinese characters: their one range, for classes of regular expressions (Unicode 16), and their spacing.
+
+Python takes a millisecond or more to compile a class with it. So patterns with it are texts: `re` compiles
+them when they are first used, and not when a module is imported.
+"""
 
 import re
 from collections.abc import Mapping
 
 # Extension A, the basic block, compatibility ideographs, and the planes of the other extensions.
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_CHINESE_START = re.compile(f"[{HAN}]")
-_CHINESE_END = re.compile(f"[{HAN}）]$")
 
 
 def closed_up(template: str, values: Mapping[str, object]) -> str:
@@ -15,8 +17,8 @@ def closed_up(template: str, values: Mapping[str, object]) -> str:
     Two spaces and more are an indent, or between columns.
     """
     for name, value in values.items():
-        if _CHINESE_START.match(str(value)):
+        if re.match(f"[{HAN}]", str(value)):
             template = re.sub(rf"(?<! ) \{{{name}\}}", f"{{{name}}}", template)
-        if _CHINESE_END.search(str(value)):
+        if re.search(f"[{HAN}）]$", str(value)):
             template = re.sub(rf"\{{{name}\}} (?! )", f"{{{name}}}", template)
     return template
