@@ -26,7 +26,7 @@ from tuneyard.compiler.read.inputs import (
 from tuneyard.compiler.read.stream import progress_bar, stored_size
 from tuneyard.compiler.request import COUNTED, NO_LIMIT, CompileReport, CompileRequest, Identity
 from tuneyard.compiler.run import Run
-from tuneyard.compiler.spec.model import PART, REJECTED, ROW_NUMBER, UNLABELLED, Spec
+from tuneyard.compiler.spec.model import PART, REJECTED, UNLABELLED, Spec
 from tuneyard.compiler.two_passes import write_arranged
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.datasets.manifest import Manifest, write_manifest
@@ -69,8 +69,7 @@ def _one_process(spec: Spec, request: CompileRequest, inputs: Sequence[Input]) -
     if any(most_kept(spec, item.split) < NO_LIMIT for item in inputs):
         return "a mixture that streams from a hub reads as far as its shares go"
     for item in inputs:
-        part = spec.of_part(item.split)
-        if any(column.default == ROW_NUMBER for column in part.columns) and numbers_rows(item, part):
+        if numbers_rows(item, spec.of_part(item.split)):
             return f"{item.display_path} has no ids, and the rows of all files are numbered"
     return ""
 

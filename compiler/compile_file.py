@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneyard.compiler.check.checker import Checker
+from tuneyard.compiler.check.checker import Checker, find_source
 from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.draw import apportioned
@@ -21,7 +21,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.request import NO_LIMIT, CompileRequest, Counts
-from tuneyard.compiler.spec.model import REJECTED, Filter, Spec
+from tuneyard.compiler.spec.model import REJECTED, ROW_NUMBER, Filter, Spec
 from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.files import Moved
@@ -148,10 +148,9 @@ def compile_file(
 
 
 def numbers_rows(item: Input, spec: Spec) -> bool:
-    """True if the rows of a file get their numbers as ids: a source of ids is found in the first rows."""
-    rows = next(read(item.path, item.display_path, spec.source, Problems(), item.split), None)
-    if rows is None:
-        return False
-    checker = Checker(spec, item.display_path, Problems(), Unused(), {})
-    checker.check(rows)
-    return checker.uses_numbers
+    """True if the rows of a file get their numbers as ids: its first rows have no source of ids."""
+    numbered = [column for column in spec.columns if column.default == ROW_NUMBER]
+    rows = None
+    if numbered:
+        rows = next(read(item.path, item.display_path, spec.source, Problems(), item.split), None)
+    return rows is not None and any(find_source(column, rows.names(), rows) is None for column in numbered)

@@ -37,7 +37,7 @@ class Checker:
     ) -> None:
         """`types` are the types of kept columns in earlier rows, also of other files of the split.
 
-        `start` is the number of the first row (from 0). `uses_numbers` tells whether a row got its number.
+        `start` is the number of the first row (from 0).
         """
         self.spec, self.display_path, self.problems, self.unused = spec, display_path, problems, unused
         self.fallback_columns = fallback_columns(spec)
@@ -58,7 +58,6 @@ class Checker:
                 self.columns_of_turns.append(column.name)
         self.valid = {name: kind.validators() for name, kind in self.kinds.items() if not kind.is_label}
         self.number = start
-        self.uses_numbers = False
         self.bad = self.unlabelled = 0
         self.failed = False
 
@@ -214,7 +213,6 @@ class Checker:
         column = reader.column
         source = self.sources.get(column.name)
         if source is None and column.default == ROW_NUMBER:
-            self.uses_numbers = True
             return list(range(self.number, self.number + len(rows.lines)))
         if source is None:
             default = "" if column.default is None else column.default
