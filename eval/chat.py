@@ -138,7 +138,7 @@ def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "tuple[
     server = open_server(read_models(connection, name), name, bool(name))
 
     def reply(messages: Messages) -> Speak:
-        answer = server.connection.once(lambda client: server.chat_with(client, messages, settings))
+        answer = server.connection.once(lambda: server.chat_with(messages, settings))
         return lambda show: show(answer.text)
 
     return server, reply

@@ -4,6 +4,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -33,6 +34,8 @@ TOO_LONG = re.compile(
 )
 """What llama.cpp and vLLM answer to a prompt that their context does not hold."""
 
+CLIENT: ContextVar["httpx.AsyncClient"] = ContextVar("CLIENT")
+"""The open client of the requests that are on their way: `Connection.each` sets it."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -90,9 +93,7 @@ class Connection:
         """Address of what is not part of OpenAI's interface, such as /tokenize."""
         return self.url.removesuffix("/v1")
 
-    def each(
-        self, work: "Callable[[httpx.AsyncClient, Item], Awaitable[Result]]", items: Sequence[Item]
-    ) -> list[Result]:
+    def each(self, work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]) -> list[Result]:
         """Do the work for all items, several at once. Results are in the order of the items.
 
         The first error cancels the others' requests, and so does Ctrl-C.
@@ -103,12 +104,13 @@ class Connection:
         async def work_all() -> list[Result]:
             slots = asyncio.Semaphore(self.at_once)
 
-            async def in_slot(client: "httpx.AsyncClient", item: Item) -> Result:
+            async def in_slot(item: Item) -> Result:
                 async with slots:
-                    return await work(client, item)
+                    return await work(item)
 
             async with self._client() as client, asyncio.TaskGroup() as group:
-                tasks = [group.create_task(in_slot(client, item)) for item in items]
+                CLIENT.set(client)
+                tasks = [group.create_task(in_slot(item)) for item in items]
             return [task.result() for task in tasks]
 
         try:
@@ -116,9 +118,9 @@ class Connection:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
-    def once(self, work: "Callable[[httpx.AsyncClient], Awaitable[Result]]") -> Result:
+    def once(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Do the work of one or several requests, one after the other."""
-        (result,) = self.each(lambda client, _: work(client), [None])
+        (result,) = self.each(lambda _: work(), [None])
         return result
 
     def _client(self) -> "httpx.AsyncClient":
@@ -151,7 +153,6 @@ class Connection:
 
     async def request(
         self,
-        client: "httpx.AsyncClient",
         address: str,
         body: Mapping[str, object] | None,
         read: Callable[[bytes], Result],
@@ -173,7 +174,7 @@ class Connection:
             tries += 1
             try:
                 async with asyncio.timeout(self.timeout):
-                    return read(await self._answer(client, address, body))
+                    return read(await self._answer(address, body))
             except RefusedError as error:
                 if not error.may_pass:
                     raise
@@ -214,15 +215,13 @@ class Connection:
             text += f"; if the server speaks no https, name {self.url.replace('https', 'http', 1)}"
         return f"{text}; is the server running at this address?"
 
-    async def _answer(
-        self, client: "httpx.AsyncClient", address: str, body: Mapping[str, object] | None
-    ) -> bytes:
+    async def _answer(self, address: str, body: Mapping[str, object] | None) -> bytes:
         """The body of an answer, `RefusedError` for one of another status. `ValueError` if it is too large.
 
         Redirects are not followed: the key is for the host in --url.
         """
         method = "GET" if body is None else "POST"
-        async with client.stream(method, address, json=body) as response:
+        async with CLIENT.get().stream(method, address, json=body) as response:
             data = bytearray()
             async for piece in response.aiter_raw():
                 data += piece

@@ -6,7 +6,7 @@ them, and reports the true log-probability of what it took.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuneyard.core.prompt import Messages
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
@@ -22,9 +22,6 @@ from tuneyard.eval.backends.server import (
     log_of,
     read_ids,
 )
-
-if TYPE_CHECKING:
-    import httpx
 
 LISTED = 1000  # next tokens that are listed
 EVERY = 1 << 20  # the same for the whole vocabulary
@@ -50,9 +47,7 @@ class LlamaCpp(Server):
         server = replace(self, whole=sample[0])
         settings = {"n_probs": 1, **server.taking_whole}
         try:
-            answer = self.connection.once(
-                lambda client: server._step(client, sample, settings, lambda answer: answer)
-            )
+            answer = self.connection.once(lambda: server._step(sample, settings, lambda answer: answer))
             self.read_step(answer, len(sample))["top_logprobs"][0]["logprob"]
         except BROKEN as error:
             raise NoLogProbabilitiesError(
@@ -62,7 +57,7 @@ class LlamaCpp(Server):
             ) from error
         return server
 
-    async def greedy(self, client: "httpx.AsyncClient", ids: Ids, longest: int) -> Generated:
+    async def greedy(self, ids: Ids, longest: int) -> Generated:
         """/completion without the server's penalties."""
 
         def read(answer: dict[str, Any]) -> Generated:
@@ -71,21 +66,21 @@ class LlamaCpp(Server):
 
         body = {"prompt": list(ids), "n_predict": longest, **NEUTRAL}
         address = f"{self.connection.root}/completion"
-        return await self.post(client, address, body, read, "completion")
+        return await self.post(address, body, read, "completion")
 
-    async def prompt(self, client: "httpx.AsyncClient", talk: Messages) -> Ids:
+    async def prompt(self, talk: Messages) -> Ids:
         """/apply-template, then /tokenize, which adds BOS."""
         root = self.connection.root
         asking = chat_request(talk)
-        text = await self.post(client, f"{root}/apply-template", asking, _read_prompt, "prompt")
+        text = await self.post(f"{root}/apply-template", asking, _read_prompt, "prompt")
         request = {"content": text, "add_special": True, "parse_special": True}
-        return await self.post(client, f"{root}/tokenize", request, read_ids, "token ids")
+        return await self.post(f"{root}/tokenize", request, read_ids, "token ids")
 
     def tokenizing(self, text: str) -> dict[str, object]:
         """llama.cpp names the text `content`."""
         return {"content": text, "add_special": False}
 
-    async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> Logs:
+    async def logs(self, prompt: Ids, spellings: Sequence[Ids]) -> Logs:
         """One request for each beginning of a spelling, and one for each token that it does not list.
 
         The whole prompt is read anew. What the server reuses of another row's prompt changes its rounding by
@@ -95,14 +90,14 @@ class LlamaCpp(Server):
         logs: Logs = {}
         for begin, tokens in next_tokens(spellings):
             ids = [*prompt, *begin]
-            listed = await self._listed(client, ids, LISTED, reads_anew=not logs)
+            listed = await self._listed(ids, LISTED, reads_anew=not logs)
             for token in tokens:
                 if token not in listed:
-                    listed[token] = await self._forced(client, ids, token)
+                    listed[token] = await self._forced(ids, token)
                 logs[(*begin, token)] = listed[token]
         return logs
 
-    async def _forced(self, client: "httpx.AsyncClient", ids: Ids, token: int) -> float:
+    async def _forced(self, ids: Ids, token: int) -> float:
         """Log-probability of a token that a bias makes the server take. The bias is for sampling alone."""
 
         def read(answer: dict[str, Any]) -> float | None:
@@ -113,14 +108,12 @@ class LlamaCpp(Server):
                 raise ValueError(f"token {step['id']} instead of {token}, which logit_bias forces")
             return log_of(step["logprob"])
 
-        value = await self._step(client, ids, {"n_probs": 1, "logit_bias": [[token, FORCING]]}, read)
+        value = await self._step(ids, {"n_probs": 1, "logit_bias": [[token, FORCING]]}, read)
         if value is None:
-            value = (await self._listed(client, ids, EVERY)).get(token, UNDERFLOW)
+            value = (await self._listed(ids, EVERY)).get(token, UNDERFLOW)
         return value
 
-    async def _listed(
-        self, client: "httpx.AsyncClient", ids: Ids, count: int, *, reads_anew: bool = False
-    ) -> dict[int, float]:
+    async def _listed(self, ids: Ids, count: int, *, reads_anew: bool = False) -> dict[int, float]:
         """Log-probabilities of the most likely tokens after the ids, before any sampling."""
 
         def read(answer: dict[str, Any]) -> dict[int, float]:
@@ -128,7 +121,7 @@ class LlamaCpp(Server):
             return {top["id"]: log_of(top["logprob"]) for top in tops}
 
         settings = {"n_probs": count, **self.taking_whole, "cache_prompt": not reads_anew}
-        return await self._step(client, ids, settings, read)
+        return await self._step(ids, settings, read)
 
     @property
     def taking_whole(self) -> dict[str, object]:
@@ -138,18 +131,14 @@ class LlamaCpp(Server):
         return {"logit_bias": [[self.whole, FORCING]]}
 
     async def _step(
-        self,
-        client: "httpx.AsyncClient",
-        ids: Ids,
-        more: Mapping[str, object],
-        read: Callable[[dict[str, Any]], Result],
+        self, ids: Ids, more: Mapping[str, object], read: Callable[[dict[str, Any]], Result]
     ) -> Result:
         """Generate one token after the ids, with `more` settings."""
         body = {
             "prompt": list(ids), "n_predict": 1, "temperature": 0, "post_sampling_probs": False,
             "cache_prompt": True, **more,
         }  # fmt: skip
-        return await self.post(client, f"{self.connection.root}/completion", body, read)
+        return await self.post(f"{self.connection.root}/completion", body, read)
 
     def read_step(self, answer: dict[str, Any], tokens: int) -> dict[str, Any]:
         """The probabilities of the only generated token. `RequestError` if the prompt was cut."""

@@ -14,7 +14,6 @@ from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, choose_model, 
 from tuneyard.eval.backends.server import QUESTION, SAMPLE, NoLogProbabilitiesError, Server
 
 if TYPE_CHECKING:
-    import httpx
     from transformers import PreTrainedTokenizerBase
 
 NOT_OFFERED = (404, 405, 501)
@@ -87,10 +86,10 @@ def open_served(
         if isinstance(version, str):
             server = replace(server, model=replace(server.model, version=version))
     sample = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
-    questions: dict[str, Callable[[httpx.AsyncClient], Awaitable[object]]] = {
-        "prompts": lambda client: server.prompt(client, QUESTION),
-        "texts": lambda client: server.greedy(client, sample, 1),
-        "chat": lambda client: server.chat_with(client, QUESTION, {"max_tokens": 1}),
+    questions: dict[str, Callable[[], Awaitable[object]]] = {
+        "prompts": lambda: server.prompt(QUESTION),
+        "texts": lambda: server.greedy(sample, 1),
+        "chat": lambda: server.chat_with(QUESTION, {"max_tokens": 1}),
     }
     for part, ask in questions.items():
         try:

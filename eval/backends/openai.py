@@ -7,7 +7,7 @@ All spellings of a row are one request.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuneyard.core.prompt import Messages
 from tuneyard.eval.backends.connection import RefusedError
@@ -24,9 +24,6 @@ from tuneyard.eval.backends.server import (
     read_ids,
 )
 
-if TYPE_CHECKING:
-    import httpx
-
 
 @dataclass(eq=False)
 class OpenAi(Server):
@@ -41,7 +38,7 @@ class OpenAi(Server):
             server = replace(self, way=way)
             try:
                 answer = self.connection.once(
-                    partial(server.read_prompts, prompts=[sample, sample], read=lambda answer: answer)
+                    partial(server.read_prompts, [sample, sample], lambda answer: answer)
                 )
                 server.read_logs(answer, [sample, sample], 1)
             except RefusedError as error:
@@ -56,7 +53,7 @@ class OpenAi(Server):
             "--mode generate"
         )
 
-    async def greedy(self, client: "httpx.AsyncClient", ids: Ids, longest: int) -> Generated:
+    async def greedy(self, ids: Ids, longest: int) -> Generated:
         """/completions without penalties, which vLLM takes from generation_config.json."""
 
         def read(answer: dict[str, Any]) -> Generated:
@@ -70,33 +67,29 @@ class OpenAi(Server):
         if self.model.engine == VLLM:
             body["repetition_penalty"] = 1.0
         address = f"{self.url}/completions"
-        return await self.post(client, address, body, read, "completion")
+        return await self.post(address, body, read, "completion")
 
-    async def prompt(self, client: "httpx.AsyncClient", talk: Messages) -> Ids:
+    async def prompt(self, talk: Messages) -> Ids:
         """/tokenize of messages, as vLLM has it."""
         address = f"{self.connection.root}/tokenize"
         request = {**chat_request(talk), "add_generation_prompt": True}
-        return await self.post(client, address, request, read_ids, "token ids")
+        return await self.post(address, request, read_ids, "token ids")
 
     def tokenizing(self, text: str) -> dict[str, object]:
         """vLLM names the text `prompt`."""
         return {"model": self.model.model, "prompt": text, "add_special_tokens": False}
 
-    async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> Logs:
+    async def logs(self, prompt: Ids, spellings: Sequence[Ids]) -> Logs:
         """One request for all spellings, each after the prompt."""
         prompts = [[*prompt, *spelling] for spelling in spellings]
-        return await self.read_prompts(
-            client, prompts, lambda answer: self.read_logs(answer, prompts, len(prompt))
-        )
+        return await self.read_prompts(prompts, lambda answer: self.read_logs(answer, prompts, len(prompt)))
 
-    async def read_prompts(
-        self, client: "httpx.AsyncClient", prompts: Sequence[Ids], read: Callable[[dict[str, Any]], Result]
-    ) -> Result:
+    async def read_prompts(self, prompts: Sequence[Ids], read: Callable[[dict[str, Any]], Result]) -> Result:
         """Request the log-probabilities of prompts."""
         body = {
             "prompt": [list(ids) for ids in prompts], "max_tokens": 1, "temperature": 0, **WAYS[self.way].body
         }  # fmt: skip
-        return await self.post(client, f"{self.url}/completions", body, read)
+        return await self.post(f"{self.url}/completions", body, read)
 
     def read_logs(self, answer: dict[str, Any], prompts: Sequence[Ids], after: int) -> Logs:
         """The log-probabilities of each prompt's ids from place `after` on."""

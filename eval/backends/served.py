@@ -97,7 +97,7 @@ def get(
     """
     place = address.removeprefix(connection.root)
     try:
-        return connection.once(lambda client: connection.request(client, address, None, read, place))
+        return connection.once(lambda: connection.request(address, None, read, place))
     except UnreadableError:  # such as a page of HTML for every address that it does not have
         if must_be_readable:
             raise

@@ -23,7 +23,6 @@ from tuneyard.eval.backends.scorers import Batches, Ids, Images, Logs, Prompts, 
 from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, json_object, read_models, writable
 
 if TYPE_CHECKING:
-    import httpx
     from transformers import PreTrainedTokenizerBase
 
 ROWS, TALKS = 32, 8  # rows between two writes of the log, by labels and by answers
@@ -113,9 +112,9 @@ class Server(Backend, ABC):
     ) -> Reading:
         """Ask for the log-probabilities of the spellings' tokens, some rows at a time in the data's order."""
 
-        async def read_row(client: "httpx.AsyncClient", row: int) -> Logs:
+        async def read_row(row: int) -> Logs:
             try:
-                return await self.logs(client, prompts[row], spellings)
+                return await self.logs(prompts[row], spellings)
             except RefusedError as error:
                 raise RequestError(f"{self.url}: row {row}: {error.problem}") from error
 
@@ -137,7 +136,7 @@ class Server(Backend, ABC):
         """
         settings = {"max_tokens": longest, "temperature": 0}
         answers: list[str | RefusedError] = []
-        for answer in self.ask(lambda client, talk: self.chat_with(client, talk, settings), talks):
+        for answer in self.ask(lambda talk: self.chat_with(talk, settings), talks):
             if isinstance(answer, Generated):
                 answers.append(answer.text)
             elif answer.is_too_long:
@@ -147,21 +146,19 @@ class Server(Backend, ABC):
         return answers
 
     def ask(
-        self, question: "Callable[[httpx.AsyncClient, Item], Awaitable[Result]]", items: Sequence[Item]
-    ) -> "list[Result | RefusedError]":
+        self, question: Callable[[Item], Awaitable[Result]], items: Sequence[Item]
+    ) -> list[Result | RefusedError]:
         """Ask a question about all items. The answer to a refused one is the refusal."""
 
-        async def ask_one(client: "httpx.AsyncClient", item: Item) -> Result | RefusedError:
+        async def ask_one(item: Item) -> Result | RefusedError:
             try:
-                return await question(client, item)
+                return await question(item)
             except RefusedError as error:
                 return error
 
         return self.each(ask_one, items)
 
-    def each(
-        self, ask: "Callable[[httpx.AsyncClient, Item], Awaitable[Result]]", items: Sequence[Item]
-    ) -> list[Result]:
+    def each(self, ask: Callable[[Item], Awaitable[Result]], items: Sequence[Item]) -> list[Result]:
         """Ask for all items, several at once; `RequestError` if the model changed meanwhile."""
         answers = self.connection.each(ask, items)
         self.check_unchanged()
@@ -187,34 +184,29 @@ class Server(Backend, ABC):
         """The server that gives log-probabilities; `NoLogProbabilitiesError` if the server gives none."""
 
     @abstractmethod
-    async def logs(self, client: "httpx.AsyncClient", prompt: Ids, spellings: Sequence[Ids]) -> Logs:
+    async def logs(self, prompt: Ids, spellings: Sequence[Ids]) -> Logs:
         """Log-probabilities of the spellings' tokens after the prompt."""
 
     @abstractmethod
-    async def greedy(self, client: "httpx.AsyncClient", ids: Ids, longest: int) -> Generated:
+    async def greedy(self, ids: Ids, longest: int) -> Generated:
         """Most likely answer after our ids, without sampling and penalties."""
 
     @abstractmethod
-    async def prompt(self, client: "httpx.AsyncClient", talk: Messages) -> Ids:
+    async def prompt(self, talk: Messages) -> Ids:
         """Token ids of some messages, as the server's chat makes them."""
 
     @abstractmethod
     def tokenizing(self, text: str) -> dict[str, object]:
         """The body of /tokenize for a text."""
 
-    async def chat_with(
-        self, client: "httpx.AsyncClient", talk: Messages, settings: Mapping[str, object]
-    ) -> Generated:
+    async def chat_with(self, talk: Messages, settings: Mapping[str, object]) -> Generated:
         """Answer of a client's request: the messages and these settings. Errors quote the last message."""
         body = {**chat_request(talk), **settings}
         address = f"{self.url}/chat/completions"
-        return await self.post(
-            client, address, body, chat_answer, "chat completion", repr(talk[-1]["content"][:40])
-        )
+        return await self.post(address, body, chat_answer, "chat completion", repr(talk[-1]["content"][:40]))
 
     async def post(
         self,
-        client: "httpx.AsyncClient",
         address: str,
         body: Mapping[str, object],
         read: Callable[[dict[str, Any]], Result],
@@ -241,7 +233,7 @@ class Server(Backend, ABC):
                 raise ValueError(f"no {about}{missing}: {beginning}") from error
 
         named = {"model": self.model.model, **body, **self.model.settings}
-        return await self.connection.request(client, address, named, parse, place or about)
+        return await self.connection.request(address, named, parse, place or about)
 
     def _check_model(self, name: object) -> None:
         """`RequestError` if an answer names another model than the answers before.
@@ -277,9 +269,7 @@ class Server(Backend, ABC):
         connection = self.connection
         address, body = f"{connection.root}/tokenize", self.tokenizing(SAMPLE)
         try:
-            answer = connection.once(
-                lambda client: connection.request(client, address, body, json_object, "tokenize")
-            )
+            answer = connection.once(lambda: connection.request(address, body, json_object, "tokenize"))
         except (RefusedError, NoAccessError):
             warn(f"{self.url}: it offers no /tokenize: its tokenizer was not compared with --model's")
             return

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from tuneyard.core.errors import RequestError, counted, one_line
 from tuneyard.eval.backends.connection import Connection, RefusedError
@@ -24,9 +24,6 @@ from tuneyard.eval.prove.proof import (
     prove_prompts,
 )
 from tuneyard.eval.scoring.candidates import Candidate, Opened
-
-if TYPE_CHECKING:
-    import httpx
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -194,9 +191,7 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
     refusals: list[str] = []
 
     def answers_to(
-        about: str,
-        items: Mapping[int, Item],
-        question: "Callable[[httpx.AsyncClient, Item], Awaitable[Result]]",
+        about: str, items: Mapping[int, Item], question: Callable[[Item], Awaitable[Result]]
     ) -> dict[int, Result]:
         """The answer to each row that the server does not refuse."""
         from tqdm import tqdm
@@ -212,14 +207,14 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
 
     def chatting(more: Mapping[str, object]) -> Texts:
         settings = {"max_tokens": longest, **more}
-        return answers_to("chat", talks, lambda client, talk: served.chat_with(client, talk, settings))
+        return answers_to("chat", talks, lambda talk: served.chat_with(talk, settings))
 
     ids, chat, labels = None, None, None
     answers = Answers(None, None)
     if "prompts" not in served.missing:
         ids = answers_to("prompts", talks, served.prompt)
     if "texts" not in served.missing:
-        texts = answers_to("texts", prompts, lambda client, ids: served.greedy(client, ids, longest))
+        texts = answers_to("texts", prompts, lambda ids: served.greedy(ids, longest))
         answers = Answers(tokens_of(texts, tokenizer), None, texts)
         prompts = {row: prompts[row] for row in texts}
     if "chat" not in served.missing:
