@@ -16,9 +16,8 @@ from tuneyard.core import version
 from tuneyard.core.documents import json_lines
 from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, counted, show_value, unexpected
-from tuneyard.core.files import append_bytes, atomic, read_object, write_json
-from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses
-from tuneyard.eval.read.token_loss_log import TokenLossLog
+from tuneyard.core.files import append_bytes, atomic, read_object, write_bytes, write_json
+from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
 
 RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"
@@ -254,19 +253,16 @@ class PredictionLog:
         """
         self.path = folder / PREDICTIONS
         self.batches = batches
-        self.token_losses = TokenLossLog(folder) if record_numbers else None
+        self.token_losses = folder / TOKEN_LOSSES if record_numbers else None
         _sweep(folder)
         kept = _whole_batches(self.path, batches)
         if self.token_losses is not None:
-            for row in list(kept):
-                if record_numbers[row] not in self.token_losses:
-                    del kept[row]
+            with_losses = _sort_losses(self.token_losses)
+            kept = {row: line for row, line in kept.items() if record_numbers[row] in with_losses}
         self.pending = [list(batch) for batch in batches if not all(row in kept for row in batch)]
         for batch in self.pending:
             for row in batch:
                 kept.pop(row, None)
-        if self.token_losses is not None:
-            self.token_losses.start(record_numbers[row] for row in kept)
         with atomic(self.path) as file:
             file.writelines(map(_line, kept.values()))
 
@@ -276,19 +272,35 @@ class PredictionLog:
         The losses of its tokens are written first: a batch with predictions has them.
         """
         if self.token_losses is not None:
-            self.token_losses.append(token_losses)
+            append_bytes(self.token_losses, b"".join(losses.line() for losses in token_losses))
         append_bytes(self.path, b"".join(map(_line, predictions)))
 
     def finish(self, others: Iterable[Prediction]) -> list[Prediction]:
         """Sort the predictions and `others` by row, and write them."""
         if self.token_losses is not None:
-            self.token_losses.finish()
+            _sort_losses(self.token_losses)
         rows = _whole_batches(self.path, self.batches)
         rows.update((_row(line), line) for line in others)
         ordered = [rows[row] for row in sorted(rows)]
         with atomic(self.path) as file:
             file.writelines(map(_line, ordered))
         return ordered
+
+
+def _sort_losses(path: Path) -> set[int]:
+    """Write token_losses.jsonl in the order of its rows, each once, without a torn last line. Its rows.
+
+    The losses stay on disk: memory holds the places of the rows.
+    """
+    if not path.exists():
+        write_bytes(path, b"")
+    written = TokenLossFile(path, growing=True)
+    with atomic(path) as file:
+        for row in written.rows:
+            losses = written.read(row)
+            if losses:
+                file.write(losses.line())
+    return set(written.rows)
 
 
 def _sweep(folder: Path) -> None:
