@@ -31,7 +31,7 @@ from tuneyard.eval.read.scored_run import (
     text_field,
 )
 from tuneyard.eval.read.sweeps import SWEEP, held_out_runs
-from tuneyard.eval.statistics.rates import Rows, group_of
+from tuneyard.eval.statistics.rates import Rows
 
 ANSWERS = ("expected_output", "predicted_output")
 TEXTS = {"gold": ("expected_output", "reference", "gold"), "prediction": ("model_output", "prediction")}
@@ -256,15 +256,7 @@ def _measured_row(record: Mapping[str, Any]) -> Row:
     if row is None:
         raise ContentError(f"{record['place']}: no {', '.join(IDS)}: nothing to pair this row by")
     texts = {name: first_text(record, names) for name, names in TEXTS.items()}
-    return {**_common(record), **texts, "id": str(row), "correct": False}
-
-
-def _common(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a row whatever is compared: its fields, its cluster, and the weight of its loss."""
-    tokens = record.get("tokens")
-    if not isinstance(tokens, int | float) or "loss" not in record:
-        tokens = 1.0
-    return {**record, "cluster": group_of(record), "tokens": float(tokens), "confidence": None}
+    return {**record, **texts, "id": str(row), "correct": False, "confidence": None}
 
 
 def _answered_row(record: Mapping[str, Any]) -> Row:
@@ -279,7 +271,7 @@ def _answered_row(record: Mapping[str, Any]) -> Row:
         correct = gold == predicted
     columns = {"id": str(row), "gold": gold, "prediction": predicted, "correct": correct}
     logs = _log_probabilities(where, record.get("choices"))
-    return {**_common(record), **columns, "confidence": confidence_of(logs)}
+    return {**record, **columns, "confidence": confidence_of(logs)}
 
 
 def _log_probabilities(where: str, choices: object) -> list[float]:

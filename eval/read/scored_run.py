@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from tuneyard.core.errors import ContentError, unexpected
+from tuneyard.eval.statistics.rates import group_of
 
 KINDS = ("type", "subtype")
 LOSS = "eval_loss"
@@ -25,7 +26,7 @@ MERGE_PART = re.compile(r"(?P<adapter>[^=,]+)=(?P<weight>-?\d+(?:\.\d+)?)")
 FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the whole dataset, not of its half
 Row = Mapping[str, Any]
 """A scored row by the names of columns: `id`, `gold`, `prediction`, `correct`, `place` (its file and line).
-Optional are `cluster`, `confidence` (of the chosen label), `tokens`, and fields that group the rows."""
+Optional are `cluster` or `group`, `confidence` (of the chosen label), and fields that group the rows."""
 Values = Mapping[str, Sequence[float | None]]
 
 
@@ -212,13 +213,18 @@ def assemble(
             texts = [row["gold"] if text is None else text for row, text in zip(ordered, texts, strict=True)]
         if any(text is not None for text in texts):
             kinds[name] = [text or "" for text in texts]
-    groups = [row["cluster"] for row in ordered if row.get("cluster") is not None]
+    groups = [group for group in map(group_of, ordered) if group is not None]
     if groups and len(groups) < len(ordered):
-        ungrouped = next(row for row in ordered if row.get("cluster") is None)
+        ungrouped = next(row for row in ordered if group_of(row) is None)
         raise ContentError(f"{ungrouped['place']}: no group, but {len(groups)} other rows have one")
     confidence = [row["confidence"] for row in ordered if row.get("confidence") is not None]
     if len(confidence) < len(ordered):
         confidence = []
+    by_metric = {name: [column[place] for place in order] for name, column in values.items()}
+    tokens: list[float] = []
+    if LOSS in by_metric:
+        for row, loss in zip(ordered, by_metric[LOSS], strict=True):
+            tokens.append(0.0 if loss is None else float(row["tokens"]))
     return ScoredRun(
         model,
         dataset,
@@ -231,8 +237,8 @@ def assemble(
         kinds=kinds,
         confidence=confidence or None,
         facts=facts,
-        values={name: [column[place] for place in order] for name, column in values.items()},
-        tokens=[row.get("tokens", 1.0) for row in ordered],
+        values=by_metric,
+        tokens=tokens,
         questions=[_question(row) for row in ordered],
         outputs=[first_text(row, OUTPUTS) for row in ordered],
     )

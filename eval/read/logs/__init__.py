@@ -20,7 +20,6 @@ from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.files import read_json
 from tuneyard.core.installation.plugins import Plugin, guarded, registry
 from tuneyard.eval.read.scored_run import Row, ScoredRun, assemble, optional_text
-from tuneyard.eval.statistics.rates import group_of
 
 GROUP: Literal["tuneyard.logs"] = "tuneyard.logs"
 FIELDS = ("id", "gold", "prediction")
@@ -124,7 +123,7 @@ def row_of(record: Record, where: str) -> Row:
     if not isinstance(correct, bool):
         raise unexpected(place, "correct", correct, "true or false")
     row = {"id": row_id, "gold": gold, "prediction": prediction, "correct": correct, "place": place}
-    return {**record, **row, "cluster": group_of(record), "confidence": _confidence(record, place)}
+    return {**record, **row, "confidence": _confidence(record, place)}
 
 
 def _confidence(record: Record, place: str) -> float | None:
