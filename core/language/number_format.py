@@ -42,23 +42,13 @@ def points(share: float, border: float = 0) -> str:
     return text.replace("-", "−")
 
 
-def size_in_points(share: float) -> str:
-    """The size of a difference of shares in percentage points, `3.2`, with enough digits to differ from 0."""
-    return points(share).removeprefix("+")
-
-
 def _same_side(printed: float, value: float, border: float) -> bool:
     """True if a printed number is on the same side of a border as its value."""
     return (printed < border) == (value < border) and (printed > border) == (value > border)
 
 
-def points_interval(value: float, low: float, high: float) -> str:
-    """A difference of shares with its limits, `+43.3 (+39.1 to +47.5)`."""
-    return limits(points, (value, low, high))
-
-
 def limits(show: Callable[[float], str], figures: Sequence[float], unit: str = "") -> str:
-    """(value, low, high) with `show` for each of them, `1.54 (1.48 to 1.61)`."""
+    """(value, low, high) with `show` for each of them, `1.54 (1.48 to 1.61)`, `+43.3 (+39.1 to +47.5)`."""
     value, low, high = map(show, figures)
     return tr("{value}{unit} ({low} to {high})", value=value, unit=unit, low=low, high=high)
 

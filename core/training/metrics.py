@@ -8,15 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tuneyard.core.language.number_format import (
-    MOST_DIGITS,
-    interval,
-    limits,
-    number,
-    percent,
-    points,
-    size_in_points,
-)
+from tuneyard.core.language.number_format import MOST_DIGITS, interval, limits, number, percent, points
 from tuneyard.core.language.reader_language import current
 from tuneyard.core.language.translation import catalogue, tr
 
@@ -84,10 +76,8 @@ class Metric:
         return number(difference, sign="+")
 
     def size_text(self, difference: float) -> str:
-        """A difference without sign and unit."""
-        if self.in_percent:
-            return size_in_points(difference)
-        return number(difference)
+        """A positive difference without sign and unit: `3.2` points or `0.21`."""
+        return self.signed_text(difference).removeprefix("+")
 
     @property
     def difference_unit(self) -> str:

@@ -12,6 +12,7 @@ from tuneyard.core.language.number_format import limits, p_cell
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.metrics.calibration import Calibration
+from tuneyard.eval.read.results import BASE
 from tuneyard.eval.statistics.family import ALPHA, DifferenceTest
 from tuneyard.eval.statistics.rates import Mean
 
@@ -117,6 +118,7 @@ class Section:
     cautions: Sequence[str] = ()
     datasets: Sequence["Section"] = ()
     elsewhere: Sequence["Section"] = ()
+    base: str = BASE
 
     @property
     def has_seeds(self) -> bool:
@@ -223,42 +225,6 @@ class Comparison:
     def deciding(self) -> list[Section]:
         """The sections that the verdict is based on: one, or every dataset if there is no mean."""
         return [section for section in self.sections if not section.decided_by]
-
-
-OF_ANSWERS = ("unparsed", "calibration", "metrics", "always", "macro_f1")
-OF_SEEDS = ("trainings", "seed_deviation")
-
-
-def section_json(section: Section, verdict: str) -> dict[str, object]:
-    """A section as table.json has it."""
-    return {
-        "n": section.n,
-        "groups": section.groups,
-        "majority": section.majority,
-        "majority_label": section.majority_label or None,
-        "margin": section.margin,
-        "left_out": section.left_out,
-        "within_margin": section.within_margin,
-        "decided_by": section.decided_by or None,
-        "ship": section.best,
-        "tied_with": [test.against for test in section.rivals],
-        "comparisons": [*section.against_base, *section.between],
-        "models": {model: _score_json(score, section.metric) for model, score in section.figures.items()},
-        "verdict": verdict,
-    }
-
-
-def _score_json(score: ModelScore, metric: Metric) -> dict[str, object]:
-    """A score without the fields that it cannot have: those of answers, or of several seeds."""
-    fields: dict[str, object] = as_json(score)
-    unused: tuple[str, ...] = ()
-    if metric is ACCURACY:
-        fields["accuracy"] = fields.pop("value")
-    else:
-        unused = OF_ANSWERS
-    if not score.trainings:
-        unused += OF_SEEDS
-    return {name: value for name, value in fields.items() if name not in unused}
 
 
 def translated(header: Sequence[str]) -> list[str]:

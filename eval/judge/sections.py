@@ -284,7 +284,7 @@ def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: st
         against, between = _with_f1(against, labelled), _with_f1(between, labelled)
     return Section(
         dataset, len(data.weights), groups, majority, label, figures, against, between, over,
-        left_out=data.left_out, metric=metric, cautions=cautions,
+        left_out=data.left_out, metric=metric, cautions=cautions, base=base,
     )  # fmt: skip
 
 
@@ -375,6 +375,7 @@ def _mean_section(
         MEAN, sum(section.n for section in sections), None, majority, "", figures,
         *families(data, models, base, metric), over,
         left_out=sum(section.left_out for section in sections), metric=metric, datasets=list(sections),
+        base=base,
     )  # fmt: skip
 
 

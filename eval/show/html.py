@@ -76,7 +76,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
             svg = plot.svg.replace("'DejaVu Sans'", VERDANA).encode()
             data = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
             pictures.append({"caption": caption, "data": data})
-    best = [recommended(section, comparison.base) for section in comparison.deciding]
+    best = list(map(recommended, comparison.deciding))
     models = models_of(compared.runs)
     functions = {function.__name__: function for function in (tr, section_name, notes, method, terms)}
     errors = collect_incorrect(compared.runs, page.errors)
@@ -93,7 +93,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
         sections=comparison.sections,
         mark=MARK,
         headlines=decisions(comparison, brief=True),
-        charts=[_chart(section, comparison.base) for section in comparison.deciding],
+        charts=list(map(_chart, comparison.deciding)),
         decisions=decisions(comparison),
         differences=lambda section: {name: varied(table) for name, table in differences(section).items()},
         note=page.note,
@@ -112,7 +112,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
     )
 
 
-def _chart(section: Section, base: str) -> dict[str, Any]:
+def _chart(section: Section) -> dict[str, Any]:
     """The page's own plot: each model's accuracy with its interval, the best first, and the base as a line.
 
     Places are percentages of the width, between tens around all intervals.
@@ -129,8 +129,8 @@ def _chart(section: Section, base: str) -> dict[str, Any]:
         drawn = {"low": place(score.low), "high": place(score.high), "at": place(score.value)}
         rows.append({"model": model, "text": interval(score.with_limits), **drawn})
     line = ""
-    if base in scored:
-        line = place(scored[base].value)
+    if section.base in scored:
+        line = place(scored[section.base].value)
     name = tr("Accuracy on {name}, n = {n:,}, with its 95 % interval.", name=section.name, n=section.n)
     if section.name == MEAN:
         name = tr("Mean accuracy on {count} datasets with its 95 % interval.", count=len(section.datasets))

@@ -174,7 +174,7 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
         base = comparison.base
     best = ""
     if len(comparison.deciding) == 1 and titled.against_base:
-        best = recommended(titled, comparison.base)
+        best = recommended(titled)
     return Chart(decisions(comparison, brief=True)[0], places, series, baselines, base, best)
 
 

@@ -123,7 +123,7 @@ def next_command(compared: ComparedRuns) -> list[str]:
     section, *others = compared.comparison.deciding
     if others:
         return []
-    best = recommended(section, compared.comparison.base)
+    best = recommended(section)
     trainings = section.figures[best].trainings if best in section.figures else ()
     runs = {run.model: run for run in compared.run_list}
     run = runs.get((trainings or [best])[0])

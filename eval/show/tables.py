@@ -14,7 +14,7 @@ from tuneyard.core.language.number_format import (
     number,
     p_cell,
     percent,
-    points_interval,
+    points,
 )
 from tuneyard.core.language.reader_language import ENGLISH, in_language
 from tuneyard.core.language.translation import in_english, tr, tr_counted
@@ -30,7 +30,6 @@ from tuneyard.eval.judge.conclusions import (
     difference_cells,
     differences_header,
     on_dataset,
-    section_json,
     section_name,
     translated,
 )
@@ -47,6 +46,8 @@ LEFT_OUT_OF_SEEDS = (
     "prompt or other data would change."
 )
 RECOMMENDED = " ←"
+OF_ANSWERS = ("unparsed", "calibration", "metrics", "always", "macro_f1")
+OF_SEEDS = ("trainings", "seed_deviation")
 WIDE = 7  # more columns than this do not fit a screen
 MOST_MODELS = 20  # on a screen
 
@@ -169,7 +170,7 @@ def differences(section: Section) -> dict[str, Table]:
         f1 = test.macro_f1
         if f1 is not None:
             pair = f"{test.model} − {test.against}"
-            f1_rows.append([pair, points_interval(*f1.with_limits), p_cell(f1.p)])
+            f1_rows.append([pair, limits(points, f1.with_limits), p_cell(f1.p)])
     header = translated(["", "difference of macro-F1, points (95 %)", "p"])
     tables[tr("Differences in macro-F1 on {name}.", name=name)] = Table(header, f1_rows)
     return {caption: table for caption, table in tables.items() if table.rows}
@@ -250,9 +251,9 @@ def markdown(comparison: Comparison, setup: Sequence[str] = (), captioned: Seque
     """
     described = [section for section in comparison.sections if section.decided_by]
     parts = [*decisions(comparison), *setup, grid(scores(comparison))]
-    parts += [_section(section, comparison) for section in comparison.deciding]
+    parts += map(_section, comparison.deciding)
     parts += captioned
-    parts += [_section(section, comparison) for section in described]
+    parts += map(_section, described)
     others = figures(comparison)
     if others:
         parts += [f"## {tr('Other figures')}", *map(grid, others.values())]
@@ -285,11 +286,11 @@ def method(section: Section) -> str:
     return rows + test
 
 
-def _section(section: Section, comparison: Comparison) -> str:
+def _section(section: Section) -> str:
     """A section's tests. The decision from a deciding section is the first line of the report."""
     parts = [f"## {section_name(section.name)}"]
     if not section.decided_by:
-        parts.append(notes(section, comparison.base).strip())
+        parts.append(notes(section).strip())
     tables = [grid(table) for table in differences(section).values()]
     if tables:
         parts += [*tables, method(section)]
@@ -319,10 +320,8 @@ def judged(compared: ComparedRuns) -> dict[str, object]:
     with in_language(ENGLISH):
         mean = None
         if comparison.mean is not None:
-            mean = section_json(comparison.mean, verdict(comparison.mean, comparison.base))
-        sets = {}
-        for section in comparison.sets:
-            sets[section.name] = section_json(section, verdict(section, comparison.base))
+            mean = _section_json(comparison.mean)
+        sets = {section.name: _section_json(section) for section in comparison.sets}
     judged: dict[str, object] = as_json(
         {
             **declared,
@@ -334,3 +333,35 @@ def judged(compared: ComparedRuns) -> dict[str, object]:
         }
     )
     return judged
+
+
+def _section_json(section: Section) -> dict[str, object]:
+    """A section as table.json has it."""
+    return {
+        "n": section.n,
+        "groups": section.groups,
+        "majority": section.majority,
+        "majority_label": section.majority_label or None,
+        "margin": section.margin,
+        "left_out": section.left_out,
+        "within_margin": section.within_margin,
+        "decided_by": section.decided_by or None,
+        "ship": section.best,
+        "tied_with": [test.against for test in section.rivals],
+        "comparisons": [*section.against_base, *section.between],
+        "models": {model: _score_json(score, section.metric) for model, score in section.figures.items()},
+        "verdict": verdict(section),
+    }
+
+
+def _score_json(score: ModelScore, metric: Metric) -> dict[str, object]:
+    """A score without the fields that it cannot have: those of answers, or of several seeds."""
+    fields: dict[str, object] = as_json(score)
+    unused: tuple[str, ...] = ()
+    if metric is ACCURACY:
+        fields["accuracy"] = fields.pop("value")
+    else:
+        unused = OF_ANSWERS
+    if not score.trainings:
+        unused += OF_SEEDS
+    return {name: value for name, value in fields.items() if name not in unused}

@@ -21,7 +21,7 @@ def decisions(comparison: Comparison, *, brief: bool = False) -> list[str]:
     their figures, as a page and a plot begin.
     """
     deciding = comparison.deciding
-    lines = [decision(section, comparison.base, brief=brief) for section in deciding]
+    lines = [decision(section, brief=brief) for section in deciding]
     if len(deciding) == 1:
         return lines
     lines_with_names = []
@@ -30,17 +30,17 @@ def decisions(comparison: Comparison, *, brief: bool = False) -> list[str]:
     return lines_with_names
 
 
-def decision(section: Section, base: str, *, brief: bool = False) -> str:
+def decision(section: Section, *, brief: bool = False) -> str:
     """The decision that one section supports: ship a model, keep the base, or ship none.
 
     With its alternatives, and models that are worse than always giving one answer. `brief`: without tests and
     their figures.
     """
     if not section.against_base:
-        return tr("Nothing to compare: {why}.", why=_only(section, base))
-    best = section.best
+        return tr("Nothing to compare: {why}.", why=_only(section))
+    best, base = section.best, section.base
     if best is None:
-        return _not_better(section, base, brief=brief)
+        return _not_better(section, brief=brief)
     value, base_value = _values(section, best, base)
     if not section.metric.in_percent:
         value = f"{section.metric.name} {value}"
@@ -59,24 +59,24 @@ def decision(section: Section, base: str, *, brief: bool = False) -> str:
     return text + _below_elsewhere(section, best)
 
 
-def recommended(section: Section, base: str) -> str:
+def recommended(section: Section) -> str:
     """The model that the decision recommends: the best, the base if none is better, "" for none at all.
 
     Nothing is recommended if nothing was compared.
     """
     if section.best is None and section.against_base and not section.better:
-        return base
+        return section.base
     return section.best or ""
 
 
-def verdict(section: Section, base: str) -> str:
+def verdict(section: Section) -> str:
     """The decision from one section with all further sentences, "" if another section decides."""
     if section.decided_by:
         return ""
-    return decision(section, base) + notes(section, base)
+    return decision(section) + notes(section)
 
 
-def notes(section: Section, base: str) -> str:
+def notes(section: Section) -> str:
     """Sentences that follow the decision from a section: the gain, the margin, rows left out, training rows.
 
     "" if there are none. Sections that do not decide are shown without them.
@@ -88,7 +88,7 @@ def notes(section: Section, base: str) -> str:
         gain = _interval(section, test)
         text += tr(
             " The difference between {best} and {base} is {gain}, p {p}.",
-            best=called(best), base=called(base), gain=gain, p=show_p(test.p),
+            best=called(best), base=called(section.base), gain=gain, p=show_p(test.p),
         )  # fmt: skip
         if test.shrunk is not None and best == section.ranked[0]:  # luck lifts the highest figure only
             text += tr(
@@ -198,8 +198,9 @@ def _interval(section: Section, test: PairedTest) -> str:
     return limits(section.metric.signed_text, test.with_limits, section.metric.difference_unit)
 
 
-def _not_better(section: Section, base: str, *, brief: bool) -> str:
+def _not_better(section: Section, *, brief: bool) -> str:
     """No model to ship: all are worse, there is no evidence, or the best is below the majority class."""
+    base = section.base
     if section.better:
         best = section.better[0]
         if brief:
@@ -300,8 +301,9 @@ def _within(section: Section) -> str:
     return "".join(sentences)
 
 
-def _only(section: Section, base: str) -> str:
+def _only(section: Section) -> str:
     """Reason why there is nothing to compare."""
+    base = section.base
     if base not in section.figures:
         return tr("{base} was not scored on {name}", base=called(base), name=section_name(section.name))
     if section.name == MEAN:

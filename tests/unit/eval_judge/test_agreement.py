@@ -68,7 +68,7 @@ def check(section: Section, base: str) -> None:
         for row in table.rows:
             low, high = map(printed_number, re.search(r"\((\S+) to (\S+)\)", row[1]).groups())
             assert (printed_number(row[place]) < 0.05) == (low > 0 or high < 0), row
-    text = decision(section, base) + notes(section, base)
+    text = decision(section) + notes(section)
     assert "default" not in text
     sign = 1 if section.metric.higher else -1
     better = {test.model for test in section.against_base if test.shown and sign * test.value > 0}

@@ -67,7 +67,7 @@ def test_a_loss_is_that_of_all_tokens_together_and_lower_is_better(tmp_path):
     (test,) = section.against_base
     assert test.value == pytest.approx(section.figures["mine"].value - section.figures["base"].value)
     assert test.better == sum(a["loss"] < b["loss"] for a, b in zip(mine, base, strict=True))
-    assert verdict(section, "base").startswith("Ship mine: eval_loss 1.")
+    assert verdict(section).startswith("Ship mine: eval_loss 1.")
 
 
 def test_p_of_one_candidate_is_scipys_permutation_test(tmp_path):
@@ -131,7 +131,7 @@ def test_where_lower_is_better_the_lowest_is_shipped_and_higher_ones_are_worse(t
     found = compared(tmp_path, "eval_loss")
     assert found.mean.better == found.mean.ranked[:2] and found.mean.best in ("mine", "other")
     (rival,) = found.mean.rivals
-    assert f"It is not shown to be better than {rival.against} (" in verdict(found.mean, "base")
+    assert f"It is not shown to be better than {rival.against} (" in verdict(found.mean)
     told = markdown(found)
     assert told.startswith(f"Ship {found.mean.best}: eval_loss ") and "default" not in told
     assert "majority" not in told and "points" not in told
@@ -140,7 +140,7 @@ def test_where_lower_is_better_the_lowest_is_shipped_and_higher_ones_are_worse(t
 def test_a_model_of_a_higher_loss_is_not_shipped(tmp_path):
     run(run(tmp_path, "base", losses(1)), "mine", losses(2, 0.9))
     (section,) = compared(tmp_path, "eval_loss").sections
-    assert verdict(section, "base").startswith("Keep the base: all others are worse (mine +")
+    assert verdict(section).startswith("Keep the base: all others are worse (mine +")
     assert section.best is None and section.ranked == ["base", "mine"]
 
 
@@ -151,7 +151,7 @@ def test_rows_without_a_value_are_left_out_and_counted(tmp_path):
     run(run(tmp_path, "base", base), "mine", mine)
     graded = compared(tmp_path, "eval_loss")
     assert (graded.sections[0].n, graded.sections[0].left_out) == (N - 2, 2)
-    assert "Left out: 2 rows without a value." in verdict(graded.sections[0], "base")
+    assert "Left out: 2 rows without a value." in verdict(graded.sections[0])
 
 
 def test_anybodys_numbers_in_json_lines(tmp_path):

@@ -11,14 +11,7 @@ from tests.fake_runs import VALID, compare, table_json
 from tests.messages import golden_text, raises
 from tests.unit.eval_judge.test_sections import NEW, OLD, flags, make
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.number_format import (
-    number,
-    percent,
-    points,
-    points_interval,
-    show_p,
-    size_in_points,
-)
+from tuneyard.core.language.number_format import limits, number, percent, points, show_p
 from tuneyard.core.language.reader_language import in_language
 from tuneyard.core.training.metrics import ACCURACY, Metric, metric_of
 from tuneyard.eval.judge import sections
@@ -40,7 +33,7 @@ def first_lines(comparison: Comparison) -> str:
 
 def told(*runs: ScoredRun) -> str:
     comparison = compare(runs, "base")
-    return verdict(comparison.mean or comparison.sets[0], "base")
+    return verdict(comparison.mean or comparison.sets[0])
 
 
 def test_numbers_as_shown() -> None:
@@ -96,9 +89,9 @@ def test_near_5_percent_and_near_0_there_is_a_digit_more() -> None:
     assert [show_p(p) for p in (0.0496, 0.04996, 0.05, 0.0504, 0.05003, 0.063)] == [
         "= 0.0496", "= 0.04996", "= 0.0500", "= 0.0504", "= 0.05003", "= 0.063",
     ]  # fmt: skip
-    assert (size_in_points(0.0213), size_in_points(0.0003), size_in_points(1.0)) == ("2.1", "0.03", "100.0")
-    assert points_interval(-0.02, -0.04, -0.0003) == "−2.0 (−4.0 to −0.03)"
-    assert points_interval(0.058, 0.0, 0.118) == "+5.8 (0.0 to +11.8)"
+    assert [ACCURACY.size_text(size) for size in (0.0213, 0.0003, 1.0)] == ["2.1", "0.03", "100.0"]
+    assert limits(points, (-0.02, -0.04, -0.0003)) == "−2.0 (−4.0 to −0.03)"
+    assert limits(points, (0.058, 0.0, 0.118)) == "+5.8 (0.0 to +11.8)"
     assert (points(-1e-12), number(-0.0, "+"), number(0.0), number(1e-4, "+")) == ("0.0", "0", "0", "+0.0001")
 
 
@@ -110,15 +103,15 @@ def test_figures_and_verdict_of_a_small_difference_do_not_contradict_each_other(
     }
     test = PairedTest(0.0004, 0.0001, 0.0007, 0.0499, 0.0002, "a", "base", 9000, 40, 10)
     section = Section("s", 9000, None, 0.2, "yes", figures, [test], [])
-    text = verdict(section, "base")
+    text = verdict(section)
     golden_text(text, "Ship a", "70.02", "69.98", "+0.04", "+0.01", "+0.1", "0.0499")
     unknown = replace(section, against_base=[replace(test, low=-0.0001, p=0.0502)])
-    text = verdict(unknown, "base")
+    text = verdict(unknown)
     golden_text(text, "+0.04", "−0.01", "+0.1", "0.0502", "9,000", "0.02")
     loss = PairedTest(0.03, 0.02, 0.0502, 0.01, 0.0002, "a", "base", 9000, 40, 10)
-    text = verdict(replace(section, against_base=[loss], margin=0.05), "base")
+    text = verdict(replace(section, against_base=[loss], margin=0.05))
     golden_text(text, "5", "−3.0", "−5.02", "−2.0", "not shown")
-    text = verdict(replace(section, against_base=[replace(loss, high=0.04996)], margin=0.05), "base")
+    text = verdict(replace(section, against_base=[replace(loss, high=0.04996)], margin=0.05))
     golden_text(text, "5", "−3.0", "−4.996", "−2.0", "is shown")
 
 
@@ -146,7 +139,7 @@ def test_a_model_beats_the_majority_class_only_if_their_paired_test_shows_it(
     over = PairedTest(value, -0.2, 0.2, p, 0.1, "a", "majority", 100, 40, 30)
     section = Section("s", 100, None, 0.6, "yes", figures, [test], [], {"a": over})
     caveat = " But it is not shown to beat the majority-class baseline (60.0 %)."
-    assert decision(section, "base").endswith(caveat) == told
+    assert decision(section).endswith(caveat) == told
     assert (caveat in markdown(Comparison("base", ["base", "a"], [section], None))) == told
 
 
@@ -164,13 +157,13 @@ def below(base_p: float = 0.4) -> Section:
 def test_a_model_that_is_worse_than_the_majority_class_is_never_shipped() -> None:
     section = below()
     assert (section.best, section.better, section.below_majority("a")) == (None, ["a"], [section])
-    text = verdict(section, "base")
+    text = verdict(section)
     golden_text(text, "Ship none", "26.7", "10.0", "is better", "50.0", "0.001")
     comparison = Comparison("base", ["base", "a"], [section], None)
     golden_text(first_lines(comparison), "Ship none", "is better", "worse than")
     assert accuracy_chart(comparison, [section]).title == decisions(comparison, brief=True)[0]
     with in_language("zh"):
-        assert verdict(section, "base").startswith("都不采用：a") and first_lines(comparison).startswith(
+        assert verdict(section).startswith("都不采用：a") and first_lines(comparison).startswith(
             "都不采用：a"
         )
     one_answer = replace(section, majority=1.0, majority_label="yes")
@@ -195,7 +188,7 @@ def test_the_mean_ships_no_model_that_is_worse_than_the_majority_class_on_one_da
     bad, good = below(), replace(below(), name="t", over_majority={})
     mean = mean_of(bad, good, figures={"base": 0.4, "a": 0.6}, over={})
     assert (mean.best, mean.better, mean.below_majority("a")) == (None, ["a"], [bad])
-    text = verdict(mean, "base")
+    text = verdict(mean)
     golden_text(
         text, "Ship none", "60.0", "40.0", "is better", "50.0", "0.001", "majority-class baseline on s"
     )
@@ -205,9 +198,9 @@ def test_the_mean_ships_no_model_that_is_worse_than_the_majority_class_on_one_da
     golden_text(whole, "Ship none", "worse than", "majority-class baseline on s")
     assert accuracy_chart(comparison, [mean]).title == decisions(comparison, brief=True)[0]
     with in_language("zh"):
-        assert "s 上的多数类基线" in verdict(mean, "base") and "s 上的多数类基线" in first_lines(comparison)
+        assert "s 上的多数类基线" in verdict(mean) and "s 上的多数类基线" in first_lines(comparison)
     both = replace(mean, datasets=(bad, replace(bad, name="t")))
-    golden_text(verdict(both, "base"), "50.0", "0.001", "majority-class baseline on t")
+    golden_text(verdict(both), "50.0", "0.001", "majority-class baseline on t")
     whole = first_lines(replace(comparison, mean=both))
     golden_text(whole, "majority-class baseline on s", "majority-class baseline on t")
 
@@ -215,7 +208,7 @@ def test_the_mean_ships_no_model_that_is_worse_than_the_majority_class_on_one_da
 def test_the_mean_ships_the_best_model_that_is_above_the_majority_class_on_every_dataset() -> None:
     mean = mean_of(below(), figures={"base": 0.4, "a": 0.6, "b": 0.55}, over={})
     assert (mean.best, mean.better) == ("b", ["a", "b"])
-    text = verdict(mean, "base")
+    text = verdict(mean)
     assert text.startswith("Ship b: 55.0 %, against 40.0 % for the base.")
     assert "a has a better figure" not in text
 
@@ -223,7 +216,7 @@ def test_the_mean_ships_the_best_model_that_is_above_the_majority_class_on_every
 def test_a_base_that_is_worse_than_the_majority_class_on_one_dataset_is_named_by_the_mean() -> None:
     mean = mean_of(below(base_p=0.001), figures={"base": 0.6, "a": 0.4}, over={})
     mean = replace(mean, against_base=[replace(mean.against_base[0], value=-0.2, low=-0.3, high=-0.1)])
-    text = verdict(mean, "base")
+    text = verdict(mean)
     golden_text(text, "Keep the base", "50.0", "is worse", "majority-class baseline on s")
 
 
@@ -238,15 +231,15 @@ def test_the_verdict_of_one_dataset_names_a_model_that_is_worse_than_the_majorit
             rows = [str(row) for row in range(100)]
             runs.append(ScoredRun(model, dataset, "x", rows, gold, predicted, is_correct, None))
     decided_on_t = compare(runs, "base", "t")
-    texts = {section.name: verdict(section, "base") for section in decided_on_t.sets}
+    texts = {section.name: verdict(section) for section in decided_on_t.sets}
     assert texts["t"].startswith("Ship a: 90.0 % on t, against 50.0 % for the base.")
     golden_text(texts["t"], "But a is worse", "majority-class baseline on s", "50.0 %", "Something is wrong")
     golden_text(first_lines(decided_on_t), "Ship a", "a is worse than the majority-class baseline on s")
     with in_language("zh"):
-        assert "s 上的多数类基线" in verdict(decided_on_t.sets[1], "base")
+        assert "s 上的多数类基线" in verdict(decided_on_t.sets[1])
         assert "s 上的多数类基线" in first_lines(decided_on_t)
     decided_on_s = compare(runs, "base", "s")
-    assert "baseline on" not in verdict(decided_on_s.sets[0], "base")
+    assert "baseline on" not in verdict(decided_on_s.sets[0])
 
 
 def test_a_dataset_with_one_expected_answer_gives_the_mean_no_majority_baseline() -> None:
@@ -264,14 +257,14 @@ def test_a_model_above_the_majority_class_is_shipped_before_one_below() -> None:
     section = replace(section, figures=figures, against_base=tests)
     assert section.best == "b"
     assert first_lines(Comparison("base", ["base", "a", "b"], [section], None)).startswith("Ship b: 26.0 %")
-    assert "not shown to" not in verdict(section, "base")
+    assert "not shown to" not in verdict(section)
 
 
 def test_a_base_that_is_worse_than_the_majority_class_is_not_kept_in_silence() -> None:
     worse = [PairedTest(-0.1, -0.2, -0.05, 0.001, 0.1, "a", "base", 100, 3, 20)]
-    text = verdict(replace(below(base_p=0.001), against_base=worse), "base")
+    text = verdict(replace(below(base_p=0.001), against_base=worse))
     golden_text(text, "Keep the base", "is worse")
-    assert "majority" not in verdict(replace(below(base_p=0.4), against_base=worse), "base")
+    assert "majority" not in verdict(replace(below(base_p=0.4), against_base=worse))
 
 
 def test_a_better_figure_that_is_not_shown_to_be_better_is_named_as_a_rival() -> None:
@@ -283,7 +276,7 @@ def test_a_better_figure_that_is_not_shown_to_be_better_is_named_as_a_rival() ->
         PairedTest(0.15, -0.02, 0.3, 0.09, 0.1, "B", "base", 100, 40, 25),
     ]
     between = [PairedTest(0.013, -0.1, 0.12, 0.8, 0.1, "B", "A", 100, 9, 8)]
-    text = verdict(Section("s", 100, None, 0.3, "yes", figures, tests, between), "base")
+    text = verdict(Section("s", 100, None, 0.3, "yes", figures, tests, between))
     golden_text(text, "Ship A", "54.7", "not shown to be better than B", "−1.3")
     assert "highest" not in text and "better figure" not in text and "overstates" not in text
 
@@ -428,12 +421,12 @@ def test_a_model_is_within_a_margin_if_its_lower_limit_is() -> None:
     (section,) = compare(runs, "base", margin=0.02).sets
     (test,) = (test for test in section.against_top if test.model == "b")
     assert test.against == "a" and -0.02 < test.low < -0.005 < test.value == pytest.approx(-0.002)
-    golden_text(verdict(section, "base"), "2", "−0.2", "−0.8", "+0.4", "is shown", "−40.0", "not shown")
+    golden_text(verdict(section), "2", "−0.2", "−0.8", "+0.4", "is shown", "−40.0", "not shown")
     found = table_json(runs, margin=0.02)
     assert VALID(found) and found["sets"]["s"]["within_margin"] == ["b"]
     (tight,) = compare(runs, "base", margin=0.005).sets
-    golden_text(verdict(tight, "base"), "0.5", "not shown")
-    assert "within" not in verdict(compare(runs, "base").sets[0], "base")
+    golden_text(verdict(tight), "0.5", "not shown")
+    assert "within" not in verdict(compare(runs, "base").sets[0])
     with raises(RequestError, "--margin"):
         compare(runs[:1], "base", margin=0.01)
 
