@@ -72,7 +72,7 @@ def draw(
     if seed is not None:
         key = f"{key} seed {seed}"
     torch.manual_seed(zlib.crc32(key.encode()))
-    return generate(model, [prompt], max_new_tokens, sampling)[0]
+    return generate(model, [prompt], max_new_tokens, sampling)[0].text
 
 
 def generate(
@@ -80,21 +80,15 @@ def generate(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     sampling: Sampling | None = None,
-) -> list[str]:
-    """Answer prompts (ids) in one batch, padded left. Greedy without `sampling`; `ContentError` for nan."""
-    answers = generate_until(model, prompts, max_new_tokens, model.ends, sampling)
-    return [answer.text for answer in answers]
-
-
-def generate_until(
-    model: Network,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    ends: Sequence[int],
-    sampling: Sampling | None = None,
+    other_ends: Sequence[int] = (),
 ) -> list[Generated]:
-    """Like `generate`, with the tokens that end an answer, and with the reason of each end."""
+    """Answer prompts (ids) in one batch, padded left. Greedy without `sampling`; `ContentError` for nan.
+
+    `other_ends` end an answer, as the model's own end tokens do.
+    """
     import torch
+
+    ends = sorted({*model.ends, *other_ends})
 
     def check(_: "torch.Tensor", logits: "torch.Tensor") -> "torch.Tensor":
         if logits.isnan().any():
@@ -113,7 +107,7 @@ def generate_until(
             attention_mask=mask,
             logits_processor=[check],
             max_new_tokens=max_new_tokens,
-            eos_token_id=list(ends),
+            eos_token_id=ends,
             **drawing(sampling or {}),
         )
     answers = []

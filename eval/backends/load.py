@@ -100,9 +100,9 @@ class Model(Network):
     def chat(self, talks: Sequence[Messages], encode: Encode, longest: int) -> list[str]:
         """Answer each conversation, greedily or as the model's settings draw."""
         prompts = [encode(talk) for talk in talks]
-        if not self.draws:
-            return generate(self, prompts, longest)
-        return [draw(self, prompt, longest, self.sampling, self.seed) for prompt in prompts]
+        if self.draws:
+            return [draw(self, prompt, longest, self.sampling, self.seed) for prompt in prompts]
+        return [answer.text for answer in generate(self, prompts, longest)]
 
 
 def in_this_process(backend: Backend) -> Model:

@@ -7,7 +7,7 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import Tokenizer
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.generate import generate_until
+from tuneyard.eval.backends.generate import generate
 from tuneyard.eval.backends.load import in_this_process, load_gguf, load_model
 from tuneyard.eval.backends.scorers import Fields, Ids, Prompts, Scorer, choosing, plan_batches, score_all
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -69,10 +69,10 @@ def answer_rows(reference: Reference) -> Answers:
     model = in_this_process(reference.backend)
     longest = reference.request.max_new_tokens
     prompts = {row: reference.scored_ids[row] for row in reference.rows}
-    all_ends = sorted({*reference.ends, *model.ends})
 
     def score(batch: Sequence[int]) -> list[Fields]:
-        answers = generate_until(model, [prompts[row] for row in batch], longest, all_ends)
+        batch_prompts = [prompts[row] for row in batch]
+        answers = generate(model, batch_prompts, longest, other_ends=reference.ends)
         return [{"answer": answer} for answer in answers]
 
     lengths = {row: len(ids) + longest for row, ids in prompts.items()}

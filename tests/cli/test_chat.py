@@ -79,7 +79,7 @@ def test_once_answers_and_leaves(talk, model, encode) -> None:
     done = talk("", "--once", "A dog?")
     assert (done.exit_code, done.stdout) == (
         0,
-        generate(model, [encode([user("A dog?")])], 8)[0].lstrip() + "\n",
+        generate(model, [encode([user("A dog?")])], 8)[0].text.lstrip() + "\n",
     )
 
 
@@ -95,9 +95,10 @@ def test_a_preset_and_options_reach_the_model(talk, monkeypatch) -> None:
 
 
 def test_a_conversation_remembers_what_was_said(talk, model, encode) -> None:
-    first = generate(model, [encode([{"role": "system", "content": "yes"}, user("A dog?")])], 8)[0].strip()
-    messages = [{"role": "system", "content": "yes"}, user("A dog?"), said(first), user("outside")]
-    second = generate(model, [encode(messages)], 8)[0].strip()
+    opening = [{"role": "system", "content": "yes"}, user("A dog?")]
+    first = generate(model, [encode(opening)], 8)[0].text.strip()
+    messages = [*opening, said(first), user("outside")]
+    second = generate(model, [encode(messages)], 8)[0].text.strip()
     done = talk("A dog?\n\n  outside \nEXIT\nnever asked\n", "--system", "yes")
     assert done.exit_code == 0
     assert done.stdout.split("\n") == [*(f"{first}\n{second}\n".split("\n"))]

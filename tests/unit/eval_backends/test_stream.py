@@ -98,7 +98,7 @@ def test_the_pieces_are_the_answer(model) -> None:
     prompt = model.tokenizer("A man is walking a dog.")["input_ids"]
     pieces: list[str] = []
     stream(model, prompt, 8, GREEDY, pieces.append)
-    assert "".join(pieces) == generate(model, [prompt], 8)[0]
+    assert "".join(pieces) == generate(model, [prompt], 8)[0].text
 
 
 def test_sampling_reaches_the_model(model) -> None:
@@ -127,9 +127,9 @@ def test_answers_are_drawn_as_the_model_ships_and_alike_in_every_run(shipped) ->
     sampled = [draw(hot, prompt, 12, hot.sampling) for prompt in prompts]
     torch.manual_seed(1)  # whatever was drawn before
     assert [draw(hot, prompt, 12, hot.sampling) for prompt in reversed(prompts)] == sampled[::-1]
-    assert sampled != generate(hot, prompts, 12)
+    assert sampled != [answer.text for answer in generate(hot, prompts, 12)]
     assert len(set(sampled)) == 3
     # temperature near 0 is greedy: the settings reach the drawing
     assert [draw(hot, p, 12, {**hot.sampling, "temperature": 1e-4}) for p in prompts] == [
-        generate(hot, [p], 12)[0] for p in prompts
+        generate(hot, [p], 12)[0].text for p in prompts
     ]
