@@ -40,7 +40,6 @@ class ServedModel:
     settings: Mapping[str, object] = field(default_factory=dict)
     version: str | None = None
     model_path: str | None = None
-    chat_template: str | None = None
     context: int | None = None
     slots: int | None = None
     sampling: Mapping[str, object] = field(default_factory=dict)
@@ -199,7 +198,6 @@ def _of_llama_cpp(
             settings=anew,
             version=_text(props.get("build_info")),
             model_path=_text(props.get("model_path")) or _text(entry.get("root")),
-            chat_template=_text(props.get("chat_template")),
             context=_positive(settings.get("n_ctx")),
             slots=slots,
             sampling=_object(sampling),

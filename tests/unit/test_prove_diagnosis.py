@@ -107,7 +107,7 @@ def good(adapter: Adapter) -> Evidence:
     """A server that answers as the trained model."""
     facts = ServedModel(
         Connection("http://localhost:8080/v1"), LLAMA_CPP, "m", "m", version="b1", model_path="m.gguf",
-        chat_template=TEMPLATE, context=4096, slots=2, sampling={"temperature": 0.8, "repeat_penalty": 1.0},
+        context=4096, slots=2, sampling={"temperature": 0.8, "repeat_penalty": 1.0},
         bos="<s>", eos="<|done|>", file_type="F16", bits=16.0,
     )  # fmt: skip
     parts = [WeightedAdapter(adapter, 1.0)]
