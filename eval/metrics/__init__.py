@@ -52,8 +52,7 @@ class ExampleMetric:
 
         A single cluster gives no interval, except of a share. Rows with a `cluster` are not independent.
         """
-        short = [row for row in rows if "too_long" not in row]
-        rows_with_fields = [row for row in short if all(row.get(name) is not None for name in self.needs)]
+        rows_with_fields = [row for row in rows if is_measurable(row, self.needs)]
         if not rows_with_fields:
             return None
         groups = groups_of(rows_with_fields)
@@ -64,6 +63,11 @@ class ExampleMetric:
         if clusters < 2 and not self.meaning.is_share:
             figure |= {"stderr": None, "ci95": None}
         return {**figure, "unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
+
+
+def is_measurable(row: Mapping[str, Any], needs: Sequence[str]) -> bool:
+    """True if a prediction has the fields that a metric needs. One that did not fit the context has none."""
+    return "too_long" not in row and all(row.get(name) is not None for name in needs)
 
 
 def metric(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from tuneyard.core.errors import ContentError, show_value
-from tuneyard.eval.metrics import metrics
+from tuneyard.eval.metrics import is_measurable, metrics
 from tuneyard.eval.metrics.preference import ANSWER, AUC, auc_of
 from tuneyard.eval.metrics.text import CHARACTERS, bleu_parts, rouge
 from tuneyard.eval.read.scored_run import LOSS
@@ -54,10 +54,7 @@ def values_of(metric: str, records: Rows, tokenizer: str) -> list[float | None]:
     """
     of_field: tuple[Sequence[str], Function] = (metric,), partial(_field, metric)
     fields, function = functions(tokenizer).get(metric, of_field)
-    places = []
-    for place, record in enumerate(records):
-        if "too_long" not in record and all(record.get(name) is not None for name in fields):
-            places.append(place)
+    places = [place for place, record in enumerate(records) if is_measurable(record, fields)]
     values: list[float | None] = [None] * len(records)
     if places:
         for place, value in zip(places, function([records[place] for place in places]), strict=True):
