@@ -62,7 +62,8 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
         served = modelfile if candidate is first else None
         ways[candidate.name] = dict(_prompt_ways(others, candidate, opened.backend.tokenizer, served))
     facts = _facts(request, inputs, opened, datasets, servers)
-    proof = Proof(next(iter(ways[first.name])), facts, [served.offers for served in servers])
+    offers = [served.offers for served in servers]
+    proof = Proof(next(iter(ways[first.name])), facts, tolerance, offers)
     proof.unchecked.extend(unchecked)
     references: dict[str, list[Reference]] = {}
     for candidate in opened.candidates:
@@ -76,7 +77,7 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
     if not inputs.servers:
         proof.unchecked.append("no --url")
     proof.answers.extend(prove_files(references[first.name], inputs))
-    prove_servers(servers, references, opened.candidates, tolerance, proof)
+    prove_servers(servers, references, opened.candidates, proof)
     proof.unchecked[:] = dict.fromkeys(proof.unchecked)
     if not (proof.prompts or proof.answers or proof.chats):
         raise RequestError(f"nothing could be compared: {'; '.join(proof.unchecked)}")

@@ -124,13 +124,12 @@ def cli(
     addresses = tuple(check_url(url) for url in urls)
     inputs = ParityInputs(template, **files, servers=_named_servers(addresses, served_models))
     request = ScoringRequest(out=out, timeout=timeout, **options)
-    allowed = Tolerance(flips, tolerance)
-    proof = prove(request, inputs, allowed)
-    page = markdown(proof, allowed)
+    proof = prove(request, inputs, Tolerance(flips, tolerance))
+    page = markdown(proof)
     write_text(out / "prove.md", page)
-    write_json(out / "prove.json", to_json(proof, allowed, command_line("eval.prove")))
+    write_json(out / "prove.json", to_json(proof, command_line("eval.prove")))
     click.echo(page, nl=False)
-    if proof.failures(allowed):
+    if proof.failures():
         raise ContentError(f"not equal, see {out / 'prove.md'}")
     if inputs.modelfile:
         command = ["ollama", "create", out.name, "-f", inputs.modelfile]

@@ -11,7 +11,6 @@ from tuneyard.eval.prove.proof import (
     FirstDifference,
     PromptProof,
     Proof,
-    Tolerance,
 )
 
 PROMPTS = ("prompts made by", "dataset", "examples", "different ids", "first")
@@ -19,11 +18,12 @@ CHATS = ("chat answers of", *PROMPTS[1:3], "different texts", "run on", "first")
 ANSWERS = ("answers of", *PROMPTS[1:3], "flips", "largest difference, nats", "different texts", "first")
 
 
-def markdown(proof: Proof, tolerance: Tolerance) -> str:
+def markdown(proof: Proof) -> str:
     """Write the page: the verdict, the tolerance, the tables, causes, and the checks that were not made."""
+    tolerance = proof.tolerance
     parts = [
         "# Parity of training, scoring and serving",
-        one_line(proof.verdict(tolerance)),
+        one_line(proof.verdict()),
         f"Reference of the prompts: {proof.reference}. Reference of the answers: {proof.answering}. "
         f"Allowed: {counted(tolerance.flips, 'flip')}, {tolerance.nats:g} nats.",
     ]
@@ -100,16 +100,16 @@ def _token(token: int | None, text: str) -> str:
     return f"{token} {show_value(text)}"
 
 
-def to_json(proof: Proof, tolerance: Tolerance, command: str) -> dict[str, object]:
+def to_json(proof: Proof, command: str) -> dict[str, object]:
     """The proof as plain JSON values, as prove.json has them."""
 
     def plain(one: PromptProof | AnswerProof | ChatProof, within: str) -> dict[str, object]:
-        return {**asdict(one), within: not one.failure(tolerance)}
+        return {**asdict(one), within: not one.failure(proof.tolerance)}
 
     return {
-        "proved": not proof.failures(tolerance),
-        "verdict": proof.verdict(tolerance),
-        "tolerance": asdict(tolerance),
+        "proved": not proof.failures(),
+        "verdict": proof.verdict(),
+        "tolerance": asdict(proof.tolerance),
         "reference": proof.reference,
         "prompts": [plain(one, "equal") for one in proof.prompts],
         "answers": [plain(one, "within") for one in proof.answers],

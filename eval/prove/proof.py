@@ -159,14 +159,15 @@ class ChatProof:
 class Proof:
     """Result of a parity check, to which each comparison is added.
 
-    `prompts` are compared with those of the way `reference`, `answers` with the unmerged adapter's. `chats`,
-    `causes` and `servers` belong to servers; a cause is named with its model, dataset and sentence.
-    `unchecked` lists the comparisons that were not made, with the reason. `facts` are the settings, hashes
-    and versions.
+    `prompts` are compared with those of the way `reference`, `answers` with the unmerged adapter's.
+    Differences within `tolerance` are none. `chats`, `causes` and `servers` belong to servers; a cause is
+    named with its model, dataset and sentence. `unchecked` lists the comparisons that were not made, with
+    the reason. `facts` are the settings, hashes and versions.
     """
 
     reference: str
     facts: Mapping[str, object]
+    tolerance: Tolerance
     servers: Sequence[Sequence[ServedModel]] = ()
     prompts: list[PromptProof] = field(default_factory=list)
     answers: list[AnswerProof] = field(default_factory=list)
@@ -174,19 +175,19 @@ class Proof:
     causes: list[Mapping[str, str]] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
 
-    def failures(self, tolerance: Tolerance) -> list[str]:
+    def failures(self) -> list[str]:
         """Describe every difference that the tolerance does not allow."""
         comparisons: list[PromptProof | AnswerProof | ChatProof] = [*self.prompts, *self.answers, *self.chats]
-        return list(filter(None, [one.failure(tolerance) for one in comparisons]))
+        return list(filter(None, [one.failure(self.tolerance) for one in comparisons]))
 
     @property
     def answering(self) -> str:
         """What gives the answers that others are compared with."""
         return "the unmerged adapter" if self.facts["adapters"] else "the model in this process"
 
-    def verdict(self, tolerance: Tolerance) -> str:
+    def verdict(self) -> str:
         """Summarise the check in one sentence: the extent of the parity, or every failure."""
-        failures = self.failures(tolerance)
+        failures = self.failures()
         if failures:
             return f"Not equal: {'; '.join(failures)}."
         answered: list[AnswerProof | ChatProof] = [*self.answers, *self.chats]

@@ -130,7 +130,6 @@ def prove_servers(
     servers: Sequence[Server],
     references: Mapping[str, Sequence[Reference]],
     candidates: Sequence[Candidate],
-    tolerance: Tolerance,
     proof: Proof,
 ) -> None:
     """Compare every model and adapter of the servers on every dataset. `references` are by candidate."""
@@ -150,17 +149,15 @@ def prove_servers(
         for reference in references_of_name if of_name else ():
             expected = reference.answers()
             for pairing in of_name:
-                prove_served(pairing, reference, expected, tolerance, proof)
+                prove_served(pairing, reference, expected, proof)
 
 
-def prove_served(
-    pairing: Pairing, reference: Reference, expected: Answers, tolerance: Tolerance, proof: Proof
-) -> None:
+def prove_served(pairing: Pairing, reference: Reference, expected: Answers, proof: Proof) -> None:
     """Compare everything that a served model offers on a dataset, and name the causes of differences."""
     title = pairing.title
     dataset, tokenizer = reference.dataset.name, reference.backend.tokenizer
-    evidence = ask(pairing.served, reference, expected, tolerance)
-    comparisons = Proof(proof.reference, {})
+    evidence = ask(pairing.served, reference, expected, proof.tolerance)
+    comparisons = Proof(proof.reference, {}, proof.tolerance)
     if evidence.served_ids is not None:
         compared = (title, dataset, evidence.expected_ids, evidence.served_ids, tokenizer.decode)
         comparisons.prompts.append(prove_prompts(*compared))
@@ -174,7 +171,7 @@ def prove_served(
 
         answers = (expected, served, evidence.chat)
         comparisons.chats.append(prove_chat(title, dataset, *answers, encode, tokenizer.decode))
-    if comparisons.failures(tolerance):
+    if comparisons.failures():
         for cause in diagnose(evidence):
             proof.causes.append({"model": title, "dataset": dataset, **asdict(cause)})
     proof.prompts.extend(comparisons.prompts)

@@ -36,7 +36,7 @@ def proof(prompts=(), answers=()) -> Proof:
         "model": "m", "adapters": [], "dtype": "fp32", "device": "cpu", "limit": 9, "max_new_tokens": 4,
         "hashes": {}, "versions": {}, "servers": [],
     }  # fmt: skip
-    return Proof("qwen", facts, prompts=list(prompts), answers=list(answers), unchecked=["no --gguf"])
+    return Proof("qwen", facts, NONE, prompts=list(prompts), answers=list(answers), unchecked=["no --gguf"])
 
 
 def test_the_first_difference_and_both_texts() -> None:
@@ -89,14 +89,12 @@ def test_the_verdict_and_the_page() -> None:
     near = prove_answers("fused", "s", live, live, decode)
     flip = prove_answers("x.gguf", "s", live, Answers({0: [2]}, {0: {"yes": -3.0, "no": -1.1}}), decode)
     good, bad = proof([same], [near]), proof([same, other], [near, flip])
-    assert not good.failures(NONE) and len(bad.failures(NONE)) == 2
-    golden_text(
-        good.verdict(NONE), "Equal", "1 example", "1 other way", "1 served model", "0 flips", "0 nats"
-    )
-    golden_text(bad.verdict(NONE), "Not equal", "TEMPLATE of M|F", "1 of 1 row of s", "x.gguf", "2 nats")
-    page = markdown(bad, NONE)
+    assert not good.failures() and len(bad.failures()) == 2
+    golden_text(good.verdict(), "Equal", "1 example", "1 other way", "1 served model", "0 flips", "0 nats")
+    golden_text(bad.verdict(), "Not equal", "TEMPLATE of M|F", "1 of 1 row of s", "x.gguf", "2 nats")
+    page = markdown(bad)
     assert 'row 0, token 0: 97 "a" became 98 "b"' in page and "TEMPLATE of M\\|F" in page
     assert "## Not checked\n\n- no --gguf" in page and "Allowed: 0 flips, 0.1 nats." in page
     for one in (good, bad):
-        VALID.validate(json.loads(json.dumps(to_json(one, NONE, "tuneyard eval prove"), allow_nan=False)))
-    assert to_json(good, NONE, "c")["proved"] is True and to_json(bad, NONE, "c")["proved"] is False
+        VALID.validate(json.loads(json.dumps(to_json(one, "tuneyard eval prove"), allow_nan=False)))
+    assert to_json(good, "c")["proved"] is True and to_json(bad, "c")["proved"] is False
