@@ -4,7 +4,6 @@ The declaration lists the command's own options. An option with `cls=RescorableO
 --rescore. Datasets, images and shots come from here. docs/extending.md adds a command in one file.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +76,7 @@ class ScoringCommand(TuneyardCommand):
             chosen = with_shots(chosen, shots, shots_from, task.shot_answers, folder=request.dataset_dir)
         return request, (task, chosen)
 
-    def score(self, options: Mapping[str, Any]) -> None:
+    def score(self, **options: Any) -> None:
         """Score every model on every dataset. Everything is read and checked before OUT is written."""
         from tuneyard.eval.scoring.candidates import open_models
         from tuneyard.eval.scoring.pipeline import carry_out, workers_of
@@ -146,12 +145,8 @@ def scoring_command(
         make_command = click.command(
             name, cls=ScoringCommand, context_settings=CLI, epilog=examples(*example_commands)
         )
-
-        @functools.wraps(make_task)
-        def score(**options: Any) -> None:
-            command.score(options)
-
-        command = make_command(together(*declared)(score))
+        command = make_command(together(*declared)(make_task))
+        command.callback = command.score
         command.make_task = make_task
         command.module = f"eval.{name}"
         command.reads_datasets = data
