@@ -130,7 +130,7 @@ def trained_template(folder: Path) -> str | None:
     return str(settings.get("template") or "")
 
 
-def trained_system(folder: Path, dataset_dir: Path | None = None) -> str | None:
+def trained_system(folder: Path, dataset_dir: Path | None) -> str | None:
     """The system text of a training's examples or recipe, None without one; `TuneyardError` for several.
 
     `dataset_dir` is that of the command line, for a training that names none.

@@ -47,9 +47,9 @@ def contamination(
     examples: int,
     n: int,
     sources: Sequence[str],
-    metric: Metric = ACCURACY,
+    metric: Metric,
     *,
-    at_most: bool = False,
+    at_most: bool,
 ) -> str:
     """Warn that a model was trained on `examples` of the `n` scored ones, and about the metric compared.
 

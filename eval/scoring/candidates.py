@@ -130,7 +130,7 @@ def load_candidates(
     request: ScoringRequest,
     reference: str,
     parts_by_name: Mapping[str, Parts],
-    workers: Executor | None = None,
+    workers: Executor | None,
 ) -> Opened:
     """Load the base `reference` and check that each adapter belongs to it and gets its training's prompts."""
     for flag, value in {

@@ -25,9 +25,7 @@ from tuneyard.eval.scoring.options import ScoringRequest
 MARKS = tuple(PLACEHOLDERS.values())
 
 
-def with_images(
-    request: ScoringRequest, datasets: Sequence[EvalDataset], shots: int = 0
-) -> list[EvalDataset]:
+def with_images(request: ScoringRequest, datasets: Sequence[EvalDataset], shots: int) -> list[EvalDataset]:
     """Add the files of their images to the datasets. Datasets without images stay as they are.
 
     Folders are searched in this order: `media_dir` of the adapters' recipes, the source folder of the

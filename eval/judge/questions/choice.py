@@ -116,7 +116,7 @@ def _best(figures: Mapping[str, Mean], metric: Metric) -> str:
     return min(figures, key=lambda model: metric.rank(figures[model].value))
 
 
-def best_point(runs: RunsByDataset, metric: str = ACCURACY.name) -> str:
+def best_point(runs: RunsByDataset, metric: str) -> str:
     """The best model on the choosing half, of equal ones the first. `runs` are on this half alone."""
     measured = meaning(metric, runs)
     figures = []
