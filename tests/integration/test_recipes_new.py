@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from transformers import AutoTokenizer
 
 from tests.integration.recipes_new import RAW, STAGES
 from tests.integration.test_recipes_all import in_one_process
@@ -76,6 +75,8 @@ def test_the_template_is_the_models_or_the_recipe_is_refused(outcome, folder):
 
 def test_the_longest_row_is_that_of_the_chat_template(outcome, folder, tiny_model):
     """Counted by the tokenizer's own chat template."""
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     rows = read_lines(folder / "dataset_info/answer/answer_train.jsonl")
     longest = 0

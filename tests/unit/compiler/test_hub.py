@@ -1,5 +1,6 @@
 """Hub ids against a local server that answers as the hub does: through HF_ENDPOINT, cached, or said no to."""
 
+import functools
 import gzip
 import json
 import random
@@ -57,61 +58,68 @@ GLUE = {
     for split in SPLITS
 }
 PAIRS = ("train", "validation")
-REPOS = {
-    "nyu-mll/glue": {
-        MAIN: {
-            "README.md": card(("rte", SPLITS), ("cola", ("train",))),
-            **GLUE,
-            "cola/train-00000-of-00001.parquet": b"not asked for",
-        }
-    },
-    "Open-Orca/SlimOrca": {
-        MAIN: {
-            f"data/train-{shard:05}-of-00002.parquet": as_parquet(
-                [talk(shard * 5000 + n) for n in range(5000)], 500
-            )
-            for shard in range(2)
-        }
-    },
-    "qiaojin/PubMedQA": {
-        MAIN: {
-            "README.md": card(("pqa_labeled", ("train",)), ("pqa_artificial", ("train",))),
-            "pqa_labeled/train-0.parquet": as_parquet([study(n) for n in range(500)]),
-            "pqa_artificial/train-0.parquet": b"not asked for",
-        }
-    },
-    "HuggingFaceH4/stack-exchange-preferences": {
-        MAIN: {"data/a.stackexchange.com/train-0.parquet": as_parquet([thread(n) for n in range(20)])}
-    },
-    "our/own": {
-        MAIN: {
-            "README.md": b"not data",
-            "data/train.jsonl.gz": gzip.compress(lines(ROWS)),
-            "data/dev.jsonl": lines([{"premise": "A man.", "hypothesis": "Someone.", "label": 0}]),
+
+
+@functools.cache
+def repos():
+    """The files of each repository by revision: large ones, which only the tests that ask for them make."""
+    return {
+        "nyu-mll/glue": {
+            MAIN: {
+                "README.md": card(("rte", SPLITS), ("cola", ("train",))),
+                **GLUE,
+                "cola/train-00000-of-00001.parquet": b"not asked for",
+            }
         },
-        OLD: {"pairs.jsonl": lines([{"question": "Old?", "answer": "Yes."}])},
-        "v3": {"mixed.jsonl": lines([{"question": "Old?", "answer": "Yes."}, {"question": 1, "answer": {}}])},
-        "v5": {"table.csv": b"question,answer\n007,NA\n"},
-        "v4": {"own.py": b"raise SystemExit('run')"},
-    },
-    "our/pairs": {
-        MAIN: {
-            "README.md": card(("default", PAIRS), ("zh", PAIRS)),
-            **{
-                f"{config}/{split}-0.parquet": as_parquet(
-                    [{"question": f"{config} {split}?", "answer": "Yes."}]
+        "Open-Orca/SlimOrca": {
+            MAIN: {
+                f"data/train-{shard:05}-of-00002.parquet": as_parquet(
+                    [talk(shard * 5000 + n) for n in range(5000)], 500
                 )
-                for config in ("default", "zh")
-                for split in PAIRS
+                for shard in range(2)
+            }
+        },
+        "qiaojin/PubMedQA": {
+            MAIN: {
+                "README.md": card(("pqa_labeled", ("train",)), ("pqa_artificial", ("train",))),
+                "pqa_labeled/train-0.parquet": as_parquet([study(n) for n in range(500)]),
+                "pqa_artificial/train-0.parquet": b"not asked for",
+            }
+        },
+        "HuggingFaceH4/stack-exchange-preferences": {
+            MAIN: {"data/a.stackexchange.com/train-0.parquet": as_parquet([thread(n) for n in range(20)])}
+        },
+        "our/own": {
+            MAIN: {
+                "README.md": b"not data",
+                "data/train.jsonl.gz": gzip.compress(lines(ROWS)),
+                "data/dev.jsonl": lines([{"premise": "A man.", "hypothesis": "Someone.", "label": 0}]),
+            },
+            OLD: {"pairs.jsonl": lines([{"question": "Old?", "answer": "Yes."}])},
+            "v3": {
+                "mixed.jsonl": lines([{"question": "Old?", "answer": "Yes."}, {"question": 1, "answer": {}}])
+            },
+            "v5": {"table.csv": b"question,answer\n007,NA\n"},
+            "v4": {"own.py": b"raise SystemExit('run')"},
+        },
+        "our/pairs": {
+            MAIN: {
+                "README.md": card(("default", PAIRS), ("zh", PAIRS)),
+                **{
+                    f"{config}/{split}-0.parquet": as_parquet(
+                        [{"question": f"{config} {split}?", "answer": "Yes."}]
+                    )
+                    for config in ("default", "zh")
+                    for split in PAIRS
+                },
             },
         },
-    },
-}
+    }
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    with hub_of(REPOS, tmp_path_factory.mktemp("hub") / "home", GATED) as server:
+    with hub_of(repos(), tmp_path_factory.mktemp("hub") / "home", GATED) as server:
         yield server
 
 
@@ -189,7 +197,7 @@ def test_a_mixture_streams_only_as_far_as_its_shares_go(check, hub, tmp_path):
 def test_a_stream_reads_ranges_of_a_file(check, hub, orca, tmp_path):
     assert "read 10  kept 10" in check("compile", orca, "--limit", 10, "--out", tmp_path / "o").stdout
     ((file, sent),) = hub.sent.items()
-    assert sent < 0.7 * len(REPOS["Open-Orca/SlimOrca"][MAIN][file])
+    assert sent < 0.7 * len(repos()["Open-Orca/SlimOrca"][MAIN][file])
 
 
 @pytest.mark.slow
