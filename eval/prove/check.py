@@ -18,7 +18,6 @@ from tuneyard.core.prompt import (
 )
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.load import check_gguf, find_model, load_gguf_tokenizer
 from tuneyard.eval.backends.modelfile import ServedModelfile, read_modelfile
 from tuneyard.eval.backends.scorers import prompts_too_long
@@ -43,12 +42,11 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
     if inputs.gguf:
         check_gguf(inputs.gguf)
     has_adapter = bool(request.adapters) or (Path(request.model) / CONFIG).is_file()
-    opened = open_models(replace(request, timeout=None, no_base=has_adapter))
+    opened = open_models(replace(request, no_base=has_adapter))
     first = opened.candidates[0]
     if len(opened.candidates) > max(1, len(request.adapters)):
         raise RequestError(f"{request.model} is an adapter itself: leave --adapter out")
-    timeout = request.timeout or TIMEOUT
-    servers = [connect(url, name, timeout, opened, request.model) for url, name in inputs.servers]
+    servers = [connect(url, name, inputs.timeout, opened, request.model) for url, name in inputs.servers]
     ways = {}
     unchecked = []
     for candidate in opened.candidates:

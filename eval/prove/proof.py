@@ -8,6 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from tuneyard.core.errors import counted
+from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.scorers import Ids, Prompts
 from tuneyard.eval.backends.served import ServedModel
@@ -216,7 +217,7 @@ class Proof:
 class ParityInputs:
     """Inputs to compare the adapters with: the training template, served files, and servers.
 
-    A server is its address and the name of its model, None if no option names it.
+    A server is its address and the name of its model, None if no option names it. `timeout` is in seconds.
     """
 
     template: str | None
@@ -224,6 +225,7 @@ class ParityInputs:
     gguf: Path | None = None
     modelfile: Path | None = None
     servers: Sequence[tuple[str, str | None]] = ()
+    timeout: float = TIMEOUT
 
 
 def prove_prompts(way: str, dataset: str, expected: Prompts, actual: Prompts, decode: Decode) -> PromptProof:
@@ -275,18 +277,16 @@ def distance(expected: Answers, actual: Answers) -> Distance | None:
 def prove_chat(
     model: str,
     dataset: str,
-    expected: Answers,
-    served: Answers,
+    trained: Texts,
+    greedy: Texts,
     chat: Texts,
     encode: Callable[[str], Ids],
     decode: Decode,
 ) -> ChatProof:
     """Compare chat answers, without white space around them.
 
-    Their texts are compared with those of `served`, their ends with those of `expected`.
+    Their texts are compared with those of `greedy`, their ends with those of `trained`.
     """
-    trained = expected.texts
-    greedy = {**trained, **served.texts}
     has_ends, runs_on = False, []
     for row, answer in chat.items():
         if trained[row].finish != STOP:

@@ -169,7 +169,7 @@ def prove_served(pairing: Pairing, reference: Reference, expected: Answers, proo
         def encode(text: str) -> Ids:
             return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-        answers = (expected, served, evidence.chat)
+        answers = (expected.texts, evidence.greedy, evidence.chat)
         comparisons.chats.append(prove_chat(title, dataset, *answers, encode, tokenizer.decode))
     if comparisons.failures():
         for cause in diagnose(evidence):
