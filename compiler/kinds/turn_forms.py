@@ -47,8 +47,42 @@ EXCHANGES = (
     ("prompt", "response"),
 )
 """The keys of a question and its answer in one object of a conversation (Capybara, MOSS)."""
+QUESTIONS = ("问", "问题", "提问", "q", "question", "f", "frage", "instruction")
+"""Speakers of questions that stand alone, in small letters."""
+SPEAKERS = {
+    **dict.fromkeys(
+        (
+            *QUESTIONS, "user", "human", "customer", "client", "caller", "visitor", "patient", "student",
+            "inbound", "you", "you said", "prompt",
+            "用户", "客户", "顾客", "患者", "学生", "买家",
+            "kunde", "nutzer", "cliente", "usuario", "utilisateur",
+        ),
+        "user",
+    ),
+    **dict.fromkeys(
+        (
+            "答", "回答", "答案", "a", "answer", "antwort", "response",
+            "assistant", "ai", "bot", "gpt", "agent", "support",
+            "operator", "advisor", "representative", "doctor", "teacher", "chatbot", "outbound",
+            "chatgpt", "chatgpt said",
+            "助手", "客服", "坐席", "医生", "老师", "卖家", "机器人",
+            "berater", "mitarbeiter", "assistent", "agente", "asistente", "conseiller",
+        ),
+        "assistant",
+    ),
+    **dict.fromkeys(("system", "系统"), "system"),
+}  # fmt: skip
+"""Roles by the names of speakers: turns in a text begin with them, a table has them in a column."""
+_LONGEST_FIRST = "|".join(sorted(SPEAKERS, key=len, reverse=True))
+SPEAKER = re.compile(
+    rf"(?=[ \t]*#|[^\n:：]*[:：])[ \t#*]*(?:\d+[.)、][ \t*]*)?({_LONGEST_FIRST})[ \t]*#?\d*[ \t*]*"
+    r"(?:[:：][ \t*]*|(?=\n|$))",
+    re.I,
+)
+"""The beginning of a turn, which may be bold, numbered or a heading: `**User:**`, `1. 问题：`, `### User`."""
 _SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 _GUANACO = re.compile(r"### (Human|Assistant): ?")
+_LINES = re.compile(rf"(?:^|\n\n?){SPEAKER.pattern}\s*", re.I)
 _TEXTS = ("text", "input_text", "output_text")
 _THOUGHTS = {"thinking": "thinking", "reasoning": "value"}
 """The key of the text in a part of reasoning, by the type of the part."""
@@ -79,6 +113,8 @@ def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True)
     turns = [value] if isinstance(value, dict) else value
     if not isinstance(turns, list):
         return value
+    if whole and all(isinstance(turn, str) for turn in turns):  # LIMA: the speakers take turns
+        turns = [{"role": ASSISTANT if at % 2 else USER, "content": text} for at, text in enumerate(turns)]
     changed = [each for turn in turns for each in _common(turn, roles)]
     if isinstance(value, dict) and len(changed) == 1:
         return changed[0]
@@ -98,15 +134,18 @@ def is_transcript(value: object) -> bool:
 
 
 def _from_text(text: str, *, whole: bool) -> object:
-    """The turns in a text, or the text itself."""
+    """The turns in a text, or the text itself, as of examples in a prompt (`Q: … A: … Q: … A:`)."""
+    spoken = text.lstrip()
     if is_transcript(text):
-        text = text.lstrip()
-        speakers = _GUANACO if text.startswith("#") else _SPEAKERS
-        _, *pieces = speakers.split(text)
-        names = {"Human": "human", "Assistant": "gpt"}
-        turns = zip(pieces[::2], pieces[1::2], strict=True)
-        return [{"from": names[speaker], "value": words} for speaker, words in turns]
-    if not text.lstrip().startswith("["):
+        return _spoken(_GUANACO if spoken.startswith("#") else _SPEAKERS, spoken)
+    first = SPEAKER.match(spoken) if whole else None
+    if first is not None:
+        turns = _spoken(_LINES, spoken)
+        is_open = not str(turns[-1]["content"]).strip()  # BELLE: its answer is in another column
+        is_prompt = is_open and first[1].lower() in QUESTIONS
+        if {USER, ASSISTANT} <= {turn["role"] for turn in turns} and not is_prompt:
+            return turns[:-1] if is_open else turns
+    if not spoken.startswith("["):
         return text
     try:
         turns = read_strict(text)
@@ -115,6 +154,13 @@ def _from_text(text: str, *, whole: bool) -> object:
     if not are_objects(turns):
         return text
     return turns if whole or all(map(speaker, turns)) else text
+
+
+def _spoken(speakers: re.Pattern[str], text: str) -> list[Fields]:
+    """The turns of a text that begins with a speaker."""
+    _, *pieces = speakers.split(text)
+    turns = zip(pieces[::2], pieces[1::2], strict=True)
+    return [{"role": SPEAKERS[name.lower()], "content": words} for name, words in turns]
 
 
 def exchange_keys(item: Mapping[str, object]) -> tuple[str, str] | None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from tuneyard.compiler.kinds.turn_forms import QUESTIONS, SPEAKER, SPEAKERS
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import (
@@ -20,34 +21,6 @@ from tuneyard.compiler.rows import Fields, ObjectRows, Place, Rows, TableRows
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
-QUESTIONS = ("问", "问题", "提问", "q", "question", "f", "frage", "instruction")
-"""Speakers of questions that stand alone, in small letters."""
-SPEAKERS = {
-    **dict.fromkeys(
-        (
-            *QUESTIONS, "user", "human", "customer", "client", "caller", "visitor", "patient", "student",
-            "inbound",
-            "用户", "客户", "顾客", "患者", "学生", "买家",
-            "kunde", "nutzer", "cliente", "usuario", "utilisateur",
-        ),
-        "user",
-    ),
-    **dict.fromkeys(
-        (
-            "答", "回答", "答案", "a", "answer", "antwort", "response",
-            "assistant", "ai", "bot", "gpt", "agent", "support",
-            "operator", "advisor", "representative", "doctor", "teacher", "chatbot", "outbound",
-            "助手", "客服", "坐席", "医生", "老师", "卖家", "机器人",
-            "berater", "mitarbeiter", "assistent", "agente", "asistente", "conseiller",
-        ),
-        "assistant",
-    ),
-    **dict.fromkeys(("system", "系统"), "system"),
-}  # fmt: skip
-"""Roles by the names of speakers: turns in a text begin with them, a table has them in a column."""
-_LONGEST_FIRST = "|".join(sorted(SPEAKERS, key=len, reverse=True))
-SPEAKER = re.compile(rf"[ \t#*]*(?:\d+[.)、][ \t*]*)?({_LONGEST_FIRST})[ \t]*#?\d*[ \t*]*[:：][ \t*]*", re.I)
-"""The beginning of a turn, which may be bold or numbered: `**User:**`, `Q1:`, `1. 问题：`."""
 _RULE = re.compile(r"[ \t]*-{3,}")
 Cells = list[str]
 Lines = Iterator[tuple[Sequence[int], list[Cells]]]  # their numbers and fields, some hundreds at a time

@@ -40,7 +40,8 @@ _USUAL_NAMES = {
     "评分 得分 星级",
     "idx": "idx index id",
     "turns": "conversations messages contents",
-    "exchanges": "conversation conversations messages turns dialogue dialog chat",
+    "exchanges": "conversation conversations messages turns dialogue dialog chat transcript data "
+    "对话 聊天记录",
     "system": "system system_prompt system_message system_instruction",
     "history": "history",
     "tools": "tools functions tool_calls tool_call function_call function_calls",

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 
 from tuneyard.compiler.init.labels import PEOPLE
-from tuneyard.compiler.init.profile import FileProfile
+from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     UNANSWERED,
     Proposal,
@@ -14,7 +14,7 @@ from tuneyard.compiler.init.proposal import (
     system_column,
 )
 from tuneyard.compiler.kinds import kinds
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT, USER, common_turns, exchange_keys, speaker
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, USER, common_turns, speaker
 from tuneyard.compiler.read.jsons import AS_JSON
 from tuneyard.compiler.read.scan import AS_JSON_DOCUMENT
 from tuneyard.compiler.rows import are_objects, walker
@@ -36,7 +36,7 @@ def conversations(profile: FileProfile) -> Proposal | None:
 
     Turns written as text may be a copy of the others, or the earlier turns of a question.
     """
-    leaves = [leaf for leaf in profile.leaves.values() if leaf.kind == "turns"]
+    leaves = [leaf for leaf in profile.leaves.values() if leaf.kind == "turns" or _asks(profile, leaf)]
     lists = [leaf for leaf in leaves if not leaf.characters]
     texts = [leaf for leaf in leaves if leaf.characters and meaning(leaf.path) != EARLIER_TURNS]
     if not lists and not texts:
@@ -44,11 +44,20 @@ def conversations(profile: FileProfile) -> Proposal | None:
     return _conversations(profile, (lists or texts)[0].path)
 
 
+def _asks(profile: FileProfile, leaf: Leaf) -> bool:
+    """True for questions that are texts of earlier turns, too (BELLE)."""
+    return leaf.is_called("question") and all(map(_ends_with_user, profile.values(leaf)))
+
+
 def exchanges(profile: FileProfile) -> Proposal | None:
-    """Conversations, if a column has lists of questions with their answers (Capybara)."""
+    """Conversations, if a column has lists of questions with their answers (Capybara), or of texts (LIMA)."""
     for name in USUAL_NAMES["exchanges"]:
-        if all(_are_exchanges(row.get(name)) for row in profile.first):
-            return _conversations(profile, name)
+        values = [row.get(name) for row in profile.first]
+        if all(map(_are_exchanges, values)):
+            proposal = _conversations(profile, name)
+            if isinstance(values[0], list) and isinstance(values[0][0], str):
+                proposal.guesses.append(f"the texts of {name} take turns: the first is the user's")
+            return proposal
     return None
 
 
@@ -87,8 +96,9 @@ def _ends_with_user(talk: object) -> bool:
 
 
 def _are_exchanges(value: object) -> bool:
-    """True for a list of objects, each with a question and its answer."""
-    return are_objects(value) and all(exchange_keys(item) is not None for item in value)
+    """True for a list of questions with their answers, or of texts that take turns."""
+    turns = common_turns(value, {}) if isinstance(value, list) else value
+    return are_objects(turns) and len(turns) > 1 and all(map(speaker, turns))
 
 
 def _has_text_with_calls(profile: FileProfile, path: str) -> bool:
@@ -101,9 +111,13 @@ def _has_text_with_calls(profile: FileProfile, path: str) -> bool:
 
 
 def plain_text(profile: FileProfile) -> Proposal | None:
-    """Texts for pretraining. A text next to a question is its answer, so it is none."""
-    text = profile.user_leaf("text") or profile.called("text")
-    if text is None:
+    """Texts for pretraining, or dialogues in them. A text next to a question is its answer, so it is none."""
+    text = profile.user_leaf("text") or profile.called("text", "exchanges")
+    if text is not None and not profile.user_columns:
+        dialogues = [value for value in profile.values(text) if are_objects(common_turns(value, {}))]
+        if 2 * len(dialogues) > len(profile.first):
+            return _conversations(profile, text.path)
+    if text is None or not (profile.user_columns or text.is_called("text")):
         return None
     if not profile.user_columns and profile.called("question"):
         return None

@@ -7,9 +7,8 @@ from typing import cast
 from tuneyard.compiler.init.labels import ABOUT_ROWS, ID
 from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import UNANSWERED, Proposal, ProposedColumn, longest_prose
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SYSTEM, USER
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read.tables import SPEAKERS
 from tuneyard.compiler.read.turn_rows import MESSAGES, conversations_of
 from tuneyard.compiler.rows import Fields, ObjectRows
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES

@@ -134,6 +134,37 @@ def test_dialogues_in_one_text_are_conversations(bench) -> None:
     assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda ask, say: {"text": f"User: {ask}\nAssistant: {say}"},
+        lambda ask, say: {"id": ask[-12:], "transcript": f"\n**Customer:** {ask}\n\n**Agent:** {say}"},
+        lambda ask, say: {"body": f"### User\n{ask}\n\n### Assistant\n{say}"},
+        lambda ask, say: {"instruction": f"Human:{ask}\nAssistant:", "input": "", "output": say},
+        lambda ask, say: {"conversations": [ask, say], "source": "stackexchange"},
+        lambda ask, say: {"id": 1, "data": [ask, say]},
+    ],
+    ids=["lines", "bold", "headings", "BELLE", "LIMA", "UltraChat"],
+)
+def test_dialogues_in_a_column_are_conversations(bench, make) -> None:
+    found = records(bench, bench.rows("talk.jsonl", [make(question(n), answer(n)) for n in range(COUNT)]))
+    assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Q: 1 + 1?\nA: 2\nQ: 1 + 2?\nA:", "output": "3"},
+        {"prompt": "User: Hello", "output": "Hello."},
+        {"prompt": "Say it.", "output": "User: Hello\nAssistant: Hello."},
+    ],
+    ids=["examples", "no answer", "in the answer"],
+)
+def test_examples_in_a_prompt_and_dialogues_in_an_answer_stay_texts(bench, row) -> None:
+    found = records(bench, bench.rows("shots.jsonl", [row | {"id": n} for n in range(COUNT)]))
+    assert answered(found[0]) == (row["prompt"], row["output"])
+
+
 def test_turns_in_a_database_are_counted_by_its_file(bench) -> None:
     path = bench.folder / "talks.db"
     with sqlite3.connect(path) as database:
@@ -296,6 +327,8 @@ def test_what_pandas_and_people_write_is_refused_with_the_way_out(bench, name, t
         ("客户：", "客服："),
         ("Q12: ", "A12: "),
         ("3. 问题：", "答案："),
+        ("### User\n", "### Assistant\n"),
+        ("## You said:\n", "## ChatGPT said:\n"),
     ],
 )
 def test_a_text_of_dialogues_is_read_by_its_speakers(bench, ask: str, say: str) -> None:
