@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tuneyard.compiler.init.labels import Labels
 from tuneyard.compiler.init.profile import CHINESE, PROSE, FileProfile, Leaf
 from tuneyard.compiler.kinds import MARK, Beside, kinds
+from tuneyard.core.records.calls import thought
 
 LOOKED_AT_ROWS = 50
 PROMPTS = ("question", "context", "premise", "hypothesis", "text")
@@ -175,4 +176,9 @@ def question_proposal(
     if has_answer:
         columns |= columns_beside(profile, turns=False)
     columns |= system_column(profile)
-    return Proposal(about, columns, alpaca_output(instruction, columns), guesses=guesses)
+    write = alpaca_output(instruction, columns)
+    reasoning = profile.called("reasoning")
+    if has_answer and reasoning is not None and reasoning.path not in taken:
+        columns["reasoning"] = ProposedColumn(reasoning.path, "extra")
+        write["output"] = f"{thought('{reasoning}')}{{answer}}"
+    return Proposal(about, columns, write, guesses=guesses)

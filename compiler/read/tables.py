@@ -166,7 +166,8 @@ def _good(
             problems.bad_row([problem], _escaped(row))
         elif len(row) != len(header):
             message = f"found {len(row)} fields, expected {len(header)} as in the header"
-            problems.bad_row([Problem("E008", place, message)], row)
+            fix = "put a field that has the delimiter or a line break inside into double quotes"
+            problems.bad_row([Problem("E008", place, message, hint=fix)], row)
         elif row == header:
             problems.bad_row([Problem("E010", place, "found the header again, expected a row")], row)
         else:

@@ -1,5 +1,6 @@
 """Tables with one turn a row: the rows of a conversation become one row (`turns` of a source)."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from tuneyard.compiler.check.marks import changes_answer
@@ -10,6 +11,7 @@ from tuneyard.core.errors import Problem, show_value
 
 MESSAGES = "messages"
 """The column of the turns in the rows that come out."""
+_GERMAN_DATE = re.compile(r"^(\d\d)\.(\d\d)\.(\d{4})\b")
 Turn = tuple[object, Line, Fields]  # the value by which the turns are ordered, the row's line, the turn
 
 
@@ -36,7 +38,7 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
                 problems.bad_row([Problem("E005", rows.place(number), message, missing or by)], row)
                 continue
             others = {key: value for key, value in row.items() if key not in columns}
-            turn = {"role": row[turns["role"]], "content": row[turns["text"]], **others}
+            turn = {"role": str(row[turns["role"]]), "content": row[turns["text"]], **others}
             conversations.setdefault((rows.prefix, row[by]), []).append((row.get(order), line, turn))
     if conversations:
         file = Place(next(iter(conversations))[0], 0).file
@@ -81,4 +83,4 @@ def _ordered(items: list[Turn]) -> list[Turn]:
     try:
         return sorted(items, key=lambda item: float(str(item[0])))
     except ValueError:
-        return sorted(items, key=lambda item: str(item[0]))
+        return sorted(items, key=lambda item: _GERMAN_DATE.sub(r"\3-\2-\1", str(item[0])))

@@ -7,7 +7,7 @@ from tuneyard.compiler.init.labels import (
     label_leaf,
     named_labels,
 )
-from tuneyard.compiler.init.profile import MOST_VALUES, PROSE, FileProfile, Leaf
+from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     Proposal,
     ProposedColumn,
@@ -26,6 +26,7 @@ from tuneyard.core.records.calls import WrongValueError, parse_calls
 
 DECIDE = {False: "{{question}}\n\nPlease answer {}.", True: "{{question}}\n\n请只用一个词回答：{}。"}
 SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的文字。\n\n{text}"}
+_OTHER_ANSWERS = (*USUAL_NAMES["program"], "label")
 CALLS_AS_ANSWERS = "answers"
 """The column of the calls in APIGen's rows, which have a list of tools next to it."""
 
@@ -37,7 +38,7 @@ def answered_question(profile: FileProfile) -> Proposal | None:
         return None
     question = question_leaf(profile)
     guesses = []
-    is_program = answer.name in USUAL_NAMES["program"] and not profile.user_columns
+    is_program = answer.name in _OTHER_ANSWERS and not profile.user_columns
     if question is None and (profile.user_columns or is_program):
         question = profile.called("text")
     if question is not None and is_program:
@@ -75,8 +76,10 @@ def two_texts(profile: FileProfile) -> Proposal | None:
     if paired_texts(profile) is not None:
         return None
     prose = [leaf for leaf in profile.leaves.values() if is_prose(profile, leaf)]
-    texts = [leaf for leaf in prose if 2 * len(leaf.hashes) > profile.rows]
-    if len(texts) != 2:
+    texts = [
+        leaf for leaf in prose if 2 * len(leaf.hashes) > profile.rows and not leaf.is_called("reasoning")
+    ]
+    if len(texts) != 2 or texts[1].is_called("question"):
         return None
     question, answer = texts
     columns = {"question": ProposedColumn(question.path), "answer": ProposedColumn(answer.path, "answer")}
@@ -104,14 +107,15 @@ def yes_or_no_question(profile: FileProfile, question: Leaf, answer: Leaf) -> Pr
 def _answer_leaf(profile: FileProfile) -> Leaf | None:
     """The answer by its name: text if there is one, then truth values or numbers, then lists of texts.
 
-    Without any, a program is the answer. Short texts under `code` are codes of something, as of a diagnosis.
+    Without any, a program is the answer, or doccano's `label` of sentences. Short texts under `code` are
+    codes of something, as of a diagnosis.
     """
     for value_type in (*VALUE_TYPES, "texts"):
         answer = profile.called("answer", kinds=[value_type])
         if answer is not None and not (answer.goes_by("target") and answer is label_leaf(profile)):
             return answer
-    program = profile.called("program")
-    if program is None or program.characters < PROSE * program.filled or label_leaf(profile) is not None:
+    program = profile.named(_OTHER_ANSWERS)
+    if program is None or not is_prose(profile, program) or label_leaf(profile) is not None:
         return None
     return program
 

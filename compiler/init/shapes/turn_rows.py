@@ -23,13 +23,15 @@ ORDER_COLUMNS = (
     "turn", "turn_id", "turn_index", "turn_number", "turn_no", "index", "position", "order", "seq",
     "sequence", "step", "timestamp", "ts", "time", "created_at", "date", "序号", "轮次", "时间",
 )  # fmt: skip
-_KNOWN_ROLES = {**ROLES, **SPEAKERS}
+_KNOWN_ROLES = {**ROLES, **SPEAKERS, "is_sender": ASSISTANT, "is_from_me": ASSISTANT, "from_me": ASSISTANT}
+"""Who exports a chat answers in it: `IsSender`."""
 _CONVERSATION = re.compile(r"(^|_)(conv|dialog|thread|session|chat|ticket|call|vorgang)|会话|对话|工单")
 _CASE = re.compile(rf"(^|_)case|{ID.pattern}")
 _TIME = re.compile(r"(^|_)(time|timestamp|ts|date|datetime|when|sent|datum)$|_at$|zeit|时间|日期")
 _SORTABLE_TIME = re.compile(
     r"\d{9,}(\.\d+)?"
-    r"|\d{4}([-/.年])\d\d[-/.月]\d\d日?([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?( ?UTC|Z|[+-]\d\d:?\d\d)?)?"
+    r"|(\d\d\.\d\d\.\d{4}|\d{4}[-/.年]\d\d[-/.月]\d\d日?)"
+    r"([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?( ?UTC|Z|[+-]\d\d:?\d\d)?)?"
     r"|\d\d:\d\d(:\d\d)?"
 )
 """A time that sorts by its number or text, such as 2024-03-01 10:00."""
@@ -92,9 +94,13 @@ def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
     dialogue system. A label says who wrote a text (human, gpt).
     """
     for leaf in profile.leaves.values():
-        if leaf.kind != "text" or leaf.name in USUAL_NAMES["label"] or profile.rows < 2:
+        if leaf.name in USUAL_NAMES["label"] or profile.rows < 2:
             continue
         roles = {str(value): _role_of(str(value)) for value in leaf.values}
+        speaker = _role_of(leaf.name)
+        if speaker and {name.lower() for name in roles} in ({"true", "false"}, {"1", "0"}):  # is_user
+            other = ASSISTANT if speaker == USER else USER
+            roles = {name: speaker if name.lower() in ("true", "1") else other for name in roles}
         if set(roles.values()) == {USER, SYSTEM}:
             roles = {name: USER if role == USER else ASSISTANT for name, role in roles.items()}
         unknown = [value for value in profile.values(leaf) if not roles.get(str(value))]

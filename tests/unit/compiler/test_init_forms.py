@@ -71,14 +71,21 @@ def test_turns_in_rows_that_are_shuffled_become_conversations(bench) -> None:
     assert [spoken(record) for record in found] == expected
 
 
-@pytest.mark.parametrize(("user", "agent"), [("end_user", "support_agent"), ("End User", "human-agent")])
-def test_speakers_are_known_by_the_last_word_of_their_name(bench, user, agent) -> None:
+@pytest.mark.parametrize(
+    ("column", "user", "agent", "times"),
+    [
+        ("author_type", "end_user", "support_agent", ("2024-03-01T09:00:00Z", "2024-03-01T08:00:00Z")),
+        ("author_type", "End User", "human-agent", ("01.03.2024 09:00", "28.02.2024 10:00")),
+        ("is_customer", True, False, ("01.03.2024", "28.02.2024")),
+        ("isBot", "0", "1", ("1700000060", "1700000000")),
+        ("IsSender", 0, 1, (1700000060, 1700000000)),
+    ],
+)
+def test_speakers_are_known_by_names_and_truth_values(bench, column, user, agent, times) -> None:
     rows = []
-    for time in (f"2024-03-01T0{hour}:00:00Z" for hour in (9, 8)):
-        author = user if "T08" in time else agent
+    for time, author in zip(times, (agent, user), strict=True):
         rows += [
-            {"ticket": n, "author_type": author, "body": f"{author} {n}", "created_at": time}
-            for n in range(COUNT)
+            {"ticket": n, column: author, "body": f"{author} {n}", "created_at": time} for n in range(COUNT)
         ]
     found = records(bench, bench.rows("tickets.jsonl", rows))
     expected = [[("user", f"{user} {n}"), ("assistant", f"{agent} {n}")] for n in range(COUNT)]
@@ -163,6 +170,25 @@ def test_dialogues_in_a_column_are_conversations(bench, make) -> None:
 def test_examples_in_a_prompt_and_dialogues_in_an_answer_stay_texts(bench, row) -> None:
     found = records(bench, bench.rows("shots.jsonl", [row | {"id": n} for n in range(COUNT)]))
     assert answered(found[0]) == (row["prompt"], row["output"])
+
+
+@pytest.mark.parametrize(
+    ("names", "more"),
+    [
+        ("text label", {}),
+        ("input output", {"cot": "It is in the north."}),
+        ("prompt content", {"reasoning_content": "It is in the north.", "score": 5}),
+    ],
+    ids=["doccano", "cot", "R1"],
+)
+def test_an_answer_under_another_name_and_with_its_reasoning(bench, names, more) -> None:
+    rows = []
+    for n in range(COUNT):
+        said = [answer(n)] if "label" in names else answer(n)
+        rows.append({**dict(zip(names.split(), (question(n), said), strict=True)), **more})
+    found = records(bench, bench.rows("own.jsonl", rows))
+    thought = "<think>\nIt is in the north.\n</think>\n\n" if more else ""
+    assert [answered(record) for record in found] == [(q, thought + a) for q, a in ANSWERED]
 
 
 def test_turns_in_a_database_are_counted_by_its_file(bench) -> None:
@@ -922,6 +948,10 @@ REFUSED = {
     ),
     "premises without labels": ([{"premise": "a", "hypothesis": "b"}], "nothing in it looks like"),
     "pairs without labels": ([{"sentence1": "a", "sentence2": "b"}], "nothing in it looks like"),
+    "questions as answers": (
+        {f"game {n}": {"passage": answer(n), "qa": {"question": question(n)}} for n in range(COUNT)},
+        "nothing in it looks like",
+    ),
     "answers under numbered names": (
         {f"user {n}": {"answer": answer(n), "score": n} for n in range(COUNT)},
         "nothing in it looks like",
