@@ -1,9 +1,9 @@
-"""Excel workbooks, read by openpyxl: the first sheet with rows. Its first row below a title is the header."""
+"""Excel workbooks, read by openpyxl: the first sheet with rows. Its header is below its titles."""
 
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice, repeat
+from itertools import chain, islice, repeat, takewhile
 from typing import Any
 
 from tuneyard.compiler.problems import Problems
@@ -14,6 +14,7 @@ from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
 LOOKED_AT = 100  # rows of each sheet
+TITLES = 5  # rows of one cell above the header, at most
 
 
 @reader(".xlsx", text=False)
@@ -50,13 +51,15 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
 def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectRows]:
     prefix = f"{display_path} row "
     filled_rows = _filled_rows(sheet)
-    first, cells = next(filled_rows, (1, ()))
-    beginning = list(islice(filled_rows, 1))
-    if _filled(cells) == 1 and beginning and _filled(beginning[0][1]) > 2:
-        title = next(cell for cell in cells if cell is not None)
-        problems.notes.append(f"{prefix}{first}: a title, not read: {show_value(title)}")
-        first, cells = beginning.pop()
+    beginning = list(islice(filled_rows, TITLES + 1))
+    titles = list(takewhile(lambda row: _filled(row[1]) == 1, beginning))
+    if len(titles) < len(beginning) and _filled(beginning[len(titles)][1]) > 2:
+        for number, cells in titles:
+            title = next(cell for cell in cells if cell is not None)
+            problems.notes.append(f"{prefix}{number}: a title, not read: {show_value(title)}")
+        del beginning[: len(titles)]
     filled_rows = chain(beginning, filled_rows)
+    first, cells = next(filled_rows, (1, ()))
     header = ["" if cell is None else str(cell) for cell in cells]
     if refuse_twice([name for name in header if name], f"{prefix}{first}", problems):
         return

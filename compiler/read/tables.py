@@ -40,6 +40,9 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
             lines, rows = lines[1:], rows[1:]
         if header is None and rows:
             header, lines, rows = rows[0], lines[1:], rows[1:]
+            named = [number for number, name in enumerate(header, 1) if name]
+            if len(named) > 1 and len(header) > named[-1] + 1:  # a spreadsheet writes its empty columns, too
+                del header[named[-1] :]
             problem = text.undecodable(header, f"{display_path}:1")
             if problem:
                 problems.bad_file(problem)
@@ -156,6 +159,8 @@ def _good(
 ) -> tuple[list[int], list[Cells]]:
     kept = []
     for number, row in enumerate(rows):
+        while len(row) > len(header) and not row[-1]:
+            row.pop()
         if row in ([], [""]):
             if len(header) > 1:
                 continue
@@ -166,7 +171,9 @@ def _good(
             problems.bad_row([problem], _escaped(row))
         elif len(row) != len(header):
             message = f"found {len(row)} fields, expected {len(header)} as in the header"
-            fix = "put a field that has the delimiter or a line break inside into double quotes"
+            fix = ""
+            if len(row) > len(header):
+                fix = "put a field with the delimiter inside into quotes; a tsv needs `quoted: true`, too"
             problems.bad_row([Problem("E008", place, message, hint=fix)], row)
         elif row == header:
             problems.bad_row([Problem("E010", place, "found the header again, expected a row")], row)

@@ -926,6 +926,20 @@ def test_a_line_that_is_cut_is_not_said_to_end_with_a_comma_too_many(bench) -> N
     assert "E002: broken JSON at column" in report and "sed" not in report
 
 
+def test_empty_columns_of_a_spreadsheet_are_passed_over(bench) -> None:
+    lines = ["v1,v2,,,", *(f"{['ham', 'spam'][n % 2]},{question(n)},,," for n in range(COUNT))]
+    found = records(bench, bench.write("spam.csv", "\n".join(lines)))
+    assert len(found) == COUNT and found[1]["output"] == "spam"
+    _, report = propose(bench.write("more.csv", "\n".join([*lines, "ham,is,it,,"])))
+    assert "1 of 31 rows would be rejected" in report and "found 3 fields, expected 2" in report
+
+
+def test_titles_above_the_header_of_a_sheet_are_passed_over(bench) -> None:
+    table = [["No", "question", "answer"], *([n, *pair] for n, pair in enumerate(ANSWERED))]
+    path = workbook(bench.folder / "faq.xlsx", [["Our FAQ"], [], ["as of May"], *table])
+    assert [answered(record) for record in records(bench, path)] == ANSWERED
+
+
 def test_a_sheet_of_one_column_before_a_shorter_table_is_read(bench) -> None:
     texts = [["text"], *([answer(n)] for n in range(COUNT))]
     path = workbook(bench.folder / "texts.xlsx", texts, [["metric", "value"], ["rows", COUNT]])
