@@ -66,7 +66,9 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     candidates: list[tuple[bool, bool, float, Leaf]] = []
     for leaf in profile.leaves.values():
         is_rating = leaf.is_called("rating")
-        if leaf.kind not in ("text", "truth value") and not (leaf.kind == "number" and is_rating):
+        if leaf.kind not in ("text", "truth value") and not (
+            leaf.kind == "number" and (is_rating or leaf.names)
+        ):
             continue
         if leaf is text:
             continue
@@ -79,7 +81,9 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         is_id = ID.search(leaf.name) and any(map(_DIGIT.search, map(str, leaf.values)))
         if PEOPLE.intersection(leaf.steps) or is_id:
             continue
-        is_named = leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0")
+        is_named = (
+            leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0") or bool(leaf.names)
+        )
         is_short = leaf.characters <= LONGEST_CLASS * leaf.filled
         repeats = leaf.filled >= REPEATS * len(leaf.values) and leaf.name not in ABOUT_ROWS and is_short
         is_named = is_named or (repeats and is_rating)
@@ -115,7 +119,7 @@ def label_map(leaf: Leaf, chinese: bool) -> tuple[Labels, list[str]]:
         return named_labels({True: "yes", False: "no"}, [*real, *unlabelled], chinese), []
     labels: Labels = {}
     for value in real:
-        labels.setdefault(str(value), []).append(value)
+        labels.setdefault(str(leaf.named(value)), []).append(value)
     if unlabelled:
         labels.setdefault("unlabelled", []).extend(unlabelled)
     numbers = [name for name in labels if re.fullmatch(r"[\d.]+", name)]

@@ -25,7 +25,10 @@ CHINESE = re.compile(f"[{HAN}]")
 
 @dataclass(slots=True)
 class Leaf:
-    """One value of a row by its path: how often it has which type, and how often which value, while few."""
+    """One value of a row by its path: how often it has which type, and how often which value, while few.
+
+    `names` are those of its numbers, from 0 on, if the file keeps them (ClassLabel of Hugging Face).
+    """
 
     path: str
     kinds: Counter[str] = field(default_factory=Counter)
@@ -34,6 +37,11 @@ class Leaf:
     chinese: int = 0
     filled: int = 0
     hashes: set[int] = field(default_factory=set)
+    names: Sequence[str] = ()
+
+    def named(self, value: object) -> object:
+        """The name of a value, if its number has one."""
+        return dict(enumerate(self.names)).get(value, value)
 
     @property
     def in_chinese(self) -> bool:

@@ -155,10 +155,24 @@ def _read_rows(profile: FileProfile, file: Readable) -> None:
                     profile.first.append(row)
             if profile.rows >= SAMPLE:
                 break
+    _note_names(profile.leaves, file)
     for list_path in lists_of_objects:  # the first of several objects or labels is not all of them
         for path in list(profile.leaves):
             if path.startswith(f"{list_path}."):
                 del profile.leaves[path]
+
+
+def _note_names(leaves: dict[str, Leaf], file: Readable) -> None:
+    """Note the names of classes, whose rows have numbers, as Hugging Face keeps them in a Parquet file."""
+    if suffix(file) != ".parquet" or not isinstance(file, Path):
+        return
+    import pyarrow.parquet
+
+    with contextlib.suppress(pyarrow.ArrowException, ValueError, LookupError, AttributeError, TypeError):
+        metadata = pyarrow.parquet.read_schema(file).metadata
+        for name, feature in orjson.loads(metadata[b"huggingface"])["info"]["features"].items():
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+                leaves[name].names = feature["names"]
 
 
 def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None:

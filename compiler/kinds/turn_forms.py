@@ -80,6 +80,7 @@ SPEAKER = re.compile(
     re.I,
 )
 """The beginning of a turn, which may be bold, numbered or a heading: `**User:**`, `1. 问题：`, `### User`."""
+_TRANSCRIPT = re.compile(r"\s*(### Human:.*### Assistant:|Human:.*\n\nAssistant:)", re.DOTALL)
 _SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 _GUANACO = re.compile(r"### (Human|Assistant): ?")
 _LINES = re.compile(rf"(?:^|\n\n?){SPEAKER.pattern}\s*", re.I)
@@ -125,12 +126,7 @@ def is_transcript(value: object) -> bool:
     """True if a value is a dialogue in one text: `Human: …`, a blank line, `Assistant: …`, as HH-RLHF's, or
     `### Human: …### Assistant: …`, as Guanaco's.
     """
-    if not isinstance(value, str):
-        return False
-    text = value.lstrip()
-    if text.startswith("### Human:"):
-        return "### Assistant:" in text
-    return text.startswith("Human:") and "\n\nAssistant:" in text
+    return isinstance(value, str) and _TRANSCRIPT.match(value) is not None
 
 
 def _from_text(text: str, *, whole: bool) -> object:

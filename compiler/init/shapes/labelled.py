@@ -102,8 +102,8 @@ def _judgement(
     """The labels of a pair of texts, the prompt by language, and the guesses about them."""
     real, unlabelled = label_values(label)
     values = [*real, *unlabelled]
-    if all(value in NLI_MEANINGS for value in values):
-        meanings = {value: NLI_MEANINGS[value] for value in values}
+    if all(label.named(value) in NLI_MEANINGS for value in values):
+        meanings = {value: NLI_MEANINGS[label.named(value)] for value in values}
         return named_labels(meanings, values, chinese), IMPLY, []
     meanings, prompt, guess = {}, IMPLY, ""
     yes_or_no = dict(zip(reversed(real), ("yes", "no"), strict=False))

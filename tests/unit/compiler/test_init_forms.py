@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.json_files import read_lines, write_json
 from tests.unit.compiler.conftest import as_zip
@@ -924,6 +925,26 @@ def test_a_line_that_is_cut_is_not_said_to_end_with_a_comma_too_many(bench) -> N
     lines.append('{"question": "Why?",')
     _, report = propose(bench.write("cut.jsonl", "\n".join(lines)))
     assert "E002: broken JSON at column" in report and "sed" not in report
+
+
+def test_classes_have_the_names_that_parquet_keeps_beside_their_numbers(bench) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    def file(name: str, columns: dict, **names: list[str]) -> Path:
+        features = {key: {"names": each, "_type": "ClassLabel"} for key, each in names.items()}
+        info = {"info": {"features": {"tokens": [{"dtype": "string", "_type": "Value"}], **features}}}
+        table = pyarrow.table(columns).replace_schema_metadata({"huggingface": json.dumps(info)})
+        pyarrow.parquet.write_table(table, bench.folder / name)
+        return bench.folder / name
+
+    texts = [answer(n) for n in range(COUNT)]
+    ones = [n % 2 for n in range(COUNT)]
+    news = file("news.parquet", {"text": texts, "topic": ones}, topic=["World", "Sports"])
+    assert [record["output"] for record in records(bench, news)][:2] == ["World", "Sports"]
+    pairs = {"sentence1": texts, "sentence2": texts, "label": ones}
+    backwards = file("nli.parquet", pairs, label=["contradiction", "entailment"])  # not as in GLUE
+    assert yaml.safe_load(propose(backwards)[0])["labels"] == {"no": [0], "yes": [1]}
 
 
 def test_empty_columns_of_a_spreadsheet_are_passed_over(bench) -> None:
