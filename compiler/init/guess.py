@@ -27,7 +27,8 @@ def guess(profile: FileProfile) -> Proposal:
     raise ContentError(
         f"{profile.path}: nothing in it looks like turns, question and answer, a labelled text or plain "
         f"text; found {columns or 'no named fields'}; name its columns with --text and --label or "
-        "--answer (--text twice for a pair of texts), or write a spec by hand, which begins with `like: qa`"
+        "--answer (--text twice for a pair of texts), write a spec by hand, which begins with `like: qa`, or "
+        'write each row as {"messages": [{"role": "user", "content": "…"}, …]}, which spec messages compiles'
     )
 
 

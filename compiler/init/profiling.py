@@ -270,6 +270,10 @@ def _sources_to_try(
             yield [Source(encoding=encoding, rows={"": steps})]
     else:
         yield [Source(encoding=encoding)]
+        members, _, _ = members_of(f'{{"rows": {head.decode(errors="replace")}')
+        if are_objects(members.get("rows")):  # CMRC: a list of questions in each text of a list
+            for steps in islice(_lists_within(members["rows"], ()), 1, None):
+                yield [Source(encoding=encoding, rows={"": steps})]
 
 
 def _lists_within(items: list[Fields], steps: Steps) -> Iterator[Steps]:

@@ -137,7 +137,7 @@ def _from_text(text: str, *, whole: bool) -> object:
     first = SPEAKER.match(spoken) if whole else None
     if first is not None:
         turns = _spoken(_LINES, spoken)
-        is_open = not str(turns[-1]["content"]).strip()  # BELLE: its answer is in another column
+        is_open = not turns[-1]["content"].strip()  # BELLE: its answer is in another column
         is_prompt = is_open and first[1].lower() in QUESTIONS
         if {USER, ASSISTANT} <= {turn["role"] for turn in turns} and not is_prompt:
             return turns[:-1] if is_open else turns
@@ -152,7 +152,7 @@ def _from_text(text: str, *, whole: bool) -> object:
     return turns if whole or all(map(speaker, turns)) else text
 
 
-def _spoken(speakers: re.Pattern[str], text: str) -> list[Fields]:
+def _spoken(speakers: re.Pattern[str], text: str) -> list[dict[str, str]]:
     """The turns of a text that begins with a speaker."""
     _, *pieces = speakers.split(text)
     turns = zip(pieces[::2], pieces[1::2], strict=True)

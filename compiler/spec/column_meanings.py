@@ -14,10 +14,10 @@ from tuneyard.core.errors import nearest, show_value
 
 # By role, in snake case and by preference: if a file has several, the first one is used.
 _USUAL_NAMES = {
-    "question": "instruction prompt question query problem task ask q question_title inputs "
+    "question": "instruction prompt question query problem task ask q question_title query_text inputs "
     "question_stem question.stem "
     "指令 提示 问题 提问 题目 标准问题 用户问题 客户问题 frage pregunta",
-    "context": "input context contexts instances.input passage event paragraph question_content "
+    "context": "input context contexts instances.input passage event paragraph context_text question_content "
     "support 输入 上下文 背景 补充信息",
     "answer": "output response answer long_answer completion solution response_chosen answers.text chosen a "
     "judgement reply best_answer target targets canonical_solution instances.output answers "
@@ -86,7 +86,7 @@ _MEANING_BY_ROLE = {
     **{role: role for role in _MEDIA},
     "chosen": _PREFERENCE,
     "rejected": _PREFERENCE,
-    "ranking": _PREFERENCE,
+    "ranking": "preference data (write the better answer as `chosen` and the other as `rejected`)",
     "kto_tag": "feedback (KTO marks a rejected answer so)",
     "choices": "choices of a question",
     "system": SYSTEM_TEXT,

@@ -23,6 +23,7 @@ from tuneyard.core.errors import ContentError, show_value
 
 COMPLETIONS = ("completion", "response", "answer", "output")
 """Columns that may answer turns which end with the user."""
+_QUESTION = re.compile(r"^#+ .*[?？]$", re.MULTILINE)
 _MESSAGE = re.compile(
     r"[\[(]?(\d{1,4}[./-]){2}\d{1,4},? +\d{1,2}:\d\d(:\d\d)?( ?[ap]\.?m\.?)?[\])]?( -)? +"
     r"[^:：]{1,40}([:：] |$)",
@@ -55,7 +56,7 @@ def exchanges(profile: FileProfile) -> Proposal | None:
         values = [row.get(name) for row in profile.first]
         if all(map(_are_exchanges, values)):
             proposal = _conversations(profile, name)
-            if isinstance(values[0], list) and isinstance(values[0][0], str):
+            if not are_objects(values[0]):
                 proposal.guesses.append(f"the texts of {name} take turns: the first is the user's")
             return proposal
     return None
@@ -113,14 +114,14 @@ def _has_text_with_calls(profile: FileProfile, path: str) -> bool:
 def plain_text(profile: FileProfile) -> Proposal | None:
     """Texts for pretraining, or dialogues in them. A text next to a question is its answer, so it is none."""
     text = profile.user_leaf("text") or profile.called("text", "exchanges")
-    if text is not None and not profile.user_columns:
+    if text is None:
+        return None
+    if not profile.user_columns:
         dialogues = [value for value in profile.values(text) if are_objects(common_turns(value, {}))]
         if 2 * len(dialogues) > len(profile.first):
             return _conversations(profile, text.path)
-    if text is None or not (profile.user_columns or text.is_called("text")):
-        return None
-    if not profile.user_columns and profile.called("question"):
-        return None
+        if profile.called("question") or not text.is_called("text"):
+            return None
     _refuse_rows_in_lines(profile, text.path)
     write = {"format": "text", "text": "{text}"}
     return Proposal(
@@ -132,7 +133,7 @@ def plain_text(profile: FileProfile) -> Proposal | None:
 
 
 def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
-    """Warn of rows that are single messages of a chat."""
+    """Warn of rows that are single messages of a chat, and of questions in a document."""
     authors = [leaf.path for leaf in profile.leaves.values() if PEOPLE.intersection(leaf.steps)]
     lines = [str(row.get(path, "")) for row in profile.first]
     messages = [line for line in lines if _MESSAGE.match(line)]
@@ -145,6 +146,13 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
         yield (
             f"each row looks like one message of a chat ({sign}), and plain text learns it alone. To learn "
             "answers, write a table with one turn a row: conversation, role (user or assistant), text"
+        )
+    questions = _QUESTION.findall("\n".join(lines))
+    if len(questions) > 2:
+        yield (
+            f"{len(questions)} headings are questions, and plain text learns them with their answers as one "
+            "text. To learn answers, begin the file with the first question, write `Q:` before each question "
+            "and `A:` before its answer"
         )
 
 

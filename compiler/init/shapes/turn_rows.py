@@ -23,7 +23,7 @@ ORDER_COLUMNS = (
     "turn", "turn_id", "turn_index", "turn_number", "turn_no", "index", "position", "order", "seq",
     "sequence", "step", "timestamp", "ts", "time", "created_at", "date", "序号", "轮次", "时间",
 )  # fmt: skip
-_KNOWN_ROLES = {**ROLES, **SPEAKERS, "is_sender": ASSISTANT, "is_from_me": ASSISTANT, "from_me": ASSISTANT}
+_KNOWN_ROLES = {**ROLES, **SPEAKERS, "is_sender": ASSISTANT, "is_from_me": ASSISTANT}
 """Who exports a chat answers in it: `IsSender`."""
 _CONVERSATION = re.compile(r"(^|_)(conv|dialog|thread|session|chat|ticket|call|vorgang)|会话|对话|工单")
 _CASE = re.compile(rf"(^|_)case|{ID.pattern}")

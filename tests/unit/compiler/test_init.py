@@ -245,7 +245,6 @@ def test_several_answers_to_a_question_are_no_text_for_pretraining(bench):
     ("name", "content"),
     [
         ("a.json", {"one": PAIRS, "two": PAIRS}),
-        ("a.json", [{"items": PAIRS}]),
         ("a.jsonl", {"items": PAIRS}),
     ],
 )

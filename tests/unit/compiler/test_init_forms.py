@@ -927,6 +927,22 @@ def test_a_line_that_is_cut_is_not_said_to_end_with_a_comma_too_many(bench) -> N
     assert "E002: broken JSON at column" in report and "sed" not in report
 
 
+def test_questions_about_each_text_of_a_list_are_rows(bench) -> None:
+    texts = [
+        {"context_text": f"Text {n}.", "qas": [{"query_text": question(n), "answers": [answer(n)]}] * 2}
+        for n in range(COUNT)
+    ]
+    found = records(bench, bench.write("cmrc.json", json.dumps(texts)))
+    assert [answered(record) for record in found[::2]] == ANSWERED
+    assert len(found) == 2 * COUNT and found[1]["input"] == "Text 0."
+
+
+def test_a_document_of_questions_is_told_how_to_be_read(bench) -> None:
+    parts = [f"## {question(n)}\n\n{answer(n)}\n" for n in range(COUNT)]
+    _, report = propose(bench.write("faq.md", "\n".join(parts)))
+    assert f"{COUNT} headings are questions" in report and "write `Q:` before each question" in report
+
+
 def test_classes_have_the_names_that_parquet_keeps_beside_their_numbers(bench) -> None:
     import pyarrow
     import pyarrow.parquet
@@ -996,7 +1012,7 @@ REFUSED = {
             {"prompt": question(n), "response_a": answer(n), "response_b": "No.", "preference": "ab"[n % 2]}
             for n in range(COUNT)
         ],
-        "E108 response_a: .* preference data",
+        "E108 response_a: .* preference data .*write the better answer as `chosen`",
     ),
     "earlier turns as text": ([{**row, "history": OLD} for row in FAQ], "E105 history"),
 }
