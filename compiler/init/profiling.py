@@ -198,9 +198,8 @@ def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None
             )
 
 
-def _are_answers_by_question(text: str) -> bool:
+def _are_answers_by_question(members: Fields) -> bool:
     """True for {question: answer, …}: an object of many texts, or of answers, under unusual names."""
-    members, _, _ = members_of(text) if text.startswith("{") else ({}, "", False)
     if len(members) < FEWEST_ANSWERS or any(role_of_names([name]) for name in members):
         return False
     values = members.values()
@@ -245,15 +244,12 @@ def _sources_to_try(
     if suffix(path) in (".csv", ".tsv"):
         yield dialects(path, encoding)
         return
-    head = b""
-    if suffix(path) == ".json":
-        head = head_of(path, encoding)
-        if _are_answers_by_question(head.decode(errors="replace").strip()):
-            yield [Source(encoding=encoding, answers_by_question=True)]
-            return
-    members: Fields = {}
-    if head.strip()[:1] == b"{":
-        members, _, _ = members_of(head.decode(errors="replace").strip())
+    head = head_of(path, encoding) if suffix(path) == ".json" else b""
+    text = head.decode(errors="replace").strip()
+    members, _, _ = members_of(text if text.startswith("{") else f'{{"rows": {text}')
+    if _are_answers_by_question(members):
+        yield [Source(encoding=encoding, answers_by_question=True)]
+        return
     if any(map(are_objects, members.values())):
         for kind_by_name in OF_ONE_ROW:
             named = kind_by_name.items()
@@ -270,7 +266,6 @@ def _sources_to_try(
             yield [Source(encoding=encoding, rows={"": steps})]
     else:
         yield [Source(encoding=encoding)]
-        members, _, _ = members_of(f'{{"rows": {head.decode(errors="replace")}')
         if are_objects(members.get("rows")):  # CMRC: a list of questions in each text of a list
             for steps in islice(_lists_within(members["rows"], ()), 1, None):
                 yield [Source(encoding=encoding, rows={"": steps})]

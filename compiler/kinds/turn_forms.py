@@ -134,8 +134,7 @@ def _from_text(text: str, *, whole: bool) -> object:
     spoken = text.lstrip()
     if is_transcript(text):
         return _spoken(_GUANACO if spoken.startswith("#") else _SPEAKERS, spoken)
-    first = SPEAKER.match(spoken) if whole else None
-    if first is not None:
+    if whole and (first := SPEAKER.match(spoken)):
         turns = _spoken(_LINES, spoken)
         is_open = not turns[-1]["content"].strip()  # BELLE: its answer is in another column
         is_prompt = is_open and first[1].lower() in QUESTIONS

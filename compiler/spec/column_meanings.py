@@ -60,9 +60,10 @@ _USUAL_NAMES = {
     "choices": "choices options endings option_a option_b option_c option_d A B C D option1 option2 choice1 "
     "choice2 sol1 sol2 opa opb opc opd distractor1 distractor2 distractor3",
     "reasoning": "reasoning_content reasoning think thinking thought thoughts cot",
-    "parent message": "parent_id parent_message_id parent reply_to reply_to_id in_reply_to",
+    "parent message": "parent_id parent_message_id parent reply_to reply_to_id in_reply_to "
+    "in_response_to_tweet_id in_reply_to_status_id",
     "replies": "replies children",
-    "message": "role from speaker author_role message_id",
+    "message": "role from speaker author_role message_id tweet_id",
 }
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     role: tuple(names.split()) for role, names in _USUAL_NAMES.items()

@@ -14,7 +14,7 @@ from tuneyard.compiler.init.proposal import (
     system_column,
 )
 from tuneyard.compiler.kinds import kinds
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT, USER, common_turns, speaker
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SPEAKER, USER, common_turns, speaker
 from tuneyard.compiler.read.jsons import AS_JSON
 from tuneyard.compiler.read.scan import AS_JSON_DOCUMENT
 from tuneyard.compiler.rows import are_objects, walker
@@ -23,7 +23,7 @@ from tuneyard.core.errors import ContentError, show_value
 
 COMPLETIONS = ("completion", "response", "answer", "output")
 """Columns that may answer turns which end with the user."""
-_QUESTION = re.compile(r"^#+ .*[?？]$", re.MULTILINE)
+_QUESTION = re.compile(rf"^(?:#+ .*[?？]$|{SPEAKER.pattern})", re.MULTILINE | re.IGNORECASE)
 _MESSAGE = re.compile(
     r"[\[(]?(\d{1,4}[./-]){2}\d{1,4},? +\d{1,2}:\d\d(:\d\d)?( ?[ap]\.?m\.?)?[\])]?( -)? +"
     r"[^:：]{1,40}([:：] |$)",
@@ -148,11 +148,11 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
             "answers, write a table with one turn a row: conversation, role (user or assistant), text"
         )
     questions = _QUESTION.findall("\n".join(lines))
-    if len(questions) > 2:
+    if len(questions) > 2 * len(lines):
         yield (
-            f"{len(questions)} headings are questions, and plain text learns them with their answers as one "
-            "text. To learn answers, begin the file with the first question, write `Q:` before each question "
-            "and `A:` before its answer"
+            f"{len(questions)} lines look like questions or turns, and plain text learns them with their "
+            "answers as one text. To learn answers, begin the file with the first question, and write `Q:` "
+            "before each question and `A:` before its answer"
         )
 
 

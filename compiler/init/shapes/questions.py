@@ -114,7 +114,10 @@ def _answer_leaf(profile: FileProfile) -> Leaf | None:
         answer = profile.called("answer", kinds=[value_type])
         if answer is not None and not (answer.goes_by("target") and answer is label_leaf(profile)):
             return answer
-    program = profile.named(_OTHER_ANSWERS)
+    names = _OTHER_ANSWERS
+    if profile.called("reasoning") is not None:
+        names = (*names, "content")  # as in a turn
+    program = profile.named(names)
     if program is None or not is_prose(profile, program) or label_leaf(profile) is not None:
         return None
     return program

@@ -79,8 +79,11 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
     if renamed:
         settings["roles"] = renamed
     rows = ObjectRows("", range(len(profile.first)), profile.first)
-    talks = [talk.row(0)[MESSAGES] for talk in conversations_of([rows], turns, Problems())]
-    if any(roles.get(str(talk[-1]["role"])) == USER for talk in cast("list[list[Fields]]", talks)):
+    found = [talk.row(0)[MESSAGES] for talk in conversations_of([rows], turns, Problems())]
+    talks = cast("list[list[Fields]]", found)
+    if all(len({turn["role"] for turn in talk}) == 1 for talk in talks):
+        return None  # nobody answers
+    if any(roles.get(talk[-1]["role"]) == USER for talk in talks):
         settings["unanswered"] = "drop"
         guesses.append(UNANSWERED)
     columns = {"turns": ProposedColumn(MESSAGES, "turns", settings)}

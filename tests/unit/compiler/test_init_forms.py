@@ -179,8 +179,9 @@ def test_examples_in_a_prompt_and_dialogues_in_an_answer_stay_texts(bench, row) 
         ("text label", {}),
         ("input output", {"cot": "It is in the north."}),
         ("prompt content", {"reasoning_content": "It is in the north.", "score": 5}),
+        ("input content", {"reasoning_content": "It is in the north.", "repo": "gsm8k"}),
     ],
-    ids=["doccano", "cot", "R1"],
+    ids=["doccano", "cot", "R1", "R1 in Chinese"],
 )
 def test_an_answer_under_another_name_and_with_its_reasoning(bench, names, more) -> None:
     rows = []
@@ -363,6 +364,11 @@ def test_a_text_of_dialogues_is_read_by_its_speakers(bench, ask: str, say: str) 
     found = records(bench, bench.write("talk.txt", "\n".join(blocks)))
     expected = [[("user", question(n)), ("assistant", f"{answer(n)}\nIt goes on.")] for n in range(COUNT)]
     assert [spoken(record) for record in found] == expected
+
+
+def test_a_class_named_for_speakers_is_a_class_where_nobody_answers(bench) -> None:
+    rows = [{"user_id": n // 4, "post": question(n), "is_bot": n % 8 > 3} for n in range(40)]
+    assert {record["output"] for record in records(bench, bench.rows("bots.jsonl", rows))} == {"yes", "no"}
 
 
 def test_a_user_who_goes_on_without_a_blank_line_is_in_the_same_dialogue(bench) -> None:
@@ -939,8 +945,11 @@ def test_questions_about_each_text_of_a_list_are_rows(bench) -> None:
 
 def test_a_document_of_questions_is_told_how_to_be_read(bench) -> None:
     parts = [f"## {question(n)}\n\n{answer(n)}\n" for n in range(COUNT)]
-    _, report = propose(bench.write("faq.md", "\n".join(parts)))
-    assert f"{COUNT} headings are questions" in report and "write `Q:` before each question" in report
+    said = "\n\n".join(f"## Prompt:\n{q}\n\n## Response:\n{a}" for q, a in ANSWERED)
+    for text, count in (("\n".join(parts), COUNT), (f"# A chat\n\n{said}", 2 * COUNT)):
+        _, report = propose(bench.write("faq.md", text))
+        assert f"{count} lines look like questions or turns" in report
+        assert "write `Q:` before each question" in report
 
 
 def test_classes_have_the_names_that_parquet_keeps_beside_their_numbers(bench) -> None:
