@@ -28,7 +28,8 @@ def guess(profile: FileProfile) -> Proposal:
         f"{profile.path}: nothing in it looks like turns, question and answer, a labelled text or plain "
         f"text; found {columns or 'no named fields'}; name its columns with --text and --label or "
         "--answer (--text twice for a pair of texts), write a spec by hand, which begins with `like: qa`, or "
-        'write each row as {"messages": [{"role": "user", "content": "…"}, …]}, which spec messages compiles'
+        "write each row as a list `messages` of turns with `role` (user or assistant) and `content`, which "
+        "spec messages compiles"
     )
 
 

@@ -27,7 +27,7 @@ CHINESE = re.compile(f"[{HAN}]")
 class Leaf:
     """One value of a row by its path: how often it has which type, and how often which value, while few.
 
-    `names` are those of its numbers, from 0 on, if the file keeps them (ClassLabel of Hugging Face).
+    `names` are those of its numbers, if the file keeps them (ClassLabel of Hugging Face).
     """
 
     path: str
@@ -37,11 +37,11 @@ class Leaf:
     chinese: int = 0
     filled: int = 0
     hashes: set[int] = field(default_factory=set)
-    names: Sequence[str] = ()
+    names: dict[object, str] = field(default_factory=dict)
 
     def named(self, value: object) -> object:
         """The name of a value, if its number has one."""
-        return dict(enumerate(self.names)).get(value, value)
+        return self.names.get(value, value)
 
     @property
     def in_chinese(self) -> bool:

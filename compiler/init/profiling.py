@@ -172,7 +172,7 @@ def _note_names(leaves: dict[str, Leaf], file: Readable) -> None:
         metadata = pyarrow.parquet.read_schema(file).metadata
         for name, feature in orjson.loads(metadata[b"huggingface"])["info"]["features"].items():
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
-                leaves[name].names = feature["names"]
+                leaves[name].names = dict(enumerate(feature["names"]))
 
 
 def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None:
@@ -266,8 +266,9 @@ def _sources_to_try(
             yield [Source(encoding=encoding, rows={"": steps})]
     else:
         yield [Source(encoding=encoding)]
-        if are_objects(members.get("rows")):  # CMRC: a list of questions in each text of a list
-            for steps in islice(_lists_within(members["rows"], ()), 1, None):
+        rows = members.get("rows")
+        if are_objects(rows):  # CMRC: a list of questions in each text of a list
+            for steps in islice(_lists_within(rows, ()), 1, None):
                 yield [Source(encoding=encoding, rows={"": steps})]
 
 

@@ -99,7 +99,7 @@ def _ends_with_user(talk: object) -> bool:
 def _are_exchanges(value: object) -> bool:
     """True for a list of questions with their answers, or of texts that take turns."""
     turns = common_turns(value, {}) if isinstance(value, list) else value
-    return are_objects(turns) and len(turns) > 1 and all(map(speaker, turns))
+    return are_objects(turns) and all(map(speaker, turns))
 
 
 def _has_text_with_calls(profile: FileProfile, path: str) -> bool:

@@ -50,9 +50,9 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
     # A customer and an agent speak with each other. Human and gpt may both have written about one prompt.
     may_be_id = is_usual or ROLES.keys().isdisjoint(name.strip().lower() for name in roles)
     by = _conversation_leaf(profile, role, text, may_be_id=may_be_id)
-    if by is None and not is_usual:
-        return None
     if by is None:
+        if not is_usual:
+            return None
         raise ContentError(
             f"{profile.path}: each row is one turn ({role.path}: {', '.join(map(str, role.values))}), and no "
             "column says to which conversation it belongs; add one, the same in all turns of a conversation"
@@ -83,7 +83,7 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
     talks = cast("list[list[Fields]]", found)
     if all(len({turn["role"] for turn in talk}) == 1 for talk in talks):
         return None  # nobody answers
-    if any(roles.get(talk[-1]["role"]) == USER for talk in talks):
+    if any(roles.get(str(talk[-1]["role"])) == USER for talk in talks):
         settings["unanswered"] = "drop"
         guesses.append(UNANSWERED)
     columns = {"turns": ProposedColumn(MESSAGES, "turns", settings)}
@@ -100,8 +100,8 @@ def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
         if leaf.name in USUAL_NAMES["label"] or profile.rows < 2:
             continue
         roles = {str(value): _role_of(str(value)) for value in leaf.values}
-        speaker = _role_of(leaf.name)
-        if speaker and {name.lower() for name in roles} in ({"true", "false"}, {"1", "0"}):  # is_user
+        speaker = _role_of(leaf.name)  # is_user
+        if {name.lower() for name in roles} in ({"true", "false"}, {"1", "0"}):
             other = ASSISTANT if speaker == USER else USER
             roles = {name: speaker if name.lower() in ("true", "1") else other for name in roles}
         if set(roles.values()) == {USER, SYSTEM}:
