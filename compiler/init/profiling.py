@@ -266,9 +266,9 @@ def _sources_to_try(
             yield [Source(encoding=encoding, rows={"": steps})]
     else:
         yield [Source(encoding=encoding)]
-        rows = members.get("rows")
-        if are_objects(rows):  # CMRC: a list of questions in each text of a list
-            for steps in islice(_lists_within(rows, ()), 1, None):
+        items = members.get("rows")
+        if are_objects(items):  # CMRC: a list of questions in each text of a list
+            for steps in islice(_lists_within(items, ()), 1, None):
                 yield [Source(encoding=encoding, rows={"": steps})]
 
 
