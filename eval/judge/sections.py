@@ -381,13 +381,10 @@ def _mean_section(
 
 def _over_majority(data: Sequence[PairedRows], models: Sequence[str]) -> dict[str, PairedTest]:
     """Each candidate against always giving the most common answer, on the same rows."""
+    with_baseline = [replace(rows, values={**rows.values, "majority": rows.baseline}) for rows in data]
     tests = {}
     for model in models:
-        both = []
-        for rows in data:
-            values = {model: rows.values[model], "majority": rows.baseline}
-            both.append(replace(rows, values=values))
-        (tests[model],) = paired_family([("majority", model)], both, ACCURACY)
+        (tests[model],) = paired_family([("majority", model)], with_baseline, ACCURACY)
     return tests
 
 
