@@ -46,6 +46,8 @@ class Checker:
         self.sources: dict[str, str] = {}
         self.keys_of_source = cache(partial(TurnKeys, spec))
         self.lookup = label_keys(spec)
+        raw_labels = chain.from_iterable(spec.labels.values())
+        self.raw_labels = tuple(dict.fromkeys(map(written_value, raw_labels)))
         self.file = FileContext(spec, display_path, cleaner(spec.clean), self.sources, self._keys)
         self.readers = [column.kind.reader(column, self.file) for column in spec.columns]
         self.kept = {name for output in spec.outputs for name in output.keep}
@@ -275,10 +277,8 @@ class Checker:
             keys = some_of(tuple(row), (field.partition(" ")[0],)) if isinstance(row, dict) else ""
             return Problem("E102", place, f"missing; the row has {keys}", field)
         if kind.is_label:
-            raw_labels = chain.from_iterable(self.spec.labels.values())
-            options = tuple(dict.fromkeys(map(written_value, raw_labels)))
-            near = _nearest(value, options) if isinstance(value, str) else ""
-            message = f"found {show_value(value)}, expected one of {', '.join(options)}"
+            near = _nearest(value, self.raw_labels) if isinstance(value, str) else ""
+            message = f"found {show_value(value)}, expected one of {', '.join(self.raw_labels)}"
             return Problem("E104", place, message, field, near)
         schema = kind.schema
         expected = schema["description"]
