@@ -85,9 +85,9 @@ class Problems:
             return
         batch = sorted(self._batch, key=lambda entry: _number(entry[0][0]))
         self._batch = []
-        for problems, _ in batch:
-            self.counts.update(problem.code for problem in problems)
-            self._errors += problems[: self._room(self._errors)]
+        errors = [problem for problems, _ in batch for problem in problems]
+        self.counts.update(problem.code for problem in errors)
+        self._errors += errors[: self._room(self._errors)]
         bad_rows = [(problems, row) for problems, row in batch if row is not _NO_ROW]
         self.bad_rows += len(bad_rows)
         if self.rejected and bad_rows:

@@ -44,6 +44,7 @@ _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 _TERMINAL_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _MISSING_PATH = re.compile(r"(?:File|Directory|Path) '(.+)' does not exist\.$")  # of Click
 _terminated = threading.Event()
+_JSON = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` makes one at each call: rows may all be wrong
 
 
 class TuneyardError(Exception):
@@ -318,7 +319,7 @@ def describe_os_error(error: OSError) -> str:
 def show_value(value: object) -> str:
     """Format a value for a message: JSON (`null`, `true`, `"text"`), cut at 60 characters."""
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        text = _JSON.encode(value)
     except TypeError:
         text = str(value)
     except (ValueError, RecursionError):  # more than 4300 digits, nested too deep
