@@ -108,20 +108,6 @@ def test_the_parts_of_corpus_bleu_have_its_value_and_its_spread():
     assert ratio(parts, [1] * 150, range(150)).stderr == pytest.approx(whole.stderr, rel=0.08)
 
 
-def test_several_datasets_count_alike_and_one_may_decide(tmp_path):
-    for dataset, shift, n in (("a", -0.4, 40), ("b", -0.8, 80)):
-        run(tmp_path, "base", losses(1, n=n), dataset)
-        run(tmp_path, "mine", losses(2, shift, n), dataset)
-    mean, first, second = compared(tmp_path, "eval_loss").sections
-    figures = [section.figures["mine"].value for section in (first, second)]
-    assert mean.name == "mean" and not mean.decided_by and first.decided_by == "mean"
-    assert mean.figures["mine"].value == pytest.approx(sum(figures) / 2)
-    gains = [section.against_base[0].value for section in (first, second)]
-    assert mean.against_base[0].value == pytest.approx(sum(gains) / 2)
-    asked = compared(tmp_path, "eval_loss", decide_on="b").sections
-    assert [(section.name, section.decided_by) for section in asked] == [("b", ""), ("a", "b"), ("mean", "b")]
-
-
 def test_where_lower_is_better_the_lowest_is_shipped_and_higher_ones_are_worse(tmp_path):
     for dataset in "ab":
         for seed, (model, shift) in enumerate(

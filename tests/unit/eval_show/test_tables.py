@@ -250,16 +250,6 @@ def test_a_dataset_with_one_expected_answer_gives_the_mean_no_majority_baseline(
     assert mean_of(one_answer, figures=figures, over=over).best == "a"
 
 
-def test_a_model_above_the_majority_class_is_shipped_before_one_below() -> None:
-    section = below()
-    figures = {**section.figures, "b": ModelScore(0.26, 0.2, 0.3, 100, 0.05)}
-    tests = [*section.against_base, replace(section.against_base[0], model="b", value=0.16)]
-    section = replace(section, figures=figures, against_base=tests)
-    assert section.best == "b"
-    assert first_lines(Comparison("base", ["base", "a", "b"], [section], None)).startswith("Ship b: 26.0 %")
-    assert "not shown to" not in verdict(section)
-
-
 def test_a_base_that_is_worse_than_the_majority_class_is_not_kept_in_silence() -> None:
     worse = [PairedTest(-0.1, -0.2, -0.05, 0.001, 0.1, "a", "base", 100, 3, 20)]
     text = verdict(replace(below(base_p=0.001), against_base=worse))
