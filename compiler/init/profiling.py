@@ -168,7 +168,7 @@ def _note_names(leaves: dict[str, Leaf], file: Readable) -> None:
         return
     import pyarrow.parquet
 
-    with contextlib.suppress(pyarrow.ArrowException, ValueError, LookupError, AttributeError, TypeError):
+    with contextlib.suppress(ValueError, LookupError, AttributeError, TypeError):
         metadata = pyarrow.parquet.read_schema(file).metadata
         for name, feature in orjson.loads(metadata[b"huggingface"])["info"]["features"].items():
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":

@@ -53,7 +53,7 @@ SPEAKERS = {
     **dict.fromkeys(
         (
             *QUESTIONS, "user", "human", "customer", "client", "caller", "visitor", "patient", "student",
-            "inbound", "you", "you said", "prompt",
+            "inbound", "you", "you said",
             "用户", "客户", "顾客", "患者", "学生", "买家",
             "kunde", "nutzer", "cliente", "usuario", "utilisateur",
         ),
@@ -75,11 +75,15 @@ SPEAKERS = {
 """Roles by the names of speakers: turns in a text begin with them, a table has them in a column."""
 _LONGEST_FIRST = "|".join(sorted(SPEAKERS, key=len, reverse=True))
 SPEAKER = re.compile(
-    rf"(?=[ \t]*#|[^\n:：]*[:：])[ \t#*]*(?:\d+[.)、][ \t*]*)?({_LONGEST_FIRST})[ \t]*#?\d*[ \t*]*"
+    r"(?=[^\n:：]*[:：]|[ \t]*#+ *(?:user|assistant|human|(?:you|chatgpt)(?: said)?|用户|助手) *(?:\n|$))"
+    rf"[ \t#*]*(?:\d+[.)、][ \t*]*)?({_LONGEST_FIRST})[ \t]*#?\d*[ \t*]*"
     r"(?:[:：][ \t*]*|(?=\n|$))",
     re.I,
 )
-"""The beginning of a turn, which may be bold, numbered or a heading: `**User:**`, `1. 问题：`, `### User`."""
+"""The beginning of a turn, which may be bold, numbered or a heading: `**User:**`, `1. 问题：`, `### User`.
+
+Without a colon a heading has one of a few names: `## Answer` is one inside an answer.
+"""
 _TRANSCRIPT = re.compile(r"\s*(### Human:.*### Assistant:|Human:.*\n\nAssistant:)", re.DOTALL)
 _SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 _GUANACO = re.compile(r"### (Human|Assistant): ?")

@@ -68,7 +68,9 @@ def _rows(format_name: str, open_table: Opened, file: OpenFile, problems: Proble
         message = f"a column's name is not UTF-8: {name}"
     except (pyarrow.ArrowException, OSError) as error:
         message = f"{format_name} cannot be read: {str(error).splitlines()[0]}"
-    problems.bad_file(Problem("E012", f"{file.display_path} row {start}", message))
+    problems.bad_file(
+        Problem("E012", f"{file.display_path} row {start}", message, hint="export the file again")
+    )
 
 
 def _parquet(whole: BinaryIO) -> tuple[Any, Iterator[Any]]:

@@ -44,7 +44,12 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         yield from _rows(first, file.display_path, problems)
     except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, SyntaxError) as error:
         problems.bad_file(
-            Problem("E012", f"{file.display_path} row 1", f"the workbook cannot be read: {error}")
+            Problem(
+                "E012",
+                f"{file.display_path} row 1",
+                f"the workbook cannot be read: {error}",
+                hint="export the file again",
+            )
         )
 
 

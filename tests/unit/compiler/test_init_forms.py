@@ -366,6 +366,13 @@ def test_a_text_of_dialogues_is_read_by_its_speakers(bench, ask: str, say: str) 
     assert [spoken(record) for record in found] == expected
 
 
+def test_a_heading_inside_an_answer_begins_no_turn(bench) -> None:
+    block = "**User:** one?\n\n**Assistant:** First:\n\n## Question\nWhat?\n\n## Answer\n1.\n\n"
+    (first, *_) = records(bench, bench.write("talk.md", block * COUNT))
+    said = "First:\n\n## Question\nWhat?\n\n## Answer\n1."
+    assert spoken(first) == [("user", "one?"), ("assistant", said)]
+
+
 def test_a_class_named_for_speakers_is_a_class_where_nobody_answers(bench) -> None:
     rows = [{"user_id": n // 4, "post": question(n), "is_bot": n % 8 > 3} for n in range(40)]
     assert {record["output"] for record in records(bench, bench.rows("bots.jsonl", rows))} == {"yes", "no"}
@@ -946,7 +953,7 @@ def test_questions_about_each_text_of_a_list_are_rows(bench) -> None:
 def test_a_document_of_questions_is_told_how_to_be_read(bench) -> None:
     parts = [f"## {question(n)}\n\n{answer(n)}\n" for n in range(COUNT)]
     said = "\n\n".join(f"## Prompt:\n{q}\n\n## Response:\n{a}" for q, a in ANSWERED)
-    for text, count in (("\n".join(parts), COUNT), (f"# A chat\n\n{said}", 2 * COUNT)):
+    for text, count in (("\n".join(parts), COUNT), (f"# A chat\n\n{said}", COUNT)):
         _, report = propose(bench.write("faq.md", text))
         assert f"{count} lines look like questions or turns" in report
         assert "write `Q:` before each question" in report
