@@ -49,6 +49,7 @@ ROLE_NAMES: dict[str, Schema] = {
 SHAREGPT = OPENAI | {USER: "human", ASSISTANT: "gpt"}
 CALL_MARKUP = re.compile(r"tool_call|<function|python_tag|^Action:", re.IGNORECASE | re.MULTILINE)
 """Markup of tool calls in the text of an answer."""
+_REASONING = meaning("reasoning")
 
 
 class Turn(NamedTuple):
@@ -151,8 +152,7 @@ def _refuse_order(turn: Turn, before: list[Turn]) -> None:
         )
     if last and last.role == CALL and turn.role == USER:
         raise WrongValueError(f"turn {turn.number}: found user, expected the result of the call before it")
-    called = last and (last.role == CALL or CALL_MARKUP.search(last.text))
-    if turn.role == OBSERVATION and not called:
+    if turn.role == OBSERVATION and not (last and (last.role == CALL or CALL_MARKUP.search(last.text))):
         raise WrongValueError(f"turn {turn.number}: found the result of a tool, and no call before it")
 
 
@@ -163,8 +163,10 @@ def _order_results(value: list[Fields], turns: list[Turn]) -> None:
     """
     for number, item in enumerate(value):
         calls = item.get("tool_calls") if turns[number].role == CALL else None
+        if not isinstance(calls, list):
+            continue
         after = list(takewhile(lambda turn: turn.role == OBSERVATION, turns[number + 1 :]))
-        if not isinstance(calls, list) or not after:
+        if not after:
             continue
         call_ids = [call.get("id") for call in calls]
         result_ids = [value[turn.number - 1].get("tool_call_id") for turn in after]
@@ -236,11 +238,12 @@ def _role_and_text(item: Fields, keys: TurnKeys, keeps_text_with_calls: bool) ->
             "(`roles:` at the column maps other names)"
         )
     calls = item.get("tool_calls") if role == ASSISTANT else None
-    reasons = _reasons(item) if role in (ASSISTANT, CALL) else {}
+    before = ""
     if len(item) > 2:
+        if role in (ASSISTANT, CALL):
+            before = thought("\n".join(dict.fromkeys(_reasons(item).values())))
         _refuse_loss(item, keys, beside="tool_calls" if calls else key)
     text = _content(item.get(key), key, bool(calls))
-    before = thought("\n".join(dict.fromkeys(reasons.values())))
     if before and "<think>" in text:
         raise WrongValueError(f"found reasoning both in {key!r} and beside it, expected it in one place")
     if not calls:
@@ -277,7 +280,7 @@ def _reasons(item: Mapping[str, object]) -> dict[str, str]:
     """The reasoning next to a turn's text, by its keys: some servers fill two of them with the same text."""
     reasons: dict[str, str] = {}
     for key, text in item.items():
-        if isinstance(text, str) and text and meaning(key) == meaning("reasoning"):
+        if isinstance(text, str) and text and meaning(key) == _REASONING:
             first = next(iter(reasons.values()), text)
             if text == first:
                 reasons[key] = text
