@@ -289,14 +289,14 @@ def _reasons(item: Mapping[str, object]) -> dict[str, str]:
 
 def _content(content: object, key: str, called: bool) -> str:
     """The text of a turn's content, whose parts are joined already (`common_turns`) if all are known."""
+    if isinstance(content, str):
+        return content
     if content is None and called:
         return ""
     if are_objects(content):
         types = ", ".join(dict.fromkeys(str(part.get("type") or next(iter(part), "")) for part in content))
         raise WrongValueError(f"found parts ({types}), expected text in {key!r}")
-    if not isinstance(content, str):
-        raise WrongValueError(f"found {show_value(content)}, expected text in {key!r}")
-    return content
+    raise WrongValueError(f"found {show_value(content)}, expected text in {key!r}")
 
 
 def _refuse_loss(item: Fields, keys: TurnKeys, beside: str) -> None:
