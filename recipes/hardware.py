@@ -138,16 +138,6 @@ def find_gpus() -> list[Gpu]:
     return gpus
 
 
-def visible_gpus() -> list[str]:
-    """Names of the GPUs of `find_gpus` for CUDA_VISIBLE_DEVICES: those that it has already, or numbers."""
-    count = len(find_gpus())
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is None:
-        return [str(number) for number in range(count)]
-    names = [name.strip() for name in listed.split(",")]
-    return names[:count]  # an unknown name hides those that follow it
-
-
 def cpu_computes_bf16() -> bool:
     """True if the CPU multiplies bfloat16 itself. On other CPUs fp32 is faster."""
     try:

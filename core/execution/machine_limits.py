@@ -1,4 +1,4 @@
-"""What this process may use of its machine: cores and memory, within the limits of a container."""
+"""What this process may use of its machine: cores and memory, within a container's limits, and GPUs."""
 
 import contextlib
 import os
@@ -16,6 +16,15 @@ def available_cores() -> int:
     if len(quota) == 2:
         cores = min(cores, max(1, quota[0] // quota[1]))
     return cores
+
+
+def visible_gpus(count: int) -> list[str]:
+    """Names of `count` visible GPUs for CUDA_VISIBLE_DEVICES: those that it has already, or numbers."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return [str(number) for number in range(count)]
+    names = [name.strip() for name in listed.split(",")]
+    return names[:count]  # an unknown name hides those that follow it
 
 
 def available_memory() -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.execution import Executor, Resources, Slot, WorkItem, once_per_worker
-from tuneyard.core.execution.machine_limits import available_cores
+from tuneyard.core.execution.machine_limits import available_cores, visible_gpus
 from tuneyard.eval.backends.load import FILES, WEIGHTS, Applied, Model, load_model, load_without_weights
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ def worker_slots(count: int) -> list[Slot]:
     OMP_NUM_THREADS counts if it is set: other numbers of threads change the last digit of a probability.
     `RequestError` if there are fewer GPUs.
     """
-    gpus = _gpus()
+    import torch
+
+    gpus = visible_gpus(torch.cuda.device_count())
     if not gpus:
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, available_cores() // count))
         return [Slot(f"worker {number}", {"OMP_NUM_THREADS": threads}) for number in range(1, count + 1)]
@@ -83,13 +85,3 @@ def worker_slots(count: int) -> list[Slot]:
             f"{counted(len(gpus), 'GPU')}: --workers {len(gpus)}"
         )
     return [Slot(f"GPU {gpu}", {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus[:count]]
-
-
-def _gpus() -> list[str]:
-    """The GPUs of this machine as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    count = torch.cuda.device_count()
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(number) for number in range(count)] if listed is None else listed.split(",")
-    return [name.strip() for name in names[:count]]

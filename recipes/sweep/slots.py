@@ -11,9 +11,9 @@ from pathlib import Path
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.execution import Executor, InThisProcess, Resources, Slot
 from tuneyard.core.execution.local_processes import LocalProcesses
-from tuneyard.core.execution.machine_limits import available_cores, available_memory
+from tuneyard.core.execution.machine_limits import available_cores, available_memory, visible_gpus
 from tuneyard.core.execution.ray_cluster import RayCluster
-from tuneyard.recipes.hardware import Machine, machine, visible_gpus
+from tuneyard.recipes.hardware import Machine, machine
 from tuneyard.recipes.recipe import Recipe
 
 THREADS = "OMP_NUM_THREADS"
@@ -72,7 +72,7 @@ def machine_of_a_point(recipes: Sequence[Recipe], gpus_each: int) -> Machine:
 
 def slots_of(recipes: Sequence[Recipe], gpus_each: int) -> list[Slot]:
     """Slots of this machine for the points of a sweep; one that is the whole machine has no variables."""
-    gpus = visible_gpus()
+    gpus = visible_gpus(len(machine("this").gpus))
     if not gpus or _all_on_cpu(recipes):
         return _cpu_slots(recipes)
     if gpus_each == len(gpus):

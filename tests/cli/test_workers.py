@@ -174,12 +174,13 @@ def test_a_server_needs_no_workers(folder, option) -> None:
 
 def test_each_worker_has_a_gpu_or_a_part_of_the_cores(monkeypatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
-    monkeypatch.setattr(worker_model, "_gpus", list)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [dict(slot.environment) for slot in worker_slots(3)] == [{"OMP_NUM_THREADS": "2"}] * 3
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert [dict(slot.environment) for slot in worker_slots(2)] == [{"OMP_NUM_THREADS": "5"}] * 2
-    monkeypatch.setattr(worker_model, "_gpus", lambda: ["2", "5"])
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in worker_slots(2)] == ["2", "5"]
     with raises(RequestError, "--workers 3", "2 GPUs"):
         worker_slots(3)
