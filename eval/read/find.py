@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -58,7 +58,7 @@ def parse_source(text: str) -> ScoredRunSource:
     if not equals or Path(text).exists():
         name, rest = "", text
     path = require(Path(rest), "results")
-    is_ours = path.name == DETAILED or (path.name == PREDICTIONS and "row" in _first_record(path))
+    is_ours = path.name == DETAILED or (path.name == PREDICTIONS and "row" in next(placed_lines(path), {}))
     if is_ours and (path.parent / RESULTS).is_file():
         path = path.parent
     model, _, dataset = name.partition("/")
@@ -196,32 +196,29 @@ def read_scored_run(
     path = place / PREDICTIONS
     facts = read_object(place / RESULTS)
     model, dataset = (text_field(facts, name, str(place / RESULTS)) for name in ("model", "set"))
+    if not path.is_file():
+        raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
     if metric in OF_ANSWERS and "accuracy" not in facts:
         fields = ", ".join(list(facts)[:8])
         raise RequestError(
             f"{place}: no accuracy in {RESULTS} (found {fields}); another figure of each example is compared "
-            f"by tuneyard eval compare --metric: {', '.join(measurable(_first_record(path)))}"
+            f"by tuneyard eval compare --metric: {', '.join(measurable(_first_scored(placed_lines(path))))}"
         )
-    if not path.is_file():
-        raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
     run = _run_of_lines(model, dataset, place, path, facts, metric, by, also)
     if metric in OF_ANSWERS:
         _check_totals(run)
     return run
 
 
-def _first_record(path: Path) -> Mapping[str, object]:
-    if not path.is_file():
-        return {}
-    return next(placed_lines(path), {})
+def _first_scored(records: Iterable[Mapping[str, object]]) -> Mapping[str, object]:
+    """The first row that was scored, {} without one: a prompt that was too long has no fields of metrics."""
+    return next((record for record in records if "too_long" not in record), {})
 
 
 def _stated_metrics(facts: Mapping[str, object], records: Rows) -> list[str]:
-    """Metrics whose mean results.json states and whose fields the first row has."""
+    """Metrics whose mean results.json states and whose fields the first scored row has."""
     stated = {*METRICS} & facts.keys() | part_of(facts, "metrics").keys()
-    if not records:
-        return []
-    return [name for name in measurable(records[0]) if name in stated - {MASS}]
+    return [name for name in measurable(_first_scored(records)) if name in stated - {MASS}]
 
 
 def _run_of_lines(
@@ -245,7 +242,7 @@ def _run_of_lines(
     tokenizer = str(part_of(facts, "settings").get("tokenizer", CHARACTERS))
     values = {name: values_of(name, records, tokenizer) for name in names}
     if read_row is _measured_row and all(value is None for value in values[metric]):
-        measured = ", ".join(measurable(_first_record(path))) or "none"
+        measured = ", ".join(measurable(_first_scored(records))) or "none"
         raise RequestError(f"{path}: no row has {metric}; its metrics: {measured}")
     return assemble(model, dataset, place, list(map(read_row, records)), facts, values, by)
 

@@ -218,6 +218,14 @@ def test_other_expected_answers_are_refused(folder: Path) -> None:
         check_rows(read(folder)[0])
 
 
+def test_metrics_are_found_behind_a_prompt_that_was_too_long(tmp_path: Path) -> None:
+    place = write_run(tmp_path, "a", "s", ["yes", "no"] * 2, ["no"] * 4, metrics={"brier": {}})
+    change_line(place / "predictions.jsonl", 1, too_long="300 tokens", choices=None)
+    ((run,), _) = read(tmp_path)
+    first, *others = run.values["brier"]
+    assert first is None and None not in others
+
+
 def test_as_many_but_other_rows_are_refused(folder: Path) -> None:
     change_line(folder / "a" / "s" / "predictions.jsonl", 20, row=20)
     with raises(RequestError, "20 rows", "row 19", "20"):
