@@ -64,21 +64,17 @@ class Mean(Estimate):
 def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
     """Wilson score interval of a share (Wilson 1927); `n` may be an effective sample size.
 
+    The product of the limits is known, too. A limit from it, without a difference of nearly equal numbers, is
+    right near 0: the lower one of a tiny share is above 0.
+
     `ValueError` without a row, or if not 0 <= successes <= n.
     """
     if not (n > 0 and 0 <= successes <= n):
         raise ValueError(f"found {successes} of {n}, expected 0 <= successes <= n and n > 0")
     share = successes / n
-    centre = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    low = (centre - half) / scale
-    high = (centre + half) / scale
-    if successes == 0:
-        low = 0.0
-    if successes == n:
-        high = 1.0
-    return low, high
+    rest = 1 - share
+    width = z * z / (2 * n) + z * math.sqrt(share * rest / n + z * z / (4 * n * n))
+    return share**2 / (share + width), 1 - rest**2 / (rest + width)
 
 
 def by_cluster(values: "NDArray[Number]", groups: Groups) -> "NDArray[Number]":

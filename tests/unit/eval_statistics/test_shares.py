@@ -26,6 +26,13 @@ def test_wilson_equals_scipy(counts: tuple[int, int]) -> None:
     assert 0 <= low <= successes / n <= high <= 1
 
 
+def test_the_lower_limit_of_a_tiny_share_is_above_0() -> None:
+    """The limit is about p² n / z², from Wilson's equation with p near 0."""
+    low, _ = wilson(19e-9, 19, 2.0)
+    assert low == pytest.approx(1e-18 * 19 / 4, rel=1e-6, abs=0)
+    assert wilson(0, 19, 2.0)[0] == 0 and wilson(19, 19, 2.0)[1] == 1
+
+
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5), (math.nan, 5)])
 def test_wilson_refuses_what_is_no_share(successes: float, n: float) -> None:
     with pytest.raises(ValueError, match="expected 0 <= successes"):
