@@ -96,7 +96,7 @@ class Checker:
         for source, talks in talks_by_source.items():
             counts = Counter(chain.from_iterable(map(unread_keys, talks)))
             keys = self.keys_of_source(source)
-            for key, rows in counts.items():
+            for key, rows in sorted(counts.items()):
                 if not keys.is_mapped(key):
                     self.unused.add(f"{source}.{key}", rows, ignored=keys.is_ignored(key))
 

@@ -77,6 +77,13 @@ def test_unused_keys_of_parts_are_counted(bench):
     assert report.unused.rows == {"messages.cache_control": 1}
 
 
+def test_unused_keys_of_turns_are_listed_alike_in_every_run(bench):
+    keys = ["omega", "beta", "zeta", "alpha", "mid", "tau"]
+    rows = [{"messages": [ASK, ANSWER | dict.fromkeys(keys, "x")]}]
+    report = bench.compile("messages", bench.rows("a.jsonl", rows))
+    assert [*report.unused.rows] == [f"messages.{key}" for key in sorted(keys)]
+
+
 def test_images_in_the_turns_go_to_the_column_of_images(bench, tmp_path):
     picture = next(IMAGE.rglob("*.png"))
     shutil.copy(picture, tmp_path / "a.png")
