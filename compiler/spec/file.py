@@ -102,6 +102,7 @@ def find_spec(name: str) -> Path:
             )
         return path
     bundled = SPECS / f"{name}.yaml"
+    hint = nearest(name, known_specs(), SEE)
     with contextlib.suppress(OSError):  # a name that is too long
         if _NAME.fullmatch(name) and bundled.is_file():
             return bundled
@@ -111,7 +112,8 @@ def find_spec(name: str) -> Path:
                 f"{name} is a data file, not a spec; `tuneyard data init {file}` proposes one, and "
                 f"`tuneyard data compile SPEC --source {file}` compiles it with a spec that reads it"
             )
-    hint = nearest(name, known_specs(), SEE)
+        if Path(f"{name}.yaml").is_file():
+            hint = f"for the file here, write {name}.yaml"
     raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}); {hint}")
 
 

@@ -54,11 +54,15 @@ class LazyGroup(click.Group):
             raise NoSuchCommand(name, message, ctx=ctx) from None
 
     def _suggestion(self, ctx: click.Context, name: str) -> str:
-        similar_names = difflib.get_close_matches(name, self.list_commands(ctx))
-        if not similar_names:
+        similar = difflib.get_close_matches(name, self.list_commands(ctx))
+        for group_name in self.list_commands(ctx):
+            group = self.get_command(ctx, group_name)
+            if isinstance(group, click.Group) and name in group.list_commands(ctx):
+                similar.append(f"{group_name} {name}")
+        if not similar:
             return f"`{ctx.command_path} --help` lists the commands."
-        similar = [f"`{ctx.command_path} {similar_name}`" for similar_name in similar_names]
-        return f"Did you mean {' or '.join(similar)}?"
+        commands = [f"`{ctx.command_path} {words}`" for words in similar]
+        return f"Did you mean {' or '.join(commands)}?"
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands, imported or not."""

@@ -197,6 +197,12 @@ def test_a_data_file_in_place_of_a_spec_is_told_what_makes_one(bench):
         load_spec(str(file))
 
 
+def test_the_name_of_a_spec_here_is_told_that_it_ends_with_yaml(bench, monkeypatch):
+    monkeypatch.chdir(bench.write("good.yaml", GOOD).parent)
+    with raises(RequestError, "write good.yaml"):
+        load_spec("good")
+
+
 def test_an_alias_may_stand_for_a_part_twice(bench):
     text = GOOD.replace("[q]", "&names [q]") + "filter: {keywords: *names}\n"
     assert load_spec(str(bench.write("t.yaml", text))).filter.keywords == ("q",)
