@@ -120,7 +120,7 @@ def test_killed_merge_leaves_the_old_folder_or_the_new(run, tmp_path, delay):
             left = open_adapter(path)
         except (TuneyardError, FileNotFoundError):
             continue
-        # killed between the exchange and the removal: the old folder, whole, beside the new one
-        assert published != old == left.digest
+        # killed just before the exchange or just after it: the old folder and the new one, both whole
+        assert published != left.digest and old in (published, left.digest)
     run("-m", "adapters", "merge", f"{tmp_path}/b=1", "--out", out, "--force")
     assert [p.name for p in out.parent.iterdir()] == ["out"]

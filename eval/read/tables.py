@@ -1,0 +1,74 @@
+"""Tables of records: JSON Lines, CSV and Parquet, read row by row with the place of each.
+
+A record has the row's values by column, and `place`: the file and the line or row, for messages.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tuneyard.core.documents import json_lines
+from tuneyard.core.errors import ContentError, show_value
+
+Records = Iterator[Mapping[str, Any]]
+LONGEST_CELL = 1 << 24  # characters: prompts and answers are longer than the 131,072 that csv allows
+
+
+def placed_lines(path: Path) -> Records:
+    """The objects of JSON Lines."""
+    for number, record in json_lines(path):
+        yield {**record, "place": f"{path}:{number}"}
+
+
+def _csv(path: Path) -> Records:
+    """Rows of a CSV."""
+    csv.field_size_limit(LONGEST_CELL)  # of the whole process, whatever another reader set
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file, strict=True)
+        try:
+            header = next(lines, [])
+            if len(set(header)) != len(header):
+                twice = next(name for name in header if header.count(name) > 1)
+                raise ContentError(
+                    f"{path}:1: found the column {show_value(twice)} twice, expected each once"
+                )
+            for cells in lines:
+                place = f"{path}:{lines.line_num}"
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    raise ContentError(f"{place}: found {len(cells)} cells, expected {len(header)}")
+                yield {"place": place, **dict(zip(header, cells, strict=True))}
+        except UnicodeDecodeError as error:  # the file is decoded in blocks: the line is not known
+            raise ContentError(f"{path}: not CSV in UTF-8: {error}") from error
+        except csv.Error as error:
+            raise ContentError(f"{path}:{lines.line_num}: not CSV in UTF-8: {error}") from error
+
+
+def _parquet(path: Path) -> Records:
+    """Rows of Parquet, a batch at a time."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches():
+            for record in batch.to_pylist():
+                number += 1
+                yield {**record, "place": f"{path} row {number}"}
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ContentError(
+            f"{path}: not Parquet, or damaged after row {number}: {str(error).splitlines()[0]}"
+        ) from error
+    except (UnicodeDecodeError, OverflowError) as error:  # of a cell: no UTF-8, a date that Python lacks
+        raise ContentError(f"{path}: a cell after row {number} cannot be read: {error}") from error
+
+
+TABLES: dict[str, Callable[[Path], Records]] = {
+    ".jsonl": placed_lines,
+    ".ndjson": placed_lines,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}
+"""The records of a table by the suffix of its file."""
