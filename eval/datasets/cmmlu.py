@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.documents import read_mapping
-from tuneyard.core.documents.tables import TABLES
 from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
 from tuneyard.core.files import from_hub
 from tuneyard.core.prompt import Conversation
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.origin import unknown_origin
+from tuneyard.eval.read.tables import TABLES
 
 HUB_ID = "haonan-li/cmmlu"
 REVISION = "refs/convert/parquet"  # SUBJECT/SPLIT/0000.parquet: no dataset's own code is run

@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tuneyard.core.documents.tables import placed_lines
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
 from tuneyard.core.files import read_object, require
 from tuneyard.core.language.messages import say
@@ -31,6 +30,7 @@ from tuneyard.eval.read.scored_run import (
     text_field,
 )
 from tuneyard.eval.read.sweeps import SWEEP, held_out_runs
+from tuneyard.eval.read.tables import placed_lines
 from tuneyard.eval.statistics.rates import Rows
 
 ANSWERS = ("expected_output", "predicted_output")

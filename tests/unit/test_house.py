@@ -13,7 +13,7 @@ from tests.product import FILES, ROOMS, syntax
 EVAL = {
     "statistics": set(),
     "metrics": {"statistics"},
-    "datasets": {"statistics"},
+    "datasets": {"read", "statistics"},
     "backends": {"metrics"},
     "read": {"metrics", "statistics"},
     "judge": {"metrics", "read", "statistics"},

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tuneyard.core.documents.tables import TABLES
 from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.files import read_json
 from tuneyard.core.installation.plugins import Plugin, guarded, registry
 from tuneyard.eval.read.scored_run import Row, ScoredRun, assemble, optional_text
+from tuneyard.eval.read.tables import TABLES
 
 GROUP: Literal["tuneyard.logs"] = "tuneyard.logs"
 FIELDS = ("id", "gold", "prediction")

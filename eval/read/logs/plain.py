@@ -7,8 +7,8 @@ that equals `gold`.
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneyard.core.documents.tables import TABLES
 from tuneyard.eval.read.logs import FIELDS, Record, log_reader
+from tuneyard.eval.read.tables import TABLES
 
 
 @log_reader("plain", "one example a row", *TABLES, fields=(FIELDS,))
