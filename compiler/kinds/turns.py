@@ -21,7 +21,7 @@ from tuneyard.compiler.kinds.turn_forms import (
     speaker,
 )
 from tuneyard.compiler.rows import Fields, are_objects
-from tuneyard.compiler.spec.column_meanings import meaning
+from tuneyard.compiler.spec.column_meanings import REASONING, meaning
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled
 from tuneyard.core.errors import counted, show_value
@@ -49,7 +49,6 @@ ROLE_NAMES: dict[str, Schema] = {
 SHAREGPT = OPENAI | {USER: "human", ASSISTANT: "gpt"}
 CALL_MARKUP = re.compile(r"tool_call|<function|python_tag|^Action:", re.IGNORECASE | re.MULTILINE)
 """Markup of tool calls in the text of an answer."""
-_REASONING = meaning("reasoning")
 
 
 class Turn(NamedTuple):
@@ -280,7 +279,7 @@ def _reasons(item: Mapping[str, object]) -> dict[str, str]:
     """The reasoning next to a turn's text, by its keys: some servers fill two of them with the same text."""
     reasons: dict[str, str] = {}
     for key, text in item.items():
-        if isinstance(text, str) and text and meaning(key) == _REASONING:
+        if isinstance(text, str) and text and meaning(key) == REASONING:
             first = next(iter(reasons.values()), text)
             if text == first:
                 reasons[key] = text

@@ -83,6 +83,7 @@ _MEDIA = ("images", "videos", "audios")
 _PREFERENCE = "preference data (a chosen answer and a rejected one)"
 SYSTEM_TEXT = "a system text"
 EARLIER_TURNS = "earlier turns"
+REASONING = "reasoning before the answer"
 _MEANING_BY_ROLE = {
     **{role: role for role in _MEDIA},
     "chosen": _PREFERENCE,
@@ -93,7 +94,7 @@ _MEANING_BY_ROLE = {
     "system": SYSTEM_TEXT,
     "history": EARLIER_TURNS,
     "tools": "tools or calls of them",
-    "reasoning": "reasoning before the answer",
+    "reasoning": REASONING,
 }
 MEANINGS = {name: meaning for role, meaning in _MEANING_BY_ROLE.items() for name in USUAL_NAMES[role]}
 MEANINGS["label"] = "a label beside the answer (KTO marks a rejected one so)"

@@ -102,7 +102,7 @@ def find_spec(name: str) -> Path:
             )
         return path
     bundled = SPECS / f"{name}.yaml"
-    hint = nearest(name, known_specs(), SEE)
+    spec_here = ""
     with contextlib.suppress(OSError):  # a name that is too long
         if _NAME.fullmatch(name) and bundled.is_file():
             return bundled
@@ -113,7 +113,8 @@ def find_spec(name: str) -> Path:
                 f"`tuneyard data compile SPEC --source {file}` compiles it with a spec that reads it"
             )
         if Path(f"{name}.yaml").is_file():
-            hint = f"for the file here, write {name}.yaml"
+            spec_here = f"for the file here, write {name}.yaml"
+    hint = spec_here or nearest(name, known_specs(), SEE)
     raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}); {hint}")
 
 
