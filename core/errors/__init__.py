@@ -260,6 +260,12 @@ def _exit_code(command: click.Command) -> int:
             message = missing(error.name)
         say(f"error: {message}", to_stderr=True)
         return 2
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        # Python 3.11 wraps a Ctrl-C that comes while it makes a class (`__set_name__` of its fields).
+        say("interrupted; the same command starts again", to_stderr=True)
+        return 130
     except SystemExit:
         if type(sys.stdout).__name__ == "_PacifyFlushWrapper":  # Click exits this way at any broken pipe
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None

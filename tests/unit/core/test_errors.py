@@ -74,6 +74,17 @@ def test_exit_codes(
     assert capsys.readouterr().err == said
 
 
+def test_an_interrupt_while_a_class_is_made_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    class Interrupted:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises((RuntimeError, KeyboardInterrupt)) as caught:
+        type("Made", (), {"field": Interrupted()})
+    assert outcome(caught.value) == 130
+    assert capsys.readouterr().err.endswith("interrupted; the same command starts again\n")
+
+
 def test_a_package_that_is_not_there_is_named_and_a_module_of_ours_is_a_defect(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
