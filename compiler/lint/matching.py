@@ -5,8 +5,6 @@ Keys are compared in shares by their lowest byte, so that memory holds the keys 
 
 from array import array
 from collections.abc import Iterator
-from itertools import accumulate, count
-from operator import eq
 from typing import TypeAlias
 
 from tuneyard.compiler.draw import ROW_TYPE
@@ -52,9 +50,15 @@ def matches(keys: Keys, others: Keys) -> Pairs:
 
 def numbered(keys: Keys) -> Rows:
     """A number for each row, equal where the key is, counted from 0 as keys first appear."""
-    firsts = first_rows(keys)
-    keys_before = array(ROW_TYPE, accumulate(map(eq, firsts, count()), initial=0))
-    return array(ROW_TYPE, map(keys_before.__getitem__, firsts))
+    numbers = first_rows(keys)
+    count = 0
+    for row, first in enumerate(numbers):
+        if row == first:
+            numbers[row] = count
+            count += 1
+        else:
+            numbers[row] = numbers[first]
+    return numbers
 
 
 def paired(keys: Keys, others: Keys) -> tuple[Rows, Rows]:
