@@ -118,9 +118,8 @@ def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True)
     turns = [value] if isinstance(value, dict) else value
     if not isinstance(turns, list):
         return value
-    if (
-        whole and len(turns) > 1 and all(isinstance(turn, str) for turn in turns)
-    ):  # LIMA: the speakers take turns
+    are_texts = all(isinstance(turn, str) for turn in turns)
+    if whole and are_texts and len(turns) > 1:  # LIMA: the speakers take turns
         turns = [{"role": ASSISTANT if at % 2 else USER, "content": text} for at, text in enumerate(turns)]
     changed = [each for turn in turns for each in _common(turn, roles)]
     if isinstance(value, dict) and len(changed) == 1:
