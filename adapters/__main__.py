@@ -113,11 +113,10 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 
     plan = plan_merging(merge_request(adapters, options))
     out = plan.request.out
-    base = same_options("--base")
-    if base:
-        command = ["tuneyard", "adapter", "fuse", out, *base, "--out", f"models/{out.name}"]
-    else:
-        command = ["tuneyard", "adapter", "show", out]
+    command = ["tuneyard", "adapter", "show", out]
+    if options["base"]:
+        model = f"models/{out.name}"
+        command = ["tuneyard", "adapter", "fuse", out, "--base", options["base"], "--out", model]
     _run(plan, dry_run, command)
 
 
