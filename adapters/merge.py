@@ -23,7 +23,7 @@ from tuneyard.adapters.request import DTYPES, MergeRequest
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of, open_weighted, union
 from tuneyard.core.errors import ContentError, counted, size_words
-from tuneyard.core.files import write_json, write_text
+from tuneyard.core.files import json_text
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.weights.base_models import Base, open_base
 from tuneyard.core.weights.tensors import (
@@ -224,9 +224,9 @@ def merge(plan: MergePlan, progress: output.Progress) -> Norms:
             write_weights(staged / WEIGHTS, plan.specs, tensors)
         output.carry_tokenizer([item.adapter.folder for item in plan.weighted], staged, "not carried")
         record = merge_record(plan, norms)
-        write_json(staged / MERGE, record)
-        write_text(staged / CARD, card_text(record))
-        write_json(staged / CONFIG, plan.config)
+        (staged / MERGE).write_text(json_text(record), encoding="utf-8")
+        (staged / CARD).write_text(card_text(record), encoding="utf-8")
+        (staged / CONFIG).write_text(json_text(plan.config), encoding="utf-8")
     return norms
 
 
