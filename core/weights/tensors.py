@@ -47,20 +47,16 @@ class Weights:
     path: Path
     tensors: dict[str, Tensor]
 
-    def stored(self, name: str) -> Stored:
-        """Read a floating-point tensor without converting it. BF16 comes as uint16 bit patterns."""
-        tensor = self.tensors[name]
-        where, count = f"{self.path}: tensor {name!r}", math.prod(tensor.shape)
-        try:
-            return _read(tensor, 0, count, where).reshape(tensor.shape)
-        except OSError as error:
-            raise ContentError(f"{where}: {describe_os_error(error)}") from error
-
     def read(self, name: str) -> Array:
         """Read a tensor as fp32. `ContentError` if it is no float or has NaN or infinity."""
         tensor = self.tensors[name]
-        values = to_fp32(self.stored(name), tensor.dtype)
-        require_finite(values, f"{self.path}: tensor {name!r}")
+        where = f"{self.path}: tensor {name!r}"
+        try:
+            stored = _read(tensor, 0, math.prod(tensor.shape), where).reshape(tensor.shape)
+        except OSError as error:
+            raise ContentError(f"{where}: {describe_os_error(error)}") from error
+        values = to_fp32(stored, tensor.dtype)
+        require_finite(values, where)
         return values
 
 
@@ -80,7 +76,10 @@ def blocks_of(tensor: Tensor, elements: int) -> Iterator[tuple[int, Array]]:
 
 
 def _read(tensor: Tensor, first: int, count: int, where: str) -> Stored:
-    """Read `count` elements from the `first` on without converting. `where` begins the `ContentError`."""
+    """Read `count` elements from the `first` on without converting: BF16 comes as uint16 bit patterns.
+
+    `where` begins the `ContentError`.
+    """
     if tensor.dtype not in STORED:
         raise ContentError(f"{where}: dtype {tensor.dtype}, expected {' or '.join(STORED)}")
     kind = np.dtype(STORED[tensor.dtype])

@@ -42,6 +42,12 @@ def write_file(path, tensors, dtype="F32", metadata=None):
     Path(path).write_bytes(serialize(specs, metadata or {"format": "pt"}))
 
 
+def stored(tensor):
+    """Read a tensor's values as its file has them; BF16 as bit patterns."""
+    kind = np.dtype({"BF16": np.uint16, "F16": np.float16, "F32": np.float32}[tensor.dtype])
+    return np.fromfile(tensor.file, kind, math.prod(tensor.shape), offset=tensor.start).reshape(tensor.shape)
+
+
 def factors(seed=0, layers=2, rank=8, shapes=SHAPES):
     """Return {module: (A, B)}, standard normal fp32; `rank` is a number or a function of the module."""
     rng = np.random.default_rng(seed)

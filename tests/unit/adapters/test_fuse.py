@@ -5,7 +5,7 @@ import pytest
 
 from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
-from tests.unit.adapters.make import base_tensors, bf16_bits, delta, factors, make, make_base
+from tests.unit.adapters.make import base_tensors, bf16_bits, delta, factors, make, make_base, stored
 from tuneyard.adapters.delta import nf4, total
 from tuneyard.adapters.fuse import RECORD, fuse, plan_fusing, retained_lines
 from tuneyard.adapters.request import FuseRequest
@@ -35,8 +35,7 @@ def alone(base, weight=1, out="out", **options):
 def stored_in(folder):
     found = {}
     for path in sorted(folder.glob("*.safetensors")):
-        weights = open_weights(path)
-        found |= {name: weights.stored(name) for name in weights.tensors}
+        found |= {name: stored(tensor) for name, tensor in open_weights(path).tensors.items()}
     return found
 
 

@@ -49,7 +49,7 @@ def fuse_into_base(wanted, tmp_path):
 def fused_weights(adapter, tmp_path):
     fuse_into_base([(str(adapter), 1.0)], tmp_path)
     weights = open_weights(tmp_path / "out/model.safetensors")
-    return {module: weights.stored(f"{module}.weight") for module in MODULES}
+    return {module: weights.read(f"{module}.weight") for module in MODULES}
 
 
 def test_a_magnitude_that_is_missing_or_no_number_or_of_another_size_is_named(tmp_path):

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from tests.json_files import read_json
 from tests.messages import raises
-from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make
+from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make, stored
 from tuneyard.adapters import lowrank
 from tuneyard.adapters.merge import error_sentence, merge, plan_merging, relative
 from tuneyard.adapters.methods import find_method
@@ -182,11 +182,9 @@ def test_bf16_output_is_rounded_to_nearest_and_the_loss_is_said(tmp_path):
     _, errors = merged([(tmp_path / "a", 1)], tmp_path / "out", dtype="BF16")
     result = open_adapter(tmp_path / "out")
     for module, (a, b) in pairs.items():
-        stored = result.weights.stored(f"{PREFIX}{module}.lora_A.weight")
-        np.testing.assert_array_equal(stored, bf16_bits(a))
-        np.testing.assert_array_equal(
-            result.weights.stored(f"{PREFIX}{module}.lora_B.weight"), bf16_bits(2 * b)
-        )
+        merged_a, merged_b = (result.weights.tensors[f"{PREFIX}{module}.lora_{side}.weight"] for side in "AB")
+        np.testing.assert_array_equal(stored(merged_a), bf16_bits(a))
+        np.testing.assert_array_equal(stored(merged_b), bf16_bits(2 * b))
     assert 1e-3 < relative(errors.values()) < 1e-2
     assert abs(relative(errors.values()) - error_all(result, dense(pairs))) < 1e-6
 
