@@ -108,8 +108,7 @@ def _method_options() -> list[click.Option]:
 @click.option("--force", is_flag=True, help="Replace --out if merge wrote it.")
 def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the weighted sum of adapters as one plain adapter."""
-    from tuneyard.adapters.merge import plan_merging
-    from tuneyard.adapters.request import merge_request
+    from tuneyard.adapters.merge import merge_request, plan_merging
 
     plan = plan_merging(merge_request(adapters, options))
     out = plan.request.out
@@ -142,8 +141,7 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 @resumed_by(lambda: "the same command resumes it")
 def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the base plus adapters as a full model, shard by shard."""
-    from tuneyard.adapters.fuse import plan_fusing
-    from tuneyard.adapters.request import fuse_request
+    from tuneyard.adapters.fuse import fuse_request, plan_fusing
 
     plan = plan_fusing(fuse_request(adapters, options))
     _run(plan, dry_run, ["tuneyard", "eval", "chat", "--model", plan.request.out])

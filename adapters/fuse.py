@@ -1,12 +1,15 @@
 """Fuse adapters: base + Σ wᵢ·ΔWᵢ as a full model, shard by shard. The kernel copies unchanged tensors.
 
-`plan_fusing` opens everything, checks it and plans. `fuse` writes the plan.
+`fuse_request` reads the command line. `plan_fusing` opens everything, checks it and plans. `fuse` writes the
+plan.
 """
 
 import contextlib
 import functools
+import math
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,10 @@ from tuneyard.adapters.compatibility import check_inputs
 from tuneyard.adapters.delta import Retained, apply, summed, total
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.provenance import MERGE, Datasets, provenance, training_datasets
-from tuneyard.adapters.request import FuseRequest
 from tuneyard.adapters.shards import Piece, Shard, plan_shards, write_index, write_shard
 from tuneyard.adapters.store import open_any
-from tuneyard.adapters.weighted import Weighted, open_weighted
-from tuneyard.core.errors import ContentError, need
+from tuneyard.adapters.weighted import Weighted, open_weighted, parse_optional_weight
+from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.training.training_run import training_inputs
 from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, INDEX, Base, open_base
@@ -31,6 +33,20 @@ from tuneyard.core.weights.tensors import Stored, from_fp32, require_finite, to_
 MUCH_LOST = 0.1  # of ‖ΔW‖; a smaller rounding error in bf16 hardly changes the adapters' effect
 RECORD = "fuse.json"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
+
+
+@dataclass(frozen=True, slots=True)
+class FuseRequest:
+    """A `fuse` command: `dtype` None keeps the base's dtypes, `max_shard` is in bytes."""
+
+    adapters: list[tuple[str, float]]
+    base: Path
+    out: Path
+    dtype: str | None = None
+    base_as: str | None = None
+    max_shard: int | None = None
+    force: bool = False
+    same_base: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +87,27 @@ class FusePlan:
     def write(self, progress: output.Progress) -> list[str]:
         """Write the model and report the retained fraction of ΔW."""
         return retained_lines(self, fuse(self, progress))
+
+
+def fuse_request(texts: Sequence[str], options: Mapping[str, Any]) -> FuseRequest:
+    """Read a command line. `options` have the names of `FuseRequest`'s fields."""
+    fields = dict(options)
+    if options["dtype"]:
+        fields["dtype"] = "F32"  # the only choice
+    if options["max_shard"]:
+        fields["max_shard"] = parse_size(options["max_shard"])
+    return FuseRequest([parse_optional_weight(text) for text in texts], **fields)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as `500MB` or `5GB` (powers of ten)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", text.strip(), re.IGNORECASE)
+    size = 0.0
+    if match:
+        size = float(match[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2].upper()]
+    if not 1 <= size < math.inf:
+        raise RequestError(f"{text!r}: expected a size such as 500MB or 5GB")
+    return int(size)
 
 
 def plan_fusing(request: FuseRequest) -> FusePlan:

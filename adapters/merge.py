@@ -1,13 +1,16 @@
 """Merge adapters: ΔW = Σ wᵢ·sᵢ·BᵢAᵢ written as one plain adapter, with its error measured by module.
 
-`plan_merging` opens everything, checks it and plans. `merge` writes the plan.
+`merge_request` reads the command line, or a merge recipe (YAML). `plan_merging` opens everything, checks it
+and plans. `merge` writes the plan.
 """
 
 import contextlib
 import functools
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,15 +18,23 @@ from tuneyard.adapters import lowrank, output, vllm
 from tuneyard.adapters.card import CARD, EXACT_SUM, card_text
 from tuneyard.adapters.compatibility import check_inputs
 from tuneyard.adapters.lowrank import Factor
-from tuneyard.adapters.methods import Method, Values, find_method
+from tuneyard.adapters.methods import Method, Values, find_method, methods, parameters_by_name
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.prefetch import prefetch, workers
 from tuneyard.adapters.provenance import MERGE, Datasets, base_name, provenance, training_datasets
-from tuneyard.adapters.request import DTYPES, MergeRequest
 from tuneyard.adapters.store import open_adapter
-from tuneyard.adapters.weighted import WeightedAdapter, factors_of, open_weighted, union
-from tuneyard.core.errors import ContentError, counted, size_words
-from tuneyard.core.files import json_text
+from tuneyard.adapters.weighted import (
+    WeightedAdapter,
+    factors_of,
+    open_weighted,
+    parse_reference_weight,
+    union,
+)
+from tuneyard.core.documents import read_mapping
+from tuneyard.core.documents.schema_errors import check_file
+from tuneyard.core.errors import ContentError, RequestError, counted, size_words
+from tuneyard.core.files import json_text, read_object
+from tuneyard.core.installation.checkout import ROOT, bundled
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.weights.base_models import Base, open_base
 from tuneyard.core.weights.tensors import (
@@ -41,6 +52,22 @@ Norms = dict[str, tuple[float, float]]
 MergedModule = tuple[tuple[Array, Array], tuple[float, float]]
 """A and B of a module as the file will contain them, and its entry in `Norms`."""
 EXACT = 1e-6  # the rounding of fp32
+DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
+SCHEMA = ROOT / "recipes/merge/schema.json"
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRequest:
+    """A `merge` command: `parameters` of the method are not checked yet; `dtype` is e.g. F32."""
+
+    adapters: list[tuple[str, float]]
+    out: Path
+    base: Path | None = None
+    method: str = "exact"
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    dtype: str = "F32"
+    force: bool = False
+    same_base: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +134,61 @@ def relative(norms: Iterable[tuple[float, float]]) -> float:
     if difference:
         return math.inf
     return 0.0
+
+
+def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequest:
+    """Read a command line: weighted adapters, or a recipe. Options override the recipe.
+
+    A method or a parameter among the options replaces the recipe's method parameters.
+    """
+    fields: dict[str, Any] = {"adapters": texts, "method": "exact", "dtype": "fp32"}
+    is_recipe = [text.endswith((".yaml", ".yml")) for text in texts]
+    if is_recipe == [True]:
+        fields |= _read_recipe(bundled(Path(texts[0])))
+    elif any(is_recipe):
+        raise RequestError("a recipe names its adapters itself: give it alone")
+    declared = parameters_by_name()
+    recipe_parameters = {name: fields.pop(name) for name in declared if name in fields}
+    recipe_method = fields["method"]
+    option_parameters: dict[str, object] = {}
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name in declared:
+            option_parameters[name] = value
+        else:
+            fields[name] = value
+    parameters = recipe_parameters
+    if option_parameters or fields["method"] != recipe_method:
+        parameters = option_parameters
+    if not fields.get("out"):
+        raise RequestError("no --out: the folder of the merged adapter, as in --out saves/merged")
+    base = fields.pop("base", None)
+    return MergeRequest(
+        [parse_reference_weight(text) for text in fields.pop("adapters")],
+        out=Path(fields.pop("out")),
+        base=None if base is None else Path(base),
+        parameters={name: value for name, value in parameters.items() if value is not None},
+        dtype=DTYPES[fields.pop("dtype")],
+        **fields,
+    )
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    """Read a merge recipe: the options of `merge` by name, and the list `adapters`."""
+    fields = read_mapping(path, "merge recipe")
+    schema: dict[str, Any] = read_object(SCHEMA)
+    # Editors read the file in recipes/merge, which has neither plug-ins nor the parameters of methods.
+    schema["additionalProperties"] = False
+    for name, declarations in parameters_by_name().items():
+        schemas = [parameter.schema for _, parameter in declarations]
+        for each in schemas:
+            each["type"] = [each["type"], "null"]
+        schema["properties"][name] = {"anyOf": schemas} if len(schemas) > 1 else schemas[0]
+    if "method" in fields:
+        schema["properties"]["method"] = {"enum": list(methods())}
+    check_file(path, schema, fields)
+    return fields
 
 
 def plan_merging(request: MergeRequest) -> MergePlan:

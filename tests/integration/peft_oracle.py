@@ -7,9 +7,8 @@ import copy
 
 import torch
 
-from tuneyard.adapters.fuse import fuse, plan_fusing
-from tuneyard.adapters.merge import merge, plan_merging
-from tuneyard.adapters.request import FuseRequest, MergeRequest
+from tuneyard.adapters.fuse import FuseRequest, fuse, plan_fusing
+from tuneyard.adapters.merge import MergeRequest, merge, plan_merging
 
 
 def save_adapter(base, model, folder, *, seed=1, config="LoraConfig", **fields):

@@ -10,8 +10,7 @@ from safetensors.torch import load_file
 
 from tests.integration.peft_oracle import deltas, error, exact, fused, load, ours, peft_merge
 from tests.messages import raises
-from tuneyard.adapters.fuse import fuse, plan_fusing
-from tuneyard.adapters.request import FuseRequest
+from tuneyard.adapters.fuse import FuseRequest, fuse, plan_fusing
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import ContentError
 

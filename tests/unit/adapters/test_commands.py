@@ -15,8 +15,8 @@ from tests.json_files import read_json, write_json
 from tests.messages import printed, printed_line
 from tests.unit.adapters.make import base_tensors, dense, factors, make, make_base
 from tuneyard.adapters.__main__ import cli
+from tuneyard.adapters.merge import MergeRequest, merge_request
 from tuneyard.adapters.methods import methods
-from tuneyard.adapters.request import MergeRequest, merge_request
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import TuneyardError
 
@@ -150,7 +150,7 @@ def test_a_recipe_may_leave_values_open(monkeypatch):
     text = "adapters: [rte=1]\nmethod: mine\nrank: null\nenergy: null\nbase: null\nout: null\n"
     Path("r.yaml").write_text(text)
     taken = {**methods(), "mine": None}
-    monkeypatch.setattr("tuneyard.adapters.request.methods", lambda: taken)
+    monkeypatch.setattr("tuneyard.adapters.merge.methods", lambda: taken)
     assert merge_request(["r.yaml"], {"out": Path("x")}) == MergeRequest(
         [("rte", 1.0)], Path("x"), method="mine"
     )

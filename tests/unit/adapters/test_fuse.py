@@ -7,8 +7,7 @@ from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tests.unit.adapters.make import base_tensors, bf16_bits, delta, factors, make, make_base, stored
 from tuneyard.adapters.delta import nf4, total
-from tuneyard.adapters.fuse import RECORD, fuse, plan_fusing, retained_lines
-from tuneyard.adapters.request import FuseRequest
+from tuneyard.adapters.fuse import RECORD, FuseRequest, fuse, plan_fusing, retained_lines
 from tuneyard.adapters.shards import copy_tensor
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import ContentError, RequestError

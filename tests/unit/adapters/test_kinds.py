@@ -7,9 +7,8 @@ from safetensors.numpy import load_file, save_file
 from tests.messages import printed, raises
 from tests.unit.adapters.make import PREFIX, base_tensors, factors, make, make_base
 from tuneyard.adapters.export.source import open_source
-from tuneyard.adapters.fuse import fuse, plan_fusing
-from tuneyard.adapters.merge import plan_merging
-from tuneyard.adapters.request import FuseRequest, MergeRequest
+from tuneyard.adapters.fuse import FuseRequest, fuse, plan_fusing
+from tuneyard.adapters.merge import MergeRequest, plan_merging
 from tuneyard.adapters.statistics import measure, similarity, text
 from tuneyard.adapters.store import open_adapter, open_any
 from tuneyard.core.errors import ContentError

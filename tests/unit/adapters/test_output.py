@@ -14,7 +14,6 @@ from tuneyard.adapters import fuse as fusing
 from tuneyard.adapters import merge as merging
 from tuneyard.adapters.export.gguf_files import to_gguf, write_gguf
 from tuneyard.adapters.export.source import open_source
-from tuneyard.adapters.request import fuse_request, merge_request
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import staging
@@ -29,12 +28,14 @@ FUSE = {
 
 def merge(meanwhile, force=False):
     """Merge, with something else happening at the first bytes written."""
-    return merging.merge(merging.plan_merging(merge_request(["rte=1"], MERGE | {"force": force})), meanwhile)
+    return merging.merge(
+        merging.plan_merging(merging.merge_request(["rte=1"], MERGE | {"force": force})), meanwhile
+    )
 
 
 def fuse(meanwhile, force=False):
     """Fuse, with something else happening at the first bytes written."""
-    return fusing.fuse(fusing.plan_fusing(fuse_request(["rte"], FUSE | {"force": force})), meanwhile)
+    return fusing.fuse(fusing.plan_fusing(fusing.fuse_request(["rte"], FUSE | {"force": force})), meanwhile)
 
 
 def trained(_count):

@@ -6,9 +6,8 @@ import pytest
 
 from tests.unit.adapters.make import factors, make
 from tuneyard.adapters import merge
-from tuneyard.adapters.merge import plan_merging
+from tuneyard.adapters.merge import MergeRequest, plan_merging
 from tuneyard.adapters.prefetch import PREFETCHED, prefetch
-from tuneyard.adapters.request import MergeRequest
 
 
 def test_results_come_in_order_and_few_are_worked_out_before_they_are_asked_for():

@@ -10,7 +10,7 @@ import pytest
 from tests.messages import printed, raises
 from tests.unit.adapters.make import CONFIG, PREFIX, factors, make
 from tuneyard.adapters.compatibility import check_inputs, check_together
-from tuneyard.adapters.request import parse_size
+from tuneyard.adapters.fuse import parse_size
 from tuneyard.adapters.store import open_adapter, open_any
 from tuneyard.adapters.weighted import (
     open_weighted,
