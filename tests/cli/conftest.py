@@ -1,7 +1,8 @@
 """What tests of scoring commands share: a dataset, a model that samples, one thread."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import pytest
 
 from tests.cli.scoring import PAIRS, call
 from tests.json_files import write_json
+from tests.messages import raises
 
 
 @pytest.fixture
@@ -36,6 +38,19 @@ def score(tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / out
 
     return run
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Callable[..., AbstractContextManager[object]]:
+    """`with refused(RequestError, "--seed"): …` is `raises`, and then there is no folder tmp_path/out."""
+
+    @contextmanager
+    def check(error: type[Exception], *facts: object) -> Iterator[None]:
+        with raises(error, *facts):
+            yield
+        assert not (tmp_path / "out").exists()
+
+    return check
 
 
 @pytest.fixture

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import scoring
 from tests.cli.scoring import predictions, results
 from tests.json_files import read_json
-from tests.messages import raises
-from tests.tiny import make_tiny
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.cmmlu import cli
 from tuneyard.eval.datasets.cmmlu import read_subjects
@@ -60,28 +57,39 @@ def plain(name: str, row: int, shots: int) -> str:
     return head + "".join(shown(e, f"{e[5]}\n\n") for e in examples) + shown(question(row + len(name)), "")
 
 
-@pytest.mark.parametrize("shots", [0, 5])
-def test_probabilities_are_those_of_a_plain_loop(cmmlu, tiny_model, shots) -> None:
+@pytest.mark.parametrize(
+    ("options", "shots", "prompt"),
+    [
+        ([], 0, "the benchmark's text (no chat template)"),
+        ([], 5, "the benchmark's text (no chat template)"),
+        (["--chat"], 1, "chat template of the tokenizer"),
+    ],
+)
+def test_probabilities_are_those_of_a_plain_loop(cmmlu, tiny_model, options, shots, prompt) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    out = cmmlu("--shots", shots)
+    out = cmmlu("--shots", shots, *options)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     net = AutoModelForCausalLM.from_pretrained(tiny_model)
     letters = [tokenizer.convert_tokens_to_ids(letter) for letter in LETTERS]
     for name in SUBJECTS:
         results, predictions = read(out, name)
         for row, prediction in enumerate(predictions):
-            ids = tokenizer(plain(name, row, shots), return_tensors="pt")["input_ids"]
+            text = plain(name, row, shots)
+            if options:
+                talk = [{"role": "user", "content": text}]
+                text = tokenizer.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
+            inputs = tokenizer(text, return_tensors="pt")
             with torch.no_grad():
-                logs = net(ids).logits[0, -1].log_softmax(-1)[letters].tolist()
+                logs = net(**inputs).logits[0, -1].log_softmax(-1)[letters].tolist()
             assert list(prediction["choices"].values()) == pytest.approx(logs, abs=1e-4)
             assert prediction["predicted_output"] == LETTERS[logs.index(max(logs))]
             assert prediction["expected_output"] == LETTERS[(row + len(name)) % 4]
             assert prediction["instruction"] == shown(question(row + len(name)), "")
         right = sum(p["expected_output"] == p["predicted_output"] for p in predictions)
         assert (results["accuracy"], results["n"]) == (right / 6, 6)
-        assert results["prompt"] == "the benchmark's text (no chat template)"
+        assert results["prompt"] == prompt
 
 
 def test_the_table_has_groups_and_both_averages(cmmlu, capsys) -> None:
@@ -102,34 +110,6 @@ def test_the_table_has_groups_and_both_averages(cmmlu, capsys) -> None:
     assert "| all questions as one" in text
 
 
-def test_the_chat_template_on_request(cmmlu, tiny_model) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    talk = [{"role": "user", "content": plain("logical", 0, 1)}]
-    ids = tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
-    with torch.no_grad():
-        logits = AutoModelForCausalLM.from_pretrained(tiny_model)(torch.tensor([ids])).logits
-    expected = logits[0, -1].log_softmax(-1)[tokenizer.convert_tokens_to_ids("A")].item()
-    out = cmmlu("--chat", "--shots", 1, "--subjects", "logical")
-    results, predictions = read(out, "logical")
-    assert predictions[0]["choices"]["A"] == pytest.approx(expected, abs=1e-4)
-    assert results["prompt"] == "chat template of the tokenizer"
-
-
-def test_a_prompt_that_does_not_fit_counts_as_incorrect(data, tmp_path, capsys) -> None:
-    small = make_tiny(tmp_path / "small", max_position_embeddings=320)
-    path = data / "test" / "logical.csv"
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines, f"6,{'cat ' * 900},1,2,3,4,B"]))
-    given = ["--model", small, "--data", data, "--subjects", "logical", "--out", tmp_path / "out"]
-    scoring.call(cli, *given, "--shots", 1)
-    results, _ = read(tmp_path / "out", "logical")
-    assert (results["too_long"], results["n"], results["unparsed"]) == (1, 7, 1)
-    assert "1 prompt too long for the context" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [
@@ -138,7 +118,6 @@ def test_a_prompt_that_does_not_fit_counts_as_incorrect(data, tmp_path, capsys) 
         (("--subjects", "virology"), "virology.csv"),
     ],
 )
-def test_what_is_refused_leaves_nothing(cmmlu, tmp_path, arguments, facts) -> None:
-    with raises(RequestError, facts):
+def test_what_is_refused_leaves_nothing(cmmlu, refused, arguments, facts) -> None:
+    with refused(RequestError, facts):
         cmmlu(*arguments)
-    assert not (tmp_path / "out").exists()

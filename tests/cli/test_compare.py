@@ -49,16 +49,6 @@ def test_the_demo_page_is_golden(run: Run, tmp_path: Path) -> None:
     assert "numpy" in imported and not {"torch", "transformers", "scipy", "pandas"} & imported
 
 
-def test_typed_runs_get_the_three_plots(here: Here, tmp_path: Path) -> None:
-    gold = ["网络", "主机", "存储"] * 20
-    for model, right in [("before", 20), ("after", 50)]:
-        kinds = {"subtype": ["网卡故障", "主板故障", "硬盘故障", "网络丢包"] * 15}
-        write_run(tmp_path / model, model, "defect", gold, answers(gold, right, right), kinds=kinds)
-    done = here(cli, tmp_path / "before", tmp_path / "after", "--out", tmp_path / "ab")
-    assert sorted(path.name for path in (tmp_path / "ab").glob("*.png")) == PLOTS
-    assert "Ship after" in done.stdout and "Glyph" not in done.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -75,14 +65,6 @@ def test_requests_that_cannot_be_served(
     done = here(cli, *(a.format(tmp=tmp_path, out=out) for a in arguments), code=2)
     assert message in done.stderr and not done.stdout
     assert not out.exists()
-
-
-def test_damaged_runs_write_nothing(here: Here, tmp_path: Path) -> None:
-    demo(tmp_path / "runs")
-    path = tmp_path / "runs" / "rte" / "demo_rte_eval" / "predictions.jsonl"
-    path.write_bytes(path.read_bytes()[:-9])
-    done = here(cli, tmp_path / "runs", "--out", tmp_path / "out", code=1)
-    assert f"{path}:300: not JSON" in done.stderr and not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -277,20 +259,3 @@ def test_a_comparison_that_was_interrupted_can_be_repeated(
             call(cli, runs, "--out", out)
     call(cli, runs, "--out", out)
     assert (out / "table.json").is_file() and (out / "report.html").is_file()
-
-
-def test_macro_f1_chooses_and_has_the_value_of_scikit_learn(tmp_path: Path) -> None:
-    from sklearn.metrics import f1_score
-
-    gold = ["yes", "no", "maybe"] * 40
-    said = {"base": answers(gold, 60, 1), "rte": answers(gold, 70, 2), "mnli": answers(gold, 100, 3)}
-    for model, labels in said.items():
-        write_run(tmp_path / "runs", model, "s", gold, labels, majority=1 / 3, majority_label="yes")
-    call(cli, tmp_path / "runs", "--out", tmp_path / "out", "--metric", "macro_f1")
-    section = read_json(tmp_path / "out/table.json")["sets"]["s"]
-    assert section["ship"] == "mnli" and section["verdict"].startswith("Ship mnli: ")
-    for model, labels in said.items():
-        expected = f1_score(gold, labels, average="macro")
-        assert section["models"][model]["value"] == pytest.approx(expected)
-    for test in section["comparisons"]:
-        assert (test["p"] < 0.05) == (test["low"] > 0 or test["high"] < 0), test

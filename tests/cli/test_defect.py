@@ -9,7 +9,7 @@ from tests.cli import scoring
 from tests.cli.scoring import call
 from tests.conftest import ROOT
 from tests.json_files import read_json, read_lines
-from tests.messages import printed_line, raises
+from tests.messages import printed_line
 from tuneyard.compiler.cli import cli as compiler
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.compare import cli as compare
@@ -121,10 +121,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("spoil", "facts"), BAD.values(), ids=BAD)
-def test_bad_data_is_refused_before_anything_is_asked(data, tmp_path, spoil, facts) -> None:
+def test_bad_data_is_refused_before_anything_is_asked(data, tmp_path, refused, spoil, facts) -> None:
     row = json.loads(data.read_text().splitlines()[0])
     spoil(row)
     data.write_text(json.dumps(row) if row else "")
-    with raises(ContentError, "reports.jsonl", facts):
+    with refused(ContentError, "reports.jsonl", facts):
         call(cli, "--model", "m", "--data", data, "--out", tmp_path / "out")
-    assert not (tmp_path / "out").exists()

@@ -6,7 +6,6 @@ import pytest
 
 from tests.cli.test_text import read
 from tests.json_files import write_lines
-from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends.connection import BAD_REQUEST, RefusedError
@@ -112,7 +111,6 @@ def test_a_conversation_beyond_the_context_is_left_out_and_counted(dialogue, cap
 
 
 @pytest.mark.parametrize("rows", [[ROWS[1]], [ROWS[1], ROWS[0]]])
-def test_a_set_without_a_second_question_is_refused(dialogue, tmp_path, rows) -> None:
-    with raises(ContentError, "rows.jsonl"):
+def test_a_set_without_a_second_question_is_refused(dialogue, refused, rows) -> None:
+    with refused(ContentError, "rows.jsonl"):
         dialogue(rows, "--limit", 1)
-    assert not (tmp_path / "out").exists()

@@ -76,12 +76,6 @@ def test_a_set_without_tools_is_refused(tmp_path):
         turns_of(read_datasets((), (path,))[0])
 
 
-def test_a_call_that_is_none_is_named(data, tmp_path):
-    write_json(data, talk(("human", "Add 1."), ("function_call", "add(1)")))
-    with raises(ContentError, "add(1)", "JSON"):
-        ask(data, tmp_path / "out")
-
-
 def test_a_chat_template_without_tools_is_refused_and_a_template_of_llamafactorys_takes_them(
     data, tmp_path, tiny_model
 ):

@@ -91,18 +91,6 @@ def test_a_model_that_gives_one_answer_to_every_example_is_told(data, tmp_path, 
     assert '  always "no"  unparsed 0' in capsys.readouterr().out
 
 
-def test_a_torn_run_is_resumed_to_the_same_bytes(nli, data) -> None:
-    arguments = ("--data", data, "--batch-tokens", "60")
-    whole = tree(nli(*arguments))
-    folder = nli(*arguments, out="torn") / "base" / "tiny"
-    (folder / "results.json").unlink()
-    lines = (folder / "predictions.jsonl").read_bytes().splitlines(keepends=True)
-    (folder / "predictions.jsonl").write_bytes(lines[3] + lines[0][:40])
-    assert {
-        k: v.replace(b"/torn", b"/out") for k, v in tree(nli(*arguments, "--resume", out="torn")).items()
-    } == whole
-
-
 @pytest.mark.parametrize("change", ["data", "adapter", "settings", "model"])
 def test_a_run_that_changed_is_not_resumed(nli, data, tmp_path, tiny_model, change) -> None:
     adapter = write_adapter(tmp_path / "saved")
@@ -151,14 +139,13 @@ def test_a_prompt_beyond_the_context_is_counted_and_never_cut(nli, tmp_path, tin
     printed_line(capsys.readouterr().err, "warning", "base on tiny", "1 prompt", "context")
 
 
-def test_every_prompt_is_planned_before_the_first_is_scored(nli, data, tmp_path) -> None:
+def test_every_prompt_is_planned_before_the_first_is_scored(nli, data, tmp_path, refused) -> None:
     """The second dataset cannot be scored: then the first one is not either."""
     long = tmp_path / "long.json"
     rows = [{"instruction": "yes no " * 3000, "output": label} for label in ("yes", "no")]
     write_json(long, rows)
-    with raises(ContentError, 6023, 2048):
+    with refused(ContentError, 6023, 2048):
         nli("--data", data, "--data", long)
-    assert not (tmp_path / "out").exists()
 
 
 def test_an_answer_that_nobody_expects_may_count_as_another(nli, data, tmp_path) -> None:
@@ -246,10 +233,9 @@ def test_adapters_add_by_weight_with_the_base_loaded_once(nli, data, tmp_path) -
         nli("--data", data, "--adapter", f"mix={one}:0.5+{two}:0.5", "--resume")
 
 
-def test_a_template_of_another_family_is_refused(nli, data, tmp_path) -> None:
-    with raises(RequestError, "--template llama3"):
+def test_a_template_of_another_family_is_refused(nli, data, refused) -> None:
+    with refused(RequestError, "--template llama3"):
         nli("--data", data, "--template", "llama3")
-    assert not (tmp_path / "out").exists()
 
 
 def test_adapters_with_different_chat_templates_are_not_mixed_by_chance(nli, data, tmp_path) -> None:
@@ -381,25 +367,11 @@ FILES = {
 
 
 @pytest.mark.parametrize(("content", "facts"), FILES.values(), ids=FILES)
-def test_bad_data_is_refused_with_its_place(nli, tmp_path, content, facts) -> None:
+def test_bad_data_is_refused_with_its_place(nli, tmp_path, refused, content, facts) -> None:
     path = tmp_path / "tiny.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with raises(ContentError, "tiny.json", facts):
+    with refused(ContentError, "tiny.json", facts):
         nli("--data", path)
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_existing_folder_is_left_alone(nli, data, tmp_path) -> None:
-    (tmp_path / "out").mkdir()
-    with raises(RequestError, "--resume", "--force"):
-        nli("--data", data)
-
-
-def test_an_adapter_of_another_base_is_refused(nli, data, tmp_path) -> None:
-    adapter = write_adapter(tmp_path / "saved", {"model.layers.0.self_attn.q_proj": (96, 96)})
-    with raises(ContentError, "q_proj", "[96, 96]", "[64, 64]"):
-        nli("--data", data, "--adapter", f"one={adapter}")
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -410,10 +382,9 @@ def test_an_adapter_of_another_base_is_refused(nli, data, tmp_path) -> None:
         (["--mode", "generate", "--variants", "none"], "--variants"),
     ],
 )
-def test_an_option_that_the_mode_leaves_without_effect_is_refused(nli, data, tmp_path, words, flag) -> None:
-    with raises(RequestError, flag):
+def test_an_option_that_the_mode_leaves_without_effect_is_refused(nli, data, refused, words, flag) -> None:
+    with refused(RequestError, flag):
         nli("--data", data, *words)
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_resumed_run_keeps_its_dtype(tiny_model, data, tmp_path) -> None:

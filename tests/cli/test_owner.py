@@ -90,11 +90,3 @@ def test_a_suite_is_left_alone_by_the_command_of_its_step(tiny_model, rows, tmp_
     left, whole = tree(out), dict(before)
     left.pop("report.html"), whole.pop("report.html")  # it tells how it was made, --force among it
     assert left == whole
-
-
-def test_a_suite_that_is_refused_leaves_no_folder(rows, tmp_path) -> None:
-    steps = tmp_path / "suite.yaml"
-    steps.write_text("even: {command: nli, data: rows.json}")
-    with pytest.raises(RequestError):
-        call(suite.cli, steps, "--model", tmp_path / "nowhere", "--out", tmp_path / "out")
-    assert not (tmp_path / "out").exists()

@@ -80,11 +80,12 @@ def test_a_model_that_does_not_sample_is_told(tiny_model: Path, asked: Path, tmp
         (["--backend", "openai", "--mode", "generate"], "--backend"),
     ],
 )
-def test_where_nothing_can_be_sampled_it_is_refused(asked: Path, tmp_path: Path, arguments, facts) -> None:
+def test_where_nothing_can_be_sampled_it_is_refused(
+    asked: Path, tmp_path: Path, refused, arguments, facts
+) -> None:
     given = ["--model", "no/such", "--data", asked, "--preset", "document", *arguments]
-    with raises(RequestError, facts):
+    with refused(RequestError, facts):
         call(nli, *given, "--out", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 def test_each_seed_draws_other_answers_and_no_resumed_run_mixes_them(
@@ -102,7 +103,8 @@ def test_each_seed_draws_other_answers_and_no_resumed_run_mixes_them(
 
 
 @pytest.mark.parametrize("mode", [[], ["--mode", "generate"]])
-def test_a_seed_of_nothing_that_is_sampled_is_refused(model: Path, asked: Path, tmp_path: Path, mode) -> None:
-    with raises(RequestError, "--seed", "--preset"):
+def test_a_seed_of_nothing_that_is_sampled_is_refused(
+    model: Path, asked: Path, tmp_path: Path, refused, mode
+) -> None:
+    with refused(RequestError, "--seed", "--preset"):
         call(nli, "--model", model, "--data", asked, "--seed", 2, "--out", tmp_path / "out", *mode)
-    assert not (tmp_path / "out").exists()

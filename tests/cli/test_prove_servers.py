@@ -310,23 +310,6 @@ def test_a_base_without_adapters_is_proved_and_its_causes_named(home: Home) -> N
     assert cause["name"] == "another prompt" and "--chat-template" in cause["sentence"]
 
 
-def test_adapters_of_one_name_are_told_apart_by_their_paths(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url = home.serve("llama.cpp", "base", "one", "two")
-    server = home.servers[0]
-    get = server.get
-    adapters = [
-        {"id": 0, "path": "/a/one.gguf", "scale": 1.0},
-        {"id": 1, "path": "/b/one.gguf", "scale": 0.0},
-    ]
-    server.scales = [1.0, 0.0]
-    monkeypatch.setattr(server, "get", lambda path: adapters if path == "/lora-adapters" else get(path))
-    proof = home.prove("--url", url, code=1)
-    within = {one["model"]: one["within"] for one in proof["answers"]}
-    assert within == {f"/a/one.gguf at {url}": True, f"/b/one.gguf at {url}": False}
-
-
 @pytest.mark.parametrize("kind", ["llama.cpp", "vllm"])
 def test_served_model_names_an_adapter_of_the_server(
     home: Home, capsys: pytest.CaptureFixture[str], kind: str
@@ -351,18 +334,6 @@ def test_served_model_names_an_adapter_of_the_server(
         assert json.loads(of_server)["choices"] == pytest.approx(expected, abs=1e-3)
     with raises(RequestError, "three", "base", "one", "two"):
         call(nli.cli, *data, *served[:-1], "three", "--out", home.folder / "none")
-
-
-def test_another_adapter_under_the_name_is_found(home: Home) -> None:
-    url = home.serve("vllm", "base", "one")
-    home.servers[0].models["one"] = home.models["two"]
-    proof = home.prove("--url", url, code=1)
-    answers, of_base = proof["answers"]
-    assert not answers["within"] and answers["largest"] > 0.1 and answers["differing"] > 0
-    assert of_base["model"] == f"base at {url}" and of_base["within"]
-    (cause,) = proof["causes"]
-    assert cause["name"] == "another model or quantisation" and "messages alone" not in cause["sentence"]
-    assert proof["chats"][0]["differing"] == 0  # the chat answers are those of the same model
 
 
 def test_the_next_command_talks_to_the_model_that_was_compared(

@@ -1,6 +1,5 @@
 """--rescore: kept outputs are scored again, without a model and with the outputs' bytes as they were."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,9 @@ import click
 import pytest
 
 from tests.cli.scoring import PAIRS, ask, call, predictions, results
+from tests.cli.test_eval_tools import ROWS as CALLS
+from tests.cli.test_qa import ROWS as QUESTIONS
+from tests.cli.test_suite import TALKS
 from tests.cli.test_text import ROWS as TEXTS
 from tests.json_files import read_json, write_json
 from tests.messages import raises
@@ -124,38 +126,9 @@ def test_the_file_of_the_first_run_must_be_named_again(generated, tmp_path, monk
     assert not (tmp_path / "new").exists()
 
 
-QUESTIONS = [
-    {"question": "Capital of France?", "answer": "Paris", "type": "fact"},
-    {"question": "2?", "answer": "2"},
-]
-
-
 REPORTS = [
     {"instruction": "judge", "output": "判断:网络设备\n\n原因：无", "subtype": "a", "type": "b"},
     {"instruction": "judge it", "output": "判断:其他\n\n原因：无", "subtype": "c"},
-]
-TALKS = [
-    {
-        "messages": [
-            {"role": role, "content": text}
-            for role, text in (
-                ("user", "Hi?"),
-                ("assistant", "Hello."),
-                ("user", "And?"),
-                ("assistant", "Ok."),
-            )
-        ]
-    }
-]
-TOOLS = json.dumps([{"name": "look", "description": "d", "parameters": {"type": "object", "properties": {}}}])
-CALLS = [
-    {
-        "conversations": [
-            {"from": "human", "value": "Look."},
-            {"from": "function_call", "value": '{"name": "look", "arguments": {}}'},
-        ],
-        "tools": TOOLS,
-    }
 ]
 PROGRAMS = [{"instruction": "Write f.", "output": "", "tests": ["f() == 1"]}]
 EVERY = {
@@ -248,16 +221,3 @@ def test_a_run_that_names_folders_elsewhere_is_refused(generated, data, tmp_path
 def test_without_rescore_a_model_is_required(data, tmp_path) -> None:
     with raises(click.MissingParameter, "--model"):
         call(nli, "--data", data, "--out", tmp_path / "new")
-
-
-def test_registered_datasets_of_the_run_need_no_name(tmp_path, monkeypatch) -> None:
-    registry = tmp_path / "dataset_info"
-    registry.mkdir()
-    write_json(registry / "tiny.json", QUESTIONS)
-    entry = {"file_name": "tiny.json", "columns": {"prompt": "question", "response": "answer"}}
-    write_json(registry / "dataset_info.json", {"asked": entry})
-    monkeypatch.chdir(tmp_path)
-    ask(qa, str, "--dataset", "asked", "--limit", 1, "--out", "a")
-    call(qa, "--rescore", "a", "--out", "b")
-    assert results(tmp_path / "b/m/asked")["n"] == 1
-    assert results(tmp_path / "b/m/asked")["rescored_from"]["path"] == "a/m/asked/predictions.jsonl"

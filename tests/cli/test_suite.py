@@ -204,6 +204,7 @@ def test_a_step_that_cannot_run_is_refused_beforehand(folder: Path) -> None:
     assert not (folder / "out").exists()
     with raises(RequestError, "no/such-model"):  # now it goes as far as the model
         call(folder, suite, "--model", "no/such-model", "--skip", "exam")
+    assert not (folder / "out").exists()
     with raises(RequestError, "--skip quiz"):
         call(folder, suite, "--model", "no/such-model", "--skip", "quiz")
 

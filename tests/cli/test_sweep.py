@@ -10,7 +10,7 @@ import yaml
 from tests.cli.scoring import call, predictions
 from tests.fake_runs import write_run
 from tests.json_files import read_json, write_json
-from tests.messages import printed_line, raises
+from tests.messages import printed_line
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
@@ -299,18 +299,16 @@ BAD = {
 
 
 @pytest.mark.parametrize(("more", "facts"), BAD.values(), ids=BAD)
-def test_bad_requests_are_refused_before_anything_is_written(folders, tmp_path, more, facts) -> None:
+def test_bad_requests_are_refused_before_anything_is_written(folders, tmp_path, refused, more, facts) -> None:
     more = [text.replace("LEFT", str(tmp_path / "left")) for text in more]
-    with raises(RequestError, facts):
+    with refused(RequestError, facts):
         call(cli, *folders[:2], *folders[-2:], "--out", tmp_path / "out", *more)
-    assert not (tmp_path / "out").exists()
 
 
-def test_too_few_rows_for_two_halves_are_refused(folders, tmp_path) -> None:
+def test_too_few_rows_for_two_halves_are_refused(folders, tmp_path, refused) -> None:
     write_json(tmp_path / "two.json", [ROWS[0], {**ROWS[1], "group": "0"}])
-    with raises(ContentError, "two.json", 2):
+    with refused(ContentError, "two.json", 2):
         call(cli, *folders[:4], *folders[-2:], "--grid", "0,1", "--out", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_sweep_whose_best_point_is_the_base_ships_no_adapter(folders, tmp_path, capsys) -> None:

@@ -239,17 +239,6 @@ def test_losses_of_tokens_are_under_the_rows_numbers_in_the_file(text, data) -> 
         assert some.read(row).ids == every.read(row).ids
 
 
-def test_a_torn_run_is_resumed_with_all_losses_of_tokens(text, data) -> None:
-    arguments = ("--data", data, "--batch-tokens", "60", "--token-losses", "--no-generate")
-    whole = tree(text(*arguments))
-    folder = text(*arguments, out="torn") / "base" / "rows"
-    (folder / "results.json").unlink()
-    lines = (folder / TOKEN_LOSSES).read_bytes().splitlines(keepends=True)
-    (folder / TOKEN_LOSSES).write_bytes(lines[3] + lines[0][:40])
-    resumed = tree(text(*arguments, "--resume", out="torn"))
-    assert {name: content.replace(b"/torn", b"/out") for name, content in resumed.items()} == whole
-
-
 def test_losses_of_tokens_stay_with_the_run_that_is_rescored(text, data, tmp_path) -> None:
     source = text("--data", data, "--token-losses")
     scoring.call(cli, "--rescore", source, "--data", data, "--out", tmp_path / "again")
@@ -266,11 +255,10 @@ def test_overlap_with_the_answers_is_measured_on_request(text, data) -> None:
     assert results["estimates"]["rougeL"]["stderr"] >= 0
 
 
-def test_weights_that_overflow_stop_the_run(text, data, tmp_path) -> None:
+def test_weights_that_overflow_stop_the_run(text, data, tmp_path, refused) -> None:
     adapter = write_adapter(tmp_path / "mine", alpha=1e38)
-    with raises(ContentError, "--dtype fp32"):
+    with refused(ContentError, "--dtype fp32"):
         text("--data", data, "--adapter", f"mine={adapter}", "--no-base", "--no-generate")
-    assert not (tmp_path / "out").exists()
 
 
 BAD = {
@@ -284,10 +272,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("arguments", "error", "facts"), BAD.values(), ids=BAD)
-def test_bad_requests_leave_nothing(text, data, tmp_path, arguments, error, facts) -> None:
-    with raises(error, facts):
+def test_bad_requests_leave_nothing(text, data, refused, arguments, error, facts) -> None:
+    with refused(error, facts):
         text("--data", data, *arguments)
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -299,16 +286,14 @@ def test_bad_requests_leave_nothing(text, data, tmp_path, arguments, error, fact
         (["--seed", "3"], "--seed"),
     ],
 )
-def test_an_option_without_effect_is_refused(text, data, tmp_path, words, flag) -> None:
-    with raises(RequestError, flag):
+def test_an_option_without_effect_is_refused(text, data, refused, words, flag) -> None:
+    with refused(RequestError, flag):
         text("--data", data, *words)
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("words", [["--max-new-tokens", "6"], ["--think"], ["--rouge"]])
-def test_nothing_is_generated_to_plain_texts(text, tmp_path, words) -> None:
+def test_nothing_is_generated_to_plain_texts(text, tmp_path, refused, words) -> None:
     path = tmp_path / "plain.json"
     write_json(path, [{"text": "A dog is an animal."}])
-    with raises(RequestError, words[0]):
+    with refused(RequestError, words[0]):
         text("--data", path, *words, generates=False)
-    assert not (tmp_path / "out").exists()

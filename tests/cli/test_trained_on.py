@@ -85,13 +85,6 @@ def test_a_record_without_max_samples_makes_the_count_an_upper_bound(tiny_model,
     assert scores["base"]["trained_on_at_most"] is False
 
 
-def test_examples_of_another_dataset_of_the_same_questions_are_counted(tiny_model, capsys) -> None:
-    write_json(Path("new.json"), [*ROWS[:3], {**ROWS[3], "instruction": "Is it new?"}])
-    call(nli, "--model", tiny_model, "--adapter", "mine", "--data", "new.json", "--out", "out")
-    said = "mine was trained on 3 of these 4 examples (saves/mine/training.json): its accuracy on them"
-    assert said in capsys.readouterr().err
-
-
 def test_new_examples_need_no_word(tiny_model, capsys) -> None:
     write_json(Path("new.json"), [{**row, "input": "new"} for row in ROWS])
     call(nli, "--model", tiny_model, "--adapter", "mine", "--data", "new.json", "--out", "out")
@@ -126,11 +119,3 @@ def test_what_is_not_checked_is_said_once_for_a_model(tiny_model, capsys) -> Non
         few_examples("mine"),
         few_examples("new"),
     ]
-
-
-def test_a_training_file_that_changed_leaves_the_name_to_go_by(tiny_model, capsys) -> None:
-    write_json(Path("dataset_info/mine.json"), ROWS[:6])
-    call(nli, "--model", tiny_model, "--adapter", "mine", "--dataset", "mine", "--out", "out")
-    err = capsys.readouterr().err
-    printed_line(err, "warning", "mine", "dataset of this name", "saves/mine/training.json")
-    printed_line(err, "not checked", "mine", "saves/mine/training.json", "dataset_info/mine.json changed")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.scoring import invoke
-from tests.conftest import PROJECT, ROOT, Done, Here
+from tests.conftest import ROOT, Done, Here
 from tests.forks import Forks
 from tests.messages import printed_line
 from tuneyard.core import version
@@ -40,10 +40,6 @@ def typed(here: Here, monkeypatch: pytest.MonkeyPatch) -> Here:
     monkeypatch.setattr(cli, "name", "tuneyard")
     monkeypatch.setattr(sys.modules["__main__"], "__package__", None, raising=False)  # `python -m pytest`
     return partial(here, cli)
-
-
-def test_the_script_that_is_installed_is_this_command() -> None:
-    assert PROJECT["scripts"] == {"tuneyard": "tuneyard.core.cli.main:main"}
 
 
 HELP = """
@@ -213,14 +209,6 @@ def test_a_registry_of_ours_is_taken_first(
     (foreign / "dataset_info/dataset_info.json").write_text('{"identity": {"file_name": "gone.json"}}')
     ended = typed("data", "verify", "identity", code=2)
     assert "dataset_info/gone.json: file of dataset" in ended.stderr
-
-
-@pytest.mark.slow  # starts LLaMA-Factory
-def test_a_dataset_that_our_registry_lacks_is_read_from_data(foreign: Path, forks: Forks) -> None:
-    (foreign / "dataset_info").mkdir()
-    (foreign / "dataset_info/dataset_info.json").write_text("{}")
-    ended = forked(forks, foreign, "data", "verify", "identity")
-    assert ended.returncode == 0 and "reading data/dataset_info.json" in ended.stderr
 
 
 @pytest.mark.parametrize(
