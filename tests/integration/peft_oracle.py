@@ -10,6 +10,11 @@ import torch
 from tuneyard.adapters.fuse import FuseRequest, fuse, plan_fusing
 from tuneyard.adapters.merge import MergeRequest, merge, plan_merging
 
+IDS = torch.arange(60).reshape(3, 20)
+"""Token ids of three texts, of which models are asked."""
+EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+"""All linear modules of a layer."""
+
 
 def save_adapter(base, model, folder, *, seed=1, config="LoraConfig", **fields):
     """Write an adapter of a model with random factors; `fields` are those of `config`, a class of PEFT."""

@@ -8,14 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.integration.peft_oracle import deltas, error, exact, fused, load, ours, peft_merge
+from tests.integration.peft_oracle import IDS, deltas, error, exact, fused, load, ours, peft_merge
 from tests.messages import raises
 from tuneyard.adapters.fuse import FuseRequest, fuse, plan_fusing
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import ContentError
-
-IDS = torch.arange(60).reshape(3, 20)
-
 
 FEATURES = {
     "plain": ({}, {}),

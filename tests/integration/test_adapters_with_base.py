@@ -6,11 +6,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.integration.peft_oracle import distance, exact, fused, in_4_bits, load, save_adapter, weights_of
-
-IDS = torch.arange(60).reshape(3, 20)
-EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
+from tests.integration.peft_oracle import (
+    EVERY,
+    IDS,
+    distance,
+    exact,
+    fused,
+    in_4_bits,
+    load,
+    save_adapter,
+    weights_of,
+)
 
 DORA = {
     "two targets": {},

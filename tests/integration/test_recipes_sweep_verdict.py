@@ -14,18 +14,17 @@ from tuneyard.recipes.sweep.grid import Grid
 pytestmark = pytest.mark.usefixtures("without_plots")
 
 
-def grid_with_seeds(folder, metric="accuracy", base=True, **rights):
-    """Runs of settings of lora_rank with the numbers of correct answers of their seeds, scored."""
+def grid_with_seeds(folder, axis="lora_rank", **rights):
+    """Runs of settings of an axis with the numbers of correct answers of their seeds, scored."""
     gold = ["yes", "no"] * 60
     rows = []
-    for rank, numbers in rights.items():
+    for setting, numbers in rights.items():
         for seed, right in enumerate(numbers):
-            run_folder = folder / f"lora_rank-{rank}_seed-{seed}"
+            run_folder = folder / f"run-{len(rows)}"
             write_run(run_folder / "results", "run", "s", gold, answers(gold, right, right))
-            if base:
-                write_run(run_folder / "results", "base", "s", gold, answers(gold, 60, 99))
-            rows.append({"lora_rank": rank, "seed": str(seed), metric: right / 120, "run": str(run_folder)})
-    axes = {"lora_rank": list(rights), "seed": [str(seed) for seed in range(len(numbers))]}
+            write_run(run_folder / "results", "base", "s", gold, answers(gold, 60, 99))
+            rows.append({axis: setting, "seed": str(seed), "accuracy": right / 120, "run": str(run_folder)})
+    axes = {axis: list(rights), "seed": [str(seed) for seed in range(len(numbers))]}
     return rows, Grid(axes, {})
 
 
@@ -60,23 +59,15 @@ def test_one_seed_a_setting_is_chosen_on_one_half_and_reported_on_the_other(tmp_
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_values_with_slashes_are_settings_of_their_own_in_the_verdict(tmp_path, seeds):
-    rows = []
-    for model, right in (("m/a", 70), ("m/b/1", 65), ("m/b=1", 110)):
-        for seed in range(seeds):
-            run_folder = tmp_path / f"run-{right}-{seed}"
-            gold = ["yes", "no"] * 60
-            write_run(run_folder / "results", "run", "s", gold, answers(gold, right, right))
-            write_run(run_folder / "results", "base", "s", gold, answers(gold, 60, 99))
-            row = {"model_name_or_path": model, "seed": str(seed), "accuracy": right / 120}
-            rows.append({**row, "run": str(run_folder)})
-    axes = {"model_name_or_path": ["m/a", "m/b/1", "m/b=1"], "seed": [str(seed) for seed in range(seeds)]}
-    report_on(tmp_path, rows, Grid(axes, {}))
+    rights = {"m/a": [70] * seeds, "m/b/1": [65] * seeds, "m/b=1": [110] * seeds}
+    rows, grid = grid_with_seeds(tmp_path, "model_name_or_path", **rights)
+    report_on(tmp_path, rows, grid)
     assert verdict(tmp_path)["sets"]["s"]["verdict"].startswith("Ship model_name_or_path m-b-1-2: ")
 
 
 def test_results_without_examples_give_a_table_and_no_verdict(tmp_path):
     rows, grid = grid_with_seeds(tmp_path, r4=[100, 90], r8=[84, 92])
-    (tmp_path / "lora_rank-r8_seed-0/results/run/s/predictions.jsonl").unlink()
+    (tmp_path / "run-2/results/run/s/predictions.jsonl").unlink()
     text, _ = report_on(tmp_path, rows, grid)
     assert "| r4 |" in text
     with raises(ContentError, "predictions.jsonl"):
@@ -87,7 +78,7 @@ def test_runs_that_were_scored_against_different_bases_have_no_verdict(tmp_path)
     rows, grid = grid_with_seeds(tmp_path, r4=[100, 90], r8=[84, 92])
     report_on(tmp_path, rows, grid)
     assert verdict(tmp_path)["sets"]["s"]["verdict"]
-    file = tmp_path / "lora_rank-r8_seed-0/results/base/s/results.json"
+    file = tmp_path / "run-2/results/base/s/results.json"
     result = read_json(file)
     write_json(file, {**result, "hashes": {**result["hashes"], "model": "another"}})
     with raises(ContentError, "(model)", "--no-base"):

@@ -20,7 +20,6 @@ from tuneyard.compiler.view.payload import (
     PageSide,
     PageTurn,
 )
-from tuneyard.core.language.reader_language import in_language
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium here")]
 
@@ -298,14 +297,6 @@ def test_the_page_is_dark_where_the_system_is(tmp_path: Path) -> None:
     dark, dark_contrast = at(page, script, tmp_path, "--force-dark-mode")
     assert bright > 0.8 and dark < 0.02
     assert contrast >= 4.5 and dark_contrast >= 4.5
-
-
-def test_the_page_in_chinese(tmp_path: Path) -> None:
-    with in_language("zh"):
-        page = render_page(payload(rows(30)))
-    dom = re.sub(r"<(script|style).*?</\1>", "", open_page(page, tmp_path), flags=re.S)
-    assert "本页 30 行中的 30 行" in dom and "再显示 10 行" in dom and "原始行" in dom
-    assert "on this page" not in dom and "Raw row" not in dom
 
 
 def test_without_tokens_the_raw_rows_are_the_page(tmp_path: Path) -> None:
