@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.messages import raises
 from tests.tiny import CHATML
-from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import chat_encoder, conversation, llamafactory_encoder, saved_chat_template
+from tuneyard.core.prompt import chat_encoder, conversation, llamafactory_encoder
 
 pytestmark = pytest.mark.slow  # importing LLaMA-Factory takes 10 s
 QWEN = Path(os.environ.get("TUNEYARD_TOKENIZERS", ROOT.parent / "shared" / "tokenizers")) / "qwen2.5"
@@ -77,17 +75,6 @@ def test_a_recipe_without_template_trains_on_the_tokenizers_own(tokenizer, syste
     tokenizer.chat_template = own
     expected, _ = trained_ids(tokenizer, talk, None)
     assert chat_encoder(tokenizer, own)(talk) == expected
-
-
-def test_the_demos_base_is_trained_as_it_is_asked() -> None:
-    from transformers import AutoTokenizer
-
-    folder = ROOT / "models" / "demo-base"
-    if not (folder / "tokenizer.json").is_file():
-        pytest.skip("no models/demo-base: make demo writes it")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    expected, _ = trained_ids(tokenizer, TALKS["plain"], None)
-    assert chat_encoder(tokenizer, saved_chat_template(folder))(TALKS["plain"]) == expected
 
 
 def test_thinking_is_off_in_llamafactorys_reasoning_templates(tokenizer) -> None:
@@ -175,9 +162,3 @@ def trained_with_tools(tokenizer, messages, tools):
     system = messages[0]["content"] if messages[0]["role"] == "system" else None
     pairs = found.encode_multiturn(tokenizer, [m for m in messages if m["role"] != "system"], system, tools)
     return [*chain.from_iterable(source + target for source, target in pairs[:-1]), *pairs[-1][0]]
-
-
-def test_a_chat_template_that_leaves_tools_out_is_refused(tokenizer) -> None:
-    talk = [{"role": "user", "content": "Q", "tools": json.dumps([ADD])}]
-    with raises(ContentError, "add"):
-        chat_encoder(tokenizer, CHATML)(talk)

@@ -6,22 +6,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.cli.scoring import call
 from tests.integration.test_prompt import TALKS, TEMPLATES, tokenizer  # noqa: F401
-from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import chat_renderer
 from tuneyard.core.prompt.supervision import (
-    IGNORED,
     _fit,
     chat_turns,
     llamafactory_turns,
     supervise,
     supervise_text,
 )
-from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
-from tuneyard.eval.text import cli as text_command
 from tuneyard.eval.text import held_out
 
 pytestmark = pytest.mark.slow  # importing LLaMA-Factory takes 10 s
@@ -62,23 +57,6 @@ def test_labels_equal_under_other_kinds_of_template(tokenizer, name) -> None:  #
     for cutoff in (60, 4096):
         supervised = supervise(turns, cutoff)
         assert (supervised.ids, supervised.labels) == trained(tokenizer, TALKS["turns"], name, cutoff)
-
-
-def test_ids_of_token_losses_equal_llamafactorys(tiny_model, tmp_path) -> None:
-    from transformers import AutoTokenizer
-
-    talk = [{"role": "user", "content": "Does it rain? 下雨吗？"}]
-    row = {"instruction": talk[0]["content"], "input": "", "output": ANSWER["content"]}
-    write_json(tmp_path / "rows.json", [row])
-    for template, cutoff in (("qwen", 4096), ("qwen", 60), ("qwen3", 4096), ("chatml", 60)):
-        out = tmp_path / f"{template}-{cutoff}"
-        options = ["--template", template, "--max-seq-length", min(cutoff, 2048), "--no-generate"]
-        arguments = ["--model", tiny_model, "--data", tmp_path / "rows.json", "--token-losses", "--out", out]
-        call(text_command, *arguments, *options)
-        losses = TokenLossFile(out / "base" / "rows" / TOKEN_LOSSES).read(1)
-        ids, labels = trained(AutoTokenizer.from_pretrained(tiny_model), talk, template, cutoff)
-        assert losses.ids == ids
-        assert [loss is None for loss in losses.losses] == [label == IGNORED for label in labels]
 
 
 @settings(deadline=None, max_examples=300)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from tests.messages import printed
 from tests.tiny import CHATML, make_base, make_llama3, make_tiny
 from tuneyard.core.prompt.template_fit import ChatFormat, TemplateFinding, template_findings
 from tuneyard.core.training.llamafactory import RecipeData, import_offline
@@ -101,16 +100,6 @@ def test_what_is_found(tokenizers, model, template, codes):
 def test_tokens_that_a_resized_vocabulary_learns_are_no_error(tokenizers):
     """Without it they are one: `test_what_is_found`."""
     assert findings(tokenizers["base"], "llama3", resizes=True) == []
-
-
-def test_messages_name_tokens_ends_and_the_templates_that_fit(tokenizers):
-    (missing,) = findings(tokenizers["chatml"], "llama3")
-    printed(missing.message, "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-    assert missing.hint.startswith("take the template mimo")
-    (end,) = findings(tokenizers["other-end"], "mimo")
-    printed(end.message, "<|im_end|>", "<|endoftext|>")
-    (plain,) = findings(tokenizers["llama3"], "alpaca")
-    assert plain.hint.startswith("take the template llama3")
 
 
 def test_a_default_system_text_stays_in_its_recipe(tokenizers, monkeypatch):

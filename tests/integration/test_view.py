@@ -247,48 +247,14 @@ def test_an_empty_thought_is_shown_where_the_template_adds_it(registered, tiny_m
         assert {span[1] for span in thought.spans} == {state}
 
 
-def test_a_character_of_several_tokens_is_never_split(registered, tiny_model):
-    folder = registered(ALPACA[:1], PLAIN)
-    settings = {"model_name_or_path": str(tiny_model), "template": "qwen"}
-    (page_row,) = build("mine", folder, settings).rows
-    (user,) = (turn for turn in page_row.sides[0].turns if turn.role == "user")
-    assert user.text.endswith("🙂")
-    assert user.spans[-1][0] == 1 and user.spans[-2][0] == 0  # an emoji has four bytes, here as many tokens
-
-
-def test_rows_that_llamafactory_drops_are_on_the_page_with_the_reason(registered, tiny_model):
-    rows = [{"instruction": f"q {n}", "output": f"a {n}"} for n in range(60)]
-    rows[50]["output"] = None
-    folder = registered(rows, PLAIN)
-    settings = {"model_name_or_path": str(tiny_model), "template": "qwen"}
-    payload = build("mine", folder, settings, rows=3)
-    (dropped,) = (row for row in payload.rows if row.dropped)
-    assert dropped.row == 51 and {"dropped", "E406"} <= set(dropped.problems) and not dropped.sides
-    counts = {problem.code: problem.rows for problem in payload.problems}
-    assert counts["E406"] == counts["dropped"] == payload.totals.dropped_rows == 1
-    assert payload.totals.rows == 60 and payload.totals.rows_on_page == len(payload.rows) <= 4
-
-
-def test_first_rows_of_each_problem_are_on_the_page(registered, tiny_model):
-    rows = [{"instruction": f"q {n}", "output": "a"} for n in range(300)]
-    for number in range(100, 260):
-        rows[number]["instruction"] = f"{number} " + LONG  # cut
-    rows[270] = dict(rows[3])  # a duplicate
-    rows[271] = {**rows[4], "output": "b"}  # a conflict
-    rows[272]["instruction"] = "<|im_start|>"
-    folder = registered(rows, PLAIN)
+def test_rows_that_are_cut_or_dropped_are_counted(registered, tiny_model):
+    rows = [{"instruction": "q", "output": "a"}, {"instruction": LONG, "output": "b"}]
+    folder = registered([*rows, {"instruction": "q", "output": None}], PLAIN)
     settings = {"model_name_or_path": str(tiny_model), "template": "qwen", "cutoff_len": 100}
-    payload = build("mine", folder, settings, rows=1)
+    payload = build("mine", folder, settings)
     counts = {problem.code: problem.rows for problem in payload.problems}
-    assert counts["W416"] == counts["cut"] == payload.lengths.over_cutoff == 160
-    assert (counts["W202"], counts["W203"], counts["W205"]) == (1, 1, 1)
-    assert [row.row for row in payload.rows if "W416" in row.problems][:50] == list(range(101, 151))
-    by_row = {row.row: row for row in payload.rows}
-    assert "W202" in by_row[271].problems
-    assert "W203" in by_row[272].problems and "W205" in by_row[273].problems
-    assert sum(rows for _, rows in payload.labels) == 300 and dict(payload.labels) == {"a": 299, "b": 1}
-    again = build("mine", folder, settings, rows=1)
-    assert [row.row for row in again.rows] == [row.row for row in payload.rows]
+    assert counts["W416"] == counts["cut"] == payload.lengths.over_cutoff == 1
+    assert counts["E406"] == counts["dropped"] == payload.totals.dropped_rows == 1
 
 
 @pytest.mark.parametrize("model", [None, "EMPTY"])
@@ -396,27 +362,14 @@ def test_packed_texts_are_shown_whole(registered, tiny_model):
     assert payload.lengths.over_cutoff == 0  # longer texts go on in the next block
 
 
-def test_the_command_writes_a_page_and_refuses_to_replace_another_file(registered, tiny_model, capsys):
-    folder = registered(ALPACA, FORMATS["sft"][1])
-    page = folder / "page.html"
-    page.write_text("mine")
-    arguments = ["view", "mine", "--dataset-dir", folder, "--model", tiny_model, "--template", "qwen"]
-    arguments += ["--out", page]
-    with raises(RequestError, "--force"):
-        call(cli, *arguments)
-    assert page.read_text() == "mine"
-    call(cli, *arguments, "--force")
-    call(cli, *arguments)  # a page of its own is replaced
-    assert "Is 7 even?" in page.read_text()
-    printed = capsys.readouterr()
-    assert printed.out.startswith("mine: 3 of 3 rows on the page")
-    assert printed.err.splitlines()[-2] == f"result: {page}"
-    assert printed.err.splitlines()[-1].startswith("next: tuneyard data verify mine --model")
-
-
 def test_a_recipe_gives_model_and_template(registered, tiny_model, capsys, monkeypatch):
+    """Each page replaces the one before, and no file of the user."""
     folder = registered(ALPACA, FORMATS["sft"][1])
     monkeypatch.chdir(folder)
+    Path("mine-view.html").write_text("mine")
+    with raises(RequestError, "--force"):
+        call(cli, "view", "mine", "--dataset-dir", folder)
+    Path("mine-view.html").unlink()
     call(cli, "view", "mine", "--dataset-dir", folder)
     printed = capsys.readouterr()
     assert "result: mine-view.html" in printed.err and "--model DIR" in printed.err
