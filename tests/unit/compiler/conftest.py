@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.json_files import read_json
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import load_spec
@@ -41,13 +42,35 @@ class Bench:
         options.setdefault("out", self.out)
         return compile_spec(load_spec(str(spec)), CompileRequest(sources=tuple(map(str, sources)), **options))
 
+    def compile_rows(self, spec: str, rows: list[dict], **options) -> CompileReport:
+        """Compile with a source `train.jsonl` of these rows."""
+        return self.compile(spec, self.rows("train.jsonl", rows), **options)
+
     def records(self, name: str) -> list[dict]:
         return read_records(next(self.out.rglob(name)))
+
+    def first(self, name: str) -> dict:
+        """Return the first record of a file."""
+        return self.records(name)[0]
+
+    def values(self, name: str, key: str) -> list:
+        """Return what each record of a file has under a key."""
+        return [record[key] for record in self.records(name)]
+
+    def manifest(self, name: str) -> dict:
+        return read_json(self.out / name / "manifest.json")
+
+    def registry(self) -> dict:
+        return read_json(self.out / "dataset_info.json")
 
     def codes(self, report: CompileReport) -> list[tuple[str, str]]:
         """Return (code, place below the folder) of every problem and warning."""
         found = [*report.problems.errors, *report.problems.warnings]
         return [(problem.code, problem.place.removeprefix(f"{self.folder}/")) for problem in found]
+
+
+def error_codes(report: CompileReport) -> list[str]:
+    return [problem.code for problem in report.problems.errors]
 
 
 @pytest.fixture

@@ -1,17 +1,17 @@
 """Forms of own files that `data init` once took for plain text: each compiles to the right records."""
 
 import json
-import shutil
 import sqlite3
 import subprocess
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.json_files import read_lines, write_json
-from tests.unit.compiler.conftest import as_zip
+from tests.unit.compiler.conftest import as_csv, as_zip
 from tuneyard.compiler.init.propose import FailingSpecError, propose
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.records.calls import RESULTS
@@ -35,10 +35,42 @@ def asked(n: int) -> list[tuple[str, str]]:
     return [("user", question(n)), ("assistant", answer(n))]
 
 
-def records(bench, source: Path, **settings: str) -> list[dict]:
-    """All records of the proposed spec, in the order of the file."""
+OLD = json.dumps([{"role": "user", "content": "Old"}, {"role": "assistant", "content": "Old."}])
+"""A conversation written as text."""
+TALKS = [asked(n) for n in range(COUNT)]
+
+
+def table(bench, name: str, header: str, lines: Iterable[str]) -> Path:
+    return bench.write(name, "\n".join([header, *lines]))
+
+
+def database(bench, name_and_columns: str, rows: list[tuple]) -> Path:
+    """Add a table to the database `x.db`."""
+    path = bench.folder / "x.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"create table {name_and_columns}")
+        if rows:
+            places = ", ".join("?" * len(rows[0]))
+            connection.executemany(f"insert into {name_and_columns.split()[0]} values ({places})", rows)
+    return path
+
+
+def by_talk(*lines: str) -> list[str]:
+    """The lines of the first conversation, then those of the second, ... `{n}` is its number."""
+    return [line.format(n=n) for n in range(COUNT) for line in lines]
+
+
+def by_turn(*lines: str) -> list[str]:
+    """The first line of every conversation, then the second of every one, ... `{n}` is its number."""
+    return [line.format(n=n) for line in lines for n in range(COUNT)]
+
+
+def records(bench, source: Path | list[dict], **settings: str) -> list[dict]:
+    """All records of the proposed spec, in the order of the file, or of a file of these rows."""
+    if isinstance(source, list):
+        source = bench.rows("own.jsonl", source)
     text, _ = propose(source, 0, bench.folder / "mine.yaml", **settings)
-    report = bench.compile(str(bench.write("mine.yaml", text)))
+    report = bench.compile(bench.write("mine.yaml", text))
     assert not report.problems.errors
     (path,) = (bench.folder / "out").rglob("mine*.jsonl")
     found = read_lines(path)
@@ -52,24 +84,27 @@ def spoken(record: dict) -> list[tuple[str, str]]:
     return [(roles[turn["from"]], turn["value"]) for turn in record["conversations"]]
 
 
-def answered(record: dict) -> tuple[str, str]:
-    return record["instruction"], record["output"]
+def talks(bench, source: Path | list[dict]) -> list[list[tuple[str, str]]]:
+    return [spoken(record) for record in records(bench, source)]
+
+
+def answers(bench, source: Path | list[dict], **settings: str) -> list[tuple[str, str]]:
+    """The question and the answer of each record."""
+    return [(record["instruction"], record["output"]) for record in records(bench, source, **settings)]
+
+
+def outputs(bench, source: Path | list[dict]) -> list[str]:
+    return [record["output"] for record in records(bench, source)]
 
 
 def test_turns_in_rows_that_are_shuffled_become_conversations(bench) -> None:
-    lines = ["conversation_id,turn,role,text"]
-    for turn in (10, 2, 9, 1):  # as numbers: as texts 10 comes before 2
-        role = "user" if turn in (1, 9) else "assistant"
-        lines += [f"c{talk},{turn},{role},{talk} says {turn}" for talk in range(COUNT)]
-    source = bench.write("talk.csv", "\n".join(lines))
+    turns = ("10,assistant,{n} says 10", "2,assistant,{n} says 2", "9,user,{n} says 9", "1,user,{n} says 1")
+    lines = by_turn(*("c{n}," + turn for turn in turns))  # as numbers: as texts 10 comes before 2
+    source = table(bench, "talk.csv", "conversation_id,turn,role,text", lines)
     assert "unanswered" not in propose(source)[0]  # the first row of each is its last turn
-    found = records(bench, source)
-    roles = ("user", "assistant", "user", "assistant")
-    expected = [
-        [(role, f"{talk} says {turn}") for role, turn in zip(roles, (1, 2, 9, 10), strict=True)]
-        for talk in range(COUNT)
-    ]
-    assert [spoken(record) for record in found] == expected
+    order = (("user", 1), ("assistant", 2), ("user", 9), ("assistant", 10))
+    expected = [[(role, f"{talk} says {turn}") for role, turn in order] for talk in range(COUNT)]
+    assert talks(bench, source) == expected
 
 
 @pytest.mark.parametrize(
@@ -83,68 +118,54 @@ def test_turns_in_rows_that_are_shuffled_become_conversations(bench) -> None:
     ],
 )
 def test_speakers_are_known_by_names_and_truth_values(bench, column, user, agent, times) -> None:
-    rows = []
-    for time, author in zip(times, (agent, user), strict=True):
-        rows += [
-            {"ticket": n, column: author, "body": f"{author} {n}", "created_at": time} for n in range(COUNT)
-        ]
-    found = records(bench, bench.rows("tickets.jsonl", rows))
-    expected = [[("user", f"{user} {n}"), ("assistant", f"{agent} {n}")] for n in range(COUNT)]
-    assert [spoken(record) for record in found] == expected
-
-
-def test_the_last_word_of_the_customer_is_left_out_and_named(bench) -> None:
-    lines = ["conversation_id,role,content"]
-    for n in range(COUNT):
-        lines += [f"{n},customer,{question(n)}", f"{n},agent,{answer(n)}", f"{n},customer,Thanks!"]
-    table = bench.write("talk.csv", "\n".join(lines))
-    talks = [
-        {
-            "messages": [
-                *({"role": role, "content": text} for role, text in asked(n)),
-                {"role": "user", "content": "!"},
-            ]
-        }
+    rows = [
+        {"ticket": n, column: author, "body": f"{author} {n}", "created_at": time}
+        for time, author in zip(times, (agent, user), strict=True)
         for n in range(COUNT)
     ]
-    for source in (table, bench.rows("talk.jsonl", talks)):
-        found = records(bench, source)
-        assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
-        report = bench.compile(str(bench.folder / "mine.yaml"), force=True)
-        (note,) = (note for note in report.problems.notes if "unanswered" in note)
-        assert f"{COUNT} conversations" in note
-        (bench.folder / "mine.yaml").unlink()
-        shutil.rmtree(bench.folder / "out")
+    expected = [[("user", f"{user} {n}"), ("assistant", f"{agent} {n}")] for n in range(COUNT)]
+    assert talks(bench, rows) == expected
 
 
-def test_a_completion_answers_turns_that_end_with_the_user(bench) -> None:
-    def rows(make) -> list[dict]:
-        asks = [[{"role": "user", "content": question(n)}] for n in range(COUNT)]
-        return [make(ask, {"role": "assistant", "content": answer(n)}) for n, ask in enumerate(asks)]
-
-    forms = {
-        "trl": lambda ask, said: {"prompt": ask, "completion": [said]},
-        "text": lambda ask, said: {"messages": ask, "response": said["content"]},
-        "traces": lambda ask, said: {"input": ask, "output": said, "latency": 1.2},
-        "logs": lambda ask, said: {
-            "request": {"model": "m", "messages": ask},
-            "response": {"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]},
-        },
-    }
-    for name, make in forms.items():
-        found = records(bench, bench.rows(f"{name}.jsonl", rows(make)))
-        assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)], name
-
-
-def test_dialogues_in_one_text_are_conversations(bench) -> None:
-    rows = [{"text": f"### Human: {question(n)}### Assistant: {answer(n)}"} for n in range(COUNT)]
-    found = records(bench, bench.rows("guanaco.jsonl", rows))
-    assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
+@pytest.mark.parametrize("as_table", [True, False])
+def test_the_last_word_of_the_customer_is_left_out_and_named(bench, as_table) -> None:
+    turns = [[*asked(n), ("user", "Thanks!")] for n in range(COUNT)]
+    if as_table:
+        lines = [f"{n},{role},{text}" for n in range(COUNT) for role, text in turns[n]]
+        source = table(bench, "talk.csv", "conversation_id,role,content", lines)
+    else:
+        messages = [[{"role": role, "content": text} for role, text in talk] for talk in turns]
+        source = bench.rows("talk.jsonl", [{"messages": talk} for talk in messages])
+    assert talks(bench, source) == TALKS
+    report = bench.compile(bench.folder / "mine.yaml", force=True)
+    (note,) = (note for note in report.problems.notes if "unanswered" in note)
+    assert f"{COUNT} conversations" in note
 
 
 @pytest.mark.parametrize(
     "make",
     [
+        lambda ask, said: {"prompt": ask, "completion": [said]},
+        lambda ask, said: {"messages": ask, "response": said["content"]},
+        lambda ask, said: {"input": ask, "output": said, "latency": 1.2},
+        lambda ask, said: {
+            "request": {"model": "m", "messages": ask},
+            "response": {"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]},
+        },
+    ],
+    ids=["trl", "text", "traces", "logs"],
+)
+def test_a_completion_answers_turns_that_end_with_the_user(bench, make) -> None:
+    rows = []
+    for q, a in ANSWERED:
+        rows.append(make([{"role": "user", "content": q}], {"role": "assistant", "content": a}))
+    assert talks(bench, rows) == TALKS
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda ask, say: {"text": f"### Human: {ask}### Assistant: {say}"},
         lambda ask, say: {"text": f"User: {ask}\nAssistant: {say}"},
         lambda ask, say: {"id": ask[-12:], "transcript": f"\n**Customer:** {ask}\n\n**Agent:** {say}"},
         lambda ask, say: {"body": f"### User\n{ask}\n\n### Assistant\n{say}"},
@@ -152,11 +173,10 @@ def test_dialogues_in_one_text_are_conversations(bench) -> None:
         lambda ask, say: {"conversations": [ask, say], "source": "stackexchange"},
         lambda ask, say: {"id": 1, "data": [ask, say]},
     ],
-    ids=["lines", "bold", "headings", "BELLE", "LIMA", "UltraChat"],
+    ids=["Guanaco", "lines", "bold", "headings", "BELLE", "LIMA", "UltraChat"],
 )
 def test_dialogues_in_a_column_are_conversations(bench, make) -> None:
-    found = records(bench, bench.rows("talk.jsonl", [make(question(n), answer(n)) for n in range(COUNT)]))
-    assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
+    assert talks(bench, [make(*pair) for pair in ANSWERED]) == TALKS
 
 
 @pytest.mark.parametrize(
@@ -169,8 +189,8 @@ def test_dialogues_in_a_column_are_conversations(bench, make) -> None:
     ids=["examples", "no answer", "in the answer"],
 )
 def test_examples_in_a_prompt_and_dialogues_in_an_answer_stay_texts(bench, row) -> None:
-    found = records(bench, bench.rows("shots.jsonl", [row | {"id": n} for n in range(COUNT)]))
-    assert answered(found[0]) == (row["prompt"], row["output"])
+    rows = [row | {"id": n} for n in range(COUNT)]
+    assert answers(bench, rows)[0] == (row["prompt"], row["output"])
 
 
 @pytest.mark.parametrize(
@@ -188,19 +208,15 @@ def test_an_answer_under_another_name_and_with_its_reasoning(bench, names, more)
     for n in range(COUNT):
         said = [answer(n)] if "label" in names else answer(n)
         rows.append({**dict(zip(names.split(), (question(n), said), strict=True)), **more})
-    found = records(bench, bench.rows("own.jsonl", rows))
     thought = "<think>\nIt is in the north.\n</think>\n\n" if more else ""
-    assert [answered(record) for record in found] == [(q, thought + a) for q, a in ANSWERED]
+    assert answers(bench, rows) == [(q, thought + a) for q, a in ANSWERED]
 
 
 def test_turns_in_a_database_are_counted_by_its_file(bench) -> None:
-    path = bench.folder / "talks.db"
-    with sqlite3.connect(path) as database:
-        database.execute("create table talks (conversation, role, content)")
-        rows = [(n, role, text) for n in range(COUNT) for role, text in asked(n)]
-        database.executemany("insert into talks values (?, ?, ?)", rows)
-    assert [spoken(record) for record in records(bench, path)] == [asked(n) for n in range(COUNT)]
-    report = bench.compile(str(bench.folder / "mine.yaml"), force=True)
+    rows = [(n, *turn) for n in range(COUNT) for turn in asked(n)]
+    path = database(bench, "talks (conversation, role, content)", rows)
+    assert talks(bench, path) == TALKS
+    report = bench.compile(bench.folder / "mine.yaml", force=True)
     assert f"{path}: {2 * COUNT} rows are the turns of {COUNT} conversations" in report.problems.notes
 
 
@@ -208,32 +224,19 @@ def test_a_conversation_a_file_with_fields_beside_it(bench) -> None:
     for n in range(COUNT):
         messages = [{"role": role, "content": text} for role, text in asked(n)]
         bench.write(f"talks/{n:02}.json", json.dumps({"id": n, "lang": "de", "messages": messages}, indent=1))
-    found = records(bench, bench.folder / "talks")
-    assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
+    assert talks(bench, bench.folder / "talks") == TALKS
 
 
 def test_a_rejected_answer_beside_the_answer_is_a_pair(bench) -> None:
-    rows = [{"question": question(n), "answer": answer(n), "rejected": f"bad {n}"} for n in range(COUNT)]
-    found = records(bench, bench.rows("pairs.jsonl", rows))
-    assert [(record["chosen"], record["rejected"]) for record in found] == [
-        (answer(n), f"bad {n}") for n in range(COUNT)
-    ]
+    found = records(bench, [row | {"rejected": f"bad {n}"} for n, row in enumerate(FAQ)])
+    expected = [(answer(n), f"bad {n}") for n in range(COUNT)]
+    assert [(record["chosen"], record["rejected"]) for record in found] == expected
 
 
-@pytest.mark.parametrize(
-    ("ask", "reply"), [("Frage: ", "Antwort: "), ("F: ", "A: "), ("### Instruction:\n", "### Response:\n")]
-)
-def test_questions_and_answers_in_a_text_by_their_speakers(bench, ask, reply) -> None:
-    text = "\n\n".join(f"{ask}{question(n)}\n{reply}{answer(n)}" for n in range(COUNT))
-    found = records(bench, bench.write("faq.txt", text))
-    assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
-
-
-def test_short_utterances_have_a_class(bench) -> None:
-    for name, header in (("en.csv", "utterance,intent"), ("zh.csv", "话语,意图")):
-        lines = [f"play song {n},{('music', 'news', 'alarm')[n % 3]}" for n in range(COUNT)]
-        text, _ = propose(bench.write(name, "\n".join([header, *lines])))
-        assert "Please answer alarm or music or news" in text, name
+@pytest.mark.parametrize("header", ["utterance,intent", "话语,意图"])
+def test_short_utterances_have_a_class(bench, header) -> None:
+    lines = [f"play song {n},{('music', 'news', 'alarm')[n % 3]}" for n in range(COUNT)]
+    assert "Please answer alarm or music or news" in propose(table(bench, "t.csv", header, lines))[0]
 
 
 def test_files_of_images_are_no_text_even_if_the_user_names_them(bench) -> None:
@@ -249,19 +252,15 @@ def test_a_column_that_names_the_dialogue_groups_the_split(bench) -> None:
 
 
 def test_an_input_alone_is_the_question_once(bench) -> None:
-    rows = [{"kind": "QA", "input": question(n), "target": answer(n)} for n in range(COUNT)]
-    found = records(bench, bench.rows("firefly.jsonl", rows))
-    assert [answered(record) for record in found] == ANSWERED
-    assert {record["input"] for record in found} == {""}
+    assert answers(bench, [{"kind": "QA", "input": q, "target": a} for q, a in ANSWERED]) == ANSWERED
+    assert set(bench.values("mine.jsonl", "input")) == {""}
 
 
 def test_an_example_a_file_is_one_row_whatever_lists_are_in_it(bench) -> None:
-    for n in range(COUNT):
+    for n, row in enumerate(FAQ):
         sources = [{"url": f"http://a/{n}/{i}"} for i in range(3)]
-        row = {"question": question(n), "answer": answer(n), "sources": sources}
-        bench.write(f"examples/{n:02}.json", json.dumps(row))
-    found = records(bench, bench.folder / "examples")
-    assert [answered(record) for record in found] == ANSWERED
+        bench.write(f"examples/{n:02}.json", json.dumps(row | {"sources": sources}))
+    assert answers(bench, bench.folder / "examples") == ANSWERED
 
 
 def test_texts_with_the_tokens_of_a_template_are_told(bench) -> None:
@@ -281,7 +280,6 @@ def test_successive_messages_of_one_speaker_are_one_turn(bench) -> None:
         for n in range(COUNT)
         for turn, who in enumerate(("customer", "customer", "agent", "customer", "agent", "agent"))
     ]
-    found = records(bench, bench.rows("talk.jsonl", rows))
     expected = [
         [
             ("user", f"customer 0 of {n}\n\ncustomer 1 of {n}"),
@@ -291,27 +289,24 @@ def test_successive_messages_of_one_speaker_are_one_turn(bench) -> None:
         ]
         for n in range(COUNT)
     ]
-    assert [spoken(record) for record in found] == expected
-    report = bench.compile(str(bench.folder / "mine.yaml"), force=True)
+    assert talks(bench, rows) == expected
+    report = bench.compile(bench.folder / "mine.yaml", force=True)
     assert f"{2 * COUNT} rows continue the turn of the same speaker before them" in report.problems.notes
     # A mark of the second message is not lost with it, nor is a key that the first one lacks.
     rows[5] |= {"weight": 0}
     rows[11] |= {"team": "north"}
-    bench.rows("talk.jsonl", rows)
-    report = bench.compile(str(bench.folder / "mine.yaml"), force=True)
+    bench.rows("own.jsonl", rows)
+    report = bench.compile(bench.folder / "mine.yaml", force=True)
     (problem,) = report.problems.errors
     assert (problem.code, report.unused.rows["messages.team"]) == ("E107", 1)
 
 
 def test_successive_results_of_tools_stay_apart(bench) -> None:
     call = '{"name": "look", "arguments": {}}'
-    turns = (("user", "Look."), ("function_call", f"[{call}, {call}]"), ("tool", "1"), ("tool", "2"))
-    rows = [
-        {"session": n, "role": role, "content": text}
-        for n in range(COUNT)
-        for role, text in (*turns, ("assistant", "Both."))
-    ]
-    record = records(bench, bench.rows("talk.jsonl", rows))[0]
+    turns = [("user", "Look."), ("function_call", f"[{call}, {call}]"), ("tool", "1"), ("tool", "2")]
+    turns.append(("assistant", "Both."))
+    rows = [{"session": n, "role": role, "content": text} for n in range(COUNT) for role, text in turns]
+    record = records(bench, rows)[0]
     assert record["conversations"][2] == {"from": "observation", "value": f"1{RESULTS}2"}
 
 
@@ -345,55 +340,56 @@ def test_what_pandas_and_people_write_is_refused_with_the_way_out(bench, name, t
     assert fix in str(failure.value)
 
 
+@pytest.mark.parametrize("more", ["", "\nIt goes on."])
 @pytest.mark.parametrize(
     ("ask", "say"),
     [
         ("问：", "答："),
         ("Q: ", "A: "),
+        ("F: ", "A: "),
+        ("Frage: ", "Antwort: "),
         ("User: ", "Assistant: "),
         ("**Human:** ", "**AI:** "),
         ("客户：", "客服："),
         ("Q12: ", "A12: "),
         ("3. 问题：", "答案："),
         ("### User\n", "### Assistant\n"),
+        ("### Instruction:\n", "### Response:\n"),
         ("## You said:\n", "## ChatGPT said:\n"),
     ],
 )
-def test_a_text_of_dialogues_is_read_by_its_speakers(bench, ask: str, say: str) -> None:
-    blocks = [f"{ask}{question(n)}\n{say}{answer(n)}\nIt goes on.\n" for n in range(COUNT)]
-    found = records(bench, bench.write("talk.txt", "\n".join(blocks)))
-    expected = [[("user", question(n)), ("assistant", f"{answer(n)}\nIt goes on.")] for n in range(COUNT)]
-    assert [spoken(record) for record in found] == expected
+def test_a_text_of_dialogues_is_read_by_its_speakers(bench, ask: str, say: str, more: str) -> None:
+    blocks = [f"{ask}{q}\n{say}{a}{more}\n" for q, a in ANSWERED]
+    expected = [[("user", q), ("assistant", f"{a}{more}")] for q, a in ANSWERED]
+    assert talks(bench, bench.write("talk.txt", "\n".join(blocks))) == expected
 
 
 def test_a_heading_inside_an_answer_begins_no_turn(bench) -> None:
     block = "**User:** one?\n\n**Assistant:** First:\n\n## Question\nWhat?\n\n## Answer\n1.\n\n"
-    (first, *_) = records(bench, bench.write("talk.md", block * COUNT))
     said = "First:\n\n## Question\nWhat?\n\n## Answer\n1."
-    assert spoken(first) == [("user", "one?"), ("assistant", said)]
+    assert talks(bench, bench.write("talk.md", block * COUNT))[0] == [("user", "one?"), ("assistant", said)]
 
 
 def test_a_class_named_for_speakers_is_a_class_where_nobody_answers(bench) -> None:
     rows = [{"user_id": n // 4, "post": question(n), "is_bot": n % 8 > 3} for n in range(40)]
-    assert {record["output"] for record in records(bench, bench.rows("bots.jsonl", rows))} == {"yes", "no"}
+    assert {record["output"] for record in records(bench, rows)} == {"yes", "no"}
 
 
 def test_a_user_who_goes_on_without_a_blank_line_is_in_the_same_dialogue(bench) -> None:
     block = "User: one?\nAssistant: 1.\nUser: two?\nAssistant: 2.\n\n"
-    (first, *_) = records(bench, bench.write("talk.txt", block * COUNT))
-    assert spoken(first) == [("user", "one?"), ("assistant", "1."), ("user", "two?"), ("assistant", "2.")]
+    first = talks(bench, bench.write("talk.txt", block * COUNT))[0]
+    assert first == [("user", "one?"), ("assistant", "1."), ("user", "two?"), ("assistant", "2.")]
 
 
 @pytest.mark.parametrize("name", ["talk.txt", "talk.md"])
 def test_a_line_of_dashes_parts_dialogues_and_stays_inside_an_answer(bench, name: str) -> None:
     block = "**User:** one?\n\n**Assistant:** 1.\n---\nSo it is.\n---\n"
     block += "**User: two?**\n**Assistant:** 2.\n\n---\n\n"
-    found = records(bench, bench.write(name, block * COUNT))
     expected = [
         [("user", "one?"), ("assistant", "1.\n---\nSo it is.")],
         [("user", "two?"), ("assistant", "2.")],
     ]
-    assert [spoken(record) for record in found] == expected * COUNT
+    assert talks(bench, bench.write(name, block * COUNT)) == expected * COUNT
 
 
 def test_of_two_classes_the_other_one_is_named(bench) -> None:
@@ -407,7 +403,7 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
         content = {"content_type": "text", "parts": list(parts)}
         return {"id": name, "parent": parent, "message": {"author": {"role": role}, "content": content}}
 
-    talks = []
+    exported = []
     for n in range(COUNT):
         nodes = [
             {"id": "root", "parent": None, "message": None},
@@ -417,26 +413,27 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
             node("new", "b", "assistant", answer(n)),
         ]
         mapping = {each["id"]: each for each in nodes}
-        talks.append({"title": f"talk {n}", "mapping": mapping, "current_node": "new"})
-    path = bench.write("conversations.json", json.dumps(talks))
-    found = records(bench, path)
-    assert [spoken(record) for record in found] == list(map(asked, range(COUNT)))
+        exported.append({"title": f"talk {n}", "mapping": mapping, "current_node": "new"})
+    path = bench.write("conversations.json", json.dumps(exported))
+    assert talks(bench, path) == TALKS
     # What goes to a tool and comes back is no turn, and is named as left out.
     call, seen = node("call", "b", "assistant", "print(1)"), node("seen", "call", "tool", "1")
     call["message"]["recipient"] = "python"
-    talks[0]["mapping"] |= {"call": call, "seen": seen, "new": {**nodes[-1], "parent": "seen"}}
-    write_json(path, talks)
+    exported[0]["mapping"] |= {"call": call, "seen": seen, "new": {**nodes[-1], "parent": "seen"}}
+    write_json(path, exported)
     (first, *_) = records(bench, path)
     assert spoken(first)[-1] == ("assistant", answer(COUNT - 1)) and len(spoken(first)) == 2
-    talks[1]["mapping"] |= {"call": call, "new": {**talks[1]["mapping"]["new"], "parent": "call"}}
-    write_json(path, talks)
+    exported[1]["mapping"] |= {"call": call, "new": {**exported[1]["mapping"]["new"], "parent": "call"}}
+    write_json(path, exported)
     text, said = propose(path)
     assert "not used: tool_messages" in said
-    report = bench.compile(str(bench.write("tools.yaml", text)))
+    report = bench.compile(bench.write("tools.yaml", text))
     assert report.unused.rows["tool_messages"] == 2
     # A picture is not left out of its turn: the row is an error.
-    talks[0]["mapping"]["b"]["message"]["content"]["parts"].insert(0, {"asset_pointer": "file-service://x"})
-    write_json(path, talks)
+    exported[0]["mapping"]["b"]["message"]["content"]["parts"].insert(
+        0, {"asset_pointer": "file-service://x"}
+    )
+    write_json(path, exported)
     said = propose(path)[1]
     assert f"1 of {COUNT} rows would be rejected" in said and "asset_pointer" in said
 
@@ -462,35 +459,28 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
     ],
 )
 def test_objects_of_rows(bench, document, indent) -> None:
-    found = records(bench, bench.write("data.json", json.dumps(document, indent=indent)))
-    assert [answered(record) for record in found] == ANSWERED
+    assert answers(bench, bench.write("data.json", json.dumps(document, indent=indent))) == ANSWERED
 
 
 def test_a_table_of_a_database(bench) -> None:
-    path = bench.folder / "x.db"
-    with sqlite3.connect(path) as database:
-        database.execute("create table t(question text, answer text, n int)")
-        rows = [(*pair, n) for n, pair in enumerate(ANSWERED)]
-        database.executemany("insert into t values(?, ?, ?)", rows)
-    assert [answered(record) for record in records(bench, path)] == ANSWERED
-    with sqlite3.connect(path) as database:
-        database.execute("create table other(text text)")
+    path = database(
+        bench, "t (question text, answer text, n int)", [(*pair, n) for n, pair in enumerate(ANSWERED)]
+    )
+    assert answers(bench, path) == ANSWERED
+    database(bench, "other (text text)", [])
     with pytest.raises(ContentError, match="found the tables other, t; name one with --table"):
         propose(path)
-    assert [answered(record) for record in records(bench, path, table="t")] == ANSWERED
-    (bench.folder / "y.db").write_bytes(path.read_bytes()[:-1000].replace(b"question", b"\xff\0ues\0ion"))
+    assert answers(bench, path, table="t") == ANSWERED
     with pytest.raises(TuneyardError, match="E012"):
         propose(bench.write("z.db", "no database"))
 
 
 @pytest.mark.parametrize("ending", ["txt", "md"])
 def test_a_folder_of_documents_has_a_row_for_each(bench, ending: str) -> None:
-    folder = bench.folder / "docs"
-    folder.mkdir()
     texts = [f"# {n}\n\n{question(n)}\r\n\n{answer(n)}\n" for n in range(9)]
     for n, text in enumerate(texts):
-        (folder / f"{n}.{ending}").write_bytes(text.encode())
-    found = records(bench, folder)
+        bench.write(f"docs/{n}.{ending}", text)
+    found = records(bench, bench.folder / "docs")
     assert [record["text"] for record in found] == [text.replace("\r", "").strip("\n") for text in texts]
 
 
@@ -506,7 +496,7 @@ def test_the_first_annotation_of_label_studio_is_learned_and_the_others_are_name
     text, report = propose(source, 0)
     assert "not used: annotations (several objects)" in report
     assert "1 of 30 rows would be rejected" in report and "--on-error reject" in report
-    bench.compile(str(bench.write("mine.yaml", text)), reject=True)
+    bench.compile(bench.write("mine.yaml", text), reject=True)
     (path,) = (bench.folder / "out").rglob("export*.jsonl")
     expected = [["pos", "neg"][n % 2] for n in range(COUNT) if n != 9]
     assert [record["output"] for record in read_lines(path)] == expected
@@ -514,8 +504,7 @@ def test_the_first_annotation_of_label_studio_is_learned_and_the_others_are_name
 
 def test_a_list_of_one_label_is_the_label(bench) -> None:
     rows = [{"id": n, "text": question(n), "label": [["pos", "neg"][n % 2]]} for n in range(COUNT)]
-    found = records(bench, bench.rows("doccano.jsonl", rows))
-    assert [record["output"] for record in found] == ["pos", "neg"] * (COUNT // 2)
+    assert outputs(bench, rows) == ["pos", "neg"] * (COUNT // 2)
 
 
 @pytest.mark.parametrize(
@@ -535,14 +524,13 @@ def test_the_export_of_claude_is_conversations(bench) -> None:
         {"uuid": f"u{n}", "chat_messages": [message("human", question(n)), message("assistant", answer(n))]}
         for n in range(COUNT)
     ]
-    found = records(bench, bench.write("conversations.json", json.dumps(rows)))
-    assert [spoken(record) for record in found] == [asked(n) for n in range(COUNT)]
+    assert talks(bench, bench.write("conversations.json", json.dumps(rows))) == TALKS
 
 
 def test_doubled_quotes_of_a_tsv_are_read_as_quotes(bench) -> None:
     lines = [f'"He said ""{n}"" to me."\t"It is ""{n}"" then."' for n in range(COUNT)]
-    found = records(bench, bench.write("q.tsv", "\n".join(["question\tanswer", *lines]) + "\n"))
-    assert answered(found[3]) == ('He said "3" to me.', 'It is "3" then.')
+    source = table(bench, "q.tsv", "question\tanswer", [*lines, ""])
+    assert answers(bench, source)[3] == ('He said "3" to me.', 'It is "3" then.')
 
 
 @pytest.mark.parametrize(
@@ -559,16 +547,13 @@ def test_lines_that_are_objects_are_no_plain_text(bench, name: str, line: str, t
 
 
 def test_a_picture_with_the_name_of_a_table_is_no_text(bench) -> None:
-    path = bench.folder / "p.csv"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 9)
+    picture = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 9
     with pytest.raises(ContentError, match="not a text file"):
-        propose(path)
+        propose(bench.write("p.csv", picture))
 
 
 def test_a_broken_link_in_a_folder_is_not_passed_over(bench) -> None:
-    folder = bench.folder / "data"
-    folder.mkdir()
-    (folder / "a.jsonl").write_text(json.dumps({"question": "one?", "answer": "1"}) + "\n")
+    folder = bench.rows("data/a.jsonl", FAQ[:1]).parent
     (folder / "b.jsonl").symlink_to(bench.folder / "gone.jsonl")
     with pytest.raises(FileNotFoundError, match=r"b\.jsonl"):
         propose(folder)
@@ -578,19 +563,17 @@ def test_a_broken_link_in_a_folder_is_not_passed_over(bench) -> None:
 def test_an_archive_with_two_members_of_one_name_is_refused(bench) -> None:
     path = bench.folder / "two.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        for text in ("one", "two"):
-            archive.writestr("a.jsonl", json.dumps({"question": text, "answer": "x"}) + "\n")
+        for row in FAQ[:2]:
+            archive.writestr("a.jsonl", json.dumps(row))
     with pytest.raises(ContentError, match=r"it contains a\.jsonl twice"):
         propose(path)
 
 
 def test_a_folder_of_different_data_is_refused(bench) -> None:
-    folder = bench.folder / "data"
-    folder.mkdir()
-    (folder / "a.csv").write_text("question,answer\none?,1\n")
-    (folder / "b.jsonl").write_text(json.dumps({"text": "good", "label": "pos"}) + "\n")
+    bench.write("data/a.csv", "question,answer\none?,1\n")
+    bench.rows("data/b.jsonl", [{"text": "good", "label": "pos"}])
     with pytest.raises(ContentError, match=r"a\.csv has the columns answer, question, and .*b\.jsonl has"):
-        propose(folder)
+        propose(bench.folder / "data")
 
 
 def test_one_dataset_is_proposed_and_named_by_the_spec(bench) -> None:
@@ -610,31 +593,31 @@ def test_one_dataset_is_proposed_and_named_by_the_spec(bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "user", "assistant"),
+    ("header", "second", "first"),
     [
-        ("dialogue_id,turn_idx,speaker,utterance", "USER", "SYSTEM"),  # a dialogue system (MultiWOZ)
-        ("ticket,created_at,msg_no,author,body", "Customer", "Support"),  # all of one day
-        ("session_id,turn,role,content", "customer", "Agent"),
+        ("dialogue_id,turn_idx,speaker,utterance", "c{n},2,SYSTEM,{n} says 2", "c{n},1,USER,{n} says 1"),
+        (
+            "ticket,created,msg_no,author,body",
+            "{n},2024-01-01,2,Support,{n} says 2",
+            "{n},2024-01-01,1,Customer,{n} says 1",
+        ),
+        ("session_id,turn,role,content", "c{n},2,Agent,{n} says 2", "c{n},1,customer,{n} says 1"),
+        ("ts,call,party,utterance", "1700002,c{n},agent,{n} says 2", "1700001,c{n},customer,{n} says 1"),
     ],
+    ids=["MultiWOZ", "all of one day", "turn", "a time, and names of no role"],
 )
-def test_a_column_that_numbers_the_turns_is_found_by_its_values(bench, header, user, assistant) -> None:
-    lines = [header]
-    for turn in (2, 1):
-        speaker = user if turn == 1 else assistant
-        numbers = ["2024-01-01", str(turn)] if header.count(",") == 4 else [str(turn)]
-        lines += [",".join([f"c{talk}", *numbers, speaker, f"{talk} says {turn}"]) for talk in range(COUNT)]
-    found = records(bench, bench.write("talk.csv", "\n".join(lines)))
-    assert [spoken(record) for record in found] == [
-        [("user", f"{talk} says 1"), ("assistant", f"{talk} says 2")] for talk in range(COUNT)
-    ]
+def test_a_column_that_numbers_the_turns_is_found_by_its_values(bench, header, second, first) -> None:
+    expected = [[("user", f"{talk} says 1"), ("assistant", f"{talk} says 2")] for talk in range(COUNT)]
+    assert talks(bench, table(bench, "talk.csv", header, by_turn(second, first))) == expected
 
 
 def test_lines_may_end_with_carriage_returns(bench) -> None:
-    rows = [f"{question(n)},{answer(n)}" for n in range(COUNT)]
-    found = records(bench, bench.write("old.csv", "\r".join(["question,answer", *rows, ""])))
-    assert [answered(record) for record in found] == ANSWERED
-    found = records(bench, bench.write("old.txt", "\r".join(map(question, range(COUNT)))))
-    assert [record["text"] for record in found] == list(map(question, range(COUNT)))
+    rows = [f"{q},{a}" for q, a in ANSWERED]
+    source = bench.write("old.csv", "\r".join(["question,answer", *rows, ""]))
+    assert answers(bench, source) == ANSWERED
+    texts = [question(n) for n in range(COUNT)]
+    found = records(bench, bench.write("old.txt", "\r".join(texts)))
+    assert [record["text"] for record in found] == texts
 
 
 def test_messages_of_people_are_no_classes_and_their_chat_is_named(bench) -> None:
@@ -665,13 +648,12 @@ def test_lines_with_labels_of_fasttext_are_refused_with_a_command_that_works(ben
         propose(bench.write("mails.txt", "".join(lines)))
     command = str(refused.value).partition("write a table: ")[2]
     subprocess.run(command, shell=True, check=True)
-    found = records(bench, bench.folder / "mails.tsv")
-    assert {record["output"] for record in found} == {"spam", "ham"}
+    assert set(outputs(bench, bench.folder / "mails.tsv")) == {"spam", "ham"}
 
 
 def test_an_archive_of_splits_is_refused_with_a_command(bench) -> None:
-    table = f"question,answer\n{question(1)},{answer(1)}\n"
-    source = bench.write("data.zip", as_zip({"train.csv": table, "test.csv": table}))
+    one = as_csv(FAQ[:1])
+    source = bench.write("data.zip", as_zip({"train.csv": one, "test.csv": one}))
     with pytest.raises(ContentError, match="the splits .* && tuneyard data init "):
         propose(source)
 
@@ -689,11 +671,25 @@ def workbook(path: Path, *sheets: list) -> Path:
     return path
 
 
-def test_a_workbook_with_a_title_and_a_sheet_about_it(bench) -> None:
-    rows = [["Answers of the third quarter"], ["question", "answer", "date"]]
-    rows += [[*pair, "2024-01-01"] for pair in ANSWERED]
-    found = records(bench, workbook(bench.folder / "faq.xlsx", [["Exported by", "CRM"]], rows))
-    assert [answered(record) for record in found] == ANSWERED
+@pytest.mark.parametrize(
+    "sheets",
+    [
+        [
+            [["Exported by", "CRM"]],
+            [["Our FAQ"], ["question", "answer", "date"], *([*pair, "2024-01-01"] for pair in ANSWERED)],
+        ],
+        [[["Records of the support"], ["Do not pass on"]], [("question", "answer"), *ANSWERED]],
+        [
+            [
+                *(["Our FAQ"], [], ["as of May"], ["No", "question", "answer"]),
+                *([n, *pair] for n, pair in enumerate(ANSWERED)),
+            ]
+        ],
+    ],
+    ids=["a sheet about it and a title", "a sheet of notes", "several titles"],
+)
+def test_titles_and_sheets_about_the_table_of_a_workbook_are_passed_over(bench, sheets) -> None:
+    assert answers(bench, workbook(bench.folder / "faq.xlsx", *sheets)) == ANSWERED
 
 
 def test_choices_without_a_header_are_choices(bench) -> None:
@@ -721,43 +717,28 @@ CLASSES = {
 @pytest.mark.parametrize("header", CLASSES)
 def test_a_column_of_few_values_is_the_class(bench, header: str) -> None:
     line, classes = CLASSES[header]
-    found = records(bench, bench.write("t.csv", "\n".join([header, *map(line, range(COUNT))])))
-    assert {record["output"] for record in found} == classes
+    assert set(outputs(bench, table(bench, "t.csv", header, map(line, range(COUNT))))) == classes
 
 
 def test_standard_answers_of_a_chinese_table_are_answers(bench) -> None:
-    rows = [
+    lines = [
         f"{n},第{n}个问题是什么？,第{n}个问题的答案在这里,{['物流', '售后'][n % 2]}" for n in range(COUNT)
     ]
-    found = records(bench, bench.write("faq.csv", "\n".join(["序号,问题,标准答案,业务分类", *rows])))
-    assert found[0]["output"] == "第0个问题的答案在这里"
-
-
-def test_speakers_are_found_in_a_column_of_any_name_and_turns_ordered_by_a_time(bench) -> None:
-    lines = ["ts,call,party,utterance"]
-    for turn in (2, 1):
-        party = "customer" if turn == 1 else "agent"
-        lines += [f"17000{turn:02},call-{talk},{party},{talk} says {turn}" for talk in range(COUNT)]
-    found = records(bench, bench.write("calls.csv", "\n".join(lines)))
-    assert [spoken(record) for record in found] == [
-        [("user", f"{talk} says 1"), ("assistant", f"{talk} says 2")] for talk in range(COUNT)
-    ]
+    source = table(bench, "faq.csv", "序号,问题,标准答案,业务分类", lines)
+    assert outputs(bench, source)[0] == "第0个问题的答案在这里"
 
 
 @pytest.mark.parametrize(
-    ("by", "role", "user", "assistant"),
+    ("header", "user", "assistant"),
     [
-        ("case", "who", "customer", "agent"),
-        ("ref_no", "party", "Customer", "Agent"),  # these names alone speak with each other
-        ("ticket", "direction", "inbound", "outbound"),
+        ("case,who,message", "{n},customer,Hello {n}?", "{n},agent,Yes."),
+        ("ref_no,party,message", "{n},Customer,Hello {n}?", "{n},Agent,Yes."),  # these names alone make turns
+        ("ticket,direction,message", "{n},inbound,Hello {n}?", "{n},outbound,Yes."),
     ],
 )
-def test_speakers_are_found_by_their_names(bench, by, role, user, assistant) -> None:
-    lines = [f"{by},{role},message"]
-    for talk in range(COUNT):
-        lines += [f"{talk},{user},Hello {talk}?", f"{talk},{assistant},Yes."]
-    found = records(bench, bench.write("talk.csv", "\n".join(lines)))
-    assert spoken(found[3]) == [("user", "Hello 3?"), ("assistant", "Yes.")]
+def test_speakers_are_found_by_their_names(bench, header, user, assistant) -> None:
+    source = table(bench, "talk.csv", header, by_talk(user, assistant))
+    assert talks(bench, source)[3] == [("user", "Hello 3?"), ("assistant", "Yes.")]
 
 
 @pytest.mark.parametrize("notes", [5, COUNT])
@@ -784,56 +765,48 @@ def test_a_speaker_without_a_meaning_is_named_and_makes_no_class(bench, notes) -
     [("time", ["9:05", "10:05"]), ("date", ["Jan 5, 2025", "Feb 5, 2025"]), ("sent", ["9:05", "10:05"])],
 )
 def test_turns_whose_time_cannot_order_them_are_named(bench, name, values) -> None:
-    lines = [
-        f"c{talk}|{role}|Hello.|{time}"
-        for role, time in zip(("user", "assistant"), values, strict=True)
-        for talk in range(COUNT)
-    ]
-    _, report = propose(bench.write("talk.csv", "\n".join([f"conversation_id|role|content|{name}", *lines])))
+    lines = by_turn("c{n}|user|Hello.|" + values[0], "c{n}|assistant|Hello.|" + values[1])
+    _, report = propose(table(bench, "talk.csv", f"conversation_id|role|content|{name}", lines))
     expected = f"the turns stay in the order of the file, because {name} cannot order them ({values[0]})"
     assert expected in report
 
 
 def test_a_text_that_begins_as_a_list_is_a_text_in_json_lines(bench) -> None:
     texts = [f'[{{"a": {n}}}] is what was printed.' for n in range(COUNT)]
-    found = records(bench, bench.rows("t.jsonl", [{"text": text} for text in texts]))
+    found = records(bench, [{"text": text} for text in texts])
     assert [record["text"] for record in found] == texts
 
 
 def test_short_chinese_texts_are_prose_and_ids_are_no_classes(bench) -> None:
-    rows = [f"K{n % 3},第{n}件用了两天就坏,{['好评', '差评'][n % 2]}" for n in range(COUNT)]
-    found = records(bench, bench.write("c.csv", "\n".join(["编号,评价内容,口碑", *rows])))
-    assert found[0]["instruction"].startswith("第0件用了两天就坏\n") and found[0]["output"] == "好评"
+    lines = [f"K{n % 3},第{n}件用了两天就坏,{['好评', '差评'][n % 2]}" for n in range(COUNT)]
+    asked, learned = answers(bench, table(bench, "c.csv", "编号,评价内容,口碑", lines))[0]
+    assert asked.startswith("第0件用了两天就坏\n") and learned == "好评"
 
 
 def test_a_truth_value_is_a_class_and_next_to_an_answer_it_is_named(bench) -> None:
-    rows = [{"mail": answer(n), "spam": n % 2 == 0} for n in range(COUNT)]
-    found = records(bench, bench.rows("mail.jsonl", rows))
-    assert [record["output"] for record in found[:2]] == ["yes", "no"]
-    rows = [{**row, "checked": n % 2 == 0} for n, row in enumerate(FAQ)]
-    _, report = propose(bench.rows("checked.jsonl", rows))
-    assert "not used: checked (truth value)" in report
+    assert outputs(bench, [{"mail": answer(n), "spam": n % 2 == 0} for n in range(COUNT)])[:2] == [
+        "yes",
+        "no",
+    ]
+    rows = [row | {"checked": n % 2 == 0} for n, row in enumerate(FAQ)]
+    assert "not used: checked (truth value)" in propose(bench.rows("checked.jsonl", rows))[1]
 
 
 def test_two_columns_of_prose_are_question_and_answer_with_a_warning(bench) -> None:
     rows = [{"id": n, "titre": question(n), "texte": answer(n)} for n in range(COUNT)]
     source = bench.rows("notes.jsonl", rows)
-    found = records(bench, source)
-    assert [answered(record) for record in found] == ANSWERED
-    _, report = propose(source)
-    assert "warning: texte is used as the answer to titre" in report
+    assert answers(bench, source) == ANSWERED
+    assert "warning: texte is used as the answer to titre" in propose(source)[1]
 
 
 def test_thumbs_are_marks_and_not_answers_to_learn(bench) -> None:
-    rows = [{**row, "thumbs_up": n % 2 == 0} for n, row in enumerate(FAQ)]
-    found = records(bench, bench.rows("thumbs.jsonl", rows))
+    found = records(bench, [row | {"thumbs_up": n % 2 == 0} for n, row in enumerate(FAQ)])
     assert [record["kto_tag"] for record in found[:2]] == [True, False]
 
 
 def test_conversations_written_as_text_are_conversations_under_any_name(bench) -> None:
-    turns = json.dumps([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}])
-    found = records(bench, bench.rows("logs.jsonl", [{"id": n, "log": turns} for n in range(COUNT)]))
-    assert spoken(found[0]) == [("user", "Hi"), ("assistant", "Hello")]
+    found = talks(bench, [{"id": n, "log": OLD} for n in range(COUNT)])
+    assert found[0] == [("user", "Old"), ("assistant", "Old.")]
 
 
 def test_a_row_nested_too_deep_is_refused_with_its_place(bench) -> None:
@@ -844,14 +817,13 @@ def test_a_row_nested_too_deep_is_refused_with_its_place(bench) -> None:
 
 
 def test_a_text_of_many_nested_brackets_is_a_text(bench) -> None:
-    rows = [{**row, "answer": '[{"a":' * 20_000} for row in FAQ]
-    assert records(bench, bench.rows("deep.jsonl", rows))[0]["output"] == '[{"a":' * 20_000
+    brackets = '[{"a":' * 20_000
+    assert outputs(bench, [row | {"answer": brackets} for row in FAQ])[0] == brackets
 
 
 @pytest.mark.parametrize("column", [{"preference": "tea"}, {"liked": 2}])
 def test_a_preference_of_somebody_and_a_count_beside_an_answer_are_no_ranking(bench, column) -> None:
-    rows = [{**row, **column} for row in FAQ]
-    assert answered(records(bench, bench.rows("survey.jsonl", rows))[0]) == ANSWERED[0]
+    assert answers(bench, [row | column for row in FAQ]) == ANSWERED
 
 
 def test_an_exported_folder_is_refused_with_the_file_to_give(bench) -> None:
@@ -876,12 +848,6 @@ def test_lines_with_commas_and_documents_of_python_have_a_command(bench, name, t
         propose(bench.write(name, text))
 
 
-def test_a_sheet_of_notes_before_the_table_is_not_read(bench) -> None:
-    notes = [["Records of the support"], ["Do not pass on"]]
-    path = workbook(bench.folder / "notes.xlsx", notes, [("question", "answer"), *ANSWERED])
-    assert answered(records(bench, path)[0]) == ANSWERED[0]
-
-
 @pytest.mark.parametrize(
     ("name", "values"),
     [
@@ -895,11 +861,9 @@ def test_a_sheet_of_notes_before_the_table_is_not_read(bench) -> None:
     ],
 )
 def test_turns_stay_in_the_order_of_the_file_unless_a_time_sorts(bench, name, values) -> None:
-    lines = [f"call,party,utterance,{name}"]
-    for talk in range(COUNT):
-        lines += [f"call-{talk},customer,Hello {talk}?,{values[0]}", f"call-{talk},agent,Yes.,{values[1]}"]
-    found = records(bench, bench.write("calls.csv", "\n".join(lines)))
-    assert spoken(found[0]) == [("user", "Hello 0?"), ("assistant", "Yes.")]
+    lines = by_talk("c{n},customer,Hello {n}?," + values[0], "c{n},agent,Yes.," + values[1])
+    source = table(bench, "calls.csv", f"call,party,utterance,{name}", lines)
+    assert talks(bench, source)[0] == [("user", "Hello 0?"), ("assistant", "Yes.")]
 
 
 def test_a_folder_of_conversations_may_have_ids_in_one_file_and_tools_in_another(bench) -> None:
@@ -911,18 +875,14 @@ def test_a_folder_of_conversations_may_have_ids_in_one_file_and_tools_in_another
 
 
 def test_rows_under_names_of_several_words_keep_their_own_question(bench) -> None:
-    document = {f"case {n}": {"input": question(n), "output": answer(n)} for n in range(COUNT)}
-    found = records(bench, bench.write("cases.json", json.dumps(document)))
-    assert answered(found[0]) == ANSWERED[0]
+    document = {f"case {n}": {"input": q, "output": a} for n, (q, a) in enumerate(ANSWERED)}
+    assert answers(bench, bench.write("cases.json", json.dumps(document))) == ANSWERED
 
 
 def test_a_text_is_the_class_before_a_truth_value(bench) -> None:
-    rows = [
-        {"description": answer(n), "queue": ["bills", "repair"][n % 3 == 0], "solved": n % 2 == 0}
-        for n in range(COUNT)
-    ]
-    found = records(bench, bench.rows("tickets.jsonl", rows))
-    assert {record["output"] for record in found} == {"bills", "repair"}
+    queues = ("repair", "bills", "bills")
+    rows = [{"description": answer(n), "queue": queues[n % 3], "solved": n % 2 == 0} for n in range(COUNT)]
+    assert set(outputs(bench, rows)) == {"bills", "repair"}
 
 
 @pytest.mark.parametrize("mark", [{"meta": {"is_scan": True}}, {"flag": None}])
@@ -930,24 +890,23 @@ def test_a_mark_of_some_rows_or_in_their_metadata_is_no_class(bench, mark) -> No
     other = {"meta": {"is_scan": False}} if "meta" in mark else {"flag": True}
     rows = [{"text": answer(n), **(mark if n % 2 else other)} for n in range(COUNT)]
     rows[0] |= {"flag": False} if "flag" in mark else {}
-    assert records(bench, bench.rows("web.jsonl", rows))[1]["text"] == answer(1)
+    assert records(bench, rows)[1]["text"] == answer(1)
 
 
 def test_a_line_that_is_cut_is_not_said_to_end_with_a_comma_too_many(bench) -> None:
-    lines = [json.dumps(row) for row in FAQ]
-    lines.append('{"question": "Why?",')
+    lines = [*map(json.dumps, FAQ), '{"question": "Why?",']
     _, report = propose(bench.write("cut.jsonl", "\n".join(lines)))
     assert "E002: broken JSON at column" in report and "sed" not in report
 
 
 def test_questions_about_each_text_of_a_list_are_rows(bench) -> None:
     texts = [
-        {"context_text": f"Text {n}.", "qas": [{"query_text": question(n), "answers": [answer(n)]}] * 2}
-        for n in range(COUNT)
+        {"context_text": f"Text {n}.", "qas": [{"query_text": q, "answers": [a]}] * 2}
+        for n, (q, a) in enumerate(ANSWERED)
     ]
-    found = records(bench, bench.write("cmrc.json", json.dumps(texts)))
-    assert [answered(record) for record in found[::2]] == ANSWERED
-    assert len(found) == 2 * COUNT and found[1]["input"] == "Text 0."
+    found = answers(bench, bench.write("cmrc.json", json.dumps(texts)))
+    assert found[::2] == found[1::2] == ANSWERED
+    assert bench.values("mine.jsonl", "input")[2:4] == ["Text 1."] * 2
 
 
 def test_a_document_of_questions_is_told_how_to_be_read(bench) -> None:
@@ -987,25 +946,16 @@ def test_empty_columns_of_a_spreadsheet_are_passed_over(bench) -> None:
     assert "1 of 31 rows would be rejected" in report and "found 3 fields, expected 2" in report
 
 
-def test_titles_above_the_header_of_a_sheet_are_passed_over(bench) -> None:
-    table = [["No", "question", "answer"], *([n, *pair] for n, pair in enumerate(ANSWERED))]
-    path = workbook(bench.folder / "faq.xlsx", [["Our FAQ"], [], ["as of May"], *table])
-    assert [answered(record) for record in records(bench, path)] == ANSWERED
-
-
 def test_a_sheet_of_one_column_before_a_shorter_table_is_read(bench) -> None:
     texts = [["text"], *([answer(n)] for n in range(COUNT))]
     path = workbook(bench.folder / "texts.xlsx", texts, [["metric", "value"], ["rows", COUNT]])
     assert records(bench, path)[0]["text"] == answer(0)
 
 
-OLD = json.dumps([{"role": "user", "content": "Old"}, {"role": "assistant", "content": "Old."}])
-
-
 def test_turns_come_before_turns_written_as_text(bench) -> None:
     turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
-    found = records(bench, bench.rows("a.jsonl", [{"log": OLD, "conversations": turns}] * COUNT))
-    assert spoken(found[0]) == [("user", "Hi"), ("assistant", "Hello")]
+    found = talks(bench, [{"log": OLD, "conversations": turns}] * COUNT)
+    assert found[0] == [("user", "Hi"), ("assistant", "Hello")]
 
 
 REFUSED = {
