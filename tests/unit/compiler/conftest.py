@@ -22,6 +22,20 @@ ROWS = [
 ]
 
 
+def questions(count: int) -> list[dict]:
+    """Return rows with a question and an answer each."""
+    return [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(count)]
+
+
+def exchange(question: str, answer: str) -> list[dict]:
+    """Return the turns of a question and its answer."""
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def json_lines(rows: list[dict]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 class Bench:
     """A folder to write sources into and to compile from."""
 
@@ -36,13 +50,16 @@ class Bench:
         return path
 
     def rows(self, name: str, rows: list[dict]) -> Path:
-        return self.write(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        return self.write(name, json_lines(rows))
 
-    def compile(self, spec: str, *sources: object, **options) -> CompileReport:
+    def compile(self, spec: str | Path, *sources: object, **options) -> CompileReport:
+        """Compile by a spec: its name, its path, or the text of one."""
+        if isinstance(spec, str) and "\n" in spec:
+            spec = self.write("spec.yaml", spec)
         options.setdefault("out", self.out)
         return compile_spec(load_spec(str(spec)), CompileRequest(sources=tuple(map(str, sources)), **options))
 
-    def compile_rows(self, spec: str, rows: list[dict], **options) -> CompileReport:
+    def compile_rows(self, spec: str | Path, rows: list[dict], **options) -> CompileReport:
         """Compile with a source `train.jsonl` of these rows."""
         return self.compile(spec, self.rows("train.jsonl", rows), **options)
 
@@ -76,6 +93,14 @@ def error_codes(report: CompileReport) -> list[str]:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
+
+
+@pytest.fixture
+def rte_source(bench: Bench) -> Path:
+    """The source of a dataset `rte` that is compiled already."""
+    source = bench.rows("train.jsonl", ROWS)
+    bench.compile("rte", source)
+    return source
 
 
 def as_csv(rows: list[dict], **options) -> str:
@@ -112,7 +137,7 @@ def as_zip(files: dict[str, str | bytes]) -> bytes:
 
 def layouts(rows: list[dict]) -> dict[str, bytes]:
     """Return the same rows in every layout that the compiler reads, by file name."""
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    lines = json_lines(rows)
     objects = {str(number): row for number, row in enumerate(rows)}
     texts = {
         "lines.jsonl": lines,

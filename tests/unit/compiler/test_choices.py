@@ -14,7 +14,7 @@ LABELLED = {"text": CHOICES, "label": ["1", "2", "3"]}
 
 def compiled(bench, rows, spec="choices"):
     bench.compile(spec, f"train={bench.rows('rows.jsonl', rows)}")
-    return [record["output"] for record in bench.records("choices.json")]
+    return bench.values("choices.json", "output")
 
 
 def problems(bench, row, spec="choices"):

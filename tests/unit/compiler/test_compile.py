@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import printed, raises
 from tests.runs_cut import tree
-from tests.unit.compiler.conftest import ROWS, layouts
+from tests.unit.compiler.conftest import ROWS, json_lines, layouts
 from tuneyard.compiler import compile_file
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.publish.registry import Registry
@@ -21,12 +21,8 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.installation.checkout import version
 
 
-def manifest(bench, name="rte"):
-    return read_json(bench.out / name / "manifest.json")
-
-
 def schema(name):
-    folder = ROOT / "core" / "schemas"
+    folder = ROOT / "core/schemas"
     schemas = {path.name: read_json(path) for path in folder.glob("*.json")}
     registry = jsonschema_rs.Registry([(f"json-schema:///{key}", value) for key, value in schemas.items()])
     return jsonschema_rs.validator_for({"$ref": f"json-schema:///{name}"}, registry=registry)
@@ -38,53 +34,46 @@ def test_a_wholly_unlabelled_part_is_read_and_not_written(bench):
     report = bench.compile("rte", train, test)
     assert (report.read, report.kept, report.dropped) == (4, 3, {"no gold label": 1})
     assert bench.codes(report) == [("W209", "test.jsonl")]
-    assert list(read_json(bench.out / "dataset_info.json")) == ["alpaca_rte_train"]
+    assert list(bench.registry()) == ["alpaca_rte_train"]
 
 
 def test_reject_writes_the_good_rows_and_lists_the_others(bench):
     bad = [ROWS[0] | {"label": 7}, "broken", ROWS[1] | {"sentence1": None, "sentence2": " "}]
-    source = bench.write(
-        "train.jsonl", "".join(json.dumps(row) + "\n" for row in [ROWS[0], bad[0], ROWS[1], bad[2]]) + "{x\n"
-    )
+    source = bench.write("train.jsonl", json_lines([ROWS[0], bad[0], ROWS[1], bad[2]]) + "{x\n")
     report = bench.compile("rte", source, reject=True)
     assert (report.read, report.kept, report.dropped, report.rejected) == (5, 2, {}, 3)
-    aside = read_lines(bench.out / "rte" / "rejected.jsonl")
+    aside = read_lines(bench.out / "rte/rejected.jsonl")
     places = {row["place"].rsplit(":", 1)[1]: row for row in aside}
     assert set(places) == {"2", "4", "5"}
     assert len(places["4"]["problems"]) == 2 and places["4"]["row"] == bad[2]
     assert places["5"]["row"] == "{x"
 
 
-def test_the_same_compile_gives_the_same_bytes(bench):
-    source = bench.rows("train.jsonl", ROWS)
-    bench.compile("rte", source)
+def test_the_same_compile_gives_the_same_bytes(bench, rte_source):
     first = tree(bench.out)
-    assert bench.compile("rte", source).up_to_date
-    assert not bench.compile("rte", source, force=True).up_to_date
+    assert bench.compile("rte", rte_source).up_to_date
+    assert not bench.compile("rte", rte_source, force=True).up_to_date
     assert tree(bench.out) == first
 
 
 @pytest.mark.parametrize("what", ["source", "output", "limit", "manifest"])
-def test_a_set_is_compiled_again_when_something_changed(bench, what):
-    source = bench.rows("train.jsonl", ROWS)
-    bench.compile("rte", source)
+def test_a_set_is_compiled_again_when_something_changed(bench, rte_source, what):
     if what == "source":
         bench.rows("train.jsonl", ROWS[:2])
     if what == "output":
-        (bench.out / "rte" / "alpaca_rte-train.json").write_text("[]")
+        (bench.out / "rte/alpaca_rte-train.json").write_text("[]")
     if what == "manifest":
-        (bench.out / "rte" / "manifest.json").write_text("{}")
-    report = bench.compile("rte", source, limit=2 if what == "limit" else None)
+        (bench.out / "rte/manifest.json").write_text("{}")
+    report = bench.compile("rte", rte_source, limit=2 if what == "limit" else None)
     assert not report.up_to_date
     assert len(bench.records("alpaca_rte-train.json")) == (2 if what in ("source", "limit") else 3)
 
 
-def test_manifest_and_registry_fit_their_schemas(bench):
-    bench.compile("rte", bench.rows("train.jsonl", ROWS))
-    made = manifest(bench)
+def test_manifest_and_registry_fit_their_schemas(bench, rte_source):
+    made = bench.manifest("rte")
     assert list(schema("manifest.json").iter_errors(made)) == []
     assert made["tuneyard"] == version()
-    for entry in read_json(bench.out / "dataset_info.json").values():
+    for entry in bench.registry().values():
         assert list(schema("dataset_info.json").iter_errors(entry)) == []
     assert made["counts"] == {
         "read": 3,
@@ -102,13 +91,11 @@ def test_a_broken_registry_is_refused_and_never_overwritten(bench, text):
     bench.write("out/dataset_info.json", text.encode(errors="surrogateescape"))
     before = tree(bench.out)
     with raises(ContentError, "dataset_info.json"):
-        bench.compile("rte", bench.rows("train.jsonl", ROWS))
+        bench.compile_rows("rte", ROWS)
     assert tree(bench.out) == before
 
 
-def test_a_kill_before_the_registry_is_repaired(bench):
-    source = bench.rows("train.jsonl", ROWS)
-    bench.compile("rte", source)
+def test_a_kill_before_the_registry_is_repaired(bench, rte_source):
     registry = bench.out / "dataset_info.json"
     good = registry.read_bytes()
     registry.unlink()
@@ -128,7 +115,7 @@ def test_a_smaller_compile_takes_the_place_of_a_larger(bench):
         bench.compile("rte", train)
     assert tree(bench.out) == before
     bench.compile("rte", train, force=True)
-    assert list(read_json(bench.out / "dataset_info.json")) == ["alpaca_rte_train"]
+    assert list(bench.registry()) == ["alpaca_rte_train"]
     assert sorted(path.name for path in (bench.out / "rte").iterdir()) == [
         "alpaca_rte-train.examples.npy",
         "alpaca_rte-train.json",
@@ -187,7 +174,7 @@ def test_a_column_may_be_named(here, bench):
     assert "alpaca_rte_train 1" in here(*command, *named).stdout
     assert "up to date" in here(*command, *named).stdout
     assert "stale" not in here(cli, "list", "--out", bench.out).stdout
-    assert bench.records("alpaca_rte-train.json")[0]["idx"] == 0
+    assert bench.first("alpaca_rte-train.json")["idx"] == 0
 
 
 @pytest.mark.parametrize(
@@ -244,7 +231,7 @@ def test_files_that_compile_did_not_make_are_never_replaced(bench, compiled_befo
     if compiled_before:
         bench.compile("rte", source)
     (bench.out / "rte").mkdir(parents=True, exist_ok=True)
-    (bench.out / "rte" / "mine.json").write_text("precious")
+    (bench.out / "rte/mine.json").write_text("precious")
     before = tree(bench.out)
     with raises(RequestError, "rte", "1", "mine.json"):
         bench.compile("rte", source, force=True)
@@ -287,7 +274,7 @@ def test_more_problems_than_a_manifest_holds_are_looked_for_again(bench):
     source = bench.rows("train.jsonl", rows)
     bench.compile("rte", source)
     before = tree(bench.out)
-    assert len(manifest(bench)["first_problems"]) == 1000
+    assert len(bench.manifest("rte")["first_problems"]) == 1000
     report = bench.compile("rte", source, most_problems=None)
     assert not report.up_to_date and len(report.as_json()["problems"]) == 1001
     assert tree(bench.out) == before
@@ -388,13 +375,13 @@ def test_a_line_break_in_a_file_name_leaves_each_problem_on_one_line(bench):
     lines = [problem.line() for problem in [*report.problems.errors, *report.problems.warnings]]
     assert [len(line.splitlines()) for line in lines] == [1] * 3
     assert all("odd\\nname\\u2028.jsonl:" in line for line in lines)
-    assert str(source) in [each["path"] for each in manifest(bench)["made_from"]["sources"]]
+    assert str(source) in [each["path"] for each in bench.manifest("rte")["made_from"]["sources"]]
 
 
 def test_out_as_a_link_that_leads_nowhere_is_named(bench):
     (bench.folder / "link").symlink_to(bench.folder / "gone")
     with raises(RequestError, "link"):
-        bench.compile("rte", bench.rows("train.jsonl", ROWS), out=bench.folder / "link")
+        bench.compile_rows("rte", ROWS, out=bench.folder / "link")
 
 
 @pytest.mark.parametrize("source", ["nyu-mll/glue", "train=nyu-mll/glue"])

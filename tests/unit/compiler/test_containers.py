@@ -11,9 +11,9 @@ import pytest
 
 from tests.json_files import read_lines
 from tests.messages import printed_line
-from tests.unit.compiler.conftest import as_csv, as_parquet, as_zip
+from tests.unit.compiler.conftest import as_csv, as_parquet, as_zip, questions
 
-QA = [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(4)]
+QA = questions(4)
 
 
 def arrow(table, stream):
@@ -37,7 +37,7 @@ def workbook(bench, *rows, more=()):
 def test_each_line_of_a_text_is_a_row(bench):
     source = bench.write("words.txt", "One line.\r\n\n   \nAnother, 二.\nThe last")
     bench.compile("text", source)
-    assert [record["text"] for record in bench.records("text.jsonl")] == [
+    assert bench.values("text.jsonl", "text") == [
         "One line.",
         "Another, 二.",
         "The last",
@@ -51,13 +51,13 @@ def test_a_line_that_is_no_text_has_its_place(bench):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_rows_of_arrow_have_their_places_in_every_batch(bench, stream):
-    rows = [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(5000)]
+    rows = questions(5000)
     rows[4321]["question"] = " "
     table = pyarrow.Table.from_pylist(rows)
     report = bench.compile("qa", bench.write("data.arrow", arrow(table, stream)), reject=True)
     assert bench.codes(report) == [("E106", "data.arrow row 4322")]
     del rows[4321]
-    assert [record["output"] for record in bench.records("qa.json")] == [row["answer"] for row in rows]
+    assert bench.values("qa.json", "output") == [row["answer"] for row in rows]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -73,7 +73,7 @@ def test_every_data_file_of_an_archive_is_read_with_its_place(bench):
     data = {"b/two.jsonl": jsonl, "a.csv": as_csv(QA[:2]), "c.parquet": as_parquet(QA[2:]), "LICENSE": "x"}
     report = bench.compile("qa", bench.write("all.zip", as_zip(data)), reject=True)
     assert bench.codes(report)[0] == ("E102", "all.zip/b/two.jsonl:2")
-    answers = [record["output"] for record in bench.records("qa.json")]
+    answers = bench.values("qa.json", "output")
     assert answers == ["A0.", "A1.", "A8.", "A2.", "A3."]
 
 
@@ -118,7 +118,7 @@ def test_cells_of_a_workbook_are_json_values(bench):
         "write: [{dataset: cells, file: cells.jsonl, format: alpaca, "
         'instruction: "{q}", output: "{a}", keep: [idx]}]'
     )
-    bench.compile(str(spec), path)
+    bench.compile(spec, path)
     rows = read_lines(bench.out / "cells/cells.jsonl")
     assert [(row["output"], row["idx"]) for row in rows] == [("2026-01-02 03:04:00", 7), ("2.5", 8)]
 

@@ -8,7 +8,7 @@ import pytest
 from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.messages import printed_line, raises
-from tests.unit.compiler.conftest import as_parquet
+from tests.unit.compiler.conftest import as_parquet, exchange
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.commands.dataset_reader import stored_examples
 from tuneyard.compiler.commands.diff import diff
@@ -47,14 +47,13 @@ def test_the_same_in_another_order_is_no_difference(bench):
     rows = [record(n) for n in range(30)]
     old, new = bench.rows("old.jsonl", rows), bench.rows("new.jsonl", rows[::-1])
     said = run("diff", old, new)
-    assert (said.exit_code, "same 30, added 0" in said.stdout) == (0, True)
+    assert said.exit_code == 0 and "same 30, added 0" in said.stdout
 
 
 def test_what_stands_beside_the_answer_counts(bench):
-    turns = [{"from": "human", "value": "q"}, {"from": "function_call", "value": "{}"}]
-    old = bench.rows("old.jsonl", [{"conversations": turns, "tools": "[1]"}])
-    new = bench.rows("new.jsonl", [{"conversations": turns, "tools": "[2]"}])
-    assert len(list(diff(str(old), str(new), bench.out).changed())) == 1
+    turns = [("human", "q"), ("function_call", "{}")]
+    difference = diff_of(bench, talk(*turns, tools="[1]"), talk(*turns, tools="[2]"))
+    assert len(list(difference.changed())) == 1
 
 
 def test_many_places_are_cut_unless_all_are_wanted(bench):
@@ -65,15 +64,25 @@ def test_many_places_are_cut_unless_all_are_wanted(bench):
 
 def test_a_file_without_an_entry_has_its_system_text_and_history_too(bench):
     told = record(0, system="Be brief.", history=[["Hello?", "Hello."]])
-    one, other = bench.rows("one.jsonl", [told]), bench.rows("other.jsonl", [record(0, system="Be long.")])
-    (examples,) = stored_examples(str(one), bench.out)
+    assert not diff_of(bench, told, told).different
+    (examples,) = stored_examples(f"{bench.folder}/old.jsonl", bench.out)
     assert examples.prompts() == ["Be brief.\nHello?\nHello.\nQuestion 0?"]
-    assert not diff(str(one), str(one), bench.out).different
-    assert list(diff(str(one), str(other), bench.out).removed()) == [f"{one}:1"]
+    difference = diff_of(bench, told, record(0, system="Be long."))
+    assert list(difference.removed()) == [f"{bench.folder}/old.jsonl:1"]
 
 
 def talk(*turns, **more):
     return {"conversations": [{"from": role, "value": text} for role, text in turns], **more}
+
+
+def diff_of(bench, old, new):
+    """Compare `old.jsonl` of one record with `new.jsonl` of another."""
+    files = bench.rows("old.jsonl", [old]), bench.rows("new.jsonl", [new])
+    return diff(*map(str, files), bench.out)
+
+
+def stats_of(bench, rows, tokenizer=None):
+    return stats(str(bench.rows("set.jsonl", rows)), bench.out, tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -85,20 +94,17 @@ def talk(*turns, **more):
     ],
 )
 def test_the_same_text_in_other_roles_is_a_change(bench, other):
-    old = bench.rows("old.jsonl", [talk(("system", "Be brief."), ("human", "Hi."), ("gpt", "Yes?"))])
-    new = bench.rows("new.jsonl", [talk(*other)])
-    found = diff(str(old), str(new), bench.out)
-    assert list(found.changed()) == [(f"{old}:1", f"{new}:1", "Yes?", "Yes?")]
+    old = talk(("system", "Be brief."), ("human", "Hi."), ("gpt", "Yes?"))
+    places = (f"{bench.folder}/old.jsonl:1", f"{bench.folder}/new.jsonl:1")
+    assert list(diff_of(bench, old, talk(*other)).changed()) == [(*places, "Yes?", "Yes?")]
 
 
 def test_one_talk_in_three_formats_is_the_same(bench):
     sharegpt = talk(("human", "Hi."), ("gpt", "Yes?"), system="Be brief.")
-    openai = [("system", "Be brief."), ("user", "Hi."), ("assistant", "Yes?")]
-    messages = {"messages": [{"role": role, "content": text} for role, text in openai]}
+    messages = [{"role": "system", "content": "Be brief."}, *exchange("Hi.", "Yes?")]
     alpaca = {"instruction": "Hi.", "input": "", "output": "Yes?", "system": "Be brief."}
-    files = [bench.rows(f"{number}.jsonl", [row]) for number, row in enumerate((sharegpt, messages, alpaca))]
-    for file in files[1:]:
-        assert diff(str(files[0]), str(file), bench.out).same == 1
+    for other in ({"messages": messages}, alpaca):
+        assert diff_of(bench, sharegpt, other).same == 1
 
 
 def test_stats_count_lengths_labels_languages_and_duplicates(bench):
@@ -113,9 +119,7 @@ def test_stats_count_lengths_labels_languages_and_duplicates(bench):
 
 
 def test_a_blank_more_is_a_change(bench):
-    old = bench.rows("old.jsonl", [record(0)])
-    new = bench.rows("new.jsonl", [record(0, "yes ")])
-    assert len(list(diff(str(old), str(new), bench.out).changed())) == 1
+    assert len(list(diff_of(bench, record(0), record(0, "yes ")).changed())) == 1
 
 
 def test_stats_are_printed_in_chinese(bench):
@@ -149,16 +153,14 @@ def test_duplicates_of_rows_without_lines_have_their_places_as_they_are(bench):
 
 
 def test_free_answers_are_no_labels(bench):
-    source = bench.rows("set.jsonl", [record(n, f"Answer {n}.") for n in range(40)])
-    assert not stats(str(source), bench.out, None).labels
+    assert not stats_of(bench, [record(n, f"Answer {n}.") for n in range(40)]).labels
 
 
 def test_lengths_in_tokens_are_those_of_the_tokenizer(bench):
     folder = next((ROOT.parent / "shared/tokenizers").glob("*/tokenizer.json"), None)
     if folder is None:
         pytest.skip("no tokenizer here")
-    source = bench.rows("set.jsonl", [record(0, "yes"), record(1, "yes yes yes")])
-    found = stats(str(source), bench.out, folder.parent)
+    found = stats_of(bench, [record(0, "yes"), record(1, "yes yes yes")], folder.parent)
     assert found.unit == "tokens" and found.lengths["answers"] == {1: 1, 3: 1}
 
 

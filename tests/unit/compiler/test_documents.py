@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.messages import printed, printed_line
-from tests.unit.compiler.conftest import as_csv, as_parquet, as_zst
+from tests.unit.compiler.conftest import as_csv, as_parquet, as_zst, error_codes, json_lines, questions
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.jsons import read_array
 from tuneyard.compiler.read.scan import LINES, Layout, Scanner, layout_of
@@ -18,7 +18,7 @@ from tuneyard.compiler.spec.file import Source
 
 COLUMNS = 'columns: {q: [question], a: [answer, "answers.0.text"], t: {names: [title], is: extra}}'
 WRITE = 'write: [{file: t.jsonl, format: alpaca, instruction: "{q}", input: "{t}", output: "{a}"}]\n'
-PAIRS = [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(3)]
+PAIRS = questions(3)
 BY_ID = {f"k{n}": row for n, row in enumerate(PAIRS)}
 TAGGED = {"meta": {"tags": ["a", "b"], "counts": [1]}, "data": {"items": PAIRS}}
 SQUAD = {
@@ -82,7 +82,7 @@ def test_two_lists_of_objects_under_keys_are_not_taken_for_the_rows(bench):
 def test_lines_in_a_json_are_said_and_a_single_record_is_one(bench):
     talk = {"question": "a", "answer": "b", "turns": [{"role": "user", "content": "c"}], "more": [{"x": 1}]}
     for rows in (PAIRS, PAIRS[:1], [talk]):
-        source = bench.write("t.json", "".join(json.dumps(row) + "\n" for row in rows))
+        source = bench.write("t.json", json_lines(rows))
         report = bench.compile(spec(bench), source)
         assert report.read == len(rows)
         assert (f"{source}: read as lines, each of them a row" in report.problems.notes) == (len(rows) > 1)
@@ -92,7 +92,7 @@ def test_lines_in_a_json_are_said_and_a_single_record_is_one(bench):
 def test_in_lines_a_line_is_a_row_whatever_its_values_are(bench, name):
     text = "about: a\ncolumns: {q: [q.text], a: [a.text]}\n" + WRITE.replace("{t}", "")
     source = bench.write(name, '{"q": {"text": "Why?"}, "a": {"text": "So."}}\n')
-    report = bench.compile(bench.write("spec.yaml", text), source)
+    report = bench.compile(text, source)
     assert (report.read, pairs_of(bench)) == (1, [("Why?", "So.")])
 
 
@@ -132,7 +132,7 @@ def test_a_bad_row_inside_is_named_by_its_path(bench, indent):
 def test_a_document_whose_rows_cannot_be_told_is_refused(bench, document, rows, code, says):
     text = document if isinstance(document, str) else json.dumps(document)
     report = bench.compile(spec(bench, rows or "{}"), bench.write("t.json", text))
-    assert [problem.code for problem in report.problems.errors] == [code]
+    assert error_codes(report) == [code]
     assert says in report.problems.errors[0].message
     assert code != "E007" or not any("read as" in note for note in report.problems.notes)
 
@@ -152,8 +152,8 @@ def test_rows_by_split_come_from_one_file(bench):
 
 
 def test_a_path_into_lines_is_refused(bench):
-    report = bench.compile(spec(bench, "{rows: data}"), bench.rows("t.jsonl", PAIRS))
-    assert bench.codes(report)[0] == ("E007", "t.jsonl:1")
+    report = bench.compile_rows(spec(bench, "{rows: data}"), PAIRS)
+    assert bench.codes(report)[0] == ("E007", "train.jsonl:1")
 
 
 def test_fields_after_the_list_are_said_not_to_be_kept(bench):
@@ -312,7 +312,7 @@ def test_a_part_of_a_mixture_says_how_its_own_file_is_read(bench):
     part = bench.write("part.yaml", f"about: a\n{COLUMNS}\n{WRITE}")
     source = bench.write("t.json", json.dumps({"data": PAIRS, "more": PAIRS}))
     parts = f"{{one: {{share: 1, as: {part}, source: {{files: {source}, rows: data}}}}}}"
-    sheet = bench.write("mix.yaml", f"about: a\nmix: {{total: 3, parts: {parts}}}\n{WRITE}")
+    sheet = f"about: a\nmix: {{total: 3, parts: {parts}}}\n{WRITE}"
     report = bench.compile(sheet)
     assert report.read == 3 and "one: 3 rows of 3 wanted" in report.problems.notes
 
@@ -337,7 +337,7 @@ def test_lists_of_the_objects_around_a_row_are_kept_or_named(bench):
     source = bench.write("t.json", json.dumps({"images": ["x"], "data": [inner], "choices": {"a": 1}}))
     report = bench.compile(spec(bench, "{rows: [data, qas]}"), source)
     assert report.unused.rows == {"tools": 1}
-    assert [problem.code for problem in report.problems.errors] == ["E108"]
+    assert error_codes(report) == ["E108"]
     printed_line("\n".join(report.problems.notes), source, "images", "choices")
 
 

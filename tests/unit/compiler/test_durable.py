@@ -71,7 +71,7 @@ def test_a_stage_is_synced_whole_before_and_its_parent_after_it_is_published(
 
 def test_all_that_a_compile_writes_is_synced_before_it_is_published(bench, events):
     bad = ROWS[0] | {"label": 7}
-    bench.compile("rte", bench.rows("train.jsonl", [*ROWS, bad]), reject=True)
+    bench.compile_rows("rte", [*ROWS, bad], reject=True)
     made = ["alpaca_rte-train.json", "alpaca_rte-train.examples.npy", "manifest.json", "rejected.jsonl"]
     assert sorted(path.name for path in (bench.out / "rte").iterdir()) == sorted(made)
     for name in made:
@@ -82,7 +82,7 @@ def test_all_that_a_compile_writes_is_synced_before_it_is_published(bench, event
 def test_a_removed_set_is_unregistered_and_its_new_name_synced_before_it_is_deleted(
     bench, events, monkeypatch
 ):
-    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    bench.compile_rows("rte", ROWS)
     events.clear()
     rmtree = files.shutil.rmtree
     monkeypatch.setattr(
@@ -113,7 +113,7 @@ def test_what_is_no_error_of_the_disk_keeps_its_own_words(tmp_path):
 
 def test_a_compile_that_may_write_no_more_names_the_file(bench):
     """The limit of a file's size stands for a full disk: 64 blocks of 512 or 1,024 bytes."""
-    bench.compile("rte", bench.rows("train-small.jsonl", ROWS))
+    bench.compile_rows("rte", ROWS)
     before = tree(bench.out)
     source = bench.rows("train.jsonl", [ROWS[0] | {"idx": n} for n in range(2000)])
     command = ["-m", "compiler", "compile", "rte", "--source", f"train={source}", "--out", bench.out]

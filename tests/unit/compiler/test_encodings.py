@@ -1,13 +1,12 @@
 """Encodings by name, files that are cut off, cells that other readers change: named, counted, or kept."""
 
 import encodings.aliases
-import json
 import random
 
 import pytest
 
 from tests.messages import printed, raises
-from tests.unit.compiler.conftest import ROWS, as_csv, as_parquet
+from tests.unit.compiler.conftest import ROWS, as_csv, as_parquet, json_lines
 from tuneyard.compiler.compile import check_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
@@ -89,9 +88,7 @@ def test_a_file_cut_inside_a_character_is_called_cut_off(bench, name, text):
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
 def test_every_row_in_a_wrong_encoding_is_counted(bench, name):
     rows = [{"q": f"问题{n}", "a": "答案"} for n in range(300)]
-    text = (
-        as_csv(rows) if name == "t.csv" else "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
-    )
+    text = as_csv(rows) if name == "t.csv" else json_lines(rows)
     source = bench.write(name, text.encode("gb18030"))
     report = bench.compile(spec(bench), source)
     assert (report.problems.bad_rows, report.problems.tally("E")) == (300, {"E001": 300})
@@ -106,9 +103,7 @@ def test_a_line_break_in_a_quoted_field_stays_what_it_is(bench):
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
 def test_a_blank_row_of_a_single_column_is_counted(bench, name):
-    sheet = bench.write(
-        "one.yaml", "about: a\ncolumns: {q: [q]}\nwrite: [{file: t.jsonl, format: text, text: '{q}'}]"
-    )
+    sheet = "about: a\ncolumns: {q: [q]}\nwrite: [{file: t.jsonl, format: text, text: '{q}'}]"
     report = bench.compile(sheet, bench.write(name, "q\na\n\nb\n"))
     assert (report.read, bench.codes(report)) == (3, [("E106", f"{name}:3")])
 
@@ -116,7 +111,7 @@ def test_a_blank_row_of_a_single_column_is_counted(bench, name):
 @pytest.mark.parametrize("ids", [[-1, -2], [0, 2**61 - 1], [1, 2**61], [2**63, 2**63 + 1]])
 def test_different_numbers_are_different_ids(bench, ids):
     rows = [row | {"idx": number} for row, number in zip(ROWS, ids, strict=False)]
-    assert bench.compile("rte", bench.rows("train.jsonl", rows)).problems.warnings == []
+    assert bench.compile_rows("rte", rows).problems.warnings == []
 
 
 @pytest.mark.parametrize("name", ["train.csv", "train.tsv"])
@@ -124,7 +119,7 @@ def test_different_numbers_are_different_ids(bench, ids):
 def test_an_id_of_twenty_digits_is_written_as_it_stands(bench, name, number):
     cells = f"q{'|'}a{'|'}idx\nx|y|{number}\n".replace("|", "," if name == "train.csv" else "\t")
     bench.compile(spec(bench), bench.write(name, cells))
-    written = bench.records("t.jsonl")[0]["idx"]
+    written = bench.first("t.jsonl")["idx"]
     assert written == (number if -(2**63) <= number < 2**64 else str(number))
 
 
@@ -145,7 +140,7 @@ def test_ids_that_change_from_numbers_to_texts_would_break_the_dataset(bench, na
 def test_the_type_of_ids_holds_over_all_files_of_a_split(bench):
     cells = [bench.write(f"{n}.csv", f"q,a,idx\nx{n},y,{idx}\n") for n, idx in enumerate(["A1", "2"])]
     bench.compile(spec(bench), *cells)
-    assert [record["idx"] for record in bench.records("t.jsonl")] == ["A1", "2"]
+    assert bench.values("t.jsonl", "idx") == ["A1", "2"]
     report = bench.compile(spec(bench), *reversed(cells))
     assert bench.codes(report) == [("E105", "0.csv:2")]
 
@@ -172,13 +167,11 @@ def test_missing_columns_are_said_once_with_the_nearest_of_many(bench):
     assert (report.read, report.kept, report.dropped) == (1023, 0, {"column missing": 1023})
     assert problem.field == "q, a" and problem.message.startswith('no such columns: found "qq", ')
     assert problem.message.endswith(', … and 42 more, expected "q", and "a"')
-    sheet = bench.write(
-        "all.yaml", SPEC.replace("ENCODING", "utf-8").replace("[q]", "[qq]").replace("[a]", "[ansr]")
-    )
-    report = bench.compile(sheet, bench.rows("t.jsonl", [*rows[:2], rows[0] | {"qq": None}]))
+    sheet = SPEC.replace("ENCODING", "utf-8").replace("[q]", "[qq]").replace("[a]", "[ansr]")
+    report = bench.compile_rows(sheet, [*rows[:2], rows[0] | {"qq": None}])
     assert len(report.problems.errors[0].line()) < 400
 
 
 def test_one_warning_is_one(bench):
-    report = bench.compile("rte", bench.rows("train.jsonl", [ROWS[0], ROWS[0] | {"idx": 9}]), strict=True)
+    report = bench.compile_rows("rte", [ROWS[0], ROWS[0] | {"idx": 9}], strict=True)
     assert report.verdict().startswith("1 warning, and --strict")

@@ -4,8 +4,6 @@ from collections import Counter
 
 import pytest
 
-from tests.json_files import read_json
-
 SPEC = """about: x
 columns:
   question: [question]
@@ -23,19 +21,14 @@ write:
 
 def homes(bench, rows, split):
     """How often each split has each instruction."""
-    spec = bench.write("mine.yaml", SPEC.format(split=split))
-    bench.compile(str(spec), bench.rows("d.jsonl", rows))
+    spec = SPEC.format(split=split)
+    bench.compile_rows(spec, rows)
     found = {}
-    for path in sorted((bench.folder / "out").rglob("mine_*.jsonl")):
+    for path in sorted((bench.out).rglob("mine_*.jsonl")):
         found[path.stem.removeprefix("mine_")] = Counter(
             row["instruction"] for row in bench.records(path.name)
         )
     return found
-
-
-def manifest(bench):
-    (path,) = (bench.folder / "out").rglob("manifest.json")
-    return read_json(path)
 
 
 def row(text, kind="a"):
@@ -49,7 +42,7 @@ def test_equal_rows_fall_into_one_split(bench, split):
     for text in {each["question"] for each in rows}:
         assert sum(text in counts for counts in found.values()) == 1
     assert sum(counts.total() for counts in found.values()) == 100
-    assert any("equal rows were drawn into one split" in note for note in manifest(bench)["notes"])
+    assert any("equal rows were drawn into one split" in note for note in bench.manifest("spec")["notes"])
     assert found["test"].total() == pytest.approx(100 * (0.2 if "eval" in split else 0.3), abs=3)
 
 
@@ -57,7 +50,7 @@ def test_a_class_of_equal_rows_is_in_train_and_test(bench):
     rows = [row(f"number {n}") for n in range(20)] + [row("the same", "b")] * 10
     found = homes(bench, rows, "test: 0.3, stratify: kind")
     assert (found["train"]["the same"], found["test"]["the same"]) == (7, 3)
-    assert manifest(bench)["problems"]["W208"] == 7  # each row to train on that is in the test split
+    assert bench.manifest("spec")["problems"]["W208"] == 7  # each row to train on that is in the test split
 
 
 @pytest.mark.parametrize(("count", "trained"), [(1, 1), (2, 1), (3, 1)])

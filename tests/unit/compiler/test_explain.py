@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.compiler.conftest import exchange
 from tuneyard.compiler.kinds import kind_of, kinds
 from tuneyard.compiler.spec.file import read_schema
 from tuneyard.core.documents.schema_errors import violations
@@ -68,7 +69,7 @@ def test_what_the_fast_validator_refuses_is_explained_without_python(key, value)
     ],
 )
 def test_the_place_inside_a_row_is_named(bench, name, row, field, message):
-    report = bench.compile(name, bench.rows("train.jsonl", [row]))
+    report = bench.compile_rows(name, [row])
     assert [(p.code, p.field, p.message) for p in report.problems.errors] == [("E105", field, message)]
 
 
@@ -87,6 +88,6 @@ def test_jsonschema_is_loaded_only_where_something_is_wrong(bench, run):
         "report = check_spec(load_spec('messages'), CompileRequest(sources=(sys.argv[1],))); "
         "print(report.kept, 'jsonschema' in sys.modules)"
     )
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    turns = exchange("a", "b")
     for row, said in (({"messages": turns}, "1 False\n"), ({"messages": [1]}, "0 True\n")):
         assert run("-c", script, bench.write("t.jsonl", json.dumps(row))).stdout == said

@@ -11,7 +11,6 @@ import time
 import pytest
 
 from tests.conftest import ROOT
-from tests.json_files import read_json
 from tests.unit.compiler.conftest import ROWS
 from tuneyard.core.datasets import read_registry
 
@@ -34,7 +33,7 @@ def test_twenty_kills_leave_the_old_set_or_the_new(bench):
     wholes = {}
     for source, size in ((small, 300), (large, 3000)):
         bench.compile("rte", f"train={source}", force=True)
-        wholes[size] = (bench.out / "rte" / "alpaca_rte-train.json").read_bytes()
+        wholes[size] = (bench.out / "rte/alpaca_rte-train.json").read_bytes()
     began = time.perf_counter()
     start("rte", "--source", f"train={small}", "--out", bench.out, "--force").wait()
     span = time.perf_counter() - began
@@ -45,9 +44,9 @@ def test_twenty_kills_leave_the_old_set_or_the_new(bench):
         time.sleep(draw.random() * span)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        manifest = read_json(bench.out / "rte" / "manifest.json")
+        manifest = bench.manifest("rte")
         rows = manifest["counts"]["records"]["alpaca_rte_train"]
-        assert (bench.out / "rte" / "alpaca_rte-train.json").read_bytes() == wholes[rows]
+        assert (bench.out / "rte/alpaca_rte-train.json").read_bytes() == wholes[rows]
         assert set(read_registry(bench.out)) == {"alpaca_rte_train"}
     bench.compile("rte", f"train={small}", force=True)
     assert sorted(path.name for path in bench.out.iterdir()) == ["dataset_info.json", "rte"]
@@ -94,7 +93,7 @@ def test_an_interrupted_compile_leaves_no_folder_behind(bench, sent, code):
 def test_what_a_killed_first_compile_leaves_the_next_one_sweeps(bench):
     assert interrupted(bench, signal.SIGKILL).returncode == -signal.SIGKILL
     assert list((bench.out / "new").glob(".rte.tuneyard-*"))
-    bench.compile("mnli", bench.rows("train.jsonl", many(3, "x")), out=bench.out / "new")
+    bench.compile_rows("mnli", many(3, "x"), out=bench.out / "new")
     assert sorted(path.name for path in (bench.out / "new").iterdir()) == ["dataset_info.json", "mnli"]
 
 
@@ -144,7 +143,7 @@ def test_a_loop_of_links_in_the_way_is_named(bench, link, out):
     loop.parent.mkdir(exist_ok=True)
     loop.symlink_to(loop)
     with pytest.raises(OSError, match="symbolic links") as error:
-        bench.compile("rte", bench.rows("train.jsonl", many(3, "x")), out=bench.folder / out)
+        bench.compile_rows("rte", many(3, "x"), out=bench.folder / out)
     assert error.value.filename.startswith(str(loop))
     assert loop.is_symlink() and list(bench.folder.rglob("*rte*")) == []
 

@@ -16,14 +16,14 @@ def row(number=0, **changes):
 
 def test_case_and_blanks_do_not_hide_a_duplicate(bench):
     rows = [row(0), row(1, sentence1="PREMISE\t0. ", sentence2=" claim  0."), row(2, sentence1="Premise 00.")]
-    report = bench.compile("rte", bench.rows("train.jsonl", rows))
+    report = bench.compile_rows("rte", rows)
     assert bench.codes(report) == [("W202", "train.jsonl:2")]
     assert report.problems.warnings[0].message.endswith("train.jsonl:1")
 
 
 def test_swapped_sentences_are_no_duplicate(bench):
     rows = [row(0), row(1, sentence1="Claim 0.", sentence2="Premise 0.")]
-    assert bench.codes(bench.compile("rte", bench.rows("train.jsonl", rows))) == []
+    assert bench.codes(bench.compile_rows("rte", rows)) == []
 
 
 def test_conflicts_leaks_and_shared_premises_are_told_apart(bench):
@@ -40,20 +40,20 @@ def test_conflicts_leaks_and_shared_premises_are_told_apart(bench):
 def test_a_label_that_is_only_kept_is_no_answer(bench):
     labels = 'labels: {"yes": [1], "no": [0]}'
     write = "write: [{file: t.jsonl, format: alpaca, instruction: '{q}', output: '{a}', keep: [label]}]"
-    spec = bench.write("s.yaml", f"about: a\ncolumns: {{q: [q], a: [a], label: [label]}}\n{labels}\n{write}")
-    report = bench.compile(spec, bench.rows("t.jsonl", [{"q": "a", "a": "b", "label": n} for n in (0, 1)]))
-    assert bench.codes(report) == [("W202", "t.jsonl:2")]
+    spec = f"about: a\ncolumns: {{q: [q], a: [a], label: [label]}}\n{labels}\n{write}"
+    report = bench.compile_rows(spec, [{"q": "a", "a": "b", "label": n} for n in (0, 1)])
+    assert bench.codes(report) == [("W202", "train.jsonl:2")]
 
 
 def test_lengths_are_characters_of_the_texts(bench):
     rows = [row(n, sentence1="x" * (n + 1), sentence2="苹" * 10) for n in range(20)]
-    report = bench.compile("rte", bench.rows("train.jsonl", rows))
+    report = bench.compile_rows("rte", rows)
     assert report.fit["train"]["characters"] == {"min": 11, "median": 20, "p95": 29, "max": 30}
 
 
 @pytest.mark.parametrize("text", ["tab\tnewline\nreturn\r", "a < b |> c", "[INSTANCE]", "苹果\u3000"])
 def test_usual_characters_are_no_warning(bench, text):
-    assert bench.codes(bench.compile("rte", bench.rows("train.jsonl", [row(0, sentence2=text)]))) == []
+    assert bench.codes(bench.compile_rows("rte", [row(0, sentence2=text)])) == []
 
 
 def test_places_survive_blank_lines_drops_and_files(bench):

@@ -6,7 +6,7 @@ import pytest
 
 from tests.json_files import write_json
 from tests.messages import raises
-from tests.unit.compiler.conftest import as_csv, as_zip
+from tests.unit.compiler.conftest import as_csv, as_zip, error_codes
 from tuneyard.core.errors import ContentError, RequestError
 
 ROWS = [{"question": f"question {n}", "answer": f"answer {n}"} for n in range(5)]
@@ -28,7 +28,7 @@ def save_dict(splits, folder):
 
 
 def questions(bench, name="qa.json"):
-    return [record["instruction"] for record in bench.records(name)]
+    return bench.values(name, "instruction")
 
 
 def test_a_saved_dataset_is_read_in_the_order_of_its_files(bench):
@@ -121,9 +121,9 @@ def test_a_zip_of_texts_alone_is_read_and_one_of_a_readme_alone_is_not(bench):
     bench.compile(
         "text", bench.write("t.zip", as_zip({"README.txt": "no data", "a.txt": "a line of text\n"}))
     )
-    assert [record["text"] for record in bench.records("text.jsonl")] == ["a line of text"]
+    assert bench.values("text.jsonl", "text") == ["a line of text"]
     report = bench.compile("text", bench.write("r.zip", as_zip({"README.txt": "no data"})), force=True)
-    assert [problem.code for problem in report.problems.errors] == ["E013"]
+    assert error_codes(report) == ["E013"]
 
 
 @pytest.mark.parametrize("name", ["README.txt", ".notes.md"])
@@ -153,9 +153,9 @@ def test_a_zip_of_a_saved_dataset_is_refused_with_the_way_out(bench):
 def test_a_split_of_a_name_has_the_files_of_that_name(bench):
     source = "source: {splits: {train: [train, dev], dev: [dev, validation]}}\n"
     write = "write: [{dataset: 'q_{split}', file: 'q-{split}.json', format: alpaca, output: '{answer}'}]\n"
-    spec = bench.write("two.yaml", f"like: qa\n{source}{write}")
+    spec = f"like: qa\n{source}{write}"
     for split in ("train", "dev"):
         bench.rows(f"rows/{split}.jsonl", [{"question": f"{split}?", "answer": split}])
     rows = bench.folder / "rows"
     for sources in ([rows], [rows / "train.jsonl", f"dev={rows / 'dev.jsonl'}"]):
-        assert bench.compile(str(spec), *sources).datasets == {"q_train": 1, "q_dev": 1}
+        assert bench.compile(spec, *sources).datasets == {"q_train": 1, "q_dev": 1}

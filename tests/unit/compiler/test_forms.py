@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.messages import printed, raises
-from tests.unit.compiler.conftest import as_zst
+from tests.unit.compiler.conftest import as_zst, exchange
 from tuneyard.compiler.cli import cli
 from tuneyard.core.errors import ContentError
 
@@ -40,7 +40,7 @@ def test_a_folder_of_single_objects_is_what_their_list_is(bench):
     [
         ("qa", {"question": "Why?", "answer": "Because."}),
         ("stackexchange", {"question": "Why?", "answers": [{"pm_score": 1, "text": "So."}]}),
-        ("messages", {"messages": [{"role": "user", "content": "A"}, {"role": "assistant", "content": "B"}]}),
+        ("messages", {"messages": exchange("A", "B")}),
     ],
 )
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_another_share_by_option(here, bench):
     counts = here(*command, "--split", "test=0.3").stdout.split("  ")
     for count in ("defect_train 21", "test.jsonl 9", "defect_test 9"):
         assert count in counts
-    subtypes = [row["subtype"] for row in bench.records("test.jsonl")]
+    subtypes = bench.values("test.jsonl", "subtype")
     assert (subtypes.count("断线"), subtypes.count("过热")) == (3, 6)
     assert "defect_train 24" in here(*command).stdout, "made again, as the share is another"
     for share in ("test=1.3", "test=0", "test", "test=x"):
@@ -122,7 +122,7 @@ def test_another_share_by_option(here, bench):
 def test_only_a_file_that_is_no_dataset_holds_all_splits(bench, write):
     text = f"about: a\ncolumns: {{t: [t]}}\nsplit: {{test: 0.5}}\nwrite: [{write}]\n"
     with raises(ContentError):
-        bench.compile(bench.write("spec.yaml", text), bench.rows("a.jsonl", [{"t": "x"}]))
+        bench.compile_rows(text, [{"t": "x"}])
 
 
 def test_leaks_stand_in_no_file(bench):
@@ -131,7 +131,7 @@ def test_leaks_stand_in_no_file(bench):
     write += ", {file: all.jsonl, format: alpaca, instruction: '{q}', output: '{a}'}"
     text = "about: a\ncolumns: {q: [q], a: [a]}\nsplit: {test: 0.2}\ndrop_leaks: true\n"
     rows = [{"q": f"q{n % 10}", "a": f"a{n}"} for n in range(30)]
-    made = bench.compile(bench.write("spec.yaml", f"{text}write: [{write}]\n"), bench.rows("a.jsonl", rows))
+    made = bench.compile_rows(f"{text}write: [{write}]\n", rows)
     train, test, whole = (bench.records(f"{name}.jsonl") for name in ("train", "test", "all"))
     assert made.dropped["leak"] == 30 - made.kept > 0
     assert whole == sorted(train + test, key=lambda row: int(row["output"][1:]))

@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests.json_files import read_json
 from tests.messages import raises
 from tuneyard.compiler.commands.dataset_reader import stored_examples
 from tuneyard.compiler.spec.model import load_spec
@@ -14,25 +13,25 @@ EARLIER = [["Where are we?", "In town."]]
 
 def test_rows_that_differ_in_history_alone_are_different_questions(bench):
     rows = [ASKED | {"history": EARLIER}, ASKED, ASKED | {"output": "We stay.", "history": []}]
-    report = bench.compile("alpaca", bench.rows("a.jsonl", rows))
+    report = bench.compile_rows("alpaca", rows)
     assert [(code, place.rsplit("/", 1)[-1]) for code, place in bench.codes(report)] == [
-        ("W203", "a.jsonl:3")
+        ("W203", "train.jsonl:3")
     ]
     shown = [prompt for examples in stored_examples("alpaca", bench.out) for prompt in examples.prompts()]
     assert shown == ["Where are we?\nIn town.\nAnd then?", "And then?", "And then?"]
 
 
 def test_history_is_cleaned_as_the_question_is(bench):
-    spec = bench.write("own.yaml", "about: own\nlike: alpaca\nclean: [strip]\n")
-    bench.compile(spec, bench.rows("a.jsonl", [ASKED | {"history": [[" Where?\n", "\tHere. "]]}]))
-    assert bench.records("alpaca.json")[0]["history"] == [["Where?", "Here."]]
+    spec = "about: own\nlike: alpaca\nclean: [strip]\n"
+    bench.compile_rows(spec, [ASKED | {"history": [[" Where?\n", "\tHere. "]]}])
+    assert bench.first("alpaca.json")["history"] == [["Where?", "Here."]]
 
 
 @pytest.mark.parametrize("texts", [["Where?"], ["Where?", "Here.", "And now?"]])
 def test_a_pair_of_more_or_fewer_than_two_texts_is_refused(bench, texts):
     rows = [ASKED | {"history": EARLIER}, ASKED | {"history": [*EARLIER, texts]}]
-    report = bench.compile("alpaca", bench.rows("a.jsonl", rows))
-    assert bench.codes(report) == [("E105", "a.jsonl:2")]
+    report = bench.compile_rows("alpaca", rows)
+    assert bench.codes(report) == [("E105", "train.jsonl:2")]
     assert report.failed and not bench.out.exists()
 
 
@@ -53,13 +52,10 @@ def test_other_records_have_no_place_for_it(bench, write, turns):
 
 
 def test_a_history_of_preference_pairs(bench):
-    spec = bench.write(
-        "own.yaml",
-        "about: own\nlike: pairs\ncolumns:\n  history: {names: [history], is: history}\n",
-    )
+    spec = "about: own\nlike: pairs\ncolumns:\n  history: {names: [history], is: history}\n"
     row = {"instruction": "And then?", "chosen": "We go home.", "rejected": "No.", "history": EARLIER}
-    bench.compile(spec, bench.rows("a.jsonl", [row]))
-    entry = read_json(bench.out / "dataset_info.json")["pairs"]
+    bench.compile_rows(spec, [row])
+    entry = bench.registry()["pairs"]
     assert entry["ranking"] and entry["columns"]["history"] == "history"
     assert (
         next(bench.out.rglob("pairs*.json*")).read_text().count('"history":[["Where are we?","In town."]]')

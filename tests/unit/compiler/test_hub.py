@@ -12,7 +12,7 @@ import pytest
 from tests.forks import Forks
 from tests.hub_server import MAIN, Handler, commit, hub_of
 from tests.messages import printed_line
-from tests.unit.compiler.conftest import ROWS, as_parquet
+from tests.unit.compiler.conftest import ROWS, as_parquet, json_lines
 from tuneyard.core.datasets import read_records
 
 SPLITS = ("train", "validation", "test")
@@ -21,7 +21,7 @@ GATED = ("our/gated",)
 
 
 def lines(rows):
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return json_lines(rows).encode()
 
 
 def talk(n):
@@ -221,7 +221,7 @@ def test_rows_of_a_stream_have_places(check):
 )
 def test_a_dataset_of_the_hub_for_any_spec(read, tmp_path, source, asked):
     read("compile", "qa", "--source", source, "--out", tmp_path / "o")
-    (record,) = read_records(tmp_path / "o" / "qa" / "qa.json")
+    (record,) = read_records(tmp_path / "o/qa/qa.json")
     assert record["instruction"] == asked
 
 
@@ -237,7 +237,7 @@ def test_a_dataset_of_the_hub_for_splits_and_parts(read, tmp_path):
     spec.write_text(f"about: m\nmix: {{total: 2, parts: {parts}}}\nwrite: {write}\n")
     both = ("--source", "a=hub:our/pairs", "--source", "b=hub:our/pairs:zh:validation")
     read("compile", spec, *both, "--out", tmp_path / "o")
-    asked = [record["instruction"] for record in read_records(tmp_path / "o" / "mix" / "m.jsonl")]
+    asked = [record["instruction"] for record in read_records(tmp_path / "o/mix/m.jsonl")]
     assert asked == ["default train?", "zh validation?"]
 
 
@@ -295,7 +295,7 @@ def test_files_of_the_hub_by_their_addresses(read, tmp_path):
     """A file, a folder, and a stream, which is read in place: all with the bytes of a download."""
     repository = "hf://datasets/our/own"
     read("compile", "qa", "--source", f"{repository}@{OLD}/pairs.jsonl", "--out", tmp_path / "o")
-    (record,) = read_records(tmp_path / "o" / "qa" / "qa.json")
+    (record,) = read_records(tmp_path / "o/qa/qa.json")
     assert record["instruction"] == "Old?"
     done = read("check", "mnli", "--source", f"{repository}/data", "--out", tmp_path)
     assert "read 4 " in done.stdout

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.messages import printed, printed_line, raises
-from tests.unit.compiler.conftest import ROWS, as_csv, layouts
+from tests.unit.compiler.conftest import ROWS, as_csv, layouts, questions
 from tuneyard.compiler.init.propose import propose
 from tuneyard.core.errors import ContentError, RequestError
 
@@ -20,7 +20,7 @@ QA = [{"Question": "Why?", "Answer": "So, and so."}, {"Question": "Who?", "Answe
 def proposed(bench, source):
     """Propose a spec, compile with it, and return (the spec's text, the records)."""
     text, _ = propose(source)
-    spec = bench.write("mine.yaml", text)
+    spec = text
     bench.compile(spec)
     return text, bench.records("*.jsonl")
 
@@ -100,7 +100,7 @@ def test_texts_of_which_each_is_a_row_are_said_to_be_so(bench) -> None:
 
 def test_the_only_split_that_datasets_saved_is_no_folder_that_is_left_out(bench) -> None:
     datasets = pytest.importorskip("datasets")
-    rows = datasets.Dataset.from_list([{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(3)])
+    rows = datasets.Dataset.from_list(questions(3))
     datasets.DatasetDict({"train": rows}).save_to_disk(str(bench.folder / "saved"))
     text, said = propose(bench.folder / "saved")
     assert "kept 3" in said and "not read" not in said and "not read" not in text
@@ -114,9 +114,9 @@ def test_a_table_that_is_cut_off_inside_a_character_is_refused(bench, encoding):
 
 
 def test_a_quoted_tsv(bench):
-    rows = [{"question": "two\nlines?", "answer": "a\tb"}, {"question": "q", "answer": "x"}]
+    rows = [{"question": "two\nlines?", "answer": 'a\t"b"'}, {"question": "q", "answer": "x"}]
     text, records = proposed(bench, bench.write("qa.tsv", as_csv(rows, delimiter="\t")))
-    assert "quoted: true" in text and records[0]["output"] == "a\tb"
+    assert "quoted: true" in text and records[0]["output"] == 'a\t"b"'
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_source_without_data_is_refused(tmp_path, name, fact):
         propose(tmp_path / name)
 
 
-PAIRS = [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(5)]
+PAIRS = questions(5)
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -236,9 +236,9 @@ def test_squad_is_read_by_question_with_its_context(bench):
 def test_several_answers_to_a_question_are_no_text_for_pretraining(bench):
     answers = [{"text": "She", "answer_start": 1}, {"text": "Her", "answer_start": 5}]
     qas = [{"question": "Who is it?", "answers": answers}, {"question": "What?", "answers": answers[:1]}]
-    source = bench.write("dev.json", json.dumps({"data": [{"paragraphs": [{"context": "C", "qas": qas}]}]}))
+    document = {"data": [{"paragraphs": [{"context": "C", "qas": qas}]}]}
     with raises(ContentError, "dev.json"):
-        propose(source)
+        propose(bench.write("dev.json", json.dumps(document)))
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_re
     source = bench.rows("问答.jsonl", MANY)
     text, said = propose(source)
     assert yaml.safe_load(text)["split"] == {"eval": 0.1, "group": "question", "seed": 42}
-    report = bench.compile(bench.write("mine.yaml", text))
+    report = bench.compile(text)
     assert report.datasets == {"问答_train": 108, "问答_eval": 12}
     train, other = (
         {r["instruction"] for r in bench.records(f"*_{part}.jsonl")} for part in ("train", "eval")
@@ -299,11 +299,12 @@ def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_re
 
 
 def test_rows_that_share_an_id_are_a_group(bench):
-    rows = [{"patient_id": f"p{n % 40}", "question": f"Q{n}?", "answer": f"A{n}."} for n in range(100)]
-    text, _ = propose(bench.rows("qa.jsonl", rows))
-    assert yaml.safe_load(text)["columns"]["group"] == {"names": ["patient_id"], "is": "extra"}
-    assert yaml.safe_load(text)["split"]["group"] == "group"
-    assert "split" not in propose(bench.rows("qa.jsonl", rows), share=0)[0]
+    rows = [row | {"patient_id": f"p{n % 40}"} for n, row in enumerate(questions(100))]
+    source = bench.rows("qa.jsonl", rows)
+    spec = yaml.safe_load(propose(source)[0])
+    assert spec["columns"]["group"] == {"names": ["patient_id"], "is": "extra"}
+    assert spec["split"]["group"] == "group"
+    assert "split" not in propose(source, share=0)[0]
 
 
 def test_chinese_pairs_get_a_chinese_prompt_and_the_bundled_spec_is_named(bench):
@@ -314,7 +315,7 @@ def test_chinese_pairs_get_a_chinese_prompt_and_the_bundled_spec_is_named(bench)
     source = bench.rows("对.jsonl", rows)
     text, said = propose(source)
     assert "This file fits the bundled spec ocnli;" in said and yaml.safe_load(text)["like"] == "ocnli"
-    bench.compile(bench.write("mine.yaml", text))
+    bench.compile(text)
     records = bench.records("*_train.jsonl")
     assert {record["output"] for record in records} == {"是", "否", "可能"}
     assert "请只用一个词回答：是、否或可能。" in records[0]["instruction"]
@@ -331,17 +332,17 @@ def test_truth_values_and_fractions_are_labels(bench, values, answers):
 
 
 def test_a_text_that_gives_the_answer_away_is_warned_of(bench):
-    names = ("sports", "politics")
-    rows = [{"text": f"[{names[n % 2]}] Some news, number {n}.", "label": names[n % 2]} for n in range(30)]
-    _, said = propose(bench.rows("news.jsonl", rows))
-    printed_line(said, "warning", "text", "label", "30 of 30")
-    codes = [{"text": f"A code of the kind {n % 2}", "label": names[n % 2]} for n in range(30)]
-    _, said = propose(bench.rows("codes.jsonl", codes))
-    assert "label follows from it in 100% of rows" in said
-    honest = [{"text": f"Some news, number {n}.", "label": names[n % 2]} for n in range(30)]
-    assert "warning" not in propose(bench.rows("honest.jsonl", honest))[1]
-    listed = [{"text": f"News {n}: sports or politics?", "label": names[n % 2]} for n in range(30)]
-    assert "warning" not in propose(bench.rows("listed.jsonl", listed))[1]
+    def said_of(text: str) -> str:
+        rows = []
+        for n in range(30):
+            label = ("sports", "politics")[n % 2]
+            rows.append({"text": text.format(n=n, label=label, kind=n % 2), "label": label})
+        return propose(bench.rows("news.jsonl", rows))[1]
+
+    printed_line(said_of("[{label}] Some news, number {n}."), "warning", "text", "label", "30 of 30")
+    assert "label follows from it in 100% of rows" in said_of("A code of the kind {kind}")
+    for honest in ("Some news, number {n}.", "News {n}: sports or politics?"):
+        assert "warning" not in said_of(honest)
 
 
 def test_columns_that_the_user_names_are_taken(bench):
@@ -349,23 +350,23 @@ def test_columns_that_the_user_names_are_taken(bench):
         {"body": f"Body {n}.", "remark": f"Some remark, number {n}.", "kind": "ab"[n % 2]} for n in range(30)
     ]
     source = bench.rows("own.jsonl", rows)
-    text, _ = propose(source, 0.2, text="remark", label="kind")
-    assert "Texts with a class" in text
-    assert yaml.safe_load(text)["split"] == {"eval": 0.2, "stratify": "label", "seed": 42}
-    assert yaml.safe_load(text)["columns"] == {"text": ["remark"], "label": ["kind"]}
+    spec = yaml.safe_load(propose(source, 0.2, text="remark", label="kind")[0])
+    assert spec["about"] == "Texts with a class"
+    assert spec["split"] == {"eval": 0.2, "stratify": "label", "seed": 42}
+    assert spec["columns"] == {"text": ["remark"], "label": ["kind"]}
     assert "Questions and answers" in propose(source, text="body", answer="remark")[0]
     with raises(RequestError, "--label kinds", "columns"):
         propose(source, label="kinds")
-    many = bench.rows("many.jsonl", [{"body": "A text.", "kind": f"k{n}"} for n in range(40)])
+    many = bench.rows("many.jsonl", [row | {"kind": f"k{n}"} for n, row in enumerate(rows * 2)])
     with raises(RequestError, "30 values", "--answer"):
         propose(many, label="kind")
 
 
 def test_a_folder_whose_files_are_named_as_splits(bench):
     for name, count in (("train.jsonl", 8), ("dev.jsonl", 3), ("test_1.jsonl", 2)):
-        bench.rows(f"own/{name}", [{"question": f"Q{n}?", "answer": f"A{n}."} for n in range(count)])
+        bench.rows(f"own/{name}", questions(count))
     text, _ = propose(bench.folder / "own")
-    report = bench.compile(bench.write("mine.yaml", text))
+    report = bench.compile(text)
     assert report.datasets == {"own_train": 8, "own_eval": 3, "own_test": 2}
 
 
@@ -381,11 +382,10 @@ def test_a_table_without_a_header_gets_names_by_what_is_in_it(bench):
     assert "Texts" not in text and "premise" not in text
 
 
-@pytest.mark.parametrize("name", ["plain.tsv", "plain.csv"])
-def test_a_header_is_never_taken_for_a_row(bench, name):
-    sign = "\t" if name.endswith("tsv") else ","
-    rows = [sign.join(("id", "question", "answer")), *(sign.join((str(n), f"Q{n}?", "A.")) for n in range(9))]
-    text, records = proposed(bench, bench.write(name, "\n".join(rows)))
+@pytest.mark.parametrize(("name", "sign"), [("plain.tsv", "\t"), ("plain.csv", ",")])
+def test_a_header_is_never_taken_for_a_row(bench, name, sign):
+    rows = [row | {"id": n} for n, row in enumerate(questions(9))]
+    text, records = proposed(bench, bench.write(name, as_csv(rows, delimiter=sign)))
     assert "header:" not in text and len(records) == 9
 
 
@@ -404,8 +404,8 @@ def test_a_short_question_beside_a_label_is_the_text(bench, names, question, sai
     assert "about: Texts with a class" in text and yaml.safe_load(text)["columns"]["text"] == [asked]
     assert yaml.safe_load(text)["split"] == {"eval": 0.1, "group": "text", "seed": 42}
     assert "tried on the whole file: kefu" in told and "warning" not in told
-    assert bench.compile(bench.write("mine.yaml", text)).kept == 60
-    assert bench.records("*_train.jsonl")[0]["instruction"] == f"{question.format(0)}\n\n{said}"
+    assert bench.compile(text).kept == 60
+    assert bench.first("*_train.jsonl")["instruction"] == f"{question.format(0)}\n\n{said}"
 
 
 @pytest.mark.parametrize(
@@ -421,31 +421,24 @@ def test_a_question_that_does_not_decide_a_label_alone_is_not_the_text(bench, ro
     assert "it is the longest" in propose(source)[0]
 
 
-def messages_of_threads() -> list[dict]:
-    """Return rows in OASST's form: one message each, with the id of the message that it answers."""
-    told = [
-        ("a", None, "prompter", "Why is the sky blue at noon?"),
-        ("b", "a", "assistant", "Light scatters."),
-    ]
-    fields = ("message_id", "parent_id", "role", "text")
-    return [dict(zip(fields, row, strict=True)) | {"lang": "en", "rank": 0} for row in told]
-
-
 def test_single_messages_of_threads_are_no_texts_for_pretraining(bench):
-    source = bench.rows("threads.jsonl", messages_of_threads())
+    """OASST's form: one message a row, with the id of the message that it answers."""
+    ask = {"message_id": "a", "parent_id": None, "role": "prompter", "text": "Why is the sky blue at noon?"}
+    reply = {"message_id": "b", "parent_id": "a", "role": "assistant", "text": "Light scatters."}
+    more = {"lang": "en", "rank": 0}
+    source = bench.rows("threads.jsonl", [ask | more, reply | more])
     with raises(ContentError, "parent_id") as refused:
         propose(source)
     assert "Spec messages compiles that file" in str(refused.value)
     assert "--text text" in str(refused.value)
-    text, _ = propose(source, text="text")
-    assert "Plain text for pretraining" in text
+    assert "Plain text for pretraining" in propose(source, text="text")[0]
 
 
 def test_comments_that_answer_one_another_are_no_texts_but_parts_of_a_tree_are(bench):
-    rows = ["id,parent_id,text", "0,,Why is the sky blue at noon?", "1,0,Light scatters.", "2,,And at night?"]
+    table = "id,parent_id,text\n0,,Why is the sky blue at noon?\n1,0,Light scatters.\n2,,And at night?"
     with raises(ContentError, "parent_id"):
-        propose(bench.write("comments.csv", "\n".join(rows)))
-    text, _ = propose(bench.write("parts.csv", "\n".join(rows).replace("1,0,", "1,77,")))
+        propose(bench.write("comments.csv", table))
+    text, _ = propose(bench.write("parts.csv", table.replace("1,0,", "1,77,")))
     assert "Plain text for pretraining" in text
 
 
@@ -466,8 +459,7 @@ def test_a_parent_beside_a_question_and_its_answer_is_no_thread(bench):
 
 
 def test_an_array_is_proposed_for_answers_that_are_dates(bench):
-    rows = [{"question": f"When was {n}?", "answer": f"2023-05-{n:02}"} for n in range(1, 29)]
+    rows = [row | {"answer": f"2023-05-{n:02}"} for n, row in enumerate(questions(28), 1)]
     text, _ = propose(bench.rows("dates.jsonl", rows))
     assert "file: dates_{split}.json\n" in text.replace('"', "")
-    text, _ = propose(bench.rows("texts.jsonl", [row | {"answer": "soon"} for row in rows]))
-    assert "texts_{split}.jsonl" in text
+    assert "texts_{split}.jsonl" in propose(bench.rows("texts.jsonl", questions(28)))[0]

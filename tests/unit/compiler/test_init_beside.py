@@ -1,17 +1,13 @@
 """init on conversations and questions with media, pairs or KTO marks: what it proposes compiles."""
 
-import json
 import re
 
 import pytest
 from PIL import Image
 
 from tests.conftest import REAL
-from tests.json_files import read_lines, write_lines
 from tests.messages import printed_line
-from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.init.propose import propose
-from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 
 ASK = [{"role": "user", "content": "Name a river."}]
@@ -41,19 +37,17 @@ FORMS = {
 }
 
 
-def proposed(path, tmp_path):
-    (tmp_path / "own.yaml").write_text(propose(path)[0])
-    spec = load_spec(str(tmp_path / "own.yaml"))
-    report = compile_spec(spec, CompileRequest(sources=(f"{spec.parts[0]}={path}",), out=tmp_path / "out"))
+def proposed(bench, path):
+    spec = load_spec(str(bench.write("own.yaml", propose(path)[0])))
+    report = bench.compile(bench.folder / "own.yaml", f"{spec.parts[0]}={path}")
     assert not report.failed, report.problems.errors
     return spec, report
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_pairs_in_the_forms_in_circulation(form, tmp_path):
-    path = tmp_path / "rows.jsonl"
-    write_lines(path, [{**FORMS[form], "id": n} for n in range(3)])
-    spec, report = proposed(path, tmp_path)
+def test_pairs_in_the_forms_in_circulation(form, bench):
+    path = bench.rows("rows.jsonl", [{**FORMS[form], "id": n} for n in range(3)])
+    spec, report = proposed(bench, path)
     assert {"chosen", "rejected"} <= {column.kind.name for column in spec.columns}
     assert report.kept == 3
 
@@ -65,39 +59,30 @@ def test_pairs_in_the_forms_in_circulation(form, tmp_path):
         ("kto_en_demo", {"kto"}), ("mllm_demo", {"images"}), ("mllm_video_audio_demo", {"videos", "audios"}),
     ],
 )  # fmt: skip
-def test_llamafactorys_own_demo_files(name, kinds, tmp_path):
+def test_llamafactorys_own_demo_files(name, kinds, bench):
     source = REAL / "lf/data" / f"{name}.json"
     if not source.is_file():
         pytest.skip(f"no real data at {REAL}")
-    spec, report = proposed(source, tmp_path)
+    spec, report = proposed(bench, source)
     assert {column.kind.name for column in spec.columns} >= kinds
     assert report.kept == report.read
 
 
 @pytest.mark.parametrize("form", ["trl", "llamafactory"])
-def test_of_pairs_both_answers_are_shown_and_the_bundled_spec_of_pairs_is_named(form, tmp_path):
-    (path := tmp_path / "rows.jsonl").write_text(json.dumps(FORMS[form]) + "\n")
-    said = propose(path)[1]
-    example = ["  user: Name a river.", "  chosen: The Rhine.", "  rejected: A river."]
-    first = said.splitlines().index(example[0])
-    assert said.splitlines()[first : first + 3] == example
+def test_of_pairs_both_answers_are_shown_and_the_bundled_spec_of_pairs_is_named(form, bench):
+    said = propose(bench.rows("rows.jsonl", [FORMS[form]]))[1]
+    assert "\n  user: Name a river.\n  chosen: The Rhine.\n  rejected: A river.\n" in said
     assert "  answer:" not in said and "This file fits the bundled spec pairs-chat;" in said
     printed_line(said, "recipe new --dataset rows", "--model Qwen/Qwen2.5-1.5B-Instruct", "rows-lora.yaml")
 
 
-def test_media_and_plain_text_get_a_model_that_reads_them(tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    talk = [*ASK, *GOOD]
-    (seen := tmp_path / "seen.jsonl").write_text(json.dumps({"messages": talk, "images": ["a.png"]}) + "\n")
-    said = propose(seen)[1]
+def test_media_and_plain_text_get_a_model_that_reads_them(bench):
+    Image.new("RGB", (8, 8)).save(bench.folder / "a.png")
+    said = propose(bench.rows("seen.jsonl", [TALK | {"images": ["a.png"]}]))[1]
     assert "This file fits the bundled spec media;" in said
     printed_line(said, "recipe new --dataset seen", "--model Qwen/Qwen2.5-VL-3B-Instruct", "seen-lora.yaml")
-    (text := tmp_path / "text.jsonl").write_text(
-        json.dumps({"text": "The Rhine is a river in Europe."}) + "\n"
-    )
-    printed_line(
-        propose(text)[1], "recipe new --dataset text", "--model Qwen/Qwen2.5-1.5B-Instruct", "text-lora.yaml"
-    )
+    said = propose(bench.rows("text.jsonl", [{"text": "The Rhine is a river in Europe."}]))[1]
+    printed_line(said, "recipe new --dataset text", "--model Qwen/Qwen2.5-1.5B-Instruct", "text-lora.yaml")
 
 
 TALK = {"messages": [*ASK, *GOOD]}
@@ -117,11 +102,10 @@ COMPLETED = {"prompt": "Name a river."}
         ([ADDED | {"history": []}, ADDED | {"history": [["1+1?", "2"]]}], "history", "alpaca"),
     ],
 )
-def test_what_stands_beside_turns_and_questions_is_read(rows, kind, named, tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    path = tmp_path / "rows.jsonl"
-    write_lines(path, rows)
-    spec, report = proposed(path, tmp_path)
+def test_what_stands_beside_turns_and_questions_is_read(rows, kind, named, bench):
+    Image.new("RGB", (8, 8)).save(bench.folder / "a.png")
+    path = bench.rows("rows.jsonl", rows)
+    spec, report = proposed(bench, path)
     assert kind in {column.kind.name for column in spec.columns} and report.kept == len(rows)
     assert not named or f"This file fits the bundled spec {named};" in propose(path)[1]
 
@@ -129,15 +113,11 @@ def test_what_stands_beside_turns_and_questions_is_read(rows, kind, named, tmp_p
 @pytest.mark.parametrize(
     ("answers", "named"), [({"output": "4"}, ["io"]), ({"chosen": "4", "rejected": "5"}, ["pairs"])]
 )
-def test_a_system_text_beside_instructions_is_read_and_no_spec_without_it_is_named(tmp_path, answers, named):
-    source = tmp_path / "t.jsonl"
+def test_a_system_text_beside_instructions_is_read_and_no_spec_without_it_is_named(bench, answers, named):
     rows = [
         {"instruction": f"2+{n}?", "input": "", **answers, "system": "Be brief." * (n % 2)} for n in range(4)
     ]
-    write_lines(source, rows)
-    text, said = propose(source)
+    text, said = propose(bench.rows("t.jsonl", rows))
     assert re.findall("bundled spec (.+);", said) == named and "kept 4" in said
-    (tmp_path / "mine.yaml").write_text(text)
-    compile_spec(load_spec(str(tmp_path / "mine.yaml")), CompileRequest(out=tmp_path / "out"))
-    rows = read_lines(tmp_path / "out" / "mine" / "t.jsonl")
-    assert [row["system"] for row in rows] == ["", "Be brief.", "", "Be brief."]
+    bench.compile(text)
+    assert bench.values("t.jsonl", "system") == ["", "Be brief.", "", "Be brief."]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.json_files import read_lines, write_json
-from tests.unit.compiler.conftest import as_csv, as_zip
+from tests.unit.compiler.conftest import as_csv, as_zip, exchange
 from tuneyard.compiler.init.propose import FailingSpecError, propose
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.records.calls import RESULTS
@@ -35,7 +35,7 @@ def asked(n: int) -> list[tuple[str, str]]:
     return [("user", question(n)), ("assistant", answer(n))]
 
 
-OLD = json.dumps([{"role": "user", "content": "Old"}, {"role": "assistant", "content": "Old."}])
+OLD = json.dumps(exchange("Old", "Old."))
 """A conversation written as text."""
 TALKS = [asked(n) for n in range(COUNT)]
 
@@ -427,7 +427,7 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
     write_json(path, exported)
     text, said = propose(path)
     assert "not used: tool_messages" in said
-    report = bench.compile(bench.write("tools.yaml", text))
+    report = bench.compile(text)
     assert report.unused.rows["tool_messages"] == 2
     # A picture is not left out of its turn: the row is an error.
     exported[0]["mapping"]["b"]["message"]["content"]["parts"].insert(
@@ -496,7 +496,7 @@ def test_the_first_annotation_of_label_studio_is_learned_and_the_others_are_name
     text, report = propose(source, 0)
     assert "not used: annotations (several objects)" in report
     assert "1 of 30 rows would be rejected" in report and "--on-error reject" in report
-    bench.compile(bench.write("mine.yaml", text), reject=True)
+    bench.compile(text, reject=True)
     (path,) = (bench.folder / "out").rglob("export*.jsonl")
     expected = [["pos", "neg"][n % 2] for n in range(COUNT) if n != 9]
     assert [record["output"] for record in read_lines(path)] == expected
@@ -525,25 +525,6 @@ def test_the_export_of_claude_is_conversations(bench) -> None:
         for n in range(COUNT)
     ]
     assert talks(bench, bench.write("conversations.json", json.dumps(rows))) == TALKS
-
-
-def test_doubled_quotes_of_a_tsv_are_read_as_quotes(bench) -> None:
-    lines = [f'"He said ""{n}"" to me."\t"It is ""{n}"" then."' for n in range(COUNT)]
-    source = table(bench, "q.tsv", "question\tanswer", [*lines, ""])
-    assert answers(bench, source)[3] == ('He said "3" to me.', 'It is "3" then.')
-
-
-@pytest.mark.parametrize(
-    ("name", "line", "told"),
-    [
-        ("a.txt", "{{'question': 'why {}', 'answer': 'so'}}", "Python's notation"),
-        ("a.jsonl", "{{'question': 'why {}', 'answer': 'so'}}", "Python's notation"),
-        ("a.txt", '{{"question": "why {}", "answer": "so"}}', "name it .jsonl"),
-    ],
-)
-def test_lines_that_are_objects_are_no_plain_text(bench, name: str, line: str, told: str) -> None:
-    with pytest.raises(ContentError, match=told):
-        propose(bench.write(name, "\n".join(line.format(n) for n in range(COUNT))))
 
 
 def test_a_picture_with_the_name_of_a_table_is_no_text(bench) -> None:
@@ -841,9 +822,12 @@ def test_an_exported_folder_is_refused_with_the_file_to_give(bench) -> None:
         ("a.txt", "[\n {'prompt': 'a', 'completion': 'b'},\n]", "ast.literal_eval"),
         ("a.txt", '[\n {\n  "prompt": "a", "completion": "b"}\n]', "name it .json"),
         ("a.jsonl", '{"prompt": "a", "completion": "b"},\n' * 3, "sed "),
+        ("a.txt", "{'question': 'why', 'answer': 'so'}\n" * COUNT, "Python's notation"),
+        ("a.jsonl", "{'question': 'why', 'answer': 'so'}\n" * COUNT, "Python's notation"),
+        ("a.txt", '{"question": "why", "answer": "so"}\n' * COUNT, "name it .jsonl"),
     ],
 )
-def test_lines_with_commas_and_documents_of_python_have_a_command(bench, name, text, fix) -> None:
+def test_documents_and_lines_of_objects_that_are_no_json_lines_are_told_the_way(bench, name, text, fix):
     with pytest.raises(ContentError, match=fix):
         propose(bench.write(name, text))
 

@@ -12,6 +12,7 @@ from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.json_files import write_lines
 from tests.messages import printed, printed_line
+from tests.unit.compiler.conftest import exchange
 from tuneyard.compiler.cli import cli
 from tuneyard.core.datasets import read_registry
 from tuneyard.core.errors import ContentError, RequestError
@@ -33,9 +34,14 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def next_line(result: Result) -> str:
+    """The line with the next commands."""
+    return next(line for line in result.stderr.splitlines() if line.startswith("next: "))
+
+
 def run_next(result: Result) -> None:
     """Run the commands of the line `next:`; each must succeed."""
-    line = next(line for line in result.stderr.splitlines() if line.startswith("next: "))
+    line = next_line(result)
     for command in line.removeprefix("next: ").split(" && "):
         program, group, *words = shlex.split(command)
         assert (program, group) == ("tuneyard", "data")
@@ -82,7 +88,7 @@ def test_a_file_of_llamafactorys_folder_stays_there(split: str) -> None:
 def test_the_options_just_given_are_in_the_next_command(tmp_path: Path) -> None:
     source = write(tmp_path / "it's.jsonl", CLASSES)
     result = init(source, "--text", "body", "--label", "kind", "--split", "0.5")
-    line = next(line for line in result.stderr.splitlines() if line.startswith("next: "))
+    line = next_line(result)
     words = shlex.split(line)
     assert words[words.index("--text") + 1] == "body" and words[words.index("--label") + 1] == "kind"
     assert words[words.index("--split") + 1] == "0.5" and source.name in words
@@ -150,7 +156,7 @@ def test_after_setup_core_the_set_up_command_comes_first(monkeypatch: pytest.Mon
     )
     result = init(write(Path("rows.jsonl"), PAIRS), "--out", "mine.yaml")
     assert re.search(r"^then: .*make setup\)? && \S* ?recipe new ", result.stderr, re.M)
-    assert "make setup" not in next(line for line in result.stderr.splitlines() if line.startswith("next: "))
+    assert "make setup" not in next_line(result)
     compiled = invoke(cli, "compile", "mine.yaml")
     assert re.search(r"^next: .*make setup\)? && \S* ?data verify ", compiled.stderr, re.M)
 
@@ -164,7 +170,7 @@ def test_the_printed_commands_take_a_free_name_for_the_spec() -> None:
     assert Path("q.yaml").read_text() == "mine" and Path("q-2.yaml").is_file()
 
 
-TURNS = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": ""}]}
+TURNS = {"messages": exchange("Hello", "")}
 
 
 @pytest.mark.parametrize(

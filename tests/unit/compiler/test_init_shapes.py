@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.messages import printed_line, raises
-from tests.unit.compiler.conftest import as_csv
+from tests.unit.compiler.conftest import as_csv, exchange
 from tuneyard.compiler.init.profile import MOST_VALUES
 from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.spec.model import load_spec
@@ -28,16 +28,12 @@ def reply(n):
     return f"It says that they were counted {n} times in the north."
 
 
-def columns_of(bench, name, make_row):
+def columns_of(bench, make_row):
     """Propose for 30 rows; return (target column: source column, warnings, the spec)."""
     rows = [make_row(n) for n in range(ROWS)]
-    if name.endswith(".tsv"):
-        source = bench.write(name, as_csv(rows, delimiter="\t"))
-    else:
-        source = bench.rows(name, rows)
-    text, report = propose(source)
+    text, report = propose(bench.rows("rows.jsonl", rows))
     spec = load_spec(str(bench.write("mine.yaml", text)))
-    assert bench.compile(str(bench.folder / "mine.yaml")).kept == ROWS
+    assert bench.compile(bench.folder / "mine.yaml").kept == ROWS
     top = rows[0].keys()
     columns = {}
     for column in spec.columns:
@@ -50,7 +46,7 @@ def columns_of(bench, name, make_row):
 
 def test_a_question_with_true_or_false_is_a_yes_no_question(bench):
     columns, warnings, spec = columns_of(
-        bench, "boolq.jsonl", lambda n: {"question": ask(n), "answer": n % 2 == 0, "passage": story(n)}
+        bench, lambda n: {"question": ask(n), "answer": n % 2 == 0, "passage": story(n)}
     )
     assert columns == {"question": "question", "context": "passage", "label": "answer"}
     assert spec["labels"] == {"yes": [True], "no": [False]} and warnings == []
@@ -72,7 +68,6 @@ def test_two_numbered_texts_are_a_pair(bench, options):
 def test_a_body_next_to_question_and_answer_is_the_input(bench):
     columns, warnings, _ = columns_of(
         bench,
-        "svamp.jsonl",
         lambda n: {"Body": story(n), "Question": ask(n), "Answer": n / 2, "Type": ("sum", "product")[n % 2]},
     )
     assert columns == {"question": "Question", "context": "Body", "answer": "Answer"}
@@ -153,10 +148,7 @@ def test_a_body_next_to_question_and_answer_is_the_input(bench):
         (
             lambda n: {
                 "system": [{"text": "Be brief."}],
-                "messages": [
-                    {"role": "user", "content": [{"text": ask(n)}]},
-                    {"role": "assistant", "content": [{"text": reply(n)}]},
-                ],
+                "messages": exchange([{"text": ask(n)}], [{"text": reply(n)}]),
             },
             "messages",
             {"turns": "messages"},
@@ -184,7 +176,7 @@ def test_a_body_next_to_question_and_answer_is_the_input(bench):
     ],
 )
 def test_a_bundled_spec_with_what_differs(bench, make_row, like, expected):
-    columns, _, spec = columns_of(bench, "rows.jsonl", make_row)
+    columns, _, spec = columns_of(bench, make_row)
     assert spec.get("like") == like
     assert {name: columns.get(name) for name in expected} == expected
 
@@ -237,7 +229,7 @@ def test_a_bundled_spec_with_what_differs(bench, make_row, like, expected):
     ids=["imdb", "rte", "paws", "copa", "one number", "tweets", "mbpp", "openr1", "score", "case", "spaces"],
 )
 def test_a_proposal_that_may_be_wrong_warns(bench, make_row, warning):
-    assert any(warning in line for line in columns_of(bench, "rows.jsonl", make_row)[1])
+    assert any(warning in line for line in columns_of(bench, make_row)[1])
 
 
 @pytest.mark.parametrize(
@@ -269,7 +261,7 @@ def test_the_first_of_accepted_answers_is_learned(bench):
         for n in range(ROWS)
     ]
     text, _ = propose(bench.rows("squad.jsonl", rows))
-    assert bench.compile(bench.write("mine.yaml", text)).kept == ROWS
+    assert bench.compile(text).kept == ROWS
     records = [record for record in bench.records("*.jsonl") if "output" in record]
     assert {record["output"] for record in records} <= {reply(n) for n in range(ROWS)} and records
 
@@ -284,7 +276,6 @@ def test_ratings_next_to_an_answer_are_reported_as_unused(bench):
 def test_rated_answers_become_pairs_by_any_usual_name_of_the_rating(bench, rating):
     columns, _, spec = columns_of(
         bench,
-        "rated.jsonl",
         lambda n: {
             "tags": ["a", "b"],
             "prompt": ask(n),
@@ -364,10 +355,10 @@ def choices_by(names, n):
 )  # fmt: skip
 def test_choices_in_columns(bench, make_row, letters):
     """The prompt lists the choices, and the number or the text of the answer becomes its letter."""
-    _, warnings, spec = columns_of(bench, "columns.jsonl", make_row)
+    _, warnings, spec = columns_of(bench, make_row)
     assert spec["columns"]["answer"]["is"] == "choice"
     assert not any("fit a count from 0 and from 1" in warning for warning in warnings)
-    records = bench.records("columns_train.jsonl") + bench.records("columns_eval.jsonl")
+    records = bench.records("rows_train.jsonl") + bench.records("rows_eval.jsonl")
     expected = {letters[n % len(letters)] for n in range(ROWS)}
     assert {record["output"] for record in records} == expected
     first = make_row(0)
@@ -379,16 +370,13 @@ def test_choices_in_columns(bench, make_row, letters):
 
 def test_a_correct_choice_in_a_column_of_its_own_is_not_always_the_first(bench):
     """SciQ: the choices are sorted, so that their order does not tell the answer."""
-    columns, _, spec = columns_of(
-        bench,
-        "sciq.jsonl",
-        lambda n: {
+    columns, _, spec = columns_of(bench, lambda n: {
             "question": ask(n), "support": story(n), "correct_answer": f"{WORDS[n % 4]} {n}",
             **{f"distractor{at}": f"{WORDS[(n + at) % 4]} {n}" for at in (1, 2, 3)},
         },
     )  # fmt: skip
     assert spec["columns"]["answer"]["sort"] is True and columns["context"] == "support"
-    records = bench.records("sciq_train.jsonl")
+    records = bench.records("rows_train.jsonl")
     assert {record["output"] for record in records} == set("ABCD")
     for record in records:
         (number,) = [word for word in record["input"].split() if word.isdigit()]
@@ -400,11 +388,10 @@ def test_a_correct_choice_in_a_column_of_its_own_is_not_always_the_first(bench):
 def test_exchanges_are_turns(bench, names):
     columns, warnings, spec = columns_of(
         bench,
-        "talks.jsonl",
         lambda n: {"conversation": [dict(zip(names, (ask(n), reply(n)), strict=True))] * (1 + n % 2)},
     )
     assert columns == {"turns": "conversation"} and spec["like"] == "messages" and warnings == []
-    turns = [(turn["from"], turn["value"]) for turn in bench.records("talks_eval.jsonl")[0]["conversations"]]
+    turns = [(turn["from"], turn["value"]) for turn in bench.first("rows_eval.jsonl")["conversations"]]
     assert turns[:2] == [("human", turns[0][1]), ("gpt", turns[1][1])] and turns[1][1].startswith("It says")
 
 
@@ -419,19 +406,17 @@ def test_calls_as_answers_are_turns_of_calls(bench, as_text):
             return {"query": ask(n), "answers": json.dumps(answers), "tools": json.dumps(tools)}
         return {"query": ask(n), "answers": answers, "tools": tools}
 
-    columns, warnings, _ = columns_of(bench, "xlam.jsonl", make_row)
+    columns, warnings, _ = columns_of(bench, make_row)
     assert columns == {"turns": "query", "completion": "answers", "tools": "tools"} and warnings == []
-    question, call = bench.records("xlam_eval.jsonl")[0]["conversations"]
+    question, call = bench.first("rows_eval.jsonl")["conversations"]
     assert (question["from"], call["from"]) == ("human", "function_call")
     assert json.loads(call["value"])["name"] == "add"
-    report = bench.compile(
-        bench.folder / "mine.yaml", bench.rows("other.jsonl", [make_row(n, "sub") for n in range(25)])
-    )
+    report = bench.compile_rows(bench.folder / "mine.yaml", [make_row(n, "sub") for n in range(25)])
     assert {problem.code for problem in report.problems.errors} == {"E109"}
 
 
 def test_codes_of_a_diagnosis_are_no_programs(bench):
-    columns, _, _ = columns_of(bench, "icd.jsonl", lambda n: {"text": story(n), "code": f"E{n}"})
+    columns, _, _ = columns_of(bench, lambda n: {"text": story(n), "code": f"E{n}"})
     assert columns == {"text": "text"}
 
 
@@ -449,11 +434,11 @@ def test_a_list_of_choices_with_the_correct_one(bench):
     """HellaSwag has no question: the text that the choices end is the longest one."""
     endings = ["They stop.", "They sing.", "They sleep.", "They leave."]
     columns, warnings, spec = columns_of(
-        bench, "hellaswag.jsonl", lambda n: {"ctx": story(n), "endings": endings, "label": str(n % 4)}
+        bench, lambda n: {"ctx": story(n), "endings": endings, "label": str(n % 4)}
     )
     assert columns == {"question": "ctx", "choices": "endings", "answer": "label"}
     assert spec["like"] == "choices"
     assert any("ctx is used as the question" in line for line in warnings)
-    records = bench.records("hellaswag_*.jsonl")
+    records = bench.records("rows_train.jsonl")
     answers = {record["output"] for record in records}
     assert answers == {"A", "B", "C", "D"}

@@ -87,21 +87,21 @@ def test_a_new_kind_is_recognised_compiled_registered_and_read_back(bench, with_
     """`init` proposes it; the record, the entry and the lint take what the kind declares."""
     text, _ = propose(bench.rows("rows.jsonl", HEARD))
     assert yaml.safe_load(text)["columns"]["sounds"] == {"names": ["sounds"], "is": "sounds"}
-    spec = bench.write("heard.yaml", text)
+    spec = text
     assert bench.compile(spec).problems.counts == {}
-    assert [record["sounds"] for record in bench.records("rows.jsonl")] == [["a.wav", "b.wav"], ["c.wav"]]
+    assert bench.values("rows.jsonl", "sounds") == [["a.wav", "b.wav"], ["c.wav"]]
     (entry,) = read_registry(bench.out).values()
     assert (entry["columns"]["audios"], entry["ranking"]) == ("sounds", False)
     same = [row | {"sounds": "a.wav"} for row in HEARD]
-    conflict = bench.compile(spec, bench.rows("same.jsonl", same)).problems.counts
+    conflict = bench.compile_rows(spec, same).problems.counts
     assert list(conflict) == ["W203"]
-    (problem,) = bench.compile(spec, bench.rows("bad.jsonl", [HEARD[0] | {"sounds": ";"}])).problems.errors
+    (problem,) = bench.compile_rows(spec, [HEARD[0] | {"sounds": ";"}]).problems.errors
     assert (problem.code, problem.field) == ("E107", "sounds")
 
 
 @pytest.mark.parametrize(("second", "codes"), [(["c.wav"], []), (["d.wav"], ["E407"])])
 def test_verify_compares_what_a_new_kind_expects(bench, with_sounds, second, codes):
-    bench.compile(bench.write("heard.yaml", propose(bench.rows("rows.jsonl", HEARD))[0]))
+    bench.compile(propose(bench.rows("rows.jsonl", HEARD))[0])
     ((name, entry),) = read_registry(bench.out).items()
     loaded = LoadedRows(
         _prompt=[[{"role": "user", "content": row["question"]}] for row in HEARD],
@@ -132,7 +132,7 @@ def test_kinds_stand_in_no_other_file_of_the_compiler_schema():
     "option", ["at_least: 3", "calls: text", "best: {by: n, take: t}", "arguments: error"]
 )
 def test_an_option_of_another_kind_is_refused(bench, option):
-    spec = bench.write("s.yaml", SPEC % f"text, {option}")
+    spec = SPEC % f"text, {option}"
     with raises(ContentError, "is: text"):
         bench.compile(spec, f"train={bench.write('rows.jsonl', '')}")
 
@@ -168,18 +168,16 @@ def test_the_example_of_the_docs_is_a_kind(bench, keywords):
     rows = bench.rows("rows.jsonl", [{"question": "Which?", "answer": "Both.", "keywords": "copper; tin"}])
     proposal, _ = propose(rows)
     assert yaml.safe_load(proposal)["columns"]["keywords"] == {"names": ["keywords"], "is": "keywords"}
-    spec = bench.write("metals.yaml", METALS)
-    bench.compile(spec, bench.rows("good.jsonl", [{"q": "Hi?", "k": "copper, tin"}]))
-    assert bench.records("m.jsonl")[0]["output"] == "- copper\n- tin"
-    report = bench.compile(spec, bench.rows("bad.jsonl", [{"q": "Hi?", "k": "copper,,tin"}]))
+    bench.compile_rows(METALS, [{"q": "Hi?", "k": "copper, tin"}])
+    assert bench.first("m.jsonl")["output"] == "- copper\n- tin"
+    report = bench.compile_rows(METALS, [{"q": "Hi?", "k": "copper,,tin"}])
     (problem,) = report.problems.errors
-    assert (problem.code, problem.field) == ("E107", "k") and problem.place.endswith("bad.jsonl:1")
+    assert (problem.code, problem.field) == ("E107", "k") and problem.place.endswith("train.jsonl:1")
 
 
 def test_what_the_example_of_the_docs_counts_is_noted(bench, keywords):
-    spec = bench.write("metals.yaml", METALS)
     rows = [{"q": f"What of {n}?", "k": "tin" if n % 3 else f"tin,{n}"} for n in range(300)]
-    report = bench.compile(spec, bench.rows("rows.jsonl", rows))
+    report = bench.compile_rows(METALS, rows)
     notes = [note for note in report.problems.notes if "keyword" in note]
     assert len(notes) == 2
     printed(" ".join(notes), "rows with one keyword: 200", "different lists of keywords: 101")

@@ -45,7 +45,7 @@ def test_unquoted_tsv_keeps_stray_quotes(bench):
     text = header + '0\t"Half a quote.\tIt\'s "half".\tnot_entailment\r\n1\ta\tb\tentailment\r\n'
     report = bench.compile("rte", f"train={bench.write('train.tsv', text)}")
     assert report.datasets == {"alpaca_rte_train": 2}
-    first = bench.records("alpaca_rte-train.json")[0]
+    first = bench.first("alpaca_rte-train.json")
     assert first["instruction"] == TEMPLATE.format('"Half a quote.', 'It\'s "half".')
     assert (first["output"], first["idx"]) == ("no", 0)
 

@@ -8,9 +8,8 @@ import json
 
 import pytest
 
-from tests.json_files import read_json
 from tests.messages import printed
-from tests.unit.compiler.conftest import Bench, as_parquet
+from tests.unit.compiler.conftest import Bench, as_parquet, exchange
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.write.entries import entries_of
@@ -39,7 +38,7 @@ def test_the_fix_names_the_spec_of_the_user(bench: Bench) -> None:
     write = "write: [{dataset: own, file: own.json, format: messages}]\n"
     spec = bench.write("own.yaml", f"about: a\n{columns}{write}")
     row = {"messages": talk("openai", {"text": "One.", "weight": 0})}
-    (problem,) = bench.compile(spec, bench.rows("t.jsonl", [row])).problems.errors
+    (problem,) = bench.compile_rows(spec, [row]).problems.errors
     assert problem.hint.endswith("`ignore: [weight]` in the spec own")
     rows = bench.rows("u.jsonl", [{"messages": talk("openai", {"text": "One."}), "is_correct": False}])
     (problem,) = bench.compile(spec, rows).problems.errors
@@ -215,7 +214,7 @@ def test_the_turns_and_the_fix_are_named(bench, marks, turns, ignored):
 def test_a_spec_may_ignore_or_map_a_mark(bench, ignored):
     rows = [{"messages": talk("openai", {"text": "One.", "weight": 0})}]
     spec = bench.write("mine.yaml", f"about: a\nlike: messages\nignore: [{ignored}]\nwrite: [{{}}]\n")
-    report = bench.compile(spec, bench.rows("train.jsonl", rows))
+    report = bench.compile_rows(spec, rows)
     assert not report.failed and report.unused.rows == {}
     assert report.unused.lines(1) == ['ignored: "messages.weight" (1 of 1)']
     mapped = (
@@ -224,34 +223,25 @@ def test_a_spec_may_ignore_or_map_a_mark(bench, ignored):
     )
     report = bench.compile(bench.write("mine.yaml", mapped), bench.folder / "train.jsonl", force=True)
     assert not report.failed and report.unused.rows == {}
-    assert bench.records("messages.jsonl")[0]["weight"] == 0
+    assert bench.first("messages.jsonl")["weight"] == 0
 
 
 def test_an_ignored_name_elsewhere_is_none_of_the_turns(bench):
     rows = [{"messages": talk("openai", {"text": "One.", "weight": 0})}]
-    spec = bench.write(
-        "mine.yaml", "about: a\nlike: messages\nignore: [meta.weight, conversations]\nwrite: [{}]\n"
-    )
-    assert bench.compile(spec, bench.rows("train.jsonl", rows)).failed
+    spec = "about: a\nlike: messages\nignore: [meta.weight, conversations]\nwrite: [{}]\n"
+    assert bench.compile_rows(spec, rows).failed
 
 
 def test_keys_inside_turns_are_counted_as_columns_are(bench):
-    named = {"name": "Ann", "id": 7, "empty": "", "weight": 1}
-    rows = [
-        {"messages": [{"role": "user", "content": "A?", **named}, {"role": "assistant", "content": "B."}]},
-        {
-            "messages": [
-                {"role": "user", "content": "C?", "name": "Bo"},
-                {"role": "assistant", "content": "D."},
-            ]
-        },
-    ]
-    report = bench.compile("messages", bench.rows("t.jsonl", rows))
+    ann, bo = exchange("A?", "B."), exchange("C?", "D.")
+    ann[0] |= {"name": "Ann", "id": 7, "empty": "", "weight": 1}
+    bo[0] |= {"name": "Bo"}
+    source = bench.rows("t.jsonl", [{"messages": ann}, {"messages": bo}])
+    report = bench.compile("messages", source)
     counts = {"messages.name": 2, "messages.id": 1, "messages.weight": 1}
     assert report.unused.rows == counts
-    manifest = read_json(bench.out / "messages" / "manifest.json")
-    assert manifest["not_used"] == counts and report.as_json()["not_used"] == counts
-    again = bench.compile("messages", bench.folder / "t.jsonl")
+    assert bench.manifest("messages")["not_used"] == report.as_json()["not_used"] == counts
+    again = bench.compile("messages", source)
     assert again.up_to_date and again.unused.rows == counts
 
 
@@ -263,7 +253,7 @@ def test_keys_that_reading_takes_are_not_counted(bench):
         {"role": "tool", "content": "5", "tool_call_id": "c1"},
         {"role": "assistant", "content": "5."},
     ]
-    report = bench.compile("messages", bench.rows("t.jsonl", [{"messages": turns}]))
+    report = bench.compile_rows("messages", [{"messages": turns}])
     assert not report.failed and report.unused.rows == {}
 
 
@@ -274,7 +264,7 @@ def test_keys_of_the_answers_of_a_pair_are_counted(bench):
         "chosen": [chosen],
         "rejected": chosen | {"content": "C."},
     }
-    report = bench.compile("pairs-chat", bench.rows("t.jsonl", [row]))
+    report = bench.compile_rows("pairs-chat", [row])
     assert report.unused.rows == {"chosen.model": 1, "rejected.model": 1}
 
 

@@ -58,7 +58,7 @@ def test_a_row_with_keywords_of_two_fields_goes_into_one(bench):
     spec = bench.write("m.yaml", MIX)
     report = bench.compile(spec, f"ai={path}", f"ic={path}")
     assert report.dropped == {"more keywords of another part": 3, "no keyword": 3}
-    asked = [record["instruction"] for record in bench.records("m.jsonl")]
+    asked = bench.values("m.jsonl", "instruction")
     assert asked == [rows[n]["question"] for n in (1, 2, 0, 3)]
     assert (report.read, report.kept) == (10, 4)
 
@@ -68,7 +68,7 @@ def test_rows_of_other_files_are_no_rivals(bench):
     one, other = (
         bench.rows(name, questions(f"An LLM on an FPGA in CMOS, {name}.")) for name in ("a.jsonl", "b.jsonl")
     )
-    report = bench.compile(bench.write("m.yaml", MIX), f"ai={one}", f"ic={other}")
+    report = bench.compile(MIX, f"ai={one}", f"ic={other}")
     assert (report.kept, report.dropped) == (2, {})
 
 
@@ -114,7 +114,7 @@ def test_every_kind_of_answer_is_named_and_cleaned(bench, columns, row):
     source = bench.rows("a.jsonl", [{"q": "Why?", **row}])
     assert bench.compile(bench.write("t.yaml", text), source).problems.counts == {"W214": 1}
     report = bench.compile(bench.write("t.yaml", f"{text}clean: html\n"), source)
-    assert not report.problems.counts and bench.records("t.jsonl")[0]["output"] == PLAIN
+    assert not report.problems.counts and bench.first("t.jsonl")["output"] == PLAIN
 
 
 def test_turns_are_cleaned_but_not_what_tools_are_told(bench):
@@ -122,9 +122,9 @@ def test_turns_are_cleaned_but_not_what_tools_are_told(bench):
     turns = [("human", "<p>Ask</p>"), ("function_call", call), ("observation", "<p>y</p>"), ("gpt", PAGE)]
     row = {"conversations": [{"from": role, "value": text} for role, text in turns]}
     row["tools"] = [{"name": "show", "description": "<b>Show</b> a page"}]
-    spec = bench.write("t.yaml", "like: messages\nabout: t\nclean: [html]\n")
-    assert not bench.compile(spec, bench.rows("a.jsonl", [row])).problems.counts
-    talk = [turn["value"] for turn in bench.records("messages.jsonl")[0]["conversations"]]
+    spec = "like: messages\nabout: t\nclean: [html]\n"
+    assert not bench.compile_rows(spec, [row]).problems.counts
+    talk = [turn["value"] for turn in bench.first("messages.jsonl")["conversations"]]
     assert talk == ["Ask", call, "<p>y</p>", PLAIN]
 
 
@@ -148,8 +148,8 @@ def test_a_filter_of_a_part_s_own_spec_holds_beside_the_part_s(bench):
     part = f"{{share: 1, as: {bench.folder / 'own.yaml'}, filter: {{max: 50}}}}"
     mix = bench.write("m.yaml", f"about: m\nmix: {{total: 9, parts: {{p: {part}}}}}\n{WRITE}")
     source = bench.rows("p.jsonl", questions("LLM", "CMOS", "LLM " * 5))
-    report = bench.compile(str(mix), f"p={source}")
-    assert [record["instruction"] for record in bench.records("m.jsonl")] == ["LLM"]
+    report = bench.compile(mix, f"p={source}")
+    assert bench.values("m.jsonl", "instruction") == ["LLM"]
     assert report.dropped == {"no keyword": 1, "too long": 1}
 
 
@@ -187,5 +187,5 @@ def test_a_part_with_earlier_turns_needs_a_history(bench):
     spec = bench.write("m.yaml", text.replace("format: alpaca", "format: alpaca, turns: history"))
     report = bench.compile(spec, *(f"{part}={path}" for part, path in files.items()))
     assert not report.failed and report.kept == 2
-    histories = [record["history"] for record in bench.records("m.jsonl")]
+    histories = bench.values("m.jsonl", "history")
     assert sorted(histories) == [[], [["a", "b"]]]

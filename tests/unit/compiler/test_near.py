@@ -117,8 +117,8 @@ def test_a_spec_asks_for_it(bench):
     for fit, codes in (("near", ["W212"]), ("{near: true}", ["W212"]), ("{near: false}", [])):
         output = "{file: t.jsonl, format: text, text: '{text}'}"
         lines = ["about: a", f"fit: {fit}", "columns: {text: [text]}", f"write: [{output}]"]
-        spec = bench.write("s.yaml", "\n".join(lines))
-        report = bench.compile(spec, bench.rows("t.jsonl", rows), force=True)
+        spec = "\n".join(lines)
+        report = bench.compile_rows(spec, rows, force=True)
         assert [problem.code for problem in report.problems.warnings] == codes
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.messages import printed, raises
-from tests.unit.compiler.conftest import Bench
+from tests.unit.compiler.conftest import Bench, exchange
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.errors import ContentError
@@ -54,7 +54,7 @@ def spec_of(
 
 
 def row_of(turns: bool, mapped: tuple[str, ...]) -> dict:
-    talk = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    talk = exchange("Why?", "So.")
     row = {"talk": talk} if turns else {"q": "Why?", "a": "So."}
     return row | {MAPPED[name][1]: MAPPED[name][2] for name in mapped}
 
@@ -113,7 +113,7 @@ def _assert_read(bench: Bench, turns: bool, number: int, record: dict, mapped: t
 @pytest.mark.parametrize("turns", [False, True])
 def test_a_message_names_the_output_and_the_edit(bench, turns):
     spec = spec_of(bench, turns, ("sharegpt", "alpaca"), ("system", "tools"))
-    report = bench.compile(spec, bench.rows("t.jsonl", [row_of(turns, ("system", "tools"))]))
+    report = bench.compile_rows(spec, [row_of(turns, ("system", "tools"))])
     messages = {problem.field: (problem.message, problem.hint) for problem in report.problems.errors}
     assert set(messages) == {"persona", "functions"}
     printed(messages["persona"][0], "system", "1 of 1", "f1.jsonl")
@@ -124,21 +124,21 @@ def test_a_message_names_the_output_and_the_edit(bench, turns):
 @pytest.mark.parametrize("name", ["system", "persona"])
 def test_a_spec_may_ignore_it_for_the_outputs_that_cannot_hold_it(bench, name):
     spec = spec_of(bench, False, ("sharegpt", "text"), ("system",), f"ignore: [{name}]\n")
-    report = bench.compile(spec, bench.rows("t.jsonl", [row_of(False, ("system",))]))
+    report = bench.compile_rows(spec, [row_of(False, ("system",))])
     assert not report.failed and report.unused.lines(1) == ["ignored: persona (1 of 1)"]
-    assert bench.records("f0.jsonl")[0]["system"] == "MAPPED SYSTEM"
+    assert bench.first("f0.jsonl")["system"] == "MAPPED SYSTEM"
 
 
 def test_empty_values_are_nothing_to_lose(bench):
     spec = spec_of(bench, False, ("sharegpt", "text"), ("system", "tools"))
     rows = [{"q": "a", "a": "b", "persona": "", "functions": "[]"}, {"q": "c", "a": "d"}]
-    assert not bench.compile(spec, bench.rows("t.jsonl", rows)).failed
+    assert not bench.compile_rows(spec, rows).failed
 
 
 def test_rows_that_differ_in_their_system_text_are_no_duplicates(bench):
     spec = spec_of(bench, False, ("messages",), ("system",), "drop_duplicates: true\n")
     rows = [{"q": "a", "a": "b", "persona": text} for text in ("One.", "Two.", "Two.")]
-    report = bench.compile(spec, bench.rows("t.jsonl", rows))
+    report = bench.compile_rows(spec, rows)
     assert (report.kept, report.dropped["duplicate"]) == (2, 1)
 
 
@@ -150,10 +150,10 @@ def test_a_system_text_of_the_output_takes_the_place_of_none(bench):
         row = row_of(True, ())
         with_turn = {"talk": [{"role": "system", "content": "Theirs"}, *row["talk"]]}
         spec = bench.write("s.yaml", f"about: a\n{text}")
-        report = bench.compile(spec, bench.rows("t.jsonl", [row, with_turn]), force=True)
+        report = bench.compile_rows(spec, [row, with_turn], force=True)
         assert [(p.code, "d.jsonl" in p.message) for p in report.problems.errors] == [("E107", True)]
         spec = bench.write("s.yaml", f"about: a\nignore: [system]\n{text}")
-        assert not bench.compile(spec, bench.folder / "t.jsonl", force=True).failed
+        assert not bench.compile(spec, bench.folder / "train.jsonl", force=True).failed
         assert ["Own" in json.dumps(record) for record in bench.records("d.jsonl")] == [True, True]
         assert "Theirs" not in json.dumps(bench.records("d.jsonl"))
 
@@ -201,12 +201,12 @@ def test_what_stands_beside_the_texts_is_written_refused_or_counted(bench, turns
         assert "column" in str(error)
         return
     other = {"good": False} if kind == "kto" else {}
-    report = bench.compile(spec, bench.rows("t.jsonl", [row, row | other]))
+    report = bench.compile_rows(spec, [row, row | other])
     assert not report.problems.errors
     if kind == "kept":
         assert report.unused.rows == {"topic": 2}
         return
-    record = json.dumps(bench.records("d.jsonl")[0])
+    record = json.dumps(bench.first("d.jsonl"))
     assert all(value in record for value in _texts(list(values.values())))
 
 
@@ -225,7 +225,7 @@ def test_a_file_of_all_splits_is_named_once(bench):
         "- {dataset: 'own_{split}', file: 'own-{split}.json'}",
         "- {file: all.jsonl, format: alpaca, instruction: '{question}', output: '{answer}'}",
     ]
-    spec = bench.write("own.yaml", "\n".join(lines))
+    spec = "\n".join(lines)
     rows = [{"question": f"What is {number}?", "answer": f"{number}"} for number in range(4)]
     report = bench.compile(spec, bench.rows("a.json", rows))
     (files, *_) = report.result_lines(bench.folder)

@@ -17,15 +17,15 @@ LINES = [json.dumps(ROWS[n % 3] | {"idx": n, "sentence1": f"Sentence {n}."}) for
 
 def test_one_point_nought_is_one_and_a_name_nearly_right_is_asked_about(bench):
     rows = [ROWS[0] | {"label": 1.0}, ROWS[1] | {"label": "entailmnet"}]
-    report = bench.compile("rte", bench.rows("train.jsonl", rows), reject=True)
+    report = bench.compile_rows("rte", rows, reject=True)
     assert report.problems.errors[0].hint == 'did you mean "entailment"?'
-    assert bench.records("alpaca_rte-train.json")[0]["output"] == "no"
+    assert bench.first("alpaca_rte-train.json")["output"] == "no"
 
 
 def test_columns_in_another_order_and_columns_that_nobody_asked_for(bench):
     text = "label\tnote\tsentence2\tidx\tsentence1\n0\tx\tB.\t7\tA.\n"
     bench.compile("rte", bench.write("train.tsv", text))
-    record = bench.records("alpaca_rte-train.json")[0]
+    record = bench.first("alpaca_rte-train.json")
     assert record["instruction"].startswith('Does "A." imply that "B."?') and record["output"] == "yes"
     assert record["idx"] == 7 and set(record) == {"instruction", "input", "output", "idx"}
 
@@ -38,7 +38,7 @@ def test_line_numbers_hold_far_into_a_file(bench):
 
 
 def test_values_in_messages_are_json_and_cut(bench):
-    report = bench.compile("rte", bench.rows("train.jsonl", [ROWS[0] | {"label": "x" * 500}]))
+    report = bench.compile_rows("rte", [ROWS[0] | {"label": "x" * 500}])
     message = report.problems.errors[0].message
     assert len(message) < 140 and "…" in message
 
@@ -47,7 +47,6 @@ def test_values_in_messages_are_json_and_cut(bench):
     ("line", "code"),
     [
         (json.dumps(ROWS[0] | {"label": True}), "E104"),
-        (json.dumps(ROWS[0] | {"idx": 1.5}), "E105"),
         (json.dumps(ROWS[0])[:-1] + ', "label": 1}', "E006"),
         ("[" * 3000, "E002"),
         (json.dumps(ROWS[0]).encode().replace(b"red", b"r\xe9d"), "E001"),
@@ -67,6 +66,6 @@ def test_a_bad_line_is_named_with_its_number_and_the_rest_is_checked(bench, line
 
 
 def test_only_the_first_thousand_messages_are_kept_and_all_are_counted(bench):
-    report = bench.compile("rte", bench.rows("train.jsonl", [ROWS[0] | {"label": 7}] * 5000))
+    report = bench.compile_rows("rte", [ROWS[0] | {"label": 7}] * 5000)
     assert len(report.problems.errors) == 1000
     assert report.problems.counts == {"E104": 5000}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.json_files import read_json
+from tests.unit.compiler.conftest import exchange, questions
 from tuneyard.compiler.arrange import split_rows
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import keys_of_ids, unit_key
@@ -78,23 +78,23 @@ def test_equal_numbers_are_one_group_and_a_number_as_text_is_another():
 
 def test_the_same_texts_in_other_columns_are_another_row(bench):
     rows = [{"q": "a", "a": "b c", "kind": "k"}, {"q": "a b", "a": "c", "kind": "k"}]
-    report = bench.compile(bench.write("t.yaml", ONE), bench.rows("t.jsonl", rows))
+    report = bench.compile_rows(ONE, rows)
     assert not report.problems.warnings
 
 
 def test_a_hash_split_does_not_move_rows_when_others_are_appended(bench):
-    spec = bench.write("t.yaml", f"{SPEC}split: {{test: 0.3, by: hash}}\n")
-    bench.compile(spec, bench.rows("a.jsonl", MANY[:40]))
+    spec = f"{SPEC}split: {{test: 0.3, by: hash}}\n"
+    bench.compile_rows(spec, MANY[:40])
     before = {row["instruction"] for row in bench.records("t-test.jsonl")}
-    bench.compile(spec, bench.rows("a.jsonl", list(reversed(MANY))))
+    bench.compile_rows(spec, list(reversed(MANY)))
     after = {row["instruction"] for row in bench.records("t-test.jsonl")}
     first = {f"question {number}" for number in range(40)}
     assert after & first == before and 8 <= len(after) <= 28
 
 
 def test_a_split_takes_every_row_once_and_keeps_order(bench):
-    spec = bench.write("t.yaml", f"{SPEC}split: {{eval: 0.1, test: 0.2, stratify: kind, seed: 1}}\n")
-    report = bench.compile(spec, bench.rows("a.jsonl", MANY))
+    spec = f"{SPEC}split: {{eval: 0.1, test: 0.2, stratify: kind, seed: 1}}\n"
+    report = bench.compile_rows(spec, MANY)
     assert report.datasets == {"t_train": 42, "t_eval": 6, "t_test": 12}
     numbers = [
         [int(row["instruction"].split()[1]) for row in bench.records(f"t-{name}.jsonl")]
@@ -108,23 +108,23 @@ def test_a_split_takes_every_row_once_and_keeps_order(bench):
 @pytest.mark.parametrize(("sample", "kept"), [("0.25", 15), ("7", 7), ("100", 60)])
 def test_samples_are_seeded_and_keep_the_order(bench, sample, kept):
     spec = bench.write("t.yaml", f"{ONE}sample: {sample}\n")
-    report = bench.compile(spec, bench.rows("a.jsonl", MANY))
+    report = bench.compile_rows(spec, MANY)
     assert (report.read, report.kept, report.not_sampled) == (60, kept, 60 - kept)
-    standing = bench.compile(spec, bench.folder / "a.jsonl")
+    standing = bench.compile(spec, bench.folder / "train.jsonl")
     assert standing.up_to_date and (standing.kept, standing.not_sampled) == (kept, 60 - kept)
     numbers = [int(row["instruction"].split()[1]) for row in bench.records("t.jsonl")]
     assert numbers == sorted(numbers) and len(set(numbers)) == kept
-    first = (bench.out / "t" / "t.jsonl").read_bytes()
-    bench.compile(spec, bench.folder / "a.jsonl", force=True)
-    assert (bench.out / "t" / "t.jsonl").read_bytes() == first
-    bench.compile(spec, bench.folder / "a.jsonl", seed=7)
-    assert kept == 60 or (bench.out / "t" / "t.jsonl").read_bytes() != first
+    first = (bench.out / "t/t.jsonl").read_bytes()
+    bench.compile(spec, bench.folder / "train.jsonl", force=True)
+    assert (bench.out / "t/t.jsonl").read_bytes() == first
+    bench.compile(spec, bench.folder / "train.jsonl", seed=7)
+    assert kept == 60 or (bench.out / "t/t.jsonl").read_bytes() != first
 
 
 def test_duplicates_are_dropped_and_counted(bench):
-    spec = bench.write("t.yaml", f"{ONE}drop_duplicates: true\n")
+    spec = f"{ONE}drop_duplicates: true\n"
     again = {"q": "Question  0 ", "a": "ANSWER 0", "kind": "x"}
-    report = bench.compile(spec, bench.rows("a.jsonl", [*MANY, again]))
+    report = bench.compile_rows(spec, [*MANY, again])
     assert (report.kept, report.dropped) == (60, {"duplicate": 1})
     assert bench.codes(report) == []
 
@@ -139,49 +139,46 @@ def test_filters_count_what_they_drop(bench):
         "cat " * 20,
         "a dog barks",
     ]
-    report = bench.compile(
-        spec, bench.rows("a.jsonl", [{"q": text, "a": "x", "kind": "k"} for text in texts])
-    )
+    report = bench.compile_rows(spec, [{"q": text, "a": "x", "kind": "k"} for text in texts])
     assert report.dropped == {"too short": 1, "too long": 1, "no keyword": 2}
-    kept = [row["instruction"] for row in bench.records("t.jsonl")]
+    kept = bench.values("t.jsonl", "instruction")
     assert kept == ["A CAT sat down.", "两个苹果在桌子上面"]
 
 
 def test_texts_are_cleaned_only_when_asked(bench):
     row = {"q": " e\u0301 &amp; co ", "a": "b", "kind": "k"}
     plain = bench.write("t.yaml", ONE)
-    bench.compile(plain, bench.rows("a.jsonl", [row]))
-    assert bench.records("t.jsonl")[0]["instruction"] == row["q"]
+    bench.compile_rows(plain, [row])
+    assert bench.first("t.jsonl")["instruction"] == row["q"]
     cleaned = bench.write("t.yaml", f"{ONE}clean: [nfc, strip, unescape]\n")
-    bench.compile(cleaned, bench.folder / "a.jsonl")
-    assert bench.records("t.jsonl")[0]["instruction"] == "\u00e9 & co"
+    bench.compile(cleaned, bench.folder / "train.jsonl")
+    assert bench.first("t.jsonl")["instruction"] == "\u00e9 & co"
 
 
 def test_after_a_bad_row_nothing_is_said_of_what_was_not_counted(bench):
     """Rows after a bad one are checked, not kept: no part is called short, no class lone."""
-    spec = bench.write(
-        "m.yaml",
+    spec = (
         "about: t\n"
         "mix: {total: 20, parts: {one: {share: 0.5, as: qa}, two: {share: 0.5, as: qa}}}\n"
-        "write: [{dataset: m, file: m.jsonl, format: alpaca}]\n",
+        "write: [{dataset: m, file: m.jsonl, format: alpaca}]\n"
     )
-    good = [{"question": f"q{n}", "answer": f"a{n}"} for n in range(40)]
+    good = questions(40)
     one = bench.rows("one.jsonl", [{"question": "q", "answer": 7}, *good])
     report = bench.compile(spec, f"one={one}", f"two={bench.rows('two.jsonl', good)}")
     assert [code for code, _ in bench.codes(report)] == ["E105"]
     assert not any("wanted" in note for note in report.problems.notes)
     many = [{"q": f"q{n}", "a": f"a{n}", "kind": "rare" if n in (0, 5999) else "k"} for n in range(6000)]
     many[3000]["a"] = 7
-    classes = bench.write("c.yaml", f"{SPEC}split: {{test: 0.2, stratify: kind}}\n")
-    report = bench.compile(classes, bench.rows("c.jsonl", many))
+    classes = f"{SPEC}split: {{test: 0.2, stratify: kind}}\n"
+    report = bench.compile_rows(classes, many)
     assert [code for code, _ in bench.codes(report)] == ["E105"]
 
 
 def test_a_kto_file_with_a_bad_row_is_not_called_one_of_a_single_class(bench):
-    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    turns = exchange("q", "a")
     rows = [{"messages": turns, "label": number < 20_000} for number in range(20_002)]
     rows[19_999]["messages"] = 7
-    report = bench.compile("kto", bench.rows("k.jsonl", rows))
+    report = bench.compile_rows("kto", rows)
     assert [code for code, _ in bench.codes(report)] == ["E105"]
     assert not any("to 1" in note for note in report.problems.notes)
 
@@ -203,7 +200,7 @@ STOPPED = {
 def test_every_row_of_a_stopped_compile_is_counted(bench, name):
     text, read, not_written = STOPPED[name]
     rows = [*MANY[:30], {"q": 7, "a": "", "kind": "k1"}, *MANY[31:]]
-    report = bench.compile(bench.write("t.yaml", text), bench.rows("a.jsonl", rows))
+    report = bench.compile_rows(text, rows)
     assert report.failed and (report.read, report.rejected, report.kept) == (read, 1, 0)
     dropped = sum(report.dropped.values())
     assert report.read == report.rejected + dropped + report.not_sampled + report.not_written
@@ -213,17 +210,16 @@ def test_every_row_of_a_stopped_compile_is_counted(bench, name):
 
 def test_every_row_of_a_stopped_mixture_is_counted(bench):
     """The first part is sampled before the second one stops the compile."""
-    one = bench.rows("one.jsonl", [{"question": f"q{n}", "answer": f"a{n}"} for n in range(40)])
+    one = bench.rows("one.jsonl", questions(40))
     bad = [{"question": f"r{n}", "answer": [n] if n == 8 else f"a{n}"} for n in range(30)]
-    spec = bench.write("m.yaml", MIXTURE)
-    report = bench.compile(spec, f"one={one}", f"two={bench.rows('two.jsonl', bad)}")
+    report = bench.compile(MIXTURE, f"one={one}", f"two={bench.rows('two.jsonl', bad)}")
     assert (report.read, report.rejected, report.kept) == (70, 1, 0)
     assert (report.not_sampled, report.not_written) == (30, 39)
 
 
 def test_every_row_is_counted_if_warnings_stop_a_compile(bench):
     rows = [*MANY, MANY[0]]
-    report = bench.compile(bench.write("t.yaml", ONE), bench.rows("a.jsonl", rows), strict=True)
+    report = bench.compile_rows(ONE, rows, strict=True)
     assert report.failed and (report.read, report.kept, report.not_written) == (61, 0, 61)
 
 
@@ -235,7 +231,7 @@ def test_a_mixture_takes_shares_and_says_what_is_missing(bench):
         " {one: {share: 0.75, as: qa}, two: {share: 0.25, as: messages}}}\n"
         "write: [{dataset: m, file: m.jsonl, format: alpaca, turns: history}]\n",
     )
-    one = bench.rows("one.jsonl", [{"question": f"q{n}", "answer": f"a{n}"} for n in range(40)])
+    one = bench.rows("one.jsonl", questions(40))
     turns = [{"from": who, "value": f"{who} {n}"} for n in range(2) for who in ("human", "gpt")]
     two = bench.rows("two.jsonl", [{"conversations": turns}] * 3)
     report = bench.compile(spec, f"one={one}", f"two={two}")
@@ -250,7 +246,7 @@ def test_a_mixture_takes_shares_and_says_what_is_missing(bench):
         "history": [["human 0", "gpt 0"]],
     }
     assert len(told) == 3 and all(row["history"] == [] for row in rows if row not in told)
-    entry = read_json(bench.out / "dataset_info.json")["m"]
+    entry = bench.registry()["m"]
     assert entry["columns"] == {
         "prompt": "instruction",
         "query": "input",

@@ -14,9 +14,9 @@ from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import Problem
 
-BAD = ROOT / "tests" / "examples" / "bad"
+BAD = ROOT / "tests/examples/bad"
 EXAMPLES = sorted(BAD.iterdir())
-DOCUMENT = ROOT / "docs" / "problems.md"
+DOCUMENT = ROOT / "docs/problems.md"
 SECTIONS = re.findall(r"^### ([EW]\d+) (.+)$", DOCUMENT.read_text(encoding="utf-8"), re.M)
 
 

@@ -43,5 +43,5 @@ def test_a_long_compile_shows_a_bar_and_a_short_one_none(bench, capsys, monkeypa
 def test_a_bar_is_for_a_terminal_alone(bench, capsys, monkeypatch):
     """Nothing is drawn into a file or a pipe, however long it takes."""
     monkeypatch.setattr(stream, "BAR_AFTER", 0)
-    bench.compile("rte", bench.rows("train.jsonl", ROWS * 1000))
+    bench.compile_rows("rte", ROWS * 1000)
     assert capsys.readouterr().err == ""

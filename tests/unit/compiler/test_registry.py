@@ -10,7 +10,7 @@ import pytest
 from tests.cli.scoring import invoke
 from tests.json_files import read_json, write_json
 from tests.messages import printed, printed_line, raises
-from tests.unit.compiler.conftest import ROWS
+from tests.unit.compiler.conftest import ROWS, questions
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
@@ -21,12 +21,12 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import staging
 
 
-def registry(bench):
-    return read_json(bench.out / "dataset_info.json")
+def settled(bench):
+    return Registry(bench.out).settle()
 
 
 def listed(bench):
-    return list(dataset_lines(Registry(bench.out).settle()))
+    return list(dataset_lines(settled(bench)))
 
 
 def differences(bench, name="alpaca_rte_train"):
@@ -35,7 +35,7 @@ def differences(bench, name="alpaca_rte_train"):
 
 
 def edit(bench, **entries):
-    info = registry(bench)
+    info = bench.registry()
     for name, added in entries.items():
         info[name] = info.get(name, {}) | added
     write_json(bench.out / "dataset_info.json", info)
@@ -45,43 +45,39 @@ def edit(bench, **entries):
 def staged(bench, target, entries=None):
     """Yield a folder staged beside `target` as a compile of rte leaves it before it is put in place, and its
     manifest."""
-    bench.compile("rte", bench.rows("train.jsonl", ROWS[:2]), out=bench.folder / "other")
+    bench.compile_rows("rte", ROWS[:2], out=bench.folder / "other")
     with staging(bench.out / target) as folder:
-        shutil.copytree(bench.folder / "other" / "rte", folder, dirs_exist_ok=True)
+        shutil.copytree(bench.folder / "other/rte", folder, dirs_exist_ok=True)
         manifest = read_manifest(folder)
         yield folder, manifest if entries is None else replace(manifest, entries=entries)
 
 
-def test_opening_a_registry_changes_nothing(bench):
+def test_opening_a_registry_changes_nothing(bench, rte_source):
     """A compile opens it before it reads, and settles it under the lock at its end."""
-    bench.compile("rte", bench.rows("train.jsonl", ROWS))
     path = bench.out / "dataset_info.json"
     path.write_text("{}")
     assert Registry(bench.out).entries == {} and path.read_text() == "{}"
-    assert list(Registry(bench.out).settle().entries) == ["alpaca_rte_train"]
-    assert registry(bench).keys() == {"alpaca_rte_train"}
+    assert list(settled(bench).entries) == ["alpaca_rte_train"]
+    assert bench.registry().keys() == {"alpaca_rte_train"}
 
 
-def test_a_copied_folder_takes_over_no_entry(bench):
-    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+def test_a_copied_folder_takes_over_no_entry(bench, rte_source):
     shutil.copytree(bench.out / "rte", bench.out / "backup")
-    manifest = bench.out / "backup" / "manifest.json"
+    manifest = bench.out / "backup/manifest.json"
     manifest.write_text(manifest.read_text().replace('"alpaca"', '"sharegpt"'))
-    before = registry(bench)
+    before = bench.registry()
     bench.compile(
         "mnli",
         bench.rows("mnli.jsonl", [ROWS[0] | {"gold_label": "neutral"}]).rename(bench.folder / "train.json"),
     )
-    assert registry(bench)["alpaca_rte_train"] == before["alpaca_rte_train"]
+    assert bench.registry()["alpaca_rte_train"] == before["alpaca_rte_train"]
     assert "stale: a copied folder, not registered" in listed(bench)[0]
-    assert Registry(bench.out).settle().remove("backup") == []
-    assert "alpaca_rte_train" in registry(bench)
+    assert settled(bench).remove("backup") == []
+    assert "alpaca_rte_train" in bench.registry()
 
 
-def test_a_listed_set_says_why_it_is_stale(bench):
-    source = bench.rows("train.jsonl", ROWS)
-    bench.compile("rte", source)
-    manifest = bench.out / "rte" / "manifest.json"
+def test_a_listed_set_says_why_it_is_stale(bench, rte_source):
+    manifest = bench.out / "rte/manifest.json"
     made = read_json(manifest)
     (line,) = listed(bench)
     assert line.startswith("alpaca_rte_train  3 rows  rte  20") and "stale" not in line
@@ -91,24 +87,21 @@ def test_a_listed_set_says_why_it_is_stale(bench):
         assert listed(bench)[0].endswith(f"  stale: the {name} has changed")
     write_json(manifest, made)
     bench.rows("train.jsonl", ROWS[:2])
-    assert listed(bench)[0].endswith(f"  stale: source {source} has changed")
-    source.unlink()
-    assert listed(bench)[0].endswith(f"  stale: source {source} is gone")
+    assert listed(bench)[0].endswith(f"  stale: source {rte_source} has changed")
+    rte_source.unlink()
+    assert listed(bench)[0].endswith(f"  stale: source {rte_source} is gone")
 
 
-def test_a_set_of_an_older_version_is_compiled_again_whatever_its_manifest_lacks(bench):
-    source = bench.rows("train.jsonl", ROWS)
-    bench.compile("rte", source)
-    path = bench.out / "rte" / "manifest.json"
+def test_a_set_of_an_older_version_is_compiled_again_whatever_its_manifest_lacks(bench, rte_source):
+    path = bench.out / "rte/manifest.json"
     manifest = read_json(path)
     made_from = manifest["made_from"] | {"compiler": "older"}
     write_json(path, {"files": manifest["files"], "made_from": made_from})
-    assert not bench.compile("rte", source).up_to_date
+    assert not bench.compile("rte", rte_source).up_to_date
     assert read_json(path).keys() == manifest.keys()
 
 
-def test_entries_of_others_are_listed_too(bench):
-    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+def test_entries_of_others_are_listed_too(bench, rte_source):
     path = bench.out / "dataset_info.json"
     mine = {"mine": {"file_name": "mine.json"}, "far": {"hf_hub_url": "a/b"}}
     write_json(path, mine | read_json(path))
@@ -125,21 +118,19 @@ def test_specs_are_listed_with_what_they_are_about_in_one_column():
 
 
 @pytest.mark.parametrize("what", ["another", "itself", "nothing"])
-def test_what_a_user_added_to_an_entry_stays(bench, what):
-    source = bench.rows("train.jsonl", ROWS)
-    bench.compile("rte", source)
-    ours = registry(bench)["alpaca_rte_train"]
+def test_what_a_user_added_to_an_entry_stays(bench, rte_source, what):
+    ours = bench.registry()["alpaca_rte_train"]
     changed = {"num_samples": 2, "formatting": "sharegpt", "tags": {}}
     edit(bench, alpaca_rte_train=changed)
     if what == "another":
-        bench.compile("qa", bench.rows("qa.jsonl", [{"question": "a", "answer": "b"}]))
+        bench.compile_rows("qa", questions(1))
     elif what == "itself":
-        bench.compile("rte", source, force=True)
+        bench.compile("rte", rte_source, force=True)
     else:
-        Registry(bench.out).settle()
+        settled(bench)
     # only a compile of the dataset itself writes its keys again
     expected = ours | ({"num_samples": 2} if what == "itself" else changed)
-    assert registry(bench)["alpaca_rte_train"] == expected
+    assert bench.registry()["alpaca_rte_train"] == expected
 
 
 def test_pairs_that_become_answers_are_no_longer_ranked(bench):
@@ -147,21 +138,19 @@ def test_pairs_that_become_answers_are_no_longer_ranked(bench):
     write = 'write: [{dataset: s, file: s.jsonl, format: alpaca, instruction: "{q}"'
     pair = "c: {names: [c], is: chosen}, r: {names: [r], is: rejected}"
     bench.compile(bench.write("s.yaml", f"about: a\ncolumns: {{q: [q], {pair}}}\n{write}}}]\n"), source)
-    assert registry(bench)["s"]["ranking"] is True
+    assert bench.registry()["s"]["ranking"] is True
     plain = f'about: a\nignore: [r]\ncolumns: {{q: [q], c: [c]}}\n{write}, output: "{{c}}"}}]\n'
     bench.compile(bench.write("s.yaml", plain), source)
-    assert "ranking" not in registry(bench)["s"]
+    assert "ranking" not in bench.registry()["s"]
 
 
-def test_an_entry_that_a_user_turned_to_a_file_of_his_own_stays(bench):
-    source = bench.rows("train.jsonl", ROWS)
-    bench.compile("rte", source)
+def test_an_entry_that_a_user_turned_to_a_file_of_his_own_stays(bench, rte_source):
     edit(bench, alpaca_rte_train={"file_name": "mine.json"})
-    before = registry(bench)
-    Registry(bench.out).settle()
-    assert registry(bench) == before
+    before = bench.registry()
+    settled(bench)
+    assert bench.registry() == before
     with raises(ContentError, "alpaca_rte_train", "mine.json"):
-        bench.compile("rte", source, force=True)
+        bench.compile("rte", rte_source, force=True)
 
 
 @pytest.mark.parametrize(
@@ -173,58 +162,54 @@ def test_an_entry_that_a_user_turned_to_a_file_of_his_own_stays(bench):
         {"hf_hub_url": "a/b"},
     ],
 )
-def test_entries_of_a_user_stay_whatever_they_name(bench, entry):
-    source = bench.rows("train.jsonl", ROWS)
-    bench.compile("rte", source)
+def test_entries_of_a_user_stay_whatever_they_name(bench, rte_source, entry):
     edit(bench, mine=entry)
-    bench.compile("rte", source, force=True)
-    Registry(bench.out).settle().remove("rte")
-    assert registry(bench) == {"mine": entry}
+    bench.compile("rte", rte_source, force=True)
+    settled(bench).remove("rte")
+    assert bench.registry() == {"mine": entry}
 
 
 def test_a_name_taken_between_planning_and_publishing_is_refused(bench):
-    bench.compile("qa", bench.rows("qa.jsonl", [{"question": "a", "answer": "b"}]))
+    bench.compile_rows("qa", questions(1))
     edit(bench, alpaca_rte_train={"file_name": "mine.json"})
-    before = registry(bench)
+    before = bench.registry()
     with (
         staged(bench, "rte") as (folder, manifest),
         raises(ContentError, "alpaca_rte_train", "mine.json"),
     ):
-        Registry(bench.out).settle().publish(folder, "rte", manifest)
-    assert registry(bench) == before and not (bench.out / "rte").exists()
+        settled(bench).publish(folder, "rte", manifest)
+    assert bench.registry() == before and not (bench.out / "rte").exists()
 
 
 @pytest.mark.parametrize("spec", ["rte", "mnli"])
 def test_a_file_put_there_between_planning_and_publishing_is_not_replaced(bench, spec):
-    bench.compile(spec, bench.rows("train.jsonl", ROWS))
+    bench.compile_rows(spec, ROWS)
     (bench.out / "rte").mkdir(exist_ok=True)
-    (bench.out / "rte" / "mine.json").write_text("precious")
+    (bench.out / "rte/mine.json").write_text("precious")
     with (
         staged(bench, "rte") as (folder, manifest),
         raises(RequestError, "mine.json"),
     ):
-        Registry(bench.out).settle().publish(folder, "rte", manifest)
-    assert (bench.out / "rte" / "mine.json").read_text() == "precious"
+        settled(bench).publish(folder, "rte", manifest)
+    assert (bench.out / "rte/mine.json").read_text() == "precious"
 
 
-def test_a_set_whose_registration_was_killed_keeps_its_names(bench):
-    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+def test_a_set_whose_registration_was_killed_keeps_its_names(bench, rte_source):
     (bench.out / "dataset_info.json").unlink()
     entry = {"file_name": "other/x.json", "formatting": "alpaca"}
     with (
         staged(bench, "other", {"alpaca_rte_train": entry}) as (folder, manifest),
         raises(ContentError, "rte/", "tuneyard data remove rte"),
     ):
-        Registry(bench.out).settle().publish(folder, "other", manifest)
+        settled(bench).publish(folder, "other", manifest)
 
 
-def test_removing_a_set_brings_back_the_entries_of_the_others(bench):
-    bench.compile("rte", bench.rows("train.jsonl", ROWS))
-    entries = registry(bench)
-    bench.compile("qa", bench.rows("qa.jsonl", [{"question": "a", "answer": "b"}]))
+def test_removing_a_set_brings_back_the_entries_of_the_others(bench, rte_source):
+    entries = bench.registry()
+    bench.compile_rows("qa", questions(1))
     (bench.out / "dataset_info.json").unlink()
-    Registry(bench.out).settle().remove("qa")
-    assert registry(bench) == entries
+    settled(bench).remove("qa")
+    assert bench.registry() == entries
 
 
 def cut(path):
@@ -243,7 +228,7 @@ def test_a_file_that_is_not_what_was_compiled_is_seen(bench, change):
     source = bench.rows("train.jsonl", ROWS * 20)
     bench.compile("rte", source)
     assert differences(bench) == [] and "changed" not in listed(bench)[0]
-    change(bench.out / "rte" / "alpaca_rte-train.json")
+    change(bench.out / "rte/alpaca_rte-train.json")
     assert differences(bench) == [("E431", "")]
     dataset = find_dataset("alpaca_rte_train", bench.out)
     (problem,) = since_compiled(dataset, bench.out, read_manifests(bench.out))
@@ -260,11 +245,11 @@ def test_a_dataset_without_a_manifest_was_not_compiled_here(bench):
         dataset = find_dataset(name, bench.out)
         return since_compiled(dataset, bench.out, read_manifests(bench.out)) is not None
 
-    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+    bench.compile_rows("rte", ROWS)
     bench.write("out/mine.json", "[]")
     edit(bench, mine={"file_name": "mine.json"}, other={"file_name": "rte/alpaca_rte-train.json"})
     assert compiled() and compiled("other") and not compiled("mine")
-    (bench.out / "rte" / "manifest.json").unlink()
+    (bench.out / "rte/manifest.json").unlink()
     assert not compiled()
 
 
@@ -283,36 +268,33 @@ COLUMNS = {"prompt": "instruction", "query": "input", "response": "output"}
         ({"num_samples": 10, "split": "train[:10]"}, []),
     ],
 )
-def test_an_entry_that_is_not_what_was_compiled_is_seen_and_what_was_added_is_legal(bench, added, fields):
-    bench.compile("rte", bench.rows("train.jsonl", ROWS))
+def test_an_entry_that_is_not_what_was_compiled_is_seen_and_what_was_added_is_legal(
+    bench, rte_source, added, fields
+):
     bench.write("out/mine.json", "[]")
     edit(bench, alpaca_rte_train=added)
-    before = registry(bench)
+    before = bench.registry()
     assert differences(bench) == [("E432", field) for field in fields]
     line = listed(bench)[0]
     assert ("changed:" in line) == bool(fields) and all(f"{field}: " in line for field in fields)
-    assert registry(bench) == before  # a list changes nothing
+    assert bench.registry() == before  # a list changes nothing
 
 
-def test_an_up_to_date_compile_writes_its_keys_again(bench):
-    source = bench.rows("train.jsonl", ROWS)
-    bench.compile("rte", source)
+def test_an_up_to_date_compile_writes_its_keys_again(bench, rte_source):
     edit(bench, alpaca_rte_train={"columns": SWAPPED, "num_samples": 2})
-    report = bench.compile("rte", source)
+    report = bench.compile("rte", rte_source)
     assert report.up_to_date and differences(bench) == []
-    assert registry(bench)["alpaca_rte_train"]["num_samples"] == 2
+    assert bench.registry()["alpaca_rte_train"]["num_samples"] == 2
 
 
-def test_the_list_sees_a_missing_file(bench):
-    bench.compile("rte", bench.rows("train.jsonl", ROWS))
-    (bench.out / "rte" / "alpaca_rte-train.json").unlink()
+def test_the_list_sees_a_missing_file(bench, rte_source):
+    (bench.out / "rte/alpaca_rte-train.json").unlink()
     assert listed(bench)[0].endswith("changed: the compiled file is missing")
 
 
-def test_verify_stops_at_a_missing_file_with_exit_code_2(bench, here):
+def test_verify_stops_at_a_missing_file_with_exit_code_2(bench, rte_source, here):
     """docs/verify.md (E431): a missing file is a wrong request, and no problem of the dataset's content."""
-    bench.compile("rte", bench.rows("train.jsonl", ROWS))
-    path = bench.out / "rte" / "alpaca_rte-train.json"
+    path = bench.out / "rte/alpaca_rte-train.json"
     path.unlink()
     done = here(cli, "verify", "alpaca_rte_train", "--out", bench.out, code=2)
     printed_line(done.stderr, path, "'alpaca_rte_train'")
@@ -322,7 +304,7 @@ def test_verify_stops_at_a_missing_file_with_exit_code_2(bench, here):
 @pytest.mark.parametrize("content", [{}, [1], {"images": 3}, {"made_from": 3, "counts": []}])
 def test_a_manifest_of_another_tool_is_no_compiled_dataset(bench, content):
     """Folders of images next to `dataset_info.json` have files of that name; listing ended in a traceback."""
-    bench.compile("alpaca", bench.rows("a.jsonl", [{"instruction": "a", "input": "", "output": "b"}]))
+    bench.compile_rows("alpaca", [{"instruction": "a", "input": "", "output": "b"}])
     bench.write("out/images/manifest.json", json.dumps(content))
     assert list(read_manifests(bench.out)) == ["alpaca"]
     assert len(listed(bench)) == 1

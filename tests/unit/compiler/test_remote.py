@@ -16,7 +16,7 @@ import yaml
 
 from tests.messages import printed, raises
 from tests.s3_server import KEYS, Store, serving
-from tests.unit.compiler.conftest import ROWS, Bench, as_parquet, as_zip, layouts
+from tests.unit.compiler.conftest import ROWS, Bench, as_parquet, as_zip, json_lines, layouts
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.publish.drift import compile_again
@@ -64,7 +64,7 @@ def store(server: Store, monkeypatch):
 
 
 def as_lines(rows: list[dict]) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return json_lines(rows).encode()
 
 
 def as_arrow(rows: list[dict]) -> bytes:

@@ -55,19 +55,18 @@ def test_so_many_good_rows_are_kept_and_every_bad_row_that_was_read_is_counted(b
     for limit in (1, 2, 7, len(readable)):
         report = bench.compile(spec, source, limit=limit, reject=True, force=True)
         assert (report.kept, report.read) == (limit, limit + report.rejected)
-        records = [record["instruction"] for record in bench.records("t.jsonl")]
+        records = bench.values("t.jsonl", "instruction")
         assert records == [f"q {number}" for number in readable[:limit]]
 
 
 def test_a_limit_is_of_all_files_of_a_split(bench):
-    spec = bench.write("t.yaml", SPEC)
     for name in ("a", "b", "c"):
         bench.write(f"data/{name}.jsonl", FILES["a.jsonl"]())
     readable = ROWS - len(UNREADABLE)
-    report = bench.compile(spec, bench.folder / "data", limit=readable + 4, reject=True)
+    report = bench.compile(SPEC, bench.folder / "data", limit=readable + 4, reject=True)
     assert (report.kept, report.read) == (readable + 4, readable + 4 + report.rejected)
     unreadable_only = bench.write("bad.jsonl", "{x\n" * 9)
-    report = bench.compile(spec, unreadable_only, limit=5, reject=True, force=True)
+    report = bench.compile(SPEC, unreadable_only, limit=5, reject=True, force=True)
     assert (report.read, report.kept, report.rejected) == (9, 0, 9)
 
 
@@ -87,5 +86,5 @@ def test_memory_holds_a_block_of_unreadable_rows(bench, monkeypatch, name):
         end_batch(problems)
 
     monkeypatch.setattr(Problems, "end_batch", count_and_end)
-    report = bench.compile(bench.write("t.yaml", SPEC), bench.write(name, FILES[name]()), reject=True)
+    report = bench.compile(SPEC, bench.write(name, FILES[name]()), reject=True)
     assert report.rejected == len(UNREADABLE) and max(held) < 200

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.runs_cut import tree
-from tests.unit.compiler.conftest import Bench
+from tests.unit.compiler.conftest import Bench, json_lines
 
 WRITE = """
 write: [{dataset: "t_{split}", file: "t-{split}.jsonl", format: alpaca,
@@ -57,7 +57,7 @@ def said_by(report) -> dict[str, object]:
 def test_the_bytes_do_not_depend_on_the_workers(bench, setting) -> None:
     """The manifest holds every count, problem and hash, so that equal manifests mean equal reports."""
     write = WRITE if "split" in SPECS[setting] else SHORT
-    spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SPECS[setting]}{write}")
+    spec = f"about: a test\n{COLUMNS}{SPECS[setting]}{write}"
     sources = sources_of(bench)
     written, said = {}, {}
     for workers in (1, 2, 3):
@@ -71,7 +71,7 @@ def test_the_bytes_do_not_depend_on_the_workers(bench, setting) -> None:
 
 def test_the_problems_are_listed_in_the_order_of_the_files(bench) -> None:
     """Of 5 files with 400 bad rows each, the first 1,000 are kept, however soon a worker ends."""
-    spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SHORT}")
+    spec = f"about: a test\n{COLUMNS}{SHORT}"
     sizes = (40_000, 10, 10, 10, 10)
     sources = [
         bench.rows(f"{number}.jsonl", [*rows(0, size), *[{"q": "", "a": "x", "n": 0}] * 400])
@@ -87,7 +87,7 @@ def test_the_problems_are_listed_in_the_order_of_the_files(bench) -> None:
 @pytest.mark.parametrize("numbers", [["7", "8"], [1.5, None], [{"x": 1}]])
 def test_a_kept_column_of_another_type_in_a_later_file_is_found(bench, numbers) -> None:
     """A worker compiles the file as if it were the first: what the files before it change is done again."""
-    spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SHORT}")
+    spec = f"about: a test\n{COLUMNS}{SHORT}"
     others = [{"q": f"Other {n}?", "a": "x", "n": value} for n, value in enumerate(numbers)]
     sources = [bench.rows("a.jsonl", rows(0, 5)), bench.rows("b.jsonl", others)]
     reports = [bench.compile(spec, *sources, workers=workers, reject=True, force=True) for workers in (1, 2)]
@@ -100,12 +100,12 @@ def test_rows_without_ids_are_numbered_over_all_files(bench, capsys, workers) ->
     columns = "columns: {question: [q], answer: {names: [a], is: answer}, idx: {names: [idx], is: id}}\n"
     spec = bench.write("t.yaml", f"about: a test\n{columns}{write}")
     bench.compile(spec, bench.rows("a.jsonl", rows(0, 5)), bench.rows("b.jsonl", rows(5, 5)), workers=workers)
-    assert [record["idx"] for record in bench.records("t.jsonl")] == list(range(10))
+    assert bench.values("t.jsonl", "idx") == list(range(10))
     assert ("one process" in capsys.readouterr().err) == (workers is not None)
 
 
 def large(bench) -> list[Path]:
-    lines = "".join(json.dumps(row) + "\n" for row in rows(0, 60_000))
+    lines = json_lines(rows(0, 60_000))
     return [bench.write(f"{number}.jsonl", lines) for number in range(4)]
 
 
@@ -151,7 +151,7 @@ def test_the_file_of_a_killed_worker_is_compiled_again(bench, plain) -> None:
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_their_parent_and_leave_the_old_set(bench, plain, sent) -> None:
     spec, sources, _ = plain
-    bench.compile(spec, bench.rows("small.jsonl", rows(0, 3)))
+    bench.compile_rows(spec, rows(0, 3))
     before = tree(bench.out / "t")
     process = start(bench, spec, sources)
     workers = workers_at_work(process, bench.out)
@@ -162,7 +162,7 @@ def test_workers_end_with_their_parent_and_leave_the_old_set(bench, plain, sent)
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
     assert tree(bench.out / "t") == before
-    bench.compile(spec, bench.rows("small.jsonl", rows(0, 3)), force=True)  # sweeps what SIGKILL left
+    bench.compile_rows(spec, rows(0, 3), force=True)  # sweeps what SIGKILL left
     assert sorted(path.name for path in bench.out.iterdir()) == ["dataset_info.json", "t"]
 
 
@@ -195,7 +195,7 @@ def test_a_check_needs_no_folder_to_write_into(bench, monkeypatch) -> None:
 
 
 def test_a_part_that_a_worker_cannot_read_ends_the_compile_with_its_place(bench) -> None:
-    spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SHORT}")
+    spec = f"about: a test\n{COLUMNS}{SHORT}"
     sources = [bench.rows("a.jsonl", rows(0, 5)), bench.write("b.csv", 'q,a,n\n"open')]
     reports = [bench.compile(spec, *sources, workers=workers) for workers in (1, 2)]
     assert reports[0].failed and said_by(reports[0]) == said_by(reports[1])

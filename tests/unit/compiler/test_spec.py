@@ -3,6 +3,7 @@
 import pytest
 
 from tests.messages import raises
+from tests.unit.compiler.conftest import exchange
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.read.inputs import find_inputs
 from tuneyard.compiler.spec.model import load_spec, placeholders
@@ -179,7 +180,7 @@ def test_a_spec_whose_name_no_set_can_have_is_refused(bench, name):
 @pytest.mark.parametrize("name", ["my data.yaml", "训练.yml", "v1.2+a_b-c.yaml", "_x.yaml"])
 def test_a_spec_may_be_called_so(bench, name):
     spec = str(bench.write(f"specs/{name}", GOOD))
-    bench.compile(spec, bench.rows("x.jsonl", [{"q": "a", "a": "b"}]))
+    bench.compile_rows(spec, [{"q": "a", "a": "b"}])
     assert list(Registry(bench.out).settle().manifests) == [name.rpartition(".")[0]]
 
 
@@ -210,26 +211,23 @@ def test_an_alias_may_stand_for_a_part_twice(bench):
 
 def test_literal_braces_in_templates(bench):
     spec = bench.write("t.yaml", GOOD.replace('"{question}"', '"{{{question}}} at 100%"'))
-    bench.compile(str(spec), bench.rows("x.jsonl", [{"q": "%s {a}", "a": "b"}]))
-    assert bench.records("t.jsonl")[0]["instruction"] == "{%s {a}} at 100%"
+    bench.compile_rows(spec, [{"q": "%s {a}", "a": "b"}])
+    assert bench.first("t.jsonl")["instruction"] == "{%s {a}} at 100%"
     assert placeholders("{{x}}{y}") == [("{", None), ("x}", None), ("", "y")]
 
 
 def test_wrap_leaves_values_that_are_no_text(bench):
     """A mark and turns have no text to wrap."""
-    spec = bench.write(
-        "s.yaml",
-        """about: wraps
+    spec = """about: wraps
 columns:
   turns: {names: [messages], is: turns, wrap: "<<{}>>"}
   kto_tag: {names: [wanted], is: kto, wrap: "<<{}>>"}
 write:
   - {dataset: wraps, file: wraps.json, format: sharegpt}
-""",
-    )
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+"""
+    turns = exchange("a", "b")
     rows = [{"messages": turns, "wanted": wanted} for wanted in (True, False)]
-    report = bench.compile(spec, bench.rows("t.jsonl", rows))
+    report = bench.compile_rows(spec, rows)
     assert report.kept == 2
 
 

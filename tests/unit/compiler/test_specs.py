@@ -12,8 +12,8 @@ from tuneyard.compiler.spec.file import known_specs, read_schema
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import read_records
 
-GOOD = ROOT / "tests" / "examples" / "good"
-GOLDEN = ROOT / "tests" / "golden" / "compiler"
+GOOD = ROOT / "tests/examples/good"
+GOLDEN = ROOT / "tests/golden/compiler"
 DEMO = ("demo_rte", "demo_mnli")
 
 

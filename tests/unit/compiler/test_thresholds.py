@@ -23,7 +23,7 @@ def words(count: int, start: int = 0) -> str:
 
 def warned(bench: Bench, rows: list[dict], code: str) -> list[int]:
     """Return the numbers of the rows, from 0, that have this warning."""
-    report = bench.compile("qa", bench.rows("t.jsonl", rows), force=True, most_problems=None)
+    report = bench.compile_rows("qa", rows, force=True, most_problems=None)
     found = [problem for problem in report.problems.warnings if problem.code == code]
     return [int(problem.place.rsplit(":", 1)[1]) - 1 for problem in found]
 
@@ -83,14 +83,14 @@ def test_answers_of_blanks_alone_are_empty(bench):
 def test_lengths_of_a_filter_are_inclusive(bench):
     rows = [{"q": "q" * size, "a": "a"} for size in range(1, 9)]
     spec = bench.write("t.yaml", SPEC + "filter: {min: 6, max: 8}\n")  # both texts and the break between them
-    report = bench.compile(str(spec), bench.rows("t.jsonl", rows))
+    report = bench.compile_rows(spec, rows)
     assert [len(record["instruction"]) for record in bench.records("t.jsonl")] == [4, 5, 6]
     assert report.dropped == {"too short": 3, "too long": 2}
 
 
 def test_a_filter_without_a_least_length_keeps_an_empty_answer(bench):
     sheet = SPEC.replace("q: [q], ", "").replace("'{q}'", "Say something.") + "filter: {max: 5}\n"
-    report = bench.compile(bench.write("t.yaml", sheet), bench.rows("t.jsonl", [{"a": ""}]))
+    report = bench.compile_rows(sheet, [{"a": ""}])
     assert (report.kept, report.dropped) == (1, {})
 
 

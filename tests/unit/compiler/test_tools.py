@@ -20,9 +20,14 @@ HEAD = "about: a\ncolumns: {turns: {names: [messages], is: turns}}\nwrite:\n  - 
 def compiled(bench: Bench, spec: object, *talks: list[dict]) -> list[tuple[str, str]]:
     """Return (line, message) of each error."""
     source = bench.rows("t.jsonl", [{"messages": talk} for talk in talks])
-    report = bench.compile(str(spec), f"p={source}" if spec == "mix.yaml" else source, force=True)
+    report = bench.compile(spec, f"p={source}" if spec == "mix.yaml" else source, force=True)
     assert {problem.code for problem in report.problems.errors} <= {"E107"}
     return [(p.place.rsplit(":", 1)[1], p.message) for p in report.problems.errors]
+
+
+def turns_of(bench: Bench) -> list[dict]:
+    """The turns of the first record."""
+    return bench.first("messages.jsonl")["conversations"]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +57,7 @@ def test_what_a_turn_would_lose_is_an_error_with_its_place(bench, number, change
 def test_nothing_beside_a_call_is_no_loss(bench, beside):
     talk = [ASK, CALL | beside, RESULT | {"tool_calls": []}, SAY | {"reasoning_content": None}]
     assert compiled(bench, "messages", talk) == []
-    turns = bench.records("messages.jsonl")[0]["conversations"]
+    turns = turns_of(bench)
     assert [turn["from"] for turn in turns] == ["human", "function_call", "observation", "gpt"]
     assert json.loads(turns[1]["value"]) == {"name": "add", "arguments": {"a": 2}}
 
@@ -68,7 +73,7 @@ def test_all_calls_of_a_turn_are_kept(bench):
     calls = [{"function": {"name": name, "arguments": {}}} for name in ("add", "sub")]
     talk = [ASK, {"role": "assistant", "tool_calls": calls}, RESULT, RESULT, SAY]
     assert compiled(bench, "messages", talk) == []
-    value = bench.records("messages.jsonl")[0]["conversations"][1]["value"]
+    value = turns_of(bench)[1]["value"]
     assert json.loads(value) == [{"name": "add", "arguments": {}}, {"name": "sub", "arguments": {}}]
 
 
@@ -92,7 +97,7 @@ def test_a_system_turn_that_an_output_leaves_out_is_an_error(bench):
         printed(says, "turn 1", "system")
         ignoring = bench.write("t.yaml", "ignore: [system]\n" + HEAD + output)
         assert compiled(bench, ignoring, [SYSTEM, ASK, SAY]) == []
-        report = bench.compile(str(ignoring), bench.folder / "t.jsonl", force=True)
+        report = bench.compile(ignoring, bench.folder / "t.jsonl", force=True)
         left_out = "1 conversation: t.jsonl leaves the system turn out (`ignore: [system]`)"
         assert report.problems.notes[0].endswith(left_out)
 
@@ -103,16 +108,16 @@ def test_two_system_texts_of_a_row_are_an_error_where_they_differ(bench, spec):
     rows = [{"system": text, "messages": [SYSTEM, ASK, SAY]} for text in texts]
     if spec == "kto":
         rows = [row | {"kto_tag": texts[row["system"]]} for row in rows]
-    report = bench.compile(spec, bench.rows("t.jsonl", rows))
+    report = bench.compile_rows(spec, rows)
     ((code, place),) = [found for found in bench.codes(report) if found[0].startswith("E")]
-    assert (code, place) == ("E107", "t.jsonl:3")
+    assert (code, place) == ("E107", "train.jsonl:3")
     printed(report.problems.errors[0].message, '"Be brief."', '"Be long."')
 
 
 def test_conversations_of_which_one_exchange_is_kept_are_counted(bench):
     spec = bench.write("t.yaml", HEAD + ALPACA.replace("TURNS", "first"))
     source = bench.rows("t.jsonl", [{"messages": [ASK, SAY, ASK, SAY]}, {"messages": [ASK, SAY]}])
-    (note,) = bench.compile(str(spec), source).problems.notes
+    (note,) = bench.compile(spec, source).problems.notes
     printed(note, source, "1", "`turns: history`")
 
 
@@ -153,7 +158,7 @@ def call(value: object) -> list[dict]:
 def test_several_results_are_one_turn_as_llamafactory_joins_them(bench, results):
     """In the order of their calls, since no record keeps ids."""
     assert compiled(bench, "messages", [ASK, TWO, *results, SAY]) == []
-    turns = bench.records("messages.jsonl")[0]["conversations"]
+    turns = turns_of(bench)
     assert turns[2] == {"from": "observation", "value": "5\n</tool_response>\n<tool_response>\n6"}
 
 
@@ -164,9 +169,9 @@ def test_ids_may_be_numbers_and_results_in_any_order(bench):
 
 
 def test_another_number_of_results_than_of_calls_is_trained_and_a_warning(bench):
-    report = bench.compile("messages", bench.rows("t.jsonl", [{"messages": [ASK, TWO, RESULTS[0], SAY]}]))
-    assert (report.kept, ("W223", "t.jsonl:1") in bench.codes(report)) == (1, True)
-    assert bench.records("messages.jsonl")[0]["conversations"][2] == {"from": "observation", "value": "5"}
+    report = bench.compile_rows("messages", [{"messages": [ASK, TWO, RESULTS[0], SAY]}])
+    assert (report.kept, ("W223", "train.jsonl:1") in bench.codes(report)) == (1, True)
+    assert turns_of(bench)[2] == {"from": "observation", "value": "5"}
 
 
 @pytest.mark.parametrize(
@@ -207,7 +212,7 @@ def test_a_result_may_follow_a_call_that_is_text(bench):
 )  # fmt: skip
 def test_a_call_is_kept_as_it_is_or_made_what_llamafactory_takes(bench, value, kept):
     assert compiled(bench, "messages", call(value)) == []
-    assert bench.records("messages.jsonl")[0]["conversations"][1]["value"] == kept
+    assert turns_of(bench)[1]["value"] == kept
 
 
 THOUGHT = "<think>\nAdd.\n</think>\n\n"
@@ -232,7 +237,7 @@ PARTS = [
 )  # fmt: skip
 def test_reasoning_becomes_a_thought_before_what_it_leads_to(bench, change, role, text):
     assert compiled(bench, "messages", [ASK, change]) == []
-    assert bench.records("messages.jsonl")[0]["conversations"][1] == {"from": role, "value": text}
+    assert turns_of(bench)[1] == {"from": role, "value": text}
 
 
 def test_calls_text_keeps_what_is_said_before_a_call(bench):
@@ -242,7 +247,7 @@ def test_calls_text_keeps_what_is_said_before_a_call(bench):
     said = CALL | {"content": "Let me see.", "reasoning": "Add."}
     assert compiled(bench, spec, [ASK, said, RESULT, SAY]) == []
     value = '<tool_call>{"name": "add", "arguments": {"a": 2}}</tool_call>'
-    assert bench.records("messages.jsonl")[0]["conversations"][1]["value"] == f"{THOUGHT}Let me see.\n{value}"
+    assert turns_of(bench)[1]["value"] == f"{THOUGHT}Let me see.\n{value}"
 
 
 @pytest.mark.parametrize(
@@ -256,14 +261,14 @@ def test_calls_text_keeps_what_is_said_before_a_call(bench):
 def test_tools_are_a_list_or_its_text_and_none_is_empty(bench, tools, kept):
     source = bench.rows("t.jsonl", [{"messages": [ASK, SAY], "tools": tools}])
     assert not bench.compile("messages", source).problems.errors
-    assert bench.records("messages.jsonl")[0]["tools"] == kept
+    assert bench.first("messages.jsonl")["tools"] == kept
 
 
 @pytest.mark.parametrize(
     "tools", ["{", '{"name": "add"}', [{"type": "function"}], [{"name": "a", "parameters": "b"}]]
 )
 def test_tools_that_are_none_are_refused(bench, tools):
-    report = bench.compile("messages", bench.rows("t.jsonl", [{"messages": [ASK, SAY], "tools": tools}]))
+    report = bench.compile_rows("messages", [{"messages": [ASK, SAY], "tools": tools}])
     assert [code for code, _ in bench.codes(report)] == ["E107"]
 
 
@@ -285,7 +290,7 @@ def test_calls_are_held_against_the_tools_of_their_row(bench, name, arguments, t
     )
     more = ", arguments: error" if strict else ""
     spec = f"about: a\nlike: messages\ncolumns: {{tools: {{names: [tools], is: tools{more}}}}}"
-    problems = bench.compile(str(bench.write("t.yaml", spec)), source).problems
+    problems = bench.compile(bench.write("t.yaml", spec), source).problems
     both = (*problems.errors, *problems.warnings)
     found = [(problem.code, problem.message[: len(says or "")]) for problem in both]
     assert found == ([("E109" if strict else code, says)] if code else [])
@@ -296,7 +301,7 @@ def test_the_same_question_with_other_tools_is_another_question(bench):
         {"messages": [ASK, SAY], "tools": TOOLS},
         {"messages": [ASK, SAY | {"content": "I have no tool for it."}], "tools": []},
     ]
-    assert not bench.compile("messages", bench.rows("t.jsonl", rows)).problems.counts
+    assert not bench.compile_rows("messages", rows).problems.counts
 
 
 @pytest.mark.parametrize("tools", [TOOLS, [*TOOLS, {"name": "sub"}], json.dumps(TOOLS), None])
@@ -333,24 +338,17 @@ def test_what_no_other_reader_takes_is_no_call(bench, arguments, why, form):
 @pytest.mark.parametrize("form", ["tool_calls", "function_call"])
 def test_arguments_encoded_as_json_twice_are_unwrapped_with_a_warning(bench, form):
     """Exports often contain the arguments' text as JSON text once more."""
-    arguments = json.dumps(json.dumps({"a": 2}))
-    call = {"name": "add", "arguments": arguments}
+    call = {"name": "add", "arguments": json.dumps(json.dumps({"a": 2}))}
     turn = {"role": "assistant", "tool_calls": [{"function": call}]}
     if form == "function_call":
         turn = {"role": "function_call", "content": json.dumps(call)}
-    once = {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": '{"a": 2}'}}]}
-    question, result, answer = (
-        {"role": role, "content": text} for role, text in (("user", "2?"), ("tool", "2"), ("assistant", "2."))
-    )
-    rows = [{"messages": [question, each, result, answer]} for each in (once, turn)]
-    report = bench.compile("messages", bench.rows("t.jsonl", rows))
+    rows = [{"messages": [ASK, each, RESULT, SAY]} for each in (CALL, turn)]
+    report = bench.compile_rows("messages", rows)
     codes = [(code, place) for code, place in bench.codes(report) if code in ("W220", "E107")]
-    assert codes == [("W220", "t.jsonl:2")]
-    values = [row["conversations"][1]["value"] for row in bench.records("messages.jsonl")]
+    assert codes == [("W220", "train.jsonl:2")]
+    values = [turns[1]["value"] for turns in bench.values("messages.jsonl", "conversations")]
     assert [json.loads(value) for value in values] == [{"name": "add", "arguments": {"a": 2}}] * 2
-    rows[1]["messages"][1] = {
-        "role": "function_call",
-        "content": json.dumps({"name": "add", "arguments": '"2"'}),
-    }
-    report = bench.compile("messages", bench.rows("t.jsonl", rows))
+    text = {"role": "function_call", "content": json.dumps(call | {"arguments": '"2"'})}
+    rows[1]["messages"][1] = text
+    report = bench.compile_rows("messages", rows)
     assert bench.codes(report)[0][0] == "E107", "a text is no object of arguments"

@@ -18,11 +18,14 @@ def row(n, **more):
     return {"sentence1": f"one {n}", "sentence2": f"two {n}", "label": "entailment", "idx": n, **more}
 
 
+def rte_steps(source, number, **options):
+    return list(trace(load_spec("rte"), [str(source)], number, None, **options))
+
+
 def test_the_row_is_the_one_that_was_kept_at_this_place(bench):
     rows = [row(1), row(2, label="-"), row(3, url="u"), row(4)]
     path = bench.rows("train.jsonl", rows)
-    spec, sources = load_spec("rte"), (str(path),)
-    steps = list(trace(spec, sources, 2, None))
+    steps = rte_steps(path, 2)
     (place, raw), (_, columns), (file, record) = steps
     assert place.startswith("raw row, ") and place.endswith("train.jsonl:3")
     assert json.loads(raw) == rows[2]
@@ -30,7 +33,7 @@ def test_the_row_is_the_one_that_was_kept_at_this_place(bench):
     assert file == "record in alpaca_rte-train.json"
     assert json.loads(record)["idx"] == 3 and "one 3" in json.loads(record)["instruction"]
     with raises(RequestError, "row 4", "3 rows"):
-        list(trace(spec, sources, 4, None))
+        rte_steps(path, 4)
 
 
 def test_a_row_of_a_second_file_counts_on(bench):
@@ -44,20 +47,18 @@ def test_a_row_of_a_second_file_counts_on(bench):
 
 
 def test_several_rows_from_one_on(bench):
-    steps = list(
-        trace(load_spec("rte"), [str(bench.rows("train.jsonl", [row(1), row(2), row(3)]))], 2, None, rows=5)
-    )
+    steps = rte_steps(bench.rows("train.jsonl", [row(1), row(2), row(3)]), 2, rows=5)
     assert [title.rpartition(":")[2] for title, _ in steps if title.startswith("raw")] == ["2", "3"]
 
 
 def test_a_row_that_cannot_be_shown_for_those_before_it_says_why(bench):
     bad = bench.rows("bad.jsonl", [row(1) | {"sentence1": ""}, row(2) | {"sentence2": None}])
     with pytest.raises(ProblemsError) as found:
-        list(trace(load_spec("rte"), [f"train={bad}"], 1, None))
+        rte_steps(f"train={bad}", 1)
     assert [problem.place.rpartition(":")[2] for problem in found.value.problems] == ["1", "2"]
     other = bench.rows("other.jsonl", [{"question": "a", "answer": "b"}])
     with pytest.raises(ProblemsError) as found:
-        list(trace(load_spec("rte"), [f"train={other}"], 1, None))
+        rte_steps(f"train={other}", 1)
     assert {problem.code for problem in found.value.problems} == {"E101"}
 
 

@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 
+from tests.unit.compiler.conftest import error_codes
 from tuneyard.compiler.kinds.turn_forms import ROLES, common_turns
 from tuneyard.core.installation.checkout import ROOT
 
 ASK, ANSWER = {"role": "user", "content": "Name a river."}, {"role": "assistant", "content": "The Rhine."}
-IMAGE = ROOT / "tests" / "examples" / "good" / "media"
+IMAGE = ROOT / "tests/examples/good/media"
 
 
 @pytest.mark.parametrize("role", ["model", "bot", "chatbot", "bard", "chatgpt", "bing"])
@@ -19,10 +20,10 @@ def test_models_of_other_names_are_the_assistant(role):
 
 def test_a_spec_says_who_speaks_under_other_roles(bench):
     roles = "{names: [messages], is: turns, roles: {patient: user, doctor: assistant}}"
-    spec = bench.write("own.yaml", f"about: own\nlike: messages\ncolumns:\n  turns: {roles}\n")
+    spec = f"about: own\nlike: messages\ncolumns:\n  turns: {roles}\n"
     row = {"messages": [{"role": "patient", "content": "It hurts."}, {"role": "doctor", "content": "Where?"}]}
-    bench.compile(spec, bench.rows("a.jsonl", [row]))
-    turns = bench.records("messages.jsonl")[0]["conversations"]
+    bench.compile_rows(spec, [row])
+    turns = bench.first("messages.jsonl")["conversations"]
     assert [turn["from"] for turn in turns] == ["human", "gpt"]
 
 
@@ -38,49 +39,41 @@ def test_what_the_user_says_after_the_last_answer_is_left_out_if_the_spec_says_s
     refused = bench.compile("messages", source)
     assert [problem.place.number[0] for problem in refused.problems.errors] == [1, 3, 4]
     column = "{names: [messages], is: turns, unanswered: drop}"
-    spec = bench.write("own.yaml", f"about: own\nlike: messages\ncolumns:\n  turns: {column}\n")
+    spec = f"about: own\nlike: messages\ncolumns:\n  turns: {column}\n"
     report = bench.compile(spec, source, reject=True)
     assert [(problem.code, problem.place.number[0]) for problem in report.problems.errors] == [("E107", 3)]
     talk = [{"from": "human", "value": "Name a river."}, {"from": "gpt", "value": "The Rhine."}]
-    assert [record["conversations"] for record in bench.records("messages.jsonl")] == [talk] * 3
+    assert bench.values("messages.jsonl", "conversations") == [talk] * 3
     (note,) = (note for note in report.problems.notes if "unanswered" in note)
     assert "2 conversations" in note
 
 
+def compile_parts(bench, *parts):
+    """Compile a conversation whose answer has these parts."""
+    return bench.compile_rows("messages", [{"messages": [ASK, ANSWER | {"content": list(parts)}]}])
+
+
 @pytest.mark.parametrize(
-    "part",
+    "parts",
     [
-        {"type": "text", "value": "The Rhine.", "loss_weight": 0},
-        {"type": "text", "text": "The Rhine.", "train": False},
+        [{"type": "text", "value": "The Rhine.", "loss_weight": 0}],
+        [{"type": "text", "text": "The Rhine.", "train": False}],
+        [{"type": "text", "value": "a", "loss_weight": 0}, {"type": "text", "value": "b", "loss_weight": 1}],
     ],
 )
-def test_a_mark_in_a_part_is_one_of_its_turn(bench, part):
-    report = bench.compile(
-        "messages", bench.rows("a.jsonl", [{"messages": [ASK, ANSWER | {"content": [part]}]}])
-    )
-    assert [problem.code for problem in report.problems.errors] == ["E113"]
-
-
-def test_the_masked_part_counts_among_several(bench):
-    parts = [{"type": "text", "value": text, "loss_weight": weight} for text, weight in (("a", 0), ("b", 1))]
-    report = bench.compile(
-        "messages", bench.rows("a.jsonl", [{"messages": [ASK, ANSWER | {"content": parts}]}])
-    )
-    assert [problem.code for problem in report.problems.errors] == ["E113"]
+def test_a_mark_in_a_part_is_one_of_its_turn(bench, parts):
+    assert error_codes(compile_parts(bench, *parts)) == ["E113"]
 
 
 def test_unused_keys_of_parts_are_counted(bench):
-    parts = [{"type": "text", "text": "The Rhine.", "cache_control": {"type": "ephemeral"}}]
-    report = bench.compile(
-        "messages", bench.rows("a.jsonl", [{"messages": [ASK, ANSWER | {"content": parts}]}])
-    )
-    assert report.unused.rows == {"messages.cache_control": 1}
+    part = {"type": "text", "text": "The Rhine.", "cache_control": {"type": "ephemeral"}}
+    assert compile_parts(bench, part).unused.rows == {"messages.cache_control": 1}
 
 
 def test_unused_keys_of_turns_are_listed_alike_in_every_run(bench):
     keys = ["omega", "beta", "zeta", "alpha", "mid", "tau"]
     rows = [{"messages": [ASK, ANSWER | dict.fromkeys(keys, "x")]}]
-    report = bench.compile("messages", bench.rows("a.jsonl", rows))
+    report = bench.compile_rows("messages", rows)
     assert [*report.unused.rows] == [f"messages.{key}" for key in sorted(keys)]
 
 
@@ -89,7 +82,7 @@ def test_images_in_the_turns_go_to_the_column_of_images(bench, tmp_path):
     shutil.copy(picture, tmp_path / "a.png")
     parts = [{"type": "text", "text": "What is "}, {"type": "image_url", "image_url": {"url": "a.png"}}]
     row = {"messages": [ASK | {"content": parts}, ANSWER]}
-    bench.compile("media", bench.rows("a.jsonl", [row]))
+    bench.compile_rows("media", [row])
     (record,) = bench.records("media.json")
     assert record["images"] == ["a.png"]
     assert record["conversations"][0]["value"] == "What is <image>"
@@ -98,8 +91,8 @@ def test_images_in_the_turns_go_to_the_column_of_images(bench, tmp_path):
 @pytest.mark.parametrize("url", ["https://example.org/a.png", "data:image/png;base64,iVBO", "gone.png"])
 def test_an_image_that_is_no_file_is_refused(bench, url):
     row = {"messages": [ASK | {"content": [{"type": "image_url", "image_url": {"url": url}}]}, ANSWER]}
-    report = bench.compile("media", bench.rows("a.jsonl", [row]))
-    assert [problem.code for problem in report.problems.errors] == ["E110"]
+    report = bench.compile_rows("media", [row])
+    assert error_codes(report) == ["E110"]
 
 
 def test_results_of_several_calls_are_read_in_the_order_of_the_calls(bench):
@@ -109,15 +102,15 @@ def test_results_of_several_calls_are_read_in_the_order_of_the_calls(bench):
         for name, text in (("b", "2"), ("a", "1"))
     ]
     row = {"messages": [ASK, ANSWER | {"content": use}, ASK | {"content": results}, ANSWER]}
-    bench.compile("messages", bench.rows("a.jsonl", [row]))
-    turns = bench.records("messages.jsonl")[0]["conversations"]
+    bench.compile_rows("messages", [row])
+    turns = bench.first("messages.jsonl")["conversations"]
     assert turns[2] == {"from": "observation", "value": "1\n</tool_response>\n<tool_response>\n2"}
 
 
 def test_an_answer_that_is_json_stays_text(bench):
     answers = {"chosen": json.dumps([{"a": 1}]), "rejected": "none"}
-    bench.compile("pairs-chat", bench.rows("a.jsonl", [{"prompt": [ASK], **answers}]))
-    assert bench.records("pairs-chat.json")[0]["chosen"]["value"] == '[{"a": 1}]'
+    bench.compile_rows("pairs-chat", [{"prompt": [ASK], **answers}])
+    assert bench.first("pairs-chat.json")["chosen"]["value"] == '[{"a": 1}]'
 
 
 @pytest.mark.parametrize(
@@ -136,8 +129,8 @@ def test_an_answer_that_is_json_stays_text(bench):
 @pytest.mark.parametrize("key", ["content", "parts"])
 def test_hostile_parts_are_refused_with_their_turn(bench, parts, key):
     turn = {"role": "user", key: parts}
-    report = bench.compile("messages", bench.rows("a.jsonl", [{"messages": [turn, ANSWER]}]))
-    assert [problem.code for problem in report.problems.errors] == ["E107"]
+    report = bench.compile_rows("messages", [{"messages": [turn, ANSWER]}])
+    assert error_codes(report) == ["E107"]
 
 
 @pytest.mark.parametrize(
@@ -149,8 +142,8 @@ def test_hostile_parts_are_refused_with_their_turn(bench, parts, key):
     ],
 )
 def test_of_several_right_answers_the_first_is_learned(bench, answers, learned, notes):
-    report = bench.compile("qa", bench.rows("a.jsonl", [{"question": "A river?", "answers.text": answers}]))
-    assert bench.records("qa.json")[0]["output"] == learned
+    report = bench.compile_rows("qa", [{"question": "A river?", "answers.text": answers}])
+    assert bench.first("qa.json")["output"] == learned
     assert sum("of which the first is learned" in note for note in report.problems.notes) == notes
 
 
@@ -158,7 +151,7 @@ def test_a_completion_ends_the_turns_of_its_prompt(bench):
     """TRL's KTO, conversational and plain."""
     wanted = {"prompt": [ASK], "completion": [ANSWER], "label": True}
     unwanted = {"prompt": "Name a river.", "completion": "A hill.", "label": False}
-    bench.compile("kto", bench.rows("a.jsonl", [wanted, unwanted]))
+    bench.compile_rows("kto", [wanted, unwanted])
     talks = [[turn["value"] for turn in record["conversations"]] for record in bench.records("kto.json")]
     assert talks == [["Name a river.", "The Rhine."], ["Name a river.", "A hill."]]
 
@@ -175,8 +168,8 @@ def test_a_completion_ends_the_turns_of_its_prompt(bench):
 )
 def test_a_completion_that_does_not_fit_is_refused(bench, prompt, completion, code):
     rows = [{"prompt": prompt, "completion": completion, "label": True}]
-    report = bench.compile("kto", bench.rows("a.jsonl", rows))
-    assert [problem.code for problem in report.problems.errors] == [code]
+    report = bench.compile_rows("kto", rows)
+    assert error_codes(report) == [code]
 
 
 def test_a_role_that_is_a_list_stays_for_the_check_with_renamed_roles():

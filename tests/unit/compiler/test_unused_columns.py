@@ -2,15 +2,14 @@
 
 import pytest
 
-from tests.json_files import read_json
 from tests.messages import printed
-from tests.unit.compiler.conftest import ROWS, Bench, layouts
+from tests.unit.compiler.conftest import ROWS, Bench, error_codes, exchange, layouts
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.rows import filled
 from tuneyard.compiler.spec.model import load_spec
 
-TALK = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+TALK = exchange("Why?", "So.")
 QA = {"question": "Why?", "answer": "So."}
 IO = {"instruction": "Why?", "output": "So."}
 
@@ -18,7 +17,7 @@ IO = {"instruction": "Why?", "output": "So."}
 def refused(bench: Bench, spec: object, rows: list[dict]) -> dict[str, str]:
     """Return what E108 says of each column."""
     source = bench.rows("train.jsonl", rows)
-    report = bench.compile(str(spec), f"p={source}" if load_spec(str(spec)).mix else source, force=True)
+    report = bench.compile(spec, f"p={source}" if load_spec(str(spec)).mix else source, force=True)
     errors = report.problems.errors
     assert report.failed == bool(errors) != (bench.out / report.name).exists()
     assert {problem.code for problem in errors} <= {"E108"}
@@ -33,7 +32,7 @@ def test_columns_that_nothing_uses_are_counted_in_every_layout(bench, name):
     assert report.unused.rows == {"url": 3, "one": 1}
     (line,) = report.unused.lines(report.read)
     assert sorted(line.removeprefix("not used: ").split(", ")) == ["one (1 of 3)", "url (3 of 3)"]
-    assert read_json(bench.out / "rte" / "manifest.json")["not_used"] == {"url": 3, "one": 1}
+    assert bench.manifest("rte")["not_used"] == {"url": 3, "one": 1}
     again = bench.compile("rte", f"train={bench.folder / name}")
     assert again.up_to_date and again.as_json()["not_used"] == {"url": 3, "one": 1}
 
@@ -157,13 +156,13 @@ def test_marks_in_a_table_are_text(bench):
 )
 def test_a_value_that_changes_no_answer_is_only_counted(bench, name, values):
     rows = [QA | {name: value} for value in [*values, None, ""]]
-    report = bench.compile("qa", bench.rows("t.jsonl", rows))
+    report = bench.compile_rows("qa", rows)
     assert not report.failed and report.unused.rows == {name: len(values)}
 
 
 def test_what_says_how_an_answer_came_about_is_counted(bench):
     more = {"rationale": "r", "solution": "s", "score": 0, "is_correct": True, "weight": 1}
-    report = bench.compile("qa", bench.rows("t.jsonl", [QA | more, QA | {"rationale": "r"}, QA | more]))
+    report = bench.compile_rows("qa", [QA | more, QA | {"rationale": "r"}, QA | more])
     assert report.unused.rows == dict.fromkeys(more, 2) | {"rationale": 3}
     assert "rationale (3 of 3)" in report.unused.lines(3)[0] and not report.failed
 
@@ -175,7 +174,7 @@ def test_an_ignored_column_that_holds_something_is_reported(bench, name):
     source = bench.rows("t.jsonl", rows)
     report = bench.compile(name, source)
     assert not report.failed and report.unused.lines(3) == ["ignored: rejected (2 of 3)"]
-    manifest = read_json(bench.out / name / "manifest.json")
+    manifest = bench.manifest(name)
     assert manifest["ignored"] == report.as_json()["ignored"] == {"rejected": 2}
     again = bench.compile(name, source)
     assert again.up_to_date and again.unused.lines(3) == ["ignored: rejected (2 of 3)"]
@@ -193,7 +192,7 @@ def test_a_spec_of_ones_own_ignores_or_maps(bench):
     unwritten = bench.write("unwritten.yaml", mapped.replace("SYSTEM", ""))
     assert list(refused(bench, unwritten, rows)) == ["system"]
     assert refused(bench, bench.write("m.yaml", mapped.replace("SYSTEM", 'system: "{system}"')), rows) == {}
-    assert bench.records("reports.json")[0]["system"] == "Be brief."
+    assert bench.first("reports.json")["system"] == "Be brief."
 
 
 def test_a_mixture_ignores_for_its_parts(bench):
@@ -208,9 +207,9 @@ def test_a_mixture_ignores_for_its_parts(bench):
 
 def test_errors_of_columns_stand_before_those_of_rows(bench):
     rows = [{"conversations": [{"from": "human", "value": "a"}], "chosen": {}, "rejected": {"value": "b"}}]
-    report = bench.compile("messages", bench.rows("t.jsonl", rows * 3))
-    assert [problem.code for problem in report.problems.errors] == ["E108", "E107", "E107", "E107"]
-    assert report.problems.errors[0].place.endswith("t.jsonl:1")
+    report = bench.compile_rows("messages", rows * 3)
+    assert error_codes(report) == ["E108", "E107", "E107", "E107"]
+    assert report.problems.errors[0].place.endswith("train.jsonl:1")
 
 
 RANKED = "preference data (a chosen answer and a rejected one)"
@@ -228,21 +227,19 @@ INSIDE = "--column turns=chosen"
     ],
 )  # fmt: skip
 def test_missing_columns_are_told_with_the_spec_that_reads_such_data(bench, row, spec, looks):
-    report = bench.compile(spec, bench.rows("t.jsonl", [row]))
+    report = bench.compile_rows(spec, [row])
     hints = {problem.code: problem.hint for problem in report.problems.errors}
     assert hints == {"E101": f"the columns look like {looks} reads them"}
 
 
 def test_a_spec_is_not_told_to_take_itself(bench):
-    report = bench.compile(
-        "pairs-chat", bench.rows("t.jsonl", [{"messages": [], "chosen": "x", "reject": "y"}])
-    )
+    report = bench.compile_rows("pairs-chat", [{"messages": [], "chosen": "x", "reject": "y"}])
     printed(report.problems.errors[0].hint, '"reject"', "--column rejected=NAME")
 
 
 def test_columns_without_end_are_counted_in_bounded_memory(bench):
     rows = [QA | {f"key{number}_{key}": 1 for key in range(50)} for number in range(100)]
-    report = bench.compile("qa", bench.rows("t.jsonl", [*rows, QA | {"images": ["a"]}]))
+    report = bench.compile_rows("qa", [*rows, QA | {"images": ["a"]}])
     assert len(report.unused.rows) == 200 and report.unused.rows["images"] == 1
     assert report.unused.lines(101)[0].count(" of 101)") == 20
 
@@ -268,9 +265,9 @@ def test_items_of_a_list_beside_the_one_that_is_used_are_named(bench):
 def test_all_unused_keys_of_an_object_are_named_and_only_the_first_unused_item_of_a_list(bench):
     columns = '{question: [faq.question], answer: ["faq.answers.0"]}'
     output = '{file: s.jsonl, format: alpaca, instruction: "{question}", output: "{answer}"}'
-    spec = bench.write("s.yaml", f"about: a\ncolumns: {columns}\nwrite: [{output}]\n")
+    spec = f"about: a\ncolumns: {columns}\nwrite: [{output}]\n"
     faq = {"id": 7, "question": "Why?", "answers": ["So.", "Thus.", "Hence."], "page": "p. 3"}
-    report = bench.compile(spec, bench.rows("t.jsonl", [{"faq": faq}]))
+    report = bench.compile_rows(spec, [{"faq": faq}])
     assert report.unused.rows == {"faq.id": 1, "faq.answers.1": 1, "faq.page": 1}
 
 
@@ -280,7 +277,7 @@ def test_a_column_by_which_the_rows_are_split_is_used(bench):
     split = "{eval: 0.5, group: page}"
     text = f"about: a\ncolumns: {columns}\nsplit: {split}\nwrite: [{output}]\n"
     rows = [QA | {"question": f"Why {n}?", "page": f"{n % 3}", "url": "u"} for n in range(12)]
-    report = bench.compile(bench.write("s.yaml", text), bench.rows("t.jsonl", rows))
+    report = bench.compile_rows(text, rows)
     assert report.unused.rows == {"url": 12}
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.unit.compiler.conftest import ROWS, Bench, as_csv, as_parquet
+from tests.unit.compiler.conftest import ROWS, Bench, as_csv, as_parquet, json_lines
 
 SPEC = """
 about: a test
@@ -27,15 +27,15 @@ def answers(bench: Bench, maps: tuple[str, str], values: list, layout: str) -> l
     spec = bench.write("t.yaml", SPEC.replace("YES", maps[0]).replace("NO", maps[1]))
     rows = [{"q": f"Question {number}", "a": value} for number, value in enumerate(values)]
     data = {
-        "jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        "jsonl": json_lines(rows),
         "json": json.dumps(rows),
         "csv": as_csv(rows),
         "parquet": as_parquet(rows) if layout == "parquet" else b"",
     }[layout]
-    report = bench.compile(str(spec), bench.write(f"t.{layout}", data), force=True)
+    report = bench.compile(spec, bench.write(f"t.{layout}", data), force=True)
     if report.failed:
         return [problem.message for problem in report.problems.errors]
-    return [record["output"] for record in bench.records("t.jsonl")]
+    return bench.values("t.jsonl", "output")
 
 
 @pytest.mark.parametrize("layout", ["jsonl", "json", "csv", "parquet"])
@@ -76,15 +76,15 @@ def test_a_truth_value_is_no_number_and_a_number_no_truth_value(bench):
 )
 def test_any_value_stands_in_a_text_as_json_has_it(bench, value, text):
     spec = bench.write("t.yaml", ANY)
-    bench.compile(str(spec), bench.rows("t.jsonl", [{"q": "b", "a": value}]))
+    bench.compile_rows(spec, [{"q": "b", "a": value}])
     assert bench.records("t.jsonl") == [{"instruction": "b", "input": "", "output": f"{text}!", "a": value}]
 
 
-def test_a_date_in_a_text_has_no_quotes(bench):
-    spec = bench.write("t.yaml", ANY)
+def test_a_date_in_a_text_has_no_quotes_and_is_kept_as_json_has_it(bench):
     day = datetime.date(2020, 1, 2)
-    bench.compile(str(spec), bench.write("t.parquet", as_parquet([{"q": "b", "a": day}])))
-    assert bench.records("t.jsonl")[0]["output"] == "2020-01-02!"
+    bench.compile(ANY, bench.write("t.parquet", as_parquet([{"q": "b", "a": day}])))
+    record = bench.first("t.jsonl")
+    assert (record["output"], record["a"]) == ("2020-01-02!", "2020-01-02")
 
 
 @pytest.mark.parametrize(
@@ -93,26 +93,26 @@ def test_a_date_in_a_text_has_no_quotes(bench):
 )
 def test_the_best_of_several_answers_and_of_equals_the_first(bench, scores, best):
     answers = [{"pm_score": score, "text": f"text {number}"} for number, score in enumerate(scores)]
-    bench.compile("stackexchange", bench.rows("t.jsonl", [{"question": "q", "answers": answers}]))
-    assert bench.records("stackexchange.jsonl")[0]["output"] == best
+    bench.compile_rows("stackexchange", [{"question": "q", "answers": answers}])
+    assert bench.first("stackexchange.jsonl")["output"] == best
 
 
 def test_ids_of_a_table_are_numbers_where_all_fit_json_and_texts_otherwise(bench):
     for last in (2, 10**20, -(10**20)):
         rows = [ROWS[0] | {"idx": 1}, ROWS[1] | {"idx": last}]
         bench.compile("rte", bench.write("train.csv", as_csv(rows)), force=True)
-        written = [record["idx"] for record in bench.records("alpaca_rte-train.json")]
+        written = bench.values("alpaca_rte-train.json", "idx")
         assert written == ([1, 2] if last == 2 else ["1", str(last)])
 
 
 def test_a_bad_id_makes_no_other_row_a_bad_one(bench):
     rows = [row | {"idx": n} for row, n in zip(ROWS, (1, 2.5, 3), strict=True)]
-    report = bench.compile("rte", bench.rows("train.jsonl", rows))
+    report = bench.compile_rows("rte", rows)
     assert [place for _, place in bench.codes(report)] == ["train.jsonl:2"]
 
 
 def test_a_name_inside_of_another_is_found_where_any_row_has_it(bench):
-    spec = bench.write("own.yaml", "like: qa\ncolumns: {question: [asked.text], answer: [answer]}\n")
+    spec = "like: qa\ncolumns: {question: [asked.text], answer: [answer]}\n"
     rows = bench.rows("rows.jsonl", [{"answer": "1"}, {"asked": {"text": "a"}, "answer": "2"}])
     report = bench.compile(spec, rows)
     assert bench.codes(report) == [("E102", "rows.jsonl:1")]
@@ -125,8 +125,6 @@ def test_an_input_may_ask_alone(bench):
     report = bench.compile("io", bench.rows("a.jsonl", rows), reject=True)
     assert bench.codes(report) == [("E106", "a.jsonl:3"), ("E106", "a.jsonl:4")]
     assert [(r["instruction"], r["input"]) for r in bench.records("io.json")] == [("", "a"), ("a", "")]
-    other = bench.write(
-        "own.yaml", "about: x\nlike: io\nwrite:\n  - {dataset: own, instruction: 'Do: {instruction}'}\n"
-    )
-    report = bench.compile(other, bench.rows("b.jsonl", rows[:2]), reject=True)
-    assert bench.codes(report) == [("E106", "b.jsonl:1")]
+    other = "about: x\nlike: io\nwrite:\n  - {dataset: own, instruction: 'Do: {instruction}'}\n"
+    report = bench.compile_rows(other, rows[:2], reject=True)
+    assert bench.codes(report) == [("E106", "train.jsonl:1")]

@@ -7,6 +7,7 @@ import pytest
 
 from tests.cli.scoring import invoke
 from tests.messages import raises
+from tests.unit.compiler.conftest import json_lines
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.verify.audit import Audit
@@ -95,7 +96,7 @@ def test_alpaca_records_as_turns(bench):
         {"instruction": "I"},
         {"instruction": "I", "output": 3},
     ]
-    content = "".join(json.dumps(row) + "\n" for row in rows)
+    content = json_lines(rows)
     records, problems = read(bench, "a.jsonl", content)
     assert [talk for _, talk in records[:2]] == [
         Example([("user", "I\nJ")], [("assistant", "O")]),

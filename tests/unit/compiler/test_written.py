@@ -45,11 +45,10 @@ def lose_a_record(file, data, keys=None):
 
 
 def test_outputs_that_lose_a_record_are_not_published(bench, monkeypatch):
-    spec = bench.write("two.yaml", QA)
     source = bench.rows("x.jsonl", [{"question": f"{n}", "answer": "a"} for n in range(9)])
     monkeypatch.setattr(RecordFile, "add", lose_a_record)
     with raises(ContentError, "read 9", "b.jsonl has 8"):
-        bench.compile(spec, source)
+        bench.compile(QA, source)
     assert list(bench.out.rglob("*")) == []
 
 
@@ -167,8 +166,8 @@ def test_numbers_are_clusters_by_their_value(bench):
         'write: [{dataset: n, file: n.json, format: alpaca, instruction: "{q}", output: "{q}"}]\n',
     )
     docs = [-1, -2, 1, True, -1, "1", [1]]
-    bench.compile(spec, bench.rows("x.jsonl", [{"q": f"{n}", "doc": doc} for n, doc in enumerate(docs)]))
-    file = bench.out / "n" / "n.json"
+    bench.compile_rows(spec, [{"q": f"{n}", "doc": doc} for n, doc in enumerate(docs)])
+    file = bench.out / "n/n.json"
     assert read_row_index(file).clusters["doc"].tolist() == [0, 1, 2, 3, 0, 4, 5]
 
 
