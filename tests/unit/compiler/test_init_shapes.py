@@ -65,6 +65,16 @@ def test_two_numbered_texts_are_a_pair(bench, options):
     printed_line(report, "warning", "Quality", "1")
 
 
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [("Question", "Answer"), ("ask", "answer"), ("input", "target"), ("inputs", "targets")],
+    ids=["headers in capitals", "ask", "firefly", "xp3"],
+)
+def test_questions_and_answers_have_several_names(bench, question, answer):
+    columns, _, spec = columns_of(bench, lambda n: {question: ask(n), answer: reply(n)})
+    assert spec["like"] == "qa" and columns == {"question": question, "answer": answer}
+
+
 def test_a_body_next_to_question_and_answer_is_the_input(bench):
     columns, warnings, _ = columns_of(
         bench,
@@ -78,11 +88,6 @@ def test_a_body_next_to_question_and_answer_is_the_input(bench):
     ("make_row", "like", "expected"),
     [
         (
-            lambda n: {"Question": ask(n), "Answer": reply(n)},
-            "qa",
-            {"question": "Question", "answer": "Answer"},
-        ),
-        (
             lambda n: {"instruction": ask(n), "context": story(n), "response": reply(n)},
             "io",
             {"instruction": "instruction", "input": "context", "output": "response"},
@@ -91,13 +96,6 @@ def test_a_body_next_to_question_and_answer_is_the_input(bench):
             lambda n: {"system_prompt": "Be brief." * (n % 2), "question": ask(n), "response": reply(n)},
             "qa",
             {"system": "system_prompt", "question": "question", "answer": "response"},
-        ),
-        (lambda n: {"ask": ask(n), "answer": reply(n)}, "qa", {"question": "ask", "answer": "answer"}),
-        (lambda n: {"input": ask(n), "target": reply(n)}, "qa", {"question": "input", "answer": "target"}),
-        (
-            lambda n: {"inputs": ask(n), "targets": reply(n)},
-            "qa",
-            {"question": "inputs", "answer": "targets"},
         ),
         (
             lambda n: {"task_id": n, "prompt": ask(n), "canonical_solution": reply(n)},
@@ -160,12 +158,8 @@ def test_a_body_next_to_question_and_answer_is_the_input(bench):
         ),
     ],
     ids=[
-        "headers in capitals",
         "dolly",
         "openorca",
-        "ask",
-        "firefly",
-        "xp3",
         "humaneval",
         "race",
         "arc",

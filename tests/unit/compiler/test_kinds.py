@@ -1,5 +1,6 @@
 """A kind of column is one object in one file of compiler/kinds."""
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -11,7 +12,7 @@ import yaml
 from tests.messages import printed, raises
 from tests.plug_ins import documented
 from tuneyard.compiler.init.propose import propose
-from tuneyard.compiler.kinds import Column, kind_of, kinds
+from tuneyard.compiler.kinds import Column, Kind, kind_of, kinds
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify.comparison import RecordComparison
@@ -49,17 +50,24 @@ write: [{dataset: "s_{split}", file: "s-{split}.jsonl", format: alpaca, instruct
 """
 
 
-@pytest.fixture
-def with_sounds(monkeypatch):
-    """The kinds with one more, which comes as the text of one file."""
-    code: dict[str, object] = {}
-    exec(SOUNDS, code)
-    everything = kinds() | {"sounds": code["SOUNDS"]}
+@contextlib.contextmanager
+def added(monkeypatch: pytest.MonkeyPatch, kind: Kind) -> Iterator[None]:
+    """The kinds with one more."""
+    everything = kinds() | {kind.name: kind}
     for place in ("kinds", "spec.file", "spec.model", "init.proposal", "init.guess", "verify.comparison"):
         monkeypatch.setattr(f"tuneyard.compiler.{place}.kinds", lambda: everything)
     read_schema.cache_clear()
     yield
     read_schema.cache_clear()
+
+
+@pytest.fixture
+def with_sounds(monkeypatch):
+    """The kinds with one more, which comes as the text of one file."""
+    code: dict[str, Any] = {}
+    exec(SOUNDS, code)
+    with added(monkeypatch, code["SOUNDS"]):
+        yield
 
 
 class LoadedRows(dict):
@@ -144,17 +152,13 @@ def test_no_plain_text_contains_what_goes_beside_texts(name):
 
 
 @pytest.fixture
-def keywords(monkeypatch) -> Iterator[Any]:
-    """A module with the example of the docs, whose kind is known."""
+def keywords(monkeypatch) -> Iterator[None]:
+    """The kind of the example of the docs is known."""
     module = ModuleType("keywords_of_the_docs")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # for what processes send each other
     exec(documented('"""Keywords'), module.__dict__)
-    everything = kinds() | {"keywords": module.KEYWORDS}
-    for place in ("kinds", "spec.file", "spec.model", "init.proposal", "init.guess"):
-        monkeypatch.setattr(f"tuneyard.compiler.{place}.kinds", lambda: everything)
-    read_schema.cache_clear()
-    yield module
-    read_schema.cache_clear()
+    with added(monkeypatch, module.KEYWORDS):
+        yield
 
 
 METALS = (
