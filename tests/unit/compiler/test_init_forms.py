@@ -28,7 +28,7 @@ def answer(n: int) -> str:
 
 
 ANSWERED = [(question(n), answer(n)) for n in range(COUNT)]
-FAQ = [{"question": question(n), "answer": answer(n)} for n in range(COUNT)]
+FAQ = [{"question": q, "answer": a} for q, a in ANSWERED]
 
 
 def asked(n: int) -> list[tuple[str, str]]:
@@ -264,7 +264,7 @@ def test_an_example_a_file_is_one_row_whatever_lists_are_in_it(bench) -> None:
 
 
 def test_texts_with_the_tokens_of_a_template_are_told(bench) -> None:
-    rows = [{"text": f"<s>[INST] {question(n)} [/INST] {answer(n)} </s>"} for n in range(COUNT)]
+    rows = [{"text": f"<s>[INST] {q} [/INST] {a} </s>"} for q, a in ANSWERED]
     said = propose(bench.rows("llama.jsonl", rows))[1]
     assert f"warning: {COUNT} of {COUNT} examples contain a token of a chat template" in said
 
@@ -442,11 +442,11 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
 @pytest.mark.parametrize(
     "document",
     [
-        {question(n): answer(n) for n in range(COUNT)},
+        dict(ANSWERED),
         {f"q{n}": row for n, row in enumerate(FAQ)},
         {question(n): {"answer": answer(n), "page": n} for n in range(COUNT)},
         {"a": {"data": {"items": FAQ}}},
-        {"count": 30, "data": {"v": 1, "items": [{"q": question(n), "a": answer(n)} for n in range(COUNT)]}},
+        {"count": 30, "data": {"v": 1, "items": [{"q": q, "a": a} for q, a in ANSWERED]}},
         {"v": 1, "data": {"items": [{**row, "text_before": "before " * 10_000} for row in FAQ]}},
     ],
     ids=[
@@ -894,7 +894,7 @@ def test_questions_about_each_text_of_a_list_are_rows(bench) -> None:
 
 
 def test_a_document_of_questions_is_told_how_to_be_read(bench) -> None:
-    parts = [f"## {question(n)}\n\n{answer(n)}\n" for n in range(COUNT)]
+    parts = [f"## {q}\n\n{a}\n" for q, a in ANSWERED]
     said = "\n\n".join(f"## Prompt:\n{q}\n\n## Response:\n{a}" for q, a in ANSWERED)
     for text, count in (("\n".join(parts), COUNT), (f"# A chat\n\n{said}", COUNT)):
         _, report = propose(bench.write("faq.md", text))
