@@ -86,7 +86,7 @@ def dialects(path: Readable, encoding: str) -> Iterator[Source]:
     is_csv = usually_quoted = suffix(path) == ".csv"
     usual = "," if is_csv else "\t"
     text = head_of(path, encoding).decode(errors="replace")
-    first_line = text.partition("\n")[0]
+    first_line = next(iter(text.splitlines()), "")
     counts = {sign: first_line.count(sign) for sign in (usual, ";", "\t", "|", ",")}
     delimiter = usual
     if not counts[usual]:

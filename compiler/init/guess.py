@@ -63,10 +63,10 @@ def _check_user_columns(profile: FileProfile) -> None:
     """Raise `RequestError` if a column is missing, or has too few or too many values for a label."""
     for role, path in profile.user_columns.items():
         if path not in profile.leaves:
-            columns = f"(columns: {', '.join(profile.leaves) or 'none'}) {nearest(path, profile.leaves)}"
+            columns = f"(columns: {', '.join(profile.leaves) or 'none'}); {nearest(path, profile.leaves)}"
             option = role.removesuffix("2")
             message = f"--{option} {path}: no such column in {profile.path} {columns}"
-            raise RequestError(message.rstrip())
+            raise RequestError(message.rstrip("; "))
         if profile.names_media(profile.leaves[path]):
             raise RequestError(
                 f"--{role.removesuffix('2')} {path}: its values name files, such as "
@@ -75,7 +75,7 @@ def _check_user_columns(profile: FileProfile) -> None:
             )
     label = profile.user_leaf("label")
     if label is None:
-        if "text2" in profile.user_columns:
+        if "text2" in profile.user_columns and "answer" not in profile.user_columns:
             raise RequestError("--text twice is a pair of texts: name the column of its labels with --label")
         return
     count = len(label.values)

@@ -62,7 +62,9 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
 
     Those named as classes are; others need each value five times on average, and come by how even they are,
     texts first. A truth value that some rows lack, or that is a part of their metadata, is a mark of them.
+    Where people write to one another, `type` says what a message is (a reply), and is no class.
     """
+    has_authors = any(PEOPLE.intersection(leaf.steps) for leaf in profile.leaves.values())
     candidates: list[tuple[bool, bool, float, Leaf]] = []
     for leaf in profile.leaves.values():
         is_rating = leaf.is_called("rating")
@@ -70,7 +72,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
             leaf.kind == "number" and (is_rating or leaf.names)
         ):
             continue
-        if leaf is text:
+        if leaf is text or (leaf.name == "type" and has_authors):
             continue
         if not 2 <= len(leaf.values) <= MOST_VALUES:
             continue

@@ -21,7 +21,7 @@ from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files
 from tuneyard.compiler.read.remote import SourceFile, SourcePath
 from tuneyard.compiler.read.scan import LOOKED_AT, Steps, is_one_row, is_turn, layout_of, members_of
-from tuneyard.compiler.read.stream import GET_AGAIN, DamagedError, Member, Readable, suffix
+from tuneyard.compiler.read.stream import DamagedError, Member, Readable, suffix
 from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, role_of_names
@@ -42,6 +42,8 @@ SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
 KEPT = 1000
 ONE_LABEL = (".value.choices", "label", "labels")
 """Ends of paths to the labels of Label Studio and doccano: a list, of one text if a row has one label."""
+FIRST_COUNTS = {"annotations": "result", "answers": "answer_start"}
+"""Lists whose first object counts, by a key in it: Label Studio's first annotator, SQuAD's first answer."""
 OF_ONE_ROW = ({"question": "text", "answer": "answer"}, {"turns": "turns"})
 """The columns, with their kinds, by which a document is one row, whatever lists of objects are in it."""
 SCALARS = ("text", "number", "truth value", "fraction")
@@ -98,7 +100,7 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                 profile.source = replace(profile.source, columns=())
                 yield profile
     except DamagedError as error:
-        raise ContentError(f"{path}: {error}; {GET_AGAIN}") from error
+        raise ContentError(f"{path}: {error}; {error.hint}") from error
 
 
 def _paths_by_split(files: Sequence[SourceFile | Member]) -> ByPart:
@@ -299,8 +301,8 @@ def _note(leaves: dict[str, Leaf], lists_of_objects: set[str], path: str, value:
         return
     if not path:
         return
-    if are_objects(value) and path.endswith("annotations") and "result" in value[0]:
-        _note(leaves, lists_of_objects, f"{path}.0", value[0])  # Label Studio: the first annotator's
+    if are_objects(value) and FIRST_COUNTS.get(path.rpartition(".")[2]) in value[0]:
+        _note(leaves, lists_of_objects, f"{path}.0", value[0])
     elif value_type == "several objects" or has_labels:
         lists_of_objects.add(path)
     leaf = leaves.setdefault(path, Leaf(path))

@@ -125,7 +125,7 @@ def question_leaf(profile: FileProfile) -> Leaf | None:
 
 def longest_prose(profile: FileProfile) -> Leaf | None:
     """The leaf with the most text, if it is prose and not a word or a number."""
-    texts = [leaf for leaf in profile.leaves.values() if leaf.kind == "text"]
+    texts = [leaf for leaf in profile.leaves.values() if is_prose(profile, leaf)]
     longest = max(texts, key=lambda leaf: leaf.length, default=None)
     if longest is None or longest.length < PROSE * profile.rows:
         return None
@@ -143,8 +143,8 @@ def is_prose(profile: FileProfile, leaf: Leaf) -> bool:
 
 
 def context_leaf(profile: FileProfile, *, with_lists: bool) -> Leaf | None:
-    """The text that a question is about; without a usual name, prose in a column of texts."""
-    context = profile.called("context")
+    """The text that a question is about: the user's second one, that of a usual name, or prose."""
+    context = profile.user_leaf("text2") or profile.called("context")
     if context is None and with_lists:
         context = profile.called("context", kinds=["texts"])
     if context is None and not profile.user_columns:

@@ -13,7 +13,6 @@ from typing import Literal
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.chatgpt import TREE, with_shown_branches
 from tuneyard.compiler.read.stream import (
-    GET_AGAIN,
     DamagedError,
     NotTextError,
     Readable,
@@ -154,5 +153,5 @@ def read(
     except NotTextError as error:
         problems.bad_file(Problem("E001", display_path, str(error), hint=error.hint))
     except DamagedError as error:
-        problems.bad_file(Problem("E004", display_path, str(error), hint=GET_AGAIN))
+        problems.bad_file(Problem("E004", display_path, str(error), hint=error.hint))
     problems.end_batch()

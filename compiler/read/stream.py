@@ -31,8 +31,15 @@ class TooLongError(Exception):
     """A line of more than `RECORD` bytes."""
 
 
+GET_AGAIN = "get the file again"
+
+
 class DamagedError(Exception):
-    """A compressed file ends too early or is broken inside."""
+    """A compressed file ends too early or is broken inside. `hint` says what to do."""
+
+    def __init__(self, message: str, hint: str = GET_AGAIN) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class NotTextError(Exception):
@@ -45,7 +52,6 @@ class NotTextError(Exception):
 
 
 CUT_OFF = "the file is cut off inside a character"
-GET_AGAIN = "get the file again"
 
 
 def encoding_hint(guess: str = "gb18030") -> str:

@@ -27,7 +27,8 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
             names = [entry.filename for entry in archive.infolist()]
             twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:
-                raise DamagedError(f"it contains {twice[0]} twice, of which only one could be read")
+                message = f"it contains {twice[0]} twice, of which only one could be read"
+                raise DamagedError(message, "unpack it, and give both files names of their own")
             files: list[Member] = []
             for entry in archive.infolist():
                 member = Member(archive, entry.filename)

@@ -132,6 +132,9 @@ def not_registered(
     """Error for a name that is not registered in `folder`. Suggestions come from `alike` (default: all)."""
     import difflib
 
+    if Path(name).is_file():
+        fix = f"tuneyard data init {shlex.quote(name)}"
+        return NotRegisteredError(f"{name} is a file, expected the name of a dataset; make one of it: {fix}")
     nowhere = wrong_folder(folder)
     if nowhere:
         return NotRegisteredError(f"dataset {name!r} not found: {nowhere}")

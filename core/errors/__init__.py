@@ -317,7 +317,7 @@ def describe_os_error(error: OSError) -> str:
     if error.filename:
         path = Path(error.filename)
         if error.errno == errno.ENOENT and path.is_symlink():
-            reason = f"it is {dangling(path)}"
+            reason = f"it is {dangling(path)}: remove it, or bring back what it leads to"
         return f"{error.filename}: {reason}"
     return reason
 

@@ -98,7 +98,7 @@ def open_weights(path: Path) -> Weights:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))
     except SafetensorError as error:
-        raise ContentError(f"{path}: damaged or truncated safetensors: {error}") from error
+        raise ContentError(f"{path}: damaged or truncated safetensors: {error}; copy it again") from error
     header.pop("__metadata__", None)
     start = 8 + length
     tensors = {}

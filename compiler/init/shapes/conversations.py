@@ -14,7 +14,7 @@ from tuneyard.compiler.init.proposal import (
     system_column,
 )
 from tuneyard.compiler.kinds import kinds
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SPEAKER, USER, common_turns, speaker
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SPEAKER, USER, common_turns, speaker
 from tuneyard.compiler.read.jsons import AS_JSON
 from tuneyard.compiler.read.scan import AS_JSON_DOCUMENT
 from tuneyard.compiler.rows import are_objects, walker
@@ -30,6 +30,9 @@ _MESSAGE = re.compile(
     re.IGNORECASE,
 )
 """A line of an exported chat: `12/03/2024, 21:15 - Anna: text`, or the time and name above the text."""
+
+_TAGGED = re.compile(r"\S+[ \t](.*[ \t])?(O|[BIESM]-\S+)|-DOCSTART-.*")
+"""A token and its tag, as in CoNLL's files: `王 B-PER`."""
 
 
 def conversations(profile: FileProfile) -> Proposal | None:
@@ -84,10 +87,15 @@ def _completion_path(profile: FileProfile) -> str:
     """The path of the assistant's message beside the turns, or of its text; "" if there is none."""
     for leaf in profile.leaves.values():
         parent, _, name = leaf.path.rpartition(".")
-        if name == "role" and leaf.values.keys() == {ASSISTANT}:
+        if name == "role" and parent and _is_of_assistant(leaf):
             return parent
     completion = profile.named(COMPLETIONS, ("text", "turns"))
     return completion.path if completion else ""
+
+
+def _is_of_assistant(role: Leaf) -> bool:
+    """True if every role in a column is the assistant, by whatever name."""
+    return {ROLES.get(str(value)) for value in role.values} == {ASSISTANT}
 
 
 def _ends_with_user(talk: object) -> bool:
@@ -122,6 +130,7 @@ def plain_text(profile: FileProfile) -> Proposal | None:
             return _conversations(profile, text.path)
         if profile.called("question") or not text.is_called("text"):
             return None
+        _refuse_answers_alone(profile, text.path)
     _refuse_rows_in_lines(profile, text.path)
     write = {"format": "text", "text": "{text}"}
     return Proposal(
@@ -156,8 +165,19 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
         )
 
 
+def _refuse_answers_alone(profile: FileProfile, path: str) -> None:
+    """`ContentError` for an assistant's messages without what they answer, as in the output of a batch."""
+    role = profile.leaves.get(f"{path.rpartition('.')[0]}.role")
+    if role is not None and _is_of_assistant(role):
+        raise ContentError(
+            f"{profile.path}: {path} has a model's answers, and no column has what they answer; add it to "
+            "each row (the input of a batch has it under the same custom_id), or learn them as plain text: "
+            f"--text {path}"
+        )
+
+
 def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
-    """`ContentError` if a .txt is a list or its lines are objects, or they begin with labels (fastText)."""
+    """`ContentError` if a .txt is a list, or has objects, labelled texts (fastText) or tags in its lines."""
     lines = [str(row.get(path, "")).strip() for row in profile.first]
     if all(line.startswith("__label__") for line in lines):
         file = shlex.quote(str(profile.path))
@@ -165,6 +185,11 @@ def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
         raise ContentError(
             f"{profile.path}: each line begins with its label (__label__), expected plain text; "
             rf"write a table: (printf 'label\ttext\n'; sed -E 's/^__label__([^ ]+) +/\1\t/' {file}) > {table}"
+        )
+    if profile.is_txt and all(map(_TAGGED.fullmatch, lines)):
+        raise ContentError(
+            f"{profile.path}: each line is a token and its tag ({show_value(lines[0])}), expected plain "
+            'text; write a JSON line for each sentence: {"question": the sentence, "answer": its entities}'
         )
     document = "".join(lines[:3])
     if profile.is_txt and document.startswith(('[{"', "[{'")):

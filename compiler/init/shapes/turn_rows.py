@@ -16,9 +16,20 @@ from tuneyard.core.errors import ContentError, show_value
 
 SPEAKER_COLUMNS = (
     "role", "from", "speaker", "author", "author_role", "author_type", "sender", "sender_type", "participant",
-    "who", "direction", "角色", "说话人", "发言人",
+    "who", "direction", "absender", "autor", "verfasser", "角色", "说话人", "发言人",
 )  # fmt: skip
-TEXT_COLUMNS = ("text", "content", "message", "value", "utterance", "body", "内容", "文本")
+TEXT_COLUMNS = (
+    "text",
+    "content",
+    "message",
+    "value",
+    "utterance",
+    "body",
+    "nachricht",
+    "内容",
+    "消息",
+    "文本",
+)
 ORDER_COLUMNS = (
     "turn", "turn_id", "turn_index", "turn_number", "turn_no", "index", "position", "order", "seq",
     "sequence", "step", "timestamp", "ts", "time", "created_at", "date", "序号", "轮次", "时间",
@@ -26,7 +37,7 @@ ORDER_COLUMNS = (
 _KNOWN_ROLES = {**ROLES, **SPEAKERS, "is_sender": ASSISTANT, "is_from_me": ASSISTANT}
 """Who exports a chat answers in it: `IsSender`."""
 _CONVERSATION = re.compile(r"(^|_)(conv|dialog|thread|session|chat|ticket|call|vorgang)|会话|对话|工单")
-_CASE = re.compile(rf"(^|_)case|{ID.pattern}")
+_CASE = re.compile(rf"(^|_)(case|fall)|{ID.pattern}")
 _TIME = re.compile(r"(^|_)(time|timestamp|ts|date|datetime|when|sent|datum)$|_at$|zeit|时间|日期")
 _SORTABLE_TIME = re.compile(
     r"\d{9,}(\.\d+)?"

@@ -233,12 +233,15 @@ def test_squad_is_read_by_question_with_its_context(bench):
     ]
 
 
-def test_several_answers_to_a_question_are_no_text_for_pretraining(bench):
+def test_of_several_marked_answers_the_first_is_learned_and_the_others_are_named(bench):
     answers = [{"text": "She", "answer_start": 1}, {"text": "Her", "answer_start": 5}]
-    qas = [{"question": "Who is it?", "answers": answers}, {"question": "What?", "answers": answers[:1]}]
+    qas = [{"question": "Who is it?", "answers": answers}, {"question": "What?", "answers": answers[1:]}]
     document = {"data": [{"paragraphs": [{"context": "C", "qas": qas}]}]}
-    with raises(ContentError, "dev.json"):
-        propose(bench.write("dev.json", json.dumps(document)))
+    source = bench.write("dev.json", json.dumps(document))
+    assert "not used: answers (several objects)" in propose(source)[1]
+    _, records = proposed(bench, source)
+    outputs = [(record["instruction"], record["input"], record["output"]) for record in records]
+    assert outputs == [("Who is it?", "C", "She"), ("What?", "C", "Her")]
 
 
 @pytest.mark.parametrize(

@@ -546,7 +546,7 @@ def test_an_archive_with_two_members_of_one_name_is_refused(bench) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for row in FAQ[:2]:
             archive.writestr("a.jsonl", json.dumps(row))
-    with pytest.raises(ContentError, match=r"it contains a\.jsonl twice"):
+    with pytest.raises(ContentError, match=r"it contains a\.jsonl twice.*; unpack it"):
         propose(path)
 
 
@@ -630,6 +630,63 @@ def test_lines_with_labels_of_fasttext_are_refused_with_a_command_that_works(ben
     command = str(refused.value).partition("write a table: ")[2]
     subprocess.run(command, shell=True, check=True)
     assert set(outputs(bench, bench.folder / "mails.tsv")) == {"spam", "ham"}
+
+
+def test_lines_of_tokens_and_their_tags_are_refused(bench) -> None:
+    sentence = "王 B-PER\n小 I-PER\n明 I-PER\n在 O\n北 B-LOC\n京 I-LOC\n"
+    with pytest.raises(ContentError, match=r"a token and its tag .*B-PER"):
+        propose(bench.write("msra.txt", f"{sentence}\n" * COUNT))
+    notes = bench.write("notes.txt", f"{sentence}A note of the day.\n" * COUNT)
+    assert len(records(bench, notes)) == 7 * COUNT
+
+
+def test_answers_of_a_batch_without_what_they_answer_are_refused(bench) -> None:
+    rows = []
+    for _, text in ANSWERED:
+        choice = {"message": {"role": "assistant", "content": text}}
+        rows.append({"custom_id": f"task-{len(rows)}", "response": {"body": {"choices": [choice]}}})
+    source = bench.rows("output.jsonl", rows)
+    with pytest.raises(ContentError, match="a model's answers, .* the same custom_id") as refused:
+        propose(source)
+    path = str(refused.value).rpartition("--text ")[2]
+    assert [record["text"] for record in records(bench, source, text=path)] == [text for _, text in ANSWERED]
+
+
+def test_requests_and_responses_of_gemini_are_conversations(bench) -> None:
+    rows = []
+    for asked_text, answer_text in ANSWERED:
+        request = {"contents": [{"role": "user", "parts": [{"text": asked_text}]}]}
+        content = {"role": "model", "parts": [{"text": answer_text}]}
+        rows.append({"request": request, "response": {"candidates": [{"content": content}]}})
+    assert talks(bench, rows) == TALKS
+
+
+def test_a_table_of_an_old_mac_has_its_delimiter_in_its_first_line(bench) -> None:
+    lines = ["Frage;Antwort", *(f"{asked_text};Well, {answer_text}" for asked_text, answer_text in ANSWERED)]
+    found = answers(bench, bench.write("mac.csv", "\r".join(lines)))
+    assert found == [(asked_text, f"Well, {answer_text}") for asked_text, answer_text in ANSWERED]
+
+
+def test_the_type_of_a_message_is_no_class_of_it(bench) -> None:
+    rows = [{"type": ["Default", "Reply"][n % 2], "content": answer(n)} for n in range(COUNT)]
+    assert set(outputs(bench, rows)) == {"Default", "Reply"}
+    from_people = [{**row, "author": f"u{len(row['content']) % 5}"} for row in rows]
+    text, printed = propose(bench.rows("discord.jsonl", from_people))
+    assert yaml.safe_load(text)["like"] == "text"
+    assert "one message of a chat (author is its author)" in printed
+
+
+def test_a_german_table_of_turns(bench) -> None:
+    lines = [f"{n};28.02.2024 09:00;Kunde;{question(n)}" for n in range(COUNT)]
+    lines += [f"{n};01.03.2024 08:00;Support;{answer(n)}" for n in range(COUNT)]
+    assert talks(bench, table(bench, "verlauf.csv", "Fall;Zeit;Absender;Nachricht", lines)) == TALKS
+
+
+def test_two_texts_may_be_asked_with_an_answer(bench) -> None:
+    rows = [{"subject": f"Report {n}", "mail": question(n), "note": answer(n)} for n in range(COUNT)]
+    found = records(bench, bench.rows("mails.jsonl", rows), text="subject", text2="mail", answer="note")
+    assert found[0]["output"] == answer(0)
+    assert {"Report 0", question(0)} <= {found[0]["instruction"], found[0]["input"]}
 
 
 def test_an_archive_of_splits_is_refused_with_a_command(bench) -> None:

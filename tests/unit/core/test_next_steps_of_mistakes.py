@@ -40,9 +40,19 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["recipe", "check", "spec.yaml"], 1, "a data spec, not a recipe: tuneyard data check spec.yaml"),
         (["data", "init", "typo.json"], 1, "correct it there, or get the file again"),
         (["data", "init", "python.json"], 1, "< OLD > NEW.json\n"),
-        (["data", "init", "z-links"], 2, "z-links/b.csv: it is a link to /gone.csv, which does not exist"),
+        (
+            ["data", "init", "z-links"],
+            2,
+            "z-links/b.csv: it is a link to /gone.csv, which does not exist: remove it",
+        ),
         (["data", "init", "z-links/b.csv"], 2, "source not found; it is a link to /gone.csv, "),
         (["data", "verify", "typo", "--out", "z-links"], 1, "no file_name: rename `file_nam`"),
+        (
+            ["data", "verify", "mine.csv"],
+            2,
+            "expected the name of a dataset; make one of it: tuneyard data init ",
+        ),
+        (["data", "init", "mine.csv", "--text", "b"], 2, "(columns: a)"),
         (["data", "init", "my", "file.csv"], 2, "(file.csv); a path with spaces needs quotes"),
     ],
 )
