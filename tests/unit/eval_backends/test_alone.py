@@ -46,8 +46,7 @@ def score(tmp_path: Path):
 
     def call(model: Path, *more: object) -> list[dict]:
         out = tmp_path / "-".join(map(str, ("out", *more)))
-        given = ["--model", model, "--data", tmp_path / "rows.json", "--out", out, *more]
-        scoring.call(cli, *given)
+        scoring.call(cli, "--model", model, "--data", tmp_path / "rows.json", "--out", out, *more)
         return read_lines(out / "base/rows/predictions.jsonl")
 
     return call

@@ -161,8 +161,7 @@ def test_every_rank_that_we_ask_for_is_one_of_theirs():
 
 
 def nli_call(folder: Path, model: Path, *more: object, out: str = "out") -> Path:
-    given = ["--model", model, "--data", folder / "even.json", "--out", folder / out, *more]
-    call(cli, *given)
+    call(cli, "--model", model, "--data", folder / "even.json", "--out", folder / out, *more)
     return folder / out
 
 

@@ -7,8 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.messages import raises
-from tests.unit.adapters.test_export_ollama import BRACES, CHATML, CONVERSATIONS, LLAMA3, LLAMAFACTORY
-from tuneyard.adapters.export.modelfile import find_wrapping, modelfile_text, renderer
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.backends.modelfile import compile_template, read_modelfile
 
@@ -22,17 +20,6 @@ USER = [{"role": "user", "content": "Is it?"}]
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
-
-
-@pytest.mark.parametrize("template", [CHATML, LLAMA3, LLAMAFACTORY, BRACES])
-def test_what_export_writes_renders_as_the_chat_template(tmp_path: Path, template: str) -> None:
-    render = renderer(template, {"bos_token": "<bos>"})
-    wrapping = find_wrapping(render)
-    written = modelfile_text(["FROM x.gguf"], wrapping, ["<|im_end|>"], {"num_ctx": "4096"}, wrapping.default)
-    served = read_modelfile(write(tmp_path / "Modelfile", written))
-    for talk in CONVERSATIONS:
-        messages = [{"role": role, "content": text} for role, text in talk]
-        assert served.render(messages) == render(messages, True)
 
 
 def test_a_modelfile_by_hand(tmp_path: Path) -> None:

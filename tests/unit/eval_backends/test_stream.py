@@ -50,10 +50,6 @@ def test_what_can_be_shown_is_shown_at_once() -> None:
     assert without_thoughts("a <thin") == "a " != without_thoughts("a <thin", ended=True)
 
 
-def test_a_temperature_of_0_is_greedy() -> None:
-    assert drawing(GREEDY) == {"do_sample": False, "repetition_penalty": 1.0}
-
-
 @pytest.fixture
 def shipped(tiny_model, tmp_path):
     """The tiny model with a generation_config.json of these settings."""

@@ -50,7 +50,6 @@ def test_the_fingerprints_that_compile_wrote_are_those_that_eval_asks_by(
     mnli: Path, questions: EvalDataset, tmp_path: Path
 ) -> None:
     beside = read_row_index(mnli)
-    assert beside is not None
     assert [fingerprint_of(one) for one in questions.conversations] == beside.fingerprints.tolist()
     adapter = write_adapter(tmp_path / "mine")
     data = {"dataset": "alpaca_mnli_eval", "file": str(mnli), "sha256": sha256(mnli)}

@@ -159,9 +159,15 @@ def test_what_another_training_is_known_to_have_read_is_certain() -> None:
 
 @pytest.mark.parametrize(
     ("datasets", "numbers"),
-    [("the one dataset", range(10)), ("the one and the two datasets", range(20)), ("an unknown dataset", [])],
+    [
+        ("the one dataset", range(10)),
+        ("the one and the two datasets", range(20)),
+        ("the one, the two and the three datasets", range(21)),
+        ("an unknown dataset", []),
+    ],
 )
 def test_plain_llamafactory_names_its_datasets_in_readme_md(datasets, numbers) -> None:
+    register("three", [{"instruction": "Q20", "output": "A"}])
     folder = write_adapter(Path("saves/mine"))
     (folder / "README.md").write_text(CARD.format(datasets=datasets))
     told = found(folder, *range(25))
@@ -170,13 +176,6 @@ def test_plain_llamafactory_names_its_datasets_in_readme_md(datasets, numbers) -
     assert told["sources"] == (["saves/mine/README.md"] if numbers else [])
     missing = ["saves/mine: no training.json, and no README.md that names its datasets"]
     assert told["not_checked"] == ([] if numbers else missing)
-
-
-def test_three_datasets_of_a_card() -> None:
-    register("three", [{"instruction": "Q30", "output": "A"}])
-    folder = write_adapter(Path("saves/mine"))
-    (folder / "README.md").write_text(CARD.format(datasets="the one, the two and the three datasets"))
-    assert found(folder, *range(31))["examples"] == 21
 
 
 def test_a_merge_is_told_by_the_adapters_that_it_names() -> None:

@@ -76,7 +76,6 @@ def whole(folder: Path) -> EvalDataset:
 
 def trained_prints(folder: Path) -> set[int]:
     trained = read_row_index(folder / "both-train.jsonl")
-    assert trained is not None
     return set(trained.fingerprints.tolist())
 
 
@@ -107,7 +106,6 @@ def test_a_copy_elsewhere_has_the_held_out_rows_of_its_compile(tmp_path, monkeyp
     rows = [(row["instruction"], row["output"]) for row in picked.records]
     assert rows == records(folder / "both-eval.jsonl")
     assert picked.origin.training_rows(6) is None
-    assert dataset.origin.unsplit is not None
     assert dataset.origin.unsplit.is_reworded and dataset.origin.unsplit.instead == ["both_eval"]
     with raises(RequestError, str(copy), "--dataset both_eval"):
         text.held_out(dataset, 0.2, 42)
@@ -143,10 +141,9 @@ def test_examples_before_a_question_are_no_evaluated_rows_in_other_words(tmp_pat
     monkeypatch.chdir(tmp_path)
     evaluated = whole(folder).take(range(40))
     trained = read_row_index(folder / "both-train.jsonl")
-    assert trained is not None
     others = set(trained.fingerprints.tolist()) - set(evaluated.origin.fingerprints.tolist())
     (dataset,) = with_shots([evaluated], len(others), ("both_train",))
-    assert dataset.shots is not None and set(trained.fingerprints[dataset.shots.rows].tolist()) == others
+    assert set(trained.fingerprints[dataset.shots.rows].tolist()) == others
     with raises(RequestError, "both-train.jsonl", "not evaluated"):
         with_shots([evaluated], len(others) + 1, ("both_train",))
 
@@ -158,10 +155,10 @@ def test_the_training_split_is_known_as_dataset_and_as_copy(tmp_path, monkeypatc
     shutil.copy(folder / "both-train.jsonl", copy)
     for dataset in read_datasets(("both_train",), (copy,)):
         counted = dataset.origin.training_rows(len(dataset.records))
-        assert counted is not None and counted["examples"] == 54
+        assert counted["examples"] == 54
         assert counted["datasets"] == ["both_train"] and counted["held_out"] == ["both_eval"]
         drawn = text.held_out(dataset, 0.5, 42).origin.training_rows(27)
-        assert drawn is not None and drawn["examples"] == 27 and drawn["drawn"]
+        assert drawn["examples"] == 27 and drawn["drawn"]
     held_out = read_datasets(("both_eval",), ())[0]
     assert held_out.origin.training_rows(6) is None
 
@@ -175,7 +172,7 @@ def test_the_training_rows_in_a_copy_are_those_of_the_registry_that_is_named(tmp
     (named,) = read_datasets((), copies, folder=folder.parent)
     (unnamed,) = read_datasets((), copies)
     counted = named.origin.training_rows(54)
-    assert counted is not None and counted["examples"] == 54
+    assert counted["examples"] == 54
     assert unnamed.origin.training_rows(54) is None
 
 
@@ -186,7 +183,7 @@ def test_leaked_rows_of_a_held_out_split_are_counted(tmp_path, monkeypatch) -> N
     for held_out in read_datasets(("both_eval",), (folder / "both-eval.jsonl",)):
         is_leaked = [fingerprint_of(row) in trained_prints(folder) for row in held_out.conversations]
         counted = held_out.origin.training_rows(6)
-        assert counted is not None and counted["examples"] == sum(is_leaked) > 0
+        assert counted["examples"] == sum(is_leaked) > 0
         assert counted["held_out"] == []  # no advice to score the same rows under their other name
 
 
@@ -288,13 +285,12 @@ def test_each_row_is_known_by_its_split_however_it_was_drawn(tmp_path, changes) 
     twice = "drop_leaks" in changes
     folder = compiled(tmp_path, twice=twice, **changes)
     dataset = whole(folder)
-    assert dataset.origin.unsplit is not None
     for split, rows in dataset.origin.unsplit.rows.items():
         of_whole = [(dataset.records[row]["instruction"], dataset.records[row]["output"]) for row in rows]
         assert of_whole == records(folder / f"both-{split}.jsonl")
     trained = len(records(folder / "both-train.jsonl"))
     counted = dataset.origin.training_rows(len(dataset.records))
-    assert counted is not None and counted["examples"] == trained
+    assert counted["examples"] == trained
 
 
 def test_a_file_that_changed_is_split_as_training_splits_it(tmp_path) -> None:
@@ -346,7 +342,7 @@ def test_the_test_split_in_another_form_is_not_advised_in_place_of_itself(tmp_pa
     for name in ("eval.jsonl", "both-eval.jsonl"):
         (dataset,) = read_datasets((), (folder / name,))
         counted = dataset.origin.training_rows(len(dataset.records))
-        assert counted is not None and counted["examples"] > 0
+        assert counted["examples"] > 0
         assert counted["datasets"] == ["both_train"] and counted["held_out"] == []
 
 

@@ -96,7 +96,6 @@ def test_a_row_that_lacks_a_field_is_named_with_its_place(tmp_path: Path, suffix
         ("x.parquet", b"", ""),
         ("x.json", b"[1, 2]", "JSON; 2"),
         ("x.json", b'{"id": 1}\n{"id": 2}\n', "x.jsonl"),
-        ("x.json", b'{"answers": 1}', ""),
         ("x.json", b"{", "x.json"),
         ("x.txt", b"id", ""),
         ("generated_predictions.jsonl", b'{"predict": "a", "label": 3}\n', "jsonl:1; label; 3"),
@@ -182,8 +181,7 @@ def test_llamafactorys_predictions_are_found_in_an_output_dir_and_paired_by_line
         ("before", [False, True, False]),
         ("after", [True, True, False]),
     ]
-    arguments = [tmp_path / "before", tmp_path / "after", "--out", tmp_path / "out"]
-    call(compare, *arguments)
+    call(compare, tmp_path / "before", tmp_path / "after", "--out", tmp_path / "out")
     table = read_json(tmp_path / "out/table.json")
     assert table["base"] == "before" and table["sets"]["rows"]["n"] == 3
     (incorrect,) = collect_incorrect(by_dataset(runs), 10)
