@@ -57,7 +57,7 @@ def printed_number(text: str) -> float:
     return float(text.replace("−", "-").replace("∞", "inf").replace(",", "").replace("< ", ""))
 
 
-def check(section: Section, base: str) -> None:
+def check(section: Section) -> None:
     tests = [*section.against_base, *section.between]
     for test in tests:
         assert agree(test) and test.shown == (test.p < 0.05)
@@ -132,5 +132,5 @@ def test_p_interval_and_verdict_of_a_page_agree_as_they_are_printed(
         runs += page(generator, 23 - clusters, models, metric, "t")
     comparison = compare(runs, "base", metric=METRICS.get(metric, ACCURACY))
     for section in comparison.sections:
-        check(section, "base")
+        check(section)
     check_first_line(comparison)

@@ -7,18 +7,13 @@ import pytest
 
 from tests.fake_runs import VALID, answers, compare, write_run
 from tests.messages import raises
+from tests.unit.eval_judge.test_sections import make
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import compare_results
 from tuneyard.eval.judge.conclusions import as_json
 from tuneyard.eval.judge.questions.choice import choose_on_half
-from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
+from tuneyard.eval.read.scored_run import by_dataset
 from tuneyard.eval.show.tables import document
-
-
-def run(model, correct, dataset="s", groups=None):
-    n = len(correct)
-    said = ["y" if good else "n" for good in correct]
-    return ScoredRun(model, dataset, model, [str(i) for i in range(n)], ["y"] * n, said, correct, groups)
 
 
 def chosen(runs):
@@ -34,9 +29,9 @@ def accuracies(choice):
 def test_the_best_there_is_compared_on_the_rows_that_it_was_not_chosen_on():
     groups = [str(i // 2) for i in range(80)]
     runs = [
-        run("base", [i % 3 == 0 for i in range(80)], groups=groups),
-        run("good", [i % 8 != 0 for i in range(80)], groups=groups),
-        run("bad", [False] * 80, groups=groups),
+        make("base", [i % 3 == 0 for i in range(80)], groups=groups),
+        make("good", [i % 8 != 0 for i in range(80)], groups=groups),
+        make("bad", [False] * 80, groups=groups),
     ]
     kept, (choice,) = chosen(runs)
     scores = accuracies(choice)
@@ -55,7 +50,7 @@ def test_the_best_there_is_compared_on_the_rows_that_it_was_not_chosen_on():
 def test_luck_in_choosing_earns_nothing():
     draw, gains = random.Random(1), []
     for _ in range(60):
-        runs = [run(name, [draw.random() < 0.5 for _ in range(100)]) for name in ("base", *"abcdefgh")]
+        runs = [make(name, [draw.random() < 0.5 for _ in range(100)]) for name in ("base", *"abcdefgh")]
         kept, _ = chosen(runs)
         gains.append(compare([*kept["s"].values()], "base").sets[0].against_base[0].value)
     assert abs(sum(gains) / len(gains)) < 0.035
@@ -63,9 +58,9 @@ def test_luck_in_choosing_earns_nothing():
 
 def test_datasets_count_alike_and_each_has_its_halves():
     many, few = [True] * 200, [False] * 20
-    runs = [run("base", many, "a"), run("base", few, "b")]
-    runs += [run("x", [True] * 120 + [False] * 80, "a"), run("x", [True] * 20, "b")]
-    runs += [run("y", many, "a"), run("y", few, "b")]
+    runs = [make("base", many, "a"), make("base", few, "b")]
+    runs += [make("x", [True] * 120 + [False] * 80, "a"), make("x", [True] * 20, "b")]
+    runs += [make("y", many, "a"), make("y", few, "b")]
     kept, choices = chosen(runs)
     assert [(choice.dataset, choice.model) for choice in choices] == [("a", "y"), ("b", "x"), ("mean", "x")]
     scores = accuracies(choices[-1])
@@ -82,11 +77,11 @@ def test_datasets_count_alike_and_each_has_its_halves():
 )
 def test_nothing_to_choose_from_is_refused(models):
     with raises(RequestError):
-        chosen([run(model, [True] * 9) for model in models])
+        chosen([make(model, [True] * 9) for model in models])
 
 
 def test_a_model_that_was_not_scored_on_a_dataset_is_refused():
-    runs = [run(model, [True] * 9) for model in ("base", "x", "y")] + [run("base", [True] * 9, "t")]
+    runs = [make(model, [True] * 9) for model in ("base", "x", "y")] + [make("base", [True] * 9, "t")]
     with raises(RequestError, "t", "x, y"):
         chosen(runs)
 
@@ -101,14 +96,14 @@ def in_halves(runs):
 
 
 def graded(model, values):
-    return replace(run(model, [True] * 12), values={"brier": values})
+    return replace(make(model, [True] * 12), values={"brier": values})
 
 
 def test_the_base_may_be_chosen_where_it_is_a_candidate_and_the_first_of_equals_is():
-    runs, held_out = in_halves([run("base", [True] * 12), run("a", [True] * 12), run("b", [False] * 12)])
+    runs, held_out = in_halves([make("base", [True] * 12), make("a", [True] * 12), make("b", [False] * 12)])
     answer = choose_on_half(runs, "base", held_out=held_out)
     assert answer.figures["choice"][0].model == "base" and [*answer.runs["s"]] == ["base"]
-    runs, held_out = in_halves([run("a", [False] * 12), run("b", [True] * 12), run("c", [True] * 12)])
+    runs, held_out = in_halves([make("a", [False] * 12), make("b", [True] * 12), make("c", [True] * 12)])
     answer = choose_on_half(runs, "base", held_out=held_out)
     assert answer.figures["choice"][0].model == answer.base == "b" and [*answer.runs["s"]] == ["b"]
 

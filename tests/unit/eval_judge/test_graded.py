@@ -10,6 +10,7 @@ from scipy.stats import permutation_test
 
 from tests.cli.scoring import invoke
 from tests.fake_runs import VALID
+from tests.folders import names
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed, printed_line, raises
 from tuneyard.core.errors import ContentError, RequestError
@@ -190,7 +191,7 @@ def test_a_run_without_an_accuracy_is_refused_with_the_metrics_that_it_has(tmp_p
         table["sets"]["talks"]["models"]["mine"]["value"] < table["sets"]["talks"]["models"]["base"]["value"]
     )
     printed_line(text, "30 clusters", "p", "intervals")
-    assert {path.name for path in (tmp_path / "t").iterdir()} == {"table.md", "table.json"}
+    assert names(tmp_path / "t") == ["table.json", "table.md"]
     done = invoke(cli, tmp_path, "--metric", "x", "--margin", "1", "--out", tmp_path / "t")
     printed(str(done.exception), "--by", "--margin", "accuracy")
 

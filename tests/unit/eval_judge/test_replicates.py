@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from tests.cli.scoring import invoke
+from tests.cli.scoring import call, invoke
 from tests.fake_runs import VALID, answers, write_run
 from tests.json_files import read_json
 from tests.messages import printed, raises
@@ -96,8 +96,8 @@ def test_other_metrics_and_a_choice_on_half_take_settings(tmp_path: Path) -> Non
 
 
 def test_single_models_are_not_mixed_with_settings(tmp_path: Path) -> None:
-    done = invoke(cli, *write(tmp_path / "r", "s", **SLOW), "--by", "type", "--out", "x")
-    assert isinstance(done.exception, RequestError) and "--replicates" in str(done.exception)
+    with raises(RequestError, "--replicates"):
+        call(cli, *write(tmp_path / "r", "s", **SLOW), "--by", "type", "--out", "x")
 
 
 @pytest.mark.parametrize("text", ["rte", "rte=a", "=a,b", "rte=a,a", "rte=a,,"])

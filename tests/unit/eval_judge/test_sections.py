@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,12 @@ def make(model: str, right: list[bool], dataset: str = "s", groups: list[str] | 
     return ScoredRun(model, dataset, f"{model}/{dataset}", rows, gold, predicted, right, groups)
 
 
+def labelled(model: str, gold: list[str], said: list[str], dataset: str = "s", **more: Any) -> ScoredRun:
+    """A run whose answers are these labels; `more` are further columns."""
+    right = [one == other for one, other in zip(gold, said, strict=True)]
+    return ScoredRun(model, dataset, model, list(map(str, range(len(gold)))), gold, said, right, **more)
+
+
 def flags(both: int, first: int, second: int, neither: int) -> tuple[list[bool], list[bool]]:
     """Right answers of two models from the four counts of a 2 x 2 table."""
     return (
@@ -37,6 +44,11 @@ def flags(both: int, first: int, second: int, neither: int) -> tuple[list[bool],
 
 
 OLD, NEW = flags(40, 5, 30, 25)  # the second is shown to be better
+
+
+def two_datasets() -> list[ScoredRun]:
+    """The base and a better model on s and t."""
+    return [make(model, right, name) for name in "st" for model, right in (("base", OLD), ("a", NEW))]
 
 
 def judge(*runs: ScoredRun) -> Comparison:
@@ -89,7 +101,7 @@ def test_models_against_the_base_are_judged_together() -> None:
 
 
 def test_the_mean_decides_unless_a_dataset_is_named() -> None:
-    runs = [make(model, right, name) for name in "st" for model, right in (("base", OLD), ("a", NEW))]
+    runs = two_datasets()
     assert [section.decided_by for section in judge(*runs).sections] == ["", "mean", "mean"]
     assert [section.decided_by for section in compare(runs, "base", "t").sections] == ["", "t", "t"]
     assert only(judge(*runs[:2])).decided_by == ""
@@ -101,9 +113,7 @@ def test_a_model_is_paired_with_the_constant_answer() -> None:
     """45 of 100 are `no`: a model that is right on 20 more examples than `yes` is shown to beat it."""
     gold = ["yes"] * 55 + ["no"] * 45
     said = ["yes"] * 50 + ["no"] * 30 + ["yes"] * 20
-    rows = [str(i) for i in range(100)]
-    right = [a == b for a, b in zip(gold, said, strict=True)]
-    over = only(judge(ScoredRun("base", "s", "", rows, gold, said, right))).over_majority["base"]
+    over = only(judge(labelled("base", gold, said))).over_majority["base"]
     assert (over.better, over.worse, over.value) == (25, 5, pytest.approx(0.2)) and over.shown
 
 
@@ -129,7 +139,6 @@ def test_what_could_be_shown_allows_for_the_comparisons_of_the_family() -> None:
 def test_the_mean_takes_models_that_have_every_set() -> None:
     first = [make("base", OLD, "s"), make("a", NEW, "s"), make("b", NEW, "s")]
     comparison = judge(*first, make("base", OLD, "t"), make("a", NEW, "t"))
-    assert comparison.mean is not None
     assert list(comparison.mean.figures) == ["base", "a"]
     figure, single = comparison.mean.figures["a"], comparison.sets[0].figures["a"]
     assert figure.value == single.value and figure.n == 200
@@ -144,11 +153,9 @@ def test_what_the_mean_could_show_is_never_less_than_if_a_row_differed() -> None
     """Two sets of 100 rows, 35 of which differ in the first and none in the second, judged by hand."""
     runs = [make(*run) for run in (("base", OLD), ("a", NEW), ("base", OLD, "t"), ("a", OLD, "t"))]
     mean = judge(*runs).mean
-    assert mean is not None
     error = math.sqrt(0.35 / 100 + 0.01 / 100) / 2
     assert mean.against_base[0].smallest == pytest.approx((1.959964 + 0.841621) * error, rel=0.03)
     same = judge(*(make(model, OLD, name) for name in "st" for model in ("base", "a"))).mean
-    assert same is not None
     assert same.against_base[0].smallest == pytest.approx((1.959964 + 0.841621) * 0.01 / 2, rel=0.03)
 
 
@@ -200,21 +207,9 @@ def test_without_the_base_only_the_others_are_compared() -> None:
 @pytest.mark.parametrize(("labels", "compared"), [(1, False), (2, True), (20, True), (21, False)])
 def test_macro_f1_is_compared_where_there_are_labels_and_not_free_texts(labels, compared) -> None:
     gold = [f"label {n % labels}" for n in range(63)]
-    rows = [str(n) for n in range(63)]
-    base, tuned = (
-        ScoredRun(
-            model, "s", model, rows, gold, said, [a == b for a, b in zip(gold, said, strict=True)], None
-        )
-        for model, said in (("base", gold[1:] + gold[:1]), ("tuned", gold))
-    )
-    section = only(judge(base, tuned))
+    section = only(judge(labelled("base", gold, gold[1:] + gold[:1]), labelled("tuned", gold, gold)))
     (test,) = section.against_base
     assert (test.macro_f1 is not None) == (section.figures["tuned"].macro_f1 is not None) == compared
-
-
-def labelled(model: str, gold: list[str], said: list[str]) -> ScoredRun:
-    right = [one == other for one, other in zip(gold, said, strict=True)]
-    return ScoredRun(model, "s", model, [str(row) for row in range(len(gold))], gold, said, right)
 
 
 def test_labels_of_few_examples_are_named_in_a_caution() -> None:

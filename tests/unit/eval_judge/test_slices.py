@@ -1,24 +1,23 @@
 """Slices: one family over slices and models, counts by hand, what cannot be parted."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from tests.cli.scoring import invoke
 from tests.fake_runs import VALID
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed, raises
+from tests.unit.eval_judge.test_sections import make
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.questions.slices import compare_slices
-from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
+from tuneyard.eval.read.scored_run import by_dataset
 from tuneyard.eval.statistics.family import estimates, sliced, units_of
 
 
-def run(model, correct, kinds, groups=None):
-    n = len(correct)
-    return ScoredRun(
-        model, "s", model, [str(i) for i in range(n)], ["y"] * n, ["y" if c else "n" for c in correct],
-        correct, groups, {"kind": kinds},
-    )  # fmt: skip
+def run(model, correct, kinds):
+    return replace(make(model, correct), kinds={"kind": kinds})
 
 
 def test_counts_and_accuracies_by_hand():

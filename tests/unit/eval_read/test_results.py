@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tuneyard.core import version
@@ -151,7 +152,7 @@ def test_force_removes_the_commands_own_summaries(tmp_path) -> None:
     for name in ("sweep.json", "notes.md"):
         (tmp_path / name).touch()
     begin_scoring_run(tmp_path, IDENTITY, force=True, summaries=["sweep.json", "merge.yaml"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.md", RUN]
+    assert names(tmp_path) == ["notes.md", RUN]
 
 
 def test_force_removes_the_files_that_run_json_lists_and_none_elsewhere(tmp_path) -> None:
@@ -161,7 +162,7 @@ def test_force_removes_the_files_that_run_json_lists_and_none_elsewhere(tmp_path
     for path in (out / "rte.png", out / "notes.md", outside):
         path.touch()
     begin_scoring_run(out, IDENTITY, force=True, summaries=["mnli.png"])
-    assert sorted(path.name for path in out.iterdir()) == ["notes.md", RUN]
+    assert names(out) == ["notes.md", RUN]
     assert outside.exists()
     assert read_json(out / RUN)["files"] == ["mnli.png"]
 
@@ -175,7 +176,7 @@ def test_force_removes_the_comparison_of_the_old_run_and_no_file_of_the_user(tmp
     outside = tmp_path.parent / "outside.png"
     outside.touch()
     begin_scoring_run(tmp_path, IDENTITY, force=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.png", "notes.md", RUN]
+    assert names(tmp_path) == ["mine.png", "notes.md", RUN]
     assert outside.exists()
 
 
@@ -184,7 +185,7 @@ def test_a_table_of_the_users_own_stays(tmp_path) -> None:
     (tmp_path / "table.json").write_text("{}")
     (tmp_path / "table.md").touch()
     begin_scoring_run(tmp_path, IDENTITY, force=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [RUN, "table.json", "table.md"]
+    assert names(tmp_path) == [RUN, "table.json", "table.md"]
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "training.json"])

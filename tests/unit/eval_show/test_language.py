@@ -399,24 +399,3 @@ def test_a_suite_has_one_language_for_all_steps(tmp_path: Path) -> None:
     path.write_text("loss:\n  command: text\n  data: rows.json\n  lang: zh\n")
     with raises(ContentError, "lang"):
         suite.read_steps(path, {"lang"}, [])
-
-
-def test_the_option_reaches_a_command_that_draws_and_ends_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = Asked(catalogue(CHINESE))
-    watch(asked, monkeypatch)
-    languages: list[str] = []
-    monkeypatch.setattr(best, "plot", lambda *_: languages.append(language.current()))
-    state = {"log_history": [{"step": 5, "eval_loss": 1.0}]}
-    write_json(tmp_path / "trainer_state.json", state)
-    outputs = {}
-    for name in ("en", CHINESE):
-        for form in ([], ["--json"]):
-            done = invoke(best.command, tmp_path, "--lang", name, *form)
-            assert done.exit_code == 0
-            outputs[name, bool(form)] = done.stdout
-    assert languages == ["en", "en", CHINESE, CHINESE] and language.current() == "en"
-    assert outputs["en", True] == outputs[CHINESE, True]
-    assert outputs["en", False] != outputs[CHINESE, False]
-    assert CHINESE_LETTER.search(outputs[CHINESE, False])

@@ -18,7 +18,7 @@ from tests.cli.scoring import call
 from tests.conftest import ROOT
 from tests.fake_runs import compare, write_run
 from tests.messages import printed
-from tests.unit.eval_judge.test_sections import NEW, OLD, make
+from tests.unit.eval_judge.test_sections import NEW, OLD, labelled, make, two_datasets
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.drawing.plots import (
     CJK,
@@ -142,26 +142,14 @@ def test_the_title_says_the_finding() -> None:
 
 
 def test_the_title_of_several_sets_is_on_their_mean() -> None:
-    runs = [
-        make("base", OLD),
-        make("a", NEW),
-        make("base", OLD, "t"),
-        make("a", NEW, "t"),
-        make("b", NEW, "t"),
-    ]
-    chart = accuracy_chart(found := compare(runs, "base"), found.sections)
+    found = compare([*two_datasets(), make("b", NEW, "t")], "base")
+    chart = accuracy_chart(found, found.sections)
     assert chart.title.startswith("Ship a: 70.0 %, against 45.0 % for the base.")
     assert [len(shares) for shares in chart.series.values()] == [3, 3, 3] and chart.series["b"][0] is None
 
 
-def test_the_title_of_a_model_alone_says_that_nothing_was_compared() -> None:
-    alone = compare([make("base", [True, False])], "base")
-    assert accuracy_chart(alone, alone.sections).title == "Nothing to compare: only the base was scored."
-
-
 def typed(model: str, right: list[bool], **kinds: list[str]) -> ScoredRun:
-    plain = make(model, right)
-    return ScoredRun(model, "s", "", plain.rows, plain.gold, plain.predicted, right, None, kinds)
+    return replace(make(model, right), kinds=kinds)
 
 
 def test_kinds_are_counted_and_the_rare_ones_taken_together() -> None:
@@ -216,7 +204,7 @@ def test_a_plot_is_drawn_once_for_the_folder_and_the_page(
 @pytest.mark.usefixtures("unrendered")
 def test_free_text_and_many_sets_have_no_matrix() -> None:
     gold = [f"text {n}" for n in range(21)]
-    free = ScoredRun("base", "s", "", list(map(str, range(21))), gold, gold, [True] * 21)
+    free = labelled("base", gold, gold)
     assert [plot.name for plot in draw_plots(compare([free], "base"), by_dataset([free]))] == ["accuracy.png"]
     many = [make("base", [True, False], f"set {n}") for n in range(13)]
     assert [plot.name for plot in draw_plots(compare(many, "base"), by_dataset(many))] == ["accuracy.png"]
@@ -234,7 +222,7 @@ def test_a_set_names_a_folder_inside_out(name: str) -> None:
 
 def test_a_matrix_names_its_axes_and_gives_no_share_to_an_empty_cell() -> None:
     gold, said = ["yes", "yes", "no"], ["yes", "no", "no"]
-    run = ScoredRun("m", "s", "", ["0", "1", "2"], gold, said, [True, False, True])
+    run = labelled("m", gold, said)
     axes = Figure((4, 4)).add_subplot()
     _matrix(axes, run, ["no", "yes"], ["no", "yes"])
     assert [text.get_text() for text in axes.texts] == ["1\n100 %", "0", "1\n50 %", "1\n50 %"]
@@ -245,8 +233,7 @@ def test_a_matrix_names_its_axes_and_gives_no_share_to_an_empty_cell() -> None:
 @pytest.mark.parametrize("classes", [2, 20])
 def test_a_matrix_has_room_for_the_share_in_each_of_its_cells(classes: int) -> None:
     labels = [f"label {number:02}" for number in range(classes)]
-    run = ScoredRun("m", "s", "", labels, labels, labels, [True] * classes)
-    figure = draw_confusion([run])
+    figure = draw_confusion([labelled("m", labels, labels)])
     (axes,) = figure.axes
     box = axes.get_window_extent()
     share = max(text.get_window_extent().height for text in axes.texts)
@@ -274,11 +261,10 @@ def test_which_plots_are_drawn(sets: list[str]) -> None:
     kinds = {"type": ["x", "y"] * 10}
     gold = ["yes", "no"] * 10
     runs = [
-        ScoredRun(model, name, "", list(map(str, range(20))), gold, said,
-            [g == p for g, p in zip(gold, said, strict=True)], None, kinds, sure)
+        labelled(model, gold, said, name, kinds=kinds, confidence=sure)
         for name in sets
         for model, said, sure in [("base", ["no"] * 20, None), ("a", gold, [0.9] * 20)]
-    ]  # fmt: skip
+    ]
     drawn = draw_plots(compare(runs, "base"), by_dataset(runs))
     folders = ["" if len(sets) == 1 else f"{folder_name(name)}/" for name in sets]
     names = [

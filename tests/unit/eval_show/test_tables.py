@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.fake_runs import VALID, compare, table_json
 from tests.messages import golden_text, raises
-from tests.unit.eval_judge.test_sections import NEW, OLD, flags, make
+from tests.unit.eval_judge.test_sections import NEW, OLD, flags, labelled, make, two_datasets
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.number_format import limits, number, percent, points, show_p
 from tuneyard.core.language.reader_language import in_language
@@ -25,6 +25,9 @@ from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show.plots import accuracy_chart
 from tuneyard.eval.show.tables import markdown, method, scores
 from tuneyard.eval.show.verdict import called, decision, decisions, verdict
+
+WEAK, NEARLY = [False] * 60 + [True] * 40, [True] * 58 + [False] * 2 + [True] * 40
+"""Answers of a base, and of a model that is not shown to be worse than one with all of them correct."""
 
 
 def first_lines(comparison: Comparison) -> str:
@@ -226,10 +229,8 @@ def test_the_verdict_of_one_dataset_names_a_model_that_is_worse_than_the_majorit
     runs = []
     for dataset, correct in {"s": {"base": 50, "a": 20}, "t": {"base": 50, "a": 90}}.items():
         for model, count in correct.items():
-            is_correct = [row < count for row in range(100)]
-            predicted = [label if right else "unknown" for label, right in zip(gold, is_correct, strict=True)]
-            rows = [str(row) for row in range(100)]
-            runs.append(ScoredRun(model, dataset, "x", rows, gold, predicted, is_correct, None))
+            predicted = gold[:count] + ["unknown"] * (100 - count)
+            runs.append(labelled(model, gold, predicted, dataset))
     decided_on_t = compare(runs, "base", "t")
     texts = {section.name: verdict(section) for section in decided_on_t.sets}
     assert texts["t"].startswith("Ship a: 90.0 % on t, against 50.0 % for the base.")
@@ -272,7 +273,7 @@ def test_a_better_figure_that_is_not_shown_to_be_better_is_named_as_a_rival() ->
 
 
 def test_the_first_line_says_what_is_to_be_done_and_names_the_alternative() -> None:
-    base, a, b = [False] * 60 + [True] * 40, [True] * 100, [True] * 58 + [False] * 2 + [True] * 40
+    base, a, b = WEAK, [True] * 100, NEARLY
 
     def said(**answers: list[bool]) -> str:
         return first_lines(compare([make(model, right) for model, right in answers.items()], "base"))
@@ -308,9 +309,8 @@ def test_different_tasks_have_a_line_each() -> None:
 def test_a_merge_is_called_by_its_adapters_and_a_single_one_is_the_simpler_choice() -> None:
     assert called("rte=0.5,mnli=0.5") == "the merge (rte=0.5,mnli=0.5)"
     assert [called(name) for name in ("rte", "rte=0.5", "a,b", "")] == ["rte", "rte=0.5", "a,b", ""]
-    base, merge, rte = [False] * 60 + [True] * 40, [True] * 100, [True] * 58 + [False] * 2 + [True] * 40
-    mnli = [True] * 20 + [False] * 80
-    runs = [make("base", base), make("rte=0.5,mnli=0.5", merge), make("rte", rte), make("mnli", mnli)]
+    runs = [make("base", WEAK), make("rte=0.5,mnli=0.5", [True] * 100), make("rte", NEARLY)]
+    runs.append(make("mnli", [True] * 20 + [False] * 80))
     comparison = compare(runs, "base")
     first_line = (
         "Ship the merge (rte=0.5,mnli=0.5): 100.0 %, against 40.0 % for the base. It is not shown "
@@ -345,8 +345,7 @@ def test_wide_letters_are_aligned() -> None:
 
 
 def test_json_holds_what_the_page_says() -> None:
-    runs = [make("base", OLD), make("a", NEW), make("base", OLD, "t"), make("a", NEW, "t")]
-    found = table_json(runs, warnings=["careful"])
+    found = table_json(two_datasets(), warnings=["careful"])
     assert VALID(found)
     section = found["sets"]["s"]
     assert section["models"]["a"]["accuracy"] == 0.7 and section["n"] == 100 and section["verdict"] == ""
@@ -378,9 +377,8 @@ def test_the_method_is_plain_sentences_in_both_languages() -> None:
 
 
 def test_the_section_that_decides_is_the_first_column() -> None:
-    runs = [make(model, right, name) for name in "st" for model, right in (("base", OLD), ("a", NEW))]
     for decide_on, names in (("", ["mean", "s", "t"]), ("t", ["t", "s", "mean"])):
-        header = scores(compare(runs, "base", decide_on)).header
+        header = scores(compare(two_datasets(), "base", decide_on)).header
         assert [cell.partition(",")[0] for cell in header[1:]] == names
 
 
@@ -423,29 +421,24 @@ def test_a_model_is_within_a_margin_if_its_lower_limit_is() -> None:
 
 def test_a_model_that_gives_one_answer_to_every_example_is_marked() -> None:
     gold = ["yes", "no", "no", "no"]
-    rows = list("0123")
-    base = ScoredRun("base", "s", "", rows, gold, ["no"] * 4, [g == "no" for g in gold])
-    tuned = ScoredRun("a", "s", "", rows, gold, gold, [True] * 4)
-    comparison = compare([base, tuned], "base")
-    lines = markdown(comparison).splitlines()
+    runs = [labelled("base", gold, ["no"] * 4), labelled("a", gold, gold)]
+    lines = markdown(compare(runs, "base")).splitlines()
     assert ', always "no"' in lines[5] and "always" not in lines[4]
-    assert VALID(table_json([base, tuned]))
+    assert VALID(table_json(runs))
     assert "always" not in markdown(compare([make("base", [True] * 4)], "base"))
 
 
 def test_an_answer_of_several_lines_stays_in_its_cell() -> None:
-    gold = ["yes", "no", "no", "no"]
-    base = ScoredRun("base", "s", "", list("0123"), gold, ["I say:\n\nno"] * 4, [False] * 4)
+    base = labelled("base", ["yes", "no", "no", "no"], ["I say:\n\nno"] * 4)
     assert ', always "I say: no" |' in markdown(compare([base], "base"))
 
 
 def test_one_section_decides_and_the_others_describe() -> None:
-    runs = [make(model, right, name) for name in "st" for model, right in (("base", OLD), ("a", NEW))]
-    page = markdown(compare(runs, "base"))
+    page = markdown(compare(two_datasets(), "base"))
     assert page.count("Ship a") == 1 and page.index("## mean") < page.index("## s\n")
     _, first, second = re.split(r"^## [st]$", page, flags=re.M)
     for section in (first, second):
         assert "| a − base | +25.0" in section
         assert "better" not in section and "verdict" not in section
-    found = table_json(runs)
+    found = table_json(two_datasets())
     assert found["mean"]["verdict"].startswith("Ship a") and found["sets"]["s"]["verdict"] == ""
