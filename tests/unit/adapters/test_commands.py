@@ -11,6 +11,7 @@ import yaml
 
 from tests.cli.scoring import invoke
 from tests.conftest import ROOT
+from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import printed, printed_line
 from tests.unit.adapters.make import base_tensors, dense, factors, make, make_base
@@ -48,10 +49,6 @@ def call(*words, code=0):
 
 def files():
     return sorted(set(names(".")) - {"saves", "base"}), names("saves")
-
-
-def names(folder):
-    return sorted(path.name for path in Path(folder).iterdir())
 
 
 def test_merge_says_what_it_wrote():
@@ -430,14 +427,6 @@ def test_show_compares_adapters_that_nothing_else_would_take_together():
     out, _ = call("show", "rte", "wide", "other")
     last = [line.replace("|", " ").split() for line in out.splitlines()[-3:]]
     assert last[0] == ["rte", "1", "–", "0"]
-
-
-def test_a_merge_touches_nobody_elses_hidden_folders():
-    Path("out/.vim.old").mkdir(parents=True)
-    Path("out/.conf.new").mkdir()
-    Path("out/conf").mkdir()
-    call("merge", "rte=1", "--out", "out/m")
-    assert names("out") == [".conf.new", ".vim.old", "conf", "m"]
 
 
 def test_a_link_in_the_place_of_an_interrupted_fuse_is_not_followed():

@@ -64,7 +64,7 @@ def test_halves_of_heads_are_interleaved_by_hand():
     assert reorder(rows.ravel(), 1).tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
 
 
-def test_every_tensor_is_there_once_and_its_values_are(capsys):
+def test_every_tensor_is_there_once_and_its_values_are():
     from gguf import GGUFReader
 
     write(values={**tensors(), "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2)})  # of old ones

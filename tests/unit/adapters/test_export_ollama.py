@@ -86,7 +86,7 @@ def at_home(tmp_path, monkeypatch):
     return make_model(tmp_path / "model")
 
 
-def test_chatml_is_the_golden_modelfile(tmp_path):
+def test_chatml_is_the_golden_modelfile():
     call("export", "model", "--to", "ollama", "--out", "served/Modelfile", "--parameter", "num_ctx=4096")
     assert Path("served/Modelfile").read_bytes() == (GOLDEN / "Modelfile").read_bytes()
     assert [path.name for path in Path("served").iterdir()] == ["Modelfile"]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tests.unit.adapters.make import base_tensors, bf16_bits, delta, factors, make, make_base, stored
@@ -51,10 +52,10 @@ def test_everything_else_of_the_folder_is_carried(tmp_path):
     adapter = make(tmp_path / "a")
     (adapter / "chat_template.jinja").write_text("as trained")
     found, _, plan = alone(base)
-    names = sorted(p.name for p in (tmp_path / "out").iterdir())
     shards = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
     expected = ["LICENSE", "README.md", "chat_template.jinja", "config.json", "merge.json", *shards]
-    assert names == sorted([*expected, "model.safetensors.index.json", "tokenizer.json"])
+    expected += ["model.safetensors.index.json", "tokenizer.json"]
+    assert names(tmp_path / "out") == sorted(expected)
     assert read_json(tmp_path / "out/config.json") == read_json(base / "config.json")
     untouched = [name for name in found if "_proj.weight" not in name]
     before = stored_in(base)
@@ -109,15 +110,6 @@ def test_tied_base_stays_tied_where_neither_is_touched(tmp_path):
     assert read_json(tmp_path / "out/config.json")["tie_word_embeddings"] is True
 
 
-def test_modules_to_save_replace_the_base_by_weight(tmp_path):
-    tensors = {**base_tensors(), "lm_head.weight": np.full((50, 24), 2, np.float32)}
-    base = make_base(tmp_path / "base", tensors, "F32")
-    extra = {"base_model.model.lm_head.weight": np.full((50, 24), 6, np.float32)}
-    make(tmp_path / "a", extra=extra, modules_to_save=["lm_head"])
-    found, _, _ = alone(base, 0.25)
-    assert (found["lm_head.weight"] == 3).all()
-
-
 @pytest.mark.parametrize("limit", [2000, 5000, 10**9])
 def test_shards_keep_to_their_size(tmp_path, limit):
     base = make_base(tmp_path / "base", base_tensors(), shards=2)
@@ -127,8 +119,7 @@ def test_shards_keep_to_their_size(tmp_path, limit):
     assert all(shard.bytes <= limit or len(shard.pieces) == 1 for shard in plan.shards)
     assert (len(plan.shards) == 1) == (tmp_path / "out/model.safetensors").exists()
     for path in (tmp_path / "out").glob("*.safetensors"):
-        with pytest.MonkeyPatch.context():
-            assert open_weights(path).tensors
+        assert open_weights(path).tensors
 
 
 def test_fp32_keeps_all_of_delta_and_says_so_in_the_config(tmp_path):
@@ -242,7 +233,7 @@ def test_leftovers_of_another_plan_are_not_taken_up(tmp_path):
     alone(base, 0.5, "fresh")
     for path in (tmp_path / "fresh").iterdir():
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
-    assert RECORD not in {p.name for p in (tmp_path / "out").iterdir()}
+    assert RECORD not in names(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -261,7 +252,7 @@ def test_adapters_of_another_base_are_refused(tmp_path, change, facts):
     base = make_base(tmp_path / "base", tensors, **change)
     with raises(ContentError, facts):
         alone(base)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "base"]
+    assert names(tmp_path) == ["a", "base"]
 
 
 @pytest.mark.parametrize("place", ["../evil.safetensors", "/etc/evil.safetensors", "x.bin", "", 3, None])
@@ -272,16 +263,6 @@ def test_shard_indexes_that_lead_elsewhere_are_refused(tmp_path, place):
     value["weight_map"]["model.embed_tokens.weight"] = place
     write_json(index, value)
     with raises(ContentError, "model.safetensors.index.json"):
-        alone(base)
-
-
-def test_index_and_shards_must_agree(tmp_path):
-    base = make_base(tmp_path / "base", base_tensors(), shards=2)
-    index = base / "model.safetensors.index.json"
-    value = read_json(index)
-    value["weight_map"]["ghost"] = value["weight_map"]["model.embed_tokens.weight"]
-    write_json(index, value)
-    with raises(ContentError, "ghost"):
         alone(base)
 
 

@@ -87,11 +87,11 @@ def test_bias_all_of_a_model_without_biases_is_no_bias():
     assert open_adapter("./z").config.raw["bias"] == "none"
 
 
-def larger(seed, rows=60):
-    """An embedding and a head with rows for new tokens."""
+def larger(seed):
+    """An embedding and a head with 60 rows, 10 of them for new tokens."""
     rng = np.random.default_rng(seed)
     names = ("model.embed_tokens.weight", "lm_head.weight")
-    return {f"{PREFIX}{name}": rng.standard_normal((rows, 24)).astype(np.float32) for name in names}
+    return {f"{PREFIX}{name}": rng.standard_normal((60, 24)).astype(np.float32) for name in names}
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -137,11 +137,6 @@ def test_a_larger_vocabulary_of_one_side_alone_is_refused():
     make("saves/a", factors(1), extra=extra, modules_to_save=["embed_tokens"])
     said = call("fuse", "a", "--base", "full/base", "--out", "x", code=1)[1]
     printed(said, "lm_head.weight 50", "model.embed_tokens.weight 60")
-    make("saves/b", factors(1), extra=larger(1, rows=40), modules_to_save=["embed_tokens", "lm_head"])
-    assert (
-        "b: lm_head.weight: saved with shape [40, 24], full/base has [50, 24]"
-        in call("fuse", "b", "--base", "full/base", "--out", "x", code=1)[1]
-    )
 
 
 @pytest.mark.parametrize("words", [["merge", "rte=1"], ["fuse", "rte", "--base", "base"]], ids=lambda w: w[0])

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.unit.adapters import test_export_gguf
 from tests.unit.adapters.make import factors, make
-from tests.unit.adapters.test_commands import at_home, call, names  # noqa: F401  # a fixture
+from tests.unit.adapters.test_commands import at_home, call  # noqa: F401  # a fixture
 from tuneyard.adapters import fuse as fusing
 from tuneyard.adapters import merge as merging
 from tuneyard.adapters.export.gguf_files import to_gguf, write_gguf

@@ -307,7 +307,7 @@ def test_a_port_in_use_and_a_missing_engine_are_named(port):
     printed(refusal("a", "--engine", "llama.cpp", "--port", port), "llama-server", "PATH")
 
 
-def test_adapters_that_one_server_cannot_serve_are_refused(monkeypatch):
+def test_adapters_that_one_server_cannot_serve_are_refused():
     printed(refusal("a=0.5"), "a=0.5", "tuneyard adapter merge")
     adapter("other", template=QWEN3)
     printed(refusal("a", "other"), "saves/a", "saves/other", "templates")

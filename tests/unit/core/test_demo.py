@@ -197,7 +197,7 @@ def test_a_dry_run_lists_the_steps_and_makes_nothing(run_demo: Demo, tmp_path: P
     assert [line.split()[0] for line in listed] == ["made"] * 4 + ["to"] + ["made"] * 3
 
 
-def test_two_demos_do_not_run_in_one_folder(run_demo: Demo, tmp_path: Path) -> None:
+def test_two_demos_do_not_run_in_one_folder(run_demo: Demo) -> None:
     demo.NOTES.mkdir(parents=True)
     with demo._alone(), raises(RequestError, "another", "--out"):
         run_demo()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.folders import names
 from tests.messages import printed, raises
 from tuneyard.core import files
 from tuneyard.core.errors import ContentError, RequestError
@@ -30,7 +31,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         file.write(b"half")
         raise ZeroDivisionError
     assert target.read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert names(tmp_path) == ["a.txt"]
 
 
 def test_an_error_of_a_temporary_file_names_the_target(
@@ -108,7 +109,7 @@ def test_a_published_folder_replaces_the_old_one_whole(
     (target / "stray.txt").write_text("of the old set")
     put(target, "new")
     assert {path.name: path.read_text() for path in target.iterdir()} == {"a.txt": "new", "b.txt": "new"}
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert names(tmp_path) == ["set"]
 
 
 def test_a_failed_stage_leaves_nothing(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_a_failed_stage_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), files.staging(target) as stage:
         (stage / "a.txt").write_text("half")
         raise ZeroDivisionError
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert names(tmp_path) == ["set"]
     assert (target / "a.txt").read_text() == "old"
 
 
@@ -131,7 +132,7 @@ def test_a_journal_is_finished_by_the_next_command(tmp_path: Path, old_is_there:
     with files.recovered(tmp_path):
         pass
     assert (tmp_path / "set" / "a.txt").read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert names(tmp_path) == ["set"]
 
 
 def test_only_stages_of_the_dead_are_dropped(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_only_stages_of_the_dead_are_dropped(tmp_path: Path) -> None:
             pass
         assert stage.is_dir()
         assert not (tmp_path / ".dead.tuneyard-x").exists()
-        assert {".vim.old", ".conf.new", ".tool.staging-1"} <= {path.name for path in tmp_path.iterdir()}
+        assert {".vim.old", ".conf.new", ".tool.staging-1"} <= set(names(tmp_path))
 
 
 def publish_for_ever(target: Path) -> None:
@@ -165,7 +166,7 @@ def test_sigkill_never_leaves_a_mix(tmp_path: Path, round_: int) -> None:
     with files.recovered(tmp_path):
         pass
     assert (target / "a.txt").read_text() == (target / "b.txt").read_text()
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert names(tmp_path) == ["set"]
 
 
 def test_versions_leave_out_what_is_not_installed() -> None:

@@ -113,13 +113,6 @@ def test_doctor_is_chinese_in_a_chinese_locale(in_china: Path, monkeypatch: pyte
     assert english[0].split() == ["warning", "memory", "2", "GB,", "1", "CPU", "cores"]
 
 
-def test_lang_overrides_the_locale_in_the_first_steps(in_china: Path) -> None:
-    Path("mine.csv").write_text(ROWS, encoding="utf-8")
-    proposed = invoke(data, "init", "mine.csv", "--out", "mine.yaml", "--lang", "en")
-    assert "tried on the whole file: mine  read 40  kept 40" in proposed.output
-    assert "datasets in dataset_info" in invoke(data, "list", "--lang", "en").output
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [

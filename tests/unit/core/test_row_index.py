@@ -24,7 +24,7 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert read_row_index(records) is None
     write_row_index(row_index_file(records), [2**64 - 1, 0, 7], {"premise": array("I", [0, 1, 0])})
     found = read_row_index(records)
-    assert found is not None and found.trained is None and found.splits is None
+    assert found.trained is None and found.splits is None
     assert found.fingerprints.tolist() == [2**64 - 1, 0, 7]
     assert {name: numbers.tolist() for name, numbers in found.clusters.items()} == {"premise": [0, 1, 0]}
 
@@ -34,7 +34,6 @@ def test_the_split_of_each_row_comes_back_as_it_was_written(tmp_path: Path) -> N
     columns = {TRAINED: array("Q", [2**64 - 1, 6, 0]), SPLIT: array("B", [0, 1, 254])}
     write_row_index(row_index_file(records), [5, 6, 7], columns)
     found = read_row_index(records)
-    assert found is not None and found.trained is not None and found.splits is not None
     assert found.clusters == {}
     assert found.fingerprints.tolist() == [5, 6, 7]
     assert (list(found.trained), list(found.splits)) == ([2**64 - 1, 6, 0], [0, 1, 254])
@@ -79,12 +78,12 @@ def test_any_number_of_clusters_and_any_name_of_theirs(tmp_path: Path) -> None:
     clusters = {"前提": array("I", [3, 2**32 - 1, 0]), "doc": array("I", [0, 0, 258])}
     write_row_index(row_index_file(tmp_path / "a.json"), [1, 2**63, 515], clusters)
     found = read_row_index(tmp_path / "a.json")
-    assert found is not None and found.fingerprints.tolist() == [1, 2**63, 515]
+    assert found.fingerprints.tolist() == [1, 2**63, 515]
     assert {name: array("I", numbers) for name, numbers in found.clusters.items()} == clusters
     assert found.fingerprints.dtype == np.uint64 and found.clusters["doc"].dtype == np.uint32
     write_row_index(row_index_file(tmp_path / "b.json"), [], {})
     empty = read_row_index(tmp_path / "b.json")
-    assert empty is not None and len(empty.fingerprints) == 0 and empty.clusters == {}
+    assert len(empty.fingerprints) == 0 and empty.clusters == {}
 
 
 def test_rows_begin_where_they_can_be_mapped(tmp_path: Path) -> None:
