@@ -17,8 +17,8 @@ def test_already_there_at_once(tmp_path):
 def test_a_folder_of_someone_else_is_left_alone(tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text("mine")
-    done = invoke(base.command, "--out", tmp_path / "m")
-    assert isinstance(done.exception, RequestError)
+    with raises(RequestError):
+        call(base.command, "--out", tmp_path / "m")
     assert (tmp_path / "m" / "config.json").read_text() == "mine"
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-from tests.cli.scoring import invoke
+from tests.cli.scoring import call, invoke
 from tests.json_files import write_json
-from tests.messages import printed, printed_line
+from tests.messages import printed, printed_line, raises
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.datasets import REMOTE_SOURCES
 from tuneyard.core.errors import ContentError, RequestError
@@ -137,16 +137,15 @@ def test_a_model_option_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     words = [str(tmp_path / "r.yaml"), "--model", "TYPO"]
     for answer in ({"template_error": "none at hand"}, {"model": {"error": "none at hand"}}):
         monkeypatch.setattr(check, "ask", lambda *_, answer=answer: record(Facts, answer))
-        done = invoke(check.command, *words)
-        assert isinstance(done.exception, RequestError)
-        printed(str(done.exception), "--model TYPO", "none at hand", "config.json")
+        with raises(RequestError, "--model TYPO", "none at hand", "config.json"):
+            call(check.command, *words)
         assert not isinstance(invoke(check.command, *words[:1]).exception, RequestError)
 
 
 def test_a_model_without_a_question_to_llamafactory_is_refused(tmp_path):
     (tmp_path / "r.yaml").write_text(f"output_dir: {tmp_path}\n")
-    done = invoke(check.command, tmp_path / "r.yaml", "--quick", "--model", "x")
-    assert isinstance(done.exception, RequestError) and str(done.exception).startswith("--model")
+    with raises(RequestError, "--model", "--quick"):
+        call(check.command, tmp_path / "r.yaml", "--quick", "--model", "x")
 
 
 def test_rows_that_cannot_be_read_are_counted_against_the_file(tmp_path):

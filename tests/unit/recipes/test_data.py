@@ -28,11 +28,16 @@ def manifest_of(name: str, digest: str) -> dict:
     return {"made_from": {"sources": []}, "files": {name: {"rows": 6, "sha256": digest}}}
 
 
-def look(folder: Path, **settings):
+def read(folder: Path, **settings):
+    """The datasets of a recipe, and what is wrong with them."""
     recipe = Recipe(
         Path("r.yaml"), {"dataset_dir": str(folder), "dataset": "set", **settings}, {"dataset": 3}
     )
-    datasets, problems = read_datasets(recipe)
+    return read_datasets(recipe)
+
+
+def look(folder: Path, **settings):
+    datasets, problems = read(folder, **settings)
     return datasets, [problem.code for problem in problems], [problem.message for problem in problems]
 
 
@@ -48,8 +53,7 @@ def look(folder: Path, **settings):
 )
 def test_a_broken_file_is_mended_in_the_file(tmp_path, content, facts):
     register(tmp_path, GOOD).write_bytes(content)
-    settings = {"dataset_dir": str(tmp_path), "dataset": "set"}
-    _, (problem,) = read_datasets(Recipe(Path("r.yaml"), settings, {}))
+    _, (problem,) = read(tmp_path)
     printed(problem.line(), *facts)
     assert (problem.code, problem.hint) == ("E320", "")
 
@@ -109,9 +113,7 @@ def test_changed_since_it_was_compiled(tmp_path):
     write_json(path.parent / "manifest.json", manifest_of("set.json", digest))
     assert look(tmp_path)[1] == []
     write_json(path, GOOD * 2)
-    _, (problem,) = read_datasets(
-        Recipe(Path("r.yaml"), {"dataset": "set", "dataset_dir": str(tmp_path)}, {})
-    )
+    _, (problem,) = read(tmp_path)
     assert (problem.code, problem.hint) == ("W322", "compile it again")
 
 
@@ -160,8 +162,7 @@ def test_a_system_text_that_the_entry_does_not_name_is_an_error(tmp_path):
 def test_two_inputs_are_one_finding_with_one_fix(tmp_path):
     rows = [{"instruction": "Where?", "input": "At noon.", "context": "A park.", "output": "Here."}] * 3
     register(tmp_path, rows, {"columns": {"prompt": "instruction", "response": "output"}})
-    recipe = Recipe(Path("r.yaml"), {"dataset": "set", "dataset_dir": str(tmp_path)}, {})
-    (problem,) = read_datasets(recipe)[1]
+    _, (problem,) = read(tmp_path)
     assert problem.code == "E327"
     assert "'input' is filled in 3 of 3" in problem.message and "'context' is filled in 3" in problem.message
     assert '"query": "input" or "query": "context"' in problem.hint and "compile them into it" in problem.hint

@@ -1,12 +1,10 @@
 """Planning before there is data, and the table of several machines; every figure is worked out by hand."""
 
-from pathlib import Path
-
 import pytest
 
-from tests.cli.scoring import invoke
+from tests.cli.scoring import call
 from tests.messages import raises
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import ContentError, ProblemsError, RequestError
 from tuneyard.recipes import plan as plan_module
 from tuneyard.recipes.answer import Facts
 from tuneyard.recipes.cache import record
@@ -129,31 +127,23 @@ def test_a_recipe_that_trains_nothing_is_not_planned(recipe):
 
 
 def test_wrong_settings_are_errors_without_data_too(recipe, laid_out):
-    from tuneyard.core.errors import ProblemsError
-
     with raises(ProblemsError, "E301"):
         make_plans(recipe(lora_ranks=8), [read_offer("A100")], None, ExpectedRows(10, 10))
 
 
 @pytest.mark.parametrize("words", [["--rows", "5"], ["--tokens", "5"]])
-def test_rows_and_tokens_belong_together(recipe, words, tmp_path):
-    from tuneyard.recipes.plan import command
-
-    Path(tmp_path / "r.yaml").write_text("do_train: true\n", encoding="utf-8")
-    result = invoke(command, tmp_path / "r.yaml", *words)
-    assert isinstance(result.exception, RequestError)
+def test_rows_and_tokens_belong_together(words, tmp_path):
+    (tmp_path / "r.yaml").write_text("do_train: true\n", encoding="utf-8")
+    with raises(RequestError):
+        call(plan_module.command, tmp_path / "r.yaml", *words)
 
 
-def test_a_missing_dataset_points_to_planning_without_data(recipe, tmp_path):
-    from tuneyard.core.errors import ContentError
-    from tuneyard.recipes.plan import command
-
+def test_a_missing_dataset_points_to_planning_without_data(tmp_path):
     written = tmp_path / "r.yaml"
     settings = {**SETTINGS, "dataset": "not_there", "output_dir": str(tmp_path / "out")}
     written.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()), encoding="utf-8")
-    result = invoke(command, written)
-    assert isinstance(result.exception, ContentError)
-    assert "E320" in str(result.exception) and "--rows" in str(result.exception)
+    with raises(ContentError, "E320", "--rows"):
+        call(plan_module.command, written)
 
 
 def test_a_short_training_in_the_table(recipe, laid_out):

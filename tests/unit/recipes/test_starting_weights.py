@@ -65,11 +65,6 @@ def test_an_adapter_of_another_base_is_an_error(tmp_path):
     assert f"trained on {other}, whose weights are not those of {ours}" in message
 
 
-def test_the_same_weights_in_another_folder_are_no_other_base(tmp_path):
-    ours, copy = model(tmp_path / "ours", 1), model(tmp_path / "copy", 1)
-    assert found(model_name_or_path=ours, adapter_name_or_path=adapter(tmp_path / "rte", copy)) == []
-
-
 @pytest.mark.parametrize(
     ("base", "model_name", "codes"),
     [

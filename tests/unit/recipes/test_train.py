@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from tests.folders import names
 from tests.json_files import write_json
 from tests.messages import raises
 from tests.unit.recipes.make import write_recipe
@@ -37,7 +38,7 @@ def test_without_its_model_a_training_renames_and_writes_nothing(recipe, tmp_pat
     with raises(RequestError, "nobody/nothing"):
         train(recipe)
     assert not (tmp_path / "out.1").exists()
-    assert [path.name for path in recipe.output_dir.iterdir()] == [STARTED]
+    assert names(recipe.output_dir) == [STARTED]
 
 
 def finished(recipe, **world):
@@ -52,7 +53,7 @@ def test_a_finished_run_needs_no_model(recipe, capsys):
     assert "up to date" in capsys.readouterr().out
 
 
-def test_a_run_of_another_world_size_is_not_this_one(recipe, tmp_path, monkeypatch, capsys):
+def test_a_run_of_another_world_size_is_not_this_one(recipe, monkeypatch, capsys):
     finished(recipe, world_size=2, global_batch=16)
     facts = ("world size 2", "global batch 16", "world size 1", "global batch 8", "--force")
     with raises(ContentError, *facts):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.scoring import invoke
+from tests.cli.scoring import call, invoke
+from tests.messages import raises
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.errors import RequestError
 from tuneyard.recipes import check
@@ -78,8 +79,8 @@ def test_of_two_recipes_the_edited_one_is_checked(recipe, monkeypatch):
 
 
 def test_a_missing_recipe_is_a_wrong_argument(tmp_path):
-    done = invoke(check.command, "--watch", tmp_path / "none.yaml")
-    assert isinstance(done.exception, RequestError)
+    with raises(RequestError):
+        call(check.command, "--watch", tmp_path / "none.yaml")
 
 
 def test_the_files_of_an_adapter_and_a_model_belong_to_a_recipe(recipe):
