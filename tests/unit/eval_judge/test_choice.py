@@ -5,15 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fake_runs import VALID, answers, compare, write_run
+from tests.fake_runs import compare
 from tests.messages import raises
 from tests.unit.eval_judge.test_sections import make
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.compare import compare_results
 from tuneyard.eval.judge.conclusions import as_json
 from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.read.scored_run import by_dataset
-from tuneyard.eval.show.tables import document
 
 
 def chosen(runs):
@@ -131,14 +129,3 @@ def test_a_metric_chooses_in_its_direction_on_the_rows_that_are_named():
     by_accuracy = choose_on_half(runs, "base", held_out=held_out)
     cells = [cell for table in by_accuracy.tables.values() for row in table.rows for cell in row]
     assert "100.0 % (61.0–100.0)" in cells
-
-
-def test_table_json_has_both_halves_by_its_schema(tmp_path):
-    gold = ["yes", "no"] * 20
-    for seed, (model, right) in enumerate([("base", 20), ("a", 30), ("b", 35)]):
-        for dataset in "st":
-            write_run(tmp_path, model, dataset, gold, answers(gold, right, seed))
-    compared = compare_results([str(tmp_path)], [choose_on_half])
-    fields = document(compared)
-    assert VALID(fields)
-    assert [choice["dataset"] for choice in fields["choice"]] == ["s", "t", "mean"]
