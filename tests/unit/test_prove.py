@@ -39,6 +39,11 @@ def proof(prompts=(), answers=()) -> Proof:
     return Proof("qwen", facts, NONE, prompts=list(prompts), answers=list(answers), unchecked=["no --gguf"])
 
 
+def answer(token: int, yes: float, no: float) -> Answers:
+    """The answer to one row: its token, and the log-probabilities of both labels."""
+    return Answers({0: [token]}, {0: {"yes": yes, "no": no}})
+
+
 def test_the_first_difference_and_both_texts() -> None:
     found = first_difference(3, ids("a cat sat on a mat"), ids("a car"), decode)
     assert found == FirstDifference(3, 4, ord("t"), ord("r"), "t sat on", "r")
@@ -61,7 +66,7 @@ def test_flips_are_of_labels_where_there_are_some() -> None:
     served = Answers({0: ids("Y"), 1: ids("n")}, {0: {"yes": -0.2, "no": -2.0}, 1: {"yes": -0.8, "no": -0.9}})
     one = prove_answers("fused", "s", live, served, decode)
     assert (one.flips, one.differing, one.largest_row) == ([1], 1, 1)
-    assert one.largest is not None and abs(one.largest - 0.2) < 1e-12
+    assert abs(one.largest - 0.2) < 1e-12
     free = prove_answers(
         "f", "s", dataclasses.replace(live, labels=None), dataclasses.replace(served, labels=None), decode
     )
@@ -73,10 +78,10 @@ def test_flips_are_of_labels_where_there_are_some() -> None:
 
 
 def test_what_a_tolerance_allows() -> None:
-    live = Answers({0: [1]}, {0: {"yes": -1.0, "no": -1.1}})
-    near = prove_answers("f", "s", live, Answers({0: [2]}, {0: {"yes": -1.05, "no": -1.1}}), decode)
-    flip = prove_answers("f", "s", live, Answers({0: [1]}, {0: {"yes": -1.15, "no": -1.1}}), decode)
-    far = prove_answers("f", "s", live, Answers({0: [1]}, {0: {"yes": -0.5, "no": -1.1}}), decode)
+    live = answer(1, -1.0, -1.1)
+    near = prove_answers("f", "s", live, answer(2, -1.05, -1.1), decode)
+    flip = prove_answers("f", "s", live, answer(1, -1.15, -1.1), decode)
+    far = prove_answers("f", "s", live, answer(1, -0.5, -1.1), decode)
     assert [not one.failure(NONE) for one in (near, flip, far)] == [True, False, False]
     assert not flip.failure(Tolerance(1, 0.2)) and flip.failure(Tolerance(0, 0.2))
     assert not far.failure(Tolerance(0, 0.5)) and far.failure(Tolerance(0, 0.4))
@@ -85,9 +90,9 @@ def test_what_a_tolerance_allows() -> None:
 def test_the_verdict_and_the_page() -> None:
     same = prove_prompts("chat template", "s", {0: [1]}, {0: [1]}, decode)
     other = prove_prompts("TEMPLATE of M|F", "s", {0: ids("a")}, {0: ids("b")}, decode)
-    live = Answers({0: [1]}, {0: {"yes": -1.0, "no": -1.1}})
+    live = answer(1, -1.0, -1.1)
     near = prove_answers("fused", "s", live, live, decode)
-    flip = prove_answers("x.gguf", "s", live, Answers({0: [2]}, {0: {"yes": -3.0, "no": -1.1}}), decode)
+    flip = prove_answers("x.gguf", "s", live, answer(2, -3.0, -1.1), decode)
     good, bad = proof([same], [near]), proof([same, other], [near, flip])
     assert not good.failures() and len(bad.failures()) == 2
     golden_text(good.verdict(), "Equal", "1 example", "1 other way", "1 served model", "0 flips", "0 nats")

@@ -22,7 +22,7 @@ from tuneyard.eval.backends import llama_cpp
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.open_server import open_server
 from tuneyard.eval.backends.openai import OpenAi
-from tuneyard.eval.backends.scorers import choosing, log_sum
+from tuneyard.eval.backends.scorers import Scorer, choosing, log_sum
 from tuneyard.eval.backends.served import read_models
 from tuneyard.eval.backends.server import UNDERFLOW, Server
 
@@ -216,13 +216,18 @@ def opened(connection: Connection, name: str = "here", is_exact_name: bool = Fal
     return server.with_labels(words_to_ids, [0])  # type: ignore[arg-type]
 
 
+def scoring(serve: Serve, kind: str) -> tuple[StandIn, Scorer]:
+    """A stand-in of a kind, and what scores LABELS after PROMPTS by it."""
+    stand_in, connection = serve(kind)
+    return stand_in, choosing(opened(connection), PROMPTS, LABELS)
+
+
 KINDS = ("llama.cpp", "vllm", "echo")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_label_is_the_sum_of_its_spellings_of_one_token_or_several(serve: Serve, kind: str) -> None:
-    stand_in, connection = serve(kind)
-    scorer = choosing(opened(connection), PROMPTS, LABELS)
+    stand_in, scorer = scoring(serve, kind)
     assert [len(batch) for batch in scorer.batches] == [32, 8]
     stand_in.plan = [(200, 0.3)] * 8  # the first ones are held until the others are there
     for batch in scorer.batches:
@@ -237,16 +242,14 @@ def test_a_label_is_the_sum_of_its_spellings_of_one_token_or_several(serve: Serv
 
 def test_a_row_is_one_request_or_in_llama_cpp_one_for_each_beginning(serve: Serve) -> None:
     for kind, count in (("vllm", 1), ("echo", 1), ("llama.cpp", 4)):  # (), 9, 11 and 11 12
-        stand_in, connection = serve(kind)
-        scorer = choosing(opened(connection), PROMPTS, LABELS)
+        stand_in, scorer = scoring(serve, kind)
         stand_in.requests.clear()
         scorer.score(range(8))
         assert len(stand_in.requests) == 8 * count
 
 
 def test_tokens_that_llama_cpp_does_not_list_are_forced(serve: Serve, monkeypatch) -> None:
-    stand_in, connection = serve("llama.cpp")
-    scorer = choosing(opened(connection), PROMPTS, LABELS)
+    stand_in, scorer = scoring(serve, "llama.cpp")
     listed = scorer.score(range(8))
     monkeypatch.setattr(llama_cpp, "LISTED", 2)
     stand_in.requests.clear()
@@ -255,8 +258,7 @@ def test_tokens_that_llama_cpp_does_not_list_are_forced(serve: Serve, monkeypatc
 
 
 def test_llama_cpp_reads_each_row_anew_so_that_other_rows_do_not_change_its_rounding(serve: Serve) -> None:
-    stand_in, connection = serve("llama.cpp")
-    scorer = choosing(opened(connection), PROMPTS, LABELS)
+    stand_in, scorer = scoring(serve, "llama.cpp")
     stand_in.requests.clear()
     scorer.score([3])
     first, *others = stand_in.requests
@@ -357,8 +359,7 @@ def with_logs(value: object) -> Callable[[Answer], Answer]:
     ids=["cut", "text", "above 0", "boolean", "no object", "no choices"],
 )
 def test_nonsense_is_tried_again_and_then_named(serve: Serve, spoil: Callable[[Answer], Any]) -> None:
-    stand_in, connection = serve("vllm")
-    scorer = choosing(opened(connection), PROMPTS, LABELS)
+    stand_in, scorer = scoring(serve, "vllm")
     stand_in.requests.clear()
     stand_in.spoil = spoil
     with raises(RequestError, "3 tries", "--resume"):
@@ -367,8 +368,7 @@ def test_nonsense_is_tried_again_and_then_named(serve: Serve, spoil: Callable[[A
 
 
 def test_weights_that_overflow_are_named(serve: Serve) -> None:
-    stand_in, connection = serve("vllm")
-    scorer = choosing(opened(connection), PROMPTS, LABELS)
+    stand_in, scorer = scoring(serve, "vllm")
     stand_in.spoil = with_logs(None)
     with raises(ContentError, "null"):
         scorer.score([0])
@@ -442,8 +442,7 @@ def test_a_number_of_an_adapter_that_is_none_is_named(serve: Serve, monkeypatch,
 
 
 def test_a_model_that_changes_during_the_run_is_noticed(serve: Serve) -> None:
-    stand_in, connection = serve("vllm")
-    scorer = choosing(opened(connection), PROMPTS, LABELS)
+    stand_in, scorer = scoring(serve, "vllm")
     stand_in.size = 18
     with raises(RequestError, "changed", "meta", "--resume"):
         scorer.score([0])
@@ -454,8 +453,7 @@ def test_a_model_that_changes_during_the_run_is_noticed(serve: Serve) -> None:
 
 
 def test_a_server_that_cuts_prompts_is_refused(serve: Serve) -> None:
-    stand_in, connection = serve("llama.cpp")
-    scorer = choosing(opened(connection), PROMPTS, LABELS)
+    stand_in, scorer = scoring(serve, "llama.cpp")
     stand_in.spoil = lambda answer: {**answer, "tokens_evaluated": 2}
     with raises(RequestError, "2 tokens", "3", "context"):
         scorer.score([0])

@@ -22,11 +22,16 @@ def macro_f1(gold: list[str], said: list[str], groups: list[str] | None = None) 
     return macro_f1s(gold, {"model": said}, groups).figures()["model"]
 
 
+def drawn_answers(draw: random.Random, rows: int, *chances: float) -> list[list[str]]:
+    """Expected labels, and answers of models that know the label with these chances."""
+    gold = [draw.choice(["yes", "no", "maybe"]) for _ in range(rows)]
+    return [gold, *([g if draw.random() < p else draw.choice(["yes", "no"]) for g in gold] for p in chances)]
+
+
 def test_f1_difference_is_that_of_a_plain_bootstrap_and_of_plain_swaps() -> None:
     """Row by row, with F1 as it is defined: the value, the limits, and p by swapping answers."""
     draw = random.Random(1)
-    gold = [draw.choice(["yes", "no", "maybe"]) for _ in range(90)]
-    old, new = ([g if draw.random() < p else draw.choice(["yes", "no"]) for g in gold] for p in (0.4, 0.6))
+    gold, old, new = drawn_answers(draw, 90, 0.4, 0.6)
 
     def f1(rows: list[int], said: list[str]) -> float:
         pairs = [(gold[i], said[i]) for i in rows]
@@ -66,9 +71,7 @@ def test_f1_difference_knows_groups_and_sameness() -> None:
 
 
 def test_two_datasets_give_the_mean_difference_of_macro_f1_with_a_smaller_error() -> None:
-    draw = random.Random(1)
-    gold = [draw.choice(["yes", "no", "maybe"]) for _ in range(60)]
-    old, new = ([g if draw.random() < p else draw.choice(["yes", "no"]) for g in gold] for p in (0.5, 0.7))
+    gold, old, new = drawn_answers(random.Random(1), 60, 0.5, 0.7)
     one, other = (macro_f1s(gold, {"old": old, "new": new}, None, stream) for stream in (0, 1))
     alone = one.spread([("old", "new")])
     mean = mean_f1([one, other], ["new", "old"]).spread([("old", "new")])
