@@ -35,7 +35,7 @@ GET_AGAIN = "get the file again"
 
 
 class DamagedError(Exception):
-    """A compressed file ends too early or is broken inside. `hint` says what to do."""
+    """A compressed file ends too early or is broken inside. `hint` is the fix."""
 
     def __init__(self, message: str, hint: str = GET_AGAIN) -> None:
         super().__init__(message)

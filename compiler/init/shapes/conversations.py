@@ -94,7 +94,7 @@ def _completion_path(profile: FileProfile) -> str:
 
 
 def _is_of_assistant(role: Leaf) -> bool:
-    """True if every role in a column is the assistant, by whatever name."""
+    """True if a column of roles has the assistant alone, under any of its names."""
     return {ROLES.get(str(value)) for value in role.values} == {ASSISTANT}
 
 
@@ -166,7 +166,7 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
 
 
 def _refuse_answers_alone(profile: FileProfile, path: str) -> None:
-    """`ContentError` for an assistant's messages without what they answer, as in the output of a batch."""
+    """`ContentError` for an assistant's messages without their questions, as in the output of a batch."""
     role = profile.leaves.get(f"{path.rpartition('.')[0]}.role")
     if role is not None and _is_of_assistant(role):
         raise ContentError(
