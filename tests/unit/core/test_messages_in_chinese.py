@@ -5,6 +5,7 @@ import re
 import time
 from pathlib import Path
 from string import Formatter
+from zipfile import ZipFile
 
 import pytest
 
@@ -111,6 +112,18 @@ def test_doctor_is_chinese_in_a_chinese_locale(in_china: Path, monkeypatch: pyte
     assert lines[1].strip() == "解决：请用更小的模型，或内存更大的机器"
     english = invoke(doctor.cli, "--lang", "en").output.splitlines()
     assert english[0].split() == ["warning", "memory", "2", "GB,", "1", "CPU", "cores"]
+
+
+def test_refusals_of_own_files_are_chinese(here: Here, in_china: Path) -> None:
+    Path("tags.txt").write_text("王 B-PER\n在 O\n")
+    Path("answers.jsonl").write_text('{"out": {"role": "assistant", "content": "Yes."}}\n')
+    with ZipFile("two.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("a.csv", "a\n1\n")
+        archive.writestr("a.csv", "a\n2\n")
+    said = here(tuneyard, "data", "init", "tags.txt", code=1).stderr
+    assert "每行是一个词和它的标签（" in said and '{"question": 句子, "answer": 其中的实体}' in said
+    assert "out.content 是模型的回答" in here(tuneyard, "data", "init", "answers.jsonl", code=1).stderr
+    assert "请解压" in here(tuneyard, "data", "init", "two.zip", code=1).stderr
 
 
 @pytest.mark.parametrize(
