@@ -44,7 +44,7 @@ def _read(folder: Path) -> tuple[Path, dict[str, Any]]:
     """The folder of an adapter, with the fields of its adapter_config.json."""
     path = folder / CONFIG
     if not path.is_file():
-        hint = checkpoints_in(folder) or f"; {_listing()}"
+        hint = checkpoints_in(folder) or f"; name the output_dir of a LoRA training ({_listing()})"
         raise RequestError(f"{folder}: not an adapter: {CONFIG} is missing{hint}")
     raw: dict[str, Any] = read_object(path)
     require_text(json.dumps(raw, ensure_ascii=False), path)

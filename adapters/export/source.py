@@ -42,7 +42,7 @@ def open_source(reference: str | Path, base: Path | None) -> ExportSource:
     elif (folder / "config.json").is_file():
         base_name = fused_base(folder)
     else:
-        hint = checkpoints_in(folder)
+        hint = checkpoints_in(folder) or "; name a LoRA's output_dir, or what `tuneyard adapter fuse` wrote"
         raise RequestError(f"{folder}: not an adapter or a model: no {CONFIG} and no config.json{hint}")
     if base is None and base_name and (Path(base_name) / "config.json").is_file():
         base = Path(base_name)

@@ -24,7 +24,7 @@ import click
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.errors import ContentError, RequestError, counted, need, resumed_by
-from tuneyard.core.files import make_folder, opened
+from tuneyard.core.files import make_folder, opened, require
 from tuneyard.core.installation.checkout import python_path
 from tuneyard.core.language.messages import say
 
@@ -156,6 +156,7 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
     results/demo-steps.
     """
     if model != str(BASE) and Path(model).exists():
+        require(Path(model) / "config.json", "config of the base model (--model)")
         model = str(Path(model).resolve())
     if not out.is_dir():
         if dry_run:
