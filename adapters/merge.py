@@ -33,7 +33,7 @@ from tuneyard.adapters.weighted import (
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, counted, size_words
-from tuneyard.core.files import json_text, read_object
+from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.installation.checkout import ROOT, bundled
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.weights.base_models import Base, open_base
@@ -306,9 +306,9 @@ def merge(plan: MergePlan, progress: output.Progress) -> Norms:
             write_weights(staged / WEIGHTS, plan.specs, tensors)
         output.carry_tokenizer([item.adapter.folder for item in plan.weighted], staged, "not carried")
         record = merge_record(plan, norms)
-        (staged / MERGE).write_text(json_text(record), encoding="utf-8")
-        (staged / CARD).write_text(card_text(record), encoding="utf-8")
-        (staged / CONFIG).write_text(json_text(plan.config), encoding="utf-8")
+        write_json(staged / MERGE, record)
+        write_text(staged / CARD, card_text(record))
+        write_json(staged / CONFIG, plan.config)
     return norms
 
 
