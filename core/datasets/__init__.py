@@ -12,7 +12,7 @@ import click
 
 from tuneyard.core.documents import BOM, json_lines
 from tuneyard.core.errors import ContentError, RequestError, nearest, nearest_name
-from tuneyard.core.files import files_of, no_folder, read_json, read_object, write_json
+from tuneyard.core.files import files_of, is_file, no_folder, read_json, read_object, write_json
 from tuneyard.core.language.han import HAN
 
 REGISTRY = "dataset_info.json"
@@ -132,7 +132,7 @@ def not_registered(
     """Error for a name that is not registered in `folder`. Suggestions come from `alike` (default: all)."""
     import difflib
 
-    if Path(name).is_file():
+    if is_file(Path(name)):
         fix = f"tuneyard data init {shlex.quote(name)}"
         return NotRegisteredError(f"{name} is a file, expected the name of a dataset; make one of it: {fix}")
     nowhere = wrong_folder(folder)

@@ -39,6 +39,12 @@ def test_an_unknown_name_lists_what_is_registered(tmp_path: Path) -> None:
     assert "set_10" not in str(error.value)
 
 
+def test_a_name_too_long_for_a_file_is_not_registered_either(tmp_path: Path) -> None:
+    registry(tmp_path, '{"alpaca_rte_eval": {"file_name": "x"}}')
+    with raises(RequestError, "alpaca_rte_eval", "registered"):
+        find_dataset("a" * 300, tmp_path)
+
+
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     registry(tmp_path, '{"a": {"file_name": "gone.json"}}')
     with raises(RequestError, "a", "gone.json"):
