@@ -92,8 +92,7 @@ class FusePlan:
 def fuse_request(texts: Sequence[str], options: Mapping[str, Any]) -> FuseRequest:
     """Read a command line. `options` have the names of `FuseRequest`'s fields."""
     fields = dict(options)
-    if options["dtype"]:
-        fields["dtype"] = "F32"  # the only choice
+    fields["dtype"] = output.DTYPES.get(options["dtype"])
     if options["max_shard"]:
         fields["max_shard"] = parse_size(options["max_shard"])
     return FuseRequest([parse_optional_weight(text) for text in texts], **fields)

@@ -52,7 +52,6 @@ Norms = dict[str, tuple[float, float]]
 MergedModule = tuple[tuple[Array, Array], tuple[float, float]]
 """A and B of a module as the file will contain them, and its entry in `Norms`."""
 EXACT = 1e-6  # the rounding of fp32
-DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 SCHEMA = ROOT / "recipes/merge/schema.json"
 
 
@@ -169,7 +168,7 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequ
         out=Path(fields.pop("out")),
         base=None if base is None else Path(base),
         parameters={name: value for name, value in parameters.items() if value is not None},
-        dtype=DTYPES[fields.pop("dtype")],
+        dtype=output.DTYPES[fields.pop("dtype")],
         **fields,
     )
 
@@ -336,7 +335,7 @@ def merge_record(plan: MergePlan, norms: Norms) -> dict[str, object]:
     for path, pair in norms.items():
         modules[path] = {"norm": pair[0], "error": _finite(relative([pair]))}
     compared_with = EXACT_SUM if plan.method.exact_sum else "method's result"
-    dtypes = {stored: name for name, stored in DTYPES.items()}
+    dtypes = {stored: name for name, stored in output.DTYPES.items()}
     details = {
         "method": plan.method.name,
         "parameters": dict(plan.values),

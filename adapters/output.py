@@ -27,6 +27,8 @@ from tuneyard.core.files import (
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.core.weights.base_models import INDEX
 
+DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
+"""The names of dtypes in safetensors by those of --dtype."""
 Check = Callable[[], Path]  # resolves the output; `RequestError` if it may not be written
 Progress = Callable[[int], object]  # called with the number of bytes done
 
