@@ -57,6 +57,11 @@ def label_leaf(profile: FileProfile) -> Leaf | None:
     return None
 
 
+def author_leaves(profile: FileProfile) -> list[Leaf]:
+    """The columns that say who wrote a message."""
+    return [leaf for leaf in profile.leaves.values() if PEOPLE.intersection(leaf.steps)]
+
+
 def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     """Columns of short texts or truth values, with 2 to 30 values, that may be classes, the likeliest first.
 
@@ -64,7 +69,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     texts first. A truth value that some rows lack, or that is a part of their metadata, is a mark of them.
     Where people write to one another, `type` says what a message is (a reply), and is no class.
     """
-    has_authors = any(PEOPLE.intersection(leaf.steps) for leaf in profile.leaves.values())
+    has_authors = bool(author_leaves(profile))
     candidates: list[tuple[bool, bool, float, Leaf]] = []
     for leaf in profile.leaves.values():
         is_rating = leaf.is_called("rating")

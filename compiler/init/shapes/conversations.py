@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from tuneyard.compiler.init.labels import PEOPLE
+from tuneyard.compiler.init.labels import author_leaves
 from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     UNANSWERED,
@@ -143,12 +143,12 @@ def plain_text(profile: FileProfile) -> Proposal | None:
 
 def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
     """Warn of rows that are single messages of a chat, and of questions in a document."""
-    authors = [leaf.path for leaf in profile.leaves.values() if PEOPLE.intersection(leaf.steps)]
+    authors = author_leaves(profile)
     lines = [str(row.get(path, "")) for row in profile.first]
     messages = [line for line in lines if _MESSAGE.match(line)]
     sign = ""
     if authors:
-        sign = f"{authors[0]} is its author"
+        sign = f"{authors[0].path} is its author"
     elif 3 * len(messages) > len(lines):
         sign = show_value(messages[0])
     if sign:

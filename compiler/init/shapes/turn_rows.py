@@ -19,17 +19,8 @@ SPEAKER_COLUMNS = (
     "who", "direction", "absender", "autor", "verfasser", "角色", "说话人", "发言人",
 )  # fmt: skip
 TEXT_COLUMNS = (
-    "text",
-    "content",
-    "message",
-    "value",
-    "utterance",
-    "body",
-    "nachricht",
-    "内容",
-    "消息",
-    "文本",
-)
+    "text", "content", "message", "value", "utterance", "body", "nachricht", "内容", "消息", "文本",
+)  # fmt: skip
 ORDER_COLUMNS = (
     "turn", "turn_id", "turn_index", "turn_number", "turn_no", "index", "position", "order", "seq",
     "sequence", "step", "timestamp", "ts", "time", "created_at", "date", "序号", "轮次", "时间",
