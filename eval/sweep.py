@@ -168,7 +168,7 @@ def _score(
         carry_out(plan_scoring(request, task, choosing, replace(opened, candidates=candidates)))
         axes = refined
         sweep = replace(sweep, axes=axes)
-    reported = {model: axes.models[model] for model in (*axes.alone, best)}
+    reported = {**axes.alone(), best: axes.models[best]}
     click.echo(tr("the half that does not choose:"))
     request = replace(request, out=request.out / HELD_OUT)
     candidates = choose_candidates(request, opened.backend.tokenizer, reported)
@@ -301,7 +301,7 @@ def _forecast(
     models, most = f"{len(axes.models)}", len(axes.models)
     if searching:
         models, most = f"{models} to {MOST_POINTS}", MOST_POINTS
-    reported = len(axes.alone) + 1  # the best point may be one of them
+    reported = len(axes.alone()) + 1  # the best point may be one of them
     others = sum(held_out.values())
     total = most * sum(counts.values()) + reported * others
     done = 0

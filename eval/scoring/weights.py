@@ -58,11 +58,10 @@ class Axes:
         missing = [point for point in _around(self.points[best]) if point not in scored and any(point)]
         return self.with_points(missing[:room])
 
-    @property
-    def alone(self) -> list[str]:
-        """The base (without it, the first point), and each adapter alone if it is among the points."""
+    def alone(self) -> dict[str, Parts]:
+        """The base (without it, the first point), and each adapter alone."""
         first = next(iter(self.models))
-        return [first, *(name for name in self.adapters if name in self.models and name != first)]
+        return {first: self.models[first], **self.adapters}
 
     def without(self, others: "Axes") -> Mapping[str, Parts]:
         """The models that the other axes lack."""
@@ -97,14 +96,17 @@ def _around(point: Point) -> Iterator[Point]:
 
 
 def weight_axes(request: ScoringRequest, weights: Iterable[float] = COARSE) -> Axes:
-    """Every combination of the weights, one axis for each adapter; all weights 0 are the base."""
+    """The base, and every combination of the weights: one axis for each adapter."""
     reference, candidates = open_adapters(replace(request, no_base=False))
     adapters = {name: parts for name, parts in candidates.items() if parts}
     if not 1 <= len(adapters) <= 2:
         raise RequestError(f"{len(adapters)} adapters: expected one or two --adapter, or --checkpoints DIR")
-    points = list(itertools.product(sorted(set(weights)), repeat=len(adapters)))
+    points = set(itertools.product(weights, repeat=len(adapters)))
+    base = (0.0,) * len(adapters)
     if request.no_base:
-        points = [point for point in points if any(point)]
+        points.discard(base)
+    else:
+        points.add(base)
     return Axes(reference, list(adapters), {}, {}, adapters).with_points(points)
 
 

@@ -311,6 +311,15 @@ def test_too_few_rows_for_two_halves_are_refused(folders, tmp_path, refused) -> 
         call(cli, *folders[:4], *folders[-2:], "--grid", "0,1", "--out", tmp_path / "out")
 
 
+def test_a_grid_of_merges_is_compared_with_the_base_and_each_adapter_alone(folders, tmp_path) -> None:
+    out = tmp_path / "out"
+    call(cli, *folders, "--grid", "0.5", "--limit", "8", "--out", out)
+    assert read_json(out / "sweep.json")["points"] == {"base": [0, 0], "l=0.5,r=0.5": [0.5, 0.5]}
+    call(compare, out, "--out", tmp_path / "verdict")
+    compared = read_json(tmp_path / "verdict/table.json")["models"]
+    assert {"base", "l", "r"} <= set(compared)
+
+
 def test_a_sweep_whose_best_point_is_the_base_ships_no_adapter(folders, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     call(cli, *folders, "--grid", "0", "--limit", "8", "--out", out)
