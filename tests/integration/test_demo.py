@@ -20,7 +20,7 @@ def correct(demo: Demo, model: str, dataset: str) -> list[bool]:
     root = demo.checkout.root / "results/demo"
     chose = set(read_json(root / "sweep.json")["rows_to_choose_on"][dataset])
     rows = read_lines(root / "held-out" / model / dataset / "predictions.jsonl")
-    assert len(rows) + len(chose) == 200 and 70 < len(chose) < 130
+    assert len(rows) + len(chose) == 160 and 55 < len(chose) < 105
     return [row["predicted_output"] == row["expected_output"] for row in rows]
 
 

@@ -125,15 +125,15 @@ def test_the_time_is_measured_and_shorter_with_amx(cpu: Path, monkeypatch: pytes
     monkeypatch.setattr(demo.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(np, "matmul", lambda *_: None)
     monkeypatch.setattr(demo, "WORK", 9.06 * 600)
-    assert demo.expected_minutes() == 12  # 80 s and 600 s
+    assert demo.expected_minutes() == 12  # 90 s and 600 s
     cpu.write_text("flags : amx_bf16\n")
-    assert demo.expected_minutes() == 5  # 80 s and 200 s
+    assert demo.expected_minutes() == 5  # 90 s and 200 s
 
 
 def test_every_step_runs_in_every_demo(run_demo: Demo) -> None:
     first = run_demo()
     assert names(first) == STEPS
-    assert first[5][-6:] == ["--grid", "0,0.5,1", "--limit", "200", "--out", "results/demo"]
+    assert first[5][-6:] == ["--grid", "0.5,1", "--limit", "160", "--out", "results/demo"]
     second = run_demo()
     assert second[5] == [*first[5], "--resume"]
     del first[5], second[5]
