@@ -136,7 +136,6 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:
     raw = read_yaml(path, "spec").value
     if not isinstance(raw, dict):
         raise ContentError(f"{path}: found {show_value(raw)}, expected a mapping with `about` and `write`")
-    _refuse_others(path, raw)
     base = raw.get("like")
     if not isinstance(base, str):
         return raw
@@ -166,22 +165,6 @@ def _over(top: object, under: object) -> object:
         entries = [_over(entry, base) for entry, base in zip(top, under, strict=False)]
         return entries + top[len(under) :]
     return top
-
-
-def _refuse_others(path: Path, value: object) -> None:
-    """Refuse keys that are not text: YAML 1.1 reads a bare yes, no, on or off as a truth value."""
-    if isinstance(value, list):
-        for item in value:
-            _refuse_others(path, item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                fix = 'write "yes" or "no" in quotes' if isinstance(key, bool) else "write it in quotes"
-                raise ContentError(f"{path}: found the key {show_value(key)}, expected text: {fix}")
-            _refuse_others(path, item)
-    elif not isinstance(value, str | int | float | None):
-        kind = type(value).__name__
-        raise ContentError(f"{path}: found {show_value(value)} ({kind}), expected text: write it in quotes")
 
 
 def filled_in(record: type[T], raw: Mapping[str, Any], /, **others: object) -> T:

@@ -1,6 +1,7 @@
 """The one reader and writer of YAML, the reader of JSON Lines: bounded, strict, errors with file and line.
 
-YAML 1.1 without dates (they stay text), equal keys, and aliases for themselves or for endless values.
+YAML 1.1 with text as keys, and without dates (they stay text), equal keys, and aliases for themselves or for
+endless values.
 """
 
 import unicodedata
@@ -22,6 +23,9 @@ MOST_DEPTH = 100
 TOO_DEEP = f"more than {MOST_DEPTH} lists and mappings in one another"
 MOST_LINE = 1 << 26  # bytes of one line of JSON
 BOM = b"\xef\xbb\xbf"
+_TAG = "tag:yaml.org,2002:"
+_KEYS = (f"{_TAG}str", f"{_TAG}merge")
+_VALUES = ("null", "bool", "int", "float", "str", "seq", "map")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +44,10 @@ def read_yaml(path: Path, description: str) -> Yaml:
 
 
 def read_mapping(path: Path, description: str) -> dict[str, object]:
-    """Read a YAML file that must be a mapping with text keys; `ContentError` otherwise."""
+    """Read a YAML file that must be a mapping; `ContentError` otherwise."""
     value = read_yaml(path, description).value
     if not isinstance(value, dict):
         raise ContentError(f"{path}: found {show_value(value)}, expected a mapping (`key: value` lines)")
-    for key in value:
-        if not isinstance(key, str):
-            raise ContentError(f"{path}: found the key {show_value(key)}, expected text: write it in quotes")
     return value
 
 
@@ -175,7 +176,8 @@ def _measure(node: "yaml.Node", place: str, measured: "dict[yaml.Node, tuple[int
     """How many values a node has, with aliases expanded, and how deep they are.
 
     `measured` has those of the nodes before, (0, 0) of one that is not yet complete. `ContentError` for equal
-    keys, too many or too deep values, and for endless ones.
+    keys and keys that are no text (a bare yes, no, on or off is a truth value), for too many or too deep
+    values, for endless ones, and for those that JSON lacks.
     """
     import yaml
 
@@ -183,19 +185,23 @@ def _measure(node: "yaml.Node", place: str, measured: "dict[yaml.Node, tuple[int
         if measured[node] == (0, 0):
             raise ContentError(f"{place}:{node.start_mark.line + 1}: an alias in here leads back to itself")
         return measured[node]
+    if node.tag.removeprefix(_TAG) not in _VALUES:
+        raise ContentError(f"{place}:{node.start_mark.line + 1}: not YAML: a value with the tag {node.tag}")
     measured[node] = 0, 0
     size, depth = 1, 0
-    parts = node.value
+    parts = node.value if isinstance(node, yaml.SequenceNode) else []
     if isinstance(node, yaml.MappingNode):
-        parts = []
         keys = set()
         for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in keys:
-                raise ContentError(f"{place}:{key.start_mark.line + 1}: duplicate key {key.value!r}")
-            keys.add(key.value if isinstance(key, yaml.ScalarNode) else None)
-            parts += [key, value]
-    elif not isinstance(node, yaml.SequenceNode):
-        parts = []
+            line = f"{place}:{key.start_mark.line + 1}"
+            if key.tag not in _KEYS:
+                raise ContentError(
+                    f'{line}: a key that YAML does not read as text: write it in quotes, as "yes" or "no"'
+                )
+            if key.value in keys:
+                raise ContentError(f"{line}: duplicate key {key.value!r}")
+            keys.add(key.value)
+            parts.append(value)
     for part in parts:
         part_size, part_depth = _measure(part, place, measured)
         size += part_size

@@ -82,7 +82,7 @@ TWICE = 'labels: {"yes": [1, true], "no": [false, 1.0]}'
         (("{question}", "{question"), "t.yaml: "),
         (("columns:", "source: {encoding: utf-9}\ncolumns:"), "unknown encoding 'utf-9'"),
         (("columns:", "source: {splits: {train: a, eval: b}}\ncolumns:"), "must hold {split}"),
-        (("columns:", "labels: {yes: [0], no: [1]}\ncolumns:"), 'write "yes" or "no" in quotes'),
+        (("columns:", "labels: {yes: [0], no: [1]}\ncolumns:"), 'write it in quotes, as "yes" or "no"'),
         (("columns:", 'labels: {"yes": [0], "no": [1]}\ncolumns:'), "`labels` needs a column `label`"),
         (("columns: {", f"{TWICE}\ncolumns: {{label: [l], "), "labels: 1.0 stands under two of them"),
         (("columns:", "fit: {group: nobody}\ncolumns:"), "fit.group: no column 'nobody'"),
