@@ -36,7 +36,7 @@ class RecordComparison:
         """Compare the batch of rows that begins here; the number of its rows."""
         rows = self._columns[start : start + size]
         batch = list(islice(self._records, len(rows["_prompt"])))
-        for number, (_, place, _, example) in enumerate(batch):
+        for number, (place, _, example) in enumerate(batch):
             self.places.append(place)
             row = {name: values[number] for name, values in rows.items()}
             problem = self._problem_of(place, example, row)
@@ -49,7 +49,7 @@ class RecordComparison:
     def end(self) -> None:
         """Report records without a row, and rows without a record."""
         verdict = self._verdict
-        for _, place, _, _ in self._records:
+        for place, *_ in self._records:
             verdict.add(Problem("E406", place, LEFT_OUT), row=verdict.records)
             verdict.records += 1
         if verdict.loaded > verdict.records:

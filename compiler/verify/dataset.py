@@ -24,7 +24,7 @@ from tuneyard.compiler.verify.comparison import (
 from tuneyard.compiler.verify.expect import Expected, Records, column_problems, entry_problems
 from tuneyard.compiler.verify.learned import AnswersAuditor, PretrainingAuditor
 from tuneyard.compiler.verify.recipe_file import RecipeFile, Settings, recipe_problem
-from tuneyard.compiler.verify.selection import selected_rows, selection_problems, split_rows
+from tuneyard.compiler.verify.selection import selection_problems
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets import (
     REGISTRY,
@@ -36,7 +36,7 @@ from tuneyard.core.datasets import (
 )
 from tuneyard.core.datasets.manifest import Manifest, read_manifests
 from tuneyard.core.documents import read_mapping
-from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, show_value
+from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
 from tuneyard.core.execution.options import default_workers
 from tuneyard.core.files import no_folder
 from tuneyard.core.prompt.template_fit import with_fitted_template
@@ -96,19 +96,14 @@ class LoadedDataset:
     verdict: Verdict
     expected: Expected
     rows: LoadedRows | None = None
-    selection: dict[int, int] | None = None
     loader_problem: Problem | None = None
     workers: int = 1
-
-    def records(self) -> Records:
-        """The selected records of the file."""
-        return self.expected.records(self.selection)
 
     def compare(self, records: Records) -> None:
         """Compare LLaMA-Factory's rows with the `records` of the file, and audit them if there is a model."""
         if self.rows:
             self._compare_rows(self.rows, records)
-            self._note_selection()
+            self._note_samples()
         elif self.loader_problem:
             self._look_for_lost(records)
             self.verdict.add(self.loader_problem)
@@ -158,7 +153,7 @@ class LoadedDataset:
         """Read a file that LLaMA-Factory cannot load, for the places of its lost records."""
         verdict = self.verdict
         try:
-            for row, (_, place, _, example) in enumerate(records):
+            for row, (place, _, example) in enumerate(records):
                 verdict.records += 1
                 if isinstance(example, str):
                     verdict.add(Problem("E406", place, example), row=row)
@@ -166,12 +161,9 @@ class LoadedDataset:
             for problem in error.problems:
                 verdict.add(problem)
 
-    def _note_selection(self) -> None:
-        """Note the rows that the entry's `split` and `num_samples` select."""
-        verdict, entry = self.verdict, self.dataset.entry
-        if self.selection:
-            verdict.notes.append(f"split: {show_value(entry['split'])} selects {verdict.loaded} rows")
-        samples = entry.get("num_samples")
+    def _note_samples(self) -> None:
+        """Note how many rows a training draws by the entry's `num_samples`."""
+        verdict, samples = self.verdict, self.dataset.entry.get("num_samples")
         if isinstance(samples, int):
             note = f"num_samples: each training draws {samples} of these {verdict.loaded} rows at random"
             if samples > verdict.loaded:
@@ -239,7 +231,7 @@ def verify(
     are the datasets of the same compile. So many `workers` load and audit the rows.
     """
     with loaded(name, out, settings, recipe, workers) as dataset:
-        dataset.compare(dataset.records())
+        dataset.compare(dataset.expected.records())
     return dataset.finish(siblings)
 
 
@@ -291,7 +283,7 @@ def loaded(
 
 
 def _load(result: LoadedDataset, settings: Settings, cache: str) -> None:
-    """Add the rows, their selection and their auditor, or the problem at which LLaMA-Factory stops."""
+    """Add the rows and their auditor, or the problem at which LLaMA-Factory stops."""
     dataset, verdict, path = result.dataset, result.verdict, str(result.dataset.path)
     try:
         data, rows = load(dataset.name, result.folder, settings, cache, result.workers)
@@ -307,11 +299,6 @@ def _load(result: LoadedDataset, settings: Settings, cache: str) -> None:
         message = f"LLaMA-Factory cannot load it: {type(inner).__name__}: {first_line[:200]}"
         result.loader_problem = Problem("E405", path, message)
         return
-    split = dataset.entry.get("split", "train")
-    if split not in ("train", "all"):
-        (whole,) = rows.info.splits.values()
-        result.selection = selected_rows(split_rows(split, whole.num_examples))
-        rows = rows.select(list(result.selection.values()))
     verdict.loaded = len(rows)
     auditor = None
     if "E434" not in verdict.counts:

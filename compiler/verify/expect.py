@@ -45,7 +45,7 @@ KEYS = {
     "file_name", "formatting", "columns", "tags", "ranking", "subset", "split", "folder", "num_samples",
     *REMOTE_SOURCES,
 }  # fmt: skip
-Records = Iterator[tuple[int, str, Record, Example | str]]
+Records = Iterator[tuple[str, Record, Example | str]]
 SHAPES = 1000  # kinds of records remembered; a file of more is only slower
 # Of Arrow; null goes with every type.
 TYPES = {bool: "truth values", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
@@ -130,10 +130,10 @@ class Expected:
     _shapes: set[tuple[object, ...]] = field(default_factory=set)
 
     def records(self, selected: Container[int] | None = None) -> Records:
-        """Yield number (from 0), place, the record as it is, and its example or the reason for its loss.
+        """Yield place, the record as it is, and its example or the reason for its loss.
 
-        `selected` has the numbers of the records to yield; None: all of them. `ProblemsError` if the file
-        cannot be read to its end; its problems have their places.
+        `selected` has the numbers (from 0) of the records to yield; None: all of them. `ProblemsError` if the
+        file cannot be read to its end; its problems have their places.
         """
         for path in loaded_files(self.path):
             yield from self._records_of(path, selected)
@@ -180,7 +180,7 @@ class Expected:
                 self._note(record, place)
                 self._look_for_left_out(record, place)
                 if selected is None or self.count in selected:
-                    yield self.count, place, record, example_or_loss(reader, record)
+                    yield place, record, example_or_loss(reader, record)
                 self.count += 1
         if problems.errors:
             raise ProblemsError(problems.errors, str(path))

@@ -1,7 +1,6 @@
-"""Which files and rows LLaMA-Factory loads for an entry: folders, `split` and `num_samples`."""
+"""Entries of which LLaMA-Factory loads no files, or other rows than all: folders, `split`, `num_samples`."""
 
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 from tuneyard.core.datasets import Dataset, loaded_files
@@ -16,22 +15,12 @@ LOADERS = {
     ".txt": "text",
 }
 """Loaders of the `datasets` library by the end of a file's name (FILEEXT2TYPE of LLaMA-Factory 0.9.5)."""
-SPLIT_FORM = 'expected "train" or a part of it, such as "train[:10]" or "train[:50%]"'
-
-
-def selected_rows(ranges: list[range]) -> dict[int, int]:
-    """The numbers of the selected records in the order of the file, each with its place among loaded rows.
-
-    A record that is selected twice is taken at its first place.
-    """
-    places: dict[int, int] = {}
-    for place, number in enumerate(chain.from_iterable(ranges)):
-        places.setdefault(number, place)
-    return dict(sorted(places.items()))
+SPLITS = ("train", "all")
+"""Values of `split` that load all rows of a file."""
 
 
 def selection_problems(place: str, dataset: Dataset) -> Iterator[Problem]:
-    """Yield E435 for a folder that LLaMA-Factory refuses and for a `num_samples` or `split` it cannot use."""
+    """Yield E435 for a folder that LLaMA-Factory refuses, a wrong `num_samples`, and a part of a file."""
     entry = dataset.entry
     if dataset.path.is_dir():
         yield from _folder_problems(place, dataset.path)
@@ -39,30 +28,13 @@ def selection_problems(place: str, dataset: Dataset) -> Iterator[Problem]:
     if samples is not None and (type(samples) is not int or samples < 1):
         message = f"found {show_value(samples)}, expected a whole number above 0: LLaMA-Factory stops"
         yield Problem("E435", place, message, "num_samples", "write a number, or take the key out")
-    if "split" in entry:
-        try:
-            rows = split_rows(entry["split"], 1_000_000)
-        except ValueError as error:
-            yield Problem("E435", place, f"found {show_value(entry['split'])}: {error}", "split", SPLIT_FORM)
-        else:
-            if not rows:
-                message = f"{show_value(entry['split'])} selects no row"
-                yield Problem("E435", place, message, "split", SPLIT_FORM)
-
-
-def split_rows(split: object, count: int) -> list[range]:
-    """Row numbers (from 0) that a `split` selects of a file of `count` rows, in LLaMA-Factory's order.
-
-    `ValueError` for a split that a local file does not have.
-    """
-    from datasets import ReadInstruction
-
-    if split == "all":
-        return [range(count)]
-    if not isinstance(split, str):
-        raise ValueError("LLaMA-Factory needs a text here")
-    parts = ReadInstruction.from_spec(split).to_absolute({"train": count})
-    return [range(part.from_, part.to) for part in parts if part.from_ < part.to]
+    split = entry.get("split", SPLITS[0])
+    if split not in SPLITS:
+        message = f"found {show_value(split)}, and a file is compared as a whole"
+        fix = (
+            'write "train", or take the key out; `num_samples` and a recipe\'s `max_samples` take fewer rows'
+        )
+        yield Problem("E435", place, message, "split", fix)
 
 
 def _folder_problems(place: str, folder: Path) -> Iterator[Problem]:

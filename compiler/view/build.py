@@ -90,7 +90,7 @@ def build(
     """
     scan, kept_rows = Scan(), KeptRows()
     with loaded(name, folder, settings, recipe) as dataset:
-        records = scan.counted(dataset.records())
+        records = scan.counted(dataset.expected.records())
         dataset.compare(records)
         with suppress(ProblemsError):  # records after the last row; `verify` reports what cannot be read
             for _ in records:

@@ -58,7 +58,7 @@ class PageRows:
         rows: Sequence[int] = range(self.scan.rows)
         chosen = set()
         if self.losses is not None:
-            scored = [row for row, number in enumerate(self.scan.numbers) if number + 1 in self.losses]
+            scored = [row for row in rows if row + 1 in self.losses]
             if scored:
                 rows = scored
                 chosen.update(self._rows_of_highest_loss(scored, self.losses))
@@ -75,7 +75,7 @@ class PageRows:
         """The rows with the highest mean loss: where labels may be wrong."""
         loss_and_row = []
         for row in scored:
-            token_losses = losses.read(self.scan.numbers[row] + 1)
+            token_losses = losses.read(row + 1)
             if token_losses and token_losses.mean is not None:
                 loss_and_row.append((token_losses.mean, row))
         return [row for _, row in heapq.nlargest(FIRST_ROWS, loss_and_row)]
@@ -83,11 +83,11 @@ class PageRows:
     def read(self, dataset: Dataset) -> Iterator[PageRow]:
         """Yield the chosen rows in their order, as far as the file can be read."""
         expected = Expected(dataset.path, format_of_entry(dataset.entry))
-        records = expected.records(frozenset(self.scan.numbers[row] for row in self.chosen))
+        records = expected.records(frozenset(self.chosen))
         with suppress(ProblemsError):  # at the end of the file; `verify` reports what cannot be read
-            for row, (number, _, record, example) in zip(self.chosen, records, strict=False):
+            for row, (_, record, example) in zip(self.chosen, records, strict=False):
                 page_row = PageRow(
-                    row=number + 1,
+                    row=row + 1,
                     raw=raw_text(record),
                     label=label_of(example) if self.scan.labels else "",
                     problems=self.codes[row],

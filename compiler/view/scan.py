@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tuneyard.compiler.commands.dataset_reader import LONGEST, MOST_LABELS, few
-from tuneyard.compiler.draw import ROW_TYPE
 from tuneyard.compiler.lint.example_keys import add_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import text_warnings
@@ -23,33 +22,28 @@ BATCH = 500
 class Scan:
     """Counts over the records of a dataset. Rows are counted from 0, as LLaMA-Factory loads them.
 
-    - `numbers`: the number of each row's record in the file, from 0.
+    - `rows`: the number of rows.
     - `labels`: rows by label; empty if there are many.
     - `rows_of_code`: the rows that have a code of the lint, with W202 those that came before.
     """
 
     def __init__(self) -> None:
-        self.numbers = array(ROW_TYPE)
+        self.rows = 0
         self.labels: Counter[str] = Counter()
         self.rows_of_code: dict[str, array[int]] = {}
         self._keys = Fingerprints()
         self._examples: list[Example] = []  # whose keys are still to be made
 
-    @property
-    def rows(self) -> int:
-        """The number of rows."""
-        return len(self.numbers)
-
     def counted(self, records: Records) -> Records:
         """Yield records on, each counted."""
         for record in records:
-            self._count(record[0], record[3])
+            self._count(record[-1])
             yield record
 
-    def _count(self, number: int, example: Example | str) -> None:
+    def _count(self, example: Example | str) -> None:
         """Count a record. `example` is the reason if LLaMA-Factory loses it."""
         row = self.rows
-        self.numbers.append(number)
+        self.rows += 1
         if len(self.labels) <= MOST_LABELS:
             self.labels[label_of(example)] += 1
         if isinstance(example, str):  # lost: it equals no other row

@@ -132,7 +132,5 @@ def test_num_samples_and_split_of_an_entry_are_no_findings(sets):
     assert "again" not in note
     sets.register(num_samples=2 * MINE)
     assert [("again" in note) for note in sets.verify().notes if "num_samples" in note] == [True]
-    sets.register(split="train[50:]+train[:5]")
-    verdict = sets.verify()
-    assert (verdict.records, verdict.loaded, verdict.same) == (MINE, 15, 15)
-    assert any("split" in note for note in verdict.notes) and not verdict.failed
+    sets.register(split="train")
+    assert sets.verify().same == MINE

@@ -104,16 +104,6 @@ def test_counts_over_a_file(tmp_path):
     assert not counts.labels  # the lost row has none
 
 
-def test_only_the_selected_records_count(tmp_path):
-    dataset = registered(tmp_path, *(row(f"q {number // 2}", "a") for number in range(6)))
-    counts = Scan()
-    expected = Expected(dataset.path, format_of_entry(dataset.entry))
-    list(counts.counted(expected.records({1, 4, 5})))
-    counts.compare()
-    assert (counts.rows, codes_of(counts), dict(counts.labels)) == (3, {"W202": [2]}, {"a": 3})
-    assert counts.numbers[2] == 5
-
-
 def test_the_first_fifty_rows_of_a_code_are_on_the_page_and_a_sampled_row_has_its_code(tmp_path):
     dataset = registered(tmp_path, *(row("same", "a") for _ in range(2000)))
     counts = scanned(dataset)
@@ -190,7 +180,7 @@ def test_a_page_with_losses_samples_scored_rows_and_has_those_of_the_highest_los
     file.write_bytes(b"".join(row.line() for row in [*rows, TokenLosses(999, [1], [9.0])]))
     losses = TokenLossFile(file)
     scan = Scan()
-    scan.numbers.extend(range(500))
+    scan.rows = 500
 
     def chosen_rows(losses):
         page_rows = PageRows(scan, Verdict("mine"), None, losses)
@@ -202,7 +192,7 @@ def test_a_page_with_losses_samples_scored_rows_and_has_those_of_the_highest_los
     highest = sorted(range(11, 311), key=lambda row: row % 60, reverse=True)[:50]
     assert {row - 1 for row in highest} <= set(chosen)
     assert len(chosen_rows(None)) == 20
-    del scan.numbers[5:]
+    scan.rows = 5
     assert chosen_rows(losses) == [0, 1, 2, 3, 4]
 
 
