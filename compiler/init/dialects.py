@@ -38,47 +38,16 @@ def encoding_of(path: Readable) -> str:
         raise ContentError(f"{path}: not a text file: it contains NUL bytes; is its name right?")
     if text.count("\ufffd") <= FEW * len(text):  # UTF-8, at most with broken places that compile names
         return "utf-8"
-    if _is_chinese(data):
-        return "gb18030"
-    if _is_western(data):
-        return "cp1252"
-    raise ContentError(f"{path}: not UTF-8, and no other encoding can be told: save it as UTF-8")
+    from charset_normalizer import from_bytes
 
-
-def _is_chinese(data: bytes) -> bool:
-    """True if nearly all characters that are not ASCII are Chinese ones of two high bytes, as GB 2312 has.
-
-    In a Western text the byte of `ü` takes the next letter with it, so that the second byte is a low one.
-    """
-    try:
-        text = codecs.getincrementaldecoder("gb18030")().decode(data)
-    except UnicodeDecodeError:
-        return False
-    foreign, chinese = 0, 0
-    for character in text:
-        if character.isascii():
-            continue
-        foreign += 1
-        if "\u3000" <= character <= "\u9fff" or "\uff00" <= character <= "\uffef":
-            chinese += character.encode("gb18030")[-1] >= 0x80
-    return chinese > 0 and chinese >= 0.9 * foreign
-
-
-def _is_western(data: bytes) -> bool:
-    """True if the text is of ASCII letters, and nearly all other characters are letters of cp1252."""
-    try:
-        text = data.decode("cp1252")
-    except UnicodeDecodeError:
-        return False
-    plain, accented, others = 0, 0, 0
-    for character in text:
-        if character.isascii():
-            plain += character.isalpha()
-        elif character.isalpha() or character in "„“”‚‘’«»–—…€°§£¿¡\xa0":
-            accented += 1
-        else:
-            others += 1
-    return 2 * accented < plain and others <= 0.1 * accented
+    whole_lines = data[: data.rfind(b"\n")].splitlines()  # the last one may be cut inside a character
+    foreign_lines = b"\n".join(line for line in whole_lines if not line.isascii())
+    match = from_bytes(
+        foreign_lines or data, cp_isolation=["gb18030", "cp1252"], enable_fallback=False
+    ).best()
+    if match is None:
+        raise ContentError(f"{path}: not UTF-8, and no other encoding can be told: save it as UTF-8")
+    return match.encoding
 
 
 def dialects(path: Readable, encoding: str) -> Iterator[Source]:
