@@ -282,7 +282,7 @@ def show_command(
 
     Of a registered dataset that no spec of this name makes, show the records.
     """
-    from tuneyard.compiler.commands.trace import registered_rows, sources_before, trace
+    from tuneyard.compiler.commands.trace import registered_rows, trace
     from tuneyard.compiler.spec.file import known_specs
 
     is_spec = name in known_specs() or name.endswith((".yaml", ".yml"))
@@ -298,10 +298,6 @@ def show_command(
         command = ["view", name]
     else:
         spec, _ = _changed(name, columns)
-        compiled_from = () if sources else sources_before(spec)
-        if compiled_from:
-            sources = compiled_from
-            say(f"without --source, as {spec.name} was compiled: {', '.join(sources)}", to_stderr=True)
         texts = trace(spec, sources, row, template, rows)
         command = ["compile", name, *same_options("--source", "--column")]
     for title, text in texts:

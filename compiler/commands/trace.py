@@ -11,15 +11,14 @@ from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
-from tuneyard.compiler.read.inputs import RAW, find_inputs, with_rivals
+from tuneyard.compiler.read.inputs import find_inputs, with_rivals
 from tuneyard.compiler.request import Counts
 from tuneyard.compiler.rows import Batch, Fields
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
-from tuneyard.core.datasets import DEFAULT_FOLDER, find_dataset
-from tuneyard.core.datasets.manifest import MANIFEST, read_manifest
+from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ProblemsError, RequestError, counted, show_value
 from tuneyard.core.files import files_of
 from tuneyard.core.language.translation import tr
@@ -119,29 +118,6 @@ def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterato
             for number in range(len(batch)):
                 row = batch.keep([number])
                 yield KeptRow(part, split, rows.row(lines.index(row.lines[0])), row)
-
-
-def sources_before(spec: Spec) -> tuple[str, ...]:
-    """The files, as --source takes them, that a dataset was compiled from and that its spec does not find.
-
-    () if it was not compiled here. `RequestError` if one is gone: the others are not the whole dataset.
-    """
-    files_of_spec = spec.source.files
-    manifest = read_manifest(DEFAULT_FOLDER / spec.name)
-    if manifest is None or (files_of_spec and not spec.mix):
-        return ()
-    options = []
-    for source in manifest.sources:
-        path = Path(source.path)
-        # The next compile finds files of a hub and of data/raw/NAME by itself.
-        if not source.is_named or source.split in files_of_spec or path.is_relative_to(RAW / spec.name):
-            continue
-        if source.is_local and not path.is_file():
-            place = DEFAULT_FOLDER / spec.name / MANIFEST
-            message = f"{place}: {spec.name} was compiled from {path}, which is gone"
-            raise RequestError(f"{message}: say where it is now with --source PATH")
-        options.append(f"{source.split}={source.path}")
-    return tuple(options)
 
 
 def _pretty(value: object) -> str:

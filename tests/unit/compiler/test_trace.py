@@ -6,7 +6,7 @@ import pytest
 
 from tests.cli.scoring import invoke
 from tests.json_files import write_json
-from tests.messages import printed, raises
+from tests.messages import raises
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.commands.trace import trace
 from tuneyard.compiler.spec.model import load_spec
@@ -60,21 +60,6 @@ def test_a_row_that_cannot_be_shown_for_those_before_it_says_why(bench):
     with pytest.raises(ProblemsError) as found:
         rte_steps(f"train={other}", 1)
     assert {problem.code for problem in found.value.problems} == {"E101"}
-
-
-def test_without_a_source_the_rows_are_those_that_the_set_was_compiled_from(bench, monkeypatch):
-    monkeypatch.chdir(bench.folder)
-    source = bench.rows("f.json", [{"question": "Who?", "answer": "She."}])
-    bench.compile("qa", "f.json", out=DEFAULT_FOLDER)
-    said = invoke(cli, "show", "qa")
-    printed(said.stderr, "--source", "qa", "train=f.json")
-    assert "raw row, f.json:1\n" in said.stdout and '"Who?"' in said.stdout
-    other = str(bench.rows("g.json", [{"question": "Why?", "answer": "So."}]))
-    told = invoke(cli, "show", "qa", "--source", other, "-q")
-    assert '"Why?"' in told.stdout and told.stderr == ""
-    source.unlink()
-    with raises(RequestError, "qa/manifest.json", "f.json"):
-        cli(["show", "qa"], standalone_mode=False)
 
 
 def test_sources_that_the_spec_finds_itself_are_not_those_of_the_last_compile(bench, monkeypatch):
