@@ -9,12 +9,12 @@ from typing import NamedTuple, TypeVar
 from tuneyard.compiler.check.checker import Checker
 from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
+from tuneyard.compiler.commands.dataset_reader import stored_records
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.read.inputs import find_inputs, with_rivals
 from tuneyard.compiler.request import Counts
 from tuneyard.compiler.rows import Batch, Fields
-from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
@@ -46,8 +46,7 @@ def trace(
     """
     from tuneyard.compiler.verify.template import seen_by_model
 
-    problems = Problems()
-    for kept_row in _from(row, rows, kept_rows(spec, sources, problems), problems, spec.name):
+    for kept_row in _from(row, rows, kept_rows(spec, sources), spec.name):
         yield f"raw row, {kept_row.batch.place(0)}", _pretty(kept_row.raw)
         yield tr("columns"), _pretty({name: values[0] for name, values in kept_row.batch.columns.items()})
         for output in kept_row.spec.outputs:
@@ -59,18 +58,13 @@ def trace(
                 yield SEEN.format(template), seen_by_model(json.loads(record), entry, template)
 
 
-def _from(row: int, rows: int, items: Iterator[T], problems: Problems, name: str) -> Iterator[T]:
-    """Yield some items from the one with the number `row` (from 1) on.
-
-    `RequestError` if there are fewer, `ProblemsError` if earlier ones cannot be read.
-    """
+def _from(row: int, rows: int, items: Iterator[T], name: str) -> Iterator[T]:
+    """Yield some items from the one with the number `row` (from 1) on. `RequestError` if there are fewer."""
     number = 0
     for number, item in enumerate(islice(items, row + rows - 1), 1):
         if number >= row:
             yield item
     if number < row:
-        if problems.errors:
-            raise ProblemsError(problems.errors, name)
         raise RequestError(f"no row {row}: {name} has {counted(number, 'row')}; name one of 1 to {number}")
 
 
@@ -84,24 +78,26 @@ def registered_rows(
     from tuneyard.compiler.verify.template import seen_by_model
 
     dataset = find_dataset(name, folder)
-    problems = Problems()
-    records = _records(files_of(dataset.path), problems)
-    for number, (place, record) in enumerate(_from(row, rows, records, problems, name), row):
+    records = _records(files_of(dataset.path), name)
+    for number, (place, record) in enumerate(_from(row, rows, records, name), row):
         yield f"record {number}, {place}", _pretty(record)
         if template:
             yield SEEN.format(template), seen_by_model(record, dataset.entry, template)
 
 
-def _records(paths: Sequence[Path], problems: Problems) -> Iterator[tuple[str, Fields]]:
+def _records(paths: Sequence[Path], name: str) -> Iterator[tuple[str, Fields]]:
     """Yield the place of each record in some files, and the record."""
-    for path in paths:
-        for rows in read(path, str(path), Source(), problems):
-            for number in range(len(rows.lines)):
-                yield rows.place(number), rows.row(number)
+    for rows in stored_records(paths, name):
+        for number in range(len(rows.lines)):
+            yield rows.place(number), rows.row(number)
 
 
-def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterator[KeptRow]:
-    """Yield the kept rows one by one, in order; `ProblemsError` if a file lacks a column."""
+def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
+    """Yield the kept rows one by one, in order.
+
+    `ProblemsError` if a file lacks a column, and after the last row if others are wrong.
+    """
+    problems = Problems()
     inputs = find_inputs(spec, sources)
     if spec.mix:
         spec = with_rivals(spec, spec.mix, inputs)
@@ -118,6 +114,8 @@ def kept_rows(spec: Spec, sources: Sequence[str], problems: Problems) -> Iterato
             for number in range(len(batch)):
                 row = batch.keep([number])
                 yield KeptRow(part, split, rows.row(lines.index(row.lines[0])), row)
+    if problems.errors:
+        raise ProblemsError(problems.errors, spec.name)
 
 
 def _pretty(value: object) -> str:

@@ -20,7 +20,6 @@ from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file, trained_output
 from tuneyard.compiler.init.warnings import may_matter, unused_leaves, warnings_of
 from tuneyard.compiler.kinds.pair import PAIR
-from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.inputs import NOT_READ
 from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.recipe_command import model_for, recipe_words
@@ -174,11 +173,13 @@ def _check_split(profile: FileProfile, share: float | None) -> None:
 
 def _preview(spec: Spec) -> list[str]:
     """The first three examples as the model will read them, or why there are none."""
+    lines: list[str] = []
     try:
-        rows = enumerate(islice(kept_rows(spec, (), Problems()), SHOWN), 1)
-        return [line for number, row in rows for line in _example(number, row)]
+        for number, row in enumerate(islice(kept_rows(spec, ()), SHOWN), 1):
+            lines += _example(number, row)
     except ContentError as error:  # the report on all rows names the problem
-        return [f"no example can be shown: {str(error).splitlines()[0]}"]
+        lines = lines or [f"no example can be shown: {str(error).splitlines()[0]}"]
+    return lines
 
 
 def _example(number: int, row: KeptRow) -> Iterator[str]:

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read import read
-from tuneyard.compiler.spec.file import Source
+from tuneyard.compiler.commands.dataset_reader import stored_records
 from tuneyard.core.datasets import (
     PARTS,
     REMOTE_SOURCES,
@@ -23,7 +21,7 @@ from tuneyard.core.datasets import (
     query_fix,
 )
 from tuneyard.core.documents import BOM
-from tuneyard.core.errors import ContentError, Problem, ProblemsError, counted, nearest, show_value
+from tuneyard.core.errors import ContentError, Problem, counted, nearest, show_value
 from tuneyard.core.records import (
     ALPACA,
     EXTRAS,
@@ -173,8 +171,7 @@ class Expected:
                 problem = Problem("E404", f"{path}:1", message, hint="save it without one")
                 self.problems.append((problem, None))
         reader = RecordReader(self.format)
-        problems = Problems()
-        for rows in read(path, str(path), Source(), problems):
+        for rows in stored_records([path], str(path)):
             for number, line in enumerate(rows.lines):
                 record, place = rows.row(number), f"{rows.prefix}{line}"
                 self._note(record, place)
@@ -182,8 +179,6 @@ class Expected:
                 if selected is None or self.count in selected:
                     yield place, record, example_or_loss(reader, record)
                 self.count += 1
-        if problems.errors:
-            raise ProblemsError(problems.errors, str(path))
 
     def _look_for_left_out(self, record: Record, place: str) -> None:
         """Count the records with a part or an input that LLaMA-Factory reads only if the entry names it."""
