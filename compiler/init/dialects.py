@@ -8,7 +8,7 @@ from string import ascii_uppercase
 
 from tuneyard.compiler.init.profile import MOST_VALUES, PROSE
 from tuneyard.compiler.read.scan import LOOKED_AT
-from tuneyard.compiler.read.stream import NotTextError, Readable, opened, suffix
+from tuneyard.compiler.read.stream import Readable, UnreadableError, opened, suffix
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import ContentError
 
@@ -19,11 +19,8 @@ _SENTENCE = re.compile(r"[.?!。？！]$")
 
 def head_of(path: Readable, encoding: str) -> bytes:
     """The beginning of a file as UTF-8."""
-    try:
-        with opened(path, encoding) as stream:
-            return stream.read(LOOKED_AT)
-    except NotTextError as error:
-        raise ContentError(f"{path}: {error}: {error.hint}") from error
+    with opened(path, encoding) as stream:
+        return stream.read(LOOKED_AT)
 
 
 def encoding_of(path: Readable) -> str:
@@ -31,8 +28,10 @@ def encoding_of(path: Readable) -> str:
     try:
         with opened(path, "utf-8") as stream:
             data = stream.read(LOOKED_AT)
-    except NotTextError as error:
-        return error.guess
+    except UnreadableError as error:
+        if error.code != "E001":
+            raise
+        return "utf-16"  # by its byte-order mark
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)
     if b"\0" in data:
         raise ContentError(f"{path}: not a text file: it contains NUL bytes; is its name right?")

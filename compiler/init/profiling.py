@@ -21,7 +21,7 @@ from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files
 from tuneyard.compiler.read.remote import SourceFile, SourcePath
 from tuneyard.compiler.read.scan import LOOKED_AT, Steps, is_one_row, is_turn, layout_of, members_of
-from tuneyard.compiler.read.stream import DamagedError, Member, Readable, suffix
+from tuneyard.compiler.read.stream import Member, Readable, UnreadableError, suffix
 from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, role_of_names
@@ -99,7 +99,7 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                     profile.source = replace(profile.source, files=paths_by_split, splits=splits)
                 profile.source = replace(profile.source, columns=())
                 yield profile
-    except DamagedError as error:
+    except UnreadableError as error:
         raise ContentError(f"{path}: {error}; {error.hint}") from error
 
 

@@ -13,9 +13,8 @@ from typing import Literal
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.chatgpt import TREE, with_shown_branches
 from tuneyard.compiler.read.stream import (
-    DamagedError,
-    NotTextError,
     Readable,
+    UnreadableError,
     opened,
     suffix,
 )
@@ -150,8 +149,6 @@ def read(
                 if rows.lines:
                     yield rows
                 problems.end_batch()  # the caller has checked these rows
-    except NotTextError as error:
-        problems.bad_file(Problem("E001", display_path, str(error), hint=error.hint))
-    except DamagedError as error:
-        problems.bad_file(Problem("E004", display_path, str(error), hint=error.hint))
+    except UnreadableError as error:
+        problems.bad_file(Problem(error.code, display_path, str(error), hint=error.hint))
     problems.end_batch()

@@ -123,7 +123,7 @@ def read_array(
     except BrokenError as error:
         before = f"; {count} whole records came before" if error.code in ("E003", "E014") else ""
         place = f"{display_path}:{scanner.line_now()}"
-        problems.bad_file(Problem(error.code, place, f"{error}{before}", hint=error.fix))
+        problems.bad_file(Problem(error.code, place, f"{error}{before}", hint=error.hint))
     if rows:
         yield ObjectRows(f"{display_path}:", lines, rows)
     rows_of_splits = {path[0] for path in source.rows.values()}

@@ -14,7 +14,7 @@ from math import isinf
 import orjson
 
 from tuneyard.compiler.kinds import Column
-from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG
+from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG, UnreadableError
 from tuneyard.compiler.rows import MISSING, Fields, are_objects, walker
 from tuneyard.core.errors import show_value
 
@@ -62,12 +62,8 @@ def have_all_keys(text: bytes, rows: Sequence[Fields]) -> bool:
     return b"\\u003" not in text and text.count(b":") == written.count(b":")
 
 
-class BrokenError(Exception):
-    """The document cannot be read on from here; `code` and `fix` are the problem's."""
-
-    def __init__(self, code: str, message: str, fix: str = "") -> None:
-        super().__init__(message)
-        self.code, self.fix = code, fix
+class BrokenError(UnreadableError):
+    """A document is not JSON from here on."""
 
 
 class Scanner:

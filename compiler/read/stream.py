@@ -34,21 +34,12 @@ class TooLongError(Exception):
 GET_AGAIN = "get the file again"
 
 
-class DamagedError(Exception):
-    """A compressed file ends too early or is broken inside. `hint` is the fix."""
+class UnreadableError(Exception):
+    """The rest of a file cannot be read. `code` and `hint` are those of the problem."""
 
-    def __init__(self, message: str, hint: str = GET_AGAIN) -> None:
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.hint = hint
-
-
-class NotTextError(Exception):
-    """Bytes that are not text in the encoding. `guess` is an encoding to try, "" if the file is cut off."""
-
-    def __init__(self, message: str, guess: str = "gb18030") -> None:
-        super().__init__(message)
-        self.guess = guess
-        self.hint = encoding_hint(guess) if guess else GET_AGAIN
+        self.code, self.hint = code, hint
 
 
 CUT_OFF = "the file is cut off inside a character"
@@ -113,7 +104,7 @@ def progress_bar(paths: Iterable[Readable]) -> Iterator[Moved | None]:
 def opened(
     path: Readable, encoding: str, *, in_order: bool = True, moved: Moved | None = None
 ) -> Iterator[io.BufferedReader]:
-    """Open a file as UTF-8 bytes without byte-order mark; raises `DamagedError` and `NotTextError`.
+    """Open a file as UTF-8 bytes without byte-order mark; raises `UnreadableError`.
 
     `in_order` is false for a reader that jumps to and fro. `moved` gets the numbers of bytes read.
     """
@@ -144,7 +135,8 @@ def opened(
                 if mark == codecs.BOM_UTF8:
                     stream.read(len(mark))
                 elif mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                    raise NotTextError("not UTF-8: its byte-order mark says UTF-16", "utf-16")
+                    message = "not UTF-8: its byte-order mark says UTF-16"
+                    raise UnreadableError("E001", message, encoding_hint("utf-16"))
             yield stream
 
 
@@ -209,7 +201,8 @@ def _damage() -> Iterator[None]:
     except (EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the system, not of the contents
             raise
-        raise DamagedError(f"the compressed file is damaged or cut off: {error}") from error
+        message = f"the compressed file is damaged or cut off: {error}"
+        raise UnreadableError("E004", message, GET_AGAIN) from error
 
 
 class _Pieces(io.RawIOBase):
@@ -236,7 +229,7 @@ class _Pieces(io.RawIOBase):
 
 
 def _recoded(source: BinaryIO, encoding: str) -> Iterator[bytes]:
-    """Yield a file in another encoding as UTF-8; `NotTextError` names the first byte that is not in it."""
+    """Yield a file in another encoding as UTF-8; `UnreadableError` names the first byte that is not in it."""
     decoder = codecs.getincrementaldecoder(encoding)()
     offset, chunk = 0, b"-"
     while chunk:
@@ -249,11 +242,12 @@ def _recoded(source: BinaryIO, encoding: str) -> Iterator[bytes]:
             ready = text.encode()
         except UnicodeDecodeError as error:
             if not chunk:
-                raise NotTextError(CUT_OFF, "") from error
+                raise UnreadableError("E001", CUT_OFF, GET_AGAIN) from error
             where = offset - undecoded_before + error.start
-            raise NotTextError(f"not {encoding}: byte {where}: {error.reason}", "utf-8") from error
+            message = f"not {encoding}: byte {where}: {error.reason}"
+            raise UnreadableError("E001", message, encoding_hint("utf-8")) from error
         except UnicodeError as error:  # no byte-order mark; half of a character in UTF-7
             guess = f"{encoding}-le" if "BOM" in str(error) else "utf-8"
-            raise NotTextError(f"not {encoding}: {error}", guess) from error
+            raise UnreadableError("E001", f"not {encoding}: {error}", encoding_hint(guess)) from error
         yield ready
         offset += len(chunk)
