@@ -15,7 +15,6 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -134,9 +133,9 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
     """
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        for key, count in Counter(key for key, _ in pairs).items():
-            if count > 1:
-                raise ContentError(f"{place}: the key {key!r} stands {count} times, keep one")
+        key = repeated_key(pairs)
+        if key is not None:
+            raise ContentError(f"{place}: duplicate key {key!r}, keep one")
         return dict(pairs)
 
     try:
@@ -159,6 +158,14 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
         raise ContentError(f"{place}:{line}: nested too deep to be read") from error
     except ValueError as error:  # Python reads whole numbers of 4,300 digits at most
         raise ContentError(f"{place}:{line}: a number of too many digits to be read") from error
+
+
+def repeated_key(pairs: Sequence[tuple[str, object]]) -> str | None:
+    """The first key of a JSON object that comes again, None if there is none."""
+    if len(dict(pairs)) == len(pairs):
+        return None
+    keys = [key for key, _ in pairs]
+    return next(key for key in keys if keys.count(key) > 1)
 
 
 def read_object(path: Path, *, unique_keys: bool = False) -> dict[str, object]:

@@ -3,8 +3,8 @@
 import io
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -29,10 +29,10 @@ from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.files import repeated_key
 
 BATCH = 1000
 BATCH_BYTES = 1 << 22
-DEEPEST = 1024  # lists and objects in one another that orjson reads
 CONSTANTS = (b"NaN", b"Infinity", b"-Infinity")
 OVER_LINES = (
     "an object over several lines, where each line is a row: name the file .json if that is all of it, "
@@ -334,21 +334,18 @@ def _repeated(text: bytes, row: Fields) -> str | None:
     """The first duplicate key in an object of a row, None without one."""
     if have_all_keys(text, [row]):
         return None
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(limit + DEEPEST)
-    try:
-        _DECODER.decode(text.decode())
-    except KeyError as error:
-        return str(error.args[0])
-    finally:
-        sys.setrecursionlimit(limit)
+    with suppress(RecursionError):  # a thousand lists in one another, which are no row for people
+        try:
+            _DECODER.decode(text.decode())
+        except KeyError as error:
+            return str(error.args[0])
     return None
 
 
 def _once(pairs: list[tuple[str, object]]) -> None:
-    if len(dict(pairs)) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise KeyError(next(key for key in keys if keys.count(key) > 1))
+    key = repeated_key(pairs)
+    if key is not None:
+        raise KeyError(key)
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_int=str, parse_float=str)

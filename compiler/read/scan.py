@@ -17,6 +17,7 @@ from tuneyard.compiler.kinds import Column
 from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG, UnreadableError
 from tuneyard.compiler.rows import MISSING, Fields, are_objects, walker
 from tuneyard.core.errors import show_value
+from tuneyard.core.files import repeated_key
 
 LOOKED_AT = 1 << 20
 WRAPPERS = 8  # objects in one another that are looked into if the document goes on
@@ -243,12 +244,10 @@ class Scanner:
         return self.line
 
     def _pairs(self, pairs: list[tuple[str, object]]) -> Fields:
-        row = dict(pairs)
-        if len(row) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            self.odd.append(("E006", f"duplicate key {show_value(twice)}"))
-        return row
+        key = repeated_key(pairs)
+        if key is not None:
+            self.odd.append(("E006", f"duplicate key {show_value(key)}"))
+        return dict(pairs)
 
     def _constant(self, name: str) -> None:
         self.odd.append(("E002", f"found {name}: not JSON; write null or a number"))

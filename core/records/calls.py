@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tuneyard.core.errors import show_value
+from tuneyard.core.files import repeated_key
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 RESULTS = "\n</tool_response>\n<tool_response>\n"
@@ -109,10 +110,9 @@ def read_strict(text: str) -> Any:
     """Parse JSON. `ValueError` for NaN, duplicate keys or half a character."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
+        if repeated_key(pairs) is not None:
             raise ValueError("duplicate key")
-        return values
+        return dict(pairs)
 
     def refused(name: str) -> None:
         raise ValueError(f"{name} is not JSON")
