@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.installation.packages import missing
@@ -23,15 +23,14 @@ BLOCK = 1 << 20  # bytes of one request
 KEPT = 128  # blocks of a file that is not read in order: a wide Parquet file needs one for each column
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+class Store(NamedTuple):
     """A kind of address: its package, the time limits for it, how a user gets access.
 
     `errors` are those of its package that are no errors of the system.
     """
 
     package: str
-    options: Mapping[str, Any]
+    options: dict[str, Any]
     access: str
     errors: tuple[str, ...] = ()
 
@@ -58,7 +57,6 @@ STORES = {
         ("httpx:HTTPError", "builtins:NotImplementedError"),  # hf://datasets lists no repositories
     ),
 }
-_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)  # also: answers of another shape
 VERSIONS = ("ETag", "etag", "generation", "blob_id", "md5Hash", "mtime", "LastModified", "created")
 """What stores call the version of a file's content. The first one that a store has counts."""
 CHANGED = (
@@ -69,26 +67,20 @@ _COMMIT = re.compile(r"@[0-9a-f]{40}/")
 
 
 @dataclass(frozen=True, slots=True)
-class _Remote:
-    """A file or a folder at an address."""
+class RemoteFile:
+    """A file at an address, as it was when it was found."""
 
     address: str
-
-    @property
-    def name(self) -> str:
-        """The name without the folders above it."""
-        return self.address.rstrip("/").rpartition("/")[2]
+    size: int
+    version: str
 
     def __str__(self) -> str:
         return self.address
 
-
-@dataclass(frozen=True, slots=True)
-class RemoteFile(_Remote):
-    """A file as it was when it was found."""
-
-    size: int
-    version: str
+    @property
+    def name(self) -> str:
+        """The name without the folders above it."""
+        return self.address.rpartition("/")[2]
 
     @property
     def is_pinned(self) -> bool:
@@ -107,11 +99,19 @@ class RemoteFile(_Remote):
             raise ContentError(f"{self.address}: {CHANGED}")
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFolder(_Remote):
+class RemoteFolder(NamedTuple):
     """The files right below an address, sorted by name."""
 
-    files: tuple[RemoteFile, ...]
+    address: str
+    files: list[RemoteFile]
+
+    def __str__(self) -> str:
+        return self.address
+
+    @property
+    def name(self) -> str:
+        """The name without the folders above it."""
+        return self.address.rstrip("/").rpartition("/")[2]
 
 
 SourceFile = Path | RemoteFile
@@ -123,8 +123,7 @@ class _RemoteStream(io.RawIOBase):
     """The bytes of a remote file. Errors of the store name the file."""
 
     def __init__(self, file: RemoteFile, **options: Any) -> None:
-        self._address = file.address
-        self._size = file.size
+        self._file = file
         with _asking(file.address) as filesystem:
             self._opened: Any = filesystem.open(file.address, "rb", block_size=BLOCK, **options)
 
@@ -137,16 +136,10 @@ class _RemoteStream(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         return int(self._opened.seek(offset, whence))
 
-    def tell(self) -> int:
-        return int(self._opened.tell())
-
     def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        wanted = max(min(len(view), self._size - self.tell()), 0)  # fsspec fails beyond the end
-        with _asking(self._address):
-            data = self._opened.read(wanted)
-        view[: len(data)] = data
-        return len(data)
+        left = max(self._file.size - self._opened.tell(), 0)  # fsspec fails beyond the end
+        with _asking(self._file.address):
+            return int(self._opened.readinto(memoryview(buffer)[:left]))
 
 
 def find_remote(address: str) -> RemoteFile | RemoteFolder:
@@ -157,46 +150,47 @@ def find_remote(address: str) -> RemoteFile | RemoteFolder:
             f"an address of {scheme}:// contains a user name or password, which manifests would record: "
             f"leave it out; {STORES[scheme].access}"
         )
-    if not path.strip("/"):
-        raise RequestError(f"{address}: names no file; expected an address such as s3://BUCKET/KEY.jsonl")
     with _asking(address) as filesystem:
         filesystem.invalidate_cache()
         about = filesystem.info(address)
         if about["type"] != "directory":
             return _remote_file(address, about)
-        inside = [each for each in filesystem.ls(address, detail=True) if each["type"] != "directory"]
-        files = [_remote_file(filesystem.unstrip_protocol(each["name"]), each) for each in inside]
-    return RemoteFolder(address, tuple(sorted(files, key=lambda file: file.address)))
+        entries = filesystem.ls(address, detail=True)
+        files = [
+            _remote_file(filesystem.unstrip_protocol(entry["name"]), entry)
+            for entry in entries
+            if entry["type"] != "directory"
+        ]
+    return RemoteFolder(address, sorted(files, key=lambda file: file.address))
 
 
 def _remote_file(address: str, about: Mapping[str, Any]) -> RemoteFile:
     """A file with its size, and its version: the size, and the ETag or the like if the store has one."""
     version = f"{about['size']} bytes"
-    for key in VERSIONS:
-        if about.get(key):
-            version += f", {key} {about[key]}".replace('"', "")
-            break
-    return RemoteFile(address, int(about["size"]), version)
+    key = next((key for key in VERSIONS if about.get(key)), "")
+    if key:
+        version += f", {key} {about[key]}".replace('"', "")
+    return RemoteFile(address, about["size"], version)
 
 
 @contextlib.contextmanager
 def _asking(address: str) -> Iterator[Any]:
     """Yield the file system of an address. `RequestError` names the address if the store fails."""
     scheme = address.partition("://")[0]
-    store = STORES[scheme]
+    package, options, access, errors = STORES[scheme]
     try:
-        filesystem = _fsspec().filesystem(scheme, **store.options)
+        filesystem = _fsspec().filesystem(scheme, **options)
         filesystem.retries = 1  # s3fs would wait for a store that hangs five times
         yield filesystem
     except ImportError as error:
-        raise RequestError(f"{address}: {missing(store.package)}") from error
+        raise RequestError(f"{address}: {missing(package)}") from error
     except FileNotFoundError as error:
-        raise RequestError(f"{address}: source not found; check its spelling; {store.access}") from error
-    except (*_UNREADABLE, *map(resolve_name, store.errors)) as error:
+        raise RequestError(f"{address}: source not found; check its spelling; {access}") from error
+    except (OSError, ValueError, LookupError, *map(resolve_name, errors)) as error:
         if "FileExpired" in type(error).__name__:  # fsspec asks for the version that it has opened
             raise ContentError(f"{address}: {CHANGED}") from error
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise RequestError(f"{address}: cannot be read: {reason}; {store.access}") from error
+        raise RequestError(f"{address}: cannot be read: {reason}; {access}") from error
 
 
 @cache

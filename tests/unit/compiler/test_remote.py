@@ -219,7 +219,7 @@ def nothing(monkeypatch, store) -> None:
     [
         ("s3://our/none.jsonl", nothing, ["source not found"]),
         ("s3://nobody-has-it/a.jsonl", nothing, ["source not found"]),
-        ("s3://", nothing, ["s3://BUCKET/KEY.jsonl"]),
+        ("s3://", nothing, ["no data files"]),
         ("s3://our/empty", nothing, ["no data files"]),
         ("s3://our/b.jsonl", forbid, ["AWS_PROFILE"]),
         ("s3://our/b.jsonl", wait, ["cannot be read", "timeout"]),
