@@ -103,8 +103,7 @@ fuzz: .venv/.all ## mutated and random files through the compiler: make fuzz MIN
 	$(PY) -m tools.fuzz --minutes $(or $(MINUTES),1) --seed $(or $(SEED),0)
 
 reference: .venv/.all ## write docs/reference.md from the commands, and docs/zh/problems.md from the codes
-	$(PY) -m core.cli.reference > docs/reference.md.new && mv docs/reference.md.new docs/reference.md
-	$(PY) -m core.errors.problem_codes > docs/zh/problems.md.new && mv docs/zh/problems.md.new docs/zh/problems.md
+	@$(PY) -m tools.reference
 
 pictures: .venv/.all ## pictures, table and verdict of README: of the demo that is here (needs Chromium, after make demo)
 	@$(PY) -m tools.pictures

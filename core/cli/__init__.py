@@ -1,1 +1,1 @@
-"""The command `tuneyard`: its groups, the next command to type, the demo and the reference."""
+"""The command `tuneyard`: its groups, the next command to type, and the demo."""

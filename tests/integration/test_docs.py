@@ -20,7 +20,7 @@ import yaml
 
 from tests.conftest import REAL, ROOT
 from tests.integration.conftest import Demo
-from tuneyard.core.cli import reference
+from tools import reference
 from tuneyard.core.cli.main import examples_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]

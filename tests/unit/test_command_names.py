@@ -10,8 +10,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.unit.test_words import CODE, files
+from tools.reference import commands
 from tuneyard.core.cli.main import cli
-from tuneyard.core.cli.reference import commands
 
 WORDS = re.compile(r"\btuneyard ((?:[a-z][a-z0-9_-]*)(?: [a-z][a-z0-9_-]*)*)")
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tuneyard.core.cli.reference import commands
+from tools.reference import commands
 
 INSTEAD = {
     r"told apart|told from": "statistically tied with; no significant difference from",

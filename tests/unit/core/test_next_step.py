@@ -13,8 +13,8 @@ from tests.cli.scoring import invoke
 from tests.fake_runs import demo as write_demo_runs
 from tests.json_files import write_json
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
+from tools import reference
 from tuneyard.compiler.recipe_command import MODEL, VISION_MODEL, new_recipe
-from tuneyard.core.cli import reference
 from tuneyard.core.cli.main import cli
 from tuneyard.core.cli.next_step import TuneyardCommand, next_step, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY

@@ -1,4 +1,7 @@
-"""python -m core.cli.reference   prints docs/reference.md from the Click commands and their options."""
+"""python -m tools.reference: write docs/reference.md of the commands and docs/zh/problems.md of the codes.
+
+Run it (`make reference`) after a change of an option, a help text or a code; tests compare both files.
+"""
 
 import inspect
 import re
@@ -9,6 +12,9 @@ from typing import NamedTuple
 import click
 
 from tuneyard.core.cli.main import cli
+from tuneyard.core.errors.problem_codes import explained, explanations
+from tuneyard.core.files import write_text
+from tuneyard.core.installation.checkout import ROOT
 
 OF_EVERY_COMMAND = {"--help", "--quiet"}
 HEAD = """# Commands and options
@@ -20,6 +26,14 @@ Every command ends with the place of its result and the next command; `-q` or `-
 Options that several commands of a group have are explained once, above the group's commands.
 """
 
+CODES_HEAD = """\
+# 问题代码
+
+`tuneyard data check`、`data compile`、`data verify` 和 `recipe check` 报告的代码。代码不会改变。E… 是错误，
+W… 是警告（`--strict` 使它们成为错误），N… 是提示。每一行问题的格式是
+`位置: 代码 字段: 发现了什么, 应为什么; 怎么修复`。`--lang zh`，或中文的语言环境（`LANG=zh_CN.UTF-8`），
+在问题下面给出这里的说明：含义，然后是怎么做。英文的例子见 [problems](../problems.md)。
+"""
 SHARED_BY = 2  # so many commands of a group have an option before it is explained above them
 
 
@@ -104,5 +118,12 @@ def _one_line(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
+def list_of_codes() -> str:
+    """The list of all problem codes in Chinese, as Markdown."""
+    lines = [CODES_HEAD, *(f"- {explained(code)}" for code in sorted(explanations()))]
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
-    click.echo(reference(), nl=False)
+    write_text(ROOT / "docs/reference.md", reference())
+    write_text(ROOT / "docs/zh/problems.md", list_of_codes())

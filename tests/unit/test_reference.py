@@ -4,8 +4,8 @@ import click
 import pytest
 
 from tests.conftest import ROOT
+from tools.reference import commands, reference
 from tuneyard.core.cli.main import examples_of
-from tuneyard.core.cli.reference import commands, reference
 
 CONTEXTS = list(commands())
 COMMANDS = {context.command_path: context.command for context in CONTEXTS}
