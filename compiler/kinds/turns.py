@@ -472,20 +472,16 @@ class TurnsReader(ColumnReader):
 
     def notes(self) -> list[str]:
         """How many conversations are shortened, lose their last turns, and lose their system text."""
+        why = "the mixture has its own" if self.spec.has_one_system else "`ignore: [system]`"
+        messages = {
+            SHORTENED: "the first exchange alone is written (`turns: history` keeps the others)",
+            UNANSWERED: "what the user says after the last answer is left out (`unanswered: drop`)",
+            WITHOUT_SYSTEM: f"{self.leaving_system_out} leaves the system turn out ({why})",
+        }
         lines = []
-        if self.tally[SHORTENED]:
-            message = "the first exchange alone is written"
-            lines.append(
-                f"{counted(self.tally[SHORTENED], 'conversation')}: {message} "
-                "(`turns: history` keeps the others)"
-            )
-        if self.tally[UNANSWERED]:
-            message = "what the user says after the last answer is left out"
-            lines.append(f"{counted(self.tally[UNANSWERED], 'conversation')}: {message} (`unanswered: drop`)")
-        if self.tally[WITHOUT_SYSTEM]:
-            why = "the mixture has its own" if self.spec.has_one_system else "`ignore: [system]`"
-            left_out = f"{self.leaving_system_out} leaves the system turn out ({why})"
-            lines.append(f"{counted(self.tally[WITHOUT_SYSTEM], 'conversation')}: {left_out}")
+        for key, message in messages.items():
+            if self.tally[key]:
+                lines.append(f"{counted(self.tally[key], 'conversation')}: {message}")
         return lines
 
 
