@@ -30,24 +30,23 @@ def visible_gpus(count: int) -> list[str]:
 def available_memory() -> float:
     """Bytes of memory that programs can still take, roughly."""
     available = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    with contextlib.suppress(OSError):  # on macOS
-        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-            name, _, amount = line.partition(":")
-            if name == "MemAvailable":
-                available = float(amount.split()[0]) * 1024
+    in_proc = _amount(Path("/proc/meminfo"), "MemAvailable:")
+    if in_proc:
+        available = in_proc * 1024.0
     limit, used = _limits("memory.max"), _limits("memory.current")
     if limit and used:
-        available = min(available, limit[0] - used[0] + _cached_files())
+        # What only caches files counts as used, and programs can take it.
+        available = min(available, limit[0] - used[0] + _amount(CGROUP / "memory.stat", "inactive_file"))
     return available
 
 
-def _cached_files() -> int:
-    """Bytes in the control group that only cache files. They count as used, and programs can take them."""
+def _amount(file: Path, name: str) -> int:
+    """The number after a name, of which each line of a file has one; 0 without it (on macOS)."""
     with contextlib.suppress(OSError):
-        for line in (CGROUP / "memory.stat").read_text(encoding="utf-8").splitlines():
-            name, _, amount = line.partition(" ")
-            if name == "inactive_file":
-                return int(amount)
+        for line in file.read_text(encoding="utf-8").splitlines():
+            words = line.split()
+            if words[:1] == [name]:
+                return int(words[1])
     return 0
 
 

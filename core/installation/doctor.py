@@ -102,7 +102,7 @@ def _again() -> str:
 
 
 def _libraries() -> Iterator[Finding]:
-    pinned, installed, fix = tested(), versions(*NEEDED), _again()
+    installed, fix = versions(*NEEDED), _again()
     if not installed:
         names = ", ".join(NEEDED)
         commands = "training, scoring, data verify, data view, and recipe check without --quick"
@@ -110,12 +110,18 @@ def _libraries() -> Iterator[Finding]:
         yield Finding(TRAIN, "warning", adds, set_up_command())
         return
     for name in NEEDED:
-        if name not in installed:
-            yield Finding(name, "missing", f"not installed (tested: {pinned[name]})", fix)
-        elif installed[name].partition("+")[0] != pinned[name]:
-            yield Finding(name, "warning", f"{installed[name]} (tested: {pinned[name]})", fix)
+        if name in installed:
+            yield _as_tested(name, installed[name], fix)
         else:
-            yield Finding(name, "ok", f"{installed[name]} (as tested)")
+            yield Finding(name, "missing", f"not installed (tested: {tested()[name]})", fix)
+
+
+def _as_tested(name: str, installed: str, fix: str, use: str = "") -> Finding:
+    """Compare an installed version, without its build (`+cu130`), with that of the lock file."""
+    pinned = tested()[name]
+    if installed.partition("+")[0] != pinned:
+        return Finding(name, "warning", f"{installed} (tested: {pinned})", fix)
+    return Finding(name, "ok", f"{installed} (as tested){use}")
 
 
 def _gpu() -> Finding:
@@ -157,12 +163,10 @@ def _vllm() -> Finding:
 
 def _ray() -> Finding:
     """The Ray of --ray. All nodes of a cluster need the same version."""
-    pinned, installed = tested()[RAY], versions(RAY).get(RAY)
+    installed = versions(RAY).get(RAY)
     if installed is None:
         return Finding(RAY, "ok", f"none: only --ray needs it ({set_up_command(RAY)})")
-    if installed != pinned:
-        return Finding(RAY, "warning", f"{installed} (tested: {pinned})", set_up_command(RAY))
-    return Finding(RAY, "ok", f"{installed} (as tested), for --ray")
+    return _as_tested(RAY, installed, set_up_command(RAY), use=", for --ray")
 
 
 def _memory() -> Finding:
