@@ -8,7 +8,6 @@ misses few pairs above the threshold; none below it is reported.
 """
 
 import re
-from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import groupby
@@ -27,6 +26,7 @@ BATCH = 5000
 FEWEST = 50  # rows: of fewer, the shares of labels say little
 WIDTH = 3
 SEED = 42
+_MIXER = 0x9E3779B97F4A7C15  # odd, near 2**64 over the golden ratio (Knuth: TAOCP 3, section 6.4)
 _WORDS = f"[{HAN}]|[^\\W{HAN}]+"
 
 _ASCII = dict.fromkeys(range(128), " ")
@@ -110,16 +110,28 @@ def near_rows(texts: Sequence[str], others: Sequence[str] | None = None) -> Iter
 
     Equal texts are not near, since each text is looked at once. Memory: about 600 bytes a row.
     """
+    import numpy as np
+
     candidates = texts if others is None else others
-    first_rows: dict[str, int] = {}
-    for row, text in enumerate(candidates):
-        first_rows.setdefault(text, row)
-    bands = _bands(texts)
-    bands_of_candidates = bands if others is None else _bands(others)
-    fewest = 2 if others is None else 1  # a text is in its own bands
-    indexes = [_rows_by_key(band, first_rows.values(), fewest) for band in bands_of_candidates]
-    for row, keys in enumerate(zip(*bands, strict=True)):
-        runs = [index[key] for index, key in zip(indexes, keys, strict=True) if key in index]
+    alone = int(others is None)  # then a text is in its own bands
+    number_by_text: dict[str, int] = {}
+    places = np.array([number_by_text.setdefault(text, len(number_by_text)) for text in candidates], np.intp)
+    rows = np.unique(places, return_index=True)[1]
+    bands = _bands(list(number_by_text))
+    bands_of_texts = None if others is None else _bands(texts)
+    begins, ends = np.empty((2, BANDS, len(texts)), np.uint32)
+    shared = np.zeros(len(texts), bool)
+    orders = []
+    for number, band in enumerate(bands):
+        order = band.argsort(kind="stable")
+        hashes = band[places] if bands_of_texts is None else bands_of_texts[number]
+        begins[number] = np.searchsorted(band, hashes, "left", order)
+        ends[number] = np.searchsorted(band, hashes, "right", order)
+        shared |= ends[number] - begins[number] > alone
+        orders.append(memoryview(rows[order].astype(np.uint32)))
+    for row in np.flatnonzero(shared).tolist():
+        spans = zip(orders, begins[:, row].tolist(), ends[:, row].tolist(), strict=True)
+        runs = [order[begin:end] for order, begin, end in spans if end - begin > alone]
         for twin, _ in groupby(merge(*runs)):
             if others is None and twin >= row:
                 break
@@ -131,23 +143,16 @@ def near_rows(texts: Sequence[str], others: Sequence[str] | None = None) -> Iter
                 break
 
 
-def _rows_by_key(band: Sequence[int], rows: Iterable[int], fewest: int) -> dict[int, list[int]]:
-    """The rows of each key of a band that so many rows have."""
-    rows_by_key: dict[int, list[int]] = {}
-    for row in rows:
-        rows_by_key.setdefault(band[row], []).append(row)
-    return {key: found for key, found in rows_by_key.items() if len(found) >= fewest}
-
-
-def _bands(texts: Sequence[str]) -> list["array[int]"]:
-    """A key of each text in each band: some numbers of its MinHash. Texts that share a key are candidates."""
+def _bands(texts: Sequence[str]) -> Any:
+    """A hash of each text (columns) in each band (rows). Texts that share a hash are candidates."""
+    import numpy as np
     from rensa import RMinHash
 
-    width = PERMUTATIONS // BANDS
-    bands = [array("q") for _ in range(BANDS)]
+    mixers = np.array([pow(_MIXER, power, 1 << 64) for power in range(PERMUTATIONS // BANDS)], np.uint64)
+    bands = np.empty((BANDS, len(texts)), np.uint64)
     for start in range(0, len(texts), BATCH):
         block = list(map(shingles, texts[start : start + BATCH]))
-        for signature in RMinHash.digests_from_token_sets(block, PERMUTATIONS, SEED):
-            for number, band in enumerate(bands):
-                band.append(hash(tuple(signature[number * width : (number + 1) * width])))
+        signatures = np.array(RMinHash.digests_from_token_sets(block, PERMUTATIONS, SEED), np.uint64)
+        mixed = signatures.reshape(len(block), BANDS, -1) * mixers
+        bands[:, start : start + len(block)] = mixed.sum(axis=2).T
     return bands
