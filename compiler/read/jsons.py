@@ -3,8 +3,8 @@
 import io
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -33,6 +33,7 @@ from tuneyard.core.files import repeated_key
 
 BATCH = 1000
 BATCH_BYTES = 1 << 22
+DEEPEST = 1024  # lists and objects in one another that orjson reads
 CONSTANTS = (b"NaN", b"Infinity", b"-Infinity")
 OVER_LINES = (
     "an object over several lines, where each line is a row: name the file .json if that is all of it, "
@@ -334,11 +335,14 @@ def _repeated(text: bytes, row: Fields) -> str | None:
     """The first duplicate key in an object of a row, None without one."""
     if have_all_keys(text, [row]):
         return None
-    with suppress(RecursionError):  # a thousand lists in one another, which are no row for people
-        try:
-            _DECODER.decode(text.decode())
-        except KeyError as error:
-            return str(error.args[0])
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + DEEPEST)
+    try:
+        _DECODER.decode(text.decode())
+    except KeyError as error:
+        return str(error.args[0])
+    finally:
+        sys.setrecursionlimit(limit)
     return None
 
 
