@@ -1,13 +1,14 @@
 """What all tests share: the root, the real data where it is, a way to run commands, a tiny model."""
 
 import functools
+import gc
 import io
 import os
 import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from contextvars import copy_context
 from importlib import metadata
@@ -54,7 +55,7 @@ LONGEST_FIRST = (
     "cli/test_adapters.py",
 )
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-REAL = Path(os.environ.get("TUNEYARD_DATA", ROOT.parent / "shared" / "data"))
+REAL = Path(os.environ.get("TUNEYARD_DATA", ROOT.parent / "shared/data"))
 OFFLINE = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 IMPORTED = ("torch", "transformers", "peft", "datasets", "matplotlib.pyplot", "scipy.stats", "llamafactory")
 """What takes longest in a command of the documents: 7 CPU seconds, and 11 for LLaMA-Factory."""
@@ -92,6 +93,16 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("regenerate") and config.getoption("numprocesses", None):
         raise pytest.UsageError("--regenerate writes one file: leave -n out")
     config.pluginmanager.register(messages.Comparison(config), messages.Comparison.NAME)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Let the garbage collector pass over what is imported for all tests: it takes a tenth of that time."""
+    gc.disable()
+    collected = yield
+    gc.freeze()
+    gc.enable()
+    return collected
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

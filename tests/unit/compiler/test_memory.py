@@ -19,7 +19,7 @@ from tuneyard.compiler.spec.model import Split, load_spec
 from tuneyard.compiler.two_passes import write_arranged
 
 MOST = 40  # bytes a row
-FEW, MANY = 6_000, 21_000  # rows
+FEW, MANY = 3_000, 9_000  # rows
 BATCH = 1000
 COLUMNS = "columns: {question: [q], answer: {names: [a], is: answer}, kind: [kind], page: [page]}\n"
 FILES = """
