@@ -1,7 +1,9 @@
 """The last two lines of a command: where its result is, and the next command, which runs as it is printed."""
 
+import contextlib
 import json
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from click.testing import Result
 
 from tests.cli.scoring import invoke
 from tests.fake_runs import demo as write_demo_runs
-from tests.json_files import write_json
+from tests.json_files import write_json, write_lines
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tools import reference
 from tuneyard.compiler.recipe_command import MODEL, VISION_MODEL, new_recipe
@@ -22,6 +24,7 @@ from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.train import after_training
 
 RECIPE = "recipes/demo-rte.yaml model_name_or_path=me/model"
+QUESTIONS = [{"question": f"Question {n}?", "answer": f"Answer {n}."} for n in range(40)]
 
 
 def tuneyard(*words: object, code: int = 0) -> Result:
@@ -63,6 +66,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def demo_rte(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the dataset demo_rte is compiled."""
+    compiled = tmp_path_factory.mktemp("compiled")
+    with contextlib.chdir(compiled):
+        tuneyard("data", "compile", "demo_rte", "-q")
+    return compiled
+
+
+@pytest.fixture
+def with_demo_rte(folder: Path, demo_rte: Path) -> Path:
+    """A working folder in which the dataset demo_rte is compiled."""
+    shutil.copytree(demo_rte, folder, dirs_exist_ok=True)
+    return folder
+
+
 @pytest.mark.parametrize("context", [*reference.commands()], ids=lambda context: context.command_path)
 def test_every_command_has_quiet(context: click.Context) -> None:
     assert isinstance(context.command, TuneyardCommand)
@@ -70,9 +89,8 @@ def test_every_command_has_quiet(context: click.Context) -> None:
     assert names.count("-q") == names.count("--quiet") == 1
 
 
-def test_from_a_file_to_a_recipe_by_the_printed_commands(folder: Path) -> None:
-    rows = [json.dumps({"question": f"Question {n}?", "answer": f"Answer {n}."}) for n in range(40)]
-    (folder / "my rows.jsonl").write_text("\n".join(rows) + "\n")
+def test_from_a_file_to_a_recipe_by_the_printed_commands(folder):
+    write_lines(folder / "my rows.jsonl", QUESTIONS)
     result = tuneyard("data", "init", "my rows.jsonl", "--out", "mine.yaml", "--split", "0.2")
     command = next(line for line in result.stderr.splitlines() if line.startswith("next: "))
     compiled = tuneyard(*shlex.split(command.removeprefix("next: "))[1:], "--dataset-dir", "my data")
@@ -85,8 +103,7 @@ def test_from_a_file_to_a_recipe_by_the_printed_commands(folder: Path) -> None:
     )
 
 
-def test_after_verify_comes_a_recipe_for_the_dataset_that_is_trained(folder: Path) -> None:
-    tuneyard("data", "compile", "demo_rte", "-q")
+def test_after_verify_comes_a_recipe_for_the_dataset_that_is_trained(with_demo_rte):
     words = ["tuneyard", "recipe", "new", "--dataset", "demo_rte_train", "--model", MODEL]
     expected = [*words, "--out", "demo_rte-lora.yaml"]
     assert new_recipe(["demo_rte_eval", "demo_rte_train"], DEFAULT_FOLDER) == expected
@@ -128,8 +145,7 @@ def test_a_dataset_without_an_eval_split_gets_a_recipe_and_pictures_a_model_that
         ),
     ],
 )
-def test_after_a_training_the_adapter_is_scored(folder: Path, overrides: list[str], following: str) -> None:
-    tuneyard("data", "compile", "demo_rte", "-q")
+def test_after_a_training_the_adapter_is_scored(with_demo_rte, overrides, following):
     words = after_training(read_recipe(Path("recipes/demo-rte.yaml"), overrides))
     require_accepted(shlex.join(words))
     assert shlex.join(words).startswith(f"tuneyard {following}")
@@ -163,13 +179,12 @@ def test_after_a_pissa_training_without_conversion_comes_one_with_it() -> None:
         ("demo --dry-run", "", "demo"),
     ],
 )
-def test_the_place_and_the_next_command(folder: Path, words: str, place: str, following: str) -> None:
-    tuneyard("data", "compile", "demo_rte", "-q")
+def test_the_place_and_the_next_command(with_demo_rte, words, place, following):
     make("saves/a", factors(1))
     make("saves/b", factors(2))
     make_base("B", base_tensors())
-    write_demo_runs(folder / "results/demo")
-    (folder / "results/demo/merge.yaml").write_text("adapters: [a=1]\n")
+    write_demo_runs(with_demo_rte / "results/demo")
+    (with_demo_rte / "results/demo/merge.yaml").write_text("adapters: [a=1]\n")
     result = tuneyard(*shlex.split(words))
     printed_place, command = last_lines(result)
     assert printed_place.startswith(place) and bool(printed_place) == bool(place)
@@ -214,9 +229,8 @@ def test_the_same_options_are_those_of_the_command_line() -> None:
     assert invoke(command).stderr.splitlines() == ["result: out dir", "next: tuneyard"]
 
 
-def test_paths_below_the_folder_are_written_from_it(folder: Path) -> None:
-    rows = [json.dumps({"question": f"Question {n}?", "answer": f"Answer {n}."}) for n in range(40)]
-    (folder / "rows.jsonl").write_text("\n".join(rows))
+def test_paths_below_the_folder_are_written_from_it(folder):
+    write_lines(folder / "rows.jsonl", QUESTIONS)
     result = tuneyard("data", "compile", "qa", "--source", folder / "rows.jsonl", "--out", folder / "new")
     assert result.exit_code == 0 and str(folder) not in result.output
     assert "rows.jsonl: using column" in result.stderr and "files: new/qa/qa.json" in result.output
