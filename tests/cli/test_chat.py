@@ -67,6 +67,15 @@ def talk_to_server():
     return call
 
 
+def prompts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The prompts that the model gets from now on. It answers none."""
+    asked: list[str] = []
+    monkeypatch.setattr(
+        "tuneyard.eval.chat.stream", lambda model, prompt, *_: asked.append(model.tokenizer.decode(prompt))
+    )
+    return asked
+
+
 def user(text: str) -> dict[str, str]:
     return {"role": "user", "content": text}
 
@@ -149,11 +158,8 @@ def trained(folder: Path, **systems: list[str]) -> Path:
 )
 def test_an_adapter_is_told_what_its_training_told_it(
     talk, tmp_path, monkeypatch, systems, given, begins, note
-) -> None:
-    asked = []
-    monkeypatch.setattr(
-        "tuneyard.eval.chat.stream", lambda model, prompt, *_: asked.append(model.tokenizer.decode(prompt))
-    )
+):
+    asked = prompts(monkeypatch)
     done = talk("", "--once", "Q", "--adapter", f"t={trained(tmp_path / 't', **systems)}", *given)
     told = [text for text in ("no", "yes", "maybe") if text in asked[0].partition("Q")[0]]
     assert told == begins and note in done.stderr
@@ -175,10 +181,7 @@ def test_adapters_are_combined_and_switched_between(talk, tmp_path, monkeypatch)
     for answer in answers:
         printed(answer, "base, one, both", "now: base")
     assert len({talk("A dog?").stdout, *(answered.stdout for answered in alone.values())}) == 3
-    asked = []
-    monkeypatch.setattr(
-        "tuneyard.eval.chat.stream", lambda model, prompt, *_: asked.append(model.tokenizer.decode(prompt))
-    )
+    asked = prompts(monkeypatch)
     talk("A dog?\n/use base\noutside\n", *options)
     assert "A dog?" in asked[1] and "outside" in asked[1]
 

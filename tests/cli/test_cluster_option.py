@@ -10,6 +10,7 @@ from tests.cli.scoring import predictions
 from tests.json_files import read_json, write_lines
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import RequestError
+from tuneyard.eval.compare import cli as compare
 
 ANSWERS = ["判断:yes"] * 3 + ["判断:no", "判断:yes", "判断:no", "判断:maybe", "判断:yes"]
 ROWS = [
@@ -48,11 +49,17 @@ def call(tmp_path: Path, score):
 
 
 def results(out: Path) -> dict:
-    return read_json(out / "base" / "s" / "results.json")
+    return read_json(out / "base/s/results.json")
+
+
+def compared(out: Path) -> dict:
+    """What eval compare has of the dataset."""
+    scoring.call(compare, out, "--out", out / "table")
+    return read_json(out / "table/table.json")["sets"]["s"]
 
 
 def clusters(out: Path) -> list[str | None]:
-    return [row.get("cluster") for row in predictions(out / "base" / "s")]
+    return [row.get("cluster") for row in predictions(out / "base/s")]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -78,9 +85,7 @@ def test_rows_are_independent_unless_a_column_is_named(call) -> None:
 def test_compare_pairs_by_cluster_without_the_data(call, tmp_path) -> None:
     out = call("nli", "--cluster", "premise")
     (tmp_path / "s.jsonl").unlink()
-    compare = importlib.import_module("tuneyard.eval.compare").cli
-    scoring.call(compare, out, "--out", tmp_path / "table")
-    table = read_json(tmp_path / "table" / "table.json")["sets"]["s"]
+    table = compared(out)
     assert table["groups"] == 3
     figure = table["models"]["base"]
     assert results(out)["ci95"] == [figure["low"], figure["high"]]
@@ -93,10 +98,8 @@ def test_a_limit_leaves_labels_and_the_baseline_to_the_whole_set(call, tmp_path)
     found = results(out)
     assert found["labels"] == ["判断:maybe", "判断:no", "判断:yes"]
     assert (found["n"], found["majority"], found["majority_label"]) == (3, 5 / 8, "判断:yes")
-    assert all(set(row["choices"]) == set(found["labels"]) for row in predictions(out / "base" / "s"))
-    compare = importlib.import_module("tuneyard.eval.compare").cli
-    scoring.call(compare, out, "--out", tmp_path / "table")
-    table = read_json(tmp_path / "table" / "table.json")["sets"]["s"]
+    assert all(set(row["choices"]) == set(found["labels"]) for row in predictions(out / "base/s"))
+    table = compared(out)
     assert (table["n"], table["majority"], table["majority_label"]) == (3, 5 / 8, "判断:yes")
 
 

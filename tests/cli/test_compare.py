@@ -10,12 +10,13 @@ import pytest
 from tests.cli.scoring import call
 from tests.conftest import ROOT, Here, Run
 from tests.fake_runs import answers, demo, write_run
+from tests.folders import names
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import printed_line, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
 
-GOLDEN = ROOT / "tests" / "golden" / "compare" / "demo.md"
+GOLDEN = ROOT / "tests/golden/compare/demo.md"
 PLOTS = [
     "accuracy.png",
     "calibration.png",
@@ -71,7 +72,7 @@ def test_requests_that_cannot_be_served(
 def test_a_folder_that_cannot_be_written(here: Here, tmp_path: Path) -> None:
     demo(tmp_path / "runs")
     (tmp_path / "closed").mkdir(mode=0o500)
-    done = here(cli, tmp_path / "runs", "--out", tmp_path / "closed" / "x", code=2)
+    done = here(cli, tmp_path / "runs", "--out", tmp_path / "closed/x", code=2)
     assert "Permission denied" in done.stderr
 
 
@@ -140,11 +141,11 @@ def test_the_guides_own_results_are_compared_row_by_row(here: Here, tmp_path: Pa
     a, b = guide(tmp_path / "a", BEFORE), guide(tmp_path / "b", AFTER)
     done = here(cli, a, b, "--out", tmp_path / "ab")
     assert "Ship b: 83.3 %, against 33.3 % for a." in done.stdout
-    assert "mid-p McNemar" in (tmp_path / "ab" / "table.md").read_text(encoding="utf-8")
+    assert "mid-p McNemar" in (tmp_path / "ab/table.md").read_text(encoding="utf-8")
     assert set(PLOTS) - {"calibration.png", "confusion.png"} <= {
         path.name for path in (tmp_path / "ab").iterdir()
     }
-    assert json.dumps("报告59") in (tmp_path / "ab" / "report.html").read_text()
+    assert json.dumps("报告59") in (tmp_path / "ab/report.html").read_text()
     other = read_json(b)
     other["results"][3]["user"] = "另一份报告"
     write_json(b, other)
@@ -185,15 +186,21 @@ def two_runs(folder: Path, *models: str, kinds: bool = True) -> Path:
     return folder
 
 
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A results folder of a base and an adapter."""
+    return two_runs(tmp_path / "runs", "base", "a")
+
+
 @pytest.mark.usefixtures("unrendered")
-def test_the_same_comparison_is_replaced_with_its_plots(tmp_path: Path) -> None:
-    runs, out = two_runs(tmp_path / "runs", "base", "a"), tmp_path / "out"
+def test_the_same_comparison_is_replaced_with_its_plots(runs, tmp_path):
+    out = tmp_path / "out"
     call(cli, runs, "--out", out)
     (out / "mine.txt").write_text("of the user", encoding="utf-8")
-    assert {"type_accuracy_comparison.png", "changed.jsonl"} <= {path.name for path in out.iterdir()}
+    assert {"type_accuracy_comparison.png", "changed.jsonl"} <= set(names(out))
     write_run(runs, "b", "s", ["yes", "no"] * 20, ["yes"] * 40)  # a model more is the same comparison, longer
     call(cli, runs, "--out", out, "--metric", "label_mass")
-    assert {path.name for path in out.iterdir()} == {"table.json", "table.md", "mine.txt"}
+    assert set(names(out)) == {"table.json", "table.md", "mine.txt"}
     assert read_json(out / "table.json")["models"] == ["base", "a", "b"]
 
 
@@ -209,33 +216,32 @@ def test_another_comparison_is_replaced_by_force_alone(tmp_path: Path) -> None:
             call(cli, *arguments, "--out", out)
     assert (out / "table.json").read_bytes() == before
     call(cli, second, "--out", out, "--force")
-    names = {path.name for path in out.iterdir()}
-    assert "table.json" in names and "type_accuracy_comparison.png" not in names
+    assert "table.json" in names(out) and "type_accuracy_comparison.png" not in names(out)
     assert read_json(out / "table.json")["models"] == ["base", "c"]
 
 
 @pytest.mark.parametrize("name", ["table.md", "table.json", "changed.jsonl"])
 @pytest.mark.parametrize("text", ["", "{}", '{"plots": 1}', "[]", "mine"])
-def test_no_file_of_somebody_else_is_replaced(name: str, text: str, tmp_path: Path) -> None:
-    runs, out = two_runs(tmp_path / "runs", "base", "a"), tmp_path / "out"
+def test_no_file_of_somebody_else_is_replaced(name, text, runs, tmp_path):
+    out = tmp_path / "out"
     out.mkdir()
     (out / name).write_text(text, encoding="utf-8")
     with raises(RequestError, name):
         call(cli, runs, "--out", out, "--force")
-    assert [path.name for path in out.iterdir()] == [name] and (out / name).read_text() == text
+    assert names(out) == [name] and (out / name).read_text() == text
 
 
 @pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("force", [(), ("--force",)])
-def test_no_picture_of_somebody_else_is_replaced(force: tuple[str, ...], tmp_path: Path) -> None:
+def test_no_picture_of_somebody_else_is_replaced(force, runs, tmp_path):
     """Neither in a folder without a comparison nor next to one; no other plot is drawn before."""
-    runs, out = two_runs(tmp_path / "runs", "base", "a"), tmp_path / "out"
+    out = tmp_path / "out"
     out.mkdir()
     picture = out / "confusion.png"
     picture.write_bytes(b"mine")
     with raises(RequestError, "confusion.png"):
         call(cli, runs, "--out", out, *force)
-    assert [path.name for path in out.iterdir()] == [picture.name] and picture.read_bytes() == b"mine"
+    assert names(out) == [picture.name] and picture.read_bytes() == b"mine"
     picture.unlink()
     call(cli, runs, "--out", out)
     picture.write_bytes(b"mine")
@@ -245,10 +251,8 @@ def test_no_picture_of_somebody_else_is_replaced(force: tuple[str, ...], tmp_pat
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_a_comparison_that_was_interrupted_can_be_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs, out = two_runs(tmp_path / "runs", "base", "a"), tmp_path / "out"
+def test_a_comparison_that_was_interrupted_can_be_repeated(runs, tmp_path, monkeypatch):
+    out = tmp_path / "out"
 
     def stop(*_: object) -> str:
         raise KeyboardInterrupt

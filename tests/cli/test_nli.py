@@ -3,7 +3,6 @@
 import importlib
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import click
@@ -23,9 +22,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def nli(score: Callable[..., Path]):
-    """`nli("--data", x)` runs the command and returns OUT."""
-    return partial(score, cli)
+def nli(score: Callable[..., Path], data: Path):
+    """`nli(…)` runs the command, on `data` if no other is named, and returns OUT."""
+
+    def run(*words: object, **how: object) -> Path:
+        named = () if "--data" in words else ("--data", data)
+        return score(cli, *named, *words, **how)
+
+    return run
 
 
 def results(folder: Path, model="base", name="tiny") -> dict:
@@ -49,8 +53,8 @@ def test_several_models_and_sets_in_one_run(nli, data, tmp_path, capsys) -> None
     assert capsys.readouterr().out.count("majority") == 4
 
 
-def test_predictions_begin_with_the_documents_six_fields(nli, data) -> None:
-    rows = predictions(nli("--data", data))
+def test_predictions_begin_with_the_documents_six_fields(nli):
+    rows = predictions(nli())
     six = ["instruction", "input", "expected_output", "model_output", "predicted_output", "idx"]
     assert [list(row) for row in rows] == [[*six, "row", "choices", "label_mass"]] * 5
     assert [(row["row"], row["idx"]) for row in rows] == [(n, n + 10) for n in range(5)]
@@ -59,11 +63,11 @@ def test_predictions_begin_with_the_documents_six_fields(nli, data) -> None:
         assert set(row["choices"]) == {"yes", "no", "maybe"}
 
 
-def test_results_keep_the_schema_and_say_what_was_scored(nli, data, tmp_path) -> None:
+def test_results_keep_the_schema_and_say_what_was_scored(nli, tmp_path):
     jsonschema = pytest.importorskip("jsonschema")
     schema = read_json(ROOT / "core/schemas/results.schema.json")
     adapter = write_adapter(tmp_path / "saved")
-    out = nli("--data", data, "--adapter", f"one={adapter}")
+    out = nli("--adapter", f"one={adapter}")
     for model in ("base", "one"):
         jsonschema.validate(results(out, model), schema)
     found = results(out, "one")
@@ -77,8 +81,8 @@ def test_results_keep_the_schema_and_say_what_was_scored(nli, data, tmp_path) ->
     assert found["command"].startswith("tuneyard eval nli ")
 
 
-def test_generate_mode_parses_what_was_generated(nli, data) -> None:
-    out = nli("--data", data, "--mode", "generate", "--max-new-tokens", "5")
+def test_generate_mode_parses_what_was_generated(nli):
+    out = nli("--mode", "generate", "--max-new-tokens", "5")
     assert results(out)["label_mass"] is None
     assert results(out)["unparsed"] == sum(p["predicted_output"] == "unknown" for p in predictions(out))
     assert "choices" not in predictions(out)[0]
@@ -119,10 +123,10 @@ def test_a_run_that_changed_is_not_resumed(nli, data, tmp_path, tiny_model, chan
     assert tree(tmp_path / "out") == before
 
 
-def test_the_template_beside_an_adapter_comes_first(nli, data, tmp_path) -> None:
+def test_the_template_beside_an_adapter_comes_first(nli, tmp_path):
     adapter = write_adapter(tmp_path / "saved")
     (adapter / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
-    out = nli("--data", data, "--adapter", f"one={adapter}")
+    out = nli("--adapter", f"one={adapter}")
     assert results(out)["prompt"] == "chat template of the tokenizer"
     assert results(out, "one")["prompt"] == f"chat template of {adapter}"
     assert results(out)["hashes"]["chat_template"] != results(out, "one")["hashes"]["chat_template"]
@@ -148,8 +152,8 @@ def test_every_prompt_is_planned_before_the_first_is_scored(nli, data, tmp_path,
         nli("--data", data, "--data", long)
 
 
-def test_an_answer_that_nobody_expects_may_count_as_another(nli, data, tmp_path) -> None:
-    said = predictions(nli("--data", data))[0]["model_output"]
+def test_an_answer_that_nobody_expects_may_count_as_another(nli, tmp_path):
+    said = predictions(nli())[0]["model_output"]
     meant, other = (label for label in ("yes", "no", "maybe") if label != said)
     two = tmp_path / "two.json"
     write_json(two, [{**r, "output": meant if n % 2 else other} for n, r in enumerate(PAIRS)])
@@ -160,21 +164,21 @@ def test_an_answer_that_nobody_expects_may_count_as_another(nli, data, tmp_path)
     assert found[0]["model_output"] == said
 
 
-def test_generated_answers_are_compared_with_the_chosen_ones(nli, data) -> None:
-    out = nli("--data", data, "--check-generate", "3", "--max-new-tokens", "4")
+def test_generated_answers_are_compared_with_the_chosen_ones(nli):
+    out = nli("--check-generate", "3", "--max-new-tokens", "4")
     check = results(out)["check_generate"]
     assert check["n"] == 3
     assert check["agree"] == 3 - len(check["differing"])
-    generated = predictions(nli("--data", data, "--mode", "generate", "--max-new-tokens", "4", out="g"))
+    generated = predictions(nli("--mode", "generate", "--max-new-tokens", "4", out="g"))
     chosen = predictions(out)
     differing = [r for r in (0, 1, 3) if generated[r]["predicted_output"] != chosen[r]["predicted_output"]]
     assert [d["row"] for d in check["differing"]] == differing
 
 
-def test_generating_says_how_often_choosing_agrees(nli, data, monkeypatch, capsys) -> None:
+def test_generating_says_how_often_choosing_agrees(nli, monkeypatch, capsys):
     monkeypatch.setattr("tuneyard.eval.nli.CHECKED", 3)
-    chosen = predictions(nli("--data", data, out="c"))
-    out = nli("--data", data, "--mode", "generate", "--max-new-tokens", "4")
+    chosen = predictions(nli(out="c"))
+    out = nli("--mode", "generate", "--max-new-tokens", "4")
     said = predictions(out)
     assert results(out)["check_choice"] == {
         "n": 3,
@@ -186,16 +190,16 @@ def test_generating_says_how_often_choosing_agrees(nli, data, monkeypatch, capsy
         ],
     }
     assert f"chosen answers agree {results(out)['check_choice']['agree']}/3" in capsys.readouterr().out
-    assert "check_choice" not in results(nli("--data", data, "--mode", "generate", "--think", out="thought"))
+    assert "check_choice" not in results(nli("--mode", "generate", "--think", out="thought"))
 
 
-def test_a_misspelt_model_does_not_blame_the_network(nli, data, tiny_model, monkeypatch) -> None:
+def test_a_misspelt_model_does_not_blame_the_network(nli, tiny_model, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with raises(RequestError, "model", "/modle"):
-        nli("--data", data, model=tiny_model.parent / "modle")
+        nli(model=tiny_model.parent / "modle")
 
 
-def test_labels_are_found_once_and_in_the_whole_dataset(nli, data, monkeypatch) -> None:
+def test_labels_are_found_once_and_in_the_whole_dataset(nli, monkeypatch):
     """However many rows are scored: scoring 20,000 rows took 20,000 looks at 20,000 answers."""
     reads = []
 
@@ -209,88 +213,84 @@ def test_labels_are_found_once_and_in_the_whole_dataset(nli, data, monkeypatch) 
             reads.clear()
             short = ("--max-new-tokens", "3") if mode == "generate" else ()
             more = ("--mode", mode, *short, "--limit", limit, "--count", "maybe=no")
-            out = nli("--data", data, *more, out=f"{mode}-{limit}")
+            out = nli(*more, out=f"{mode}-{limit}")
             assert results(out)["labels"] == ["maybe", "no", "yes"]
             assert len(reads) <= 2  # for the labels, and for the baseline
 
 
-def test_a_lora_folder_as_model_brings_its_base(nli, data, tmp_path, tiny_model) -> None:
+def test_a_lora_folder_as_model_brings_its_base(nli, tmp_path, tiny_model):
     adapter = write_adapter(tmp_path / "mine", base_model_name_or_path=str(tiny_model))
-    alone = nli("--data", data, model=adapter)
-    beside = nli("--data", data, "--adapter", f"mine={adapter}", out="beside")
+    alone = nli(model=adapter)
+    beside = nli("--adapter", f"mine={adapter}", out="beside")
     assert predictions(alone, "mine") == predictions(beside, "mine")
     assert predictions(alone, "base") == predictions(beside, "base")
 
 
-def test_adapters_add_by_weight_with_the_base_loaded_once(nli, data, tmp_path) -> None:
+def test_adapters_add_by_weight_with_the_base_loaded_once(nli, tmp_path):
     one, two = (write_adapter(tmp_path / name, seed=seed) for seed, name in enumerate(("one", "two")))
     mix = f"mix={one}:0.5+{two}:0.25"
-    out = nli("--data", data, "--adapter", one, "--adapter", mix, "--adapter", f"all={one}:1")
+    out = nli("--adapter", one, "--adapter", mix, "--adapter", f"all={one}:1")
     assert results(out, "mix")["weights"] == {"one": 0.5, "two": 0.25}
     assert list(results(out, "mix")["hashes"]["adapters"]) == ["one", "two"]
     assert predictions(out, "all") == predictions(out, "one") != predictions(out, "mix")
     with raises(RequestError, "mix"):
-        nli("--data", data, "--adapter", f"mix={one}:0.5+{two}:0.5", "--resume")
+        nli("--adapter", f"mix={one}:0.5+{two}:0.5", "--resume")
 
 
-def test_a_template_of_another_family_is_refused(nli, data, refused) -> None:
+def test_a_template_of_another_family_is_refused(nli, refused):
     with refused(RequestError, "--template llama3"):
-        nli("--data", data, "--template", "llama3")
+        nli("--template", "llama3")
 
 
-def test_adapters_with_different_chat_templates_are_not_mixed_by_chance(nli, data, tmp_path) -> None:
+def test_adapters_with_different_chat_templates_are_not_mixed_by_chance(nli, tmp_path):
     one, two = (write_adapter(tmp_path / name) for name in ("one", "two"))
     (one / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
     with raises(RequestError, "--template"):
-        nli("--data", data, "--adapter", f"mix={one}:0.5+{two}:0.5")
+        nli("--adapter", f"mix={one}:0.5+{two}:0.5")
 
 
-def test_an_adapter_whose_base_is_here_with_other_weights_is_refused(nli, data, tmp_path, tiny_model) -> None:
+def test_an_adapter_whose_base_is_here_with_other_weights_is_refused(nli, tmp_path, tiny_model):
     other = make_tiny(tmp_path / "other", seed=1)
     adapter = write_adapter(tmp_path / "mine", base_model_name_or_path=str(other))
     with raises(ContentError, "mine", "other"):
-        nli("--data", data, "--adapter", f"mine={adapter}")
+        nli("--adapter", f"mine={adapter}")
     shutil.rmtree(other)
     shutil.copytree(tiny_model, other)
-    nli("--data", data, "--adapter", f"mine={adapter}")
+    nli("--adapter", f"mine={adapter}")
 
 
-def test_an_adapter_whose_base_has_another_name_is_refused_unless_both_are_the_same(
-    nli, data, tmp_path
-) -> None:
+def test_an_adapter_whose_base_has_another_name_is_refused_unless_both_are_the_same(nli, tmp_path):
     adapter = write_adapter(tmp_path / "mine", base_model_name_or_path="org/other")
     with raises(ContentError, "org/other", "--same-base"):
-        nli("--data", data, "--adapter", f"mine={adapter}")
-    nli("--data", data, "--adapter", f"mine={adapter}", "--same-base")
+        nli("--adapter", f"mine={adapter}")
+    nli("--adapter", f"mine={adapter}", "--same-base")
 
 
-def test_weights_that_overflow_stop_the_run_and_keep_what_is_done(nli, data, tmp_path) -> None:
+def test_weights_that_overflow_stop_the_run_and_keep_what_is_done(nli, tmp_path):
     adapter = write_adapter(tmp_path / "mine", alpha=1e38)
     with raises(ContentError, "--dtype fp32"):
-        nli("--data", data, "--adapter", f"mine={adapter}")
+        nli("--adapter", f"mine={adapter}")
     assert results(tmp_path / "out")["n"] == 5
-    assert not (tmp_path / "out" / "mine" / "tiny" / "results.json").exists()
+    assert not (tmp_path / "out/mine/tiny/results.json").exists()
 
 
-def test_weights_that_overflow_are_told_from_silence_when_generating(
-    nli, data, tmp_path, monkeypatch
-) -> None:
+def test_weights_that_overflow_are_told_from_silence_when_generating(nli, tmp_path, monkeypatch):
     monkeypatch.setattr("tuneyard.eval.nli.CHECKED", 0)  # choosing would find it first
     adapter = write_adapter(tmp_path / "mine", alpha=1e38)
     with raises(ContentError, "--dtype fp32"):
-        nli("--data", data, "--adapter", f"mine={adapter}", "--mode", "generate", "--max-new-tokens", "3")
+        nli("--adapter", f"mine={adapter}", "--mode", "generate", "--max-new-tokens", "3")
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantised_base_is_another_model_and_the_results_say_so(nli, data, tmp_path, bits) -> None:
+def test_a_quantised_base_is_another_model_and_the_results_say_so(nli, tmp_path, bits):
     pytest.importorskip("bitsandbytes")
     adapter = write_adapter(tmp_path / "mine")
-    out = nli("--data", data, "--adapter", f"mine={adapter}", "--quantize", bits)
+    out = nli("--adapter", f"mine={adapter}", "--quantize", bits)
     assert results(out)["settings"]["quantize"] == bits
     assert predictions(out) != predictions(out, "mine")
-    assert predictions(nli("--data", data, out="plain")) != predictions(out)
+    assert predictions(nli(out="plain")) != predictions(out)
     with raises(RequestError, "settings quantize"):
-        nli("--data", data, "--resume", "--quantize", bits, out="plain")
+        nli("--resume", "--quantize", bits, out="plain")
 
 
 BAD = {
@@ -338,12 +338,12 @@ BAD = {
 
 @pytest.mark.parametrize(("arguments", "error", "facts"), BAD.values(), ids=BAD)
 def test_bad_requests_are_refused_before_anything_is_written(
-    nli, data, tmp_path, monkeypatch, arguments, error, facts
-) -> None:
+    score, data, tmp_path, monkeypatch, arguments, error, facts
+):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     before = tree(tmp_path)
     with raises(error, facts):
-        nli(*[str(data) if a == "DATA" else a for a in arguments])
+        score(cli, *[str(data) if a == "DATA" else a for a in arguments])
     assert tree(tmp_path) == before
     assert not (tmp_path / "out").exists()
 
@@ -382,17 +382,17 @@ def test_bad_data_is_refused_with_its_place(nli, tmp_path, refused, content, fac
         (["--mode", "generate", "--variants", "none"], "--variants"),
     ],
 )
-def test_an_option_that_the_mode_leaves_without_effect_is_refused(nli, data, refused, words, flag) -> None:
+def test_an_option_that_the_mode_leaves_without_effect_is_refused(nli, refused, words, flag):
     with refused(RequestError, flag):
-        nli("--data", data, *words)
+        nli(*words)
 
 
 def test_a_resumed_run_keeps_its_dtype(tiny_model, data, tmp_path) -> None:
     words = ["--data", data, "--model", tiny_model, "--out", tmp_path / "out"]
     call(cli, *words, "--dtype", "bf16")
-    run = tmp_path / "out" / "run.json"
+    run = tmp_path / "out/run.json"
     assert read_json(run)["settings"]["dtype"] == "bf16"
-    results = tmp_path / "out" / "base" / "tiny" / "results.json"
+    results = tmp_path / "out/base/tiny/results.json"
     before = results.read_bytes()
     results.unlink()
     call(cli, *words, "--resume")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -44,22 +45,32 @@ def chosen(data: Path, tmp_path: Path, tiny_model: Path) -> Path:
     return tmp_path / "old"
 
 
-def test_a_run_of_vllm_is_scored_again_without_an_engine(chosen, data, tmp_path) -> None:
+@pytest.fixture
+def rescore(data: Path, tmp_path: Path) -> Callable[..., None]:
+    """`rescore(run, …)` scores its outputs again, into tmp_path/new."""
+
+    def run(source: Path, *words: object, command: click.Command = nli) -> None:
+        call(command, "--rescore", source, "--data", data, *words, "--out", tmp_path / "new")
+
+    return run
+
+
+def test_a_run_of_vllm_is_scored_again_without_an_engine(rescore, chosen, tmp_path):
     record = chosen / "run.json"
     run = read_json(record)
     run["settings"].update(vllm="0.26.0", tensor_parallel=2, pipeline_parallel=1)  # as a run of vLLM has them
     write_json(record, run)
-    call(nli, "--rescore", chosen, "--data", data, "--out", tmp_path / "new")
-    new = tmp_path / "new" / "base" / "tiny"
-    assert predictions(new) == predictions(chosen / "base" / "tiny")
+    rescore(chosen)
+    new = tmp_path / "new/base/tiny"
+    assert predictions(new) == predictions(chosen / "base/tiny")
     assert results(new)["settings"]["tensor_parallel"] == 2
 
 
-def test_another_parser_takes_the_same_outputs_anew(generated, data, tmp_path, capsys) -> None:
+def test_another_parser_takes_the_same_outputs_anew(rescore, generated, tmp_path, capsys):
     before = tree(generated)
-    call(nli, "--rescore", generated, "--data", data, "--parser", "substring", "--out", tmp_path / "new")
+    rescore(generated, "--parser", "substring")
     assert tree(generated) == before
-    old, new = generated / "m" / "tiny", tmp_path / "new" / "m" / "tiny"
+    old, new = generated / "m/tiny", tmp_path / "new/m/tiny"
     assert [line["model_output"] for line in predictions(new)] == SAID
     assert [line["predicted_output"] for line in predictions(old)] == ["unknown", "no", "maybe", "yes", "no"]
     assert [line["predicted_output"] for line in predictions(new)] == ["no", "no", "maybe", "yes", "no"]
@@ -75,30 +86,30 @@ def test_another_parser_takes_the_same_outputs_anew(generated, data, tmp_path, c
     assert "rescored from" in capsys.readouterr().out
 
 
-def test_labels_and_counts_are_those_asked_for(generated, data, tmp_path) -> None:
+def test_labels_and_counts_are_those_asked_for(rescore, generated, data, tmp_path):
     write_json(data, [{**row, "output": "yes" if n else "no"} for n, row in enumerate(PAIRS)])
     run = read_json(generated / "run.json")
     write_json(generated / "run.json", {**run, "sets": {"tiny": sha256(data)}})
     counting = ("--choices", "yes,no,maybe", "--count", "maybe=no")
-    call(nli, "--rescore", generated, "--data", data, *counting, "--out", tmp_path / "new")
-    found = predictions(tmp_path / "new" / "m" / "tiny")
+    rescore(generated, *counting)
+    found = predictions(tmp_path / "new/m/tiny")
     assert [line["predicted_output"] for line in found] == ["unknown", "no", "no", "yes", "no"]
 
 
-def test_of_chosen_labels_fewer_can_be_taken_and_others_not(chosen, data, tmp_path) -> None:
-    old = predictions(chosen / "base" / "tiny")
+def test_of_chosen_labels_fewer_can_be_taken_and_others_not(rescore, chosen, data, tmp_path):
+    old = predictions(chosen / "base/tiny")
     with raises(RequestError, "perhaps"):
         choices = ("--choices", "yes,no,maybe,perhaps")
-        call(nli, "--rescore", chosen, "--data", data, *choices, "--out", tmp_path / "new")
+        rescore(chosen, *choices)
     assert not (tmp_path / "new").exists()
     with raises(RequestError, "--parser"):
-        call(nli, "--rescore", chosen, "--data", data, "--parser", "substring", "--out", tmp_path / "new")
+        rescore(chosen, "--parser", "substring")
     two = [{**row, "output": "no"} if row["output"] == "maybe" else row for row in PAIRS]
     write_json(data, two)
     run = read_json(chosen / "run.json")
     write_json(chosen / "run.json", {**run, "sets": {"tiny": sha256(data)}})
-    call(nli, "--rescore", chosen, "--data", data, "--choices", "yes,no", "--out", tmp_path / "new")
-    for was, line in zip(old, predictions(tmp_path / "new" / "base" / "tiny"), strict=True):
+    rescore(chosen, "--choices", "yes,no")
+    for was, line in zip(old, predictions(tmp_path / "new/base/tiny"), strict=True):
         assert line["model_output"] == was["model_output"]
         assert line["choices"] == {name: was["choices"][name] for name in ("yes", "no")}
         assert line["predicted_output"] == max(line["choices"], key=line["choices"].get)
@@ -154,7 +165,7 @@ def test_every_command_that_generates_can_score_again(name, tmp_path) -> None:
         tmp_path / "old",
     )
     call(command, "--rescore", tmp_path / "old", *given, "--out", tmp_path / "new")
-    old, new = (tmp_path / folder / "m" / "asked" for folder in ("old", "new"))
+    old, new = (tmp_path / folder / "m/asked" for folder in ("old", "new"))
     assert (new / "predictions.jsonl").read_bytes() == (old / "predictions.jsonl").read_bytes()
     was, found = results(old), results(new)
     assert found.pop("rescored_from")["path"] == str(old / "predictions.jsonl")
@@ -167,7 +178,7 @@ def test_text_is_measured_again_with_rouge(tmp_path, tiny_model) -> None:
     model = ("--model", tiny_model, "--data", data, "--max-new-tokens", "4")
     call(text, *model, "--out", tmp_path / "old")
     call(text, "--rescore", tmp_path / "old", "--data", data, "--rouge", "--out", tmp_path / "new")
-    old, new = (tmp_path / folder / "base" / "said" for folder in ("old", "new"))
+    old, new = (tmp_path / folder / "base/said" for folder in ("old", "new"))
     assert (new / "predictions.jsonl").read_bytes() == (old / "predictions.jsonl").read_bytes()
     assert "rougeL" not in results(old)
     assert 0 <= results(new)["rougeL"] <= 1
@@ -183,39 +194,38 @@ def test_text_is_measured_again_with_rouge(tmp_path, tiny_model) -> None:
         (("--resume",), "--resume"),
     ],
 )
-def test_what_outputs_do_not_tell_is_refused(generated, data, tmp_path, arguments, facts) -> None:
+def test_what_outputs_do_not_tell_is_refused(rescore, generated, tmp_path, arguments, facts):
     with raises(RequestError, facts):
-        call(nli, "--rescore", generated, "--data", data, *arguments, "--out", tmp_path / "new")
+        rescore(generated, *arguments)
     assert not (tmp_path / "new").exists()
 
 
-def test_what_is_no_finished_run_of_this_data_and_command_is_refused(generated, data, tmp_path) -> None:
-    new = ("--out", tmp_path / "new")
+def test_what_is_no_finished_run_of_this_data_and_command_is_refused(rescore, generated, data, tmp_path):
     with raises(RequestError):
-        call(nli, "--rescore", tmp_path / "none", "--data", data, *new)
+        rescore(tmp_path / "none")
     with raises(RequestError, "eval.nli"):
-        call(qa, "--rescore", generated, "--data", data, *new)
+        rescore(generated, command=qa)
     with raises(RequestError):
         call(nli, "--rescore", generated, "--data", data, "--out", generated, "--force")
     other = tmp_path / "other.json"
     other.write_text(data.read_text())
     with raises(RequestError):
-        call(nli, "--rescore", generated, "--data", other, *new)
+        call(nli, "--rescore", generated, "--data", other, "--out", tmp_path / "new")
     write_json(data, [*PAIRS, PAIRS[0]])
     with raises(ContentError):
-        call(nli, "--rescore", generated, "--data", data, *new)
+        rescore(generated)
     write_json(data, PAIRS)
-    (generated / "m" / "tiny" / "results.json").unlink()
+    (generated / "m/tiny/results.json").unlink()
     with raises(RequestError, "--resume"):
-        call(nli, "--rescore", generated, "--data", data, *new)
+        rescore(generated)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_run_that_names_folders_elsewhere_is_refused(generated, data, tmp_path) -> None:
+def test_a_run_that_names_folders_elsewhere_is_refused(rescore, generated):
     run = read_json(generated / "run.json")
     write_json(generated / "run.json", {**run, "models": {"../../m": "x"}})
     with raises(ContentError, "run.json"):
-        call(nli, "--rescore", generated, "--data", data, "--out", tmp_path / "new")
+        rescore(generated)
 
 
 def test_without_rescore_a_model_is_required(data, tmp_path) -> None:

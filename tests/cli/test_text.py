@@ -49,12 +49,13 @@ def loaded(tiny_model: Path):
 
 
 @pytest.fixture
-def text(score):
-    """`text("--data", x)` runs the command and returns OUT."""
+def text(score, data):
+    """`text(…)` runs the command, on `data` if no other is named, and returns OUT."""
 
     def call(*arguments: object, generates: bool = True, **changes: object) -> Path:
         short = ["--max-new-tokens", 6] if generates and "--no-generate" not in arguments else []
-        return score(cli, *short, *arguments, **changes)
+        named = [] if "--data" in arguments else ["--data", data]
+        return score(cli, *named, *short, *arguments, **changes)
 
     return call
 
@@ -81,8 +82,8 @@ def one_by_one(model, row: dict) -> tuple[float, int]:
     return -sum(logs[len(asked) + i - 1, t].item() for i, t in enumerate(answered)), len(answered)
 
 
-def test_figures_and_warnings_are_chinese_with_lang_zh(text, data, capsys) -> None:
-    text("--data", data, "--max-seq-length", "30", "--rouge", "--max-new-tokens", "4", "--lang", "zh")
+def test_figures_and_warnings_are_chinese_with_lang_zh(text, capsys):
+    text("--max-seq-length", "30", "--rouge", "--max-new-tokens", "4", "--lang", "zh")
     printed = capsys.readouterr()
     (line,) = [line for line in printed.out.splitlines() if "eval_loss" in line]
     for figure in ("损失 eval_loss", "困惑度", "个回答", "个 token", "空回答", "按字切分", "行/秒"):
@@ -91,8 +92,8 @@ def test_figures_and_warnings_are_chinese_with_lang_zh(text, data, capsys) -> No
     assert "按 --max-seq-length 30 截断" in printed.err
 
 
-def test_the_loss_is_a_plain_loops_over_all_tokens_together(text, data, loaded) -> None:
-    out = text("--data", data, "--no-generate", "--batch-tokens", "100")
+def test_the_loss_is_a_plain_loops_over_all_tokens_together(text, loaded):
+    out = text("--no-generate", "--batch-tokens", "100")
     loop = [one_by_one(loaded, row) for row in ROWS]
     rows, metrics = read(out, "predictions.jsonl"), read(out, "metrics.json")
     assert [row["loss"] for row in rows] == pytest.approx([loss for loss, _ in loop], abs=1e-5)
@@ -105,9 +106,9 @@ def test_the_loss_is_a_plain_loops_over_all_tokens_together(text, data, loaded) 
     assert list(rows[0]) == [*FOUR[:3], "row", *known]
 
 
-def test_metrics_and_predictions_are_those_of_the_document(text, data, tmp_path, loaded) -> None:
+def test_metrics_and_predictions_are_those_of_the_document(text, tmp_path, loaded):
     adapter = write_adapter(tmp_path / "saved")
-    out = text("--data", data, "--adapter", f"one={adapter}", "--batch-tokens", "60")
+    out = text("--adapter", f"one={adapter}", "--batch-tokens", "60")
     for name in ("base", "one"):
         rows, metrics = read(out, "predictions.jsonl", name), read(out, "metrics.json", name)
         assert list(metrics) == METRICS + GENERATED
@@ -123,10 +124,10 @@ def test_metrics_and_predictions_are_those_of_the_document(text, data, tmp_path,
     assert read(out, "metrics.json") != read(out, "metrics.json", "one")
 
 
-def test_lengths_are_told_as_percentiles_and_plotted(text, data, loaded) -> None:
+def test_lengths_are_told_as_percentiles_and_plotted(text, loaded):
     import numpy as np
 
-    out = text("--data", data, "--max_seq_length", "60")
+    out = text("--max_seq_length", "60")
     rows, lengths = read(out, "predictions.jsonl"), read(out, "results.json")["lengths"]
     asked = ["\n".join(filter(None, (row["instruction"], row["input"]))) for row in ROWS]
     prompts = [
@@ -152,8 +153,8 @@ def test_lengths_are_told_as_percentiles_and_plotted(text, data, loaded) -> None
     assert (out / "base/rows/lengths.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_rows_that_are_too_long_are_cut_as_training_does_and_counted(text, data, capsys) -> None:
-    out = text("--data", data, "--no-generate", "--max_seq_length", "60")
+def test_rows_that_are_too_long_are_cut_as_training_does_and_counted(text, capsys):
+    out = text("--no-generate", "--max_seq_length", "60")
     cut = [row["truncated"] for row in read(out, "predictions.jsonl")]
     assert cut[2]
     assert read(out, "metrics.json")["truncation_rate"] == sum(cut) / 5
@@ -191,25 +192,23 @@ def test_a_prompt_without_room_for_an_answer_is_read_but_not_asked(text, tmp_pat
 
 
 @pytest.mark.parametrize(("context", "length"), [(256, 256), (4096, 2048)])
-def test_the_default_length_is_no_more_than_the_models_context(
-    text, data, tmp_path, tiny_model, context, length
-) -> None:
+def test_the_default_length_is_no_more_than_the_models_context(text, tmp_path, tiny_model, context, length):
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     config = read_json(model / "config.json")
     write_json(model / "config.json", {**config, "max_position_embeddings": context})
-    results = read(text("--data", data, "--no-generate", model=model), "results.json")
+    results = read(text("--no-generate", model=model), "results.json")
     assert results["settings"]["max_seq_length"] == length
     assert results["truncation_rate"] == 0
     whole = tree(tmp_path / "out")
-    (tmp_path / "out" / "base" / "rows" / "results.json").unlink()
-    text("--data", data, "--no-generate", "--resume", model=model)
+    (tmp_path / "out/base/rows/results.json").unlink()
+    text("--no-generate", "--resume", model=model)
     assert tree(tmp_path / "out") == whole
 
 
-def test_losses_of_tokens_add_up_to_the_loss_of_each_row(text, data, loaded) -> None:
-    out = text("--data", data, "--no-generate", "--token-losses", "--batch-tokens", "100")
+def test_losses_of_tokens_add_up_to_the_loss_of_each_row(text, loaded):
+    out = text("--no-generate", "--token-losses", "--batch-tokens", "100")
     rows = read(out, "predictions.jsonl")
-    file = TokenLossFile(out / "base" / "rows" / TOKEN_LOSSES)
+    file = TokenLossFile(out / "base/rows" / TOKEN_LOSSES)
     assert file.rows == [1, 2, 3, 4, 5]
     for number, row in enumerate(rows, 1):
         losses = file.read(number)
@@ -223,42 +222,42 @@ def test_losses_of_tokens_add_up_to_the_loss_of_each_row(text, data, loaded) -> 
     assert loaded.tokenizer.decode(answer) == "<|im_end|>\n"
 
 
-def test_losses_of_tokens_are_written_on_request_only(text, data) -> None:
-    out = text("--data", data, "--no-generate")
+def test_losses_of_tokens_are_written_on_request_only(text):
+    out = text("--no-generate")
     assert not list(out.rglob(TOKEN_LOSSES))
     with raises(RequestError, "token_losses", "--resume"):
-        text("--data", data, "--no-generate", "--token-losses", "--resume")
+        text("--no-generate", "--token-losses", "--resume")
 
 
-def test_losses_of_tokens_are_under_the_rows_numbers_in_the_file(text, data) -> None:
-    held_out = text("--data", data, "--no-generate", "--token-losses", "--eval-ratio", "0.4", "--seed", "1")
-    whole = text("--data", data, "--no-generate", "--token-losses", out="whole")
-    some, every = (TokenLossFile(out / "base" / "rows" / TOKEN_LOSSES) for out in (held_out, whole))
+def test_losses_of_tokens_are_under_the_rows_numbers_in_the_file(text):
+    held_out = text("--no-generate", "--token-losses", "--eval-ratio", "0.4", "--seed", "1")
+    whole = text("--no-generate", "--token-losses", out="whole")
+    some, every = (TokenLossFile(out / "base/rows" / TOKEN_LOSSES) for out in (held_out, whole))
     assert len(some.rows) == 2 and some.rows != [1, 2]
     for row in some.rows:
         assert some.read(row).ids == every.read(row).ids
 
 
-def test_losses_of_tokens_stay_with_the_run_that_is_rescored(text, data, tmp_path) -> None:
-    source = text("--data", data, "--token-losses")
+def test_losses_of_tokens_stay_with_the_run_that_is_rescored(text, data, tmp_path):
+    source = text("--token-losses")
     scoring.call(cli, "--rescore", source, "--data", data, "--out", tmp_path / "again")
     assert not list((tmp_path / "again").rglob(TOKEN_LOSSES))
-    assert read_json(tmp_path / "again" / "run.json")["settings"]["token_losses"] is False
+    assert read_json(tmp_path / "again/run.json")["settings"]["token_losses"] is False
 
 
 @pytest.mark.slow  # rouge-score imports nltk, 5 s
-def test_overlap_with_the_answers_is_measured_on_request(text, data) -> None:
-    out = text("--data", data, "--rouge")
+def test_overlap_with_the_answers_is_measured_on_request(text):
+    out = text("--rouge")
     metrics, results = read(out, "metrics.json"), read(out, "results.json")
     assert list(metrics) == [*METRICS, *GENERATED, "rouge1", "rouge2", "rougeL", "bleu"]
     assert "tok:zh" in results["bleu_signature"]
     assert results["estimates"]["rougeL"]["stderr"] >= 0
 
 
-def test_weights_that_overflow_stop_the_run(text, data, tmp_path, refused) -> None:
+def test_weights_that_overflow_stop_the_run(text, tmp_path, refused):
     adapter = write_adapter(tmp_path / "mine", alpha=1e38)
     with refused(ContentError, "--dtype fp32"):
-        text("--data", data, "--adapter", f"mine={adapter}", "--no-base", "--no-generate")
+        text("--adapter", f"mine={adapter}", "--no-base", "--no-generate")
 
 
 BAD = {
@@ -272,9 +271,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("arguments", "error", "facts"), BAD.values(), ids=BAD)
-def test_bad_requests_leave_nothing(text, data, refused, arguments, error, facts) -> None:
+def test_bad_requests_leave_nothing(text, refused, arguments, error, facts):
     with refused(error, facts):
-        text("--data", data, *arguments)
+        text(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -286,9 +285,9 @@ def test_bad_requests_leave_nothing(text, data, refused, arguments, error, facts
         (["--seed", "3"], "--seed"),
     ],
 )
-def test_an_option_without_effect_is_refused(text, data, refused, words, flag) -> None:
+def test_an_option_without_effect_is_refused(text, refused, words, flag):
     with refused(RequestError, flag):
-        text("--data", data, *words)
+        text(*words)
 
 
 @pytest.mark.parametrize("words", [["--max-new-tokens", "6"], ["--think"], ["--rouge"]])

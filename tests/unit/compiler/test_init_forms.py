@@ -13,6 +13,7 @@ import yaml
 from tests.json_files import read_lines, write_json
 from tests.unit.compiler.conftest import as_csv, as_zip, exchange
 from tuneyard.compiler.init.propose import FailingSpecError, propose
+from tuneyard.compiler.request import CompileReport
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.records.calls import RESULTS
 
@@ -78,6 +79,11 @@ def records(bench, source: Path | list[dict], **settings: str) -> list[dict]:
     return found
 
 
+def again(bench) -> CompileReport:
+    """Compile with the spec that `records` proposed."""
+    return bench.compile(bench.folder / "mine.yaml", force=True)
+
+
 def spoken(record: dict) -> list[tuple[str, str]]:
     """The turns of a record as (role, text)."""
     roles = {"human": "user", "gpt": "assistant"}
@@ -137,7 +143,7 @@ def test_the_last_word_of_the_customer_is_left_out_and_named(bench, as_table) ->
         messages = [[{"role": role, "content": text} for role, text in talk] for talk in turns]
         source = bench.rows("talk.jsonl", [{"messages": talk} for talk in messages])
     assert talks(bench, source) == TALKS
-    report = bench.compile(bench.folder / "mine.yaml", force=True)
+    report = again(bench)
     (note,) = (note for note in report.problems.notes if "unanswered" in note)
     assert f"{COUNT} conversations" in note
 
@@ -216,7 +222,7 @@ def test_turns_in_a_database_are_counted_by_its_file(bench) -> None:
     rows = [(n, *turn) for n in range(COUNT) for turn in asked(n)]
     path = database(bench, "talks (conversation, role, content)", rows)
     assert talks(bench, path) == TALKS
-    report = bench.compile(bench.folder / "mine.yaml", force=True)
+    report = again(bench)
     assert f"{path}: {2 * COUNT} rows are the turns of {COUNT} conversations" in report.problems.notes
 
 
@@ -290,13 +296,13 @@ def test_successive_messages_of_one_speaker_are_one_turn(bench) -> None:
         for n in range(COUNT)
     ]
     assert talks(bench, rows) == expected
-    report = bench.compile(bench.folder / "mine.yaml", force=True)
+    report = again(bench)
     assert f"{2 * COUNT} rows continue the turn of the same speaker before them" in report.problems.notes
     # A mark of the second message is not lost with it, nor is a key that the first one lacks.
     rows[5] |= {"weight": 0}
     rows[11] |= {"team": "north"}
     bench.rows("own.jsonl", rows)
-    report = bench.compile(bench.folder / "mine.yaml", force=True)
+    report = again(bench)
     (problem,) = report.problems.errors
     assert (problem.code, report.unused.rows["messages.team"]) == ("E107", 1)
 

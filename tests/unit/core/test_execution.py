@@ -270,16 +270,14 @@ def test_several_processes_are_the_default_where_they_pay_and_forks_are_safe(mon
         assert default_workers(size, several_pay=100) == expected
 
 
-def test_a_process_whose_parent_is_gone_already_ends_as_by_sigterm() -> None:
-    code = "import os; from tuneyard.core.execution.processes import end_with; end_with(os.getpid())"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
-    assert ended.returncode == 128 + signal.SIGTERM
-
-
-def test_a_process_that_is_asked_to_end_ends_with_the_code_of_sigterm() -> None:
+@pytest.mark.parametrize(
+    "call",
+    ["end_with(os.getpid())", "leave_on_sigterm(); os.kill(os.getpid(), signal.SIGTERM)"],
+    ids=["its parent is gone already", "it is asked to end"],
+)
+def test_a_process_ends_with_the_code_of_sigterm(call):
     code = (
-        "import os, signal; from tuneyard.core.execution.processes import leave_on_sigterm; "
-        "leave_on_sigterm(); os.kill(os.getpid(), signal.SIGTERM)"
+        f"import os, signal; from tuneyard.core.execution.processes import end_with, leave_on_sigterm; {call}"
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert ended.returncode == 128 + signal.SIGTERM

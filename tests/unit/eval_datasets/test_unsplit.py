@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from tests.cli import scoring
-from tests.json_files import read_json, read_lines, write_json
+from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed_line, raises
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
@@ -59,7 +60,7 @@ def compiled(folder: Path, *, twice: bool = False, **changes: object) -> Path:
             }
             for n in range(40)
         ]
-        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        write_lines(folder / f"{name}.jsonl", rows)
     spec = {key: value for key, value in {**SPEC, **changes}.items() if value is not None}
     (folder / "both.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
     sources = tuple(f"{name}={folder / name}.jsonl" for name in ("first", "second"))
@@ -67,7 +68,14 @@ def compiled(folder: Path, *, twice: bool = False, **changes: object) -> Path:
         load_spec(str(folder / "both.yaml")), CompileRequest(sources=sources, out=folder / "dataset_info")
     )
     assert not report.problems.errors
-    return folder / "dataset_info" / "both"
+    return folder / "dataset_info/both"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the compiled mixture, which is in the registry of the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return compiled(tmp_path)
 
 
 def whole(folder: Path) -> EvalDataset:
@@ -79,44 +87,40 @@ def trained_prints(folder: Path) -> set[int]:
     return set(trained.fingerprints.tolist())
 
 
-def records(path: Path) -> list[tuple[str, str]]:
-    rows = read_lines(path)
+def texts(rows: Iterable[dict]) -> list[tuple[str, str]]:
     return [(row["instruction"], row["output"]) for row in rows]
 
 
-def test_the_held_out_rows_are_those_of_compiles_own_eval_split(tmp_path) -> None:
+def records(path: Path) -> list[tuple[str, str]]:
+    return texts(read_lines(path))
+
+
+def test_the_held_out_rows_are_those_of_compiles_own_eval_split(tmp_path):
     folder = compiled(tmp_path)
     picked = text.held_out(whole(folder), 0.1, 42)
-    rows = [(row["instruction"], row["output"]) for row in picked.records]
+    rows = texts(picked.records)
     assert rows == records(folder / "both-eval.jsonl")
     assert len(rows) == 6
     assert not set(rows) & set(records(folder / "both-train.jsonl"))
     assert not picked.origin.in_training.any()
 
 
-def test_a_copy_elsewhere_has_the_held_out_rows_of_its_compile(tmp_path, monkeypatch) -> None:
+def test_a_copy_elsewhere_has_the_held_out_rows_of_its_compile(tmp_path, folder):
     """Also without the original: the manifest in the registry of the current folder has its hash."""
-    folder = compiled(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    copy = tmp_path / "elsewhere" / "mine.jsonl"
+    copy = tmp_path / "elsewhere/mine.jsonl"
     copy.parent.mkdir()
     (folder / "whole.jsonl").rename(copy)
     dataset = read_datasets((), (copy,))[0]
     picked = text.held_out(dataset, 0.1, 42)
-    rows = [(row["instruction"], row["output"]) for row in picked.records]
-    assert rows == records(folder / "both-eval.jsonl")
+    assert texts(picked.records) == records(folder / "both-eval.jsonl")
     assert picked.origin.training_rows(6) is None
     assert dataset.origin.unsplit.is_reworded and dataset.origin.unsplit.instead == ["both_eval"]
     with raises(RequestError, str(copy), "--dataset both_eval"):
         text.held_out(dataset, 0.2, 42)
 
 
-def test_rows_of_another_file_are_compared_with_the_training_rows_of_the_registry(
-    tmp_path, monkeypatch
-) -> None:
+def test_rows_of_another_file_are_compared_with_the_training_rows_of_the_registry(tmp_path, folder):
     """30 rows of the mixture in another order, and 5 others: worded as the mixture, not as its datasets."""
-    folder = compiled(tmp_path)
-    monkeypatch.chdir(tmp_path)
     of_mixture = whole(folder)
     picked = list(range(59, 29, -1))
     lines = [json.dumps(of_mixture.records[row]) for row in picked]
@@ -135,10 +139,8 @@ def test_rows_of_another_file_are_compared_with_the_training_rows_of_the_registr
     assert trained_prints(folder).issuperset(dataset.origin.fingerprints[expected].tolist())
 
 
-def test_examples_before_a_question_are_no_evaluated_rows_in_other_words(tmp_path, monkeypatch) -> None:
+def test_examples_before_a_question_are_no_evaluated_rows_in_other_words(folder):
     """The training split has a prefix before the input of a row, the file of all rows has none."""
-    folder = compiled(tmp_path)
-    monkeypatch.chdir(tmp_path)
     evaluated = whole(folder).take(range(40))
     trained = read_row_index(folder / "both-train.jsonl")
     others = set(trained.fingerprints.tolist()) - set(evaluated.origin.fingerprints.tolist())
@@ -148,9 +150,7 @@ def test_examples_before_a_question_are_no_evaluated_rows_in_other_words(tmp_pat
         with_shots([evaluated], len(others) + 1, ("both_train",))
 
 
-def test_the_training_split_is_known_as_dataset_and_as_copy(tmp_path, monkeypatch) -> None:
-    folder = compiled(tmp_path)
-    monkeypatch.chdir(tmp_path)
+def test_the_training_split_is_known_as_dataset_and_as_copy(tmp_path, folder):
     copy = tmp_path / "copy.json"
     shutil.copy(folder / "both-train.jsonl", copy)
     for dataset in read_datasets(("both_train",), (copy,)):
@@ -197,12 +197,8 @@ def with_older_row_index(records: Path) -> None:
 
 @pytest.mark.parametrize("older", [True, False])
 @pytest.mark.parametrize("file", ["both-train.jsonl", "whole.jsonl"])
-def test_without_a_row_index_a_warning_says_what_is_unknown(
-    tmp_path, monkeypatch, capsys, older, file
-) -> None:
+def test_without_a_row_index_a_warning_says_what_is_unknown(folder, capsys, older, file):
     """An older version wrote other hashes, or none at all."""
-    folder = compiled(tmp_path)
-    monkeypatch.chdir(tmp_path)
     if older:
         with_older_row_index(folder / file)
     else:
@@ -236,18 +232,14 @@ def test_the_training_rows_of_a_compile_without_datasets_are_known_by_their_file
     assert every.origin.training_rows(60) == {**known, "datasets": ["its training split"]}
 
 
-def test_broken_manifests_of_other_datasets_do_not_matter(tmp_path, monkeypatch) -> None:
-    folder = compiled(tmp_path)
-    monkeypatch.chdir(tmp_path)
+def test_broken_manifests_of_other_datasets_do_not_matter(tmp_path, folder):
     (folder / "manifest.json").write_text("{")
     write_json(tmp_path / "mine.jsonl", {"instruction": "first 1?", "output": "It is 1."})
     dataset = read_datasets((), (tmp_path / "mine.jsonl",))[0]
     assert dataset.origin.training_rows(1) is None
 
 
-def test_a_manifest_is_read_once_for_all_scored_files_until_it_changes(tmp_path, monkeypatch) -> None:
-    folder = compiled(tmp_path)
-    monkeypatch.chdir(tmp_path)
+def test_a_manifest_is_read_once_for_all_scored_files_until_it_changes(tmp_path, folder, monkeypatch):
     folders_read = []
 
     def read(folder: Path) -> Manifest | None:
@@ -286,8 +278,7 @@ def test_each_row_is_known_by_its_split_however_it_was_drawn(tmp_path, changes) 
     folder = compiled(tmp_path, twice=twice, **changes)
     dataset = whole(folder)
     for split, rows in dataset.origin.unsplit.rows.items():
-        of_whole = [(dataset.records[row]["instruction"], dataset.records[row]["output"]) for row in rows]
-        assert of_whole == records(folder / f"both-{split}.jsonl")
+        assert texts(dataset.records[row] for row in rows) == records(folder / f"both-{split}.jsonl")
     trained = len(records(folder / "both-train.jsonl"))
     counted = dataset.origin.training_rows(len(dataset.records))
     assert counted["examples"] == trained
@@ -317,7 +308,7 @@ def test_the_base_is_warned_of_training_rows_and_of_other_prompts(
 
     def call(out: str, *more: object) -> dict:
         scoring.call(text.cli, *given, "--out", tmp_path / out, *more)
-        return read_json(tmp_path / out / "base" / "whole" / "results.json")
+        return read_json(tmp_path / out / "base/whole/results.json")
 
     held_out = call("held-out", "--eval_ratio", "0.1", "--seed", "42")
     said = capsys.readouterr().err

@@ -26,6 +26,10 @@ def predictions(rows):
     return [{"idx": row, "row": row, "text": "是"} for row in rows]
 
 
+def begin(folder: Path, identity: object = IDENTITY, *, force=False, **summaries) -> None:
+    begin_scoring_run(folder, identity, force=force, **summaries)
+
+
 def finished(folder: Path) -> bytes:
     log = PredictionLog(folder, BATCHES)
     for batch in log.pending:
@@ -124,10 +128,10 @@ def test_a_log_of_other_things_is_named_with_its_line(tmp_path, line, facts) -> 
 
 def test_a_resumed_run_records_the_tuneyard_that_resumed_it(tmp_path) -> None:
     write_json(tmp_path / RUN, {**IDENTITY, "tuneyard": {"version": "0.0"}})
-    begin_scoring_run(tmp_path, IDENTITY, force=False)
+    begin(tmp_path)
     assert read_json(tmp_path / RUN)["tuneyard"] == version()
     with raises(RequestError, "fp32", "bf16", "dtype"):
-        begin_scoring_run(tmp_path, {**IDENTITY, "settings": {"dtype": "bf16"}}, force=False)
+        begin(tmp_path, {**IDENTITY, "settings": {"dtype": "bf16"}})
 
 
 def test_rows_that_the_set_does_not_have_are_dropped(tmp_path) -> None:
@@ -137,8 +141,8 @@ def test_rows_that_the_set_does_not_have_are_dropped(tmp_path) -> None:
     assert finished(tmp_path) == whole
 
 
-def test_an_existing_folder_needs_a_word(tmp_path) -> None:
-    begin_scoring_run(tmp_path / "r", IDENTITY, force=False)
+def test_an_existing_folder_needs_a_word(tmp_path):
+    begin(tmp_path / "r")
     with raises(RequestError, "--resume", "--force"):
         check_new(tmp_path / "r", "eval.nli", resume=False, force=False)
     with raises(RequestError, "--resume", "--force"):
@@ -147,21 +151,21 @@ def test_an_existing_folder_needs_a_word(tmp_path) -> None:
     check_new(tmp_path / "new", "eval.nli", resume=True, force=False)
 
 
-def test_force_removes_the_commands_own_summaries(tmp_path) -> None:
-    begin_scoring_run(tmp_path, IDENTITY, force=False)
+def test_force_removes_the_commands_own_summaries(tmp_path):
+    begin(tmp_path)
     for name in ("sweep.json", "notes.md"):
         (tmp_path / name).touch()
-    begin_scoring_run(tmp_path, IDENTITY, force=True, summaries=["sweep.json", "merge.yaml"])
+    begin(tmp_path, force=True, summaries=["sweep.json", "merge.yaml"])
     assert names(tmp_path) == ["notes.md", RUN]
 
 
 def test_force_removes_the_files_that_run_json_lists_and_none_elsewhere(tmp_path) -> None:
     """As the plots of a sweep on other datasets than the new one."""
     out, outside = tmp_path / "out", tmp_path / "outside.png"
-    begin_scoring_run(out, IDENTITY, force=False, summaries=["rte.png", "../outside.png"])
+    begin(out, summaries=["rte.png", "../outside.png"])
     for path in (out / "rte.png", out / "notes.md", outside):
         path.touch()
-    begin_scoring_run(out, IDENTITY, force=True, summaries=["mnli.png"])
+    begin(out, force=True, summaries=["mnli.png"])
     assert names(out) == ["notes.md", RUN]
     assert outside.exists()
     assert read_json(out / RUN)["files"] == ["mnli.png"]
@@ -169,22 +173,22 @@ def test_force_removes_the_files_that_run_json_lists_and_none_elsewhere(tmp_path
 
 def test_force_removes_the_comparison_of_the_old_run_and_no_file_of_the_user(tmp_path) -> None:
     """What `eval compare OUT --out OUT` wrote is about the old scores."""
-    begin_scoring_run(tmp_path, IDENTITY, force=False)
+    begin(tmp_path)
     write_json(tmp_path / "table.json", {"plots": ["forest.png", "../outside.png"]})
     for name in ("table.md", "changed.jsonl", "forest.png", "mine.png", "notes.md"):
         (tmp_path / name).touch()
     outside = tmp_path.parent / "outside.png"
     outside.touch()
-    begin_scoring_run(tmp_path, IDENTITY, force=True)
+    begin(tmp_path, force=True)
     assert names(tmp_path) == ["mine.png", "notes.md", RUN]
     assert outside.exists()
 
 
-def test_a_table_of_the_users_own_stays(tmp_path) -> None:
-    begin_scoring_run(tmp_path, IDENTITY, force=False)
+def test_a_table_of_the_users_own_stays(tmp_path):
+    begin(tmp_path)
     (tmp_path / "table.json").write_text("{}")
     (tmp_path / "table.md").touch()
-    begin_scoring_run(tmp_path, IDENTITY, force=True)
+    begin(tmp_path, force=True)
     assert names(tmp_path) == [RUN, "table.json", "table.md"]
 
 
@@ -204,40 +208,40 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, force, name) -> None
         ("sets", "rte", "rte"),
     ],
 )
-def test_what_changed_is_named_and_nothing_is_written(tmp_path, part, name, facts) -> None:
-    begin_scoring_run(tmp_path, IDENTITY, force=False)
+def test_what_changed_is_named_and_nothing_is_written(tmp_path, part, name, facts):
+    begin(tmp_path)
     before = (tmp_path / RUN).read_bytes()
     with raises(RequestError, facts):
-        begin_scoring_run(tmp_path, {**IDENTITY, part: {name: "bf16"}}, force=False)
+        begin(tmp_path, {**IDENTITY, part: {name: "bf16"}})
     assert (tmp_path / RUN).read_bytes() == before
 
 
 def test_a_setting_that_the_run_lacks_or_has_besides_is_a_change(tmp_path) -> None:
     """As in a sweep from before its points were scored on one half alone."""
-    begin_scoring_run(tmp_path, IDENTITY, force=False)
+    begin(tmp_path)
     halves = {**IDENTITY["settings"], "rows": "halves"}
     with raises(RequestError, "rows", "halves"):
-        begin_scoring_run(tmp_path, {**IDENTITY, "settings": halves}, force=False)
+        begin(tmp_path, {**IDENTITY, "settings": halves})
     with raises(RequestError, "dtype"):
-        begin_scoring_run(tmp_path, {**IDENTITY, "settings": {"command": "eval.nli"}}, force=False)
+        begin(tmp_path, {**IDENTITY, "settings": {"command": "eval.nli"}})
 
 
-def test_another_adapter_joins_a_run(tmp_path) -> None:
-    begin_scoring_run(tmp_path, IDENTITY, force=False)
-    begin_scoring_run(tmp_path, {**IDENTITY, "models": {"new": "c"}}, force=False)
+def test_another_adapter_joins_a_run(tmp_path):
+    begin(tmp_path)
+    begin(tmp_path, {**IDENTITY, "models": {"new": "c"}})
     assert read_json(tmp_path / RUN)["models"] == {"base": "a" * 64, "new": "c"}
 
 
 @pytest.mark.parametrize("models", [{"new": "c"}, IDENTITY["models"]])
-def test_force_removes_the_old_runs_models_and_nothing_else(tmp_path, models) -> None:
-    begin_scoring_run(tmp_path, IDENTITY, force=False)
+def test_force_removes_the_old_runs_models_and_nothing_else(tmp_path, models):
+    begin(tmp_path)
     for name in ("base/rte", "base/mine", "other/rte"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "x").touch()
-    begin_scoring_run(tmp_path, {**IDENTITY, "models": models}, force=True)
-    assert not (tmp_path / "base" / "rte").exists()
-    assert (tmp_path / "base" / "mine" / "x").exists()
-    assert (tmp_path / "other" / "rte" / "x").exists()
+    begin(tmp_path, {**IDENTITY, "models": models}, force=True)
+    assert not (tmp_path / "base/rte").exists()
+    assert (tmp_path / "base/mine/x").exists()
+    assert (tmp_path / "other/rte/x").exists()
 
 
 def test_what_a_killed_write_left_is_swept_away(tmp_path) -> None:
@@ -245,8 +249,8 @@ def test_what_a_killed_write_left_is_swept_away(tmp_path) -> None:
     out.mkdir()
     (out / f".{RUN}.x7").touch()
     check_new(out, "eval.nli", resume=True, force=False)
-    begin_scoring_run(out, IDENTITY, force=False)
-    folder = out / "base" / "rte"
+    begin(out)
+    folder = out / "base/rte"
     folder.mkdir(parents=True)
     for name in (PREDICTIONS, "metrics.json", "results.json"):
         (folder / f".{name}.x7").touch()
@@ -263,26 +267,26 @@ def test_what_a_killed_write_left_is_swept_away(tmp_path) -> None:
         (["/nowhere"], ["x"]),
     ],
 )
-def test_a_forged_run_json_deletes_nothing_outside(tmp_path, models, sets) -> None:
-    out, precious = tmp_path / "out", tmp_path / "other" / "rte" / "keep"
-    own = out / "base" / "rte"
+def test_a_forged_run_json_deletes_nothing_outside(tmp_path, models, sets):
+    out, precious = tmp_path / "out", tmp_path / "other/rte/keep"
+    own = out / "base/rte"
     for folder in (precious, own):
         folder.mkdir(parents=True)
     forged = {"settings": {}, "models": dict.fromkeys(models, "x"), "sets": dict.fromkeys(sets, "x")}
     write_json(out / RUN, forged)
     with raises(ContentError, "run.json"):
-        begin_scoring_run(out, IDENTITY, force=True)
+        begin(out, force=True)
     assert precious.is_dir()
     assert own.is_dir()
 
 
-def test_a_link_out_of_the_folder_is_not_followed(tmp_path) -> None:
-    out, precious = tmp_path / "out", tmp_path / "other" / "rte"
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
+    out, precious = tmp_path / "out", tmp_path / "other/rte"
     precious.mkdir(parents=True)
-    begin_scoring_run(out, IDENTITY, force=False)
+    begin(out)
     (out / "base").symlink_to(tmp_path / "other")
     with raises(ContentError, "run.json"):
-        begin_scoring_run(out, IDENTITY, force=True)
+        begin(out, force=True)
     assert precious.is_dir()
 
 
@@ -290,8 +294,8 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path) -> None:
 def test_force_leaves_what_no_run_of_ours_lists(tmp_path: Path, name: str) -> None:
     identity = {"settings": {"command": "eval.nli"}, "models": {"base": "x"}, "sets": {"d": "y"}}
     (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    (tmp_path / "notes/mine.txt").write_text("mine")
     (tmp_path / "link").symlink_to("notes/mine.txt")
     write_json(tmp_path / "run.json", {**identity, "files": [name]})
-    begin_scoring_run(tmp_path, identity, force=True)
-    assert (tmp_path / "notes" / "mine.txt").read_text() == "mine" and (tmp_path / "link").is_symlink()
+    begin(tmp_path, identity, force=True)
+    assert (tmp_path / "notes/mine.txt").read_text() == "mine" and (tmp_path / "link").is_symlink()

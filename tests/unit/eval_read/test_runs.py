@@ -35,9 +35,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
-def test_any_level_is_read(folder: Path) -> None:
+def replace_a(folder: Path, gold: list[str], predicted: list[str], **changes: object) -> None:
+    """Write another run in the place of results/a/s."""
+    shutil.rmtree(folder / "a")
+    write_run(folder, "a", "s", gold, predicted, **changes)
+
+
+def checked(folder: Path) -> list[str]:
+    return check_rows(read(folder)[0])
+
+
+def test_any_level_is_read(folder):
     assert names(read(folder)[0]) == [("base", "s"), ("a", "s")]
-    assert names(read(folder / "a")[0]) == names(read(folder / "a" / "s")[0]) == [("a", "s")]
+    assert names(read(folder / "a")[0]) == names(read(folder / "a/s")[0]) == [("a", "s")]
 
 
 def test_a_run_that_is_named_twice_counts_once(folder: Path) -> None:
@@ -61,8 +71,8 @@ def test_names_can_be_given(folder: Path) -> None:
     ]
 
 
-def test_a_run_given_under_two_names_has_both(folder: Path) -> None:
-    place = folder / "a" / "s"
+def test_a_run_given_under_two_names_has_both(folder):
+    place = folder / "a/s"
     assert names(read(f"a/one={place}", f"a/two={place}")[0]) == [("a", "one"), ("a", "two")]
     assert names(read(folder, f"again={place}")[0]) == [("base", "s"), ("a", "s"), ("again", "s")]
 
@@ -100,11 +110,11 @@ def test_two_folders_of_one_name_need_names(tmp_path: Path) -> None:
     for parent, right in [("x", 12), ("y", 13)]:
         write_run(tmp_path / parent / "run", "a", "s", GOLD, answers(GOLD, right, right))
     with raises(RequestError, "run/a", "s", "first="):
-        read(tmp_path / "x" / "run", tmp_path / "y" / "run")
+        read(tmp_path / "x/run", tmp_path / "y/run")
 
 
-def test_unfinished_runs_are_left_out_and_named(folder: Path) -> None:
-    (folder / "a" / "s" / "results.json").unlink()
+def test_unfinished_runs_are_left_out_and_named(folder):
+    (folder / "a/s/results.json").unlink()
     runs, warnings = read(folder)
     assert names(runs) == [("base", "s")]
     (warning,) = warnings
@@ -117,8 +127,8 @@ def change_line(path: Path, number: int, **fields: object) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def test_truncated_predictions_are_refused(folder: Path) -> None:
-    path = folder / "a" / "s" / "predictions.jsonl"
+def test_truncated_predictions_are_refused(folder):
+    path = folder / "a/s/predictions.jsonl"
     path.write_bytes(path.read_bytes()[:-30])
     with raises(ContentError, "predictions.jsonl:20", "JSON"):
         read(folder)
@@ -147,8 +157,8 @@ def test_truncated_predictions_are_refused(folder: Path) -> None:
         ({"group": "p"}, "predictions.jsonl:1; 1"),
     ],
 )
-def test_a_damaged_prediction_is_named(folder: Path, fields: dict[str, object], facts: str) -> None:
-    change_line(folder / "a" / "s" / "predictions.jsonl", 3, **fields)
+def test_a_damaged_prediction_is_named(folder, fields, facts):
+    change_line(folder / "a/s/predictions.jsonl", 3, **fields)
     with raises(ContentError, facts):
         read(folder)
 
@@ -165,14 +175,14 @@ def test_a_damaged_prediction_is_named(folder: Path, fields: dict[str, object], 
         ('{"model": "a", "set": "s", "n": null, "accuracy": 0.75}', "results.json"),
     ],
 )
-def test_damaged_results_are_named(folder: Path, text: str, facts: str) -> None:
-    (folder / "a" / "s" / "results.json").write_text(text)
+def test_damaged_results_are_named(folder, text, facts):
+    (folder / "a/s/results.json").write_text(text)
     with raises(ContentError, facts):
         read(folder)
 
 
-def test_a_line_that_is_no_object_is_named(folder: Path) -> None:
-    path = folder / "a" / "s" / "predictions.jsonl"
+def test_a_line_that_is_no_object_is_named(folder):
+    path = folder / "a/s/predictions.jsonl"
     path.write_text("3\n" + path.read_text())
     with raises(ContentError, "predictions.jsonl:1", "3"):
         read(folder)
@@ -183,27 +193,24 @@ def test_a_line_that_is_no_object_is_named(folder: Path) -> None:
 
 def test_other_data_is_refused_by_name(folder: Path) -> None:
     hashes = {"hashes": {"data": "b" * 64}}
-    shutil.rmtree(folder / "a")
-    write_run(folder, "a", "s", GOLD, GOLD, **hashes)
+    replace_a(folder, GOLD, GOLD, **hashes)
     with raises(RequestError, "a/s", "base/s"):
-        check_rows(read(folder)[0])
+        checked(folder)
 
 
-def test_other_rows_are_refused_by_number(folder: Path) -> None:
-    shutil.rmtree(folder / "a")
-    hashes = read_json(folder / "base" / "s" / "results.json")["hashes"]
-    write_run(folder, "a", "s", GOLD[:12], GOLD[:12], hashes=hashes)
+def test_other_rows_are_refused_by_number(folder):
+    hashes = read_json(folder / "base/s/results.json")["hashes"]
+    replace_a(folder, GOLD[:12], GOLD[:12], hashes=hashes)
     with raises(RequestError, "12", "20 rows", "row 12", "13", "14", "15", "16"):
-        check_rows(read(folder)[0])
+        checked(folder)
 
 
-def test_other_expected_answers_are_refused(folder: Path) -> None:
-    shutil.rmtree(folder / "a")
-    hashes = read_json(folder / "base" / "s" / "results.json")["hashes"]
+def test_other_expected_answers_are_refused(folder):
+    hashes = read_json(folder / "base/s/results.json")["hashes"]
     other = [*GOLD[:4], "no", *GOLD[5:]]
-    write_run(folder, "a", "s", other, other, hashes=hashes)
+    replace_a(folder, other, other, hashes=hashes)
     with raises(RequestError, "row 4 has different expected answers"):
-        check_rows(read(folder)[0])
+        checked(folder)
 
 
 def test_metrics_are_found_behind_a_prompt_that_was_too_long(tmp_path: Path) -> None:
@@ -214,51 +221,49 @@ def test_metrics_are_found_behind_a_prompt_that_was_too_long(tmp_path: Path) -> 
     assert first is None and None not in others
 
 
-def test_as_many_but_other_rows_are_refused(folder: Path) -> None:
-    change_line(folder / "a" / "s" / "predictions.jsonl", 20, row=20)
+def test_as_many_but_other_rows_are_refused(folder):
+    change_line(folder / "a/s/predictions.jsonl", 20, row=20)
     with raises(RequestError, "20 rows", "row 19", "20"):
-        check_rows(read(folder)[0])
+        checked(folder)
 
 
 def test_other_groups_are_refused(tmp_path: Path) -> None:
     for model, groups in [("base", list("ab") * 10), ("a", list("ba") * 10)]:
         write_run(tmp_path, model, "s", GOLD, GOLD, groups)
     with raises(RequestError, "a/s", "base/s", "--cluster"):
-        check_rows(read(tmp_path)[0])
+        checked(tmp_path)
 
 
-def test_other_ways_of_asking_are_warned_of(folder: Path) -> None:
-    shutil.rmtree(folder / "a")
-    write_run(folder, "a", "s", GOLD, GOLD, mode="generate", dtype="bf16")
-    warnings = check_rows(read(folder)[0])
+def test_other_ways_of_asking_are_warned_of(folder):
+    replace_a(folder, GOLD, GOLD, mode="generate", dtype="bf16")
+    warnings = checked(folder)
     (warning,) = warnings
     printed(warning, 'mode "generate" and "choice"', 'dtype "bf16" and "fp32"')
 
 
-def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(folder: Path) -> None:
-    path = folder / "a" / "s" / "results.json"
+def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(folder):
+    path = folder / "a/s/results.json"
     told = read_json(path)
     write_json(path, told | {"hashes": {**told["hashes"], "data": None}})
     (warning,) = pairing_warnings(by_dataset(read(folder)[0]))
     printed(warning, "1 of 2 runs", "results/a/s", "paired by row")
 
 
-def test_settings_and_chat_templates_that_differ_are_named(folder: Path) -> None:
-    shutil.rmtree(folder / "a")
+def test_settings_and_chat_templates_that_differ_are_named(folder):
     hashes = {"data": hashlib.sha256("".join(GOLD).encode()).hexdigest(), "chat_template": "u"}
     asked = {"template": "qwen", "batch_tokens": 1, "model": "other", "torch": "2.11.0"}
-    write_run(folder, "a", "s", GOLD, GOLD, hashes=hashes, settings=asked)
-    path = folder / "base" / "s" / "results.json"
+    replace_a(folder, GOLD, GOLD, hashes=hashes, settings=asked)
+    path = folder / "base/s/results.json"
     before = {"template": None, "batch_tokens": 2, "model": "m", "torch": "2.10.0"}
     write_json(path, read_json(path) | {"settings": before})
-    (warning,) = check_rows(read(folder)[0])
+    (warning,) = checked(folder)
     printed(warning, 'template "qwen" and null', 'torch "2.11.0" and "2.10.0"', 'chat template "u" and "t"')
     assert "batch_tokens" not in warning and "model" not in warning
 
 
 def test_what_is_right_may_be_said_row_by_row(folder: Path) -> None:
     rows = [{"row": n, "correct": n < 3, "model_output": "free text"} for n in range(4)]
-    place = folder / "a" / "qa"
+    place = folder / "a/qa"
     place.mkdir()
     write_lines(place / "predictions.jsonl", rows)
     write_json(place / "results.json", {"model": "a", "set": "qa", "n": 4, "accuracy": 0.75})
@@ -266,15 +271,15 @@ def test_what_is_right_may_be_said_row_by_row(folder: Path) -> None:
     assert list(run.correct) == [True, True, True, False] and run.gold == [""] * 4
 
 
-def test_what_has_no_accuracy_is_refused(folder: Path) -> None:
-    path = folder / "a" / "s" / "results.json"
+def test_what_has_no_accuracy_is_refused(folder):
+    path = folder / "a/s/results.json"
     write_json(path, {"model": "a", "set": "s", "perplexity": 3.1})
     with raises(RequestError, "results.json"):
         read(folder)
 
 
-def test_confidence_is_the_share_of_the_chosen_label(folder: Path) -> None:
-    path = folder / "a" / "s" / "predictions.jsonl"
+def test_confidence_is_the_share_of_the_chosen_label(folder):
+    path = folder / "a/s/predictions.jsonl"
     rows = read_lines(path)
     logs = {"yes": math.log(0.6), "no": math.log(0.2)}
     path.write_text("".join(json.dumps(row | {"choices": logs}) + "\n" for row in rows))
@@ -286,10 +291,10 @@ def test_confidence_is_the_share_of_the_chosen_label(folder: Path) -> None:
 
 def test_few_groups_are_warned_of(tmp_path: Path) -> None:
     write_run(tmp_path, "base", "s", GOLD, GOLD, groups=list("abcde") * 4)
-    (warning,) = check_rows(read(tmp_path)[0])
+    (warning,) = checked(tmp_path)
     assert "s: fewer than 6 clusters (5 here)" in warning
     write_run(tmp_path / "six", "base", "s", GOLD, GOLD, groups=(list("abcdef") * 4)[:20])
-    assert check_rows(read(tmp_path / "six")[0]) == []
+    assert checked(tmp_path / "six") == []
 
 
 def test_two_results_of_the_guide_with_one_model_are_named_by_their_folders(tmp_path: Path) -> None:
