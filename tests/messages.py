@@ -22,7 +22,7 @@ import click
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-GOLDEN = ROOT / "tests" / "golden" / "messages.txt"
+GOLDEN = ROOT / "tests/golden/messages.txt"
 INDENT = " " * 4
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 

@@ -24,7 +24,7 @@ def lm_eval_environment() -> dict[str, str]:
 
 def lm_eval(model: Path, adapter: Path | None, data: Path, out: Path, *options: str) -> dict:
     """Return what tests/integration/lm_eval_scores.py writes: rows, scoring_s, process_s."""
-    script = ROOT / "tests" / "integration" / "lm_eval_scores.py"
+    script = ROOT / "tests/integration/lm_eval_scores.py"
     command = [sys.executable, script, model, adapter or "-", data, out, *options]
     done = subprocess.run(command, env=lm_eval_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -60,8 +60,7 @@ def test_from_prompts_to_a_verdict(ab, capsys, tmp_path) -> None:
     out = ab()
     answers = {
         model: [
-            json.loads(x)["model_output"].strip()
-            for x in (out / model / "prompts" / "predictions.jsonl").open()
+            json.loads(x)["model_output"].strip() for x in (out / model / "prompts/predictions.jsonl").open()
         ]
         for model in ("base", "tuned")
     }
@@ -77,9 +76,9 @@ def test_from_prompts_to_a_verdict(ab, capsys, tmp_path) -> None:
     anna, ben = fill(out, "anna.csv", {"base": 2, "tuned": 5}), fill(out, "ben.csv", {"base": 3, "tuned": 4})
     tally(anna, ben, "--out", tmp_path / "tally")
     said = capsys.readouterr().out
-    assert said == (tmp_path / "tally" / "tally.md").read_text()
+    assert said == (tmp_path / "tally/tally.md").read_text()
     printed_line(said, "tuned and base", "4 prompts won", "0 lost", "0 tied")
-    found = read_json(tmp_path / "tally" / "tally.json")
+    found = read_json(tmp_path / "tally/tally.json")
     assert found["raters"] == ["anna", "ben"] and found["mean_marks"]["tuned"]["depth"] == 4.5
     assert found["outcomes"][0]["p"] == pytest.approx(2 / 2**4)
 
@@ -146,13 +145,13 @@ def test_sheets_that_do_not_belong(ab, tmp_path) -> None:
     with raises(RequestError, "no.csv"):
         tally(out / "no.csv")
     (tmp_path / "b").mkdir()
-    away = tmp_path / "b" / "a.csv"
+    away = tmp_path / "b/a.csv"
     away.write_bytes(sheet.read_bytes())
     with raises(RequestError, "key.json"):
         tally(away)
     tally(away, "--key", out / "key.json")
     tally(away, sheet, "--key", out / "key.json")  # two raters whose sheets have one name
     key = read_json(out / "key.json")
-    write_json(tmp_path / "b" / "key.json", {**key, "answers": {"s0-1": {"prompt": 1, "model": "x"}}})
+    write_json(tmp_path / "b/key.json", {**key, "answers": {"s0-1": {"prompt": 1, "model": "x"}}})
     with raises(ContentError, "row 2", "a.csv", "key"):
         tally(away)

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.conftest import ROOT
+from tests.folders import names
 from tests.json_files import read_json
 from tests.processes import wait_until
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
@@ -95,7 +96,7 @@ def test_what_a_killed_run_leaves_is_removed_by_the_next_of_another_command(run,
     assert not (tmp_path / "out").exists()
     done = run("-m", "adapters", "merge", f"{tmp_path}/a=1", "--out", tmp_path / "merged")
     assert f"note: removed {left}" in done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"a", "base", "merged"}
+    assert set(names(tmp_path)) == {"a", "base", "merged"}
 
 
 @pytest.mark.slow
@@ -103,7 +104,7 @@ def test_what_a_killed_run_leaves_is_removed_by_the_next_of_another_command(run,
 def test_killed_merge_leaves_the_old_folder_or_the_new(run, tmp_path, delay):
     make(tmp_path / "a", factors(1, layers=40, shapes=SHAPES))
     make(tmp_path / "b", factors(2, layers=40, shapes=SHAPES))
-    out = tmp_path / "saves" / "out"
+    out = tmp_path / "saves/out"
     run("-m", "adapters", "merge", f"{tmp_path}/a=1", "--out", out)
     old = open_adapter(out).digest
     process = start("merge", f"{tmp_path}/a=0.5", f"{tmp_path}/b=0.5", "--out", out, "--force")
@@ -123,4 +124,4 @@ def test_killed_merge_leaves_the_old_folder_or_the_new(run, tmp_path, delay):
         # killed just before the exchange or just after it: the old folder and the new one, both whole
         assert published != left.digest and old in (published, left.digest)
     run("-m", "adapters", "merge", f"{tmp_path}/b=1", "--out", out, "--force")
-    assert [p.name for p in out.parent.iterdir()] == ["out"]
+    assert names(out.parent) == ["out"]

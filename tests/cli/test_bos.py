@@ -51,7 +51,7 @@ def score(tmp_path: Path):
 
 
 def read(out: Path) -> tuple[dict, list[float]]:
-    folder = out / "base" / "one"
+    folder = out / "base/one"
     return results(folder), [row["choices"]["yes"] for row in predictions(folder)]
 
 

@@ -5,12 +5,13 @@ import json
 import pytest
 
 from tests.conftest import ROOT
+from tests.folders import names
 from tests.json_files import write_lines
 from tests.messages import printed, printed_line
 from tuneyard.compiler.cli import cli
 
-GOOD = ROOT / "tests" / "examples" / "good"
-BAD = ROOT / "tests" / "examples" / "bad"
+GOOD = ROOT / "tests/examples/good"
+BAD = ROOT / "tests/examples/bad"
 
 
 def test_compile_list_show_remove(here, tmp_path):
@@ -34,7 +35,7 @@ def test_compile_list_show_remove(here, tmp_path):
     assert "Zoë sold" in shown and '"output":"yes"' in shown
     gone = here(cli, "remove", "rte", "--out", out).stdout
     printed(gone, "rte", "alpaca_rte_train", "alpaca_rte_eval")
-    assert [path.name for path in out.iterdir()] == ["dataset_info.json"]
+    assert names(out) == ["dataset_info.json"]
 
 
 def test_bad_rows_exit_1_with_the_place_and_reject_exits_0(here, tmp_path):
@@ -99,7 +100,7 @@ def test_wrong_requests_exit_2_in_one_line(here, tmp_path):
             "my_dataset.json",
         ),
         (("remove", "rte", "--out", tmp_path), "no compiled dataset 'rte'"),
-        (("compile", "rte", "--source", GOOD / "rte", "--out", GOOD / "rte" / "train.tsv"), "train.tsv"),
+        (("compile", "rte", "--source", GOOD / "rte", "--out", GOOD / "rte/train.tsv"), "train.tsv"),
     ):
         done = here(cli, *args, code=2)
         assert says in done.stderr and len(done.stderr.splitlines()) <= 5

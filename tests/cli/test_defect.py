@@ -8,6 +8,7 @@ import pytest
 from tests.cli import scoring
 from tests.cli.scoring import call
 from tests.conftest import ROOT
+from tests.folders import names
 from tests.json_files import read_json, read_lines
 from tests.messages import printed_line
 from tuneyard.compiler.cli import cli as compiler
@@ -69,7 +70,7 @@ def test_judgements_are_scored_overall_by_subtype_and_by_type(data, tmp_path, ca
     found = read_json(folder / "results.json")
     assert (found["accuracy"], found["n"], found["unparsed"], found["majority"]) == (0.6, 5, 1, 0.4)
     printed_line(capsys.readouterr().out, "60.0% [23.1%, 88.2%]", "n 5", "majority 40.0%", "unparsed 1")
-    written = {path.name for path in folder.iterdir()} - {"subtype_accuracy.txt"}  # without a Chinese font
+    written = set(names(folder)) - {"subtype_accuracy.txt"}  # without a Chinese font
     assert sorted(written) == [
         "evaluation_results.json",
         "predictions.jsonl",
@@ -78,8 +79,8 @@ def test_judgements_are_scored_overall_by_subtype_and_by_type(data, tmp_path, ca
     ]
 
 
-def test_the_documents_file_holds_shares_and_rows(data, tmp_path) -> None:
-    details = read_json(ask(tmp_path / "out", "--data", data) / "reports" / "evaluation_results.json")
+def test_the_documents_file_holds_shares_and_rows(data, tmp_path):
+    details = read_json(ask(tmp_path / "out", "--data", data) / "reports/evaluation_results.json")
     assert (details["overall_accuracy"], details["correct"], details["total"]) == (0.6, 3, 5)
     assert details["subtype_accuracy"]["内存溢出"] == {
         "accuracy": 2 / 3,

@@ -100,7 +100,7 @@ def test_a_server_that_dies_stops_the_run_which_resumes_to_the_same_bytes(
     with raises(RequestError, "3 tries", "--resume"):
         score("torn")
     server.plan = []
-    torn = whole.parents[2] / "torn" / "model" / "walks"
+    torn = whole.parents[2] / "torn/model/walks"
     assert 0 < len(lines(torn)) < 20
     score("torn", "--resume")
     assert (torn / PREDICTIONS).read_bytes() == (whole / PREDICTIONS).read_bytes()
@@ -128,9 +128,9 @@ def test_a_suite_scores_labels_and_generates_over_a_server(
     write_json(suite_file, {"labels": step, "words": {**step, "mode": "generate"}})
     words = [suite_file, "--model", tiny_model, "--backend", "openai", "--url", url, "--out", tmp_path / "s"]
     call(suite, *words)
-    chosen = tmp_path / "s" / "labels" / "model" / "walks" / PREDICTIONS
+    chosen = tmp_path / "s/labels/model/walks" / PREDICTIONS
     assert chosen.read_bytes() == (alone / PREDICTIONS).read_bytes()
-    generated = lines(tmp_path / "s" / "words" / "model" / "walks")
+    generated = lines(tmp_path / "s/words/model/walks")
     assert {line["model_output"] for line in generated} == {"yes"}
 
 

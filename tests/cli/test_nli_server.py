@@ -58,7 +58,7 @@ def ask(tmp_path: Path, served):
         given = ["--model", "org/big", "--backend", "openai", "--url", url, "--mode", "generate"]
         files = ["--data", tmp_path / "even.json", "--out", tmp_path / "out"]
         scoring.call(cli, *given, *files, *arguments)
-        return tmp_path / "out" / "big" / "even"
+        return tmp_path / "out/big/even"
 
     return call
 
@@ -109,7 +109,7 @@ def test_a_server_that_fails_stops_the_run_which_can_be_resumed(ask, served, tmp
     served[2].clear()
     with raises(RequestError, "11", "3", "HTTP 503", "--resume"):
         ask("--force")
-    left = (tmp_path / "out" / "big" / "even" / "predictions.jsonl").read_bytes()
+    left = (tmp_path / "out/big/even/predictions.jsonl").read_bytes()
     assert left.count(b"\n") == 8
     served[2].clear()
     folder = ask("--resume")

@@ -28,8 +28,8 @@ def rows(tmp_path: Path) -> Path:
 
 def scored_by(command: str, out: Path) -> Path:
     """Write what a command's run begins with and one finished dataset."""
-    (out / "base" / "rows").mkdir(parents=True)
-    (out / "base" / "rows" / "results.json").write_text("{}")
+    (out / "base/rows").mkdir(parents=True)
+    (out / "base/rows/results.json").write_text("{}")
     identity = {"settings": {"command": command}, "models": {"base": ""}, "sets": {"rows": ""}}
     write_json(out / "run.json", identity)
     return out

@@ -111,7 +111,7 @@ def test_a_server_that_answers_as_another_model_from_the_beginning_gets_a_warnin
     server.spoil = changed(lambda answer: answer.update(model="/models/other"))
     prove(home, url, tmp_path / "proof")
     printed_line(capsys.readouterr().err, "warning", url, '"one"', '"/models/other"')
-    assert read_json(tmp_path / "proof" / "prove.json")["proved"]
+    assert read_json(tmp_path / "proof/prove.json")["proved"]
 
 
 def test_a_server_reports_of_itself_once_before_its_first_rows(

@@ -241,7 +241,7 @@ def test_equal_servers_of_both_engines_are_proved(home: Home) -> None:
     assert [one["runs_on"] for one in proof["chats"]] == [[], []]
     assert proof["causes"] == []
     assert proof["not_checked"][1:] == ["no --fused", "no --gguf", "no --modelfile"]
-    page = (home.folder / "proof" / "prove.md").read_text()
+    page = (home.folder / "proof/prove.md").read_text()
     assert "one at " + urls[1] in page and "## Causes" not in page
 
 
@@ -250,7 +250,7 @@ def test_what_a_plain_server_does_not_offer_is_listed_and_not_equal(home: Home) 
     proof = home.prove("--url", url, "--url", f"{url}/")  # the same one
     assert len(proof["servers"]) == 1
     assert proof["prompts"] == [] and proof["answers"] == [] and len(proof["chats"]) == 1
-    page = (home.folder / "proof" / "prove.md").read_text()
+    page = (home.folder / "proof/prove.md").read_text()
     _, _, unchecked = page.partition("## Not checked")
     for part in ("prompts of", "labels' log-probabilities of", "greedy texts after our ids of"):
         assert f"- {part} one at {url}" in unchecked
@@ -327,7 +327,7 @@ def test_served_model_names_an_adapter_of_the_server(
     call(nli.cli, *data, *served, "--out", there)
     local = ["--adapter", f"two={home.adapters['two']}", "--no-base"]
     call(nli.cli, *data, *local, "--out", here)
-    pages = [folder / "two" / "rows" / PREDICTIONS for folder in (there, here)]
+    pages = [folder / "two/rows" / PREDICTIONS for folder in (there, here)]
     lines_of_server, lines_of_process = (page.read_text().splitlines() for page in pages)
     for of_server, of_process in zip(lines_of_server, lines_of_process, strict=True):
         expected = json.loads(of_process)["choices"]
@@ -409,5 +409,5 @@ def test_a_name_with_control_characters_is_escaped_on_the_page(home: Home) -> No
     name = "bad\x1b[2J\n# Equal"
     home.models[name] = home.models["base"]
     home.prove("--url", home.serve("llama.cpp", name), code=1)
-    page = (home.folder / "proof" / "prove.md").read_text()
+    page = (home.folder / "proof/prove.md").read_text()
     assert "\x1b" not in page and "\n# Equal" not in page and "bad\\x1b[2J\\n# Equal at " in page

@@ -35,7 +35,7 @@ def data(tmp_path: Path) -> Path:
 
 def ask(data: Path, out: Path, said: dict[str, str] = SAID) -> Path:
     scoring.ask(cli, lambda text: said.get(text, f"said of {text}"), "--data", data, "--out", out)
-    return out / "m" / "asked"
+    return out / "m/asked"
 
 
 def test_answers_are_held_against_references(data, tmp_path, capsys) -> None:

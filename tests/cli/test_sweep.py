@@ -76,7 +76,7 @@ def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_
         other = [n for n in range(count) if n not in first]
         for model, whole in (("l=0.5,r=1", "mix"), ("base", "base")):
             assert answers_of(out / model / name) == [answers_of(alone / whole / name)[n] for n in first]
-        held_out = answers_of(out / "held-out" / "base" / name)
+        held_out = answers_of(out / "held-out/base" / name)
         assert held_out == [answers_of(alone / "base" / name)[n] for n in other]
         right = {
             m: sum(
@@ -262,7 +262,7 @@ def test_a_resumed_sweep_asks_only_what_is_missing_and_ends_alike(folders, tmp_p
     out = tmp_path / "out"
     call(cli, *folders, "--grid", "0,1", "--out", out)
     whole = tree(out)
-    (out / "l=1,r=1" / "two" / "results.json").unlink()
+    (out / "l=1,r=1/two/results.json").unlink()
     for name in ("sweep.json", "table.md", "one.png"):
         (out / name).unlink()
     capsys.readouterr()
@@ -275,7 +275,7 @@ def test_a_resumed_sweep_asks_only_what_is_missing_and_ends_alike(folders, tmp_p
 
 def test_checkpoints_are_a_curve_over_their_steps(folders, tmp_path, tiny_model, monkeypatch) -> None:
     run = tmp_path / "run"
-    (tmp_path / "saves" / "run").mkdir(parents=True)  # has nothing to do with the folder given
+    (tmp_path / "saves/run").mkdir(parents=True)  # has nothing to do with the folder given
     monkeypatch.chdir(tmp_path)
     for step, seed in ((10, 1), (2, 2)):
         write_adapter(run / f"checkpoint-{step}", seed=seed)
@@ -283,10 +283,10 @@ def test_checkpoints_are_a_curve_over_their_steps(folders, tmp_path, tiny_model,
         path.rename(run / path.name)
     (run / "trainer_state.json").write_text('{"global_step": 12}')
     call(cli, "--model", tiny_model, *folders[-2:], "--checkpoints", "run", "--out", tmp_path / "out")
-    told = read_json(tmp_path / "out" / "sweep.json")
+    told = read_json(tmp_path / "out/sweep.json")
     assert told["points"] == {"base": [0], "step-2": [2], "step-10": [10], "step-12": [12]}
     assert told["axes"] == ["step"]
-    assert (tmp_path / "out" / "two.png").is_file()
+    assert (tmp_path / "out/two.png").is_file()
 
 
 BAD = {

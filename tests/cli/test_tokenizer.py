@@ -27,7 +27,7 @@ def text(score, tmp_path: Path):
 
     def call(*arguments: object, **changes: object) -> Path:
         given = ["--data", tmp_path / "rows.json", "--max-new-tokens", 8]
-        return score(cli, *given, *arguments, **changes) / "base" / "rows"
+        return score(cli, *given, *arguments, **changes) / "base/rows"
 
     return call
 

@@ -44,7 +44,7 @@ def test_a_file_of_the_corpus_comes_to_what_its_name_says(path):
         if good:
             rows = rows_of(path.name, path.read_bytes())
             texts = [[*row][:2] if isinstance(row, list) else [*row.values()][:2] for row in rows]
-            found = records_of(folder / "out" / "qa" / "qa.json")
+            found = records_of(folder / "out/qa/qa.json")
             assert [[record["instruction"], record["output"]] for record in found] == texts
 
 
@@ -55,7 +55,7 @@ def test_the_lines_around_a_broken_one_are_kept(path):
     with scratch() as folder:
         outcome = compiled(path, folder, "--on-error", "reject")
         assert outcome.code == 0 and f"{path.name}:2: E00" in outcome.err
-        kept = records_of(folder / "out" / "qa" / "qa.json")
+        kept = records_of(folder / "out/qa/qa.json")
         assert [record["instruction"] for record in kept] == ["Good?", "Last?"]
         assert miscounts(folder / "out", 3) == []
 

@@ -43,7 +43,7 @@ def test_an_error_changes_its_place_alone():
 
 
 def test_a_run_goes_on_where_it_was_ended_unless_a_file_has_changed(tmp_path):
-    code, out = tmp_path / "x.py", tmp_path / "build" / "found.jsonl"
+    code, out = tmp_path / "x.py", tmp_path / "build/found.jsonl"
     code.write_bytes(SOURCE)
     first, second, *_ = (one.key() for one in mutants("x.py", SOURCE))
 

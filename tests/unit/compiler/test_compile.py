@@ -9,6 +9,7 @@ import jsonschema_rs
 import pytest
 
 from tests.conftest import ROOT
+from tests.folders import names
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import printed, raises
 from tests.runs_cut import tree
@@ -116,7 +117,7 @@ def test_a_smaller_compile_takes_the_place_of_a_larger(bench):
     assert tree(bench.out) == before
     bench.compile("rte", train, force=True)
     assert list(bench.registry()) == ["alpaca_rte_train"]
-    assert sorted(path.name for path in (bench.out / "rte").iterdir()) == [
+    assert names(bench.out / "rte") == [
         "alpaca_rte-train.examples.npy",
         "alpaca_rte-train.json",
         "manifest.json",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.folders import names
 from tests.runs_cut import tree
 from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.publish.registry import Registry
@@ -73,7 +74,7 @@ def test_all_that_a_compile_writes_is_synced_before_it_is_published(bench, event
     bad = ROWS[0] | {"label": 7}
     bench.compile_rows("rte", [*ROWS, bad], reject=True)
     made = ["alpaca_rte-train.json", "alpaca_rte-train.examples.npy", "manifest.json", "rejected.jsonl"]
-    assert sorted(path.name for path in (bench.out / "rte").iterdir()) == sorted(made)
+    assert names(bench.out / "rte") == sorted(made)
     for name in made:
         assert before(events, ("sync", name), ("name", "rte"), ("sync", "out"), ("name", "dataset_info.json"))
     assert before(events, ("name", "dataset_info.json"), ("sync", "out"))

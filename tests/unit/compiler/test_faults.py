@@ -11,6 +11,7 @@ import time
 import pytest
 
 from tests.conftest import ROOT
+from tests.folders import names
 from tests.unit.compiler.conftest import ROWS
 from tuneyard.core.datasets import read_registry
 
@@ -49,7 +50,7 @@ def test_twenty_kills_leave_the_old_set_or_the_new(bench):
         assert (bench.out / "rte/alpaca_rte-train.json").read_bytes() == wholes[rows]
         assert set(read_registry(bench.out)) == {"alpaca_rte_train"}
     bench.compile("rte", f"train={small}", force=True)
-    assert sorted(path.name for path in bench.out.iterdir()) == ["dataset_info.json", "rte"]
+    assert names(bench.out) == ["dataset_info.json", "rte"]
 
 
 @pytest.mark.slow
@@ -62,7 +63,7 @@ def test_two_compiles_at_once_both_end_registered(bench):
     ]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert set(read_registry(bench.out)) == {"alpaca_rte_train", "alpaca_mnli_train"}
-    assert sorted(path.name for path in bench.out.iterdir()) == ["dataset_info.json", "mnli", "rte"]
+    assert names(bench.out) == ["dataset_info.json", "mnli", "rte"]
 
 
 def interrupted(bench, sent: signal.Signals) -> subprocess.Popen:
@@ -94,7 +95,7 @@ def test_what_a_killed_first_compile_leaves_the_next_one_sweeps(bench):
     assert interrupted(bench, signal.SIGKILL).returncode == -signal.SIGKILL
     assert list((bench.out / "new").glob(".rte.tuneyard-*"))
     bench.compile_rows("mnli", many(3, "x"), out=bench.out / "new")
-    assert sorted(path.name for path in (bench.out / "new").iterdir()) == ["dataset_info.json", "mnli"]
+    assert names(bench.out / "new") == ["dataset_info.json", "mnli"]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
+from tests.folders import names
 from tests.runs_cut import tree
 from tests.unit.compiler.conftest import Bench, json_lines
 
@@ -163,7 +164,7 @@ def test_workers_end_with_their_parent_and_leave_the_old_set(bench, plain, sent)
     assert alive == []
     assert tree(bench.out / "t") == before
     bench.compile_rows(spec, rows(0, 3), force=True)  # sweeps what SIGKILL left
-    assert sorted(path.name for path in bench.out.iterdir()) == ["dataset_info.json", "t"]
+    assert names(bench.out) == ["dataset_info.json", "t"]
 
 
 def test_a_disk_that_is_full_in_a_worker_is_one_line_and_leaves_nothing(bench, plain) -> None:

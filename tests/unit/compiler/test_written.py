@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from tests.folders import names
 from tests.json_files import read_json
 from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS
@@ -74,9 +75,7 @@ def test_hashes_and_counts_are_those_of_the_files(bench, more):
         assert hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
         if path.suffix != ".npy":
             assert len(read_records(path)) == file.rows
-    assert sorted(path.name for path in (bench.out / "two").iterdir()) == sorted(
-        [*manifest.files, "manifest.json"]
-    )
+    assert names(bench.out / "two") == sorted([*manifest.files, "manifest.json"])
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])

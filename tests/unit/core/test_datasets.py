@@ -24,7 +24,7 @@ def registry(folder: Path, text: str) -> Path:
 def test_a_dataset_is_found_by_its_name(tmp_path: Path) -> None:
     registry(tmp_path, json.dumps({"a": {"file_name": "a/a.json"}}))
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "a.json").write_text('[\n{"instruction": "x"}\n]')
+    (tmp_path / "a/a.json").write_text('[\n{"instruction": "x"}\n]')
     found = find_dataset("a", tmp_path)
     assert read_records(found.path) == [{"instruction": "x"}]
 

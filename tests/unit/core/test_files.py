@@ -17,8 +17,8 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import names_folder
 
 
-def test_an_atomic_file_appears_whole_with_the_usual_mode(tmp_path: Path) -> None:
-    target = tmp_path / "new" / "a.json"
+def test_an_atomic_file_appears_whole_with_the_usual_mode(tmp_path):
+    target = tmp_path / "new/a.json"
     files.write_json(target, {"text": "是"})
     assert target.read_bytes() == '{\n  "text": "是"\n}\n'.encode()
     assert target.stat().st_mode & 0o777 == 0o666 & ~files._umask()
@@ -125,13 +125,13 @@ def test_a_failed_stage_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("old_is_there", [True, False])
 def test_a_journal_is_finished_by_the_next_command(tmp_path: Path, old_is_there: bool) -> None:
     (tmp_path / ".set.tuneyard-new").mkdir()
-    (tmp_path / ".set.tuneyard-new" / "a.txt").write_text("new")
+    (tmp_path / ".set.tuneyard-new/a.txt").write_text("new")
     old = tmp_path / ("set" if old_is_there else ".set.tuneyard-old")
     old.mkdir()
     (old / "a.txt").write_text("old")
     with files.recovered(tmp_path):
         pass
-    assert (tmp_path / "set" / "a.txt").read_text() == "new"
+    assert (tmp_path / "set/a.txt").read_text() == "new"
     assert names(tmp_path) == ["set"]
 
 

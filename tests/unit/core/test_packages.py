@@ -112,7 +112,7 @@ def test_where_the_environment_is_there_it_is_only_to_be_activated(
     (tmp_path / "Makefile").touch()
     set_up = missing("click")
     assert "make setup-core" in set_up
-    python = tmp_path / ".venv" / "bin" / "python"
+    python = tmp_path / ".venv/bin/python"
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
     activate = 'run "source .venv/bin/activate"'

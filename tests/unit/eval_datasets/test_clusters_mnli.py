@@ -28,7 +28,7 @@ def mnli(run: Run, real_data: Path, tmp_path_factory: pytest.TempPathFactory) ->
         "--out",
         out,
     )
-    return out / "mnli" / "alpaca_mnli-eval.json"
+    return out / "mnli/alpaca_mnli-eval.json"
 
 
 @pytest.fixture(scope="module")

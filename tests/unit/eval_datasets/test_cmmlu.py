@@ -48,8 +48,8 @@ def test_the_prompt_is_the_benchmarks(tmp_path) -> None:
     assert (exam.answers, exam.records) == (["B"], [{"instruction": question}])
 
 
-def test_without_shots_the_dev_file_is_not_needed(tmp_path) -> None:
-    (write(tmp_path) / "dev" / "logical.csv").unlink()
+def test_without_shots_the_dev_file_is_not_needed(tmp_path):
+    (write(tmp_path) / "dev/logical.csv").unlink()
     assert read_exam(tmp_path, *LOGICAL, 0).other_files == ()
     with raises(RequestError, "dev/logical.csv"):
         read_exam(tmp_path, *LOGICAL, 5)
@@ -126,9 +126,9 @@ def test_offline_both_ways_out_are_named(monkeypatch, tmp_path) -> None:
             fetch(repo, ["logical"])
 
 
-def test_a_damaged_parquet_file(tmp_path) -> None:
-    (tmp_path / "logical" / "test").mkdir(parents=True)
-    (tmp_path / "logical" / "test" / "0000.parquet").write_bytes(b"PAR1 no")
+def test_a_damaged_parquet_file(tmp_path):
+    (tmp_path / "logical/test").mkdir(parents=True)
+    (tmp_path / "logical/test/0000.parquet").write_bytes(b"PAR1 no")
     with raises(ContentError, "0000.parquet"):
         read_exam(tmp_path, *LOGICAL, 0)
 

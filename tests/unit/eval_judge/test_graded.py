@@ -219,7 +219,7 @@ def test_its_table_fits_the_schema_and_one_row_leaves_the_limits_open(tmp_path):
 
 def test_what_a_model_was_trained_on_is_told_of_any_metric(tmp_path):
     run(run(tmp_path / "runs", "base", losses(1)), "mine", losses(2, shift=-0.5))
-    place = tmp_path / "runs" / "mine" / "talks" / "results.json"
+    place = tmp_path / "runs/mine/talks/results.json"
     seen = {"examples": 30, "sources": ["rte"], "same_name": [], "not_checked": []}
     write_json(place, {**read_json(place), "trained_on": seen})
     told, shown = table(tmp_path / "runs", "eval_loss", tmp_path / "out")
@@ -249,7 +249,7 @@ def costs(folder, **higher):
     for model, most in (("base", 2), ("cheap", 1), ("dear", 3)):
         run(folder, model, [{"cost": most + i % 2 / 10} for i in range(N)])
         facts = {"value": most, "unit": "dollars", "higher_is_better": higher.get(model, False)}
-        place = folder / model / "talks" / "results.json"
+        place = folder / model / "talks/results.json"
         write_json(place, {**read_json(place), "metrics": {"cost": facts}})
     return folder
 

@@ -25,7 +25,7 @@ def sweep(tmp_path):
     for model, given in answers.items():
         write_half(tmp_path / "s", model, given, CHOSE)
     for model in ("base", "rte", "mnli", "rte=0.5,mnli=0.5"):
-        write_half(tmp_path / "s" / "held-out", model, answers[model], [3, 4, 5])
+        write_half(tmp_path / "s/held-out", model, answers[model], [3, 4, 5])
     write(tmp_path / "s", {"reported": ["base", "rte", "mnli", "rte=0.5,mnli=0.5"]})
     return tmp_path / "s"
 

@@ -48,7 +48,7 @@ def test_settings_that_differ_less_than_their_seeds_are_not_told_apart(tmp_path:
     done = run(*write(tmp_path / "runs", "s", **SLOW), "--out", str(tmp_path / "o"))
     assert "Ship high: 69.2 %" in done.output
     assert "not shown to be better than low" in done.output
-    found = read_json(tmp_path / "o" / "table.json")
+    found = read_json(tmp_path / "o/table.json")
     assert VALID(found)
     section = found["sets"]["s"]
     assert found["models"] == ["base", "high", "low"] == sorted(section["models"])
@@ -59,7 +59,7 @@ def test_settings_that_differ_less_than_their_seeds_are_not_told_apart(tmp_path:
     assert {between["model"], between["against"]} == {"low", "high"}
     assert between["p"] > 0.05 and between["low"] < 0 < between["high"]
     assert section["ship"] == "high" and section["tied_with"] == ["low"]
-    page = (tmp_path / "o" / "report.html").read_text()
+    page = (tmp_path / "o/report.html").read_text()
     assert '"models":["base","high-0"' in page
 
 
@@ -68,7 +68,7 @@ def test_a_setting_that_is_better_whatever_its_seed_wins(tmp_path: Path) -> None
     options = write(tmp_path / "runs", "s", "t", low=[62, 63, 64, 62, 63], high=[108, 109, 110, 108, 109])
     done = run(*options, "--out", str(tmp_path / "o"))
     assert "Ship high" in done.output and "It is better than low" in done.output
-    text = (tmp_path / "o" / "table.md").read_text(encoding="utf-8")
+    text = (tmp_path / "o/table.md").read_text(encoding="utf-8")
     assert "| high on mean | 5 " in " ".join(text.split())
 
 
@@ -82,7 +82,7 @@ def test_without_a_base_settings_are_compared_with_the_first(tmp_path: Path) -> 
 def test_other_metrics_and_a_choice_on_half_take_settings(tmp_path: Path) -> None:
     options = write(tmp_path / "runs", "s", **SLOW)
     run(*options, "--metric", "label_mass", "--out", str(tmp_path / "m"))
-    measured = read_json(tmp_path / "m" / "table.json")
+    measured = read_json(tmp_path / "m/table.json")
     assert measured["sets"]["s"]["models"]["low"]["trainings"][0] == "low-0"
     for metric in ("accuracy", "brier"):
         out = tmp_path / metric

@@ -20,7 +20,7 @@ from tuneyard.eval.read.logs import read_log
 from tuneyard.eval.read.logs.harness import HARNESS as HARNESS_FIELDS
 from tuneyard.eval.read.logs.plain import FIELDS as PLAIN
 
-HARNESS = ROOT / "tests" / "golden" / "compare" / "harness"
+HARNESS = ROOT / "tests/golden/compare/harness"
 
 
 def write(path: Path, *records: dict[str, object]) -> Path:

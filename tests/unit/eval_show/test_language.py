@@ -280,7 +280,7 @@ def defect_files(folder: Path) -> list[object]:
         "accuracy": 0.6667, "n": 12, "ci95": [0.4, 0.9], "unparsed": 0, "types": {},
         "subtypes": {"crack 0": share, "crack 1": share},
     }  # fmt: skip
-    target = folder / "mine" / "defect_test"
+    target = folder / "mine/defect_test"
     target.mkdir(parents=True)
     write_defects(target, rows, figures)
     return [read_json(target / DETAILED)]

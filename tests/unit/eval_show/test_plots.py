@@ -122,7 +122,7 @@ def test_a_font_installed_after_matplotlib_cached_its_list_is_found(tmp_path: Pa
     font.setupNameTable({"familyName": "SimHei", "styleName": "Regular"})
     font.setupOS2()
     font.setupPost()
-    font.save(tmp_path / "fonts" / "simhei.ttf")
+    font.save(tmp_path / "fonts/simhei.ttf")
     assert with_fonts() == "True True\n"
 
 

@@ -330,7 +330,7 @@ def test_the_page_shows_as_many_incorrect_examples_as_asked(tmp_path: Path) -> N
 @pytest.mark.usefixtures("unrendered")
 def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page is mailed: a title, a command or a warning must not tell whose folder it was made in."""
-    away, here = tmp_path / "jane doe" / "away", tmp_path / "jane doe" / "here"
+    away, here = tmp_path / "jane doe/away", tmp_path / "jane doe/here"
     gold = ["yes", "no"] * 10
     trained = {"examples": 20, "sources": [f"{away}/mine/training.json"], "same_name": [], "not_checked": []}
     facts = {
