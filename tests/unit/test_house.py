@@ -1,6 +1,7 @@
 """The plan of the house (design §7): who may import whom."""
 
 import ast
+import functools
 import re
 import subprocess
 from pathlib import Path
@@ -43,6 +44,7 @@ def imported(node: ast.AST) -> list[str]:
     return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
 
 
+@functools.cache
 def all_imports(path: Path) -> list[str]:
     """The modules that a file imports anywhere, inside functions too."""
     return [module for node in ast.walk(syntax(path)) for module in imported(node)]

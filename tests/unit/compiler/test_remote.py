@@ -42,7 +42,7 @@ LAYOUTS = (
 NOISE = random.Random(0)
 QUESTIONS = [
     {"question": f"What is {n} + {n}? {NOISE.randbytes(40).hex()}", "answer": f"It is {2 * n}."}
-    for n in range(1000)
+    for n in range(500)
 ]
 
 
@@ -71,7 +71,7 @@ def as_arrow(rows: list[dict]) -> bytes:
     buffer = io.BytesIO()
     table = pyarrow.Table.from_pylist(rows)
     with pyarrow.ipc.new_file(buffer, table.schema) as writer:
-        writer.write_table(table, max_chunksize=500)
+        writer.write_table(table, max_chunksize=250)
     return buffer.getvalue()
 
 
@@ -98,7 +98,7 @@ def test_every_layout_has_the_bytes_of_a_local_file(bench, store) -> None:
 FORMATS = {
     "a.jsonl": as_lines(QUESTIONS),
     "a.csv": "\n".join(["question,answer", *(",".join(row.values()) for row in QUESTIONS), ""]).encode(),
-    "a.parquet": as_parquet(QUESTIONS, 200),
+    "a.parquet": as_parquet(QUESTIONS, 100),
     "a.arrow": as_arrow(QUESTIONS),
     "a.json": json.dumps(QUESTIONS).encode(),
 }
@@ -309,13 +309,13 @@ def test_a_parquet_file_of_many_columns_is_fetched_about_once(store, small_block
     """40 columns are read in turn, a bit of each. Here blocks are 100 times smaller than in fact."""
     monkeypatch.setattr(parquet, "BLOCK", 1 << 10)
     monkeypatch.setattr(parquet, "BATCH_BYTES", 1 << 16)
-    columns = {f"c{number}": [NOISE.randbytes(40).hex() for _ in range(500)] for number in range(40)}
+    columns = {f"c{number}": [NOISE.randbytes(40).hex() for _ in range(250)] for number in range(40)}
     packed = io.BytesIO()
     pages = {"data_page_size": 1 << 10, "write_batch_size": 8, "compression": "none"}
     pyarrow.parquet.write_table(pyarrow.table(columns), packed, use_dictionary=False, **pages)
     file = find_remote(store.put("wide.parquet", packed.getvalue()))
     read_rows = read(file, "wide.parquet", load_spec("qa").source, Problems())
-    assert sum(len(rows.lines) for rows in read_rows) == 500
+    assert sum(len(rows.lines) for rows in read_rows) == 250
     assert store.bytes_sent("wide.parquet") < 1.5 * len(packed.getvalue())
 
 
