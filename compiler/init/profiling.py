@@ -18,7 +18,7 @@ from tuneyard.compiler.kinds import Column, kinds
 from tuneyard.compiler.kinds.turn_forms import SPEAKER, SPEAKERS, is_transcript
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import find_reader, known_suffixes, read
-from tuneyard.compiler.read.inputs import data_files
+from tuneyard.compiler.read.inputs import data_files, readable
 from tuneyard.compiler.read.remote import SourceFile, SourcePath
 from tuneyard.compiler.read.scan import LOOKED_AT, Steps, is_one_row, is_turn, layout_of, members_of
 from tuneyard.compiler.read.stream import Member, Readable, UnreadableError, suffix
@@ -57,7 +57,8 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
     documents it reads each. `table` is that of a database.
     `RequestError` or `ContentError` if no rows can be read.
     """
-    files = data_files(path)
+    folders = _folders(path)
+    files = [file for folder in folders for file in data_files(folder)]
     paths_by_split = _paths_by_split(files)
     if not paths_by_split:
         _refuse_other_columns(path, files)
@@ -78,7 +79,8 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
             documents: Sequence[SourceFile] = ()
             if not paths_by_split and all(suffix(file) in TEXTS for file in files):
                 documents = files
-            for sources in _sources_to_try(first, encoding, table, len(documents) > 1):
+            are_texts = len(documents) > 1 and ".txt" in map(suffix, documents)
+            for sources in _sources_to_try(first, encoding, table, are_texts):
                 profile = _best_reading(path, first, sources)
                 if profile.rows == 1 and not paths_by_split:
                     documents = [file for file in files if isinstance(file, Path)]
@@ -97,10 +99,22 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                 if paths_by_split:
                     splits: ByPart = {name: (name,) for name in paths_by_split}
                     profile.source = replace(profile.source, files=paths_by_split, splits=splits)
+                elif folders != [path]:
+                    profile.source = replace(profile.source, files={PART: tuple(map(str, folders))})
                 profile.source = replace(profile.source, columns=())
                 yield profile
     except UnreadableError as error:
         raise ContentError(f"{path}: {error}; {error.hint}") from error
+
+
+def _folders(path: SourcePath) -> Sequence[SourcePath]:
+    """A source. If it is a folder with nothing but documents: each folder in it that has some, too."""
+    if not isinstance(path, Path):
+        return [path]
+    files = readable(each for each in path.rglob("*") if "/." not in f"/{each.relative_to(path)}")
+    if not files or not all(suffix(file) in TEXTS for file in files):
+        return [path]
+    return sorted({file.parent for file in files})
 
 
 def _paths_by_split(files: Sequence[SourceFile | Member]) -> ByPart:
@@ -205,9 +219,8 @@ def _are_answers_by_question(members: Fields) -> bool:
     if len(members) < FEWEST_ANSWERS or any(role_of_names([name]) for name in members):
         return False
     values = members.values()
-    are_objects = all(isinstance(value, dict) and _has_only_an_answer(value) for value in values)
     are_sentences = all(" " in name or CHINESE.search(name) for name in members)
-    if are_objects and are_sentences and not _are_numbered(members):
+    if all(map(_has_only_an_answer, values)) and are_sentences and not _are_numbered(members):
         return True
     return all(isinstance(value, str) for value in values)
 
@@ -218,14 +231,16 @@ def _are_numbered(names: Iterable[str]) -> bool:
     return len(words) == 1 and not words.pop().strip().endswith(("?", "？"))
 
 
-def _has_only_an_answer(fields: Fields) -> bool:
-    """True for an answer next to which nothing may be the question: its key is it, and no id."""
+def _has_only_an_answer(fields: object) -> bool:
+    """True for a list of answers, or one next to which nothing may be the question: its key is it, no id."""
+    if not isinstance(fields, dict):
+        return _type_of(fields) == "texts"
     roles = {role_of_names([name]) for name in fields}
     return "answer" in roles and roles.isdisjoint(PROMPTS)
 
 
 def _sources_to_try(
-    path: Readable, encoding: str, table: str, is_one_of_several: bool
+    path: Readable, encoding: str, table: str, are_documents: bool
 ) -> Iterator[Iterable[Source]]:
     """Yield, for each list of a file that may hold its rows, the ways in which the file may be written."""
     if suffix(path) in TEXTS:
@@ -236,7 +251,7 @@ def _sources_to_try(
         rows: ByPart = {}
         if {"user", "assistant"} <= speakers and SPEAKER.match(lines[0]):
             rows = {"": ("turns",)}
-        elif suffix(path) == ".txt" and is_one_of_several:
+        elif are_documents:
             rows = {"": ("file",)}
         yield [Source(encoding=encoding, rows=rows)]
         return
@@ -280,7 +295,7 @@ def _lists_within(items: list[Fields], steps: Steps) -> Iterator[Steps]:
     inner_lists: dict[str, list[Fields]] = {}
     for item in items:
         for name, value in item.items():
-            if are_objects(value) and not is_turn(value[0]):
+            if are_objects(value) and not is_turn(value[0]) and name not in FIRST_COUNTS:
                 inner_lists.setdefault(name, []).extend(value)
     if len(inner_lists) == 1:
         for name, inner_items in inner_lists.items():

@@ -302,17 +302,17 @@ def _files_of_folder(folder: Path) -> list[Path]:
 
 def _data_files_among(folder: Path | RemoteFolder, files: Iterable[F]) -> list[F]:
     """The files that have a reader. `RequestError` if there are none."""
-    readable = _readable(files)
-    if not readable:
+    data = readable(files)
+    if not data:
         raise RequestError(
             f"{folder}: no data files in this folder (known: {known_suffixes()}); name the folder or file "
             "that has the rows"
         )
     # Next to data, a text is a licence or a description.
-    return [file for file in readable if suffix(file) not in (".txt", ".md")] or readable
+    return [file for file in data if suffix(file) not in (".txt", ".md")] or data
 
 
-def _readable(files: Iterable[F]) -> list[F]:
+def readable(files: Iterable[F]) -> list[F]:
     """The files that have a reader."""
     return [file for file in files if suffix(file) in readers() and not is_no_data(file.name)]
 
@@ -372,7 +372,7 @@ def folders_not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
     folders = {item.path.parent: item.in_folder for item in inputs if isinstance(item.path, Path)}
     for parent, is_source in folders.items():
         for folder in sorted(parent.glob("[!.]*/")) if is_source else ():
-            count = len(_readable(folder.glob("*")))
+            count = len(readable(folder.glob("*")))
             if count and folder not in folders:
                 message = f"{counted(count, 'data file')} not read: a source is one folder"
                 yield Problem(NOT_READ, str(folder), message, "", "add it as a further one")

@@ -86,7 +86,7 @@ def test_western_bytes_are_no_chinese_and_the_guess_is_said(bench, question, ans
 
 def test_a_folder_in_the_folder_is_named(bench) -> None:
     bench.write("book/a.md", "# One text about a thing")
-    bench.write("book/sub/b.md", "# Another one")
+    bench.write("book/sub/b.jsonl", '{"text": "Another one"}')
     assert "sub: W224: 1 data file not read" in propose(bench.folder / "book")[1]
 
 
