@@ -54,7 +54,7 @@ SPEAKERS = {
         (
             *QUESTIONS, "user", "human", "customer", "client", "caller", "visitor", "patient", "student",
             "inbound", "you", "you said",
-            "用户", "客户", "顾客", "患者", "学生", "买家",
+            "用户", "客户", "顾客", "访客", "患者", "学生", "买家",
             "kunde", "nutzer", "cliente", "usuario", "utilisateur",
         ),
         "user",
@@ -75,12 +75,13 @@ SPEAKERS = {
 """Roles by the names of speakers: turns in a text begin with them, a table has them in a column."""
 _LONGEST_FIRST = "|".join(sorted(SPEAKERS, key=len, reverse=True))
 SPEAKER = re.compile(
-    r"(?=[^\n:：]*[:：]|[ \t]*#+ *(?:user|assistant|human|(?:you|chatgpt)(?: said)?|用户|助手) *(?:\n|$))"
-    rf"[ \t#*]*(?:\d+[.)、][ \t*]*)?({_LONGEST_FIRST})[ \t]*#?\d*[ \t*]*"
-    r"(?:[:：][ \t*]*|(?=\n|$))",
+    r"(?=[^\n:：】]*[:：】]|[ \t]*#+ *(?:user|assistant|human|(?:you|chatgpt)(?: said)?|用户|助手) *(?:\n|$))"
+    rf"[ \t#*【]*(?:\d+[.)、][ \t*]*)?({_LONGEST_FIRST})[ \t]*#?\d*[ \t*]*"
+    r"(?:(?:】?[:：]|】)[ \t*]*|(?=\n|$))",
     re.I,
 )
-"""The beginning of a turn, which may be bold, numbered or a heading: `**User:**`, `1. 问题：`, `### User`.
+"""The beginning of a turn, which may be bold, numbered, in brackets or a heading: `**User:**`, `1. 问题：`,
+`【问】`, `### User`.
 
 Without a colon a heading has one of a few names: `## Answer` is one inside an answer.
 """

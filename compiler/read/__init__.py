@@ -139,6 +139,10 @@ def read(
     encoding = source.encoding if file_reader.text else "utf-8"
     try:
         with opened(path, encoding, in_order=file_reader.text, moved=moved) as stream:
+            if source.table and ".db" not in file_reader.suffixes:
+                fix = "`table` names a table of an SQLite database: leave it out"
+                problems.bad_file(Problem("E007", display_path, fix))
+                return
             file = OpenFile(stream, display_path, kind, source, split, path)
             batches = file_reader.function(file, problems)
             if source.turns:

@@ -22,10 +22,11 @@ from tuneyard.compiler.read.scan import (
     Steps,
     Wrong,
     have_all_keys,
+    is_turn,
     layout_of,
 )
 from tuneyard.compiler.read.stream import TooLongError, blocks, too_long, undecodable, whole_lines
-from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place
+from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, are_objects
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem, show_value
@@ -207,6 +208,8 @@ class _Walk:
             if self.by_question:
                 answer = value if isinstance(value, dict) else {"answer": value}
                 value = {"question": key, **answer}
+            if are_objects(value) and is_turn(value[0]):
+                value = {"messages": value}
             if not isinstance(value, dict):
                 message = f"key {show_value(key)}: found {show_value(value)}"
                 raise BrokenError("E007", f"{message}, expected a list of records or an object of rows")

@@ -301,7 +301,7 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
     layouts = list(_layouts_within(members, (), len(members)))
     if len(layouts) == 1 and not lists:
         return layouts[0]
-    if members and all(isinstance(value, dict) for value in members.values()):
+    if _are_talks(members) or (members and all(isinstance(value, dict) for value in members.values())):
         return Layout((), "an object whose values are the rows")
     return LINES if alone or not (whole or others) else Layout((), "")
 
@@ -315,7 +315,7 @@ def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layou
     keys = [key for each in objects for key in each]
     lists = [key for key, value in fields.items() if are_objects(value) and not is_turn(value[0])]
     where = f" under {'.'.join(steps)}" if steps else ""
-    if len(fields) == len(objects) >= fewest and len(set(keys)) < len(keys):
+    if _are_talks(fields) or (len(fields) == len(objects) >= fewest and len(set(keys)) < len(keys)):
         yield Layout(steps, f"an object whose values are the rows{where}")
         return
     for key in lists:
@@ -324,6 +324,12 @@ def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layou
         for key, value in fields.items():
             if isinstance(value, dict):
                 yield from _layouts_within(value, (*steps, key), fewest)
+
+
+def _are_talks(fields: Fields) -> bool:
+    """True for {id: turns, …}. The last of them may be cut off, and a row may have turns and tools."""
+    talks = [value for value in fields.values() if are_objects(value) and is_turn(value[0])]
+    return 2 < len(talks) >= len(fields) - 1
 
 
 def is_one_row(columns: Sequence[Column], members: Fields) -> bool:
@@ -344,6 +350,7 @@ def _has(row: Fields, column: Column) -> bool:
         for spelling in (path, path.lower()):
             value = walker(spelling)(row)
             has_rows = are_objects(value) and not is_turn(value[0])
+            has_rows = has_rows or (isinstance(value, dict) and _are_talks(value))
             if value is not MISSING and (column.kind.takes_objects or not has_rows):
                 return True
     return False
