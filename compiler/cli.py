@@ -449,8 +449,8 @@ def verify_command(
     multiple=True,
     help="The column that the model reads. Twice for a pair of texts.",
 )
-@click.option("--label", metavar="COLUMN", help="The column of the classes to answer with.")
-@click.option("--answer", metavar="COLUMN", help="The column of the answers, as free text.")
+@click.option("--label", metavar="COLUMN", multiple=True, help="The column of the classes to answer with.")
+@click.option("--answer", metavar="COLUMN", multiple=True, help="The column of the answers, as free text.")
 @click.option(
     "--split",
     "share",
@@ -465,7 +465,7 @@ def init_command(
     out: Path | None,
     texts: tuple[str, ...],
     table: str,
-    **columns: str | None,
+    **columns: tuple[str, ...],
 ) -> None:
     """Look at a file or folder and propose a spec that compiles it: init data.csv --out mine.yaml."""
     from tuneyard.compiler.init.propose import FailingSpecError, propose
@@ -475,7 +475,11 @@ def init_command(
     if len(texts) > 2:
         raise RequestError(f"--text is given {len(texts)} times, expected one column, or two for a pair")
     user_columns = dict(zip(("text", "text2"), texts, strict=False))
-    user_columns |= {role: column for role, column in columns.items() if column}
+    for role, names in columns.items():
+        if len(names) > 1:
+            raise RequestError(f"--{role} is given {len(names)} times, expected one column")
+        if names:
+            user_columns[role] = names[0]
     if out and out.suffix not in (".yaml", ".yml"):
         raise RequestError(f"--out {out}: a spec is a .yaml file: --out {out.with_suffix('.yaml')}")
     if out and out.exists():

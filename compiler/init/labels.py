@@ -23,7 +23,7 @@ REPEATS = 5
 LONGEST_CLASS = 30  # characters on average
 ABOUT_ROWS = (
     "source", "split", "lang", "language", "license", "licence", "dataset", "subset", "url", "domain", "date",
-    "created", "created_at", "version", "author", "annotator", "model", "语言", "来源", "日期",
+    "created", "created_at", "version", "public", "author", "annotator", "model", "语言", "来源", "日期",
 )  # fmt: skip
 """Names of columns with few values that say where a row is from, and not what it is."""
 PEOPLE = {

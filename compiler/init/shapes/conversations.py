@@ -23,7 +23,9 @@ from tuneyard.core.errors import ContentError, show_value
 
 COMPLETIONS = ("completion", "response", "answer", "output")
 """Columns that may answer turns which end with the user."""
-_QUESTION = re.compile(rf"^(?:#+ .*[?？]$|{SPEAKER.pattern})", re.MULTILINE | re.IGNORECASE)
+_QUESTION = re.compile(
+    rf"^(?:#+ .*[?？]$|{SPEAKER.pattern}|[\[(]?[qa问答]\d*[\]).、])", re.MULTILINE | re.IGNORECASE
+)
 _MESSAGE = re.compile(
     r"[\[(]?(\d{1,4}[./-]){2}\d{1,4},? +\d{1,2}:\d\d(:\d\d)?( ?[ap]\.?m\.?)?[\])]?( -)? +"
     r"[^:：]{1,40}([:：] |$)",
@@ -131,6 +133,7 @@ def plain_text(profile: FileProfile) -> Proposal | None:
         if profile.called("question") or not text.is_called("text"):
             return None
         _refuse_answers_alone(profile, text.path)
+        _refuse_several_results(profile, text.path)
     _refuse_rows_in_lines(profile, text.path)
     write = {"format": "text", "text": "{text}"}
     return Proposal(
@@ -157,11 +160,14 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
             "answers, write a table with one turn a row: conversation, role (user or assistant), text"
         )
     questions = _QUESTION.findall("\n".join(lines))
-    if len(questions) > 2 * len(lines):
+    most = 0.5
+    if any("\n" in line for line in lines):  # a document may have some
+        most = 2
+    if len(questions) > most * len(lines):
         yield (
-            f"{len(questions)} lines look like questions or turns, and plain text learns them with their "
-            "answers as one text. To learn answers, begin the file with the first question, and write `Q:` "
-            "before each question and `A:` before its answer"
+            f"{len(questions)} lines look like questions or turns, and plain text learns them "
+            "with their answers as one text. To learn answers, begin the file with the first question, and "
+            "write `Q:` before each question and `A:` before its answer"
         )
 
 
@@ -173,6 +179,17 @@ def _refuse_answers_alone(profile: FileProfile, path: str) -> None:
             f"{profile.path}: {path} has a model's answers, and no column has what they answer; add it to "
             "each row (the input of a batch has it under the same custom_id), or learn them as plain text: "
             f"--text {path}"
+        )
+
+
+def _refuse_several_results(profile: FileProfile, path: str) -> None:
+    """`ContentError` if an export of Label Studio has several labels of a text, as of spans or questions."""
+    results = profile.leaves.get("annotations.0.result")
+    if results is not None and results.kind == "several objects":
+        raise ContentError(
+            f"{profile.path}: {results.path} has several labels of one text, expected one label or plain "
+            "text; export JSON-MIN from Label Studio, which has a column for each question, or learn the "
+            f"texts alone: --text {path}"
         )
 
 

@@ -52,13 +52,16 @@ def answered_question(profile: FileProfile) -> Proposal | None:
     if answer.kind == "truth value":
         return yes_or_no_question(profile, question, answer)
     kind = "answer" if answer.kind in ("text", "texts") else "any"
+    if answer.kind == "texts" and answer.is_called("label"):
+        kind = "list"
     columns = {
         "question": ProposedColumn(question.path),
         "answer": ProposedColumn(answer.path, kind),
     }
     proposal = question_proposal(profile, "Questions and answers", columns)
     proposal.guesses += guesses
-    if any(isinstance(value, list) and len(set(map(str, value))) > 1 for value in profile.values(answer)):
+    values = [value for value in profile.values(answer) if isinstance(value, list)]
+    if kind == "answer" and any(len(set(map(str, value))) > 1 for value in values):
         proposal.guesses.append(
             f"{answer.path} is a list, of which the first text is learned, as of alternatives; if they are "
             "parts of one answer, write `is: list` for the column, which joins them"

@@ -5,7 +5,7 @@ from itertools import chain
 from typing import cast
 
 from tuneyard.compiler.init.labels import ABOUT_ROWS, ID
-from tuneyard.compiler.init.profile import FileProfile, Leaf
+from tuneyard.compiler.init.profile import CHINESE, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import UNANSWERED, Proposal, ProposedColumn, longest_prose
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
 from tuneyard.compiler.problems import Problems
@@ -20,16 +20,18 @@ SPEAKER_COLUMNS = (
 )  # fmt: skip
 TEXT_COLUMNS = (
     "text", "content", "message", "value", "utterance", "body", "nachricht", "内容", "消息", "文本",
+    "发言内容",
 )  # fmt: skip
 ORDER_COLUMNS = (
     "turn", "turn_id", "turn_index", "turn_number", "turn_no", "index", "position", "order", "seq",
-    "sequence", "step", "timestamp", "ts", "time", "created_at", "date", "序号", "轮次", "时间",
+    "sequence", "step", "timestamp", "ts", "time", "created_at", "date", "start", "start_time",
+    "序号", "轮次", "时间",
 )  # fmt: skip
 _KNOWN_ROLES = {**ROLES, **SPEAKERS, "is_sender": ASSISTANT, "is_from_me": ASSISTANT}
 """Who exports a chat answers in it: `IsSender`."""
 _CONVERSATION = re.compile(r"(^|_)(conv|dialog|thread|session|chat|ticket|call|vorgang)|会话|对话|工单")
 _CASE = re.compile(rf"(^|_)(case|fall)|{ID.pattern}")
-_TIME = re.compile(r"(^|_)(time|timestamp|ts|date|datetime|when|sent|datum)$|_at$|zeit|时间|日期")
+_TIME = re.compile(r"(^|_)(time|timestamp|ts|date|datetime|when|sent|start|datum)$|_at$|zeit|时间|日期")
 _SORTABLE_TIME = re.compile(
     r"\d{9,}(\.\d+)?"
     r"|(\d\d\.\d\d\.\d{4}|\d{4}[-/.年]\d\d[-/.月]\d\d日?)"
@@ -116,9 +118,12 @@ def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
 
 
 def _role_of(speaker: str) -> str:
-    """The role of a speaker by name, or by its last word (end_user, support agent); "" if unknown."""
+    """The role of a speaker by name, by its last word (end_user, support agent) or its first two Chinese
+    characters (客服小李); "" if unknown.
+    """
     name = speaker.strip().lower()
-    return _KNOWN_ROLES.get(name) or _KNOWN_ROLES.get(re.split(r"[\s_-]", name)[-1], "")
+    last_word, chinese = re.split(r"[\s_-]", name)[-1], "".join(CHINESE.findall(name)[:2])
+    return _KNOWN_ROLES.get(name) or _KNOWN_ROLES.get(last_word) or _KNOWN_ROLES.get(chinese, "")
 
 
 def _conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> Leaf | None:
@@ -145,7 +150,8 @@ def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> tup
     """
     unsorted = None
     leaves = {leaf.name: leaf for leaf in profile.leaves.values() if leaf.filled == profile.rows}
-    names = [name for name in ORDER_COLUMNS if name in leaves] + [*leaves]
+    names = [name for name in ORDER_COLUMNS if name in leaves]
+    names += sorted(leaves, key=lambda name: bool(ID.search(name)))  # ids come last
     conversations = profile.values(by)
     for name in names:
         leaf = leaves[name]
@@ -167,9 +173,11 @@ def _is_order(leaf: Leaf, values: list[list[str]]) -> bool:
     """True if a column is named or numbered as turns are. `values`: those of each conversation.
 
     Times whose text does not sort (1.3.2024, 1:00 PM) say nothing, nor does a `response_time` of 5 seconds.
+    An id that no two rows share counts them as they were written, if it is a number.
     """
-    longest = max(map(len, values))
-    if len(leaf.hashes) <= longest + 1 and all(map(str.isdecimal, map(str, leaf.values))):
+    longest, count = max(map(len, values)), len(leaf.hashes)
+    is_id = ID.search(leaf.name) and count == leaf.filled
+    if (count <= longest + 1 or is_id) and all(map(str.isdecimal, map(str, chain.from_iterable(values)))):
         return True
     is_named = leaf.name in ORDER_COLUMNS or leaf.name.endswith("序号")
     if not _TIME.search(leaf.name):

@@ -359,6 +359,8 @@ def test_what_pandas_and_people_write_is_refused_with_the_way_out(bench, name, t
         ("客户：", "客服："),
         ("Q12: ", "A12: "),
         ("3. 问题：", "答案："),
+        ("【问】", "【答】"),
+        ("【问题】：", "【回答】："),
         ("### User\n", "### Assistant\n"),
         ("### Instruction:\n", "### Response:\n"),
         ("## You said:\n", "## ChatGPT said:\n"),
@@ -454,6 +456,7 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
         {"a": {"data": {"items": FAQ}}},
         {"count": 30, "data": {"v": 1, "items": [{"q": q, "a": a} for q, a in ANSWERED]}},
         {"v": 1, "data": {"items": [{**row, "text_before": "before " * 10_000} for row in FAQ]}},
+        {q: [a, "Nobody knows."] for q, a in ANSWERED},
     ],
     ids=[
         "answers by question",
@@ -462,10 +465,18 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
         "three levels",
         "two levels beside numbers",
         "two levels, and more than is looked at",
+        "lists of answers by question",
     ],
 )
 def test_objects_of_rows(bench, document, indent) -> None:
     assert answers(bench, bench.write("data.json", json.dumps(document, indent=indent))) == ANSWERED
+
+
+@pytest.mark.parametrize("key", ["", "conversations"])
+def test_conversations_by_id(bench, key: str) -> None:
+    by_id = {f"talk {n}": exchange(*pair) for n, pair in enumerate(ANSWERED)}
+    document = {"version": 1, key: by_id} if key else by_id
+    assert talks(bench, bench.write("talks.json", json.dumps(document))) == TALKS
 
 
 def test_a_table_of_a_database(bench) -> None:
@@ -479,6 +490,8 @@ def test_a_table_of_a_database(bench) -> None:
     assert answers(bench, path, table="t") == ANSWERED
     with pytest.raises(TuneyardError, match="E012"):
         propose(bench.write("z.db", "no database"))
+    with pytest.raises(ContentError, match="`table` names a table of an SQLite"):
+        propose(bench.rows("x.jsonl", FAQ), table="t")
 
 
 @pytest.mark.parametrize("ending", ["txt", "md"])
@@ -488,6 +501,14 @@ def test_a_folder_of_documents_has_a_row_for_each(bench, ending: str) -> None:
         bench.write(f"docs/{n}.{ending}", text)
     found = records(bench, bench.folder / "docs")
     assert [record["text"] for record in found] == [text.replace("\r", "").strip("\n") for text in texts]
+
+
+def test_documents_in_folders_of_a_folder_are_read(bench) -> None:
+    for name in ("b/c/1.txt", "b/2.md", "d/3.txt", ".trash/4.txt"):
+        bench.write(f"docs/{name}", f"Text {name}\n\nand its end")
+    found = records(bench, bench.folder / "docs")
+    names = [record["text"].partition("\n")[0] for record in found]
+    assert names == ["Text b/2.md", "Text b/c/1.txt", "Text d/3.txt"]
 
 
 def test_the_first_annotation_of_label_studio_is_learned_and_the_others_are_named(bench) -> None:
@@ -506,6 +527,20 @@ def test_the_first_annotation_of_label_studio_is_learned_and_the_others_are_name
     (path,) = (bench.folder / "out").rglob("export*.jsonl")
     expected = [["pos", "neg"][n % 2] for n in range(COUNT) if n != 9]
     assert [record["output"] for record in read_lines(path)] == expected
+
+
+def test_several_results_of_label_studio_are_no_plain_text(bench) -> None:
+    spans = [{"value": {"start": n, "end": n + 4, "text": "What", "labels": ["WORD"]}} for n in range(2)]
+    rows = [{"data": {"text": question(n)}, "annotations": [{"result": spans}]} for n in range(COUNT)]
+    source = bench.write("spans.json", json.dumps(rows))
+    with pytest.raises(ContentError, match=r"annotations\.0\.result has several labels.* JSON-MIN .*--text"):
+        propose(source)
+
+
+def test_several_labels_of_a_text_are_an_answer_if_the_user_names_them(bench) -> None:
+    rows = [{"text": question(n), "labels": ["late", "broken"][: 1 + n % 2]} for n in range(COUNT)]
+    expected = [(question(n), "late\nbroken" if n % 2 else "late") for n in range(COUNT)]
+    assert answers(bench, rows, answer="labels") == expected
 
 
 def test_a_list_of_one_label_is_the_label(bench) -> None:
@@ -590,8 +625,19 @@ def test_one_dataset_is_proposed_and_named_by_the_spec(bench) -> None:
         ),
         ("session_id,turn,role,content", "c{n},2,Agent,{n} says 2", "c{n},1,customer,{n} says 1"),
         ("ts,call,party,utterance", "1700002,c{n},agent,{n} says 2", "1700001,c{n},customer,{n} says 1"),
+        ("id,chat_id,role,content", "100{n},{n},assistant,{n} says 2", "{n},{n},user,{n} says 1"),
+        ("call_id,start,speaker,text", "c{n},12.5,agent,{n} says 2", "c{n},9.7,customer,{n} says 1"),
+        ("会话编号,轮次,发言者,发言内容", "{n},2,客服小李,{n} says 2", "{n},1,访客,{n} says 1"),
     ],
-    ids=["MultiWOZ", "all of one day", "turn", "a time, and names of no role"],
+    ids=[
+        "MultiWOZ",
+        "all of one day",
+        "turn",
+        "a time, and names of no role",
+        "ids of messages",
+        "seconds of a call",
+        "Chinese names of persons",
+    ],
 )
 def test_a_column_that_numbers_the_turns_is_found_by_its_values(bench, header, second, first) -> None:
     expected = [[("user", f"{talk} says 1"), ("assistant", f"{talk} says 2")] for talk in range(COUNT)]
@@ -605,6 +651,18 @@ def test_lines_may_end_with_carriage_returns(bench) -> None:
     texts = [question(n) for n in range(COUNT)]
     found = records(bench, bench.write("old.txt", "\r".join(texts)))
     assert [record["text"] for record in found] == texts
+
+
+def test_comments_that_are_public_have_no_class_of_that_name(bench) -> None:
+    comments = [{"author_id": n % 2, "body": answer(n), "public": n % 3 > 0} for n in range(COUNT)]
+    text, report = propose(bench.write("zendesk.json", json.dumps({"tickets": [{"comments": comments}]})))
+    assert "about: Plain text" in text and "each row looks like one message of a chat" in report
+
+
+@pytest.mark.parametrize("line", ["Q. {}\nA. {}\n", "[Q] {}\n[A] {}\n", "问：{} 答：{}\n"])
+def test_questions_that_become_plain_text_are_told(bench, line: str) -> None:
+    source = bench.write("faq.txt", "".join(line.format(*pair) for pair in ANSWERED))
+    assert "lines look like questions or turns" in propose(source)[1]
 
 
 def test_messages_of_people_are_no_classes_and_their_chat_is_named(bench) -> None:

@@ -29,6 +29,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["data", "init"], 2, "Example: tuneyard data init "),
         (["data", "view", "x", "--recipe", "mine.yml"], 2, 'did you mean "mine.yaml"?'),
         (["data", "init", "mine.csv", "--out", "spec.csv"], 2, "--out spec.yaml"),
+        (["data", "init", "mine.csv", "--answer", "a", "--answer", "b"], 2, "2 times, expected one column"),
         (["data", "init", "mine.yaml"], 2, "tuneyard recipe check mine.yaml checks a recipe"),
         (["data", "init", "nodata"], 2, "name the folder or file that has the rows"),
         (["data", "remove", "nope"], 2, "compile a dataset here (tuneyard data compile)"),
