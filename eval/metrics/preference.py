@@ -64,13 +64,10 @@ def auc_parts(scores: Sequence[float], positive: Sequence[bool]) -> list[float]:
 
     The mean of the contributions is the area (ties count half), their variance is that of DeLong et al.
     1988: a row moves the area by the share of the other class that it is ranked correctly against.
-    `ValueError` if a class has no row.
     """
     import numpy as np
 
     values, marks = np.asarray(scores), np.asarray(positive)
-    if marks.all() or not marks.any():
-        raise ValueError("found rows of one class, expected both")
     correct_shares = np.empty(len(marks))
     for mark in (True, False):
         other_scores = np.sort(values[marks != mark])

@@ -40,7 +40,6 @@ def qa_summary(rows: Rows, answers: Sequence[str]) -> dict[str, object]:
 
     `accuracy`, `stderr` and `ci95` are those of the exact match: `tuneyard eval compare` reads them.
     `majority` is the majority-class baseline over `answers`, the references of the whole dataset.
-    `ValueError` without rows.
     """
     types: dict[str, list[Row]] = {}
     for row in rows:

@@ -187,7 +187,7 @@ Figures = dict[str, Mean | float | None]
 def read_figures(rows: Rows) -> Figures:
     """Loss per token over all rows, its perplexity, and the share of rows that were cut.
 
-    `rows` have `loss` (summed), `tokens` and `truncated`. `ValueError` without a token.
+    `rows` have `loss` (summed), `tokens` and `truncated`.
     """
     loss = ratio([row["loss"] for row in rows], [row["tokens"] for row in rows], groups_of(rows))
     low, high = map(_exp, loss.ci95)

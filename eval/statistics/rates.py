@@ -66,11 +66,7 @@ def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
 
     The product of the limits is known, too. A limit from it, without a difference of nearly equal numbers, is
     right near 0: the lower one of a tiny share is above 0.
-
-    `ValueError` without a row, or if not 0 <= successes <= n.
     """
-    if not (n > 0 and 0 <= successes <= n):
-        raise ValueError(f"found {successes} of {n}, expected 0 <= successes <= n and n > 0")
     share = successes / n
     rest = 1 - share
     width = z * z / (2 * n) + z * math.sqrt(share * rest / n + z * z / (4 * n * n))
@@ -147,7 +143,7 @@ def rate_of(values: Sequence[float], groups: Groups = None) -> Mean:
     The interval takes as many rows as would give the same error, but groups with equal means by luck never
     make it narrower. If all values are equal, they do not show how similar the rows of a group are: each
     group counts as one row. For values other than flags the interval is conservative: flags have the largest
-    variance for a mean. `ValueError` if there are no values.
+    variance for a mean.
     """
     from tuneyard.eval.statistics.spread import student_deviate
 
@@ -197,16 +193,13 @@ def accuracy_of(right: Sequence[bool], groups: Groups = None) -> dict[str, objec
 
 
 def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Groups = None) -> Mean:
-    """Σtops / Σbottoms over rows that may come in groups; `ValueError` unless Σbottoms > 0.
+    """Σtops / Σbottoms over rows that may come in groups.
 
     The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group. The limits allow for
     skewed values and for groups of any size (`spread`).
     """
     from tuneyard.eval.statistics.spread import student_deviate
 
-    total = sum(bottoms)
-    if total <= 0:
-        raise ValueError(f"found a sum of {total}, expected more than 0")
     spread = _spread(tops, bottoms, groups)
     value = float(spread.value[0])
     if math.isinf(spread.error[0]):  # a single group, or one that has all the weight
@@ -243,10 +236,8 @@ def average(figures: Sequence[Mean]) -> Mean:
 
     The limits combine the figures' own (Zou, Huang and Zhang 2009, A note on confidence interval estimation
     for a linear function of binomial proportions). So the interval has a width even if every share is 0 or 1,
-    and never leaves the range of the figures. `ValueError` if there are no figures.
+    and never leaves the range of the figures.
     """
-    if not figures:
-        raise ValueError("no figures")
     count = len(figures)
     value = math.fsum(figure.value for figure in figures) / count
     below = math.hypot(*(figure.value - figure.low for figure in figures)) / count

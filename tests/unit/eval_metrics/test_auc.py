@@ -27,8 +27,3 @@ def test_the_error_is_that_of_repeated_samples():
     found = [sample(random.Random(seed)) for seed in range(400)]
     spread = statistics.stdev(one.value for one in found)
     assert statistics.fmean(one.stderr for one in found) == pytest.approx(spread, rel=0.1)
-
-
-def test_one_class_is_refused():
-    with pytest.raises(ValueError, match="expected both"):
-        auc_parts([1, 2], [True, True])

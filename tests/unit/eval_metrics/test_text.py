@@ -45,8 +45,6 @@ def test_a_ratio_is_taken_over_sums_and_not_averaged() -> None:
     # residuals 2 - 3.5 and 12 - 10.5, with 1/4 and 3/4 of the weight: sqrt(1.5² / 0.75 + 1.5² / 0.25) / 4
     assert found.stderr == pytest.approx(math.sqrt(12) / 4)
     assert found.ci95[0] < 3.5 - 10 * found.stderr  # two rows leave one degree of freedom
-    with pytest.raises(ValueError, match="found a sum of 0"):
-        ratio([1.0], [0], [0])
 
 
 @pytest.mark.slow  # rouge-score imports nltk, 5 s

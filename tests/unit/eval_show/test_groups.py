@@ -35,8 +35,3 @@ def test_two_sets_are_newcombes_interval_of_a_difference(one, other) -> None:
     low, high = confint_proportions_2indep(right, n, wrong, m, method="newcomb", compare="diff")
     mean = of((right, n), (m - wrong, m))  # p + (1 - q), of which the mean is (1 + p - q) / 2
     assert mean["ci95"] == pytest.approx(((1 + low) / 2, (1 + high) / 2), abs=1e-9)
-
-
-def test_no_set() -> None:
-    with pytest.raises(ValueError, match="no figures"):
-        group_score([])

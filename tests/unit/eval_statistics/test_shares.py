@@ -33,12 +33,6 @@ def test_the_lower_limit_of_a_tiny_share_is_above_0() -> None:
     assert wilson(0, 19, 2.0)[0] == 0 and wilson(19, 19, 2.0)[1] == 1
 
 
-@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5), (math.nan, 5)])
-def test_wilson_refuses_what_is_no_share(successes: float, n: float) -> None:
-    with pytest.raises(ValueError, match="expected 0 <= successes"):
-        wilson(successes, n)
-
-
 def stderr(correct: list[bool]) -> float:
     """The textbook's standard error of a share over independent rows."""
     share = sum(correct) / len(correct)
