@@ -1,6 +1,7 @@
 """A random Qwen2 of a million parameters with a small BPE tokenizer, and one that sees: no learning."""
 
 import json
+import shutil
 from pathlib import Path
 
 CHATML = (
@@ -15,14 +16,8 @@ LLAMA3 = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
 )
-SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 2048,
-}
+WIDTHS = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
+SIZES = {**WIDTHS, "num_hidden_layers": 2, "max_position_embeddings": 2048}
 CORPUS = [
     'Does "A man is walking a dog." imply that "A person is outside."?',
     "Please answer yes or no or maybe.You only need to answer one word, no explanation",
@@ -69,6 +64,18 @@ def make_tiny(folder: Path, *, seed: int = 0, tied: bool = True, **sizes: int) -
     )
     Qwen2ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_narrow(model: Path, folder: Path) -> Path:
+    """Write a model folder like another, with fewer numbers a layer and random weights in fp32."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = AutoConfig.from_pretrained(model, **WIDTHS, head_dim=16, dtype="float32")
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 
 

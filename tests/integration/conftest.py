@@ -1,6 +1,6 @@
 """A clean copy of the checkout, and the demo run in it once, killed in the middle and run again.
 
-Workers of pytest-xdist share that one demo: whichever needs it first runs it, each gets a copy of its end.
+Workers of pytest-xdist share what takes long: whichever needs it first makes it.
 """
 
 import fcntl
@@ -22,6 +22,7 @@ import pytest
 from tests.conftest import OFFLINE, ROOT
 from tests.forks import Forks
 from tests.json_files import read_json, write_json
+from tests.tiny import make_narrow
 
 
 @dataclass
@@ -90,38 +91,36 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the whole run, which its workers share."""
-    folder = tmp_path_factory.getbasetemp()
-    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder of the whole run, which no test changes: the first worker that asks makes it."""
+    common = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+    folder, unfinished = common / name, common / f"{name}.unfinished"
+    with locked(common / f"{name}.lock"):
+        if not folder.exists():
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a worker that failed
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def smollm(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
-    """The embedded base model, written once: by a demo that has ended, or here."""
-    common = common_folder(tmp_path_factory)
-    of_demo = common / "finished-demo/tuneyard/models/demo-base"
-    if (common / "finished-demo/kept.json").is_file():
-        return of_demo
-    with locked(common / "smollm.lock"):
-        if not (common / "smollm/origin.json").is_file():
-            forks.run("recipes", "base", "--out", common / "smollm")
-    return common / "smollm"
+    """The embedded base model."""
+    return made_once(tmp_path_factory, "smollm", lambda folder: forks.run("recipes", "base", "--out", folder))
+
+
+@pytest.fixture(scope="session")
+def narrow_smollm(tmp_path_factory: pytest.TempPathFactory, smollm: Path) -> Path:
+    """The embedded base model with its tokenizer and 30 layers, each of an eighth of the width, untrained."""
+    return made_once(tmp_path_factory, "narrow", lambda folder: make_narrow(smollm, folder))
 
 
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tuneyard/`, a checkout with a finished demo that no test changes, and `said.txt`, `kept.json`.
-
-    The first worker that asks runs the demo; the others wait for it.
-    """
-    common = common_folder(tmp_path_factory)
-    folder = common / "finished-demo"
-    with locked(common / "finished-demo.lock"):
-        if not (folder / "kept.json").is_file():
-            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
-            finish_demo(folder)
-    return folder
+    """`tuneyard/`, a checkout with a finished demo, and `said.txt`, `kept.json`."""
+    return made_once(tmp_path_factory, "finished-demo", finish_demo)
 
 
 def finish_demo(folder: Path) -> None:

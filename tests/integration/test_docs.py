@@ -1,7 +1,8 @@
 """Every command in README and docs runs, in the order of the page, in a copy of the checkout.
 
-A page needs the finished demo and nothing of other pages, so two workers share the pages between them.
+A page needs what the demo leaves and nothing of other pages, so two workers share the pages between them.
 `tuneyard` runs in forks of one process with its imports: as a program it is tests/cli/test_tuneyard.py's.
+The base model is narrow and its scores mean nothing; with the demo's own, test_demo.py runs all steps.
 
 Blocks fenced as ```console hold commands behind `$ `; a command may hold a text up to its EOF. What stands
 below a command must be in what it says, line by line. `cd` holds to the end of the page. Blocks marked
@@ -19,7 +20,8 @@ import pytest
 import yaml
 
 from tests.conftest import REAL, ROOT
-from tests.integration.conftest import Demo
+from tests.forks import Forks
+from tests.integration.conftest import Checkout, copy_tracked_files, made_once
 from tools import reference
 from tuneyard.core.cli.main import examples_of
 
@@ -69,8 +71,36 @@ def checks(command: str) -> list[str]:
     return made
 
 
+STEPS = (
+    "tuneyard data compile demo_rte",
+    "tuneyard data compile demo_mnli",
+    "tuneyard recipe train recipes/demo-rte.yaml",
+    "tuneyard recipe train recipes/demo-mnli.yaml max_steps=2",
+    "tuneyard eval sweep --model models/demo-base --dataset demo_rte_eval --dataset demo_mnli_eval --limit 20"
+    " --adapter rte=saves/demo-rte --adapter mnli=saves/demo-mnli --grid 0,1 --out results/demo",
+    "echo 'adapters: [demo-rte=1, demo-mnli=0.5]' > results/demo/merge.yaml",
+)
+"""What the demo does. It writes merge.yaml where weights are better than the base."""
+
+
+@pytest.fixture(scope="session")
+def checkout(narrow_smollm: Path, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """This worker's copy of a checkout in which the steps of the demo have run on the narrow base model."""
+
+    def make(folder: Path) -> None:
+        checkout = copy_tracked_files(folder)
+        checkout.forks = forks
+        shutil.copytree(narrow_smollm, folder / "models/demo-base")
+        for command in STEPS:
+            checkout.shell(command)
+
+    finished = made_once(tmp_path_factory, "steps-of-demo", make)
+    root = shutil.copytree(finished, tmp_path_factory.mktemp("checkout") / "tuneyard", symlinks=True)
+    return Checkout(root, forks)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_commands_of_a_page_run(demo: Demo, page: Path) -> None:
+def test_the_commands_of_a_page_run(checkout: Checkout, page: Path) -> None:
     folder = Path()
     for where, command, shown in commands(page):
         if ALREADY_RUN.match(command):
@@ -79,20 +109,20 @@ def test_the_commands_of_a_page_run(demo: Demo, page: Path) -> None:
             folder /= command.removeprefix("cd ")
         elif where == "gpu":
             for check in checks(command):
-                demo.checkout.shell(check)
+                checkout.shell(check)
         elif where == "":
-            said = demo.checkout.shell(f"cd {folder} && {command}")
+            said = checkout.shell(f"cd {folder} && {command}")
             assert [line for line in shown if line not in said] == [], f"$ {command}\n{said}"
 
 
-def test_the_commands_in_a_llamafactory_folder_find_what_is_shown(demo: Demo, tmp_path: Path) -> None:
+def test_the_commands_in_a_llamafactory_folder_find_what_is_shown(checkout: Checkout, tmp_path: Path) -> None:
     if not (REAL / "lf").is_dir():
         pytest.skip(f"no real data at {REAL}")
     shutil.copytree(REAL / "lf", tmp_path / "lf")
     (tmp_path / "lf").chmod(0o755)  # the original may be read-only, and `data view` writes its page
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     of_this = [step.command for step in commands(ROOT / "README.md") if step.where == "lf"]
-    said = "".join(demo.checkout.shell(f"cd {tmp_path}/lf && {command}") for command in of_this)
+    said = "".join(checkout.shell(f"cd {tmp_path}/lf && {command}") for command in of_this)
     shown = re.findall(r"^(?:identity: 91|examples/train_lora).*$", page, re.M)
     assert len(shown) == 3
     for line in shown:
@@ -106,9 +136,9 @@ NOT_RUN = {
 
 
 @pytest.mark.parametrize("name", [context.command_path for context in reference.commands()])
-def test_the_examples_of_a_help_run(demo: Demo, name: str) -> None:
+def test_the_examples_of_a_help_run(checkout: Checkout, name: str) -> None:
     if name in NOT_RUN:
         pytest.skip(NOT_RUN[name])
     command = next(found.command for found in reference.commands() if found.command_path == name)
     for example in examples_of(command):
-        demo.checkout.shell(f"mkdir -p build; {example}")
+        checkout.shell(f"mkdir -p build; {example}")
