@@ -21,7 +21,7 @@ from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files, readable
 from tuneyard.compiler.read.remote import SourceFile, SourcePath
 from tuneyard.compiler.read.scan import LOOKED_AT, Steps, is_one_row, is_turn, layout_of, members_of
-from tuneyard.compiler.read.stream import Member, Readable, UnreadableError, suffix
+from tuneyard.compiler.read.stream import Member, Readable, UnreadableFileError, suffix
 from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, role_of_names
@@ -103,7 +103,7 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                     profile.source = replace(profile.source, files={PART: tuple(map(str, folders))})
                 profile.source = replace(profile.source, columns=())
                 yield profile
-    except UnreadableError as error:
+    except UnreadableFileError as error:
         raise ContentError(f"{path}: {error}; {error.hint}") from error
 
 

@@ -14,7 +14,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.chatgpt import TREE, with_shown_branches
 from tuneyard.compiler.read.stream import (
     Readable,
-    UnreadableError,
+    UnreadableFileError,
     opened,
     suffix,
 )
@@ -153,6 +153,6 @@ def read(
                 if rows.lines:
                     yield rows
                 problems.end_batch()  # the caller has checked these rows
-    except UnreadableError as error:
+    except UnreadableFileError as error:
         problems.bad_file(Problem(error.code, display_path, str(error), hint=error.hint))
     problems.end_batch()

@@ -14,7 +14,7 @@ from math import isinf
 import orjson
 
 from tuneyard.compiler.kinds import Column
-from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG, UnreadableError
+from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG, UnreadableFileError
 from tuneyard.compiler.rows import MISSING, Fields, are_objects, walker
 from tuneyard.core.errors import show_value
 from tuneyard.core.files import repeated_key
@@ -63,7 +63,7 @@ def have_all_keys(text: bytes, rows: Sequence[Fields]) -> bool:
     return b"\\u003" not in text and text.count(b":") == written.count(b":")
 
 
-class BrokenError(UnreadableError):
+class BrokenError(UnreadableFileError):
     """A document is not JSON from here on."""
 
 

@@ -34,7 +34,7 @@ class TooLongError(Exception):
 GET_AGAIN = "get the file again"
 
 
-class UnreadableError(Exception):
+class UnreadableFileError(Exception):
     """The rest of a file cannot be read. `code` and `hint` are those of the problem."""
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:
@@ -104,7 +104,7 @@ def progress_bar(paths: Iterable[Readable]) -> Iterator[Moved | None]:
 def opened(
     path: Readable, encoding: str, *, in_order: bool = True, moved: Moved | None = None
 ) -> Iterator[io.BufferedReader]:
-    """Open a file as UTF-8 bytes without byte-order mark; raises `UnreadableError`.
+    """Open a file as UTF-8 bytes without byte-order mark; raises `UnreadableFileError`.
 
     `in_order` is false for a reader that jumps to and fro. `moved` gets the numbers of bytes read.
     """
@@ -136,7 +136,7 @@ def opened(
                     stream.read(len(mark))
                 elif mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
                     message = "not UTF-8: its byte-order mark says UTF-16"
-                    raise UnreadableError("E001", message, encoding_hint("utf-16"))
+                    raise UnreadableFileError("E001", message, encoding_hint("utf-16"))
             yield stream
 
 
@@ -202,7 +202,7 @@ def _damage() -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:  # of the system, not of the contents
             raise
         message = f"the compressed file is damaged or cut off: {error}"
-        raise UnreadableError("E004", message, GET_AGAIN) from error
+        raise UnreadableFileError("E004", message, GET_AGAIN) from error
 
 
 class _Pieces(io.RawIOBase):
@@ -229,7 +229,7 @@ class _Pieces(io.RawIOBase):
 
 
 def _recoded(source: BinaryIO, encoding: str) -> Iterator[bytes]:
-    """Yield a file in another encoding as UTF-8; `UnreadableError` names the first byte that is not in it."""
+    """Yield a file in another encoding as UTF-8; an error names the first byte that is not in it."""
     decoder = codecs.getincrementaldecoder(encoding)()
     offset, chunk = 0, b"-"
     while chunk:
@@ -242,12 +242,12 @@ def _recoded(source: BinaryIO, encoding: str) -> Iterator[bytes]:
             ready = text.encode()
         except UnicodeDecodeError as error:
             if not chunk:
-                raise UnreadableError("E001", CUT_OFF, GET_AGAIN) from error
+                raise UnreadableFileError("E001", CUT_OFF, GET_AGAIN) from error
             where = offset - undecoded_before + error.start
             message = f"not {encoding}: byte {where}: {error.reason}"
-            raise UnreadableError("E001", message, encoding_hint("utf-8")) from error
+            raise UnreadableFileError("E001", message, encoding_hint("utf-8")) from error
         except UnicodeError as error:  # no byte-order mark; half of a character in UTF-7
             guess = f"{encoding}-le" if "BOM" in str(error) else "utf-8"
-            raise UnreadableError("E001", f"not {encoding}: {error}", encoding_hint(guess)) from error
+            raise UnreadableFileError("E001", f"not {encoding}: {error}", encoding_hint(guess)) from error
         yield ready
         offset += len(chunk)

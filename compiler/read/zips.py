@@ -11,14 +11,14 @@ from typing import BinaryIO
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, is_no_data, read, reader, readers
 from tuneyard.compiler.read.saved import INDEX, STATE
-from tuneyard.compiler.read.stream import GET_AGAIN, Member, UnreadableError, seekable, suffix
+from tuneyard.compiler.read.stream import GET_AGAIN, Member, UnreadableFileError, seekable, suffix
 from tuneyard.compiler.rows import Rows
 from tuneyard.core.errors import Problem
 
 
 @contextlib.contextmanager
 def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
-    """The data files of an archive, without hidden files and archives inside. Raises `UnreadableError`.
+    """The data files of an archive, without hidden files and archives inside. Raises `UnreadableFileError`.
 
     Next to other data files a .txt is no data, as in a folder: it is a licence or a description.
     """
@@ -28,7 +28,9 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
             twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:
                 message = f"it contains {twice[0]} twice, of which only one could be read"
-                raise UnreadableError("E004", message, "unpack it, and give both files names of their own")
+                raise UnreadableFileError(
+                    "E004", message, "unpack it, and give both files names of their own"
+                )
             files: list[Member] = []
             for entry in archive.infolist():
                 member = Member(archive, entry.filename)
@@ -38,7 +40,7 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
             files.sort(key=lambda member: member.path)
             yield [member for member in files if suffix(member) != ".txt"] or files
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise UnreadableError("E004", f"the archive cannot be read: {error}", GET_AGAIN) from error
+        raise UnreadableFileError("E004", f"the archive cannot be read: {error}", GET_AGAIN) from error
 
 
 @reader(".zip", text=False)
