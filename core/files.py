@@ -135,7 +135,8 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         key = repeated_key(pairs)
         if key is not None:
-            raise ContentError(f"{place}: duplicate key {key!r}, keep one")
+            count = [other for other, _ in pairs].count(key)
+            raise ContentError(f"{place}: the key {key!r} stands {count} times, keep one")
         return dict(pairs)
 
     try:
