@@ -53,7 +53,7 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
 
 def test_a_registry_with_equal_keys_is_refused(tmp_path: Path) -> None:
     registry(tmp_path, '{"mine": {"file_name": "a"}, "b": {}, "mine": {"file_name": "c"}}')
-    with raises(ContentError, "duplicate", "mine", "dataset_info.json"):
+    with raises(ContentError, "mine", "dataset_info.json", "2"):
         read_registry(tmp_path)
 
 
