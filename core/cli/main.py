@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -56,9 +56,18 @@ class LazyGroup(click.Group):
     def _suggestion(self, ctx: click.Context, name: str) -> str:
         similar = difflib.get_close_matches(name, self.list_commands(ctx))
         if not similar:
+            similar = list(self._of_groups(ctx, name))
+        if not similar:
             return f"`{ctx.command_path} --help` lists the commands."
         commands = [f"`{ctx.command_path} {words}`" for words in similar]
         return f"Did you mean {' or '.join(commands)}?"
+
+    def _of_groups(self, ctx: click.Context, name: str) -> Iterator[str]:
+        """Yield `data compile` for `compile`: the commands of this name in groups, which are imported."""
+        for group_name in self.list_commands(ctx):
+            group = self.get_command(ctx, group_name)
+            if isinstance(group, click.Group) and name in group.list_commands(ctx):
+                yield f"{group_name} {name}"
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands, imported or not."""

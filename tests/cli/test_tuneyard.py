@@ -120,6 +120,8 @@ def test_lists_of_commands_import_no_command() -> None:
         ("recipe chekc", "`tuneyard recipe check`"),
         ("adapter mrge", "`tuneyard adapter merge`"),
         ("recipes chekc", "`tuneyard recipe check`"),
+        ("compile", "`tuneyard data compile`"),
+        ("check", "`tuneyard data check` or `tuneyard recipe check`"),
     ],
 )
 def test_an_unknown_command_gets_the_nearest_one(typed: Here, words: str, suggested: str) -> None:
