@@ -15,7 +15,7 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -133,11 +133,12 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
     """
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        key = repeated_key(pairs)
+        fields = dict(pairs)
+        key = repeated_key(pairs, fields)
         if key is not None:
             count = [other for other, _ in pairs].count(key)
             raise ContentError(f"{place}: the key {key!r} stands {count} times, keep one")
-        return dict(pairs)
+        return fields
 
     try:
         if isinstance(text, bytes):  # json.loads would guess UTF-16 and UTF-32
@@ -161,9 +162,9 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
         raise ContentError(f"{place}:{line}: a number of too many digits to be read") from error
 
 
-def repeated_key(pairs: Sequence[tuple[str, object]]) -> str | None:
-    """The first key of a JSON object that comes again, None if there is none."""
-    if len(dict(pairs)) == len(pairs):
+def repeated_key(pairs: Sequence[tuple[str, object]], fields: Mapping[str, object]) -> str | None:
+    """The first key that comes again in the pairs of a JSON object, of which `fields` are made, or None."""
+    if len(fields) == len(pairs):
         return None
     keys = [key for key, _ in pairs]
     return next(key for key in keys if keys.count(key) > 1)

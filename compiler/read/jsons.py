@@ -350,7 +350,7 @@ def _repeated(text: bytes, row: Fields) -> str | None:
 
 
 def _once(pairs: list[tuple[str, object]]) -> None:
-    key = repeated_key(pairs)
+    key = repeated_key(pairs, dict(pairs))
     if key is not None:
         raise KeyError(key)
 

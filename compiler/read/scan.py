@@ -244,10 +244,11 @@ class Scanner:
         return self.line
 
     def _pairs(self, pairs: list[tuple[str, object]]) -> Fields:
-        key = repeated_key(pairs)
+        row = dict(pairs)
+        key = repeated_key(pairs, row)
         if key is not None:
             self.odd.append(("E006", f"duplicate key {show_value(key)}"))
-        return dict(pairs)
+        return row
 
     def _constant(self, name: str) -> None:
         self.odd.append(("E002", f"found {name}: not JSON; write null or a number"))

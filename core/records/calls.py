@@ -110,9 +110,10 @@ def read_strict(text: str) -> Any:
     """Parse JSON. `ValueError` for NaN, duplicate keys or half a character."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if repeated_key(pairs) is not None:
+        values = dict(pairs)
+        if repeated_key(pairs, values) is not None:
             raise ValueError("duplicate key")
-        return dict(pairs)
+        return values
 
     def refused(name: str) -> None:
         raise ValueError(f"{name} is not JSON")
