@@ -55,7 +55,7 @@ class Checkout:
 
 @dataclass
 class Demo:
-    """What one whole `make demo` left: the checkout, what it said, and the seconds of a second one."""
+    """What one whole `make demo` left: the checkout, what it said, its table, and the user's own datasets."""
 
     checkout: Checkout
     said: str

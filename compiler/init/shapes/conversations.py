@@ -165,9 +165,9 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
         most = 2
     if len(questions) > most * len(lines):
         yield (
-            f"{len(questions)} lines look like questions or turns, and plain text learns them "
-            "with their answers as one text. To learn answers, begin the file with the first question, and "
-            "write `Q:` before each question and `A:` before its answer"
+            f"{len(questions)} lines look like questions or turns, and plain text learns them with their "
+            "answers as one text. To learn answers, begin the file with the first question, and write `Q:` "
+            "before each question and `A:` before its answer"
         )
 
 
