@@ -34,7 +34,7 @@ CONTEXT: Any = get_context("forkserver")
 
 
 class LlamaFactory:
-    """The forkserver of the standard library, which imports LLaMA-Factory before the first question.
+    """The forkserver of the standard library, which imports LLaMA-Factory's libraries first.
 
     Each question and each training is a fork of it. `several` questions import once what PEFT imports with
     the first adapter (2 s).
@@ -76,7 +76,7 @@ class LlamaFactory:
         training_log.follow(lambda: process.exitcode, partial(_end, process))
 
     def _start(self, work: Callable[..., None], *arguments: Any) -> "BaseProcess":
-        """Start a process with some work; the first one waits until LLaMA-Factory is imported."""
+        """Start a process with some work; the first one waits for the imports of the forkserver."""
         if not self._is_started:
             need("llamafactory")
             click.echo("starting LLaMA-Factory …", err=True)

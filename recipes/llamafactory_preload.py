@@ -1,6 +1,8 @@
-"""Imports of the forkserver in which LLaMA-Factory answers; nothing else imports this module.
+"""Imports of the forkserver in which LLaMA-Factory answers and trains; nothing else imports this module.
 
-Their warnings are hidden. The first question reports a package that is missing, since it imports it again.
+They are what LLaMA-Factory imports, which takes long, and not LLaMA-Factory itself: its import asks the GPU
+what it can do, and CUDA refuses every fork of a process that has asked. Their warnings are hidden, and a
+question reports a package that is missing, since it imports it again.
 """
 
 import gc
@@ -11,7 +13,6 @@ NOTHING = os.open(os.devnull, os.O_RDWR)
 for stream in (1, 2):
     os.dup2(NOTHING, stream)
 os.environ.pop("PYTHONSAFEPATH", None)  # it was for this process alone
-for library in ("llamafactory.data", "llamafactory.hparams", "llamafactory.model"):
+for library in ("datasets", "peft", "trl"):
     importlib.import_module(library)
-importlib.import_module("tuneyard.recipes.inspection")
 gc.freeze()  # forks need no copy of what the collector would touch

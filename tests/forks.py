@@ -141,7 +141,7 @@ def end_at_once(code: int) -> NoReturn:
 
 
 def share_llamafactory() -> None:
-    """Start the forkserver of the recipes here, where it imports LLaMA-Factory once for all forks."""
+    """Start the forkserver of the recipes here: what LLaMA-Factory needs is imported once for all forks."""
     from tuneyard.recipes import llamafactory_client
 
     llamafactory_client.start_forkserver([llamafactory_client.PRELOAD])
