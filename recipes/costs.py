@@ -145,6 +145,8 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
 class Shapes:
     """A model's parameters in all, trainable, in linear layers and in the embedding, and its sizes.
 
+    `stored`: bytes of a parameter in the model's files. LLaMA-Factory loads it so, but for quantisation and
+    DeepSpeed.
     Sizes and layers are the text model's, also of one that `sees`: with a tower for images, audio or video.
     `layers_below` are below the lowest layer that is trained, `layers_between` untrained ones above it.
     """
@@ -160,6 +162,7 @@ class Shapes:
     layers_between: int = 0
     sees: bool = False
     model_type: str = ""
+    stored: int = BF16
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +251,14 @@ def _weights(shapes: Shapes, setup: Setup) -> Iterator[Term]:
     if setup.stage >= 3:
         split = setup.ranks
     rest = shapes.parameters - shapes.linear  # embedding, head, norms and biases
-    each = {4: NF4, 8: 1.0}.get(setup.bits, BF16)
-    frozen = shapes.linear * each + rest * BF16
+    loaded = BF16
+    if setup.bits == 16 and setup.stage == 0:
+        loaded = shapes.stored
+    each = {4: NF4, 8: 1.0}.get(setup.bits, loaded)
+    frozen = shapes.linear * each + rest * loaded
     if setup.full:
-        frozen = float((shapes.parameters - shapes.trainable) * BF16)
-    frozen = (frozen + setup.reference * shapes.parameters * BF16) / split
+        frozen = float((shapes.parameters - shapes.trainable) * loaded)
+    frozen = (frozen + setup.reference * shapes.parameters * loaded) / split
     trained = shapes.trainable * _trained_bytes(setup) / split
     if not setup.offload_weights:
         yield Term("weights", frozen, frozen * FROZEN, "frozen parameters and a reference model")
@@ -260,6 +266,12 @@ def _weights(shapes: Shapes, setup: Setup) -> Iterator[Term]:
     if split > 1:
         layers = 2 * shapes.linear / shapes.layers + shapes.hidden * shapes.vocabulary
         yield Term("weights", layers * BF16, layers * BF16 * GATHERED, "layers that ZeRO-3 gathers")
+    if loaded == FP32 and not setup.full:
+        rounded = shapes.linear
+        if setup.recompute:
+            rounded //= shapes.layers
+        copies = (rounded + shapes.hidden * shapes.vocabulary) * BF16
+        yield Term("weights", copies, copies, "copies in bf16 that autocast keeps of fp32 weights")
     if not setup.full and setup.bits < 16:
         yield Term("weights", 0, rest * (FP32 - BF16), "what PEFT turns into fp32")
 

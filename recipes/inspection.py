@@ -19,7 +19,7 @@ from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.training.llamafactory import Launch, RecipeData, read_arguments, replaced
 from tuneyard.recipes.answer import EpochCounts, Facts, LaidOut, Rows
 from tuneyard.recipes.cache import folder_hashes, remembered
-from tuneyard.recipes.costs import Shapes
+from tuneyard.recipes.costs import BF16, FP32, Shapes
 from tuneyard.recipes.layout import with_trained
 from tuneyard.recipes.new.template import TemplateChoice, fitting_templates
 from tuneyard.recipes.rows import epoch, expected_errors, look, words
@@ -257,6 +257,7 @@ def _model(model_args: Any, finetuning_args: Any, tokenizer: Any, *, zero_3: boo
         layers=text.num_hidden_layers,
         vocabulary=len(model.get_input_embeddings().weight),
         model_type=config.model_type,
+        stored=FP32 if config.dtype is torch.float32 else BF16,
     )
     facts = LaidOut(
         shapes,

@@ -55,8 +55,7 @@ def make_tiny(folder: Path, *, seed: int = 0, tied: bool = True, **sizes: int) -
     tokenizer.chat_template = CHATML
     torch.manual_seed(seed)
     config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        **{**SIZES, **sizes},
+        **{"vocab_size": len(tokenizer), **SIZES, **sizes},
         tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

@@ -194,6 +194,18 @@ def test_frozen_layers_are_kept_in_bf16():
     assert (memory.weights, memory.gradients, memory.optimizer) == (1_000 * 2 + 200 * 4, 800, 1_600)
 
 
+def test_a_model_stored_in_fp32_is_loaded_in_it_but_for_quantisation_and_deepspeed():
+    layers = replace(MODEL, trainable=200, layers_below=8, stored=FP32)
+    assert lower(layers).weights == 1_000 * 4 + 200 * 4
+    adapter = replace(MODEL, trainable=20, stored=FP32)
+    # autocast's copies: of one of ten layers, or of all, and of the head
+    assert lower(adapter, full=False).weights == 1_200 * 4 + 20 * 4 + (100 + 100) * 2
+    assert lower(adapter, full=False, recompute=False).weights == 1_200 * 4 + 20 * 4 + (1_000 + 100) * 2
+    for changed in ({"bits": 4}, {"stage": 2}):
+        in_bf16 = lower(replace(adapter, stored=BF16), full=False, **changed)
+        assert lower(adapter, full=False, **changed) == in_bf16
+
+
 def test_a_checkpoint_has_its_frozen_layers_in_bf16():
     frozen = replace(MODEL, trainable=200)
     assert checkpoint_bytes(frozen, PLAIN, only_model=True) == 1_000 * 2 + 200 * 4
