@@ -46,7 +46,7 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
     first = opened.candidates[0]
     if len(opened.candidates) > max(1, len(request.adapters)):
         raise RequestError(f"{request.model} is an adapter itself: leave --adapter out")
-    servers = [connect(url, name, inputs.timeout, opened, request.model) for url, name in inputs.servers]
+    servers = [connect(url, inputs, opened, request.model) for url in inputs.urls]
     ways = {}
     unchecked = []
     for candidate in opened.candidates:
@@ -72,12 +72,12 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
     proof.unchecked.extend(f"no --{name}" for name in FILES if getattr(inputs, name) is None)
     if inputs.modelfile:
         proof.unchecked.append(f"PARAMETERs of {inputs.modelfile}: Ollama alone applies them")
-    if not inputs.servers:
+    if not servers:
         proof.unchecked.append("no --url")
-    proof.answers.extend(prove_files(references[first.name], inputs))
+    proof.comparisons.extend(prove_files(references[first.name], inputs))
     prove_servers(servers, references, opened.candidates, proof)
     proof.unchecked[:] = dict.fromkeys(proof.unchecked)
-    if not (proof.prompts or proof.answers or proof.chats):
+    if not proof.comparisons:
         raise RequestError(f"nothing could be compared: {'; '.join(proof.unchecked)}")
     return proof
 
@@ -146,7 +146,7 @@ def _prove_ways(
     trained_ids = ids_by_way[trained_way]
     for way, ids in ids_by_way.items():
         if way != trained_way:
-            proof.prompts.append(prove_prompts(way, dataset.name, trained_ids, ids, tokenizer.decode))
+            proof.comparisons.append(prove_prompts(way, dataset.name, trained_ids, ids, tokenizer.decode))
     scored_ids = ids_by_way[candidate.prompting.source]
     too_long = prompts_too_long(scored_ids, request.max_new_tokens, backend.context)
     if too_long:

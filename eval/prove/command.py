@@ -16,7 +16,7 @@ import click
 
 from tuneyard.core.cli.main import cli_command, command_line
 from tuneyard.core.cli.next_step import next_step, same_options
-from tuneyard.core.errors import ContentError, RequestError, counted
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import write_json, write_text
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.scoring.options import (
@@ -62,10 +62,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--served-model",
-    "served_models",
-    multiple=True,
     metavar="NAME",
-    help="The model's name there; with several --url one for each.  [the adapter's, or its only one]",
+    help="The model's name there.  [the adapter's, or its only one]",
 )
 @click.option(
     "--timeout",
@@ -102,7 +100,7 @@ def cli(
     tolerance: float,
     template: str | None,
     urls: tuple[str, ...],
-    served_models: tuple[str, ...],
+    served_model: str | None,
     timeout: float,
     **options: Any,
 ) -> None:
@@ -121,9 +119,10 @@ def cli(
     if not (template or urls or any(files.values())):
         choices = ", ".join(f"--{name}" for name in ("template", *FILES, "url"))
         raise RequestError(f"nothing to compare with: name {choices}")
-    addresses = tuple(check_url(url) for url in urls)
-    servers = _named_servers(addresses, served_models)
-    inputs = ParityInputs(template, **files, servers=servers, timeout=timeout)
+    if served_model and not urls:
+        raise RequestError("--served-model: no server to ask; add its --url")
+    addresses = list(dict.fromkeys(check_url(url) for url in urls))
+    inputs = ParityInputs(template, **files, urls=addresses, served_model=served_model, timeout=timeout)
     request = ScoringRequest(out=out, **options)
     proof = prove(request, inputs, Tolerance(flips, tolerance))
     page = markdown(proof)
@@ -154,17 +153,3 @@ def _chat_server(offers: Sequence["ServedModel"], adapters: Sequence[str]) -> li
         if offer.is_adapter and name in offer.names:
             return [*words, "--served-model", offer.name]
     return words
-
-
-def _named_servers(urls: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, str | None], ...]:
-    """Each address once, with the name of its model, None if no --served-model names it."""
-    if not names:
-        return tuple((url, None) for url in dict.fromkeys(urls))
-    if len(names) not in (1, len(urls)) or not urls:
-        raise RequestError(
-            f"--served-model: {len(names)} names for {counted(len(urls), '--url')}: expected one for all, or "
-            "one for each --url in its order"
-        )
-    if len(names) == 1:
-        names = [names[0]] * len(urls)
-    return tuple(dict.fromkeys(zip(urls, names, strict=True)))

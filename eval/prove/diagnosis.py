@@ -19,7 +19,15 @@ from tuneyard.eval.backends.connection import TOO_LONG
 from tuneyard.eval.backends.generate import LENGTH, STOP
 from tuneyard.eval.backends.scorers import Prompts
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel
-from tuneyard.eval.prove.proof import Answers, Distance, Texts, Tolerance, compare_ids, distance
+from tuneyard.eval.prove.proof import (
+    Answers,
+    Distance,
+    Texts,
+    Tolerance,
+    compare_ids,
+    distance,
+    rows_that_run_on,
+)
 
 CONTEXT_STEP = 256  # llama.cpp rounds contexts up to it
 CLOSER = 4.0  # times by which the base's log-probabilities must be closer to the server's
@@ -99,7 +107,7 @@ def context_cut(evidence: Evidence) -> Cause | None:
     is_cut = any(TOO_LONG.search(text) for text in evidence.refusals)
     for texts in (evidence.served.texts, evidence.chat or {}):
         cut_rows = too_long.intersection(rows_without_end(evidence, texts))
-        is_cut |= bool(cut_rows.difference(rows_that_run_on(evidence, texts)))
+        is_cut |= bool(cut_rows.difference(rows_that_run_on(evidence.expected.texts, texts)))
     if not is_cut:
         return None
     need, slots = max(lengths.values()), facts.slots or 1
@@ -198,13 +206,13 @@ def above_max_lora_rank(refusal: str, parts: Sequence[WeightedAdapter]) -> str:
 
 
 def missing_end(evidence: Evidence) -> Cause | None:
-    """Most answers that end in training begin in the same way on the server and then go on to the longest
-    length. Chat answers count only if no answer after our ids ends."""
-    greedy = evidence.served.texts
-    rows = rows_that_run_on(evidence, greedy)
+    """Most answers that end in training begin in the same way on the server and then go on. Chat answers
+    count only if no answer after our ids ends."""
+    expected, greedy = evidence.expected.texts, evidence.served.texts
+    rows = rows_that_run_on(expected, greedy)
     if not rows and all(answer.finish != STOP for answer in greedy.values()):
-        rows = rows_that_run_on(evidence, evidence.chat or {})
-    trained = [answer for answer in evidence.expected.texts.values() if answer.finish == STOP]
+        rows = rows_that_run_on(expected, evidence.chat or {})
+    trained = [answer for answer in expected.values() if answer.finish == STOP]
     if not rows or 2 * len(rows) <= len(trained) or not evidence.ends:
         return None
     (end, *_) = evidence.tokenizer.convert_ids_to_tokens(list(evidence.ends))
@@ -259,15 +267,5 @@ def rows_without_end(evidence: Evidence, answers: Texts) -> list[int]:
     for row, answer in answers.items():
         trained = evidence.expected.texts.get(row)
         if trained is not None and trained.finish == STOP and answer.finish == LENGTH:
-            rows.append(row)
-    return rows
-
-
-def rows_that_run_on(evidence: Evidence, answers: Texts) -> list[int]:
-    """The `rows_without_end` that the server begins like the trained model's answer."""
-    rows = []
-    for row in rows_without_end(evidence, answers):
-        trained_text, text = evidence.expected.texts[row].text, answers[row].text
-        if text.strip().startswith(trained_text.strip()):
             rows.append(row)
     return rows

@@ -4,18 +4,21 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from tuneyard.core.errors import counted, one_line, show_value
-from tuneyard.core.language.number_format import Table, grid
-from tuneyard.eval.prove.proof import (
-    AnswerProof,
-    ChatProof,
-    FirstDifference,
-    PromptProof,
-    Proof,
-)
+from tuneyard.core.language.number_format import NONE, Table, grid
+from tuneyard.eval.prove.proof import ANSWERS, CHATS, PROMPTS, Comparison, FirstDifference, Proof, Tolerance
 
-PROMPTS = ("prompts made by", "dataset", "examples", "different ids", "first")
-CHATS = ("chat answers of", *PROMPTS[1:3], "different texts", "run on", "first")
-ANSWERS = ("answers of", *PROMPTS[1:3], "flips", "largest difference, nats", "different texts", "first")
+HEADERS = {
+    PROMPTS: ("prompts made by", "different ids"),
+    ANSWERS: ("answers of", "flips", "largest difference, nats", "different texts"),
+    CHATS: ("chat answers of", "different texts", "run on"),
+}
+FIELDS = {
+    PROMPTS: ("differing", "first", "refused"),
+    ANSWERS: ("flips", "largest", "largest_row", "differing", "first", "refused"),
+    CHATS: ("differing", "first", "runs_on", "finishes", "refused"),
+}
+"""What prove.json has of each comparison."""
+MOST_ROWS = 5  # of the rows that differ
 
 
 def markdown(proof: Proof) -> str:
@@ -27,12 +30,10 @@ def markdown(proof: Proof) -> str:
         f"Reference of the prompts: {proof.reference}. Reference of the answers: {proof.answering}. "
         f"Allowed: {counted(tolerance.flips, 'flip')}, {tolerance.nats:g} nats.",
     ]
-    if proof.prompts:
-        parts.append(grid(Table(PROMPTS, [_prompts(prompts) for prompts in proof.prompts])))
-    if proof.answers:
-        parts.append(grid(Table(ANSWERS, [_answer(one) for one in proof.answers])))
-    if proof.chats:
-        parts.append(grid(Table(CHATS, [_chat(chat) for chat in proof.chats])))
+    for part, (name, *columns) in HEADERS.items():
+        rows = [_cells(one) for one in proof.of(part)]
+        if rows:
+            parts.append(grid(Table([name, "dataset", "examples", *columns, "first"], rows)))
     if proof.causes:
         causes = ["{model}, {dataset}: {sentence}".format_map(cause) for cause in proof.causes]
         parts += ["## Causes", _bullets(causes)]
@@ -46,43 +47,23 @@ def _bullets(texts: Sequence[str]) -> str:
     return "\n".join(f"- {one_line(text)}" for text in texts)
 
 
-def _prompts(prompts: PromptProof) -> list[str]:
-    """One line of the table of prompts."""
-    rows, differing = f"{prompts.n:,}", f"{prompts.differing:,}"
-    return [prompts.way, prompts.dataset, rows, differing, _first(prompts.first)]
-
-
-def _answer(answers: AnswerProof) -> list[str]:
-    """One line of the table of answers, with the first five flipped rows."""
-    flips = f"{len(answers.flips)}"
-    if answers.flips:
-        rows = ", ".join(map(str, answers.flips[:5]))
-        if len(answers.flips) > 5:
+def _cells(one: Comparison) -> list[str]:
+    """One line of a table, with the first rows that differ."""
+    flips = f"{len(one.flips):,}"
+    if one.flips:
+        rows = ", ".join(map(str, one.flips[:MOST_ROWS]))
+        if len(one.flips) > MOST_ROWS:
             rows += "…"
         flips += f" (row {rows})"
-    largest = "–"
-    if answers.largest is not None:
-        largest = f"{answers.largest:.2g} (row {answers.largest_row})"
-    differing = "–"
-    if answers.differing is not None:
-        differing = f"{answers.differing:,}"
-    return [
-        answers.model,
-        answers.dataset,
-        f"{answers.n:,}",
-        flips,
-        largest,
-        differing,
-        _first(answers.first),
-    ]
-
-
-def _chat(chat: ChatProof) -> list[str]:
-    """One line of the table of chat answers."""
-    runs_on = "–"
-    if chat.runs_on is not None:
-        runs_on = f"{len(chat.runs_on):,}"
-    return [chat.model, chat.dataset, f"{chat.n:,}", f"{chat.differing:,}", runs_on, _first(chat.first)]
+    cells = [one.model, one.dataset, f"{one.n:,}", flips]
+    if one.part == ANSWERS:
+        largest = NONE
+        if one.largest is not None:
+            largest = f"{one.largest:.2g} (row {one.largest_row})"
+        cells += [largest, NONE if one.differing is None else f"{one.differing:,}"]
+    if one.part == CHATS:
+        cells.append(NONE if one.runs_on is None else f"{len(one.runs_on):,}")
+    return [*cells, _first(one.first)]
 
 
 def _first(first: FirstDifference | None) -> str:
@@ -102,20 +83,24 @@ def _token(token: int | None, text: str) -> str:
 
 def to_json(proof: Proof, command: str) -> dict[str, object]:
     """The proof as plain JSON values, as prove.json has them."""
-
-    def plain(one: PromptProof | AnswerProof | ChatProof, within: str) -> dict[str, object]:
-        return {**asdict(one), within: not one.failure(proof.tolerance)}
-
     return {
         "proved": not proof.failures(),
         "verdict": proof.verdict(),
         "tolerance": asdict(proof.tolerance),
         "reference": proof.reference,
-        "prompts": [plain(one, "equal") for one in proof.prompts],
-        "answers": [plain(one, "within") for one in proof.answers],
-        "chats": [plain(one, "within") for one in proof.chats],
+        "prompts": [_json(one, "way", "equal", proof.tolerance) for one in proof.of(PROMPTS)],
+        "answers": [_json(one, "model", "within", proof.tolerance) for one in proof.of(ANSWERS)],
+        "chats": [_json(one, "model", "within", proof.tolerance) for one in proof.of(CHATS)],
         "causes": proof.causes,
         "not_checked": proof.unchecked,
         **proof.facts,
         "command": command,
     }
+
+
+def _json(one: Comparison, name: str, within: str, tolerance: Tolerance) -> dict[str, object]:
+    """A comparison with the fields of its part, under `name` its way or model."""
+    fields = asdict(one)
+    own = {field: fields[field] for field in FIELDS[one.part]}
+    head = {name: one.model, "dataset": one.dataset, "n": one.n}
+    return {**head, **own, within: not one.failure(tolerance)}

@@ -14,6 +14,7 @@ from tuneyard.eval.backends.scorers import Ids, Prompts
 from tuneyard.eval.backends.served import ServedModel
 
 FILES = ("fused", "gguf", "modelfile")
+PROMPTS, ANSWERS, CHATS = "prompt", "answer", "chat answer"
 SHOWN = 8  # tokens of which the text is given
 NOTICEABLE = 1e-3  # nats, above the rounding of f16
 Texts = Mapping[int, Generated]
@@ -45,28 +46,6 @@ class FirstDifference:
 
 
 @dataclass(frozen=True, slots=True)
-class PromptProof:
-    """One way of making prompts, compared with the reference on the rows of a dataset.
-
-    `refused` lists the rows whose messages a server refuses. They count as differing.
-    """
-
-    way: str
-    dataset: str
-    n: int
-    differing: int
-    first: FirstDifference | None
-    refused: Sequence[int] = ()
-
-    def failure(self, tolerance: Tolerance) -> str:  # noqa: ARG002  prompts may not differ at all
-        """Describe the difference, "" if every row has the same token ids."""
-        if not self.differing:
-            return ""
-        rows = f"{self.differing} of {counted(self.n, 'row')} of {self.dataset}"
-        return f"{self.way} gives other token ids in {rows}{_refused(self.refused)}"
-
-
-@dataclass(frozen=True, slots=True)
 class Answers:
     """A model's answers to the same ids: the greedy texts, and each label's log-probability in nats.
 
@@ -95,91 +74,77 @@ class Distance:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerProof:
-    """One model's answers, compared with the unmerged adapter's on the rows of a dataset.
+class Comparison:
+    """One way of making prompts, or one model's answers, compared with the reference on a dataset's rows.
 
-    `flips` lists the rows whose likeliest label differs. Without labels it lists the rows whose generated
-    tokens differ. `largest` is the largest difference of a label's log-probability in nats, and `largest_row`
-    is its row. Both are None without labels. `differing` counts the rows whose generated tokens differ,
-    None if the server generates none after our ids. `first` describes the first of them. `refused` lists the
-    rows that the server refuses, e.g. beyond its context: they are flips, too.
+    `part` is `PROMPTS`, `ANSWERS` (to our ids) or `CHATS` (a server's answers to the messages alone). Chats
+    are compared with the server's greedy texts after our ids, whose weights are the same; if it gives none,
+    with the unmerged adapter's.
+
+    `flips` lists the rows that differ: in their token ids, in their likeliest label (without labels in their
+    generated tokens), or in their chat answer. It includes the `refused` rows, which the server refuses, e.g.
+    beyond its context. `differing` counts the rows with other ids or texts, None if the server generates none
+    after our ids. `first` describes the first of them.
+
+    `largest` is the largest difference of a label's log-probability in nats, in the row `largest_row`; None
+    without labels. `runs_on` lists the rows in which training's end token ends the expected answer, but not
+    the server's, None if no expected answer ended. `finishes` counts the server's reasons for the end.
     """
 
+    part: str
     model: str
     dataset: str
     n: int
     flips: Sequence[int]
-    largest: float | None
-    largest_row: int | None
     differing: int | None
     first: FirstDifference | None
     refused: Sequence[int] = ()
+    largest: float | None = None
+    largest_row: int | None = None
+    runs_on: Sequence[int] | None = None
+    finishes: Mapping[str, int] = field(default_factory=dict)
 
     def failure(self, tolerance: Tolerance) -> str:
-        """Describe a difference that the tolerance does not allow, "" without any."""
-        if len(self.flips) <= tolerance.flips and (self.largest or 0.0) <= tolerance.nats:
+        """Describe a difference that the tolerance does not allow, "" without any. Prompts may not differ."""
+        runs_on = len(self.runs_on or ())
+        allowed = 0 if self.part == PROMPTS else tolerance.flips
+        if max(len(self.flips), runs_on) <= allowed and (self.largest or 0.0) <= tolerance.nats:
             return ""
-        nats = ""
+        text = f"{self.model} differs in {len(self.flips)} of {counted(self.n, self.part)} of {self.dataset}"
+        if self.refused:
+            text += f" ({len(self.refused)} refused)"
         if self.largest is not None:
-            nats = f", a label's log-probability differs by {self.largest:.2g} nats"
-        flips = f"{len(self.flips)} of {counted(self.n, 'answer')} of {self.dataset}"
-        return f"{self.model} flips {flips}{_refused(self.refused)}{nats}"
-
-
-@dataclass(frozen=True, slots=True)
-class ChatProof:
-    """A server's chat answers to the messages alone.
-
-    They are compared with the server's greedy texts after our ids, whose weights are the same; if it gives
-    none, with the unmerged adapter's. `differing` counts refused rows, too. `runs_on` lists the rows in which
-    training's end token ends the expected answer, but not the server's. It is None if no expected answer
-    ended. `finishes` counts the server's reasons for the end of an answer.
-    """
-
-    model: str
-    dataset: str
-    n: int
-    differing: int
-    first: FirstDifference | None
-    runs_on: Sequence[int] | None
-    finishes: Mapping[str, int]
-    refused: Sequence[int] = ()
-
-    def failure(self, tolerance: Tolerance) -> str:
-        """Describe differences beyond the allowed flips, "" without any."""
-        if max(self.differing, len(self.runs_on or ())) <= tolerance.flips:
-            return ""
-        answers = counted(self.n, "chat answer")
-        failure = f"{self.model} gives {self.differing} other of {answers} to {self.dataset}"
-        if self.runs_on:
-            failure += f", and {len(self.runs_on)} run on"
-        return failure
+            text += f", a label's log-probability by {self.largest:.2g} nats"
+        if runs_on:
+            text += f", and {runs_on} run on"
+        return text
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
     """Result of a parity check, to which each comparison is added.
 
-    `prompts` are compared with those of the way `reference`, `answers` with the unmerged adapter's.
-    Differences within `tolerance` are none. `chats`, `causes` and `servers` belong to servers; a cause is
-    named with its model, dataset and sentence. `unchecked` lists the comparisons that were not made, with
-    the reason. `facts` are the settings, hashes and versions.
+    Prompts are compared with those of the way `reference`. Differences within `tolerance` are none. `causes`
+    and `servers` belong to servers; a cause is named with its model, dataset and sentence. `unchecked` lists
+    the comparisons that were not made, with the reason. `facts` are the settings, hashes and versions.
     """
 
     reference: str
     facts: Mapping[str, object]
     tolerance: Tolerance
     servers: Sequence[Sequence[ServedModel]] = ()
-    prompts: list[PromptProof] = field(default_factory=list)
-    answers: list[AnswerProof] = field(default_factory=list)
-    chats: list[ChatProof] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
     causes: list[Mapping[str, str]] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
 
     def failures(self) -> list[str]:
         """Describe every difference that the tolerance does not allow."""
-        comparisons: list[PromptProof | AnswerProof | ChatProof] = [*self.prompts, *self.answers, *self.chats]
-        return list(filter(None, [one.failure(self.tolerance) for one in comparisons]))
+        every = [one for part in (PROMPTS, ANSWERS, CHATS) for one in self.of(part)]
+        return list(filter(None, [one.failure(self.tolerance) for one in every]))
+
+    def of(self, part: str) -> list[Comparison]:
+        """The comparisons of prompts, answers or chat answers."""
+        return [one for one in self.comparisons if one.part == part]
 
     @property
     def answering(self) -> str:
@@ -191,19 +156,21 @@ class Proof:
         failures = self.failures()
         if failures:
             return f"Not equal: {'; '.join(failures)}."
-        answered: list[AnswerProof | ChatProof] = [*self.answers, *self.chats]
-        rows = {one.dataset: one.n for one in answered} | {one.dataset: one.n for one in self.prompts}
+        rows: dict[str, int] = {}
+        for one in self.comparisons:
+            rows[one.dataset] = max(one.n, rows.get(one.dataset, 0))
         parts = []
-        ways = {prompts.way for prompts in self.prompts}
+        ways = {one.model for one in self.of(PROMPTS)}
         if ways:
             give = "gives" if len(ways) == 1 else "give"
             parts.append(
                 f"{counted(len(ways), 'other way')} of making prompts {give} the reference's token ids"
             )
-        models = {one.model for one in answered}
+        answers = self.of(ANSWERS)
+        models = {one.model for one in (*answers, *self.of(CHATS))}
         if models:
-            figures = [counted(sum(len(answers.flips) for answers in self.answers), "flip")]
-            nats = [answers.largest for answers in self.answers if answers.largest is not None]
+            figures = [counted(sum(len(one.flips) for one in answers), "flip")]
+            nats = [one.largest for one in answers if one.largest is not None]
             if nats:
                 figures.append(f"labels' log-probabilities within {max(nats):.2g} nats")
             parts.append(
@@ -217,27 +184,27 @@ class Proof:
 class ParityInputs:
     """Inputs to compare the adapters with: the training template, served files, and servers.
 
-    A server is its address and the name of its model, None if no option names it. `timeout` is in seconds.
+    `served_model` is the model's name on the servers `urls`. `timeout` is in seconds.
     """
 
     template: str | None
     fused: Path | None = None
     gguf: Path | None = None
     modelfile: Path | None = None
-    servers: Sequence[tuple[str, str | None]] = ()
+    urls: Sequence[str] = ()
+    served_model: str | None = None
     timeout: float = TIMEOUT
 
 
-def prove_prompts(way: str, dataset: str, expected: Prompts, actual: Prompts, decode: Decode) -> PromptProof:
+def prove_prompts(way: str, dataset: str, expected: Prompts, actual: Prompts, decode: Decode) -> Comparison:
     """Compare the token ids of two ways of making prompts, row by row."""
     rows, first = compare_ids(expected, actual, decode)
     refused = [row for row in expected if row not in actual]
-    return PromptProof(way, dataset, len(expected), len(rows) + len(refused), first, refused)
+    flips = sorted([*rows, *refused])
+    return Comparison(PROMPTS, way, dataset, len(expected), flips, len(flips), first, refused)
 
 
-def prove_answers(
-    model: str, dataset: str, expected: Answers, actual: Answers, decode: Decode
-) -> AnswerProof:
+def prove_answers(model: str, dataset: str, expected: Answers, actual: Answers, decode: Decode) -> Comparison:
     """Compare a model's answers with the reference's: labels, texts, or both."""
     flips: list[int] = []
     differing, first = None, None
@@ -253,7 +220,9 @@ def prove_answers(
     answered = {*(actual.tokens or ()), *(actual.labels or ())}
     refused = [row for row in rows if row not in answered]
     flips = sorted({*flips, *refused})
-    return AnswerProof(model, dataset, len(rows), flips, largest, largest_row, differing, first, refused)
+    return Comparison(
+        ANSWERS, model, dataset, len(rows), flips, differing, first, refused, largest, largest_row
+    )
 
 
 def distance(expected: Answers, actual: Answers) -> Distance | None:
@@ -282,34 +251,34 @@ def prove_chat(
     chat: Texts,
     encode: Callable[[str], Ids],
     decode: Decode,
-) -> ChatProof:
+) -> Comparison:
     """Compare chat answers, without white space around them.
 
     Their texts are compared with those of `greedy`, their ends with those of `trained`.
     """
-    has_ends, runs_on = False, []
-    for row, answer in chat.items():
-        if trained[row].finish != STOP:
-            continue
-        has_ends = True
-        trained_text, text = _bare(trained[row].text), _bare(answer.text)
-        is_longer = text.startswith(trained_text) and text != trained_text
-        if is_longer or answer.finish == LENGTH:
-            runs_on.append(row)
+    has_ends = any(trained[row].finish == STOP for row in chat)
     reference_ids = {row: encode(_bare(greedy[row].text)) for row in chat}
     chat_ids = {row: encode(_bare(answer.text)) for row, answer in chat.items()}
     rows, first = compare_ids(reference_ids, chat_ids, decode)
     refused = [row for row in trained if row not in chat]
-    return ChatProof(
-        model,
-        dataset,
-        len(trained),
-        len(rows) + len(refused),
-        first,
-        runs_on if has_ends else None,
-        dict(Counter(str(answer.finish) for answer in chat.values())),
-        refused,
-    )
+    flips = sorted([*rows, *refused])
+    return Comparison(
+        CHATS, model, dataset, len(trained), flips, len(flips), first, refused,
+        runs_on=rows_that_run_on(trained, chat) if has_ends else None,
+        finishes=dict(Counter(str(answer.finish) for answer in chat.values())),
+    )  # fmt: skip
+
+
+def rows_that_run_on(trained: Texts, answers: Texts) -> list[int]:
+    """The rows of both whose trained answer ends, where the other one begins alike and goes on."""
+    rows = []
+    for row, answer in answers.items():
+        if row not in trained or trained[row].finish != STOP:
+            continue
+        trained_text, text = _bare(trained[row].text), _bare(answer.text)
+        if text.startswith(trained_text) and (text != trained_text or answer.finish == LENGTH):
+            rows.append(row)
+    return rows
 
 
 def first_difference(row: int, expected: Ids, actual: Ids, decode: Decode) -> FirstDifference | None:
@@ -340,8 +309,3 @@ def compare_ids(
 def likeliest(labels: Mapping[str, float]) -> str:
     """The label with the highest log-probability."""
     return max(labels, key=labels.__getitem__)
-
-
-def _refused(rows: Sequence[int]) -> str:
-    """The number of refused rows for a sentence, "" without any."""
-    return f" ({len(rows)} refused)" if rows else ""

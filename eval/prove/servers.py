@@ -14,8 +14,10 @@ from tuneyard.eval.backends.server import ROWS, Server
 from tuneyard.eval.prove.answers import Reference, label_forms, tokens_of
 from tuneyard.eval.prove.diagnosis import Evidence, diagnose
 from tuneyard.eval.prove.proof import (
+    CHATS,
     Answers,
-    ChatProof,
+    Comparison,
+    ParityInputs,
     Proof,
     Texts,
     Tolerance,
@@ -47,12 +49,12 @@ class Pairing:
     candidate: Candidate
 
 
-def connect(url: str, served_name: str | None, timeout: float, opened: Opened, reference: str) -> Server:
-    """Open the server's model: `served_name`, otherwise the first adapter's name if the server has it.
+def connect(url: str, inputs: ParityInputs, opened: Opened, reference: str) -> Server:
+    """Open the server's model: --served-model, otherwise the first adapter's name if the server has it.
 
     `reference` is the base's name, for a server of one model under any name.
     """
-    connection, name = Connection(url, timeout, AGAIN), served_name
+    connection, name = Connection(url, inputs.timeout, AGAIN), inputs.served_model
     offers = read_models(connection, name or reference)
     if name is None:
         of_candidates = [_offer_of(candidate, offers) for candidate in opened.candidates]
@@ -157,27 +159,25 @@ def prove_served(pairing: Pairing, reference: Reference, expected: Answers, proo
     title = pairing.title
     dataset, tokenizer = reference.dataset.name, reference.backend.tokenizer
     evidence = ask(pairing.served, reference, expected, proof.tolerance)
-    comparisons = Proof(proof.reference, {}, proof.tolerance)
+    comparisons = []
     if evidence.served_ids is not None:
         compared = (title, dataset, evidence.expected_ids, evidence.served_ids, tokenizer.decode)
-        comparisons.prompts.append(prove_prompts(*compared))
+        comparisons.append(prove_prompts(*compared))
     served = evidence.served
     if served.labels is not None or served.tokens is not None:
-        comparisons.answers.append(prove_answers(title, dataset, expected, served, tokenizer.decode))
+        comparisons.append(prove_answers(title, dataset, expected, served, tokenizer.decode))
     if evidence.chat is not None:
 
         def encode(text: str) -> Ids:
             return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
         answers = (expected.texts, evidence.greedy, evidence.chat)
-        comparisons.chats.append(prove_chat(title, dataset, *answers, encode, tokenizer.decode))
-    if comparisons.failures():
+        comparisons.append(prove_chat(title, dataset, *answers, encode, tokenizer.decode))
+    if any(one.failure(proof.tolerance) for one in comparisons):
         for cause in diagnose(evidence):
             proof.causes.append({"model": title, "dataset": dataset, **asdict(cause)})
-    proof.prompts.extend(comparisons.prompts)
-    proof.answers.extend(comparisons.answers)
-    proof.chats.extend(comparisons.chats)
-    proof.unchecked.extend(_unchecked(pairing, reference, evidence, comparisons.chats))
+    proof.comparisons.extend(comparisons)
+    proof.unchecked.extend(_unchecked(pairing, reference, evidence, comparisons))
 
 
 def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tolerance) -> Evidence:
@@ -246,7 +246,7 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
 
 
 def _unchecked(
-    pairing: Pairing, reference: Reference, evidence: Evidence, chats: Sequence[ChatProof]
+    pairing: Pairing, reference: Reference, evidence: Evidence, comparisons: Sequence[Comparison]
 ) -> Iterator[str]:
     """List what a server does not offer, or what its answers cannot show, with the reasons."""
     served, title, dataset = pairing.served, pairing.title, reference.dataset
@@ -268,6 +268,7 @@ def _unchecked(
         yield f"requests that {title} refused: {one_line(evidence.refusals[0])}"
     heat = served.model.sampling.get("temperature")
     stops = f"stop words and end tokens of {title}"
+    chats = [one for one in comparisons if one.part == CHATS]
     if not chats:
         yield f"{stops}: no chat answers"
     for chat in chats:

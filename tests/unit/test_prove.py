@@ -36,7 +36,7 @@ def proof(prompts=(), answers=()) -> Proof:
         "model": "m", "adapters": [], "dtype": "fp32", "device": "cpu", "limit": 9, "max_new_tokens": 4,
         "hashes": {}, "versions": {}, "servers": [],
     }  # fmt: skip
-    return Proof("qwen", facts, NONE, prompts=list(prompts), answers=list(answers), unchecked=["no --gguf"])
+    return Proof("qwen", facts, NONE, comparisons=[*prompts, *answers], unchecked=["no --gguf"])
 
 
 def answer(token: int, yes: float, no: float) -> Answers:
@@ -96,7 +96,7 @@ def test_the_verdict_and_the_page() -> None:
     good, bad = proof([same], [near]), proof([same, other], [near, flip])
     assert not good.failures() and len(bad.failures()) == 2
     golden_text(good.verdict(), "Equal", "1 example", "1 other way", "1 served model", "0 flips", "0 nats")
-    golden_text(bad.verdict(), "Not equal", "TEMPLATE of M|F", "1 of 1 row of s", "x.gguf", "2 nats")
+    golden_text(bad.verdict(), "Not equal", "TEMPLATE of M|F", "1 of 1 prompt of s", "x.gguf", "2 nats")
     page = markdown(bad)
     assert 'row 0, token 0: 97 "a" became 98 "b"' in page and "TEMPLATE of M\\|F" in page
     assert "## Not checked\n\n- no --gguf" in page and "Allowed: 0 flips, 0.1 nats." in page
