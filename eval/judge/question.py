@@ -9,31 +9,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuneyard.core.language.number_format import Table
-from tuneyard.core.training.metrics import ACCURACY, Metric
+from tuneyard.core.training.metrics import Metric
 from tuneyard.eval.read.scored_run import RunsByDataset
 from tuneyard.eval.statistics.rates import Mean
 
 CHOICES = "choice"  # in table.json
-FIGURE = "figure"
 
 
 @dataclass(frozen=True, slots=True)
 class Half:
     """The rows of a dataset that choose, or those held out, or such rows of all datasets.
 
-    `majority` is the accuracy (0-1) of always giving the most common answer, nan without answers that are
-    correct or not. `models` have each candidate's `accuracy`, if there are such answers, and its `figure` if
-    the choice is by another metric.
+    `majority` is the accuracy (0-1) of always giving the most common answer, nan if the choice is by another
+    metric. `models` have each candidate's figure in the metric of the choice.
     """
 
     n: int
     majority: float
-    models: Mapping[str, Mapping[str, Mean]]
-
-    @property
-    def figures(self) -> dict[str, Mean]:
-        """Each candidate's figure in the metric of the choice."""
-        return {model: scores.get(FIGURE) or scores[ACCURACY.name] for model, scores in self.models.items()}
+    models: Mapping[str, Mean]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Plot of a sweep for each dataset: every point's accuracy on the half of the rows that chose.
+"""Plot of a sweep for each dataset: every point's figure on the half of the rows that chose.
 
 The plot is a heat map over two weights, or a curve over one weight or the steps of a run.
 """
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.drawing.plots import COLOURS, legend_below, plot, plotting
+from tuneyard.core.language.number_format import number
 from tuneyard.core.language.translation import tr
-from tuneyard.core.training.metrics import ACCURACY
+from tuneyard.core.training.metrics import ACCURACY, Metric, direction
 from tuneyard.eval.judge.question import Choice
 from tuneyard.eval.read.sweeps import STEP
 
@@ -47,19 +48,21 @@ def _heat(axes: "Axes", choice: Choice, names: Sequence[str], points: Mapping[st
     """Draw the first axis upwards and the second to the right, each cell with its interval."""
     from matplotlib.patches import Rectangle
 
-    accuracies = {points[model]: scores[ACCURACY.name] for model, scores in choice.choosing.models.items()}
-    ups = sorted({up for up, _ in accuracies})
-    rights = sorted({right for _, right in accuracies})
+    figures = {points[model]: figure for model, figure in choice.choosing.models.items()}
+    scale = _scale(choice.metric)
+    ups = sorted({up for up, _ in figures})
+    rights = sorted({right for _, right in figures})
     shares = [[float("nan")] * len(rights) for _ in ups]
-    for (up, right), accuracy in accuracies.items():
-        shares[ups.index(up)][rights.index(right)] = 100 * accuracy.value
+    for (up, right), figure in figures.items():
+        shares[ups.index(up)][rights.index(right)] = scale * figure.value
     image = axes.imshow(shares, origin="lower", cmap="cividis", aspect="auto")
-    values = [accuracy.value for accuracy in accuracies.values()]
+    values = [figure.value for figure in figures.values()]
     middle = (min(values) + max(values)) / 2
-    for (up, right), accuracy in accuracies.items():
-        text = f"{100 * accuracy.value:.1f}\n{100 * accuracy.low:.0f}–{100 * accuracy.high:.0f}"
+    for (up, right), figure in figures.items():
+        value, low, high = (number(scale * each) for each in figure.with_limits)
+        text = f"{value}\n{low}–{high}"
         colour = "black"
-        if accuracy.value < middle:  # a dark cell
+        if figure.value < middle:  # a dark cell
             colour = "white"
         x, y = rights.index(right), ups.index(up)
         axes.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
@@ -78,28 +81,39 @@ def _heat(axes: "Axes", choice: Choice, names: Sequence[str], points: Mapping[st
         xlabel=tr("weight of {name}", name=names[1]),
         ylabel=tr("weight of {name}", name=names[0]),
     )
-    axes.figure.colorbar(image, ax=axes, label=tr("{what} (its 95 % interval)", what=tr(DRAWN)))
+    axes.figure.colorbar(image, ax=axes, label=tr("{what} (its 95 % interval)", what=_label(choice.metric)))
 
 
 def _curve(axes: "Axes", choice: Choice, name: str, points: Mapping[str, Point]) -> None:
-    accuracies = {model: scores[ACCURACY.name] for model, scores in choice.choosing.models.items()}
-    models = sorted(accuracies, key=lambda model: points[model])
+    figures, scale = choice.choosing.models, _scale(choice.metric)
+    models = sorted(figures, key=lambda model: points[model])
     places = [points[model][0] for model in models]
-    values = [100 * accuracies[model].value for model in models]
-    lows = [100 * accuracies[model].low for model in models]
-    highs = [100 * accuracies[model].high for model in models]
+    values = [scale * figures[model].value for model in models]
+    lows = [scale * figures[model].low for model in models]
+    highs = [scale * figures[model].high for model in models]
     axes.fill_between(places, lows, highs, color=COLOURS[1], alpha=0.2, label=tr("95 % interval"))
     axes.plot(places, values, color=COLOURS[1], marker="o")
-    majority = 100 * choice.choosing.majority
-    axes.axhline(
-        majority, color="black", linestyle="dashed", linewidth=1.2, label=tr("majority-class baseline")
-    )
-    at = ([points[choice.model][0]], [100 * accuracies[choice.model].value])
+    if choice.metric is ACCURACY:
+        majority, label = 100 * choice.choosing.majority, tr("majority-class baseline")
+        axes.axhline(majority, color="black", linestyle="dashed", linewidth=1.2, label=label)
+    at = ([points[choice.model][0]], [scale * figures[choice.model].value])
     axes.scatter(
         *at, s=170, facecolors="none", edgecolors=COLOURS[6], linewidths=2, label=tr("chosen"), zorder=3
     )
     label = tr("weight of {name}", name=name)
     if name == STEP:
         label = tr(STEP)
-    axes.set(xlabel=label, ylabel=tr(DRAWN))
+    axes.set(xlabel=label, ylabel=_label(choice.metric))
     legend_below(axes, 3)
+
+
+def _scale(metric: Metric) -> float:
+    """The factor of the drawn values: those in percent are shares."""
+    return 100.0 if metric.in_percent else 1.0
+
+
+def _label(metric: Metric) -> str:
+    """What the values are, with their unit."""
+    if metric is ACCURACY:
+        return tr(DRAWN)
+    return direction(metric.name, metric)

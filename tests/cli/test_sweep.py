@@ -87,7 +87,7 @@ def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_
         choice = next(choice for choice in told["choice"] if choice["dataset"] == name)
         assert right[choice["model"]] == max(right.values())
         for model, score in choice["choosing"]["models"].items():
-            assert score["accuracy"]["value"] == pytest.approx(right[model] / len(first))
+            assert score["value"] == pytest.approx(right[model] / len(first))
         assert choice["choosing"]["n"] + choice["held_out"]["n"] == count
     assert [choice["dataset"] for choice in told["choice"]] == ["one", "two", "mean"]
     assert told["ship"] == told["choice"][-1]["model"]
@@ -135,7 +135,7 @@ def test_the_half_that_chose_is_drawn_under_the_decision_on_the_other(tmp_path, 
     sweep = scored(tmp_path, gold, answers, [*range(6)])
     text = write(sweep, judge(sweep, read_points(sweep), read_reported(sweep)))
     ((title, choice, _, points, *_),) = drawn
-    assert choice.choosing.models[choice.model]["accuracy"].value == 1.0 and points[choice.model] == (1.0,)
+    assert choice.choosing.models[choice.model].value == 1.0 and points[choice.model] == (1.0,)
     assert title and text.startswith(title)
 
 

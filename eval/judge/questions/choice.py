@@ -6,23 +6,24 @@ one is partly lucky.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.number_format import Table, interval, limits, p_cell, percent
+from tuneyard.core.language.number_format import Table, limits, p_cell
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import MEAN, differences_header, section_name, translated
-from tuneyard.eval.judge.question import CHOICES, FIGURE, AnsweredQuestion, Choice, Half
+from tuneyard.eval.judge.question import CHOICES, AnsweredQuestion, Choice, Half
 from tuneyard.eval.judge.sections import majority_class, mean_figures, meaning, paired_family, paired_rows
-from tuneyard.eval.read.scored_run import OF_ANSWERS, RunsByDataset, RunsByModel, models_of, without
-from tuneyard.eval.statistics.rates import Mean, average
+from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, models_of, without
+from tuneyard.eval.statistics.rates import average
 from tuneyard.eval.statistics.selection import split_halves
 
 CHOICE_SEED = 42
 BEST_MARK = " ←"
+CHOICE = ("best on", "candidate", "choosing half", "held-out half")
 
 
 def choose_on_half(
@@ -48,11 +49,6 @@ def choose_on_half(
                 f"--choose-on half: found {', '.join(names)}, expected {base} and two others or more"
             )
     chosen_by = meaning(metric, runs)
-    measured: dict[str, Metric] = {}
-    if is_sweep or metric in OF_ANSWERS:  # other runs were read with the metric alone
-        measured[ACCURACY.name] = ACCURACY
-    if chosen_by is not ACCURACY:
-        measured[FIGURE] = chosen_by
     if held_out is None:
         for dataset, by_model in runs.items():
             missing = [name for name in names if name not in by_model]
@@ -61,13 +57,13 @@ def choose_on_half(
         runs, held_out = halves(runs)
     choices = []
     for dataset, by_model in runs.items():
-        choosing = _half(dataset, by_model, chosen_from, measured)
-        other = _half(dataset, held_out[dataset], chosen_from, measured)
-        choices.append(Choice(dataset, chosen_by, _best(choosing.figures, chosen_by), choosing, other))
+        choosing = _half(dataset, by_model, chosen_from, chosen_by)
+        other = _half(dataset, held_out[dataset], chosen_from, chosen_by)
+        choices.append(Choice(dataset, chosen_by, _best(choosing, chosen_by), choosing, other))
     if len(choices) > 1:
         choosing = _mean_half([choice.choosing for choice in choices])
         other = _mean_half([choice.held_out for choice in choices])
-        choices.append(Choice(MEAN, chosen_by, _best(choosing.figures, chosen_by), choosing, other))
+        choices.append(Choice(MEAN, chosen_by, _best(choosing, chosen_by), choosing, other))
     chosen = choices[-1].model
     if base not in names:
         base = chosen
@@ -84,45 +80,32 @@ def choose_on_half(
     return AnsweredQuestion(compared, base, tables, figures)
 
 
-def _half(dataset: str, runs: RunsByModel, names: Sequence[str], measured: Mapping[str, Metric]) -> Half:
-    """A half of a dataset with the figures of its candidates; the choice is by the last metric."""
+def _half(dataset: str, runs: RunsByModel, names: Sequence[str], metric: Metric) -> Half:
+    """A half of a dataset with the figures of its candidates."""
     candidate_runs = {name: runs[name] for name in names if name in runs}
-    models: dict[str, dict[str, Mean]] = {name: {} for name in candidate_runs}
-    n, majority = 0, math.nan
-    for name, metric in measured.items():
-        data = paired_rows(dataset, candidate_runs, metric)
-        n = len(data.weights)
-        for model, mean in mean_figures(data, metric).items():
-            models[model][name] = mean
-    if ACCURACY.name in measured:
+    data = paired_rows(dataset, candidate_runs, metric)
+    majority = math.nan
+    if metric is ACCURACY:
         majority, _ = majority_class(next(iter(candidate_runs.values())))
-    return Half(n, majority, models)
+    return Half(len(data.weights), majority, mean_figures(data, metric))
 
 
 def _mean_half(halves: Sequence[Half]) -> Half:
     """The half of all datasets, each counting alike."""
-    models = {}
-    for model in halves[0].models:
-        models[model] = _averages([half.models[model] for half in halves])
+    models = {model: average([half.models[model] for half in halves]) for model in halves[0].models}
     return Half(sum(half.n for half in halves), fmean(half.majority for half in halves), models)
 
 
-def _averages(figures: Sequence[Mapping[str, Mean]]) -> dict[str, Mean]:
-    return {name: average([of_dataset[name] for of_dataset in figures]) for name in figures[0]}
-
-
-def _best(figures: Mapping[str, Mean], metric: Metric) -> str:
+def _best(half: Half, metric: Metric) -> str:
     """The candidate of the best figure, the first of equal ones."""
-    return min(figures, key=lambda model: metric.rank(figures[model].value))
+    return min(half.models, key=lambda model: metric.rank(half.models[model].value))
 
 
 def best_point(runs: RunsByDataset, metric: str) -> str:
     """The best model on the choosing half, of equal ones the first. `runs` are on this half alone."""
-    measured = meaning(metric, runs)
-    figures = []
-    for dataset, by_model in runs.items():
-        figures.append(mean_figures(paired_rows(dataset, by_model, measured), measured))
-    return _best(_averages(figures), measured)
+    chosen_by = meaning(metric, runs)
+    halves = [_half(dataset, by_model, list(by_model), chosen_by) for dataset, by_model in runs.items()]
+    return _best(_mean_half(halves), chosen_by)
 
 
 def halves(runs: RunsByDataset) -> tuple[RunsByDataset, RunsByDataset]:
@@ -143,12 +126,12 @@ def _tables(choices: Sequence[Choice]) -> dict[str, Table]:
     A mark is at the best of each column; the last column decides.
     """
     decision = choices[-1]
-    figures = decision.choosing.figures
+    figures, metric = decision.choosing.models, decision.metric
     rows = []
-    for model in sorted(figures, key=lambda model: decision.metric.rank(figures[model].value)):
+    for model in sorted(figures, key=lambda model: metric.rank(figures[model].value)):
         cells = [model]
         for choice in choices:
-            cells.append(_cell(choice, choice.choosing, model))
+            cells.append(metric.interval_text(choice.choosing.models[model].with_limits))
             if model == choice.model:
                 cells[-1] += BEST_MARK
         rows.append(cells)
@@ -157,32 +140,18 @@ def _tables(choices: Sequence[Choice]) -> dict[str, Table]:
     ]
     chosen_on = tr_counted(decision.choosing.n, "example")
     caption = tr("Chosen on {examples}, compared on the others", examples=chosen_on)
-    names = ["best on", "candidate", "choosing half", "held-out half"]
-    has_majority = not math.isnan(decision.held_out.majority)
-    if has_majority:
-        names.append("majority-class baseline")
     chosen_rows = []
     for choice in choices:
         if choice.model not in choice.held_out.models:  # of a sweep: the mean has chosen another one
             continue
         cells = [section_name(choice.dataset), choice.model]
-        cells += [_cell(choice, half, choice.model) for half in (choice.choosing, choice.held_out)]
-        if has_majority:
-            cells.append(percent(choice.held_out.majority))
+        for half in (choice.choosing, choice.held_out):
+            cells.append(metric.interval_text(half.models[choice.model].with_limits))
         chosen_rows.append([*cells, f"{choice.held_out.n:,}"])
     return {
         caption: Table([tr("candidate"), *header], rows),
-        tr("The choices on the held-out half"): Table([*translated(names), "n"], chosen_rows),
+        tr("The choices on the held-out half"): Table([*translated(CHOICE), "n"], chosen_rows),
     }
-
-
-def _cell(choice: Choice, half: Half, model: str) -> str:
-    """A candidate's figure in the metric of the choice, with its accuracy if that is another figure."""
-    text = choice.metric.interval_text(half.figures[model].with_limits)
-    accuracy = half.models[model].get(ACCURACY.name)
-    if choice.metric is ACCURACY or accuracy is None:
-        return text
-    return tr("{value}, accuracy {accuracy}", value=text, accuracy=interval(accuracy.with_limits))
 
 
 def flat_top(
