@@ -49,6 +49,8 @@ ORIGIN = (
     "about",
     "trained_on",
     "training_rows",
+    "base",
+    "adapters",
     "weights",
     "prompt",
     "dtype",
@@ -212,6 +214,8 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     if training_rows:
         origin["training_rows"] = training_rows
     adapters = candidate.adapters
+    origin["base"] = job.request.model
+    origin["adapters"] = {name: str(part.adapter.folder) for name, part in adapters.items()}
     origin["weights"] = {name: part.weight for name, part in adapters.items()}
     origin["prompt"] = candidate.prompting.source
     origin["dtype"] = settings["dtype"]

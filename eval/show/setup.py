@@ -1,7 +1,6 @@
 """The models (base and adapters) and datasets (examples and task) of a comparison, and the next command."""
 
 import re
-import shlex
 from collections.abc import Sequence
 
 from tuneyard.core.language.number_format import NONE, Table
@@ -16,13 +15,13 @@ from tuneyard.eval.show.verdict import recommended
 
 MOST_LABELS = 6
 TESTED = {
-    "text": "loss of the expected answers",
-    "qa": "answers to questions",
-    "code": "code that passes tests",
-    "tools": "tool calls",
-    "preference": "preferred answers",
-    "cmmlu": "multiple choice in Chinese",
-    "dialogue": "conversations",
+    "eval.text": "loss of the expected answers",
+    "eval.qa": "answers to questions",
+    "eval.code": "code that passes tests",
+    "eval.tools": "tool calls",
+    "eval.preference": "preferred answers",
+    "eval.cmmlu": "multiple choice in Chinese",
+    "eval.dialogue": "conversations",
 }
 """What the examples of a scoring command test, if their answers are no labels."""
 
@@ -45,10 +44,9 @@ def compared_models(runs: RunsByDataset) -> Table:
     rows = []
     for model in models_of(runs):
         run = next(by_model[model] for by_model in runs.values() if model in by_model)
-        base_models = option_values(run, "--model")
         base_model = tr("results {place}", place=without_places(run.source))
-        if base_models:
-            base_model = without_places(base_models[-1])
+        if "base" in run.facts:
+            base_model = without_places(str(run.facts["base"]))
         adapters = []
         for place, weight in adapter_weights(run).items():
             adapter = without_places(place)
@@ -60,13 +58,11 @@ def compared_models(runs: RunsByDataset) -> Table:
 
 
 def adapter_weights(run: ScoredRun) -> dict[str, float]:
-    """The places of a model's adapters with their weights, without those of weight 0; {} without adapters."""
-    places = {}
-    for value in option_values(run, "--adapter"):
-        name, equals, place = value.partition("=")
-        if equals:
-            places[name] = place
-    weights = part_of(run.facts, "weights")
+    """The places of a model's adapters with their weights, without those of weight 0; {} without adapters.
+
+    Older results have no places: there an adapter is named.
+    """
+    places, weights = part_of(run.facts, "adapters"), part_of(run.facts, "weights")
     return {places.get(name, name): weight for name, weight in weights.items() if weight}
 
 
@@ -86,33 +82,12 @@ def _tests(run: ScoredRun) -> str:
     if isinstance(about, str):
         parts.append(about)
     labels = sorted({short(label) for label in run.gold if label})
-    words = scored_by(run)
-    command = words[2] if len(words) > 2 else ""
+    command = part_of(run.facts, "settings").get("command")
     if 1 < len(labels) <= MOST_LABELS:
         parts.append(tr("answers {labels}", labels=tr(", ").join(labels)))
     elif command in TESTED:
         parts.append(tr(TESTED[command]))
     return tr("; ").join(parts) or NONE
-
-
-def scored_by(run: ScoredRun) -> list[str]:
-    """The words of the command that scored a run, [] if it is unknown."""
-    try:
-        return shlex.split(str(run.facts.get("command", "")))
-    except ValueError:  # an open quote: no command of ours
-        return []
-
-
-def option_values(run: ScoredRun, option: str) -> list[str]:
-    """The values of an option in the command that scored a run."""
-    values = []
-    words = scored_by(run)
-    for place, word in enumerate(words):
-        if word == option and place + 1 < len(words):
-            values.append(words[place + 1])
-        if word.startswith(f"{option}="):
-            values.append(word.removeprefix(f"{option}="))
-    return values
 
 
 def next_command(compared: ComparedRuns) -> list[str]:
@@ -127,12 +102,11 @@ def next_command(compared: ComparedRuns) -> list[str]:
     trainings = section.figures[best].trainings if best in section.figures else ()
     runs = {run.model: run for run in compared.run_list}
     run = runs.get((trainings or [best])[0])
-    if run is None or not scored_by(run):
+    if run is None or "base" not in run.facts:
         return []
     weights = adapter_weights(run)
     if not weights:
-        models = option_values(run, "--model")[-1:]
-        return ["tuneyard", "eval", "chat", *(word for model in models for word in ("--model", model))]
+        return ["tuneyard", "eval", "chat", "--model", str(run.facts["base"])]
     name = re.sub(r"[^\w.-]+", "-", run.model)
     if list(weights.values()) == [1]:
         return ["tuneyard", "adapter", "export", *weights, "--to", "gguf", "--out", f"{name}.gguf"]

@@ -9,7 +9,7 @@ from tuneyard.eval.compare import compare_results
 from tuneyard.eval.show.setup import next_command
 
 GOLD = ["yes", "no"] * 60
-COMMAND = "tuneyard eval nli --model models/b --adapter rte=saves/my-rte --adapter mnli=saves/my-mnli --out r"
+PLACES = {"rte": "saves/my-rte", "mnli": "saves/my-mnli"}
 
 
 def predicted(correct: int) -> list[str]:
@@ -19,10 +19,10 @@ def predicted(correct: int) -> list[str]:
 
 
 def write(folder: Path, correct: dict[str, int]) -> Path:
-    """Runs of the base, an adapter alone and a merge on one dataset, with the command that scored them."""
+    """Runs of the base, an adapter alone and a merge on one dataset, with the places of their parts."""
     weights = {"base": {}, "rte": {"rte": 1, "mnli": 0}, "rte=0.5,mnli=0.5": {"rte": 0.5, "mnli": 0.5}}
     for model, number in correct.items():
-        facts = {"command": COMMAND, "weights": weights[model]}
+        facts = {"base": "models/b", "adapters": PLACES, "weights": weights[model]}
         write_run(folder, model, "s", GOLD, predicted(number), majority=0.5, majority_label="yes", **facts)
     return folder
 
