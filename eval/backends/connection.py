@@ -15,20 +15,15 @@ if TYPE_CHECKING:
     import httpx
 
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new try
-LONGEST_WAIT = 60.0  # seconds that a server's Retry-After may ask for
 TIMEOUT = 300.0  # seconds for an answer
 CONNECTING = 20.0  # seconds until a server accepts a connection: an http server may never answer to https
 FEW_TRIES = 3  # if an answer does not end, or is not what was asked for
 AT_ONCE = 16  # requests in flight, unless the server names its own number
 MOST_BYTES = 1 << 24  # of an answer
-SHOWN_BYTES = 200  # of the answer to a refused request
-SHOWN_LOCATION = 300  # characters of an address
+SHOWN_BYTES = 200  # of the answer to a refused request, and of an address
 BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 400, 401, 403
 NOT_FOUND, TOO_MANY_REQUESTS, NOT_IMPLEMENTED = 404, 429, 501
 KEY, NO_KEY = "OPENAI_API_KEY", "none"
-UNKNOWN_AUTHORITY = "CERTIFICATE_VERIFY_FAILED"
-TLS = re.compile(f"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|{UNKNOWN_AUTHORITY}")
-"""OpenSSL's errors that another try does not change: an answer that is no TLS, an unknown authority."""
 TOO_LONG = re.compile(
     r"exceeds the available context size|maximum context length|longer than the maximum model length", re.I
 )
@@ -45,16 +40,12 @@ class NoAccessError(RequestError):
 
 
 class RefusedError(RequestError):
-    """The server answers a request with an HTTP `status`: `problem` is its text.
+    """The server answers a request with an HTTP `status`: `problem` is its text."""
 
-    `wait` is in seconds, if the server names a time.
-    """
-
-    def __init__(self, url: str, status: int, problem: str, wait: float = 0.0) -> None:
+    def __init__(self, url: str, status: int, problem: str) -> None:
         super().__init__(f"{url}: {problem}")
         self.status = status
         self.problem = problem
-        self.wait = wait
 
     @property
     def may_pass(self) -> bool:
@@ -146,10 +137,7 @@ class Connection:
                 verify=authorities, proxy=proxy, trust_env=False, timeout=limit, headers=headers
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
-            name = f"{parts.scheme}_proxy"
-            raise RequestError(
-                f"{self.url}: the proxy {proxy!r} ({name} of the environment): {error}"
-            ) from error
+            raise RequestError(f"{self.url}: {parts.scheme}_proxy={proxy}: {error}") from error
 
     async def request(
         self,
@@ -170,7 +158,7 @@ class Connection:
         failure: Exception = ValueError()
         tries = 0
         for wait in (0.0, *WAITS):
-            await asyncio.sleep(max(wait, getattr(failure, "wait", 0.0)))
+            await asyncio.sleep(wait)
             tries += 1
             try:
                 async with asyncio.timeout(self.timeout):
@@ -181,18 +169,16 @@ class Connection:
                 failure = error
             except (OSError, HTTPError, InvalidURL, ValueError) as error:
                 failure = error
-                if tries == 1 and isinstance(error, ConnectError) and not TLS.search(str(error)):
+                if tries == 1 and isinstance(error, ConnectError):
                     warn_once(f"{self.url}: {one_line(str(error))}. Trying again for {sum(WAITS):.0f} s …")
-                is_of_answer = isinstance(error, TimeoutError | ConnectTimeout | ValueError)
-                if TLS.search(str(error)) or (is_of_answer and tries >= FEW_TRIES):
+                if tries >= FEW_TRIES and isinstance(error, TimeoutError | ConnectTimeout | ValueError):
                     break
         problem = one_line(self._problem(failure))
-        count = "1 try" if tries == 1 else f"{tries} tries"
-        message = f"{self.url}: {about}: no answer in {count} ({problem}"
+        message = f"{self.url}: {about}: no answer in {tries} tries ({problem}); {self.again}"
         if isinstance(failure, ValueError):
-            expected = "; --url must be an OpenAI-compatible server's address before /chat/completions"
-            raise UnreadableError(f"{message}{expected}); {self.again}", problem)
-        raise RequestError(f"{message}); {self.again}")
+            fix = "Is --url an OpenAI-compatible server's address before /chat/completions?"
+            raise UnreadableError(f"{message}. {fix}", problem)
+        raise RequestError(message)
 
     def _problem(self, failure: Exception) -> str:
         """Describe why a request got no answer, with what to try."""
@@ -204,16 +190,12 @@ class Connection:
             return failure.problem
         if isinstance(failure, ValueError):
             return str(failure)
-        text = f"{type(failure).__name__}: {failure}".removesuffix(": ")
-        if isinstance(failure, ConnectTimeout):
-            text = f"ConnectTimeout: no connection in {min(self.timeout, CONNECTING):g} s"
-        if not isinstance(failure, ConnectError | ConnectTimeout):
-            return text
-        if UNKNOWN_AUTHORITY in text:
-            return f"{text}; name the certificate of its authority in SSL_CERT_FILE"
-        if self.url.startswith("https:"):
-            text += f"; if the server speaks no https, name {self.url.replace('https', 'http', 1)}"
-        return f"{text}; is the server running at this address?"
+        text = f"{type(failure).__name__}: {failure}"
+        if isinstance(failure, ConnectError | ConnectTimeout):
+            text += "; is the server running at this address?"
+            if self.url.startswith("https:"):
+                text += " Does it speak https? SSL_CERT_FILE names the certificates of other authorities"
+        return text
 
     async def _answer(self, address: str, body: Mapping[str, object] | None) -> bytes:
         """The body of an answer, `RefusedError` for one of another status. `ValueError` if it is too large.
@@ -238,15 +220,13 @@ class Connection:
         problem = one_line(f"HTTP {status} {beginning}".strip())
         location = response.headers.get("Location")
         if location:
-            target = urllib.parse.urljoin(address, location)[:SHOWN_LOCATION]
-            problem = f"HTTP {status}: it sends elsewhere, {target!r}"
+            target = urllib.parse.urljoin(address, location)
+            problem = f"HTTP {status}: it sends elsewhere, {target[:SHOWN_BYTES]!r}"
         if location or status == NOT_FOUND:
             problem += " (--url is the address before /chat/completions, such as http://localhost:8000/v1)"
         if status < BAD_REQUEST or status in (UNAUTHORIZED, FORBIDDEN):
             raise NoAccessError(f"{self.url}: {problem}")
-        retry_after = response.headers.get("Retry-After", "")
-        wait = min(float(retry_after), LONGEST_WAIT) if retry_after.isdecimal() else 0.0
-        raise RefusedError(self.url, status, problem, wait)
+        raise RefusedError(self.url, status, problem)
 
 
 def api_key() -> str:

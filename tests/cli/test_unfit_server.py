@@ -56,7 +56,7 @@ def test_a_model_whose_name_is_no_text_is_refused_where_it_is_read() -> None:
 @pytest.mark.parametrize(
     ("data", "facts"),
     [
-        (b"<!DOCTYPE html><title>Hello</title>", ("HTML",)),
+        (b"<!DOCTYPE html><title>Hello</title>", ("no JSON", "html")),
         (b"[" * 200_000, ("no JSON",)),
         (b"[1,2]", ("no JSON object",)),
         (b"null", ("no JSON object",)),
