@@ -9,7 +9,7 @@ The index of a file with the rows of all splits has the fields `trained` and `sp
 
 import struct
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
@@ -53,17 +53,13 @@ def row_index_file(records: Path) -> Path:
     return records.with_name(f"{stem}{ROW_INDEX}")
 
 
-def fingerprint(texts: Iterable[str]) -> int:
-    """XXH3 (64 bits) of the prompt of an example: the texts of its turns before the last answer.
-
-    The system text is left out, since it does not make another example. Two other prompts have the same
-    fingerprint with probability 2^-64, unless somebody makes them so: XXH3 is fast, not cryptographic.
-    """
-    return fingerprints([SEPARATOR.join(texts)])[0]
-
-
 def fingerprints(joined: Sequence[str]) -> "array[int]":
-    """Fingerprints of many examples. The texts of each are joined by `SEPARATOR`."""
+    """XXH3 (64 bits) of the prompts of examples: the texts of the turns before the last answer.
+
+    The texts of each prompt are joined by `SEPARATOR`. The system text is left out, since it does not make
+    another example. Two other prompts have the same fingerprint with probability 2^-64, unless somebody makes
+    them so: XXH3 is fast, not cryptographic.
+    """
     return array("Q", list(map(xxh3_64_intdigest, map(str.encode, joined))))
 
 

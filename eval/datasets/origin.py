@@ -8,19 +8,20 @@ A compile may also write a file of all rows before its split, e.g. mixed_finetun
 Its row index has the split of each row, and the fingerprint of the row as it is trained.
 """
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, TRAIN_SPLIT, is_records, read_records
+from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, TRAIN_SPLIT
 from tuneyard.core.datasets.manifest import MANIFEST, Manifest, read_manifest
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.errors.warn import warn_once
 from tuneyard.core.files import sha256
-from tuneyard.core.prompt import Conversation, conversation
-from tuneyard.core.records.row_index import RowIndex, fingerprint, read_row_index
+from tuneyard.core.prompt import Conversation
+from tuneyard.core.records.row_index import SEPARATOR, RowIndex, fingerprints, read_row_index
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,14 +62,10 @@ class Compile:
     def shares_and_seed(self) -> tuple[dict[str, float], int] | None:
         """The shares of the splits besides the training split, and the seed, if this compile drew them."""
         split = self.manifest.definition.get("split")
-        if not isinstance(split, dict):
+        if split is None:
             return None
         shares = {name: share for name, share in split.items() if name not in SETTINGS}
-        seed = split.get("seed", self.manifest.made_from.get("seed"))
-        are_numbers = all(isinstance(share, int | float) for share in shares.values())
-        if not isinstance(seed, int) or not shares or not are_numbers:
-            return None
-        return shares, seed
+        return shares, split.get("seed", self.manifest.made_from["seed"])
 
     def whole_files(self) -> list[str]:
         """The files that contain the rows of all splits. No dataset is registered for them."""
@@ -81,17 +78,15 @@ class Compile:
     def row_index(self, file: str) -> RowIndex | None:
         """The row index of a file. Without one a warning says what is unknown, and the answer is None."""
         path = self.folder / file
-        reason = "there is no row index"
-        try:
+        index = None
+        with contextlib.suppress(ContentError):  # another version wrote it
             index = read_row_index(path)
-            if index is not None:
-                return index
-        except ContentError:
-            reason = "the row index cannot be read, or another version wrote it"
-        warn_once(
-            f"{path}: unknown which rows are those of a training split ({reason}): compile the dataset again"
-        )
-        return None
+        if index is None:
+            warn_once(
+                f"{path}: unknown which rows are those of a training split (it has no row index, or that of "
+                "another version): compile the dataset again"
+            )
+        return index
 
     def _of_training(self, key: str) -> list[str]:
         """The names under `file` or `dataset` of the outputs of the training split."""
@@ -99,13 +94,8 @@ class Compile:
 
     def _templates(self, key: str) -> list[str]:
         """The names under `file` or `dataset` of the outputs, as the spec has them."""
-        outputs = self.manifest.definition.get("write")
-        names = []
-        for output in outputs if isinstance(outputs, list) else ():
-            name = output.get(key) if isinstance(output, dict) else None
-            if isinstance(name, str):
-                names.append(name)
-        return names
+        outputs = self.manifest.definition.get("write", ())
+        return [output[key] for output in outputs if key in output]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +103,7 @@ class Unsplit:
     """The split of a file of all rows: shares by split name, the seed, and the rows of each split.
 
     `path` may be a copy of the file in the folder of the compile. `instead` are the registered datasets of
-    the splits other than the training split. `is_reworded` is true if they word the prompts otherwise.
+    the splits other than the training split. `is_reworded` is true if they word some prompts otherwise.
     """
 
     path: Path
@@ -179,17 +169,15 @@ class Origin:
         }
 
 
-def fingerprint_of(example: Conversation) -> int:
-    """Fingerprint of a conversation's prompt. Images count by their paths."""
-    texts = [message["content"] for message in example.messages if message["role"] != "system"]
-    return fingerprint([*texts, *example.images])
-
-
 def prints_of(examples: Sequence[Conversation]) -> "NDArray[np.uint64]":
-    """Fingerprints of the prompts of many conversations."""
+    """Fingerprints of the conversations' prompts. Images count by their paths."""
     import numpy as np
 
-    return np.array([fingerprint_of(example) for example in examples], np.uint64)
+    prompts = []
+    for example in examples:
+        texts = [message["content"] for message in example.messages if message["role"] != "system"]
+        prompts.append(SEPARATOR.join([*texts, *example.images]))
+    return np.array(fingerprints(prompts), np.uint64)
 
 
 def unknown_origin(examples: Sequence[Conversation]) -> Origin:
@@ -221,9 +209,7 @@ def find_origin(
     dataset = compiled.trained_as(file)
     if dataset:
         return Origin(prints, np.ones(len(prints), bool), [dataset], compiled.held_out_datasets)
-    found = _compared(prints, [compiled])
-    others = [name for name in found.held_out if not _has_rows(compiled, name, prints)]
-    return replace(found, held_out=others)
+    return replace(_compared(prints, [compiled]), held_out=())  # these rows are held-out ones
 
 
 def _of_whole_file(
@@ -240,27 +226,12 @@ def _of_whole_file(
     names = enumerate((TRAIN_SPLIT, *shares))  # the number of a split is its place
     rows = {name: (index.splits == number).nonzero()[0] for number, name in names}
     held_out = compiled.held_out_datasets
-    first_rows = [rows[split][0] for split in shares if len(rows[split])]
-    is_reworded = False
-    if held_out and first_rows:
-        is_reworded = _words_otherwise(compiled, held_out[0], examples[first_rows[0]])
+    is_reworded = bool(held_out) and bool((index.trained != index.fingerprints).any())
     unsplit = Unsplit(path, shares, seed, rows, held_out, is_reworded)
     in_training = _compared(index.trained, [compiled]).in_training
     in_training[rows[TRAIN_SPLIT]] = True
     training_datasets = compiled.training_datasets or ["its training split"]
     return Origin(index.trained, in_training, training_datasets[:1], held_out, unsplit)
-
-
-def _words_otherwise(compiled: Compile, dataset: str, example: Conversation) -> bool:
-    """True if the first row of a dataset, which is `example`, has another prompt there.
-
-    The file of a mixture has neither the prefix of an input nor the system text of its datasets.
-    """
-    file = compiled.folder / compiled.manifest.file_of(dataset)
-    if not is_records(file):
-        return False
-    trained = conversation(read_records(file)[0], compiled.manifest.entries[dataset], f"{file}: record 1")
-    return trained.messages != example.messages
 
 
 def compiles_for(path: Path, folder: Path | None) -> list[Compile]:
@@ -348,11 +319,3 @@ def _compared(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> Orig
             datasets.append(closest_dataset)
             held_out += compiled.held_out_datasets
     return Origin(prints, in_training, datasets, held_out)
-
-
-def _has_rows(compiled: Compile, dataset: str, prints: "NDArray[np.uint64]") -> bool:
-    """True if a dataset has these very rows: in the same file, or in another one for another reader."""
-    import numpy as np
-
-    index = compiled.row_index(compiled.manifest.file_of(dataset))
-    return index is not None and np.array_equal(np.unique(index.fingerprints), np.unique(prints))

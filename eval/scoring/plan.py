@@ -93,7 +93,7 @@ def _warn_of_prompts(datasets: Sequence[EvalDataset], opened: Opened) -> None:
         unsplit = dataset.origin.unsplit
         if unsplit is not None and unsplit.is_reworded:
             warn_once(
-                f"{dataset.path}: training words these prompts otherwise (a prefix, a system text): "
+                f"{dataset.path}: training words some of these prompts otherwise (a prefix, say): "
                 f"--dataset {unsplit.instead[0]} has the held-out ones as they are trained"
             )
 
