@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuneyard.core.documents import json_lines
-from tuneyard.core.errors import RequestError, run_command
+from tuneyard.core.errors import ContentError, RequestError, run_command, show_value, unexpected
+from tuneyard.core.prompt import conversation
 from tuneyard.core.prompt.supervision import SupervisedText, Turns, supervise
+from tuneyard.core.records import MARK, PAIR, format_of
 from tuneyard.eval.backends.likelihood import reading_answers
 from tuneyard.eval.backends.scorers import Fields, Scorer
-from tuneyard.eval.datasets.pairs import read_preferences
+from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
 from tuneyard.eval.metrics.preference import (
     ANSWER,
@@ -27,7 +29,7 @@ from tuneyard.eval.metrics.preference import (
 )
 from tuneyard.eval.read.results import BASE, PREDICTIONS, RESULTS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
-from tuneyard.eval.scoring.options import ScoringRequest, set_options
+from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, share_line
 
 
@@ -36,11 +38,10 @@ from tuneyard.eval.scoring.task import Job, Task, share_line
     "tuneyard data compile pairs --source tests/examples/good/pairs/a.jsonl --out build/pairs",
     "tuneyard eval preference --model models/demo-base --adapter demo-rte "
     "--data build/pairs/pairs/pairs.json --out results/pairs",
-    options=[set_options],
-    data=False,
+    images=lambda _options: True,
     rescored=False,
 )
-def cli(request: ScoringRequest) -> Declared:
+def cli(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
     """Score preferences: is the chosen answer more likely than the rejected one, and by how much?
 
     For single answers with a mark (KTO): how well does their likelihood separate the desirable ones (AUC)?
@@ -48,17 +49,58 @@ def cli(request: ScoringRequest) -> Declared:
     """
     if request.backend != "hf":
         raise RequestError("eval.preference needs the model's probabilities, which a server does not show")
-    sets = read_preferences(request.datasets, request.data, request.cluster, request.dataset_dir)
-    datasets = [preferences.dataset for preferences in sets]
-    desirable = {each.dataset.name: each.desirable for each in sets if each.desirable}
+    desirable: dict[str, list[bool]] = {}
+    rejected: dict[str, list[str]] = {}
+    for dataset in datasets:
+        record_format = format_of(dataset.records[0], dataset.entry)
+        mark = record_format.columns.get(MARK)
+        if dataset.entry and not record_format.ranking and mark is None:
+            raise RequestError(
+                f'{dataset.name}: no preferences: its entry in dataset_info.json has neither "ranking": true '
+                f"nor a {MARK}; compile it by a spec of pairs: tuneyard data init FILE"
+            )
+        if mark is not None and (dataset.entry or mark in dataset.records[0]):
+            desirable[dataset.name] = read_marks(dataset, mark)
+        else:
+            rejected[dataset.name] = read_rejected(dataset)
     if not desirable:
-        return Preference({each.dataset.name: each.rejected for each in sets}), datasets
-    if len(desirable) < len(sets):
+        return Preference(rejected), datasets
+    if rejected:
         raise RequestError(
             f"{', '.join(desirable)}: marked answers; the others are pairs: score each kind in a run of its "
             "own"
         )
     return Marked(desirable), datasets
+
+
+def read_marks(dataset: EvalDataset, column: str) -> list[bool]:
+    """The marks of the answers. `ContentError` for one that is no truth value, and if all are the same."""
+    marks = []
+    for row, record in enumerate(dataset.records):
+        value = record.get(column)
+        if not isinstance(value, bool):
+            raise unexpected(dataset.place(row), column, value, "true or false")
+        marks.append(value)
+    if len(set(marks)) == 1:
+        raise ContentError(f"{dataset.path}: {column} is {marks[0]} in every record: AUC needs both")
+    return marks
+
+
+def read_rejected(dataset: EvalDataset) -> list[str]:
+    """The rejected answers of pairs. `ContentError` for a record without both answers, or with equal ones."""
+    answers = []
+    for row, record in enumerate(dataset.records):
+        place = dataset.place(row)
+        columns = format_of(record, dataset.entry).columns
+        for part in PAIR:
+            column = columns.get(part, part)
+            if not isinstance(record.get(column), str | dict):
+                raise unexpected(place, column, record.get(column), "an answer")
+        rejected = conversation(record, dataset.entry, place, answer=1).answer
+        if dataset.conversations[row].answer == rejected:
+            raise ContentError(f"{place}: chosen and rejected are the same: {show_value(rejected)}")
+        answers.append(rejected)
+    return answers
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,11 +61,8 @@ def choose_subjects(text: str | None, data: Path | None) -> dict[str, str]:
 def fetch(repo: str, names: Iterable[str]) -> Path:
     """Download the subjects' Parquet into the hub's cache; `RequestError` if the hub cannot be reached."""
     patterns = [f"{name}/*/*.parquet" for name in names]
-    fix = "give a folder with dev/ and test/, or name a mirror in HF_ENDPOINT"
-    try:
-        return from_hub(repo, fix, repo_type="dataset", revision=REVISION, allow_patterns=patterns)
-    except RequestError as error:
-        raise RequestError(f"--data {error}") from error
+    fix = "give a folder with dev/ and test/ as --data, or name a mirror in HF_ENDPOINT"
+    return from_hub(repo, fix, repo_type="dataset", revision=REVISION, allow_patterns=patterns)
 
 
 def read_exam(data: Path, subject: str, chinese: str, shots: int) -> EvalDataset:
@@ -88,7 +85,7 @@ def read_exam(data: Path, subject: str, chinese: str, shots: int) -> EvalDataset
         conversations.append(Conversation([{"role": "user", "content": before + question}], answer))
         alone.append(Conversation([{"role": "user", "content": question}], answer))
     origin = unknown_origin(alone)  # a training has the questions without examples
-    return EvalDataset(subject, path, records, conversations, origin, other_files)
+    return EvalDataset(subject, path, records, conversations, origin, other_files=other_files)
 
 
 def in_groups(subjects: Iterable[str]) -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ records, or of the row index that compile writes next to them (core/records/row_
 
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,6 @@ DEFAULT = "group"  # the cluster column if none is named
 RAW_FORMATS = (".csv", ".tsv", ".xlsx", ".parquet", ".arrow", ".zip", ".gz", ".zst")
 """Suffixes of files that `tuneyard data` compiles and no command of eval reads."""
 Record = dict[str, Any]
-Read = Callable[[Mapping[str, object], Mapping[str, object], str], Conversation]
-"""Converter of a record, its registry entry and its place in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +46,8 @@ class EvalDataset:
     conversations: list[Conversation]
     origin: Origin
     """The rows' fingerprints, and which of them are rows of a training split."""
+    entry: Mapping[str, Any] = field(default_factory=dict)
+    """The entry of a registered dataset, which names the columns of the records."""
     other_files: tuple[Path, ...] = ()
     """Other files that the prompts depend on, such as worked examples and images."""
     cluster: str | None = None
@@ -115,10 +115,7 @@ def read_datasets(
     Rows with images are refused unless `images`. Then eval.scoring.images finds their files. `folder` is that
     of --dataset-dir.
     """
-    return [
-        make_dataset(dataset, read_rows(dataset.path), cluster, folder, images=images)
-        for dataset in find_sets(datasets, files, folder)
-    ]
+    return [make_dataset(dataset, cluster, folder, images) for dataset in find_sets(datasets, files, folder)]
 
 
 def find_sets(datasets: Sequence[str], files: Sequence[Path], folder: Path | None) -> list[Dataset]:
@@ -172,23 +169,17 @@ def read_rows(path: Path) -> list[Record]:
     return records
 
 
-def make_dataset(
-    dataset: Dataset,
-    records: list[Record],
-    cluster: str | None,
-    folder: Path | None,
-    read: Read = conversation,
-    images: bool = False,
-) -> EvalDataset:
-    """Convert records with `read`, and find their clusters and which of them are training rows.
+def make_dataset(dataset: Dataset, cluster: str | None, folder: Path | None, images: bool) -> EvalDataset:
+    """Read and convert records, and find their clusters and which of them are training rows.
 
     `folder` is that of --dataset-dir.
     """
+    records = read_rows(dataset.path)
     conversations = []
     for number, record in enumerate(records, 1):
         place = f"{dataset.path}: record {number}"
         refuse_media(record, dataset.entry, place, images)
-        conversations.append(read(record, dataset.entry, place))
+        conversations.append(conversation(record, dataset.entry, place))
         try:  # half a character (a lone surrogate): tokenizers and text files cannot contain one
             json.dumps(record, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
@@ -197,7 +188,14 @@ def make_dataset(
     column, clusters = find_clusters(dataset.path, records, cluster)
     origin = find_origin(dataset.path, conversations, folder, is_registered=bool(dataset.entry))
     return EvalDataset(
-        dataset.name, dataset.path, records, conversations, origin, cluster=column, clusters=clusters
+        dataset.name,
+        dataset.path,
+        records,
+        conversations,
+        origin,
+        dataset.entry,
+        cluster=column,
+        clusters=clusters,
     )
 
 

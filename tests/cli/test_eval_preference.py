@@ -12,9 +12,9 @@ from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import cli as compare
-from tuneyard.eval.datasets.pairs import read_preferences
+from tuneyard.eval.datasets.dataset import read_datasets
 from tuneyard.eval.metrics.preference import preference_summary
-from tuneyard.eval.preference import cli
+from tuneyard.eval.preference import cli, read_marks, read_rejected
 
 PAIRS = [
     {"instruction": "2 + 2?", "input": "", "chosen": "4", "rejected": "five, I think"},
@@ -139,7 +139,7 @@ def test_what_is_no_pair_is_named(tmp_path, row, facts):
     path = tmp_path / "pairs.jsonl"
     write_json(path, row)
     with raises(ContentError, facts):
-        read_preferences((), (path,), None)
+        read_rejected(*read_datasets((), (path,)))
 
 
 def test_a_column_without_an_answer_is_named_as_the_entry_names_it(tmp_path):
@@ -151,14 +151,15 @@ def test_a_column_without_an_answer_is_named_as_the_entry_names_it(tmp_path):
     write_json(tmp_path / "dataset_info.json", {"a": entry})
     (tmp_path / "a.json").write_text('[{"q": "a", "up": "b"}]')
     with raises(ContentError, "record 1", "down"):
-        read_preferences(("a",), (), None, tmp_path)
+        read_rejected(*read_datasets(("a",), (), folder=tmp_path))
 
 
 def test_a_dataset_without_ranking_and_a_server_are_refused(tmp_path, tiny_model, data):
     (tmp_path / "dataset_info.json").write_text('{"qa": {"file_name": "qa.json"}}')
     (tmp_path / "qa.json").write_text('[{"instruction": "a", "output": "b"}]')
     with raises(RequestError, "qa", "ranking", "kto_tag"):
-        read_preferences(("qa",), (), None, tmp_path)
+        folders = ["--dataset-dir", tmp_path, "--out", tmp_path / "out"]
+        call(cli, "--model", tiny_model, "--dataset", "qa", *folders)
     with raises(RequestError, "eval.preference"):
         ask(tiny_model, data, tmp_path / "out", "--backend", "openai", "--url", "http://localhost:9")
 
@@ -211,7 +212,7 @@ def test_marked_answers_are_told_apart_by_their_likelihood(tmp_path, tiny_model,
 def test_marks_that_cannot_be_scored_are_named(tmp_path, row, facts):
     rows = [*(MARKED if row["kto_tag"] == "no" else MARKED[:1]), {**MARKED[0], **row}]
     with raises(ContentError, facts):
-        read_preferences((), (write(tmp_path / "a.jsonl", rows),), None)
+        read_marks(*read_datasets((), (write(tmp_path / "a.jsonl", rows),)), "kto_tag")
 
 
 def test_pairs_and_marked_answers_are_not_scored_in_one_run(tmp_path, tiny_model, data):
