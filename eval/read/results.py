@@ -131,12 +131,12 @@ def replaced_files(out: Path, runs: Sequence[str], *, force: bool) -> list[str]:
 
 
 def remove_files(out: Path, names: Iterable[str]) -> None:
-    """Delete files below OUT, and the folders that they leave empty; names that lead elsewhere stay."""
+    """Delete files below OUT, and the folders that they leave empty. Links and what is elsewhere stay."""
     for name in names:
         path = out / name
-        if not path.resolve().is_relative_to(out.resolve()):
+        if not path.is_file() or path.resolve() != out.resolve() / name:
             continue
-        path.unlink(missing_ok=True)
+        path.unlink()
         if path.parent != out:
             with contextlib.suppress(OSError):  # other files are in the folder
                 path.parent.rmdir()
@@ -168,16 +168,25 @@ def read_outputs(folder: Path, rows: int) -> dict[int, Prediction]:
 
     `ContentError` for a row that the dataset lacks, and for a length or loss that is no number.
     """
-    lines: dict[int, Prediction] = {}
-    for number, line in json_lines(folder / PREDICTIONS):
-        place = f"{folder / PREDICTIONS}:{number}"
-        row = line.get("row")
-        if type(row) is not int or not 0 <= row < rows:
-            raise ContentError(f"{place}: row {show_value(row)}, expected one of the {rows} examples")
+    lines = _read_lines(folder / PREDICTIONS)
+    for row, line in lines.items():
+        place = f"{folder / PREDICTIONS}: row {row}"
+        if not 0 <= row < rows:
+            raise ContentError(f"{place}, expected one of the {rows} examples")
         for name in NUMBERS:
             value = line.get(name)
             if value is not None and not is_number(value):
                 raise unexpected(place, name, value, "a number")
+    return lines
+
+
+def _read_lines(path: Path, *, growing: bool = False) -> dict[int, Prediction]:
+    """The lines of predictions.jsonl by row. `ContentError` for a line without a row."""
+    lines = {}
+    for number, line in json_lines(path, growing=growing):
+        row = line.get("row")
+        if not isinstance(row, int):
+            raise unexpected(f"{path}:{number}", "row", row, "a number")
         lines[row] = line
     return lines
 
@@ -194,9 +203,9 @@ def begin_scoring_run(
     before = read_run(out)
     if force:  # delete only folders that run.json lists, no files of somebody else
         held_out = out / HELD_OUT
-        listed = _listed_files(out)
         for folder in (*_own_folders(out, before), *_own_folders(held_out, read_run(held_out))):
             shutil.rmtree(folder, ignore_errors=True)
+        listed = before.get(FILES, ())
         remove_files(out, [*listed, *summaries, *replaced_files(out, [], force=True), f"{HELD_OUT}/{RUN}"])
     else:
         _check_same(out, before, identity)
@@ -280,7 +289,7 @@ class PredictionLog:
         if self.token_losses is not None:
             _sort_losses(self.token_losses)
         rows = _whole_batches(self.path, self.batches)
-        rows.update((_row(line), line) for line in others)
+        rows.update((line["row"], line) for line in others)
         ordered = [rows[row] for row in sorted(rows)]
         with atomic(self.path) as file:
             file.writelines(map(_line, ordered))
@@ -320,7 +329,7 @@ def _check_same(out: Path, before: Identity, now: Identity) -> None:
             names = [name for name in kept | values if name in names or not name.startswith(SHOTS_OF)]
         for name in names:
             if kept.get(name) != values.get(name):
-                was, now_is = _shown(kept.get(name)), _shown(values.get(name))
+                was, now_is = show_value(kept.get(name)), show_value(values.get(name))
                 changed.append(f"{part} {name}: was {was}, is {now_is}")
     if changed:
         raise RequestError(
@@ -334,35 +343,24 @@ def _compared_before(out: Path) -> dict[str, Any]:
         table = read_object(out / TABLE_JSON)
     except (ContentError, OSError):  # no file, or a table of somebody else
         return {}
-    if not isinstance(table.get("plots"), list) or not isinstance(table.get("runs", []), list):
-        return {}
-    return table
+    return table if isinstance(table.get("plots"), list) else {}
 
 
 def _own_folders(out: Path, before: Identity) -> list[Path]:
     """Folders that run.json lists, OUT/MODEL/DATASET. `ContentError` if one is anywhere else."""
     folders = [out / model / data for model in before["models"] for data in before["sets"]]
     for folder in folders:
-        is_below = folder.is_relative_to(out) and len(folder.relative_to(out).parts) == 2
-        if not is_below or folder.resolve() != out.resolve() / folder.relative_to(out):
+        if folder.resolve().parent.parent != out.resolve():
             raise ContentError(f"{out / RUN}: names {folder}, which no run of ours would: remove it by hand")
     return folders
 
 
-def _listed_files(out: Path) -> list[str]:
-    """The files in OUT that run.json lists, without names of folders, of links, and of what is elsewhere."""
-    names = read_run(out).get(FILES)
-    if not isinstance(names, list):
-        return []
-    there = {path.name for path in out.iterdir() if path.is_file() and not path.is_symlink()}
-    return [name for name in names if isinstance(name, str) and name in there]
-
-
 def _whole_batches(path: Path, batches: Sequence[Sequence[int]]) -> dict[int, Prediction]:
     """Predictions of complete batches in a file, by row."""
+    if not path.is_file():
+        return {}
     try:
-        lines = json_lines(path, growing=True) if path.is_file() else ()
-        predictions = {_row(prediction): prediction for _, prediction in lines}
+        predictions = _read_lines(path, growing=True)
     except ContentError as error:
         raise ContentError(f"{error}; --force starts anew") from error
     complete = {}
@@ -377,13 +375,6 @@ def _line(prediction: Prediction) -> bytes:
     return json.dumps(prediction, ensure_ascii=False).encode() + b"\n"
 
 
-def _row(prediction: Prediction) -> int:
-    row = prediction.get("row")
-    if not isinstance(row, int):
-        raise ContentError(f"{PREDICTIONS}: row {show_value(row)}, expected a number")
-    return row
-
-
 def read_run(out: Path) -> dict[str, Any]:
     """Read run.json. A missing part is {}."""
     run: dict[str, Any] = {}
@@ -393,11 +384,3 @@ def read_run(out: Path) -> dict[str, Any]:
         if not isinstance(run.get(name), dict):
             run[name] = {}
     return run
-
-
-def _shown(value: object) -> str:
-    """A value for messages. A SHA-256 hash is shortened."""
-    text = show_value(value)
-    if isinstance(value, str) and len(value) == 64:
-        return f"{text[:13]}…"
-    return text

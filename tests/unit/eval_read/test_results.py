@@ -290,7 +290,7 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
     assert precious.is_dir()
 
 
-@pytest.mark.parametrize("name", ["notes/mine.txt", ".", "", "notes", "a\0b", "x" * 300, "\ud800", "link"])
+@pytest.mark.parametrize("name", ["../notes", ".", "", "notes", "a\0b", "\ud800", "link"])
 def test_force_leaves_what_no_run_of_ours_lists(tmp_path: Path, name: str) -> None:
     identity = {"settings": {"command": "eval.nli"}, "models": {"base": "x"}, "sets": {"d": "y"}}
     (tmp_path / "notes").mkdir()
