@@ -18,7 +18,6 @@ import click
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.errors import RequestError, TuneyardError, for_terminal, run_command, show_value
 from tuneyard.core.prompt import Encode, Messages
-from tuneyard.eval.backends.connection import TIMEOUT, Connection
 from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
 from tuneyard.eval.datasets.prompts import trained_system
 from tuneyard.eval.metrics.answers import cut_thought
@@ -126,16 +125,13 @@ def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "tuple[
     """Connect to the server. `RequestError` for options that it cannot take."""
     refuse_explicit(LOCAL_SAMPLING, "OpenAI's interface does not have it: leave it out with --url")
     refuse_explicit(LOCAL, "it is for a model here: leave it out, or leave out --url")
-    from tuneyard.eval.backends.open_server import check_url, open_server
-    from tuneyard.eval.backends.served import read_models
+    from tuneyard.eval.backends.open_server import connect
 
-    connection = Connection(check_url(str(request.url)), request.timeout or TIMEOUT, again="try again")
     settings: dict[str, object] = {"max_tokens": request.max_new_tokens}
     for option in SERVED_SAMPLING:
         if options[option] is not None:
             settings[option] = options[option]
-    name = request.served_model or ""
-    server = open_server(read_models(connection, name), name, bool(name))
+    server = connect(str(request.url), request.served_model, "", request.timeout, "try again")
 
     def reply(messages: Messages) -> Speak:
         answer = server.connection.once(lambda: server.chat_with(messages, settings))

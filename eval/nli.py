@@ -130,11 +130,11 @@ class Nli(Task):
 
     label_sets: Mapping[str, LabelSet]
     mode: str
-    parser: str
     variants: str
-    choices: str | None
-    count: tuple[str, ...]
-    check_generate: int
+    parser: str = "word"
+    choices: str | None = None
+    count: tuple[str, ...] = ()
+    check_generate: int = 0
     summaries: tuple[str, ...] = ()
     further_settings: Mapping[str, object] = field(default_factory=dict)
     """What else decides the answers, by a command that scores labels in its own way."""

@@ -5,7 +5,7 @@ Writes OUT/<step>/<model>/<set>/… as each command does. docs/eval-suite.md exp
 """
 
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ from tuneyard.core.errors import (
     ContentError,
     RequestError,
     TuneyardError,
-    nearest,
     resumed_by,
     run_command,
     show_value,
@@ -86,7 +85,7 @@ def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
     """
     from tuneyard.eval.scoring.pipeline import workers_of
 
-    steps = read_steps(suite, {*options, "lang"} - {"limit"}, skip)
+    steps = read_steps(suite, skip)
     shared = {**options, "by": COMMAND}
     request = take(options)
     for folder in (request.out, *(request.out / step.name for step in steps)):
@@ -238,11 +237,8 @@ class Step:
             ) from error
 
 
-def read_steps(path: Path, shared: Iterable[str], skipped: Collection[str]) -> list[Step]:
-    """Read a suite's steps without the `skipped` ones. `shared` are the options of the command line.
-
-    `ContentError` lists every problem in the file.
-    """
+def read_steps(path: Path, skipped: Collection[str]) -> list[Step]:
+    """Read a suite's steps without the `skipped` ones. `ContentError` lists every problem in the file."""
     path = bundled(path)
     read = read_yaml(path, "suite")
     if not isinstance(read.value, dict) or not all(isinstance(name, str) for name in read.value):
@@ -261,7 +257,7 @@ def read_steps(path: Path, shared: Iterable[str], skipped: Collection[str]) -> l
     for name, options in read.value.items():
         place = f"{path}:{read.lines[name]}: {name}"
         try:
-            step = _step(name, place, options, path.parent, frozenset(shared))
+            step = _step(name, place, options, path.parent)
         except ContentError as error:
             problems.append(str(error))
             continue
@@ -274,7 +270,7 @@ def read_steps(path: Path, shared: Iterable[str], skipped: Collection[str]) -> l
     return steps
 
 
-def _step(name: str, place: str, options: object, folder: Path, shared: frozenset[str]) -> Step:
+def _step(name: str, place: str, options: object, folder: Path) -> Step:
     if not names_folder(name):
         raise ContentError(f"{place}: expected a name that can name a folder")
     command_name = options.get("command") if isinstance(options, dict) else options
@@ -283,7 +279,7 @@ def _step(name: str, place: str, options: object, folder: Path, shared: frozense
         names = [each for each in eval_commands.list_commands(CONTEXT) if _scoring_command(each)]
         raise unexpected(place, "command", command_name, f"one of {', '.join(names)}")
     try:
-        arguments = list(_arguments(command, options, folder, shared))
+        arguments = list(_arguments(command, options, folder))
         # the suite's command line has the options that every command requires
         with command.make_context(name, ["--model", "-", "--out", "-", *arguments]) as context:
             return Step(name, place, command, context.params)
@@ -301,37 +297,27 @@ def _scoring_command(name: object) -> ScoringCommand | None:
     return command if isinstance(command, ScoringCommand) else None
 
 
-def _arguments(
-    command: ScoringCommand, options: Mapping[object, object], folder: Path, shared: frozenset[str]
-) -> Iterator[str]:
+def _arguments(command: ScoringCommand, options: Mapping[object, object], folder: Path) -> Iterator[str]:
     """Yield a step's options as arguments of a command line. `data` may be relative to the suite's folder."""
-    by_flag = {}
-    for option in command.params:
-        for flag in (*option.opts, *option.secondary_opts):
-            by_flag[flag] = option
     for key, value in options.items():
+        flag = f"--{str(key).replace('_', '-')}"
         if key == "command":
             continue
-        flag = f"--{str(key).replace('_', '-')}"
-        if flag not in by_flag:
-            hint = nearest(flag, by_flag) or f"see tuneyard eval {options['command']} --help"
-            raise ContentError(f"{key}: {options['command']} has no such option; {hint}")
-        option = by_flag[flag]
         if flag in ALONE and (flag != "--shots" or command.has_shots):
             raise ContentError(f"{flag[2:]}: not in a suite: run {command.module} by itself")
-        if option.name in shared:
+        if flag != "--limit" and any(flag in option.opts for option in cli.params):
             raise ContentError(f"{key}: the same for all steps: give it on the command line")
-        if getattr(option, "is_flag", False):
-            if not isinstance(value, bool):
-                raise ContentError(f"{key}: found {show_value(value)}, expected true or false")
-            yield from option.opts[:1] if value else option.secondary_opts[:1]
-            continue
         for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, bool) or not isinstance(each, str | int | float):
-                raise ContentError(f"{key}: found {show_value(each)}, expected a text or a number")
-            if flag == "--data" and (folder / str(each)).exists():
-                each = folder / str(each)
-            yield f"{flag}={each}"
+            if each is None or each is True:
+                yield flag
+            elif each is False:
+                for option in command.params:
+                    if flag in option.opts:
+                        yield from option.secondary_opts[:1]
+            elif flag == "--data" and (folder / str(each)).exists():
+                yield f"--data={folder / str(each)}"
+            else:
+                yield f"{flag}={each}"
 
 
 if __name__ == "__main__":

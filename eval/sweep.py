@@ -105,9 +105,7 @@ def cli(
     labels = label_sets(sets, options)
     summaries = (SWEEP, TABLE, RECIPE, *(plot_name(dataset.name) for dataset in sets))
     divided = {"seed": seed, "rows": "halves"}
-    task = Nli(
-        labels, "choice", "word", check_generate=0, summaries=summaries, further_settings=divided, **options
-    )
+    task = Nli(labels, "choice", summaries=summaries, further_settings=divided, **options)
     halves: tuple[list[EvalDataset], list[EvalDataset]] = ([], [])
     rows_to_choose_on = {}
     for dataset in sets:

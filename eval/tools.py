@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import ContentError, run_command
-from tuneyard.core.errors.warn import warn
+from tuneyard.core.errors.warn import warn_once
 from tuneyard.core.prompt import Conversation, Messages
 from tuneyard.core.records import ANSWERS
 from tuneyard.core.records.calls import WrongValueError, calls_of
@@ -110,11 +110,11 @@ class Tools(Task):
     def check_models(self, opened: "Opened") -> None:
         """Warn if an adapter was trained on other token ids than these prompts have."""
         for candidate in opened.candidates:
-            for folder in dict.fromkeys(part.adapter.folder for part in candidate.parts):
-                training = (opened.backend.tokenizer, folder, candidate.prompting, self.template)
+            for part in candidate.parts:
+                training = (opened.backend.tokenizer, part.adapter.folder, candidate.prompting, self.template)
                 difference = other_prompt(*training, self.prompts)
-                if difference and not other_prompt(*training):  # which open_models reports
-                    warn(f"adapter {difference}")
+                if difference:
+                    warn_once(f"adapter {difference}")
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The raw answer, its calls and the expected ones. Nothing is right in a prompt that was too long."""

@@ -18,6 +18,7 @@ WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new try
 TIMEOUT = 300.0  # seconds for an answer
 CONNECTING = 20.0  # seconds until a server accepts a connection: an http server may never answer to https
 FEW_TRIES = 3  # if an answer does not end, or is not what was asked for
+RESUMED = "what was answered is kept: resume with --resume"
 AT_ONCE = 16  # requests in flight, unless the server names its own number
 MOST_BYTES = 1 << 24  # of an answer
 SHOWN_BYTES = 200  # of the answer to a refused request, and of an address
@@ -76,7 +77,7 @@ class Connection:
 
     url: str
     timeout: float = TIMEOUT
-    again: str = "what was answered is kept: resume with --resume"
+    again: str = RESUMED
     at_once: int = AT_ONCE
 
     @property

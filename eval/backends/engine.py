@@ -135,7 +135,8 @@ def load_engine(
 ) -> Engine:
     """Load a base with the adapters of the candidates (default: fp32 on CPU, bf16 on GPU).
 
-    `RequestError` if vLLM is absent, refuses an adapter, or cannot divide the model among the GPUs.
+    `RequestError` if vLLM is absent or refuses an adapter, `ContentError` if it cannot load the model (on too
+    few GPUs, say).
     """
     adapters = _plain_adapters(candidates)
     for name, value in VARIABLES.items():
@@ -147,11 +148,6 @@ def load_engine(
     import torch
 
     gpus = torch.cuda.device_count()
-    if gpus and tensor_parallel * pipeline_parallel > gpus:
-        raise RequestError(
-            f"--tensor-parallel {tensor_parallel} --pipeline-parallel {pipeline_parallel}: expected "
-            f"{tensor_parallel * pipeline_parallel} GPUs, this machine shows {gpus}"
-        )
     _check_patterns(adapters, vllm.__version__)
     options: dict[str, object] = {}
     if adapters:

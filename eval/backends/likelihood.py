@@ -217,9 +217,11 @@ def reading_answers(backend: Backend, texts: Mapping[int, AnswerTexts]) -> Score
     longest: dict[int, int] = {}
     too_long: dict[int, str] = {}
     for row, answers in texts.items():
-        longest[row] = max(answer.length for answer in answers.values())
-        if longest[row] > backend.context:
-            too_long[row] = f"{longest[row]} tokens exceed the context of {backend.context}"
+        length = max(answer.length for answer in answers.values())
+        if length > backend.context:
+            too_long[row] = f"{length} tokens exceed the context of {backend.context}"
+        else:
+            longest[row] = length
 
     def score(batch: Sequence[int]) -> list[Fields]:
         fields: dict[int, Fields] = {row: {} for row in batch}
@@ -230,8 +232,7 @@ def reading_answers(backend: Backend, texts: Mapping[int, AnswerTexts]) -> Score
                 fields[row][f"{name}_tokens"] = len(answers[row].learned)
         return list(fields.values())
 
-    batches = plan_batches({row: longest[row] for row in longest.keys() - too_long}, backend.budget)
-    return Scorer(batches, too_long, score)
+    return Scorer(plan_batches(longest, backend.budget), too_long, score)
 
 
 def reading_losses(

@@ -13,9 +13,7 @@ from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.scorers import Ids, Logs, next_tokens
 from tuneyard.eval.backends.served import writable
 from tuneyard.eval.backends.server import (
-    BROKEN,
     UNDERFLOW,
-    NoLogProbabilitiesError,
     Result,
     Server,
     chat_request,
@@ -43,19 +41,8 @@ class LlamaCpp(Server):
     whole: int | None = None
 
     def checked(self, sample: Ids) -> "LlamaCpp":
-        """Ask for log-probabilities once."""
-        server = replace(self, whole=sample[0])
-        settings = {"n_probs": 1, **server.taking_whole}
-        try:
-            answer = self.connection.once(lambda: server._step(sample, settings, lambda answer: answer))
-            self.read_step(answer, len(sample))["top_logprobs"][0]["logprob"]
-        except BROKEN as error:
-            raise NoLogProbabilitiesError(
-                f"{self.url}: /completion with n_probs gives no log-probabilities, which --mode choice "
-                "needs: expected completion_probabilities with top_logprobs, as llama.cpp gives since "
-                "December 2024. Serve it with a newer release"
-            ) from error
-        return server
+        """Every release since December 2024 gives log-probabilities."""
+        return replace(self, whole=sample[0])
 
     async def greedy(self, ids: Ids, longest: int) -> Generated:
         """/completion without the server's penalties."""

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.backends.connection import RefusedError, UnreadableError
+from tuneyard.eval.backends.connection import RESUMED, TIMEOUT, Connection, RefusedError, UnreadableError
 from tuneyard.eval.backends.llama_cpp import LlamaCpp
 from tuneyard.eval.backends.openai import OpenAi
-from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, choose_model, get
+from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, choose_model, get, read_models
 from tuneyard.eval.backends.server import QUESTION, SAMPLE, NoLogProbabilitiesError, Server
 
 if TYPE_CHECKING:
@@ -51,6 +51,18 @@ def check_url(url: str) -> str:
                 f"--url {url!r}: expected the address before {path}: {address.removesuffix(path)}"
             )
     return address
+
+
+def connect(
+    url: str, served_model: str | None, model: str, timeout: float | None, again: str = RESUMED
+) -> Server:
+    """Open the model `served_model` of a server, otherwise `model`, or its only one.
+
+    `again` tells the user how to continue after an error.
+    """
+    connection = Connection(check_url(url), timeout or TIMEOUT, again)
+    name = served_model or model
+    return open_server(read_models(connection, name), name, bool(served_model))
 
 
 def open_server(offers: Sequence[ServedModel], name: str, is_exact_name: bool) -> Server:

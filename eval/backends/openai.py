@@ -86,9 +86,8 @@ class OpenAi(Server):
 
     async def read_prompts(self, prompts: Sequence[Ids], read: Callable[[dict[str, Any]], Result]) -> Result:
         """Request the log-probabilities of prompts."""
-        body = {
-            "prompt": [list(ids) for ids in prompts], "max_tokens": 1, "temperature": 0, **WAYS[self.way].body
-        }  # fmt: skip
+        more, _ = WAYS[self.way]
+        body = {"prompt": [list(ids) for ids in prompts], "max_tokens": 1, "temperature": 0, **more}
         return await self.post(f"{self.url}/completions", body, read)
 
     def read_logs(self, answer: dict[str, Any], prompts: Sequence[Ids], after: int) -> Logs:
@@ -100,8 +99,9 @@ class OpenAi(Server):
         if len(choices) != len(prompts):
             raise ValueError(f"{len(choices)} of `choices`, {len(prompts)} prompts were sent")
         logs: Logs = {}
+        _, read = WAYS[self.way]
         for choice, ids in zip(choices, prompts, strict=True):
-            for place, value in enumerate(WAYS[self.way].read(choice, ids, after), after + 1):
+            for place, value in enumerate(read(choice, ids, after), after + 1):
                 logs[tuple(ids[after:place])] = value
         return logs
 
@@ -109,28 +109,18 @@ class OpenAi(Server):
 def _read_prompt_logprobs(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:
     """vLLM: for each token of the prompt an object of log-probabilities by token id."""
     by_place = choice["prompt_logprobs"]
-    if len(by_place) != len(ids):
-        raise ValueError(f"log-probabilities of {len(by_place)} tokens, {len(ids)} were sent")
     return [log_of(by_place[place][str(ids[place])]["logprob"]) for place in range(after, len(ids))]
 
 
 def _read_echo(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:
     """OpenAI's old interface: the log-probabilities of prompt and answer in one list."""
     logs = choice["logprobs"]["token_logprobs"]
-    if not len(ids) <= len(logs) <= len(ids) + 1:
-        raise ValueError(f"log-probabilities of {len(logs)} tokens, {len(ids)} were sent")
     return [log_of(logs[place]) for place in range(after, len(ids))]
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A way to get the log-probabilities of a prompt: a part of the request, and how to read a choice."""
-
-    body: Mapping[str, object]
-    read: Callable[[dict[str, Any], Ids, int], list[float]]
-
-
-WAYS = {
-    "prompt_logprobs": Way({"prompt_logprobs": 1}, _read_prompt_logprobs),
-    "echo": Way({"echo": True, "logprobs": 1}, _read_echo),
+ReadChoice = Callable[[dict[str, Any], Ids, int], list[float]]
+WAYS: Mapping[str, tuple[Mapping[str, object], ReadChoice]] = {
+    "prompt_logprobs": ({"prompt_logprobs": 1}, _read_prompt_logprobs),
+    "echo": ({"echo": True, "logprobs": 1}, _read_echo),
 }
+"""The ways to get the log-probabilities of a prompt: a part of the request, and how to read a choice."""

@@ -64,10 +64,10 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
     base_folders: dict[str, Path] = {}
     sources: list[str] = []
     replicates: list[str] = []
-    names: set[str] = set()
     for values, runs in runs_of.items():
         settings = [f"{key} {value}" for key, value in zip(axes, values, strict=True)]
-        name = _distinct(", ".join(settings) or tr("the recipe"), names)
+        # without the characters that part models from datasets and folders
+        name = re.sub("[/=]", "-", ", ".join(settings)) or tr("the recipe")
         models = [run.name for run in runs]
         if len(runs) == 1:
             models = [name]
@@ -83,15 +83,6 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
     sources = [f"{BASE}={path}" for path in base_folders.values()] + sources
     chooses = bool(base_folders) and not replicates and len(runs_of) > 1
     return TrainedSweep(sources, replicates, chooses)
-
-
-def _distinct(name: str, names: set[str]) -> str:
-    """A name that no other setting has, without the characters that part models from datasets and folders."""
-    name = re.sub("[/=]", "-", name)
-    while name in names:
-        name += "-2"
-    names.add(name)
-    return name
 
 
 def _scored_folders(results: Path) -> dict[str, list[Path]]:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -15,7 +16,7 @@ from tuneyard.adapters.weighted import (
     parse_named,
 )
 from tuneyard.core.errors import RequestError, counted, one_line, show_value
-from tuneyard.core.errors.warn import warn
+from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder, text_sha256
 from tuneyard.core.prompt import Tokenizer
@@ -105,8 +106,6 @@ class Opened:
             raise RequestError("--shots prompts the base with examples: leave out --no-base")
         base = bases[0]
         name = f"{base.name} ({counted(counts[0], 'shot')})"
-        if name in [candidate.name for candidate in self.candidates]:
-            raise RequestError(f"--adapter {name}: --shots gives the base this name: choose another name")
         place = self.candidates.index(base) + 1
         few_shot = replace(base, name=name, shots=counts[0])
         return replace(self, candidates=[*self.candidates[:place], few_shot, *self.candidates[place:]])
@@ -147,10 +146,7 @@ def load_candidates(
     if request.backend == "vllm" and (request.quantize or request.apply == MERGED):
         raise RequestError("--backend vllm takes no --quantize and no --apply merged")
     folder = find_model(reference)
-    parts: list[WeightedAdapter] = []
-    for candidate_parts in parts_by_name.values():
-        parts += candidate_parts
-    adapters = {part.adapter.folder: part.adapter for part in parts}
+    adapters = {part.adapter.folder: part.adapter for part in chain(*parts_by_name.values())}
     for adapter in adapters.values():
         unchecked = check_base(adapter.folder, adapter.config.base, folder, reference, same=request.same_base)
         if unchecked:
@@ -179,15 +175,12 @@ def load_candidates(
         _check_bos([candidate.prompting for candidate in candidates])
     if request.template and request.backend == "hf":
         _check_template(model, candidates[0].prompting, request.template)
-    if not request.think:
-        promptings: dict[Path, Prompting] = {}
-        for candidate in candidates:
-            for part in candidate.parts:
-                promptings.setdefault(part.adapter.folder, candidate.prompting)
-        for adapter_folder, prompting in promptings.items():
-            difference = other_prompt(backend.tokenizer, adapter_folder, prompting, request.template)
+    for candidate in candidates if not request.think else ():
+        for part in candidate.parts:
+            place = part.adapter.folder
+            difference = other_prompt(backend.tokenizer, place, candidate.prompting, request.template)
             if difference:
-                warn(f"adapter {difference}")
+                warn_once(f"adapter {difference}")
     backend.budget = backend.budget or request.batch_tokens or BATCH_TOKENS[backend.device]
     backend.digest = model_sha256(folder)
     return Opened(backend, candidates, folder, workers)

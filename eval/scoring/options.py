@@ -5,7 +5,6 @@ answer.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -132,13 +131,7 @@ def _dtype_of_run(out: Path) -> str | None:
 
 
 def _check_workers(request: ScoringRequest) -> None:
-    """`RequestError` under torchrun, and for workers that a backend has no use for."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise RequestError(
-            f"WORLD_SIZE={os.environ['WORLD_SIZE']}: scoring no longer runs under torchrun, where each "
-            "process would do the whole run. Call the command by itself, with --workers N for N GPUs of this "
-            "machine, or with --ray auto"
-        )
+    """`RequestError` for workers that a backend has no use for."""
     if not request.has_workers:
         return
     flag = "--ray" if request.ray else "--workers"

@@ -159,12 +159,6 @@ def test_a_model_that_a_node_does_not_see_is_refused_before_anything_starts(
     assert not workers.names and not (folder / "out").exists()
 
 
-def test_torchrun_is_refused(folder, refused, tiny_model, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with refused(RequestError, "torchrun", "--workers N"):
-        call(nli.cli, "--model", tiny_model, "--data", folder / "pairs.json", "--out", folder / "out")
-
-
 @pytest.mark.parametrize("option", ["--workers=2", "--ray=auto"])
 def test_a_server_needs_no_workers(folder, option) -> None:
     server = ["--backend", "openai", "--url", "http://localhost:9/v1", option]

@@ -184,18 +184,8 @@ def _first_fields(path: Path) -> list[str] | None:
         first = next(iter(TABLES[suffix](path)), None)
         return None if first is None else [name for name in first if name != "place"]
     if suffix == ".json":
-        return _fields_of_document(path)
-    return []
-
-
-def _fields_of_document(path: Path) -> list[str]:
-    """Keys of the object in a .json file; `ContentError` for a list or several lines, with the fix."""
-    try:
         document = read_json(path)
-    except ContentError as error:
-        raise ContentError(f"{error}; if it has one object a line, name it {path.stem}.jsonl") from error
-    if isinstance(document, Mapping):
+        if not isinstance(document, Mapping):
+            raise _unknown(path, f"{show_value(document)} (write a list as one object a line: .jsonl)")
         return list(document)
-    if isinstance(document, list):
-        raise _unknown(path, f"a JSON list (write its {len(document):,} objects one a line: .jsonl)")
-    raise _unknown(path, show_value(document))
+    return []

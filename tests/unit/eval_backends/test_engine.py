@@ -315,14 +315,6 @@ def test_weights_that_overflow_are_named(asked, nli, monkeypatch) -> None:
         nli()
 
 
-def test_more_gpus_than_there_are_are_refused(asked, nli, monkeypatch) -> None:
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with raises(RequestError, "--tensor-parallel 2", "4 GPUs", "shows 2"):
-        nli("--tensor-parallel", 2, "--pipeline-parallel", 2)
-
-
 def test_the_parts_of_a_model_are_passed_on(asked, nli) -> None:
     out = nli("--tensor-parallel", 2, "--limit", 2)
     assert asked[0].options == {**FEWEST, "tensor_parallel_size": 2}
