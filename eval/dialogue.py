@@ -178,27 +178,25 @@ def conversing(
 
     def score(batch: Sequence[int]) -> list[Fields]:
         plays = [Play(_questions(talks[row])) for row in batch]
-        running = plays
-        while running:
+        while True:
             asked = []
-            for play in running:
+            for play in plays:
+                if not play.questions or play.cut_short:
+                    continue
                 messages = [*play.transcript, *play.questions[0]]
                 if len(encode(messages)) <= backend.context - max_new_tokens:
                     asked.append((play, messages))
                 else:
                     play.cut_short = True
-            answers: Sequence[str | RefusedError] = ()
-            if asked:
-                answers = backend.chat([messages for _, messages in asked], encode, max_new_tokens)
-            running = []
+            if not asked:
+                break
+            answers = backend.chat([messages for _, messages in asked], encode, max_new_tokens)
             for (play, messages), answer in zip(asked, answers, strict=True):
                 if isinstance(answer, RefusedError):
                     play.cut_short, play.refusal = True, answer.problem
-                    continue
-                play.transcript = [*messages, {"role": "assistant", "content": cut_thought(answer)}]
-                del play.questions[0]
-                if play.questions:
-                    running.append(play)
+                else:
+                    play.transcript = [*messages, {"role": "assistant", "content": cut_thought(answer)}]
+                    del play.questions[0]
         fields: list[Fields] = []
         for play in plays:
             if play.transcript:

@@ -74,7 +74,7 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
 
 
 def read_marks(dataset: EvalDataset, column: str) -> list[bool]:
-    """The marks of the answers. `ContentError` for one that is no truth value, and if all are the same."""
+    """The marks of the answers. `ContentError` for one that is not true or false, and if all are the same."""
     marks = []
     for row, record in enumerate(dataset.records):
         value = record.get(column)

@@ -181,9 +181,7 @@ class Text(Task):
     @property
     def longest(self) -> int:
         """Number of a row's tokens that are read for the loss."""
-        if self.max_seq_length is None:
-            raise ValueError("the length is known once the model is: call `fitted` before")
-        return self.max_seq_length
+        return self.max_seq_length or LONGEST
 
     def settings(self, request: ScoringRequest) -> dict[str, object]:
         """Options that change a figure."""

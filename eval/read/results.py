@@ -27,7 +27,6 @@ FILES = "files"  # in run.json: those that the command writes into OUT, next to 
 NUMBERS = ("loss", "tokens", "prompt_tokens", "prediction_tokens", "reference_tokens")
 """Fields of predictions.jsonl that --rescore computes with."""
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
-WITH_TABLE = ("eval.suite", "eval.sweep")  # commands that write a table.md of their own into OUT
 TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "report.html"
 COMPARED = (TABLE_JSON, TABLE, CHANGED, PAGE)
 """The files of `tuneyard eval compare`, next to its plots."""
@@ -96,13 +95,8 @@ def check_table(out: Path) -> None:
     """Raise `RequestError` if a comparison in OUT would replace a table.md that no comparison wrote."""
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out}: a file; expected a folder")
-    owner = _owner(out)
-    if owner in WITH_TABLE:
-        raise RequestError(
-            f"--out {out}: this is the folder of `{shown_command(owner)}`, whose table.md a comparison would "
-            f"replace: choose another folder, e.g. {out / 'compared'}"
-        )
-    if _compared_before(out):
+    before = _compared_before(out)
+    if before and "steps" not in before:  # which a suite's have
         return
     for name in COMPARED:
         if (out / name).exists():
@@ -131,10 +125,10 @@ def replaced_files(out: Path, runs: Sequence[str], *, force: bool) -> list[str]:
 
 
 def remove_files(out: Path, names: Iterable[str]) -> None:
-    """Delete files below OUT, and the folders that they leave empty. Links and what is elsewhere stay."""
+    """Delete files below OUT, and the folders that they leave empty. Links and paths outside of OUT stay."""
     for name in names:
         path = out / name
-        if not path.is_file() or path.resolve() != out.resolve() / name:
+        if not path.is_file() or path.is_symlink() or not path.resolve().is_relative_to(out.resolve()):
             continue
         path.unlink()
         if path.parent != out:
@@ -234,15 +228,12 @@ def undone_without_predictions(out: Path) -> Iterator[None]:
     except TuneyardError:
         if any(log.stat().st_size for log in out.rglob(PREDICTIONS)):
             raise
-        folders = {out}
-        for log in out.glob(f"*/*/{PREDICTIONS}"):
-            folders.update(folder for folder in log.parents if folder.is_relative_to(out))
-            log.unlink()
-            log.with_name(TOKEN_LOSSES).unlink(missing_ok=True)
-        (out / RUN).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # a folder that holds somebody else's files stays
-            for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
-                folder.rmdir()
+        for path in sorted([out, *out.rglob("*")], reverse=True):  # files before their folders
+            if path.name in (PREDICTIONS, TOKEN_LOSSES, RUN):
+                path.unlink()
+            elif path.is_dir():
+                with contextlib.suppress(OSError):  # somebody else's files are in it
+                    path.rmdir()
         raise
 
 

@@ -57,12 +57,10 @@ def _parquet(path: Path) -> Records:
             for record in batch.to_pylist():
                 number += 1
                 yield {**record, "place": f"{path} row {number}"}
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError, OverflowError) as error:  # the last two of cells
         raise ContentError(
             f"{path}: not Parquet, or damaged after row {number}: {str(error).splitlines()[0]}"
         ) from error
-    except (UnicodeDecodeError, OverflowError) as error:  # of a cell: no UTF-8, a date that Python lacks
-        raise ContentError(f"{path}: a cell after row {number} cannot be read: {error}") from error
 
 
 TABLES: dict[str, Callable[[Path], Records]] = {

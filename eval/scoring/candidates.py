@@ -26,12 +26,10 @@ from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.core.weights.base_models import check_base
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.apply import check_fits
-from tuneyard.eval.backends.connection import TIMEOUT, Connection
 from tuneyard.eval.backends.engine import load_engine
 from tuneyard.eval.backends.load import Model, find_model, in_this_process, load_model, open_tokenizer
-from tuneyard.eval.backends.open_server import check_url, open_server
+from tuneyard.eval.backends.open_server import connect
 from tuneyard.eval.backends.replay import Replay
-from tuneyard.eval.backends.served import read_models
 from tuneyard.eval.backends.server import Server
 from tuneyard.eval.backends.vision import open_vision
 from tuneyard.eval.backends.worker_model import open_in_workers
@@ -118,7 +116,9 @@ def open_models(request: ScoringRequest, *, chooses: bool = False, workers: Exec
     score; without them this process does.
     """
     if request.rescore:
-        return _open_replay(request.rescore)
+        models = read_identity(request.rescore)["models"]
+        kept = _made_elsewhere("kept outputs")
+        return Opened(Replay(), [Candidate(name, (), kept) for name in models])
     if request.backend == "openai":
         return _open_server(request, chooses)
     reference, parts_by_name = open_adapters(request)
@@ -175,10 +175,13 @@ def load_candidates(
         _check_bos([candidate.prompting for candidate in candidates])
     if request.template and request.backend == "hf":
         _check_template(model, candidates[0].prompting, request.template)
-    for candidate in candidates if not request.think else ():
-        for part in candidate.parts:
-            place = part.adapter.folder
-            difference = other_prompt(backend.tokenizer, place, candidate.prompting, request.template)
+    if not request.think:
+        promptings: dict[Path, Prompting] = {}
+        for candidate in candidates:
+            for part in candidate.parts:
+                promptings.setdefault(part.adapter.folder, candidate.prompting)
+        for adapter_folder, prompting in promptings.items():
+            difference = other_prompt(backend.tokenizer, adapter_folder, prompting, request.template)
             if difference:
                 warn_once(f"adapter {difference}")
     backend.budget = backend.budget or request.batch_tokens or BATCH_TOKENS[backend.device]
@@ -190,12 +193,6 @@ def set_up(model: Model, request: ScoringRequest) -> None:
     """Tell a model how it applies adapters, and whether it draws its answers."""
     model.merged = request.apply == MERGED
     model.draws, model.seed = bool(request.preset), request.seed
-
-
-def _open_replay(source: Path) -> Opened:
-    """The outputs of an earlier run. `RequestError` if `source` is no results folder."""
-    prompting = _made_elsewhere("kept outputs")
-    return Opened(Replay(), [Candidate(name, (), prompting) for name in read_identity(source)["models"]])
 
 
 def _made_elsewhere(source: str, digest: str = "") -> Prompting:
@@ -248,7 +245,6 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
         raise RequestError(
             "--backend openai needs the server's address: add --url, such as --url http://localhost:8000/v1"
         )
-    connection = Connection(check_url(request.url), request.timeout or TIMEOUT)
     name = request.served_model or request.model
     candidate_name = Path(name).name
     if not names_folder(candidate_name):
@@ -261,7 +257,7 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
             _check_bos([prompting])
     elif request.bos:
         raise RequestError("--bos: the server makes the prompt: leave it out")
-    server = open_server(read_models(connection, name), name, bool(request.served_model))
+    server = connect(request.url, request.served_model, request.model, request.timeout)
     _warn_of_adapters(server, request.served_model, candidate_name)
     if chooses:
         server = server.with_labels(tokenizer, ends)

@@ -17,7 +17,7 @@ from tuneyard.core.errors import CLI, resumed_by
 from tuneyard.core.files import read_object
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.shots import with_shots
-from tuneyard.eval.read.results import RESULTS, check_new
+from tuneyard.eval.read.results import RESULTS, check_new, part_of
 from tuneyard.eval.scoring.options import (
     Option,
     ScoringRequest,
@@ -99,8 +99,7 @@ class ScoringCommand(TuneyardCommand):
         results = read_object(scored / RESULTS)
         if "accuracy" in results:
             return words
-        metrics = results.get("metrics")
-        names = list(metrics) if isinstance(metrics, dict) else []
+        names = list(part_of(results, "metrics"))
         if "eval_loss" in results:
             names.insert(0, "eval_loss")
         if names:

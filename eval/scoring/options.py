@@ -132,17 +132,11 @@ def _dtype_of_run(out: Path) -> str | None:
 
 def _check_workers(request: ScoringRequest) -> None:
     """`RequestError` for workers that a backend has no use for."""
-    if not request.has_workers:
-        return
-    flag = "--ray" if request.ray else "--workers"
-    if request.backend == "openai":
+    if request.has_workers and request.backend != "hf":
+        flag = "--ray" if request.ray else "--workers"
         raise RequestError(
-            f"{flag}: --backend openai sends the server many requests at once by itself: leave {flag} out"
-        )
-    if request.backend == "vllm":
-        raise RequestError(
-            f"{flag}: --backend vllm starts its own processes and batches by itself: leave {flag} out; "
-            "--tensor-parallel N divides the model among N GPUs"
+            f"{flag}: --backend {request.backend} answers many rows at once by itself: leave {flag} out "
+            "(for vllm, --tensor-parallel N divides the model among N GPUs)"
         )
 
 

@@ -6,7 +6,7 @@ from an earlier run (--rescore). docs/eval-nli.md describes the files.
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -85,9 +85,15 @@ def _score(plan: ScoringPlan) -> None:
     workers = plan.opened.workers
     for model, dataset in plan.finished:
         click.echo(f"{model}  {dataset}  {tr('done before')}")
-    logs = {job: _open_log(job) for job in plan.jobs if job.main is None}
+    logs: dict[Job, PredictionLog] = {}
     pending = {job: job.scorer.batches for job in plan.jobs}
-    pending.update((job, log.pending) for job, log in logs.items())
+    for job in plan.jobs:
+        if job.main is None:  # with the batches of an interrupted run
+            numbers: list[int] = []
+            if job.task.token_losses:
+                numbers = [job.dataset.record_number(row) for row in range(len(job.rows))]
+            logs[job] = PredictionLog(job.folder, job.scorer.batches, numbers)
+            pending[job] = logs[job].pending
     began, scored = time.monotonic(), 0
     with contextlib.ExitStack() as stack:
         if workers:
@@ -135,24 +141,40 @@ def _token_losses(job: Job, fields_by_row: Mapping[int, Fields]) -> list[TokenLo
     return losses
 
 
-def _open_log(job: Job) -> PredictionLog:
-    """Open a job's predictions, with the batches of an interrupted run."""
-    record_numbers: Sequence[int] = ()
-    if job.task.token_losses:
-        record_numbers = [job.dataset.record_number(row) for row in range(len(job.rows))]
-    return PredictionLog(job.folder, job.scorer.batches, record_numbers)
-
-
 def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
-    """Write the sorted predictions and the figures of a scored job, and print them."""
+    """Write the sorted predictions and the figures of a scored job, and print them.
+
+    results.json has the figures first, then the origin of the outputs.
+    """
     reasons = job.scorer.too_long
     too_long = [_prediction(job, row, {"too_long": reason}) for row, reason in reasons.items()]
-    results = results_of(job, plan.identity, log.finish(too_long))
-    source = job.request.rescore
-    if source:
-        kept = source / job.candidate.name / job.dataset.name / PREDICTIONS
-        results["rescored_from"] = {"path": str(kept), "sha256": sha256(kept)}
+    predictions = log.finish(too_long)
+    clusters = groups_of(predictions)
+    rescored: dict[str, Any] = {}
+    if job.request.rescore:
+        folder = job.request.rescore / job.candidate.name / job.dataset.name
+        kept_results, kept = read_object(folder / RESULTS), folder / PREDICTIONS
+        origin = {name: kept_results[name] for name in ORIGIN if name in kept_results}
+        rescored = {"rescored_from": {"path": str(kept), "sha256": sha256(kept)}}
         note = tr("rescored from {folder}", folder=kept)
+    else:
+        origin = _origin(job, plan.identity)
+    results = {
+        "model": job.candidate.name,
+        "set": job.dataset.name,
+        **job.task.results(job, predictions),
+        "metrics": measure(predictions),
+        "too_long": sum("too_long" in prediction for prediction in predictions),
+        "cluster": job.dataset.cluster,
+        "clusters": None if clusters is None else len(set(clusters)),
+        **origin,
+        "settings": plan.identity["settings"],
+        "tuneyard": version(),
+        "command": command_line(
+            job.request.by or job.request.command, ("--resume", "--force"), ("--workers", "--ray")
+        ),
+        **rescored,
+    }
     write_json(job.folder / RESULTS, results)
     show(job, results, note)
 
@@ -169,31 +191,6 @@ def _progress(job: Job, pending: int) -> "tqdm[NoReturn]":
         delay=2,
         leave=False,
     )
-
-
-def results_of(job: Job, identity: Identity, predictions: list[Prediction]) -> dict[str, Any]:
-    """Compose results.json: the figures first, then the origin of the outputs."""
-    clusters = groups_of(predictions)
-    source = job.request.rescore
-    if source:
-        origin = read_object(source / job.candidate.name / job.dataset.name / RESULTS)
-    else:
-        origin = _origin(job, identity)
-    return {
-        "model": job.candidate.name,
-        "set": job.dataset.name,
-        **job.task.results(job, predictions),
-        "metrics": measure(predictions),
-        "too_long": sum("too_long" in prediction for prediction in predictions),
-        "cluster": job.dataset.cluster,
-        "clusters": None if clusters is None else len(set(clusters)),
-        **{name: origin[name] for name in ORIGIN if name in origin},
-        "settings": identity["settings"],
-        "tuneyard": version(),
-        "command": command_line(
-            job.request.by or job.request.command, ("--resume", "--force"), ("--workers", "--ray")
-        ),
-    }
 
 
 def _origin(job: Job, identity: Identity) -> dict[str, Any]:

@@ -48,15 +48,10 @@ class Job:
         self.main: Job | None = None
         self.further: dict[int, Fields] = {}
         if request.rescore:
-            self.scorer = self._kept_outputs()
+            lines = read_outputs(request.rescore / candidate.name / dataset.name, len(self.rows))
+            self.scorer = Scorer([list(lines)], {}, lambda batch: [task.raw(lines[row]) for row in batch])
         else:
             self.scorer = task.scorer(self)
-
-    def _kept_outputs(self) -> Scorer:
-        """The outputs of the run that --rescore names."""
-        folder = Path(str(self.request.rescore)) / self.candidate.name / self.dataset.name
-        lines = read_outputs(folder, len(self.rows))
-        return Scorer([list(lines)], {}, lambda batch: [self.task.raw(lines[row]) for row in batch])
 
     def score(self, batch: Sequence[int]) -> list[Fields]:
         """Score a batch in this process, with the candidate's adapters applied."""

@@ -86,22 +86,15 @@ def test_a_chat_template_without_tools_is_refused_and_a_template_of_llamafactory
     assert read_json(tmp_path / "b/base/talks/results.json")["n"] == 3
 
 
-@pytest.mark.parametrize(
-    ("with_tools", "without", "said"),
-    [
-        ("was trained otherwise", None, 1),
-        (None, None, 0),
-        ("was trained otherwise", "was trained otherwise", 0),
-    ],
-)
+@pytest.mark.parametrize(("difference", "said"), [("was trained otherwise", 1), (None, 0)])
 def test_a_prompt_with_tools_that_was_not_trained_is_said_once(
-    data, tmp_path, monkeypatch, capsys, with_tools, without, said
+    data, tmp_path, monkeypatch, capsys, difference, said
 ):
     asked = []
 
-    def other_prompt(_tokenizer, _folder, _prompting, template, talks=None):
+    def other_prompt(_tokenizer, _folder, _prompting, template, talks):
         asked.append((template, talks))
-        return with_tools if talks else without
+        return difference
 
     monkeypatch.setattr(tools, "other_prompt", other_prompt)
     part = SimpleNamespace(adapter=SimpleNamespace(folder=tmp_path))
@@ -111,7 +104,8 @@ def test_a_prompt_with_tools_that_was_not_trained_is_said_once(
     ]
     opened = SimpleNamespace(backend=SimpleNamespace(tokenizer="own"), candidates=candidates)
     given = ["--model", "m", "--data", str(data), "--out", str(tmp_path / "out"), "--template", "qwen"]
-    _, (task, _) = cli.prepare(cli.make_context("tools", given).params)
-    task.check_models(opened)
+    with cli.make_context("tools", given) as context:
+        _, (task, _) = cli.prepare(context.params)
+        task.check_models(opened)
     assert asked[0][0] == "qwen" and "tools" in asked[0][1][0][0]
     assert capsys.readouterr().err.count("warning: adapter was trained otherwise") == said

@@ -132,9 +132,8 @@ def _confidence(record: Record, place: str) -> float | None:
     if value is None:
         return None
     number = math.nan
-    if isinstance(value, str | float | int) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):
-            number = float(value)
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        number = float(value)
     if not 0 <= number <= 1:
         expected = "a number from 0 to 1; a column of another name is left out"
         raise unexpected(place, "confidence", value, expected)
@@ -184,8 +183,13 @@ def _first_fields(path: Path) -> list[str] | None:
         first = next(iter(TABLES[suffix](path)), None)
         return None if first is None else [name for name in first if name != "place"]
     if suffix == ".json":
-        document = read_json(path)
+        try:
+            document = read_json(path)
+        except ContentError as error:
+            raise ContentError(f"{error}; if it has one object a line, name it {path.stem}.jsonl") from error
         if not isinstance(document, Mapping):
-            raise _unknown(path, f"{show_value(document)} (write a list as one object a line: .jsonl)")
+            raise _unknown(
+                path, f"the JSON {show_value(document)} (write a list as JSON Lines: one object a line)"
+            )
         return list(document)
     return []

@@ -162,7 +162,7 @@ def test_force_removes_the_commands_own_summaries(tmp_path):
 def test_force_removes_the_files_that_run_json_lists_and_none_elsewhere(tmp_path) -> None:
     """As the plots of a sweep on other datasets than the new one."""
     out, outside = tmp_path / "out", tmp_path / "outside.png"
-    begin(out, summaries=["rte.png", "../outside.png"])
+    begin(out, summaries=["rte.png", "../outside.png", str(outside)])
     for path in (out / "rte.png", out / "notes.md", outside):
         path.touch()
     begin(out, force=True, summaries=["mnli.png"])
