@@ -281,16 +281,15 @@ def test_weights_that_overflow_are_told_from_silence_when_generating(nli, tmp_pa
         nli("--adapter", f"mine={adapter}", "--mode", "generate", "--max-new-tokens", "3")
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantised_base_is_another_model_and_the_results_say_so(nli, tmp_path, bits):
+def test_a_quantised_base_is_another_model_and_the_results_say_so(nli, tmp_path):
     pytest.importorskip("bitsandbytes")
     adapter = write_adapter(tmp_path / "mine")
-    out = nli("--adapter", f"mine={adapter}", "--quantize", bits)
-    assert results(out)["settings"]["quantize"] == bits
+    out = nli("--adapter", f"mine={adapter}", "--quantize", 4)
+    assert results(out)["settings"]["quantize"] == 4
     assert predictions(out) != predictions(out, "mine")
     assert predictions(nli(out="plain")) != predictions(out)
     with raises(RequestError, "settings quantize"):
-        nli("--resume", "--quantize", bits, out="plain")
+        nli("--resume", "--quantize", 4, out="plain")
 
 
 BAD = {

@@ -53,7 +53,7 @@ CASES: dict[str, tuple[str, int, Spoil, str]] = {
     **{name: ("completion", FIRST_QUESTIONS, *SPOILED[name]) for name in AT_ROWS},
     **{name: ("completion", 16, of_logs(SPOILED_LOGS[name][0]), fact) for name, fact in LOGS.items()},
     "chats sent elsewhere": ("chat/completions", 0, *ELSEWHERE),
-    "prompts sent elsewhere": ("apply-template", 3, *ELSEWHERE),
+    "prompts sent elsewhere": ("apply-template", 1, *ELSEWHERE),
     "ids sent elsewhere": ("tokenize", 1, *ELSEWHERE),
     "a prompt that is null": (
         "apply-template",

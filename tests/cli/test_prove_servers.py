@@ -32,7 +32,7 @@ from tuneyard.eval.read.results import PREDICTIONS
 VALID = jsonschema_rs.validator_for(read_json(ROOT / "core/schemas/prove.json"))
 ROWS = [
     {"instruction": f'Does "{number} men walk" imply "it is so"?', "output": ("yes", "no")[number % 2]}
-    for number in range(4)
+    for number in range(2)
 ]
 LENGTH = 5
 Answer = dict[str, Any]
@@ -339,9 +339,6 @@ def test_served_model_names_an_adapter_of_the_server(
 def test_the_next_command_talks_to_the_model_that_was_compared(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url = home.serve("vllm", "base", "one")
-    home.prove("--url", url)
-    assert capsys.readouterr().err.endswith(f" --url {url} --served-model one\n")
     url = home.serve("llama.cpp", "one")
     home.prove("--url", url)
     assert capsys.readouterr().err.endswith(f" --url {url}\n")
@@ -354,10 +351,10 @@ def test_the_next_command_talks_to_the_model_that_was_compared(
 
 def test_rows_that_the_server_refuses_are_flips(home: Home) -> None:
     url = home.serve("vllm", "one")
-    home.servers[0].refused = '"3 men'
+    home.servers[0].refused = '"1 men'
     proof = home.prove("--url", url, code=1)
     (answers,), (chat,) = proof["answers"], proof["chats"]
-    assert answers["flips"] == answers["refused"] == chat["refused"] == [3]
+    assert answers["flips"] == answers["refused"] == chat["refused"] == [1]
     assert (answers["n"], answers["differing"], chat["differing"]) == (len(ROWS), 0, 1)
     assert home.prove("--url", url, "--flips", "1")["causes"] == []
 
@@ -368,14 +365,14 @@ def test_messages_that_the_server_refuses_are_differing_prompts(home: Home) -> N
     answer = server.post
 
     def refuse(path: str, body: Answer) -> Any:
-        if path == "/tokenize" and '"3 men' in str(body.get("messages")):
+        if path == "/tokenize" and '"1 men' in str(body.get("messages")):
             return None
         return answer(path, body)
 
     server.post = refuse  # type: ignore[method-assign]
     proof = home.prove("--url", url, code=1)
     (prompts,) = proof["prompts"]
-    assert (prompts["n"], prompts["differing"], prompts["refused"]) == (len(ROWS), 1, [3])
+    assert (prompts["n"], prompts["differing"], prompts["refused"]) == (len(ROWS), 1, [1])
     assert proof["answers"][0]["within"] and proof["chats"][0]["within"]
     assert "(1 refused)" in proof["verdict"]
 

@@ -110,7 +110,8 @@ def test_a_suite_and_a_search_load_the_base_once(folder, workers, tiny_model, mo
     load = worker_model.load_model
     monkeypatch.setattr(worker_model, "load_model", lambda *given: loaded.append(given) or load(*given))
     base = shutil.copytree(tiny_model, folder / "base")
-    search = ["--model", base, "--data", folder / "pairs.json", adapters(folder)[0], "--out", folder / "out"]
+    search = ["--model", base, "--data", folder / "pairs.json", adapters(folder)[0], *BARE]
+    search += ["--out", folder / "out"]
     call(sweep.cli, *search)
     searched = tree(folder / "out")
     (folder / "out").rename(folder / "searched")

@@ -23,7 +23,7 @@ raise OSError(ctypes.get_errno())
 """
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def runnable() -> None:
     try:
         run_tests("", ["True"])

@@ -236,10 +236,9 @@ def test_a_matrix_has_room_for_the_share_in_each_of_its_cells(classes: int) -> N
     figure = draw_confusion([labelled("m", labels, labels)])
     (axes,) = figure.axes
     box = axes.get_window_extent()
-    share = max(text.get_window_extent().height for text in axes.texts)
-    assert box.height / classes > share
-    share = max(text.get_window_extent().width for text in axes.texts)
-    assert box.width / classes > share
+    shares = [text.get_window_extent() for text in axes.texts]
+    assert box.height / classes > max(share.height for share in shares)
+    assert box.width / classes > max(share.width for share in shares)
 
 
 def test_all_plots_have_one_style_whatever_the_readers_matplotlib_is_set_to() -> None:
