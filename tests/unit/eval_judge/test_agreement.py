@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.fake_runs import compare
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section
-from tuneyard.eval.read.scored_run import ScoredRun
+from tuneyard.eval.judge.questions.slices import compare_slices
+from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show.tables import differences
 from tuneyard.eval.show.verdict import decision, decisions, notes
 from tuneyard.eval.statistics.family import DifferenceTest
@@ -42,7 +43,7 @@ def page(
         right = [one == other for one, other in zip(said, gold, strict=True)]
         run = ScoredRun(
             name, dataset, name, [str(row) for row in range(len(keys))], gold, said, right,
-            [str(key) for key in keys], values={metric: values.tolist()},
+            [str(key) for key in keys], {"label": gold}, values={metric: values.tolist()},
             tokens=np.ceil(np.exp(chance * 5)).tolist(),
         )  # fmt: skip
         runs.append(replace(run, tokens=runs[0].tokens) if runs else run)
@@ -118,7 +119,7 @@ def check_first_line(comparison: Comparison) -> None:
 @settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
-    clusters=st.integers(3, 20),
+    clusters=st.integers(1, 20),
     models=st.integers(2, 4),
     metric=st.sampled_from(["", "", *METRICS]),
     several=st.booleans(),
@@ -134,3 +135,5 @@ def test_p_interval_and_verdict_of_a_page_agree_as_they_are_printed(
     for section in comparison.sections:
         check(section)
     check_first_line(comparison)
+    for one in compare_slices(by_dataset(runs), "base", "label"):
+        assert all(map(agree, one.tests))

@@ -5,8 +5,6 @@ import pytest
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.metrics.labels import (
-    check_labels,
-    choose_labels,
     confusion,
     find_labels,
     parse_choices,
@@ -44,14 +42,6 @@ def test_the_baseline_is_the_whole_sets_where_a_limit_scored_a_few_rows() -> Non
     assert (found["n"], found["majority"], found["majority_label"]) == (2, 0.5, "yes")
 
 
-def test_rows_of_one_group_widen_the_interval() -> None:
-    alone = summary([{**r, "cluster": i} for i, r in enumerate(rows())], EXPECTED)
-    grouped = summary([{**r, "group": i // 2} for i, r in enumerate(rows())], EXPECTED)
-    assert alone["ci95"] == pytest.approx(list(wilson(3, 6)))
-    assert grouped["stderr"] > alone["stderr"]
-    assert grouped["ci95"][0] < alone["ci95"][0]
-
-
 def test_confusion_counts_every_row_once() -> None:
     table = confusion(EXPECTED, PREDICTED)
     assert table["yes"] == {"maybe": 0, "no": 1, "unknown": 0, "yes": 2}
@@ -74,13 +64,6 @@ def test_labels_are_found_or_refused() -> None:
         find_labels([str(i) for i in range(21)], "f")
     with raises(ContentError, "yes"):
         find_labels(["yes", "yes"], "f")
-
-
-def test_an_answer_outside_the_choices_is_named() -> None:
-    with raises(ContentError, "perhaps", "record 2", "f", "1"):
-        check_labels(["yes", "perhaps"], ["yes", "no"], "f")
-    with raises(ContentError, "perhaps"):
-        choose_labels(["yes", "perhaps"], "yes,no", [], "f")
 
 
 @pytest.mark.parametrize("text", ["yes", "yes,yes", ",", ""])

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneyard.eval.metrics.text import bleu, distinct, ngrams, rouge, words
-from tuneyard.eval.statistics.rates import ratio
 
 CHINESE = ["模型在训练集上过拟合了。", "该设备的电源模块损坏,需要更换。"]
 SAID = ["模型在训练集上出现过拟合。", "电源模块坏了,应当更换设备的电源。"]
@@ -37,14 +36,6 @@ def test_distinct_counts_over_all_texts_and_never_across_two() -> None:
     assert distinct(texts, 2) == 4 / 5
     assert distinct(["", "a"], 2) == 0.0
     assert ngrams("abcd", 3) == [("a", "b", "c"), ("b", "c", "d")]
-
-
-def test_a_ratio_is_taken_over_sums_and_not_averaged() -> None:
-    found = ratio([2.0, 12.0], [1, 3], [0, 1])
-    assert found.value == 3.5  # and not (2 + 4) / 2
-    # residuals 2 - 3.5 and 12 - 10.5, with 1/4 and 3/4 of the weight: sqrt(1.5² / 0.75 + 1.5² / 0.25) / 4
-    assert found.stderr == pytest.approx(math.sqrt(12) / 4)
-    assert found.ci95[0] < 3.5 - 10 * found.stderr  # two rows leave one degree of freedom
 
 
 @pytest.mark.slow  # rouge-score imports nltk, 5 s

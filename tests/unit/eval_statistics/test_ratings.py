@@ -10,7 +10,6 @@ from tuneyard.eval.statistics.ratings import (
     CRITERIA,
     OVERALL,
     Rating,
-    clustered_sign_test,
     equal_verdicts,
     mean_marks,
     outcomes,
@@ -121,9 +120,3 @@ def test_prompts_of_one_cluster_are_one_toss() -> None:
     found = outcomes(ratings, ("base", "tuned"), {1: "x", 2: "x", 3: "y", 4: "z"})
     (one,) = [one for one in found if one.criterion == OVERALL]
     assert (one.wins, one.losses, one.p) == (3, 1, 0.5)
-
-
-def test_the_sign_test_by_hand() -> None:
-    assert clustered_sign_test([False] * 5, range(5)) == pytest.approx(2 / 32)
-    assert clustered_sign_test([True] + [False] * 7, range(8)) == pytest.approx(2 * (1 + 8) / 256)
-    assert clustered_sign_test([], []) == 1.0 and clustered_sign_test([True, False], range(2)) == 1.0

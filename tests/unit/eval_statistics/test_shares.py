@@ -53,14 +53,6 @@ def test_rows_of_a_share_by_hand() -> None:
     assert same.low < rate_of([True] * 2).low  # each group counts as one row
 
 
-def test_standard_errors_by_cluster_by_hand() -> None:
-    # mean 0.5; group a sums to 0.5 + 0.5 = 1, b to -0.5 - 0.5 = -1: sqrt(2/1 · (1 + 1)) / 4
-    assert mean_of([True, True, False, False], list("aabb")).stderr == pytest.approx(math.sqrt(4) / 4)
-    # groups that are each half right say the mean exactly
-    assert mean_of([True, False, True, False], list("aabb")).stderr == 0.0
-    assert mean_of([True, False], ["a", "a"]).stderr == 0.0
-
-
 @given(st.lists(st.booleans(), min_size=2, max_size=40))
 def test_repeating_every_row_in_its_group_adds_no_knowledge(correct: list[bool]) -> None:
     doubled = [x for x in correct for _ in range(2)]
@@ -123,9 +115,9 @@ def test_bins_are_tenths() -> None:
 def test_calibration_by_chance_is_what_a_perfect_model_gets() -> None:
     draw = random.Random(0)
     errors = []
-    for _ in range(300):
+    for _ in range(150):
         sure = [draw.choice([0.52, 0.71, 0.93]) for _ in range(150)]
         errors.append(calibration(sure, [draw.random() < p for p in sure]))
-    inside = sum(found.error <= found.chance for found in errors) / 300
+    inside = sum(found.error <= found.chance for found in errors) / 150
     assert 0.91 < inside < 0.99
     assert calibration([1.0] * 5, [True] * 5).error == calibration([1.0] * 5, [True] * 5).chance == 0
