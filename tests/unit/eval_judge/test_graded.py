@@ -78,8 +78,8 @@ def test_p_of_one_candidate_is_scipys_permutation_test(tmp_path):
         run(tmp_path, model, [{"reference": "", "chrf": float(value)} for value in own])
     (section,) = compared(tmp_path, "chrf").sections
     theirs = permutation_test(
-        (scores[1], scores[0]), lambda a, b: (a - b).mean(), permutation_type="samples", n_resamples=50_000,
-        vectorized=False, rng=np.random.default_rng(1),
+        (scores[1], scores[0]), lambda a, b, axis: (a - b).mean(axis), permutation_type="samples",
+        n_resamples=50_000, rng=np.random.default_rng(1),
     )  # fmt: skip
     assert 0.001 < theirs.pvalue < 0.2
     assert section.against_base[0].p == pytest.approx(theirs.pvalue, abs=0.01)
@@ -122,13 +122,6 @@ def test_where_lower_is_better_the_lowest_is_shipped_and_higher_ones_are_worse(t
     told = markdown(found)
     assert told.startswith(f"Ship {found.mean.best}: eval_loss ") and "default" not in told
     assert "majority" not in told and "points" not in told
-
-
-def test_a_model_of_a_higher_loss_is_not_shipped(tmp_path):
-    run(run(tmp_path, "base", losses(1)), "mine", losses(2, 0.9))
-    (section,) = compared(tmp_path, "eval_loss").sections
-    assert verdict(section).startswith("Keep the base: all others are worse (mine +")
-    assert section.best is None and section.ranked == ["base", "mine"]
 
 
 def test_rows_without_a_value_are_left_out_and_counted(tmp_path):

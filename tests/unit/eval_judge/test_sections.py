@@ -17,7 +17,6 @@ from tuneyard.eval.metrics.qa import qa_summary
 from tuneyard.eval.metrics.reports import report_summary
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.plots import kinds_chart
-from tuneyard.eval.statistics.family import estimates, units_of
 from tuneyard.eval.statistics.rates import Z95, wilson
 from tuneyard.eval.statistics.spread import student_deviate
 
@@ -61,23 +60,6 @@ def only(comparison: Comparison) -> Section:
     return section
 
 
-def test_figures_of_one_set() -> None:
-    section = only(judge(make("base", OLD), make("a", NEW)))
-    figure = section.figures["base"]
-    assert (figure.value, figure.n, figure.unparsed) == (0.45, 100, 55)
-    assert (figure.low, figure.high) == wilson(45, 100)
-    assert figure.stderr == pytest.approx(math.sqrt(0.45 * 0.55 / 99))
-    (test,) = section.against_base
-    assert (test.value, test.better, test.worse) == (0.25, 30, 5)
-    steps = np.array(NEW, dtype=float)[:, None] - np.array(OLD, dtype=float)[:, None]
-    (wanted,) = estimates(units_of([steps], [None]))
-    assert (test.low, test.high, test.p, test.smallest) == (
-        wanted.low, wanted.high, wanted.p, wanted.smallest,
-    )  # fmt: skip
-    assert test.shown and test.shrunk is None
-    assert (section.best, section.rivals) == ("a", [])
-
-
 def test_rows_that_were_trained_on_are_counted_where_they_are_known() -> None:
     runs = [make(name, [True, False]) for name in ("base", "a", "b")]
     known, unknown = {"trained_on": {"examples": 2}}, {"trained_on": {"not checked": "no run.json"}}
@@ -86,18 +68,6 @@ def test_rows_that_were_trained_on_are_counted_where_they_are_known() -> None:
     setting = replace(runs[1], trainings=[runs[2], replace(runs[1], facts=known)])
     section = only(judge(runs[0], setting))
     assert section.figures["a"].trained_on == 2
-
-
-def test_models_against_the_base_are_judged_together() -> None:
-    base, better = flags(20, 5, 14, 61)
-    (alone,) = only(judge(make("base", base), make("a", better))).against_base
-    others = [
-        make(name, [not x if i % 7 == k else x for i, x in enumerate(base)]) for k, name in enumerate("bc")
-    ]
-    section = only(judge(make("base", base), make("a", better), *others))
-    a = next(test for test in section.against_base if test.model == "a")
-    assert alone.p < 0.05 < a.p and alone.low > 0 > a.low and a.shrunk is not None
-    assert section.best is None and all(test.shrunk is None for test in section.between)
 
 
 def test_the_mean_decides_unless_a_dataset_is_named() -> None:
@@ -127,13 +97,6 @@ def test_the_best_is_named_with_those_it_cannot_be_told_from_as_seen_from_it(ord
     (rival,) = section.rivals
     assert (rival.model, rival.against, rival.better, rival.worse) == ("a", "b", 2, 0)
     assert rival.value == pytest.approx(0.02) and rival.low < rival.value < rival.high
-
-
-def test_what_could_be_shown_allows_for_the_comparisons_of_the_family() -> None:
-    other = flags(40, 30, 5, 25)[1][::-1]
-    alone = only(judge(make("base", OLD), make("a", NEW))).against_base[0].smallest
-    two = only(judge(make("base", OLD), make("a", NEW), make("b", other))).against_base[0].smallest
-    assert alone == pytest.approx((1.96 + 0.8416) * math.sqrt(0.35 / 100), rel=0.02) and two > alone
 
 
 def test_the_mean_takes_models_that_have_every_set() -> None:

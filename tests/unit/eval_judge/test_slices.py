@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from tests.cli.scoring import invoke
-from tests.fake_runs import VALID
-from tests.json_files import read_json, write_json, write_lines
+from tests.fake_runs import VALID, write_run
+from tests.json_files import read_json
 from tests.messages import printed, raises
 from tests.unit.eval_judge.test_sections import make
 from tuneyard.core.errors import RequestError
@@ -61,21 +61,9 @@ def test_a_field_that_cannot_part_the_rows_is_refused():
 
 
 def test_the_command_reads_any_field_and_writes_what_its_schema_says(tmp_path):
-    for model, right in (("base", "no"), ("mine", "yes")):
-        place = tmp_path / "runs" / model / "s"
-        place.mkdir(parents=True)
-        rows = [
-            {
-                "row": i,
-                "expected_output": "yes",
-                "predicted_output": right if i % 2 else "yes",
-                "source": "ab"[i % 2],
-            }
-            for i in range(24)
-        ]
-        facts = {"model": model, "set": "s", "n": 24, "accuracy": 1.0 if right == "yes" else 0.5}
-        write_json(place / "results.json", facts)
-        write_lines(place / "predictions.jsonl", rows)
+    for model, said in (("base", "yes"), ("mine", "no")):
+        source = {"source": ["a", "b"] * 12}
+        write_run(tmp_path / "runs", model, "s", ["yes", "no"] * 12, ["yes", said] * 12, kinds=source)
     out = tmp_path / "t"
     done = invoke(cli, tmp_path / "runs", "--by", "source", "--out", out)
     assert done.exit_code == 0, done.output

@@ -1,6 +1,5 @@
 """What a run leaves behind, and what it takes up again."""
 
-import json
 from itertools import accumulate, product
 from pathlib import Path
 
@@ -36,10 +35,6 @@ def finished(folder: Path) -> bytes:
         log.append(predictions(batch))
     log.finish([])
     return (folder / PREDICTIONS).read_bytes()
-
-
-def test_predictions_end_in_the_order_of_the_data(tmp_path) -> None:
-    assert [json.loads(x)["row"] for x in finished(tmp_path).splitlines()] == [0, 1, 2, 3, 4]
 
 
 def test_a_log_cut_at_any_byte_ends_with_the_same_bytes(tmp_path) -> None:
@@ -104,13 +99,6 @@ def test_a_batch_without_losses_of_tokens_is_scored_again(tmp_path) -> None:
     append_with_losses(log, [3, 1])
     log.append(predictions([0, 2]), [])
     assert log_with_losses(tmp_path).pending == [[0, 2], [4]]
-
-
-def test_whole_batches_are_kept_and_torn_ones_asked_again(tmp_path) -> None:
-    log = PredictionLog(tmp_path, BATCHES)
-    log.append(predictions([3, 1]))
-    log.append(predictions([0]))
-    assert PredictionLog(tmp_path, BATCHES).pending == [[0, 2], [4]]
 
 
 def test_a_log_that_is_no_json_is_named_with_its_line(tmp_path) -> None:
@@ -198,22 +186,6 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, force, name) -> None
     (tmp_path / name).touch()
     with raises(RequestError, "run.json", "--out"):
         check_new(tmp_path, "eval.nli", resume=not force, force=force)
-
-
-@pytest.mark.parametrize(
-    ("part", "name", "facts"),
-    [
-        ("settings", "dtype", "fp32; bf16; dtype"),
-        ("models", "base", "base"),
-        ("sets", "rte", "rte"),
-    ],
-)
-def test_what_changed_is_named_and_nothing_is_written(tmp_path, part, name, facts):
-    begin(tmp_path)
-    before = (tmp_path / RUN).read_bytes()
-    with raises(RequestError, facts):
-        begin(tmp_path, {**IDENTITY, part: {name: "bf16"}})
-    assert (tmp_path / RUN).read_bytes() == before
 
 
 def test_a_setting_that_the_run_lacks_or_has_besides_is_a_change(tmp_path) -> None:

@@ -271,13 +271,6 @@ def test_what_is_right_may_be_said_row_by_row(folder: Path) -> None:
     assert list(run.correct) == [True, True, True, False] and run.gold == [""] * 4
 
 
-def test_what_has_no_accuracy_is_refused(folder):
-    path = folder / "a/s/results.json"
-    write_json(path, {"model": "a", "set": "s", "perplexity": 3.1})
-    with raises(RequestError, "results.json"):
-        read(folder)
-
-
 def test_confidence_is_the_share_of_the_chosen_label(folder):
     path = folder / "a/s/predictions.jsonl"
     rows = read_lines(path)
