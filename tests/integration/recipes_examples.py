@@ -1,9 +1,9 @@
 """python -m tests.integration.recipes_examples FOLDER MODEL [EXAMPLE...]: check recipes in one process.
 
 LLaMA-Factory's import takes 10 s, so one process answers for all of them, as in a `recipe check` of them all.
-FOLDER gets quick.json, what the quick check finds in all examples of ours, and outcome.json, for each path:
-`codes` of errors, codes of all `findings`, their `lines`, what is `unchecked`, the lines of a plan, and the
-traceback of a crash (`crashed`) or null.
+FOLDER has what `make_models` writes, so that this process need not import torch. It gets outcome.json, for
+each path: `codes` of errors, codes of all `findings`, their `lines`, what is `unchecked`, the lines of a
+plan, and the traceback of a crash (`crashed`) or null. `quick_findings` needs no process of its own.
 """
 
 import json
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import yaml
 
-from tests.json_files import write_json
 from tests.tiny import (
     make_adapter,
     make_base,
@@ -35,6 +34,8 @@ from tuneyard.recipes.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "tests/examples/recipes"
+BASE = yaml.safe_load((EXAMPLES / "base.yaml").read_text(encoding="utf-8"))
+"""What an example leaves out."""
 MODELS = {
     "SEES": make_seeing, "LLAMA3": make_llama3, "BASE": make_base, "EXPERTS": make_experts,
     "GPTQ": make_quantised, "AWQ": partial(make_quantised, method="awq"),
@@ -83,8 +84,7 @@ def written(path: Path, folder: Path, model: str, tiny: bool) -> tuple[Recipe, s
     text = content.decode()
     settings = yaml.safe_load(text)
     if EXAMPLES in path.parents:
-        base = yaml.safe_load((EXAMPLES / "base.yaml").read_text(encoding="utf-8"))
-        settings = {**base, **(settings or {})}
+        settings = {**BASE, **(settings or {})}
     else:  # one of LLaMA-Factory's own
         settings |= {"output_dir": "OUT", "dataset_dir": str(folder / "data")}
         if isinstance(settings.get("deepspeed"), str):
@@ -160,8 +160,6 @@ def facts(problem: Problem) -> str:
 
 
 def main(folder: Path, model: str, paths: list[Path]) -> None:
-    make_models(folder, model)
-    write_json(folder / "quick.json", quick_findings(folder, model))
     llamafactory = LlamaFactory(several=True)
     found = {str(path): outcome(llamafactory, path, folder, model) for path in paths}
     for path in paths:

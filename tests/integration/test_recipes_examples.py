@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import REAL, ROOT
-from tests.integration.recipes_examples import PLANNED
+from tests.integration.recipes_examples import PLANNED, make_models, quick_findings
 from tests.json_files import read_json
 from tests.messages import golden_text
 
@@ -106,29 +106,33 @@ ENVIRONMENT = {
 }
 
 
-def checked(folder: Path, model: Path, paths: list[Path]) -> dict[str, dict]:
-    """Check recipes in one process and return what was found in each, by its path.
-
-    It runs in a folder that has the examples at their place in a clone, and no adapters of a demo.
-    """
+def prepared(folder: Path, model: Path) -> Path:
+    """Write what recipes name into a folder and return it: it has the examples at their place in a clone."""
     clone = folder / "clone"
     shutil.copytree(ROOT / "tests/examples/recipes", clone / "tests/examples/recipes")
     (clone / "README.md").touch()  # the output folder of an example
-    cache = {"XDG_CACHE_HOME": str(folder / "cache"), "HF_DATASETS_CACHE": str(folder / "cache/datasets")}
     if (REAL / "lf/data").is_dir():
         (folder / "data").symlink_to(REAL / "lf/data")
         (folder / "examples").symlink_to(REAL / "lf/examples")
+    make_models(folder, str(model))
+    return folder
+
+
+def checked(folder: Path, model: Path, paths: list[Path]) -> dict[str, dict]:
+    """Check recipes in one process, in a clone without a demo's adapters; return what is found, by path."""
+    cache = {"XDG_CACHE_HOME": str(folder / "cache"), "HF_DATASETS_CACHE": str(folder / "cache/datasets")}
     done = subprocess.run(
         [sys.executable, "-m", "tests.integration.recipes_examples", folder, model, *paths],
-        cwd=clone, env={**os.environ, **ENVIRONMENT, **cache}, capture_output=True, text=True, timeout=2400,
+        cwd=folder / "clone", env={**os.environ, **ENVIRONMENT, **cache},
+        capture_output=True, text=True, timeout=2400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return read_json(folder / "outcome.json")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("ours")
+def folder(tmp_path_factory, tiny_model) -> Path:
+    return prepared(tmp_path_factory.mktemp("ours"), tiny_model)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +143,7 @@ def ours(folder, tiny_model) -> dict[str, dict]:
 @pytest.fixture(scope="module")
 def others(tmp_path_factory, tiny_model) -> tuple[Path, dict[str, dict]]:
     """What is found in all other examples, ours and LLaMA-Factory's, and the folder that was checked in."""
-    folder = tmp_path_factory.mktemp("others")
+    folder = prepared(tmp_path_factory.mktemp("others"), tiny_model)
     return folder, checked(folder, tiny_model, [*SLOW, *THEIRS])
 
 
@@ -177,9 +181,10 @@ def test_a_wrong_recipe_begins_with_the_failure_that_it_stands_for():
     assert len(causes) >= LEAST_CAUSES
 
 
-def test_all_examples_by_the_quick_check(ours, folder, request):
+def test_all_examples_by_the_quick_check(folder, tiny_model, request, monkeypatch):
     """Place, code, key and figures of what it finds in each; LLaMA-Factory finds the rest."""
-    findings = read_json(folder / "quick.json")
+    monkeypatch.chdir(folder / "clone")
+    findings = quick_findings(folder, str(tiny_model))
     if request.config.getoption("regenerate"):
         QUICK.write_text(json.dumps(findings, indent=1) + "\n")
     expected = read_json(QUICK)
