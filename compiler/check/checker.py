@@ -16,7 +16,7 @@ from tuneyard.compiler.kinds.turn_forms import SYSTEM
 from tuneyard.compiler.kinds.turns import unread_keys
 from tuneyard.compiler.problems import Problems, some_of
 from tuneyard.compiler.rows import MISSING, Batch, Fields, Place, Rows
-from tuneyard.compiler.spec.column_meanings import missing_fix, other_kind
+from tuneyard.compiler.spec.column_meanings import other_kind
 from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Spec
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import Problem, nearest, show_value
@@ -202,9 +202,12 @@ class Checker:
         accepted = [column.names for column in columns]
         expected = ", and ".join(" or ".join(map(show_value, names)) for names in accepted)
         listed = some_of(tuple(names), tuple(chain.from_iterable(accepted))) or "none at all"
-        fix = ""
+        fix = "`tuneyard data init FILE` proposes a spec for this file"
         for column in columns:
-            fix = fix or missing_fix(column.name, names, rows.typed, self.spec.name)
+            near = nearest(column.name, names)
+            if near:
+                fix = f"{near} --column {column.name}=NAME says which it is"
+                break
         line = rows.lines[0] if rows.typed else 1
         noun = "column" if len(columns) == 1 else "columns"
         message = f"no such {noun}: found {listed}, expected {expected}"
@@ -297,7 +300,7 @@ class Checker:
         if isinstance(value, list) and kind.takes_lists:
             wrong = next(violations(schema, value))
             return Problem("E105", place, wrong.message, f"{field} {wrong.place}".rstrip())
-        fix = other_kind(value, self.spec.name) if kind.is_cleaned else ""
+        fix = other_kind(value) if kind.is_cleaned else ""
         return Problem("E105", place, f"found {value_text} ({_type(value)}), expected {expected}", field, fix)
 
     def _field(self, name: str) -> str:

@@ -1,8 +1,8 @@
 """Columns of a spec and their kinds (`is:`): one object for each kind, in a file of this folder.
 
 A kind has its part of each step: the JSON Schema of its values and of its options in a spec, reading and
-checking, the lint, the record and the registry entry, the bundled spec that fits it. A new kind
-is one new file with a `Kind`. The rest of the compiler asks these objects, and names no kind.
+checking, the lint, the record and the registry entry. A new kind is one new file with a `Kind`. The rest of
+the compiler asks these objects, and names no kind.
 """
 
 from collections import Counter
@@ -147,7 +147,6 @@ class Kind:
     - `compared`: how the lint compares rows by it, as `ASKED` or a `MARK` of the answer.
     - `judge`: judges all kept values of a split together, which are counted for it; `place` is the first file
       of the split. Returns the error of all of them, or a line for people, "" if there is nothing to add.
-    - `bundled_spec`: the spec that reads such columns under their usual names (see `spec_for`).
     - `shapes`: the names of the forms of files that `init` proposes as examples of this kind (`init/shapes`).
     - `beside`: the column that `init` proposes next to others.
     - `leaf_types`: the types of values that `init` takes for such a column (`FileProfile`); () for any.
@@ -178,7 +177,6 @@ class Kind:
     loaded_columns: tuple[str, ...] = ()
     compared: str = ""
     judge: Callable[[Counter[object], str], Problem | str] | None = None
-    bundled_spec: str = ""
     shapes: tuple[str, ...] = ()
     beside: Beside | None = None
     leaf_types: tuple[str, ...] = ()
@@ -219,11 +217,6 @@ class Kind:
                 f"{place} reads {column} ({self.name}), which no record of a mixture holds: take another "
                 "spec for it, or compile it as a dataset of its own"
             )
-
-    def spec_for(self, columns: Collection[str]) -> str:
-        """The bundled spec that reads a file with these columns, and the option that it needs."""
-        del columns
-        return self.bundled_spec
 
     def validators(self) -> tuple[Validator, Validator]:
         """Compiled checks: of one value, and of a list of values."""

@@ -68,7 +68,6 @@ KTO = Kind(
     last_learned=1,  # data/processor/feedback.py
     compared=MARK,
     judge=_judge,
-    bundled_spec="kto",
     beside=Beside((*USUAL_NAMES["kto_tag"], "label"), questions=True, accepts=_is_mark),
     reader=KtoReader,
 )

@@ -130,7 +130,6 @@ def _kind(name: str) -> MediaKind:
         part=name,
         loaded_columns=(f"_{name}",),
         compared=ASKED,
-        bundled_spec="media",
         beside=Beside((name, name.removesuffix("s")), settings={"default": []}),
         reader=MediaReader,
     )

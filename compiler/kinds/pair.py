@@ -1,6 +1,5 @@
 """Preference pairs: two answers to one prompt (`ranking` in LLaMA-Factory 0.9.5, stages rm and dpo)."""
 
-from collections.abc import Collection
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import refuse_masked
@@ -17,14 +16,11 @@ from tuneyard.compiler.kinds.turns import (
     refuse_images,
 )
 from tuneyard.compiler.rows import Fields
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
 from tuneyard.core.records.calls import WrongValueError
 
 PAIR = ("chosen", "rejected")
-_QUESTIONS = {"instruction", "prompt", "question", "query"}
-"""The columns that spec pairs accepts as the question."""
 
 
 class Reply(NamedTuple):
@@ -109,14 +105,6 @@ class ReplyKind(Kind):
                 "chosen and rejected: expected a column of each, in place of `output` and `assistant`"
             )
 
-    def spec_for(self, columns: Collection[str]) -> str:
-        """Without a question the prompt is in turns, in a column of their own or before the chosen answer."""
-        if not _QUESTIONS.isdisjoint(columns):
-            return self.bundled_spec
-        if not set(USUAL_NAMES["turns"]).isdisjoint(columns):
-            return "pairs-chat"
-        return "pairs-chat with --column turns=chosen"
-
 
 _SHARED: Any = {
     "schema": {
@@ -134,7 +122,6 @@ _SHARED: Any = {
     "entry_keys": {"ranking": True},
     "replaced_parts": ("response",),
     "is_pair": True,
-    "bundled_spec": "pairs",
     "shapes": ("pair of answers",),
     "reader": ReplyReader,
 }

@@ -8,9 +8,8 @@ import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
-from tuneyard.compiler.kinds import kinds
+from tuneyard.compiler.rows import are_objects
 from tuneyard.compiler.spec.column_names import snake_case
-from tuneyard.core.errors import nearest, show_value
 
 # By role, in snake case and by preference: if a file has several, the first one is used.
 _USUAL_NAMES = {
@@ -141,35 +140,10 @@ def role_of_names(names: Collection[str]) -> str:
     return ""
 
 
-def missing_fix(name: str, names: list[str], typed: bool, spec: str) -> str:
-    """Suggest a fix for a missing column. A header with one field usually means another delimiter.
-
-    `names` are the columns of the file, `typed` is False if its cells are all text (csv, tsv).
-    """
-    kind_by_meaning = {_MEANING_BY_ROLE[kind.part]: kind for kind in kinds().values() if kind.bundled_spec}
-    meanings = [text for text in dict.fromkeys(map(meaning, names)) if text in kind_by_meaning]
-    if meanings:  # columns of preference data or media
-        reader = kind_by_meaning[meanings[0]].spec_for(names)
-        if reader != spec:
-            return f"the columns look like {' and '.join(meanings)}: spec {reader} reads them"
-    if not typed and len(names) == 1:
-        for delimiter in ";\t|,":
-            if delimiter in names[0]:
-                return f"name the delimiter in a spec under `source:`: `delimiter: {show_value(delimiter)}`"
-    near = nearest(name, names)
-    return f"{near} --column {name}=NAME says which it is" if near else ""
-
-
-def other_kind(value: object, spec: str) -> str:
+def other_kind(value: object) -> str:
     """Suggest how to read a value that should be text and is a number, or turns (TRL's prompt)."""
     if isinstance(value, int | float):
         return "in a spec, `is: any` writes it as JSON has it, and `labels` maps it"
-    if not isinstance(value, list) or not value:
-        return ""
-    if not all(isinstance(item, dict) and len(item) > 1 for item in value):
-        return ""
-    for kind in kinds().values():
-        reader = kind.spec_for(USUAL_NAMES["turns"])
-        if kind.bundled_spec == spec and reader != spec:
-            return f"spec {reader} reads turns"
-    return "in a spec, `is: turns` reads turns"
+    if are_objects(value) and all(len(item) > 1 for item in value):
+        return "in a spec, `is: turns` reads turns"
+    return ""

@@ -212,29 +212,11 @@ def test_errors_of_columns_stand_before_those_of_rows(bench):
     assert report.problems.errors[0].place.endswith("train.jsonl:1")
 
 
-RANKED = "preference data (a chosen answer and a rejected one)"
-INSIDE = "--column turns=chosen"
-
-
-@pytest.mark.parametrize(
-    ("row", "spec", "looks"),
-    [
-        ({"conversations": [], "rejected": "x"}, "pr", f"{RANKED}: spec pairs-chat"),
-        ({"chosen": "", "rejected": "x"}, "pairs-chat", f"{RANKED}: spec pairs-chat with {INSIDE}"),
-        ({"question": "", "rejected": "x"}, "pairs-chat", f"{RANKED}: spec pairs"),
-        ({"conversations": [], "kto_tag": True}, "pr", "feedback (KTO marks a rejected answer so): spec kto"),
-        ({"conversations": [], "images": "x"}, "pr", "images: spec media"),
-    ],
-)  # fmt: skip
-def test_missing_columns_are_told_with_the_spec_that_reads_such_data(bench, row, spec, looks):
-    report = bench.compile_rows(spec, [row])
-    hints = {problem.code: problem.hint for problem in report.problems.errors}
-    assert hints == {"E101": f"the columns look like {looks} reads them"}
-
-
-def test_a_spec_is_not_told_to_take_itself(bench):
+def test_missing_columns_name_a_near_one_or_the_command_that_proposes_a_spec(bench):
     report = bench.compile_rows("pairs-chat", [{"messages": [], "chosen": "x", "reject": "y"}])
     printed(report.problems.errors[0].hint, '"reject"', "--column rejected=NAME")
+    report = bench.compile_rows("pr", [{"conversations": [], "images": "x"}])
+    assert "`tuneyard data init FILE`" in report.problems.errors[0].hint
 
 
 def test_columns_without_end_are_counted_in_bounded_memory(bench):
