@@ -111,13 +111,12 @@ def known_suffixes() -> str:
     return f"{', '.join(readers())}, each also .gz or .zst"
 
 
-def refuse_twice(names: Sequence[str], place: str, problems: Problems) -> bool:
-    """Record E009 if two columns have one name, since only one of them would be read. True if so."""
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        fix = "" if twice else "name each column there, or delete the lines above the header"
-        problems.bad_file(Problem("E009", place, "the header names it twice", twice or '""', hint=fix))
-    return twice is not None
+def refuse_twice(names: Sequence[str], place: str) -> None:
+    """Refuse two columns of one name (E009), since only one of them would be read."""
+    for name in names:
+        if names.count(name) > 1:
+            fix = "" if name else "name each column there, or delete the lines above the header"
+            raise UnreadableFileError("E009", "the header names it twice", fix, place, name or '""')
 
 
 def read(
@@ -140,9 +139,7 @@ def read(
     try:
         with opened(path, encoding, in_order=file_reader.text, moved=moved) as stream:
             if source.table and ".db" not in file_reader.suffixes:
-                fix = "`table` names a table of an SQLite database: leave it out"
-                problems.bad_file(Problem("E007", display_path, fix))
-                return
+                raise UnreadableFileError("E007", "`table` names a table of an SQLite database: leave it out")
             file = OpenFile(stream, display_path, kind, source, split, path)
             batches = file_reader.function(file, problems)
             if source.turns:
@@ -154,5 +151,6 @@ def read(
                     yield rows
                 problems.end_batch()  # the caller has checked these rows
     except UnreadableFileError as error:
-        problems.bad_file(Problem(error.code, display_path, str(error), hint=error.hint))
+        place = error.place or display_path
+        problems.bad_file(Problem(error.code, place, str(error), error.field, error.hint))
     problems.end_batch()

@@ -25,7 +25,14 @@ from tuneyard.compiler.read.scan import (
     is_turn,
     layout_of,
 )
-from tuneyard.compiler.read.stream import TooLongError, blocks, too_long, undecodable, whole_lines
+from tuneyard.compiler.read.stream import (
+    TooLongError,
+    UnreadableFileError,
+    blocks,
+    too_long,
+    undecodable,
+    whole_lines,
+)
 from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, are_objects
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
@@ -79,8 +86,8 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
     elif not steps and layout is LINES and _OPEN.match(head):
         message = OVER_LINES
     if message:
-        problems.bad_file(Problem("E007", f"{display_path}:{start}", message))
-    elif not steps and layout.steps is None:
+        raise UnreadableFileError("E007", message, place=f"{display_path}:{start}")
+    if not steps and layout.steps is None:
         yield from _read_lines(whole, display_path, start, problems)
     else:
         scanner = Scanner(whole, start)
@@ -285,8 +292,8 @@ def _read_lines(
                 lines, rows = _parse_each(block, start, prefix, problems)
             yield ObjectRows(prefix, lines, rows)
             start += len(block)
-    except TooLongError:
-        problems.bad_file(too_long(f"{display_path}:{start}"))
+    except TooLongError as error:
+        raise too_long(f"{display_path}:{start}") from error
 
 
 def _parse_each(

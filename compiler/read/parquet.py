@@ -8,9 +8,9 @@ from typing import Any, BinaryIO, cast
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
-from tuneyard.compiler.read.stream import BLOCK, RECORD, seekable, too_long
+from tuneyard.compiler.read.stream import BLOCK, RECORD, UnreadableFileError, seekable, too_long
 from tuneyard.compiler.rows import TableRows
-from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.errors import show_value
 
 BATCH = 2048
 BATCH_BYTES = 1 << 22
@@ -31,33 +31,31 @@ class Unreadable:
 
 
 @reader(".parquet", text=False)
-def read_parquet(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
+def read_parquet(file: OpenFile, _: Problems) -> Iterator[TableRows]:
     """Yield the rows of a Parquet file; a broken one is a problem."""
     whole = seekable(file.stream)  # here, since a full disk is no broken file
-    yield from _rows("Parquet", partial(_parquet, whole), file, problems)
+    yield from _rows("Parquet", partial(_parquet, whole), file)
 
 
 @reader(".arrow", text=False)
-def read_arrow(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
+def read_arrow(file: OpenFile, _: Problems) -> Iterator[TableRows]:
     """Yield the rows of an Arrow file, as `datasets` saves it (a stream) or of record batches; as above."""
-    yield from _rows("Arrow", partial(_arrow, file.stream), file, problems)
+    yield from _rows("Arrow", partial(_arrow, file.stream), file)
 
 
-def _rows(format_name: str, open_table: Opened, file: OpenFile, problems: Problems) -> Iterator[TableRows]:
+def _rows(format_name: str, open_table: Opened, file: OpenFile) -> Iterator[TableRows]:
     import pyarrow
 
     start = 1
     try:
         schema, batches = open_table()
         str(schema)  # names inside of columns, too
-        if refuse_twice(schema.names, file.display_path, problems):
-            return
+        refuse_twice(schema.names, file.display_path)
         for batch in batches:
             if batch.nbytes > RECORD:
                 for row in range(batch.num_rows):
                     if batch.slice(row, 1).nbytes > RECORD:
-                        problems.bad_file(too_long(f"{file.display_path} row {start + row}"))
-                        return
+                        raise too_long(f"{file.display_path} row {start + row}")
             lines = range(start, start + batch.num_rows)
             columns = {name: _values(batch.column(name)) for name in batch.schema.names}
             yield TableRows(f"{file.display_path} row ", lines, columns)
@@ -68,9 +66,8 @@ def _rows(format_name: str, open_table: Opened, file: OpenFile, problems: Proble
         message = f"a column's name is not UTF-8: {name}"
     except (pyarrow.ArrowException, OSError) as error:
         message = f"{format_name} cannot be read: {str(error).splitlines()[0]}"
-    problems.bad_file(
-        Problem("E012", f"{file.display_path} row {start}", message, hint="export the file again")
-    )
+    place = f"{file.display_path} row {start}"
+    raise UnreadableFileError("E012", message, "export the file again", place)
 
 
 def _parquet(whole: BinaryIO) -> tuple[Any, Iterator[Any]]:

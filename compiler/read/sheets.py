@@ -8,7 +8,7 @@ from typing import Any
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
-from tuneyard.compiler.read.stream import seekable
+from tuneyard.compiler.read.stream import UnreadableFileError, seekable
 from tuneyard.compiler.rows import Fields, Line, ObjectRows, Place
 from tuneyard.core.errors import Problem, show_value
 
@@ -43,14 +43,8 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
             problems.notes.append(f"{file.display_path}: only the sheet {first.title} is read, not {unread}")
         yield from _rows(first, file.display_path, problems)
     except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, SyntaxError) as error:
-        problems.bad_file(
-            Problem(
-                "E012",
-                f"{file.display_path} row 1",
-                f"the workbook cannot be read: {error}",
-                hint="export the file again",
-            )
-        )
+        message, place = f"the workbook cannot be read: {error}", f"{file.display_path} row 1"
+        raise UnreadableFileError("E012", message, "export the file again", place) from error
 
 
 def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectRows]:
@@ -66,8 +60,7 @@ def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectR
     filled_rows = chain(beginning, filled_rows)
     first, cells = next(filled_rows, (1, ()))
     header = ["" if cell is None else str(cell) for cell in cells]
-    if refuse_twice([name for name in header if name], f"{prefix}{first}", problems):
-        return
+    refuse_twice([name for name in header if name], f"{prefix}{first}")
     while batch := list(islice(filled_rows, BATCH)):
         rows: dict[Line, Fields] = {}
         for number, cells in batch:

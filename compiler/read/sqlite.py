@@ -10,14 +10,14 @@ from urllib.parse import quote
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader
+from tuneyard.compiler.read.stream import UnreadableFileError
 from tuneyard.compiler.rows import TableRows
-from tuneyard.core.errors import Problem
 
 BATCH = 1000
 
 
 @reader(".db", ".sqlite", ".sqlite3", text=False)
-def read_sqlite(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
+def read_sqlite(file: OpenFile, _: Problems) -> Iterator[TableRows]:
     """Yield the rows of a table in its order. The database is opened for reading alone."""
     with ExitStack() as stack:
         if isinstance(file.path, Path) and file.path.suffix.lower() == file.kind:
@@ -30,19 +30,15 @@ def read_sqlite(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
         try:
             address = f"file:{quote(str(path.absolute()))}?mode=ro"
             database = stack.enter_context(closing(sqlite3.connect(address, uri=True)))
-            table = _table(database, file, problems)
-            if table:
-                yield from _rows(database, table, file.display_path)
+            yield from _rows(database, _table(database, file.source.table), file.display_path)
         except sqlite3.DatabaseError as error:
-            message = f"the database cannot be read: {error}"
-            problems.bad_file(Problem("E012", file.display_path, message))
+            raise UnreadableFileError("E012", f"the database cannot be read: {error}") from error
 
 
-def _table(database: sqlite3.Connection, file: OpenFile, problems: Problems) -> str:
-    """The table that the source names, or the only one; "" after a problem."""
+def _table(database: sqlite3.Connection, table: str) -> str:
+    """The table that the source names, or the only one."""
     names = database.execute("select name from sqlite_master where type in ('table', 'view') order by name")
     tables = [str(name) for (name,) in names if not name.startswith("sqlite_")]
-    table = file.source.table
     if table in tables:
         return table
     if not table and len(tables) == 1:
@@ -51,8 +47,7 @@ def _table(database: sqlite3.Connection, file: OpenFile, problems: Problems) -> 
     if table:
         message = f"no table {table!r}: {message}"
     hint = "name one with --table, or in a spec under `source:`: `table: NAME`"
-    problems.bad_file(Problem("E007", file.display_path, message, hint=hint))
-    return ""
+    raise UnreadableFileError("E007", message, hint)
 
 
 def _rows(database: sqlite3.Connection, table: str, display_path: str) -> Iterator[TableRows]:

@@ -35,11 +35,11 @@ GET_AGAIN = "get the file again"
 
 
 class UnreadableFileError(Exception):
-    """The rest of a file cannot be read. `code` and `hint` are those of the problem."""
+    """The rest of a file cannot be read: a problem of the file, or at a `place` in it."""
 
-    def __init__(self, code: str, message: str, hint: str = "") -> None:
+    def __init__(self, code: str, message: str, hint: str = "", place: str = "", field: str = "") -> None:
         super().__init__(message)
-        self.code, self.hint = code, hint
+        self.code, self.hint, self.place, self.field = code, hint, place, field
 
 
 CUT_OFF = "the file is cut off inside a character"
@@ -163,9 +163,9 @@ def undecodable(data: bytes, place: str) -> Problem | None:
     return None
 
 
-def too_long(place: str, hint: str = "") -> Problem:
+def too_long(place: str, hint: str = "") -> UnreadableFileError:
     """E014 for a record of more than `RECORD` bytes."""
-    return Problem("E014", place, TOO_LONG, hint=hint)
+    return UnreadableFileError("E014", TOO_LONG, hint, place)
 
 
 def blocks(stream: io.BufferedReader) -> Iterator[bytes]:

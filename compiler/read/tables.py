@@ -12,6 +12,7 @@ from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import (
     RECORD,
     TooLongError,
+    UnreadableFileError,
     blocks,
     too_long,
     undecodable,
@@ -35,7 +36,7 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     usual_delimiter = "\t" if file.kind == ".tsv" else ","
     quoted = source.quoted if source.quoted is not None else file.kind == ".csv"
     read_lines = _quoted if quoted else _unquoted
-    for lines, rows in read_lines(text, source.delimiter or usual_delimiter, problems):
+    for lines, rows in read_lines(text, source.delimiter or usual_delimiter):
         while header is None and rows and rows[0] in ([], [""]):
             lines, rows = lines[1:], rows[1:]
         if header is None and rows:
@@ -47,8 +48,7 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
             if problem:
                 problems.bad_file(problem)
                 return
-            if refuse_twice(header, f"{display_path}:1", problems):
-                return
+            refuse_twice(header, f"{display_path}:1")
         if header is None:
             continue
         if set(map(len, rows)) != {len(header)} or text.undecoded or header in rows:
@@ -79,8 +79,7 @@ def _document(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     place = f"{file.display_path}:1"
     data = file.stream.read(RECORD + 1)
     if len(data) > RECORD:
-        problems.bad_file(too_long(place))
-        return
+        raise too_long(place)
     problem = undecodable(data, Place(f"{file.display_path}:", 1))
     if problem:
         problems.bad_row([problem], "")
@@ -142,7 +141,7 @@ def _cut_rule(turns: Sequence[Fields]) -> bool:
 
 def _text_rows(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     text = _Text(file.stream, file.display_path)
-    for numbers, rows in _unquoted(text, "\n", problems):
+    for numbers, rows in _unquoted(text, "\n"):
         kept = {}
         for number, (line,) in zip(numbers, rows, strict=True):
             problem = text.undecodable([line], Place(f"{file.display_path}:", number))
@@ -186,7 +185,7 @@ def _escaped(row: Cells) -> Cells:
     return [field.encode(errors="surrogateescape").decode(errors="backslashreplace") for field in row]
 
 
-def _unquoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
+def _unquoted(text: "_Text", delimiter: str) -> Lines:
     start = 1
     try:
         for block in text.blocks():
@@ -197,11 +196,11 @@ def _unquoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
             rows = [line.split(delimiter) for line in block.removesuffix("\n").split("\n")]
             yield range(start, start + len(rows)), rows
             start += len(rows)
-    except TooLongError:
-        problems.bad_file(too_long(f"{text.display_path}:{start}"))
+    except TooLongError as error:
+        raise too_long(f"{text.display_path}:{start}") from error
 
 
-def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
+def _quoted(text: "_Text", delimiter: str) -> Lines:
     csv.field_size_limit(2 * RECORD)  # never reached: the lines of a row are counted
     size = 0  # characters of the row that is read
 
@@ -218,6 +217,7 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
     rows: list[Cells] = []
     lines: list[int] = []
     unclosed = "a field opened with a quote must be closed"
+    failure: UnreadableFileError | None = None
     try:
         for row in reader:
             rows.append(row)
@@ -228,18 +228,17 @@ def _quoted(text: "_Text", delimiter: str, problems: Problems) -> Lines:
                 yield lines, rows
                 rows, lines, block = [], [], text.block
     except TooLongError:
-        problems.bad_file(too_long(f"{text.display_path}:{line}", unclosed))
+        failure = too_long(f"{text.display_path}:{line}", unclosed)
     except csv.Error as error:
-        place = f"{text.display_path}:{line}"
-        problem = Problem(
-            "E011", place, f"broken quoting: {error}", hint=f"{unclosed}; quotes inside are doubled"
-        )
+        message, fix = f"broken quoting: {error}", f"{unclosed}; quotes inside are doubled"
         if str(error).startswith("new-line character"):
-            hint = "end lines with a line feed, or quote the field"
-            problem = Problem("E011", place, "a carriage return alone, outside quotes", hint=hint)
-        problems.bad_file(problem)
+            message = "a carriage return alone, outside quotes"
+            fix = "end lines with a line feed, or quote the field"
+        failure = UnreadableFileError("E011", message, fix, f"{text.display_path}:{line}")
     if rows:
         yield lines, rows
+    if failure:
+        raise failure
 
 
 @dataclass(slots=True)

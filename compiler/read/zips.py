@@ -13,7 +13,6 @@ from tuneyard.compiler.read import OpenFile, is_no_data, read, reader, readers
 from tuneyard.compiler.read.saved import INDEX, STATE
 from tuneyard.compiler.read.stream import GET_AGAIN, Member, UnreadableFileError, seekable, suffix
 from tuneyard.compiler.rows import Rows
-from tuneyard.core.errors import Problem
 
 
 @contextlib.contextmanager
@@ -48,13 +47,12 @@ def read_zip(file: OpenFile, problems: Problems) -> Iterator[Rows]:
     """Yield the rows of every data file of an archive; places name both files (`a.zip/b.csv:2`)."""
     with members(seekable(file.stream)) as data_members:
         if not data_members:
-            problems.bad_file(Problem("E013", file.display_path, "no data file in the archive"))
+            raise UnreadableFileError("E013", "no data file in the archive")
         for member in data_members:
             if member.name in (STATE, INDEX):
                 message = f"the archive contains {member.path}, a dataset that `save_to_disk` wrote"
                 fix = "unpack the archive and give the folder as --source"
-                problems.bad_file(Problem("E012", file.display_path, message, hint=fix))
-                return
+                raise UnreadableFileError("E012", message, fix)
         for member in data_members:
             display_path = f"{file.display_path}/{member.path}"
             yield from read(member, display_path, file.source, problems, file.split)
