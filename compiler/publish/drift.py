@@ -1,8 +1,11 @@
-"""Check that the files of a compiled dataset still match its manifest."""
+"""Check that the file and the entry of a compiled dataset still match its manifest."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
+from tuneyard.compiler.publish.registry import changed_entry, compiled_entries
+from tuneyard.core.datasets import REGISTRY, Dataset
 from tuneyard.core.datasets.manifest import Manifest
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import Moved, sha256
@@ -19,19 +22,28 @@ def compile_again(folder: str, manifest: Manifest) -> str:
     return f"`{shlex.join(words)}` writes it again"
 
 
-def changed_file(path: Path, manifest: Manifest, moved: Moved | None = None) -> Problem | None:
-    """E431 if a file is missing or its bytes have changed since the compile.
+def since_compiled(
+    dataset: Dataset, out: Path, manifests: Mapping[str, Manifest], moved: Moved | None = None
+) -> list[Problem] | None:
+    """How file and entry of a dataset differ from a compile's manifest, None if no manifest lists either.
 
-    `moved` gets the number of bytes read, for a progress bar. None also for a file that the manifest does not
-    list.
+    `moved` gets the number of bytes read, for a progress bar.
     """
-    compiled = manifest.files.get(path.name)
-    if compiled is None:
-        return None
-    hint = compile_again(path.parent.name, manifest)
-    if not path.exists():
-        return Problem("E431", str(path), "the compiled file is missing", hint=hint)
-    if path.is_file() and sha256(path, moved) == compiled.sha256:
-        return None
-    message = f"the file has changed since it was compiled (with {compiled.rows} rows)"
-    return Problem("E431", str(path), message, hint=hint)
+    is_compiled = False
+    problems: list[Problem] = []
+    for folder, manifest in manifests.items():
+        hint = compile_again(folder, manifest)
+        path = dataset.path
+        if path.parent == out / folder and path.name in manifest.files:
+            is_compiled = True
+            compiled_file = manifest.files[path.name]
+            if not path.exists():
+                problems.append(Problem("E431", str(path), "the compiled file is missing", hint=hint))
+            elif not path.is_file() or sha256(path, moved) != compiled_file.sha256:
+                message = f"the file has changed since it was compiled (with {compiled_file.rows} rows)"
+                problems.append(Problem("E431", str(path), message, hint=hint))
+        compiled = compiled_entries(folder, manifest).get(dataset.name)
+        if compiled:
+            is_compiled = True
+            problems += changed_entry(str(out / REGISTRY), dataset.name, dataset.entry, compiled, hint)
+    return problems if is_compiled else None

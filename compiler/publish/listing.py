@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from tuneyard.compiler.publish.drift import changed_file
-from tuneyard.compiler.publish.registry import Registry, changed_entry, compiled_entries
+from tuneyard.compiler.publish.drift import since_compiled
+from tuneyard.compiler.publish.registry import Registry, compiled_entries
 from tuneyard.compiler.read.remote import RemoteFile, find_remote
 from tuneyard.compiler.read.stream import progress_bar
 from tuneyard.compiler.request import own_hash
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES
+from tuneyard.core.datasets import REMOTE_SOURCES, Dataset
 from tuneyard.core.datasets.manifest import MANIFEST, CompiledSource, Manifest
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import Moved, sha256
@@ -51,15 +51,11 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
 def _changes(registry: Registry, dataset: str, name: str, moved: Moved | None) -> list[str]:
     """How the file and the entry of a compiled dataset differ from its manifest in folder `name`."""
     manifest = registry.manifests[name]
-    compiled = compiled_entries(name, manifest).get(dataset)
-    file_name = str(compiled["file_name"]) if compiled else f"{name}/{dataset}"
-    problem = changed_file(registry.folder / file_name, manifest, moved)
-    changes = [problem.message] if problem else []
-    entry = registry.entries.get(dataset)
-    if compiled and entry is not None:
-        problems = changed_entry(str(registry.folder / REGISTRY), dataset, entry, compiled)
-        changes += [f"{problem.field}: {problem.message}" for problem in problems]
-    return changes
+    compiled = compiled_entries(name, manifest).get(dataset, {})
+    path = registry.folder / str(compiled.get("file_name", f"{name}/{dataset}"))
+    entry = registry.entries.get(dataset, compiled)
+    problems = since_compiled(Dataset(dataset, path, entry), registry.folder, {name: manifest}, moved)
+    return [": ".join(filter(None, [problem.field, problem.message])) for problem in problems or ()]
 
 
 def _stale_remote(source: CompiledSource) -> str:

@@ -1,14 +1,13 @@
 """Verify a dataset: compare its entry and the loader's rows with the file, and audit the labels."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.compiler.publish.drift import changed_file, compile_again
-from tuneyard.compiler.publish.registry import changed_entry, compiled_entries
+from tuneyard.compiler.publish.drift import since_compiled
 from tuneyard.compiler.verify.audit import (
     AUDIT_MESSAGES,
     SEVERAL_PAY,
@@ -34,7 +33,7 @@ from tuneyard.core.datasets import (
     not_registered,
     read_registry,
 )
-from tuneyard.core.datasets.manifest import Manifest, read_manifests
+from tuneyard.core.datasets.manifest import read_manifests
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
 from tuneyard.core.execution.options import default_workers
@@ -305,24 +304,6 @@ def _load(result: LoadedDataset, settings: Settings, cache: str) -> None:
         has_tools = "tools" in result.expected.format.columns
         data, auditor = _auditor(data, rows, verdict, settings.get("model_name_or_path"), has_tools)
     result.rows = LoadedRows(data, rows, auditor)
-
-
-def since_compiled(dataset: Dataset, out: Path, manifests: Mapping[str, Manifest]) -> list[Problem] | None:
-    """How file and entry of a dataset differ from a compile's manifest, None if no manifest lists either."""
-    is_compiled = False
-    problems = []
-    for folder, manifest in manifests.items():
-        if dataset.path.parent == out / folder and dataset.path.name in manifest.files:
-            is_compiled = True
-            problem = changed_file(dataset.path, manifest)
-            if problem:
-                problems.append(problem)
-        compiled = compiled_entries(folder, manifest).get(dataset.name)
-        if compiled:
-            is_compiled = True
-            hint = compile_again(folder, manifest)
-            problems += changed_entry(str(out / REGISTRY), dataset.name, dataset.entry, compiled, hint)
-    return problems if is_compiled else None
 
 
 def _stage(dataset: Dataset, record_format: RecordFormat, is_compiled: bool) -> str:

@@ -12,9 +12,9 @@ from tests.json_files import read_json, write_json
 from tests.messages import printed, printed_line, raises
 from tests.unit.compiler.conftest import ROWS, questions
 from tuneyard.compiler.cli import cli
+from tuneyard.compiler.publish.drift import since_compiled
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.verify.dataset import since_compiled
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.datasets.manifest import read_manifest, read_manifests
 from tuneyard.core.errors import ContentError, RequestError
