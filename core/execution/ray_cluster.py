@@ -93,7 +93,11 @@ class RayCluster(WorkerMap):
             self._takes = resources
         count = self.fitting(resources)
         if not count and not self._actors:
-            raise RequestError(_does_not_fit(resources))
+            raise RequestError(
+                f"--ray: an item takes {resources.cpus:g} CPU, {resources.gpus:g} GPU and "
+                f"{resources.memory / 1e9:.1f} GB of memory, and no node has that (`ray status` lists them); "
+                "add a node, or run it on a machine without --ray"
+            )
         for _ in range(count - len(self._actors)):
             self._actors.append(_Actor(resources, self._references))
         waiting = [actor.starts for actor in self._actors if not actor.has_started]
@@ -202,19 +206,6 @@ def _options_of(resources: Resources) -> dict[str, float]:
     if resources.memory:
         options["memory"] = resources.memory
     return options
-
-
-def _does_not_fit(resources: Resources) -> str:
-    nodes = []
-    for node in _nodes():
-        has = node["Resources"]
-        amounts = f"{has.get('CPU', 0):g} CPU, {has.get('GPU', 0):g} GPU, {has.get('memory', 0) / 1e9:.1f} GB"
-        nodes.append(f"{node['NodeManagerHostname']}: {amounts}")
-    takes = f"{resources.cpus:g} CPU, {resources.gpus:g} GPU and {resources.memory / 1e9:.1f} GB of memory"
-    return (
-        f"--ray: an item takes {takes}, and no node has that ({', '.join(nodes) or 'all have left'}); add a "
-        "node, or run it on a machine without --ray"
-    )
 
 
 def _last_line(error: BaseException) -> str:
