@@ -67,12 +67,10 @@ _COMMIT = re.compile(r"@[0-9a-f]{40}/")
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """A file at an address, as it was when it was found."""
+class _Remote:
+    """A file or a folder at an address."""
 
     address: str
-    size: int
-    version: str
 
     def __str__(self) -> str:
         return self.address
@@ -80,7 +78,15 @@ class RemoteFile:
     @property
     def name(self) -> str:
         """The name without the folders above it."""
-        return self.address.rpartition("/")[2]
+        return self.address.rstrip("/").rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile(_Remote):
+    """A file at an address, as it was when it was found."""
+
+    size: int
+    version: str
 
     @property
     def is_pinned(self) -> bool:
@@ -99,19 +105,11 @@ class RemoteFile:
             raise ContentError(f"{self.address}: {CHANGED}")
 
 
-class RemoteFolder(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RemoteFolder(_Remote):
     """The files right below an address, sorted by name."""
 
-    address: str
     files: list[RemoteFile]
-
-    def __str__(self) -> str:
-        return self.address
-
-    @property
-    def name(self) -> str:
-        """The name without the folders above it."""
-        return self.address.rstrip("/").rpartition("/")[2]
 
 
 SourceFile = Path | RemoteFile
@@ -158,10 +156,10 @@ def find_remote(address: str) -> RemoteFile | RemoteFolder:
         entries = filesystem.ls(address, detail=True)
         files = [
             _remote_file(filesystem.unstrip_protocol(entry["name"]), entry)
-            for entry in entries
+            for entry in sorted(entries, key=lambda entry: entry["name"])
             if entry["type"] != "directory"
         ]
-    return RemoteFolder(address, sorted(files, key=lambda file: file.address))
+    return RemoteFolder(address, files)
 
 
 def _remote_file(address: str, about: Mapping[str, Any]) -> RemoteFile:
