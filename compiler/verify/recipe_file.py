@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.core.datasets import REGISTRY, Dataset, read_registry
+from tuneyard.core.datasets import REGISTRY, Dataset
 from tuneyard.core.documents import read_yaml
-from tuneyard.core.errors import Problem, TuneyardError, show_value
+from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.training.training_run import names_in
 
 LLAMAFACTORY_DATASET_DIR = "data"
@@ -62,7 +62,7 @@ def recipe_problem(
         return recipe.problem("dataset", f"the recipe trains {', '.join(names)}, not {dataset.name}")
     dataset_dir = settings.get("dataset_dir")
     other = Path(str(dataset_dir or LLAMAFACTORY_DATASET_DIR))
-    if other.resolve() == folder.resolve() or _has_same_file(dataset, other):
+    if other.resolve() == folder.resolve():
         return None
     setting = "is missing"
     if dataset_dir:
@@ -72,14 +72,3 @@ def recipe_problem(
         other_registry = f"{other_registry}, which does not exist"
     message = f"{setting}: LLaMA-Factory reads {other_registry}, and not {folder / REGISTRY}"
     return recipe.problem("dataset_dir", message, f"write `dataset_dir: {folder}`")
-
-
-def _has_same_file(dataset: Dataset, folder: Path) -> bool:
-    """True if another registry names the same file with the same settings."""
-    try:
-        entry = read_registry(folder).get(dataset.name, {})
-    except TuneyardError:
-        return False
-    file_name = "file_name"
-    same_file = (folder / str(entry.get(file_name))).resolve() == dataset.path.resolve()
-    return same_file and entry | {file_name: ""} == dataset.entry | {file_name: ""}
