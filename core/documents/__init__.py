@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MOST_BYTES = 10_000_000  # of a YAML file; ours have a few thousand
 MOST_VALUES = 100_000
 MOST_DEPTH = 100
-TOO_DEEP = f"more than {MOST_DEPTH} lists and mappings in one another"
 MOST_LINE = 1 << 26  # bytes of one line of JSON
 BOM = b"\xef\xbb\xbf"
 _TAG = "tag:yaml.org,2002:"
@@ -65,7 +64,7 @@ def parse_yaml(text: bytes | str, place: str) -> Yaml:
         root = loader.get_single_node()
         if root is None:
             return Yaml(None, {})
-        _measure(root, place, {})
+        _size(root, place, {})
         lines = {}
         if isinstance(root, yaml.MappingNode):
             keys = [key for key, _ in root.value if isinstance(key, yaml.ScalarNode)]
@@ -169,26 +168,25 @@ def _check_depth(place: str, text: str) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MOST_DEPTH:
-            raise ContentError(f"{place}: {TOO_DEEP}")
+            raise ContentError(f"{place}: more than {MOST_DEPTH} lists and mappings in one another")
 
 
-def _measure(node: "yaml.Node", place: str, measured: "dict[yaml.Node, tuple[int, int]]") -> tuple[int, int]:
-    """How many values a node has, with aliases expanded, and how deep they are.
+def _size(node: "yaml.Node", place: str, sizes: "dict[yaml.Node, int]") -> int:
+    """How many values a node has, with aliases expanded.
 
-    `measured` has those of the nodes before, (0, 0) of one that is not yet complete. `ContentError` for equal
-    keys and keys that are no text (a bare yes, no, on or off is a truth value), for too many or too deep
-    values, for endless ones, and for those that JSON lacks.
+    `sizes` has those of the nodes before, 0 of one that is not yet complete. `ContentError` for equal keys
+    and keys that are no text (a bare yes, no, on or off is a truth value), for too many values, for endless
+    ones, and for those that JSON lacks.
     """
     import yaml
 
-    if node in measured:
-        if measured[node] == (0, 0):
+    if node in sizes:
+        if not sizes[node]:
             raise ContentError(f"{place}:{node.start_mark.line + 1}: an alias in here leads back to itself")
-        return measured[node]
+        return sizes[node]
     if node.tag.removeprefix(_TAG) not in _VALUES:
         raise ContentError(f"{place}:{node.start_mark.line + 1}: not YAML: a value with the tag {node.tag}")
-    measured[node] = 0, 0
-    size, depth = 1, 0
+    sizes[node] = 0
     parts = node.value if isinstance(node, yaml.SequenceNode) else []
     if isinstance(node, yaml.MappingNode):
         keys = set()
@@ -202,16 +200,13 @@ def _measure(node: "yaml.Node", place: str, measured: "dict[yaml.Node, tuple[int
                 raise ContentError(f"{line}: duplicate key {key.value!r}")
             keys.add(key.value)
             parts.append(value)
+    size = 1
     for part in parts:
-        part_size, part_depth = _measure(part, place, measured)
-        size += part_size
-        depth = max(depth, part_depth + 1)
+        size += _size(part, place, sizes)
     if size > MOST_VALUES:
         raise ContentError(f"{place}: its aliases make more than {MOST_VALUES:,} values of it")
-    if depth > MOST_DEPTH:
-        raise ContentError(f"{place}: {TOO_DEEP}")
-    measured[node] = size, depth
-    return size, depth
+    sizes[node] = size
+    return size
 
 
 def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict[str, object]]]:
