@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 UV := $(shell command -v uv)
-INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(PY),$(PY) -m pip install --quiet --disable-pip-version-check)
+INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(PY),$(PY) -m pip install --quiet --no-compile --disable-pip-version-check)
 
 # What a target cannot do without is asked for before anything is installed or made for it.
 $(if $(filter compile,$(MAKECMDGOALS)),$(if $(DATA),,$(error say which: make compile DATA=rte)))
