@@ -259,6 +259,7 @@ def test_parts_are_parsed(tmp_path):
         parse_reference_weight("rte")
     (tmp_path / "lr=1e-4").mkdir()
     assert parse_optional_weight(str(tmp_path / "lr=1e-4")) == (str(tmp_path / "lr=1e-4"), 1.0)
+    assert parse_optional_weight(f"r={tmp_path}") == (f"r={tmp_path}", 1.0)
     assert parse_size("1.5gb") == 1_500_000_000
     for text in ("5", "GB", "-1GB", "5 TB", "0MB", "0.0001KB", "1" * 400 + "GB"):
         with raises(RequestError):
