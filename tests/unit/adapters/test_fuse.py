@@ -6,15 +6,12 @@ import pytest
 from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
-from tests.unit.adapters.make import base_tensors, bf16_bits, delta, factors, make, make_base, stored
-from tuneyard.adapters.delta import nf4, total
+from tests.unit.adapters.make import base_tensors, factors, make, make_base, stored
+from tuneyard.adapters.delta import total
 from tuneyard.adapters.fuse import RECORD, FuseRequest, fuse, plan_fusing, retained_lines
 from tuneyard.adapters.shards import copy_tensor
-from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.weights.tensors import Tensor, open_weights, to_fp32
-
-BIG = {"q_proj": (256, 192), "v_proj": (64, 192)}
 
 
 def fused(wanted, base, out, **options):
@@ -37,11 +34,6 @@ def stored_in(folder):
     for path in sorted(folder.glob("*.safetensors")):
         found |= {name: stored(tensor) for name, tensor in open_weights(path).tensors.items()}
     return found
-
-
-def ulps(found, expected):
-    kind = {2: np.int16, 4: np.int32}[found.dtype.itemsize]
-    return np.abs(found.view(kind).astype(np.int64) - expected.view(kind))
 
 
 def test_everything_else_of_the_folder_is_carried(tmp_path):
@@ -67,40 +59,17 @@ def test_everything_else_of_the_folder_is_carried(tmp_path):
     assert (tmp_path / "out/chat_template.jinja").read_text() == "as trained"
 
 
-def test_several_adapters_with_weights_and_different_modules(tmp_path):
-    base = make_base(tmp_path / "base", base_tensors(), "F32")
-    make(tmp_path / "a", factors(1))
-    make(tmp_path / "b", factors(2, rank=3, shapes={"q_proj": (24, 24)}), r=3, target_modules=["q_proj"])
-    found, _, _ = fused([(tmp_path / "a", 0.5), (tmp_path / "b", -2)], base, tmp_path / "out")
-    a, b = open_adapter(tmp_path / "a"), open_adapter(tmp_path / "b")
-    for module in a.modules:
-        change = 0.5 * delta(a, module) - (2 * delta(b, module) if module in b.modules else 0)
-        expected = (base_tensors()[f"{module}.weight"].astype(np.float64) + change).astype(np.float32)
-        np.testing.assert_array_equal(found[f"{module}.weight"], expected)
-
-
-@pytest.mark.parametrize(
-    ("target", "stored"), [("embed_tokens", False), ("lm_head", False), ("lm_head", True)]
-)
-def test_tied_tensors_are_untied_and_only_the_named_one_moves(tmp_path, target, stored):
-    tensors = base_tensors()
-    if stored:
-        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
-    base = make_base(tmp_path / "base", tensors, "F32", tie_word_embeddings=True)
-    module = "model.embed_tokens" if target == "embed_tokens" else "lm_head"
-    rng = np.random.default_rng(0)
-    inputs, outputs = (50, 24) if target == "embed_tokens" else (24, 50)
-    pair = rng.standard_normal((4, inputs)).astype("f4"), rng.standard_normal((outputs, 4)).astype("f4")
-    make(tmp_path / "a", {module: pair}, r=4, target_modules=[target])
-    change = delta(open_adapter(tmp_path / "a"), module)
-    found, _, plan = alone(base)
-    start = tensors["model.embed_tokens.weight"]
-    moved = (start + (change.T if target == "embed_tokens" else change)).astype(np.float32)
-    expected = {"model.embed_tokens.weight": start, "lm_head.weight": start, f"{module}.weight": moved}
-    for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values)
+def test_a_head_that_a_tied_base_stores_is_changed_alone(tmp_path):
+    """A head that is not stored: tests/integration/test_adapters_peft.py."""
+    start = base_tensors()["model.embed_tokens.weight"]
+    base = make_base(
+        tmp_path / "base", {**base_tensors(), "lm_head.weight": start}, "F32", tie_word_embeddings=True
+    )
+    make(tmp_path / "a", {"lm_head": (np.ones((4, 24)), np.ones((50, 4)))}, r=4, target_modules=["lm_head"])
+    found, _, _ = alone(base)
+    np.testing.assert_array_equal(found["lm_head.weight"], (start + 16.0).astype(np.float32))  # alpha is 16
+    np.testing.assert_array_equal(found["model.embed_tokens.weight"], start)
     assert read_json(tmp_path / "out/config.json")["tie_word_embeddings"] is False
-    assert stored or any("tied" in note for note in plan.notes)
 
 
 def test_tied_base_stays_tied_where_neither_is_touched(tmp_path):
@@ -154,23 +123,6 @@ def test_retained_fraction_by_its_definition_and_by_the_published_figure(tmp_pat
     assert counts.unchanged_share == (shown == 0).mean()
     assert 0.44 < counts.unchanged_share < 0.48  # design.md: 46 %
     printed(retained_lines(plan, retained)[1], "--dtype fp32")
-
-
-def test_nf4_base_is_quantised_everywhere_it_was_and_the_rest_stays(tmp_path):
-    tensors = {**base_tensors(shapes=BIG), "lm_head.weight": np.ones((50, 24), np.float32)}
-    base = make_base(tmp_path / "base", tensors, "BF16")
-    make(tmp_path / "a", factors(1, shapes={"q_proj": BIG["q_proj"]}), target_modules=["q_proj"])
-    adapter = open_adapter(tmp_path / "a")
-    found, _, _ = alone(base, base_as="nf4")
-    for name, before in stored_in(base).items():
-        values = to_fp32(before, "BF16")
-        if name.endswith("_proj.weight"):
-            values = nf4(values, "BF16", double=False)
-        if name.removesuffix(".weight") in adapter.modules:
-            values = (values + delta(adapter, name.removesuffix(".weight"))).astype(np.float32)
-        off = ulps(found[name], bf16_bits(values))
-        assert off.max() <= 1
-        assert np.count_nonzero(off) <= 1e-4 * off.size
 
 
 @pytest.mark.parametrize(

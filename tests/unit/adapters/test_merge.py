@@ -5,8 +5,6 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors import safe_open
 
 from tests.folders import names
@@ -192,45 +190,6 @@ def test_bf16_output_is_rounded_to_nearest_and_the_loss_is_said(tmp_path):
 def error_all(adapter, expected):
     missing = np.sqrt(sum(np.linalg.norm(delta(adapter, m) - d) ** 2 for m, d in expected.items()))
     return missing / np.sqrt(sum(np.linalg.norm(d) ** 2 for d in expected.values()))
-
-
-ADAPTER = st.fixed_dictionaries(
-    {
-        "ranks": st.tuples(st.integers(1, 9), st.integers(1, 9)),  # of q and v
-        "alphas": st.tuples(st.floats(0.5, 64), st.floats(0.5, 64)),
-        "rslora": st.booleans(),
-        "weight": st.floats(-3, 3).filter(lambda w: abs(w) > 0.01),
-    }
-)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    drawn=st.lists(ADAPTER, min_size=1, max_size=4),
-    dtype=st.sampled_from(["F32", "F16", "BF16"]),
-    seed=st.integers(0, 999),
-)
-def test_any_ranks_patterns_weights_and_dtypes_give_the_dense_sum(tmp_path_factory, drawn, dtype, seed):
-    folder = tmp_path_factory.mktemp("property")
-    expected, size = {}, {}
-    for i, fields in enumerate(drawn):
-        (q, v), (alpha, alpha_v) = fields["ranks"], fields["alphas"]
-        pairs = factors(seed + i, layers=1, rank=lambda module, q=q, v=v: q if "q_proj" in module else v)
-        patterns = {"rank_pattern": {"v_proj": v}, "alpha_pattern": {"self_attn.v_proj": alpha_v}}
-        how = {"r": q, "lora_alpha": alpha, "use_rslora": fields["rslora"]}
-        stored = open_adapter(make(folder / str(i), pairs, dtype, **how, **patterns))
-        for module in pairs:
-            own, rank = (alpha, q) if "q_proj" in module else (alpha_v, v)
-            a, b = (factor.astype(float) for factor in stored.factors(module))
-            change = fields["weight"] * own / (np.sqrt(rank) if fields["rslora"] else rank) * (b @ a)
-            expected[module] = expected.get(module, 0) + change
-            size[module] = size.get(module, 0) + np.linalg.norm(change)
-    result, _ = merged(
-        [(folder / str(i), fields["weight"]) for i, fields in enumerate(drawn)], folder / "out"
-    )
-    for module in result.modules:
-        assert np.linalg.norm(delta(result, module) - expected[module]) <= 1e-6 * size[module]
-    assert result.config.rank == max(sum(f["ranks"][i] for f in drawn) for i in (0, 1))
 
 
 @pytest.mark.parametrize(
