@@ -4,7 +4,7 @@ import json
 
 import jsonschema_rs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.compiler.conftest import exchange
@@ -74,6 +74,7 @@ def test_the_place_inside_a_row_is_named(bench, name, row, field, message):
 
 
 @pytest.mark.parametrize("kind", [kind.name for kind in kinds().values() if kind.takes_lists])
+@settings(max_examples=25)
 @given(JSON)
 def test_every_nested_value_that_is_refused_is_explained(kind, value):
     schema = kind_of(kind).schema

@@ -269,7 +269,7 @@ def test_a_file_name_of_any_script_names_the_dataset(bench, name, dataset):
     assert yaml.safe_load(text)["write"][0]["dataset"] == dataset and len(records) == 2
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(max_size=8), st.text(max_size=12) | st.integers(0, 3) | st.none(), max_size=4))
 def test_any_row_is_proposed_for_or_refused(bench, row):
     row = {"question": "q", "answer": "a", **row}

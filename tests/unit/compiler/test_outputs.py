@@ -63,7 +63,7 @@ def combinations() -> list[tuple[bool, tuple[str, ...], tuple[str, ...]]]:
     """Return every pair of outputs with every set of mapped columns, of templates and of turns."""
     found = []
     for turns, forms in ((False, TEMPLATES), (True, TURNS)):
-        for pair in itertools.product(forms, repeat=2):
+        for pair in itertools.combinations_with_replacement(forms, 2):
             needs_system = any("-system" in name for name in pair)
             choices = [("system",), ("tools",), ("system", "tools")]
             found += [(turns, pair, each) for each in choices if "system" in each or not needs_system]
