@@ -1,13 +1,12 @@
 """The draw of samples and splits."""
 
 import random
-from array import array
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.compiler.draw import IN_REST, _fill, draw_sample, draw_splits
+from tuneyard.compiler.draw import draw_sample, draw_splits
 
 
 @pytest.mark.parametrize(
@@ -30,10 +29,3 @@ def test_a_sample_is_the_rows_that_the_standard_library_draws(rows, share, seed)
     marks = draw_sample(rows, size, seed)
     expected = random.Random(seed).sample(range(rows), size)
     assert [row for row, mark in enumerate(marks) if mark] == sorted(expected)
-
-
-def test_a_class_whose_last_unit_misses_the_quota_by_more_takes_no_later_unit() -> None:
-    """Of 10 rows wanted 9 are taken: 14 would be further off. The unit of one row behind it stays out."""
-    homes = array("i", [IN_REST] * 3)
-    assert _fill(homes, 1, [0, 1, 2], {0: 10}, [9, 5, 1], None) == {0: 9}
-    assert list(homes) == [1, IN_REST, IN_REST]

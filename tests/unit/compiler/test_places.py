@@ -4,7 +4,6 @@ import pickle
 
 import pytest
 
-from tuneyard.compiler.lint import fingerprints
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 
 ROWS = 1000
@@ -36,12 +35,3 @@ def test_places_take_few_bytes_and_come_back(line_of):
     assert len(pickle.dumps(prints._places)) <= 16 * 3 * ROWS
     order = [2 * ROWS, 0, ROWS + 7]
     assert [prints.take(order).place(row) for row in range(3)] == [places[row] for row in order]
-
-
-def test_a_row_and_its_twin_in_turn_unpack_each_batch_once():
-    prints = prints_of([[f"{batch} record {number}" for number in range(ROWS)] for batch in range(4)])
-    fingerprints._unpacked.cache_clear()
-    for row in range(2 * ROWS):
-        assert prints.place(row) == f"a.json:{row // ROWS} record {row % ROWS}"
-        assert prints.place(row + 2 * ROWS) == f"a.json:{row // ROWS + 2} record {row % ROWS}"
-    assert fingerprints._unpacked.cache_info().misses == 4
