@@ -299,19 +299,6 @@ def test_a_base_decides_where_adapters_name_it_differently():
     call("fuse", "rte=0.5", "quantised=0.5", "--base", "base", "--out", "full")
 
 
-def test_modules_to_save_need_the_base_and_are_merged_against_it():
-    head = {"base_model.model.lm_head.weight": np.full((50, 24), 5, np.float32)}
-    other = {"base_model.model.lm_head.weight": np.full((50, 24), 7, np.float32)}
-    make("saves/a", factors(1), extra=head, modules_to_save=["lm_head"])
-    make("saves/b", factors(2), extra=other, modules_to_save=["lm_head"])
-    make_base("full/base", {**base_tensors(), "lm_head.weight": np.ones((50, 24), np.float32)}, "F32")
-    assert "give --base DIR" in call("merge", "a=0.5", "b=0.25", "--out", "x", code=2)[1]
-    call("merge", "a=0.5", "b=0.25", "rte=1", "--base", "full/base", "--out", "x")
-    result = open_adapter("./x")
-    assert (result.full_tensor("lm_head.weight") == 1 + 0.5 * 4 + 0.25 * 6).all()
-    assert result.config.raw["modules_to_save"] == ["lm_head"]
-
-
 def test_modules_to_save_that_clash_or_do_not_fit():
     shape = (50, 24)
     make_base("full/base", {**base_tensors(), "lm_head.weight": np.ones(shape, np.float32)}, "F32")

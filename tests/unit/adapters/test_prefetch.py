@@ -23,20 +23,6 @@ def test_results_come_in_order_and_few_are_worked_out_before_they_are_asked_for(
     assert list(results) == [i * i for i in range(1, 100)]
 
 
-def test_a_failure_comes_at_its_place_and_ends_the_work():
-    begun = []
-
-    def work(item):
-        begun.append(item)
-        return 1 // (item - 3)
-
-    results = prefetch(work, range(100))
-    assert [next(results) for _ in range(3)] == [-1, -1, -1]
-    with pytest.raises(ZeroDivisionError):
-        next(results)
-    assert max(begun) <= 3 + PREFETCHED
-
-
 def test_a_merge_that_fails_leaves_no_thread_while_its_error_is_known(tmp_path, monkeypatch):
     """The garbage collector once joined such a thread from another that was starting, and hung."""
     adapter = make(tmp_path / "a", factors(layers=8))
