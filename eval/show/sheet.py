@@ -125,23 +125,18 @@ def check_unrated(path: Path) -> None:
 
 def read_key(path: Path) -> Key:
     """Read a sheet's key; `ContentError` if the file is something else."""
-    value = read_object(path)
-    models, entries = value.get("models"), value.get("answers")
+    value: dict[str, Any] = read_object(path)
     answers: dict[str, tuple[int, str]] = {}
+    clusters: dict[int, str] = {}
     try:
-        if not isinstance(models, list) or not isinstance(entries, dict):
-            raise TypeError
-        for name, entry in entries.items():
-            answers[name] = (int(entry["prompt"]), str(entry["model"]))
-    except (KeyError, TypeError, ValueError) as error:
+        for name, entry in value["answers"].items():
+            prompt = int(entry["prompt"])
+            answers[name] = (prompt, str(entry["model"]))
+            if "cluster" in entry:
+                clusters[prompt] = str(entry["cluster"])
+        return Key(list(map(str, value["models"])), answers, clusters)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ContentError(f"{path}: no key of a rating sheet: give its key.json with --key") from error
-    clusters = {}
-    for name, entry in entries.items():
-        cluster = entry.get("cluster")
-        if cluster is not None:
-            prompt, _ = answers[name]
-            clusters[prompt] = str(cluster)
-    return Key([str(model) for model in models], answers, clusters)
 
 
 def read_sheet(path: Path, key: Key, rater: str) -> list[Rating]:
@@ -151,27 +146,24 @@ def read_sheet(path: Path, key: Key, rater: str) -> list[Rating]:
     It is also raised if there are no marks at all.
     """
     problems: list[str] = []
-    marked_rows: list[tuple[str, dict[str, str]]] = []
+    ratings: list[Rating] = []
     seen: set[str] = set()
     for number, row in read_rows(path):
         name = row["id"]
         marks = {criterion: row[criterion] for criterion in CRITERIA if row[criterion]}
-        problems += [f"{path} row {number}: {problem}" for problem in _problems(name, marks, key, seen)]
+        of_row = list(_problems(name, marks, key, seen))
+        problems += [f"{path} row {number}: {problem}" for problem in of_row]
         seen.add(name)
-        if marks:
-            marked_rows.append((name, marks))
+        if marks and not of_row:
+            numbers = {criterion: int(mark[0]) for criterion, mark in marks.items()}
+            ratings.append(Rating(rater, *key.answers[name], numbers))
     if problems:
         message = "\n".join(problems[:SHOWN])
         if len(problems) > SHOWN:
             message += f"\n… {len(problems) - SHOWN} more"
         raise ContentError(message)
-    if not marked_rows:
+    if not ratings:
         raise ContentError(f"{path}: no marks in it: rate from 1 to 5 under {', '.join(CRITERIA)}")
-    ratings = []
-    for name, marks in marked_rows:
-        prompt, model = key.answers[name]
-        numbers = {criterion: int(mark[0]) for criterion, mark in marks.items()}
-        ratings.append(Rating(rater, prompt, model, numbers))
     return ratings
 
 
