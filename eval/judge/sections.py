@@ -49,8 +49,7 @@ def meaning(metric: str, runs: RunsByDataset) -> Metric:
     """Unit and direction of a metric, as the runs declare it."""
     if metric == MACRO_F1.name:
         return MACRO_F1
-    every_run = [run for by_model in runs.values() for run in by_model.values()]
-    return metric_meaning(metric, {run.source: run.facts for run in every_run})
+    return metric_meaning(metric, [run.facts for by_model in runs.values() for run in by_model.values()])
 
 
 @dataclass(frozen=True, slots=True)

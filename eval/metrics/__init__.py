@@ -8,7 +8,7 @@ Its mean appears in results.json, and from there in compare's and report's table
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from tuneyard.core.errors import RequestError
 from tuneyard.core.errors.warn import warn
 from tuneyard.core.installation.plugins import Plugin, PluginError, guarded, registry
-from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric, direction, metric_of, read_metric
+from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric, metric_of, read_metric
 from tuneyard.eval.statistics.rates import Rows, groups_of, metric_mean
 
 Function = Callable[[Mapping[str, Any]], float]
@@ -88,26 +88,25 @@ def metrics() -> dict[str, ExampleMetric]:
     return registry(GROUP, __name__, ExampleMetric, "metric", METRICS)
 
 
-def metric_meaning(name: str, facts_by_source: Mapping[str, Mapping[str, object]]) -> Metric:
+def metric_meaning(name: str, results: Iterable[Mapping[str, object]]) -> Metric:
     """Unit and direction of the figure `name`.
 
-    As we or a plug-in declare it, otherwise as the runs' results.json do (`RequestError` if they differ),
-    otherwise by its name. Of an unknown figure, higher is better.
+    As we or a plug-in declare it, otherwise as the runs' `results` (results.json) do (`RequestError` if they
+    differ), otherwise by its name. Of an unknown figure, higher is better.
     """
     if name == ACCURACY.name:
         return ACCURACY
     if name in metrics():
         return metrics()[name].meaning
-    sources: dict[Metric, str] = {}
-    for source, facts in facts_by_source.items():
+    meanings = set()
+    for facts in results:
         declared = facts.get("metrics")
-        if isinstance(declared, Mapping) and isinstance(declared.get(name), Mapping):
-            sources[read_metric({"metrics": declared}, name)[1]] = source
-    if len(sources) > 1:
-        listed = "; ".join(f"{source}: {direction(name, metric)}" for metric, source in sources.items())
-        raise RequestError(f"--metric {name}: results.json declare different metrics ({listed})")
-    metric = next(iter(sources), metric_of(name))
-    return replace(metric, name=name, in_percent=False)
+        if isinstance(declared, Mapping) and name in declared:
+            _, meaning = read_metric({"metrics": declared}, name)
+            meanings.add(meaning)
+    if len(meanings) > 1:
+        raise RequestError(f"--metric {name}: the runs' results.json declare different units or directions")
+    return replace(next(iter(meanings), metric_of(name)), name=name, in_percent=False)
 
 
 def find_metric(name: str) -> ExampleMetric:
