@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KINDS = 25
-RARE = 5  # kinds of fewer rows become one
+KINDS = 25  # bars of a plot
 DETAILED = 12  # with more datasets, nobody would look through all matrices and diagrams
 OTHERS = "others"
 BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
@@ -181,9 +180,12 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
 def kinds_chart(runs: Sequence[ScoredRun], kind: str, most: int = KINDS) -> Chart:
     """Each model's accuracy by `kind` (type or subtype), the most common kinds first.
 
-    Of more than `most` kinds, and of rare ones beside others, the rest is one bar.
+    Of more than `most` kinds the rest is one bar.
     """
-    names = _commonest(runs[0].kinds[kind], most)
+    counts = Counter(runs[0].kinds[kind])
+    names = sorted(counts, key=lambda name: (-counts[name], name))
+    if len(names) > most:
+        names = [*names[: most - 1], OTHERS]
     places: dict[str, str] = {}
     series: dict[str, list[Share | None]] = {}
     for run in runs:
@@ -197,22 +199,6 @@ def kinds_chart(runs: Sequence[ScoredRun], kind: str, most: int = KINDS) -> Char
                 label = tr(OTHERS)
             places[name] = f"{label} (n = {len(part.rows):,})"
     return Chart(tr("Accuracy by {kind}", kind=tr(kind)), list(places.values()), series)
-
-
-def _commonest(kinds: Sequence[str], most: int) -> list[str]:
-    """Names by number of rows; the rest, if it is several names, is one name (`others`).
-
-    The rest is all but the first ones, and all rare names if some name is not rare.
-    """
-    counted = Counter(kinds)
-    names = sorted(counted, key=lambda name: (-counted[name], name))
-    if most >= len(kinds):
-        return names
-    frequent = [name for name in names if counted[name] >= RARE]
-    kept = (frequent or names)[: most - 1]
-    if len(names) <= len(kept) + 1:
-        return names
-    return [*kept, OTHERS]
 
 
 def draw_bars(chart: Chart) -> "Figure":

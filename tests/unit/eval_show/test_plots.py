@@ -152,19 +152,17 @@ def typed(model: str, right: list[bool], **kinds: list[str]) -> ScoredRun:
     return replace(make(model, right), kinds=kinds)
 
 
-def test_kinds_are_counted_and_the_rare_ones_taken_together() -> None:
-    kinds = ["a"] * 5 + ["b"] * 3 + [f"rare {n:02}" for n in range(30)]
-    chart = kinds_chart([typed("m", [True] * 4 + [False] * 34, subtype=kinds)], "subtype")
-    assert chart.places == ["a (n = 5)", "others (n = 33)"] and chart.title == "Accuracy by subtype"
-    assert chart.series["m"] == [(0.8, *wilson(4, 5)), (0.0, *wilson(0, 33))]
+def test_kinds_are_counted_the_most_common_first() -> None:
+    kinds = ["b"] * 3 + ["a"] * 5
+    chart = kinds_chart([typed("m", [True] * 7 + [False], subtype=kinds)], "subtype")
+    assert chart.places == ["a (n = 5)", "b (n = 3)"] and chart.title == "Accuracy by subtype"
+    assert chart.series["m"] == [(0.8, *wilson(4, 5)), (1.0, *wilson(3, 3))]
 
 
-def test_beyond_25_kinds_the_rest_is_taken_together_and_one_rare_kind_keeps_its_name() -> None:
+def test_beyond_25_kinds_the_rest_is_taken_together() -> None:
     many = [f"kind {n:02}" for n in range(30) for _ in range(5)]
     chart = kinds_chart([typed("m", [True] * 150, subtype=many)], "subtype")
     assert len(chart.places) == 25 and chart.places[-1] == "others (n = 30)"
-    chart = kinds_chart([typed("m", [True] * 9, subtype=["a"] * 8 + ["b"])], "subtype")
-    assert chart.places == ["a (n = 8)", "b (n = 1)"]
 
 
 def test_the_recommended_model_is_highlighted_and_the_base_is_a_line() -> None:
