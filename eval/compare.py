@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 MOST_ERRORS = 2000  # incorrect examples on the page
 PLOT_SUFFIX = ".png"
-MOST_IN_TITLE = 3
 
 
 @cli_command(
@@ -158,10 +157,7 @@ def cli(
         share = margin / 100
     check_table(out)
     if not title:
-        sources = [argument(text) for text in results[:MOST_IN_TITLE]]
-        if len(results) > MOST_IN_TITLE:
-            sources.append(tr("{more} more", more=len(results) - MOST_IN_TITLE))
-        title = tr("Report on {names}", names=listed(sources))
+        title = tr("Report on {names}", names=listed([argument(text) for text in results]))
     compared = compare_results(
         results, questions, by, metric=metric, decide_on=decide_on, margin=share, recipes=recipes
     )
