@@ -12,7 +12,6 @@ from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.question import Question
 from tuneyard.eval.judge.questions.replicates import (
     Recipes,
-    replicates_table,
     seed_warnings,
     with_settings,
     with_trainings,
@@ -84,7 +83,6 @@ def compare_runs(
     warned += seed_warnings(recipes)
     for section in comparison.sections:
         warned += section.cautions
-    tables = replicates_table(comparison) | tables
     return ComparedRuns(runs, comparison, tables, figures, warned)
 
 

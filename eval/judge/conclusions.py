@@ -81,9 +81,9 @@ class PairedTest(DifferenceTest):
         """True if the difference is significant at 5 % in its family: its interval excludes 0."""
         return self.p < ALPHA
 
-    def seen_from(self, model: str) -> "PairedTest":
-        """The same test as a test of `model` against the other one."""
-        if model == self.model:
+    def seen_from(self, model: str | None) -> "PairedTest":
+        """The same test as a test of `model` against the other one, if it is one of the two."""
+        if model != self.against:
             return self
         return replace(
             self.turned(), model=model, against=self.model, better=self.worse, worse=self.better,
@@ -161,8 +161,9 @@ class Section:
         return next((model for model in self.better if not self.below_majority(model)), None)
 
     def tests_of(self, model: str) -> list[PairedTest]:
-        """The tests of a model against each other candidate."""
-        tests = [test.seen_from(model) for test in self.between if model in (test.model, test.against)]
+        """The tests of a model against each other one, the one of the best figure first."""
+        every = (*self.against_base, *self.between)
+        tests = [test.seen_from(model) for test in every if model in (test.model, test.against)]
         return sorted(tests, key=lambda test: self.ranked.index(test.against))
 
     @property
@@ -175,14 +176,7 @@ class Section:
     @property
     def against_top(self) -> list[PairedTest]:
         """The tests of every other model against that of the best figure."""
-        top = self.ranked[0]
-        tests = []
-        for test in (*self.against_base, *self.between):
-            if test.model == top:
-                tests.append(test.seen_from(test.against))
-            elif test.against == top:
-                tests.append(test)
-        return tests
+        return [test.seen_from(test.against) for test in self.tests_of(self.ranked[0])]
 
     @property
     def within_margin(self) -> list[str]:

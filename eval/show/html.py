@@ -32,7 +32,7 @@ from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect
 from tuneyard.eval.show.places import command_line, without_places
 from tuneyard.eval.show.plots import DrawnPlot
 from tuneyard.eval.show.setup import compared_tables
-from tuneyard.eval.show.tables import differences, figures, left_out, method, scores
+from tuneyard.eval.show.tables import differences, left_out, method, other_figures, scores
 from tuneyard.eval.show.verdict import decisions, notes, recommended
 
 PAGE = Path(__file__).parent / "page"
@@ -80,7 +80,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
     models = models_of(compared.runs)
     functions = {function.__name__: function for function in (tr, section_name, notes, method, terms)}
     errors = collect_incorrect(compared.runs, page.errors)
-    shown = {f"{name}{tr('.')}": table for name, table in compared.tables.items()} | figures(comparison)
+    shown = {**compared.tables, **other_figures(comparison)}
     return fill_page(
         PAGE,
         **functions,
@@ -104,7 +104,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
         unfolded=len(models) <= FEW,
         warnings=[without_places(warning) for warning in compared.warnings],
         caveats=caveats,
-        tables={name: varied(table) for name, table in shown.items()},
+        tables={f"{name}{tr('.')}": varied(table) for name, table in shown.items()},
         errors=[{"dataset": one.dataset, "counts": _counts(one)} for one in errors],
         cards=[(one.dataset, row) for one in errors for row in one.rows][:STATIC],
         provenance=provenance(compared.run_list, made_by(page.module)),

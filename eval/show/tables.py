@@ -1,7 +1,7 @@
 """A comparison as Markdown, which reads well in a terminal too, and as JSON for programs."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from tuneyard.core import version
 from tuneyard.core.files import versions
@@ -24,12 +24,10 @@ from tuneyard.eval.judge.conclusions import (
     MEAN,
     Comparison,
     ModelScore,
-    PairedTest,
     Section,
     as_json,
     difference_cells,
     differences_header,
-    on_dataset,
     section_name,
     translated,
 )
@@ -88,69 +86,39 @@ def scores(
     return _turned(columns)
 
 
-def figures(comparison: Comparison) -> dict[str, Table]:
-    """Figures besides accuracy, by caption: macro-F1, calibration, metrics of examples."""
-    tables = {
-        tr("Macro-F1 of every model on every dataset that has labels."): _macro_f1s(comparison),
-        tr("Calibration: how far confidence is from accuracy."): _calibrations(comparison),
-        tr("Means of the metrics that are computed for each example."): _example_metrics(comparison),
+def other_figures(comparison: Comparison) -> dict[str, Table]:
+    """Macro-F1, calibration and the metrics of examples, by caption: a row for each on each dataset."""
+    rows = []
+    for section in comparison.sets:
+        cells = {model: _figures_of(score) for model, score in section.figures.items()}
+        for name in dict.fromkeys(name for of_model in cells.values() for name in of_model):
+            heading = tr("{name} on {dataset}", name=name, dataset=section.name)
+            rows.append([heading, *(cells.get(model, {}).get(name, NONE) for model in comparison.models)])
+    if not rows:
+        return {}
+    return {
+        tr("Other figures: macro-F1, calibration (ECE), metrics of examples"): Table(
+            [tr("metric (95 % interval)"), *comparison.models], rows
+        )
     }
-    return {caption: table for caption, table in tables.items() if table.rows}
 
 
-def _macro_f1s(comparison: Comparison) -> Table:
-    columns = [[tr("macro-F1 (95 % interval)"), *comparison.models]]
-    for section in comparison.sets:
-        if any(score.macro_f1 for score in section.figures.values()):
-            cells = []
-            for model in comparison.models:
-                score = section.figures.get(model)
-                cells.append(NONE if score is None else interval(score.macro_f1) + _trained_on(score))
-            columns.append([section.name, *cells])
-    if len(columns) == 1:
-        return Table([], [])
-    return _turned(columns)
-
-
-def _calibrations(comparison: Comparison) -> Table:
-    rows = []
-    for section in comparison.sets:
-        for model, score in section.figures.items():
-            if score.calibration:
-                error, chance = 100 * score.calibration.error, 100 * score.calibration.chance
-                name = on_dataset(model, section.name)
-                rows.append([name, f"{error:.1f}", f"{chance:.1f}", f"{score.calibration.n:,}"])
-    header = translated(["calibration", "ECE, points", "95th percentile if calibrated"])
-    return Table([*header, "n"], rows)
-
-
-def _example_metrics(comparison: Comparison) -> Table:
-    """Every metric of examples that results.json declares, a row for each dataset."""
-    rows = []
-    for section in comparison.sets:
-        names: dict[str, None] = {}
-        for score in section.figures.values():
-            names.update(dict.fromkeys(score.metrics))
-        for name in names:
-            declared = {model: score.metrics.get(name) for model, score in section.figures.items()}
-            fields = next(one for one in declared.values() if one is not None)
-            _, metric = read_metric({"metrics": {name: fields}}, name)
-            cells = [_declared_value(declared.get(model)) for model in comparison.models]
-            figure = tr("{name} on {dataset}", name=name, dataset=section.name)
-            rows.append([direction(figure, metric), *cells])
-    return Table([tr("metric (95 % interval)"), *comparison.models], rows)
-
-
-def _declared_value(fields: Mapping[str, object] | None) -> str:
-    """A value of results.json with its limits, if it has both."""
-    if fields is None:
-        return NONE
-    value = float(str(fields.get("value")))
-    ci95 = fields.get("ci95")
-    text = number(value)
-    if isinstance(ci95, list) and len(ci95) == 2 and None not in ci95:
-        text = limits(number, (value, *ci95))
-    return f"{text}, n = {fields.get('n')}"
+def _figures_of(score: ModelScore) -> dict[str, str]:
+    """A model's figures besides accuracy on a dataset, by name."""
+    cells = {}
+    if score.macro_f1:
+        cells[tr("macro-F1")] = interval(score.macro_f1)
+    if score.calibration:
+        error, chance = 100 * score.calibration.error, 100 * score.calibration.chance
+        cells[tr("ECE, points (95th percentile if calibrated)")] = f"{error:.1f} ({chance:.1f})"
+    for name, fields in score.metrics.items():
+        _, metric = read_metric({"metrics": score.metrics}, name)
+        value, ci95 = float(str(fields.get("value"))), fields.get("ci95")
+        text = number(value)
+        if isinstance(ci95, list) and len(ci95) == 2 and None not in ci95:
+            text = limits(number, (value, *ci95))
+        cells[direction(name, metric)] = f"{text}, n = {fields.get('n')}"
+    return cells
 
 
 def differences(section: Section) -> dict[str, Table]:
@@ -162,7 +130,9 @@ def differences(section: Section) -> dict[str, Table]:
     if section.name == MEAN:
         caption = "Differences in mean accuracy, example by example."
     name = section_name(section.name)
-    tests = _ordered_tests(section)
+    best = section.best
+    between = sorted(section.between, key=lambda test: best not in (test.model, test.against))
+    tests = [*section.against_base, *(test.seen_from(best) for test in between)]
     rows = [difference_cells(test, section.metric) for test in tests]
     tables = {tr(caption, name=name): Table(translated(differences_header(section.metric)), rows)}
     f1_rows = []
@@ -174,18 +144,6 @@ def differences(section: Section) -> dict[str, Table]:
     header = translated(["", "difference of macro-F1, points (95 %)", "p"])
     tables[tr("Differences in macro-F1 on {name}.", name=name)] = Table(header, f1_rows)
     return {caption: table for caption, table in tables.items() if table.rows}
-
-
-def _ordered_tests(section: Section) -> list[PairedTest]:
-    """The tests against the base, then those of the best model, then the others."""
-    best = section.best
-    of_best, others = [], []
-    for test in section.between:
-        if best is not None and best in (test.model, test.against):
-            of_best.append(test.seen_from(best))
-        else:
-            others.append(test)
-    return [*section.against_base, *of_best, *others]
 
 
 def _turned(columns: Sequence[Sequence[str]]) -> Table:
@@ -213,15 +171,15 @@ def _score(score: ModelScore | None, metric: Metric) -> str:
         text += tr(', always "{label}"', label=short(score.always))
     if score.unparsed:
         text += tr(", {count} unparsed", count=score.unparsed)
-    return text + _trained_on(score)
-
-
-def _trained_on(score: ModelScore) -> str:
+    if score.trainings:
+        deviation = metric.size_text(score.seed_deviation) + metric.difference_unit
+        count = len(score.trainings)
+        text += tr(", {count} seeds, standard deviation {deviation}", count=count, deviation=deviation)
     if score.trained_on and score.trained_on_at_most:
-        return tr(", trained on up to {count:,}", count=score.trained_on)
-    if score.trained_on:
-        return tr(", trained on {count:,}", count=score.trained_on)
-    return ""
+        text += tr(", trained on up to {count:,}", count=score.trained_on)
+    elif score.trained_on:
+        text += tr(", trained on {count:,}", count=score.trained_on)
+    return text
 
 
 def left_out(comparison: Comparison) -> str:
@@ -254,9 +212,8 @@ def markdown(comparison: Comparison, setup: Sequence[str] = (), captioned: Seque
     parts += map(_section, comparison.deciding)
     parts += captioned
     parts += map(_section, described)
-    others = figures(comparison)
-    if others:
-        parts += [f"## {tr('Other figures')}", *map(grid, others.values())]
+    for caption, table in other_figures(comparison).items():
+        parts += [f"## {caption}", grid(table)]
     return "\n\n".join([*parts, tr(left_out(comparison))]) + "\n"
 
 

@@ -5,7 +5,7 @@ from functools import partial
 
 from tuneyard.core.language.number_format import limits, percent, points, show_p
 from tuneyard.core.language.translation import listed, tr, tr_counted
-from tuneyard.eval.judge.conclusions import MEAN, Comparison, PairedTest, Section, section_name
+from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section
 from tuneyard.eval.read.contamination import contamination
 from tuneyard.eval.read.results import BASE
 from tuneyard.eval.read.scored_run import merge_weights
@@ -17,12 +17,13 @@ MOST_RIVALS = 3
 def decisions(comparison: Comparison, *, brief: bool = False) -> list[str]:
     """The first lines of a report: the decision with its reason and the alternative.
 
-    One line, or one for each dataset if they cannot be averaged (different tasks). `brief`: without tests and
+    One line, or one for each dataset if they cannot be averaged (different tasks). The line of one dataset
+    of several has its name. `brief`: without tests and
     their figures, as a page and a plot begin.
     """
     deciding = comparison.deciding
     lines = [decision(section, brief=brief) for section in deciding]
-    if len(deciding) == 1:
+    if len(deciding) == 1 and not deciding[0].elsewhere:
         return lines
     lines_with_names = []
     for section, line in zip(deciding, lines, strict=True):
@@ -37,7 +38,7 @@ def decision(section: Section, *, brief: bool = False) -> str:
     their figures.
     """
     if not section.against_base:
-        return tr("Nothing to compare: {why}.", why=_only(section))
+        return tr("Nothing to compare: the base or all other models are missing.")
     best, base = section.best, section.base
     if best is None:
         return _not_better(section, brief=brief)
@@ -46,11 +47,6 @@ def decision(section: Section, *, brief: bool = False) -> str:
         value = f"{section.metric.name} {value}"
     names = {"best": called(best), "base": called(base)}
     text = tr("Ship {best}: {ours}, against {theirs} for {base}.", ours=value, theirs=base_value, **names)
-    if section.elsewhere:
-        text = tr(
-            "Ship {best}: {ours} on {name}, against {theirs} for {base}.",
-            ours=value, theirs=base_value, name=section.name, **names,
-        )  # fmt: skip
     text += _alternatives(section, best, brief=brief)
     over = section.over_majority.get(best)
     if over and not (over.shown and over.value > 0):
@@ -154,7 +150,8 @@ def _alternatives(section: Section, best: str, *, brief: bool) -> str:
     if others:
         rivals = _rivals(section, others, best, brief=brief)
         text += tr(" It is not shown to be better than {rivals}.", rivals=rivals)
-    beaten = [test for test in section.tests_of(best) if (test.value > 0) == section.metric.higher]
+    between = [test for test in section.tests_of(best) if test.against != section.base]
+    beaten = [test for test in between if (test.value > 0) == section.metric.higher]
     if not text and beaten and not brief:
         second = beaten[0]
         text = tr(
@@ -299,13 +296,3 @@ def _within(section: Section) -> str:
             )
         )  # fmt: skip
     return "".join(sentences)
-
-
-def _only(section: Section) -> str:
-    """Reason why there is nothing to compare."""
-    base = section.base
-    if base not in section.figures:
-        return tr("{base} was not scored on {name}", base=called(base), name=section_name(section.name))
-    if section.name == MEAN:
-        return tr("only {base} was scored on all sets", base=called(base))
-    return tr("only {base} was scored", base=called(base))

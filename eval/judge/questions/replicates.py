@@ -4,15 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import tr
-from tuneyard.eval.judge.conclusions import Comparison, on_dataset, section_name, translated
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
 
 Recipes = Mapping[str, Sequence[str]]
 """The models of each setting that was trained with several seeds (`--replicates`)."""
 RECOMMENDED = 5  # trainings
-HEADER = ("replicates", "trainings", "mean (95 % interval)", "standard deviation between seeds")
 
 
 def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:
@@ -44,28 +41,28 @@ def with_settings(runs: RunsByDataset, base: str, recipes: Recipes) -> RunsByDat
     for setting, members in recipes.items():
         if setting in models:
             raise RequestError(f"--replicates {setting}: {setting} is also a model; choose another name")
-        if base in members:
-            raise RequestError(f"--replicates {setting}: {base} is what the others are compared with")
+        candidates = [model for model in models if model != base]
         for model in members:
-            if model not in models:
-                expected = ", ".join(models)
-                raise RequestError(f"--replicates {setting}: no model {model}; expected some of {expected}")
+            if model not in candidates:
+                expected = ", ".join(candidates)
+                raise RequestError(
+                    f"--replicates {setting}: {model} is no model to compare with {base}; expected some of "
+                    f"{expected}"
+                )
     setting_of = {model: name for name, models in recipes.items() for model in models}
     grouped: dict[str, dict[str, ScoredRun]] = {}
     for dataset, by_model in runs.items():
         grouped[dataset] = {}
         for model, run in by_model.items():
-            name = setting_of.get(model)
-            if name is None:
-                grouped[dataset][model] = run
-            elif name not in grouped[dataset]:
-                missing = [each for each in recipes[name] if each not in by_model]
-                if missing:
-                    raise RequestError(
-                        f"--replicates {name}: {model} and {missing[0]} were not both scored on {dataset}"
-                    )
-                trainings = [by_model[each] for each in recipes[name]]
-                grouped[dataset][name] = replace(run, model=name, trainings=trainings)
+            name = setting_of.get(model, model)
+            members = recipes.get(name, ())
+            missing = [each for each in members if each not in by_model]
+            if missing:
+                raise RequestError(
+                    f"--replicates {name}: {model} and {missing[0]} were not both scored on {dataset}"
+                )
+            trainings = [by_model[each] for each in members]
+            grouped[dataset].setdefault(name, replace(run, model=name, trainings=trainings))
     return grouped
 
 
@@ -88,20 +85,3 @@ def seed_warnings(recipes: Recipes) -> list[str]:
         for name, models in recipes.items()
         if len(models) < RECOMMENDED
     ]
-
-
-def replicates_table(comparison: Comparison) -> dict[str, Table]:
-    """Mean and standard deviation of each setting on each dataset and on the mean, by caption."""
-    metric = comparison.metric
-    rows = []
-    for section in comparison.sections:
-        for name in section.ranked:
-            score = section.figures[name]
-            if score.trainings:
-                mean = metric.interval_text(score.with_limits)
-                deviation = metric.size_text(score.seed_deviation)
-                count = f"{len(score.trainings)}"
-                rows.append([on_dataset(name, section_name(section.name)), count, mean, deviation])
-    if not rows:
-        return {}
-    return {tr("Replicates"): Table(translated(HEADER), rows)}

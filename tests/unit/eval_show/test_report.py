@@ -161,10 +161,8 @@ def test_what_was_compared_is_below(page: str) -> None:
 
 
 def test_models_are_named_by_base_and_adapters_and_datasets_by_what_they_test() -> None:
-    command = (
-        "tuneyard eval sweep --model /srv/x/Qwen2.5-3B --adapter rte=saves/rte --adapter=mnli=saves/mnli"
-    )
-    facts = {"command": command, "about": "Inference", "model": "m"}
+    places = {"rte": "saves/rte", "mnli": "saves/mnli"}
+    facts = {"base": "/srv/x/Qwen2.5-3B", "adapters": places, "about": "Inference", "model": "m"}
     models = {"base": {}, "rte": {"rte": 1.0}, "rte=0.5,mnli=0.5": {"rte": 0.5, "mnli": 0.5}}
     runs = [
         ScoredRun(
@@ -185,7 +183,7 @@ def test_models_are_named_by_base_and_adapters_and_datasets_by_what_they_test() 
 
 
 def test_a_dataset_without_labels_is_named_by_the_command_that_scored_it() -> None:
-    run = ScoredRun("m", "s", "r", ["0"], [""], [""], [True], facts={"command": "tuneyard eval code"})
+    run = ScoredRun("m", "s", "r", ["0"], [""], [""], [True], facts={"settings": {"command": "eval.code"}})
     (section,) = compare([run, replace(run, model="base")], "base").sets
     assert compared_datasets(by_dataset([run]), [section]).rows == [["s", "1", "code that passes tests"]]
 
@@ -398,7 +396,7 @@ def test_names_of_digits_and_units_of_braces(tmp_path: Path) -> None:
     for name in ("2024", "1"):
         write_run(tmp_path, "{base}", name, gold, answers(gold, 12, 3), metrics=metric)
     page = page_of(compare_results([str(tmp_path)]), "{x}")
-    assert "brier on 2024 ({x}, higher is better)" in page
+    assert "brier ({x}, higher is better) on 2024" in page
     assert Outline(page).open == []
 
 

@@ -223,7 +223,7 @@ def test_the_verdict_of_one_dataset_names_a_model_that_is_worse_than_the_majorit
             runs.append(labelled(model, gold, predicted, dataset))
     decided_on_t = compare(runs, "base", "t")
     texts = {section.name: verdict(section) for section in decided_on_t.sets}
-    assert texts["t"].startswith("Ship a: 90.0 % on t, against 50.0 % for the base.")
+    assert texts["t"].startswith("Ship a: 90.0 %, against 50.0 % for the base.")
     golden_text(texts["t"], "But a is worse", "majority-class baseline on s", "50.0 %", "Something is wrong")
     golden_text(first_lines(decided_on_t), "Ship a", "a is worse than the majority-class baseline on s")
     with in_language("zh"):
