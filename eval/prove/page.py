@@ -57,12 +57,17 @@ def _cells(one: Comparison) -> list[str]:
         flips += f" (row {rows})"
     cells = [one.model, one.dataset, f"{one.n:,}", flips]
     if one.part == ANSWERS:
-        largest = NONE
+        largest, differing = NONE, NONE
         if one.largest is not None:
             largest = f"{one.largest:.2g} (row {one.largest_row})"
-        cells += [largest, NONE if one.differing is None else f"{one.differing:,}"]
-    if one.part == CHATS:
-        cells.append(NONE if one.runs_on is None else f"{len(one.runs_on):,}")
+        if one.differing is not None:
+            differing = f"{one.differing:,}"
+        cells += [largest, differing]
+    elif one.part == CHATS:
+        runs_on = NONE
+        if one.runs_on is not None:
+            runs_on = f"{len(one.runs_on):,}"
+        cells.append(runs_on)
     return [*cells, _first(one.first)]
 
 

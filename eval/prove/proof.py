@@ -107,7 +107,9 @@ class Comparison:
     def failure(self, tolerance: Tolerance) -> str:
         """Describe a difference that the tolerance does not allow, "" without any. Prompts may not differ."""
         runs_on = len(self.runs_on or ())
-        allowed = 0 if self.part == PROMPTS else tolerance.flips
+        allowed = tolerance.flips
+        if self.part == PROMPTS:
+            allowed = 0
         if max(len(self.flips), runs_on) <= allowed and (self.largest or 0.0) <= tolerance.nats:
             return ""
         text = f"{self.model} differs in {len(self.flips)} of {counted(self.n, self.part)} of {self.dataset}"

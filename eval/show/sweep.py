@@ -109,7 +109,9 @@ def _curve(axes: "Axes", choice: Choice, name: str, points: Mapping[str, Point])
 
 def _scale(metric: Metric) -> float:
     """The factor of the drawn values: those in percent are shares."""
-    return 100.0 if metric.in_percent else 1.0
+    if metric.in_percent:
+        return 100.0
+    return 1.0
 
 
 def _label(metric: Metric) -> str:
