@@ -69,7 +69,7 @@ def test_a_setting_that_is_better_whatever_its_seed_wins(tmp_path: Path) -> None
     done = run(*options, "--out", str(tmp_path / "o"))
     assert "Ship high" in done.output and "It is better than low" in done.output
     text = (tmp_path / "o/table.md").read_text(encoding="utf-8")
-    assert ", 5 seeds, standard deviation 1.0 points" in text
+    assert ", 5 seeds, standard deviation 0.7 points" in text
 
 
 @pytest.mark.usefixtures("without_plots")
