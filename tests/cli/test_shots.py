@@ -124,7 +124,7 @@ def test_shots_without_a_base_or_a_number_are_refused(tiny_model, tmp_path) -> N
     suite = tmp_path / "suite.yaml"
     suite.write_text("one: {command: nli, dataset: odd_eval, shots: 2}\n")
     with raises(ContentError, "shots"):
-        read_steps(suite, (), ())
+        read_steps(suite, ())
     assert not Path("out").exists()
 
 
