@@ -392,10 +392,10 @@ def test_a_suite_has_one_language_for_all_steps(tmp_path: Path) -> None:
     path = tmp_path / "suite.yaml"
     path.write_text("loss:\n  command: text\n  data: rows.json\n")
     with in_language(CHINESE):
-        (step,) = suite.read_steps(path, {"lang"}, [])
+        (step,) = suite.read_steps(path, [])
         assert step.name == "loss" and language.current() == CHINESE
         header = suite.steps_table({"loss": {}}, ["base"]).header
     assert header[0] == catalogue(CHINESE)["figure (95 % interval)"]
     path.write_text("loss:\n  command: text\n  data: rows.json\n  lang: zh\n")
     with raises(ContentError, "lang"):
-        suite.read_steps(path, {"lang"}, [])
+        suite.read_steps(path, [])
