@@ -11,6 +11,7 @@ import pytest
 from tests.cli.scoring import PAIRS, call
 from tests.json_files import write_json
 from tests.messages import raises
+from tuneyard.eval.backends.load import Model, load_model
 
 
 @pytest.fixture
@@ -19,6 +20,12 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def loaded(tiny_model: Path) -> Model:
+    """The tiny model in fp32."""
+    return load_model(tiny_model, "fp32")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from tests.json_files import read_json, read_lines
 from tests.serving import answering
+from tuneyard.eval.backends.load import Model
 
 PAIRS = [
     {"instruction": f'Does "{a}" imply that "{b}"?', "input": "", "output": output, "idx": n + 10}
@@ -24,6 +25,11 @@ PAIRS = [
     )
 ]
 """Records of a dataset as `rte` writes it: yes, no or maybe."""
+
+
+def even_rows(count: int) -> list[dict[str, object]]:
+    """Records of a dataset whose answers are yes and no in turn."""
+    return [{"instruction": f"Is {n} even?", "output": ("yes", "no")[n % 2], "idx": n} for n in range(count)]
 
 
 def call(command: click.Command, *arguments: object) -> None:
@@ -45,6 +51,21 @@ def ask(
 def invoke(command: click.Command, *words: object, **options: Any) -> Result:
     """Run a command: what it printed, its exit code and its error. `--lang` ends with it."""
     return copy_context().run(CliRunner().invoke, command, list(map(str, words)), **options)
+
+
+def answer_logp(model: Model, messages: list[dict[str, str]], answer: str) -> tuple[float, int]:
+    """The definition: log p of an answer and its end after a conversation, and their number of tokens."""
+    import torch
+
+    template, tokenize = model.tokenizer.apply_chat_template, model.tokenizer
+    asked = template(messages, tokenize=False, add_generation_prompt=True)
+    whole = template([*messages, {"role": "assistant", "content": answer}], tokenize=False)
+    prompt, told = (
+        tokenize(text, add_special_tokens=False)["input_ids"] for text in (asked, whole[len(asked) :])
+    )
+    with torch.inference_mode():
+        logs = model.net(torch.tensor([prompt + told])).logits[0].double().log_softmax(-1)
+    return sum(logs[len(prompt) + n - 1, token].item() for n, token in enumerate(told)), len(told)
 
 
 def results(folder: Path) -> dict[str, Any]:

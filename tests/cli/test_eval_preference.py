@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.scoring import call, predictions, results
+from tests.cli.scoring import answer_logp, call, predictions, results
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -46,25 +46,7 @@ def read(out: Path, model: str) -> tuple[list[dict], dict]:
     return predictions(place), results(place)
 
 
-def plain(model: Path, messages: list[dict], answer: str) -> tuple[float, int]:
-    """log p of an answer and its end, token by token, one text at a time."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    asked = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template(
-        [*messages, {"role": "assistant", "content": answer}], tokenize=False
-    )
-    prompt = tokenizer(asked, add_special_tokens=False)["input_ids"]
-    told = tokenizer(whole[len(asked) :], add_special_tokens=False)["input_ids"]
-    with torch.inference_mode():
-        logits = net(torch.tensor([prompt + told])).logits[0].log_softmax(-1)
-    return sum(float(logits[len(prompt) + n - 1, token]) for n, token in enumerate(told)), len(told)
-
-
-def test_log_probabilities_are_those_of_a_plain_loop(data, tmp_path, tiny_model, capsys):
+def test_log_probabilities_are_those_of_a_plain_loop(data, tmp_path, tiny_model, loaded, capsys):
     ask(tiny_model, data, tmp_path / "out")
     rows, found = read(tmp_path / "out", "base")
     asked = ["2 + 2?", "Name a colour.\nin English", "Name a river."]
@@ -73,7 +55,7 @@ def test_log_probabilities_are_those_of_a_plain_loop(data, tmp_path, tiny_model,
     talks.append([{"role": names[t["from"]], "content": t["value"]} for t in TALK["conversations"]])
     for row, messages in zip(rows, talks, strict=True):
         for side in ("chosen", "rejected"):
-            value, tokens = plain(tiny_model, messages, row[side])
+            value, tokens = answer_logp(loaded, messages, row[side])
             assert row[f"{side}_logp"] == pytest.approx(value, abs=1e-4)
             assert row[f"{side}_tokens"] == tokens
     right = [row["chosen_logp"] > row["rejected_logp"] for row in rows]
@@ -177,7 +159,7 @@ def write(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def test_marked_answers_are_told_apart_by_their_likelihood(tmp_path, tiny_model, capsys):
+def test_marked_answers_are_told_apart_by_their_likelihood(tmp_path, tiny_model, loaded, capsys):
     from sklearn.metrics import roc_auc_score
 
     data = write(tmp_path / "pairs.jsonl", MARKED)
@@ -188,7 +170,7 @@ def test_marked_answers_are_told_apart_by_their_likelihood(tmp_path, tiny_model,
     marks = [row["kto_tag"] for row in MARKED]
     for row, given in zip(base, MARKED, strict=True):
         asked = given["instruction"] + ("\nin English" if "input" in given else "")
-        value, tokens = plain(tiny_model, [{"role": "user", "content": asked}], given["output"])
+        value, tokens = answer_logp(loaded, [{"role": "user", "content": asked}], given["output"])
         assert row["answer_logp"] == pytest.approx(value, abs=1e-4) and row["answer_tokens"] == tokens
     each = [row["answer_logp"] / row["answer_tokens"] for row in base]
     assert found["auc"]["value"] == pytest.approx(roc_auc_score(marks, each)) and found["reward_auc"] is None

