@@ -1,8 +1,5 @@
 """python -m eval.ab on a tiny model, in this process: from prompts to a verdict, and what stops it."""
 
-import csv
-import io
-import json
 from pathlib import Path
 
 import click
@@ -12,6 +9,7 @@ from tests.cli import scoring
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed_line, raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.unit.eval_show.test_sheet import rows_of, save
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.ab import cli
 from tuneyard.eval.statistics.ratings import CRITERIA
@@ -41,36 +39,28 @@ def tally(*arguments: object) -> None:
     scoring.call(cli, "tally", *map(str, arguments))
 
 
-def rows_of(out: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO((out / "sheet.csv").read_text(encoding="utf-8-sig"), newline="")))
+def sheet_of(out: Path) -> list[dict[str, str]]:
+    return rows_of((out / "sheet.csv").read_bytes())
 
 
 def fill(out: Path, name: str, marks: dict[str, int]) -> Path:
     """A rater who gives every model the same marks everywhere, by what the key says."""
     key = read_json(out / "key.json")["answers"]
-    rows = [{**row, **dict.fromkeys(CRITERIA, marks[key[row["id"]]["model"]])} for row in rows_of(out)]
-    with (out / name).open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = [{**row, **dict.fromkeys(CRITERIA, marks[key[row["id"]]["model"]])} for row in sheet_of(out)]
+    (out / name).write_bytes(save(rows))
     return out / name
 
 
 def test_from_prompts_to_a_verdict(ab, capsys, tmp_path) -> None:
     out = ab()
-    answers = {
-        model: [
-            json.loads(x)["model_output"].strip() for x in (out / model / "prompts/predictions.jsonl").open()
-        ]
-        for model in ("base", "tuned")
-    }
-    assert answers["base"] != answers["tuned"]
+    base, tuned = (scoring.predictions(out / model / "prompts") for model in ("base", "tuned"))
+    assert [row["model_output"] for row in base] != [row["model_output"] for row in tuned]
     key = read_json(out / "key.json")
     assert key["models"] == ["base", "tuned"] and len(key["answers"]) == 8
     page = (out / "answers.md").read_text(encoding="utf-8")
     for prompt in PROMPTS:
         assert f"```text\n{prompt}\n```" in page
-    assert [row["prompt"] for row in rows_of(out)][2:4] == ["'=1+1"] * 2
+    assert [row["prompt"] for row in sheet_of(out)][2:4] == ["'=1+1"] * 2
     assert "4 prompts, 8 answers" in capsys.readouterr().out
 
     anna, ben = fill(out, "anna.csv", {"base": 2, "tuned": 5}), fill(out, "ben.csv", {"base": 3, "tuned": 4})
@@ -91,7 +81,7 @@ def test_references_conversations_and_refused_prompts(ab, tmp_path, capsys) -> N
     ]
     write_lines(tmp_path / "p.jsonl", rows)
     out = ab("--data", tmp_path / "p.jsonl")
-    shown = [(row["prompt"], row["reference"]) for row in rows_of(out)]
+    shown = [(row["prompt"], row["reference"]) for row in sheet_of(out)]
     assert shown == [("A dog?", "yes")] * 2 + [("system: Be brief.\nuser: Why?", "")] * 2
     warnings = capsys.readouterr().err
     for model in ("base", "tuned"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.scoring import ask, call, invoke, results
+from tests.cli.scoring import ask, call, even_rows, invoke, results
 from tests.json_files import write_json
 from tests.messages import raises
 from tests.plug_ins import documented, installing
@@ -15,7 +15,7 @@ from tuneyard.eval import compare, suite
 from tuneyard.eval.__main__ import GROUP, cli, plugin_commands
 from tuneyard.eval.scoring.command import ScoringCommand
 
-ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(4)]
+ROWS = even_rows(4)
 ANSWERS = {"Is 0 even?": "Yes.", "Is 1 even?": "I say no", "Is 2 even?": "yes", "Is 3 even?": "yes"}
 
 

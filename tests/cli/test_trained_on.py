@@ -13,7 +13,7 @@ from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.nli import cli as nli
 
 pytestmark = pytest.mark.usefixtures("one_thread", "unrendered")
-ROWS = [{"instruction": f"Is it {n}?", "input": "", "output": "yes" if n % 3 else "no"} for n in range(12)]
+ROWS = [{"instruction": f"Is it {n}?", "input": "", "output": "yes" if n % 2 else "no"} for n in range(12)]
 
 
 @pytest.fixture(autouse=True)
@@ -33,11 +33,6 @@ def here(tmp_path, monkeypatch) -> None:
     )
 
 
-def few_examples(dataset: str) -> str:
-    """The other warning: four of the twelve answers are no."""
-    return f"{dataset}: fewer than 5 examples of no: the interval of macro-F1 may be too narrow"
-
-
 def test_training_accuracy_is_called_so_everywhere(tiny_model, capsys) -> None:
     call(nli, "--model", tiny_model, "--adapter", "mine", "--dataset", "mine", "--out", "out")
     said = "mine was trained on 12 of these 12 examples"
@@ -54,8 +49,8 @@ def test_training_accuracy_is_called_so_everywhere(tiny_model, capsys) -> None:
     section = table["sets"]["mine"]
     assert section["models"]["mine"]["trained_on"] == 12 and section["models"]["base"]["trained_on"] == 0
     assert section["verdict"].endswith(f"{said}: this is training accuracy.")
-    trained, few = table["warnings"]
-    assert f"warning: {trained}" in err and few == few_examples("mine")
+    (trained,) = table["warnings"]
+    assert f"warning: {trained}" in err
     html = Path("table/report.html").read_text()
     assert f"{said}: this is training accuracy." in html and "Warning: mine: mine was trained on 12" in html
 
@@ -114,8 +109,4 @@ def test_what_is_not_checked_is_said_once_for_a_model(tiny_model, capsys) -> Non
     call(compare, "out", "--out", "table")
     assert capsys.readouterr().err.count("not checked") == 1
     warnings = read_json(Path("table/table.json"))["warnings"]
-    assert warnings == [
-        f"mine: training examples not checked: {reason}",
-        few_examples("mine"),
-        few_examples("new"),
-    ]
+    assert warnings == [f"mine: training examples not checked: {reason}"]

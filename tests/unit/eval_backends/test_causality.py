@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.scoring import call
+from tests.cli.scoring import call, even_rows
 from tests.json_files import write_json
 from tests.messages import raises
 from tests.tiny import SIZES
@@ -12,7 +12,7 @@ from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends.load import check_causal, load_model
 from tuneyard.eval.nli import cli
 
-ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(4)]
+ROWS = even_rows(4)
 
 
 @pytest.fixture(scope="module")

@@ -157,12 +157,12 @@ def test_what_another_training_is_known_to_have_read_is_certain() -> None:
     [
         ("the one dataset", range(10)),
         ("the one and the two datasets", range(20)),
-        ("the one, the two and the three datasets", range(21)),
+        ("the one, the two and\nthe a\\_third datasets", range(21)),  # wrapped, and escaped
         ("an unknown dataset", []),
     ],
 )
 def test_plain_llamafactory_names_its_datasets_in_readme_md(datasets, numbers) -> None:
-    register("three", [{"instruction": "Q20", "output": "A"}])
+    register("a_third", [{"instruction": "Q20", "output": "A"}])
     folder = write_adapter(Path("saves/mine"))
     (folder / "README.md").write_text(CARD.format(datasets=datasets))
     told = found(folder, *range(25))
@@ -209,14 +209,6 @@ def test_the_card_of_a_merge_may_be_formatted_or_emptied(spoil) -> None:
     card = folder / "README.md"
     card.write_text(spoil(card.read_text()))
     assert found(Path("saves/both").rename("saves/again"), 1, 12) == before
-
-
-def test_the_card_of_llamafactory_may_be_wrapped() -> None:
-    folder = write_adapter(Path("saves/mine"))
-    register("a_name", [{"instruction": "Q1", "output": "A"}])
-    text = CARD.format(datasets="the\na\\_name dataset")
-    (folder / "README.md").write_text(text)
-    assert found(folder, 1)["examples"] == 1
 
 
 def test_a_damaged_merge_json_is_named() -> None:

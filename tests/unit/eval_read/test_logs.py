@@ -1,7 +1,6 @@
 """Other tools' logs. tests/golden/compare/harness was written by lm-evaluation-harness 0.4.13 itself
 (its dummy model on two tasks of our own sentences), so that its form is the real one."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
+from tests.json_files import write_lines
 from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.compare import cli
@@ -23,9 +23,7 @@ HARNESS = ROOT / "tests/golden/compare/harness"
 
 
 def write(path: Path, *records: dict[str, object]) -> Path:
-    path.write_text(
-        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8"
-    )
+    write_lines(path, records)
     return path
 
 

@@ -234,13 +234,6 @@ def test_other_groups_are_refused(tmp_path: Path) -> None:
         checked(tmp_path)
 
 
-def test_other_ways_of_asking_are_warned_of(folder):
-    replace_a(folder, GOLD, GOLD, mode="generate", dtype="bf16")
-    warnings = checked(folder)
-    (warning,) = warnings
-    printed(warning, 'mode "generate" and "choice"', 'dtype "bf16" and "fp32"')
-
-
 def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(folder):
     path = folder / "a/s/results.json"
     told = read_json(path)
@@ -249,15 +242,16 @@ def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(folder):
     printed(warning, "1 of 2 runs", "results/a/s", "paired by row")
 
 
-def test_settings_and_chat_templates_that_differ_are_named(folder):
+def test_other_ways_of_asking_are_warned_of(folder):
     hashes = {"data": hashlib.sha256("".join(GOLD).encode()).hexdigest(), "chat_template": "u"}
     asked = {"template": "qwen", "batch_tokens": 1, "model": "other", "torch": "2.11.0"}
-    replace_a(folder, GOLD, GOLD, hashes=hashes, settings=asked)
+    replace_a(folder, GOLD, GOLD, hashes=hashes, settings=asked, mode="generate", dtype="bf16")
     path = folder / "base/s/results.json"
     before = {"template": None, "batch_tokens": 2, "model": "m", "torch": "2.10.0"}
     write_json(path, read_json(path) | {"settings": before})
     (warning,) = checked(folder)
-    printed(warning, 'template "qwen" and null', 'torch "2.11.0" and "2.10.0"', 'chat template "u" and "t"')
+    printed(warning, 'mode "generate" and "choice"', 'dtype "bf16" and "fp32"', 'chat template "u" and "t"')
+    printed(warning, 'template "qwen" and null', 'torch "2.11.0" and "2.10.0"')
     assert "batch_tokens" not in warning and "model" not in warning
 
 
