@@ -37,11 +37,6 @@ def test_summary_by_hand() -> None:
     assert found["macro_f1"] == pytest.approx((2 / 3 + 0.5 + 0) / 3)
 
 
-def test_the_baseline_is_the_whole_sets_where_a_limit_scored_a_few_rows() -> None:
-    found = summary(rows()[3:5], EXPECTED)
-    assert (found["n"], found["majority"], found["majority_label"]) == (2, 0.5, "yes")
-
-
 def test_confusion_counts_every_row_once() -> None:
     table = confusion(EXPECTED, PREDICTED)
     assert table["yes"] == {"maybe": 0, "no": 1, "unknown": 0, "yes": 2}

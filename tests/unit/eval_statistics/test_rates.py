@@ -18,8 +18,3 @@ def test_flags_have_the_interval_of_their_share(flags: list[bool]) -> None:
 def test_rows_have_groups_only_where_all_have() -> None:
     assert groups_of([{"group": 1}, {"group": "b"}]) == ["1", "b"]
     assert groups_of([{"group": 1}, {}]) is None
-
-
-def test_no_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match="one at least"):
-        rate([])
