@@ -25,11 +25,8 @@ ROWS = [
 
 
 @pytest.fixture
-def dialogue(score, tmp_path: Path):
+def dialogue(score, one_thread, tmp_path: Path):
     """`dialogue(rows, …)` runs the command on the rows into OUT with an adapter that talks; returns OUT."""
-    import torch
-
-    torch.set_num_threads(1)
 
     def call(rows: list[dict[str, object]], *arguments: object, **changes: object) -> Path:
         path, adapter = tmp_path / "rows.jsonl", tmp_path / "saved"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.scoring import call
+from tests.cli.scoring import call, even_rows
 from tests.json_files import write_json
 from tests.messages import raises
 from tests.runs_cut import tree
@@ -16,7 +16,7 @@ from tuneyard.eval.scoring.command import ScoringCommand
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 NAMES = ("ab", "cmmlu", "code", "defect", "dialogue", "nli", "preference", "qa", "text", "tools")
-ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes", "idx": n} for n in range(6)]
+ROWS = even_rows(6)
 
 
 @pytest.fixture

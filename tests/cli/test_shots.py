@@ -1,12 +1,11 @@
 """--shots N: the base is scored also after examples of the training split, as a model of its own."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.cli.scoring import ask, call
-from tests.json_files import read_json, write_json
+from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError
@@ -50,7 +49,7 @@ def results(model: str, name: str = "odd_eval", out: str = "out") -> dict:
 
 
 def predictions(model: str, name: str = "odd_eval", out: str = "out") -> list[dict]:
-    return list(map(json.loads, Path(out, model, name, "predictions.jsonl").read_text().splitlines()))
+    return read_lines(Path(out, model, name, "predictions.jsonl"))
 
 
 def test_the_base_with_shots_is_a_model_of_the_run_and_of_its_table(tiny_model, capsys) -> None:

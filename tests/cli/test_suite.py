@@ -1,17 +1,19 @@
 """tuneyard eval suite against a server that says known things, and on a tiny model, in this process."""
 
-import csv
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.cli import scoring
+from tests.cli.scoring import even_rows
 from tests.conftest import ROOT
 from tests.json_files import read_json, write_lines
 from tests.messages import printed_line, raises
 from tests.runs_cut import tree
 from tests.serving import answering
+from tests.unit.eval_datasets.test_cmmlu import HEAD
+from tests.unit.eval_datasets.test_cmmlu import write as write_exam
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval import cmmlu, dialogue, nli, qa, text
 from tuneyard.eval.scoring import candidates
@@ -32,7 +34,7 @@ TALKS = [
         ]
     }
 ] * 2
-NLI = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes", "idx": n} for n in range(6)]
+NLI = even_rows(6)
 SUITE = {
     "asked": {"command": "qa", "data": "sums.jsonl", "max-new-tokens": 8},
     "talks": {"command": "dialogue", "data": "talks.jsonl", "max-new-tokens": 8},
@@ -48,12 +50,9 @@ ALONE = {"asked": qa, "talks": dialogue, "even": nli, "cmmlu": cmmlu, "texts": t
 def folder(tmp_path: Path) -> Path:
     """A folder with a suite's data beside its file."""
     folder = tmp_path / "mine"
-    for split in ("dev", "test"):
-        (folder / "exams" / split).mkdir(parents=True)
-        for name in ("anatomy", "logical"):
-            with (folder / "exams" / split / f"{name}.csv").open("w", newline="") as file:
-                rows = [[n, f"{name} {n}?", "a", "b", "c", "d", "ABCD"[n]] for n in range(3)]
-                csv.writer(file).writerows([["", "Question", *"ABCD", "Answer"], *rows])
+    for name in ("anatomy", "logical"):
+        exam = HEAD + "".join(f"{n},{name} {n}?,a,b,c,d,{'ABCD'[n]}\n" for n in range(3))
+        write_exam(folder / "exams", name, exam, exam)
     for name, rows in (("sums", SUMS), ("talks", TALKS), ("even", NLI)):
         write_lines(folder / f"{name}.jsonl", rows)
     return folder

@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from packaging.requirements import Requirement
 
-from tests.cli.scoring import call
+from tests.cli.scoring import call, even_rows
 from tests.cli.test_cmmlu import data as cmmlu_data  # noqa: F401  a fixture
 from tests.conftest import PROJECT
 from tests.json_files import read_json, read_lines, write_json
@@ -25,7 +25,7 @@ from tuneyard.eval.backends import engine
 from tuneyard.eval.backends.engine import RANKS, steps_of
 from tuneyard.eval.nli import cli
 
-ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes"} for n in range(5)]
+ROWS = even_rows(5)
 TOO_LONG = {"instruction": "dog " * 200, "output": "no"}
 
 
@@ -208,7 +208,7 @@ def test_the_same_ids_are_asked_greedily_of_the_base_and_of_both_adapters(
 
 
 def test_labels_of_one_and_more_tokens_score_as_with_transformers(asked, nli, tmp_path, tiny_model) -> None:
-    words = ("--choices", "yes,no,yes of course", "--dtype", "fp32")
+    words = ("--choices", "yes,no,yes of course", "--variants", "none", "--dtype", "fp32")
     there = nli(*words, *adapters_of(tmp_path), "--check-generate", 2)
     here = nli_call(tmp_path, tiny_model, *words, out="here")
     for line, expected in zip(lines_of(there, "base")[:5], lines_of(here, "base")[:5], strict=True):

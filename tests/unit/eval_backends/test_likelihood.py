@@ -39,15 +39,6 @@ def test_losses_equal_the_plain_loop(model, monkeypatch, budget, most) -> None:
     assert found == pytest.approx({row: one_by_one(model, x) for row, x in LESSONS.items()}, abs=1e-5)
 
 
-def test_the_mean_is_the_loss_of_training(model) -> None:
-    import torch
-
-    supervised = LESSONS[3]
-    ids, labels = torch.tensor([supervised.ids]), torch.tensor([supervised.labels])
-    theirs = model.net(input_ids=ids, labels=labels).loss.item()
-    assert losses(model, {3: supervised}, 100)[3] / len(supervised.learned) == pytest.approx(theirs, abs=1e-5)
-
-
 def test_the_head_sees_the_learned_positions_alone(model) -> None:
     seen = []
     handle = model.net.get_output_embeddings().register_forward_hook(lambda _, args, __: seen.append(args[0]))

@@ -1,6 +1,5 @@
 """Asking: what is refused, what is summed, and what happens when the memory does not hold a batch."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -8,27 +7,9 @@ import pytest
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt import chat_encoder
-from tuneyard.eval.backends.likelihood import LogProbabilities
 from tuneyard.eval.backends.scorers import choosing, generating, prompts_too_long, score_in_halves, tokenise
 
 PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
-
-
-def test_a_label_is_the_sum_of_its_spellings(model) -> None:
-    texts = {"yes": ["yes", "Yes"], "no": ["no"]}
-    asker = choosing(replace(model, budget=100), PROMPTS, texts)
-    forms = tokenise(model.tokenizer, [], texts)
-    tokens = [ids for of_label in forms.values() for ids in of_label]
-    bare = LogProbabilities(model, PROMPTS, tokens).score([0, 1, 2])
-    for row, fields in enumerate(asker.score([0, 1, 2])):
-        masses = {}
-        for label, of_label in forms.items():
-            logs = [sum(bare[row][ids[:end]] for end in range(1, len(ids) + 1)) for ids in of_label]
-            masses[label] = sum(map(math.exp, logs))
-        for label, mass in masses.items():
-            assert math.exp(fields["choices"][label]) == pytest.approx(mass, rel=1e-4)
-        assert fields["label_mass"] == pytest.approx(sum(masses.values()), abs=1e-6)
-        assert fields["model_output"] == max(fields["choices"], key=fields["choices"].get)
 
 
 def test_labels_that_share_a_spelling_are_refused(model) -> None:
