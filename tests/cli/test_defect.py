@@ -9,7 +9,7 @@ from tests.cli import scoring
 from tests.cli.scoring import call
 from tests.conftest import ROOT
 from tests.folders import names
-from tests.json_files import read_json, read_lines
+from tests.json_files import read_json, read_lines, write_lines
 from tests.messages import printed_line
 from tuneyard.compiler.cli import cli as compiler
 from tuneyard.core.errors import ContentError
@@ -50,7 +50,7 @@ def data(tmp_path: Path) -> Path:
         }
         for subtype, event, judgement, _ in REPORTS
     ]
-    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    write_lines(path, rows)
     return path
 
 
@@ -62,7 +62,7 @@ def ask(out: Path, *sets: object, said: dict[str, str] = SAID) -> Path:
     return out / "m"
 
 
-def test_judgements_are_scored_overall_by_subtype_and_by_type(data, tmp_path, capsys) -> None:
+def test_judgements_are_scored_and_the_documents_file_holds_shares_and_rows(data, tmp_path, capsys) -> None:
     folder = ask(tmp_path / "out", "--data", data) / "reports"
     rows = read_lines(folder / "predictions.jsonl")
     assert [row["predicted_output"] for row in rows] == ["主机", "主机", "主机", "网络", "unknown"]
@@ -77,10 +77,7 @@ def test_judgements_are_scored_overall_by_subtype_and_by_type(data, tmp_path, ca
         "results.json",
         "subtype_accuracy.png",
     ]
-
-
-def test_the_documents_file_holds_shares_and_rows(data, tmp_path):
-    details = read_json(ask(tmp_path / "out", "--data", data) / "reports/evaluation_results.json")
+    details = read_json(folder / "evaluation_results.json")
     assert (details["overall_accuracy"], details["correct"], details["total"]) == (0.6, 3, 5)
     assert details["subtype_accuracy"]["内存溢出"] == {
         "accuracy": 2 / 3,

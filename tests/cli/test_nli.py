@@ -310,7 +310,6 @@ BAD = {
         RequestError,
         "NAME_OR_DIR=WEIGHT; NAME_OR_DIR:WEIGHT; e.g; b=0.5",
     ),
-    "no model": (["--data", "DATA", "--model", "no/such"], RequestError, ""),
     "nothing to score": (["--data", "DATA", "--no-base"], RequestError, ""),
     "same set twice": (["--data", "DATA", "--data", "DATA"], RequestError, ""),
     "foreign label": (["--data", "DATA", "--choices", "yes,no"], ContentError, "maybe; record 3"),
@@ -349,7 +348,6 @@ def test_bad_requests_are_refused_before_anything_is_written(
 
 FILES = {
     "empty": ("", ""),
-    "empty array": ("[]", ""),
     "cut": ('[{"instruction": "a", "output"', "JSON"),
     "not utf-8": (b'[{"instruction": "\xff"}]', "UTF-8"),
     "no instruction": (

@@ -1,13 +1,12 @@
 """eval nli --backend openai --mode choice gives what the same model in this process gives."""
 
-import threading
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
 from tests.cli.scoring import call
+from tests.cli.test_prove_servers import ServedStandIn
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
 from tests.unit.eval_backends.test_dialects import StandIn, started
@@ -25,7 +24,7 @@ ROWS = [
         "output": ("yes", "no", "maybe")[number % 3],
         "premise": number // 2,
     }
-    for number in range(20)
+    for number in range(12)
 ]
 Score = Callable[..., Path]
 
@@ -33,22 +32,7 @@ Score = Callable[..., Path]
 @pytest.fixture(scope="module")
 def stand_in(tiny_model: Path) -> Iterator[tuple[StandIn, str]]:
     """A stand-in for vLLM with the tiny model's own log-probabilities, and its address."""
-    import torch
-
-    model, lock = load_model(tiny_model, "fp32"), threading.Lock()
-    server = StandIn("vllm")
-
-    @lru_cache(None)
-    def log_probabilities(ids: tuple[int, ...]) -> torch.Tensor:
-        with lock, torch.inference_mode():
-            return model.net(torch.tensor([ids])).logits[0].float().log_softmax(-1)
-
-    def read(ids: list[int]) -> list[float]:
-        return log_probabilities(tuple(ids))[range(len(ids) - 1), ids[1:]].tolist()
-
-    server.logs, server.read = lambda ids: log_probabilities(tuple(ids))[-1].tolist(), read
-    server.context = 2048
-    server.tokenize = lambda text: model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    server = ServedStandIn("vllm", {"model": load_model(tiny_model, "fp32")})
     with started(server) as url:
         yield server, url
 
@@ -86,7 +70,7 @@ def test_labels_score_as_in_this_process(score: Score) -> None:
             expected["predicted_output"],
         )
     results = read_json(folder / RESULTS)
-    assert (results["mode"], results["device"], results["clusters"]) == ("choice", "server", 10)
+    assert (results["mode"], results["device"], results["clusters"]) == ("choice", "server", 6)
     assert results["prompt"] == read_json(local / RESULTS)["prompt"]
 
 
@@ -101,7 +85,7 @@ def test_a_server_that_dies_stops_the_run_which_resumes_to_the_same_bytes(
         score("torn")
     server.plan = []
     torn = whole.parents[2] / "torn/model/walks"
-    assert 0 < len(lines(torn)) < 20
+    assert 0 < len(lines(torn)) < len(ROWS)
     score("torn", "--resume")
     assert (torn / PREDICTIONS).read_bytes() == (whole / PREDICTIONS).read_bytes()
 
@@ -137,7 +121,7 @@ def test_a_suite_scores_labels_and_generates_over_a_server(
 def test_another_model_is_not_resumed(score: Score, stand_in: tuple[StandIn, str], tmp_path: Path) -> None:
     folder = score("run")
     (folder / RESULTS).unlink()
-    stand_in[0].size += 1
+    stand_in[0].context -= 1
     with raises(RequestError, "--resume"):
         score("run", "--resume")
 

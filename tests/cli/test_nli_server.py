@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli import scoring
-from tests.cli.scoring import predictions
+from tests.cli.scoring import even_rows, predictions
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import printed_line, raises
 from tests.serving import Quiet, local_server, serving
@@ -19,7 +19,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends import connection
 from tuneyard.eval.nli import cli
 
-ROWS = [{"instruction": f"Is {n} even?", "output": "no" if n % 2 else "yes", "idx": n} for n in range(20)]
+ROWS = even_rows(20)
 
 
 @pytest.fixture
