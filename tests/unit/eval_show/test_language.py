@@ -50,7 +50,6 @@ from tuneyard.recipes.sweep.grid import Grid
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 PAGES = (ROOT / "eval/show/page", ROOT / "compiler/view/page")
-CHINESE_LETTER = re.compile("[\u4e00-\u9fff]")
 FIELD = re.compile(r"\{\w+(?::[^}]*)?\}")
 
 

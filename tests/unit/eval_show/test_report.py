@@ -15,6 +15,7 @@ from tests.cli.scoring import call
 from tests.conftest import ROOT, render_nothing
 from tests.fake_runs import answers, compare, demo, page_of, write_run
 from tests.messages import printed, printed_line, raises
+from tests.unit.eval_judge.test_sections import labelled
 from tuneyard.core import version
 from tuneyard.core.drawing.page import content_policy, hash_source
 from tuneyard.core.errors import ContentError
@@ -22,7 +23,7 @@ from tuneyard.core.language.number_format import Table
 from tuneyard.eval.compare import cli, compare_results
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show.html import GLOSSARY, breakable, provenance, terms, varied
-from tuneyard.eval.show.incorrect import collect_incorrect, cut, fair_shares, spread
+from tuneyard.eval.show.incorrect import collect_incorrect, fair_shares
 from tuneyard.eval.show.plots import draw_plots
 from tuneyard.eval.show.setup import compared_datasets, compared_models
 from tuneyard.eval.show.tables import LEFT_OUT
@@ -189,16 +190,16 @@ def test_a_dataset_without_labels_is_named_by_the_command_that_scored_it() -> No
 
 
 @pytest.mark.usefixtures("without_plots")
-def test_title_and_note_are_in_table_and_page_after_the_decision(tmp_path: Path) -> None:
+def test_title_note_and_as_many_incorrect_examples_as_asked_for_are_on_the_page(tmp_path: Path) -> None:
     demo(tmp_path / "runs")
-    words = ("--title", "Week <12>", "--note", "Two seeds & more")
+    words = ("--title", "Week <12>", "--note", "Two seeds & more", "--errors", "3")
     call(cli, tmp_path / "runs", *words, "--out", tmp_path / "out")
     table = (tmp_path / "out/table.md").read_text(encoding="utf-8")
     assert table.startswith("Ship mnli: 83.5 %, against 41.7 % for the base.")
     assert "\n\n## Week <12>\n\nTwo seeds & more\n\n| model" in table
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert "<title>Week &lt;12&gt;</title>" in page and '<p class="title">Week &lt;12&gt; · ' in page
-    assert ">Two seeds &amp; more</p>" in page
+    assert ">Two seeds &amp; more</p>" in page and len(data_of(page)["rows"]) == 3
 
 
 def test_captions_are_sentences(page: str) -> None:
@@ -294,14 +295,6 @@ def test_shares_are_fair_and_use_what_there_is(counts: dict[str, int], most: int
     assert not short or (max(short) - min(short) <= 1 and max(shares.values()) <= max(short) + 1)
 
 
-def test_errors_are_spread_evenly() -> None:
-    assert spread(range(100), 4) == [0, 25, 50, 75] and spread([7, 8], 2) == [7, 8] and spread([], 0) == []
-
-
-def test_long_texts_say_what_is_left_out() -> None:
-    assert cut("x" * 2000) == "x" * 2000 and cut("x" * 3001).endswith("x… (1,001 more characters)")
-
-
 @pytest.mark.usefixtures("without_plots")
 def test_models_that_lack_a_set_are_left_out_of_its_rows(tmp_path: Path) -> None:
     gold = ["yes", "no"] * 5
@@ -316,14 +309,6 @@ def test_half_a_character_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"id": 1, "gold": "\\ud800", "prediction": "a"}\n')
     with raises(ContentError, "x.jsonl", "half a character"):
         compare_results([str(tmp_path / "x.jsonl")])
-
-
-@pytest.mark.usefixtures("without_plots")
-def test_the_page_shows_as_many_incorrect_examples_as_asked(tmp_path: Path) -> None:
-    demo(tmp_path / "runs")
-    call(cli, tmp_path / "runs", "--errors", "3", "--out", tmp_path / "out")
-    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    assert len(data_of(page)["rows"]) == 3
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -379,14 +364,14 @@ def test_examples_of_too_many_letters_are_thinned_out_and_the_page_says_so(
     assert f"{len(errors.rows)} of them, evenly spread, are here" in page_of(found)
 
 
-def test_the_same_runs_have_the_same_plots(tmp_path: Path) -> None:
+def test_the_same_runs_have_the_same_plots() -> None:
+    """A plot with bars and one with panels: both formats of all plots are written in one place."""
     gold = ["yes", "no"] * 30
-    kinds = {"type": ["x", "y"] * 30, "subtype": ["k", "l", "m"] * 20}
-    for model, right in (("base", 20), ("rte", 50)):
-        write_run(tmp_path, model, "d1", gold, answers(gold, right, 3), kinds=kinds)
-    found = compare_results([str(tmp_path)])
-    first = draw_plots(found.comparison, found.runs)
-    assert len(first) == 6 and first == draw_plots(found.comparison, found.runs)
+    runs = [labelled(model, gold, answers(gold, right, 3)) for model, right in (("base", 20), ("rte", 50))]
+    comparison = compare(runs, "base")
+    first = draw_plots(comparison, by_dataset(runs))
+    assert [plot.name for plot in first] == ["accuracy.png", "confusion.png"]
+    assert first == draw_plots(comparison, by_dataset(runs))
 
 
 @pytest.mark.usefixtures("unrendered")
