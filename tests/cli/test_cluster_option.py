@@ -76,11 +76,6 @@ def test_every_command_refuses_a_column_that_is_not_there(call, command, refused
         call(command, *COMMANDS.get(command, []), "--cluster", "story")
 
 
-def test_rows_are_independent_unless_a_column_is_named(call) -> None:
-    found = results(call("nli"))
-    assert (found["cluster"], found["clusters"]) == (None, None)
-
-
 @pytest.mark.usefixtures("without_plots")
 def test_compare_pairs_by_cluster_without_the_data(call, tmp_path) -> None:
     out = call("nli", "--cluster", "premise")

@@ -1,5 +1,6 @@
 """Rows with images: the ids, pixels and positions of LLaMA-Factory's training, and what is refused."""
 
+import functools
 import hashlib
 import json
 import math
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.cli import scoring
-from tests.json_files import read_json, write_json
+from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
 from tests.runs_cut import tree
 from tests.tiny import make_seeing
@@ -106,8 +107,8 @@ def loss(model: Path, *more: object, **named: str) -> Path:
 
 
 def read(out: Path, file: str = "predictions.jsonl", name: str = "base", dataset: str = "seen"):
-    said = (out / name / dataset / file).read_text()
-    return json.loads(said) if file.endswith(".json") else [json.loads(line) for line in said.splitlines()]
+    path = out / name / dataset / file
+    return read_json(path) if path.suffix == ".json" else read_lines(path)
 
 
 def trained(model: Path, cache: Path, **settings: object):
@@ -174,12 +175,19 @@ def test_what_is_scored_is_what_llamafactory_trains_on(kind, template, models, h
     assert [len(row["images"] or []) for row in rows] == [2, 1, 0]
 
 
+@functools.cache
+def loaded(model: Path):
+    """The model and the processor as transformers itself loads them."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    return AutoModelForImageTextToText.from_pretrained(model), AutoProcessor.from_pretrained(model)
+
+
 def plain(model: Path, asked: list[str], images: list[str], answer: str) -> float:
     """The loop: log p of an answer after a prompt by transformers' own processor and model alone."""
     import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    net, processor = AutoModelForImageTextToText.from_pretrained(model), AutoProcessor.from_pretrained(model)
+    net, processor = loaded(model)
     mark = "<|vision_start|><|image_pad|><|vision_end|>"
     turns = [said.replace("<image>", mark) for said in asked]
     prompt = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -294,7 +302,11 @@ def test_a_run_is_resumed_rescored_compared_and_reported(models, home) -> None:
         call(nli, models(), "--adapter", f"one={saved}", "--dataset", "seen", "--resume")
 
 
-@pytest.mark.parametrize(("command", "more"), [(nli, []), (text, ["--no-generate"])], ids=["nli", "text"])
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [(nli, []), pytest.param(text, ["--no-generate"], marks=pytest.mark.slow)],
+    ids=["nli", "text"],
+)
 def test_workers_in_another_folder_see_the_images_of_one_process(
     models, home, monkeypatch, command, more
 ) -> None:
