@@ -73,9 +73,6 @@ def write_row_index(path: Path, fingerprints: Sequence[int], others: "Mapping[st
     """
     columns: list[tuple[str, str, Sequence[int]]] = [(FINGERPRINT, "Q", fingerprints)]
     columns += [(name, numbers.typecode, numbers) for name, numbers in others.items()]
-    for name, _, numbers in columns:
-        if len(numbers) != len(fingerprints):
-            raise ValueError(f"{name}: {len(numbers)} numbers of {len(fingerprints)} fingerprints")
     pack = struct.Struct("<" + "".join(typecode for _, typecode, _ in columns)).pack
     fields = [(name, f"<u{struct.calcsize(f'<{typecode}')}") for name, typecode, _ in columns]
     about = repr({"descr": fields, "fortran_order": False, "shape": (len(fingerprints),)}).encode()
