@@ -42,8 +42,7 @@ def parse_reference_weight(text: str) -> tuple[str, float]:
 def parse_optional_weight(text: str) -> tuple[str, float]:
     """Like `parse_reference_weight`, but an adapter without a weight, also as NAME=PATH, has the weight 1."""
     is_folder = Path(text).is_dir() or (SAVES / text).is_dir()
-    named = text.partition("=")[2]
-    if is_folder or ("/" in named and Path(named).is_dir()) or not re.search("[=:]", text):
+    if is_folder or not re.search("[=:][^/]*$", text):  # a weight has no slash, as the path of NAME=PATH has
         return text, 1.0
     return parse_reference_weight(text)
 
