@@ -1,6 +1,7 @@
 """Tables with one turn of a conversation a row."""
 
 import re
+from collections import Counter
 from itertools import chain
 from typing import cast
 
@@ -40,6 +41,8 @@ _SORTABLE_TIME = re.compile(
 )
 """A time that sorts by its number or text, such as 2024-03-01 10:00."""
 _NUMBER = re.compile(r"\d+(\.\d+)?")
+MOST = 0.9
+"""The share of conversations whose turns a column orders, at least: an export may repeat or lose a value."""
 
 
 def turn_rows(profile: FileProfile) -> Proposal | None:
@@ -63,15 +66,11 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
         )
     turns = {"by": by.path, "role": role.path, "text": text.path}
     guesses = [f"the rows with the same {by.path} are the turns of one conversation"]
-    order, unsorted = _order_leaf(profile, by, (role, text))
+    order, guesses_of_order = _order_leaf(profile, by, (role, text))
     if order is not None:
         turns["order"] = order.path
         guesses = [f"{guesses[0]}, in the order of {order.path}"]
-    elif unsorted is not None:
-        guesses.append(
-            f"the turns stay in the order of the file, because {unsorted.path} cannot order them "
-            f"({next(iter(unsorted.values))}); if that is wrong, write times as 2024-03-01 09:05:00"
-        )
+    guesses += guesses_of_order
     unknown = ", ".join(show_value(name) for name, to in roles.items() if not to)
     if unknown:
         guesses.append(
@@ -143,30 +142,41 @@ def _conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> 
     return None
 
 
-def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> tuple[Leaf | None, Leaf | None]:
-    """A column whose values differ within each conversation, and are named or numbered as turns are.
+def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> tuple[Leaf | None, list[str]]:
+    """A column whose values differ within most conversations, and are named or numbered as turns are.
 
-    The second is one of times by which turns cannot be sorted, if there is none.
+    Next to it what to look at: conversations that it does not order, or times by which no turns are sorted.
     """
-    unsorted = None
-    leaves = {leaf.name: leaf for leaf in profile.leaves.values() if leaf.filled == profile.rows}
+    guesses: list[str] = []
+    leaves = {leaf.name: leaf for leaf in profile.leaves.values() if leaf.filled >= MOST * profile.rows}
     names = [name for name in ORDER_COLUMNS if name in leaves]
     names += sorted(leaves, key=lambda name: bool(ID.search(name)))  # ids come last
     conversations = profile.values(by)
+    sizes = Counter(map(str, conversations))
+    talks = [name for name, size in sizes.items() if size > 1]
     for name in names:
         leaf = leaves[name]
         if leaf is by or leaf in others:
             continue
-        values: dict[str, list[str]] = {}
+        values: dict[str, list[str]] = {talk: [] for talk in sizes}
         for conversation, value in zip(conversations, profile.values(leaf), strict=True):
-            values.setdefault(str(conversation), []).append(str(value))
-        differ = all(len(set(each)) == len(each) for each in values.values())
-        if differ and _is_order(leaf, list(values.values())):
-            return leaf, None
+            if value not in (None, ""):
+                values[str(conversation)].append(str(value))
+        unordered = sum(len(set(values[talk])) < sizes[talk] for talk in talks)
+        if len(talks) - unordered >= MOST * len(talks) and _is_order(leaf, list(values.values())):
+            if unordered:
+                guesses = [
+                    f"{leaf.path} is empty or repeated in {unordered} of {len(talks)} conversations: rows "
+                    "without it are refused, rows with the same one stay in the order of the file"
+                ]
+            return leaf, guesses
         vary = any(len(set(each)) > 1 for each in values.values())
         if vary and _TIME.search(leaf.name) and not all(map(_NUMBER.fullmatch, map(str, leaf.values))):
-            unsorted = leaf
-    return None, unsorted
+            guesses = [
+                f"the turns stay in the order of the file, because {leaf.path} cannot order them "
+                f"({next(iter(leaf.values))}); if that is wrong, write times as 2024-03-01 09:05:00"
+            ]
+    return None, guesses
 
 
 def _is_order(leaf: Leaf, values: list[list[str]]) -> bool:

@@ -15,6 +15,8 @@ from tests.unit.compiler.conftest import as_csv, as_zip, exchange
 from tuneyard.compiler.init.propose import FailingSpecError, propose
 from tuneyard.compiler.request import CompileReport
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
+from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.reader_language import CHINESE, in_language
 from tuneyard.core.records.calls import RESULTS
 
 COUNT = 30
@@ -111,6 +113,18 @@ def test_turns_in_rows_that_are_shuffled_become_conversations(bench) -> None:
     order = (("user", 1), ("assistant", 2), ("user", 9), ("assistant", 10))
     expected = [[(role, f"{talk} says {turn}") for role, turn in order] for talk in range(COUNT)]
     assert talks(bench, source) == expected
+
+
+@pytest.mark.parametrize("odd", ["", "1"])
+def test_a_turn_without_its_number_or_with_a_second_one_leaves_the_others_in_order(bench, odd: str) -> None:
+    lines = by_turn("c{n},2,assistant,{n} says 2", "c{n},1,user,{n} says 1")
+    source = table(bench, "talk.csv", "conversation_id,turn,role,text", [f"c0,{odd},assistant,Bye", *lines])
+    text, report = propose(source)
+    assert "order: turn" in text
+    assert f"turn is empty or repeated in 1 of {COUNT} conversations" in report
+    assert ("talk.csv:2: E005 turn: found" in report) == (odd == "")
+    with in_language(CHINESE):
+        assert f"{COUNT} 个对话中有 1 个的 turn 为空或重复" in for_reader(report)
 
 
 @pytest.mark.parametrize(
