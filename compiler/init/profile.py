@@ -83,7 +83,7 @@ class FileProfile:
     """The profile of a file: how to read it, the first rows, the leaves by path, problems.
 
     `user_columns` are the paths that the user named, by role; `first` the first thousand rows, of which there
-    is at least one.
+    is at least one. `folder_names` are those of the folders in a folder, which the spec does not use.
     """
 
     path: SourcePath
@@ -93,6 +93,7 @@ class FileProfile:
     problems: Problems = field(default_factory=lambda: Problems(1))
     user_columns: dict[str, str] = field(default_factory=dict)
     first: list[Fields] = field(default_factory=list)
+    folder_names: list[str] = field(default_factory=list)
 
     @property
     def is_txt(self) -> bool:

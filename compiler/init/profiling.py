@@ -3,7 +3,7 @@
 import contextlib
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -59,7 +59,9 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
     """
     folders = _folders(path)
     files = [file for folder in folders for file in data_files(folder)]
-    paths_by_split = _paths_by_split(files)
+    paths_by_split = _paths_by_split({str(file): _stem(file) for file in files})
+    names_of_folders = {str(folder): str(folder).removeprefix(str(path)) for folder in folders}
+    folders_by_split = _paths_by_split(names_of_folders)
     if not paths_by_split:
         _refuse_other_columns(path, files)
     first: Readable = files[0]
@@ -99,9 +101,16 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                 if paths_by_split:
                     splits: ByPart = {name: (name,) for name in paths_by_split}
                     profile.source = replace(profile.source, files=paths_by_split, splits=splits)
+                elif folders_by_split:
+                    splits = {name: (name,) for name in folders_by_split}
+                    profile.source = replace(profile.source, files=folders_by_split, splits=splits)
                 elif folders != [path]:
                     profile.source = replace(profile.source, files={PART: tuple(map(str, folders))})
                 profile.source = replace(profile.source, columns=())
+                names = {part for name in names_of_folders.values() for part in name.split("/") if part}
+                if profile.source.splits:
+                    names = {name for name in names if not split_of_name(name)}
+                profile.folder_names = sorted(names)
                 yield profile
     except UnreadableFileError as error:
         raise ContentError(f"{path}: {error}; {error.hint}") from error
@@ -117,15 +126,25 @@ def _folders(path: SourcePath) -> Sequence[SourcePath]:
     return sorted({file.parent for file in files})
 
 
-def _paths_by_split(files: Sequence[SourceFile | Member]) -> ByPart:
-    """A folder's files by split, {} unless each file's name has one and there are at least two splits."""
+def _stem(file: SourceFile | Member) -> str:
+    """The name of a file up to its first dot."""
+    return file.name.split(".")[0]
+
+
+def split_of_name(name: str) -> str:
+    """The first split among the words of a name, "" if there is none."""
+    words = re.split(r"[\W_\d]+", name.lower())
+    return next((split for split, names in SPLITS.items() if set(names).intersection(words)), "")
+
+
+def _paths_by_split(names: Mapping[str, str]) -> ByPart:
+    """Paths by split, {} unless each one's name has one and there are at least two splits."""
     paths: ByPart = {}
-    for file in files:
-        words = re.split(r"[\W_\d]+", file.name.split(".")[0].lower())
-        splits = [split for split, names in SPLITS.items() if set(names).intersection(words)]
-        if not splits:
+    for path, name in names.items():
+        split = split_of_name(name)
+        if not split:
             return {}
-        paths[splits[0]] = (*paths.get(splits[0], ()), str(file))
+        paths[split] = (*paths.get(split, ()), path)
     if len(paths) < 2:
         return {}
     return paths
@@ -133,7 +152,7 @@ def _paths_by_split(files: Sequence[SourceFile | Member]) -> ByPart:
 
 def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:
     """`ContentError` if the files of an archive are named as splits: a spec reads an archive as one."""
-    splits = _paths_by_split(files)
+    splits = _paths_by_split({str(file): _stem(file) for file in files})
     if splits:
         folder = archive.with_suffix("")
         raise ContentError(

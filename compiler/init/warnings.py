@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
+from tuneyard.compiler.init.profiling import split_of_name
 from tuneyard.compiler.init.proposal import Proposal, is_prose
 from tuneyard.compiler.spec.model import Spec
+from tuneyard.core.datasets import TRAIN_SPLIT
 
 GIVEN_AWAY = 0.5
 SAME = 0.95
@@ -25,10 +27,30 @@ def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Lea
         yield f"the file is not UTF-8; by its bytes it is taken as {profile.source.encoding}"
     if ("file",) in profile.source.rows.values():
         yield "each file is a row; leave `rows: file` out of the spec if each line is one"
+    yield from _names_of_folders(profile)
     yield from proposal.guesses
     yield from _fields_in_lines(profile)
     yield from _columns_left_out(left_out)
     yield from _answers_given_away(profile, proposal)
+
+
+def _names_of_folders(profile: FileProfile) -> Iterator[str]:
+    """Name the folders in a folder: their names may be classes, or splits that are read as one."""
+    names = profile.folder_names
+    if names:
+        shown = ", ".join(names[:SHOWN_COLUMNS])
+        if len(names) > SHOWN_COLUMNS:
+            shown += f" and {len(names) - SHOWN_COLUMNS} more"
+        yield (
+            f"the names of the folders are left out: {shown}. If they are classes, write a table with a text "
+            "and a class in each row"
+        )
+    held_out = [name for name in names if split_of_name(name) not in ("", TRAIN_SPLIT)]
+    if held_out:
+        yield (
+            f"the files of {', '.join(held_out)} are in {TRAIN_SPLIT}, as all others: list the folders of "
+            "each split in the spec, under `files:` and `splits:` of `source:`"
+        )
 
 
 def _fields_in_lines(profile: FileProfile) -> Iterator[str]:

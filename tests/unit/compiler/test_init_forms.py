@@ -517,6 +517,25 @@ def test_a_folder_of_documents_has_a_row_for_each(bench, ending: str) -> None:
     assert [record["text"] for record in found] == [text.replace("\r", "").strip("\n") for text in texts]
 
 
+@pytest.mark.parametrize("other", ["dev", "notes"])
+def test_folders_that_are_classes_are_named_and_those_that_are_splits_are_kept_apart(bench, other) -> None:
+    for split in ("train", "test", other):
+        for name in ("neg", "pos"):
+            bench.write(f"films/{split}/{name}/1.txt", f"A film that is {name}.\nOf {split}.")
+    text, said = propose(bench.folder / "films")
+    report = bench.compile(text)
+    if other == "dev":
+        assert report.datasets == {"films_train": 2, "films_eval": 2, "films_test": 2}
+        assert "the names of the folders are left out: neg, pos. " in said
+    else:
+        assert report.datasets == {"films": 6}
+        assert "the names of the folders are left out: neg, notes, pos, test, train. " in said
+        assert "the files of test are in train, as all others" in said
+    with in_language(CHINESE):
+        lines = [line for line in for_reader(said).splitlines() if line.startswith("警告")]
+    assert not any(line.isascii() for line in lines) and "没有用到文件夹的名称：neg" in lines[1]
+
+
 def test_documents_in_folders_of_a_folder_are_read(bench) -> None:
     for name in ("b/c/1.txt", "b/2.md", "d/3.txt", ".trash/4.txt"):
         bench.write(f"docs/{name}", f"Text {name}\n\nand its end")
