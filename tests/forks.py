@@ -2,7 +2,7 @@
 
 python -m tests.forks DESCRIPTOR LIBRARY… listens at an open socket. A message is a JSON list (a module, its
 words as after `python -m`, a folder, an environment) with three descriptors, the streams of the fork. The
-answer is a JSON object: code (its exit code), cpu_seconds.
+answers are two JSON objects: pid (of the fork), and when it has ended code (its exit code), cpu_seconds.
 """
 
 import atexit
@@ -11,12 +11,14 @@ import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping
 from multiprocessing import forkserver, process
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +32,7 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
     line.connect({address!r})
     order = json.dumps([{module!r}, sys.argv[1:], os.getcwd(), dict(os.environ)])
     socket.send_fds(line, [order.encode()], [0, 1, 2])
+    line.recv(1000)
     sys.exit(json.loads(line.recv(1000))["code"])
 """
 """A program that runs a module in a fork. Commands that run in forks find it as `tuneyard`, too."""
@@ -75,20 +78,15 @@ class Forks:
 
     def run(self, module: str, *words: object, code: int | None = 0) -> Done:
         """Run a command as `python -m` does and check its exit code, as the fixture `run` does. None: any."""
-        typed = list(map(str, words))
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
-                line.connect(self.address)
-                order = json.dumps([module, typed, str(ROOT), self.env])
-                streams = [0, out.fileno(), error.fileno()]
-                socket.send_fds(line, [order.encode()], streams)
-                answer = json.loads(line.recv(1000))
+            running = self.start(module, *words, out=out.fileno(), error=error.fileno())
+            running.wait()
             texts = []
             for file in (out, error):
                 file.seek(0)
                 texts.append(file.read().decode())
-        self.cpu_seconds += answer["cpu_seconds"]
-        done = Done([module, *typed], answer["code"], *texts)
+        self.cpu_seconds += running.end["cpu_seconds"]
+        done = Done([module, *map(str, words)], running.end["code"], *texts)
         printed = "\n".join(texts)
         if code is None:
             return done
@@ -96,8 +94,59 @@ class Forks:
         assert "Traceback" not in printed
         return done
 
+    def start(
+        self,
+        module: str,
+        *words: object,
+        out: int | None = None,
+        error: int | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> "RunningFork":
+        """Start a command as `python -m` does. What it prints goes to the descriptors, or nowhere.
 
-def run_in_a_fork(order: bytes, streams: list[int]) -> dict[str, object]:
+        `env` is not that of the recipes' forkserver, which has started before.
+        """
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        line.connect(self.address)
+        order = json.dumps([module, list(map(str, words)), str(ROOT), {**self.env, **(env or {})}])
+        with Path(os.devnull).open("wb") as nowhere:
+            outputs = [nowhere.fileno() if stream is None else stream for stream in (out, error)]
+            socket.send_fds(line, [order.encode()], [0, *outputs])
+            return RunningFork(line)
+
+
+class RunningFork:
+    """A command in a fork, with those methods of `subprocess.Popen` that tests use."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self.line = line
+        self.pid: int = json.loads(line.recv(1000))["pid"]
+        self.end: dict[str, Any] = {}
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+        if not self.end and not select.select([self.line], [], [], 0)[0]:
+            return None
+        return self.wait()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and return its exit code."""
+        if not self.end:
+            self.line.settimeout(timeout)
+            self.end = json.loads(self.line.recv(1000))
+            self.line.close()
+        return int(self.end["code"])
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def communicate(self) -> tuple[None, None]:
+        """Wait for its end; what it printed is not kept."""
+        self.wait()
+        return None, None
+
+
+def run_in_a_fork(line: socket.socket, order: bytes, streams: list[int]) -> dict[str, object]:
     module, words, folder, environment = json.loads(order)
     child = os.fork()
     if child == 0:
@@ -109,6 +158,7 @@ def run_in_a_fork(order: bytes, streams: list[int]) -> dict[str, object]:
         process.ORIGINAL_DIR = folder  # where multiprocessing starts the processes of this one
         sys.argv = [module, *words]
         end_at_once(run_as_main(module))
+    line.send(json.dumps({"pid": child}).encode())
     for stream in streams:
         os.close(stream)
     _, status, usage = os.wait4(child, 0)
@@ -165,7 +215,7 @@ def main() -> None:
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 order, streams, _, _ = socket.recv_fds(line, 1_000_000, 3)
-                line.send(json.dumps(run_in_a_fork(order, streams)).encode())
+                line.send(json.dumps(run_in_a_fork(line, order, streams)).encode())
                 os._exit(0)
 
 

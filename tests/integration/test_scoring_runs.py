@@ -1,23 +1,20 @@
-"""Scoring in processes of their own: killed between two batches and resumed, and done by workers."""
+"""Scoring in forks: killed between two batches and resumed, and done by workers."""
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.forks import RunningFork
 from tests.json_files import read_json, write_json
 from tests.processes import wait_for_end, wait_until
 from tests.runs_cut import tree
 from tests.unit.eval_backends.test_embedding import MINILM
 
 pytestmark = pytest.mark.slow
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-COUNT = 300
+COUNT = 150
 BY_WORKERS = ["--workers", "2"]
 STEPS = {
     "first": {"command": "nli", "data": "sums.json", "choices": "1,2", "count": []},
@@ -31,7 +28,6 @@ KILLED = {
     "suite": [],
 }
 """Options of commands. The suite is killed in its second step."""
-Process = subprocess.Popen[bytes]
 
 
 def arguments(command: str, folder: Path, model: Path) -> list[str]:
@@ -47,12 +43,6 @@ def arguments(command: str, folder: Path, model: Path) -> list[str]:
     return [f"eval.{command}", *map(str, given)]
 
 
-def start(words: list[str]) -> Process:
-    return subprocess.Popen(
-        [sys.executable, "-m", *words], cwd=ROOT, env=ONE_THREAD, stdout=subprocess.DEVNULL
-    )
-
-
 def lines(folder: Path) -> int:
     """How many rows are answered in the run's last log."""
     logs = [
@@ -61,12 +51,12 @@ def lines(folder: Path) -> int:
     return logs[-1] if logs else 0
 
 
-def wait_for_lines(process: Process, folder: Path, count: int) -> None:
+def wait_for_lines(process: RunningFork, folder: Path, count: int) -> None:
     """Wait until a run has logged so many rows."""
     wait_until(lambda: lines(folder) >= count, process, 300)
 
 
-def kill(process: Process) -> None:
+def kill(process: RunningFork) -> None:
     """Kill a run that has not finished."""
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -84,7 +74,7 @@ def test_a_killed_run_resumed_ends_as_an_unbroken_one(tiny_model, tmp_path, fork
     whole = files(tmp_path)
     (tmp_path / "out").rename(tmp_path / "whole")
     for target in (COUNT // 9, COUNT // 3):
-        process = start([*words, "--resume"])
+        process = forks.start(*words, "--resume")
         if command == "suite":
             wait_until((tmp_path / "out/second/base/sums/predictions.jsonl").exists, process, 300)
         wait_for_lines(process, tmp_path, target)
@@ -94,7 +84,7 @@ def test_a_killed_run_resumed_ends_as_an_unbroken_one(tiny_model, tmp_path, fork
     assert files(tmp_path) == whole
 
 
-def children(process: Process) -> list[int]:
+def children(process: RunningFork) -> list[int]:
     """The workers of a run."""
     listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     return [int(word) for word in listed.split()]
@@ -107,7 +97,7 @@ def test_a_lost_worker_and_a_killed_driver_leave_the_bytes_of_one_process(
     forks.run(*words)
     whole = files(tmp_path)
     (tmp_path / "out").rename(tmp_path / "whole")
-    process = start([*words, *BY_WORKERS])
+    process = forks.start(*words, *BY_WORKERS)
     wait_for_lines(process, tmp_path, 20)
     first, *_ = children(process)
     os.kill(first, signal.SIGKILL)
