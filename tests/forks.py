@@ -36,6 +36,11 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
     sys.exit(json.loads(line.recv(1000))["code"])
 """
 """A program that runs a module in a fork. Commands that run in forks find it as `tuneyard`, too."""
+WHOLE = (
+    "llamafactory.data", "llamafactory.hparams", "llamafactory.model", "tuneyard.recipes.inspection",
+    "bitsandbytes",
+)  # fmt: skip
+"""LLaMA-Factory and what a question imports. PEFT imports bitsandbytes with the first adapter."""
 
 
 class Forks:
@@ -191,10 +196,15 @@ def end_at_once(code: int) -> NoReturn:
 
 
 def share_llamafactory() -> None:
-    """Start the forkserver of the recipes here: what LLaMA-Factory needs is imported once for all forks."""
+    """Start the forkserver of the recipes here, where it imports LLaMA-Factory once for all forks.
+
+    The product leaves that to each fork (recipes/llamafactory_preload.py), which could not use the GPU
+    otherwise. Forks of the tests see none.
+    """
     from tuneyard.recipes import llamafactory_client
 
-    llamafactory_client.start_forkserver([llamafactory_client.PRELOAD])
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    llamafactory_client.start_forkserver([llamafactory_client.PRELOAD, *WHOLE])
     running: Any = forkserver
     running._forkserver.ensure_running = lambda: None  # it is no child of a fork, which would start another
     llamafactory_client.start_forkserver = lambda _: None

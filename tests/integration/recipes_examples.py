@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.forks import share_llamafactory
 from tests.tiny import (
     make_adapter,
     make_base,
@@ -160,6 +161,7 @@ def facts(problem: Problem) -> str:
 
 
 def main(folder: Path, model: str, paths: list[Path]) -> None:
+    share_llamafactory()
     llamafactory = LlamaFactory(several=True)
     found = {str(path): outcome(llamafactory, path, folder, model) for path in paths}
     for path in paths:
