@@ -8,6 +8,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+BASE_PYTHON = Path(sys.base_prefix) / "bin" / "python3"  # has pip, which an environment of uv has not
+
 
 def installed(name: str, *requirements: str, alone: bool = False) -> Path:
     """Return a folder for PYTHONPATH with `requirements`, installed once under build/peers/NAME.
@@ -17,8 +19,8 @@ def installed(name: str, *requirements: str, alone: bool = False) -> Path:
     """
     folder = ROOT / "build" / "peers" / name
     if not (folder / ".done").is_file():
-        pip = [Path(sys.base_prefix) / "bin" / "python3", "-m", "pip", "--python", sys.executable]
-        command = [*pip, "install", "--quiet", "--disable-pip-version-check"]
+        pip = [BASE_PYTHON, "-m", "pip", "--python", sys.executable]
+        command = [*pip, "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
         constraint = [] if alone else ["--constraint", str(ROOT / "requirements.lock")]
         target = ["--target", str(folder), "--upgrade"]
         done = subprocess.run([*command, *constraint, *target, *requirements], capture_output=True, text=True)

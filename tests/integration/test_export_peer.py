@@ -1,7 +1,7 @@
 """What llama.cpp's own converters make of the same model and adapter, beside ours: equal to the bit.
 
-Their source comes with the package llama-cpp-python, which is fetched and not built; the model is the
-embedded one, whose tokenizer they know.
+Their source comes with the package llama-cpp-python, which is fetched and not built. The model has the
+tokenizer of the embedded one, which they know, and tensors with an eighth of its width.
 """
 
 import subprocess
@@ -11,10 +11,11 @@ import tarfile
 import pytest
 
 from tests.conftest import ROOT
+from tests.peers import BASE_PYTHON
 from tests.unit.adapters.make import factors, make
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
-WIDTH, KEYS = 576, 192  # of SmolLM2-135M: 9 heads, 3 key heads
+WIDTH, KEYS = 64, 32  # 4 heads, 2 key heads
 # What is named otherwise: they guess at a name and a size, we carry the licence.
 OTHER_WORDS = {
     "GGUF.kv_count", "general.license", "general.name", "general.size_label",
@@ -26,8 +27,7 @@ OTHER_WORDS = {
 def llama_cpp(tmp_path_factory):
     """A checkout of llama.cpp, as the sdist of llama-cpp-python holds it."""
     home = tmp_path_factory.mktemp("llama")
-    subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
-    fetch = [home / "venv/bin/pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", home]
+    fetch = [BASE_PYTHON, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", home]
     done = subprocess.run([*fetch, "llama-cpp-python"], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"llama-cpp-python cannot be fetched: {done.stderr[-200:]}")
@@ -46,10 +46,12 @@ def read(path):
 
 
 @pytest.mark.parametrize("kind", ["f16", "q8_0"])
-def test_models(run, forks, llama_cpp, smollm, tmp_path, kind):
-    forks.run("adapters", "export", smollm, "--to", "gguf", "--type", kind, "--out", tmp_path / "ours.gguf")
+def test_models(run, forks, llama_cpp, narrow_smollm, tmp_path, kind):
+    forks.run(
+        "adapters", "export", narrow_smollm, "--to", "gguf", "--type", kind, "--out", tmp_path / "ours.gguf"
+    )
     theirs = ["--outfile", tmp_path / "theirs.gguf", "--outtype", kind]
-    run(llama_cpp / "convert_hf_to_gguf.py", smollm, *theirs)
+    run(llama_cpp / "convert_hf_to_gguf.py", narrow_smollm, *theirs)
     (ours, fields), (theirs, others) = read(tmp_path / "ours.gguf"), read(tmp_path / "theirs.gguf")
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []
@@ -57,14 +59,14 @@ def test_models(run, forks, llama_cpp, smollm, tmp_path, kind):
     assert differing <= OTHER_WORDS
 
 
-def test_adapters(forks, llama_cpp, smollm, tmp_path):
+def test_adapters(forks, llama_cpp, narrow_smollm, tmp_path):
     shapes = {"q_proj": (WIDTH, WIDTH), "k_proj": (KEYS, WIDTH), "v_proj": (KEYS, WIDTH)}
     adapter = make(
         tmp_path / "lora", factors(layers=30, rank=4, shapes=shapes), r=4, target_modules=list(shapes)
     )
     ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
-    forks.run("adapters", "export", adapter, "--to", "gguf", "--base", smollm, "--out", ours)
-    convert = [llama_cpp / "convert_lora_to_gguf.py", adapter, "--base", smollm, "--outtype", "f32"]
+    forks.run("adapters", "export", adapter, "--to", "gguf", "--base", narrow_smollm, "--out", ours)
+    convert = [llama_cpp / "convert_lora_to_gguf.py", adapter, "--base", narrow_smollm, "--outtype", "f32"]
     subprocess.run([sys.executable, *map(str, convert), "--outfile", str(theirs)], cwd=ROOT, check=True)
     (found, fields), (wanted, others) = read(ours), read(theirs)
     assert fields["adapter.lora.alpha"] == others["adapter.lora.alpha"] == 16

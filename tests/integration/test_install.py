@@ -15,10 +15,10 @@ import pytest
 from tests.fake_runs import demo as write_demo_runs
 from tests.integration.conftest import copy_tracked_files
 from tests.integration.peft_oracle import save_adapter
+from tests.peers import BASE_PYTHON
 
 pytestmark = pytest.mark.slow
 TOP_LEVEL = ("adapters", "compiler", "core", "eval", "recipes", "samples", "tests")
-BASE_PYTHON = Path(sys.base_prefix) / "bin" / "python3"  # has pip, which an environment of uv has not
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Installed:
 def pip_install(environment: Path, *words: object) -> subprocess.CompletedProcess[str]:
     """Install into an environment with the pip of this Python's installation."""
     pip = [BASE_PYTHON, "-m", "pip", "--python", environment / "bin/python", "install", "--quiet"]
-    command = [str(word) for word in (*pip, "--disable-pip-version-check", *words)]
+    command = [str(word) for word in (*pip, "--disable-pip-version-check", "--no-compile", *words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=500)
 
 
