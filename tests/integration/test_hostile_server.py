@@ -25,7 +25,7 @@ from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.read.results import PREDICTIONS
 
 pytestmark = pytest.mark.slow
-ROWS = [{"instruction": f"Is {number} even?", "output": ("yes", "no")[number % 2]} for number in range(20)]
+ROWS = [{"instruction": f"Is {number} even?", "output": ("yes", "no")[number % 2]} for number in range(12)]
 TIMEOUT = 2.0
 MOST_SECONDS = 30.0
 MOST_BYTES = 150e6
@@ -59,7 +59,7 @@ def start(
 ) -> Iterator[Start]:
     """`start("choice")`: a server, the command that scores by it, and the file of its predictions."""
     monkeypatch.setattr(connecting, "WAITS", (0.0, 0.0))
-    monkeypatch.setattr(backend, "ROWS", 8)
+    monkeypatch.setattr(backend, "ROWS", 4)
     write_json(tmp_path / "even.json", ROWS)
 
     def proper(path: str, body: Any) -> object:
@@ -82,12 +82,23 @@ def start(
         yield lambda mode: (hostile, *begin(mode))
 
 
-def torn_and_resumed(start: Start, mode: str, spoiled: tuple[Any, str]) -> None:
+@pytest.fixture(scope="module")
+def unbroken() -> dict[str, tuple[bytes, int]]:
+    """By mode: what a run writes whose server answers properly, and how many completions it asks for."""
+    return {}
+
+
+def torn_and_resumed(
+    start: Start, unbroken: dict[str, tuple[bytes, int]], mode: str, spoiled: tuple[Any, str]
+) -> None:
     """A run whose server spoils its answers in the middle fails, and is then resumed to the same bytes."""
     hostile, score, folder = start(mode)
-    score("whole")
-    whole = folder / "whole" / "model" / "even" / PREDICTIONS
-    hostile.spoil_from = hostile.completions * 3 // 4
+    if mode not in unbroken:
+        score("whole")
+        predictions = folder / "whole" / "model" / "even" / PREDICTIONS
+        unbroken[mode] = (predictions.read_bytes(), hostile.completions)
+    whole, completions = unbroken[mode]
+    hostile.spoil_from = completions * 3 // 4
     hostile.completions = 0
     hostile.spoil, fact = spoiled
     tracemalloc.start()
@@ -102,20 +113,20 @@ def torn_and_resumed(start: Start, mode: str, spoiled: tuple[Any, str]) -> None:
     assert fact in message and "http://127.0.0.1" in message and len(message) < 900
     assert message.isprintable() or "\n" in message
     torn = folder / "torn" / "model" / "even" / PREDICTIONS
-    assert torn.read_bytes().count(b"\n") in (8, 16)
+    assert torn.read_bytes().count(b"\n") in (4, 8)
     hostile.spoil = None
     score("torn", "--resume")
-    assert torn.read_bytes() == whole.read_bytes()
+    assert torn.read_bytes() == whole
 
 
 @pytest.mark.parametrize("name", SPOILED)
-def test_generation(start: Start, name: str) -> None:
-    torn_and_resumed(start, "generate", SPOILED[name])
+def test_generation(start: Start, unbroken: dict[str, tuple[bytes, int]], name: str) -> None:
+    torn_and_resumed(start, unbroken, "generate", SPOILED[name])
 
 
 @pytest.mark.parametrize("name", [*SOME, *SPOILED_LOGS])
-def test_choice(start: Start, name: str) -> None:
-    torn_and_resumed(start, "choice", {**SPOILED, **SPOILED_LOGS}[name])
+def test_choice(start: Start, unbroken: dict[str, tuple[bytes, int]], name: str) -> None:
+    torn_and_resumed(start, unbroken, "choice", {**SPOILED, **SPOILED_LOGS}[name])
 
 
 @pytest.mark.parametrize("name", SOME)
