@@ -224,7 +224,7 @@ def test_the_keyboard_reaches_everything(small: str, tmp_path: Path) -> None:
     assert (first, reachable, labelled) == ("#verdict", True, True) and wide == scrolled > 3
 
 
-def test_filters_search_and_pages(tmp_path: Path) -> None:
+def test_filters_search_and_pages(without_plots: None, tmp_path: Path) -> None:
     demo(tmp_path / "runs")
     page = page_of(compare_results([str(tmp_path / "runs")]))
     rows = json.loads(re.findall(r'id="data">(.*?)</script>', page, re.S)[0])["rows"]
