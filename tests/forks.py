@@ -36,6 +36,7 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
     sys.exit(json.loads(line.recv(1000))["code"])
 """
 """A program that runs a module in a fork. Commands that run in forks find it as `tuneyard`, too."""
+NOWHERE = os.open(os.devnull, os.O_WRONLY)
 WHOLE = (
     "llamafactory.data", "llamafactory.hparams", "llamafactory.model", "tuneyard.recipes.inspection",
     "bitsandbytes",
@@ -103,8 +104,8 @@ class Forks:
         self,
         module: str,
         *words: object,
-        out: int | None = None,
-        error: int | None = None,
+        out: int = NOWHERE,
+        error: int = NOWHERE,
         env: Mapping[str, str] | None = None,
     ) -> "RunningFork":
         """Start a command as `python -m` does. What it prints goes to the descriptors, or nowhere.
@@ -114,10 +115,8 @@ class Forks:
         line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         line.connect(self.address)
         order = json.dumps([module, list(map(str, words)), str(ROOT), {**self.env, **(env or {})}])
-        with Path(os.devnull).open("wb") as nowhere:
-            outputs = [nowhere.fileno() if stream is None else stream for stream in (out, error)]
-            socket.send_fds(line, [order.encode()], [0, *outputs])
-            return RunningFork(line)
+        socket.send_fds(line, [order.encode()], [0, out, error])
+        return RunningFork(line)
 
 
 class RunningFork:
@@ -145,10 +144,7 @@ class RunningFork:
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def communicate(self) -> tuple[None, None]:
-        """Wait for its end; what it printed is not kept."""
-        self.wait()
-        return None, None
+    communicate = wait  # what it printed is not kept
 
 
 def run_in_a_fork(line: socket.socket, order: bytes, streams: list[int]) -> dict[str, object]:

@@ -31,6 +31,7 @@ MOST_SECONDS = 30.0
 MOST_BYTES = 150e6
 SOME = ("an error", "deep JSON", "a redirect", "a cut body", "a hang")
 """The connection is the same as for generation: some ways suffice."""
+Unbroken = dict[str, tuple[bytes, int]]
 Start = Callable[..., tuple[Hostile, Callable[..., None], Path]]
 
 
@@ -83,14 +84,12 @@ def start(
 
 
 @pytest.fixture(scope="module")
-def unbroken() -> dict[str, tuple[bytes, int]]:
+def unbroken() -> Unbroken:
     """By mode: what a run writes whose server answers properly, and how many completions it asks for."""
     return {}
 
 
-def torn_and_resumed(
-    start: Start, unbroken: dict[str, tuple[bytes, int]], mode: str, spoiled: tuple[Any, str]
-) -> None:
+def torn_and_resumed(start: Start, unbroken: Unbroken, mode: str, spoiled: tuple[Any, str]) -> None:
     """A run whose server spoils its answers in the middle fails, and is then resumed to the same bytes."""
     hostile, score, folder = start(mode)
     if mode not in unbroken:
@@ -120,12 +119,12 @@ def torn_and_resumed(
 
 
 @pytest.mark.parametrize("name", SPOILED)
-def test_generation(start: Start, unbroken: dict[str, tuple[bytes, int]], name: str) -> None:
+def test_generation(start: Start, unbroken: Unbroken, name: str) -> None:
     torn_and_resumed(start, unbroken, "generate", SPOILED[name])
 
 
 @pytest.mark.parametrize("name", [*SOME, *SPOILED_LOGS])
-def test_choice(start: Start, unbroken: dict[str, tuple[bytes, int]], name: str) -> None:
+def test_choice(start: Start, unbroken: Unbroken, name: str) -> None:
     torn_and_resumed(start, unbroken, "choice", {**SPOILED, **SPOILED_LOGS}[name])
 
 
