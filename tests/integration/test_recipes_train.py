@@ -1,29 +1,22 @@
 """`recipes train` with the real llamafactory-cli: cut off by kill -9, damaged, resumed, finished.
 
-The unbroken runs are LLaMA-Factory's own. What is not killed is a fork, since its import takes 10 s.
+The unbroken runs are LLaMA-Factory's own. All are forks, since its import takes 10 s.
 """
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
 from tests.messages import printed_line
 from tests.processes import written
 
 pytestmark = pytest.mark.slow
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-
-
 QUESTIONS = [f"Is {n} even? Answer yes or no." for n in range(64)]
 DATA = {
     "even": [
@@ -110,17 +103,10 @@ def train(forks) -> Callable[..., str]:
     return run
 
 
-def start(*arguments: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", "recipes", "train", *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-
-
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_damaged_resumed_ends_as_an_unbroken_run(recipe, unbroken, train, stage):
+def test_killed_damaged_resumed_ends_as_an_unbroken_run(recipe, unbroken, train, forks, stage):
     path, broken = recipe.parent / f"{stage}.yaml", recipe.parent / f"broken-{stage}"
-    process = start(path, f"output_dir={broken}")
+    process = forks.start("recipes", "train", path, f"output_dir={broken}")
     written(broken / "checkpoint-8" / "trainer_state.json", process)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -151,9 +137,9 @@ def test_a_finished_run_is_left_as_it_is(recipe, train):
     )
 
 
-def test_two_at_once_and_sigint(recipe, train):
+def test_two_at_once_and_sigint(recipe, train, forks):
     folder = recipe.parent / "twice"
-    process = start(recipe, f"output_dir={folder}")
+    process = forks.start("recipes", "train", recipe, f"output_dir={folder}")
     written(folder / "train.log", process)
     assert "another training is writing there" in train(recipe, f"output_dir={folder}", code=2)
     process.send_signal(signal.SIGINT)
