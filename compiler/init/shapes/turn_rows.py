@@ -163,19 +163,20 @@ def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> tup
             if value not in (None, ""):
                 values[str(conversation)].append(str(value))
         unordered = sum(len(set(values[talk])) < sizes[talk] for talk in talks)
+        gaps = f"{leaf.path} is empty or repeated in {unordered} of {len(talks)} conversations"
         if len(talks) - unordered >= MOST * len(talks) and _is_order(leaf, list(values.values())):
-            if unordered:
-                guesses = [
-                    f"{leaf.path} is empty or repeated in {unordered} of {len(talks)} conversations: rows "
-                    "without it are refused, rows with the same one stay in the order of the file"
-                ]
-            return leaf, guesses
+            if not unordered:
+                return leaf, []
+            fate = "rows without it are refused, rows with the same one stay in the order of the file"
+            return leaf, [f"{gaps}: {fate}"]
         vary = any(len(set(each)) > 1 for each in values.values())
         if vary and _TIME.search(leaf.name) and not all(map(_NUMBER.fullmatch, map(str, leaf.values))):
             guesses = [
                 f"the turns stay in the order of the file, because {leaf.path} cannot order them "
                 f"({next(iter(leaf.values))}); if that is wrong, write times as 2024-03-01 09:05:00"
             ]
+        elif vary and leaf.name in ORDER_COLUMNS and not guesses:
+            guesses = [f"the turns stay in the order of the file, because {gaps}"]
     return None, guesses
 
 

@@ -127,6 +127,19 @@ def test_a_turn_without_its_number_or_with_a_second_one_leaves_the_others_in_ord
         assert f"{COUNT} 个对话中有 1 个的 turn 为空或重复" in for_reader(report)
 
 
+def test_numbers_that_repeat_in_most_conversations_are_named_unless_another_column_orders(bench) -> None:
+    lines = by_talk("c{n},1,{n}0,user,{n} says 1", "c{n},1,{n}1,user,{n} says 2", "c{n},2,{n}2,agent,Yes.")
+    header = "conversation_id,turn,message_id,role,text"
+    said = f"because turn is empty or repeated in {COUNT} of {COUNT} conversations"
+    with_ids = propose(table(bench, "ids.csv", header, lines))
+    assert "order: message_id" in with_ids[0] and said not in with_ids[1]
+    lines = [line.replace("0,user", "x,user") for line in lines]
+    without = propose(table(bench, "talk.csv", header, lines))
+    assert "order: " not in without[0] and said in without[1]
+    with in_language(CHINESE):
+        assert f"因为 {COUNT} 个对话中有 {COUNT} 个的 turn 为空或重复" in for_reader(without[1])
+
+
 @pytest.mark.parametrize(
     ("column", "user", "agent", "times"),
     [
