@@ -8,13 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import click
-
 from tuneyard.adapters.adapter import Adapter, require_text
 from tuneyard.adapters.kinds import kind_of
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import near_name, read_object
+from tuneyard.core.language.messages import say
 from tuneyard.core.weights.adapter_files import CONFIG
 
 SAVES = Path("saves")
@@ -99,4 +98,4 @@ def checkpoints_in(folder: Path) -> str:
 
 def note(text: str) -> None:
     """Print a note on stderr; the command continues."""
-    click.echo(f"note: {text}", err=True)
+    say(f"note: {text}", to_stderr=True)

@@ -15,6 +15,7 @@ from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.core.datasets.manifest import CompiledFile
 from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.files import files_sha256, versions
+from tuneyard.core.language.translation import tr
 from tuneyard.core.records.row_index import ROW_INDEX
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
@@ -130,10 +131,11 @@ class CompileReport(Counts):
         if not self.failed:
             parts.append(f"kept {self.kept}")
         if self.dropped or not self.failed:
-            dropped = f"dropped {sum(self.dropped.values())}"
+            dropped = str(sum(self.dropped.values()))
             if self.dropped:
-                dropped += f" ({', '.join(f'{reason} {count}' for reason, count in self.dropped.items())})"
-            parts.append(dropped)
+                reasons = ", ".join(f"{tr(reason)} {count}" for reason, count in self.dropped.items())
+                dropped = tr("{count} ({reasons})", count=dropped, reasons=reasons)
+            parts.append(f"dropped {dropped}")
         if self.rejected:
             parts.append(f"rejected {self.rejected}")
         if self.not_sampled:

@@ -18,6 +18,7 @@ from tuneyard.compiler.spec.file import where_to_write
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.language.translation import tr
 
 MOST = 200  # names of columns that change no answer: bounded, whatever keys the rows have
 SHOWN = 20
@@ -104,7 +105,10 @@ class Unused:
         """The lines `not used: url (300 of 300)` and `ignored: …`, with at most 20 columns each."""
         lines = []
         for title, counts in (("not used", self.rows), ("ignored", self.ignored)):
-            columns = [f"{key_in_spec(name)} ({count} of {read})" for name, count in counts.items()]
+            columns = [
+                tr("{column} ({count} of {rows})", column=key_in_spec(name), count=count, rows=read)
+                for name, count in counts.items()
+            ]
             if len(columns) > SHOWN:
                 columns[SHOWN:] = [f"{len(columns) - SHOWN} more (--json names them)"]
             if columns:

@@ -21,7 +21,7 @@ def guess(profile: FileProfile) -> Proposal:
     fixes = fixes_of_notation(profile)
     if fixes:
         raise ContentError(f"{profile.path}: {'; '.join(fixes)}")
-    columns = ", ".join(f"{leaf.path} ({leaf.kind})" for leaf in profile.leaves.values())
+    columns = ", ".join(leaf.with_kind for leaf in profile.leaves.values())
     if len(columns) >= LONGEST:
         columns = f"{columns[:LONGEST]}…"
     raise ContentError(

@@ -12,6 +12,8 @@ from tuneyard.compiler.rows import Fields, walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, goes_by, usual_steps
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.language.han import HAN
+from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.translation import tr
 
 MOST_VALUES = 30
 """Distinct values that a column of labels has at most."""
@@ -42,6 +44,11 @@ class Leaf:
     def named(self, value: object) -> object:
         """The name of a value, if its number has one."""
         return self.names.get(value, value)
+
+    @property
+    def with_kind(self) -> str:
+        """The path and the kind of values for a message, e.g. `body (text)`, in the reader's language."""
+        return tr("{column} {kind}", column=self.path, kind=for_reader(f"({self.kind})"))
 
     @property
     def in_chinese(self) -> bool:

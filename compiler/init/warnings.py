@@ -87,7 +87,7 @@ def _columns_left_out(left_out: Sequence[Leaf]) -> Iterator[str]:
     """Name the columns that hold prose, lists or a known role and that the spec does not use."""
     if not left_out:
         return
-    names = ", ".join(f"{leaf.path} ({leaf.kind})" for leaf in left_out[:SHOWN_COLUMNS])
+    names = ", ".join(leaf.with_kind for leaf in left_out[:SHOWN_COLUMNS])
     if len(left_out) > SHOWN_COLUMNS:
         names += f" and {len(left_out) - SHOWN_COLUMNS} more"
     yield (

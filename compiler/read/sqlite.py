@@ -14,6 +14,7 @@ from tuneyard.compiler.read.stream import UnreadableFileError
 from tuneyard.compiler.rows import TableRows
 
 BATCH = 1000
+FIX = "is it an SQLite database? Copy the file again, or export the table as CSV"
 
 
 @reader(".db", ".sqlite", ".sqlite3", text=False)
@@ -32,7 +33,8 @@ def read_sqlite(file: OpenFile, _: Problems) -> Iterator[TableRows]:
             database = stack.enter_context(closing(sqlite3.connect(address, uri=True)))
             yield from _rows(database, _table(database, file.source.table), file.display_path)
         except sqlite3.DatabaseError as error:
-            raise UnreadableFileError("E012", f"the database cannot be read: {error}") from error
+            message = f"the database cannot be read: {error}"
+            raise UnreadableFileError("E012", message, FIX) from error
 
 
 def _table(database: sqlite3.Connection, table: str) -> str:

@@ -23,10 +23,12 @@ import click
 
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step, same_options
+from tuneyard.core.documents import text_width
 from tuneyard.core.errors import ContentError, RequestError, counted, need, resumed_by
 from tuneyard.core.files import make_folder, opened, require
 from tuneyard.core.installation.checkout import python_path
 from tuneyard.core.language.messages import say
+from tuneyard.core.language.translation import tr
 
 BASE = Path("models/demo-base")
 RESULTS = Path("results/demo")
@@ -39,7 +41,6 @@ ADAPTERS = ("rte", "mnli")
 DATASETS = ("demo_rte_eval", "demo_mnli_eval")
 LAST_LINES = 15  # of the log, if a step fails
 WIDTH = 100
-SWEEP = "pairs of weights"
 CPU_INFO = Path("/proc/cpuinfo")
 GRID = "0.5,1"  # four merges
 EXAMPLES = 160  # of each dataset: the sweep chooses on one half of them, the verdict is on the other
@@ -72,20 +73,22 @@ def steps(model: str) -> list[DemoStep]:
     """The steps of the demo on a base model, in their order."""
     made = []
     if model == str(BASE):
-        made.append(DemoStep("base model", ("recipe", "base", "--out", model), BASE / "origin.json"))
+        made.append(DemoStep(tr("base model"), ("recipe", "base", "--out", model), BASE / "origin.json"))
     for name in ADAPTERS:
         manifest = Path(f"dataset_info/demo_{name}/manifest.json")
-        made.append(DemoStep(f"dataset demo_{name}", ("data", "compile", f"demo_{name}"), manifest))
+        title = tr("dataset {name}", name=f"demo_{name}")
+        made.append(DemoStep(title, ("data", "compile", f"demo_{name}"), manifest))
     for name in ADAPTERS:
         words = ("recipe", "train", f"recipes/demo-{name}.yaml", f"model_name_or_path={model}")
-        made.append(DemoStep(f"adapter {name}", words, Path(f"saves/demo-{name}/training.json")))
+        training = Path(f"saves/demo-{name}/training.json")
+        made.append(DemoStep(tr("adapter {name}", name=name), words, training))
     merge = ("adapter", "merge", str(WEIGHTS), "--out", str(MERGE), "--force")
     verdict = ("eval", "compare", str(RESULTS), "--out", str(VERDICT), "--force")
     return [
         *made,
-        DemoStep(SWEEP, tuple(_sweep_words(model)), RESULTS / "sweep.json"),
-        DemoStep("merge", merge, MERGE / "adapter_config.json"),
-        DemoStep("verdict", verdict, VERDICT / "table.json"),
+        DemoStep(tr("pairs of weights"), tuple(_sweep_words(model)), RESULTS / "sweep.json"),
+        DemoStep(tr("merge"), merge, MERGE / "adapter_config.json"),
+        DemoStep(tr("verdict"), verdict, VERDICT / "table.json"),
     ]
 
 
@@ -186,11 +189,16 @@ def plan_lines(model: str) -> list[str]:
     """Each step with its state and its command."""
     lines = []
     for step in steps(model):
-        state = "to do"
+        state = tr("to do")
         if step.last_file.is_file():
-            state = "made"
-        lines.append(f"{state:<6} {step.name:<18} {shlex.join(['tuneyard', *step.words])}")
+            state = tr("made")
+        lines.append(f"{_padded(state, 6)} {_padded(step.name, 18)} {shlex.join(['tuneyard', *step.words])}")
     return lines
+
+
+def _padded(text: str, width: int) -> str:
+    """A text with spaces up to a width in terminal columns."""
+    return text + " " * (width - text_width(text))
 
 
 @contextlib.contextmanager
@@ -211,12 +219,12 @@ def run(model: str) -> None:
     count = len(steps(model))
     for number in range(count):
         step = steps(model)[number]  # the dtype of the sweep is known when there is a base model
-        title = f"[{number + 1}/{count}] {step.name:<18} {step.last_file.parent!s:<24}"
-        if step.name == "merge" and not WEIGHTS.is_file():
+        title = f"[{number + 1}/{count}] {_padded(step.name, 18)} {step.last_file.parent!s:<24}"
+        if step.last_file.parent == MERGE and not WEIGHTS.is_file():
             say(f"{title} left out: no weights are better than the base")
             continue
         started = time.monotonic()
-        if step.name == SWEEP:
+        if step.last_file.parent == RESULTS:
             _sweep(step.words, title)
         else:
             _execute(step.words, title)

@@ -8,12 +8,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
 from tuneyard.core.documents import BOM, json_lines
 from tuneyard.core.errors import ContentError, RequestError, nearest, nearest_name
 from tuneyard.core.files import files_of, is_file, no_folder, read_json, read_object, write_json
 from tuneyard.core.language.han import HAN
+from tuneyard.core.language.messages import say
 
 REGISTRY = "dataset_info.json"
 SHARD_SUFFIX = ".jsonl"
@@ -67,7 +66,7 @@ def registry_folder(option: Path | None = None, name: str = "") -> Path:
         why = f"{name} is not in {default_registry}"
     if not why:
         return DEFAULT_FOLDER
-    click.echo(f"{why}: reading {other_registry}", err=True)
+    say(f"{why}: reading {other_registry}", to_stderr=True)
     return LLAMAFACTORY_FOLDER
 
 

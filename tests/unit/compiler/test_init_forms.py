@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.json_files import read_lines, write_json
+from tests.messages import golden_text, message_of
 from tests.unit.compiler.conftest import as_csv, as_zip, exchange
 from tuneyard.compiler.init.propose import FailingSpecError, propose
 from tuneyard.compiler.request import CompileReport
@@ -515,8 +516,9 @@ def test_a_table_of_a_database(bench) -> None:
     with pytest.raises(ContentError, match="found the tables other, t; name one with --table"):
         propose(path)
     assert answers(bench, path, table="t") == ANSWERED
-    with pytest.raises(TuneyardError, match="E012"):
+    with pytest.raises(TuneyardError, match="E012") as caught:
         propose(bench.write("z.db", "no database"))
+    golden_text(message_of(caught.value), "SQLite")
     with pytest.raises(ContentError, match="`table` names a table of an SQLite"):
         propose(bench.rows("x.jsonl", FAQ), table="t")
 

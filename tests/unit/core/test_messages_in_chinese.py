@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 from string import Formatter
@@ -102,6 +103,54 @@ def test_the_registry_is_ascii_whatever_the_datasets_are_called(in_china: Path) 
     assert "评论" in invoke(data, "list").output
 
 
+def test_tables_and_problems_of_the_first_steps_are_chinese(in_china: Path) -> None:
+    Path("mine.csv").write_text("评论,情感,编号\n" + "".join(f"第{n}条,{n % 2},{n}\n" for n in range(40)))
+    invoke(data, "init", "mine.csv", "--out", "mine.yaml", "--text", "评论", "--answer", "情感")
+    invoke(data, "compile", "mine.yaml")
+    again = invoke(data, "compile", "mine.yaml").output
+    assert "没有用到：编号（40 行中 40 行）" in again and "  已是最新  " in again
+    Path("mine.csv").write_text("评论,情感,编号\n好,1,1\n")
+    assert "  需重新编译：数据源 mine.csv 有改动" in invoke(data, "list").output
+    wrong = invoke(data, "compile", "qa", "--source", "mine.csv").output
+    assert "没有这些列：找到 " in wrong and ' 或 "query" 或 ' in wrong and "丢弃 1（缺少该列 1）" in wrong
+    registry = Path("lf/dataset_info.json")
+    registry.parent.mkdir()
+    registry.write_text('{"identity": {"file_name": "identity.json"}}')
+    assert "  identity  identity.json  不是在这里编译的" in invoke(data, "list", "--out", "lf").output
+    registry.parent.rename("data")
+    shutil.rmtree("dataset_info")
+    assert "这里没有 dataset_info/dataset_info.json：读取 data/" in invoke(data, "show", "identity").output
+    assert "（文本）" in invoke(data, "init", "mine.csv").output
+
+
+@pytest.mark.parametrize(
+    ("english", "chinese"),
+    [
+        ("demo_rte  2026-11-27 06:56  stale: the compiler has changed", "需重新编译：编译器已更新"),
+        ("error: a.jsonl: E001: not gb18030: byte 8: illegal multibyte sequence; name it in a spec under "
+         "`source:`, such as `encoding: utf-8`", "第 8 字节：有不合法的多字节序列；请在规格的"),
+        ("error: b.csv: it is a link to /gone.csv, which does not exist: remove it, or bring back what it "
+         "leads to", "错误：b.csv：它是指向 /gone.csv 的链接"),
+        ("a.csv:2: E107 messages (turns): turn 1: found assistant, expected user (turns alternate); the rows "
+         "with the same id are the turns of one conversation, in the order of n",
+         "第 1 轮：是 assistant，应为 user（用户与助手须交替）；id 相同的行是同一对话的各轮，按 n 排序"),
+        ("error: x.foo: unknown kind of file '.foo' (known: .csv, .json, each also .gz or .zst); convert it "
+         "to one of these", "支持：.csv, .json，均可带 .gz 或 .zst"),
+        ("note: rank 32 is above vLLM's default of 16: serve with --max-lora-rank 32",
+         "提示：秩 32 大于 vLLM 默认的 16：部署时请加 --max-lora-rank 32"),
+    ],
+)  # fmt: skip
+def test_other_lines_of_the_first_steps(english: str, chinese: str) -> None:
+    with in_language(CHINESE):
+        assert chinese in for_reader(english)
+
+
+def test_the_steps_of_the_demo_are_chinese_and_their_commands_stand_in_one_column(in_china: Path) -> None:
+    steps = invoke(tuneyard, "demo", "--dry-run").stdout.splitlines()
+    assert steps[0].startswith("待做   基座模型           tuneyard recipe base")
+    assert steps[1].startswith("待做   数据集 demo_rte    tuneyard data compile")
+
+
 def test_doctor_is_chinese_in_a_chinese_locale(in_china: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = doctor.Finding(
         "memory", "warning", "2 GB, 1 CPU cores", "take a smaller model, or a machine with more memory"
@@ -195,6 +244,17 @@ def test_a_long_line_takes_no_time_and_words_are_no_count(in_china: Path) -> Non
             "calls.jsonl",
             '{"functions": [{"name": "find"}], "question": "Find it", "answer": "Here"}\n',
             "拟定的规格无法编译：",
+        ),
+        ("dicts.txt", "{'question': 'a'}\n{'question': 'b'}\n", "各行是 Python 的写法，请转换为 JSON："),
+        (
+            "mine.db",
+            "question,answer\n1,2\n",
+            "无法读取数据库（不是数据库文件）；它是 SQLite 数据库吗？",
+        ),
+        (
+            "thread.csv",
+            "message_id,parent_id,text\n1,,Hi\n2,1,Hello\n3,2,Bye\n",
+            "从每个最后的回答沿 parent_id",
         ),
     ],
 )
