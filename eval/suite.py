@@ -4,6 +4,7 @@ Runs several commands over models that are opened once, and collects their figur
 Writes OUT/<step>/<model>/<set>/… as each command does. docs/eval-suite.md explains suites.
 """
 
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -243,6 +244,10 @@ def read_steps(path: Path, skipped: Collection[str]) -> list[Step]:
     if not isinstance(read.value, dict) or not all(isinstance(name, str) for name in read.value):
         raise ContentError(
             f"{path}: found {show_value(read.value)}, expected the name of each step above its options"
+        )
+    if "model_name_or_path" in read.value:
+        raise ContentError(
+            f"{path}: a training recipe, not a suite: tuneyard recipe check {shlex.quote(str(path))}"
         )
     for name in skipped:
         if name not in read.value:
