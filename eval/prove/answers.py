@@ -12,7 +12,7 @@ from tuneyard.eval.backends.load import in_this_process, load_gguf, load_model
 from tuneyard.eval.backends.scorers import Fields, Ids, Prompts, Scorer, choosing, plan_batches, score_all
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import MOST, spellings
-from tuneyard.eval.prove.proof import Answers, Comparison, ParityInputs, Texts, prove_answers
+from tuneyard.eval.prove.proof import Answers, ParityInputs, ProofPart, Texts, prove_answers
 from tuneyard.eval.scoring.candidates import Candidate
 from tuneyard.eval.scoring.options import ScoringRequest
 
@@ -42,7 +42,7 @@ class Reference:
         return answer_rows(self)
 
 
-def prove_files(references: Sequence[Reference], inputs: ParityInputs) -> Iterator[Comparison]:
+def prove_files(references: Sequence[Reference], inputs: ParityInputs) -> Iterator[ProofPart]:
     """Compare the answers of the fused model and the GGUF with the unmerged adapter's.
 
     `references` are those of one adapter. One served model at a time is in memory, next to the base.

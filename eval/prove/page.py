@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from tuneyard.core.errors import counted, one_line, show_value
 from tuneyard.core.language.number_format import NONE, Table, grid
-from tuneyard.eval.prove.proof import ANSWERS, CHATS, PROMPTS, Comparison, FirstDifference, Proof, Tolerance
+from tuneyard.eval.prove.proof import ANSWERS, CHATS, PROMPTS, FirstDifference, Proof, ProofPart, Tolerance
 
 HEADERS = {
     PROMPTS: ("prompts made by", "different ids"),
@@ -47,7 +47,7 @@ def _bullets(texts: Sequence[str]) -> str:
     return "\n".join(f"- {one_line(text)}" for text in texts)
 
 
-def _cells(one: Comparison) -> list[str]:
+def _cells(one: ProofPart) -> list[str]:
     """One line of a table, with the first rows that differ."""
     flips = f"{len(one.flips):,}"
     if one.flips:
@@ -103,7 +103,7 @@ def to_json(proof: Proof, command: str) -> dict[str, object]:
     }
 
 
-def _json(one: Comparison, name: str, within: str, tolerance: Tolerance) -> dict[str, object]:
+def _json(one: ProofPart, name: str, within: str, tolerance: Tolerance) -> dict[str, object]:
     """A comparison with the fields of its part, under `name` its way or model."""
     fields = asdict(one)
     own = {field: fields[field] for field in FIELDS[one.part]}

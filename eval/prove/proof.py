@@ -74,7 +74,7 @@ class Distance:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ProofPart:
     """One way of making prompts, or one model's answers, compared with the reference on a dataset's rows.
 
     `part` is `PROMPTS`, `ANSWERS` (to our ids) or `CHATS` (a server's answers to the messages alone). Chats
@@ -135,7 +135,7 @@ class Proof:
     facts: Mapping[str, object]
     tolerance: Tolerance
     servers: Sequence[Sequence[ServedModel]] = ()
-    comparisons: list[Comparison] = field(default_factory=list)
+    comparisons: list[ProofPart] = field(default_factory=list)
     causes: list[Mapping[str, str]] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
 
@@ -144,7 +144,7 @@ class Proof:
         every = [one for part in (PROMPTS, ANSWERS, CHATS) for one in self.of(part)]
         return list(filter(None, [one.failure(self.tolerance) for one in every]))
 
-    def of(self, part: str) -> list[Comparison]:
+    def of(self, part: str) -> list[ProofPart]:
         """The comparisons of prompts, answers or chat answers."""
         return [one for one in self.comparisons if one.part == part]
 
@@ -198,15 +198,15 @@ class ParityInputs:
     timeout: float = TIMEOUT
 
 
-def prove_prompts(way: str, dataset: str, expected: Prompts, actual: Prompts, decode: Decode) -> Comparison:
+def prove_prompts(way: str, dataset: str, expected: Prompts, actual: Prompts, decode: Decode) -> ProofPart:
     """Compare the token ids of two ways of making prompts, row by row."""
     rows, first = compare_ids(expected, actual, decode)
     refused = [row for row in expected if row not in actual]
     flips = sorted([*rows, *refused])
-    return Comparison(PROMPTS, way, dataset, len(expected), flips, len(flips), first, refused)
+    return ProofPart(PROMPTS, way, dataset, len(expected), flips, len(flips), first, refused)
 
 
-def prove_answers(model: str, dataset: str, expected: Answers, actual: Answers, decode: Decode) -> Comparison:
+def prove_answers(model: str, dataset: str, expected: Answers, actual: Answers, decode: Decode) -> ProofPart:
     """Compare a model's answers with the reference's: labels, texts, or both."""
     flips: list[int] = []
     differing, first = None, None
@@ -222,7 +222,7 @@ def prove_answers(model: str, dataset: str, expected: Answers, actual: Answers, 
     answered = {*(actual.tokens or ()), *(actual.labels or ())}
     refused = [row for row in rows if row not in answered]
     flips = sorted({*flips, *refused})
-    return Comparison(
+    return ProofPart(
         ANSWERS, model, dataset, len(rows), flips, differing, first, refused, largest, largest_row
     )
 
@@ -253,7 +253,7 @@ def prove_chat(
     chat: Texts,
     encode: Callable[[str], Ids],
     decode: Decode,
-) -> Comparison:
+) -> ProofPart:
     """Compare chat answers, without white space around them.
 
     Their texts are compared with those of `greedy`, their ends with those of `trained`.
@@ -264,7 +264,7 @@ def prove_chat(
     rows, first = compare_ids(reference_ids, chat_ids, decode)
     refused = [row for row in trained if row not in chat]
     flips = sorted([*rows, *refused])
-    return Comparison(
+    return ProofPart(
         CHATS, model, dataset, len(trained), flips, len(flips), first, refused,
         runs_on=rows_that_run_on(trained, chat) if has_ends else None,
         finishes=dict(Counter(str(answer.finish) for answer in chat.values())),

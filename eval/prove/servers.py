@@ -16,9 +16,9 @@ from tuneyard.eval.prove.diagnosis import Evidence, diagnose
 from tuneyard.eval.prove.proof import (
     CHATS,
     Answers,
-    Comparison,
     ParityInputs,
     Proof,
+    ProofPart,
     Texts,
     Tolerance,
     prove_answers,
@@ -246,7 +246,7 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
 
 
 def _unchecked(
-    pairing: Pairing, reference: Reference, evidence: Evidence, comparisons: Sequence[Comparison]
+    pairing: Pairing, reference: Reference, evidence: Evidence, comparisons: Sequence[ProofPart]
 ) -> Iterator[str]:
     """List what a server does not offer, or what its answers cannot show, with the reasons."""
     served, title, dataset = pairing.served, pairing.title, reference.dataset

@@ -59,10 +59,10 @@ def test_one_seed_a_setting_is_chosen_on_one_half_and_reported_on_the_other(tmp_
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_values_with_slashes_are_settings_of_their_own_in_the_verdict(tmp_path, seeds):
-    rights = {"m/a": [70] * seeds, "m/b/1": [65] * seeds, "m/b=1": [110] * seeds}
+    rights = {"m/a": [70] * seeds, "m/b/1": [65] * seeds, "m/c=1": [110] * seeds}
     rows, grid = grid_with_seeds(tmp_path, "model_name_or_path", **rights)
     report_on(tmp_path, rows, grid)
-    assert verdict(tmp_path)["sets"]["s"]["verdict"].startswith("Ship model_name_or_path m-b-1-2: ")
+    assert verdict(tmp_path)["sets"]["s"]["verdict"].startswith("Ship model_name_or_path m-c-1: ")
 
 
 def test_results_without_examples_give_a_table_and_no_verdict(tmp_path):

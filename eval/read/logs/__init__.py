@@ -132,8 +132,9 @@ def _confidence(record: Record, place: str) -> float | None:
     if value is None:
         return None
     number = math.nan
-    with contextlib.suppress(TypeError, ValueError, OverflowError):
-        number = float(value)
+    if not isinstance(value, bool):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            number = float(value)
     if not 0 <= number <= 1:
         expected = "a number from 0 to 1; a column of another name is left out"
         raise unexpected(place, "confidence", value, expected)

@@ -22,7 +22,7 @@ from tuneyard.core.datasets import find_dataset, read_records
 from tuneyard.core.datasets.manifest import read_manifest
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import conversation
-from tuneyard.core.records.row_index import fingerprint, read_row_index
+from tuneyard.core.records.row_index import SEPARATOR, fingerprints, read_row_index
 
 MANY = [
     ROWS[0] | {"sentence1": f"Premise {n % 70}.", "sentence2": f"Of {n}.", "label": n % 2, "idx": n}
@@ -118,7 +118,7 @@ def test_fingerprints_are_those_of_the_prompts_that_eval_makes(name, tmp_path):
         else:
             asked = [conversation(record, found.entry, "here").messages for record in records]
             told = [[m["content"] for m in messages if m["role"] != "system"] for messages in asked]
-        assert examples.fingerprints.tolist() == list(map(fingerprint, told))
+        assert examples.fingerprints.tolist() == list(fingerprints(list(map(SEPARATOR.join, told))))
         assert len(examples.fingerprints) == report.datasets[dataset]
         assert list(examples.clusters) == ([spec.group] if spec.group else [])
 
