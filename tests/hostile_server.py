@@ -118,6 +118,7 @@ SPOILED = {
     "no answer": (no_answer, "RemoteProtocolError"),
     "another protocol": (not_http, "RemoteProtocolError"),
     "a bomb": (bomb, "no JSON"),
+    "another model": (changed(lambda answer: answer.update(model="other")), "changed"),
 }
 """Ways to spoil an answer, and what the message must contain."""
 

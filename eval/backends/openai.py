@@ -109,12 +109,16 @@ class OpenAi(Server):
 def _read_prompt_logprobs(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:
     """vLLM: for each token of the prompt an object of log-probabilities by token id."""
     by_place = choice["prompt_logprobs"]
+    if len(by_place) != len(ids):
+        raise ValueError(f"log-probabilities of {len(by_place)} tokens, {len(ids)} were sent")
     return [log_of(by_place[place][str(ids[place])]["logprob"]) for place in range(after, len(ids))]
 
 
 def _read_echo(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:
     """OpenAI's old interface: the log-probabilities of prompt and answer in one list."""
     logs = choice["logprobs"]["token_logprobs"]
+    if not len(ids) <= len(logs) <= len(ids) + 1:
+        raise ValueError(f"log-probabilities of {len(logs)} tokens, {len(ids)} were sent")
     return [log_of(logs[place]) for place in range(after, len(ids))]
 
 

@@ -66,12 +66,14 @@ class Server(Backend, ABC):
     - `offers`: all models and adapters of the server.
     - `missing`: the reasons for what the server does not offer, by the names `prompts`, `labels`, `texts`
       (greedy after our ids) and `chat` (`open_served`).
+    - `answers_as`: the name of the model in its answers.
     """
 
     model: ServedModel
     offers: Sequence[ServedModel]
     gives_labels: bool = False
     missing: Mapping[str, str] = field(default_factory=dict)
+    answers_as: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self.device = self.dtype = "server"
@@ -234,8 +236,19 @@ class Server(Backend, ABC):
         return await self.connection.request(address, named, parse, place or about)
 
     def _check_model(self, name: object) -> None:
-        """Warn if an answer names another model than was asked for. A path's last part is enough."""
-        if isinstance(name, str) and Path(name).name != Path(self.model.model).name:
+        """`RequestError` if an answer names another model than the answers before.
+
+        A warning if the first one names another model than was asked for. A path's last part is enough.
+        """
+        if not isinstance(name, str) or name == self.answers_as:
+            return
+        if self.answers_as:
+            raise RequestError(
+                f"{self.url}: it answers as {show_value(self.answers_as)} and {show_value(name)}: its model "
+                f"changed. Serve the first one; {self.connection.again}"
+            )
+        self.answers_as = name
+        if Path(name).name != Path(self.model.model).name:
             warn_once(
                 f"{self.url}: asked for {show_value(self.model.model)}, it answers as {show_value(name)}: "
                 "check that it serves the right model"

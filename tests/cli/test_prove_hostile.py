@@ -43,7 +43,7 @@ def of_logs(spoil: Spoil) -> Spoil:
     return lambda data: spoil(data) if b"completion_probabilities" in data else iter([response(data)])
 
 
-AT_ROWS = ("an error", "a hang")
+AT_ROWS = ("an error", "a hang", "another model")
 LOGS = {
     "no log-probabilities": "log-probabilities",
     "a cut prompt": "fewer",
