@@ -1,7 +1,8 @@
 """Imports of the forkserver in which LLaMA-Factory answers and trains; nothing else imports this module.
 
 They are what LLaMA-Factory imports, which takes long, and not LLaMA-Factory itself: its import asks the GPU
-what it can do, and CUDA refuses every fork of a process that has asked. Their warnings are hidden, and a
+what it can do, and CUDA refuses every fork of a process that has asked. Nor TRL, for which LLaMA-Factory
+changes a function of transformers first (llamafactory/extras/packages.py). Their warnings are hidden, and a
 question reports a package that is missing, since it imports it again.
 """
 
@@ -13,6 +14,6 @@ NOTHING = os.open(os.devnull, os.O_RDWR)
 for stream in (1, 2):
     os.dup2(NOTHING, stream)
 os.environ.pop("PYTHONSAFEPATH", None)  # it was for this process alone
-for library in ("datasets", "peft", "trl"):
+for library in ("datasets", "peft"):
     importlib.import_module(library)
 gc.freeze()  # forks need no copy of what the collector would touch
