@@ -23,7 +23,7 @@ import click
 
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step, same_options
-from tuneyard.core.documents import text_width
+from tuneyard.core.documents import padded
 from tuneyard.core.errors import ContentError, RequestError, counted, need, resumed_by
 from tuneyard.core.files import make_folder, opened, require
 from tuneyard.core.installation.checkout import python_path
@@ -192,13 +192,8 @@ def plan_lines(model: str) -> list[str]:
         state = tr("to do")
         if step.last_file.is_file():
             state = tr("made")
-        lines.append(f"{_padded(state, 6)} {_padded(step.name, 18)} {shlex.join(['tuneyard', *step.words])}")
+        lines.append(f"{padded(state, 6)} {padded(step.name, 18)} {shlex.join(['tuneyard', *step.words])}")
     return lines
-
-
-def _padded(text: str, width: int) -> str:
-    """A text with spaces up to a width in terminal columns."""
-    return text + " " * (width - text_width(text))
 
 
 @contextlib.contextmanager
@@ -219,7 +214,7 @@ def run(model: str) -> None:
     count = len(steps(model))
     for number in range(count):
         step = steps(model)[number]  # the dtype of the sweep is known when there is a base model
-        title = f"[{number + 1}/{count}] {_padded(step.name, 18)} {step.last_file.parent!s:<24}"
+        title = f"[{number + 1}/{count}] {padded(step.name, 18)} {step.last_file.parent!s:<24}"
         if step.last_file.parent == MERGE and not WEIGHTS.is_file():
             say(f"{title} left out: no weights are better than the base")
             continue

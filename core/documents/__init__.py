@@ -131,7 +131,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, alig
         widths = [max(map(text_width, column)) for column in zip(*cells, strict=True)]
         for line in cells:
             for number, width in enumerate(widths):
-                line[number] += " " * (width - text_width(line[number]))
+                line[number] = padded(line[number], width)
         rule = ["-" * width for width in widths]
     lines = [f"| {' | '.join(line)} |" for line in cells]
     rule_line = f"| {' | '.join(rule)} |" if aligned else f"|{'|'.join(rule)}|"
@@ -141,6 +141,11 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, alig
 def text_width(text: str) -> int:
     """Width of a text in terminal columns. Wide letters take two."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def padded(text: str, width: int) -> str:
+    """A text with spaces up to a width in terminal columns."""
+    return text + " " * (width - text_width(text))
 
 
 @cache
