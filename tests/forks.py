@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
 from multiprocessing import forkserver, process
 from pathlib import Path
 from types import TracebackType
@@ -100,21 +99,11 @@ class Forks:
         assert "Traceback" not in printed
         return done
 
-    def start(
-        self,
-        module: str,
-        *words: object,
-        out: int = NOWHERE,
-        error: int = NOWHERE,
-        env: Mapping[str, str] | None = None,
-    ) -> "RunningFork":
-        """Start a command as `python -m` does. What it prints goes to the descriptors, or nowhere.
-
-        `env` is not that of the recipes' forkserver, which has started before.
-        """
+    def start(self, module: str, *words: object, out: int = NOWHERE, error: int = NOWHERE) -> "RunningFork":
+        """Start a command as `python -m` does. What it prints goes to the descriptors, or nowhere."""
         line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         line.connect(self.address)
-        order = json.dumps([module, list(map(str, words)), str(ROOT), {**self.env, **(env or {})}])
+        order = json.dumps([module, list(map(str, words)), str(ROOT), self.env])
         socket.send_fds(line, [order.encode()], [0, out, error])
         return RunningFork(line)
 
