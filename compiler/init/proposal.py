@@ -1,12 +1,14 @@
 """A proposed spec in parts, and the parts that proposals of several shapes share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tuneyard.compiler.init.labels import Labels
 from tuneyard.compiler.init.profile import CHINESE, PROSE, FileProfile, Leaf
 from tuneyard.compiler.kinds import MARK, Beside, kinds
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER, common_turns, speaker
+from tuneyard.compiler.rows import are_objects
 from tuneyard.core.records.calls import thought
 
 LOOKED_AT_ROWS = 50
@@ -17,10 +19,21 @@ ANSWERS = ("answer", "label")
 TEMPLATES = {"context": "input", "answer": "output", "label": "output", "system": "system"}
 """The part of an alpaca record that a target column fills, besides the instruction."""
 
-UNANSWERED = (
-    "some conversations end with the user: what follows their last answer is left out, and counted "
-    "(`unanswered: drop`)"
-)
+ENDS = {
+    "unasked": (
+        0,
+        ASSISTANT,
+        "{} of the first {} conversations begin with the assistant: what it says before the user is left "
+        "out, and counted (`unasked: drop`)",
+    ),
+    "unanswered": (
+        -1,
+        USER,
+        "some conversations end with the user: what follows their last answer is left out, and counted "
+        "(`unanswered: drop`)",
+    ),
+}
+"""The options that leave out turns: the place of such a turn, who speaks there, and what to say about it."""
 
 
 class ProposedColumn(NamedTuple):
@@ -182,3 +195,22 @@ def question_proposal(
         columns["reasoning"] = ProposedColumn(reasoning.path, "extra")
         write["output"] = f"{thought('{reasoning}')}{{answer}}"
     return Proposal(about, columns, write, guesses=guesses)
+
+
+def ends_left_out(
+    talks: Iterable[object], roles: Mapping[str, str], options: Iterable[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Which of these options conversations need, and what to say about it. `roles` maps further names."""
+    speakers: list[list[str | None]] = []
+    for talk in talks:
+        turns = common_turns(talk, roles)
+        if are_objects(turns):
+            speakers.append([name for name in map(speaker, turns) if name != SYSTEM])
+    settings, guesses = {}, []
+    for option in options:
+        place, role, sentence = ENDS[option]
+        count = sum(names[place] == role for names in speakers if names)
+        if count:
+            settings[option] = "drop"
+            guesses.append(sentence.format(count, len(speakers)))
+    return settings, guesses

@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import dropwhile, takewhile
 from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.check.marks import TurnKeys, adds_content, refuse_masked
@@ -80,6 +80,7 @@ def read_turns(
     keeps_text_with_calls: bool = False,
     *,
     asks: bool = False,
+    left_out: Container[str] = (),
 ) -> list[Turn]:
     """Read the turns of one row in order; `WrongValueError` names the turn that is wrong.
 
@@ -87,6 +88,7 @@ def read_turns(
     - `without_tools`: the outputs that cannot contain tool calls and their results.
     - `keeps_text_with_calls`: text next to a call is kept.
     - `asks`: the last turn is the user's, since the answer is in another column.
+    - `left_out`: the ends that are left out, `unasked` and `unanswered`.
 
     Successive results become one turn, and reasoning under its own key becomes a thought before its turn.
     As LLaMA-Factory's converters require, user (or observation) and assistant (or call) alternate after an
@@ -95,8 +97,13 @@ def read_turns(
     turns = [_turn(number, item, keys, keeps_text_with_calls) for number, item in enumerate(value, 1)]
     _order_results(value, turns)
     system = turns[:1] if turns[0].role == SYSTEM else []
+    kept = turns[len(system) :]
+    if "unasked" in left_out:
+        kept = list(dropwhile(lambda turn: turn.role == ASSISTANT, kept))
+    while "unanswered" in left_out and not asks and kept and kept[-1].role == USER:
+        kept.pop()
     talk: list[Turn] = []
-    for turn in turns[len(system) :]:
+    for turn in kept:
         if turn.role in (CALL, OBSERVATION) and without_tools:
             lost = f"found the {turn.role} of a tool, which this output would make plain text"
             fix = "write sharegpt or messages"
@@ -107,7 +114,7 @@ def read_turns(
         _refuse_order(turn, talk)
         talk.append(turn)
     if not talk:
-        raise WrongValueError("found a system turn alone, expected a conversation")
+        raise WrongValueError("found no question with its answer, expected a conversation")
     if asks and len(talk) % 2 == 0:
         raise WrongValueError(
             "the last turn is the assistant's, but the answer is in another column; expected the user's"
@@ -119,17 +126,6 @@ def read_turns(
             fix = " (`unanswered: drop` at the column leaves it out)"
         raise WrongValueError(f"{last}: nothing to learn; expected an assistant's{fix}")
     return [*system, *talk]
-
-
-def answered(turns: list[Fields]) -> list[Fields]:
-    """The turns of one row, in OpenAI's form, up to the last one that is not the user's.
-
-    They stay as they are if all of them are the user's: reading them refuses the row.
-    """
-    count = len(turns)
-    while count and speaker(turns[count - 1]) == USER:
-        count -= 1
-    return turns[:count] or turns
 
 
 def read_answer(item: Fields, keys: TurnKeys) -> str:
@@ -146,9 +142,10 @@ def _refuse_order(turn: Turn, before: list[Turn]) -> None:
     expected = (ASSISTANT, CALL) if len(before) % 2 else (USER, OBSERVATION)
     last = before[-1] if before else None
     if turn.role not in expected:
-        raise WrongValueError(
-            f"turn {turn.number}: found {turn.role}, expected {expected[0]} (turns alternate)"
-        )
+        fix = "turns alternate"
+        if not before and turn.role == ASSISTANT:
+            fix = "`unasked: drop` at the column leaves out what comes before the user"
+        raise WrongValueError(f"turn {turn.number}: found {turn.role}, expected {expected[0]} ({fix})")
     if last and last.role == CALL and turn.role == USER:
         raise WrongValueError(f"turn {turn.number}: found user, expected the result of the call before it")
     if turn.role == OBSERVATION and not (last and (last.role == CALL or CALL_MARKUP.search(last.text))):
@@ -355,6 +352,7 @@ def answers_learned(spec: Spec, output: Output, talk: list[Turn]) -> list[int]:
 
 SHORTENED = "shortened"
 UNANSWERED = "with turns of the user after the last answer"
+UNASKED = "with turns of the assistant before the user's first one"
 WITHOUT_SYSTEM = "without their system text"
 
 
@@ -365,10 +363,8 @@ class TurnsReader(ColumnReader):
     - `without_system`, `other_system`: the files of the outputs without a system text, or with another one.
     - `shortens`: true if an output has the first exchange alone.
 
-    - `drops_unanswered`: what the user says after the last answer is left out.
-
-    The tally counts those of which one exchange alone is kept, those whose last turns are left out, and
-    those whose system turn an output leaves out because the spec says so.
+    The tally counts those of which one exchange alone is kept, those whose first or last turns are left out,
+    and those whose system turn an output leaves out because the spec says so.
     """
 
     reads_each = True
@@ -377,7 +373,6 @@ class TurnsReader(ColumnReader):
         """Find out what the outputs leave out."""
         spec = self.spec
         self.keeps_text_with_calls = any(column.options.get("calls") == "text" for column in spec.columns)
-        self.drops_unanswered = self.column.options.get("unanswered") == "drop"
         self.pair = [column for column in spec.columns if column.kind.is_pair]
         self.without_tools = _files(each for each in spec.outputs if not keeps(each, CALL, OBSERVATION))
         without_system = [output for output in spec.outputs if not keeps(output, SYSTEM)]
@@ -403,22 +398,29 @@ class TurnsReader(ColumnReader):
         keys = self.file.keys_of(self.column.name)
         asked = value[:-1] if self._ends_with_chosen() else value
         asks = bool(self.pair) or self._has_completion()
-        if self.drops_unanswered and not asks:
-            asked = answered(value)
-            self.tally[UNANSWERED] += len(asked) < len(value)
-        talk = read_turns(asked, keys, self.without_tools, self.keeps_text_with_calls, asks=asks)
+        talk = read_turns(
+            asked,
+            keys,
+            self.without_tools,
+            self.keeps_text_with_calls,
+            asks=asks,
+            left_out=self.column.options,
+        )
+        has_system = talk[0].role == SYSTEM
+        self.tally[UNASKED] += talk[has_system].number > 1 + has_system
+        self.tally[UNANSWERED] += not asks and talk[-1].number < len(asked)
         marked = masking_marks(asked, keys)
         if marked:
             self._refuse_masked(marked, talk, keys)
         if not self.reads_images:
             refuse_images(talk)
-        if talk[0].role == SYSTEM and talk[0].text.strip():
+        if has_system and talk[0].text.strip():
             if not self.spec.ignores_system:
                 self._refuse_lost_system()
             self.tally[WITHOUT_SYSTEM] += bool(self.leaving_system_out)
         if any(turn.role == CALL for turn in talk):
             self._warn_of_calls(value)
-        self.tally[SHORTENED] += self.shortens and len(talk) - (talk[0].role == SYSTEM) > 2
+        self.tally[SHORTENED] += self.shortens and len(talk) - has_system > 2
         return cleaned(talk, self.file.clean) if self.spec.clean else talk
 
     def _has_completion(self) -> bool:
@@ -476,6 +478,7 @@ class TurnsReader(ColumnReader):
         messages = {
             SHORTENED: "the first exchange alone is written (`turns: history` keeps the others)",
             UNANSWERED: "what the user says after the last answer is left out (`unanswered: drop`)",
+            UNASKED: "what the assistant says before the user is left out (`unasked: drop`)",
             WITHOUT_SYSTEM: f"{self.leaving_system_out} leaves the system turn out ({why})",
         }
         lines = []
@@ -497,6 +500,11 @@ TURNS = Kind(
         "unanswered": {
             "description": "turns of the user after the last answer: `drop` leaves them out. Without it they "
             "are an error",
+            "const": "drop",
+        },
+        "unasked": {
+            "description": "turns of the assistant before the user's first one, as a greeting: `drop` leaves "
+            "them out. Without it they are an error",
             "const": "drop",
         },
         **ROLE_NAMES,

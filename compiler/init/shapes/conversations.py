@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from tuneyard.compiler.init.labels import author_leaves
 from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
-    UNANSWERED,
+    ENDS,
     Proposal,
     ProposedColumn,
     columns_beside,
+    ends_left_out,
     system_column,
 )
 from tuneyard.compiler.kinds import kinds
@@ -71,15 +72,16 @@ def _conversations(profile: FileProfile, path: str) -> Proposal:
     """A proposal for the turns under a path, with what the file has next to them."""
     settings = {"calls": "text"} if _has_text_with_calls(profile, path) else {}
     beside = columns_beside(profile, turns=True)
-    guesses = []
-    open_ended = list(map(_ends_with_user, map(walker(path), profile.first)))
+    talks = list(map(walker(path), profile.first))
     completion = _completion_path(profile)
-    if completion and all(open_ended):
+    options = list(ENDS)
+    if completion and all(map(_ends_with_user, talks)):
         beside["completion"] = ProposedColumn(completion, "completion")
-    elif any(open_ended) and not any(kinds()[column.kind].is_pair for column in beside.values()):
-        settings["unanswered"] = "drop"
-        guesses.append(UNANSWERED)
-    columns = {"turns": ProposedColumn(path, "turns", settings)}
+        options = ["unasked"]
+    elif any(kinds()[column.kind].is_pair for column in beside.values()):
+        options = ["unasked"]
+    ends, guesses = ends_left_out(talks, {}, options)
+    columns = {"turns": ProposedColumn(path, "turns", settings | ends)}
     columns |= system_column(profile)
     columns |= beside
     return Proposal("Conversations", columns, {"format": "sharegpt"}, guesses=guesses)

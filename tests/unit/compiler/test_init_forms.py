@@ -162,8 +162,11 @@ def test_speakers_are_known_by_names_and_truth_values(bench, column, user, agent
 
 
 @pytest.mark.parametrize("as_table", [True, False])
-def test_the_last_word_of_the_customer_is_left_out_and_named(bench, as_table) -> None:
+@pytest.mark.parametrize("option", ["unasked", "unanswered"])
+def test_a_greeting_and_the_last_word_of_the_customer_are_left_out_and_named(bench, as_table, option) -> None:
     turns = [[*asked(n), ("user", "Thanks!")] for n in range(COUNT)]
+    if option == "unasked":
+        turns = [[("assistant", "Hello!"), *asked(n)] for n in range(COUNT)]
     if as_table:
         lines = [f"{n},{role},{text}" for n in range(COUNT) for role, text in turns[n]]
         source = table(bench, "talk.csv", "conversation_id,role,content", lines)
@@ -172,8 +175,9 @@ def test_the_last_word_of_the_customer_is_left_out_and_named(bench, as_table) ->
         source = bench.rows("talk.jsonl", [{"messages": talk} for talk in messages])
     assert talks(bench, source) == TALKS
     report = again(bench)
-    (note,) = (note for note in report.problems.notes if "unanswered" in note)
+    (note,) = (note for note in report.problems.notes if option in note)
     assert f"{COUNT} conversations" in note
+    assert f"`{option}: drop`" in propose(source)[1]
 
 
 @pytest.mark.parametrize(

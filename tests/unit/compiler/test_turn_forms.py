@@ -48,6 +48,23 @@ def test_what_the_user_says_after_the_last_answer_is_left_out_if_the_spec_says_s
     assert "2 conversations" in note
 
 
+def test_a_greeting_before_the_first_question_is_left_out_if_the_spec_says_so(bench):
+    system, greeting = {"role": "system", "content": "Be brief."}, {"role": "assistant", "content": "Hello!"}
+    talks = [[greeting, ASK, ANSWER], [system, greeting, greeting, ASK, ANSWER], [ASK, ANSWER], [greeting]]
+    source = bench.rows("a.jsonl", [{"messages": talk} for talk in talks])
+    refused = bench.compile("messages", source)
+    assert [problem.place.number[0] for problem in refused.problems.errors] == [1, 2, 4]
+    assert "`unasked: drop`" in refused.problems.errors[0].message
+    column = "{names: [messages], is: turns, unasked: drop}"
+    report = bench.compile(f"about: own\nlike: messages\ncolumns:\n  turns: {column}\n", source, reject=True)
+    assert [(problem.code, problem.place.number[0]) for problem in report.problems.errors] == [("E107", 4)]
+    talk = [{"from": "human", "value": "Name a river."}, {"from": "gpt", "value": "The Rhine."}]
+    with_system = [{"from": "system", "value": "Be brief."}, *talk]
+    assert bench.values("messages.jsonl", "conversations") == [talk, with_system, talk]
+    (note,) = (note for note in report.problems.notes if "unasked" in note)
+    assert "2 conversations" in note
+
+
 def compile_parts(bench, *parts):
     """Compile a conversation whose answer has these parts."""
     return bench.compile_rows("messages", [{"messages": [ASK, ANSWER | {"content": list(parts)}]}])
