@@ -93,9 +93,11 @@ def _document(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
 def _dialogues(batches: Iterator[TableRows], prefix: str, problems: Problems) -> Iterator[ObjectRows]:
     """Yield a row of `messages` for each dialogue; lines without a speaker belong to the turn before them.
 
-    A question begins a dialogue. So does a user's turn after a blank line or a line of dashes.
+    A question begins a dialogue. So does a turn after a line of dashes, a user's after a blank line, and any
+    after a blank line if the turn before it followed without one.
     """
     first = 0
+    is_close = False
     turns: list[Fields] = []
     last_line = 0
     for batch in batches:
@@ -115,9 +117,12 @@ def _dialogues(batches: Iterator[TableRows], prefix: str, problems: Problems) ->
             name = speaker[1].lower()
             role = SPEAKERS[name]
             is_parted = _cut_rule(turns)
-            if turns and role == "user" and (name in QUESTIONS or number > last_line + 1 or is_parted):
+            has_gap = number > last_line + 1
+            begins = role == "user" and (name in QUESTIONS or has_gap)
+            if turns and (is_parted or begins or (is_close and has_gap)):
                 yield ObjectRows(prefix, [first], [{"messages": turns}])
                 turns = []
+            is_close = bool(turns) and not has_gap
             if not turns:
                 first = number
             text = spoken[speaker.end() :].strip()

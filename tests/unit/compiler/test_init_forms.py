@@ -421,6 +421,15 @@ def test_a_user_who_goes_on_without_a_blank_line_is_in_the_same_dialogue(bench) 
     assert first == [("user", "one?"), ("assistant", "1."), ("user", "two?"), ("assistant", "2.")]
 
 
+@pytest.mark.parametrize("parting", ["", " ", "---"])
+def test_conversations_that_the_agent_begins_are_parted_and_may_end_with_either(bench, parting: str) -> None:
+    short, long = "客服：您好！\n客户：{0}?\n客服：{0}.\n", "客服：您好！\n客户：{1}?\n客服：{1}.\n客户：谢谢\n"
+    block = f"{short}{parting}\n{long}{parting}"
+    lines = [block.format(2 * n, 2 * n + 1) for n in range(COUNT)]
+    expected = [[("user", f"{n}?"), ("assistant", f"{n}.")] for n in range(2 * COUNT)]
+    assert talks(bench, bench.write("talk.txt", "\n".join(lines))) == expected
+
+
 @pytest.mark.parametrize("name", ["talk.txt", "talk.md"])
 def test_a_line_of_dashes_parts_dialogues_and_stays_inside_an_answer(bench, name: str) -> None:
     block = "**User:** one?\n\n**Assistant:** 1.\n---\nSo it is.\n---\n"
