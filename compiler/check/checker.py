@@ -68,6 +68,7 @@ class Checker:
         if not self._resolve(rows):
             return None
         mapped_sources = {source for name, source in self.sources.items() if name in self.mapped}
+        mapped_sources.update(self.spec.source.turns.values())
         self.unused.look(self.spec, rows, mapped_sources)
         if self.lost_in:
             self.unused.look_for_lost(self.spec, rows, self.sources, self.lost_in)

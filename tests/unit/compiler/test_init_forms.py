@@ -114,6 +114,7 @@ def test_turns_in_rows_that_are_shuffled_become_conversations(bench) -> None:
     order = (("user", 1), ("assistant", 2), ("user", 9), ("assistant", 10))
     expected = [[(role, f"{talk} says {turn}") for role, turn in order] for talk in range(COUNT)]
     assert talks(bench, source) == expected
+    assert not any("not used" in line for line in again(bench).unused.lines(COUNT))
 
 
 @pytest.mark.parametrize("odd", ["", "1"])
@@ -423,7 +424,8 @@ def test_a_user_who_goes_on_without_a_blank_line_is_in_the_same_dialogue(bench) 
 
 @pytest.mark.parametrize("parting", ["", " ", "---"])
 def test_conversations_that_the_agent_begins_are_parted_and_may_end_with_either(bench, parting: str) -> None:
-    short, long = "客服：您好！\n客户：{0}?\n客服：{0}.\n", "客服：您好！\n客户：{1}?\n客服：{1}.\n客户：谢谢\n"
+    short = "客服：您好！\n客户：{0}?\n客服：{0}.\n"
+    long = "客服：您好！\n客户：{1}?\n客服：{1}.\n客户：谢谢\n"
     block = f"{short}{parting}\n{long}{parting}"
     lines = [block.format(2 * n, 2 * n + 1) for n in range(COUNT)]
     expected = [[("user", f"{n}?"), ("assistant", f"{n}.")] for n in range(2 * COUNT)]
