@@ -29,7 +29,6 @@ from tuneyard.core.records.calls import (
     RESULTS,
     WrongValueError,
     call_text,
-    encoded_twice,
     function_text,
     only_thought,
     parse_calls,
@@ -262,16 +261,6 @@ def refuse_images(turns: Iterable[Turn]) -> None:
             )
 
 
-def encoded_calls(item: Fields) -> list[str]:
-    """The tools whose calls in a turn have arguments that are encoded as JSON twice."""
-    role = speaker(item)
-    if role == CALL:
-        return encoded_twice(item.get(role_and_content(item)[1]))
-    if role == ASSISTANT and item.get("tool_calls"):
-        return encoded_twice(item["tool_calls"])
-    return []
-
-
 def _reasons(item: Mapping[str, object]) -> dict[str, str]:
     """The reasoning next to a turn's text, by its keys: some servers fill two of them with the same text."""
     reasons: dict[str, str] = {}
@@ -419,7 +408,8 @@ class TurnsReader(ColumnReader):
                 self._refuse_lost_system()
             self.tally[WITHOUT_SYSTEM] += bool(self.leaving_system_out)
         if any(turn.role == CALL for turn in talk):
-            self._warn_of_calls(value)
+            for message in _uneven_results(value):
+                self.file.warnings.append(("W223", message, ""))
         self.tally[SHORTENED] += self.shortens and len(talk) - has_system > 2
         return cleaned(talk, self.file.clean) if self.spec.clean else talk
 
@@ -452,17 +442,6 @@ class TurnsReader(ColumnReader):
             other = f"and this output has a `system` of its own ({self.other_system})"
             fix = "leave that out, or the turn by `ignore: [system]`"
             raise WrongValueError(f"{place}, {other}; {fix}")
-
-    def _warn_of_calls(self, value: list[Fields]) -> None:
-        """Warn of calls whose arguments are JSON inside JSON text, and of calls without a result each."""
-        for turn, item in enumerate(value, 1):
-            names = encoded_calls(item)
-            if names:
-                called = ", ".join(map(show_value, names))
-                message = f"turn {turn}: the arguments of {called} are JSON inside JSON text: unwrapped"
-                self.file.warnings.append(("W220", message, ""))
-        for message in _uneven_results(value):
-            self.file.warnings.append(("W223", message, ""))
 
     def check_row(self, row: Row) -> Fields:
         """Refuse a row with two different system texts: a turn and a column."""

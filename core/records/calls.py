@@ -155,18 +155,6 @@ def parse_calls(value: object) -> list[Call]:
     return calls
 
 
-def encoded_twice(value: object) -> list[str]:
-    """Names of the tools whose calls have arguments that are JSON inside JSON text.
-
-    `value` is the text of a function turn or OpenAI's `tool_calls`, whose calls were read without an error.
-    """
-    if isinstance(value, str):
-        value = read_strict(_parted(value)[1])
-    items = value if isinstance(value, list) else [value]
-    calls = [_named(item) for item in items]
-    return [name for name, inner in calls if isinstance(_decoded(inner.get("arguments")), str)]
-
-
 def _decoded(arguments: object) -> object:
     """Parse arguments that are JSON text, {} if blank. Other values and invalid JSON stay unchanged."""
     if not isinstance(arguments, str):

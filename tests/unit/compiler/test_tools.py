@@ -336,7 +336,7 @@ def test_what_no_other_reader_takes_is_no_call(bench, arguments, why, form):
 
 
 @pytest.mark.parametrize("form", ["tool_calls", "function_call"])
-def test_arguments_encoded_as_json_twice_are_unwrapped_with_a_warning(bench, form):
+def test_arguments_encoded_as_json_twice_are_unwrapped(bench, form):
     """Exports often contain the arguments' text as JSON text once more."""
     call = {"name": "add", "arguments": json.dumps(json.dumps({"a": 2}))}
     turn = {"role": "assistant", "tool_calls": [{"function": call}]}
@@ -344,8 +344,7 @@ def test_arguments_encoded_as_json_twice_are_unwrapped_with_a_warning(bench, for
         turn = {"role": "function_call", "content": json.dumps(call)}
     rows = [{"messages": [ASK, each, RESULT, SAY]} for each in (CALL, turn)]
     report = bench.compile_rows("messages", rows)
-    codes = [(code, place) for code, place in bench.codes(report) if code in ("W220", "E107")]
-    assert codes == [("W220", "train.jsonl:2")]
+    assert not report.failed
     values = [turns[1]["value"] for turns in bench.values("messages.jsonl", "conversations")]
     assert [json.loads(value) for value in values] == [{"name": "add", "arguments": {"a": 2}}] * 2
     text = {"role": "function_call", "content": json.dumps(call | {"arguments": '"2"'})}
