@@ -193,9 +193,10 @@ def _report(
     spec, over = _changed(name, columns, shares, table)
     request = CompileRequest(**settings, over=over, most_problems=None if every or as_json else KEPT)
     if seed is not None:
-        if spec.without_seed:
+        if not spec.draws_by_seed:
             raise RequestError(
-                f"--seed {seed} has no effect on the spec {spec.name}: {spec.without_seed}; leave --seed out"
+                f"--seed {seed} has no effect on the spec {spec.name}: a seed is for `sample`, `mix`, and a "
+                "`split` without `seed` and `by: hash`; leave --seed out"
             )
         request = replace(request, seed=seed)
     report = run(spec, request)

@@ -158,19 +158,12 @@ class Spec:
         return output.dataset is not None or self.has_all_rows(output)
 
     @property
-    def without_seed(self) -> str:
-        """Why the seed of a compile changes nothing, "" if rows are drawn with it."""
-        if self.sample is not None:
-            return ""
+    def draws_by_seed(self) -> bool:
+        """True if rows are drawn with the seed of a compile."""
         if self.mix and any(not part.source.hub.get("stream") for part in self.mix.parts.values()):
-            return ""
-        if self.split and self.split.by_hash:
-            return "its `split` goes by each row's hash (`by: hash`)"
-        if self.split and self.split.seed is not None:
-            return f"its `split` has `seed: {self.split.seed}`, which is to be changed there"
-        if self.split:
-            return ""
-        return "it has no `sample`, `split` or `mix`, so it draws no rows"
+            return True
+        draws_splits = self.split is not None and not self.split.by_hash and self.split.seed is None
+        return draws_splits or self.sample is not None
 
     @property
     def kinds(self) -> dict[str, Kind]:
