@@ -109,9 +109,7 @@ def _as_number(value: object) -> float | None:
         return None
 
 
-def refuse_masked(
-    marked: Mapping[int, Mapping[str, object]], answers: Sequence[int], keys: TurnKeys, noun: str = "turn"
-) -> None:
+def refuse_masked(marked: Mapping[int, Mapping[str, object]], answers: Sequence[int], keys: TurnKeys) -> None:
     """Raise E113 if an answer that would be learned carries a mark.
 
     - `marked`: the masking marks by the number of their turn.
@@ -123,7 +121,7 @@ def refuse_masked(
     listed = ", ".join(f"{key}: {show_value(value)}" for key, value in marked[masked[0]].items())
     names = dict.fromkeys(key for number in masked for key in marked[number])
     numbers = ", ".join(map(str, masked))
-    turns = f"{noun} {numbers}" if len(masked) == 1 else f"{noun}s {numbers}"
+    turns = f"turn {numbers}" if len(masked) == 1 else f"turns {numbers}"
     message = f"{turns}: marked with {listed}, and LLaMA-Factory would learn the whole answer"
     ignore = f"`ignore: [{', '.join(names)}]` {keys.where_to_ignore}"
     fix = f"leave the row out (`--on-error reject`), or the mark by {ignore}"

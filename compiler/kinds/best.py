@@ -1,8 +1,6 @@
 """The best of several rated answers in a list of objects."""
 
-from tuneyard.compiler.check.marks import refuse_masked
 from tuneyard.compiler.kinds import ColumnReader, Kind
-from tuneyard.compiler.rows import Fields
 from tuneyard.core.errors import show_value
 from tuneyard.core.records.calls import WrongValueError
 
@@ -33,13 +31,11 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
     """The cleaned text of the item with the highest (or `lowest`) number by the column's `best`.
 
     `in_pair`: the items must differ in their numbers, since no answer is preferred otherwise.
-    `WrongValueError` for an item without number or text, and for an answer that is marked as not learned.
+    `WrongValueError` for an item without number or text.
     """
     best = reader.column.options.get("best", {})
     by, take = best.get("by", ""), best.get("take", "")
-    keys = reader.file.keys_of(reader.column.name)
-    scored: list[tuple[float, str, int]] = []
-    marked: dict[int, Fields] = {}
+    scored: list[tuple[float, str]] = []
     items = value if isinstance(value, list) else [value]
     for number, item in enumerate(items, 1):
         fields = item if isinstance(item, dict) else {}
@@ -47,16 +43,12 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
         if isinstance(score, bool) or not isinstance(score, int | float) or not isinstance(text, str):
             expected = f"a number {by!r} and a text {take!r}"
             raise WrongValueError(f"item {number}: found {show_value(item)}, expected {expected}")
-        scored.append((score, text, number))
-        marks = keys.masking({key: each for key, each in fields.items() if key not in (by, take)})
-        if marks:
-            marked[number] = marks
-    if in_pair and len({score for score, *_ in scored}) == 1:
+        scored.append((score, text))
+    if in_pair and len({score for score, _ in scored}) == 1:
         alike = f"{by} is {scored[0][0]} for all of {len(scored)} answers"
         raise WrongValueError(f"{alike}: none is preferred")
     choose = min if lowest else max
-    _, best, place = choose(scored, key=lambda answer: answer[0])
-    refuse_masked(marked, [place], keys, "item")
+    _, best = choose(scored, key=lambda answer: answer[0])
     text = reader.file.clean(best)
     if not text.strip():
         raise WrongValueError("the best of them has no text")

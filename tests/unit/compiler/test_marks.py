@@ -278,17 +278,6 @@ def test_marks_in_parquet(bench):
     assert problem.code == "E113" and problem.message.startswith("turn 4: marked with weight: 0.0")
 
 
-@pytest.mark.parametrize(("weight", "refused"), [(0, True), (1, False)])
-def test_the_best_of_several_answers_may_be_marked(bench, weight, refused):
-    answers = [
-        {"text": "Bad.", "pm_score": 1, "weight": 0},
-        {"text": "Good.", "pm_score": 9, "weight": weight},
-    ]
-    source = bench.rows("t.jsonl", [{"question": "Why?", "answers": answers}])
-    problems = bench.compile("stackexchange", source).problems.errors
-    assert [problem.code for problem in problems] == ["E113"] * refused
-
-
 def test_a_marked_call_is_refused(bench):
     call = {
         "role": "assistant",
