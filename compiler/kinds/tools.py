@@ -18,7 +18,6 @@ from tuneyard.core.records.calls import (
     calls_of,
     declared,
     tools_text,
-    wrapped_tools,
 )
 
 
@@ -81,17 +80,9 @@ def common_tools(item: object) -> list[object]:
     return [item]
 
 
-@lru_cache(1000)
-def _declared_twice(text: str) -> list[str]:
-    names = [tool["function"]["name"] for tool in wrapped_tools(text)]
-    return list(dict.fromkeys(name for name in names if names.count(name) > 1))
-
-
 def _call_errors(calls: list[tuple[int, Call]], tools: str) -> Iterator[CallError]:
     """Check a row's calls, each with the number of its turn, against the tools that the row declares."""
     schemas = declared(tools)
-    for name in _declared_twice(tools):
-        yield CallError(f"the tool {show_value(name)} is declared twice: calls are held to the last", False)
     for turn, (name, arguments) in calls:
         if name not in schemas:
             declared_names = "the row declares none"
