@@ -16,7 +16,6 @@ REPEATED = 0.01
 ENDINGS = re.compile(
     r"(?i)(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|md|arrow|xlsx|zip|db|sqlite3?))?(\.(gz|zst))?$"
 )
-_DATE = re.compile(r"\d{4}-\d\d-\d\d\b")
 _KEY = re.compile(
     r"(?:^|[_ .-])(?:id|key|uid|group|title|dialog|dialogue|conversation|chat|thread|session|ticket)$"
     r"|编号$|标题$",
@@ -56,7 +55,7 @@ def proposed_spec(
     name = stem
     if profile.source.splits or split or has_base_splits:
         name = f"{stem}_{{split}}"
-    output = {"dataset": name, "file": name + _ending(profile, proposal)}
+    output = {"dataset": name, "file": f"{name}.jsonl"}
     spec["write"] = [{**output, **proposal.write}]
     if base is not None:
         spec["write"] = _renamed_outputs(base.spec, output)
@@ -79,17 +78,6 @@ def _renamed_outputs(spec: Spec, names: dict[str, str]) -> list[dict[str, str]]:
         else:
             outputs.append({})
     return outputs
-
-
-def _ending(profile: FileProfile, proposal: Proposal) -> str:
-    """End of the file's name: an array if a text may be dates alone, which LLaMA-Factory reads as times."""
-    leaves = list(proposal.prompts(profile).values())
-    answer = proposal.answer(profile)
-    if answer is not None:
-        leaves.append(answer)
-    if any(leaf.values and all(_DATE.match(str(value)) for value in leaf.values) for leaf in leaves):
-        return ".json"
-    return ".jsonl"
 
 
 def _source(path: str, source: Source) -> Raw:

@@ -459,10 +459,3 @@ def test_a_parent_beside_a_question_and_its_answer_is_no_thread(bench):
     rows = [row | {"parent_id": n, "role": "x"} for n, row in enumerate(QA)]
     text, _ = propose(bench.rows("qa.jsonl", rows))
     assert "Questions and answers" in text
-
-
-def test_an_array_is_proposed_for_answers_that_are_dates(bench):
-    rows = [row | {"answer": f"2023-05-{n:02}"} for n, row in enumerate(questions(28), 1)]
-    text, _ = propose(bench.rows("dates.jsonl", rows))
-    assert "file: dates_{split}.json\n" in text.replace('"', "")
-    assert "texts_{split}.jsonl" in propose(bench.rows("texts.jsonl", questions(28)))[0]
