@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.errors import RequestError, describe_os_error, need
+from tuneyard.core.errors import RequestError, need
 from tuneyard.core.execution import Resources, WorkerSide, WorkItem, WorkResult
 from tuneyard.core.execution.worker_map import LostWorkerError, Worker, WorkerMap
 from tuneyard.core.files import existing, files_sha256
@@ -51,17 +51,17 @@ class RayCluster(WorkerMap):
         ray.shutdown()
 
     def check_paths(self, inputs: Sequence[object] = (), outputs: Sequence[object] = ()) -> None:
-        """Ask every node: has it this code, does it see these files with these sizes, and these folders?"""
+        """Ask every node: has it this code, does it see these files, and can it write to these folders?"""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        sizes = {str(path): _size(path) for path in inputs if isinstance(path, Path)}
+        files = [str(path) for path in inputs if isinstance(path, Path)]
         folders = [str(existing(Path(str(path)).absolute())) for path in outputs]
         asked = {}
         for node in _nodes():
             strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             question = ray.remote(num_cpus=0, scheduling_strategy=strategy)(_differences)
-            asked[question.remote(_here(), str(Path.cwd()), sizes, folders)] = node["NodeManagerHostname"]
+            asked[question.remote(_here(), str(Path.cwd()), files, folders)] = node["NodeManagerHostname"]
         problems = []
         for reference, name in asked.items():
             try:
@@ -125,7 +125,7 @@ class _Actor(Worker):
 
         self.name = "the cluster"
         kind = ray.remote(**_options_of(resources))(_Process)
-        self.handle = kind.remote(str(Path.cwd()), code_digest())
+        self.handle = kind.remote(str(Path.cwd()))
         self.starts = self.handle.start.remote()
         self.has_started = self.is_lost = False
         self._references = references
@@ -153,11 +153,9 @@ class _Actor(Worker):
 
 
 class _Process:
-    """What runs in an actor. Its node may have joined after all were asked."""
+    """What runs in an actor."""
 
-    def __init__(self, folder: str, code: str) -> None:
-        if code != code_digest():
-            raise RuntimeError(f"{socket.gethostname()} has another Tuneyard than the driver")
+    def __init__(self, folder: str) -> None:
         os.chdir(folder)
         self._side = WorkerSide()
 
@@ -222,7 +220,7 @@ def _here() -> dict[str, str]:
 
 
 def _differences(
-    expected: dict[str, str], folder: str, sizes: dict[str, int], folders: Sequence[str]
+    expected: dict[str, str], folder: str, files: Sequence[str], folders: Sequence[str]
 ) -> list[str]:
     """Why this node cannot work for a driver that runs in `folder`."""
     problems = []
@@ -234,19 +232,11 @@ def _differences(
     for shared in (folder, *folders):
         if not os.access(shared, os.W_OK):
             problems += [f"cannot write to the folder {shared}; expected one that all nodes share"]
-    for name, size in sizes.items():
+    for name in files:
         path = Path(folder, name)
-        try:
-            if _size(path) != size:
-                problems.append(f"{path} has {_size(path)} bytes there and {size} here: it is another file")
-        except OSError as error:
-            problems.append(f"cannot read {describe_os_error(error)}; expected a path that all nodes see")
+        if not os.access(path, os.R_OK):
+            problems.append(f"cannot read {path}; expected a path that all nodes see")
     return problems
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file, 0 for a folder."""
-    return 0 if path.is_dir() else path.stat().st_size
 
 
 @functools.cache

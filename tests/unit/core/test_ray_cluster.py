@@ -29,13 +29,11 @@ def test_an_address_without_a_cluster_is_refused_at_once(address) -> None:
 def test_a_node_reports_other_code_and_each_path_that_it_does_not_see(tmp_path) -> None:
     here = ray_cluster._here()
     (tmp_path / "a.jsonl").write_text("123\n")
-    assert ray_cluster._differences(here, str(tmp_path), {"a.jsonl": 4}, [str(tmp_path)]) == []
+    assert ray_cluster._differences(here, str(tmp_path), ["a.jsonl"], [str(tmp_path)]) == []
     other = {**here, "Tuneyard": "0.0.9 with code abcdef01"}
     gone = str(tmp_path / "gone")
-    code, folder, size, missing = ray_cluster._differences(
-        other, str(tmp_path), {"a.jsonl": 5, "b.jsonl": 5}, [gone]
-    )
+    files = ["a.jsonl", "b.jsonl"]
+    code, folder, missing = ray_cluster._differences(other, str(tmp_path), files, [gone])
     printed(code, "0.0.9", "code abcdef01", "install the same on every node")
     printed(folder, gone, "all nodes share")
-    printed(size, "a.jsonl has 4 bytes", "5")
-    printed(missing, "b.jsonl", "No such file")
+    printed(missing, "cannot read", "b.jsonl")
