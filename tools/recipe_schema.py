@@ -51,7 +51,7 @@ def schema_text() -> str:
     keys["tool_format"]["enum"] = [*sorted(TOOLS), None]
     trackers = sorted({"all", "none", *INTEGRATION_TO_CALLBACK})
     items = {"type": "array", "items": {"enum": trackers}}
-    either = [{"enum": [*trackers, None]}, items]
+    either = [{"type": ["null", "string"], "enum": [*trackers, None]}, items]
     keys["report_to"] = {"description": "a tracker, or a list of trackers", "anyOf": either}
     for key in LISTS:
         kinds = keys[key]["type"]

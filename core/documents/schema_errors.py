@@ -65,10 +65,14 @@ def check_file(
 
 
 def violations(schema: Mapping[str, Any], value: object, *, exact: bool = False) -> Iterator[Violation]:
-    """Yield every violation. If `exact`, 8.0 is no integer, and NaN and 1e99 are no numbers."""
+    """Yield every violation. If `exact`, 8.0 is no integer, and NaN and 1e99 are no numbers.
+
+    Where a value may have several forms, it is the one that jsonschema takes for the best match.
+    """
+    from jsonschema.exceptions import best_match
+
     for error in _validator(exact)(schema).iter_errors(value):
-        for inner in _innermost(error):
-            yield from _in_words(inner)
+        yield from _in_words(best_match([error]))
 
 
 @cache
@@ -84,32 +88,6 @@ def _validator(exact: bool) -> Any:
     }
     checker = Validator.TYPE_CHECKER.redefine_many(checks)
     return extend(Validator, type_checker=checker)  # type: ignore[no-untyped-call]
-
-
-def _innermost(error: "ValidationError") -> "Iterator[ValidationError]":
-    """Descend into the one branch of a `oneOf` that is for this kind of value. Other errors are final."""
-    branches = _branches_of_this_kind(error)
-    if len(branches) != 1:
-        yield error
-        return
-    for inner in branches[0]:
-        yield from _innermost(inner)
-
-
-def _branches_of_this_kind(error: "ValidationError") -> "list[list[ValidationError]]":
-    """Errors of each branch that is for values of this kind."""
-    branches: dict[str | int, list[ValidationError]] = {}
-    for inner in error.context or ():
-        branches.setdefault(inner.schema_path[0], []).append(inner)
-    return [errors for errors in branches.values() if not any(map(_of_another_kind, errors))]
-
-
-def _of_another_kind(error: "ValidationError") -> bool:
-    if error.relative_path:
-        return False
-    if error.validator == "enum":  # choices are texts and numbers
-        return isinstance(error.instance, list | dict)
-    return error.validator in ("type", "const") or (bool(error.context) and not _branches_of_this_kind(error))
 
 
 def _in_words(error: "ValidationError") -> Iterator[Violation]:
