@@ -102,7 +102,6 @@ class LoadedDataset:
         """Compare LLaMA-Factory's rows with the `records` of the file, and audit them if there is a model."""
         if self.rows:
             self._compare_rows(self.rows, records)
-            self._note_samples()
         elif self.loader_problem:
             self._look_for_lost(records)
             self.verdict.add(self.loader_problem)
@@ -113,7 +112,7 @@ class LoadedDataset:
         if not verdict.is_read:
             return verdict
         if self.recipe:
-            recipe_finding = recipe_problem(self.recipe, self.dataset, self.folder, siblings)
+            recipe_finding = recipe_problem(self.recipe, self.dataset.name, self.folder, siblings)
             if recipe_finding:
                 verdict.add(recipe_finding)
         place = f"{self.folder / REGISTRY}: {self.dataset.name}"
@@ -159,17 +158,6 @@ class LoadedDataset:
         except ProblemsError as error:
             for problem in error.problems:
                 verdict.add(problem)
-
-    def _note_samples(self) -> None:
-        """Note how many rows a training draws by the entry's `num_samples`."""
-        verdict, samples = self.verdict, self.dataset.entry.get("num_samples")
-        if isinstance(samples, int):
-            note = f"num_samples: each training draws {samples} of these {verdict.loaded} rows at random"
-            if samples > verdict.loaded:
-                note = (
-                    f"num_samples: each training draws {samples} rows of these {verdict.loaded}, some again"
-                )
-            verdict.notes.append(note)
 
 
 def datasets_of(name: str, out: Path) -> list[str]:

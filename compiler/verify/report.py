@@ -35,13 +35,12 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
     if audit and audit.rows:
         yield from _audit_lines(audit, verdict.cutoff)
         yield from [_learned_pretraining(audit, verdict)] if verdict.stage == "pt" else _learned(audit)
-    yield from verdict.notes
     yield from (f"not checked: {reason}" for reason in verdict.not_checked)
 
 
 def as_json(verdict: Verdict) -> dict[str, object]:
     """The report on one dataset as plain values."""
-    same_keys = ("dataset", "records", "loaded", "same", "stage", "failed", "notes")
+    same_keys = ("dataset", "records", "loaded", "same", "stage", "failed")
     report: dict[str, object] = {key: getattr(verdict, key) for key in same_keys}
     report["compiled"] = verdict.is_compiled
     if not verdict.is_read:

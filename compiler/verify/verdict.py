@@ -38,7 +38,6 @@ class Verdict:
     cutoff: int = 0
     packing: bool = False
     not_checked: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     dropped: int = 0
     no_answer: str = "LLaMA-Factory finds no answer in it"
     is_compiled: bool = True
