@@ -14,7 +14,6 @@ from tuneyard.core.errors import summarise
 
 BARS = 8
 REPEATED = re.compile(r"(<\|[^|<>]+\|>)\1{3,}")
-WIDTH = 40
 
 
 def lines(verdict: Verdict, every: bool) -> Iterator[str]:
@@ -33,7 +32,8 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
         )
     audit = verdict.audit
     if audit and audit.rows:
-        yield from _audit_lines(audit, verdict.cutoff)
+        lengths = ", ".join(f"{name} {value}" for name, value in quantiles(audit.lengths).items())
+        yield f"tokens per row: {lengths} (cutoff_len {verdict.cutoff})"
         yield from [_learned_pretraining(audit, verdict)] if verdict.stage == "pt" else _learned(audit)
     yield from (f"not checked: {reason}" for reason in verdict.not_checked)
 
@@ -75,15 +75,6 @@ def histogram(lengths: Counter[int], bars: int = BARS) -> list[tuple[int, int, i
     width = max(1, ceil((high - low + 1) / bars))
     counts = Counter((length - low) // width for length in lengths.elements())
     return [(low + n * width, low + (n + 1) * width - 1, counts[n]) for n in range((high - low) // width + 1)]
-
-
-def _audit_lines(audit: Audit, cutoff: int) -> Iterator[str]:
-    shape = ", ".join(f"{name} {value}" for name, value in quantiles(audit.lengths).items())
-    yield f"tokens per row: {shape} (cutoff_len {cutoff})"
-    bars = histogram(audit.lengths)
-    most = max((rows for *_, rows in bars), default=1)
-    for low, high, rows in bars:
-        yield f"{low:>8}–{high:<8}{rows:>9}  {'█' * ceil(WIDTH * rows / most)}"
 
 
 def _learned_pretraining(audit: Audit, verdict: Verdict) -> str:
