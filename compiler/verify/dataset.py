@@ -193,10 +193,14 @@ def require_tokenizer(settings: Settings, options: Settings) -> None:
         if Path(str(model)).is_dir():
             reason = f"{model}: no tokenizer in it (expected one of {', '.join(TOKENIZERS)})"
         raise RequestError(f"--model {reason}")
-    reason = f"the recipe's model {model} is no model folder here"
-    if model is None:
-        reason = "no model is named"
-    raise RequestError(f"{flags[0]} needs the model's tokenizer, and {reason}: add --model DIR")
+    raise RequestError(
+        f"{flags[0]} needs the model's tokenizer, and {why_no_tokenizer(model)}: add --model DIR"
+    )
+
+
+def why_no_tokenizer(model: object) -> str:
+    """Why there is no tokenizer, for a recipe's model or None."""
+    return "no model is named" if model is None else f"{model} is no model folder here"
 
 
 def has_tokenizer(model: object) -> bool:
@@ -368,9 +372,7 @@ def _auditor(
         verdict.not_checked.append(f"what stage {verdict.stage} learns (known: {stages})")
         return data, None
     if not has_tokenizer(model):
-        reason = f"{model} is no model folder here"
-        if model is None:
-            reason = "no recipe and no model were given"
+        reason = why_no_tokenizer(model)
         verdict.not_checked.append(
             f"what is learned, token lengths ({reason}); give a model folder with --model DIR"
         )

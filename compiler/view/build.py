@@ -37,8 +37,6 @@ ROWS = 2000
 SEED = 42
 LARGEST = 19_500_000
 """Bytes of the rows of a page. The page has at most 20 MB."""
-TOKEN_KEYS = ("model_name_or_path", "template", "cutoff_len", "tool_format")
-"""Settings without which the rows have no tokens."""
 LOADER_ERRORS = ("E405", "E435")
 """Codes with which LLaMA-Factory cannot load a dataset."""
 OWN_TEMPLATE = "the tokenizer's own chat template"

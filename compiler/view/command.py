@@ -5,9 +5,15 @@ from pathlib import Path
 
 import click
 
-from tuneyard.compiler.verify.dataset import datasets_of, has_tokenizer, read_settings, require_tokenizer
+from tuneyard.compiler.verify.dataset import (
+    datasets_of,
+    has_tokenizer,
+    read_settings,
+    require_tokenizer,
+    why_no_tokenizer,
+)
 from tuneyard.compiler.verify.recipe_file import read_recipe_file
-from tuneyard.compiler.view.build import TOKEN_KEYS, build
+from tuneyard.compiler.view.build import build
 from tuneyard.compiler.view.page import MARK, percentage, render_page
 from tuneyard.compiler.view.payload import ViewPayload
 from tuneyard.core.cli.next_step import next_step, same_options
@@ -49,11 +55,8 @@ def view(
     model = settings.get("model_name_or_path")
     reason = ""
     if not has_tokenizer(model):
-        settings = {key: settings[key] for key in settings if key not in TOKEN_KEYS}
-        reason = f"{model}, the recipe's model, is no model folder here"
-        if model is None:
-            reason = "no model is named"
-        reason += ". Give the model's folder and LLaMA-Factory's template: --model DIR --template NAME"
+        fix = "Give the model's folder and LLaMA-Factory's template: --model DIR --template NAME"
+        reason = f"{why_no_tokenizer(model)}. {fix}"
     recipe_file = None
     if recipe:
         recipe_file = read_recipe_file(recipe, settings)

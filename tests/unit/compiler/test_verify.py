@@ -205,7 +205,7 @@ def test_the_report(capsys):
         (["--cutoff-len", "20"], "--cutoff-len needs the model's tokenizer"),
         (
             ["--recipe", "mine.yaml", "--template", "qwen"],
-            "--template needs the model's tokenizer, and the recipe's model me/model is no model folder here",
+            "--template needs the model's tokenizer, and me/model is no model folder here",
         ),
     ],
 )
