@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -202,7 +202,7 @@ def read_scored_run(
         fields = ", ".join(list(facts)[:8])
         raise RequestError(
             f"{place}: no accuracy in {RESULTS} (found {fields}); another figure of each example is compared "
-            f"by tuneyard eval compare --metric: {', '.join(measurable(_first_scored(placed_lines(path))))}"
+            f"by tuneyard eval compare --metric: {', '.join(measurable(placed_lines(path)))}"
         )
     run = _run_of_lines(model, dataset, place, path, facts, metric, by, also)
     if metric in OF_ANSWERS:
@@ -210,15 +210,10 @@ def read_scored_run(
     return run
 
 
-def _first_scored(records: Iterable[Mapping[str, object]]) -> Mapping[str, object]:
-    """The first row that was scored, {} without one: a prompt that was too long has no fields of metrics."""
-    return next((record for record in records if "too_long" not in record), {})
-
-
 def _stated_metrics(facts: Mapping[str, object], records: Rows) -> list[str]:
     """Metrics whose mean results.json states and whose fields the first scored row has."""
     stated = {*METRICS} & facts.keys() | part_of(facts, "metrics").keys()
-    return [name for name in measurable(_first_scored(records)) if name in stated - {MASS}]
+    return [name for name in measurable(records) if name in stated - {MASS}]
 
 
 def _run_of_lines(
@@ -242,7 +237,7 @@ def _run_of_lines(
     tokenizer = str(part_of(facts, "settings").get("tokenizer", CHARACTERS))
     values = {name: values_of(name, records, tokenizer) for name in names}
     if read_row is _measured_row and all(value is None for value in values[metric]):
-        measured = ", ".join(measurable(_first_scored(records))) or "none"
+        measured = ", ".join(measurable(records)) or "none"
         raise RequestError(f"{path}: no row has {metric}; its metrics: {measured}")
     return assemble(model, dataset, place, list(map(read_row, records)), facts, values, by)
 

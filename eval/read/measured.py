@@ -1,6 +1,6 @@
 """Values of a run's examples: built-in metrics, those of plug-ins, and any field with numbers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from tuneyard.core.errors import ContentError, show_value
@@ -18,8 +18,12 @@ Values = Sequence[float | None]
 Function = Callable[[Rows], Values]
 
 
-def measurable(record: Mapping[str, object]) -> list[str]:
-    """The metrics that a row of a run has the fields for."""
+def measurable(records: Iterable[Mapping[str, object]]) -> list[str]:
+    """The metrics that a run has the fields for, by its first scored row.
+
+    A prompt that was too long has no fields of metrics.
+    """
+    record = next((record for record in records if "too_long" not in record), {})
     names = []
     for name, (fields, _) in functions().items():
         if all(record.get(field) is not None for field in fields):
