@@ -107,8 +107,6 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     for sheet in sheets:  # a rater is named by the path if two sheets have the same name
         rater = sheet.stem if stems[sheet.stem] == 1 else str(sheet)
         sheet_of[rater] = require(sheet, "sheet")
-    if len(sheet_of) < len(sheets):
-        raise RequestError("a sheet is named twice: give each rater's sheet once")
     key_path = key or sheets[0].with_name(KEY)
     if key is None and not key_path.is_file():
         raise RequestError(

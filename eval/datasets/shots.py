@@ -76,8 +76,7 @@ def _sources_by_dataset(sources: Sequence[str], datasets: Sequence[str]) -> dict
         name, equals, split = text.partition("=")
         if not equals or name not in datasets:
             name, split = "", text
-        if source_of.setdefault(name, split) != split:
-            raise RequestError(f"--shots-from {text}: another was named before: SET=NAME for each dataset")
+        source_of[name] = split
     return source_of
 
 

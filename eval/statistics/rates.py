@@ -74,17 +74,12 @@ def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
 
 
 def by_cluster(values: "NDArray[Number]", groups: Groups) -> "NDArray[Number]":
-    """Sums over the rows of each group [groups, …], ordered by first row. Without groups each row is a group.
-
-    `ValueError` if the lengths differ or there are no rows.
-    """
+    """Sums over the rows of each group [groups, …], in the order of first rows. None: a row is a group."""
     import numpy as np
 
     keys: Sequence[Hashable] = range(len(values))
     if groups is not None:
         keys = groups
-    if len(values) != len(keys) or not len(keys):
-        raise ValueError(f"found {len(values)} values and {len(keys)} groups, expected as many, one at least")
     numbers: dict[Hashable, int] = {}
     places = [numbers.setdefault(key, len(numbers)) for key in keys]
     sums = np.zeros((len(numbers), *values.shape[1:]), dtype=values.dtype)
