@@ -59,11 +59,6 @@ label_options = together(
 )
 
 
-def only_chooses(options: Mapping[str, Any]) -> bool:
-    """True if no answer is generated. Then rows with images can be scored."""
-    return options["mode"] == "choice" and not options["check_generate"]
-
-
 @scoring_command(
     "nli",
     "tuneyard eval nli --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
@@ -89,7 +84,7 @@ def only_chooses(options: Mapping[str, Any]) -> bool:
             default=0,
         ),
     ],
-    images=only_chooses,
+    images=lambda options: options["mode"] == "choice" and not options["check_generate"],
     shots=True,
     longest=64,
 )

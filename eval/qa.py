@@ -160,18 +160,15 @@ class Qa(Task):
         for generated in results["generation"]:
             answer = " ".join(generated["answer"].split())
             lines.append(f"fixed prompt: {generated['prompt']} → {answer}")
-        lexical = _lexical(results)
+        lexical = ""  # a partial match compares letters, since no --embedding-model compares the meaning
+        if results["similarity"]["by"].startswith(LEXICAL):
+            lexical = f" ({LEXICAL})"
         for name, part in results["types"].items():
             lines.append(f"{name}  {_figures(part, lexical)}")
         lines.append(
             f"{_figures(results, lexical)}  majority {results['majority']:.1%}  empty {results['empty']}"
         )
         return "\n  ".join(lines)
-
-
-def _lexical(results: Results) -> str:
-    """` (lexical)` if partial matches compare letters, since no --embedding-model compares the meaning."""
-    return f" ({LEXICAL})" if results["similarity"]["by"].startswith(LEXICAL) else ""
 
 
 def _figures(part: Results, lexical: str) -> str:

@@ -5,7 +5,7 @@ compares them with the expected ones. Writes
 OUT/<model>/<set>/{metrics.json,lengths.png,predictions.jsonl,results.json}. docs/eval-text.md explains them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +56,6 @@ SEED = 42
 LONGEST = 2048  # tokens for the loss, unless the context is smaller
 
 
-def only_reads(options: Mapping[str, Any]) -> bool:
-    """True if no answer is generated. Then rows with images can be scored."""
-    return not options["generate"]
-
-
 @scoring_command(
     "text",
     "tuneyard eval text --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
@@ -103,7 +98,7 @@ def only_reads(options: Mapping[str, Any]) -> bool:
         ),
         lang_option,
     ],
-    images=only_reads,
+    images=lambda options: not options["generate"],
     seeded=False,
     longest=512,
 )

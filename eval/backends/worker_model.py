@@ -5,8 +5,9 @@ The process that plans and writes gets its facts, and no weights. So it needs ne
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,10 @@ def open_in_workers(
 
     Before, check that every node sees its files and those of the adapters.
     """
-    workers.check_paths(inputs=list(_files_of([folder, *adapters])))
+    files: list[Path] = []
+    for each, pattern in product([folder, *adapters], FILES):
+        files += sorted(each.resolve().glob(pattern))
+    workers.check_paths(inputs=files)
     needed = resources(workers, folder)
     load = WorkItem(folder.name, _load, (folder.resolve(), dtype, bits))
     with contextlib.closing(workers.map([load], resources=needed)) as results:
@@ -51,12 +55,6 @@ def open_in_workers(
     model.net = load_without_weights(folder, model.dtype)
     model.net.generation_config = generation
     return model
-
-
-def _files_of(folders: Sequence[Path]) -> Iterator[Path]:
-    for folder in folders:
-        for pattern in FILES:
-            yield from sorted(folder.resolve().glob(pattern))
 
 
 def resources(workers: Executor, folder: Path) -> Resources:

@@ -31,7 +31,6 @@ from tuneyard.eval.read.scored_run import (
 )
 from tuneyard.eval.read.sweeps import SWEEP, held_out_runs
 from tuneyard.eval.read.tables import placed_lines
-from tuneyard.eval.statistics.rates import Rows
 
 ANSWERS = ("expected_output", "predicted_output")
 TEXTS = {"gold": ("expected_output", "reference", "gold"), "prediction": ("model_output", "prediction")}
@@ -210,12 +209,6 @@ def read_scored_run(
     return run
 
 
-def _stated_metrics(facts: Mapping[str, object], records: Rows) -> list[str]:
-    """Metrics whose mean results.json states and whose fields the first scored row has."""
-    stated = {*METRICS} & facts.keys() | part_of(facts, "metrics").keys()
-    return [name for name in measurable(records) if name in stated - {MASS}]
-
-
 def _run_of_lines(
     model: str,
     dataset: str,
@@ -233,7 +226,9 @@ def _run_of_lines(
     records = list(placed_lines(path))
     names, read_row = [metric], _measured_row
     if metric in OF_ANSWERS:
-        names, read_row = [*_stated_metrics(facts, records), *also], _answered_row
+        stated = {*METRICS} & facts.keys() | part_of(facts, "metrics").keys()
+        names = [name for name in measurable(records) if name in stated - {MASS}] + [*also]
+        read_row = _answered_row
     tokenizer = str(part_of(facts, "settings").get("tokenizer", CHARACTERS))
     values = {name: values_of(name, records, tokenizer) for name in names}
     if read_row is _measured_row and all(value is None for value in values[metric]):

@@ -112,32 +112,23 @@ def take(options: dict[str, Any]) -> ScoringRequest:
             shared[field.name] = options.pop(field.name)
     request = ScoringRequest(**shared)
     if request.resume and request.dtype is None:
-        request = replace(request, dtype=_dtype_of_run(request.out))
+        dtype_of_run = read_run(request.out)["settings"].get("dtype")
+        if dtype_of_run in DTYPES:  # servers have none
+            request = replace(request, dtype=dtype_of_run)
     if request.preset and request.backend != "hf":
         raise RequestError(f"--preset reads generation_config.json: leave out --backend {request.backend}")
-    _check_workers(request)
-    divides = request.tensor_parallel or request.pipeline_parallel
-    if divides and request.backend != "vllm" and not request.rescore:  # which keeps the settings of its run
-        raise RequestError(
-            "--tensor-parallel and --pipeline-parallel: only vLLM divides a model: add --backend vllm"
-        )
-    return request
-
-
-def _dtype_of_run(out: Path) -> str | None:
-    """The dtype of the run in OUT, None if there is none, or none that --dtype can name."""
-    kept = read_run(out)["settings"].get("dtype")
-    return kept if kept in DTYPES else None
-
-
-def _check_workers(request: ScoringRequest) -> None:
-    """`RequestError` for workers that a backend has no use for."""
     if request.has_workers and request.backend != "hf":
         flag = "--ray" if request.ray else "--workers"
         raise RequestError(
             f"{flag}: --backend {request.backend} answers many rows at once by itself: leave {flag} out "
             "(for vllm, --tensor-parallel N divides the model among N GPUs)"
         )
+    divides = request.tensor_parallel or request.pipeline_parallel
+    if divides and request.backend != "vllm" and not request.rescore:  # which keeps the settings of its run
+        raise RequestError(
+            "--tensor-parallel and --pipeline-parallel: only vLLM divides a model: add --backend vllm"
+        )
+    return request
 
 
 def _kept_options(options: dict[str, Any]) -> dict[str, Any]:
