@@ -76,7 +76,8 @@ def _sources_by_dataset(sources: Sequence[str], datasets: Sequence[str]) -> dict
         name, equals, split = text.partition("=")
         if not equals or name not in datasets:
             name, split = "", text
-        source_of[name] = split
+        if source_of.setdefault(name, split) != split:
+            raise RequestError(f"--shots-from {text}: another was named before: SET=NAME for each dataset")
     return source_of
 
 

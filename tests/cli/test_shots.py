@@ -102,6 +102,8 @@ def test_a_training_split_is_found_or_named_or_refused() -> None:
     for given in ("odd_train", "lone=odd_train", "dataset_info/odd_train.json"):
         (named,) = with_shots(lone, 1, (given,))
         assert named.shots.source == given.removeprefix("lone=")
+    with raises(RequestError, "--shots-from other"):
+        with_shots(lone, 1, ("odd_train", "other"))
     with raises(RequestError, "none"):
         with_shots(lone, 1, ("none",))
     with raises(RequestError, "0"):
