@@ -64,14 +64,15 @@ class Record:
 
 
 def trained_on(
-    adapters: Iterable[Path], base: Path, prints: "Prints", folder: Path | None = None
+    adapters: Iterable[Path], base: Path, name: str, prints: "Prints", folder: Path | None = None
 ) -> dict[str, object] | None:
     """Count the examples of a dataset that the weights of these folders were trained on, for results.json.
 
-    `prints` are the examples' fingerprints. `at_most` is true if the records name the data, but not how much
-    of it the training read. `sources` are the files of these records. None if no file records a training.
-    `not_checked` are the datasets that could not be compared, and adapters without a record. `folder` is that
-    of --dataset-dir, for trainings that name none.
+    `prints` are the examples' fingerprints. `at_most` is true if the records name the
+    data, but not how much of it the training read. `sources` are the files of these records. `same_name`
+    lists the trainings on a dataset `name` whose examples could not be compared. None if no file records a
+    training. An adapter without a record is `not_checked`. `folder` is that of --dataset-dir, for trainings
+    that name none.
     """
     import numpy as np
 
@@ -84,18 +85,22 @@ def trained_on(
         return None
     hits = {}
     certain = [np.zeros(len(prints), bool)]
+    same_name: list[str] = []
     not_checked: list[str] = []
     for record in dict.fromkeys(records):  # two candidates may share an adapter
         examples, reasons = _examples(record, folder)
         hits[record.source] = np.isin(prints, examples)
         if record.whole_pass and not record.reads_some_of_shards():
             certain.append(hits[record.source])
+        if reasons and any(data["dataset"] == name for data in record.data):
+            same_name.append(record.source)
         not_checked += reasons
     count = int(np.any([*hits.values()], axis=0).sum())
     return {
         "examples": count,
         "at_most": int(np.any(certain, axis=0).sum()) < count,
         "sources": [source for source, hit in hits.items() if hit.any()],
+        "same_name": same_name,
         "not_checked": list(dict.fromkeys(not_checked)),
     }
 

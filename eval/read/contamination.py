@@ -18,7 +18,9 @@ def training_warnings(model: str, n: int, facts: Mapping[str, Any], metric: Metr
         warnings.append(contamination(model, examples, n, trained_on["sources"], metric, at_most=at_most))
     elif training_rows:
         warnings.append(_of_training_split(model, n, training_rows))
+    same = "{model} was trained on a dataset of this name ({source})"
     unknown = "{model}: training examples not checked: {reason}"
+    warnings += [tr(same, model=model, source=source) for source in trained_on.get("same_name", ())]
     warnings += [tr(unknown, model=model, reason=reason) for reason in trained_on.get("not_checked", ())]
     return warnings
 

@@ -204,7 +204,9 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     if compiled is not None and compiled[0].about:
         origin["about"] = compiled[0].about  # the dataset's description in its spec
     # None if no file records a training
-    origin["trained_on"] = trained_on(folders, Path(job.request.model), fingerprints, job.request.dataset_dir)
+    origin["trained_on"] = trained_on(
+        folders, Path(job.request.model), job.dataset.name, fingerprints, job.request.dataset_dir
+    )
     training_rows = job.dataset.origin.training_rows(count)
     if training_rows:
         origin["training_rows"] = training_rows

@@ -25,7 +25,7 @@ def test_run_json_and_llamafactorys_own_card_name_the_examples(recipe: Path, tra
         ],
         np.uint64,
     )
-    told = trained_on([out, out / "checkpoint-2"], Path("none"), asked)
+    told = trained_on([out, out / "checkpoint-2"], Path("none"), "even", asked)
     assert (told["examples"], told["at_most"], told["not_checked"]) == (48, True, []), (
         "two steps: not all of 48"
     )
@@ -36,6 +36,6 @@ def test_run_json_and_llamafactorys_own_card_name_the_examples(recipe: Path, tra
     monkeypatch.chdir(folder)
     other = out.rename(folder / "plain")  # another folder, since what a folder says is read once
     (other / "started.json").unlink(missing_ok=True)
-    told = trained_on([other], Path("none"), asked)
+    told = trained_on([other], Path("none"), "even", asked)
     assert (told["examples"], told["sources"], told["not_checked"]) == (64, ["plain/README.md"], [])
     assert told["at_most"], "the card does not say that val_size held 16 of the 64 out"

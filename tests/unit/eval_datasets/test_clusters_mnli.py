@@ -55,5 +55,5 @@ def test_the_fingerprints_that_compile_wrote_are_those_that_eval_asks_by(
     data = {"dataset": "alpaca_mnli_eval", "file": str(mnli), "sha256": sha256(mnli)}
     settings = {"dataset": "alpaca_mnli_eval", "max_samples": 79}
     write_json(adapter / "training.json", {"inputs": {"settings": settings, "data": [data]}})
-    told = trained_on([adapter], Path("none"), questions.origin.fingerprints[:100])
+    told = trained_on([adapter], Path("none"), "other", questions.origin.fingerprints[:100])
     assert (told["examples"], told["not_checked"]) == (79, [])

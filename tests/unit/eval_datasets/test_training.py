@@ -58,8 +58,8 @@ def ran(name: str, *datasets: str, file: str = "training.json", **settings: obje
     return folder
 
 
-def found(folder: Path, *numbers: int) -> dict:
-    return trained_on([folder], NOWHERE, prints_of(asked(*numbers)))
+def found(folder: Path, *numbers: int, name: str = "mine") -> dict:
+    return trained_on([folder], NOWHERE, name, prints_of(asked(*numbers)))
 
 
 @pytest.mark.parametrize("file", ["training.json", "started.json"])
@@ -68,7 +68,7 @@ def test_examples_are_found_in_what_run_json_names_and_not_in_its_eval_dataset(f
     unfinished = file == "started.json"
     sources = [f"saves/mine/{file}"]
     assert told == {
-        "examples": 3, "at_most": unfinished, "sources": sources, "not_checked": []
+        "examples": 3, "at_most": unfinished, "sources": sources, "same_name": [], "not_checked": []
     }  # fmt: skip
 
 
@@ -227,11 +227,11 @@ def merge(*parts: str) -> None:
 
 def test_a_base_without_a_record_says_nothing_and_one_with_one_counts_for_every_adapter() -> None:
     Path("base").mkdir()
-    assert trained_on([], Path("base"), prints_of([])) is None
-    assert trained_on([], NOWHERE, prints_of([])) is None
+    assert trained_on([], Path("base"), "x", prints_of([])) is None
+    assert trained_on([], NOWHERE, "x", prints_of([])) is None
     Path("full").mkdir()
     (ran("mine", "one") / "training.json").replace("full/training.json")
-    assert trained_on([], Path("full"), prints_of(asked(3)))["sources"] == ["full/training.json"]
+    assert trained_on([], Path("full"), "x", prints_of(asked(3)))["sources"] == ["full/training.json"]
 
 
 @pytest.mark.parametrize(
@@ -245,12 +245,13 @@ def test_a_base_without_a_record_says_nothing_and_one_with_one_counts_for_every_
     ],
     ids=["gone", "changed"],
 )
-def test_what_cannot_be_compared_is_said(spoil, reason) -> None:
+def test_what_cannot_be_compared_is_said_and_a_dataset_of_the_same_name_is_named(spoil, reason) -> None:
     folder = ran("mine", "one")
     spoil(Path("dataset_info/one.json"))
-    told = found(folder, 3)
-    assert told["examples"] == 0
+    told = found(folder, 3, name="one")
+    assert (told["examples"], told["same_name"]) == (0, ["saves/mine/training.json"])
     assert reason in told["not_checked"][0] and len(told["not_checked"]) == 1
+    assert found(folder, 3, name="other")["same_name"] == []
 
 
 @pytest.mark.parametrize("record", ["{}", '{"inputs": 3}', '{"inputs": {"data": [3, {}], "settings": []}}'])

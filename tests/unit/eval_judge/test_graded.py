@@ -213,7 +213,7 @@ def test_its_table_fits_the_schema_and_one_row_leaves_the_limits_open(tmp_path):
 def test_what_a_model_was_trained_on_is_told_of_any_metric(tmp_path):
     run(run(tmp_path / "runs", "base", losses(1)), "mine", losses(2, shift=-0.5))
     place = tmp_path / "runs/mine/talks/results.json"
-    seen = {"examples": 30, "sources": ["rte"], "not_checked": []}
+    seen = {"examples": 30, "sources": ["rte"], "same_name": [], "not_checked": []}
     write_json(place, {**read_json(place), "trained_on": seen})
     told, shown = table(tmp_path / "runs", "eval_loss", tmp_path / "out")
     assert told["sets"]["talks"]["models"]["mine"]["trained_on"] == 30
