@@ -38,9 +38,12 @@ class ServedModel:
     scale: float | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
     version: str | None = None
+    model_path: str | None = None
     context: int | None = None
     slots: int | None = None
     sampling: Mapping[str, object] = field(default_factory=dict)
+    bos: str | None = None
+    eos: str | None = None
     file_type: str | None = None
     bits: float | None = None
     identity: Mapping[str, object] = field(default_factory=dict)
@@ -180,11 +183,13 @@ def _of_llama_cpp(
         model = replace(
             model,
             settings=anew,
-            path=_text(props.get("model_path")) or model.path,
             version=_text(props.get("build_info")),
+            model_path=_text(props.get("model_path")) or model.path,
             context=_positive(settings.get("n_ctx")),
             slots=slots,
             sampling=_object(sampling),
+            bos=_text(props.get("bos_token")),
+            eos=_text(props.get("eos_token")),
             file_type=_text(props.get("model_ftype")) or model.file_type,
         )
         models.append(model)
@@ -238,7 +243,7 @@ def _listed(
 ) -> ServedModel:
     """A model by its entry in /models. llama.cpp's `meta` has the size in bytes and number of parameters."""
     name, root, meta = entry["id"], _text(entry.get("root")), _object(entry.get("meta"))
-    model = ServedModel(connection, engine, name, name, path=root, identity=identity)
+    model = ServedModel(connection, engine, name, name, path=root, model_path=root, identity=identity)
     size, parameters = _positive(meta.get("size")), _positive(meta.get("n_params"))
     bits = 8 * size / parameters if size and parameters else None
     return replace(model, file_type=_text(meta.get("ftype")), bits=bits)

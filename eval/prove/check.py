@@ -196,6 +196,6 @@ def _plain(served: Server) -> dict[str, object]:
     model = served.model
     plain: dict[str, object] = {"url": served.url, "engine": model.engine, "version": model.version}
     plain["model"] = model.model
-    for name in ("path", "context", "slots", "file_type", "bits"):
+    for name in ("model_path", "context", "slots", "bos", "eos", "file_type", "bits"):
         plain[name] = getattr(model, name)
     return {**plain, "offers": [offer.offer for offer in served.offers if offer.identity]}
