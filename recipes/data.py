@@ -292,6 +292,19 @@ def _source(recipe: Recipe, name: str) -> object:
     return (path.resolve() if isinstance(path, Path) else path, str(part))
 
 
+def may_be_here(model: str) -> bool:
+    """False if a model is no folder here and not in the hub's cache. Other hubs are not looked into."""
+    if Path(model).is_dir() or any(os.environ.get(hub) for hub in OTHER_HUBS):
+        return True
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(model, "config.json"), str)
+    except HFValidationError:
+        return False
+
+
 def require_model(recipe: Recipe) -> None:
     """Raise `RequestError` if a model is neither here nor on the hub. Nothing is written."""
     name = recipe.text("model_name_or_path")

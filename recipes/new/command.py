@@ -24,6 +24,7 @@ from tuneyard.core.training.training_stage import OBJECTIVES
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked, ask_check, quick_check
+from tuneyard.recipes.data import may_be_here
 from tuneyard.recipes.hardware import GPUS, GpuModel, Machine, gpu_model, machine, target_option
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask_measures
 from tuneyard.recipes.new.dataset import STAGES, training_data
@@ -92,6 +93,8 @@ def command(
     _refuse_out(out)
     target = _target(trains_on)
     data = training_data(dataset, dataset_dir, stage)
+    if not may_be_here(model):
+        raise _model_error(model, "its files are not on this machine")
     request = RecipeRequest(data, model, method, target, out)
     recipe = new_recipe(LlamaFactory(several=True), request)
     write_zero_file(recipe.deepspeed, out)
@@ -179,17 +182,7 @@ def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts
         )
     reason = answer.template_error or answer.model.error
     if reason:
-        fix = "name a folder with config.json and the tokenizer's files"
-        adapter = Path(model) / "adapter_config.json"
-        if adapter.is_file():
-            base = shlex.quote(str(read_object(adapter).get("base_model_name_or_path", "BASE")))
-            raise RequestError(f"--model {model}: an adapter, not a model; name its base: --model {base}")
-        if Path(model).is_dir():
-            raise RequestError(f"--model {model}: {reason}; {fix}")
-        if "/" not in model or not is_missing(model):  # a hub id, not a path here
-            fetch = shlex.join(["hf", "download", model])
-            fix = f"{reason}; {fix}, or fetch the model into the hub's cache: {fetch}"
-        raise RequestError(f"--model {no_folder(model, fix)}")
+        raise _model_error(model, reason)
     if template is not None and template.findings:
         nearest = template.name or "that of the tokenizer, as LLaMA-Factory reads it"
         raise RequestError(
@@ -201,6 +194,21 @@ def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts
         if not answer.data[name].lengths:
             raise ContentError(_untrainable(name, answer.data[name]))
     return answer, template
+
+
+def _model_error(model: str, reason: str) -> RequestError:
+    """The error of a model that cannot be read, with the model to name or to fetch."""
+    fix = "name a folder with config.json and the tokenizer's files"
+    adapter = Path(model) / "adapter_config.json"
+    if adapter.is_file():
+        base = shlex.quote(str(read_object(adapter).get("base_model_name_or_path", "BASE")))
+        return RequestError(f"--model {model}: an adapter, not a model; name its base: --model {base}")
+    if Path(model).is_dir():
+        return RequestError(f"--model {model}: {reason}; {fix}")
+    if "/" not in model or not is_missing(model):  # a hub id, not a path here
+        fetch = shlex.join(["hf", "download", model])
+        fix = f"{reason}; {fix}, or fetch the model into the hub's cache: {fetch}"
+    return RequestError(f"--model {no_folder(model, fix)}")
 
 
 def _untrainable(name: str, rows: Rows) -> str:

@@ -330,6 +330,7 @@ def written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         write.checked = recipe
         return Checked(recipe, wanted.machine, [], [])
 
+    monkeypatch.setattr(new, "may_be_here", lambda _: True)
     monkeypatch.setattr(new, "_checked", checked)
     monkeypatch.setattr(new, "_expected", lambda *_: ["memory       as planned"])
 
@@ -492,6 +493,16 @@ def test_a_folder_is_never_to_be_downloaded(written: Any) -> None:
         error = written("--model", model, template_error="not on this machine")
         printed(str(error), *parts)
         assert "download" not in str(error)
+
+
+@pytest.mark.parametrize("model", ["nope", "./nope/model", "Qwen/nope"])
+def test_a_model_that_is_not_here_is_refused_before_llamafactory_starts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    monkeypatch.setattr(new, "LlamaFactory", None)
+    ended = invoke(cli, "recipe", "new", "--model", model, "--dataset", "answers_train", "--out", "r.yaml")
+    assert isinstance(ended.exception, RequestError)
+    printed(str(ended.exception), f"--model {model}: no such folder", "name a folder with config.json")
 
 
 def test_rows_that_cannot_be_trained_on_are_refused(written: Any) -> None:
