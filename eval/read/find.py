@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
-from tuneyard.core.files import read_object, require
+from tuneyard.core.files import read_object, require, what_is_in
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, METRICS
@@ -17,7 +17,7 @@ from tuneyard.eval.metrics.text import CHARACTERS
 from tuneyard.eval.read.logs import WITHOUT_NAME, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.read.measured import IDS, measurable, values_of
-from tuneyard.eval.read.results import BASE, PREDICTIONS, RESULTS, part_of, read_run
+from tuneyard.eval.read.results import BASE, PREDICTIONS, RESULTS, RUN, part_of, read_run
 from tuneyard.eval.read.scored_run import (
     OF_ANSWERS,
     Row,
@@ -36,6 +36,7 @@ ANSWERS = ("expected_output", "predicted_output")
 TEXTS = {"gold": ("expected_output", "reference", "gold"), "prediction": ("model_output", "prediction")}
 MASS = "label_mass"  # how much of the probability any label has: does not help to choose a model
 LEVELS = ("", "*/", "*/*/")
+SHOWN_RUNS = 5
 LARGEST = sys.float_info.max  # nan and inf are no log-probabilities, and integers have no end
 
 
@@ -127,10 +128,16 @@ def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
         patterns: list[str] = []
         for reader in log_readers().values():
             patterns += reader.files
+        names = sorted(each.name for each in path.iterdir())
+        fix = "score a model first: tuneyard eval nli --model MODEL --dataset NAME --out results/MODEL"
+        runs = [file.parent for level in LEVELS[1:] for file in sorted(Path().glob(level + RUN))]
+        scored_runs = [str(run) for run in runs if any(run.glob(f"*/*/{RESULTS}"))]
+        if scored_runs:
+            shown_runs = ", ".join(scored_runs[:SHOWN_RUNS])
+            fix = f"runs are in {shown_runs}: tuneyard eval compare {shlex.quote(scored_runs[0])} --out OUT"
         raise RequestError(
-            f"{path}: no {RESULTS} here or two levels below, and no {' or '.join(sorted(patterns))}; "
-            "score a model first: tuneyard eval nli --model MODEL --dataset NAME --out "
-            f"{shlex.quote(str(path))}"
+            f"{path}: no {RESULTS} here or two levels below, and no {' or '.join(sorted(patterns))}: "
+            f"{what_is_in(path, names)}; {fix}"
         )
     return whole + logs, [place for place in places if place not in whole]
 

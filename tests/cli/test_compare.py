@@ -72,6 +72,21 @@ def test_requests_that_cannot_be_served(
     assert not out.exists()
 
 
+def test_a_folder_without_runs_is_shown_next_to_the_runs_that_are_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("data/mine", "results/begun"):
+        Path(folder).mkdir(parents=True)
+    with raises(RequestError, "data has mine; score a model first", "--out results/MODEL"):
+        call(cli, "data", "--out", "out")
+    demo(Path("results/demo"))
+    write_json(Path("results/demo/run.json"), {})
+    write_json(Path("results/begun/run.json"), {})
+    with raises(RequestError, "runs are in results/demo: tuneyard eval compare results/demo --out OUT"):
+        call(cli, "data", "--out", "out")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written(here: Here, tmp_path: Path) -> None:
     demo(tmp_path / "runs")
