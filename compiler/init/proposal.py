@@ -198,19 +198,18 @@ def question_proposal(
 
 
 def ends_left_out(
-    talks: Iterable[object], roles: Mapping[str, str], options: Iterable[str]
-) -> tuple[dict[str, str], list[str]]:
-    """Which of these options conversations need, and what to say about it. `roles` maps further names."""
-    speakers: list[list[str | None]] = []
+    talks: Iterable[object], roles: Mapping[str, str], options: Iterable[str] = ENDS
+) -> dict[str, str]:
+    """What to say about each of these options that conversations need. `roles` maps further names."""
+    speakers = []
     for talk in talks:
         turns = common_turns(talk, roles)
         if are_objects(turns):
             speakers.append([name for name in map(speaker, turns) if name != SYSTEM])
-    settings, guesses = {}, []
+    sentences = {}
     for option in options:
         place, role, sentence = ENDS[option]
         count = sum(names[place] == role for names in speakers if names)
         if count:
-            settings[option] = "drop"
-            guesses.append(sentence.format(count, len(speakers)))
-    return settings, guesses
+            sentences[option] = sentence.format(count, len(speakers))
+    return sentences

@@ -118,8 +118,7 @@ def _dialogues(batches: Iterator[TableRows], prefix: str, problems: Problems) ->
             role = SPEAKERS[name]
             is_parted = _cut_rule(turns)
             has_gap = number > last_line + 1
-            begins = role == "user" and (name in QUESTIONS or has_gap)
-            if turns and (is_parted or begins or (is_close and has_gap)):
+            if turns and (is_parted or name in QUESTIONS or (has_gap and (role == "user" or is_close))):
                 yield ObjectRows(prefix, [first], [{"messages": turns}])
                 turns = []
             is_close = bool(turns) and not has_gap

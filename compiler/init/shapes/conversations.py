@@ -80,11 +80,11 @@ def _conversations(profile: FileProfile, path: str) -> Proposal:
         options = ["unasked"]
     elif any(kinds()[column.kind].is_pair for column in beside.values()):
         options = ["unasked"]
-    ends, guesses = ends_left_out(talks, {}, options)
-    columns = {"turns": ProposedColumn(path, "turns", settings | ends)}
+    ends = ends_left_out(talks, {}, options)
+    columns = {"turns": ProposedColumn(path, "turns", settings | dict.fromkeys(ends, "drop"))}
     columns |= system_column(profile)
     columns |= beside
-    return Proposal("Conversations", columns, {"format": "sharegpt"}, guesses=guesses)
+    return Proposal("Conversations", columns, {"format": "sharegpt"}, guesses=list(ends.values()))
 
 
 def _completion_path(profile: FileProfile) -> str:

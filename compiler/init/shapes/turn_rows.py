@@ -7,7 +7,7 @@ from typing import cast
 
 from tuneyard.compiler.init.labels import ABOUT_ROWS, ID
 from tuneyard.compiler.init.profile import CHINESE, FileProfile, Leaf
-from tuneyard.compiler.init.proposal import ENDS, Proposal, ProposedColumn, ends_left_out, longest_prose
+from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, ends_left_out, longest_prose
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.turn_rows import MESSAGES, conversations_of
@@ -86,9 +86,9 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
     talks = cast("list[list[Fields]]", found)
     if all(len({turn["role"] for turn in talk}) == 1 for talk in talks):
         return None  # nobody answers
-    ends, guesses_of_ends = ends_left_out(talks, renamed, ENDS)
-    columns = {"turns": ProposedColumn(MESSAGES, "turns", settings | ends)}
-    guesses += guesses_of_ends
+    ends = ends_left_out(talks, renamed)
+    columns = {"turns": ProposedColumn(MESSAGES, "turns", settings | dict.fromkeys(ends, "drop"))}
+    guesses += ends.values()
     return Proposal("Conversations", columns, {"format": "sharegpt"}, guesses=guesses, turns=turns)
 
 
