@@ -20,6 +20,14 @@ from tuneyard.core.files import Moved
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
+NO_TEXT = {
+    b"\x89PNG": "a picture (PNG)",
+    b"\xff\xd8\xff": "a picture (JPEG)",
+    b"%PDF-": "a PDF",
+    b"PK\x03\x04": "an Excel workbook (.xlsx) or a zip archive (.zip)",
+    b"\xd0\xcf\x11\xe0": "a workbook or document of old Office",
+}
+"""Formats that are no text, by the first bytes of their files."""
 BLOCK = 1 << 17
 AHEAD = 1 << 20  # bytes: each read gives up the interpreter lock, and waits for it where rows are written
 RECORD = 1 << 24
@@ -106,7 +114,8 @@ def opened(
 ) -> Iterator[io.BufferedReader]:
     """Open a file as UTF-8 bytes without byte-order mark; raises `UnreadableFileError`.
 
-    `in_order` is false for a reader that jumps to and fro. `moved` gets the numbers of bytes read.
+    `in_order` is false for a reader that jumps to and fro, in a file that is no text. `moved` gets the
+    numbers of bytes read.
     """
     with contextlib.ExitStack() as stack:
         if isinstance(path, RemoteFile):
@@ -128,6 +137,11 @@ def opened(
 
             stream = _buffered(CompressedInputStream(stream, "zstd"))
         with _damage():
+            start = stream.peek(8)[:8] if in_order else b""
+            for sign, name in NO_TEXT.items():
+                if start.startswith(sign):
+                    fix = "give it the ending of its format, or name a file of rows"
+                    raise UnreadableFileError("E001", f"not text: by its first bytes it is {name}", fix)
             if codecs.lookup(encoding).name != "utf-8":
                 stream = _buffered(_Pieces(_recoded(stream, encoding)))
             else:

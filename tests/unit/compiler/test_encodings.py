@@ -8,6 +8,7 @@ import pytest
 from tests.messages import printed, raises
 from tests.unit.compiler.conftest import ROWS, as_csv, as_parquet, json_lines
 from tuneyard.compiler.compile import check_spec
+from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError
@@ -175,3 +176,15 @@ def test_missing_columns_are_said_once_with_the_nearest_of_many(bench):
 def test_one_warning_is_one(bench):
     report = bench.compile_rows("rte", [ROWS[0], ROWS[0] | {"idx": 9}], strict=True)
     assert report.verdict().startswith("1 warning, and --strict")
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [(b"\x89PNG\r\n\x1a\n", "a picture (PNG)"), (b"PK\x03\x04", ".xlsx"), (b"%PDF-1.4\n", "a PDF")],
+)
+def test_a_file_of_another_format_is_named_by_its_first_bytes(bench, start: bytes, words: str) -> None:
+    source = bench.write("rows.csv", start + bytes(range(256)) * 3)
+    (problem,) = bench.compile("qa", source).problems.errors
+    assert (problem.code, "encoding:" in problem.hint) == ("E001", False) and words in problem.message
+    with raises(ContentError, words):
+        propose(source)

@@ -631,12 +631,6 @@ def test_the_export_of_claude_is_conversations(bench) -> None:
     assert talks(bench, bench.write("conversations.json", json.dumps(rows))) == TALKS
 
 
-def test_a_picture_with_the_name_of_a_table_is_no_text(bench) -> None:
-    picture = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 9
-    with pytest.raises(ContentError, match="not a text file"):
-        propose(bench.write("p.csv", picture))
-
-
 def test_a_broken_link_in_a_folder_is_not_passed_over(bench) -> None:
     folder = bench.rows("data/a.jsonl", FAQ[:1]).parent
     (folder / "b.jsonl").symlink_to(bench.folder / "gone.jsonl")
