@@ -12,6 +12,7 @@ from typing import Literal
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.chatgpt import TREE, with_shown_branches
+from tuneyard.compiler.read.labelstudio import leave_out_cancelled
 from tuneyard.compiler.read.stream import (
     Readable,
     UnreadableFileError,
@@ -145,8 +146,10 @@ def read(
             if source.turns:
                 batches = conversations_of(batches, source.turns, problems)
             for rows in batches:
-                if isinstance(rows, ObjectRows) and rows.rows and TREE in rows.rows[0]:
-                    rows = with_shown_branches(rows)
+                if isinstance(rows, ObjectRows) and rows.rows:
+                    if TREE in rows.rows[0]:
+                        rows = with_shown_branches(rows)
+                    leave_out_cancelled(rows.rows)
                 if rows.lines:
                     yield rows
                 problems.end_batch()  # the caller has checked these rows

@@ -592,6 +592,22 @@ def test_the_first_annotation_of_label_studio_is_learned_and_the_others_are_name
     assert [record["output"] for record in read_lines(path)] == expected
 
 
+def test_labels_that_their_annotator_cancelled_are_left_out_and_counted(bench) -> None:
+    rows = []
+    for n in range(COUNT):
+        label = {"value": {"choices": [("bad", "good")[n % 2]]}}
+        annotations = [{"was_cancelled": False, "result": [label]}]
+        if n % 4 == 0:
+            wrong = {"value": {"choices": ["wrong"]}}
+            annotations = [{"was_cancelled": True, "result": [wrong]}, *annotations][: 1 + n % 8]
+        rows.append({"data": {"text": question(n)}, "annotations": annotations})
+    text, report = propose(bench.rows("own.jsonl", rows))
+    assert "wrong" not in text and "4 of 30 rows would be rejected" in report
+    compiled = bench.compile(bench.write("mine.yaml", text), reject=True)
+    (line,) = compiled.unused.lines(COUNT)
+    assert compiled.kept == 26 and "was_cancelled (8 of 30)" in line
+
+
 def test_several_results_of_label_studio_are_no_plain_text(bench) -> None:
     spans = [{"value": {"start": n, "end": n + 4, "text": "What", "labels": ["WORD"]}} for n in range(2)]
     rows = [{"data": {"text": question(n)}, "annotations": [{"result": spans}]} for n in range(COUNT)]
