@@ -205,19 +205,6 @@ class Kind:
                 "Write sharegpt or messages."
             )
 
-    def check_in_mixture(self, place: str, column: str, turns: Collection[str]) -> None:
-        """Refuse a column of this kind in a part of a mixture, whose records are plain.
-
-        `ValueError` says why. `place` names the part and its spec, `turns` are the values of this setting in
-        the outputs of the mixture.
-        """
-        del turns
-        if self.part:
-            raise ValueError(
-                f"{place} reads {column} ({self.name}), which no record of a mixture holds: take another "
-                "spec for it, or compile it as a dataset of its own"
-            )
-
     def validators(self) -> tuple[Validator, Validator]:
         """Compiled checks: of one value, and of a list of values."""
         from jsonschema_rs import validator_for

@@ -1,6 +1,5 @@
 """Earlier turns of an alpaca record: pairs of a question and its answer."""
 
-from collections.abc import Collection
 from typing import cast
 
 from tuneyard.compiler.kinds import ASKED, Beside, Column, ColumnReader, Kind
@@ -28,14 +27,6 @@ class HistoryKind(Kind):
             raise ValueError(
                 f"column {column.name}: history goes with the question of an alpaca record. "
                 "Write alpaca, or read the whole conversation as turns."
-            )
-
-    def check_in_mixture(self, place: str, column: str, turns: Collection[str]) -> None:
-        """Refuse it unless every output of the mixture has a history."""
-        if set(turns) != {"history"}:
-            raise ValueError(
-                f"{place} reads {column}, the earlier turns: add `turns: history` to each entry of `write`, "
-                "or take a spec without them (io)"
             )
 
 

@@ -386,9 +386,12 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
     parts, files = {}, {}
     for name, about in raw["parts"].items():
         part = load_spec(about["as"])
-        turns_of_outputs = {output.turns for output in spec.outputs}
         for column, kind in part.recorded.items():
-            kind.check_in_mixture(f"mix.parts.{name}: spec {part.name}", column, turns_of_outputs)
+            has_column = all(output.turns == kind.part for output in spec.outputs)  # history
+            reads = f"mix.parts.{name}: spec {part.name} reads {column}, which records of this mixture lack"
+            _refuse(
+                not has_column, f"{reads}: take another spec, or write `turns: history` for earlier turns"
+            )
         templates = dict(part.outputs[0].templates)
         templates.pop("system", None)
         outputs = [replace(output, templates=templates | output.templates) for output in spec.outputs]
