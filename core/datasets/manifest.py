@@ -10,50 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneyard.core.documents.schema_errors import check_file
-from tuneyard.core.files import read_json, write_json
+from tuneyard.core.files import read_json, read_object, write_json
+from tuneyard.core.installation.checkout import ROOT
 
 MANIFEST = "manifest.json"
-_OBJECT = {"type": "object"}
-_NUMBERS = {"type": "object", "additionalProperties": {"type": "integer"}}
-_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
-_FILE = {
-    "type": "object",
-    "required": ["rows", "sha256"],
-    "properties": {"rows": {"type": "integer"}, "sha256": {"type": "string"}},
-}
-_PROBLEM = {
-    "type": "object",
-    "required": ["code", "place", "message"],
-    "additionalProperties": {"type": "string"},
-    "propertyNames": {"enum": ["code", "place", "message", "field", "hint"]},
-}
-_MADE_FROM = {
-    "type": "object",
-    "properties": {
-        "spec": {"type": "string"},
-        "definition": _OBJECT,
-        "sources": {"type": "array", "items": _TEXTS},
-    },
-}
-_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "about": {"type": "string"},
-        "counts": {"type": "object", "properties": {"records": _NUMBERS, "dropped": _NUMBERS}},
-        "problems": _NUMBERS,
-        "first_problems": {"type": "array", "items": _PROBLEM},
-        "notes": {"type": "array", "items": {"type": "string"}},
-        "not_used": _OBJECT,
-        "ignored": _OBJECT,
-        "fit": _OBJECT,
-        "cluster": {"type": ["string", "null"]},
-        "files": {"type": "object", "additionalProperties": _FILE},
-        "entries": {"type": "object", "additionalProperties": _OBJECT},
-        "made_from": _MADE_FROM,
-        "tuneyard": _OBJECT,
-    },
-}
-"""What a compile writes: a manifest of another shape was damaged or edited."""
+_SCHEMA = ROOT / "core/schemas/manifest.json"
 Entry = dict[str, object]
 """An entry of dataset_info.json."""
 
@@ -156,8 +117,9 @@ def read_manifest(folder: Path) -> Manifest | None:
     made_from = content.get("made_from") if isinstance(content, dict) else None
     if not isinstance(content, dict) or not isinstance(made_from, dict) or "sources" not in made_from:
         return None
-    if not _validator().is_valid(content):
-        check_file(path, _SCHEMA, content)
+    schema, validator = _schema()
+    if not validator.is_valid(content):
+        check_file(path, schema, content)
     values = {each.name: content[each.name] for each in fields(Manifest) if each.name in content}
     files = content.get("files", {})
     values["files"] = {name: CompiledFile(file["rows"], file["sha256"]) for name, file in files.items()}
@@ -165,10 +127,12 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 @cache
-def _validator() -> Any:
+def _schema() -> tuple[dict[str, object], Any]:
+    """The schema of a manifest, and its validator: one of another shape was damaged or edited."""
     import jsonschema_rs
 
-    return jsonschema_rs.validator_for(_SCHEMA)
+    schema = read_object(_SCHEMA)
+    return schema, jsonschema_rs.validator_for(schema)
 
 
 EMPTY = Manifest()

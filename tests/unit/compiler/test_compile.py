@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import jsonschema_rs
@@ -17,7 +18,9 @@ from tests.unit.compiler.conftest import ROWS, json_lines, layouts
 from tuneyard.compiler import compile_file
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.publish.registry import Registry
+from tuneyard.compiler.request import COUNTED, CompileRequest
 from tuneyard.compiler.spec.model import load_spec
+from tuneyard.core.datasets.manifest import Manifest
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.installation.checkout import version
 
@@ -73,6 +76,10 @@ def test_a_set_is_compiled_again_when_something_changed(bench, rte_source, what)
 def test_manifest_and_registry_fit_their_schemas(bench, rte_source):
     made = bench.manifest("rte")
     assert list(schema("manifest.json").iter_errors(made)) == []
+    assert made.keys() == {each.name for each in fields(Manifest)}
+    assert made["counts"].keys() == {*COUNTED, "records"}
+    assert made["made_from"].keys() == CompileRequest().identity(load_spec("rte"), []).keys()
+    assert all(source.keys() == {"split", "path", "sha256"} for source in made["made_from"]["sources"])
     assert made["tuneyard"] == version()
     for entry in bench.registry().values():
         assert list(schema("dataset_info.json").iter_errors(entry)) == []

@@ -13,6 +13,7 @@ from tuneyard.core.datasets.manifest import (
 )
 from tuneyard.core.errors import ContentError
 
+DIGEST = "0a" * 32
 SOURCES = [
     {"split": "train", "path": "a.csv", "sha256": "1"},
     {"split": "eval", "path": "hf://x", "sha256": ""},
@@ -21,7 +22,7 @@ WRITTEN = Manifest(
     about="A test",
     counts={"read": 3, "records": {"a_train": 3}},
     cluster="premise",
-    files={"a.json": CompiledFile(3, "abc")},
+    files={"a.json": CompiledFile(3, DIGEST)},
     entries={"a_train": {"file_name": "a/a.json"}},
     made_from={"spec": "a", "seed": 42, "definition": {"split": {"eval": 0.1}}, "sources": SOURCES},
     tuneyard={"version": "1"},
@@ -34,7 +35,7 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path) -> None:
     assert manifest == WRITTEN
     assert (manifest.spec, manifest.records, manifest.file_of("a_train")) == ("a", {"a_train": 3}, "a.json")
     assert [source.is_local for source in manifest.sources] == [True, False]
-    assert manifest_beside(tmp_path / "a.json") == (WRITTEN, CompiledFile(3, "abc"))
+    assert manifest_beside(tmp_path / "a.json") == (WRITTEN, CompiledFile(3, DIGEST))
     assert manifest_beside(tmp_path / "b.json") is None
 
 
