@@ -12,7 +12,7 @@ from typing import Literal
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.chatgpt import TREE, with_shown_branches
-from tuneyard.compiler.read.labelstudio import leave_out_cancelled
+from tuneyard.compiler.read.labelstudio import ANNOTATIONS, without_cancelled
 from tuneyard.compiler.read.stream import (
     Readable,
     UnreadableFileError,
@@ -149,7 +149,8 @@ def read(
                 if isinstance(rows, ObjectRows) and rows.rows:
                     if TREE in rows.rows[0]:
                         rows = with_shown_branches(rows)
-                    leave_out_cancelled(rows.rows)
+                    if ANNOTATIONS in rows.rows[0]:
+                        rows = without_cancelled(rows)
                 if rows.lines:
                     yield rows
                 problems.end_batch()  # the caller has checked these rows
