@@ -1,7 +1,9 @@
 """Read JSON: one object a line, or one document with all rows."""
 
 import io
+import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -35,9 +37,11 @@ from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, 
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.files import repeated_key
 
 BATCH = 1000
 BATCH_BYTES = 1 << 22
+DEEPEST = 1024  # lists and objects in one another that orjson reads
 CONSTANTS = (b"NaN", b"Infinity", b"-Infinity")
 OVER_LINES = (
     "an object over several lines, where each line is a row: name the file .json if that is all of it, "
@@ -306,9 +310,10 @@ def _parse_each(
                 message = f"found {show_value(row)}, expected an object"
                 problems.bad_row([Problem("E005", place, message)], row)
                 continue
-            wrong = None if have_all_keys(text, [row]) else Scanner([text], number).row()[2]
-            if wrong:
-                problems.bad_row([Problem(wrong[0], place, wrong[1])], line_text)
+            key = _repeated(text, row)
+            if key is not None:
+                problem = Problem("E006", place, "duplicate key", key)
+                problems.bad_row([problem], line_text)
             else:
                 lines.append(number)
                 rows.append(row)
@@ -334,3 +339,27 @@ def _broken(text: bytes, place: Place, error: orjson.JSONDecodeError) -> Problem
     elif rest.strip() == b",":
         hint = "each line is a whole row, without a comma at its end: sed 's/, *$//' OLD > NEW.jsonl"
     return Problem("E002", place, message, hint=hint)
+
+
+def _repeated(text: bytes, row: Fields) -> str | None:
+    """The first duplicate key in an object of a row, None without one."""
+    if have_all_keys(text, [row]):
+        return None
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + DEEPEST)
+    try:
+        _DECODER.decode(text.decode())
+    except KeyError as error:
+        return str(error.args[0])
+    finally:
+        sys.setrecursionlimit(limit)
+    return None
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    key = repeated_key(pairs, dict(pairs))
+    if key is not None:
+        raise KeyError(key)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_int=str, parse_float=str)

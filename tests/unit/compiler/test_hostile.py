@@ -53,7 +53,7 @@ def test_a_hostile_value_is_a_problem_with_its_line_or_harmless(bench, layout, r
 
 
 def test_a_key_that_stands_twice_far_inside_is_found(bench):
-    nested = '{"a":' * 500 + '1,"a":2' + "}" * 500
+    nested = '{"a":' * 1000 + '1,"a":2' + "}" * 1000
     report = bench.compile("rte", bench.write("train.jsonl", f'{json.dumps(ROWS[0])[:-1]},"x":{nested}}}\n'))
     assert error_codes(report) == ["E006"]
 
