@@ -178,6 +178,15 @@ def read_object(path: Path, *, unique_keys: bool = False) -> dict[str, object]:
     return value
 
 
+def check_characters(text: str, place: str) -> None:
+    """`ContentError` for half a character (a lone surrogate): JSON can have it, no file or tokenizer can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
+
+
 def require(path: Path, description: str) -> Path:
     """Check that a path exists. `RequestError` names it, the `description` of its content, and a near one."""
     if not path.exists():

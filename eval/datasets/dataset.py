@@ -14,7 +14,7 @@ from typing import Any
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, registry_folder
 from tuneyard.core.datasets.manifest import MANIFEST, manifest_beside
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import free_path, names_folder, require, sha256, text_sha256
+from tuneyard.core.files import check_characters, free_path, names_folder, require, sha256, text_sha256
 from tuneyard.core.prompt import Conversation, Messages, conversation, refuse_media
 from tuneyard.core.records.row_index import RowIndex, read_row_index, row_index_file
 from tuneyard.eval.datasets.origin import Origin, find_origin
@@ -180,11 +180,7 @@ def make_dataset(dataset: Dataset, cluster: str | None, folder: Path | None, ima
         place = f"{dataset.path}: record {number}"
         refuse_media(record, dataset.entry, place, images)
         conversations.append(conversation(record, dataset.entry, place))
-        try:  # half a character (a lone surrogate): tokenizers and text files cannot contain one
-            json.dumps(record, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            half = error.object[error.start]
-            raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
+        check_characters(json.dumps(record, ensure_ascii=False), place)
     column, clusters = find_clusters(dataset.path, records, cluster)
     origin = find_origin(dataset.path, conversations, folder, is_registered=bool(dataset.entry))
     return EvalDataset(
@@ -214,9 +210,7 @@ def find_clusters(
     `RequestError` lists the columns there are. `ContentError` if only some records have a cluster.
     """
     compiled = manifest_beside(path)
-    column = requested
-    if not column and compiled is not None:
-        column = compiled[0].cluster
+    column = requested or (compiled[0].cluster if compiled else None)
     if not column and any(record.get(DEFAULT) is not None for record in records):
         column = DEFAULT
     if column is None or requested == INDEPENDENT:

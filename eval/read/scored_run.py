@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from tuneyard.core.errors import ContentError, unexpected
+from tuneyard.core.files import check_characters
 from tuneyard.eval.statistics.rates import group_of
 
 KINDS = ("type", "subtype")
@@ -199,7 +200,9 @@ def assemble(
         raise ContentError(f"{source}: no rows in it; score {model} on {dataset} again")
     order = sorted(range(len(rows)), key=lambda place: (len(rows[place]["id"]), rows[place]["id"]))
     ordered = [rows[place] for place in order]
-    _check_characters(source, [model, dataset], ordered)
+    gold = [row["gold"] for row in ordered]
+    predicted = [row["prediction"] for row in ordered]
+    check_characters("".join([model, dataset, *gold, *predicted]), str(source))
     for one, other in pairwise(ordered):
         if one["id"] == other["id"]:
             raise ContentError(f"{other['place']}: row {other['id']} is already in {one['place']}")
@@ -230,8 +233,8 @@ def assemble(
         dataset,
         str(source),
         rows=[row["id"] for row in ordered],
-        gold=[row["gold"] for row in ordered],
-        predicted=[row["prediction"] for row in ordered],
+        gold=gold,
+        predicted=predicted,
         correct=[row["correct"] for row in ordered],
         groups=groups or None,
         kinds=kinds,
@@ -248,15 +251,3 @@ def _question(row: Row) -> str:
     """The prompt of a row, and its separate input if there is one. Models share one text in memory."""
     texts = (first_text(row, QUESTIONS), optional_text(row, "input"))
     return sys.intern("\n".join(text for text in texts if text))
-
-
-def _check_characters(source: Path, names: Sequence[str], rows: Iterable[Row]) -> None:
-    """`ContentError` for halves of characters (lone surrogates): JSON can hold them, and no file of text."""
-    texts = list(names)
-    for row in rows:
-        texts += (row["gold"], row["prediction"])
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError as error:
-        half = error.object[error.start]
-        raise ContentError(f"{source}: an answer or a name holds half a character ({half!r})") from error
