@@ -107,7 +107,12 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     for sheet in sheets:  # a rater is named by the path if two sheets have the same name
         rater = sheet.stem if stems[sheet.stem] == 1 else str(sheet)
         sheet_of[rater] = require(sheet, "sheet")
-    answer_key = read_key(require(key or sheets[0].with_name(KEY), "key of the sheet (--key PATH)"))
+    key_path = key or sheets[0].with_name(KEY)
+    if key is None and not key_path.is_file():
+        raise RequestError(
+            f"{key_path}: no key beside the sheet; name the one that `tuneyard eval ab` wrote: --key PATH"
+        )
+    answer_key = read_key(require(key_path, "key"))
     ratings = []
     for rater, sheet in sheet_of.items():
         ratings += read_sheet(sheet, answer_key, rater)

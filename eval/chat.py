@@ -67,7 +67,7 @@ LOCAL = ("model", "adapters", "same_base", "template", "bos", "dtype", "quantize
 @number("--max-new-tokens", "The longest answer.", default=512)
 @click.option(
     "--preset",
-    type=click.Choice(PRESETS),
+    type=click.Choice(list(PRESETS)),
     help="Named settings, instead of the model's generation_config.",
 )
 @click.option("--temperature", type=Finite(0), help="0: greedy.")

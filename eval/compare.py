@@ -49,10 +49,7 @@ PLOT_SUFFIX = ".png"
 )
 @click.argument("results", nargs=-1, required=True, metavar="[NAME=]RESULTS…")
 @click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for tables, plots and the page.",
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder for tables, plots and the page."
 )
 @click.option(
     "--decide-on", default="", metavar="DATASET", help="Dataset of the verdict.  [default: the mean]"

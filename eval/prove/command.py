@@ -20,7 +20,6 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import write_json, write_text
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.scoring.options import (
-    FOLDER,
     PATH,
     Finite,
     ScoringRequest,
@@ -94,7 +93,7 @@ if TYPE_CHECKING:
     metavar="NATS",
     help="By how much a label's log-probability may differ.",
 )
-@click.option("--out", required=True, type=FOLDER, metavar="DIR", help="Folder for prove.md and prove.json.")
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder for prove.md and prove.json.")
 def cli(
     out: Path,
     flips: int,
@@ -114,6 +113,8 @@ def cli(
     from tuneyard.eval.prove.page import markdown, to_json
     from tuneyard.eval.prove.proof import FILES, ParityInputs, Tolerance
 
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"--out {out}: a file; expected a folder")
     files = {name: options.pop(name) for name in FILES}
     if not (template or urls or any(files.values())):
         choices = ", ".join(f"--{name}" for name in ("template", *FILES, "url"))

@@ -218,7 +218,6 @@ def choice(
 
 
 PATH = click.Path(path_type=Path)
-FOLDER = click.Path(path_type=Path, file_okay=False)
 rescoring = click.option(
     "--rescore",
     cls=RescorableOption,
@@ -242,7 +241,8 @@ loading_options = together(
     dtype,
     click.option(
         "--quantize",
-        type=click.Choice([4, 8]),
+        type=click.Choice(["4", "8"]),
+        callback=lambda _context, _option, bits: int(bits) if bits else None,
         help="Load the weights as NF4 or 8-bit integers.",
     ),
 )
@@ -396,7 +396,7 @@ def generate_options(max_new_tokens: int) -> Option:
         ),
         click.option(
             "--preset",
-            type=click.Choice(PRESETS),
+            type=click.Choice(list(PRESETS)),
             is_eager=True,  # before --max-new-tokens, whose default depends on it
             help="generate: sample as the model's generation_config says, up to 512 tokens.",
         ),
