@@ -6,6 +6,7 @@ import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
 from tuneyard.core.errors import RequestError, one_line
@@ -22,8 +23,6 @@ RESUMED = "what was answered is kept: resume with --resume"
 AT_ONCE = 16  # requests in flight, unless the server names its own number
 MOST_BYTES = 1 << 24  # of an answer
 SHOWN_BYTES = 200  # of the answer to a refused request, and of an address
-BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 400, 401, 403
-NOT_FOUND, TOO_MANY_REQUESTS, NOT_IMPLEMENTED = 404, 429, 501
 KEY, NO_KEY = "OPENAI_API_KEY", "none"
 TOO_LONG = re.compile(
     r"exceeds the available context size|maximum context length|longer than the maximum model length", re.I
@@ -51,13 +50,13 @@ class RefusedError(RequestError):
     @property
     def may_pass(self) -> bool:
         """True if another try may succeed."""
-        is_of_server = self.status >= 500 and self.status != NOT_IMPLEMENTED
-        return is_of_server or self.status == TOO_MANY_REQUESTS
+        is_of_server = self.status >= 500 and self.status != HTTPStatus.NOT_IMPLEMENTED
+        return is_of_server or self.status == HTTPStatus.TOO_MANY_REQUESTS
 
     @property
     def is_too_long(self) -> bool:
         """True if the prompt and its answer do not fit the server's context."""
-        return self.status == BAD_REQUEST and bool(TOO_LONG.search(self.problem))
+        return self.status == HTTPStatus.BAD_REQUEST and bool(TOO_LONG.search(self.problem))
 
 
 class UnreadableError(RequestError):
@@ -223,9 +222,9 @@ class Connection:
         if location:
             target = urllib.parse.urljoin(address, location)
             problem = f"HTTP {status}: it sends elsewhere, {target[:SHOWN_BYTES]!r}"
-        if location or status == NOT_FOUND:
+        if location or status == HTTPStatus.NOT_FOUND:
             problem += " (--url is the address before /chat/completions, such as http://localhost:8000/v1)"
-        if status < BAD_REQUEST or status in (UNAUTHORIZED, FORBIDDEN):
+        if status < HTTPStatus.BAD_REQUEST or status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise NoAccessError(f"{self.url}: {problem}")
         raise RefusedError(self.url, status, problem)
 

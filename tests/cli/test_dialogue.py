@@ -8,7 +8,7 @@ from tests.cli.test_text import read
 from tests.json_files import write_lines
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError
-from tuneyard.eval.backends.connection import BAD_REQUEST, RefusedError
+from tuneyard.eval.backends.connection import RefusedError
 from tuneyard.eval.dialogue import cli, conversing
 
 
@@ -86,7 +86,7 @@ class SmallServer(Echo):
     context = 1000
 
     def chat(self, talks, _encode, _longest):
-        return [RefusedError("", BAD_REQUEST, "refused") if len(t) > 3 else f"{len(t)}" for t in talks]
+        return [RefusedError("", 400, "refused") if len(t) > 3 else f"{len(t)}" for t in talks]
 
 
 def test_a_server_that_finds_a_conversation_too_long_ends_it_there() -> None:
