@@ -1,8 +1,8 @@
 """Commands with slow imports done once, each still in a process of its own: a fork of one that has them.
 
-python -m tests.forks DESCRIPTOR LIBRARY… listens at an open socket. A message is a JSON list (a module, its
-words as after `python -m`, a folder, an environment) with three descriptors, the streams of the fork. The
-answers are two JSON objects: pid (of the fork), and when it has ended code (its exit code), cpu_seconds.
+python -m tests.forks DESCRIPTOR LIBRARY… listens at an open socket. A message is a JSON list (the words after
+`python`, a folder, an environment) with three descriptors, the streams of the fork. The answers are two JSON
+objects: pid (of the fork), and when it has ended code (its exit code), cpu_seconds.
 """
 
 import atexit
@@ -29,18 +29,20 @@ PROGRAM = """#!{python} -IS
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
     line.connect({address!r})
-    order = json.dumps([{module!r}, sys.argv[1:], os.getcwd(), dict(os.environ)])
+    order = json.dumps([[*{words!r}, *sys.argv[1:]], os.getcwd(), dict(os.environ)])
     socket.send_fds(line, [order.encode()], [0, 1, 2])
     line.recv(1000)
     sys.exit(json.loads(line.recv(1000))["code"])
 """
-"""A program that runs a module in a fork. Commands that run in forks find it as `tuneyard`, too."""
+"""A program that runs in a fork what `python` with some words and its own runs."""
 NOWHERE = os.open(os.devnull, os.O_WRONLY)
 WHOLE = (
-    "llamafactory.data", "llamafactory.hparams", "llamafactory.model", "tuneyard.recipes.inspection",
-    "bitsandbytes",
+    "llamafactory.data", "llamafactory.hparams", "llamafactory.model", "llamafactory.train.tuner",
+    "tuneyard.recipes.inspection",
+    "bitsandbytes", "scipy.io", "transformers.integrations.integration_utils",
+    "transformers.models.qwen2.modeling_qwen2",
 )  # fmt: skip
-"""LLaMA-Factory and what a question imports. PEFT imports bitsandbytes with the first adapter."""
+"""LLaMA-Factory and what a question imports: PEFT bitsandbytes with the first adapter, datasets scipy.io."""
 
 
 class Forks:
@@ -50,7 +52,10 @@ class Forks:
         self.cpu_seconds = 0.0  # of all commands, with the processes that they waited for
         self.folder = tempfile.TemporaryDirectory(prefix="forks-")  # a socket's address is short
         self.address = f"{self.folder.name}/socket"
-        programs = (self._program("tuneyard").parent, Path(sys.executable).parent, os.environ["PATH"])
+        self.python = self._program("python", [])
+        """Runs a module or a file in a fork, for commands that start a Python by its path."""
+        command = self._program("bin/tuneyard", ["-m", "tuneyard"])  # as commands that run in forks find it
+        programs = (command.parent, Path(sys.executable).parent, os.environ["PATH"])
         self.env = {**os.environ, "PATH": ":".join(map(str, programs)), **env}
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
             listening.bind(self.address)
@@ -73,11 +78,11 @@ class Forks:
         self.process.wait()
         self.folder.cleanup()
 
-    def _program(self, module: str) -> Path:
-        """Write a program of the module's name; its folder holds no other."""
-        path = Path(self.folder.name, "bin", module)
-        path.parent.mkdir()
-        path.write_text(PROGRAM.format(python=sys.executable, address=self.address, module=module))
+    def _program(self, name: str, words: list[str]) -> Path:
+        """Write a program that runs `python WORDS …` in a fork."""
+        path = Path(self.folder.name, name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(PROGRAM.format(python=sys.executable, address=self.address, words=words))
         path.chmod(0o755)
         return path
 
@@ -103,7 +108,7 @@ class Forks:
         """Start a command as `python -m` does. What it prints goes to the descriptors, or nowhere."""
         line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         line.connect(self.address)
-        order = json.dumps([module, list(map(str, words)), str(ROOT), self.env])
+        order = json.dumps([["-m", module, *map(str, words)], str(ROOT), self.env])
         socket.send_fds(line, [order.encode()], [0, out, error])
         return RunningFork(line)
 
@@ -137,7 +142,7 @@ class RunningFork:
 
 
 def run_in_a_fork(line: socket.socket, order: bytes, streams: list[int]) -> dict[str, object]:
-    module, words, folder, environment = json.loads(order)
+    words, folder, environment = json.loads(order)
     child = os.fork()
     if child == 0:
         for number, stream in enumerate(streams):
@@ -146,8 +151,7 @@ def run_in_a_fork(line: socket.socket, order: bytes, streams: list[int]) -> dict
         os.environ.update(environment)
         os.chdir(folder)
         process.ORIGINAL_DIR = folder  # where multiprocessing starts the processes of this one
-        sys.argv = [module, *words]
-        end_at_once(run_as_main(module))
+        end_at_once(run_as_main(words))
     line.send(json.dumps({"pid": child}).encode())
     for stream in streams:
         os.close(stream)
@@ -155,10 +159,17 @@ def run_in_a_fork(line: socket.socket, order: bytes, streams: list[int]) -> dict
     return {"code": os.waitstatus_to_exitcode(status), "cpu_seconds": usage.ru_utime + usage.ru_stime}
 
 
-def run_as_main(module: str) -> int:
-    """Run a module as `python -m` does, with the words in sys.argv, and tell its exit code."""
+def run_as_main(words: list[str]) -> int:
+    """Run what `python` with these words runs, [-u] -m MODULE or [-u] FILE, and tell its exit code."""
+    if words[0] == "-u":  # as torchrun starts a rank; a fork prints when it ends
+        words = words[1:]
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if words[0] == "-m":
+            sys.argv = words[1:]
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = words
+            runpy.run_path(words[0], run_name="__main__")
     except SystemExit as ended:
         if ended.code is None:
             return 0

@@ -148,7 +148,7 @@ def user_dataset(checkout: Checkout) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def llamafactory() -> Iterator[Forks]:
     """A process that has imported LLaMA-Factory: for its own commands, and modules that call it."""
-    with Forks("llamafactory.train.tuner", env=OFFLINE) as running:
+    with Forks("llamafactory.train.tuner", "tests.integration.gloo_for_deepspeed", env=OFFLINE) as running:
         yield running
 
 

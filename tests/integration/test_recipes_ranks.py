@@ -3,11 +3,9 @@
 Two ranks with one micro batch each see, step by step, the rows of one process that gathers two.
 """
 
-import os
 import shutil
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,32 +23,27 @@ RANKS = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
 class Trainings:
     """A folder with data, recipes and what they trained; each training is run once."""
 
-    def __init__(self, folder: Path, model: Path, llamafactory: Forks) -> None:
+    def __init__(self, folder: Path, model: Path, forks: Forks, llamafactory: Forks) -> None:
         register(folder)
         (folder / "weights").mkdir()
-        self.folder, self.model, self.llamafactory = folder, model, llamafactory
+        self.folder, self.model, self.forks, self.llamafactory = folder, model, forks, llamafactory
 
     def recipe(self, name: str, changed: dict[str, object]) -> Path:
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(settings(self.folder, str(self.model), name, **changed)))
         return path
 
-    def environment(self, added: dict[str, str]) -> dict[str, str]:
-        beside = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        offline = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        # of its own, since a build that was killed leaves a lock that the next one waits for
-        extensions = {"TORCH_EXTENSIONS_DIR": str(self.folder / "extensions")}
-        return {**os.environ, **beside, **offline, **extensions, **added}
-
     def train(self, recipe: Path, added: dict[str, str], *more: str) -> subprocess.CompletedProcess[str]:
-        """Run `recipes train`; once more, as a user would, where a signal ended a rank.
+        """Run `recipe train`; once more, as a user would, where a signal ended a rank.
 
         That is a crash inside torch or gloo, seen once in CI and not what these tests ask.
         """
+        environment = {**self.forks.env, **added}
+        program = str(shutil.which("tuneyard", path=environment["PATH"]))
         for arguments in (more, ()):
             done = subprocess.run(
-                [sys.executable, "-m", "recipes", "train", recipe, *arguments],
-                cwd=ROOT, env=self.environment(added), capture_output=True, text=True,
+                [program, "recipe", "train", recipe, *arguments],
+                cwd=ROOT, env=environment, capture_output=True, text=True,
             )  # fmt: skip
             if "a rank was ended by SIG" not in done.stderr:
                 break
@@ -80,14 +73,9 @@ class Trainings:
         recipe, started = self.recipe(name, changed), []
         for number, added in enumerate(nodes):
             with (self.folder / f"{name}.{number}.log").open("w") as log:
-                command = ["llamafactory-cli", "train", str(recipe)]
-                environment = self.environment(added)
-                program = shutil.which(command[0], path=environment["PATH"])
-                started.append(
-                    subprocess.Popen(
-                        command, executable=program, cwd=ROOT, env=environment, stdout=log, stderr=log
-                    )
-                )
+                command = [self.llamafactory.python, "-m", "llamafactory.cli", "train", recipe]
+                environment = {**self.llamafactory.env, **added}
+                started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
         for number, process in enumerate(started):
             said = (self.folder / f"{name}.{number}.log").read_text
             assert process.wait(500) == 0, said()[-3000:]
@@ -95,8 +83,14 @@ class Trainings:
 
 
 @pytest.fixture(scope="module")
-def trainings(tmp_path_factory, tiny_model, llamafactory) -> Trainings:
-    return Trainings(tmp_path_factory.mktemp("ranks"), tiny_model, llamafactory)
+def trainings(tmp_path_factory, tiny_model, forks, llamafactory) -> Trainings:
+    return Trainings(tmp_path_factory.mktemp("ranks"), tiny_model, forks, llamafactory)
+
+
+@pytest.fixture(scope="module")
+def in_forks(llamafactory) -> dict[str, str]:
+    """Variables with which torchrun starts each rank as a fork; a Python of its own takes 20 CPU s."""
+    return {"PYTHON_EXEC": str(llamafactory.python)}
 
 
 @pytest.fixture(scope="module")
@@ -110,18 +104,18 @@ def test_two_ranks_with_weights(trainings, one):
     assert trainings.weighted("two", TWO, RANKS) == pytest.approx(one, abs=1e-6)
 
 
-def test_two_ranks_with_weights_under_deepspeed_zero_2(trainings, one):
+def test_two_ranks_with_weights_under_deepspeed_zero_2(trainings, one, in_forks):
     changed = {**TWO, "deepspeed": "recipes/deepspeed/z2.json"}
-    assert trainings.weighted("zero", changed, RANKS) == pytest.approx(one, abs=1e-6)
+    assert trainings.weighted("zero", changed, RANKS | in_forks) == pytest.approx(one, abs=1e-6)
 
 
-def test_two_nodes_by_the_variables_of_torchrun(trainings):
+def test_two_nodes_by_the_variables_of_torchrun(trainings, in_forks):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     node = {
         "FORCE_TORCHRUN": "1", "NNODES": "2", "NPROC_PER_NODE": "1",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **in_forks,
     }  # fmt: skip
     nodes = [{**node, "NODE_RANK": rank} for rank in ("0", "1")]
     assert trainings.on_nodes("nodes", TWO, *nodes) == trainings.plain("plain")
