@@ -13,3 +13,16 @@ FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 @functools.cache
 def syntax(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def all_imports(path: Path) -> list[str]:
+    """The modules that a file imports anywhere, inside functions too."""
+    return [module for node in ast.walk(syntax(path)) for module in imported(node)]
+
+
+def imported(node: ast.AST) -> list[str]:
+    """The modules, but not those by relative names, that a statement imports."""
+    if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+        return [node.module]
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from tests.conftest import ROOT
-from tests.unit.test_words import CODE, files
+from tests.product import FILES, syntax
 from tools.reference import commands
 from tuneyard.core.cli.main import cli
 
@@ -24,13 +24,11 @@ OLD_NAMES = re.compile(
 
 def literals(path: Path) -> Iterator[tuple[int, str]]:
     """Texts of a module with their line; an inserted value is `{}`. Help shows the docstrings of commands."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
     inside: set[ast.AST] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.JoinedStr):
+    for node in ast.walk(syntax(path)):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            inside.add(node.body[0].value)
+        elif isinstance(node, ast.JoinedStr):
             inside.update(node.values)
             pieces = [str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values]
             yield node.lineno, "".join(pieces)
@@ -83,7 +81,7 @@ def test_faults_are_seen(text: str, count: int) -> None:
 
 def test_every_command_of_a_text_exists() -> None:
     offenders = []
-    for path in files(CODE):
+    for path in FILES:
         for line, text in literals(path):
             offenders += [f"{path.relative_to(ROOT)}:{line}: {fault}" for fault in faults(text)]
     assert offenders == []

@@ -1,7 +1,6 @@
 """The plan of the house (design §7): who may import whom."""
 
 import ast
-import functools
 import re
 import subprocess
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.product import FILES, ROOMS, syntax
+from tests.product import FILES, ROOMS, all_imports, imported, syntax
 
 EVAL = {
     "statistics": set(),
@@ -36,18 +35,6 @@ HEAVY = {
 }
 # numpy is what these rooms compute with; a command's --help never reaches them.
 MAY_IMPORT_NUMPY = ("adapters/", "core/weights/tensors.py", "eval/")
-
-
-def imported(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-        return [node.module]
-    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-
-
-@functools.cache
-def all_imports(path: Path) -> list[str]:
-    """The modules that a file imports anywhere, inside functions too."""
-    return [module for node in ast.walk(syntax(path)) for module in imported(node)]
 
 
 def room_and_rest(module: str) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.product import FILES, syntax
 from tools.reference import commands
 
 INSTEAD = {
@@ -26,7 +27,7 @@ INSTEAD = {
     r"of them learned|learned tokens": "loss tokens",
     r"\b(?:whole|broken) checkpoints?\b": "complete, incomplete checkpoint",
     r"to be had\b": "not found on, cannot reach",
-    r"\bbooked\b|book a GPU": "reserve",
+    r"\bbooked\b|book a gpu": "reserve",
     r"holds this very|this very run": "this run already finished here",
     r"\bsurvives\b": "retained fraction",
     r"distance from the exact sum": "relative Frobenius error",
@@ -42,37 +43,33 @@ INSTEAD = {
     r"(?:is|are|was|were) laid beside": "is compared with",
     r"documents? 00\d": "the name of the source (recipes/README.md)",
 }
-ANY_OF_THEM = re.compile("|".join(INSTEAD), re.IGNORECASE)
-PROSE = ["README.md", "CHANGELOG.md", "docs/**/*.md", "dataset_info/README.md", "recipes/**/*.md"]
-PROSE += ["recipes/**/*.yaml", "compiler/**/*.yaml", "compiler/**/*.json", "core/**/*.json", "eval/**/*.yaml"]
-PROSE += ["eval/show/page/*", "compiler/view/page/*", "Makefile", "pyproject.toml"]
-CODE = [f"{package}/**/*.py" for package in ("core", "compiler", "recipes", "adapters", "eval")]
-
-
-def files(patterns: list[str]) -> list[Path]:
-    return [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+ANY_OF_THEM = re.compile("|".join(INSTEAD))
+PATTERNS = ["README.md", "CHANGELOG.md", "docs/**/*.md", "dataset_info/README.md", "recipes/**/*.md"]
+PATTERNS += ["recipes/**/*.yaml", "compiler/**/*.yaml", "compiler/**/*.json", "core/**/*.json"]
+PATTERNS += ["eval/**/*.yaml", "eval/show/page/*", "compiler/view/page/*", "Makefile", "pyproject.toml"]
+PROSE = [path for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))]
 
 
 def private(text: str) -> dict[str, str]:
     """The private words of a text, each with what to write instead; names in backticks are no prose."""
-    line = re.sub(r"\s+", " ", re.sub(r"`[^`]*`", "", re.sub(r"\n[ \t]*#+", " ", text)))
+    line = re.sub(r"\s+", " ", re.sub(r"`[^`]*`", "", re.sub(r"\n[ \t]*#+", " ", text))).lower()
     if not ANY_OF_THEM.search(line):
         return {}
-    found = ((re.findall(word, line, re.IGNORECASE), instead) for word, instead in INSTEAD.items())
+    found = ((re.findall(word, line), instead) for word, instead in INSTEAD.items())
     return {hit: instead for hits, instead in found for hit in hits}
 
 
-def spoken(code: str) -> Iterator[str]:
+def spoken(path: Path) -> Iterator[str]:
     """The strings of a module, docstrings included, and everything after a `#` as one text."""
-    for node in ast.walk(ast.parse(code)):
+    for node in ast.walk(syntax(path)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
-    yield "\n".join(re.findall("#.*", code))
+    yield "\n".join(re.findall("#.*", path.read_text(encoding="utf-8")))
 
 
 def test_what_is_read_has_no_private_words() -> None:
     offenders = {}
-    for path in files(PROSE):
+    for path in PROSE:
         words = private(path.read_text(encoding="utf-8"))
         if words:
             offenders[str(path.relative_to(ROOT))] = words
@@ -81,9 +78,9 @@ def test_what_is_read_has_no_private_words() -> None:
 
 def test_messages_and_comments_have_no_private_words() -> None:
     offenders = {}
-    for path in files(CODE):
+    for path in FILES:
         words: dict[str, str] = {}
-        for text in spoken(path.read_text(encoding="utf-8")):
+        for text in spoken(path):
             words |= private(text)
         if words:
             offenders[str(path.relative_to(ROOT))] = words
@@ -101,6 +98,8 @@ def test_a_private_word_is_found_over_lines_and_in_any_case(text: str) -> None:
     assert private(text)
 
 
-def test_what_is_looked_for_is_in_texts() -> None:
-    assert len(files(PROSE)) > 80 and len(files(CODE)) > 150
-    assert list(spoken('"""Say."""\nx = f"a {1} b"  # why\n')) == ["Say.", "a ", " b", "# why"]
+def test_what_is_looked_for_is_in_texts(tmp_path: Path) -> None:
+    assert len(PROSE) > 80 and len(FILES) > 150
+    code = tmp_path / "code.py"
+    code.write_text('"""Say."""\nx = f"a {1} b"  # why\n')
+    assert list(spoken(code)) == ["Say.", "a ", " b", "# why"]

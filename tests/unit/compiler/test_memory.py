@@ -19,8 +19,8 @@ from tuneyard.compiler.spec.model import Split, load_spec
 from tuneyard.compiler.two_passes import write_arranged
 
 MOST = 40  # bytes a row
-FEW, MANY = 3_000, 9_000  # rows
-BATCH = 1000
+FEW, MANY = 1_000, 4_000  # rows
+BATCH = 500
 COLUMNS = "columns: {question: [q], answer: {names: [a], is: answer}, kind: [kind], page: [page]}\n"
 FILES = """
 write: [{dataset: "t_{split}", file: "t-{split}.jsonl", format: alpaca,

@@ -1,6 +1,5 @@
 """A missing package, an old Python, a reader that went away: one sentence or none, and the exit code."""
 
-import ast
 import os
 import re
 import subprocess
@@ -11,6 +10,7 @@ import pytest
 
 from tests.conftest import PROJECT, ROOT
 from tests.messages import printed_line
+from tests.product import FILES, all_imports
 from tuneyard.core.installation import packages
 from tuneyard.core.installation.packages import CORE, after_setup, install_command, missing, set_up_command
 
@@ -23,7 +23,6 @@ def test_the_core_packages_are_those_of_pyproject() -> None:
     assert set(CORE) == {IMPORTED_AS.get(name, name).replace("-", "_") for name in names}
 
 
-ROOMS = ("tuneyard", "core", "compiler", "recipes", "adapters", "eval", "samples")
 NOT_IMPORTED = {
     "torchaudio": "llamafactory wants the one that fits this torch",
     "torchvision": "llamafactory wants the one that fits this torch",
@@ -36,14 +35,9 @@ NOT_IMPORTED = {
 
 def _imported() -> set[str]:
     """The top-level modules that product code imports, our own and Python's left out."""
-    found: set[str] = set()
-    for path in (path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found.add(node.module.partition(".")[0])
-    return found - set(ROOMS) - set(sys.stdlib_module_names)
+    files = [*FILES, *ROOT.glob("tuneyard/*.py"), *ROOT.glob("samples/*.py")]
+    found = {module.partition(".")[0] for path in files for module in all_imports(path)}
+    return found - {"tuneyard"} - set(sys.stdlib_module_names)
 
 
 def _declared() -> set[str]:
