@@ -66,8 +66,8 @@ def adapters(folder: Path) -> list[str]:
     [
         ["--batch-tokens", 60, *BARE, "--apply", "merged"],
         ["--batch-tokens", 60, *BARE, "--shots", 1, "--shots-from", "SHOTS"],
-        ["--batch-tokens", 60, "--check-generate", 3, "--max-new-tokens", 4],
-        ["--mode", "generate", "--max-new-tokens", 4, "--preset", "document", "--seed", 2],
+        ["--batch-tokens", 60, *BARE, "--check-generate", 3, "--max-new-tokens", 2],
+        ["--mode", "generate", "--max-new-tokens", 2, "--preset", "document", "--seed", 2],
     ],
     ids=["merged", "shots", "a check", "sampled"],
 )

@@ -65,10 +65,11 @@ def test_a_wrong_name_of_an_encoding_is_not_proposed_again(bench, encoding):
     assert report.problems.errors[0].line().endswith("such as `encoding: utf-8`")
 
 
-def test_a_mark_is_dropped_at_the_start_alone(bench):
-    text = "q,a\n" + "x,\ufeffy\n" * 50_000  # so that a piece begins with one
+def test_a_mark_is_dropped_at_the_start_alone(bench, monkeypatch):
+    monkeypatch.setattr("tuneyard.compiler.read.stream.BLOCK", 64)  # so that a piece begins with one
+    text = "q,a\n" + "x,\ufeffy\n" * 500
     report = bench.compile(spec(bench, "utf-16"), bench.write("t.csv", text.encode("utf-16")))
-    assert report.kept == 50_000
+    assert report.kept == 500
     assert {row["output"] for row in bench.records("t.jsonl")} == {"\ufeffy"}
 
 
@@ -102,11 +103,10 @@ def test_a_line_break_in_a_quoted_field_stays_what_it_is(bench):
     ]
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
-def test_a_blank_row_of_a_single_column_is_counted(bench, name):
+def test_a_blank_row_of_a_single_column_is_counted(bench):
     sheet = "about: a\ncolumns: {q: [q]}\nwrite: [{file: t.jsonl, format: text, text: '{q}'}]"
-    report = bench.compile(sheet, bench.write(name, "q\na\n\nb\n"))
-    assert (report.read, bench.codes(report)) == (3, [("E106", f"{name}:3")])
+    report = bench.compile(sheet, bench.write("t.csv", "q\na\n\nb\n"))
+    assert (report.read, bench.codes(report)) == (3, [("E106", "t.csv:3")])
 
 
 @pytest.mark.parametrize("ids", [[-1, -2], [0, 2**61 - 1], [1, 2**61], [2**63, 2**63 + 1]])

@@ -8,8 +8,6 @@ data-juicer passes null, numbers, NaN and misspelt keys; JSON Schema lets 1.0 pa
 
 import json
 
-import pytest
-
 from tests.unit.compiler.conftest import ROWS
 
 LINES = [json.dumps(ROWS[n % 3] | {"idx": n, "sentence1": f"Sentence {n}."}) for n in range(12)]
@@ -22,19 +20,11 @@ def test_one_point_nought_is_one_and_a_name_nearly_right_is_asked_about(bench):
     assert bench.first("alpaca_rte-train.json")["output"] == "no"
 
 
-def test_columns_in_another_order_and_columns_that_nobody_asked_for(bench):
-    text = "label\tnote\tsentence2\tidx\tsentence1\n0\tx\tB.\t7\tA.\n"
-    bench.compile("rte", bench.write("train.tsv", text))
-    record = bench.first("alpaca_rte-train.json")
-    assert record["instruction"].startswith('Does "A." imply that "B."?') and record["output"] == "yes"
-    assert record["idx"] == 7 and set(record) == {"instruction", "input", "output", "idx"}
-
-
 def test_line_numbers_hold_far_into_a_file(bench):
-    lines = [json.dumps(ROWS[0] | {"idx": n}) for n in range(20_000)]
-    lines[19_000] = json.dumps(ROWS[0] | {"label": 7})
+    lines = [json.dumps(ROWS[0] | {"idx": n}) for n in range(5_000)]
+    lines[4_000] = json.dumps(ROWS[0] | {"label": 7})
     report = bench.compile("rte", bench.write("train.jsonl", "\n".join(lines)))
-    assert [(p.code, p.place.rsplit(":", 1)[1]) for p in report.problems.errors] == [("E104", "19001")]
+    assert [(p.code, p.place.rsplit(":", 1)[1]) for p in report.problems.errors] == [("E104", "4001")]
 
 
 def test_values_in_messages_are_json_and_cut(bench):
@@ -43,29 +33,12 @@ def test_values_in_messages_are_json_and_cut(bench):
     assert len(message) < 140 and "…" in message
 
 
-@pytest.mark.parametrize(
-    ("line", "code"),
-    [
-        (json.dumps(ROWS[0] | {"label": True}), "E104"),
-        (json.dumps(ROWS[0])[:-1] + ', "label": 1}', "E006"),
-        ("[" * 3000, "E002"),
-        (json.dumps(ROWS[0]).encode().replace(b"red", b"r\xe9d"), "E001"),
-        (json.dumps(ROWS[0]) + json.dumps(ROWS[0]), "E002"),
-    ],
-)
-def test_a_bad_line_is_named_with_its_number_and_the_rest_is_checked(bench, line, code):
+def test_a_bad_line_is_named_with_its_number_and_the_rest_is_checked(bench):
+    bad = json.dumps(ROWS[0]).encode().replace(b"red", b"r\xe9d")
     later = json.dumps(ROWS[0] | {"label": 9})
-    raw = [line if isinstance(line, bytes) else line.encode()]
-    text = b"\n".join(
-        [*(x.encode() for x in LINES[:5]), b"", *raw, *(x.encode() for x in LINES[5:]), later.encode()]
-    )
+    first, second = LINES[:5], [*LINES[5:], later]
+    text = b"\n".join([*(x.encode() for x in first), b"", bad, *(x.encode() for x in second)])
     report = bench.compile("rte", bench.write("train.jsonl", text))
-    assert bench.codes(report) == [(code, "train.jsonl:7"), ("E104", "train.jsonl:15")]
+    assert bench.codes(report) == [("E001", "train.jsonl:7"), ("E104", "train.jsonl:15")]
     assert (report.read, report.problems.bad_rows) == (14, 2)
     assert not bench.out.exists()
-
-
-def test_only_the_first_thousand_messages_are_kept_and_all_are_counted(bench):
-    report = bench.compile_rows("rte", [ROWS[0] | {"label": 7}] * 5000)
-    assert len(report.problems.errors) == 1000
-    assert report.problems.counts == {"E104": 5000}

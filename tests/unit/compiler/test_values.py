@@ -105,12 +105,6 @@ def test_ids_of_a_table_are_numbers_where_all_fit_json_and_texts_otherwise(bench
         assert written == ([1, 2] if last == 2 else ["1", str(last)])
 
 
-def test_a_bad_id_makes_no_other_row_a_bad_one(bench):
-    rows = [row | {"idx": n} for row, n in zip(ROWS, (1, 2.5, 3), strict=True)]
-    report = bench.compile_rows("rte", rows)
-    assert bench.codes(report) == [("E105", "train.jsonl:2")]
-
-
 def test_a_name_inside_of_another_is_found_where_any_row_has_it(bench):
     spec = "like: qa\ncolumns: {question: [asked.text], answer: [answer]}\n"
     rows = bench.rows("rows.jsonl", [{"answer": "1"}, {"asked": {"text": "a"}, "answer": "2"}])
