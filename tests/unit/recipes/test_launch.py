@@ -52,6 +52,11 @@ def test_a_failure_tells_its_reason(tmp_path):
     assert str(caught.value).endswith("\nValueError: no such column")
 
 
+def test_a_training_inherits_the_lock_of_its_folder(tmp_path):
+    with (tmp_path / "lock").open("w") as lock:
+        launch(python(f"import os; os.fstat({lock.fileno()})", tmp_path), tmp_path, lock.fileno())
+
+
 def test_the_reason_is_found_among_other_lines(tmp_path):
     log = tmp_path / LOG
     log.write_text(

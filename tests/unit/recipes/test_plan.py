@@ -138,12 +138,26 @@ def test_rows_and_tokens_belong_together(words, tmp_path):
         call(plan_module.command, tmp_path / "r.yaml", *words)
 
 
-def test_a_missing_dataset_points_to_planning_without_data(tmp_path):
-    written = tmp_path / "r.yaml"
+@pytest.fixture
+def written(tmp_path):
+    """The file of a recipe without data."""
     settings = {**SETTINGS, "dataset": "not_there", "output_dir": str(tmp_path / "out")}
-    written.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()), encoding="utf-8")
+    path = tmp_path / "r.yaml"
+    path.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()), encoding="utf-8")
+    return path
+
+
+def test_a_missing_dataset_points_to_planning_without_data(written):
     with raises(ContentError, "E320", "--rows"):
         call(plan_module.command, written)
+
+
+@pytest.mark.parametrize(("machines", "tables"), [(["A100"], 0), (["A100", "T4"], 1)])
+def test_one_machine_is_told_in_lines_and_several_in_a_table(written, laid_out, capsys, machines, tables):
+    words = [word for name in machines for word in ("--for", name)]
+    call(plan_module.command, written, "--rows", 9999, "--tokens", 400, *words)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("| machine ") for line in lines) == tables
 
 
 def test_a_short_training_in_the_table(recipe, laid_out):
