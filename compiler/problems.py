@@ -172,16 +172,13 @@ class Problems:
 
 
 @lru_cache(1000)  # the same names often stand in every bad row
-def some_of(names: tuple[str, ...], expected: tuple[str, ...]) -> str:
-    """Names for a message: all if they are few, otherwise those most like the expected ones."""
+def some_of(names: tuple[str, ...], expected: str) -> str:
+    """Names for a message: all if they are few, otherwise those most like the expected one."""
     if len(names) <= NAMES:
         return ", ".join(map(show_value, names))
-    from difflib import SequenceMatcher
+    from difflib import get_close_matches
 
-    def likeness(name: str) -> float:
-        return max(SequenceMatcher(None, name.lower(), other.lower()).ratio() for other in expected)
-
-    near = sorted(names, key=likeness, reverse=True)[:NAMES]
+    near = get_close_matches(expected, names, NAMES, 0)
     return f"{', '.join(map(show_value, near))}, … and {len(names) - NAMES} more"
 
 

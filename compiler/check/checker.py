@@ -202,7 +202,7 @@ class Checker:
         """E101 for required columns that the file lacks."""
         accepted = [column.names for column in columns]
         expected = ", and ".join(" or ".join(map(show_value, names)) for names in accepted)
-        listed = some_of(tuple(names), tuple(chain.from_iterable(accepted))) or "none at all"
+        listed = some_of(tuple(names), accepted[0][0]) or "none at all"
         fix = "`tuneyard data init FILE` proposes a spec for this file"
         for column in columns:
             near = nearest(column.name, names)
@@ -278,7 +278,7 @@ class Checker:
         kind, field = self.kinds[name], self._field(name)
         if value is MISSING:
             row = rows.row(number)
-            keys = some_of(tuple(row), (field.partition(" ")[0],)) if isinstance(row, dict) else ""
+            keys = some_of(tuple(row), field.partition(" ")[0])
             return Problem("E102", place, f"missing; the row has {keys}", field)
         if kind.is_label:
             near = _nearest(value, self.raw_labels) if isinstance(value, str) else ""
