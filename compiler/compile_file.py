@@ -21,6 +21,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.request import NO_LIMIT, CompileRequest, Counts
+from tuneyard.compiler.rows import ObjectRows
 from tuneyard.compiler.spec.model import REJECTED, ROW_NUMBER, Filter, Spec
 from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.compiler.write.render import Renderer
@@ -122,7 +123,8 @@ def compile_file(
     for rows in read(item.path, item.display_path, spec.source, problems, item.split, moved):
         room = most_rows - before.readable - result.readable
         if room < len(rows.lines):
-            rows = rows.head(room)
+            first_rows = list(map(rows.row, range(room)))
+            rows = ObjectRows(rows.prefix, rows.lines[:room], first_rows, rows.typed)
         result.readable += len(rows.lines)
         batch = checker.check(rows)
         if batch is None:  # reading goes on, for the counts

@@ -114,10 +114,6 @@ class ObjectRows(_Addressed):
         """The numbers of the rows in which a field (a key, no path) holds something."""
         return filled([row.get(name) for row in self.rows])
 
-    def head(self, count: int) -> "ObjectRows":
-        """The first rows alone."""
-        return ObjectRows(self.prefix, self.lines[:count], self.rows[:count])
-
 
 @dataclass(slots=True)
 class TableRows(_Addressed):
@@ -147,11 +143,6 @@ class TableRows(_Addressed):
     def filled(self, name: str) -> list[int]:
         """The numbers of the rows in which a field (a key, no path) holds something."""
         return filled(self.columns[name])
-
-    def head(self, count: int) -> "TableRows":
-        """The first rows alone."""
-        columns = {name: values[:count] for name, values in self.columns.items()}
-        return TableRows(self.prefix, self.lines[:count], columns, self.typed)
 
 
 Rows = ObjectRows | TableRows
