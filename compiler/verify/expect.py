@@ -44,7 +44,6 @@ KEYS = {
     *REMOTE_SOURCES,
 }  # fmt: skip
 Records = Iterator[tuple[str, Record, Example | str]]
-SHAPES = 1000  # kinds of records remembered; a file of more is only slower
 # Of Arrow; null goes with every type.
 TYPES = {bool: "truth values", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
 TEXT_PARTS = ("system", "tools")
@@ -125,7 +124,6 @@ class Expected:
     problems: list[tuple[Problem, int | None]] = field(default_factory=list)
     _left_out: "dict[str, _LeftOut]" = field(default_factory=dict)
     _types: dict[str, str] = field(default_factory=dict)
-    _shapes: set[tuple[object, ...]] = field(default_factory=set)
 
     def records(self, selected: Container[int] | None = None) -> Records:
         """Yield place, the record as it is, and its example or the reason for its loss.
@@ -194,9 +192,6 @@ class Expected:
 
     def _note(self, record: Record, place: str) -> None:
         """Remember keys and types: one number among texts makes the loader refuse the whole file."""
-        shape = (*record, *map(type, record.values()))
-        if shape in self._shapes:
-            return
         for key, value in record.items():
             self.keys.add(key)
             type_name = TYPES.get(type(value), "")
@@ -211,8 +206,6 @@ class Expected:
                 )
                 problem = Problem("E404", place, message, key, f"write it as {first_type}")
                 self.problems.append((problem, self.count))
-        if len(self._shapes) < SHAPES:
-            self._shapes.add(shape)
 
 
 def example_or_loss(reader: RecordReader, record: Record) -> Example | str:
