@@ -6,7 +6,7 @@ cutoff_len drops are known too: it drops them from the end of each prompt and of
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -88,17 +88,8 @@ class TokenSequence:
         return labels
 
 
-@dataclass(slots=True)
-class _Cuts:
-    """Watches LLaMA-Factory's function for cut lengths: the lengths before and after, call by call."""
-
-    compute: Any
-    calls: list[tuple[int, int, int, int]] = field(default_factory=list)
-
-    def __call__(self, source_length: int, target_length: int, cutoff: int) -> tuple[int, int]:
-        kept_source, kept_target = self.compute(source_length, target_length, cutoff)
-        self.calls.append((source_length, target_length, kept_source, kept_target))
-        return kept_source, kept_target
+Cuts = list[tuple[int, int, int, int]]
+"""The lengths of a prompt and its answer before the cut and after it, call by call."""
 
 
 class RowEncoder:
@@ -132,8 +123,15 @@ class RowEncoder:
         if self.stage == "pt":
             return [self._text(batch)]
         self.encodings.clear()
-        cuts = _Cuts(self.module.infer_seqlen)
-        with replaced(self.module, infer_seqlen=cuts):
+        cuts: Cuts = []
+        compute = self.module.infer_seqlen
+
+        def watched(source_length: int, target_length: int, cutoff: int) -> tuple[int, int]:
+            kept: tuple[int, int] = compute(source_length, target_length, cutoff)
+            cuts.append((source_length, target_length, *kept))
+            return kept
+
+        with replaced(self.module, infer_seqlen=watched):
             encoded = self.cut.preprocess_dataset(batch)
         if self.stage == "sft":
             return [self._conversation(encoded, cuts)]
@@ -158,7 +156,7 @@ class RowEncoder:
         states = [LEARNED] * kept + [CUT] * (len(ids) - kept)
         return TokenSequence([Segment(ids, [message], kept)], states)
 
-    def _conversation(self, encoded: Row, cuts: _Cuts) -> TokenSequence:
+    def _conversation(self, encoded: Row, cuts: Cuts) -> TokenSequence:
         """A conversation of stage sft: prompt and answer of each turn are cut by themselves."""
         encoding = self.encodings[0]
         ids = encoded["input_ids"][0]
@@ -166,7 +164,7 @@ class RowEncoder:
         if self.args.mask_history:
             order.reverse()  # the last turn gets its room first
         lengths = dict.fromkeys(order, (0, 0))  # a turn without room is left out
-        for turn, (*_, kept_prompt, kept_answer) in zip(order, cuts.calls, strict=False):
+        for turn, (*_, kept_prompt, kept_answer) in zip(order, cuts, strict=False):
             lengths[turn] = (kept_prompt, kept_answer)
         segments = []
         for turn, (prompt, answer) in enumerate(encoding.pairs):
@@ -181,14 +179,14 @@ class RowEncoder:
         segments = [*self._media_prefix(ids, len(ids) - kept), *segments]
         return _checked(segments, ids, encoded["labels"][0])
 
-    def _one_answer(self, prompted: Encoding, answered: Encoding, cuts: _Cuts, ids: Ids) -> list[Segment]:
+    def _one_answer(self, prompted: Encoding, answered: Encoding, cuts: Cuts, ids: Ids) -> list[Segment]:
         """Prompt and answer of stages rm and kto, of which the answer already ends with the end of text.
 
         Both sides of a pair have the prompt of the chosen one.
         """
         ((prompt, _),) = prompted.pairs
         ((_, answer),) = answered.pairs
-        prompt_length, _, kept_prompt, kept_answer = cuts.calls[0]
+        prompt_length, _, kept_prompt, kept_answer = cuts[0]
         media = self._media_prefix(ids, min(prompt_length - len(prompt), kept_prompt))
         kept_prompt -= sum(len(segment.ids) for segment in media)
         return [

@@ -3,7 +3,6 @@
 import itertools
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -199,7 +198,7 @@ def test_a_page_with_losses_samples_scored_rows_and_has_those_of_the_highest_los
 def test_tokens_of_images_before_a_prompt_are_kept_with_pairs():
     messages = [EncodedMessage("user", "q", [1]), EncodedMessage("assistant", "a", [2])]
     encoding = Encoding("", messages, [([1], [2])])
-    cuts = SimpleNamespace(calls=[(3, 1, 3, 1)])
+    cuts = [(3, 1, 3, 1)]
     segments = RowEncoder._one_answer(object.__new__(RowEncoder), encoding, encoding, cuts, [9, 9, 1, 2])
     assert [(segment.ids, segment.kept) for segment in segments] == [
         ([9, 9], 2), ([1], 1), ([2], 1)
