@@ -274,16 +274,13 @@ def list_command(out: Path) -> None:
 @_SOURCE
 @_COLUMN
 @click.option("--row", type=_COUNT, default=1, show_default=True, help="Which kept row, from 1.")
-@click.option("--rows", type=_COUNT, default=1, show_default=True, help="How many rows from it on.")
 @click.option("--template", help="Also show the text that a model sees with this LLaMA-Factory template.")
-def show_command(
-    name: str, sources: Texts, columns: Texts, row: int, rows: int, template: str | None
-) -> None:
-    """Show rows on their way: raw, as checked columns, as records, as the text that a model sees.
+def show_command(name: str, sources: Texts, columns: Texts, row: int, template: str | None) -> None:
+    """Show a row on its way: raw, as checked columns, as records, as the text that a model sees.
 
-    Of a registered dataset that no spec of this name makes, show the records.
+    Of a registered dataset that no spec of this name makes, show the record.
     """
-    from tuneyard.compiler.commands.trace import registered_rows, trace
+    from tuneyard.compiler.commands.trace import registered_row, trace
     from tuneyard.compiler.spec.file import known_specs
 
     is_spec = name in known_specs() or name.endswith((".yaml", ".yml"))
@@ -295,11 +292,11 @@ def show_command(
     if meant in registered:
         if sources or columns:
             raise RequestError(f"{name} is a registered dataset: leave --source and --column out")
-        texts = registered_rows(name, folder, row, template, rows)
+        texts = registered_row(name, folder, row, template)
         command = ["view", name]
     else:
         spec, _ = _changed(name, columns)
-        texts = trace(spec, sources, row, template, rows)
+        texts = trace(spec, sources, row, template)
         command = ["compile", name, *same_options("--source", "--column")]
     for title, text in texts:
         click.echo(f"{for_reader(title)}\n{text}\n")

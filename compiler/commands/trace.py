@@ -1,8 +1,7 @@
-"""Kept rows on their way: raw → checked columns → records → with a template, the text the model sees."""
+"""A kept row on its way: raw → checked columns → records → with a template, the text the model sees."""
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -36,53 +35,47 @@ class KeptRow(NamedTuple):
     batch: Batch
 
 
-def trace(
-    spec: Spec, sources: Sequence[str], row: int, template: str | None, rows: int = 1
-) -> Iterator[tuple[str, str]]:
-    """Yield (title, text) for the steps of kept rows from `row` on, numbered from 1 over all inputs.
+def trace(spec: Spec, sources: Sequence[str], row: int, template: str | None) -> Iterator[tuple[str, str]]:
+    """Yield (title, text) for the steps of a kept row, numbered from 1 over all inputs.
 
     In a mixture the rows of all parts count, before shares are drawn. `template` is one of LLaMA-Factory's.
     `RequestError` if fewer rows are kept, `ProblemsError` if earlier rows cannot be read.
     """
     from tuneyard.compiler.verify.template import seen_by_model
 
-    for kept_row in _from(row, rows, kept_rows(spec, sources), spec.name):
-        yield f"raw row, {kept_row.batch.place(0)}", _pretty(kept_row.raw)
-        yield tr("columns"), _pretty({name: values[0] for name, values in kept_row.batch.columns.items()})
-        for output in kept_row.spec.outputs:
-            (rendered,) = Renderer(kept_row.spec, output).render(kept_row.batch)
-            record = rendered.decode()
-            yield f"record in {output.file.format(split=kept_row.split)}", record
-            if template and output.dataset:
-                entry = entry_of(kept_row.spec, output, output.file)
-                yield SEEN.format(template), seen_by_model(json.loads(record), entry, template)
+    kept_row = _numbered(row, kept_rows(spec, sources), spec.name)
+    yield f"raw row, {kept_row.batch.place(0)}", _pretty(kept_row.raw)
+    yield tr("columns"), _pretty({name: values[0] for name, values in kept_row.batch.columns.items()})
+    for output in kept_row.spec.outputs:
+        (rendered,) = Renderer(kept_row.spec, output).render(kept_row.batch)
+        record = rendered.decode()
+        yield f"record in {output.file.format(split=kept_row.split)}", record
+        if template and output.dataset:
+            entry = entry_of(kept_row.spec, output, output.file)
+            yield SEEN.format(template), seen_by_model(json.loads(record), entry, template)
 
 
-def _from(row: int, rows: int, items: Iterator[T], name: str) -> Iterator[T]:
-    """Yield some items from the one with the number `row` (from 1) on. `RequestError` if there are fewer."""
+def _numbered(row: int, items: Iterator[T], name: str) -> T:
+    """The item with the number `row` (from 1). `RequestError` if there are fewer."""
     number = 0
-    for number, item in enumerate(islice(items, row + rows - 1), 1):
-        if number >= row:
-            yield item
-    if number < row:
-        raise RequestError(f"no row {row}: {name} has {counted(number, 'row')}; name one of 1 to {number}")
+    for number, item in enumerate(items, 1):
+        if number == row:
+            return item
+    raise RequestError(f"no row {row}: {name} has {counted(number, 'row')}; name one of 1 to {number}")
 
 
-def registered_rows(
-    name: str, folder: Path, row: int, template: str | None, rows: int = 1
-) -> Iterator[tuple[str, str]]:
-    """Yield (title, text) for records of a registered dataset from `row` on, numbered from 1.
+def registered_row(name: str, folder: Path, row: int, template: str | None) -> Iterator[tuple[str, str]]:
+    """Yield (title, text) for the record of a registered dataset with the number `row`, from 1.
 
     `RequestError` if it has fewer, `ProblemsError` if earlier ones cannot be read.
     """
     from tuneyard.compiler.verify.template import seen_by_model
 
     dataset = find_dataset(name, folder)
-    records = _records(files_of(dataset.path), name)
-    for number, (place, record) in enumerate(_from(row, rows, records, name), row):
-        yield f"record {number}, {place}", _pretty(record)
-        if template:
-            yield SEEN.format(template), seen_by_model(record, dataset.entry, template)
+    place, record = _numbered(row, _records(files_of(dataset.path), name), name)
+    yield f"record {row}, {place}", _pretty(record)
+    if template:
+        yield SEEN.format(template), seen_by_model(record, dataset.entry, template)
 
 
 def _records(paths: Sequence[Path], name: str) -> Iterator[tuple[str, Fields]]:

@@ -46,11 +46,6 @@ def test_a_row_of_a_second_file_counts_on(bench):
     assert place.endswith("b.jsonl:1") and json.loads(raw)["idx"] == 7
 
 
-def test_several_rows_from_one_on(bench):
-    steps = rte_steps(bench.rows("train.jsonl", [row(1), row(2), row(3)]), 2, rows=5)
-    assert [title.rpartition(":")[2] for title, _ in steps if title.startswith("raw")] == ["2", "3"]
-
-
 def test_a_row_that_cannot_be_shown_for_those_before_it_says_why(bench):
     bad = bench.rows("bad.jsonl", [row(1) | {"sentence1": ""}, row(2) | {"sentence2": None}])
     with pytest.raises(ProblemsError) as found:
