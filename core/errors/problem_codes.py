@@ -8,25 +8,17 @@ import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from tuneyard.core.language.reader_language import CHINESE, current
 
 _FILE = Path(__file__).with_name("problem_codes_zh.json")
 
 
-class Explanation(NamedTuple):
-    """Meaning and fix of a problem code, in Chinese."""
-
-    meaning: str
-    fix: str
-
-
 @functools.cache
-def explanations() -> dict[str, Explanation]:
-    """Chinese explanations by code."""
-    texts = json.loads(_FILE.read_text(encoding="utf-8"))
-    return {code: Explanation(*text) for code, text in texts.items()}
+def explanations() -> dict[str, list[str]]:
+    """Meaning and fix of each code, in Chinese."""
+    texts: dict[str, list[str]] = json.loads(_FILE.read_text(encoding="utf-8"))
+    return texts
 
 
 def guide(codes: Iterable[str]) -> list[str]:
@@ -41,5 +33,5 @@ def guide(codes: Iterable[str]) -> list[str]:
 
 def explained(code: str) -> str:
     """A code with its meaning and its fix, on one line."""
-    explanation = explanations()[code]
-    return f"{code}：{explanation.meaning}。{explanation.fix}"
+    meaning, fix = explanations()[code]
+    return f"{code}：{meaning}。{fix}"
