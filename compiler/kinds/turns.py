@@ -280,7 +280,8 @@ def _content(content: object, key: str, called: bool) -> str:
         return ""
     if are_objects(content):
         types = ", ".join(dict.fromkeys(str(part.get("type") or next(iter(part), "")) for part in content))
-        raise WrongValueError(f"found parts ({types}), expected text in {key!r}")
+        fix = 'write a picture as {"type": "image", "image": PATH} (spec media), or leave its row out'
+        raise WrongValueError(f"found parts ({types}), expected text in {key!r}; {fix}")
     raise WrongValueError(f"found {show_value(content)}, expected text in {key!r}")
 
 

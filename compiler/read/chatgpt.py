@@ -75,5 +75,8 @@ def _content(message: Mapping[str, object]) -> str | list[object]:
         return ""
     texts = [part for part in parts if isinstance(part, str)]
     if len(texts) < len(parts):
-        return parts
+        return [
+            {"type": part.get("content_type")} if isinstance(part, dict) else {"type": "text"}
+            for part in parts
+        ]
     return "\n".join(texts).strip()

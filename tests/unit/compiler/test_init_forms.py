@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.json_files import read_lines, write_json
-from tests.messages import golden_text, message_of
+from tests.messages import golden_text, message_of, raises
 from tests.unit.compiler.conftest import as_csv, as_zip, exchange
 from tuneyard.compiler.init.propose import FailingSpecError, propose
 from tuneyard.compiler.request import CompileReport
@@ -482,11 +482,17 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
     assert report.unused.rows["tool_messages"] == 2
     # A picture is not left out of its turn: the row is an error.
     exported[0]["mapping"]["b"]["message"]["content"]["parts"].insert(
-        0, {"asset_pointer": "file-service://x"}
+        0, {"content_type": "image_asset_pointer"}
     )
     write_json(path, exported)
     said = propose(path)[1]
     assert f"1 of {COUNT} rows would be rejected" in said and "asset_pointer" in said
+    for talk in exported:
+        parts = [{"content_type": "image_asset_pointer", "asset_pointer": "file-service://x"}, "What is it?"]
+        talk["mapping"]["b"]["message"]["content"]["parts"] = parts
+    write_json(path, exported)
+    with raises(ContentError, "found parts (image_asset_pointer, text)", "spec media"):
+        propose(path)
 
 
 @pytest.mark.parametrize("indent", [None, 1])
