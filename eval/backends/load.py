@@ -5,6 +5,7 @@ import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.installation.packages import missing
 from tuneyard.core.prompt import Encode, Messages, Tokenizer
 from tuneyard.core.prompt.supervision import SupervisedText
+from tuneyard.core.training.llamafactory import replaced
 from tuneyard.eval.backends import Backend, loading
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import draw, generate
@@ -240,7 +242,7 @@ def load_gguf(path: Path, like: Model) -> Model:
     from transformers import AutoModelForCausalLM
 
     options = {"gguf_file": path.name, "dtype": getattr(torch, DTYPES[like.dtype])}
-    with loading(path, "transformers cannot read it"):
+    with loading(path, "transformers cannot read it"), _parsed_once():
         net = AutoModelForCausalLM.from_pretrained(path.parent, trust_remote_code=False, **options)
     net = net.to(like.device).eval().requires_grad_(False)
     check_causal(net, path, exact=like.dtype == "fp32")
@@ -252,8 +254,21 @@ def load_gguf_tokenizer(path: Path) -> Tokenizer:
     """Load the tokenizer and chat template in a GGUF. `ContentError` if transformers cannot."""
     from transformers import AutoTokenizer
 
-    with loading(path, "transformers cannot read its tokenizer"):
+    with loading(path, "transformers cannot read its tokenizer"), _parsed_once():
         return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+
+
+def _parsed_once() -> contextlib.AbstractContextManager[object]:
+    """Let transformers parse a GGUF and name its tensors once inside the block.
+
+    transformers 5.6 parses the file for the config, the weights and the tokenizer anew, and names the tensors
+    of the whole model for each of its modules.
+    """
+    import gguf
+
+    return replaced(
+        gguf, GGUFReader=cache(gguf.GGUFReader), get_tensor_name_map=cache(gguf.get_tensor_name_map)
+    )
 
 
 def _sampling(config: "GenerationConfig") -> dict[str, float]:
