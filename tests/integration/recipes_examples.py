@@ -1,4 +1,4 @@
-"""python -m tests.integration.recipes_examples FOLDER MODEL [EXAMPLE...]: check recipes in one process.
+"""`run` with the words FOLDER MODEL EXAMPLE...: check recipes in one process.
 
 LLaMA-Factory's import takes 10 s, so one process answers for all of them, as in a `recipe check` of them all.
 FOLDER has what `make_models` writes, so that this process need not import torch. It gets outcome.json, for
@@ -160,7 +160,10 @@ def facts(problem: Problem) -> str:
     return " ".join([Path(problem.place).name, problem.code, problem.field, *figures]).rstrip(".,")
 
 
-def main(folder: Path, model: str, paths: list[Path]) -> None:
+def run() -> None:
+    """Check the recipes in sys.argv."""
+    folder, model = Path(sys.argv[1]), sys.argv[2]
+    paths = [Path(name) for name in sys.argv[3:]]
     share_llamafactory()
     llamafactory = LlamaFactory(several=True)
     found = {str(path): outcome(llamafactory, path, folder, model) for path in paths}
@@ -168,8 +171,3 @@ def main(folder: Path, model: str, paths: list[Path]) -> None:
         if EXAMPLES not in path.parents:
             found[f"{path} tiny"] = outcome(llamafactory, path, folder, model, tiny=True)
     (folder / "outcome.json").write_text(json.dumps(found, indent=1))
-
-
-if __name__ == "__main__":
-    named = [Path(name) for name in sys.argv[3:]] or sorted(EXAMPLES.glob("*/*.yaml"))
-    main(Path(sys.argv[1]), sys.argv[2], named)
