@@ -314,7 +314,8 @@ def _lists_within(items: list[Fields], steps: Steps) -> Iterator[Steps]:
     inner_lists: dict[str, list[Fields]] = {}
     for item in items:
         for name, value in item.items():
-            if are_objects(value) and not is_turn(value[0]) and name not in FIRST_COUNTS:
+            is_part = name in FIRST_COUNTS or name in USUAL_NAMES["replies"]
+            if are_objects(value) and not is_turn(value[0]) and not is_part:
                 inner_lists.setdefault(name, []).extend(value)
     if len(inner_lists) == 1:
         for name, inner_items in inner_lists.items():

@@ -61,7 +61,7 @@ _USUAL_NAMES = {
     "reasoning": "reasoning_content reasoning think thinking thought thoughts cot",
     "parent message": "parent_id parent_message_id parent reply_to reply_to_id in_reply_to "
     "in_response_to_tweet_id in_reply_to_status_id",
-    "replies": "replies children",
+    "replies": "replies children comments conversation_parts",
     "message": "role from speaker author_role message_id tweet_id",
 }
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {

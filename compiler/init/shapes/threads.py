@@ -22,7 +22,8 @@ def refuse_trees(profile: FileProfile) -> None:
         return
     raise ContentError(
         f"{profile.path}: each row is a tree of messages (the answers are under {path}), so no row is an "
-        f"example; expected one row for each conversation. {WRITE_THREADS}"
+        f"example; expected one row for each conversation. {WRITE_THREADS} To learn other columns alone, "
+        "name them with --text and --label or --answer."
     )
 
 

@@ -653,6 +653,18 @@ def test_the_export_of_claude_is_conversations(bench) -> None:
     assert talks(bench, bench.write("conversations.json", json.dumps(rows))) == TALKS
 
 
+@pytest.mark.parametrize("key", ["comments", "conversation_parts"])
+@pytest.mark.parametrize("nested", [True, False])
+def test_tickets_with_their_comments_say_what_to_write(bench, key: str, nested: bool) -> None:
+    rows = []
+    for n in range(COUNT):
+        replies = [{"author_id": n, "body": question(n)}, {"author_id": -1, "body": answer(n)}]
+        rows.append({"subject": f"Ticket {n} about a line", "description": question(n), key: replies})
+    document: object = {"tickets": rows} if nested else rows
+    with raises(ContentError, f"the answers are under {key}", '{"messages": ', "--text"):
+        propose(bench.write("tickets.json", json.dumps(document)))
+
+
 def test_a_broken_link_in_a_folder_is_not_passed_over(bench) -> None:
     folder = bench.rows("data/a.jsonl", FAQ[:1]).parent
     (folder / "b.jsonl").symlink_to(bench.folder / "gone.jsonl")
@@ -734,7 +746,7 @@ def test_lines_may_end_with_carriage_returns(bench) -> None:
 
 def test_comments_that_are_public_have_no_class_of_that_name(bench) -> None:
     comments = [{"author_id": n % 2, "body": answer(n), "public": n % 3 > 0} for n in range(COUNT)]
-    text, report = propose(bench.write("zendesk.json", json.dumps({"tickets": [{"comments": comments}]})))
+    text, report = propose(bench.write("forum.json", json.dumps({"threads": [{"posts": comments}]})))
     assert "about: Plain text" in text and "each row looks like one message of a chat" in report
 
 
