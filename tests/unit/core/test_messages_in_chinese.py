@@ -123,6 +123,9 @@ def test_tables_and_problems_of_the_first_steps_are_chinese(in_china: Path) -> N
     assert "（文本）" in invoke(data, "init", "mine.csv").output
 
 
+E107 = "a.jsonl:1: E107 messages (turns):"
+
+
 @pytest.mark.parametrize(
     ("english", "chinese"),
     [
@@ -134,6 +137,16 @@ def test_tables_and_problems_of_the_first_steps_are_chinese(in_china: Path) -> N
         ("a.csv:2: E107 messages (turns): turn 1: found assistant, expected user (turns alternate); the rows "
          "with the same id are the turns of one conversation, in the order of n",
          "第 1 轮：是 assistant，应为 user（用户与助手须交替）；id 相同的行是同一对话的各轮，按 n 排序"),
+        (f"{E107} turn 1: found assistant, expected user (`unasked: drop` at the column leaves out what "
+         "comes before the user)", "第 1 轮：是 assistant，应为 user（在该列写 `unasked: drop`"),
+        (f"{E107} turn 2: weight, name beside content would be lost; put it into the text or leave it out",
+         "第 2 轮：content 旁边的 weight, name 会丢失"),
+        (f"{E107} turn 1: found null, expected text in 'content'", "第 1 轮：'content' 是 null，应为文本"),
+        (f"{E107} the last turn is the call's: nothing to learn; expected an assistant's",
+         "最后一轮是 call，没有可学的内容"),
+        (f"{E107} turn 1: found parts (sound, text), expected text in 'content'; write a picture as "
+         '{"type": "image", "image": PATH} (spec media), or leave its row out',
+         "'content' 中有 sound, text，应为文本"),
         ("error: x.foo: unknown kind of file '.foo' (known: .csv, .json, each also .gz or .zst); convert it "
          "to one of these", "支持：.csv, .json，均可带 .gz 或 .zst"),
         ("note: rank 32 is above vLLM's default of 16: serve with --max-lora-rank 32",
