@@ -198,8 +198,7 @@ class Expected:
             if not type_name:
                 continue
             first_type = self._types.setdefault(key, type_name)
-            is_new = not any(problem.field == key for problem, _ in self.problems)
-            if type_name != first_type and is_new:
+            if type_name != first_type and not any(problem.field == key for problem, _ in self.problems):
                 message = (
                     f"found {show_value(value)} ({type_name}) in a column of {first_type}: "
                     "the loader refuses the file"
