@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import yaml
 
 from tests.cli import scoring
+from tests.conftest import ROOT
 from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed_line, raises
 from tuneyard.compiler.compile import compile_spec
@@ -130,12 +132,15 @@ def test_rows_of_another_file_are_compared_with_the_training_rows_of_the_registr
     expected = [*of_mixture.origin.in_training[picked], *[False] * 5]
     assert dataset.origin.unsplit is None
     assert list(dataset.origin.in_training) == expected
-    assert dataset.origin.training_rows(35) == {
+    counted = dataset.origin.training_rows(35)
+    assert counted == {
         "examples": sum(expected),
         "drawn": False,
         "datasets": ["both_train"],
         "held_out": ["both_eval"],
     }
+    results_schema = read_json(ROOT / "core/schemas/results.schema.json")
+    jsonschema.validate(counted, results_schema["properties"]["training_rows"])
     assert trained_prints(folder).issuperset(dataset.origin.fingerprints[expected].tolist())
 
 
