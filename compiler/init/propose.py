@@ -43,6 +43,7 @@ EMPTY_ANSWER = "W204"
 TOLD = {
     EMPTY_ANSWER: ("answer", "are empty"),
     "W205": ("example", "contain a token of a chat template, learned as text"),
+    "W225": ("example", "begin after a blank line and may go on with the one before"),
 }
 """Warnings of the try on all rows whose first one is shown: the compile accepts such examples."""
 

@@ -59,6 +59,10 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
         yield TableRows(f"{display_path}:", lines, columns, typed=False)
 
 
+MAY_GO_ON = "the user's turn after a blank line begins a conversation, and may belong to the one before"
+NO_BLANK_LINES = "leave blank lines inside a conversation out"
+
+
 @reader(".txt", ".md")
 def read_text(file: OpenFile, problems: Problems) -> Iterator[Rows]:
     """Yield lines as rows with the field `text`, without blank ones. Broken UTF-8 is a problem.
@@ -94,7 +98,8 @@ def _dialogues(batches: Iterator[TableRows], prefix: str, problems: Problems) ->
     """Yield a row of `messages` for each dialogue; lines without a speaker belong to the turn before them.
 
     A question begins a dialogue. So does a turn after a line of dashes, a user's after a blank line, and any
-    after a blank line if the turn before it followed without one.
+    after a blank line if the turn before it followed without one. If blank lines part all turns, a dialogue
+    may go on there, and W225 says so.
     """
     first = 0
     is_close = False
@@ -119,6 +124,8 @@ def _dialogues(batches: Iterator[TableRows], prefix: str, problems: Problems) ->
             is_parted = _cut_rule(turns)
             has_gap = number > last_line + 1
             if turns and (is_parted or name in QUESTIONS or (has_gap and (role == "user" or is_close))):
+                if not (is_parted or name in QUESTIONS or is_close):
+                    problems.warn(Problem("W225", Place(prefix, number), MAY_GO_ON, hint=NO_BLANK_LINES))
                 yield ObjectRows(prefix, [first], [{"messages": turns}])
                 turns = []
             is_close = bool(turns) and not has_gap

@@ -420,6 +420,17 @@ def test_a_user_who_goes_on_without_a_blank_line_is_in_the_same_dialogue(bench) 
     block = "User: one?\nAssistant: 1.\nUser: two?\nAssistant: 2.\n\n"
     first = talks(bench, bench.write("talk.txt", block * COUNT))[0]
     assert first == [("user", "one?"), ("assistant", "1."), ("user", "two?"), ("assistant", "2.")]
+    assert again(bench).problems.counts["W225"] == 0
+
+
+def test_conversations_that_may_go_on_after_a_blank_line_are_counted(bench) -> None:
+    block = "User: one?\n\nAssistant: 1.\n\nUser: two?\n\nAssistant: 2.\n\n"
+    source = bench.write("talk.txt", block * COUNT)
+    assert talks(bench, source)[0] == [("user", "one?"), ("assistant", "1.")]
+    assert again(bench).problems.counts["W225"] == 2 * COUNT - 1
+    report = propose(source)[1]
+    assert f"{2 * COUNT - 1} of {2 * COUNT} examples begin after a blank line" in report
+    assert "W225" not in propose(bench.write("faq.txt", "Q: one?\n\nA: 1.\n\n" * COUNT))[1]
 
 
 @pytest.mark.parametrize("parting", ["", " ", "---"])
