@@ -98,8 +98,9 @@ def role_and_content(turn: Mapping[str, object]) -> tuple[str, str]:
     """The keys of a turn's speaker and of its text."""
     if "from" in turn:
         return "from", "value"
-    if "sender" in turn and "text" in turn:  # Claude's export
-        return "sender", "text"
+    for role in ("sender", "speaker"):  # Claude's export, and transcripts
+        if role in turn and "text" in turn:
+            return role, "text"
     return "role", "content"
 
 

@@ -21,7 +21,7 @@ from tuneyard.core.files import repeated_key
 
 LOOKED_AT = 1 << 20
 WRAPPERS = 8  # objects in one another that are looked into if the document goes on
-TURNS = ({"from", "value"}, {"role", "content"}, {"role", "parts"}, {"sender", "text"})
+TURNS = ({"from", "value"}, {"role", "content"}, {"role", "parts"}, {"sender", "text"}, {"speaker", "text"})
 AS_JSON_DOCUMENT = (
     'python -c "import ast, json, sys; json.dump(ast.literal_eval(sys.stdin.read()), sys.stdout)" '
     "< OLD > NEW.json"

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tuneyard.compiler.init.labels import author_leaves
 from tuneyard.compiler.init.profile import FileProfile, Leaf
@@ -15,7 +15,16 @@ from tuneyard.compiler.init.proposal import (
     system_column,
 )
 from tuneyard.compiler.kinds import kinds
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SPEAKER, USER, common_turns, speaker
+from tuneyard.compiler.kinds.turn_forms import (
+    ASSISTANT,
+    ROLES,
+    SPEAKER,
+    SPEAKERS,
+    USER,
+    common_turns,
+    role_and_content,
+    speaker,
+)
 from tuneyard.compiler.read.jsons import AS_JSON
 from tuneyard.compiler.read.scan import AS_JSON_DOCUMENT
 from tuneyard.compiler.rows import are_objects, walker
@@ -70,7 +79,7 @@ def exchanges(profile: FileProfile) -> Proposal | None:
 
 def _conversations(profile: FileProfile, path: str) -> Proposal:
     """A proposal for the turns under a path, with what the file has next to them."""
-    settings = {"calls": "text"} if _has_text_with_calls(profile, path) else {}
+    settings: dict[str, object] = {"calls": "text"} if _has_text_with_calls(profile, path) else {}
     beside = columns_beside(profile, turns=True)
     talks = list(map(walker(path), profile.first))
     completion = _completion_path(profile)
@@ -80,11 +89,27 @@ def _conversations(profile: FileProfile, path: str) -> Proposal:
         options = ["unasked"]
     elif any(kinds()[column.kind].is_pair for column in beside.values()):
         options = ["unasked"]
-    ends = ends_left_out(talks, {}, options)
+    roles = _roles_of_speakers(talks)
+    if roles:
+        settings["roles"] = roles
+    ends = ends_left_out(talks, roles, options)
     columns = {"turns": ProposedColumn(path, "turns", settings | dict.fromkeys(ends, "drop"))}
     columns |= system_column(profile)
     columns |= beside
     return Proposal("Conversations", columns, {"format": "sharegpt"}, guesses=list(ends.values()))
+
+
+def _roles_of_speakers(talks: Iterable[object]) -> dict[str, str]:
+    """The roles of speakers whose names are no roles, such as customer and agent."""
+    roles = {}
+    for talk in talks:
+        turns = common_turns(talk, {})
+        for turn in turns if are_objects(turns) else ():
+            name = str(turn.get(role_and_content(turn)[0]))
+            role = SPEAKERS.get(name.lower())
+            if role and name.lower() not in ROLES:
+                roles[name] = role
+    return roles
 
 
 def _completion_path(profile: FileProfile) -> str:

@@ -162,6 +162,17 @@ def test_speakers_are_known_by_names_and_truth_values(bench, column, user, agent
     assert talks(bench, rows) == expected
 
 
+@pytest.mark.parametrize(("role", "text"), [("role", "content"), ("speaker", "text"), ("from", "value")])
+@pytest.mark.parametrize(("user", "agent"), [("Customer", "agent"), ("user", "assistant"), ("客户", "客服")])
+@pytest.mark.parametrize("by_id", [True, False])
+def test_speakers_in_lists_of_turns_are_known_by_their_names(bench, role, text, user, agent, by_id) -> None:
+    lists = {f"c{n}": [{role: user, text: question(n)}, {role: agent, text: answer(n)}] for n in range(COUNT)}
+    source = bench.write("talk.json", json.dumps(lists))
+    if not by_id:
+        source = bench.rows("talk.jsonl", [{"id": name, "talk": turns} for name, turns in lists.items()])
+    assert talks(bench, source) == TALKS
+
+
 @pytest.mark.parametrize("as_table", [True, False])
 @pytest.mark.parametrize("option", ["unasked", "unanswered"])
 def test_a_greeting_and_the_last_word_of_the_customer_are_left_out_and_named(bench, as_table, option) -> None:
