@@ -82,7 +82,7 @@ ask: $(BASE) .venv/.all ## one answer: make ask [TEXT='…'] [MODEL=…] [ADAPTE
 test: .venv/.all ## unit and command line tests and a tiny training (about 9 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "not slow and not gpu and not peer"
 
-test-slow: .venv/.all ## every recipe, the docs, kill and peer tests (about 43 minutes on 2 cores)
+test-slow: .venv/.all ## every recipe, the docs, kill and peer tests (about 35 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "(slow or peer) and not gpu"
 
 stages: .venv/.all ## every stage with every method, for the table in docs/recipes.md: make stages [ARGS='--only dpo/lora']
