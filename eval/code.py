@@ -27,7 +27,7 @@ from tuneyard.eval.read.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import RescorableOption, ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, line_of
-from tuneyard.eval.statistics.rates import accuracy_of
+from tuneyard.eval.statistics.rates import accuracy_of, groups_of
 
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 SECONDS = 5  # of computing; twice that of waiting
@@ -180,7 +180,7 @@ class Code(Task):
         """pass@1 as the accuracy, and the kinds of failures with their counts."""
         failures = Counter(line["why"].partition(":")[0] for line in predictions if line["why"])
         return {
-            **accuracy_of([bool(line["correct"]) for line in predictions], predictions),
+            **accuracy_of([bool(line["correct"]) for line in predictions], groups_of(predictions)),
             "majority": 0.0,
             "failures": dict(sorted(failures.items())),
         }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.statistics.rates import Rows, accuracy_of, hits
+from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits
 
 UNKNOWN = "unknown"
 LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
@@ -110,7 +110,7 @@ def summary(predictions: Rows, answers: Sequence[str]) -> dict[str, object]:
     majority, count = Counter(answers).most_common(1)[0]
     classes = class_scores(expected, predicted)
     return {
-        **accuracy_of(hits(predictions), predictions),
+        **accuracy_of(hits(predictions), groups_of(predictions)),
         "majority": count / len(answers),
         "majority_label": majority,
         "unparsed": predicted.count(UNKNOWN),

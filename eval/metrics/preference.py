@@ -22,20 +22,18 @@ def preference_summary(rows: Rows, base: Rows) -> dict[str, object]:
     reward (Rafailov et al. 2023) without its factor β. Refused rows count as incorrect.
     """
     scored = _scored(rows)
+    groups = groups_of(scored)
     per_token = [_per_token(row, CHOSEN) > _per_token(row, REJECTED) for row in scored]
     before = {row["row"]: margin_of(row) for row in _scored(base)}
     both = [row for row in scored if row["row"] in before]
     gained = [margin_of(row) > before[row["row"]] for row in both]
-    margin = None
-    if scored:
-        margin = mean_of([margin_of(row) for row in scored], groups_of(scored)).as_json()
     return {
-        **accuracy_of(hits(rows), rows),
+        **accuracy_of(hits(rows), groups_of(rows)),
         "majority": 0.5,
         "majority_label": "chance",
-        "per_token": rate(per_token, scored),
-        "margin": margin,
-        "reward": rate(gained, both),
+        "per_token": rate(per_token, groups) if scored else None,
+        "margin": mean_of([margin_of(row) for row in scored], groups).as_json() if scored else None,
+        "reward": rate(gained, groups_of(both)) if both else None,
     }
 
 

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tuneyard.core.language.han import HAN
-from tuneyard.eval.statistics.rates import Row, Rows, accuracy_of, hits, rate
+from tuneyard.eval.statistics.rates import Row, Rows, accuracy_of, groups_of, hits, rate
 
 LEXICAL = "lexical"  # begins the name of a similarity that sees no meaning
 SIMILAR = 0.7  # the 0.5B toolkit's: an answer matches partly above this
@@ -46,7 +46,7 @@ def qa_summary(rows: Rows, answers: Sequence[str]) -> dict[str, object]:
         if "type" in row:
             types.setdefault(row["type"], []).append(row)
     return {
-        **accuracy_of(hits(rows), rows),
+        **accuracy_of(hits(rows), groups_of(rows)),
         "majority": commonest(answers),
         "empty": sum("too_long" not in row and not row["predicted_output"] for row in rows),
         **_figures(rows),
@@ -54,15 +54,16 @@ def qa_summary(rows: Rows, answers: Sequence[str]) -> dict[str, object]:
     }
 
 
-def _figures(rows: Rows) -> dict[str, dict[str, object] | None]:
+def _figures(rows: Rows) -> dict[str, dict[str, object]]:
     """Exact match, partial match and token F1. Every exact match is also a partial match."""
+    groups = groups_of(rows)
     exact = hits(rows)
     similar = [row["similarity"] > SIMILAR for row in rows]
     partial = [is_exact or is_similar for is_exact, is_similar in zip(exact, similar, strict=True)]
     return {
-        "exact_match": rate(exact, rows),
-        "partial_match": rate(partial, rows),
-        "token_f1": rate([row["token_f1"] for row in rows], rows),
+        "exact_match": rate(exact, groups),
+        "partial_match": rate(partial, groups),
+        "token_f1": rate([row["token_f1"] for row in rows], groups),
     }
 
 

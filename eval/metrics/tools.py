@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from tuneyard.core.records.calls import OPEN, Call, WrongValueError, declared, parse_calls
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.labels import UNKNOWN
-from tuneyard.eval.statistics.rates import Rows, accuracy_of, hits, rate
+from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, rate
 
 NONE = "no call"
 _BLOCK = re.compile(rf"{OPEN}(.*?)(?:</tool_call>|\Z)", re.DOTALL)
@@ -121,11 +121,11 @@ def tool_summary(rows: Rows, expected: Sequence[str]) -> dict[str, object]:
     none = [row for row in rows if not row["functions"]]
     names = Counter(name for row in with_calls for name in row["functions"])
     return {
-        **accuracy_of(hits(rows), rows),
+        **accuracy_of(hits(rows), groups_of(rows)),
         "majority": max(Counter(expected).values()) / len(expected),
         **_of_calls(with_calls),
-        "valid_json": rate([row["calls"] is not None for row in begun], begun),
-        "no_call": rate(hits(none), none),
+        "valid_json": _share([row["calls"] is not None for row in begun], begun),
+        "no_call": _share(hits(none), none),
         "tools": {
             name: _of_calls([row for row in with_calls if name in row["functions"]])
             for name, _ in names.most_common()
@@ -135,7 +135,13 @@ def tool_summary(rows: Rows, expected: Sequence[str]) -> dict[str, object]:
 
 def _of_calls(rows: Rows) -> dict[str, dict[str, object] | None]:
     return {
-        "function": rate([bool(row["right_function"]) for row in rows], rows),
-        "arguments": rate(hits(rows), rows),
-        "number": rate([bool(row["right_number"]) for row in rows], rows),
+        "function": _share([bool(row["right_function"]) for row in rows], rows),
+        "arguments": _share(hits(rows), rows),
+        "number": _share([bool(row["right_number"]) for row in rows], rows),
     }
+
+
+def _share(flags: Sequence[bool], rows: Rows) -> dict[str, object] | None:
+    if not flags:
+        return None
+    return rate(flags, groups_of(rows))

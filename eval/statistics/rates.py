@@ -176,16 +176,14 @@ def _error(spread: "Spread") -> float:
     return error
 
 
-def rate(values: Sequence[float], rows: Rows) -> dict[str, object] | None:
-    """Mean of a value of each row (`rate_of`) as plain JSON values. None without rows."""
-    if not rows:
-        return None
-    return rate_of(values, groups_of(rows)).as_json()
+def rate(values: Sequence[float], groups: Groups = None) -> dict[str, object]:
+    """`rate_of` as plain JSON values."""
+    return rate_of(values, groups).as_json()
 
 
-def accuracy_of(right: Sequence[bool], rows: Rows) -> dict[str, object]:
+def accuracy_of(right: Sequence[bool], groups: Groups = None) -> dict[str, object]:
     """Share of correct rows as results.json has it: `accuracy`, `n`, `stderr`, `ci95`."""
-    figure = rate_of(right, groups_of(rows)).as_json()
+    figure = rate(right, groups)
     return {"accuracy": figure.pop("value"), **figure}
 
 
