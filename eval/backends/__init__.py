@@ -14,6 +14,8 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt import Tokenizer
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from tuneyard.adapters.weighted import WeightedAdapter
     from tuneyard.core.prompt import Encode, Messages
     from tuneyard.core.prompt.supervision import SupervisedText
@@ -78,6 +80,16 @@ class Backend:
     def needs_model(self) -> RequestError:
         """The error for what only a model in this process does."""
         return RequestError("--backend: this needs the model in this process, leave it out")
+
+
+class Network(Backend):
+    """A backend with its weights in this process, as the functions that run it see it.
+
+    `alone` is true if every prompt goes through it whole and by itself.
+    """
+
+    net: "PreTrainedModel"
+    alone: bool
 
 
 @contextlib.contextmanager

@@ -12,18 +12,17 @@ from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.weights.adapter_files import PREFIX, full_tensor_misfit, module_misfit
+from tuneyard.eval.backends import Network
 
 if TYPE_CHECKING:
     import torch
     from torch.nn import Module
 
-    from tuneyard.eval.backends.load import Model
-
 
 Undo = Callable[[], object]
 
 
-def check_fits(model: "Model", adapter: LoraAdapter) -> None:
+def check_fits(model: Network, adapter: LoraAdapter) -> None:
     """Raise `ContentError` unless the model has every module of the adapter, in its shape."""
     modules = dict(model.net.named_modules())
     for path, layout in adapter.modules.items():
@@ -58,7 +57,7 @@ def _weight_shape(module: "Module | None") -> tuple[int, ...] | None:
     return None if weight is None else tuple(weight.shape)
 
 
-def applied(model: "Model", parts: Sequence[WeightedAdapter], merged: bool = False) -> contextlib.ExitStack:
+def applied(model: Network, parts: Sequence[WeightedAdapter], merged: bool = False) -> contextlib.ExitStack:
     """Let the model answer as the base + Σ weight·ΔW of the parts until the result is closed.
 
     No parts: the base.
@@ -79,7 +78,7 @@ def applied(model: "Model", parts: Sequence[WeightedAdapter], merged: bool = Fal
         return stack.pop_all()
 
 
-def _hook(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Undo:
+def _hook(model: Network, parts: Sequence[WeightedAdapter], path: str) -> Undo:
     """Add the adapters' products to the output of a module. Call the result to undo it."""
     import torch
 
@@ -98,7 +97,7 @@ def _hook(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Undo:
     return undo
 
 
-def _merge(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Undo:
+def _merge(model: Network, parts: Sequence[WeightedAdapter], path: str) -> Undo:
     """Add the adapters' ΔW to a module's weight, rounded to its dtype. Call the result to undo it."""
     import torch
 
@@ -112,7 +111,7 @@ def _merge(model: "Model", parts: Sequence[WeightedAdapter], path: str) -> Undo:
     return lambda: weight.copy_(kept)
 
 
-def _replace(model: "Model", parts: Sequence[WeightedAdapter], name: str) -> Undo:
+def _replace(model: Network, parts: Sequence[WeightedAdapter], name: str) -> Undo:
     """Set a parameter that adapters trained in full to W₀ + Σ weight·(W − W₀).
 
     A parameter that is tied to it keeps W₀. Call the result to undo it.

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.backends import Network
 
 if TYPE_CHECKING:
     import torch
-
-    from tuneyard.eval.backends.load import Model
 
 
 Sampling = Mapping[str, float]
@@ -41,7 +40,7 @@ class Generated:
     finish: str | None
 
 
-def choose_sampling(model: "Model", preset: str | None, options: Mapping[str, float | None]) -> Sampling:
+def choose_sampling(model: Network, preset: str | None, options: Mapping[str, float | None]) -> Sampling:
     """Settings of a chat. The user's options override those of the preset, or without one the model's."""
     defaults = PRESETS[preset] if preset else model.sampling
     overrides = {name: value for name, value in options.items() if value is not None}
@@ -57,7 +56,7 @@ def drawing(sampling: Sampling) -> dict[str, Any]:
 
 
 def draw(
-    model: "Model",
+    model: Network,
     prompt: Sequence[int],
     max_new_tokens: int,
     sampling: Sampling,
@@ -77,7 +76,7 @@ def draw(
 
 
 def generate(
-    model: "Model",
+    model: Network,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     sampling: Sampling | None = None,
@@ -122,7 +121,7 @@ def generate(
 
 
 def stream(
-    model: "Model",
+    model: Network,
     prompt: Sequence[int],
     max_new_tokens: int,
     sampling: Sampling,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt.supervision import SupervisedText
-from tuneyard.eval.backends import Backend
+from tuneyard.eval.backends import Backend, Network
 from tuneyard.eval.backends.scorers import (
     DIGITS,
     Batches,
@@ -31,8 +31,6 @@ from tuneyard.eval.backends.scorers import (
 
 if TYPE_CHECKING:
     import torch
-
-    from tuneyard.eval.backends.load import Model
 
 
 AnswerTexts = Mapping[str, SupervisedText]  # a row's answers by name
@@ -63,7 +61,7 @@ class LogProbabilities:
 
     def __init__(
         self,
-        model: "Model",
+        model: Network,
         prompts: Prompts,
         spellings: Sequence[Ids],
         images: Images = None,
@@ -160,7 +158,7 @@ def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> I
         handle.remove()
 
 
-def token_losses(model: "Model", texts: Mapping[int, SupervisedText], budget: int) -> dict[int, list[float]]:
+def token_losses(model: Network, texts: Mapping[int, SupervisedText], budget: int) -> dict[int, list[float]]:
     """-log p in nats of each loss token of each row. `ContentError` if a sum over a row is not finite."""
     row_losses: dict[int, list[float]] = {row: [] for row, text in texts.items() if not text.learned}
     lengths = {row: len(text.ids) for row, text in texts.items() if row not in row_losses}
@@ -190,7 +188,7 @@ def _parts(batch: Sequence[int], texts: Mapping[int, SupervisedText], most: int)
     yield part
 
 
-def _token_losses(model: "Model", texts: Sequence[SupervisedText]) -> list[list[float]]:
+def _token_losses(model: Network, texts: Sequence[SupervisedText]) -> list[list[float]]:
     """-log p in nats of each loss token of each text, all texts in one forward pass."""
     import torch
 

@@ -15,7 +15,7 @@ from tuneyard.core.installation.packages import missing
 from tuneyard.core.prompt import Encode, Messages, Tokenizer
 from tuneyard.core.prompt.supervision import SupervisedText
 from tuneyard.core.training.llamafactory import replaced
-from tuneyard.eval.backends import Backend, loading
+from tuneyard.eval.backends import Backend, Network, loading
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import draw, generate
 from tuneyard.eval.backends.likelihood import LogProbabilities, token_losses
@@ -49,7 +49,7 @@ class Applied:
 
 
 @dataclass(eq=False)
-class Model(Backend):
+class Model(Network):
     """A causal language model in eval mode, with its tokenizer and the settings that the results record.
 
     - `alone`: batching or a shared cache would change its answers, so every prompt goes through it whole and
