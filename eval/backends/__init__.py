@@ -85,6 +85,8 @@ class Backend:
 class Network(Backend):
     """A backend with its weights in this process, as the functions that run it see it.
 
+    They do not name `load.Model`: for mypy over the folder eval/ that is another class than its own.
+
     `alone` is true if every prompt goes through it whole and by itself.
     """
 
