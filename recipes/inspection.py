@@ -98,26 +98,33 @@ def at_fault(settings: Mapping[str, object], launch: Launch, message: str) -> li
 
 @dataclass(frozen=True)
 class Inspection:
-    """The answer about one recipe. Its rows are remembered by the arguments and files that they depend on."""
+    """The answer about one recipe. Its rows are remembered by the arguments and files that they depend on.
+
+    `loaded` are the arguments with tokenizer and template, None before they are loaded.
+    """
 
     arguments: RecipeData
     settings: Mapping[str, object]
     launch: Launch
+    loaded: RecipeData | None = None
 
     def answer(self) -> Facts:
         """The whole answer."""
         findings: list[TemplateFinding] = []
         keys: tuple[str, ...] = ()
         template_error, rejected, train = "", "", EpochCounts()
+        inspection = self
         try:
-            _, findings = with_fitted_template(self.arguments, _has_tools(self.arguments))
+            loaded, findings = with_fitted_template(self.arguments, _has_tools(self.arguments))
+            inspection = replace(self, loaded=loaded)
         except expected_errors() as error:
             template_error = words(error)
-        model = self.layout()
-        data = {name: replace(self.rows(name), lengths=[]) for name in [*self.trained, *self.evaluated]}
+        model = inspection.layout()
+        datasets = [*self.trained, *self.evaluated]
+        data = {name: replace(inspection.rows(name), lengths=[]) for name in datasets}
         if self.trained and all(data[name].tokens.rows for name in self.trained):
             try:
-                train = self._epoch()
+                train = inspection._epoch()
             except UntrainableEpochError as error:
                 rejected, keys = str(error), error.keys
         return Facts(rejected, list(keys), findings, template_error, data, train, model)
@@ -135,6 +142,8 @@ class Inspection:
     @cached_property
     def reader(self) -> RecipeData:
         """The arguments with tokenizer and template, or without them if they are not at hand."""
+        if self.loaded is not None:
+            return self.loaded
         try:
             return self.arguments.with_tokenizer().with_template()
         except expected_errors():

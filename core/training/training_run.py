@@ -1,5 +1,6 @@
 """Records of a training run next to its weights, and the hash of its base model."""
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,19 @@ def names_in(value: object) -> list[str]:
 
 
 def model_sha256(folder: Path) -> str:
-    """One hash over the names and bytes of a model folder's config, tokenizer and weights."""
-    files = (path for path in sorted(folder.iterdir()) if path.suffix in OF_A_MODEL and path.is_file())
-    return files_sha256(files)
+    """One hash over the names and bytes of a model folder's config, tokenizer and weights.
+
+    A process reads files that stay as they are once: `recipe check --watch` asks after each edit.
+    """
+    states = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix in OF_A_MODEL and path.is_file():
+            state = path.stat()
+            states.append((path, state.st_size, state.st_mtime_ns))
+    return _files_sha256(tuple(states))
+
+
+@functools.cache
+def _files_sha256(states: tuple[tuple[Path, int, int], ...]) -> str:
+    """`files_sha256` of files with these sizes and times."""
+    return files_sha256(path for path, _, _ in states)

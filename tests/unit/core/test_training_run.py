@@ -1,5 +1,6 @@
 """The hash of a model folder is that of its model, and of nothing that lies beside it."""
 
+import os
 from pathlib import Path
 
 from tuneyard.core.training.training_run import model_sha256
@@ -14,4 +15,15 @@ def test_files_and_folders_beside_the_model_do_not_change_its_hash(tmp_path: Pat
     (tmp_path / "checkpoints.json").mkdir()
     assert model_sha256(tmp_path) == before
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    assert model_sha256(tmp_path) != before
+
+
+def test_files_of_a_model_that_stay_as_they_are_are_read_once(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    before, state = model_sha256(tmp_path), weights.stat()
+    weights.write_bytes(b"two")
+    os.utime(weights, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert model_sha256(tmp_path) == before
+    os.utime(weights)
     assert model_sha256(tmp_path) != before
