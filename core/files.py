@@ -24,6 +24,7 @@ from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_n
 Moved = Callable[[int], object]
 """Takes the number of bytes that were read, for a progress bar."""
 SHOWN_NAMES = 8
+FLUSHED_AT_ONCE = 1 << 25  # bytes that are written before the disk is told to begin with them
 OURS = "tuneyard-"  # marks the hidden names that `recovered` may delete
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2

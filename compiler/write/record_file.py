@@ -11,7 +11,7 @@ from os import pread
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from tuneyard.core.files import named
+from tuneyard.core.files import FLUSHED_AT_ONCE, flush_soon, named
 
 COPIED = 1 << 20  # bytes at a time
 BLOCK = 1000  # rows that are copied at a time
@@ -40,6 +40,7 @@ class RecordFile:
         if is_part:
             self._head, self._tail = b"", self.between
         self._digest = hashlib.sha256()
+        self._flushed = 0
         self._open_files = ExitStack()
 
     def __enter__(self) -> Self:
@@ -95,8 +96,12 @@ class RecordFile:
             view = memoryview(data)
             while view:
                 view = view[self._file.write(view) :]
-        if not self.is_part:
-            self._digest.update(data)
+        if self.is_part:
+            return
+        self._digest.update(data)
+        if self._file.tell() - self._flushed >= FLUSHED_AT_ONCE:
+            flush_soon(self._file, self._flushed, self._file.tell())
+            self._flushed = self._file.tell()
 
 
 @contextlib.contextmanager

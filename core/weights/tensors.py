@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.core.errors import ContentError, describe_os_error, show_value
-from tuneyard.core.files import flush_soon, sync
+from tuneyard.core.files import FLUSHED_AT_ONCE, flush_soon, sync
 
-FLUSHED_AT_ONCE = 1 << 25  # bytes that are written before the disk is told to begin with them
 SIZES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8,
