@@ -1,7 +1,4 @@
-"""Rows with equal keys (hashes of 8 bytes): everything that compares rows asks for the first row of each key.
-
-Keys are compared in shares by their lowest byte, so that memory holds the keys of one share as objects.
-"""
+"""Rows with equal keys (hashes of 8 bytes): what compares rows asks for the first row of each key."""
 
 from array import array
 from collections.abc import Iterator
@@ -9,7 +6,7 @@ from typing import TypeAlias
 
 from tuneyard.compiler.draw import ROW_TYPE
 
-SHARES = 256  # values of a byte
+FEW = 1 << 16  # rows that a dict matches sooner than numpy is imported, in 8 MB
 
 Keys: TypeAlias = "array[int]"
 Rows: TypeAlias = "array[int]"
@@ -17,18 +14,22 @@ Pairs = Iterator[tuple[int, int]]
 
 
 def first_rows(keys: Keys) -> Rows:
-    """The first row with the key of each row."""
-    shares = [array(ROW_TYPE) for _ in range(SHARES)]
-    last_bytes = bytes(memoryview(keys).cast("B")[:: keys.itemsize])
-    for row, share in enumerate(last_bytes):
-        shares[share].append(row)
-    firsts = array(ROW_TYPE, range(len(keys)))
-    for rows in shares:
+    """The first row with the key of each row.
+
+    Many keys are sorted by numpy, in a tenth of a dict's time. Memory: up to 30 bytes a row meanwhile.
+    """
+    if len(keys) < FEW:
         row_by_key: dict[int, int] = {}
-        firsts_of_share = list(map(row_by_key.setdefault, map(keys.__getitem__, rows), rows))
-        if len(row_by_key) < len(rows):
-            for row, first in zip(rows, firsts_of_share, strict=True):
-                firsts[row] = first
+        return array(ROW_TYPE, map(row_by_key.setdefault, keys, range(len(keys))))
+    import numpy as np
+
+    values = np.asarray(keys)
+    order = values.argsort(kind="stable").astype(ROW_TYPE)
+    ordered = values[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # where another key begins
+    lengths = np.diff(starts, append=len(keys))
+    firsts = array(ROW_TYPE, bytes(order.nbytes))
+    np.asarray(firsts)[order] = np.repeat(order[starts], lengths)
     return firsts
 
 

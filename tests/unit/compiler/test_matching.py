@@ -1,13 +1,16 @@
 """Rows with equal keys: the same pairs as by looking at every pair, also of files that are put together."""
 
 import pickle
+import random
 from array import array
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tuneyard.compiler.lint import matching
 from tuneyard.compiler.lint.fingerprints import NO_ID, Fingerprints
-from tuneyard.compiler.lint.matching import matches, numbered, paired, repeated
+from tuneyard.compiler.lint.matching import first_rows, matches, numbered, paired, repeated
 
 KEYS = st.lists(st.one_of(st.integers(-3, 6), st.integers(-(2**63), 2**63 - 1)), max_size=40)
 
@@ -28,7 +31,6 @@ def pairs_by_hand(keys, others):
 
 @given(KEYS, KEYS)
 @example([5, -1, 5, 7, -1, 5], [5, 9, -1, 5, -1, -1])
-@example([0, 256, 0, -256], [256, 1, 256])  # of one share, but for the 1
 @example([], [])
 @example([1, 2], [])
 @example([], [1, 1])
@@ -44,6 +46,16 @@ def test_the_same_is_found_as_by_looking_at_every_pair(keys, others):
     pairs = list(zip(*paired(column_of_keys, column_of_others), strict=True))
     assert pairs == pairs_by_hand(keys, others)
     assert list(numbered(column_of_keys)) == [distinct.index(key) for key in keys]
+
+
+@pytest.mark.parametrize("typecode", "qQI")
+def test_many_keys_have_the_same_first_rows_as_few(monkeypatch, typecode):
+    numbers = random.Random(7)
+    keys = array(typecode, [numbers.choice((1, 7, 2**31, numbers.getrandbits(32))) for _ in range(5000)])
+    with_a_dict = first_rows(keys)
+    monkeypatch.setattr(matching, "FEW", 1)
+    assert first_rows(keys) == with_a_dict
+    assert first_rows(keys[:1]) == array("I", [0])
 
 
 def batch_of(keys):

@@ -8,6 +8,7 @@ import pytest
 
 from tuneyard.compiler import run
 from tuneyard.compiler.compile_file import Yielded
+from tuneyard.compiler.lint import matching
 from tuneyard.compiler.lint.duplicates import warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import unit_key
@@ -82,6 +83,7 @@ class Rows:
 @pytest.mark.parametrize("setting", SPECS)
 def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
     monkeypatch.setattr(run, "compile_file", Rows())
+    monkeypatch.setattr(matching, "FEW", 1)  # as of a large dataset
     part = bench.write("part.yaml", f"about: a part\n{WHOLE}")
     source = bench.rows("a.jsonl", [{}])
     peaks = {}
