@@ -1,19 +1,18 @@
 """Decide if an adapter was trained on a model, for `adapter fuse`, `eval` and `recipe check` alike."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.files import read_object, require
+from tuneyard.core.files import files_sha256, read_object, require
 from tuneyard.core.training.training_run import TRAINING, model_sha256, training_inputs
-from tuneyard.core.weights.tensors import SIZES, STORED, Array, Tensor, Weights, from_fp32, open_weights
+from tuneyard.core.weights.tensors import Array, Tensor, Weights, open_weights
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-PIECE = 1 << 20  # bytes that are compared at once
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
 HEADS = ("lm_head.weight",)
 # Vision-language models whose checkpoints keep other names than their modules have: (module, stored) prefixes
@@ -49,25 +48,23 @@ def check_base(
 ) -> str:
     """Refuse an adapter whose config names another base than `folder`, which the user named `reference`.
 
-    `trained_on` is the base in the adapter's config. If it is a folder here, the weights decide. Otherwise
-    the model's hash that the training recorded decides, unless the user states that both are the `same`.
-    Without a hash the last part of the name decides. The result is then a warning that nothing more could be
-    checked, otherwise "". A 4-bit copy by Unsloth counts as the model that it was made from. `folder` may be
-    missing for a hub model, of which the name alone counts.
+    `trained_on` is the base in the adapter's config. If it is a folder here, its weight files decide.
+    Otherwise the model's hash that the training recorded decides. Without a hash the last part of the name
+    decides. The result is then a warning that nothing more could be checked, otherwise "". Nothing is
+    compared if the user states that both are the `same`. A 4-bit copy by Unsloth counts as the model that it
+    was made from. `folder` may be missing for a hub model, of which the name alone counts.
     """
-    if trained_on is None or trained_on == reference:
+    if trained_on is None or trained_on == reference or same:
         return ""
     recorded_folder = Path(trained_on)
     wrong = f"adapter {adapter}: trained on {trained_on}"
     is_local = folder.is_dir()
     if is_local and (recorded_folder / "config.json").is_file():
         is_same_folder = recorded_folder.resolve() == folder.resolve()
-        if not is_same_folder and not same_weights(open_shards(recorded_folder), open_shards(folder)):
+        if not is_same_folder and _weights_sha256(recorded_folder) != _weights_sha256(folder):
             raise ContentError(
-                f"{wrong}, whose weights are not those of {reference}; name {trained_on} as the base"
+                f"{wrong}, whose weights are not those of {reference}; name {trained_on} as the base; {fix}"
             )
-        return ""
-    if same:
         return ""
     model = training_inputs(adapter).get("model")
     recorded_hash = model.get("sha256") if isinstance(model, dict) else None
@@ -98,32 +95,6 @@ def _plain(name: str) -> str:
     return re.sub("(-unsloth)?-bnb-4bit$", "", name.rstrip("/").rpartition("/")[2].casefold())
 
 
-def same_weights(one: Mapping[str, Weights], other: Mapping[str, Weights]) -> bool:
-    """True if two models have the same tensors. A narrower dtype may be the other one rounded."""
-    import numpy as np
-
-    tensors, other_tensors = _tensors(one), _tensors(other)
-    if tensors.keys() != other_tensors.keys():
-        return False
-    for name, tensor in tensors.items():
-        other_tensor = other_tensors[name]
-        if tensor.shape != other_tensor.shape:
-            return False
-        dtypes = {tensor.dtype, other_tensor.dtype}
-        if len(dtypes) == 1:
-            pieces = zip(_bytes_of(tensor), _bytes_of(other_tensor), strict=True)
-            same = all(a == b for a, b in pieces)
-        else:
-            narrow = min(dtypes, key=SIZES.__getitem__)
-            same = False
-            if dtypes <= STORED.keys():
-                values, other_values = _read(one, name), _read(other, name)
-                same = np.array_equal(from_fp32(values, narrow), from_fp32(other_values, narrow))
-        if not same:
-            return False
-    return True
-
-
 def _tensors(shards: Mapping[str, Weights]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for shard in shards.values():
@@ -135,11 +106,9 @@ def _read(shards: Mapping[str, Weights], name: str) -> Array:
     return next(shard for shard in shards.values() if name in shard.tensors).read(name)
 
 
-def _bytes_of(tensor: Tensor) -> Iterator[bytes]:
-    with tensor.file.open("rb") as file:
-        file.seek(tensor.start)
-        for start in range(tensor.start, tensor.stop, PIECE):
-            yield file.read(min(PIECE, tensor.stop - start))
+def _weights_sha256(folder: Path) -> str:
+    """One hash over the names and bytes of a model's weight files."""
+    return files_sha256(sorted(folder.glob("*.safetensors")))
 
 
 def open_shards(folder: Path) -> dict[str, Weights]:

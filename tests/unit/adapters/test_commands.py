@@ -227,8 +227,8 @@ BASES = {
     "org/base": "",
     "base": "",
     "same": "",
-    "resharded": "",
-    "wide": "",
+    "resharded": "trained on resharded, whose weights are not those of base",
+    "wide": "trained on wide, whose weights are not those of base",
     "narrow": "trained on narrow, whose weights are not those of base",
     "unsloth/Base-bnb-4bit": "",
     "unsloth/base-unsloth-bnb-4bit": "",
@@ -255,9 +255,7 @@ def test_an_adapter_of_another_base_is_refused_alike(command):
     for named, refused in BASES.items():
         make("saves/a", factors(1), base_model_name_or_path=named)
         assert refused in call(*words, code=int(bool(refused)))[1], named
-        other_weights = "whose weights" in refused
-        message = call(*words, "--same-base", code=int(other_weights))[1]
-        assert not other_weights or refused in message, named
+        call(*words, "--same-base")
 
 
 def test_the_hash_in_run_json_decides_where_the_named_base_is_not_here():
