@@ -6,13 +6,11 @@ import pytest
 from PIL import Image
 
 from tests.json_files import read_json, write_lines
-from tests.messages import raises
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.kinds.media import IMAGES, LONGEST_PATH
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.write.entries import entries_of
-from tuneyard.core.errors import ContentError
 from tuneyard.core.records import read_example
 
 ALPACA = """
@@ -76,14 +74,6 @@ def test_files_lie_where_the_spec_says(pictures, tmp_path):
     report, _ = compiled(pictures, rows, media_dir=str(pictures / "pictures"))
     said = "\n".join(report.problems.notes)
     assert f"media are looked for in {pictures / 'pictures'}: a recipe names it as media_dir" in said
-
-
-def test_what_holds_no_media_is_refused(pictures):
-    text = ALPACA.replace("format: alpaca, instruction", "format: text, text").replace(
-        ', output: "{answer}"', ""
-    )
-    with raises(ContentError, "pictures"):
-        compiled(pictures, [], text)
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "gif", "bmp", "tiff"])

@@ -86,25 +86,20 @@ def test_what_llamafactory_should_read_of_a_record():
 
 
 @pytest.mark.parametrize(
-    ("write", "facts"),
+    ("columns", "write"),
     [
-        ('format: alpaca, instruction: "{q}", output: "{c}"', "output; assistant"),
-        (
-            'format: text, text: "{q}"',
-            "c",
-        ),
+        ("c: CHOSEN, r: REJECTED", 'alpaca, instruction: "{q}", output: "{c}"'),
+        ("c: CHOSEN, r: REJECTED", 'text, text: "{q}"'),
+        ("c: CHOSEN", 'alpaca, instruction: "{q}"'),
     ],
 )
-def test_an_output_that_cannot_hold_pairs_is_refused(tmp_path, write, facts):
-    columns = "{q: [q], c: {names: [c], is: chosen}, r: {names: [r], is: rejected}}"
-    (tmp_path / "x.yaml").write_text(
-        f"about: x\ncolumns: {columns}\nwrite: [{{dataset: x, file: x.json, {write}}}]"
-    )
-    with raises(ContentError, facts):
+def test_an_output_that_cannot_hold_pairs_and_half_a_pair_are_refused(tmp_path, columns, write):
+    for name in ("chosen", "rejected"):
+        columns = columns.replace(name.upper(), f"{{names: [{name}], is: {name}}}")
+    output = f"write: [{{dataset: x, file: x.json, format: {write}}}]\n"
+    (tmp_path / "x.yaml").write_text(f"about: x\ncolumns: {{q: [q], {columns}}}\n{output}")
+    with raises(ContentError, "chosen"):
         load_spec(str(tmp_path / "x.yaml"))
-    (tmp_path / "y.yaml").write_text(f"about: x\ncolumns: {columns.split(', r:')[0]}}}\nwrite: [{{dataset: x, file: x.json, format: alpaca}}]")  # fmt: skip # noqa: E501
-    with raises(ContentError):
-        load_spec(str(tmp_path / "y.yaml"))
 
 
 def test_one_answer_marked_both_ways_is_a_conflict_and_no_row_that_came_before(tmp_path):
@@ -193,12 +188,6 @@ def test_a_call_at_the_end_of_a_pair_is_not_made_plain_text(tmp_path):
         tmp_path, [{"prompt": ASK, "chosen": chosen, "rejected": rejected}], "pairs-chat"
     )
     assert {problem.code for problem in report.problems.errors} == {"E111"} and not records
-
-
-@pytest.mark.parametrize("name", ["pairs-chat", "media", "kto"])
-def test_what_stands_beside_turns_is_not_written_as_alpaca(name):
-    with raises(ContentError, "alpaca", "sharegpt"):
-        load_spec(name, {"write": [{"dataset": "a", "file": "a.json", "format": "alpaca"}]})
 
 
 @pytest.mark.parametrize("name", ["pairs", "pairs-chat"])

@@ -27,41 +27,30 @@ def test_a_spec_says_who_speaks_under_other_roles(bench):
     assert [turn["from"] for turn in turns] == ["human", "gpt"]
 
 
-def test_what_the_user_says_after_the_last_answer_is_left_out_if_the_spec_says_so(bench):
-    thanks = {"role": "user", "content": "Thanks."}
-    talks = [
-        [ASK, ANSWER, thanks],
-        [ASK, ANSWER],
-        [ASK],
-        [ASK, ANSWER, thanks, {"from": "human", "value": "!"}],
-    ]
-    source = bench.rows("a.jsonl", [{"messages": talk} for talk in talks])
-    refused = bench.compile("messages", source)
-    assert [problem.place.number[0] for problem in refused.problems.errors] == [1, 3, 4]
-    column = "{names: [messages], is: turns, unanswered: drop}"
-    spec = f"about: own\nlike: messages\ncolumns:\n  turns: {column}\n"
-    report = bench.compile(spec, source, reject=True)
-    assert [(problem.code, problem.place.number[0]) for problem in report.problems.errors] == [("E107", 3)]
-    talk = [{"from": "human", "value": "Name a river."}, {"from": "gpt", "value": "The Rhine."}]
-    assert bench.values("messages.jsonl", "conversations") == [talk] * 3
-    (note,) = (note for note in report.problems.notes if "unanswered" in note)
-    assert "2 conversations" in note
+THANKS, GREETING = {"role": "user", "content": "Thanks."}, {"role": "assistant", "content": "Hello!"}
+SYSTEM = {"role": "system", "content": "Be brief."}
 
 
-def test_a_greeting_before_the_first_question_is_left_out_if_the_spec_says_so(bench):
-    system, greeting = {"role": "system", "content": "Be brief."}, {"role": "assistant", "content": "Hello!"}
-    talks = [[greeting, ASK, ANSWER], [system, greeting, greeting, ASK, ANSWER], [ASK, ANSWER], [greeting]]
+@pytest.mark.parametrize(
+    ("option", "one", "two", "alone"),
+    [
+        ("unanswered", [ASK, ANSWER, THANKS], [ASK, ANSWER, THANKS, {"from": "human", "value": "!"}], ASK),
+        ("unasked", [GREETING, ASK, ANSWER], [GREETING, GREETING, ASK, ANSWER], GREETING),
+    ],
+)
+def test_what_has_no_answer_or_no_question_is_left_out_if_the_spec_says_so(bench, option, one, two, alone):
+    talks = [one, [SYSTEM, *two], [ASK, ANSWER], [alone]]
     source = bench.rows("a.jsonl", [{"messages": talk} for talk in talks])
     refused = bench.compile("messages", source)
     assert [problem.place.number[0] for problem in refused.problems.errors] == [1, 2, 4]
-    assert "`unasked: drop`" in refused.problems.errors[0].message
-    column = "{names: [messages], is: turns, unasked: drop}"
+    assert f"`{option}: drop`" in refused.problems.errors[0].message
+    column = f"{{names: [messages], is: turns, {option}: drop}}"
     report = bench.compile(f"about: own\nlike: messages\ncolumns:\n  turns: {column}\n", source, reject=True)
     assert [(problem.code, problem.place.number[0]) for problem in report.problems.errors] == [("E107", 4)]
     talk = [{"from": "human", "value": "Name a river."}, {"from": "gpt", "value": "The Rhine."}]
     with_system = [{"from": "system", "value": "Be brief."}, *talk]
     assert bench.values("messages.jsonl", "conversations") == [talk, with_system, talk]
-    (note,) = (note for note in report.problems.notes if "unasked" in note)
+    (note,) = (note for note in report.problems.notes if option in note)
     assert "2 conversations" in note
 
 

@@ -149,6 +149,9 @@ def test_marks_in_a_table_are_text(bench):
         ("tools", [True, 0]),
         ("kto_tag", [True, "good"]),
         ("label", [1, "sports"]),
+        ("rationale", ["r"]),
+        ("solution", ["s"]),
+        ("score", [0]),
         ("is_rejected", [False]),
         ("loss", [0.342]),
         ("weight", [1, 1.0, "1", True, 3, 4.5, "70 kg", 1e300]),
@@ -158,13 +161,6 @@ def test_a_value_that_changes_no_answer_is_only_counted(bench, name, values):
     rows = [QA | {name: value} for value in [*values, None, ""]]
     report = bench.compile_rows("qa", rows)
     assert not report.failed and report.unused.rows == {name: len(values)}
-
-
-def test_what_says_how_an_answer_came_about_is_counted(bench):
-    more = {"rationale": "r", "solution": "s", "score": 0, "is_correct": True, "weight": 1}
-    report = bench.compile_rows("qa", [QA | more, QA | {"rationale": "r"}, QA | more])
-    assert report.unused.rows == dict.fromkeys(more, 2) | {"rationale": 3}
-    assert "rationale (3 of 3)" in report.unused.lines(3)[0] and not report.failed
 
 
 @pytest.mark.parametrize("name", ["qa", "pr"])
@@ -236,12 +232,6 @@ def test_what_stands_beside_a_path_is_named_and_refused_where_it_has_a_meaning(b
     for ignored in ("conv.images", "conv"):
         spec = bench.write("s.yaml", f"about: a\nignore: [{ignored}]\n{text}")
         assert refused(bench, spec, rows) == {}
-
-
-def test_items_of_a_list_beside_the_one_that_is_used_are_named(bench):
-    items = [{"input": "", "output": "So."}, {"input": "", "output": "Thus."}]
-    source = bench.rows("t.jsonl", [{"instruction": "Why?", "instances": items}])
-    assert bench.compile("io", source).unused.rows == {"instances.1": 1}
 
 
 def test_all_unused_keys_of_an_object_are_named_and_only_the_first_unused_item_of_a_list(bench):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.unit.compiler.conftest import ROWS, Bench, as_csv, as_parquet, json_lines
+from tests.unit.compiler.conftest import Bench, as_csv, as_parquet, json_lines
 
 SPEC = """
 about: a test
@@ -95,14 +95,6 @@ def test_the_best_of_several_answers_and_of_equals_the_first(bench, scores, best
     answers = [{"pm_score": score, "text": f"text {number}"} for number, score in enumerate(scores)]
     bench.compile_rows("stackexchange", [{"question": "q", "answers": answers}])
     assert bench.first("stackexchange.jsonl")["output"] == best
-
-
-def test_ids_of_a_table_are_numbers_where_all_fit_json_and_texts_otherwise(bench):
-    for last in (2, 10**20, -(10**20)):
-        rows = [ROWS[0] | {"idx": 1}, ROWS[1] | {"idx": last}]
-        bench.compile("rte", bench.write("train.csv", as_csv(rows)), force=True)
-        written = bench.values("alpaca_rte-train.json", "idx")
-        assert written == ([1, 2] if last == 2 else ["1", str(last)])
 
 
 def test_a_name_inside_of_another_is_found_where_any_row_has_it(bench):
