@@ -57,7 +57,7 @@ class NoTextError(UnreadableFileError):
 CUT_OFF = "the file is cut off inside a character"
 
 
-def encoding_hint(guess: str = "gb18030") -> str:
+def encoding_hint(guess: str) -> str:
     """The edit of the spec for a file in another encoding."""
     return f"name it in a spec under `source:`, such as `encoding: {guess}`"
 
@@ -176,7 +176,10 @@ def undecodable(data: bytes, place: str) -> Problem | None:
         if error.reason == "unexpected end of data" and error.end == len(data):
             return Problem("E001", place, CUT_OFF, hint=GET_AGAIN)
         where = f"0x{data[error.start]:02x} at byte {error.start + 1} of the row"
-        fix = f"{encoding_hint()} if the whole file is in it, otherwise correct the row"
+        fix = (
+            "correct the row, or name the encoding of the whole file in a spec under `source:`, "
+            "such as `encoding: cp1252` or `encoding: gb18030`: `tuneyard data init` finds which"
+        )
         return Problem("E001", place, f"not UTF-8: {where}", hint=fix)
     return None
 
