@@ -98,8 +98,7 @@ class Checker:
             counts = Counter(chain.from_iterable(map(unread_keys, talks)))
             keys = self.keys_of_source(source)
             for key, rows in sorted(counts.items()):
-                if not keys.is_mapped(key):
-                    self.unused.add(f"{source}.{key}", rows, ignored=keys.is_ignored(key))
+                self.unused.add(f"{source}.{key}", rows, ignored=keys.is_ignored(key))
 
     def _keys(self, column: str) -> TurnKeys:
         """The spec's use of the keys of the turns in a column."""

@@ -42,9 +42,6 @@ class TurnKeys:
         self.where_to_ignore = where_to_write(spec.name)
         self._source = source
         self._ignored = frozenset(spec.ignore)
-        inside = [name for column in spec.columns if column.name in spec.used for name in column.names]
-        paths = [name for name in inside if name.startswith(f"{source}.")]
-        self._mapped = {path.rpartition(".")[2] for path in paths}
 
     def is_ignored(self, key: str) -> bool:
         """True if `ignore` names a key: as `weight`, `messages.weight` or `messages`."""
@@ -52,17 +49,9 @@ class TurnKeys:
         names = (key, self._source, f"{self._source}.{key}", head)
         return any(name.lower() in self._ignored for name in names)
 
-    def is_mapped(self, key: str) -> bool:
-        """True if a column of the spec reads a key, as `messages.1.weight`."""
-        return key in self._mapped
-
-    def is_left_out(self, key: str) -> bool:
-        """True if a key changes nothing: the spec ignores it, or maps it to a column."""
-        return self.is_mapped(key) or self.is_ignored(key)
-
     def masking(self, turn: Mapping[str, object]) -> Fields:
         """The marks that keep a turn, or a part of it, out of the loss."""
-        return {key: value for key, value in turn.items() if masks(key, value) and not self.is_left_out(key)}
+        return {key: value for key, value in turn.items() if masks(key, value) and not self.is_ignored(key)}
 
 
 def changes_answer(name: str, value: object) -> bool:

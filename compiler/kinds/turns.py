@@ -291,7 +291,7 @@ def _refuse_loss(item: Fields, keys: TurnKeys, beside: str) -> None:
     lost = []
     for key, value in item.items():
         is_content = adds_content(key, value) or (key == "refusal" and value)
-        if is_content and key not in read and not keys.is_left_out(key):
+        if is_content and key not in read and not keys.is_ignored(key):
             lost.append(key)
     if lost:
         raise WrongValueError(

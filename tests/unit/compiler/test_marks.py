@@ -211,19 +211,12 @@ def test_the_turns_and_the_fix_are_named(bench, marks, turns, ignored):
 
 
 @pytest.mark.parametrize("ignored", ["weight", "messages.weight", "Weight"])
-def test_a_spec_may_ignore_or_map_a_mark(bench, ignored):
+def test_a_spec_may_ignore_a_mark(bench, ignored):
     rows = [{"messages": talk("openai", {"text": "One.", "weight": 0})}]
     spec = bench.write("mine.yaml", f"about: a\nlike: messages\nignore: [{ignored}]\nwrite: [{{}}]\n")
     report = bench.compile_rows(spec, rows)
     assert not report.failed and report.unused.rows == {}
     assert report.unused.lines(1) == ['ignored: "messages.weight" (1 of 1)']
-    mapped = (
-        "about: a\nlike: messages\ncolumns: {weight: {names: [messages.1.weight], is: any}}\n"
-        "write: [{keep: [weight]}]\n"
-    )
-    report = bench.compile(bench.write("mine.yaml", mapped), bench.folder / "train.jsonl", force=True)
-    assert not report.failed and report.unused.rows == {}
-    assert bench.first("messages.jsonl")["weight"] == 0
 
 
 def test_an_ignored_name_elsewhere_is_none_of_the_turns(bench):
