@@ -1,33 +1,23 @@
 """Parquet and Arrow, batch by batch; places are row numbers (from 1)."""
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import BLOCK, RECORD, UnreadableFileError, seekable, too_long
 from tuneyard.compiler.rows import TableRows
-from tuneyard.core.errors import show_value
 
 BATCH = 2048
 BATCH_BYTES = 1 << 22
 PROBE = 16  # rows
 MAGIC = b"ARROW1"
-UNREADABLE = (ValueError, OverflowError, LookupError)
+NOT_IN_PYTHON = (ValueError, OverflowError, LookupError)
+"""What pyarrow raises at text that is not UTF-8, a date in the year 10000, a time zone of Mars."""
 Opened = Callable[[], tuple[Any, Iterator[Any]]]  # a file's schema and record batches
-
-
-class Unreadable:
-    """A value that Python cannot represent: text that is not UTF-8, a date in the year 10000."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-
-    def __repr__(self) -> str:
-        return f"a value that is no valid {self.kind}"
 
 
 @reader(".parquet", text=False)
@@ -57,17 +47,13 @@ def _rows(format_name: str, open_table: Opened, file: OpenFile) -> Iterator[Tabl
                     if batch.slice(row, 1).nbytes > RECORD:
                         raise too_long(f"{file.display_path} row {start + row}")
             lines = range(start, start + batch.num_rows)
-            columns = {name: _values(batch.column(name)) for name in batch.schema.names}
+            columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
             yield TableRows(f"{file.display_path} row ", lines, columns)
             start += batch.num_rows
-        return
-    except UnicodeDecodeError as error:
-        name = show_value(error.object.decode(errors="backslashreplace"))
-        message = f"a column's name is not UTF-8: {name}"
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, *NOT_IN_PYTHON) as error:
         message = f"{format_name} cannot be read: {str(error).splitlines()[0]}"
-    place = f"{file.display_path} row {start}"
-    raise UnreadableFileError("E012", message, "export the file again", place)
+        place = f"{file.display_path} row {start}"
+        raise UnreadableFileError("E012", message, "export the file again", place) from error
 
 
 def _parquet(whole: BinaryIO) -> tuple[Any, Iterator[Any]]:
@@ -104,18 +90,3 @@ def _arrow(stream: io.BufferedReader) -> tuple[Any, Iterator[Any]]:
     return whole.schema, (
         batch.slice(at, BATCH) for batch in batches for at in range(0, batch.num_rows, BATCH)
     )
-
-
-def _values(column: Any) -> Sequence[object]:
-    """A column's values. If one of them cannot be read, each is read alone."""
-    try:
-        return cast("list[object]", column.to_pylist())
-    except UNREADABLE:
-        return [_value(cell) for cell in column]
-
-
-def _value(cell: Any) -> object:
-    try:
-        return cell.as_py()
-    except UNREADABLE:
-        return Unreadable(str(cell.type))
