@@ -2,9 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from itertools import dropwhile, takewhile
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from tuneyard.compiler.check.marks import TurnKeys, adds_content, refuse_masked
 from tuneyard.compiler.kinds import Clean, ColumnReader, Kind, Row, Schema, Values
@@ -154,7 +154,7 @@ def _refuse_order(turn: Turn, before: list[Turn]) -> None:
 def _order_results(value: list[Fields], turns: list[Turn]) -> None:
     """Sort results by the ids of OpenAI's calls, which no record keeps. Refuse results of other calls.
 
-    Another number of results than of calls is trained as it is: the reader warns of it.
+    Another number of results than of calls is trained as it is.
     """
     for number, item in enumerate(value):
         calls = item.get("tool_calls") if turns[number].role == CALL else None
@@ -177,17 +177,6 @@ def _order_results(value: list[Fields], turns: list[Turn]) -> None:
         if all_have_ids and len(text_by_id) == len(call_ids):
             for position, (name, turn) in enumerate(zip(call_ids, after, strict=True), number + 1):
                 turns[position] = turn._replace(text=text_by_id[str(name)])
-
-
-def _uneven_results(items: Sequence[Any]) -> Iterator[str]:
-    """Yield a sentence for each turn of OpenAI's calls that another number of results follows."""
-    for number, item in enumerate(items, 1):
-        calls = item.get("tool_calls")
-        if not isinstance(calls, list) or not calls:
-            continue
-        results = len(list(takewhile(lambda turn: turn.get("role") == "tool", items[number:])))
-        if results not in (0, len(calls)):
-            yield f"turn {number}: {counted(len(calls), 'call')}, and {counted(results, 'result')} after it"
 
 
 def _turn(number: int, item: Fields, keys: TurnKeys, keeps_text_with_calls: bool) -> Turn:
@@ -408,9 +397,6 @@ class TurnsReader(ColumnReader):
             if not self.spec.ignores_system:
                 self._refuse_lost_system()
             self.tally[WITHOUT_SYSTEM] += bool(self.leaving_system_out)
-        if any(turn.role == CALL for turn in talk):
-            for message in _uneven_results(value):
-                self.file.warnings.append(("W223", message, ""))
         self.tally[SHORTENED] += self.shortens and len(talk) - has_system > 2
         return cleaned(talk, self.file.clean) if self.spec.clean else talk
 
