@@ -64,6 +64,12 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
     folders_by_split = _paths_by_split(names_of_folders)
     if not paths_by_split:
         _refuse_other_columns(path, files)
+    placed: dict[str, ByPart] = {}  # what the source of a spec says of the files
+    if paths_by_split or folders_by_split:
+        placed["files"] = paths_by_split or folders_by_split
+        placed["splits"] = {name: (name,) for name in placed["files"]}
+    elif folders != [path]:
+        placed["files"] = {PART: tuple(map(str, folders))}
     first: Readable = files[0]
     if "train" in paths_by_split:
         first = next(file for file in files if str(file) == paths_by_split["train"][0])
@@ -90,23 +96,14 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                     if document is not first and profile.rows < SAMPLE:
                         _read_rows(profile, document)
                 if not profile.rows:
-                    if profile.problems.errors:
-                        problem = profile.problems.errors[0]
+                    for problem in profile.problems.errors:
                         is_broken = problem.code == "E003" and not problem.hint
                         fix = "; correct it there, or get the file again" if is_broken else ""
                         raise ContentError(f"{problem.line()}{fix}")
                     raise ContentError(
                         f"{path}: no rows; name a file of rows (a table, JSON, JSON Lines, Parquet)"
                     )
-                if paths_by_split:
-                    splits: ByPart = {name: (name,) for name in paths_by_split}
-                    profile.source = replace(profile.source, files=paths_by_split, splits=splits)
-                elif folders_by_split:
-                    splits = {name: (name,) for name in folders_by_split}
-                    profile.source = replace(profile.source, files=folders_by_split, splits=splits)
-                elif folders != [path]:
-                    profile.source = replace(profile.source, files={PART: tuple(map(str, folders))})
-                profile.source = replace(profile.source, columns=())
+                profile.source = replace(profile.source, columns=(), **placed)
                 names = {part for name in names_of_folders.values() for part in name.split("/") if part}
                 if profile.source.splits:
                     names = {name for name in names if not split_of_name(name)}
