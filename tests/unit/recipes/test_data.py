@@ -137,26 +137,25 @@ def test_shards_are_read_as_one_file(tmp_path):
     assert look(tmp_path)[1] == ["W322"]
 
 
-def test_parts_that_records_hold_and_the_entry_does_not_name(tmp_path):
-    rows = [*GOOD, GOOD[0] | {"history": [["q", "a"]], "system": "", "tools": "[]"}]
-    register(tmp_path, rows)
+ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
+
+
+@pytest.mark.parametrize(
+    ("more", "entry", "part", "code"),
+    [
+        ({"history": [["q", "a"]], "system": "", "tools": "[]"}, {}, "history", "W324"),
+        ({"system": "Answer in one word."}, {"columns": ALPACA}, "system", "E327"),
+    ],
+)
+def test_parts_that_records_hold_and_the_entry_does_not_name(tmp_path, more, entry, part, code):
+    rows = [*GOOD, GOOD[0] | more]
+    register(tmp_path, rows, entry)
     _, codes, messages = look(tmp_path)
-    assert codes == ["W324"] and "'history' is filled in 1 of 2 records" in messages[0]
-    named = {"prompt": "instruction", "query": "input", "response": "output", "history": "history"}
-    register(tmp_path, rows, {"columns": named})
+    assert codes == [code] and f"'{part}' is filled in 1 of 2 records" in messages[0]
+    register(tmp_path, rows, {"columns": ALPACA | {part: part}})
     assert look(tmp_path)[1] == []
     register(tmp_path, [{"text": "a", "system": "b"}], {"columns": {"prompt": "text"}})
     assert look(tmp_path, stage="pt")[1] == []
-
-
-def test_a_system_text_that_the_entry_does_not_name_is_an_error(tmp_path):
-    rows = [row | {"system": "Answer in one word."} for row in GOOD]
-    columns = {"prompt": "instruction", "query": "input", "response": "output"}
-    register(tmp_path, rows, {"columns": columns})
-    _, codes, messages = look(tmp_path)
-    assert codes == ["E327"] and "'system' is filled in" in messages[0]
-    register(tmp_path, rows, {"columns": columns | {"system": "system"}})
-    assert look(tmp_path)[1] == []
 
 
 def test_two_inputs_are_one_finding_with_one_fix(tmp_path):

@@ -41,34 +41,21 @@ def test_what_deepspeed_offloads(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "tokens", "reference"),
+    ("settings", "tokens", "reference", "trained", "read"),
     [
-        ({"stage": "sft", "finetuning_type": "full"}, 30, False),
-        ({"stage": "rm"}, 60, False),
-        ({"stage": "dpo"}, 60, False),
-        ({"stage": "dpo", "ref_model": "b"}, 60, True),
-        ({"stage": "dpo", "finetuning_type": "full"}, 60, True),
-        ({"stage": "dpo", "finetuning_type": "full", "pref_loss": "orpo"}, 60, False),
-        ({"stage": "kto", "finetuning_type": "full"}, 30, True),
+        ({"stage": "sft", "finetuning_type": "full"}, 30, False, 1, 0),
+        ({"stage": "rm"}, 60, False, 1, 0),
+        ({"stage": "dpo"}, 60, False, 1, 1),  # both sides once more under the reference
+        ({"stage": "dpo", "ref_model": "b"}, 60, True, 1, 1),
+        ({"stage": "dpo", "finetuning_type": "full"}, 60, True, 1, 1),
+        ({"stage": "dpo", "finetuning_type": "full", "pref_loss": "orpo"}, 60, False, 1, 0),
+        # the answer is trained; its twin is read; the reference reads both: 3 reads of 2 sequences
+        ({"stage": "kto", "finetuning_type": "full"}, 30, True, 1 / 2, 3 / 2),
     ],
 )
-def test_sides_in_a_micro_batch_and_a_second_model(settings, tokens, reference):
+def test_sides_of_a_micro_batch_a_second_model_and_passes(settings, tokens, reference, trained, read):
     setup = setup_of(recipe(per_device_train_batch_size=3, **settings), 10, 1)
     assert (setup.tokens, setup.reference) == (tokens, reference)
-
-
-@pytest.mark.parametrize(
-    ("settings", "trained", "read"),
-    [
-        ({"stage": "rm"}, 1, 0),
-        ({"stage": "dpo"}, 1, 1),  # both sides once more under the reference
-        ({"stage": "dpo", "pref_loss": "simpo"}, 1, 0),
-        # the answer is trained; its twin is read; the reference reads both: 3 reads of 2 sequences
-        ({"stage": "kto"}, 1 / 2, 3 / 2),
-    ],
-)
-def test_passes_through_the_tokens_of_a_row(settings, trained, read):
-    setup = setup_of(recipe(**settings), 10, 1)
     assert (setup.learned, setup.read) == (trained, read)
 
 

@@ -134,13 +134,24 @@ def test_tensors_saved_in_full_have_the_shapes_of_the_base(base, tmp_path, rows,
     assert_fault(found(model_name_or_path=base, adapter_name_or_path=start, **settings), fault, base)
 
 
-def test_a_tensor_without_the_prefix_of_peft_is_an_error(base, tmp_path):
+def test_weights_of_an_adapter_that_cannot_be_loaded_are_an_error_with_their_file(base, tmp_path):
     start = adapter(tmp_path / "rte", base)
     weights = start / "adapter_model.safetensors"
-    in_base = {"layers.0.q_proj.weight": np.ones((WIDTH, WIDTH), np.float32)}
+
+    def fault() -> tuple[str, str]:
+        ((code, _, message),) = found(model_name_or_path=base, adapter_name_or_path=start)
+        return code, message
+
+    in_base = {"layers.0.q_proj.weight": np.ones((WIDTH, WIDTH), np.float32)}  # without PEFT's prefix
     save_file(load_file(weights) | in_base, weights)
-    ((code, _, message),) = found(model_name_or_path=base, adapter_name_or_path=start)
+    code, message = fault()
     assert code == "E345" and "layers.0.q_proj.weight: expected names that begin with" in message
+    weights.write_bytes(b"12345678901")
+    code, message = fault()
+    assert code == "E345" and str(weights) in message
+    weights.unlink()
+    code, message = fault()
+    assert code == "E346" and "adapter_model.safetensors is missing" in message
 
 
 @pytest.mark.parametrize("kind", ["quantised", "pickled", "on the hub", "without weights"])
@@ -160,20 +171,6 @@ def test_shapes_that_cannot_be_compared_are_a_note(tmp_path, kind):
 def test_a_module_that_the_checkpoint_names_in_another_way_is_not_compared(base, tmp_path):
     start = adapter(tmp_path / "rte", base, width=32, paths=["layers.0.mlp.experts"])
     assert found(model_name_or_path=base, adapter_name_or_path=start) == []
-
-
-def test_an_adapter_without_weights_is_an_error(base, tmp_path):
-    start = adapter(tmp_path / "rte", base)
-    (start / "adapter_model.safetensors").unlink()
-    ((code, _, message),) = found(model_name_or_path=base, adapter_name_or_path=start)
-    assert code == "E346" and "adapter_model.safetensors is missing" in message
-
-
-def test_damaged_weights_of_an_adapter_are_an_error_with_their_file(base, tmp_path):
-    start = adapter(tmp_path / "rte", base)
-    (start / "adapter_model.safetensors").write_bytes(b"12345678901")
-    ((code, _, message),) = found(model_name_or_path=base, adapter_name_or_path=start)
-    assert code == "E345" and f"{start}/adapter_model.safetensors" in message
 
 
 def test_an_adapter_in_several_files_is_compared_as_well(base, tmp_path):

@@ -56,17 +56,16 @@ def test_what_a_recipe_names_is_watched(recipe, monkeypatch):
     assert "E321 dataset" in output and "E320 dataset" in output
 
 
-def test_half_an_edit_is_reported_and_watched_on(recipe, monkeypatch):
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [(lambda recipe: recipe.write_text("a: [1\n"), "not YAML"), (Path.unlink, "recipe not found")],
+    ids=["half an edit", "removed by an editor"],
+)
+def test_a_recipe_that_is_none_for_a_moment_is_reported_once_and_watched_on(recipe, monkeypatch, edit, said):
     text = recipe.read_text()
-    edits = [lambda: recipe.write_text("a: [1\n"), lambda: recipe.write_text(text)]
+    edits = [lambda: edit(recipe), lambda: None, lambda: recipe.write_text(text)]
     output = watched(monkeypatch, [recipe], edits)
-    assert "not YAML" in output and output.count("nothing wrong") == 2
-
-
-def test_a_recipe_that_an_editor_removes_for_a_moment_is_watched_on(recipe, monkeypatch):
-    text = recipe.read_text()
-    output = watched(monkeypatch, [recipe], [recipe.unlink, lambda: None, lambda: recipe.write_text(text)])
-    assert output.count("recipe not found") == 1 and output.count("nothing wrong") == 2
+    assert output.count(said) == 1 and output.count("nothing wrong") == 2
 
 
 def test_of_two_recipes_the_edited_one_is_checked(recipe, monkeypatch):
