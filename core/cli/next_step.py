@@ -47,7 +47,7 @@ def has_next_step() -> bool:
 def is_quiet() -> bool:
     """True if the running command has `-q`."""
     context = click.get_current_context(silent=True)
-    return context is not None and bool(context.meta.get(_IS_QUIET))
+    return context is not None and context.meta.get(_IS_QUIET, False)
 
 
 def same_options(*names: str) -> list[str]:
@@ -74,17 +74,9 @@ def same_options(*names: str) -> list[str]:
     return words
 
 
-def _set_quiet(context: click.Context, _: click.Parameter, is_set: bool) -> None:
-    if is_set:
-        context.meta[_IS_QUIET] = True
-
-
 QUIET = click.Option(
     ["-q", "--quiet"],
     is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_set_quiet,
     help="Leave out where the result is and the next command.",
 )
 
@@ -102,10 +94,13 @@ class TuneyardCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments. An error of Click's parser gets the command, for its usage and example."""
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
+        if ctx.params.pop("quiet", False):
+            ctx.meta[_IS_QUIET] = True
+        return rest
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, then print its two last lines."""

@@ -189,7 +189,7 @@ def run_command(command: click.Command) -> NoReturn:
     ):  # no progress bars in files and pipes; tqdm reads it at import, also in subprocesses
         os.environ.setdefault("TQDM_DISABLE", "1")
     try:
-        code = _exit_code(_as_imported(command))
+        code = _exit_code(command)
         if sys.stdout:  # None if the parent process closed it
             sys.stdout.flush()
     except OSError as error:
@@ -207,40 +207,30 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(TERMINATED)
 
 
-def _as_imported(command: click.Command) -> click.Command:
-    """The command of `python -m eval.nli` from the module under its own name.
+def _of_module(command: click.Command, module: str) -> tuple[click.Command, str | None]:
+    """The command of `python -m eval.nli` from the module under its own name, and `tuneyard eval nli`.
 
     Worker processes import the classes of its objects, and cannot import them from `__main__`.
     """
-    spec = sys.modules["__main__"].__spec__
-    callback = command.callback
-    if spec is None or callback is None or callback.__module__ != "__main__":
-        return command
-    package = spec.name.removeprefix("tuneyard.").partition(".")[0]
-    if package not in GROUPS_OF_PACKAGES or spec.name.endswith(".__main__"):
-        return command
-    module = importlib.import_module(f"tuneyard.{spec.name.removeprefix('tuneyard.')}")
-    imported: click.Command = getattr(module, callback.__name__)
-    return imported
-
-
-def _program() -> str | None:
-    """`tuneyard data` if this process is `python -m compiler`; None lets Click take the script's name."""
-    spec = sys.modules["__main__"].__spec__
-    if spec is None:
-        return None
-    module = spec.name.removesuffix(".__main__")
-    if module == "tuneyard":
-        return module
-    package, *commands = module.removeprefix("tuneyard.").split(".")
+    name = module.removesuffix(".__main__").removeprefix("tuneyard.")
+    package, *commands = name.split(".")
+    if package == "tuneyard":
+        return command, package
     if package not in GROUPS_OF_PACKAGES:
-        return None
-    return " ".join(["tuneyard", GROUPS_OF_PACKAGES[package], *commands])
+        return command, None
+    callback = command.callback
+    if commands and callback is not None and callback.__module__ == "__main__":
+        command = getattr(importlib.import_module(f"tuneyard.{name}"), callback.__name__)
+    return command, " ".join(["tuneyard", GROUPS_OF_PACKAGES[package], *commands])
 
 
 def _exit_code(command: click.Command) -> int:
+    spec = sys.modules["__main__"].__spec__
+    program = None  # Click takes the script's name
+    if spec is not None:
+        command, program = _of_module(command, spec.name)
     try:
-        code = command.main(prog_name=_program(), standalone_mode=False)
+        code = command.main(prog_name=program, standalone_mode=False)
     except click.Abort as error:
         say(f"interrupted; {str(error) or 'the same command starts again'}", to_stderr=True)
         return 130
