@@ -111,16 +111,8 @@ def _in_words(error: "ValidationError") -> Iterator[Violation]:
             yield Violation(place, keyword, f"unknown key {name_text}", hint)
         return
     if keyword == "required":
-        unknown = []
-        if schema.get("additionalProperties") is False:
-            unknown = [str(name) for name in value if name not in schema.get("properties", {})]
-        lacking = []
-        for key in bound:
-            is_misspelt = any(nearest(name, [key]) for name in unknown)  # reported as unknown
-            if key not in value and not is_misspelt:
-                lacking.append(key)
-        if lacking:
-            yield Violation(place, keyword, f"{', '.join(map(repr, lacking))} is missing")
+        lacking = [key for key in bound if key not in value]
+        yield Violation(place, keyword, f"{', '.join(map(repr, lacking))} is missing")
         return
     kind = schema.get("type", [])
     kinds = {kind} if isinstance(kind, str) else set(kind)
