@@ -191,8 +191,6 @@ def _layout(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> Ite
         yield TemplateFinding("N352", message, "leave `template` out, or set default_system")
         return
     message = f"{called} writes another prompt than the model's chat template: {difference}"
-    if _is_plain_text(template, tokenizer):
-        message = f"{called} is plain text, the model was tuned on its own chat template: {difference}"
     yield TemplateFinding("W352", message, _fitting_hint(tokenizer, chat))
 
 
@@ -267,18 +265,6 @@ def _token_slots(template: Any) -> set[str]:
     for formatter in formatters:
         tokens.update(slot["token"] for slot in formatter.slots if isinstance(slot, dict))
     return tokens
-
-
-def _is_plain_text(template: Any, tokenizer: Any) -> bool:
-    """True if a template marks the user's turn with no special token; begin and end of text do not count."""
-    prompt, _ = template.encode_oneturn(Writing(), [USER, ANSWER], SYSTEM_TEXT)
-    special_ids = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
-    for text in prompt:
-        if text in (BOS, EOS):
-            continue
-        if text in _token_slots(template) or special_ids.intersection(_encode(tokenizer, text)):
-            return False
-    return True
 
 
 def _template_prompt(
