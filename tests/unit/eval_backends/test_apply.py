@@ -94,12 +94,6 @@ def test_wholes_are_weighed_by_their_change_from_the_base(model, tmp_path) -> No
         torch_close(model.net.lm_head.weight, head * 0.25 + 0.25 * 1.0 + 0.5 * -2.0)
 
 
-def test_no_adapter_is_the_base(model) -> None:
-    before = logits(model)
-    with applied(model, []):
-        assert (logits(model) == before).all()
-
-
 def test_a_head_that_was_trained_whole_replaces_the_bases_but_not_its_twin(model, tmp_path) -> None:
     import torch
 

@@ -20,29 +20,6 @@ CHINESE = ["是", "否", "不确定"]
         ("I'm sorry, no.", "unknown"),
         ("<think>no, wait</think>\n\nyes", "yes"), ("<think>yes yes yes", "unknown"),
         ("I don’t know: no", "unknown"),
-    ],
-)  # fmt: skip
-def test_word_parser_in_english(text, label) -> None:
-    assert parse_word(text, ENGLISH) == label
-
-
-@pytest.mark.parametrize(
-    ("text", "label"),
-    [
-        ("是", "是"), ("答案：否", "否"), ("不确定", "不确定"), ("我不确定。", "不确定"),
-        ("不是", "unknown"), ("是否", "unknown"), ("抱歉，是", "unknown"),
-        ("否定", "unknown"), ("可是", "unknown"), ("", "unknown"),
-        ("是的，可以推出。", "是"), ("答案是否", "否"), ("答案是：是", "是"),
-        ("这不是一个问题", "unknown"),
-    ],
-)  # fmt: skip
-def test_word_parser_in_chinese(text, label) -> None:
-    assert parse_word(text, CHINESE) == label
-
-
-@pytest.mark.parametrize(
-    ("text", "label"),
-    [
         # a label that stands alone, with other labels among the words of its explanation
         ("Yes, there is no doubt about it.", "yes"), ("No doubt, yes", "yes"),
         ("Yes\n\nThere is no other way to read it.", "yes"),
@@ -67,13 +44,19 @@ def test_word_parser_in_chinese(text, label) -> None:
         ("As an AI, I say: yes", "unknown"),
     ],
 )  # fmt: skip
-def test_a_label_that_stands_alone_is_the_answer(text, label) -> None:
+def test_word_parser_in_english(text, label) -> None:
     assert parse_word(text, ENGLISH) == label
 
 
 @pytest.mark.parametrize(
     ("text", "label"),
     [
+        ("是", "是"), ("答案：否", "否"), ("不确定", "不确定"), ("我不确定。", "不确定"),
+        ("不是", "unknown"), ("是否", "unknown"), ("抱歉，是", "unknown"),
+        ("否定", "unknown"), ("可是", "unknown"), ("", "unknown"),
+        ("是的，可以推出。", "是"), ("答案是否", "否"), ("答案是：是", "是"),
+        ("这不是一个问题", "unknown"),
+        # a label that stands alone, with other labels among the words of its explanation
         ("是，没有疑问，不是假的。", "是"), ("否，因为这不是事实。", "否"),
         ("是\n否则不成立", "是"), ("否。是的", "unknown"), ("是，或者否。", "unknown"),
         ("是或否", "unknown"), ("是还是否", "unknown"), ("还是不好说", "unknown"),
@@ -83,7 +66,7 @@ def test_a_label_that_stands_alone_is_the_answer(text, label) -> None:
         ("是不是呢", "unknown"), ("“否”", "否"), ("答案为不确定，不是否", "不确定"),
     ],
 )  # fmt: skip
-def test_a_label_that_stands_alone_in_chinese(text, label) -> None:
+def test_word_parser_in_chinese(text, label) -> None:
     assert parse_word(text, CHINESE) == label
 
 

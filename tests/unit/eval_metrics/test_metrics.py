@@ -98,29 +98,18 @@ def test_a_metric_that_fails_is_named_with_its_package_and_takes_no_other_with_i
 
 
 @pytest.mark.parametrize(
-    ("declared", "said"),
+    ("declared", "facts"),
     [
         ("'bad', unit='points', higher=True, needs='model_output'", "needs: found the text 'model_output'"),
         ("'a | b\\n', unit='points', higher=True, needs=()", "found the name 'a | b"),
+        ("'brier', unit='points', higher=True, needs=()", "'brier'; taken"),
+        ("'loss', unit='points', higher=True, needs=()", "'loss'; taken"),
     ],
 )
-def test_a_metric_that_is_declared_wrongly_is_an_error_with_its_package(install, declared, said):
+def test_a_metric_that_is_declared_wrongly_is_an_error_with_its_package(install, declared, facts):
     install("bad", f"from tuneyard.eval.metrics import metric\n@metric({declared})\ndef bad(_): return 1\n")
-    with pytest.raises(PluginError) as error:
+    with raises(PluginError, "plug_bad 1.2", facts):
         metrics.metrics()
-    assert "plug_bad 1.2" in str(error.value) and said in str(error.value)
-
-
-@pytest.mark.parametrize("name", ["brier", "loss"])
-def test_a_name_that_is_taken_is_an_error_with_its_package(install, name):
-    install(
-        name,
-        f"from tuneyard.eval.metrics import metric\n@metric({name!r}, unit='points', higher=True, needs=())\n"
-        f"def {name}(_): return 1\n",
-    )
-    with pytest.raises(PluginError) as error:
-        metrics.metrics()
-    printed_line(str(error.value), f"'{name}'", f"plug_{name} 1.2", "taken")
 
 
 def test_brier_of_labels_that_the_model_would_never_say():

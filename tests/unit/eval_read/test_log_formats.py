@@ -52,19 +52,13 @@ WRITERS = {".csv": as_csv, ".parquet": as_parquet, ".jsonl": as_lines}
 
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_a_table_is_the_same_run_in_each_format(tmp_path: Path, suffix: str) -> None:
-    (run,) = read_log(WRITERS[suffix](tmp_path / f"tuned{suffix}", ROWS))
-    assert (run.model, run.dataset, run.rows) == ("tuned", "rows", ["a", "b"])
-    assert (run.gold, run.predicted, run.correct) == (["no", "yes"], ["yes", "yes"], [False, True])
-    assert run.groups == ["y", "x"]
-    (incorrect,) = collect_incorrect(by_dataset([run]), 10)
-    assert [row["question"] for row in incorrect.rows] == ["Is 1 even?"]
-
-
-@pytest.mark.parametrize("suffix", WRITERS)
-def test_a_confidence_that_is_written_as_text_is_a_number(tmp_path: Path, suffix: str) -> None:
     rows = [{**row, "confidence": "0.75"} for row in ROWS]
     (run,) = read_log(WRITERS[suffix](tmp_path / f"tuned{suffix}", rows))
-    assert run.confidence == [0.75, 0.75]
+    assert (run.model, run.dataset, run.rows) == ("tuned", "rows", ["a", "b"])
+    assert (run.gold, run.predicted, run.correct) == (["no", "yes"], ["yes", "yes"], [False, True])
+    assert run.groups == ["y", "x"] and run.confidence == [0.75, 0.75]
+    (incorrect,) = collect_incorrect(by_dataset([run]), 10)
+    assert [row["question"] for row in incorrect.rows] == ["Is 1 even?"]
 
 
 @pytest.mark.parametrize("value", ["high", 87, True, "nan", [0.5]])

@@ -101,16 +101,17 @@ def test_a_batch_without_losses_of_tokens_is_scored_again(tmp_path) -> None:
     assert log_with_losses(tmp_path).pending == [[0, 2], [4]]
 
 
-def test_a_log_that_is_no_json_is_named_with_its_line(tmp_path) -> None:
-    (tmp_path / PREDICTIONS).write_text('{"row": 3}\nnot json\n')
-    with raises(ContentError, "predictions.jsonl:2", "JSON", "--force"):
-        PredictionLog(tmp_path, BATCHES)
-
-
-@pytest.mark.parametrize(("line", "facts"), [("[1]", "1"), ("[" * 100_000, "")])
-def test_a_log_of_other_things_is_named_with_its_line(tmp_path, line, facts) -> None:
-    (tmp_path / PREDICTIONS).write_text(f"{line}\n")
-    with raises(ContentError, "predictions.jsonl:1", facts, "--force"):
+@pytest.mark.parametrize(
+    ("lines", "facts"),
+    [
+        (['{"row": 3}', "not json"], "predictions.jsonl:2; JSON"),
+        (["[1]"], "predictions.jsonl:1; 1"),
+        (["[" * 100_000], "predictions.jsonl:1"),
+    ],
+)
+def test_a_log_of_other_things_is_named_with_its_line(tmp_path, lines, facts) -> None:
+    (tmp_path / PREDICTIONS).write_text("\n".join([*lines, ""]))
+    with raises(ContentError, facts, "--force"):
         PredictionLog(tmp_path, BATCHES)
 
 
@@ -139,24 +140,16 @@ def test_an_existing_folder_needs_a_word(tmp_path):
     check_new(tmp_path / "new", "eval.nli", resume=True, force=False)
 
 
-def test_force_removes_the_commands_own_summaries(tmp_path):
-    begin(tmp_path)
-    for name in ("sweep.json", "notes.md"):
-        (tmp_path / name).touch()
-    begin(tmp_path, force=True, summaries=["sweep.json", "merge.yaml"])
-    assert names(tmp_path) == ["notes.md", RUN]
-
-
-def test_force_removes_the_files_that_run_json_lists_and_none_elsewhere(tmp_path) -> None:
+def test_force_removes_the_commands_own_files_and_those_in_run_json_and_none_elsewhere(tmp_path) -> None:
     """As the plots of a sweep on other datasets than the new one."""
     out, outside = tmp_path / "out", tmp_path / "outside.png"
     begin(out, summaries=["rte.png", "../outside.png", str(outside)])
-    for path in (out / "rte.png", out / "notes.md", outside):
+    for path in (out / "rte.png", out / "sweep.json", out / "notes.md", outside):
         path.touch()
-    begin(out, force=True, summaries=["mnli.png"])
+    begin(out, force=True, summaries=["sweep.json", "mnli.png"])
     assert names(out) == ["notes.md", RUN]
     assert outside.exists()
-    assert read_json(out / RUN)["files"] == ["mnli.png"]
+    assert read_json(out / RUN)["files"] == ["sweep.json", "mnli.png"]
 
 
 def test_force_removes_the_comparison_of_the_old_run_and_no_file_of_the_user(tmp_path) -> None:

@@ -198,18 +198,16 @@ def test_other_data_is_refused_by_name(folder: Path) -> None:
         checked(folder)
 
 
-def test_other_rows_are_refused_by_number(folder):
-    hashes = read_json(folder / "base/s/results.json")["hashes"]
-    replace_a(folder, GOLD[:12], GOLD[:12], hashes=hashes)
-    with raises(RequestError, "12", "20 rows", "row 12", "13", "14", "15", "16"):
-        checked(folder)
-
-
-def test_other_expected_answers_are_refused(folder):
-    hashes = read_json(folder / "base/s/results.json")["hashes"]
-    other = [*GOLD[:4], "no", *GOLD[5:]]
-    replace_a(folder, other, other, hashes=hashes)
-    with raises(RequestError, "row 4 has different expected answers"):
+@pytest.mark.parametrize(
+    ("gold", "facts"),
+    [
+        (GOLD[:12], "12; 20 rows; row 12; 13; 14; 15; 16"),
+        ([*GOLD[:4], "no", *GOLD[5:]], "row 4 has different expected answers"),
+    ],
+)
+def test_other_rows_and_other_expected_answers_are_refused_by_number(folder, gold, facts):
+    replace_a(folder, gold, gold, hashes=read_json(folder / "base/s/results.json")["hashes"])
+    with raises(RequestError, facts):
         checked(folder)
 
 
