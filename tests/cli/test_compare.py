@@ -56,22 +56,6 @@ def test_the_demo_page_is_golden(here: Here, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nowhere", "--out", "{out}"], "nowhere: results not found"),
-        (["{tmp}", "--out", "{out}"], "no results.json here or two levels below"),
-    ],
-)
-def test_requests_that_cannot_be_served(
-    here: Here, tmp_path: Path, arguments: list[str], message: str
-) -> None:
-    out = tmp_path / "out"
-    done = here(cli, *(a.format(tmp=tmp_path, out=out) for a in arguments), code=2)
-    assert message in done.stderr and not done.stdout
-    assert not out.exists()
-
-
 def test_a_folder_without_runs_is_shown_next_to_the_runs_that_are_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

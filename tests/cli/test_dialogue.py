@@ -58,6 +58,10 @@ def test_a_conversation_is_led_with_the_models_own_answers(dialogue, capsys) -> 
     assert "1 row with a single question: left out" in capsys.readouterr().err
 
 
+USER, ANSWER = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "of the data"}
+SAID = [{"role": "assistant", "content": str(n)} for n in range(5)]
+
+
 class Echo:
     """A speaker that says how many messages it was shown, after a thought."""
 
@@ -72,12 +76,10 @@ class Echo:
 
 def test_each_answer_is_given_on_all_that_was_said_before() -> None:
     system = {"role": "system", "content": "S"}
-    user, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "of the data"}
-    talks = {4: [system, user, answer, user, answer, user], 7: [user, answer, user]}
+    talks = {4: [system, *[USER, ANSWER] * 2, USER], 7: [USER, ANSWER, USER]}
     one, other = conversing(Echo(), talks, list, 5).score([4, 7])
-    said = [{"role": "assistant", "content": str(n)} for n in range(7)]
-    assert one == {"transcript": [system, user, said[2], user, said[4]], "cut_short": True}
-    assert other == {"transcript": [user, said[1], user, said[3]], "cut_short": False}
+    assert one == {"transcript": [system, USER, SAID[2], USER, SAID[4]], "cut_short": True}
+    assert other == {"transcript": [USER, SAID[1], USER, SAID[3]], "cut_short": False}
 
 
 class SmallServer(Echo):
@@ -90,13 +92,11 @@ class SmallServer(Echo):
 
 
 def test_a_server_that_finds_a_conversation_too_long_ends_it_there() -> None:
-    user, answer = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "of the data"}
-    beginning = [user] * 4
-    talks = {1: [user, answer, user, answer, user, answer, user], 2: [user, answer, user], 3: beginning}
+    talks = {1: [*[USER, ANSWER] * 3, USER], 2: [USER, ANSWER, USER], 3: [USER] * 4}
     long, short, refused = conversing(SmallServer(), talks, list, 5).score([1, 2, 3])
-    said = [{"role": "assistant", "content": str(n)} for n in range(7)]
-    assert long == {"transcript": [user, said[1], user, said[3]], "cut_short": True}
-    assert short == {"transcript": [user, said[1], user, said[3]], "cut_short": False}
+    transcript = [USER, SAID[1], USER, SAID[3]]
+    assert long == {"transcript": transcript, "cut_short": True}
+    assert short == {"transcript": transcript, "cut_short": False}
     assert refused == {"too_long": "refused"}
 
 

@@ -13,7 +13,6 @@ from tests.conftest import ROOT
 from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed_line, raises
 from tests.runs_cut import tree
-from tests.tiny import make_tiny
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import ContentError, RequestError, ResumableError
 from tuneyard.eval.nli import cli
@@ -249,16 +248,6 @@ def test_adapters_with_different_chat_templates_are_not_mixed_by_chance(nli, tmp
         nli("--adapter", f"mix={one}:0.5+{two}:0.5")
 
 
-def test_an_adapter_whose_base_is_here_with_other_weights_is_refused(nli, tmp_path, tiny_model):
-    other = make_tiny(tmp_path / "other", seed=1)
-    adapter = write_adapter(tmp_path / "mine", base_model_name_or_path=str(other))
-    with raises(ContentError, "mine", "other"):
-        nli("--adapter", f"mine={adapter}")
-    shutil.rmtree(other)
-    shutil.copytree(tiny_model, other)
-    nli("--adapter", f"mine={adapter}")
-
-
 def test_an_adapter_whose_base_has_another_name_is_refused_unless_both_are_the_same(nli, tmp_path):
     adapter = write_adapter(tmp_path / "mine", base_model_name_or_path="org/other")
     with raises(ContentError, "org/other", "--same-base"):
@@ -331,6 +320,13 @@ BAD = {
         "",
     ),
     "no such mode": (["--data", "DATA", "--mode", "wrong"], click.UsageError, ""),
+    "a parser of labels": (["--data", "DATA", "--parser", "substring"], RequestError, "--parser"),
+    "a length of labels": (["--data", "DATA", "--max-new-tokens", "9"], RequestError, "--max-new-tokens"),
+    "spellings of an answer": (
+        ["--data", "DATA", "--mode", "generate", "--variants", "none"],
+        RequestError,
+        "--variants",
+    ),
 }
 
 
@@ -369,19 +365,6 @@ def test_bad_data_is_refused_with_its_place(nli, tmp_path, refused, content, fac
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with refused(ContentError, "tiny.json", facts):
         nli("--data", path)
-
-
-@pytest.mark.parametrize(
-    ("words", "flag"),
-    [
-        (["--parser", "substring"], "--parser"),
-        (["--max-new-tokens", "9"], "--max-new-tokens"),
-        (["--mode", "generate", "--variants", "none"], "--variants"),
-    ],
-)
-def test_an_option_that_the_mode_leaves_without_effect_is_refused(nli, refused, words, flag):
-    with refused(RequestError, flag):
-        nli(*words)
 
 
 def test_a_resumed_run_keeps_its_dtype(tiny_model, data, tmp_path) -> None:

@@ -82,27 +82,23 @@ def test_nli(folder, workers, sampling_model, monkeypatch, options) -> None:
     assert len(workers.names) > 6  # the load, and two parts or more for each of three models
 
 
-def test_a_quantised_base(folder, workers, tiny_model, monkeypatch) -> None:
-    pytest.importorskip("bitsandbytes")
-    given = ["--model", tiny_model, "--data", folder / "pairs.json", "--quantize", 4, *adapters(folder)]
-    alone, by_workers = both(
-        nli.cli, folder, workers, monkeypatch, *given, *BARE, "--batch-tokens", 60, "--limit", 4
-    )
+@pytest.mark.parametrize(
+    ("command", "data", "words", "part"),
+    [
+        (nli, "pairs.json", ["--quantize", 4, *BARE, "--batch-tokens", 60, "--limit", 4], "left/pairs/"),
+        (text, "pairs.json", ["--no-generate", "--token-losses", "--batch-tokens", 60], "token_losses.jsonl"),
+        (qa, "asked.jsonl", ["--max-new-tokens", 4], "further answers"),
+    ],
+    ids=["a quantised base", "losses of tokens", "fixed prompts"],
+)
+def test_commands(folder, workers, tiny_model, monkeypatch, command, data, words, part) -> None:
+    if command is nli:
+        pytest.importorskip("bitsandbytes")
+        words = [*words, *adapters(folder)]
+    given = ["--model", tiny_model, "--data", folder / data, *words]
+    alone, by_workers = both(command.cli, folder, workers, monkeypatch, *given)
     assert by_workers == alone
-
-
-def test_text_keeps_the_losses_of_tokens(folder, workers, tiny_model, monkeypatch) -> None:
-    given = ["--model", tiny_model, "--data", folder / "pairs.json", "--no-generate", "--token-losses"]
-    alone, by_workers = both(text.cli, folder, workers, monkeypatch, *given, "--batch-tokens", 60)
-    assert by_workers == alone
-    assert "base/pairs/token_losses.jsonl" in alone
-
-
-def test_qa_answers_the_fixed_prompts(folder, workers, tiny_model, monkeypatch) -> None:
-    given = ["--model", tiny_model, "--data", folder / "asked.jsonl", "--max-new-tokens", 4]
-    alone, by_workers = both(qa.cli, folder, workers, monkeypatch, *given)
-    assert by_workers == alone
-    assert any("further answers" in name for name in workers.names)
+    assert any(part in name for name in [*alone, *workers.names])
 
 
 def test_a_suite_and_a_search_load_the_base_once(folder, workers, tiny_model, monkeypatch) -> None:

@@ -369,9 +369,6 @@ def test_show_says_how_an_adapter_was_configured():
     assert f"{said}target modules q_proj v_proj" in out
     found = json.loads(call("show", "doc", "--json")[0])["adapters"][0]
     assert found["config"] == read_json(Path("saves/doc/adapter_config.json"))
-
-
-def test_show_says_what_a_config_does_not_give():
     make("saves/doc", factors(1), lora_dropout=None)
     assert "dropout not given" in call("show", "doc")[0]
 

@@ -124,11 +124,6 @@ def test_an_adapter_that_began_as_pissa_names_its_conversion(tmp_path, name):
         open_any(folder)
 
 
-@pytest.mark.parametrize("start", [True, False, None, "gaussian", "eva", "orthogonal"])
-def test_starts_that_leave_the_base_alone_are_taken(tmp_path, start):
-    assert open_adapter(make(tmp_path / "a", init_lora_weights=start)).modules
-
-
 @pytest.mark.parametrize(
     "fields",
     [
@@ -137,9 +132,10 @@ def test_starts_that_leave_the_base_alone_are_taken(tmp_path, start):
         {"target_modules": "all-linear"},
         {"layers_to_transform": [0, 1], "layers_pattern": "layers"},
         {"exclude_modules": ["k_proj"]},
+        *({"init_lora_weights": start} for start in (True, False, None, "gaussian", "eva", "orthogonal")),
     ],
 )
-def test_other_ways_to_name_targets_are_understood(tmp_path, fields):
+def test_other_ways_to_name_targets_and_starts_that_leave_the_base_alone_are_understood(tmp_path, fields):
     assert len(open_adapter(make(tmp_path / "a", **fields)).modules) == 4
 
 

@@ -687,13 +687,6 @@ def test_tickets_with_their_comments_say_what_to_write(bench, key: str, nested: 
         propose(bench.write("tickets.json", json.dumps(document)))
 
 
-def test_a_broken_link_in_a_folder_is_not_passed_over(bench) -> None:
-    folder = bench.rows("data/a.jsonl", FAQ[:1]).parent
-    (folder / "b.jsonl").symlink_to(bench.folder / "gone.jsonl")
-    with pytest.raises(FileNotFoundError, match=r"b\.jsonl"):
-        propose(folder)
-
-
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_an_archive_with_two_members_of_one_name_is_refused(bench) -> None:
     path = bench.folder / "two.zip"

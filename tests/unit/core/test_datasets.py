@@ -31,18 +31,13 @@ def test_a_dataset_is_found_by_its_name(tmp_path: Path) -> None:
 
 def test_an_unknown_name_lists_what_is_registered(tmp_path: Path) -> None:
     registry(tmp_path, '{"alpaca_rte_eval": {"file_name": "x"}}')
-    with raises(RequestError, "alpaca_rte_eval", "registered"):
-        find_dataset("alpaca_rte_evl", tmp_path)
+    for name in ("alpaca_rte_evl", "a" * 300):  # too long for a file
+        with raises(RequestError, "alpaca_rte_eval", "registered"):
+            find_dataset(name, tmp_path)
     registry(tmp_path, json.dumps({f"set_{number}": {"file_name": "x"} for number in range(104)}))
     with raises(RequestError, "set_9", "set_0", "94") as error:
         find_dataset("set", tmp_path)
     assert "set_10" not in str(error.value)
-
-
-def test_a_name_too_long_for_a_file_is_not_registered_either(tmp_path: Path) -> None:
-    registry(tmp_path, '{"alpaca_rte_eval": {"file_name": "x"}}')
-    with raises(RequestError, "alpaca_rte_eval", "registered"):
-        find_dataset("a" * 300, tmp_path)
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
@@ -67,28 +62,23 @@ def test_json_lines_may_hold_line_separators_in_strings(tmp_path: Path) -> None:
     assert [row["text"] for row in read_records(path)] == ["a\u2028b", "c"]
 
 
-@pytest.mark.parametrize("text", ["[1]", "[{]", '{"a":1}\n3'])
-def test_records_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "a.json"
-    path.write_text(text)
-    with raises(ContentError, "a.json"):
-        read_records(path)
-
-
 @pytest.mark.parametrize(
-    ("text", "facts"),
+    ("name", "text", "facts"),
     [
-        ('{"a": 1}\n{"a": }\n', "column 7; broken.jsonl:2; JSON"),
-        ('{"a": 1}\n\n\n{"a"\n', ":; column 5; broken.jsonl:4; JSON"),
-        ('[{"a": 1},\n{"a": }]', "column 7; broken.jsonl:2; JSON"),
-        ('{"a": 1}\n{"a": ' + "9" * 5000 + "}", "broken.jsonl:2"),
-        ('{"a": 1}\n' + "[" * 100_000, "broken.jsonl:2"),
+        ("a.json", "[1]", ""),
+        ("a.json", "[{]", ""),
+        ("a.json", '{"a":1}\n3', ""),
+        ("broken.jsonl", '{"a": 1}\n{"a": }\n', ":2; column 7; JSON"),
+        ("broken.jsonl", '{"a": 1}\n\n\n{"a"\n', ":4; :; column 5; JSON"),
+        ("broken.jsonl", '[{"a": 1},\n{"a": }]', ":2; column 7; JSON"),
+        ("broken.jsonl", '{"a": 1}\n{"a": ' + "9" * 5000 + "}", ":2"),
+        ("broken.jsonl", '{"a": 1}\n' + "[" * 100_000, ":2"),
     ],
 )
-def test_the_line_that_is_no_json_is_named(tmp_path: Path, text: str, facts: str) -> None:
-    path = tmp_path / "broken.jsonl"
+def test_what_are_no_records_is_named_with_its_line(tmp_path: Path, name: str, text: str, facts: str) -> None:
+    path = tmp_path / name
     path.write_text(text)
-    with raises(ContentError, facts):
+    with raises(ContentError, f"{name}{facts}"):
         read_records(path)
 
 
@@ -129,22 +119,12 @@ STORY = "The river rose for three days before the bridge gave way."
         (f"What broke? {STORY}", ["note"]),  # the prompt is in it, the answer is not
         (f"{STORY} So it was: the bridge.", ["note"]),  # the answer is in it, the prompt is not
         (f"What broke? {STORY} So it was: the bridge.", []),  # a copy of the whole example
-    ],
-)
-def test_a_copy_of_the_whole_example_is_no_text_that_is_left_out(text: str, left_out: list[str]) -> None:
-    record = {"q": "What broke?", "a": "So it was: the bridge.", "note": text}
-    assert left_out_texts(record, {"prompt": "q", "response": "a"}) == left_out
-
-
-@pytest.mark.parametrize(
-    ("text", "left_out"),
-    [
         ("the bridge gave way early", ["note"]),
         ("the bridge gave way", []),
         ("桥在第三天被水冲垮了", ["note"]),
         ("桥第三天被水冲垮了", []),
     ],
 )
-def test_running_text_has_five_words_or_ten_ideographs(text: str, left_out: list[str]) -> None:
-    record = {"q": "What broke?", "a": "So it was.", "note": text}
+def test_what_is_left_out_is_no_copy_and_has_five_words_or_ten_ideographs(text: str, left_out: list) -> None:
+    record = {"q": "What broke?", "a": "So it was: the bridge.", "note": text}
     assert left_out_texts(record, {"prompt": "q", "response": "a"}) == left_out

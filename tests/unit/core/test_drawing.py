@@ -25,20 +25,18 @@ def test_a_plot_replaces_the_plot_before(ending: str, tmp_path: Path) -> None:
     assert path.read_bytes() != before
 
 
-@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
-def test_a_plot_of_somebody_else_is_not_replaced(ending: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"mine"])
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf", "jpg"])
+def test_a_plot_or_file_of_somebody_else_is_not_replaced(
+    ending: str, content: bytes | None, tmp_path: Path
+) -> None:
+    """A .jpg has no mark of ours, so an existing one is somebody's."""
     path = tmp_path / f"plot.{ending}"
-    figure(1).savefig(path)
+    if content is None:
+        figure(1).savefig(path)
+    else:
+        path.write_bytes(content)
     before = path.read_bytes()
-    with raises(RequestError, f"plot.{ending}"):
+    with raises(RequestError, path.name):
         save(figure(2), path)
     assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("content", [b"", b"mine"])
-def test_any_other_file_is_not_replaced(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "plot.jpg"  # has no mark of ours, so an existing one is somebody's
-    path.write_bytes(content)
-    with raises(RequestError, "plot.jpg"):
-        save(figure(2), path)
-    assert path.read_bytes() == content

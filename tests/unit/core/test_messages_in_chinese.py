@@ -42,14 +42,6 @@ def test_the_fields_of_both_languages_are_the_same() -> None:
         assert re.search("[\u4e00-\u9fff]", chinese), english
 
 
-def test_a_line_has_its_fields_and_a_line_without_chinese_stays() -> None:
-    with in_language(CHINESE):
-        assert for_reader("error: x: No such file or directory\nan answer") == (
-            "错误：x：没有这个文件或文件夹\nan answer"
-        )
-    assert for_reader("error: x: No such file or directory") == "error: x: No such file or directory"
-
-
 def test_every_bundled_spec_is_described_in_chinese(in_china: Path) -> None:
     listed = invoke(data, "list").output
     for name in known_specs():
@@ -216,25 +208,24 @@ def test_lang_holds_until_its_command_has_printed_its_error_and_no_longer(
         assert error in here(data, *words, code=2).stderr
 
 
-def test_a_line_on_the_steps_of_a_recipe_has_its_numbers() -> None:
-    line = "a.yaml: 1 error, 2 warnings (E301 1, W310 2); 1,200 rows, batch 16, 75 steps an epoch, 225 in all"
+@pytest.mark.parametrize(
+    ("english", "chinese"),
+    [
+        ("error: x: No such file or directory\nan answer", "错误：x：没有这个文件或文件夹\nan answer"),
+        ("a.yaml: 1 error, 2 warnings (E301 1, W310 2); 1,200 rows, batch 16, 75 steps an epoch, 225 in all",
+         "a.yaml：1 个错误，2 个警告（E301 1, W310 2）；1,200 行，批大小 16，每轮 75 步，共 225 步"),
+        ("error: r.yaml: a training recipe, not a spec: tuneyard recipe check r.yaml",
+         "错误：r.yaml 是训练配方，不是数据规格：tuneyard recipe check r.yaml"),
+        ("tried on the whole file: 8 of 1,200 rows would be rejected; the first: a.csv:2: E107",
+         "已在整个文件上试过：1,200 行中有 8 行会被拒绝；第一行：a.csv:2: E107"),
+        ("error: mine: 2 problems; nothing was written. Correct them and compile again",
+         "错误：mine：2 个问题；什么都没有写入。请改正后重新编译"),
+    ],
+)  # fmt: skip
+def test_a_whole_line_of_the_first_steps(english: str, chinese: str) -> None:
+    assert for_reader(english) == english
     with in_language(CHINESE):
-        assert for_reader(line) == (
-            "a.yaml：1 个错误，2 个警告（E301 1, W310 2）；1,200 行，批大小 16，每轮 75 步，共 225 步"
-        )
-
-
-def test_refusals_of_the_first_compile() -> None:
-    with in_language(CHINESE):
-        assert for_reader("error: r.yaml: a training recipe, not a spec: tuneyard recipe check r.yaml") == (
-            "错误：r.yaml 是训练配方，不是数据规格：tuneyard recipe check r.yaml"
-        )
-        assert for_reader(
-            "tried on the whole file: 8 of 1,200 rows would be rejected; the first: a.csv:2: E107"
-        ) == ("已在整个文件上试过：1,200 行中有 8 行会被拒绝；第一行：a.csv:2: E107")
-        assert for_reader("error: mine: 2 problems; nothing was written. Correct them and compile again") == (
-            "错误：mine：2 个问题；什么都没有写入。请改正后重新编译"
-        )
+        assert for_reader(english) == chinese
 
 
 def test_a_long_line_takes_no_time_and_words_are_no_count(in_china: Path) -> None:
