@@ -19,39 +19,33 @@ import click
 from click.exceptions import NoSuchCommand
 
 from tuneyard.core.cli.next_step import TuneyardCommand
-from tuneyard.core.errors import CLI, GROUPS_OF_PACKAGES, run_command
+from tuneyard.core.errors import CLI, run_command
 from tuneyard.core.installation.checkout import ROOT, version
 
 SUMMARY = 1000  # characters: Click cuts a first sentence that is longer
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is called: {name: "module:attribute"}; the help imports none.
-
-    `aliases` are other names of commands, {alias: name}. Help and shell completion do not list them.
-    """
+    """A group that imports a command when it is called: {name: "module:attribute"}; the help imports none."""
 
     def __init__(
         self,
         *arguments: Any,
         lazy: Mapping[str, str] = MappingProxyType({}),
-        aliases: Mapping[str, str] = MappingProxyType({}),
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self.lazy = lazy
-        self.aliases = aliases
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command of the first word, by name or alias; an unknown one gets suggestions."""
-        name, *rest = args
+        """Find the command of the first word; an unknown one gets suggestions."""
         try:
-            return super().resolve_command(ctx, [self.aliases.get(name, name), *rest])
+            return super().resolve_command(ctx, args)
         except NoSuchCommand as error:
-            message = f"{error.message} {self._suggestion(ctx, name)}"
-            raise NoSuchCommand(name, message, ctx=ctx) from None
+            message = f"{error.message} {self._suggestion(ctx, args[0])}"
+            raise NoSuchCommand(args[0], message, ctx=ctx) from None
 
     def _suggestion(self, ctx: click.Context, name: str) -> str:
         similar = difflib.get_close_matches(name, self.list_commands(ctx))
@@ -164,7 +158,7 @@ GROUPS = {
 EXAMPLES = examples("tuneyard demo --dry-run", "tuneyard data compile demo_rte")
 
 
-@click.group(cls=LazyGroup, lazy=GROUPS, aliases=GROUPS_OF_PACKAGES, context_settings=CLI, epilog=EXAMPLES)
+@click.group(cls=LazyGroup, lazy=GROUPS, context_settings=CLI, epilog=EXAMPLES)
 @click.option(
     "--version",
     is_flag=True,

@@ -135,14 +135,6 @@ def test_an_unknown_command_like_none_gets_the_list(typed: Here, words: str) -> 
     assert "No such command 'qqq'" in message and f"`{group} --help`" in message
 
 
-@pytest.mark.parametrize(
-    ("old", "group"), [("compiler", "data"), ("recipes", "recipe"), ("adapters", "adapter")]
-)
-def test_a_group_answers_to_the_name_of_its_package(typed: Here, old: str, group: str) -> None:
-    assert typed(old, "--help").stdout == typed(group, "--help").stdout
-    assert f"  {old} " not in typed("--help").stdout
-
-
 def test_doctor_finds_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     ended = invoke(doctor.cli, "--json")
