@@ -78,14 +78,13 @@ class RecipeData:
             template = templates.get_template_and_fix_tokenizer(self.module["tokenizer"], self.data_args)
         return replace(self, template=template)
 
-    def encoder(self, tokenizer: Any = None, generates: bool = False, **changes: object) -> Any:
+    def encoder(self, *, generates: bool = False, **changes: object) -> Any:
         """Processor that turns rows into ids and labels. `changes` replace data arguments."""
         from llamafactory.data.loader import _get_dataset_processor
 
         arguments = copy(self.data_args)
         vars(arguments).update(changes)
         module = {"tokenizer": None, "processor": None, **self.module}
-        module["tokenizer"] = tokenizer or module["tokenizer"]
         return _get_dataset_processor(arguments, self.stage, self.template, do_generate=generates, **module)
 
 
