@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.documents.schema_errors import is_number
-from tuneyard.core.errors import ContentError, Problem, problems_of_file, show_value
+from tuneyard.core.errors import ContentError, Problem, show_value
 from tuneyard.core.files import existing, read_object, versions
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.installation.packages import install_command
@@ -262,7 +262,9 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
     try:
         read_weights(path)
     except ContentError as error:
-        yield from problems_of_file(error, "E360", path)
+        for line in str(error).splitlines():
+            place, _, message = line.partition(": ")
+            yield Problem("E360", place, message)
     message = "plain `llamafactory-cli train` ignores these key-token weights"
     yield RunProblem("N362", str(path), message, hint="train with `tuneyard recipe train`")
     unweightable = [key for key in UNWEIGHTED if recipe.settings.get(key)]

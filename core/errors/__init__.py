@@ -128,19 +128,6 @@ class Problem:
         return relative_paths(one_line(f"{self.place}: {self.code}{field}: {self.message}{hint}"))
 
 
-def problems_of_file(error: ContentError, code: str, path: Path) -> list[Problem]:
-    """Turn each line of an error about a file (`FILE:LINE: message`) into a problem at its place."""
-    problems = []
-    for line in str(error).splitlines():
-        place, separator, message = line.partition(": ")
-        is_place = separator and (place == str(path) or place.startswith(f"{path}:"))
-        if is_place:
-            problems.append(Problem(code, place, message))
-        else:
-            problems.append(Problem(code, str(path), line))
-    return problems
-
-
 class ProblemsError(ContentError):
     """All problems of one pass. `str()` shows the first 20, the total and the counts by code."""
 
