@@ -1,6 +1,5 @@
 """`tuneyard doctor`: check the installation and the machine, with a fix for every problem."""
 
-import contextlib
 import json
 import os
 import re
@@ -198,17 +197,14 @@ def _fonts() -> Finding:
 
 
 def _hub() -> Finding:
-    import http.client
-    import urllib.error
-    import urllib.request
+    import httpx
 
     endpoint = os.environ.get("HF_ENDPOINT", HUB)
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return Finding("hub", "ok", f"{endpoint} not asked: HF_HUB_OFFLINE is set")
     try:
-        with contextlib.suppress(urllib.error.HTTPError):  # an answer, if not the page
-            urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=TIMEOUT).close()
-    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: no address
+        httpx.head(endpoint, timeout=TIMEOUT)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:  # ValueError: of a proxy
         fix = "set HTTPS_PROXY, or HF_ENDPOINT to a mirror; without the hub, name folders and files"
         return Finding("hub", "warning", f"cannot reach {endpoint}: {error}", fix)
     return Finding("hub", "ok", f"{endpoint} answers")
