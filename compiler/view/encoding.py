@@ -16,8 +16,7 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt.supervision import IGNORED
 from tuneyard.core.training.llamafactory import UNPACKED, WHOLE, RecipeData, replaced
 
-Ids = list[int | None]
-"""Token ids. None is a token that the tokenizer lacks: the template of another model writes it."""
+Ids = list[int]
 MODULES = {"sft": "supervised", "rm": "pairwise", "kto": "feedback"}
 """Modules of LLaMA-Factory's processors by stage."""
 TEXT = "text"
@@ -84,7 +83,7 @@ class TokenSequence:
         labels = []
         for token, state in zip(self.ids, self.states, strict=True):
             if state != CUT:
-                labels.append(IGNORED if token is None or state == MASKED else token)
+                labels.append(IGNORED if state == MASKED else token)
         return labels
 
 
@@ -233,7 +232,12 @@ def _watched(template: Any, encodings: list[Encoding]) -> Any:
 def _checked(
     segments: Sequence[Segment], ids: Ids, labels: Sequence[int], name: str = "", mark: str = ""
 ) -> TokenSequence:
-    """The sequence with its states. `ContentError` if its kept tokens are not those of the processor."""
+    """The sequence with its states. `ContentError` if its kept tokens are not those of the processor.
+
+    So for a template of another model that writes a token which the tokenizer lacks.
+    """
+    if any(None in segment.ids for segment in segments):
+        raise ContentError("the template writes a token that the tokenizer lacks")
     states = []
     place = 0
     for segment in segments:

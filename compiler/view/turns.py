@@ -164,7 +164,7 @@ class PageTurns:
         return "".join(self.template._convert_elements_to_ids(self.writing, slots))
 
 
-def _place_of(ids: Sequence[int | None], message_ids: Sequence[int | None], begin: int) -> int:
+def _place_of(ids: Sequence[int], message_ids: Sequence[int], begin: int) -> int:
     """The first place from `begin` on at which the tokens of a message are, -1 if nowhere."""
     length = len(message_ids)
     for place in range(begin, len(ids) - length + 1):

@@ -4,15 +4,13 @@ Several tokens may share a character, as a Chinese character or an emoji in a by
 of them has the character, the others have "".
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 Decode = Callable[[list[int]], str]
 INCOMPLETE = "\ufffd"
 """Character that a tokenizer decodes bytes to that are no whole character."""
 MOST_PARTS = 16
 """Tokens that may share one character. Bytes after that many are no text."""
-UNKNOWN = "\ufffd"
-"""Text of a token that the tokenizer lacks: a template of another model writes it."""
 
 
 class TokenTexts:
@@ -22,20 +20,8 @@ class TokenTexts:
         self._decode = decode
         self._text_by_id: dict[int, str] = {}
 
-    def of(self, ids: Sequence[int | None]) -> list[str]:
-        """The text of each token; None is a token that the tokenizer lacks."""
-        texts: list[str] = []
-        known_ids: list[int] = []
-        for token in ids:
-            if token is not None:
-                known_ids.append(token)
-                continue
-            texts += self._of_known(known_ids)
-            texts.append(UNKNOWN)
-            known_ids = []
-        return texts + self._of_known(known_ids)
-
-    def _of_known(self, ids: list[int]) -> list[str]:
+    def of(self, ids: list[int]) -> list[str]:
+        """The text of each token."""
         texts = self._token_by_token(ids)
         if "".join(texts) == self._decode(ids):
             return texts

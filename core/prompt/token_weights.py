@@ -30,7 +30,7 @@ class TokenWeights:
     default: float
     rules: tuple[tuple[re.Pattern[str], float], ...]
 
-    def of_answer(self, ids: Sequence[int], decode: Decode) -> list[float]:
+    def of_answer(self, ids: list[int], decode: Decode) -> list[float]:
         """One weight for each token of an answer. One shared character counts as a match."""
         texts = TokenTexts(decode).of(ids)
         text, spans = "".join(texts), token_spans(texts)

@@ -62,10 +62,6 @@ def test_a_tokenizer_that_strips_the_first_blank_of_each_text():
     assert texts(b"the", b" cat", b" \xe4\xbd", b"\xa0", strips=True) == ["the", " cat", "", " 你"]
 
 
-def test_a_token_that_the_tokenizer_lacks():
-    assert TokenTexts(Bytes(b"a", b"b").decode).of([0, None, 1]) == ["a", "\ufffd", "b"]
-
-
 def registered(folder: Path, *rows: object, name: str = "mine") -> Dataset:
     path = folder / f"{name}.jsonl"
     write_lines(path, rows)
