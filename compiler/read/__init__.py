@@ -11,7 +11,7 @@ from functools import cache
 from typing import Literal
 
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read.chatgpt import TREE, with_shown_branches
+from tuneyard.compiler.read.chatgpt import TREE, with_shown_branch
 from tuneyard.compiler.read.labelstudio import ANNOTATIONS, without_cancelled
 from tuneyard.compiler.read.stream import (
     Readable,
@@ -28,6 +28,8 @@ from tuneyard.core.files import Moved
 from tuneyard.core.installation.plugins import bundled_with, load
 
 GROUP: Literal["tuneyard.readers"] = "tuneyard.readers"
+EXPORTS = {TREE: with_shown_branch, ANNOTATIONS: without_cancelled}
+"""What changes the rows of an export, by a key that they have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +148,10 @@ def read(
             if source.turns:
                 batches = conversations_of(batches, source.turns, problems)
             for rows in batches:
-                if isinstance(rows, ObjectRows) and rows.rows:
-                    if TREE in rows.rows[0]:
-                        rows = with_shown_branches(rows)
-                    if ANNOTATIONS in rows.rows[0]:
-                        rows = without_cancelled(rows)
+                if isinstance(rows, ObjectRows):
+                    for key, change in EXPORTS.items():
+                        if rows.rows and key in rows.rows[0]:
+                            rows.rows = list(map(change, rows.rows))
                 if rows.lines:
                     yield rows
                 problems.end_batch()  # the caller has checked these rows

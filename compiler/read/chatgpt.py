@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from tuneyard.compiler.read.turn_rows import joined_turns
-from tuneyard.compiler.rows import Fields, ObjectRows
+from tuneyard.compiler.rows import Fields
 
 TREE = "mapping"
 """The key of a row's tree."""
@@ -13,12 +13,8 @@ TOOL = "tool"
 """The speaker of messages to and from tools: no turns, but a column, so that they are counted as left out."""
 
 
-def with_shown_branches(rows: ObjectRows) -> ObjectRows:
-    """Put `messages`, the branch that was shown, in place of each tree. Rows without trees stay."""
-    return ObjectRows(rows.prefix, rows.lines, list(map(_with_shown_branch, rows.rows)), rows.typed)
-
-
-def _with_shown_branch(row: Fields) -> Fields:
+def with_shown_branch(row: Fields) -> Fields:
+    """Put `messages`, the branch that was shown, in place of a row's tree. A row without one stays."""
     nodes, name = row.get(TREE), row.get("current_node")
     if not isinstance(nodes, dict) or not isinstance(name, str):
         return row

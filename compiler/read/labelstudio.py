@@ -1,6 +1,6 @@
 """Label Studio's export: annotations that their annotator cancelled are no labels."""
 
-from tuneyard.compiler.rows import Fields, ObjectRows, are_objects
+from tuneyard.compiler.rows import Fields, are_objects
 
 ANNOTATIONS = "annotations"
 """The key of a task's annotations."""
@@ -8,12 +8,8 @@ CANCELLED = "was_cancelled"
 """The key of this mark in an annotation. In a row it is the number of those that are left out."""
 
 
-def without_cancelled(rows: ObjectRows) -> ObjectRows:
+def without_cancelled(row: Fields) -> Fields:
     """Leave cancelled annotations out. A column has their number, so that they are counted as left out."""
-    return ObjectRows(rows.prefix, rows.lines, list(map(_without_cancelled, rows.rows)), rows.typed)
-
-
-def _without_cancelled(row: Fields) -> Fields:
     annotations = row.get(ANNOTATIONS)
     if not are_objects(annotations):
         return row
