@@ -144,11 +144,6 @@ def held_out(dataset: EvalDataset, ratio: float, seed: int) -> EvalDataset:
     if unsplit is not None:
         split = dataset.take(unsplit.held_out(ratio, seed))
         return replace(split, origin=replace(split.origin, held_out=()))
-    if dataset.path.is_dir():
-        raise RequestError(
-            f"--eval-ratio: {dataset.path} is a folder of shards. A training draws its rows in the order in "
-            "which it loads the shards, which is not known here: score a dataset that was held out"
-        )
     drawn = dataset.take(held_out_rows(len(dataset.records), ratio, seed))
     return replace(drawn, origin=replace(drawn.origin, drawn=True))
 

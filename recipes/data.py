@@ -16,7 +16,6 @@ from tuneyard.core.datasets import (
     file_not_found,
     filled,
     is_input,
-    is_shard_folder,
     left_out_texts,
     not_registered,
     other_folder,
@@ -275,8 +274,8 @@ def _row_hashes(recipe: Recipe, names: Sequence[str]) -> set[bytes]:
 
 
 def _is_counted(path: Path) -> bool:
-    """True for a JSON file or the folder of a file's shards: other kinds are left to LLaMA-Factory."""
-    return is_shard_folder(path) or (path.suffix in COUNTED and path.is_file())
+    """True for a JSON file: other kinds, and folders, are left to LLaMA-Factory."""
+    return path.suffix in COUNTED and path.is_file()
 
 
 def _source(recipe: Recipe, name: str) -> object:

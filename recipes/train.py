@@ -14,7 +14,7 @@ import click
 
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step
-from tuneyard.core.datasets import DEFAULT_FOLDER, is_records, read_registry
+from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.errors.problem_codes import guide
@@ -103,7 +103,7 @@ def _scored_dataset(recipe: Recipe) -> list[str]:
     dataset = next(iter(names), "")
     folder = Path(dataset_dir(recipe))
     file_name = read_registry(folder).get(dataset, {}).get("file_name")
-    if not isinstance(file_name, str) or not is_records(folder / file_name):
+    if not isinstance(file_name, str) or not (folder / file_name).is_file():
         return []
     words = ["--dataset", dataset]
     if folder != DEFAULT_FOLDER:

@@ -1,7 +1,7 @@
 """The examples of a compiled dataset, or of any file of records, some hundreds at a time."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tuneyard.compiler.rows import Line, Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
-from tuneyard.core.files import Moved, files_of
+from tuneyard.core.files import Moved
 from tuneyard.core.records import Entry, Example, RecordReader, format_of, format_of_entry, require_prompt
 
 MOST_LABELS = 30
@@ -59,27 +59,26 @@ def stored_examples(name: str, folder: Path) -> Iterator[StoredExamples]:
     After two seconds a bar appears on stderr. Memory holds some hundred records. `RequestError` if there is
     no such dataset, `ContentError` for a record that does not fit its entry.
     """
-    paths = [Path(name)]
+    path = Path(name)
     entry: dict[str, object] = {}
-    if not paths[0].is_file():
+    if not path.is_file():
         if "/" in name:
             raise RequestError(f"{name}: file not found; expected a dataset's name or a file of records")
         dataset = find_dataset(name, folder)
-        paths, entry = files_of(dataset.path), dataset.entry
-    with progress_bar(paths) as moved:
-        for rows in stored_records(paths, name, moved):
+        path, entry = dataset.path, dataset.entry
+    with progress_bar([path]) as moved:
+        for rows in stored_records(path, name, moved):
             yield _examples(rows, entry)
 
 
-def stored_records(paths: Iterable[Path], name: str, moved: Moved | None = None) -> Iterator[Rows]:
-    """Yield the records of a dataset's files, some hundreds at a time.
+def stored_records(path: Path, name: str, moved: Moved | None = None) -> Iterator[Rows]:
+    """Yield the records of a dataset's file, some hundreds at a time.
 
-    `ProblemsError` after the last one if the files of the dataset `name` cannot be read to their ends.
+    `ProblemsError` after the last one if the file of the dataset `name` cannot be read to its end.
     `moved` gets the numbers of bytes read.
     """
     problems = Problems()
-    for path in paths:
-        yield from read(path, str(path), Source(), problems, moved=moved)
+    yield from read(path, str(path), Source(), problems, moved=moved)
     if problems.errors:
         raise ProblemsError(problems.errors, name)
 

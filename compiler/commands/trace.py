@@ -19,7 +19,6 @@ from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ProblemsError, RequestError, counted, show_value
-from tuneyard.core.files import files_of
 from tuneyard.core.language.translation import tr
 
 T = TypeVar("T")
@@ -72,15 +71,15 @@ def registered_row(name: str, folder: Path, row: int, template: str | None) -> I
     from tuneyard.compiler.verify.template import seen_by_model
 
     dataset = find_dataset(name, folder)
-    place, record = _numbered(row, _records(files_of(dataset.path), name), name)
+    place, record = _numbered(row, _records(dataset.path, name), name)
     yield f"record {row}, {place}", _pretty(record)
     if template:
         yield SEEN.format(template), seen_by_model(record, dataset.entry, template)
 
 
-def _records(paths: Sequence[Path], name: str) -> Iterator[tuple[str, Fields]]:
-    """Yield the place of each record in some files, and the record."""
-    for rows in stored_records(paths, name):
+def _records(path: Path, name: str) -> Iterator[tuple[str, Fields]]:
+    """Yield the place of each record in a file, and the record."""
+    for rows in stored_records(path, name):
         for number in range(len(rows.lines)):
             yield rows.place(number), rows.row(number)
 

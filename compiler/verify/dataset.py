@@ -23,13 +23,11 @@ from tuneyard.compiler.verify.comparison import (
 from tuneyard.compiler.verify.expect import Expected, Records, column_problems, entry_problems
 from tuneyard.compiler.verify.learned import AnswersAuditor, PretrainingAuditor
 from tuneyard.compiler.verify.recipe_file import RecipeFile, Settings, recipe_problem
-from tuneyard.compiler.verify.selection import selection_problems
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets import (
     REGISTRY,
     Dataset,
-    loaded_files,
-    locate_dataset,
+    find_dataset,
     not_registered,
     read_registry,
 )
@@ -109,8 +107,6 @@ class LoadedDataset:
     def finish(self, siblings: Sequence[str] = ()) -> Verdict:
         """The verdict. `siblings` are datasets of the same compile, of which the recipe may train another."""
         verdict = self.verdict
-        if not verdict.is_read:
-            return verdict
         if self.recipe:
             recipe_finding = recipe_problem(self.recipe, self.dataset.name, self.folder, siblings)
             if recipe_finding:
@@ -125,7 +121,7 @@ class LoadedDataset:
 
     def _compare_rows(self, loaded: LoadedRows, records: Records) -> None:
         verdict = self.verdict
-        if any(path.suffix == ".csv" for path in loaded_files(self.dataset.path)):
+        if self.dataset.path.suffix == ".csv":
             verdict.no_answer += NO_ANSWER_IN_CSV
         starts = range(0, len(loaded.rows), loaded.data.data_args.preprocessing_batch_size)
         comparison = RecordComparison(loaded.rows, records, verdict)
@@ -239,7 +235,7 @@ def loaded(
     The verdict has the problems of the entry and of the template. `RequestError` if the file is missing, or
     if LLaMA-Factory cannot use the model folder or the template.
     """
-    dataset, manifests = locate_dataset(name, out), read_manifests(out)
+    dataset, manifests = find_dataset(name, out), read_manifests(out)
     verdict = Verdict(name)
     record_format = format_of_entry(dataset.entry)
     place = f"{out / REGISTRY}: {name}"
@@ -257,17 +253,8 @@ def loaded(
         if not (stage == "pt" and problem.code == "E402"):
             verdict.add(problem)
     result = LoadedDataset(dataset, out, recipe, verdict, Expected(dataset.path, record_format))
-    problems = list(selection_problems(place, dataset))
-    for problem in problems:
-        verdict.add(problem)
-    if problems:
-        verdict.not_checked.append("the rows: LLaMA-Factory cannot load them")
-        verdict.is_read = False
-        yield result
-        return
     verdict.stage = stage
-    size = sum(path.stat().st_size for path in loaded_files(dataset.path))
-    result.workers = workers or default_workers(size, SEVERAL_PAY)
+    result.workers = workers or default_workers(dataset.path.stat().st_size, SEVERAL_PAY)
     with tempfile.TemporaryDirectory(prefix="tuneyard-verify-") as cache:
         _load(result, {**settings, "stage": stage}, cache)
         yield result
@@ -307,9 +294,10 @@ def _stage(dataset: Dataset, record_format: RecordFormat, is_compiled: bool) -> 
 
 
 def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) -> tuple[RecipeData, Any]:
-    """LLaMA-Factory's arguments, and the rows of a dataset as its loader reads them.
+    """LLaMA-Factory's arguments, and all rows of a dataset's file as its loader reads them.
 
-    `settings` are a recipe's keys, of which only `SETTINGS` and the model's folder count.
+    `settings` are a recipe's keys, of which only `SETTINGS` and the model's folder count. A training may take
+    fewer rows, by the entry's `split` and `num_samples`: `recipe check` counts them.
     """
     import_offline()
     arguments = {key: settings[key] for key in SETTINGS if key in settings}
@@ -327,7 +315,7 @@ def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) 
             data = read_arguments(arguments, preprocessing_num_workers=workers if workers > 1 else None)
         except expected_errors() as error:
             raise ContentError(f"LLaMA-Factory refuses the settings: {error}") from error
-        return data, data.rows(name, num_samples=None)
+        return data, data.rows(name, split="train", num_samples=None)
 
 
 def _add_findings(verdict: Verdict, audit: Audit, places: Sequence[str]) -> None:

@@ -17,7 +17,6 @@ from tuneyard.core.datasets import (
     filled,
     is_input,
     left_out_texts,
-    loaded_files,
     query_fix,
 )
 from tuneyard.core.documents import BOM
@@ -112,7 +111,7 @@ class _LeftOut:
 
 @dataclass(slots=True)
 class Expected:
-    """Reads a file, or a folder's files, record by record. Notes why the loader would fail on a whole file.
+    """Reads a file record by record. Notes why the loader would fail on a whole file.
 
     `count` is the number of records read so far. `problems` are each with the number of its record, if any.
     """
@@ -131,8 +130,20 @@ class Expected:
         `selected` has the numbers (from 0) of the records to yield; None: all of them. `ProblemsError` if the
         file cannot be read to its end; its problems have their places.
         """
-        for path in loaded_files(self.path):
-            yield from self._records_of(path, selected)
+        with self.path.open("rb") as file:
+            if file.read(3) == BOM:
+                message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
+                problem = Problem("E404", f"{self.path}:1", message, hint="save it without one")
+                self.problems.append((problem, None))
+        reader = RecordReader(self.format)
+        for rows in stored_records(self.path, str(self.path)):
+            for number, line in enumerate(rows.lines):
+                record, place = rows.row(number), f"{rows.prefix}{line}"
+                self._note(record, place)
+                self._look_for_left_out(record, place)
+                if selected is None or self.count in selected:
+                    yield place, record, example_or_loss(reader, record)
+                self.count += 1
         self.problems += self._left_out_problems()
 
     def _left_out_problems(self) -> Iterator[tuple[Problem, int]]:
@@ -161,22 +172,6 @@ class Expected:
         first = self._left_out[names[0]]
         message = f"{' and '.join(shares)}, {LEFT_OUT}"
         return Problem(code, first.place, message, ", ".join(names), fix), first.row
-
-    def _records_of(self, path: Path, selected: Container[int] | None) -> Records:
-        with path.open("rb") as file:
-            if file.read(3) == BOM:
-                message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
-                problem = Problem("E404", f"{path}:1", message, hint="save it without one")
-                self.problems.append((problem, None))
-        reader = RecordReader(self.format)
-        for rows in stored_records([path], str(path)):
-            for number, line in enumerate(rows.lines):
-                record, place = rows.row(number), f"{rows.prefix}{line}"
-                self._note(record, place)
-                self._look_for_left_out(record, place)
-                if selected is None or self.count in selected:
-                    yield place, record, example_or_loss(reader, record)
-                self.count += 1
 
     def _look_for_left_out(self, record: Record, place: str) -> None:
         """Count the records with a part or an input that LLaMA-Factory reads only if the entry names it."""

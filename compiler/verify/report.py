@@ -20,11 +20,10 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
     """The report on one dataset, line by line; `every` shows all findings kept."""
     if verdict.problems:
         yield summarise(verdict.problems, every, verdict.counts)
-    if verdict.is_read:
-        yield (
-            f"{verdict.dataset}: {verdict.records} records in the file, {verdict.loaded} rows from "
-            f"LLaMA-Factory's loader, {verdict.same} with the same turns and text"
-        )
+    yield (
+        f"{verdict.dataset}: {verdict.records} records in the file, {verdict.loaded} rows from "
+        f"LLaMA-Factory's loader, {verdict.same} with the same turns and text"
+    )
     if not verdict.is_compiled:
         yield (
             f"{verdict.dataset} was not compiled here (no {MANIFEST} lists it): the hash of its file and its "
@@ -43,8 +42,6 @@ def as_json(verdict: Verdict) -> dict[str, object]:
     same_keys = ("dataset", "records", "loaded", "same", "stage", "failed")
     report: dict[str, object] = {key: getattr(verdict, key) for key in same_keys}
     report["compiled"] = verdict.is_compiled
-    if not verdict.is_read:
-        report |= {"records": None, "loaded": None, "same": None}
     report |= {
         "counts": dict(sorted(verdict.counts.items())),
         "problems": [asdict(problem) for problem in verdict.problems],

@@ -20,13 +20,10 @@ class Verdict:
 
     `is_compiled` is false if no manifest lists the file or the entry, so that they are compared with none.
 
-    `is_read` is false if LLaMA-Factory cannot load the rows, so that there are no counts.
-
     `dropped` counts the loaded rows that its processor skips.
     """
 
     dataset: str
-    is_read: bool = True
     records: int = 0
     loaded: int = 0
     same: int = 0

@@ -37,8 +37,8 @@ ROWS = 2000
 SEED = 42
 LARGEST = 19_500_000
 """Bytes of the rows of a page. The page has at most 20 MB."""
-LOADER_ERRORS = ("E405", "E435")
-"""Codes with which LLaMA-Factory cannot load a dataset."""
+LOADER_ERROR = "E405"
+"""The code with which LLaMA-Factory cannot load a dataset."""
 OWN_TEMPLATE = "the tokenizer's own chat template"
 MESSAGES = {
     DROPPED: "LLaMA-Factory leaves the row out of the training",
@@ -133,7 +133,7 @@ def _payload(dataset: Dataset, settings: Settings, page_rows: PageRows, kept_row
         payload.cutoff_len = verdict.cutoff
         _add_token_counts(payload, verdict.audit, verdict)
     else:
-        problems = [problem.message for problem in verdict.problems if problem.code in LOADER_ERRORS]
+        problems = [problem.message for problem in verdict.problems if problem.code == LOADER_ERROR]
         payload.note = ". ".join(verdict.not_checked or problems)
     payload.problems = list(_problems(page_rows, payload))
     return payload

@@ -17,7 +17,7 @@ from tuneyard.compiler.view.build import build
 from tuneyard.compiler.view.page import MARK, percentage, render_page
 from tuneyard.compiler.view.payload import ViewPayload
 from tuneyard.core.cli.next_step import next_step, same_options
-from tuneyard.core.datasets import REGISTRY, locate_dataset
+from tuneyard.core.datasets import REGISTRY, find_dataset
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import write_text
 from tuneyard.core.language.messages import say
@@ -46,7 +46,7 @@ def view(
     datasets = datasets_of(name, folder)
     dataset = datasets[0]
     out = out or Path(f"{dataset}-view.html")
-    inputs = [folder / REGISTRY, locate_dataset(dataset, folder).path]
+    inputs = [folder / REGISTRY, find_dataset(dataset, folder).path]
     if recipe:
         inputs.append(recipe)
     check_replaceable(out, inputs, force=force)

@@ -1,7 +1,6 @@
 """The registry `dataset_info.json`, in which LLaMA-Factory, recipes and eval look datasets up."""
 
 import itertools
-import os
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -10,12 +9,11 @@ from pathlib import Path
 
 from tuneyard.core.documents import BOM, json_lines
 from tuneyard.core.errors import ContentError, RequestError, nearest, nearest_name
-from tuneyard.core.files import files_of, is_file, no_folder, read_json, read_object, write_json
+from tuneyard.core.files import is_file, no_folder, read_json, read_object, write_json
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.messages import say
 
 REGISTRY = "dataset_info.json"
-SHARD_SUFFIX = ".jsonl"
 NAMES = 10  # most registered names in a message
 REMOTE_SOURCES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 """Keys of an entry that name where its rows are, other than `file_name`."""
@@ -165,8 +163,8 @@ def file_not_found(name: str, path: Path, folder: Path) -> RequestError:
     return RequestError(f"{path}: file of dataset {name!r} not found; {fix}")
 
 
-def locate_dataset(name: str, folder: Path) -> Dataset:
-    """Find a registered dataset (a file or a folder); `RequestError` lists the registered ones."""
+def find_dataset(name: str, folder: Path) -> Dataset:
+    """Find a registered dataset of records; `RequestError` for a folder, or a missing one."""
     entries = read_registry(folder)
     if name not in entries:
         raise not_registered(name, folder, entries)
@@ -178,39 +176,12 @@ def locate_dataset(name: str, folder: Path) -> Dataset:
     path = folder / file_name
     if not path.exists():
         raise file_not_found(name, path, folder)
-    return Dataset(name, path, entries[name])
-
-
-def find_dataset(name: str, folder: Path) -> Dataset:
-    """Find a registered dataset of records; `RequestError` for a folder of other files, or a missing one."""
-    dataset = locate_dataset(name, folder)
-    if not dataset.path.is_file() and not is_shard_folder(dataset.path):
+    if not path.is_file():
         raise RequestError(
-            f"{dataset.path}: dataset {name!r} is a folder, of which LLaMA-Factory loads every file; only "
-            "`data verify` and recipes read a folder that has other files than .jsonl: register each file "
-            "as a dataset of its own"
+            f"{path}: dataset {name!r} is a folder, of which LLaMA-Factory loads every file; only recipes "
+            "read a folder: register each file as a dataset of its own"
         )
-    return dataset
-
-
-def is_shard_folder(path: Path) -> bool:
-    """True for a folder of JSON Lines files alone, which are read as one file in the order of their names."""
-    if not path.is_dir():
-        return False
-    files = list(path.iterdir())
-    return bool(files) and all(file.suffix == SHARD_SUFFIX and file.is_file() for file in files)
-
-
-def is_records(path: Path) -> bool:
-    """True for a file of a dataset, or for a folder of JSON Lines files alone."""
-    return path.is_file() or is_shard_folder(path)
-
-
-def loaded_files(path: Path) -> list[Path]:
-    """Files that LLaMA-Factory loads for a `file_name`, in its order: the file, or everything in a folder."""
-    if not path.is_dir():
-        return [path]
-    return [path / name for name in os.listdir(path)]  # noqa: PTH208  # the very call, for the same order
+    return Dataset(name, path, entries[name])
 
 
 def stem_of(name: str) -> str:
@@ -242,15 +213,7 @@ def train_split_of(name: str, registered: Collection[str]) -> str:
 
 
 def read_records(path: Path) -> list[dict[str, object]]:
-    """Read the records of a JSON array or a JSON Lines file, or of all files of a folder, by their names.
-
-    The content decides on the format, not the file name.
-    """
-    if path.is_dir():
-        records: list[dict[str, object]] = []
-        for shard in files_of(path):
-            records += read_records(shard)
-        return records
+    """Read the records of a JSON array or a JSON Lines file. The content decides, not the file name."""
     with path.open("rb") as file:
         is_array = file.read(1 << 16).removeprefix(BOM).lstrip().startswith(b"[")
     rows: object = read_json(path) if is_array else [record for _, record in json_lines(path)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.adapters.card import CARD
 from tuneyard.adapters.provenance import MERGE, open_parts, read_provenance
-from tuneyard.core.datasets import find_dataset, is_records, registry_folder
+from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256
 from tuneyard.core.training.training_run import (
@@ -52,16 +52,6 @@ class Record:
     missing: str = ""
     whole_pass: bool = True
 
-    def reads_some_of_shards(self) -> bool:
-        """True if the training read some rows of shards: nobody knows which rows.
-
-        `max_samples` and `val_size` go by the order in which LLaMA-Factory loaded the shards, that of
-        os.listdir, which a record does not have.
-        """
-        if not (self.settings.get("max_samples") or self.settings.get("val_size")):
-            return False
-        return any("file" in data and Path(data["file"]).is_dir() for data in self.data)
-
 
 def trained_on(
     adapters: Iterable[Path], base: Path, name: str, prints: "Prints", folder: Path | None = None
@@ -90,7 +80,7 @@ def trained_on(
     for record in dict.fromkeys(records):  # two candidates may share an adapter
         examples, reasons = _examples(record, folder)
         hits[record.source] = np.isin(prints, examples)
-        if record.whole_pass and not record.reads_some_of_shards():
+        if record.whole_pass:
             certain.append(hits[record.source])
         if reasons and any(data["dataset"] == name for data in record.data):
             same_name.append(record.source)
@@ -167,16 +157,15 @@ def _examples(record: Record, folder: Path | None) -> "tuple[Prints, list[str]]"
     settings = record.settings
     parts, reasons = [np.empty(0, np.uint64)], []
     registry = Path(settings.get("dataset_dir") or registry_folder(folder))
-    reads_some_of_shards = record.reads_some_of_shards()
     for data in record.data:
         try:
             prints = _fingerprints(data, registry)
-            parts.append(prints if reads_some_of_shards else prints[: settings.get("max_samples")])
+            parts.append(prints[: settings.get("max_samples")])
         except (TuneyardError, UnicodeEncodeError) as error:
             reasons.append(f"{data['dataset']} ({record.source}): {error}")
     examples = np.concatenate(parts)
     held_out = settings.get("val_size")
-    if held_out and not reasons and not reads_some_of_shards:
+    if held_out and not reasons:
         examples = np.delete(examples, held_out_rows(len(examples), held_out, settings.get("seed", 42)))
     if not record.data:
         reasons.append(f"{record.source}: {record.missing or 'names no dataset'}")
@@ -187,8 +176,8 @@ def _fingerprints(data: Mapping[str, Any], registry: Path) -> "Prints":
     """Fingerprints of a dataset's examples; an error if its file has changed since the training."""
     name = data["dataset"]
     path = Path(data["file"]) if "file" in data else find_dataset(name, registry).path
-    if not is_records(path):
-        raise RequestError(f"{path} is not there any more")
+    if not path.is_file():
+        raise RequestError(f"{path} is not there any more, or a folder")
     if data.get("sha256") not in (None, sha256(path)):
         raise ContentError(f"{path} changed since it was trained on")
     index = current_row_index(path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tuneyard.core.datasets import is_records, read_records, stem_of
+from tuneyard.core.datasets import read_records, stem_of
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.records import MARK, strings
 from tuneyard.core.training.training_stage import OBJECTIVES, PREFERENCE_STAGES
@@ -198,8 +198,8 @@ def _preference_values(data: TrainingData) -> list[Value]:
 
 
 def _marks(data: TrainingData) -> tuple[int, int]:
-    """Numbers of wanted and of unwanted answers; zeros for a folder of other files than shards."""
-    if not is_records(data.path):
+    """Numbers of wanted and of unwanted answers; zeros for a folder."""
+    if not data.path.is_file():
         return 0, 0
     column = strings(data.entry.get("columns"))[MARK]
     marks = [record.get(column) for record in read_records(data.path)]

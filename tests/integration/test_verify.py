@@ -227,28 +227,6 @@ def test_several_processes_find_what_one_finds(sets, monkeypatch):
     assert alone["counts"] == {"W414": 1, "W415": 1, "W417": 1} and alone["tokens"]["rows"] == len(rows)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="one process elsewhere")
-def test_the_files_of_a_folder_are_all_loaded_in_whatever_order(sets, monkeypatch):
-    """LLaMA-Factory loads a folder in the order of os.listdir: two orders, the same rows and labels."""
-    monkeypatch.setattr(dataset, "SEVERAL_PAY", 1)
-    folder = sets.folder / "cut"
-    folder.mkdir()
-    for number in range(3):
-        lines = [f"{json.dumps(row)}\n" for row in ROWS[2 * number : 2 * number + 2]]
-        (folder / f"{number}.jsonl").write_text("".join(lines))
-    registry = {"cut": {"file_name": "cut", "columns": COLUMNS}}
-    write_json(sets.folder / "dataset_info.json", registry)
-    listdir = os.listdir
-    for reverse in (False, True):
-        monkeypatch.setattr(
-            os, "listdir", lambda path, reverse=reverse: sorted(listdir(path), reverse=reverse)
-        )
-        settings = {"template": "qwen", "model_name_or_path": str(sets.model)}
-        verdict = verify("cut", sets.folder, settings)
-        assert (verdict.records, verdict.loaded, verdict.same) == (6, 6, 6)
-        assert not found(verdict) and verdict.audit.rows == 6
-
-
 def test_a_killed_process_is_said(sets, monkeypatch):
     monkeypatch.setattr(dataset, "SEVERAL_PAY", 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})

@@ -9,7 +9,6 @@ from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.compiler.verify.dataset import read_settings, verify
 from tuneyard.compiler.verify.recipe_file import read_recipe_file
-from tuneyard.compiler.verify.report import as_json, lines
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import ContentError
 from tuneyard.core.training.llamafactory import import_offline
@@ -112,14 +111,11 @@ def test_settings_that_llamafactory_refuses_are_said(sets):
         sets.verify(mask_history=True, train_on_prompt=True)
 
 
-def test_a_folder_that_llamafactory_cannot_load_has_no_records(sets, tmp_path):
-    (tmp_path / "many").mkdir()
-    (tmp_path / "many/notes.md").write_text("x")
-    sets.register(file_name="many")
-    unread = sets.verify()
-    assert [problem.code for problem in unread.problems] == ["E435"]
-    assert not [line for line in lines(unread, every=False) if "records" in line]
-    assert as_json(unread)["records"] is None and as_json(unread)["loaded"] is None
+def test_the_whole_file_is_verified_also_if_a_part_of_it_is_trained(sets):
+    whole = sets.verify()
+    sets.register(split="train[:2]", num_samples=1)
+    part = sets.verify()
+    assert (part.records, part.loaded, part.same) == (whole.records, whole.loaded, whole.same) == (9, 9, 9)
 
 
 def test_num_samples_and_split_of_an_entry_are_no_findings(sets):

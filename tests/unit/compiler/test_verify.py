@@ -14,9 +14,7 @@ from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.dataset import datasets_of, read_settings
 from tuneyard.compiler.verify.expect import Expected, column_problems, entry_problems
 from tuneyard.compiler.verify.report import as_json, histogram, lines
-from tuneyard.compiler.verify.selection import selection_problems
 from tuneyard.compiler.verify.verdict import Verdict
-from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
 from tuneyard.core.records import Example, format_of_entry
 
@@ -244,49 +242,3 @@ def test_what_an_explicit_model_leaves_unchecked_is_an_error(tmp_path, monkeypat
         assert isinstance(ended.exception, RequestError)
     else:
         assert ended.exit_code == 0
-
-
-@pytest.mark.parametrize(
-    ("entry", "field"),
-    [
-        ({"num_samples": "10"}, "num_samples"),
-        ({"num_samples": 0}, "num_samples"),
-        ({"num_samples": True}, "num_samples"),
-        ({"split": "validation"}, "split"),
-        ({"split": "train[:10]"}, "split"),
-        ({"split": None}, "split"),
-        ({"num_samples": 10, "split": "train"}, ""),
-        ({"num_samples": None, "split": "all"}, ""),
-    ],
-)
-def test_what_llamafactory_cannot_select_is_named(bench, entry, field):
-    dataset = Dataset("mine", bench.write("a.json", "[]"), entry)
-    problems = list(selection_problems("here", dataset))
-    assert [(problem.code, problem.field) for problem in problems] == ([("E435", field)] if field else [])
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["a.json", "b.jsonl"], ""),
-        (["a.json", "notes.md"], "takes only"),
-        (["a.json", "b.csv"], "of one type"),
-        (["a.json", "sub/c.json"], "takes only"),
-        ([], "nothing"),
-    ],
-)
-def test_a_folder_that_llamafactory_cannot_load_is_named(bench, names, message):
-    (bench.folder / "set").mkdir()
-    for name in names:
-        bench.write(f"set/{name}", "[]")
-    problems = list(selection_problems("here", Dataset("mine", bench.folder / "set", {})))
-    assert [problem.code for problem in problems] == (["E435"] if message else [])
-    assert all(message in problem.message for problem in problems)
-
-
-def test_all_files_of_a_folder_are_read_in_llamafactorys_order(bench):
-    for name in ("b.json", "a.json", "c.json"):
-        bench.write(f"set/{name}", json.dumps([{"instruction": name, "output": "x"}]))
-    expected = Expected(bench.folder / "set", format_of_entry(ALPACA))
-    texts = [talk.turns[0][1] for *_, talk in expected.records()]
-    assert texts == [path.name for path in (bench.folder / "set").iterdir()] and expected.count == 3

@@ -46,6 +46,15 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
         find_dataset("a", tmp_path)
 
 
+def test_a_folder_is_refused_with_what_to_register(tmp_path: Path) -> None:
+    """LLaMA-Factory loads every file of it, in the order of the file system."""
+    registry(tmp_path, '{"many": {"file_name": "many"}}')
+    (tmp_path / "many").mkdir()
+    (tmp_path / "many/rows.jsonl").write_text("{}\n")
+    with raises(RequestError, "many", "is a folder", "register each file as a dataset of its own"):
+        find_dataset("many", tmp_path)
+
+
 def test_a_registry_with_equal_keys_is_refused(tmp_path: Path) -> None:
     registry(tmp_path, '{"mine": {"file_name": "a"}, "b": {}, "mine": {"file_name": "c"}}')
     with raises(ContentError, "mine", "dataset_info.json", "2"):

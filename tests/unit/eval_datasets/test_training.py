@@ -102,23 +102,17 @@ def test_rows_that_val_size_held_out_were_not_trained_on(size) -> None:
     assert found(folder, *parts["train"]["n"])["examples"] == 15
 
 
-@pytest.mark.parametrize("settings", [{}, {"val_size": 0.25}, {"max_samples": 4}])
-def test_of_shards_only_a_whole_training_is_known_by_its_rows(settings) -> None:
-    """max_samples and val_size go by the order of os.listdir in training, which no file records."""
-    shards = Path("dataset_info/one")
-    shards.mkdir()
-    for number in range(2):
-        rows = ROWS[number * 5 : number * 5 + 5]
-        write_lines(shards / f"0000{number}-of-00002.jsonl", rows)
+def test_of_a_folder_of_files_the_rows_of_a_training_are_unknown() -> None:
+    folder = Path("dataset_info/many")
+    folder.mkdir()
+    write_lines(folder / "rows.jsonl", ROWS)
     registry = Path("dataset_info/dataset_info.json")
-    registry.write_text(registry.read_text().replace("one.json", "one"))
-    folder = ran("mine", "one", **settings)
-    record = folder / "training.json"
-    content = record.read_text().replace(sha256(Path("dataset_info/one.json")), sha256(shards))
-    record.write_text(content.replace("one.json", "one"))
-    told = found(folder, 3, 7, 12)
-    assert (told["examples"], told["at_most"]) == (2, bool(settings))
-    assert told["not_checked"] == []
+    registry.write_text(registry.read_text().replace("one.json", "many"))
+    training = ran("mine", "one")
+    record = training / "training.json"
+    record.write_text(record.read_text().replace("one.json", "many"))
+    counts = found(training, 3, 7)
+    assert counts["examples"] == 0 and "a folder" in counts["not_checked"][0]
 
 
 def test_max_samples_takes_the_first_of_each_dataset() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.json_files import read_json, write_json
+from tests.json_files import write_json
 from tests.messages import printed
 from tuneyard.core.language.messages import relative_paths
 from tuneyard.recipes.data import read_datasets
@@ -117,24 +117,13 @@ def test_changed_since_it_was_compiled(tmp_path):
     assert (problem.code, problem.hint) == ("W322", "compile it again")
 
 
-def test_shards_are_read_as_one_file(tmp_path):
+def test_a_folder_is_left_to_llamafactory(tmp_path):
     register(tmp_path, [], {"file_name": "set/cut"})
     folder = tmp_path / "set" / "cut"
     folder.mkdir()
-    for number in range(3):
-        (folder / f"0000{number}-of-00003.jsonl").write_text(f"{json.dumps(GOOD[0])}\n" * 2)
-    digest = hashlib.sha256(f"{json.dumps(GOOD[0])}\n".encode() * 6).hexdigest()
-    write_json(folder.parent / "manifest.json", manifest_of("cut", digest))
-    datasets, codes, _ = look(tmp_path, do_train=True, eval_dataset="held")
-    assert [dataset.rows for dataset in datasets] == [6] and codes == ["E320"]
-    assert look(tmp_path, max_samples=4)[1] == ["N329"]
-    registry = read_json(tmp_path / "dataset_info.json")
-    write_json(tmp_path / "held.json", GOOD)
-    registry["held"] = {"file_name": "held.json"}
-    write_json(tmp_path / "dataset_info.json", registry)
-    assert look(tmp_path, do_train=True, eval_dataset="held")[1] == ["W328"], "a row that is trained on"
-    (folder / "00001-of-00003.jsonl").unlink()
-    assert look(tmp_path)[1] == ["W322"]
+    (folder / "rows.jsonl").write_text(f"{json.dumps(GOOD[0])}\n" * 2)
+    datasets, codes, _ = look(tmp_path)
+    assert [dataset.rows for dataset in datasets] == [None] and codes == []
 
 
 ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
