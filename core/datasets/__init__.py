@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tuneyard.core.documents import BOM, json_lines
 from tuneyard.core.errors import ContentError, RequestError, nearest, nearest_name
-from tuneyard.core.files import is_file, no_folder, read_json, read_object, write_json
+from tuneyard.core.files import is_file, near_name, no_folder, read_json, read_object, write_json
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.messages import say
 
@@ -156,11 +156,7 @@ def not_registered(
 def file_not_found(name: str, path: Path, folder: Path) -> RequestError:
     """Error for a registered dataset without its file; an entry may be compiled or written by hand."""
     fix = f"compile it again, or correct `file_name` in {folder / REGISTRY}"
-    if path.parent.is_dir():
-        hint = nearest(path.name, [file.name for file in path.parent.iterdir() if file.name != REGISTRY])
-        if hint:
-            fix = f"{hint} Correct `file_name` in {folder / REGISTRY}"
-    return RequestError(f"{path}: file of dataset {name!r} not found; {fix}")
+    return RequestError(f"{path}: file of dataset {name!r} not found; {near_name(path)}; {fix}")
 
 
 def find_dataset(name: str, folder: Path) -> Dataset:

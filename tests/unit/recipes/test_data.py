@@ -62,7 +62,7 @@ def test_a_misspelt_file_name_leads_to_the_file(tmp_path):
     register(tmp_path, GOOD, {"file_name": "set/sat.json"})
     _, codes, messages = look(tmp_path)
     assert codes == ["E320"]
-    printed(messages[0], "sat.json", 'did you mean "set.json"?', "file_name")
+    printed(messages[0], "sat.json", 'set/set.json"?', "file_name")
 
 
 @pytest.mark.parametrize(
