@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -64,7 +65,7 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
     folders_by_split = _paths_by_split(names_of_folders)
     if not paths_by_split:
         _refuse_other_columns(path, files)
-    placed: dict[str, ByPart] = {}  # what the source of a spec says of the files
+    placed: dict[str, Any] = {}  # what the source of a spec says of the files
     if paths_by_split or folders_by_split:
         placed["files"] = paths_by_split or folders_by_split
         placed["splits"] = {name: (name,) for name in placed["files"]}

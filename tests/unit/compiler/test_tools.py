@@ -170,7 +170,7 @@ def test_ids_may_be_numbers_and_results_in_any_order(bench):
 
 def test_another_number_of_results_than_of_calls_is_trained(bench):
     report = bench.compile_rows("messages", [{"messages": [ASK, TWO, RESULTS[0], SAY]}])
-    assert (report.kept, bench.codes(report)) == (1, [])
+    assert report.kept == 1 and not report.failed
     assert turns_of(bench)[2] == {"from": "observation", "value": "5"}
 
 
