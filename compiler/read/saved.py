@@ -20,10 +20,8 @@ def saved_files(folder: Path) -> dict[str, list[Path]]:
         files = _arrow_files(folder)
         return {} if files is None else {"": files}
     names = read_object(folder / INDEX).get("splits")
-    if not isinstance(names, list) or not names:
-        raise ContentError(f"{folder / INDEX}: found {show_value(names)}, expected `splits`, a list of names")
     files_by_split: dict[str, list[Path]] = {}
-    for name in names:
+    for name in names if isinstance(names, list) else ():
         files = _arrow_files(folder / name) if isinstance(name, str) and names_folder(name) else None
         if files is None:
             raise ContentError(

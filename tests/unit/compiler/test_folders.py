@@ -89,11 +89,10 @@ def test_a_dictionary_without_training_rows_asks_for_a_split(bench):
         bench.compile("qa", folder)
 
 
-@pytest.mark.parametrize(("index", "part"), [({"splits": ["train", "gone"]}, ""), ({}, "splits")])
-def test_a_dictionary_that_names_a_missing_split_is_refused(bench, index, part):
+def test_a_dictionary_that_names_a_missing_split_is_refused(bench):
     folder = save_dict({"train": ROWS}, bench.folder / "dict")
-    write_json(folder / "dataset_dict.json", index)
-    with raises(ContentError, part):
+    write_json(folder / "dataset_dict.json", {"splits": ["train", "gone"]})
+    with raises(ContentError, "gone"):
         bench.compile("qa", folder)
 
 
