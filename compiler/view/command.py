@@ -87,8 +87,6 @@ def check_replaceable(out: Path, inputs: Sequence[Path], *, force: bool) -> None
     for path in inputs:
         if out.resolve() == path.resolve():
             raise RequestError(f"--out {out}: this command reads that file. Name another file for the page")
-    if out.is_dir():
-        raise RequestError(f"--out {out}: is a folder. Name a file, e.g. {out / 'page.html'}")
     if force or not out.exists():
         return
     with out.open("rb") as file:

@@ -143,8 +143,6 @@ def test_only_a_page_of_the_command_is_replaced(tmp_path):
     check_replaceable(page, [], force=True)
     with raises(RequestError, "--force"):
         check_replaceable(page, [], force=False)
-    with raises(RequestError, "is a folder"):
-        check_replaceable(tmp_path, [], force=True)
 
 
 def test_no_input_of_the_command_is_replaced(tmp_path, monkeypatch):
