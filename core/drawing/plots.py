@@ -13,10 +13,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from tuneyard.core.errors import RequestError
-from tuneyard.core.errors.warn import reported, warn_once
+from tuneyard.core.errors.warn import warn_once
 from tuneyard.core.files import write_bytes, write_text
 from tuneyard.core.language.reader_language import ENGLISH, current, in_language
 from tuneyard.core.language.translation import catalogue, tr
@@ -111,11 +109,9 @@ def plotting() -> Iterator[None]:
     """
     import matplotlib
 
-    texts = reported()
     language = plot_language()
-    if language != current() and NOT_WRITTEN not in texts:
-        texts.add(NOT_WRITTEN)
-        click.echo(tr(NOT_WRITTEN), err=True)
+    if language != current():
+        warn_once(tr(NOT_WRITTEN))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", MISSING_GLYPH)  # those letters are numbered
         with in_language(language), matplotlib.rc_context({"font.family": font_families()}, STYLE):

@@ -1,4 +1,4 @@
-"""Warnings on stderr, and the warnings that a command has printed already."""
+"""Warnings on stderr."""
 
 import click
 
@@ -12,16 +12,8 @@ def warn(text: str) -> None:
 
 def warn_once(text: str) -> None:
     """Print a warning unless this command has printed the same one."""
-    texts = reported()
+    context = click.get_current_context(silent=True)
+    texts: set[str] = set() if context is None else context.meta.setdefault(__name__, set())
     if text not in texts:
         texts.add(text)
         warn(text)
-
-
-def reported() -> set[str]:
-    """Texts that this command has reported, to add others to; empty and not kept outside a command."""
-    context = click.get_current_context(silent=True)
-    if context is None:
-        return set()
-    texts: set[str] = context.meta.setdefault(__name__, set())
-    return texts
