@@ -138,10 +138,6 @@ class Problems:
         errors = [problem for problem in problems if problem.is_error]
         return cls(warnings=warnings, notes=notes, counts=Counter(counts), _errors=errors)
 
-    def listed(self) -> list[Problem]:
-        """The kept errors and then the kept warnings."""
-        return [*self.errors, *self.warnings]
-
     def count(self, kind: str) -> int:
         """The number of problems of a kind: "E" errors, "W" warnings."""
         return sum(self.tally(kind).values())
@@ -164,11 +160,6 @@ class Problems:
         if lines:
             lines += guide(self.tally("W"))
         return lines
-
-    @property
-    def stopped(self) -> bool:
-        """True if the compile will publish nothing."""
-        return self.fatal or (self.bad_rows > 0 and self.rejected is None)
 
 
 @lru_cache(1000)  # the same names often stand in every bad row

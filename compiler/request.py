@@ -112,7 +112,8 @@ class CompileReport(Counts):
     @property
     def failed(self) -> bool:
         """True if problems kept the compile from publishing."""
-        return self.problems.stopped
+        problems = self.problems
+        return problems.fatal or (problems.bad_rows > 0 and problems.rejected is None)
 
     def balance(self, records_of_outputs: Mapping[str, int]) -> None:
         """`ContentError` unless each output has every row that was read and neither dropped nor rejected."""
@@ -189,5 +190,5 @@ class CompileReport(Counts):
             "notes": self.problems.notes,
             "not_used": dict(self.unused.rows),
             "ignored": dict(self.unused.ignored),
-            "problems": [asdict(problem) for problem in self.problems.listed()],
+            "problems": [asdict(problem) for problem in [*self.problems.errors, *self.problems.warnings]],
         }
