@@ -2,8 +2,8 @@
 
 A recipe in bad/ begins with the failure or the bad training that it stands for. The same words in several of
 them are one cause. `# warns: CODE` and `# also: CODE` name what else is found. LLaMA-Factory's own loader,
-converter and processor judge the rows, in one process. The fast tests ask it about one example of each code,
-the slow ones about the others. The quick check, which does not ask LLaMA-Factory, runs on all in both.
+converter and processor judge the rows, in one process for all of them, in the slow tests. The fast tests run
+the quick check on all, which does not ask LLaMA-Factory.
 """
 
 import json
@@ -12,9 +12,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -87,16 +86,6 @@ SILENT = {
 
 FIRST_OF_CODE = {path.stem.partition("-")[0]: path for path in reversed(BAD)}
 """One wrong recipe of each code."""
-FAST = [*FIRST_OF_CODE.values(), *(path for path in GOOD if path.stem in PLANNED)]
-SLOW = [path for path in [*GOOD, *BAD] if path not in FAST]
-
-
-def by_speed(names: Iterable[str]) -> list[Any]:
-    """Names of recipes as cases: slow are those of which only the slow tests ask LLaMA-Factory."""
-    fast = {path.stem for path in FAST}
-    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
 ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "HF_HUB_OFFLINE": "1",
@@ -134,19 +123,13 @@ def checked(folder: Path, model: Path, paths: list[Path]) -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_model) -> Path:
-    return prepared(tmp_path_factory.mktemp("ours"), tiny_model)
+    return prepared(tmp_path_factory.mktemp("recipes"), tiny_model)
 
 
 @pytest.fixture(scope="module")
-def ours(folder, tiny_model) -> dict[str, dict]:
-    return checked(folder, tiny_model, FAST)
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory, tiny_model) -> tuple[Path, dict[str, dict]]:
-    """What is found in all other examples, ours and LLaMA-Factory's, and the folder that was checked in."""
-    folder = prepared(tmp_path_factory.mktemp("others"), tiny_model)
-    return folder, checked(folder, tiny_model, [*SLOW, *THEIRS])
+def outcomes(folder, tiny_model) -> dict[str, dict]:
+    """What is found in all examples, ours and LLaMA-Factory's."""
+    return checked(folder, tiny_model, [*GOOD, *BAD, *THEIRS])
 
 
 def expected_code(path: Path) -> str:
@@ -198,55 +181,50 @@ def test_good_recipes_differ():
     assert len({path.read_bytes() for path in GOOD}) == len(GOOD) >= LEAST_GOOD
 
 
-@pytest.mark.parametrize("name", [path.stem for path in FAST])
-def test_an_example_of_each_code(ours, name):
-    ((path, outcome),) = ((path, found) for path, found in ours.items() if Path(path).stem == name)
-    assert is_as_stated(Path(path), outcome), outcome
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("path", SLOW, ids=lambda path: path.stem)
-def test_an_example_of_ours(others, path):
-    outcome = others[1][str(path)]
+@pytest.mark.parametrize("path", [*GOOD, *BAD], ids=lambda path: path.stem)
+def test_an_example(outcomes, path):
+    outcome = outcomes[str(path)]
     assert is_as_stated(path, outcome), outcome
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", FIRST_OF_CODE)
-def test_a_message_of_each_code(ours, code):
+def test_a_message_of_each_code(outcomes, code):
     """The others vary its names and figures."""
-    outcome = ours[str(FIRST_OF_CODE[code])]
+    outcome = outcomes[str(FIRST_OF_CODE[code])]
     golden_text("\n".join(line for line in outcome["lines"] if code == "E" or f" {code} " in line))
 
 
 @pytest.fixture
-def lines(request) -> Callable[[str], list[str]]:
-    """`lines(name)`: what is found in a recipe by the fast or the slow tests, and what is not checked."""
+def lines(outcomes) -> Callable[[str], list[str]]:
+    """`lines(name)`: what is found in a recipe, and what is not checked."""
 
     def of(name: str) -> list[str]:
-        is_fast = name in {path.stem for path in FAST}
-        checked = request.getfixturevalue("ours") if is_fast else request.getfixturevalue("others")[1]
-        (found,) = (checked[str(path)] for path in [*GOOD, *BAD] if path.stem == name)
+        (found,) = (outcomes[str(path)] for path in [*GOOD, *BAD] if path.stem == name)
         return [*found["lines"], *found["unchecked"]]
 
     return of
 
 
-@pytest.mark.parametrize("name", by_speed(SAID))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAID)
 def test_rows_are_named_with_what_is_wrong_with_them(lines, name):
     """Of the examples whose message is not golden by `test_a_message_of_each_code`."""
     assert SAID[name] in "\n".join(lines(name))
 
 
-@pytest.mark.parametrize("name", by_speed(SILENT))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SILENT)
 def test_recipes_without_the_defect_are_told_nothing_of_it(lines, name):
     assert SILENT[name] not in " ".join(line.split(": ")[1] for line in lines(name))
 
 
-def test_a_refusal_of_llamafactory_names_line_and_setting(ours):
-    for path, found in ours.items():
-        if Path(path).stem.startswith(("E350", "E351")):
-            refusals = [line for line in found["lines"] if re.search(r"\.yaml:\d+: E35[01] \w+: ", line)]
-            assert refusals, found["lines"]
+@pytest.mark.slow
+@pytest.mark.parametrize("code", ["E350", "E351"])
+def test_a_refusal_of_llamafactory_names_line_and_setting(outcomes, code):
+    lines = outcomes[str(FIRST_OF_CODE[code])]["lines"]
+    assert [line for line in lines if re.search(rf"\.yaml:\d+: {code} \w+: ", line)], lines
 
 
 @pytest.mark.slow
@@ -254,15 +232,17 @@ def test_the_way_out_is_named_where_it_helps(lines):
     assert "give a model folder with --model DIR" in "\n".join(lines("model-on-hub"))
 
 
-def test_the_way_out_is_named_nowhere_else(ours):
-    for path, found in ours.items():
-        if "model" not in Path(path).stem and Path(path).stem != "E305-template":
-            assert not [line for line in found["unchecked"] if "--model" in line], path
+@pytest.mark.slow
+def test_the_way_out_is_named_nowhere_else(outcomes):
+    for path in FIRST_OF_CODE.values():
+        if "model" not in path.stem and path.stem != "E305-template":
+            assert not [line for line in outcomes[str(path)]["unchecked"] if "--model" in line], path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLANNED)
-def test_preference_data_can_be_planned(ours, name):
-    (planned,) = (found["planned"] for path, found in ours.items() if Path(path).stem == name)
+def test_preference_data_can_be_planned(outcomes, name):
+    (planned,) = (found["planned"] for path, found in outcomes.items() if Path(path).stem == name)
     assert "in all, counted" in planned, planned
 
 
@@ -279,9 +259,8 @@ def findings_of_theirs(theirs: dict[str, dict], folder: Path) -> dict[str, dict]
 
 @pytest.mark.slow
 @pytest.mark.skipif(not THEIRS, reason="LLaMA-Factory's examples are not here")
-def test_the_examples_of_llamafactory(request, others):
-    folder, found = others
-    theirs = {path: outcome for path, outcome in found.items() if Path(path.removesuffix(" tiny")) in THEIRS}
+def test_the_examples_of_llamafactory(request, folder, outcomes):
+    theirs = {path: each for path, each in outcomes.items() if Path(path.removesuffix(" tiny")) in THEIRS}
     assert not [path for path, outcome in theirs.items() if outcome["crashed"]]
     findings = findings_of_theirs(theirs, folder)
     if request.config.getoption("regenerate"):
