@@ -106,7 +106,7 @@ def test_rows_without_ids_are_numbered_over_all_files(bench, capsys, workers) ->
 
 
 def large(bench) -> list[Path]:
-    lines = json_lines(rows(0, 40_000))
+    lines = json_lines(rows(0, 20_000))
     return [bench.write(f"{number}.jsonl", lines) for number in range(4)]
 
 
