@@ -18,9 +18,9 @@ import numpy as np
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.translation import joined, tr
-from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric
+from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric, metric_of, read_metric
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
-from tuneyard.eval.metrics import metric_meaning
+from tuneyard.eval.metrics import metrics
 from tuneyard.eval.metrics.calibration import calibration
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
 from tuneyard.eval.read.results import part_of
@@ -45,11 +45,27 @@ Pairs = Sequence[tuple[str, str]]  # (old, new) models
 MANY = 3  # from so many candidates on, the figure of the best is noticeably too high
 
 
-def meaning(metric: str, runs: RunsByDataset) -> Metric:
-    """Unit and direction of a metric, as the runs declare it."""
-    if metric == MACRO_F1.name:
-        return MACRO_F1
-    return metric_meaning(metric, [run.facts for by_model in runs.values() for run in by_model.values()])
+def meaning(name: str, runs: RunsByDataset) -> Metric:
+    """Unit and direction of the metric `name`.
+
+    As we or a plug-in declare it, otherwise as the results.json of the runs do (`RequestError` if they
+    differ), otherwise by its name. Of an unknown metric, higher is better.
+    """
+    of_answers = {ACCURACY.name: ACCURACY, MACRO_F1.name: MACRO_F1}
+    if name in of_answers:
+        return of_answers[name]
+    if name in metrics():
+        return metrics()[name].meaning
+    meanings = set()
+    for by_model in runs.values():
+        for run in by_model.values():
+            declared = part_of(run.facts, "metrics")
+            if name in declared:
+                _, of_run = read_metric({"metrics": declared}, name)
+                meanings.add(of_run)
+    if len(meanings) > 1:
+        raise RequestError(f"--metric {name}: the runs' results.json declare different units or directions")
+    return replace(next(iter(meanings), metric_of(name)), name=name, in_percent=False)
 
 
 @dataclass(frozen=True, slots=True)

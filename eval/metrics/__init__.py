@@ -8,15 +8,15 @@ Its mean appears in results.json, and from there in compare's and report's table
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.errors.warn import warn
 from tuneyard.core.installation.plugins import Plugin, PluginError, guarded, registry
-from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric, metric_of, read_metric
+from tuneyard.core.training.metrics import METRICS, Metric
 from tuneyard.eval.statistics.rates import Rows, groups_of, metric_mean
 
 Function = Callable[[Mapping[str, Any]], float]
@@ -86,27 +86,6 @@ def metric(
 def metrics() -> dict[str, ExampleMetric]:
     """Every metric of examples by name. `PluginError` for a plug-in that is broken."""
     return registry(GROUP, __name__, ExampleMetric, "metric", METRICS)
-
-
-def metric_meaning(name: str, results: Iterable[Mapping[str, object]]) -> Metric:
-    """Unit and direction of the figure `name`.
-
-    As we or a plug-in declare it, otherwise as the runs' `results` (results.json) do (`RequestError` if they
-    differ), otherwise by its name. Of an unknown figure, higher is better.
-    """
-    if name == ACCURACY.name:
-        return ACCURACY
-    if name in metrics():
-        return metrics()[name].meaning
-    meanings = set()
-    for facts in results:
-        declared = facts.get("metrics")
-        if isinstance(declared, Mapping) and name in declared:
-            _, meaning = read_metric({"metrics": declared}, name)
-            meanings.add(meaning)
-    if len(meanings) > 1:
-        raise RequestError(f"--metric {name}: the runs' results.json declare different units or directions")
-    return replace(next(iter(meanings), metric_of(name)), name=name, in_percent=False)
 
 
 def find_metric(name: str) -> ExampleMetric:
