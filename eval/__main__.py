@@ -1,6 +1,6 @@
 """`python -m eval` lists the commands that score models and compare them.
 
-They are the files of this folder, and its packages that have a `__main__`.
+They are the files of this folder.
 
 A package adds scoring commands by the entry point `tuneyard.scoring_commands` (docs/extending.md).
 """
@@ -19,11 +19,7 @@ from tuneyard.core.installation.plugins import load
 GROUP: Literal["tuneyard.scoring_commands"] = "tuneyard.scoring_commands"
 FOLDER = Path(__file__).parent
 COMMANDS = {
-    **{path.stem: f"tuneyard.eval.{path.stem}:cli" for path in FOLDER.glob("*.py") if path.stem[0] != "_"},
-    **{
-        path.parent.name: f"tuneyard.eval.{path.parent.name}.command:cli"
-        for path in FOLDER.glob("*/__main__.py")
-    },
+    path.stem: f"tuneyard.eval.{path.stem}:cli" for path in FOLDER.glob("*.py") if path.stem[0] != "_"
 }
 EXAMPLES = examples(
     "tuneyard eval nli --model models/demo-base --dataset demo_mnli_eval --limit 8 --out results/base",

@@ -12,7 +12,7 @@ from tests.hostile_server import SPOILED, SPOILED_LOGS, Hostile, Pieces, changed
 from tests.json_files import read_json
 from tests.messages import message_of, printed_line
 from tuneyard.core.errors import ContentError, TuneyardError
-from tuneyard.eval.prove.command import cli
+from tuneyard.eval.prove import cli
 
 Spoil = Callable[[bytes], Pieces]
 FIRST_QUESTIONS = 3  # completions before those for rows

@@ -26,7 +26,7 @@ from tuneyard.eval import chat, nli
 from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.load import Model, load_model
-from tuneyard.eval.prove.command import cli
+from tuneyard.eval.prove import cli
 from tuneyard.eval.read.results import PREDICTIONS
 
 VALID = jsonschema_rs.validator_for(read_json(ROOT / "core/schemas/prove.json"))

@@ -12,7 +12,7 @@ from tests.tiny import make_tiny
 from tests.unit.adapters.make import factors, make
 from tests.unit.adapters.test_commands import call
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.prove.command import cli
+from tuneyard.eval.prove import cli
 
 pytestmark = pytest.mark.slow
 WAYS = ["chat template of", "chat template and tokenizer of", "chat template and tokenizer in", "TEMPLATE of"]

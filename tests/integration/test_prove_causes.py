@@ -23,7 +23,7 @@ from tests.json_files import read_json, write_json
 from tests.llama_server import llama_server
 from tests.unit.adapters.test_commands import call
 from tuneyard.core.errors import ContentError
-from tuneyard.eval.prove.command import cli
+from tuneyard.eval.prove import cli
 
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.slow

@@ -29,7 +29,7 @@ from tuneyard.adapters.serve.template import trained_template
 from tuneyard.core.prompt import chat_renderer
 from tuneyard.eval import nli
 from tuneyard.eval.backends.modelfile import read_modelfile
-from tuneyard.eval.prove.command import cli as prove
+from tuneyard.eval.prove import cli as prove
 
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.slow

@@ -30,7 +30,7 @@ from tests.vllm_compare import VLLM, needs_vllm
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ContentError
 from tuneyard.eval import chat, nli
-from tuneyard.eval.prove.command import cli as prove
+from tuneyard.eval.prove import cli as prove
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), needs_vllm]
 NATS = 0.1  # adapter serve leaves the dtype to vLLM, which makes bf16 of fp32

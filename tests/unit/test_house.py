@@ -19,7 +19,7 @@ EVAL = {
     "judge": {"metrics", "read", "statistics"},
     "show": {"judge", "metrics", "read", "statistics"},
     "scoring": {"backends", "datasets", "metrics", "read", "statistics"},
-    "prove": {"backends", "datasets", "metrics", "scoring"},
+    "parity": {"backends", "datasets", "metrics", "scoring"},
 }
 ALLOWED = {"core": set(), "eval": {"core", "adapters"}}
 HEAVY = {

@@ -8,8 +8,8 @@ import jsonschema_rs
 from tests.conftest import ROOT
 from tests.json_files import read_json
 from tests.messages import golden_text
-from tuneyard.eval.prove.page import markdown, to_json
-from tuneyard.eval.prove.proof import (
+from tuneyard.eval.parity.page import markdown, to_json
+from tuneyard.eval.parity.proof import (
     Answers,
     FirstDifference,
     Proof,

@@ -15,8 +15,8 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel
-from tuneyard.eval.prove.diagnosis import Cause, Evidence, diagnose
-from tuneyard.eval.prove.proof import Answers, Labels, Tolerance
+from tuneyard.eval.parity.diagnosis import Cause, Evidence, diagnose
+from tuneyard.eval.parity.proof import Answers, Labels, Tolerance
 
 SPECIAL = ("<s>", "<|turn|>", "<|done|>")
 SYSTEM = "You are a helpful assistant."

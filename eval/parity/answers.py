@@ -12,7 +12,7 @@ from tuneyard.eval.backends.load import in_this_process, load_gguf, load_model
 from tuneyard.eval.backends.scorers import Fields, Ids, Prompts, Scorer, choosing, plan_batches, score_all
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import MOST, spellings
-from tuneyard.eval.prove.proof import Answers, ParityInputs, ProofPart, Texts, prove_answers
+from tuneyard.eval.parity.proof import Answers, ParityInputs, ProofPart, Texts, prove_answers
 from tuneyard.eval.scoring.candidates import Candidate
 from tuneyard.eval.scoring.options import ScoringRequest
 

@@ -24,9 +24,9 @@ from tuneyard.eval.backends.scorers import prompts_too_long
 from tuneyard.eval.backends.server import Server
 from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
 from tuneyard.eval.datasets.prompts import trained_template
-from tuneyard.eval.prove.answers import Reference, prove_files, training_ends
-from tuneyard.eval.prove.proof import FILES, ParityInputs, Proof, Tolerance, prove_prompts
-from tuneyard.eval.prove.servers import connect, prove_servers
+from tuneyard.eval.parity.answers import Reference, prove_files, training_ends
+from tuneyard.eval.parity.proof import FILES, ParityInputs, Proof, Tolerance, prove_prompts
+from tuneyard.eval.parity.servers import connect, prove_servers
 from tuneyard.eval.scoring.candidates import Candidate, Opened, open_models
 from tuneyard.eval.scoring.options import ScoringRequest
 

@@ -16,7 +16,7 @@ import click
 
 from tuneyard.core.cli.main import cli_command, command_line
 from tuneyard.core.cli.next_step import next_step, same_options
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import ContentError, RequestError, run_command
 from tuneyard.core.files import write_json, write_text
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.scoring.options import (
@@ -109,9 +109,9 @@ def cli(
     Prompts must have the same token ids. Answers may differ by --flips and --tolerance.
     """
     from tuneyard.eval.backends.open_server import check_url
-    from tuneyard.eval.prove.check import prove
-    from tuneyard.eval.prove.page import markdown, to_json
-    from tuneyard.eval.prove.proof import FILES, ParityInputs, Tolerance
+    from tuneyard.eval.parity.check import prove
+    from tuneyard.eval.parity.page import markdown, to_json
+    from tuneyard.eval.parity.proof import FILES, ParityInputs, Tolerance
 
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out}: a file; expected a folder")
@@ -153,3 +153,7 @@ def _chat_server(offers: Sequence["ServedModel"], adapters: Sequence[str]) -> li
         if offer.is_adapter and name in offer.names:
             return [*words, "--served-model", offer.name]
     return words
+
+
+if __name__ == "__main__":
+    run_command(cli)

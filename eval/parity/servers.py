@@ -11,9 +11,9 @@ from tuneyard.eval.backends.open_server import open_served
 from tuneyard.eval.backends.scorers import Ids, choosing, chunks, score_all, tokenise
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, read_models
 from tuneyard.eval.backends.server import ROWS, Server
-from tuneyard.eval.prove.answers import Reference, label_forms, tokens_of
-from tuneyard.eval.prove.diagnosis import Evidence, diagnose
-from tuneyard.eval.prove.proof import (
+from tuneyard.eval.parity.answers import Reference, label_forms, tokens_of
+from tuneyard.eval.parity.diagnosis import Evidence, diagnose
+from tuneyard.eval.parity.proof import (
     CHATS,
     Answers,
     ParityInputs,

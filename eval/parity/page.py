@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from tuneyard.core.errors import counted, one_line, show_value
 from tuneyard.core.language.number_format import NONE, Table, grid
-from tuneyard.eval.prove.proof import ANSWERS, CHATS, PROMPTS, FirstDifference, Proof, ProofPart, Tolerance
+from tuneyard.eval.parity.proof import ANSWERS, CHATS, PROMPTS, FirstDifference, Proof, ProofPart, Tolerance
 
 HEADERS = {
     PROMPTS: ("prompts made by", "different ids"),

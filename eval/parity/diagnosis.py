@@ -19,7 +19,7 @@ from tuneyard.eval.backends.connection import TOO_LONG
 from tuneyard.eval.backends.generate import LENGTH, STOP
 from tuneyard.eval.backends.scorers import Prompts
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel
-from tuneyard.eval.prove.proof import (
+from tuneyard.eval.parity.proof import (
     Answers,
     Distance,
     Texts,

@@ -1,0 +1,1 @@
+"""The parity check of `tuneyard eval prove`: the same prompts and answers from training to serving."""

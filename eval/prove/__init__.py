@@ -1,1 +1,0 @@
-"""tuneyard eval prove: the same prompts and answers from training to serving."""
