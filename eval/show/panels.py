@@ -1,18 +1,16 @@
-"""Plots with a panel for each model of a dataset: its confusion matrix, or its reliability diagram.
+"""The plot of each model's confusion matrix on a dataset, and that of lengths.
 
 The plot of lengths shows for each part of an example the share of rows with at most so many tokens.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from tuneyard.core.drawing.plots import COLOURS, FAINT, plot, plotting, wrapped
 from tuneyard.core.language.translation import tr, tr_counted
-from tuneyard.eval.metrics.calibration import Calibration
 from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.metrics.text import percentiles
 from tuneyard.eval.read.scored_run import ScoredRun
@@ -25,21 +23,36 @@ IN_A_ROW = 4
 LONGEST_LABEL, LONGEST_TITLE = 16, 44  # characters
 DARK = 0.7  # a cell of a larger share has white letters
 ON_DARK, ON_LIGHT = "#fafafa", "#111111"  # black and white themselves follow the reader's colours on a page
-FLOOR = -14  # the numbers of rows of each bin are below 0 %
-Panel = TypeVar("Panel")
 
 
 def draw_confusion(runs: Sequence[ScoredRun]) -> "Figure":
-    """Draw the confusion matrices of one dataset's runs: counts, and shares of each expected label."""
+    """Draw the confusion matrices of one dataset's runs: counts, and shares of each expected label.
+
+    A matrix stands under its model's name and commonest error.
+    """
+    from matplotlib.figure import Figure
+
     gold = runs[0].gold
     rows = sorted(set(gold))
     predicted = {label for run in runs for label in run.predicted}
     columns = rows + sorted(predicted - set(rows))
     n = len(gold)
     title = tr("{name}: predicted (columns) by actual (rows); n = {n:,}", name=runs[0].dataset, n=n)
-    size = max(2.6, 0.45 * len(columns)) + 0.5, max(2.2, 0.4 * len(rows)) + 1.2
-    draw = partial(_matrix, rows=rows, columns=columns)
-    return _panels({run.model: run for run in runs}, draw, title, size)
+    panel_width = max(2.6, 0.45 * len(columns)) + 0.5  # inches
+    panel_height = max(2.2, 0.4 * len(rows)) + 1.2
+    across = min(IN_A_ROW, len(runs))
+    down = math.ceil(len(runs) / across)
+    width = max(5.0, across * panel_width)
+    figure = Figure(figsize=(width, down * panel_height + 0.5))
+    figure.suptitle(wrapped(title, width), x=0.01, ha="left", fontsize=11)
+    places = list(figure.subplots(down, across, squeeze=False).flat)
+    for axes, run in zip(places, runs, strict=False):
+        finding = _matrix(axes, run, rows, columns)
+        lines = (short(line, LONGEST_TITLE) for line in (run.model, finding))
+        axes.set_title("\n".join(lines), fontsize=9, pad=8)
+    for axes in places[len(runs) :]:
+        axes.remove()
+    return figure
 
 
 def _matrix(axes: "Axes", run: ScoredRun, rows: Sequence[str], columns: Sequence[str]) -> str:
@@ -78,55 +91,6 @@ def _commonest_error(counts: Mapping[tuple[str, str], int]) -> str:
         return tr("no error")
     (gold, predicted), count = max(errors.items(), key=lambda item: item[1])
     return tr("{said} for {right} {times}", said=predicted, right=gold, times=tr_counted(count, "time"))
-
-
-def draw_calibration(dataset: str, calibrations: Mapping[str, Calibration]) -> "Figure":
-    """Draw the reliability diagrams of a dataset's models: accuracy by confidence, and rows of each bin."""
-    n = next(iter(calibrations.values())).n
-    title = tr("{name}: accuracy (whiskers: 95 % interval) by confidence; n = {n:,}", name=dataset, n=n)
-    return _panels(calibrations, _reliability, title, (3.3, 3.2))
-
-
-def _reliability(axes: "Axes", calibration: Calibration) -> str:
-    axes.plot([0, 100], [0, 100], color="black", linestyle="dashed", linewidth=1)
-    bins = calibration.bins
-    most = max(one.n for one in bins)
-    confidences = [100 * one.confidence for one in bins]
-    accuracies = [100 * one.accuracy for one in bins]
-    axes.bar(confidences, [12 * one.n / most for one in bins], 5, FLOOR, color=FAINT)
-    for confidence, one in zip(confidences, bins, strict=True):
-        axes.text(confidence, FLOOR + 1, f"{one.n:,}", ha="center", fontsize=6)
-    below = [100 * (one.accuracy - one.low) for one in bins]
-    above = [100 * (one.high - one.accuracy) for one in bins]
-    look: dict[str, Any] = {"ecolor": "black", "capsize": 2, "markersize": 4, "clip_on": False}
-    axes.errorbar(confidences, accuracies, [below, above], fmt="o-", color=COLOURS[1], **look)
-    axes.set(xlim=(0, 100), ylim=(FLOOR, 100), yticks=range(0, 101, 20))
-    axes.set(xlabel=tr("confidence, %"), ylabel=tr("accuracy, %"))
-    error, chance = 100 * calibration.error, 100 * calibration.chance
-    return tr("ECE {error:.1f} points, if calibrated up to {chance:.1f}", error=error, chance=chance)
-
-
-def _panels(
-    panels: Mapping[str, Panel],
-    draw: Callable[["Axes", Panel], str],
-    title: str,
-    size: tuple[float, float],
-) -> "Figure":
-    """Draw panels of `size` inches, each under its model's name and the finding that `draw` returns."""
-    from matplotlib.figure import Figure
-
-    across = min(IN_A_ROW, len(panels))
-    down = math.ceil(len(panels) / across)
-    width = max(5.0, across * size[0])
-    figure = Figure(figsize=(width, down * size[1] + 0.5))
-    figure.suptitle(wrapped(title, width), x=0.01, ha="left", fontsize=11)
-    places = list(figure.subplots(down, across, squeeze=False).flat)
-    for axes, (name, panel) in zip(places, panels.items(), strict=False):
-        lines = (short(line, LONGEST_TITLE) for line in (name, draw(axes, panel)))
-        axes.set_title("\n".join(lines), fontsize=9, pad=8)
-    for axes in places[len(panels) :]:
-        axes.remove()
-    return figure
 
 
 PLOT = "lengths.png"

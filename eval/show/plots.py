@@ -1,8 +1,7 @@
 """Plots with an interval on every bar. The title of those of accuracy is the decision.
 
-accuracy.png for every comparison. Datasets of labels also get confusion.png, and calibration.png if the runs
-have the labels' probabilities. Datasets whose rows have types get overall_accuracy_comparison.png,
-type_accuracy_comparison.png and (by subtype) model_comparison.png.
+accuracy.png for every comparison. Datasets of labels also get confusion.png. Datasets whose rows have types
+get overall_accuracy_comparison.png, type_accuracy_comparison.png and (by subtype) model_comparison.png.
 """
 
 import math
@@ -24,7 +23,7 @@ from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.conclusions import Comparison, Section, section_name
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
-from tuneyard.eval.show.panels import draw_calibration, draw_confusion
+from tuneyard.eval.show.panels import draw_confusion
 from tuneyard.eval.show.verdict import decisions, recommended
 from tuneyard.eval.statistics.rates import rate_of
 
@@ -33,15 +32,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = 25  # bars of a plot
-DETAILED = 12  # with more datasets, nobody would look through all matrices and diagrams
+DETAILED = 12  # with more datasets, nobody would look through all matrices
 OTHERS = "others"
 BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
 CAPTIONS = {
     "type": "Accuracy on {name} by type with 95 % intervals, the commonest type first.",
     "subtype": "Accuracy on {name} by subtype with 95 % intervals, the commonest subtype first.",
     "confusion": "Predicted by actual labels on {name}: counts of examples, and their shares of the row.",
-    "calibration": "Accuracy by confidence on {name}, beside the dashed line on which both are equal; "
-    "bars count the examples.",
 }
 HATCHES = (None, "//", "..", "xx")
 WHISKER: dict[str, Any] = {"fmt": "none", "ecolor": "black", "elinewidth": 0.8, "capsize": 1.5}
@@ -122,18 +119,9 @@ def _plots(comparison: Comparison, runs: RunsByDataset) -> Iterator[tuple[str, s
         for kind in kinds:
             chart = kinds_chart(dataset_runs, kind)
             yield f"{folder}{BY_KIND[kind]}", CAPTIONS[kind], section.name, partial(draw_bars, chart)
-        if len(comparison.sets) > DETAILED:
-            continue
-        if all(map(_labelled, dataset_runs)):
+        if len(comparison.sets) <= DETAILED and all(map(_labelled, dataset_runs)):
             draw = partial(draw_confusion, dataset_runs)
             yield f"{folder}confusion.png", CAPTIONS["confusion"], section.name, draw
-        calibrations = {}
-        for model, score in section.figures.items():
-            if score.calibration:
-                calibrations[model] = score.calibration
-        if calibrations:
-            draw = partial(draw_calibration, section.name, calibrations)
-            yield f"{folder}calibration.png", CAPTIONS["calibration"], section.name, draw
 
 
 def _labelled(run: ScoredRun) -> bool:

@@ -19,7 +19,6 @@ from tuneyard.eval.compare import cli
 GOLDEN = ROOT / "tests/golden/compare/demo.md"
 PLOTS = [
     "accuracy.png",
-    "calibration.png",
     "confusion.png",
     "model_comparison.png",
     "overall_accuracy_comparison.png",
@@ -51,9 +50,7 @@ def test_the_demo_page_is_golden(here: Here, tmp_path: Path) -> None:
     changed = read_lines(tmp_path / "changed.jsonl")
     fixed = [one for one in changed if (one["model"], one["change"]) == ("merge", "fixed")]
     assert len(fixed) == 134 + 131 and all(one["expected"] == one["predicted"] for one in fixed)
-    printed_line(
-        done.stderr, "accuracy.png", "demo_mnli_eval/confusion.png", "demo_mnli_eval/calibration.png"
-    )
+    printed_line(done.stderr, "accuracy.png", "demo_mnli_eval/confusion.png")
 
 
 def test_a_folder_without_runs_is_shown_next_to_the_runs_that_are_here(
@@ -145,9 +142,7 @@ def test_the_guides_own_results_are_compared_row_by_row(here: Here, tmp_path: Pa
     done = here(cli, a, b, "--out", tmp_path / "ab")
     assert "Ship b: 83.3 %, against 33.3 % for a." in done.stdout
     assert "mid-p McNemar" in (tmp_path / "ab/table.md").read_text(encoding="utf-8")
-    assert set(PLOTS) - {"calibration.png", "confusion.png"} <= {
-        path.name for path in (tmp_path / "ab").iterdir()
-    }
+    assert set(PLOTS) - {"confusion.png"} <= {path.name for path in (tmp_path / "ab").iterdir()}
     assert json.dumps("报告59") in (tmp_path / "ab/report.html").read_text()
     other = read_json(b)
     other["results"][3]["user"] = "另一份报告"

@@ -266,7 +266,7 @@ def test_which_plots_are_drawn(sets: list[str]) -> None:
     folders = ["" if len(sets) == 1 else f"{folder_name(name)}/" for name in sets]
     names = [
         "overall_accuracy_comparison.png", "type_accuracy_comparison.png",  # there is no subtype
-        "confusion.png", "calibration.png",
+        "confusion.png",
     ]  # fmt: skip
     drawn_names = [plot.name for plot in drawn]
     assert drawn_names == ["accuracy.png", *(folder + name for folder in folders for name in names)]
