@@ -223,7 +223,9 @@ def _changed(
     over: dict[str, Any] = {}
     if table:
         over["source"] = {"table": table}
-    splits = spec.split.shares if spec.split else {}
+    splits: dict[str, float] = {}
+    if spec.split:
+        splits = spec.split.shares
     for text in shares:
         if not splits:
             raise RequestError(

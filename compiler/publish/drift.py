@@ -17,7 +17,9 @@ def compile_again(folder: str, manifest: Manifest) -> str:
     words = ["tuneyard", "data", "compile", folder]
     for source in manifest.sources:
         if source.is_named:
-            option = f"{source.split}={source.path}" if has_splits else source.path
+            option = source.path
+            if has_splits:
+                option = f"{source.split}={source.path}"
             words += ["--source", option]
     return f"`{shlex.join(words)}` writes it again"
 

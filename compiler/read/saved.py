@@ -21,7 +21,9 @@ def saved_files(folder: Path) -> dict[str, list[Path]]:
         return {} if files is None else {"": files}
     names = read_object(folder / INDEX).get("splits")
     files_by_split: dict[str, list[Path]] = {}
-    for name in names if isinstance(names, list) else ():
+    if not isinstance(names, list):
+        return {}
+    for name in names:
         files = _arrow_files(folder / name) if isinstance(name, str) and names_folder(name) else None
         if files is None:
             raise ContentError(

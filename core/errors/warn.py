@@ -13,7 +13,9 @@ def warn(text: str) -> None:
 def warn_once(text: str) -> None:
     """Print a warning unless this command has printed the same one."""
     context = click.get_current_context(silent=True)
-    texts: set[str] = set() if context is None else context.meta.setdefault(__name__, set())
+    texts: set[str] = set()
+    if context is not None:
+        texts = context.meta.setdefault(__name__, texts)
     if text not in texts:
         texts.add(text)
         warn(text)
