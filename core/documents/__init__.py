@@ -75,9 +75,7 @@ def parse_yaml(text: bytes | str, place: str) -> Yaml:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ContentError(f"{place}:{line}: not YAML: {error.problem}") from error
-    except (LookupError, AttributeError) as error:  # !!int "", !!bool maybe, !!timestamp x
-        raise ContentError(f"{place}: not YAML: a value that does not fit its tag (`!!…`)") from error
-    except (yaml.YAMLError, ValueError, TypeError) as error:  # a number of 5,000 digits, a mapping as a key
+    except (yaml.YAMLError, ValueError, TypeError, LookupError) as error:  # 5,000 digits, !!bool maybe
         raise ContentError(f"{place}: not YAML: a value that does not fit: {error}") from error
     return Yaml(value, lines)
 
