@@ -137,8 +137,7 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
         fields = dict(pairs)
         key = repeated_key(pairs, fields)
         if key is not None:
-            count = [other for other, _ in pairs].count(key)
-            raise ContentError(f"{place}: the key {key!r} stands {count} times, keep one")
+            raise ContentError(f"{place}: duplicate key {key!r}: keep one")
         return fields
 
     try:

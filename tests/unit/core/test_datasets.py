@@ -57,7 +57,7 @@ def test_a_folder_is_refused_with_what_to_register(tmp_path: Path) -> None:
 
 def test_a_registry_with_equal_keys_is_refused(tmp_path: Path) -> None:
     registry(tmp_path, '{"mine": {"file_name": "a"}, "b": {}, "mine": {"file_name": "c"}}')
-    with raises(ContentError, "mine", "dataset_info.json", "2"):
+    with raises(ContentError, "mine", "dataset_info.json", "duplicate key"):
         read_registry(tmp_path)
 
 
