@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,7 @@ class Stats:
         yield tr(HEADING, name=self.name, examples=examples, duplicates=self.duplicates)
         if self.places:
             places = self.places[:NAMED]
-            has_lines = all(each.prefix == places[0][0].prefix for each in chain.from_iterable(places))
-            has_lines = has_lines and places[0][0].prefix.endswith(":")
+            has_lines = places[0][0].prefix.endswith(":")  # of one file
             pairs = []
             for pair in places:
                 place, before = [tr("line {line}", line=each.line) if has_lines else each for each in pair]
