@@ -238,15 +238,14 @@ def _checked(
     """
     if any(None in segment.ids for segment in segments):
         raise ContentError("the template writes a token that the tokenizer lacks")
-    states = []
-    place = 0
+    kept_ids: Ids = []
+    states: list[int] = []
     for segment in segments:
-        for token in segment.ids[: segment.kept]:
-            if place >= len(ids) or ids[place] != token:
-                raise ContentError("LLaMA-Factory's processor makes other tokens than its template writes")
-            states.append(MASKED if labels[place] == IGNORED else LEARNED)
-            place += 1
+        place = len(kept_ids)
+        kept_ids += segment.ids[: segment.kept]
+        of_segment = labels[place : len(kept_ids)]
+        states += [MASKED if label == IGNORED else LEARNED for label in of_segment]
         states += [CUT] * (len(segment.ids) - segment.kept)
-    if place != len(ids):
-        raise ContentError("LLaMA-Factory's processor makes more tokens than its template writes")
+    if kept_ids != list(ids):
+        raise ContentError("LLaMA-Factory's processor makes other tokens than its template writes")
     return TokenSequence(segments, states, name, mark)
