@@ -33,10 +33,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 ROOT = Path(__file__).resolve().parent.parent
 # The files that take longest, in the order in which workers begin them, so that both end at about one time.
-# The first two are of `make test`. test_demo.py is the first slow one, since test_docs.py waits for its demo.
+# The first one is of `make test`, test_demo.py is the longest of the slow ones.
 LONGEST_FIRST = (
     "unit/compiler/test_hub.py",
-    "integration/test_whole_way.py",
     "integration/test_demo.py",
     "integration/test_recipes_examples.py",
     "integration/test_recipes_ranks.py",
