@@ -81,7 +81,7 @@ def test_a_chat_template_that_leaves_tools_out_is_refused_and_one_that_writes_th
 def test_without_a_template_texts_stand_line_by_line_and_the_answer_right_after() -> None:
     render = chat_renderer(object(), None)
     assert render([USER, ANSWER, USER], True) == "Q\nA\nQ"
-    assert render([USER, ANSWER], False) == "QA"
+    assert render([USER, ANSWER, USER, ANSWER], False) == "Q\nA\nQA"
 
 
 SYSTEM, OTHER = {"role": "system", "content": "S"}, {"role": "system", "content": "T"}
