@@ -127,8 +127,6 @@ def not_registered(
     name: str, folder: Path, entries: Iterable[str], alike: Iterable[str] | None = None
 ) -> NotRegisteredError:
     """Error for a name that is not registered in `folder`. Suggestions come from `alike` (default: all)."""
-    import difflib
-
     if is_file(Path(name)):
         fix = f"tuneyard data init {shlex.quote(name)}"
         return NotRegisteredError(f"{name} is a file, expected the name of a dataset; make one of it: {fix}")
@@ -137,17 +135,15 @@ def not_registered(
         return NotRegisteredError(f"dataset {name!r} not found: {nowhere}")
 
     names = sorted(entries)
-    listed_names = names
     more = ""
     if len(names) > NAMES:
-        listed_names = difflib.get_close_matches(name, names, NAMES, 0)
-        more = f", … and {len(names) - len(listed_names)} more"
+        more = f", … and {len(names) - NAMES} more"
     here = "" if folder == DEFAULT_FOLDER else f" --dataset-dir {shlex.quote(str(folder))}"
     hint = nearest(name, names if alike is None else alike, f"`tuneyard data list{here}` shows what there is")
     other = other_folder(name, folder)
     if other:
         hint = f"it is in {other / REGISTRY}: in a recipe `dataset_dir: {other}`, else --dataset-dir {other}"
-    listed = f"{', '.join(listed_names) or 'none'}{more}"
+    listed = f"{', '.join(names[:NAMES]) or 'none'}{more}"
     return NotRegisteredError(
         f"dataset {name!r} is not in {folder / REGISTRY} (registered: {listed}); {hint}"
     )

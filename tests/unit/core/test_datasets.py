@@ -35,9 +35,9 @@ def test_an_unknown_name_lists_what_is_registered(tmp_path: Path) -> None:
         with raises(RequestError, "alpaca_rte_eval", "registered"):
             find_dataset(name, tmp_path)
     registry(tmp_path, json.dumps({f"set_{number}": {"file_name": "x"} for number in range(104)}))
-    with raises(RequestError, "set_9", "set_0", "94") as error:
+    with raises(RequestError, "set_0", "set_1", "94") as error:
         find_dataset("set", tmp_path)
-    assert "set_10" not in str(error.value)
+    assert "set_9" not in str(error.value)
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
