@@ -24,6 +24,8 @@ RAY = "ray"
 """The extra for `--ray`; in a checkout, `make setup` installs it, too."""
 S3 = "s3"
 """The extra for `s3://` sources; in a checkout, `make setup` installs it, too."""
+EXTRAS = {RAY: RAY, "s3fs": S3}
+"""The extra that has a package, for those that the extra `train` lacks."""
 OF_EXTRAS = {TRAIN: ("bitsandbytes", "deepspeed"), "wandb": ("wandb",)}
 """Distributions that recipes may need, by the extra that installs them."""
 
@@ -49,13 +51,9 @@ def _fix(name: str) -> str:
 
         return f"install it with: {_pip_install(name, f'fsspec=={fsspec_version}')}"
     if not is_checkout():
-        if name == RAY:
-            return f"run {set_up_command(name)}"
-        if name == "s3fs":
-            return f"run {set_up_command(S3)}"
         if name in CORE:
             return f"run {_pip_install('tuneyard')}"
-        return f"run {set_up_command()}"
+        return f"run {set_up_command(EXTRAS.get(name, TRAIN))}"
     environment = ROOT / ".venv"
     has_environment = (environment / "bin" / "python").exists()
     if has_environment and Path(sys.prefix).resolve() != environment.resolve():
