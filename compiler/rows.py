@@ -10,8 +10,6 @@ from math import inf
 from operator import itemgetter
 from typing import NamedTuple, Self, TypeGuard
 
-from tuneyard.core.datasets import filled
-
 
 class InDocument(NamedTuple):
     """The line of a row that needs more than its line to be found: `12 rows[3]`, `1 record 7`.
@@ -110,10 +108,6 @@ class ObjectRows(_Addressed):
         """One raw row."""
         return self.rows[number]
 
-    def filled(self, name: str) -> list[int]:
-        """The numbers of the rows in which a field (a key, no path) holds something."""
-        return filled([row.get(name) for row in self.rows])
-
 
 @dataclass(slots=True)
 class TableRows(_Addressed):
@@ -139,10 +133,6 @@ class TableRows(_Addressed):
     def row(self, number: int) -> Fields:
         """One raw row."""
         return {name: values[number] for name, values in self.columns.items()}
-
-    def filled(self, name: str) -> list[int]:
-        """The numbers of the rows in which a field (a key, no path) holds something."""
-        return filled(self.columns[name])
 
 
 Rows = ObjectRows | TableRows

@@ -47,7 +47,7 @@ class Unused:
         rows_of_column = {}
         for name in rows.names():
             if name not in used and name not in heads:
-                rows_of_column[name] = rows.filled(name)
+                rows_of_column[name] = _filled(rows, name)
         for head in sorted(heads - used):
             rows_of_column |= _filled_inside(rows, head, used)
         for name, numbers in rows_of_column.items():
@@ -73,7 +73,7 @@ class Unused:
             if column not in sources:
                 continue
             source = sources[column]
-            numbers = filled([None if value is MISSING else value for value in rows.column(source)])
+            numbers = _filled(rows, source)
             if not {source.lower(), column}.isdisjoint(spec.ignore):
                 self.add(source, len(numbers), ignored=True)
             elif numbers:
@@ -121,6 +121,11 @@ class Unused:
             replace(problem, message=f"{self.changing[name]} of {read} rows have {problem.message}")
             for name, problem in self.findings.items()
         ]
+
+
+def _filled(rows: Rows, name: str) -> list[int]:
+    """The numbers of the rows in which a column holds something."""
+    return filled([None if value is MISSING else value for value in rows.column(name)])
 
 
 def _filled_inside(rows: Rows, head: str, used: set[str]) -> dict[str, list[int]]:
