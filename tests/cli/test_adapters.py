@@ -79,6 +79,7 @@ def test_killed_fuse_leaves_nothing_that_loads_and_goes_on(run, tmp_path, kill):
 LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 8, "num_key_value_heads": 8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["fuse", "export"])
 def test_what_a_killed_run_leaves_is_removed_by_the_next_of_another_command(run, tmp_path, command):
     make(tmp_path / "a", factors(1, layers=12, shapes=SHAPES))

@@ -17,6 +17,8 @@ from tests.integration.peft_oracle import (
     weights_of,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def save(base, tiny_model, tmp_path):

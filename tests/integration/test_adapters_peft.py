@@ -14,6 +14,7 @@ from tuneyard.adapters.fuse import FuseRequest, fuse, plan_fusing
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import ContentError
 
+pytestmark = pytest.mark.slow
 FEATURES = {
     "plain": ({}, {}),
     "ranks and alphas": ({"r": 2, "lora_alpha": 7}, {"r": 8, "lora_alpha": 3}),

@@ -1,4 +1,7 @@
-"""The points of a sweep side by side: real processes, with a trainer that trains nothing."""
+"""The points of a sweep side by side: real processes, with a trainer that trains nothing.
+
+Each sweep and each training starts two or three of them, so that the fast tests run one sweep.
+"""
 
 import os
 import shlex
@@ -83,6 +86,7 @@ def test_points_run_on_gpus_of_their_own_and_one_that_fails_is_listed(recipe: Pa
     assert summary["failed"] == []
 
 
+@pytest.mark.slow
 def test_the_terminal_that_writes_last_loses_nothing_of_the_other(recipe: Path) -> None:
     """The first terminal has a failure, and writes after the second has trained that point."""
     words, gpus = ("rank=13,2,4",), {"FAKE_GPUS": "2"}
@@ -102,6 +106,7 @@ def test_the_terminal_that_writes_last_loses_nothing_of_the_other(recipe: Path) 
     assert read_json(runs / "sweep.json") == summary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_sweep_that_ends_ends_its_trainings_and_is_resumed(recipe: Path, sign: int, code: int) -> None:
     gpus = {"FAKE_GPUS": "2"}
@@ -141,6 +146,7 @@ def start_line(line: str, folder: Path) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.slow
 def test_a_listed_command_sets_half_written_results_aside_and_records_its_own(recipe: Path) -> None:
     line, other = listed(recipe, SCORES)
     folder = recipe.parent / "runs/lora_rank-2"
@@ -160,6 +166,7 @@ def test_a_listed_command_sets_half_written_results_aside_and_records_its_own(re
     printed(errors, "--point rank-4", "lora_rank-4")
 
 
+@pytest.mark.slow
 def test_a_listed_command_scores_under_the_lock_of_its_folder(recipe: Path) -> None:
     line, _ = listed(recipe, SCORES + "import time; time.sleep(600)")
     first = start_line(line, recipe.parent)

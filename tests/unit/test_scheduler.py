@@ -16,6 +16,7 @@ def test_one(number):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killer", ["test_a.py 0", "test_d.py 3"])
 def test_a_run_ends_without_the_one_test_that_kills_its_worker(pytester, monkeypatch, killer):
     """The worker has finished files before, or not; it has more tests of the file, or not."""

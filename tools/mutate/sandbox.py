@@ -33,6 +33,13 @@ TESTS = {
     ],
 }  # fmt: skip
 """Tests of each package: those of other packages see some errors too, but take as long again."""
+SLOW = {
+    "core": ["tests/unit/core/test_execution.py"],
+    "compiler": ["tests/unit/compiler/test_several_files.py", "tests/unit/compiler/test_documents.py"],
+    "recipes": ["tests/integration/test_recipes_sweep_pool.py", "tests/integration/test_recipes_examples.py"],
+    "adapters": ["tests/integration/test_adapters_peft.py", "tests/integration/test_adapters_oft.py"],
+}
+"""Of the slow tests, those that say most about an error that the others do not see."""
 HEAVY = ("pytest", "hypothesis", "numpy", "scipy.stats", "pyarrow.parquet", "matplotlib.figure", "torch")
 SECONDS = 400  # a test that takes longer hangs, which nobody overlooks
 HANGS = 300  # seconds after which one test is ended
@@ -130,9 +137,9 @@ class Sandbox:
             became = self.run(step, max(SECONDS, 4 * self.seconds[package]))
             if became != "survived":
                 return became
-        if package == "recipes":
-            asked = ["-m", "slow", f"--timeout={ASKED}", "tests/integration/test_recipes_examples.py"]
-            return self.run(lambda: self._pytest(asked), ASKED)
+        if package in SLOW:
+            words = ["-m", "slow", f"--timeout={ASKED}", *SLOW[package]]
+            return self.run(lambda: self._pytest(words), ASKED)
         return "survived"
 
     def run(self, step: Callable[[], int], seconds: float = SECONDS) -> str:

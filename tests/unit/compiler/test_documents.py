@@ -191,6 +191,7 @@ TOO_LARGE = ("bomb.jsonl.gz", "bomb.json.zst", "unclosed.csv")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 def test_memory_is_bounded_whatever_the_layout(bench, name):
     sheet, source = spec(bench), bench.write(name, LARGE[name]())

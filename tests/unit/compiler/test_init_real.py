@@ -76,6 +76,7 @@ def is_right(path: Path, about: str, columns: tuple[str, ...]) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_the_first_proposal_for_thirty_real_files() -> None:
     if not DATA.is_dir():
         pytest.skip("the real files are not here")

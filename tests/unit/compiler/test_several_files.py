@@ -140,6 +140,7 @@ def plain(tmp_path_factory) -> tuple[Path, list[Path], dict[str, bytes]]:
     return spec, sources, tree(bench.out / "t")
 
 
+@pytest.mark.slow
 def test_the_file_of_a_killed_worker_is_compiled_again(bench, plain) -> None:
     spec, sources, expected = plain
     process = start(bench, spec, sources)
@@ -149,6 +150,7 @@ def test_the_file_of_a_killed_worker_is_compiled_again(bench, plain) -> None:
     assert tree(bench.out / "t") == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_their_parent_and_leave_the_old_set(bench, plain, sent) -> None:
     spec, sources, _ = plain
@@ -167,10 +169,10 @@ def test_workers_end_with_their_parent_and_leave_the_old_set(bench, plain, sent)
     assert names(bench.out) == ["dataset_info.json", "t"]
 
 
-def test_a_disk_that_is_full_in_a_worker_is_one_line_and_leaves_nothing(bench, plain) -> None:
+def test_a_disk_that_is_full_in_a_worker_is_one_line_and_leaves_nothing(bench) -> None:
     """The limit of a file's size stands for a full disk."""
-    spec, sources, _ = plain
-    limited = ["sh", "-c", 'ulimit -f 64; exec "$@"', "sh", *two_workers(bench, spec, sources)]
+    spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SHORT}")
+    limited = ["sh", "-c", 'ulimit -f 64; exec "$@"', "sh", *two_workers(bench, spec, large(bench))]
     done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "File too large" in done.stderr and not bench.out.exists()

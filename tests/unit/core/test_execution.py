@@ -40,6 +40,9 @@ from tuneyard.core.execution import (
 from tuneyard.core.execution.local_processes import LocalProcesses
 from tuneyard.core.execution.options import MOST, default_workers, executor_of
 
+INTERPRETERS = pytest.param("interpreters", marks=pytest.mark.slow)
+"""Each of these starts an interpreter; the fast tests run the same with forks."""
+
 
 class Journal(Observer):
     """Writes down what it is told."""
@@ -65,13 +68,13 @@ class Journal(Observer):
         self.lines.append(f"lost {name}: {reason}")
 
 
-@pytest.fixture(params=EXECUTORS)
+@pytest.fixture(params=["here", INTERPRETERS, "forks"])
 def executor(request) -> Iterator[Executor]:
     with EXECUTORS[request.param]() as made:
         yield made
 
 
-@pytest.fixture(params=["interpreters", "forks"])
+@pytest.fixture(params=[INTERPRETERS, "forks"])
 def processes(request) -> Iterator[Executor]:
     with EXECUTORS[request.param]() as made:
         yield made
@@ -225,7 +228,7 @@ def numbers(file: Path, process: "subprocess.Popen[bytes] | None" = None) -> lis
     return [int(word) for word in written(file, process).split()]
 
 
-@pytest.mark.parametrize("kind", ["interpreters", "forks"])
+@pytest.mark.parametrize("kind", [INTERPRETERS, "forks"])
 @pytest.mark.parametrize(
     "signs", [(signal.SIGINT,), (signal.SIGINT,) * 2, (signal.SIGTERM,), (signal.SIGKILL,)]
 )
