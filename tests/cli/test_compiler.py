@@ -82,11 +82,6 @@ def test_check_gives_json_and_writes_nothing(here, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_without_a_source_the_way_out_is_named(run):
-    done = run("-m", "compiler", "compile", "rte", code=2)  # a process of its own, which is offline
-    assert "with --source PATH, or put its files into data/raw/rte/" in done.stderr
-
-
 def test_wrong_requests_exit_2_in_one_line(here, tmp_path):
     for args, says in (
         (("compile", "rti"), 'did you mean "rte"?'),

@@ -165,6 +165,7 @@ def test_a_dataset_of_the_hub_is_fetched_once_and_compiled(check, hub, tmp_path)
     assert "stale" not in check("list", "--out", tmp_path / "out").stdout
 
 
+@pytest.mark.slow
 def test_torch_is_not_imported_for_the_hub(run, hub):
     code = (
         "import sys; from tuneyard.compiler.compile import check_spec\n"
@@ -281,7 +282,8 @@ def test_files_of_the_hub_are_read_as_any_other(read):
 def test_offline_both_fixes_are_named(run, tmp_path):
     env = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     said = run("-m", "compiler", "compile", "rte", "--out", tmp_path / "out", code=2, env=env).stderr
-    assert "--source PATH" in said and "HF_ENDPOINT" in said and not (tmp_path / "out").exists()
+    assert "with --source PATH, or put its files into data/raw/rte/" in said
+    assert "HF_ENDPOINT" in said and not (tmp_path / "out").exists()
 
 
 def test_a_hub_that_breaks_off_in_the_middle_of_a_stream(check, orca, tmp_path, monkeypatch):
