@@ -2,7 +2,7 @@
 
 Measures how likely the expected answers are to a model (eval_loss, perplexity). Also generates answers and
 compares them with the expected ones. Writes
-OUT/<model>/<set>/{metrics.json,lengths.png,predictions.jsonl,results.json}. docs/eval-text.md explains them.
+OUT/<model>/<set>/{metrics.json,predictions.jsonl,results.json}. docs/eval-text.md explains them.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,6 @@ from tuneyard.eval.scoring.options import (
     refuse_explicit,
 )
 from tuneyard.eval.scoring.task import Job, Task
-from tuneyard.eval.show.panels import PLOT, draw_lengths
 from tuneyard.eval.statistics.rates import Mean
 from tuneyard.eval.statistics.selection import held_out_rows
 
@@ -257,7 +256,7 @@ class Text(Task):
         return {name: value for name, value in line.items() if name != "cluster"}
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
-        """Compute all figures; write a plot of lengths, and metrics.json in the published script's layout."""
+        """Compute all figures, and write metrics.json in the published script's layout."""
         generated = [line for line in predictions if "prediction" in line]
         figures = read_figures(predictions)
         signature = None
@@ -273,7 +272,6 @@ class Text(Task):
             else:
                 metrics[name] = figure
         lengths = lengths_of(predictions)
-        draw_lengths(lengths, job.candidate.name, job.dataset.name, self.longest, job.folder / PLOT)
         write_json(job.folder / METRICS, metrics)
         results: dict[str, object] = {
             "scored": "texts" if self._plain(job) else "answers",

@@ -23,7 +23,7 @@ from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.conclusions import Comparison, Section, section_name
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
-from tuneyard.eval.show.panels import draw_confusion
+from tuneyard.eval.show.confusion import draw_confusion
 from tuneyard.eval.show.verdict import decisions, recommended
 from tuneyard.eval.statistics.rates import rate_of
 

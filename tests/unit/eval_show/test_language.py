@@ -37,11 +37,9 @@ from tuneyard.eval.defect import write_defects
 from tuneyard.eval.judge.question import Question
 from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.judge.questions.slices import by_slices
-from tuneyard.eval.metrics.text import TEXTS
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.scoring.weights import Axes
 from tuneyard.eval.show.html import GLOSSARY
-from tuneyard.eval.show.panels import draw_lengths
 from tuneyard.eval.show.tables import markdown
 from tuneyard.recipes import best
 from tuneyard.recipes.sweep import results
@@ -341,14 +339,7 @@ def recipe_files(folder: Path) -> list[object]:
     return facts
 
 
-def text_files(folder: Path) -> list[object]:
-    """Write the plot of lengths that eval.text writes."""
-    lengths = {name: [1, 2, 3] for name in TEXTS}
-    draw_lengths(lengths, "mine", "demo", 2, folder / "lengths.png")
-    return []
-
-
-@pytest.mark.parametrize("write", [defect_files, sweep_files, adapter_files, recipe_files, text_files])
+@pytest.mark.parametrize("write", [defect_files, sweep_files, adapter_files, recipe_files])
 def test_every_plot_and_table_has_its_chinese_and_the_same_figures(
     write: Callable[[Path], list[object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,7 +374,7 @@ def test_a_text_that_no_font_can_write_is_reported_once_in_a_command(
 ) -> None:
     monkeypatch.setattr("tuneyard.core.drawing.plots.CJK", ())
     with click.Context(best.command), in_language(CHINESE):
-        text_files(tmp_path)
+        adapter_files(tmp_path)
     assert capsys.readouterr().err.count("fonts-noto-cjk") == 1
 
 

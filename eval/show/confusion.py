@@ -1,18 +1,13 @@
-"""The plot of each model's confusion matrix on a dataset, and that of lengths.
-
-The plot of lengths shows for each part of an example the share of rows with at most so many tokens.
-"""
+"""The plot of each model's confusion matrix on a dataset."""
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.core.drawing.plots import COLOURS, FAINT, plot, plotting, wrapped
+from tuneyard.core.drawing.plots import wrapped
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.eval.metrics.labels import short
-from tuneyard.eval.metrics.text import percentiles
 from tuneyard.eval.read.scored_run import ScoredRun
 
 if TYPE_CHECKING:
@@ -91,35 +86,3 @@ def _commonest_error(counts: Mapping[tuple[str, str], int]) -> str:
         return tr("no error")
     (gold, predicted), count = max(errors.items(), key=lambda item: item[1])
     return tr("{said} for {right} {times}", said=predicted, right=gold, times=tr_counted(count, "time"))
-
-
-PLOT = "lengths.png"
-LINES = ("solid", "dashed", "dashdot", "dotted")  # distinct without colours too
-
-
-def draw_lengths(
-    lengths: Mapping[str, Sequence[int]], model: str, dataset: str, limit: int, path: Path
-) -> None:
-    """Write a curve for each part, up to 100 % of its rows; `limit` is where training cuts an example."""
-    with plotting():
-        title = tr("Lengths in tokens: {model} on {dataset}", model=model, dataset=dataset)
-        with plot(title, (7.0, 4.2), path) as axes:
-            for index, (name, values) in enumerate(lengths.items()):
-                points = percentiles(values)
-                label = tr(
-                    "{part}: median {median:,}, 95 % up to {most:,}",
-                    part=tr(name),
-                    median=points["p50"],
-                    most=points["p95"],
-                )
-                axes.ecdf(
-                    values, label=label, color=COLOURS[index + 1], linestyle=LINES[index], linewidth=1.8
-                )
-            axes.axvline(limit, color="black", linewidth=0.8, label=tr("cut at {limit:,}", limit=limit))
-            axes.set_xscale("symlog", base=2, linthresh=1)
-            axes.xaxis.set_major_formatter("{x:,.0f}")
-            axes.set(xlabel=tr("tokens"), ylabel=tr("share of rows at most this long, %"))
-            axes.set(xlim=(-0.1, None), ylim=(0, 1.02))
-            axes.set_yticks([0, 0.25, 0.5, 0.75, 0.95, 1], ["0", "25", "50", "75", "95", "100"], fontsize=8)
-            axes.grid(color=FAINT, linewidth=0.8)
-            axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False, ncols=2, fontsize=8)
