@@ -28,8 +28,7 @@ class Handler(Quiet, BaseHTTPRequestHandler):
         self.answer()
 
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.answer(asked["paths"])
+        self.answer(json.loads(self.body())["paths"])
 
     def answer(self, paths=None):
         path = urlsplit(self.path).path
@@ -39,7 +38,7 @@ class Handler(Quiet, BaseHTTPRequestHandler):
         file = re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         repo = (call or file)[1] if call or file else None
         if repo in self.server.gated:
-            self.reply(b"", 403, {"X-Error-Code": "GatedRepo"})
+            self.send(b"", 403, {"X-Error-Code": "GatedRepo"})
             return
         branches = dict(self.server.repos.get(repo, {}))
         branches |= {commit(repo, name): files for name, files in branches.items()}
@@ -48,13 +47,13 @@ class Handler(Quiet, BaseHTTPRequestHandler):
         inside = unquote(call[4] or "" if call else file[3] if file else "")
         if files is None or (file and inside not in files):
             missing = "Repo" if not branches else "Revision" if files is None else "Entry"
-            self.reply(b"", 404, {"X-Error-Code": f"{missing}NotFound"})
+            self.send(b"", 404, {"X-Error-Code": f"{missing}NotFound"})
         elif file:
             self.file(inside, files[inside], self.sha(repo, revision))
         elif call[2] in (None, "revision"):
             siblings = [{"rfilename": name} for name in files]
             body = {"id": repo, "sha": self.sha(repo, revision), "siblings": siblings}
-            self.reply(json.dumps(body).encode(), 200, {"Content-Type": "application/json"})
+            self.send(json.dumps(body).encode(), headers={"Content-Type": "application/json"})
         else:
             self.tree(files, inside, paths)
 
@@ -80,9 +79,9 @@ class Handler(Quiet, BaseHTTPRequestHandler):
             and (deep or paths is not None or "/" not in name.removeprefix(below))
         ]
         if body or paths is not None:
-            self.reply(json.dumps(body).encode(), 200, {"Content-Type": "application/json"})
+            self.send(json.dumps(body).encode(), headers={"Content-Type": "application/json"})
         else:
-            self.reply(b"", 404, {"X-Error-Code": "EntryNotFound"})
+            self.send(b"", 404, {"X-Error-Code": "EntryNotFound"})
 
     def file(self, path, data, sha):
         headers = {"X-Repo-Commit": sha, "ETag": f'"{hashlib.sha1(data).hexdigest()}"'}
@@ -92,15 +91,7 @@ class Handler(Quiet, BaseHTTPRequestHandler):
             data = data[int(span[1]) : int(span[2]) + 1]
         if self.command == "GET":
             self.server.sent[path] += len(data)
-        self.reply(data, 206 if span else 200, headers)
-
-    def reply(self, data, status, headers):
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
+        self.send(data, 206 if span else 200, headers)
 
 
 @contextmanager

@@ -15,6 +15,11 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+def imported(importtime: str) -> set[str]:
+    """The packages of the modules that `python -X importtime` lists on stderr."""
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in importtime.splitlines()}
+
+
 def wait_until(
     holds: Callable[[], object], process: subprocess.Popen[Any] | None = None, seconds: float = 180
 ) -> None:

@@ -19,11 +19,24 @@ from tests.conftest import ROOT
 LOADING = 300  # seconds that a server may take until it answers
 
 
-class Quiet:
+class Quiet(BaseHTTPRequestHandler):
     """A handler of requests that says nothing of them on stderr."""
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def body(self) -> bytes:
+        """What was sent with the request."""
+        return self.rfile.read(int(self.headers["Content-Length"] or 0))
+
+    def send(self, data: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        """Answer the request."""
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
 
 
 @contextlib.contextmanager
@@ -51,13 +64,11 @@ def answering(answer: Callable[[str], str], heard: list[list[dict]] | None = Non
 
     class Handler(Quiet, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            messages = json.loads(self.body())["messages"]
             if heard is not None:
-                heard.append(body["messages"])
-            message = {"content": answer(body["messages"][-1]["content"])}
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps({"choices": [{"message": message}]}).encode())
+                heard.append(messages)
+            message = {"content": answer(messages[-1]["content"])}
+            self.send(json.dumps({"choices": [{"message": message}]}).encode())
 
     with serving(local_server(Handler)) as url:
         yield f"{url}/v1"

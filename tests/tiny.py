@@ -66,6 +66,13 @@ def make_tiny(folder: Path, *, seed: int = 0, tied: bool = True, **sizes: int) -
     return folder
 
 
+def make_weightless(folder: Path) -> Path:
+    """Write config and tokenizer of `make_tiny` alone."""
+    make_tiny(folder)
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
 def make_narrow(model: Path, folder: Path) -> Path:
     """Write a model folder like another, with fewer numbers a layer and random weights in fp32."""
     import torch
@@ -82,8 +89,7 @@ def make_llama3(folder: Path) -> Path:
     """Write config and tokenizer of a tiny Llama with Llama 3's tokens and chat template, and return it."""
     from transformers import AutoTokenizer, LlamaConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(make_tiny(folder))
-    (folder / "model.safetensors").unlink()
+    tokenizer = AutoTokenizer.from_pretrained(make_weightless(folder))
     marks = ["<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>"]
     tokenizer.add_special_tokens({"additional_special_tokens": marks})
     tokenizer.add_special_tokens({"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"})
@@ -98,8 +104,7 @@ def make_qwen3(folder: Path) -> Path:
     """Write config and tokenizer of a tiny Qwen3, whose chat template has no default system text."""
     from transformers import AutoConfig, AutoTokenizer, Qwen3Config
 
-    vocabulary = AutoConfig.from_pretrained(make_tiny(folder)).vocab_size
-    (folder / "model.safetensors").unlink()
+    vocabulary = AutoConfig.from_pretrained(make_weightless(folder)).vocab_size
     Qwen3Config(vocab_size=vocabulary, head_dim=16, **SIZES).save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     start, end = CHATML.index("{% if loop"), CHATML.index("{{ '<|im_start|>' + m")
@@ -119,8 +124,7 @@ def make_llama2(folder: Path) -> Path:
 
 def make_base(folder: Path) -> Path:
     """Write config and tokenizer of a tiny model without a chat template, and return it."""
-    make_tiny(folder)
-    (folder / "model.safetensors").unlink()
+    make_weightless(folder)
     (folder / "chat_template.jinja").unlink()
     return folder
 
@@ -129,8 +133,7 @@ def make_experts(folder: Path) -> Path:
     """Write config and tokenizer of a tiny Qwen3-MoE into `folder` and return it."""
     from transformers import AutoConfig, Qwen3MoeConfig
 
-    vocabulary = AutoConfig.from_pretrained(make_tiny(folder)).vocab_size
-    (folder / "model.safetensors").unlink()
+    vocabulary = AutoConfig.from_pretrained(make_weightless(folder)).vocab_size
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
     Qwen3MoeConfig(vocab_size=vocabulary, **SIZES, **experts).save_pretrained(folder)
     return folder
@@ -150,8 +153,7 @@ def make_seeing(folder: Path, *, weights: bool = False, kind: str = "qwen2_5_vl"
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
     from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
-    tokenizer = AutoTokenizer.from_pretrained(make_tiny(folder))
-    (folder / "model.safetensors").unlink()
+    tokenizer = AutoTokenizer.from_pretrained(make_weightless(folder))
     marks = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
     marks |= {"vision_start": "<|vision_start|>", "vision_end": "<|vision_end|>"}
     tokenizer.add_special_tokens({"additional_special_tokens": list(marks.values())})

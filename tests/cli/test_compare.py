@@ -13,6 +13,7 @@ from tests.fake_runs import answers, demo, write_run
 from tests.folders import names
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import printed_line, raises
+from tests.processes import imported
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
 
@@ -29,9 +30,9 @@ PLOTS = [
 def test_comparing_imports_no_heavy_module(run: Run, tmp_path: Path) -> None:
     write_run(tmp_path, "base", "s", ["yes", "no"], ["yes", "no"])
     done = run("-X", "importtime", "-m", "eval.compare", tmp_path, "--out", tmp_path)
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert {"numpy", "matplotlib"} <= imported
-    assert not {"torch", "transformers", "scipy", "pandas"} & imported
+    packages = imported(done.stderr)
+    assert {"numpy", "matplotlib"} <= packages
+    assert not {"torch", "transformers", "scipy", "pandas"} & packages
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -31,15 +31,11 @@ def served(monkeypatch: pytest.MonkeyPatch):
 
     class Handler(Quiet, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.body())
             seen.append({**body, "path": self.path, "key": self.headers["Authorization"]})
             number = int(body["messages"][-1]["content"].split()[1])
             status, text = plan[number].pop(0) if plan.get(number) else (200, answer(number))
-            self.send_response(status)
-            if 300 <= status < 400:
-                self.send_header("Location", text)
-            self.end_headers()
-            self.wfile.write(text.encode())
+            self.send(text.encode(), status, {"Location": text} if 300 <= status < 400 else None)
 
     def answer(number: int) -> str:
         return json.dumps({"choices": [{"message": {"content": ROWS[number]["output"].upper() + "."}}]})
@@ -172,8 +168,7 @@ def test_the_key_does_not_follow_a_redirect(ask, served, monkeypatch, status) ->
     class Other(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             heard.append(self.headers["Authorization"])
-            self.send_response(200)
-            self.end_headers()
+            self.send(b"")
 
         def do_POST(self) -> None:
             self.do_GET()
@@ -235,7 +230,7 @@ def test_a_certificate_of_an_unknown_authority_is_named(ask, tmp_path) -> None:
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    web = local_server(BaseHTTPRequestHandler)
+    web = local_server(Quiet)
     web.socket = context.wrap_socket(web.socket, server_side=True)
     with serving(web) as url, raises(RequestError, "CERTIFICATE_VERIFY_FAILED", "SSL_CERT_FILE"):
         ask(url=f"{url.replace('http', 'https')}/v1")

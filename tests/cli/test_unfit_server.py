@@ -84,15 +84,10 @@ def test_a_server_without_models_needs_a_name(data: bytes) -> None:
         ask(models(data))
 
 
-@pytest.mark.parametrize("path", ["/chat/completions", "/completions/", "/models"])
-def test_the_address_of_a_request_is_not_the_servers(path: str) -> None:
-    with raises(RequestError, "--url", path.rstrip("/"), "http://localhost:8000/v1"):
-        call(chat, "--url", f"http://localhost:8000/v1{path}", "--once", "Is 2 even?")
-
-
-@pytest.mark.parametrize("rest", ["?x=1", "#a", "/v1/"])
+@pytest.mark.parametrize("rest", ["/chat/completions", "/completions/", "/models", "?x=1", "#a", "/v1/"])
 def test_an_address_ends_after_v1(rest: str) -> None:
-    with raises(RequestError, "--url", rest, "http://localhost:8000/v1"):
+    named = rest if rest == "/v1/" else rest.rstrip("/")
+    with raises(RequestError, "--url", named, "http://localhost:8000/v1"):
         call(chat, "--url", f"http://localhost:8000/v1{rest}", "--once", "Is 2 even?")
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.gpu import gpus
 from tests.integration.weighted_losses import register, settings
 from tests.json_files import read_json, write_json
 from tests.tiny import make_tiny
@@ -59,9 +60,7 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def check_memory(name: str, folder: Path, model: Path, changed: dict[str, Any]) -> None:
     """Train four steps, and compare what they took with the plan for this machine."""
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
+    gpus(1)
     recipe = folder / "r.yaml"
     recipe.write_text(yaml.safe_dump(settings(folder, str(model), "out", **{**ON_GPU, **changed})))
     plan, _ = (

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.scoring import predictions
 from tests.conftest import ROOT
+from tests.gpu import gpus
 from tests.json_files import write_json
 from tests.processes import wait_until
 from tests.runs_cut import tree
@@ -25,9 +26,7 @@ MODES = {"choice": [], "generate": ["--mode", "generate", "--max-new-tokens", "8
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The words of a run over rows of different lengths, without mode and folder of the results."""
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
+    gpus(1)
     folder = tmp_path_factory.mktemp("scored")
     model = make_tiny(folder / "model", hidden_size=256, intermediate_size=512, num_hidden_layers=12)
     adapter = write_adapter(folder / "one", {"model.layers.0.mlp.down_proj": (256, 512)})

@@ -5,18 +5,12 @@ It wants `.venv-vllm` (`make setup-vllm`), or the folder that TUNEYARD_VLLM name
 
 import pytest
 
+from tests.gpu import gpus
 from tests.vllm_compare import GENERATE, ROWS, Comparison, Run, needs_vllm
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), needs_vllm]
 NATS = 0.05  # bf16 has three digits
 CANDIDATES = ("base", "base (2 shots)", "one", "two")
-
-
-def gpus(count: int) -> None:
-    """Skip the test on a machine with fewer GPUs."""
-    torch = pytest.importorskip("torch")
-    if torch.cuda.device_count() < count:
-        pytest.skip(f"{torch.cuda.device_count()} GPUs")
 
 
 @pytest.fixture(scope="module")

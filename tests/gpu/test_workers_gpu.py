@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from tests.gpu import gpus
 from tests.json_files import write_json
 from tests.runs_cut import tree
 from tests.tiny import make_tiny
@@ -20,10 +21,7 @@ ROWS = [
 
 @pytest.mark.parametrize("mode", [["--mode", "choice"], ["--mode", "generate", "--max-new-tokens", "8"]])
 def test_two_workers_with_a_gpu_each_write_the_files_of_one_process(tmp_path, mode):
-    torch = pytest.importorskip("torch")
-    gpus = torch.cuda.device_count()
-    if gpus < 2:
-        pytest.skip(f"{gpus} GPUs, and two workers need two")
+    gpus(2)
     model = make_tiny(tmp_path / "model")
     adapter = write_adapter(tmp_path / "one")
     write_json(tmp_path / "sums.json", ROWS)
@@ -39,9 +37,7 @@ def test_two_workers_with_a_gpu_each_write_the_files_of_one_process(tmp_path, mo
 
 def test_one_gpu_is_that_of_the_worker_alone(tmp_path):
     """The process that plans uses no GPU: with a single GPU, one worker has it."""
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
+    there = gpus(1)
     model = make_tiny(tmp_path / "model")
     code = (
         "from pathlib import Path\n"
@@ -55,7 +51,7 @@ def test_one_gpu_is_that_of_the_worker_alone(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     write_json(tmp_path / "sums.json", ROWS[:2])
-    count = torch.cuda.device_count() + 1
+    count = there + 1
     given = [
         "--model",
         model,
@@ -68,4 +64,4 @@ def test_one_gpu_is_that_of_the_worker_alone(tmp_path):
     ]
     command = [sys.executable, "-m", "eval.nli", *map(str, given)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and f"--workers {count - 1}" in done.stderr
+    assert done.returncode == 2 and f"--workers {there}" in done.stderr

@@ -4,7 +4,6 @@ Workers of pytest-xdist share what takes long: whichever needs it first makes it
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -21,8 +20,9 @@ import pytest
 
 from tests.conftest import OFFLINE, ROOT
 from tests.forks import Forks
-from tests.json_files import read_json, write_json
+from tests.json_files import read_json, write_json, write_lines
 from tests.tiny import make_narrow
+from tuneyard.core.files import sha256
 
 
 @dataclass
@@ -127,7 +127,7 @@ def finish_demo(folder: Path) -> None:
     """Run the demo beside a compiled rte: killed (SIGKILL) in the first training, then to its end."""
     checkout = copy_tracked_files(folder / "tuneyard")
     rows = [{"premise": f"P {n}.", "hypothesis": f"H {n}.", "label": n % 2, "idx": n} for n in range(8)]
-    (checkout.root / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(checkout.root / "own.jsonl", rows)
     checkout.shell("tuneyard data compile rte --source train=own.jsonl")
     kept = user_dataset(checkout)
     kill_in_training(checkout)
@@ -139,7 +139,7 @@ def finish_demo(folder: Path) -> None:
 def user_dataset(checkout: Checkout) -> dict[str, str]:
     """The SHA-256 of each file of the user's own rte by name, and its entry in the registry as text."""
     folder = checkout.root / "dataset_info" / "rte"
-    kept = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    kept = {path.name: sha256(path) for path in folder.iterdir()}
     registry = read_json(checkout.root / "dataset_info/dataset_info.json")
     kept["entry"] = json.dumps(registry["alpaca_rte_train"])
     return kept

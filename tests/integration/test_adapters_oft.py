@@ -1,34 +1,15 @@
-"""OFT adapters: fused as PEFT rotates the inputs. tests/unit/adapters/test_kinds.py has what is refused."""
+"""OFT adapters: fused as PEFT rotates the inputs.
 
-import copy
+test_adapters_with_base.py has narrow bases and those in 4 bits, tests/unit/adapters/test_kinds.py has what is
+refused.
+"""
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from tests.integration.peft_oracle import (
-    EVERY,
-    IDS,
-    distance,
-    fused,
-    in_4_bits,
-    load,
-    save_adapter,
-    weights_of,
-)
+from tests.integration.peft_oracle import EVERY, IDS, distance, fused, load, save_adapter, weights_of
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def save(base, tiny_model, tmp_path):
-    """`save("name", **OFTConfig fields)` writes PEFT's adapter with random rotations."""
-
-    def write(name="a", **fields):
-        return save_adapter(base, tiny_model, tmp_path / name, config="OFTConfig", **fields)
-
-    return write
-
 
 VARIANTS = {
     "LLaMA-Factory's defaults": {},
@@ -54,8 +35,8 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_an_oft_adapter_is_fused_as_peft_merges_it(base, save, tiny_model, tmp_path, name):
-    adapter = save(**VARIANTS[name])
+def test_an_oft_adapter_is_fused_as_peft_merges_it(base, tiny_model, tmp_path, name):
+    adapter = save_adapter(base, tiny_model, tmp_path / "a", config="OFTConfig", **VARIANTS[name])
     found, _ = fused([(adapter, 1)], tiny_model, tmp_path / "out", dtype="F32")
     live = load(base, adapter)
     with torch.no_grad():
@@ -63,25 +44,3 @@ def test_an_oft_adapter_is_fused_as_peft_merges_it(base, save, tiny_model, tmp_p
         assert (logits - base(IDS).logits).abs().max() > 0.02
         torch.testing.assert_close(found(IDS).logits, logits, atol=2e-5, rtol=0)
     assert distance(weights_of(found), weights_of(live.merge_and_unload()), weights_of(base)) < 5e-6
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_oft_is_rounded_once_into_a_narrow_base(base, save, tmp_path, dtype):
-    narrow = copy.deepcopy(base).to(getattr(torch, dtype))
-    narrow.save_pretrained(tmp_path / "base")
-    adapter = save(use_cayley_neumann=False)
-    fused([(adapter, 1)], tmp_path / "base", tmp_path / "out", same_base=True)
-    found = load_file(tmp_path / "out/model.safetensors")
-    expected = load(copy.deepcopy(narrow).double(), adapter).double().merge_and_unload().state_dict()
-    for name in found:
-        if "q_proj.weight" in name:
-            rounded = expected[name].to(getattr(torch, dtype))
-            assert (found[name] != rounded).float().mean() < 1e-3, name  # ties fall either way
-
-
-def test_oft_on_a_base_in_4_bits_is_fused_into_what_training_saw(base, save, tiny_model, tmp_path):
-    seen = in_4_bits(base)
-    adapter = save()
-    found, _ = fused([(adapter, 1)], tiny_model, tmp_path / "out", dtype="F32", base_as="nf4")
-    expected = weights_of(load(seen, adapter).merge_and_unload())
-    assert distance(weights_of(found), expected, weights_of(seen)) < 1e-5

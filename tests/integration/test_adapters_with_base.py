@@ -1,4 +1,4 @@
-"""DoRA adapters, whose ΔW needs the base's weights: fused as PEFT computes them."""
+"""Adapters whose ΔW needs the base's weights (DoRA, and OFT in part): fused as PEFT computes them."""
 
 import copy
 
@@ -54,19 +54,22 @@ def test_dora_beside_plain_lora_is_the_weighted_sum_of_both_changes(base, tiny_m
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_dora_is_rounded_once_into_a_narrow_base(base, tiny_model, tmp_path, dtype):
+@pytest.mark.parametrize(
+    ("fields", "differing"),
+    [({"use_dora": True}, 2e-4), ({"config": "OFTConfig", "use_cayley_neumann": False}, 1e-3)],
+)
+def test_it_is_rounded_once_into_a_narrow_base(base, tmp_path, dtype, fields, differing):
     narrow = copy.deepcopy(base).to(getattr(torch, dtype))
     narrow.save_pretrained(tmp_path / "base")
-    adapter = save_adapter(narrow.float(), tmp_path / "base", tmp_path / "a", use_dora=True)
+    adapter = save_adapter(narrow.float(), tmp_path / "base", tmp_path / "a", **fields)
     fused([(adapter, 1)], tmp_path / "base", tmp_path / "out")
     found = load_file(tmp_path / "out/model.safetensors")
-    wide = copy.deepcopy(narrow).double()
-    expected = load(wide, adapter).double().merge_and_unload().state_dict()
+    expected = load(copy.deepcopy(narrow).double(), adapter).double().merge_and_unload().state_dict()
     for name, tensor in found.items():
         if "_proj.weight" in name:
             rounded = expected[name].to(getattr(torch, dtype))
-            differing = (tensor != rounded).float().mean()
-            assert differing < 2e-4, name  # PEFT keeps the magnitude in its dtype; ties fall either way
+            # Ties fall either way, and PEFT keeps the magnitude of DoRA in its dtype.
+            assert (tensor != rounded).float().mean() < differing, name
 
 
 def test_dora_of_a_conv1d_model_rescales_columns(tmp_path):
@@ -82,9 +85,10 @@ def test_dora_of_a_conv1d_model_rescales_columns(tmp_path):
         torch.testing.assert_close(found(IDS).logits, load(model, adapter)(IDS).logits, atol=1e-4, rtol=0)
 
 
-def test_dora_on_a_base_in_4_bits_is_fused_into_what_training_saw(base, tiny_model, tmp_path):
+@pytest.mark.parametrize("fields", [{"use_dora": True}, {"config": "OFTConfig"}])
+def test_on_a_base_in_4_bits_it_is_fused_into_what_training_saw(base, tiny_model, tmp_path, fields):
     seen = in_4_bits(base)
-    adapter = save_adapter(seen, tiny_model, tmp_path / "a", use_dora=True)
+    adapter = save_adapter(seen, tiny_model, tmp_path / "a", **fields)
     found, _ = fused([(adapter, 1)], tiny_model, tmp_path / "out", dtype="F32", base_as="nf4")
     expected = weights_of(load(seen, adapter).merge_and_unload())
     assert distance(weights_of(found), expected, weights_of(seen)) < 1e-5

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.tiny import CHATML, SIZES, make_tiny
 from tests.unit.adapters.make import delta, factors, gguf_fields, make
@@ -129,7 +130,7 @@ def test_logits_survive(models, tmp_path, family, tied, kind, tolerance):
     wanted, found = logits(folder), logits(tmp_path, gguf_file=out.name)
     assert wanted.shape == found.shape
     assert np.abs(found - wanted).max() <= tolerance * np.abs(wanted).max()
-    assert [p.name for p in tmp_path.iterdir()] == ["model.gguf"]
+    assert names(tmp_path) == ["model.gguf"]
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])

@@ -39,14 +39,7 @@ class Handler(Quiet, BaseHTTPRequestHandler):
     """create, validate-yaml, preupload, LFS batch and upload, commit (NDJSON)."""
 
     def reply(self, value, code=200):
-        body = json.dumps(value).encode()
-        self.send_response(code)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def body(self):
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send(json.dumps(value).encode(), code)
 
     def do_POST(self):
         body, hub = self.body(), self.server

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.scoring import call
+from tests.cli.scoring import call, even_rows
 from tests.hostile_server import SPOILED, SPOILED_LOGS, Hostile, serving
 from tests.json_files import write_json
 from tests.messages import message_of
@@ -25,7 +25,7 @@ from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.read.results import PREDICTIONS
 
 pytestmark = pytest.mark.slow
-ROWS = [{"instruction": f"Is {number} even?", "output": ("yes", "no")[number % 2]} for number in range(12)]
+ROWS = even_rows(12)
 TIMEOUT = 2.0
 MOST_SECONDS = 30.0
 MOST_BYTES = 150e6

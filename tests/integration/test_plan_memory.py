@@ -43,22 +43,29 @@ def finetuning(**settings: Any) -> Any:
     return FinetuningArguments(**settings)
 
 
+def qwen2(hidden: int, intermediate: int, layers: int, heads: int, vocabulary: int) -> Any:
+    """A tiny Qwen2 with random weights."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, vocab_size=vocabulary,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    return Qwen2ForCausalLM(config)
+
+
 def adapted(hidden: int, intermediate: int, layers: int, recompute: bool, **settings: Any) -> Any:
     """A tiny Qwen2 in bf16, prepared and adapted by LLaMA-Factory."""
     import torch
     from llamafactory.hparams import ModelArguments
     from llamafactory.model.adapter import init_adapter
     from llamafactory.model.model_utils.checkpointing import prepare_model_for_training
-    from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    config = Qwen2Config(
-        hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers, num_attention_heads=4,
-        num_key_value_heads=4, vocab_size=VOCABULARY, tie_word_embeddings=False,
-    )  # fmt: skip
-    whole = Qwen2ForCausalLM(config).to(torch.bfloat16)
+    whole = qwen2(hidden, intermediate, layers, 4, VOCABULARY).to(torch.bfloat16)
     model_args = ModelArguments(model_name_or_path="none", disable_gradient_checkpointing=not recompute)
     prepare_model_for_training(whole, model_args)
-    return init_adapter(config, whole, model_args, finetuning(**settings), is_trainable=True).train()
+    return init_adapter(whole.config, whole, model_args, finetuning(**settings), is_trainable=True).train()
 
 
 def kept_bytes(
@@ -148,7 +155,6 @@ def peak_bytes(vocabulary: int, kind: str, tokens: int) -> int:
     from llamafactory.train.kto.trainer import CustomKTOTrainer
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
-    from transformers import Qwen2Config, Qwen2ForCausalLM
 
     class Peak(TorchDispatchMode):
         """Adds up the memory of the tensors that live."""
@@ -168,11 +174,7 @@ def peak_bytes(vocabulary: int, kind: str, tokens: int) -> int:
             self.highest = max(self.highest, sum(self.live.values()))
             return result
 
-    config = Qwen2Config(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, vocab_size=vocabulary, tie_word_embeddings=False,
-    )  # fmt: skip
-    trained = Qwen2ForCausalLM(config).to(torch.bfloat16).requires_grad_(False)
+    trained = qwen2(16, 32, 1, 2, vocabulary).to(torch.bfloat16).requires_grad_(False)
     trained.model.layers[0].mlp.down_proj.float().requires_grad_(True)
     ids = torch.randint(0, vocabulary, (1 if kind == "sft" else 2, tokens))
     batch = {"input_ids": ids, "labels": ids.clone(), "attention_mask": torch.ones_like(ids)}
@@ -221,16 +223,10 @@ def test_operations_are_those_that_torch_counts():
     import torch
     from peft import LoraConfig, get_peft_model
     from torch.utils.flop_counter import FlopCounterMode
-    from transformers import Qwen2Config, Qwen2ForCausalLM
 
     hidden, width, layers, words, length = 64, 256, 3, 500, 16
-    config = Qwen2Config(
-        hidden_size=hidden, intermediate_size=width, num_hidden_layers=layers, num_attention_heads=4,
-        num_key_value_heads=4, vocab_size=words, tie_word_embeddings=False,
-    )  # fmt: skip
-    model = get_peft_model(
-        Qwen2ForCausalLM(config), LoraConfig(r=1, target_modules="all-linear", task_type="CAUSAL_LM")
-    )
+    config = LoraConfig(r=1, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(qwen2(hidden, width, layers, 4, words), config)
     linear = layers * (4 * hidden**2 + 3 * hidden * width)
     shapes = Shapes(linear + 2 * words * hidden, 0, linear, hidden, width, layers, words)
     ids = torch.arange(length).reshape(1, -1)

@@ -34,6 +34,7 @@ TALKS = {
         {"role": "user", "content": QUESTION},
     ],
 }
+YES = {"role": "assistant", "content": "yes"}
 
 
 @pytest.fixture(params=["tiny", "qwen2.5"])
@@ -45,24 +46,23 @@ def tokenizer(request: pytest.FixtureRequest, tiny_model: Path):
     return AutoTokenizer.from_pretrained(tiny_model if request.param == "tiny" else QWEN)
 
 
-def trained_ids(tokenizer, messages, template, **arguments):
-    """The ids before the answer, as LLaMA-Factory's supervised preprocessing masks them."""
+def trained_ids(tokenizer, messages, template, tools=None):
+    """The ids before the answer, the last message, as LLaMA-Factory's supervised preprocessing masks them."""
     from llamafactory.data.template import get_template_and_fix_tokenizer
     from llamafactory.hparams import DataArguments
 
-    found = get_template_and_fix_tokenizer(tokenizer, DataArguments(template=template, **arguments))
+    found = get_template_and_fix_tokenizer(tokenizer, DataArguments(template=template))
     system = messages[0]["content"] if messages[0]["role"] == "system" else None
     turns = [m for m in messages if m["role"] != "system"]
-    pairs = found.encode_multiturn(tokenizer, [*turns, {"role": "assistant", "content": "yes"}], system)
-    ids = [token for source, target in pairs for token in [*source, *target]]
-    return ids[: len(ids) - len(pairs[-1][1])], pairs[-1][1]
+    *before, (last, answer) = found.encode_multiturn(tokenizer, turns, system, tools)
+    return [*chain.from_iterable(source + target for source, target in before), *last], answer
 
 
 @pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_ids_equal_llamafactorys(tokenizer, name, talk) -> None:
     jinja, named = chat_encoder(tokenizer, TEMPLATES[name])(talk), llamafactory_encoder(tokenizer, name)(talk)
-    expected, answer = trained_ids(tokenizer, talk, name)
+    expected, answer = trained_ids(tokenizer, [*talk, YES], name)
     assert jinja == expected
     assert named == expected
     assert answer[: len(answer) - 2] == tokenizer("yes", add_special_tokens=False)["input_ids"]
@@ -73,7 +73,7 @@ def test_ids_equal_llamafactorys(tokenizer, name, talk) -> None:
 def test_a_recipe_without_template_trains_on_the_tokenizers_own(tokenizer, system, talk) -> None:
     own = CHATML.replace("You are a helpful assistant.", system)
     tokenizer.chat_template = own
-    expected, _ = trained_ids(tokenizer, talk, None)
+    expected, _ = trained_ids(tokenizer, [*talk, YES], None)
     assert chat_encoder(tokenizer, own)(talk) == expected
 
 
@@ -147,18 +147,8 @@ def test_calls_results_and_tools_are_asked_and_taught_as_in_training(tokenizer, 
     assert len(asked) == 6
     for place in asked:
         assert jinja(whole[:place]) == named(whole[:place])
-    assert named(whole[:-1]) == trained_with_tools(tokenizer, whole, tools)
+    assert named(whole[:-1]) == trained_ids(tokenizer, whole, "qwen", tools)[0]
     ours = chat_turns(tokenizer, chat_renderer(tokenizer, CALLING))(whole).pairs
     theirs = llamafactory_turns(tokenizer, "qwen")(whole).pairs
     joined = [list(chain.from_iterable(x + y for x, y in pairs)) for pairs in (ours, theirs)]
     assert joined[0] == joined[1]
-
-
-def trained_with_tools(tokenizer, messages, tools):
-    from llamafactory.data.template import get_template_and_fix_tokenizer
-    from llamafactory.hparams import DataArguments
-
-    found = get_template_and_fix_tokenizer(tokenizer, DataArguments(template="qwen"))
-    system = messages[0]["content"] if messages[0]["role"] == "system" else None
-    pairs = found.encode_multiturn(tokenizer, [m for m in messages if m["role"] != "system"], system, tools)
-    return [*chain.from_iterable(source + target for source, target in pairs[:-1]), *pairs[-1][0]]

@@ -15,7 +15,7 @@ from tests.cli.scoring import PAIRS
 from tests.cli.scoring import call as score
 from tests.conftest import ROOT
 from tests.integration import test_recipes_sweep_pool
-from tests.integration.test_recipes_sweep_pool import sweep
+from tests.integration.test_recipes_sweep_pool import start, sweep
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed
 from tests.processes import wait_for_end, wait_until, written
@@ -31,7 +31,6 @@ from tests.work_items import (
     slot_after,
     use_model,
 )
-from tests.workers import use_workers
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
@@ -156,16 +155,7 @@ def test_a_sweep_on_the_cluster_is_that_of_one_process_also_after_a_kill(
     nodes, recipe: Path, tmp_path
 ) -> None:
     place = ("--ray", nodes.address)
-    command = [sys.executable, "-m", "tests.fake_trainer.sweep", str(recipe), "rank=2,4,8", *place]
-    command += ["--out", str(tmp_path / "runs"), "--metric", "train_loss"]
-    path = {"PYTHONPATH": str(ROOT / "tests" / "fake_trainer")}
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **path, "FAKE_SECONDS_4": "60"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start(recipe, "rank=2,4,8", *place, FAKE_SECONDS_4="60")
     training = int(written(tmp_path / "runs/lora_rank-4/pid", process))
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
@@ -201,7 +191,7 @@ def test_a_compile_by_ray_or_two_processes_gives_the_bytes_of_one(nodes, tmp_pat
     for name, workers, ray in (("here", 1, None), ("two", 2, None), ("ray", None, nodes.address)):
         request = CompileRequest(sources=tuple(sources), out=tmp_path / name, workers=workers, ray=ray)
         assert compile_spec(spec, request).kept == 1005
-        contents[name] = {path.name: path.read_bytes() for path in (tmp_path / name / "x").iterdir()}
+        contents[name] = tree(tmp_path / name / "x")
     assert contents["ray"] == contents["two"] == contents["here"]
 
 
@@ -211,8 +201,9 @@ def test_a_driver_killed_while_it_scores_is_resumed_to_the_bytes_of_one_process(
     pytest.importorskip("torch").set_num_threads(1)
     write_json(tmp_path / "pairs.json", PAIRS * 12)
     out = tmp_path / "out"
-    given = ["--model", tiny_model, "--data", tmp_path / "pairs.json", "--mode", "generate"]
-    given += ["--max-new-tokens", 12, "--batch-tokens", 60, "--out", out]
+    adapter = write_adapter(tmp_path / "one")
+    given = ["--model", tiny_model, "--adapter", f"one={adapter}", "--data", tmp_path / "pairs.json"]
+    given += ["--mode", "generate", "--max-new-tokens", 12, "--batch-tokens", 60, "--out", out]
     arguments = [str(argument) for argument in given]
     monkeypatch.setattr(sys, "argv", ["nli", *arguments])  # it is in results.json
     score(nli.cli, *given)
@@ -227,19 +218,3 @@ def test_a_driver_killed_while_it_scores_is_resumed_to_the_bytes_of_one_process(
     monkeypatch.setattr(sys, "argv", ["nli", *on_ray, "--resume"])
     score(nli.cli, *on_ray, "--resume")
     assert tree(out) == alone
-
-
-def test_scoring_on_the_cluster_writes_the_files_of_one_process(
-    executor, tiny_model, tmp_path, monkeypatch
-) -> None:
-    pytest.importorskip("torch").set_num_threads(1)
-    write_json(tmp_path / "pairs.json", PAIRS * 8)
-    adapter = write_adapter(tmp_path / "one")
-    given = ["--model", tiny_model, "--adapter", f"one={adapter}", "--data", tmp_path / "pairs.json"]
-    given += ["--mode", "generate", "--max-new-tokens", "4", "--out", tmp_path / "out"]
-    score(nli.cli, *given)
-    alone = tree(tmp_path / "out")
-    (tmp_path / "out").rename(tmp_path / "alone")
-    use_workers(monkeypatch, executor)
-    score(nli.cli, *given)
-    assert tree(tmp_path / "out") == alone

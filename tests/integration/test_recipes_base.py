@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tests.json_files import read_json, write_json
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
@@ -14,7 +16,7 @@ def test_the_folder_is_complete(smollm):
         assert (smollm / name).stat().st_mode & 0o044 == 0o044, name
     card = (smollm / "README.md").read_text()
     assert "Apache-2.0" in card and "HuggingFaceTB" in card
-    settings = json.loads((smollm / "tokenizer_config.json").read_text())
+    settings = read_json(smollm / "tokenizer_config.json")
     assert not [key for key in settings if key.endswith("_id") or key.startswith("is_local")]
 
 
@@ -53,8 +55,8 @@ def test_training_sees_the_tokens_of_the_chat_template(smollm, tmp_path, forks):
     rows = [
         {"instruction": 'Does "Två män  går." imply "No."? Answer 3.14.', "input": "", "output": "yes"}
     ] * 3
-    (tmp_path / "a.json").write_text(json.dumps(rows))
-    (tmp_path / "dataset_info.json").write_text(json.dumps({"a": {"file_name": "a.json"}}))
+    write_json(tmp_path / "a.json", rows)
+    write_json(tmp_path / "dataset_info.json", {"a": {"file_name": "a.json"}})
     changes = [
         f"model_name_or_path={smollm}",
         f"dataset_dir={tmp_path}",

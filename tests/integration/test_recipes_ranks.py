@@ -4,7 +4,6 @@ Two ranks with one micro batch each see, step by step, the rows of one process t
 """
 
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import yaml
 from tests.conftest import ROOT
 from tests.forks import Forks
 from tests.integration.weighted_losses import WEIGHTS, losses, register, settings
+from tests.serving import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
 TWO = {"gradient_accumulation_steps": 1}
@@ -110,12 +110,9 @@ def test_two_ranks_with_weights_under_deepspeed_zero_2(trainings, one, in_forks)
 
 
 def test_two_nodes_by_the_variables_of_torchrun(trainings, in_forks):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     node = {
         "FORCE_TORCHRUN": "1", "NNODES": "2", "NPROC_PER_NODE": "1",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **in_forks,
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **in_forks,
     }  # fmt: skip
     nodes = [{**node, "NODE_RANK": rank} for rank in ("0", "1")]
     assert trainings.on_nodes("nodes", TWO, *nodes) == trainings.plain("plain")

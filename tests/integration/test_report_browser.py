@@ -1,9 +1,7 @@
 """The report in a real browser, from file://: filters, search and pages, and what hostile text does."""
 
 import csv
-import html
 import io
-import json
 import re
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 from tests.browser import BROWSER, answered, in_frame, open_page, with_script
 from tests.fake_runs import answers, demo, page_of, write_run
 from tests.json_files import write_lines
+from tests.unit.eval_show.test_report import data_of
 from tuneyard.eval.compare import compare_results
 from tuneyard.eval.show.html import Page, render
 
@@ -35,10 +34,7 @@ choose({set: "1", model: "3"});
 choose({model: "2", expected: "maybe", predicted: "no"});
 choose({agree: "agree"});
 choose({text: "QUESTION 17"});
-const result = document.createElement("pre");
-result.id = "seen";
-result.textContent = JSON.stringify(seen);
-document.body.append(result);
+return seen;
 """
 
 
@@ -68,7 +64,7 @@ const shown = (values) => {
 
 
 def test_regressions_fixes_types_and_order(small: str, tmp_path: Path) -> None:
-    rows = json.loads(re.findall(r'id="data">(.*?)</script>', small, re.S)[0])["rows"]
+    rows = data_of(small)["rows"]
 
     seen = answered(small, SHOWN + """
       const names = (values) => shown(values).map((row) => row.row);
@@ -78,7 +74,7 @@ def test_regressions_fixes_types_and_order(small: str, tmp_path: Path) -> None:
         names({text: `S/${data.rows[3].row}`}), names({text: "K2"}),
         [...shown({text: "no such"}), list.textContent]];
     """, tmp_path)  # fmt: skip
-    assert data_models(small) == ["base", "=m"]
+    assert list(data_of(small)["models"]) == ["base", "=m"]
     outcomes = {}
     for row in rows:
         by_model = sorted(row["answers"], key=lambda answer: answer["model"])
@@ -94,12 +90,8 @@ def test_regressions_fixes_types_and_order(small: str, tmp_path: Path) -> None:
     assert seen[8] == ["No example matches these filters."]
 
 
-def data_models(page: str) -> list[str]:
-    return list(json.loads(re.findall(r'id="data">(.*?)</script>', page, re.S)[0])["models"])
-
-
 def test_an_example_has_a_link_that_shows_it_whatever_was_filtered(small: str, tmp_path: Path) -> None:
-    rows = json.loads(re.findall(r'id="data">(.*?)</script>', small, re.S)[0])["rows"]
+    rows = data_of(small)["rows"]
     last = rows[-1]["row"]
     dom = open_page(small, tmp_path, fragment=f"#example=s%2F{last}")
     assert f"page {-(-len(rows) // 10)} of" in dom
@@ -227,9 +219,8 @@ def test_the_keyboard_reaches_everything(small: str, tmp_path: Path) -> None:
 def test_filters_search_and_pages(without_plots: None, tmp_path: Path) -> None:
     demo(tmp_path / "runs")
     page = page_of(compare_results([str(tmp_path / "runs")]))
-    rows = json.loads(re.findall(r'id="data">(.*?)</script>', page, re.S)[0])["rows"]
-    dom = open_page(with_script(page, STEPS), tmp_path)
-    seen = json.loads(html.unescape(re.findall(r'<pre id="seen">(.*?)</pre>', dom, re.S)[0]))
+    rows = data_of(page)["rows"]
+    seen = answered(page, STEPS, tmp_path)
 
     predictions = [{answer["model"]: answer["predicted"] for answer in row["answers"]} for row in rows]
     of_rte = sum(row["set"] == 1 for row in rows)

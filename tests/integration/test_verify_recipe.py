@@ -85,8 +85,11 @@ def test_datasets_of_one_compile_need_not_all_be_trained(sets):
     assert not sets.verify("held", eval_dataset="held").failed
 
 
-def test_a_recipe_without_a_dataset_is_no_finding(sets):
-    assert not sets.verify(dataset=None, dataset_dir=None).failed
+@pytest.mark.parametrize(
+    "settings", [{"dataset": None, "dataset_dir": None}, {"do_train": False, "do_predict": True}]
+)
+def test_a_recipe_without_a_dataset_or_that_only_predicts_is_no_finding(sets, settings):
+    assert not sets.verify(**settings).failed
 
 
 @pytest.mark.parametrize("stage", ["sft", "kto"])
@@ -100,10 +103,6 @@ def test_a_stage_that_does_not_fit_pairs_is_one_finding(sets, stage):
     assert (problem.code, problem.field) == ("E434", "stage") and verdict.same == 9
     assert stage in problem.message and "stage: dpo" in problem.hint and problem.place.endswith("r.yaml:1")
     assert sets.verify(stage="dpo", pref_beta=0.1).problems == []
-
-
-def test_a_recipe_that_only_predicts_is_no_finding(sets):
-    assert not sets.verify(do_train=False, do_predict=True).failed
 
 
 def test_settings_that_llamafactory_refuses_are_said(sets):

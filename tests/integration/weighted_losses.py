@@ -4,9 +4,10 @@ One process for all runs. Writes losses.json: plain (LLaMA-Factory as it is), on
 1), weighted (answers weigh 5), reference (the weighted loss of step 1, worked out without any trainer).
 """
 
-import json
 import sys
 from pathlib import Path
+
+from tests.json_files import read_json, write_json
 
 ROWS = 24
 WEIGHTS = "rules: [{words: ['yes', 'no'], weight: 5.0}]\n"
@@ -45,13 +46,13 @@ def settings(folder: Path, model: str, name: str, **changed: object) -> dict[str
 
 
 def register(folder: Path) -> None:
-    (folder / "even.json").write_text(json.dumps(rows()))
-    (folder / "dataset_info.json").write_text(json.dumps({"even": {"file_name": "even.json"}}))
+    write_json(folder / "even.json", rows())
+    write_json(folder / "dataset_info.json", {"even": {"file_name": "even.json"}})
     (folder / "weights.yaml").write_text(WEIGHTS)
 
 
 def losses(folder: Path, name: str) -> list[float]:
-    state = json.loads((folder / name / "trainer_state.json").read_text())
+    state = read_json(folder / name / "trainer_state.json")
     return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
@@ -96,7 +97,7 @@ def main(folder: Path, model: str) -> None:
         run_exp(settings(folder, model, name))
     workflow.CustomSeq2SeqTrainer = parent
     found = {name: losses(folder, name) for name in ("plain", "ones", "weighted")}
-    (folder / "losses.json").write_text(json.dumps({**found, "reference": reference(model)}))
+    write_json(folder / "losses.json", {**found, "reference": reference(model)})
 
 
 if __name__ == "__main__":

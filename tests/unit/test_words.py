@@ -12,7 +12,6 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.product import FILES, syntax
-from tools.reference import commands
 
 INSTEAD = {
     r"told apart|told from": "statistically tied with; no significant difference from",
@@ -85,12 +84,6 @@ def test_messages_and_comments_have_no_private_words() -> None:
         if words:
             offenders[str(path.relative_to(ROOT))] = words
     assert offenders == {}
-
-
-def test_help_has_no_private_words() -> None:
-    texts = {context.command_path: context.get_help() for context in commands()}
-    assert len(texts) > 30
-    assert {name: found for name, text in texts.items() if (found := private(text))} == {}
 
 
 @pytest.mark.parametrize("text", ["put\n# aside", "A B told apart from C", "of document 001", "12 Way  outs"])

@@ -1,11 +1,12 @@
 """Adapters for tests: random factors in files that the reference library wrote."""
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 from safetensors import TensorSpec, serialize
+
+from tests.json_files import write_json
 
 PREFIX = "base_model.model."
 CONFIG = {
@@ -78,7 +79,7 @@ def make(folder, pairs=None, dtype="F32", extra=None, drop=(), **config):
     tensors = {**tensors_of(factors() if pairs is None else pairs), **(extra or {})}
     tensors = {name: value for name, value in tensors.items() if name not in drop}
     write_file(folder / "adapter_model.safetensors", tensors, dtype)
-    (folder / "adapter_config.json").write_text(json.dumps({**CONFIG, **config}))
+    write_json(folder / "adapter_config.json", {**CONFIG, **config})
     return folder
 
 
@@ -113,10 +114,8 @@ def make_base(folder, tensors, dtype="BF16", shards=1, **config):
         places |= dict.fromkeys(part, file)
     if shards > 1:
         index = {"metadata": {}, "weight_map": places}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    (folder / "config.json").write_text(
-        json.dumps({"model_type": "qwen2", "torch_dtype": "bfloat16", **config})
-    )
+        write_json(folder / "model.safetensors.index.json", index)
+    write_json(folder / "config.json", {"model_type": "qwen2", "torch_dtype": "bfloat16", **config})
     (folder / "tokenizer.json").write_text("{}")
     return folder
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.folders import names
 from tests.json_files import write_json
 from tests.messages import printed
 from tests.unit.adapters.make import factors, gguf_fields, make, make_base, tensors_of
@@ -75,7 +76,7 @@ def test_every_tensor_is_there_once_and_its_values_are():
     assert read["blk.0.attn_q.weight"].tobytes() == q[[0, 2, 1, 3, 4, 6, 5, 7]].tobytes()
     assert read["blk.0.attn_norm.weight"].dtype == np.float32
     assert "out/model.gguf" in said
-    assert [path.name for path in Path("out").iterdir()] == ["model.gguf"]
+    assert names("out") == ["model.gguf"]
 
 
 def test_the_sizes_of_the_config_are_in_the_file():
@@ -198,21 +199,18 @@ def test_tensors_that_cannot_be_written_leave_no_file(name, values, reason):
     assert not Path("out").exists() or not list(Path("out").iterdir())
 
 
-def test_an_existing_file_is_kept_without_force():
-    Path("out").mkdir()
-    Path("out/model.gguf").write_bytes(b"GGUF, an old one")
+def test_an_existing_file_is_kept_without_force_and_one_of_another_kind_with_it():
+    file = Path("out/model.gguf")
+    file.parent.mkdir()
+    file.write_bytes(b"GGUF, an old one")
     assert "replace it with --force" in call("export", "model", *GGUF, code=2)[1]
-    assert Path("out/model.gguf").read_bytes() == b"GGUF, an old one"
+    assert file.read_bytes() == b"GGUF, an old one"
     call("export", "model", *GGUF, "--force", "--type", "q8_0")
-    assert Path("out/model.gguf").read_bytes()[:4] == b"GGUF"
-
-
-def test_force_replaces_no_file_of_another_kind():
-    Path("out").mkdir()
-    Path("out/model.gguf").write_bytes(b"old results")
+    assert file.read_bytes()[:4] == b"GGUF"
+    file.write_bytes(b"old results")
     assert "--force" not in call("export", "model", *GGUF, code=2)[1]
     assert "--force will not replace it" in call("export", "model", *GGUF, "--force", code=2)[1]
-    assert Path("out/model.gguf").read_bytes() == b"old results"
+    assert file.read_bytes() == b"old results"
 
 
 def test_adapters_are_to_be_fused_first_or_need_their_base():

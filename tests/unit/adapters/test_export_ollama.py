@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.folders import names
 from tests.json_files import write_json
 from tests.messages import raises
 from tests.tiny import CHATML
@@ -89,7 +90,7 @@ def at_home(tmp_path, monkeypatch):
 def test_chatml_is_the_golden_modelfile():
     call("export", "model", "--to", "ollama", "--out", "served/Modelfile", "--parameter", "num_ctx=4096")
     assert Path("served/Modelfile").read_bytes() == (GOLDEN / "Modelfile").read_bytes()
-    assert [path.name for path in Path("served").iterdir()] == ["Modelfile"]
+    assert names("served") == ["Modelfile"]
 
 
 @pytest.mark.parametrize(

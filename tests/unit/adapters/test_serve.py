@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
 from tests.messages import printed
+from tests.serving import free_port
 from tests.unit.adapters.make import factors, gguf_fields, make, tensors_of
 from tests.unit.adapters.test_commands import call
 from tests.unit.adapters.test_export_gguf import TOKENIZER, write
@@ -70,10 +71,14 @@ def served(file):
     return max(Path("saves/serving").glob(f"*/{file}"), key=lambda path: path.stat().st_mtime_ns)
 
 
+def said(*words, code=0):
+    """What serve says on stderr."""
+    return call("serve", *words, code=code)[1]
+
+
 def refusal(*words, code=2):
     """The message of a command that stops with this exit code."""
-    _, message = call("serve", *words, code=code)
-    return message
+    return said(*words, code=code)
 
 
 @pytest.fixture
@@ -92,9 +97,7 @@ def engines(monkeypatch):
 @pytest.fixture
 def port():
     """A free port of this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 @pytest.mark.parametrize("engine", ["llama.cpp", "vllm"])
@@ -125,7 +128,7 @@ def test_a_training_of_no_length_is_refused(length):
 
 def test_the_files_are_written_once_and_again_only_after_a_change(engines, port):
     words = ("a", "b", "--engine", "llama.cpp", "--port", port)
-    _, err = call("serve", *words)
+    err = said(*words)
     assert engines[0][:2] == ["llama-server", "--model"] and f"http://127.0.0.1:{port}/v1" in err
     assert "tuneyard eval prove" in err and "--dataset rte_train" in err
     fields = gguf_fields(served("base-f16.gguf"))
@@ -152,14 +155,12 @@ def test_vllm_gets_the_end_tokens_and_no_sampling(engines, port):
 def test_the_next_command_reads_the_datasets_of_the_training(engines, port):
     settings = {"stage": "sft", "dataset": "mine", "dataset_dir": "my data"}
     adapter("a", settings)
-    _, err = call("serve", "a", "--engine", "vllm", "--port", port)
-    assert "--dataset mine --dataset-dir 'my data' --out" in err
+    words = ("--engine", "vllm", "--port", port)
+    assert "--dataset mine --dataset-dir 'my data' --out" in said("a", *words)
     adapter("b", {**settings, "dataset_dir": "dataset_info"})
-    _, err = call("serve", "b", "--engine", "vllm", "--port", port)
-    assert "--dataset-dir" not in err
+    assert "--dataset-dir" not in said("b", *words)
     adapter("plain")
-    _, err = call("serve", "plain", "--engine", "vllm", "--port", port)
-    assert "--dataset NAME --out" in err
+    assert "--dataset NAME --out" in said("plain", *words)
 
 
 def test_a_file_of_the_user_is_never_replaced(engines, port):
@@ -222,32 +223,30 @@ def test_the_next_command_proves_on_rows_that_were_held_out(engines, port):
     settings = {"stage": "sft", "dataset": "x_train,y_train", "dataset_dir": "dataset_info"}
     adapter("a", settings)
     words = ("a", "--engine", "vllm", "--port", port)
-    _, err = call("serve", *words)
+    err = said(*words)
     assert "--dataset x_eval --dataset y_train --out" in err and "--limit" not in err
     adapter("a", {**settings, "eval_dataset": "other"})
-    _, err = call("serve", *words)
-    assert "--dataset other --out" in err
+    assert "--dataset other --out" in said(*words)
     (folder / "dataset_info.json").write_text("{")
-    _, err = call("serve", *words)
-    assert "--dataset x_train --dataset y_train --out" in err
+    assert "--dataset x_train --dataset y_train --out" in said(*words)
 
 
 def test_a_dry_run_says_what_is_missing_and_names_a_command_that_runs(monkeypatch, engines):
     for engine in ("vllm", "llama-server"):
         Path("bin", engine).rename(engine)
-    _, err = call("serve", "a", "--engine", "vllm", "--dry-run")
+    err = said("a", "--engine", "vllm", "--dry-run")
     set_up = "make setup-vllm) && PATH="
     assert "note: vllm is not on PATH" in err and err.count(set_up) == 2
     monkeypatch.setattr(packages, "VLLM_ENVIRONMENT", str(Path("env").resolve()))
     program = Path("env/bin/vllm")
     program.parent.mkdir(parents=True)
     program.write_text("")
-    _, err = call("serve", "a", "--engine", "vllm", "--dry-run")
+    err = said("a", "--engine", "vllm", "--dry-run")
     assert 'next: PATH=env/bin:"$PATH" tuneyard adapter' in err and "make" not in err
-    _, err = call("serve", "a", "--engine", "llama.cpp", "--dry-run")
+    err = said("a", "--engine", "llama.cpp", "--dry-run")
     assert "note: llama-server is not on PATH" in err and "llama.cpp/releases" in err
     Path("vllm").rename("bin/vllm")
-    _, err = call("serve", "a", "--engine", "vllm", "--dry-run")
+    err = said("a", "--engine", "vllm", "--dry-run")
     assert "note:" not in err and "next: tuneyard adapter" in err
 
 
@@ -285,13 +284,13 @@ def test_a_template_other_than_the_trainings_is_warned_of_and_not_served(monkeyp
     monkeypatch.setattr(plan, "trained_template", lambda *_: (templates[0], [2]))
     words = ("a", "--engine", "vllm", "--port", port)
     for _ in range(2):  # the second time the file is there
-        _, err = call("serve", *words)
+        err = said(*words)
         written = served("chat_template.jinja")
         assert "warning: saves/a/chat_template.jinja: " in err and str(written) in err
         assert written.read_text() == QWEN3
     shutil.rmtree("saves/serving")
     templates[0] = CHATML
-    _, err = call("serve", *words)
+    err = said(*words)
     assert "warning:" not in err and served("chat_template.jinja").read_text() == CHATML
 
 

@@ -386,12 +386,6 @@ def test_a_line_break_in_a_file_name_leaves_each_problem_on_one_line(bench):
     assert str(source) in [each["path"] for each in bench.manifest("rte")["made_from"]["sources"]]
 
 
-def test_out_as_a_link_that_leads_nowhere_is_named(bench):
-    (bench.folder / "link").symlink_to(bench.folder / "gone")
-    with raises(RequestError, "link"):
-        bench.compile_rows("rte", ROWS, out=bench.folder / "link")
-
-
 @pytest.mark.parametrize("source", ["nyu-mll/glue", "train=nyu-mll/glue"])
 def test_a_name_of_the_hub_that_is_no_path_gets_the_hint(bench, source):
     with raises(RequestError, "nyu-mll/glue", "--source hub:nyu-mll/glue"):

@@ -288,7 +288,7 @@ def test_offline_both_fixes_are_named(run, tmp_path):
 
 def test_a_hub_that_breaks_off_in_the_middle_of_a_stream(check, orca, tmp_path, monkeypatch):
     """The list of files is there, the file is not: exit 2 with the fixes, nothing written."""
-    monkeypatch.setattr(Handler, "file", lambda self, *_: self.reply(b"", 403, {}))
+    monkeypatch.setattr(Handler, "file", lambda self, *_: self.send(b"", 403))
     said = check("compile", orca, "--out", tmp_path / "o", code=2).stderr
     assert "cannot be read" in said and "HF_ENDPOINT" in said and not (tmp_path / "o").exists()
 

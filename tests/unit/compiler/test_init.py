@@ -186,12 +186,6 @@ def test_what_cannot_be_guessed_is_refused(bench, name, content, error, facts):
         propose(bench.write(name, content))
 
 
-@pytest.mark.parametrize(("name", "fact"), [("none.jsonl", "none.jsonl"), ("", "no data files")])
-def test_a_source_without_data_is_refused(tmp_path, name, fact):
-    with raises(RequestError, fact):
-        propose(tmp_path / name)
-
-
 PAIRS = questions(5)
 
 

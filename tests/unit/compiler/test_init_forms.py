@@ -650,11 +650,6 @@ def test_several_labels_of_a_text_are_an_answer_if_the_user_names_them(bench) ->
     assert answers(bench, rows, answer="labels") == expected
 
 
-def test_a_list_of_one_label_is_the_label(bench) -> None:
-    rows = [{"id": n, "text": question(n), "label": [["pos", "neg"][n % 2]]} for n in range(COUNT)]
-    assert outputs(bench, rows) == ["pos", "neg"] * (COUNT // 2)
-
-
 @pytest.mark.parametrize(
     ("label", "kind"), [(["a", "b"], "texts"), ([[0, 4, "NAME"], [5, 9, "PLACE"]], "list")]
 )

@@ -12,9 +12,8 @@ import yaml
 from tests.messages import printed, raises
 from tests.plug_ins import documented
 from tuneyard.compiler.init.propose import propose
-from tuneyard.compiler.kinds import Column, Kind, kind_of, kinds
+from tuneyard.compiler.kinds import Kind, kinds
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
-from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify.comparison import RecordComparison
 from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict
@@ -143,12 +142,6 @@ def test_an_option_of_another_kind_is_refused(bench, option):
     spec = SPEC % f"text, {option}"
     with raises(ContentError, "is: text"):
         bench.compile(spec, f"train={bench.write('rows.jsonl', '')}")
-
-
-@pytest.mark.parametrize("name", [kind.name for kind in kinds().values() if kind.part])
-def test_no_plain_text_contains_what_goes_beside_texts(name):
-    with pytest.raises(ValueError, match="column c: neither a mixture nor a text"):
-        kind_of(name).check(Column("c", ("c",), kind_of(name)), load_spec("text"))
 
 
 @pytest.fixture

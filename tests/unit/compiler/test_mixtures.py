@@ -189,3 +189,4 @@ def test_a_part_with_earlier_turns_needs_a_history(bench):
     assert not report.failed and report.kept == 2
     histories = bench.values("m.jsonl", "history")
     assert sorted(histories) == [[], [["a", "b"]]]
+    assert bench.registry()["m"]["columns"]["history"] == "history"

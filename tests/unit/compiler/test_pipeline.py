@@ -221,35 +221,3 @@ def test_every_row_is_counted_if_warnings_stop_a_compile(bench):
     rows = [*MANY, MANY[0]]
     report = bench.compile_rows(ONE, rows, strict=True)
     assert report.failed and (report.read, report.kept, report.not_written) == (61, 0, 61)
-
-
-def test_a_mixture_takes_shares_and_says_what_is_missing(bench):
-    spec = bench.write(
-        "m.yaml",
-        "about: t\n"
-        "mix:\n  {total: 20, shuffle: 1, parts:"
-        " {one: {share: 0.75, as: qa}, two: {share: 0.25, as: messages}}}\n"
-        "write: [{dataset: m, file: m.jsonl, format: alpaca, turns: history}]\n",
-    )
-    one = bench.rows("one.jsonl", questions(40))
-    turns = [{"from": who, "value": f"{who} {n}"} for n in range(2) for who in ("human", "gpt")]
-    two = bench.rows("two.jsonl", [{"conversations": turns}] * 3)
-    report = bench.compile(spec, f"one={one}", f"two={two}")
-    assert (report.read, report.kept, report.not_sampled, report.datasets) == (43, 18, 25, {"m": 18})
-    assert [code for code, _ in bench.codes(report)].count("W210") == 1
-    rows = bench.records("m.jsonl")
-    told = [row for row in rows if row["history"]]
-    assert told[0] == {
-        "instruction": "human 1",
-        "input": "",
-        "output": "gpt 1",
-        "history": [["human 0", "gpt 0"]],
-    }
-    assert len(told) == 3 and all(row["history"] == [] for row in rows if row not in told)
-    entry = bench.registry()["m"]
-    assert entry["columns"] == {
-        "prompt": "instruction",
-        "query": "input",
-        "response": "output",
-        "history": "history",
-    }

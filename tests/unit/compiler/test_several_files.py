@@ -30,6 +30,7 @@ SPECS = {
     "filtered": "filter: {min: 14}\n",
 }
 SHORT = WRITE.replace("_{split}", "").replace("-{split}", "")
+SPEC = f"about: a test\n{COLUMNS}{SHORT}"
 """For specs without splits."""
 
 
@@ -46,6 +47,11 @@ def sources_of(bench) -> list[Path]:
         bench.write("d.json", json.dumps(rows(60, 20))),
         bench.rows("e.jsonl", [*rows(80, 9), {"q": "One?", "n": 1}, {"q": "Two?", "a": 7, "n": 1}]),
     ]
+
+
+def by_one_and_by_two(bench, sources, **how) -> list:
+    """The reports of two compiles: by one process and by two workers."""
+    return [bench.compile(SPEC, *sources, workers=workers, **how) for workers in (1, 2)]
 
 
 def said_by(report) -> dict[str, object]:
@@ -72,13 +78,12 @@ def test_the_bytes_do_not_depend_on_the_workers(bench, setting) -> None:
 
 def test_the_problems_are_listed_in_the_order_of_the_files(bench) -> None:
     """Of 5 files with 400 bad rows each, the first 1,000 are kept, however soon a worker ends."""
-    spec = f"about: a test\n{COLUMNS}{SHORT}"
     sizes = (10_000, 10, 10, 10, 10)
     sources = [
         bench.rows(f"{number}.jsonl", [*rows(0, size), *[{"q": "", "a": "x", "n": 0}] * 400])
         for number, size in enumerate(sizes)
     ]
-    reports = [bench.compile(spec, *sources, workers=workers) for workers in (1, 2)]
+    reports = by_one_and_by_two(bench, sources)
     assert bench.codes(reports[0]) == bench.codes(reports[1])
     assert len(reports[0].problems.errors) == 1000
     assert sum(reports[0].problems.counts.values()) == sum(reports[1].problems.counts.values()) == 2000
@@ -88,11 +93,10 @@ def test_the_problems_are_listed_in_the_order_of_the_files(bench) -> None:
 @pytest.mark.parametrize("numbers", [["7", "8"], [1.5, None], [{"x": 1}]])
 def test_a_kept_column_of_another_type_in_a_later_file_is_found(bench, numbers) -> None:
     """A worker compiles the file as if it were the first: what the files before it change is done again."""
-    spec = f"about: a test\n{COLUMNS}{SHORT}"
     others = [{"q": f"Other {n}?", "a": "x", "n": value} for n, value in enumerate(numbers)]
     sources = [bench.rows("a.jsonl", rows(0, 5)), bench.rows("b.jsonl", others)]
-    reports = [bench.compile(spec, *sources, workers=workers, reject=True, force=True) for workers in (1, 2)]
-    assert said_by(reports[0]) == said_by(reports[1])
+    one, two = by_one_and_by_two(bench, sources, reject=True, force=True)
+    assert said_by(one) == said_by(two)
 
 
 @pytest.mark.parametrize("workers", [None, 2])
@@ -134,7 +138,7 @@ def workers_at_work(process: subprocess.Popen, out: Path) -> list[psutil.Process
 def plain(tmp_path_factory) -> tuple[Path, list[Path], dict[str, bytes]]:
     """A spec, its sources, and what one process writes of them."""
     bench = Bench(tmp_path_factory.mktemp("plain"))
-    spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SHORT}")
+    spec = bench.write("t.yaml", SPEC)
     sources = large(bench)
     bench.compile(spec, *sources, workers=1)
     return spec, sources, tree(bench.out / "t")
@@ -180,7 +184,7 @@ def test_a_disk_that_is_full_in_a_worker_is_one_line_and_leaves_nothing(bench) -
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes into any folder")
 def test_a_check_needs_no_folder_to_write_into(bench, monkeypatch) -> None:
-    spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SHORT}")
+    spec = bench.write("t.yaml", SPEC)
     source = bench.rows("a.jsonl", rows(0, 3))
     bench.folder.chmod(0o555)
     try:
@@ -198,7 +202,6 @@ def test_a_check_needs_no_folder_to_write_into(bench, monkeypatch) -> None:
 
 
 def test_a_part_that_a_worker_cannot_read_ends_the_compile_with_its_place(bench) -> None:
-    spec = f"about: a test\n{COLUMNS}{SHORT}"
     sources = [bench.rows("a.jsonl", rows(0, 5)), bench.write("b.csv", 'q,a,n\n"open')]
-    reports = [bench.compile(spec, *sources, workers=workers) for workers in (1, 2)]
-    assert reports[0].failed and said_by(reports[0]) == said_by(reports[1])
+    one, two = by_one_and_by_two(bench, sources)
+    assert one.failed and said_by(one) == said_by(two)

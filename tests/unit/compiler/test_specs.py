@@ -6,6 +6,7 @@ import jsonschema_rs
 import pytest
 
 from tests.conftest import ROOT
+from tests.runs_cut import tree
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.file import known_specs, read_schema
@@ -35,7 +36,7 @@ def test_example_compiles_to_the_golden_bytes(name, tmp_path, request):
         golden.mkdir(parents=True, exist_ok=True)
         for file, data in made.items():
             (golden / file).write_bytes(data)
-    assert made == {path.name: path.read_bytes() for path in golden.iterdir()}
+    assert made == tree(golden)
     for output in spec.outputs:
         valid = jsonschema_rs.validator_for(read_schema(output.format)).validate
         for split in spec.splits:

@@ -1,6 +1,7 @@
 """Turns with tools: what no output could keep is an error with its place; nothing is lost or flattened."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -15,12 +16,13 @@ SAY = {"role": "assistant", "content": "It is 5."}
 TALK = [ASK, CALL, RESULT, SAY]
 ALPACA = "{dataset: t, file: t.jsonl, format: alpaca, turns: TURNS}"
 HEAD = "about: a\ncolumns: {turns: {names: [messages], is: turns}}\nwrite:\n  - "
+MIX = "about: a\nmix: {total: 1, parts: {p: {share: 1, as: messages}}}\nwrite:\n  - "
 
 
 def compiled(bench: Bench, spec: object, *talks: list[dict]) -> list[tuple[str, str]]:
     """Return (line, message) of each error."""
     source = bench.rows("t.jsonl", [{"messages": talk} for talk in talks])
-    report = bench.compile(spec, f"p={source}" if spec == "mix.yaml" else source, force=True)
+    report = bench.compile(spec, f"p={source}" if Path(spec).name == "mix.yaml" else source, force=True)
     assert {problem.code for problem in report.problems.errors} <= {"E107"}
     return [(p.place.rsplit(":", 1)[1], p.message) for p in report.problems.errors]
 
@@ -77,9 +79,11 @@ def test_all_calls_of_a_turn_are_kept(bench):
     assert json.loads(value) == [{"name": "add", "arguments": {}}, {"name": "sub", "arguments": {}}]
 
 
-@pytest.mark.parametrize("turns", ["first", "history"])
-def test_an_exchange_has_no_place_for_tools(bench, turns):
-    spec = bench.write("t.yaml", HEAD + ALPACA.replace("TURNS", turns))
+@pytest.mark.parametrize(
+    ("file", "head", "turns"), [("t", HEAD, "first"), ("t", HEAD, "history"), ("mix", MIX, "history")]
+)
+def test_an_exchange_has_no_place_for_tools(bench, file, head, turns):
+    spec = bench.write(f"{file}.yaml", head + ALPACA.replace("TURNS", turns))
     says = "the call of a tool, which this output would make plain text (t.jsonl); write sharegpt or messages"
     assert compiled(bench, spec, [ASK, SAY], TALK) == [("2", f"turn 2: found {says}")]
     assert compiled(bench, spec, [ASK, SAY]) == []
@@ -119,14 +123,6 @@ def test_conversations_of_which_one_exchange_is_kept_are_counted(bench):
     source = bench.rows("t.jsonl", [{"messages": [ASK, SAY, ASK, SAY]}, {"messages": [ASK, SAY]}])
     (note,) = bench.compile(spec, source).problems.notes
     printed(note, source, "1", "`turns: history`")
-
-
-def test_nor_has_a_mixture(bench, monkeypatch):
-    monkeypatch.chdir(bench.folder)
-    mix = "about: a\nmix: {total: 1, parts: {p: {share: 1, as: messages}}}\nwrite:\n  - "
-    bench.write("mix.yaml", mix + ALPACA.replace("TURNS", "history"))
-    assert "turn 2: found the call of a tool" in compiled(bench, "mix.yaml", TALK)[0][1]
-    assert compiled(bench, "mix.yaml", [ASK, SAY]) == []
 
 
 @pytest.mark.parametrize(

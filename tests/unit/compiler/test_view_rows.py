@@ -8,7 +8,6 @@ import pytest
 
 from tests.json_files import write_lines
 from tests.messages import raises
-from tuneyard.compiler.commands.stats import stats
 from tuneyard.compiler.verify.dataset import LoadedRows
 from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict
@@ -212,11 +211,3 @@ def test_pictures_that_cannot_be_opened_are_left_out(tmp_path):
     images = [tmp_path / "broken.png", tmp_path / "none.png", "A" * 5000, *[tmp_path / "blue.png"] * 6, 3]
     uris = thumbnails(map(str, images))
     assert len(uris) == 4 and all(uri.startswith("data:image/jpeg;base64,") for uri in uris)
-
-
-def test_duplicates_are_those_of_stats(tmp_path):
-    rows = [row("Is it?", "yes"), row("is IT ?", "Yes"), row("Is it?", "no"), row("Tidy", "no")]
-    dataset = registered(tmp_path, *rows)
-    codes = codes_of(scanned(dataset))
-    of_stats = stats(str(dataset.path), tmp_path, None)
-    assert (len(codes["W202"]), len(codes["W203"])) == (of_stats.duplicates, of_stats.conflicts) == (1, 1)

@@ -144,29 +144,29 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_reader_that_went_away_is_141_without_a_word(command: tuple[str, ...]) -> None:
+def into_a_closed_pipe(command: tuple[str, ...], stderr: int) -> subprocess.CompletedProcess[bytes]:
+    """Run a command whose reader went away."""
     reading, writing = os.pipe()
     os.close(reading)
-    ended = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, stdout=writing, stderr=writing)
+    ended = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, stdout=writing, stderr=stderr)
     os.close(writing)
-    assert ended.returncode == 141
+    return ended
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_reader_that_went_away_is_141_without_a_word(command: tuple[str, ...]) -> None:
+    assert into_a_closed_pipe(command, subprocess.STDOUT).returncode == 141
+
+
+def test_help_into_a_closed_pipe_says_nothing() -> None:
+    ended = into_a_closed_pipe(("compiler", "--help"), subprocess.PIPE)
+    assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 def test_an_output_that_is_closed_is_no_traceback() -> None:
     command = f"{sys.executable} -m compiler list -q >&-"
     ended = subprocess.run(command, shell=True, cwd=ROOT, stderr=subprocess.PIPE)
     assert (ended.returncode, ended.stderr) == (0, b"")
-
-
-def test_help_into_a_closed_pipe_says_nothing() -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    ended = subprocess.run(
-        [sys.executable, "-m", "compiler", "--help"], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE
-    )
-    os.close(writing)
-    assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 def test_native_windows_is_named_before_anything_is_imported() -> None:

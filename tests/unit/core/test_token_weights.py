@@ -35,24 +35,28 @@ def weigh(weights: TokenWeights, text: str) -> dict[float, str]:
     return found
 
 
-def test_words_are_whole_words(tmp_path):
-    weights = read(tmp_path, "rules: [{words: ['no', not, 'yes'], weight: 3}]")
-    assert weigh(weights, "no, not know") == {3.0: "nonot", 1.0: ",  know"}
+@pytest.mark.parametrize(
+    ("rules", "text", "weighed"),
+    [
+        ("rules: [{words: ['no', not, 'yes'], weight: 3}]", "no, not know", {3.0: "nonot", 1.0: ",  know"}),
+        (
+            "default: 0.5\nrules: [{regex: 'answer: (\\w+)', weight: 2}]",
+            "the answer: yes.",
+            {0.5: "the answer: .", 2.0: "yes"},
+        ),
+        ('rules: [{field: b, in: "{a} so {b}", weight: 4}]', "x so y so z", {1.0: "x so ", 4.0: "y so z"}),
+    ],
+)
+def test_whole_words_the_group_of_a_regex_and_a_field_are_weighed(tmp_path, rules, text, weighed):
+    assert weigh(read(tmp_path, rules), text) == weighed
 
 
-def test_a_regex_weighs_its_group(tmp_path):
-    weights = read(tmp_path, "default: 0.5\nrules: [{regex: 'answer: (\\w+)', weight: 2}]")
-    assert weigh(weights, "the answer: yes.") == {0.5: "the answer: .", 2.0: "yes"}
-
-
-def test_a_field_of_the_template(tmp_path):
+def test_a_field_of_the_template():
     weights = read_weights(ROOT / "recipes/weights/defect-lora.yaml")
     assert weigh(weights, "判断:网络设备\n\n原因：判断:无") == {
         1.0: "判断:\n\n原因：判断:无",
         5.0: "网络设备",
     }
-    last = read(tmp_path, 'rules: [{field: b, in: "{a} so {b}", weight: 4}]')
-    assert weigh(last, "x so y so z") == {1.0: "x so ", 4.0: "y so z"}
 
 
 def test_the_last_rule_counts(tmp_path):

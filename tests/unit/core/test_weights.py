@@ -10,6 +10,7 @@ import pytest
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.weights.adapter_files import full_tensor_misfit
@@ -142,13 +143,13 @@ def test_the_files_of_an_index_have_the_tensors_that_it_names(tmp_path):
     save_file({"b": VALUES}, tmp_path / "2.safetensors")
     index = tmp_path / "model.safetensors.index.json"
     places = {"a": "1.safetensors", "b": "2.safetensors"}
-    index.write_text(json.dumps({"weight_map": places}))
+    write_json(index, {"weight_map": places})
     shards = read_shards(index)
     assert {name: list(shard.tensors) for name, shard in shards.items()} == {
         "1.safetensors": ["a"],
         "2.safetensors": ["b"],
     }
-    index.write_text(json.dumps({"weight_map": places | {"c": "2.safetensors"}}))
+    write_json(index, {"weight_map": places | {"c": "2.safetensors"}})
     with raises(ContentError, "2.safetensors", "tensor 'c' is only in the index"):
         read_shards(index)
 

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -153,7 +153,7 @@ class Handler(Quiet, BaseHTTPRequestHandler):
         self.answer(self.stand_in.get(self.path))
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         stand_in = self.stand_in
         if "completion" not in self.path:
             self.answer(stand_in.post(self.path, body))
@@ -174,14 +174,10 @@ class Handler(Quiet, BaseHTTPRequestHandler):
     def answer(self, answer: Any, status: int = 200) -> None:
         if isinstance(answer, dict) and isinstance(answer.get("error"), dict):
             status = answer["error"]["code"]
-        data = json.dumps({"error": "unknown"} if answer is None else answer).encode()
-        try:
-            self.send_response(404 if answer is None else status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-        except OSError:  # the client waited long enough
-            pass
+        if answer is None:
+            answer, status = {"error": "unknown"}, 404
+        with suppress(OSError):  # the client waited long enough
+            self.send(json.dumps(answer).encode(), status)
 
 
 class Web(ThreadingHTTPServer):

@@ -45,15 +45,6 @@ def checked(folder: Path) -> list[str]:
     return check_rows(read(folder)[0])
 
 
-def test_any_level_is_read(folder):
-    assert names(read(folder)[0]) == [("base", "s"), ("a", "s")]
-    assert names(read(folder / "a")[0]) == names(read(folder / "a/s")[0]) == [("a", "s")]
-
-
-def test_a_run_that_is_named_twice_counts_once(folder: Path) -> None:
-    assert names(read(folder, folder / "a", folder)[0]) == [("base", "s"), ("a", "s")]
-
-
 def test_order_is_that_of_run_json(tmp_path: Path) -> None:
     demo(tmp_path)
     models, sets = ["base", "rte", "mnli", "merge"], ["demo_rte_eval", "demo_mnli_eval"]
@@ -64,17 +55,25 @@ def test_order_is_that_of_run_json(tmp_path: Path) -> None:
     assert list(dict.fromkeys(run.dataset for run in runs)) == sets
 
 
-def test_names_can_be_given(folder: Path) -> None:
-    assert names(read(f"before={folder}/base", f"after/t={folder}/a/s")[0]) == [
-        ("before", "s"),
-        ("after", "t"),
-    ]
+BOTH = [("base", "s"), ("a", "s")]
 
 
-def test_a_run_given_under_two_names_has_both(folder):
-    place = folder / "a/s"
-    assert names(read(f"a/one={place}", f"a/two={place}")[0]) == [("a", "one"), ("a", "two")]
-    assert names(read(folder, f"again={place}")[0]) == [("base", "s"), ("a", "s"), ("again", "s")]
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (["{}"], BOTH),
+        (["{}/a"], [("a", "s")]),
+        (["{}/a/s"], [("a", "s")]),
+        (["{}", "{}/a", "{}"], BOTH),
+        (["before={}/base", "after/t={}/a/s"], [("before", "s"), ("after", "t")]),
+        (["a/one={}/a/s", "a/two={}/a/s"], [("a", "one"), ("a", "two")]),
+        (["{}", "again={}/a/s"], [*BOTH, ("again", "s")]),
+    ],
+)
+def test_runs_of_any_level_are_read_once_under_each_of_the_names_given(
+    folder: Path, given: list[str], found: list[tuple[str, str]]
+) -> None:
+    assert names(read(*(text.format(folder) for text in given))[0]) == found
 
 
 def test_a_log_that_two_paths_name_has_both_names(tmp_path: Path) -> None:
@@ -267,9 +266,9 @@ def test_confidence_is_the_share_of_the_chosen_label(folder):
     path = folder / "a/s/predictions.jsonl"
     rows = read_lines(path)
     logs = {"yes": math.log(0.6), "no": math.log(0.2)}
-    path.write_text("".join(json.dumps(row | {"choices": logs}) + "\n" for row in rows))
+    write_lines(path, (row | {"choices": logs} for row in rows))
     assert read(folder / "a")[0][0].confidence == pytest.approx([0.75] * 20)
-    path.write_text("".join(json.dumps(row | {"choices": {"yes": float("nan")}}) + "\n" for row in rows))
+    write_lines(path, (row | {"choices": {"yes": float("nan")}} for row in rows))
     with raises(ContentError, "jsonl:1", "choices", "NaN"):
         read(folder / "a")
 

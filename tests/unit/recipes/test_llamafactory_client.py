@@ -83,12 +83,6 @@ def test_each_recipe_is_answered_in_a_process_of_its_own(questions, tmp_path, ca
     assert printed.out == ""
 
 
-def test_an_unchanged_recipe_is_not_asked_about_again(questions, tmp_path):
-    for _ in range(2):
-        ask(LlamaFactory(), recipe(tmp_path), "a/b", ())
-    assert questions.count == 1
-
-
 def test_a_row_that_changed_is_asked_about_again(questions, tmp_path):
     (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
     for text in ("[]", "[{}]", "[{}]"):

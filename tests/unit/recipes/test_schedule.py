@@ -46,18 +46,13 @@ def test_a_number_that_is_none_does_not_stop_the_check(key, value):
     assert schedule(100, **{key: value}) == schedule(100)  # ranges.py names it
 
 
-def test_without_eval_steps_logging_steps_say_when_it_is_evaluated():
-    recipe = Recipe(Path("r.yaml"), {"eval_strategy": "steps", "max_steps": 100}, {})
-    (problem,) = schedule_problems(recipe, schedule_of(recipe, 800, 1))
-    assert (problem.code, problem.field) == ("W330", "eval_steps") and "is 500, but" in problem.message
-    assert not list(
-        schedule_problems(recipe.with_settings({"logging_steps": 10}), schedule_of(recipe, 800, 1))
-    )
-
-
-def test_a_note_if_the_recipe_ends_before_its_epochs_but_not_for_an_override():
-    recipe = Recipe(Path("r.yaml"), {"num_train_epochs": 3, "max_steps": 5, "save_strategy": "no"}, {})
-    (problem,) = schedule_problems(recipe, schedule_of(recipe, 80, 1))
-    assert (problem.code, problem.field) == ("N330", "max_steps") and "after 0.5 of" in problem.message
-    shrunk = Recipe(recipe.path, recipe.settings, {}, ("max_steps=5",))
-    assert not list(schedule_problems(shrunk, schedule_of(shrunk, 80, 1)))
+@pytest.mark.parametrize(
+    ("settings", "overrides"),
+    [
+        ({"eval_strategy": "steps", "max_steps": 100, "logging_steps": 10}, ()),
+        ({"num_train_epochs": 3, "max_steps": 5, "save_strategy": "no"}, ("max_steps=5",)),
+    ],
+)
+def test_an_evaluation_by_logging_steps_and_an_override_that_ends_early_are_no_problem(settings, overrides):
+    recipe = Recipe(Path("r.yaml"), settings, {}, overrides)
+    assert not list(schedule_problems(recipe, schedule_of(recipe, 80, 1)))

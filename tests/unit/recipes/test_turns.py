@@ -16,25 +16,21 @@ SHAREGPT = {
 
 
 @pytest.mark.parametrize(
-    ("roles", "fault"),
+    ("roles", "ranking", "fault"),
     [
-        ("gpt human", 'turn 1 is "gpt", expected "human" or "observation"'),
-        ("system gpt", 'turn 2 is "gpt", expected "human" or "observation"'),
-        ("human gpt gpt", 'turn 3 is "gpt", expected "human" or "observation"'),
-        ("human human", 'turn 2 is "human", expected "gpt" or "function_call"'),
-        ("human gpt human", "found 3 turns, expected an even number"),
-        ("", "found no turns"),
+        ("gpt human", False, 'turn 1 is "gpt", expected "human" or "observation"'),
+        ("system gpt", False, 'turn 2 is "gpt", expected "human" or "observation"'),
+        ("human gpt gpt", False, 'turn 3 is "gpt", expected "human" or "observation"'),
+        ("human human", False, 'turn 2 is "human", expected "gpt" or "function_call"'),
+        ("human gpt human", False, "found 3 turns, expected an even number"),
+        ("", False, "found no turns"),
+        ("human gpt", True, "found 2 turns, expected an odd number"),
     ],
 )
-def test_the_turn_at_fault_is_named(roles, fault):
+def test_the_turn_at_fault_is_named(roles, ranking, fault):
     row = {"conversations": [{"from": role, "value": "x"} for role in roles.split()]}
-    assert turn_fault(row, SimpleNamespace(**SHAREGPT)).startswith(f"conversations: {fault}")
-
-
-def test_pairs_end_with_a_question():
-    row = {"conversations": [{"from": role, "value": "x"} for role in ("human", "gpt")]}
-    fault = turn_fault(row, SimpleNamespace(**{**SHAREGPT, "ranking": True}))
-    assert "found 2 turns, expected an odd number" in fault
+    columns = SimpleNamespace(**{**SHAREGPT, "ranking": ranking})
+    assert turn_fault(row, columns).startswith(f"conversations: {fault}")
 
 
 def test_results_of_tools_in_a_row_are_one_turn_in_openai_form():
