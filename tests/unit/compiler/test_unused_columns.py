@@ -6,8 +6,8 @@ from tests.messages import printed
 from tests.unit.compiler.conftest import ROWS, Bench, error_codes, exchange, layouts
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.rows import filled
 from tuneyard.compiler.spec.model import load_spec
+from tuneyard.core.datasets import filled
 
 TALK = exchange("Why?", "So.")
 QA = {"question": "Why?", "answer": "So."}
