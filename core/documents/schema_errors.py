@@ -116,7 +116,10 @@ def _in_words(error: "ValidationError") -> Iterator[Violation]:
         return
     kind = schema.get("type", [])
     kinds = {kind} if isinstance(kind, str) else set(kind)
-    if keyword == "type":
+    too_large = isinstance(value, int | float) and not abs(value) <= LARGEST
+    if keyword == "type" and too_large and kinds & {"integer", "number"}:
+        keyword, expected = "maximum", f"a number of at most {LARGEST:,.0f}"
+    elif keyword == "type":
         expected = " or ".join(words for name, words in _TYPES.items() if name in kinds) or "null"
         if isinstance(value, bool) and "string" in kinds:
             hint = YES_OR_NO
