@@ -4,6 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.spec.column_meanings import CLASS_ENDINGS, USUAL_NAMES
@@ -28,11 +29,11 @@ ABOUT_ROWS = (
 """Names of columns with few values that say where a row is from, and not what it is."""
 PEOPLE = {
     "user", "user_id", "username", "user_name", "from", "from_id", "author", "author_id", "author_name",
-    "sender", "speaker", "nickname", "发送者", "发送人", "发言人", "说话人", "昵称", "用户名", "作者",
+    "sender", "speaker", "who", "nickname", "发送者", "发送人", "发言人", "说话人", "昵称", "用户名", "作者",
 }  # fmt: skip
 """Names of columns and objects that say who wrote a message. They are no class of it."""
 METADATA = {"meta", "metadata"}
-ID = re.compile(r"(^|_)(id|no|number|key|uid)$|编号$")
+ID = re.compile(r"(^|_)(id|no|number|key|uid)$|^id_|编号$")
 """Names of columns that say which row it is, or to what it belongs."""
 _DIGIT = re.compile(r"\d")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|https?:")
@@ -94,12 +95,30 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         is_short = leaf.characters <= LONGEST_CLASS * leaf.filled
         repeats = leaf.filled >= REPEATS * len(leaf.values) and leaf.name not in ABOUT_ROWS and is_short
         is_named = is_named or (repeats and is_rating)
+        if not is_named and _counts_turns(profile, leaf):
+            continue
         if not is_named and (not repeats or any(map(_DATE.match, map(str, leaf.values)))):
             continue
         counts = Counter(map(str, profile.values(leaf)))
         evenness = -sum(count * math.log(count / counts.total()) for count in counts.values())
         candidates.append((is_named, is_text, evenness, leaf))
     return [leaf for *_, leaf in sorted(candidates, key=lambda item: item[:3], reverse=True)]
+
+
+def _counts_turns(profile: FileProfile, leaf: Leaf) -> bool:
+    """True if a column counts the rows with the same value of another one, as the number of a turn does."""
+    numbers = [_whole_number(value) for value in profile.values(leaf)]
+    if len(leaf.values) < 3:  # 0 and 1 may be classes of each pair
+        return False
+    begins = []
+    for before, after in pairwise(numbers):
+        if not isinstance(before, int) or not isinstance(after, int):
+            return False
+        begins.append(after != before + 1)
+    for other in profile.leaves.values():
+        if begins == [before != after for before, after in pairwise(profile.values(other))]:
+            return True
+    return False
 
 
 def label_values(leaf: Leaf) -> tuple[list[object], list[object]]:

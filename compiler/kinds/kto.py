@@ -7,7 +7,10 @@ from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.records.calls import WrongValueError
 
-WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+WORDS = {
+    **dict.fromkeys(("true", "1", "yes", "up"), True),
+    **dict.fromkeys(("false", "0", "no", "down"), False),
+}
 
 
 class KtoReader(ColumnReader):

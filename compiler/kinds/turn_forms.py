@@ -47,7 +47,7 @@ EXCHANGES = (
     ("prompt", "response"),
 )
 """The keys of a question and its answer in one object of a conversation (Capybara, MOSS)."""
-QUESTIONS = ("问", "问题", "提问", "q", "question", "f", "frage", "instruction")
+QUESTIONS = ("问", "问题", "提问", "q", "question", "f", "frage", "pregunta", "instruction")
 """Speakers of questions that stand alone, in small letters."""
 SPEAKERS = {
     **dict.fromkeys(
@@ -61,7 +61,7 @@ SPEAKERS = {
     ),
     **dict.fromkeys(
         (
-            "答", "回答", "答案", "a", "answer", "antwort", "response",
+            "答", "回答", "答案", "a", "answer", "antwort", "respuesta", "réponse", "response",
             "assistant", "ai", "bot", "gpt", "agent", "support",
             "operator", "advisor", "representative", "doctor", "teacher", "chatbot", "outbound",
             "chatgpt", "chatgpt said",
@@ -70,7 +70,7 @@ SPEAKERS = {
         ),
         "assistant",
     ),
-    **dict.fromkeys(("system", "系统"), "system"),
+    **dict.fromkeys(("system", "système", "systeme", "sistema", "系统"), "system"),
 }  # fmt: skip
 """Roles by the names of speakers: turns in a text begin with them, a table has them in a column."""
 _LONGEST_FIRST = "|".join(sorted(SPEAKERS, key=len, reverse=True))

@@ -17,7 +17,7 @@ from tuneyard.compiler.rows import Rows
 
 @contextlib.contextmanager
 def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
-    """The data files of an archive, without hidden files and archives inside. Raises `UnreadableFileError`.
+    """The data files of an archive, without hidden files. `UnreadableFileError` for an archive inside.
 
     Next to other data files a .txt is no data, as in a folder: it is a licence or a description.
     """
@@ -33,8 +33,10 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
             files: list[Member] = []
             for entry in archive.infolist():
                 member = Member(archive, entry.filename)
-                has_reader = suffix(member) in readers() and suffix(member) != ".zip"
-                if has_reader and not (entry.is_dir() or is_no_data(member.name)):
+                if suffix(member) in readers() and not (entry.is_dir() or is_no_data(member.name)):
+                    if suffix(member) == ".zip":
+                        message = f"it contains the archive {member.path}"
+                        raise UnreadableFileError("E004", message, "unpack it, and give the folder")
                     files.append(member)
             files.sort(key=lambda member: member.path)
             yield [member for member in files if suffix(member) != ".txt"] or files

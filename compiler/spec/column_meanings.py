@@ -55,7 +55,7 @@ _USUAL_NAMES = {
     "answer_rejected rejected_messages response_k response_bad rejected_answer dispreferred_response worse "
     "worse_response worse_answer bad_response",
     "ranking": "response_0 response_1 response_a response_b better_response_id winner is_chosen is_rejected",
-    "kto_tag": "kto_tag desirable is_desirable kto_label is_preferred thumbs_up",
+    "kto_tag": "kto_tag desirable is_desirable kto_label is_preferred thumbs_up thumbs",
     "choices": "choices options endings option_a option_b option_c option_d A B C D option1 option2 choice1 "
     "choice2 sol1 sol2 opa opb opc opd distractor1 distractor2 distractor3",
     "reasoning": "reasoning_content reasoning think thinking thought thoughts cot",

@@ -17,7 +17,7 @@ from tuneyard.core.errors import ContentError, show_value
 
 SPEAKER_COLUMNS = (
     "role", "from", "speaker", "author", "author_role", "author_type", "sender", "sender_type", "participant",
-    "who", "direction", "absender", "autor", "verfasser", "角色", "说话人", "发言人",
+    "who", "direction", "absender", "autor", "auteur", "verfasser", "角色", "说话人", "发言人",
 )  # fmt: skip
 TEXT_COLUMNS = (
     "text", "content", "message", "value", "utterance", "body", "nachricht", "内容", "消息", "文本",
@@ -30,7 +30,9 @@ ORDER_COLUMNS = (
 )  # fmt: skip
 _KNOWN_ROLES = {**ROLES, **SPEAKERS, "is_sender": ASSISTANT, "is_from_me": ASSISTANT}
 """Who exports a chat answers in it: `IsSender`."""
-_CONVERSATION = re.compile(r"(^|_)(conv|dialog|thread|session|chat|ticket|call|vorgang)|会话|对话|工单")
+_CONVERSATION = re.compile(
+    r"(^|_)(conv|dialog|thread|session|chat|ticket|call|vorgang|gespr|hilo|fil(_|$))|会话|对话|工单"
+)
 _CASE = re.compile(rf"(^|_)(case|fall)|{ID.pattern}")
 _TIME = re.compile(r"(^|_)(time|timestamp|ts|date|datetime|when|sent|start|datum)$|_at$|zeit|时间|日期")
 _SORTABLE_TIME = re.compile(

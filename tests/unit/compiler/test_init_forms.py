@@ -283,6 +283,11 @@ def test_a_rejected_answer_beside_the_answer_is_a_pair(bench) -> None:
     assert [(record["chosen"], record["rejected"]) for record in found] == expected
 
 
+def test_thumbs_up_or_down_mark_an_answer(bench) -> None:
+    found = records(bench, [row | {"thumbs": ("up", "down")[n % 2]} for n, row in enumerate(FAQ)])
+    assert [record["kto_tag"] for record in found] == [True, False] * (COUNT // 2)
+
+
 @pytest.mark.parametrize("header", ["utterance,intent", "话语,意图"])
 def test_short_utterances_have_a_class(bench, header) -> None:
     lines = [f"play song {n},{('music', 'news', 'alarm')[n % 3]}" for n in range(COUNT)]
@@ -398,6 +403,8 @@ def test_what_pandas_and_people_write_is_refused_with_the_way_out(bench, name, t
         ("Q: ", "A: "),
         ("F: ", "A: "),
         ("Frage: ", "Antwort: "),
+        ("Pregunta: ", "Respuesta: "),
+        ("Question : ", "Réponse : "),
         ("User: ", "Assistant: "),
         ("**Human:** ", "**AI:** "),
         ("客户：", "客服："),
@@ -692,6 +699,15 @@ def test_an_archive_with_two_members_of_one_name_is_refused(bench) -> None:
         propose(path)
 
 
+def test_an_archive_in_an_archive_is_refused(bench) -> None:
+    path = bench.folder / "outer.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.jsonl", json.dumps(FAQ[0]))
+        archive.writestr("b/inner.zip", b"PK")
+    with pytest.raises(ContentError, match=r"it contains the archive b/inner\.zip; unpack it"):
+        propose(path)
+
+
 def test_a_folder_of_different_data_is_refused(bench) -> None:
     bench.write("data/a.csv", "question,answer\none?,1\n")
     bench.rows("data/b.jsonl", [{"text": "good", "label": "pos"}])
@@ -729,6 +745,7 @@ def test_one_dataset_is_proposed_and_named_by_the_spec(bench) -> None:
         ("id,chat_id,role,content", "100{n},{n},assistant,{n} says 2", "{n},{n},user,{n} says 1"),
         ("call_id,start,speaker,text", "c{n},12.5,agent,{n} says 2", "c{n},9.7,customer,{n} says 1"),
         ("会话编号,轮次,发言者,发言内容", "{n},2,客服小李,{n} says 2", "{n},1,访客,{n} says 1"),
+        ("Gespräch,Nr,Rolle,Nachricht", "{n},2,Berater,{n} says 2", "{n},1,Kunde,{n} says 1"),
     ],
     ids=[
         "MultiWOZ",
@@ -738,6 +755,7 @@ def test_one_dataset_is_proposed_and_named_by_the_spec(bench) -> None:
         "ids of messages",
         "seconds of a call",
         "Chinese names of persons",
+        "German names",
     ],
 )
 def test_a_column_that_numbers_the_turns_is_found_by_its_values(bench, header, second, first) -> None:
@@ -772,11 +790,13 @@ def test_messages_of_people_are_no_classes_and_their_chat_is_named(bench) -> Non
     discord = [
         {"content": answer(n), "author": {"id": f"{n % 3}", "name": f"u{n % 3}"}} for n in range(COUNT)
     ]
+    turns = [f"{n // 3},{n % 3 + 1},{['Ann', 'Ben'][n % 2]},{answer(n)}" for n in range(COUNT)]
     chat = "".join(f"12/03/2024, 21:{n + 10} - {['Ann', 'Ben'][n % 2]}: {answer(n)}\n" for n in range(COUNT))
     sources = [
         bench.write("slack.json", json.dumps(rows)),
         bench.write("discord.json", json.dumps({"messages": discord})),
         bench.write("whatsapp.txt", chat),
+        table(bench, "names.csv", "dialogue_id,line,speaker,text", turns),
     ]
     for source in sources:
         text, report = propose(source)
