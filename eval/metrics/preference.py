@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tuneyard.eval.statistics.rates import Row, Rows, accuracy_of, groups_of, hits, mean_of, rate
+from tuneyard.eval.statistics.rates import Row, Rows, accuracy_of, groups_of, hits, mean_of, rate_of
 
 AUC = "auc"
 CHOSEN, REJECTED = "chosen", "rejected"
@@ -31,9 +31,9 @@ def preference_summary(rows: Rows, base: Rows) -> dict[str, object]:
         **accuracy_of(hits(rows), groups_of(rows)),
         "majority": 0.5,
         "majority_label": "chance",
-        "per_token": rate(per_token, groups) if scored else None,
+        "per_token": rate_of(per_token, groups).as_json() if scored else None,
         "margin": mean_of([margin_of(row) for row in scored], groups).as_json() if scored else None,
-        "reward": rate(gained, groups_of(both)) if both else None,
+        "reward": rate_of(gained, groups_of(both)).as_json() if both else None,
     }
 
 

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tuneyard.core.language.han import HAN
-from tuneyard.eval.statistics.rates import Row, Rows, accuracy_of, groups_of, hits, rate
+from tuneyard.eval.statistics.rates import Row, Rows, accuracy_of, groups_of, hits, rate_of
 
 LEXICAL = "lexical"  # begins the name of a similarity that sees no meaning
 SIMILAR = 0.7  # the 0.5B toolkit's: an answer matches partly above this
@@ -61,9 +61,9 @@ def _figures(rows: Rows) -> dict[str, dict[str, object]]:
     similar = [row["similarity"] > SIMILAR for row in rows]
     partial = [is_exact or is_similar for is_exact, is_similar in zip(exact, similar, strict=True)]
     return {
-        "exact_match": rate(exact, groups),
-        "partial_match": rate(partial, groups),
-        "token_f1": rate([row["token_f1"] for row in rows], groups),
+        "exact_match": rate_of(exact, groups).as_json(),
+        "partial_match": rate_of(partial, groups).as_json(),
+        "token_f1": rate_of([row["token_f1"] for row in rows], groups).as_json(),
     }
 
 

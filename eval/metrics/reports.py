@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.labels import UNKNOWN, summary
-from tuneyard.eval.statistics.rates import Row, Rows, groups_of, hits, rate
+from tuneyard.eval.statistics.rates import Row, Rows, groups_of, hits, rate_of
 
 LEAD = r"^[\s>#*_•·-]*(?:\d+[.．、)]\s*)?[*_【\[「\"“]*"
 COLON = r"[\s*_】\]」\"”]*[:：]"
@@ -73,7 +73,7 @@ def _by(kinds: list[str], rows: Rows) -> dict[str, dict[str, object]]:
     for kind, row in zip(kinds, rows, strict=True):
         parted.setdefault(kind, []).append(row)
     ordered = sorted(parted.items(), key=lambda item: (-len(item[1]), item[0]))
-    return {kind: rate(hits(of_kind), groups_of(of_kind)) for kind, of_kind in ordered}
+    return {kind: rate_of(hits(of_kind), groups_of(of_kind)).as_json() for kind, of_kind in ordered}
 
 
 def _first_line(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from tuneyard.core.records.calls import OPEN, Call, WrongValueError, declared, parse_calls
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.labels import UNKNOWN
-from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, rate
+from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, rate_of
 
 NONE = "no call"
 _BLOCK = re.compile(rf"{OPEN}(.*?)(?:</tool_call>|\Z)", re.DOTALL)
@@ -144,4 +144,4 @@ def _of_calls(rows: Rows) -> dict[str, dict[str, object] | None]:
 def _share(flags: Sequence[bool], rows: Rows) -> dict[str, object] | None:
     if not flags:
         return None
-    return rate(flags, groups_of(rows))
+    return rate_of(flags, groups_of(rows)).as_json()

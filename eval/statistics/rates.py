@@ -176,14 +176,9 @@ def _error(spread: "Spread") -> float:
     return error
 
 
-def rate(values: Sequence[float], groups: Groups = None) -> dict[str, object]:
-    """`rate_of` as plain JSON values."""
-    return rate_of(values, groups).as_json()
-
-
 def accuracy_of(right: Sequence[bool], groups: Groups = None) -> dict[str, object]:
     """Share of correct rows as results.json has it: `accuracy`, `n`, `stderr`, `ci95`."""
-    figure = rate(right, groups)
+    figure = rate_of(right, groups).as_json()
     return {"accuracy": figure.pop("value"), **figure}
 
 
