@@ -14,32 +14,6 @@ MOST = 8  # processes by default: the one that takes their results keeps hardly 
 C = TypeVar("C", bound=Callable[..., object])
 
 
-def ray_option(function: C) -> C:
-    """Give a command `--ray ADDRESS`, for the parameter `ray`."""
-    return click.option(
-        "--ray",
-        metavar="ADDRESS",
-        callback=_one_of_the_two,
-        help="Run on a Ray cluster: `auto`, or HOST:PORT of its head.",
-    )(function)
-
-
-def workers_option(function: C) -> C:
-    """Give a command `--workers N`, for the parameter `workers`."""
-    return click.option(
-        "--workers",
-        type=click.IntRange(1),
-        metavar="N",
-        callback=_one_of_the_two,
-        help="Worker processes on this machine.",
-    )(function)
-
-
-def execution_options(function: C) -> C:
-    """Give a command `--workers N` and `--ray ADDRESS`, one of which may be given."""
-    return workers_option(ray_option(function))
-
-
 def _one_of_the_two(context: click.Context, _option: click.Parameter, value: Any) -> Any:
     """Refuse both options before the command begins, whatever it would use them for."""
     if value is not None:
@@ -47,6 +21,26 @@ def _one_of_the_two(context: click.Context, _option: click.Parameter, value: Any
         if others != {None}:
             raise RequestError("--workers is for this machine and --ray for a cluster: give one of them")
     return value
+
+
+ray_option = click.option(
+    "--ray",
+    metavar="ADDRESS",
+    callback=_one_of_the_two,
+    help="Run on a Ray cluster: `auto`, or HOST:PORT of its head.",
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    callback=_one_of_the_two,
+    help="Worker processes on this machine.",
+)
+
+
+def execution_options(function: C) -> C:
+    """Give a command `--workers N` and `--ray ADDRESS`, one of which may be given."""
+    return workers_option(ray_option(function))
 
 
 def default_workers(size: int, several_pay: int) -> int:
