@@ -240,11 +240,6 @@ def section_name(name: str) -> str:
     return name
 
 
-def on_dataset(model: str, dataset: str) -> str:
-    """`MODEL on DATASET`."""
-    return tr("{model} on {dataset}", model=model, dataset=dataset)
-
-
 def difference_cells(test: PairedTest, metric: Metric) -> list[str]:
     """Cells of one test, in the order of `DIFFERENCES` and `MEASURED`."""
     return [

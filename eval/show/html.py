@@ -25,7 +25,7 @@ from tuneyard.core.language.number_format import Table, interval, percent
 from tuneyard.core.language.reader_language import current
 from tuneyard.core.language.translation import catalogue, tr, tr_counted
 from tuneyard.eval.judge.ask import ComparedRuns
-from tuneyard.eval.judge.conclusions import MEAN, Section, on_dataset, section_name
+from tuneyard.eval.judge.conclusions import MEAN, Section, section_name
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import ScoredRun, models_of
 from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect
@@ -78,12 +78,15 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
             pictures.append({"caption": caption, "data": data})
     best = list(map(recommended, comparison.deciding))
     models = models_of(compared.runs)
-    functions = {function.__name__: function for function in (tr, section_name, notes, method, terms)}
     errors = collect_incorrect(compared.runs, page.errors)
     shown = {**compared.tables, **other_figures(comparison)}
     return fill_page(
         PAGE,
-        **functions,
+        tr=tr,
+        section_name=section_name,
+        notes=notes,
+        method=method,
+        terms=terms,
         breakable=breakable,
         title=without_places(page.title),
         date=f"{datetime.now(UTC):%Y-%m-%d}",
@@ -223,7 +226,7 @@ def provenance(runs: Sequence[ScoredRun], command: str) -> Table:
     """Facts, their values, and the runs (`MODEL on DATASET`) with that value; `command` made the page."""
     runs_by_fact: dict[tuple[str, str], list[str]] = {}
     for run in runs:
-        name = on_dataset(run.model, run.dataset)
+        name = tr("{model} on {dataset}", model=run.model, dataset=run.dataset)
         for key, value in {"source": run.source, **run.facts}.items():
             if key not in FIGURES:
                 runs_by_fact.setdefault((key, _fact(key, value)), []).append(name)
