@@ -35,10 +35,10 @@ class LlamaCpp(Server):
     """llama.cpp's own interface, /completion.
 
     It reports no probabilities with a token that ends within a character (UTF-8 has up to four bytes).
-    `whole` is a token of whole characters, which it takes in such a token's place. None: its own choice.
+    `whole` is a token of whole characters, which it takes in such a token's place. `checked` sets it.
     """
 
-    whole: int | None = None
+    whole: int = 0
 
     def checked(self, sample: Ids) -> "LlamaCpp":
         """Every release since December 2024 gives log-probabilities."""
@@ -107,15 +107,9 @@ class LlamaCpp(Server):
             tops = self.read_step(answer, len(ids))["top_logprobs"]
             return {top["id"]: log_of(top["logprob"]) for top in tops}
 
-        settings = {"n_probs": count, **self.taking_whole, "cache_prompt": not reads_anew}
+        bias = [[self.whole, FORCING]]
+        settings = {"n_probs": count, "logit_bias": bias, "cache_prompt": not reads_anew}
         return await self._step(ids, settings, read)
-
-    @property
-    def taking_whole(self) -> dict[str, object]:
-        """Part of a request: take the token of whole characters."""
-        if self.whole is None:
-            return {}
-        return {"logit_bias": [[self.whole, FORCING]]}
 
     async def _step(
         self, ids: Ids, more: Mapping[str, object], read: Callable[[dict[str, Any]], Result]
