@@ -1,12 +1,15 @@
 """An S3 on this machine for tests: moto behind a server that counts requests and can fail."""
 
 import contextlib
+import functools
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import unquote
+
+import pytest
 
 from tests.serving import serving as answered
 
@@ -85,7 +88,11 @@ class Store:
 
 @contextlib.contextmanager
 def serving() -> Iterator[Store]:
-    """A store that answers while the block runs."""
+    """A store that answers while the block runs. Its clients share what botocore reads from its own files."""
+    from botocore.loaders import JSONFileLoader
+
+    read_once = functools.cache(partial(JSONFileLoader.load_file, JSONFileLoader()))
     store = Store()
-    with answered(store.server):
+    with pytest.MonkeyPatch.context() as patch, answered(store.server):
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: read_once(path))
         yield store

@@ -85,6 +85,7 @@ def written(bench: Bench, name: str) -> dict[str, bytes]:
     return {**files, "manifest": json.dumps(manifest).encode()}
 
 
+@pytest.mark.slow
 def test_every_layout_has_the_bytes_of_a_local_file(bench, store) -> None:
     files = {name: data for name, data in layouts(ROWS).items() if name in LAYOUTS}
     for name, data in {**files, "a.zip": as_zip({"a.csv": files["table.csv"]})}.items():
@@ -113,7 +114,11 @@ def small_blocks(monkeypatch) -> None:
     monkeypatch.setattr(stream, "AHEAD", 1 << 13)
 
 
-@pytest.mark.parametrize(("name", "workers"), [*((name, 1) for name in FORMATS), ("a.jsonl", 2)])
+READ = [pytest.param(name, 1, marks=pytest.mark.slow) for name in ("a.csv", "a.arrow", "a.json")]
+READ += [("a.jsonl", 1), ("a.parquet", 1), ("a.jsonl", 2)]
+
+
+@pytest.mark.parametrize(("name", "workers"), READ)
 def test_remote_files_are_read_once_each(bench, store, small_blocks, name, workers) -> None:
     """One file for each split: two files, which this process reads, or two workers."""
     data = FORMATS[name]
@@ -304,6 +309,7 @@ def test_a_password_in_an_address_is_not_printed(bench, address) -> None:
     assert "Secret1" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_parquet_file_of_many_columns_is_fetched_about_once(store, small_blocks, monkeypatch) -> None:
     """40 columns are read in turn, a bit of each. Here blocks are 100 times smaller than in fact."""
     monkeypatch.setattr(parquet, "BLOCK", 1 << 10)
