@@ -1,4 +1,4 @@
-"""The files of the product and their syntax trees, each parsed once for all tests that look through them."""
+"""The files of the product and their syntax, parsed and walked once for all tests that look through it."""
 
 import ast
 import functools
@@ -16,9 +16,15 @@ def syntax(path: Path) -> ast.Module:
 
 
 @functools.cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All nodes of a file: walking through those of the product takes a second."""
+    return tuple(ast.walk(syntax(path)))
+
+
+@functools.cache
 def all_imports(path: Path) -> list[str]:
     """The modules that a file imports anywhere, inside functions too."""
-    return [module for node in ast.walk(syntax(path)) for module in imported(node)]
+    return [module for node in nodes(path) for module in imported(node)]
 
 
 def imported(node: ast.AST) -> list[str]:

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from tests.conftest import ROOT
-from tests.product import FILES, syntax
+from tests.product import FILES, nodes
 from tools.reference import commands
 from tuneyard.core.cli.main import cli
 
@@ -25,7 +25,7 @@ OLD_NAMES = re.compile(
 def literals(path: Path) -> Iterator[tuple[int, str]]:
     """Texts of a module with their line; an inserted value is `{}`. Help shows the docstrings of commands."""
     inside: set[ast.AST] = set()
-    for node in ast.walk(syntax(path)):
+    for node in nodes(path):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
             inside.add(node.body[0].value)
         elif isinstance(node, ast.JoinedStr):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.product import FILES, ROOMS, all_imports, imported, syntax
+from tests.product import FILES, ROOMS, all_imports, imported, nodes, syntax
 
 EVAL = {
     "statistics": set(),
@@ -99,7 +99,7 @@ def test_no_heavy_library_is_imported_with_the_module() -> None:
 def test_a_name_of_a_class_has_one_meaning() -> None:
     paths_by_class: dict[str, list[str]] = {}
     for path in FILES:
-        for node in ast.walk(syntax(path)):
+        for node in nodes(path):
             if isinstance(node, ast.ClassDef):
                 paths_by_class.setdefault(node.name, []).append(name(path))
     assert {title: paths for title, paths in paths_by_class.items() if len(paths) > 1} == {}

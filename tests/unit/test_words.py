@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.product import FILES, syntax
+from tests.product import FILES, nodes
 
 INSTEAD = {
     r"told apart|told from": "statistically tied with; no significant difference from",
@@ -60,7 +60,7 @@ def private(text: str) -> dict[str, str]:
 
 def spoken(path: Path) -> Iterator[str]:
     """The strings of a module, docstrings included, and everything after a `#` as one text."""
-    for node in ast.walk(syntax(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
     yield "\n".join(re.findall("#.*", path.read_text(encoding="utf-8")))

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, page_of, write_run
 from tests.json_files import read_json, write_json
 from tests.messages import raises
-from tests.product import FILES, syntax
+from tests.product import FILES, nodes
 from tests.unit.adapters.test_plots import adapter
 from tuneyard.adapters import statistics
 from tuneyard.adapters.__main__ import show as show_command
@@ -66,7 +66,7 @@ def on_the_page() -> set[str]:
 def product_nodes() -> Iterator[ast.AST]:
     """The nodes of all product code."""
     for file in FILES:
-        yield from ast.walk(syntax(file))
+        yield from nodes(file)
 
 
 def test_every_text_that_is_written_into_a_call_of_tr_has_its_chinese() -> None:
