@@ -264,6 +264,7 @@ def test_answers_of_pairs_are_as_probable_as_the_same_answers_alone(models, home
         assert scored[f"{side}_tokens"] == row["tokens"]
 
 
+@pytest.mark.slow
 def test_bf16_is_scored_in_bf16(models, home) -> None:
     out = loss(models(), "--dataset", "seen", "--dtype", "bf16")
     whole = read(loss(models(), "--dataset", "seen", out="whole"))

@@ -285,7 +285,7 @@ def test_every_adapter_of_llama_cpp_is_asked_for_by_scale(home: Home) -> None:
     assert within == {f"base at {url} without an adapter in the request": False, f"one at {url}": True}
 
 
-@pytest.mark.parametrize("kind", ["llama.cpp", "vllm"])
+@pytest.mark.parametrize("kind", ["llama.cpp", pytest.param("vllm", marks=pytest.mark.slow)])
 def test_the_model_next_to_adapters_is_compared_with_the_base(home: Home, kind: str) -> None:
     url = home.serve(kind, "base", "one", "two")
     title = f"base at {url}" + (" without an adapter in the request" if kind == "llama.cpp" else "")
@@ -310,7 +310,7 @@ def test_a_base_without_adapters_is_proved_and_its_causes_named(home: Home) -> N
     assert cause["name"] == "another prompt" and "--chat-template" in cause["sentence"]
 
 
-@pytest.mark.parametrize("kind", ["llama.cpp", "vllm"])
+@pytest.mark.parametrize("kind", [pytest.param("llama.cpp", marks=pytest.mark.slow), "vllm"])
 def test_served_model_names_an_adapter_of_the_server(
     home: Home, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:

@@ -102,6 +102,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     return pytester
 
 
+@pytest.mark.slow
 def test_regenerate_rewrites_the_entries_of_the_tests_that_ran(project: pytest.Pytester) -> None:
     file = project.path / "golden.txt"
     other = "other.py::test_kept\n    of a test that did not run\n"
