@@ -22,6 +22,7 @@ from tests.integration.recipes_examples import PLANNED, make_models, quick_findi
 from tests.json_files import read_json
 from tests.messages import golden_text
 
+pytestmark = pytest.mark.timeout(2400)  # the first slow test waits for the answers about all examples
 EXAMPLES = sorted((ROOT / "tests/examples/recipes").glob("*/*.yaml"))
 GOOD = [path for path in EXAMPLES if path.parent.name == "good"]
 BAD = [path for path in EXAMPLES if path.parent.name == "bad"]
