@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MOST_BYTES = 10_000_000  # of a YAML file; ours have a few thousand
 MOST_VALUES = 100_000
 MOST_DEPTH = 100
-MOST_LINE = 1 << 26  # bytes of one line of JSON
 BOM = b"\xef\xbb\xbf"
 _TAG = "tag:yaml.org,2002:"
 _KEYS = (f"{_TAG}str", f"{_TAG}merge")
@@ -218,20 +217,12 @@ def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict
     If the file is still `growing`, a last line without line break is skipped: its writer was killed.
     """
     with path.open("rb") as file:
-        number = 0
-        while True:
-            line = file.readline(MOST_LINE + 1)
-            if not line:
-                break
-            number += 1
-            place = f"{path}:{number}"
-            if len(line) > MOST_LINE:
-                raise ContentError(f"{place}: a line of more than {MOST_LINE >> 20} MB, expected one record")
+        for number, line in enumerate(file, 1):
             is_cut_off = not line.endswith(b"\n")
-            line = line.strip()
-            if not line or line == BOM or (growing and is_cut_off):
+            text = line.strip()
+            if not text or text == BOM or (growing and is_cut_off):
                 continue
-            value = parse_json(line, str(path), number)
+            value = parse_json(text, str(path), number)
             if not isinstance(value, dict):
-                raise ContentError(f"{place}: found {show_value(value)}, expected an object")
+                raise ContentError(f"{path}:{number}: found {show_value(value)}, expected an object")
             yield number, value
