@@ -95,7 +95,6 @@ PLOT_SUFFIX = ".png"
 @click.option(
     "--title", default="", metavar="TEXT", help="Title of the report.  [default: Report on RESULTS]"
 )
-@click.option("--note", default="", metavar="TEXT", help="Text below the title of the report.")
 @click.option("--force", is_flag=True, help="Replace a comparison of other runs in --out.")
 @lang_option
 def cli(
@@ -109,7 +108,6 @@ def cli(
     replicates: tuple[str, ...],
     errors: int,
     title: str,
-    note: str,
     force: bool,
 ) -> None:
     """Compare models on the examples that all of them answered; write tables, plots and an HTML page.
@@ -162,7 +160,7 @@ def cli(
         results, questions, by, metric=metric, decide_on=decide_on, margin=share, recipes=recipes
     )
     words = next_command(compared)
-    page = Page(title, errors, note=note, next_command=shlex.join(words))
+    page = Page(title, errors, next_command=shlex.join(words))
     write(compared, out, page, force=force)
     next_step(None, words)
 
@@ -226,7 +224,7 @@ def lay_out(compared: "ComparedRuns", page: "Page", facts: Mapping[str, object])
     """
     from tuneyard.eval.show.tables import document, text_of
 
-    text = text_of(compared, page.title, page.note)
+    text = text_of(compared, page.title)
     if compared.comparison.metric is not ACCURACY:
         document_text = json_text({**facts, **document(compared)})
         return {TABLE: text.encode(), TABLE_JSON: document_text.encode()}

@@ -53,13 +53,11 @@ FIGURES = {
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The report's title and the user's note, the command that makes it, its most incorrect examples, and the
-    command to run next."""
+    """The report's title, its most incorrect examples, the command that makes it, and the next command."""
 
     title: str
     errors: int
     module: str = "eval.compare"
-    note: str = ""
     next_command: str = ""
 
 
@@ -99,7 +97,6 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
         charts=list(map(_chart, comparison.deciding)),
         decisions=decisions(comparison),
         differences=lambda section: {name: varied(table) for name, table in differences(section).items()},
-        note=page.note,
         next=command_line(page.next_command),
         compared={name: varied(table) for name, table in compared_tables(compared).items()},
         accuracies=scores(comparison),

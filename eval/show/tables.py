@@ -189,14 +189,9 @@ def left_out(comparison: Comparison) -> str:
     return LEFT_OUT
 
 
-def text_of(compared: ComparedRuns, title: str = "", note: str = "") -> str:
-    """Text of table.md: the decision, models and datasets, then the comparison with its questions' tables.
-
-    The user's `note` follows the `title`.
-    """
+def text_of(compared: ComparedRuns, title: str = "") -> str:
+    """Text of table.md: the decision, models and datasets, then the comparison with its questions' tables."""
     setup = [f"## {title or tr('What was compared')}"]
-    if note:
-        setup.append(note)
     setup += [grid(table) for table in compared_tables(compared).values()]
     captioned = [f"## {caption}\n\n{grid(table)}" for caption, table in compared.tables.items()]
     return markdown(compared.comparison, setup, captioned)

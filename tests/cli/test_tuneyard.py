@@ -119,7 +119,6 @@ def test_lists_of_commands_import_no_command() -> None:
         ("data verfy", "`tuneyard data verify`"),
         ("recipe chekc", "`tuneyard recipe check`"),
         ("adapter mrge", "`tuneyard adapter merge`"),
-        ("recipes chekc", "`tuneyard recipe check`"),
         ("compile", "`tuneyard data compile`"),
         ("check", "`tuneyard data check` or `tuneyard recipe check`"),
     ],
