@@ -1,5 +1,6 @@
 """Work items for tests of executors. Workers import this file alone, and none of what the tests import."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -67,6 +68,15 @@ def note_pid_and_sleep(file: Path) -> None:
     finally:
         child.terminate()
         child.wait()
+
+
+def lose_the_end(file: Path) -> None:
+    """Go on after the signal that the parent has ended, as where Python ignores errors."""
+    note = file.with_name(f"{file.name}.part")
+    note.write_text(f"{os.getpid()}")
+    note.rename(file)
+    with contextlib.suppress(SystemExit):
+        time.sleep(60)
 
 
 class Heavy:

@@ -147,14 +147,21 @@ def _begin(parent: int, environment: Mapping[str, str]) -> None:
     end_with(parent)
     os.environ.update(environment, TQDM_DISABLE="1", TOKENIZERS_PARALLELISM="false")
     _here.append(WorkerSide())
+    _parents.append(parent)
 
 
 _here: list[WorkerSide] = []
 """In a worker, its one state."""
+_parents: list[int] = []
+"""In a worker, the process that it ends with."""
 
 
 def _run(item: WorkItem, pickled: bytes | None) -> WorkResult:
-    """Run an item in a worker. `pickled` is the common value, if the worker does not have it."""
+    """Run an item in a worker. `pickled` is the common value, if the worker does not have it.
+
+    The end of the parent is looked at again after it: where Python ignores errors, as in a generator that is
+    closed, the signal's exit is lost.
+    """
     try:
         leave_on_sigterm()
         try:
@@ -163,5 +170,6 @@ def _run(item: WorkItem, pickled: bytes | None) -> WorkResult:
             return _here[0].run(item)
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            end_with(_parents[0])
     except SystemExit:  # the pool would hand out the next item
         os._exit(TERMINATED)

@@ -254,6 +254,21 @@ with EXECUTORS[{kind!r}]() as executor:
     wait_for_end(started, 10)
 
 
+def test_a_worker_that_misses_the_end_of_its_parent_ends_after_its_item(tmp_path) -> None:
+    code = f"""
+from pathlib import Path
+from tests.work_items import EXECUTORS, lose_the_end
+from tuneyard.core.execution import WorkItem
+with EXECUTORS["forks"]() as executor:
+    list(executor.map([WorkItem("a", lose_the_end, (Path({str(tmp_path / "a")!r}),))]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    started = numbers(tmp_path / "a", process)
+    process.kill()
+    process.wait()
+    wait_for_end(started, 10)
+
+
 def test_one_worker_is_this_process() -> None:
     assert isinstance(executor_of(None, None), InThisProcess)
     assert isinstance(executor_of(1, None, default=4), InThisProcess)
