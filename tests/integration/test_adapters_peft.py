@@ -59,7 +59,7 @@ def test_fused_model_answers_like_the_live_adapter(base, save, tmp_path, dtype, 
     base_in.save_pretrained(stored, max_shard_size="200KB")
     adapter = save("a", target_modules=["q_proj", "down_proj", "embed_tokens", "lm_head"])
     wide = AutoModelForCausalLM.from_pretrained(stored, dtype=torch.float32).eval()
-    model, _ = fused([(adapter, 1)], stored, tmp_path / "out")
+    model, _ = fused([(adapter, 1)], stored, tmp_path / "out", same_base=True)
     assert model.dtype == getattr(torch, dtype)
     assert not model.config.tie_word_embeddings
     with torch.no_grad():
