@@ -83,7 +83,7 @@ class Opened:
 
     backend: Backend
     candidates: list[Candidate]
-    base: Path | None = None
+    base: Path = Path()
     workers: Executor | None = None
 
     def seeing(self, request: ScoringRequest, datasets: Sequence[EvalDataset]) -> "Opened":

@@ -99,7 +99,7 @@ def _score(plan: ScoringPlan) -> None:
         if workers:
             from tuneyard.eval.scoring.remote import score_in_workers
 
-            answers = stack.enter_context(contextlib.closing(score_in_workers(plan, dict(pending))))
+            answers = stack.enter_context(contextlib.closing(score_in_workers(workers, plan, dict(pending))))
         while plan.jobs:
             job = plan.jobs.pop(0)  # with its prompts and states, which nobody needs any more
             batches, log = pending.pop(job), logs.pop(job, None)

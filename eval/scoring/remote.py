@@ -14,7 +14,7 @@ from pathlib import Path
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
-from tuneyard.core.execution import WorkItem, once_per_worker
+from tuneyard.core.execution import Executor, WorkItem, once_per_worker
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.backends.worker_model import resources, worker_model
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -42,21 +42,18 @@ class ScoringSetup:
 
 
 def score_in_workers(
-    plan: ScoringPlan, pending: Mapping[Job, Sequence[list[int]]]
+    workers: Executor, plan: ScoringPlan, pending: Mapping[Job, Sequence[list[int]]]
 ) -> Generator[list[Fields]]:
     """The fields of each batch of all jobs, in their order."""
-    workers, base = plan.opened.workers, plan.opened.base
-    if workers is None or base is None:
-        raise ValueError("only a model folder is scored by workers")
-    needed = resources(workers, base)
+    needed = resources(workers, plan.opened.base)
     items = [item_of(job, batch) for job, batches in pending.items() for batch in batches]
-    setup, ahead = _setup(plan, base), AHEAD * workers.fitting(needed)
+    setup, ahead = _setup(plan), AHEAD * workers.fitting(needed)
     with contextlib.closing(workers.map(items, common=setup, resources=needed, ahead=ahead)) as results:
         for result in results:
             yield result.record_or_raise()
 
 
-def _setup(plan: ScoringPlan, base: Path) -> ScoringSetup:
+def _setup(plan: ScoringPlan) -> ScoringSetup:
     """What the workers need for a plan. Paths are absolute, since a worker may run in another folder."""
     backend = plan.opened.backend
     candidates: dict[str, list[tuple[Path, float]]] = {}
@@ -69,7 +66,7 @@ def _setup(plan: ScoringPlan, base: Path) -> ScoringSetup:
         request=plan.request,
         task=plan.task,
         datasets={dataset.name: dataset for dataset in plan.datasets},
-        base=base.resolve(),
+        base=plan.opened.base.resolve(),
         device=backend.device,
         budget=backend.budget,
         candidates=candidates,
