@@ -107,11 +107,10 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
 
 def _counts_turns(profile: FileProfile, leaf: Leaf) -> bool:
     """True if a column counts the rows with the same value of another one, as the number of a turn does."""
-    numbers = [_whole_number(value) for value in profile.values(leaf)]
     if len(leaf.values) < 3:  # 0 and 1 may be classes of each pair
         return False
     begins = []
-    for before, after in pairwise(numbers):
+    for before, after in pairwise(map(_whole_number, profile.values(leaf))):
         if not isinstance(before, int) or not isinstance(after, int):
             return False
         begins.append(after != before + 1)

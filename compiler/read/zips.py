@@ -26,17 +26,19 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
             names = [entry.filename for entry in archive.infolist()]
             twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:
-                message = f"it contains {twice[0]} twice, of which only one could be read"
                 raise UnreadableFileError(
-                    "E004", message, "unpack it, and give both files names of their own"
+                    "E004",
+                    f"it contains {twice[0]} twice, of which only one could be read",
+                    "unpack it, and give both files names of their own",
                 )
             files: list[Member] = []
             for entry in archive.infolist():
                 member = Member(archive, entry.filename)
                 if suffix(member) in readers() and not (entry.is_dir() or is_no_data(member.name)):
                     if suffix(member) == ".zip":
-                        message = f"it contains the archive {member.path}"
-                        raise UnreadableFileError("E004", message, "unpack it, and give the folder")
+                        raise UnreadableFileError(
+                            "E004", f"it contains the archive {member.path}", "unpack it, and give the folder"
+                        )
                     files.append(member)
             files.sort(key=lambda member: member.path)
             yield [member for member in files if suffix(member) != ".txt"] or files

@@ -99,9 +99,10 @@ class RecordFile:
         if self.is_part:
             return
         self._digest.update(data)
-        if self._file.tell() - self._flushed >= FLUSHED_AT_ONCE:
-            flush_soon(self._file, self._flushed, self._file.tell())
-            self._flushed = self._file.tell()
+        written = self._file.tell()
+        if written - self._flushed >= FLUSHED_AT_ONCE:
+            flush_soon(self._file, self._flushed, written)
+            self._flushed = written
 
 
 @contextlib.contextmanager

@@ -43,8 +43,6 @@ def check_url(url: str) -> str:
             f"--url {url!r}: found a query or a fragment, expected an address that ends before it: {before}"
         )
     address = url.rstrip("/")
-    if address.endswith("/v1/v1"):
-        raise RequestError(f"--url {url!r}: /v1 twice, expected {address.removesuffix('/v1')}")
     for path in ("/chat/completions", "/completions", "/models"):
         if address.endswith(path):
             raise RequestError(
