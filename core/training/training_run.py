@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +108,20 @@ def names_in(value: object) -> list[str]:
 
 
 def model_sha256(folder: Path) -> str:
-    """One hash over the names and bytes of a model folder's config, tokenizer and weights.
+    """One hash over the names and bytes of a model folder's config, tokenizer and weights."""
+    files = [path for path in folder.iterdir() if path.suffix in OF_A_MODEL and path.is_file()]
+    return read_once_sha256(sorted(files))
 
-    A process reads files that stay as they are once: `recipe check --watch` asks after each edit.
+
+def read_once_sha256(paths: Iterable[Path]) -> str:
+    """`files_sha256` of large files, which a process reads once while they stay as they are.
+
+    `recipe check --watch` asks after each edit, `eval` for each adapter.
     """
     states = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix in OF_A_MODEL and path.is_file():
-            state = path.stat()
-            states.append((path, state.st_size, state.st_mtime_ns))
+    for path in paths:
+        state = path.stat()
+        states.append((path, state.st_size, state.st_mtime_ns))
     return _files_sha256(tuple(states))
 
 

@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.files import files_sha256, read_object, require
-from tuneyard.core.training.training_run import TRAINING, model_sha256, training_inputs
+from tuneyard.core.files import read_object, require
+from tuneyard.core.training.training_run import TRAINING, model_sha256, read_once_sha256, training_inputs
 from tuneyard.core.weights.tensors import Array, Tensor, Weights, open_weights
 
 SINGLE = "model.safetensors"
@@ -107,8 +107,8 @@ def _read(shards: Mapping[str, Weights], name: str) -> Array:
 
 
 def _weights_sha256(folder: Path) -> str:
-    """One hash over the names and bytes of a model's weight files."""
-    return files_sha256(sorted(folder.glob("*.safetensors")))
+    """One hash over the names and bytes of a model's weight files; `RequestError` if it has none."""
+    return read_once_sha256(folder / name for name in open_shards(folder))
 
 
 def open_shards(folder: Path) -> dict[str, Weights]:

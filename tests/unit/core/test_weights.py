@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 from tests.json_files import write_json
 from tests.messages import raises
-from tuneyard.core.errors import ContentError
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.weights.adapter_files import full_tensor_misfit
-from tuneyard.core.weights.base_models import read_shards
+from tuneyard.core.weights.base_models import check_base, read_shards
 from tuneyard.core.weights.tensors import from_fp32, open_weights, to_fp32, write_weights
 
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -168,3 +168,13 @@ def test_the_files_of_an_index_have_the_tensors_that_it_names(tmp_path):
 def test_a_tensor_in_full_fits_the_base_or_is_a_table_with_new_rows(name, shape, may_grow, reason):
     misfit = full_tensor_misfit(name, shape, [4, 3], "the base", may_grow=may_grow)
     assert bool(misfit) == bool(reason) and misfit.endswith(reason)
+
+
+def test_bases_in_pickle_files_are_refused_and_not_taken_for_the_same(tmp_path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for number, folder in enumerate((one, other)):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "pytorch_model.bin").write_bytes(bytes([number]))
+    with raises(RequestError, "one", "safetensors"):
+        check_base(tmp_path / "adapter", str(one), other, str(other), same=False)
