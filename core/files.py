@@ -24,7 +24,7 @@ from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_n
 Moved = Callable[[int], object]
 """Takes the number of bytes that were read, for a progress bar."""
 SHOWN_NAMES = 8
-FLUSHED_AT_ONCE = 1 << 25  # bytes that are written before the disk is told to begin with them
+_FLUSHED_AT_ONCE = 1 << 25  # bytes that are written before the disk is told to begin with them
 OURS = "tuneyard-"  # marks the hidden names that `recovered` may delete
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -361,6 +361,15 @@ def flush_soon(file: BinaryIO | int, start: int, stop: int) -> None:
     if hasattr(os, "posix_fadvise"):
         handle = file if isinstance(file, int) else file.fileno()
         os.posix_fadvise(handle, start, stop - start, os.POSIX_FADV_DONTNEED)
+
+
+def flush_much(file: BinaryIO, flushed: int) -> int:
+    """`flush_soon` once 32 MB are written beyond `flushed`. Returns up to where Linux was told."""
+    written = file.tell()
+    if written - flushed < _FLUSHED_AT_ONCE:
+        return flushed
+    flush_soon(file, flushed, written)
+    return written
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ A reader gets an open file and yields its rows with their places, some hundreds 
 import io
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -151,7 +151,7 @@ def read(
                 if isinstance(rows, ObjectRows):
                     for key, change in EXPORTS.items():
                         if rows.rows and key in rows.rows[0]:
-                            rows.rows = list(map(change, rows.rows))
+                            rows = replace(rows, rows=list(map(change, rows.rows)))
                 if rows.lines:
                     yield rows
                 problems.end_batch()  # the caller has checked these rows

@@ -20,9 +20,9 @@ def saved_files(folder: Path) -> dict[str, list[Path]]:
         files = _arrow_files(folder)
         return {} if files is None else {"": files}
     names = read_object(folder / INDEX).get("splits")
-    files_by_split: dict[str, list[Path]] = {}
     if not isinstance(names, list):
         return {}
+    files_by_split: dict[str, list[Path]] = {}
     for name in names:
         files = _arrow_files(folder / name) if isinstance(name, str) and names_folder(name) else None
         if files is None:

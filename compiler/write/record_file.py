@@ -11,7 +11,7 @@ from os import pread
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from tuneyard.core.files import FLUSHED_AT_ONCE, flush_soon, named
+from tuneyard.core.files import flush_much, named
 
 COPIED = 1 << 20  # bytes at a time
 BLOCK = 1000  # rows that are copied at a time
@@ -99,10 +99,7 @@ class RecordFile:
         if self.is_part:
             return
         self._digest.update(data)
-        written = self._file.tell()
-        if written - self._flushed >= FLUSHED_AT_ONCE:
-            flush_soon(self._file, self._flushed, written)
-            self._flushed = written
+        self._flushed = flush_much(self._file, self._flushed)
 
 
 @contextlib.contextmanager

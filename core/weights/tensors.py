@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.core.errors import ContentError, describe_os_error, show_value
-from tuneyard.core.files import FLUSHED_AT_ONCE, flush_soon, sync
+from tuneyard.core.files import flush_much, sync
 
 SIZES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
@@ -180,7 +180,5 @@ def write_weights(path: Path, tensors: Sequence[Spec], values: Iterable[Array]) 
             stored = from_fp32(array, dtype)
             require_finite(to_fp32(stored, dtype), f"{name}: after rounding to {dtype}")
             file.write(np.ascontiguousarray(stored).data)
-            if file.tell() - flushed >= FLUSHED_AT_ONCE:
-                flush_soon(file, flushed, file.tell())
-                flushed = file.tell()
+            flushed = flush_much(file, flushed)
         sync(file)
