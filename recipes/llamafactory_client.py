@@ -117,9 +117,11 @@ def _end(process: "BaseProcess") -> None:
 def ask(llamafactory: LlamaFactory, recipe: Recipe, model: str, gpus: Sequence[Gpu]) -> Facts:
     """Ask LLaMA-Factory about a recipe for a machine with `gpus`. `ContentError` if it crashes.
 
-    An answer about the same settings, data and model comes from the cache.
+    An answer about the same settings, data and model comes from the cache. The learning rate, the setting
+    that is edited most, is not asked about: LLaMA-Factory only hands it to the optimizer.
     """
-    settings = {key: value for key, value in recipe.settings.items() if key in known_keys()}
+    asked = known_keys().keys() - {"learning_rate"}
+    settings = {key: value for key, value in recipe.settings.items() if key in asked}
     settings["model_name_or_path"] = model
     launch = _launch(recipe, gpus)
 

@@ -91,6 +91,14 @@ def test_a_row_that_changed_is_asked_about_again(questions, tmp_path):
     assert questions.count == 2
 
 
+def test_another_learning_rate_is_the_same_question(questions, tmp_path):
+    (tmp_path / "a.json").write_text("[]")
+    (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
+    for changed in ({"learning_rate": 1e-4}, {"learning_rate": 2e-4}, {"lora_rank": 4}):
+        ask(LlamaFactory(), recipe(tmp_path, dataset="a", **changed), "a/b", ())
+    assert questions.count == 2
+
+
 def test_rows_with_media_are_never_remembered(questions, tmp_path):
     """An image that is missing today may be there tomorrow."""
     (tmp_path / "a.json").write_text("[]")
