@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import ROOT
+
 
 def alive(pid: int) -> bool:
     try:
@@ -18,6 +20,16 @@ def alive(pid: int) -> bool:
 def imported(importtime: str) -> set[str]:
     """The packages of the modules that `python -X importtime` lists on stderr."""
     return {line.rpartition("|")[2].strip().partition(".")[0] for line in importtime.splitlines()}
+
+
+def on_a_full_disk(command: Iterable[object]) -> "subprocess.CompletedProcess[str]":
+    """Run a command whose files end after 64 blocks of 512 or 1,024 bytes, as on a full disk.
+
+    It keeps no compiled module: Python takes a cut one for a whole one, and every later import of it fails.
+    """
+    script = 'ulimit -f 64; PYTHONDONTWRITEBYTECODE=1 exec "$@"'
+    limited = ["sh", "-c", script, "sh", *map(str, command)]
+    return subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def wait_until(

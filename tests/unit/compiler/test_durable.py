@@ -1,14 +1,13 @@
 """What is published lies on the disk first: each file is synced before the name that leads to it."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.folders import names
+from tests.processes import on_a_full_disk
 from tests.runs_cut import tree
 from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.publish.registry import Registry
@@ -113,12 +112,10 @@ def test_what_is_no_error_of_the_disk_keeps_its_own_words(tmp_path):
 
 
 def test_a_compile_that_may_write_no_more_names_the_file(bench):
-    """The limit of a file's size stands for a full disk: 64 blocks of 512 or 1,024 bytes."""
     bench.compile_rows("rte", ROWS)
     before = tree(bench.out)
     source = bench.rows("train.jsonl", [ROWS[0] | {"idx": n} for n in range(2000)])
     command = ["-m", "compiler", "compile", "rte", "--source", f"train={source}", "--out", bench.out]
-    limited = ["sh", "-c", 'ulimit -f 64; exec "$@"', "sh", sys.executable, *map(str, command)]
-    done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = on_a_full_disk([sys.executable, *command])
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "alpaca_rte-train.json: File too large" in done.stderr and tree(bench.out) == before

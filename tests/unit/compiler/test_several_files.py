@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.folders import names
+from tests.processes import on_a_full_disk
 from tests.runs_cut import tree
 from tests.unit.compiler.conftest import Bench, json_lines
 
@@ -174,10 +175,8 @@ def test_workers_end_with_their_parent_and_leave_the_old_set(bench, plain, sent)
 
 
 def test_a_disk_that_is_full_in_a_worker_is_one_line_and_leaves_nothing(bench) -> None:
-    """The limit of a file's size stands for a full disk."""
     spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SHORT}")
-    limited = ["sh", "-c", 'ulimit -f 64; exec "$@"', "sh", *two_workers(bench, spec, large(bench))]
-    done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = on_a_full_disk(two_workers(bench, spec, large(bench)))
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "File too large" in done.stderr and not bench.out.exists()
 
