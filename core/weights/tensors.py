@@ -82,9 +82,11 @@ def _read(tensor: Tensor, first: int, count: int, where: str) -> Stored:
     if tensor.dtype not in STORED:
         raise ContentError(f"{where}: dtype {tensor.dtype}, expected {' or '.join(STORED)}")
     kind = np.dtype(STORED[tensor.dtype])
-    flat = np.fromfile(tensor.file, kind, count, offset=tensor.start + first * kind.itemsize)
-    if len(flat) != count:
-        raise ContentError(f"{where}: the file became shorter while it was read")
+    flat = np.empty(count, kind)
+    with tensor.file.open("rb") as file:  # np.fromfile takes a read that Ctrl-C interrupts for the file's end
+        file.seek(tensor.start + first * kind.itemsize)
+        if file.readinto(flat) != flat.nbytes:
+            raise ContentError(f"{where}: the file became shorter while it was read")
     return flat
 
 
