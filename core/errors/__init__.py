@@ -238,9 +238,11 @@ def _exit_code(command: click.Command) -> int:
         say(f"error: {message}", to_stderr=True)
         return 2
     except RuntimeError as error:
-        if not isinstance(error.__cause__, KeyboardInterrupt):
+        # Python 3.11 makes one of a signal that comes while it makes a class or starts a thread.
+        if _terminated.is_set():
+            return TERMINATED
+        if not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        # Python 3.11 wraps a Ctrl-C that comes while it makes a class (`__set_name__` of its fields).
         say("interrupted; the same command starts again", to_stderr=True)
         return 130
     except SystemExit:

@@ -85,7 +85,7 @@ def _read(tensor: Tensor, first: int, count: int, where: str) -> Stored:
     flat = np.empty(count, kind)
     with tensor.file.open("rb") as file:  # np.fromfile takes a read that Ctrl-C interrupts for the file's end
         file.seek(tensor.start + first * kind.itemsize)
-        if file.readinto(flat) != flat.nbytes:
+        if file.readinto(flat.data) != flat.nbytes:
             raise ContentError(f"{where}: the file became shorter while it was read")
     return flat
 

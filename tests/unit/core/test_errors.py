@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
+from collections.abc import Callable
 
 import click
 import pytest
@@ -74,13 +76,28 @@ def test_exit_codes(
     assert capsys.readouterr().err == said
 
 
-def test_an_interrupt_while_a_class_is_made_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+def make_a_class() -> None:
     class Interrupted:
         def __set_name__(self, owner: type, name: str) -> None:
             raise KeyboardInterrupt
 
+    type("Made", (), {"field": Interrupted()})
+
+
+def wait_for_a_thread() -> None:
+    """As threading.Condition.wait, which a signal stops before it has its lock again."""
+    lock = threading.Lock()
+    with lock:
+        lock.release()
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("interrupted", [make_a_class, wait_for_a_thread])
+def test_an_interrupt_that_python_makes_another_error_is_one(
+    capsys: pytest.CaptureFixture[str], interrupted: Callable[[], None]
+) -> None:
     with pytest.raises((RuntimeError, KeyboardInterrupt)) as caught:
-        type("Made", (), {"field": Interrupted()})
+        interrupted()
     assert outcome(caught.value) == 130
     assert capsys.readouterr().err.endswith("interrupted; the same command starts again\n")
 
@@ -107,9 +124,10 @@ def test_underscores_are_taken_for_hyphens() -> None:
 
 
 @pytest.mark.parametrize(
-    "library", ["", "    except SystemExit: raise SystemExit(1)\n"], ids=["", "as Ray does"]
+    "raised", ["", "SystemExit(1)", "RuntimeError('lock')"], ids=["", "as Ray does", "as threading does"]
 )
-def test_sigterm_is_143_and_runs_the_clean_up(library) -> None:
+def test_sigterm_is_143_and_runs_the_clean_up(raised) -> None:
+    library = f"    except SystemExit: raise {raised}\n" if raised else ""
     script = (
         "import click, time, contextlib; from tuneyard.core.errors import run_command\n"
         "@click.command()\n"
