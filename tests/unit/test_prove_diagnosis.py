@@ -264,8 +264,10 @@ def test_a_context_that_is_too_small(good: Evidence) -> None:
         'HTTP 400 {"error":{"code":400,"message":"request (299 tokens) exceeds the available context size '
         '(256 tokens), try increasing it","type":"exceed_context_size_error"}}'
     )
+    longer = {**good.expected_ids, 1: [*good.expected_ids[1], 101]}
+    good = replace(good, expected_ids=longer, served_ids=longer)
     small = with_facts(good, context=256)
-    longest = max(map(len, good.expected_ids.values())) + good.max_new_tokens
+    longest = len(longer[1]) + good.max_new_tokens
     only(replace(small, refusals=[refusal]), "context cut", f"{longest} tokens", "256", "--ctx-size 512")
     vllm = "This model's maximum context length is 64 tokens. However, you requested 300 tokens"
     only(
