@@ -62,10 +62,11 @@ def test_a_folder_without_runs_is_shown_next_to_the_runs_that_are_here(
         Path(folder).mkdir(parents=True)
     with raises(RequestError, "data has mine; score a model first", "--out results/MODEL"):
         call(cli, "data", "--out", "out")
-    demo(Path("results/demo"))
-    write_json(Path("results/demo/run.json"), {})
+    for folder in ("first", "results/demo"):
+        demo(Path(folder))
+        write_json(Path(folder, "run.json"), {})
     write_json(Path("results/begun/run.json"), {})
-    with raises(RequestError, "runs are in results/demo: tuneyard eval compare results/demo --out OUT"):
+    with raises(RequestError, "runs are in first, results/demo: tuneyard eval compare first --out OUT"):
         call(cli, "data", "--out", "out")
 
 
