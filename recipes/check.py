@@ -143,7 +143,7 @@ def command(
     options = CheckOptions(overrides, model, machine(trains_on), **output)
     if options.quick and model is not None:
         raise RequestError("--model is for LLaMA-Factory, which --quick leaves out: give one of them")
-    llamafactory = LlamaFactory(several=watch or len(paths) > 1)
+    llamafactory = LlamaFactory()
     if watch:
         watch_recipes(llamafactory, paths, options)
     failed = 0

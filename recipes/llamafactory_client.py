@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
 from multiprocessing import forkserver, get_context, reduction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,14 +35,10 @@ CONTEXT: Any = get_context("forkserver")
 class LlamaFactory:
     """The forkserver of the standard library, which imports LLaMA-Factory's libraries first.
 
-    Each question and each training is a fork of it. `several` questions import once what PEFT imports with
-    the first adapter (2 s).
+    Each question and each training is a fork of it.
     """
 
-    def __init__(self, several: bool = False) -> None:
-        self._preload = [PRELOAD]
-        if several and find_spec("bitsandbytes"):
-            self._preload.append("bitsandbytes")
+    def __init__(self) -> None:
         self._is_started = False
 
     def ask(self, question: str, *arguments: Any) -> Any:
@@ -80,7 +75,7 @@ class LlamaFactory:
         if not self._is_started:
             need("llamafactory")
             click.echo("starting LLaMA-Factory …", err=True)
-            start_forkserver(self._preload)
+            start_forkserver([PRELOAD])
             self._is_started = True
         process: BaseProcess = CONTEXT.Process(
             target=llamafactory_server.run_guarded, args=(work, *arguments)

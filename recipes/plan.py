@@ -194,7 +194,7 @@ def make_plans(
     recipe: Recipe, offers: Sequence[Offer], model: str | None, expected: ExpectedRows | None = None
 ) -> list[TrainingPlan]:
     """Plan a training for each machine. LLaMA-Factory is imported once."""
-    llamafactory = LlamaFactory(several=len(offers) > 1)
+    llamafactory = LlamaFactory()
     return [make_plan(llamafactory, recipe, offer, model, expected) for offer in offers]
 
 

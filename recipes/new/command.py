@@ -96,7 +96,7 @@ def command(
     if not may_be_here(model):
         raise _model_error(model, "its files are not on this machine")
     request = RecipeRequest(data, model, method, target, out)
-    recipe = new_recipe(LlamaFactory(several=True), request)
+    recipe = new_recipe(LlamaFactory(), request)
     write_zero_file(recipe.deepspeed, out)
     write_text(out, recipe.text)
     for problem in recipe.problems:

@@ -50,7 +50,7 @@ def check_first(recipes: Sequence[Recipe], metric: str | None, target: Machine, 
     """
     judged: set[str] = set()
     unchecked: dict[str, None] = {}
-    llamafactory = LlamaFactory(several=True)
+    llamafactory = LlamaFactory()
     for recipe in recipes:
         if is_trained(recipe, target):
             continue

@@ -165,7 +165,7 @@ def run() -> None:
     folder, model = Path(sys.argv[1]), sys.argv[2]
     paths = [Path(name) for name in sys.argv[3:]]
     share_llamafactory()
-    llamafactory = LlamaFactory(several=True)
+    llamafactory = LlamaFactory()
     found = {str(path): outcome(llamafactory, path, folder, model) for path in paths}
     for path in paths:
         if EXAMPLES not in path.parents:

@@ -172,7 +172,7 @@ def main(folder: Path, model: str) -> None:
             outcome[name] = {"failed": failed}
             if not failed:
                 requests.append(request_of(name, kind, stage, model))
-    llamafactory = LlamaFactory(several=True)
+    llamafactory = LlamaFactory()
     for request in [*requests, *untrained_requests(model)]:
         name = request.out.stem
         outcome.setdefault(name, {"failed": ""})

@@ -1,5 +1,7 @@
 """What `recipes plan` counts against LLaMA-Factory's own data and PEFT's own adapters, on a tiny model."""
 
+import sys
+
 import pytest
 
 from tests.json_files import write_json
@@ -103,6 +105,12 @@ def test_trained_parameters_are_pefts(folder, changed, peft, tokens):
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     found = inspect(settings(folder, **changed), Launch()).model.shapes
     assert (found.parameters, found.trainable, found.vocabulary) == (whole, trained, rows)
+
+
+@pytest.mark.parametrize("kind", ["lora", "oft"])
+def test_a_question_imports_no_bitsandbytes(folder, monkeypatch, kind):
+    monkeypatch.setitem(sys.modules, f"peft.tuners.{kind}.bnb", None)
+    assert inspect(settings(folder, finetuning_type=kind), Launch()).model.shapes.trainable
 
 
 def test_an_edit_of_the_learning_rate_counts_no_row_again(folder, tmp_path, monkeypatch):
