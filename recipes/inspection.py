@@ -207,6 +207,8 @@ class Inspection:
 
     def _rows_key(self, name: str) -> list[object] | None:
         """Key of the rows of a dataset. None if they also depend on other files or services."""
+        if not self.reader.module:  # no tokens are counted, until a tokenizer is there
+            return None
         try:
             attributes = self.arguments.attributes(name)
         except expected_errors():

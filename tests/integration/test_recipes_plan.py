@@ -124,3 +124,15 @@ def test_an_edit_of_the_learning_rate_counts_no_row_again(folder, tmp_path, monk
     (tmp_path / "model").symlink_to(folder / "model")
     moved = settings(folder, model_name_or_path=str(tmp_path / "model"))
     assert inspect(moved, Launch()).data == first.data
+
+
+def test_rows_without_a_tokenizer_are_counted_once_it_is_there(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def fail(_):
+        raise OSError("the hub's cache has no tokenizer yet")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("llamafactory.model.load_tokenizer", fail)
+        assert inspect(settings(folder), Launch()).train.rows == 0
+    assert inspect(settings(folder), Launch()).train.rows == 171
