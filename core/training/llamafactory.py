@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, Self
 
 from tuneyard.core.errors import ContentError, TuneyardError, show_value
 
-DEEPSPEED = "deepspeed"
 TEXT_PARTS = (
     "prompt", "query", "response", "history", "messages", "system", "tools", "chosen", "rejected",
 )  # fmt: skip
@@ -60,10 +60,16 @@ class RecipeData:
             return _load_single_dataset(attributes, self.model_args, self.data_args, self.training_args)
 
     def with_tokenizer(self) -> Self:
-        """Load the tokenizer and the processor, which is None for models that read text alone."""
-        from llamafactory.model import load_tokenizer
+        """Load the tokenizer and the processor, which is None for models that read text alone.
 
-        return replace(self, module=load_tokenizer(self.model_args))
+        For those LLaMA-Factory would load the tokenizer a second time, in place of a processor, and drop it.
+        """
+        from llamafactory.model import load_tokenizer
+        from transformers.models.auto import processing_auto
+
+        dropped = SimpleNamespace(from_pretrained=lambda *_, **__: None)
+        with replaced(processing_auto, AutoTokenizer=dropped):
+            return replace(self, module=load_tokenizer(self.model_args))
 
     def with_template(self) -> Self:
         """Add the template, which changes the tokenizer's special tokens.
@@ -109,15 +115,13 @@ def read_arguments(
     from transformers.training_args import ParallelMode
 
     launch = launch or Launch()
-    deepspeed = settings.get(DEEPSPEED)
-    plain = {key: settings[key] for key in settings if key != DEEPSPEED}
-    plain |= {"use_cpu": True, "report_to": "none", "preprocessing_num_workers": None, **changes}
+    plain = {**settings, "use_cpu": True, "report_to": "none", "preprocessing_num_workers": None, **changes}
+    deepspeed = plain.pop("deepspeed", None)
     parse_plain = parser._parse_train_args
 
     def parse(arguments: dict[str, object]) -> Any:
         parsed = parse_plain(arguments)
-        training_args = parsed[2]
-        training_args.deepspeed = deepspeed
+        parsed[2].deepspeed = deepspeed
         return parsed
 
     able = {
@@ -130,6 +134,7 @@ def read_arguments(
     with (
         tempfile.TemporaryDirectory() as folder,  # LLaMA-Factory looks for checkpoints there
         replaced(parser, **able),
+        replaced(parser.HfArgumentParser, _add_dataclass_arguments=lambda *_: None),  # options of a command
         replaced(TrainingArguments, parallel_mode=mode),
     ):
         return RecipeData(*parser.get_train_args({**plain, "output_dir": folder})[:4])

@@ -99,11 +99,8 @@ _NAMES = {
     ("rows", False): "unparsed refused",
     ("seconds", False): "runtime",
 }
-_IN_PERCENT = ("accuracy",)
-
-
 METRICS = {
-    name: Metric(unit, higher, name, name in _IN_PERCENT)
+    name: Metric(unit, higher, name, in_percent=name == "accuracy")
     for (unit, higher), names in _NAMES.items()
     for name in names.split()
 }

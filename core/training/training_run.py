@@ -27,10 +27,13 @@ def record_folders(folder: Path) -> list[Path]:
     return [folder]
 
 
-def record_of(folder: Path) -> Path | None:
-    """Find training.json, otherwise started.json, of the training run that wrote these weights."""
+def record_of(folder: Path, names: Iterable[str] = (TRAINING, STARTED)) -> Path | None:
+    """Find the first of these files of the training run that wrote these weights.
+
+    By default that is training.json, and started.json if the training is not finished.
+    """
     for record_folder in record_folders(folder.resolve()):
-        for name in (TRAINING, STARTED):
+        for name in names:
             if (record_folder / name).is_file():
                 return record_folder / name
     return None
@@ -41,8 +44,8 @@ def training_inputs(folder: Path) -> dict[str, Any]:
     record = record_of(folder)
     if record is None:
         return {}
-    inputs: object = read_object(record)
-    if record.name == TRAINING and isinstance(inputs, dict):
+    inputs: Any = read_object(record)
+    if record.name == TRAINING:
         inputs = inputs.get("inputs")
     if not isinstance(inputs, dict):
         return {}
@@ -54,13 +57,11 @@ def training_settings(folder: Path) -> dict[str, Any]:
     settings = training_inputs(folder).get("settings")
     if isinstance(settings, dict):
         return settings
-    for record_folder in record_folders(folder):
-        for name in SETTINGS:
-            if (record_folder / name).is_file():
-                settings = read_yaml(record_folder / name, "recipe").value
-                if isinstance(settings, dict):
-                    return settings
-    return {}
+    path = record_of(folder, SETTINGS)
+    if path is None:
+        return {}
+    content = read_yaml(path, "recipe").value
+    return content if isinstance(content, dict) else {}
 
 
 def training_data(folder: Path) -> list[dict[str, Any]]:

@@ -113,6 +113,16 @@ def test_a_question_imports_no_bitsandbytes(folder, monkeypatch, kind):
     assert inspect(settings(folder, finetuning_type=kind), Launch()).model.shapes.trainable
 
 
+def test_a_question_loads_the_tokenizer_once_and_builds_no_options(folder, monkeypatch):
+    from transformers import AutoTokenizer, HfArgumentParser
+
+    loaded = []
+    load = AutoTokenizer.from_pretrained
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *a, **b: loaded.append(a) or load(*a, **b))
+    monkeypatch.delattr(HfArgumentParser, "_parse_dataclass_field")
+    assert inspect(settings(folder), Launch()).train.rows and len(loaded) == 1
+
+
 def test_an_edit_of_the_learning_rate_counts_no_row_again(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = inspect(settings(folder), Launch())
