@@ -140,16 +140,18 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     from transformers import utils
 
     utils.is_sklearn_available = lambda: False  # 3 s of imports for assisted decoding, which nobody asks for
-    from transformers import AutoTokenizer, GenerationConfig
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     utils.logging.set_verbosity_error()
     utils.logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = dtype or ("fp32" if device == "cpu" else "bf16")
     with loading(folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # else it asks the user
-        net = _kind(folder).from_pretrained(
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # else it asks the user
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
+        net = _kind(config).from_pretrained(
             folder,
+            config=config,
             trust_remote_code=False,
             dtype=getattr(torch, DTYPES[dtype]),
             use_safetensors=True,
@@ -189,7 +191,7 @@ def load_without_weights(folder: Path, dtype: str) -> "PreTrainedModel":
     utils.logging.set_verbosity_error()
     with loading(folder), torch.device("meta"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        net: PreTrainedModel = _kind(folder).from_config(config, dtype=getattr(torch, DTYPES[dtype]))
+        net: PreTrainedModel = _kind(config).from_config(config, dtype=getattr(torch, DTYPES[dtype]))
     return net
 
 
@@ -217,12 +219,11 @@ def open_tokenizer(reference: str) -> "tuple[Tokenizer, list[int]]":
     return tokenizer, sorted(ends - {None})
 
 
-def _kind(folder: Path) -> Any:
+def _kind(config: Any) -> Any:
     """Choose the class that loads a model: the one for texts, otherwise the one for images and texts."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto import modeling_auto
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     sees = config.model_type in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     reads = config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     return AutoModelForImageTextToText if sees and not reads else AutoModelForCausalLM
@@ -258,8 +259,9 @@ def load_gguf_tokenizer(path: Path) -> Tokenizer:
         return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
 
 
+@cache  # `eval prove` loads the tokenizer of a GGUF in one block and the model in another
 def _parsed_once() -> contextlib.AbstractContextManager[object]:
-    """Let transformers parse a GGUF and name its tensors once inside the block.
+    """Let transformers parse a GGUF and name its tensors once inside such blocks.
 
     transformers 5.6 parses the file for the config, the weights and the tokenizer anew, and names the tensors
     of the whole model for each of its modules.

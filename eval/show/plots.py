@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tuneyard.core.drawing.plots import (
     COLOURS,
     figure_bytes,
@@ -196,16 +198,12 @@ def draw_bars(chart: Chart) -> "Figure":
     figure, axes = new_plot(chart.title, (8.0, 1.8 + places * (0.2 + 0.22 * count)))
     for index, (name, shares) in enumerate(bars.items()):
         shift = (index - (count - 1) / 2) * 0.8 / count
-        look = _look(index, name, chart.best)
-        for place, share in enumerate(shares):
-            if share is None:
-                continue
-            value, low, high = (100 * each for each in share)
-            at = place + shift
-            axes.barh(at, value or STUB, 0.75 / count, **look)
-            axes.errorbar(value, at, xerr=[[value - low], [high - value]], **WHISKER)
-            axes.text(high + 1, at, f"{value:.1f}", va="center", fontsize=8)
-            look["label"] = ""  # the legend names a model once
+        at = [place + shift for place, share in enumerate(shares) if share]
+        values, lows, highs = 100 * np.transpose([share for share in shares if share])
+        axes.barh(at, np.where(values, values, STUB), 0.75 / count, **_look(index, name, chart.best))
+        axes.errorbar(values, at, xerr=[values - lows, highs - values], **WHISKER)
+        for value, high, place in zip(values, highs, at, strict=True):
+            axes.text(high + 1, place, f"{value:.1f}", va="center", fontsize=8)
     for place, share in enumerate(chart.series.get(chart.base, ())):
         if share is not None:
             _line(axes, place, share[0], "solid", _name(chart.base, chart.best))
