@@ -77,9 +77,11 @@ class Defect(Task):
         """The report, the reference, and the judgement and reason that were parsed from the answer."""
         record, reference = job.dataset.records[row], self.references[job.dataset.name][row]
         line = line_of(job, row, fields)
-        line["expected_output"] = reference.judgement
-        line["expected_reason"] = reference.reason
-        line.update(judge(reference.judgement, str(line["model_output"])))
+        line |= {
+            "expected_output": reference.judgement,
+            "expected_reason": reference.reason,
+            **judge(reference.judgement, str(line["model_output"])),
+        }
         for name in ("subtype", "type"):
             if record.get(name) is not None:
                 line[name] = str(record[name])

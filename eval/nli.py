@@ -150,9 +150,8 @@ class Nli(Task):
 
     def settings(self, request: ScoringRequest) -> dict[str, object]:
         """Options that change an answer, or the label that it counts as."""
-        settings: dict[str, object] = {"count": list(self.count)}
-        for name in ("mode", "variants", "choices", "check_generate"):
-            settings[name] = getattr(self, name)
+        names = ("mode", "variants", "choices", "check_generate")
+        settings = {"count": list(self.count), **{name: getattr(self, name) for name in names}}
         if self.mode == "generate" or self.check_generate:
             settings["parser"] = self.parser
             settings.update(Task.settings(self, request))

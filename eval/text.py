@@ -174,9 +174,8 @@ class Text(Task):
 
     def settings(self, request: ScoringRequest) -> dict[str, object]:
         """Options that change a figure."""
-        settings: dict[str, object] = {}
-        for name in ("max_seq_length", "eval_ratio", "generate", "token_losses"):
-            settings[name] = getattr(self, name)
+        names = ("max_seq_length", "eval_ratio", "generate", "token_losses")
+        settings = {name: getattr(self, name) for name in names}
         if self.eval_ratio:
             settings["seed"] = self.seed
         if self.generate:

@@ -254,11 +254,8 @@ RULES: Sequence[Callable[[Evidence], Cause | None]] = (
 
 def differing_texts(expected: Texts, actual: Texts) -> list[int]:
     """The rows of both whose texts differ, white space around them aside."""
-    differing = []
-    for row, answer in expected.items():
-        if row in actual and answer.text.strip() != actual[row].text.strip():
-            differing.append(row)
-    return differing
+    common = [row for row in expected if row in actual]
+    return [row for row in common if expected[row].text.strip() != actual[row].text.strip()]
 
 
 def rows_without_end(evidence: Evidence, answers: Texts) -> list[int]:

@@ -211,18 +211,20 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     if training_rows:
         origin["training_rows"] = training_rows
     adapters = candidate.adapters
-    origin["base"] = job.request.model
-    origin["adapters"] = {name: str(part.adapter.folder) for name, part in adapters.items()}
-    origin["weights"] = {name: part.weight for name, part in adapters.items()}
-    origin["prompt"] = candidate.prompting.source
-    origin["dtype"] = settings["dtype"]
-    origin["device"] = settings["device"]
-    origin["versions"] = {name: settings[name] for name in VERSIONS if name in settings}
-    origin["hashes"] = {
-        "model": settings["model"],
-        "adapters": {name: part.adapter.digest for name, part in adapters.items()},
-        "data": identity["sets"][job.dataset.name],
-        "chat_template": candidate.prompting.digest,
+    origin |= {
+        "base": job.request.model,
+        "adapters": {name: str(part.adapter.folder) for name, part in adapters.items()},
+        "weights": {name: part.weight for name, part in adapters.items()},
+        "prompt": candidate.prompting.source,
+        "dtype": settings["dtype"],
+        "device": settings["device"],
+        "versions": {name: settings[name] for name in VERSIONS if name in settings},
+        "hashes": {
+            "model": settings["model"],
+            "adapters": {name: part.adapter.digest for name, part in adapters.items()},
+            "data": identity["sets"][job.dataset.name],
+            "chat_template": candidate.prompting.digest,
+        },
     }
     if job.shots:
         origin["shots"] = {"from": job.shots.source, "rows": job.shots.rows}

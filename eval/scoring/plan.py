@@ -102,19 +102,24 @@ def _identity(
     request: ScoringRequest, task: Task, opened: Opened, datasets: Sequence[EvalDataset]
 ) -> Identity:
     """Settings, models, prompts and datasets that a resumed run must share with the first one."""
-    settings: dict[str, object] = {"command": request.command, "model": opened.backend.digest}
-    settings.update(task.settings(request))
-    settings.update({name: getattr(request, name) for name in SETTINGS})
+    settings: dict[str, object] = {
+        "command": request.command,
+        "model": opened.backend.digest,
+        **task.settings(request),
+        **{name: getattr(request, name) for name in SETTINGS},
+    }
     if request.dataset_dir:
         settings["dataset_dir"] = str(request.dataset_dir)
     if request.preset:
         settings["sampling"] = dict(opened.backend.sampling)
         if request.seed is not None:
             settings["seed"] = request.seed
-    settings["dtype"] = opened.backend.dtype
-    settings["device"] = opened.backend.device
-    settings["batch_tokens"] = opened.backend.budget
-    settings.update(opened.backend.settings)
+    settings |= {
+        "dtype": opened.backend.dtype,
+        "device": opened.backend.device,
+        "batch_tokens": opened.backend.budget,
+        **opened.backend.settings,
+    }
     for dataset in datasets:
         if dataset.shots:
             settings[f"{SHOTS_OF}{dataset.name}"] = dataset.shots.digest

@@ -131,7 +131,5 @@ def checkpoint_axes(request: ScoringRequest, folder: Path) -> Axes:
     steps = {f"step-{step}": step for step in sorted(folders)}
     adapters = tuple(f"{name}={folders[step]}/" for name, step in steps.items())
     reference, models = open_adapters(replace(request, adapters=adapters))
-    points: dict[str, Point] = {}
-    for name in models:
-        points[name] = (float(steps.get(name, 0)),)
+    points = {name: (float(steps.get(name, 0)),) for name in models}
     return Axes(reference, [STEP], points, models)

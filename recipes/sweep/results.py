@@ -106,10 +106,14 @@ def write_summary(results: SweepResults) -> None:
             json_rows.append({**row, metric: None})
         else:
             json_rows.append(row)
-    record: dict[str, object] = {"metric": metric, "grid": results.grid.axes, "fixed": results.grid.fixed}
-    record["rows"] = json_rows
-    record["failed"] = list(results.failures)
-    record["settings"] = [setting.json() for setting in results.settings]
+    record = {
+        "metric": metric,
+        "grid": results.grid.axes,
+        "fixed": results.grid.fixed,
+        "rows": json_rows,
+        "failed": list(results.failures),
+        "settings": [setting.json() for setting in results.settings],
+    }
     write_json(results.out / SUMMARY, record)
 
 
