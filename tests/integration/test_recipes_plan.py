@@ -1,6 +1,7 @@
 """What `recipes plan` counts against LLaMA-Factory's own data and PEFT's own adapters, on a tiny model."""
 
 import sys
+from unittest.mock import patch
 
 import pytest
 
@@ -116,11 +117,10 @@ def test_a_question_imports_no_bitsandbytes(folder, monkeypatch, kind):
 def test_a_question_loads_the_tokenizer_once_and_builds_no_options(folder, monkeypatch):
     from transformers import AutoTokenizer, HfArgumentParser
 
-    loaded = []
-    load = AutoTokenizer.from_pretrained
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *a, **b: loaded.append(a) or load(*a, **b))
     monkeypatch.delattr(HfArgumentParser, "_parse_dataclass_field")
-    assert inspect(settings(folder), Launch()).train.rows and len(loaded) == 1
+    with patch.object(AutoTokenizer, "from_pretrained", wraps=AutoTokenizer.from_pretrained) as load:
+        assert inspect(settings(folder), Launch()).train.rows
+    load.assert_called_once()
 
 
 def test_an_edit_of_the_learning_rate_counts_no_row_again(folder, tmp_path, monkeypatch):
@@ -138,11 +138,6 @@ def test_an_edit_of_the_learning_rate_counts_no_row_again(folder, tmp_path, monk
 
 def test_rows_without_a_tokenizer_are_counted_once_it_is_there(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def fail(_):
-        raise OSError("the hub's cache has no tokenizer yet")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("llamafactory.model.load_tokenizer", fail)
+    with patch("llamafactory.model.load_tokenizer", side_effect=OSError):  # the hub's cache has none yet
         assert inspect(settings(folder), Launch()).train.rows == 0
     assert inspect(settings(folder), Launch()).train.rows == 171
