@@ -65,15 +65,13 @@ def test_what_is_wrong_with_one_recipe_does_not_hide_the_next(tmp_path, monkeypa
 
 
 def test_without_an_output_dir_every_other_problem_is_still_said(tmp_path, monkeypatch):
-    (tmp_path / "a.json").write_text('[{"instruction": "a", "output": "b"}]')
-    (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
-    (tmp_path / "r.yaml").write_text(f"dataset: a\ndataset_dir: {tmp_path}\n")
+    path = write_recipe(tmp_path, **dict.fromkeys(["model_name_or_path", "stage", "do_train", "output_dir"]))
     monkeypatch.setattr(
         check,
         "ask",
         lambda *_: record(Facts, {"model": {"shapes": SHAPES}, "template_error": "none at hand"}),
     )
-    done = invoke(check.command, tmp_path / "r.yaml")
+    done = invoke(check.command, path)
     assert "E304 output_dir: is missing" in done.output
     assert "3 errors" in done.output
 
@@ -149,8 +147,7 @@ def test_a_model_without_a_question_to_llamafactory_is_refused(tmp_path):
 
 
 def test_rows_that_cannot_be_read_are_counted_against_the_file(tmp_path):
-    (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
-    (tmp_path / "a.json").write_text("[]")
+    write_recipe(tmp_path)
     recipe = Recipe(Path("r.yaml"), {"dataset_dir": str(tmp_path)}, {})
     rows = [(number, "LLaMA-Factory stops at it") for number in range(1, 21)]
     messages = {
@@ -192,11 +189,10 @@ def test_answers_are_generated_to_marked_rows_in_stage_sft(tmp_path):
 
 
 def test_every_row_that_cannot_be_trained_on_is_listed_with_all(tmp_path, capsys):
-    write_json(tmp_path / "dataset_info.json", {"set": {"file_name": "set.json"}})
-    (tmp_path / "set.json").write_text("[]")
-    recipe = Recipe(Path("r.yaml"), {"dataset_dir": str(tmp_path), "dataset": "set"}, {})
-    answer = Facts(data={"set": Rows(50, 30, [(n, "LLaMA-Factory drops it") for n in range(1, 31)])})
-    datasets = [NamedDataset("dataset", "set", None)]
+    write_recipe(tmp_path)
+    recipe = Recipe(Path("r.yaml"), {"dataset_dir": str(tmp_path), "dataset": "a"}, {})
+    answer = Facts(data={"a": Rows(50, 30, [(n, "LLaMA-Factory drops it") for n in range(1, 31)])})
+    datasets = [NamedDataset("dataset", "a", None)]
     problems = list(check.data_problems(recipe, answer, datasets))
     assert len(problems) == 31 and "30 of 50 rows" in problems[0].message
     check._show(problems, len(problems))

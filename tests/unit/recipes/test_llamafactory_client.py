@@ -83,20 +83,13 @@ def test_each_recipe_is_answered_in_a_process_of_its_own(questions, tmp_path, ca
     assert printed.out == ""
 
 
-def test_a_row_that_changed_is_asked_about_again(questions, tmp_path):
+def test_a_row_or_rank_that_changed_is_asked_about_again_and_a_learning_rate_is_not(questions, tmp_path):
     (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
-    for text in ("[]", "[{}]", "[{}]"):
+    rate, rank = {"learning_rate": 2e-4}, {"lora_rank": 4}
+    for text, changed in (("[]", {}), ("[{}]", {}), ("[{}]", rate), ("[{}]", rank)):
         (tmp_path / "a.json").write_text(text)
-        ask(LlamaFactory(), recipe(tmp_path, dataset="a"), "a/b", ())
-    assert questions.count == 2
-
-
-def test_another_learning_rate_is_the_same_question(questions, tmp_path):
-    (tmp_path / "a.json").write_text("[]")
-    (tmp_path / "dataset_info.json").write_text('{"a": {"file_name": "a.json"}}')
-    for changed in ({"learning_rate": 1e-4}, {"learning_rate": 2e-4}, {"lora_rank": 4}):
         ask(LlamaFactory(), recipe(tmp_path, dataset="a", **changed), "a/b", ())
-    assert questions.count == 2
+    assert questions.count == 3
 
 
 def test_rows_with_media_are_never_remembered(questions, tmp_path):
