@@ -134,7 +134,7 @@ def read_arguments(
     with (
         tempfile.TemporaryDirectory() as folder,  # LLaMA-Factory looks for checkpoints there
         replaced(parser, **able),
-        replaced(parser.HfArgumentParser, _add_dataclass_arguments=lambda *_: None),  # options of a command
+        replaced(parser.HfArgumentParser, _add_dataclass_arguments=lambda *_: None),  # of a command line
         replaced(TrainingArguments, parallel_mode=mode),
     ):
         return RecipeData(*parser.get_train_args({**plain, "output_dir": folder})[:4])
