@@ -30,6 +30,7 @@ TESTS = {
         "tests/unit/eval_metrics", "tests/unit/eval_statistics", "tests/unit/eval_read",
         "tests/unit/eval_judge", "tests/unit/eval_show", "tests/unit/eval_datasets",
         "tests/unit/eval_backends", "tests/unit/test_prove*.py", "tests/cli/test_dialogue.py",
+        "tests/cli/test_prove_servers.py",
     ],
 }  # fmt: skip
 """Tests of each package: those of other packages see some errors too, but take as long again."""
