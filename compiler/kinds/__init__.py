@@ -131,7 +131,7 @@ class Kind:
     - `is_id`: it identifies the row. Text cells that are whole numbers become numbers.
     - `code`: the problem of a value that cannot be read, or does not fit its row.
     - `is_text`: values are texts once they are read. `is_cleaned`: `clean:` changes values before that.
-    - `may_be_blank`: an empty value is read, and the lint warns of it (W204).
+    - `may_be_blank`: an empty value, or null, is read, and the lint warns of it (W204).
     - `takes_objects`: a value may be a list of objects without being a list of rows.
     - `has_turns`: a value may be turns of a conversation. With `option_without_turns` it is none.
     - `last_learned`: the number of the last answers of a conversation that are learned beside such a column

@@ -57,7 +57,12 @@ ID = Kind(
     default=ROW_NUMBER,
     is_id=True,
 )
-ANY = AnyKind("any", {"description": "a value that JSON can hold, numbers below 2^64"}, takes_objects=True)
+ANY = AnyKind(
+    "any",
+    {"description": "a value that JSON can hold, numbers below 2^64"},
+    may_be_blank=True,
+    takes_objects=True,
+)
 LIST = Kind(
     "list",
     {"description": "a list of texts", "type": "array", "items": {"type": "string"}},

@@ -112,9 +112,10 @@ class Lint:
                 for code, message in text_warnings(row, answers):
                     self._warn(code, batch, number, message)
         for name in self.texts.may_be_blank:
-            if b"" in plain[name]:
+            values = batch.columns.get(name, texts[name])
+            if b"" in plain[name] or None in values:
                 for number, text in enumerate(plain[name]):
-                    if not text:
+                    if not text or values[number] is None:
                         self._warn("W204", batch, number, "an empty answer would be trained on", name)
         if max(lengths) >= LONG:
             for number, length in enumerate(lengths):

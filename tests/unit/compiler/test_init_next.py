@@ -183,8 +183,10 @@ def test_answers_that_are_all_empty_are_refused(tmp_path, row):
     assert ended.stdout.startswith("# Proposed by")  # to be corrected by hand
 
 
-def test_some_empty_answers_are_a_warning_with_their_number_and_first_place(tmp_path):
-    rows = [{"question": f"Question {n}?", "answer": "" if n % 3 == 2 else f"Answer {n}."} for n in range(60)]
+@pytest.mark.parametrize(("empty", "filled"), [("", "An answer."), (None, 7), (None, 2.5)])
+def test_some_empty_answers_are_a_warning_with_their_number_and_first_place(tmp_path, empty, filled):
+    """A null among numbers was the text `null`, without a word."""
+    rows = [{"question": f"Question {n}?", "answer": empty if n % 3 == 2 else filled} for n in range(60)]
     file = write(tmp_path / "data.jsonl", rows)
     ended = init(file)
     assert ended.exit_code == 0
