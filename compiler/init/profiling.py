@@ -21,6 +21,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files, readable
 from tuneyard.compiler.read.remote import SourceFile, SourcePath
+from tuneyard.compiler.read.saved import saved_files
 from tuneyard.compiler.read.scan import LOOKED_AT, Steps, is_one_row, is_turn, layout_of, members_of
 from tuneyard.compiler.read.stream import Member, Readable, UnreadableFileError, suffix
 from tuneyard.compiler.read.zips import members
@@ -58,11 +59,15 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
     documents it reads each. `table` is that of a database.
     `RequestError` or `ContentError` if no rows can be read.
     """
-    folders = _folders(path)
+    folders_by_split = _saved_splits(path)
+    folders: Sequence[SourcePath] = [Path(name) for names in folders_by_split.values() for name in names]
+    folders = folders or _folders(path)
     files = [file for folder in folders for file in data_files(folder)]
     paths_by_split = _paths_by_split({str(file): _stem(file) for file in files})
-    names_of_folders = {str(folder): str(folder).removeprefix(str(path)) for folder in folders}
-    folders_by_split = _paths_by_split(names_of_folders)
+    names_of_folders: dict[str, str] = {}
+    if not folders_by_split:
+        names_of_folders = {str(folder): str(folder).removeprefix(str(path)) for folder in folders}
+        folders_by_split = _paths_by_split(names_of_folders)
     if not paths_by_split:
         _refuse_other_columns(path, files)
     placed: dict[str, Any] = {}  # what the source of a spec says of the files
@@ -114,6 +119,12 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
         raise ContentError(f"{path}: {error}; {error.hint}") from error
 
 
+def _saved_splits(path: SourcePath) -> ByPart:
+    """The folders of the splits that `save_to_disk` wrote, {} if there are not several."""
+    names = saved_files(path) if isinstance(path, Path) else ()
+    return _grouped({str(path / name): split_of_name(name) or name for name in names})
+
+
 def _folders(path: SourcePath) -> Sequence[SourcePath]:
     """A source. If it is a folder with nothing but documents: each folder in it that has some, too."""
     if not isinstance(path, Path):
@@ -137,15 +148,15 @@ def split_of_name(name: str) -> str:
 
 def _paths_by_split(names: Mapping[str, str]) -> ByPart:
     """Paths by split, {} unless each one's name has one and there are at least two splits."""
+    return _grouped({path: split_of_name(name) for path, name in names.items()})
+
+
+def _grouped(split_by_path: Mapping[str, str]) -> ByPart:
+    """Paths by split, {} unless each one has a split and there are at least two splits."""
     paths: ByPart = {}
-    for path, name in names.items():
-        split = split_of_name(name)
-        if not split:
-            return {}
+    for path, split in split_by_path.items():
         paths[split] = (*paths.get(split, ()), path)
-    if len(paths) < 2:
-        return {}
-    return paths
+    return paths if len(paths) > 1 and "" not in paths else {}
 
 
 def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,12 +46,12 @@ F = TypeVar("F", Path, RemoteFile)
 class Input:
     """One file to read: the split that its rows go to, and its path as the user gave it.
 
-    `in_folder`: the user gave its folder, and not the file.
+    `folder`: the folder that the user gave, None for a file of its own.
     """
 
     split: str
     path: SourceFile
-    in_folder: bool = False
+    folder: SourcePath | None = None
 
     @property
     def display_path(self) -> str:
@@ -239,7 +240,7 @@ def _saved_inputs(spec: Spec, path: SourcePath, wanted: str = "") -> list[Input]
     inputs: list[Input] = []
     for name, files in _named_splits(path).items():
         if name in accepted and wanted in ("", accepted[name]):
-            inputs += [Input(accepted[name], file) for file in files]
+            inputs += [Input(accepted[name], file, path) for file in files]
     return inputs
 
 
@@ -257,7 +258,7 @@ def _split_in(spec: Spec, path: SourceFile) -> str:
 
 def _inputs(split: str, path: SourcePath) -> list[Input]:
     """The inputs of a split from a file or a folder."""
-    return [Input(split, file, in_folder=file is not path) for file in data_files(path)]
+    return [Input(split, file, None if file is path else path) for file in data_files(path)]
 
 
 def data_files(path: SourcePath) -> Sequence[SourceFile]:
@@ -368,14 +369,22 @@ def texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
 
 
 def folders_not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
-    """Warn of folders with data files inside a folder that is read: a source is one folder deep."""
-    folders = {item.path.parent: item.in_folder for item in inputs if isinstance(item.path, Path)}
-    for parent, is_source in folders.items():
-        for folder in sorted(parent.glob("[!.]*/")) if is_source else ():
-            count = len(readable(folder.glob("*")))
-            if count and folder not in folders:
-                message = f"{counted(count, 'data file')} not read: a source is one folder"
-                yield Problem(NOT_READ, str(folder), message, "", "add it as a further one")
+    """Warn of folders with data files inside a folder that is read: a source is one folder deep.
+
+    So is a dictionary of saved splits of which the spec reads some.
+    """
+    folders_read = {item.path.parent for item in inputs if isinstance(item.path, Path)}
+    for parent in dict.fromkeys(item.folder for item in inputs):
+        for folder in sorted(parent.glob("[!.]*/")) if isinstance(parent, Path) else ():
+            count = sum(file.name not in ABOUT_SAVED for file in readable(folder.glob("*")))
+            if not count or folder in folders_read:
+                continue
+            message = f"{counted(count, 'data file')} not read: a source is one folder"
+            hint = "add it as a further one"
+            if folder.name in _named_splits(parent):
+                message = f"the split {folder.name} is not read: the spec names no such split"
+                hint = f"`tuneyard data init {shlex.quote(str(parent))}` proposes a spec that reads every one"
+            yield Problem(NOT_READ, str(folder), message, "", hint)
 
 
 def with_rivals(spec: Spec, mix: Mix, inputs: Sequence[Input]) -> Spec:

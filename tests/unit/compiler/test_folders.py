@@ -78,7 +78,8 @@ def test_a_spec_without_splits_takes_the_training_rows(bench):
     folder = save_dict({"train": ROWS[:3], "test": ROWS[3:]}, bench.folder / "dict")
     report = bench.compile("qa", folder)
     assert questions(bench) == ["question 0", "question 1", "question 2"]
-    assert not report.problems.counts["W224"]
+    ((code, place),) = bench.codes(report)
+    assert (code, place) == ("W224", "dict/test")
     bench.compile("qa", folder / "test", force=True)
     assert questions(bench) == ["question 3", "question 4"]
 
