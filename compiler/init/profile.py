@@ -107,6 +107,11 @@ class FileProfile:
         """True for a .txt, also a packed one: its lines may be rows of another format."""
         return self.path.name.removesuffix(".gz").endswith(".txt")
 
+    def lines(self, path: str) -> list[str]:
+        """The texts of a column in the first rows, without comments (`# …`) unless it has nothing else."""
+        texts = [str(row.get(path, "")) for row in self.first]
+        return [text for text in texts if not text.startswith("#")] or texts
+
     def filled_columns(self) -> set[str]:
         """The columns with a value in one of the first rows."""
         return {name for row in self.first for name, value in row.items() if value not in (None, "", [])}

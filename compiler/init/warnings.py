@@ -10,11 +10,13 @@ from tuneyard.compiler.init.profiling import split_of_name
 from tuneyard.compiler.init.proposal import Proposal, is_prose
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets import TRAIN_SPLIT
+from tuneyard.core.errors import show_value
 
 GIVEN_AWAY = 0.5
 SAME = 0.95
 SHOWN_COLUMNS = 8
 _FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
+_BELOW = re.compile(r"\n(?:\n+|(?=#))(.+)")
 _FRACTION = re.compile(r"-?\d{0,3}\.\d+|[01]|\d(\.\d+)?e-\d+")
 _ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices", "rating", "context")
 
@@ -30,6 +32,7 @@ def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Lea
     yield from _names_of_folders(profile)
     yield from proposal.guesses
     yield from _fields_in_lines(profile)
+    yield from _lines_in_turns(profile)
     yield from _columns_left_out(left_out)
     yield from _answers_given_away(profile, proposal)
 
@@ -57,16 +60,34 @@ def _fields_in_lines(profile: FileProfile) -> Iterator[str]:
     """Warn of a .txt file whose lines are rows of a table."""
     if not profile.is_txt:
         return
-    lines = [str(row.get("text", "")) for row in profile.first]
+    lines = profile.lines("text")
+    rename = "rename the file to .csv"
+    if len(lines) < len(profile.first):
+        rename = "delete the comments (#) and rename the file to .csv"
     for sign in _FIELD_SIGNS:
         counts = Counter(line.count(sign) for line in lines)
         count, lines_with_it = counts.most_common(1)[0]
         if count and lines_with_it >= SAME * len(lines):
             yield (
                 f"each line holds {count + 1} fields with {json.dumps(sign)} between them, and the spec "
-                "learns whole lines: rename the file to .csv, or write .jsonl with a key for each field"
+                f"learns whole lines: {rename}, or write .jsonl with a key for each field"
             )
             return
+
+
+def _lines_in_turns(profile: FileProfile) -> Iterator[str]:
+    """Warn of lines of a .txt that may be headings: below a turn they are learned as a part of it."""
+    if ("turns",) not in profile.source.rows.values():
+        return
+    lines = []
+    for row in profile.first:
+        for turn in row["messages"]:
+            lines += _BELOW.findall(turn["content"])
+    if lines:
+        yield (
+            f"{len(lines)} lines below a turn follow a blank line or begin with #, the first is "
+            f"{show_value(lines[0])}; they are learned as a part of the turn: delete headings and notes"
+        )
 
 
 def unused_leaves(profile: FileProfile, proposal: Proposal, spec: Spec) -> list[Leaf]:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from tuneyard.compiler.init.labels import author_leaves
@@ -28,7 +29,7 @@ from tuneyard.compiler.kinds.turn_forms import (
 from tuneyard.compiler.read.jsons import AS_JSON
 from tuneyard.compiler.read.scan import AS_JSON_DOCUMENT
 from tuneyard.compiler.rows import are_objects, walker
-from tuneyard.compiler.spec.column_meanings import EARLIER_TURNS, USUAL_NAMES, meaning
+from tuneyard.compiler.spec.column_meanings import EARLIER_TURNS, USUAL_NAMES, meaning, role_of_names
 from tuneyard.core.errors import ContentError, show_value
 
 COMPLETIONS = ("completion", "response", "answer", "output")
@@ -42,7 +43,10 @@ _MESSAGE = re.compile(
     re.IGNORECASE,
 )
 """A line of an exported chat: `12/03/2024, 21:15 - Anna: text`, or the time and name above the text."""
-
+_NAME = re.compile(r"([^\W\d_][\w .-]{0,24}?)[ \t]*[:：](?!//)")
+"""The name of a speaker, or of a field, before a colon."""
+MOST_NAMES = 8
+FEW = 3
 _TAGGED = re.compile(r"\S+[ \t](.*[ \t])?(O|[BIESM]-\S+)|-DOCSTART-.*")
 """A token and its tag, as in CoNLL's files: `王 B-PER`."""
 
@@ -172,7 +176,7 @@ def plain_text(profile: FileProfile) -> Proposal | None:
 
 
 def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
-    """Warn of rows that are single messages of a chat, and of questions in a document."""
+    """Warn of rows that are single messages of a chat, of questions in a text, and of named speakers."""
     authors = author_leaves(profile)
     lines = [str(row.get(path, "")) for row in profile.first]
     messages = [line for line in lines if _MESSAGE.match(line)]
@@ -186,16 +190,37 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
             f"each row looks like one message of a chat ({sign}), and plain text learns it alone. To learn "
             "answers, write a table with one turn a row: conversation, role (user or assistant), text"
         )
-    questions = _QUESTION.findall("\n".join(lines))
-    most = 0.5
-    if any("\n" in line for line in lines):  # a document may have some
-        most = 2
-    if len(questions) > most * len(lines):
+    text = "\n".join(lines)
+    questions = _QUESTION.findall(text)
+    speakers = {SPEAKERS.get(name.lower()) for name in questions}
+    most = 0.5 * len(lines)
+    if "\n" in "".join(lines):  # a document may have some
+        most = 2 * len(lines)
+    elif {USER, ASSISTANT} <= speakers:
+        most = min(most, FEW)
+    all_lines = [line for line in text.splitlines() if line.strip()]
+    if len(questions) > most:
         yield (
-            f"{len(questions)} lines look like questions or turns, and plain text learns them with their "
-            "answers as one text. To learn answers, begin the file with the first question, and write `Q:` "
-            "before each question and `A:` before its answer"
+            f"{len(questions)} of {len(all_lines)} lines look like questions or turns, and plain text learns "
+            "them with their answers as one text. To learn answers, begin the file with the first question, "
+            "and write `Q:` before each question and `A:` before its answer"
         )
+        return
+    names = Counter(found[1] for found in map(_NAME.match, all_lines) if found)
+    repeated = [name for name, count in names.items() if count > 1]
+    count = sum(names[name] for name in repeated)
+    if not 1 < len(repeated) <= MOST_NAMES or 2 * count <= len(all_lines):
+        return
+    fix = "write .jsonl with a key for each field"
+    if not any(role_of_names([name]) for name in repeated):
+        fix = (
+            "to learn the answers of one speaker, write `Assistant:` in place of that name and `User:` in "
+            "place of the others"
+        )
+    yield (
+        f"{count} of {len(all_lines)} lines begin with {', '.join(repeated)} and a colon, and plain text "
+        f"learns these names and no answers: {fix}"
+    )
 
 
 def _refuse_answers_alone(profile: FileProfile, path: str) -> None:
@@ -222,13 +247,13 @@ def _refuse_several_results(profile: FileProfile, path: str) -> None:
 
 def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
     """`ContentError` if a .txt is a list, or has objects, labelled texts (fastText) or tags in its lines."""
-    lines = [str(row.get(path, "")).strip() for row in profile.first]
+    lines = list(map(str.strip, profile.lines(path)))
     if all(line.startswith("__label__") for line in lines):
         file = shlex.quote(str(profile.path))
         table = shlex.quote(f"{str(profile.path).removesuffix('.txt')}.tsv")
         raise ContentError(
-            f"{profile.path}: each line begins with its label (__label__), expected plain text; "
-            rf"write a table: (printf 'label\ttext\n'; sed -E 's/^__label__([^ ]+) +/\1\t/' {file}) > {table}"
+            f"{profile.path}: each line begins with its label (__label__), expected plain text; write a "
+            rf"table: (printf 'label\ttext\n'; sed -E '/^#/d; s/^__label__([^ ]+) +/\1\t/' {file}) > {table}"
         )
     if profile.is_txt and all(map(_TAGGED.fullmatch, lines)):
         raise ContentError(

@@ -1,6 +1,7 @@
 """Forms of own files that `data init` once took for plain text: each compiles to the right records."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import zipfile
@@ -784,6 +785,31 @@ def test_questions_that_become_plain_text_are_told(bench, line: str) -> None:
     assert "lines look like questions or turns" in propose(source)[1]
 
 
+LINES = [
+    ("# by Ann\n# in May\n{}\t{}\n", ["2 fields", "delete the comments (#)"]),
+    ("A line.\nAnother.\nA third one.\nQ: {}\nA: {}\n", ["60 of 150 lines look like questions"]),
+    ("Q: {}\nA: {}\n\n# Harbours\n\n", ["30 lines below a turn", '"# Harbours"']),
+    ("Ann: {}\nBen: {}\n", ["60 of 60 lines begin with Ann, Ben", "`Assistant:` in place of that name"]),
+    ("# by Ann\ntitle: {}\nbody: {}\n\n", ["60 of 90 lines begin with title, body", "a key for each field"]),
+]
+
+
+@pytest.mark.parametrize(("lines", "facts"), LINES)
+def test_lines_of_which_a_spec_learns_more_or_less_than_is_meant_are_counted(bench, lines, facts) -> None:
+    source = bench.write("notes.txt", "".join(lines.format(*pair) for pair in ANSWERED))
+    warning = next(line for line in propose(source)[1].splitlines() if line.startswith("warning: "))
+    assert all(fact in warning for fact in facts)
+    with in_language(CHINESE):
+        assert "lines" not in for_reader(warning)
+
+
+def test_lines_of_other_forms_below_comments_are_refused(bench) -> None:
+    for line in ("__label__spam {}\n", "王 B-PER\n", '{{"text": "{}"}}\n'):
+        lines = "".join(line.format(question(n)) for n in range(COUNT))
+        with pytest.raises(ContentError, match="expected plain text"):
+            propose(bench.write("lines.txt", f"# by Ann\n{lines}"))
+
+
 def test_messages_of_people_are_no_classes_and_their_chat_is_named(bench) -> None:
     """Slack, Discord and WhatsApp: who wrote a message is no class of it."""
     rows = [{"text": answer(n), "user": f"U0{n % 3}", "ts": f"17{n}.1"} for n in range(COUNT)]
@@ -1140,7 +1166,7 @@ def test_a_document_of_questions_is_told_how_to_be_read(bench) -> None:
     said = "\n\n".join(f"## Prompt:\n{q}\n\n## Response:\n{a}" for q, a in ANSWERED)
     for text, count in (("\n".join(parts), COUNT), (f"# A chat\n\n{said}", COUNT)):
         _, report = propose(bench.write("faq.md", text))
-        assert f"{count} lines look like questions or turns" in report
+        assert re.search(rf"\b{count} of \d+ lines look like questions or turns", report)
         assert "write `Q:` before each question" in report
 
 
