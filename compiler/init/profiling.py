@@ -121,8 +121,9 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
 
 def _saved_splits(path: SourcePath) -> ByPart:
     """The folders of the splits that `save_to_disk` wrote, {} if there are not several."""
-    names = saved_files(path) if isinstance(path, Path) else ()
-    return _grouped({str(path / name): split_of_name(name) or name for name in names})
+    if not isinstance(path, Path):
+        return {}
+    return _grouped({str(path / name): split_of_name(name) or name for name in saved_files(path)})
 
 
 def _folders(path: SourcePath) -> Sequence[SourcePath]:

@@ -4,10 +4,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.profiling import split_of_name
 from tuneyard.compiler.init.proposal import Proposal, is_prose
+from tuneyard.compiler.read.turn_rows import MESSAGES
+from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.errors import show_value
@@ -81,8 +84,8 @@ def _lines_in_turns(profile: FileProfile) -> Iterator[str]:
         return
     lines = []
     for row in profile.first:
-        for turn in row["messages"]:
-            lines += _BELOW.findall(turn["content"])
+        for turn in cast("list[Fields]", row[MESSAGES]):
+            lines += _BELOW.findall(str(turn["content"]))
     if lines:
         yield (
             f"{len(lines)} lines below a turn follow a blank line or begin with #, the first is "

@@ -375,7 +375,9 @@ def folders_not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
     """
     folders_read = {item.path.parent for item in inputs if isinstance(item.path, Path)}
     for parent in dict.fromkeys(item.folder for item in inputs):
-        for folder in sorted(parent.glob("[!.]*/")) if isinstance(parent, Path) else ():
+        if not isinstance(parent, Path):
+            continue
+        for folder in sorted(parent.glob("[!.]*/")):
             count = sum(file.name not in ABOUT_SAVED for file in readable(folder.glob("*")))
             if not count or folder in folders_read:
                 continue
