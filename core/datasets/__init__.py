@@ -128,7 +128,8 @@ def not_registered(
 ) -> NotRegisteredError:
     """Error for a name that is not registered in `folder`. Suggestions come from `alike` (default: all)."""
     if is_file(Path(name)):
-        fix = f"tuneyard data init {shlex.quote(name)}"
+        command = "compile" if Path(name).suffix in (".yaml", ".yml") else "init"
+        fix = f"tuneyard data {command} {shlex.quote(name)}"
         return NotRegisteredError(f"{name} is a file, expected the name of a dataset; make one of it: {fix}")
     nowhere = wrong_folder(folder)
     if nowhere:

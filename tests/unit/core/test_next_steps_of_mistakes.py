@@ -59,6 +59,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
             2,
             "expected the name of a dataset; make one of it: tuneyard data init ",
         ),
+        (["data", "view", "spec.yaml"], 2, "make one of it: tuneyard data compile spec.yaml"),
         (["data", "init", "mine.csv", "--text", "b"], 2, "(columns: a)"),
         (["data", "init", "my", "file.csv"], 2, "(file.csv); a path with spaces needs quotes"),
     ],
