@@ -29,7 +29,7 @@ from tuneyard.compiler.kinds.turn_forms import (
 from tuneyard.compiler.read.jsons import AS_JSON
 from tuneyard.compiler.read.scan import AS_JSON_DOCUMENT
 from tuneyard.compiler.rows import are_objects, walker
-from tuneyard.compiler.spec.column_meanings import EARLIER_TURNS, USUAL_NAMES, meaning, role_of_names
+from tuneyard.compiler.spec.column_meanings import EARLIER_TURNS, USUAL_NAMES, meaning
 from tuneyard.core.errors import ContentError, show_value
 
 COMPLETIONS = ("completion", "response", "answer", "output")
@@ -43,7 +43,7 @@ _MESSAGE = re.compile(
     re.IGNORECASE,
 )
 """A line of an exported chat: `12/03/2024, 21:15 - Anna: text`, or the time and name above the text."""
-_NAME = re.compile(r"([^\W\d_][\w .-]{0,24}?)[ \t]*[:：](?!//)")
+_NAME = re.compile(r"^([^\W\d_][\w .-]{0,24}?)[ \t]*[:：](?!//)", re.MULTILINE)
 """The name of a speaker, or of a field, before a colon."""
 MOST_NAMES = 8
 FEW = 3
@@ -197,30 +197,23 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
     if "\n" in "".join(lines):  # a document may have some
         most = 2 * len(lines)
     elif {USER, ASSISTANT} <= speakers:
-        most = min(most, FEW)
-    all_lines = [line for line in text.splitlines() if line.strip()]
+        most = FEW
+    count = len(text.splitlines())
     if len(questions) > most:
         yield (
-            f"{len(questions)} of {len(all_lines)} lines look like questions or turns, and plain text learns "
+            f"{len(questions)} of {count} lines look like questions or turns, and plain text learns "
             "them with their answers as one text. To learn answers, begin the file with the first question, "
             "and write `Q:` before each question and `A:` before its answer"
         )
         return
-    names = Counter(found[1] for found in map(_NAME.match, all_lines) if found)
-    repeated = [name for name, count in names.items() if count > 1]
-    count = sum(names[name] for name in repeated)
-    if not 1 < len(repeated) <= MOST_NAMES or 2 * count <= len(all_lines):
-        return
-    fix = "write .jsonl with a key for each field"
-    if not any(role_of_names([name]) for name in repeated):
-        fix = (
-            "to learn the answers of one speaker, write `Assistant:` in place of that name and `User:` in "
-            "place of the others"
+    names = Counter(_NAME.findall(text)).most_common(MOST_NAMES)
+    named = sum(lines_of_name for _, lines_of_name in names)
+    if 2 * named > count and len(names) > 1 < names[1][1]:
+        yield (
+            f"{named} of {count} lines begin with {', '.join(dict(names))} and a colon, and plain text "
+            "learns these names and no answers. Of speakers, write `Assistant:` in place of the one to learn "
+            "and `User:` in place of the others; of fields, write .jsonl with a key for each"
         )
-    yield (
-        f"{count} of {len(all_lines)} lines begin with {', '.join(repeated)} and a colon, and plain text "
-        f"learns these names and no answers: {fix}"
-    )
 
 
 def _refuse_answers_alone(profile: FileProfile, path: str) -> None:

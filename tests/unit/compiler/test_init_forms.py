@@ -789,8 +789,8 @@ LINES = [
     ("# by Ann\n# in May\n{}\t{}\n", ["2 fields", "delete the comments (#)"]),
     ("A line.\nAnother.\nA third one.\nQ: {}\nA: {}\n", ["60 of 150 lines look like questions"]),
     ("Q: {}\nA: {}\n\n# Harbours\n\n", ["30 lines below a turn", '"# Harbours"']),
-    ("Ann: {}\nBen: {}\n", ["60 of 60 lines begin with Ann, Ben", "`Assistant:` in place of that name"]),
-    ("# by Ann\ntitle: {}\nbody: {}\n\n", ["60 of 90 lines begin with title, body", "a key for each field"]),
+    ("Ann: {}\nBen: {}\n", ["60 of 60 lines begin with Ann, Ben", "`Assistant:` in place of"]),
+    ("# by Ann\ntitle: {}\nbody: {}\n\n", ["60 of 90 lines begin with title, body", "a key for each"]),
 ]
 
 
