@@ -427,7 +427,7 @@ def _check_names(spec: Spec) -> None:
         names = [*output.columns_of(*TEMPLATES), *output.keep]
         uses += [(f"write.{number}", name) for name in names]
         if not spec.mix:
-            _check_texts(output, names, spec.columns_of_turns)
+            _check_texts(spec, output, names)
     for where, name in uses:
         if name is not None and name not in columns and not spec.mix:
             listed = f"(columns: {', '.join(columns)}) {nearest(name, columns)}".rstrip()
@@ -445,16 +445,13 @@ def _check_names(spec: Spec) -> None:
     _refuse(not columns and not spec.mix, "expected `columns` or `mix`")
 
 
-def _check_texts(output: Output, names: Collection[str], turns: Collection[str]) -> None:
-    """Refuse an output without a text, and columns of `turns` among the `names` in its templates."""
+def _check_texts(spec: Spec, output: Output, names: Collection[str]) -> None:
+    """Refuse an output without a text, and columns of turns among the `names` in its templates."""
     for name in names:
-        if name in turns:
+        if name in spec.columns_of_turns:
             raise ValueError(f"column {name}: turns are no text for a template or `keep`; give them `roles`")
     text_templates = TEXTS[output.format]
-    writes_turns = bool(turns)
-    if output.format == "text":
-        writes_turns = bool(turns and output.roles)
-    if writes_turns:
+    if spec.writes_turns(output):
         return
     if output.roles or not any(key in output.templates for key in text_templates):
         roles = " with `roles`" if output.format == "text" else ""
@@ -479,7 +476,6 @@ def _check_files(spec: Spec) -> None:
     _refuse(sampled, f"`sample` takes rows of the part {PART!r}, and there is none")
     files: list[str] = []
     datasets: list[str] = []
-    row_indexes: list[str] = []
     for split in (*spec.splits, WHOLE):
         for number, output in spec.outputs_of(split):
             if split != WHOLE and len(spec.splits) > 1:
@@ -491,8 +487,8 @@ def _check_files(spec: Spec) -> None:
             if output.dataset:
                 datasets.append(output.dataset.format(split=split))
             if spec.is_indexed(output):
-                row_indexes.append(str(row_index_file(Path(file))))
-    _refuse_same(files + row_indexes)
+                files.append(str(row_index_file(Path(file))))
+    _refuse_same(files)
     _refuse_same(datasets)
     encoding = spec.source.encoding
     unknown = encoding != "utf-8" and not is_text_encoding(encoding)
