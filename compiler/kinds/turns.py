@@ -161,20 +161,16 @@ def _order_results(value: list[Fields], turns: list[Turn]) -> None:
         if not isinstance(calls, list):
             continue
         after = list(takewhile(lambda turn: turn.role == OBSERVATION, turns[number + 1 :]))
-        if not after:
-            continue
         call_ids = [call.get("id") for call in calls]
         result_ids = [value[turn.number - 1].get("tool_call_id") for turn in after]
-        all_have_ids = all(result_ids) and all(call_ids)
-        same_ids = Counter(map(str, result_ids)) == Counter(map(str, call_ids))
-        if len(result_ids) != len(call_ids):
+        if len(result_ids) != len(call_ids) or not all(result_ids + call_ids):
             continue
-        if all_have_ids and not same_ids:
+        if Counter(map(str, result_ids)) != Counter(map(str, call_ids)):
             results = ", ".join(map(show_value, result_ids))
             expected = ", ".join(map(show_value, call_ids))
             raise WrongValueError(f"turn {number + 1}: found the results {results}, expected {expected}")
         text_by_id = {str(name): turn.text for name, turn in zip(result_ids, after, strict=True)}
-        if all_have_ids and len(text_by_id) == len(call_ids):
+        if len(text_by_id) == len(call_ids):
             for position, (name, turn) in enumerate(zip(call_ids, after, strict=True), number + 1):
                 turns[position] = turn._replace(text=text_by_id[str(name)])
 
