@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from tuneyard.compiler.init.dialects import dialects, encoding_of, head_of
-from tuneyard.compiler.init.labels import ID
+from tuneyard.compiler.init.labels import ID, VALUE_TYPES
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import PROMPTS
 from tuneyard.compiler.kinds import Column, kinds
@@ -48,7 +48,6 @@ FIRST_COUNTS = {"annotations": "result", "answers": "answer_start"}
 """Lists whose first object counts, by a key in it: Label Studio's first annotator, SQuAD's first answer."""
 OF_ONE_ROW = ({"question": "text", "answer": "answer"}, {"turns": "turns"})
 """The columns, with their kinds, by which a document is one row, whatever lists of objects are in it."""
-SCALARS = ("text", "number", "truth value", "fraction")
 TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction"}
 
 
@@ -355,7 +354,7 @@ def _note(leaves: dict[str, Leaf], lists_of_objects: set[str], path: str, value:
     if isinstance(value, str):
         leaf.characters += len(value)
         leaf.chinese += len(CHINESE.findall(value))
-    if value_type not in SCALARS:
+    if value_type not in VALUE_TYPES:
         return
     if value != "":
         leaf.filled += 1

@@ -55,8 +55,6 @@ class Renderer:
 
         Also the fingerprints of the examples, None for a file without a row index.
         """
-        if not len(batch):
-            return b"", None
         fields = {name: list(values) for name, values in self._fields(batch)}
         keys = None
         if self.is_indexed:
