@@ -58,15 +58,11 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
     documents it reads each. `table` is that of a database.
     `RequestError` or `ContentError` if no rows can be read.
     """
-    folders_by_split = _saved_splits(path)
-    folders: Sequence[SourcePath] = [Path(name) for names in folders_by_split.values() for name in names]
-    folders = folders or _folders(path)
+    folders = _folders(path)
     files = [file for folder in folders for file in data_files(folder)]
     paths_by_split = _paths_by_split({str(file): _stem(file) for file in files})
-    names_of_folders: dict[str, str] = {}
-    if not folders_by_split:
-        names_of_folders = {str(folder): str(folder).removeprefix(str(path)) for folder in folders}
-        folders_by_split = _paths_by_split(names_of_folders)
+    names_of_folders = {str(folder): str(folder).removeprefix(str(path)) for folder in folders}
+    folders_by_split = _paths_by_split(names_of_folders)
     if not paths_by_split:
         _refuse_other_columns(path, files)
     placed: dict[str, Any] = {}  # what the source of a spec says of the files
@@ -118,17 +114,16 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
         raise ContentError(f"{path}: {error}; {error.hint}") from error
 
 
-def _saved_splits(path: SourcePath) -> ByPart:
-    """The folders of the splits that `save_to_disk` wrote, {} if there are not several."""
-    if not isinstance(path, Path):
-        return {}
-    return _grouped({str(path / name): split_of_name(name) or name for name in saved_files(path)})
-
-
 def _folders(path: SourcePath) -> Sequence[SourcePath]:
-    """A source. If it is a folder with nothing but documents: each folder in it that has some, too."""
+    """A source. If it is a folder with nothing but documents: each folder in it that has some, too.
+
+    If `save_to_disk` wrote it, with splits of usual names: the folder of each split.
+    """
     if not isinstance(path, Path):
         return [path]
+    saved = [path / name for name in saved_files(path)]
+    if _paths_by_split({str(folder): folder.name for folder in saved}):
+        return saved
     files = readable(each for each in path.rglob("*") if "/." not in f"/{each.relative_to(path)}")
     if not files or not all(suffix(file) in TEXTS for file in files):
         return [path]
@@ -148,13 +143,9 @@ def split_of_name(name: str) -> str:
 
 def _paths_by_split(names: Mapping[str, str]) -> ByPart:
     """Paths by split, {} unless each one's name has one and there are at least two splits."""
-    return _grouped({path: split_of_name(name) for path, name in names.items()})
-
-
-def _grouped(split_by_path: Mapping[str, str]) -> ByPart:
-    """Paths by split, {} unless each one has a split and there are at least two splits."""
     paths: ByPart = {}
-    for path, split in split_by_path.items():
+    for path, name in names.items():
+        split = split_of_name(name)
         paths[split] = (*paths.get(split, ()), path)
     return paths if len(paths) > 1 and "" not in paths else {}
 

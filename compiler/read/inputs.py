@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from tuneyard.core.installation.checkout import bundled
 
 RAW = Path("data/raw")
 NOT_READ = "W224"
+ADD_FOLDER = "add it as a further one, or, for a split, write what `tuneyard data init FOLDER` proposes"
 HUB = "hub:"
 _HUB = re.compile(
     r"hub:(?P<path>[^@:]+)"
@@ -375,18 +375,11 @@ def folders_not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
     """
     folders_read = {item.path.parent for item in inputs if isinstance(item.path, Path)}
     for parent in dict.fromkeys(item.folder for item in inputs):
-        if not isinstance(parent, Path):
-            continue
-        for folder in sorted(parent.glob("[!.]*/")):
+        for folder in sorted(parent.glob("[!.]*/")) if isinstance(parent, Path) else ():
             count = sum(file.name not in ABOUT_SAVED for file in readable(folder.glob("*")))
-            if not count or folder in folders_read:
-                continue
-            message = f"{counted(count, 'data file')} not read: a source is one folder"
-            hint = "add it as a further one"
-            if folder.name in _named_splits(parent):
-                message = f"the split {folder.name} is not read: the spec names no such split"
-                hint = f"`tuneyard data init {shlex.quote(str(parent))}` proposes a spec that reads every one"
-            yield Problem(NOT_READ, str(folder), message, "", hint)
+            if count and folder not in folders_read:
+                message = f"{counted(count, 'data file')} not read: a source is one folder"
+                yield Problem(NOT_READ, str(folder), message, "", ADD_FOLDER)
 
 
 def with_rivals(spec: Spec, mix: Mix, inputs: Sequence[Input]) -> Spec:
