@@ -15,7 +15,6 @@ from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view.page_rows import CUT_CODE, DROPPED, PageRows
 from tuneyard.compiler.view.payload import (
     CodeCount,
-    LengthHistogram,
     PageRow,
     Totals,
     ViewPayload,
@@ -146,10 +145,9 @@ def _add_token_counts(payload: ViewPayload, audit: Audit, verdict: Verdict) -> N
     totals.learned = audit.learned
     totals.cut = audit.uncut - audit.seen
     is_packed_text = verdict.stage == "pt" and verdict.packing
-    over = 0
+    payload.bins = histogram(audit.lengths, BARS)
     if not is_packed_text:
-        over = sum(rows for length, rows in audit.lengths.items() if length > verdict.cutoff)
-    payload.lengths = LengthHistogram(histogram(audit.lengths, BARS), verdict.cutoff, over)
+        payload.over_cutoff = sum(rows for length, rows in audit.lengths.items() if length > verdict.cutoff)
 
 
 def _problems(page_rows: PageRows, payload: ViewPayload) -> Iterator[CodeCount]:
@@ -162,7 +160,7 @@ def _problems(page_rows: PageRows, payload: ViewPayload) -> Iterator[CodeCount]:
     for code in sorted(codes, key=lambda code: (code[0] != "E", code)):
         rows = len(rows_of_code.get(code, ()))  # 0: a problem of the whole dataset
         yield CodeCount(code, texts[code] if code in verdict.counts else WARNINGS[code], rows)
-    for code, count in ((DROPPED, payload.totals.dropped_rows), (CUT_CODE, payload.lengths.over_cutoff)):
+    for code, count in ((DROPPED, payload.totals.dropped_rows), (CUT_CODE, payload.over_cutoff)):
         if count:
             yield CodeCount(code, MESSAGES[code], count)
 

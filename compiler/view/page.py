@@ -152,14 +152,13 @@ def _shares(payload: ViewPayload) -> list[StateShare]:
 
 
 def _bins(payload: ViewPayload) -> list[LengthBar]:
-    lengths = payload.lengths
-    highest = max([1, *(rows for _, _, rows in lengths.bins)])
+    highest = max([1, *(rows for _, _, rows in payload.bins)])
     bins = []
-    for start, end, rows in lengths.bins:
+    for start, end, rows in payload.bins:
         text = tr("{start} to {end} tokens", start=f"{start:,}", end=f"{end:,}")
         label = f"{text}: {tr_counted(rows, 'row')}"
         kind = "within"
-        if lengths.over_cutoff and lengths.cutoff < start:
+        if payload.over_cutoff and payload.cutoff_len < start:
             kind = "over"
         height = 100 * rows / highest
         if rows > 0:
@@ -170,23 +169,21 @@ def _bins(payload: ViewPayload) -> list[LengthBar]:
 
 def _cutoff_at(payload: ViewPayload) -> float | None:
     """Place of cutoff_len in percent of the histogram's width; None if it is not within the bars."""
-    lengths = payload.lengths
-    for place, (start, end, _rows) in enumerate(lengths.bins):
-        if start <= lengths.cutoff <= end:
-            within = (lengths.cutoff - start + 1) / (end - start + 1)
-            return 100 * (place + within) / len(lengths.bins)
+    for place, (start, end, _rows) in enumerate(payload.bins):
+        if start <= payload.cutoff_len <= end:
+            within = (payload.cutoff_len - start + 1) / (end - start + 1)
+            return 100 * (place + within) / len(payload.bins)
     return None
 
 
 def _cutoff_text(payload: ViewPayload) -> str:
-    lengths = payload.lengths
-    cutoff = f"{lengths.cutoff:,}"
-    if lengths.over_cutoff == 0:
+    cutoff = f"{payload.cutoff_len:,}"
+    if payload.over_cutoff == 0:
         return tr("cutoff_len {cutoff} cuts no row.", cutoff=cutoff)
     return tr(
         "cutoff_len {cutoff} (dashed line) cuts {rows}.",
         cutoff=cutoff,
-        rows=tr_counted(lengths.over_cutoff, "row"),
+        rows=tr_counted(payload.over_cutoff, "row"),
     )
 
 

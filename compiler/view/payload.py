@@ -88,18 +88,6 @@ class Totals:
 
 
 @dataclass(slots=True)
-class LengthHistogram:
-    """Histogram of tokens per row before the cut. A bin is (from, to, rows), both ends included.
-
-    Of a pair the longer side counts. `over_cutoff` is the number of rows that cutoff_len cuts.
-    """
-
-    bins: list[tuple[int, int, int]] = field(default_factory=list)
-    cutoff: int = 0
-    over_cutoff: int = 0
-
-
-@dataclass(slots=True)
 class CodeCount:
     """A problem code, its message with the fix, and the number of rows of the dataset that have it.
 
@@ -118,7 +106,9 @@ class ViewPayload:
     """Everything that the page shows.
 
     `model` is "" if the rows have no tokens; `note` then says why and how to get them. `stage` is sft, rm,
-    kto or pt (dpo reads the rows of rm). `labels` are labels with their rows.
+    kto or pt (dpo reads the rows of rm). `labels` are labels with their rows. `bins` are the histogram of
+    tokens per row before the cut, each (from, to, rows) with both ends included; of a pair the longer side
+    counts. `over_cutoff` is the number of rows that cutoff_len cuts.
     """
 
     dataset: str
@@ -130,7 +120,8 @@ class ViewPayload:
     made_by: str = ""
     note: str = ""
     totals: Totals = field(default_factory=Totals)
-    lengths: LengthHistogram = field(default_factory=LengthHistogram)
+    bins: list[tuple[int, int, int]] = field(default_factory=list)
+    over_cutoff: int = 0
     labels: list[tuple[str, int]] = field(default_factory=list)
     problems: list[CodeCount] = field(default_factory=list)
     rows: list[PageRow] = field(default_factory=list)

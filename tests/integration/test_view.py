@@ -191,7 +191,7 @@ def test_learned_tokens_are_those_of_the_collator(registered, tiny_model, name, 
         assert totals.tokens == sum(row.tokens for row in page_rows)
         assert totals.learned == sum(row.learned for row in page_rows)
         assert totals.cut == sum(row.cut for row in page_rows)
-        assert sum(count for *_, count in payload.lengths.bins) == len(rows)
+        assert sum(count for *_, count in payload.bins) == len(rows)
 
 
 def decoded(tokenizer, ids: list[int]) -> str:
@@ -253,7 +253,7 @@ def test_rows_that_are_cut_or_dropped_are_counted(registered, tiny_model):
     settings = {"model_name_or_path": str(tiny_model), "template": "qwen", "cutoff_len": 100}
     payload = build("mine", folder, settings)
     counts = {problem.code: problem.rows for problem in payload.problems}
-    assert counts["W416"] == counts["cut"] == payload.lengths.over_cutoff == 1
+    assert counts["W416"] == counts["cut"] == payload.over_cutoff == 1
     assert counts["E406"] == counts["dropped"] == payload.totals.dropped_rows == 1
 
 
@@ -359,7 +359,7 @@ def test_packed_texts_are_shown_whole(registered, tiny_model):
     assert payload.cutoff_len == 63 and payload.totals.learned % 63 == 0  # one is left for padding
     assert [row.tokens - row.learned for row in seen(payload)] == [0, 0]
     assert all("packs" in row.note for row in payload.rows)
-    assert payload.lengths.over_cutoff == 0  # longer texts go on in the next block
+    assert payload.over_cutoff == 0  # longer texts go on in the next block
 
 
 def test_a_recipe_gives_model_and_template(registered, tiny_model, capsys, monkeypatch):

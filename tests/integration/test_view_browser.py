@@ -15,7 +15,6 @@ from tuneyard.compiler.view.payload import (
     CUT,
     LEARNED,
     MASKED,
-    LengthHistogram,
     PageRow,
     PageSide,
     PageTurn,
@@ -121,7 +120,7 @@ def test_filters_search_and_orders_combine(tmp_path: Path) -> None:
     assert seen[5] == [7, 14, 21, 28, 35, 42, 49, 56]
     assert seen[6] == [17] and seen[7] == "No row on this page matches these filters."
     assert seen[8] == [60, 59, 58] and seen[9] == [1, 2, 3]
-    first_bin = payload(made).lengths.bins[0]
+    first_bin = payload(made).bins[0]
     assert seen[10] == [each.row for each in made if first_bin[0] <= each.tokens <= first_bin[1]]
 
 
@@ -301,7 +300,7 @@ def test_the_page_is_dark_where_the_system_is(tmp_path: Path) -> None:
 
 def test_without_tokens_the_raw_rows_are_the_page(tmp_path: Path) -> None:
     raw = [PageRow(number, json.dumps({"instruction": f"q{number}"})) for number in range(1, 4)]
-    page = render_page(payload(raw, model="", note="name a model", lengths=LengthHistogram()))
+    page = render_page(payload(raw, model="", note="name a model", bins=[]))
     seen = at(page, """
       return [texts("details.raw[open] pre").length, document.querySelector("header .notice").textContent,
         document.querySelectorAll(".histogram, .shares, .legend, .figures").length, numbers()];

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.view_payloads import RED_DOT, chat, payload, row, with_losses
 from tuneyard.compiler.view.page import MARK, percentage, render_page
-from tuneyard.compiler.view.payload import CodeCount, LengthHistogram, Totals
+from tuneyard.compiler.view.payload import CodeCount, Totals
 from tuneyard.core.drawing.page import content_policy, hash_source
 from tuneyard.core.language.reader_language import in_language
 
@@ -76,15 +76,15 @@ def test_a_finding_about_no_single_row_is_no_filter() -> None:
 
 
 def test_the_histogram_marks_the_cutoff_inside_its_bin() -> None:
-    histogram = LengthHistogram([(1, 100, 30), (101, 200, 10), (201, 300, 1)], 150, 5)
-    page = render_page(payload(rows(1), lengths=histogram))
+    bins = [(1, 100, 30), (101, 200, 10), (201, 300, 1)]
+    page = render_page(payload(rows(1), bins=bins, cutoff_len=150, over_cutoff=5))
     assert '<line x1="50.00%"' in page  # half way through the second of three bins
     assert re.findall(r'data-value="(\d+-\d+)"', page) == ["1-100", "101-200", "201-300"]
     assert re.findall(r'<rect class="(\w+)" x="0.5" .*? height="([\d.]+)"', page) == [
         ("within", "100.00"), ("within", "33.33"), ("over", "3.33")
     ]  # fmt: skip
     has(visible(page), "cutoff_len 150", "5 rows")
-    without = render_page(payload(rows(1), lengths=LengthHistogram([(1, 100, 1)], 2048, 0)))
+    without = render_page(payload(rows(1), bins=bins[:1], cutoff_len=2048))
     assert 'class="cutoff"' not in without
 
 
@@ -113,7 +113,7 @@ def test_the_policy_allows_the_own_script_and_style_alone() -> None:
 
 def test_without_a_model_the_page_has_the_rows_and_the_reason() -> None:
     raw = [row(1, [], "yes", raw='{"a": 1}', sides=[])]
-    values: dict[str, object] = {"model": "", "note": "name one with --model", "lengths": LengthHistogram()}
+    values: dict[str, object] = {"model": "", "note": "name one with --model", "bins": []}
     page = render_page(payload(raw, **values))
     has(visible(page), "1 row,", "name one with --model")
     assert 'class="shares"' not in page and 'class="histogram"' not in page and "longest first" not in page
