@@ -218,14 +218,10 @@ def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None
     columns: dict[str, set[str]] = {}
     for file in files[:COMPARED_FILES] if len(files) > 1 else ():
         for rows in islice(read(file, str(file), Source(), Problems()), 1):
-            columns[str(file)] = set(rows.names())
-    compared: dict[str, set[str]] = {}
-    for file_name, names in columns.items():
-        compared[file_name] = {name for name in names if not ID.search(name.lower())}
+            columns[str(file)] = {name for name in rows.names() if not ID.search(name.lower())}
     first = next(iter(columns), "")
     for other, names in columns.items():
-        shared = compared[first] & compared[other]
-        if 2 * len(shared) < min(len(compared[first]), len(compared[other])):
+        if 2 * len(columns[first] & names) < min(len(columns[first]), len(names)):
             raise ContentError(
                 f"{path}: its files hold different data: {first} has the columns "
                 f"{', '.join(sorted(columns[first]))}, and {other} has {', '.join(sorted(names))}; give one "
