@@ -7,10 +7,8 @@ import click
 
 from tuneyard.compiler.verify.dataset import (
     datasets_of,
-    has_tokenizer,
     read_settings,
     require_tokenizer,
-    why_no_tokenizer,
 )
 from tuneyard.compiler.verify.recipe_file import read_recipe_file
 from tuneyard.compiler.view.build import build
@@ -52,11 +50,6 @@ def view(
     check_replaceable(out, inputs, force=force)
     settings = read_settings(recipe, token_options)
     require_tokenizer(settings, token_options)
-    model = settings.get("model_name_or_path")
-    reason = ""
-    if not has_tokenizer(model):
-        fix = "Give the model's folder and LLaMA-Factory's template: --model DIR --template NAME"
-        reason = f"{why_no_tokenizer(model)}. {fix}"
     recipe_file = None
     if recipe:
         recipe_file = read_recipe_file(recipe, settings)
@@ -65,7 +58,7 @@ def view(
         losses = TokenLossFile(find_losses(results, dataset))
     payload = build(dataset, folder, settings, recipe_file, rows, losses=losses)
     if not payload.model:
-        payload.note = f"no tokens on the page: {reason or payload.note}"
+        payload.note = f"no tokens on the page: {payload.note}"
     write_text(out, render_page(payload))
     if len(datasets) > 1:
         others = ", ".join(datasets[1:])
