@@ -13,7 +13,6 @@ from tuneyard.compiler.view.payload import (
     PageSide,
     PageTurn,
     TokenSpan,
-    Totals,
     ViewPayload,
 )
 
@@ -84,14 +83,9 @@ def with_losses(made: PageRow, seed: int = 1) -> PageRow:
 
 def payload(rows: list[PageRow], **values: object) -> ViewPayload:
     """A payload whose counts are those of the rows on its page, with a histogram of ten bins."""
-    total = Totals(rows=len(rows), rows_on_page=len(rows), seed=42)
     labels: dict[str, int] = {}
     problems: dict[str, int] = {}
     for each in rows:
-        total.tokens += each.tokens
-        total.learned += each.learned
-        total.cut += each.cut
-        total.dropped_rows += each.dropped != ""
         if each.label:
             labels[each.label] = labels.get(each.label, 0) + 1
         for code in each.problems:
@@ -109,7 +103,10 @@ def payload(rows: list[PageRow], **values: object) -> ViewPayload:
         template="qwen",
         cutoff_len=2048,
         made_by="0.9.0",
-        totals=total,
+        all_rows=len(rows),
+        tokens=sum(each.tokens for each in rows),
+        learned=sum(each.learned for each in rows),
+        cut=sum(each.cut for each in rows),
         bins=bins,
         over_cutoff=sum(each.cut > 0 for each in rows),
         labels=sorted(labels.items()),

@@ -14,9 +14,9 @@ from tuneyard.compiler.verify.report import histogram
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view.page_rows import CUT_CODE, DROPPED, PageRows
 from tuneyard.compiler.view.payload import (
+    SEED,
     CodeCount,
     PageRow,
-    Totals,
     ViewPayload,
     json_of,
 )
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 BARS = 30
 ROWS = 2000
-SEED = 42
 LARGEST = 19_500_000
 """Bytes of the rows of a page. The page has at most 20 MB."""
 LOADER_ERROR = "E405"
@@ -116,13 +115,8 @@ def _payload(dataset: Dataset, settings: Settings, page_rows: PageRows, kept_row
         file=_display_path(dataset.path),
         stage=verdict.stage,
         made_by=version()["version"],
-        totals=Totals(
-            rows=scan.rows,
-            rows_on_page=len(kept_rows.kept),
-            left_off_page=kept_rows.added - len(kept_rows.kept),
-            seed=SEED,
-            dropped_rows=verdict.dropped,
-        ),
+        all_rows=scan.rows,
+        left_off=kept_rows.added - len(kept_rows.kept),
         labels=scan.labels.most_common(),
         rows=kept_rows.kept,
     )
@@ -140,10 +134,9 @@ def _payload(dataset: Dataset, settings: Settings, page_rows: PageRows, kept_row
 
 def _add_token_counts(payload: ViewPayload, audit: Audit, verdict: Verdict) -> None:
     """Add the counts over the tokens of all rows."""
-    totals = payload.totals
-    totals.tokens = audit.uncut
-    totals.learned = audit.learned
-    totals.cut = audit.uncut - audit.seen
+    payload.tokens = audit.uncut
+    payload.learned = audit.learned
+    payload.cut = audit.uncut - audit.seen
     is_packed_text = verdict.stage == "pt" and verdict.packing
     payload.bins = histogram(audit.lengths, BARS)
     if not is_packed_text:
@@ -160,7 +153,7 @@ def _problems(page_rows: PageRows, payload: ViewPayload) -> Iterator[CodeCount]:
     for code in sorted(codes, key=lambda code: (code[0] != "E", code)):
         rows = len(rows_of_code.get(code, ()))  # 0: a problem of the whole dataset
         yield CodeCount(code, texts[code] if code in verdict.counts else WARNINGS[code], rows)
-    for code, count in ((DROPPED, payload.totals.dropped_rows), (CUT_CODE, payload.over_cutoff)):
+    for code, count in ((DROPPED, verdict.dropped), (CUT_CODE, payload.over_cutoff)):
         if count:
             yield CodeCount(code, MESSAGES[code], count)
 

@@ -114,11 +114,10 @@ def find_losses(results: Path, dataset: str) -> Path:
 
 def _summary(payload: ViewPayload) -> str:
     """One line on the rows and the tokens of the page."""
-    totals = payload.totals
-    line = f"{payload.dataset}: {totals.rows_on_page:,} of {counted(totals.rows, 'row')} on the page"
-    if totals.tokens:
-        share = percentage(totals.learned, totals.tokens)
-        line += f", {counted(totals.tokens, 'token')}, {share} learned"
-    if totals.left_off_page:
-        line += f"; {counted(totals.left_off_page, 'sampled row')} left off to keep the page under 20 MB"
+    line = f"{payload.dataset}: {len(payload.rows):,} of {counted(payload.all_rows, 'row')} on the page"
+    if payload.tokens:
+        share = percentage(payload.learned, payload.tokens)
+        line += f", {counted(payload.tokens, 'token')}, {share} learned"
+    if payload.left_off:
+        line += f"; {counted(payload.left_off, 'sampled row')} left off to keep the page under 20 MB"
     return line

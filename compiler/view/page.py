@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.compiler.view.payload import ViewPayload, json_of
+from tuneyard.compiler.view.payload import SEED, ViewPayload, json_of
 from tuneyard.core.drawing.page import embedded, fill_page
 from tuneyard.core.language.reader_language import current
 from tuneyard.core.language.translation import catalogue, tr, tr_counted
@@ -110,12 +110,11 @@ def percentage(part: int, whole: int) -> str:
 
 
 def _sentence(payload: ViewPayload) -> str:
-    totals = payload.totals
-    rows = tr_counted(totals.rows, "row")
+    rows = tr_counted(payload.all_rows, "row")
     if payload.model == "":
         return tr("{rows}, shown without tokens.", rows=rows)
-    tokens = tr_counted(totals.tokens, "token")
-    share = percentage(totals.learned, totals.tokens)
+    tokens = tr_counted(payload.tokens, "token")
+    share = percentage(payload.learned, payload.tokens)
     return tr("{rows}, {tokens}, of which {share} are learned.", rows=rows, tokens=tokens, share=share)
 
 
@@ -133,19 +132,18 @@ def _setup(payload: ViewPayload) -> list[tuple[str, str]]:
 
 
 def _shares(payload: ViewPayload) -> list[StateShare]:
-    totals = payload.totals
-    if payload.model == "" or totals.tokens == 0:
+    if payload.model == "" or payload.tokens == 0:
         return []
-    masked = totals.tokens - totals.learned - totals.cut
+    masked = payload.tokens - payload.learned - payload.cut
     shares = []
     start = 0.0
     for state, name, tokens in (
-        ("learned", tr("learned"), totals.learned),
+        ("learned", tr("learned"), payload.learned),
         ("masked", tr("masked"), masked),
-        ("cut", tr("cut off"), totals.cut),
+        ("cut", tr("cut off"), payload.cut),
     ):
-        percent = 100 * tokens / totals.tokens
-        figures = f"{tokens:,} ({percentage(tokens, totals.tokens)})"
+        percent = 100 * tokens / payload.tokens
+        figures = f"{tokens:,} ({percentage(tokens, payload.tokens)})"
         shares.append(StateShare(state, name, figures, start, percent))
         start += percent
     return shares
@@ -188,7 +186,7 @@ def _cutoff_text(payload: ViewPayload) -> str:
 
 
 def _facets(payload: ViewPayload) -> list[Facet]:
-    rows = payload.totals.rows
+    rows = payload.all_rows
     labels = [FilterItem(name, name, count, percentage(count, rows)) for name, count in payload.labels]
     names = {"cut": tr("cut off"), "dropped": tr("dropped")}
     problems = []
@@ -207,15 +205,14 @@ def _facets(payload: ViewPayload) -> list[Facet]:
 
 
 def _sampled_text(payload: ViewPayload) -> str:
-    totals = payload.totals
-    if totals.rows_on_page >= totals.rows:
+    if len(payload.rows) >= payload.all_rows:
         return tr("All rows are on this page.")
     text = tr(
         "The figures count all {rows}. This page shows {shown} of them, sampled with seed {seed}.",
-        rows=tr_counted(totals.rows, "row"),
-        shown=f"{totals.rows_on_page:,}",
-        seed=totals.seed,
+        rows=tr_counted(payload.all_rows, "row"),
+        shown=f"{len(payload.rows):,}",
+        seed=SEED,
     )
-    if totals.left_off_page:
-        text += " " + tr("{rows} more would make it too large.", rows=tr_counted(totals.left_off_page, "row"))
+    if payload.left_off:
+        text += " " + tr("{rows} more would make it too large.", rows=tr_counted(payload.left_off, "row"))
     return text

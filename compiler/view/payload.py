@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+SEED = 42
+"""The seed of the sample of rows."""
 MASKED, LEARNED, CUT = 0, 1, 2
 """States of a token: no loss, loss, cut (LLaMA-Factory drops it because of cutoff_len)."""
 
@@ -69,25 +71,6 @@ class PageRow:
 
 
 @dataclass(slots=True)
-class Totals:
-    """Counts over all rows, but for `rows_on_page`, which were sampled with `seed`.
-
-    `tokens` counts those before the cut, `learned` those with loss after it, and `cut` those that cutoff_len
-    drops. `dropped_rows` are left out by LLaMA-Factory. `left_off_page` rows were sampled too, but would have
-    made the page larger than its limit.
-    """
-
-    rows: int = 0
-    rows_on_page: int = 0
-    seed: int = 0
-    tokens: int = 0
-    learned: int = 0
-    cut: int = 0
-    dropped_rows: int = 0
-    left_off_page: int = 0
-
-
-@dataclass(slots=True)
 class CodeCount:
     """A problem code, its message with the fix, and the number of rows of the dataset that have it.
 
@@ -109,6 +92,10 @@ class ViewPayload:
     kto or pt (dpo reads the rows of rm). `labels` are labels with their rows. `bins` are the histogram of
     tokens per row before the cut, each (from, to, rows) with both ends included; of a pair the longer side
     counts. `over_cutoff` is the number of rows that cutoff_len cuts.
+
+    `rows` are those of `all_rows` on the page, a sample. `left_off` rows were sampled too, but would
+    have made the page larger than its limit. The other counts are over all rows: `tokens` before the cut,
+    `learned` those with loss after it, and `cut` those that cutoff_len drops.
     """
 
     dataset: str
@@ -119,7 +106,11 @@ class ViewPayload:
     cutoff_len: int = 0
     made_by: str = ""
     note: str = ""
-    totals: Totals = field(default_factory=Totals)
+    all_rows: int = 0
+    left_off: int = 0
+    tokens: int = 0
+    learned: int = 0
+    cut: int = 0
     bins: list[tuple[int, int, int]] = field(default_factory=list)
     over_cutoff: int = 0
     labels: list[tuple[str, int]] = field(default_factory=list)

@@ -186,11 +186,10 @@ def test_learned_tokens_are_those_of_the_collator(registered, tiny_model, name, 
                 learned = [token for token, label in zip(ids, labels, strict=True) if label != IGNORED]
                 assert texts_of(page_row, number, MASKED, LEARNED) == decoded(tokenizer, ids)
                 assert texts_of(page_row, number, LEARNED) == decoded(tokenizer, learned)
-        totals = payload.totals
-        assert totals.rows == totals.rows_on_page == len(rows)
-        assert totals.tokens == sum(row.tokens for row in page_rows)
-        assert totals.learned == sum(row.learned for row in page_rows)
-        assert totals.cut == sum(row.cut for row in page_rows)
+        assert payload.all_rows == len(payload.rows) == len(rows)
+        assert payload.tokens == sum(row.tokens for row in page_rows)
+        assert payload.learned == sum(row.learned for row in page_rows)
+        assert payload.cut == sum(row.cut for row in page_rows)
         assert sum(count for *_, count in payload.bins) == len(rows)
 
 
@@ -254,7 +253,7 @@ def test_rows_that_are_cut_or_dropped_are_counted(registered, tiny_model):
     payload = build("mine", folder, settings)
     counts = {problem.code: problem.rows for problem in payload.problems}
     assert counts["W416"] == counts["cut"] == payload.over_cutoff == 1
-    assert counts["E406"] == counts["dropped"] == payload.totals.dropped_rows == 1
+    assert counts["E406"] == counts["dropped"] == 1
 
 
 @pytest.mark.parametrize("model", [None, "EMPTY"])
@@ -356,7 +355,7 @@ def test_packed_texts_are_shown_whole(registered, tiny_model):
     folder = registered(rows, entry)
     settings = {"model_name_or_path": str(tiny_model), "stage": "pt", "packing": True, "cutoff_len": 64}
     payload = build("mine", folder, settings)
-    assert payload.cutoff_len == 63 and payload.totals.learned % 63 == 0  # one is left for padding
+    assert payload.cutoff_len == 63 and payload.learned % 63 == 0  # one is left for padding
     assert [row.tokens - row.learned for row in seen(payload)] == [0, 0]
     assert all("packs" in row.note for row in payload.rows)
     assert payload.over_cutoff == 0  # longer texts go on in the next block

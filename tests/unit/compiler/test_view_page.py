@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.view_payloads import RED_DOT, chat, payload, row, with_losses
 from tuneyard.compiler.view.page import MARK, percentage, render_page
-from tuneyard.compiler.view.payload import CodeCount, Totals
+from tuneyard.compiler.view.payload import CodeCount
 from tuneyard.core.drawing.page import content_policy, hash_source
 from tuneyard.core.language.reader_language import in_language
 
@@ -35,8 +35,7 @@ def has(text: str, *parts: str) -> None:
 
 
 def test_the_top_of_the_page_has_the_share_learned_and_the_setup() -> None:
-    totals = Totals(rows=1200, rows_on_page=3, seed=42, tokens=96_431, learned=2_990, cut=600)
-    text = visible(render_page(payload(rows(3), totals=totals)))
+    text = visible(render_page(payload(rows(3), all_rows=1200, tokens=96_431, learned=2_990, cut=600)))
     has(text, "1,200", "96,431", "3.1 %", "alpaca_rte_train", "Qwen/Qwen2.5-0.5B-Instruct", "qwen", "2,048")
     has(text, "92,841", "96.3 %", "0.6 %", "seed 42")
 
@@ -49,7 +48,7 @@ def test_shares_are_of_all_rows_and_tiny_ones_are_not_zero() -> None:
 
 def test_every_count_is_a_filter_with_its_rows_and_share() -> None:
     values: dict[str, object] = {
-        "totals": Totals(rows=1000, rows_on_page=2),
+        "all_rows": 1000,
         "labels": [("no", 250), ("yes", 750)],
         "problems": [CodeCount("W203", "decide which label is right", 14), CodeCount("cut", "raise it", 3)],
     }
