@@ -405,14 +405,12 @@ def verify_command(
     from tuneyard.compiler.verify import report
     from tuneyard.compiler.verify.dataset import (
         datasets_of,
-        read_settings,
         require_tokenizer,
         verify,
     )
-    from tuneyard.compiler.verify.recipe_file import read_recipe_file
+    from tuneyard.compiler.verify.recipe_file import read_settings
 
-    settings = read_settings(recipe, options)
-    recipe_file = read_recipe_file(recipe, settings) if recipe else None
+    settings, recipe_file = read_settings(recipe, options)
     model = options["model_name_or_path"]
     require_tokenizer(settings, options)
     failed: list[str] = []

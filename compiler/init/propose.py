@@ -19,7 +19,6 @@ from tuneyard.compiler.init.profiling import profiles
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file, trained_output
 from tuneyard.compiler.init.warnings import may_matter, unused_leaves, warnings_of
-from tuneyard.compiler.kinds.pair import PAIR
 from tuneyard.compiler.read.inputs import NOT_READ
 from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.recipe_command import model_for, recipe_words
@@ -35,6 +34,7 @@ from tuneyard.core.files import free_path
 from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.language.messages import for_reader
 from tuneyard.core.prompt import conversation
+from tuneyard.core.records import PAIR
 
 USUAL_SHARE = 0.1
 SHOWN = 3

@@ -44,12 +44,9 @@ def _names_of_folders(profile: FileProfile) -> Iterator[str]:
     """Name the folders in a folder: their names may be classes, or splits that are read as one."""
     names = profile.folder_names
     if names:
-        shown = ", ".join(names[:SHOWN_COLUMNS])
-        if len(names) > SHOWN_COLUMNS:
-            shown += f" and {len(names) - SHOWN_COLUMNS} more"
         yield (
-            f"the names of the folders are left out: {shown}. If they are classes, write a table with a text "
-            "and a class in each row"
+            f"the names of the folders are left out: {_first(names)}. If they are classes, write a table "
+            "with a text and a class in each row"
         )
     held_out = [name for name in names if split_of_name(name) not in ("", TRAIN_SPLIT)]
     if held_out:
@@ -109,15 +106,19 @@ def unused_leaves(profile: FileProfile, proposal: Proposal, spec: Spec) -> list[
 
 def _columns_left_out(left_out: Sequence[Leaf]) -> Iterator[str]:
     """Name the columns that hold prose, lists or a known role and that the spec does not use."""
-    if not left_out:
-        return
-    names = ", ".join(leaf.with_kind for leaf in left_out[:SHOWN_COLUMNS])
-    if len(left_out) > SHOWN_COLUMNS:
-        names += f" and {len(left_out) - SHOWN_COLUMNS} more"
-    yield (
-        f"not used: {names}. If the model should read or answer with one of them, name it with --text, "
-        "--label or --answer, or add it to the spec"
-    )
+    if left_out:
+        yield (
+            f"not used: {_first([leaf.with_kind for leaf in left_out])}. If the model should read or answer "
+            "with one of them, name it with --text, --label or --answer, or add it to the spec"
+        )
+
+
+def _first(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    shown = ", ".join(names[:SHOWN_COLUMNS])
+    if len(names) > SHOWN_COLUMNS:
+        shown += f" and {len(names) - SHOWN_COLUMNS} more"
+    return shown
 
 
 def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:

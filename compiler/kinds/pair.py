@@ -18,9 +18,8 @@ from tuneyard.compiler.kinds.turns import (
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
+from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import WrongValueError
-
-PAIR = ("chosen", "rejected")
 
 
 class Reply(NamedTuple):

@@ -32,7 +32,6 @@ from tuneyard.core.datasets import (
     read_registry,
 )
 from tuneyard.core.datasets.manifest import read_manifests
-from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
 from tuneyard.core.execution.options import default_workers
 from tuneyard.core.files import no_folder
@@ -170,12 +169,6 @@ def datasets_of(name: str, out: Path) -> list[str]:
     if name in registered:
         return [name]
     raise not_registered(name, out, {*manifests, *registered})
-
-
-def read_settings(recipe: Path | None, options: Settings) -> dict[str, object]:
-    """A recipe's settings. Options that were given replace them."""
-    settings = read_mapping(recipe, "recipe") if recipe else {}
-    return settings | {key: value for key, value in options.items() if value is not None}
 
 
 def require_tokenizer(settings: Settings, options: Settings) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.core.datasets import REGISTRY
-from tuneyard.core.documents import read_yaml
+from tuneyard.core.documents import read_mapping, read_yaml
 from tuneyard.core.errors import Problem
 from tuneyard.core.training.training_run import names_in
 
@@ -29,9 +29,13 @@ class RecipeFile:
         return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
 
 
-def read_recipe_file(path: Path, settings: Settings) -> RecipeFile:
-    """A recipe with its `settings` (options of the command replace some) and its lines."""
-    return RecipeFile(path, settings, read_yaml(path, "recipe").lines)
+def read_settings(path: Path | None, options: Settings) -> tuple[dict[str, object], RecipeFile | None]:
+    """The settings of a recipe, which options that were given replace, and the recipe with them."""
+    settings = {key: value for key, value in options.items() if value is not None}
+    if path is None:
+        return settings, None
+    settings = read_mapping(path, "recipe") | settings
+    return settings, RecipeFile(path, settings, read_yaml(path, "recipe").lines)
 
 
 def recipe_problem(recipe: RecipeFile, dataset: str, folder: Path, siblings: Sequence[str]) -> Problem | None:

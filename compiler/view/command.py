@@ -7,10 +7,9 @@ import click
 
 from tuneyard.compiler.verify.dataset import (
     datasets_of,
-    read_settings,
     require_tokenizer,
 )
-from tuneyard.compiler.verify.recipe_file import read_recipe_file
+from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.view.build import build
 from tuneyard.compiler.view.page import MARK, percentage, render_page
 from tuneyard.compiler.view.payload import ViewPayload
@@ -48,11 +47,8 @@ def view(
     if recipe:
         inputs.append(recipe)
     check_replaceable(out, inputs, force=force)
-    settings = read_settings(recipe, token_options)
+    settings, recipe_file = read_settings(recipe, token_options)
     require_tokenizer(settings, token_options)
-    recipe_file = None
-    if recipe:
-        recipe_file = read_recipe_file(recipe, settings)
     losses = None
     if results:
         losses = TokenLossFile(find_losses(results, dataset))

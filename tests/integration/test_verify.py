@@ -19,7 +19,8 @@ from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify import dataset, learned
-from tuneyard.compiler.verify.dataset import read_settings, verify
+from tuneyard.compiler.verify.dataset import verify
+from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.verify.report import as_json, lines
 from tuneyard.compiler.verify.template import seen_by_model
 from tuneyard.compiler.verify.verdict import Verdict
@@ -306,7 +307,7 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 )
 def test_what_our_recipes_train_on(recipe, tiny_model, tmp_path):
     """Each recipe's stage, template, packing and cutoff_len on examples of its datasets."""
-    settings = read_settings(recipe, {"model_name_or_path": str(tiny_model)})
+    settings, _ = read_settings(recipe, {"model_name_or_path": str(tiny_model)})
     if settings.get("packing"):
         settings["cutoff_len"] = 16  # the examples are a few short texts, which fill no block of 1,024
     for name in str(settings["dataset"]).split(","):
@@ -422,7 +423,7 @@ def test_images_go_through_the_models_own_processor(tmp_path):
     compile_spec(load_spec("media"), request)
     model = make_seeing(tmp_path / "sees")
     given = {"model_name_or_path": str(model), "media_dir": str(folder)}
-    settings = read_settings(ROOT / "recipes/vl-lora.yaml", given)
+    settings, _ = read_settings(ROOT / "recipes/vl-lora.yaml", given)
     verdict = verify("media", tmp_path / "out", settings)
     assert (verdict.loaded, verdict.same, verdict.audit.rows) == (3, 3, 3)
     assert not verdict.failed and not verdict.not_checked

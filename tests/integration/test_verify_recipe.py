@@ -7,8 +7,8 @@ import pytest
 
 from tests.json_files import write_json
 from tests.messages import raises
-from tuneyard.compiler.verify.dataset import read_settings, verify
-from tuneyard.compiler.verify.recipe_file import read_recipe_file
+from tuneyard.compiler.verify.dataset import verify
+from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import ContentError
 from tuneyard.core.training.llamafactory import import_offline
@@ -51,8 +51,7 @@ class Folder:
 
     def verify(self, name: str = "mine", siblings: tuple[str, ...] = (), **settings: object) -> Verdict:
         path = self.recipe(**settings)
-        read = read_settings(path, {})
-        return verify(name, self.folder, read, read_recipe_file(path, read), siblings)
+        return verify(name, self.folder, *read_settings(path, {}), siblings)
 
 
 @pytest.fixture

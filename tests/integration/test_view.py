@@ -13,7 +13,7 @@ from tests.messages import raises
 from tests.tiny import make_seeing
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.verify.dataset import load
-from tuneyard.compiler.verify.recipe_file import read_recipe_file
+from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.view.build import build
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, ViewPayload
 from tuneyard.core.errors import RequestError
@@ -319,8 +319,7 @@ def test_each_learned_token_has_the_weight_that_the_training_gives_it(registered
         ("mine", {5.0: "noyes", 1.0: ", it is not<|im_end|>\n<|im_end|>\n"}),
         ("other", {}),
     ):
-        settings = {"model_name_or_path": str(tiny_model), "template": "qwen", "dataset": dataset}
-        payload = build("mine", folder, settings, read_recipe_file(recipe, settings))
+        payload = build("mine", folder, *read_settings(recipe, {"dataset": dataset}))
         weighed: dict[float, str] = {}
         for row in seen(payload):
             for turn in row.sides[0].turns:

@@ -11,8 +11,9 @@ from tests.unit.compiler.conftest import json_lines
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.verify.audit import Audit
-from tuneyard.compiler.verify.dataset import datasets_of, read_settings
+from tuneyard.compiler.verify.dataset import datasets_of
 from tuneyard.compiler.verify.expect import Expected, column_problems, entry_problems
+from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.verify.report import as_json, histogram, lines
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
@@ -160,7 +161,7 @@ def test_names(bench):
 
 def test_recipe_under_options(bench):
     recipe = bench.write("r.yaml", "template: qwen\ncutoff_len: 100\n")
-    settings = read_settings(recipe, {"cutoff_len": 20, "template": None})
+    settings, _ = read_settings(recipe, {"cutoff_len": 20, "template": None})
     assert settings == {"template": "qwen", "cutoff_len": 20}
     with raises(ContentError, "list.yaml"):
         read_settings(bench.write("list.yaml", "- a\n"), {})
