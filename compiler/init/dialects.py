@@ -8,7 +8,7 @@ from string import ascii_uppercase
 
 from tuneyard.compiler.init.profile import MOST_VALUES, PROSE
 from tuneyard.compiler.read.scan import LOOKED_AT
-from tuneyard.compiler.read.stream import NoTextError, Readable, UnreadableFileError, opened, suffix
+from tuneyard.compiler.read.stream import Readable, UnreadableFileError, encoding_hint, opened, suffix
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import ContentError
 
@@ -29,7 +29,7 @@ def encoding_of(path: Readable) -> str:
         with opened(path, "utf-8") as stream:
             data = stream.read(LOOKED_AT)
     except UnreadableFileError as error:
-        if isinstance(error, NoTextError) or error.code != "E001":
+        if error.hint != encoding_hint("utf-16"):
             raise
         return "utf-16"  # by its byte-order mark
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)

@@ -61,16 +61,14 @@ def _fields_in_lines(profile: FileProfile) -> Iterator[str]:
     if not profile.is_txt:
         return
     lines = profile.lines("text")
-    rename = "rename the file to .csv"
-    if len(lines) < len(profile.first):
-        rename = "delete the comments (#) and rename the file to .csv"
     for sign in _FIELD_SIGNS:
         counts = Counter(line.count(sign) for line in lines)
         count, lines_with_it = counts.most_common(1)[0]
         if count and lines_with_it >= SAME * len(lines):
             yield (
                 f"each line holds {count + 1} fields with {json.dumps(sign)} between them, and the spec "
-                f"learns whole lines: {rename}, or write .jsonl with a key for each field"
+                "learns whole lines: rename the file to .csv, without comments (#), or write .jsonl with a key "
+                "for each field"
             )
             return
 

@@ -50,10 +50,6 @@ class UnreadableFileError(Exception):
         self.code, self.hint, self.place, self.field = code, hint, place, field
 
 
-class NoTextError(UnreadableFileError):
-    """A file that should be text has another format, by its first bytes."""
-
-
 CUT_OFF = "the file is cut off inside a character"
 
 
@@ -145,7 +141,7 @@ def opened(
             for sign, name in NO_TEXT.items():
                 if start.startswith(sign):
                     fix = "give it the ending of its format, or name a file of rows"
-                    raise NoTextError("E001", f"not text: by its first bytes it is {name}", fix)
+                    raise UnreadableFileError("E001", f"not text: by its first bytes it is {name}", fix)
             if codecs.lookup(encoding).name != "utf-8":
                 stream = _buffered(_Pieces(_recoded(stream, encoding)))
             else:

@@ -786,7 +786,7 @@ def test_questions_that_become_plain_text_are_told(bench, line: str) -> None:
 
 
 LINES = [
-    ("# by Ann\n# in May\n{}\t{}\n", ["2 fields", "delete the comments (#)"]),
+    ("# by Ann\n# in May\n{}\t{}\n", ["2 fields", "without comments (#)"]),
     ("A line.\nAnother.\nA third one.\nQ: {}\nA: {}\n", ["60 of 150 lines look like questions"]),
     ("Q: {}\nA: {}\n\n# Harbours\n\n", ["30 lines below a turn", '"# Harbours"']),
     ("Ann: {}\nBen: {}\n", ["60 of 60 lines begin with Ann, Ben", "`Assistant:` in place of"]),
