@@ -67,8 +67,8 @@ def _fields_in_lines(profile: FileProfile) -> Iterator[str]:
         if count and lines_with_it >= SAME * len(lines):
             yield (
                 f"each line holds {count + 1} fields with {json.dumps(sign)} between them, and the spec "
-                "learns whole lines: rename the file to .csv, without comments (#), or write .jsonl with a key "
-                "for each field"
+                "learns whole lines: rename the file to .csv, without comments (#), or write .jsonl with a "
+                "key for each field"
             )
             return
 

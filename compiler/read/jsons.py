@@ -52,6 +52,7 @@ AS_JSON = (
     'if line.strip()]" < OLD > NEW.jsonl'
 )
 """The command that writes lines of Python's notation as JSON."""
+LIST = 'a list of records, such as [{"question": "…", "answer": "…"}]'
 Found = tuple[Line, object, Wrong | None]
 """A row: its place, its value, and what is wrong with it."""
 _OPEN = re.compile(rb"\s*\{[ \t]*\r?\n")  # an object that is indented
@@ -124,7 +125,7 @@ def read_array(
                 rows.append(row)
                 lines.append(line)
             else:
-                code, message = wrong or ("E005", f"found {show_value(row)}, expected an object")
+                code, message = wrong or ("E005", no_object(row))
                 problems.bad_row([Problem(code, Place(f"{display_path}:", line), message)], row)
             if since >= BATCH or scanner.offset - done > BATCH_BYTES:
                 yield ObjectRows(f"{display_path}:", lines, rows)
@@ -160,7 +161,7 @@ class _Walk:
     def rows(self, steps: Steps | None) -> Iterator[Found]:
         """Yield the rows; `BrokenError` if the rest of the document cannot be read."""
         if self.scanner.next_sign() not in ("[", "{"):
-            raise BrokenError("E007", "found neither a list nor an object, expected a list of records")
+            raise BrokenError("E007", f"found neither a list nor an object, expected {LIST}")
         if steps is None:
             yield self.scanner.row()
         else:
@@ -179,7 +180,7 @@ class _Walk:
                 yield from self._members(where, outer)
         else:
             value = show_value(self.scanner.value())
-            raise BrokenError("E007", f"{where}: found {value}, expected a list of records")
+            raise BrokenError("E007", f"{where}: found {value}, expected {LIST}")
 
     def _list(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         number = 0
@@ -219,7 +220,7 @@ class _Walk:
                 value = {"messages": value}
             if not isinstance(value, dict):
                 message = f"key {show_value(key)}: found {show_value(value)}"
-                raise BrokenError("E007", f"{message}, expected a list of records or an object of rows")
+                raise BrokenError("E007", f"{message}, expected {LIST}, or an object of rows")
             text = f"{where}.{key_in_spec(key)}" if where else f"key {show_value(key)}"
             yield InDocument(line, number, text), {**outer, **value}, wrong
 
@@ -251,7 +252,7 @@ class _Walk:
 def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator[Found]:
     """Yield the rows under the keys of a value that is held: an item of the outermost list."""
     if not isinstance(value, dict):
-        yield place, value, ("E005", f"found {show_value(value)}, expected an object")
+        yield place, value, ("E005", no_object(value))
     elif not steps:
         yield place, {**outer, **value}, None
     elif steps[0] not in value:
@@ -264,6 +265,11 @@ def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator
         for number, item in enumerate(inner if several else [inner]):
             text = f"{here}[{number}]" if several else here
             yield from _inside(item, steps[1:], text, outer | others)
+
+
+def no_object(value: object) -> str:
+    """The words for a row that is no object."""
+    return f'found {show_value(value)}, expected an object, such as {{"question": "…", "answer": "…"}}'
 
 
 def ambiguous(keys: Sequence[str]) -> str:
@@ -307,8 +313,7 @@ def _parse_each(
         try:
             row = orjson.loads(text)
             if not isinstance(row, dict):
-                message = f"found {show_value(row)}, expected an object"
-                problems.bad_row([Problem("E005", place, message)], row)
+                problems.bad_row([Problem("E005", place, no_object(row))], row)
                 continue
             key = _repeated(text, row)
             if key is not None:

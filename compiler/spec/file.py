@@ -87,7 +87,10 @@ def where_to_write(name: str) -> str:
     return f"in the spec {name}"
 
 
-SEE = "`tuneyard data list` shows them; `tuneyard data init FILE` proposes one for a file"
+SEE = (
+    "`tuneyard data list` shows them; `tuneyard data init FILE` proposes one for a file, and `tuneyard data "
+    "compile SPEC --source hub:OWNER/NAME` compiles a dataset of the hub"
+)
 
 
 def find_spec(name: str) -> Path:
@@ -135,7 +138,10 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:
         raise ContentError(f"{path}: `like` leads back to itself")
     raw = read_yaml(path, "spec").value
     if not isinstance(raw, dict):
-        raise ContentError(f"{path}: found {show_value(raw)}, expected a mapping with `about` and `write`")
+        raise ContentError(
+            f"{path}: found {show_value(raw)}, expected a mapping with `about` and `write`; `tuneyard data "
+            "init FILE` proposes one"
+        )
     base = raw.get("like")
     if not isinstance(base, str):
         return raw

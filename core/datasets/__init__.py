@@ -53,7 +53,11 @@ def registry_folder(option: Path | None = None, name: str = "") -> Path:
     """
     if option is not None:
         if not option.is_dir():
-            raise RequestError(no_folder(str(option), f"expected the folder of {REGISTRY}"))
+            raise RequestError(
+                no_folder(
+                    str(option), f"expected the folder of {REGISTRY}; `tuneyard data compile` makes one"
+                )
+            )
         return option
     default_registry = DEFAULT_FOLDER / REGISTRY
     other_registry = LLAMAFACTORY_FOLDER / REGISTRY

@@ -73,7 +73,8 @@ def parse_yaml(text: bytes | str, place: str) -> Yaml:
         raise ContentError(f"{place}: not UTF-8 at byte {error.start}") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ContentError(f"{place}:{line}: not YAML: {error.problem}") from error
+        fix = "; indent with spaces" if "tab" in str(error.problem) else ""
+        raise ContentError(f"{place}:{line}: not YAML: {error.problem}{fix}") from error
     except (yaml.YAMLError, ValueError, TypeError, LookupError) as error:  # 5,000 digits, !!bool maybe
         raise ContentError(f"{place}: not YAML: a value that does not fit: {error}") from error
     return Yaml(value, lines)

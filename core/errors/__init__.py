@@ -35,7 +35,7 @@ TERMINATED = 128 + signal.SIGTERM  # exit code
 GROUPS_OF_PACKAGES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter", "eval": "eval"}
 """The group of `tuneyard` that a package has: `python -m compiler` is `tuneyard data`."""
 OS_FIXES = {
-    errno.ENOSPC: "free some space, or write to another disk",
+    errno.ENOSPC: "free some space, or write to another disk (temporary files: TMPDIR)",
     errno.EDQUOT: "free some space, or write to another disk",
     errno.EROFS: "write to a folder that is yours",
     errno.EACCES: "name a file or folder that is yours",

@@ -121,7 +121,7 @@ def test_a_bad_row_inside_is_named_by_its_path(bench, indent):
         ({"data": PAIRS}, "{rows: rows}", "E007", 'no key "rows" (keys: "data")'),
         ({"data": 3}, "{rows: data}", "E007", "data: found 3, expected a list"),
         ({"data": [{"x": 1}]}, "{rows: [data, qas]}", "E005", 'no key "qas" (keys: "x")'),
-        ({"data": [7]}, "{rows: data}", "E005", "found 7, expected an object"),
+        ({"data": [7]}, "{rows: data}", "E005", 'found 7, expected an object, such as {"question"'),
         ('{"data": [], "data": []}', "{rows: data}", "E006", 'duplicate key "data"'),
         ('{"a": NaN, "data": []}', "{rows: data}", "E002", "found NaN"),
         ('{"data": [{"question": "a", "answer": "b", "answer": "c"}]}', "", "E006", 'duplicate key "answer"'),

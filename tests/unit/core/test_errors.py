@@ -61,7 +61,8 @@ def outcome(error: BaseException | None) -> int:
         (
             OSError(28, "No space left on device", "out/a"),
             2,
-            "error: out/a: No space left on device: free some space, or write to another disk\n",
+            "error: out/a: No space left on device: free some space, or write to another disk "
+            "(temporary files: TMPDIR)\n",
         ),
         (KeyboardInterrupt(), 130, "\ninterrupted; the same command starts again\n"),
         (ResumableError("resume it with: x --resume"), 130, "interrupted; resume it with: x --resume\n"),

@@ -115,7 +115,7 @@ def test_an_item_that_fails_does_not_end_the_others_and_has_its_exit_code(execut
     errors = [result.error for result in results[:4]]
     assert [str(error) for error in errors[:3]] == [
         "row 3 is empty",
-        "out/x: No space left on device: free some space, or write to another disk",
+        "out/x: No space left on device: free some space, or write to another disk (temporary files: TMPDIR)",
         "no such file",
     ]
     assert str(errors[3]).startswith("out of memory")

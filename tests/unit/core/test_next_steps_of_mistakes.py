@@ -60,6 +60,10 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
             "expected the name of a dataset; make one of it: tuneyard data init ",
         ),
         (["data", "view", "spec.yaml"], 2, "make one of it: tuneyard data compile spec.yaml"),
+        (["data", "compile", "nodata/tab.yml"], 1, "indent with spaces"),
+        (["data", "compile", "nodata/empty.yml"], 1, "`tuneyard data init FILE` proposes one"),
+        (["data", "list", "--out", "nodir"], 2, "`tuneyard data compile` makes one"),
+        (["data", "compile", "hub:a/b"], 2, "`tuneyard data compile SPEC --source hub:"),
         (["data", "init", "mine.csv", "--text", "b"], 2, "(columns: a)"),
         (["data", "init", "my", "file.csv"], 2, "(file.csv); a path with spaces needs quotes"),
     ],
@@ -79,6 +83,8 @@ def test_a_mistake_has_a_next_step(
     Path("typo.json").write_text('[{"question": "a" "answer": "b"}]')
     Path("python.json").write_text("[{'question': 'a', 'answer': 'b'}]")
     Path("nodata").mkdir()
+    Path("nodata/tab.yml").write_text("about: x\n\tlike: qa\n")
+    Path("nodata/empty.yml").touch()
     Path("z-links").mkdir()
     Path("z-links/b.csv").symlink_to("/gone.csv")
     Path("z-links/dataset_info.json").write_text('{"typo": {"file_nam": "a.json"}}')
