@@ -55,7 +55,7 @@ def test_labels_are_found_or_refused() -> None:
     assert find_labels(["yes", "no", "yes"], "f") == ["no", "yes"]
     with raises(ContentError, "record 2"):
         find_labels(["yes", ""], "f")
-    with raises(ContentError, "21"):
+    with raises(ContentError, "21", "`tuneyard eval text`"):
         find_labels([str(i) for i in range(21)], "f")
     with raises(ContentError, "yes"):
         find_labels(["yes", "yes"], "f")
