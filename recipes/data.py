@@ -9,7 +9,6 @@ from pathlib import Path
 
 from tuneyard.core.datasets import (
     HELD_OUT,
-    PARTS,
     REGISTRY,
     REMOTE_SOURCES,
     NotRegisteredError,
@@ -27,7 +26,7 @@ from tuneyard.core.datasets.manifest import manifest_beside
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
 from tuneyard.core.files import hub_problem, no_folder, sha256
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.records import strings
+from tuneyard.core.records import BARE, strings
 from tuneyard.core.training.training_stage import MARKED, rows_of, stage_fits, stage_problem
 from tuneyard.recipes.recipe import MissingDataProblem, Recipe
 from tuneyard.recipes.rows import COUNTED
@@ -130,7 +129,7 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
     if key == "dataset" and limit < len(records) and not recipe.is_overridden("max_samples"):
         message = f"trains on the first {int(limit)} of {len(records)} rows of {name}"
         problems.append(recipe.problem("N329", "max_samples", message))
-    for part in PARTS:
+    for part in BARE:
         if part in mapped or recipe.stage == "pt":
             continue
         count = len(filled([record.get(part) for record in records]))

@@ -60,7 +60,7 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
     """
     folders = _folders(path)
     files = [file for folder in folders for file in data_files(folder)]
-    paths_by_split = _paths_by_split({str(file): _stem(file) for file in files})
+    paths_by_split = _files_by_split(files)
     names_of_folders = {str(folder): str(folder).removeprefix(str(path)) for folder in folders}
     folders_by_split = _paths_by_split(names_of_folders)
     if not paths_by_split:
@@ -130,9 +130,9 @@ def _folders(path: SourcePath) -> Sequence[SourcePath]:
     return sorted({file.parent for file in files})
 
 
-def _stem(file: SourceFile | Member) -> str:
-    """The name of a file up to its first dot."""
-    return file.name.split(".")[0]
+def _files_by_split(files: Sequence[SourceFile | Member]) -> ByPart:
+    """The paths of files by the splits that their names up to the first dot have."""
+    return _paths_by_split({str(file): file.name.split(".")[0] for file in files})
 
 
 def split_of_name(name: str) -> str:
@@ -152,7 +152,7 @@ def _paths_by_split(names: Mapping[str, str]) -> ByPart:
 
 def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:
     """`ContentError` if the files of an archive are named as splits: a spec reads an archive as one."""
-    splits = _paths_by_split({str(file): _stem(file) for file in files})
+    splits = _files_by_split(files)
     if splits:
         folder = archive.with_suffix("")
         raise ContentError(

@@ -4,7 +4,7 @@ The answer may be tool calls as JSON (`tool_calls: true`), as in APIGen's `query
 """
 
 from tuneyard.compiler.kinds import Column, Kind, Row
-from tuneyard.compiler.kinds.pair import Reply, ReplyReader
+from tuneyard.compiler.kinds.pair import REPLY, Reply, ReplyReader
 from tuneyard.compiler.kinds.turn_forms import CALL
 from tuneyard.compiler.kinds.turns import ROLE_NAMES, Turn, keeps
 from tuneyard.compiler.rows import Fields
@@ -58,12 +58,7 @@ class CompletionKind(Kind):
 
 COMPLETION = CompletionKind(
     "completion",
-    {
-        "description": "an answer: text, a message, or calls of tools",
-        "type": ["string", "object", "array"],
-        "minItems": 1,
-        "items": {"type": "object"},
-    },
+    {"description": "an answer: text, a message, or calls of tools", **REPLY},
     options={
         "tool_calls": {
             "description": "the answer is calls of tools, as a list or as JSON text",

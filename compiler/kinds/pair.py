@@ -105,13 +105,10 @@ class ReplyKind(Kind):
             )
 
 
+REPLY = {"type": ["string", "object", "array"], "minItems": 1, "items": {"type": "object"}}
+"""The JSON Schema of an answer, which is a text, a message or messages."""
 _SHARED: Any = {
-    "schema": {
-        "description": "an answer: text, a message, or messages that end with it",
-        "type": ["string", "object", "array"],
-        "minItems": 1,
-        "items": {"type": "object"},
-    },
+    "schema": {"description": "an answer: text, a message, or messages that end with it", **REPLY},
     "options": {**BY_NUMBER, **ROLE_NAMES},
     "code": "E111",
     "is_text": True,

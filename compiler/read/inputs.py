@@ -208,12 +208,6 @@ def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
     saved = _saved_inputs(spec, path)
     if saved:
         return saved
-    splits_of_path = list(_named_splits(path))
-    if splits_of_path:
-        raise RequestError(
-            f"{path}: contains the splits {', '.join(splits_of_path)}, and {spec.name} has "
-            f"{', '.join(spec.splits)}: give --source SPLIT={path}/{splits_of_path[0]}"
-        )
     files = _inputs("", path)
     splits_in_file = [part for part in spec.source.rows if part in spec.splits]
     if splits_in_file:

@@ -12,7 +12,6 @@ from typing import cast
 
 from tuneyard.compiler.commands.dataset_reader import stored_records
 from tuneyard.core.datasets import (
-    PARTS,
     REMOTE_SOURCES,
     filled,
     is_input,
@@ -23,6 +22,7 @@ from tuneyard.core.documents import BOM
 from tuneyard.core.errors import ContentError, Problem, counted, nearest, show_value
 from tuneyard.core.records import (
     ALPACA,
+    BARE,
     EXTRAS,
     OPENAI,
     PAIR,
@@ -151,7 +151,7 @@ class Expected:
         inputs: list[str] = []
         texts: list[str] = []
         for name in self._left_out:
-            if name in PARTS:
+            if name in BARE:
                 fix = f'add "{name}": "{name}" to the entry\'s `columns`, or take it out of the file'
                 yield self._left_out_columns("E409", [name], fix)
             elif is_input(name):
@@ -179,7 +179,7 @@ class Expected:
             return
         columns = self.format.columns
         names = left_out_texts(record, columns, self.format.formatting)
-        for name in PARTS:
+        for name in BARE:
             if name in record and name not in columns.values() and filled([record[name]]):
                 names.append(name)
         for name in names:

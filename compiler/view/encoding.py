@@ -196,9 +196,7 @@ class RowEncoder:
 
     def _media_prefix(self, ids: Ids, length: int) -> list[Segment]:
         """Tokens of images that some models read before everything else."""
-        if length <= 0:
-            return []
-        return [Segment(list(ids[:length]), [], length)]
+        return [Segment(list(ids[:length]), [], length)] if length > 0 else []
 
 
 def _watched(template: Any, encodings: list[Encoding]) -> Any:

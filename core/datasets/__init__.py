@@ -12,13 +12,12 @@ from tuneyard.core.errors import ContentError, RequestError, nearest, nearest_na
 from tuneyard.core.files import is_file, near_name, no_folder, read_json, read_object, write_json
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.messages import say
+from tuneyard.core.records import BARE
 
 REGISTRY = "dataset_info.json"
 NAMES = 10  # most registered names in a message
 REMOTE_SOURCES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 """Keys of an entry that name where its rows are, other than `file_name`."""
-PARTS = ("system", "history", "tools", "images", "videos", "audios", "kto_tag")
-"""What LLaMA-Factory reads where an entry names it: filled in a record, it is no column kept for people."""
 INPUT_NAMES = (
     "input", "inputs", "query", "question", "context", "contexts", "passage", "document", "article",
     "paragraph", "background",
@@ -239,7 +238,7 @@ def left_out_texts(
     left_out = []
     for name in record:
         text = _text_of(record, name)
-        if name in mapped or name in PARTS or not text or text in prompt:
+        if name in mapped or name in BARE or not text or text in prompt:
             continue
         if is_input(name):
             left_out.append(name)

@@ -47,8 +47,8 @@ def find_labels(answers: Sequence[str], place: str) -> list[str]:
         raise ContentError(f"{place}: record {answers.index('') + 1} has no expected answer")
     if len(labels) > MOST:
         raise ContentError(
-            f"{place}: {len(labels)} different answers are no label set (at most {MOST}); name it: --choices; "
-            "`tuneyard eval text` and `tuneyard eval qa` score free text"
+            f"{place}: {len(labels)} different answers are no label set (at most {MOST}); name it: "
+            "--choices; `tuneyard eval text` and `tuneyard eval qa` score free text"
         )
     if len(labels) < 2:
         raise ContentError(
