@@ -30,8 +30,8 @@ LEARNED_AT = dict.fromkeys(_LEARNED_AT_ONE.split(), 1) | dict.fromkeys(_LEARNED_
 """The value with which an answer is correct and learned, by the name of the mark."""
 _WITH_OTHER_CONTENTS = frozenset(("loss", "label", "correct", "incorrect", "wrong"))
 """Names of other numbers, too (`loss: 0.342` is measured): as marks they are only 0 or 1."""
-_TRUE = "true t yes y on 是 对 正确"
-_FALSE = "false f no n off 否 错 错误 不正确"
+_TRUE = "true t yes y on up 是 对 正确"
+_FALSE = "false f no n off down 否 错 错误 不正确"
 _WORDS = dict.fromkeys(_TRUE.split(), 1) | dict.fromkeys(_FALSE.split(), 0)
 
 
@@ -58,7 +58,7 @@ def changes_answer(name: str, value: object) -> bool:
     """True if a value of an unused column, under this name, changes the answer of its row."""
     if usual_name(name) not in LEARNED_AT:
         return adds_content(name, value)
-    number = _as_number(value)  # above 1 it may be a measure: `weight: 70`
+    number = as_number(value)  # above 1 it may be a measure: `weight: 70`
     return masks(name, value) and (number is None or number <= 1)
 
 
@@ -77,14 +77,14 @@ def masks(name: str, value: object) -> bool:
         return False
     if isinstance(value, list):  # of single tokens or parts of the text
         return mark not in _WITH_OTHER_CONTENTS and bool(value)
-    number = _as_number(value)
+    number = as_number(value)
     if number is None or (mark in _WITH_OTHER_CONTENTS and number not in (0, 1)):
         return False
     return number != learned_at
 
 
-def _as_number(value: object) -> float | None:
-    """The number of a mark: 0.5, false, "0", "no". None for anything else."""
+def as_number(value: object) -> float | None:
+    """The number of a mark: 0.5, false, "0", "no", "down". None for anything else."""
     if isinstance(value, int | float):
         return value
     if not isinstance(value, str):

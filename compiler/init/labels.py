@@ -142,11 +142,7 @@ def label_map(leaf: Leaf, chinese: bool) -> tuple[Labels, list[str]]:
     real, unlabelled = label_values(leaf)
     if leaf.kind == "truth value":
         return named_labels({True: "yes", False: "no"}, [*real, *unlabelled], chinese), []
-    labels: Labels = {}
-    for value in real:
-        labels.setdefault(str(leaf.named(value)), []).append(value)
-    if unlabelled:
-        labels.setdefault("unlabelled", []).extend(unlabelled)
+    labels = named_labels({value: str(leaf.named(value)) for value in real}, unlabelled, chinese=False)
     numbers = [name for name in labels if re.fullmatch(r"[\d.]+", name)]
     if len(numbers) < len(labels.keys() - {"unlabelled"}):
         return labels, list(_spelled_alike(leaf))
@@ -176,7 +172,7 @@ def named_labels(meanings: dict[object, str], values: Iterable[object], chinese:
     for value, name in meanings.items():
         label = IN_CHINESE[name] if chinese else name
         labels.setdefault(label, []).append(value)
-    unlabelled = [value for value in values if value not in meanings]
-    if unlabelled:
-        labels.setdefault("unlabelled", []).extend(unlabelled)
+    for value in values:
+        if value not in meanings:
+            labels.setdefault("unlabelled", []).append(value)
     return labels

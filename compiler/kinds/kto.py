@@ -2,15 +2,11 @@
 
 from collections import Counter
 
+from tuneyard.compiler.check.marks import as_number
 from tuneyard.compiler.kinds import MARK, Beside, ColumnReader, Kind
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.records.calls import WrongValueError
-
-WORDS = {
-    **dict.fromkeys(("true", "1", "yes", "up"), True),
-    **dict.fromkeys(("false", "0", "no", "down"), False),
-}
 
 
 class KtoReader(ColumnReader):
@@ -27,14 +23,12 @@ class KtoReader(ColumnReader):
                     f"found {show_value(value)}, expected a number, since the column has `at_least`"
                 )
             return bool(value >= at_least)
-        if isinstance(value, bool):
-            return value
-        word = str(value).strip().lower()
-        if word not in WORDS:
+        number = as_number(value)
+        if number not in (0, 1):
             raise WrongValueError(
                 f"found {show_value(value)}, expected true or false (`at_least` at the column takes ratings)"
             )
-        return WORDS[word]
+        return bool(number)
 
 
 def _judge(values: Counter[object], place: str) -> Problem | str:
@@ -52,9 +46,7 @@ def _judge(values: Counter[object], place: str) -> Problem | str:
 
 def _is_mark(name: str, value: object) -> bool:
     """True for true or false. In a `label`, 0 and 1 may be classes, so only truth values count."""
-    if isinstance(value, bool):
-        return True
-    return name != "label" and str(value).strip().lower() in WORDS
+    return isinstance(value, bool) or (name != "label" and as_number(value) in (0, 1))
 
 
 KTO = Kind(

@@ -54,6 +54,8 @@ class Lint:
         self.problems = problems
         self.texts = TextColumns(spec)
         self.marks = [column.name for column in spec.columns if column.kind.compared == MARK]
+        if self.texts.label_is_learned:
+            self.marks.insert(0, "label")
 
     def see(self, seen: Fingerprints, batch: Batch, numbered: bool) -> None:
         """Check a batch. `numbered`: its ids come from the file, so that they should differ."""
@@ -90,10 +92,7 @@ class Lint:
     def _answers(self, batch: Batch, plain: Mapping[str, list[bytes]]) -> list[list[bytes]]:
         """The columns that are the answer of a row: texts, the label, marks."""
         answers = [plain[name] for name in self.texts.answered]
-        names = list(self.marks)
-        if self.texts.label_is_learned:
-            names.insert(0, "label")
-        for name in names:
+        for name in self.marks:
             text_by_value = {value: _written(value) for value in set(batch.columns[name])}
             answers.append(list(map(text_by_value.__getitem__, batch.columns[name])))
         return answers

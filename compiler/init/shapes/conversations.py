@@ -191,14 +191,14 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
             "answers, write a table with one turn a row: conversation, role (user or assistant), text"
         )
     text = "\n".join(lines)
+    count = len(text.splitlines())
     questions = _QUESTION.findall(text)
     speakers = {SPEAKERS.get(name.lower()) for name in questions}
     most = 0.5 * len(lines)
-    if "\n" in "".join(lines):  # a document may have some
+    if count > len(lines):  # a document may have some
         most = 2 * len(lines)
     elif {USER, ASSISTANT} <= speakers:
         most = FEW
-    count = len(text.splitlines())
     if len(questions) > most:
         yield (
             f"{len(questions)} of {count} lines look like questions or turns, and plain text learns "
