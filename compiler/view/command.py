@@ -11,8 +11,7 @@ from tuneyard.compiler.verify.dataset import (
 )
 from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.view.build import build
-from tuneyard.compiler.view.page import MARK, percentage, render_page
-from tuneyard.compiler.view.payload import ViewPayload
+from tuneyard.compiler.view.page import MARK, render_page, sampled_text, sentence
 from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.datasets import REGISTRY, find_dataset
 from tuneyard.core.errors import RequestError, counted
@@ -61,7 +60,7 @@ def view(
         click.echo(
             f"{name} has {len(datasets)} datasets. This page has {dataset}; view the others by name: {others}"
         )
-    say(_summary(payload))
+    say(f"{payload.dataset}: {sentence(payload)} {sampled_text(payload)}")
     given_again = same_options("--recipe", "--model", "--template")
     next_step(out, ["tuneyard", "data", "verify", dataset, *given_again, "--dataset-dir", folder])
     if payload.note:
@@ -106,14 +105,3 @@ def find_losses(results: Path, dataset: str) -> Path:
             f"--results {results}: {counted(len(files), 'model')} in it. Name one of {folders}"
         )
     return files[0]
-
-
-def _summary(payload: ViewPayload) -> str:
-    """One line on the rows and the tokens of the page."""
-    line = f"{payload.dataset}: {len(payload.rows):,} of {counted(payload.all_rows, 'row')} on the page"
-    if payload.tokens:
-        share = percentage(payload.learned, payload.tokens)
-        line += f", {counted(payload.tokens, 'token')}, {share} learned"
-    if payload.left_off:
-        line += f"; {counted(payload.left_off, 'sampled row')} left off to keep the page under 20 MB"
-    return line

@@ -82,7 +82,7 @@ def render_page(payload: ViewPayload) -> str:
         mark=MARK,
         tr=tr,
         dataset=payload.dataset,
-        sentence=_sentence(payload),
+        sentence=sentence(payload),
         setup=_setup(payload),
         shares=shares,
         shares_text=tr(", ").join(f"{share.name} {share.figures}" for share in shares),
@@ -93,7 +93,7 @@ def render_page(payload: ViewPayload) -> str:
         cutoff_at=_cutoff_at(payload),
         cutoff_text=_cutoff_text(payload),
         facets=_facets(payload),
-        sampled=_sampled_text(payload),
+        sampled=sampled_text(payload),
         made_by=tr("Made by Tuneyard {version}", version=payload.made_by),
         data=embedded(f'{{"view":{json_of(payload)},"words":{words}}}'),
     )
@@ -109,7 +109,8 @@ def percentage(part: int, whole: int) -> str:
     return f"{percent:.1f} %"
 
 
-def _sentence(payload: ViewPayload) -> str:
+def sentence(payload: ViewPayload) -> str:
+    """The counts over all rows, in the language of the reader."""
     rows = tr_counted(payload.all_rows, "row")
     if payload.model == "":
         return tr("{rows}, shown without tokens.", rows=rows)
@@ -204,7 +205,8 @@ def _facets(payload: ViewPayload) -> list[Facet]:
     return facets
 
 
-def _sampled_text(payload: ViewPayload) -> str:
+def sampled_text(payload: ViewPayload) -> str:
+    """How many of the rows are on the page."""
     if len(payload.rows) >= payload.all_rows:
         return tr("All rows are on this page.")
     text = tr(

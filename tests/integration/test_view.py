@@ -276,7 +276,7 @@ def test_a_file_that_llamafactory_cannot_load_still_has_a_page(registered, tiny_
     folder = registered([{"instruction": "q", "output": "a"}, {"instruction": "q", "output": 7}], PLAIN)
     call(cli, "view", "mine", "--dataset-dir", folder, "--model", tiny_model, "--out", folder / "page.html")
     printed = capsys.readouterr()
-    assert printed.out.startswith("mine: 2 of 2 rows")
+    assert printed.out.startswith("mine: 2 rows, ")
     assert "E405" in (folder / "page.html").read_text()
     assert "cannot load it" in printed.err and "--model DIR" not in printed.err
 
@@ -286,7 +286,7 @@ def test_rows_of_which_none_can_be_trained_are_no_fault_of_the_options(registere
     options = ["--dataset-dir", folder, "--model", tiny_model, "--template", "qwen"]
     call(cli, "view", "mine", *options, "--out", folder / "page.html")
     printed = capsys.readouterr()
-    assert printed.out.startswith("mine: 2 of 2 rows") and "no tokens" not in printed.err
+    assert printed.out.startswith("mine: 2 rows, ") and "no tokens" not in printed.err
     assert 'data-value="dropped"' in (folder / "page.html").read_text()
 
 
