@@ -59,9 +59,6 @@ class Place(str):
     def __getnewargs__(self) -> tuple[str, Line]:  # type: ignore[override]  # str's own has the text alone
         return self.prefix, self.line
 
-    def __deepcopy__(self, _memo: object) -> Self:  # `dataclasses.asdict` copies the place of each problem
-        return self
-
 
 class _Missing:
     """Marks a field that a row does not have. A field with `null` exists."""

@@ -157,15 +157,6 @@ def _labels_and_texts(value: Any) -> tuple[list[str], list[Any]]:
     return [], list(value)
 
 
-class ChoicesKind(Kind):
-    """The choices of a question. They become lines of text in the prompt."""
-
-    def check(self, column: Column, spec: Spec) -> None:
-        """Refuse choices without an answer that names one of them."""
-        if not spec.named("choice"):
-            raise ValueError(f"column {column.name}: choices go with an answer, a column with `is: choice`")
-
-
 class ChoiceKind(Kind):
     """The correct choice. `ChoicesReader` replaces it, unless each choice has a column (`of`)."""
 
@@ -185,7 +176,7 @@ class ChoiceKind(Kind):
             )
 
 
-CHOICES = ChoicesKind(
+CHOICES = Kind(
     "choices",
     {"description": "a list of choices, or their texts by label", "type": ["array", "object"]},
     is_text=True,

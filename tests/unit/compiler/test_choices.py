@@ -86,10 +86,12 @@ def test_choices_in_columns_need_a_column_each(bench):
     assert code == "E107" and "2 choices are" in message
 
 
-def test_choices_and_answer_go_together(bench):
-    spec = bench.write("s.yaml", "like: choices\ncolumns: {choices: {is: list}}\n")
+def test_a_letter_needs_choices_and_choices_need_no_letter(bench):
+    row = {"question": "q", "choices": CHOICES, "answer": "ten"}
     with pytest.raises(Exception, match="one column of choices"):
-        problems(bench, {"question": "q", "choices": CHOICES, "answer": 0}, spec)
+        problems(bench, row, bench.write("s.yaml", "like: choices\ncolumns: {choices: {is: list}}\n"))
+    spec = bench.write("s.yaml", "like: choices\ncolumns: {answer: {is: answer}}\n")
+    assert compiled(bench, [row], spec) == ["ten"]
 
 
 def test_a_table_has_the_same_choices(bench):

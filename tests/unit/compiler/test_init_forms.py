@@ -803,13 +803,6 @@ def test_lines_of_which_a_spec_learns_more_or_less_than_is_meant_are_counted(ben
         assert "lines" not in for_reader(warning)
 
 
-def test_lines_of_other_forms_below_comments_are_refused(bench) -> None:
-    for line in ("__label__spam {}\n", "王 B-PER\n", '{{"text": "{}"}}\n'):
-        lines = "".join(line.format(question(n)) for n in range(COUNT))
-        with pytest.raises(ContentError, match="expected plain text"):
-            propose(bench.write("lines.txt", f"# by Ann\n{lines}"))
-
-
 def test_messages_of_people_are_no_classes_and_their_chat_is_named(bench) -> None:
     """Slack, Discord and WhatsApp: who wrote a message is no class of it."""
     rows = [{"text": answer(n), "user": f"U0{n % 3}", "ts": f"17{n}.1"} for n in range(COUNT)]
@@ -837,7 +830,7 @@ def test_lines_with_times_that_are_no_messages_get_no_word_of_a_chat(bench) -> N
 def test_lines_with_labels_of_fasttext_are_refused_with_a_command_that_works(bench) -> None:
     lines = [f"__label__{['spam', 'ham'][n % 2]} {answer(n)}\n" for n in range(COUNT)]
     with pytest.raises(ContentError, match="begins with its label") as refused:
-        propose(bench.write("mails.txt", "".join(lines)))
+        propose(bench.write("mails.txt", "".join(["# by Ann\n", *lines])))
     command = str(refused.value).partition("write a table: ")[2]
     subprocess.run(command, shell=True, check=True)
     assert set(outputs(bench, bench.folder / "mails.tsv")) == {"spam", "ham"}
@@ -846,7 +839,7 @@ def test_lines_with_labels_of_fasttext_are_refused_with_a_command_that_works(ben
 def test_lines_of_tokens_and_their_tags_are_refused(bench) -> None:
     sentence = "王 B-PER\n小 I-PER\n明 I-PER\n在 O\n北 B-LOC\n京 I-LOC\n"
     with pytest.raises(ContentError, match=r"a token and its tag .*B-PER"):
-        propose(bench.write("msra.txt", f"{sentence}\n" * COUNT))
+        propose(bench.write("msra.txt", f"# text\n{sentence}\n" * COUNT))
     notes = bench.write("notes.txt", f"{sentence}A note of the day.\n" * COUNT)
     assert len(records(bench, notes)) == 7 * COUNT
 
