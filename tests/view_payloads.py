@@ -102,7 +102,6 @@ def payload(rows: list[PageRow], **values: object) -> ViewPayload:
         model="Qwen/Qwen2.5-0.5B-Instruct",
         template="qwen",
         cutoff_len=2048,
-        made_by="0.9.0",
         all_rows=len(rows),
         tokens=sum(each.tokens for each in rows),
         learned=sum(each.learned for each in rows),

@@ -46,7 +46,7 @@ F = TypeVar("F", Path, RemoteFile)
 class Input:
     """One file to read: the split that its rows go to, and its path as the user gave it.
 
-    `folder`: the folder that the user gave, None for a file of its own.
+    `folder`: the folder, or the file itself, that the user gave; None for a file of a hub.
     """
 
     split: str
@@ -252,7 +252,7 @@ def _split_in(spec: Spec, path: SourceFile) -> str:
 
 def _inputs(split: str, path: SourcePath) -> list[Input]:
     """The inputs of a split from a file or a folder."""
-    return [Input(split, file, None if file is path else path) for file in data_files(path)]
+    return [Input(split, file, path) for file in data_files(path)]
 
 
 def data_files(path: SourcePath) -> Sequence[SourceFile]:
@@ -368,8 +368,8 @@ def folders_not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
     So is a dictionary of saved splits of which the spec reads some.
     """
     folders_read = {item.path.parent for item in inputs if isinstance(item.path, Path)}
-    for parent in dict.fromkeys(item.folder for item in inputs):
-        for folder in sorted(parent.glob("[!.]*/")) if isinstance(parent, Path) else ():
+    for parent in dict.fromkeys(item.folder for item in inputs if isinstance(item.folder, Path)):
+        for folder in sorted(parent.glob("[!.]*/")):
             count = sum(file.name not in ABOUT_SAVED for file in readable(folder.glob("*")))
             if count and folder not in folders_read:
                 message = f"{counted(count, 'data file')} not read: a source is one folder"

@@ -146,4 +146,6 @@ def other_kind(value: object) -> str:
         return "in a spec, `is: any` writes it as JSON has it, and `labels` maps it"
     if are_objects(value) and all(len(item) > 1 for item in value):
         return "in a spec, `is: turns` reads turns"
+    if isinstance(value, list):
+        return "write a text in each row; in a spec, `is: list` joins the texts of a list"
     return ""

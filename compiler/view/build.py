@@ -24,7 +24,6 @@ from tuneyard.compiler.view.scan import Scan
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.drawing.page import embedded
 from tuneyard.core.errors import ProblemsError
-from tuneyard.core.installation.checkout import version
 from tuneyard.core.prompt.token_weights import weights_of
 from tuneyard.core.training.training_run import names_in
 
@@ -114,7 +113,6 @@ def _payload(dataset: Dataset, settings: Settings, page_rows: PageRows, kept_row
         dataset=dataset.name,
         file=_display_path(dataset.path),
         stage=verdict.stage,
-        made_by=version()["version"],
         all_rows=scan.rows,
         left_off=kept_rows.added - len(kept_rows.kept),
         labels=scan.labels.most_common(),
@@ -137,9 +135,8 @@ def _add_token_counts(payload: ViewPayload, audit: Audit, verdict: Verdict) -> N
     payload.tokens = audit.uncut
     payload.learned = audit.learned
     payload.cut = audit.uncut - audit.seen
-    is_packed_text = verdict.stage == "pt" and verdict.packing
     payload.bins = histogram(audit.lengths, BARS)
-    if not is_packed_text:
+    if not (verdict.stage == "pt" and verdict.packing):
         payload.over_cutoff = sum(rows for length, rows in audit.lengths.items() if length > verdict.cutoff)
 
 

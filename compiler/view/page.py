@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tuneyard.compiler.view.payload import SEED, ViewPayload, json_of
 from tuneyard.core.drawing.page import embedded, fill_page
+from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.reader_language import current
 from tuneyard.core.language.translation import catalogue, tr, tr_counted
 
@@ -94,7 +95,7 @@ def render_page(payload: ViewPayload) -> str:
         cutoff_text=_cutoff_text(payload),
         facets=_facets(payload),
         sampled=sampled_text(payload),
-        made_by=tr("Made by Tuneyard {version}", version=payload.made_by),
+        made_by=tr("Made by Tuneyard {version}", version=version()["version"]),
         data=embedded(f'{{"view":{json_of(payload)},"words":{words}}}'),
     )
 
@@ -198,9 +199,7 @@ def _facets(payload: ViewPayload) -> list[Facet]:
     facets = []
     if labels:
         facets.append(Facet("label", tr("Labels"), labels))
-    remark = ""
-    if not problems:
-        remark = tr("✓ No problem in any row.")
+    remark = "" if problems else tr("✓ No problem in any row.")
     facets.append(Facet("problem", tr("Problems"), problems, remark))
     return facets
 

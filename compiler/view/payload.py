@@ -104,7 +104,6 @@ class ViewPayload:
     template: str = ""
     stage: str = "sft"
     cutoff_len: int = 0
-    made_by: str = ""
     note: str = ""
     all_rows: int = 0
     left_off: int = 0

@@ -7,6 +7,7 @@ import pytest
 from tests.json_files import write_json
 from tests.messages import raises
 from tests.unit.compiler.conftest import as_csv, as_zip, error_codes
+from tuneyard.compiler.init.propose import propose
 from tuneyard.core.errors import ContentError, RequestError
 
 ROWS = [{"question": f"question {n}", "answer": f"answer {n}"} for n in range(5)]
@@ -74,8 +75,9 @@ def test_the_splits_of_a_dictionary_go_to_those_of_the_spec(bench):
     ]
 
 
-def test_a_spec_without_splits_takes_the_training_rows(bench):
+def test_a_spec_without_splits_takes_the_training_rows_and_init_proposes_every_split(bench):
     folder = save_dict({"train": ROWS[:3], "test": ROWS[3:]}, bench.folder / "dict")
+    assert bench.compile(propose(folder)[0]).datasets == {"dict_train": 3, "dict_test": 2}
     report = bench.compile("qa", folder)
     assert questions(bench) == ["question 0", "question 1", "question 2"]
     ((code, place),) = bench.codes(report)

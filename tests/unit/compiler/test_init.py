@@ -106,17 +106,6 @@ def test_the_only_split_that_datasets_saved_is_no_folder_that_is_left_out(bench)
     assert "kept 3" in said and "not read" not in said and "not read" not in text
 
 
-def test_every_split_that_datasets_saved_is_read(bench) -> None:
-    """Rows of test and validation were lost without a word."""
-    datasets = pytest.importorskip("datasets")
-    rows = {"train": 30, "validation": 4, "test": 5}
-    saved = {name: datasets.Dataset.from_list(questions(count)) for name, count in rows.items()}
-    datasets.DatasetDict(saved).save_to_disk(str(bench.folder / "saved"))
-    text, said = propose(bench.folder / "saved")
-    assert "kept 39" in said and "warning" not in said
-    assert bench.compile(text).datasets == {"saved_train": 30, "saved_eval": 4, "saved_test": 5}
-
-
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-16"])
 def test_a_table_that_is_cut_off_inside_a_character_is_refused(bench, encoding):
     source = bench.write("qa.csv", as_csv([{"问题": "什么", "回答": "因为"}]).rstrip().encode(encoding)[:-1])

@@ -786,19 +786,19 @@ def test_questions_that_become_plain_text_are_told(bench, line: str) -> None:
 
 
 LINES = [
-    ("# by Ann\n# in May\n{}\t{}\n", ["2 fields", "without comments (#)"]),
-    ("A line.\nAnother.\nA third one.\nQ: {}\nA: {}\n", ["60 of 150 lines look like questions"]),
-    ("Q: {}\nA: {}\n\n# Harbours\n\n", ["30 lines below a turn", '"# Harbours"']),
-    ("Ann: {}\nBen: {}\n", ["60 of 60 lines begin with Ann, Ben", "`Assistant:` in place of"]),
-    ("# by Ann\ntitle: {}\nbody: {}\n\n", ["60 of 90 lines begin with title, body", "a key for each"]),
+    ("# by Ann\n# in May\n{}\t{}\n", "each line holds 2 fields"),
+    ("A line.\nAnother.\nA third one.\nQ: {}\nA: {}\n", "60 of 150 lines look like questions"),
+    ("Q: {}\nA: {}\n\n# Harbours\n\n", "30 lines below a turn follow a blank line"),
+    ("Ann: {}\nBen: {}\n", "60 of 60 lines begin with Ann, Ben and a colon"),
+    ("# by Ann\ntitle: {}\nbody: {}\n\n", "60 of 90 lines begin with title, body and a colon"),
 ]
 
 
-@pytest.mark.parametrize(("lines", "facts"), LINES)
-def test_lines_of_which_a_spec_learns_more_or_less_than_is_meant_are_counted(bench, lines, facts) -> None:
+@pytest.mark.parametrize(("lines", "fact"), LINES)
+def test_lines_of_which_a_spec_learns_more_or_less_than_is_meant_are_counted(bench, lines, fact) -> None:
     source = bench.write("notes.txt", "".join(lines.format(*pair) for pair in ANSWERED))
     warning = next(line for line in propose(source)[1].splitlines() if line.startswith("warning: "))
-    assert all(fact in warning for fact in facts)
+    assert fact in warning
     with in_language(CHINESE):
         assert "lines" not in for_reader(warning)
 
