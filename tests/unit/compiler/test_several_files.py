@@ -5,15 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.conftest import ROOT
 from tests.folders import names
-from tests.processes import on_a_full_disk
+from tests.held import Held
+from tests.processes import on_a_full_disk, wait_for_end
 from tests.runs_cut import tree
 from tests.unit.compiler.conftest import Bench, json_lines
 
@@ -111,28 +110,21 @@ def test_rows_without_ids_are_numbered_over_all_files(bench, capsys, workers) ->
 
 
 def large(bench) -> list[Path]:
-    lines = json_lines(rows(0, 20_000))
+    lines = json_lines(rows(0, 2500))
     return [bench.write(f"{number}.jsonl", lines) for number in range(4)]
 
 
 def two_workers(bench, spec: Path, sources: list[Path]) -> list[str]:
-    """The command line of a compile by two workers."""
+    """The module and the words of a compile by two workers."""
     given = [f"--source={source}" for source in sources]
-    command = ["-m", "compiler", "compile", spec, *given, "--out", bench.out, "--workers", 2]
-    return [sys.executable, *map(str, command)]
+    command = ["compiler", "compile", spec, *given, "--out", bench.out, "--workers", 2]
+    return list(map(str, command))
 
 
-def start(bench, spec: Path, sources: list[Path]) -> subprocess.Popen:
-    return subprocess.Popen(
-        two_workers(bench, spec, sources), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-
-
-def workers_at_work(process: subprocess.Popen, out: Path) -> list[psutil.Process]:
-    """The worker processes, which are forks, once two of them write."""
-    while process.poll() is None and len({path.parent for path in out.glob(".t.tuneyard-*/.file-*/*")}) < 2:
-        time.sleep(0.01)
-    return psutil.Process(process.pid).children()
+def started(bench, spec: Path, sources: list[Path]) -> tuple[Held, list[int]]:
+    """A compile whose two workers have each written a file and opened another, and the workers."""
+    held = Held("tuneyard.compiler.write.record_file.RecordFile.add", 2, *two_workers(bench, spec, sources))
+    return held, held.waiting(2)
 
 
 @pytest.fixture(scope="module")
@@ -148,27 +140,24 @@ def plain(tmp_path_factory) -> tuple[Path, list[Path], dict[str, bytes]]:
 @pytest.mark.slow
 def test_the_file_of_a_killed_worker_is_compiled_again(bench, plain) -> None:
     spec, sources, expected = plain
-    process = start(bench, spec, sources)
-    workers_at_work(process, bench.out)[0].kill()
-    said = process.communicate()[0].decode()
-    assert process.returncode == 0, said
+    held, workers = started(bench, spec, sources)
+    os.kill(workers[0], signal.SIGKILL)
+    held.go_on()
+    held.ended(0)
     assert tree(bench.out / "t") == expected
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_workers_end_with_their_parent_and_leave_the_old_set(bench, plain, sent) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_workers_end_with_their_parent_and_leave_the_old_set(bench, plain, sent, code) -> None:
     spec, sources, _ = plain
     bench.compile_rows(spec, rows(0, 3))
     before = tree(bench.out / "t")
-    process = start(bench, spec, sources)
-    workers = workers_at_work(process, bench.out)
-    assert len(workers) == 2
-    process.send_signal(sent)
-    process.communicate()
-    assert process.returncode in (-sent, 128 + sent)
-    _, alive = psutil.wait_procs(workers, timeout=10)
-    assert alive == []
+    held, workers = started(bench, spec, sources)
+    held.ended_by(sent)
+    wait_for_end(workers)
     assert tree(bench.out / "t") == before
     bench.compile_rows(spec, rows(0, 3), force=True)  # sweeps what SIGKILL left
     assert names(bench.out) == ["dataset_info.json", "t"]
@@ -176,7 +165,7 @@ def test_workers_end_with_their_parent_and_leave_the_old_set(bench, plain, sent)
 
 def test_a_disk_that_is_full_in_a_worker_is_one_line_and_leaves_nothing(bench) -> None:
     spec = bench.write("t.yaml", f"about: a test\n{COLUMNS}{SHORT}")
-    done = on_a_full_disk(two_workers(bench, spec, large(bench)))
+    done = on_a_full_disk([sys.executable, "-m", *two_workers(bench, spec, large(bench))])
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "File too large" in done.stderr and not bench.out.exists()
 
