@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import importlib
 import io
 import os
 import signal
@@ -30,6 +31,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tests and their subprocesses import torch and LLaMA-Factory: compiled each time, that takes twice as long.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# A command sets it where stderr is no terminal, and tqdm reads it when it is imported: here, before any test.
+os.environ.pop("TQDM_DISABLE", None)
+importlib.import_module("tqdm")
 
 ROOT = Path(__file__).resolve().parent.parent
 # The files that take longest, in the order in which workers begin them, so that both end at about one time.

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.processes import wait_until
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import InThisProcess, Slot, once_per_worker
 from tuneyard.core.execution.local_processes import LocalProcesses
@@ -20,9 +21,11 @@ EXECUTORS = {
 }
 
 
-def slot_after(seconds: float) -> str:
-    time.sleep(seconds)
-    print(f"slept {seconds} s")
+def slot_after(mark: Path | None = None) -> str:
+    """The variable of the slot, once a file is there."""
+    if mark is not None:
+        wait_until(mark.exists)
+    print(f"after {mark}")
     return os.environ.get("PART", "")
 
 
@@ -51,7 +54,7 @@ def start_and_die_once(note: Path) -> int:
     """Start a process that does not end with this one."""
     if note.exists():
         return 7
-    child = subprocess.Popen(["sleep", "60"])
+    child = subprocess.Popen(["sleep", "600"])
     note.write_text(str(child.pid))
     os.kill(os.getpid(), signal.SIGKILL)
     return 0
@@ -59,12 +62,12 @@ def start_and_die_once(note: Path) -> int:
 
 def note_pid_and_sleep(file: Path) -> None:
     """Start a process that lives as long as this one. Both are noted at once: this one may be ended."""
-    child = subprocess.Popen(["sleep", "60"])
+    child = subprocess.Popen(["sleep", "600"])
     note = file.with_name(f"{file.name}.part")
     note.write_text(f"{os.getpid()} {child.pid}")
     note.rename(file)
     try:
-        time.sleep(60)
+        time.sleep(600)
     finally:
         child.terminate()
         child.wait()
@@ -76,7 +79,7 @@ def lose_the_end(file: Path) -> None:
     note.write_text(f"{os.getpid()}")
     note.rename(file)
     with contextlib.suppress(SystemExit):
-        time.sleep(60)
+        time.sleep(600)
 
 
 class Heavy:

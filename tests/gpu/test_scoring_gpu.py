@@ -65,7 +65,7 @@ def test_a_killed_run_resumed_ends_as_an_unbroken_one(words, tmp_path, mode):
     out.rename(tmp_path / "whole")
     process = subprocess.Popen([sys.executable, *words, *options, "--out", str(out)], cwd=ROOT)
     log = out / "base/sums/predictions.jsonl"
-    wait_until(lambda: log.exists() and log.read_bytes().count(b"\n") > 50, process, 300)
+    wait_until(lambda: log.exists() and log.read_bytes().count(b"\n") > 50, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert log.read_bytes().count(b"\n") < 300

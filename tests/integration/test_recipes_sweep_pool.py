@@ -53,7 +53,7 @@ def start(recipe: Path, *words: str, **variables: str) -> "subprocess.Popen[str]
 def sweep(recipe: Path, *words: str, code: int = 0, **variables: str) -> tuple[str, str]:
     """Run a sweep to its end; return what it printed."""
     process = start(recipe, *words, **variables)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate()
     assert process.returncode == code, output + errors
     assert "Traceback" not in output + errors
     return output, errors
@@ -63,9 +63,9 @@ def test_points_run_on_gpus_of_their_own_and_one_that_fails_is_listed(recipe: Pa
     judge = shlex.join(["python", "-c", SCORES, "{results}"])
     gpus = {"FAKE_GPUS": "2", "CUDA_VISIBLE_DEVICES": "GPU-aa, GPU-bb"}
     # The first ends last: its place in the table does not come from that.
-    words = ("rank=2,13,4", "--eval", judge)
-    output, errors = sweep(recipe, *words, code=1, FAKE_FAILURE="13", FAKE_SECONDS_2="2", **gpus)
-    runs = recipe.parent / "runs"
+    words, runs = ("rank=2,13,4", "--eval", judge), recipe.parent / "runs"
+    last = {"FAKE_AFTER_2": str(runs / "lora_rank-4/results/results.json")}
+    output, errors = sweep(recipe, *words, code=1, FAKE_FAILURE="13", **last, **gpus)
     summary = read_json(runs / "sweep.json")
     assert [row["lora_rank"] for row in summary["rows"]] == ["2", "4"]
     (failure,) = summary["failed"]
@@ -89,18 +89,18 @@ def test_points_run_on_gpus_of_their_own_and_one_that_fails_is_listed(recipe: Pa
 @pytest.mark.slow
 def test_the_terminal_that_writes_last_loses_nothing_of_the_other(recipe: Path) -> None:
     """The first terminal has a failure, and writes after the second has trained that point."""
-    words, gpus = ("rank=13,2,4",), {"FAKE_GPUS": "2"}
-    first = start(recipe, *words, **gpus, FAKE_FAILURE="13", FAKE_SECONDS_2="3", FAKE_SECONDS_4="3")
-    runs = recipe.parent / "runs"
-    for rank in (2, 4):
-        written(runs / f"lora_rank-{rank}/pid", first)
+    words, gpus, runs = ("rank=13,2,4",), {"FAKE_GPUS": "2"}, recipe.parent / "runs"
+    trained = str(runs / "lora_rank-13/all_results.json")
+    first = start(recipe, *words, **gpus, FAKE_FAILURE="13", FAKE_AFTER_2=trained, FAKE_AFTER_4=trained)
+    for name in ("lora_rank-2/pid", "lora_rank-4/pid", "sweep.json"):
+        written(runs / name, first)
     assert [row["lora_rank"] for row in read_json(runs / "sweep.json")["failed"]] == ["13"]
     first.send_signal(signal.SIGSTOP)  # its trainings go on
     output, _ = sweep(recipe, *words, **gpus)
     summary = read_json(runs / "sweep.json")
     assert [row["lora_rank"] for row in summary["rows"]] == ["13", "2", "4"]
     first.send_signal(signal.SIGCONT)
-    first_output, errors = first.communicate(timeout=60)
+    first_output, errors = first.communicate()
     assert first.returncode == 0, errors
     assert first_output[first_output.index("| lora_rank") :] == output[output.index("| lora_rank") :]
     assert read_json(runs / "sweep.json") == summary
@@ -110,11 +110,11 @@ def test_the_terminal_that_writes_last_loses_nothing_of_the_other(recipe: Path) 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_sweep_that_ends_ends_its_trainings_and_is_resumed(recipe: Path, sign: int, code: int) -> None:
     gpus = {"FAKE_GPUS": "2"}
-    process = start(recipe, "rank=2,4", **gpus, FAKE_SECONDS_2="60", FAKE_SECONDS_4="60")
+    process = start(recipe, "rank=2,4", **gpus, FAKE_AFTER_2="nothing", FAKE_AFTER_4="nothing")
     runs = recipe.parent / "runs"
     trainings = [int(written(runs / f"lora_rank-{rank}/pid", process)) for rank in (2, 4)]
     process.send_signal(sign)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode == code
     assert ("the same command resumes it" in errors) is (sign == signal.SIGINT)
     wait_for_end(trainings)
@@ -153,7 +153,7 @@ def test_a_listed_command_sets_half_written_results_aside_and_records_its_own(re
     (folder / "results").mkdir(parents=True)
     for _ in range(2):  # the second finds nothing to do
         process = start_line(line, recipe.parent)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate()
         assert process.returncode == 0, errors
     assert read_json(folder / "judged.json") == {"command": "python 'score it.py' {results}"}
     assert read_json(folder / "results/results.json")["accuracy"] == 0.5
@@ -161,7 +161,7 @@ def test_a_listed_command_sets_half_written_results_aside_and_records_its_own(re
     assert (folder / "trained").read_text() == "x"
     assert not (recipe.parent / "runs/sweep.json").exists()
     process = start_line(other.replace("lora_rank-4", "rank-4"), recipe.parent)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode == 2
     printed(errors, "--point rank-4", "lora_rank-4")
 
@@ -173,12 +173,12 @@ def test_a_listed_command_scores_under_the_lock_of_its_folder(recipe: Path) -> N
     results = recipe.parent / "runs/lora_rank-2/results"
     written(results / "results.json", first)
     second = start_line(line, recipe.parent)
-    _, errors = second.communicate(timeout=60)
+    _, errors = second.communicate()
     assert second.returncode == 2
     printed(errors, "runs/lora_rank-2", "another training is writing there")
     assert [path.name for path in results.parent.glob("results*")] == ["results"]
     first.terminate()
-    first.communicate(timeout=60)
+    first.communicate()
 
 
 def test_a_listed_command_trains_in_a_shell(recipe: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def lines(folder: Path) -> int:
 
 def wait_for_lines(process: RunningFork, folder: Path, count: int) -> None:
     """Wait until a run has logged so many rows."""
-    wait_until(lambda: lines(folder) >= count, process, 300)
+    wait_until(lambda: lines(folder) >= count, process)
 
 
 def kill(process: RunningFork) -> None:
@@ -76,7 +76,7 @@ def test_a_killed_run_resumed_ends_as_an_unbroken_one(tiny_model, tmp_path, fork
     for target in (COUNT // 9, COUNT // 3):
         process = forks.start(*words, "--resume")
         if command == "suite":
-            wait_until((tmp_path / "out/second/base/sums/predictions.jsonl").exists, process, 300)
+            wait_until((tmp_path / "out/second/base/sums/predictions.jsonl").exists, process)
         wait_for_lines(process, tmp_path, target)
         kill(process)
         assert target <= lines(tmp_path) < COUNT
@@ -104,7 +104,7 @@ def test_a_lost_worker_and_a_killed_driver_leave_the_bytes_of_one_process(
     wait_for_lines(process, tmp_path, lines(tmp_path) + 40)
     workers = children(process)
     kill(process)
-    wait_for_end(workers, 60)
+    wait_for_end(workers)
     done = forks.run(*words, *BY_WORKERS, "--resume")
     assert done.stdout.count("majority") == 1
     assert files(tmp_path) == whole

@@ -25,6 +25,6 @@ def test_a_run_ends_without_the_one_test_that_kills_its_worker(pytester, monkeyp
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("KILLER", killer)
     plain = ("-p", "no:hypothesispytest", "-p", "no:anyio")
-    result = pytester.runpytest_subprocess(*plain, "-n", "2", timeout=100)
+    result = pytester.runpytest_subprocess(*plain, "-n", "2")
     result.assert_outcomes(passed=15, failed=1)
     result.stdout.fnmatch_lines("*worker 'gw?' crashed while running 'test_?.py::test_one*")

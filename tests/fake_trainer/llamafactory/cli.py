@@ -1,4 +1,7 @@
-"""`llamafactory-cli train R.yaml` writes the figures of a training: its loss is 1 / lora_rank."""
+"""`llamafactory-cli train R.yaml` writes the figures of a training: its loss is 1 / lora_rank.
+
+FAKE_AFTER_8 is a file that a training of rank 8 waits for. That of rank FAKE_FAILURE fails.
+"""
 
 import json
 import os
@@ -11,6 +14,13 @@ import yaml
 NOTED = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 
+def wait_for(file: str | None) -> None:
+    """Wait for a file, some minutes at most."""
+    began = time.monotonic()
+    while file is not None and not Path(file).exists() and time.monotonic() - began < 300:
+        time.sleep(0.02)
+
+
 def main() -> None:
     settings = yaml.safe_load(Path(sys.argv[2]).read_text(encoding="utf-8"))
     folder, rank = Path(settings["output_dir"]), settings["lora_rank"]
@@ -18,7 +28,7 @@ def main() -> None:
     with (folder / "trained").open("a") as file:
         file.write("x")
     (folder / "environment.json").write_text(json.dumps({name: os.environ.get(name) for name in NOTED}))
-    time.sleep(float(os.environ.get(f"FAKE_SECONDS_{rank}", "0")))
+    wait_for(os.environ.get(f"FAKE_AFTER_{rank}"))
     if str(rank) == os.environ.get("FAKE_FAILURE"):
         raise ValueError("no such rank")
     history = [{"step": 1, "train_loss": 1 / rank}]

@@ -124,12 +124,15 @@ def test_a_spec_asks_for_it(bench):
 
 def test_rows_of_one_template_take_no_quadratic_time() -> None:
     words = " ".join(f"word{number}" for number in range(40))
-    texts = [f"{words} number {number}" for number in range(8000)]
+    texts = [f"{words} number {number}" for number in range(4000)]
 
     def seconds(count: int) -> float:
-        started = time.process_time()
-        assert len(list(near_rows(texts[:count]))) == count - 1
-        return time.process_time() - started
+        """The least of a few: another process on the same core takes time of this one, too."""
+        taken = []
+        for _ in range(4):
+            started = time.process_time()
+            assert len(list(near_rows(texts[:count]))) == count - 1
+            taken.append(time.process_time() - started)
+        return min(taken)
 
-    seconds(10)  # imports
-    assert seconds(8000) < 9 * seconds(2000)
+    assert seconds(4000) < 9 * seconds(1000)

@@ -13,12 +13,12 @@ from tests.conftest import ROOT
 from tests.messages import printed, raises
 from tests.processes import wait_for_end, written
 from tuneyard.core.errors import ContentError
-from tuneyard.recipes.launch import LOG, failure, launch, torchrun_command
+from tuneyard.recipes.launch import LOG, PROGRESS, TrainingLog, failure, launch, torchrun_command
 
 SLEEPS = """
 import time, pathlib, sys, os
 pathlib.Path(sys.argv[1], "pid").write_text(str(os.getpid()))
-time.sleep(60)
+time.sleep(600)
 """
 # As torchrun: the process with the pid is a rank, in a session of its own.
 RANKS = f"""
@@ -123,21 +123,29 @@ launch({python(training, folder)!r}, pathlib.Path({str(folder)!r}), os.open({str
 def test_whatever_ends_us_ends_the_training(tmp_path, sign, kind):
     ours, training = start(tmp_path, kind)
     os.kill(ours.pid, sign)
-    ours.wait(20)
-    wait_for_end([training], 10)
+    ours.wait()
+    wait_for_end([training])
 
 
 LAST = json.dumps({"current_steps": 3, "total_steps": 3, "loss": 2 / 3})
-LOG_FILE = "import pathlib, sys, time; log = pathlib.Path(sys.argv[1], 'trainer_log.jsonl').open('a');"
-WRITING = {
-    "a line that is no progress": f"""log.write('{{\\n[]\\n{{"loss": "low"}}\\n{LAST}\\n')""",
-    "half a line": f"log.write('{LAST[:9]}'); log.flush(); time.sleep(0.6); log.write('{LAST[9:]}\\n')",
+WRITTEN = {
+    "a line that is no progress": [f'{{\n[]\n{{"loss": "low"}}\n{LAST}\n'],
+    "half a line": [LAST[:9], f"{LAST[9:]}\n"],
 }
 
 
-@pytest.mark.parametrize("what", WRITING)
-def test_progress_survives(tmp_path, capfd, what):
-    code = f"{LOG_FILE} {WRITING[what]}"
-    with (tmp_path / "lock").open("w") as lock:
-        launch(python(code, tmp_path), tmp_path, lock.fileno())
-    assert "3/3" in capfd.readouterr().err
+@pytest.mark.parametrize("what", WRITTEN)
+def test_progress_survives(tmp_path, capsys, what):
+    """What a training writes between two looks at its progress, and then its end."""
+    pieces = iter(WRITTEN[what])
+
+    def exit_code() -> int | None:
+        piece = next(pieces, None)
+        if piece is None:
+            return 0
+        with (tmp_path / PROGRESS).open("a") as file:
+            file.write(piece)
+        return None
+
+    TrainingLog(tmp_path).follow(exit_code, lambda: None)
+    assert "3/3" in capsys.readouterr().err

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,7 +118,6 @@ def test_a_failed_import_gives_its_reason(questions, tmp_path, monkeypatch):
 def test_a_training_is_one_more_fork(questions, tmp_path, monkeypatch, code):
     def train() -> None:
         os.write(1, f"{sys.argv[1:]} ".encode())
-        time.sleep(0.3)
         sys.exit(code)
 
     monkeypatch.setitem(sys.modules, "llamafactory.cli", SimpleNamespace(main=train))
