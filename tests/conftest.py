@@ -100,10 +100,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Let the garbage collector pass over what is imported for all tests: it takes a tenth of that time."""
+    """Let the garbage collector pass over what is imported for all tests: it takes a tenth of that time.
+
+    In the tests it looks 70 times less often than by default, where it takes up to 7 % of the time.
+    """
     gc.disable()
     collected = yield
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     gc.enable()
     return collected
 

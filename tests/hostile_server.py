@@ -68,7 +68,7 @@ def endless_headers(_: bytes) -> Pieces:
 def endless_early_answers(_: bytes) -> Pieces:
     for _ in range(FOREVER):
         yield b"HTTP/1.1 100 Continue\r\n\r\n"
-        yield 0.01
+        yield 0.05
 
 
 def cut_body(data: bytes) -> Pieces:
