@@ -127,10 +127,9 @@ class RunningFork:
             return None
         return self.wait()
 
-    def wait(self, timeout: float | None = None) -> int:
+    def wait(self) -> int:
         """Wait for its end and return its exit code."""
         if not self.end:
-            self.line.settimeout(timeout)
             self.end = json.loads(self.line.recv(1000))
             self.line.close()
         return int(self.end["code"])

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import socket
 import socketserver
 import subprocess
@@ -111,7 +112,9 @@ def is_healthy(url: str) -> bool:
 
 
 def free_port() -> int:
-    """A port of this machine where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port where nobody listens, below those that the kernel gives to others (from 32768 on)."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -9,18 +9,19 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.conftest import OFFLINE, ROOT
 from tests.forks import Forks
 from tests.json_files import read_json, write_json, write_lines
+from tests.processes import wait_for_end, wait_until
 from tests.tiny import make_narrow
 from tuneyard.core.files import sha256
 
@@ -164,7 +165,7 @@ def demo(demo_folder: Path, forks: Forks, tmp_path_factory: pytest.TempPathFacto
 
 
 def kill_in_training(checkout: Checkout) -> None:
-    """Start `make demo` and SIGKILL all of it some seconds after its first training has begun."""
+    """Start `make demo` and SIGKILL all of it in its first training, which then ends by itself."""
     process = subprocess.Popen(
         ["make", "demo"],
         cwd=checkout.root,
@@ -173,14 +174,11 @@ def kill_in_training(checkout: Checkout) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 300
-    while not any((checkout.root / "saves").glob("demo-*/")) and time.monotonic() < deadline:
-        assert process.poll() is None, "make demo ended before it could be killed"
-        time.sleep(0.5)
-    time.sleep(5)
+    wait_until(lambda: list(checkout.root.glob("saves/demo-*/train.log")), process)
+    family = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    time.sleep(2)  # the training is told by the kernel that its parent is gone, and ends
+    wait_for_end(family)
 
 
 @pytest.fixture(scope="module")

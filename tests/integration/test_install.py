@@ -41,7 +41,6 @@ class Installed:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=500,
         )
         assert done.returncode == code, f"exit {done.returncode}, expected {code}\n{done.stdout}"
         assert "Traceback" not in done.stdout
@@ -52,7 +51,7 @@ def pip_install(environment: Path, *words: object) -> subprocess.CompletedProces
     """Install into an environment with the pip of this Python's installation."""
     pip = [BASE_PYTHON, "-m", "pip", "--python", environment / "bin/python", "install", "--quiet"]
     command = [str(word) for word in (*pip, "--disable-pip-version-check", "--no-compile", *words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -68,12 +68,7 @@ def test_templates_render_as_by_go(tmp_path: Path) -> None:
             expected.append(render([{"role": role, "content": text} for role, text in talk]))
     (tmp_path / "main.go").write_text(PROGRAM)
     done = subprocess.run(
-        ["go", "run", "main.go"],
-        cwd=tmp_path,
-        input=json.dumps(cases),
-        capture_output=True,
-        text=True,
-        timeout=300,
+        ["go", "run", "main.go"], cwd=tmp_path, input=json.dumps(cases), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     texts = json.loads(done.stdout)

@@ -78,7 +78,7 @@ class Trainings:
                 started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
         for number, process in enumerate(started):
             said = (self.folder / f"{name}.{number}.log").read_text
-            assert process.wait(500) == 0, said()[-3000:]
+            assert process.wait() == 0, said()[-3000:]
         return losses(self.folder, name)
 
 

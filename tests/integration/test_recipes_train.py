@@ -6,7 +6,6 @@ The unbroken runs are LLaMA-Factory's own. All are forks, since its import takes
 import json
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import pytest
 
 from tests.json_files import read_json, write_json
 from tests.messages import printed_line
-from tests.processes import written
+from tests.processes import wait_until, written
+from tuneyard.recipes.output_dir import is_free
 
 pytestmark = pytest.mark.slow
 QUESTIONS = [f"Is {n} even? Answer yes or no." for n in range(64)]
@@ -109,8 +109,8 @@ def test_killed_damaged_resumed_ends_as_an_unbroken_run(recipe, unbroken, train,
     process = forks.start("recipes", "train", path, f"output_dir={broken}")
     written(broken / "checkpoint-8" / "trainer_state.json", process)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    time.sleep(1)
+    assert process.wait() == -signal.SIGKILL
+    wait_until(lambda: is_free(broken))  # its training has ended, too
     assert not (broken / "training.json").exists()
     newest = max((int(folder.name[11:]), folder) for folder in broken.glob("checkpoint-*"))[1]
     weights = newest / "adapter_model.safetensors"
@@ -139,11 +139,12 @@ def test_a_finished_run_is_left_as_it_is(recipe, train):
 
 def test_two_at_once_and_sigint(recipe, train, forks):
     folder = recipe.parent / "twice"
-    process = forks.start("recipes", "train", recipe, f"output_dir={folder}")
+    words = (recipe, f"output_dir={folder}", "max_steps=100000")  # it does not end by itself
+    process = forks.start("recipes", "train", *words)
     written(folder / "train.log", process)
-    assert "another training is writing there" in train(recipe, f"output_dir={folder}", code=2)
+    assert "another training is writing there" in train(*words, code=2)
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait() == 130
     assert not (folder / "training.json").exists()
 
 

@@ -66,7 +66,7 @@ def serving(home: Path, *adapters: str) -> Iterator[str]:
     with running(command, url, log, {"PATH": paths}) as server:
         yield url
         server.send_signal(signal.SIGINT)
-        assert server.wait(60) == 0, log.read_text()
+        assert server.wait() == 0, log.read_text()
     printed = log.read_text()
     assert f"result: {url}\n" in printed and f"--url {url}" in printed
 

@@ -285,7 +285,6 @@ def test_the_worked_example_reads_what_inspect_ai_writes(
         env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=300,
     )
     (log,) = (tmp_path / "logs").glob("*.json")
     assert done.returncode == 0, done.stderr[-2000:]
