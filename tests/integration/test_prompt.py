@@ -37,13 +37,20 @@ TALKS = {
 YES = {"role": "assistant", "content": "yes"}
 
 
-@pytest.fixture(params=["tiny", "qwen2.5"])
-def tokenizer(request: pytest.FixtureRequest, tiny_model: Path):
+@pytest.fixture(scope="module", params=["tiny", "qwen2.5"])
+def loaded(request: pytest.FixtureRequest, tiny_model: Path):
     from transformers import AutoTokenizer
 
     if request.param == "qwen2.5" and not QWEN.is_dir():
         pytest.skip(f"no tokenizer at {QWEN}")
     return AutoTokenizer.from_pretrained(tiny_model if request.param == "tiny" else QWEN)
+
+
+@pytest.fixture
+def tokenizer(loaded, monkeypatch: pytest.MonkeyPatch):
+    """The tokenizer with the chat template that it was loaded with; loading it takes most of a test."""
+    monkeypatch.setattr(loaded, "chat_template", loaded.chat_template)
+    return loaded
 
 
 def trained_ids(tokenizer, messages, template, tools=None):
