@@ -22,10 +22,10 @@ def lm_eval_environment() -> dict[str, str]:
     return {**os.environ, **path}
 
 
-def lm_eval(model: Path, adapter: Path | None, data: Path, out: Path, *options: str) -> dict:
+def lm_eval(model: Path, adapters: str, data: Path, out: Path, *options: str) -> dict:
     """Return what tests/integration/lm_eval_scores.py writes: rows, scoring_s, process_s."""
     script = ROOT / "tests/integration/lm_eval_scores.py"
-    command = [sys.executable, script, model, adapter or "-", data, out, *options]
+    command = [sys.executable, script, model, adapters, data, out, *options]
     done = subprocess.run(command, env=lm_eval_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return read_json(out)

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.conftest import OFFLINE, ROOT
 from tests.forks import Forks
 from tests.json_files import read_json, write_json, write_lines
-from tests.processes import wait_for_end, wait_until
+from tests.processes import wait_until
 from tests.tiny import make_narrow
 from tuneyard.core.files import sha256
+from tuneyard.recipes.output_dir import is_free
 
 
 @dataclass
@@ -174,11 +174,11 @@ def kill_in_training(checkout: Checkout) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    wait_until(lambda: list(checkout.root.glob("saves/demo-*/train.log")), process)
-    family = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    saves = checkout.root / "saves"
+    wait_until(lambda: any(log.stat().st_size for log in saves.glob("demo-*/train.log")), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    wait_for_end(family)
+    wait_until(lambda: all(map(is_free, saves.iterdir())))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.test_prompt import TALKS, TEMPLATES, tokenizer  # noqa: F401
+from tests.integration.test_prompt import TALKS, TEMPLATES, loaded, tokenizer  # noqa: F401
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import chat_renderer

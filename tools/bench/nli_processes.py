@@ -80,7 +80,7 @@ def beside_harness(model: Path, data: Path, threads: int, dtype: str) -> dict[st
     (folder / "own.yaml").write_text(TASK.format(data=data, labels=json.dumps(labels)))
     ours = spent("--model", model, "--data", data, "--out", folder / "ours", "--dtype", dtype)
     scoring = float(re.findall(r"([\d.]+) s \(", ours[-1])[-1])
-    theirs = lm_eval(model, None, data, folder / "theirs.json", str(threads), "16", HARNESS[dtype])
+    theirs = lm_eval(model, "-", data, folder / "theirs.json", str(threads), "16", HARNESS[dtype])
     given = f"pretrained={model},dtype={HARNESS[dtype]}"
     asked = ["--tasks", "own", "--include_path", folder, "--apply_chat_template"]
     where = ["--device", "cpu", "--batch_size", 16, "--output_path", folder / "harness"]
