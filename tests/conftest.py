@@ -75,6 +75,13 @@ def file_of(test: str) -> str:
     return test.partition("::")[0]
 
 
+@functools.cache
+def loads_models(file: Path) -> bool:
+    """True if a file of tests uses a model: its worker imports torch and transformers."""
+    text = file.read_text(encoding="utf-8")
+    return "tiny_model" in text or "transformers" in text
+
+
 def priority(item: pytest.Item) -> int:
     """The place of a file in LONGEST_FIRST; then come all others, and at last those that any worker runs."""
     file = file_of(item.nodeid)
@@ -127,7 +134,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
-        """Files are the units of work, in the order in which they are collected."""
+        """Files are the units of work, in the order in which they are collected.
+
+        Every other worker begins with those that use no model, so that it may never import what they need.
+        """
+
+        def _assign_work_unit(self, node: Any) -> None:
+            has_models = self.nodes.index(node) % 2 == 0
+            fitting = (
+                unit for unit in self.workqueue if loads_models(config.rootpath / file_of(unit)) is has_models
+            )
+            self.workqueue.move_to_end(next(fitting, next(iter(self.workqueue))), last=False)
+            super()._assign_work_unit(node)
 
         def _split_scope(self, nodeid: str) -> str:
             file = file_of(nodeid)
