@@ -44,7 +44,7 @@ def open_page(page: str, folder: Path, *flags: str, fragment: str = "", time: st
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8", start_new_session=True
     )
     stop = functools.partial(os.killpg, browser.pid, signal.SIGKILL)
-    deadline = threading.Timer(120, stop)
+    deadline = threading.Timer(500, stop)
     deadline.start()
     lines = []
     for line in browser.stdout:
@@ -56,7 +56,7 @@ def open_page(page: str, folder: Path, *flags: str, fragment: str = "", time: st
         stop()
     browser.wait()
     browser.stdout.close()
-    assert lines and lines[-1].endswith("</html>\n"), "the browser printed no whole page in two minutes"
+    assert lines and lines[-1].endswith("</html>\n"), "the browser printed no whole page"
     return "".join(lines)
 
 

@@ -2,10 +2,7 @@
 
 import fcntl
 import json
-import multiprocessing
 import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -145,28 +142,6 @@ def test_only_stages_of_the_dead_are_dropped(tmp_path: Path) -> None:
         assert stage.is_dir()
         assert not (tmp_path / ".dead.tuneyard-x").exists()
         assert {".vim.old", ".conf.new", ".tool.staging-1"} <= set(names(tmp_path))
-
-
-def publish_for_ever(target: Path) -> None:
-    number = 0
-    while True:
-        number += 1
-        put(target, str(number))
-
-
-@pytest.mark.parametrize("round_", range(5))
-def test_sigkill_never_leaves_a_mix(tmp_path: Path, round_: int) -> None:
-    target = tmp_path / "set"
-    put(target, "0")
-    writer = multiprocessing.get_context("fork").Process(target=publish_for_ever, args=(target,))
-    writer.start()
-    time.sleep(0.02 + 0.013 * round_)
-    os.kill(writer.pid or 0, signal.SIGKILL)
-    writer.join()
-    with files.recovered(tmp_path):
-        pass
-    assert (target / "a.txt").read_text() == (target / "b.txt").read_text()
-    assert names(tmp_path) == ["set"]
 
 
 def test_versions_leave_out_what_is_not_installed() -> None:

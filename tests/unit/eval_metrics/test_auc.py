@@ -4,7 +4,6 @@ import random
 import statistics
 
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from tuneyard.eval.metrics.preference import auc_parts
 from tuneyard.eval.statistics.rates import mean_of
@@ -12,6 +11,8 @@ from tuneyard.eval.statistics.rates import mean_of
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_mean_is_scikit_learns(seed):
+    from sklearn.metrics import roc_auc_score
+
     draw = random.Random(seed)
     marks = [True, False, *(draw.random() < 0.3 for _ in range(60))]
     scores = [draw.choice([0, 1, 2, 3, 4]) + mark for mark in marks]  # many ties

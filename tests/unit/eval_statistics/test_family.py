@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp
-from statsmodels.stats.contingency_tables import mcnemar
 
 from tuneyard.eval.statistics.family import (
     DifferenceTest,
@@ -33,6 +32,8 @@ def drawn(seed: int, rows: int, candidates: int, gain: float = 0.0) -> np.ndarra
 
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_one_candidate_has_the_mid_p_of_mcnemar(better: int, worse: int) -> None:
+    from statsmodels.stats.contingency_tables import mcnemar
+
     """Fagerland, Lydersen and Laake 2013: the exact p less half the chance of what was seen, each side."""
     exact = mcnemar([[0, better], [worse, 0]], exact=True).pvalue if better + worse else 1.0
     chance = math.comb(better + worse, better) / 2 ** (better + worse)

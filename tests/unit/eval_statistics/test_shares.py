@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from sklearn.metrics import f1_score
 
 from tests.unit.eval_statistics.test_paired import macro_f1
 from tuneyard.eval.metrics.calibration import calibration
@@ -63,6 +62,8 @@ def test_repeating_every_row_in_its_group_adds_no_knowledge(correct: list[bool])
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abcx")), min_size=1, max_size=50))
 def test_macro_f1_equals_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+    from sklearn.metrics import f1_score
+
     gold, predicted = map(list, zip(*pairs, strict=True))
     expected = f1_score(gold, predicted, labels=sorted(set(gold)), average="macro", zero_division=0)
     f1 = macro_f1(gold, predicted)
@@ -78,6 +79,8 @@ def test_a_label_that_a_draw_lacks_is_left_out_without_a_warning() -> None:
 
 
 def test_macro_f1_interval_is_that_of_a_plain_bootstrap() -> None:
+    from sklearn.metrics import f1_score
+
     draw = random.Random(0)
     gold = ["yes"] * 90 + ["no"] * 30
     predicted = [g if draw.random() < 0.8 else "no" for g in gold]
