@@ -1,6 +1,5 @@
 """eval prove with a server that spoils its answers: each way is named, and nothing is written."""
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +18,6 @@ FIRST_QUESTIONS = 3  # completions before those for rows
 TIMEOUT = 15.0
 """Seconds that no answer of the stand-in takes, even on a busy machine: a second try would count, too."""
 HANG_TIMEOUT = 0.4
-MOST_SECONDS = 200.0
 ELSEWHERE = SPOILED["a redirect"]
 
 
@@ -77,10 +75,8 @@ def test_a_spoiled_answer_is_named_and_nothing_is_written(
 ) -> None:
     server, url = hostile
     server.spoiled_path, server.spoil_from, server.spoil, fact = CASES[case]
-    began = time.monotonic()
     with pytest.raises(TuneyardError) as caught:
         prove(home, url, tmp_path / "proof", HANG_TIMEOUT if case == "a hang" else TIMEOUT)
-    assert time.monotonic() - began < MOST_SECONDS
     message = message_of(caught.value)
     assert fact in message and url.removesuffix("/v1") in message and len(message) < 900
     assert message.isprintable()
