@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.folders import names
 from tests.processes import wait_until
 
 
@@ -25,11 +26,10 @@ class Held:
 
     def __init__(self, place: str, call: int, *words: object) -> None:
         self.marks = tempfile.TemporaryDirectory(prefix="held-")
-        folder = Path(self.marks.name, "pids")
-        folder.mkdir()
-        self.folder = folder
+        self.folder = Path(self.marks.name, "pids")
+        self.folder.mkdir()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.held", *map(str, (folder, place, call, *words))],
+            [sys.executable, "-m", "tests.held", *map(str, (self.folder, place, call, *words))],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -38,8 +38,8 @@ class Held:
 
     def waiting(self, count: int = 1) -> list[int]:
         """The process ids, once so many processes wait."""
-        wait_until(lambda: len(list(self.folder.iterdir())) >= count, self.process)
-        return [int(mark.name) for mark in self.folder.iterdir()]
+        wait_until(lambda: len(names(self.folder)) >= count, self.process)
+        return list(map(int, names(self.folder)))
 
     def go_on(self) -> None:
         """Let all processes go on, also those that come to the call later."""

@@ -77,7 +77,6 @@ def test_what_a_killed_run_leaves_is_removed_by_the_next_of_another_command(here
 @pytest.mark.parametrize(
     ("place", "rank"),
     [("adapters.merge.write_json", 8), ("core.files._exchange", 8), ("core.files.shutil.rmtree", 16)],
-    ids=["without its config", "just before the exchange", "just after it"],
 )
 def test_killed_merge_leaves_the_old_folder_or_the_new(here, tmp_path, place, rank):
     make(tmp_path / "a", factors(1))

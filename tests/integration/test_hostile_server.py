@@ -22,7 +22,6 @@ from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends import server as backend
 from tuneyard.eval.backends.load import open_tokenizer
 from tuneyard.eval.backends.scorers import log_sum
-from tuneyard.eval.chat import cli as chat
 from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.read.results import PREDICTIONS
 
@@ -129,13 +128,3 @@ def test_generation(start: Start, unbroken: Unbroken, name: str) -> None:
 @pytest.mark.parametrize("name", [*SOME, *SPOILED_LOGS])
 def test_choice(start: Start, unbroken: Unbroken, name: str) -> None:
     torn_and_resumed(start, unbroken, "choice", name)
-
-
-@pytest.mark.parametrize("name", SOME)
-def test_chat(start: Start, name: str) -> None:
-    hostile, _, _ = start("generate")
-    hostile.spoil, fact = SPOILED[name]
-    with serving(hostile) as url, pytest.raises(TuneyardError) as caught:
-        hostile.stopped.clear()
-        call(chat, "--url", url, "--timeout", 0.5, "--once", "Is 2 even?")
-    assert fact in message_of(caught.value)

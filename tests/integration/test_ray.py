@@ -78,7 +78,7 @@ def test_errors_of_items_and_what_is_kept_in_a_worker(executor) -> None:
     items = [WorkItem("x", describe, (n,)) for n in range(30)]
     records = [result.record_or_raise() for result in executor.map(items, common=Heavy())]
     assert {kind for _, kind, _ in records} == {"str"} and Heavy.pickled == 1
-    one = Resources(memory=SMALL)  # one at a time on each node
+    one = Resources(memory=SMALL)  # one at a time on each node, where the actors before make room
     for _ in range(2):  # actors stay for the next map
         used = executor.map([WorkItem("x", use_model, ("a",))] * 6, resources=one)
         loaded = [result.record_or_raise() for result in used]
@@ -134,12 +134,6 @@ def test_what_no_node_has_is_refused(executor) -> None:
     with pytest.raises(RequestError) as error:
         list(executor.map([item], resources=Resources(gpus=1, memory=10**14)))
     printed(str(error.value), "1 GPU", "100000.0 GB", "no node has that")
-
-
-def test_actors_make_room_for_those_with_other_resources(executor) -> None:
-    for resources in (Resources(memory=SMALL), Resources(), Resources(cpus=0.5)):
-        items = [WorkItem(str(n), slot_after) for n in range(4)]
-        assert [result.error for result in executor.map(items, resources=resources)] == [None] * 4
 
 
 def test_closing_a_map_ends_its_items_and_what_they_have_started(executor, tmp_path) -> None:

@@ -14,13 +14,6 @@ import yaml
 NOTED = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 
-def wait_for(file: str | None) -> None:
-    """Wait for a file, some minutes at most."""
-    began = time.monotonic()
-    while file is not None and not Path(file).exists() and time.monotonic() - began < 300:
-        time.sleep(0.02)
-
-
 def main() -> None:
     settings = yaml.safe_load(Path(sys.argv[2]).read_text(encoding="utf-8"))
     folder, rank = Path(settings["output_dir"]), settings["lora_rank"]
@@ -28,7 +21,11 @@ def main() -> None:
     with (folder / "trained").open("a") as file:
         file.write("x")
     (folder / "environment.json").write_text(json.dumps({name: os.environ.get(name) for name in NOTED}))
-    wait_for(os.environ.get(f"FAKE_AFTER_{rank}"))
+    after = os.environ.get(f"FAKE_AFTER_{rank}")
+    for _ in range(10_000):  # some minutes at most
+        if after is None or Path(after).exists():
+            break
+        time.sleep(0.03)
     if str(rank) == os.environ.get("FAKE_FAILURE"):
         raise ValueError("no such rank")
     history = [{"step": 1, "train_loss": 1 / rank}]
