@@ -5,7 +5,6 @@ import gc
 import importlib
 import io
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
-from _pytest.mark.expression import Expression
 
 from tests import messages
 from tests.tiny import make_tiny
@@ -59,7 +57,6 @@ LONGEST_FIRST = (
     "cli/test_compare.py",
     "cli/test_adapters.py",
 )
-MARK = re.compile(r"mark\.(slow|peer|gpu)\b")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REAL = Path(os.environ.get("TUNEYARD_DATA", ROOT.parent / "shared/data"))
 OFFLINE = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -120,16 +117,6 @@ def pytest_collection() -> Generator[None, object, object]:
     gc.set_threshold(50_000, 20, 100)
     gc.enable()
     return collected
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Import no file of which -m leaves out every test: `make test` needs none of those that import torch."""
-    if not collection_path.name.startswith("test_") or not config.option.markexpr:
-        return None
-    text = collection_path.read_text(encoding="utf-8")
-    of_all = set(MARK.findall("".join(re.findall("^pytestmark = .*", text, re.M))))
-    chosen = Expression.compile(config.option.markexpr).evaluate(lambda name, **_: name in of_all)
-    return True if not chosen and of_all == set(MARK.findall(text)) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
