@@ -61,10 +61,10 @@ def _units(split: Split, rows: Fingerprints) -> "array[int]":
     for code, unit in zip(classes, units, strict=True):
         if first_of_class.setdefault(code, unit) != unit:
             classes_of_several.add(code)
-    own = array(units.typecode)
+    unit_of_row = array(units.typecode)
     for row, (code, unit) in enumerate(zip(classes, units, strict=True)):
-        own.append(unit if code in classes_of_several else row)
-    return own
+        unit_of_row.append(unit if code in classes_of_several else row)
+    return unit_of_row
 
 
 def _firsts(values: "array[int]", units: "array[int]") -> "array[int]":

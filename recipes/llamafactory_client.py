@@ -115,8 +115,8 @@ def ask(llamafactory: LlamaFactory, recipe: Recipe, model: str, gpus: Sequence[G
     An answer about the same settings, data and model comes from the cache. The learning rate, the setting
     that is edited most, is not asked about: LLaMA-Factory only hands it to the optimizer.
     """
-    asked = known_keys().keys() - {"learning_rate"}
-    settings = {key: value for key, value in recipe.settings.items() if key in asked}
+    keys = known_keys().keys() - {"learning_rate"}
+    settings = {key: value for key, value in recipe.settings.items() if key in keys}
     settings["model_name_or_path"] = model
     launch = _launch(recipe, gpus)
 

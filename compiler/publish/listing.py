@@ -61,10 +61,10 @@ def _changes(registry: Registry, dataset: str, name: str, moved: Moved | None) -
 def _stale_remote(source: CompiledSource) -> str:
     """The reason why a remote source makes a dataset stale, or why that cannot be told; "" if it does not."""
     try:
-        found = find_remote(source.path)
+        source_now = find_remote(source.path)
     except RequestError as error:
         return f"unknown: {error}"
-    if isinstance(found, RemoteFile) and found.version == source.version:
+    if isinstance(source_now, RemoteFile) and source_now.version == source.version:
         return ""
     return f"source {source.path} has changed"
 

@@ -19,11 +19,11 @@ def with_shown_branch(row: Fields) -> Fields:
     if not isinstance(nodes, dict) or not isinstance(name, str):
         return row
     others = {key: value for key, value in row.items() if key not in (TREE, "current_node")}
-    shown = _shown_branch(nodes, name)
-    to_tools = [message for message in shown if _speaker(message) == TOOL]
+    branch = _shown_branch(nodes, name)
+    to_tools = [message for message in branch if _speaker(message) == TOOL]
     if to_tools:
         others["tool_messages"] = to_tools
-    return {"messages": _turns(shown), **others}
+    return {"messages": _turns(branch), **others}
 
 
 def _shown_branch(nodes: Mapping[object, object], name: object) -> list[Mapping[str, object]]:

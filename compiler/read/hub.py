@@ -46,10 +46,10 @@ def _file(address: str, *, stream: bool) -> Path | RemoteFile:
     if "://" not in address:
         return Path(address)
     if stream:
-        found = find_remote(address)
-        if not isinstance(found, RemoteFile):
+        file_there = find_remote(address)
+        if not isinstance(file_there, RemoteFile):
             raise RequestError(f"{address}: is a folder, expected a file")
-        return found
+        return file_there
     from huggingface_hub import hf_hub_download
 
     repo, _, rest = address.removeprefix("hf://datasets/").partition("@")

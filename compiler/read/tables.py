@@ -41,9 +41,11 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
             lines, rows = lines[1:], rows[1:]
         if header is None and rows:
             header, lines, rows = rows[0], lines[1:], rows[1:]
-            named = [number for number, name in enumerate(header, 1) if name]
-            if len(named) > 1 and len(header) > named[-1] + 1:  # a spreadsheet writes its empty columns, too
-                del header[named[-1] :]
+            filled = [number for number, name in enumerate(header, 1) if name]
+            if (
+                len(filled) > 1 and len(header) > filled[-1] + 1
+            ):  # a spreadsheet writes its empty columns, too
+                del header[filled[-1] :]
             problem = text.undecodable(header, f"{display_path}:1")
             if problem:
                 problems.bad_file(problem)

@@ -242,6 +242,6 @@ def _of_turns(record_format: RecordFormat, talks: Sequence[Any]) -> list[str]:
     end = None if record_format.ranking else -1
     texts = []
     for talk in talks:
-        asked = [turn[content] for turn in talk[:end] if turn[role] != system]
-        texts.append(SEPARATOR.join(asked))
+        questions = [turn[content] for turn in talk[:end] if turn[role] != system]
+        texts.append(SEPARATOR.join(questions))
     return texts

@@ -222,9 +222,9 @@ def _exit_code(command: click.Command) -> int:
         say(f"interrupted; {str(error) or 'the same command starts again'}", to_stderr=True)
         return 130
     except click.ClickException as error:
-        shown = io.StringIO()
-        error.show(shown)
-        say(shown.getvalue().rstrip("\n") + _hint(error), to_stderr=True)
+        message_of_click = io.StringIO()
+        error.show(message_of_click)
+        say(message_of_click.getvalue().rstrip("\n") + _hint(error), to_stderr=True)
         return 2
     except TuneyardError as error:
         say(f"error: {error}", to_stderr=True)

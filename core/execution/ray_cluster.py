@@ -57,13 +57,15 @@ class RayCluster(WorkerMap):
 
         files = [str(path) for path in inputs if isinstance(path, Path)]
         folders = [str(existing(Path(str(path)).absolute())) for path in outputs]
-        asked = {}
+        node_of_answer = {}
         for node in _nodes():
             strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             question = ray.remote(num_cpus=0, scheduling_strategy=strategy)(_differences)
-            asked[question.remote(_here(), str(Path.cwd()), files, folders)] = node["NodeManagerHostname"]
+            node_of_answer[question.remote(_here(), str(Path.cwd()), files, folders)] = node[
+                "NodeManagerHostname"
+            ]
         problems = []
-        for reference, name in asked.items():
+        for reference, name in node_of_answer.items():
             try:
                 answers = ray.get(reference, timeout=_STARTED_WITHIN)
             except ray.exceptions.TaskUnschedulableError:

@@ -106,6 +106,6 @@ def to_json(proof: Proof, command: str) -> dict[str, object]:
 def _json(one: ProofPart, name: str, within: str, tolerance: Tolerance) -> dict[str, object]:
     """A comparison with the fields of its part, under `name` its way or model."""
     fields = asdict(one)
-    own = {field: fields[field] for field in FIELDS[one.part]}
+    of_part = {field: fields[field] for field in FIELDS[one.part]}
     head = {name: one.model, "dataset": one.dataset, "n": one.n}
-    return {**head, **own, within: not one.failure(tolerance)}
+    return {**head, **of_part, within: not one.failure(tolerance)}

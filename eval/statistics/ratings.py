@@ -83,11 +83,11 @@ def equal_verdicts(ratings: Sequence[Rating], models: Sequence[str]) -> Fraction
     base, *others = models
     verdicts: defaultdict[Hashable, list[int]] = defaultdict(list)
     for rater in {rating.rater for rating in ratings}:
-        own = [rating for rating in ratings if rating.rater == rater]
+        ratings_of_rater = [rating for rating in ratings if rating.rater == rater]
         for model in others:
-            for prompt, step in _steps(own, base, model, OVERALL).items():
+            for prompt, step in _steps(ratings_of_rater, base, model, OVERALL).items():
                 verdicts[prompt, model].append((step > 0) - (step < 0))
-    pairs = [pair for found in verdicts.values() for pair in itertools.combinations(found, 2)]
+    pairs = [pair for of_raters in verdicts.values() for pair in itertools.combinations(of_raters, 2)]
     if not pairs:
         return None
     return Fraction(sum(one == other for one, other in pairs), len(pairs))
@@ -95,10 +95,10 @@ def equal_verdicts(ratings: Sequence[Rating], models: Sequence[str]) -> Fraction
 
 def mean_marks(ratings: Iterable[Rating], model: str) -> dict[str, float | None]:
     """Mean mark of a model for each criterion over all its answers and raters (None: no mark)."""
-    own = [rating.marks for rating in ratings if rating.model == model]
+    sheets = [rating.marks for rating in ratings if rating.model == model]
     means: dict[str, float | None] = {}
     for criterion in CRITERIA:
-        marks = [given[criterion] for given in own if criterion in given]
+        marks = [sheet[criterion] for sheet in sheets if criterion in sheet]
         means[criterion] = None
         if marks:
             means[criterion] = sum(marks) / len(marks)
