@@ -19,7 +19,7 @@ GIVEN_AWAY = 0.5
 SAME = 0.95
 SHOWN_COLUMNS = 8
 _FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
-_BELOW = re.compile(r"\n(?:\n+|(?=#))(.+)")
+_BELOW = re.compile(r"\n(?:\n+|(?=#|[^\W\d_][\w -]{0,24}[:：](?!//)))(.+)")
 _FRACTION = re.compile(r"-?\d{0,3}\.\d+|[01]|\d(\.\d+)?e-\d+")
 _ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices", "rating", "context")
 
@@ -83,8 +83,9 @@ def _lines_in_turns(profile: FileProfile) -> Iterator[str]:
             lines += _BELOW.findall(str(turn["content"]))
     if lines:
         yield (
-            f"{len(lines)} lines below a turn follow a blank line or begin with #, the first is "
-            f"{show_value(lines[0])}; they are learned as a part of the turn: delete headings and notes"
+            f"{len(lines)} lines below a turn follow a blank line, or begin with # or a name and a colon, "
+            f"the first is {show_value(lines[0])}; they are learned as a part of the turn: delete headings, "
+            "notes and further speakers"
         )
 
 

@@ -66,6 +66,7 @@ ANY = AnyKind(
 LIST = Kind(
     "list",
     {"description": "a list of texts", "type": "array", "items": {"type": "string"}},
+    may_be_blank=True,
     is_text=True,
     leaf_types=("texts",),
     reader=ListReader,

@@ -18,6 +18,8 @@ from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import Problem, show_value
 
 LONG = 1_000_000
+EMPTY = {b"", *b"nan nat <na> null none #n/a #ref! #value! #div/0! #name?".split()}
+"""Empty texts, and what pandas and spreadsheets write for an empty cell or an error, in small letters."""
 _WORD = 1 << 63
 # The tokens of LLaMA-Factory's templates in this form. Another `<|…|>` is a text's own, as a list's mark.
 _SPECIAL = (
@@ -112,9 +114,9 @@ class Lint:
                     self._warn(code, batch, number, message)
         for name in self.texts.may_be_blank:
             values = batch.columns.get(name, texts[name])
-            if b"" in plain[name] or None in values:
+            if not EMPTY.isdisjoint(plain[name]) or None in values:
                 for number, text in enumerate(plain[name]):
-                    if not text or values[number] is None:
+                    if text in EMPTY or values[number] is None:
                         self._warn("W204", batch, number, "an empty answer would be trained on", name)
         if max(lengths) >= LONG:
             for number, length in enumerate(lengths):

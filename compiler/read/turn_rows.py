@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 
 from tuneyard.compiler.check.marks import changes_answer
 from tuneyard.compiler.kinds.turn_forms import CALL, OBSERVATION, ROLES
@@ -78,9 +79,19 @@ def _is_continued(turn: Fields, following: Fields) -> bool:
     return not any(changes_answer(key, value) for key, value in others.items())
 
 
+def _seconds(time: str) -> float:
+    """Of a time with an offset, whose text has another order: `10:00+02:00` is before `08:30Z`."""
+    moment = datetime.fromisoformat(time)
+    if moment.tzinfo is None:
+        raise ValueError(f"{time}: a time without an offset")
+    return moment.timestamp()
+
+
 def _ordered(items: list[Turn]) -> list[Turn]:
-    """Turns by their numbers if all of them have one, otherwise by the text of their values (dates)."""
-    try:
-        return sorted(items, key=lambda item: float(str(item[0])))
-    except ValueError:
-        return sorted(items, key=lambda item: _GERMAN_DATE.sub(r"\3-\2-\1", str(item[0])))
+    """Turns by their numbers or times if all of them have one, otherwise by the text of their values."""
+    for as_number in (float, _seconds):
+        try:
+            return sorted(items, key=lambda item: as_number(str(item[0])))
+        except ValueError:
+            continue
+    return sorted(items, key=lambda item: _GERMAN_DATE.sub(r"\3-\2-\1", str(item[0])))

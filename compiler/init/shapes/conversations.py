@@ -38,12 +38,12 @@ _QUESTION = re.compile(
     rf"^(?:#+ .*[?？]$|{SPEAKER.pattern}|[\[(]?[qa问答]\d*[\]).、])", re.MULTILINE | re.IGNORECASE
 )
 _MESSAGE = re.compile(
-    r"[\[(]?(\d{1,4}[./-]){2}\d{1,4},? +\d{1,2}:\d\d(:\d\d)?( ?[ap]\.?m\.?)?[\])]?( -)? +"
+    r"[\[(]?((\d{1,4}[./-]){2}\d{1,4},? +)?\d{1,2}:\d\d(:\d\d)?( ?[ap]\.?m\.?)?[\])]?( -)? +"
     r"[^:：]{1,40}([:：] |$)",
     re.IGNORECASE,
 )
-"""A line of an exported chat: `12/03/2024, 21:15 - Anna: text`, or the time and name above the text."""
-_NAME = re.compile(r"^([^\W\d_][\w .-]{0,24}?)[ \t]*[:：](?!//)", re.MULTILINE)
+"""A line of an exported chat: `12/03/2024, 21:15 - Anna: text`, `[10:00] Anna: text`, `00:00:10 Anna`."""
+_NAME = re.compile(r"^([^\W\d_][\w .-]{0,24}?)[ \t]*(?:\([\d:]+\))?[:：](?!//)", re.MULTILINE)
 """The name of a speaker, or of a field, before a colon."""
 MOST_NAMES = 8
 FEW = 3
@@ -197,7 +197,7 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
     most = 0.5 * len(lines)
     if count > len(lines):  # a document may have some
         most = 2 * len(lines)
-    elif {USER, ASSISTANT} <= speakers:
+    elif ASSISTANT in speakers:
         most = FEW
     if len(questions) > most:
         yield (

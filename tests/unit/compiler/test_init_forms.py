@@ -788,8 +788,12 @@ def test_questions_that_become_plain_text_are_told(bench, line: str) -> None:
 LINES = [
     ("# by Ann\n# in May\n{}\t{}\n", "each line holds 2 fields"),
     ("A line.\nAnother.\nA third one.\nQ: {}\nA: {}\n", "60 of 150 lines look like questions"),
+    ("1、{}\n答：{}\n\n", "30 of 60 lines look like questions"),
+    ("[10:00 AM] User: {}\n[10:01 AM] Agent: {}\n", "each row looks like one message of a chat"),
+    ("00:00:10 Speaker 1\n{}\n\n00:01:10 Speaker 2\n{}\n\n", "each row looks like one message of a chat"),
+    ("User: {}\nAgent: {}\nSupervisor: approved.\n\n", "30 lines below a turn follow a blank line"),
     ("Q: {}\nA: {}\n\n# Harbours\n\n", "30 lines below a turn follow a blank line"),
-    ("Ann: {}\nBen: {}\n", "60 of 60 lines begin with Ann, Ben and a colon"),
+    ("Ann (10:00): {}\nBen (10:01): {}\n", "60 of 60 lines begin with Ann, Ben and a colon"),
     ("# by Ann\ntitle: {}\nbody: {}\n\n", "60 of 90 lines begin with title, body and a colon"),
 ]
 
@@ -884,6 +888,12 @@ def test_a_german_table_of_turns(bench) -> None:
     lines = [f"{n};28.02.2024 09:00;Kunde;{question(n)}" for n in range(COUNT)]
     lines += [f"{n};01.03.2024 08:00;Support;{answer(n)}" for n in range(COUNT)]
     assert talks(bench, table(bench, "verlauf.csv", "Fall;Zeit;Absender;Nachricht", lines)) == TALKS
+
+
+def test_turns_are_ordered_by_times_of_several_zones(bench) -> None:
+    lines = [f"{n},2024-03-01T08:30:00Z,assistant,{answer(n)}" for n in range(COUNT)]
+    lines += [f"{n},2024-03-01T10:00:00+02:00,user,{question(n)}" for n in range(COUNT)]
+    assert talks(bench, table(bench, "talk.csv", "conversation_id,time,role,text", lines)) == TALKS
 
 
 def test_two_texts_may_be_asked_with_an_answer(bench) -> None:

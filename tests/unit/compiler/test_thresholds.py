@@ -80,6 +80,12 @@ def test_answers_of_blanks_alone_are_empty(bench):
     assert warned(bench, rows, "W204") == [0, 1]
 
 
+def test_answers_that_pandas_and_spreadsheets_write_for_none_are_empty(bench):
+    texts = ["NaN", "Nancy", "#N/A", "None", "None of them."]
+    rows = [{"question": str(n), "answer": text} for n, text in enumerate(texts)]
+    assert warned(bench, rows, "W204") == [0, 2, 3]
+
+
 def test_lengths_of_a_filter_are_inclusive(bench):
     rows = [{"q": "q" * size, "a": "a"} for size in range(1, 9)]
     spec = bench.write("t.yaml", SPEC + "filter: {min: 6, max: 8}\n")  # both texts and the break between them
