@@ -40,7 +40,9 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         titles = [sheet.title for sheet in others if first_rows[sheet.title]]
         if titles:
             unread = ", ".join(titles)
-            problems.notes.append(f"{file.display_path}: only the sheet {first.title} is read, not {unread}")
+            message = f"only the sheet {first.title} is read, not {unread}"
+            hint = "save each sheet as a file of its own"
+            problems.warn(Problem("W224", file.display_path, message, "", hint))
         yield from _rows(first, file.display_path, problems)
     except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, SyntaxError) as error:
         message, place = f"the workbook cannot be read: {error}", f"{file.display_path} row 1"
