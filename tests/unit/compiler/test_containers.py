@@ -129,7 +129,8 @@ def test_cells_and_sheets_of_a_workbook_that_no_row_holds_are_said(bench):
     path = workbook(bench, head, *rows, more=[("question", "answer")])
     report = bench.compile("qa", path, reject=True)
     assert bench.codes(report) == [("E008", "book.xlsx row 3"), ("E008", "book.xlsx row 4")]
-    printed_line("\n".join(report.problems.notes), "book.xlsx", "More")
+    (warning,) = report.problems.warnings
+    printed_line(warning.line(), "book.xlsx: W224", "not More")
 
 
 def test_a_column_that_an_arrow_file_has_twice_is_a_problem(bench):
