@@ -128,7 +128,8 @@ def test_cells_and_sheets_of_a_workbook_that_no_row_holds_are_said(bench):
     rows = (("Q1?", "A1."), ("Q2?", "A2.", 7), ("Q3?", "A3.", None, "x"))
     path = workbook(bench, head, *rows, more=[("question", "answer")])
     report = bench.compile("qa", path, reject=True)
-    assert bench.codes(report) == [("E008", "book.xlsx row 3"), ("E008", "book.xlsx row 4")]
+    expected = [("E008", "book.xlsx row 3"), ("E008", "book.xlsx row 4"), ("W224", "book.xlsx")]
+    assert bench.codes(report) == expected
     (warning,) = report.problems.warnings
     printed_line(warning.line(), "book.xlsx: W224", "not More")
 
