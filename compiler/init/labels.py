@@ -132,7 +132,7 @@ def _whole_number(value: object) -> object:
     """The whole number that digits or 1.0 are: cells of a table hold only text."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value):
+    if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9]\d{0,8})", value):
         return int(value)
     return value
 

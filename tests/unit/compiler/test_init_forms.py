@@ -884,16 +884,18 @@ def test_the_type_of_a_message_is_no_class_of_it(bench) -> None:
     assert "one message of a chat (author is its author)" in printed
 
 
-def test_a_german_table_of_turns(bench) -> None:
-    lines = [f"{n};28.02.2024 09:00;Kunde;{question(n)}" for n in range(COUNT)]
-    lines += [f"{n};01.03.2024 08:00;Support;{answer(n)}" for n in range(COUNT)]
-    assert talks(bench, table(bench, "verlauf.csv", "Fall;Zeit;Absender;Nachricht", lines)) == TALKS
-
-
-def test_turns_are_ordered_by_times_of_several_zones(bench) -> None:
-    lines = [f"{n},2024-03-01T08:30:00Z,assistant,{answer(n)}" for n in range(COUNT)]
-    lines += [f"{n},2024-03-01T10:00:00+02:00,user,{question(n)}" for n in range(COUNT)]
-    assert talks(bench, table(bench, "talk.csv", "conversation_id,time,role,text", lines)) == TALKS
+@pytest.mark.parametrize(
+    ("header", "user", "assistant"),
+    [
+        ("Fall;Zeit;Absender;Nachricht", "28.02.2024 09:00;Kunde", "01.03.2024 08:00;Support"),
+        ("case_id;time;role;content", "2024-03-01T10:00:00+02:00;user", "2024-03-01T08:30:00Z;assistant"),
+    ],
+    ids=["German dates", "zones"],
+)
+def test_turns_are_ordered_by_their_times(bench, header, user, assistant) -> None:
+    lines = [f"{n};{assistant};{answer(n)}" for n in range(COUNT)]
+    lines += [f"{n};{user};{question(n)}" for n in range(COUNT)]
+    assert talks(bench, table(bench, "verlauf.csv", header, lines)) == TALKS
 
 
 def test_two_texts_may_be_asked_with_an_answer(bench) -> None:
@@ -964,6 +966,7 @@ CLASSES = {
     "recalled,text,origin": (two_texts_a_prompt, {"human", "gpt"}),
     "use_case,text,origin": (two_texts_a_prompt, {"human", "gpt"}),
     "text,intent_key": (lambda n: f"{answer(n)},{['pay', 'cancel'][n % 2]}", {"pay", "cancel"}),
+    "text,code": (lambda n: f"{answer(n)},0{n % 2}", {"00", "01"}),
 }
 """Header, rows and classes. Who wrote a text is its class where no column names a conversation."""
 
