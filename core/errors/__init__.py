@@ -261,14 +261,17 @@ def _hint(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption) and error.ctx and isinstance(error.ctx.command, click.Group):
         return f" Options come after the command: {error.ctx.command_path} COMMAND {error.option_name} …"
     if error.message.startswith("Got unexpected extra argument"):
-        return "; a path with spaces needs quotes"
+        return "; give fewer, or put a path with spaces in quotes"
     missing_path = _MISSING_PATH.search(error.message)
     if missing_path:
         from tuneyard.core.files import near_name
 
         return f"\n{near_name(Path(missing_path[1]))}"
     context = error.ctx if isinstance(error, click.UsageError) else None
-    if isinstance(error, click.BadParameter | click.BadOptionUsage) and context is not None:
+    if (
+        isinstance(error, click.BadParameter | click.BadOptionUsage | click.NoSuchOption)
+        and context is not None
+    ):
         from tuneyard.core.cli.main import examples_of
 
         return "".join(f"\nExample: {line}" for line in examples_of(context.command)[:1])

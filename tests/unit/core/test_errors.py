@@ -124,11 +124,10 @@ def test_underscores_are_taken_for_hyphens() -> None:
     assert invoke(command, "--max_new_tokens", "512").output == "512\n"
 
 
-@pytest.mark.parametrize(
-    "raised", ["", "SystemExit(1)", "RuntimeError('lock')"], ids=["", "as Ray does", "as threading does"]
-)
+@pytest.mark.parametrize("raised", ["", "SystemExit(1)", "RuntimeError('lock')"])
 def test_sigterm_is_143_and_runs_the_clean_up(raised) -> None:
-    library = f"    except SystemExit: raise {raised}\n" if raised else ""
+    """Ray makes an exit in a signal's handler another one, and threading a RuntimeError."""
+    library = f"    except SystemExit: raise {raised}\n"
     script = (
         "import click, time, contextlib; from tuneyard.core.errors import run_command\n"
         "@click.command()\n"

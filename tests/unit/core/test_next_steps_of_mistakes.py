@@ -65,7 +65,12 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["data", "list", "--out", "nodir"], 2, "`tuneyard data compile` makes one"),
         (["data", "compile", "hub:a/b"], 2, "`tuneyard data compile SPEC --source hub:"),
         (["data", "init", "mine.csv", "--text", "b"], 2, "(columns: a)"),
-        (["data", "init", "my", "file.csv"], 2, "(file.csv); a path with spaces needs quotes"),
+        (["adapter", "fuse", "--adapter", "a"], 2, "Example: tuneyard adapter fuse demo-rte"),
+        (
+            ["data", "init", "my", "file.csv"],
+            2,
+            "(file.csv); give fewer, or put a path with spaces in quotes",
+        ),
     ],
 )
 def test_a_mistake_has_a_next_step(
