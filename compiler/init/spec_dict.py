@@ -13,6 +13,7 @@ from tuneyard.compiler.spec.file import Raw, Source
 from tuneyard.compiler.spec.model import Output, Spec
 
 REPEATED = 0.01
+FEWEST_IDS = 9  # so that a tenth of the rows may be whole groups
 ENDINGS = re.compile(
     r"(?i)(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|md|arrow|xlsx|zip|db|sqlite3?))?(\.(gz|zst))?$"
 )
@@ -138,7 +139,8 @@ def _group(profile: FileProfile, proposal: Proposal) -> tuple[str, Leaf | None]:
             candidates.append(("group", leaf))
     for name, leaf in candidates:
         distinct = len(leaf.hashes)
-        is_complete = leaf.filled == profile.rows and distinct > MOST_VALUES
+        fewest = FEWEST_IDS if name == "group" else MOST_VALUES
+        is_complete = leaf.filled == profile.rows and distinct > fewest
         if is_complete and profile.rows - distinct > REPEATED * profile.rows:
             return name, leaf
     return "", None

@@ -302,7 +302,7 @@ def test_files_of_images_are_no_text_even_if_the_user_names_them(bench) -> None:
 
 
 def test_a_column_that_names_the_dialogue_groups_the_split(bench) -> None:
-    rows = [{"dialog": f"d{n // 3}", "Customer": question(n), "Agent": answer(n)} for n in range(4 * COUNT)]
+    rows = [{"dialog": f"d{n // 10}", "Customer": question(n), "Agent": answer(n)} for n in range(4 * COUNT)]
     text, _ = propose(bench.rows("turns.jsonl", rows), text="Customer", answer="Agent")
     assert "group: group" in text and "names: [dialog]" in text
 
