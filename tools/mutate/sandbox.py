@@ -22,7 +22,7 @@ from tools.mutate.mutants import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = {
-    "core": ["tests/unit/core"],
+    "core": ["tests/unit/core", "tests/unit/compiler/test_durable.py", "tests/unit/eval_datasets"],
     "compiler": ["tests/unit/compiler", "tests/cli/test_compiler.py"],
     "recipes": ["tests/unit/recipes", "tests/integration/test_recipes_*.py"],
     "adapters": ["tests/unit/adapters", "tests/integration/test_adapters_*.py"],
