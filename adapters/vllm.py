@@ -17,10 +17,10 @@ def max_rank(rank: int) -> int | None:
 
 def notes(rank: int, full_tensors: bool) -> Iterator[str]:
     """Yield the reasons for which vLLM would refuse an adapter, and the options that it needs."""
-    enough = max_rank(rank)
-    if enough is None:
+    lora_rank = max_rank(rank)
+    if lora_rank is None:
         yield f"rank {rank} is above vLLM's largest, {RANKS[-1]}: use --method svd --rank, or fuse it"
-    elif enough > DEFAULT_RANK:
-        yield f"rank {rank} is above vLLM's default of {DEFAULT_RANK}: serve with --max-lora-rank {enough}"
+    elif lora_rank > DEFAULT_RANK:
+        yield f"rank {rank} is above vLLM's default of {DEFAULT_RANK}: serve with --max-lora-rank {lora_rank}"
     if full_tensors:
         yield NO_FULL_TENSORS

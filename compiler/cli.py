@@ -205,7 +205,7 @@ def _report(
         for line in [*problems.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
             say(one_line(line), to_stderr=True)
         if problems.errors:
-            say(summarise(problems.errors, every, problems.tally("E")), to_stderr=True)
+            say(summarise(problems.errors, every, problems.counts_of("E")), to_stderr=True)
     lines = [report.line()]
     if report.datasets and not report.failed and not is_quiet():  # a check has no files to count
         lines += report.result_lines(request.out)
@@ -258,7 +258,7 @@ def list_command(out: Path) -> None:
 
     specs = [load_spec(name) for name in known_specs()]
     width = max(len(spec.name) for spec in specs)
-    datasets = list(dataset_lines(Registry(out).settle()))
+    datasets = list(dataset_lines(Registry(out).finish_publications()))
     lines = [f"datasets in {out}", *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"])]
     lines += ["specs", *(f"  {spec.name:{width}}  {for_reader(spec.about)}" for spec in specs)]
     say("\n".join(lines))
@@ -374,7 +374,7 @@ def remove_command(name: str, out: Path) -> None:
     """Unregister a compiled dataset and delete the files that compile made."""
     from tuneyard.compiler.publish.registry import Registry
 
-    say(f"removed {name}: {', '.join(Registry(out).settle().remove(name))}")
+    say(f"removed {name}: {', '.join(Registry(out).finish_publications().remove(name))}")
     next_step(None, ["tuneyard", "data", "list", *same_options("--dataset-dir")])
 
 

@@ -90,7 +90,7 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     if not request.force:
         report = _report_if_up_to_date(registry, spec, request, made_from)
     if report is not None:
-        registry.settle(spec.name)
+        registry.finish_publications(spec.name)
     else:
         with staging(request.out / spec.name) as staged:
             report = _compiled(spec, request, inputs, staged)
@@ -192,9 +192,9 @@ def _write_in_order(run: Run, executor: Executor | None) -> None:
     splits = [split for split in run.spec.splits if run.inputs_of(split)]
     with run.reading(splits, executor):
         for split in splits:
-            prints = run.prints[split] = Fingerprints()
+            fingerprints = run.fingerprints[split] = Fingerprints()
             with run.open(split) as files:
-                run.read_part(split, prints, files)
+                run.read_part(split, fingerprints, files)
 
 
 def _complete(run: Run) -> None:
@@ -203,7 +203,7 @@ def _complete(run: Run) -> None:
     if report.unused.findings:
         problems.lead(report.unused.problems(report.read))
     if not report.failed:
-        report.fit = warn_of_duplicates(run.prints, spec.group, problems, near=spec.near)
+        report.fit = warn_of_duplicates(run.fingerprints, spec.group, problems, near=spec.near)
         _warn_of_labels(spec, report.fit, problems)
         if spec.split and not spec.split.group and problems.counts["W202"]:
             problems.notes.append(f"{spec.name}: equal rows were drawn into one split (W202 counts them)")

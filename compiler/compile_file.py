@@ -53,7 +53,7 @@ class Yielded:
 
     problems: Problems
     unused: Unused = field(default_factory=Unused)
-    prints: Fingerprints = field(default_factory=Fingerprints)
+    fingerprints: Fingerprints = field(default_factory=Fingerprints)
     types: dict[str, str] = field(default_factory=dict)
     values: dict[str, Counter[object]] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
@@ -63,7 +63,7 @@ class Yielded:
         """Put together what these files and the next ones yield."""
         self.problems.add(other.problems)
         self.unused.add_rows(other.unused)
-        self.prints.append(other.prints)
+        self.fingerprints.append(other.fingerprints)
         self.types = {**other.types, **self.types}
         for column, counts in other.values.items():
             self.values.setdefault(column, Counter()).update(counts)
@@ -110,7 +110,7 @@ def compile_file(
     `before` is what the files of its split before it have yielded. `moved` gets the numbers of bytes read,
     for a progress bar.
     """
-    most_rows, enough = request.limit or NO_LIMIT, most_kept(spec, item.split)
+    most_rows, most_written = request.limit or NO_LIMIT, most_kept(spec, item.split)
     spec = spec.of_part(item.split)
     problems = Problems(request.most_problems, rejected)
     result = Yielded(problems, types=dict(before.types))
@@ -136,11 +136,11 @@ def compile_file(
                 result.counts.kept += len(batch)
                 for name in judged:
                     result.values[name].update(batch.columns[name])
-                lint.see(result.prints, batch, "idx" in checker.sources)
+                lint.see(result.fingerprints, batch, "idx" in checker.sources)
                 for renderer, file in outputs:
                     file.add(*renderer.block(batch, file.between))
         kept = before.counts.kept + result.counts.kept
-        if before.readable + result.readable >= most_rows or kept >= enough:
+        if before.readable + result.readable >= most_rows or kept >= most_written:
             break
     problems.end_batch()
     result.counts.read = result.readable + problems.bad_rows - checker.bad

@@ -140,16 +140,16 @@ class Problems:
 
     def count(self, kind: str) -> int:
         """The number of problems of a kind: "E" errors, "W" warnings."""
-        return sum(self.tally(kind).values())
+        return sum(self.counts_of(kind).values())
 
-    def tally(self, kind: str) -> dict[str, int]:
+    def counts_of(self, kind: str) -> dict[str, int]:
         """The counts by code of a kind, "E" or "W"."""
         return {code: n for code, n in self.counts.items() if code.startswith(kind)}
 
     def warning_lines(self) -> list[str]:
         """The first places of each kind of warning, and how many more there are."""
         lines = []
-        for code, total in sorted(self.tally("W").items()):
+        for code, total in sorted(self.counts_of("W").items()):
             first_lines = [problem.line() for problem in self.warnings if problem.code == code]
             if self.limit is not None:
                 first_lines = first_lines[:PLACES]
@@ -158,7 +158,7 @@ class Problems:
             if rest:
                 lines.append(f"… {rest} more {code}: {WARNINGS[code]} (--all shows every one)")
         if lines:
-            lines += guide(self.tally("W"))
+            lines += guide(self.counts_of("W"))
         return lines
 
 

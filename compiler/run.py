@@ -30,7 +30,7 @@ class Run:
     """One compile: what it reads and writes, and what all files together have yielded so far (`report`).
 
     - `staged`: the folder of the written files. `written`: each of them, with its split and its output.
-    - `prints`: the fingerprints of the rows of each split that is written.
+    - `fingerprints`: the fingerprints of the rows of each split that is written.
     - `drawn`: what became of the rows of the files of all splits.
     - `results`: what workers make of the files, None if this process compiles them.
     - `moved`: moves the bar, None without a terminal.
@@ -43,7 +43,7 @@ class Run:
     report: CompileReport
     moved: Moved | None = None
     written: list[tuple[str, Output, RecordFile]] = field(default_factory=list)
-    prints: dict[str, Fingerprints] = field(default_factory=dict)
+    fingerprints: dict[str, Fingerprints] = field(default_factory=dict)
     drawn: "dict[str, array[int]]" = field(default_factory=dict)
     results: Iterator[WorkResult] | None = None
 
@@ -72,20 +72,20 @@ class Run:
         with contextlib.closing(results):
             yield
 
-    def read_part(self, part: str, prints: Fingerprints, files: Sequence[RecordFile]) -> None:
-        """Compile the files of a part. `prints` get the fingerprints of its rows."""
-        report, whole = self.report, Yielded(Problems(self.request.most_problems), prints=prints)
-        most_rows, enough = self.request.limit or NO_LIMIT, most_kept(self.spec, part)
+    def read_part(self, part: str, fingerprints: Fingerprints, files: Sequence[RecordFile]) -> None:
+        """Compile the files of a part. `fingerprints` get the fingerprints of its rows."""
+        report, whole = self.report, Yielded(Problems(self.request.most_problems), fingerprints=fingerprints)
+        most_rows, most_written = self.request.limit or NO_LIMIT, most_kept(self.spec, part)
         inputs = self.inputs_of(part)
         for number, item in inputs:
-            if whole.readable >= most_rows or whole.counts.kept >= enough:
+            if whole.readable >= most_rows or whole.counts.kept >= most_written:
                 break
             whole.add(self._compiled(number, item, whole, files))
         report.problems.add(whole.problems)
         report.unused.add_rows(whole.unused)
         report.add(whole.counts)
         if inputs and not report.failed:
-            is_whole = min(most_rows, enough) == NO_LIMIT
+            is_whole = min(most_rows, most_written) == NO_LIMIT
             self._judge(part, inputs[0][1].display_path, whole, is_whole=is_whole)
 
     def _compiled(self, number: int, item: Input, before: Yielded, files: Sequence[RecordFile]) -> Yielded:
@@ -167,7 +167,7 @@ class Run:
             row_index = row_index_file(file.path)
             columns = self.drawn
             if split != WHOLE:
-                columns = {group: numbered(self.prints[split].column("groups"))} if group else {}
+                columns = {group: numbered(self.fingerprints[split].column("groups"))} if group else {}
             with keys_in(file.keys) as keys:
                 write_row_index(row_index, keys, columns)
             file.keys.unlink()

@@ -35,7 +35,7 @@ class FirstPass:
 
     folder: Path
     files: list[RecordFile]
-    prints: Fingerprints
+    fingerprints: Fingerprints
     order: Order
 
 
@@ -53,11 +53,11 @@ def write_arranged(run: Run, executor: Executor | None) -> None:
         return
     if spec.split:
         whole = sources[PART]
-        orders = split_rows(spec.split, whole.prints, whole.order, run.request.seed)
+        orders = split_rows(spec.split, whole.fingerprints, whole.order, run.request.seed)
         sources = dict.fromkeys(orders, whole)
         if spec.split.stratify:
             _warn_of_lone_classes(run, whole, spec.split.stratify, next(iter(spec.split.shares)))
-    run.prints = {split: sources[split].prints.take(order) for split, order in orders.items()}
+    run.fingerprints = {split: sources[split].fingerprints.take(order) for split, order in orders.items()}
     if spec.drop_leaks:
         _drop_leaks(run, sources, orders)
     run.report.kept = sum(map(len, orders.values()))
@@ -75,31 +75,33 @@ def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
     """The first pass over the files of some parts."""
     folder = run.staged / f".rows-{name}"
     folder.mkdir()
-    prints = Fingerprints()
+    fingerprints = Fingerprints()
     order = array(ROW_TYPE)
     mix = run.spec.mix
     rows_by_part = rows_of_parts(run.spec)
     with ExitStack() as stack:
         files = [stack.enter_context(file) for file in part_files(run.spec, folder)]
         for part in parts:
-            first = prints.rows
-            run.read_part(part, prints, files)
-            rows: Order = range(first, prints.rows)
+            first = fingerprints.rows
+            run.read_part(part, fingerprints, files)
+            rows: Order = range(first, fingerprints.rows)
             if not run.report.failed:
-                rows = _chosen(run, part, _without_duplicates(run, prints, rows), rows_by_part.get(part))
+                rows = _chosen(
+                    run, part, _without_duplicates(run, fingerprints, rows), rows_by_part.get(part)
+                )
             order.extend(rows)
     if mix and mix.shuffle is not None:
         random.Random(mix.shuffle).shuffle(order)
-    elif len(order) == prints.rows:
-        return FirstPass(folder, files, prints, range(prints.rows))
-    return FirstPass(folder, files, prints, order)
+    elif len(order) == fingerprints.rows:
+        return FirstPass(folder, files, fingerprints, range(fingerprints.rows))
+    return FirstPass(folder, files, fingerprints, order)
 
 
-def _without_duplicates(run: Run, prints: Fingerprints, rows: Order) -> Order:
+def _without_duplicates(run: Run, fingerprints: Fingerprints, rows: Order) -> Order:
     """The rows that are not the same as an earlier one, if the spec drops those that are."""
     if not run.spec.drop_duplicates:
         return rows
-    duplicates = {row for row, _ in prints.repeats()[0]}
+    duplicates = {row for row, _ in fingerprints.repeats()[0]}
     kept = array(ROW_TYPE, (row for row in rows if row not in duplicates))
     run.report.drop("duplicate", len(rows) - len(kept))
     return kept
@@ -124,7 +126,7 @@ def _chosen(run: Run, part: str, rows: Order, expected: int | None) -> Order:
 
 def _warn_of_lone_classes(run: Run, whole: FirstPass, column: str, other_split: str) -> None:
     """Warn of classes with a single row: it goes to the other split, and the class is not trained on."""
-    rows = whole.prints.take(whole.order)
+    rows = whole.fingerprints.take(whole.order)
     names = rows.names("classes")
     for number, size in sorted(Counter(rows.column("classes")).items()):
         if size == 1:
@@ -143,19 +145,19 @@ def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order
     if PART not in orders:
         return
     leaked: set[int] = set()
-    for split, prints in run.prints.items():
+    for split, fingerprints in run.fingerprints.items():
         if split != PART:
-            same = matches(run.prints[PART].column("prompts"), prints.column("prompts"))
+            same = matches(run.fingerprints[PART].column("prompts"), fingerprints.column("prompts"))
             leaked.update(row for row, _ in same)
     rows = array(ROW_TYPE, (row for position, row in enumerate(orders[PART]) if position not in leaked))
     run.report.drop("leak", len(leaked))
     orders[PART] = rows
-    run.prints[PART] = sources[PART].prints.take(rows)
+    run.fingerprints[PART] = sources[PART].fingerprints.take(rows)
 
 
 def _with_splits(whole: FirstPass, orders: Sequence[Order]) -> tuple[Order, "array[int]"]:
     """The rows of all splits in the order in which they would be without splits, and each row's split."""
-    split_of_row = bytearray([LEAKED]) * whole.prints.rows
+    split_of_row = bytearray([LEAKED]) * whole.fingerprints.rows
     for split, rows in enumerate(orders):
         for row in rows:
             split_of_row[row] = split

@@ -95,8 +95,10 @@ def locate(name: str, folder: str, key: str = "dataset") -> tuple[dict[str, obje
         return {}, f"dataset_dir: {folder}"
     entries = read_registry(Path(folder))
     if name not in entries:  # a held-out dataset is no suggestion for training
-        alike = [entry for entry in entries if key == "eval_dataset" or not entry.endswith(HELD_OUT)]
-        raise not_registered(name, Path(folder), entries, alike)
+        training_entries = [
+            entry for entry in entries if key == "eval_dataset" or not entry.endswith(HELD_OUT)
+        ]
+        raise not_registered(name, Path(folder), entries, training_entries)
     entry = entries[name]
     for source in REMOTE_SOURCES:
         if source in entry:

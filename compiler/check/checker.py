@@ -69,9 +69,9 @@ class Checker:
             return None
         mapped_sources = {source for name, source in self.sources.items() if name in self.mapped}
         mapped_sources.update(self.spec.source.turns.values())
-        self.unused.look(self.spec, rows, mapped_sources)
+        self.unused.note(self.spec, rows, mapped_sources)
         if self.lost_in:
-            self.unused.look_for_lost(self.spec, rows, self.sources, self.lost_in)
+            self.unused.note_lost(self.spec, rows, self.sources, self.lost_in)
         columns = {reader.column.name: self._values(reader, rows) for reader in self.readers}
         if self.columns_of_turns:
             self._count_inside_turns(columns)

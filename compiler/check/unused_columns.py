@@ -41,7 +41,7 @@ class Unused:
     changing: Counter[str] = field(default_factory=Counter)
     findings: dict[str, Problem] = field(default_factory=dict)
 
-    def look(self, spec: Spec, rows: Rows, used: set[str]) -> None:
+    def note(self, spec: Spec, rows: Rows, used: set[str]) -> None:
         """Count the source columns that are not `used`, also inside columns with a used path."""
         heads = {path.partition(".")[0] for path in used}
         rows_of_column = {}
@@ -62,7 +62,7 @@ class Unused:
                 message = f"{content}, and the spec uses no such column"
                 self._find(name, rows, changing, message, _fix_of_unused(spec, name))
 
-    def look_for_lost(
+    def note_lost(
         self, spec: Spec, rows: Rows, sources: Mapping[str, str], lost_in: Mapping[str, Sequence[Output]]
     ) -> None:
         """Count the rows of mapped columns that outputs leave out (`Spec.lost_in`).

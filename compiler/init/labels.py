@@ -158,10 +158,10 @@ def _spelled_alike(leaf: Leaf) -> Iterator[str]:
     spellings: dict[str, list[str]] = {}
     for value, count in leaf.values.items():
         spellings.setdefault("".join(str(value).lower().split()), []).append(f"{show_value(value)} ({count})")
-    for alike in spellings.values():
-        if len(alike) > 1:
+    for variants in spellings.values():
+        if len(variants) > 1:
             yield (
-                f"{leaf.path}: {', '.join(alike)} differ only in case or spaces, and the model learns "
+                f"{leaf.path}: {', '.join(variants)} differ only in case or spaces, and the model learns "
                 "different labels: list them under one label in `labels` of the spec, and correct the prompt"
             )
 

@@ -81,7 +81,7 @@ class Beside(NamedTuple):
 class ColumnReader:
     """Reads the values of one column in one file. A kind overrides the steps that it needs.
 
-    `tally` counts what `notes` tells of.
+    `noted` counts what `notes` tells of.
     """
 
     reads_each = False
@@ -93,7 +93,7 @@ class ColumnReader:
         self.column = column
         self.file = file
         self.spec = file.spec
-        self.tally: Counter[object] = Counter()
+        self.noted: Counter[object] = Counter()
         self.prepare()
 
     def prepare(self) -> None:

@@ -19,14 +19,14 @@ class AnswerReader(ColumnReader):
         if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
             return value
         if len(set(value)) > 1:
-            self.tally[OTHERS] += 1
+            self.noted[OTHERS] += 1
         return value[0]
 
     def notes(self) -> list[str]:
         """How many rows have answers that are not learned."""
-        if not self.tally[OTHERS]:
+        if not self.noted[OTHERS]:
             return []
-        rows = counted(self.tally[OTHERS], "row")
+        rows = counted(self.noted[OTHERS], "row")
         return [
             f"{self.column.name}: {rows} with several different answers, of which the first is learned, as "
             "of alternatives; if they are parts of one answer, write `is: list` for the column"

@@ -45,8 +45,8 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
             raise WrongValueError(f"item {number}: found {show_value(item)}, expected {expected}")
         scored.append((score, text))
     if in_pair and len({score for score, _ in scored}) == 1:
-        alike = f"{by} is {scored[0][0]} for all of {len(scored)} answers"
-        raise WrongValueError(f"{alike}: none is preferred")
+        equal_scores = f"{by} is {scored[0][0]} for all of {len(scored)} answers"
+        raise WrongValueError(f"{equal_scores}: none is preferred")
     choose = min if lowest else max
     _, best = choose(scored, key=lambda answer: answer[0])
     text = reader.file.clean(best)

@@ -62,7 +62,7 @@ class CorrectChoiceReader(ColumnReader):
                     "write the letter"
                 )
             return choices.labels[matches[0]]
-        self.tally[int(text)] += 1
+        self.noted[int(text)] += 1
         if not is_inside:
             last = first + len(choices.texts) - 1
             hint = ""
@@ -75,9 +75,9 @@ class CorrectChoiceReader(ColumnReader):
 
     def notes(self) -> list[str]:
         """From which number on the choices are counted, if answers are numbers."""
-        if not self.tally:
+        if not self.noted:
             return []
-        answers = cast("Counter[int]", self.tally)
+        answers = cast("Counter[int]", self.noted)
         numbers = f"numbers from {min(answers)} to {max(answers)}"
         return [
             f"{column.name}: {numbers}, of which {column.options.get('first', 0)} is the first choice "

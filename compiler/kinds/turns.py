@@ -382,8 +382,8 @@ class TurnsReader(ColumnReader):
             left_out=self.column.options,
         )
         has_system = talk[0].role == SYSTEM
-        self.tally[UNASKED] += talk[has_system].number > 1 + has_system
-        self.tally[UNANSWERED] += not asks and talk[-1].number < len(asked)
+        self.noted[UNASKED] += talk[has_system].number > 1 + has_system
+        self.noted[UNANSWERED] += not asks and talk[-1].number < len(asked)
         marked = masking_marks(asked, keys)
         if marked:
             self._refuse_masked(marked, talk, keys)
@@ -392,8 +392,8 @@ class TurnsReader(ColumnReader):
         if has_system and talk[0].text.strip():
             if not self.spec.ignores_system:
                 self._refuse_lost_system()
-            self.tally[WITHOUT_SYSTEM] += bool(self.leaving_system_out)
-        self.tally[SHORTENED] += self.shortens and len(talk) - has_system > 2
+            self.noted[WITHOUT_SYSTEM] += bool(self.leaving_system_out)
+        self.noted[SHORTENED] += self.shortens and len(talk) - has_system > 2
         return cleaned(talk, self.file.clean) if self.spec.clean else talk
 
     def _has_completion(self) -> bool:
@@ -445,8 +445,8 @@ class TurnsReader(ColumnReader):
         }
         lines = []
         for key, message in messages.items():
-            if self.tally[key]:
-                lines.append(f"{counted(self.tally[key], 'conversation')}: {message}")
+            if self.noted[key]:
+                lines.append(f"{counted(self.noted[key], 'conversation')}: {message}")
         return lines
 
 

@@ -46,7 +46,7 @@ class Registry:
         self.entries = read_registry(folder)
         self.manifests = read_manifests(folder)
 
-    def settle(self, name: str = "") -> Self:
+    def finish_publications(self, name: str = "") -> Self:
         """Lock the folder once, and finish the publications of killed commands. Returns this registry.
 
         Missing entries are written. The entries of the compiled dataset `name` get the keys of its compile.

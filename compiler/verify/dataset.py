@@ -100,7 +100,7 @@ class LoadedDataset:
         if self.rows:
             self._compare_rows(self.rows, records)
         elif self.loader_problem:
-            self._look_for_lost(records)
+            self._find_lost(records)
             self.verdict.add(self.loader_problem)
 
     def finish(self, siblings: Sequence[str] = ()) -> Verdict:
@@ -142,7 +142,7 @@ class LoadedDataset:
                 verdict.add(problem)
         verdict.records = self.expected.count
 
-    def _look_for_lost(self, records: Records) -> None:
+    def _find_lost(self, records: Records) -> None:
         """Read a file that LLaMA-Factory cannot load, for the places of its lost records."""
         verdict = self.verdict
         try:

@@ -140,7 +140,7 @@ class Expected:
             for number, line in enumerate(rows.lines):
                 record, place = rows.row(number), f"{rows.prefix}{line}"
                 self._note(record, place)
-                self._look_for_left_out(record, place)
+                self._find_left_out(record, place)
                 if selected is None or self.count in selected:
                     yield place, record, example_or_loss(reader, record)
                 self.count += 1
@@ -173,7 +173,7 @@ class Expected:
         message = f"{' and '.join(shares)}, {LEFT_OUT}"
         return Problem(code, first.place, message, ", ".join(names), fix), first.row
 
-    def _look_for_left_out(self, record: Record, place: str) -> None:
+    def _find_left_out(self, record: Record, place: str) -> None:
         """Count the records with a part or an input that LLaMA-Factory reads only if the entry names it."""
         if self.format.text_only:
             return

@@ -127,9 +127,9 @@ class NotRegisteredError(RequestError):
 
 
 def not_registered(
-    name: str, folder: Path, entries: Iterable[str], alike: Iterable[str] | None = None
+    name: str, folder: Path, entries: Iterable[str], offered: Iterable[str] | None = None
 ) -> NotRegisteredError:
-    """Error for a name that is not registered in `folder`. Suggestions come from `alike` (default: all)."""
+    """Error for a name that is not registered in `folder`. Suggestions come from `offered` (default: all)."""
     if is_file(Path(name)):
         command = "compile" if Path(name).suffix in (".yaml", ".yml") else "init"
         fix = f"tuneyard data {command} {shlex.quote(name)}"
@@ -143,7 +143,11 @@ def not_registered(
     if len(names) > NAMES:
         more = f", … and {len(names) - NAMES} more"
     here = "" if folder == DEFAULT_FOLDER else f" --dataset-dir {shlex.quote(str(folder))}"
-    hint = nearest(name, names if alike is None else alike, f"`tuneyard data list{here}` shows what there is")
+    hint = nearest(
+        name,
+        names if offered is None else offered,
+        f"`tuneyard data list{here}` shows what there is",
+    )
     other = other_folder(name, folder)
     if other:
         hint = f"it is in {other / REGISTRY}: in a recipe `dataset_dir: {other}`, else --dataset-dir {other}"

@@ -110,13 +110,13 @@ class WorkerMap(Executor):
                 ended, _ = wait(self._running, 0 if has_next_result else _LOOK_EVERY, FIRST_COMPLETED)
                 for future in ended:
                     worker, attempt = self._running.pop(future)
-                    attempt.result = self._settled(worker, attempt, future, observer)
+                    attempt.result = self._ended(worker, attempt, future, observer)
                     if attempt.result is None:
                         again.append(attempt)
         finally:
             self._end_busy()
 
-    def _settled(
+    def _ended(
         self, worker: Worker, attempt: _Attempt, future: "Future[WorkResult]", observer: Observer
     ) -> WorkResult | None:
         """The result of an item that has ended, None if its worker was lost and it may run again."""

@@ -169,7 +169,7 @@ class Origin:
         }
 
 
-def prints_of(examples: Sequence[Conversation]) -> "NDArray[np.uint64]":
+def fingerprints_of(examples: Sequence[Conversation]) -> "NDArray[np.uint64]":
     """Fingerprints of the conversations' prompts. Images count by their paths."""
     import numpy as np
 
@@ -182,7 +182,7 @@ def prints_of(examples: Sequence[Conversation]) -> "NDArray[np.uint64]":
 
 def unknown_origin(examples: Sequence[Conversation]) -> Origin:
     """The origin of rows that are compared with no compile."""
-    return _compared(prints_of(examples), [])
+    return _compared(fingerprints_of(examples), [])
 
 
 def find_origin(
@@ -200,7 +200,7 @@ def find_origin(
         whole = _of_whole_file(path, *written, examples)
         if whole is not None:
             return whole
-    prints = prints_of(examples)
+    prints = fingerprints_of(examples)
     if written is None:
         if not is_registered:
             prints = _as_trained(prints, compiles)

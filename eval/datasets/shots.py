@@ -13,7 +13,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.files import text_sha256
 from tuneyard.core.prompt import Conversation, Messages, conversation, refuse_media
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
-from tuneyard.eval.datasets.origin import prints_of
+from tuneyard.eval.datasets.origin import fingerprints_of
 
 SEED = 42
 DRAWN = 1000  # rows drawn to choose from: a training split may have hundreds of thousands
@@ -44,7 +44,7 @@ def with_shots(
     source_of = _sources_by_dataset(sources, [dataset.name for dataset in datasets])
     evaluated: set[int] = set()
     for dataset in datasets:
-        evaluated.update(prints_of(dataset.conversations).tolist())
+        evaluated.update(fingerprints_of(dataset.conversations).tolist())
         evaluated.update(dataset.origin.fingerprints.tolist())  # the training split may word them otherwise
     with_examples = []
     for dataset in datasets:
@@ -58,7 +58,7 @@ def with_shots(
             refuse_media(records[row], split.entry, place)
             example = conversation(records[row], split.entry, place)
             fits = bool(example.answer.strip()) if allowed is None else example.answer in allowed
-            if fits and example.role == "assistant" and prints_of([example])[0] not in evaluated:
+            if fits and example.role == "assistant" and fingerprints_of([example])[0] not in evaluated:
                 fitting.append((row, example))
         if len(fitting) < count:
             raise RequestError(

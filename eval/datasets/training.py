@@ -25,14 +25,14 @@ from tuneyard.core.training.training_run import (
 )
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.datasets.dataset import current_row_index, trained_conversations
-from tuneyard.eval.datasets.origin import prints_of
+from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.statistics.selection import held_out_rows
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Prints = NDArray[np.uint64]
+    Fingerprints = NDArray[np.uint64]
     """Fingerprints of examples."""
 
 UNKNOWN = f"no {TRAINING}, and no {CARD} that names its datasets"  # of an adapter
@@ -54,11 +54,11 @@ class Record:
 
 
 def trained_on(
-    adapters: Iterable[Path], base: Path, name: str, prints: "Prints", folder: Path | None = None
+    adapters: Iterable[Path], base: Path, name: str, fingerprints: "Fingerprints", folder: Path | None = None
 ) -> dict[str, object] | None:
     """Count the examples of a dataset that the weights of these folders were trained on, for results.json.
 
-    `prints` are the examples' fingerprints. `at_most` is true if the records name the
+    `fingerprints` are the examples' fingerprints. `at_most` is true if the records name the
     data, but not how much of it the training read. `sources` are the files of these records. `same_name`
     lists the trainings on a dataset `name` whose examples could not be compared. None if no file records a
     training. An adapter without a record is `not_checked`. `folder` is that of --dataset-dir, for trainings
@@ -74,12 +74,12 @@ def trained_on(
     if not records:
         return None
     hits = {}
-    certain = [np.zeros(len(prints), bool)]
+    certain = [np.zeros(len(fingerprints), bool)]
     same_name: list[str] = []
     not_checked: list[str] = []
     for record in dict.fromkeys(records):  # two candidates may share an adapter
         examples, reasons = _examples(record, folder)
-        hits[record.source] = np.isin(prints, examples)
+        hits[record.source] = np.isin(fingerprints, examples)
         if record.whole_pass:
             certain.append(hits[record.source])
         if reasons and any(data["dataset"] == name for data in record.data):
@@ -150,7 +150,7 @@ def _reads_every_row(settings: Mapping[str, Any]) -> bool:
 
 
 @cache
-def _examples(record: Record, folder: Path | None) -> "tuple[Prints, list[str]]":
+def _examples(record: Record, folder: Path | None) -> "tuple[Fingerprints, list[str]]":
     """Fingerprints of the rows that a training read, and the reasons why some are unknown."""
     import numpy as np
 
@@ -159,8 +159,8 @@ def _examples(record: Record, folder: Path | None) -> "tuple[Prints, list[str]]"
     registry = Path(settings.get("dataset_dir") or registry_folder(folder))
     for data in record.data:
         try:
-            prints = _fingerprints(data, registry)
-            parts.append(prints[: settings.get("max_samples")])
+            fingerprints = _fingerprints(data, registry)
+            parts.append(fingerprints[: settings.get("max_samples")])
         except (TuneyardError, UnicodeEncodeError) as error:
             reasons.append(f"{data['dataset']} ({record.source}): {error}")
     examples = np.concatenate(parts)
@@ -172,7 +172,7 @@ def _examples(record: Record, folder: Path | None) -> "tuple[Prints, list[str]]"
     return examples, reasons
 
 
-def _fingerprints(data: Mapping[str, Any], registry: Path) -> "Prints":
+def _fingerprints(data: Mapping[str, Any], registry: Path) -> "Fingerprints":
     """Fingerprints of a dataset's examples; an error if its file has changed since the training."""
     name = data["dataset"]
     path = Path(data["file"]) if "file" in data else find_dataset(name, registry).path
@@ -183,7 +183,7 @@ def _fingerprints(data: Mapping[str, Any], registry: Path) -> "Prints":
     index = current_row_index(path)
     if index is not None:
         return index.fingerprints
-    return prints_of(list(trained_conversations(replace(find_dataset(name, registry), path=path))))
+    return fingerprints_of(list(trained_conversations(replace(find_dataset(name, registry), path=path))))
 
 
 def _shown(path: Path) -> str:

@@ -50,8 +50,8 @@ def judge(expected: str, text: str) -> dict[str, object]:
     report = parse_report(text)
     if report is None:
         return {"predicted_output": UNKNOWN, "reason": ""}
-    alike = canonical(report.judgement) == canonical(expected)
-    return {"predicted_output": expected if alike else report.judgement, "reason": report.reason}
+    is_equal = canonical(report.judgement) == canonical(expected)
+    return {"predicted_output": expected if is_equal else report.judgement, "reason": report.reason}
 
 
 def report_summary(rows: Rows, judgements: Sequence[str]) -> dict[str, object]:

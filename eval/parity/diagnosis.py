@@ -196,9 +196,9 @@ def above_max_lora_rank(refusal: str, parts: Sequence[WeightedAdapter]) -> str:
     match = RANK_REFUSED.search(refusal)
     if not match:
         return ""
-    enough = max_rank(int(match[1]))
-    fix = f"start it with --max-lora-rank {enough}"
-    if enough is None:
+    lora_rank = max_rank(int(match[1]))
+    fix = f"start it with --max-lora-rank {lora_rank}"
+    if lora_rank is None:
         adapter = parts[0].adapter
         fuse = adapter.fuse_command(adapter.config.base or "BASE")
         fix = f"vLLM's largest is {RANKS[-1]}: serve the fused model ({fuse})"

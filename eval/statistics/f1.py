@@ -48,12 +48,12 @@ class MacroF1:
         skew = np.divide(
             (centred**3).mean(axis=0), squares**1.5, out=np.zeros_like(squares), where=squares > 0
         )
-        alike = (self.shares**2).sum()
-        if alike >= 1:  # a single unit
+        squared_shares = (self.shares**2).sum()
+        if squared_shares >= 1:  # a single unit
             return Spread(values, centred, np.full(len(values), math.inf), np.ones(len(values)), skew)
-        influence = centred / math.sqrt(len(drawn) * (1 - alike))
+        influence = centred / math.sqrt(len(drawn) * (1 - squared_shares))
         freedom = np.full(len(values), satterthwaite(self.shares[:, None])[0])
-        return Spread(values, influence, np.sqrt(squares / (1 - alike)), freedom, skew)
+        return Spread(values, influence, np.sqrt(squares / (1 - squared_shares)), freedom, skew)
 
     def figures(self) -> dict[str, Mean]:
         """Each model's macro-F1 with the interval of a share that has its error (Wilson)."""
@@ -98,7 +98,7 @@ def macro_f1s(
 
 
 def mean_f1(datasets: Sequence[MacroF1], models: Sequence[str]) -> MacroF1:
-    """The mean over datasets, each counting alike, of the models that have all of them."""
+    """The mean over datasets, each counting squared_shares, of the models that have all of them."""
     places = [[one.models.index(model) for model in models] for one in datasets]
     values = np.mean([one.values[place] for one, place in zip(datasets, places, strict=True)], axis=0)
     drawn = np.mean([one.drawn[:, place] for one, place in zip(datasets, places, strict=True)], axis=0)

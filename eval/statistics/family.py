@@ -299,10 +299,10 @@ def _limits(units: Units, spread: Spread, column: int, reach: float) -> tuple[fl
         return -units.bound, units.bound
     low, high = spread.limits(column, reach)
     if units.bound == 1:
-        alike = float(units.squares[column])
+        squared_sizes = float(units.squares[column])
         if not error:  # rows that never differ do not show how similar the rows of a cluster are
-            alike = float((units.sizes[:, column] ** 2).sum())
-        rows = float(units.sizes[:, column].sum()) ** 2 / alike
+            squared_sizes = float((units.sizes[:, column] ** 2).sum())
+        rows = float(units.sizes[:, column].sum()) ** 2 / squared_sizes
         inner, outer = wilson(min(1.0, abs(value)) * rows, rows, reach)
         if value >= 0:
             low, high = min(low, inner), max(high, outer)

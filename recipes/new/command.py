@@ -253,12 +253,12 @@ def _refuse_idle_gpus(request: RecipeRequest, rows: int) -> None:
     schedule = costs.schedule_of(smallest, rows, request.ranks)
     if not schedule.lacks_rows:
         return
-    enough = rows_of_step(rows, 1)
+    gpus_that_get_rows = rows_of_step(rows, 1)
     gpu = gpu_model(request.machine.gpus[0].name)
     raise RequestError(
         f"--for {request.machine.name}: a step takes at least {schedule.batch:,} rows, one for each GPU, and "
         f"{request.data.name} has {_amount(request, rows)}, enough for at most {counted(rows, 'GPU')}; name "
-        f"fewer: --for {enough}x{gpu}"
+        f"fewer: --for {gpus_that_get_rows}x{gpu}"
     )
 
 

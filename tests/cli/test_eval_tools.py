@@ -13,7 +13,7 @@ from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval import tools
 from tuneyard.eval.datasets.dataset import read_datasets
-from tuneyard.eval.datasets.origin import prints_of
+from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.tools import cli, turns_of
 
 TOOLS = json.dumps([{"name": "add", "parameters": {"properties": {"a": {"type": "integer"}}}}])
@@ -66,7 +66,7 @@ def test_a_training_on_a_conversation_has_read_every_turn_of_it(data) -> None:
     (dataset,) = read_datasets((), (data,))
     called, answered, sung = turns_of(dataset).origin.fingerprints.tolist()
     assert called == answered != sung
-    assert [called, sung] == prints_of(dataset.conversations[:2]).tolist()
+    assert [called, sung] == fingerprints_of(dataset.conversations[:2]).tolist()
 
 
 def test_a_set_without_tools_is_refused(tmp_path):

@@ -24,7 +24,7 @@ from tuneyard.core.prompt import conversation
 from tuneyard.core.records.row_index import fingerprints
 from tuneyard.eval import compare, nli, preference, text
 from tuneyard.eval.backends.vision import PIXELS
-from tuneyard.eval.datasets.origin import prints_of
+from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.statistics.selection import held_out_rows
 
 TEMPLATES = [("qwen2_5_vl", "qwen2_vl"), ("qwen2_vl", "qwen2_vl")]
@@ -433,7 +433,7 @@ def test_held_out_rows_are_named_by_their_place_in_the_file(models, home) -> Non
 def test_the_same_text_about_another_image_was_not_trained_on() -> None:
     entry = {"columns": {"prompt": "instruction", "response": "output", "images": "images"}}
     rows = [{"instruction": "<image>?", "output": "a", "images": path} for path in (["a.png"], "b.png")]
-    one, other = prints_of([conversation(row, entry, "") for row in rows])
+    one, other = fingerprints_of([conversation(row, entry, "") for row in rows])
     assert one != other and one == fingerprints(["<image>?\x1ea.png"])[0]  # as a compile writes it
 
 

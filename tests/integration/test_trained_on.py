@@ -7,7 +7,7 @@ import pytest
 
 from tests.integration.test_recipes_train import recipe, train  # noqa: F401  # fixtures
 from tuneyard.core.prompt import Conversation
-from tuneyard.eval.datasets.origin import prints_of
+from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.datasets.training import trained_on
 
 pytestmark = pytest.mark.slow
@@ -18,7 +18,7 @@ def test_run_json_and_llamafactorys_own_card_name_the_examples(recipe: Path, tra
     train(recipe, f"output_dir={out}", "max_steps=2", "val_size=0.25")
     asked = np.array(
         [
-            prints_of(
+            fingerprints_of(
                 [Conversation([{"role": "user", "content": f"Is {n} even? Answer yes or no."}], "yes")]
             )[0]
             for n in range(99)

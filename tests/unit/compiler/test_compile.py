@@ -107,11 +107,11 @@ def test_a_kill_before_the_registry_is_repaired(bench, rte_source):
     registry = bench.out / "dataset_info.json"
     good = registry.read_bytes()
     registry.unlink()
-    Registry(bench.out).settle()
+    Registry(bench.out).finish_publications()
     assert registry.read_bytes() == good
     stale = json.loads(good) | {"alpaca_rte_eval": {"file_name": "rte/alpaca_rte-eval.json"}}
     write_json(registry, stale)
-    Registry(bench.out).settle()
+    Registry(bench.out).finish_publications()
     assert read_json(registry) == json.loads(good)
 
 
@@ -129,7 +129,7 @@ def test_a_smaller_compile_takes_the_place_of_a_larger(bench):
         "alpaca_rte-train.json",
         "manifest.json",
     ]
-    assert list(Registry(bench.out).settle().manifests) == ["rte"]
+    assert list(Registry(bench.out).finish_publications().manifests) == ["rte"]
 
 
 def test_files_go_to_the_split_that_their_name_tells(bench):
@@ -245,7 +245,7 @@ def test_files_that_compile_did_not_make_are_never_replaced(bench, compiled_befo
         bench.compile("rte", source, force=True)
     if compiled_before:
         with raises(RequestError, "mine.json"):
-            Registry(bench.out).settle().remove("rte")
+            Registry(bench.out).finish_publications().remove("rte")
     assert tree(bench.out) == before
 
 

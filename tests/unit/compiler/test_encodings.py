@@ -93,7 +93,7 @@ def test_every_row_in_a_wrong_encoding_is_counted(bench, name):
     text = as_csv(rows) if name == "t.csv" else json_lines(rows)
     source = bench.write(name, text.encode("gb18030"))
     report = bench.compile(spec(bench), source)
-    assert (report.problems.bad_rows, report.problems.tally("E")) == (300, {"E001": 300})
+    assert (report.problems.bad_rows, report.problems.counts_of("E")) == (300, {"E001": 300})
 
 
 def test_a_line_break_in_a_quoted_field_stays_what_it_is(bench):

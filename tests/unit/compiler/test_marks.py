@@ -170,7 +170,7 @@ def learned_texts(record: dict, entry: dict) -> str:
 def test_a_marked_answer_is_never_learned_and_others_pass(bench, name, form):
     rows, passing = marked_rows(name, form), plain_rows(name, form)
     report = compiled(bench, name, [*rows, *passing], reject=True)
-    assert not report.failed and set(report.problems.tally("E")) == {"E113"}
+    assert not report.failed and set(report.problems.counts_of("E")) == {"E113"}
     assert report.kept >= len(passing)
     refused = {problem.place for problem in report.problems.errors}
     assert max(place.number[0] for place in refused) <= len(rows), "marks that mean learn, and of other turns"

@@ -56,7 +56,7 @@ class Rows:
         prints = Fingerprints()
         self.add_rows(random.Random(1), spec.split or Split({}), prints, files)
         counts = Counts(read=self.count, kept=self.count)
-        return Yielded(Problems(), prints=prints, counts=counts)
+        return Yielded(Problems(), fingerprints=prints, counts=counts)
 
     def add_rows(self, draw, split, seen, files) -> None:
         """As `Lint` does: the columns of a split are only filled for a split that needs them."""
@@ -101,10 +101,10 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
         tracemalloc.start()
         try:
             write_arranged(compile_run, None)
-            warn_of_duplicates(compile_run.prints, None, problems)
+            warn_of_duplicates(compile_run.fingerprints, None, problems)
             peaks[rows] = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
         assert report.read == report.kept + report.not_sampled == rows
-        assert sum(seen.rows for seen in compile_run.prints.values()) == report.kept >= rows * 0.3
+        assert sum(seen.rows for seen in compile_run.fingerprints.values()) == report.kept >= rows * 0.3
     assert (peaks[MANY] - peaks[FEW]) / (MANY - FEW) <= MOST

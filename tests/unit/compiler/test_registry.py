@@ -22,7 +22,7 @@ from tuneyard.core.files import staging
 
 
 def settled(bench):
-    return Registry(bench.out).settle()
+    return Registry(bench.out).finish_publications()
 
 
 def listed(bench):

@@ -181,7 +181,7 @@ def test_a_spec_whose_name_no_set_can_have_is_refused(bench, name):
 def test_a_spec_may_be_called_so(bench, name):
     spec = str(bench.write(f"specs/{name}", GOOD))
     bench.compile_rows(spec, [{"q": "a", "a": "b"}])
-    assert list(Registry(bench.out).settle().manifests) == [name.rpartition(".")[0]]
+    assert list(Registry(bench.out).finish_publications().manifests) == [name.rpartition(".")[0]]
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_a_spec_of_ones_own_ignores_or_maps(bench):
     assert list(refused(bench, spec, rows)) == ["images"]
     spec.write_text(spec.read_text().replace("[label]", "[label, images]"))
     assert refused(bench, spec, rows) == {}
-    assert "not used" not in "".join(dataset_lines(Registry(bench.out).settle()))
+    assert "not used" not in "".join(dataset_lines(Registry(bench.out).finish_publications()))
     mapped = "about: a\nlike: reports\ncolumns: {system: {names: [system], is: extra}}\nwrite: [{SYSTEM}]\n"
     rows = [IO | {"system": "Be brief."}]
     unwritten = bench.write("unwritten.yaml", mapped.replace("SYSTEM", ""))

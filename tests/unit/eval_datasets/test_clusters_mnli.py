@@ -10,7 +10,7 @@ from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.files import sha256
 from tuneyard.core.records.row_index import read_row_index
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
-from tuneyard.eval.datasets.origin import prints_of
+from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.datasets.training import trained_on
 
 
@@ -50,7 +50,7 @@ def test_the_fingerprints_that_compile_wrote_are_those_that_eval_asks_by(
     mnli: Path, questions: EvalDataset, tmp_path: Path
 ) -> None:
     beside = read_row_index(mnli)
-    assert prints_of(questions.conversations).tolist() == beside.fingerprints.tolist()
+    assert fingerprints_of(questions.conversations).tolist() == beside.fingerprints.tolist()
     adapter = write_adapter(tmp_path / "mine")
     data = {"dataset": "alpaca_mnli_eval", "file": str(mnli), "sha256": sha256(mnli)}
     settings = {"dataset": "alpaca_mnli_eval", "max_samples": 79}

@@ -11,7 +11,7 @@ from tests.messages import raises
 from tests.unit.compiler.conftest import as_parquet
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.datasets.cmmlu import REVISION, choose_subjects, fetch, in_groups, read_exam, read_subjects
-from tuneyard.eval.datasets.origin import prints_of
+from tuneyard.eval.datasets.origin import fingerprints_of
 
 HEAD = ",Question,A,B,C,D,Answer\n"
 ROW = "0,1+1=?,1,2,3,4,B\n"
@@ -139,4 +139,4 @@ def test_a_benchmarks_question_is_known_from_training_with_examples_before_it(tm
     assert few.origin.fingerprints.tolist() == none.origin.fingerprints.tolist()
     (question,) = (few.records[0]["instruction"],)
     alone = replace(few.conversations[0], messages=[{"role": "user", "content": question}])
-    assert few.origin.fingerprints[:1].tolist() == prints_of([alone]).tolist()
+    assert few.origin.fingerprints[:1].tolist() == fingerprints_of([alone]).tolist()

@@ -13,7 +13,7 @@ from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.files import sha256
 from tuneyard.core.prompt import Conversation
 from tuneyard.core.records.row_index import row_index_file, write_row_index
-from tuneyard.eval.datasets.origin import prints_of
+from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.datasets.training import trained_on
 
 NOWHERE = Path("nowhere")
@@ -59,7 +59,7 @@ def ran(name: str, *datasets: str, file: str = "training.json", **settings: obje
 
 
 def found(folder: Path, *numbers: int, name: str = "mine") -> dict:
-    return trained_on([folder], NOWHERE, name, prints_of(asked(*numbers)))
+    return trained_on([folder], NOWHERE, name, fingerprints_of(asked(*numbers)))
 
 
 @pytest.mark.parametrize("file", ["training.json", "started.json"])
@@ -79,7 +79,7 @@ def test_a_checkpoint_is_told_by_the_run_that_it_lies_in() -> None:
 
 def test_fingerprints_beside_the_records_are_taken_where_they_are_of_them() -> None:
     path = Path("dataset_info/one.json")
-    other = prints_of(asked(70)).tolist()
+    other = fingerprints_of(asked(70)).tolist()
     write_row_index(row_index_file(path), other, {})
     assert found(ran("mine", "one"), 3, 70)["examples"] == 1
     files = {"one.json": {"rows": 10, "sha256": "0" * 64}}
@@ -221,11 +221,11 @@ def merge(*parts: str) -> None:
 
 def test_a_base_without_a_record_says_nothing_and_one_with_one_counts_for_every_adapter() -> None:
     Path("base").mkdir()
-    assert trained_on([], Path("base"), "x", prints_of([])) is None
-    assert trained_on([], NOWHERE, "x", prints_of([])) is None
+    assert trained_on([], Path("base"), "x", fingerprints_of([])) is None
+    assert trained_on([], NOWHERE, "x", fingerprints_of([])) is None
     Path("full").mkdir()
     (ran("mine", "one") / "training.json").replace("full/training.json")
-    assert trained_on([], Path("full"), "x", prints_of(asked(3)))["sources"] == ["full/training.json"]
+    assert trained_on([], Path("full"), "x", fingerprints_of(asked(3)))["sources"] == ["full/training.json"]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from tuneyard.core.records.row_index import read_row_index, row_index_file
 from tuneyard.eval import text
 from tuneyard.eval.datasets import origin
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
-from tuneyard.eval.datasets.origin import prints_of
+from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.datasets.shots import with_shots
 
 SPEC = {
@@ -186,7 +186,9 @@ def test_leaked_rows_of_a_held_out_split_are_counted(tmp_path, monkeypatch) -> N
     folder = compiled(tmp_path, twice=True)
     monkeypatch.chdir(tmp_path)
     for held_out in read_datasets(("both_eval",), (folder / "both-eval.jsonl",)):
-        is_leaked = [row in trained_prints(folder) for row in prints_of(held_out.conversations).tolist()]
+        is_leaked = [
+            row in trained_prints(folder) for row in fingerprints_of(held_out.conversations).tolist()
+        ]
         counted = held_out.origin.training_rows(6)
         assert counted["examples"] == sum(is_leaked) > 0
         assert counted["held_out"] == []  # no advice to score the same rows under their other name
