@@ -12,6 +12,7 @@ from tuneyard.compiler.read.stream import Readable, UnreadableFileError, encodin
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import ContentError
 
+PAIRED = 0.9
 FEW = 0.01  # of the characters may be broken in a file of UTF-8
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _SENTENCE = re.compile(r"[.?!。？！]$")
@@ -60,21 +61,26 @@ def dialects(path: Readable, encoding: str) -> Iterator[Source]:
     if not counts[usual]:
         delimiter = max(counts, key=lambda sign: counts[sign])
     named_delimiter = None if delimiter == usual else delimiter
-    if not is_csv and _has_doubled_quotes(text, delimiter):
-        is_csv = True
-    for is_quoted in (is_csv, not is_csv):
+    readings = [is_csv, not is_csv]
+    if _has_doubled_quotes(text, delimiter):
+        readings = [True]
+    for is_quoted in readings:
         quoted = None if is_quoted == usually_quoted else is_quoted
         header = _guessed_header(text, delimiter, is_quoted)
         yield Source(encoding=encoding, delimiter=named_delimiter, header=header, quoted=quoted)
 
 
 def _has_doubled_quotes(text: str, delimiter: str) -> bool:
-    """True if a field is in quotes and has doubled quotes inside, and all quotes are in pairs."""
+    """True if a field is in quotes and has doubled quotes inside, and nearly all quotes are in pairs.
+
+    One that is not closed is an error of its line, and no sign that the quotes belong to the text.
+    """
     fields = [field for line in text.splitlines()[:-1] for field in line.split(delimiter)]
     in_quotes = [field for field in fields if field.startswith('"')]
-    if not all(len(field) > 1 and field.endswith('"') and field.count('"') % 2 == 0 for field in in_quotes):
-        return False
-    return any('""' in field[1:-1] for field in in_quotes)
+    paired = [
+        field for field in in_quotes if len(field) > 1 and field.endswith('"') and field.count('"') % 2 == 0
+    ]
+    return len(paired) > PAIRED * len(in_quotes) and any('""' in field[1:-1] for field in paired)
 
 
 def _guessed_header(text: str, delimiter: str, quoted: bool) -> tuple[str, ...]:

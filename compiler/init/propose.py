@@ -146,7 +146,7 @@ def _outcome(path: SourcePath, report: CompileReport, text: str, guesses: Sequen
         "name the columns with --text and --label or --answer, or run it without --out, which prints the "
         "spec: save it, edit it and run `tuneyard data check SPEC.yaml`",
     ]
-    if errors[0].code in ("E003", "E014"):
+    if errors[0].code in ("E003", "E011", "E014"):
         fixes = ["no spec can mend that: repair the file or get it again"]
     raise FailingSpecError(f"{path}: the proposed spec {failure}: {'; '.join([first_error, *fixes])}", text)
 

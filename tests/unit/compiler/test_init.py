@@ -114,9 +114,12 @@ def test_a_table_that_is_cut_off_inside_a_character_is_refused(bench, encoding):
 
 
 def test_a_quoted_tsv(bench):
-    rows = [{"question": "two\nlines?", "answer": 'a\t"b"'}, {"question": "q", "answer": "x"}]
+    rows = [{"question": "two\nlines?", "answer": 'a\t"b"'}]
     text, records = proposed(bench, bench.write("qa.tsv", as_csv(rows, delimiter="\t")))
     assert "quoted: true" in text and records[0]["output"] == 'a\t"b"'
+    lines = "question\tanswer\n" + '"A ""b""?"\tc\n' * 20
+    with raises(ContentError, "broken.tsv:22: E011", "repair the file"):
+        propose(bench.write("broken.tsv", f'{lines}"q\tx\n'))
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,6 @@ def test_dialogues_in_a_column_are_conversations(bench, make) -> None:
         {"prompt": "User: Hello", "output": "Hello."},
         {"prompt": "Say it.", "output": "User: Hello\nAssistant: Hello."},
     ],
-    ids=["examples", "no answer", "in the answer"],
 )
 def test_examples_in_a_prompt_and_dialogues_in_an_answer_stay_texts(bench, row) -> None:
     rows = [row | {"id": n} for n in range(COUNT)]
@@ -387,7 +386,6 @@ def test_successive_results_of_tools_stay_apart(bench) -> None:
             "delete the lines above the header",
         ),
     ],
-    ids=["by columns", "split", "talks in Python", "choices in Python", "lines above"],
 )
 def test_what_pandas_and_people_write_is_refused_with_the_way_out(bench, name, text, fix) -> None:
     path = bench.write(name, text if isinstance(text, str) else json.dumps(text))
@@ -890,7 +888,6 @@ def test_the_type_of_a_message_is_no_class_of_it(bench) -> None:
         ("Fall;Zeit;Absender;Nachricht", "28.02.2024 09:00;Kunde", "01.03.2024 08:00;Support"),
         ("case_id;time;role;content", "2024-03-01T10:00:00+02:00;user", "2024-03-01T08:30:00Z;assistant"),
     ],
-    ids=["German dates", "zones"],
 )
 def test_turns_are_ordered_by_their_times(bench, header, user, assistant) -> None:
     lines = [f"{n};{assistant};{answer(n)}" for n in range(COUNT)]
@@ -940,7 +937,6 @@ def workbook(path: Path, *sheets: list) -> Path:
             ]
         ],
     ],
-    ids=["a sheet about it and a title", "a sheet of notes", "several titles"],
 )
 def test_titles_and_sheets_about_the_table_of_a_workbook_are_passed_over(bench, sheets) -> None:
     book = workbook(bench.folder / "faq.xlsx", *sheets)
