@@ -36,7 +36,12 @@ TESTS = {
 """Tests of each package: those of other packages see some errors too, but take as long again."""
 SLOW = {
     "core": ["tests/unit/core/test_execution.py"],
-    "compiler": ["tests/unit/compiler/test_several_files.py", "tests/unit/compiler/test_documents.py"],
+    "compiler": [
+        "tests/unit/compiler/test_several_files.py",
+        "tests/unit/compiler/test_documents.py",
+        "tests/integration/test_verify.py",
+        "tests/integration/test_view.py",
+    ],
     "recipes": ["tests/integration/test_recipes_sweep_pool.py", "tests/integration/test_recipes_examples.py"],
     "adapters": ["tests/integration/test_adapters_peft.py", "tests/integration/test_adapters_oft.py"],
 }
