@@ -18,7 +18,7 @@ from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.datasets import find_dataset
-from tuneyard.core.errors import ProblemsError, RequestError, counted
+from tuneyard.core.errors import ProblemsError, RequestError, counted, show_value
 from tuneyard.core.language.translation import tr
 
 T = TypeVar("T")
@@ -111,4 +111,7 @@ def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
 
 
 def _pretty(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    except RecursionError:
+        return show_value(value)

@@ -1,7 +1,6 @@
 """Folders that `save_to_disk` of `datasets` wrote: Arrow files of a dataset, or of each of its splits."""
 
 from pathlib import Path
-from typing import Any
 
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import names_folder, read_object
@@ -20,9 +19,11 @@ def saved_files(folder: Path) -> dict[str, list[Path]]:
     if not (folder / INDEX).is_file():
         files = _arrow_files(folder)
         return {} if files is None else {"": files}
-    about: dict[str, Any] = read_object(folder / INDEX)
+    names = read_object(folder / INDEX).get("splits")
+    if not isinstance(names, list):
+        return {}
     files_by_split: dict[str, list[Path]] = {}
-    for name in about.get("splits", ()):
+    for name in names:
         files = _arrow_files(folder / name) if isinstance(name, str) and names_folder(name) else None
         if files is None:
             raise ContentError(

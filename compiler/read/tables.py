@@ -42,9 +42,8 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
         if header is None and rows:
             header, lines, rows = rows[0], lines[1:], rows[1:]
             filled = [number for number, name in enumerate(header, 1) if name]
-            if (
-                len(filled) > 1 and len(header) > filled[-1] + 1
-            ):  # a spreadsheet writes its empty columns, too
+            # A spreadsheet writes its empty columns, too.
+            if len(filled) > 1 and len(header) > filled[-1] + 1:
                 del header[filled[-1] :]
             problem = text.undecodable(header, f"{display_path}:1")
             if problem:

@@ -18,7 +18,7 @@ from tuneyard.compiler.view.scan import Scan, label_of
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.compiler.view.turns import PageTurns
 from tuneyard.core.datasets import Dataset
-from tuneyard.core.errors import ContentError, ProblemsError, one_line
+from tuneyard.core.errors import ContentError, ProblemsError, one_line, show_value
 from tuneyard.core.records import Example, Record, format_of_entry
 from tuneyard.core.training.llamafactory import expected_errors, quiet
 
@@ -118,7 +118,10 @@ class PageRows:
 
 def raw_text(record: Record) -> str:
     """A record as JSON on one line. Halves of characters, which cannot be written, stay escaped."""
-    text = json.dumps(record, ensure_ascii=False, default=str)
+    try:
+        text = json.dumps(record, ensure_ascii=False, default=str)
+    except (RecursionError, ValueError):
+        text = show_value(record)
     return text.encode(errors="backslashreplace").decode()
 
 

@@ -98,7 +98,7 @@ def macro_f1s(
 
 
 def mean_f1(datasets: Sequence[MacroF1], models: Sequence[str]) -> MacroF1:
-    """The mean over datasets, each counting squared_shares, of the models that have all of them."""
+    """The mean over datasets, each counting alike, of the models that have all of them."""
     places = [[one.models.index(model) for model in models] for one in datasets]
     values = np.mean([one.values[place] for one, place in zip(datasets, places, strict=True)], axis=0)
     drawn = np.mean([one.drawn[:, place] for one, place in zip(datasets, places, strict=True)], axis=0)
