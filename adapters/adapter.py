@@ -1,7 +1,7 @@
 """What adapters of every kind share: name, hashes, targets, and the tensors that are saved in full.
 
-`adapters.kinds` has a file for each kind. Fields of adapter_config.json mean what they mean in PEFT, which
-ignores nearly every one of them in one place or another. Here each is used or stops the command.
+`adapters.kinds` has a file for each kind. Fields of adapter_config.json have PEFT's meaning. PEFT ignores
+nearly every one of them in one place or another. Here each is used or stops the command.
 """
 
 import hashlib
@@ -106,7 +106,7 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class Adapter(ABC):
-    """A checked adapter. `modules` lists what it changes by path, layer by layer.
+    """A checked adapter. `modules` lists the modules that it changes by path, layer by layer.
 
     A path has no PEFT prefix, e.g. `model.layers.0.self_attn.q_proj`.
     """

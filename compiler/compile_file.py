@@ -76,7 +76,7 @@ class Yielded:
 
 
 def compile_alone(settings: tuple[Spec, CompileRequest], item: Input, folder: Path) -> Yielded:
-    """Compile a file in a worker, as if it were the first one, into a folder of its own.
+    """Compile a file in a worker, as if it were the first one, into its own folder.
 
     It leaves the same files if it runs twice.
     """

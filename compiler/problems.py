@@ -182,7 +182,7 @@ def _file_of(problem: Problem) -> str:
 
 
 def _number(problem: Problem) -> tuple[float, float]:
-    """The line of a problem's place and the item in it. What is true of a whole file comes last."""
+    """The line of a problem's place and the item in it. A problem of a whole file comes last."""
     return problem.place.number if isinstance(problem.place, Place) else (inf, 0)
 
 

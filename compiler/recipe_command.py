@@ -11,7 +11,7 @@ MODEL, VISION_MODEL = "Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct
 
 
 def new_recipe(datasets: Sequence[str], folder: Path, model: str | None = None) -> list[str]:
-    """The words of `recipe new` for the first of these datasets that is no eval split; [] without any."""
+    """The words of `recipe new` for the first of these datasets but eval splits; [] without any."""
     registered = read_registry(folder)
     for dataset in datasets:
         if dataset in registered and not train_split_of(dataset, registered):

@@ -27,7 +27,7 @@ AHEAD = 2  # files for each worker that it reads, or whose results wait for an e
 
 @dataclass(slots=True)
 class Run:
-    """One compile: what it reads and writes, and what all files together have yielded so far (`report`).
+    """One compile: its inputs, its written files, and the `report` of all files so far.
 
     - `staged`: the folder of the written files. `written`: each of them, with its split and its output.
     - `fingerprints`: the fingerprints of the rows of each split that is written.
@@ -52,7 +52,7 @@ class Run:
         return [(number, item) for number, item in enumerate(self.inputs) if item.split == part]
 
     def folder_of(self, number: int) -> Path:
-        """Where a worker writes what it makes of the file with this number."""
+        """The folder to which a worker writes the records of the file with this number."""
         return self.staged / f".file-{number}"
 
     @contextlib.contextmanager
@@ -89,7 +89,7 @@ class Run:
             self._judge(part, inputs[0][1].display_path, whole, is_whole=is_whole)
 
     def _compiled(self, number: int, item: Input, before: Yielded, files: Sequence[RecordFile]) -> Yielded:
-        """Compile a file, or take what a worker has made of it and append its records.
+        """Compile a file, or append the records that a worker has made of it.
 
         A worker compiles each file as if it were the first. It is compiled again, here, if the files before
         it change that: a kept column has another type there.
@@ -148,7 +148,7 @@ class Run:
                 file.delete()
 
     def records(self) -> dict[str, int]:
-        """The number of records of each dataset, by file name for a file that is no dataset."""
+        """The number of records of each dataset, and of each other file by its name."""
         records = {}
         for split, output, file in self.written:
             name = output.dataset.format(split=split) if output.dataset else file.path.name

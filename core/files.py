@@ -32,7 +32,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents. `RequestError` for a dangling link among them, or where none can be."""
+    """Make a folder and its parents. `RequestError` for a dangling link among them, or if the OS refuses."""
     for part in (folder, *folder.parents):
         if part.is_symlink() and not part.exists():
             raise RequestError(f"{part}: {dangling(part)}; make that folder, or name another one")

@@ -1,7 +1,7 @@
 """Imports of the forkserver in which LLaMA-Factory answers and trains; nothing else imports this module.
 
 They are what LLaMA-Factory imports, which takes long, and not LLaMA-Factory itself: its import asks the GPU
-what it can do, and CUDA refuses every fork of a process that has asked. Nor TRL, for which LLaMA-Factory
+for its abilities, and CUDA refuses every fork of a process that has asked. Nor TRL, for which LLaMA-Factory
 changes a function of transformers first (llamafactory/extras/packages.py). Their warnings are hidden, and a
 question reports a package that is missing, since it imports it again.
 """

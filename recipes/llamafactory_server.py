@@ -1,6 +1,6 @@
 """What runs in a child of the forkserver: one question to LLaMA-Factory, or one training.
 
-Each runs in a process of its own, so that the devices and seeds of one recipe never reach the next. Its whole
+Each has its own process, so that the devices and seeds of one recipe never reach the next. Its whole
 family ends with it, or with the command that asked.
 """
 

@@ -27,7 +27,7 @@ class MachineProblem(Problem):
 
 
 class RunProblem(Problem):
-    """What a training does about its output_dir or its weights; it prints that itself."""
+    """A note on a training's output_dir or weights that the training prints itself."""
 
     __slots__ = ()
 

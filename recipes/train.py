@@ -58,7 +58,7 @@ SCORES = {"pt": "text", "sft": "text", "dpo": "preference", "kto": "preference"}
 def command(recipe: Path, overrides: tuple[str, ...], force: bool) -> None:
     """Train RECIPE with LLaMA-Factory; KEY=VALUE overrides its settings.
 
-    A run that was cut off resumes from its newest complete checkpoint; a finished one is left as it is.
+    A run that was cut off resumes from its newest complete checkpoint; a finished one is not trained again.
     """
     training = read_recipe(recipe, overrides)
     train(training, force)

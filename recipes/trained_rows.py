@@ -1,4 +1,4 @@
-"""What a recipe trains of its datasets: `mix_strategy` and `val_size`, by LLaMA-Factory's own functions."""
+"""The rows that a recipe trains: `mix_strategy` and `val_size`, by LLaMA-Factory's own functions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -90,7 +90,7 @@ class ServingPlan:
         return [*words, "--host", self.host, "--port", str(self.port)]
 
     def lines(self) -> list[str]:
-        """What is served and how, and the command."""
+        """The lines that name the models, the settings and the command of the server."""
         models = self.models
         adapters = "no adapters"
         if models.adapters:

@@ -154,7 +154,7 @@ def _others(value: object, paths: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _changing(spec: Spec, rows: Rows, name: str, numbers: Sequence[int]) -> list[int]:
-    """The numbers of the rows, of those that fill a column, whose value changes the answer."""
+    """Which of these rows, which fill a column, have a value there that changes the answer."""
     usual = usual_name(name)
     if usual not in LEARNED_AT and not meaning(name):
         return []

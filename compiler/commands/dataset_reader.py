@@ -42,7 +42,7 @@ class StoredExamples:
         return [example.answers[0][1] if example.answers else "" for example in self.examples]
 
     def labels(self) -> list[str]:
-        """The answers, with "" in place of those that are too long for a label."""
+        """The answers, "" for one that is too long for a label."""
         return [answer if len(answer) <= LONGEST else "" for answer in self.answers()]
 
 

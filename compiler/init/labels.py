@@ -68,7 +68,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
 
     Those named as classes are; others need each value five times on average, and come by how even they are,
     texts first. A truth value that some rows lack, or that is a part of their metadata, is a mark of them.
-    Where people write to one another, `type` says what a message is (a reply), and is no class.
+    Where people write to one another, `type` tells a reply from another message, and is no class.
     """
     has_authors = bool(author_leaves(profile))
     candidates: list[tuple[bool, bool, float, Leaf]] = []

@@ -89,8 +89,8 @@ class Leaf:
 class FileProfile:
     """The profile of a file: how to read it, the first rows, the leaves by path, problems.
 
-    `user_columns` are the paths that the user named, by role; `first` the first thousand rows, of which there
-    is at least one. `folder_names` are those of the folders in a folder, which the spec does not use.
+    `user_columns` are the paths that the user named, by role; `first` the first thousand rows, at least one.
+    `folder_names` are those of the folders in a folder, which the spec does not use.
     """
 
     path: SourcePath

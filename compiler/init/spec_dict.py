@@ -82,7 +82,7 @@ def _renamed_outputs(spec: Spec, names: dict[str, str]) -> list[dict[str, str]]:
 
 
 def _source(path: str, source: Source) -> Raw:
-    """Where the rows are and how their text is written, as a spec has it: what is not usual."""
+    """The `source:` of a spec: its files, and each setting that differs from its default."""
     settings: Raw = {"files": path}
     for each in fields(source):
         value = getattr(source, each.name)

@@ -64,7 +64,7 @@ class Beside(NamedTuple):
     """A column that `data init` proposes next to turns, or next to a question with its answer.
 
     - `names`: source columns. The first one that is filled is proposed.
-    - `turns`, `questions`: next to what it is proposed.
+    - `turns`, `questions`: true if it is proposed next to turns, to a question.
     - `needs`: columns that the file must fill, too.
     - `settings`: further keys of the column in the spec.
     - `accepts`: true for a value of the source column that fits. The first rows must fit.

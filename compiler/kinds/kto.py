@@ -32,7 +32,7 @@ class KtoReader(ColumnReader):
 
 
 def _judge(values: Counter[object], place: str) -> Problem | str:
-    """KTO learns from the contrast: the error if every answer is wanted, or none is; else their ratio."""
+    """KTO learns from the contrast: an error if all answers are wanted or none is, otherwise their ratio."""
     wanted_rows, unwanted_rows = values[True], values[False]
     if not values:
         return ""

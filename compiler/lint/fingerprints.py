@@ -1,6 +1,6 @@
 """Per-row hashes for finding duplicates and leaks, at most 40 bytes a row in plain arrays.
 
-What a process collects of a file is pickled as it is, and `append` puts the files together in their order.
+A worker pickles those of its file, and `append` puts the files together in their order.
 """
 
 import pickle

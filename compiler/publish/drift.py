@@ -12,7 +12,7 @@ from tuneyard.core.files import Moved, sha256
 
 
 def compile_again(folder: str, manifest: Manifest) -> str:
-    """Name the command that compiles a dataset as it was: its spec and the sources it is told."""
+    """Name the command that compiles a dataset from the same spec and the sources of its options."""
     has_splits = len({source.split for source in manifest.sources}) > 1
     words = ["tuneyard", "data", "compile", folder]
     for source in manifest.sources:

@@ -229,7 +229,7 @@ def _named_splits(path: SourcePath) -> dict[str, list[Path]]:
 
 
 def _saved_inputs(spec: Spec, path: SourcePath, wanted: str = "") -> list[Input]:
-    """The files of a folder that names its splits: of those that the spec knows, or of the `wanted` one."""
+    """The files of a folder that names its splits: those of the spec's splits, or of the `wanted` one."""
     accepted = _names_of_splits(spec)
     inputs: list[Input] = []
     for name, files in _named_splits(path).items():

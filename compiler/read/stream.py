@@ -86,7 +86,7 @@ def suffix(path: Readable) -> str:
 
 
 def stored_size(path: Readable) -> int:
-    """The bytes of a source file as it is stored; 0 for a file in an archive."""
+    """The bytes of a source file on its disk or store; 0 for a file in an archive."""
     if isinstance(path, RemoteFile):
         return path.size
     return path.stat().st_size if isinstance(path, Path) else 0
@@ -114,7 +114,7 @@ def opened(
 ) -> Iterator[io.BufferedReader]:
     """Open a file as UTF-8 bytes without byte-order mark; raises `UnreadableFileError`.
 
-    `in_order` is false for a reader that jumps to and fro, in a file that is no text. `moved` gets the
+    `in_order` is false for a reader that jumps to and fro in a binary file. `moved` gets the
     numbers of bytes read.
     """
     with contextlib.ExitStack() as stack:

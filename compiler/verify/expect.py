@@ -125,7 +125,7 @@ class Expected:
     _types: dict[str, str] = field(default_factory=dict)
 
     def records(self, selected: Container[int] | None = None) -> Records:
-        """Yield place, the record as it is, and its example or the reason for its loss.
+        """Yield place, the raw record, and its example or the reason for its loss.
 
         `selected` has the numbers (from 0) of the records to yield; None: all of them. `ProblemsError` if the
         file cannot be read to its end; its problems have their places.

@@ -23,7 +23,7 @@ class RecordFile:
 
     - `records`: their number, as the written bytes have it.
     - `sha256`: the hash of the file, once it is closed.
-    - `keys`: the file of the fingerprints of its examples, 8 bytes each, None for a file that is no dataset.
+    - `keys`: the file of the fingerprints of its examples, 8 bytes each, None without a dataset.
 
     A file that `is_part` of another one has the separator after its last record, too, and no brackets.
     """

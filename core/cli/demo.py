@@ -1,8 +1,8 @@
 """`tuneyard demo`: from two bundled datasets to the adapter to ship, on one CPU, in a few minutes.
 
 Each step is a command of `tuneyard` in a subprocess, whose output goes to a log. All of them run in every
-demo: a command leaves a finished result as it is, resumes what a kill has cut off, and makes a result anew
-if what it is made from has changed.
+demo: a command keeps a finished result, resumes one that a kill cut off, and makes it anew if its
+input has changed.
 """
 
 import contextlib

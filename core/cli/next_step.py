@@ -53,7 +53,7 @@ def is_quiet() -> bool:
 def same_options(*names: str) -> list[str]:
     """Options of the running command that the user gave, as words for the next command.
 
-    `names` are the long names, e.g. `--dataset-dir`. A switch is named as it is on: `--duplicates`.
+    `names` are the long names, e.g. `--dataset-dir`. A switch has its positive name: `--duplicates`.
     """
     context = click.get_current_context()
     words: list[str] = []

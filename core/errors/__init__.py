@@ -53,7 +53,7 @@ class TuneyardError(Exception):
     exit_code = 1
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Come back from a worker as it is, whatever arguments its class has."""
+        """Come back from a worker unchanged, also where its class has other arguments than `args`."""
         return _unpickled, (type(self), self.args, self.__dict__)
 
 

@@ -15,7 +15,7 @@ C = TypeVar("C", bound=Callable[..., object])
 
 
 def _one_of_the_two(context: click.Context, _option: click.Parameter, value: Any) -> Any:
-    """Refuse both options before the command begins, whatever it would use them for."""
+    """Refuse both options before the command begins."""
     if value is not None:
         others = {context.params.get("workers"), context.params.get("ray")}
         if others != {None}:

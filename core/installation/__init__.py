@@ -1,1 +1,1 @@
-"""What is installed: the checkout or package, optional packages, plug-ins, and `tuneyard doctor`."""
+"""The installation: the checkout or package, optional packages, plug-ins, and `tuneyard doctor`."""

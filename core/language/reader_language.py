@@ -38,7 +38,7 @@ lang_option = click.option(
 
 
 def current() -> str:
-    """Language of what is printed and drawn: that of `--lang`, otherwise that of the locale.
+    """Language of printed texts and of plots: that of `--lang`, otherwise that of the locale.
 
     Chinese for `zh_CN.UTF-8` and the like. The first variable that is set decides, as in POSIX.
     """

@@ -41,7 +41,7 @@ class TrainingStage:
     """One stage of LLaMA-Factory 0.9.5.
 
     - `rows`: the kind of rows that it trains on; None if it takes all but pairs.
-    - `answers`: answers of a row once it is loaded; None if `data verify` does not check what is learned.
+    - `answers`: answers of a row once it is loaded; None if `data verify` does not check them.
     - `encoded_lists`: lists of tokens that the processor's encoder makes of a row.
     - `expected_answers`: the answers of a row in words.
     - `sides`: sequences of a row in one micro batch. `sequences`: those that a step puts through the model.

@@ -60,7 +60,7 @@ class RefusedError(RequestError):
 
 
 class UnreadableError(RequestError):
-    """The server answers, but not what was asked for: `problem` is what it answers."""
+    """The server's answer does not have the expected form: `problem` quotes it."""
 
     def __init__(self, message: str, problem: str) -> None:
         super().__init__(message)
@@ -81,7 +81,7 @@ class Connection:
 
     @property
     def root(self) -> str:
-        """Address of what is not part of OpenAI's interface, such as /tokenize."""
+        """The address without /v1, below which are paths that OpenAI's interface lacks, such as /tokenize."""
         return self.url.removesuffix("/v1")
 
     def each(self, work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]) -> list[Result]:

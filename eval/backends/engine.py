@@ -189,7 +189,7 @@ def load_engine(
 
 
 def _plain_adapters(candidates: Iterable[Sequence[WeightedAdapter]]) -> list[LoraAdapter]:
-    """The candidates' adapters, each once. `RequestError` for one that vLLM does not serve as it is."""
+    """The candidates' adapters, each once. `RequestError` for one that vLLM cannot serve unchanged."""
     adapters: dict[Path, LoraAdapter] = {}
     for parts in candidates:
         for part in parts:

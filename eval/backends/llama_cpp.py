@@ -1,7 +1,7 @@
 """llama.cpp's server.
 
 It lists the most likely next tokens after each beginning of a spelling. It is made to take a token outside of
-them, and reports the true log-probability of what it took.
+them, and reports that token's true log-probability.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -79,7 +79,10 @@ def open_served(
     tokenizer: "PreTrainedTokenizerBase",
     ends: Sequence[int],
 ) -> Server:
-    """Find out what a server offers. `RequestError` if it has no such model, or another tokenizer."""
+    """Open a server, and find the parts that it lacks.
+
+    `RequestError` if it has no such model, or another tokenizer.
+    """
     missing: dict[str, str] = {}
     server = replace(open_server(offers, name, is_exact_name), tokenizer=tokenizer, ends=ends)
     if server.model.number is not None:

@@ -1,6 +1,6 @@
 """OpenAI-compatible servers, such as vLLM.
 
-They read prompt and spelling and give the log-probabilities of what they read (`prompt_logprobs`, `echo`).
+They read prompt and spelling and give the log-probabilities of both (`prompt_logprobs`, `echo`).
 All spellings of a row are one request.
 """
 

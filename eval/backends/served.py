@@ -1,4 +1,4 @@
-"""What a server offers: its models, and the adapters of llama.cpp. One record has all that it reports."""
+"""A server's models, and the adapters of llama.cpp. One record has all that it reports."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -104,7 +104,7 @@ def get(
 
 
 def read_models(connection: Connection, name: str, *, asks_props: bool = True) -> list[ServedModel]:
-    """Ask a server for what it offers, llama.cpp's adapters last. Without a list it has the model `name`.
+    """Ask a server for its models, llama.cpp's adapters last. Without a list it has the model `name`.
 
     `asks_props` is for servers that may be llama.cpp. `RequestError` if there is neither a list nor a name,
     or if the server wants another key.
@@ -200,7 +200,7 @@ def _of_llama_cpp(
 
 
 def _adapters(connection: Connection) -> list[dict[str, Any]]:
-    """The adapters that llama.cpp lists, as `ServedModel.offer`. Two files of one name are told by paths."""
+    """The adapters that llama.cpp lists, as `ServedModel.offer`. Two files of one name have their paths."""
     address = f"{connection.root}/lora-adapters"
     listed = get(connection, address, any_json)
     offers = []

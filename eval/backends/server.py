@@ -1,6 +1,6 @@
 """The backend of a server: answers after its own chat template, and labels after our token ids.
 
-A dialect is a class in a file of its own (llama_cpp.py, openai.py): it makes the requests and reads the
+A dialect is a class in its own file (llama_cpp.py, openai.py): it makes the requests and reads the
 answers. A server gets token ids for labels, so that its chat template has no part in it.
 """
 

@@ -58,7 +58,7 @@ def open_in_workers(
 
 
 def resources(workers: Executor, folder: Path) -> Resources:
-    """What a worker needs that has a base: a GPU if there are any, otherwise the memory for its weights."""
+    """The resources of a worker with a base: a GPU if there are any, otherwise memory for the weights."""
     if workers.has_gpus:
         return Resources(gpus=1)
     size = sum(path.stat().st_size for path in folder.glob(WEIGHTS))

@@ -5,7 +5,7 @@ manifest next to the file, and in those of the registry. Rows of any other file 
 rows of all these compiles, by the row index of each training split (core/records/row_index.py).
 
 A compile may also write a file of all rows before its split, e.g. mixed_finetune_dataset.jsonl of a mixture.
-Its row index has the split of each row, and the fingerprint of the row as it is trained.
+Its row index has the split of each row, and the fingerprint of the trained text.
 """
 
 import contextlib
@@ -76,7 +76,7 @@ class Compile:
         return [file for file in files if file in self.manifest.files and file not in registered_files]
 
     def row_index(self, file: str) -> RowIndex | None:
-        """The row index of a file. Without one a warning says what is unknown, and the answer is None."""
+        """The row index of a file. Without one a warning names the unknown, and the answer is None."""
         path = self.folder / file
         index = None
         with contextlib.suppress(ContentError):  # another version wrote it
@@ -131,7 +131,7 @@ class Unsplit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Origin:
-    """What is known of the rows of a test dataset, from compiles.
+    """The origin of the rows of a test dataset, as compiles recorded it.
 
     - `fingerprints`: each row's, as the registered dataset of its split words the prompt.
     - `in_training`: True for each row of a training split. `datasets` are the training splits that contain

@@ -192,7 +192,7 @@ def _facts(
 
 
 def _plain(served: Server) -> dict[str, object]:
-    """What a server reports of itself, as prove.json has it. Its template and settings are long."""
+    """A server's description of itself, as prove.json has it, without its long template and settings."""
     model = served.model
     plain: dict[str, object] = {"url": served.url, "engine": model.engine, "version": model.version}
     plain["model"] = model.model

@@ -1,4 +1,4 @@
-"""What a parity check compares, the differences it finds, and which of them a tolerance allows."""
+"""The parts that a parity check compares, their differences, and those that a tolerance allows."""
 
 import statistics
 from collections import Counter

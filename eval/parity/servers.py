@@ -248,7 +248,7 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
 def _unchecked(
     pairing: Pairing, reference: Reference, evidence: Evidence, comparisons: Sequence[ProofPart]
 ) -> Iterator[str]:
-    """List what a server does not offer, or what its answers cannot show, with the reasons."""
+    """List the parts that a server lacks or its answers cannot show, with the reasons."""
     served, title, dataset = pairing.served, pairing.title, reference.dataset
     has_labels = bool(label_forms(dataset))
     for part, description in OFFERED.items():

@@ -26,7 +26,7 @@ def training_warnings(model: str, n: int, facts: Mapping[str, Any], metric: Metr
 
 
 def _of_training_split(model: str, n: int, rows: Mapping[str, Any]) -> str:
-    """Warn that `n` scored examples contain rows of a training split, whatever model is scored."""
+    """Warn that `n` scored examples contain rows of a training split. It holds for every model."""
     warning = (
         "{model} is scored on training rows: {datasets} (a training split) contains {count:,} of these "
         "{examples}, and models that were trained on it have seen them"

@@ -160,7 +160,7 @@ def read_identity(out: Path) -> Identity:
 def read_outputs(folder: Path, rows: int) -> dict[int, Prediction]:
     """The kept lines of a model on a dataset by row.
 
-    `ContentError` for a row that the dataset lacks, and for a length or loss that is no number.
+    `ContentError` for a row that the dataset lacks, and for a length or loss of another type than a number.
     """
     lines = _read_lines(folder / PREDICTIONS)
     for row, line in lines.items():

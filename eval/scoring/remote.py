@@ -1,4 +1,4 @@
-"""Scoring in workers (--workers, --ray): what they are sent, and what each of them does with it.
+"""Scoring in workers (--workers, --ray): their work items, and the function that scores one.
 
 A work item is a batch of a job. The batches are planned as for one process, so that a row has the same
 neighbours with any number of workers, and the files have the same bytes. Workers read models,

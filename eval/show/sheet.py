@@ -89,7 +89,7 @@ def make_sheet(prompts: Sequence[Answered], seed: int) -> tuple[bytes, dict[str,
 
 
 def safe_cell(text: str) -> str:
-    """Make a text safe for a cell: an apostrophe before what a spreadsheet could run as a formula.
+    """Make a text safe for a cell: an apostrophe before a text that a spreadsheet could run as a formula.
 
     Control characters are replaced. A text that is too long for a cell is cut.
     """

@@ -68,7 +68,7 @@ def command(
 ) -> None:
     """Train RECIPE over a grid of settings (rank=4,8 alpha=8,16), and write a table and a plot.
 
-    A setting with one value (max_steps=100) is the same in every run. A list stands in brackets:
+    A setting with one value (max_steps=100) is the same in every run. Brackets enclose a list:
     lora_target=[q_proj,v_proj] is one value, lora_target=[q_proj],[q_proj,v_proj] are two.
 
     As many runs train at once as there are GPUs, or without a GPU as cores, memory and OMP_NUM_THREADS

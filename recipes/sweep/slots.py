@@ -1,6 +1,6 @@
 """Where the points of a sweep run: each has some GPUs, or without a GPU a share of the cores.
 
-On this machine that is a slot. On a Ray cluster it is what a point takes of a node.
+On this machine these are a slot; on a Ray cluster, the point's share of a node.
 """
 
 import os
