@@ -14,7 +14,6 @@ from tuneyard.core.cli.main import LazyGroup, command_line, examples
 from tuneyard.core.cli.next_step import TuneyardCommand, next_step, print_next_step, same_options
 from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
 from tuneyard.core.language.messages import say
-from tuneyard.core.language.reader_language import lang_option
 from tuneyard.core.language.translation import tr
 
 if TYPE_CHECKING:
@@ -176,7 +175,6 @@ def _run(plan: "MergePlan | FusePlan", dry_run: bool, command: Sequence[object])
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR…")
 @click.option("--plot", type=FOLDER, help="Folder for the pictures (PNG).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with spectra and histograms.")
-@lang_option
 def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     """Inspect adapters: modules, shapes, norms, spectra, cosine similarity."""
     import json

@@ -30,7 +30,6 @@ from tuneyard.core.errors import (
 from tuneyard.core.execution.options import execution_options, workers_option
 from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.language.messages import for_reader, say
-from tuneyard.core.language.reader_language import lang_option
 
 Texts = tuple[str, ...]
 Run = Callable[[Spec, CompileRequest], CompileReport]
@@ -94,8 +93,7 @@ def cli() -> None:
 
 
 def _command(*tried: str) -> Callable[[Callable[..., None]], click.Command]:
-    command = cli.command(cls=TuneyardCommand, epilog=examples(*(f"tuneyard data {each}" for each in tried)))
-    return lambda function: command(lang_option(function))
+    return cli.command(cls=TuneyardCommand, epilog=examples(*(f"tuneyard data {each}" for each in tried)))
 
 
 def _print(as_json: bool, report: Callable[[], object], lines: Iterable[str]) -> None:

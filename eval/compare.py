@@ -20,7 +20,6 @@ from tuneyard.core.cli.next_step import is_quiet, next_step
 from tuneyard.core.drawing.plots import check_replaceable
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import json_text, write_bytes
-from tuneyard.core.language.reader_language import lang_option
 from tuneyard.core.language.translation import joined, listed, tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.read.results import (
@@ -96,7 +95,6 @@ PLOT_SUFFIX = ".png"
     "--title", default="", metavar="TEXT", help="Title of the report.  [default: Report on RESULTS]"
 )
 @click.option("--force", is_flag=True, help="Replace a comparison of other runs in --out.")
-@lang_option
 def cli(
     results: tuple[str, ...],
     out: Path,

@@ -14,7 +14,6 @@ from tuneyard.core.drawing.plots import plotting, save
 from tuneyard.core.errors import ContentError, run_command, show_value, unexpected
 from tuneyard.core.files import write_json
 from tuneyard.core.language.number_format import percent
-from tuneyard.core.language.reader_language import lang_option
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -36,7 +35,6 @@ PLOT = "subtype_accuracy.png"
     "tuneyard data compile defect --source tests/examples/good/defect --out build/defect",
     "tuneyard eval defect --model models/demo-base --data build/defect/defect/test.jsonl "
     "--limit 2 --max-new-tokens 4 --out results/defects",
-    options=[lang_option],
     longest=512,
 )
 def cli(

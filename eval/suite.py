@@ -27,7 +27,6 @@ from tuneyard.core.errors import (
 from tuneyard.core.files import names_folder, read_object, write_json, write_text
 from tuneyard.core.installation.checkout import bundled
 from tuneyard.core.language.number_format import NONE, Table, grid, percent
-from tuneyard.core.language.reader_language import lang_option
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, UNKNOWN
 from tuneyard.eval import compare
@@ -76,7 +75,6 @@ Figures = dict[str, dict[str, dict[str, Mapping[str, Any]]]]
 @dataset_dir
 @click.option("--skip", multiple=True, metavar="STEP", help="Leave this step out. Repeatable.")
 @run_options
-@lang_option
 @resumed_by(lambda: resume_command(COMMAND))
 def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
     """Score a base model and adapters with all commands that a suite's file names.
@@ -305,7 +303,7 @@ def _arguments(command: ScoringCommand, options: Mapping[object, object], folder
             continue
         if flag in ALONE and (flag != "--shots" or command.has_shots):
             raise ContentError(f"{flag[2:]}: not in a suite: run {command.module} by itself")
-        if flag != "--limit" and any(flag in option.opts for option in cli.params):
+        if flag != "--limit" and any(flag in option.opts for option in cli.get_params(CONTEXT)):
             raise ContentError(f"{key}: the same for all steps: give it on the command line")
         for each in value if isinstance(value, list) else [value]:
             if each is None or each is True:

@@ -20,7 +20,6 @@ from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import RequestError, resumed_by, run_command
 from tuneyard.core.errors.warn import warn
 from tuneyard.core.files import write_json, write_text
-from tuneyard.core.language.reader_language import lang_option
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
@@ -78,7 +77,6 @@ NO_ADAPTER = "No weights have a better figure than {base} on the choosing half: 
 @click.option("--metric", default=ACCURACY.name, show_default=True, metavar="NAME", help="What to choose by.")
 @click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
 @run_options
-@lang_option
 @resumed_by(lambda: resume_command(COMMAND))
 def cli(
     checkpoints: Path | None, grid: str | None, seed: int, metric: str, dry_run: bool, **options: Any

@@ -13,7 +13,6 @@ import click
 
 from tuneyard.core.errors import ContentError, RequestError, need, run_command
 from tuneyard.core.files import write_json
-from tuneyard.core.language.reader_language import lang_option
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.prompt.supervision import SupervisedText, supervise, supervise_text
 from tuneyard.eval.backends.likelihood import reading_losses
@@ -95,7 +94,6 @@ LONGEST = 2048  # tokens for the loss, unless the context is smaller
             is_flag=True,
             help="Also write the loss of each token, to token_losses.jsonl.",
         ),
-        lang_option,
     ],
     images=lambda options: not options["generate"],
     seeded=False,

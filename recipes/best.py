@@ -16,7 +16,7 @@ from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, counted, nearest
 from tuneyard.core.files import read_object, require
-from tuneyard.core.language.reader_language import ENGLISH, in_language, lang_option
+from tuneyard.core.language.reader_language import ENGLISH, in_language
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import Metric, direction, metric_of
 from tuneyard.core.weights.adapter_files import CONFIG as ADAPTER_CONFIG
@@ -52,7 +52,6 @@ class Best:
 @click.argument("output_dir", type=click.Path(path_type=Path))
 @click.option("--metric", help="A number to choose by. Default: eval_loss.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@lang_option
 def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
     """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
     require(output_dir, "output_dir of a training")

@@ -32,7 +32,6 @@ from tuneyard.core.errors import (
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import existing
 from tuneyard.core.language.messages import say
-from tuneyard.core.language.reader_language import lang_option
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.answer import Facts, Rows
@@ -123,7 +122,6 @@ class CheckOptions:
 @click.option("--watch", is_flag=True, help="Check again after every edit, until Ctrl-C.")
 @click.option("--all", "show_all", is_flag=True, help="Show every problem, not the first 20.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each recipe.")
-@lang_option
 def command(
     arguments: tuple[str, ...],
     model: str | None,

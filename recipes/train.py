@@ -20,7 +20,6 @@ from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import locked, make_folder, write_json, write_text
 from tuneyard.core.language.messages import say
-from tuneyard.core.language.reader_language import lang_option
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.check import Checked, ask_check, not_checked, quick_check
@@ -53,7 +52,6 @@ SCORES = {"pt": "text", "sft": "text", "dpo": "preference", "kto": "preference"}
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--force", is_flag=True, help="Train again what was trained on another number of processes.")
-@lang_option
 @resumed_by(lambda: "the same command resumes it from its newest complete checkpoint, if there is one")
 def command(recipe: Path, overrides: tuple[str, ...], force: bool) -> None:
     """Train RECIPE with LLaMA-Factory; KEY=VALUE overrides its settings.

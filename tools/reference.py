@@ -16,13 +16,14 @@ from tuneyard.core.errors.problem_codes import explained, explanations
 from tuneyard.core.files import write_text
 from tuneyard.core.installation.checkout import ROOT
 
-OF_EVERY_COMMAND = {"--help", "--quiet"}
+OF_EVERY_COMMAND = {"--help", "--lang", "--quiet"}
 HEAD = """# Commands and options
 
 Made by `make reference` from the commands themselves. `--help` prints the same, with two examples.
 In a checkout `python -m compiler`, `recipes`, `adapters` and `eval.NAME` start the same commands.
 
 Every command ends with the place of its result and the next command; `-q` or `--quiet` leaves them out.
+`--lang en` or `--lang zh` sets the language of every command. The default is the locale's.
 Options that several commands of a group have are explained once, above the group's commands.
 """
 

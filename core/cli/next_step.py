@@ -9,6 +9,7 @@ from click.core import ParameterSource
 from click.exceptions import Exit
 
 from tuneyard.core.language.messages import say
+from tuneyard.core.language.reader_language import LANG
 
 _IS_QUIET = f"{__name__}.quiet"
 _NEXT_STEP = f"{__name__}.next_step"
@@ -82,14 +83,14 @@ QUIET = click.Option(
 
 
 class TuneyardCommand(click.Command):
-    """A command with `-q` that ends with the place of its result and the next command."""
+    """A command with `--lang` and `-q` that ends with the place of its result and the next command."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The options of the command, `-q`, and `--help`."""
+        """The options of the command, `--lang`, `-q`, and `--help`."""
         *params, last = super().get_params(ctx)
         if "--help" in last.opts:
-            return [*params, QUIET, last]
-        return [*params, last, QUIET]
+            return [*params, LANG, QUIET, last]
+        return [*params, last, LANG, QUIET]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments. An error of Click's parser gets the command, for its usage and example."""

@@ -27,7 +27,6 @@ from tuneyard.core.installation.packages import (
     vllm_set_up,
 )
 from tuneyard.core.language.messages import for_reader
-from tuneyard.core.language.reader_language import lang_option
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
 AGAIN = "rm -f .venv/.core && make setup"  # without rm, make skips what it installed once
@@ -49,7 +48,6 @@ class Finding:
 
 @cli_command("doctor", "tuneyard doctor", "tuneyard doctor --json")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
-@lang_option
 @click.pass_context
 def cli(ctx: click.Context, as_json: bool) -> None:
     """Check Python, torch, GPU, LLaMA-Factory, vLLM, Ray, disk, fonts and hub; exit 1 if one is missing."""

@@ -26,8 +26,8 @@ def _write_in(_context: click.Context, _: click.Parameter, name: str | None) -> 
         _of_the_option.set(name)
 
 
-lang_option = click.option(
-    "--lang",
+LANG = click.Option(
+    ["--lang"],
     is_eager=True,  # before options that may be wrong
     type=click.Choice([ENGLISH, CHINESE]),
     expose_value=False,

@@ -17,7 +17,6 @@ from tuneyard.core.errors import ContentError, RequestError, counted, nearest, r
 from tuneyard.core.execution.options import ray_option
 from tuneyard.core.execution.ray_cluster import RayCluster
 from tuneyard.core.files import locked, make_folder
-from tuneyard.core.language.reader_language import lang_option
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.sweep.grid import Grid, TrainingRun, parse_grid, plan_runs
@@ -53,7 +52,6 @@ from tuneyard.recipes.sweep.state import read_results
 @click.option(
     "--point", metavar="NAME", help="Train and score this run alone, as a command of `--list` does; no table."
 )
-@lang_option
 @resumed_by(lambda: "the same command resumes it: finished runs are skipped")
 def command(
     recipe: Path,

@@ -83,10 +83,10 @@ def with_demo_rte(folder: Path, demo_rte: Path) -> Path:
 
 
 @pytest.mark.parametrize("context", [*reference.commands()], ids=lambda context: context.command_path)
-def test_every_command_has_quiet(context: click.Context) -> None:
+def test_every_command_has_quiet_and_lang(context: click.Context) -> None:
     assert isinstance(context.command, TuneyardCommand)
     names = [name for option in context.command.get_params(context) for name in option.opts]
-    assert names.count("-q") == names.count("--quiet") == 1
+    assert names.count("-q") == names.count("--quiet") == names.count("--lang") == 1
 
 
 def test_from_a_file_to_a_recipe_by_the_printed_commands(folder):

@@ -21,16 +21,14 @@ from tests.messages import raises
 from tests.product import FILES, nodes
 from tests.unit.adapters.test_plots import adapter
 from tuneyard.adapters import statistics
-from tuneyard.adapters.__main__ import show as show_command
 from tuneyard.adapters.plots import draw as draw_adapters
-from tuneyard.compiler.cli import stats_command
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.language import translation as language
 from tuneyard.core.language.reader_language import CHINESE, ENGLISH, in_language
 from tuneyard.core.language.translation import catalogue, listed, tr, tr_counted
 from tuneyard.core.training import metrics
-from tuneyard.eval import compare, defect, suite, text
+from tuneyard.eval import compare, suite
 from tuneyard.eval import sweep as eval_sweep
 from tuneyard.eval.compare import compare_results
 from tuneyard.eval.defect import write_defects
@@ -43,7 +41,6 @@ from tuneyard.eval.show.html import GLOSSARY
 from tuneyard.eval.show.tables import markdown
 from tuneyard.recipes import best
 from tuneyard.recipes.sweep import results
-from tuneyard.recipes.sweep.command import command as sweep_command
 from tuneyard.recipes.sweep.grid import Grid
 
 pytestmark = pytest.mark.usefixtures("unrendered")
@@ -355,18 +352,6 @@ def test_every_plot_and_table_has_its_chinese_and_the_same_figures(
     assert figures["en"] == figures[CHINESE]
     written = [{path.relative_to(folder) for path in folder.rglob("*")} for folder in folders.values()]
     assert written[0] == written[1]
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        compare.cli, suite.cli, defect.cli, eval_sweep.cli, text.cli, show_command,
-        best.command, sweep_command, stats_command,
-    ],
-)  # fmt: skip
-def test_commands_that_draw_share_one_option(command: click.Command) -> None:
-    options = [option for option in command.params if "--lang" in option.opts]
-    assert len(options) == 1 and not options[0].expose_value
 
 
 def test_a_text_that_no_font_can_write_is_reported_once_in_a_command(
