@@ -38,7 +38,7 @@ WARNINGS = {  # docs/problems.md tells of every code
     "W215": "a call that no tool of its row declares so",
     "W216": "a call of a tool in the text of an answer",
     "W221": "a folder of .txt files, each line of which is a row",
-    "W224": "a folder or sheet that is not read",
+    "W224": "a folder, sheet or text that is not read",
     "W225": "a conversation that may go on after a blank line",
     "W222": "labels far out of balance",
 }

@@ -19,7 +19,7 @@ _LEARNED_AT_ONE = (
     "train training trained train_on train_on_turn train_weight train_detail to_train do_train is_train "
     "should_train trainable is_trainable learn learned learnable token_weight sample_weight "
     "example_weight row_weight is_correct is_right answer_is_correct is_answer_correct correct "
-    "kto_tag desirable is_desirable kto_label is_preferred is_chosen label"
+    "kto_tag desirable is_desirable kto_label is_preferred is_chosen label status"
 )
 _LEARNED_AT_ZERO = (
     "mask masked is_masked mask_loss masked_loss no_loss no_train not_train untrainable frozen skip "
@@ -30,6 +30,8 @@ LEARNED_AT = dict.fromkeys(_LEARNED_AT_ONE.split(), 1) | dict.fromkeys(_LEARNED_
 """The value with which an answer is correct and learned, by the name of the mark."""
 _WITH_OTHER_CONTENTS = frozenset(("loss", "label", "correct", "incorrect", "wrong"))
 """Names of other numbers, too (`loss: 0.342` is measured): as marks they are only 0 or 1."""
+DISCARDED = "discarded"
+"""The status of an answer that its annotator did not give."""
 _TRUE = "true t yes y on up 是 对 正确"
 _FALSE = "false f no n off down 否 错 错误 不正确"
 _WORDS = dict.fromkeys(_TRUE.split(), 1) | dict.fromkeys(_FALSE.split(), 0)
@@ -75,6 +77,8 @@ def masks(name: str, value: object) -> bool:
     learned_at = LEARNED_AT.get(mark)
     if learned_at is None:
         return False
+    if mark == "status":  # Argilla's; that of a ticket says nothing
+        return str(value).lower() == DISCARDED
     if isinstance(value, list):  # of single tokens or parts of the text
         return mark not in _WITH_OTHER_CONTENTS and bool(value)
     number = as_number(value)

@@ -5,10 +5,11 @@ import re
 from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.shapes import SHAPES, Shape
+from tuneyard.compiler.init.warnings import first_names
 from tuneyard.compiler.kinds import kinds
+from tuneyard.compiler.read.jsons import BY_ROWS
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 
-LONGEST = 400  # characters of a list of columns
 _PYTHON = re.compile(r"\[\{?'|\{'")
 
 
@@ -21,15 +22,13 @@ def guess(profile: FileProfile) -> Proposal:
     fixes = fixes_of_notation(profile)
     if fixes:
         raise ContentError(f"{profile.path}: {'; '.join(fixes)}")
-    columns = ", ".join(leaf.with_kind for leaf in profile.leaves.values())
-    if len(columns) >= LONGEST:
-        columns = f"{columns[:LONGEST]}…"
+    columns = first_names([leaf.with_kind for leaf in profile.leaves.values()])
     raise ContentError(
         f"{profile.path}: nothing in it looks like turns, question and answer, a labelled text or plain "
-        f"text; found {columns or 'no named fields'}; name its columns with --text and --label or "
-        "--answer (--text twice for a pair of texts), write a spec by hand, which begins with `like: qa`, or "
-        "write each row as a list `messages` of turns with `role` (user or assistant) and `content`, which "
-        "spec messages compiles"
+        f"text; found {columns or 'no named fields'}; delete lines above the header, name its columns with "
+        "--text and --label or --answer (--text twice for a pair of texts), write a spec by hand, which "
+        "begins with `like: qa`, or write each row as a list `messages` of turns with `role` (user or "
+        "assistant) and `content`, which spec messages compiles"
     )
 
 
@@ -37,9 +36,9 @@ def fixes_of_notation(profile: FileProfile) -> list[str]:
     """What to do about pandas' forms of a table by its columns, and of lists in the cells of a table."""
     names = profile.leaves.keys()
     is_by_column = {"columns", "data"} <= names or all(map(str.isdecimal, names))
+    is_by_column = is_by_column or {leaf.kind for leaf in profile.leaves.values()} == {"texts"}
     if names and is_by_column and profile.path.name.endswith(".json"):
-        fix = "df.to_json(NEW, orient='records', lines=True)"
-        return [f"this is a table by its columns, as pandas' to_json writes it; write it by rows: {fix}"]
+        return [BY_ROWS]
     return [
         f"{name} holds lists in Python's notation, not JSON; write them as JSON: "
         f"df[{name!r}] = df[{name!r}].map(ast.literal_eval).map(json.dumps)"
@@ -85,5 +84,5 @@ def _check_user_columns(profile: FileProfile) -> None:
             values = f"more than {MOST_VALUES}"
         raise RequestError(
             f"--label {label.path}: {values} values, expected 2 to {MOST_VALUES}; "
-            "name a column of free text with --answer"
+            "name a column of free text or of lists with --answer"
         )

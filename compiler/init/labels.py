@@ -1,5 +1,6 @@
 """The labels of a proposed spec: which column has them, and the words that they become."""
 
+import json
 import math
 import re
 from collections import Counter
@@ -35,6 +36,7 @@ PEOPLE = {
 METADATA = {"meta", "metadata"}
 ID = re.compile(r"(^|_)(id|no|number|key|uid)$|^id_|编号$")
 """Names of columns that say which row it is, or to what it belongs."""
+_CHOICES = re.compile(r'\[?\{"choices": ?(\[("[^"\\]+"(, )?)+\])\}\]?')
 _DIGIT = re.compile(r"\d")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|https?:")
 UNLABELLED = (-1, "-", "")
@@ -142,7 +144,7 @@ def label_map(leaf: Leaf, chinese: bool) -> tuple[Labels, list[str]]:
     real, unlabelled = label_values(leaf)
     if leaf.kind == "truth value":
         return named_labels({True: "yes", False: "no"}, [*real, *unlabelled], chinese), []
-    labels = named_labels({value: str(leaf.named(value)) for value in real}, unlabelled, chinese=False)
+    labels = named_labels({value: _class_in(leaf.named(value)) for value in real}, unlabelled, chinese=False)
     numbers = [name for name in labels if re.fullmatch(r"[\d.]+", name)]
     if len(numbers) < len(labels.keys() - {"unlabelled"}):
         return labels, list(_spelled_alike(leaf))
@@ -151,6 +153,12 @@ def label_map(leaf: Leaf, chinese: bool) -> tuple[Labels, list[str]]:
         "write words for them under `labels` and in the prompt"
     )
     return labels, [guess]
+
+
+def _class_in(value: object) -> str:
+    """The text of a class: `broken, late` for Label Studio's `[{"choices": ["late", "broken"]}]`."""
+    choices = _CHOICES.fullmatch(str(value))
+    return ", ".join(sorted(json.loads(choices[1], strict=False))) if choices else str(value)
 
 
 def _spelled_alike(leaf: Leaf) -> Iterator[str]:

@@ -230,11 +230,12 @@ def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None
 
 
 def _are_answers_by_question(members: Fields) -> bool:
-    """True for {question: answer, …}: an object of many texts, or of answers, under unusual names."""
-    if len(members) < FEWEST_ANSWERS or any(role_of_names([name]) for name in members):
-        return False
+    """True for {question: answer, …}: an object of texts or answers under questions or many unusual names."""
     values = members.values()
     are_sentences = all(" " in name or CHINESE.search(name) for name in members)
+    is_short = len(members) < FEWEST_ANSWERS and not are_sentences
+    if not members or is_short or any(role_of_names([name]) for name in members):
+        return False
     if all(map(_has_only_an_answer, values)) and are_sentences and not _are_numbered(members):
         return True
     return all(isinstance(value, str) for value in values)

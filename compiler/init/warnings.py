@@ -45,8 +45,8 @@ def _names_of_folders(profile: FileProfile) -> Iterator[str]:
     names = profile.folder_names
     if names:
         yield (
-            f"the names of the folders are left out: {_first(names)}. If they are classes, write a table "
-            "with a text and a class in each row"
+            f"the names of the folders are left out: {first_names(names)}. If they are classes, write a "
+            "table with a text and a class in each row"
         )
     held_out = [name for name in names if split_of_name(name) not in ("", TRAIN_SPLIT)]
     if held_out:
@@ -107,12 +107,13 @@ def _columns_left_out(left_out: Sequence[Leaf]) -> Iterator[str]:
     """Name the columns that hold prose, lists or a known role and that the spec does not use."""
     if left_out:
         yield (
-            f"not used: {_first([leaf.with_kind for leaf in left_out])}. If the model should read or answer "
-            "with one of them, name it with --text, --label or --answer, or add it to the spec"
+            f"not used: {first_names([leaf.with_kind for leaf in left_out])}. If the model should read or "
+            "answer with one of them, name it with --text, --label or --answer (also lists), or add it to "
+            "the spec"
         )
 
 
-def _first(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     shown = ", ".join(names[:SHOWN_COLUMNS])
     if len(names) > SHOWN_COLUMNS:

@@ -39,6 +39,15 @@ ROLES = {
 IMAGES = "paths of images in the content"
 """The key of a turn under which its images are passed on."""
 IMAGE_PLACEHOLDER = "<image>"
+TURN_KEYS = (
+    ("from", "value"),
+    ("role", "content"),
+    ("sender", "text"),  # Claude's export
+    ("speaker", "text"),
+    ("from", "message"),
+    ("speaker", "utterance"),
+)
+"""The keys of a turn's speaker and of its text."""
 EXCHANGES = (
     ("input", "output"),
     ("human", "assistant"),
@@ -96,12 +105,10 @@ _THOUGHTS = {"thinking": "thinking", "reasoning": "value"}
 
 def role_and_content(turn: Mapping[str, object]) -> tuple[str, str]:
     """The keys of a turn's speaker and of its text."""
-    if "from" in turn:
-        return "from", "value"
-    for role in ("sender", "speaker"):  # Claude's export, and transcripts
-        if role in turn and "text" in turn:
-            return role, "text"
-    return "role", "content"
+    for role, content in TURN_KEYS:
+        if role in turn and content in turn:
+            return role, content
+    return TURN_KEYS[0] if "from" in turn else TURN_KEYS[1]
 
 
 def speaker(turn: Mapping[str, object]) -> str | None:

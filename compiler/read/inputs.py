@@ -30,6 +30,9 @@ from tuneyard.core.installation.checkout import bundled
 RAW = Path("data/raw")
 NOT_READ = "W224"
 ADD_FOLDER = "add it as a further one, or, for a split, write what `tuneyard data init FOLDER` proposes"
+ADD_TEXTS = "to learn from it, write it as rows of a .jsonl"
+DOCUMENTS = (".txt", ".md", ".log", ".pdf", ".doc", ".docx", ".xls", ".html", ".xml", ".srt", ".vtt")
+"""Kinds of files that hold texts and are not read next to data."""
 HUB = "hub:"
 _HUB = re.compile(
     r"hub:(?P<path>[^@:]+)"
@@ -363,17 +366,22 @@ def texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
 
 
 def folders_not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
-    """Warn of folders with data files inside a folder that is read: a source is one folder deep.
+    """Warn of folders with data files inside a folder that is read, and of texts next to its data.
 
-    So is a dictionary of saved splits of which the spec reads some.
+    A source is one folder deep. So is a dictionary of saved splits of which the spec reads some.
     """
-    folders_read = {item.path.parent for item in inputs if isinstance(item.path, Path)}
+    files_read = {item.path for item in inputs if isinstance(item.path, Path)}
+    folders_read = {file.parent for file in files_read}
     for parent in dict.fromkeys(item.folder for item in inputs if isinstance(item.folder, Path)):
         for folder in sorted(parent.glob("[!.]*/")):
             count = sum(file.name not in ABOUT_SAVED for file in readable(folder.glob("*")))
             if count and folder not in folders_read:
                 message = f"{counted(count, 'data file')} not read: a source is one folder"
                 yield Problem(NOT_READ, str(folder), message, "", ADD_FOLDER)
+        texts = {file for file in parent.glob("*") if suffix(file) in DOCUMENTS and not is_no_data(file.name)}
+        for kind, count in sorted(Counter(map(suffix, texts - files_read)).items()):
+            message = f"{counted(count, f'{kind} file')} not read next to the data"
+            yield Problem(NOT_READ, str(parent), message, "", ADD_TEXTS)
 
 
 def with_rivals(spec: Spec, mix: Mix, inputs: Sequence[Input]) -> Spec:

@@ -53,6 +53,11 @@ AS_JSON = (
 )
 """The command that writes lines of Python's notation as JSON."""
 LIST = 'a list of records, such as [{"question": "…", "answer": "…"}]'
+BY_ROWS = (
+    "a table by its columns? pandas writes it by rows: df.to_json(NEW, orient='records', lines=True); texts "
+    "by their class? jq -c 'to_entries[] | {text: .value[], label: .key}' OLD > NEW.jsonl"
+)
+"""The commands that write lists of texts under their column or class by rows."""
 Found = tuple[Line, object, Wrong | None]
 """A row: its place, its value, and what is wrong with it."""
 _OPEN = re.compile(rb"\s*\{[ \t]*\r?\n")  # an object that is indented
@@ -220,7 +225,8 @@ class _Walk:
                 value = {"messages": value}
             if not isinstance(value, dict):
                 message = f"key {show_value(key)}: found {show_value(value)}"
-                raise BrokenError("E007", f"{message}, expected {LIST}, or an object of rows")
+                fix = BY_ROWS if isinstance(value, list) else ""
+                raise BrokenError("E007", f"{message}, expected {LIST}, or an object of rows", fix)
             text = f"{where}.{key_in_spec(key)}" if where else f"key {show_value(key)}"
             yield InDocument(line, number, text), {**outer, **value}, wrong
 

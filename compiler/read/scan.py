@@ -14,6 +14,7 @@ from math import isinf
 import orjson
 
 from tuneyard.compiler.kinds import Column
+from tuneyard.compiler.kinds.turn_forms import TURN_KEYS
 from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG, UnreadableFileError
 from tuneyard.compiler.rows import MISSING, Fields, are_objects, walker
 from tuneyard.core.errors import show_value
@@ -21,7 +22,7 @@ from tuneyard.core.files import repeated_key
 
 LOOKED_AT = 1 << 20
 WRAPPERS = 8  # objects in one another that are looked into if the document goes on
-TURNS = ({"from", "value"}, {"role", "content"}, {"role", "parts"}, {"sender", "text"}, {"speaker", "text"})
+TURNS = [{*keys} for keys in (*TURN_KEYS, ("role", "parts"))]
 AS_JSON_DOCUMENT = (
     'python -c "import ast, json, sys; json.dump(ast.literal_eval(sys.stdin.read()), sys.stdout)" '
     "< OLD > NEW.json"

@@ -22,6 +22,8 @@ from tuneyard.compiler.rows import Fields, ObjectRows, Place, Rows, TableRows
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
+EXCEL = "sep="
+"""The beginning of a line above the header that names the delimiter for Excel."""
 _RULE = re.compile(r"[ \t]*-{3,}")
 Cells = list[str]
 Lines = Iterator[tuple[Sequence[int], list[Cells]]]  # their numbers and fields, some hundreds at a time
@@ -37,7 +39,7 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     quoted = source.quoted if source.quoted is not None else file.kind == ".csv"
     read_lines = _quoted if quoted else _unquoted
     for lines, rows in read_lines(text, source.delimiter or usual_delimiter):
-        while header is None and rows and rows[0] in ([], [""]):
+        while header is None and rows and (rows[0] in ([], [""]) or rows[0][0].startswith(EXCEL)):
             lines, rows = lines[1:], rows[1:]
         if header is None and rows:
             header, lines, rows = rows[0], lines[1:], rows[1:]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 
 from tuneyard.compiler.check.marks import changes_answer
@@ -12,7 +13,10 @@ from tuneyard.core.errors import Problem, show_value
 
 MESSAGES = "messages"
 """The column of the turns in the rows that come out."""
+WIDEST = 20  # digits of a number in a text
 _GERMAN_DATE = re.compile(r"^(\d\d)\.(\d\d)\.(\d{4})\b")
+_VERSION = re.compile(r"\.\d+0$")
+_DIGITS = re.compile(r"\d+")
 Turn = tuple[object, Line, Fields]  # the value by which the turns are ordered, the row's line, the turn
 
 
@@ -79,19 +83,21 @@ def _is_continued(turn: Fields, following: Fields) -> bool:
     return not any(changes_answer(key, value) for key, value in others.items())
 
 
-def _seconds(time: str) -> float:
-    """Of a time with an offset, whose text has another order: `10:00+02:00` is before `08:30Z`."""
-    moment = datetime.fromisoformat(time)
-    if moment.tzinfo is None:
-        raise ValueError(f"{time}: a time without an offset")
-    return moment.timestamp()
+def _number(text: str) -> float:
+    """A number. `1.10` is none: it comes after `1.9`, or all values have as many digits."""
+    if _VERSION.search(text):
+        raise ValueError(text)
+    return float(text)
+
+
+def _by_parts(text: str) -> str:
+    """A text that sorts by the numbers in it: `1.9` comes before `1.10`, `v2` before `v10`."""
+    return _DIGITS.sub(lambda digits: digits[0].zfill(WIDEST), _GERMAN_DATE.sub(r"\3-\2-\1", text))
 
 
 def _ordered(items: list[Turn]) -> list[Turn]:
-    """Turns by their numbers or times if all of them have one, otherwise by the text of their values."""
-    for as_number in (float, _seconds):
-        try:
-            return sorted(items, key=lambda item: as_number(str(item[0])))
-        except ValueError:
-            continue
-    return sorted(items, key=lambda item: _GERMAN_DATE.sub(r"\3-\2-\1", str(item[0])))
+    """Turns by their numbers or times if all of them have one, otherwise by the numbers in their values."""
+    for key in (_number, datetime.fromisoformat):
+        with suppress(ValueError, TypeError):  # a time with an offset has no order with one without
+            return sorted(items, key=lambda item: key(str(item[0])))
+    return sorted(items, key=lambda item: _by_parts(str(item[0])))

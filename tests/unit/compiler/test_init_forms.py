@@ -163,10 +163,13 @@ def test_speakers_are_known_by_names_and_truth_values(bench, column, user, agent
     assert talks(bench, rows) == expected
 
 
-@pytest.mark.parametrize(("role", "text"), [("role", "content"), ("speaker", "text"), ("from", "value")])
+@pytest.mark.parametrize(
+    "keys", ["role content", "speaker text", "from value", "from message", "speaker utterance"]
+)
 @pytest.mark.parametrize(("user", "agent"), [("Customer", "agent"), ("user", "assistant"), ("客户", "客服")])
 @pytest.mark.parametrize("by_id", [True, False])
-def test_speakers_in_lists_of_turns_are_known_by_their_names(bench, role, text, user, agent, by_id) -> None:
+def test_speakers_in_lists_of_turns_are_known_by_their_names(bench, keys, user, agent, by_id) -> None:
+    role, text = keys.split()
     lists = {f"c{n}": [{role: user, text: question(n)}, {role: agent, text: answer(n)}] for n in range(COUNT)}
     source = bench.write("talk.json", json.dumps(lists))
     if not by_id:
@@ -369,6 +372,8 @@ def test_successive_results_of_tools_stay_apart(bench) -> None:
     ("name", "text", "fix"),
     [
         ("a.json", {"question": {"0": "a?", "1": "b?"}, "answer": {"0": "A", "1": "B"}}, "orient='records'"),
+        ("a.json", {"text": ["a", "b"], "label": ["x", "y"]}, "jq -c 'to_entries"),
+        ("a.csv", "Export of May\n\nquestion,answer\na?,b\n", "delete lines above the header"),
         ("a.json", {"columns": ["question"], "index": [0], "data": [["a?"]]}, "orient='records'"),
         (
             "a.csv",
@@ -535,18 +540,14 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
         {"v": 1, "data": {"items": [{**row, "text_before": "before " * 10_000} for row in FAQ]}},
         {q: [a, "Nobody knows."] for q, a in ANSWERED},
     ],
-    ids=[
-        "answers by question",
-        "rows by id",
-        "objects by question",
-        "three levels",
-        "two levels beside numbers",
-        "two levels, and more than is looked at",
-        "lists of answers by question",
-    ],
 )
 def test_objects_of_rows(bench, document, indent) -> None:
     assert answers(bench, bench.write("data.json", json.dumps(document, indent=indent))) == ANSWERED
+
+
+def test_two_questions_with_their_answers_are_enough(bench) -> None:
+    few = dict(ANSWERED[:2])
+    assert answers(bench, bench.write("data.json", json.dumps(few))) == [*few.items()]
 
 
 @pytest.mark.parametrize("key", ["", "conversations"])
@@ -887,6 +888,7 @@ def test_the_type_of_a_message_is_no_class_of_it(bench) -> None:
     [
         ("Fall;Zeit;Absender;Nachricht", "28.02.2024 09:00;Kunde", "01.03.2024 08:00;Support"),
         ("case_id;time;role;content", "2024-03-01T10:00:00+02:00;user", "2024-03-01T08:30:00Z;assistant"),
+        ("case_id;turn;role;content", "1.9;user", "1.10;assistant"),
     ],
 )
 def test_turns_are_ordered_by_their_times(bench, header, user, assistant) -> None:
@@ -962,6 +964,11 @@ CLASSES = {
     "recalled,text,origin": (two_texts_a_prompt, {"human", "gpt"}),
     "use_case,text,origin": (two_texts_a_prompt, {"human", "gpt"}),
     "text,intent_key": (lambda n: f"{answer(n)},{['pay', 'cancel'][n % 2]}", {"pay", "cancel"}),
+    "sep=,\ntext,intent": (lambda n: f"{question(n)},{'ab'[n % 2]}", {"a", "b"}),
+    "text,topics": (
+        lambda n: f'{answer(n)},"[{{""choices"": [""b"", ""a""]}}]"' if n % 2 else f"{n},c",
+        {"a, b", "c"},
+    ),
     "text,code": (lambda n: f"{answer(n)},0{n % 2}", {"00", "01"}),
 }
 """Header, rows and classes. Who wrote a text is its class where no column names a conversation."""

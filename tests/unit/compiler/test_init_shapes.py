@@ -68,7 +68,6 @@ def test_two_numbered_texts_are_a_pair(bench, options):
 @pytest.mark.parametrize(
     ("question", "answer"),
     [("Question", "Answer"), ("ask", "answer"), ("input", "target"), ("inputs", "targets")],
-    ids=["headers in capitals", "ask", "firefly", "xp3"],
 )
 def test_questions_and_answers_have_several_names(bench, question, answer):
     columns, _, spec = columns_of(bench, lambda n: {question: ask(n), answer: reply(n)})
@@ -157,17 +156,6 @@ def test_a_body_next_to_question_and_answer_is_the_input(bench):
             {"text": "review", "label": "stars"},
         ),
     ],
-    ids=[
-        "dolly",
-        "openorca",
-        "humaneval",
-        "race",
-        "arc",
-        "accepted answers",
-        "functions",
-        "bedrock",
-        "stars",
-    ],
 )
 def test_a_bundled_spec_with_what_differs(bench, make_row, like, expected):
     columns, _, spec = columns_of(bench, make_row)
@@ -220,7 +208,6 @@ def test_a_bundled_spec_with_what_differs(bench, make_row, like, expected):
             'label: "ham" (10), "HAM " (10) differ only in case or spaces',
         ),
     ],
-    ids=["imdb", "rte", "paws", "copa", "one number", "tweets", "mbpp", "openr1", "score", "case", "spaces"],
 )
 def test_a_proposal_that_may_be_wrong_warns(bench, make_row, warning):
     assert any(warning in line for line in columns_of(bench, make_row)[1])
@@ -233,7 +220,6 @@ def test_a_proposal_that_may_be_wrong_warns(bench, make_row, warning):
         {"goal": ask(1), "sol1": reply(1), "sol2": reply(2), "label": 7},
         {"sentence1": story(1), "sentence2": story(2), "score": 2.5},
     ],
-    ids=["piqa without labels", "a number of no choice", "stsb"],
 )
 def test_a_shape_that_no_spec_holds_is_refused_with_the_reason(bench, row):
     with raises(ContentError):
@@ -341,10 +327,6 @@ def choices_by(names, n):
             },
             "ABC",
         ),
-    ],
-    ids=[
-        "copa", "piqa", "winogrande", "siqa", "medmcqa", "race", "letters in Chinese", "numbers in Chinese",
-        "answers as texts",
     ],
 )  # fmt: skip
 def test_choices_in_columns(bench, make_row, letters):
