@@ -118,16 +118,21 @@ def test_a_cpu_with_amx_scores_in_bf16(
     assert run_demo()[5][-2:] == (dtype or ["--out", "results/demo"])
 
 
-def test_the_time_is_measured_and_shorter_with_amx(cpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import numpy as np
+def test_the_time_is_measured_in_the_dtype_of_each_step(cpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
 
-    clock = iter([0.0, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0] * 2)  # five products a second: 9.06 GFLOP
-    monkeypatch.setattr(demo.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(np, "matmul", lambda *_: None)
-    monkeypatch.setattr(demo, "WORK", 9.06 * 600)
-    assert demo.expected_minutes() == 12  # 90 s and 600 s
+    clock = [0.0]
+
+    def multiply(rows: torch.Tensor, _: torch.Tensor) -> None:  # 9.06 GFLOP a second in fp32
+        clock[0] += 0.2 if rows.dtype == torch.float32 else 0.05
+
+    monkeypatch.setattr(demo.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(torch, "mm", multiply)
+    monkeypatch.setattr(demo, "SCORED", 9.06 * 350)
+    monkeypatch.setattr(demo, "TRAINED", 9.06 * 1080)
+    assert demo.expected_minutes() == 12  # 90 s, 350 s and 270 s
     cpu.write_text("flags : amx_bf16\n")
-    assert demo.expected_minutes() == 5  # 90 s and 200 s
+    assert demo.expected_minutes() == 8  # 90 s, 90 s and 270 s
 
 
 def test_every_step_runs_in_every_demo(run_demo: Demo) -> None:
