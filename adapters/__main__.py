@@ -216,9 +216,7 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
             click.echo(tr("wrote {path}", path=path), err=True)
     needing_base = [adapter for adapter in opened if adapter.NOT_MERGED]
     if needing_base:
-        folder, base = needing_base[0].folder, needing_base[0].config.base or "BASE"
-        out = f"models/{needing_base[0].name}"
-        next_step(plot, ["tuneyard", "adapter", "fuse", folder, "--base", base, "--out", out])
+        next_step(plot, needing_base[0].fuse_words(needing_base[0].config.base or "BASE"))
     elif len(adapters) > 1:
         weighted = [f"{reference}={1 / len(adapters):.2g}" for reference in adapters]
         next_step(plot, ["tuneyard", "adapter", "merge", *weighted, "--out", "saves/merge"])

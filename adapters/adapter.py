@@ -6,7 +6,6 @@ nearly every one of them in one place or another. Here each is used or stops the
 
 import hashlib
 import re
-import shlex
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -17,19 +16,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from tuneyard.adapters.delta import Change
-from tuneyard.adapters.measures import AdapterStatistics
+from tuneyard.adapters.measures import ModuleStatistics
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import sha256
-from tuneyard.core.weights.adapter_files import (
-    CONFIG,
-    PREFIX,
-    Module,
-    Rotation,
-    misfits,
-    open_adapter_weights,
-    saved_in_full,
-)
+from tuneyard.core.weights.adapter_files import CONFIG, PREFIX, ChangedModule, open_adapter_weights
+from tuneyard.core.weights.adapter_fit import module_misfits
 from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, Base
 from tuneyard.core.weights.tensors import Array, Tensor, Weights
 
@@ -39,6 +31,8 @@ SHOWN = 5  # problems of one file in a message
 TEXT_OR_LIST = ("target_modules", "exclude_modules", "layers_pattern")
 LISTS = ("modules_to_save", "target_parameters")
 MAPS = ("rank_pattern", "alpha_pattern")
+# PEFT saves a larger embedding of modules_to_save twice more: its values again, and those before training.
+DOUBLES = (".modules_to_save.", ".original_module.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +40,7 @@ class AdapterConfig:
     """A checked adapter_config.json. `raw` has all fields of the file, `base` None if it names no base.
 
     `bias` names the trained biases: none, all or lora_only. `fan_in_fan_out`: the base stores the transposed
-    weights (Conv1D). `modules_to_save` were trained in full.
+    weights (Conv1D). `modules_to_save` were trained in full. `rank` is None for a kind without ranks.
     """
 
     path: Path
@@ -55,6 +49,7 @@ class AdapterConfig:
     bias: str
     fan_in_fan_out: bool
     modules_to_save: tuple[str, ...]
+    rank: int | None = None
 
     def targets(self, module: str) -> bool:
         """True if PEFT would adapt a module: targets, exclusions, layers."""
@@ -114,7 +109,7 @@ class Adapter(ABC):
     folder: Path
     config: AdapterConfig
     weights: Weights
-    modules: Mapping[str, Module | Rotation]
+    modules: Mapping[str, ChangedModule]
 
     NOT_MERGED: ClassVar[str] = ""
     """Why ΔW cannot be added without the base's weights: only `fuse` and `show` open such an adapter."""
@@ -122,6 +117,12 @@ class Adapter(ABC):
     """Why `show --plot` cannot draw such an adapter."""
     TENSORS: ClassVar[str]
     """What the kind's own tensors are called."""
+    SUFFIXES: ClassVar[tuple[str, ...]]
+    """How the names of the kind's own tensors end."""
+    TAG: ClassVar[str]
+    """The kind on the page of a fused model on the hub."""
+    CHANGE: ClassVar[str]
+    """What `fuse` does to the base, for the card of the model."""
     SETTINGS: ClassVar[Sequence[tuple[str, str]]]
     """Fields of the config that `show` prints, each with its label."""
     COLUMNS: ClassVar[Sequence[str]]
@@ -139,7 +140,7 @@ class Adapter(ABC):
 
     @staticmethod
     @abstractmethod
-    def read_modules(weights: Weights) -> Iterable[tuple[str, Module | Rotation]]:
+    def read_modules(weights: Weights, config: Mapping[str, object]) -> Iterable[tuple[str, ChangedModule]]:
         """The changed modules by the tensors of the file; `ContentError` for tensors that do not fit."""
 
     @abstractmethod
@@ -148,23 +149,23 @@ class Adapter(ABC):
 
     def misfits(self, base: Base) -> Iterator[str]:
         """Yield why modules of the base cannot be changed by this adapter."""
-        return misfits(base, self.modules, self.config.raw)
+        return module_misfits(base, self.modules)
 
     @abstractmethod
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:
         """`weight` · ΔW of a module whose weight is `source`. `base_as` as in `adapters.delta.apply`."""
 
     @abstractmethod
-    def measure(self, paths: Iterable[str]) -> dict[str, Any]:
-        """The fields of `AdapterStatistics` that this kind fills; `paths` are those of its modules."""
+    def measure(self, path: str) -> ModuleStatistics:
+        """What `show` lists of a module; each kind has its own class, of which `rows` makes a table."""
 
     @staticmethod
     @abstractmethod
-    def rows(statistics: AdapterStatistics) -> list[list[str]]:
+    def rows(modules: Sequence[Any]) -> list[list[str]]:
         """Rows of the table of `show`, in the order of `COLUMNS`."""
 
     @staticmethod
-    def remark(statistics: AdapterStatistics) -> str:  # noqa: ARG004  # of kinds that have one
+    def remark(modules: Sequence[Any]) -> str:  # noqa: ARG004  # of kinds that have one
         """A sentence before the table of `show`, or ""."""
         return ""
 
@@ -175,7 +176,8 @@ class Adapter(ABC):
         weights = open_adapter_weights(folder)
         require_text("\n".join(weights.tensors), weights.path)
         with config.bounded():
-            adapter = cls(folder, config, weights, dict(sorted(cls.read_modules(weights), key=_layer_order)))
+            modules = dict(sorted(cls.read_modules(weights, raw), key=_layer_order))
+            adapter = cls(folder, config, weights, modules)
             if not adapter.modules:
                 raise ContentError(f"{weights.path}: no {cls.TENSORS} in it")
             raise_together([*adapter.mismatches(), *adapter._shared_mismatches()], weights.path)
@@ -185,19 +187,23 @@ class Adapter(ABC):
         """`ContentError` if this kind cannot be fused with a weight, or with other adapters."""
 
     @property
-    def rank(self) -> int | None:
-        """The rank that the config names, None for a kind without ranks."""
-        return None
-
-    @property
     def name(self) -> str:
         """The folder's name; for a checkpoint the run's name comes first (`name_of`)."""
         return name_of(self.folder)
 
     @property
     def full_tensors(self) -> list[str]:
-        """Names of tensors saved in full (`modules_to_save`, biases, base copies), e.g. `lm_head.weight`."""
-        return saved_in_full(self.weights, self.config.raw)
+        """Names of the tensors saved in full, without PEFT's prefix, e.g. `lm_head.weight`.
+
+        They come from `modules_to_save`, from biases and from copies of the base (`….base_layer.weight`).
+        """
+        keys = self.weights.tensors.keys()
+        names = []
+        for key in keys:
+            is_copy = any(double in key and key.replace(double, ".") in keys for double in DOUBLES)
+            if not key.endswith(self.SUFFIXES) and not is_copy:
+                names.append(key.removeprefix(PREFIX))
+        return names
 
     def full_tensor(self, name: str) -> Array:
         """One of `full_tensors` as fp32."""
@@ -209,10 +215,10 @@ class Adapter(ABC):
         text = str(self.folder)
         return f"./{text}" if text.startswith("-") else text
 
-    def fuse_command(self, base: str) -> str:
-        """The command that adds the adapter to its base, for the message of a format that cannot hold it."""
+    def fuse_words(self, base: str) -> list[str]:
+        """The command that adds the adapter to its base."""
         words = ["tuneyard", "adapter", "fuse", self.word, "--base", base]
-        return shlex.join([*words, "--out", f"models/{self.name}"])
+        return [*words, "--out", f"models/{self.name}"]
 
     @cached_property
     def digest(self) -> str:

@@ -1,7 +1,6 @@
 """Write the card (README.md) of a merged adapter or a fused model from its merge.json.
 
-The card is for people. No command reads it, so anybody may format or extend it. Its front matter is not made
-with huggingface_hub's `ModelCard`, whose import takes 0.3 s: merging imports neither it nor PyYAML.
+The card is for people. No command reads it, so anybody may format or extend it.
 """
 
 import json
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tuneyard.adapters.kinds import fused_kind
 from tuneyard.adapters.store import SAVES
 from tuneyard.core.documents import markdown_table
 from tuneyard.core.weights.adapter_files import WEIGHTS
@@ -20,18 +20,19 @@ HEADER = ["adapter", "weight", "rank", f"SHA-256 of {WEIGHTS}", "digest (weights
 SCALES = "Scales and weights are folded into B: alpha equals the rank, so the file's own scale is 1."
 
 
+def model_card(front: Mapping[str, Any], body: str) -> str:
+    """A card with the front matter that the Hugging Face Hub reads; None leaves a field out."""
+    from huggingface_hub import ModelCardData
+
+    return f"---\n{ModelCardData(**front).to_yaml()}\n---\n\n{body}"
+
+
 def card_text(record: Mapping[str, Any]) -> str:
     """The whole card: front matter for the Hugging Face Hub, then the body."""
-    base = record["base"]["name"]
-    front = "# base_model: not named by the adapters"
-    if base is not None:
-        front = f"base_model: {_yaml_text(base)}"
-    head = "library_name: peft\ntags: [lora, merge]"
+    front = {"base_model": record["base"]["name"], "library_name": "peft", "tags": ["lora", "merge"]}
     if record["command"] == "fuse":
-        head = "tags: [lora, fused]"
-        if _rotates(record):
-            head = "tags: [oft, fused]"
-    return f"---\n{front}\n{head}\n---\n\n# {card_body(record)}"
+        front |= {"library_name": None, "tags": [fused_kind(record).TAG, "fused"]}
+    return model_card(front, f"# {card_body(record)}")
 
 
 def card_body(record: Mapping[str, Any]) -> str:
@@ -58,18 +59,11 @@ def card_body(record: Mapping[str, Any]) -> str:
         quantised = ""
         if record["base_as"]:
             quantised = f" as {record['base_as']} gives it back"
-        change = "plus ΔW = Σ weight · scale · B·A"
-        if _rotates(record):
-            change = "with each weight rotated, W·Rᵀ (OFT)"
+        change = fused_kind(record).CHANGE
         introduction = f"The base{quantised} {change}, rounded once, {written_by}."
         paragraphs = _fuse_result(result)
     recipe = f"```yaml\n{recipe_text(record)}```"
     return "\n\n".join([title, introduction, recipe, markdown_table(HEADER, adapters), *paragraphs]) + "\n"
-
-
-def _rotates(record: Mapping[str, Any]) -> bool:
-    """True if an OFT adapter was fused, the only kind without a rank."""
-    return any(entry["rank"] is None for entry in record["adapters"])
 
 
 def _merge_result(method: str, result: Mapping[str, Any]) -> list[str]:

@@ -176,6 +176,11 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequ
 def _read_recipe(path: Path) -> dict[str, Any]:
     """Read a merge recipe: the options of `merge` by name, and the list `adapters`."""
     fields = read_mapping(path, "merge recipe")
+    if "model_name_or_path" in fields:
+        raise ContentError(
+            f"{path} is a training recipe, expected a merge recipe. `tuneyard recipe train {path}` trains an "
+            "adapter into its output_dir; merge that, as in saves/NAME=0.5"
+        )
     schema: dict[str, Any] = read_object(SCHEMA)
     # Editors read the file in recipes/merge, which has neither plug-ins nor the parameters of methods.
     schema["additionalProperties"] = False

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from tuneyard.adapters.kinds.lora import FactorStatistics
 from tuneyard.adapters.measures import AdapterStatistics
 from tuneyard.adapters.statistics import Matrix
 from tuneyard.core.drawing.plots import picture, plotting
@@ -38,7 +39,7 @@ def check_folder(folder: Path) -> None:
         raise RequestError(f"--plot {folder}: expected a folder, in which each picture is a PNG file")
 
 
-def draw(folder: Path, measured: list[AdapterStatistics], cosines: Matrix) -> list[Path]:
+def draw(folder: Path, measured: list[AdapterStatistics[FactorStatistics]], cosines: Matrix) -> list[Path]:
     """Write the pictures as PNG files, and list them."""
     paths = []
     with plotting():
@@ -50,7 +51,7 @@ def draw(folder: Path, measured: list[AdapterStatistics], cosines: Matrix) -> li
     return paths
 
 
-def _pictures(measured: list[AdapterStatistics], cosines: Matrix) -> list[Picture]:
+def _pictures(measured: list[AdapterStatistics[FactorStatistics]], cosines: Matrix) -> list[Picture]:
     """Plan the pictures of adapters."""
     names = [adapter.name for adapter in measured]
     pictures = [
@@ -77,17 +78,17 @@ def _label(axis: "Axes", title: str, x: str, y: str) -> None:
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _norms(measured: list[AdapterStatistics], figure: "Figure") -> None:
+def _norms(measured: list[AdapterStatistics[FactorStatistics]], figure: "Figure") -> None:
     for axis, adapter in zip(_panels(figure, len(measured)), measured, strict=True):
         points_by_target: dict[str, list[tuple[int, float]]] = {}
         for module in adapter.modules:
             points = points_by_target.setdefault(module.target, [])
             if module.layer is not None:
                 points.append((module.layer, module.norm))
-        for number, (target, points) in enumerate(points_by_target.items()):
+        for target, points in points_by_target.items():
             layers = [layer for layer, _ in points]
             norms = [norm for _, norm in points]
-            axis.plot(layers, norms, "o-", ms=3, color=f"C{number}", label=target)
+            axis.plot(layers, norms, "o-", ms=3, label=target)
         axis.set_ylim(bottom=0)
         largest = max(adapter.modules, key=lambda module: module.norm)
         finding = "{name}: largest change in {target}, layer {layer}"
@@ -96,10 +97,10 @@ def _norms(measured: list[AdapterStatistics], figure: "Figure") -> None:
         _label(axis, title, tr("layer"), tr("norm of ΔW (Frobenius)"))
 
 
-def _spectrum(measured: list[AdapterStatistics], figure: "Figure") -> None:
+def _spectrum(measured: list[AdapterStatistics[FactorStatistics]], figure: "Figure") -> None:
     axis = figure.subplots()
     ranks = []
-    for number, adapter in enumerate(measured):
+    for adapter in measured:
         shares_by_place: dict[int, list[float]] = {}
         for module in adapter.modules:
             if not module.norm:
@@ -108,7 +109,7 @@ def _spectrum(measured: list[AdapterStatistics], figure: "Figure") -> None:
             for place, value in enumerate(module.singular_values, 1):
                 shares_by_place.setdefault(place, []).append(value / largest)
         medians = [median(shares) for shares in shares_by_place.values()]
-        axis.plot(list(shares_by_place), medians, "o-", ms=3, color=f"C{number}", label=adapter.name)
+        axis.plot(list(shares_by_place), medians, "o-", ms=3, label=adapter.name)
         effective_rank = median(module.effective_rank for module in adapter.modules)
         ranks.append(f"{adapter.name} {effective_rank:.1f}")
     axis.set_ylim(0, 1.05)
@@ -117,16 +118,17 @@ def _spectrum(measured: list[AdapterStatistics], figure: "Figure") -> None:
     _label(axis, title, tr("singular value of ΔW, largest first"), tr("share of the largest (median)"))
 
 
-def _values(adapter: AdapterStatistics, figure: "Figure") -> None:
+def _values(adapter: AdapterStatistics[FactorStatistics], figure: "Figure") -> None:
     for axis, side in zip(_panels(figure, 2), "AB", strict=True):
-        histograms = [histogram for histogram in adapter.histograms if histogram.side == side]
-        for number, histogram in enumerate(histograms):
+        for histogram in adapter.histograms:
+            if histogram.side != side:
+                continue
             bins = len(histogram.counts)
             step = 2 * histogram.reach / bins
             edges = [-histogram.reach + step * k for k in range(bins + 1)]
             total = sum(histogram.counts)
             densities = [count / (total * step) for count in histogram.counts]
-            axis.stairs(densities, edges, color=f"C{number}", label=histogram.target)
+            axis.stairs(densities, edges, label=histogram.target)
         axis.locator_params(axis="x", nbins=5)  # room for small values such as 0.00025
         title = tr("{name}: elements of {side}", name=adapter.name, side=side)
         _label(axis, title, tr("value"), tr("density"))

@@ -50,19 +50,16 @@ def provenance(
                 "name": adapter.name,
                 "folder": str(adapter.folder),
                 "weight": item.weight,
-                "rank": adapter.rank,
+                "rank": adapter.config.rank,
                 "weights_sha256": adapter.weights_sha256,
                 "digest": adapter.digest,
                 "datasets": adapter_datasets,
             }
         )
-    folder = None
-    if base:
-        folder = str(base.folder)
     return {
         "command": command,
         **details,
-        "base": {"name": base_name(weighted, base), "folder": folder},
+        "base": {"name": base_name(weighted, base), "folder": str(base.folder) if base else None},
         "adapters": adapters,
         "versions": versions("numpy"),
         "tuneyard": version(),

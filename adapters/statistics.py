@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from tuneyard.adapters import lowrank
-from tuneyard.adapters.adapter import Adapter
+from tuneyard.adapters.adapter import Adapter, layer_of
 from tuneyard.adapters.kinds import kind_of
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.measures import AdapterStatistics, Histogram
+from tuneyard.adapters.prefetch import prefetch
 from tuneyard.adapters.provenance import read_provenance
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.number_format import Table, grid
@@ -22,13 +23,12 @@ REACH = 4.0  # histograms end at this many root mean squares
 Matrix = list[list[float | None]]
 
 
-def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> AdapterStatistics:
+def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> AdapterStatistics[Any]:
     """Measure an adapter; `progress` yields its module paths, one after another."""
     tensors = adapter.weights.tensors.values()
     dtypes = Counter(tensor.dtype for tensor in tensors)
-    measured: dict[str, Any] = {"modules": [], "norm": 0.0, "histograms": []} | adapter.measure(progress)
-    if histograms and isinstance(adapter, LoraAdapter):
-        measured["histograms"] = _histograms(adapter)
+    modules = list(prefetch(adapter.measure, progress))
+    norms = [module.change_norm for module in modules if module.change_norm is not None]
     return AdapterStatistics(
         name=adapter.name,
         digest=adapter.digest,
@@ -39,16 +39,18 @@ def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> A
         bytes=sum(file.stat().st_size for file in adapter.files),
         full_tensors=adapter.full_tensors,
         config=adapter.config.raw,
+        modules=modules,
+        parameters=sum(module.parameters for module in modules),
+        norm=math.hypot(*norms) if norms else None,
+        histograms=_histograms(adapter) if histograms and isinstance(adapter, LoraAdapter) else [],
         made_of=read_provenance(adapter.folder),
-        **measured,
     )
 
 
-def similarity(one: Adapter, other: Adapter, norms: tuple[float, float]) -> float | None:
+def similarity(one: Adapter, other: Adapter, norms: tuple[float | None, float | None]) -> float | None:
     """Cosine similarity ⟨ΔW₁, ΔW₂⟩ / (‖ΔW₁‖·‖ΔW₂‖) over all modules. None if shapes differ or a norm is 0.
 
-    `norms` are ‖ΔW₁‖ and ‖ΔW₂‖ of the whole adapters: a module of only one adapter counts as zero. A norm is
-    0 for OFT.
+    `norms` are ‖ΔW₁‖ and ‖ΔW₂‖ of the whole adapters: a module of only one adapter counts as zero.
     """
     if not isinstance(one, LoraAdapter) or not isinstance(other, LoraAdapter):
         return None
@@ -85,7 +87,7 @@ def _histograms(adapter: LoraAdapter) -> list[Histogram]:
     return histograms
 
 
-def text(measured: list[AdapterStatistics], cosines: Matrix) -> Iterator[str]:
+def text(measured: list[AdapterStatistics[Any]], cosines: Matrix) -> Iterator[str]:
     """Yield the lines of the report on several adapters. `cosines` are their pairwise similarities."""
     for adapter in measured:
         yield from _adapter_lines(adapter)
@@ -99,7 +101,7 @@ def text(measured: list[AdapterStatistics], cosines: Matrix) -> Iterator[str]:
         yield grid(Table(["", *names], rows))
 
 
-def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
+def _adapter_lines(adapter: AdapterStatistics[Any]) -> Iterator[str]:
     base = adapter.base or tr("not named")
     if not base.isprintable():  # a terminal obeys control characters
         base = show_value(base)
@@ -108,18 +110,17 @@ def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
     yield tr(heading, name=adapter.name, base=base, dtypes=dtypes, sha256=adapter.sha256)
     totals = tr(
         "{modules}  {tensors}  {parameters}  {bytes:,} bytes ({mebibytes} MiB)",
-        modules=tr_counted(len(adapter.modules) + len(adapter.rotations), "module"),
+        modules=tr_counted(len(adapter.modules), "module"),
         tensors=tr_counted(adapter.tensors, "tensor"),
         parameters=tr_counted(adapter.parameters, "parameter"),
         bytes=adapter.bytes,
         mebibytes=math.ceil(adapter.bytes / 2**20 * 10) / 10,
     )
-    if adapter.modules:
+    if adapter.norm is not None:
         norm = tr("norm of ΔW")
         totals += f"  {norm} {adapter.norm:.4g}"
     yield totals
-    if adapter.modules:
-        yield _where(adapter)
+    yield _places([module.path for module in adapter.modules])
     kind = kind_of(adapter.config, adapter.name)
     settings = []
     for name, key in kind.SETTINGS:
@@ -127,6 +128,8 @@ def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
         value_text = str(value)
         if isinstance(value, list):
             value_text = " ".join(map(str, value))
+            if any(layer_of(f".{path}") is not None for path in value):
+                value_text = _places(value)
         elif value is None:
             value_text = tr("not given")
         settings.append(f"{tr(name)} {value_text}")
@@ -142,12 +145,12 @@ def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
         names = tr(", ").join(adapter.full_tensors)
         yield tr("saved in full (modules_to_save, bias): {names}", names=names)
     yield ""
-    remark = kind.remark(adapter)
+    remark = kind.remark(adapter.modules)
     if remark:
         yield remark
-    yield grid(Table([tr(name) for name in kind.COLUMNS], kind.rows(adapter)))
-    norms = {(m.layer, m.target): m.norm for m in adapter.modules if m.layer is not None}
-    if norms:
+    yield grid(Table([tr(name) for name in kind.COLUMNS], kind.rows(adapter.modules)))
+    norms = {(m.layer, m.target): m.change_norm for m in adapter.modules if m.layer is not None}
+    if norms and adapter.norm is not None:
         yield ""
         yield tr("norm of ΔW by layer")
         targets = list(dict.fromkeys(target for _, target in norms))
@@ -158,10 +161,10 @@ def _adapter_lines(adapter: AdapterStatistics) -> Iterator[str]:
         yield grid(Table([tr("layer"), *targets], rows))
 
 
-def _where(adapter: AdapterStatistics) -> str:
-    """The targets of an adapter and their layers, as `down, up, q, v of layers 20–29`."""
-    targets = sorted({module.target.removesuffix("_proj") for module in adapter.modules})
-    layers = sorted({module.layer for module in adapter.modules if module.layer is not None})
+def _places(paths: list[str]) -> str:
+    """Targets and layers of modules, as `down, up, q, v of layers 20–29`."""
+    targets = sorted({path.rpartition(".")[2].removesuffix("_proj") for path in paths})
+    layers = sorted({layer for path in paths if (layer := layer_of(f".{path}")) is not None})
     if not layers:
         return tr(", ").join(targets)
     ranges: list[list[int]] = []

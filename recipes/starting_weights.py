@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneyard.core.errors import ContentError, Problem, RequestError, show_value
+from tuneyard.core.errors import ContentError, Problem, RequestError, counted, show_value
 from tuneyard.core.files import no_folder, read_object, require
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import HUB_ID
@@ -78,7 +78,8 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Ite
     if not folder.exists():  # on the hub
         return
     # imports numpy
-    from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX, find_pickle, first_misfit
+    from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX, find_pickle
+    from tuneyard.core.weights.adapter_fit import adapter_misfits
 
     is_split_or_pickled = (folder / WEIGHTS_INDEX).is_file() or find_pickle(folder) is not None
     for file in (CONFIG, WEIGHTS):
@@ -106,10 +107,13 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Ite
             return
         # LLaMA-Factory enlarges the embeddings before it loads an adapter (hparams/model_args.py)
         may_grow = any(recipe.settings.get(setting) for setting in RESIZING)
-        misfit = first_misfit(folder, base_folder, may_grow=may_grow)
-        if misfit:
+        misfits = adapter_misfits(folder, base_folder, may_grow=may_grow)
+        if misfits:
+            message = f"adapter {name}: {misfits[0]}"
+            if len(misfits) > 1:
+                message += f" ({counted(len(misfits), 'tensor')} in all)"
             fix = f"set `{base_key}` to the base of the adapter, or name an adapter of {base}"
-            yield recipe.problem("E345", key, f"adapter {name}: {misfit}", fix)
+            yield recipe.problem("E345", key, message, fix)
     except (ContentError, RequestError) as error:
         yield recipe.problem("E345", key, str(error))
 

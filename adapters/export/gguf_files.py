@@ -7,6 +7,7 @@ alpha over its rank, without patterns or rsLoRA. The rest of a scale is multipli
 import contextlib
 import functools
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def check_lora(adapter: LoraAdapter, base: Path) -> Architecture:
     """The base's architecture. `ContentError` for an adapter that cannot be a GGUF LoRA as a whole."""
     config = base / "config.json"
     architecture = read_architecture(config, read_object(config))
-    fuse = f"fuse it: {adapter.fuse_command(str(base))}"
+    fuse = f"fuse it: {shlex.join(adapter.fuse_words(str(base)))}"
     for name in adapter.full_tensors:
         raise ContentError(f"{adapter.folder}: {name}: a full tensor, not B·A; {fuse}")
     for path, module in adapter.modules.items():

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from tuneyard.adapters import vllm
-from tuneyard.adapters.adapter import name_of
-from tuneyard.adapters.card import CARD, card_body
+from tuneyard.adapters.adapter import name_of, span
+from tuneyard.adapters.card import CARD, card_body, model_card
 from tuneyard.adapters.export.source import ExportSource, fused_base, licence_of
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import TOKENIZER
@@ -114,8 +114,6 @@ def make_card(
     """Write the hub's model card from recorded facts, and list notes on missing ones.
 
     `licence` overrides the files of the base.
-
-    The front matter is plain YAML: huggingface_hub's `ModelCardData` would write the same lines.
     """
     notes: list[str] = []
     adapter = source.adapter
@@ -175,7 +173,7 @@ def make_card(
     if record:
         sections.append(f"## {card_body(record).strip()}")
     body = "\n\n".join(section for section in sections if section)
-    return f"---\n{dump_yaml(head)}---\n\n{body}\n", notes
+    return model_card(head, f"{body}\n"), notes
 
 
 def _licence(source: ExportSource, stated: str | None, notes: list[str]) -> tuple[dict[str, object], str]:
@@ -229,10 +227,7 @@ def _training_inputs(folder: Path, name: str, notes: list[str]) -> dict[str, dic
 def _sizes(adapter: LoraAdapter) -> list[list[str]]:
     layout = adapter.modules
     targets = sorted({module.rpartition(".")[2] for module in layout})
-    smallest = min(module.rank for module in layout.values())
-    rank = str(smallest)
-    if smallest < adapter.largest_rank:
-        rank = f"{smallest}–{adapter.largest_rank}"
+    rank = span([module.rank for module in layout.values()])
     return [
         ["adapter", f"LoRA of rank {rank}, alpha {adapter.config.alpha:g}, on {', '.join(targets)}"],
         ["parameters", f"{adapter.parameters:,} in {len(layout)} modules"],

@@ -19,3 +19,10 @@ def kind_of(raw: Mapping[str, Any], place: object) -> type[Adapter]:
             return kind
     kind_name = show_value(raw.get("peft_type"))
     raise ContentError(f"{place}: peft_type {kind_name}: only LoRA and OFT adapters are supported")
+
+
+def fused_kind(record: Mapping[str, Any]) -> type[Adapter]:
+    """The kind of the adapters in a merge.json. Only OFT has no rank, and it is fused alone."""
+    if record["adapters"][0]["rank"] is None:
+        return OftAdapter
+    return LoraAdapter

@@ -4,21 +4,32 @@ Liu et al. 2024, arXiv:2402.09353, as PEFT 0.18.1 computes it (tuners/lora/dora.
 adapter can be added to a base like any other, but its ΔW needs the base's weights.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.adapters.delta import Change, Places, Product, base_blocks
-from tuneyard.adapters.kinds.lora import LoraAdapter
+from tuneyard.adapters.kinds.lora import FactorStatistics, LoraAdapter
 from tuneyard.adapters.lowrank import Matrix
-from tuneyard.adapters.measures import AdapterStatistics, ModuleStatistics
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.translation import tr
-from tuneyard.core.weights.adapter_files import CONFIG, MAGNITUDE, PREFIX
+from tuneyard.core.weights.adapter_files import CONFIG, PREFIX
 from tuneyard.core.weights.tensors import Array, Tensor
+
+MAGNITUDE = ".lora_magnitude_vector"  # m [outputs], one for each module
+
+
+@dataclass(frozen=True, slots=True)
+class DoraStatistics(FactorStatistics):
+    """One module of a DoRA. Norm and spectrum are of s·B·A, since the rescaled ΔW needs the base.
+
+    `magnitude` is the range (smallest, largest) of its row norms.
+    """
+
+    magnitude: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,8 @@ class DoraAdapter(LoraAdapter):
     """A DoRA adapter: the factors of a LoRA, and the magnitudes m [outputs] of each module."""
 
     NOT_MERGED = "use_dora true: DoRA rescales the base weights, so its change is not a sum of B·A"
+
+    SUFFIXES = (*LoraAdapter.SUFFIXES, MAGNITUDE)
 
     @staticmethod
     def recognises(raw: Mapping[str, Any]) -> bool:
@@ -50,26 +63,24 @@ class DoraAdapter(LoraAdapter):
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:
         """See `Adapter`."""
         product = self.product(1.0, path)
-        return rescaled(
-            source, base_as, product, self.magnitude(path), weight, transposed=self.transposed(path)
-        )
+        transposed = self.modules[path].transposed
+        return rescaled(source, base_as, product, self.magnitude(path), weight, transposed=transposed)
 
-    def measure_module(self, path: str) -> ModuleStatistics:
-        """See `LoraAdapter`."""
+    def measure(self, path: str) -> DoraStatistics:
+        """See `Adapter`."""
         magnitude = self.magnitude(path)
-        smallest_and_largest = float(magnitude.min()), float(magnitude.max())
-        return replace(super().measure_module(path), magnitude=smallest_and_largest)
+        ends = float(magnitude.min()), float(magnitude.max())
+        return DoraStatistics(**asdict(super().measure(path)), magnitude=ends)
 
     @staticmethod
-    def remark(statistics: AdapterStatistics) -> str:
+    def remark(modules: Sequence[DoraStatistics]) -> str:
         """See `Adapter`."""
         sentence = (
             "DoRA: magnitudes from {low:.4g} to {high:.4g}. Norms and ranks below are of s·B·A. The whole "
             "ΔW needs the base (`tuneyard adapter fuse` is exact)."
         )
-        magnitudes = [module.magnitude for module in statistics.modules if module.magnitude]
-        low = min(smallest for smallest, _ in magnitudes)
-        high = max(largest for _, largest in magnitudes)
+        low = min(module.magnitude[0] for module in modules)
+        high = max(module.magnitude[1] for module in modules)
         return tr(sentence, low=low, high=high)
 
 

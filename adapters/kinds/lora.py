@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -25,17 +25,10 @@ from tuneyard.adapters.adapter import (
     span,
 )
 from tuneyard.adapters.delta import Change, Product
-from tuneyard.adapters.measures import AdapterStatistics, ModuleStatistics
-from tuneyard.adapters.prefetch import prefetch
+from tuneyard.adapters.measures import ModuleStatistics
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.translation import tr
-from tuneyard.core.weights.adapter_files import (
-    CONFIG,
-    PAIRS,
-    PREFIX,
-    Module,
-    adapted_modules,
-)
+from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, Module, adapted_modules
 from tuneyard.core.weights.tensors import Array, Tensor
 
 # Starts that leave the base model as it was (BA = 0, or the usual zero B).
@@ -95,6 +88,28 @@ class LoraConfig(AdapterConfig):
         return alpha / rank
 
 
+@dataclass(frozen=True, slots=True)
+class FactorStatistics(ModuleStatistics):
+    """One module of a LoRA: the sizes of its factors, norm (Frobenius) and spectrum of s·B·A.
+
+    The effective rank is exp of the entropy of the normalised singular values (Roy and Vetterli 2007).
+    """
+
+    kind: str
+    outputs: int
+    inputs: int
+    rank: int
+    scale: float
+    norm: float
+    effective_rank: float
+    singular_values: list[float]
+
+    @property
+    def change_norm(self) -> float:
+        """See `ModuleStatistics`."""
+        return self.norm
+
+
 @dataclass(frozen=True)
 class LoraAdapter(Adapter):
     """A LoRA adapter."""
@@ -103,6 +118,9 @@ class LoraAdapter(Adapter):
     modules: dict[str, Module]
 
     TENSORS = "LoRA factors"
+    SUFFIXES = tuple(suffix for pair in PAIRS.values() for suffix in pair)
+    TAG = "lora"
+    CHANGE = "plus ΔW = Σ weight · scale · B·A"
     read_modules = staticmethod(adapted_modules)
     SETTINGS: ClassVar[Sequence[tuple[str, str]]] = (
         ("type", "peft_type"), ("task", "task_type"), ("rank", "r"), ("alpha", "lora_alpha"),
@@ -136,11 +154,6 @@ class LoraAdapter(Adapter):
         )
 
     @property
-    def rank(self) -> int:
-        """See `Adapter`."""
-        return self.config.rank
-
-    @property
     def largest_rank(self) -> int:
         """The largest rank of a module."""
         return max(module.rank for module in self.modules.values())
@@ -148,16 +161,12 @@ class LoraAdapter(Adapter):
     @property
     def parameters(self) -> int:
         """Elements of A and B of all modules."""
-        return sum(module.rank * (module.inputs + module.outputs) for module in self.modules.values())
+        return sum(module.parameters for module in self.modules.values())
 
     def factors(self, module: str) -> tuple[Array, Array]:
         """A [rank, inputs] and B [outputs, rank] as fp32, unscaled; NaN is a `ContentError`."""
         down, up = PAIRS[self.modules[module].kind]
         return self.weights.read(f"{PREFIX}{module}{down}"), self.weights.read(f"{PREFIX}{module}{up}")
-
-    def transposed(self, module: str) -> bool:
-        """True if the stored weight changes by (B·A)ᵀ: embeddings, Conv1D layers (fan_in_fan_out)."""
-        return self.modules[module].transposed(self.config.fan_in_fan_out)
 
     def mismatches(self) -> Iterator[str]:
         """See `Adapter`."""
@@ -173,31 +182,23 @@ class LoraAdapter(Adapter):
     def product(self, weight: float, path: str) -> Product:
         """`weight` · s·B·A of a module, as its stored weight changes."""
         a, b = lowrank.WeightedFactors([self.factors(path)], [weight * self.config.scale_of(path)]).exact
-        if self.transposed(path):
+        if self.modules[path].transposed:
             return Product(a.T, b.T)
         return Product(b, a)
 
-    def measure(self, paths: Iterable[str]) -> dict[str, Any]:
+    def measure(self, path: str) -> FactorStatistics:
         """See `Adapter`."""
-        modules = list(prefetch(self.measure_module, paths))
-        return {
-            "modules": modules,
-            "parameters": self.parameters,
-            "norm": math.hypot(*(module.norm for module in modules)),
-        }
-
-    def measure_module(self, path: str) -> ModuleStatistics:
-        """Norm and spectrum of a module's s·B·A."""
         module, scale = self.modules[path], self.config.scale_of(path)
         values = scale * lowrank.singular_values(*self.factors(path))
         shares = values[values > 0] / (values.sum() or 1.0)
         effective_rank = 0.0
         if len(shares):
             effective_rank = float(np.exp(-(shares * np.log(shares)).sum()))
-        return ModuleStatistics(
+        return FactorStatistics(
             path,
             layer_of(path),
             path.rpartition(".")[2],
+            module.parameters,
             module.kind,
             module.outputs,
             module.inputs,
@@ -209,20 +210,20 @@ class LoraAdapter(Adapter):
         )
 
     @staticmethod
-    def rows(statistics: AdapterStatistics) -> list[list[str]]:
+    def rows(modules: Sequence[FactorStatistics]) -> list[list[str]]:
         """See `Adapter`. A row has the modules of one target and shape."""
-        groups: dict[tuple[str, int, int], list[ModuleStatistics]] = {}
-        for module in statistics.modules:
+        groups: dict[tuple[str, int, int], list[FactorStatistics]] = {}
+        for module in modules:
             groups.setdefault((module.target, module.outputs, module.inputs), []).append(module)
         rows = []
-        for (target, outputs, inputs), modules in groups.items():
-            if modules[0].kind == "embedding":
+        for (target, outputs, inputs), group in groups.items():
+            if group[0].kind == "embedding":
                 target += tr(" (embedding)")
-            rank = span([module.rank for module in modules])
-            scale, norm = span([module.scale for module in modules]), span([m.norm for m in modules])
-            elements = sum(module.parameters for module in modules)
-            effective_rank = median(module.effective_rank for module in modules)
-            row = [target, str(len(modules)), rank, scale, f"{rank}×{inputs}", f"{outputs}×{rank}"]
+            rank = span([module.rank for module in group])
+            scale, norm = span([module.scale for module in group]), span([module.norm for module in group])
+            elements = sum(module.parameters for module in group)
+            effective_rank = median(module.effective_rank for module in group)
+            row = [target, str(len(group)), rank, scale, f"{rank}×{inputs}", f"{outputs}×{rank}"]
             rows.append([*row, f"{elements:,}", norm, f"{effective_rank:.1f}"])
         return rows
 

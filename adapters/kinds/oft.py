@@ -6,7 +6,7 @@ first terms of a series for (I + Q)(I − Q)⁻¹ (Cayley-Neumann, PEFT's defaul
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,19 +27,13 @@ from tuneyard.adapters.adapter import (
 )
 from tuneyard.adapters.delta import Change, Places
 from tuneyard.adapters.lowrank import Matrix
-from tuneyard.adapters.measures import AdapterStatistics, RotationStatistics
-from tuneyard.adapters.prefetch import prefetch
+from tuneyard.adapters.measures import ModuleStatistics
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.language.translation import tr
-from tuneyard.core.weights.adapter_files import (
-    CONFIG,
-    PREFIX,
-    ROTATION,
-    Rotation,
-    rotated_modules,
-    stored_shape,
-)
+from tuneyard.core.weights.adapter_files import CONFIG, PREFIX
+from tuneyard.core.weights.adapter_fit import stored_shape
 from tuneyard.core.weights.base_models import Base
+from tuneyard.core.weights.oft_rotations import ROTATION, Rotation, rotated_modules
 from tuneyard.core.weights.tensors import Array, Tensor
 
 KNOWN = {
@@ -63,7 +57,6 @@ class OftConfig(AdapterConfig):
 
     blocks: int
     block_size: int
-    shared: bool
     terms: int
     largest_skew: float | None
 
@@ -75,6 +68,21 @@ class OftConfig(AdapterConfig):
         if self.block_size:
             return _nearest_divisor(inputs, self.block_size)
         return inputs // _nearest_divisor(inputs, self.blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class RotationStatistics(ModuleStatistics):
+    """One module of an OFT adapter: R as its file has it, `blocks` of `block_size` inputs.
+
+    `norm` is ‖R − I‖ (Frobenius), `angle` the largest angle by which R turns a vector, in degrees.
+    `nonorthogonal` is ‖RᵀR − I‖, by which Cayley-Neumann misses a rotation.
+    """
+
+    blocks: int
+    block_size: int
+    norm: float
+    angle: float
+    nonorthogonal: float
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,9 @@ class OftAdapter(Adapter):
     )
     NOT_DRAWN = "--plot draws factors B·A, and OFT has none"
     TENSORS = "OFT rotations"
+    SUFFIXES = (ROTATION,)
+    TAG = "oft"
+    CHANGE = "with each weight rotated, W·Rᵀ (OFT)"
     read_modules = staticmethod(rotated_modules)
     SETTINGS: ClassVar[Sequence[tuple[str, str]]] = (
         ("type", "peft_type"), ("task", "task_type"), ("block size", "oft_block_size"),
@@ -131,7 +142,6 @@ class OftAdapter(Adapter):
             **shared_fields(path, raw),
             blocks=blocks,
             block_size=block_size,
-            shared=bool(raw.get("block_share")),
             terms=terms,
             largest_skew=largest_skew,
         )
@@ -152,7 +162,7 @@ class OftAdapter(Adapter):
     def mismatches(self) -> Iterator[str]:
         """See `Adapter`."""
         for path, rotation in self.modules.items():
-            if self.config.shared and rotation.blocks > 1:
+            if rotation.shared and rotation.blocks > 1:
                 yield f"{path}: {rotation.blocks} blocks, but {CONFIG} sets block_share: expected 1"
 
     def misfits(self, base: Base) -> Iterator[str]:
@@ -160,9 +170,10 @@ class OftAdapter(Adapter):
         yield from super().misfits(base)
         for path, rotation in self.modules.items():
             shape = stored_shape(base, f"{path}.weight")
-            if shape and len(shape) == 2 and rotation.size != self.config.size_of(shape[1]):
-                expected = f"{CONFIG} gives it {self.config.size_of(shape[1])}"
-                yield f"{path}: blocks of size {rotation.size}, but {expected}"
+            if shape and len(shape) == 2:
+                size = self.config.size_of(shape[1])
+                if rotation.size != size:
+                    yield f"{path}: blocks of size {rotation.size}, but {CONFIG} gives it {size}"
 
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:  # noqa: ARG002
         """See `Adapter`."""
@@ -205,12 +216,8 @@ class OftAdapter(Adapter):
             skew *= np.divide(limit, norms, out=np.ones_like(norms), where=norms > limit)
         return np.asarray(skew)
 
-    def measure(self, paths: Iterable[str]) -> dict[str, Any]:
+    def measure(self, path: str) -> RotationStatistics:
         """See `Adapter`."""
-        rotations = list(prefetch(self._measure, paths))
-        return {"rotations": rotations, "parameters": sum(rotation.parameters for rotation in rotations)}
-
-    def _measure(self, path: str) -> RotationStatistics:
         rotation = self.modules[path]
         change = self.rotation_minus_identity(path)
         deviation = change + change.transpose(0, 2, 1) + change.transpose(0, 2, 1) @ change
@@ -219,24 +226,24 @@ class OftAdapter(Adapter):
             path,
             layer_of(path),
             path.rpartition(".")[2],
+            rotation.blocks * rotation.size * (rotation.size - 1) // 2,
             rotation.blocks,
             rotation.size,
-            parameters=rotation.blocks * rotation.size * (rotation.size - 1) // 2,
             norm=float(np.linalg.norm(change)),
             angle=float(np.degrees(np.abs(np.angle(eigenvalues)).max())),
             nonorthogonal=float(np.linalg.norm(deviation)),
         )
 
     @staticmethod
-    def remark(statistics: AdapterStatistics) -> str:  # noqa: ARG004  # as `Adapter` has it
+    def remark(modules: Sequence[RotationStatistics]) -> str:  # noqa: ARG004  # as `Adapter` has it
         """See `Adapter`."""
         return tr("OFT: weights become W·Rᵀ. ΔW needs the base (`tuneyard adapter fuse` is exact).")
 
     @staticmethod
-    def rows(statistics: AdapterStatistics) -> list[list[str]]:
+    def rows(modules: Sequence[RotationStatistics]) -> list[list[str]]:
         """See `Adapter`. A row has the modules of one target, number of blocks and size."""
         groups: dict[tuple[str, int, int], list[RotationStatistics]] = {}
-        for rotation in statistics.rotations:
+        for rotation in modules:
             key = rotation.target, rotation.blocks, rotation.block_size
             groups.setdefault(key, []).append(rotation)
         rows = []
@@ -298,11 +305,5 @@ def _formula_problems(raw: dict[str, Any]) -> Iterator[str]:
 
 def _nearest_divisor(inputs: int, number: int) -> int:
     """The divisor of `inputs` that is nearest to `number`, the smaller of two."""
-    if number >= inputs:
-        return inputs
-    distance = 0
-    while True:
-        for divisor in (number - distance, number + distance):
-            if divisor > 0 and inputs % divisor == 0:
-                return divisor
-        distance += 1
+    divisors = [divisor for divisor in range(1, inputs + 1) if inputs % divisor == 0]
+    return min(divisors, key=lambda divisor: abs(divisor - number))

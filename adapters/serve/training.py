@@ -239,8 +239,7 @@ def _whole(settings: Settings, name: str, default: int, folder: Path) -> int:
 def _limit(base: Path) -> int | None:
     """The base's longest sequence by its config.json, None without an entry."""
     config = read_object(base / "config.json")
-    text_config = config.get("text_config")
-    for fields in (config, text_config):
+    for fields in (config, config.get("text_config")):
         limit = fields.get("max_position_embeddings") if isinstance(fields, dict) else None
         if isinstance(limit, int):
             return limit

@@ -7,6 +7,7 @@ versions have the same flags in vllm/entrypoints/launchers/cli_args.py.
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tuneyard.adapters import vllm
@@ -21,25 +22,22 @@ PORT = 8000
 def check_vllm(models: ServedModels) -> None:
     """`ContentError` for an adapter that vLLM refuses, or computes otherwise than PEFT."""
     for adapter in models.adapters:
-        name = adapter.name
-        fuse = adapter.fuse_command(models.name)
+        fuse = shlex.join(adapter.fuse_words(models.name))
         merge = shlex.join(
-            ["tuneyard", "adapter", "merge", f"{adapter.word}=1", "--out", f"saves/{name}-plain"]
+            ["tuneyard", "adapter", "merge", f"{adapter.word}=1", "--out", f"saves/{adapter.name}-plain"]
         )
         if adapter.full_tensors:
             raise ContentError(f"{adapter.folder}: {vllm.NO_FULL_TENSORS}: {fuse}")
         if vllm.max_rank(adapter.largest_rank) is None:
             above = f"rank {adapter.largest_rank} is above vLLM's largest, {vllm.RANKS[-1]}"
             raise ContentError(f"{adapter.folder}: {above}: {fuse}")
-        lora = adapter.config
-        scale = lora.alpha / lora.rank
-        if lora.raw.get("use_rslora"):
-            scale = lora.alpha / lora.rank**0.5
+        without_patterns = replace(adapter.config, ranks={}, alphas={})
         for path in adapter.modules:
-            if lora.scale_of(path) != scale:
+            scale, scale_of_vllm = adapter.config.scale_of(path), without_patterns.scale_of(path)
+            if scale != scale_of_vllm:
                 raise ContentError(
-                    f"{adapter.folder}: {path} has a scale of {lora.scale_of(path):g} by its pattern; vLLM "
-                    f"reads no patterns and would take {scale:g}. Write it as a plain adapter: {merge}"
+                    f"{adapter.folder}: {path} has a scale of {scale:g} by its pattern; vLLM reads no "
+                    f"patterns and would take {scale_of_vllm:g}. Write it as a plain adapter: {merge}"
                 )
 
 

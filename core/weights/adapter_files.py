@@ -1,20 +1,18 @@
-"""The files of a LoRA or OFT adapter: the modules that it changes, their shapes, and whether a base fits.
+"""The files of an adapter: its weights, the modules that a LoRA changes, and whether weights of a base fit.
 
-`adapter fuse`, `eval` and `recipe check` refuse an adapter by the same rules (`module_misfit` and
+`adapter fuse`, `eval` and `recipe check` refuse an adapter by the same rules (`ChangedModule.misfit` and
 `full_tensor_misfit`). This module reads headers only.
 """
 
 import json
-import math
-import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.files import read_object
-from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, Base, open_base, read_shards
+from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, read_shards
 from tuneyard.core.weights.tensors import Tensor, Weights, open_weights
 
 CONFIG = "adapter_config.json"
@@ -26,44 +24,57 @@ PAIRS = {  # file suffixes of A and B by kind of module
     "linear": (".lora_A.weight", ".lora_B.weight"),
     "embedding": (".lora_embedding_A", ".lora_embedding_B"),
 }
-MAGNITUDE = ".lora_magnitude_vector"  # DoRA's m [outputs], one for each module
-ROTATION = ".oft_R.weight"  # OFT's upper triangles [blocks, size·(size − 1)/2], one tensor for each module
-# PEFT saves a larger embedding of modules_to_save twice more: its values again, and those before training.
-DOUBLES = (".modules_to_save.", ".original_module.")
-_LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+class ChangedModule(Protocol):
+    """What the file of an adapter says of one module that it changes; each kind of adapter has its own."""
+
+    def misfit(self, path: str, shape: Sequence[int] | None, model: object) -> str:
+        """Reason why a weight of `shape` cannot be changed, "" if it can.
+
+        `shape` is None if the model, which the message names, has no such module.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
     """One adapted module: ΔW = s·B·A with A [rank, inputs] and B [outputs, rank].
 
-    For an embedding, inputs are tokens and its weight [tokens, width] changes by the transpose.
+    For an embedding, inputs are tokens and its weight [tokens, width] changes by the transpose. `transposed`
+    is True for it and for Conv1D layers (fan_in_fan_out).
     """
 
     kind: str
     outputs: int
     inputs: int
     rank: int
+    transposed: bool = False
 
     @property
     def sizes(self) -> str:
         """Kind and shape, e.g. `linear 256×2048`; adapters can be added only if theirs are equal."""
         return f"{self.kind} {self.outputs}×{self.inputs}"
 
-    def transposed(self, fan_in_fan_out: bool) -> bool:
-        """True if the stored weight changes by (B·A)ᵀ: embeddings, Conv1D layers (fan_in_fan_out)."""
-        return self.kind == "embedding" or fan_in_fan_out
+    @property
+    def parameters(self) -> int:
+        """Elements of A and B."""
+        return self.rank * (self.inputs + self.outputs)
+
+    def misfit(self, path: str, shape: Sequence[int] | None, model: object) -> str:
+        """See `ChangedModule`."""
+        expected = [self.outputs, self.inputs]
+        if self.transposed:
+            expected.reverse()
+        if shape is None:
+            return no_module(path, model)
+        if list(shape) != expected:
+            return f"{path}: made for a weight of shape {expected}, {model} has {list(shape)}: another base?"
+        return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Rotation:
-    """One module of an OFT adapter: rotations of its inputs, `size` of them together.
-
-    The file has one rotation for each of `blocks` groups of inputs, or one for all groups (`block_share`).
-    """
-
-    blocks: int
-    size: int
+def no_module(path: str, model: object) -> str:
+    """The misfit of a module that the model does not have."""
+    return f"{path}: {model} has no such module: another base?"
 
 
 def open_adapter_weights(folder: Path) -> Weights:
@@ -99,8 +110,11 @@ def find_pickle(folder: Path) -> Path | None:
     return None
 
 
-def adapted_modules(weights: Weights) -> Iterator[tuple[str, Module]]:
-    """Pair A and B of every module; `ContentError` if one is missing or the shapes do not match."""
+def adapted_modules(weights: Weights, config: Mapping[str, object]) -> Iterator[tuple[str, Module]]:
+    """Pair A and B of every module; `ContentError` if one is missing or the shapes do not match.
+
+    `config` is the adapter's adapter_config.json.
+    """
     tensors = weights.tensors
     for key in tensors:
         where = f"{weights.path}: {key}"
@@ -121,84 +135,8 @@ def adapted_modules(weights: Weights) -> Iterator[tuple[str, Module]]:
                 raise ContentError(f"{where}: A {list(a)} and B {list(b)} do not fit together")
             if 0 in a + b:
                 raise ContentError(f"{where}: A {list(a)} and B {list(b)} are empty (sharded ZeRO-3 save?)")
-            yield stem.removeprefix(PREFIX), Module(kind, b[0], a[1], a[0])
-
-
-def rotated_modules(weights: Weights) -> Iterator[tuple[str, Rotation]]:
-    """The rotation of every module of an OFT adapter; `ContentError` for shapes that are no triangles."""
-    for key, tensor in weights.tensors.items():
-        if not key.endswith(ROTATION):
-            continue
-        where = f"{weights.path}: {key}"
-        if not key.startswith(PREFIX):
-            raise ContentError(f"{where}: expected names that begin with {PREFIX!r}")
-        if len(tensor.shape) != 2 or 0 in tensor.shape:
-            raise ContentError(f"{where}: shape {list(tensor.shape)}, expected [blocks, elements]")
-        blocks, elements = tensor.shape
-        size = (1 + math.isqrt(1 + 8 * elements)) // 2
-        if size * (size - 1) // 2 != elements:
-            raise ContentError(f"{where}: {elements} elements, not the triangle of a square matrix")
-        yield key.removeprefix(PREFIX).removesuffix(ROTATION), Rotation(blocks, size)
-
-
-def rotation_misfit(
-    path: str, rotation: Rotation, shape: Sequence[int] | None, model: object, *, shared: bool
-) -> str:
-    """Reason why a weight of `shape` cannot take a module's rotation, "" if it can.
-
-    `shape` is None if the model, which the message names, has no such module. `shared`: one rotation is for
-    all blocks.
-    """
-    if shape is None:
-        return f"{path}: {model} has no such module: another base?"
-    if len(shape) != 2:
-        return f"{path}: {model} has shape {list(shape)}, expected a matrix (no convolutions)"
-    inputs = shape[1]
-    if shared and inputs % rotation.size == 0:
-        return ""
-    if not shared and inputs == rotation.blocks * rotation.size:
-        return ""
-    made_for = f"{rotation.blocks} × {rotation.size}"
-    if shared:
-        made_for = f"a multiple of {rotation.size}"
-    return f"{path}: made for {made_for} inputs, {model} has {inputs}: another base?"
-
-
-def module_misfit(
-    path: str, module: Module, shape: Sequence[int] | None, model: object, *, fan_in_fan_out: bool
-) -> str:
-    """Reason why a weight of `shape` cannot take a module's ΔW, "" if it can.
-
-    `shape` is None if the model, which the message names, has no such module.
-    """
-    expected = [module.outputs, module.inputs]
-    if module.transposed(fan_in_fan_out):
-        expected.reverse()
-    if shape is None:
-        return f"{path}: {model} has no such module: another base?"
-    if list(shape) != expected:
-        return f"{path}: made for a weight of shape {expected}, {model} has {list(shape)}: another base?"
-    return ""
-
-
-def saved_in_full(weights: Weights, config: Mapping[str, object]) -> list[str]:
-    """Names of the tensors that an adapter saves in full, without PEFT's prefix, e.g. `lm_head.weight`.
-
-    They come from `modules_to_save`, from biases and from copies of the base (`….base_layer.weight`).
-    `config` is the adapter's adapter_config.json.
-    """
-    factors = tuple(suffix for pair in PAIRS.values() for suffix in pair)
-    if config.get("peft_type") == "OFT":
-        factors = (ROTATION,)
-    elif config.get("use_dora"):
-        factors += (MAGNITUDE,)
-    keys = weights.tensors.keys()
-    names = []
-    for key in keys:
-        is_copy = any(double in key and key.replace(double, ".") in keys for double in DOUBLES)
-        if not key.endswith(factors) and not is_copy:
-            names.append(key.removeprefix(PREFIX))
-    return names
+            transposed = kind == "embedding" or config.get("fan_in_fan_out") is True
+            yield stem.removeprefix(PREFIX), Module(kind, b[0], a[1], a[0], transposed)
 
 
 def unwrapped_tensor(name: str) -> str:
@@ -230,69 +168,3 @@ def full_tensor_misfit(
         return ""
     rows = f"saved with {shape[0]} rows, {model} has {base_shape[0]}"
     return f"{name}: {rows}: another base, or a larger vocabulary?"
-
-
-def stored_shape(base: Base, tensor: str) -> tuple[int, ...] | None:
-    """Shape of a tensor in the files of a model, None if it has none by this name."""
-    stored = base.find(tensor)
-    if stored is None:
-        return None
-    return base.tensors[stored].shape
-
-
-def comparable_tensors(base: Base, tensors: Iterable[str]) -> set[str]:
-    """Keep the tensors that the base has in some layer: a checkpoint may give others another name."""
-    names = {_LAYER_NUMBER.sub("#", base.module_name(tensor)) for tensor in base.tensors}
-    comparable = set()
-    for tensor in tensors:
-        is_in_some_layer = _LAYER_NUMBER.sub("#", tensor) in names
-        if is_in_some_layer or stored_shape(base, tensor) is not None:
-            comparable.add(tensor)
-    return comparable
-
-
-def misfits(
-    base: Base, modules: Mapping[str, Module | Rotation], config: Mapping[str, object]
-) -> Iterator[str]:
-    """Yield why weights of the base cannot be changed by an adapter with this adapter_config.json."""
-    for path, module in modules.items():
-        shape = stored_shape(base, f"{path}.weight")
-        if isinstance(module, Rotation):
-            shared = config.get("block_share") is True
-            misfit = rotation_misfit(path, module, shape, base.folder, shared=shared)
-        else:
-            transposes = config.get("fan_in_fan_out") is True
-            misfit = module_misfit(path, module, shape, base.folder, fan_in_fan_out=transposes)
-        if misfit:
-            yield misfit
-
-
-def first_misfit(adapter: Path, base_folder: Path, *, may_grow: bool) -> str:
-    """First module or full tensor of the adapter that does not fit the base's shapes, "" if there is none.
-
-    `may_grow`: embeddings and heads that the adapter saves in full may have more rows than the base's.
-    """
-    config = read_object(adapter / CONFIG)
-    base = open_base(base_folder)
-    weights = open_adapter_weights(adapter)
-    modules: dict[str, Module | Rotation] = dict(adapted_modules(weights))
-    modules.update(rotated_modules(weights))
-    known = comparable_tensors(base, [f"{path}.weight" for path in modules])
-    compared = {path: module for path, module in modules.items() if f"{path}.weight" in known}
-    for misfit in misfits(base, compared, config):
-        return misfit
-    full_tensors = saved_in_full(weights, config)
-    comparable = comparable_tensors(base, map(unwrapped_tensor, full_tensors))
-    for name in full_tensors:
-        in_base = unwrapped_tensor(name)
-        if in_base not in comparable:
-            continue
-        if PREFIX + name not in weights.tensors:
-            return f"{weights.path}: {name}: expected names that begin with {PREFIX!r}"
-        saved_shape = weights.tensors[PREFIX + name].shape
-        misfit = full_tensor_misfit(
-            in_base, saved_shape, stored_shape(base, in_base), base_folder, may_grow=may_grow
-        )
-        if misfit:
-            return misfit
-    return ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of
 from tuneyard.core.errors import ContentError
-from tuneyard.core.weights.adapter_files import PREFIX, full_tensor_misfit, module_misfit
+from tuneyard.core.weights.adapter_files import PREFIX, full_tensor_misfit
 from tuneyard.eval.backends import Network
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def check_fits(model: Network, adapter: LoraAdapter) -> None:
     modules = dict(model.net.named_modules())
     for path, layout in adapter.modules.items():
         shape = _weight_shape(modules.get(path))
-        misfit = module_misfit(path, layout, shape, "the model", fan_in_fan_out=adapter.config.fan_in_fan_out)
+        misfit = layout.misfit(path, shape, "the model")
         if misfit:
             trained_on = adapter.config.base or "a base that its config does not name"
             raise ContentError(f"adapter {adapter.folder}: {misfit} It was trained on {trained_on}")
@@ -105,7 +105,7 @@ def _merge(model: Network, parts: Sequence[WeightedAdapter], path: str) -> Undo:
     kept = weight.clone()
     a, b = (torch.from_numpy(one).float().to(model.device) for one in factors_of(parts, path).exact)
     change = b @ a
-    if parts[0].adapter.transposed(path):
+    if parts[0].adapter.modules[path].transposed:
         change = change.T
     weight.copy_(weight.float() + change)
     return lambda: weight.copy_(kept)

@@ -200,7 +200,7 @@ def above_max_lora_rank(refusal: str, parts: Sequence[WeightedAdapter]) -> str:
     fix = f"start it with --max-lora-rank {lora_rank}"
     if lora_rank is None:
         adapter = parts[0].adapter
-        fuse = adapter.fuse_command(adapter.config.base or "BASE")
+        fuse = shlex.join(adapter.fuse_words(adapter.config.base or "BASE"))
         fix = f"vLLM's largest is {RANKS[-1]}: serve the fused model ({fuse})"
     return f"The adapter has rank {match[1]}, and the server loads ranks up to {match[2]}: {fix}."
 

@@ -369,8 +369,8 @@ def test_show_says_how_an_adapter_was_configured():
     assert f"{said}target modules q_proj v_proj" in out
     found = json.loads(call("show", "doc", "--json")[0])["adapters"][0]
     assert found["config"] == read_json(Path("saves/doc/adapter_config.json"))
-    make("saves/doc", factors(1), lora_dropout=None)
-    assert "dropout not given" in call("show", "doc")[0]
+    make("saves/doc", factors(1), lora_dropout=None, target_modules=[*factors(1)])
+    printed_line(call("show", "doc")[0], "dropout not given", "target modules q, v of layers 0–1")
 
 
 def test_show_measures_by_definition():
@@ -447,8 +447,7 @@ ALIASES = b"adapters:\n" + b"".join(
         (b"adapter: [rte=1]\n", "unknown key 'adapter'; did you mean \"adapters\""),
         (b"adapters: {rte: 0.5}\n", "expected a list (NAME_OR_DIR=WEIGHT, for example [rte=0.5, mnli=0.5])"),
         (b"adapters: [rte=1]\nmethod: slurp\n", 'method: found "slurp", expected one of'),
-        (b"adapters: [rte=1]\ndtype: int8\n", "dtype"),
-        (b"adapters: [rte=1]\nrank: many\n", "rank"),
+        (b"model_name_or_path: m\n", "r.yaml is a training recipe, expected a merge recipe"),
         (b"adapters: [rte=1]\nrank: 0\n", "rank: found 0, expected 1 or more"),
         (b"adapters: [rte=1]\nrank: 8.0\n", "rank: found 8.0, expected a whole number"),
         (b"adapters: [rte=1]\nenergy: .nan\n", "energy: found NaN, expected a number of at most"),

@@ -75,7 +75,7 @@ def test_show_says_the_range_of_magnitudes(tmp_path):
 def test_a_rotation_is_measured_and_shown(tmp_path):
     adapter, lora = open_any(oft_folder(tmp_path / "oft")), open_adapter(make(tmp_path / "lora"))
     measured, others = (measure(one, one.modules, histograms=False) for one in (adapter, lora))
-    first = measured.rotations[0]
+    first = measured.modules[0]
     assert first.angle == pytest.approx(ANGLE, abs=1e-4)
     assert first.nonorthogonal == pytest.approx(0, abs=1e-6)
     # each block of R − I has the norm 2·√2·sin(angle / 2)

@@ -6,7 +6,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.messages import raises
-from tuneyard.adapters.measures import AdapterStatistics, Histogram, ModuleStatistics
+from tuneyard.adapters.kinds.lora import FactorStatistics
+from tuneyard.adapters.measures import AdapterStatistics, Histogram
 from tuneyard.adapters.plots import _cosine, check_folder, cosine_size, draw
 from tuneyard.core.drawing.plots import plotting
 from tuneyard.core.errors import RequestError
@@ -14,7 +15,7 @@ from tuneyard.core.errors import RequestError
 
 def adapter(name: str) -> AdapterStatistics:
     """An adapter with one module of rank 2."""
-    module = ModuleStatistics("m", 0, "q_proj", "attention", 4, 4, 2, 1.0, 1.0, 1.5, [1.0, 0.5])
+    module = FactorStatistics("m", 0, "q_proj", 16, "attention", 4, 4, 2, 1.0, 1.0, 1.5, [1.0, 0.5])
     counts = [Histogram("q_proj", side, 1.0, [1, 2]) for side in "AB"]
     return AdapterStatistics(name, "d", "s", None, ["F32"], 2, 10, [], {}, [module], 16, 1.0, counts)
 

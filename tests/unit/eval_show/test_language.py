@@ -21,6 +21,7 @@ from tests.messages import raises
 from tests.product import FILES, nodes
 from tests.unit.adapters.test_plots import adapter
 from tuneyard.adapters import statistics
+from tuneyard.adapters.kinds.dora import DoraStatistics
 from tuneyard.adapters.plots import draw as draw_adapters
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError, counted
@@ -306,7 +307,8 @@ def sweep_files(folder: Path) -> list[object]:
 def adapter_files(folder: Path) -> list[object]:
     """Write and print what `adapter show` does of adapters of each kind."""
     plain = replace(adapter("one"), config={"peft_type": "LORA"})
-    embedding = replace(plain.modules[0], kind="embedding", target="embed_tokens", magnitude=(0.5, 1.5))
+    embedding = replace(plain.modules[0], kind="embedding", target="embed_tokens")
+    embedding = DoraStatistics(**asdict(embedding), magnitude=(0.5, 1.5))
     settings = {"peft_type": "LORA", "use_dora": True, "r": 2}
     full = replace(plain, name="two", modules=[embedding], full_tensors=["lm_head"], config=settings)
     draw_adapters(folder / "plots", [plain, full], [[1.0, 0.5], [0.5, 1.0]])

@@ -89,7 +89,8 @@ def test_the_adapters_of_a_reference_belong_to_the_reference(tmp_path):
     ("width", "layers", "fault"),
     [
         (WIDTH, 2, ""),
-        (32, 2, "layers.0.q_proj: made for a weight of shape [32, 32], "),
+        (32, 1, "layers.0.q_proj: made for a weight of shape [32, 32], "),
+        (32, 2, " (2 tensors in all)"),
         (WIDTH, 3, "layers.2.q_proj: "),  # of a deeper base
     ],
 )

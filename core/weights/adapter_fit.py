@@ -1,0 +1,74 @@
+"""Whether an adapter fits a base, by the shapes in the headers of their files."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from tuneyard.core.files import read_object
+from tuneyard.core.weights.adapter_files import (
+    CONFIG,
+    PREFIX,
+    ChangedModule,
+    adapted_modules,
+    full_tensor_misfit,
+    open_adapter_weights,
+    unwrapped_tensor,
+)
+from tuneyard.core.weights.base_models import Base, open_base
+from tuneyard.core.weights.oft_rotations import rotated_modules
+
+_LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+def module_misfits(base: Base, modules: Mapping[str, ChangedModule]) -> Iterator[str]:
+    """Yield why weights of the base cannot be changed by an adapter."""
+    for path, module in modules.items():
+        misfit = module.misfit(path, stored_shape(base, f"{path}.weight"), base.folder)
+        if misfit:
+            yield misfit
+
+
+def adapter_misfits(adapter: Path, base_folder: Path, *, may_grow: bool) -> list[str]:
+    """Every module and full tensor of the adapter that does not fit the base's shapes.
+
+    `may_grow`: embeddings and heads that the adapter saves in full may have more rows than the base's.
+    """
+    config = read_object(adapter / CONFIG)
+    base = open_base(base_folder)
+    weights = open_adapter_weights(adapter)
+    modules: dict[str, ChangedModule] = dict(adapted_modules(weights, config))
+    modules.update(rotated_modules(weights, config))
+    known = comparable_tensors(base, [f"{path}.weight" for path in modules])
+    misfits = [*module_misfits(base, {path: modules[path] for path in modules if f"{path}.weight" in known})]
+    names_in_base = {key: unwrapped_tensor(key.removeprefix(PREFIX)) for key in weights.tensors}
+    known = comparable_tensors(base, names_in_base.values())
+    for key, name in names_in_base.items():
+        if name not in known:
+            continue
+        if not key.startswith(PREFIX):
+            misfits.append(f"{weights.path}: {key}: expected names that begin with {PREFIX!r}")
+            continue
+        saved_shape, shape = weights.tensors[key].shape, stored_shape(base, name)
+        misfit = full_tensor_misfit(name, saved_shape, shape, base_folder, may_grow=may_grow)
+        if misfit:
+            misfits.append(misfit)
+    return misfits
+
+
+def stored_shape(base: Base, tensor: str) -> tuple[int, ...] | None:
+    """Shape of a tensor in the files of a model, None if it has none by this name."""
+    stored = base.find(tensor)
+    if stored is None:
+        return None
+    return base.tensors[stored].shape
+
+
+def comparable_tensors(base: Base, tensors: Iterable[str]) -> set[str]:
+    """Keep the tensors that the base has in some layer: a checkpoint may give others another name."""
+    names = {_LAYER_NUMBER.sub("#", base.module_name(tensor)) for tensor in base.tensors}
+    comparable = set()
+    for tensor in tensors:
+        is_in_some_layer = _LAYER_NUMBER.sub("#", tensor) in names
+        if is_in_some_layer or stored_shape(base, tensor) is not None:
+            comparable.add(tensor)
+    return comparable

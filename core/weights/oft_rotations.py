@@ -1,0 +1,57 @@
+"""The file of an OFT adapter: the rotation of each module, and the weights that can take it."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from tuneyard.core.errors import ContentError
+from tuneyard.core.weights.adapter_files import PREFIX, no_module
+from tuneyard.core.weights.tensors import Weights
+
+ROTATION = ".oft_R.weight"  # upper triangles [blocks, size·(size − 1)/2], one tensor for each module
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """One module of an OFT adapter: rotations of its inputs, `size` of them together.
+
+    The file has one rotation for each of `blocks` groups of inputs, or one for all groups (`shared`).
+    """
+
+    blocks: int
+    size: int
+    shared: bool
+
+    def misfit(self, path: str, shape: Sequence[int] | None, model: object) -> str:
+        """See `ChangedModule`."""
+        if shape is None:
+            return no_module(path, model)
+        if len(shape) != 2:
+            return f"{path}: {model} has shape {list(shape)}, expected a matrix (no convolutions)"
+        inputs = shape[1]
+        if self.shared:
+            fits, made_for = inputs % self.size == 0, f"a multiple of {self.size}"
+        else:
+            fits, made_for = inputs == self.blocks * self.size, f"{self.blocks} × {self.size}"
+        return "" if fits else f"{path}: made for {made_for} inputs, {model} has {inputs}: another base?"
+
+
+def rotated_modules(weights: Weights, config: Mapping[str, object]) -> Iterator[tuple[str, Rotation]]:
+    """The rotation of every module; `ContentError` for shapes that are no triangles.
+
+    `config` is the adapter's adapter_config.json.
+    """
+    for key, tensor in weights.tensors.items():
+        if not key.endswith(ROTATION):
+            continue
+        where = f"{weights.path}: {key}"
+        if not key.startswith(PREFIX):
+            raise ContentError(f"{where}: expected names that begin with {PREFIX!r}")
+        if len(tensor.shape) != 2 or 0 in tensor.shape:
+            raise ContentError(f"{where}: shape {list(tensor.shape)}, expected [blocks, elements]")
+        blocks, elements = tensor.shape
+        size = (1 + math.isqrt(1 + 8 * elements)) // 2
+        if size * (size - 1) // 2 != elements:
+            raise ContentError(f"{where}: {elements} elements, not the triangle of a square matrix")
+        shared = config.get("block_share") is True
+        yield key.removeprefix(PREFIX).removesuffix(ROTATION), Rotation(blocks, size, shared)
