@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tuneyard.recipes.new.template import TemplateChoice
 
-PRELOAD = "tuneyard.recipes.llamafactory_preload"
+PRELOADED = ["tuneyard.recipes.llamafactory_preload"]
 CONTEXT: Any = get_context("forkserver")
 
 
@@ -75,7 +75,7 @@ class LlamaFactory:
         if not self._is_started:
             need("llamafactory")
             click.echo("starting LLaMA-Factory …", err=True)
-            start_forkserver([PRELOAD])
+            start_forkserver()
             self._is_started = True
         process: BaseProcess = CONTEXT.Process(
             target=llamafactory_server.run_guarded, args=(work, *arguments)
@@ -88,10 +88,10 @@ class LlamaFactory:
         return process
 
 
-def start_forkserver(preload: list[str]) -> None:
+def start_forkserver() -> None:
     """Start the forkserver unless it runs, with the paths of our modules and without the current folder's."""
     before = dict(os.environ)
-    CONTEXT.set_forkserver_preload(preload)
+    CONTEXT.set_forkserver_preload(PRELOADED)
     os.environ.update({**environment(), "PYTHONSAFEPATH": "1"})
     try:
         forkserver.ensure_running()

@@ -199,10 +199,11 @@ def share_llamafactory() -> None:
     from tuneyard.recipes import llamafactory_client
 
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    llamafactory_client.start_forkserver([llamafactory_client.PRELOAD, *WHOLE])
+    llamafactory_client.PRELOADED += WHOLE
+    llamafactory_client.start_forkserver()
     running: Any = forkserver
     running._forkserver.ensure_running = lambda: None  # it is no child of a fork, which would start another
-    llamafactory_client.start_forkserver = lambda _: None
+    llamafactory_client.start_forkserver = lambda: None
 
 
 def main() -> None:

@@ -5,13 +5,12 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tools.stages.cells import METHODS, STAGES, cell_name
-from tools.stages.harness import Harness
 from tools.stages.table import OUTCOMES
+from tools.stages.walk import RunCell, cells_below
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 CROSS = [cell_name(stage, "lora") for stage in STAGES]
@@ -21,14 +20,13 @@ COMPARED = ("outcome", "command", "code")
 
 
 @pytest.fixture(scope="module")
-def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    folder: Path = tmp_path_factory.mktemp("stages")
-    with Harness(folder) as running:
-        yield running
+def run_cell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunCell]:
+    with cells_below(tmp_path_factory.mktemp("stages")) as run:
+        yield run
 
 
 @pytest.mark.parametrize("name", CROSS)
-def test_a_cell_has_the_outcome_of_the_table(harness: Harness, name: str) -> None:
+def test_a_cell_has_the_outcome_of_the_table(run_cell: RunCell, name: str) -> None:
     of_table = json.loads(OUTCOMES.read_text(encoding="utf-8"))["cells"][name]
-    outcome = harness.run(name)
+    outcome = run_cell(name)
     assert {key: outcome.get(key) for key in COMPARED} == {key: of_table.get(key) for key in COMPARED}

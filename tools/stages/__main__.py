@@ -1,8 +1,9 @@
-"""python -m tools.stages [--only STAGE/METHOD] [--again]: take every cell of the table and write it down.
+"""python -m tools.stages [--only STAGE/METHOD]: take every cell of the table and write it down.
 
-Finished cells are in outcomes.json and are not run again, unless a library has another version by now. A part
-of a name is enough for --only: dpo, /oft, kto/lora. docs/recipes.md gets the table. Run it with a new
-release of LLaMA-Factory, transformers or PEFT, or after a change of how recipes are checked or trained.
+Finished cells are in outcomes.json and are not run again (delete it, or one of them there), unless a library
+has another version by now. A part of a name is enough for --only: dpo, /oft, kto/lora. docs/recipes.md gets
+the table. Run it with a new release of LLaMA-Factory, transformers or PEFT, or after a change of how recipes
+are checked or trained.
 """
 
 import argparse
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tools.stages.cells import CELLS
-from tools.stages.harness import Harness
 from tools.stages.table import OUTCOMES, write_table
+from tools.stages.walk import cells_below
 from tuneyard.core.files import versions, write_json
 
 FOLDER = Path("build/stages")
@@ -29,7 +30,6 @@ LIBRARIES = ("llamafactory", "torch", "peft", "transformers")
 def main() -> int:
     parser = argparse.ArgumentParser("python -m tools.stages", description=__doc__)
     parser.add_argument("--only", default="", metavar="STAGE/METHOD", help="Cells whose name has this in it.")
-    parser.add_argument("--again", action="store_true", help="Run finished cells again, too.")
     options = parser.parse_args()
     names = [name for name in CELLS if options.only in name]
     if not names:
@@ -40,7 +40,7 @@ def main() -> int:
         kept = json.loads(OUTCOMES.read_text(encoding="utf-8"))
         if kept["versions"] == libraries:
             outcomes = kept
-    missing = [name for name in names if options.again or name not in outcomes["cells"]]
+    missing = [name for name in names if name not in outcomes["cells"]]
     print(f"{len(names) - len(missing)} of {len(names)} cells are finished", flush=True)
     failed = []
     if missing:
@@ -56,24 +56,21 @@ def run_cells(missing: list[str], outcomes: dict[str, Any]) -> list[str]:
     """Add the outcomes of cells, written down after each. Names of those that failed."""
     failed = []
     shutil.rmtree(FOLDER, ignore_errors=True)
-    with Harness(FOLDER) as harness:
+    with cells_below(FOLDER) as run:
         for number, name in enumerate(missing, 1):
-            started, before = time.monotonic(), harness.forks.cpu_seconds
+            started = time.monotonic()
             try:
-                outcome = harness.run(name)
+                outcome = run(name)
             except CELL_FAILS:
                 failed.append(name)
                 print(f"{name} failed:\n{traceback.format_exc()[-3000:]}", file=sys.stderr)
                 continue
-            seconds = harness.forks.cpu_seconds - before
-            today = datetime.now(UTC).date().isoformat()
             finished = outcomes["cells"]
-            finished[name] = {**outcome, "date": today, "cpu_seconds": round(seconds, 1)}
+            finished[name] = {**outcome, "date": datetime.now(UTC).date().isoformat()}
             outcomes["cells"] = {cell: finished[cell] for cell in CELLS if cell in finished}
             write_json(OUTCOMES, outcomes)
             wall = time.monotonic() - started
-            line = f"{number}/{len(missing)} {name}: {outcome['outcome']} ({wall:.0f} s, {seconds:.1f} CPU s)"
-            print(line, flush=True)
+            print(f"{number}/{len(missing)} {name}: {outcome['outcome']} ({wall:.0f} s)", flush=True)
     return failed
 
 

@@ -4,10 +4,12 @@ What a command prints is not believed. Its files are read: the trained weights h
 there, and the scores of the trained and of the fused model are those that LLaMA-Factory measured.
 """
 
+import contextlib
 import json
 import re
 import shutil
 import statistics
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tests.conftest import Done
+from tests.conftest import IMPORTED, Done
 from tests.forks import Forks
 from tools.stages.cells import METHODS, STAGES, STEPS
 from tools.stages.material import Material
@@ -25,6 +27,7 @@ PIXELS = {"image_max_pixels": 4096, "image_min_pixels": 784}
 PLACE = re.compile(r"^\S*/\S+: ")
 """The file in which a command found a reason: it is of one run."""
 FUSED, CONVERTED, WHOLE, REFUSED = "fused", "converted", "whole", "refused"
+RunCell = Callable[[str], dict[str, object]]
 
 
 class StopError(Exception):
@@ -33,6 +36,30 @@ class StopError(Exception):
     def __init__(self, command: str, reason: str, code: str | None = None) -> None:
         super().__init__(f"{command}: {reason}")
         self.command, self.reason, self.code = command, reason, code
+
+
+@contextlib.contextmanager
+def cells_below(folder: Path) -> Iterator[RunCell]:
+    """A function that takes the way of a cell by its name; the cell's folder is removed with its outcome.
+
+    All commands are forks of one process with its imports, and trainings of one that has LLaMA-Factory's.
+    AssertionError if what a command says is not what its files have.
+    """
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment |= {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONWARNINGS": "ignore"}
+    with Forks(*IMPORTED, env=environment) as forks:
+        material = Material(folder, forks)
+
+        def run(name: str) -> dict[str, object]:
+            stage, _, method = name.partition("/")
+            cell = folder / "cells" / name.replace(" ", "-")
+            outcome = Walk(forks, material, cell, stage, method).run()
+            shutil.rmtree(cell)
+            return outcome
+
+        yield run
 
 
 @dataclass

@@ -54,7 +54,7 @@ def questions(monkeypatch, tmp_path):
     """Forks of this process, which has imported all that they need, in place of those of a forkserver."""
     questions = Questions(tmp_path / "asked")
     monkeypatch.setattr(llamafactory_client, "CONTEXT", get_context("fork"))
-    monkeypatch.setattr(llamafactory_client, "start_forkserver", lambda _: None)
+    monkeypatch.setattr(llamafactory_client, "start_forkserver", lambda: None)
     monkeypatch.setattr(llamafactory_client, "need", lambda *_: None)
     monkeypatch.setattr(inspection, "inspect", questions)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
