@@ -150,7 +150,7 @@ def command(
             recipe = read_recipe(path, overrides)
             failed += check(llamafactory, recipe, options)
         except ContentError as error:
-            click.echo(str(error), err=True)
+            say(str(error), to_stderr=True)
             failed += 1
     if failed:
         raise ContentError(f"{failed} of {len(paths)} recipes cannot be trained as they are")
@@ -167,14 +167,14 @@ def watch_recipes(llamafactory: LlamaFactory, paths: list[Path], options: CheckO
             if before is not None and before == states_of(before):
                 continue
             if before is not None:
-                click.echo(f"{path}: changed", err=True)
+                say(f"{path}: changed", to_stderr=True)
             states[path] = states_of([path])
             try:
                 recipe = read_recipe(path, options.overrides)
                 states[path] = states_of(watched_files(recipe))
                 check(llamafactory, recipe, options)
             except (TuneyardError, OSError) as error:  # half an edit
-                click.echo(f"error: {error}", err=True)
+                say(f"error: {error}", to_stderr=True)
         time.sleep(WATCHED_EVERY)
 
 
@@ -402,10 +402,10 @@ def _show(problems: list[Problem], limit: int) -> int:
     """Print the first problems and the number of the others. The result is how many were printed."""
     first_problems = problems[: max(0, limit)]
     for problem in first_problems:
-        click.echo(problem.line())
+        say(problem.line())
     more = len(problems) - len(first_problems)
     if more:
-        click.echo(f"… {more} more (--all shows every one)")
+        say(f"… {more} more (--all shows every one)")
     return len(first_problems)
 
 

@@ -7,11 +7,10 @@ from multiprocessing import forkserver, get_context, reduction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from tuneyard.core.errors import ContentError, TuneyardError, need
 from tuneyard.core.execution.processes import GRACE
 from tuneyard.core.files import files_of, sha256
+from tuneyard.core.language.messages import say
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.training.llamafactory import Launch
 from tuneyard.recipes import llamafactory_server
@@ -74,7 +73,7 @@ class LlamaFactory:
         """Start a process with some work; the first one waits for the imports of the forkserver."""
         if not self._is_started:
             need("llamafactory")
-            click.echo("starting LLaMA-Factory …", err=True)
+            say("starting LLaMA-Factory …", to_stderr=True)
             start_forkserver()
             self._is_started = True
         process: BaseProcess = CONTEXT.Process(

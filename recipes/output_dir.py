@@ -13,12 +13,11 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import click
-
 from tuneyard.core.datasets.manifest import MANIFEST
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import make_folder, opened, read_object, sha256, versions
 from tuneyard.core.installation.checkout import version
+from tuneyard.core.language.messages import say
 from tuneyard.core.training.training_run import STARTED, TRAINING, model_sha256
 from tuneyard.recipes.data import dataset_dir, locate
 from tuneyard.recipes.recipe import Recipe
@@ -110,12 +109,12 @@ def resume_point(output_dir: Path) -> Path | None:
     newest = None
     for path, flaw in checkpoints(output_dir).items():
         if flaw:
-            click.echo(f"{path}: skipped, {flaw}")
+            say(f"{path}: skipped, {flaw}")
             set_aside(path, f"incomplete-{path.name}")
         elif newest is None:
             newest = path
     if newest:
-        click.echo(f"{newest}: resuming after step {newest.name.removeprefix('checkpoint-')}")
+        say(f"{newest}: resuming after step {newest.name.removeprefix('checkpoint-')}")
     return newest
 
 

@@ -144,7 +144,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     path = find_recipe(path)
     if path.is_dir():
-        raise RequestError(f"{path}: is a folder, expected a recipe (a YAML file)")
+        there = f"name one that is there: ls {shlex.quote(str(path))}"
+        raise RequestError(f"{path}: is a folder, expected a recipe (a YAML file); {there}")
     if path.suffix not in {".yaml", ".yml"}:
         raise RequestError(
             f"{path}: LLaMA-Factory takes recipes that end in .yaml or .yml; `tuneyard recipe new --dataset "

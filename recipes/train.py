@@ -189,7 +189,7 @@ def _show_warnings(problems: list[Problem]) -> None:
     codes = []
     for problem in problems:
         if not isinstance(problem, RunProblem):
-            click.echo(problem.line(), err=True)
+            say(problem.line(), to_stderr=True)
             codes.append(problem.code)
     for line in guide(codes):
         click.echo(line, err=True)

@@ -12,7 +12,7 @@ from tuneyard.compiler.rows import Line, Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
-from tuneyard.core.files import Moved
+from tuneyard.core.files import Moved, near_name
 from tuneyard.core.records import Entry, Example, RecordReader, format_of, format_of_entry, require_prompt
 
 MOST_LABELS = 30
@@ -63,7 +63,9 @@ def stored_examples(name: str, folder: Path) -> Iterator[StoredExamples]:
     entry: dict[str, object] = {}
     if not path.is_file():
         if "/" in name:
-            raise RequestError(f"{name}: file not found; expected a dataset's name or a file of records")
+            raise RequestError(
+                f"{name}: file not found; {near_name(path)}; expected a dataset's name or a file of records"
+            )
         dataset = find_dataset(name, folder)
         path, entry = dataset.path, dataset.entry
     with progress_bar([path]) as moved:

@@ -117,7 +117,7 @@ def find_spec(name: str) -> Path:
             )
         if Path(f"{name}.yaml").is_file():
             spec_here = f"for the file here, write {name}.yaml"
-    hint = spec_here or nearest(name, known_specs(), SEE)
+    hint = spec_here or nearest(name, [*known_specs(), *map(str, Path(name).parent.glob("*.yaml"))], SEE)
     raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}); {hint}")
 
 

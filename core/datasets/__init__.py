@@ -117,8 +117,9 @@ def wrong_folder(folder: Path) -> str:
     if folder not in usual or any(path.is_dir() for path in usual):
         return ""
     return (
-        f"there is no {DEFAULT_FOLDER}/ or {LLAMAFACTORY_FOLDER}/ here: cd to your LLaMA-Factory folder, or "
-        "compile a dataset here (tuneyard data compile)"
+        f"there is no {DEFAULT_FOLDER}/ or {LLAMAFACTORY_FOLDER}/ here: cd to your LLaMA-Factory folder, "
+        "compile a dataset here (tuneyard data compile), or name its folder (--dataset-dir; dataset_dir in a "
+        "recipe)"
     )
 
 
@@ -146,7 +147,7 @@ def not_registered(
     hint = nearest(
         name,
         names if offered is None else offered,
-        f"`tuneyard data list{here}` shows what there is",
+        f"`tuneyard data list{here}` shows what there is; --dataset-dir names another folder",
     )
     other = other_folder(name, folder)
     if other:

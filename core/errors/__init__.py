@@ -261,7 +261,7 @@ def _hint(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption) and error.ctx and isinstance(error.ctx.command, click.Group):
         return f" Options come after the command: {error.ctx.command_path} COMMAND {error.option_name} …"
     if error.message.startswith("Got unexpected extra argument"):
-        return "; give fewer, or put a path with spaces in quotes"
+        return "; run the command for each alone, or put a path with spaces in quotes"
     missing_path = _MISSING_PATH.search(error.message)
     if missing_path:
         from tuneyard.core.files import near_name

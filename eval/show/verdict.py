@@ -38,7 +38,7 @@ def decision(section: Section, *, brief: bool = False) -> str:
     their figures.
     """
     if not section.against_base:
-        return tr("Nothing to compare: the base or all other models are missing.")
+        return tr("Nothing to compare: the base or all other models are missing. Name their results, too.")
     best, base = section.best, section.base
     if best is None:
         return _not_better(section, brief=brief)

@@ -100,7 +100,7 @@ def command(
     write_zero_file(recipe.deepspeed, out)
     write_text(out, recipe.text)
     for problem in recipe.problems:
-        click.echo(problem.line())
+        say(problem.line())
     say("\n".join(recipe.summary))
     next_step(out, ["tuneyard", "recipe", "train", out])
 

@@ -99,7 +99,6 @@ def test_right_rows_are_all_there_and_what_is_not_checked_is_said(sets):
         ({"prompt": "instruction", "query": "input", "reponse": "output"}, "E401"),
         ({"prompt": "instruction"}, "E402"),
     ],
-    ids=["misspelt value", "misspelt key", "partial"],
 )
 def test_wrong_columns(sets, columns, code):
     verdict = sets.verify(ROWS, entry={"file_name": "a.jsonl", "columns": columns})

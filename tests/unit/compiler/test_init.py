@@ -414,7 +414,6 @@ def test_a_short_question_beside_a_label_is_the_text(bench, names, question, sai
         [{"task": "Judge the tone.", "remark": f"It is number {n} of the remarks."} for n in range(20)],
         [{"question": f"Is {n}?", "passage": f"Much is said about number {n} here."} for n in range(20)],
     ],
-    ids=["of all rows", "about a passage"],
 )
 def test_a_question_that_does_not_decide_a_label_alone_is_not_the_text(bench, rows):
     source = bench.rows("set.jsonl", [row | {"label": "ab"[n % 2]} for n, row in enumerate(rows)])

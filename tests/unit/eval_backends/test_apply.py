@@ -65,7 +65,7 @@ def torch_close(found, expected) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("fold", [False, True], ids=["unmerged", "merged"])
+@pytest.mark.parametrize("fold", [False, True])
 def test_adapters_answer_as_the_dense_sum_by_weight_and_leave_no_trace(model, tmp_path, fold) -> None:
     import torch
 

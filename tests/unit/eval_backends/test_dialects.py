@@ -367,7 +367,6 @@ def with_logs(value: object) -> Callable[[Answer], Answer]:
 @pytest.mark.parametrize(
     "spoil",
     [cut, with_logs("x"), with_logs(3.0), with_logs(True), lambda _: [1], lambda _: {"choices": []}],
-    ids=["cut", "text", "above 0", "boolean", "no object", "no choices"],
 )
 def test_nonsense_is_tried_again_and_then_named(serve: Serve, spoil: Callable[[Answer], Any]) -> None:
     stand_in, scorer = scoring(serve, "vllm")

@@ -32,7 +32,7 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("spellings", SPELLINGS.values(), ids=SPELLINGS)
 @pytest.mark.parametrize("budget", [1, 25, 10_000])
-@pytest.mark.parametrize("prompts", [PROMPTS, {3: [5, 6, 7]}], ids=["shared", "alone"])
+@pytest.mark.parametrize("prompts", [PROMPTS, {3: [5, 6, 7]}])
 def test_scores_equal_the_plain_loop(model, spellings, budget, prompts) -> None:
     scorer = LogProbabilities(model, prompts, spellings)
     assert scorer.common == (8 if len(prompts) > 1 else 0)

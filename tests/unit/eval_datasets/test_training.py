@@ -237,7 +237,6 @@ def test_a_base_without_a_record_says_nothing_and_one_with_one_counts_for_every_
         ),
         (lambda path: path.write_text("[]"), "dataset_info/one.json changed since it was trained on"),
     ],
-    ids=["gone", "changed"],
 )
 def test_what_cannot_be_compared_is_said_and_a_dataset_of_the_same_name_is_named(spoil, reason) -> None:
     folder = ran("mine", "one")

@@ -59,7 +59,6 @@ def test_what_a_recipe_names_is_watched(recipe, monkeypatch):
 @pytest.mark.parametrize(
     ("edit", "said"),
     [(lambda recipe: recipe.write_text("a: [1\n"), "not YAML"), (Path.unlink, "recipe not found")],
-    ids=["half an edit", "removed by an editor"],
 )
 def test_a_recipe_that_is_none_for_a_moment_is_reported_once_and_watched_on(recipe, monkeypatch, edit, said):
     text = recipe.read_text()
