@@ -30,8 +30,6 @@ LEARNED_AT = dict.fromkeys(_LEARNED_AT_ONE.split(), 1) | dict.fromkeys(_LEARNED_
 """The value with which an answer is correct and learned, by the name of the mark."""
 _WITH_OTHER_CONTENTS = frozenset(("loss", "label", "correct", "incorrect", "wrong"))
 """Names of other numbers, too (`loss: 0.342` is measured): as marks they are only 0 or 1."""
-DISCARDED = "discarded"
-"""The status of an answer that its annotator did not give."""
 _TRUE = "true t yes y on up 是 对 正确"
 _FALSE = "false f no n off down 否 错 错误 不正确"
 _WORDS = dict.fromkeys(_TRUE.split(), 1) | dict.fromkeys(_FALSE.split(), 0)
@@ -78,7 +76,7 @@ def masks(name: str, value: object) -> bool:
     if learned_at is None:
         return False
     if mark == "status":  # Argilla's; that of a ticket says nothing
-        return str(value).lower() == DISCARDED
+        return str(value).lower() == "discarded"
     if isinstance(value, list):  # of single tokens or parts of the text
         return mark not in _WITH_OTHER_CONTENTS and bool(value)
     number = as_number(value)

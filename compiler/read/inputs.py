@@ -31,7 +31,7 @@ RAW = Path("data/raw")
 NOT_READ = "W224"
 ADD_FOLDER = "add it as a further one, or, for a split, write what `tuneyard data init FOLDER` proposes"
 ADD_TEXTS = "to learn from it, write it as rows of a .jsonl"
-DOCUMENTS = (".txt", ".md", ".log", ".pdf", ".doc", ".docx", ".xls", ".html", ".xml", ".srt", ".vtt")
+DOCUMENTS = (".txt", ".md", ".pdf", ".docx", ".xls", ".html", ".xml")
 """Kinds of files that hold texts and are not read next to data."""
 HUB = "hub:"
 _HUB = re.compile(
@@ -225,17 +225,12 @@ def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
     return inputs
 
 
-def _named_splits(path: SourcePath) -> dict[str, list[Path]]:
-    """The files of a folder that names its splits itself, {} for any other source."""
-    files_by_split = saved_files(path) if isinstance(path, Path) and path.is_dir() else {}
-    return {} if "" in files_by_split else files_by_split
-
-
 def _saved_inputs(spec: Spec, path: SourcePath, wanted: str = "") -> list[Input]:
     """The files of a folder that names its splits: those of the spec's splits, or of the `wanted` one."""
     accepted = _names_of_splits(spec)
     inputs: list[Input] = []
-    for name, files in _named_splits(path).items():
+    files_by_split = saved_files(path) if isinstance(path, Path) else {}
+    for name, files in files_by_split.items():
         if name in accepted and wanted in ("", accepted[name]):
             inputs += [Input(accepted[name], file, path) for file in files]
     return inputs

@@ -105,7 +105,7 @@ def find_spec(name: str) -> Path:
             )
         return path
     bundled = SPECS / f"{name}.yaml"
-    spec_here = ""
+    choices = [*known_specs()]
     with contextlib.suppress(OSError):  # a name that is too long
         if _NAME.fullmatch(name) and bundled.is_file():
             return bundled
@@ -115,9 +115,8 @@ def find_spec(name: str) -> Path:
                 f"{name} is a data file, not a spec; `tuneyard data init {file}` proposes one, and "
                 f"`tuneyard data compile SPEC --source {file}` compiles it with a spec that reads it"
             )
-        if Path(f"{name}.yaml").is_file():
-            spec_here = f"for the file here, write {name}.yaml"
-    hint = spec_here or nearest(name, [*known_specs(), *map(str, Path(name).parent.glob("*.yaml"))], SEE)
+        choices += map(str, Path(name).parent.glob("*.yaml"))
+    hint = nearest(name, choices, SEE)
     raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}); {hint}")
 
 

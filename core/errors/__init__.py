@@ -356,12 +356,12 @@ def size_words(size: float) -> str:
 def nearest_name(name: str, choices: Iterable[str]) -> str:
     """The choice nearest to `name`, "" if none is similar.
 
-    A choice that goes on where `name` ends (`adamw_torch` for `adamw`) is nearer than one of similar letters.
+    A choice that goes on where `name` ends (adamw_torch, mine.yaml) is nearer than one of similar letters.
     """
     import difflib
 
     choices = list(choices)
-    close = [choice for choice in choices if choice.startswith(f"{name}_")]
+    close = [choice for choice in choices if choice.startswith((f"{name}_", f"{name}."))]
     if not close:
         close = difflib.get_close_matches(name, choices, n=1, cutoff=0.66)
     return next(iter(close), "")

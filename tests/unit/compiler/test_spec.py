@@ -200,7 +200,7 @@ def test_a_data_file_in_place_of_a_spec_is_told_what_makes_one(bench):
 
 def test_the_name_of_a_spec_here_is_told_that_it_ends_with_yaml(bench, monkeypatch):
     monkeypatch.chdir(bench.write("good.yaml", GOOD).parent)
-    with raises(RequestError, "write good.yaml"):
+    with raises(RequestError, 'did you mean "good.yaml"'):
         load_spec("good")
 
 
