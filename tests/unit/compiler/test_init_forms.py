@@ -373,7 +373,7 @@ def test_successive_results_of_tools_stay_apart(bench) -> None:
     [
         ("a.json", {"question": {"0": "a?", "1": "b?"}, "answer": {"0": "A", "1": "B"}}, "orient='records'"),
         ("a.json", {"text": ["a", "b"], "label": ["x", "y"]}, "jq -c 'to_entries"),
-        ("a.csv", "Export of May\n\nquestion,answer\na?,b\n", "delete lines above the header"),
+        ("a.csv", "Export of May\n\nquestion,answer\na?,b\n", "delete the lines above a table's header"),
         ("a.json", {"columns": ["question"], "index": [0], "data": [["a?"]]}, "orient='records'"),
         (
             "a.csv",
