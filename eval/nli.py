@@ -12,6 +12,8 @@ from typing import Any
 import click
 
 from tuneyard.core.errors import RequestError, run_command
+from tuneyard.core.language.number_format import percent
+from tuneyard.core.language.translation import tr
 from tuneyard.eval.backends.scorers import DIGITS, Fields, Prompts, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import PARSERS
@@ -247,10 +249,8 @@ class Nli(Task):
         """Warn of little label mass and of prompts that did not fit."""
         mass, warnings = results["label_mass"], []
         if mass is not None and mass < LOW_MASS:
-            warnings.append(
-                f"only {100 * mass:.0f} % of the probability is on the labels; the model would often answer "
-                "something else"
-            )
+            text = "only {share} of the probability is on the labels; the model would often answer otherwise"
+            warnings.append(tr(text, share=percent(mass)))
         return warnings + Task.warnings(self, results)
 
     def _label(self, job: Job, fields: Fields) -> str:
