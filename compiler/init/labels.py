@@ -36,7 +36,7 @@ PEOPLE = {
 METADATA = {"meta", "metadata"}
 ID = re.compile(r"(^|_)(id|no|number|key|uid)$|^id_|编号$")
 """Names of columns that say which row it is, or to what it belongs."""
-_CHOICES = re.compile(r'\[?\{"choices": ?(\[("[^"\\]+"(, )?)+\])\}\]?')
+_CHOICES = re.compile(r'\[?\{"choices": ?(\["[^"\\]+"(?:, ?"[^"\\]+")*\])\}\]?')
 _DIGIT = re.compile(r"\d")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|https?:")
 UNLABELLED = (-1, "-", "")

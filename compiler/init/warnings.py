@@ -18,6 +18,7 @@ from tuneyard.core.errors import show_value
 GIVEN_AWAY = 0.5
 SAME = 0.95
 SHOWN_COLUMNS = 8
+LONGEST = 400  # characters of a list of columns
 _FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
 _BELOW = re.compile(r"\n(?:\n+|(?=#|[^\W\d_][\w -]{0,24}[:：](?!//)))(.+)")
 _FRACTION = re.compile(r"-?\d{0,3}\.\d+|[01]|\d(\.\d+)?e-\d+")
@@ -116,6 +117,8 @@ def _columns_left_out(left_out: Sequence[Leaf]) -> Iterator[str]:
 def first_names(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     shown = ", ".join(names[:SHOWN_COLUMNS])
+    if len(shown) > LONGEST:
+        shown = f"{shown[:LONGEST]}…"
     if len(names) > SHOWN_COLUMNS:
         shown += f" and {len(names) - SHOWN_COLUMNS} more"
     return shown
