@@ -5,7 +5,6 @@ recipes of the command. With --watch the subprocess stays, so that each edit is 
 """
 
 import json
-import math
 import re
 import time
 from collections import Counter
@@ -36,7 +35,7 @@ from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.answer import Facts, Rows
 from tuneyard.recipes.answer_rules import packs, problems_of_answer
-from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of
+from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, training_rows
 from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, read_datasets
 from tuneyard.recipes.hardware import Machine, machine, target_option, world_size
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask
@@ -74,11 +73,10 @@ class Checked:
         recipe = self.recipe
         world = world_size(recipe, self.target.gpus)
         if self.answer.train.rows:
-            return schedule_of(recipe.with_settings({"val_size": 0}), self.answer.train.rows, world)
+            return schedule_of(recipe, self.answer.train.rows, world)
         if regroups(recipe):
             return schedule_of(recipe, 0, world)
-        limit = recipe.number("max_samples", math.inf)
-        total = 0.0
+        counts = []
         for dataset in self.datasets:
             if dataset.key != "dataset":
                 continue
@@ -87,8 +85,8 @@ class Checked:
                 rows = self.answer.data[dataset.name].rows
             if not rows:
                 return schedule_of(recipe, 0, world)
-            total += min(rows, limit)
-        return schedule_of(recipe, int(total), world)
+            counts.append(rows)
+        return schedule_of(recipe, training_rows(recipe, counts), world)
 
     def refuse(self, but: tuple[type[Problem], ...] = ()) -> list[Problem]:
         """Raise `ProblemsError` for errors, except for those of a kind in `but`. Otherwise return all."""

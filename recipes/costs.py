@@ -87,8 +87,7 @@ class Schedule:
 
 
 def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
-    """Schedule of transformers' Trainer on `rows` rows or packed blocks, of which val_size is held out."""
-    rows = training_rows(recipe, rows)
+    """Schedule of transformers' Trainer on `rows` rows or packed blocks."""
     each = int(recipe.number("per_device_train_batch_size", 8))
     batches = math.ceil(rows / max(1, each * world_size))
     accumulated = int(recipe.number("gradient_accumulation_steps", 1))
@@ -102,8 +101,13 @@ def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
     return Schedule(rows, world_size, batch, accumulated, steps_per_epoch, steps, warmup)
 
 
-def training_rows(recipe: Recipe, rows: int) -> int:
-    """Rows that are left to train on once val_size (a share below 1, or a number of rows) is held out."""
+def training_rows(recipe: Recipe, datasets: Iterable[int]) -> int:
+    """Rows that are trained of datasets with so many rows each.
+
+    `max_samples` is the most of each; `val_size` (a share below 1, or a number) is held out of all.
+    """
+    limit = recipe.number("max_samples", math.inf)
+    rows = int(sum(min(count, limit) for count in datasets))
     held_out = recipe.number("val_size", 0)
     if held_out < 1:
         held_out = math.ceil(rows * held_out)

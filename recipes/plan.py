@@ -279,8 +279,8 @@ def epoch_of(recipe: Recipe, expected: ExpectedRows) -> EpochCounts:
     rows do not fill one packed block.
     """
     cutoff = int(recipe.number("cutoff_len", CUTOFF_LEN))
-    limit = recipe.number("max_samples", math.inf) * len(recipe.names("dataset"))
-    rows = costs.training_rows(recipe, int(min(expected.rows, limit)))
+    datasets = len(recipe.names("dataset"))
+    rows = costs.training_rows(recipe, [len(range(n, expected.rows, datasets)) for n in range(datasets)])
     if not packs(recipe):
         sides = costs.setup_of(recipe, cutoff, 1).sequences
         return EpochCounts(rows, rows * min(expected.tokens, cutoff) * sides, cutoff)

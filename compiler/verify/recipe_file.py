@@ -18,15 +18,15 @@ Settings = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class RecipeFile:
-    """A recipe's path, its settings and the line of each key."""
+    """A recipe's path and its settings."""
 
     path: Path
     settings: Settings
-    lines: Mapping[str, int]
 
     def place(self, key: str) -> str:
         """`file:line` of a key, or the file if the recipe does not have it."""
-        return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
+        lines = read_yaml(self.path, "recipe").lines
+        return f"{self.path}:{lines[key]}" if key in lines else str(self.path)
 
 
 def read_settings(path: Path | None, options: Settings) -> tuple[dict[str, object], RecipeFile | None]:
@@ -35,7 +35,7 @@ def read_settings(path: Path | None, options: Settings) -> tuple[dict[str, objec
     if path is None:
         return settings, None
     settings = read_mapping(path, "recipe") | settings
-    return settings, RecipeFile(path, settings, read_yaml(path, "recipe").lines)
+    return settings, RecipeFile(path, settings)
 
 
 def recipe_problem(recipe: RecipeFile, dataset: str, folder: Path, siblings: Sequence[str]) -> Problem | None:

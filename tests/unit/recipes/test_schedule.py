@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from tuneyard.recipes.costs import schedule_of, schedule_problems
+from tuneyard.recipes.costs import schedule_of, schedule_problems, training_rows
 from tuneyard.recipes.recipe import Recipe
 
 EACH = "per_device_train_batch_size"
 
 
 def schedule(rows, world=1, **settings):
-    return schedule_of(Recipe(Path("r.yaml"), settings, {}), rows, world)
+    recipe = Recipe(Path("r.yaml"), settings, {})
+    return schedule_of(recipe, training_rows(recipe, [rows]), world)
 
 
 @pytest.mark.parametrize(
