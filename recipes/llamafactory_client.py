@@ -118,11 +118,7 @@ def ask(llamafactory: LlamaFactory, recipe: Recipe, model: str, gpus: Sequence[G
     settings = {key: value for key, value in recipe.settings.items() if key in keys}
     settings["model_name_or_path"] = model
     launch = _launch(recipe, gpus)
-
-    def answer() -> Facts:
-        facts: Facts = llamafactory.ask("inspect", settings, launch)
-        return facts
-
+    answer: Callable[[], Facts] = partial(llamafactory.ask, "inspect", settings, launch)
     data = _data(recipe)
     if data is None:
         return answer()

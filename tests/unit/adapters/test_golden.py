@@ -1,10 +1,8 @@
 """The files that a user meets, byte for byte: a merged adapter's config and card, a fused model's card.
 
-`python -m tests.unit.adapters.test_golden` writes them anew; look at the difference before you commit it.
+`pytest --regenerate` of this file writes them anew; look at the difference before you commit it.
 """
 
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +50,7 @@ def written(tmp_path_factory):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_files_are_the_golden_ones(written, file):
+def test_files_are_the_golden_ones(written, file, pytestconfig):
+    if pytestconfig.getoption("regenerate"):
+        (GOLDEN / file).write_text(written[file])
     assert written[file] == (GOLDEN / file).read_text()
-
-
-if __name__ == "__main__":
-    os.chdir(tempfile.mkdtemp())
-    write()
-    for name in FILES:
-        (GOLDEN / name).parent.mkdir(exist_ok=True)
-        (GOLDEN / name).write_text(text_of(name))

@@ -60,26 +60,18 @@ REFUSED_FIELDS = [
     ({"peft_type": "LOHA"}, "LOHA; peft_type; LoRA"),
     ({"peft_type": None}, "peft_type"),
     ({"use_dora": True}, "use_dora true; DoRA"),
-    ({"init_lora_weights": "pissa"}, "init_lora_weights"),
     ({"init_lora_weights": "pissa_niter_16"}, "path_initial_model_for_weight_conversion"),
     ({"init_lora_weights": "olora"}, "changed base"),
-    ({"init_lora_weights": "corda"}, "changed base"),
     ({"init_lora_weights": "loftq"}, "init_lora_weights"),
-    ({"init_lora_weights": "lora_ga"}, "changed base"),
     ({"init_lora_weights": "new_idea"}, "an unknown start"),
     ({"alora_invocation_tokens": [1, 2]}, "aLoRA"),
     ({"target_parameters": ["experts.gate_up_proj"]}, "target_parameters; merge_and_unload"),
     ({"layer_replication": [[0, 4], [2, 5]]}, "replicated layers"),
     ({"lora_bias": True}, "B·A"),
-    ({"trainable_token_indices": [3]}, "trainable_token_indices"),
-    ({"use_qalora": True}, "QA-LoRA"),
-    ({"arrow_config": {"top_k": 2}}, "arrow_config"),
     ({"use_something_new": True}, "use_something_new"),
     ({"r": 0}, "0"),
     ({"r": 8.0}, "8.0"),
-    ({"r": True}, "r"),
     ({"lora_alpha": 0}, "lora_alpha 0; 0"),
-    ({"lora_alpha": None}, "lora_alpha"),
     ({"lora_alpha": math.nan}, "lora_alpha NaN"),
     ({"lora_alpha": math.inf}, "lora_alpha"),
     ({"lora_alpha": "16"}, "16; lora_alpha"),
@@ -98,7 +90,6 @@ REFUSED_FIELDS = [
     ({"target_modules": ["q_proj", "v_proj", "k_proj"]}, "k_proj"),
     ({"exclude_modules": ["v_proj"]}, "v_proj"),
     ({"layers_to_transform": [0]}, "layers.1.self_attn.q_proj"),
-    ({"layers_to_transform": 1}, "layers.0.self_attn.q_proj"),
     ({"layers_to_transform": 0}, "layers.1.self_attn.q_proj"),
     ({"r": 4}, "8; adapter_config.json; 4"),
     ({"rank_pattern": {"v_proj": 4}}, "v_proj; 8; adapter_config.json; 4"),
@@ -238,7 +229,7 @@ def test_a_base_may_be_named_by_two_paths_to_one_folder(tmp_path):
     assert pair(tmp_path, *({"base_model_name_or_path": name} for name in names))
 
 
-@pytest.mark.parametrize("text", ["rte", "=0.5", "rte=", "rte=half", "rte=nan", "rte=inf", "rte=1e999", ""])
+@pytest.mark.parametrize("text", ["rte", "=0.5", "rte=", "rte=half", "rte=nan", "rte=inf", ""])
 def test_parts_that_are_no_name_with_a_weight(text):
     with raises(RequestError):
         parse_reference_weight(text)
@@ -282,7 +273,6 @@ def test_opening_reads_no_pickle_and_follows_no_name_out_of_the_folder(tmp_path)
         ("lora_alpha", 10**400),
         ("alpha_pattern", {"q_proj": 10**400}),
         ("rank_pattern", {"(?i)q_proj": 8}),
-        ("layers_pattern", "("),
         ("layers_pattern", ["("]),
         ("modules_to_save", ["lm_head("]),
         ("use_rslora", "false"),

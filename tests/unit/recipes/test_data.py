@@ -1,25 +1,27 @@
 """Datasets that are not there, have changed, or do not fit the way they are read."""
 
 import hashlib
-import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.json_files import write_json
 from tests.messages import printed
 from tuneyard.core.language.messages import relative_paths
+from tuneyard.recipes import rows
+from tuneyard.recipes.answer import EpochCounts
 from tuneyard.recipes.data import read_datasets
 from tuneyard.recipes.recipe import Recipe
-from tuneyard.recipes.rows import _missing_column_fix
+from tuneyard.recipes.rows import _clashes, _missing_column_fix
 
 GOOD = [{"instruction": "a", "input": "", "output": "b"}]
 
 
-def register(folder: Path, rows: list[dict], entry: dict | None = None) -> Path:
+def register(folder: Path, records: list[dict], entry: dict | None = None) -> Path:
     path = folder / "set" / "set.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, rows)
+    write_json(path, records)
     write_json(folder / "dataset_info.json", {"set": {"file_name": "set/set.json", **(entry or {})}})
     return path
 
@@ -79,6 +81,18 @@ def test_rows_without_the_columns_of_an_entry_that_names_none(row, facts):
     assert bool(fix) == bool(facts[0]) and _missing_column_fix(ValueError("odd"), row) == ""
 
 
+def test_a_column_of_two_kinds_is_named_with_the_first_row_of_another(tmp_path):
+    ((row, reason),) = _clashes(register(tmp_path, [{"a": 1}, {"a": "x"}]))
+    assert row == 2 and 'column "a" holds "x"' in reason
+
+
+def test_an_epoch_has_the_tokens_that_cutoff_len_leaves(monkeypatch):
+    monkeypatch.setattr(rows, "mixed_and_split", lambda sets, *_: (None, sets[0], None))
+    settings = SimpleNamespace(cutoff_len=4, packing=False, seed=1)
+    reader = SimpleNamespace(data_args=settings, training_args=settings)
+    assert rows.epoch(reader, [[[3], [9, 1]]], None) == EpochCounts(2, 8, 4)
+
+
 def test_paths_in_messages_begin_at_the_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "saves").write_text("")
@@ -115,15 +129,6 @@ def test_changed_since_it_was_compiled(tmp_path):
     write_json(path, GOOD * 2)
     _, (problem,) = read(tmp_path)
     assert (problem.code, problem.hint) == ("W322", "compile it again")
-
-
-def test_a_folder_is_left_to_llamafactory(tmp_path):
-    register(tmp_path, [], {"file_name": "set/cut"})
-    folder = tmp_path / "set" / "cut"
-    folder.mkdir()
-    (folder / "rows.jsonl").write_text(f"{json.dumps(GOOD[0])}\n" * 2)
-    datasets, codes, _ = look(tmp_path)
-    assert [dataset.rows for dataset in datasets] == [None] and codes == []
 
 
 ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}

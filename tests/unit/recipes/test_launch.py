@@ -14,6 +14,7 @@ from tests.messages import printed, raises
 from tests.processes import wait_for_end, written
 from tuneyard.core.errors import ContentError
 from tuneyard.recipes.launch import LOG, PROGRESS, TrainingLog, failure, launch, torchrun_command
+from tuneyard.recipes.token_weights import train_weighted
 
 SLEEPS = """
 import time, pathlib, sys, os
@@ -149,3 +150,8 @@ def test_progress_survives(tmp_path, capsys, what):
 
     TrainingLog(tmp_path).follow(exit_code, lambda: None)
     assert "3/3" in capsys.readouterr().err
+
+
+def test_weights_that_cannot_be_read_end_a_training_with_their_message(tmp_path):
+    with pytest.raises(SystemExit, match="RequestError: .*w.yaml"):
+        train_weighted(tmp_path / "w.yaml", "r.yaml")

@@ -37,7 +37,6 @@ def codes(gpus=(), **settings):
     [
         ({"save_total_limit": 3.5}, ("E302", "save_total_limit")),
         ({"lora_rank": True}, ("E302", "lora_rank")),
-        ({"dataset": ""}, ("E304", "dataset")),
         ({"model_name_or_path": str(ROOT / "tests")}, ("E306", "model_name_or_path")),
         ({"val_size": 0.1}, ("W307", "val_size")),
         ({"learning_rate": float("nan")}, ("E313", "learning_rate")),
@@ -49,7 +48,6 @@ def codes(gpus=(), **settings):
         ({"model_name_or_path": "models/Qwen3"}, ("E306", "model_name_or_path")),
         ({"model_name_or_path": "a\0/b"}, ("E306", "model_name_or_path")),
         ({"output_dir": "a\0b"}, ("E311", "output_dir")),
-        ({"output_dir": str(ROOT / "README.md" / "x")}, ("E341", "output_dir")),
         ({"learning_rate": 6e-3}, ("W357", "learning_rate")),
         ({"learning_rate": 4e-7}, ("W357", "learning_rate")),
         ({"learning_rate": 1e-3, "finetuning_type": "full"}, ("W357", "learning_rate")),

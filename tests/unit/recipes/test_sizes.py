@@ -1,15 +1,18 @@
 """How a recipe's settings become the setup that is planned, and what is said to be unknown."""
 
 import re
+import sys
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.json_files import write_json
 from tests.messages import printed
 from tuneyard.recipes.costs import LIGER_MODELS, Schedule, Shapes, disk_of, setup_of, unmodelled
+from tuneyard.recipes.layout import with_trained
 from tuneyard.recipes.plan import TrainingPlan
 from tuneyard.recipes.recipe import Recipe
 
@@ -153,3 +156,13 @@ def test_model_types_with_ligers_kernels_are_llamafactorys():
     (path,) = [file for file in files if file.as_posix() == "llamafactory/model/model_utils/liger_kernel.py"]
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "if model_type" in line]
     assert set(re.findall(r'"(\w+)"', " ".join(lines))) == set(LIGER_MODELS)
+
+
+def test_untrained_layers_are_counted_below_and_between_the_trained_ones(monkeypatch):
+    visual = SimpleNamespace(COMPOSITE_MODELS={})
+    monkeypatch.setitem(sys.modules, "llamafactory.model.model_utils.visual", visual)
+    parameter = SimpleNamespace(requires_grad=True, numel=lambda: 6)
+    model = SimpleNamespace(named_parameters=lambda: [(f"layers.{n}.q", parameter) for n in (2, 4)])
+    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(num_hidden_layers=6))
+    found = with_trained(SHAPES, model, config)
+    assert (found.trainable, found.layers_below, found.layers_between) == (12, 2, 2)
