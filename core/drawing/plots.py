@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 STYLE = Path(__file__).with_name("plots.mplstyle")
 # Okabe and Ito 2008: distinct with any kind of colour vision.
 COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-FAINT = "#dddddd"
 MAKER = "Tuneyard"
 METADATA: dict[str, dict[str, str | None]] = {
     "png": {"Software": MAKER},

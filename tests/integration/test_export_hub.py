@@ -167,7 +167,7 @@ def test_an_upload_killed_in_the_middle_goes_on_where_it_was(hub, model):
     assert files.keys() == wanted
     for name in wanted - {"README.md"}:
         assert files[name] == (model / name).read_bytes()
-    assert files["README.md"].decode().startswith("---\nlicense: unknown\nbase_model: org/base\n")
+    assert files["README.md"].decode().startswith("---\nbase_model: org/base\n")
 
 
 def test_an_adapter_goes_up_into_a_private_repository(hub, tmp_path):
@@ -176,7 +176,7 @@ def test_an_adapter_goes_up_into_a_private_repository(hub, tmp_path):
     assert hub.created[0]["visibility"] == "private"
     (files,) = hub.commits
     assert files.keys() == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
-    assert b"license: apache-2.0\nbase_model: org/base\nlibrary_name: peft\n" in files["README.md"]
+    assert b"base_model: org/base\nlibrary_name: peft\nlicense: apache-2.0\n" in files["README.md"]
 
 
 def test_refusals_name_the_way_out(hub, tmp_path):
