@@ -137,18 +137,15 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
                 "the weights that its training saw"
             )
 
-    modules: dict[str, str] = {}
-    for item in used:
-        modules |= {base.stored_name(f"{path}.weight"): path for path in item.adapter.modules}
+    paths = [path for item in used for path in item.adapter.modules]
+    modules = {base.stored_name(f"{path}.weight"): path for path in paths}
     full_tensors = {}
     for tensor in plan_full_tensors(used, base, "F32"):
         if tensor.base:  # copies of the base are in the base
             full_tensors[base.stored_name(tensor.name.replace(".base_layer.", "."))] = tensor
     targets = [*modules, *full_tensors]
     untied = base.tied and any(name.endswith((*EMBEDDINGS, *HEADS)) for name in targets)
-    copies = {}
-    if untied:
-        copies = _untied_head(base, targets)
+    copies = _untied_head(base, targets) if untied else {}
     for head in copies:
         notes.append(f"tied embeddings: {head} written as a tensor of its own, tying switched off")
     shapes = {name: tensor.shape for name, tensor in full_tensors.items()}
@@ -186,9 +183,8 @@ def _untied_head(base: Base, targets: list[str]) -> dict[str, str]:
 
 def _vocabulary(shards: list[Shard]) -> int | None:
     """The new number of rows of embedding and head, None if it stays. Both must have the same number."""
-    tables = []
-    for shard in shards:
-        tables += [piece for piece in shard.pieces if piece.name.endswith((*EMBEDDINGS, *HEADS))]
+    pieces = [piece for shard in shards for piece in shard.pieces]
+    tables = [piece for piece in pieces if piece.name.endswith((*EMBEDDINGS, *HEADS))]
     if all(piece.shape == piece.source.shape for piece in tables):
         return None
     if len({piece.shape[0] for piece in tables}) > 1:

@@ -33,7 +33,7 @@ from tuneyard.adapters.weighted import (
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, counted, size_words
-from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.files import json_text, read_object
 from tuneyard.core.installation.checkout import ROOT, bundled
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.weights.base_models import Base, open_base
@@ -166,7 +166,7 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequ
     return MergeRequest(
         [parse_reference_weight(text) for text in fields.pop("adapters")],
         out=Path(fields.pop("out")),
-        base=None if base is None else Path(base),
+        base=Path(base) if base else None,
         parameters={name: value for name, value in parameters.items() if value is not None},
         dtype=output.DTYPES[fields.pop("dtype")],
         **fields,
@@ -299,7 +299,7 @@ def _merged_config(
 def merge(plan: MergePlan, progress: output.Progress) -> Norms:
     """Write a planned merge as one folder, with a few modules in memory at a time.
 
-    The config is written last, so that no unfinished merge loads.
+    The folder takes the place of `--out` as a whole, so that its files need not be written atomically.
     """
     norms: Norms = {}
     with workers(1) as pool, output.staged_for(plan.check) as staged:
@@ -310,9 +310,9 @@ def merge(plan: MergePlan, progress: output.Progress) -> Norms:
             write_weights(staged / WEIGHTS, plan.specs, tensors)
         output.carry_tokenizer([item.adapter.folder for item in plan.weighted], staged, "not carried")
         record = merge_record(plan, norms)
-        write_json(staged / MERGE, record)
-        write_text(staged / CARD, card_text(record))
-        write_json(staged / CONFIG, plan.config)
+        texts = {MERGE: json_text(record), CARD: card_text(record), CONFIG: json_text(plan.config)}
+        for name, text in texts.items():
+            (staged / name).write_text(text, encoding="utf-8")
     return norms
 
 

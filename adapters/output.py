@@ -199,9 +199,10 @@ def carry_tokenizer(sources: list[Path], staged: Path, otherwise: str) -> None:
     differing = []
     for name in TOKENIZER:
         files = [folder / name for folder in sources if (folder / name).is_file()]
-        if len({file.read_bytes() for file in files}) > 1:
+        contents = {file.read_bytes() for file in files}
+        if len(contents) > 1:
             differing.append(name)
-        elif files:
-            shutil.copyfile(files[0], staged / name)
+        elif contents:  # not a copy by name: a full disk would be said of the source
+            (staged / name).write_bytes(contents.pop())
     if differing:
         note(f"{otherwise}, since the adapters differ in them: {', '.join(differing)}")

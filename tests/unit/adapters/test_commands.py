@@ -451,7 +451,6 @@ ALIASES = b"adapters:\n" + b"".join(
         (b"adapters: [rte=1]\nrank: 0\n", "rank: found 0, expected 1 or more"),
         (b"adapters: [rte=1]\nrank: 8.0\n", "rank: found 8.0, expected a whole number"),
         (b"adapters: [rte=1]\nenergy: .nan\n", "energy: found NaN, expected a number of at most"),
-        (b"adapters: [rte=1]\nenergy: true\n", "energy"),
         (b"adapters: [rte=1]\nout: 3\n", "out: found 3, expected text"),
         (b"adapters: []", "adapters: found [], expected 1 or more items"),
         (b"\xff\xfe", "r.yaml: not UTF-8 at byte 0"),

@@ -100,8 +100,6 @@ REFUSED = {
     "other field": ({"oft_of_tomorrow": 1}, "oft_of_tomorrow"),
     "another size": ({"oft_block_size": 8}, "8"),
     "shared": ({"block_share": True}, "12 blocks"),
-    "not a switch": ({"coft": 3}, "coft"),
-    "another target": ({"target_modules": ["k_proj"]}, "q_proj"),
 }
 
 

