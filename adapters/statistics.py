@@ -117,8 +117,7 @@ def _adapter_lines(adapter: AdapterStatistics[Any]) -> Iterator[str]:
         mebibytes=math.ceil(adapter.bytes / 2**20 * 10) / 10,
     )
     if adapter.norm is not None:
-        norm = tr("norm of ΔW")
-        totals += f"  {norm} {adapter.norm:.4g}"
+        totals += f"  {tr('norm of ΔW')} {adapter.norm:.4g}"
     yield totals
     yield _places([module.path for module in adapter.modules])
     kind = kind_of(adapter.config, adapter.name)
@@ -142,8 +141,8 @@ def _adapter_lines(adapter: AdapterStatistics[Any]) -> Iterator[str]:
         parts = [f"{entry['name']} ({entry['weight']:g})" for entry in adapter.made_of["adapters"]]
         yield tr("merged by {method} from {parts}", method=method, parts=tr(", ").join(parts))
     if adapter.full_tensors:
-        names = tr(", ").join(adapter.full_tensors)
-        yield tr("saved in full (modules_to_save, bias): {names}", names=names)
+        sentence = "saved in full (modules_to_save, bias): {names}"
+        yield tr(sentence, names=tr(", ").join(adapter.full_tensors))
     yield ""
     remark = kind.remark(adapter.modules)
     if remark:
@@ -163,10 +162,12 @@ def _adapter_lines(adapter: AdapterStatistics[Any]) -> Iterator[str]:
 
 def _places(paths: list[str]) -> str:
     """Targets and layers of modules, as `down, up, q, v of layers 20–29`."""
-    targets = sorted({path.rpartition(".")[2].removesuffix("_proj") for path in paths})
-    layers = sorted({layer for path in paths if (layer := layer_of(f".{path}")) is not None})
+    names = {path.rpartition(".")[2].removesuffix("_proj") for path in paths}
+    targets = tr(", ").join(sorted(names))
+    numbers = {layer_of(f".{path}") for path in paths}
+    layers = sorted(number for number in numbers if number is not None)
     if not layers:
-        return tr(", ").join(targets)
+        return targets
     ranges: list[list[int]] = []
     for layer in layers:
         if ranges and layer == ranges[-1][-1] + 1:
@@ -174,7 +175,7 @@ def _places(paths: list[str]) -> str:
         else:
             ranges.append([layer])
     spans = ["–".join(map(str, span)) for span in ranges]
-    return tr("{targets} of layers {layers}", targets=tr(", ").join(targets), layers=tr(", ").join(spans))
+    return tr("{targets} of layers {layers}", targets=targets, layers=tr(", ").join(spans))
 
 
 def _number(value: float | None) -> str:

@@ -33,7 +33,9 @@ class Rotation:
             fits, made_for = inputs % self.size == 0, f"a multiple of {self.size}"
         else:
             fits, made_for = inputs == self.blocks * self.size, f"{self.blocks} × {self.size}"
-        return "" if fits else f"{path}: made for {made_for} inputs, {model} has {inputs}: another base?"
+        if fits:
+            return ""
+        return f"{path}: made for {made_for} inputs, {model} has {inputs}: another base?"
 
 
 def rotated_modules(weights: Weights, config: Mapping[str, object]) -> Iterator[tuple[str, Rotation]]:

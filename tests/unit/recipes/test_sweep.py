@@ -75,7 +75,6 @@ def test_a_list_stands_in_brackets():
         (["rank=4,8", "lora_rank=16"], ""),
         (["rank=4", "max_steps=2"], ""),
         (["lora_target=[q_proj,v_proj"], ""),
-        (["lora_target=[[q_proj],v_proj]"], ""),
     ],
 )
 def test_what_is_no_grid_is_refused(arguments, facts):
