@@ -306,7 +306,7 @@ def _keeps_master_copy(setup: Setup) -> bool:
 def _trained_bytes(setup: Setup) -> float:
     """Bytes of a trained parameter, and of its gradient."""
     if _keeps_master_copy(setup):
-        return setup.trained_bytes / 2
+        return BF16
     return setup.trained_bytes
 
 
@@ -356,10 +356,7 @@ def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
     An adapter is saved alone. A model is saved in the type of its training: trained parameters in fp32,
     frozen ones in bf16. Under DeepSpeed all are in bf16.
     """
-    trained_bytes = setup.trained_bytes
-    if _keeps_master_copy(setup):
-        trained_bytes = BF16
-    weights: float = shapes.trainable * trained_bytes
+    weights = shapes.trainable * _trained_bytes(setup)
     if setup.full:
         weights += (shapes.parameters - shapes.trainable) * BF16
     if only_model:

@@ -171,10 +171,7 @@ def evaluated(recipe: Recipe) -> list[str]:
         prefixes = [f"eval_{dataset}" for dataset in recipe.names("eval_dataset")]
     else:
         prefixes = ["eval"]
-    metrics: list[str] = []
-    for prefix in prefixes:
-        metrics += [f"{prefix}_{name}" for name in computed]
-    return metrics
+    return [f"{prefix}_{name}" for prefix in prefixes for name in computed]
 
 
 def measured(recipe: Recipe) -> list[str]:
@@ -359,15 +356,14 @@ def value_head(recipe: Recipe) -> Iterator[Problem]:
     """
     settings = recipe.settings
     if recipe.stage == "ppo" and settings.get("reward_model_type") != "api":
-        adapters = recipe.names("reward_model_adapters")
-        key = "reward_model_adapters" if adapters else "reward_model"
-        folders = adapters or recipe.names("reward_model")
+        key, adapter_key = "reward_model", "reward_model_adapters"
     elif recipe.stage == "rm" and not recipe.trains:
-        adapters = recipe.names("adapter_name_or_path")
-        key = "adapter_name_or_path" if adapters else "model_name_or_path"
-        folders = adapters or recipe.names("model_name_or_path")
+        key, adapter_key = "model_name_or_path", "adapter_name_or_path"
     else:
         return
+    if recipe.names(adapter_key):
+        key = adapter_key
+    folders = recipe.names(key)
     folder = Path(folders[-1]).expanduser() if folders else None  # LLaMA-Factory reads the last one's
     if folder is None or not folder.is_dir() or any((folder / name).is_file() for name in VALUE_HEADS):
         return
