@@ -192,11 +192,8 @@ def scoring_words(evaluation: str, folder: Path) -> list[str]:
         words[0] = sys.executable
     elif shutil.which(words[0], path=environment()["PATH"]) is None:
         raise RequestError(f"--eval: the program {words[0]!r} was not found")
-    replaced = []
-    for word in words:
-        word_with_adapter = word.replace("{adapter}", str(folder))
-        replaced.append(word_with_adapter.replace("{results}", str(folder / RESULTS)))
-    return replaced
+    results = str(folder / RESULTS)
+    return [word.replace("{adapter}", str(folder)).replace("{results}", results) for word in words]
 
 
 def is_scored(folder: Path, evaluation: str) -> bool:
