@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.files import read_object, sha256, versions, write_text
+from tuneyard.core.files import read_object, sha256, versions
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.recipes.answer import Facts, Rows
 
@@ -53,7 +53,10 @@ def remembered(kind: str, depends_on: object, of: type[A], compute: Callable[[],
     text = json.dumps(asdict(answer))
     if not ERROR.search(text):
         with contextlib.suppress(OSError):
-            write_text(path, text)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_name(f".{os.getpid()}-{path.name}")
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(path)
             remove_unused(path.parent)
     return answer
 

@@ -258,8 +258,11 @@ def noted(problems: list[Problem], target: Machine) -> list[Problem]:
 
 def not_local(datasets: list[NamedDataset]) -> list[str]:
     """Lines for the datasets that are not local and so were not checked."""
-    remote = [dataset for dataset in datasets if dataset.elsewhere]
-    return [f"{dataset.key} {dataset.name}: no local file ({dataset.elsewhere})" for dataset in remote]
+    return [
+        f"{dataset.key} {dataset.name}: no local file ({dataset.elsewhere})"
+        for dataset in datasets
+        if dataset.elsewhere
+    ]
 
 
 def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Problem]:

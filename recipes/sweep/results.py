@@ -100,12 +100,10 @@ class SweepResults:
 def write_summary(results: SweepResults) -> None:
     """Write sweep.json: finished and failed runs, and settings. `eval compare` reads it."""
     metric = results.metric
-    json_rows = []
-    for row in results.rows:
+    json_rows = [dict(row) for row in results.rows]
+    for row in json_rows:
         if math.isnan(row[metric]):  # which JSON does not have
-            json_rows.append({**row, metric: None})
-        else:
-            json_rows.append(row)
+            row[metric] = None
     record = {
         "metric": metric,
         "grid": results.grid.axes,
