@@ -232,8 +232,10 @@ def _no_rows(run: Run) -> Problem:
     message = "no rows: the source holds none"
     if report.read:
         message = f"no rows left of {report.read}"
-    if report.dropped:
-        reasons = [f"{reason} {count}" for reason, count in report.dropped.items()]
+    reasons = [f"{reason} {count}" for reason, count in report.dropped.items()]
+    if report.not_sampled:
+        reasons.append(f"not sampled {report.not_sampled}")
+    if reasons:
         message += f": {', '.join(reasons)}"
     return Problem("E013", ", ".join(item.display_path for item in run.inputs), message)
 

@@ -76,7 +76,9 @@ def rows_of(name: str, data: bytes) -> list[object] | None:
             value = json.loads(text)
             return value if isinstance(value, list) else None
         if inner.endswith(".csv"):
-            rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+            # a line of two quotes alone has no more in it than a blank one
+            table = csv.reader(io.StringIO(text, newline=""), strict=True)
+            rows = [row for row in table if row not in ([], [""])]
             return list(rows[1:]) if rows and len(rows[0]) > 1 else None
     except (ValueError, OSError, EOFError, csv.Error, RecursionError):
         return None

@@ -126,7 +126,7 @@ write:
         (folder / "rows.jsonl").write_bytes(lines(rows, hostile))
         outcome, wrong = compiled(folder, "--source", "rows.jsonl")
         if wrong or outcome.code:
-            refused = outcome.code == 1 and not kept
+            refused = outcome.code == 1 and (not kept or (len(kept) == 1 and "0.5" in sample))  # half a row
             refused |= "stratify" in split or "group" in split or "test" in split  # too few rows of a value
             return wrong if refused or wrong else [f"exit {outcome.code} of {len(kept)} rows: {outcome.err}"]
         wrong = miscounts(folder / "out", len(rows) + len(hostile))

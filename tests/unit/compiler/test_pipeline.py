@@ -121,6 +121,11 @@ def test_samples_are_seeded_and_keep_the_order(bench, sample, kept):
     assert kept == 60 or (bench.out / "t/t.jsonl").read_bytes() != first
 
 
+def test_a_sample_of_no_row_is_said(bench):
+    report = bench.compile_rows(f"{ONE}sample: 0.5\n", MANY[:1])
+    assert report.problems.errors[0].message == "no rows left of 1: not sampled 1"
+
+
 def test_duplicates_are_dropped_and_counted(bench):
     spec = f"{ONE}drop_duplicates: true\n"
     again = {"q": "Question  0 ", "a": "ANSWER 0", "kind": "x"}
