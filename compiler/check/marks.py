@@ -19,7 +19,7 @@ _LEARNED_AT_ONE = (
     "train training trained train_on train_on_turn train_weight train_detail to_train do_train is_train "
     "should_train trainable is_trainable learn learned learnable token_weight sample_weight "
     "example_weight row_weight is_correct is_right answer_is_correct is_answer_correct correct "
-    "kto_tag desirable is_desirable kto_label is_preferred is_chosen label status"
+    "kto_tag desirable is_desirable kto_label is_preferred is_chosen thumbs_up thumbs label status"
 )
 _LEARNED_AT_ZERO = (
     "mask masked is_masked mask_loss masked_loss no_loss no_train not_train untrainable frozen skip "
@@ -78,7 +78,8 @@ def masks(name: str, value: object) -> bool:
     if mark == "status":  # Argilla's; that of a ticket says nothing
         return str(value).lower() == "discarded"
     if isinstance(value, list):  # of single tokens or parts of the text
-        return mark not in _WITH_OTHER_CONTENTS and bool(value)
+        numbers = {as_number(part) for part in value if part is not None}
+        return mark not in _WITH_OTHER_CONTENTS and not numbers <= {learned_at}
     number = as_number(value)
     if number is None or (mark in _WITH_OTHER_CONTENTS and number not in (0, 1)):
         return False

@@ -67,7 +67,7 @@ def test_parquet_columns_hold_something_where_their_values_do(bench):
     ("spec", "row", "says"),
     [
         ("messages", {"messages": TALK, "label": False}, "KTO marks a rejected one so"),
-        ("messages", {"messages": TALK, "kto_tag": False}, "feedback"),
+        ("messages", {"messages": TALK, "thumbs_up": False}, "feedback"),
         ("messages", {"messages": TALK, "images": ["a.jpg"]}, "1 of 2 rows have images"),
         ("messages", {"messages": TALK, "function_calls": [{"name": "f"}]}, "tools or calls"),
         ("messages", {"messages": TALK, "rejected": TALK[1]}, "preference data"),
@@ -78,7 +78,6 @@ def test_parquet_columns_hold_something_where_their_values_do(bench):
         ("io", IO | {"tool_calls": [{"function": {"name": "f"}}]}, "tools or calls"),
         ("qa", QA | {"is_correct": False}, "1 of 2 rows have a mark such as false (an answer is incorrect"),
         ("qa", QA | {"is_correct": "否"}, "an answer is incorrect"),
-        ("qa", QA | {"correct": False}, "1 of 2 rows have a mark such as false (an answer is incorrect"),
         ("qa", QA | {"is_wrong": True}, "an answer is incorrect"),
         ("qa", QA | {"weight": 0}, "a mark such as"),
         ("qa", QA | {"response_bad": "c"}, "preference data"),
@@ -118,7 +117,7 @@ def test_what_is_empty_mapped_ignored_or_beside_no_answer_is_no_error(bench, spe
 @pytest.mark.parametrize(
     ("name", "values", "rows", "line"),
     [
-        ("weight", [0.5, 1], 1, 1),
+        ("weight", [[1, 0], [1, 1]], 1, 1),
         ("weight", ["1", "0.2", "0.9"], 2, 2),
         ("weight", [5, 0, False, "0.0"], 3, 2),
         ("is_correct", [True, False, True, False], 2, 2),
@@ -154,7 +153,8 @@ def test_marks_in_a_table_are_text(bench):
         ("score", [0]),
         ("is_rejected", [False]),
         ("loss", [0.342]),
-        ("weight", [1, 1.0, "1", True, 3, 4.5, "70 kg", 1e300]),
+        ("weight", [1, 1.0, "1", True, 3, 4.5, "70 kg", 1e300, [1, None, 1.0]]),
+        ("thumbs", ["up", True]),
     ],
 )
 def test_a_value_that_changes_no_answer_is_only_counted(bench, name, values):
