@@ -13,7 +13,7 @@ from tuneyard.compiler.commands.dataset_reader import StoredExamples, few, store
 from tuneyard.compiler.draw import ROW_TYPE
 from tuneyard.compiler.lint.fingerprints import Places
 from tuneyard.compiler.lint.matching import paired
-from tuneyard.compiler.lint.row_checks import SEPARATOR, keys_of_texts
+from tuneyard.compiler.lint.row_checks import keys_of_texts, plain_text
 from tuneyard.core.errors import counted
 from tuneyard.core.records import Example
 
@@ -43,27 +43,20 @@ class Side:
             self.labels, self.label_counts = [], Counter()
 
     def _add_keys(self, examples: StoredExamples) -> None:
-        """Add the places and the keys of the examples: exact, since a changed blank is a change."""
+        """Add places and keys: prompts are compared as in a compile, contents exactly."""
         self.places.add(examples.prefix, examples.lines)
-        prompts = [_encoded(prompt) for prompt in examples.prompts()]
-        contents = [_encoded(_content(example)) for example in examples.examples]
-        self.prompts.extend(keys_of_texts(prompts))
-        self.contents.extend(keys_of_texts(map(SEPARATOR.join, zip(prompts, contents, strict=True))))
+        self.prompts.extend(keys_of_texts(map(plain_text, examples.prompts())))
+        self.contents.extend(keys_of_texts(map(_content, examples.examples)))
 
     def label(self, row: int) -> str:
         """The label of a row, "" if the answers are no labels."""
         return self.labels[row] if self.labels else ""
 
 
-def _content(example: Example) -> str:
-    """Everything that the model learns from, besides the prompt's text; its turns by role and length."""
-    turns = [(role, len(text)) for role, text in example.turns]
-    content = [len(example.system), turns, example.answers, example.tools, example.media, example.mark]
-    return json.dumps(content, default=str)
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
+def _content(example: Example) -> bytes:
+    """Everything that the model learns from."""
+    asked = [example.system, example.turns, example.tools, example.media]
+    return json.dumps([asked, example.answers, example.mark], default=str).encode()
 
 
 @dataclass(slots=True)
@@ -139,8 +132,8 @@ class Difference:
 def diff(first: str, second: str, folder: Path) -> Difference:
     """Compare two datasets by name, or files of records. The order does not count, repeats do.
 
-    Examples with the same prompt are the same or changed. Memory holds some hundred examples, and two keys of
-    each.
+    Examples with the same prompt, blanks and upper case left aside, are the same or changed. Memory holds
+    some hundred examples, and two keys of each.
     """
     before, after = Side(first, folder), Side(second, folder)
     same, same_there = paired(before.contents, after.contents)

@@ -111,8 +111,9 @@ def test_stats_count_lengths_labels_languages_and_duplicates(bench):
     assert json.loads(run("stats", source, "--json").stdout)["labels"] == {"yes": 4, "no": 1}
 
 
-def test_a_blank_more_is_a_change(bench):
-    assert len(list(diff_of(bench, record(0), record(0, "yes ")).changed())) == 1
+@pytest.mark.parametrize("other", [record(0, "yes "), record("0 ")])
+def test_a_blank_more_is_a_change(bench, other):
+    assert len(list(diff_of(bench, record(0), other).changed())) == 1
 
 
 def test_stats_are_printed_in_chinese(bench):
