@@ -53,13 +53,6 @@ def test_reject_writes_the_good_rows_and_lists_the_others(bench):
     assert places["5"]["row"] == "{x"
 
 
-def test_the_same_compile_gives_the_same_bytes(bench, rte_source):
-    first = tree(bench.out)
-    assert bench.compile("rte", rte_source).up_to_date
-    assert not bench.compile("rte", rte_source, force=True).up_to_date
-    assert tree(bench.out) == first
-
-
 @pytest.mark.parametrize("what", ["source", "output", "limit", "manifest"])
 def test_a_set_is_compiled_again_when_something_changed(bench, rte_source, what):
     if what == "source":

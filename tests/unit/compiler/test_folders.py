@@ -45,6 +45,11 @@ def test_a_saved_dataset_without_one_of_its_files_is_refused(bench):
         bench.compile("qa", folder)
 
 
+def test_a_list_of_splits_that_is_none_is_a_file_as_any_other(bench):
+    bench.write("rows/dataset_dict.json", '{"splits": 5}')
+    assert bench.codes(bench.compile("qa", bench.folder / "rows")) == [("E101", "rows/dataset_dict.json:1")]
+
+
 @pytest.mark.parametrize("name", ["../out.arrow", 3])
 def test_a_state_that_names_no_file_of_the_folder_is_refused(bench, name):
     folder = save(ROWS, bench.folder / "saved")

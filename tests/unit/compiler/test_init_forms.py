@@ -286,15 +286,11 @@ def test_a_rejected_answer_beside_the_answer_is_a_pair(bench) -> None:
     assert [(record["chosen"], record["rejected"]) for record in found] == expected
 
 
-def test_thumbs_up_or_down_mark_an_answer(bench) -> None:
-    found = records(bench, [row | {"thumbs": ("up", "down")[n % 2]} for n, row in enumerate(FAQ)])
+@pytest.mark.parametrize("mark", [{"thumbs": ("up", "down")}, {"thumbs_up": (True, False)}])
+def test_thumbs_up_or_down_mark_an_answer(bench, mark) -> None:
+    ((name, values),) = mark.items()
+    found = records(bench, [row | {name: values[n % 2]} for n, row in enumerate(FAQ)])
     assert [record["kto_tag"] for record in found] == [True, False] * (COUNT // 2)
-
-
-@pytest.mark.parametrize("header", ["utterance,intent", "话语,意图"])
-def test_short_utterances_have_a_class(bench, header) -> None:
-    lines = [f"play song {n},{('music', 'news', 'alarm')[n % 3]}" for n in range(COUNT)]
-    assert "Please answer alarm or music or news" in propose(table(bench, "t.csv", header, lines))[0]
 
 
 def test_files_of_images_are_no_text_even_if_the_user_names_them(bench) -> None:
@@ -957,7 +953,13 @@ def two_texts_a_prompt(n: int) -> str:
     return f"{n // 2},{answer(n)},{['human', 'gpt'][n % 2]}"
 
 
+def utterance(n: int) -> str:
+    return f"play song {n},{['music', 'news'][n % 2]}"
+
+
 CLASSES = {
+    "utterance,intent": (utterance, {"music", "news"}),
+    "话语,意图": (utterance, {"music", "news"}),
     "stars,review_body,product": (lambda n: f"{n % 5 + 1},{answer(n)},B{n % 6}", {"1", "2", "3", "4", "5"}),
     "text,writer": (lambda n: f"{answer(n)},{['human', 'gpt'][n % 2]}", {"human", "gpt"}),
     "prompt_id,text,origin": (two_texts_a_prompt, {"human", "gpt"}),
@@ -1057,11 +1059,6 @@ def test_two_columns_of_prose_are_question_and_answer_with_a_warning(bench) -> N
     source = bench.rows("notes.jsonl", rows)
     assert answers(bench, source) == ANSWERED
     assert "warning: texte is used as the answer to titre" in propose(source)[1]
-
-
-def test_thumbs_are_marks_and_not_answers_to_learn(bench) -> None:
-    found = records(bench, [row | {"thumbs_up": n % 2 == 0} for n, row in enumerate(FAQ)])
-    assert [record["kto_tag"] for record in found[:2]] == [True, False]
 
 
 def test_conversations_written_as_text_are_conversations_under_any_name(bench) -> None:

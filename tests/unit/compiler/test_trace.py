@@ -36,6 +36,11 @@ def test_the_row_is_the_one_that_was_kept_at_this_place(bench):
         rte_steps(path, 4)
 
 
+def test_a_row_nested_too_deep_to_be_indented_is_shown(bench):
+    path = bench.write("train.jsonl", json.dumps(row(1))[:-1] + f', "x": {"[" * 1000}{"]" * 1000}}}')
+    assert rte_steps(path, 1)[0][1] == "a dict too large to show"
+
+
 def test_a_row_of_a_second_file_counts_on(bench):
     paths = [
         str(bench.rows(f"{name}.jsonl", [row(n) for n in numbers]))

@@ -4,6 +4,7 @@ import itertools
 import json
 from pathlib import Path
 
+import orjson
 import pytest
 
 from tests.json_files import write_lines
@@ -201,6 +202,7 @@ def test_tokens_of_images_before_a_prompt_are_kept_with_pairs():
 def test_raw_texts_can_be_written():
     assert json.loads(raw_text({"a": "你"})) == {"a": "你"}
     assert raw_text({"a": "\ud800"}).encode() == b'{"a": "\\ud800"}'
+    assert raw_text({"a": orjson.loads("[" * 1000 + "]" * 1000)}) == "a dict too large to show"
 
 
 def test_pictures_that_cannot_be_opened_are_left_out(tmp_path):
