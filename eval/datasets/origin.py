@@ -200,16 +200,16 @@ def find_origin(
         whole = _of_whole_file(path, *written, examples)
         if whole is not None:
             return whole
-    prints = fingerprints_of(examples)
+    fingerprints = fingerprints_of(examples)
     if written is None:
         if not is_registered:
-            prints = _as_trained(prints, compiles)
-        return _compared(prints, compiles)
+            fingerprints = _as_trained(fingerprints, compiles)
+        return _compared(fingerprints, compiles)
     compiled, file = written
     dataset = compiled.trained_as(file)
     if dataset:
-        return Origin(prints, np.ones(len(prints), bool), [dataset], compiled.held_out_datasets)
-    return replace(_compared(prints, [compiled]), held_out=())  # these rows are held-out ones
+        return Origin(fingerprints, np.ones(len(fingerprints), bool), [dataset], compiled.held_out_datasets)
+    return replace(_compared(fingerprints, [compiled]), held_out=())  # these rows are held-out ones
 
 
 def _of_whole_file(
@@ -277,7 +277,7 @@ def _written_by(path: Path, compiles: Sequence[Compile]) -> tuple[Compile, str] 
     return None
 
 
-def _as_trained(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> "NDArray[np.uint64]":
+def _as_trained(fingerprints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> "NDArray[np.uint64]":
     """Replace the fingerprints of rows of files of all rows by those of the registered datasets.
 
     These may word a prompt otherwise: with a prefix before the input, for instance.
@@ -290,17 +290,17 @@ def _as_trained(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> "N
             index = compiled.row_index(name)
             if index is not None and index.trained is not None:
                 trained_as.update(zip(index.fingerprints.tolist(), index.trained.tolist(), strict=True))
-    return np.array([trained_as.get(plain, plain) for plain in prints.tolist()], np.uint64)
+    return np.array([trained_as.get(plain, plain) for plain in fingerprints.tolist()], np.uint64)
 
 
-def _compared(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> Origin:
+def _compared(fingerprints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> Origin:
     """Compare the rows of a dataset with the training rows of compiles.
 
     Of a compile that writes the same rows into several datasets, the one with the most of them is named.
     """
     import numpy as np
 
-    in_training = np.zeros(len(prints), bool)
+    in_training = np.zeros(len(fingerprints), bool)
     datasets: list[str] = []
     held_out: list[str] = []
     for compiled in compiles:
@@ -310,7 +310,7 @@ def _compared(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> Orig
             index = compiled.row_index(compiled.manifest.file_of(name))
             if index is None:
                 continue
-            is_trained = np.isin(prints, index.fingerprints)
+            is_trained = np.isin(fingerprints, index.fingerprints)
             in_training |= is_trained
             if is_trained.sum() > most_rows:
                 most_rows = int(is_trained.sum())
@@ -318,4 +318,4 @@ def _compared(prints: "NDArray[np.uint64]", compiles: Sequence[Compile]) -> Orig
         if closest_dataset:
             datasets.append(closest_dataset)
             held_out += compiled.held_out_datasets
-    return Origin(prints, in_training, datasets, held_out)
+    return Origin(fingerprints, in_training, datasets, held_out)

@@ -53,10 +53,10 @@ class Rows:
     count = 0
 
     def __call__(self, spec, _request, _item, _before, files, *_others) -> Yielded:
-        prints = Fingerprints()
-        self.add_rows(random.Random(1), spec.split or Split({}), prints, files)
+        seen = Fingerprints()
+        self.add_rows(random.Random(1), spec.split or Split({}), seen, files)
         counts = Counts(read=self.count, kept=self.count)
-        return Yielded(Problems(), fingerprints=prints, counts=counts)
+        return Yielded(Problems(), fingerprints=seen, counts=counts)
 
     def add_rows(self, draw, split, seen, files) -> None:
         """As `Lint` does: the columns of a split are only filled for a split that needs them."""

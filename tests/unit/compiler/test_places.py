@@ -9,11 +9,11 @@ from tuneyard.compiler.lint.fingerprints import Fingerprints
 ROWS = 1000
 
 
-def prints_of(batches):
-    prints = Fingerprints()
+def seen_of(batches):
+    seen = Fingerprints()
     for lines in batches:
-        prints.add("a.json:", lines, {})
-    return prints
+        seen.add("a.json:", lines, {})
+    return seen
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ def prints_of(batches):
 )
 def test_places_take_few_bytes_and_come_back(line_of):
     batches = [[line_of(batch * ROWS + number) for number in range(ROWS)] for batch in range(3)]
-    prints = prints_of(batches)
+    seen = seen_of(batches)
     places = [f"a.json:{line}" for lines in batches for line in lines]
-    assert list(map(prints.place, range(3 * ROWS))) == places
-    assert len(pickle.dumps(prints._places)) <= 16 * 3 * ROWS
+    assert list(map(seen.place, range(3 * ROWS))) == places
+    assert len(pickle.dumps(seen._places)) <= 16 * 3 * ROWS
     order = [2 * ROWS, 0, ROWS + 7]
-    assert [prints.take(order).place(row) for row in range(3)] == [places[row] for row in order]
+    assert [seen.take(order).place(row) for row in range(3)] == [places[row] for row in order]

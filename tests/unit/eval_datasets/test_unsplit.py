@@ -84,7 +84,7 @@ def whole(folder: Path) -> EvalDataset:
     return read_datasets((), (folder / "whole.jsonl",))[0]
 
 
-def trained_prints(folder: Path) -> set[int]:
+def trained_fingerprints(folder: Path) -> set[int]:
     trained = read_row_index(folder / "both-train.jsonl")
     return set(trained.fingerprints.tolist())
 
@@ -141,7 +141,7 @@ def test_rows_of_another_file_are_compared_with_the_training_rows_of_the_registr
     }
     results_schema = read_json(ROOT / "core/schemas/results.schema.json")
     jsonschema.validate(counted, results_schema["properties"]["training_rows"])
-    assert trained_prints(folder).issuperset(dataset.origin.fingerprints[expected].tolist())
+    assert trained_fingerprints(folder).issuperset(dataset.origin.fingerprints[expected].tolist())
 
 
 def test_examples_before_a_question_are_no_evaluated_rows_in_other_words(folder):
@@ -187,7 +187,7 @@ def test_leaked_rows_of_a_held_out_split_are_counted(tmp_path, monkeypatch) -> N
     monkeypatch.chdir(tmp_path)
     for held_out in read_datasets(("both_eval",), (folder / "both-eval.jsonl",)):
         is_leaked = [
-            row in trained_prints(folder) for row in fingerprints_of(held_out.conversations).tolist()
+            row in trained_fingerprints(folder) for row in fingerprints_of(held_out.conversations).tolist()
         ]
         counted = held_out.origin.training_rows(6)
         assert counted["examples"] == sum(is_leaked) > 0
@@ -198,8 +198,8 @@ def with_older_row_index(records: Path) -> None:
     """Replace the row index by one with the field and the hash of versions before XXH3."""
     texts = read_lines(records)
     digests = [blake2b(row["instruction"].encode(), digest_size=8).digest() for row in texts]
-    prints = np.frombuffer(b"".join(digests), "<u8")
-    np.save(row_index_file(records), prints.view([("fingerprint", "<u8")]))
+    fingerprints = np.frombuffer(b"".join(digests), "<u8")
+    np.save(row_index_file(records), fingerprints.view([("fingerprint", "<u8")]))
 
 
 @pytest.mark.parametrize("older", [True, False])
