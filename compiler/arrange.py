@@ -27,16 +27,12 @@ def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dic
     Memory: 4 bytes a row for the result and up to 17 while it is made.
     """
     rows = seen.take(order)
-    units = None if split.by_hash and not split.group else numbered(_units(split, rows))
+    units = numbered(_units(split, rows))
     if split.by_hash:
-        keys_of_rows = rows.column("stable")
-        keys = keys_of_rows if units is None else _firsts(keys_of_rows, units)
-        homes = _homes_by_hash(split.shares, keys)
+        homes = _homes_by_hash(split.shares, _firsts(rows.column("stable"), units))
     else:
-        if split.seed is not None:
-            seed = split.seed
-        homes = _drawn(split, rows, units, seed)
-    homes_of_rows = homes if units is None else map(homes.__getitem__, units)
+        homes = _drawn(split, rows, units, seed if split.seed is None else split.seed)
+    homes_of_rows = map(homes.__getitem__, units)
     rows_of_split = [array(ROW_TYPE) for _ in (PART, *split.shares)]
     for row, home in zip(order, homes_of_rows, strict=True):
         rows_of_split[home].append(row)
@@ -91,15 +87,9 @@ def _homes_by_hash(shares: Mapping[str, float], keys: Iterable[int]) -> "array[i
     return homes
 
 
-def _drawn(split: Split, rows: Fingerprints, units: "array[int] | None", seed: int) -> "array[int]":
+def _drawn(split: Split, rows: Fingerprints, units: "array[int]", seed: int) -> "array[int]":
     """Draw units for each split: exact shares of rows, in each class if the split is stratified."""
-    classes: array[int] | None = None
-    if split.stratify:
-        classes = rows.column("classes")
-        if units is not None:
-            classes = _firsts(classes, units)
-    if units is None:
-        return draw_splits(array("B", [1]) * rows.rows, classes, split.shares, seed)
+    classes = _firsts(rows.column("classes"), units) if split.stratify else None
     sizes = array(ROW_TYPE)
     for unit in units:
         if unit == len(sizes):
