@@ -11,8 +11,6 @@ class AnswerReader(ColumnReader):
 
     def unfold(self, values: Values) -> Values:
         """Take the first of the texts in a list."""
-        if list not in set(map(type, values)):
-            return values
         return [self._first(value) for value in values]
 
     def _first(self, value: object) -> object:

@@ -267,14 +267,10 @@ def _hint(error: click.ClickException) -> str:
         from tuneyard.core.files import near_name
 
         return f"\n{near_name(Path(missing_path[1]))}"
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    if (
-        isinstance(error, click.BadParameter | click.BadOptionUsage | click.NoSuchOption)
-        and context is not None
-    ):
+    if isinstance(error, click.BadParameter | click.BadOptionUsage | click.NoSuchOption) and error.ctx:
         from tuneyard.core.cli.main import examples_of
 
-        return "".join(f"\nExample: {line}" for line in examples_of(context.command)[:1])
+        return "".join(f"\nExample: {line}" for line in examples_of(error.ctx.command)[:1])
     return ""
 
 

@@ -245,8 +245,7 @@ def llamafactory_encoder(tokenizer: Tokenizer, name: str, think: bool = False) -
 def llamafactory_messages(messages: Messages) -> tuple[Messages, str | None, str | None]:
     """Split messages into turns, system text and tools, the arguments of LLaMA-Factory's templates."""
     system = messages[0]["content"] if messages[0]["role"] == "system" else None
-    turns = [message for message in messages if message["role"] != "system"]
-    turns = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+    turns = [{key: turn[key] for key in ("role", "content")} for turn in messages if turn["role"] != "system"]
     return turns, system, messages[0].get("tools")
 
 
