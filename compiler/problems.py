@@ -2,10 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice, starmap
+from itertools import starmap
 from math import inf
 from pathlib import Path
 from typing import Self
@@ -117,12 +117,6 @@ class Problems:
         self.counts[problem.code] += 1
         if self._room(self.warnings) != 0:
             self.warnings.append(problem)
-
-    def warn_of(self, code: str, number: int, warnings: Iterator[tuple[str, str]]) -> None:
-        """Record `number` warnings of one code, (place, message). Those beyond the limit are never made."""
-        self.counts[code] += number
-        first = islice(warnings, self._room(self.warnings))
-        self.warnings.extend(Problem(code, place, message) for place, message in first)
 
     def sort_warnings(self) -> None:
         """Sort the warnings by file and line, once all of them are here."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from tuneyard.compiler.check.filters import language_of
 from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, stored_examples
-from tuneyard.compiler.lint.example_keys import add_examples
+from tuneyard.compiler.lint.example_keys import keys_of_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints, quantiles
 from tuneyard.compiler.rows import Place
 from tuneyard.core.errors import ContentError, RequestError, need
@@ -105,7 +105,7 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
         result.lengths["answers"].update(measure(answers))
         for prompt, answer in zip(prompts, answers, strict=True):
             result.languages[LANGUAGES[language_of(f"{prompt}\n{answer}")]] += 1
-        add_examples(fingerprints, examples.prefix, examples.lines, examples.examples)
+        fingerprints.add(examples.prefix, examples.lines, keys_of_examples(examples.examples))
         if len(result.labels) <= MOST_LABELS:
             result.labels.update(examples.labels())
     result.examples = fingerprints.rows

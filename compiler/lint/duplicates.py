@@ -17,6 +17,7 @@ from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import matches
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.spec.model import PART
+from tuneyard.core.errors import Problem
 from tuneyard.core.language.han import HAN
 
 THRESHOLD = 0.8
@@ -42,13 +43,8 @@ def warn_of_duplicates(
 
     def warn(code: str, form: str, twins: Iterable[Any], rows: Fingerprints, others: Fingerprints) -> None:
         """Warn of each (row, row of the others like it) or, for near rows, (row, other row, similarity)."""
-        listed = list(twins)
-        if not listed:
-            return
-        warnings = (
-            (rows.place(row), form.format(others.place(twin), *share)) for row, twin, *share in listed
-        )
-        problems.warn_of(code, len(listed), warnings)
+        for row, twin, *share in twins:
+            problems.warn(Problem(code, rows.place(row), form.format(others.place(twin), *share)))
 
     filled_splits = {split: rows for split, rows in splits.items() if rows.rows}
     report: dict[str, object] = {split: rows.summary() for split, rows in filled_splits.items()}

@@ -1,21 +1,20 @@
 """Keys of examples as records have them: equal for the examples that `Lint` finds equal in a compile."""
 
+from array import array
 from collections.abc import Sequence
 
-from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import SEPARATOR, keys_of_texts, plain_text, short_keys_of_texts
-from tuneyard.compiler.rows import Line
 from tuneyard.core.records import Example
 
 
-def add_examples(seen: Fingerprints, prefix: str, lines: Sequence[Line], examples: Sequence[Example]) -> None:
-    """Append examples to `seen`; the place of each is `prefix` + line."""
+def keys_of_examples(examples: Sequence[Example]) -> "dict[str, array[int]]":
+    """The columns `prompts` and `answers` of `Fingerprints`."""
     prompts, answers = [], []
     for each in examples:
         turns = "\n".join(text for _, text in each.turns)
         prompts.append(_joined([turns, each.system, each.tools, *each.paths]))
         answers.append(_joined([*(text for _, text in each.answers), str(each.mark)]))
-    seen.add(prefix, lines, {"prompts": keys_of_texts(prompts), "answers": short_keys_of_texts(answers)})
+    return {"prompts": keys_of_texts(prompts), "answers": short_keys_of_texts(answers)}
 
 
 def _joined(texts: Sequence[str]) -> bytes:

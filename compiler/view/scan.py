@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tuneyard.compiler.commands.dataset_reader import LONGEST, MOST_LABELS, few
-from tuneyard.compiler.lint.example_keys import add_examples
+from tuneyard.compiler.lint.example_keys import keys_of_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import text_warnings
 from tuneyard.compiler.verify.expect import Records
@@ -16,7 +16,6 @@ from tuneyard.core.records import Example
 
 MARKS = {True: "good", False: "bad"}
 """Labels of KTO's marks."""
-BATCH = 500
 
 
 class Scan:
@@ -31,8 +30,7 @@ class Scan:
         self.rows = 0
         self.labels: Counter[str] = Counter()
         self.rows_of_code: dict[str, array[int]] = {}
-        self._keys = Fingerprints()
-        self._examples: list[Example] = []  # whose keys are still to be made
+        self._keys = {"prompts": array("q"), "answers": array("I")}
 
     def counted(self, records: Records) -> Records:
         """Yield records on, each counted."""
@@ -53,20 +51,14 @@ class Scan:
             texts = [example.system, *(text for _, text in example.turns), *answers]
             for code, _ in text_warnings(texts, answers):
                 self._add(code, [row])
-        self._examples.append(example)
-        if len(self._examples) == BATCH:
-            self._add_keys()
-
-    def _add_keys(self) -> None:
-        if self._examples:
-            first = self._keys.rows
-            add_examples(self._keys, "", range(first, first + len(self._examples)), self._examples)
-            self._examples = []
+        for column, keys in keys_of_examples([example]).items():
+            self._keys[column].extend(keys)
 
     def compare(self) -> None:
         """Find duplicates and conflicts."""
-        self._add_keys()
-        repeats, conflicts = self._keys.repeats()
+        fingerprints = Fingerprints()
+        fingerprints.add("", range(self.rows), self._keys)
+        repeats, conflicts = fingerprints.repeats()
         self._add("W202", (row for row, _ in repeats))
         self._add("W203", (row for row, _ in conflicts))
         self.labels = few(self.labels)

@@ -107,8 +107,3 @@ def test_so_many_warnings_are_kept_as_the_limit_says():
     for number in range(5):
         problems.warn(Problem("W210", f"a:{number + 1}", "text"))
     assert len(problems.warnings) == 3 and problems.counts["W210"] == 5
-    several = Problems(3, None)
-    several.warn(Problem("W210", "a:1", "text"))
-    several.warn_of("W202", 4, ((f"a:{number}", "text") for number in range(2, 6)))
-    assert [problem.place for problem in several.warnings] == ["a:1", "a:2", "a:3"]
-    assert several.counts["W202"] == 4
