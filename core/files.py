@@ -132,14 +132,6 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
     `unique_keys`, for files that are written back, refuses duplicate keys, of which Python's parser keeps
     only the last.
     """
-
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        fields = dict(pairs)
-        key = repeated_key(pairs, fields)
-        if key is not None:
-            raise ContentError(f"{place}: duplicate key {key!r}: keep one")
-        return fields
-
     try:
         if isinstance(text, bytes):  # json.loads would guess UTF-16 and UTF-32
             text = text.decode("utf-8-sig")
@@ -153,6 +145,8 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
         ):
             fix = "; remove the comma before it"
         raise ContentError(f"{where}: not JSON: {error.msg} (column {error.colno}){fix}") from error
+    except DuplicateKeyError as error:
+        raise ContentError(f"{place}: {error}: keep one") from error
     except UnicodeDecodeError as error:
         where = f"{place}:{line}" if line > 1 else place
         raise ContentError(f"{where}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
@@ -160,6 +154,22 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
         raise ContentError(f"{place}:{line}: nested too deep to be read") from error
     except ValueError as error:  # Python reads whole numbers of 4,300 digits at most
         raise ContentError(f"{place}:{line}: a number of too many digits to be read") from error
+
+
+class DuplicateKeyError(ValueError):
+    """A JSON object has this key twice."""
+
+    def __str__(self) -> str:
+        return f"duplicate key {self.args[0]!r}"
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The pairs of a JSON object as its fields; `DuplicateKeyError` for a key that comes again."""
+    fields = dict(pairs)
+    key = repeated_key(pairs, fields)
+    if key is not None:
+        raise DuplicateKeyError(key)
+    return fields
 
 
 def repeated_key(pairs: Sequence[tuple[str, object]], fields: Mapping[str, object]) -> str | None:

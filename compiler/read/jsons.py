@@ -37,7 +37,7 @@ from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, 
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem, show_value
-from tuneyard.core.files import repeated_key
+from tuneyard.core.files import DuplicateKeyError, unique
 
 BATCH = 1000
 BATCH_BYTES = 1 << 22
@@ -360,17 +360,11 @@ def _repeated(text: bytes, row: Fields) -> str | None:
     sys.setrecursionlimit(limit + DEEPEST)
     try:
         _DECODER.decode(text.decode())
-    except KeyError as error:
+    except DuplicateKeyError as error:
         return str(error.args[0])
     finally:
         sys.setrecursionlimit(limit)
     return None
 
 
-def _once(pairs: list[tuple[str, object]]) -> None:
-    key = repeated_key(pairs, dict(pairs))
-    if key is not None:
-        raise KeyError(key)
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_int=str, parse_float=str)
+_DECODER = json.JSONDecoder(object_pairs_hook=unique, parse_int=str, parse_float=str)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tuneyard.core.errors import show_value
-from tuneyard.core.files import repeated_key
+from tuneyard.core.files import unique
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 RESULTS = "\n</tool_response>\n<tool_response>\n"
@@ -109,17 +109,11 @@ def _parted(text: str) -> tuple[str, str]:
 def read_strict(text: str) -> Any:
     """Parse JSON. `ValueError` for NaN, duplicate keys or half a character."""
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if repeated_key(pairs, values) is not None:
-            raise ValueError("duplicate key")
-        return values
-
     def refused(name: str) -> None:
         raise ValueError(f"{name} is not JSON")
 
     try:
-        value = json.loads(text, object_pairs_hook=once, parse_constant=refused)
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=refused)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError as error:
         raise ValueError("nested too deep") from error
