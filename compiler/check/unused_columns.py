@@ -135,7 +135,7 @@ def _filled_inside(rows: Rows, head: str, used: set[str]) -> dict[str, list[int]
     for number, value in enumerate(rows.column(head)):
         for name in _others(value, paths):
             numbers[f"{head}.{name}"].append(number)
-    return dict(numbers)
+    return numbers
 
 
 def _others(value: object, paths: Sequence[Sequence[str]]) -> Iterator[str]:

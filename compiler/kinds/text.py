@@ -10,9 +10,9 @@ class ExtraReader(ColumnReader):
 
     reads_each = True
 
-    def read(self, value: object) -> object:
+    def read(self, value: str | None) -> str:
         """Put an empty text in place of null."""
-        return "" if value is None else value
+        return value or ""
 
 
 class ListReader(ColumnReader):

@@ -35,7 +35,6 @@ class Renderer:
     def __init__(self, spec: Spec, output: Output) -> None:
         self.spec = spec
         self.output = output
-        self.turns = spec.turns
         self.from_turns = spec.writes_turns(output)
         self.columns = spec.kinds
         self.beside = spec.recorded
@@ -142,7 +141,7 @@ class Renderer:
     def _talks(self, batch: Batch) -> Iterator[list[Turn]]:
         """Yield the turns of each row: from its column of turns, or made by the templates."""
         if self.from_turns:
-            talks = cast("list[list[Turn]]", batch.columns[self.turns])
+            talks = cast("list[list[Turn]]", batch.columns[self.spec.turns])
             if self.spec.has_own_system(self.output):  # it stands in place of those that the spec ignores
                 talks = [[turn for turn in talk if turn.role != SYSTEM] for talk in talks]
             yield from talks

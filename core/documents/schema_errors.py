@@ -99,16 +99,10 @@ def _in_words(error: "ValidationError") -> Iterator[Violation]:
     hint = ""
     if keyword == "additionalProperties":
         keys = schema.get("properties", {})
+        others = f"the keys are {', '.join(keys)}" if keys else ""
         for name in value:
-            if name in keys:
-                continue
-            hint = nearest(str(name), keys)
-            if not hint and keys:
-                hint = f"the keys are {', '.join(keys)}"
-            name_text = show_value(name)
-            if isinstance(name, str):
-                name_text = repr(name)
-            yield Violation(place, keyword, f"unknown key {name_text}", hint)
+            if name not in keys:
+                yield Violation(place, keyword, f"unknown key {name!r}", nearest(name, keys, others))
         return
     if keyword == "required":
         lacking = [key for key in bound if key not in value]
@@ -126,10 +120,8 @@ def _in_words(error: "ValidationError") -> Iterator[Violation]:
     elif keyword == "enum":
         choices = []
         for choice in bound:
-            if isinstance(choice, str):
-                choices.append(choice)
-            elif choice is not None:
-                choices.append(show_value(choice))
+            if choice is not None:
+                choices.append(choice if isinstance(choice, str) else show_value(choice))
         expected = f"one of {', '.join(choices[:20])}"
         if len(choices) > 20:
             expected += ", …"
