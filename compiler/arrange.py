@@ -31,7 +31,9 @@ def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dic
     if split.by_hash:
         homes = _homes_by_hash(split.shares, _firsts(rows.column("stable"), units))
     else:
-        homes = _drawn(split, rows, units, seed if split.seed is None else split.seed)
+        if split.seed is not None:
+            seed = split.seed
+        homes = _drawn(split, rows, units, seed)
     homes_of_rows = map(homes.__getitem__, units)
     rows_of_split = [array(ROW_TYPE) for _ in (PART, *split.shares)]
     for row, home in zip(order, homes_of_rows, strict=True):

@@ -67,8 +67,8 @@ def write_arranged(run: Run, executor: Executor | None) -> None:
         order, splits = _with_splits(whole, list(orders.values()))
         _write(run, WHOLE, whole, order)
         run.drawn = {TRAINED: _trained(spec, whole, order), SPLIT: splits}
-    for source in {id(source): source for source in sources.values()}.values():
-        shutil.rmtree(source.folder)
+    for folder in {source.folder for source in sources.values()}:
+        shutil.rmtree(folder)
 
 
 def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:

@@ -17,6 +17,8 @@ from tuneyard.core.records import Entry, Example, RecordReader, format_of, forma
 
 MOST_LABELS = 30
 LONGEST = 60  # characters of an answer that may be a label
+MARKS = {True: "good", False: "bad"}
+"""Labels of KTO's marks."""
 
 
 @dataclass(slots=True)
@@ -41,9 +43,15 @@ class StoredExamples:
         """The first answer of each example, "" without one."""
         return [example.answers[0][1] if example.answers else "" for example in self.examples]
 
-    def labels(self) -> list[str]:
-        """The answers, "" for one that is too long for a label."""
-        return [answer if len(answer) <= LONGEST else "" for answer in self.answers()]
+
+def label_of(example: Example | str) -> str:
+    """The label of a row: its mark (KTO), its answer if that is short, "" for other rows."""
+    if isinstance(example, str) or len(example.answers) != 1:
+        return ""
+    if example.mark is not None:
+        return MARKS[example.mark]
+    answer = example.answers[0][1]
+    return answer if len(answer) <= LONGEST else ""
 
 
 def few(labels: Counter[str]) -> Counter[str]:

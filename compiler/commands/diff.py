@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from sys import intern
 
-from tuneyard.compiler.commands.dataset_reader import StoredExamples, few, stored_examples
+from tuneyard.compiler.commands.dataset_reader import StoredExamples, few, label_of, stored_examples
 from tuneyard.compiler.draw import ROW_TYPE
 from tuneyard.compiler.lint.fingerprints import Places
 from tuneyard.compiler.lint.matching import paired
@@ -35,7 +35,7 @@ class Side:
         for examples in stored_examples(name, folder):
             self._add_keys(examples)
             if has_labels:
-                labels = examples.labels()
+                labels = list(map(label_of, examples.examples))
                 self.label_counts.update(labels)
                 self.labels += map(intern, labels)
                 has_labels = bool(few(self.label_counts))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.compiler.check.filters import language_of
-from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, stored_examples
+from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, label_of, stored_examples
 from tuneyard.compiler.lint.example_keys import keys_of_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints, quantiles
 from tuneyard.compiler.rows import Place
@@ -107,7 +107,7 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
             result.languages[LANGUAGES[language_of(f"{prompt}\n{answer}")]] += 1
         fingerprints.add(examples.prefix, examples.lines, keys_of_examples(examples.examples))
         if len(result.labels) <= MOST_LABELS:
-            result.labels.update(examples.labels())
+            result.labels.update(map(label_of, examples.examples))
     result.examples = fingerprints.rows
     if not result.examples:
         raise ContentError(f"{name}: no examples")

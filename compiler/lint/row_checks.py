@@ -206,7 +206,7 @@ def _written(value: object) -> bytes:
 
 
 def _whole(value: object) -> object:
-    """A number without fraction as `int`, any other value as it is."""
+    """A number without fraction becomes an `int`; any other value stays."""
     if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
         return int(value)
     return value

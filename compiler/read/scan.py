@@ -38,7 +38,7 @@ Steps = tuple[str, ...]
 
 
 def _finite(digits: str) -> float:
-    """A number as it is written. `ValueError` if it is out of range, and for NaN and Infinity."""
+    """Parse a number. `ValueError` if it is out of range, and for NaN and Infinity."""
     number = float(digits)
     if not isfinite(number):
         raise ValueError(digits)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from tuneyard.compiler.commands.dataset_reader import label_of
 from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.verify.comparison import LEFT_OUT, is_dropped
 from tuneyard.compiler.verify.dataset import LoadedRows
@@ -14,7 +15,7 @@ from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view.encoding import RowEncoder, TokenSequence
 from tuneyard.compiler.view.payload import CUT, LEARNED, PageRow
-from tuneyard.compiler.view.scan import Scan, label_of
+from tuneyard.compiler.view.scan import Scan
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.compiler.view.turns import PageTurns
 from tuneyard.core.datasets import Dataset

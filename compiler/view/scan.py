@@ -7,15 +7,12 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable
 
-from tuneyard.compiler.commands.dataset_reader import LONGEST, MOST_LABELS, few
+from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, label_of
 from tuneyard.compiler.lint.example_keys import keys_of_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import text_warnings
 from tuneyard.compiler.verify.expect import Records
 from tuneyard.core.records import Example
-
-MARKS = {True: "good", False: "bad"}
-"""Labels of KTO's marks."""
 
 
 class Scan:
@@ -66,13 +63,3 @@ class Scan:
     def _add(self, code: str, rows: Iterable[int]) -> None:
         for row in rows:
             self.rows_of_code.setdefault(code, array("I")).append(row)
-
-
-def label_of(example: Example | str) -> str:
-    """The label of a row: its mark (KTO), its answer if that is short, "" for other rows."""
-    if isinstance(example, str) or len(example.answers) != 1:
-        return ""
-    if example.mark is not None:
-        return MARKS[example.mark]
-    answer = example.answers[0][1]
-    return answer if len(answer) <= LONGEST else ""

@@ -120,8 +120,10 @@ def _in_words(error: "ValidationError") -> Iterator[Violation]:
     elif keyword == "enum":
         choices = []
         for choice in bound:
-            if choice is not None:
-                choices.append(choice if isinstance(choice, str) else show_value(choice))
+            if isinstance(choice, str):
+                choices.append(choice)
+            elif choice is not None:
+                choices.append(show_value(choice))
         expected = f"one of {', '.join(choices[:20])}"
         if len(choices) > 20:
             expected += ", …"

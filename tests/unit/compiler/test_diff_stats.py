@@ -146,6 +146,11 @@ def test_duplicates_of_rows_without_lines_have_their_places_as_they_are(bench):
     assert said[1] == f"duplicates: {source} row 2 (as {source} row 1)"
 
 
+def test_labels_of_marked_answers_are_their_marks(bench):
+    rows = [record(n, kto_tag=n == 1) for n in range(3)]
+    assert stats_of(bench, rows).labels == {"good": 1, "bad": 2}
+
+
 def test_free_answers_are_no_labels(bench):
     assert not stats_of(bench, [record(n, f"Answer {n}.") for n in range(40)]).labels
 
