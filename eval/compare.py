@@ -20,7 +20,7 @@ from tuneyard.core.cli.next_step import is_quiet, next_step
 from tuneyard.core.drawing.plots import check_replaceable
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import json_text, write_bytes
-from tuneyard.core.language.translation import joined, listed, tr
+from tuneyard.core.language.translation import joined, tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.read.results import (
     CHANGED,
@@ -123,7 +123,6 @@ def cli(
     from tuneyard.eval.judge.questions.slices import by_slices
     from tuneyard.eval.read.sweeps import read_trained_sweep
     from tuneyard.eval.show.html import Page
-    from tuneyard.eval.show.places import argument
     from tuneyard.eval.show.setup import next_command
 
     metric = metric or ACCURACY.name
@@ -152,8 +151,7 @@ def cli(
     if margin is not None:
         share = margin / 100
     check_table(out)
-    if not title:
-        title = tr("Report on {names}", names=listed([argument(text) for text in results]))
+    title = title or title_of(results)
     compared = compare_results(
         results, questions, by, metric=metric, decide_on=decide_on, margin=share, recipes=recipes
     )
@@ -161,6 +159,16 @@ def cli(
     page = Page(title, errors, next_command=shlex.join(words))
     write(compared, out, page, force=force)
     next_step(None, words)
+
+
+def title_of(results: Sequence[str]) -> str:
+    """A title of one line: the first models by the names that `results` give them, otherwise their places."""
+    from tuneyard.eval.read.find import parse_source
+    from tuneyard.eval.show.places import argument
+    from tuneyard.eval.show.verdict import first_few
+
+    names = [source.model or argument(str(source.path)) for source in map(parse_source, results)]
+    return tr("Report on {names}", names=first_few(list(dict.fromkeys(names))))
 
 
 def compare_results(

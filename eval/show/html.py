@@ -39,7 +39,7 @@ PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard eval compare">'
 STATIC = 10  # examples that are there without JavaScript
 FEW = 4  # plots of no more models are unfolded
-LONG_NAME = re.compile(r"[!-~]{18,}")  # a shorter one fits into a table's first column on a phone
+LONG_NAME = re.compile(r"[!-~]{12,}")  # a shorter one fits into a table's first column on a phone
 BREAK = re.compile(r"(?<=[,/+_])(?=[^\s_])")
 VERDANA = "'DejaVu Sans', Verdana"  # as wide as matplotlib's own font, and on Windows
 EXPONENT = re.compile(r"(?<=\de)-(?=\d)")

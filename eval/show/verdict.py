@@ -11,7 +11,7 @@ from tuneyard.eval.read.results import BASE
 from tuneyard.eval.read.scored_run import merge_weights
 
 WRONG = " Something is wrong with the labels, the parser or the template: read the incorrect examples."
-MOST_RIVALS = 3
+MOST_NAMED = 3
 
 
 def decisions(comparison: Comparison, *, brief: bool = False) -> list[str]:
@@ -162,20 +162,29 @@ def _alternatives(section: Section, best: str, *, brief: bool) -> str:
 
 
 def _rivals(section: Section, tests: Sequence[PairedTest], best: str, *, brief: bool) -> str:
-    """List rivals, at most `MOST_RIVALS`, with gain and p if not `brief`."""
-    listed_rivals = []
-    for test in tests[:MOST_RIVALS]:
+    """List rivals, with gain and p if not `brief`."""
+    rivals = []
+    for test in tests:
         name = called(test.against)
         if test.against in merge_weights(best):
             name = tr("{model} alone", model=name)
         if not brief:
             gain = _gain(section, test.value)
             name = tr("{model} ({gain}, p {p})", model=name, gain=gain, p=show_p(test.p))
-        listed_rivals.append(name)
-    more = len(tests) - MOST_RIVALS
-    if more > 0:
-        listed_rivals.append(tr("{more} more", more=more))
-    return listed(listed_rivals)
+        rivals.append(name)
+    return first_few(rivals)
+
+
+def first_few(names: Sequence[str]) -> str:
+    """List the first three names for a sentence, and the number of the others.
+
+    >>> first_few(["base", "rte", "mnli", "qqp", "snli"])
+    'base, rte, mnli and 2 more'
+    """
+    more = len(names) - MOST_NAMED
+    if more <= 0:
+        return listed(names)
+    return listed([*names[:MOST_NAMED], tr("{more} more", more=more)])
 
 
 def _against_base(section: Section, model: str) -> PairedTest:

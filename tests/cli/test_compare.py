@@ -15,7 +15,7 @@ from tests.json_files import read_json, read_lines, write_json
 from tests.messages import printed_line, raises
 from tests.processes import imported
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.compare import cli
+from tuneyard.eval.compare import cli, title_of
 
 GOLDEN = ROOT / "tests/golden/compare/demo.md"
 PLOTS = [
@@ -52,6 +52,10 @@ def test_the_demo_page_is_golden(here: Here, tmp_path: Path) -> None:
     fixed = [one for one in changed if (one["model"], one["change"]) == ("merge", "fixed")]
     assert len(fixed) == 134 + 131 and all(one["expected"] == one["predicted"] for one in fixed)
     printed_line(done.stderr, "accuracy.png", "demo_mnli_eval/confusion.png")
+
+
+def test_the_title_of_many_results_names_the_first(tmp_path: Path) -> None:
+    assert title_of([f"{name}={tmp_path}" for name in "abcde"]) == "Report on a, b, c and 2 more"
 
 
 def test_a_folder_without_runs_is_shown_next_to_the_runs_that_are_here(

@@ -128,12 +128,13 @@ def test_a_phone_scrolls_tables_and_not_the_page(small: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("decide_on", ["", "demo_mnli_eval"])
 def test_a_phone_shows_the_deciding_column_next_to_each_model(decide_on: str, tmp_path: Path) -> None:
-    """Also next to a model with a long name. The bar stays, and no figure is on two lines."""
+    """Also next to a model with a long name. The bar stays, no figure is on two lines, and nothing is cut."""
     demo(tmp_path / "runs")
     long_name = "qwen2.5-3b-instruct-mnli-lora-r16-checkpoint-20000"
     gold = {"demo_rte_eval": ["yes", "no"] * 150, "demo_mnli_eval": ["yes", "no", "maybe"] * 100}
     for dataset, labels in gold.items():
-        write_run(tmp_path / "runs", long_name, dataset, labels, answers(labels, 250, 5))
+        for model in (long_name, "rte=0.5,mnli=0.5"):
+            write_run(tmp_path / "runs", model, dataset, labels, answers(labels, 250, 5))
     page = page_of(compare_results([str(tmp_path / "runs")], decide_on=decide_on), next_command="a")
     script = """
       const head = document.querySelectorAll("#accuracy thead th")[1];
@@ -150,7 +151,12 @@ def test_a_phone_shows_the_deciding_column_next_to_each_model(decide_on: str, tm
       const stays = document.querySelector("nav").getBoundingClientRect().top === 0;
       const lines = (one) => one.getClientRects().length;
       const whole = [...document.querySelectorAll("td, .figure")].every((one) => lines(one) === 1);
-      const facts = [shown, inOrder, folded, stays, root.scrollWidth <= 390, whole];
+      const names = [...document.querySelectorAll("tbody th")];
+      const fit = names.every((one) => one.scrollWidth <= one.clientWidth);
+      const outcome = form.elements.outcome, room = outcome.offsetWidth;
+      outcome.style.width = "max-content";
+      const uncut = whole && fit && outcome.offsetWidth <= room;
+      const facts = [shown, inOrder, folded, stays, root.scrollWidth <= 390, uncut];
       return [head.textContent, first, ...facts];
     """
     column = f"{decide_on}, n = 300" if decide_on else "mean, n = 600"
