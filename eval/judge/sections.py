@@ -31,13 +31,12 @@ from tuneyard.eval.statistics.family import (
     DifferenceTest,
     Units,
     estimates,
-    over_seeds,
-    seed_reach,
     shrunk,
     skewness,
     units_of,
 )
 from tuneyard.eval.statistics.rates import Mean, average, metric_mean
+from tuneyard.eval.statistics.seeds import figure_over_seeds, over_seeds
 from tuneyard.eval.statistics.spread import Floats
 
 MACRO_F1 = replace(METRICS["macro_f1"], in_percent=True)
@@ -251,7 +250,7 @@ def mean_figures(data: PairedRows, metric: Metric) -> dict[str, Mean]:
     for model in data.values:
         mean = _mean_figure(data, model, metric)
         if model in data.seeds:
-            mean = _widened(mean, data.seeds[model], metric)
+            mean = figure_over_seeds(mean, data.seeds[model], is_share=metric.is_share)
         figures[model] = mean
     return figures
 
@@ -259,18 +258,6 @@ def mean_figures(data: PairedRows, metric: Metric) -> dict[str, Mean]:
 def _mean_figure(data: PairedRows, model: str, metric: Metric) -> Mean:
     """A model's figure with its interval over examples."""
     return metric_mean(metric, data.values[model].tolist(), data.groups, data.weights.tolist())
-
-
-def _widened(mean: Mean, seeds: Sequence[float], metric: Metric) -> Mean:
-    """A mean over examples with limits over the seeds, too."""
-    reach = seed_reach(seeds)
-    low = mean.value - math.hypot(mean.value - mean.low, reach)
-    high = mean.value + math.hypot(mean.high - mean.value, reach)
-    if metric.is_share:
-        low, high = max(0.0, low), min(1.0, high)
-    return replace(
-        mean, low=low, high=high, stderr=math.hypot(mean.stderr, stdev(seeds) / math.sqrt(len(seeds)))
-    )
 
 
 def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: str, metric: Metric) -> Section:
@@ -374,7 +361,8 @@ def _mean_section(
         if model in data[0].seeds:
             seeds = _mean_seeds(model, data)
             of_examples = [_mean_figure(rows, model, metric) for rows in data]
-            mean, deviation = _widened(average(of_examples), seeds, metric), stdev(seeds)
+            mean = figure_over_seeds(average(of_examples), seeds, is_share=metric.is_share)
+            deviation = stdev(seeds)
         figures[model] = ModelScore(
             **asdict(mean),
             unparsed=sum(score.unparsed for score in scores),

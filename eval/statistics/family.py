@@ -5,15 +5,11 @@ It is judged by the largest of correlated normal deviates, with Student's t for 
 (max-T: Westfall and Young 1993). A skewed statistic must also be significant on a scale on which it is nearly
 normal; the interval is then the hull of both. So an interval excludes 0 exactly if p is under 5 %, for any
 clusters. It covers all candidates together at 95 %, and so also the chosen candidate.
-
-The error of a setting that was trained with several seeds is combined with that of its examples
-(`over_seeds`).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist, stdev
 from typing import Self
 
 import numpy as np
@@ -127,37 +123,9 @@ def estimates(units: Units, spread: Spread | None = None) -> list[DifferenceTest
     differences = []
     for column, value in enumerate(spread.value.tolist()):
         chance = float(p[column])
-        low, high = _agreeing(_limits(units, spread, column, float(reach[column])), chance)
+        low, high = agreeing(_limits(units, spread, column, float(reach[column])), chance)
         differences.append(DifferenceTest(value, low, high, chance, float(smallest[column])))
     return differences
-
-
-def over_seeds(
-    test: DifferenceTest, seeds: Sequence[Sequence[float]], comparisons: int = 1, bound: float = math.inf
-) -> DifferenceTest:
-    """The difference over examples and seeds: `seeds` are the figures of a setting's trainings, by setting.
-
-    Student's t gives the limits of each setting's mean over its seeds, with Bonferroni's correction for the
-    `comparisons` of the family. Independent errors add up by their squares.
-    """
-    reach = math.hypot(*(seed_reach(figures, comparisons) for figures in seeds))
-    below, above = math.hypot(test.value - test.low, reach), math.hypot(test.high - test.value, reach)
-    nearer = below
-    if test.value < 0:
-        nearer = above
-    p = 1.0
-    if test.value:
-        p = math.erfc(Z95 * abs(test.value) / nearer / math.sqrt(2))
-    limits = max(-bound, test.value - below), min(bound, test.value + above)
-    smallest = min(bound, math.hypot(test.smallest, reach))
-    return DifferenceTest(test.value, *_agreeing(limits, p), p, smallest)
-
-
-def seed_reach(figures: Sequence[float], comparisons: int = 1) -> float:
-    """From the mean of a setting's trainings to its limits over seeds (Student's t)."""
-    error = stdev(figures) / math.sqrt(len(figures))
-    deviate = NormalDist().inv_cdf(1 - ALPHA / 2 / comparisons)
-    return error * float(student_deviate(deviate, np.array(len(figures) - 1.0)))
 
 
 def skewness(units: Units) -> Floats:
@@ -311,7 +279,7 @@ def _limits(units: Units, spread: Spread, column: int, reach: float) -> tuple[fl
     return max(-units.bound, low), min(units.bound, high)
 
 
-def _agreeing(limits: tuple[float, float], p: float) -> tuple[float, float]:
+def agreeing(limits: tuple[float, float], p: float) -> tuple[float, float]:
     """Limits that contain 0 if p is 5 % or more. A limit that is 0 up to rounding becomes 0."""
     low, high = limits
     if p < ALPHA:

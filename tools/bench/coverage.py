@@ -26,11 +26,11 @@ from tuneyard.eval.statistics.family import (
     DifferenceTest,
     Units,
     estimates,
-    over_seeds,
     skewness,
     units_of,
 )
 from tuneyard.eval.statistics.rates import mean_of, rate_of
+from tuneyard.eval.statistics.seeds import over_seeds
 
 LARGEST_CLUSTER = 60
 LEAST = 0.93

@@ -8,7 +8,8 @@ from scipy.stats import sem, t
 
 from tools.bench.coverage import Trained, contradicts, settings_tests, trainings
 from tools.bench.verdict import luckiest
-from tuneyard.eval.statistics.family import DifferenceTest, estimates, over_seeds, seed_reach, units_of
+from tuneyard.eval.statistics.family import DifferenceTest, estimates, units_of
+from tuneyard.eval.statistics.seeds import over_seeds, seed_reach
 
 Groups = Sequence[int] | None
 
