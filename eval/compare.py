@@ -231,7 +231,7 @@ def lay_out(compared: "ComparedRuns", page: "Page", facts: Mapping[str, object])
     from tuneyard.eval.show.tables import document, text_of
 
     text = text_of(compared, page.title)
-    if compared.comparison.metric is not ACCURACY:
+    if not compared.comparison.metric.counts_correct:
         document_text = json_text({**facts, **document(compared)})
         return {TABLE: text.encode(), TABLE_JSON: document_text.encode()}
     from tuneyard.core.drawing.plots import list_of

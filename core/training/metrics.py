@@ -32,6 +32,11 @@ class Metric:
         return self.unit == "share"
 
     @property
+    def counts_correct(self) -> bool:
+        """True for accuracy: a row's answer is correct or not, and one commonest answer is the baseline."""
+        return self.name == ACCURACY.name
+
+    @property
     def largest_difference(self) -> float:
         """Bound of the difference between two values."""
         if self.is_share:

@@ -72,8 +72,9 @@ class PairedRows:
     """The rows of one dataset: each candidate's values, the weight of each row, clusters, and rows left out.
 
     The values of a setting are means over its trainings; `seeds` has the figure of each training, by setting.
-    `f1` is set if the metric is macro-F1. The values are then accuracies. `baseline` has the accuracies of
-    always giving the most common answer.
+    `f1` is set if the metric is macro-F1. The values are then accuracies. `baseline` is 1 for each row whose
+    answer is the most common one, `majority_label`; `majority` is its accuracy. Of a metric but accuracy
+    they are empty and nan.
     """
 
     values: Mapping[str, Floats]
@@ -82,6 +83,8 @@ class PairedRows:
     left_out: int
     seeds: Mapping[str, Sequence[float]]
     f1: MacroF1 | None
+    majority: float
+    majority_label: str
     baseline: Floats
 
 
@@ -153,9 +156,12 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
             )
         predicted = {model: run.predicted for model, run in runs.items()}
         f1 = macro_f1s(first.gold, predicted, first.groups, stream=zlib.crc32(dataset.encode()))
-    _, label = majority_class(first)
-    baseline = np.array([float(first.gold[row] == label) for row in kept])
-    return PairedRows(values, weights, groups, len(first.rows) - len(kept), seeds, f1, baseline)
+    majority, label, baseline = math.nan, "", np.zeros(0)
+    if metric.counts_correct:
+        majority, label = majority_class(first)
+        baseline = np.array([float(first.gold[row] == label) for row in kept])
+    left_out = len(first.rows) - len(kept)
+    return PairedRows(values, weights, groups, left_out, seeds, f1, majority, label, baseline)
 
 
 def _numbers(column: Sequence[float | None], kept: Sequence[int]) -> Floats:
@@ -269,24 +275,21 @@ def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: st
     if data.groups is not None:
         groups = len(set(data.groups))
     against, between = families([data], list(figures), base, metric)
-    majority, label, over, cautions = math.nan, "", {}, []
-    has_f1 = metric is MACRO_F1
-    if metric is ACCURACY:
-        majority, label = majority_class(first)
-        over = _over_majority([data], list(figures))
-        has_f1 = has_labels(runs) and not data.seeds
-    elif metric is not MACRO_F1:
-        cautions = _skewed(dataset, data, base, metric)
-    if has_f1:
+    cautions: list[str] = []
+    if data.f1 is not None:
         cautions = _rare_labels(first)
-    if has_f1 and metric is ACCURACY:
+    elif not metric.counts_correct:
+        cautions = _skewed(dataset, data, base, metric)
+    elif has_labels(runs) and not data.seeds:
+        cautions = _rare_labels(first)
         labelled = paired_rows(dataset, runs, MACRO_F1)
         for model, f1 in mean_figures(labelled, MACRO_F1).items():
             figures[model] = replace(figures[model], macro_f1=f1.with_limits)
         against, between = _with_f1(against, labelled), _with_f1(between, labelled)
+    over = _over_majority([data], list(figures))
     return Section(
-        dataset, len(data.weights), groups, majority, label, figures, against, between, over,
-        left_out=data.left_out, metric=metric, cautions=cautions, base=base,
+        dataset, len(data.weights), groups, data.majority, data.majority_label, figures, against, between,
+        over_majority=over, left_out=data.left_out, metric=metric, cautions=cautions, base=base,
     )  # fmt: skip
 
 
@@ -305,13 +308,13 @@ def _score(mean: Mean, run: ScoredRun, seeds: Sequence[float], metric: Metric) -
     details: dict[str, Any] = {}
     if seeds:
         details = {"trainings": [each.model for each in runs], "seed_deviation": stdev(seeds)}
-    elif metric is ACCURACY:
+    elif metric.counts_correct:
         if len(set(run.gold)) > 1 and len(set(run.predicted)) == 1:
             details["always"] = run.predicted[0]
         if run.confidence:
             details["calibration"] = calibration(run.confidence, run.correct, run.groups)
         details["metrics"] = part_of(run.facts, "metrics")
-    if metric is ACCURACY:
+    if metric.counts_correct:
         details["unparsed"] = sum(list(each.predicted).count(UNKNOWN) for each in runs)
     trained_on = [part_of(each.facts, "trained_on") for each in runs]
     return ModelScore(
@@ -370,20 +373,19 @@ def _mean_section(
             trained_on_at_most=any(score.trained_on_at_most for score in scores),
             trainings=scores[0].trainings, seed_deviation=deviation,
         )  # fmt: skip
-    over = {}
-    if metric is ACCURACY:
-        over = _over_majority(data, models)
     majority = math.fsum(section.majority for section in sections) / len(sections)
     return Section(
         MEAN, sum(section.n for section in sections), None, majority, "", figures,
-        *families(data, models, base, metric), over,
+        *families(data, models, base, metric), _over_majority(data, models),
         left_out=sum(section.left_out for section in sections), metric=metric, datasets=list(sections),
         base=base,
     )  # fmt: skip
 
 
 def _over_majority(data: Sequence[PairedRows], models: Sequence[str]) -> dict[str, PairedTest]:
-    """Each candidate against always giving the most common answer, on the same rows."""
+    """Each candidate against always giving the most common answer, on the same rows, if it is a baseline."""
+    if math.isnan(data[0].majority):
+        return {}
     with_baseline = [replace(rows, values={**rows.values, "majority": rows.baseline}) for rows in data]
     tests = {}
     for model in models:

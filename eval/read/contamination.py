@@ -63,7 +63,7 @@ def contamination(
             "no record says how many of them the training read: {what}"
         )
     every_one = examples == n and not at_most
-    if metric is not ACCURACY:
+    if not metric.counts_correct:
         meaning = tr("its {metric} on them is that of training", metric=metric.name)
     elif every_one:
         meaning = tr("this is training accuracy")

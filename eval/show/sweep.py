@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.core.drawing.plots import COLOURS, legend_below, plot, plotting
 from tuneyard.core.language.number_format import number
 from tuneyard.core.language.translation import tr
-from tuneyard.core.training.metrics import ACCURACY, Metric, direction
+from tuneyard.core.training.metrics import Metric, direction
 from tuneyard.eval.judge.question import Choice
 from tuneyard.eval.read.sweeps import STEP
 
@@ -93,7 +93,7 @@ def _curve(axes: "Axes", choice: Choice, name: str, points: Mapping[str, Point])
     highs = [scale * figures[model].high for model in models]
     axes.fill_between(places, lows, highs, color=COLOURS[1], alpha=0.2, label=tr("95 % interval"))
     axes.plot(places, values, color=COLOURS[1], marker="o")
-    if choice.metric is ACCURACY:
+    if choice.metric.counts_correct:
         majority, label = 100 * choice.choosing.majority, tr("majority-class baseline")
         axes.axhline(majority, color="black", linestyle="dashed", linewidth=1.2, label=label)
     at = ([points[choice.model][0]], [scale * figures[choice.model].value])
@@ -116,6 +116,6 @@ def _scale(metric: Metric) -> float:
 
 def _label(metric: Metric) -> str:
     """What the values are, with their unit."""
-    if metric is ACCURACY:
+    if metric.counts_correct:
         return tr(DRAWN)
     return direction(metric.name, metric)

@@ -18,7 +18,7 @@ from tuneyard.core.language.number_format import (
 )
 from tuneyard.core.language.reader_language import ENGLISH, in_language
 from tuneyard.core.language.translation import in_english, tr, tr_counted
-from tuneyard.core.training.metrics import ACCURACY, Metric, direction, read_metric
+from tuneyard.core.training.metrics import Metric, direction, read_metric
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import (
     MEAN,
@@ -75,7 +75,7 @@ def scores(
     if has_majority:
         names.append(tr("majority-class baseline"))
     heading = tr("accuracy (95 % interval)")
-    if comparison.metric is not ACCURACY:
+    if not comparison.metric.counts_correct:
         heading = tr("{figure}, 95 % interval", figure=direction(comparison.metric.name, comparison.metric))
     columns = [[heading, *names]]
     for section in comparison.sections:
@@ -224,7 +224,7 @@ def method(section: Section) -> str:
     else:
         rows = tr_counted(section.n, "independent example") + tr(".")
         one_pair = len(section.against_base) == 1 and not section.between
-        if one_pair and section.metric is ACCURACY and not section.has_seeds:
+        if one_pair and section.metric.counts_correct and not section.has_seeds:
             test = tr(" p is that of the mid-p McNemar test.")
     if section.has_seeds:
         test += tr(" Seeds are replicates: the intervals include how much they differ (Student's t).")
@@ -267,7 +267,7 @@ def judged(compared: ComparedRuns) -> dict[str, object]:
     comparison = compared.comparison
     metric = comparison.metric
     declared: dict[str, object] = {}
-    if metric is not ACCURACY:
+    if not metric.counts_correct:
         declared = {"metric": metric.name, "unit": metric.unit, "higher_is_better": metric.higher}
     with in_language(ENGLISH):
         mean = None
@@ -310,7 +310,7 @@ def _score_json(score: ModelScore, metric: Metric) -> dict[str, object]:
     """A score without the fields that it cannot have: those of answers, or of several seeds."""
     fields: dict[str, object] = as_json(score)
     unused: tuple[str, ...] = ()
-    if metric is ACCURACY:
+    if metric.counts_correct:
         fields["accuracy"] = fields.pop("value")
     else:
         unused = OF_ANSWERS

@@ -5,7 +5,6 @@ the top is: which points are not shown to be worse than the best one, on the row
 one is partly lucky.
 """
 
-import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -16,7 +15,7 @@ from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import MEAN, differences_header, section_name, translated
 from tuneyard.eval.judge.question import CHOICES, AnsweredQuestion, Choice, Half
-from tuneyard.eval.judge.sections import majority_class, mean_figures, meaning, paired_family, paired_rows
+from tuneyard.eval.judge.sections import mean_figures, meaning, paired_family, paired_rows
 from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, models_of, without
 from tuneyard.eval.statistics.rates import average
 from tuneyard.eval.statistics.selection import split_halves
@@ -84,10 +83,7 @@ def _half(dataset: str, runs: RunsByModel, names: Sequence[str], metric: Metric)
     """A half of a dataset with the figures of its candidates."""
     candidate_runs = {name: runs[name] for name in names if name in runs}
     data = paired_rows(dataset, candidate_runs, metric)
-    majority = math.nan
-    if metric is ACCURACY:
-        majority, _ = majority_class(next(iter(candidate_runs.values())))
-    return Half(len(data.weights), majority, mean_figures(data, metric))
+    return Half(len(data.weights), data.majority, mean_figures(data, metric))
 
 
 def _mean_half(halves: Sequence[Half]) -> Half:
