@@ -186,15 +186,18 @@ def _report(request: ScoringRequest, sweep: "Sweep") -> None:
     else:
         recipe.unlink(missing_ok=True)
     click.echo(write(sweep, compared), nl=False)
-    if parts:
-        merge = ["tuneyard", "adapter", "merge", recipe]
-        next_step(request.out / SWEEP, [*merge, "--out", f"saves/{request.out.name}-merge"])
-    else:
+    if not parts:
         click.echo(tr(NO_ADAPTER, base=ship))
-        next_step(
-            request.out / SWEEP,
-            ["tuneyard", "eval", "compare", request.out, "--out", request.out / "verdict"],
-        )
+    next_step(request.out / SWEEP, next_command(sweep.out, compared))
+
+
+def next_command(out: Path, compared: "ComparedRuns") -> list[object]:
+    """Merge the chosen weights if the held-out half recommends them, otherwise look at the figures."""
+    from tuneyard.eval.show.verdict import recommended
+
+    if recommended(compared.comparison.deciding[0]) == compared.figures[CHOICES][-1].model:
+        return ["tuneyard", "adapter", "merge", out / RECIPE, "--out", f"saves/{out.name}-merge"]
+    return ["tuneyard", "eval", "compare", out, "--out", out / "verdict"]
 
 
 @dataclass(frozen=True, slots=True)

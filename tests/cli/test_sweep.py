@@ -19,7 +19,7 @@ from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.read.results import PredictionLog
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.weights import Axes, weight_axes
-from tuneyard.eval.sweep import Sweep, cli, judge, read_points, read_reported, write
+from tuneyard.eval.sweep import Sweep, cli, judge, next_command, read_points, read_reported, write
 
 WORDS = [
     "dog",
@@ -124,7 +124,9 @@ def test_the_half_that_chose_is_drawn_under_the_decision_on_the_other(tmp_path, 
         answers[model] = [g if r else "unknown" for g, r in zip(gold, right, strict=True)]
     monkeypatch.setattr("tuneyard.eval.show.sweep.draw", lambda *given: drawn.append(given))
     sweep = scored(tmp_path, gold, answers, [*range(6)])
-    text = write(sweep, judge(sweep, read_points(sweep), read_reported(sweep)))
+    compared = judge(sweep, read_points(sweep), read_reported(sweep))
+    text = write(sweep, compared)
+    assert text.startswith("Keep the base") and "merge" not in next_command(tmp_path, compared)
     ((title, choice, _, points, *_),) = drawn
     assert choice.choosing.models[choice.model].value == 1.0 and points[choice.model] == (1.0,)
     assert title and text.startswith(title)
