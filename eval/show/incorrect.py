@@ -9,7 +9,6 @@ from tuneyard.core.language.translation import tr
 from tuneyard.eval.read.scored_run import (
     KINDS,
     RunsByDataset,
-    RunsByModel,
     ScoredRun,
     models_of,
 )
@@ -35,7 +34,10 @@ def collect_incorrect(runs: RunsByDataset, most: int) -> list[IncorrectExamples]
     `right` and `confidence`. Long texts are cut, and say so.
     """
     models = models_of(runs)
-    wrong = {dataset: _wrong_places(by_model) for dataset, by_model in runs.items()}
+    wrong = {}
+    for dataset, by_model in runs.items():
+        flags_by_row = zip(*(run.correct for run in by_model.values()), strict=True)
+        wrong[dataset] = [place for place, flags in enumerate(flags_by_row) if not all(flags)]
     shares = fair_shares({dataset: len(places) for dataset, places in wrong.items()}, most)
     rows_by_dataset = {}
     letters = 0
@@ -49,12 +51,6 @@ def collect_incorrect(runs: RunsByDataset, most: int) -> list[IncorrectExamples]
         kept_rows = [rows[place] for place in spread(range(len(rows)), int(kept * len(rows)))]
         collected.append(IncorrectExamples(dataset, len(wrong[dataset]), kept_rows))
     return collected
-
-
-def _wrong_places(runs: RunsByModel) -> list[int]:
-    """Places of the rows that at least one of the runs got wrong."""
-    flags_by_row = zip(*(run.correct for run in runs.values()), strict=True)
-    return [place for place, flags in enumerate(flags_by_row) if not all(flags)]
 
 
 def fair_shares(counts: Mapping[str, int], most: int) -> dict[str, int]:

@@ -162,7 +162,7 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
     if len(series) > 1:
         base = comparison.base
     best = ""
-    if len(comparison.deciding) == 1 and titled.against_base:
+    if len(comparison.deciding) == 1:
         best = recommended(titled)
     return Chart(decisions(comparison, brief=True)[0], places, series, baselines, base, best)
 

@@ -33,7 +33,7 @@ from tuneyard.eval.judge.conclusions import (
 )
 from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.show.setup import compared_tables
-from tuneyard.eval.show.verdict import decisions, notes, verdict
+from tuneyard.eval.show.verdict import decisions, notes, recommended, verdict
 
 LEFT_OUT = (
     "The intervals are for these examples and these weights. They leave out what another training seed, "
@@ -51,26 +51,26 @@ MOST_MODELS = 20  # on a screen
 
 
 def summary(compared: ComparedRuns) -> str:
-    """What the command prints: the decision, and every model's figure, those to ship with a mark."""
+    """What the command prints: the decision, and every model's figure, the recommended ones with a mark."""
     comparison = compared.comparison
     ranked = comparison.ranked
-    shipped = [section.best for section in comparison.deciding if section.best]
-    parts = [*decisions(comparison), grid(scores(comparison, ranked[:MOST_MODELS], shipped))]
+    marked = list(map(recommended, comparison.deciding))
+    parts = [*decisions(comparison), grid(scores(comparison, ranked[:MOST_MODELS], marked))]
     if len(ranked) > MOST_MODELS:
         parts.append(tr("{more} more", more=len(ranked) - MOST_MODELS))
     return "\n\n".join(parts)
 
 
 def scores(
-    comparison: Comparison, models: Sequence[str] | None = None, shipped: Collection[str] = ()
+    comparison: Comparison, models: Sequence[str] | None = None, marked: Collection[str] = ()
 ) -> Table:
     """Figures of the models on every dataset and on average; of accuracy, the majority class's too.
 
-    By default of all models, the best first. Those that are `shipped` have a mark.
+    By default of all models, the best first.
     """
     if models is None:
         models = comparison.ranked
-    names = [model + RECOMMENDED if model in shipped else model for model in models]
+    names = [model + RECOMMENDED if model in marked else model for model in models]
     has_majority = any(not math.isnan(section.majority) for section in comparison.sections)
     if has_majority:
         names.append(tr("majority-class baseline"))

@@ -75,7 +75,7 @@ def test_a_setting_that_is_better_whatever_its_seed_wins(tmp_path: Path) -> None
 @pytest.mark.usefixtures("without_plots")
 def test_without_a_base_settings_are_compared_with_the_first(tmp_path: Path) -> None:
     done = run(*write(tmp_path / "runs", "s", with_base=False, **SLOW), "--out", str(tmp_path / "o"))
-    assert done.output.startswith("Keep high: there is no evidence")
+    assert done.output.startswith("Keep high: there is no evidence") and "| high ← " in done.output
 
 
 @pytest.mark.usefixtures("without_plots")

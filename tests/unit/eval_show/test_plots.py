@@ -17,7 +17,6 @@ from matplotlib.text import Text
 from tests.cli.scoring import call
 from tests.conftest import ROOT
 from tests.fake_runs import compare, write_run
-from tests.messages import printed
 from tests.unit.eval_judge.test_sections import NEW, OLD, labelled, make, two_datasets
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.drawing.plots import (
@@ -137,8 +136,6 @@ def test_the_title_says_the_finding() -> None:
     assert chart.title.startswith("Ship a: 70.0 %, against 45.0 % for the base.")
     assert chart.places == ["s\nn = 100"] and chart.baselines == [1.0]
     assert chart.series == {"base": [(0.45, *wilson(45, 100))], "a": [(0.7, *wilson(70, 100))]}
-    none = compare([make("base", OLD), make("a", OLD)], "base")
-    printed(accuracy_chart(none, none.sections).title, "Keep the base", "no evidence")
 
 
 def test_the_title_of_several_sets_is_on_their_mean() -> None:
