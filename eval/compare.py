@@ -55,7 +55,7 @@ PLOT_SUFFIX = ".png"
 )
 @click.option(
     "--metric",
-    default="",
+    default=ACCURACY.name,
     metavar="NAME",
     help="Compare this figure of each example (eval_loss, rougeL, bleu, token_f1, …) instead of accuracy.",
 )
@@ -125,7 +125,6 @@ def cli(
     from tuneyard.eval.show.html import Page
     from tuneyard.eval.show.setup import next_command
 
-    metric = metric or ACCURACY.name
     is_accuracy = metric == ACCURACY.name
     trained = None
     if len(results) == 1:

@@ -27,12 +27,11 @@ from tuneyard.eval.read.results import part_of
 from tuneyard.eval.read.scored_run import LOSS, RunsByDataset, RunsByModel, ScoredRun, models_of
 from tuneyard.eval.statistics.f1 import RARE, MacroF1, macro_f1s, mean_f1
 from tuneyard.eval.statistics.family import (
-    SKEWED,
     DifferenceTest,
     Units,
     estimates,
+    is_skewed,
     shrunk,
-    skewness,
     units_of,
 )
 from tuneyard.eval.statistics.rates import Mean, average, metric_mean
@@ -343,7 +342,7 @@ def _skewed(dataset: str, data: PairedRows, base: str, metric: Metric) -> list[s
     """
     models = sorted(data.values, key=lambda model: model != base)
     pairs = list(combinations(models, 2))
-    if not pairs or float(np.abs(skewness(_units(pairs, [data], metric))).max()) <= SKEWED:
+    if not pairs or not is_skewed(_units(pairs, [data], metric)):
         return []
     warning = "{dataset}: a few examples decide the difference (very skewed): its interval may be too narrow"
     return [tr(warning, dataset=dataset)]

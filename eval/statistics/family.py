@@ -27,7 +27,7 @@ from tuneyard.eval.statistics.spread import (
 ALPHA = 0.05
 Z_POWER = 0.8416212335729143  # the normal distribution's 80 % point
 DRAWS = 20_000
-SKEWED = 0.25  # from this skewness of a mean on, its interval may be too narrow
+SKEWED = 0.25  # skewness of a mean's distribution
 NEAR = 1e-6  # statistics nearer than this are equal
 
 
@@ -128,9 +128,9 @@ def estimates(units: Units, spread: Spread | None = None) -> list[DifferenceTest
     return differences
 
 
-def skewness(units: Units) -> Floats:
-    """Skewness of the distribution of each candidate's mean difference."""
-    return spread_of(units.sums, units.sizes).skew
+def is_skewed(units: Units) -> bool:
+    """True if a few units decide a mean difference: its interval may be too narrow."""
+    return bool(np.abs(spread_of(units.sums, units.sizes).skew).max() > SKEWED)
 
 
 def sliced(steps: Floats, labels: Sequence[str], groups: Groups) -> dict[str, list[DifferenceTest]]:

@@ -22,11 +22,10 @@ from scipy.stats import norm
 from tuneyard.eval.statistics import family
 from tuneyard.eval.statistics.f1 import RARE, macro_f1s
 from tuneyard.eval.statistics.family import (
-    SKEWED,
     DifferenceTest,
     Units,
     estimates,
-    skewness,
+    is_skewed,
     units_of,
 )
 from tuneyard.eval.statistics.rates import mean_of, rate_of
@@ -160,7 +159,7 @@ def skewed(name: str, rows: int, models: int) -> Draw:
         units: Units = units_of([values], [None], None, float("inf"))
         found = estimates(units)
         best = found[int(units.values.argmax())]
-        warned = bool(np.abs(skewness(units)).max() > SKEWED)
+        warned = is_skewed(units)
         return Page(low <= mean <= high, best.low <= mean <= best.high, warned, contradicts(found))
 
     return draw
