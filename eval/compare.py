@@ -227,26 +227,24 @@ def lay_out(compared: "ComparedRuns", page: "Page", facts: Mapping[str, object])
 
     table.json is the last one: a folder without it is incomplete.
     """
-    from tuneyard.eval.show.tables import document, text_of
-
-    text = text_of(compared, page.title)
-    if not compared.comparison.metric.counts_correct:
-        document_text = json_text({**facts, **document(compared)})
-        return {TABLE: text.encode(), TABLE_JSON: document_text.encode()}
     from tuneyard.core.drawing.plots import list_of
     from tuneyard.eval.show.html import render
     from tuneyard.eval.show.plots import draw_plots
+    from tuneyard.eval.show.tables import document, text_of
 
-    plots = draw_plots(compared.comparison, compared.runs)
-    files = {plot.name: plot.png for plot in plots}
-    document_text = json_text({**facts, **document(compared, list(files))})
-    files[PAGE] = render(compared, page, plots).encode()
-    for plot in plots:
-        if plot.numbered:
-            files[str(Path(plot.name).with_suffix(".txt"))] = list_of(plot.numbered).encode()
-    files[TABLE] = text.encode()
-    files[CHANGED] = changed_examples(compared).encode()
-    files[TABLE_JSON] = document_text.encode()
+    files: dict[str, bytes] = {}
+    plots = []
+    if compared.comparison.metric.counts_correct:
+        plots = draw_plots(compared.comparison, compared.runs)
+        for plot in plots:
+            files[plot.name] = plot.png
+            if plot.numbered:
+                files[str(Path(plot.name).with_suffix(".txt"))] = list_of(plot.numbered).encode()
+        files[PAGE] = render(compared, page, plots).encode()
+        files[CHANGED] = changed_examples(compared).encode()
+    files[TABLE] = text_of(compared, page.title).encode()
+    table = {**facts, **document(compared, [plot.name for plot in plots])}
+    files[TABLE_JSON] = json_text(table).encode()
     return files
 
 

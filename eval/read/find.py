@@ -34,7 +34,8 @@ from tuneyard.eval.read.tables import placed_lines
 
 ANSWERS = ("expected_output", "predicted_output")
 TEXTS = {"gold": ("expected_output", "reference", "gold"), "prediction": ("model_output", "prediction")}
-MASS = "label_mass"  # how much of the probability any label has: does not help to choose a model
+NOT_COMPARED = {*OF_ANSWERS, "label_mass"}
+"""Figures that are no further metric of a row: of its answer, and of the probability that any label has."""
 LEVELS = ("", "*/", "*/*/")
 SHOWN_RUNS = 5
 LARGEST = sys.float_info.max  # nan and inf are no log-probabilities, and integers have no end
@@ -234,7 +235,7 @@ def _run_of_lines(
     names, read_row = [metric], _measured_row
     if metric in OF_ANSWERS:
         stated = {*METRICS} & facts.keys() | part_of(facts, "metrics").keys()
-        names = [name for name in measurable(records) if name in stated - {MASS}] + [*also]
+        names = [name for name in measurable(records) if name in stated - NOT_COMPARED] + [*also]
         read_row = _answered_row
     tokenizer = str(part_of(facts, "settings").get("tokenizer", CHARACTERS))
     values = {name: values_of(name, records, tokenizer) for name in names}

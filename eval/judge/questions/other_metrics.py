@@ -2,7 +2,7 @@
 
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import tr
-from tuneyard.core.training.metrics import ACCURACY, direction
+from tuneyard.core.training.metrics import direction
 from tuneyard.eval.judge.conclusions import MEASURED, difference_cells, section_name, translated
 from tuneyard.eval.judge.question import AnsweredQuestion
 from tuneyard.eval.judge.questions.replicates import with_trainings
@@ -19,8 +19,6 @@ def other_metrics(runs: RunsByDataset, base: str) -> AnsweredQuestion:
     names = [name for name in every_run[0].values if all(name in run.values for run in every_run)]
     rows = []
     for metric_name in names:
-        if metric_name == ACCURACY.name:
-            continue
         for section in compare(runs, base, metric=meaning(metric_name, runs)).sections:
             figure = tr("{name} on {dataset}", name=metric_name, dataset=section_name(section.name))
             name = direction(figure, section.metric)
