@@ -3,10 +3,8 @@
 Shares are 0-1, differences -1 to 1, limits are at 95 %.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from tuneyard.core.language.number_format import limits, p_cell
 from tuneyard.core.language.translation import tr
@@ -19,22 +17,6 @@ from tuneyard.eval.statistics.rates import Mean
 MEAN = "mean"
 DIFFERENCES = ("", "difference, points (95 %)", "fixed", "regressed", "p", "minimum detectable effect")
 MEASURED = ("", "difference (95 %)", "better", "worse", "p", "minimum detectable effect")
-
-
-def as_json(value: Any) -> Any:
-    """A record of a comparison as plain JSON values: fields by name, a number that is not finite as null, a
-    metric as its name."""
-    if isinstance(value, Metric):
-        return value.name
-    if is_dataclass(value):
-        return {each.name: as_json(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): as_json(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 @dataclass(frozen=True, slots=True)

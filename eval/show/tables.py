@@ -1,7 +1,9 @@
 """A comparison as Markdown, which reads well in a terminal too, and as JSON for programs."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 from tuneyard.core import version
 from tuneyard.core.files import versions
@@ -25,7 +27,6 @@ from tuneyard.eval.judge.conclusions import (
     Comparison,
     ModelScore,
     Section,
-    as_json,
     difference_cells,
     differences_header,
     section_name,
@@ -111,13 +112,13 @@ def _figures_of(score: ModelScore) -> dict[str, str]:
     if score.calibration:
         error, chance = 100 * score.calibration.error, 100 * score.calibration.chance
         cells[tr("ECE, points (95th percentile if calibrated)")] = f"{error:.1f} ({chance:.1f})"
-    for name, fields in score.metrics.items():
+    for name, figure in score.metrics.items():
         _, metric = read_metric({"metrics": score.metrics}, name)
-        value, ci95 = float(str(fields.get("value"))), fields.get("ci95")
+        value, ci95 = float(str(figure.get("value"))), figure.get("ci95")
         text = number(value)
         if isinstance(ci95, list) and len(ci95) == 2 and None not in ci95:
             text = limits(number, (value, *ci95))
-        cells[direction(name, metric)] = f"{text}, n = {fields.get('n')}"
+        cells[direction(name, metric)] = f"{text}, n = {figure.get('n')}"
     return cells
 
 
@@ -262,6 +263,22 @@ def document(compared: ComparedRuns, plots: Sequence[str] = ()) -> dict[str, obj
     }
 
 
+def as_json(value: Any) -> Any:
+    """A record of a comparison as plain JSON values: fields by name, a number that is not finite as null, a
+    metric as its name."""
+    if isinstance(value, Metric):
+        return value.name
+    if is_dataclass(value):
+        return {each.name: as_json(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): as_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
 def judged(compared: ComparedRuns) -> dict[str, object]:
     """The comparison and the answers to all questions as JSON values. Deciding sections have a verdict."""
     comparison = compared.comparison
@@ -308,12 +325,12 @@ def _section_json(section: Section) -> dict[str, object]:
 
 def _score_json(score: ModelScore, metric: Metric) -> dict[str, object]:
     """A score without the fields that it cannot have: those of answers, or of several seeds."""
-    fields: dict[str, object] = as_json(score)
+    record: dict[str, object] = as_json(score)
     unused: tuple[str, ...] = ()
     if metric.counts_correct:
-        fields["accuracy"] = fields.pop("value")
+        record["accuracy"] = record.pop("value")
     else:
         unused = OF_ANSWERS
     if not score.trainings:
         unused += OF_SEEDS
-    return {name: value for name, value in fields.items() if name not in unused}
+    return {name: value for name, value in record.items() if name not in unused}

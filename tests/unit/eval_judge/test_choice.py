@@ -9,9 +9,9 @@ from tests.fake_runs import compare
 from tests.messages import raises
 from tests.unit.eval_judge.test_sections import make
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.judge.conclusions import as_json
 from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.read.scored_run import by_dataset
+from tuneyard.eval.show.tables import as_json
 
 
 def chosen(runs):

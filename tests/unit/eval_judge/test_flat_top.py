@@ -2,9 +2,9 @@
 
 import pytest
 
-from tuneyard.eval.judge.conclusions import as_json
 from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
+from tuneyard.eval.show.tables import as_json
 
 HALVES = [True] * 100 + [False] * 100, [False] * 100 + [True] * 100
 
