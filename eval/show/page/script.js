@@ -96,7 +96,8 @@ function inOrder(answers) {
 
 function answer(given) {
   const item = document.createElement("li");
-  const sure = given.confidence === null ? "" : ` (${(100 * given.confidence).toFixed(0)}\u00a0%)`;
+  const share = tr("{figure} %", { figure: (100 * given.confidence).toFixed(0) }).replace(" ", "\u00a0");
+  const sure = given.confidence === null ? "" : ` (${share})`;
   const verdict = element("span", given.right ? "right" : "wrong", "");
   verdict.append(`${tr(given.right ? "✓ correct" : "✗ incorrect")}: `, element("bdi", "", given.predicted), sure);
   item.append(element("strong", "", data.models[given.model]), ": ", verdict);

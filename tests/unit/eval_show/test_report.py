@@ -244,7 +244,7 @@ def test_the_errors_are_those_rows_that_a_model_has_wrong(page: str) -> None:
         for answer in row["answers"]:
             assert answer["right"] == (answer["predicted"] == row["expected"])
             assert 0.3 < answer["confidence"] <= 1
-    assert re.search(r"\(\d+&nbsp;%\)", page) and not re.search(r"\d %\)", page)
+    assert re.search(r"\(\d+\N{NO-BREAK SPACE}%\)", page) and not re.search(r"\d %\)", page)
 
 
 @pytest.mark.usefixtures("unrendered")
