@@ -255,7 +255,7 @@ def mean_figures(data: PairedRows, metric: Metric) -> dict[str, Mean]:
     for model in data.values:
         mean = _mean_figure(data, model, metric)
         if model in data.seeds:
-            mean = figure_over_seeds(mean, data.seeds[model], is_share=metric.is_share)
+            mean = figure_over_seeds(metric, mean, data.seeds[model])
         figures[model] = mean
     return figures
 
@@ -278,7 +278,7 @@ def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: st
     if data.f1 is not None:
         cautions = _rare_labels(first)
     elif not metric.counts_correct:
-        cautions = _skewed(dataset, data, base, metric)
+        cautions = _skewed(dataset, data, metric)
     elif has_labels(runs) and not data.seeds:
         cautions = _rare_labels(first)
         labelled = paired_rows(dataset, runs, MACRO_F1)
@@ -334,14 +334,13 @@ def _rare_labels(run: ScoredRun) -> list[str]:
     return [tr(warning, dataset=run.dataset, count=RARE, labels=labels)]
 
 
-def _skewed(dataset: str, data: PairedRows, base: str, metric: Metric) -> list[str]:
+def _skewed(dataset: str, data: PairedRows, metric: Metric) -> list[str]:
     """A warning if a few examples decide a difference.
 
     The interval of the mean of very skewed values is too narrow
     (`python -m tools.bench.coverage`: lognormal with σ = 2, Pareto with α = 1.5).
     """
-    models = sorted(data.values, key=lambda model: model != base)
-    pairs = list(combinations(models, 2))
+    pairs = list(combinations(data.values, 2))
     if not pairs or not is_skewed(_units(pairs, [data], metric)):
         return []
     warning = "{dataset}: a few examples decide the difference (very skewed): its interval may be too narrow"
@@ -363,7 +362,7 @@ def _mean_section(
         if model in data[0].seeds:
             seeds = _mean_seeds(model, data)
             of_examples = [_mean_figure(rows, model, metric) for rows in data]
-            mean = figure_over_seeds(average(of_examples), seeds, is_share=metric.is_share)
+            mean = figure_over_seeds(metric, average(of_examples), seeds)
             deviation = stdev(seeds)
         figures[model] = ModelScore(
             **asdict(mean),

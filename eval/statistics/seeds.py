@@ -11,6 +11,7 @@ from statistics import NormalDist, stdev
 
 import numpy as np
 
+from tuneyard.core.training.metrics import Metric
 from tuneyard.eval.statistics.family import ALPHA, DifferenceTest, agreeing
 from tuneyard.eval.statistics.rates import Z95, Estimate, Mean
 from tuneyard.eval.statistics.spread import student_deviate
@@ -32,11 +33,11 @@ def _distances(estimate: Estimate, reach: float) -> tuple[float, float]:
     return math.hypot(estimate.value - estimate.low, reach), math.hypot(estimate.high - estimate.value, reach)
 
 
-def figure_over_seeds(mean: Mean, figures: Sequence[float], *, is_share: bool) -> Mean:
+def figure_over_seeds(metric: Metric, mean: Mean, figures: Sequence[float]) -> Mean:
     """A setting's figure over examples and seeds: `figures` are those of its trainings."""
     below, above = _distances(mean, seed_reach(figures))
     low, high = mean.value - below, mean.value + above
-    if is_share:
+    if metric.is_share:
         low, high = max(0.0, low), min(1.0, high)
     return replace(mean, low=low, high=high, stderr=math.hypot(mean.stderr, seed_error(figures)))
 
