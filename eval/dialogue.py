@@ -177,28 +177,29 @@ def conversing(
     """
 
     def score(batch: Sequence[int]) -> list[Fields]:
-        plays = [Play(_questions(talks[row])) for row in batch]
+        plays = {row: Play(_questions(talks[row])) for row in batch}
         while True:
-            asked = []
-            for play in plays:
+            asked: dict[int, Messages] = {}
+            for row, play in plays.items():
                 if not play.questions or play.cut_short:
                     continue
                 messages = [*play.transcript, *play.questions[0]]
                 if len(encode(messages)) <= backend.context - max_new_tokens:
-                    asked.append((play, messages))
+                    asked[row] = messages
                 else:
                     play.cut_short = True
             if not asked:
                 break
-            answers = backend.chat([messages for _, messages in asked], encode, max_new_tokens)
-            for (play, messages), answer in zip(asked, answers, strict=True):
+            answers = backend.chat(asked, encode, max_new_tokens)
+            for (row, messages), answer in zip(asked.items(), answers, strict=True):
+                play = plays[row]
                 if isinstance(answer, RefusedError):
                     play.cut_short, play.refusal = True, answer.problem
                 else:
                     play.transcript = [*messages, {"role": "assistant", "content": cut_thought(answer)}]
                     del play.questions[0]
         fields: list[Fields] = []
-        for play in plays:
+        for play in plays.values():
             if play.transcript:
                 fields.append({"transcript": play.transcript, "cut_short": play.cut_short})
             else:

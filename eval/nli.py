@@ -4,7 +4,6 @@ Prompts a base model and any number of adapters, the base loaded once, for yes, 
 labels), and writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-nli.md explains them.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,10 +99,8 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
             raise RequestError("--think needs --mode generate: a thought would come before the labels")
         if request.preset:
             raise RequestError("--preset needs --mode generate: nothing is sampled where labels are compared")
-        if request.rescore and options["parser"] != "word":
-            raise RequestError("--parser: these labels were chosen by log-probabilities, nothing is parsed")
-        if not options["check_generate"] and not request.rescore:
-            reason = "nothing is generated here: give --mode generate, or --check-generate N"
+        if request.rescore or not options["check_generate"]:
+            reason = "nothing is generated here: leave it out, or give --mode generate or --check-generate N"
             refuse_explicit(("parser", "max_new_tokens"), reason)
     else:
         reason = "it is for --mode choice: here every answer is generated"
@@ -146,10 +143,6 @@ class Nli(Task):
         """An example before a question has one of the dataset's labels as its answer."""
         return {name: label_set.labels for name, label_set in self.label_sets.items()}
 
-    def labels(self, job: Job) -> list[str]:
-        """Labels of the job's dataset."""
-        return self.label_sets[job.dataset.name].labels
-
     def settings(self, request: ScoringRequest) -> dict[str, object]:
         """Options that change an answer, or the label that it counts as."""
         names = ("mode", "variants", "choices", "check_generate")
@@ -164,30 +157,29 @@ class Nli(Task):
         return job.generating() if self.mode == "generate" else self._choosing(job)
 
     def _choosing(self, job: Job, prompts: Prompts | None = None) -> Scorer:
-        forms = {label: spellings(label, self.variants == "all") for label in self.labels(job)}
+        labels = self.label_sets[job.dataset.name].labels
+        forms = {label: spellings(label, self.variants == "all") for label in labels}
         return job.choosing(forms, prompts)
 
-    def jobs(self, job: Job) -> list[Job]:
+    def further(self, job: Job) -> Scorer | None:
         """Answer some evenly spread rows in the other mode, too."""
         generates = self.mode == "generate"
         answered = [row for row in range(len(job.rows)) if row not in job.scorer.too_long]
-        can_choose = job.request.backend != "openai" and not job.request.think
+        can_choose = job.backend.tokenizer is not None and not job.request.think
         count = self.check_generate
         if generates and can_choose:
             count = CHECKED
         count = min(count, len(answered))
         if not count:
-            return [job]
+            return None
         rows = [answered[i * len(answered) // count] for i in range(count)]
         if generates:
-            return job.with_further(self._choosing(job, job.prompts(rows)))
-        return job.with_further(job.generating(job.messages(rows)))
+            return self._choosing(job, job.prompts(rows))
+        return job.generating(job.messages(rows))
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The six fields of the published script, the row's number, and the scorer's other fields."""
         record, example = job.dataset.records[row], job.rows[row]
-        if job.request.rescore:
-            fields = self._of_labels(job, fields)
         return {
             "instruction": record.get("instruction", example.question),
             "input": record.get("input", ""),
@@ -199,23 +191,6 @@ class Nli(Task):
             **{key: value for key, value in fields.items() if not key.endswith("_output")},
         }
 
-    def _of_labels(self, job: Job, fields: Fields) -> Fields:
-        """Reduce kept log-probabilities to the labels of this run (--rescore)."""
-        logs, labels = fields.get("choices"), self.labels(job)
-        if not isinstance(logs, Mapping) or list(logs) == labels:
-            return fields
-        missing = [label for label in labels if label not in logs]
-        if missing:
-            raise RequestError(
-                f"--rescore: {', '.join(missing)}: the kept log-probabilities are of {', '.join(logs)}; "
-                "score without --rescore for other labels"
-            )
-        choices = {label: float(logs[label]) for label in labels}
-        if choices == logs:
-            return {**fields, "choices": choices}
-        mass = round(sum(map(math.exp, choices.values())), DIGITS)
-        return {**fields, "choices": choices, "label_mass": mass}
-
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Accuracy and the other figures of results.json."""
         unparsed = [line["row"] for line in predictions if line["predicted_output"] == UNKNOWN]
@@ -225,7 +200,7 @@ class Nli(Task):
             **summary(predictions, job.dataset.answers),
             "unparsed_rows": unparsed,
             "label_mass": round(sum(masses) / len(masses), DIGITS) if masses else None,
-            "labels": self.labels(job),
+            "labels": self.label_sets[job.dataset.name].labels,
             **(self._agreement(job, predictions) if job.further else {}),
         }
 

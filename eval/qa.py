@@ -13,7 +13,7 @@ import click
 
 from tuneyard.core.errors import ContentError, RequestError, run_command
 from tuneyard.core.training.training_run import model_sha256
-from tuneyard.eval.backends.scorers import Fields
+from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.qa import LEXICAL, SIMILAR, Lexical, exact_match, qa_summary, token_f1
@@ -119,12 +119,12 @@ class Qa(Task):
         """Settings that change an answer or a figure."""
         return {"similarity": self.similarity.name, **Task.settings(self, request)}
 
-    def jobs(self, job: Job) -> list[Job]:
+    def further(self, job: Job) -> Scorer | None:
         """Answer the fixed prompts, too, which show how the model talks."""
         if job.dataset.name != self.shown_with:
-            return [job]
+            return None
         prompts = {row: [{"role": "user", "content": text}] for row, text in enumerate(PROMPTS)}
-        return job.with_further(job.generating(prompts))
+        return job.generating(prompts)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Question, reference, answer (in the reference's spelling if it matches), and the similarities."""

@@ -15,7 +15,6 @@ from tuneyard.core.errors import ContentError, RequestError, need, run_command
 from tuneyard.core.files import write_json
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.prompt.supervision import SupervisedText, supervise, supervise_text
-from tuneyard.eval.backends.likelihood import reading_losses
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
@@ -190,13 +189,17 @@ class Text(Task):
                 f"--max-seq-length {self.longest} exceeds the model's context of {job.backend.context} "
                 f"tokens: --max-seq-length {job.backend.context}"
             )
-        texts = {row: self._supervised(job, row) for row in range(len(job.rows))}
-        if not any(supervised.learned for supervised in texts.values()):
-            raise ContentError(f"{job.dataset.path}: no token of its {len(texts)} rows carries loss")
         generating = None
         if self.generate and not self._plain(job):
             generating = job.generating()
-        return reading_losses(job.backend, texts, generating)
+        return job.backend.losses(lambda: self._texts(job), generating)
+
+    def _texts(self, job: Job) -> dict[int, SupervisedText]:
+        """Every row's tokens. `ContentError` if none of them carries loss."""
+        texts = {row: self._supervised(job, row) for row in range(len(job.rows))}
+        if not any(supervised.learned for supervised in texts.values()):
+            raise ContentError(f"{job.dataset.path}: no token of its {len(texts)} rows carries loss")
+        return texts
 
     def _supervised(self, job: Job, row: int) -> SupervisedText:
         example = job.rows[row]
@@ -247,10 +250,6 @@ class Text(Task):
             line["prompt_tokens"] = len(job.candidate.prompting.encode(job.with_image_tokens(row)))
         line["reference_tokens"] = _count(job, reference)
         return line
-
-    def raw(self, line: Prediction) -> Fields:
-        """The whole line: its lengths need a tokenizer."""
-        return {name: value for name, value in line.items() if name != "cluster"}
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Compute all figures, and write metrics.json in the published script's layout."""

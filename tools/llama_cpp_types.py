@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 
 from tuneyard.eval.backends.load import Model, load_gguf, load_model
-from tuneyard.eval.backends.scorers import choosing
 from tuneyard.eval.datasets.dataset import read_datasets
 from tuneyard.eval.datasets.prompts import choose_prompting
 from tuneyard.eval.metrics.labels import find_labels, spellings
@@ -103,7 +102,7 @@ def widen(narrow: Path, wide: Path) -> None:
 
 def by_transformers(model: Model, prompts: dict[int, list[int]], labels: dict[str, list[str]]) -> Scores:
     """Return what eval.nli compares."""
-    asker = choosing(replace(model, budget=2048), prompts, labels)
+    asker = replace(model, budget=2048).choosing(prompts, labels)
     return {
         row: fields["choices"]
         for batch in asker.batches

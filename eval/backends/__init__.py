@@ -1,17 +1,19 @@
 """Backends answer prompts: transformers (load.py), vLLM (engine.py), a server (server.py), and replay.py.
 
-Replay gives back the outputs of an earlier run (--rescore). A new backend is a file with a `Backend`, and a
-line in eval/scoring/candidates.py that opens it. Nobody else asks which backend it has.
+Replay gives back the outputs of an earlier run: --rescore is scoring with it. A new backend is a file with a
+`Backend`, and a line in eval/scoring/candidates.py that opens it. Nobody else asks which backend it has.
 """
 # ruff: noqa: ARG002  the arguments are for the backends
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt import Tokenizer
+from tuneyard.eval.backends.scorers import Fields, Scorer, label_fields, prompts_too_long, tokenise
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from tuneyard.eval.backends.scorers import Batches, Ids, Images, Prompts, Reading
     from tuneyard.eval.backends.vision import Vision
 
+NO_LIMIT = 1 << 30  # tokens
+
 
 @dataclass(eq=False, kw_only=True)
 class Backend:
@@ -31,15 +35,16 @@ class Backend:
     - `context`: the largest number of tokens in a prompt and its answer.
     - `budget`: tokens in a batch.
     - `digest`: the hash of the model's files; `settings`: what else a resumed run must share.
+    - `run`: the folder of an earlier run whose outputs it gives back, None if it answers by itself.
 
-    Five methods answer: `apply`, `reading`, `token_losses`, `batches` and `chat`. Those that a backend lacks
-    raise `RequestError`.
+    Five methods answer: `apply`, `choosing` (by `reading`), `losses` (by `token_losses`), `batches` and
+    `chat`. Those that a backend lacks raise `RequestError`.
     """
 
     tokenizer: Tokenizer = None  # of a backend that only answers
     ends: Sequence[int] = ()
     """The tokens that end an answer."""
-    context: int = 0
+    context: int = NO_LIMIT
     budget: int = 0
     digest: str = ""
     dtype: str = ""
@@ -47,9 +52,38 @@ class Backend:
     settings: Mapping[str, object] = field(default_factory=dict)
     sampling: Mapping[str, float] = field(default_factory=dict)
     vision: "Vision | None" = None
+    run: Path | None = None
+
+    def for_rows(self, name: str, count: int) -> "Backend":
+        """The backend for the first `count` rows of a dataset. `name` is MODEL/DATASET, as in a run."""
+        return self
+
+    def seeing(self, template: str, think: bool, pixels: Mapping[str, int]) -> "Backend":
+        """The backend for rows with images of these sizes."""
+        raise self.needs_model()
 
     def apply(self, parts: "Sequence[WeightedAdapter]") -> None:
         """Answer as the base with these adapters from now on. () is the base."""
+
+    def choosing(
+        self, prompts: "Prompts", spellings: Mapping[str, Sequence[str]], images: "Images" = None
+    ) -> Scorer:
+        """Scorer that compares labels after each prompt, each label by all its spellings.
+
+        `RequestError` for a backend that has no tokenizer: it only answers.
+        """
+        if self.tokenizer is None:
+            raise self.needs_model()
+        labels = tokenise(self.tokenizer, self.ends, spellings)
+        tokens = [ids for forms in labels.values() for ids in forms]
+        too_long = prompts_too_long(prompts, max(map(len, tokens)), self.context)
+        fitting = {row: ids for row, ids in prompts.items() if row not in too_long}
+        batches, read = self.reading(fitting, tokens, images)
+
+        def score(batch: Sequence[int]) -> list[Fields]:
+            return [label_fields(row, labels, logs) for row, logs in zip(batch, read(batch), strict=True)]
+
+        return Scorer(batches, too_long, score)
 
     def reading(
         self,
@@ -60,6 +94,14 @@ class Backend:
         """Put prompts into batches; give the log-probability of each token of the spellings after them."""
         raise self.needs_model()
 
+    def losses(
+        self, texts: "Callable[[], Mapping[int, SupervisedText]]", generating: Scorer | None
+    ) -> Scorer:
+        """Scorer of each row's loss and, with `generating`, of an answer. `texts` makes the rows' texts."""
+        from tuneyard.eval.backends.likelihood import reading_losses
+
+        return reading_losses(self, texts(), generating)
+
     def token_losses(self, texts: "Mapping[int, SupervisedText]") -> dict[int, list[float]]:
         """-log p in nats of each loss token of each row."""
         raise self.needs_model()
@@ -69,9 +111,9 @@ class Backend:
         raise self.needs_model()
 
     def chat(
-        self, talks: "Sequence[Messages]", encode: "Encode", longest: int
+        self, talks: "Mapping[int, Messages]", encode: "Encode", longest: int
     ) -> "Sequence[str | RefusedError]":
-        """Answer each conversation. The last turn of each is the user's.
+        """Answer the conversation of each row. The last turn of each is the user's.
 
         A server's refusal takes the place of an answer to a conversation that is too long for its context.
         """

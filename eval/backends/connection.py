@@ -21,6 +21,7 @@ CONNECTING = 20.0  # seconds until a server accepts a connection: an http server
 FEW_TRIES = 3  # if an answer does not end, or is not what was asked for
 RESUMED = "what was answered is kept: resume with --resume"
 AT_ONCE = 16  # requests in flight, unless the server names its own number
+PASSING = {429, *range(500, 1000)} - {501}  # statuses after which another try may succeed
 MOST_BYTES = 1 << 24  # of an answer
 SHOWN_BYTES = 200  # of the answer to a refused request, and of an address
 KEY, NO_KEY = "OPENAI_API_KEY", "none"
@@ -46,12 +47,6 @@ class RefusedError(RequestError):
         super().__init__(f"{url}: {problem}")
         self.status = status
         self.problem = problem
-
-    @property
-    def may_pass(self) -> bool:
-        """True if another try may succeed."""
-        is_of_server = self.status >= 500 and self.status != HTTPStatus.NOT_IMPLEMENTED
-        return is_of_server or self.status == HTTPStatus.TOO_MANY_REQUESTS
 
     @property
     def is_too_long(self) -> bool:
@@ -164,7 +159,7 @@ class Connection:
                 async with asyncio.timeout(self.timeout):
                     return read(await self._answer(address, body))
             except RefusedError as error:
-                if not error.may_pass:
+                if error.status not in PASSING:
                     raise
                 failure = error
             except (OSError, HTTPError, InvalidURL, ValueError) as error:

@@ -109,12 +109,12 @@ class Engine(Backend):
         """Large batches in the data's order."""
         return chunks(list(lengths), AT_ONCE)
 
-    def chat(self, talks: Sequence[Messages], encode: Encode, longest: int) -> list[str]:
+    def chat(self, talks: Mapping[int, Messages], encode: Encode, longest: int) -> list[str]:
         """Answer each conversation greedily."""
         from vllm import SamplingParams
 
         sampling = SamplingParams(temperature=0.0, max_tokens=longest, stop_token_ids=list(self.ends))
-        answers = self.answers([encode(talk) for talk in talks], [sampling] * len(talks))
+        answers = self.answers([encode(talk) for talk in talks.values()], [sampling] * len(talks))
         return [answer.text for answer in answers]
 
 

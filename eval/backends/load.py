@@ -15,12 +15,12 @@ from tuneyard.core.installation.packages import missing
 from tuneyard.core.prompt import Encode, Messages, Tokenizer
 from tuneyard.core.prompt.supervision import SupervisedText
 from tuneyard.core.training.llamafactory import replaced
-from tuneyard.eval.backends import Backend, Network, loading
+from tuneyard.eval.backends import NO_LIMIT, Backend, Network, loading
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import draw, generate
 from tuneyard.eval.backends.likelihood import LogProbabilities, token_losses
 from tuneyard.eval.backends.scorers import Batches, Ids, Images, Prompts, Reading, plan_batches
-from tuneyard.eval.backends.vision import Vision
+from tuneyard.eval.backends.vision import open_vision
 
 if TYPE_CHECKING:
     import torch
@@ -67,8 +67,9 @@ class Model(Network):
     merged: bool = False
     applied: Applied = field(default_factory=Applied)
 
-    def seeing(self, vision: Vision) -> "Model":
+    def seeing(self, template: str, think: bool, pixels: Mapping[str, int]) -> "Model":
         """The same model, which is shown images: rows go through it one at a time."""
+        vision = open_vision(self.net, self.tokenizer, template, think, pixels)
         return replace(self, alone=True, vision=vision, budget=1, settings=vision.settings)
 
     def apply(self, parts: "Sequence[WeightedAdapter]") -> None:
@@ -99,9 +100,9 @@ class Model(Network):
         # one by one where they are drawn: an answer then depends on its own prompt alone
         return plan_batches(lengths, 1 if self.draws else self.budget)
 
-    def chat(self, talks: Sequence[Messages], encode: Encode, longest: int) -> list[str]:
+    def chat(self, talks: Mapping[int, Messages], encode: Encode, longest: int) -> list[str]:
         """Answer each conversation, greedily or as the model's settings draw."""
-        prompts = [encode(talk) for talk in talks]
+        prompts = [encode(talk) for talk in talks.values()]
         if self.draws:
             return [draw(self, prompt, longest, self.sampling, self.seed) for prompt in prompts]
         return [answer.text for answer in generate(self, prompts, longest)]
@@ -175,7 +176,7 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
         alone,
         tokenizer=tokenizer,
         ends=net.generation_config.eos_token_id,
-        context=limit or 1 << 30,
+        context=limit or NO_LIMIT,
         budget=int(alone),
         dtype=dtype,
         device=device,

@@ -1,12 +1,150 @@
-"""The backend of --rescore: the outputs of an earlier run, without a model (`read_outputs`)."""
+"""The backend of --rescore: it gives back what predictions.jsonl of an earlier run holds."""
 
-from tuneyard.core.errors import RequestError
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from pathlib import Path
+
+from tuneyard.core.documents.schema_errors import is_number
+from tuneyard.core.errors import ContentError, RequestError, unexpected
+from tuneyard.core.prompt import Encode, Messages
+from tuneyard.core.prompt.supervision import SupervisedText
 from tuneyard.eval.backends import Backend
+from tuneyard.eval.backends.connection import RefusedError
+from tuneyard.eval.backends.scorers import DIGITS, Batches, Fields, Images, Prompts, Scorer
+from tuneyard.eval.read.results import PREDICTIONS, Prediction, read_lines
+
+TEXT = ("reference", "loss", "tokens", "truncated", "reference_tokens")
+"""Fields of a text that was measured; `ANSWER` those of an answer to it."""
+ANSWER = ("prediction", "prediction_tokens")
+KINDS = {
+    "reference": (str, "a text"),
+    "prediction": (str, "a text"),
+    "truncated": (bool, "true or false"),
+}
+"""What these fields are. The others are numbers."""
+MOST = 1.1  # of a probability, or of its log: rounded sums
 
 
+@dataclass(eq=False)
 class Replay(Backend):
-    """The outputs of an earlier run. Its run.json has the facts that a model would give."""
+    """The outputs of the finished run in the folder `run`, or of one model on one dataset in it (`for_rows`).
+
+    `lines` are those of `count` rows, by row. Every prompt fits: it was answered before.
+    """
+
+    run: Path
+    lines: Mapping[int, Prediction] = field(default_factory=dict)
+    count: int = 0
+
+    def for_rows(self, name: str, count: int) -> "Replay":
+        """The outputs in a folder MODEL/DATASET of the run. `ContentError` for a row beyond the `count`."""
+        outputs = replace(self, run=self.run / name, count=count)
+        outputs.lines = read_lines(outputs.run / PREDICTIONS)
+        for row in outputs.lines:
+            if not 0 <= row < count:
+                raise ContentError(f"{outputs.place(row)}, expected one of the {count} examples")
+        return outputs
+
+    def place(self, row: int) -> str:
+        """Where a row's line is, for messages."""
+        return f"{self.run / PREDICTIONS}: row {row}"
+
+    def seeing(self, template: str, think: bool, pixels: Mapping[str, int]) -> "Replay":  # noqa: ARG002
+        """The same outputs: the images were seen before."""
+        return self
+
+    def choosing(
+        self,
+        prompts: Prompts,
+        spellings: Mapping[str, Sequence[str]],
+        images: Images = None,  # noqa: ARG002
+    ) -> Scorer:
+        """The kept log-probabilities of the labels. `RequestError` if a label has none."""
+        return Scorer([list(prompts)], {}, lambda batch: [self._choice(row, spellings) for row in batch])
+
+    def losses(
+        self,
+        texts: Callable[[], Mapping[int, SupervisedText]],  # noqa: ARG002
+        generating: Scorer | None,  # noqa: ARG002
+    ) -> Scorer:
+        """The kept lines as they are: their lengths need a tokenizer."""
+        return Scorer([list(range(self.count))], {}, lambda batch: [self._measured(row) for row in batch])
+
+    def batches(self, lengths: Mapping[int, int]) -> Batches:
+        """All rows at once."""
+        return [list(lengths)]
+
+    def chat(
+        self,
+        talks: Mapping[int, Messages],
+        encode: Encode,  # noqa: ARG002
+        longest: int,  # noqa: ARG002
+    ) -> list[str | RefusedError]:
+        """The kept answer to each conversation; of a transcript, the turn that follows."""
+        return [self._answer(row, len(talk)) for row, talk in talks.items()]
 
     def needs_model(self) -> RequestError:
         """The error for what kept outputs do not have."""
         return RequestError("--rescore has no model: this figure needs one, score without --rescore")
+
+    def _line(self, row: int) -> tuple[Prediction, str]:
+        """A row's line, and its place for messages."""
+        place = self.place(row)
+        if row not in self.lines:
+            raise ContentError(f"{place} is missing")
+        return self.lines[row], place
+
+    def _measured(self, row: int) -> Fields:
+        """A row's line but for its cluster: --cluster may be another one."""
+        line, place = self._line(row)
+        names = [*TEXT, *(name for name in line if name.endswith("_tokens"))]
+        if "prediction" in line:
+            names += ANSWER
+        for name in names:
+            value = line.get(name)
+            kind, expected = KINDS.get(name, (float, "a number"))
+            if not (is_number(value) if kind is float else isinstance(value, kind)):
+                raise unexpected(place, name, value, expected)
+        return {name: value for name, value in line.items() if name != "cluster"}
+
+    def _answer(self, row: int, turn: int) -> str | RefusedError:
+        """The answer in a row's line. Of a conversation, the one after so many messages."""
+        line, place = self._line(row)
+        answer, refusal = line.get("model_output"), line.get("too_long")
+        if "transcript" in line:
+            turns = line["transcript"]
+            if not isinstance(turns, list) or not all(isinstance(each, dict) for each in turns):
+                raise unexpected(place, "transcript", turns, "a list of messages")
+            if turn < len(turns):
+                answer = turns[turn].get("content")
+            else:
+                refusal = "cut short"
+        if refusal is not None:
+            return RefusedError(place, HTTPStatus.BAD_REQUEST, refusal)
+        if not isinstance(answer, str):
+            raise unexpected(place, "model_output", answer, "a text")
+        return answer
+
+    def _choice(self, row: int, labels: Collection[str]) -> Fields:
+        """A row's fields, reduced to the labels of this run."""
+        line, place = self._line(row)
+        if "too_long" in line:
+            return {"too_long": line["too_long"]}
+        logs, mass = line.get("choices"), line.get("label_mass")
+        if not isinstance(logs, dict):
+            raise unexpected(place, "choices", logs, "the labels' log-probabilities")
+        missing = [label for label in labels if label not in logs]
+        if missing:
+            raise RequestError(
+                f"--rescore: {', '.join(missing)}: the kept log-probabilities are of {', '.join(logs)}; "
+                "score without --rescore for other labels"
+            )
+        choices = {label: logs[label] for label in labels}
+        for name, value in {**choices, "label_mass": mass}.items():
+            if not is_number(value) or value > MOST:
+                raise unexpected(place, name, value, "a log-probability or a probability")
+        if len(choices) < len(logs):
+            mass = round(sum(map(math.exp, choices.values())), DIGITS)
+        return {"model_output": self._answer(row, 0), "choices": choices, "label_mass": mass}

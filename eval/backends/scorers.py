@@ -6,11 +6,13 @@ A label is scored in one way everywhere: the tokens of its spellings, their log-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt import Encode, Messages, Tokenizer
-from tuneyard.eval.backends import Backend
+
+if TYPE_CHECKING:
+    from tuneyard.eval.backends import Backend
 
 Ids = Sequence[int]
 Prompts = Mapping[int, Ids]
@@ -68,30 +70,6 @@ def next_tokens(spellings: Sequence[Ids]) -> list[tuple[tuple[int, ...], list[in
     return [(begin, list(tokens)) for begin, tokens in following.items()]
 
 
-def choosing(
-    backend: Backend,
-    prompts: Prompts,
-    spellings: Mapping[str, Sequence[str]],
-    images: Images = None,
-) -> Scorer:
-    """Scorer that compares labels after each prompt, each label by all its spellings.
-
-    `RequestError` for a backend that has no tokenizer: it only answers.
-    """
-    if backend.tokenizer is None:
-        raise backend.needs_model()
-    labels = tokenise(backend.tokenizer, backend.ends, spellings)
-    tokens = [ids for forms in labels.values() for ids in forms]
-    too_long = prompts_too_long(prompts, max(map(len, tokens)), backend.context)
-    fitting = {row: ids for row, ids in prompts.items() if row not in too_long}
-    batches, read = backend.reading(fitting, tokens, images)
-
-    def score(batch: Sequence[int]) -> list[Fields]:
-        return [label_fields(row, labels, logs) for row, logs in zip(batch, read(batch), strict=True)]
-
-    return Scorer(batches, too_long, score)
-
-
 def label_fields(row: int, labels: Mapping[str, Sequence[tuple[int, ...]]], logs: Logs) -> Fields:
     """A row's fields from the log-probabilities of the tokens of each label's spellings.
 
@@ -120,12 +98,12 @@ def log_sum(logs: Sequence[float]) -> float:
     return largest + math.log(math.fsum(math.exp(value - largest) for value in logs))
 
 
-def generating(backend: Backend, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Scorer:
+def generating(backend: "Backend", talks: Mapping[int, Messages], encode: Encode, longest: int) -> Scorer:
     """Scorer that generates an answer to each conversation: the whole text, with the thought."""
 
     def score(batch: Sequence[int]) -> list[Fields]:
         fields: list[Fields] = []
-        for answer in backend.chat([talks[row] for row in batch], encode, longest):
+        for answer in backend.chat({row: talks[row] for row in batch}, encode, longest):
             if isinstance(answer, str):
                 fields.append({"model_output": answer})
             else:
@@ -135,7 +113,7 @@ def generating(backend: Backend, talks: Mapping[int, Messages], encode: Encode, 
     return Scorer(*plan_answers(backend, talks, encode, longest), score)
 
 
-def plan_answers(backend: Backend, talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:
+def plan_answers(backend: "Backend", talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:
     """Put conversations to answer into batches. Those that do not fit the context get a reason.
 
     A server that makes the prompts itself has no limit here: it refuses the long ones.

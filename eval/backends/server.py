@@ -16,7 +16,7 @@ from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.files import text_sha256
 from tuneyard.core.prompt import Encode, Messages, openai_messages
-from tuneyard.eval.backends import Backend
+from tuneyard.eval.backends import NO_LIMIT, Backend
 from tuneyard.eval.backends.connection import Connection, NoAccessError, RefusedError
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.scorers import Batches, Ids, Images, Logs, Prompts, Reading, chunks
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROWS, TALKS = 32, 8  # rows between two writes of the log, by labels and by answers
-NO_LIMIT = 1 << 30  # tokens: the server itself refuses prompts that are too long
 IMPOSSIBLE = -9000.0  # below it are the numbers for a probability of 0: -9999, the least float
 UNDERFLOW = math.log(2.0**-149)  # the value for those: the least probability in fp32
 LARGEST = 0.01  # of a log-probability: rounded sums
@@ -77,8 +76,7 @@ class Server(Backend, ABC):
 
     def __post_init__(self) -> None:
         self.device = self.dtype = "server"
-        self.context = NO_LIMIT
-        if self.gives_labels:
+        if self.gives_labels:  # otherwise the server itself refuses prompts that are too long
             self.context = self.model.context or NO_LIMIT
         # the settings of every request choose the adapter; of what is not listed, the address is the identity
         identity = [self.model.identity or f"{self.url} {self.model.model}", self.model.settings]
@@ -126,7 +124,7 @@ class Server(Backend, ABC):
 
     def chat(
         self,
-        talks: Sequence[Messages],
+        talks: Mapping[int, Messages],
         encode: Encode,  # noqa: ARG002  the server makes the prompt
         longest: int,
     ) -> Sequence[str | RefusedError]:
@@ -136,7 +134,7 @@ class Server(Backend, ABC):
         """
         settings = {"max_tokens": longest, "temperature": 0}
         answers: list[str | RefusedError] = []
-        for answer in self.ask(lambda talk: self.chat_with(talk, settings), talks):
+        for answer in self.ask(lambda talk: self.chat_with(talk, settings), [*talks.values()]):
             if isinstance(answer, Generated):
                 answers.append(answer.text)
             elif answer.is_too_long:

@@ -9,7 +9,7 @@ from tuneyard.core.prompt import Tokenizer
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.generate import generate
 from tuneyard.eval.backends.load import in_this_process, load_gguf, load_model
-from tuneyard.eval.backends.scorers import Fields, Ids, Prompts, Scorer, choosing, plan_batches, score_all
+from tuneyard.eval.backends.scorers import Fields, Ids, Prompts, Scorer, plan_batches, score_all
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import MOST, spellings
 from tuneyard.eval.parity.proof import Answers, ParityInputs, ProofPart, Texts, prove_answers
@@ -80,7 +80,7 @@ def answer_rows(reference: Reference) -> Answers:
     texts = {row: fields["answer"] for row, fields in score_all(scorer, "generating").items()}
     labels, forms = None, label_forms(reference.dataset)
     if forms:
-        chosen = score_all(choosing(model, prompts, forms), "labels")
+        chosen = score_all(model.choosing(prompts, forms), "labels")
         labels = {row: fields["choices"] for row, fields in chosen.items()}
     return Answers(tokens_of(texts, model.tokenizer), labels, texts)
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from tuneyard.core import version
 from tuneyard.core.documents import json_lines
-from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, counted, show_value, unexpected
 from tuneyard.core.files import append_bytes, atomic, read_object, write_bytes, write_json
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
@@ -24,8 +23,6 @@ PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
 CALLER = "by"  # in run.json: the module that called the scoring command, if one did
 FILES = "files"  # in run.json: those that the command writes into OUT, next to the models' folders
-NUMBERS = ("loss", "tokens", "prompt_tokens", "prediction_tokens", "reference_tokens")
-"""Fields of predictions.jsonl that --rescore computes with."""
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "report.html"
 COMPARED = (TABLE_JSON, TABLE, CHANGED, PAGE)
@@ -157,24 +154,7 @@ def read_identity(out: Path) -> Identity:
     return {part: run[part] for part in (*PARTS, PROMPTS)}
 
 
-def read_outputs(folder: Path, rows: int) -> dict[int, Prediction]:
-    """The kept lines of a model on a dataset by row.
-
-    `ContentError` for a row that the dataset lacks, and for a length or loss of another type than a number.
-    """
-    lines = _read_lines(folder / PREDICTIONS)
-    for row, line in lines.items():
-        place = f"{folder / PREDICTIONS}: row {row}"
-        if not 0 <= row < rows:
-            raise ContentError(f"{place}, expected one of the {rows} examples")
-        for name in NUMBERS:
-            value = line.get(name)
-            if value is not None and not is_number(value):
-                raise unexpected(place, name, value, "a number")
-    return lines
-
-
-def _read_lines(path: Path, *, growing: bool = False) -> dict[int, Prediction]:
+def read_lines(path: Path, *, growing: bool = False) -> dict[int, Prediction]:
     """The lines of predictions.jsonl by row. `ContentError` for a line without a row."""
     lines = {}
     for number, line in json_lines(path, growing=growing):
@@ -255,14 +235,13 @@ class PredictionLog:
         self.batches = batches
         self.token_losses = folder / TOKEN_LOSSES if record_numbers else None
         _sweep(folder)
-        kept = _whole_batches(self.path, batches)
+        measured = batches
         if self.token_losses is not None:
             with_losses = _sort_losses(self.token_losses)
-            kept = {row: line for row, line in kept.items() if record_numbers[row] in with_losses}
+            rows = {row for row, number in enumerate(record_numbers) if number in with_losses}
+            measured = [batch for batch in batches if rows.issuperset(batch)]
+        kept = _whole_batches(self.path, measured)
         self.pending = [list(batch) for batch in batches if not all(row in kept for row in batch)]
-        for batch in self.pending:
-            for row in batch:
-                kept.pop(row, None)
         with atomic(self.path) as file:
             file.writelines(map(_line, kept.values()))
 
@@ -351,7 +330,7 @@ def _whole_batches(path: Path, batches: Sequence[Sequence[int]]) -> dict[int, Pr
     if not path.is_file():
         return {}
     try:
-        predictions = _read_lines(path, growing=True)
+        predictions = read_lines(path, growing=True)
     except ContentError as error:
         raise ContentError(f"{error}; --force starts anew") from error
     complete = {}

@@ -9,13 +9,14 @@ A run passes these things, in this order:
 5. WeightedAdapter (adapters): an adapter and its weight.
 6. Prompting (eval/datasets/prompts.py): messages to token ids, as the adapter was trained.
 7. Candidate (candidates.py): a row of the table: the base, or weighted adapters on it, with its prompting.
-8. Backend (eval/backends): the model that answers; `Opened` has it with the candidates.
+8. Backend (eval/backends): the model that answers, or an earlier run (--rescore); `Opened` has it with the
+   candidates.
 9. ScoringPlan (plan.py): everything checked, with the jobs and the identity for run.json.
 10. Job (task.py): a candidate on a dataset, planned. Cross-checks and fixed prompts have a `main` job.
 11. Scorer (eval/backends/scorers.py): a job's prompts in batches, and the function that answers a batch.
 12. Fields: what the model answers to a row.
 13. PredictionLog (eval/read/results.py): the predictions, batch by batch, so that a killed run resumes.
 
-One loop (pipeline.py) takes the fields of every batch from this process, from workers (remote.py) or from an
-earlier run (--rescore), makes predictions of them, and writes the results of each job when it has its rows.
+One loop (pipeline.py) takes the fields of every batch from this process or from workers (remote.py), makes
+predictions of them, and writes the results of each job when it has its rows.
 """

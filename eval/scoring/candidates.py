@@ -27,11 +27,10 @@ from tuneyard.core.weights.base_models import check_base
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.apply import check_fits
 from tuneyard.eval.backends.engine import load_engine
-from tuneyard.eval.backends.load import Model, find_model, in_this_process, load_model, open_tokenizer
+from tuneyard.eval.backends.load import Model, find_model, load_model, open_tokenizer
 from tuneyard.eval.backends.open_server import connect
 from tuneyard.eval.backends.replay import Replay
 from tuneyard.eval.backends.server import Server
-from tuneyard.eval.backends.vision import open_vision
 from tuneyard.eval.backends.worker_model import open_in_workers
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
@@ -86,16 +85,6 @@ class Opened:
     base: Path = Path()
     workers: Executor | None = None
 
-    def seeing(self, request: ScoringRequest, datasets: Sequence[EvalDataset]) -> "Opened":
-        """The vision model, for datasets of which some have images. Rows go through it one at a time."""
-        if self.workers:
-            images = [path for dataset in datasets for path in dataset.images.values()]
-            self.workers.check_paths(inputs=images)
-        model = in_this_process(self.backend)
-        (pixels, *_) = (dataset.pixels for dataset in datasets if dataset.images)
-        vision = open_vision(model.net, model.tokenizer, request.template or "", request.think, pixels)
-        return replace(self, backend=model.seeing(vision))
-
     def with_shots(self, datasets: Sequence[EvalDataset]) -> "Opened":
         """Add the base with the datasets' shots as a candidate, right after the base itself."""
         counts = [len(dataset.shots.rows) for dataset in datasets if dataset.shots]
@@ -118,7 +107,7 @@ def open_models(request: ScoringRequest, *, chooses: bool = False, workers: Exec
     if request.rescore:
         models = read_identity(request.rescore)["models"]
         kept = _made_elsewhere("kept outputs")
-        return Opened(Replay(), [Candidate(name, (), kept) for name in models])
+        return Opened(Replay(run=request.rescore), [Candidate(name, (), kept) for name in models])
     if request.backend == "openai":
         return _open_server(request, chooses)
     reference, parts_by_name = open_adapters(request)

@@ -1,7 +1,7 @@
 """Carry out a scoring plan: answers → predictions → figures → files, for every job.
 
-The command's part is its Task. One loop takes the answers to all jobs, from this process, from workers, or
-from an earlier run (--rescore). docs/eval-nli.md describes the files.
+The command's part is its Task. One loop takes the answers to all jobs, from this process or from workers.
+docs/eval-nli.md describes the files.
 """
 
 import contextlib
@@ -151,9 +151,9 @@ def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
     predictions = log.finish(too_long)
     clusters = groups_of(predictions)
     rescored: dict[str, Any] = {}
-    if job.request.rescore:
-        folder = job.request.rescore / job.candidate.name / job.dataset.name
-        kept_results, kept = read_object(folder / RESULTS), folder / PREDICTIONS
+    kept_run = job.backend.run
+    if kept_run:
+        kept_results, kept = read_object(kept_run / RESULTS), kept_run / PREDICTIONS
         origin = {name: kept_results[name] for name in ORIGIN if name in kept_results}
         rescored = {"rescored_from": {"path": str(kept), "sha256": sha256(kept)}}
         note = tr("rescored from {folder}", folder=kept)

@@ -4,8 +4,8 @@ A plan is whole before the run folder is opened. What can be refused is refused 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
+from itertools import chain, product
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError
@@ -48,10 +48,11 @@ def plan_scoring(
 ) -> ScoringPlan:
     """Plan the opened models on every dataset. Errors are those of models, prompts and options."""
     task, opened = fit(request, task, datasets, opened)
-    if request.rescore:
-        identity = _kept_identity(request.rescore, request, task, datasets)
+    task.check_models(opened)
+    kept_run = opened.backend.run
+    if kept_run:
+        identity = _kept_identity(kept_run, request, task, datasets)
     else:
-        task.check_models(opened)
         if request.preset and not opened.backend.sampling.get("temperature"):
             warn("--preset: the model's generation_config does not sample: answers are greedy")
         _warn_of_prompts(datasets, opened)
@@ -63,10 +64,10 @@ def plan_scoring(
             finished.append((candidate.name, dataset.name))
             continue
         job = Job(request, opened.backend, candidate, dataset, task)
-        if request.rescore:  # which keeps the answers to further prompts
-            jobs.append(job)
-        else:
-            jobs += task.jobs(job)
+        further = None if kept_run else task.further(job)
+        if further:
+            jobs.append(Job(request, opened.backend, candidate, dataset, task, further, main=job))
+        jobs.append(job)
     return ScoringPlan(request, task, datasets, opened, identity, jobs, finished)
 
 
@@ -74,8 +75,12 @@ def fit(
     request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened
 ) -> tuple[Task, Opened]:
     """The task with the model's defaults, and the models with the task's prompts, shots and images."""
-    if not request.rescore and any(dataset.images for dataset in datasets):
-        opened = opened.seeing(request, datasets)
+    with_images = [dataset for dataset in datasets if dataset.images]
+    if with_images:
+        if opened.workers:
+            opened.workers.check_paths(inputs=[*chain(*(dataset.images.values() for dataset in with_images))])
+        backend = opened.backend.seeing(request.template or "", request.think, with_images[0].pixels)
+        opened = replace(opened, backend=backend)
     task, opened = task.fitted(opened)
     if any(dataset.shots for dataset in datasets):
         opened = opened.with_shots(datasets)

@@ -96,7 +96,7 @@ def _job(setup: ScoringSetup, candidate: str, dataset: str, is_further: bool) ->
     (of_name,) = [each for each in opened.candidates if each.name == candidate]
     job = Job(setup.request, opened.backend, of_name, setup.datasets[dataset], task)
     if is_further:
-        (job, _) = task.jobs(job)
+        return Job(setup.request, opened.backend, of_name, job.dataset, task, task.further(job), main=job)
     return job
 
 

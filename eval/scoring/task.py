@@ -1,6 +1,5 @@
 """The command's part of a scoring run (Task), and one model on one dataset (Job)."""
 
-import copy
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Collection, Mapping, Sequence
@@ -10,17 +9,14 @@ from typing import TYPE_CHECKING
 from tuneyard.core.errors import counted
 from tuneyard.core.prompt import Messages
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.scorers import Fields, Prompts, Scorer, choosing, generating, score_in_halves
+from tuneyard.eval.backends.scorers import Fields, Prompts, Scorer, generating, score_in_halves
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import UNKNOWN
-from tuneyard.eval.read.results import Prediction, Results, read_outputs
+from tuneyard.eval.read.results import Prediction, Results
 from tuneyard.eval.scoring.options import ScoringRequest
 
 if TYPE_CHECKING:
     from tuneyard.eval.scoring.candidates import Candidate, Opened
-
-RAW = ("model_output", "transcript", "cut_short", "choices", "label_mass", "too_long")
-"""The fields of predictions.jsonl that come from a scorer. --rescore computes the others from them."""
 
 
 class Job:
@@ -39,30 +35,23 @@ class Job:
         candidate: "Candidate",
         dataset: EvalDataset,
         task: "Task",
+        scorer: Scorer | None = None,
+        main: "Job | None" = None,
     ) -> None:
-        self.request, self.backend = request, backend
+        self.request = request
         self.candidate, self.dataset, self.task = candidate, dataset, task
         self.folder = request.out / candidate.name / dataset.name
         self.rows = dataset.conversations[: request.limit]
+        self.backend = backend.for_rows(f"{candidate.name}/{dataset.name}", len(self.rows))
         self.shots = dataset.shots if candidate.shots else None
-        self.main: Job | None = None
+        self.main = main
         self.further: dict[int, Fields] = {}
-        if request.rescore:
-            lines = read_outputs(request.rescore / candidate.name / dataset.name, len(self.rows))
-            self.scorer = Scorer([list(lines)], {}, lambda batch: [task.raw(lines[row]) for row in batch])
-        else:
-            self.scorer = task.scorer(self)
+        self.scorer = scorer or task.scorer(self)
 
     def score(self, batch: Sequence[int]) -> list[Fields]:
         """Score a batch in this process, with the candidate's adapters applied."""
         self.backend.apply(self.candidate.parts)
         return score_in_halves(self.scorer, batch)
-
-    def with_further(self, scorer: Scorer) -> "list[Job]":
-        """This job after another one, of further prompts."""
-        other = copy.copy(self)
-        other.main, other.scorer = self, scorer
-        return [other, self]
 
     def messages(self, rows: Collection[int] | None = None) -> dict[int, Messages]:
         """Messages by row, of all rows or of some. Shots come after the system message."""
@@ -98,7 +87,7 @@ class Job:
         if prompts is None:
             prompts = self.prompts()
         images = {row: self.images(row) for row in prompts} if self.backend.vision else None
-        return choosing(self.backend, prompts, spellings, images)
+        return self.backend.choosing(prompts, spellings, images)
 
     def generating(self, messages: Mapping[int, Messages] | None = None) -> Scorer:
         """Scorer that generates an answer to every row, or to the given messages by row."""
@@ -146,19 +135,13 @@ class Task(ABC):
         """Plan the batches of a job. The candidate's weights are not applied yet."""
         return job.generating()
 
-    def jobs(self, job: Job) -> list[Job]:
-        """The job of the rows. `job.with_further` adds prompts whose answers its results need, too."""
-        return [job]
+    def further(self, job: Job) -> Scorer | None:  # noqa: ARG002  most need nothing else
+        """Scorer of further prompts whose answers the job's results need, too, in `job.further`."""
+        return None
 
     @abstractmethod
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """Make a line of predictions.jsonl from a scorer's fields: `too_long` alone if it did not fit."""
-
-    def raw(self, line: Prediction) -> Fields:
-        """The scorer's fields in a kept line of predictions.jsonl (--rescore)."""
-        if "too_long" in line:
-            return {"too_long": line["too_long"]}
-        return {name: line[name] for name in RAW if name in line}
 
     @abstractmethod
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:

@@ -71,7 +71,7 @@ class Echo:
         return [sorted(lengths)]
 
     def chat(self, talks, _encode, _longest):
-        return [f"<think>hm</think> {len(t)}" for t in talks]
+        return [f"<think>hm</think> {len(t)}" for t in talks.values()]
 
 
 def test_each_answer_is_given_on_all_that_was_said_before() -> None:
@@ -88,7 +88,7 @@ class SmallServer(Echo):
     context = 1000
 
     def chat(self, talks, _encode, _longest):
-        return [RefusedError("", 400, "refused") if len(t) > 3 else f"{len(t)}" for t in talks]
+        return [RefusedError("", 400, "refused") if len(t) > 3 else f"{len(t)}" for t in talks.values()]
 
 
 def test_a_server_that_finds_a_conversation_too_long_ends_it_there() -> None:

@@ -14,7 +14,7 @@ EVAL = {
     "statistics": set(),
     "metrics": {"statistics"},
     "datasets": {"read", "statistics"},
-    "backends": {"metrics"},
+    "backends": {"metrics", "read"},
     "read": {"metrics", "statistics"},
     "judge": {"metrics", "read", "statistics"},
     "show": {"judge", "metrics", "read", "statistics"},

@@ -25,7 +25,7 @@ from tuneyard.core.prompt import conversation
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.load import load_model, open_tokenizer
 from tuneyard.eval.backends.open_server import open_server
-from tuneyard.eval.backends.scorers import Fields, Scorer, choosing
+from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.backends.served import read_models
 from tuneyard.eval.datasets.prompts import choose_prompting
 from tuneyard.eval.metrics.labels import spellings
@@ -102,7 +102,7 @@ def main() -> None:
     encode = choose_prompting(model.tokenizer, [], None).encode
     prompts = {row: encode(example.messages) for row, example in enumerate(examples)}
     model.budget = BUDGET
-    here = score(lambda: choosing(model, prompts, labels))
+    here = score(lambda: model.choosing(prompts, labels))
     print(f"{options.model.name}, {len(prompts)} rows of {options.data.name}, one thread each", flush=True)
     print(f"  {'this process, fp32':<24} {here.rate:7.2f} rows/s {here.cpu_seconds:8.1f} CPU s", flush=True)
     tokenizer, ends = open_tokenizer(str(options.model))
@@ -113,7 +113,7 @@ def main() -> None:
             adapters.main([*words, "-q"], standalone_mode=False)
             with llama_server(gguf, options.slots) as url:
                 server = open_server(read_models(Connection(url), ""), "", False).with_labels(tokenizer, ends)
-                there = score(partial(choosing, server, prompts, labels))
+                there = score(partial(server.choosing, prompts, labels))
         largest, flips = differences(here, there)
         name = f"llama.cpp, {gguf_type}"
         print(f"  {name:<24} {there.rate:7.2f} rows/s {there.cpu_seconds:8.1f} CPU s")

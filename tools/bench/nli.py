@@ -22,7 +22,6 @@ from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import generate
 from tuneyard.eval.backends.likelihood import shared_prefix
 from tuneyard.eval.backends.load import Model, load_model
-from tuneyard.eval.backends.scorers import choosing
 from tuneyard.eval.datasets.prompts import choose_prompting
 from tuneyard.eval.metrics.labels import spellings
 
@@ -76,7 +75,7 @@ def measure(model: Model, rows: list[dict[str, object]], folder: Path) -> dict[s
     prompts = {i: encode(conversation(row, {}, f"row {i}").messages) for i, row in enumerate(rows)}
     labels = sorted({str(row["output"]) for row in rows})
     model.budget = BUDGET
-    asker = choosing(model, prompts, {label: spellings(label) for label in labels})
+    asker = model.choosing(prompts, {label: spellings(label) for label in labels})
     adapter = open_adapter(random_adapter(model, folder))
 
     def choose() -> None:

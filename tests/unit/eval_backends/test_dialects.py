@@ -23,7 +23,7 @@ from tuneyard.eval.backends import llama_cpp
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.open_server import open_server
 from tuneyard.eval.backends.openai import OpenAi
-from tuneyard.eval.backends.scorers import Scorer, choosing, log_sum
+from tuneyard.eval.backends.scorers import Scorer, log_sum
 from tuneyard.eval.backends.served import read_models
 from tuneyard.eval.backends.server import UNDERFLOW, Server
 
@@ -216,7 +216,7 @@ def opened(connection: Connection, name: str = "here", is_exact_name: bool = Fal
 def scoring(serve: Serve, kind: str) -> tuple[StandIn, Scorer]:
     """A stand-in of a kind, and what scores LABELS after PROMPTS by it."""
     stand_in, connection = serve(kind)
-    return stand_in, choosing(opened(connection), PROMPTS, LABELS)
+    return stand_in, opened(connection).choosing(PROMPTS, LABELS)
 
 
 KINDS = ("llama.cpp", "vllm", "echo")
@@ -277,7 +277,7 @@ def test_a_token_that_ends_within_a_character_has_no_probabilities_in_llama_cpp(
 
     stand_in.spoil = without
     labels = {"maybe": ["Maybe"], "yes": ["Yes"]}
-    (fields,) = choosing(opened(connection), PROMPTS, labels).score([0])
+    (fields,) = opened(connection).choosing(PROMPTS, labels).score([0])
     for label, spellings in labels.items():
         assert fields["choices"][label] == pytest.approx(expected_score(PROMPTS[0], spellings), abs=2e-4)
 
@@ -285,7 +285,7 @@ def test_a_token_that_ends_within_a_character_has_no_probabilities_in_llama_cpp(
 @pytest.mark.parametrize("lowest", [-3.4028234663852886e38, -9999.0])
 def test_a_probability_of_zero_is_bounded(serve: Serve, lowest: float) -> None:
     stand_in, connection = serve("llama.cpp")
-    scorer = choosing(opened(connection), PROMPTS, {"yes": [" yes"], "no": ["no"]})
+    scorer = opened(connection).choosing(PROMPTS, {"yes": [" yes"], "no": ["no"]})
 
     def never_yes(answer: Answer) -> Answer:
         (step,) = answer["completion_probabilities"]
@@ -309,16 +309,16 @@ def test_a_llama_cpp_without_them_too(serve: Serve) -> None:
     stand_in, connection = serve("llama.cpp")
     stand_in.spoil = lambda answer: {"content": "yes", "tokens_evaluated": answer["tokens_evaluated"]}
     with raises(RequestError, "log-probabilities", "completion_probabilities"):
-        choosing(opened(connection), PROMPTS, LABELS).score([0])
+        opened(connection).choosing(PROMPTS, LABELS).score([0])
 
 
 def test_refusals_and_timeouts_are_tried_again(serve: Serve) -> None:
     stand_in, connection = serve("vllm")
-    scorer = choosing(opened(connection), PROMPTS, LABELS)
+    scorer = opened(connection).choosing(PROMPTS, LABELS)
     whole = scorer.score(range(32))
     stand_in.plan = [(429, 0.0), (503, 0.0)]
     assert scorer.score(range(32)) == whole
-    scorer = choosing(opened(Connection(connection.url, 1.0)), PROMPTS, LABELS)
+    scorer = opened(Connection(connection.url, 1.0)).choosing(PROMPTS, LABELS)
     stand_in.plan = [(200, 1.5)]
     assert scorer.score(range(8)) == whole[:8]
 
@@ -326,7 +326,7 @@ def test_refusals_and_timeouts_are_tried_again(serve: Serve) -> None:
 def test_a_server_that_hangs_is_given_up(serve: Serve, monkeypatch) -> None:
     stand_in, connection = serve("vllm")
     monkeypatch.setattr(connecting, "WAITS", (0.0,) * 50)
-    scorer = choosing(opened(Connection(connection.url, 0.2)), PROMPTS, LABELS)
+    scorer = opened(Connection(connection.url, 0.2)).choosing(PROMPTS, LABELS)
     stand_in.plan = [(200, 1.0)] * 100
     # On a busy machine two tries may take three times the limit. The golden wording has one number of tries.
     with pytest.raises(RequestError, match=r"no answer in [23] tries .* 0.2 s.*--resume"):
@@ -457,7 +457,7 @@ def test_a_server_that_cuts_prompts_is_refused(serve: Serve) -> None:
 
 def test_prompts_that_exceed_the_servers_context_are_not_sent(serve: Serve) -> None:
     _, connection = serve("llama.cpp")
-    scorer = choosing(opened(connection), {0: [20] * 61, 1: [20] * 62}, LABELS)
+    scorer = opened(connection).choosing({0: [20] * 61, 1: [20] * 62}, LABELS)
     assert scorer.batches == [[0]]
     assert "64" in scorer.too_long[1]
 

@@ -7,7 +7,7 @@ import pytest
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt import chat_encoder
-from tuneyard.eval.backends.scorers import choosing, generating, prompts_too_long, score_in_halves, tokenise
+from tuneyard.eval.backends.scorers import generating, prompts_too_long, score_in_halves, tokenise
 
 PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
 
@@ -23,7 +23,7 @@ def test_where_one_label_begins_another_the_end_decides(model) -> None:
 
     asked = [model.tokenizer(text)["input_ids"] for text in ("A man is walking a dog.", "entailment")]
     labels = {text: [text] for text in ("no", "no maybe")}
-    asker = choosing(replace(model, budget=100), dict(enumerate(asked)), labels)
+    asker = replace(model, budget=100).choosing(dict(enumerate(asked)), labels)
     passes = []
     handle = model.net.register_forward_hook(lambda *_: passes.append(1))
     fields = asker.score([0, 1])
