@@ -45,6 +45,8 @@ class Backend:
     ends: Sequence[int] = ()
     """The tokens that end an answer."""
     context: int = NO_LIMIT
+    vocabulary: int = NO_LIMIT
+    """The number of tokens that the weights know."""
     budget: int = 0
     digest: str = ""
     dtype: str = ""

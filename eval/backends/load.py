@@ -177,6 +177,7 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
         tokenizer=tokenizer,
         ends=net.generation_config.eos_token_id,
         context=limit or NO_LIMIT,
+        vocabulary=net.get_input_embeddings().num_embeddings,
         budget=int(alone),
         dtype=dtype,
         device=device,

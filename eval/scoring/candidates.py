@@ -162,8 +162,8 @@ def load_candidates(
     candidates = choose_candidates(request, backend.tokenizer, parts_by_name)
     if request.bos:
         _check_bos([candidate.prompting for candidate in candidates])
-    if request.template and request.backend == "hf":
-        _check_template(model, candidates[0].prompting, request.template)
+    if request.template:
+        _check_template(backend, candidates[0].prompting, request.template)
     if not request.think:
         promptings: dict[Path, Prompting] = {}
         for candidate in candidates:
@@ -209,11 +209,11 @@ def choose_candidates(
     return candidates
 
 
-def _check_template(model: Model, prompting: Prompting, name: str) -> None:
+def _check_template(backend: Backend, prompting: Prompting, name: str) -> None:
     """Refuse a template of another model family: its tokens are beyond the model's embeddings."""
     turns = [{"role": role, "content": "?"} for role in ("system", "user", "assistant", "user")]
     largest = max(prompting.encode(turns), default=0)
-    rows = model.net.get_input_embeddings().num_embeddings
+    rows = backend.vocabulary
     if largest >= rows:
         raise RequestError(
             f"--template {name}: it needs tokens that the model does not have (number {largest} of {rows}): "

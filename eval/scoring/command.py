@@ -88,7 +88,7 @@ class ScoringCommand(TuneyardCommand):
             with workers_of(request) as workers:
                 opened = open_models(request, chooses=task.chooses, workers=workers)
                 plan = plan_scoring(request, task, datasets, opened)
-                first = request.out / plan.models[0] / datasets[0].name
+                first = request.out / opened.candidates[0].name / datasets[0].name
                 carry_out(plan)
         if not has_next_step():
             next_step(request.out, self.next_words(request.out, first))

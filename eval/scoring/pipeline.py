@@ -71,13 +71,13 @@ def workers_of(request: ScoringRequest) -> contextlib.AbstractContextManager[Exe
 
 def carry_out(plan: ScoringPlan) -> None:
     """Do the jobs of a plan into its run folder."""
-    request, models = plan.request, plan.models
+    request = plan.request
     begin_scoring_run(
         request.out, plan.identity, force=request.force, caller=request.by, summaries=plan.task.summaries
     )
     with undone_without_predictions(request.out):
         _score(plan)
-    plan.task.finish(request.out, models)
+    plan.task.finish(request.out, [candidate.name for candidate in plan.opened.candidates])
 
 
 def _score(plan: ScoringPlan) -> None:

@@ -37,11 +37,6 @@ class ScoringPlan:
     finished: list[tuple[str, str]]
     """The models and datasets that the run which this one resumes has finished."""
 
-    @property
-    def models(self) -> list[str]:
-        """Names of the models, in their order."""
-        return [candidate.name for candidate in self.opened.candidates]
-
 
 def plan_scoring(
     request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened
