@@ -1,8 +1,7 @@
 """`--ray ADDRESS`: work items on a Ray cluster whose nodes see the same files and have the same code.
 
-This process is a driver on one of the nodes. Each worker is an actor, which keeps its GPU and what
-`once_per_worker` has loaded there. Ray places the actors. The item of a lost one runs again in another: Ray
-would wait with it until the lost actor has a place again.
+This process is a driver on one of the nodes. Each item is a task of Ray, which places it, and runs it again
+once if its worker or node is lost. A worker keeps what `once_per_worker` has loaded for the next tasks.
 """
 
 import contextlib
@@ -11,31 +10,38 @@ import os
 import platform
 import signal
 import socket
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.errors import RequestError, need
-from tuneyard.core.execution import Resources, WorkerSide, WorkItem, WorkResult
-from tuneyard.core.execution.worker_map import LostWorkerError, Worker, WorkerMap
+from tuneyard.core.errors import ContentError, RequestError, need
+from tuneyard.core.execution import (
+    AHEAD,
+    SILENT,
+    Executor,
+    Observer,
+    Resources,
+    WorkerSide,
+    WorkItem,
+    WorkResult,
+    once_per_worker,
+)
 from tuneyard.core.files import existing, files_sha256
 from tuneyard.core.installation.checkout import ROOT, python_path, version
 
 ANSWERS_WITHIN = 5.0  # seconds in which the head must answer; Ray would wait for two minutes
+_LOOK_EVERY = 1.0  # seconds between two looks for nodes that have joined
 _STARTED_WITHIN = 120.0  # seconds in which a node must run its first task: a worker starts in seconds
 _PACKAGES = ("core", "compiler", "recipes", "adapters", "eval")
 
 
-class RayCluster(WorkerMap):
+class RayCluster(Executor):
     """A running cluster. `RequestError` if it does not answer or one of its nodes has other code."""
 
     def __init__(self, address: str) -> None:
-        super().__init__()
         need("ray")
-        self._actors: list[_Actor] = []
-        self._takes = Resources()  # what each of the actors takes
-        self._references: list[tuple[object, Any]] = []  # the common value that Ray's store has
         _connect(address)
         with contextlib.ExitStack() as connection:
             connection.callback(self.close)
@@ -45,7 +51,7 @@ class RayCluster(WorkerMap):
             connection.pop_all()
 
     def close(self) -> None:
-        """Leave the cluster. Ray ends the actors of a driver that has left."""
+        """Leave the cluster. Ray ends the tasks of a driver that has left."""
         import ray
 
         ray.shutdown()
@@ -85,95 +91,81 @@ class RayCluster(WorkerMap):
             count += int(min(shares))
         return count
 
-    def _workers_with(self, resources: Resources) -> Sequence[Worker]:
-        """The actors that have started, of as many as fit now. It waits for the first one."""
+    def map(
+        self,
+        items: Iterable[WorkItem],
+        *,
+        common: object = None,
+        resources: Resources = Resources(),  # noqa: B008  # frozen
+        observer: Observer = SILENT,
+        ahead: int = AHEAD,
+    ) -> Generator[WorkResult]:
+        """Run each item as a task, as many at a time as fit on the cluster."""
         import ray
 
-        self._actors = [actor for actor in self._actors if not actor.is_lost]
-        if resources != self._takes:
-            self._end(self._actors)
-            self._takes = resources
-        count = self.fitting(resources)
-        if not count and not self._actors:
+        if not self.fitting(resources):
             raise RequestError(
                 f"--ray: an item takes {resources.cpus:g} CPU, {resources.gpus:g} GPU and "
                 f"{resources.memory / 1e9:.1f} GB of memory, and no node has that (`ray status` lists them); "
                 "add a node, or run it on a machine without --ray"
             )
-        for _ in range(count - len(self._actors)):
-            self._actors.append(_Actor(resources, self._references))
-        waiting = [actor.starts for actor in self._actors if not actor.has_started]
-        if len(waiting) == len(self._actors):
-            ray.wait(waiting)
-        started, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0) if waiting else ([], [])
-        for actor in self._actors:
-            actor.has_started = actor.has_started or actor.starts in started
-        return [actor for actor in self._actors if actor.has_started]
-
-    def _end(self, workers: Sequence[Worker]) -> None:
-        import ray
-
-        for actor in list(self._actors):
-            if actor in workers:
-                ray.kill(actor.handle)
-                self._actors.remove(actor)
-
-
-class _Actor(Worker):
-    """An actor of the cluster. `starts` is there when it has a place and has started."""
-
-    def __init__(self, resources: Resources, references: list[tuple[object, Any]]) -> None:
-        import ray
-
-        self.name = "the cluster"
-        kind = ray.remote(**_options_of(resources))(_Process)
-        self.handle = kind.remote(str(Path.cwd()))
-        self.starts = self.handle.start.remote()
-        self.has_started = self.is_lost = False
-        self._references = references
-
-    def submit(self, item: WorkItem, common: object) -> "Future[WorkResult]":
-        import ray
-
-        if common is not None and (not self._references or self._references[0][0] is not common):
-            self._references[:] = [(common, ray.put(common))]
-        reference = None if common is None else self._references[0][1]
-        future: Future[WorkResult] = self.handle.run.remote(item, reference).future()
-        return future
-
-    def result_of(self, future: "Future[WorkResult]") -> WorkResult:
-        from ray import exceptions
-
+        task = ray.remote(**_options_of(resources))(_run)
+        arguments = (str(Path.cwd()), ray.put(common))
+        rest = iter(items)
+        order: deque[Any] = deque()  # the tasks whose results are not taken yet
+        running: dict[Any, str] = {}  # their names
+        results: dict[Any, WorkResult] = {}
         try:
-            return future.result()
-        except exceptions.RayTaskError:
-            raise  # a defect of the item
-        except exceptions.RayError as error:
-            self.is_lost = True
-            kind = type(error).__name__  # OutOfMemoryError, NodeDiedError, ActorDiedError
-            raise LostWorkerError(f"was lost with its worker or node ({kind})") from error
+            while True:
+                room = min(ahead - len(order), self.fitting(resources) - len(running))
+                for item in islice(rest, max(room, 0)):
+                    order.append(task.remote(item, *arguments))
+                    running[order[-1]] = item.name
+                    observer.started(item.name, "the cluster")
+                if not order:
+                    return
+                has_next_result = order[0] in results
+                if has_next_result:
+                    yield results.pop(order.popleft())
+                ended = []
+                if running:
+                    ended, _ = ray.wait([*running], timeout=0 if has_next_result else _LOOK_EVERY)
+                for reference in ended:
+                    results[reference] = _result_of(running.pop(reference), reference)
+                    observer.ended(results[reference])
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
 
 
-class _Process:
-    """What runs in an actor."""
+def _run(item: WorkItem, folder: str, common: object) -> WorkResult:
+    """Run an item in a worker of the cluster, which may run others after it."""
+    os.chdir(folder)
+    worker = once_per_worker(WorkerSide)
+    worker.common = common
+    return worker.run(item)
 
-    def __init__(self, folder: str) -> None:
-        os.chdir(folder)
-        self._side = WorkerSide()
 
-    def start(self) -> None:
-        """Do nothing: it returns when the actor has started."""
+def _result_of(name: str, reference: Any) -> WorkResult:
+    """The result of a task, or why Ray gave it up."""
+    import ray
 
-    def run(self, item: WorkItem, common: object) -> WorkResult:
-        """Run an item."""
-        self._side.common = common
-        return self._side.run(item)
+    try:
+        result: WorkResult = ray.get(reference)
+    except ray.exceptions.RayTaskError:
+        raise  # a defect of the item
+    except ray.exceptions.RayError as error:
+        kind = type(error).__name__  # OutOfMemoryError, NodeDiedError, WorkerCrashedError
+        lost = ContentError(f"{name}: its process was lost with its worker or node ({kind})")
+        return WorkResult(name, error=lost)
+    return result
 
 
 def _connect(address: str) -> None:
     """Join the cluster as a driver; `RequestError` if there is none."""
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_task_oom_retries", "1")
     host, _, port = address.rpartition(":")
     if address != "auto" and (not host or "/" in host or not port.isdigit()):
         raise RequestError(f"--ray {address}: expected `auto`, or HOST:PORT of a cluster's head")
@@ -201,8 +193,8 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 def _options_of(resources: Resources) -> dict[str, float]:
-    """What an actor takes of a node, in Ray's words."""
-    options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+    """What a task takes of a node, in Ray's words. Its worker stays: Ray would end one that had a GPU."""
+    options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_retries": 1, "max_calls": 0}
     if resources.memory:
         options["memory"] = resources.memory
     return options
