@@ -3,9 +3,11 @@
 import contextlib
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tests.processes import wait_until
@@ -47,6 +49,19 @@ def die_once(mark: Path) -> int:
     if not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    return 7
+
+
+def die_once_in_the_result(mark: Path) -> int:
+    """End this process when half of its result is sent."""
+
+    def send_half(connection: Connection, content: bytes) -> None:
+        os.write(connection.fileno(), struct.pack("!i", len(content)) + content[:1])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if not mark.exists():
+        mark.touch()
+        Connection._send_bytes = send_half
     return 7
 
 

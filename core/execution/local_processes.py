@@ -118,7 +118,7 @@ class _Worker:
         self.future: Future[WorkResult] = Future()
         self._slot = slot
         self._context: Any = multiprocessing.get_context(method)
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: Any = None
         self._process: BaseProcess | None = None
         self._sent: object = None  # the common value that the process has
 
@@ -141,10 +141,10 @@ class _Worker:
         with _signals_wait():  # those of a new process wait until it has its handlers
             if self._pool is None:
                 self._pool = ProcessPoolExecutor(1, self._context, _begin, (parent, self._slot.environment))
-            before = set(multiprocessing.active_children())
             self.future = self._pool.submit(_run, parent, item, pickled)
-            for process in set(multiprocessing.active_children()) - before:
-                self._process = process
+            (self._process,) = self._pool._processes.values()
+            # Only the process writes results: half of one ends when it is killed, and is not waited for.
+            self._pool._result_queue._writer.close()
 
     def take_result(self, observer: Observer) -> None:
         """Give the call its result. If the process was lost, run it again, once."""

@@ -20,6 +20,7 @@ from tests.work_items import (
     Heavy,
     describe,
     die_once,
+    die_once_in_the_result,
     fail,
     large,
     note_pid_and_sleep,
@@ -146,9 +147,10 @@ def test_a_defect_ends_the_map_with_its_traceback(tmp_path, processes) -> None:
     assert [result.error for result in processes.map([WorkItem("x", slot_after)])] == [None]
 
 
-def test_the_task_of_a_lost_process_runs_again_once(tmp_path, processes) -> None:
+@pytest.mark.parametrize("die", [die_once, die_once_in_the_result])
+def test_the_task_of_a_lost_process_runs_again_once(tmp_path, processes, die) -> None:
     journal = Journal()
-    items = [WorkItem("once", die_once, (tmp_path / "mark",)), WorkItem("always", fail, ("kill",))]
+    items = [WorkItem("once", die, (tmp_path / "mark",)), WorkItem("always", fail, ("kill",))]
     once, always = processes.map(items, observer=journal)
     assert (once.record, once.error) == (7, None)
     with pytest.raises(ContentError, match="^always: its process was ended by SIGKILL"):

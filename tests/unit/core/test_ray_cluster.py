@@ -13,7 +13,7 @@ from tuneyard.core.execution.ray_cluster import RayCluster
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="no ray")
 
 
-@pytest.mark.parametrize("address", ["head", "ray://head:10001", "head:port", ":6379"])
+@pytest.mark.parametrize("address", ["head", "ray://head:10001", "head:port"])
 def test_an_address_of_another_form_is_refused(address) -> None:
     with raises(RequestError, address, "HOST:PORT"):
         RayCluster(address)
