@@ -172,7 +172,7 @@ _NO_ROW = object()
 
 def _file_of(problem: Problem) -> str:
     """The file of a problem's place."""
-    return problem.place.file if isinstance(problem.place, Place) else problem.place
+    return problem.place.prefix.file if isinstance(problem.place, Place) else problem.place
 
 
 def _number(problem: Problem) -> tuple[float, float]:

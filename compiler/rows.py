@@ -1,6 +1,6 @@
 """Rows on their way: as read from a file (`ObjectRows`, `TableRows`), then as checked columns (`Batch`).
 
-Rows are consecutive rows of one file, and `prefix + line` is the place of each. `typed` is False if all
+Rows are consecutive rows of one file, and `prefix` and `line` are the place of each. `typed` is False if all
 values are text cells (csv, tsv), so that "7" may mean 7.
 """
 
@@ -31,19 +31,29 @@ Line = int | str | InDocument
 """The line or the number of a row in its file. A reader of a package may also give a text."""
 
 
+class Prefix(NamedTuple):
+    """What all places in a file begin with: its path in messages, and what is between that and the number."""
+
+    file: str
+    between: str = ":"
+
+
+ROW = " row "
+"""`between` for a file that has rows and no lines."""
+
+
 class Place(str):
     """The place of a row as people read it (`file:12`), with the parts by which problems are sorted.
 
-    - `file`: the path in messages. `number`: the line and the item in it.
+    `number` is the line and the item in it.
     """
 
-    __slots__ = ("file", "line", "number", "prefix")
+    __slots__ = ("line", "number", "prefix")
 
-    def __new__(cls, prefix: str, line: Line) -> Self:
+    def __new__(cls, prefix: Prefix, line: Line) -> Self:
         """A place is `prefix` and `line`, one after the other."""
-        place = super().__new__(cls, f"{prefix}{line}")
+        place = super().__new__(cls, f"{prefix.file}{prefix.between}{line}")
         place.prefix, place.line = prefix, line
-        place.file = prefix.removesuffix(":").removesuffix(" row ")
         place.number = (inf, 0.0)
         if isinstance(line, int):
             place.number = (line, 0)
@@ -51,12 +61,11 @@ class Place(str):
             place.number = (line.line, line.item)
         return place
 
-    prefix: str
+    prefix: Prefix
     line: Line
-    file: str
     number: tuple[float, float]
 
-    def __getnewargs__(self) -> tuple[str, Line]:  # type: ignore[override]  # str's own has the text alone
+    def __getnewargs__(self) -> tuple[Prefix, Line]:  # type: ignore[override]  # str's own has the text alone
         return self.prefix, self.line
 
 
@@ -72,9 +81,9 @@ MISSING = _Missing()
 
 @dataclass(slots=True)
 class _Addressed:
-    """Rows of one file with their places: `prefix` is the file, `lines` has the line of each row."""
+    """Rows of one file with their places: `lines` has the line of each row."""
 
-    prefix: str
+    prefix: Prefix
     lines: Sequence[Line]
 
     def place(self, number: int) -> Place:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.read.stream import progress_bar
-from tuneyard.compiler.rows import Line, Rows
+from tuneyard.compiler.rows import Line, Prefix, Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
@@ -23,9 +23,9 @@ MARKS = {True: "good", False: "bad"}
 
 @dataclass(slots=True)
 class StoredExamples:
-    """Examples that follow one another. `prefix` + line is the place of each."""
+    """Examples that follow one another in a file."""
 
-    prefix: str
+    prefix: Prefix
     lines: Sequence[Line]
     examples: list[Example] = field(default_factory=list)
 
@@ -96,8 +96,8 @@ def stored_records(path: Path, name: str, moved: Moved | None = None) -> Iterato
 def _examples(rows: Rows, entry: Entry) -> StoredExamples:
     stored = StoredExamples(rows.prefix, rows.lines)
     reader = RecordReader(format_of_entry(entry))
-    for number, line in enumerate(rows.lines):
-        record, place = rows.row(number), f"{rows.prefix}{line}"
+    for number in range(len(rows.lines)):
+        record, place = rows.row(number), rows.place(number)
         if not entry:
             reader = RecordReader(format_of(record, entry))
         require_prompt(record, reader.format, place)

@@ -15,7 +15,7 @@ from math import ceil
 from operator import lt
 
 from tuneyard.compiler.lint.matching import repeated
-from tuneyard.compiler.rows import Line, Place
+from tuneyard.compiler.rows import Line, Place, Prefix
 
 COLUMNS = {
     "prompts": "q",
@@ -50,11 +50,11 @@ class Places:
 
     def __init__(self) -> None:
         self._starts: list[int] = []
-        self._runs: list[tuple[str, bytes]] = []
+        self._runs: list[tuple[Prefix, bytes]] = []
         self.rows = 0
 
-    def add(self, prefix: str, lines: Sequence[Line]) -> None:
-        """Append the places `prefix` + line."""
+    def add(self, prefix: Prefix, lines: Sequence[Line]) -> None:
+        """Append the places of rows of one file."""
         self._starts.append(self.rows)
         self._runs.append((prefix, zlib.compress(pickle.dumps(lines), 1)))
         self.rows += len(lines)
@@ -86,8 +86,8 @@ class Fingerprints:
         """The number of rows."""
         return self._places.rows if self._order is None else len(self._order)
 
-    def add(self, prefix: str, lines: Sequence[Line], columns: Mapping[str, Iterable[int]]) -> None:
-        """Append a batch: the place of each row is `prefix` + line, and each column has a number for it."""
+    def add(self, prefix: Prefix, lines: Sequence[Line], columns: Mapping[str, Iterable[int]]) -> None:
+        """Append a batch: the place of each row, and each column has a number for it."""
         self._places.add(prefix, lines)
         for name, numbers in columns.items():
             self._columns[name].extend(numbers)

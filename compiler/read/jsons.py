@@ -33,7 +33,7 @@ from tuneyard.compiler.read.stream import (
     undecodable,
     whole_lines,
 )
-from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, are_objects
+from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, Prefix, are_objects
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem, show_value
@@ -131,16 +131,16 @@ def read_array(
                 lines.append(line)
             else:
                 code, message = wrong or ("E005", no_object(row))
-                problems.bad_row([Problem(code, Place(f"{display_path}:", line), message)], row)
+                problems.bad_row([Problem(code, Place(Prefix(display_path), line), message)], row)
             if since >= BATCH or scanner.offset - done > BATCH_BYTES:
-                yield ObjectRows(f"{display_path}:", lines, rows)
+                yield ObjectRows(Prefix(display_path), lines, rows)
                 rows, lines, since, done = [], [], 0, scanner.offset
     except BrokenError as error:
         before = f"; {count} whole records came before" if error.code in ("E003", "E014") else ""
         place = f"{display_path}:{scanner.line_now()}"
         problems.bad_file(Problem(error.code, place, f"{error}{before}", hint=error.hint))
     if rows:
-        yield ObjectRows(f"{display_path}:", lines, rows)
+        yield ObjectRows(Prefix(display_path), lines, rows)
     rows_of_splits = {path[0] for path in source.rows.values()}
     nested = [key for key in walk.nested if key not in rows_of_splits]
     for keys, kind in (
@@ -288,7 +288,7 @@ def _read_lines(
     chunks: Iterable[bytes], display_path: str, start: int, problems: Problems
 ) -> Iterator[ObjectRows]:
     """Yield the rows of lines; `start` is the number of the first one."""
-    prefix = f"{display_path}:"
+    prefix = Prefix(display_path)
     try:
         for data in whole_lines(chunks):
             block = io.BytesIO(data).readlines()
@@ -309,7 +309,7 @@ def _read_lines(
 
 
 def _parse_each(
-    block: list[bytes], start: int, prefix: str, problems: Problems
+    block: list[bytes], start: int, prefix: Prefix, problems: Problems
 ) -> tuple[list[int], list[Fields]]:
     """The rows of the good lines, with their line numbers. Each other line becomes a problem."""
     lines, rows = [], []

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import BLOCK, RECORD, UnreadableFileError, seekable, too_long
-from tuneyard.compiler.rows import TableRows
+from tuneyard.compiler.rows import ROW, Prefix, TableRows
 
 BATCH = 2048
 BATCH_BYTES = 1 << 22
@@ -48,7 +48,7 @@ def _rows(format_name: str, open_table: Opened, file: OpenFile) -> Iterator[Tabl
                         raise too_long(f"{file.display_path} row {start + row}")
             lines = range(start, start + batch.num_rows)
             columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
-            yield TableRows(f"{file.display_path} row ", lines, columns)
+            yield TableRows(Prefix(file.display_path, ROW), lines, columns)
             start += batch.num_rows
     except (pyarrow.ArrowException, OSError, *NOT_IN_PYTHON) as error:
         message = f"{format_name} cannot be read: {str(error).splitlines()[0]}"

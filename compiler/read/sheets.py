@@ -9,7 +9,7 @@ from typing import Any
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import UnreadableFileError, seekable
-from tuneyard.compiler.rows import Fields, Line, ObjectRows, Place
+from tuneyard.compiler.rows import ROW, Fields, Line, ObjectRows, Place, Prefix
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
@@ -50,19 +50,19 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
 
 
 def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectRows]:
-    prefix = f"{display_path} row "
+    prefix = Prefix(display_path, ROW)
     filled_rows = _filled_rows(sheet)
     beginning = list(islice(filled_rows, TITLES + 1))
     titles = list(takewhile(lambda row: _filled(row[1]) == 1, beginning))
     if len(titles) < len(beginning) and _filled(beginning[len(titles)][1]) > 2:
         for number, cells in titles:
             title = next(cell for cell in cells if cell is not None)
-            problems.notes.append(f"{prefix}{number}: a title, not read: {show_value(title)}")
+            problems.notes.append(f"{Place(prefix, number)}: a title, not read: {show_value(title)}")
         del beginning[: len(titles)]
     filled_rows = chain(beginning, filled_rows)
     first, cells = next(filled_rows, (1, ()))
     header = ["" if cell is None else str(cell) for cell in cells]
-    refuse_twice([name for name in header if name], f"{prefix}{first}")
+    refuse_twice([name for name in header if name], Place(prefix, first))
     while batch := list(islice(filled_rows, BATCH)):
         rows: dict[Line, Fields] = {}
         for number, cells in batch:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader
 from tuneyard.compiler.read.stream import UnreadableFileError
-from tuneyard.compiler.rows import TableRows
+from tuneyard.compiler.rows import ROW, Prefix, TableRows
 
 BATCH = 1000
 FIX = "is it an SQLite database? Copy the file again, or export the table as CSV"
@@ -59,5 +59,5 @@ def _rows(database: sqlite3.Connection, table: str, display_path: str) -> Iterat
     start = 1
     while rows := cursor.fetchmany(BATCH):
         columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-        yield TableRows(f"{display_path} row ", range(start, start + len(rows)), columns)
+        yield TableRows(Prefix(display_path, ROW), range(start, start + len(rows)), columns)
         start += len(rows)

@@ -18,7 +18,7 @@ from tuneyard.compiler.read.stream import (
     undecodable,
     whole_lines,
 )
-from tuneyard.compiler.rows import Fields, ObjectRows, Place, Rows, TableRows
+from tuneyard.compiler.rows import Fields, ObjectRows, Place, Prefix, Rows, TableRows
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
@@ -59,7 +59,7 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
         columns: dict[str, Sequence[object]] = dict.fromkeys(header, ())
         if rows:
             columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-        yield TableRows(f"{display_path}:", lines, columns, typed=False)
+        yield TableRows(Prefix(display_path), lines, columns, typed=False)
 
 
 MAY_GO_ON = "the user's turn after a blank line begins a conversation, and may belong to the one before"
@@ -74,7 +74,7 @@ def read_text(file: OpenFile, problems: Problems) -> Iterator[Rows]:
     """
     form = file.source.steps(file.split)
     if form == ("turns",):
-        yield from _dialogues(_text_rows(file, problems), f"{file.display_path}:", problems)
+        yield from _dialogues(_text_rows(file, problems), Prefix(file.display_path), problems)
     elif file.kind == ".md" or form == ("file",):
         yield from _document(file, problems)
     else:
@@ -87,17 +87,17 @@ def _document(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     data = file.stream.read(RECORD + 1)
     if len(data) > RECORD:
         raise too_long(place)
-    problem = undecodable(data, Place(f"{file.display_path}:", 1))
+    problem = undecodable(data, Place(Prefix(file.display_path), 1))
     if problem:
         problems.bad_row([problem], "")
         return
     text = data.decode()
     if text.strip():
         text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
-        yield TableRows(f"{file.display_path}:", [1], {"text": [text]}, typed=False)
+        yield TableRows(Prefix(file.display_path), [1], {"text": [text]}, typed=False)
 
 
-def _dialogues(batches: Iterator[TableRows], prefix: str, problems: Problems) -> Iterator[ObjectRows]:
+def _dialogues(batches: Iterator[TableRows], prefix: Prefix, problems: Problems) -> Iterator[ObjectRows]:
     """Yield a row of `messages` for each dialogue; lines without a speaker belong to the turn before them.
 
     A question begins a dialogue. So does a turn after a line of dashes, a user's after a blank line, and any
@@ -158,13 +158,13 @@ def _text_rows(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     for numbers, rows in _unquoted(text, "\n"):
         kept = {}
         for number, (line,) in zip(numbers, rows, strict=True):
-            problem = text.undecodable([line], Place(f"{file.display_path}:", number))
+            problem = text.undecodable([line], Place(Prefix(file.display_path), number))
             if problem:
                 problems.bad_row([problem], {"text": _escaped([line])[0]})
             elif line.strip():
                 kept[number] = line
         if kept:
-            yield TableRows(f"{file.display_path}:", list(kept), {"text": list(kept.values())}, typed=False)
+            yield TableRows(Prefix(file.display_path), list(kept), {"text": list(kept.values())}, typed=False)
 
 
 def _good(
@@ -178,7 +178,7 @@ def _good(
             if len(header) > 1:
                 continue
             rows[number] = row = [""]  # a blank line, or "": of a single column, both are a row
-        place = Place(f"{text.display_path}:", lines[number])
+        place = Place(Prefix(text.display_path), lines[number])
         problem = text.undecodable(row, place)
         if problem:
             problems.bad_row([problem], _escaped(row))

@@ -8,7 +8,7 @@ from datetime import datetime
 from tuneyard.compiler.check.marks import changes_answer
 from tuneyard.compiler.kinds.turn_forms import CALL, OBSERVATION, ROLES
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.rows import Fields, Line, ObjectRows, Place, Rows
+from tuneyard.compiler.rows import Fields, Line, ObjectRows, Prefix, Rows
 from tuneyard.core.errors import Problem, show_value
 
 MESSAGES = "messages"
@@ -31,7 +31,7 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
     columns = [by, turns["role"], turns["text"]]
     if order:
         columns.append(order)
-    conversations: dict[tuple[str, object], list[Turn]] = {}
+    conversations: dict[tuple[Prefix, object], list[Turn]] = {}
     count = 0
     for rows in batches:
         for number, line in enumerate(rows.lines):
@@ -46,8 +46,10 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
             turn = {"role": str(row[turns["role"]]), "content": row[turns["text"]], **others}
             conversations.setdefault((rows.prefix, row[by]), []).append((row.get(order), line, turn))
     if conversations:
-        file = Place(next(iter(conversations))[0], 0).file
-        problems.notes.append(f"{file}: {count:,} rows are the turns of {len(conversations):,} conversations")
+        prefix, _ = next(iter(conversations))
+        problems.notes.append(
+            f"{prefix.file}: {count:,} rows are the turns of {len(conversations):,} conversations"
+        )
     joined = 0
     for (prefix, value), items in conversations.items():
         ordered = _ordered(items) if order else items

@@ -137,8 +137,8 @@ class Expected:
                 self.problems.append((problem, None))
         reader = RecordReader(self.format)
         for rows in stored_records(self.path, str(self.path)):
-            for number, line in enumerate(rows.lines):
-                record, place = rows.row(number), f"{rows.prefix}{line}"
+            for number in range(len(rows.lines)):
+                record, place = rows.row(number), rows.place(number)
                 self._note(record, place)
                 self._find_left_out(record, place)
                 if selected is None or self.count in selected:

@@ -11,6 +11,7 @@ from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, label_of
 from tuneyard.compiler.lint.example_keys import keys_of_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import text_warnings
+from tuneyard.compiler.rows import Prefix
 from tuneyard.compiler.verify.expect import Records
 from tuneyard.core.records import Example
 
@@ -54,7 +55,7 @@ class Scan:
     def compare(self) -> None:
         """Find duplicates and conflicts."""
         fingerprints = Fingerprints()
-        fingerprints.add("", range(self.rows), self._keys)
+        fingerprints.add(Prefix(""), range(self.rows), self._keys)
         repeats, conflicts = fingerprints.repeats()
         self._add("W202", (row for row, _ in repeats))
         self._add("W203", (row for row, _ in conflicts))

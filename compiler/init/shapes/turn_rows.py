@@ -11,7 +11,7 @@ from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, ends_left_
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.turn_rows import MESSAGES, conversations_of
-from tuneyard.compiler.rows import Fields, ObjectRows
+from tuneyard.compiler.rows import Fields, ObjectRows, Prefix
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
@@ -83,7 +83,7 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
     renamed = {name: to for name, to in roles.items() if to and ROLES.get(name.strip().lower()) != to}
     if renamed:
         settings["roles"] = renamed
-    rows = ObjectRows("", range(len(profile.first)), profile.first)
+    rows = ObjectRows(Prefix(""), range(len(profile.first)), profile.first)
     found = [talk.row(0)[MESSAGES] for talk in conversations_of([rows], turns, Problems())]
     talks = cast("list[list[Fields]]", found)
     if all(len({turn["role"] for turn in talk}) == 1 for talk in talks):

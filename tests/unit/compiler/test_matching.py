@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tuneyard.compiler.lint import matching
 from tuneyard.compiler.lint.fingerprints import NO_ID, Fingerprints
 from tuneyard.compiler.lint.matching import first_rows, matches, numbered, paired, repeated
+from tuneyard.compiler.rows import Prefix
 
 KEYS = st.lists(st.one_of(st.integers(-3, 6), st.integers(-(2**63), 2**63 - 1)), max_size=40)
 
@@ -63,7 +64,7 @@ def test_files_put_together_are_as_one_file(files):
     for number, keys in enumerate(files):
         of_file = Fingerprints()
         for seen in (whole, of_file):
-            seen.add(f"{number}:", keys, {"prompts": keys, "answers": keys[::-1]})
+            seen.add(Prefix(f"{number}"), keys, {"prompts": keys, "answers": keys[::-1]})
             seen.add_values("labels", keys)
         joined.append(of_file)
     rows = range(whole.rows)
@@ -73,5 +74,5 @@ def test_files_put_together_are_as_one_file(files):
 
 def test_rows_without_ids_are_no_repeats():
     seen = Fingerprints()
-    seen.add("file:", range(1, 5), {"ids": [NO_ID, 7, NO_ID, 7]})
+    seen.add(Prefix("file"), range(1, 5), {"ids": [NO_ID, 7, NO_ID, 7]})
     assert seen.repeated_ids() == [(3, 1)]

@@ -15,6 +15,7 @@ from tuneyard.compiler.lint.row_checks import unit_key
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.inputs import find_inputs
 from tuneyard.compiler.request import CompileReport, CompileRequest, Counts
+from tuneyard.compiler.rows import Prefix
 from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import Split, load_spec
 from tuneyard.compiler.two_passes import write_arranged
@@ -72,7 +73,7 @@ class Rows:
                 columns["stable"] = keys
             if split.group:
                 columns["units"] = [unit_key(f"page {row // 2}") for row in rows]
-            seen.add("file:", rows, columns)
+            seen.add(Prefix("file"), rows, columns)
             if split.stratify:
                 seen.add_values("classes", [f"kind {row % 5}" for row in rows])
             for file in files:

@@ -11,6 +11,7 @@ from tests.unit.compiler.conftest import exchange, questions
 from tuneyard.compiler.arrange import split_rows
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import keys_of_ids, unit_key
+from tuneyard.compiler.rows import Prefix
 from tuneyard.compiler.spec.model import Split
 
 SPEC = """
@@ -29,7 +30,7 @@ def seen_of(classes, groups=None) -> Fingerprints:
     seen = Fingerprints()
     rows = range(len(classes))
     columns = {"units": map(unit_key, groups or rows), "prompts": rows, "answers": rows}
-    seen.add("file:", rows, columns)
+    seen.add(Prefix("file"), rows, columns)
     seen.add_values("classes", classes)
     return seen
 

@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from tuneyard.compiler.lint.fingerprints import Fingerprints
+from tuneyard.compiler.rows import Prefix
 
 ROWS = 1000
 
@@ -12,7 +13,7 @@ ROWS = 1000
 def seen_of(batches):
     seen = Fingerprints()
     for lines in batches:
-        seen.add("a.json:", lines, {})
+        seen.add(Prefix("a.json"), lines, {})
     return seen
 
 

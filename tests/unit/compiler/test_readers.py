@@ -16,7 +16,7 @@ from tuneyard.compiler.spec.file import Source
 
 PLUGIN = '''
 from tuneyard.compiler.read import OpenFile, reader
-from tuneyard.compiler.rows import ObjectRows
+from tuneyard.compiler.rows import ObjectRows, Prefix
 
 
 @reader(".pairs")
@@ -24,7 +24,7 @@ def pairs(file, problems):
     """Read `sentence1 | sentence2 | label` lines."""
     lines = [line.decode().split(" | ") for line in file.stream]
     rows = [{"sentence1": a, "sentence2": b, "label": int(c)} for a, b, c in lines]
-    yield ObjectRows(f"{file.display_path}:", range(1, len(rows) + 1), rows)
+    yield ObjectRows(Prefix(file.display_path), range(1, len(rows) + 1), rows)
 '''
 
 

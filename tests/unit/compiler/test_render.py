@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER
 from tuneyard.compiler.kinds.turns import Turn
-from tuneyard.compiler.rows import Batch
+from tuneyard.compiler.rows import Batch, Prefix
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.write.render import Renderer
 
@@ -80,7 +80,7 @@ def alpaca(tmp_path_factory):
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=3, max_size=3), IDS, st.lists(KEPT, min_size=3, max_size=3))
 def test_alpaca_records_are_what_json_makes_of_them(alpaca, texts, ids, kept):
     ones, others = map(list, zip(*texts, strict=True))
-    batch = Batch("f:", range(3), {"a": ones, "b": others, "idx": ids, "other": kept})
+    batch = Batch(Prefix("f"), range(3), {"a": ones, "b": others, "idx": ids, "other": kept})
     wanted = [
         {"instruction": f'{a}", %s "{b}\\n', "input": b, "output": a, "idx": n, "other": k}
         for (a, b), n, k in zip(texts, ids, kept, strict=True)
@@ -102,7 +102,7 @@ def test_turns_are_what_json_makes_of_them(tmp_path, form, field, keys, names):
     @given(TEXTS, TEXTS, TEXTS)
     def check(system, asked, answered):
         talk = [Turn(USER, asked), Turn(ASSISTANT, answered)]
-        batch = Batch("f:", range(1), {"turns": [talk], "system": [system]})
+        batch = Batch(Prefix("f"), range(1), {"turns": [talk], "system": [system]})
         said = [dict(zip(keys, (names[turn.role], turn.text), strict=True)) for turn in talk]
         if form == "messages":
             first = [{"role": SYSTEM, "content": system}] if system else []

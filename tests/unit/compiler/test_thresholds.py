@@ -9,7 +9,7 @@ from tuneyard.compiler.check.filters import RowFilter, language_of
 from tuneyard.compiler.compile import check_spec
 from tuneyard.compiler.lint.duplicates import near_rows, similarity
 from tuneyard.compiler.request import CompileRequest, Counts
-from tuneyard.compiler.rows import Batch
+from tuneyard.compiler.rows import Batch, Prefix
 from tuneyard.compiler.spec.model import Filter, load_spec
 
 CONTROLS = {*range(9), 11, 12, *range(14, 32), 127}  # all of ASCII's but tab and the ends of lines
@@ -135,5 +135,5 @@ def test_a_language_is_told_by_its_share_of_letters(language, text, spoken):
 )
 def test_keywords_are_whole_words_where_words_have_spaces(keyword, text, found):
     row_filter = RowFilter(replace(load_spec("text"), filter=Filter(keywords=(keyword,))), Counts())
-    assert len(row_filter.kept(Batch("t:", [1], {"text": [text]}))) == found
+    assert len(row_filter.kept(Batch(Prefix("t"), [1], {"text": [text]}))) == found
     assert row_filter.counts.dropped == ({} if found else {"no keyword": 1})
