@@ -53,15 +53,15 @@ def die_once(mark: Path) -> int:
 
 
 def die_once_in_the_result(mark: Path) -> int:
-    """End this process when half of its result is sent."""
+    """End this process when the length of its result is sent, and not the result."""
 
-    def send_half(connection: Connection, content: bytes) -> None:
-        os.write(connection.fileno(), struct.pack("!i", len(content)) + content[:1])
+    def send_length(connection, content):
+        os.write(connection.fileno(), struct.pack("!i", len(content)))
         os.kill(os.getpid(), signal.SIGKILL)
 
     if not mark.exists():
         mark.touch()
-        Connection._send_bytes = send_half
+        Connection._send_bytes = send_length
     return 7
 
 
