@@ -66,16 +66,17 @@ class LocalProcesses(Executor):
         ahead: int = AHEAD,
     ) -> Generator[WorkResult]:
         """Run each item in a worker. If that is lost, the item runs again in its successor, once."""
-        if self._busy():
+        if self._running():
             raise RuntimeError("an executor runs one map at a time")
         rest = iter(items)
         order: deque[_Call] = deque()  # those whose results are not taken yet
         try:
             while True:
-                workers = {worker.future: worker for worker in self._busy()}
+                running = {worker.future: (worker, call) for worker, call in self._running()}
                 has_next_result = bool(order) and order[0].result is not None
-                for future in wait(workers, 0 if has_next_result else None, FIRST_COMPLETED).done:
-                    workers[future].take_result(observer)
+                for future in wait(running, 0 if has_next_result else None, FIRST_COMPLETED).done:
+                    worker, call = running[future]
+                    worker.take_result(call, observer)
                 for worker in self._workers:
                     if worker.call is None and len(order) < max(ahead, self.workers):
                         item = next(rest, None)
@@ -92,15 +93,15 @@ class LocalProcesses(Executor):
         finally:
             self._end_busy()
 
-    def _busy(self) -> "list[_Worker]":
-        return [worker for worker in self._workers if worker.call is not None]
+    def _running(self) -> "list[tuple[_Worker, _Call]]":
+        return [(worker, worker.call) for worker in self._workers if worker.call is not None]
 
     def _end_busy(self) -> None:
         """End the workers that run an item. After a second Ctrl-C `close` does it again."""
-        busy = self._busy()
-        for worker in busy:
+        running = self._running()
+        for worker, _ in running:
             worker.terminate()
-        for worker in busy:
+        for worker, _ in running:
             worker.stop()
 
     def close(self) -> None:
@@ -146,11 +147,9 @@ class _Worker:
             # Only the process writes results: half of one ends when it is killed, and is not waited for.
             self._pool._result_queue._writer.close()
 
-    def take_result(self, observer: Observer) -> None:
-        """Give the call its result. If the process was lost, run it again, once."""
-        call = self.call
+    def take_result(self, call: _Call, observer: Observer) -> None:
+        """Give the call that it ran its result. If the process was lost, run it again, once."""
         self.call = None
-        assert call is not None
         try:
             call.result = self.future.result()
         except BrokenProcessPool:

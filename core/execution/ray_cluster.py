@@ -103,12 +103,6 @@ class RayCluster(Executor):
         """Run each item as a task, as many at a time as fit on the cluster."""
         import ray
 
-        if not self.fitting(resources):
-            raise RequestError(
-                f"--ray: an item takes {resources.cpus:g} CPU, {resources.gpus:g} GPU and "
-                f"{resources.memory / 1e9:.1f} GB of memory, and no node has that (`ray status` lists them); "
-                "add a node, or run it on a machine without --ray"
-            )
         task = ray.remote(**_options_of(resources))(_run)
         arguments = (str(Path.cwd()), ray.put(common))
         rest = iter(items)
@@ -117,7 +111,10 @@ class RayCluster(Executor):
         results: dict[Any, WorkResult] = {}
         try:
             while True:
-                room = min(ahead - len(order), self.fitting(resources) - len(running))
+                fitting = self.fitting(resources)
+                if not fitting and not order:
+                    raise _no_room(resources)
+                room = min(max(ahead, fitting) - len(order), fitting - len(running))
                 for item in islice(rest, max(room, 0)):
                     order.append(task.remote(item, *arguments))
                     running[order[-1]] = item.name
@@ -136,6 +133,15 @@ class RayCluster(Executor):
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
+
+
+def _no_room(resources: Resources) -> RequestError:
+    """The error for a cluster none of whose nodes can run such an item, or no longer."""
+    return RequestError(
+        f"--ray: an item takes {resources.cpus:g} CPU, {resources.gpus:g} GPU and "
+        f"{resources.memory / 1e9:.1f} GB of memory, and no node has that (`ray status` lists them); "
+        "add a node, or run it on a machine without --ray"
+    )
 
 
 def _run(item: WorkItem, folder: str, common: object) -> WorkResult:
