@@ -122,7 +122,7 @@ def logits(folder, **where):
 
 # q8_0 keeps 8 bits of each block of 32 weights: errors of 1/254 of the block's largest, about 0.4 %.
 @pytest.mark.parametrize(("kind", "tolerance"), [("f16", 2e-3), ("q8_0", 0.03), ("q4_0", 0.4)])
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
 def test_logits_survive(models, tmp_path, family, tied, kind, tolerance):
     folder, out = models[family, tied], tmp_path / "model.gguf"

@@ -122,7 +122,7 @@ OUT_OF_RANGE = [
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("words", "message"), OUT_OF_RANGE, ids=[" ".join(w) for w, _ in OUT_OF_RANGE])
+@pytest.mark.parametrize(("words", "message"), OUT_OF_RANGE, ids=str)
 def test_what_a_dtype_cannot_hold_is_refused_without_a_line_that_looks_like_success(words, message):
     make("saves/huge", HUGE)
     out, said = call(*words, "--out", "x", code=1)
@@ -195,7 +195,7 @@ REQUESTS = [
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), REQUESTS, ids=[" ".join(w) for w, _ in REQUESTS])
+@pytest.mark.parametrize(("words", "message"), REQUESTS, ids=str)
 def test_requests_that_cannot_be_served_change_nothing(words, message):
     before = files()
     assert message in call(*words, code=2)[1]

@@ -143,7 +143,7 @@ VISION = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "text", "vision", "head"), VISION, ids=[v[0] for v in VISION])
+@pytest.mark.parametrize(("kind", "text", "vision", "head"), VISION, ids=str)
 @pytest.mark.parametrize("older", [True, False])
 def test_modules_of_vision_language_models_are_found_by_their_older_names(kind, text, vision, head, older):
     text, vision, head = (text, vision, head) if older else ("model.language_model.", f"model.{vision}", "")

@@ -154,7 +154,7 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=[words[0] for words in COMMANDS])
+@pytest.mark.parametrize("words", COMMANDS, ids=str)
 def test_what_killed_runs_left_is_removed_and_said(words):
     test_export_gguf.write()
     for name in (".m.gguf.tuneyard-abcd", ".old.tuneyard-fusing", ".x.tuneyard-1234"):
@@ -169,7 +169,7 @@ def test_what_killed_runs_left_is_removed_and_said(words):
     assert set(names(".")) == {"base", "mine", "model", "saves", "x", ".y.tuneyard-link"}
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=[words[0] for words in COMMANDS])
+@pytest.mark.parametrize("words", COMMANDS, ids=str)
 def test_an_output_that_is_there_names_what_a_killed_run_left_beside_it(words):
     test_export_gguf.write()
     leave(".x.tuneyard-fusing", 20_000_000)

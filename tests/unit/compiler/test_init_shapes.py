@@ -360,7 +360,7 @@ def test_a_correct_choice_in_a_column_of_its_own_is_not_always_the_first(bench):
         assert f"\n{letter}. {WORDS[int(number) % 4]} {number}" in record["instruction"]
 
 
-@pytest.mark.parametrize("names", [("input", "output"), ("human", "assistant")], ids=["capybara", "moss"])
+@pytest.mark.parametrize("names", [("input", "output"), ("human", "assistant")])
 def test_exchanges_are_turns(bench, names):
     columns, warnings, spec = columns_of(
         bench,
