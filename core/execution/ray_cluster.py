@@ -100,7 +100,7 @@ class RayCluster(Executor):
         observer: Observer = SILENT,
         ahead: int = AHEAD,
     ) -> Generator[WorkResult]:
-        """Run each item as a task, as many at a time as fit on the cluster."""
+        """Run each item as a task. Ray lets those wait that do not fit: a worker goes on at once."""
         import ray
 
         task = ray.remote(**_options_of(resources))(_run)
@@ -114,11 +114,11 @@ class RayCluster(Executor):
                 fitting = self.fitting(resources)
                 if not fitting and not order:
                     raise _no_room(resources)
-                room = min(max(ahead, fitting) - len(order), fitting - len(running))
+                room = max(ahead, fitting) - len(order)
                 for item in islice(rest, max(room, 0)):
                     order.append(task.remote(item, *arguments))
                     running[order[-1]] = item.name
-                    observer.started(item.name, "the cluster")
+                    observer.started(item.name, "the cluster, which may let it wait")
                 if not order:
                     return
                 has_next_result = order[0] in results
