@@ -112,7 +112,7 @@ class RayCluster(Executor):
         try:
             while True:
                 fitting = self.fitting(resources)
-                if not fitting and not order:
+                if not fitting and (running or not order):
                     raise _no_room(resources)
                 room = max(ahead, fitting) - len(order)
                 for item in islice(rest, max(room, 0)):
