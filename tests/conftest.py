@@ -288,7 +288,7 @@ def render_nothing(patch: pytest.MonkeyPatch) -> None:
 def without_waiting_for_the_disk() -> Iterator[None]:
     """Let no file of this process wait for the disk: that is half the time of a test that writes many.
 
-    test_durable.py and test_weights.py see that product code asks for it. The version of an installed package
+    test_publish.py and test_weights.py see that product code asks for it. The version of an installed package
     is read once, since a compile asks for that of four, which takes a fifth of its time.
     """
     with pytest.MonkeyPatch.context() as patch:

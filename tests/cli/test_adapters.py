@@ -9,7 +9,7 @@ from tests.held import Held
 from tests.processes import imported
 from tests.runs_cut import tree
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
-from tests.unit.adapters.test_export_gguf import write
+from tests.unit.adapters.test_export_gguf_files import write
 from tuneyard.adapters.__main__ import cli
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import TuneyardError

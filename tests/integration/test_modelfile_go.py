@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.adapters.test_export_ollama import BRACES, CHATML, CONVERSATIONS, LLAMA3, LLAMAFACTORY, THINKS
+from tests.unit.adapters.test_export_modelfile import (
+    BRACES,
+    CHATML,
+    CONVERSATIONS,
+    LLAMA3,
+    LLAMAFACTORY,
+    THINKS,
+)
 from tests.unit.eval_backends.test_modelfile import PARTS
 from tuneyard.adapters.export.modelfile import find_wrapping, go_template, renderer
 from tuneyard.core.errors import ContentError

@@ -22,7 +22,7 @@ from tools.mutate.mutants import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = {
-    "core": ["tests/unit/core", "tests/unit/compiler/test_durable.py", "tests/unit/eval_datasets"],
+    "core": ["tests/unit/core", "tests/unit/compiler/test_publish.py", "tests/unit/eval_datasets"],
     "compiler": ["tests/unit/compiler", "tests/cli/test_compiler.py"],
     "recipes": ["tests/unit/recipes", "tests/integration/test_recipes_*.py"],
     "adapters": ["tests/unit/adapters", "tests/integration/test_adapters_*.py"],
@@ -38,7 +38,7 @@ SLOW = {
     "core": ["tests/unit/core/test_execution.py"],
     "compiler": [
         "tests/unit/compiler/test_several_files.py",
-        "tests/unit/compiler/test_documents.py",
+        "tests/unit/compiler/test_scan.py",
         "tests/integration/test_verify.py",
         "tests/integration/test_view.py",
     ],

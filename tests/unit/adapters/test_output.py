@@ -8,7 +8,7 @@ import pytest
 from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import raises
-from tests.unit.adapters import test_export_gguf
+from tests.unit.adapters import test_export_gguf_files
 from tests.unit.adapters.make import factors, make
 from tests.unit.adapters.test_commands import at_home, call  # noqa: F401  # a fixture
 from tuneyard.adapters import fuse as fusing
@@ -123,7 +123,7 @@ def test_training_records_are_read_before_the_first_byte_is_written(work):
 
 
 def test_a_file_that_comes_while_a_gguf_is_written_is_kept(monkeypatch):
-    test_export_gguf.write()
+    test_export_gguf_files.write()
     options = {"out": Path("m.gguf"), "force": False, "type": "f16"}
 
     def interrupted(plan, about, path, say):
@@ -156,7 +156,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("words", COMMANDS, ids=str)
 def test_what_killed_runs_left_is_removed_and_said(words):
-    test_export_gguf.write()
+    test_export_gguf_files.write()
     for name in (".m.gguf.tuneyard-abcd", ".old.tuneyard-fusing", ".x.tuneyard-1234"):
         leave(name)
     Path("mine").mkdir()
@@ -171,7 +171,7 @@ def test_what_killed_runs_left_is_removed_and_said(words):
 
 @pytest.mark.parametrize("words", COMMANDS, ids=str)
 def test_an_output_that_is_there_names_what_a_killed_run_left_beside_it(words):
-    test_export_gguf.write()
+    test_export_gguf_files.write()
     leave(".x.tuneyard-fusing", 20_000_000)
     leave(".y.tuneyard-fusing")
     Path("x").write_text("mine")

@@ -14,8 +14,8 @@ from tests.messages import printed
 from tests.serving import free_port
 from tests.unit.adapters.make import factors, gguf_fields, make, tensors_of
 from tests.unit.adapters.test_commands import call
-from tests.unit.adapters.test_export_gguf import TOKENIZER, write
-from tests.unit.adapters.test_export_ollama import CHATML, THINKS
+from tests.unit.adapters.test_export_gguf_files import TOKENIZER, write
+from tests.unit.adapters.test_export_modelfile import CHATML, THINKS
 from tuneyard.adapters.export.modelfile import renderer
 from tuneyard.adapters.serve import plan
 from tuneyard.adapters.serve.template import PLAIN, TALKS, serving_template
