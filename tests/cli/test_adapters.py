@@ -76,7 +76,7 @@ def test_what_a_killed_run_leaves_is_removed_by_the_next_of_another_command(here
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "rank"),
-    [("adapters.merge.write_json", 8), ("core.files._exchange", 8), ("core.files.shutil.rmtree", 16)],
+    [("adapters.merge.json_text", 8), ("core.files._exchange", 8), ("core.files.shutil.rmtree", 16)],
 )
 def test_killed_merge_leaves_the_old_folder_or_the_new(here, tmp_path, place, rank):
     make(tmp_path / "a", factors(1))
@@ -88,7 +88,7 @@ def test_killed_merge_leaves_the_old_folder_or_the_new(here, tmp_path, place, ra
     Held(f"tuneyard.{place}", 1, "adapters", *words).ended_by(signal.SIGKILL)
     published, (left,) = open_adapter(out), out.parent.glob(".out.*")
     assert published.config.rank == rank and (published.digest == old) is (rank == 8)
-    if place == "adapters.merge.write_json":
+    if place == "adapters.merge.json_text":
         with pytest.raises((TuneyardError, FileNotFoundError)):
             open_adapter(left)
     else:  # the old folder and the new one are both whole
