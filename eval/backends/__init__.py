@@ -102,7 +102,7 @@ class Backend:
         """Scorer of each row's loss and, with `generating`, of an answer. `texts` makes the rows' texts."""
         from tuneyard.eval.backends.likelihood import reading_losses
 
-        return reading_losses(self, texts(), generating)
+        return reading_losses(self.token_losses, self.budget, texts(), generating)
 
     def token_losses(self, texts: "Mapping[int, SupervisedText]") -> dict[int, list[float]]:
         """-log p in nats of each loss token of each row."""

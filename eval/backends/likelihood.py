@@ -10,7 +10,7 @@ import contextlib
 import copy
 import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError
@@ -236,9 +236,12 @@ def reading_answers(backend: Backend, texts: Mapping[int, AnswerTexts]) -> Score
 
 
 def reading_losses(
-    backend: Backend, texts: Mapping[int, SupervisedText], generating: Scorer | None
+    read: Callable[[Mapping[int, SupervisedText]], Mapping[int, list[float]]],
+    budget: int,
+    texts: Mapping[int, SupervisedText],
+    generating: Scorer | None,
 ) -> Scorer:
-    """Scorer of each row's loss and, with `generating`, of a generated answer to each row.
+    """Scorer of each row's loss (`read` is `Backend.token_losses`), with `generating` of an answer, too.
 
     It gives `loss` (nats, summed), the number of its `tokens`, and `model_output` or `too_long`. `ids` and
     `token_losses` are the row's tokens, and the loss of each (None for a masked one).
@@ -252,7 +255,7 @@ def reading_losses(
         accepted = [row for row in batch if row not in too_long]
         if generating and accepted:
             answers.update(zip(accepted, generating.score(accepted), strict=True))
-        row_losses = backend.token_losses({row: texts[row] for row in batch})
+        row_losses = read({row: texts[row] for row in batch})
         scored: list[Fields] = []
         for row in batch:
             text, learned_losses = texts[row], row_losses[row]
@@ -272,5 +275,5 @@ def reading_losses(
         return scored
 
     rest = texts.keys() - {row for batch in planned for row in batch}
-    batches = planned + plan_batches({row: len(texts[row].ids) for row in rest}, backend.budget)
+    batches = planned + plan_batches({row: len(texts[row].ids) for row in rest}, budget)
     return Scorer(batches, {}, score)
