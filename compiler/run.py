@@ -168,8 +168,7 @@ class Run:
             columns = self.drawn
             if split != WHOLE:
                 columns = {group: numbered(self.fingerprints[split].column("groups"))} if group else {}
-            with keys_in(file.keys) as keys:
-                write_row_index(row_index, keys, columns)
+            write_row_index(row_index, keys_in(file.keys), columns)
             file.keys.unlink()
             files[row_index.name] = CompiledFile(file.records, sha256(row_index))
         return files

@@ -171,8 +171,7 @@ def _trained(spec: Spec, whole: FirstPass, order: Order) -> "array[int]":
     """The fingerprints of rows in the dataset that is trained on, 0 if the spec writes none."""
     for file, output in zip(whole.files, spec.outputs, strict=True):
         if output.dataset and file.keys is not None and order:
-            with keys_in(file.keys) as keys:
-                return array("Q", map(keys.__getitem__, order))
+            return array("Q", map(keys_in(file.keys).__getitem__, order))
     return array("Q", [0]) * len(order)
 
 

@@ -224,12 +224,13 @@ def near_name(path: Path) -> str:
 def what_is_in(folder: Path, names: Sequence[str]) -> str:
     """Some names in a folder for a message, or the command that lists them if they are many."""
     names = [name for name in names if not name.startswith(".")]
-    place = "this folder" if folder == Path.cwd() else str(folder)
+    is_current = folder == Path.cwd()
     if not names:
-        return f"{place} is empty"
+        return f"{'this folder' if is_current else folder} is empty"
     if len(names) > SHOWN_NAMES:
         return f"name one that is there: ls {shlex.quote(str(folder))}"
-    return one_line(f"{place} has {', '.join(names)}")
+    place = "this folder has" if is_current else f"in {folder}:"
+    return one_line(f"{place} {', '.join(names)}")
 
 
 def is_file(path: Path) -> bool:

@@ -1,10 +1,9 @@
 """Writes files of records (JSON Lines, or an array with a record a line), and counts and hashes them."""
 
-import contextlib
 import hashlib
 import mmap
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import accumulate
 from os import pread
@@ -102,16 +101,14 @@ class RecordFile:
         self._flushed = flush_much(self._file, self._flushed)
 
 
-@contextlib.contextmanager
-def keys_in(path: Path) -> Iterator[Sequence[int]]:
-    """The keys in a file, in the byte order of this machine, which are read as they are needed."""
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as data,
-        data.cast("Q") as keys,
-    ):
-        yield keys
+def keys_in(path: Path) -> "memoryview[int]":
+    """The keys in a file, in the byte order of this machine, which are read as they are needed.
+
+    The file is unmapped once nobody holds them. Ctrl-C holds them while it is raised.
+    """
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return memoryview(mapped).cast("Q")
 
 
 def copy_rows(source: RecordFile, order: Sequence[int], target: RecordFile) -> None:
@@ -119,9 +116,8 @@ def copy_rows(source: RecordFile, order: Sequence[int], target: RecordFile) -> N
 
     Each line is read by a call. In a mapped file, lines in random order would count many pages as our memory.
     """
-    with ExitStack() as stack:
-        file = stack.enter_context(source.path.open("rb"))
-        keys_of_lines = stack.enter_context(keys_in(source.keys)) if source.keys else None
+    keys_of_lines = keys_in(source.keys) if source.keys else None
+    with source.path.open("rb") as file:
         gap = len(source.between)
         starts = array("Q", accumulate(map(len, file), initial=0))
         for first in range(0, len(order), BLOCK):

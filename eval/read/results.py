@@ -155,12 +155,12 @@ def read_identity(out: Path) -> Identity:
 
 
 def read_lines(path: Path, *, growing: bool = False) -> dict[int, Prediction]:
-    """The lines of predictions.jsonl by row. `ContentError` for a line without a row."""
-    lines = {}
+    """The lines of predictions.jsonl by row. `ContentError` for a line without a row of its own."""
+    lines: dict[int, Prediction] = {}
     for number, line in json_lines(path, growing=growing):
         row = line.get("row")
-        if not isinstance(row, int):
-            raise unexpected(f"{path}:{number}", "row", row, "a number")
+        if type(row) is not int or row in lines:
+            raise unexpected(f"{path}:{number}", "row", row, "a number that no other line has")
         lines[row] = line
     return lines
 

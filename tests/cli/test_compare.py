@@ -64,7 +64,7 @@ def test_a_folder_without_runs_is_shown_next_to_the_runs_that_are_here(
     monkeypatch.chdir(tmp_path)
     for folder in ("data/mine", "results/begun"):
         Path(folder).mkdir(parents=True)
-    with raises(RequestError, "data has mine; score a model first", "--out results/MODEL"):
+    with raises(RequestError, "in data: mine; score a model first", "--out results/MODEL"):
         call(cli, "data", "--out", "out")
     for folder in ("first", "results/demo"):
         demo(Path(folder))

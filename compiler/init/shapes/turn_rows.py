@@ -110,9 +110,11 @@ def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
             roles = {name: speaker if name.lower() in ("true", "1") else other for name in roles}
         if set(roles.values()) == {USER, SYSTEM}:
             roles = {name: USER if role == USER else ASSISTANT for name, role in roles.items()}
+        if not {USER, ASSISTANT} <= set(roles.values()):
+            continue
         unknown = [value for value in profile.values(leaf) if not roles.get(str(value))]
         is_named = leaf.name in SPEAKER_COLUMNS and 2 * len(unknown) <= len(profile.first)
-        if {USER, ASSISTANT} <= set(roles.values()) and (is_named or "" not in roles.values()):
+        if is_named or "" not in roles.values():
             return leaf, roles
     return None, {}
 

@@ -157,7 +157,7 @@ def test_a_folder_that_is_not_there_is_told_by_its_nearest_neighbour(tmp_path: P
     assert said.endswith('models/demo-base"?')
     printed(said, f"{tmp_path}/models/demo-bas")
     said = files.no_folder(f"{tmp_path}/models/qwen", "no network")
-    assert said.endswith("models has demo-base, unlike; no network")
+    assert said.endswith("models: demo-base, unlike; no network")
     other = f"{tmp_path}/nowhere/demo-base"
     assert files.no_folder(other, "no network") == f"{other}: no such folder; no network"
 
@@ -211,7 +211,7 @@ def test_of_a_folder_with_many_files_the_command_that_lists_them_is_named(tmp_pa
         (tmp_path / f"part-{number}.csv").write_text("")
     assert files.near_name(tmp_path / "x.parquet") == f"name one that is there: ls {tmp_path}"
     (tmp_path / "part-8.csv").unlink()
-    assert files.near_name(tmp_path / "x.parquet").startswith(f"{tmp_path} has part-0.csv, part-1.csv")
+    assert files.near_name(tmp_path / "x.parquet").startswith(f"in {tmp_path}: part-0.csv, part-1.csv")
 
 
 def test_a_free_name_has_the_first_number_that_no_file_has(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def formatted(text: str) -> str:
     return text.replace("_", "\\_").replace("\n", "\r\n")
 
 
-@pytest.mark.parametrize("spoil", [formatted, lambda _: ""], ids=["formatted", "emptied"])
+@pytest.mark.parametrize("spoil", [formatted, lambda _: ""])
 def test_the_card_of_a_merge_may_be_formatted_or_emptied(spoil) -> None:
     ran("first", "one"), ran("second", "two")
     merge("first=0.5", "second=0.5")
