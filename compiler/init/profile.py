@@ -134,7 +134,7 @@ class FileProfile:
 
     def names_media(self, leaf: Leaf) -> bool:
         """True if the values of a leaf are names of images, videos or audios."""
-        return all(map(_MEDIA.search, map(str, self.values(leaf))))
+        return all(isinstance(value, str) and _MEDIA.search(value) for value in self.values(leaf))
 
     def values(self, leaf: Leaf) -> list[object]:
         """The values of a leaf in the first rows."""
