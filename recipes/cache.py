@@ -16,8 +16,8 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from tuneyard.core.errors import ContentError
-from tuneyard.core.files import read_object, sha256, versions
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import read_object, sha256, versions, write_text
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.recipes.answer import Facts, Rows
 
@@ -52,11 +52,8 @@ def remembered(kind: str, depends_on: object, of: type[A], compute: Callable[[],
     answer = compute()
     text = json.dumps(asdict(answer))
     if not ERROR.search(text):
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_name(f".{os.getpid()}-{path.name}")
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(path)
+        with contextlib.suppress(OSError, RequestError):  # a full disk, a link that leads nowhere
+            write_text(path, text)
             remove_unused(path.parent)
     return answer
 
