@@ -202,7 +202,7 @@ def carry_tokenizer(sources: list[Path], staged: Path, otherwise: str) -> None:
         contents = {file.read_bytes() for file in files}
         if len(contents) > 1:
             differing.append(name)
-        elif contents:  # not a copy by name: a full disk would be said of the source
+        elif contents:
             (staged / name).write_bytes(contents.pop())
     if differing:
         note(f"{otherwise}, since the adapters differ in them: {', '.join(differing)}")

@@ -64,26 +64,32 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Put `path` into errors that name no file (a full disk) or a temporary file next to `path`."""
+    """Put `path` into errors that name no file (a full disk) or a temporary file next to `path`.
+
+    A copy that fills the disk names its source first, and the file that it writes second.
+    """
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in _DISK:
+        file = error.filename
+        if error.errno in _DISK and error.errno != errno.EIO:  # which may be of the source, too
+            file = error.filename2 or error.filename
+        if file is None and error.errno in _DISK:
             raise OSError(error.errno, error.strerror, str(path)) from error
-        final_path = _final_path(error, path)
+        final_path = _final_path(file, path)
         if final_path is not None:
             raise OSError(error.errno, error.strerror, str(final_path)) from error
         raise
 
 
-def _final_path(error: OSError, target: Path) -> Path | None:
-    """Where the temporary path in `error` goes when `target` is published; None if it has another path.
+def _final_path(file: object, target: Path) -> Path | None:
+    """Where a temporary `file` goes when `target` is published; None if it has another path.
 
     A temporary path is `.NAME.…` next to the target NAME, or a file inside a folder of that name.
     """
-    if not isinstance(error.filename, str):
+    if not isinstance(file, str):
         return None
-    temporary, folder = Path(error.filename).absolute(), target.parent.absolute()
+    temporary, folder = Path(file).absolute(), target.parent.absolute()
     if not temporary.is_relative_to(folder) or temporary == folder:
         return None
     name, *inside = temporary.relative_to(folder).parts

@@ -306,7 +306,6 @@ def test_a_run_is_resumed_rescored_compared_and_reported(models, home) -> None:
 @pytest.mark.parametrize(
     ("command", "more"),
     [(nli, []), pytest.param(text, ["--no-generate"], marks=pytest.mark.slow)],
-    ids=["nli", "text"],
 )
 def test_workers_in_another_folder_see_the_images_of_one_process(
     models, home, monkeypatch, command, more

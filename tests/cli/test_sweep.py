@@ -153,7 +153,6 @@ def test_the_baseline_is_that_of_the_half_reported_on_as_compare_has_it(tmp_path
             "4 models × (one 4 + two 4) examples, then 3 to 4 × 12 of the other half: at most 80",
         ),
     ],
-    ids=["search", "grid"],
 )
 def test_a_dry_run_counts_the_rows_and_writes_nothing(folders, tmp_path, capsys, grid, sentence) -> None:
     call(cli, *folders, *grid, "--out", tmp_path / "out", "--dry-run", "--limit", "10")

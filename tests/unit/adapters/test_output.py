@@ -77,9 +77,12 @@ def test_a_full_disk_is_named(work, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def full_by_a_copy(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "source", None, ".out.staged")
+
     Path("saves/rte/tokenizer.json").write_text("{}")
     monkeypatch.setattr(Path, "write_bytes", full)
-    for meanwhile in (full, lambda _: None):
+    for meanwhile in (full, full_by_a_copy, lambda _: None):
         with pytest.raises(OSError, match="No space left") as error:
             work(meanwhile)
         assert error.value.filename == str(Path("out").resolve())

@@ -150,7 +150,7 @@ def call(value: object) -> list[dict]:
     return [{"from": role, "value": said} for role, said in turns]
 
 
-@pytest.mark.parametrize("results", [RESULTS, RESULTS[::-1]], ids=["in order", "reversed"])
+@pytest.mark.parametrize("results", [RESULTS, RESULTS[::-1]])
 def test_several_results_are_one_turn_as_llamafactory_joins_them(bench, results):
     """In the order of their calls, since no record keeps ids."""
     assert compiled(bench, "messages", [ASK, TWO, *results, SAY]) == []
