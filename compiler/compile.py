@@ -18,7 +18,7 @@ from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.read.inputs import (
     Input,
     find_inputs,
-    folders_not_read,
+    not_read,
     refuse_changed,
     texts_by_line,
     with_rivals,
@@ -168,7 +168,7 @@ def _compiled(spec: Spec, request: CompileRequest, inputs: Sequence[Input], fold
     """Take all rows through the steps of a compile, write the files into a folder, and report on them."""
     rejected = folder / REJECTED if request.reject else None
     report = CompileReport(name=spec.name, problems=Problems(request.most_problems, rejected))
-    for warning in (*texts_by_line(spec, inputs), *folders_not_read(inputs)):
+    for warning in (*texts_by_line(spec, inputs), *not_read(inputs)):
         report.problems.warn(warning)
     if spec.mix:
         spec = with_rivals(spec, spec.mix, inputs)

@@ -279,7 +279,7 @@ def epoch_of(recipe: Recipe, expected: ExpectedRows) -> EpochCounts:
     rows do not fill one packed block.
     """
     cutoff = int(recipe.number("cutoff_len", CUTOFF_LEN))
-    datasets = len(recipe.names("dataset"))
+    datasets = len(recipe.names("dataset"))  # taken to be of one size
     rows = costs.training_rows(recipe, [len(range(n, expected.rows, datasets)) for n in range(datasets)])
     if not packs(recipe):
         sides = costs.setup_of(recipe, cutoff, 1).sequences

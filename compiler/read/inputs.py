@@ -360,7 +360,7 @@ def texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
             yield Problem("W221", str(folder), message, "", hint)
 
 
-def folders_not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
+def not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
     """Warn of folders with data files inside a folder that is read, and of texts next to its data.
 
     A source is one folder deep. So is a dictionary of saved splits of which the spec reads some.

@@ -47,7 +47,6 @@ EXAMPLES = 160  # of each dataset: the sweep chooses on one half of them, the ve
 # What the demo computes, in GFLOP: a row is scored for 6.9, a row of a training step costs as much as 5.3.
 SCORED = 6.9 * (5 * EXAMPLES + 4 * EXAMPLES)
 TRAINED = 6.9 * (41 * 12 + 75 * 8) * 5.3
-PRODUCT = 1.812  # of the matrices that are multiplied to measure the machine
 OTHER_SECONDS = 90.0  # fetching the base, starting the commands, drawing
 # Each step of a training takes gigabytes and gives them back. Memory that is kept, in large pages, makes the
 # demo's two trainings an eighth faster with glibc (360 s to 315 s); its printed table is the same.
@@ -135,7 +134,8 @@ def expected_minutes() -> int:
         while time.monotonic() < began + 0.5:
             torch.mm(rows, weights)
             products += 1
-        seconds += work / (products * PRODUCT) * (time.monotonic() - began)
+        gflop = products * 2 * rows.numel() * weights.shape[1] / 1e9
+        seconds += work / gflop * (time.monotonic() - began)
     return math.ceil(seconds / 60)
 
 

@@ -5,7 +5,7 @@ A plan is whole before the run folder is opened. What can be refused is refused 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError
@@ -73,7 +73,8 @@ def fit(
     with_images = [dataset for dataset in datasets if dataset.images]
     if with_images:
         if opened.workers:
-            opened.workers.check_paths(inputs=[*chain(*(dataset.images.values() for dataset in with_images))])
+            images = [path for dataset in with_images for path in dataset.images.values()]
+            opened.workers.check_paths(inputs=images)
         backend = opened.backend.seeing(request.template or "", request.think, with_images[0].pixels)
         opened = replace(opened, backend=backend)
     task, opened = task.fitted(opened)
