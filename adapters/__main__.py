@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.adapters.methods import names, parameters_by_name
+from tuneyard.adapters.methods import methods, parameters_by_name
 from tuneyard.core.cli.main import LazyGroup, command_line, examples
 from tuneyard.core.cli.next_step import TuneyardCommand, next_step, print_next_step, same_options
 from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
@@ -59,14 +59,14 @@ def command(*lines: str, kind: type[TuneyardCommand] = TuneyardCommand) -> Decor
 
 
 class MergeCommand(TuneyardCommand):
-    """`merge` with an option for every parameter of every merge method, including plug-ins."""
+    """`merge` with `--method`, and an option for every parameter of every merge method, also of plug-ins."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """List the options of the methods after `--method`."""
+        """List the options of the methods after `--out`."""
         params: list[click.Parameter] = []
         for param in super().get_params(ctx):
             params.append(param)
-            if param.name == "method":
+            if param.name == "out":
                 params += _method_options()
         return params
 
@@ -74,7 +74,8 @@ class MergeCommand(TuneyardCommand):
 @functools.cache
 def _method_options() -> list[click.Option]:
     """Options with text values, which the declaration of the chosen method checks later."""
-    options = []
+    ours = ", ".join(name for name, method in methods().items() if method.plugin is None)
+    options = [click.Option(["--method"], help=f"{ours}, or the name of a plug-in.  [default: exact]")]
     for name, declarations in parameters_by_name().items():
         sentences = []
         for method, parameter in declarations:
@@ -95,7 +96,6 @@ def _method_options() -> list[click.Option]:
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR=WEIGHT…|RECIPE.yaml")
 @click.option("--out", type=FOLDER, help="Folder of the merged adapter.")
-@click.option("--method", help=f"{', '.join(names())}, or the name of a plug-in.  [default: exact]")
 @click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="[default: fp32]")
 @click.option(
     "--base",

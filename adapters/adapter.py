@@ -19,7 +19,7 @@ from tuneyard.adapters.delta import Change
 from tuneyard.adapters.measures import ModuleStatistics
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.execution.time_limit import bounded
-from tuneyard.core.files import sha256
+from tuneyard.core.files import check_characters, sha256
 from tuneyard.core.weights.adapter_files import CONFIG, PREFIX, ChangedModule, open_adapter_weights
 from tuneyard.core.weights.adapter_fit import module_misfits
 from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, Base
@@ -174,7 +174,7 @@ class Adapter(ABC):
         """Check that config and weights match. Tensor values are checked when they are read."""
         config = cls.read_config(folder / CONFIG, raw)
         weights = open_adapter_weights(folder)
-        require_text("\n".join(weights.tensors), weights.path)
+        check_characters("\n".join(weights.tensors), str(weights.path))
         with config.bounded():
             modules = dict(sorted(cls.read_modules(weights, raw), key=_layer_order))
             adapter = cls(folder, config, weights, modules)
@@ -337,15 +337,6 @@ def name_of(folder: Path) -> str:
     if folder.name.startswith("checkpoint-"):
         return f"{folder.parent.name}-{folder.name}"
     return folder.name
-
-
-def require_text(text: str, path: Path) -> None:
-    """Refuse half of a surrogate pair, which JSON can contain and no file name or card can."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        character = show_value(text[error.start])
-        raise ContentError(f"{path}: it contains {character}, half of a character") from error
 
 
 def positive_int(value: object, where: str) -> int:

@@ -15,13 +15,20 @@ from typing import Any
 import numpy as np
 
 from tuneyard.adapters import lowrank, output, vllm
-from tuneyard.adapters.card import CARD, EXACT_SUM, card_text
 from tuneyard.adapters.compatibility import check_inputs
-from tuneyard.adapters.lowrank import Factor
 from tuneyard.adapters.methods import Method, Values, find_method, methods, parameters_by_name
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.prefetch import prefetch, workers
-from tuneyard.adapters.provenance import MERGE, Datasets, base_name, provenance, training_datasets
+from tuneyard.adapters.provenance import (
+    CARD,
+    EXACT_SUM,
+    MERGE,
+    Datasets,
+    base_name,
+    card_text,
+    provenance,
+    training_datasets,
+)
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import (
     WeightedAdapter,
@@ -387,22 +394,19 @@ def _module(plan: MergePlan, path: str) -> MergedModule:
     """Merge one module."""
     factors = factors_of(plan.weighted, path)
     a, b = plan.method.combine(factors, plan.rank, plan.values)
-    written = _rounded(a, plan.request.dtype), _rounded(b, plan.request.dtype)
-    for factor, unrounded, side in zip(written, (a, b), "AB", strict=True):
-        if factor is unrounded:  # unchanged since it was read and checked
+    dtype = plan.request.dtype
+    written = []
+    for unrounded, side in ((a, "A"), (b, "B")):
+        factor = to_fp32(from_fp32(to_fp32(unrounded, "F64"), dtype), dtype)
+        written.append(factor)
+        if factor is unrounded:  # fp32 that stays fp32, checked when it was read
             continue
-        place = f"{path}: merged {side} in {plan.request.dtype}"
+        place = f"{path}: merged {side} in {dtype}"
         require_finite(factor, f"{place}: too large for it")
         if not factor.any() and unrounded.any():
             raise ContentError(f"{place}: too small for it, all of it would become 0")
     reference = a, b
     if plan.method.exact_sum:
         reference = factors.exact
-    return written, lowrank.norms(reference, written)
-
-
-def _rounded(factor: Factor, dtype: str) -> Array:
-    """Round a factor to `dtype`, as fp32. An fp32 factor that stays fp32 is the same array."""
-    with np.errstate(over="ignore"):  # `require_finite` refuses infinity
-        narrow = factor.astype(np.float32, copy=False)
-    return to_fp32(from_fp32(narrow, dtype), dtype)
+    rounded = written[0], written[1]
+    return rounded, lowrank.norms(reference, rounded)

@@ -8,8 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tuneyard.adapters.card import CARD
-from tuneyard.adapters.provenance import MERGE, read_provenance
+from tuneyard.adapters.provenance import CARD, MERGE, read_provenance
 from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, size_words
 from tuneyard.core.files import (
@@ -51,9 +50,9 @@ def check_output(out: Path, inputs: Sequence[Path], command: str, *, force: bool
     for folder, source in zip(inputs, sources, strict=True):
         if target == source or target in source.parents or source in target.parents:
             raise RequestError(f"{out}: output over an input ({folder}); choose another --out")
-    foreign = ""
-    if target.exists():
-        foreign = _foreign(target, command, sources)
+    if not target.exists():
+        return target
+    foreign = _foreign(target, command, sources)
     check_free(out, force=force, replaceable=not foreign)
     if foreign:
         raise RequestError(

@@ -5,17 +5,20 @@ An unknown prefix or a missing tensor is an error here. PEFT fills missing tenso
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.adapter import Adapter, require_text
-from tuneyard.adapters.kinds import kind_of
+from tuneyard.adapters.adapter import Adapter
+from tuneyard.adapters.kinds.dora import DoraAdapter
 from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.core.errors import ContentError, RequestError, nearest
-from tuneyard.core.files import near_name, read_object
+from tuneyard.adapters.kinds.oft import OftAdapter
+from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
+from tuneyard.core.files import check_characters, near_name, read_object
 from tuneyard.core.language.messages import say
 from tuneyard.core.weights.adapter_files import CONFIG
 
+KINDS: tuple[type[Adapter], ...] = (LoraAdapter, DoraAdapter, OftAdapter)
 SAVES = Path("saves")
 HOW_TO_FUSE = "fuse it into its base, which is exact: `tuneyard adapter fuse NAME --base DIR --out DIR`"
 
@@ -26,28 +29,36 @@ def open_adapter(reference: str | Path) -> LoraAdapter:
     `RequestError` if there is no adapter, `ContentError` if it is damaged, not supported, or of a kind that
     needs the base's weights.
     """
-    folder, raw = _read(find_folder(reference))
-    not_merged = kind_of(raw, folder / CONFIG).NOT_MERGED
-    if not_merged:
-        raise ContentError(f"{folder / CONFIG}: {not_merged}; {HOW_TO_FUSE}")
+    kind, folder, raw = _read(find_folder(reference))
+    if kind.NOT_MERGED:
+        raise ContentError(f"{folder / CONFIG}: {kind.NOT_MERGED}; {HOW_TO_FUSE}")
     return LoraAdapter.open(folder, raw)
 
 
 def open_any(reference: str | Path) -> Adapter:
     """Open an adapter of any kind, to fuse or to show it. Errors as of `open_adapter`."""
-    folder, raw = _read(find_folder(reference))
-    return kind_of(raw, folder / CONFIG).open(folder, raw)
+    kind, folder, raw = _read(find_folder(reference))
+    return kind.open(folder, raw)
 
 
-def _read(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The folder of an adapter, with the fields of its adapter_config.json."""
+def _read(folder: Path) -> tuple[type[Adapter], Path, dict[str, Any]]:
+    """The kind of an adapter, its folder, and the fields of its adapter_config.json."""
     path = folder / CONFIG
     if not path.is_file():
         hint = checkpoints_in(folder) or f"; name the output_dir of a LoRA training ({_listing()})"
         raise RequestError(f"{folder}: not an adapter: {CONFIG} is missing{hint}")
     raw: dict[str, Any] = read_object(path)
-    require_text(json.dumps(raw, ensure_ascii=False), path)
-    return folder, raw
+    check_characters(json.dumps(raw, ensure_ascii=False), str(path))
+    return kind_of(raw, path), folder, raw
+
+
+def kind_of(raw: Mapping[str, Any], place: object) -> type[Adapter]:
+    """The kind of an adapter_config.json; `ContentError` names one that is not supported."""
+    for kind in KINDS:
+        if kind.recognises(raw):
+            return kind
+    kind_name = show_value(raw.get("peft_type"))
+    raise ContentError(f"{place}: peft_type {kind_name}: only LoRA and OFT adapters are supported")
 
 
 def find_folder(reference: str | Path) -> Path:

@@ -9,11 +9,10 @@ import click
 
 from tuneyard.adapters import vllm
 from tuneyard.adapters.adapter import name_of, span
-from tuneyard.adapters.card import CARD, card_body, model_card
 from tuneyard.adapters.export.source import ExportSource, fused_base, licence_of
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import TOKENIZER
-from tuneyard.adapters.provenance import open_parts, read_provenance
+from tuneyard.adapters.provenance import CARD, card_body, model_card, open_parts, read_provenance
 from tuneyard.adapters.store import note
 from tuneyard.core.datasets.manifest import MANIFEST, read_manifest
 from tuneyard.core.documents import dump_yaml, markdown_table

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.adapters.card import CARD
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import check_free
-from tuneyard.adapters.provenance import read_provenance
+from tuneyard.adapters.provenance import CARD, read_provenance
 from tuneyard.adapters.store import checkpoints_in, find_folder, open_adapter
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError

@@ -9,7 +9,6 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tuneyard.core.documents.schema_errors import violations
@@ -142,11 +141,6 @@ def method(
 ) -> Callable[[Combine], Method]:
     """Declare a function as the merge method `name`; the fields are those of `Method`."""
     return lambda function: Method(name, rank, function, tuple(parameters), exact_sum)
-
-
-def names() -> list[str]:
-    """List the methods of this folder without importing them: a file has the name of its method."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
 
 
 @functools.cache

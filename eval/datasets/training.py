@@ -10,8 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.adapters.card import CARD
-from tuneyard.adapters.provenance import MERGE, open_parts, read_provenance
+from tuneyard.adapters.provenance import CARD, MERGE, open_parts, read_provenance
 from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256

@@ -58,7 +58,6 @@ def test_the_pattern_that_gives_a_module_its_scale(tmp_path, pattern, scale):
 
 REFUSED_FIELDS = [
     ({"peft_type": "LOHA"}, "LOHA; peft_type; LoRA"),
-    ({"peft_type": None}, "peft_type"),
     ({"use_dora": True}, "use_dora true; DoRA"),
     ({"init_lora_weights": "pissa_niter_16"}, "path_initial_model_for_weight_conversion"),
     ({"init_lora_weights": "olora"}, "changed base"),
@@ -73,7 +72,6 @@ REFUSED_FIELDS = [
     ({"r": 8.0}, "8.0"),
     ({"lora_alpha": 0}, "lora_alpha 0; 0"),
     ({"lora_alpha": math.nan}, "lora_alpha NaN"),
-    ({"lora_alpha": math.inf}, "lora_alpha"),
     ({"lora_alpha": "16"}, "16; lora_alpha"),
     ({"alpha_pattern": {"q_proj": 0}}, "alpha_pattern q_proj 0"),
     ({"alpha_pattern": {"q_(": 1}}, "alpha_pattern"),
@@ -93,6 +91,12 @@ REFUSED_FIELDS = [
     ({"layers_to_transform": 0}, "layers.1.self_attn.q_proj"),
     ({"r": 4}, "8; adapter_config.json; 4"),
     ({"rank_pattern": {"v_proj": 4}}, "v_proj; 8; adapter_config.json; 4"),
+    ({"lora_alpha": 10**400}, "lora_alpha"),
+    ({"rank_pattern": {"(?i)q_proj": 8}}, "rank_pattern"),
+    ({"layers_to_transform": [0, 1], "layers_pattern": ["("]}, "layers_pattern"),
+    ({"modules_to_save": ["lm_head("]}, "modules_to_save"),
+    ({"use_rslora": "false"}, "use_rslora"),
+    ({"fan_in_fan_out": [1]}, "fan_in_fan_out"),
 ]  # fmt: skip
 
 
@@ -267,24 +271,6 @@ def test_opening_reads_no_pickle_and_follows_no_name_out_of_the_folder(tmp_path)
     assert open_adapter(folder).weights.path.suffix == ".safetensors"
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("lora_alpha", 10**400),
-        ("alpha_pattern", {"q_proj": 10**400}),
-        ("rank_pattern", {"(?i)q_proj": 8}),
-        ("layers_pattern", ["("]),
-        ("modules_to_save", ["lm_head("]),
-        ("use_rslora", "false"),
-        ("fan_in_fan_out", [1]),
-    ],
-)
-def test_config_values_of_odd_kinds_are_refused_by_field(tmp_path, field, value):
-    config = {"layers_to_transform": [0, 1], field: value}
-    with raises(ContentError, field):
-        open_adapter(make(tmp_path / "a", **config))
-
-
 def test_names_that_no_file_can_hold_are_refused(tmp_path):
     folder = make(tmp_path / "a", target_modules=".*")
     path = folder / "adapter_model.safetensors"
@@ -292,19 +278,18 @@ def test_names_that_no_file_can_hold_are_refused(tmp_path):
     path.write_bytes(raw.replace(b"layers.1.self_attn.q_", rb"layers.1.sel\ud800.q_"))
     with raises(ContentError):
         open_adapter(folder)
-    with raises(ContentError, "half of a character"):
+    with raises(ContentError, "half a character"):
         open_adapter(make(tmp_path / "b", task_type="\ud800"))
     with raises(RequestError, "UTF-8"):
         open_adapter("saves/a\udcff")
 
 
 def test_every_two_adapters_are_compared_and_not_each_with_the_first(tmp_path):
-    make(tmp_path / "unnamed", base_model_name_or_path=None)
-    make(tmp_path / "one", base_model_name_or_path="org/one")
-    make(tmp_path / "two", base_model_name_or_path="org/two")
+    bases = {"unnamed": None, "one": "org/one", "two": "org/two"}
+    for name, base in bases.items():
+        make(tmp_path / name, base_model_name_or_path=base)
     with raises(ContentError, "org/one", "org/two"):
-        references = [(str(tmp_path / name), 1.0) for name in ("unnamed", "one", "two")]
-        opened = open_weighted(references, open_adapter)
+        opened = open_weighted([(tmp_path / name, 1.0) for name in bases], open_adapter)
         check_inputs(opened, None, same_base=False)
     small = factors(shapes={"k_proj": (6, 24)}), factors(shapes={"k_proj": (12, 24)})
     for name, pairs in zip("ab", small, strict=True):
