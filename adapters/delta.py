@@ -47,14 +47,13 @@ class Product:
 
     def rows(self, first: int, base: Array, kind: str) -> NDArray[np.floating]:
         """See `Change`."""
-        with np.errstate(over="ignore", invalid="ignore"):  # `require_finite` refuses infinity
-            if kind not in self._converted:
-                self._converted[kind] = (
-                    self.left.astype(kind, copy=False),
-                    self.right.astype(kind, copy=False),
-                )
-            left, right = self._converted[kind]
-            return np.asarray(left[first : first + len(base)] @ right)
+        if kind not in self._converted:
+            self._converted[kind] = (
+                self.left.astype(kind, copy=False),
+                self.right.astype(kind, copy=False),
+            )
+        left, right = self._converted[kind]
+        return np.asarray(left[first : first + len(base)] @ right)
 
     def exact(self, first: int, base: Array, places: Places) -> Matrix:  # noqa: ARG002  # as `Change` has it
         """See `Change`."""
@@ -130,20 +129,27 @@ def apply(
         added = changes[0].rows(first, base, kind)
         for change in changes[1:]:
             added = added + change.rows(first, base, kind)
-        with np.errstate(over="ignore", invalid="ignore"):  # `require_finite` refuses infinity
-            total = base + added
-            stored = from_fp32(total, piece.dtype)  # from fp64 in one step, not by way of fp32
-            if piece.dtype == "BF16":
-                _round_again(stored, base, total, changes, first)
+        total = base + added
+        stored = from_fp32(total, piece.dtype)  # from fp64 in one step, not by way of fp32
+        if piece.dtype == "BF16":
+            _round_again(stored, base, total, changes, first)
         written = to_fp32(stored, piece.dtype)
         require_finite(written, f"{piece.name}: W + ΔW in {piece.dtype}")
-        delta = added.reshape(-1)
-        effect = np.subtract(written, base, dtype=delta.dtype).reshape(-1)
-        unchanged = delta.size - int(np.count_nonzero(effect))
-        kept = float(effect @ delta)
-        effect -= delta
-        sums.append(Retained(delta.size, unchanged, float(delta @ delta), kept, float(effect @ effect)))
+        sums.append(_retained(written, base, added))
         yield stored
+
+
+def _retained(written: Array, base: Array, added: NDArray[np.floating]) -> Retained:
+    """Measure how much of ΔW (`added`) a block of `written` values has."""
+    delta = added.reshape(-1)
+    effect = np.subtract(written, base, dtype=delta.dtype).reshape(-1)
+    unchanged = delta.size - int(np.count_nonzero(effect))
+    kept = float(effect @ delta)
+    effect -= delta
+    squares, lost = float(delta @ delta), float(effect @ effect)
+    if delta.dtype == np.float32 and not 0 < squares + kept + lost < math.inf:
+        return _retained(written, base, added.astype(np.float64))  # fp32 cannot represent the squares
+    return Retained(delta.size, unchanged, squares, kept, lost)
 
 
 def base_blocks(tensor: Tensor, base_as: str | None) -> Iterator[tuple[int, Array]]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tuneyard.adapters import output
 from tuneyard.adapters.adapter import Adapter
 from tuneyard.adapters.compatibility import check_inputs
@@ -223,7 +225,8 @@ def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
     A complete and synced shard gets its name, and an entry in the record with the `Retained` of its modules.
     The next run resumes after it. `progress` is called with bytes.
     """
-    with output.resumable(plan.check) as folder:
+    ignored = np.errstate(over="ignore", invalid="ignore")  # `require_finite` refuses infinity
+    with output.resumable(plan.check) as folder, ignored:
         record = _resume(plan, folder)
         for shard in plan.shards:
             if shard.name in record["shards"]:

@@ -20,7 +20,7 @@ from tuneyard.core.weights.adapter_files import (
     unwrapped_tensor,
 )
 from tuneyard.core.weights.base_models import Base
-from tuneyard.core.weights.tensors import Array
+from tuneyard.core.weights.tensors import Array, to_fp32
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class FullTensor:
         total = start.astype(np.float64)
         for item in self.weighted:
             total += item.weight * np.subtract(item.adapter.full_tensor(self.name), start, dtype=np.float64)
-        return total.astype(np.float32)
+        return to_fp32(total, "F64")
 
 
 def plan_full_tensors(

@@ -126,6 +126,13 @@ def test_retained_fraction_by_its_definition_and_by_the_published_figure(tmp_pat
     printed(retained_lines(plan, retained)[1], "--dtype fp32")
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("weight", [1e-30, 1e30])
+def test_a_delta_whose_squares_fp32_cannot_represent_is_measured(tmp_path, weight):
+    _, retained, _ = alone(make_base(tmp_path / "base", base_tensors()), weight)
+    assert total(retained.values()).fraction == pytest.approx(int(weight > 1), abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("settings", "base_as"),
     [
