@@ -74,8 +74,8 @@ class MergeCommand(TuneyardCommand):
 @functools.cache
 def _method_options() -> list[click.Option]:
     """Options with text values, which the declaration of the chosen method checks later."""
-    ours = ", ".join(name for name, method in methods().items() if method.plugin is None)
-    options = [click.Option(["--method"], help=f"{ours}, or the name of a plug-in.  [default: exact]")]
+    bundled = ", ".join(name for name, method in methods().items() if method.plugin is None)
+    options = [click.Option(["--method"], help=f"{bundled}, or the name of a plug-in.  [default: exact]")]
     for name, declarations in parameters_by_name().items():
         sentences = []
         for method, parameter in declarations:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from tuneyard.adapters import lowrank, output, vllm
-from tuneyard.adapters.compatibility import check_inputs
 from tuneyard.adapters.methods import Method, Values, find_method, methods, parameters_by_name
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.prefetch import prefetch, workers
@@ -32,6 +31,7 @@ from tuneyard.adapters.provenance import (
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import (
     WeightedAdapter,
+    check_inputs,
     factors_of,
     open_weighted,
     parse_reference_weight,

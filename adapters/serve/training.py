@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.compatibility import check_inputs
 from tuneyard.adapters.export.modelfile import first_object, special_texts
 from tuneyard.adapters.export.source import ExportSource, open_source
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.provenance import read_provenance
-from tuneyard.adapters.weighted import WeightedAdapter, parse_optional_weight
+from tuneyard.adapters.weighted import WeightedAdapter, check_inputs, parse_optional_weight
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.prompt import SavedTemplate, find_chat_template

@@ -70,36 +70,33 @@ def training_data(folder: Path) -> list[dict[str, Any]]:
     Each entry has the name `dataset`. Those of `tuneyard recipe train` also have `file` and `sha256`; the
     model card that plain LLaMA-Factory writes has the names alone.
     """
-    if record_of(folder):
-        return trained_entries(training_inputs(folder))
-    for place in record_folders(folder.resolve()):
-        card = place / "README.md"
-        if card.is_file():
-            names = datasets_in_card(card.read_text(encoding="utf-8", errors="replace"))
-            if names:
-                return [{"dataset": name} for name in names]
-    return []
-
-
-def trained_entries(inputs: dict[str, Any]) -> list[dict[str, Any]]:
-    """The data of a training without its `eval_dataset`."""
+    if record_of(folder) is None:
+        return [{"dataset": name} for name in datasets_in_card(folder)]
+    inputs = training_inputs(folder)
     settings, data = inputs.get("settings"), inputs.get("data")
     if not isinstance(settings, dict) or not isinstance(data, list):
         return []
-    names = names_in(settings.get("dataset"))
+    names = names_in(settings.get("dataset"))  # without those of `eval_dataset`
     return [entry for entry in data if isinstance(entry, dict) and entry.get("dataset") in names]
 
 
-def datasets_in_card(text: str) -> list[str]:
+def datasets_in_card(folder: Path) -> list[str]:
     """Datasets in the model card (README.md) of a plain LLaMA-Factory training.
 
     Markdown formatters wrap lines and write `\\_` for `_`: the sentence is looked for without either.
     """
-    plain = " ".join(text.replace("\\_", "_").split())
-    sentence = CARD_SENTENCE.search(plain)
-    if sentence is None:
-        return []
-    return re.findall(r"the (\S+?)(?=,|$| and )", sentence[1])
+    for place in record_folders(folder.resolve()):
+        card = place / "README.md"
+        if not card.is_file():
+            continue
+        text = card.read_text(encoding="utf-8", errors="replace")
+        sentence = CARD_SENTENCE.search(" ".join(text.replace("\\_", "_").split()))
+        if sentence is None:
+            continue
+        names = re.findall(r"the (\S+?)(?=,|$| and )", sentence[1])
+        if names:
+            return names
+    return []
 
 
 def names_in(value: object) -> list[str]:

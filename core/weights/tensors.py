@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.core.errors import ContentError, describe_os_error, show_value
-from tuneyard.core.files import flush_much, sync
+from tuneyard.core.files import flush_much
 
 SIZES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
@@ -169,9 +169,10 @@ def header_bytes(tensors: Iterable[Spec]) -> bytes:
 
 
 def write_weights(path: Path, tensors: Sequence[Spec], values: Iterable[Array]) -> None:
-    """Write a new safetensors file, synced, from fp32 arrays that come one by one in the order of `tensors`.
+    """Write a new safetensors file from fp32 arrays that come one by one in the order of `tensors`.
 
-    Each array is rounded to its dtype. `ContentError` if a value is out of its range (fp16: 65,504).
+    Each array is rounded to its dtype. `ContentError` if a value is out of its range (fp16: 65,504). The
+    file is not synced: `publish` syncs its folder.
     """
     with path.open("xb") as file:
         file.write(header_bytes(tensors))
@@ -183,4 +184,3 @@ def write_weights(path: Path, tensors: Sequence[Spec], values: Iterable[Array]) 
             require_finite(to_fp32(stored, dtype), f"{name}: after rounding to {dtype}")
             file.write(np.ascontiguousarray(stored).data)
             flushed = flush_much(file, flushed)
-        sync(file)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from tuneyard.adapters.compatibility import check_together
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import (
     WeightedAdapter,
+    check_together,
     open_weighted,
     parse_named,
 )

@@ -9,10 +9,11 @@ import pytest
 
 from tests.messages import printed, raises
 from tests.unit.adapters.make import CONFIG, PREFIX, factors, make
-from tuneyard.adapters.compatibility import check_inputs, check_together
 from tuneyard.adapters.fuse import parse_size
 from tuneyard.adapters.store import open_adapter, open_any
 from tuneyard.adapters.weighted import (
+    check_inputs,
+    check_together,
     open_weighted,
     parse_optional_weight,
     parse_reference_weight,
