@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from tuneyard.adapters import lowrank, output, vllm
+from tuneyard.adapters import lowrank, output
+from tuneyard.adapters.kinds.lora import vllm_notes
 from tuneyard.adapters.methods import Method, Values, find_method, methods, parameters_by_name
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
-from tuneyard.adapters.prefetch import prefetch, workers
 from tuneyard.adapters.provenance import (
     CARD,
     EXACT_SUM,
@@ -49,8 +49,10 @@ from tuneyard.core.weights.tensors import (
     Array,
     Spec,
     from_fp32,
+    prefetch,
     require_finite,
     to_fp32,
+    workers,
     write_weights,
 )
 
@@ -225,7 +227,7 @@ def plan_merging(request: MergeRequest) -> MergePlan:
 
     full_tensors = plan_full_tensors(used, base, request.dtype)
     rank, modules = _plan_modules(method, values, used)
-    notes += vllm.notes(rank, any(tensor.base for tensor in full_tensors))
+    notes += vllm_notes(rank, any(tensor.base for tensor in full_tensors))
     config = _merged_config(used, name_of_base, rank, modules, full_tensors)
     plan = MergePlan(
         request, method, values, used, datasets, base, rank, modules, full_tensors, config, notes, check

@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from tuneyard.adapters import vllm
 from tuneyard.adapters.adapter import name_of, span
 from tuneyard.adapters.export.source import ExportSource, fused_base, licence_of
-from tuneyard.adapters.kinds.lora import LoraAdapter
+from tuneyard.adapters.kinds.lora import NOT_IN_VLLM, LoraAdapter, vllm_rank
 from tuneyard.adapters.output import TOKENIZER
 from tuneyard.adapters.provenance import CARD, card_body, model_card, open_parts, read_provenance
 from tuneyard.adapters.store import note
@@ -245,10 +244,10 @@ def _usage(source: ExportSource, repo: str, base: str, template: str) -> str:
             named=f"--model_name_or_path {repo}{template}",
             served=f"$ vllm serve {repo}",
         )
-    rank = vllm.max_rank(source.adapter.largest_rank) or source.adapter.largest_rank
+    rank = vllm_rank(source.adapter.largest_rank) or source.adapter.largest_rank
     served = f"$ vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules mine={repo}"
     if source.adapter.full_tensors:
-        served = f"# {vllm.NO_FULL_TENSORS}"
+        served = f"# {NOT_IN_VLLM}"
     tokenizer = base
     if (source.folder / "tokenizer_config.json").is_file():
         tokenizer = repo

@@ -64,6 +64,10 @@ REFUSED = {
     "use_qalora": "QA-LoRA pools its inputs",
 }
 SWITCHES = ("use_rslora", "fan_in_fan_out", "use_dora")
+# Limits of vLLM (vllm/config/lora.py, vllm/lora/peft_helper.py).
+VLLM_DEFAULT_RANK = 16  # of --max-lora-rank
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # allowed values of --max-lora-rank
+NOT_IN_VLLM = "vLLM takes no adapter with modules_to_save or bias: fuse it for vLLM"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +230,26 @@ class LoraAdapter(Adapter):
             row = [target, str(len(group)), rank, scale, f"{rank}×{inputs}", f"{outputs}×{rank}"]
             rows.append([*row, f"{elements:,}", norm, f"{effective_rank:.1f}"])
         return rows
+
+
+def vllm_rank(rank: int) -> int | None:
+    """The smallest --max-lora-rank that is enough for `rank`, None if vLLM has none."""
+    for allowed in VLLM_RANKS:
+        if allowed >= rank:
+            return allowed
+    return None
+
+
+def vllm_notes(rank: int, full_tensors: bool) -> Iterator[str]:
+    """Yield the reasons for which vLLM would refuse a LoRA, and the options that it needs."""
+    lora_rank = vllm_rank(rank)
+    if lora_rank is None:
+        yield f"rank {rank} is above vLLM's largest, {VLLM_RANKS[-1]}: use --method svd --rank, or fuse it"
+    elif lora_rank > VLLM_DEFAULT_RANK:
+        default = VLLM_DEFAULT_RANK
+        yield f"rank {rank} is above vLLM's default of {default}: serve with --max-lora-rank {lora_rank}"
+    if full_tensors:
+        yield NOT_IN_VLLM
 
 
 def _problems(raw: dict[str, Any], folder: Path) -> Iterator[str]:

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tuneyard.adapters import vllm
-from tuneyard.adapters.kinds.lora import LoraAdapter
+from tuneyard.adapters.kinds.lora import NOT_IN_VLLM, VLLM_RANKS, LoraAdapter, vllm_rank
 from tuneyard.adapters.serve.training import ServedModels
 from tuneyard.core.errors import ContentError
 
@@ -27,9 +26,9 @@ def check_vllm(models: ServedModels) -> None:
             ["tuneyard", "adapter", "merge", f"{adapter.word}=1", "--out", f"saves/{adapter.name}-plain"]
         )
         if adapter.full_tensors:
-            raise ContentError(f"{adapter.folder}: {vllm.NO_FULL_TENSORS}: {fuse}")
-        if vllm.max_rank(adapter.largest_rank) is None:
-            above = f"rank {adapter.largest_rank} is above vLLM's largest, {vllm.RANKS[-1]}"
+            raise ContentError(f"{adapter.folder}: {NOT_IN_VLLM}: {fuse}")
+        if vllm_rank(adapter.largest_rank) is None:
+            above = f"rank {adapter.largest_rank} is above vLLM's largest, {VLLM_RANKS[-1]}"
             raise ContentError(f"{adapter.folder}: {above}: {fuse}")
         without_patterns = replace(adapter.config, ranks={}, alphas={})
         for path in adapter.modules:
@@ -51,7 +50,7 @@ def vllm_words(models: ServedModels, template: Path, generation_config: Path) ->
     if models.context is not None:
         words += ["--max-model-len", str(models.context)]
     if models.adapters:
-        rank = vllm.max_rank(max(adapter.largest_rank for adapter in models.adapters))
+        rank = vllm_rank(max(adapter.largest_rank for adapter in models.adapters))
         words += ["--enable-lora", "--max-loras", str(len(models.adapters)), "--max-lora-rank", str(rank)]
         words += ["--lora-modules", *_lora_modules(models.adapters)]
     return words

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.vllm import RANKS, max_rank
+from tuneyard.adapters.kinds.lora import VLLM_RANKS, LoraAdapter, vllm_rank
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.packages import missing
@@ -206,10 +205,10 @@ def _rank_limit(adapters: Sequence[LoraAdapter]) -> int:
     """The largest rank that vLLM must allow. `RequestError` if it allows none so large."""
     # vLLM reads the rank in the config, also where a pattern leaves it to no module
     largest = max(max(adapter.largest_rank, adapter.config.rank) for adapter in adapters)
-    limit = max_rank(largest)
+    limit = vllm_rank(largest)
     if limit is None:
         raise RequestError(
-            f"an adapter of rank {largest}: vLLM takes {RANKS[-1]} at most; merge with --method svd"
+            f"an adapter of rank {largest}: vLLM takes {VLLM_RANKS[-1]} at most; merge with --method svd"
         )
     return limit
 

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneyard.adapters.vllm import RANKS, max_rank
+from tuneyard.adapters.kinds.lora import VLLM_RANKS, vllm_rank
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import counted, show_value
 from tuneyard.core.prompt import Tokenizer, saved_chat_template
@@ -196,12 +196,12 @@ def above_max_lora_rank(refusal: str, parts: Sequence[WeightedAdapter]) -> str:
     match = RANK_REFUSED.search(refusal)
     if not match:
         return ""
-    lora_rank = max_rank(int(match[1]))
+    lora_rank = vllm_rank(int(match[1]))
     fix = f"start it with --max-lora-rank {lora_rank}"
     if lora_rank is None:
         adapter = parts[0].adapter
         fuse = shlex.join(adapter.fuse_words(adapter.config.base or "BASE"))
-        fix = f"vLLM's largest is {RANKS[-1]}: serve the fused model ({fuse})"
+        fix = f"vLLM's largest is {VLLM_RANKS[-1]}: serve the fused model ({fuse})"
     return f"The adapter has rank {match[1]}, and the server loads ranks up to {match[2]}: {fix}."
 
 

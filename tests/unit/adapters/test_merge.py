@@ -1,6 +1,7 @@
 """Merges against oracles: the dense sum in fp64, a 2×2 by hand, the identity, PEFT's own definitions."""
 
 import math
+import threading
 import tracemalloc
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.json_files import read_json
 from tests.messages import raises
 from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make, stored
 from tuneyard.adapters import lowrank
+from tuneyard.adapters import merge as merging
 from tuneyard.adapters.merge import MergeRequest, error_sentence, merge, plan_merging, relative
 from tuneyard.adapters.methods import find_method
 from tuneyard.adapters.store import open_adapter
@@ -224,6 +226,22 @@ def test_nan_in_a_source_leaves_nothing_behind(tmp_path):
     with raises(ContentError, "1 values", "v_proj.lora_B.weight", "NaN", "3", "2"):
         merged([(tmp_path / "a", 1)], tmp_path / "out")
     assert names(tmp_path) == ["a"]
+
+
+def test_a_merge_that_fails_leaves_no_thread_while_its_error_is_known(tmp_path, monkeypatch):
+    """The garbage collector once joined such a thread from another that was starting, and hung."""
+    adapter = make(tmp_path / "a", factors(layers=8))
+    plan = plan_merging(MergeRequest([(str(adapter), 1.0)], tmp_path / "out"))
+
+    def full(_path, _specs, values):
+        next(iter(values))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(merging, "write_weights", full)
+    threads = threading.active_count()
+    with pytest.raises(OSError, match="No space left") as error:
+        plan.write(lambda _: None)
+    assert error.traceback and threading.active_count() == threads
 
 
 @pytest.mark.parametrize("value", [1.5e-45 * 1.3, 1.1e37 / 3])

@@ -19,10 +19,11 @@ from tests.conftest import PROJECT
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.adapters.kinds.lora import VLLM_RANKS
 from tuneyard.core.errors import ContentError, RequestError, ResumableError
 from tuneyard.eval import cmmlu
 from tuneyard.eval.backends import engine
-from tuneyard.eval.backends.engine import RANKS, steps_of
+from tuneyard.eval.backends.engine import steps_of
 from tuneyard.eval.nli import cli
 
 ROWS = even_rows(5)
@@ -157,7 +158,7 @@ def test_the_stand_in_is_vllm():
 
 
 def test_every_rank_that_we_ask_for_is_one_of_theirs():
-    assert set(RANKS) <= LORA_RANKS
+    assert set(VLLM_RANKS) <= LORA_RANKS
 
 
 def nli_call(folder: Path, model: Path, *more: object, out: str = "out") -> Path:
