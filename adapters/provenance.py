@@ -116,11 +116,13 @@ def training_datasets(folder: Path) -> Datasets:
     """The datasets that an adapter was trained on. A merge has the datasets of its parts."""
     try:
         datasets = training_data(folder)
+        if datasets:
+            return datasets
         record = read_provenance(folder)
     except ContentError:  # a damaged record names no datasets, and does not stop a merge
         return []
-    if datasets or record is None:
-        return datasets
+    if record is None:
+        return []
     merged: Datasets = []
     for entry in record["adapters"]:
         for dataset in entry["datasets"]:
