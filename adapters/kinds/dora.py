@@ -61,10 +61,28 @@ class DoraAdapter(LoraAdapter):
                 yield f"{name}: shape {list(magnitude.shape)}, expected [{module.outputs}]"
 
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:
-        """See `Adapter`."""
-        product = self.product(1.0, path)
-        transposed = self.modules[path].transposed
-        return rescaled(source, base_as, product, self.magnitude(path), weight, transposed=transposed)
+        """See `Adapter`. The gains come from the base's tensor, a block of rows at a time, in fp64.
+
+        `ContentError` if a row of W + s·B·A is zero, which no magnitude can rescale.
+        """
+        product, module = self.product(1.0, path), self.modules[path]
+        squares = np.zeros(module.outputs)
+        for first, base in base_blocks(source, base_as):
+            total = base + product.rows(first, base, "float64")
+            if module.transposed:
+                squares += np.einsum("ij,ij->j", total, total)
+            else:
+                squares[first : first + len(base)] = np.einsum("ij,ij->i", total, total)
+        if not squares.all():
+            number = int(np.argmin(squares))
+            raise ContentError(
+                f"{source.file}: tensor {source.name!r}: W + s·B·A is zero at output {number}: DoRA has no "
+                "direction to rescale there"
+            )
+        gains = self.magnitude(path).astype(np.float64) / np.sqrt(squares)
+        if module.transposed:
+            return Rescaled(product, gains[None, :], weight)
+        return Rescaled(product, gains[:, None], weight)
 
     def measure(self, path: str) -> DoraStatistics:
         """See `Adapter`."""
@@ -112,38 +130,3 @@ class Rescaled:
         if self.gains.shape[0] == 1:
             return self.gains
         return self.gains[first : first + count]
-
-
-def rescaled(
-    source: Tensor,
-    base_as: str | None,
-    product: Product,
-    magnitude: Array,
-    weight: float,
-    *,
-    transposed: bool,
-) -> Change:
-    """Compute the gains of a DoRA module from the base's tensor, a block of rows at a time, in fp64.
-
-    `ContentError` if a row of W + s·B·A is zero, which no magnitude can rescale.
-    """
-    outputs = product.left.shape[0]
-    if transposed:
-        outputs = product.right.shape[1]
-    squares = np.zeros(outputs)
-    for first, base in base_blocks(source, base_as):
-        total = base + product.rows(first, base, "float64")
-        if transposed:
-            squares += np.einsum("ij,ij->j", total, total)
-        else:
-            squares[first : first + len(base)] = np.einsum("ij,ij->i", total, total)
-    if not squares.all():
-        number = int(np.argmin(squares))
-        raise ContentError(
-            f"{source.file}: tensor {source.name!r}: W + s·B·A is zero at output {number}: DoRA has no "
-            "direction to rescale there"
-        )
-    gains = magnitude.astype(np.float64) / np.sqrt(squares)
-    if transposed:
-        return Rescaled(product, gains[None, :], weight)
-    return Rescaled(product, gains[:, None], weight)
