@@ -78,11 +78,11 @@ class Retained(NamedTuple):
     With the change E of the written weights, `squares` is ‖ΔW‖², `kept` ⟨E, ΔW⟩ and `lost` ‖E − ΔW‖².
     """
 
-    elements: float = 0.0
-    unchanged: float = 0.0
-    squares: float = 0.0
-    kept: float = 0.0
-    lost: float = 0.0
+    elements: float
+    unchanged: float
+    squares: float
+    kept: float
+    lost: float
 
     @property
     def fraction(self) -> float:
@@ -101,8 +101,6 @@ class Retained(NamedTuple):
     @property
     def unchanged_share(self) -> float:
         """The share of elements that are equal to the base's."""
-        if not self.elements:
-            return 0.0
         return self.unchanged / self.elements
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, read_shards
-from tuneyard.core.weights.tensors import Tensor, Weights, open_weights
+from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, read_shards, tensors_of
+from tuneyard.core.weights.tensors import Weights, open_weights
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -83,10 +83,7 @@ def open_adapter_weights(folder: Path) -> Weights:
     if path.is_file():
         return open_weights(path)
     if index.is_file():
-        tensors: dict[str, Tensor] = {}
-        for shard in read_shards(index).values():
-            tensors |= shard.tensors
-        return Weights(index, tensors)
+        return Weights(index, tensors_of(read_shards(index)))
     pickle = find_pickle(folder)
     if pickle is None:
         raise ContentError(f"{folder}: {CONFIG} without {WEIGHTS}; training may not have finished")

@@ -95,15 +95,12 @@ def _plain(name: str) -> str:
     return re.sub("(-unsloth)?-bnb-4bit$", "", name.rstrip("/").rpartition("/")[2].casefold())
 
 
-def _tensors(shards: Mapping[str, Weights]) -> dict[str, Tensor]:
+def tensors_of(shards: Mapping[str, Weights]) -> dict[str, Tensor]:
+    """The tensors of several files by name."""
     tensors: dict[str, Tensor] = {}
     for shard in shards.values():
         tensors |= shard.tensors
     return tensors
-
-
-def _read(shards: Mapping[str, Weights], name: str) -> Array:
-    return next(shard for shard in shards.values() if name in shard.tensors).read(name)
 
 
 def _weights_sha256(folder: Path) -> str:
@@ -158,7 +155,7 @@ class Base:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name."""
-        return _tensors(self.shards)
+        return tensors_of(self.shards)
 
     @property
     def tied(self) -> bool:
@@ -197,7 +194,7 @@ class Base:
 
     def read(self, name: str) -> Array:
         """Read a tensor as fp32, by its stored name."""
-        return _read(self.shards, name)
+        return next(shard for shard in self.shards.values() if name in shard.tensors).read(name)
 
 
 def open_base(folder: Path) -> Base:
