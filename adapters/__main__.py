@@ -4,6 +4,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +179,6 @@ def _run(plan: "MergePlan | FusePlan", dry_run: bool, command: Sequence[object])
 def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     """Inspect adapters: modules, shapes, norms, spectra, cosine similarity."""
     import json
-    from dataclasses import asdict
 
     from tqdm import tqdm
 
@@ -205,8 +205,8 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
             row.append(similarity(one, other, (first.norm, second.norm)))
         cosines.append(row)
     if as_json:
-        statistics = [asdict(adapter) for adapter in measured]
-        click.echo(json.dumps({"adapters": statistics, "cosine": cosines}, ensure_ascii=False))
+        document = {"adapters": measured, "cosine": cosines}
+        click.echo(json.dumps(document, ensure_ascii=False, default=_fields))
     else:
         click.echo("\n".join(text(measured, cosines)))
     if plot:
@@ -222,6 +222,11 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
         next_step(plot, ["tuneyard", "adapter", "merge", *weighted, "--out", "saves/merge"])
     else:
         next_step(plot, ["tuneyard", "adapter", "export", adapters[0], "--to", "gguf", "--out", "lora.gguf"])
+
+
+def _fields(statistics: Any) -> dict[str, object]:
+    """The fields of a dataclass for JSON. `asdict` fails at a deeply nested config, which it copies."""
+    return {field.name: getattr(statistics, field.name) for field in fields(statistics)}
 
 
 @command(

@@ -29,7 +29,7 @@ def open_adapter(reference: str | Path) -> LoraAdapter:
     `RequestError` if there is no adapter, `ContentError` if it is damaged, not supported, or of a kind that
     needs the base's weights.
     """
-    kind, folder, raw = _read(find_folder(reference))
+    kind, folder, raw = _read(reference)
     if kind.NOT_MERGED:
         raise ContentError(f"{folder / CONFIG}: {kind.NOT_MERGED}; {HOW_TO_FUSE}")
     return LoraAdapter.open(folder, raw)
@@ -37,12 +37,13 @@ def open_adapter(reference: str | Path) -> LoraAdapter:
 
 def open_any(reference: str | Path) -> Adapter:
     """Open an adapter of any kind, to fuse or to show it. Errors as of `open_adapter`."""
-    kind, folder, raw = _read(find_folder(reference))
+    kind, folder, raw = _read(reference)
     return kind.open(folder, raw)
 
 
-def _read(folder: Path) -> tuple[type[Adapter], Path, dict[str, Any]]:
+def _read(reference: str | Path) -> tuple[type[Adapter], Path, dict[str, Any]]:
     """The kind of an adapter, its folder, and the fields of its adapter_config.json."""
+    folder = find_folder(reference)
     path = folder / CONFIG
     if not path.is_file():
         hint = checkpoints_in(folder) or f"; name the output_dir of a LoRA training ({_listing()})"

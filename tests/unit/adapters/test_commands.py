@@ -373,6 +373,12 @@ def test_show_says_how_an_adapter_was_configured():
     printed_line(call("show", "doc")[0], "dropout not given", "target modules q, v of layers 0–1")
 
 
+def test_show_writes_a_config_as_json_however_deep_it_is():
+    path = make("saves/deep") / "adapter_config.json"
+    path.write_text(path.read_text().replace("{", f'{{"corda_config": {"[" * 600}{"]" * 600},', 1))
+    assert call("show", "deep", "--json")[0].count("[") > 600
+
+
 def test_show_measures_by_definition():
     out = json.loads(call("show", "rte", "mnli", "--json")[0])
     one, other = dense(factors(1)), dense(factors(2))
