@@ -9,7 +9,7 @@ from typing import Any
 from tuneyard.adapters.export.modelfile import first_object, special_texts
 from tuneyard.adapters.export.source import ExportSource, open_source
 from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.provenance import read_provenance
+from tuneyard.adapters.provenance import open_parts, read_provenance
 from tuneyard.adapters.weighted import WeightedAdapter, check_inputs, parse_optional_weight
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import from_hub, read_object
@@ -91,7 +91,7 @@ def open_served(references: Sequence[str], base: Path | None, *, weights: bool) 
             raise _differs(sources[0], source, "chat templates")
     trainings, lengths, answers = [], [], []
     for source in sources:
-        for settings in _trainings(source.folder):
+        for settings in _trainings(source.folder, notes):
             _check_training(settings, folder)
             trainings.append(settings)
             lengths.append(_whole(settings, "cutoff_len", CUTOFF_LEN, source.folder))
@@ -197,8 +197,11 @@ def _ends(tokenizer: Tokenizer, base: Path) -> list[int]:
     return list(dict.fromkeys(ends))
 
 
-def _trainings(folder: Path) -> Iterator[Settings]:
-    """Settings of the training of an adapter, or of the parts of a merge. Nothing without records."""
+def _trainings(folder: Path, notes: list[str]) -> Iterator[Settings]:
+    """Settings of the training of an adapter, or of the parts of a merge, also of those that are merges.
+
+    Nothing without records. A part that is gone or has changed gets a note.
+    """
     settings = training_settings(folder)
     if settings:
         yield settings
@@ -206,10 +209,11 @@ def _trainings(folder: Path) -> Iterator[Settings]:
     record = read_provenance(folder)
     if record is None:
         return
-    for part in record["adapters"]:
-        settings = training_settings(Path(part["folder"]))
-        if settings:
-            yield settings
+    for part in open_parts(record):
+        if part.adapter:
+            yield from _trainings(part.adapter.folder, notes)
+        else:
+            notes.append(f"the training of an adapter in it is not known: {part.problem}")
 
 
 def _check_training(settings: Settings, base: Path) -> None:

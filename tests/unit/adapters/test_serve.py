@@ -343,10 +343,13 @@ def test_vllm_reads_no_patterns_and_a_gguf_has_them():
     printed(refusal("large", "--engine", "vllm", code=1), 520, 512)
 
 
-def test_a_fused_model_is_served_with_the_length_of_its_parts_trainings():
-    call("fuse", "a", "--base", "models/base", "--out", "models/a")
+def test_a_model_fused_of_a_merge_is_served_with_the_length_of_its_parts_trainings():
+    call("merge", "a=1", "--out", "saves/merged")
+    call("fuse", "merged", "--base", "models/base", "--out", "models/a")
     text = dry_run("models/a", "--engine", "llama.cpp")
     assert "192 tokens" in text and "--lora" not in text and "/a-f16.gguf" in text
+    adapter("a", r=4)
+    printed(said("merged", "--engine", "vllm", "--dry-run"), "saves/a", "changed")
 
 
 def test_without_records_the_context_is_the_bases():
