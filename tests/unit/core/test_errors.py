@@ -146,6 +146,14 @@ def test_sigterm_is_143_and_runs_the_clean_up(raised) -> None:
     assert process.wait() == 143
 
 
+def test_ctrl_c_during_the_first_imports_prints_no_traceback(tmp_path) -> None:
+    (tmp_path / "click.py").write_text("import os; os.kill(os.getpid(), 2)")
+    command = [sys.executable, "-m", "tuneyard"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
 def test_a_problem_is_one_line() -> None:
     problem = Problem("E104", "raw/train.tsv:381", 'found "7", expected one of 0, 1', "label", "map it")
     assert problem.line() == 'raw/train.tsv:381: E104 label: found "7", expected one of 0, 1; map it'
