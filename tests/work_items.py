@@ -89,12 +89,13 @@ def note_pid_and_sleep(file: Path) -> None:
 
 
 def lose_the_end(file: Path) -> None:
-    """Go on after the signal that the parent has ended, as where Python ignores errors."""
+    """Go on after the signal to end, as where Python ignores errors."""
     note = file.with_name(f"{file.name}.part")
     note.write_text(f"{os.getpid()}")
     note.rename(file)
     with contextlib.suppress(SystemExit):
         time.sleep(600)
+    time.sleep(600)
 
 
 class Heavy:

@@ -90,6 +90,30 @@ class Observer:
 SILENT = Observer()
 
 
+@dataclass(eq=False, slots=True)
+class DrawnItem:
+    """An item that was drawn, and its result once that is there."""
+
+    item: WorkItem
+    result: WorkResult | None = None
+    has_lost_a_worker: bool = False
+
+    def end(self, result: WorkResult, observer: Observer) -> None:
+        """Take the result."""
+        self.result = result
+        observer.ended(result)
+
+    def runs_again(self, reason: str, observer: Observer) -> bool:
+        """True for the first loss of its worker. The second one is its result."""
+        if self.has_lost_a_worker:
+            error = ContentError(f"{self.item.name}: its process {reason}")
+            self.end(WorkResult(self.item.name, error=error), observer)
+            return False
+        self.has_lost_a_worker = True
+        observer.lost(self.item.name, reason)
+        return True
+
+
 class Executor(ABC):
     """Runs work items. Leaving it (`with`) ends its workers, also after an exception or a signal."""
 
@@ -178,20 +202,19 @@ def once_per_worker(function: Callable[P, T], *arguments: P.args, **options: P.k
     begins with the values of this process.
     """
     key = (arguments, options)
-    if function in _kept and _kept[function][0] == key:
-        value: T = _kept[function][1]
-        return value
-    _kept.pop(function, None)
-    value = function(*arguments, **options)
-    _kept[function] = (key, value)
+    if function not in _kept or _kept[function][0] != key:
+        _kept.pop(function, None)
+        _kept[function] = (key, function(*arguments, **options))
+    value: T = _kept[function][1]
     return value
 
 
 class WorkerSide:
     """The state of a worker process: the common value of its items, and the file that it prints to."""
 
+    common: object = None
+
     def __init__(self) -> None:
-        self.common: object = None
         self._output = tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
         for descriptor in (1, 2):
             os.dup2(self._output.fileno(), descriptor)

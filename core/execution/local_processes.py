@@ -5,23 +5,21 @@ item, and stay for the next items and maps. Whatever ends this process ends them
 kill -9.
 """
 
-import contextlib
 import multiprocessing
 import os
 import pickle
 import signal
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from typing import Any
 
-from tuneyard.core.errors import TERMINATED, ContentError
+from tuneyard.core.errors import TERMINATED
 from tuneyard.core.execution import (
     AHEAD,
     SILENT,
+    DrawnItem,
     Executor,
     Observer,
     Resources,
@@ -34,16 +32,6 @@ from tuneyard.core.execution import (
 from tuneyard.core.execution.processes import GRACE, end_left_behind, end_with, leave_on_sigterm
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
-
-
-@dataclass(eq=False, slots=True)
-class _Call:
-    """An item that has started, how often its worker was lost, and its result once that is there."""
-
-    item: WorkItem
-    common: object
-    losses: int = 0
-    result: WorkResult | None = None
 
 
 class LocalProcesses(Executor):
@@ -69,21 +57,20 @@ class LocalProcesses(Executor):
         if self._running():
             raise RuntimeError("an executor runs one map at a time")
         rest = iter(items)
-        order: deque[_Call] = deque()  # those whose results are not taken yet
+        order: deque[DrawnItem] = deque()  # those whose results are not taken yet
         try:
             while True:
-                running = {worker.future: (worker, call) for worker, call in self._running()}
+                running = {worker.future: worker for worker in self._running()}
                 has_next_result = bool(order) and order[0].result is not None
                 for future in wait(running, 0 if has_next_result else None, FIRST_COMPLETED).done:
-                    worker, call = running[future]
-                    worker.take_result(call, observer)
+                    running[future].take_result(common, observer)
                 for worker in self._workers:
-                    if worker.call is None and len(order) < max(ahead, self.workers):
+                    if worker.drawn is None and len(order) < max(ahead, self.workers):
                         item = next(rest, None)
                         if item is None:
                             break
-                        order.append(_Call(item, common))
-                        worker.start(order[-1], observer)
+                        order.append(DrawnItem(item))
+                        worker.start(order[-1], common, observer)
                 if not order:
                     return
                 result = order[0].result
@@ -93,15 +80,15 @@ class LocalProcesses(Executor):
         finally:
             self._end_busy()
 
-    def _running(self) -> "list[tuple[_Worker, _Call]]":
-        return [(worker, worker.call) for worker in self._workers if worker.call is not None]
+    def _running(self) -> "list[_Worker]":
+        return [worker for worker in self._workers if worker.drawn is not None]
 
     def _end_busy(self) -> None:
         """End the workers that run an item. After a second Ctrl-C `close` does it again."""
         running = self._running()
-        for worker, _ in running:
+        for worker in running:
             worker.terminate()
-        for worker, _ in running:
+        for worker in running:
             worker.stop()
 
     def close(self) -> None:
@@ -112,65 +99,62 @@ class LocalProcesses(Executor):
 
 
 class _Worker:
-    """A process with a slot, and the call that it runs. The process is started with its first call."""
+    """A process with a slot, and the item that it runs. The process is started with its first item."""
 
     def __init__(self, slot: Slot, method: str) -> None:
-        self.call: _Call | None = None
+        self.drawn: Any = None
         self.future: Future[WorkResult] = Future()
         self._slot = slot
         self._context: Any = multiprocessing.get_context(method)
         self._pool: Any = None
-        self._process: BaseProcess | None = None
+        self._process: Any = None
         self._sent: object = None  # the common value that the process has
 
-    def start(self, call: _Call, observer: Observer) -> None:
+    def start(self, drawn: DrawnItem, common: object, observer: Observer) -> None:
         """Run an item."""
         pickled = None
-        if call.common is not self._sent:
-            pickled = pickle.dumps(call.common, pickle.HIGHEST_PROTOCOL)
-        self.call, self._sent = call, call.common
+        if common is not self._sent:
+            pickled = pickle.dumps(common, pickle.HIGHEST_PROTOCOL)
+        self.drawn, self._sent = drawn, common
         try:
-            self._submit(call.item, pickled)
+            self._submit(drawn.item, pickled)
         except BrokenProcessPool:  # killed since its last item
             self.stop()
-            self.start(call, observer)
+            self.start(drawn, common, observer)
             return
-        observer.started(call.item.name, self._slot.name)
+        observer.started(drawn.item.name, self._slot.name)
 
     def _submit(self, item: WorkItem, pickled: bytes | None) -> None:
-        parent = os.getpid()
-        with _signals_wait():  # those of a new process wait until it has its handlers
+        # A new process or thread gets no signals; those of the process wait until it has its handlers.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
             if self._pool is None:
-                self._pool = ProcessPoolExecutor(1, self._context, _begin, (parent, self._slot.environment))
-            self.future = self._pool.submit(_run, parent, item, pickled)
+                self._pool = ProcessPoolExecutor(
+                    1, self._context, _begin, (os.getpid(), self._slot.environment)
+                )
+            self.future = self._pool.submit(_run, item, pickled)
             (self._process,) = self._pool._processes.values()
             # Only the process writes results: half of one ends when it is killed, and is not waited for.
             self._pool._result_queue._writer.close()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def take_result(self, call: _Call, observer: Observer) -> None:
-        """Give the call that it ran its result. If the process was lost, run it again, once."""
-        self.call = None
+    def take_result(self, common: object, observer: Observer) -> None:
+        """Give the item that it ran its result. If the process was lost, run it again, once."""
+        drawn, self.drawn = self.drawn, None
         try:
-            call.result = self.future.result()
+            drawn.end(self.future.result(), observer)
         except BrokenProcessPool:
-            reason = self._end_reason()
-            call.losses += 1
-            if call.losses == 1:
-                observer.lost(call.item.name, reason)
-                self.start(call, observer)
-                return
-            error = ContentError(f"{call.item.name}: its process {reason}")
-            call.result = WorkResult(call.item.name, error=error)
-        observer.ended(call.result)
+            if drawn.runs_again(self._end_reason(), observer):
+                self.start(drawn, common, observer)
 
     def _end_reason(self) -> str:
         process = self._process
         self.stop()
-        code = process.exitcode if process else None
-        if code is None or code >= 0:
-            return f"ended with exit code {code}"
-        reason = f"was ended by {signal.Signals(-code).name}"
-        if code == -signal.SIGKILL:
+        if process.exitcode >= 0:
+            return f"ended with exit code {process.exitcode}"
+        reason = f"was ended by {signal.Signals(-process.exitcode).name}"
+        if process.exitcode == -signal.SIGKILL:
             reason += "; was there too little memory?"
         return reason
 
@@ -182,24 +166,14 @@ class _Worker:
     def stop(self) -> None:
         """Wait for the end of the process. One that was asked to end is killed after a time."""
         process = self._process
-        if process is not None and self.call is not None:
+        if process is not None and self.drawn is not None:
             process.join(GRACE + 10)  # one that ends others gives them GRACE
             process.kill()
         if self._pool is not None:
             self._pool.shutdown()
-        if process is not None and process.pid is not None:
+        if process is not None:
             end_left_behind(process.pid)
-        self._pool = self._process = self._sent = self.call = None
-
-
-@contextlib.contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Let signals wait until the end of a block. What starts in it, a thread or process, gets none."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._pool = self._process = self._sent = self.drawn = None
 
 
 def _begin(parent: int, environment: Mapping[str, str]) -> None:
@@ -212,12 +186,8 @@ def _begin(parent: int, environment: Mapping[str, str]) -> None:
     os.environ.update(environment, TQDM_DISABLE="1", TOKENIZERS_PARALLELISM="false")
 
 
-def _run(parent: int, item: WorkItem, pickled: bytes | None) -> WorkResult:
-    """Run an item in a worker. `pickled` is the common value, if the worker does not have it.
-
-    The end of the parent is looked at again after it: where Python ignores errors, as in a generator that is
-    closed, the signal's exit is lost.
-    """
+def _run(item: WorkItem, pickled: bytes | None) -> WorkResult:
+    """Run an item in a worker. `pickled` is the common value, if the worker does not have it."""
     worker = once_per_worker(WorkerSide)
     try:
         leave_on_sigterm()
@@ -227,6 +197,5 @@ def _run(parent: int, item: WorkItem, pickled: bytes | None) -> WorkResult:
             return worker.run(item)
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            end_with(parent)
     except SystemExit:  # the pool would hand out the next item
         os._exit(TERMINATED)

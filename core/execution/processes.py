@@ -5,6 +5,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 from types import FrameType
 
 GRACE = 20.0  # seconds that a process gets to end by itself after SIGTERM
@@ -36,10 +37,15 @@ def end_with(parent: int) -> None:
 
 
 def leave_on_sigterm() -> None:
-    """Let SIGTERM unwind this process by `SystemExit`, so that it ends the processes that it has started."""
-    signal.signal(signal.SIGTERM, _leave)
+    """Let SIGTERM unwind this process by `SystemExit`, so that it ends the processes that it has started.
+
+    Python ignores errors in callbacks, such as those of an import: a lost exit comes again after a second.
+    """
+    for sign in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(sign, _leave)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the kernel tells of each of the parent's threads
-    raise SystemExit(128 + signal.SIGTERM)
+    signal.setitimer(signal.ITIMER_REAL, 1)
+    if not isinstance(sys.exc_info()[1], SystemExit):  # it unwinds
+        raise SystemExit(128 + signal.SIGTERM)

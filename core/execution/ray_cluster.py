@@ -1,10 +1,9 @@
 """`--ray ADDRESS`: work items on a Ray cluster whose nodes see the same files and have the same code.
 
-This process is a driver on one of the nodes. Each item is a task of Ray, which places it, and runs it again
-once if its worker or node is lost. A worker keeps what `once_per_worker` has loaded for the next tasks.
+This process is a driver on one of the nodes. Its workers are actors, which Ray places; a task could come to a
+worker that began with the GPU of another. They keep what `once_per_worker` has loaded.
 """
 
-import contextlib
 import functools
 import os
 import platform
@@ -16,17 +15,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.errors import ContentError, RequestError, need
+from tuneyard.core.errors import RequestError, need
 from tuneyard.core.execution import (
     AHEAD,
     SILENT,
+    DrawnItem,
     Executor,
     Observer,
     Resources,
     WorkerSide,
     WorkItem,
     WorkResult,
-    once_per_worker,
 )
 from tuneyard.core.files import existing, files_sha256
 from tuneyard.core.installation.checkout import ROOT, python_path, version
@@ -40,15 +39,16 @@ _PACKAGES = ("core", "compiler", "recipes", "adapters", "eval")
 class RayCluster(Executor):
     """A running cluster. `RequestError` if it does not answer or one of its nodes has other code."""
 
+    _idle: list[Any]
+    """Actors that stay for the next map if that takes the same resources."""
+    _resources: Resources | None = None
+
     def __init__(self, address: str) -> None:
         need("ray")
         _connect(address)
-        with contextlib.ExitStack() as connection:
-            connection.callback(self.close)
-            self.check_paths()
-            self.workers = max(1, self.fitting(Resources()))
-            self.has_gpus = self.fitting(Resources(gpus=1)) > 0
-            connection.pop_all()
+        self.check_paths()
+        self.workers = max(1, self.fitting(Resources()))
+        self.has_gpus = self.fitting(Resources(gpus=1)) > 0
 
     def close(self) -> None:
         """Leave the cluster. Ray ends the tasks of a driver that has left."""
@@ -100,39 +100,61 @@ class RayCluster(Executor):
         observer: Observer = SILENT,
         ahead: int = AHEAD,
     ) -> Generator[WorkResult]:
-        """Run each item as a task. Ray lets those wait that do not fit: a worker goes on at once."""
+        """Run each item in an actor that is idle. If that is lost, the item runs again in another, once."""
         import ray
 
-        task = ray.remote(**_options_of(resources))(_run)
+        if resources != self._resources:
+            self._idle, self._resources = [], resources  # Ray ends an actor without a handle
+        worker = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, memory=resources.memory)(_Actor)
         arguments = (str(Path.cwd()), ray.put(common))
         rest = iter(items)
-        order: deque[Any] = deque()  # the tasks whose results are not taken yet
-        running: dict[Any, str] = {}  # their names
-        results: dict[Any, WorkResult] = {}
+        order: deque[DrawnItem] = deque()  # those whose results are not taken yet
+        waiting: deque[DrawnItem] = deque()
+        running: dict[Any, tuple[Any, DrawnItem | None]] = {}  # an actor that starts has no item yet
         try:
             while True:
                 fitting = self.fitting(resources)
-                if not fitting and (running or not order):
-                    raise _no_room(resources)
-                room = max(ahead, fitting) - len(order)
-                for item in islice(rest, max(room, 0)):
-                    order.append(task.remote(item, *arguments))
-                    running[order[-1]] = item.name
-                    observer.started(item.name, "the cluster, which may let it wait")
+                most = max(ahead, fitting)
+                for item in islice(rest, max(most - len(order), 0)):
+                    order.append(DrawnItem(item))
+                    waiting.append(order[-1])
                 if not order:
                     return
-                has_next_result = order[0] in results
-                if has_next_result:
-                    yield results.pop(order.popleft())
+                next_result = order[0].result
+                if not fitting and next_result is None:
+                    raise _no_room(resources)
+                while waiting and self._idle:
+                    actor, drawn = self._idle.pop(), waiting.popleft()
+                    running[actor.run_in.remote(*arguments, drawn.item)] = (actor, drawn)
+                    observer.started(drawn.item.name, "the cluster")
+                starting = sum(drawn is None for _, drawn in running.values())
+                for _ in range(min(fitting - len(running), len(waiting) - starting)):
+                    actor = worker.remote()
+                    running[actor.__ray_ready__.remote()] = (actor, None)
+                if common is None and running and len(order) < most:
+                    self._idle.clear()  # no item is left, and nothing kept for the next map: GPUs for others
+                if next_result is not None:
+                    order.popleft()
+                    yield next_result
                 ended = []
                 if running:
-                    ended, _ = ray.wait([*running], timeout=0 if has_next_result else _LOOK_EVERY)
+                    ended, _ = ray.wait([*running], timeout=0 if next_result else _LOOK_EVERY)
                 for reference in ended:
-                    results[reference] = _result_of(running.pop(reference), reference)
-                    observer.ended(results[reference])
+                    actor, ended_item = running.pop(reference)
+                    answer = _answer_of(reference)
+                    if not isinstance(answer, ray.exceptions.RayError):
+                        self._idle.append(actor)
+                        if ended_item is not None:
+                            ended_item.end(answer, observer)
+                        continue
+                    ray.kill(actor)
+                    self._idle.clear()  # their node may be lost, too
+                    reason = f"was lost with its worker or node ({type(answer).__name__})"
+                    if ended_item is not None and ended_item.runs_again(reason, observer):
+                        waiting.appendleft(ended_item)
         finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
+            for actor, _ in running.values():
+                ray.kill(actor)
 
 
 def _no_room(resources: Resources) -> RequestError:
@@ -144,34 +166,32 @@ def _no_room(resources: Resources) -> RequestError:
     )
 
 
-def _run(item: WorkItem, folder: str, common: object) -> WorkResult:
-    """Run an item in a worker of the cluster, which may run others after it."""
-    os.chdir(folder)
-    worker = once_per_worker(WorkerSide)
-    worker.common = common
-    return worker.run(item)
+class _Actor(WorkerSide):
+    """An actor: Ray gives it GPUs for its life. Those of a task change, and CUDA keeps its first ones."""
+
+    def run_in(self, folder: str, common: object, item: WorkItem) -> WorkResult:
+        """Run an item of a driver in this folder."""
+        os.chdir(folder)
+        self.common = common
+        return self.run(item)
 
 
-def _result_of(name: str, reference: Any) -> WorkResult:
-    """The result of a task, or why Ray gave it up."""
+def _answer_of(reference: Any) -> Any:
+    """What an actor has answered, or why Ray lost it."""
     import ray
 
     try:
-        result: WorkResult = ray.get(reference)
+        return ray.get(reference)
     except ray.exceptions.RayTaskError:
         raise  # a defect of the item
     except ray.exceptions.RayError as error:
-        kind = type(error).__name__  # OutOfMemoryError, NodeDiedError, WorkerCrashedError
-        lost = ContentError(f"{name}: its process was lost with its worker or node ({kind})")
-        return WorkResult(name, error=lost)
-    return result
+        return error  # OutOfMemoryError, ActorDiedError, ActorUnavailableError
 
 
 def _connect(address: str) -> None:
     """Join the cluster as a driver; `RequestError` if there is none."""
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_task_oom_retries", "1")
     host, _, port = address.rpartition(":")
     if address != "auto" and (not host or "/" in host or not port.isdigit()):
         raise RequestError(f"--ray {address}: expected `auto`, or HOST:PORT of a cluster's head")
@@ -196,14 +216,6 @@ def _nodes() -> list[dict[str, Any]]:
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]
-
-
-def _options_of(resources: Resources) -> dict[str, float]:
-    """What a task takes of a node, in Ray's words. Its worker stays: Ray would end one that had a GPU."""
-    options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_retries": 1, "max_calls": 0}
-    if resources.memory:
-        options["memory"] = resources.memory
-    return options
 
 
 def _last_line(error: BaseException) -> str:

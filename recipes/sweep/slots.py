@@ -49,7 +49,7 @@ def place_here(recipes: Sequence[Recipe], gpus_each: int) -> SweepPlace:
 
 def place_on_ray(cluster: RayCluster, recipes: Sequence[Recipe], gpus_each: int) -> SweepPlace:
     """A cluster, for the points of a sweep. Its GPUs are taken for those that `--list` assumes."""
-    if _all_on_cpu(recipes) or not cluster.fitting(Resources(cpus=0, gpus=1)):
+    if _all_on_cpu(recipes) or not cluster.has_gpus:
         memory = max(_memory_of_a_point(recipe) for recipe in recipes)
         return SweepPlace(cluster, Resources(memory=int(memory)), machine("cpu"))
     return SweepPlace(cluster, Resources(gpus=gpus_each), machine(f"{gpus_each}xA100-80"))

@@ -40,6 +40,7 @@ from tuneyard.core.execution import (
 )
 from tuneyard.core.execution.local_processes import LocalProcesses
 from tuneyard.core.execution.options import MOST, default_workers, executor_of
+from tuneyard.core.execution.processes import GRACE
 
 INTERPRETERS = pytest.param("interpreters", marks=pytest.mark.slow)
 """Each of these starts an interpreter; the fast tests run the same with forks."""
@@ -53,11 +54,9 @@ class Journal(Observer):
         self.lines: list[str] = []
         self.most_running = 0
         self.running = 0
-        self.slot_names: set[str] = set()
 
-    def started(self, name: str, slot: str) -> None:
+    def started(self, name: str, slot: str) -> None:  # noqa: ARG002  # the observer's signature
         self.running += 1
-        self.slot_names.add(slot)
         self.most_running = max(self.most_running, self.running)
         self.lines.append(f"start {name}")
 
@@ -70,12 +69,6 @@ class Journal(Observer):
     def lost(self, name: str, reason: str) -> None:
         self.running -= 1
         self.lines.append(f"lost {name}: {reason}")
-
-
-@pytest.fixture(params=["here", INTERPRETERS, "forks"])
-def executor(request) -> Iterator[Executor]:
-    with EXECUTORS[request.param]() as made:
-        yield made
 
 
 @pytest.fixture(params=[INTERPRETERS, "forks"])
@@ -95,7 +88,6 @@ def test_outcomes_come_in_the_order_of_the_tasks_and_slots_are_never_shared(tmp_
     assert [result.output for result in results] == [f"after {mark}\n" for mark in marks]
     assert journal.lines.index("end 1") < journal.lines.index("end 0")
     assert journal.most_running == 2
-    assert journal.slot_names == {"first", "second"}
 
 
 def test_no_more_items_are_drawn_than_may_be_ahead_of_the_first_result(processes, tmp_path) -> None:
@@ -112,10 +104,11 @@ def test_no_more_items_are_drawn_than_may_be_ahead_of_the_first_result(processes
     assert [int(result.name) for result in results] == list(range(1, 12))
 
 
-def test_an_item_that_fails_does_not_end_the_others_and_has_its_exit_code(executor) -> None:
+@pytest.mark.parametrize("processes", ["here", INTERPRETERS, "forks"], indirect=True)
+def test_an_item_that_fails_does_not_end_the_others_and_has_its_exit_code(processes) -> None:
     items = [WorkItem(kind, fail, (kind,)) for kind in ("content", "disk", "request", "memory")]
     items.append(WorkItem("good", slot_after))
-    results = list(executor.map(items))
+    results = list(processes.map(items))
     errors = [result.error for result in results[:4]]
     assert [str(error) for error in errors[:3]] == [
         "row 3 is empty",
@@ -209,12 +202,6 @@ def test_what_an_item_printed_is_in_its_result(processes) -> None:
         assert Path(f"/proc/{worker}/fd/1").stat().st_size == 0  # a worker may live for days
 
 
-def test_no_items_and_fewer_items_than_workers(executor) -> None:
-    assert list(executor.map([])) == []
-    (result,) = executor.map([WorkItem("x", slot_after)])
-    assert result.error is None
-
-
 def test_a_worker_that_is_killed_between_maps_is_replaced(processes) -> None:
     items = [WorkItem(str(n), describe, (None, n)) for n in range(2)]
     for process in {result.record[0] for result in processes.map(items)}:
@@ -223,6 +210,7 @@ def test_a_worker_that_is_killed_between_maps_is_replaced(processes) -> None:
 
 
 def test_leaving_ends_idle_workers(processes) -> None:
+    assert list(processes.map([])) == []
     (result,) = processes.map([WorkItem("x", describe, (None, 0))])
     assert alive(result.record[0])
     processes.close()
@@ -260,7 +248,7 @@ with EXECUTORS[{kind!r}]() as executor:
     wait_for_end(started)
 
 
-def test_a_worker_that_misses_the_end_of_its_parent_ends_after_its_item(tmp_path) -> None:
+def test_a_worker_that_goes_on_is_asked_to_end_again(tmp_path) -> None:
     code = f"""
 from pathlib import Path
 from tests.work_items import EXECUTORS, lose_the_end
@@ -270,8 +258,8 @@ with EXECUTORS["forks"]() as executor:
 """
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
     started = numbers(tmp_path / "a", process)
-    process.kill()
-    process.wait()
+    process.send_signal(signal.SIGINT)
+    process.wait(GRACE)
     wait_for_end(started)
 
 
@@ -294,14 +282,7 @@ def test_several_processes_are_the_default_where_they_pay_and_forks_are_safe(mon
         assert default_workers(size, several_pay=100) == expected
 
 
-@pytest.mark.parametrize(
-    "call",
-    ["end_with(os.getpid())", "leave_on_sigterm(); os.kill(os.getpid(), signal.SIGTERM)"],
-    ids=["its parent is gone already", "it is asked to end"],
-)
-def test_a_process_ends_with_the_code_of_sigterm(call):
-    code = (
-        f"import os, signal; from tuneyard.core.execution.processes import end_with, leave_on_sigterm; {call}"
-    )
+def test_a_process_whose_parent_is_gone_ends_with_the_code_of_sigterm() -> None:
+    code = "import os; from tuneyard.core.execution.processes import end_with; end_with(os.getpid())"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert ended.returncode == 128 + signal.SIGTERM

@@ -13,17 +13,19 @@ from tuneyard.core.execution.ray_cluster import RayCluster
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="no ray")
 
 
-@pytest.mark.parametrize("address", ["head", "ray://head:10001", "head:port"])
-def test_an_address_of_another_form_is_refused(address) -> None:
-    with raises(RequestError, address, "HOST:PORT"):
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("head", "HOST:PORT"),
+        ("ray://head:10001", "HOST:PORT"),
+        ("head:port", "HOST:PORT"),
+        ("127.0.0.1:1", "no cluster to join"),
+        ("127.0.0.1:99999", "`ray start --head` starts one"),
+    ],
+)
+def test_an_address_that_cannot_be_joined_is_refused_at_once(address, expected) -> None:
+    with raises(RequestError, address, expected):
         RayCluster(address)
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
-def test_an_address_without_a_cluster_is_refused_at_once(address) -> None:
-    with pytest.raises(RequestError) as error:
-        RayCluster(address)
-    printed(str(error.value), address, "no cluster to join", "ray start --head")
 
 
 def test_a_node_reports_other_code_and_each_path_that_it_does_not_see(tmp_path) -> None:
