@@ -51,7 +51,7 @@ class RayCluster(Executor):
         self.has_gpus = self.fitting(Resources(gpus=1)) > 0
 
     def close(self) -> None:
-        """Leave the cluster. Ray ends the tasks of a driver that has left."""
+        """Leave the cluster. Ray ends the actors of a driver that has left."""
         import ray
 
         ray.shutdown()
