@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
-from tuneyard.compiler.read.stream import progress_bar
-from tuneyard.compiler.rows import Line, Prefix, Rows
+from tuneyard.compiler.read.stream import Readable, progress_bar
+from tuneyard.compiler.rows import Fields, Line, Place, Prefix, Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
@@ -81,7 +81,7 @@ def stored_examples(name: str, folder: Path) -> Iterator[StoredExamples]:
             yield _examples(rows, entry)
 
 
-def stored_records(path: Path, name: str, moved: Moved | None = None) -> Iterator[Rows]:
+def stored_records(path: Readable, name: str, moved: Moved | None = None) -> Iterator[Rows]:
     """Yield the records of a dataset's file, some hundreds at a time.
 
     `ProblemsError` after the last one if the file of the dataset `name` cannot be read to its end.
@@ -91,6 +91,13 @@ def stored_records(path: Path, name: str, moved: Moved | None = None) -> Iterato
     yield from read(path, str(path), Source(), problems, moved=moved)
     if problems.errors:
         raise ProblemsError(problems.errors, name)
+
+
+def single_records(path: Readable, name: str) -> Iterator[tuple[Place, Fields]]:
+    """Yield the place of each record in a dataset's file, and the record. Errors as for `stored_records`."""
+    for rows in stored_records(path, name):
+        for number in range(len(rows.lines)):
+            yield rows.place(number), rows.row(number)
 
 
 def _examples(rows: Rows, entry: Entry) -> StoredExamples:

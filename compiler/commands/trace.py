@@ -8,12 +8,12 @@ from typing import NamedTuple, TypeVar
 from tuneyard.compiler.check.checker import Checker
 from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.commands.dataset_reader import stored_records
+from tuneyard.compiler.commands.dataset_reader import single_records
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.read.inputs import find_inputs, with_rivals
 from tuneyard.compiler.request import Counts
-from tuneyard.compiler.rows import Batch, Fields
+from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
@@ -71,17 +71,10 @@ def registered_row(name: str, folder: Path, row: int, template: str | None) -> I
     from tuneyard.compiler.verify.template import seen_by_model
 
     dataset = find_dataset(name, folder)
-    place, record = _numbered(row, _records(dataset.path, name), name)
+    place, record = _numbered(row, single_records(dataset.path, name), name)
     yield f"record {row}, {place}", _pretty(record)
     if template:
         yield SEEN.format(template), seen_by_model(record, dataset.entry, template)
-
-
-def _records(path: Path, name: str) -> Iterator[tuple[str, Fields]]:
-    """Yield the place of each record in a file, and the record."""
-    for rows in stored_records(path, name):
-        for number in range(len(rows.lines)):
-            yield rows.place(number), rows.row(number)
 
 
 def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:

@@ -25,11 +25,16 @@ def compile_again(folder: str, manifest: Manifest) -> str:
 
 
 def since_compiled(
-    dataset: Dataset, out: Path, manifests: Mapping[str, Manifest], moved: Moved | None = None
+    dataset: Dataset,
+    out: Path,
+    manifests: Mapping[str, Manifest],
+    read_sha256: str = "",
+    moved: Moved | None = None,
 ) -> list[Problem] | None:
     """How file and entry of a dataset differ from a compile's manifest, None if no manifest lists either.
 
-    `moved` gets the number of bytes read, for a progress bar.
+    `read_sha256` is the hash of what was read of the file. If it differs, the whole file is read: reading may
+    have stopped early. `moved` gets the number of bytes read, for a progress bar.
     """
     is_compiled = False
     problems: list[Problem] = []
@@ -39,9 +44,10 @@ def since_compiled(
         if path.parent == out / folder and path.name in manifest.files:
             is_compiled = True
             compiled_file = manifest.files[path.name]
+            same = compiled_file.sha256
             if not path.exists():
                 problems.append(Problem("E431", str(path), "the compiled file is missing", hint=hint))
-            elif not path.is_file() or sha256(path, moved) != compiled_file.sha256:
+            elif not path.is_file() or (read_sha256 != same and sha256(path, moved) != same):
                 message = f"the file has changed since it was compiled (with {compiled_file.rows} rows)"
                 problems.append(Problem("E431", str(path), message, hint=hint))
         compiled = compiled_entries(folder, manifest).get(dataset.name)

@@ -54,7 +54,7 @@ def _changes(registry: Registry, dataset: str, name: str, moved: Moved | None) -
     compiled = compiled_entries(name, manifest).get(dataset, {})
     path = registry.folder / str(compiled.get("file_name", f"{name}/{dataset}"))
     entry = registry.entries.get(dataset, compiled)
-    problems = since_compiled(Dataset(dataset, path, entry), registry.folder, {name: manifest}, moved)
+    problems = since_compiled(Dataset(dataset, path, entry), registry.folder, {name: manifest}, moved=moved)
     return [": ".join(filter(None, [problem.field, problem.message])) for problem in problems or ()]
 
 

@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import gzip
+import hashlib
 import io
 import shutil
 import sys
@@ -12,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from tuneyard.compiler.read.remote import RemoteFile
 from tuneyard.core.errors import Problem
@@ -74,7 +75,23 @@ class Member:
         return PurePosixPath(self.path).name
 
 
-Readable = Path | RemoteFile | Member
+class HashedFile(io.FileIO):
+    """A file that is hashed while it is read in order, buffered. Its own `read` does not count."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.digest = hashlib.sha256()
+
+    def __str__(self) -> str:
+        return str(self.name)
+
+    def readinto(self, buffer: Any) -> int:
+        size = super().readinto(buffer)
+        self.digest.update(memoryview(buffer)[:size])
+        return size
+
+
+Readable = Path | RemoteFile | Member | HashedFile
 """A source of bytes."""
 
 
@@ -122,6 +139,8 @@ def opened(
             raw: IO[bytes] | io.RawIOBase = path.open(in_order=in_order)
         elif isinstance(path, Member):
             raw = path.archive.open(path.path)
+        elif isinstance(path, HashedFile):
+            raw = path
         else:
             raw = path.open("rb", 0)
         stream = _buffered(stack.enter_context(raw), AHEAD)

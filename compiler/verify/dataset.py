@@ -31,7 +31,7 @@ from tuneyard.core.datasets import (
     not_registered,
     read_registry,
 )
-from tuneyard.core.datasets.manifest import read_manifests
+from tuneyard.core.datasets.manifest import manifest_beside, read_manifests
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
 from tuneyard.core.execution.options import default_workers
 from tuneyard.core.files import no_folder
@@ -83,7 +83,7 @@ class LoadedRows:
 class LoadedDataset:
     """A registered dataset and what LLaMA-Factory's loader made of its file.
 
-    `rows` is None if it cannot load the file; `loader_problem` then says where it stopped, if it was asked.
+    `rows` is None if it cannot load the file; `loader_problem` then says where it stopped.
     """
 
     dataset: Dataset
@@ -91,9 +91,9 @@ class LoadedDataset:
     recipe: RecipeFile | None
     verdict: Verdict
     expected: Expected
+    workers: int
     rows: LoadedRows | None = None
     loader_problem: Problem | None = None
-    workers: int = 1
 
     def compare(self, records: Records) -> None:
         """Compare LLaMA-Factory's rows with the `records` of the file, and audit them if there is a model."""
@@ -105,13 +105,15 @@ class LoadedDataset:
 
     def finish(self, siblings: Sequence[str] = ()) -> Verdict:
         """The verdict. `siblings` are datasets of the same compile, of which the recipe may train another."""
-        verdict = self.verdict
+        verdict, expected = self.verdict, self.expected
+        changes = since_compiled(self.dataset, self.folder, read_manifests(self.folder), expected.sha256)
+        verdict.is_compiled = changes is not None
+        verdict.lead(changes or ())
         if self.recipe:
             recipe_finding = recipe_problem(self.recipe, self.dataset.name, self.folder, siblings)
             if recipe_finding:
                 verdict.add(recipe_finding)
         place = f"{self.folder / REGISTRY}: {self.dataset.name}"
-        expected = self.expected
         for problem, row in expected.problems:
             verdict.add(problem, row)
         for problem in column_problems(place, expected.format, expected.keys):
@@ -140,7 +142,6 @@ class LoadedDataset:
             _add_findings(verdict, audit, comparison.places)
             for problem in _lost_texts(verdict, audit, self.dataset.path):
                 verdict.add(problem)
-        verdict.records = self.expected.count
 
     def _find_lost(self, records: Records) -> None:
         """Read a file that LLaMA-Factory cannot load, for the places of its lost records."""
@@ -228,15 +229,11 @@ def loaded(
     The verdict has the problems of the entry and of the template. `RequestError` if the file is missing, or
     if LLaMA-Factory cannot use the model folder or the template.
     """
-    dataset, manifests = find_dataset(name, out), read_manifests(out)
+    dataset = find_dataset(name, out)
     verdict = Verdict(name)
     record_format = format_of_entry(dataset.entry)
     place = f"{out / REGISTRY}: {name}"
-    changes = since_compiled(dataset, out, manifests)
-    verdict.is_compiled = changes is not None
-    for problem in changes or ():
-        verdict.add(problem)
-    stage = str(settings.get("stage", _stage(dataset, record_format, verdict.is_compiled)))
+    stage = str(settings.get("stage", _stage(dataset, record_format)))
     if not stage_fits(stage, dataset.entry):
         stage_place = recipe.place("stage") if recipe else "stage"
         verdict.add(stage_problem(stage, name, dataset.entry, stage_place))
@@ -245,9 +242,10 @@ def loaded(
     for problem in entry_problems(place, dataset.entry, record_format):
         if not (stage == "pt" and problem.code == "E402"):
             verdict.add(problem)
-    result = LoadedDataset(dataset, out, recipe, verdict, Expected(dataset.path, record_format))
     verdict.stage = stage
-    result.workers = workers or default_workers(dataset.path.stat().st_size, SEVERAL_PAY)
+    workers = workers or default_workers(dataset.path.stat().st_size, SEVERAL_PAY)
+    expected = Expected(dataset.path, record_format)
+    result = LoadedDataset(dataset, out, recipe, verdict, expected, workers)
     with tempfile.TemporaryDirectory(prefix="tuneyard-verify-") as cache:
         _load(result, {**settings, "stage": stage}, cache)
         yield result
@@ -278,10 +276,10 @@ def _load(result: LoadedDataset, settings: Settings, cache: str) -> None:
     result.rows = LoadedRows(data, rows, auditor)
 
 
-def _stage(dataset: Dataset, record_format: RecordFormat, is_compiled: bool) -> str:
+def _stage(dataset: Dataset, record_format: RecordFormat) -> str:
     """The stage without a recipe: pt for compiled texts, and for a file with the one column `text`."""
     has_only_text = list(record_format.columns.values()) == ["text"]
-    if record_format.text_only and (is_compiled or has_only_text):
+    if record_format.text_only and (has_only_text or manifest_beside(dataset.path)):
         return "pt"
     return stage_of_rows(dataset.entry)
 

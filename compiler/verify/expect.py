@@ -5,12 +5,13 @@ not know (data/parser.py). core/records/__init__.py reads the records after the 
 LLaMA-Factory's own rows can be compared with them.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from tuneyard.compiler.commands.dataset_reader import stored_records
+from tuneyard.compiler.commands.dataset_reader import single_records
+from tuneyard.compiler.read.stream import HashedFile
 from tuneyard.core.datasets import (
     REMOTE_SOURCES,
     filled,
@@ -114,36 +115,36 @@ class Expected:
     """Reads a file record by record. Notes why the loader would fail on a whole file.
 
     `count` is the number of records read so far. `problems` are each with the number of its record, if any.
+    `sha256` is the hash of the file, "" until it is read to its end.
     """
 
     path: Path
     format: RecordFormat
     count: int = 0
+    sha256: str = ""
     keys: set[str] = field(default_factory=set)
     problems: list[tuple[Problem, int | None]] = field(default_factory=list)
     _left_out: "dict[str, _LeftOut]" = field(default_factory=dict)
     _types: dict[str, str] = field(default_factory=dict)
 
-    def records(self, selected: Container[int] | None = None) -> Records:
+    def records(self) -> Records:
         """Yield place, the raw record, and its example or the reason for its loss.
 
-        `selected` has the numbers (from 0) of the records to yield; None: all of them. `ProblemsError` if the
-        file cannot be read to its end; its problems have their places.
+        `ProblemsError` if the file cannot be read to its end; its problems have their places.
         """
-        with self.path.open("rb") as file:
-            if file.read(3) == BOM:
-                message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
-                problem = Problem("E404", f"{self.path}:1", message, hint="save it without one")
-                self.problems.append((problem, None))
+        file = HashedFile(self.path)
+        if file.read(3) == BOM:
+            message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
+            problem = Problem("E404", f"{self.path}:1", message, hint="save it without one")
+            self.problems.append((problem, None))
+        file.seek(0)
         reader = RecordReader(self.format)
-        for rows in stored_records(self.path, str(self.path)):
-            for number in range(len(rows.lines)):
-                record, place = rows.row(number), rows.place(number)
-                self._note(record, place)
-                self._find_left_out(record, place)
-                if selected is None or self.count in selected:
-                    yield place, record, example_or_loss(reader, record)
-                self.count += 1
+        for place, record in single_records(file, str(self.path)):
+            self._note(record, place)
+            self._find_left_out(record, place)
+            yield place, record, example_or_loss(reader, record)
+            self.count += 1
+        self.sha256 = file.digest.hexdigest()
         self.problems += self._left_out_problems()
 
     def _left_out_problems(self) -> Iterator[tuple[Problem, int]]:

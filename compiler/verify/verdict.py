@@ -1,6 +1,8 @@
 """The result of verifying a dataset."""
 
 from array import array
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tuneyard.compiler.verify.audit import Audit
@@ -30,7 +32,7 @@ class Verdict:
     stage: str = "sft"
     problems: list[Problem] = field(default_factory=list)
     rows_of_code: "dict[str, array[int]]" = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
     audit: Audit | None = None
     cutoff: int = 0
     packing: bool = False
@@ -41,12 +43,16 @@ class Verdict:
 
     def add(self, problem: Problem, row: int | None = None) -> None:
         """Count a finding, of a `row` if it is about one record; keep it while there are few of its code."""
-        count = self.counts.get(problem.code, 0) + 1
-        self.counts[problem.code] = count
-        if count <= FIRST:
+        self.counts[problem.code] += 1
+        if self.counts[problem.code] <= FIRST:
             self.problems.append(problem)
         if row is not None:
             self.rows_of_code.setdefault(problem.code, array("I")).append(row)
+
+    def lead(self, problems: Sequence[Problem]) -> None:
+        """Count findings on the whole dataset, and list them before all others."""
+        self.counts.update(problem.code for problem in problems)
+        self.problems[:0] = problems
 
     @property
     def failed(self) -> bool:

@@ -1,7 +1,6 @@
 """The payload of a dataset's page: `verify` reads and audits all rows, a sample of them is shown in full."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,6 @@ from tuneyard.compiler.view.payload import (
 from tuneyard.compiler.view.scan import Scan
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.drawing.page import embedded
-from tuneyard.core.errors import ProblemsError
 from tuneyard.core.prompt.token_weights import weights_of
 from tuneyard.core.training.training_run import names_in
 
@@ -85,11 +83,7 @@ def build(
     """
     scan, kept_rows = Scan(), KeptRows()
     with loaded(name, folder, settings, recipe) as dataset:
-        records = scan.counted(dataset.expected.records())
-        dataset.compare(records)
-        with suppress(ProblemsError):  # records after the last row; `verify` reports what cannot be read
-            for _ in records:
-                pass
+        dataset.compare(scan.counted(dataset.expected.records()))
         scan.compare()
         if dataset.rows is None:  # why LLaMA-Factory cannot load the file, at the record
             dataset.finish()

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tuneyard.compiler.commands.dataset_reader import label_of
+from tuneyard.compiler.commands.dataset_reader import label_of, single_records
 from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.verify.comparison import LEFT_OUT, is_dropped
 from tuneyard.compiler.verify.dataset import LoadedRows
-from tuneyard.compiler.verify.expect import Expected
+from tuneyard.compiler.verify.expect import example_or_loss
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view.encoding import RowEncoder, TokenSequence
 from tuneyard.compiler.view.payload import CUT, LEARNED, PageRow
@@ -20,7 +20,7 @@ from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.compiler.view.turns import PageTurns
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, ProblemsError, one_line, show_value
-from tuneyard.core.records import Example, Record, format_of_entry
+from tuneyard.core.records import Example, Record, RecordReader, format_of_entry
 from tuneyard.core.training.llamafactory import expected_errors, quiet
 
 if TYPE_CHECKING:
@@ -83,10 +83,12 @@ class PageRows:
 
     def read(self, dataset: Dataset) -> Iterator[PageRow]:
         """Yield the chosen rows in their order, as far as the file can be read."""
-        expected = Expected(dataset.path, format_of_entry(dataset.entry))
-        records = expected.records(frozenset(self.chosen))
+        reader = RecordReader(format_of_entry(dataset.entry))
+        records = enumerate(single_records(dataset.path, dataset.name))
+        chosen = (record for row, (_, record) in records if row in self.codes)
         with suppress(ProblemsError):  # at the end of the file; `verify` reports what cannot be read
-            for row, (_, record, example) in zip(self.chosen, records, strict=False):
+            for row, record in zip(self.chosen, chosen, strict=False):
+                example = example_or_loss(reader, record)
                 page_row = PageRow(
                     row=row + 1,
                     raw=raw_text(record),

@@ -12,13 +12,15 @@ from tests.json_files import read_json, write_json
 from tests.messages import printed, printed_line, raises
 from tests.unit.compiler.conftest import ROWS, questions
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.publish.drift import since_compiled
+from tuneyard.compiler.publish import drift
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
+from tuneyard.compiler.verify.expect import Expected
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.datasets.manifest import read_manifest, read_manifests
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import ContentError, ProblemsError, RequestError
 from tuneyard.core.files import staging
+from tuneyard.core.records import format_of_entry
 
 
 def settled(bench):
@@ -29,9 +31,17 @@ def listed(bench):
     return list(dataset_lines(settled(bench)))
 
 
-def differences(bench, name="alpaca_rte_train"):
-    problems = since_compiled(find_dataset(name, bench.out), bench.out, read_manifests(bench.out))
-    return [(problem.code, problem.field) for problem in problems]
+def changes_of(bench, name="alpaca_rte_train"):
+    """What `verify` finds once it has read the file."""
+    dataset = find_dataset(name, bench.out)
+    expected = Expected(dataset.path, format_of_entry(dataset.entry))
+    with contextlib.suppress(ProblemsError):
+        list(expected.records())
+    return drift.since_compiled(dataset, bench.out, read_manifests(bench.out), expected.sha256)
+
+
+def differences(*dataset):
+    return [(problem.code, problem.field) for problem in changes_of(*dataset)]
 
 
 def edit(bench, **entries):
@@ -81,8 +91,7 @@ def test_a_listed_set_says_why_it_is_stale(bench, rte_source):
     made = read_json(manifest)
     (line,) = listed(bench)
     assert line.startswith("alpaca_rte_train  3 rows  rte  20") and "stale" not in line
-    changes = {"definition": {"write": "old"}, "compiler": "old"}
-    for (field, old), name in zip(changes.items(), ("spec", "compiler"), strict=True):
+    for field, old, name in (("definition", {"write": "old"}, "spec"), ("compiler", "old", "compiler")):
         write_json(manifest, made | {"made_from": made["made_from"] | {field: old}})
         assert listed(bench)[0].endswith(f"  stale: the {name} has changed")
     write_json(manifest, made)
@@ -213,14 +222,11 @@ def test_removing_a_set_brings_back_the_entries_of_the_others(bench, rte_source)
 
 
 def cut(path):
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:20]))
+    path.write_bytes(path.read_bytes()[:2000])
 
 
 def change_one_byte(path):
-    data = bytearray(path.read_bytes())
-    place = data.index(b"yes")
-    data[place : place + 3] = b"YES"
-    path.write_bytes(data)
+    path.write_bytes(path.read_bytes().replace(b"yes", b"YES", 1))
 
 
 @pytest.mark.parametrize("change", [cut, change_one_byte])
@@ -230,8 +236,7 @@ def test_a_file_that_is_not_what_was_compiled_is_seen(bench, change):
     assert differences(bench) == [] and "changed" not in listed(bench)[0]
     change(bench.out / "rte/alpaca_rte-train.json")
     assert differences(bench) == [("E431", "")]
-    dataset = find_dataset("alpaca_rte_train", bench.out)
-    (problem,) = since_compiled(dataset, bench.out, read_manifests(bench.out))
+    (problem,) = changes_of(bench)
     assert f"tuneyard data compile rte --source {source}" in problem.hint
     printed(listed(bench)[0].rpartition("  ")[2], "changed", "60")
     edit(bench, mine={"file_name": "rte/alpaca_rte-train.json"})
@@ -240,10 +245,14 @@ def test_a_file_that_is_not_what_was_compiled_is_seen(bench, change):
     assert differences(bench) == []
 
 
+def test_a_file_that_was_read_is_not_read_again_for_its_hash(bench, rte_source, monkeypatch):
+    monkeypatch.setattr(drift, "sha256", None)
+    assert differences(bench) == []
+
+
 def test_a_dataset_without_a_manifest_was_not_compiled_here(bench):
-    def compiled(name="alpaca_rte_train"):
-        dataset = find_dataset(name, bench.out)
-        return since_compiled(dataset, bench.out, read_manifests(bench.out)) is not None
+    def compiled(*name):
+        return changes_of(bench, *name) is not None
 
     bench.compile_rows("rte", ROWS)
     bench.write("out/mine.json", "[]")
