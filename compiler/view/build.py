@@ -91,7 +91,7 @@ def build(
         if recipe is not None and page_rows.tokens and name in names_in(settings.get("dataset")):
             page_rows.tokens.weights = weights_of(recipe.path)
         page_rows.choose(rows, SEED)
-        with row_bar(f"tokens of {name}", page_rows.chosen) as bar:
+        with row_bar(f"tokens of {name}", page_rows.codes) as bar:
             for page_row in page_rows.read(dataset.dataset):
                 kept_rows.add(page_row)
                 bar.update(1)

@@ -39,8 +39,9 @@ PACKED = (
 class PageRows:
     """Chooses and makes the rows of the page. Without `loaded`, or without its auditor, they have no tokens.
 
-    `chosen` are the numbers of the rows, ascending: a sample, the first rows of each code and, with losses,
-    the rows with the highest loss. The sample is the same for the same seed and number of rows.
+    `codes` has the codes of each row of the page, in the order of the rows: a sample, the first rows of each
+    code and, with losses, the rows with the highest loss. The sample is the same for the same seed and number
+    of rows.
     """
 
     def __init__(
@@ -48,7 +49,6 @@ class PageRows:
     ) -> None:
         self.scan, self.verdict, self.loaded, self.losses = scan, verdict, loaded, losses
         self.rows_of_code = scan.rows_of_code | verdict.rows_of_code
-        self.chosen: list[int] = []
         self.codes: dict[int, list[str]] = {}
         self.tokens = None
         if loaded and loaded.audit:
@@ -66,8 +66,7 @@ class PageRows:
         chosen.update(random.Random(seed).sample(rows, min(most, len(rows))))
         for code_rows in self.rows_of_code.values():
             chosen.update(code_rows[:FIRST_ROWS])
-        self.chosen = sorted(chosen)
-        self.codes = {row: [] for row in self.chosen}
+        self.codes = {row: [] for row in sorted(chosen)}
         for code, code_rows in self.rows_of_code.items():
             for row in chosen.intersection(code_rows):
                 self.codes[row].append(code)
@@ -87,7 +86,7 @@ class PageRows:
         records = enumerate(single_records(dataset.path, dataset.name))
         chosen = (record for row, (_, record) in records if row in self.codes)
         with suppress(ProblemsError):  # at the end of the file; `verify` reports what cannot be read
-            for row, record in zip(self.chosen, chosen, strict=False):
+            for row, record in zip(self.codes, chosen, strict=False):
                 example = example_or_loss(reader, record)
                 page_row = PageRow(
                     row=row + 1,

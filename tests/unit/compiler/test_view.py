@@ -105,7 +105,8 @@ def test_the_first_fifty_rows_of_a_code_are_on_the_page_and_a_sampled_row_has_it
     page_rows = PageRows(counts, Verdict("mine"), None, None)
     page_rows.choose(1, 42)
     assert len(counts.rows_of_code["W202"]) == 1999
-    assert page_rows.chosen[:50] == list(range(1, 51)) and page_rows.chosen[50] > 1000
+    chosen = list(page_rows.codes)
+    assert chosen[:50] == list(range(1, 51)) and chosen[50] > 1000
     assert all(each.problems == ["W202"] for each in page_rows.read(dataset))
 
 
@@ -128,10 +129,10 @@ def test_a_record_that_the_loader_left_out_is_on_the_page_as_dropped(tmp_path):
     loaded = LoadedRows(None, [{"_prompt": [{}], "_response": [{}], "_images": None}], None)
     page_rows = PageRows(scanned(dataset), Verdict("mine"), loaded, None)
     page_rows.choose(5, 42)
-    rows = list(page_rows.read(dataset))
-    assert [(each.row, each.dropped) for each in rows[:1]] == [(1, "")] and len(rows) == 2
-    assert rows[1].problems == [DROPPED]
-    assert rows[1].dropped == "the loader leaves this record out"
+    first, second = page_rows.read(dataset)
+    assert (first.row, first.dropped) == (1, "")
+    assert second.problems == [DROPPED]
+    assert second.dropped == "the loader leaves this record out"
 
 
 def test_only_a_page_of_the_command_is_replaced(tmp_path):
@@ -178,15 +179,15 @@ def test_a_page_with_losses_samples_scored_rows_and_has_those_of_the_highest_los
     def chosen_rows(losses):
         page_rows = PageRows(scan, Verdict("mine"), None, losses)
         page_rows.choose(20, 42)
-        return page_rows.chosen
+        return page_rows.codes.keys()
 
     chosen = chosen_rows(losses)
-    assert set(chosen) <= set(range(10, 310)) and 50 <= len(chosen) <= 70
+    assert chosen <= set(range(10, 310)) and 50 <= len(chosen) <= 70
     highest = sorted(range(11, 311), key=lambda row: row % 60, reverse=True)[:50]
-    assert {row - 1 for row in highest} <= set(chosen)
+    assert {row - 1 for row in highest} <= chosen
     assert len(chosen_rows(None)) == 20
     scan.rows = 5
-    assert chosen_rows(losses) == [0, 1, 2, 3, 4]
+    assert chosen_rows(losses) == {0, 1, 2, 3, 4}
 
 
 def test_tokens_of_images_before_a_prompt_are_kept_with_pairs():
