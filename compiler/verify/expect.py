@@ -132,18 +132,18 @@ class Expected:
 
         `ProblemsError` if the file cannot be read to its end; its problems have their places.
         """
-        file = HashedFile(self.path)
-        if file.read(3) == BOM:
-            message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
-            problem = Problem("E404", f"{self.path}:1", message, hint="save it without one")
-            self.problems.append((problem, None))
-        file.seek(0)
         reader = RecordReader(self.format)
-        for place, record in single_records(file, str(self.path)):
-            self._note(record, place)
-            self._find_left_out(record, place)
-            yield place, record, example_or_loss(reader, record)
-            self.count += 1
+        with HashedFile(self.path) as file:
+            if file.read(3) == BOM:
+                message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
+                problem = Problem("E404", f"{self.path}:1", message, hint="save it without one")
+                self.problems.append((problem, None))
+            file.seek(0)
+            for place, record in single_records(file, str(self.path)):
+                self._note(record, place)
+                self._find_left_out(record, place)
+                yield place, record, example_or_loss(reader, record)
+                self.count += 1
         self.sha256 = file.digest.hexdigest()
         self.problems += self._left_out_problems()
 
