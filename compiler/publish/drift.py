@@ -33,8 +33,8 @@ def since_compiled(
 ) -> list[Problem] | None:
     """How file and entry of a dataset differ from a compile's manifest, None if no manifest lists either.
 
-    `read_sha256` is the hash of what was read of the file. If it differs, the whole file is read: reading may
-    have stopped early. `moved` gets the number of bytes read, for a progress bar.
+    `read_sha256` is the hash of the bytes that a reader took from the file. If it differs, the whole file is
+    read: the reader may have stopped early. `moved` gets the number of bytes read, for a progress bar.
     """
     is_compiled = False
     problems: list[Problem] = []
