@@ -31,6 +31,7 @@ from tuneyard.eval.scoring.options import (
     refuse_explicit,
     server_options,
     take,
+    together,
 )
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ LOCAL = ("model", "adapters", "same_base", "template", "bos", "dtype", "quantize
 )
 @click.option("--model", metavar="DIR|ID", help="Model or LoRA folder, or hub id.")
 @adapter_option("Talk to this adapter.")
-@server_options()
+@together(server_options())
 @click.option("--once", metavar="TEXT", help="Answer this and leave.")
 @click.option("--system", metavar="TEXT", help="What the model is told first.  [as it was trained]")
 @dataset_dir
@@ -74,7 +75,7 @@ LOCAL = ("model", "adapters", "same_base", "template", "bos", "dtype", "quantize
 @click.option("--top-p", type=Finite(0, 1, min_open=True))
 @click.option("--repetition-penalty", type=Finite(0, min_open=True), help="1: none.")
 @number("--no-repeat-ngram-size", "0: off.", least=0)
-@loading_options
+@together(loading_options)
 def cli(once: str | None, system: str | None, preset: str | None, **options: Any) -> None:
     """Talk to a model in the terminal, or have it answer one question.
 

@@ -21,7 +21,10 @@ from tuneyard.eval.metrics.labels import (
     UNKNOWN,
     LabelSet,
     accuracy_line,
-    choose_labels,
+    check_labels,
+    find_labels,
+    parse_choices,
+    parse_counts,
     spellings,
     summary,
 )
@@ -33,12 +36,11 @@ from tuneyard.eval.scoring.options import (
     choice,
     number,
     refuse_explicit,
-    together,
 )
 from tuneyard.eval.scoring.task import Job, Task
 
 CHECKED = 100  # rows that generate mode also answers by choice: one forward pass each
-label_options = together(
+label_options = [
     choice(
         "--variants",
         ["all", "none"],
@@ -57,7 +59,7 @@ label_options = together(
         metavar="A=B",
         help="Let an answer A count as B, such as maybe=no for a dataset without maybe. Repeatable.",
     ),
-)
+]
 
 
 @scoring_command(
@@ -77,7 +79,7 @@ label_options = together(
             "generate: find the label as a word, or search the text as the published script did.",
             RescorableOption,
         ),
-        label_options,
+        *label_options,
         number(
             "--check-generate",
             "choice: also generate for N of the examples and report how often both agree.",
@@ -109,13 +111,22 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
 
 
 def label_sets(datasets: Sequence[EvalDataset], options: Mapping[str, Any]) -> dict[str, LabelSet]:
-    """Labels of each dataset by its name: of all its rows, with --choices and --count applied."""
-    labels = {}
+    """Labels of each dataset by its name: --choices or the answers of all its rows, with --count applied.
+
+    `ContentError` or `RequestError` if answers and options disagree.
+    """
+    label_sets = {}
     for dataset in datasets:
-        labels[dataset.name] = choose_labels(
-            dataset.answers, options["choices"], options["count"], str(dataset.path)
-        )
-    return labels
+        answers, place = dataset.answers, str(dataset.path)
+        if options["choices"] is None:
+            labels = find_labels(answers, place)
+        else:
+            labels = parse_choices(options["choices"])
+            check_labels(answers, labels, place)
+        counts = parse_counts(options["count"], labels)
+        counts = {label: other for label, other in counts.items() if label not in answers}
+        label_sets[dataset.name] = LabelSet(labels, counts)
+    return label_sets
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from tuneyard.eval.scoring.options import (
     dtype,
     number,
     same_base,
+    together,
 )
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="The longest wait for an answer of a server.",
 )
-@data_options
+@together(data_options)
 @number("--limit", "The first N examples of each dataset.", default=100)
 @number("--max-new-tokens", "The longest answer that is generated.", default=16)
 @dtype

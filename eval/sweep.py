@@ -36,6 +36,7 @@ from tuneyard.eval.scoring.options import (
     run_options,
     set_options,
     take,
+    together,
 )
 from tuneyard.eval.statistics.selection import split_halves
 
@@ -57,7 +58,7 @@ NO_ADAPTER = "No weights have a better figure than {base} on the choosing half: 
     "tuneyard eval sweep --model models/demo-base --checkpoints saves/demo-rte --dataset "
     "demo_rte_eval --dry-run --out results/checkpoints",
 )
-@model_options
+@together(model_options)
 @click.option(
     "--checkpoints",
     type=PATH,
@@ -69,14 +70,13 @@ NO_ADAPTER = "No weights have a better figure than {base} on the choosing half: 
     metavar="W,W,…",
     help="Score these weights of each adapter, every one with every other's, instead of searching.",
 )
-@set_options
-@label_options
+@together([*set_options, *label_options])
 @click.option(
     "--seed", type=int, default=42, show_default=True, help="Seed that divides the examples into halves."
 )
 @click.option("--metric", default=ACCURACY.name, show_default=True, metavar="NAME", help="What to choose by.")
 @click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
-@run_options
+@together(run_options)
 @resumed_by(lambda: resume_command(COMMAND))
 def cli(
     checkpoints: Path | None, grid: str | None, seed: int, metric: str, dry_run: bool, **options: Any

@@ -18,7 +18,6 @@ from tuneyard.core.prompt.supervision import SupervisedText
 from tuneyard.eval.backends import Backend, Network
 from tuneyard.eval.backends.scorers import (
     DIGITS,
-    Batches,
     Fields,
     Ids,
     Images,
@@ -70,14 +69,16 @@ class LogProbabilities:
         self.model, self.prompts, self.images = model, prompts, images or {}
         self.following = dict(next_tokens(spellings))
         """Beginnings of spellings, each with the tokens that follow it in one."""
+        begins = sorted(self.following)  # a beginning of others comes right before one of them
+        pairs = itertools.zip_longest(begins, begins[1:])
+        self.passes = [begin for begin, after in pairs if after is None or after[: len(begin)] != begin]
+        """The beginnings that need a forward pass. A longer one's pass gives a shorter one's position too."""
         self.common = shared_prefix(prompts.values())
         self.prefix: tuple[int, Any] | None = None
         """Number of shared ids and their cached states, None before the first batch."""
-
-    def batches(self, budget: int) -> Batches:
-        """Plan all rows. The plan depends only on prompts, spellings and the budget."""
         extra = max(map(len, self.following)) - self.common
-        return plan_batches({row: len(ids) + extra for row, ids in self.prompts.items()}, budget)
+        self.batches = plan_batches({row: len(ids) + extra for row, ids in prompts.items()}, model.budget)
+        """All rows. The plan depends only on prompts, spellings and the model's budget."""
 
     def score(self, batch: Sequence[int]) -> list[Logs]:
         """Log-probabilities of the spellings' tokens, row by row."""
@@ -86,7 +87,7 @@ class LogProbabilities:
         by_row: list[Logs] = [{} for _ in batch]
         remaining = dict(self.following)
         with torch.inference_mode():
-            for begin in self._longest_beginnings():
+            for begin in self.passes:
                 scores = self._logits(batch, begin)
                 for place in range(len(begin) + 1):
                     tokens = remaining.pop(begin[:place], [])
@@ -95,12 +96,6 @@ class LogProbabilities:
                         for token, value in zip(tokens, values, strict=True):
                             logs[*begin[:place], token] = value
         return by_row
-
-    def _longest_beginnings(self) -> list[tuple[int, ...]]:
-        """The beginnings that need a forward pass. A longer one's pass gives a shorter one's position too."""
-        begins = sorted(self.following)  # a beginning of others comes right before one of them
-        pairs = itertools.zip_longest(begins, begins[1:])
-        return [begin for begin, after in pairs if after is None or after[: len(begin)] != begin]
 
     def _logits(self, batch: Sequence[int], begin: tuple[int, ...]) -> "torch.Tensor":
         """Log-probabilities [rows, len(begin) + 1, vocabulary] from the prompt's last token on."""

@@ -89,7 +89,7 @@ class Model(Network):
     ) -> Reading:
         """Plan batches, longest first, and give the log-probabilities of the spellings' tokens."""
         probabilities = LogProbabilities(self, prompts, spellings, images)
-        return probabilities.batches(self.budget), probabilities.score
+        return probabilities.batches, probabilities.score
 
     def token_losses(self, texts: Mapping[int, SupervisedText]) -> dict[int, list[float]]:
         """-log p in nats of each loss token of each row."""

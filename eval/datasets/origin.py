@@ -34,27 +34,22 @@ SETTINGS = ("seed", "stratify", "group", "by")
 
 @dataclass(frozen=True, slots=True)
 class Compile:
-    """A folder that a compile wrote, with its manifest."""
+    """A folder that a compile wrote, with its manifest.
+
+    - `training_files`: the files of the training split alone. A compile without splits has none.
+    - `training_datasets`: the registered datasets of the training split. `held_out_datasets`: those of the
+      other splits, [] without a training split.
+    """
 
     folder: Path
     manifest: Manifest
-
-    @property
-    def training_datasets(self) -> list[str]:
-        """The registered datasets of the training split. A compile without splits has none."""
-        return [name for name in self._of_training("dataset") if name in self.manifest.entries]
-
-    @property
-    def held_out_datasets(self) -> list[str]:
-        """The registered datasets of the other splits, [] if the compile has no training split."""
-        training_datasets = self.training_datasets
-        if not training_datasets:
-            return []
-        return [name for name in self.manifest.entries if name not in training_datasets]
+    training_files: Sequence[str]
+    training_datasets: Sequence[str]
+    held_out_datasets: Sequence[str]
 
     def trained_as(self, file: str) -> str:
         """The dataset that is trained on for a file of the training split alone, "" for any other file."""
-        if file not in self._of_training("file"):
+        if file not in self.training_files:
             return ""
         of_file = [name for name in self.manifest.entries if self.manifest.file_of(name) == file]
         return [*of_file, *self.training_datasets, file][0]
@@ -72,7 +67,7 @@ class Compile:
         if self.shares_and_seed() is None:
             return []
         registered_files = [self.manifest.file_of(name) for name in self.manifest.entries]
-        files = [file for file in self._templates("file") if SPLIT not in file]
+        files = [output["file"] for output in self.manifest.definition.get("write", ()) if "file" in output]
         return [file for file in files if file in self.manifest.files and file not in registered_files]
 
     def row_index(self, file: str) -> RowIndex | None:
@@ -87,15 +82,6 @@ class Compile:
                 "another version): compile the dataset again"
             )
         return index
-
-    def _of_training(self, key: str) -> list[str]:
-        """The names under `file` or `dataset` of the outputs of the training split."""
-        return [name.replace(SPLIT, TRAIN_SPLIT) for name in self._templates(key) if SPLIT in name]
-
-    def _templates(self, key: str) -> list[str]:
-        """The names under `file` or `dataset` of the outputs, as the spec has them."""
-        outputs = self.manifest.definition.get("write", ())
-        return [output[key] for output in outputs if key in output]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -241,26 +227,35 @@ def compiles_for(path: Path, folder: Path | None) -> list[Compile]:
         files += sorted(registry.glob(f"*/{MANIFEST}"))
     compiles: dict[Path, Compile] = {}
     for file in files:
-        manifest = None
+        compiled = None
         if file.is_file():
             about = file.stat()
-            manifest = _manifest_of_compile(file.parent, about.st_ino, about.st_mtime_ns)
-        if manifest is not None:
-            compiles.setdefault(file.resolve(), Compile(file.parent, manifest))
+            compiled = _compile_in(file.parent, about.st_ino, about.st_mtime_ns)
+        if compiled is not None:
+            compiles.setdefault(file.resolve(), compiled)
     return list(compiles.values())
 
 
 @functools.cache
-def _manifest_of_compile(folder: Path, inode: int, modified: int) -> Manifest | None:
-    """The manifest of a folder that a compile wrote. It is read once for all scored files.
+def _compile_in(folder: Path, inode: int, modified: int) -> Compile | None:
+    """The compile that wrote a folder. Its manifest is read once for all scored files.
 
     None for other folders, and for a broken manifest: that is of another dataset than the one to score.
     """
     del inode, modified  # another manifest has others
-    try:
-        return read_manifest(folder)
-    except ContentError:
+    manifest = None
+    with contextlib.suppress(ContentError):
+        manifest = read_manifest(folder)
+    if manifest is None:
         return None
+    outputs = manifest.definition.get("write", ())
+    names = {}
+    for key in ("file", "dataset"):
+        templates = [output[key] for output in outputs if SPLIT in output.get(key, "")]
+        names[key] = [template.replace(SPLIT, TRAIN_SPLIT) for template in templates]
+    datasets = [name for name in names["dataset"] if name in manifest.entries]
+    held_out = [name for name in manifest.entries if datasets and name not in datasets]
+    return Compile(folder, manifest, names["file"], datasets, held_out)
 
 
 def _written_by(path: Path, compiles: Sequence[Compile]) -> tuple[Compile, str] | None:

@@ -28,18 +28,6 @@ def short(text: str, most: int = LONGEST_LABEL) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def choose_labels(answers: Sequence[str], choices: str | None, counts: Sequence[str], place: str) -> LabelSet:
-    """Find the labels of a dataset's answers, or those of `--choices`, and apply `--count`.
-
-    `ContentError` or `RequestError` if answers and options disagree.
-    """
-    labels = find_labels(answers, place) if choices is None else parse_choices(choices)
-    check_labels(answers, labels, place)
-    expected = set(answers)
-    counted_as = parse_counts(counts, labels)
-    return LabelSet(labels, {label: other for label, other in counted_as.items() if label not in expected})
-
-
 def find_labels(answers: Sequence[str], place: str) -> list[str]:
     """The labels of a dataset: its different answers, sorted. `ContentError` if they are free text."""
     labels = sorted(set(answers))

@@ -30,7 +30,6 @@ from tuneyard.eval.scoring.options import (
     set_options,
     shots_options,
     take,
-    together,
 )
 from tuneyard.eval.scoring.task import Task
 
@@ -126,25 +125,28 @@ def scoring_command(
     `images`: whether rows with images can be scored with these options. `shots`: with --shots.
     `rescored`: with --rescore. `seeded`: with a --seed that is for --preset alone.
     """
-    declared: list[Option] = [model_options]
+    declared = [*model_options]
     if rescored:
         declared.append(rescoring)
     if data:
-        declared.append(set_options)
+        declared += set_options
     if shots:
-        declared.append(shots_options)
+        declared += shots_options
     declared += options
     if longest:
-        declared.append(generate_options(longest))
+        declared += generate_options(longest)
     if longest and seeded:
         declared.append(seed_option)
-    declared.append(run_options)
+    declared += run_options
 
     def declare(make_task: Callable[..., Declared]) -> ScoringCommand:
+        function: Callable[..., Any] = make_task
+        for option in reversed(declared):
+            function = option(function)
         make_command = click.command(
             name, cls=ScoringCommand, context_settings=CLI, epilog=examples(*example_commands)
         )
-        command = make_command(together(*declared)(make_task))
+        command = make_command(function)
         command.callback = command.score
         command.make_task = make_task
         command.module = f"eval.{name}"

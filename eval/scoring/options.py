@@ -5,7 +5,7 @@ answer.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tuneyard.eval.read.results import MERGED, UNMERGED, read_identity, read_run
 
 DTYPES = ("fp32", "bf16", "fp16")
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""Decorator that adds an option, or several, to a command."""
+"""Decorator that adds an option to a command."""
 
 
 class Finite(click.FloatRange):
@@ -184,8 +184,8 @@ def resume_command(module: str) -> str:
     return f"resume it with: {command_line(module, ('--force', '--resume'))} --resume"
 
 
-def together(*options: Option) -> Option:
-    """Join options into one decorator, in their order."""
+def together(options: Sequence[Option]) -> Option:
+    """One decorator that adds these options in their order."""
 
     def declare(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -232,7 +232,7 @@ same_base = click.option(
 dtype = click.option("--dtype", type=click.Choice(DTYPES), help="[fp32 on CPU, bf16 on GPU]")
 
 
-loading_options = together(
+loading_options = [
     same_base,
     click.option(
         "--template", metavar="NAME", help="Prompt with LLaMA-Factory's template, not the saved one."
@@ -245,12 +245,12 @@ loading_options = together(
         callback=lambda _context, _option, bits: int(bits) if bits else None,
         help="Load the weights as NF4 or 8-bit integers.",
     ),
-)
+]
 
 
-def server_options(use: str = "") -> Option:
+def server_options(use: str = "") -> list[Option]:
     """Options of a server. `use` begins their help: when they apply."""
-    return together(
+    return [
         click.option("--url", metavar="URL", help=f"{use}the server, e.g. http://localhost:8000/v1."),
         click.option(
             "--served-model",
@@ -263,7 +263,7 @@ def server_options(use: str = "") -> Option:
             metavar="SECONDS",
             help=f"{use}the longest wait for an answer.  [{TIMEOUT:g}]",
         ),
-    )
+    ]
 
 
 def adapter_option(use: str) -> Option:
@@ -277,7 +277,7 @@ def adapter_option(use: str) -> Option:
     )
 
 
-model_options = together(
+model_options: list[Option] = [
     click.option(
         "--model", cls=UnlessRescored, required=True, metavar="DIR|ID", help="Model folder or hub id."
     ),
@@ -288,10 +288,10 @@ model_options = together(
         ["hf", "vllm", "openai"],
         "vllm: vLLM in this process. openai: an OpenAI-compatible server.",
     ),
-    server_options("openai: "),
+    *server_options("openai: "),
     number("--tensor-parallel", "vllm: divide each layer among N GPUs."),
     number("--pipeline-parallel", "vllm: divide the layers among N groups of GPUs."),
-    loading_options,
+    *loading_options,
     click.option(
         "--apply",
         type=click.Choice([UNMERGED, MERGED]),
@@ -300,7 +300,7 @@ model_options = together(
         help="Add the adapters in separate products (exact), or merge them into the weights (rounded).",
     ),
     number("--batch-tokens", "Tokens in a batch.  [2048 on CPU, 32768 on GPU]"),
-)
+]
 dataset_dir = click.option(
     "--dataset-dir",
     cls=RescorableOption,
@@ -309,7 +309,7 @@ dataset_dir = click.option(
     metavar="DIR",
     help="Folder of dataset_info.json.  [dataset_info, otherwise data]",
 )
-data_options = together(
+data_options = [
     click.option(
         "--dataset",
         "datasets",
@@ -327,17 +327,17 @@ data_options = together(
         metavar="FILE",
         help="A JSON, JSON Lines or (prompts alone) .txt file.",
     ),
-)
-set_options = together(
-    data_options,
+]
+set_options = [
+    *data_options,
     click.option(
         "--cluster",
         cls=RescorableOption,
         metavar="COLUMN",
         help="Examples that share its value are not independent; `none`: all are. [the manifest's]",
     ),
-)
-shots_options = together(
+]
+shots_options: list[Option] = [
     number(
         "--shots",
         "Score the base also after N examples of the training split, as `base (N shots)`.",
@@ -350,14 +350,14 @@ shots_options = together(
         metavar="[SET=]NAME",
         help="The training split, a registered dataset or a file. [SET's name with train] Repeatable.",
     ),
-)
-run_options = together(
+]
+run_options: list[Option] = [
     execution_options,
     click.option("--out", cls=RescorableOption, required=True, type=PATH, help="Folder of the results."),
     number("--limit", "The first N examples of each dataset."),
     click.option("--resume", is_flag=True, help="Resume the run in OUT; refused if anything changed."),
     click.option("--force", cls=RescorableOption, is_flag=True, help="Start this command's run in OUT anew."),
-)
+]
 
 
 def _check_seed(context: click.Context, _option: click.Parameter, seed: int | None) -> int | None:
@@ -378,14 +378,14 @@ seed_option = click.option(
 )
 
 
-def generate_options(max_new_tokens: int) -> Option:
+def generate_options(max_new_tokens: int) -> list[Option]:
     """Options of commands that generate: --max-new-tokens with this default, --preset and --think."""
 
     def longest() -> int:
         preset = click.get_current_context().params.get("preset")
         return PRESET_TOKENS if preset in PRESETS else max_new_tokens
 
-    return together(
+    return [
         click.option(
             "--max-new-tokens",
             type=click.IntRange(1),
@@ -401,4 +401,4 @@ def generate_options(max_new_tokens: int) -> Option:
             help="generate: sample as the model's generation_config says, up to 512 tokens.",
         ),
         click.option("--think", is_flag=True, help="generate: let a model think before it answers."),
-    )
+    ]

@@ -1,5 +1,7 @@
 """Choice scores against a plain loop, one full sequence at a time; the plan of batches as properties."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,9 +36,9 @@ SPELLINGS = {
 @pytest.mark.parametrize("budget", [1, 25, 10_000])
 @pytest.mark.parametrize("prompts", [PROMPTS, {3: [5, 6, 7]}])
 def test_scores_equal_the_plain_loop(model, spellings, budget, prompts) -> None:
-    scorer = LogProbabilities(model, prompts, spellings)
+    scorer = LogProbabilities(replace(model, budget=budget), prompts, spellings)
     assert scorer.common == (8 if len(prompts) > 1 else 0)
-    for batch in scorer.batches(budget):
+    for batch in scorer.batches:
         for row, logs in zip(batch, scorer.score(batch), strict=True):
             for spelling in spellings:
                 got = sum(logs[tuple(spelling[:end])] for end in range(1, len(spelling) + 1))
