@@ -53,6 +53,13 @@ class Backend:
     device: str = ""
     settings: Mapping[str, object] = field(default_factory=dict)
     sampling: Mapping[str, float] = field(default_factory=dict)
+    """Settings of the model's generation_config, as arguments of transformers' `generate`, without a
+    temperature if it is greedy."""
+    draws: bool = False
+    """True if answers are drawn by them, with `seed`."""
+    seed: int | None = None
+    merged: bool = False
+    """True if adapters are merged into the weights."""
     vision: "Vision | None" = None
     run: Path | None = None
 

@@ -54,17 +54,11 @@ class Model(Network):
 
     - `alone`: batching or a shared cache would change its answers, so every prompt goes through it whole and
       by itself. Its `budget` is 1 then, also with --batch-tokens.
-    - `sampling`: settings of its generation_config, as arguments of `generate`, without a temperature if
-      it is greedy. `draws` is true if answers are drawn by them, with `seed`.
     - `vision`: the image processor, if rows have images.
-    - `merged`: adapters are merged into the weights.
     """
 
     net: "PreTrainedModel"
     alone: bool = False
-    draws: bool = False
-    seed: int | None = None
-    merged: bool = False
     applied: Applied = field(default_factory=Applied)
 
     def seeing(self, template: str, think: bool, pixels: Mapping[str, int]) -> "Model":

@@ -27,7 +27,7 @@ from tuneyard.core.weights.base_models import check_base
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.apply import check_fits
 from tuneyard.eval.backends.engine import load_engine
-from tuneyard.eval.backends.load import Model, find_model, load_model, open_tokenizer
+from tuneyard.eval.backends.load import find_model, load_model, open_tokenizer
 from tuneyard.eval.backends.open_server import connect
 from tuneyard.eval.backends.replay import Replay
 from tuneyard.eval.backends.server import Server
@@ -156,7 +156,6 @@ def load_candidates(
             model = load_model(folder, request.dtype, request.quantize)
         for adapter in adapters.values():
             check_fits(model, adapter)
-        set_up(model, request)
         backend = model
 
     candidates = choose_candidates(request, backend.tokenizer, parts_by_name)
@@ -176,12 +175,6 @@ def load_candidates(
     backend.budget = backend.budget or request.batch_tokens or BATCH_TOKENS[backend.device]
     backend.digest = model_sha256(folder)
     return Opened(backend, candidates, folder, workers)
-
-
-def set_up(model: Model, request: ScoringRequest) -> None:
-    """Tell a model how it applies adapters, and whether it draws its answers."""
-    model.merged = request.apply == MERGED
-    model.draws, model.seed = bool(request.preset), request.seed
 
 
 def _made_elsewhere(source: str, digest: str = "") -> Prompting:

@@ -13,7 +13,7 @@ from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.files import versions
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import WITHOUT_BOS
-from tuneyard.eval.read.results import RESULTS, SHOTS_OF, Identity, read_identity, shown_command
+from tuneyard.eval.read.results import MERGED, RESULTS, SHOTS_OF, Identity, read_identity, shown_command
 from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task
@@ -69,15 +69,22 @@ def plan_scoring(
 def fit(
     request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened
 ) -> tuple[Task, Opened]:
-    """The task with the model's defaults, and the models with the task's prompts, shots and images."""
+    """The task with the model's defaults, and the models with the task's prompts, shots and images.
+
+    A suite opens the models once, and each of its steps may draw its answers or not.
+    """
+    backend = opened.backend
+    if request.apply == MERGED:
+        backend = replace(backend, merged=True)
+    if request.preset:
+        backend = replace(backend, draws=True, seed=request.seed)
     with_images = [dataset for dataset in datasets if dataset.images]
     if with_images:
         if opened.workers:
             images = [path for dataset in with_images for path in dataset.images.values()]
             opened.workers.check_paths(inputs=images)
-        backend = opened.backend.seeing(request.template or "", request.think, with_images[0].pixels)
-        opened = replace(opened, backend=backend)
-    task, opened = task.fitted(opened)
+        backend = backend.seeing(request.template or "", request.think, with_images[0].pixels)
+    task, opened = task.fitted(replace(opened, backend=backend))
     if any(dataset.shots for dataset in datasets):
         opened = opened.with_shots(datasets)
     return task, opened

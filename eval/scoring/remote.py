@@ -18,7 +18,7 @@ from tuneyard.core.execution import Executor, WorkItem, once_per_worker
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.backends.worker_model import resources, worker_model
 from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.scoring.candidates import Opened, choose_candidates, set_up
+from tuneyard.eval.scoring.candidates import Opened, choose_candidates
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import ScoringPlan, fit
 from tuneyard.eval.scoring.task import Job, Task
@@ -111,7 +111,6 @@ def _open(setup: ScoringSetup) -> tuple[Task, Opened]:
             "differ in the last digits. Give all workers a GPU, or none"
         )
     model.budget = setup.budget
-    set_up(model, request)
     parts_by_name = {}
     for name, references in setup.candidates.items():
         parts = [WeightedAdapter(open_adapter(str(folder)), weight) for folder, weight in references]

@@ -1,5 +1,6 @@
 """tuneyard eval suite against a server that says known things, and on a tiny model, in this process."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -94,16 +95,17 @@ def test_figures_of_known_answers_stand_in_one_table(folder: Path, capsys) -> No
 
 
 def test_each_step_is_what_its_command_alone_finds_and_the_model_is_loaded_once(
-    folder: Path, tiny_model: Path, monkeypatch
+    folder: Path, sampling_model: Callable[..., Path], monkeypatch
 ) -> None:
-    loaded = []
+    loaded, model = [], sampling_model(temperature=2.0)
+    suite = {**SUITE, "asked": {**SUITE["asked"], "preset": "document"}}  # one step draws its answers
     load = candidates.load_model
     monkeypatch.setattr(candidates, "load_model", lambda *given: loaded.append(given) or load(*given))
-    out = call(folder, SUITE, "--model", tiny_model)
+    out = call(folder, suite, "--model", model)
     assert len(loaded) == 1
     assert read_json(out / "even/base/even/results.json")["n"] == 4
-    for name, options in SUITE.items():
-        given = ["--model", tiny_model, "--out", folder / "alone" / name]
+    for name, options in suite.items():
+        given = ["--model", model, "--out", folder / "alone" / name]
         for key, value in options.items():
             if key != "command":
                 value = folder / value if key == "data" else value
