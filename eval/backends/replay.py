@@ -13,7 +13,7 @@ from tuneyard.core.prompt.supervision import SupervisedText
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.connection import RefusedError
 from tuneyard.eval.backends.scorers import DIGITS, Batches, Fields, Images, Prompts, Scorer
-from tuneyard.eval.read.results import PREDICTIONS, Prediction, read_lines
+from tuneyard.eval.read.results import PREDICTIONS, RESULTS, Prediction, read_lines
 
 TEXT = ("reference", "loss", "tokens", "truncated", "reference_tokens")
 """Fields of a text that was measured; `ANSWER` those of an answer to it."""
@@ -93,7 +93,10 @@ class Replay(Backend):
         """A row's line, and its place for messages."""
         place = self.place(row)
         if row not in self.lines:
-            raise ContentError(f"{place} is missing")
+            raise ContentError(
+                f"{place} is missing: delete {self.run / RESULTS}, finish the run with --resume, "
+                "then --rescore"
+            )
         return self.lines[row], place
 
     def _measured(self, row: int) -> Fields:

@@ -162,7 +162,8 @@ def _kept_identity(
             raise RequestError(f"--rescore {source}: no outputs on {dataset.name}, on {names}")
         if sets[dataset.name] != run["sets"][dataset.name]:
             raise ContentError(
-                f"--rescore {source}: its outputs on {dataset.name} are of another {dataset.path}"
+                f"--rescore {source}: its outputs on {dataset.name} are of another {dataset.path}: put it "
+                "back as it was, or score without --rescore"
             )
     for model, dataset in product(run["models"], datasets):
         folder = source / model / dataset.name

@@ -212,9 +212,12 @@ def test_what_is_no_finished_run_of_this_data_and_command_is_refused(rescore, ge
     with raises(RequestError):
         call(nli, "--rescore", generated, "--data", other, "--out", tmp_path / "new")
     write_json(data, [*PAIRS, PAIRS[0]])
-    with raises(ContentError):
+    with raises(ContentError, "score without"):
         rescore(generated)
     write_json(data, PAIRS)
+    (generated / "m/tiny/predictions.jsonl").write_text("")
+    with raises(ContentError, "--resume"):
+        rescore(generated)
     (generated / "m/tiny/results.json").unlink()
     with raises(RequestError, "--resume"):
         rescore(generated)
