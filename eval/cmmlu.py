@@ -4,6 +4,7 @@ CMMLU: 67 Chinese school and professional subjects in 5 groups, four options a q
 probabilities of A, B, C and D after the benchmark's own prompt. docs/eval-cmmlu.md explains the table.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,14 +129,12 @@ def _plain(opened: "Opened") -> "Opened":
 
 def read_groups(out: Path, models: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Scores:
     """Each model's score in every group and over all subjects, from results in OUT/MODEL/SUBJECT."""
-    subjects: dict[str, None] = {}
-    for names in groups.values():
-        subjects.update(dict.fromkeys(names))
+    subjects = list(dict.fromkeys(itertools.chain.from_iterable(groups.values())))  # some are in two
     scores: Scores = {}
     for model in models:
         results = {name: read_object(out / model / name / RESULTS) for name in subjects}
         scores[model] = {}
-        for group, names in {**groups, AVERAGE: list(subjects)}.items():
+        for group, names in {**groups, AVERAGE: subjects}.items():
             scores[model][group] = group_score([results[name] for name in names])
     return scores
 

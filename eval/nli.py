@@ -13,7 +13,7 @@ import click
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.language.number_format import percent
 from tuneyard.core.language.translation import tr
-from tuneyard.eval.backends.scorers import DIGITS, Fields, Prompts, Scorer
+from tuneyard.eval.backends.scorers import DIGITS, Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import PARSERS
 from tuneyard.eval.metrics.labels import (
@@ -167,10 +167,10 @@ class Nli(Task):
         """Choose between the labels, or generate."""
         return job.generating() if self.mode == "generate" else self._choosing(job)
 
-    def _choosing(self, job: Job, prompts: Prompts | None = None) -> Scorer:
+    def _choosing(self, job: Job, rows: Sequence[int] | None = None) -> Scorer:
         labels = self.label_sets[job.dataset.name].labels
         forms = {label: spellings(label, self.variants == "all") for label in labels}
-        return job.choosing(forms, prompts)
+        return job.choosing(forms, rows)
 
     def further(self, job: Job) -> Scorer | None:
         """Answer some evenly spread rows in the other mode, too."""
@@ -185,7 +185,7 @@ class Nli(Task):
             return None
         rows = [answered[i * len(answered) // count] for i in range(count)]
         if generates:
-            return self._choosing(job, job.prompts(rows))
+            return self._choosing(job, rows)
         return job.generating(job.messages(rows))
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:

@@ -47,8 +47,7 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
     For single answers with a mark (KTO): how well does their likelihood separate the desirable ones (AUC)?
     Each answer is read after the same prompt, without generating. The base is the reference for adapters.
     """
-    if request.backend != "hf":
-        raise RequestError("eval.preference needs the model's probabilities, which a server does not show")
+    request.need_probabilities()
     desirable: dict[str, list[bool]] = {}
     rejected: dict[str, list[str]] = {}
     for dataset in datasets:

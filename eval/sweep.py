@@ -278,11 +278,8 @@ def write(sweep: Sweep, compared: "ComparedRuns") -> str:
 
 def _prompts(dataset: EvalDataset) -> list[str]:
     """The text of each example's messages."""
-    prompts = []
-    for conversation in dataset.conversations:
-        contents = [message["content"] for message in conversation.messages]
-        prompts.append(str(contents))
-    return prompts
+    talks = [conversation.messages for conversation in dataset.conversations]
+    return [str([message["content"] for message in messages]) for messages in talks]
 
 
 def _forecast(

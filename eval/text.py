@@ -103,8 +103,7 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
 
     For plain texts (records with `text` alone) perplexity is over all tokens.
     """
-    if request.backend != "hf":
-        raise RequestError("eval.text needs the model's probabilities, which a server does not show")
+    request.need_probabilities()
     if options["rouge"] and not options["generate"]:
         raise RequestError("--rouge compares generated answers: leave out --no-generate")
     if not options["rouge"]:

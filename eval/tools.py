@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import ContentError, run_command
-from tuneyard.core.errors.warn import warn_once
 from tuneyard.core.prompt import Conversation, Messages
 from tuneyard.core.records import ANSWERS
 from tuneyard.core.records.calls import WrongValueError, calls_of
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset
-from tuneyard.eval.datasets.prompts import other_prompt
 from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
 from tuneyard.eval.metrics.tools import judge, tool_summary
 from tuneyard.eval.read.results import Prediction, Results
@@ -109,12 +107,9 @@ class Tools(Task):
 
     def check_models(self, opened: "Opened") -> None:
         """Warn if an adapter was trained on other token ids than these prompts have."""
-        for candidate in opened.candidates:
-            for part in candidate.parts:
-                training = (opened.backend.tokenizer, part.adapter.folder, candidate.prompting, self.template)
-                difference = other_prompt(*training, self.prompts)
-                if difference:
-                    warn_once(f"adapter {difference}")
+        from tuneyard.eval.scoring.candidates import warn_of_other_prompts
+
+        warn_of_other_prompts(opened.backend.tokenizer, opened.candidates, self.template, self.prompts)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The raw answer, its calls and the expected ones. Nothing is right in a prompt that was too long."""

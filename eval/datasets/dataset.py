@@ -6,6 +6,7 @@ records, or of the row index that compile writes next to them (core/records/row_
 
 import json
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,8 +61,8 @@ class EvalDataset:
     """The file of each image path in the rows."""
     pixels: Mapping[str, Any] = field(default_factory=dict)
     """Limits of the image size, {} without images."""
-    record_numbers: Sequence[int] = ()
-    """Each row's number in the file from 1, () if rows and records are the same."""
+    record_numbers: Sequence[int] = range(1, sys.maxsize)
+    """Each row's number in the file, from 1."""
 
     @property
     def answers(self) -> list[str]:
@@ -78,17 +79,10 @@ class EvalDataset:
 
     def place(self, row: int) -> str:
         """A row's place for messages: `FILE: record N`."""
-        return f"{self.path}: record {self.record_number(row)}"
-
-    def record_number(self, row: int) -> int:
-        """Number of a row's record in the file, from 1."""
-        if self.record_numbers:
-            return self.record_numbers[row]
-        return row + 1
+        return f"{self.path}: record {self.record_numbers[row]}"
 
     def take(self, rows: Sequence[int]) -> "EvalDataset":
         """The dataset with some of its rows, in the given order."""
-        numbers = self.record_numbers or range(1, len(self.records) + 1)
         clusters = None
         if self.clusters:
             clusters = [self.clusters[row] for row in rows]
@@ -98,7 +92,7 @@ class EvalDataset:
             conversations=[self.conversations[row] for row in rows],
             origin=self.origin.take(rows),
             clusters=clusters,
-            record_numbers=[numbers[row] for row in rows],
+            record_numbers=[self.record_numbers[row] for row in rows],
         )
 
 

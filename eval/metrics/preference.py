@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tuneyard.eval.statistics.rates import Row, Rows, accuracy_of, groups_of, hits, mean_of, rate_of
+from tuneyard.eval.statistics.rates import Row, Rows, accuracy_of, groups_of, hits, mean_of, share_of
 
 AUC = "auc"
 CHOSEN, REJECTED = "chosen", "rejected"
@@ -22,8 +22,8 @@ def preference_summary(rows: Rows, base: Rows) -> dict[str, object]:
     reward (Rafailov et al. 2023) without its factor β. Refused rows count as incorrect.
     """
     scored = _scored(rows)
-    groups = groups_of(scored)
     per_token = [_per_token(row, CHOSEN) > _per_token(row, REJECTED) for row in scored]
+    margins = [margin_of(row) for row in scored]
     before = {row["row"]: margin_of(row) for row in _scored(base)}
     both = [row for row in scored if row["row"] in before]
     gained = [margin_of(row) > before[row["row"]] for row in both]
@@ -31,9 +31,9 @@ def preference_summary(rows: Rows, base: Rows) -> dict[str, object]:
         **accuracy_of(hits(rows), groups_of(rows)),
         "majority": 0.5,
         "majority_label": "chance",
-        "per_token": rate_of(per_token, groups).as_json() if scored else None,
-        "margin": mean_of([margin_of(row) for row in scored], groups).as_json() if scored else None,
-        "reward": rate_of(gained, groups_of(both)).as_json() if both else None,
+        "per_token": share_of(per_token, scored),
+        "margin": mean_of(margins, groups_of(scored)).as_json() if scored else None,
+        "reward": share_of(gained, both),
     }
 
 

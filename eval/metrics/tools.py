@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from tuneyard.core.records.calls import OPEN, Call, WrongValueError, declared, parse_calls
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.labels import UNKNOWN
-from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, rate_of
+from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, share_of
 
 NONE = "no call"
 _BLOCK = re.compile(rf"{OPEN}(.*?)(?:</tool_call>|\Z)", re.DOTALL)
@@ -124,8 +124,8 @@ def tool_summary(rows: Rows, expected: Sequence[str]) -> dict[str, object]:
         **accuracy_of(hits(rows), groups_of(rows)),
         "majority": max(Counter(expected).values()) / len(expected),
         **_of_calls(with_calls),
-        "valid_json": _share([row["calls"] is not None for row in begun], begun),
-        "no_call": _share(hits(none), none),
+        "valid_json": share_of([row["calls"] is not None for row in begun], begun),
+        "no_call": share_of(hits(none), none),
         "tools": {
             name: _of_calls([row for row in with_calls if name in row["functions"]])
             for name, _ in names.most_common()
@@ -135,13 +135,7 @@ def tool_summary(rows: Rows, expected: Sequence[str]) -> dict[str, object]:
 
 def _of_calls(rows: Rows) -> dict[str, dict[str, object] | None]:
     return {
-        "function": _share([bool(row["right_function"]) for row in rows], rows),
-        "arguments": _share(hits(rows), rows),
-        "number": _share([bool(row["right_number"]) for row in rows], rows),
+        "function": share_of([bool(row["right_function"]) for row in rows], rows),
+        "arguments": share_of(hits(rows), rows),
+        "number": share_of([bool(row["right_number"]) for row in rows], rows),
     }
-
-
-def _share(flags: Sequence[bool], rows: Rows) -> dict[str, object] | None:
-    if not flags:
-        return None
-    return rate_of(flags, groups_of(rows)).as_json()

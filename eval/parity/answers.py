@@ -1,6 +1,6 @@
 """Answers of the unmerged adapter, and of the files that serve it: the fused model and the GGUF."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuneyard.adapters.weighted import WeightedAdapter
@@ -12,7 +12,7 @@ from tuneyard.eval.backends.load import in_this_process, load_gguf, load_model
 from tuneyard.eval.backends.scorers import Fields, Ids, Prompts, Scorer, plan_batches, score_all
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import MOST, spellings
-from tuneyard.eval.parity.proof import Answers, ParityInputs, ProofPart, Texts, prove_answers
+from tuneyard.eval.parity.proof import Answers, Labels, ParityInputs, ProofPart, Texts, prove_answers
 from tuneyard.eval.scoring.candidates import Candidate
 from tuneyard.eval.scoring.options import ScoringRequest
 
@@ -80,9 +80,14 @@ def answer_rows(reference: Reference) -> Answers:
     texts = {row: fields["answer"] for row, fields in score_all(scorer, "generating").items()}
     labels, forms = None, label_forms(reference.dataset)
     if forms:
-        chosen = score_all(model.choosing(prompts, forms), "labels")
-        labels = {row: fields["choices"] for row, fields in chosen.items()}
+        labels = score_labels(model, prompts, forms)
     return Answers(tokens_of(texts, model.tokenizer), labels, texts)
+
+
+def score_labels(backend: Backend, prompts: Prompts, forms: Mapping[str, Sequence[str]]) -> Labels:
+    """The log-probability of each label after each prompt."""
+    chosen = score_all(backend.choosing(prompts, forms), "labels")
+    return {row: fields["choices"] for row, fields in chosen.items()}
 
 
 def label_forms(dataset: EvalDataset) -> dict[str, list[str]]:

@@ -8,10 +8,10 @@ from typing import TypeVar
 from tuneyard.core.errors import RequestError, counted, one_line
 from tuneyard.eval.backends.connection import Connection, RefusedError
 from tuneyard.eval.backends.open_server import open_served
-from tuneyard.eval.backends.scorers import Ids, chunks, score_all, tokenise
+from tuneyard.eval.backends.scorers import Ids, chunks, tokenise
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, read_models
 from tuneyard.eval.backends.server import ROWS, Server
-from tuneyard.eval.parity.answers import Reference, label_forms, tokens_of
+from tuneyard.eval.parity.answers import Reference, label_forms, score_labels, tokens_of
 from tuneyard.eval.parity.diagnosis import Evidence, diagnose
 from tuneyard.eval.parity.proof import (
     CHATS,
@@ -225,8 +225,7 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
         room = served.context - max(len(ids) for ids_of_label in spellings.values() for ids in ids_of_label)
         fitting = {row: prompt for row, prompt in prompts.items() if len(prompt) <= room}
         if fitting:
-            chosen = score_all(served.choosing(fitting, forms), "labels")
-            labels = {row: fields["choices"] for row, fields in chosen.items()}
+            labels = score_labels(served, fitting, forms)
     return Evidence(
         facts=served.model,
         parts=reference.candidate.parts,

@@ -19,7 +19,7 @@ from tuneyard.core.errors import RequestError, counted, one_line, show_value
 from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder, text_sha256
-from tuneyard.core.prompt import Tokenizer
+from tuneyard.core.prompt import Messages, Tokenizer
 from tuneyard.core.prompt.supervision import Turns
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.core.weights.adapter_files import CONFIG
@@ -33,7 +33,7 @@ from tuneyard.eval.backends.replay import Replay
 from tuneyard.eval.backends.server import Server
 from tuneyard.eval.backends.worker_model import open_in_workers
 from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
+from tuneyard.eval.datasets.prompts import AFTER_BOS, TALKS, Prompting, choose_prompting, other_prompt
 from tuneyard.eval.read.results import BASE, MERGED, read_identity
 from tuneyard.eval.scoring.options import ScoringRequest
 
@@ -164,17 +164,27 @@ def load_candidates(
     if request.template:
         _check_template(backend, candidates[0].prompting, request.template)
     if not request.think:
-        promptings: dict[Path, Prompting] = {}
-        for candidate in candidates:
-            for part in candidate.parts:
-                promptings.setdefault(part.adapter.folder, candidate.prompting)
-        for adapter_folder, prompting in promptings.items():
-            difference = other_prompt(backend.tokenizer, adapter_folder, prompting, request.template)
-            if difference:
-                warn_once(f"adapter {difference}")
+        warn_of_other_prompts(backend.tokenizer, candidates, request.template)
     backend.budget = backend.budget or request.batch_tokens or BATCH_TOKENS[backend.device]
     backend.digest = model_sha256(folder)
     return Opened(backend, candidates, folder, workers)
+
+
+def warn_of_other_prompts(
+    tokenizer: Tokenizer,
+    candidates: Sequence[Candidate],
+    template: str | None,
+    talks: Sequence[Messages] = TALKS,
+) -> None:
+    """Warn of each adapter that was trained with other prompts for these talks than it now gets."""
+    promptings: dict[Path, Prompting] = {}
+    for candidate in candidates:
+        for part in candidate.parts:
+            promptings.setdefault(part.adapter.folder, candidate.prompting)
+    for folder, prompting in promptings.items():
+        difference = other_prompt(tokenizer, folder, prompting, template, talks)
+        if difference:
+            warn_once(f"adapter {difference}")
 
 
 def _made_elsewhere(source: str, digest: str = "") -> Prompting:

@@ -97,6 +97,13 @@ class ScoringRequest:
         """True if other processes score."""
         return bool(self.ray) or (self.workers or 1) > 1
 
+    def need_probabilities(self) -> None:
+        """`RequestError` for a backend that does not give those of a whole text."""
+        if self.backend != "hf":
+            raise RequestError(
+                f"{self.command} needs the model's probabilities, which a server does not show"
+            )
+
 
 def take(options: dict[str, Any]) -> ScoringRequest:
     """Move the shared options out of `options` (by Click's names) into a request.
@@ -106,11 +113,8 @@ def take(options: dict[str, Any]) -> ScoringRequest:
     """
     if options.get("rescore"):
         options.update(_kept_options(options))
-    shared = {}
-    for field in fields(ScoringRequest):
-        if field.name in options:
-            shared[field.name] = options.pop(field.name)
-    request = ScoringRequest(**shared)
+    names = [field.name for field in fields(ScoringRequest) if field.name in options]
+    request = ScoringRequest(**{name: options.pop(name) for name in names})
     if request.resume and request.dtype is None:
         dtype_of_run = read_run(request.out)["settings"].get("dtype")
         if dtype_of_run in DTYPES:  # servers have none
@@ -161,12 +165,9 @@ def _kept_options(options: dict[str, Any]) -> dict[str, Any]:
 def _explicit_options() -> dict[str, click.Parameter]:
     """Options that the command line gives to the current command, by Click's name."""
     context = click.get_current_context()
-    explicit = {}
-    for option in context.command.params:
-        name = str(option.name)
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            explicit[name] = option
-    return explicit
+    options = {str(option.name): option for option in context.command.params}
+    given = ParameterSource.COMMANDLINE
+    return {name: option for name, option in options.items() if context.get_parameter_source(name) is given}
 
 
 def refuse_explicit(names: Iterable[str], reason: str) -> None:

@@ -6,7 +6,7 @@ docs/eval-nli.md describes the files.
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -89,9 +89,9 @@ def _score(plan: ScoringPlan) -> None:
     pending = {job: job.scorer.batches for job in plan.jobs}
     for job in plan.jobs:
         if job.main is None:  # with the batches of an interrupted run
-            numbers: list[int] = []
+            numbers: Sequence[int] = ()
             if job.task.token_losses:
-                numbers = [job.dataset.record_number(row) for row in range(len(job.rows))]
+                numbers = job.dataset.record_numbers[: len(job.rows)]
             logs[job] = PredictionLog(job.folder, job.scorer.batches, numbers)
             pending[job] = logs[job].pending
     began, scored = time.monotonic(), 0
@@ -137,7 +137,7 @@ def _token_losses(job: Job, fields_by_row: Mapping[int, Fields]) -> list[TokenLo
     """The losses of the tokens of some rows, under the rows' numbers in the dataset's file."""
     losses = []
     for row, fields in fields_by_row.items():
-        losses.append(TokenLosses(job.dataset.record_number(row), fields["ids"], fields["token_losses"]))
+        losses.append(TokenLosses(job.dataset.record_numbers[row], fields["ids"], fields["token_losses"]))
     return losses
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tuneyard.core.errors import counted
 from tuneyard.core.prompt import Messages
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.scorers import Fields, Prompts, Scorer, generating, score_in_halves
+from tuneyard.eval.backends.scorers import Fields, Scorer, generating, score_in_halves
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import UNKNOWN
 from tuneyard.eval.read.results import Prediction, Results
@@ -74,18 +74,11 @@ class Job:
             return vision.expanded(messages, self.images(row))
         return messages
 
-    def prompts(self, rows: Collection[int] | None = None) -> "dict[int, array[int]]":
-        """Token ids of the prompts by row, of all rows or of some.
-
-        Arrays take 4 bytes a token. A plan holds the prompts of all jobs.
-        """
+    def choosing(self, spellings: Mapping[str, Sequence[str]], rows: Collection[int] | None = None) -> Scorer:
+        """Scorer that compares labels by their spellings, after the prompts of all rows or of some."""
         encode = self.candidate.prompting.encode
-        return {row: array("i", encode(messages)) for row, messages in self.messages(rows).items()}
-
-    def choosing(self, spellings: Mapping[str, Sequence[str]], prompts: Prompts | None = None) -> Scorer:
-        """Scorer that compares labels by their spellings, after every row's prompt or the given ones."""
-        if prompts is None:
-            prompts = self.prompts()
+        # arrays take 4 bytes a token: a plan holds the prompts of all jobs
+        prompts = {row: array("i", encode(messages)) for row, messages in self.messages(rows).items()}
         images = {row: self.images(row) for row in prompts} if self.backend.vision else None
         return self.backend.choosing(prompts, spellings, images)
 

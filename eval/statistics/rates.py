@@ -176,6 +176,13 @@ def _error(spread: "Spread") -> float:
     return error
 
 
+def share_of(flags: Sequence[bool], rows: Rows) -> dict[str, object] | None:
+    """Share of rows with a true flag as results.json has it. None without rows."""
+    if not rows:
+        return None
+    return rate_of(flags, groups_of(rows)).as_json()
+
+
 def accuracy_of(right: Sequence[bool], groups: Groups = None) -> dict[str, object]:
     """Share of correct rows as results.json has it: `accuracy`, `n`, `stderr`, `ci95`."""
     figure = rate_of(right, groups).as_json()

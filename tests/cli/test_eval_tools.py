@@ -11,7 +11,6 @@ from tests.cli.scoring import call, predictions, results
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.eval import tools
 from tuneyard.eval.datasets.dataset import read_datasets
 from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.tools import cli, turns_of
@@ -96,7 +95,7 @@ def test_a_prompt_with_tools_that_was_not_trained_is_said_once(
         asked.append((template, talks))
         return difference
 
-    monkeypatch.setattr(tools, "other_prompt", other_prompt)
+    monkeypatch.setattr("tuneyard.eval.scoring.candidates.other_prompt", other_prompt)
     part = SimpleNamespace(adapter=SimpleNamespace(folder=tmp_path))
     candidates = [
         SimpleNamespace(parts=(part, part), prompting=None),
