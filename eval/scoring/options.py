@@ -42,16 +42,6 @@ class RescorableOption(click.Option):
     """An option that also goes with --rescore, since the model's outputs do not depend on it."""
 
 
-class UnlessRescored(click.Option):
-    """An option that is required, except with --rescore."""
-
-    def process_value(self, ctx: click.Context, value: Any) -> Any:
-        """Convert the value; a usage error if it is missing and the model is needed."""
-        if isinstance(ctx.params.get("rescore"), Path) and not isinstance(value, str):
-            return None
-        return super().process_value(ctx, value)
-
-
 @dataclass(frozen=True, slots=True)
 class ScoringRequest:
     """The values of a command line: a field for each option that the scoring commands share."""
@@ -218,11 +208,19 @@ def choice(
     )
 
 
+def _without_model(context: click.Context, _option: click.Parameter, run: Path | None) -> Path | None:
+    """Give the model a default: kept outputs need none."""
+    if run:
+        context.default_map = {"model": ""}
+    return run
+
+
 PATH = click.Path(path_type=Path)
 rescoring = click.option(
     "--rescore",
     cls=RescorableOption,
-    is_eager=True,  # before --model, which is not needed then
+    is_eager=True,  # before --model
+    callback=_without_model,
     type=PATH,
     metavar="RESULTS",
     help="Score the outputs of an earlier run again, without the model.",
@@ -242,8 +240,7 @@ loading_options = [
     dtype,
     click.option(
         "--quantize",
-        type=click.Choice(["4", "8"]),
-        callback=lambda _context, _option, bits: int(bits) if bits else None,
+        type=click.Choice([4, 8]),
         help="Load the weights as NF4 or 8-bit integers.",
     ),
 ]
@@ -279,9 +276,7 @@ def adapter_option(use: str) -> Option:
 
 
 model_options: list[Option] = [
-    click.option(
-        "--model", cls=UnlessRescored, required=True, metavar="DIR|ID", help="Model folder or hub id."
-    ),
+    click.option("--model", required=True, metavar="DIR|ID", help="Model folder or hub id."),
     adapter_option("Score this adapter too."),
     click.option("--no-base", is_flag=True, help="Do not score the base itself."),
     choice(
