@@ -155,9 +155,12 @@ def _kept_options(options: dict[str, Any]) -> dict[str, Any]:
 def _explicit_options() -> dict[str, click.Parameter]:
     """Options that the command line gives to the current command, by Click's name."""
     context = click.get_current_context()
-    options = {str(option.name): option for option in context.command.params}
-    given = ParameterSource.COMMANDLINE
-    return {name: option for name, option in options.items() if context.get_parameter_source(name) is given}
+    explicit = {}
+    for option in context.command.params:
+        name = str(option.name)
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            explicit[name] = option
+    return explicit
 
 
 def refuse_explicit(names: Iterable[str], reason: str) -> None:
