@@ -13,7 +13,7 @@ MOST_LISTED = 5
 
 
 def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
-    """Warnings about how the runs of one dataset were prompted.
+    """Warnings about how the runs of one dataset were prompted, and with other questions.
 
     `RequestError` if two runs did not answer the same rows; it names them and the difference.
     """
@@ -29,14 +29,21 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
     for run in others:
         _check_same(run, first)
         settings, first_settings = _settings(run), _settings(first)
+        both = f"{run.source} and {first.source}"
         differing = []
         for name, value in settings.items():
             if name in first_settings and first_settings[name] != value:
                 differing.append(f"{name} {show_value(value)} and {show_value(first_settings[name])}")
         if differing:
             warning = "{both} have different settings: {differing}"
-            both = f"{run.source} and {first.source}"
             warnings.append(tr(warning, both=both, differing="; ".join(differing)))
+        for row, text, other in zip(run.rows, run.questions, first.questions, strict=False):
+            if text not in other and other not in text:  # a tool may record it within its template
+                warning = (
+                    "{both} have different questions, first in row {row}; score both on the same questions"
+                )
+                warnings.append(tr(warning, both=both, row=row))
+                break
     return warnings
 
 

@@ -1,6 +1,5 @@
 """Finding and reading runs: levels, names, order, and everything that a damaged folder can be."""
 
-import hashlib
 import json
 import math
 import shutil
@@ -243,15 +242,16 @@ def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(folder):
 
 
 def test_other_ways_of_asking_are_warned_of(folder):
-    hashes = {"data": hashlib.sha256("".join(GOLD).encode()).hexdigest(), "chat_template": "u"}
-    asked = {"template": "qwen", "batch_tokens": 1, "model": "other", "torch": "2.11.0"}
-    replace_a(folder, GOLD, GOLD, hashes=hashes, settings=asked, mode="generate", dtype="bf16")
     path = folder / "base/s/results.json"
-    before = {"template": None, "batch_tokens": 2, "model": "m", "torch": "2.10.0"}
+    hashes = read_json(path)["hashes"] | {"chat_template": "u"}
+    asked = {"template": "qwen", "batch_tokens": 1, "model": "other"}
+    replace_a(folder, GOLD, GOLD, hashes=hashes, settings=asked, mode="generate")
+    before = {"template": None, "batch_tokens": 2, "model": "m"}
     write_json(path, read_json(path) | {"settings": before})
-    (warning,) = checked(folder)
-    printed(warning, 'mode "generate" and "choice"', 'dtype "bf16" and "fp32"', 'chat template "u" and "t"')
-    printed(warning, 'template "qwen" and null', 'torch "2.11.0" and "2.10.0"')
+    change_line(folder / "a/s/predictions.jsonl", 3, instruction="another")
+    warning, of_questions = checked(folder)
+    printed(of_questions, "a/s and", "different questions, first in row 2")
+    printed(warning, 'mode "generate" and "choice"', 'chat template "u" and "t"', 'template "qwen" and null')
     assert "batch_tokens" not in warning and "model" not in warning
 
 
