@@ -35,6 +35,7 @@ from tuneyard.eval.read.results import (
 if TYPE_CHECKING:
     from tuneyard.eval.judge.ask import ComparedRuns
     from tuneyard.eval.judge.question import Question
+    from tuneyard.eval.read.find import ScoredRunSource
     from tuneyard.eval.show.html import Page
 
 MOST_ERRORS = 2000  # incorrect examples on the page
@@ -121,6 +122,7 @@ def cli(
     from tuneyard.eval.judge.questions.other_metrics import other_metrics
     from tuneyard.eval.judge.questions.replicates import parse_replicates
     from tuneyard.eval.judge.questions.slices import by_slices
+    from tuneyard.eval.read.find import parse_source
     from tuneyard.eval.read.sweeps import read_trained_sweep
     from tuneyard.eval.show.html import Page
     from tuneyard.eval.show.setup import next_command
@@ -150,43 +152,42 @@ def cli(
     if margin is not None:
         share = margin / 100
     check_table(out)
-    title = title or title_of(results)
+    sources = list(map(parse_source, results))
     compared = compare_results(
-        results, questions, by, metric=metric, decide_on=decide_on, margin=share, recipes=recipes
+        sources, questions, by, metric=metric, decide_on=decide_on, margin=share, recipes=recipes
     )
     words = next_command(compared)
-    page = Page(title, errors, next_command=shlex.join(words))
+    page = Page(title or title_of(sources), errors, next_command=shlex.join(words))
     write(compared, out, page, force=force)
     next_step(None, words)
 
 
-def title_of(results: Sequence[str]) -> str:
-    """A title of one line: the first models by the names that `results` give them, otherwise their places."""
-    from tuneyard.eval.read.find import parse_source
+def title_of(sources: "Sequence[ScoredRunSource]") -> str:
+    """A title of one line: the first models by the names that sources give them, otherwise their places."""
     from tuneyard.eval.show.places import argument
     from tuneyard.eval.show.verdict import first_few
 
-    names = [source.model or argument(str(source.path)) for source in map(parse_source, results)]
+    names = [source.model or argument(str(source.path)) for source in sources]
     return tr("Report on {names}", names=first_few(list(dict.fromkeys(names))))
 
 
 def compare_results(
-    results: Sequence[str],
+    sources: "Sequence[ScoredRunSource]",
     questions: "Sequence[Question]" = (),
     by: str = "",
     *,
     metric: str = ACCURACY.name,
     **how: Any,
 ) -> "ComparedRuns":
-    """Read the runs named by `[NAME=]RESULTS` once, with the field `by`, and compare them.
+    """Read the runs of the sources once, with the field `by`, and compare them.
 
     `how` goes to `compare_runs`.
     """
     from tuneyard.eval.judge.ask import compare_runs
-    from tuneyard.eval.read.find import parse_source, read_scored_runs
+    from tuneyard.eval.read.find import read_scored_runs
     from tuneyard.eval.read.scored_run import by_dataset
 
-    runs, warnings = read_scored_runs([parse_source(text) for text in results], metric, by)
+    runs, warnings = read_scored_runs(sources, metric, by)
     return compare_runs(by_dataset(runs), questions, warnings, metric, **how)
 
 

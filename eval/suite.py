@@ -124,10 +124,11 @@ def score_steps(
 
 def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], models: Sequence[str]) -> None:
     """Write table.md and table.json over all steps, and report.html if any step has an accuracy."""
+    from tuneyard.eval.read.find import ScoredRunSource
     from tuneyard.eval.show.html import Page
 
     figures: Figures = {}
-    judged: list[str] = []
+    judged: list[ScoredRunSource] = []
     for name, (step_request, (_, datasets)) in steps.items():
         figures[name] = {}
         for model in models:
@@ -140,7 +141,7 @@ def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], mode
                     label = name
                     if len(results) > 1:
                         label = f"{name}/{dataset}"
-                    judged.append(f"{model}/{label}={folder / dataset}")
+                    judged.append(ScoredRunSource(folder / dataset, model, label))
     table = steps_table(figures, models)
     facts: dict[str, object] = {"steps": figures}
     if judged:

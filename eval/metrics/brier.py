@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tuneyard.core.errors import unexpected
 from tuneyard.eval.metrics import metric
+from tuneyard.eval.metrics.labels import label_logs
 
 
 @metric("brier", unit="squared error", higher=False, needs=("choices", "expected_output"))
@@ -14,16 +14,8 @@ def brier(prediction: Mapping[str, Any]) -> float:
 
     0 is certain and correct, 2 certain and incorrect.
     """
-    choices, gold = prediction["choices"], prediction["expected_output"]
-    if not isinstance(choices, Mapping) or not choices or not all(map(_is_log, choices.values())):
-        place = prediction.get("place", "brier")
-        raise unexpected(place, "choices", choices, "the labels' log-probabilities")
+    choices, gold = label_logs(prediction), prediction["expected_output"]
     top = max(choices.values())
     shares = {label: math.exp(log - top) for label, log in choices.items()}
     total = math.fsum(shares.values())
     return math.fsum((share / total - (label == gold)) ** 2 for label, share in shares.items())
-
-
-def _is_log(value: object) -> bool:
-    """True for a log-probability. That of an impossible label is -inf; NaN is none."""
-    return isinstance(value, float | int) and value < math.inf

@@ -1,16 +1,19 @@
 """Labels: which a set has, how each may be spelt, and how well each was found."""
 
+import math
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import ContentError, RequestError, unexpected
 from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits
 
 UNKNOWN = "unknown"
 LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
 MOST = 20  # more different answers than this are free text and no labels
+LARGEST = sys.float_info.max  # integers have no end
 LONGEST_LABEL = 60  # characters of an expected text that are printed
 
 
@@ -26,6 +29,20 @@ def short(text: str, most: int = LONGEST_LABEL) -> str:
     """Shorten a text for a cell or a sentence: one line of at most so many characters."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def label_logs(prediction: Mapping[str, Any]) -> Mapping[str, float]:
+    """Log-probabilities of the labels in a prediction; `ContentError` for other values, such as NaN.
+
+    That of an impossible label is -inf.
+    """
+    logs: Mapping[str, Any] = prediction["choices"]
+    values = logs.values() if isinstance(logs, Mapping) else ()
+    usable = [isinstance(log, float | int) and (log == -math.inf or abs(log) <= LARGEST) for log in values]
+    if not usable or not all(usable):
+        place = prediction.get("place", "choices")
+        raise unexpected(place, "choices", logs, "the labels' log-probabilities")
+    return logs
 
 
 def find_labels(answers: Sequence[str], place: str) -> list[str]:

@@ -1,7 +1,6 @@
 """Find and read scored runs: our results folders, the held-out rows of a sweep, other tools' logs."""
 
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from tuneyard.core.files import read_object, require, what_is_in
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, METRICS
+from tuneyard.eval.metrics.labels import label_logs
 from tuneyard.eval.metrics.text import CHARACTERS
 from tuneyard.eval.read.logs import WITHOUT_NAME, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
@@ -38,7 +38,6 @@ NOT_COMPARED = {*OF_ANSWERS, "label_mass"}
 """Figures that are no further metric of a row: of its answer, and of the probability that any label has."""
 LEVELS = ("", "*/", "*/*/")
 SHOWN_RUNS = 5
-LARGEST = sys.float_info.max  # nan and inf are no log-probabilities, and integers have no end
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,18 +264,10 @@ def _answered_row(record: Mapping[str, Any]) -> Row:
         gold, predicted = (text_field(record, name, where) for name in ANSWERS)
         correct = gold == predicted
     columns = {"id": str(row), "gold": gold, "prediction": predicted, "correct": correct}
-    logs = _log_probabilities(where, record.get("choices"))
-    return {**record, **columns, "confidence": confidence_of(logs)}
-
-
-def _log_probabilities(where: str, choices: object) -> list[float]:
-    """Log-probabilities of the labels, empty if a row has none; `ContentError` for other values."""
-    if not isinstance(choices, Mapping):
-        return []
-    logs = [log for log in choices.values() if isinstance(log, float | int) and -LARGEST <= log <= LARGEST]
-    if not logs or len(logs) < len(choices):
-        raise unexpected(where, "choices", choices, "log-probabilities")
-    return logs
+    confidence = None
+    if isinstance(record.get("choices"), Mapping):
+        confidence = confidence_of(list(label_logs(record).values()))
+    return {**record, **columns, "confidence": confidence}
 
 
 def _check_totals(run: ScoredRun) -> None:

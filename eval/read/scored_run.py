@@ -175,9 +175,9 @@ def first_text(record: Mapping[str, object], names: Sequence[str]) -> str:
 def confidence_of(logs: Sequence[float]) -> float | None:
     """Share (0-1) of the likeliest label, given every label's log-probability.
 
-    None if even that one has no probability, or there are no labels.
+    None if even that one has no probability.
     """
-    top = max(logs, default=-math.inf)
+    top = max(logs)
     if not math.isfinite(top):
         return None
     return 1 / math.fsum(math.exp(log - top) for log in logs)

@@ -16,6 +16,7 @@ from tests.messages import printed_line, raises
 from tests.processes import imported
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli, title_of
+from tuneyard.eval.read.find import ScoredRunSource
 
 GOLDEN = ROOT / "tests/golden/compare/demo.md"
 PLOTS = [
@@ -55,7 +56,7 @@ def test_the_demo_page_is_golden(here: Here, tmp_path: Path) -> None:
 
 
 def test_the_title_of_many_results_names_the_first(tmp_path: Path) -> None:
-    assert title_of([f"{name}={tmp_path}" for name in "abcde"]) == "Report on a, b, c and 2 more"
+    assert title_of([ScoredRunSource(tmp_path, name) for name in "abcde"]) == "Report on a, b, c and 2 more"
 
 
 def test_a_folder_without_runs_is_shown_next_to_the_runs_that_are_here(

@@ -12,6 +12,7 @@ from tests.fake_runs import answers, demo, page_of, write_run
 from tests.json_files import write_lines
 from tests.unit.eval_show.test_report import data_of
 from tuneyard.eval.compare import compare_results
+from tuneyard.eval.read.find import ScoredRunSource
 from tuneyard.eval.show.html import Page, render
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium here")]
@@ -50,7 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def small(runs: Path) -> str:
-    return page_of(compare_results([str(runs)]))
+    return page_of(compare_results([ScoredRunSource(runs)]))
 
 
 SHOWN = """
@@ -135,7 +136,9 @@ def test_a_phone_shows_the_deciding_column_next_to_each_model(decide_on: str, tm
     for dataset, labels in gold.items():
         for model in (long_name, "rte=0.5,mnli=0.5"):
             write_run(tmp_path / "runs", model, dataset, labels, answers(labels, 250, 5))
-    page = page_of(compare_results([str(tmp_path / "runs")], decide_on=decide_on), next_command="a")
+    page = page_of(
+        compare_results([ScoredRunSource(tmp_path / "runs")], decide_on=decide_on), next_command="a"
+    )
     script = """
       const head = document.querySelectorAll("#accuracy thead th")[1];
       const cells = [...document.querySelectorAll("#accuracy table tr > :nth-child(2)")];
@@ -190,7 +193,7 @@ def test_thirteen_models_are_a_short_page_that_begins_with_what_the_recommended_
     for number in range(13):
         model = f"rte={number / 12:.3g},mnli=1" if number else "base"
         write_run(tmp_path / "runs", model, "s", gold, answers(gold, 50 + 3 * number, number))
-    page = render(compare_results([str(tmp_path / "runs")]), Page("x", errors=2000), [])
+    page = render(compare_results([ScoredRunSource(tmp_path / "runs")]), Page("x", errors=2000), [])
     script = """
       const labels = [form.elements.model, form.elements.outcome].map((one) => one.selectedOptions[0].text);
       const worse = found.every((row) => row.answers.find((a) => a.model === data.base).right
@@ -224,7 +227,7 @@ def test_the_keyboard_reaches_everything(small: str, tmp_path: Path) -> None:
 
 def test_filters_search_and_pages(without_plots: None, tmp_path: Path) -> None:
     demo(tmp_path / "runs")
-    page = page_of(compare_results([str(tmp_path / "runs")]))
+    page = page_of(compare_results([ScoredRunSource(tmp_path / "runs")]))
     rows = data_of(page)["rows"]
     seen = answered(page, STEPS, tmp_path)
 
@@ -261,6 +264,6 @@ def test_hostile_answers_do_nothing(tmp_path: Path) -> None:
     rows = [{"id": n, "gold": "a", "prediction": hostile, "prompt": hostile} for n in range(3)]
     path = tmp_path / "log.jsonl"
     write_lines(path, rows)
-    dom = open_page(page_of(compare_results([str(path)]), hostile, errors=9), tmp_path)
+    dom = open_page(page_of(compare_results([ScoredRunSource(path)]), hostile, errors=9), tmp_path)
     assert dom.count("✗ incorrect: <bdi>&lt;!-- &lt;script &lt;/script&gt;&lt;img") == 3
     assert "<title>&lt;!-- &lt;script &lt;/script&gt;" in dom and "<img src=x" not in dom

@@ -17,6 +17,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.number_format import number
 from tuneyard.eval.compare import cli, compare_results
 from tuneyard.eval.metrics.text import bleu, bleu_parts
+from tuneyard.eval.read.find import ScoredRunSource
 from tuneyard.eval.show.tables import markdown
 from tuneyard.eval.show.verdict import verdict
 from tuneyard.eval.statistics.family import estimates, units_of
@@ -45,7 +46,7 @@ def losses(seed, shift=0.0, n=N):
 
 
 def compared(folder, metric, **options):
-    return compare_results([str(folder)], metric=metric, **options).comparison
+    return compare_results([ScoredRunSource(folder)], metric=metric, **options).comparison
 
 
 @pytest.mark.parametrize("rows", [1, 2])
@@ -139,7 +140,7 @@ def test_anybodys_numbers_in_json_lines(tmp_path):
         draw = random.Random(1)
         rows = [{"id": f"q{i}", "grade": draw.random() + shift + 0.01 * (i % 3)} for i in range(30)]
         write_lines(tmp_path / f"{name}.jsonl", rows)
-    named = [f"{name}={tmp_path / name}.jsonl" for name in ("old", "new")]
+    named = [ScoredRunSource(tmp_path / f"{name}.jsonl", name) for name in ("old", "new")]
     graded = compare_results(named, metric="grade").comparison
     assert graded.base == "old" and graded.sections[0].against_base[0].value == pytest.approx(0.3)
 

@@ -7,6 +7,7 @@ from tests.json_files import write_json
 from tests.messages import printed_line, raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.compare import compare_results
+from tuneyard.eval.read.find import ScoredRunSource
 
 GOLD = ["yes", "no", "yes", "no", "yes", "no"]
 CHOSE = [0, 1, 2]
@@ -40,7 +41,7 @@ def write(folder, told):
 
 
 def test_base_singles_and_the_choice_on_the_other_half(sweep):
-    comparison = compare_results([str(sweep)]).comparison
+    comparison = compare_results([ScoredRunSource(sweep)]).comparison
     (section,) = comparison.sets
     assert sorted(comparison.models) == ["base", "mnli", "rte", "rte=0.5,mnli=0.5"]
     assert section.n == 3
@@ -50,20 +51,20 @@ def test_base_singles_and_the_choice_on_the_other_half(sweep):
 
 
 def test_it_is_said(sweep, capsys):
-    warnings = compare_results([str(sweep)]).warnings
+    warnings = compare_results([ScoredRunSource(sweep)]).warnings
     printed_line(capsys.readouterr().err, "note: ", sweep, "examples that it did not choose on")
     assert not any("a sweep" in text for text in warnings)
 
 
 def test_a_point_that_is_named_is_compared_on_the_half_that_chooses(sweep):
-    named = [str(sweep / "base"), str(sweep / "rte=1,mnli=1")]
+    named = [ScoredRunSource(sweep / "base"), ScoredRunSource(sweep / "rte=1,mnli=1")]
     (section,) = compare_results(named).comparison.sets
     assert section.n == 3
 
 
 def test_a_model_of_an_earlier_choice_is_left_out(sweep):
     write(sweep, {"reported": ["base", "rte", "mnli"]})
-    models = compare_results([str(sweep)]).comparison.models
+    models = compare_results([ScoredRunSource(sweep)]).comparison.models
     assert sorted(models) == ["base", "mnli", "rte"]
 
 
@@ -71,4 +72,4 @@ def test_a_model_of_an_earlier_choice_is_left_out(sweep):
 def test_a_damaged_sweep_is_named(sweep, told):
     write(sweep, told)
     with raises(ContentError, "sweep.json", "reported", "sweep again"):
-        compare_results([str(sweep)])
+        compare_results([ScoredRunSource(sweep)])

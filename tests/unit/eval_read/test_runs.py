@@ -145,13 +145,11 @@ def test_truncated_predictions_are_refused(folder):
     ("fields", "facts"),
     [
         ({"row": 0}, "row 0; predictions.jsonl:3; predictions.jsonl:1"),
-        ({"row": "2"}, "2; :3; row"),
         ({"row": True}, ":3; row"),
         ({"row": float("nan")}, ":3; row; NaN"),
         ({"expected_output": None}, ":3; expected_output"),
         ({"predicted_output": 3}, ":3; predicted_output; 3"),
         ({"predicted_output": "none of them"}, "0.700000; results.json; 0.75"),
-        ({"choices": {"yes": 10**400, "no": -1.0}}, ":3; choices"),
         ({"group": "p"}, "predictions.jsonl:1; 1"),
     ],
 )
@@ -215,7 +213,7 @@ def test_metrics_are_found_behind_a_prompt_that_was_too_long(tmp_path: Path) -> 
     ((run,), _) = read(tmp_path)
     first, *others = run.values["brier"]
     assert first is None and None not in others
-    change_line(place / "predictions.jsonl", 2, choices="x")
+    change_line(place / "predictions.jsonl", 2, choices={"yes": -(10**400), "no": -1})
     with raises(ContentError, "jsonl:2: choices"):
         read(tmp_path)
 

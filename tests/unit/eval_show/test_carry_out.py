@@ -6,6 +6,7 @@ import pytest
 
 from tests.fake_runs import write_run
 from tuneyard.eval.compare import compare_results
+from tuneyard.eval.read.find import ScoredRunSource
 from tuneyard.eval.show.setup import next_command
 
 GOLD = ["yes", "no"] * 60
@@ -39,23 +40,23 @@ def write(folder: Path, correct: dict[str, int]) -> Path:
     ],
 )
 def test_the_decision_has_a_command(tmp_path: Path, correct: dict[str, int], command: str) -> None:
-    compared = compare_results([str(write(tmp_path / "runs", correct))])
+    compared = compare_results([ScoredRunSource(write(tmp_path / "runs", correct))])
     assert " ".join(next_command(compared)).startswith(command)
 
 
 def test_a_model_that_is_not_to_be_shipped_has_no_next_command(tmp_path: Path) -> None:
     """It is better than the base, and worse than always giving the commonest answer."""
-    compared = compare_results([str(write(tmp_path / "runs", {"base": 5, "rte": 40}))])
+    compared = compare_results([ScoredRunSource(write(tmp_path / "runs", {"base": 5, "rte": 40}))])
     (section,) = compared.comparison.deciding
     assert section.better == ["rte"] and section.best is None
     assert next_command(compared) == []
 
 
 def test_a_model_that_was_compared_with_nothing_is_not_shipped(tmp_path: Path) -> None:
-    assert next_command(compare_results([str(write(tmp_path / "runs", {"rte": 115}))])) == []
+    assert next_command(compare_results([ScoredRunSource(write(tmp_path / "runs", {"rte": 115}))])) == []
 
 
 def test_results_of_other_tools_have_no_next_command(tmp_path: Path) -> None:
     for model, number in {"base": 60, "rte": 115}.items():
         write_run(tmp_path, model, "s", GOLD, predicted(number), majority=0.5, majority_label="yes")
-    assert next_command(compare_results([str(tmp_path)])) == []
+    assert next_command(compare_results([ScoredRunSource(tmp_path)])) == []

@@ -36,6 +36,7 @@ from tuneyard.eval.defect import write_defects
 from tuneyard.eval.judge.question import Question
 from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.judge.questions.slices import by_slices
+from tuneyard.eval.read.find import ScoredRunSource
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.scoring.weights import Axes
 from tuneyard.eval.show.html import GLOSSARY
@@ -137,11 +138,13 @@ def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: 
             questions: list[Question] = [choose_on_half] if choose else []
             recipes = {} if choose else {"x": ["a", "b"]}
             questions.append(partial(by_slices, by="type"))
-            found = compare_results([str(tmp_path / "runs")], questions, margin=0.05, recipes=recipes)
+            found = compare_results(
+                [ScoredRunSource(tmp_path / "runs")], questions, margin=0.05, recipes=recipes
+            )
             page = page_of(found)
             markdown(found.comparison)
         for metric in ("brier", "label_mass"):
-            markdown(compare_results([str(tmp_path / "runs")], metric=metric).comparison)
+            markdown(compare_results([ScoredRunSource(tmp_path / "runs")], metric=metric).comparison)
     assert asked.missing <= {"n", "points", "x"} and "基线" in page
 
 
@@ -202,7 +205,7 @@ def test_one_of_a_thing_is_no_plural(groups: list[str] | None, tmp_path: Path) -
             tmp_path / "runs", model, "s", ["yes"], [answer], groups, kinds,
             trained_on=trained if model == "a" else None,
         )  # fmt: skip
-    found = compare_results([str(tmp_path / "runs")])
+    found = compare_results([ScoredRunSource(tmp_path / "runs")])
     page = page_of(found)
     assert json.loads(page[page.index('<script type="application/json"') :].split(">", 1)[1].split("<")[0])
     text = re.sub(r"<(style|script)\b.*?</\1>|<[^>]*>", " ", page, flags=re.S)
@@ -247,7 +250,7 @@ def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
     monkeypatch.setattr("tuneyard.core.drawing.plots.CJK", ())
     write_run(tmp_path / "runs", "base", "s", ["yes", "no"], ["yes", "yes"])
     with in_language(CHINESE):
-        found = compare_results([str(tmp_path / "runs")])
+        found = compare_results([ScoredRunSource(tmp_path / "runs")])
         page = page_of(found)
         assert language.current() == CHINESE and drawing.plot_language() == "en"
     said = "图中文字为英文：没有安装中文字体；请安装一种（如 fonts-noto-cjk，见 tuneyard doctor）。"

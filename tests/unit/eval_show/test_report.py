@@ -21,6 +21,7 @@ from tuneyard.core.drawing.page import content_policy, hash_source
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.number_format import Table
 from tuneyard.eval.compare import cli, compare_results
+from tuneyard.eval.read.find import ScoredRunSource
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show.html import GLOSSARY, breakable, provenance, terms, varied
 from tuneyard.eval.show.incorrect import collect_incorrect, fair_shares
@@ -73,7 +74,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     command = "tuneyard adapter merge m.yaml"
     with pytest.MonkeyPatch.context() as patch:
         render_nothing(patch)
-        return page_of(compare_results([str(folder)]), "Report on <runs>", errors=100, next_command=command)
+        return page_of(
+            compare_results([ScoredRunSource(folder)]), "Report on <runs>", errors=100, next_command=command
+        )
 
 
 def test_the_page_stands_alone_and_is_whole(page: str) -> None:
@@ -252,7 +255,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
     gold = [HOSTILE[n % 5] for n in range(20)]
     for model in ("base", HOSTILE[0].replace("/", "")):
         write_run(tmp_path, model, "s<b>", gold, gold[::-1], kinds={"subtype": gold}, note=HOSTILE)
-    page = page_of(compare_results([str(tmp_path)]), HOSTILE[0], errors=100)
+    page = page_of(compare_results([ScoredRunSource(tmp_path)]), HOSTILE[0], errors=100)
     outline = Outline(page)
     assert outline.tags.count("script") == 2 and outline.open == []
     assert {"b", "img src=x"}.isdisjoint(outline.tags) and "onerror=alert(2)>" not in page
@@ -277,7 +280,7 @@ def test_the_script_makes_no_html() -> None:
 
 def test_other_tools_logs_have_their_questions() -> None:
     folder = ROOT / "tests/golden/compare/harness"
-    judged = compare_results([str(folder / "base"), str(folder / "tuned")])
+    judged = compare_results([ScoredRunSource(folder / "base"), ScoredRunSource(folder / "tuned")])
     printed_line("\n".join(judged.warnings), "tuned", "not checked")
     errors = collect_incorrect(judged.runs, 1000)
     nli = next(one for one in errors if one.dataset == "nli3")
@@ -300,14 +303,14 @@ def test_models_that_lack_a_set_are_left_out_of_its_rows(tmp_path: Path) -> None
     write_run(tmp_path, "base", "s", gold, answers(gold, 4, 1))
     write_run(tmp_path, "base", "t", gold, answers(gold, 4, 1))
     write_run(tmp_path, "a", "t", gold, answers(gold, 4, 2))
-    rows = data_of(page_of(compare_results([str(tmp_path)]), errors=99))["rows"]
+    rows = data_of(page_of(compare_results([ScoredRunSource(tmp_path)]), errors=99))["rows"]
     assert {(row["set"], len(row["answers"])) for row in rows} == {(0, 1), (1, 2)}
 
 
 def test_half_a_character_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"id": 1, "gold": "\\ud800", "prediction": "a"}\n')
     with raises(ContentError, "x.jsonl", "half a character"):
-        compare_results([str(tmp_path / "x.jsonl")])
+        compare_results([ScoredRunSource(tmp_path / "x.jsonl")])
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -343,7 +346,7 @@ def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path, monkeypatch: pyte
 def test_answers_of_megabytes_are_cut_and_right_to_left_texts_keep_their_direction(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps({"id": 1, "gold": "a", "prediction": "א" * 3_000_000, "prompt": "هل؟"}) + "\n")
-    page = page_of(compare_results([str(path)]))
+    page = page_of(compare_results([ScoredRunSource(path)]))
     assert len(page) < 500_000 and "… (2,998,000 more characters)" in page
     assert '<div class="question" dir="auto">هل؟</div>' in page and "<bdi>אא" in page
 
@@ -355,7 +358,7 @@ def test_examples_of_too_many_letters_are_thinned_out_and_the_page_says_so(
     monkeypatch.setattr("tuneyard.eval.show.incorrect.MOST_LETTERS", 12_000)
     gold = ["yes", "no"] * 50
     write_run(tmp_path, "base", "s", gold, gold[::-1], kinds={"type": gold})
-    found = compare_results([str(tmp_path)])
+    found = compare_results([ScoredRunSource(tmp_path)])
     (errors,) = collect_incorrect(found.runs, 1000)
     assert errors.total == 100 and 0 < len(errors.rows) < 100 and len(json.dumps(errors.rows)) < 12_500
     places = [int(row["row"]) for row in errors.rows]
@@ -379,7 +382,7 @@ def test_names_of_digits_and_units_of_braces(tmp_path: Path) -> None:
     metric = {"brier": {"value": 0.5, "n": 20, "unit": "{x}", "higher_is_better": True}}
     for name in ("2024", "1"):
         write_run(tmp_path, "{base}", name, gold, answers(gold, 12, 3), metrics=metric)
-    page = page_of(compare_results([str(tmp_path)]), "{x}")
+    page = page_of(compare_results([ScoredRunSource(tmp_path)]), "{x}")
     assert "brier ({x}, higher is better) on 2024" in page
     assert Outline(page).open == []
 
@@ -394,7 +397,7 @@ def test_the_page_compares_models_in_the_other_metrics_that_all_of_them_state(tm
     for folder in ("runs", "more"):
         call(cli, tmp_path / folder, "--out", tmp_path / f"{folder}-page")
     page = (tmp_path / "runs-page/report.html").read_text()
-    (section,) = compare_results([str(tmp_path / "runs")], metric="brier").comparison.sections
+    (section,) = compare_results([ScoredRunSource(tmp_path / "runs")], metric="brier").comparison.sections
     gain = section.against_base[0]
     row = re.search(r"brier on d1 \(squared error, lower is better\)</th><td>rte − base</td><td>(\S+)", page)
     assert row and float(row[1].replace("−", "-")) == pytest.approx(gain.value, rel=0.01)
