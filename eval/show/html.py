@@ -120,17 +120,13 @@ def _chart(section: Section) -> dict[str, Any]:
     scored = {model: section.figures[model] for model in section.ranked}
     low = math.floor(10 * min(score.low for score in scored.values())) / 10
     high = max(math.ceil(10 * max(score.high for score in scored.values())) / 10, low + 0.1)
-
-    def place(share: float) -> str:
-        return f"{100 * (share - low) / (high - low):.2f}%"
-
-    rows = []
+    rows, line = [], ""
     for model, score in scored.items():
-        drawn = {"low": place(score.low), "high": place(score.high), "at": place(score.value)}
+        places = [f"{100 * (share - low) / (high - low):.2f}%" for share in score.with_limits]
+        drawn = dict(zip(("at", "low", "high"), places, strict=True))
         rows.append({"model": model, "text": interval(score.with_limits), **drawn})
-    line = ""
-    if section.base in scored:
-        line = place(scored[section.base].value)
+        if model == section.base:
+            line = drawn["at"]
     name = tr("Accuracy on {name}, n = {n:,}, with its 95 % interval.", name=section.name, n=section.n)
     if section.name == MEAN:
         name = tr("Mean accuracy on {count} datasets with its 95 % interval.", count=len(section.datasets))

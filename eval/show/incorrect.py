@@ -79,20 +79,19 @@ def _rows(runs: Sequence[ScoredRun], models: Sequence[str], places: Sequence[int
         for kind in KINDS:
             if kind in first.kinds:
                 row[kind] = cut(first.kinds[kind][place])
-        row["answers"] = [_answer(run, models.index(run.model), place) for run in runs]
+        row["answers"] = []
+        for run in runs:
+            predicted = cut(run.predicted[place])
+            answer = {
+                "model": models.index(run.model),
+                "predicted": predicted,
+                "output": cut(run.outputs[place]) or predicted,
+                "right": run.correct[place],
+                "confidence": run.confidence and round(run.confidence[place], 4),
+            }
+            row["answers"].append(answer)
         rows.append(row)
     return rows
-
-
-def _answer(run: ScoredRun, model: int, place: int) -> dict[str, object]:
-    predicted = cut(run.predicted[place])
-    return {
-        "model": model,
-        "predicted": predicted,
-        "output": cut(run.outputs[place]) or predicted,
-        "right": run.correct[place],
-        "confidence": run.confidence and round(run.confidence[place], 4),
-    }
 
 
 def cut(text: str) -> str:

@@ -67,27 +67,25 @@ def adapter_weights(run: ScoredRun) -> dict[str, float]:
 
 
 def compared_datasets(runs: RunsByDataset, sections: Sequence[Section]) -> Table:
-    """A row for each dataset: the number of its examples, and their task."""
+    """A row for each dataset: the number of its examples, and their task.
+
+    That is a description with the labels. Without few labels, it is the task that the command scores.
+    """
     rows = []
     for section in sections:
-        tests = _tests(next(iter(runs[section.name].values())))
-        rows.append([section.name, f"{section.n:,}", tests])
+        run = next(iter(runs[section.name].values()))
+        tests = []
+        about = run.facts.get("about")
+        if isinstance(about, str):
+            tests.append(about)
+        labels = sorted({short(label) for label in run.gold if label})
+        command = part_of(run.facts, "settings").get("command")
+        if 1 < len(labels) <= MOST_LABELS:
+            tests.append(tr("answers {labels}", labels=tr(", ").join(labels)))
+        elif command in TESTED:
+            tests.append(tr(TESTED[command]))
+        rows.append([section.name, f"{section.n:,}", tr("; ").join(tests) or NONE])
     return Table([tr("dataset"), "n", tr("tests")], rows)
-
-
-def _tests(run: ScoredRun) -> str:
-    """Description of a dataset with its labels. Without few labels, the task that its command scores."""
-    parts = []
-    about = run.facts.get("about")
-    if isinstance(about, str):
-        parts.append(about)
-    labels = sorted({short(label) for label in run.gold if label})
-    command = part_of(run.facts, "settings").get("command")
-    if 1 < len(labels) <= MOST_LABELS:
-        parts.append(tr("answers {labels}", labels=tr(", ").join(labels)))
-    elif command in TESTED:
-        parts.append(tr(TESTED[command]))
-    return tr("; ").join(parts) or NONE
 
 
 def next_command(compared: ComparedRuns) -> list[str]:

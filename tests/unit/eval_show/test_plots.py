@@ -29,13 +29,15 @@ from tuneyard.core.drawing.plots import (
 )
 from tuneyard.eval.compare import cli
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
-from tuneyard.eval.show.confusion import _commonest_error, _matrix, draw_confusion
 from tuneyard.eval.show.plots import (
     PALE,
     STUB,
     Chart,
+    _commonest_error,
+    _matrix,
     accuracy_chart,
     draw_bars,
+    draw_confusion,
     draw_plots,
     folder_name,
     kinds_chart,

@@ -17,7 +17,7 @@ from tests.fake_runs import answers, compare, demo, page_of, write_run
 from tests.messages import printed, printed_line, raises
 from tests.unit.eval_judge.test_sections import labelled
 from tuneyard.core import version
-from tuneyard.core.drawing.page import content_policy, hash_source
+from tuneyard.core.drawing.page import content_policy
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.number_format import Table
 from tuneyard.eval.compare import cli, compare_results
@@ -85,7 +85,7 @@ def test_the_page_stands_alone_and_is_whole(page: str) -> None:
     assert all(fetched.startswith(("#", "data:image/svg+xml;base64,")) for fetched in outline.fetched)
     script = page.rpartition("<script>")[2].partition("</script>")[0]
     style = page.partition("<style>")[2].partition("</style>")[0]
-    policy = content_policy(hash_source(script), hash_source(style))
+    policy = content_policy(script, style)
     assert policy.startswith("default-src 'none'") and f'content="{policy}"' in page
     assert "Report on &lt;runs&gt;" in page
 
