@@ -210,27 +210,20 @@ def _student(net: float, power: float, rows: int) -> float:
 def _judged(units: Units, spread: Spread) -> tuple[Floats, Floats]:
     """p of each candidate, and the standard errors from its value to its limits.
 
-    p is at least that of the exact sign test if all units of a candidate differed in the same direction. So a
-    few clusters show nothing, even if they agree.
+    The statistic is the smaller of two normal deviates: the plain one, and that on the scale on which skewed
+    means are nearly normal, where it is 0 if its sign changes. p is at least that of the exact sign test if
+    all units of a candidate differed in the same direction. So a few clusters show nothing, even if they
+    agree.
     """
     endless = np.where(spread.value == 0, 0.0, math.inf)
     plain = np.divide(np.abs(spread.value), spread.error, out=endless, where=spread.error > 0)
     straight = normal_deviate(plain, spread.freedom)
-    statistics = np.minimum(straight, _without_skew(spread, straight))
-    p, reach = _normal(spread, statistics)
+    finite = np.isfinite(straight)
+    moved = unskewed(np.where(finite, plain, 0.0), np.sign(spread.value) * spread.skew)
+    without_skew = normal_deviate(np.maximum(0.0, moved), spread.freedom)
+    p, reach = _normal(spread, np.where(finite, np.minimum(straight, without_skew), straight))
     smallest = np.minimum(1.0, 2.0 ** (1 - np.count_nonzero(units.sums, axis=0)))
     return np.maximum(p, smallest), student_deviate(reach, spread.freedom)
-
-
-def _without_skew(spread: Spread, straight: Floats) -> Floats:
-    """Statistics on the scale on which skewed means are nearly normal, as normal deviates.
-
-    0 for a statistic that changes its sign there.
-    """
-    usable = np.isfinite(straight) & (spread.error > 0)
-    ratio = np.divide(spread.value, spread.error, out=np.zeros_like(straight), where=usable)
-    moved = np.maximum(0.0, np.sign(ratio) * unskewed(ratio, spread.skew))
-    return np.where(usable, normal_deviate(moved, spread.freedom), straight)
 
 
 def _normal(spread: Spread, statistics: Floats) -> tuple[Floats, float]:
