@@ -34,12 +34,12 @@ def short(text: str, most: int = LONGEST_LABEL) -> str:
 def label_logs(prediction: Mapping[str, Any]) -> Mapping[str, float]:
     """Log-probabilities of the labels in a prediction; `ContentError` for other values, such as NaN.
 
-    That of an impossible label is -inf.
+    That of an impossible label is -inf; one label at least is possible.
     """
     logs: Mapping[str, Any] = prediction["choices"]
     values = logs.values() if isinstance(logs, Mapping) else ()
     usable = [isinstance(log, float | int) and (log == -math.inf or abs(log) <= LARGEST) for log in values]
-    if not usable or not all(usable):
+    if not all(usable) or max(values, default=-math.inf) == -math.inf:
         place = prediction.get("place", "choices")
         raise unexpected(place, "choices", logs, "the labels' log-probabilities")
     return logs
