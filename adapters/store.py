@@ -59,7 +59,9 @@ def kind_of(raw: Mapping[str, Any], place: object) -> type[Adapter]:
         if kind.recognises(raw):
             return kind
     kind_name = show_value(raw.get("peft_type"))
-    raise ContentError(f"{place}: peft_type {kind_name}: only LoRA and OFT adapters are supported")
+    raise ContentError(
+        f"{place}: peft_type {kind_name}: only LoRA and OFT adapters are supported: train one of them"
+    )
 
 
 def find_folder(reference: str | Path) -> Path:

@@ -144,7 +144,7 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
         return json.loads(text, object_pairs_hook=unique if unique_keys else None)
     except json.JSONDecodeError as error:
         where = f"{place}:{line + error.lineno - 1}"
-        fix = ""
+        fix = "; correct it there, or make the file again"
         if error.doc[: error.pos].rstrip().endswith(",") and error.doc[error.pos : error.pos + 1] in (
             "]",
             "}",
@@ -219,7 +219,7 @@ def near_name(path: Path) -> str:
         return f"it is {dangling(path)}"
     folder = existing(path)
     if not folder.is_dir():
-        return f"{folder} is a file"
+        return f"{folder} is a file, expected a folder"
     names = sorted(each.name for each in folder.iterdir())
     near = nearest_name(path.name, names) if path.parent.is_dir() else ""
     if near:

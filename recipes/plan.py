@@ -12,7 +12,7 @@ from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError, counted
 from tuneyard.core.language.messages import say
-from tuneyard.core.language.number_format import Table, grid
+from tuneyard.core.language.number_format import Table, grid, limits
 from tuneyard.core.language.translation import tr
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import EpochCounts
@@ -26,6 +26,7 @@ from tuneyard.recipes.starting_weights import loaded_problems
 
 NOT_PLANNED = (MachineProblem, RunProblem)  # what the plan says itself, or has nothing to do with it
 MOST_ROWS = 10**12
+MIDDLE_AND_ENDS = ("middle", "lower", "upper")
 MOST_TOKENS = 10**7  # of a row; the longest contexts have a tenth of it
 Range = dict[str, int]  # bytes by purpose, and in `total`
 
@@ -372,13 +373,12 @@ def _table_lines(plans: list[TrainingPlan]) -> list[str]:
         if plan.steps:
             steps = f"{plan.steps:,}"
         if plan.seconds:
-            middle, lower_end, upper_end = (_hours(plan.seconds[end]) for end in ("middle", "lower", "upper"))
-            hours = f"{middle} ({lower_end} to {upper_end})"
+            hours = limits(_hours, [plan.seconds[end] for end in MIDDLE_AND_ENDS])
             if plan.seconds["upper"] < 60:
-                hours = tr("under a minute")
+                hours = "under a minute"
         if not plan.may_fit:
             hours = "–"
-        row = [plan.machine, tr(plan.fits.rstrip(",")), gigabytes(*plan.total)]
+        row = [plan.machine, plan.fits.rstrip(","), gigabytes(*plan.total)]
         row += [f"{plan.gpu_bytes / 1e9:.0f}", str(plan.batch), steps, hours]
         if plan.cost_per_hour is not None:
             cost = "not known"
@@ -389,7 +389,7 @@ def _table_lines(plans: list[TrainingPlan]) -> list[str]:
             row += [f"{plan.cost_per_hour:g}", cost]
         elif priced:
             row += ["not given", "not known"]
-        rows.append(row)
+        rows.append([tr(cell) for cell in row])
     counts = "rows and steps are not known"
     if first.rows:
         counts = counted(first.rows, "row")
@@ -437,10 +437,10 @@ def gigabytes(lower: float, upper: float) -> str:
 
 
 def _cost(cost: Mapping[str, float]) -> str:
-    return f"{cost['middle']:,.2f} ({cost['lower']:,.2f} to {cost['upper']:,.2f})"
+    return limits("{:,.2f}".format, [cost[end] for end in MIDDLE_AND_ENDS])
 
 
-def _hours(seconds: int) -> str:
+def _hours(seconds: float) -> str:
     """Hours with two digits, from 10 on in whole hours: `0.34`, `4.2`, `1,250`."""
     hours = seconds / 3600
     if hours >= 10:

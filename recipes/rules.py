@@ -12,7 +12,7 @@ from typing import Any
 
 from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.errors import ContentError, Problem, show_value
-from tuneyard.core.files import existing, read_object, versions
+from tuneyard.core.files import existing, near_name, read_object, versions
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.installation.packages import install_command
 from tuneyard.core.prompt.token_weights import read_weights, weights_file
@@ -113,11 +113,13 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
     remote = HUB_ID.fullmatch(name) and not name.startswith((".", "~", "models/", "saves/"))
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            yield recipe.setting_problem("E306", key, f"{name} has no config.json: no model folder")
+            yield recipe.setting_problem(
+                "E306", key, f"{name} has no config.json: no model folder; name the folder of a whole model"
+            )
     elif folder.is_absolute():
         yield recipe.problem("E344", key, f"{name}: no such folder", kind=MachineProblem)
     elif not remote or folder.parent.is_dir():
-        hint = "make it with `tuneyard recipe base`" if name == "models/demo-base" else ""
+        hint = "make it with `tuneyard recipe base`" if name == "models/demo-base" else near_name(folder)
         yield recipe.setting_problem(
             "E306", key, f"{name}: no such folder, and no hub id (owner/name) either", hint
         )
@@ -221,7 +223,8 @@ def _paths(recipe: Recipe) -> Iterator[Problem]:
             yield recipe.setting_problem("E311", key, message, hint)
     value = recipe.settings.get("resume_from_checkpoint")
     if isinstance(value, str) and not Path(value).is_dir():
-        yield recipe.setting_problem("E311", "resume_from_checkpoint", f"{value}: folder not found")
+        hint = near_name(Path(value))
+        yield recipe.setting_problem("E311", "resume_from_checkpoint", f"{value}: folder not found", hint)
     for name in recipe.names("media_dir"):
         if not Path(name).expanduser().exists():
             yield recipe.problem("E344", "media_dir", f"{name}: no such file or folder", kind=MachineProblem)

@@ -17,7 +17,7 @@ TYPES: dict[object, str] = {
     bool: "boolean", int: "integer", float: "number", str: "string", dict: "object", list: "array",
     type(None): "null",
 }  # fmt: skip
-BOUNDS: tuple[tuple[dict[str, float], str], ...] = (
+BOUNDS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"exclusiveMinimum": 0}, "learning_rate num_train_epochs ddp_timeout save_steps logging_steps"),
     ({"minimum": 1}, "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps"),
     (
@@ -31,6 +31,9 @@ BOUNDS: tuple[tuple[dict[str, float], str], ...] = (
     ({"exclusiveMinimum": 0}, "pref_beta kto_chosen_weight kto_rejected_weight"),
     ({"minimum": 0}, "eval_steps weight_decay warmup_steps max_grad_norm val_size adam_epsilon"),
     ({"minimum": -1}, "max_steps"),
+    # LLaMA-Factory takes 1.5 as one row, and datasets refuses 1.0
+    ({"not": {"minimum": 1, "not": {"type": "integer"}}}, "val_size"),
+    ({"description": "a share below 1, or a whole number of rows"}, "val_size"),
     ({"minimum": 0, "maximum": 2**32 - 1}, "seed"),
 )
 

@@ -97,7 +97,7 @@ def _plan_model(source: ExportSource, options: Mapping[str, Any]) -> GgufExport:
 
 def _plan_lora(source: ExportSource, adapter: LoraAdapter, options: Mapping[str, Any]) -> GgufExport:
     if options["type"]:
-        raise RequestError("--type is for models; an adapter's GGUF is always fp32")
+        raise RequestError("--type is for models; an adapter's GGUF is always fp32: leave it out")
     if source.base is None:
         raise RequestError(
             f"{source.folder}: an adapter alone cannot become a GGUF model. Fuse it with its base first: "

@@ -65,7 +65,7 @@ def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
         click.echo(f"{(folder / name).stat().st_size:>14,}  {name}")
     click.echo(f"{len(card.encode()):>14,}  README.md (the card)")
     if left_out:
-        note(f"left out: {', '.join(sorted(left_out))}")
+        note(f"not uploaded: {', '.join(sorted(left_out))}")
     if options["dry_run"]:
         click.echo(f"\n{card}\nnothing sent (--dry-run); would send to {repo}")
     else:

@@ -115,7 +115,7 @@ class Difference:
         """Yield the lines for people, the first 20 places of each kind unless `every`."""
         before, after = (side.places.rows for side in self.sides)
         yield from _listed("added    ", self.added(), len(self.added_rows), every)
-        yield from _listed("removed    ", self.removed(), len(self.removed_rows), every)
+        yield from _listed("removed  ", self.removed(), len(self.removed_rows), every)
         yield from _listed("changed  ", map(_change_line, self.changed()), len(self.pairs[0]), every)
         shifts = Counter((old, new) for _, _, old, new in self.changed() if old != new)
         for (old, new), count in shifts.items():

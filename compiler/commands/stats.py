@@ -110,7 +110,7 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
             result.labels.update(map(label_of, examples.examples))
     result.examples = fingerprints.rows
     if not result.examples:
-        raise ContentError(f"{name}: no examples")
+        raise ContentError(f"{name}: no examples; name a dataset or a file that has some")
     duplicates, conflicts = fingerprints.repeats()
     result.duplicates, result.conflicts = len(duplicates), len(conflicts)
     for row, first in duplicates[:KEPT]:

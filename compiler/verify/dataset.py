@@ -360,7 +360,10 @@ def _auditor(
         with quiet():
             data, template = with_fitted_template(data, has_tools)
     except expected_errors() as error:
-        message = f"{Path(str(model))}: LLaMA-Factory cannot use this tokenizer or template: {error}"
+        message = (
+            f"{Path(str(model))}: LLaMA-Factory cannot use this tokenizer or template "
+            f"(--model, --template): {error}"
+        )
         raise RequestError(message) from error
     for finding in template:
         verdict.add(Problem(finding.code, str(model), finding.message, "template", finding.hint))

@@ -85,9 +85,15 @@ def column_problems(place: str, record_format: RecordFormat, keys: set[str]) -> 
         parts = {*ALPACA, "history", *TEXT_PARTS}
     for part, column in record_format.columns.items():
         if part in parts and column not in keys:
-            columns = ", ".join(map(show_value, sorted(keys)))
+            columns = ", ".join(map(show_value, sorted(keys))) or "no columns"
             message = f"no record has {show_value(column)} (found: {columns})"
-            yield Problem("E403", place, message, f"columns.{part}", nearest(column, keys))
+            yield Problem(
+                "E403",
+                place,
+                message,
+                f"columns.{part}",
+                nearest(column, keys, "name a column of the records"),
+            )
 
 
 def _unknown_keys(place: str, value: object, keys: set[str], prefix: str) -> Iterator[Problem]:

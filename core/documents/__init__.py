@@ -73,7 +73,9 @@ def parse_yaml(text: bytes | str, place: str) -> Yaml:
         raise ContentError(f"{place}: not UTF-8 at byte {error.start}") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        fix = "; indent with spaces" if "tab" in str(error.problem) else ""
+        fix = "; write `key: value`, and put a value with a colon, # or bracket in quotes"
+        if "tab" in str(error.problem):
+            fix = "; indent with spaces"
         raise ContentError(f"{place}:{line}: not YAML: {error.problem}{fix}") from error
     except (yaml.YAMLError, ValueError, TypeError, LookupError) as error:  # 5,000 digits, !!bool maybe
         raise ContentError(f"{place}: not YAML: a value that does not fit: {error}") from error
@@ -200,7 +202,7 @@ def _size(node: "yaml.Node", place: str, sizes: "dict[yaml.Node, int]") -> int:
                     f'{line}: a key that YAML does not read as text: write it in quotes, as "yes" or "no"'
                 )
             if key.value in keys:
-                raise ContentError(f"{line}: duplicate key {key.value!r}")
+                raise ContentError(f"{line}: duplicate key {key.value!r}: keep one")
             keys.add(key.value)
             parts.append(value)
     size = 1

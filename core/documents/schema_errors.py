@@ -106,7 +106,7 @@ def _in_words(error: "ValidationError") -> Iterator[Violation]:
         return
     if keyword == "required":
         lacking = [key for key in bound if key not in value]
-        yield Violation(place, keyword, f"{', '.join(map(repr, lacking))} is missing")
+        yield Violation(place, keyword, f"{', '.join(map(repr, lacking))} is missing: add it")
         return
     kind = schema.get("type", [])
     kinds = {kind} if isinstance(kind, str) else set(kind)
@@ -136,6 +136,6 @@ def _in_words(error: "ValidationError") -> Iterator[Violation]:
         expected = " and ".join(_BOUNDS[name].format(schema[name]) for name in bounds)
     else:
         expected = str(schema.get("description") or f"{keyword} {show_value(bound)}")
-    if keyword == "type" and kinds & {"array", "object"} and "description" in schema:
+    if keyword == "type" and "description" in schema:
         expected += f" ({schema['description']})"
     yield Violation(place, keyword, f"found {show_value(value)}, expected {expected}", hint)

@@ -68,13 +68,16 @@ class Module:
         if shape is None:
             return no_module(path, model)
         if list(shape) != expected:
-            return f"{path}: made for a weight of shape {expected}, {model} has {list(shape)}: another base?"
+            return (
+                f"{path}: made for a weight of shape {expected}, {model} has {list(shape)}: "
+                "another base? Name its own"
+            )
         return ""
 
 
 def no_module(path: str, model: object) -> str:
     """The misfit of a module that the model does not have."""
-    return f"{path}: {model} has no such module: another base?"
+    return f"{path}: {model} has no such module: another base? Name its own"
 
 
 def open_adapter_weights(folder: Path) -> Weights:
@@ -156,11 +159,14 @@ def full_tensor_misfit(
     or a head may have new rows.
     """
     if base_shape is None:
-        return f"{name}: {model} has no such tensor: another base?"
+        return f"{name}: {model} has no such tensor: another base? Name its own"
     if list(shape) == list(base_shape):
         return ""
     if not is_enlarged_table(name, shape, base_shape):
-        return f"{name}: saved with shape {list(shape)}, {model} has {list(base_shape)}: another base?"
+        return (
+            f"{name}: saved with shape {list(shape)}, {model} has {list(base_shape)}: "
+            "another base? Name its own"
+        )
     if may_grow:
         return ""
     rows = f"saved with {shape[0]} rows, {model} has {base_shape[0]}"

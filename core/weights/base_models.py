@@ -200,5 +200,5 @@ class Base:
 def open_base(folder: Path) -> Base:
     """Open a model folder and check every shard's header. `ContentError` names a damaged file."""
     require(folder, "base model folder")
-    config = read_object(require(folder / "config.json", "the base model's config"))
+    config = read_object(require(folder / "config.json", "the config of a whole model (adapters have none)"))
     return Base(folder, config, open_shards(folder))

@@ -35,7 +35,7 @@ class Rotation:
             fits, made_for = inputs == self.blocks * self.size, f"{self.blocks} × {self.size}"
         if fits:
             return ""
-        return f"{path}: made for {made_for} inputs, {model} has {inputs}: another base?"
+        return f"{path}: made for {made_for} inputs, {model} has {inputs}: another base? Name its own"
 
 
 def rotated_modules(weights: Weights, config: Mapping[str, object]) -> Iterator[tuple[str, Rotation]]:

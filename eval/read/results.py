@@ -149,7 +149,9 @@ def read_identity(out: Path) -> Identity:
     """Read settings, models and datasets of a run. `RequestError` if OUT is not a results folder."""
     run = read_run(out)
     if not all(run[part] for part in PARTS):
-        raise RequestError(f"{out}: no results folder (it has no {RUN} of a scoring command)")
+        raise RequestError(
+            f"{out}: no results folder (it has no {RUN} of a scoring command); name the --out of one"
+        )
     _own_folders(out, run)
     return {part: run[part] for part in (*PARTS, PROMPTS)}
 

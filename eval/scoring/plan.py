@@ -154,12 +154,16 @@ def _kept_identity(
         raise RequestError(f"--rescore {source}: its outputs are of {command}: {name} --rescore")
     source_folder, out_folder = source.resolve(), request.out.resolve()
     if source_folder.is_relative_to(out_folder) or out_folder.is_relative_to(source_folder):
-        raise RequestError(f"--rescore {source}: --out {request.out}: expected a folder of its own")
+        raise RequestError(
+            f"--rescore {source}: --out {request.out}: expected a folder of its own: choose another --out"
+        )
     sets = {dataset.name: dataset.digest for dataset in datasets}
     for dataset in datasets:
         if dataset.name not in run["sets"]:
             names = ", ".join(run["sets"])
-            raise RequestError(f"--rescore {source}: no outputs on {dataset.name}, on {names}")
+            raise RequestError(
+                f"--rescore {source}: no outputs on {dataset.name}; name --dataset one of these: {names}"
+            )
         if sets[dataset.name] != run["sets"][dataset.name]:
             raise ContentError(
                 f"--rescore {source}: its outputs on {dataset.name} are of another {dataset.path}: put it "

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from tuneyard.core.language.messages import for_reader
 from tuneyard.core.language.number_format import NONE, Table
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.ask import ComparedRuns
@@ -77,7 +78,7 @@ def compared_datasets(runs: RunsByDataset, sections: Sequence[Section]) -> Table
         tests = []
         about = run.facts.get("about")
         if isinstance(about, str):
-            tests.append(about)
+            tests.append(for_reader(about))
         labels = sorted({short(label) for label in run.gold if label})
         command = part_of(run.facts, "settings").get("command")
         if 1 < len(labels) <= MOST_LABELS:

@@ -191,7 +191,9 @@ def scoring_words(evaluation: str, folder: Path) -> list[str]:
     if words[0] == "python":
         words[0] = sys.executable
     elif shutil.which(words[0], path=environment()["PATH"]) is None:
-        raise RequestError(f"--eval: the program {words[0]!r} was not found")
+        raise RequestError(
+            f"--eval: the program {words[0]!r} was not found; begin with one, as in 'tuneyard eval nli …'"
+        )
     results = str(folder / RESULTS)
     return [word.replace("{adapter}", str(folder)).replace("{results}", results) for word in words]
 

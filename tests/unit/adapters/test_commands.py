@@ -180,7 +180,7 @@ REQUESTS = [
     (["merge", "rte=1", "--out", "base/config.json/x"], "File exists"),
     (["fuse", "rte", "--out", "x"], "Missing parameter: base"),
     (["fuse", "rte", "--base", "none", "--out", "x"], "none: base model folder not found"),
-    (["fuse", "rte", "--base", "saves", "--out", "x"], "config not found"),
+    (["fuse", "rte", "--base", "saves", "--out", "x"], "config of a whole model"),
     (
         ["fuse", "rte", "--base", "base", "--out", "saves/mnli", "--force"],
         "expected a folder that this command wrote",

@@ -78,7 +78,7 @@ def test_the_card_says_what_the_files_beside_it_say():
     printed_line(card, "rte (this adapter)", "rte_eval", "277", "71.8%", "66.0%–76.8%", "52.7%")
     printed_line(card, "| base", "rte_eval", "277")
     printed_line(notes, "models/base", "base_model_name_or_path")
-    assert "left out: optimizer.pt" in notes
+    assert "not uploaded: optimizer.pt" in notes
     assert "nothing sent (--dry-run)" in said
 
 

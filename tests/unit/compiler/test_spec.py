@@ -165,7 +165,7 @@ def test_a_spec_with_neither_columns_nor_mix_is_refused(bench):
 
 def test_what_is_missing_is_said_once(bench):
     said = refused(bench, "columns: {q: [q]}").splitlines()
-    assert [line.partition(": ")[2] for line in said] == ["the spec: 'about', 'write' is missing"]
+    assert [line.partition(": ")[2] for line in said] == ["the spec: 'about', 'write' is missing: add it"]
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_a_missing_path_names_only_what_is_there(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     Path("x.jsonl").write_text("{}")
     assert "did you mean" not in files.near_name(Path("nowhere/x.json"))
-    assert files.near_name(Path("x.jsonl/foo.yaml")).endswith("x.jsonl is a file")
+    assert files.near_name(Path("x.jsonl/foo.yaml")).endswith("x.jsonl is a file, expected a folder")
     Path("names").mkdir()
     Path("names/zzy\nerror: forged").write_text("")
     assert "\n" not in files.near_name(Path("names/abc"))

@@ -141,8 +141,20 @@ E107 = "a.jsonl:1: E107 messages (turns):"
          "'content' 中有 sound, text，应为文本"),
         ("error: x.foo: unknown kind of file '.foo' (known: .csv, .json, each also .gz or .zst); convert it "
          "to one of these", "支持：.csv, .json，均可带 .gz 或 .zst"),
-        ("note: rank 32 is above vLLM's default of 16: serve with --max-lora-rank 32",
-         "提示：秩 32 大于 vLLM 默认的 16：部署时请加 --max-lora-rank 32"),
+        ("note: rank 32 is above vLLM's default of 16: serve with --max-lora-rank 32\n"
+         "error: mine.yaml: the spec: unknown key 'splitt'; did you mean \"split\"?\n"
+         "mine.csv: E013: no rows: the source holds none\n"
+         "r.yaml:66: E313 val_size: found 1.5, expected a share below 1, or a whole number of rows\n"
+         "error: adapter 'rtee': no such folder (under saves/: rte); did you mean \"rte\"?\n"
+         "error: --rescore results/b: no outputs on rte; name --dataset one of these: mnli\n"
+         "rte 54 → eval 6: same 0, added 6, removed 54, changed 0",
+         "提示：秩 32 大于 vLLM 默认的 16：部署时请加 --max-lora-rank 32\n"
+         "错误：mine.yaml：规格中有不认识的键“splitt”；您是指 \"split\" 吗？\n"
+         "mine.csv：E013：没有任何行：数据源是空的\n"
+         "r.yaml:66：E313 val_size：为 1.5，应为小于 1 的比例，或整数行数\n"
+         "错误：没有适配器“rtee”（saves/ 下有：rte）；您是指 \"rte\" 吗？\n"
+         "错误：--rescore results/b：没有 rte 上的输出；请用 --dataset 指定其中之一：mnli\n"
+         "rte 54 → eval 6：相同 0，新增 6，删除 54，更改 0"),
     ],
 )  # fmt: skip
 def test_other_lines_of_the_first_steps(english: str, chinese: str) -> None:

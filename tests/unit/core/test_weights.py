@@ -158,9 +158,9 @@ def test_the_files_of_an_index_have_the_tensors_that_it_names(tmp_path):
         ("lm_head.weight", [4, 3], False, ""),
         ("lm_head.weight", [5, 3], True, ""),
         ("lm_head.weight", [5, 3], False, "a larger vocabulary?"),
-        ("lm_head.weight", [3, 3], True, "another base?"),  # a table never shrinks
-        ("lm_head.weight", [5, 4], True, "another base?"),
-        ("norm.weight", [5, 3], True, "another base?"),
+        ("lm_head.weight", [3, 3], True, "another base? Name its own"),  # a table never shrinks
+        ("lm_head.weight", [5, 4], True, "another base? Name its own"),
+        ("norm.weight", [5, 3], True, "another base? Name its own"),
     ],
 )
 def test_a_tensor_in_full_fits_the_base_or_is_a_table_with_new_rows(name, shape, may_grow, reason):
