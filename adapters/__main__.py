@@ -14,7 +14,7 @@ from tuneyard.adapters.methods import methods, parameters_by_name
 from tuneyard.core.cli.main import LazyGroup, command_line, examples
 from tuneyard.core.cli.next_step import TuneyardCommand, next_step, print_next_step, same_options
 from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
-from tuneyard.core.language.messages import say
+from tuneyard.core.language.messages import for_reader, say
 from tuneyard.core.language.translation import tr
 
 if TYPE_CHECKING:
@@ -322,11 +322,11 @@ def serve(references: tuple[str, ...], dry_run: bool, **options: Any) -> None:  
     plan = plan_serving(references, **options)
     for text in plan.models.notes:
         note(text)
-    click.echo("\n".join(plan.lines()))
+    click.echo(for_reader("\n".join(plan.lines())))
     if dry_run:
         absence = missing_engine(plan)
         if absence:
-            click.echo(f"note: {absence}", err=True)
+            note(absence)
         next_step(None, after_engine_setup(plan, command_line("adapter", ("--dry-run",))))
         return
     plan.write()

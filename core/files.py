@@ -216,7 +216,7 @@ def near_name(path: Path) -> str:
     A dangling link is called one.
     """
     if path.is_symlink():
-        return f"it is {dangling(path)}"
+        return f"it is {dangling(path)}: remove it, or bring back what it leads to"
     folder = existing(path)
     if not folder.is_dir():
         return f"{folder} is a file, expected a folder"

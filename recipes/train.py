@@ -141,13 +141,13 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         if not restart:
             newest = resume_point(output_dir)
         if weights:
-            click.echo(f"key-token weights from {weights}")
+            say(f"key-token weights from {weights}")
         added = {} if target.gpus else _for_cpus(recipe)
         if "report_to" not in recipe.settings and is_wandb_configured():
-            click.echo("wandb is configured: added report_to=wandb (report_to=none leaves it out)")
+            say("wandb is configured: added report_to=wandb (report_to=none leaves it out)")
             added |= {"report_to": "wandb"}
         if restart and checkpoints(output_dir):
-            click.echo(f"{output_dir}: starting again, its checkpoints cannot be resumed: {restart}")
+            say(f"{output_dir}: starting again, its checkpoints cannot be resumed: {restart}")
             added |= {"overwrite_output_dir": True}  # otherwise LLaMA-Factory resumes by itself
         if newest:  # overwrite_output_dir would delete the log of the steps before the checkpoint
             added |= {"resume_from_checkpoint": str(newest), "overwrite_output_dir": False}
@@ -215,7 +215,7 @@ def _reserve(
                 raise ContentError(f"{output_dir} holds another run ({differs}); {mend}")
             difference = differs or grown
             if difference:
-                click.echo(f"{output_dir} held another run ({difference}); it is now {set_aside(output_dir)}")
+                say(f"{output_dir} held another run ({difference}); it is now {set_aside(output_dir)}")
         return stack.enter_context(reserved(output_dir))
 
 

@@ -14,6 +14,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Observer, WorkItem, WorkResult
 from tuneyard.core.execution.processes import end_process
 from tuneyard.core.files import locked, read_object, write_json
+from tuneyard.core.language.messages import say
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.check import ask_check, not_checked, quick_check
@@ -74,7 +75,7 @@ def check_first(recipes: Sequence[Recipe], metric: str | None, target: Machine, 
         if metric in evaluated(recipe) and never:
             raise ContentError(f"{never[0].line()}, so that no run has its {metric}")
     for line in unchecked:
-        click.echo(f"not checked: {line}", err=True)
+        say(f"not checked: {line}", to_stderr=True)
 
 
 def is_trained(recipe: Recipe, target: Machine) -> bool:
@@ -97,7 +98,7 @@ def finish_points(
     unfinished = []
     for recipe in recipes:
         if is_finished(recipe, evaluation, place.target):
-            click.echo(f"{recipe.output_dir}: up to date")
+            say(f"{recipe.output_dir}: up to date")
             yield recipe, ""
         else:
             unfinished.append(recipe)
@@ -133,7 +134,7 @@ def finish_when_free(recipe: Recipe, evaluation: str | None, has_log: bool) -> N
         try:
             return finish(recipe, evaluation, has_log)
         except HeldError:
-            click.echo(f"waiting for {recipe.output_dir.name}: another process works on it", err=True)
+            say(f"waiting for {recipe.output_dir.name}: another process works on it", to_stderr=True)
             with locked(recipe.output_dir):
                 pass  # it has ended
 
@@ -159,7 +160,7 @@ class SweepProgress(Observer):
     def started(self, name: str, slot: str) -> None:
         """Print the name of a point with its slot."""
         if slot:
-            click.echo(f"{name}: started on {slot}", err=True)
+            say(f"{name}: started on {slot}", to_stderr=True)
         else:
             click.echo(f"{self._ended + 1}/{self._total} {name}", err=True)
 
@@ -173,11 +174,11 @@ class SweepProgress(Observer):
         verb = "finished"
         if work_result.error:
             verb = f"failed: {work_result.error}"
-        click.echo(f"{self._ended}/{self._total} {work_result.name} {verb}", err=True)
+        say(f"{self._ended}/{self._total} {work_result.name} {verb}", to_stderr=True)
 
     def lost(self, name: str, reason: str) -> None:
         """Print that a point starts again."""
-        click.echo(f"{name}: its process {reason}; it starts again", err=True)
+        say(f"{name}: its process {reason}; it starts again", to_stderr=True)
 
 
 def scoring_words(evaluation: str, folder: Path) -> list[str]:
