@@ -17,6 +17,7 @@ from tuneyard.core.datasets import REGISTRY, find_dataset
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import write_text
 from tuneyard.core.language.messages import say
+from tuneyard.core.language.translation import tr
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
 
 HEAD = 4096
@@ -60,7 +61,8 @@ def view(
         click.echo(
             f"{name} has {len(datasets)} datasets. This page has {dataset}; view the others by name: {others}"
         )
-    say(f"{payload.dataset}: {sentence(payload)} {sampled_text(payload)}")
+    counts, sampled = sentence(payload), sampled_text(payload)
+    say(tr("{dataset}: {counts} {sampled}", dataset=payload.dataset, counts=counts, sampled=sampled))
     given_again = same_options("--recipe", "--model", "--template")
     next_step(out, ["tuneyard", "data", "verify", dataset, *given_again, "--dataset-dir", folder])
     if payload.note:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tuneyard.compiler.view.payload import SEED, ViewPayload, json_of
 from tuneyard.core.drawing.page import embedded, fill_page
 from tuneyard.core.installation.checkout import version
+from tuneyard.core.language.number_format import percent
 from tuneyard.core.language.reader_language import current
 from tuneyard.core.language.translation import catalogue, tr, tr_counted
 
@@ -104,10 +105,10 @@ def percentage(part: int, whole: int) -> str:
     """A share for readers: `3.1 %`, `<0.1 %` if it would be rounded to nothing."""
     if whole == 0:
         return "0 %"
-    percent = 100 * part / whole
-    if 0 < percent < 0.05:
-        return "<0.1 %"
-    return f"{percent:.1f} %"
+    share = part / whole
+    if 0 < share < 0.0005:
+        return f"<{percent(0.001)}"
+    return percent(share)
 
 
 def sentence(payload: ViewPayload) -> str:
@@ -144,10 +145,10 @@ def _shares(payload: ViewPayload) -> list[StateShare]:
         ("masked", tr("masked"), masked),
         ("cut", tr("cut off"), payload.cut),
     ):
-        percent = 100 * tokens / payload.tokens
+        width = 100 * tokens / payload.tokens
         figures = f"{tokens:,} ({percentage(tokens, payload.tokens)})"
-        shares.append(StateShare(state, name, figures, start, percent))
-        start += percent
+        shares.append(StateShare(state, name, figures, start, width))
+        start += width
     return shares
 
 
