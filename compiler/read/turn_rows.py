@@ -1,23 +1,19 @@
 """Tables with one turn a row: the rows of a conversation become one row (`turns` of a source)."""
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from datetime import datetime
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from tuneyard.compiler.check.marks import changes_answer
 from tuneyard.compiler.kinds.turn_forms import CALL, OBSERVATION, ROLES
 from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read.stream import UnreadableFileError
+from tuneyard.compiler.read.turn_order import orders_of
 from tuneyard.compiler.rows import Fields, Line, ObjectRows, Prefix, Rows
 from tuneyard.core.errors import Problem, show_value
 
 MESSAGES = "messages"
 """The column of the turns in the rows that come out."""
-WIDEST = 20  # digits of a number in a text
-_GERMAN_DATE = re.compile(r"^(\d\d)\.(\d\d)\.(\d{4})\b")
-_VERSION = re.compile(r"\.\d+0$")
-_DIGITS = re.compile(r"\d+")
-Turn = tuple[object, Line, Fields]  # the value by which the turns are ordered, the row's line, the turn
+MOST_SHOWN = 4  # texts of a conversation
+Turn = tuple[str, Line, Fields]  # the text by which the turns are ordered, the row's line, the turn
 
 
 def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems: Problems) -> Iterator[Rows]:
@@ -44,20 +40,36 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
                 continue
             others = {key: value for key, value in row.items() if key not in columns}
             turn = {"role": str(row[turns["role"]]), "content": row[turns["text"]], **others}
-            conversations.setdefault((rows.prefix, row[by]), []).append((row.get(order), line, turn))
+            conversations.setdefault((rows.prefix, row[by]), []).append((str(row.get(order)), line, turn))
     if conversations:
         prefix, _ = next(iter(conversations))
         problems.notes.append(
             f"{prefix.file}: {count:,} rows are the turns of {len(conversations):,} conversations"
         )
+    if order:
+        _sort(conversations.values(), order)
     joined = 0
     for (prefix, value), items in conversations.items():
-        ordered = _ordered(items) if order else items
-        messages = joined_turns(turn for _, _, turn in ordered)
+        messages = joined_turns(turn for _, _, turn in items)
         joined += len(items) - len(messages)
         yield ObjectRows(prefix, [items[0][1]], [{by: value, MESSAGES: messages}])
     if joined:
         problems.notes.append(f"{joined:,} rows continue the turn of the same speaker before them")
+
+
+def _sort(talks: Collection[list[Turn]], order: str) -> None:
+    """Sort the turns of each conversation. `UnreadableFileError` if their order is not certain."""
+    texts = [[text for text, _, _ in items] for items in talks]
+    orders = orders_of(texts)
+    if orders is None:
+        open_texts = next((talk for talk in texts if orders_of([talk]) is None), texts[0])
+        shown = ", ".join(map(show_value, open_texts[:MOST_SHOWN]))
+        fix = (
+            "number the turns, or write times as 2024-03-01 09:05:00; without `order` the file's order stays"
+        )
+        raise UnreadableFileError("E007", f"the order of {shown} is not certain", fix, field=order)
+    for items, places in zip(talks, orders, strict=True):
+        items[:] = [items[place] for place in places]
 
 
 def joined_turns(turns: Iterable[Fields]) -> list[Fields]:
@@ -83,23 +95,3 @@ def _is_continued(turn: Fields, following: Fields) -> bool:
         return False
     others = {key: value for key, value in following.items() if key not in ("role", "content")}
     return not any(changes_answer(key, value) for key, value in others.items())
-
-
-def _number(text: str) -> float:
-    """A number. `1.10` is none: it comes after `1.9`, or all values have as many digits."""
-    if _VERSION.search(text):
-        raise ValueError(text)
-    return float(text)
-
-
-def _by_parts(text: str) -> str:
-    """A text that sorts by the numbers in it: `1.9` comes before `1.10`, `v2` before `v10`."""
-    return _DIGITS.sub(lambda digits: digits[0].zfill(WIDEST), _GERMAN_DATE.sub(r"\3-\2-\1", text))
-
-
-def _ordered(items: list[Turn]) -> list[Turn]:
-    """Turns by their numbers or times if all of them have one, otherwise by the numbers in their values."""
-    for key in (_number, datetime.fromisoformat):
-        with suppress(ValueError, TypeError):  # a time with an offset has no order with one without
-            return sorted(items, key=lambda item: key(str(item[0])))
-    return sorted(items, key=lambda item: _by_parts(str(item[0])))

@@ -70,8 +70,9 @@ def read_spec(path: Path, over: Raw | None = None) -> Raw:
         )
     if not jsonschema_rs.validator_for(schema).is_valid(raw):
         check_file(path, schema, raw, "the spec", exact=False)
-        # jsonschema lets both pass: a line break at the end of a name (Python's `$`), and .nan as a number
-        raise ContentError(f"{path}: the spec: found a name with a line break at its end, or the number .nan")
+        check_file(path, schema, raw, "the spec")  # jsonschema takes .nan for a number
+        # It also lets a line break at the end of a name pass (Python's `$`).
+        raise ContentError(f"{path}: the spec: found a name with a line break at its end")
     return raw
 
 

@@ -16,6 +16,7 @@ from tuneyard.compiler.init.proposal import (
     context_column,
     context_leaf,
     is_prose,
+    longest_prose,
     question_leaf,
     question_proposal,
 )
@@ -27,6 +28,8 @@ from tuneyard.core.records.calls import WrongValueError, parse_calls
 DECIDE = {False: "{{question}}\n\nPlease answer {}.", True: "{{question}}\n\n请只用一个词回答：{}。"}
 SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的文字。\n\n{text}"}
 _OTHER_ANSWERS = (*USUAL_NAMES["program"], "label")
+CHOICES_OF_TASK = ".value.choices"
+"""The end of the path to Label Studio's choices, which are several if an annotator may choose several."""
 CALLS_AS_ANSWERS = "answers"
 """The column of the calls in APIGen's rows, which have a list of tools next to it."""
 
@@ -43,6 +46,8 @@ def answered_question(profile: FileProfile) -> Proposal | None:
         question = profile.called("text")
     if question is not None and is_program:
         guesses.append(f"{answer.path} is used as the answer to {question.path}: no column is named as one")
+    if question is None and answer.path.endswith(CHOICES_OF_TASK):
+        question = profile.called("text") or longest_prose(profile)
     if question is None:
         question = profile.called("context")
         if question is not None:
@@ -52,8 +57,10 @@ def answered_question(profile: FileProfile) -> Proposal | None:
     if answer.kind == "truth value":
         return yes_or_no_question(profile, question, answer)
     kind = "answer" if answer.kind in ("text", "texts") else "any"
-    if answer.kind == "texts" and answer.is_called("label"):
+    has_labels = answer.is_called("label") or answer.path.endswith(CHOICES_OF_TASK)
+    if answer.kind == "texts" and has_labels:
         kind = "list"
+        guesses.append(f"{answer.path} is learned with each of its labels on a line: name all in the prompt")
     columns = {
         "question": ProposedColumn(question.path),
         "answer": ProposedColumn(answer.path, kind),
@@ -117,6 +124,9 @@ def _answer_leaf(profile: FileProfile) -> Leaf | None:
         answer = profile.called("answer", kinds=[value_type])
         if answer is not None and not (answer.goes_by("target") and answer is label_leaf(profile)):
             return answer
+    for leaf in profile.leaves.values():
+        if leaf.kind == "texts" and leaf.path.endswith(CHOICES_OF_TASK):
+            return leaf
     names = _OTHER_ANSWERS
     if profile.called("reasoning") is not None:
         names = (*names, "content")  # as in a turn

@@ -10,6 +10,7 @@ from tuneyard.compiler.init.profile import CHINESE, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, ends_left_out, longest_prose
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
 from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read.turn_order import orders_of
 from tuneyard.compiler.read.turn_rows import MESSAGES, conversations_of
 from tuneyard.compiler.rows import Fields, ObjectRows, Prefix
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
@@ -35,14 +36,7 @@ _CONVERSATION = re.compile(
 )
 _CASE = re.compile(rf"(^|_)(case|fall)|{ID.pattern}")
 _TIME = re.compile(r"(^|_)(time|timestamp|ts|date|datetime|when|sent|start|datum)$|_at$|zeit|时间|日期")
-_SORTABLE_TIME = re.compile(
-    r"\d{9,}(\.\d+)?"
-    r"|(\d\d\.\d\d\.\d{4}|\d{4}[-/.年]\d\d[-/.月]\d\d日?)"
-    r"([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?( ?UTC|Z|[+-]\d\d:?\d\d)?)?"
-    r"|\d\d:\d\d(:\d\d)?"
-)
-"""A time that sorts by its number or text, such as 2024-03-01 10:00."""
-_NUMBER = re.compile(r"\d+(\.\d+)?")
+_SECONDS = re.compile(r"\d{1,8}(\.\d+)?")
 MOST = 0.9
 """The share of conversations whose turns a column orders, at least: an export may repeat or lose a value."""
 
@@ -172,13 +166,16 @@ def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> tup
                 return leaf, []
             fate = "rows without it are refused, rows with the same one stay in the order of the file"
             return leaf, [f"{gaps}: {fate}"]
-        vary = any(len(set(each)) > 1 for each in values.values())
-        if vary and _TIME.search(leaf.name) and not all(map(_NUMBER.fullmatch, map(str, leaf.values))):
+        if not any(len(set(each)) > 1 for each in values.values()):
+            continue
+        is_sure = orders_of(list(values.values())) is not None
+        is_time = _TIME.search(leaf.name) and not all(map(_SECONDS.fullmatch, map(str, leaf.values)))
+        if not is_sure and (is_time or leaf.name in ORDER_COLUMNS):
             guesses = [
                 f"the turns stay in the order of the file, because {leaf.path} cannot order them "
                 f"({next(iter(leaf.values))}); if that is wrong, write times as 2024-03-01 09:05:00"
             ]
-        elif vary and leaf.name in ORDER_COLUMNS and not guesses:
+        elif leaf.name in ORDER_COLUMNS and not guesses:
             guesses = [f"the turns stay in the order of the file, because {gaps}"]
     return None, guesses
 
@@ -186,15 +183,16 @@ def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> tup
 def _is_order(leaf: Leaf, values: list[list[str]]) -> bool:
     """True if a column is named or numbered as turns are. `values`: those of each conversation.
 
-    Times whose text does not sort (1.3.2024, 1:00 PM) say nothing, nor does a `response_time` of 5 seconds.
+    Times in no certain form say nothing, nor does a `response_time` of 5 seconds.
     An id that no two rows share counts them as they were written, if it is a number.
     """
     longest, count = max(map(len, values)), len(leaf.hashes)
-    is_id = ID.search(leaf.name) and count == leaf.filled
-    if (count <= longest + 1 or is_id) and all(map(str.isdecimal, map(str, chain.from_iterable(values)))):
-        return True
-    is_named = leaf.name in ORDER_COLUMNS or leaf.name.endswith("序号")
-    if not _TIME.search(leaf.name):
-        return is_named
     every = list(chain.from_iterable(values))
-    return all(map(_SORTABLE_TIME.fullmatch, every)) or (is_named and all(map(_NUMBER.fullmatch, every)))
+    is_id = ID.search(leaf.name) and count == leaf.filled
+    if (count <= longest + 1 or is_id) and all(map(str.isdecimal, every)):
+        return True
+    if not orders_of(values):
+        return False
+    if leaf.name in ORDER_COLUMNS or leaf.name.endswith("序号"):
+        return True
+    return bool(_TIME.search(leaf.name)) and not all(map(_SECONDS.fullmatch, every))

@@ -23,13 +23,17 @@ SECTIONS = re.findall(r"^### ([EW]\d+) (.+)$", DOCUMENT.read_text(encoding="utf-
 @functools.cache
 def messages(example: Path) -> str:
     """Return what a check of an example says, one problem a line, with places below the folder."""
-    spec = next((part for part in (example / "spec.yaml",) if part.is_file()), None)
-    name = str(spec) if spec else example.name.split(".")[1]
+    name = spec_of(example)
     if load_spec(name).near:
         pytest.importorskip("rensa")
     report = check_spec(load_spec(name), CompileRequest(sources=tuple(sources(example, name))))
     found = [*report.problems.errors, *report.problems.warnings]
     return "".join(problem.line().replace(f"{BAD}/", "") + "\n" for problem in found)
+
+
+def spec_of(example: Path) -> str:
+    spec = example / "spec.yaml"
+    return str(spec) if spec.is_file() else example.name.split(".")[1]
 
 
 def sources(example: Path, name: str) -> list[str]:
@@ -68,11 +72,11 @@ WHOLE_FILES = {"E003", "E004", "E007", "E009", "E011", "E012", "E013", "E014", "
 
 @pytest.mark.parametrize("example", [p for p in EXAMPLES if p.name[0] == "E"], ids=lambda path: path.name)
 def test_a_compile_that_rejects_rows_ends_only_where_a_file_cannot_be_read_on(bench, example):
-    name = example.name.split(".")[1]
+    name = spec_of(example)
     report = bench.compile(name, *sources(example, name), reject=True)
     whole = WHOLE_FILES & set(report.problems.counts) or "csv: E001: " in messages(example)
     assert report.failed == bool(whole)
-    assert (bench.out / name / "rejected.jsonl").exists() != report.failed
+    assert (bench.out / load_spec(name).name / "rejected.jsonl").exists() != report.failed
 
 
 def test_the_first_places_of_each_warning_are_shown_or_every_one():

@@ -86,7 +86,7 @@ TWICE = 'labels: {"yes": [1, true], "no": [false, 1.0]}'
         (("columns:", 'labels: {"yes": [0], "no": [1]}\ncolumns:'), "`labels` needs a column `label`"),
         (("columns: {", f"{TWICE}\ncolumns: {{label: [l], "), "labels: 1.0 stands under two of them"),
         (("columns:", f'labels: {{"yes": [{"9" * 30}], "no": [0]}}\ncolumns:'), "labels.yes.0: found 999"),
-        (("columns:", 'labels: {"yes": [.nan], "no": [0]}\ncolumns:'), "or the number .nan"),
+        (("columns:", 'labels: {"yes": [.nan], "no": [0]}\ncolumns:'), "labels.yes.0: found NaN"),
         (("columns:", "fit: {group: nobody}\ncolumns:"), "fit.group: no column 'nobody'"),
         (("file: t.jsonl", "file: ../t.jsonl"), "write.0.file"),
         (("file: t.jsonl", "file: .t.jsonl"), "begins with no dot"),

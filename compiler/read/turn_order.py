@@ -1,0 +1,79 @@
+"""The order of the turns of a table: by numbers or times, if their form leaves no doubt."""
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+from itertools import product
+from typing import Any
+
+Reading = Callable[[list[str]], list[Any]]
+"""The keys that sort the turns of one conversation. Errors if one of the texts has another form."""
+_DATES = (
+    "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y", "%Y/%m/%d", "%b %d %Y", "%B %d %Y", "%d %b %Y",
+    "%d %B %Y", "%a %d %b %Y",
+)  # fmt: skip
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", " %H:%M:%S %z")
+_SIGN = re.compile(r"(?<=\d)[.-](?=\d)")
+_LAST_ZERO = re.compile(r"(\d+\.)(\d+0)")
+_CLOCK = r"\d?\d:\d\d(:\d\d([.,]\d{3})?)?"
+_PARTS = re.compile(rf"\D*\d+|\d+(\.\d+)+|{_CLOCK}|\d{{4}}[-/.年]\d\d?[-/.月]\d\d?日?([T ]{_CLOCK})?")
+"""A text that sorts by the numbers in it: `turn 10`, `1.10`, `9:59`, `2024-3-1 9:59`."""
+
+
+def orders_of(talks: list[list[str]]) -> list[list[int]] | None:
+    """The places of the turns of each conversation in the order of these texts. None if it is not certain.
+
+    Readings of one kind must agree: 3/4/2024 is in March or in April.
+    """
+    tidy = [[" ".join(text.replace(", ", " ").split()) for text in talk] for talk in talks]
+    for readings in _READINGS:
+        orders = []
+        for reading in readings:
+            with suppress(
+                ArithmeticError, ValueError, TypeError
+            ):  # a time with an offset next to one without
+                keys = map(reading, tidy)
+                orders.append([sorted(range(len(each)), key=each.__getitem__) for each in keys])
+        if orders:
+            return orders[0] if all(order == orders[0] for order in orders) else None
+    return None
+
+
+def _numbers(texts: list[str]) -> list[Decimal]:
+    """Numbers. A last zero in some of them, as in 1.10 next to 1.9, may make them versions."""
+    digits = {len(text.partition(".")[2]) for text in texts}
+    if len(digits) > 1 and any(map(_LAST_ZERO.fullmatch, texts)):
+        raise ValueError(texts)
+    return list(map(Decimal, texts))
+
+
+def _iso_times(texts: list[str]) -> list[datetime]:
+    return [datetime.fromisoformat(text.replace(" UTC", "Z")) for text in texts]
+
+
+def _times(form: str, texts: list[str]) -> list[datetime]:
+    return [datetime.strptime(_SIGN.sub("/", text), form) for text in texts]
+
+
+def _parts(texts: list[str]) -> list[list[int]]:
+    """The numbers in texts that differ by them alone.
+
+    1.10 is a version if 1.9 is there. 0.5 next to 10.50 may be numbers as well.
+    """
+    if len({re.sub(r"\d+", "", text) for text in texts}) > 1 or not all(map(_PARTS.fullmatch, texts)):
+        raise ValueError(texts)
+    for match in filter(None, map(_LAST_ZERO.fullmatch, texts)):
+        if f"{match[1]}{int(match[2]) - 1}" not in texts:
+            raise ValueError(texts)
+    return [list(map(int, re.findall(r"\d+", text))) for text in texts]
+
+
+_READINGS: tuple[tuple[Reading, ...], ...] = (
+    (_numbers,),
+    (_iso_times,),
+    tuple(partial(_times, date + clock) for date, clock in [("", "%I:%M %p"), *product(_DATES, _CLOCKS)]),
+    (_parts,),
+)
