@@ -13,7 +13,6 @@ from typing import Any
 from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.errors import ContentError, Problem, show_value
 from tuneyard.core.files import existing, near_name, read_object, versions
-from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.installation.packages import install_command
 from tuneyard.core.prompt.token_weights import read_weights, weights_file
 from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
@@ -203,14 +202,13 @@ def _packages(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
-    name, folder = recipe.settings.get("deepspeed"), "recipes/deepspeed"
+    name = str(recipe.settings.get("deepspeed"))
     try:
         recipe.zero()
     except ContentError as error:
         yield recipe.setting_problem("E310", "deepspeed", str(error))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        files = ", ".join(sorted(f"{folder}/{path.name}" for path in (ROOT / folder).glob("*.json")))
-        yield recipe.setting_problem("E310", "deepspeed", f"{name}: file not found", f"there are {files}")
+        yield recipe.setting_problem("E310", "deepspeed", f"{name}: file not found", near_name(Path(name)))
 
 
 def _paths(recipe: Recipe) -> Iterator[Problem]:

@@ -19,7 +19,8 @@ _LEARNED_AT_ONE = (
     "train training trained train_on train_on_turn train_weight train_detail to_train do_train is_train "
     "should_train trainable is_trainable learn learned learnable token_weight sample_weight "
     "example_weight row_weight is_correct is_right answer_is_correct is_answer_correct correct "
-    "kto_tag desirable is_desirable kto_label is_preferred is_chosen thumbs_up thumbs label status"
+    "kto_tag desirable is_desirable kto_label is_preferred is_chosen thumbs_up thumbs label status "
+    "answer"
 )
 _LEARNED_AT_ZERO = (
     "mask masked is_masked mask_loss masked_loss no_loss no_train not_train untrainable frozen skip "
@@ -75,8 +76,8 @@ def masks(name: str, value: object) -> bool:
     learned_at = LEARNED_AT.get(mark)
     if learned_at is None:
         return False
-    if mark == "status":  # Argilla's; that of a ticket says nothing
-        return str(value).lower() == "discarded"
+    if mark in ("status", "answer"):  # of Argilla and Prodigy; the status of a ticket says nothing
+        return str(value).lower() in ("discarded", "reject", "ignore")
     if isinstance(value, list):  # of single tokens or parts of the text
         numbers = {as_number(part) for part in value if part is not None}
         return mark not in _WITH_OTHER_CONTENTS and not numbers <= {learned_at}

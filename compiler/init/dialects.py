@@ -12,6 +12,8 @@ from tuneyard.compiler.read.stream import Readable, UnreadableFileError, encodin
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import ContentError
 
+ENCODINGS = ["gb18030", "cp1252", "cp949", "cp932", "big5"]
+"""Those of files that a program of Windows wrote: Chinese, Western, Korean, Japanese, Chinese of Taiwan."""
 PAIRED = 0.9
 FEW = 0.01  # of the characters may be broken in a file of UTF-8
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
@@ -25,7 +27,7 @@ def head_of(path: Readable, encoding: str) -> bytes:
 
 
 def encoding_of(path: Readable) -> str:
-    """The encoding by the byte-order mark, otherwise utf-8, or gb18030 or cp1252 by the text in it."""
+    """The encoding by the byte-order mark, otherwise utf-8, or another one by the text in it."""
     try:
         with opened(path, "utf-8") as stream:
             data = stream.read(LOOKED_AT)
@@ -42,9 +44,7 @@ def encoding_of(path: Readable) -> str:
 
     whole_lines = data[: data.rfind(b"\n")].splitlines()  # the last one may be cut inside a character
     foreign_lines = b"\n".join(line for line in whole_lines if not line.isascii())
-    match = from_bytes(
-        foreign_lines or data, cp_isolation=["gb18030", "cp1252"], enable_fallback=False
-    ).best()
+    match = from_bytes(foreign_lines or data, cp_isolation=ENCODINGS, enable_fallback=False).best()
     if match is None:
         raise ContentError(f"{path}: not UTF-8, and no other encoding can be told: save it as UTF-8")
     return match.encoding

@@ -29,8 +29,9 @@ def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Lea
     """List warnings before a compile: guesses, columns left out, fields in lines, leaked answers."""
     if profile.source.header:
         yield f"the file has no header: the columns {', '.join(profile.source.header)} are named by content"
-    if profile.source.encoding != "utf-8":
-        yield f"the file is not UTF-8; by its bytes it is taken as {profile.source.encoding}"
+    encoding = profile.source.encoding
+    if encoding != "utf-8":
+        yield f"the file is not UTF-8; by its bytes it is taken as {encoding}: look at the examples"
     if ("file",) in profile.source.rows.values():
         yield "each file is a row; leave `rows: file` out of the spec if each line is one"
     yield from _names_of_folders(profile)

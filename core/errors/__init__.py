@@ -270,7 +270,8 @@ def _hint(error: click.ClickException) -> str:
     if isinstance(error, click.BadParameter | click.BadOptionUsage | click.NoSuchOption) and error.ctx:
         from tuneyard.core.cli.main import examples_of
 
-        return "".join(f"\nExample: {line}" for line in examples_of(error.ctx.command)[:1])
+        own = [line for line in examples_of(error.ctx.command) if f" {error.ctx.info_name} " in line]
+        return "".join(f"\nExample: {line}" for line in own[:1])
     return ""
 
 

@@ -1101,7 +1101,6 @@ def test_an_exported_folder_is_refused_with_the_file_to_give(bench) -> None:
         ("a.txt", "[\n {'prompt': 'a', 'completion': 'b'},\n]", "ast.literal_eval"),
         ("a.txt", '[\n {\n  "prompt": "a", "completion": "b"}\n]', "name it .json"),
         ("a.jsonl", '{"prompt": "a", "completion": "b"},\n' * 3, "sed "),
-        ("a.txt", "{'question': 'why', 'answer': 'so'}\n" * COUNT, "Python's notation"),
         ("a.jsonl", "{'question': 'why', 'answer': 'so'}\n" * COUNT, "Python's notation"),
         ("a.txt", '{"question": "why", "answer": "so"}\n' * COUNT, "name it .jsonl"),
     ],
@@ -1114,10 +1113,8 @@ def test_documents_and_lines_of_objects_that_are_no_json_lines_are_told_the_way(
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("sentiment", ["positive", "negative"]),
         ("update_note", ["n2", "n1"]),
         ("response_time", ["9.5", "5.5"]),
-        ("created_at", ["3/1/2024 9:58 AM", "3/1/2024 10:02 AM"]),
     ],
 )
 def test_turns_stay_in_the_order_of_the_file_unless_a_time_sorts(bench, name, values) -> None:
