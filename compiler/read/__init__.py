@@ -118,7 +118,7 @@ def refuse_twice(names: Sequence[str], place: str) -> None:
     """Refuse two columns of one name (E009), since only one of them would be read."""
     for name in names:
         if names.count(name) > 1:
-            fix = "" if name else "name each column there, or delete the lines above the header"
+            fix = "give each column a name of its own there, or delete the lines above the header"
             raise UnreadableFileError("E009", "the header names it twice", fix, place, name or '""')
 
 

@@ -166,7 +166,9 @@ def test_speakers_are_known_by_names_and_truth_values(bench, column, user, agent
 @pytest.mark.parametrize(
     "keys", ["role content", "speaker text", "from value", "from message", "speaker utterance"]
 )
-@pytest.mark.parametrize(("user", "agent"), [("Customer", "agent"), ("user", "assistant"), ("客户", "客服")])
+@pytest.mark.parametrize(
+    ("user", "agent"), [("顧客", "オペレーター"), ("user", "assistant"), ("客户", "客服")]
+)
 @pytest.mark.parametrize("by_id", [True, False])
 def test_speakers_in_lists_of_turns_are_known_by_their_names(bench, keys, user, agent, by_id) -> None:
     role, text = keys.split()
