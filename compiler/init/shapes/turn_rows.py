@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from itertools import chain
 from typing import cast
 
@@ -161,38 +162,34 @@ def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> tup
                 values[str(conversation)].append(str(value))
         unordered = sum(len(set(values[talk])) < sizes[talk] for talk in talks)
         gaps = f"{leaf.path} is empty or repeated in {unordered} of {len(talks)} conversations"
-        if len(talks) - unordered >= MOST * len(talks) and _is_order(leaf, list(values.values())):
+        is_named = _is_named_for_order(leaf)
+        order = orders_of(list(values.values())) if is_named else None
+        if len(talks) - unordered >= MOST * len(talks) and (order or _is_count(leaf, values)):
             if not unordered:
                 return leaf, []
             fate = "rows without it are refused, rows with the same one stay in the order of the file"
             return leaf, [f"{gaps}: {fate}"]
-        if not any(len(set(each)) > 1 for each in values.values()):
+        if not is_named or all(len(set(each)) < 2 for each in values.values()):
             continue
-        is_sure = orders_of(list(values.values())) is not None
-        is_time = _TIME.search(leaf.name) and not all(map(_SECONDS.fullmatch, map(str, leaf.values)))
-        if not is_sure and (is_time or leaf.name in ORDER_COLUMNS):
+        if order is None:
             guesses = [
                 f"the turns stay in the order of the file, because {leaf.path} cannot order them "
                 f"({next(iter(leaf.values))}); if that is wrong, write times as 2024-03-01 09:05:00"
             ]
-        elif leaf.name in ORDER_COLUMNS and not guesses:
+        elif not guesses:
             guesses = [f"the turns stay in the order of the file, because {gaps}"]
     return None, guesses
 
 
-def _is_order(leaf: Leaf, values: list[list[str]]) -> bool:
-    """True if a column is named or numbered as turns are. `values`: those of each conversation.
-
-    Times in no certain form say nothing, nor does a `response_time` of 5 seconds.
-    An id that no two rows share counts them as they were written, if it is a number.
-    """
-    longest, count = max(map(len, values)), len(leaf.hashes)
-    every = list(chain.from_iterable(values))
-    is_id = ID.search(leaf.name) and count == leaf.filled
-    if (count <= longest + 1 or is_id) and all(map(str.isdecimal, every)):
-        return True
-    if not orders_of(values):
-        return False
+def _is_named_for_order(leaf: Leaf) -> bool:
+    """True if a column is named as turns or times are. A `response_time` of 5 seconds is no such time."""
     if leaf.name in ORDER_COLUMNS or leaf.name.endswith("序号"):
         return True
-    return bool(_TIME.search(leaf.name)) and not all(map(_SECONDS.fullmatch, every))
+    return bool(_TIME.search(leaf.name)) and not all(map(_SECONDS.fullmatch, map(str, leaf.values)))
+
+
+def _is_count(leaf: Leaf, values: Mapping[str, list[str]]) -> bool:
+    """True if a column numbers the turns of each conversation (`values`), or all rows in their order."""
+    longest, count = max(map(len, values.values())), len(leaf.hashes)
+    is_id = ID.search(leaf.name) and count == leaf.filled
+    return bool(count <= longest + 1 or is_id) and all(map(str.isdecimal, chain(*values.values())))

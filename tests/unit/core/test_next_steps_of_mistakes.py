@@ -26,7 +26,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["data", "compile", "spec.yaml"], 2, 'the folder in which you are; did you mean "mine.csv"?'),
         (["data", "--out", "x", "compile"], 2, "Options come after the command: "),
         (["data", "compile", "--limit"], 2, "Example: tuneyard data compile "),
-        (["data", "init"], 2, "Example: tuneyard data init "),
+        (["data", "remove"], 2, "Example: tuneyard data remove "),
         (["data", "view", "x", "--recipe", "mine.yml"], 2, 'did you mean "mine.yaml"?'),
         (["data", "init", "mine.csv", "--out", "spec.csv"], 2, "--out spec.yaml"),
         (["data", "init", "mine.csv", "--answer", "a", "--answer", "b"], 2, "2 times, expected one column"),
