@@ -1,17 +1,17 @@
-"""The script `tuneyard`, and `python -m tuneyard` for an environment whose scripts are not on the PATH."""
+"""The script `tuneyard`, and `python -m tuneyard` for an environment whose scripts are not on the PATH.
+
+Ctrl-C during the first imports ends it as SIGTERM does, without a traceback.
+"""
 
 import signal
 
+_handler = signal.getsignal(signal.SIGINT)
+if _handler is signal.default_int_handler:  # a script's background jobs ignore it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-def main() -> None:
-    """Run `tuneyard`. Ctrl-C during its imports ends it as SIGTERM does, without a traceback."""
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:  # a script's background jobs ignore it
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from tuneyard.core.cli.main import main as run
+from tuneyard.core.cli.main import main  # noqa: E402  # the handler comes before all other imports
 
-    signal.signal(signal.SIGINT, handler)
-    run()
+signal.signal(signal.SIGINT, _handler)
 
 
 if __name__ == "__main__":
