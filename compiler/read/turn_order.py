@@ -16,6 +16,7 @@ _DATES = (
     "%d %B %Y", "%a %d %b %Y",
 )  # fmt: skip
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", " %H:%M:%S %z")
+_OTHER_FORM = (ArithmeticError, ValueError, TypeError)  # TypeError: offsets in some times alone
 _SIGN = re.compile(r"(?<=\d)[.-](?=\d)")
 _LAST_ZERO = re.compile(r"(\d+\.)(\d+0)")
 _CLOCK = r"\d?\d:\d\d(:\d\d([.,]\d{3})?)?"
@@ -32,9 +33,7 @@ def orders_of(talks: list[list[str]]) -> list[list[int]] | None:
     for readings in _READINGS:
         orders = []
         for reading in readings:
-            with suppress(
-                ArithmeticError, ValueError, TypeError
-            ):  # a time with an offset next to one without
+            with suppress(*_OTHER_FORM):
                 keys = map(reading, tidy)
                 orders.append([sorted(range(len(each)), key=each.__getitem__) for each in keys])
         if orders:

@@ -80,11 +80,11 @@ class TokenSequence:
     @property
     def labels(self) -> list[int]:
         """Labels of the tokens that LLaMA-Factory trains on: without loss `IGNORED`."""
-        return [
-            IGNORED if state == MASKED else token
-            for token, state in zip(self.ids, self.states, strict=True)
-            if state != CUT
-        ]
+        labels = []
+        for token, state in zip(self.ids, self.states, strict=True):
+            if state != CUT:
+                labels.append(IGNORED if state == MASKED else token)
+        return labels
 
 
 Cuts = list[tuple[int, int, int, int]]
