@@ -29,6 +29,7 @@ from tuneyard.adapters.provenance import (
     training_datasets,
 )
 from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.threads import prefetch, workers
 from tuneyard.adapters.weighted import (
     WeightedAdapter,
     check_inputs,
@@ -49,10 +50,8 @@ from tuneyard.core.weights.tensors import (
     Array,
     Spec,
     from_fp32,
-    prefetch,
     require_finite,
     to_fp32,
-    workers,
     write_weights,
 )
 
