@@ -56,12 +56,18 @@ def conversations(profile: FileProfile) -> Proposal | None:
 
     Turns written as text may be a copy of the others, or the earlier turns of a question.
     """
-    leaves = [leaf for leaf in profile.leaves.values() if leaf.kind == "turns" or _asks(profile, leaf)]
-    lists = [leaf for leaf in leaves if not leaf.characters]
-    texts = [leaf for leaf in leaves if leaf.characters and meaning(leaf.path) != EARLIER_TURNS]
-    if not lists and not texts:
-        return None
-    return _conversations(profile, (lists or texts)[0].path)
+    lists: list[Leaf] = []
+    texts: list[Leaf] = []
+    for leaf in profile.leaves.values():
+        is_talk = leaf.kind == "turns" or _asks(profile, leaf)
+        if not is_talk or leaf.is_called("rejected"):  # of two dialogues the chosen one has the prompt
+            continue
+        if not leaf.characters:
+            lists.append(leaf)
+        elif meaning(leaf.path) != EARLIER_TURNS:
+            texts.append(leaf)
+    leaves = lists or texts
+    return _conversations(profile, leaves[0].path) if leaves else None
 
 
 def _asks(profile: FileProfile, leaf: Leaf) -> bool:

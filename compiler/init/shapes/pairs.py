@@ -1,4 +1,4 @@
-"""Preference pairs: two answers to a question, two dialogues, or answers with ratings."""
+"""Preference pairs: two answers to a question, or answers with ratings. Two dialogues are conversations."""
 
 from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import (
@@ -8,20 +8,13 @@ from tuneyard.compiler.init.proposal import (
     question_leaf,
     question_proposal,
 )
-from tuneyard.compiler.kinds.turn_forms import is_transcript
 from tuneyard.compiler.rows import are_objects
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.records import PAIR
 
 
 def pair_of_answers(profile: FileProfile) -> Proposal | None:
-    """Two whole dialogues to choose from, or a question with two answers."""
-    rows = profile.first
-    if all(is_transcript(row.get(answer)) for row in rows for answer in PAIR):
-        columns = {"turns": ProposedColumn(PAIR[0], "turns")}
-        for answer in PAIR:
-            columns[answer] = ProposedColumn(answer, answer)
-        return Proposal("Preference pairs of dialogues", columns, {"format": "sharegpt"})
+    """A question with two answers."""
     question = question_leaf(profile)
     if question is None:
         return None

@@ -23,8 +23,8 @@ FORMS = {
         "rejected": {"from": "gpt", "value": "A river."},
     },
     "hh-rlhf": {
-        "chosen": "\n\nHuman: Name a river.\n\nAssistant: The Rhine.",
         "rejected": "\n\nHuman: Name a river.\n\nAssistant: A river.",
+        "chosen": "\n\nHuman: Name a river.\n\nAssistant: The Rhine.",
     },
     "ratings": {
         "instruction": "Name a river.",
