@@ -11,10 +11,11 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.files import versions
+from tuneyard.eval.backends import Backend
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import WITHOUT_BOS
 from tuneyard.eval.read.results import MERGED, RESULTS, SHOTS_OF, Identity, read_identity, shown_command
-from tuneyard.eval.scoring.candidates import Opened
+from tuneyard.eval.scoring.candidates import Candidate, Opened
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task
 
@@ -58,12 +59,19 @@ def plan_scoring(
         if request.resume and (request.out / candidate.name / dataset.name / RESULTS).is_file():
             finished.append((candidate.name, dataset.name))
             continue
-        job = Job(request, opened.backend, candidate, dataset, task)
-        further = None if kept_run else task.further(job)
-        if further:
-            jobs.append(Job(request, opened.backend, candidate, dataset, task, further, main=job))
-        jobs.append(job)
+        jobs += plan_jobs(request, task, dataset, opened.backend, candidate)
     return ScoringPlan(request, task, datasets, opened, identity, jobs, finished)
+
+
+def plan_jobs(
+    request: ScoringRequest, task: Task, dataset: EvalDataset, backend: Backend, candidate: Candidate
+) -> list[Job]:
+    """The job of a candidate on a dataset. Before it, the job of further answers that its results need."""
+    job = Job(request, backend, candidate, dataset, task)
+    further = None if backend.run else task.further(job)
+    if further is None:
+        return [job]
+    return [Job(request, backend, candidate, dataset, task, further, main=job), job]
 
 
 def fit(

@@ -20,7 +20,7 @@ from tuneyard.eval.backends.worker_model import resources, worker_model
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.scoring.candidates import Opened, choose_candidates
 from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.plan import ScoringPlan, fit
+from tuneyard.eval.scoring.plan import ScoringPlan, fit, plan_jobs
 from tuneyard.eval.scoring.task import Job, Task
 
 AHEAD = 4  # batches for each worker that are sent before the first of them is written
@@ -86,18 +86,16 @@ def item_of(job: Job, batch: list[int]) -> WorkItem:
 def score_batch(
     setup: ScoringSetup, candidate: str, dataset: str, is_further: bool, batch: list[int]
 ) -> list[Fields]:
-    """Score a batch in this worker, which keeps one planned job."""
-    return once_per_worker(_job, setup, candidate, dataset, is_further).score(batch)
+    """Score a batch in this worker, which keeps the planned jobs of one candidate on one dataset."""
+    jobs = once_per_worker(_jobs, setup, candidate, dataset)
+    return jobs[0 if is_further else -1].score(batch)
 
 
-def _job(setup: ScoringSetup, candidate: str, dataset: str, is_further: bool) -> Job:
-    """Plan a job by its names, as the driver did."""
+def _jobs(setup: ScoringSetup, candidate: str, dataset: str) -> list[Job]:
+    """Plan the jobs of a candidate on a dataset by their names, as the driver did."""
     task, opened = once_per_worker(_open, setup)
     (of_name,) = [each for each in opened.candidates if each.name == candidate]
-    job = Job(setup.request, opened.backend, of_name, setup.datasets[dataset], task)
-    if is_further:
-        return Job(setup.request, opened.backend, of_name, job.dataset, task, task.further(job), main=job)
-    return job
+    return plan_jobs(setup.request, task, setup.datasets[dataset], opened.backend, of_name)
 
 
 def _open(setup: ScoringSetup) -> tuple[Task, Opened]:
