@@ -82,7 +82,7 @@ def read_scored_runs(
         folder, reported = source.path, None
         if (folder / SWEEP).is_file():
             folder, reported = held_out_runs(folder)
-            half = f"{source.path}: a sweep: compared on the examples that it did not choose on"
+            half = f"{source.path}: a sweep, compared on its held-out half"
             say(f"note: {half}", to_stderr=True)
         whole, unfinished = find_scored_runs(folder)
         left_out = "{place}: left out, unfinished; resume with --resume"

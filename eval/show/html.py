@@ -156,11 +156,11 @@ def breakable(text: object) -> Markup:
 def _counts(errors: IncorrectExamples) -> str:
     """Sentence on how many examples are incorrect, and how many of them the page shows."""
     total = errors.total
-    here = tr("all are here")
+    here = tr("all shown")
     if len(errors.rows) < total:
-        here = tr("{count:,} of them, evenly spread, are here", count=len(errors.rows))
+        here = tr("{count:,} of them, evenly spread, are shown", count=len(errors.rows))
     examples = tr_counted(total, "example")
-    return tr("{examples} that at least one model has incorrect; {here}.", examples=examples, here=here)
+    return tr("{examples} that at least one model got wrong ({here}).", examples=examples, here=here)
 
 
 def _data(models: Sequence[str], base: str, best: str, errors: Sequence[IncorrectExamples]) -> str:
@@ -188,11 +188,11 @@ GLOSSARY = {
     "macro-F1": "The unweighted mean over labels of the harmonic mean of precision and recall.",
     "95 % interval": "Confidence interval. If the examples were drawn again many times, 95 of 100 intervals "
     "computed this way would contain the true value.",
-    "majority-class baseline": "The accuracy of always giving the commonest expected answer.",
+    "majority-class baseline": "The accuracy of always giving the most common expected answer.",
     "mean": "The mean of the accuracies on all datasets, each dataset counting alike.",
     "difference, points": "The accuracy of the first model less that of the second, in percentage points.",
-    "fixed": "Examples that the second model, or the base, has incorrect and the first correct.",
-    "regressed": "Examples that the second model, or the base, has correct and the first incorrect.",
+    "fixed": "Examples that the second model, or the base, got wrong and the first got right.",
+    "regressed": "Examples that the second model, or the base, got right and the first got wrong.",
     "p": "How often chance alone gives a difference as large, in any of the comparisons made together.",
     "minimum detectable effect": "The least difference, in points, that these examples show with 80 % power.",
     "not shown": "No significant difference at 5 % here, which does not show them to be equal.",

@@ -39,8 +39,8 @@ DETAILED = 12  # with more datasets, nobody would look through all matrices
 OTHERS = "others"
 BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
 CAPTIONS = {
-    "type": "Accuracy on {name} by type with 95 % intervals, the commonest type first.",
-    "subtype": "Accuracy on {name} by subtype with 95 % intervals, the commonest subtype first.",
+    "type": "Accuracy on {name} by type with 95 % intervals, the most common type first.",
+    "subtype": "Accuracy on {name} by subtype with 95 % intervals, the most common subtype first.",
     "confusion": "Predicted by actual labels on {name}: counts of examples, and their shares of the row.",
 }
 HATCHES = (None, "//", "..", "xx")

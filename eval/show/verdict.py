@@ -147,7 +147,7 @@ def _alternatives(section: Section, best: str, *, brief: bool) -> str:
             text = tr(
                 " It is not shown to be better than {rivals}, which is the simpler choice.", rivals=rivals
             )
-    if others:
+    if others and not (brief and simpler):
         rivals = _rivals(section, others, best, brief=brief)
         text += tr(" It is not shown to be better than {rivals}.", rivals=rivals)
     between = [test for test in section.tests_of(best) if test.against != section.base]
@@ -211,7 +211,7 @@ def _not_better(section: Section, *, brief: bool) -> str:
         best = section.better[0]
         if brief:
             return tr(
-                "Ship none: the best model, {best}, is worse than always giving the commonest answer.",
+                "Ship none: the best model, {best}, is worse than always giving the most common answer.",
                 best=called(best),
             ) + tr(WRONG)
         test = _against_base(section, best)

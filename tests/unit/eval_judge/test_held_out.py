@@ -52,7 +52,7 @@ def test_base_singles_and_the_choice_on_the_other_half(sweep):
 
 def test_it_is_said(sweep, capsys):
     warnings = compare_results([ScoredRunSource(sweep)]).warnings
-    printed_line(capsys.readouterr().err, "note: ", sweep, "examples that it did not choose on")
+    printed_line(capsys.readouterr().err, "note: ", sweep, "compared on its held-out half")
     assert not any("a sweep" in text for text in warnings)
 
 

@@ -363,7 +363,7 @@ def test_examples_of_too_many_letters_are_thinned_out_and_the_page_says_so(
     assert errors.total == 100 and 0 < len(errors.rows) < 100 and len(json.dumps(errors.rows)) < 12_500
     places = [int(row["row"]) for row in errors.rows]
     assert places[-1] > 90 and max(b - a for a, b in pairwise(places)) <= 3
-    assert f"{len(errors.rows)} of them, evenly spread, are here" in page_of(found)
+    assert f"{len(errors.rows)} of them, evenly spread, are shown" in page_of(found)
 
 
 def test_the_same_runs_have_the_same_plots() -> None:
