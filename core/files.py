@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -24,6 +25,7 @@ from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_n
 Moved = Callable[[int], object]
 """Takes the number of bytes that were read, for a progress bar."""
 SHOWN_NAMES = 8
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)  # owner/name
 _FLUSHED_AT_ONCE = 1 << 25  # bytes that are written before the disk is told to begin with them
 OURS = "tuneyard-"  # marks the hidden names that `recovered` may delete
 _AT_FDCWD = -100

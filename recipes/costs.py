@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tuneyard.core.errors import Problem, counted
 from tuneyard.core.files import existing
-from tuneyard.core.training.training_stage import TRAINING_STAGES, TrainingStage
+from tuneyard.core.training.training_stage import TRAINING_STAGES, WITHOUT_REFERENCE, TrainingStage
 from tuneyard.recipes.hardware import GpuModel
 from tuneyard.recipes.recipe import Recipe
 
@@ -31,7 +31,6 @@ SPREAD = 1.5  # of the time, to either side of its middle value
 LOOSE_SPREAD = 1.6, 2.2
 # bytes a parameter
 OPTIMIZERS = {"adafactor": 1, "sgd": 0, "adamw_8bit": 2, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 2}
-WITHOUT_REFERENCE = ("orpo", "simpo")  # pref_loss of stage dpo
 # What changes memory or time by an amount that is not worked out here.
 UNMODELLED = (
     "fsdp", "mixture_of_depths", "ray_num_workers", "shift_attn", "upcast_layernorm", "use_adam_mini",

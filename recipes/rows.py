@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from tuneyard.core.datasets import read_records
 from tuneyard.core.errors import ContentError, TuneyardError, counted, show_value
-from tuneyard.core.records import PAIR, SHAREGPT_TAGS, RecordFormat, RecordReader, strings
+from tuneyard.core.records import ALPACA, PAIR, SHAREGPT_TAGS, RecordFormat, RecordReader, strings
 from tuneyard.core.records.answers import answer_codes
 from tuneyard.core.training import llamafactory
 from tuneyard.core.training.llamafactory import WHOLE, RecipeData, RetypedColumnError, replaced, times_refused
@@ -24,7 +24,6 @@ from tuneyard.recipes.answer import AnswerFinding, EpochCounts, Rows, TokenCount
 from tuneyard.recipes.trained_rows import UntrainableEpochError, mixed_and_split
 
 COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
-ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}  # columns without `columns`
 FIRST = 20  # rows that are named for a finding on answers
 progress: TextIO = sys.stderr
 Lengths = list[list[int]]  # for each row the tokens of each of its sequences

@@ -4,7 +4,6 @@ What the trainer stops at or ignores was read in LLaMA-Factory 0.9.5 and transfo
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 
 from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.errors import ContentError, Problem, show_value
-from tuneyard.core.files import existing, near_name, read_object, versions
+from tuneyard.core.files import HUB_ID, existing, near_name, read_object, versions
 from tuneyard.core.installation.packages import install_command
 from tuneyard.core.prompt.token_weights import read_weights, weights_file
 from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
-from tuneyard.core.training.training_stage import PREFERENCE_STAGES, TRAINING_STAGES
+from tuneyard.core.training.training_stage import PREFERENCE_STAGES, TRAINING_STAGES, WITHOUT_REFERENCE
 from tuneyard.recipes.hardware import Gpu, Machine, is_set, world_size
 from tuneyard.recipes.recipe import MachineProblem, Recipe, RunProblem
 from tuneyard.recipes.schema import known_keys, meant, setting_problems
@@ -45,11 +44,9 @@ UNWEIGHTED = (
 TIMES = ("runtime", "samples_per_second", "steps_per_second")
 GENERATED = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
 TRACKERS = ("wandb", "tensorboard", "swanlab", "mlflow", "trackio")  # report_to: packages of these names
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 AMPERE = 8  # the compute capability from which NVIDIA GPUs calculate in bfloat16
 HOPPER = 9  # … from which all GPUs multiply in fp8
 ADA = ("L4", "4090", "Ada")  # in names of GPUs of generation 8 that do, too
-REFERENCE_FREE = ("orpo", "simpo")
 CHOOSE = "choose another output_dir"
 KEPT = ("model_name_or_path", "adapter_name_or_path", "dataset_dir")
 FAR = 10
@@ -109,7 +106,6 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
     if not isinstance(name, str) or not name:
         return
     folder, key = Path(name), "model_name_or_path"
-    remote = HUB_ID.fullmatch(name) and not name.startswith((".", "~", "models/", "saves/"))
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             yield recipe.setting_problem(
@@ -117,11 +113,17 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
             )
     elif folder.is_absolute():
         yield recipe.problem("E344", key, f"{name}: no such folder", kind=MachineProblem)
-    elif not remote or folder.parent.is_dir():
+    elif means_folder(name):
         hint = "make it with `tuneyard recipe base`" if name == "models/demo-base" else near_name(folder)
         yield recipe.setting_problem(
             "E306", key, f"{name}: no such folder, and no hub id (owner/name) either", hint
         )
+
+
+def means_folder(name: str) -> bool:
+    """True if a name of a model or adapter means a folder of this machine, and not the hub's `owner/name`."""
+    is_hub_id = HUB_ID.fullmatch(name) and not name.startswith(("models/", "saves/"))
+    return not is_hub_id or Path(name).parent.is_dir()
 
 
 def _evaluation(recipe: Recipe) -> Iterator[Problem]:
@@ -435,7 +437,7 @@ def _no_effect(recipe: Recipe) -> Iterator[Problem]:
         message = f"has no effect in stage {stage}: only pt and sft pack"
         yield recipe.problem("W338", "packing", message, "leave it out")
     loss = settings.get("pref_loss")
-    if settings.get("ref_model") and stage == "dpo" and loss in REFERENCE_FREE:
+    if settings.get("ref_model") and stage == "dpo" and loss in WITHOUT_REFERENCE:
         yield recipe.problem("W338", "ref_model", f"has no effect: {loss} has no reference", "leave it out")
     for key in ("dataset", "eval_dataset"):
         names = recipe.names(key)

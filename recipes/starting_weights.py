@@ -6,7 +6,7 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, show_value
 from tuneyard.core.files import no_folder, read_object, require
 from tuneyard.recipes.recipe import Recipe
-from tuneyard.recipes.rules import HUB_ID
+from tuneyard.recipes.rules import means_folder
 
 # Settings that name adapters, and the setting that names the model below them.
 ADAPTERS = {
@@ -44,11 +44,7 @@ def loaded_problems(recipe: Recipe) -> Iterator[Problem]:
 
 def is_missing(name: str) -> bool:
     """True if a name means a folder of this machine that does not exist; the hub's `owner/name` does not."""
-    folder = Path(name).expanduser()
-    if folder.exists():
-        return False
-    starts_here = name.startswith((".", "~", "models/", "saves/"))
-    return starts_here or not HUB_ID.fullmatch(name) or folder.parent.is_dir()
+    return means_folder(name) and not Path(name).expanduser().exists()
 
 
 def _kept_settings(recipe: Recipe) -> Iterator[Problem]:

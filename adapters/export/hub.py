@@ -1,6 +1,5 @@
 """Upload to the Hugging Face Hub as one commit. Files that arrived before are not sent twice."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,12 @@ from tuneyard.adapters.store import note
 from tuneyard.core.datasets.manifest import MANIFEST, read_manifest
 from tuneyard.core.documents import dump_yaml, markdown_table
 from tuneyard.core.errors import ContentError, RequestError, counted
-from tuneyard.core.files import read_json, require, sha256
+from tuneyard.core.files import HUB_ID, read_json, require, sha256
 from tuneyard.core.training.training_run import training_data, training_inputs
 from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS_INDEX
 from tuneyard.core.weights.base_models import INDEX, open_base
 
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 TOKEN_FIX = "export HF_TOKEN=… of an account that may write there, or run `hf auth login`"
 USAGE = """## How to load it
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.adapters.export.modelfile import renderer
 from tuneyard.core.errors import ContentError, TimeLimitError
 from tuneyard.core.prompt import (
-    Message,
+    TALKS,
     Render,
     chat_renderer,
     llamafactory_messages,
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 PLAIN = (
     "{% for message in messages %}{{ message['content'] }}"
     "{% if not loop.last %}{{ '\\n' }}{% endif %}{% endfor %}"
-)
-QUESTION = {"role": "user", "content": "Is it?"}
-TALKS: tuple[list[Message], ...] = (
-    [QUESTION],
-    [{"role": "system", "content": "Be brief."}, QUESTION],
-    [QUESTION, {"role": "assistant", "content": "Yes."}, QUESTION],
 )
 
 

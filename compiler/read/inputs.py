@@ -24,7 +24,7 @@ from tuneyard.compiler.read.saved import ABOUT_SAVED, saved_files
 from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.spec.model import PART, Mix, Spec
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, nearest
-from tuneyard.core.files import near_name, sha256
+from tuneyard.core.files import HUB_ID, near_name, sha256
 from tuneyard.core.installation.checkout import bundled
 
 RAW = Path("data/raw")
@@ -38,7 +38,6 @@ _HUB = re.compile(
     r"hub:(?P<path>[^@:]+)"
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
-_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name, as hubs have it
 _HUB_PAGE = re.compile(r"https?://.*/datasets/([\w.-]+/[\w.-]+)")
 
 
@@ -331,7 +330,7 @@ def _not_found(text: str) -> str:
     """Message for a source that does not exist, with the way in which it would be read."""
     page = _HUB_PAGE.match(text)
     dataset = page[1] if page else text.removeprefix(HUB)
-    if _REPOSITORY.fullmatch(dataset) and suffix(Path(text)) not in readers():
+    if HUB_ID.fullmatch(dataset) and suffix(Path(text)) not in readers():
         return (
             f"{text}: source not found; a dataset of the Hugging Face Hub is compiled by "
             f"`tuneyard data compile SPEC --source hub:{dataset}`"

@@ -41,6 +41,13 @@ Messages = list[Message]
 Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 Encode = Callable[[Messages], list[int]]
 Render = Callable[[Messages, bool], str]  # of messages, whether an answer is asked for
+_QUESTION = {"role": "user", "content": "Is it?"}
+TALKS: tuple[Messages, ...] = (
+    [_QUESTION],
+    [{"role": "system", "content": "Be brief."}, _QUESTION],
+    [_QUESTION, {"role": "assistant", "content": "Yes."}, _QUESTION],
+)
+"""Conversations by whose prompts two chat templates are compared."""
 
 
 @dataclass(frozen=True, slots=True)

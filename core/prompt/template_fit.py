@@ -217,7 +217,7 @@ def templates_like(tokenizer: Any, chat: ChatFormat) -> tuple[list[str], list[st
     same_prompt = []
     same_with_system = []
     common_tokens: dict[str, int] = {}
-    for name, template in sorted(TEMPLATES.items(), key=_reads_media):
+    for name, template in sorted(TEMPLATES.items(), key=lambda item: reads_media(item[1])):
         try:
             prompt = _template_prompt(template, tokenizer)
             system_prompt = _template_prompt(template, tokenizer, SYSTEM_TEXT)
@@ -231,9 +231,9 @@ def templates_like(tokenizer: Any, chat: ChatFormat) -> tuple[list[str], list[st
     return same_prompt, same_with_system, max(common_tokens, key=lambda name: common_tokens[name])
 
 
-def _reads_media(named_template: tuple[str, Any]) -> bool:
+def reads_media(template: Any) -> bool:
     """True if a template is for models that read images, videos or audios."""
-    return type(named_template[1].mm_plugin).__name__ != "BasePlugin"
+    return type(template.mm_plugin).__name__ != "BasePlugin"
 
 
 def _written_tokens(template: Any, tokenizer: Any) -> list[str]:

@@ -115,6 +115,8 @@ TRAINING_STAGES = {
 }
 PREFERENCE_STAGES = ("dpo", "kto")
 """Stages that train a model on preferences without a reward model."""
+WITHOUT_REFERENCE = ("orpo", "simpo")
+"""Values of `pref_loss` with which stage dpo needs no second model."""
 
 
 class LearningRate(NamedTuple):

@@ -12,6 +12,7 @@ from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import text_sha256
 from tuneyard.core.prompt import (
+    TALKS,
     Encode,
     Messages,
     Tokenizer,
@@ -27,13 +28,7 @@ from tuneyard.eval.datasets.dataset import trained_conversations
 PLAIN = "plain text (no chat template)"
 WITHOUT_BOS = f"{PLAIN} without the tokenizer's BOS"
 AFTER_BOS = f"{PLAIN} after BOS"
-QUESTION = {"role": "user", "content": "Is it?"}
 SAMPLED = 1000
-TALKS = (
-    [QUESTION],
-    [{"role": "system", "content": "Be brief."}, QUESTION],
-    [QUESTION, {"role": "assistant", "content": "Yes."}, QUESTION],
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from tuneyard.core.errors import RequestError, counted, one_line, show_value
 from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder, text_sha256
-from tuneyard.core.prompt import Messages, Tokenizer
+from tuneyard.core.prompt import TALKS, Messages, Tokenizer
 from tuneyard.core.prompt.supervision import Turns
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.core.weights.adapter_files import CONFIG
@@ -33,7 +33,7 @@ from tuneyard.eval.backends.replay import Replay
 from tuneyard.eval.backends.server import Server
 from tuneyard.eval.backends.worker_model import open_in_workers
 from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.datasets.prompts import AFTER_BOS, TALKS, Prompting, choose_prompting, other_prompt
+from tuneyard.eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
 from tuneyard.eval.read.results import BASE, MERGED, read_identity
 from tuneyard.eval.scoring.options import ScoringRequest
 

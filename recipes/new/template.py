@@ -13,6 +13,7 @@ from typing import Any
 from tuneyard.core.prompt.template_fit import (
     ChatFormat,
     TemplateFinding,
+    reads_media,
     templates_like,
     with_fitted_template,
 )
@@ -60,6 +61,8 @@ def fitting_templates(
     read media have templates that do. Without thoughts in the answers a template of reasoning models writes
     the empty thought into the prompt, as the model's chat template does.
     """
+    from llamafactory.data.template import TEMPLATES
+
     data = arguments.with_tokenizer()
     tokenizer = data.module["tokenizer"]
     chat = ChatFormat.of(tokenizer, has_tools)
@@ -70,7 +73,9 @@ def fitting_templates(
     names, nearly, nearest = templates_like(tokenizer, chat)
     model_reads_media = data.module["processor"] is not None
     named = likeliest_first(names, arguments.model_args)
-    candidates: list[str | None] = [name for name in named if _reads_media(name) == model_reads_media]
+    candidates: list[str | None] = [
+        name for name in named if reads_media(TEMPLATES[name]) == model_reads_media
+    ]
     if not has_media:
         candidates.append(None)
     comparisons = [has_tools]
@@ -125,9 +130,3 @@ def usual_template(model: str) -> str:
         if any(Path(address).name == name for address in addresses.values()):
             return str(DEFAULT_TEMPLATE.get(listed, ""))
     return ""
-
-
-def _reads_media(name: str) -> bool:
-    from llamafactory.data.template import TEMPLATES
-
-    return type(TEMPLATES[name].mm_plugin).__name__ != "BasePlugin"

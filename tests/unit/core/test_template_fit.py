@@ -145,7 +145,7 @@ def test_the_hint_names_the_templates_that_write_the_models_own_prompt(monkeypat
     for name, template in registry.TEMPLATES.items():
         template.mm_plugin, template.name = object(), name
     monkeypatch.setitem(sys.modules, "llamafactory.data.template", registry)
-    monkeypatch.setattr(template_fit, "_reads_media", lambda _: False)
+    monkeypatch.setattr(template_fit, "reads_media", lambda _: False)
     monkeypatch.setattr(template_fit, "expected_errors", lambda: (ValueError,))
     prompts = {"system": [[3], [2]], "no": [[3], [3]]}
 
