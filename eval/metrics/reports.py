@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.labels import UNKNOWN, summary
-from tuneyard.eval.statistics.rates import Row, Rows, groups_of, hits, rate_of
+from tuneyard.eval.statistics.rates import Row, Rows, hits, share_of
 
 LEAD = r"^[\s>#*_•·-]*(?:\d+[.．、)]\s*)?[*_【\[「\"“]*"
 COLON = r"[\s*_】\]」\"”]*[:：]"
@@ -67,13 +67,13 @@ def report_summary(rows: Rows, judgements: Sequence[str]) -> dict[str, object]:
     }
 
 
-def _by(kinds: list[str], rows: Rows) -> dict[str, dict[str, object]]:
+def _by(kinds: list[str], rows: Rows) -> dict[str, dict[str, object] | None]:
     """Accuracy of each kind, the most common first."""
     parted: dict[str, list[Row]] = {}
     for kind, row in zip(kinds, rows, strict=True):
         parted.setdefault(kind, []).append(row)
     ordered = sorted(parted.items(), key=lambda item: (-len(item[1]), item[0]))
-    return {kind: rate_of(hits(of_kind), groups_of(of_kind)).as_json() for kind, of_kind in ordered}
+    return {kind: share_of(hits(of_kind), of_kind) for kind, of_kind in ordered}
 
 
 def _first_line(text: str) -> str:

@@ -234,7 +234,7 @@ class PredictionLog:
         predictions.
         """
         self.path = folder / PREDICTIONS
-        self.batches = batches
+        self.batches, self.record_numbers = batches, record_numbers
         self.token_losses = folder / TOKEN_LOSSES if record_numbers else None
         _sweep(folder)
         measured = batches
@@ -247,13 +247,18 @@ class PredictionLog:
         with atomic(self.path) as file:
             file.writelines(map(_line, kept.values()))
 
-    def append(self, predictions: Iterable[Prediction], token_losses: Iterable[TokenLosses] = ()) -> None:
+    def append(self, predictions: Iterable[Prediction], fields_by_row: Mapping[int, Results]) -> None:
         """Append one batch in a single write.
 
-        The losses of its tokens are written first: a batch with predictions has them.
+        The losses of its tokens, in the fields of the scorer, are written first: a batch with predictions
+        has them.
         """
         if self.token_losses is not None:
-            append_bytes(self.token_losses, b"".join(losses.line() for losses in token_losses))
+            lines = []
+            for row, fields in fields_by_row.items():
+                losses = TokenLosses(self.record_numbers[row], fields["ids"], fields["token_losses"])
+                lines.append(losses.line())
+            append_bytes(self.token_losses, b"".join(lines))
         append_bytes(self.path, b"".join(map(_line, predictions)))
 
     def finish(self, others: Iterable[Prediction]) -> list[Prediction]:

@@ -6,7 +6,7 @@ docs/eval-nli.md describes the files.
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,7 +20,6 @@ from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import executor_of
 from tuneyard.core.files import read_object, sha256, write_json
 from tuneyard.core.language.translation import tr
-from tuneyard.core.prompt.token_losses import TokenLosses
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.backends.worker_model import worker_slots
 from tuneyard.eval.datasets.training import trained_on
@@ -112,8 +111,7 @@ def _score(plan: ScoringPlan) -> None:
                         job.main.further.update(by_row)
                     if log is None:
                         continue
-                    losses = _token_losses(job, by_row) if job.task.token_losses else []
-                    log.append([_prediction(job, row, each) for row, each in by_row.items()], losses)
+                    log.append([_prediction(job, row, each) for row, each in by_row.items()], by_row)
                     scored += len(batch)
             if log is not None:
                 seconds = time.monotonic() - began
@@ -131,14 +129,6 @@ def _prediction(job: Job, row: int, fields: Fields) -> Prediction:
     if job.dataset.clusters:
         return {**line, "cluster": job.dataset.clusters[row]}
     return line
-
-
-def _token_losses(job: Job, fields_by_row: Mapping[int, Fields]) -> list[TokenLosses]:
-    """The losses of the tokens of some rows, under the rows' numbers in the dataset's file."""
-    losses = []
-    for row, fields in fields_by_row.items():
-        losses.append(TokenLosses(job.dataset.record_numbers[row], fields["ids"], fields["token_losses"]))
-    return losses
 
 
 def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:

@@ -58,7 +58,7 @@ class Mean(Estimate):
 
     def as_json(self) -> dict[str, object]:
         """Plain JSON values, as results.json has them."""
-        return {"value": self.value, "n": self.n, "stderr": self.stderr, "ci95": list(self.ci95)}
+        return {"value": self.value, "n": self.n, "stderr": self.stderr, "ci95": [self.low, self.high]}
 
 
 def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
@@ -202,7 +202,7 @@ def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Groups = None
     if math.isinf(spread.error[0]):  # a single group, or one that has all the weight
         return Mean(value, value, value, len(tops), 0.0)
     low, high = spread.limits(0, float(student_deviate(Z95, spread.freedom)[0]))
-    return Mean(value, low, high, len(tops), _error(spread))
+    return Mean(value, low, high, len(tops), float(spread.error[0]))
 
 
 def mean_of(values: Sequence[float], groups: Groups = None) -> Mean:

@@ -32,7 +32,7 @@ def begin(folder: Path, identity: object = IDENTITY, *, force=False, **summaries
 def finished(folder: Path) -> bytes:
     log = PredictionLog(folder, BATCHES)
     for batch in log.pending:
-        log.append(predictions(batch))
+        log.append(predictions(batch), {})
     log.finish([])
     return (folder / PREDICTIONS).read_bytes()
 
@@ -41,7 +41,7 @@ def test_a_log_cut_at_any_byte_ends_with_the_same_bytes(tmp_path) -> None:
     whole = finished(tmp_path / "whole")
     log = PredictionLog(tmp_path / "grown", BATCHES)
     for batch in BATCHES:
-        log.append(predictions(batch))
+        log.append(predictions(batch), {})
     grown = (tmp_path / "grown" / PREDICTIONS).read_bytes()
     for cut in range(len(grown) + 1):
         folder = tmp_path / str(cut)
@@ -58,8 +58,8 @@ def log_with_losses(folder: Path) -> PredictionLog:
 
 
 def append_with_losses(log: PredictionLog, batch) -> None:
-    token_losses = [TokenLosses(NUMBERS[row], [row, 9], [None, row / 8]) for row in batch]
-    log.append(predictions(batch), token_losses)
+    fields = {row: {"ids": [row, 9], "token_losses": [None, row / 8]} for row in batch}
+    log.append(predictions(batch), fields)
 
 
 def finished_with_losses(folder: Path) -> list[bytes]:
@@ -97,7 +97,7 @@ def test_logs_cut_around_any_line_end_with_the_same_losses_of_tokens(tmp_path) -
 def test_a_batch_without_losses_of_tokens_is_scored_again(tmp_path) -> None:
     log = log_with_losses(tmp_path)
     append_with_losses(log, [3, 1])
-    log.append(predictions([0, 2]), [])
+    log.append(predictions([0, 2]), {})
     assert log_with_losses(tmp_path).pending == [[0, 2], [4]]
 
 
