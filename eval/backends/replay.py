@@ -13,6 +13,7 @@ from tuneyard.core.prompt.supervision import SupervisedText
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.connection import RefusedError
 from tuneyard.eval.backends.scorers import DIGITS, Batches, Fields, Images, Prompts, Scorer
+from tuneyard.eval.metrics.labels import label_logs
 from tuneyard.eval.read.results import PREDICTIONS, RESULTS, Prediction, read_lines
 
 TEXT = ("reference", "loss", "tokens", "truncated", "reference_tokens")
@@ -24,7 +25,7 @@ KINDS = {
     "truncated": (bool, "true or false"),
 }
 """What these fields are. The others are numbers."""
-MOST = 1.1  # of a probability, or of its log: rounded sums
+MOST = 1.1  # of a probability: rounded sums
 
 
 @dataclass(eq=False)
@@ -135,9 +136,9 @@ class Replay(Backend):
         line, place = self._line(row)
         if "too_long" in line:
             return {"too_long": line["too_long"]}
-        logs, mass = line.get("choices"), line.get("label_mass")
-        if not isinstance(logs, dict):
-            raise unexpected(place, "choices", logs, "the labels' log-probabilities")
+        logs, mass = label_logs({"place": place, **line}), line.get("label_mass")
+        if not is_number(mass) or mass > MOST:
+            raise unexpected(place, "label_mass", mass, "a probability")
         missing = [label for label in labels if label not in logs]
         if missing:
             raise RequestError(
@@ -145,9 +146,6 @@ class Replay(Backend):
                 "score without --rescore for other labels"
             )
         choices = {label: logs[label] for label in labels}
-        for name, value in {**choices, "label_mass": mass}.items():
-            if not is_number(value) or value > MOST:
-                raise unexpected(place, name, value, "a log-probability or a probability")
         if len(choices) < len(logs):
             mass = round(sum(map(math.exp, choices.values())), DIGITS)
         return {"model_output": self._answer(row, 0), "choices": choices, "label_mass": mass}

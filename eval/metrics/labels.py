@@ -1,19 +1,19 @@
 """Labels: which a set has, how each may be spelt, and how well each was found."""
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.errors import ContentError, RequestError, unexpected
 from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits
 
 UNKNOWN = "unknown"
 LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
 MOST = 20  # more different answers than this are free text and no labels
-LARGEST = sys.float_info.max  # integers have no end
+ROUNDED = 0.1  # the log of a probability is at most 0, and rounding may add this
 LONGEST_LABEL = 60  # characters of an expected text that are printed
 
 
@@ -36,13 +36,14 @@ def label_logs(prediction: Mapping[str, Any]) -> Mapping[str, float]:
 
     That of an impossible label is -inf; one label at least is possible.
     """
-    logs: Mapping[str, Any] = prediction["choices"]
+    logs: Any = prediction.get("choices")
     values = logs.values() if isinstance(logs, Mapping) else ()
-    usable = [isinstance(log, float | int) and (log == -math.inf or abs(log) <= LARGEST) for log in values]
+    usable = [log == -math.inf or (is_number(log) and log <= ROUNDED) for log in values]
     if not all(usable) or max(values, default=-math.inf) == -math.inf:
         place = prediction.get("place", "choices")
         raise unexpected(place, "choices", logs, "the labels' log-probabilities")
-    return logs
+    kept_logs: Mapping[str, float] = logs
+    return kept_logs
 
 
 def find_labels(answers: Sequence[str], place: str) -> list[str]:
