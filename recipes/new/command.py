@@ -20,7 +20,6 @@ from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
 from tuneyard.core.files import existing, no_folder, read_object, write_text
 from tuneyard.core.language.messages import say
-from tuneyard.core.training.training_stage import OBJECTIVES
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked, ask_check, quick_check
@@ -29,6 +28,7 @@ from tuneyard.recipes.hardware import GPUS, GpuModel, Machine, gpu_model, machin
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask_measures
 from tuneyard.recipes.new.dataset import STAGES, training_data
 from tuneyard.recipes.new.memory import GpuFit, gpu_fit, write_zero_file, zero_setting
+from tuneyard.recipes.new.objectives import OBJECTIVES
 from tuneyard.recipes.new.settings import (
     METHODS,
     VAL_SIZE,

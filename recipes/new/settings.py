@@ -10,11 +10,12 @@ from typing import NamedTuple
 from tuneyard.core.datasets import read_records, stem_of
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.records import MARK, strings
-from tuneyard.core.training.training_stage import OBJECTIVES, PREFERENCE_STAGES
+from tuneyard.core.training.training_stage import PREFERENCE_STAGES
 from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.hardware import Machine, cpu_computes_bf16
 from tuneyard.recipes.new.dataset import TrainingData
 from tuneyard.recipes.new.memory import GpuFit, zero_setting
+from tuneyard.recipes.new.objectives import OBJECTIVES
 from tuneyard.recipes.new.template import TemplateChoice
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import AMPERE

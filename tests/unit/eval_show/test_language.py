@@ -212,8 +212,7 @@ def test_one_of_a_thing_is_no_plural(groups: list[str] | None, tmp_path: Path) -
     text += markdown(found.comparison) + " ".join(found.warnings)
     assert "1 example in 1 cluster." in text or "1 independent example." in text
     assert (
-        "1 example that at least one model got wrong" in text
-        and "trained on 1 of these 1 example:" in text
+        "1 example that at least one model got wrong" in text and "trained on 1 of these 1 example:" in text
     )
     assert PLURAL_OF_ONE.findall(text) == []
     for number in (0, 1, 2, 1500):

@@ -18,7 +18,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import relative_paths
 from tuneyard.core.prompt.template_fit import TemplateFinding
-from tuneyard.core.training.training_stage import OBJECTIVES, TRAINING_STAGES, objectives_of
+from tuneyard.core.training.training_stage import TRAINING_STAGES
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked
 from tuneyard.recipes.costs import Shapes, estimate, setup_of, total_bytes
@@ -26,6 +26,7 @@ from tuneyard.recipes.hardware import GPUS, machine
 from tuneyard.recipes.new import command as new
 from tuneyard.recipes.new.dataset import training_data
 from tuneyard.recipes.new.memory import gpu_fit
+from tuneyard.recipes.new.objectives import OBJECTIVES, objectives_of
 from tuneyard.recipes.new.settings import (
     METHODS,
     RecipeRequest,
