@@ -154,7 +154,7 @@ def _refuse_order(turn: Turn, before: list[Turn]) -> None:
 def _order_results(value: list[Fields], turns: list[Turn]) -> None:
     """Sort results by the ids of OpenAI's calls, which no record keeps. Refuse results of other calls.
 
-    Another number of results than of calls is trained as it is.
+    Another number of results than of calls is trained unchanged.
     """
     for number, item in enumerate(value):
         calls = item.get("tool_calls") if turns[number].role == CALL else None

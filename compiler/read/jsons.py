@@ -274,7 +274,7 @@ def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator
 
 
 def no_object(value: object) -> str:
-    """The words for a row that is no object."""
+    """The words for a row of another type than an object."""
     return f'found {show_value(value)}, expected an object, such as {{"question": "…", "answer": "…"}}'
 
 

@@ -2,7 +2,7 @@
 
 fsspec and the package of each store take keys, regions and endpoints from where the store's own tool has
 them (AWS_PROFILE, AWS_ENDPOINT_URL, HF_TOKEN, …) and from the configuration of fsspec. Nothing is copied to
-the disk, but for what a reader has to jump about in and cannot, such as a compressed Parquet file.
+the disk, but for a file that its reader has to jump about in and cannot, such as a compressed Parquet file.
 """
 
 import contextlib

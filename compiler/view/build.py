@@ -44,7 +44,7 @@ MESSAGES = {
 class KeptRows:
     """Rows within the size limit of a page: when they are too large together, every second of them goes.
 
-    So the rows that stay are evenly spread, whatever their size.
+    So the rows that stay are evenly spread, small and large ones alike.
     """
 
     def __init__(self, largest: int = LARGEST) -> None:

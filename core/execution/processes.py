@@ -23,7 +23,7 @@ def end_process(process: "subprocess.Popen[bytes]") -> None:
 
 
 def end_left_behind(group: int) -> None:
-    """End what is left of a process group whose leader has ended: it would go on beside its successor."""
+    """End the rest of a process group whose leader has ended: it would go on beside its successor."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
 
