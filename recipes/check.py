@@ -25,6 +25,7 @@ from tuneyard.core.errors import (
     ProblemsError,
     RequestError,
     TuneyardError,
+    by_code,
     counted,
     size_words,
 )
@@ -416,6 +417,4 @@ def _verdict(problems: list[Problem]) -> str:
         return "nothing wrong"
     by_kind = Counter(problem.code[0] for problem in problems)
     totals = [counted(by_kind[kind], word) for kind, word in kinds.items() if kind != "N" or by_kind[kind]]
-    by_code = Counter(problem.code for problem in problems)
-    counts = ", ".join(f"{code} {count}" for code, count in sorted(by_code.items()))
-    return f"{', '.join(totals)} ({counts})"
+    return f"{', '.join(totals)} ({by_code(Counter(problem.code for problem in problems))})"

@@ -5,10 +5,11 @@ Runs in the subprocess of recipes/inspection.py. It repeats none of their rules,
 
 import bisect
 import copy
+import functools
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -225,7 +226,7 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
     cutoff = reader.data_args.cutoff_len
     if not reader.module:  # it still reports the rows that it drops
         processor._encode_data_example = lambda **_: ([],) * TRAINING_STAGES[reader.stage].encoded_lists
-    originals: Any = None
+    originals = functools.cache(functools.partial(_as_in_file, reader, attributes))
     for number, row in enumerate(tqdm(rows, desc="counting tokens", unit="row", delay=2, file=progress)):
         if reader.stage == "pt" and not reader.module:
             yield []
@@ -235,7 +236,7 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
         except expected_errors() as error:
             yield f"LLaMA-Factory stops at it: {words(error)}"
             continue
-        sequences = [ids[0] for key, ids in encoded.items() if key.endswith("input_ids")]
+        sequences = _sequences(encoded)
         is_cut = any(len(ids) > cutoff for ids in sequences) and not reader.data_args.packing
         if is_cut and (row["_images"] or row["_videos"] or row["_audios"]):
             cut = cutting.preprocess_dataset({key: [value] for key, value in row.items()})
@@ -246,22 +247,27 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
                 continue
         if sequences:
             yield [len(ids) for ids in sequences]
-            continue
-        if attributes.formatting != "alpaca" and not row["_prompt"] and not row["_response"]:
-            if originals is None:
-                originals = _as_in_file(reader, attributes)
-            yield f"LLaMA-Factory drops it: {turn_fault(originals[number], attributes)}"
-            continue
-        if TRAINING_STAGES[reader.stage].rows == MARKED and attributes.kto_tag and len(row["_response"]) == 1:
-            if originals is None:
-                originals = _as_in_file(reader, attributes)
-            mark = show_value(originals[number][attributes.kto_tag])
-            column = show_value(attributes.kto_tag)
-            yield f"LLaMA-Factory drops it: its mark in column {column} is {mark}, expected true or false"
-            continue
-        turns, answers = counted(len(row["_prompt"]), "turn"), counted(len(row["_response"]), "answer")
-        expected = f"expected an odd number of turns and {TRAINING_STAGES[reader.stage].expected_answers}"
-        yield f"LLaMA-Factory drops it: found {turns} before {answers}, {expected}"
+        else:
+            yield f"LLaMA-Factory drops it: {_drop_reason(reader, attributes, row, number, originals)}"
+
+
+def _drop_reason(
+    reader: RecipeData, attributes: Any, row: Mapping[str, Any], number: int, originals: Callable[[], Any]
+) -> str:
+    """Why LLaMA-Factory drops a row. `originals` reads the rows before it converts them."""
+    prompt, answers, stage = row["_prompt"], row["_response"], TRAINING_STAGES[reader.stage]
+    if attributes.formatting != "alpaca" and not prompt and not answers:
+        return turn_fault(originals()[number], attributes)
+    if stage.rows == MARKED and attributes.kto_tag and len(answers) == 1:
+        mark = show_value(originals()[number][attributes.kto_tag])
+        return f"its mark in column {show_value(attributes.kto_tag)} is {mark}, expected true or false"
+    counts = f"found {counted(len(prompt), 'turn')} before {counted(len(answers), 'answer')}"
+    return f"{counts}, expected an odd number of turns and {stage.expected_answers}"
+
+
+def _sequences(encoded: Mapping[str, list[list[int]]]) -> list[list[int]]:
+    """The ids of each sequence of a single encoded row."""
+    return [ids[0] for key, ids in encoded.items() if key.endswith("input_ids")]
 
 
 def _media_tokens(reader: RecipeData, encoded: dict[str, list[list[int]]]) -> int:
@@ -269,8 +275,7 @@ def _media_tokens(reader: RecipeData, encoded: dict[str, list[list[int]]]) -> in
     plugin = reader.template.mm_plugin
     marks = [plugin.image_token, plugin.video_token, plugin.audio_token]
     ids = {reader.module["tokenizer"].convert_tokens_to_ids(mark) for mark in marks if mark}
-    sequences = [ids[0] for key, ids in encoded.items() if key.endswith("input_ids")]
-    return sum(token in ids for sequence in sequences for token in sequence)
+    return sum(token in ids for sequence in _sequences(encoded) for token in sequence)
 
 
 def turn_fault(row: dict[str, Any], attributes: Any) -> str:

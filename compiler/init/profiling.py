@@ -71,17 +71,14 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
         placed["splits"] = {name: (name,) for name in placed["files"]}
     elif folders != [path]:
         placed["files"] = {PART: tuple(map(str, folders))}
-    first: Readable = files[0]
-    if "train" in paths_by_split:
-        first = next(file for file in files if str(file) == paths_by_split["train"][0])
+    folder_names: set[str] = set()
+    for name in names_of_folders.values():
+        folder_names.update(filter(None, name.split("/")))
+    if "splits" in placed:
+        folder_names = {name for name in folder_names if not split_of_name(name)}
     try:
         with contextlib.ExitStack() as stack:
-            if isinstance(first, Path) and suffix(first) == ".zip":
-                inner_files = stack.enter_context(members(first))
-                if not inner_files:
-                    raise ContentError(f"{first}: no data file in the archive (known: {known_suffixes()})")
-                _refuse_splits_inside(first, inner_files)
-                first = inner_files[0]
+            first = _file_to_read(files, paths_by_split, stack)
             encoding = "utf-8"
             if find_reader(suffix(first), str(first)).text:
                 encoding = encoding_of(first)
@@ -97,21 +94,37 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                     if document is not first and profile.rows < SAMPLE:
                         _read_rows(profile, document)
                 if not profile.rows:
-                    for problem in profile.problems.errors:
-                        is_broken = problem.code == "E003" and not problem.hint
-                        fix = "; correct it there, or get the file again" if is_broken else ""
-                        raise ContentError(f"{problem.line()}{fix}")
-                    raise ContentError(
-                        f"{path}: no rows; name a file of rows (a table, JSON, JSON Lines, Parquet)"
-                    )
+                    raise _without_rows(profile)
                 profile.source = replace(profile.source, columns=(), **placed)
-                names = {part for name in names_of_folders.values() for part in name.split("/") if part}
-                if profile.source.splits:
-                    names = {name for name in names if not split_of_name(name)}
-                profile.folder_names = sorted(names)
+                profile.folder_names = sorted(folder_names)
                 yield profile
     except UnreadableFileError as error:
         raise ContentError(f"{path}: {error}; {error.hint}") from error
+
+
+def _file_to_read(
+    files: Sequence[SourceFile], paths_by_split: ByPart, stack: contextlib.ExitStack
+) -> Readable:
+    """The file of train, otherwise the first; of an archive the first in it, which `stack` keeps open."""
+    first = files[0]
+    if "train" in paths_by_split:
+        first = next(file for file in files if str(file) == paths_by_split["train"][0])
+    if not isinstance(first, Path) or suffix(first) != ".zip":
+        return first
+    inner_files = stack.enter_context(members(first))
+    if not inner_files:
+        raise ContentError(f"{first}: no data file in the archive (known: {known_suffixes()})")
+    _refuse_splits_inside(first, inner_files)
+    return inner_files[0]
+
+
+def _without_rows(profile: FileProfile) -> ContentError:
+    """The error for a file without a row that can be read: its first problem, if it has one."""
+    for problem in profile.problems.errors:
+        if problem.code == "E003" and not problem.hint:
+            return ContentError(f"{problem.line()}; correct it there, or get the file again")
+        return ContentError(problem.line())
+    return ContentError(f"{profile.path}: no rows; name a file of rows (a table, JSON, JSON Lines, Parquet)")
 
 
 def _folders(path: SourcePath) -> Sequence[SourcePath]:

@@ -143,7 +143,7 @@ def opened(
             raw = path
         else:
             raw = path.open("rb", 0)
-        stream = _buffered(stack.enter_context(raw), AHEAD)
+        stream = _buffered(stack.enter_context(raw))
         if moved:
             from tqdm.utils import CallbackIOWrapper
 
@@ -226,8 +226,8 @@ def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _buffered(raw: object, ahead: int = AHEAD) -> io.BufferedReader:
-    return io.BufferedReader(cast("io.RawIOBase", raw), ahead)
+def _buffered(raw: object) -> io.BufferedReader:
+    return io.BufferedReader(cast("io.RawIOBase", raw), AHEAD)
 
 
 @contextlib.contextmanager

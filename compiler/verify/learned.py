@@ -81,8 +81,10 @@ class AnswersAuditor:
             codes.add("E412")
         prompt, answers = rows["_prompt"][place], rows["_response"][place]
         codes |= answer_codes(self.stage, prompt, answers, mask_history=bool(self.args.mask_history))
-        lists = [(table, key) for table in (encoded, whole) for key in ("input_ids", "labels")]
-        sides = [[table[f"{side}{key}"][place] for table, key in lists] for side in self.sides]
+        sides = []
+        for side in self.sides:
+            keys = f"{side}input_ids", f"{side}labels"
+            sides.append([table[key][place] for table in (encoded, whole) for key in keys])
         audit.rows += 1
         audit.lengths[max(len(uncut) for _, _, uncut, _ in sides)] += 1
         for ids, labels, uncut, uncut_labels in sides:

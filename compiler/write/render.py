@@ -178,7 +178,10 @@ def _encoded(fields: Mapping[str, list[Any]], between: bytes, rows: int) -> byte
         literals.append(quote + b",")
     literals[-1] = literals[-1][:-1] + b"}" + between
     step = 2 * len(columns) + 1
-    pieces = [piece for literal in literals for piece in (literal, b"")][:-1] * rows
+    row = []
+    for literal in literals:
+        row += [literal, b""]
+    pieces = row[:-1] * rows
     for number, column in enumerate(columns):
         pieces[2 * number + 1 :: step] = column
     return b"".join(pieces)

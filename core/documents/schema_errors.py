@@ -96,7 +96,6 @@ def _in_words(error: "ValidationError") -> Iterator[Violation]:
     schema = cast("dict[str, Any]", error.schema)
     bound = cast("Any", error.validator_value)
     value = cast("Any", error.instance)
-    hint = ""
     if keyword == "additionalProperties":
         keys = schema.get("properties", {})
         others = f"the keys are {', '.join(keys)}" if keys else ""
@@ -110,11 +109,14 @@ def _in_words(error: "ValidationError") -> Iterator[Violation]:
         return
     kind = schema.get("type", [])
     kinds = {kind} if isinstance(kind, str) else set(kind)
+    hint = ""
     too_large = isinstance(value, int | float) and not abs(value) <= LARGEST
     if keyword == "type" and too_large and kinds & {"integer", "number"}:
         keyword, expected = "maximum", f"a number of at most {LARGEST:,.0f}"
     elif keyword == "type":
         expected = " or ".join(words for name, words in _TYPES.items() if name in kinds) or "null"
+        if "description" in schema:
+            expected += f" ({schema['description']})"
         if isinstance(value, bool) and "string" in kinds:
             hint = YES_OR_NO
     elif keyword == "enum":
@@ -136,6 +138,4 @@ def _in_words(error: "ValidationError") -> Iterator[Violation]:
         expected = " and ".join(_BOUNDS[name].format(schema[name]) for name in bounds)
     else:
         expected = str(schema.get("description") or f"{keyword} {show_value(bound)}")
-    if keyword == "type" and "description" in schema:
-        expected += f" ({schema['description']})"
     yield Violation(place, keyword, f"found {show_value(value)}, expected {expected}", hint)

@@ -138,6 +138,11 @@ class ProblemsError(ContentError):
         super().__init__(text if names_subject else f"{subject}: {text}")
 
 
+def by_code(counts: Mapping[str, int]) -> str:
+    """Numbers of problems, as `E101 2, W201 1`."""
+    return ", ".join(f"{code} {count}" for code, count in sorted(counts.items()))
+
+
 def summarise(
     problems: list[Problem], show_all: bool = False, counts: Mapping[str, int] | None = None
 ) -> str:
@@ -154,8 +159,7 @@ def summarise(
     rest = total - len(lines)
     if rest:
         lines.append(f"… {rest} more (--all shows every one)")
-    by_code = ", ".join(f"{code} {count}" for code, count in sorted(counts.items()))
-    lines.append(f"{counted(total, 'problem')} ({by_code})")
+    lines.append(f"{counted(total, 'problem')} ({by_code(counts)})")
     lines += guide(counts)
     return "\n".join(lines)
 

@@ -194,7 +194,7 @@ def assemble(
 ) -> ScoredRun:
     """The run of the rows in the order of their ids, with `values` by metric, grouped by `KINDS` and `by`.
 
-    Rows with a subtype have their gold answer as type. `ContentError` for doubles or gaps.
+    `ContentError` for doubles or gaps.
     """
     if not rows:
         raise ContentError(f"{source}: no rows in it; score {model} on {dataset} again")
@@ -206,20 +206,6 @@ def assemble(
     for one, other in pairwise(ordered):
         if one["id"] == other["id"]:
             raise ContentError(f"{other['place']}: row {other['id']} is already in {one['place']}")
-    kinds = {}
-    names = {*KINDS, by} - {""}
-    if by and all(row.get(by) is None for row in ordered):
-        names |= {*ordered[0]}  # to name the fields that there are
-    for name in sorted(names):
-        texts = [optional_text(row, name) for row in ordered]
-        if name == "type" and any(row.get("subtype") is not None for row in ordered):
-            texts = [row["gold"] if text is None else text for row, text in zip(ordered, texts, strict=True)]
-        if any(text is not None for text in texts):
-            kinds[name] = [text or "" for text in texts]
-    groups = [group for group in map(group_of, ordered) if group is not None]
-    if groups and len(groups) < len(ordered):
-        ungrouped = next(row for row in ordered if group_of(row) is None)
-        raise ContentError(f"{ungrouped['place']}: no group, but {len(groups)} other rows have one")
     confidence = [row["confidence"] for row in ordered if row.get("confidence") is not None]
     if len(confidence) < len(ordered):
         confidence = []
@@ -236,8 +222,8 @@ def assemble(
         gold=gold,
         predicted=predicted,
         correct=[row["correct"] for row in ordered],
-        groups=groups or None,
-        kinds=kinds,
+        groups=_groups(ordered),
+        kinds=_kinds(ordered, by),
         confidence=confidence or None,
         facts=facts,
         values=by_metric,
@@ -245,6 +231,33 @@ def assemble(
         questions=[_question(row) for row in ordered],
         outputs=[first_text(row, OUTPUTS) for row in ordered],
     )
+
+
+def _groups(rows: Sequence[Row]) -> list[str] | None:
+    """The group of each row, None if no row has one. `ContentError` if only some have."""
+    groups = [group for group in map(group_of, rows) if group is not None]
+    if groups and len(groups) < len(rows):
+        ungrouped = next(row for row in rows if group_of(row) is None)
+        raise ContentError(f"{ungrouped['place']}: no group, but {len(groups)} other rows have one")
+    return groups or None
+
+
+def _kinds(rows: Sequence[Row], by: str) -> dict[str, list[str]]:
+    """The values of `KINDS` and of the field `by` in each row, without those that no row has.
+
+    Rows with a subtype have their gold answer as type. If no row has `by`, a message will name all fields.
+    """
+    kinds = {}
+    names = {*KINDS, by} - {""}
+    if by and all(row.get(by) is None for row in rows):
+        names |= {*rows[0]}
+    for name in sorted(names):
+        texts = [optional_text(row, name) for row in rows]
+        if name == "type" and any(row.get("subtype") is not None for row in rows):
+            texts = [row["gold"] if text is None else text for row, text in zip(rows, texts, strict=True)]
+        if any(text is not None for text in texts):
+            kinds[name] = [text or "" for text in texts]
+    return kinds
 
 
 def _question(row: Row) -> str:
