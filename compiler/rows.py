@@ -32,7 +32,7 @@ Line = int | str | InDocument
 
 
 class Prefix(NamedTuple):
-    """The beginning of all places in a file: its path in messages, and the text between that and the number."""
+    """The beginning of all places in a file: its path in messages, and the text before the number."""
 
     file: str
     between: str = ":"

@@ -297,7 +297,7 @@ class Checker:
             return Problem("E105", place, message, field, fix)
         if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
             return Problem("E106", place, f"found {value_text}, expected text that is not blank", field)
-        if isinstance(value, list) and kind.takes_lists:
+        if isinstance(value, list) and "items" in schema:  # the message names the item
             wrong = next(violations(schema, value))
             return Problem("E105", place, wrong.message, f"{field} {wrong.place}".rstrip())
         fix = other_kind(value) if kind.is_cleaned else ""

@@ -119,7 +119,7 @@ def _source_column(column: Column, profile: FileProfile) -> str:
     rows = ObjectRows(Prefix(""), range(len(profile.first)), profile.first)
     path = find_source(column, rows.names(), rows) or ""
     kind = column.kind
-    is_fitting = kind.takes_lists
+    is_fitting = "items" in kind.schema
     if path in profile.leaves:
         is_fitting = profile.leaves[path].kind in kind.leaf_types
     if is_fitting or not kind.leaf_types:

@@ -185,12 +185,6 @@ class Kind:
     def __reduce__(self) -> tuple[Callable[[str], "Kind"], tuple[str]]:
         return kind_of, (self.name,)
 
-    @property
-    def takes_lists(self) -> bool:
-        """True if a value may be a list, so that a message names the item that is wrong."""
-        types = self.schema.get("type")
-        return types == "array" or (isinstance(types, list) and "array" in types)
-
     def check(self, column: "Column", spec: "Spec") -> None:
         """Refuse a column of this kind if the outputs cannot contain it. `ValueError` has the reason."""
         if not self.part:

@@ -1,7 +1,7 @@
 """Parquet and Arrow, batch by batch; places are row numbers (from 1)."""
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
 from typing import Any, BinaryIO
@@ -17,25 +17,16 @@ PROBE = 16  # rows
 MAGIC = b"ARROW1"
 NOT_IN_PYTHON = (ValueError, OverflowError, LookupError)
 """What pyarrow raises at text that is not UTF-8, a date in the year 10000, a time zone of Mars."""
-Opened = Callable[[], tuple[Any, Iterator[Any]]]  # a file's schema and record batches
 
 
-@reader(".parquet", text=False)
-def read_parquet(file: OpenFile, _: Problems) -> Iterator[TableRows]:
-    """Yield the rows of a Parquet file; a broken one is a problem."""
-    whole = seekable(file.stream)  # here, since a full disk is no broken file
-    yield from _rows("Parquet", partial(_parquet, whole), file)
-
-
-@reader(".arrow", text=False)
-def read_arrow(file: OpenFile, _: Problems) -> Iterator[TableRows]:
-    """Yield the rows of an Arrow file, as `datasets` saves it (a stream) or of record batches; as above."""
-    yield from _rows("Arrow", partial(_arrow, file.stream), file)
-
-
-def _rows(format_name: str, open_table: Opened, file: OpenFile) -> Iterator[TableRows]:
+@reader(".parquet", ".arrow", text=False)
+def read_columns(file: OpenFile, _: Problems) -> Iterator[TableRows]:
+    """Yield the rows of a file of columns; a broken one is a problem."""
     import pyarrow
 
+    open_table = partial(_arrow, file.stream)
+    if file.kind == ".parquet":
+        open_table = partial(_parquet, seekable(file.stream))  # here, since a full disk is no broken file
     start = 1
     try:
         schema, batches = open_table()
@@ -51,12 +42,13 @@ def _rows(format_name: str, open_table: Opened, file: OpenFile) -> Iterator[Tabl
             yield TableRows(Prefix(file.display_path, ROW), lines, columns)
             start += batch.num_rows
     except (pyarrow.ArrowException, OSError, *NOT_IN_PYTHON) as error:
-        message = f"{format_name} cannot be read: {str(error).splitlines()[0]}"
+        message = f"{file.kind[1:].capitalize()} cannot be read: {str(error).splitlines()[0]}"
         place = f"{file.display_path} row {start}"
         raise UnreadableFileError("E012", message, "export the file again", place) from error
 
 
 def _parquet(whole: BinaryIO) -> tuple[Any, Iterator[Any]]:
+    """The schema and the batches of a Parquet file, a few megabytes each."""
     import pyarrow.parquet
 
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # Arrow's own allocator keeps 30 MB more
@@ -80,6 +72,7 @@ def _rows_of_batch(rows: int, size: int) -> int:
 
 
 def _arrow(stream: io.BufferedReader) -> tuple[Any, Iterator[Any]]:
+    """The schema and the batches of a file as `datasets` saves it (a stream), or of one of record batches."""
     import pyarrow.ipc
 
     if stream.peek(len(MAGIC)).startswith(MAGIC):

@@ -37,7 +37,7 @@ def orders_of(talks: list[list[str]]) -> list[list[int]] | None:
                 keys = map(reading, tidy)
                 orders.append([sorted(range(len(each)), key=each.__getitem__) for each in keys])
         if orders:
-            return orders[0] if all(order == orders[0] for order in orders) else None
+            return orders[0] if orders.count(orders[0]) == len(orders) else None
     return None
 
 
