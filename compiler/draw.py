@@ -21,14 +21,16 @@ def draw_splits(
 
     A unit's entry is 0 for `train`, otherwise the number of its split among `shares`, counted from 1.
     `sizes` are the numbers of rows of the units. `classes` are the numbers of their classes: every class has
-    each share. With None the shares are of all rows. Memory: 5 bytes a unit besides the arguments.
+    each share. With None the shares are of all rows. Memory: 6 bytes a unit besides the arguments.
     """
     homes = array("B", [IN_REST]) * len(sizes)
+    if classes is None:
+        classes = bytes(len(sizes))
     order = array(ROW_TYPE, range(len(sizes)))
     random.Random(seed).shuffle(order)
     class_rows: Counter[int] = Counter()
     for unit, size in enumerate(sizes):
-        class_rows[0 if classes is None else classes[unit]] += size
+        class_rows[classes[unit]] += size
     total = class_rows.total()
     free_rows = dict(class_rows)
     for number, share in enumerate(shares.values(), start=1):
@@ -99,7 +101,7 @@ def _fill(
     order: Sequence[int],
     quotas: Mapping[int, int],
     sizes: Sequence[int],
-    classes: Sequence[int] | None,
+    classes: Sequence[int],
 ) -> dict[int, int]:
     """Give a split the first free units of each class, up to the quota of rows of the class.
 
@@ -110,7 +112,7 @@ def _fill(
     for unit in order:
         if not open_classes:
             break
-        code = 0 if classes is None else classes[unit]
+        code = classes[unit]
         if homes[unit] != IN_REST or code not in open_classes:
             continue
         quota, rows = quotas[code], taken_rows[code]

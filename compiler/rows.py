@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from operator import itemgetter
-from typing import NamedTuple, Self, TypeGuard
+from typing import Any, NamedTuple, Self, TypeGuard
 
 
 class InDocument(NamedTuple):
@@ -148,7 +148,7 @@ Rows = ObjectRows | TableRows
 class Batch(_Addressed):
     """Rows that passed the checks: one list per column of the spec, all of one length."""
 
-    columns: dict[str, list[object]]
+    columns: dict[str, list[Any]]
 
     def __len__(self) -> int:
         return len(self.lines)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, lru_cache, partial
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 from tuneyard.compiler.check.cleaning import cleaner, wrapped
 from tuneyard.compiler.check.json_values import numbers_in
@@ -364,14 +364,13 @@ def label_keys(spec: Spec) -> dict[object, object]:
     return label_by_key
 
 
-def _as_cells(raw: object) -> tuple[str, ...]:
+def _as_cells(raw: Any) -> tuple[str, ...]:
     """The spellings of a number or a truth value in the cells of a table."""
     if isinstance(raw, bool):
         return str(raw), str(raw).lower(), str(raw).upper()
-    number = cast("float", raw)
-    if float(number).is_integer():
-        return str(int(number)), f"{int(number)}.0"
-    return (str(number),)
+    if float(raw).is_integer():
+        return str(int(raw)), f"{int(raw)}.0"
+    return (str(raw),)
 
 
 def keys_of(labels: Values) -> Values:

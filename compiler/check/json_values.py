@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import cast
+from typing import Any
 
 import orjson
 
@@ -26,17 +26,17 @@ def _unrounded(number: str) -> None:
         raise ValueError(number)
 
 
-def numbers_in(values: Sequence[object], before: str | None) -> list[object]:
+def numbers_in(values: Sequence[Any], before: str | None) -> list[Any]:
     """Turn text cells into whole numbers, if all are written so and none is too large for JSON.
 
     `before` is the type of the column in earlier rows. After text all stay text. After numbers each cell is
     decided alone.
     """
     try:
-        numbers = [int(cast("str", value)) for value in values]
+        numbers = list(map(int, values))
         small = min(numbers) >= SMALLEST and max(numbers) <= LARGEST
         if before != "text" and small and list(map(str, numbers)) == list(values):
-            return cast("list[object]", numbers)
+            return numbers
     except ValueError:
         pass
     if before != "a number" or len(values) < 2:

@@ -1,7 +1,5 @@
 """The text columns of a spec: the prompt columns (asked) and the answer columns (answered)."""
 
-from typing import cast
-
 import orjson
 
 from tuneyard.compiler.kinds import ASKED
@@ -40,7 +38,7 @@ class TextColumns:
         """The texts of a batch by column: first the prompts, then the answers."""
         texts: dict[str, Texts] = {}
         if self.turns:
-            talks = cast("list[list[Turn]]", batch.columns[self.turns])
+            talks: list[list[Turn]] = batch.columns[self.turns]
             end = None if self.pair else -1
             texts["asked"] = ["\n".join(turn.text for turn in talk[:end]) for talk in talks]
             if not self.pair:
@@ -74,7 +72,7 @@ def as_texts(spec: Spec, name: str, batch: Batch) -> Texts:
     """The values of a column as texts."""
     kind, values = spec.kinds[name], batch.columns[name]
     if kind.is_text or (kind.is_label and spec.labels):
-        return cast("Texts", values)
+        return values
     return list(map(written_value, values))
 
 

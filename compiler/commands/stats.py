@@ -15,7 +15,6 @@ from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
 from tuneyard.core.language.translation import tr, tr_counted
 
-BATCH = 256  # texts that a tokenizer gets at once
 NAMED = 3  # duplicates for people, of the first that --json names
 KEPT = 20
 LANGUAGES = {"zh": "Chinese", "en": "Latin letters without accents", "": "other"}
@@ -129,11 +128,7 @@ def _tokens(model: Path) -> Measure:
     tokenizer = _load_tokenizer(model)
 
     def count(texts: list[str]) -> list[int]:
-        counts: list[int] = []
-        for start in range(0, len(texts), BATCH):
-            encodings = tokenizer.encode_batch(texts[start : start + BATCH], add_special_tokens=False)
-            counts += [len(encoding.ids) for encoding in encodings]
-        return counts
+        return [len(each.ids) for each in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
     return count
 

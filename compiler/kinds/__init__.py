@@ -93,7 +93,7 @@ class ColumnReader:
         self.column = column
         self.file = file
         self.spec = file.spec
-        self.noted: Counter[object] = Counter()
+        self.noted: Counter[Any] = Counter()
         self.prepare()
 
     def prepare(self) -> None:

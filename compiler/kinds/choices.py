@@ -7,10 +7,9 @@ Other files have a column for each choice (COPA, PIQA, WinoGrande, SciQ). There 
 them: `answer: {names: [label], is: choice, of: [a, b]}`.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from string import ascii_uppercase
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from tuneyard.compiler.kinds import Column, ColumnReader, Kind, Row
 from tuneyard.compiler.rows import Fields, are_objects
@@ -77,8 +76,7 @@ class CorrectChoiceReader(ColumnReader):
         """From which number on the choices are counted, if answers are numbers."""
         if not self.noted:
             return []
-        answers = cast("Counter[int]", self.noted)
-        numbers = f"numbers from {min(answers)} to {max(answers)}"
+        numbers = f"numbers from {min(self.noted)} to {max(self.noted)}"
         return [
             f"{column.name}: {numbers}, of which {column.options.get('first', 0)} is the first choice "
             "(`first: 0` or `first: 1` at the column)"

@@ -1,7 +1,5 @@
 """Earlier turns of an alpaca record: pairs of a question and its answer."""
 
-from typing import cast
-
 from tuneyard.compiler.kinds import ASKED, Beside, Column, ColumnReader, Kind
 from tuneyard.compiler.spec.model import Spec
 
@@ -38,7 +36,7 @@ HISTORY = HistoryKind(
         "type": ["array", "null"],
         "items": {"type": "array", "minItems": 2, "maxItems": 2, "items": _TEXT},
     },
-    default=cast("object", []),
+    default=[],
     part="history",
     compared=ASKED,
     beside=Beside(("history",), turns=False, questions=True),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path, PurePath
-from typing import cast
+from typing import Any
 
 from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind, LoadedRow, Row
 from tuneyard.compiler.kinds.turn_forms import USER
@@ -45,10 +45,10 @@ class MediaReader(ColumnReader):
         templates = "".join(output.templates.get(key, "") for key in asking)
         self.literal = "".join(text for text, _ in placeholders(templates))
 
-    def read(self, value: object) -> list[str]:
+    def read(self, value: Any) -> list[str]:
         """The paths in a cell, which is one text or a list; `WrongValueError` names the one that is wrong."""
-        paths = [value] if isinstance(value, str) and value else value or []
-        for path in cast("list[object]", paths):
+        paths: list[Any] = [value] if isinstance(value, str) and value else value or []
+        for path in paths:
             expected = f"found {show_value(path)}, expected the path of a file"
             if not isinstance(path, str) or not path.strip():
                 raise WrongValueError(expected)
@@ -57,7 +57,7 @@ class MediaReader(ColumnReader):
             if "://" in path or path.startswith("data:"):
                 raise WrongValueError(f"{expected}: save it as one")
             refuse_unusable(self.folder / path, self.column.kind is IMAGES)
-        return cast("list[str]", paths)
+        return paths
 
     def check_row(self, row: Row) -> Fields:
         """Put placeholders before the first question if the row has none.

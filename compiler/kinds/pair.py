@@ -1,6 +1,6 @@
 """Preference pairs: two answers to one prompt (`ranking` in LLaMA-Factory 0.9.5, stages rm and dpo)."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from tuneyard.compiler.check.marks import refuse_masked
 from tuneyard.compiler.kinds import Beside, Column, ColumnReader, Kind, Row, Values
@@ -43,7 +43,7 @@ class ReplyReader(ColumnReader):
         """Bring messages into OpenAI's form."""
         return [common_turns(value, self.column.options.get("roles", {}), whole=False) for value in values]
 
-    def read(self, value: object) -> Reply:
+    def read(self, value: Any) -> Reply:
         """The cleaned answer; of rated ones the best, for `rejected` the worst."""
         if "best" in self.column.options:
             return Reply([], best_of(self, value, lowest=self.column.kind is REJECTED, in_pair=True))
@@ -57,7 +57,7 @@ class ReplyReader(ColumnReader):
         elif isinstance(value, list) and len(value) == 1:
             reply = Reply([], read_answer(value[0], keys))
         else:
-            *before, last = read_turns(cast("list[Fields]", value), keys)
+            *before, last = read_turns(value, keys)
             refuse_images((*before, last))
             reply = Reply(cleaned(before, clean), last.text)
             if last.role != ASSISTANT:
@@ -70,7 +70,7 @@ class ReplyReader(ColumnReader):
         """The texts of both answers; `WrongValueError` unless they differ and have one prompt."""
         spec = self.spec
         names = spec.named(*PAIR)
-        chosen, rejected = (cast("Reply", row[name]) for name in names)
+        chosen, rejected = row[names[0]], row[names[1]]
         if chosen.text == rejected.text:
             raise WrongValueError(f"chosen and rejected are the same: {show_value(chosen.text)}")
         before_chosen = _texts_of(chosen.before)

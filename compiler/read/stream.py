@@ -226,8 +226,8 @@ def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _buffered(raw: object) -> io.BufferedReader:
-    return io.BufferedReader(cast("io.RawIOBase", raw), AHEAD)
+def _buffered(raw: Any) -> io.BufferedReader:
+    return io.BufferedReader(raw, AHEAD)
 
 
 @contextlib.contextmanager
@@ -251,8 +251,8 @@ class _Pieces(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(cast("bytearray", buffer))
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
         while not self._ready:
             piece = next(self._pieces, None)
             if piece is None:

@@ -62,7 +62,7 @@ def read_spec(path: Path, over: Raw | None = None) -> Raw:
 
     raw = _merged(path, ())
     if over:
-        raw = cast("Raw", _over(over, raw))
+        raw = _over(over, raw)
     schema = read_schema("spec")
     if "model_name_or_path" in raw:
         raise ContentError(
@@ -158,7 +158,7 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:
     return cast("Raw", _over({k: v for k, v in raw.items() if k != "like"}, under))
 
 
-def _over(top: object, under: object) -> object:
+def _over(top: Any, under: Any) -> Any:
     """Merge one spec over another: mappings key by key, `write` entry by entry. Other values replace."""
     if isinstance(top, dict) and isinstance(under, dict):
         merged = under | top

@@ -8,7 +8,7 @@ LLaMA-Factory's own rows can be compared with them.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from tuneyard.compiler.commands.dataset_reader import single_records
 from tuneyard.compiler.read.stream import HashedFile
@@ -96,12 +96,12 @@ def column_problems(place: str, record_format: RecordFormat, keys: set[str]) -> 
             )
 
 
-def _unknown_keys(place: str, value: object, keys: set[str], prefix: str) -> Iterator[Problem]:
+def _unknown_keys(place: str, value: Any, keys: set[str], prefix: str) -> Iterator[Problem]:
     """Report keys of an object of an entry that LLaMA-Factory does not know. `prefix` is its path."""
     if value is not None and not isinstance(value, dict):
         yield Problem("E401", place, f"found {show_value(value)}, expected an object", prefix.rstrip("."))
         return
-    for key in cast("dict[str, object]", value or {}):
+    for key in value or {}:
         if key not in keys:
             message = "LLaMA-Factory does not know this key and ignores it"
             yield Problem("E401", place, message, f"{prefix}{key}", nearest(key, keys))

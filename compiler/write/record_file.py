@@ -76,12 +76,9 @@ class RecordFile:
                 self._write(piece)
                 rest -= len(piece)
         if self._keys_file is not None:
-            keys = array("Q")
             part_keys = part.with_name(f".{part.name}.fingerprints")
-            with part_keys.open("rb") as source:
-                keys.frombytes(source.read())
             with named(self.path):
-                self._keys_file.write(keys)
+                self._keys_file.write(part_keys.read_bytes())
 
     def delete(self) -> None:
         """Delete the file and its keys."""

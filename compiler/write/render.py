@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, repeat
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
@@ -141,7 +141,7 @@ class Renderer:
     def _talks(self, batch: Batch) -> Iterator[list[Turn]]:
         """Yield the turns of each row: from its column of turns, or made by the templates."""
         if self.from_turns:
-            talks = cast("list[list[Turn]]", batch.columns[self.spec.turns])
+            talks: list[list[Turn]] = batch.columns[self.spec.turns]
             if self.spec.has_own_system(self.output):  # it stands in place of those that the spec ignores
                 talks = [[turn for turn in talk if turn.role != SYSTEM] for talk in talks]
             yield from talks

@@ -8,12 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from typing import Any, TypeGuard
 
 from tuneyard.core.errors import ContentError, nearest, show_value
-
-if TYPE_CHECKING:
-    from jsonschema import ValidationError
 
 LARGEST = 2.0**53  # above it not every whole number is a float; no step, rank or rate is as large
 _TYPES = {"string": "text", "integer": "a whole number", "number": "a number"}
@@ -90,12 +87,11 @@ def _validator(exact: bool) -> Any:
     return extend(Validator, type_checker=checker)  # type: ignore[no-untyped-call]
 
 
-def _in_words(error: "ValidationError") -> Iterator[Violation]:
+def _in_words(error: Any) -> Iterator[Violation]:
+    """Describe a `ValidationError` of jsonschema."""
     place = ".".join(map(str, error.absolute_path))
     keyword = str(error.validator)
-    schema = cast("dict[str, Any]", error.schema)
-    bound = cast("Any", error.validator_value)
-    value = cast("Any", error.instance)
+    schema, bound, value = error.schema, error.validator_value, error.instance
     if keyword == "additionalProperties":
         keys = schema.get("properties", {})
         others = f"the keys are {', '.join(keys)}" if keys else ""
