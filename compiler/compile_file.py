@@ -6,9 +6,10 @@ A file goes through all steps by itself, in this process or in a worker, and ret
 
 import contextlib
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tuneyard.compiler.check.checker import Checker, find_source
@@ -55,7 +56,7 @@ class Yielded:
     unused: Unused = field(default_factory=Unused)
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
     types: dict[str, str] = field(default_factory=dict)
-    values: dict[str, Counter[object]] = field(default_factory=dict)
+    values: defaultdict[str, Counter[object]] = field(default_factory=partial(defaultdict, Counter))
     counts: Counts = field(default_factory=Counts)
     readable: int = 0
 
@@ -66,7 +67,7 @@ class Yielded:
         self.fingerprints.append(other.fingerprints)
         self.types = {**other.types, **self.types}
         for column, counts in other.values.items():
-            self.values.setdefault(column, Counter()).update(counts)
+            self.values[column].update(counts)
         self.counts.add(other.counts)
         self.readable += other.readable
 
@@ -119,7 +120,6 @@ def compile_file(
     lint = Lint(spec, problems)
     outputs = [(Renderer(spec, output), file) for output, file in zip(spec.outputs, files, strict=True)]
     judged = [column.name for column in spec.columns if column.kind.judge]
-    result.values = {name: Counter() for name in judged}
     for rows in read(item.path, item.display_path, spec.source, problems, item.split, moved):
         room = most_rows - before.readable - result.readable
         if room < len(rows.lines):

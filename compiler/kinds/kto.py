@@ -34,8 +34,6 @@ class KtoReader(ColumnReader):
 def _judge(values: Counter[object], place: str) -> Problem | str:
     """KTO learns from the contrast: an error if all answers are wanted or none is, otherwise their ratio."""
     wanted_rows, unwanted_rows = values[True], values[False]
-    if not values:
-        return ""
     if wanted_rows and unwanted_rows:
         ratio = f"{wanted_rows / unwanted_rows:.2f} to 1"
         return f"{wanted_rows} answers wanted, {unwanted_rows} unwanted ({ratio})"

@@ -18,7 +18,7 @@ from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.spec.file import where_to_write
 from tuneyard.compiler.spec.model import REJECTED, Spec
 from tuneyard.compiler.write.entries import entries_of
-from tuneyard.core.datasets import REGISTRY, read_registry, write_registry, wrong_folder
+from tuneyard.core.datasets import REGISTRY, read_registry, wrong_folder
 from tuneyard.core.datasets.manifest import (
     EMPTY,
     MANIFEST,
@@ -27,7 +27,7 @@ from tuneyard.core.datasets.manifest import (
     read_manifests,
 )
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
-from tuneyard.core.files import OURS, publish, recovered, sync_folder
+from tuneyard.core.files import OURS, publish, recovered, sync_folder, write_json
 from tuneyard.core.records.row_index import row_index_file
 
 COMPILED_KEYS = ("file_name", "formatting", "ranking", "columns", "tags")
@@ -139,7 +139,8 @@ class Registry:
             yield
 
     def _write(self, entries: dict[str, Entry]) -> None:
-        write_registry(self.folder, entries, before=self.entries)
+        if entries != self.entries:
+            write_json(self.folder / REGISTRY, entries, ascii_only=True)
         self.entries = entries
 
     def _refuse_taken(self, entries: Mapping[str, Entry], folder: str, datasets: Iterable[str]) -> None:

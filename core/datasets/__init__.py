@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tuneyard.core.documents import BOM, json_lines
 from tuneyard.core.errors import ContentError, RequestError, nearest, nearest_name
-from tuneyard.core.files import is_file, near_name, no_folder, read_json, read_object, write_json
+from tuneyard.core.files import is_file, near_name, no_folder, read_json, read_object
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.messages import say
 from tuneyard.core.records import BARE
@@ -98,14 +98,6 @@ def read_registry(folder: Path) -> dict[str, dict[str, object]]:
             raise ContentError(f"{path}: entry {name!r}: found {type(entry).__name__}, expected an object")
         entries[name] = entry
     return entries
-
-
-def write_registry(
-    folder: Path, entries: Mapping[str, dict[str, object]], before: Mapping[str, dict[str, object]]
-) -> None:
-    """Write all entries, unless the registry has the same (`before`)."""
-    if entries != before:
-        write_json(folder / REGISTRY, entries, ascii_only=True)
 
 
 def wrong_folder(folder: Path) -> str:

@@ -124,7 +124,8 @@ def template_findings(
     errors = list(_missing_tokens(template, called, tokenizer, chat, resizes))
     if not chat.is_instruct:
         return errors
-    end = end_token(template, tokenizer)
+    ending = ending_of(template, tokenizer)
+    end = tokenizer.convert_ids_to_tokens(ending[0]) if ending else ""
     if end and end in chat.vocabulary and end not in chat.end_tokens:
         expected = " or ".join(sorted(chat.end_tokens))
         message = f"{called} ends answers with {end}, the model ends them with {expected}"
@@ -152,12 +153,6 @@ def _missing_tokens(
         listed = ", ".join(missing)
         message = f"{called} writes {listed}, which this tokenizer does not have as one token"
         yield TemplateFinding("E325", message, _fitting_hint(tokenizer, chat))
-
-
-def end_token(template: Any, tokenizer: Any) -> str:
-    """Token that ends an answer in training, "" if the template ends none."""
-    ending = ending_of(template, tokenizer)
-    return str(tokenizer.convert_ids_to_tokens(ending[0])) if ending else ""
 
 
 def ending_of(template: Any, tokenizer: Any) -> list[int]:
