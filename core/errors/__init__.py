@@ -54,15 +54,7 @@ class TuneyardError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Come back from a worker unchanged, also where its class has other arguments than `args`."""
-        return _unpickled, (type(self), self.args, self.__dict__)
-
-
-def _unpickled(
-    kind: type[TuneyardError], arguments: tuple[object, ...], state: dict[str, object]
-) -> TuneyardError:
-    error = kind.__new__(kind, *arguments)
-    error.__dict__.update(state)
-    return error
+        return Exception.__new__, (type(self), *self.args), self.__dict__
 
 
 class ContentError(TuneyardError):
