@@ -43,27 +43,27 @@ ROW = " row "
 
 
 class Place(str):
-    """The place of a row as people read it (`file:12`), with the parts by which problems are sorted.
+    """The place of a row as people read it (`file:12`), with the parts by which problems are sorted."""
 
-    `number` is the line and the item in it.
-    """
-
-    __slots__ = ("line", "number", "prefix")
+    __slots__ = ("line", "prefix")
 
     def __new__(cls, prefix: Prefix, line: Line) -> Self:
         """A place is `prefix` and `line`, one after the other."""
         place = super().__new__(cls, f"{prefix.file}{prefix.between}{line}")
         place.prefix, place.line = prefix, line
-        place.number = (inf, 0.0)
-        if isinstance(line, int):
-            place.number = (line, 0)
-        elif isinstance(line, InDocument):
-            place.number = (line.line, line.item)
         return place
 
     prefix: Prefix
     line: Line
-    number: tuple[float, float]
+
+    @property
+    def number(self) -> tuple[float, float]:
+        """The line and the item in it, by which problems are sorted."""
+        if isinstance(self.line, int):
+            return self.line, 0
+        if isinstance(self.line, InDocument):
+            return self.line.line, self.line.item
+        return inf, 0
 
     def __getnewargs__(self) -> tuple[Prefix, Line]:  # type: ignore[override]  # str's own has the text alone
         return self.prefix, self.line

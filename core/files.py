@@ -17,6 +17,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -328,10 +329,8 @@ def sha256(path: Path, moved: Moved | None = None) -> str:
     digest = hashlib.sha256()
     for each in files_of(path):
         with each.open("rb", buffering=0) as file:
-            while True:
-                piece = file.read(1 << 20)  # large: a thread waits for the interpreter after each piece
-                if not piece:
-                    break
+            # large pieces: a thread waits for the interpreter after each
+            for piece in iter(partial(file.read, 1 << 20), b""):
                 digest.update(piece)
                 if moved:
                     moved(len(piece))

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
@@ -205,11 +206,8 @@ def too_long(place: str, hint: str = "") -> UnreadableFileError:
 
 
 def blocks(stream: io.BufferedReader) -> Iterator[bytes]:
-    """Yield the bytes of a stream, some at a time."""
-    block = stream.read(BLOCK)
-    while block:
-        yield block
-        block = stream.read(BLOCK)
+    """The bytes of a stream, some at a time."""
+    return iter(partial(stream.read, BLOCK), b"")
 
 
 def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
