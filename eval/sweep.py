@@ -24,7 +24,7 @@ from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.judge.question import CHOICES, Choice
-from tuneyard.eval.metrics import find_metric
+from tuneyard.eval.metrics import check_metric
 from tuneyard.eval.nli import Nli, label_options, label_sets
 from tuneyard.eval.read.results import HELD_OUT, RESULTS, TABLE, check_new, read_run
 from tuneyard.eval.read.sweeps import REPORTED, SWEEP
@@ -97,7 +97,7 @@ def cli(
             f"--backend {request.backend}: a sweep weights adapters, which only hf does: leave it out"
         )
     if metric != ACCURACY.name:
-        find_metric(metric)
+        check_metric(metric)
     check_new(request.out, COMMAND, resume=request.resume, force=request.force)
     sets = read_datasets(request.datasets, request.data, request.cluster, folder=request.dataset_dir)
     labels = label_sets(sets, options)

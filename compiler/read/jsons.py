@@ -274,12 +274,12 @@ def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator
 
 
 def no_object(value: object) -> str:
-    """The words for a row of another type than an object."""
+    """The message for a row that is not an object."""
     return f'found {show_value(value)}, expected an object, such as {{"question": "…", "answer": "…"}}'
 
 
 def ambiguous(keys: Sequence[str]) -> str:
-    """The words for several lists of objects in one document, of which none is the rows."""
+    """The message for a document with several lists of objects, any of which may be the rows."""
     lists = f"found {len(keys)} lists of objects: {', '.join(map(show_value, keys))}"
     return f"{lists}; name the list that holds the rows in a spec, under `source:`: `rows: {keys[0]}`"
 

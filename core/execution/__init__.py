@@ -60,7 +60,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class WorkResult:
-    """The record that an item returned, or its error. `output` is the text that it printed in a worker."""
+    """The record that an item returned, or its error. `output` has the lines that it printed in a worker."""
 
     name: str
     record: Any = None
@@ -196,7 +196,7 @@ _kept: dict[Callable[..., Any], tuple[object, Any]] = {}
 
 
 def once_per_worker(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """Keep the value of a function in this worker, such as a loaded model, for the same arguments.
+    """Call a function once for the same arguments in this worker, e.g. to load a model.
 
     For other arguments the old value is let go before the function is called: two models may not fit. A fork
     begins with the values of this process.
@@ -221,7 +221,7 @@ class WorkerSide:
         sys.stdout = sys.stderr = self._output
 
     def run(self, item: WorkItem) -> WorkResult:
-        """Run an item. Its result has the output of the item and of its children."""
+        """Run an item. Its result has the output of the item and of its child processes."""
         result = run_item(item, self.common)
         self._output.flush()
         self._output.seek(0)

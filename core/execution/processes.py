@@ -23,7 +23,7 @@ def end_process(process: "subprocess.Popen[bytes]") -> None:
 
 
 def end_left_behind(group: int) -> None:
-    """End the rest of a process group whose leader has ended: it would go on beside its successor."""
+    """End the rest of a process group whose leader has ended, before its successor begins."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
 
@@ -47,5 +47,5 @@ def leave_on_sigterm() -> None:
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
     signal.setitimer(signal.ITIMER_REAL, 1)
-    if not isinstance(sys.exc_info()[1], SystemExit):  # it unwinds
+    if not isinstance(sys.exc_info()[1], SystemExit):  # the process does not end already
         raise SystemExit(128 + signal.SIGTERM)

@@ -88,11 +88,10 @@ def metrics() -> dict[str, ExampleMetric]:
     return registry(GROUP, __name__, ExampleMetric, "metric", METRICS)
 
 
-def find_metric(name: str) -> ExampleMetric:
-    """Find a metric by its name. `RequestError` lists the metrics that exist."""
+def check_metric(name: str) -> None:
+    """Raise `RequestError` with the metrics that exist if a metric is not one of them."""
     if name not in metrics():
         raise RequestError(f"--metric {name!r} is not one of {', '.join(['accuracy', *metrics()])}")
-    return metrics()[name]
 
 
 def measure(rows: Rows) -> dict[str, dict[str, object]]:

@@ -145,7 +145,7 @@ def test_rows_without_the_fields_and_refused_ones_are_left_out_and_the_interval_
 
 def test_unknown_metrics_and_rows_without_their_fields_are_refused(tmp_path):
     with raises(RequestError, "nope", "--metric"):
-        metrics.find_metric("nope")
+        metrics.check_metric("nope")
     write_run(tmp_path, "base", "s", ["yes", "no"], ["yes", "no"], majority=0.5)
     rows = read_lines(tmp_path / "base/s/predictions.jsonl")
     kept = [{key: value for key, value in row.items() if key != "choices"} for row in rows]
