@@ -40,6 +40,16 @@ EVALUATION_SHARE = 0.25
 BALANCED = 4 / 3
 """KTO takes wanted and unwanted answers as balanced up to this ratio."""
 CPU_ROWS = 4
+OBJECTIVE_REASONS = {
+    "pt": "texts without answers: every token is learned",
+    "sft": "questions with answers: only the answers are learned",
+    "rm": "pairs: a reward model learns to score the better answer higher",
+    "dpo": "pairs: the better answer is made more likely than the other, measured by the base model",
+    "orpo": "pairs: ORPO is stage dpo with pref_loss orpo, without a reference model",
+    "simpo": "pairs: SimPO is stage dpo with pref_loss simpo, without a reference model",
+    "kto": "answers marked as wanted or not",
+}
+"""Why the rows of a dataset are trained with an objective, as a recipe says it."""
 VAL_SIZE = 0.1
 """The share of the rows that a training holds out if no dataset of held-out rows is registered."""
 
@@ -139,8 +149,8 @@ class RecipeRequest:
 
     def method_values(self) -> list[Value]:
         """Stage and method, and the settings of a preference loss."""
-        objective = OBJECTIVES[self.data.objective]
-        values = [Value("stage", objective.stage, _stage_reason(self.data)), Value("do_train", True)]
+        name = self.data.objective
+        values = [Value("stage", OBJECTIVES[name].stage, OBJECTIVE_REASONS[name]), Value("do_train", True)]
         values += [value for value in METHODS[self.method].values if value.key not in OF_MODEL]
         return [*values, *_preference_values(self.data)]
 
@@ -160,19 +170,6 @@ class RecipeRequest:
         if data.has_media:
             values.append(Value("media_dir", data.media_dir))
         return values
-
-
-def _stage_reason(data: TrainingData) -> str:
-    reasons = {
-        "pt": "texts without answers: every token is learned",
-        "sft": "questions with answers: only the answers are learned",
-        "rm": "pairs: a reward model learns to score the better answer higher",
-        "dpo": "pairs: the better answer is made more likely than the other, measured by the base model",
-        "orpo": "pairs: ORPO is stage dpo with pref_loss orpo, without a reference model",
-        "simpo": "pairs: SimPO is stage dpo with pref_loss simpo, without a reference model",
-        "kto": "answers marked as wanted or not",
-    }
-    return reasons[data.objective]
 
 
 def _preference_values(data: TrainingData) -> list[Value]:

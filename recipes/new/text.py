@@ -19,7 +19,7 @@ def recipe_text(header: Sequence[str], sections: Sequence[Section]) -> str:
     for title, values in sections:
         lines += ["", f"### {title}"]
         for value in values:
-            lines += _comment(value.reason)
+            lines += [f"# {line}" for line in paragraphs(value.reason)]
             if value.key:
                 lines.append(f"{value.key}: {scalar(value.value)}")
     return "\n".join(lines) + "\n"
@@ -29,12 +29,6 @@ def paragraphs(*texts: str) -> Iterator[str]:
     """Lines of a header, each text wrapped."""
     for text in texts:
         yield from textwrap.wrap(text, WIDTH - 2, break_long_words=False, break_on_hyphens=False)
-
-
-def _comment(reason: str) -> list[str]:
-    if not reason:
-        return []
-    return [f"# {line}" for line in paragraphs(reason)]
 
 
 def scalar(value: Any) -> str:
