@@ -98,7 +98,7 @@ def test_the_verdict_and_the_page() -> None:
     golden_text(good.verdict(), "Equal", "1 example", "1 other way", "1 served model", "0 flips", "0 nats")
     golden_text(bad.verdict(), "Not equal", "TEMPLATE of M|F", "1 of 1 prompt of s", "x.gguf", "2 nats")
     page = markdown(bad)
-    assert 'row 0, token 0: 97 "a" became 98 "b"' in page and "TEMPLATE of M\\|F" in page
+    assert '| 1 (row 0)     | row 0, token 0: 97 "a" became 98 "b"' in page and "TEMPLATE of M\\|F" in page
     assert "## Not checked\n\n- no --gguf" in page and "Allowed: 0 flips, 0.1 nats." in page
     for one in (good, bad):
         VALID.validate(json.loads(json.dumps(to_json(one, "tuneyard eval prove"), allow_nan=False)))
