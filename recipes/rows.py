@@ -231,15 +231,16 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
         if reader.stage == "pt" and not reader.module:
             yield []
             continue
+        single_row = {key: [value] for key, value in row.items()}
         try:
-            encoded = processor.preprocess_dataset({key: [value] for key, value in row.items()})
+            encoded = processor.preprocess_dataset(single_row)
         except expected_errors() as error:
             yield f"LLaMA-Factory stops at it: {words(error)}"
             continue
         sequences = _sequences(encoded)
         is_cut = any(len(ids) > cutoff for ids in sequences) and not reader.data_args.packing
         if is_cut and (row["_images"] or row["_videos"] or row["_audios"]):
-            cut = cutting.preprocess_dataset({key: [value] for key, value in row.items()})
+            cut = cutting.preprocess_dataset(single_row)
             left, whole = _media_tokens(reader, cut), _media_tokens(reader, encoded)
             if left < whole:
                 message = f"cutoff_len {cutoff} leaves {left} of its {whole} image, video and audio tokens"

@@ -305,13 +305,12 @@ def _checked(llamafactory: LlamaFactory, recipe: Recipe, request: RecipeRequest)
     if not any(problem.is_error for problem in problems):
         checked = ask_check(llamafactory, checked, None)
         problems = [*problems, *checked.problems]
-    errors = [problem for problem in problems if problem.is_error]
-    if errors:
-        at_settings = [replace(problem, place=_place(problem, request.out)) for problem in errors]
-        raise ContentError(
-            f"{request.out} was not written, since the recipe would have errors:\n{summarise(at_settings)}"
-        )
     at_settings = [replace(problem, place=_place(problem, request.out)) for problem in problems]
+    errors = [problem for problem in at_settings if problem.is_error]
+    if errors:
+        raise ContentError(
+            f"{request.out} was not written, since the recipe would have errors:\n{summarise(errors)}"
+        )
     return replace(checked, problems=at_settings)
 
 

@@ -161,11 +161,10 @@ class RecipeRequest:
         if not data.eval_name:
             reason = f"no {stem_of(data.name)}_eval is registered: a tenth of the rows, drawn by `seed`"
             values.append(Value("val_size", VAL_SIZE, reason))
-        elif data.eval_name.endswith("test"):
-            reason = "the only held-out rows: they choose the checkpoint, so report on others"
-            values.append(Value("eval_dataset", data.eval_name, reason))
         else:
             reason = "held-out rows: each checkpoint is judged by them"
+            if data.eval_name.endswith("test"):
+                reason = "the only held-out rows: they choose the checkpoint, so report on others"
             values.append(Value("eval_dataset", data.eval_name, reason))
         if data.has_media:
             values.append(Value("media_dir", data.media_dir))
