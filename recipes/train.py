@@ -136,21 +136,9 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         if (output_dir / TRAINING).is_file():
             say(f"{output_dir}: up to date")
             return
-        restart = why_not_resumed(recipe)
-        newest = None
-        if not restart:
-            newest = resume_point(output_dir)
         if weights:
             say(f"key-token weights from {weights}")
-        added = {} if target.gpus else _for_cpus(recipe)
-        if "report_to" not in recipe.settings and is_wandb_configured():
-            say("wandb is configured: added report_to=wandb (report_to=none leaves it out)")
-            added |= {"report_to": "wandb"}
-        if restart and checkpoints(output_dir):
-            say(f"{output_dir}: starting again, its checkpoints cannot be resumed: {restart}")
-            added |= {"overwrite_output_dir": True}  # otherwise LLaMA-Factory resumes by itself
-        if newest:  # overwrite_output_dir would delete the log of the steps before the checkpoint
-            added |= {"resume_from_checkpoint": str(newest), "overwrite_output_dir": False}
+        added = _added_settings(recipe, has_gpus=bool(target.gpus))
         write_json(output_dir / STARTED, {**inputs, **world})
         effective = output_dir / "recipe.yaml"
         write_text(effective, dump_yaml({**recipe.settings, **added}))
@@ -165,6 +153,29 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         record = training_record(recipe, inputs, {**world, "added": added, **facts, "seconds": seconds})
         write_json(output_dir / TRAINING, record)
     say(f"{output_dir}: trained in {seconds} s")
+
+
+def _added_settings(recipe: Recipe, *, has_gpus: bool) -> dict[str, object]:
+    """Settings for a machine without GPUs, for a configured wandb, and to resume the run or start again."""
+    added: dict[str, object] = {}
+    if not has_gpus and "use_cpu" not in recipe.settings:
+        say("no GPU here: added use_cpu=true")
+        added["use_cpu"] = True
+        if recipe.settings.get("bf16") is True and not cpu_computes_bf16():
+            say("this CPU has no bfloat16 arithmetic: added bf16=false")
+            added["bf16"] = False
+    if "report_to" not in recipe.settings and is_wandb_configured():
+        say("wandb is configured: added report_to=wandb (report_to=none leaves it out)")
+        added["report_to"] = "wandb"
+    output_dir, restart = recipe.output_dir, why_not_resumed(recipe)
+    if not restart:
+        newest = resume_point(output_dir)
+        if newest:  # overwrite_output_dir would delete the log of the steps before the checkpoint
+            added |= {"resume_from_checkpoint": str(newest), "overwrite_output_dir": False}
+    elif checkpoints(output_dir):
+        say(f"{output_dir}: starting again, its checkpoints cannot be resumed: {restart}")
+        added["overwrite_output_dir"] = True  # otherwise LLaMA-Factory resumes by itself
+    return added
 
 
 def why_not_resumed(recipe: Recipe) -> str:
@@ -232,13 +243,3 @@ def is_wandb_configured() -> bool:
         return server in netrc.netrc(login_file or str(Path.home() / ".netrc")).hosts
     except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
         return False
-
-
-def _for_cpus(recipe: Recipe) -> dict[str, object]:
-    if "use_cpu" in recipe.settings:
-        return {}
-    say("no GPU here: added use_cpu=true")
-    if recipe.settings.get("bf16") is not True or cpu_computes_bf16():
-        return {"use_cpu": True}
-    say("this CPU has no bfloat16 arithmetic: added bf16=false")
-    return {"use_cpu": True, "bf16": False}
