@@ -123,8 +123,9 @@ class Inspection:
         datasets = [*self.trained, *self.evaluated]
         data = {name: replace(inspection.rows(name), lengths=[]) for name in datasets}
         if self.trained and all(data[name].tokens.rows for name in self.trained):
+            sets = [inspection.rows(name).lengths for name in self.trained]
             try:
-                train = inspection._epoch()
+                train = epoch(self.arguments, sets, self.settings.get("preprocessing_num_workers"))
             except UntrainableEpochError as error:
                 rejected, keys = str(error), error.keys
         return Facts(rejected, list(keys), findings, template_error, data, train, model)
@@ -153,7 +154,7 @@ class Inspection:
         """The model with its adapter."""
         reader = self.reader  # LLaMA-Factory sets `resize_vocab` as it loads a tokenizer with new tokens
         try:
-            layout = self._model(reader, reader.module.get("tokenizer"))
+            layout = _model(reader, reader.module.get("tokenizer"), self.launch, self.settings)
         except expected_errors() as error:
             return LaidOut(error=words(error))
         if layout.rejected:
@@ -168,14 +169,10 @@ class Inspection:
         rest = {name: value for name, value in self.settings.items() if name != key}
         try:
             arguments = _arguments(rest, self.launch)
-            layout = self._model(arguments, None)
+            layout = _model(arguments, None, self.launch, self.settings)
         except expected_errors():
             return False
         return not layout.rejected
-
-    def _model(self, arguments: RecipeData, tokenizer: Any) -> LaidOut:
-        splits_weights = {"zero_3": self.launch.zero_stage == 3, "fsdp": bool(self.settings.get("fsdp"))}
-        return _model(arguments.model_args, arguments.finetuning_args, tokenizer, **splits_weights)
 
     def rows(self, name: str) -> Rows:
         """Findings about a dataset, with the `lengths` of its rows. It is read once."""
@@ -190,11 +187,6 @@ class Inspection:
     @cached_property
     def _looked_at(self) -> dict[str, Rows]:
         return {}
-
-    def _epoch(self) -> EpochCounts:
-        """Rows of an epoch. `UntrainableEpochError` if LLaMA-Factory rejects it."""
-        sets = [self.rows(name).lengths for name in self.trained]
-        return epoch(self.arguments, sets, self.settings.get("preprocessing_num_workers"))
 
     @cached_property
     def _tokenizer_key(self) -> list[object]:
@@ -239,14 +231,12 @@ def _has_tools(reader: RecipeData) -> bool:
     return any(tools)
 
 
-def _model(model_args: Any, finetuning_args: Any, tokenizer: Any, *, zero_3: bool, fsdp: bool) -> LaidOut:
-    """The model from its config alone.
-
-    `zero_3` and `fsdp`: the weights are split among the GPUs.
-    """
+def _model(arguments: RecipeData, tokenizer: Any, launch: Launch, settings: Mapping[str, object]) -> LaidOut:
+    """The model from its config alone."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
+    model_args = arguments.model_args
     config = AutoConfig.from_pretrained(model_args.model_name_or_path, trust_remote_code=False)
     auto_model = AutoModelForCausalLM
     if type(config) in AutoModelForImageTextToText._model_mapping:
@@ -277,8 +267,9 @@ def _model(model_args: Any, finetuning_args: Any, tokenizer: Any, *, zero_3: boo
         quantised=hasattr(config, "quantization_config"),  # GPTQ, AWQ: its weights are no 16 bits
         tied=head is not None and head.weight is model.get_input_embeddings().weight,
     )
-    facts = _adapted(facts, config, model, model_args, finetuning_args, embeddings)
-    refused = _refused_config(config, tokenizer, model_args, zero_3=zero_3, fsdp=fsdp)
+    facts = _adapted(facts, config, model, model_args, arguments.finetuning_args, embeddings)
+    splits_weights = {"zero_3": launch.zero_stage == 3, "fsdp": bool(settings.get("fsdp"))}
+    refused = _refused_config(config, tokenizer, model_args, **splits_weights)
     return replace(facts, rejected=refused or facts.rejected)
 
 

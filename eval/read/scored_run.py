@@ -206,6 +206,10 @@ def assemble(
     for one, other in pairwise(ordered):
         if one["id"] == other["id"]:
             raise ContentError(f"{other['place']}: row {other['id']} is already in {one['place']}")
+    groups = [group for group in map(group_of, ordered) if group is not None]
+    if groups and len(groups) < len(ordered):
+        ungrouped = next(row for row in ordered if group_of(row) is None)
+        raise ContentError(f"{ungrouped['place']}: no group, but {len(groups)} other rows have one")
     confidence = [row["confidence"] for row in ordered if row.get("confidence") is not None]
     if len(confidence) < len(ordered):
         confidence = []
@@ -222,7 +226,7 @@ def assemble(
         gold=gold,
         predicted=predicted,
         correct=[row["correct"] for row in ordered],
-        groups=_groups(ordered),
+        groups=groups or None,
         kinds=_kinds(ordered, by),
         confidence=confidence or None,
         facts=facts,
@@ -231,15 +235,6 @@ def assemble(
         questions=[_question(row) for row in ordered],
         outputs=[first_text(row, OUTPUTS) for row in ordered],
     )
-
-
-def _groups(rows: Sequence[Row]) -> list[str] | None:
-    """The group of each row, None if no row has one. `ContentError` if only some have."""
-    groups = [group for group in map(group_of, rows) if group is not None]
-    if groups and len(groups) < len(rows):
-        ungrouped = next(row for row in rows if group_of(row) is None)
-        raise ContentError(f"{ungrouped['place']}: no group, but {len(groups)} other rows have one")
-    return groups or None
 
 
 def _kinds(rows: Sequence[Row], by: str) -> dict[str, list[str]]:
