@@ -31,11 +31,11 @@ from tuneyard.compiler.two_passes import write_arranged
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.datasets.manifest import Manifest, write_manifest
 from tuneyard.core.errors import Problem
-from tuneyard.core.errors.warn import warn
 from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import default_workers, executor_of
 from tuneyard.core.files import sha256, staging
 from tuneyard.core.installation.checkout import version
+from tuneyard.core.language.messages import warn
 
 SEVERAL_PAY = 1 << 25  # bytes of the sources from which several processes pay (tools/bench/compile.py)
 

@@ -13,8 +13,8 @@ import click
 
 from tuneyard.core.cli.main import LazyGroup, examples
 from tuneyard.core.errors import CLI, run_command
-from tuneyard.core.errors.warn import warn
 from tuneyard.core.installation.plugins import load
+from tuneyard.core.language.messages import warn
 
 GROUP: Literal["tuneyard.scoring_commands"] = "tuneyard.scoring_commands"
 FOLDER = Path(__file__).parent

@@ -18,8 +18,8 @@ import click
 from tuneyard.core.cli.main import cli_command, command_line
 from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import RequestError, resumed_by, run_command
-from tuneyard.core.errors.warn import warn
 from tuneyard.core.files import write_json, write_text
+from tuneyard.core.language.messages import warn
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.errors.warn import warn_once
 from tuneyard.core.files import write_bytes, write_text
+from tuneyard.core.language.messages import warn_once
 from tuneyard.core.language.reader_language import ENGLISH, current, in_language
 from tuneyard.core.language.translation import catalogue, tr
 

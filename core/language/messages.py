@@ -1,4 +1,4 @@
-"""Printed lines of the first steps in Chinese, by their English: summaries, `doctor`, `init` and errors.
+"""Printed lines for people, such as warnings, in English or Chinese.
 
 messages_zh.json has whole lines with {fields}, so that the code that makes a line has one wording of it.
 """
@@ -32,6 +32,22 @@ def _lines() -> list[tuple[re.Pattern[str], str]]:
 def say(text: str, *, to_stderr: bool = False) -> None:
     """Print lines for people: in their language, with paths from the current folder on."""
     click.echo(for_reader(relative_paths(text)), err=to_stderr)
+
+
+def warn(text: str) -> None:
+    """Print a warning to stderr."""
+    say(f"warning: {text}", to_stderr=True)
+
+
+def warn_once(text: str) -> None:
+    """Print a warning unless this command has printed the same one."""
+    context = click.get_current_context(silent=True)
+    texts: set[str] = set()
+    if context is not None:
+        texts = context.meta.setdefault(__name__, texts)
+    if text not in texts:
+        texts.add(text)
+        warn(text)
 
 
 def relative_paths(text: str) -> str:

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
 from tuneyard.core.errors import RequestError, one_line
-from tuneyard.core.errors.warn import warn_once
+from tuneyard.core.language.messages import warn_once
 
 if TYPE_CHECKING:
     import httpx

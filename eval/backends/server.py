@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.files import text_sha256
+from tuneyard.core.language.messages import warn, warn_once
 from tuneyard.core.prompt import Encode, Messages, openai_messages
 from tuneyard.eval.backends import NO_LIMIT, Backend
 from tuneyard.eval.backends.connection import Connection, NoAccessError, RefusedError

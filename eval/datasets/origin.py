@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, TRAIN_SPLIT
 from tuneyard.core.datasets.manifest import MANIFEST, Manifest, read_manifest
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.errors.warn import warn_once
 from tuneyard.core.files import sha256
+from tuneyard.core.language.messages import warn_once
 from tuneyard.core.prompt import Conversation
 from tuneyard.core.records.row_index import SEPARATOR, RowIndex, fingerprints, read_row_index
 

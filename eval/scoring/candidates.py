@@ -16,9 +16,9 @@ from tuneyard.adapters.weighted import (
     parse_named,
 )
 from tuneyard.core.errors import RequestError, counted, one_line, show_value
-from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder, text_sha256
+from tuneyard.core.language.messages import warn, warn_once
 from tuneyard.core.prompt import TALKS, Messages, Tokenizer
 from tuneyard.core.prompt.supervision import Turns
 from tuneyard.core.training.training_run import model_sha256

@@ -15,10 +15,10 @@ import click
 from tuneyard.core import version
 from tuneyard.core.cli.main import command_line
 from tuneyard.core.datasets.manifest import manifest_beside
-from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import executor_of
 from tuneyard.core.files import read_object, sha256, write_json
+from tuneyard.core.language.messages import warn, warn_once
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.backends.worker_model import worker_slots

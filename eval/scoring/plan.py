@@ -9,8 +9,8 @@ from itertools import product
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.errors.warn import warn, warn_once
 from tuneyard.core.files import versions
+from tuneyard.core.language.messages import warn, warn_once
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import WITHOUT_BOS

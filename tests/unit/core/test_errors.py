@@ -29,7 +29,7 @@ from tuneyard.core.errors import (
     show_value,
     summarise,
 )
-from tuneyard.core.errors.warn import warn_once
+from tuneyard.core.language.messages import warn_once
 
 
 def outcome(error: BaseException | None) -> int:
