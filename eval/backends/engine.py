@@ -129,8 +129,8 @@ def load_engine(
     folder: Path,
     dtype: str | None,
     candidates: Iterable[Sequence[WeightedAdapter]],
-    tensor_parallel: int = 1,
-    pipeline_parallel: int = 1,
+    tensor_parallel: int,
+    pipeline_parallel: int,
 ) -> Engine:
     """Load a base with the adapters of the candidates (default: fp32 on CPU, bf16 on GPU).
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, registry_folder
-from tuneyard.core.datasets.manifest import MANIFEST, manifest_beside
+from tuneyard.core.datasets.manifest import EMPTY, MANIFEST, manifest_beside
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import check_characters, free_path, names_folder, require, sha256, text_sha256
 from tuneyard.core.prompt import Conversation, Messages, conversation, refuse_media
@@ -49,6 +49,8 @@ class EvalDataset:
     """The rows' fingerprints, and which of them are rows of a training split."""
     entry: Mapping[str, Any] = field(default_factory=dict)
     """The entry of a registered dataset, which names the columns of the records."""
+    about: str = ""
+    """The description in its spec, of a file that a compile wrote."""
     other_files: tuple[Path, ...] = ()
     """Other files that the prompts depend on, such as worked examples and images."""
     cluster: str | None = None
@@ -175,7 +177,9 @@ def make_dataset(dataset: Dataset, cluster: str | None, folder: Path | None, ima
         refuse_media(record, dataset.entry, place, images)
         conversations.append(conversation(record, dataset.entry, place))
         check_characters(json.dumps(record, ensure_ascii=False), place)
-    column, clusters = find_clusters(dataset.path, records, cluster)
+    compiled = manifest_beside(dataset.path)
+    manifest = compiled[0] if compiled else EMPTY
+    column, clusters = find_clusters(dataset.path, records, cluster, manifest.cluster)
     origin = find_origin(dataset.path, conversations, folder, is_registered=bool(dataset.entry))
     return EvalDataset(
         dataset.name,
@@ -184,6 +188,7 @@ def make_dataset(dataset: Dataset, cluster: str | None, folder: Path | None, ima
         conversations,
         origin,
         dataset.entry,
+        manifest.about,
         cluster=column,
         clusters=clusters,
     )
@@ -196,15 +201,14 @@ def trained_conversations(dataset: Dataset, most: int | None = None) -> Iterator
 
 
 def find_clusters(
-    path: Path, records: Sequence[Record], requested: str | None
+    path: Path, records: Sequence[Record], requested: str | None, compiled: str | None
 ) -> tuple[str | None, list[str] | None]:
     """Find the cluster column and each record's cluster; both None if records are independent.
 
-    The column is the `requested` one, otherwise the one in the manifest, otherwise `group`.
+    The column is the `requested` one, otherwise the `compiled` one of the manifest, otherwise `group`.
     `RequestError` lists the columns there are. `ContentError` if only some records have a cluster.
     """
-    compiled = manifest_beside(path)
-    column = requested or (compiled[0].cluster if compiled else None)
+    column = requested or compiled
     if not column and any(record.get(DEFAULT) is not None for record in records):
         column = DEFAULT
     if column is None or requested == INDEPENDENT:

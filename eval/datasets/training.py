@@ -17,7 +17,6 @@ from tuneyard.core.files import sha256
 from tuneyard.core.training.training_run import (
     STARTED,
     TRAINING,
-    record_folders,
     record_of,
     training_data,
     training_settings,
@@ -111,10 +110,9 @@ def _records(folder: Path, missing: str) -> list[Record]:
         return [Record(_shown(folder), missing=str(error))]
     if merge:
         return _records_of_merge(folder, merge)
-    datasets = training_data(folder)
-    if datasets:  # LLaMA-Factory's card, which lacks max_samples, val_size and max_steps
-        cards = [place / CARD for place in record_folders(folder) if (place / CARD).is_file()]
-        return [Record(_shown(cards[0]), datasets, whole_pass=False)]
+    card, datasets = record_of(folder, [CARD]), training_data(folder)
+    if card and datasets:  # LLaMA-Factory's card, which lacks max_samples, val_size and max_steps
+        return [Record(_shown(card), datasets, whole_pass=False)]
     return [Record(_shown(folder), missing=missing)] if missing else []
 
 

@@ -14,7 +14,6 @@ import click
 
 from tuneyard.core import version
 from tuneyard.core.cli.main import command_line
-from tuneyard.core.datasets.manifest import manifest_beside
 from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import executor_of
 from tuneyard.core.files import read_object, sha256, write_json
@@ -190,9 +189,8 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     count = len(job.rows)
     fingerprints = job.dataset.origin.fingerprints[:count]
     origin: dict[str, Any] = {}
-    compiled = manifest_beside(job.dataset.path)
-    if compiled is not None and compiled[0].about:
-        origin["about"] = compiled[0].about  # the dataset's description in its spec
+    if job.dataset.about:
+        origin["about"] = job.dataset.about
     # None if no file records a training
     origin["trained_on"] = trained_on(
         folders, Path(job.request.model), job.dataset.name, fingerprints, job.request.dataset_dir
