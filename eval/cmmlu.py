@@ -99,9 +99,9 @@ class Cmmlu(Nli):
 
     chat: bool = False
 
-    def fitted(self, opened: "Opened") -> "tuple[Cmmlu, Opened]":
+    def fitted(self, opened: "Opened") -> "Opened":
         """Prompt in plain text, without a chat template, unless with --chat."""
-        return self, opened if self.chat else _plain(opened)
+        return opened if self.chat else _plain(opened)
 
     def finish(self, out: Path, models: Sequence[str]) -> None:
         """Print and write the table of groups."""

@@ -13,6 +13,7 @@ import click
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.language.number_format import percent
 from tuneyard.core.language.translation import tr
+from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import DIGITS, Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import PARSERS
@@ -154,13 +155,13 @@ class Nli(Task):
         """An example before a question has one of the dataset's labels as its answer."""
         return {name: label_set.labels for name, label_set in self.label_sets.items()}
 
-    def settings(self, request: ScoringRequest) -> dict[str, object]:
+    def settings(self, request: ScoringRequest, backend: Backend) -> dict[str, object]:
         """Options that change an answer, or the label that it counts as."""
         names = ("mode", "variants", "choices", "check_generate")
         settings = {"count": list(self.count), **{name: getattr(self, name) for name in names}}
         if self.mode == "generate" or self.check_generate:
             settings["parser"] = self.parser
-            settings.update(Task.settings(self, request))
+            settings.update(Task.settings(self, request, backend))
         return {**settings, **self.further_settings}
 
     def scorer(self, job: Job) -> Scorer:

@@ -13,6 +13,7 @@ import click
 
 from tuneyard.core.errors import ContentError, RequestError, run_command
 from tuneyard.core.training.training_run import model_sha256
+from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
@@ -115,9 +116,9 @@ class Qa(Task):
     similarity: Lexical | Embedding
     shown_with: str
 
-    def settings(self, request: ScoringRequest) -> dict[str, object]:
+    def settings(self, request: ScoringRequest, backend: Backend) -> dict[str, object]:
         """Settings that change an answer or a figure."""
-        return {"similarity": self.similarity.name, **Task.settings(self, request)}
+        return {"similarity": self.similarity.name, **Task.settings(self, request, backend)}
 
     def further(self, job: Job) -> Scorer | None:
         """Answer the fixed prompts, too, which show how the model talks."""

@@ -7,7 +7,7 @@ OUT/<model>/<set>/{metrics.json,predictions.jsonl,results.json}. docs/eval-text.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,6 +15,7 @@ from tuneyard.core.errors import ContentError, RequestError, need, run_command
 from tuneyard.core.files import write_json
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.prompt.supervision import SupervisedText, supervise, supervise_text
+from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
@@ -41,9 +42,6 @@ from tuneyard.eval.scoring.options import (
 from tuneyard.eval.scoring.task import Job, Task
 from tuneyard.eval.statistics.rates import Mean
 from tuneyard.eval.statistics.selection import held_out_rows
-
-if TYPE_CHECKING:
-    from tuneyard.eval.scoring.candidates import Opened
 
 BY_TOKEN = ("ids", "token_losses")
 """Fields of a scorer that go to token_losses.jsonl."""
@@ -148,7 +146,6 @@ class Text(Task):
     """Measuring texts. The datasets `texts` have no answers and are read as in pretraining."""
 
     max_seq_length: int | None
-    """None until the model, and so the context, is known."""
     eval_ratio: float | None
     seed: int
     generate: bool
@@ -157,25 +154,19 @@ class Text(Task):
     texts: frozenset[str]
     token_losses: bool
 
-    def fitted(self, opened: "Opened") -> "tuple[Text, Opened]":
-        """The task with its default length: no more than the model's context."""
-        if self.max_seq_length is not None:
-            return self, opened
-        return replace(self, max_seq_length=min(LONGEST, opened.backend.context)), opened
+    def longest(self, backend: Backend) -> int:
+        """Number of a row's tokens that are read for the loss. By default no more than the context."""
+        return self.max_seq_length or min(LONGEST, backend.context)
 
-    @property
-    def longest(self) -> int:
-        """Number of a row's tokens that are read for the loss."""
-        return self.max_seq_length or LONGEST
-
-    def settings(self, request: ScoringRequest) -> dict[str, object]:
+    def settings(self, request: ScoringRequest, backend: Backend) -> dict[str, object]:
         """Options that change a figure."""
-        names = ("max_seq_length", "eval_ratio", "generate", "token_losses")
-        settings = {name: getattr(self, name) for name in names}
+        settings: dict[str, object] = {"max_seq_length": self.longest(backend)}
+        for name in ("eval_ratio", "generate", "token_losses"):
+            settings[name] = getattr(self, name)
         if self.eval_ratio:
             settings["seed"] = self.seed
         if self.generate:
-            settings.update(Task.settings(self, request))
+            settings.update(Task.settings(self, request, backend))
             settings["rouge"] = self.rouge
         if self.rouge:
             settings["tokenizer"] = self.tokenizer
@@ -183,10 +174,11 @@ class Text(Task):
 
     def scorer(self, job: Job) -> Scorer:
         """Read the losses and generate; `RequestError` if the context is too short."""
-        if self.longest > job.backend.context:
+        longest, context = self.longest(job.backend), job.backend.context
+        if longest > context:
             raise RequestError(
-                f"--max-seq-length {self.longest} exceeds the model's context of {job.backend.context} "
-                f"tokens: --max-seq-length {job.backend.context}"
+                f"--max-seq-length {longest} exceeds the model's context of {context} "
+                f"tokens: --max-seq-length {context}"
             )
         generating = None
         if self.generate and not self._plain(job):
@@ -201,16 +193,16 @@ class Text(Task):
         return texts
 
     def _supervised(self, job: Job, row: int) -> SupervisedText:
-        example = job.rows[row]
+        example, longest = job.rows[row], self.longest(job.backend)
         if self._plain(job):
-            return supervise_text(job.backend.tokenizer, example.question, self.longest)
+            return supervise_text(job.backend.tokenizer, example.question, longest)
         answer = {"role": example.role, "content": example.answer}
         messages = job.with_image_tokens(row)
-        supervised = supervise(job.candidate.prompting.turns([*messages, answer]), self.longest)
+        supervised = supervise(job.candidate.prompting.turns([*messages, answer]), longest)
         vision = job.backend.vision
         if vision and vision.cut(supervised.ids, messages):
             raise ContentError(
-                f"{job.dataset.path}: row {row}: --max-seq-length {self.longest} cuts into its "
+                f"{job.dataset.path}: row {row}: --max-seq-length {longest} cuts into its "
                 f"images, at which training would stop: {supervised.length + 1} leaves them whole"
             )
         return replace(supervised, images=job.images(row))
@@ -315,7 +307,7 @@ class Text(Task):
                 "that of the remaining tokens"
             )
             rows = tr_counted(results["n"], "row")
-            warnings.append(tr(warning, cut=cut, rows=rows, longest=self.longest))
+            warnings.append(tr(warning, cut=cut, rows=rows, longest=results["settings"]["max_seq_length"]))
         if too_long:
             warning = (
                 "{prompts} too long for the context with --max-new-tokens {tokens}: no answer was generated"

@@ -31,7 +31,6 @@ class ScoringPlan:
 
     request: ScoringRequest
     task: Task
-    datasets: Sequence[EvalDataset]
     opened: Opened
     identity: Identity
     jobs: list[Job]
@@ -43,11 +42,11 @@ def plan_scoring(
     request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened
 ) -> ScoringPlan:
     """Plan the opened models on every dataset. Errors are those of models, prompts and options."""
-    task, opened = fit(request, task, datasets, opened)
+    opened = fit(request, task, datasets, opened)
     task.check_models(opened)
     kept_run = opened.backend.run
     if kept_run:
-        identity = _kept_identity(kept_run, request, task, datasets)
+        identity = _kept_identity(kept_run, request, task, opened.backend, datasets)
     else:
         if request.preset and not opened.backend.sampling.get("temperature"):
             warn("--preset: the model's generation_config does not sample: answers are greedy")
@@ -60,7 +59,7 @@ def plan_scoring(
             finished.append((candidate.name, dataset.name))
             continue
         jobs += plan_jobs(request, task, dataset, opened.backend, candidate)
-    return ScoringPlan(request, task, datasets, opened, identity, jobs, finished)
+    return ScoringPlan(request, task, opened, identity, jobs, finished)
 
 
 def plan_jobs(
@@ -74,10 +73,8 @@ def plan_jobs(
     return [Job(request, backend, candidate, dataset, task, further, main=job), job]
 
 
-def fit(
-    request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened
-) -> tuple[Task, Opened]:
-    """The task with the model's defaults, and the models with the task's prompts, shots and images.
+def fit(request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened) -> Opened:
+    """The models with the task's prompts, shots and images.
 
     A suite opens the models once, and each of its steps may draw its answers or not.
     """
@@ -92,10 +89,10 @@ def fit(
             images = [path for dataset in with_images for path in dataset.images.values()]
             opened.workers.check_paths(inputs=images)
         backend = backend.seeing(request.template or "", request.think, with_images[0].pixels)
-    task, opened = task.fitted(replace(opened, backend=backend))
+    opened = task.fitted(replace(opened, backend=backend))
     if any(dataset.shots for dataset in datasets):
         opened = opened.with_shots(datasets)
-    return task, opened
+    return opened
 
 
 def _warn_of_prompts(datasets: Sequence[EvalDataset], opened: Opened) -> None:
@@ -121,7 +118,7 @@ def _identity(
     settings: dict[str, object] = {
         "command": request.command,
         "model": opened.backend.digest,
-        **task.settings(request),
+        **task.settings(request, opened.backend),
         **{name: getattr(request, name) for name in SETTINGS},
     }
     if request.dataset_dir:
@@ -149,7 +146,7 @@ def _identity(
 
 
 def _kept_identity(
-    source: Path, request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset]
+    source: Path, request: ScoringRequest, task: Task, backend: Backend, datasets: Sequence[EvalDataset]
 ) -> Identity:
     """The identity of the outputs in `source`, as they are scored again.
 
@@ -181,7 +178,7 @@ def _kept_identity(
         folder = source / model / dataset.name
         if not (folder / RESULTS).is_file():
             raise RequestError(f"{folder}: unfinished: finish it with --resume, then --rescore")
-    settings = {**run["settings"], **task.settings(request), "cluster": request.cluster}
+    settings = {**run["settings"], **task.settings(request, backend), "cluster": request.cluster}
     if request.dataset_dir:
         settings["dataset_dir"] = str(request.dataset_dir)
     return {**run, "settings": settings, "sets": sets}

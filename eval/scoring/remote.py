@@ -7,7 +7,7 @@ adapters and images, and return the fields of the rows. Only the driver reads da
 
 import contextlib
 import uuid
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,14 +47,14 @@ def score_in_workers(
     """The fields of each batch of all jobs, in their order."""
     needed = resources(workers, plan.opened.base)
     items = [item_of(job, batch) for job, batches in pending.items() for batch in batches]
-    setup, ahead = _setup(plan), AHEAD * workers.fitting(needed)
+    setup, ahead = _setup(plan, pending), AHEAD * workers.fitting(needed)
     with contextlib.closing(workers.map(items, common=setup, resources=needed, ahead=ahead)) as results:
         for result in results:
             yield result.record_or_raise()
 
 
-def _setup(plan: ScoringPlan) -> ScoringSetup:
-    """What the workers need for a plan. Paths are absolute, since a worker may run in another folder."""
+def _setup(plan: ScoringPlan, jobs: Iterable[Job]) -> ScoringSetup:
+    """What the workers need for the jobs. Paths are absolute, since a worker may run in another folder."""
     backend = plan.opened.backend
     candidates: dict[str, list[tuple[Path, float]]] = {}
     for candidate in plan.opened.candidates:
@@ -65,7 +65,7 @@ def _setup(plan: ScoringPlan) -> ScoringSetup:
         key=uuid.uuid4().hex,
         request=plan.request,
         task=plan.task,
-        datasets={dataset.name: dataset for dataset in plan.datasets},
+        datasets={job.dataset.name: job.dataset for job in jobs},
         base=plan.opened.base.resolve(),
         device=backend.device,
         budget=backend.budget,
@@ -93,13 +93,13 @@ def score_batch(
 
 def _jobs(setup: ScoringSetup, candidate: str, dataset: str) -> list[Job]:
     """Plan the jobs of a candidate on a dataset by their names, as the driver did."""
-    task, opened = once_per_worker(_open, setup)
+    opened = once_per_worker(_open, setup)
     (of_name,) = [each for each in opened.candidates if each.name == candidate]
-    return plan_jobs(setup.request, task, setup.datasets[dataset], opened.backend, of_name)
+    return plan_jobs(setup.request, setup.task, setup.datasets[dataset], opened.backend, of_name)
 
 
-def _open(setup: ScoringSetup) -> tuple[Task, Opened]:
-    """The models of a plan in this worker, and the task that fits them."""
+def _open(setup: ScoringSetup) -> Opened:
+    """The models of a plan in this worker."""
     request = setup.request
     # the arguments with which it was loaded for the plan, so that it is loaded once
     model = worker_model(setup.base, request.dtype, request.quantize)

@@ -116,7 +116,7 @@ class Task(ABC):
         """Answers that a shot may have, by dataset; None if any answer will do."""
         return None
 
-    def settings(self, request: ScoringRequest) -> dict[str, object]:
+    def settings(self, request: ScoringRequest, backend: Backend) -> dict[str, object]:  # noqa: ARG002
         """Settings that a resumed run must share with the first one, in addition to the shared options."""
         settings = {}
         for name in self.kept:
@@ -154,12 +154,9 @@ class Task(ABC):
             return []
         return [f"{counted(too_long, 'prompt')} too long for the context: {self.if_too_long}"]
 
-    def fitted(self, opened: "Opened") -> "tuple[Task, Opened]":
-        """The task with the defaults that depend on the model, and the models with this command's prompts.
-
-        Every worker asks for them, too (--workers).
-        """
-        return self, opened
+    def fitted(self, opened: "Opened") -> "Opened":
+        """The models with this command's prompts. Every worker asks for them, too (--workers)."""
+        return opened
 
     def check_models(self, opened: "Opened") -> None:  # noqa: B027  most commands take all models
         """Hook: refuse models or their prompts, or warn of them, before anything is planned."""
