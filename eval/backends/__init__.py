@@ -34,7 +34,7 @@ class Backend:
 
     - `context`: the largest number of tokens in a prompt and its answer.
     - `budget`: tokens in a batch.
-    - `digest`: the hash of the model's files; `settings`: what else a resumed run must share.
+    - `folder`: the model's files; `digest`: their hash; `settings`: what else a resumed run must share.
     - `run`: the folder of an earlier run whose outputs it gives back, None if it answers by itself.
 
     Five methods answer: `apply`, `choosing` (by `reading`), `losses` (by `token_losses`), `batches` and
@@ -48,6 +48,7 @@ class Backend:
     vocabulary: int = NO_LIMIT
     """The number of tokens that the weights know."""
     budget: int = 0
+    folder: Path = Path()
     digest: str = ""
     dtype: str = ""
     device: str = ""

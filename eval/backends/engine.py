@@ -35,11 +35,10 @@ VARIABLES = {
 class Engine(Backend):
     """A model in vLLM with its tokenizer, its adapters, and the settings that the results record.
 
-    `folder` is the base's. `adapter` is the one that is applied.
+    `adapter` is the one that is applied.
     """
 
     llm: Any
-    folder: Path
     adapters: list[Path]
     adapter: Path | None = None
 
@@ -176,8 +175,8 @@ def load_engine(
     }
     return Engine(
         llm,
-        folder,
         [adapter.folder for adapter in adapters],
+        folder=folder,
         tokenizer=tokenizer,
         ends=ends,
         context=llm.llm_engine.model_config.max_model_len,

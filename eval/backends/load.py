@@ -168,6 +168,7 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
     return Model(
         net,
         alone,
+        folder=folder,
         tokenizer=tokenizer,
         ends=net.generation_config.eos_token_id,
         context=limit or NO_LIMIT,

@@ -76,13 +76,11 @@ class Candidate:
 class Opened:
     """A backend, and the candidates to score on it.
 
-    With `workers`, they have the base in the folder `base`, and the backend is for planning: it has no
-    weights.
+    With `workers`, they have the base, and the backend is for planning: it has no weights.
     """
 
     backend: Backend
     candidates: list[Candidate]
-    base: Path = Path()
     workers: Executor | None = None
 
     def with_shots(self, datasets: Sequence[EvalDataset]) -> "Opened":
@@ -167,7 +165,7 @@ def load_candidates(
         warn_of_other_prompts(backend.tokenizer, candidates, request.template)
     backend.budget = backend.budget or request.batch_tokens or BATCH_TOKENS[backend.device]
     backend.digest = model_sha256(folder)
-    return Opened(backend, candidates, folder, workers)
+    return Opened(backend, candidates, workers)
 
 
 def warn_of_other_prompts(

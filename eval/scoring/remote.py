@@ -45,7 +45,7 @@ def score_in_workers(
     workers: Executor, plan: ScoringPlan, pending: Mapping[Job, Sequence[list[int]]]
 ) -> Generator[list[Fields]]:
     """The fields of each batch of all jobs, in their order."""
-    needed = resources(workers, plan.opened.base)
+    needed = resources(workers, plan.opened.backend.folder)
     items = [item_of(job, batch) for job, batches in pending.items() for batch in batches]
     setup, ahead = _setup(plan, pending), AHEAD * workers.fitting(needed)
     with contextlib.closing(workers.map(items, common=setup, resources=needed, ahead=ahead)) as results:
@@ -66,7 +66,7 @@ def _setup(plan: ScoringPlan, jobs: Iterable[Job]) -> ScoringSetup:
         request=plan.request,
         task=plan.task,
         datasets={job.dataset.name: job.dataset for job in jobs},
-        base=plan.opened.base.resolve(),
+        base=backend.folder.resolve(),
         device=backend.device,
         budget=backend.budget,
         candidates=candidates,
