@@ -30,7 +30,7 @@ from tuneyard.eval.metrics.preference import (
 from tuneyard.eval.read.results import BASE, PREDICTIONS, RESULTS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.task import Job, Task, share_line
+from tuneyard.eval.scoring.task import Job, Task, labelled_shares
 
 
 @scoring_command(
@@ -135,11 +135,8 @@ class Preference(Task):
 
     def line(self, results: Results) -> str:
         """The share of pairs in sum, per token and against the base, and the margin."""
-        parts = [accuracy_line(results)]
-        for name, label in (("per_token", "per token"), ("reward", "against the base")):
-            share = results[name]
-            if share:
-                parts.append(f"{label} {share_line(share)} of {share['n']}")
+        shares = {"per_token": "per token", "reward": "against the base"}
+        parts = [accuracy_line(results), *labelled_shares(results, shares)]
         if results["margin"]:
             parts.append(f"margin {results['margin']['value']:+.2f} nats")
         return "  ".join(parts)

@@ -20,7 +20,7 @@ from tuneyard.eval.metrics.tools import judge, tool_summary
 from tuneyard.eval.read.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.task import Job, Task, line_of, share_line
+from tuneyard.eval.scoring.task import Job, Task, labelled_shares, line_of
 
 if TYPE_CHECKING:
     from tuneyard.eval.scoring.candidates import Opened
@@ -127,17 +127,11 @@ class Tools(Task):
 
     def line(self, results: Results) -> str:
         """A line for each tool, then all shares."""
-        tools = [f"{name}  {_shares(part)}" for name, part in results["tools"].items()]
-        return "\n  ".join(["", *tools, f"{accuracy_line(results)}  {_shares(results)}"])
-
-
-def _shares(part: Results) -> str:
-    shares = []
-    for name, label in SHARES.items():
-        share = part.get(name)
-        if share:
-            shares.append(f"{label} {share_line(share)} of {share['n']}")
-    return "  ".join(shares)
+        lines = [""]
+        for name, part in results["tools"].items():
+            lines.append("  ".join([name, *labelled_shares(part, SHARES)]))
+        lines.append("  ".join([accuracy_line(results), *labelled_shares(results, SHARES)]))
+        return "\n  ".join(lines)
 
 
 if __name__ == "__main__":

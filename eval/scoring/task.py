@@ -171,6 +171,16 @@ def share_line(share: Results) -> str:
     return f"{share['value']:.1%} [{low:.1%}, {high:.1%}]"
 
 
+def labelled_shares(results: Results, labels: Mapping[str, str]) -> list[str]:
+    """Each rate that could be measured, after its label: `valid JSON 90.0% [69.9%, 97.2%] of 20`."""
+    parts = []
+    for name, label in labels.items():
+        share = results.get(name)
+        if share:
+            parts.append(f"{label} {share_line(share)} of {share['n']}")
+    return parts
+
+
 def line_of(job: Job, row: int, fields: Fields) -> Prediction:
     """The fields that all predictions have. The answer is not judged yet."""
     example = job.rows[row]
