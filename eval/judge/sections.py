@@ -71,9 +71,9 @@ class PairedRows:
     """The rows of one dataset: each candidate's values, the weight of each row, clusters, and rows left out.
 
     The values of a setting are means over its trainings; `seeds` has the figure of each training, by setting.
-    `f1` is set if the metric is macro-F1. The values are then accuracies. `baseline` is 1 for each row whose
-    answer is the most common one, `majority_label`; `majority` is its accuracy. Of a metric but accuracy
-    they are empty and nan.
+    With `f1` the values are accuracies: macro-F1 is the metric, or is tested beside accuracy. `baseline` is 1
+    for each row whose answer is the most common one, `majority_label`; `majority` is its accuracy. Of a
+    metric but accuracy they are empty and nan.
     """
 
     values: Mapping[str, Floats]
@@ -192,17 +192,24 @@ def families(
 
 
 def paired_family(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> list[PairedTest]:
-    """Tests of (old, new) models on the mean of datasets, judged together."""
+    """Tests of (old, new) models on the mean of datasets, judged together.
+
+    Tests of accuracies have the differences of macro-F1, too, if the data has it.
+    """
     if not pairs:
         return []
     steps = np.concatenate([steps_of(pairs, rows) for rows in data])
-    return paired_tests(pairs, steps, _differences(pairs, data, metric), metric)
+    tests = paired_tests(pairs, steps, _differences(pairs, data, metric), metric)
+    if metric.counts_correct and data[0].f1 is not None:
+        differences = _differences(pairs, data, MACRO_F1)
+        tests = [replace(test, macro_f1=f1) for test, f1 in zip(tests, differences, strict=True)]
+    return tests
 
 
 def _differences(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> list[DifferenceTest]:
     spread = None
-    f1s = [rows.f1 for rows in data if rows.f1 is not None]
-    if f1s:
+    if metric is MACRO_F1:
+        f1s = [rows.f1 for rows in data if rows.f1 is not None]
         spread = mean_f1(f1s, sorted({model for pair in pairs for model in pair})).spread(pairs)
     differences = estimates(_units(pairs, data, metric), spread)
     for place, pair in enumerate(pairs):
@@ -249,7 +256,7 @@ def _mean_seeds(name: str, data: Sequence[PairedRows]) -> list[float]:
 
 def mean_figures(data: PairedRows, metric: Metric) -> dict[str, Mean]:
     """Each model's figure with its interval, of a setting over seeds and examples."""
-    if data.f1 is not None:
+    if metric is MACRO_F1 and data.f1 is not None:
         return data.f1.figures()
     figures = {}
     for model in data.values:
@@ -266,39 +273,27 @@ def _mean_figure(data: PairedRows, model: str, metric: Metric) -> Mean:
 
 
 def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: str, metric: Metric) -> Section:
-    first = next(iter(runs.values()))
     figures = {}
     for name, mean in mean_figures(data, metric).items():
         figures[name] = _score(mean, runs[name], data.seeds.get(name, ()), metric)
     groups = None
     if data.groups is not None:
         groups = len(set(data.groups))
-    against, between = families([data], list(figures), base, metric)
+    over = _over_majority([data], list(figures))
+    if metric.counts_correct and has_labels(runs) and not data.seeds:
+        data = replace(data, f1=paired_rows(dataset, runs, MACRO_F1).f1)
+        for model, f1 in mean_figures(data, MACRO_F1).items():
+            figures[model] = replace(figures[model], macro_f1=f1.with_limits)
     cautions: list[str] = []
     if data.f1 is not None:
-        cautions = _rare_labels(first)
+        cautions = _rare_labels(next(iter(runs.values())))
     elif not metric.counts_correct:
         cautions = _skewed(dataset, data, metric)
-    elif has_labels(runs) and not data.seeds:
-        cautions = _rare_labels(first)
-        labelled = paired_rows(dataset, runs, MACRO_F1)
-        for model, f1 in mean_figures(labelled, MACRO_F1).items():
-            figures[model] = replace(figures[model], macro_f1=f1.with_limits)
-        against, between = _with_f1(against, labelled), _with_f1(between, labelled)
-    over = _over_majority([data], list(figures))
+    against, between = families([data], list(figures), base, metric)
     return Section(
         dataset, len(data.weights), groups, data.majority, data.majority_label, figures, against, between,
         over_majority=over, left_out=data.left_out, metric=metric, cautions=cautions, base=base,
     )  # fmt: skip
-
-
-def _with_f1(tests: Sequence[PairedTest], data: PairedRows) -> list[PairedTest]:
-    """The tests of accuracies, each with the difference of macro-F1 on the same rows."""
-    if not tests:
-        return []
-    pairs = [(test.against, test.model) for test in tests]
-    differences = _differences(pairs, [data], MACRO_F1)
-    return [replace(test, macro_f1=f1) for test, f1 in zip(tests, differences, strict=True)]
 
 
 def _score(mean: Mean, run: ScoredRun, seeds: Sequence[float], metric: Metric) -> ModelScore:
