@@ -26,7 +26,7 @@ def measurable(records: Iterable[Mapping[str, object]]) -> list[str]:
     record = next((record for record in records if "too_long" not in record), {})
     names = []
     for name, (fields, _) in functions().items():
-        if all(record.get(field) is not None for field in fields):
+        if is_measurable(record, fields):
             names.append(name)
     names += [
         name for name, value in record.items() if name not in (*IDS, "idx") and isinstance(value, int | float)

@@ -217,11 +217,8 @@ def _judged(units: Units, spread: Spread) -> tuple[Floats, Floats]:
     """
     endless = np.where(spread.value == 0, 0.0, math.inf)
     plain = np.divide(np.abs(spread.value), spread.error, out=endless, where=spread.error > 0)
-    straight = normal_deviate(plain, spread.freedom)
-    finite = np.isfinite(straight)
-    moved = unskewed(np.where(finite, plain, 0.0), np.sign(spread.value) * spread.skew)
-    without_skew = normal_deviate(np.maximum(0.0, moved), spread.freedom)
-    p, reach = _normal(spread, np.where(finite, np.minimum(straight, without_skew), straight))
+    moved = np.maximum(0.0, unskewed(plain, np.sign(spread.value) * spread.skew))
+    p, reach = _normal(spread, normal_deviate(np.minimum(plain, moved), spread.freedom))
     smallest = np.minimum(1.0, 2.0 ** (1 - np.count_nonzero(units.sums, axis=0)))
     return np.maximum(p, smallest), student_deviate(reach, spread.freedom)
 
