@@ -30,21 +30,22 @@ def points(share: float, border: float = 0) -> str:
 
     A difference near 0 or `border` gets enough digits to be on the correct side, `−0.03`.
     """
-    for digits in range(1, MOST_DIGITS):
-        text = f"{100 * share:+.{digits}f}"
-        printed = float(text)
-        if _same_side(printed, 100 * share, 0) and _same_side(printed, 100 * share, 100 * border):
-            break
-    else:
-        text = f"{100 * share:+.1f}"
+    text = _on_its_side(100 * share, "+", 1, (0, 100 * border))
     if float(text) == 0:
         return "0.0"
     return text.replace("-", "−")
 
 
-def _same_side(printed: float, value: float, border: float) -> bool:
-    """True if a printed number is on the same side of a border as its value."""
-    return (printed < border) == (value < border) and (printed > border) == (value > border)
+def _on_its_side(value: float, sign: str, digits: int, borders: Sequence[float]) -> str:
+    """A number with `digits` after the point, or more until it is on the same side of all borders as its
+    value. No more than `MOST_DIGITS` show that: a number nearer to a border has `digits`."""
+    sides = [(value > border, value < border) for border in borders]
+    for more in range(digits, MOST_DIGITS):
+        text = f"{value:{sign}.{more}f}"
+        printed = float(text)
+        if [(printed > border, printed < border) for border in borders] == sides:
+            return text
+    return f"{value:{sign}.{digits}f}"
 
 
 def limits(show: Callable[[float], str], figures: Sequence[float], unit: str = "") -> str:
@@ -75,13 +76,9 @@ def show_p(p: float) -> str:
     if p >= 0.1:
         return f"= {p:.2f}"
     text = f"{p:.3f}"
-    if float(text) != SIGNIFICANT:
-        return f"= {text}"
-    for digits in range(4, MOST_DIGITS):
-        text = f"{p:.{digits}f}"
-        if _same_side(float(text), p, SIGNIFICANT):
-            return f"= {text}"
-    return f"= {p:.4f}"
+    if float(text) == SIGNIFICANT:
+        text = _on_its_side(p, "", 4, (SIGNIFICANT,))
+    return f"= {text}"
 
 
 def p_cell(p: float) -> str:
