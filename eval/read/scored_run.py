@@ -3,7 +3,7 @@
 import math
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress, pairwise
 from pathlib import Path
@@ -69,7 +69,7 @@ class ScoredRun:
         return self.values[metric]
 
     def only(self, keep: Sequence[bool]) -> "ScoredRun":
-        """The run with some of its rows."""
+        """The run with some of its rows, and without the figures of all rows."""
         kept: dict[str, Any] = {}
         for name in COLUMNS:
             column = getattr(self, name)
@@ -77,6 +77,7 @@ class ScoredRun:
                 kept[name] = list(compress(column, keep))
         kept["kinds"] = {name: list(compress(column, keep)) for name, column in self.kinds.items()}
         kept["values"] = {name: list(compress(column, keep)) for name, column in self.values.items()}
+        kept["facts"] = {name: value for name, value in self.facts.items() if name not in FIGURES}
         kept["trainings"] = [run.only(keep) for run in self.trainings]
         return replace(self, **kept)
 
@@ -134,12 +135,6 @@ def models_of(runs: RunsByDataset) -> list[str]:
     for runs_of_dataset in runs.values():
         models.update(dict.fromkeys(runs_of_dataset))
     return list(models)
-
-
-def without(run: ScoredRun, rows: Collection[str]) -> ScoredRun:
-    """The run without some of its rows, and without the figures of all rows."""
-    facts = {name: value for name, value in run.facts.items() if name not in FIGURES}
-    return replace(run.only([row not in rows for row in run.rows]), facts=facts)
 
 
 def text_field(record: Mapping[str, object], name: str, where: str) -> str:

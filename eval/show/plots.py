@@ -149,15 +149,9 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
     """Accuracy by section and model, with the majority class. The title is the decision."""
     series: dict[str, list[Share | None]] = {}
     for model in comparison.models:
-        shares: list[Share | None] = []
-        for section in sections:
-            score = section.figures.get(model)
-            if score is None:
-                shares.append(None)
-            else:
-                shares.append(score.with_limits)
-        if any(shares):
-            series[model] = shares
+        scores = [section.figures.get(model) for section in sections]
+        if any(scores):
+            series[model] = [score.with_limits if score else None for score in scores]
     places = [f"{section_name(section.name)}\nn = {section.n:,}" for section in sections]
     titled = comparison.deciding[0]
     baselines = [section.majority for section in sections]

@@ -54,23 +54,18 @@ MOST_MODELS = 20  # on a screen
 def summary(compared: ComparedRuns) -> str:
     """What the command prints: the decision, and every model's figure, the recommended ones with a mark."""
     comparison = compared.comparison
-    ranked = comparison.ranked
     marked = list(map(recommended, comparison.deciding))
-    parts = [*decisions(comparison), grid(scores(comparison, ranked[:MOST_MODELS], marked))]
-    if len(ranked) > MOST_MODELS:
-        parts.append(tr("{more} more", more=len(ranked) - MOST_MODELS))
+    parts = [*decisions(comparison), grid(scores(comparison, MOST_MODELS, marked))]
+    more = len(comparison.models) - MOST_MODELS
+    if more > 0:
+        parts.append(tr("{more} more", more=more))
     return "\n\n".join(parts)
 
 
-def scores(
-    comparison: Comparison, models: Sequence[str] | None = None, marked: Collection[str] = ()
-) -> Table:
-    """Figures of the models on every dataset and on average; of accuracy, the majority class's too.
-
-    By default of all models, the best first.
-    """
-    if models is None:
-        models = comparison.ranked
+def scores(comparison: Comparison, most: int | None = None, marked: Collection[str] = ()) -> Table:
+    """Figures of the models, the best first, on every dataset and on average; of accuracy, the majority
+    class's too. `most` models at most."""
+    models = comparison.ranked[:most]
     names = [model + RECOMMENDED if model in marked else model for model in models]
     has_majority = any(not math.isnan(section.majority) for section in comparison.sections)
     if has_majority:
@@ -113,8 +108,8 @@ def _figures_of(score: ModelScore) -> dict[str, str]:
         error, chance = 100 * score.calibration.error, 100 * score.calibration.chance
         cells[tr("ECE, points (95th percentile if calibrated)")] = f"{error:.1f} ({chance:.1f})"
     for name, figure in score.metrics.items():
-        _, metric = read_metric({"metrics": score.metrics}, name)
-        value, ci95 = float(str(figure.get("value"))), figure.get("ci95")
+        stated, metric = read_metric({"metrics": score.metrics}, name)
+        value, ci95 = float(str(stated)), figure.get("ci95")
         text = number(value)
         if isinstance(ci95, list) and len(ci95) == 2 and None not in ci95:
             text = limits(number, (value, *ci95))

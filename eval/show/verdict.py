@@ -22,13 +22,13 @@ def decisions(comparison: Comparison, *, brief: bool = False) -> list[str]:
     their figures, as a page and a plot begin.
     """
     deciding = comparison.deciding
-    lines = [decision(section, brief=brief) for section in deciding]
     if len(deciding) == 1 and not deciding[0].elsewhere:
-        return lines
-    lines_with_names = []
-    for section, line in zip(deciding, lines, strict=True):
-        lines_with_names.append(tr("On {name}: {verdict}", name=section.name, verdict=line))
-    return lines_with_names
+        return [decision(deciding[0], brief=brief)]
+    lines = []
+    for section in deciding:
+        line = decision(section, brief=brief)
+        lines.append(tr("On {name}: {verdict}", name=section.name, verdict=line))
+    return lines
 
 
 def decision(section: Section, *, brief: bool = False) -> str:

@@ -16,7 +16,7 @@ from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import MEAN, differences_header, section_name, translated
 from tuneyard.eval.judge.question import CHOICES, AnsweredQuestion, Choice, Half
 from tuneyard.eval.judge.sections import mean_figures, meaning, paired_family, paired_rows
-from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, models_of, without
+from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, models_of
 from tuneyard.eval.statistics.rates import average
 from tuneyard.eval.statistics.selection import split_halves
 
@@ -106,13 +106,14 @@ def best_point(runs: RunsByDataset, metric: str) -> str:
 
 def halves(runs: RunsByDataset) -> tuple[RunsByDataset, RunsByDataset]:
     """The runs on the rows to choose on, and on the others. Rows of a cluster stay in one half."""
-    choosing, held_out = {}, {}
+    choosing: dict[str, RunsByModel] = {}
+    held_out: dict[str, RunsByModel] = {}
     for dataset, by_model in runs.items():
         first = next(iter(by_model.values()))
         split = split_halves(first.groups or first.rows, CHOICE_SEED, dataset)
-        to_choose, others = ({first.rows[place] for place in places} for places in split)
-        choosing[dataset] = {model: without(run, others) for model, run in by_model.items()}
-        held_out[dataset] = {model: without(run, to_choose) for model, run in by_model.items()}
+        for half, places in zip((choosing, held_out), map(set, split), strict=True):
+            keep = [place in places for place in range(len(first.rows))]
+            half[dataset] = {model: run.only(keep) for model, run in by_model.items()}
     return choosing, held_out
 
 
