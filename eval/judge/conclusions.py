@@ -171,17 +171,13 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All sections of a comparison with `base`. The mean exists from two datasets on."""
+    """All sections of a comparison with `base` by one metric. The mean exists from two datasets on."""
 
     base: str
     models: Sequence[str]
     sets: Sequence[Section]
     mean: Section | None
-
-    @property
-    def metric(self) -> Metric:
-        """The metric compared."""
-        return self.sets[0].metric
+    metric: Metric = ACCURACY
 
     @property
     def sections(self) -> list[Section]:

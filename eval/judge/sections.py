@@ -124,7 +124,7 @@ def compare(
     if decide_on:
         elsewhere = [section for dataset, section in datasets.items() if dataset != decide_on]
         datasets[decide_on] = replace(datasets[decide_on], decided_by="", elsewhere=elsewhere)
-    return Comparison(base, models, list(datasets.values()), mean)
+    return Comparison(base, models, list(datasets.values()), mean, metric)
 
 
 def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:

@@ -68,14 +68,13 @@ def parse_source(text: str) -> ScoredRunSource:
 def read_scored_runs(
     sources: Sequence[ScoredRunSource], metric: str = ACCURACY.name, by: str = ""
 ) -> tuple[list[ScoredRun], list[str]]:
-    """Read every run of the sources once, with the field `by` of its rows; the runs, and warnings.
+    """Read every run of the sources, with the field `by` of its rows; the runs, and warnings.
 
     With a `metric` that is none of answers, each row's value is read instead of its answer.
 
     Models of one name that answered differently are named with the folder they came from. A run that several
     sources name differently has every one of these names; without names it counts once.
     """
-    runs_of_place: dict[Path, list[ScoredRun]] = {}
     runs: list[tuple[ScoredRunSource, ScoredRun]] = []
     warnings: list[str] = []
     for source in sources:
@@ -89,9 +88,7 @@ def read_scored_runs(
         warnings += [tr(left_out, place=place) for place in unfinished]
         runs_of_source: list[ScoredRun] = []
         for place in whole:
-            if place not in runs_of_place:
-                runs_of_place[place] = _read(place, metric, by)
-            runs_of_source += runs_of_place[place]
+            runs_of_source += _read(place, metric, by)
         if reported is not None:
             runs_of_source = [run for run in runs_of_source if run.model in reported]
         runs += [(source, run) for run in _named(runs_of_source, source)]
