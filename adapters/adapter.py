@@ -6,7 +6,6 @@ nearly every one of them in one place or another. Here each is used or stops the
 
 import hashlib
 import re
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
@@ -17,6 +16,7 @@ from typing import Any, ClassVar, Self
 
 from tuneyard.adapters.delta import Change
 from tuneyard.adapters.measures import ModuleStatistics
+from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import check_characters, sha256
@@ -25,7 +25,6 @@ from tuneyard.core.weights.adapter_fit import module_misfits
 from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, Base
 from tuneyard.core.weights.tensors import Array, Tensor, Weights
 
-LARGEST = sys.float_info.max  # JSON has whole numbers beyond it
 SHOWN = 5  # problems of one file in a message
 # Fields that PEFT also accepts as one text (a regular expression), fields that must be lists, and maps.
 TEXT_OR_LIST = ("target_modules", "exclude_modules", "layers_pattern")
@@ -346,10 +345,10 @@ def positive_int(value: object, where: str) -> int:
     return value
 
 
-def positive(value: object, where: str, largest: float = LARGEST) -> float:
-    """Check a finite number above 0. The `ContentError` for any other value opens with `where`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= largest:
-        raise ContentError(f"{where} {show_value(value)}: expected a finite number above 0")
+def positive(value: object, where: str) -> float:
+    """Check a number above 0 (`is_number`). The `ContentError` for any other value opens with `where`."""
+    if not is_number(value) or value <= 0:
+        raise ContentError(f"{where} {show_value(value)}: expected a number above 0 and up to 9e15")
     return float(value)
 
 

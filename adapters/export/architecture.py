@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter, TensorNameMap
 
 
-LARGEST = float(np.finfo(np.float32).max)  # a GGUF stores these in fp32
 OTHERS = "convert_hf_to_gguf.py of llama.cpp may support it"
 KNOWN = ("llama", "qwen2", "qwen3")
 Value = TypeVar("Value", bound=np.generic)
@@ -86,8 +85,8 @@ class Architecture:
         writer.add_head_count(self.count("num_attention_heads"))
         writer.add_head_count_kv(self.key_heads)
         epsilon, theta = self.fields.get("rms_norm_eps"), _rope(self.fields)["rope_theta"]
-        writer.add_layer_norm_rms_eps(positive(epsilon, f"{self.path}: rms_norm_eps", LARGEST))
-        writer.add_rope_freq_base(positive(theta, f"{self.path}: rope_theta", LARGEST))
+        writer.add_layer_norm_rms_eps(positive(epsilon, f"{self.path}: rms_norm_eps"))
+        writer.add_rope_freq_base(positive(theta, f"{self.path}: rope_theta"))
         writer.add_vocab_size(self.count("vocab_size"))
         for add in (writer.add_rope_dimension_count, writer.add_key_length, writer.add_value_length):
             add(self.head_width)

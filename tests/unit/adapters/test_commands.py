@@ -110,14 +110,13 @@ def test_an_adapter_given_twice_is_said():
     printed_line(notes, "rte", "2 times", "0.3")
 
 
-HUGE = {m: (a * np.float32(1e30), b) for m, (a, b) in factors(1).items()}
+HUGE = {m: (a * np.float32(1e30), b * np.float32(1e30)) for m, (a, b) in factors(1).items()}
 OUT_OF_RANGE = [
-    (["merge", "rte=1e39", "mnli=1"], "q_proj: merged B in F32: too large for it: .* NaN or infinite"),
+    (["merge", "huge=1e15", "mnli=1"], "q_proj: merged B in F32: too large for it: .* NaN or infinite"),
     (["merge", "huge=1", "--dtype", "fp16"], "q_proj: merged A in F16: too large for it"),
     (["merge", "rte=1e-300"], "merged B in F32: too small for it, all of it would become 0"),
     (["merge", "rte=1e-12", "--dtype", "fp16"], "merged B in F16: too small for it"),
-    (["fuse", "huge=1e20", "--base", "base"], r"W \+ ΔW in BF16: .* NaN or infinite"),
-    (["fuse", "rte=1e300", "--base", "base"], r"W \+ ΔW in BF16: .* NaN or infinite"),
+    (["fuse", "huge=1", "--base", "base"], r"W \+ ΔW in BF16: .* NaN or infinite"),
 ]
 
 

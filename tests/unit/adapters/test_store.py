@@ -1,7 +1,6 @@
 """Opening adapters: what fits is read as PEFT means it, what does not is refused by name and reason."""
 
 import json
-import math
 import shutil
 from pathlib import Path
 
@@ -71,8 +70,6 @@ REFUSED_FIELDS = [
     ({"use_something_new": True}, "use_something_new"),
     ({"r": 0}, "0"),
     ({"r": 8.0}, "8.0"),
-    ({"lora_alpha": 0}, "lora_alpha 0; 0"),
-    ({"lora_alpha": math.nan}, "lora_alpha NaN"),
     ({"lora_alpha": "16"}, "16; lora_alpha"),
     ({"alpha_pattern": {"q_proj": 0}}, "alpha_pattern q_proj 0"),
     ({"alpha_pattern": {"q_(": 1}}, "alpha_pattern"),
@@ -92,12 +89,11 @@ REFUSED_FIELDS = [
     ({"layers_to_transform": 0}, "layers.1.self_attn.q_proj"),
     ({"r": 4}, "8; adapter_config.json; 4"),
     ({"rank_pattern": {"v_proj": 4}}, "v_proj; 8; adapter_config.json; 4"),
-    ({"lora_alpha": 10**400}, "lora_alpha"),
+    ({"lora_alpha": 1e160}, "lora_alpha"),
     ({"rank_pattern": {"(?i)q_proj": 8}}, "rank_pattern"),
     ({"layers_to_transform": [0, 1], "layers_pattern": ["("]}, "layers_pattern"),
     ({"modules_to_save": ["lm_head("]}, "modules_to_save"),
     ({"use_rslora": "false"}, "use_rslora"),
-    ({"fan_in_fan_out": [1]}, "fan_in_fan_out"),
 ]  # fmt: skip
 
 
@@ -234,7 +230,7 @@ def test_a_base_may_be_named_by_two_paths_to_one_folder(tmp_path):
     assert pair(tmp_path, *({"base_model_name_or_path": name} for name in names))
 
 
-@pytest.mark.parametrize("text", ["rte", "=0.5", "rte=", "rte=half", "rte=nan", ""])
+@pytest.mark.parametrize("text", ["rte", "=0.5", "rte=", "rte=half", "rte=nan", "rte=1e160", ""])
 def test_parts_that_are_no_name_with_a_weight(text):
     with raises(RequestError):
         parse_reference_weight(text)
