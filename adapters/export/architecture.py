@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.adapters.adapter import positive, positive_int
+from tuneyard.adapters.export.source import TOKENIZER, read_tokenizer
 from tuneyard.core.errors import ContentError, show_value
-from tuneyard.core.files import read_object, require
+from tuneyard.core.files import require
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter, TensorNameMap
@@ -166,8 +167,8 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
 
     `ContentError` if it is not byte-level BPE, or splits text in a way that llama.cpp has no name for.
     """
-    path = require(folder / "tokenizer.json", "tokenizer")
-    fields: dict[str, Any] = read_object(path)
+    path = require(folder / TOKENIZER, "tokenizer")
+    fields = read_tokenizer([folder])
     model = fields.get("model") or {}
     if model.get("type") != "BPE":
         kind = show_value(model.get("type"))
@@ -199,7 +200,7 @@ def _step(path: Path, step: dict[str, Any]) -> str:
     """Describe one step of a pre-tokenizer in the terms of `PRE_TOKENIZERS`."""
     kind = step.get("type")
     if kind == "Split" and step.get("behavior") == "Isolated" and not step.get("invert"):
-        return str(step["pattern"].get("Regex"))
+        return str(step.get("pattern", {}).get("Regex"))
     if kind == "Digits" and step.get("individual_digits"):
         return "digits"
     if kind == "ByteLevel" and not step.get("add_prefix_space"):
@@ -213,6 +214,6 @@ def _parts(step: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:
     if step is None:
         return []
     if step.get("type") == "Sequence":
-        steps: list[dict[str, Any]] = step[inner]
+        steps: list[dict[str, Any]] = step.get(inner, [])
         return steps
     return [step]

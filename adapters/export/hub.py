@@ -132,7 +132,7 @@ def make_card(
     datasets = []
     recipes: dict[str, dict[str, Any]] = {}
     for adapter_name, inputs in inputs_by_name.items():
-        datasets += [entry for entry in inputs.get("data") or [] if isinstance(entry, dict)]
+        datasets += inputs.get("data", [])
         if inputs.get("settings"):
             recipes[adapter_name] = inputs["settings"]
     if not recipes:

@@ -16,10 +16,18 @@ from typing import Any
 
 import click
 
-from tuneyard.adapters.export.source import GGUF, MODELFILE, ExportSource, begins_with, check_file
+from tuneyard.adapters.export.source import (
+    GGUF,
+    MODELFILE,
+    ExportSource,
+    begins_with,
+    check_file,
+    first_object,
+    read_tokenizer,
+)
 from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.files import read_object, write_text
+from tuneyard.core.files import write_text
 from tuneyard.core.prompt import Message, Render, chat_renderer, saved_chat_template
 
 PARAMETERS = {  # the key is generation_config.json's name, the value Ollama's
@@ -244,7 +252,7 @@ def _find_stops(folders: list[Path], wrapping: Wrapping, eos: str | None) -> lis
     stops = set()
     if eos:
         stops.add(eos)
-    for token in first_object(folders, "tokenizer.json").get("added_tokens") or []:
+    for token in read_tokenizer(folders).get("added_tokens") or []:
         is_around = any(token["content"] in text for text in texts)
         if token.get("special") and (is_around or token["id"] in ids):
             stops.add(token["content"])
@@ -256,7 +264,7 @@ def _without_bos(wrapping: Wrapping, folders: list[Path], bos: str | None) -> Wr
     if not bos:
         return wrapping
     added = first_object(folders, "tokenizer_config.json").get("add_bos_token") is True
-    processor = first_object(folders, "tokenizer.json").get("post_processor") or {}
+    processor = read_tokenizer(folders).get("post_processor") or {}
     for step in processor.get("processors", [processor]):
         if step.get("type") == "TemplateProcessing" and step.get("single"):
             first = step["single"][0].get("SpecialToken", {}).get("id")
@@ -279,14 +287,6 @@ def special_texts(folders: list[Path]) -> dict[str, str]:
         if value and isinstance(value, str):
             texts[name] = value
     return texts
-
-
-def first_object(folders: list[Path], name: str) -> dict[str, Any]:
-    """Read the first file with this name, {} if no folder has it."""
-    for folder in folders:
-        if (folder / name).is_file():
-            return read_object(folder / name)
-    return {}
 
 
 def _parameters(folders: list[Path], texts: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:

@@ -1,17 +1,24 @@
 """Open the folder to export: an adapter or a full model, its base, and the base's licence."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import check_free
 from tuneyard.adapters.provenance import CARD, read_provenance
 from tuneyard.adapters.store import checkpoints_in, find_folder, open_adapter
 from tuneyard.core.documents import parse_yaml
+from tuneyard.core.documents.schema_errors import check_file as check_content
 from tuneyard.core.errors import RequestError
-from tuneyard.core.files import read_object, require
+from tuneyard.core.files import check_characters, read_object, require
+from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.weights.adapter_files import CONFIG
 
+TOKENIZER = "tokenizer.json"
+TOKENIZER_SCHEMA = ROOT / "core/schemas/tokenizer.json"
 ORIGIN = "origin.json"  # `tuneyard recipe base` writes it next to the embedded model
 GGUF, MODELFILE = b"GGUF", b"FROM "  # the first bytes of the written files
 LICENCE = ("license", "license_name", "license_link")  # of a hub card
@@ -104,6 +111,31 @@ def front_matter(folder: Path) -> dict[str, object]:
     if not isinstance(fields, dict):
         return {}
     return fields
+
+
+def first_object(folders: Iterable[Path], name: str) -> dict[str, Any]:
+    """Read the first file with this name, {} if no folder has it."""
+    for folder in folders:
+        if (folder / name).is_file():
+            return read_object(folder / name)
+    return {}
+
+
+def read_tokenizer(folders: Iterable[Path]) -> dict[str, Any]:
+    """Read the first tokenizer.json, {} if no folder has it. `ContentError` names a part of another form."""
+    import jsonschema_rs
+
+    for folder in folders:
+        path = folder / TOKENIZER
+        if not path.is_file():
+            continue
+        fields: dict[str, Any] = read_object(path)
+        check_characters(json.dumps(fields, ensure_ascii=False), str(path))
+        schema = read_object(TOKENIZER_SCHEMA)
+        if not jsonschema_rs.validator_for(schema).is_valid(fields):  # jsonschema takes seconds
+            check_content(path, schema, fields, exact=False)
+        return fields
+    return {}
 
 
 def licence_of(source: ExportSource) -> tuple[dict[str, str], Path] | None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.export.modelfile import first_object, special_texts
-from tuneyard.adapters.export.source import ExportSource, open_source
+from tuneyard.adapters.export.modelfile import special_texts
+from tuneyard.adapters.export.source import ExportSource, first_object, open_source, read_tokenizer
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.provenance import open_parts, read_provenance
 from tuneyard.adapters.weighted import WeightedAdapter, check_inputs, parse_optional_weight
@@ -165,11 +165,10 @@ def _tokenizer(folder: Path, base: Path) -> Tokenizer:
     place = base
     if (folder / "tokenizer_config.json").is_file():
         place = folder
-    fields: dict[str, Any] = first_object([place], "tokenizer.json")
+    fields = read_tokenizer([place])
     ids: dict[str, int] = {}
-    model = fields.get("model")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(vocabulary, dict):
+    vocabulary = (fields.get("model") or {}).get("vocab")
+    if isinstance(vocabulary, dict):  # other kinds of tokenizers list their tokens
         ids.update(vocabulary)
     for token in fields.get("added_tokens") or []:
         ids[token["content"]] = token["id"]

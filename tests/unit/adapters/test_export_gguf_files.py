@@ -147,6 +147,8 @@ def test_pre_tokenizers_are_known_by_what_they_do(step, name):
         ({"pre_tokenizer": {**TOKENIZER["pre_tokenizer"], "add_prefix_space": True}}, "no such step"),
         ({"normalizer": {"type": "Lowercase"}}, "normalizer Lowercase"),
         ({"model": {"type": "Unigram", "vocab": []}}, "only byte-level BPE"),
+        ({"model": {"type": "BPE", "vocab": {"a": "0"}}}, "model.vocab.a: found"),
+        ({"added_tokens": True}, "added_tokens: found true"),
         ({"added_tokens": [{"id": 99, "content": "<far>", "special": True}]}, "has id 99"),
     ],
 )
