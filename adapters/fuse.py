@@ -158,10 +158,10 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
 
 def _trained_on_nf4(folder: Path) -> str:
     """The `--base-as` of the weights that a QLoRA training of LLaMA-Factory saw; "" for any other adapter."""
-    settings: object = None
+    settings: dict[str, Any] = {}
     with contextlib.suppress(ContentError):  # a damaged record does not stop a fusion
-        settings = training_inputs(folder).get("settings")
-    if not isinstance(settings, dict) or settings.get("quantization_bit") != 4:
+        settings = training_inputs(folder).get("settings", {})
+    if settings.get("quantization_bit") != 4:
         return ""
     is_bitsandbytes = settings.get("quantization_method", "bnb") in ("bnb", "bitsandbytes")
     if not is_bitsandbytes or settings.get("quantization_type", "nf4") != "nf4":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.documents import read_yaml
+from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import files_sha256, read_object
 
 TRAINING = "training.json"  # written last: its existence means that the training is finished
@@ -40,7 +41,10 @@ def record_of(folder: Path, names: Iterable[str] = (TRAINING, STARTED)) -> Path 
 
 
 def training_inputs(folder: Path) -> dict[str, Any]:
-    """Inputs in the record of a training run, {} without a record."""
+    """Inputs in the record of a training run, {} without a record.
+
+    `ContentError` if the settings or the model are no mapping, or the data is no list of named datasets.
+    """
     record = record_of(folder)
     if record is None:
         return {}
@@ -49,13 +53,21 @@ def training_inputs(folder: Path) -> dict[str, Any]:
         inputs = inputs.get("inputs")
     if not isinstance(inputs, dict):
         return {}
+    for part, kind in (("settings", dict), ("model", dict), ("data", list)):
+        value = inputs.get(part, kind())
+        if not isinstance(value, kind):
+            raise ContentError(f"{record}: {part}: found {show_value(value)}, expected a {kind.__name__}")
+    for entry in inputs.get("data", []):
+        texts = [entry.get("dataset"), entry.get("file", "")] if isinstance(entry, dict) else [entry]
+        if not all(isinstance(text, str) for text in texts):
+            raise ContentError(f"{record}: data: found {show_value(entry)}, expected a dataset and its file")
     return inputs
 
 
 def training_settings(folder: Path) -> dict[str, Any]:
     """Settings of the training that wrote an adapter, a run or a checkpoint; {} if unknown."""
-    settings = training_inputs(folder).get("settings")
-    if isinstance(settings, dict):
+    settings: dict[str, Any] | None = training_inputs(folder).get("settings")
+    if settings is not None:
         return settings
     path = record_of(folder, SETTINGS)
     if path is None:
@@ -73,11 +85,8 @@ def training_data(folder: Path) -> list[dict[str, Any]]:
     if record_of(folder) is None:
         return [{"dataset": name} for name in datasets_in_card(folder)]
     inputs = training_inputs(folder)
-    settings, data = inputs.get("settings"), inputs.get("data")
-    if not isinstance(settings, dict) or not isinstance(data, list):
-        return []
-    names = names_in(settings.get("dataset"))  # without those of `eval_dataset`
-    return [entry for entry in data if isinstance(entry, dict) and entry.get("dataset") in names]
+    names = names_in(inputs.get("settings", {}).get("dataset"))  # without those of `eval_dataset`
+    return [entry for entry in inputs.get("data", []) if entry["dataset"] in names]
 
 
 def datasets_in_card(folder: Path) -> list[str]:

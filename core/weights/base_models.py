@@ -66,8 +66,7 @@ def check_base(
                 f"{wrong}, whose weights are not those of {reference}; name {trained_on} as the base; {fix}"
             )
         return ""
-    model = training_inputs(adapter).get("model")
-    recorded_hash = model.get("sha256") if isinstance(model, dict) else None
+    recorded_hash = training_inputs(adapter).get("model", {}).get("sha256")
     if is_local and isinstance(recorded_hash, str):
         if recorded_hash != model_sha256(folder):
             raise ContentError(

@@ -100,11 +100,11 @@ def _records(folder: Path, missing: str) -> list[Record]:
     Without any: one record with the reason `missing`, or none if that is "".
     """
     path = record_of(folder)
-    if path:
-        settings = training_settings(folder)
-        whole_pass = path.name != STARTED and _reads_every_row(settings)
-        return [Record(_shown(path), training_data(folder), settings, whole_pass=whole_pass)]
     try:
+        if path:
+            settings = training_settings(folder)
+            whole_pass = path.name != STARTED and _reads_every_row(settings)
+            return [Record(_shown(path), training_data(folder), settings, whole_pass=whole_pass)]
         merge = read_provenance(folder)
     except ContentError as error:
         return [Record(_shown(folder), missing=str(error))]

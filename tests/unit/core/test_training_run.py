@@ -1,9 +1,24 @@
-"""The hash of a model folder is that of its model, and of nothing that lies beside it."""
+"""The record of a training, and the hash of a model folder: of its model, and of nothing beside it."""
 
 import os
 from pathlib import Path
 
-from tuneyard.core.training.training_run import model_sha256
+import pytest
+
+from tests.messages import raises
+from tuneyard.core.errors import ContentError
+from tuneyard.core.files import write_json
+from tuneyard.core.training.training_run import model_sha256, training_data
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [{"settings": []}, {"data": {}}, {"data": [{"dataset": []}]}, {"data": [{"dataset": "a", "file": 3}]}],
+)
+def test_a_part_of_another_type_is_named_with_its_file(tmp_path: Path, inputs: dict) -> None:
+    write_json(tmp_path / "training.json", {"inputs": inputs})
+    with raises(ContentError, tmp_path / "training.json", *inputs, "found"):
+        training_data(tmp_path)
 
 
 def test_files_and_folders_beside_the_model_do_not_change_its_hash(tmp_path: Path) -> None:

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.scoring import call, invoke
-from tests.messages import raises
+from tests.cli.scoring import invoke
 from tests.unit.recipes.make import write_recipe
-from tuneyard.core.errors import RequestError
 from tuneyard.recipes import check
 from tuneyard.recipes.answer import Facts
 from tuneyard.recipes.recipe import read_recipe
@@ -74,11 +72,6 @@ def test_of_two_recipes_the_edited_one_is_checked(recipe, monkeypatch):
         monkeypatch, [recipe, other], [lambda: other.write_text(recipe.read_text() + "\nseed: 1\n")]
     )
     assert output.count(f"{recipe}: ") == 1 and output.count(f"{other}: ") == 3  # result, "changed", result
-
-
-def test_a_missing_recipe_is_a_wrong_argument(tmp_path):
-    with raises(RequestError):
-        call(check.command, "--watch", tmp_path / "none.yaml")
 
 
 def test_the_files_of_an_adapter_and_a_model_belong_to_a_recipe(recipe):
