@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 
 from tuneyard.adapters.delta import Change
 from tuneyard.adapters.measures import ModuleStatistics
-from tuneyard.core.documents.schema_errors import is_number
+from tuneyard.core.documents.schema_errors import LARGEST
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import check_characters, sha256
@@ -346,8 +346,8 @@ def positive_int(value: object, where: str) -> int:
 
 
 def positive(value: object, where: str) -> float:
-    """Check a number above 0 (`is_number`). The `ContentError` for any other value opens with `where`."""
-    if not is_number(value) or value <= 0:
+    """Check a number above 0, up to `LARGEST`. The `ContentError` for any other value opens with `where`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:
         raise ContentError(f"{where} {show_value(value)}: expected a number above 0 and up to 9e15")
     return float(value)
 

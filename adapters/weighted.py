@@ -13,7 +13,7 @@ from tuneyard.adapters.adapter import Adapter, raise_together
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.lowrank import WeightedFactors
 from tuneyard.adapters.store import SAVES
-from tuneyard.core.documents.schema_errors import is_number
+from tuneyard.core.documents.schema_errors import LARGEST
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.weights.adapter_files import Module
 from tuneyard.core.weights.base_models import Base, check_base
@@ -64,11 +64,11 @@ def parse_named(text: str) -> tuple[str, list[tuple[str, float]]]:
 
 
 def parse_weight(text: str, reference: str) -> float:
-    """Read a weight (`is_number`); the `RequestError` for any other text names the adapter."""
+    """Read a weight up to `LARGEST`; the `RequestError` for any other text names the adapter."""
     weight = math.nan
     with contextlib.suppress(ValueError):
         weight = float(text)
-    if not is_number(weight):  # with larger ones the singular values of ΔW overflow
+    if not abs(weight) <= LARGEST:  # nan, or with larger ones the singular values of ΔW overflow
         example = text if Path(text).is_dir() else reference  # NAME=PATH without a weight
         raise RequestError(
             f"{reference}: weight {show_value(text)}: expected a number up to 9e15, as in {example}=0.5"
