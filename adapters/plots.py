@@ -88,7 +88,7 @@ def _norms(measured: list[AdapterStatistics[FactorStatistics]], figure: "Figure"
         for target, points in points_by_target.items():
             layers = [layer for layer, _ in points]
             norms = [norm for _, norm in points]
-            axis.plot(layers, norms, "o-", ms=3, label=target)
+            axis.plot(layers, norms, ".-", label=target)
         axis.set_ylim(bottom=0)
         largest = max(adapter.modules, key=lambda module: module.norm)
         finding = "{name}: largest change in {target}, layer {layer}"
@@ -109,7 +109,7 @@ def _spectrum(measured: list[AdapterStatistics[FactorStatistics]], figure: "Figu
             for place, value in enumerate(module.singular_values, 1):
                 shares_by_place.setdefault(place, []).append(value / largest)
         medians = [median(shares) for shares in shares_by_place.values()]
-        axis.plot(list(shares_by_place), medians, "o-", ms=3, label=adapter.name)
+        axis.plot(list(shares_by_place), medians, ".-", label=adapter.name)
         effective_rank = median(module.effective_rank for module in adapter.modules)
         ranks.append(f"{adapter.name} {effective_rank:.1f}")
     axis.set_ylim(0, 1.05)

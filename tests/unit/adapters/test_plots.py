@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from tests.messages import raises
 from tuneyard.adapters.kinds.lora import FactorStatistics
 from tuneyard.adapters.measures import AdapterStatistics, Histogram
-from tuneyard.adapters.plots import _cosine, check_folder, cosine_size, draw
+from tuneyard.adapters.plots import _cosine, _values, check_folder, cosine_size, draw
 from tuneyard.core.drawing.plots import plotting
 from tuneyard.core.errors import RequestError
 
@@ -16,7 +16,7 @@ from tuneyard.core.errors import RequestError
 def adapter(name: str) -> AdapterStatistics:
     """An adapter with one module of rank 2."""
     module = FactorStatistics("m", 0, "q_proj", 16, "attention", 4, 4, 2, 1.0, 1.0, 1.5, [1.0, 0.5])
-    counts = [Histogram("q_proj", side, 1.0, [1, 2]) for side in "AB"]
+    counts = [Histogram("q_proj", side, 2.0, [1, 3]) for side in "AB"]
     return AdapterStatistics(name, "d", "s", None, ["F32"], 2, 10, [], {}, [module], 16, 1.0, counts)
 
 
@@ -34,6 +34,13 @@ def test_cosines_are_readable_on_dark_cells_and_the_colour_bar_is_whole() -> Non
         edge is not None and edge.x1 <= figure.bbox.width and edge.y0 >= 0 and edge.y1 <= figure.bbox.height
     )
     assert heat.get_window_extent().width > 80  # pixels: the long name leaves room for the cells
+
+
+def test_a_histogram_is_a_density_over_its_reach() -> None:
+    figure = Figure()
+    _values(adapter("a"), figure)
+    densities, edges, _ = figure.axes[0].patches[0].get_data()
+    assert [*densities, *edges] == [0.125, 0.375, -2.0, 0.0, 2.0]
 
 
 def test_letters_of_names_that_no_font_has_are_numbered(
