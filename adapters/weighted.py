@@ -37,8 +37,7 @@ def parse_reference_weight(text: str) -> tuple[str, float]:
     """Split `REFERENCE=WEIGHT` or `REFERENCE:WEIGHT`; `RequestError` for any other text."""
     match = re.fullmatch(r"(.+)[=:](.*)", text, re.DOTALL)
     if match is None:
-        example = f"{text.strip('=:') or 'rte'}=0.5"
-        raise RequestError(f"{text!r}: expected NAME_OR_DIR=WEIGHT or NAME_OR_DIR:WEIGHT, e.g. {example}")
+        raise RequestError(f"{text!r}: expected NAME_OR_DIR=WEIGHT or NAME_OR_DIR:WEIGHT, e.g. rte=0.5")
     return match[1], parse_weight(match[2], match[1])
 
 

@@ -225,7 +225,7 @@ def near_name(path: Path) -> str:
         return f"{folder} is a file, expected a folder"
     names = sorted(each.name for each in folder.iterdir())
     near = nearest_name(path.name, names) if path.parent.is_dir() else ""
-    if near:
+    if nearest_name(path.stem, [Path(near).stem]):  # names with an ending alone in common are not near
         return f'did you mean "{one_line(str(path.with_name(near)))}"?'
     return what_is_in(folder, names)
 

@@ -55,7 +55,7 @@ def read_references(dataset: EvalDataset) -> list[Report]:
         place = dataset.place(row)
         subtype, report = dataset.records[row].get("subtype"), parse_report(answer)
         if not isinstance(subtype, str) or not subtype.strip():
-            raise unexpected(place, "subtype", subtype, "a text")
+            raise unexpected(place, "subtype", subtype, "a text, as in the records of spec defect")
         if report is None or report.judgement == UNKNOWN:
             raise ContentError(
                 f"{place}: reference answer {show_value(answer)}, expected 判断:… (and 原因：…) with one "

@@ -13,9 +13,10 @@ from tuneyard.adapters.store import checkpoints_in, find_folder, open_adapter
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.documents.schema_errors import check_file as check_content
 from tuneyard.core.errors import RequestError
-from tuneyard.core.files import check_characters, read_object, require
+from tuneyard.core.files import check_characters, read_object
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.weights.adapter_files import CONFIG
+from tuneyard.core.weights.base_models import base_config
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_SCHEMA = ROOT / "core/schemas/tokenizer.json"
@@ -40,7 +41,7 @@ def open_source(reference: str | Path, base: Path | None) -> ExportSource:
     """
     folder = find_folder(reference)
     if base:
-        require(base / "config.json", "config of the base model (--base)")
+        base_config(base)
     adapter = None
     if (folder / CONFIG).is_file():
         adapter = open_adapter(folder)

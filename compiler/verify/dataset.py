@@ -35,6 +35,7 @@ from tuneyard.core.datasets.manifest import manifest_beside, read_manifests
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
 from tuneyard.core.execution.options import default_workers
 from tuneyard.core.files import no_folder
+from tuneyard.core.prompt import template_named
 from tuneyard.core.prompt.template_fit import with_fitted_template
 from tuneyard.core.records import PLACEHOLDERS, RecordFormat, format_of_entry
 from tuneyard.core.records.answers import MESSAGES, code_for
@@ -356,6 +357,9 @@ def _auditor(
             f"what is learned, token lengths ({reason}); give a model folder with --model DIR"
         )
         return data, None
+    name = data.data_args.template
+    if name:
+        template_named(name, think=False)  # an unknown name is refused with the nearest one
     try:
         with quiet():
             data, template = with_fitted_template(data, has_tools)

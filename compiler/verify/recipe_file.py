@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.documents import read_mapping, read_yaml
-from tuneyard.core.errors import Problem
+from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.training.training_run import names_in
 
 LLAMAFACTORY_DATASET_DIR = "data"
@@ -34,7 +34,10 @@ def read_settings(path: Path | None, options: Settings) -> tuple[dict[str, objec
     settings = {key: value for key, value in options.items() if value is not None}
     if path is None:
         return settings, None
-    settings = read_mapping(path, "recipe") | settings
+    recipe = read_mapping(path, "recipe")
+    if recipe.keys().isdisjoint(("model_name_or_path", "stage", "dataset", "template", "cutoff_len")):
+        raise ContentError(f"{path}: no training recipe: it names no model_name_or_path, stage or dataset")
+    settings = recipe | settings
     return settings, RecipeFile(path, settings)
 
 

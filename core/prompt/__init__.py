@@ -285,10 +285,8 @@ def template_named(name: str, think: bool) -> "Template":
 
     if name not in TEMPLATES:
         message = f"LLaMA-Factory has no template {name!r} (it has {len(TEMPLATES)})"
-        hint = nearest(name, TEMPLATES)
-        if hint:
-            message = f"{message}; {hint}"
-        raise RequestError(message)
+        hint = nearest(name, TEMPLATES, "without a template, the model's own chat template is used")
+        raise RequestError(f"{message}; {hint}")
     template = copy.copy(TEMPLATES[name])
     if isinstance(template, ReasoningTemplate):
         template.enable_thinking = think

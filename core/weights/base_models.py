@@ -198,6 +198,20 @@ class Base:
 
 def open_base(folder: Path) -> Base:
     """Open a model folder and check every shard's header. `ContentError` names a damaged file."""
-    require(folder, "base model folder")
-    config = read_object(require(folder / "config.json", "the config of a whole model (adapters have none)"))
+    config = read_object(base_config(folder))
     return Base(folder, config, open_shards(folder))
+
+
+def base_config(folder: Path) -> Path:
+    """Path of a base's config.json. `RequestError` if the folder is missing, an adapter, or no model."""
+    require(folder, "base model folder")
+    refuse_adapter(folder)
+    return require(folder / "config.json", "the config of a whole model")
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Raise `RequestError` with the name of the base if the folder of a model has an adapter alone."""
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file() and not (folder / "config.json").is_file():
+        base = read_object(adapter).get("base_model_name_or_path")
+        raise RequestError(f"{folder}: an adapter, expected a whole model; its base is {base}")

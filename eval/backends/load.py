@@ -15,6 +15,7 @@ from tuneyard.core.installation.packages import missing
 from tuneyard.core.prompt import Encode, Messages, Tokenizer
 from tuneyard.core.prompt.supervision import SupervisedText
 from tuneyard.core.training.llamafactory import replaced
+from tuneyard.core.weights.base_models import refuse_adapter
 from tuneyard.eval.backends import NO_LIMIT, Backend, Network, loading
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import draw, generate
@@ -117,6 +118,7 @@ def find_model(reference: str) -> Path:
     folder = Path(reference)
     if not folder.is_dir():
         folder = from_hub(reference, "give a local model folder", allow_patterns=list(FILES))
+    refuse_adapter(folder)
     if not (folder / "config.json").is_file():
         raise RequestError(
             f"{folder}: no config.json: not a model folder; name one, or OWNER/NAME on the hub"

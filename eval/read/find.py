@@ -151,7 +151,10 @@ def _named(runs: list[ScoredRun], source: ScoredRunSource) -> list[ScoredRun]:
     for key, name in (("model", source.model), ("dataset", source.dataset)):
         names = list(dict.fromkeys(str(getattr(run, key)) for run in runs))
         if name and len(names) > 1:
-            raise RequestError(f"{source.path}: one name ({name}) for several: {', '.join(names)}")
+            raise RequestError(
+                f"{source.path}: one name ({name}) for several: {', '.join(names)}; "
+                "leave the name out, or name the folder of one"
+            )
     named = []
     for run in runs:
         model = source.model or model_name(run.model)

@@ -18,8 +18,9 @@ import click
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
-from tuneyard.core.files import existing, no_folder, read_object, write_text
+from tuneyard.core.files import existing, no_folder, write_text
 from tuneyard.core.language.messages import say
+from tuneyard.core.weights.base_models import refuse_adapter
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked, ask_check, quick_check
@@ -199,10 +200,7 @@ def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts
 def _model_error(model: str, reason: str) -> RequestError:
     """The error of a model that cannot be read, with the model to name or to fetch."""
     fix = "name a folder with config.json and the tokenizer's files"
-    adapter = Path(model) / "adapter_config.json"
-    if adapter.is_file():
-        base = shlex.quote(str(read_object(adapter).get("base_model_name_or_path", "BASE")))
-        return RequestError(f"--model {model}: an adapter, not a model; name its base: --model {base}")
+    refuse_adapter(Path(model))
     if Path(model).is_dir():
         return RequestError(f"--model {model}: {reason}; {fix}")
     if "/" not in model or not is_missing(model):  # a hub id, not a path here

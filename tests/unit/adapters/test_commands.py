@@ -178,6 +178,7 @@ REQUESTS = [
     (["fuse", "rte", "--out", "x"], "Missing parameter: base"),
     (["fuse", "rte", "--base", "none", "--out", "x"], "none: base model folder not found"),
     (["fuse", "rte", "--base", "saves", "--out", "x"], "config of a whole model"),
+    (["fuse", "rte", "--base", "saves/rte", "--out", "x"], "an adapter, expected a whole model; its base is"),
     (["fuse", "rte", "--base", "base", "--out", "x", "--max-shard-size", "big"], "expected a size"),
     (["show", "none"], "no such folder"),
     (["show", "a=saves/none"], "'a=saves/none': no such folder"),

@@ -201,6 +201,8 @@ def test_a_missing_path_names_only_what_is_there(tmp_path: Path, monkeypatch: py
     Path("x.jsonl").write_text("{}")
     assert files.near_name(Path("x.json")) == 'did you mean "x.jsonl"?'
     assert "did you mean" not in files.near_name(Path("nowhere/x.json"))
+    Path("rec.yaml").write_text("")
+    assert "did you mean" not in files.near_name(Path("rte_typo.yaml"))
     assert files.near_name(Path("x.jsonl/foo.yaml")).endswith("x.jsonl is a file, expected a folder")
     Path("names").mkdir()
     Path("names/zzy\nerror: forged").write_text("")

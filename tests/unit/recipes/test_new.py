@@ -487,7 +487,7 @@ def test_a_folder_is_never_to_be_downloaded(written: Any) -> None:
     Path("saves/a").mkdir(parents=True)
     write_json(Path("saves/a/adapter_config.json"), {"base_model_name_or_path": "me/base"})
     for model, parts in (
-        ("saves/a", ["--model saves/a", "adapter", "--model me/base"]),
+        ("saves/a", ["saves/a: an adapter", "its base is me/base"]),
         ("saves", ["--model saves: ", "name a folder with config.json"]),
         ("/not/here/model", ["/not/here/model: no such folder", "name a folder with config.json"]),
     ):
