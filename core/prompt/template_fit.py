@@ -182,7 +182,7 @@ def _layout(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> Ite
         return
     difference = _difference(prompt, chat.prompts[0], tokenizer)
     if _template_prompt(template, tokenizer, SYSTEM_TEXT) in chat.system_prompts:
-        message = f"the default system text is not the model's (of a probe without one): {difference}"
+        message = f"the default system text is not the model's: in a probe without one, {difference}"
         yield TemplateFinding("N352", message, "leave `template` out, or set default_system")
         return
     message = f"{called} writes another prompt than the model's chat template: {difference}"

@@ -42,6 +42,15 @@ def test_the_fields_of_both_languages_are_the_same() -> None:
         assert re.search("[\u4e00-\u9fff]", chinese), english
 
 
+def test_every_problem_of_a_recipe_is_chinese() -> None:
+    """The messages of the examples, one or more of each code, are in Chinese."""
+    messages = (ROOT / "tests/golden/messages.txt").read_text(encoding="utf-8").splitlines()
+    with in_language(CHINESE):
+        for message in messages:
+            if re.search(r": [EWN][34]\d\d [^:]", message):
+                assert for_reader(message) != message, message
+
+
 def test_every_bundled_spec_is_described_in_chinese(in_china: Path) -> None:
     listed = invoke(data, "list").output
     for name in known_specs():
@@ -144,14 +153,12 @@ E107 = "a.jsonl:1: E107 messages (turns):"
         ("note: rank 32 is above vLLM's default of 16: serve with --max-lora-rank 32\n"
          "error: mine.yaml: the spec: unknown key 'splitt'; did you mean \"split\"?\n"
          "mine.csv: E013: no rows: the source holds none\n"
-         "r.yaml:66: E313 val_size: found 1.5, expected a share below 1, or a whole number of rows\n"
          "error: adapter 'rtee': no such folder (under saves/: rte); did you mean \"rte\"?\n"
          "error: --rescore results/b: no outputs on rte; name --dataset one of these: mnli\n"
          "rte 54 → eval 6: same 0, added 6, removed 54, changed 0",
          "提示：秩 32 大于 vLLM 默认的 16：部署时请加 --max-lora-rank 32\n"
          "错误：mine.yaml：规格中有不认识的键“splitt”；您是指 \"split\" 吗？\n"
          "mine.csv：E013：没有任何行：数据源是空的\n"
-         "r.yaml:66：E313 val_size：为 1.5，应为小于 1 的比例，或整数行数\n"
          "错误：没有适配器“rtee”（saves/ 下有：rte）；您是指 \"rte\" 吗？\n"
          "错误：--rescore results/b：没有 rte 上的输出；请用 --dataset 指定其中之一：mnli\n"
          "rte 54 → eval 6：相同 0，新增 6，删除 54，更改 0"),
@@ -232,8 +239,6 @@ def test_lang_holds_until_its_command_has_printed_its_error_and_no_longer(
          "已在整个文件上试过：1,200 行中有 8 行会被拒绝；第一行：a.csv:2: E107"),
         ("a.jsonl:3: W203: the same input as in a.jsonl:1, another answer",
          "a.jsonl:3：W203：与 a.jsonl:1 的输入相同，回答不同"),
-        ("a.yaml:13: E301 leraning_rate: unknown key; did you mean \"learning_rate\"?",
-         "a.yaml:13：E301 leraning_rate：不认识的键；您是指 \"learning_rate\" 吗？"),
         ("error: 1 of 3 recipes cannot be trained as they are", "错误：3 份配方中有 1 份无法训练"),
         ("error: mine: 2 problems; nothing was written. Correct them and compile again",
          "错误：mine：2 个问题；什么都没有写入。请改正后重新编译"),
