@@ -21,7 +21,8 @@ from tuneyard.core.cli.main import command_line as made_by
 from tuneyard.core.drawing.page import embedded, fill_page
 from tuneyard.core.drawing.plots import NOT_WRITTEN, plot_language
 from tuneyard.core.files import versions
-from tuneyard.core.language.number_format import Table, interval, percent
+from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.number_format import NONE, Table, interval, percent
 from tuneyard.core.language.reader_language import current
 from tuneyard.core.language.translation import catalogue, tr, tr_counted
 from tuneyard.eval.judge.ask import ComparedRuns
@@ -212,8 +213,10 @@ def terms(text: str) -> list[tuple[str, str]]:
     meanings = []
     for term, meaning in GLOSSARY.items():
         name = tr(term)
-        if re.search(rf"(?<![A-Za-z_]){re.escape(name)}s?(?![A-Za-z_])", text, re.I):
+        rest = re.sub(rf"(?<![A-Za-z_]){re.escape(name)}s?(?![A-Za-z_])", "", text, flags=re.I)
+        if rest != text:
             meanings.append((name, tr(meaning)))
+        text = rest  # a longer Chinese term contains shorter ones
     return meanings
 
 
@@ -233,19 +236,19 @@ def provenance(runs: Sequence[ScoredRun], command: str) -> Table:
         if len(names) == len(runs):
             applies_to = tr("all")
         rows.append([key, fact, applies_to])
-    return Table([tr("fact"), tr("value"), tr("runs")], rows)
+    return Table([tr("setting"), tr("value"), tr("applies to")], rows)
 
 
 def _fact(key: str, value: object) -> str:
     if key == "command":
         return command_line(str(value))
-    return without_places(_plain(value))
+    return for_reader(without_places(_plain(value)))
 
 
 def _plain(value: object) -> str:
     """A fact for readers: an object as `name value` pairs, a text without quotes."""
     if isinstance(value, Mapping):
-        return "; ".join(f"{key} {_plain(part)}" for key, part in value.items())
+        return "; ".join(f"{key} {_plain(part)}" for key, part in value.items()) or NONE
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)
