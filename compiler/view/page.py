@@ -127,7 +127,7 @@ def _setup(payload: ViewPayload) -> list[tuple[str, str]]:
     if payload.model != "":
         setup += [
             (tr("Model"), payload.model),
-            ("template", payload.template),
+            ("template", tr(payload.template)),
             ("stage", payload.stage),
             ("cutoff_len", f"{payload.cutoff_len:,}"),
         ]
