@@ -51,7 +51,7 @@ class CompileRequest:
     def identity(self, spec: Spec, sources: Sources) -> Identity:
         """All settings that the written bytes depend on: equal identities mean equal bytes."""
         return {
-            "spec": spec.name,
+            "spec": spec.given_as,
             "definition": spec.raw,
             "over": self.over,
             "limit": self.limit,

@@ -30,7 +30,7 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
         for name, manifest in registry.manifests.items():
             made_at = (registry.folder / name / MANIFEST).stat().st_mtime
             made = datetime.fromtimestamp(made_at).strftime("%Y-%m-%d %H:%M")
-            copied = manifest.spec != name
+            copied = Path(manifest.spec).stem != name
             stale = "a copied folder, not registered"
             if not copied:
                 stale = _stale(manifest, moved)
@@ -87,6 +87,6 @@ def _stale(manifest: Manifest, moved: Moved | None) -> str:
         return "the compiler has changed"
     try:
         changed = load_spec(manifest.spec).raw != manifest.definition
-    except (ContentError, RequestError):  # a spec given by path, or one that is gone
+    except (ContentError, RequestError):  # it is gone
         return ""
     return "the spec has changed" if changed else ""

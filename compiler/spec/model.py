@@ -102,7 +102,11 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A validated spec; `raw` is the merged YAML that the others came from, `share` a part's of a mixture."""
+    """A validated spec.
+
+    `raw` is the merged YAML that the others came from, `share` a part's of a mixture. `given_as` is the name
+    or the path that finds the spec again: a file of the user may be called as a bundled spec is.
+    """
 
     name: str
     about: str
@@ -122,6 +126,7 @@ class Spec:
     share: float = 0.0
     ignore: tuple[str, ...] = ()
     raw: Raw = field(default_factory=dict, repr=False)
+    given_as: str = ""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -280,7 +285,7 @@ def load_spec(name: str, over: Raw | None = None) -> Spec:
     """
     path = find_spec(name)
     raw = read_spec(path)
-    return replace(_parse(path, read_spec(path, over) if over else raw), raw=raw)
+    return replace(_parse(path, read_spec(path, over) if over else raw), raw=raw, given_as=name)
 
 
 def placeholders(template: str) -> list[tuple[str, str | None]]:

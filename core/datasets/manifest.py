@@ -78,7 +78,7 @@ class Manifest:
 
     @property
     def spec(self) -> str:
-        """The name of the spec, "" if it is unknown."""
+        """The name or the path of the spec, "" if it is unknown."""
         return str(self.made_from.get("spec", ""))
 
     @property

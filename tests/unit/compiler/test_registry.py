@@ -101,6 +101,14 @@ def test_a_listed_set_says_why_it_is_stale(bench, rte_source):
     assert listed(bench)[0].endswith(f"  stale: source {rte_source} is gone")
 
 
+def test_an_own_spec_may_be_called_as_a_bundled_one(bench):
+    own = bench.write("pairs.yaml", "like: qa\n")
+    bench.compile(own, bench.rows("own.jsonl", [{"question": "a", "answer": "b"}]))
+    assert "stale" not in listed(bench)[0]
+    own.write_text("like: qa\ndrop_leaks: true\n")
+    assert listed(bench)[0].endswith("  stale: the spec has changed")
+
+
 def test_a_set_of_an_older_version_is_compiled_again_whatever_its_manifest_lacks(bench, rte_source):
     path = bench.out / "rte/manifest.json"
     manifest = read_json(path)
