@@ -138,14 +138,14 @@ def by_code(counts: Mapping[str, int]) -> str:
 def summarise(
     problems: list[Problem], show_all: bool = False, counts: Mapping[str, int] | None = None
 ) -> str:
-    """List problems (20 unless `show_all`), then the total with counts by code.
+    """List problems (20 unless `show_all`, errors first), then the total with counts by code.
 
     `counts` are given if `problems` is only the beginning of a longer list.
     """
     if counts is None:
         counts = Counter(problem.code for problem in problems)
     if not show_all:
-        problems = problems[:SHOWN]
+        problems = sorted(problems, key=lambda problem: not problem.is_error)[:SHOWN]
     lines = [problem.line() for problem in problems]
     total = sum(counts.values())
     rest = total - len(lines)

@@ -160,9 +160,9 @@ def test_a_problem_is_one_line() -> None:
 
 
 def test_twenty_problems_are_shown_and_all_are_counted() -> None:
-    problems = [Problem("E1" if n % 2 else "E2", f"a:{n}", "wrong") for n in range(25)]
+    problems = [Problem("W1" if n % 2 else "E2", f"a:{n}", "wrong") for n in range(25)]
     text = summarise(problems).splitlines()
-    assert text[19:] == ["a:19: E1: wrong", "… 5 more (--all shows every one)", "25 problems (E1 12, E2 13)"]
+    assert text[19:] == ["a:13: W1: wrong", "… 5 more (--all shows every one)", "25 problems (E2 13, W1 12)"]
     assert len(summarise(problems, show_all=True).splitlines()) == 26
     assert str(ProblemsError(problems[:1], "set")).endswith("1 problem (E2 1)")
 
