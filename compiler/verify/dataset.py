@@ -209,8 +209,9 @@ def verify(
 ) -> Verdict:
     """Verify one registered dataset. `RequestError` if LLaMA-Factory or the file is missing.
 
-    `settings` come from the `recipe`, if there is one, and the command's options override them. `siblings`
-    are the datasets of the same compile. So many `workers` load and audit the rows.
+    `settings` come from the `recipe`, if there is one, and the command's options override them. Without a
+    recipe media are below the folder of the compile, which `recipe new` takes. `siblings` are the datasets of
+    the same compile. So many `workers` load and audit the rows.
     """
     with loaded(name, out, settings, recipe, workers) as dataset:
         dataset.compare(dataset.expected.records())
@@ -247,8 +248,12 @@ def loaded(
     workers = workers or default_workers(dataset.path.stat().st_size, SEVERAL_PAY)
     expected = Expected(dataset.path, record_format)
     result = LoadedDataset(dataset, out, recipe, verdict, expected, workers)
+    settings = {**settings, "stage": stage}
+    compiled = manifest_beside(dataset.path)
+    if compiled and not recipe and compiled[0].media_folders:
+        settings.setdefault("media_dir", str(compiled[0].media_folders[0]))
     with tempfile.TemporaryDirectory(prefix="tuneyard-verify-") as cache:
-        _load(result, {**settings, "stage": stage}, cache)
+        _load(result, settings, cache)
         yield result
 
 

@@ -95,6 +95,16 @@ class Manifest:
         return [CompiledSource(**{key: source.get(key, "") for key in keys}) for source in sources]
 
     @property
+    def media_folders(self) -> list[Path]:
+        """Folders below which the compile found images, videos and audios, if rows have any."""
+        source = self.definition.get("source")
+        folders = []
+        if isinstance(source, dict) and source.get("media_dir"):
+            folders.append(Path(str(source["media_dir"])))
+        folders += [Path(each.path).parent for each in self.sources if each.is_local]
+        return folders
+
+    @property
     def records(self) -> dict[str, int]:
         """The number of records by dataset."""
         records: dict[str, int] = self.counts.get("records", {})

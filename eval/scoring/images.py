@@ -116,11 +116,7 @@ def _folders(path: Path) -> Iterator[Path]:
     """Folders that may contain a dataset's images, the most likely first."""
     manifest = read_manifest(path.parent)
     if manifest is not None:
-        source = manifest.definition.get("source")
-        if isinstance(source, dict) and source.get("media_dir"):
-            yield Path(str(source["media_dir"]))
-        for file in manifest.sources:
-            yield Path(file.path).parent
+        yield from manifest.media_folders
     for folder in path.parents:
         if (folder / REGISTRY).is_file():
             yield folder

@@ -125,11 +125,7 @@ def _media_dir(entry: Mapping[str, object], path: Path, folder: Path) -> str:
     folders = [folder]
     compiled = manifest_beside(path)
     if compiled is not None:
-        manifest = compiled[0]
-        source = manifest.definition.get("source")
-        if isinstance(source, dict) and source.get("media_dir"):
-            folders.append(Path(str(source["media_dir"])))
-        folders += [Path(each.path).parent for each in manifest.sources if each.is_local]
+        folders += compiled[0].media_folders
     file = _first_file(path, media_columns)
     if file is None:
         return str(folder)

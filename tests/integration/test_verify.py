@@ -421,8 +421,8 @@ def test_images_go_through_the_models_own_processor(tmp_path):
     request = CompileRequest(sources=(str(folder / "a.jsonl"),), out=tmp_path / "out")
     compile_spec(load_spec("media"), request)
     model = make_seeing(tmp_path / "sees")
-    given = {"model_name_or_path": str(model), "media_dir": str(folder)}
-    settings, _ = read_settings(ROOT / "recipes/vl-lora.yaml", given)
+    settings, _ = read_settings(ROOT / "recipes/vl-lora.yaml", {"model_name_or_path": str(model)})
+    del settings["media_dir"]  # the folder of the compile
     verdict = verify("media", tmp_path / "out", settings)
     assert (verdict.loaded, verdict.same, verdict.audit.rows) == (3, 3, 3)
     assert not verdict.failed and not verdict.not_checked
