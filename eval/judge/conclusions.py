@@ -142,8 +142,8 @@ class Section:
         """
         return next((model for model in self.better if not self.below_majority(model)), None)
 
-    def tests_of(self, model: str) -> list[PairedTest]:
-        """The tests of a model against each other one, the one of the best figure first."""
+    def tests_of(self, model: str | None) -> list[PairedTest]:
+        """The tests of a model against each other one, the one of the best figure first; [] for None."""
         every = (*self.against_base, *self.between)
         tests = [test.seen_from(model) for test in every if model in (test.model, test.against)]
         return sorted(tests, key=lambda test: self.ranked.index(test.against))
@@ -151,8 +151,6 @@ class Section:
     @property
     def rivals(self) -> list[PairedTest]:
         """The tests of the best model against the models that it is not shown to differ from."""
-        if self.best is None:
-            return []
         return [test for test in self.tests_of(self.best) if not test.shown]
 
     @property
