@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.adapters.adapter import positive, positive_int
-from tuneyard.adapters.export.source import TOKENIZER, read_tokenizer
+from tuneyard.adapters.export.source import TOKENIZER_JSON, read_tokenizer
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import require
 
@@ -159,7 +159,7 @@ class Vocabulary:
         writer.add_tokenizer_pre(self.pre)
         writer.add_token_list(self.tokens)
         writer.add_token_types(self.types)
-        special.add_to_gguf(writer, quiet=True)
+        special.add_to_gguf(writer)
 
 
 def read_vocabulary(folder: Path, size: int) -> Vocabulary:
@@ -167,7 +167,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
 
     `ContentError` if it is not byte-level BPE, or splits text in a way that llama.cpp has no name for.
     """
-    path = require(folder / TOKENIZER, "tokenizer")
+    path = require(folder / TOKENIZER_JSON, "tokenizer")
     fields = read_tokenizer([folder])
     model = fields.get("model") or {}
     if model.get("type") != "BPE":

@@ -113,8 +113,9 @@ def check_lora(adapter: LoraAdapter, base: Path) -> Architecture:
     config = base / "config.json"
     architecture = read_architecture(config, read_object(config))
     fuse = f"fuse it: {shlex.join(adapter.fuse_words(str(base)))}"
-    for name in adapter.full_tensors:
-        raise ContentError(f"{adapter.folder}: {name}: a full tensor, not B·A; {fuse}")
+    full_tensors = adapter.full_tensors
+    if full_tensors:
+        raise ContentError(f"{adapter.folder}: {full_tensors[0]}: a full tensor, not B·A; {fuse}")
     for path, module in adapter.modules.items():
         if module.kind != "linear" or path.endswith("lm_head"):
             raise ContentError(f"{adapter.folder}: {path}: no GGUF LoRA for embeddings and head; {fuse}")

@@ -14,13 +14,16 @@ from tuneyard.adapters.provenance import CARD, card_body, model_card, open_parts
 from tuneyard.adapters.store import note
 from tuneyard.core.datasets.manifest import MANIFEST, read_manifest
 from tuneyard.core.documents import dump_yaml, markdown_table
-from tuneyard.core.errors import ContentError, RequestError, counted
-from tuneyard.core.files import HUB_ID, read_json, require, sha256
+from tuneyard.core.documents.schema_errors import check_file
+from tuneyard.core.errors import RequestError, counted
+from tuneyard.core.files import HUB_ID, read_object, require, sha256
+from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.training.training_run import training_data, training_inputs
 from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS_INDEX
 from tuneyard.core.weights.base_models import INDEX, open_base
 
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
+RESULTS_SCHEMA = ROOT / "core/schemas/results.schema.json"
 TOKEN_FIX = "export HF_TOKEN=… of an account that may write there, or run `hf auth login`"
 USAGE = """## How to load it
 
@@ -302,16 +305,14 @@ def _results(adapter: LoraAdapter | None, places: list[Path], notes: list[str]) 
         files += results
     if not files:
         return ""
+    schema = read_object(RESULTS_SCHEMA)
+    schema["required"] = ["model", "set", "n", "accuracy", "ci95", "majority", "hashes"]
     rows, is_of_adapter = [], False
     for file in files:
-        fields: Any = read_json(file)
-        keys = ("model", "set", "n", "accuracy", "ci95", "majority")
-        missing = [key for key in keys if not isinstance(fields, dict) or key not in fields]
-        if missing:
-            raise ContentError(f"{file}: no {', '.join(missing)}: not a results.json of tuneyard eval nli")
+        fields: dict[str, Any] = read_object(file)
+        check_file(file, schema, fields, "results of tuneyard eval nli")
         model = fields["model"]
-        hashes = fields.get("hashes", {}).get("adapters", {})
-        if adapter and adapter.digest in hashes.values():
+        if adapter and adapter.digest in fields["hashes"]["adapters"].values():
             model = f"{model} (this adapter)"
             is_of_adapter = True
         low, high = fields["ci95"]

@@ -18,7 +18,7 @@ from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.core.weights.base_models import base_config
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER_JSON = "tokenizer.json"
 TOKENIZER_SCHEMA = ROOT / "core/schemas/tokenizer.json"
 ORIGIN = "origin.json"  # `tuneyard recipe base` writes it next to the embedded model
 GGUF, MODELFILE = b"GGUF", b"FROM "  # the first bytes of the written files
@@ -127,7 +127,7 @@ def read_tokenizer(folders: Iterable[Path]) -> dict[str, Any]:
     import jsonschema_rs
 
     for folder in folders:
-        path = folder / TOKENIZER
+        path = folder / TOKENIZER_JSON
         if not path.is_file():
             continue
         fields: dict[str, Any] = read_object(path)

@@ -69,8 +69,9 @@ class Parameter:
         if isinstance(value, str):
             with contextlib.suppress(ValueError):
                 number = self.kind(value)
-        for violation in violations(self.schema, number, exact=True):
-            raise RequestError(f"{place}: {violation.message}")
+        messages = [violation.message for violation in violations(self.schema, number, exact=True)]
+        if messages:
+            raise RequestError(f"{place}: {', '.join(messages)}")
         return self.kind(str(number))
 
 

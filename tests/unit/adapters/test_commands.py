@@ -115,7 +115,6 @@ OUT_OF_RANGE = [
     (["merge", "huge=1e15", "mnli=1"], "q_proj: merged B in F32: too large for it: .* NaN or infinite"),
     (["merge", "huge=1", "--dtype", "fp16"], "q_proj: merged A in F16: too large for it"),
     (["merge", "rte=1e-300"], "merged B in F32: too small for it, all of it would become 0"),
-    (["merge", "rte=1e-12", "--dtype", "fp16"], "merged B in F16: too small for it"),
     (["fuse", "huge=1", "--base", "base"], r"W \+ ΔW in BF16: .* NaN or infinite"),
 ]
 
@@ -162,29 +161,24 @@ def test_recipes_of_the_house_merge(path):
 
 REQUESTS = [
     (["merge", "rte=1", "mnli=1"], "no --out"),
-    (["merge", "--out", "x"], "Missing parameter: adapters"),
     (["merge", "none.yaml", "--out", "x"], "merge recipe not found"),
     (["merge", "rte=1", "--method", "slurp", "--out", "x"], "'slurp' is not one of"),
     (["merge", "rte", "--out", "x"], "expected NAME_OR_DIR=WEIGHT"),
     (["merge", "rta=1", "--out", "x"], 'did you mean "rte"'),
     (["merge", "rte=1", "--out", "saves/rte", "--force"], "output over an input"),
-    (["merge", "rte=1", "--out", "saves", "--force"], "output over an input"),
     (["merge", "rte=1", "--out", ".", "--force"], "output over an input"),
     (["merge", "rte=1", "--base", "base", "--out", "base/sub", "--force"], "output over an input"),
     (["merge", "rte=1", "--out", "saves/mnli"], "already there"),
     (["merge", "rte=1", "--out", "saves/mnli", "--force"], "found a folder without merge.json, expected"),
     (["merge", "rte=1", "--out", "saves/rte/adapter_config.json/x"], "output over an input"),
     (["merge", "rte=1", "--out", "base/config.json/x"], "File exists"),
-    (["fuse", "rte", "--out", "x"], "Missing parameter: base"),
     (["fuse", "rte", "--base", "none", "--out", "x"], "none: base model folder not found"),
     (["fuse", "rte", "--base", "saves", "--out", "x"], "config of a whole model"),
     (["fuse", "rte", "--base", "saves/rte", "--out", "x"], "an adapter, expected a whole model; its base is"),
     (["fuse", "rte", "--base", "base", "--out", "x", "--max-shard-size", "big"], "expected a size"),
     (["show", "none"], "no such folder"),
     (["show", "a=saves/none"], "'a=saves/none': no such folder"),
-    (["show", "a="], "'a=': no such folder"),
     (["merge", "mine=saves/rte", "--out", "x"], "as in saves/rte=0.5"),
-    (["melt"], "No such command"),
 ]
 
 

@@ -40,11 +40,16 @@ def at_home(tmp_path, monkeypatch):
     write_json(Path("saves/rte/training.json"), {"inputs": inputs})
 
 
+HASHES = dict.fromkeys(("model", "data", "chat_template"), "0" * 64)
+
+
 def result(folder, model, adapters):
     """Write a results.json of python -m eval.nli."""
     Path(folder).mkdir(parents=True)
     fields = {"model": model, "set": "rte_eval", "n": 277, "accuracy": 0.7184, "ci95": [0.66, 0.768]}
-    write_json(Path(folder, "results.json"), {**fields, "majority": 0.527, "hashes": {"adapters": adapters}})
+    write_json(
+        Path(folder, "results.json"), {**fields, "majority": 0.527, "hashes": HASHES | {"adapters": adapters}}
+    )
 
 
 def parts(said):
@@ -199,9 +204,10 @@ def test_broken_inputs_are_named():
     assert "but it contains checkpoint-50" in call("export", "rte", *HUB, code=2)[1]
     Path("results").mkdir()
     words = ("export", "saves/rte/checkpoint-50", *HUB, "--results", "results")
+    assert "result: results not found" in call(*words[:-1], "result", code=2)[1]
     assert "no results.json" in call(*words, code=2)[1]
     Path("results/results.json").write_text('{"model": "rte"}')
-    assert "no set, n, accuracy" in call(*words, code=1)[1]
+    assert "'set', 'n', 'accuracy'" in call(*words, code=1)[1]
     Path("models/base/README.md").write_text("---\nlicense: [\n---\n")
     assert "models/base/README.md:3: not YAML" in call("export", "saves/rte/checkpoint-50", *HUB, code=1)[1]
     Path("models/base/README.md").write_text("---\nlicense: mit\ndate: 2026-13-45\n---\n")

@@ -57,6 +57,14 @@ def test_what_comes_while_a_command_works_is_kept_with_its_result(work):
     assert all(Path("out", path.name).read_bytes() == content for path, content in files.items())
 
 
+def test_two_fusions_do_not_write_into_one_folder():
+    def again(_count):
+        with raises(RequestError, "out", "another run"):
+            fuse(pytest.fail)
+
+    fuse(again)
+
+
 @pytest.mark.parametrize("work", [merge, fuse])
 def test_force_is_for_what_lay_there_and_not_for_what_came(work):
     work(lambda _: None)

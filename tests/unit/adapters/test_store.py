@@ -65,7 +65,6 @@ REFUSED_FIELDS = [
     ({"init_lora_weights": "new_idea"}, "an unknown start"),
     ({"alora_invocation_tokens": [1, 2]}, "aLoRA"),
     ({"target_parameters": ["experts.gate_up_proj"]}, "target_parameters; merge_and_unload"),
-    ({"layer_replication": [[0, 4], [2, 5]]}, "replicated layers"),
     ({"lora_bias": True}, "B·A"),
     ({"use_something_new": True}, "use_something_new"),
     ({"r": 0}, "0"),
