@@ -170,7 +170,6 @@ REQUESTS = [
     (["merge", "rte=1", "--base", "base", "--out", "base/sub", "--force"], "output over an input"),
     (["merge", "rte=1", "--out", "saves/mnli"], "already there"),
     (["merge", "rte=1", "--out", "saves/mnli", "--force"], "found a folder without merge.json, expected"),
-    (["merge", "rte=1", "--out", "saves/rte/adapter_config.json/x"], "output over an input"),
     (["merge", "rte=1", "--out", "base/config.json/x"], "File exists"),
     (["fuse", "rte", "--base", "none", "--out", "x"], "none: base model folder not found"),
     (["fuse", "rte", "--base", "saves", "--out", "x"], "config of a whole model"),
