@@ -24,7 +24,7 @@ from tuneyard.core.errors import (
     show_value,
     unexpected,
 )
-from tuneyard.core.files import names_folder, near_name, read_object, write_json, write_text
+from tuneyard.core.files import names_folder, read_object, write_json, write_text
 from tuneyard.core.installation.checkout import bundled
 from tuneyard.core.language.number_format import NONE, Table, grid, percent
 from tuneyard.core.language.translation import tr
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 
 ALONE = ("--rescore", "--shots", "--think")  # they change which models are opened, and how
 COMMAND = "eval.suite"
-TOOLKIT = "eval/suites/toolkit.yaml"
 CONTEXT = click.Context(eval_commands)
 CAPTION = "All steps"
 PlannedStep = tuple[ScoringRequest, Declared]
@@ -241,9 +240,7 @@ class Step:
 def read_steps(path: Path, skipped: Collection[str]) -> list[Step]:
     """Read a suite's steps without the `skipped` ones. `ContentError` lists every problem in the file."""
     path = bundled(path)
-    if not path.exists():
-        raise RequestError(f"{path}: suite not found; {near_name(path)}; the bundled one is {TOOLKIT}")
-    read = read_yaml(path, "suite")
+    read = read_yaml(path, "suite (eval/suites/toolkit.yaml is bundled)")
     if not isinstance(read.value, dict) or not all(isinstance(name, str) for name in read.value):
         raise ContentError(
             f"{path}: found {show_value(read.value)}, expected the name of each step above its options"

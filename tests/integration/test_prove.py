@@ -181,7 +181,7 @@ def test_prompts_alone_need_no_answers(home: Path) -> None:
     [
         (["--gguf", "{home}/rows.json"], "rows.json; GGUF"),
         (["--modelfile", "{home}/nowhere"], "nowhere"),
-        (["--fused", "{home}/lora"], "config.json"),
+        (["--fused", "{home}/lora"], "an adapter; its base is"),
         (["--model", "{home}/lora"], "itself; --adapter"),
         (["--template", "qwem"], "LLaMA-Factory; qwem; qwen"),
     ],

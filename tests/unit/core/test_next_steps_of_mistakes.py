@@ -37,7 +37,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["eval", "suite", "mine.yaml", "--model", "m", "--out", "o"], 1, "tuneyard recipe check mine.yaml"),
         (["eval", "compare", "nodata", "--out", "o"], 2, "score a model first: tuneyard eval nli "),
         (["eval", "ab", "tally", "mine.csv"], 2, "the one that `tuneyard eval ab` wrote"),
-        (["eval", "suite", "kit", "--model", "m", "--out", "o"], 2, "the bundled one is eval/suites/toolkit"),
+        (["eval", "suite", "kit", "--model", "m", "--out", "o"], 2, "(eval/suites/toolkit.yaml is bundled)"),
         (["data", "verify", "x", "--recipe", "spec.yaml"], 1, "spec.yaml: no training recipe: it names no"),
         (["adapter", "show", "nodata"], 2, "name the output_dir of a LoRA training (under saves/: none)"),
         (
