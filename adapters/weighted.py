@@ -37,7 +37,8 @@ def parse_reference_weight(text: str) -> tuple[str, float]:
     """Split `REFERENCE=WEIGHT` or `REFERENCE:WEIGHT`; `RequestError` for any other text."""
     match = re.fullmatch(r"(.+)[=:](.*)", text, re.DOTALL)
     if match is None:
-        raise RequestError(f"{text!r}: expected NAME_OR_DIR=WEIGHT or NAME_OR_DIR:WEIGHT, e.g. rte=0.5")
+        name = re.split("[=:,]", text)[0] or "rte"
+        raise RequestError(f"{text!r}: expected NAME_OR_DIR=WEIGHT or NAME_OR_DIR:WEIGHT, e.g. {name}=0.5")
     return match[1], parse_weight(match[2], match[1])
 
 

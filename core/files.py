@@ -41,7 +41,7 @@ def make_folder(folder: Path) -> None:
             raise RequestError(f"{part}: {dangling(part)}; make that folder, or name another one")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError:  # its parent is there, and takes no folders: /proc
+    except (FileNotFoundError, FileExistsError):  # its parent takes no folders (/proc), or a file is there
         raise RequestError(f"{folder}: no folder can be made there; name one that is yours") from None
 
 
