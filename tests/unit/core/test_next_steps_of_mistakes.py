@@ -15,7 +15,6 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
     ("words", "code", "next_step"),
     [
         (["data", "init", "mine.cvs"], 2, 'mine.cvs: source not found; did you mean "mine.csv"?'),
-        (["recipe", "check", "mien.yaml"], 2, 'mien.yaml: recipe not found; did you mean "mine.yaml"?'),
         (["eval", "compare", "zzz", "--out", "o"], 2, "zzz: results not found; this folder has mine.csv"),
         (
             ["data", "compile", "mine.yaml"],
@@ -67,7 +66,6 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["data", "list", "--out", "nodir"], 2, "`tuneyard data compile` makes one"),
         (["data", "compile", "hub:a/b"], 2, "`tuneyard data compile SPEC --source hub:"),
         (["data", "init", "mine.csv", "--text", "b"], 2, "(columns: a)"),
-        (["data", "check", "spec.yam"], 2, 'did you mean "spec.yaml"?'),
         (["data", "diff", "./typo.jso", "a"], 2, 'not found; did you mean "typo.json"?'),
         (["recipe", "plan", "nodata"], 2, "name one that is there: ls nodata"),
         (["adapter", "fuse", "--adapter", "a"], 2, "Example: tuneyard adapter fuse demo-rte"),
