@@ -11,10 +11,10 @@ from tuneyard.core.errors import Problem
 from tuneyard.core.files import Moved, sha256
 
 
-def compile_again(folder: str, manifest: Manifest) -> str:
+def compile_again(manifest: Manifest) -> str:
     """Name the command that compiles a dataset from the same spec and the sources of its options."""
     has_splits = len({source.split for source in manifest.sources}) > 1
-    words = ["tuneyard", "data", "compile", folder]
+    words = ["tuneyard", "data", "compile", manifest.spec]
     for source in manifest.sources:
         if source.is_named:
             option = source.path
@@ -39,7 +39,7 @@ def since_compiled(
     is_compiled = False
     problems: list[Problem] = []
     for folder, manifest in manifests.items():
-        hint = compile_again(folder, manifest)
+        hint = compile_again(manifest)
         path = dataset.path
         if path.parent == out / folder and path.name in manifest.files:
             is_compiled = True

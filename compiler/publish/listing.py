@@ -30,9 +30,8 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
         for name, manifest in registry.manifests.items():
             made_at = (registry.folder / name / MANIFEST).stat().st_mtime
             made = datetime.fromtimestamp(made_at).strftime("%Y-%m-%d %H:%M")
-            copied = Path(manifest.spec).stem != name
             stale = "a copied folder, not registered"
-            if not copied:
+            if Path(manifest.spec).stem == name:
                 stale = _stale(manifest, moved)
             for dataset, rows in manifest.records.items():
                 parts = [dataset, f"{rows} rows", name, made]
