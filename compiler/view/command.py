@@ -63,8 +63,8 @@ def view(
         )
     counts, sampled = sentence(payload), sampled_text(payload)
     say(tr("{dataset}: {counts} {sampled}", dataset=payload.dataset, counts=counts, sampled=sampled))
-    given_again = same_options("--recipe", "--model", "--template")
-    next_step(out, ["tuneyard", "data", "verify", dataset, *given_again, "--dataset-dir", folder])
+    given_again = same_options("--recipe", "--model", "--template", "--dataset-dir")
+    next_step(out, ["tuneyard", "data", "verify", dataset, *given_again])
     if payload.note:
         say(payload.note, to_stderr=True)
 

@@ -98,10 +98,9 @@ class Manifest:
     def media_folders(self) -> list[Path]:
         """Folders below which the compile found images, videos and audios, if rows have any."""
         source = self.definition.get("source")
-        folders = []
+        folders = [Path(each.path).parent for each in self.sources if each.is_local]
         if isinstance(source, dict) and source.get("media_dir"):
-            folders.append(Path(str(source["media_dir"])))
-        folders += [Path(each.path).parent for each in self.sources if each.is_local]
+            folders.insert(0, Path(source["media_dir"]))
         return folders
 
     @property

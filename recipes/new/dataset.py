@@ -132,7 +132,7 @@ def _media_dir(entry: Mapping[str, object], path: Path, folder: Path) -> str:
     for candidate in folders:
         if (candidate / file).is_file():
             return str(candidate)
-    listed = ", ".join(str(candidate) for candidate in dict.fromkeys(folders))
+    listed = ", ".join(map(str, dict.fromkeys(folders)))
     raise RequestError(f"{path}: {file}: no such file in {listed}; put the media of the rows into {folder}")
 
 
