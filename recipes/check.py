@@ -6,6 +6,7 @@ recipes of the command. With --watch the subprocess stays, so that each edit is 
 
 import json
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -82,8 +83,8 @@ class Checked:
             if dataset.key != "dataset":
                 continue
             rows = dataset.rows
-            if rows is None and dataset.name in self.answer.data:
-                rows = self.answer.data[dataset.name].rows
+            if rows is None:
+                rows = self.answer.data.get(dataset.name, Rows()).rows
             if not rows:
                 return schedule_of(recipe, 0, world)
             counts.append(rows)
@@ -153,7 +154,10 @@ def command(
             failed += 1
     if failed:
         raise ContentError(f"{failed} of {len(paths)} recipes cannot be trained as they are")
-    next_step(None, ["tuneyard", "recipe", "plan", paths[0], *overrides, *same_options("--model")])
+    following = ["train", paths[0], *overrides]
+    if options.target.gpus:  # plan estimates GPUs
+        following = ["plan", paths[0], *overrides, *same_options("--model", "--for")]
+    next_step(None, ["tuneyard", "recipe", *following])
 
 
 def watch_recipes(llamafactory: LlamaFactory, paths: list[Path], options: CheckOptions) -> NoReturn:
@@ -182,9 +186,9 @@ def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> 
     model, as_json = options.model, options.as_json
     checked = quick_check(recipe, options.target)
     problems = checked.problems
-    printed = 0
+    left_to_show = sys.maxsize if options.show_all else SHOWN
     if not as_json:
-        printed = _show(problems, len(problems) if options.show_all else SHOWN)
+        left_to_show -= _show(problems, left_to_show)
     if not options.quick:
         checked = ask_check(llamafactory, checked, model)
         reason = checked.answer.template_error or checked.answer.model.error
@@ -192,7 +196,7 @@ def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> 
             fix = "name a folder with config.json and the tokenizer's files, or a model in the hub's cache"
             raise RequestError(f"--model {model}: {reason}; {fix}")
         if not as_json:
-            _show(checked.problems, len(checked.problems) if options.show_all else SHOWN - printed)
+            _show(checked.problems, left_to_show)
         problems = [*problems, *checked.problems]
     model_name = model or str(recipe.settings.get("model_name_or_path"))
     unchecked = [*not_local(checked.datasets), *not_checked(recipe, checked.answer, model_name)]
@@ -402,7 +406,7 @@ def not_checked(recipe: Recipe, answer: Facts, model: str) -> Iterator[str]:
 
 def _show(problems: list[Problem], limit: int) -> int:
     """Print the first problems and the number of the others. The result is how many were printed."""
-    first_problems = problems[: max(0, limit)]
+    first_problems = problems[:limit]
     for problem in first_problems:
         say(problem.line())
     more = len(problems) - len(first_problems)
