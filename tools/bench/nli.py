@@ -11,7 +11,7 @@ Run it after a change of the backend hf or of the plan of its batches.
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -109,6 +109,19 @@ def as_record(row: dict[str, str]) -> dict[str, object]:
     }
 
 
+def sample_rows(count: int) -> list[dict[str, object]]:
+    """Records of the first rows of the MNLI sample."""
+    lines = (ROOT / "samples" / "mnli" / "eval.jsonl").read_text(encoding="utf-8").splitlines()
+    return [as_record(json.loads(line)) for line in lines[:count]]
+
+
+def print_figures(title: str, figures: Mapping[str, float]) -> None:
+    """Print a title and a line for each figure."""
+    print(title)
+    for name, value in figures.items():
+        print(f"  {name:<42} {value:8.2f}")
+
+
 def main() -> None:
     """Print the figures."""
     import tempfile
@@ -120,13 +133,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--dtype", default="fp32")
     given = parser.parse_args()
-    lines = (ROOT / "samples" / "mnli" / "eval.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [as_record(json.loads(line)) for line in lines[: given.rows]]
+    rows = sample_rows(given.rows)
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(load_model(given.model, given.dtype), rows, Path(folder))
-    print(f"eval.nli, {given.model.name}, {len(rows)} rows, {given.dtype}")
-    for name, value in figures.items():
-        print(f"  {name:<42} {value:8.2f}")
+    print_figures(f"eval.nli, {given.model.name}, {len(rows)} rows, {given.dtype}", figures)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.peer_lm_eval import lm_eval, lm_eval_environment
-from tools.bench.nli import as_record, random_adapter
+from tools.bench.nli import print_figures, random_adapter, sample_rows
 from tuneyard.eval.backends.load import load_model
 
 TASK = """task: own
@@ -103,8 +103,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=HARNESS, default="fp32", help="of the part beside the harness")
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
-    lines = (ROOT / "samples" / "mnli" / "eval.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [as_record(json.loads(line)) for line in lines[: given.rows]]
+    rows = sample_rows(given.rows)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         halves = {"a": rows[::2], "b": rows[1::2]}
@@ -113,11 +112,8 @@ def main() -> None:
             sets[name].write_text(json.dumps(part))
         figures = beside_harness(given.model, sets.pop("whole"), given.threads, given.dtype)
         figures |= processes(given.model, folder, sets)
-    print(
-        f"eval.nli as commands, {given.model.name}, {len(rows)} rows, {given.threads} threads, {given.dtype}"
-    )
-    for name, value in figures.items():
-        print(f"  {name:<42} {value:8.2f}")
+    run = f"{given.model.name}, {len(rows)} rows, {given.threads} threads, {given.dtype}"
+    print_figures(f"eval.nli as commands, {run}", figures)
 
 
 if __name__ == "__main__":

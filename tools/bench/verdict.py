@@ -18,11 +18,10 @@ import sys
 import numpy as np
 from scipy.stats import binom
 
-from tools.bench.coverage import Trained, settings_tests, trainings
+from tools.bench.coverage import Trained, clusters_of, settings_tests, trainings
 from tuneyard.eval.statistics import family
 
 DISCORDANCE = 0.25
-LARGEST_CLUSTER = 60
 CLUSTERS = (3, 5, 8, 12, 15, 20)
 SHARED = 0.5  # of the examples, on which all candidates are fixed or regressed together
 TRUTHS = {"all at 0": (0.0, 0.0), "all at +3": (0.03, 0.03), "one at +6": (0.06, 0.0)}
@@ -42,7 +41,7 @@ def steps(generator: np.random.Generator, gains: np.ndarray, n: int) -> np.ndarr
 def clustered(generator: np.random.Generator, gains: np.ndarray, count: int) -> tuple[np.ndarray, list[int]]:
     """Return differences [rows, candidates] with these expected values, and the cluster of each row: of half
     of the rows in each cluster the difference is the cluster's."""
-    keys = np.repeat(np.arange(count), generator.integers(1, LARGEST_CLUSTER + 1, count))
+    keys = clusters_of(generator, count)
     whole = steps(generator, gains, count)[keys]
     own = steps(generator, gains, len(keys))
     return np.where(generator.random((len(keys), 1)) < SHARED, whole, own), keys.tolist()
