@@ -147,8 +147,11 @@ def read(
             batches = file_reader.function(file, problems)
             if source.turns:
                 batches = conversations_of(batches, source.turns, problems)
-            for batch in batches:
-                rows = _without_export_form(batch)
+            for rows in batches:
+                if isinstance(rows, ObjectRows):
+                    for key, change in EXPORTS.items():
+                        if rows.rows and key in rows.rows[0]:
+                            rows = replace(rows, rows=list(map(change, rows.rows)))
                 if rows.lines:
                     yield rows
                 problems.end_batch()  # the caller has checked these rows
@@ -156,12 +159,3 @@ def read(
         place = error.place or display_path
         problems.bad_file(Problem(error.code, place, str(error), error.field, error.hint))
     problems.end_batch()
-
-
-def _without_export_form(rows: Rows) -> Rows:
-    """Rows of an export of ChatGPT or Label Studio with the keys that specs name; any others stay."""
-    if isinstance(rows, ObjectRows):
-        for key, change in EXPORTS.items():
-            if rows.rows and key in rows.rows[0]:
-                rows = replace(rows, rows=list(map(change, rows.rows)))
-    return rows
