@@ -105,10 +105,12 @@ class PageTurns:
             for start, role, part in self._pieces_of_message(message, text, system):
                 yield offset + start, role, part
             begin = end
-        if segment.messages and not segment.is_answer and begin < len(segment.ids):
-            yield sum(map(len, texts[:begin])), "assistant", "thought"  # an empty one without loss
-        elif segment.messages and begin < len(segment.ids):
-            yield sum(map(len, texts[:begin])), TEMPLATE, "text"
+        if segment.messages and begin < len(segment.ids):
+            offset = sum(map(len, texts[:begin]))
+            if segment.is_answer:
+                yield offset, TEMPLATE, "text"
+            else:
+                yield offset, "assistant", "thought"  # an empty one without loss
 
     def _pieces_of_message(self, message: EncodedMessage, text: str, system: str | None) -> Iterator[Piece]:
         """The pieces of one message: marks of the template, a system text, the content by its kinds."""
