@@ -256,7 +256,7 @@ def test_an_adapter_whose_base_has_another_name_is_refused_unless_both_are_the_s
 
 
 def test_weights_that_overflow_stop_the_run_and_keep_what_is_done(nli, tmp_path):
-    adapter = write_adapter(tmp_path / "mine", alpha=1e38)
+    adapter = write_adapter(tmp_path / "mine", scale=1e19)
     with raises(ContentError, "--dtype fp32"):
         nli("--adapter", f"mine={adapter}")
     assert results(tmp_path / "out")["n"] == 5
@@ -265,7 +265,7 @@ def test_weights_that_overflow_stop_the_run_and_keep_what_is_done(nli, tmp_path)
 
 def test_weights_that_overflow_are_told_from_silence_when_generating(nli, tmp_path, monkeypatch):
     monkeypatch.setattr("tuneyard.eval.nli.CHECKED", 0)  # choosing would find it first
-    adapter = write_adapter(tmp_path / "mine", alpha=1e38)
+    adapter = write_adapter(tmp_path / "mine", scale=1e19)
     with raises(ContentError, "--dtype fp32"):
         nli("--adapter", f"mine={adapter}", "--mode", "generate", "--max-new-tokens", "3")
 

@@ -232,7 +232,7 @@ def test_overlap_with_the_answers_is_measured_on_request(text):
 
 
 def test_weights_that_overflow_stop_the_run(text, tmp_path, refused):
-    adapter = write_adapter(tmp_path / "mine", alpha=1e38)
+    adapter = write_adapter(tmp_path / "mine", scale=1e19)
     with refused(ContentError, "--dtype fp32"):
         text("--adapter", f"mine={adapter}", "--no-base", "--no-generate")
 

@@ -121,7 +121,7 @@ def test_a_suite_and_a_search_load_the_base_once(folder, workers, tiny_model, mo
 
 
 def test_an_error_in_a_worker_is_that_of_one_process(folder, refused, workers, tiny_model, monkeypatch):
-    adapter = write_adapter(folder / "large", lora_alpha=1e38)
+    adapter = write_adapter(folder / "large", scale=1e19)
     given = ["--model", tiny_model, "--data", folder / "pairs.json", "--adapter", f"large={adapter}"]
     use_workers(monkeypatch, workers)
     with refused(ContentError, "row ", "overflow", "--dtype fp32"):

@@ -21,13 +21,14 @@ SHAPES = {  # of the tiny model: outputs, inputs
 IDS = [[5, 9, 300, 7, 41]]
 
 
-def write(folder: Path, shapes=SHAPES, rank=4, alpha=8, seed=0, **config) -> Path:
-    """Write a LoRA adapter with normal factors."""
+def write(folder: Path, shapes=SHAPES, rank=4, alpha=8, seed=0, scale=1.0, **config) -> Path:
+    """Write a LoRA adapter with normal factors of a standard deviation of `scale`."""
     random = np.random.default_rng(seed)
     tensors = {}
     for path, (outputs, inputs) in shapes.items():
-        tensors[f"base_model.model.{path}.lora_A.weight"] = random.normal(size=(rank, inputs)).astype("f4")
-        tensors[f"base_model.model.{path}.lora_B.weight"] = random.normal(size=(outputs, rank)).astype("f4")
+        for name, size in (("A", (rank, inputs)), ("B", (outputs, rank))):
+            factor = random.normal(scale=scale, size=size).astype("f4")
+            tensors[f"base_model.model.{path}.lora_{name}.weight"] = factor
     folder.mkdir(parents=True)
     save_file(tensors, folder / "adapter_model.safetensors")
     targets = sorted({path.rpartition(".")[2] for path in shapes})
