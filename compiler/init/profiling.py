@@ -19,6 +19,7 @@ from tuneyard.compiler.kinds import Column, kinds
 from tuneyard.compiler.kinds.turn_forms import SPEAKER, SPEAKERS, is_transcript
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import find_reader, known_suffixes, read
+from tuneyard.compiler.read.chats import MESSAGE
 from tuneyard.compiler.read.inputs import data_files, readable
 from tuneyard.compiler.read.remote import SourceFile, SourcePath
 from tuneyard.compiler.read.saved import saved_files
@@ -42,8 +43,8 @@ FEWEST_ANSWERS = 5
 TEXTS = (".txt", ".md")
 SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
 KEPT = 1000
-ONE_LABEL = (".value.choices", "label", "labels")
-"""Ends of paths to the labels of Label Studio and doccano: a list, of one text if a row has one label."""
+ONE_LABEL = (".value.choices", "label", "labels", "accept")
+"""Ends of paths to the labels of Label Studio, doccano and Prodigy: a list, often of one text."""
 FIRST_COUNTS = {"annotations": "result", "answers": "answer_start"}
 """Lists whose first object counts, by a key in it: Label Studio's first annotator, SQuAD's first answer."""
 OF_ONE_ROW = ({"question": "text", "answer": "answer"}, {"turns": "turns"})
@@ -280,6 +281,8 @@ def _sources_to_try(
         rows: ByPart = {}
         if {"user", "assistant"} <= speakers and SPEAKER.match(lines[0]):
             rows = {"": ("turns",)}
+        elif 2 * sum(map(bool, map(MESSAGE.match, lines))) > len(lines):
+            rows = {"": ("chat",)}
         elif are_documents:
             rows = {"": ("file",)}
         yield [Source(encoding=encoding, rows=rows)]

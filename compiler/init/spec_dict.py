@@ -92,7 +92,7 @@ def _source(path: str, source: Source) -> Raw:
         settings["files"] = dict.fromkeys(source.splits, (path,))
     if "" in source.rows:
         steps = source.rows[""]
-        settings["rows"] = steps[0] if steps in (("file",), ("turns",)) else steps
+        settings["rows"] = steps[0] if steps in (("file",), ("turns",), ("chat",)) else steps
     return settings
 
 
@@ -135,6 +135,8 @@ def _group(profile: FileProfile, proposal: Proposal) -> tuple[str, Leaf | None]:
         used_paths.add(answer.path)
     for leaf in profile.leaves.values():
         is_key = _KEY.search(leaf.path) and leaf.kind in ("text", "number")
+        if proposal.turns:  # the rows of a conversation become one, with no other column
+            is_key = leaf.path == proposal.turns.get("by")
         if is_key and leaf.path not in used_paths:
             candidates.append(("group", leaf))
     for name, leaf in candidates:

@@ -19,6 +19,7 @@ USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "cal
 ROLES = {
     "human": USER,
     "user": USER,
+    "prompter": USER,  # OASST
     "gpt": ASSISTANT,
     "assistant": ASSISTANT,
     "model": ASSISTANT,

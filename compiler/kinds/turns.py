@@ -474,7 +474,14 @@ TURNS = Kind(
     has_turns=True,
     is_conversation=True,
     has_answer=True,
-    shapes=("turns", "turns in rows", "exchanges", "trees of messages", "messages of threads"),
+    shapes=(
+        "turns",
+        "turns in rows",
+        "chats of people",
+        "exchanges",
+        "trees of messages",
+        "messages of threads",
+    ),
     leaf_types=("turns",),
     reader=TurnsReader,
 )

@@ -12,6 +12,7 @@ from typing import Literal
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.chatgpt import TREE, with_shown_branch
+from tuneyard.compiler.read.glaive import CHAT, with_turns
 from tuneyard.compiler.read.labelstudio import ANNOTATIONS, without_cancelled
 from tuneyard.compiler.read.stream import (
     Readable,
@@ -19,6 +20,8 @@ from tuneyard.compiler.read.stream import (
     opened,
     suffix,
 )
+from tuneyard.compiler.read.telegram import PARTS, with_whole_text
+from tuneyard.compiler.read.trees import TREE_ID, with_best_branch
 from tuneyard.compiler.read.turn_rows import conversations_of
 from tuneyard.compiler.rows import ObjectRows, Rows
 from tuneyard.compiler.spec.file import Source
@@ -28,7 +31,13 @@ from tuneyard.core.files import Moved
 from tuneyard.core.installation.plugins import bundled_with, load
 
 GROUP: Literal["tuneyard.readers"] = "tuneyard.readers"
-EXPORTS = {TREE: with_shown_branch, ANNOTATIONS: without_cancelled}
+EXPORTS = {
+    TREE: with_shown_branch,
+    ANNOTATIONS: without_cancelled,
+    TREE_ID: with_best_branch,
+    PARTS: with_whole_text,
+    CHAT: with_turns,
+}
 """What changes the rows of an export, by a key that they have."""
 
 
@@ -144,14 +153,10 @@ def read(
             if source.table and ".db" not in file_reader.suffixes:
                 raise UnreadableFileError("E007", "`table` names a table of an SQLite database: leave it out")
             file = OpenFile(stream, display_path, kind, source, split, path)
-            batches = file_reader.function(file, problems)
+            batches: Iterator[Rows] = map(_of_export, file_reader.function(file, problems))
             if source.turns:
                 batches = conversations_of(batches, source.turns, problems)
             for rows in batches:
-                if isinstance(rows, ObjectRows):
-                    for key, change in EXPORTS.items():
-                        if rows.rows and key in rows.rows[0]:
-                            rows = replace(rows, rows=list(map(change, rows.rows)))
                 if rows.lines:
                     yield rows
                 problems.end_batch()  # the caller has checked these rows
@@ -159,3 +164,12 @@ def read(
         place = error.place or display_path
         problems.bad_file(Problem(error.code, place, str(error), error.field, error.hint))
     problems.end_batch()
+
+
+def _of_export(rows: Rows) -> Rows:
+    """Change the rows of an export into rows of examples. Others stay."""
+    if isinstance(rows, ObjectRows):
+        for key, change in EXPORTS.items():
+            if rows.rows and key in rows.rows[0]:
+                rows = replace(rows, rows=list(map(change, rows.rows)))
+    return rows

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tuneyard.compiler.kinds.turn_forms import QUESTIONS, SPEAKER, SPEAKERS
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
+from tuneyard.compiler.read.chats import chat_messages
 from tuneyard.compiler.read.stream import (
     RECORD,
     TooLongError,
@@ -75,6 +76,8 @@ def read_text(file: OpenFile, problems: Problems) -> Iterator[Rows]:
     form = file.source.steps(file.split)
     if form == ("turns",):
         yield from _dialogues(_text_rows(file, problems), Prefix(file.display_path), problems)
+    elif form == ("chat",):
+        yield from chat_messages(_text_rows(file, problems), Prefix(file.display_path))
     elif file.kind == ".md" or form == ("file",):
         yield from _document(file, problems)
     else:

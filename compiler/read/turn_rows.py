@@ -1,65 +1,144 @@
 """Tables with one turn a row: the rows of a conversation become one row (`turns` of a source)."""
 
+import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from tuneyard.compiler.check.marks import changes_answer
-from tuneyard.compiler.kinds.turn_forms import CALL, OBSERVATION, ROLES
+from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL, OBSERVATION, ROLES, USER
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.stream import UnreadableFileError
+from tuneyard.compiler.read.trees import rank_of
 from tuneyard.compiler.read.turn_order import orders_of
-from tuneyard.compiler.rows import Fields, Line, ObjectRows, Prefix, Rows
+from tuneyard.compiler.rows import MISSING, Fields, Line, ObjectRows, Prefix, Rows, walker
 from tuneyard.core.errors import Problem, show_value
 
 MESSAGES = "messages"
 """The column of the turns in the rows that come out."""
 MOST_SHOWN = 4  # texts of a conversation
-Turn = tuple[str, Line, Fields]  # the text by which the turns are ordered, the row's line, the turn
+NEEDED = ("by", "role", "text", "order")
+"""The columns without which a row is no turn."""
+JOINED = "rows continue the turn of the same speaker before them"
+UNSPOKEN = "rows have no text, speaker or conversation, and are left out"
+OTHERS = "rows are other answers, or follow one, and are left out"
+LONE = "conversations have one speaker, and are left out"
+SECONDS_OF_A_DAY = 86_400
+_SECONDS = re.compile(r"\d{9,10}(\.\d+)?")
+_END_OF_DATE = re.compile(r"[T ,]")
+
+
+class TurnRow(NamedTuple):
+    """A turn, its line, and the cells of the columns that `turns` names, by its keys."""
+
+    fields: Fields
+    line: Line
+    cells: Mapping[str, object]
+
+
+Talks = dict[tuple[Prefix, object], list[TurnRow]]
+"""The turns of each conversation, by the file and the value that parts it from others."""
 
 
 def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems: Problems) -> Iterator[Rows]:
-    """Yield a row for each value of the column `by`: {by: value, messages: [turns]}.
+    """Yield a row for each conversation: {by: value, messages: [turns]}.
 
-    `turns` names the columns `by`, `role` and `text`, and `order`, without which the turns stay in the order
-    of the file. The other columns stay in each turn. Successive messages of a user or an assistant are one
-    turn, with the other columns of the first. A file is held in memory as a whole.
+    `turns` names the columns `role` and `text`, and those that part the conversations:
+
+    - `by`: the turns of a conversation have the same value of it, with `per: day` the same day.
+    - `id` and `parent`: a turn answers the one with this id. Of several answers the one with the lowest
+      `rank` is taken, otherwise the first.
+
+    Without `order` the turns stay in the order of the file. The other columns stay in each turn. Successive
+    messages of a user or an assistant are one turn, with the other columns of the first.
+
+    `assistant` is the person to learn in a chat of people, and all others are the user. There messages
+    without a text or a conversation, and conversations of one speaker, are left out and counted.
+
+    A file is held in memory as a whole.
     """
-    by, order = turns["by"], turns.get("order", "")
-    columns = [by, turns["role"], turns["text"]]
-    if order:
-        columns.append(order)
-    conversations: dict[tuple[Prefix, object], list[Turn]] = {}
-    count = 0
+    noted: Counter[str] = Counter()
+    talks: Talks = {}
+    for prefix, turn in _turns(batches, turns, problems, noted):
+        talks.setdefault((prefix, turn.cells.get("by")), []).append(turn)
+    if "order" in turns:
+        _sort(talks.values(), turns["order"])
+    if "parent" in turns:
+        noted[OTHERS] = sum(map(len, talks.values()))
+        talks = _branches(talks)
+        noted[OTHERS] -= sum(map(len, talks.values()))
+    if talks:
+        prefix, _ = next(iter(talks))
+        count = sum(map(len, talks.values()))
+        problems.notes.append(f"{prefix.file}: {count:,} rows are the turns of {len(talks):,} conversations")
+    for (prefix, value), talk in talks.items():
+        messages = joined_turns(turn.fields for turn in talk)
+        noted[JOINED] += len(talk) - len(messages)
+        if "assistant" in turns and len(messages) == 1:
+            noted[LONE] += 1
+            continue
+        name = turns.get("id") or turns["by"]
+        yield ObjectRows(prefix, [talk[0].line], [{name: value, MESSAGES: messages}])
+    problems.notes += [f"{number:,} {what}" for what, number in (+noted).items()]
+
+
+def _turns(
+    batches: Iterable[Rows], turns: Mapping[str, str], problems: Problems, noted: Counter[str]
+) -> Iterator[tuple[Prefix, TurnRow]]:
+    """Yield the turn of each row with its file. A row that is none is a problem, or counted in a chat."""
+    walkers = {key: walker(name) for key, name in turns.items() if key not in ("per", "assistant")}
+    names = {turns[key] for key in walkers}
+    learned = turns.get("assistant")
     for rows in batches:
         for number, line in enumerate(rows.lines):
             row = rows.row(number)
-            count += 1
-            missing = next((name for name in columns if row.get(name) in (None, "")), "")
-            if missing or isinstance(row[by], list | dict):
-                message = f"found {show_value(row.get(missing or by))}, expected a value: `turns` names it"
-                problems.bad_row([Problem("E005", rows.place(number), message, missing or by)], row)
+            cells = {key: walk(row) for key, walk in walkers.items()}
+            missing = next((key for key in NEEDED if cells.get(key, 0) in (None, "", MISSING)), "")
+            if missing and learned:
+                noted[UNSPOKEN] += 1
                 continue
-            others = {key: value for key, value in row.items() if key not in columns}
-            turn = {"role": str(row[turns["role"]]), "content": row[turns["text"]], **others}
-            conversations.setdefault((rows.prefix, row[by]), []).append((str(row.get(order)), line, turn))
-    if conversations:
-        prefix, _ = next(iter(conversations))
-        problems.notes.append(
-            f"{prefix.file}: {count:,} rows are the turns of {len(conversations):,} conversations"
-        )
-    if order:
-        _sort(conversations.values(), order)
-    joined = 0
-    for (prefix, value), items in conversations.items():
-        messages = joined_turns(turn for _, _, turn in items)
-        joined += len(items) - len(messages)
-        yield ObjectRows(prefix, [items[0][1]], [{by: value, MESSAGES: messages}])
-    if joined:
-        problems.notes.append(f"{joined:,} rows continue the turn of the same speaker before them")
+            if missing or isinstance(cells.get("by"), list | dict):
+                name = turns[missing or "by"]
+                message = f"found {show_value(row.get(name))}, expected a value: `turns` names it"
+                problems.bad_row([Problem("E005", rows.place(number), message, name)], row)
+                continue
+            if "per" in turns:
+                cells["by"] = _day(str(cells["by"]))
+            role = str(cells["role"])
+            if learned:
+                role = ASSISTANT if role == learned else USER
+            others = {key: value for key, value in row.items() if key not in names}
+            yield rows.prefix, TurnRow({"role": role, "content": cells["text"], **others}, line, cells)
 
 
-def _sort(talks: Collection[list[Turn]], order: str) -> None:
+def _branches(talks: Talks) -> Talks:
+    """The turns from each first message to a last one, by the answers that are ranked first."""
+    branches: Talks = {}
+    for (prefix, _), talk in talks.items():
+        ids = {str(turn.cells["id"]) for turn in talk}
+        answers: dict[str, list[TurnRow]] = {}
+        for turn in talk:
+            answers.setdefault(str(turn.cells["parent"]), []).append(turn)
+        for first in talk:
+            if str(first.cells["parent"]) in ids:
+                continue
+            branch = [first]
+            while following := answers.pop(str(branch[-1].cells["id"]), []):
+                branch.append(min(following, key=lambda turn: rank_of(turn.cells)))
+            branches[prefix, str(first.cells["id"])] = branch
+    return branches
+
+
+def _day(time: str) -> str:
+    """The date of a time: `2024-03-01` of `2024-03-01T09:05`, the number of the day of Unix seconds."""
+    if _SECONDS.fullmatch(time):
+        return str(int(float(time)) // SECONDS_OF_A_DAY)
+    return _END_OF_DATE.split(time, maxsplit=1)[0]
+
+
+def _sort(talks: Collection[list[TurnRow]], order: str) -> None:
     """Sort the turns of each conversation. `UnreadableFileError` if their order is not certain."""
-    texts = [[text for text, _, _ in items] for items in talks]
+    texts = [[str(turn.cells["order"]) for turn in talk] for talk in talks]
     orders = orders_of(texts)
     if orders is None:
         open_texts = next((talk for talk in texts if orders_of([talk]) is None), texts[0])
@@ -68,8 +147,8 @@ def _sort(talks: Collection[list[Turn]], order: str) -> None:
             "number the turns, or write times as 2024-03-01 09:05:00; without `order` the file's order stays"
         )
         raise UnreadableFileError("E007", f"the order of {shown} is not certain", fix, field=order)
-    for items, places in zip(talks, orders, strict=True):
-        items[:] = [items[place] for place in places]
+    for talk, places in zip(talks, orders, strict=True):
+        talk[:] = [talk[place] for place in places]
 
 
 def joined_turns(turns: Iterable[Fields]) -> list[Fields]:

@@ -19,7 +19,7 @@ _USUAL_NAMES = {
     "context": "input context contexts instances.input passage event paragraph context_text question_content "
     "support 输入 上下文 背景 补充信息",
     "answer": "output response answer long_answer completion solution response_chosen answers.text chosen a "
-    "judgement reply best_answer target targets canonical_solution instances.output answers "
+    "judgement reply best_answer target targets canonical_solution instances.output answers generation "
     "输出 回答 答案 标准答案 参考答案 回复 答复 标准回答 客服回复 antwort respuesta",
     "program": "code",
     "text": "text content body document utterance 话语 文本 内容 正文 句子 评论",
@@ -28,7 +28,7 @@ _USUAL_NAMES = {
     "premise": "premise sentence1 text_a 前提",
     "hypothesis": "hypothesis sentence2 text_b 假设",
     "label": "gold_label label_text label_name label labels final_decision category class target label1 "
-    "sentiment class_index quality is_duplicate duplicate paraphrase is_paraphrase intent "
+    "sentiment class_index quality is_duplicate duplicate paraphrase is_paraphrase intent accept "
     "标签 标注 类别 分类 意图",
     "same meaning": "quality is_duplicate duplicate paraphrase is_paraphrase",
     "chosen letter": "answer answer_key 答案 正确答案",

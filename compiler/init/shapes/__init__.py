@@ -12,6 +12,7 @@ from tuneyard.compiler.init.shapes.choices import choices_in_columns, listed_cho
 from tuneyard.compiler.init.shapes.conversations import conversations, exchanges, plain_text
 from tuneyard.compiler.init.shapes.labelled import labelled_pair, labelled_text
 from tuneyard.compiler.init.shapes.pairs import pair_of_answers, rated_answers
+from tuneyard.compiler.init.shapes.people import chats_of_people
 from tuneyard.compiler.init.shapes.questions import (
     answered_by_calls,
     answered_question,
@@ -47,6 +48,7 @@ SHAPES = (
     Shape("question", answered_question, ({"answer"}, {"text", "answer"}, {"text", "text2", "answer"})),
     Shape("exchanges", exchanges),
     Shape("turns in rows", turn_rows),
+    Shape("chats of people", chats_of_people),
     Shape("trees of messages", refuse_trees),
     Shape("messages of threads", refuse_loose_messages),
     Shape("summary", summarized_text),

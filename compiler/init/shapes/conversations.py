@@ -15,7 +15,6 @@ from tuneyard.compiler.init.proposal import (
     ends_left_out,
     system_column,
 )
-from tuneyard.compiler.kinds import kinds
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
     ROLES,
@@ -59,15 +58,23 @@ def conversations(profile: FileProfile) -> Proposal | None:
     lists: list[Leaf] = []
     texts: list[Leaf] = []
     for leaf in profile.leaves.values():
-        is_talk = leaf.kind == "turns" or _asks(profile, leaf)
-        if not is_talk or leaf.is_called("rejected"):  # of two dialogues the chosen one has the prompt
-            continue
+        if not _has_turns(profile, leaf) or leaf.is_called("rejected"):
+            continue  # of two dialogues the chosen one has the prompt
         if not leaf.characters:
             lists.append(leaf)
         elif meaning(leaf.path) != EARLIER_TURNS:
             texts.append(leaf)
     leaves = lists or texts
     return _conversations(profile, leaves[0].path) if leaves else None
+
+
+def _has_turns(profile: FileProfile, leaf: Leaf) -> bool:
+    """True for turns. Without an answer they need a usual name: a model may have made a column of them."""
+    if leaf.kind != "turns":
+        return _asks(profile, leaf)
+    is_usual = any(map(leaf.is_called, ("turns", "exchanges", "question")))
+    is_answered = _completion_path(profile) or not all(map(_ends_with_user, profile.values(leaf)))
+    return bool(is_usual or is_answered)
 
 
 def _asks(profile: FileProfile, leaf: Leaf) -> bool:
@@ -97,7 +104,7 @@ def _conversations(profile: FileProfile, path: str) -> Proposal:
     if completion and all(map(_ends_with_user, talks)):
         beside["completion"] = ProposedColumn(completion, "completion")
         options = ["unasked"]
-    elif any(kinds()[column.kind].is_pair for column in beside.values()):
+    elif profile.called("rejected", kinds=("text", "turns")):
         options = ["unasked"]
     roles = _roles_of_speakers(talks)
     if roles:

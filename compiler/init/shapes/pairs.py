@@ -15,7 +15,7 @@ from tuneyard.core.records import PAIR
 
 def pair_of_answers(profile: FileProfile) -> Proposal | None:
     """A question with two answers."""
-    question = question_leaf(profile)
+    question = question_leaf(profile) or profile.called("context")
     if question is None:
         return None
     columns = {"question": ProposedColumn(question.path)}

@@ -3,11 +3,12 @@
 Each refusal names the file to write instead.
 """
 
-from tuneyard.compiler.init.profile import FileProfile
-from tuneyard.compiler.rows import walker
+from tuneyard.compiler.init.labels import VALUE_TYPES
+from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError
 
+REPLIES = set(USUAL_NAMES["replies"])
 WRITE_THREADS = (
     "Write each path from a first message to a last answer as one line: "
     '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}. '
@@ -17,54 +18,48 @@ WRITE_THREADS = (
 
 def refuse_trees(profile: FileProfile) -> None:
     """Refuse rows that are trees of messages, as OASST's: their first message alone is no example."""
-    path = next(filter(None, map(_path_to_replies, profile.first)), "")
-    if not path:
-        return
-    raise ContentError(
-        f"{profile.path}: each row is a tree of messages (the answers are under {path}), so no row is an "
-        f"example; expected one row for each conversation. {WRITE_THREADS} To learn other columns alone, "
-        "name them with --text and --label or --answer."
-    )
-
-
-def _path_to_replies(value: object, path: str = "") -> str:
-    """The path to the first list of messages that answer the object they are in, "" if there is none."""
-    if not isinstance(value, dict):
-        return ""
-    for key, inner in value.items():
-        inner_path = f"{path}.{key}" if path else str(key)
-        if key in USUAL_NAMES["replies"] and isinstance(inner, list):
-            for reply in inner:
-                if isinstance(reply, dict) and not set(USUAL_NAMES["text"]).isdisjoint(reply):
-                    return inner_path
-            continue
-        deeper_path = _path_to_replies(inner, inner_path)
-        if deeper_path:
-            return deeper_path
-    return ""
+    for leaf in profile.leaves.values():
+        has_replies = leaf.kind == "several objects" and leaf.is_called("replies")
+        is_reply = leaf.is_called("text") and not REPLIES.isdisjoint(leaf.steps[:-1])
+        if has_replies or is_reply:
+            raise ContentError(
+                f"{profile.path}: each row is a tree of messages (the answers are under {leaf.path}), so no "
+                f"row is an example; expected one row for each conversation. {WRITE_THREADS} To learn other "
+                "columns alone, name them with --text and --label or --answer."
+            )
 
 
 def refuse_loose_messages(profile: FileProfile) -> None:
-    """Refuse rows that are single messages of threads, as OASST's: none of them is an example by itself."""
-    leaves = profile.leaves.values()
-    parents = [leaf.path for name in USUAL_NAMES["parent message"] for leaf in leaves if leaf.goes_by(name)]
-    is_message = any(leaf.is_called("message") for leaf in leaves)
+    """Refuse rows that are single messages of threads without speakers: none is an example by itself."""
+    parent = parent_leaf(profile)
+    is_message = any(leaf.is_called("message") for leaf in profile.leaves.values())
     text = profile.called("text")
-    if not parents or text is None or not (is_message or _name_rows(profile, parents[0])):
+    if parent is None or text is None or not (is_message or message_links(profile)):
         return
-    parent = parents[0]
     raise ContentError(
-        f"{profile.path}: each row is one message of a thread ({parent} names the message before it), so no "
-        "row is an example; expected one row for each conversation. "
-        f"Follow {parent} from each last answer to the first message. {WRITE_THREADS} "
+        f"{profile.path}: each row is one message of a thread ({parent.path} names the message before it), "
+        "so no row is an example; expected one row for each conversation. "
+        f"Follow {parent.path} from each last answer to the first message. {WRITE_THREADS} "
         f"To pretrain on single messages all the same: --text {text.path}"
     )
 
 
-def _name_rows(profile: FileProfile, parent: str) -> bool:
-    """True if a column holds ids of other rows, or nothing for the first message of a thread."""
-    ids = profile.called("idx", kinds=("text", "number"))
-    if ids is None:
-        return False
-    named = {str(value) for value in map(walker(parent), profile.first) if value not in (None, "")}
-    return named <= set(map(str, profile.values(ids)))
+def parent_leaf(profile: FileProfile) -> Leaf | None:
+    """The column that names the message before each, None if the file has none."""
+    return profile.called("parent message", kinds=(*VALUE_TYPES, "null"))
+
+
+def message_links(profile: FileProfile) -> dict[str, str]:
+    """The columns of a message's id, of the message before it, and of its rank; {} if they name no rows."""
+    parent = parent_leaf(profile)
+    if parent is None:
+        return {}
+    ids = {str(value) for value in profile.values(parent) if value not in (None, "")}
+    for leaf in profile.leaves.values():
+        if leaf is not parent and ids and ids.issubset(map(str, profile.values(leaf))):
+            links = {"id": leaf.path, "parent": parent.path}
+            rank = profile.named(["rank"], VALUE_TYPES)
+            if rank is not None:
+                links["rank"] = rank.path
+            return links
+    return {}

@@ -9,6 +9,7 @@ from typing import cast
 from tuneyard.compiler.init.labels import ABOUT_ROWS, ID
 from tuneyard.compiler.init.profile import CHINESE, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, ends_left_out, longest_prose
+from tuneyard.compiler.init.shapes.threads import message_links, parent_leaf
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.turn_order import orders_of
@@ -45,48 +46,77 @@ MOST = 0.9
 def turn_rows(profile: FileProfile) -> Proposal | None:
     """Conversations, if a column names the speakers of turns and another one their texts."""
     role, roles = _speaker_leaf(profile)
-    if role is None or profile.called("parent message", kinds=("text", "number")):
+    if role is None:
         return None
     text = profile.named(TEXT_COLUMNS) or longest_prose(profile)
     if text is None or text is role:
         return None
-    is_usual = role.name in SPEAKER_COLUMNS
-    # A customer and an agent speak with each other. Human and gpt may both have written about one prompt.
-    may_be_id = is_usual or ROLES.keys().isdisjoint(name.strip().lower() for name in roles)
-    by = _conversation_leaf(profile, role, text, may_be_id=may_be_id)
-    if by is None:
-        if not is_usual:
-            return None
-        raise ContentError(
-            f"{profile.path}: each row is one turn ({role.path}: {', '.join(map(str, role.values))}), and no "
-            "column says to which conversation it belongs; add one, the same in all turns of a conversation"
-        )
-    turns = {"by": by.path, "role": role.path, "text": text.path}
-    guesses = [f"the rows with the same {by.path} are the turns of one conversation"]
-    order, guesses_of_order = _order_leaf(profile, by, (role, text))
-    if order is not None:
-        turns["order"] = order.path
-        guesses = [f"{guesses[0]}, in the order of {order.path}"]
-    guesses += guesses_of_order
+    parting, guesses = _parting_columns(profile, role, text, roles)
+    if not parting:
+        return None
     unknown = ", ".join(show_value(name) for name, to in roles.items() if not to)
     if unknown:
         guesses.append(
             f"{role.path} has values that name no known speaker: {unknown}; add them under `roles:` of the "
             "column in the spec, or delete their rows"
         )
-    settings: dict[str, object] = {}
     renamed = {name: to for name, to in roles.items() if to and ROLES.get(name.strip().lower()) != to}
-    if renamed:
-        settings["roles"] = renamed
-    rows = ObjectRows(Prefix(""), range(len(profile.first)), profile.first)
-    found = [talk.row(0)[MESSAGES] for talk in conversations_of([rows], turns, Problems())]
-    talks = cast("list[list[Fields]]", found)
+    return conversation_rows(profile, {**parting, "role": role.path, "text": text.path}, guesses, renamed)
+
+
+def conversation_rows(
+    profile: FileProfile, turns: dict[str, str], guesses: list[str], roles: Mapping[str, str]
+) -> Proposal | None:
+    """The proposal for the columns in `turns`, None if nobody answers. `roles` maps further speakers."""
+    talks = talks_of(profile, turns)
     if all(len({turn["role"] for turn in talk}) == 1 for talk in talks):
-        return None  # nobody answers
-    ends = ends_left_out(talks, renamed)
+        return None
+    settings: dict[str, object] = {}
+    if roles:
+        settings["roles"] = roles
+    ends = ends_left_out(talks, roles)
     columns = {"turns": ProposedColumn(MESSAGES, "turns", settings | dict.fromkeys(ends, "drop"))}
     guesses += ends.values()
     return Proposal("Conversations", columns, {"format": "sharegpt"}, guesses=guesses, turns=turns)
+
+
+def talks_of(profile: FileProfile, turns: Mapping[str, str]) -> list[list[Fields]]:
+    """The conversations in the first rows."""
+    rows = ObjectRows(Prefix(""), range(len(profile.first)), profile.first)
+    talks = [talk.row(0)[MESSAGES] for talk in conversations_of([rows], turns, Problems())]
+    return cast("list[list[Fields]]", talks)
+
+
+def _parting_columns(
+    profile: FileProfile, role: Leaf, text: Leaf, roles: Mapping[str, str]
+) -> tuple[dict[str, str], list[str]]:
+    """The columns that say which turns are a conversation, and in which order; {} if none says so.
+
+    Next to them what to look at. `ContentError` if the turns surely need such a column.
+    """
+    links = message_links(profile)
+    if links:
+        first = f"of the lowest {links['rank']}" if "rank" in links else "that comes first"
+        guess = f"{links['parent']} names the message that a row answers; of several answers the one {first}"
+        return links, [f"{guess} is learned"]
+    if parent_leaf(profile):
+        return {}, []
+    is_usual = role.name in SPEAKER_COLUMNS
+    # A customer and an agent speak with each other. Human and gpt may both have written about one prompt.
+    may_be_id = is_usual or ROLES.keys().isdisjoint(name.strip().lower() for name in roles)
+    by = conversation_leaf(profile, role, text, may_be_id=may_be_id)
+    if by is None:
+        if not is_usual:
+            return {}, []
+        raise ContentError(
+            f"{profile.path}: each row is one turn ({role.path}: {', '.join(map(str, role.values))}), and no "
+            "column says to which conversation it belongs; add one, the same in all turns of a conversation"
+        )
+    guess = f"the rows with the same {by.path} are the turns of one conversation"
+    order, guesses = _order_leaf(profile, by, (role, text))
+    if order is None:
+        return {"by": by.path}, [guess, *guesses]
+    return {"by": by.path, "order": order.path}, [f"{guess}, in the order of {order.path}", *guesses]
 
 
 def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
@@ -123,7 +153,7 @@ def _role_of(speaker: str) -> str:
     return _KNOWN_ROLES.get(name) or _KNOWN_ROLES.get(last_word) or _KNOWN_ROLES.get(chinese, "")
 
 
-def _conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> Leaf | None:
+def conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> Leaf | None:
     """The column that several rows share: one named for conversations, otherwise one named as ids are.
 
     An id does not prove that human and gpt speak with each other: both may have written about one prompt.

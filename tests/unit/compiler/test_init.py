@@ -422,19 +422,6 @@ def test_a_question_that_does_not_decide_a_label_alone_is_not_the_text(bench, ro
     assert "it is the longest" in propose(source)[0]
 
 
-def test_single_messages_of_threads_are_no_texts_for_pretraining(bench):
-    """OASST's form: one message a row, with the id of the message that it answers."""
-    ask = {"message_id": "a", "parent_id": None, "role": "prompter", "text": "Why is the sky blue at noon?"}
-    reply = {"message_id": "b", "parent_id": "a", "role": "assistant", "text": "Light scatters."}
-    more = {"lang": "en", "rank": 0}
-    source = bench.rows("threads.jsonl", [ask | more, reply | more])
-    with raises(ContentError, "parent_id") as refused:
-        propose(source)
-    assert "Spec messages compiles that file" in str(refused.value)
-    assert "--text text" in str(refused.value)
-    assert "Plain text for pretraining" in propose(source, text="text")[0]
-
-
 def test_comments_that_answer_one_another_are_no_texts_but_parts_of_a_tree_are(bench):
     table = "id,parent_id,text\n0,,Why is the sky blue at noon?\n1,0,Light scatters.\n2,,And at night?"
     with raises(ContentError, "parent_id"):
@@ -443,13 +430,12 @@ def test_comments_that_answer_one_another_are_no_texts_but_parts_of_a_tree_are(b
     assert "Plain text for pretraining" in text
 
 
-def test_trees_of_messages_are_no_texts_for_pretraining(bench):
-    """OASST's other form: the answers are inside the first message, and would be lost."""
-    reply = {"role": "assistant", "text": "Light scatters.", "replies": []}
+def test_trees_of_comments_are_no_texts_for_pretraining(bench):
+    """The answers are inside the first message, and would be lost."""
+    reply = {"body": "Light scatters.", "replies": []}
     for replies in ([reply], [reply, reply]):
-        first = {"role": "prompter", "text": "Why is the sky blue at noon?", "replies": replies}
-        rows = [{"message_tree_id": "a", "prompt": first | {"message_id": n}} for n in range(3)]
-        with raises(ContentError, "prompt.replies"):
+        rows = [{"post": {"text": "Why is the sky blue at noon?", "replies": replies}}] * 3
+        with raises(ContentError, "post"):
             propose(bench.rows("trees.jsonl", rows))
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.conftest import ROOT
 from tests.json_files import read_lines, write_json
 from tests.messages import golden_text, message_of, raises
-from tests.unit.compiler.conftest import as_csv, as_zip, exchange
+from tests.unit.compiler.conftest import as_csv, as_zip, exchange, json_lines
 from tuneyard.compiler.init.propose import FailingSpecError, propose
 from tuneyard.compiler.request import CompileReport
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
@@ -22,6 +23,7 @@ from tuneyard.core.language.reader_language import CHINESE, in_language
 from tuneyard.core.records.calls import RESULTS
 
 COUNT = 30
+EXPORTS = ROOT / "tests/examples/init"
 
 
 def question(n: int) -> str:
@@ -806,23 +808,20 @@ def test_lines_of_which_a_spec_learns_more_or_less_than_is_meant_are_counted(ben
         assert "lines" not in for_reader(warning)
 
 
-def test_messages_of_people_are_no_classes_and_their_chat_is_named(bench) -> None:
-    """Slack, Discord and WhatsApp: who wrote a message is no class of it."""
+def test_messages_of_people_without_days_are_no_classes_and_their_chat_is_named(bench) -> None:
+    """Who wrote a message is no class of it. Nothing says which messages belong together."""
     rows = [{"text": answer(n), "user": f"U0{n % 3}", "ts": f"17{n}.1"} for n in range(COUNT)]
-    discord = [
-        {"content": answer(n), "author": {"id": f"{n % 3}", "name": f"u{n % 3}"}} for n in range(COUNT)
-    ]
-    turns = [f"{n // 3},{n % 3 + 1},{['Ann', 'Ben'][n % 2]},{answer(n)}" for n in range(COUNT)]
-    chat = "".join(f"12/03/2024, 21:{n + 10} - {['Ann', 'Ben'][n % 2]}: {answer(n)}\n" for n in range(COUNT))
-    sources = [
-        bench.write("slack.json", json.dumps(rows)),
-        bench.write("discord.json", json.dumps({"messages": discord})),
-        bench.write("whatsapp.txt", chat),
-        table(bench, "names.csv", "dialogue_id,line,speaker,text", turns),
-    ]
-    for source in sources:
-        text, report = propose(source)
-        assert "label" not in text and "each row looks like one message of a chat" in report
+    text, report = propose(bench.write("slack.json", json.dumps(rows)))
+    assert "label" not in text and "each row looks like one message of a chat" in report
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXPORTS.iterdir()))
+def test_what_programs_export_compiles_to_the_golden_records(bench, name, request) -> None:
+    found = json_lines(records(bench, EXPORTS / name))
+    golden = ROOT / f"tests/golden/compiler/init/{name}"
+    if request.config.getoption("regenerate"):
+        golden.write_text(found)
+    assert found == golden.read_text()
 
 
 def test_lines_with_times_that_are_no_messages_get_no_word_of_a_chat(bench) -> None:

@@ -1,0 +1,57 @@
+"""Chats of people with names, as Slack, Discord, Telegram and WhatsApp export them."""
+
+import re
+from collections import Counter
+
+from tuneyard.compiler.init.labels import ID, author_leaves, label_leaf
+from tuneyard.compiler.init.profile import FileProfile, Leaf
+from tuneyard.compiler.init.proposal import Proposal
+from tuneyard.compiler.init.shapes.threads import parent_leaf
+from tuneyard.compiler.init.shapes.turn_rows import (
+    TEXT_COLUMNS,
+    conversation_leaf,
+    conversation_rows,
+    talks_of,
+)
+
+LONGEST_MESSAGE = 400  # characters on average: longer texts are articles
+_DATED = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}[T ,].*|\d{9,10}(\.\d+)?")
+
+
+def chats_of_people(profile: FileProfile) -> Proposal | None:
+    """Conversations of the messages of a thread or of a day. The person who answers most is learned."""
+    text = profile.named(TEXT_COLUMNS)
+    authors = [leaf for leaf in author_leaves(profile) if 1 < len(leaf.hashes) <= leaf.filled / 2]
+    if text is None or not authors or text.characters > LONGEST_MESSAGE * profile.rows:
+        return None
+    author = min(authors, key=lambda leaf: bool(ID.search(leaf.name)))
+    thread = conversation_leaf(profile, author, text, may_be_id=False)
+    times = [leaf for leaf in profile.leaves.values() if _is_time(leaf, profile.rows)]
+    if label_leaf(profile) or parent_leaf(profile) or not (thread or times):
+        return None
+    turns = {"role": author.path, "text": text.path}
+    if thread is not None and 2 * thread.filled >= profile.rows:
+        turns["by"] = thread.path
+        guess = f"the messages with the same {thread.path} are one conversation"
+    else:
+        time = max(times, key=lambda leaf: len(leaf.hashes))
+        turns |= {"by": time.path, "per": "day"}
+        guess = f"the messages of one day ({time.path}) are one conversation"
+    answers: Counter[object] = Counter()
+    for talk in talks_of(profile, turns):
+        answers.update(turn["role"] for turn in talk[1:])
+    if not answers:
+        return None
+    (learned, _), *_ = answers.most_common(1)
+    turns["assistant"] = str(learned)
+    guesses = [
+        guess,
+        f"{learned} ({author.path}) answers most often and is learned, the others are the user; `assistant` "
+        "under `turns` of the spec names another one",
+    ]
+    return conversation_rows(profile, turns, guesses, {})
+
+
+def _is_time(leaf: Leaf, rows: int) -> bool:
+    """True if a column has a date with a time, or Unix seconds, in each row."""
+    return leaf.filled == rows and all(map(_DATED.fullmatch, map(str, leaf.values)))

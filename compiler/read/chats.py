@@ -1,0 +1,36 @@
+"""Chats as WhatsApp exports them: `12/03/2024, 21:15 - Anna: text`, `[12.03.24, 21:15:09] Anna: text`."""
+
+import re
+from collections.abc import Iterator
+
+from tuneyard.compiler.rows import Fields, Line, ObjectRows, Prefix, TableRows
+
+_TIME = r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4},? \d{1,2}[:.]\d\d(?:[:.]\d\d)?(?:[ \u202f][ap]\.?m\.?)?"
+MESSAGE = re.compile(
+    rf"\u200e?(?=\[{_TIME}\]|{_TIME} -)\[?({_TIME})(?:\]| -) (?:([^:]{{1,40}}): ?(.*))?", re.IGNORECASE
+)
+"""The first line of a message: its time, who sent it, its text. A note of the program has only a time."""
+_ATTACHMENT = re.compile(r"<[^>]*>$|\u200e")
+"""The beginning of a text in the place of a picture: `<Media omitted>`."""
+
+
+def chat_messages(batches: Iterator[TableRows], prefix: Prefix) -> Iterator[ObjectRows]:
+    """Yield a row for each message: time, sender, text. Further lines belong to the message before them."""
+    lines: list[Line] = []
+    rows: list[Fields] = []
+    last_line = 0
+    for batch in batches:
+        for line, text in zip(batch.lines, map(str, batch.columns["text"]), strict=True):
+            message = MESSAGE.match(text)
+            between = "\n" * (int(str(line)) - last_line)
+            last_line = int(str(line))
+            if message is None and rows:
+                rows[-1]["text"] = f"{rows[-1]['text']}{between}{text}"
+                continue
+            time, sender, words = message.groups() if message else (None, None, text)
+            if words and _ATTACHMENT.match(words):
+                words = ""
+            lines.append(line)
+            rows.append({"time": time, "sender": sender, "text": words})
+    if rows:
+        yield ObjectRows(prefix, lines, rows)

@@ -1,0 +1,34 @@
+"""OASST's trees: each row is a first message, with the answers to it and what follows them inside it."""
+
+from collections.abc import Mapping
+from math import inf
+
+from tuneyard.compiler.check.marks import as_number
+from tuneyard.compiler.rows import Fields, are_objects
+
+TREE_ID = "message_tree_id"
+"""The key of a row that is a tree, whose first message is under `prompt`."""
+OTHER_ANSWERS = "other_answers"
+"""The column with the answers that are left out, so that they are counted."""
+
+
+def with_best_branch(row: Fields) -> Fields:
+    """Put `messages`, the branch of the answers that are ranked first, in place of a row's tree."""
+    node = row.get("prompt")
+    if not isinstance(node, dict):
+        return row
+    messages = []
+    left_out = 0
+    while isinstance(node, dict):
+        messages.append({"role": node.get("role"), "content": node.get("text")})
+        answers = node["replies"] if are_objects(node.get("replies")) else []
+        left_out += len(answers[1:])
+        node = min(answers, key=rank_of, default=None)
+    others = {key: value for key, value in row.items() if key != "prompt"}
+    return {"messages": messages, OTHER_ANSWERS: left_out, **others}
+
+
+def rank_of(fields: Mapping[str, object]) -> float:
+    """The rank among the answers to one message, 0 for the best one. Those without a rank come last."""
+    rank = as_number(fields.get("rank"))
+    return inf if rank is None else rank
