@@ -22,7 +22,7 @@ NEEDED = ("by", "role", "text", "order")
 JOINED = "rows continue the turn of the same speaker before them"
 UNSPOKEN = "rows have no text, speaker or conversation, and are left out"
 OTHERS = "rows are other answers, or follow one, and are left out"
-LONE = "conversations have one speaker, and are left out"
+UNANSWERED = "conversations have no question with its answer, and are left out"
 SECONDS_OF_A_DAY = 86_400
 _SECONDS = re.compile(r"\d{9,10}(\.\d+)?")
 _END_OF_DATE = re.compile(r"[T ,]")
@@ -53,7 +53,7 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
     messages of a user or an assistant are one turn, with the other columns of the first.
 
     `assistant` is the person to learn in a chat of people, and all others are the user. There messages
-    without a text or a conversation, and conversations of one speaker, are left out and counted.
+    without a text or a conversation, and conversations without an answer, are left out and counted.
 
     A file is held in memory as a whole.
     """
@@ -74,8 +74,9 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
     for (prefix, value), talk in talks.items():
         messages = joined_turns(turn.fields for turn in talk)
         noted[JOINED] += len(talk) - len(messages)
-        if "assistant" in turns and len(messages) == 1:
-            noted[LONE] += 1
+        asked = messages[messages[0]["role"] == ASSISTANT :]
+        if "assistant" in turns and len(asked) < 2:
+            noted[UNANSWERED] += 1
             continue
         name = turns.get("id") or turns["by"]
         yield ObjectRows(prefix, [talk[0].line], [{name: value, MESSAGES: messages}])

@@ -27,21 +27,24 @@ def chats_of_people(profile: FileProfile) -> Proposal | None:
     author = min(authors, key=lambda leaf: bool(ID.search(leaf.name)))
     thread = conversation_leaf(profile, author, text, may_be_id=False)
     times = [leaf for leaf in profile.leaves.values() if _is_time(leaf, profile.rows)]
-    if label_leaf(profile) or parent_leaf(profile) or not (thread or times):
+    if label_leaf(profile) or parent_leaf(profile):
         return None
     turns = {"role": author.path, "text": text.path}
     if thread is not None and 2 * thread.filled >= profile.rows:
         turns["by"] = thread.path
         guess = f"the messages with the same {thread.path} are one conversation"
-    else:
+    elif times:
         time = max(times, key=lambda leaf: len(leaf.hashes))
         turns |= {"by": time.path, "per": "day"}
         guess = f"the messages of one day ({time.path}) are one conversation"
-    answers: Counter[object] = Counter()
-    for talk in talks_of(profile, turns):
-        answers.update(turn["role"] for turn in talk[1:])
-    if not answers:
+    else:
         return None
+    answers: Counter[object] = Counter()
+    talks = talks_of(profile, turns)
+    for talk in talks:
+        answers.update(turn["role"] for turn in talk[1:])
+    if not answers or answers.total() < len(talks):
+        return None  # remarks about something, of which few are on one day
     (learned, _), *_ = answers.most_common(1)
     turns["assistant"] = str(learned)
     guesses = [
