@@ -30,7 +30,8 @@ ABOUT_ROWS = (
 """Names of columns with few values that say where a row is from, and not what it is."""
 PEOPLE = {
     "user", "user_id", "username", "user_name", "from", "from_id", "author", "author_id", "author_name",
-    "sender", "sender_id", "sender_name", "speaker", "who", "nickname", "发送者", "发送人", "发言人", "说话人", "昵称", "用户名", "作者",
+    "sender", "sender_id", "sender_name", "speaker", "who", "nickname", "发送者", "发送人", "发言人",
+    "说话人", "昵称", "用户名", "作者",
 }  # fmt: skip
 """Names of columns and objects that say who wrote a message. They are no class of it."""
 METADATA = {"meta", "metadata"}

@@ -17,9 +17,9 @@ _BETWEEN = re.compile(r"\}\s*\{")
 
 
 def with_turns(row: Fields) -> Fields:
-    """Put `messages` in place of a row's text, and `tools` in place of a system text that declares them."""
-    chat = row.get(CHAT)
-    if not isinstance(chat, str) or not chat.startswith("USER: "):
+    """Put `messages` in place of a row's text, and `tools` in place of the functions in its system text."""
+    chat, system = row.get(CHAT), row.get("system")
+    if not isinstance(chat, str) or not isinstance(system, str) or not chat.startswith("USER: "):
         return row
     messages = []
     for speaker, text, _ in _TURN.findall(chat.replace("<|endoftext|>", "")):
@@ -27,9 +27,8 @@ def with_turns(row: Fields) -> Fields:
         if text.startswith(CALL):
             turn = {"role": "function_call", "content": _ARGUMENTS.sub(r"\1", text.removeprefix(CALL))}
         messages.append(turn)
-    others = {key: value for key, value in row.items() if key != CHAT}
-    system = str(row.get("system")).removeprefix("SYSTEM: ").strip()
-    _, brace, tools = system.partition("{")
+    about, brace, tools = system.removeprefix("SYSTEM: ").strip().partition("{")
     if brace:
-        return {**others, "messages": messages, "system": "", "tools": f"[{{{_BETWEEN.sub('},{', tools)}]"}
-    return {**others, "messages": messages, "system": system}
+        tools = f"[{{{_BETWEEN.sub('},{', tools)}]"
+    others = {key: value for key, value in row.items() if key != CHAT}
+    return {**others, "messages": messages, "system": about.strip(), "tools": tools}

@@ -69,17 +69,16 @@ def conversations(profile: FileProfile) -> Proposal | None:
 
 
 def _has_turns(profile: FileProfile, leaf: Leaf) -> bool:
-    """True for turns. Without an answer they need a usual name: a model may have made a column of them."""
-    if leaf.kind != "turns":
-        return _asks(profile, leaf)
-    is_usual = any(map(leaf.is_called, ("turns", "exchanges", "question")))
-    is_answered = _completion_path(profile) or not all(map(_ends_with_user, profile.values(leaf)))
-    return bool(is_usual or is_answered)
+    """True for turns, and for questions that are texts of earlier turns, too (BELLE).
 
-
-def _asks(profile: FileProfile, leaf: Leaf) -> bool:
-    """True for questions that are texts of earlier turns, too (BELLE)."""
-    return leaf.is_called("question") and all(map(_ends_with_user, profile.values(leaf)))
+    Turns that all end with the user need their answer or a usual name: a model may have written by them.
+    """
+    is_question = leaf.is_called("question")
+    if leaf.kind != "turns" and not is_question:
+        return False
+    if not all(map(_ends_with_user, profile.values(leaf))):
+        return leaf.kind == "turns"
+    return is_question or any(map(leaf.is_called, ("turns", "exchanges"))) or bool(_completion_path(profile))
 
 
 def exchanges(profile: FileProfile) -> Proposal | None:
