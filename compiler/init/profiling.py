@@ -131,10 +131,14 @@ def _without_rows(profile: FileProfile) -> ContentError:
 def _folders(path: SourcePath) -> Sequence[SourcePath]:
     """A source. If it is a folder with nothing but documents: each folder in it that has some, too.
 
-    If `save_to_disk` wrote it, with splits of usual names: the folder of each split.
+    If `save_to_disk` wrote it, with splits of usual names: the folder of each split. Of Slack's export the
+    folder of each channel.
     """
     if not isinstance(path, Path):
         return [path]
+    if (path / "channels.json").is_file():
+        channels = sorted({file.parent for file in path.glob("*/*.json")})
+        return channels or [path]
     saved = [path / name for name in saved_files(path)]
     if _paths_by_split({str(folder): folder.name for folder in saved}):
         return saved
