@@ -4,7 +4,7 @@ Rows are consecutive rows of one file, and `prefix` and `line` are the place of 
 values are text cells (csv, tsv), so that "7" may mean 7.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from operator import itemgetter
@@ -163,6 +163,11 @@ class Batch(_Addressed):
 def are_objects(value: object) -> TypeGuard[list[Fields]]:
     """True for a list of objects, with at least one of them."""
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def without(fields: Mapping[str, object], *keys: str) -> Fields:
+    """The fields of an object but these."""
+    return {key: value for key, value in fields.items() if key not in keys}
 
 
 def walker(path: str) -> Callable[[object], object]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from tuneyard.compiler.kinds import Beside, CodedError, Column, ColumnReader, Kind, LoadedRow, Row
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.kinds.turns import Turn
-from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.rows import Fields, without
 from tuneyard.compiler.spec.model import TOOLS, Spec
 from tuneyard.core.errors import show_value
 from tuneyard.core.records import Example
@@ -75,8 +75,7 @@ def common_tools(item: object) -> list[object]:
             tools: list[object] = item[key]
             return tools
     if "input_schema" in item and "parameters" not in item:
-        rest = {key: value for key, value in item.items() if key != "input_schema"}
-        return [{**rest, "parameters": item["input_schema"]}]
+        return [{**without(item, "input_schema"), "parameters": item["input_schema"]}]
     return [item]
 
 

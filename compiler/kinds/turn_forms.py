@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from tuneyard.compiler.check.marks import masks
-from tuneyard.compiler.rows import Fields, are_objects
+from tuneyard.compiler.rows import Fields, are_objects, without
 from tuneyard.core.records.calls import read_strict
 
 USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"
@@ -191,14 +191,14 @@ def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
     exchange = exchange_keys(turn) if name not in turn else None
     if exchange:
         question, answer = exchange
-        rest = {key: value for key, value in turn.items() if key not in exchange}
+        rest = without(turn, *exchange)
         reply = {"role": ASSISTANT, "content": turn[answer], **rest}
         return [{"role": USER, "content": turn[question]}, reply]
     if isinstance(turn.get(name), str) and turn[name] in roles:
         turn = {**turn, name: roles[turn[name]]}
     call = turn.get("function_call")
     if isinstance(call, dict) and not turn.get(content):  # OpenAI's form before tools
-        turn = {key: value for key, value in turn.items() if key != "function_call"}
+        turn = without(turn, "function_call")
         turn["tool_calls"] = [{"function": call}]
     is_gemini = "parts" in turn and content not in turn
     place = "parts" if is_gemini else content
@@ -207,7 +207,7 @@ def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
         return [turn]
     if is_gemini:
         parts = list(map(_gemini_part, parts))
-    rest = {key: value for key, value in turn.items() if key != place}
+    rest = without(turn, place)
     form = _Parts()
     if not all(form.add(part) for part in parts):
         return [{**rest, content: parts}]
@@ -246,7 +246,7 @@ class _Parts:
             text = _result(part.get("content"))
             if text is None:
                 return False
-            others = {key: part[key] for key in part.keys() - {"type", "content", "tool_use_id"}}
+            others = without(part, "type", "content", "tool_use_id")
             turn = {"role": "tool", "content": text, "tool_call_id": part.get("tool_use_id")}
             self.results.append(turn | others)
             return True
@@ -267,7 +267,7 @@ class _Parts:
         """The results of tools, and the turn unless it has nothing else; `rest` are the turn's other keys."""
         if self.results and not (self.texts or self.thoughts or self.calls):
             first, *others = self.results
-            other_keys = {key: value for key, value in rest.items() if key != name}
+            other_keys = without(rest, name)
             return [{**other_keys, **first, **self.other_keys}, *others]
         turn = {**self.other_keys, **rest, content: "".join(self.texts)}
         turn |= {key: value for key, value in self.other_keys.items() if masks(key, value)}

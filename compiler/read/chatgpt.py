@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from tuneyard.compiler.read.turn_rows import joined_turns
-from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.rows import Fields, without
 
 TREE = "mapping"
 """The key of a row's tree."""
@@ -18,7 +18,7 @@ def with_shown_branch(row: Fields) -> Fields:
     nodes, name = row.get(TREE), row.get("current_node")
     if not isinstance(nodes, dict) or not isinstance(name, str):
         return row
-    others = {key: value for key, value in row.items() if key not in (TREE, "current_node")}
+    others = without(row, TREE, "current_node")
     branch = _shown_branch(nodes, name)
     to_tools = [message for message in branch if _speaker(message) == TOOL]
     if to_tools:

@@ -2,7 +2,7 @@
 
 import re
 
-from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.rows import Fields, without
 
 CHAT = "chat"
 """The key of the text."""
@@ -30,5 +30,4 @@ def with_turns(row: Fields) -> Fields:
     about, brace, tools = system.removeprefix("SYSTEM: ").strip().partition("{")
     if brace:
         tools = f"[{{{_BETWEEN.sub('},{', tools)}]"
-    others = {key: value for key, value in row.items() if key != CHAT}
-    return {**others, "messages": messages, "system": about.strip(), "tools": tools}
+    return {**without(row, CHAT), "messages": messages, "system": about.strip(), "tools": tools}

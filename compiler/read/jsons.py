@@ -33,7 +33,7 @@ from tuneyard.compiler.read.stream import (
     undecodable,
     whole_lines,
 )
-from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, Prefix, are_objects
+from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, Prefix, are_objects, without
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem, show_value
@@ -265,7 +265,7 @@ def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator
         there = ", ".join(map(show_value, value)) or "none"
         yield place, value, ("E005", f"no key {show_value(steps[0])} (keys: {there})")
     else:
-        others = {key: field for key, field in value.items() if key != steps[0]}
+        others = without(value, steps[0])
         inner, here = value[steps[0]], f"{place}.{key_in_spec(steps[0])}"
         several = isinstance(inner, list)
         for number, item in enumerate(inner if several else [inner]):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import inf
 
 from tuneyard.compiler.check.marks import as_number
-from tuneyard.compiler.rows import Fields, are_objects
+from tuneyard.compiler.rows import Fields, are_objects, without
 
 TREE_ID = "message_tree_id"
 """The key of a row that is a tree, whose first message is under `prompt`."""
@@ -24,8 +24,7 @@ def with_best_branch(row: Fields) -> Fields:
         answers = node["replies"] if are_objects(node.get("replies")) else []
         left_out += len(answers[1:])
         node = min(answers, key=rank_of, default=None)
-    others = {key: value for key, value in row.items() if key != "prompt"}
-    return {"messages": messages, OTHER_ANSWERS: left_out, **others}
+    return {"messages": messages, OTHER_ANSWERS: left_out, **without(row, "prompt")}
 
 
 def rank_of(fields: Mapping[str, object]) -> float:

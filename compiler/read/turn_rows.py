@@ -11,7 +11,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.stream import UnreadableFileError
 from tuneyard.compiler.read.trees import rank_of
 from tuneyard.compiler.read.turn_order import orders_of
-from tuneyard.compiler.rows import MISSING, Fields, Line, ObjectRows, Prefix, Rows, walker
+from tuneyard.compiler.rows import MISSING, Fields, Line, ObjectRows, Prefix, Rows, walker, without
 from tuneyard.core.errors import Problem, show_value
 
 MESSAGES = "messages"
@@ -108,8 +108,8 @@ def _turns(
             role = str(cells["role"])
             if learned:
                 role = ASSISTANT if role == learned else USER
-            others = {key: value for key, value in row.items() if key not in names}
-            yield rows.prefix, TurnRow({"role": role, "content": cells["text"], **others}, line, cells)
+            turn = {"role": role, "content": cells["text"], **without(row, *names)}
+            yield rows.prefix, TurnRow(turn, line, cells)
 
 
 def _branches(talks: Talks) -> Talks:
@@ -173,5 +173,5 @@ def _is_continued(turn: Fields, following: Fields) -> bool:
         return False
     if not isinstance(turn["content"], str) or not isinstance(following["content"], str):
         return False
-    others = {key: value for key, value in following.items() if key not in ("role", "content")}
+    others = without(following, "role", "content")
     return not any(changes_answer(key, value) for key, value in others.items())
