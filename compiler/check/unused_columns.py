@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tuneyard.compiler.check.marks import LEARNED_AT, changes_answer
-from tuneyard.compiler.rows import MISSING, Rows
+from tuneyard.compiler.rows import MISSING, Rows, are_objects
 from tuneyard.compiler.spec.column_meanings import (
     EARLIER_TURNS,
     ONLY_BESIDE_AN_ANSWER,
@@ -160,9 +160,11 @@ def _changing(spec: Spec, rows: Rows, name: str, numbers: Sequence[int]) -> list
         return []
     answered = spec.answered or any(column.kind.has_answer for column in spec.columns)
     says_nothing = usual in ONLY_BESIDE_AN_ANSWER and not answered
-    if says_nothing or (usual == "label" and spec.labels):
-        return []
     values = rows.column(name)
+    # The options of Prodigy, which are objects, are the labels of the spec: its prompt lists them.
+    is_label = usual == "label" or (usual == "options" and any(map(are_objects, values)))
+    if says_nothing or (is_label and spec.labels):
+        return []
     return [number for number in numbers if changes_answer(name, values[number])]
 
 
