@@ -352,7 +352,7 @@ def test_show_says_how_an_adapter_was_configured():
     out, _ = call("show", "doc")
     assert "doc  base org/base  F32" in out
     said = "config: type LORA, task CAUSAL_LM, rank 8, alpha 16, dropout 0.05, bias none, "
-    assert f"{said}target modules q_proj v_proj" in out
+    assert f"{said}target modules q_proj v_proj\n\n" in out  # and no tensor is saved in full
     found = json.loads(call("show", "doc", "--json")[0])["adapters"][0]
     assert found["config"] == read_json(Path("saves/doc/adapter_config.json"))
     make("saves/doc", factors(1), lora_dropout=None, target_modules=[*factors(1)])
