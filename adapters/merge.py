@@ -29,7 +29,6 @@ from tuneyard.adapters.provenance import (
     training_datasets,
 )
 from tuneyard.adapters.store import open_adapter
-from tuneyard.adapters.threads import prefetch, workers
 from tuneyard.adapters.weighted import (
     WeightedAdapter,
     check_inputs,
@@ -50,8 +49,10 @@ from tuneyard.core.weights.tensors import (
     Array,
     Spec,
     from_fp32,
+    prefetch,
     require_finite,
     to_fp32,
+    workers,
     write_weights,
 )
 

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tuneyard.adapters.threads import workers
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import flush_soon, sync, write_json
 from tuneyard.core.weights.base_models import INDEX, SINGLE, Base
-from tuneyard.core.weights.tensors import SIZES, STORED, Stored, Tensor, header_bytes
+from tuneyard.core.weights.tensors import SIZES, STORED, Stored, Tensor, header_bytes, workers
 
 COPIED_AT_ONCE = 1 << 26
 Shape = tuple[int, ...]

@@ -13,10 +13,10 @@ from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.measures import AdapterStatistics, Histogram
 from tuneyard.adapters.provenance import read_provenance
 from tuneyard.adapters.store import kind_of
-from tuneyard.adapters.threads import prefetch
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.number_format import Table, grid
 from tuneyard.core.language.translation import tr, tr_counted
+from tuneyard.core.weights.tensors import prefetch
 
 BINS = 61
 REACH = 4.0  # histograms end at this many root mean squares

@@ -1,15 +1,19 @@
-"""Safetensors without torch: tensors read one at a time, and files written as a stream.
+"""Safetensors without torch: tensors read one at a time, ahead of their use, and files written as a stream.
 
 The library `safetensors` checks the headers: 8 bytes of length (little-endian), a JSON object of names with
 dtype, shape and offsets, the bytes of all tensors without holes. No file is loaded whole.
 """
 
+import contextlib
 import json
 import math
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +29,10 @@ STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.ui
 Array = NDArray[np.float32]
 Stored = NDArray[np.float64] | NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]
 Spec = tuple[str, str, tuple[int, ...]]  # name, dtype, shape
+THREADS = 2
+PREFETCHED = 3  # results in memory that are not used yet; each may have some tens of MB
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,3 +192,30 @@ def write_weights(path: Path, tensors: Sequence[Spec], values: Iterable[Array]) 
             require_finite(to_fp32(stored, dtype), f"{name}: after rounding to {dtype}")
             file.write(np.ascontiguousarray(stored).data)
             flushed = flush_much(file, flushed)
+
+
+@contextlib.contextmanager
+def workers(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Pool of threads. Leaving the context, with an error or without, cancels jobs that have not begun."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def prefetch(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
+    """Yield `work(item)` of each item in order, computed up to `PREFETCHED` items ahead.
+
+    Reading, BLAS and hashing release the interpreter's lock, so that they go on while a result is used.
+    Close it if you may leave early: the garbage collector may close it in a thread that is just starting,
+    and joining threads there never ends.
+    """
+    waiting: deque[Future[Result]] = deque()
+    with workers(THREADS) as pool:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > PREFETCHED:
+                yield waiting.popleft().result()
+        for future in waiting:
+            yield future.result()

@@ -15,8 +15,10 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.weights.adapter_files import full_tensor_misfit
 from tuneyard.core.weights.base_models import check_base, read_shards
 from tuneyard.core.weights.tensors import (
+    PREFETCHED,
     from_fp32,
     open_weights,
+    prefetch,
     to_fp32,
     write_weights,
 )
@@ -174,3 +176,16 @@ def test_bases_in_pickle_files_are_refused_and_not_taken_for_the_same(tmp_path) 
         (folder / "pytorch_model.bin").write_bytes(bytes([number]))
     with raises(RequestError, "one", "safetensors"):
         check_base(tmp_path / "adapter", str(one), other, str(other), same=False)
+
+
+def test_results_come_in_order_and_few_are_worked_out_before_they_are_asked_for():
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        return item * item
+
+    results = prefetch(work, range(100))
+    assert next(results) == 0
+    assert len(begun) <= PREFETCHED + 1
+    assert list(results) == [i * i for i in range(1, 100)]
