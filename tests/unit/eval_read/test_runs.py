@@ -213,7 +213,7 @@ def test_metrics_are_found_behind_a_prompt_that_was_too_long(tmp_path: Path) -> 
     ((run,), _) = read(tmp_path)
     first, *others = run.values["brier"]
     assert first is None and None not in others
-    for logs in ({"yes": -(10**400), "no": 0}, {"yes": -math.inf}):
+    for logs in ({"yes": -(10**400), "no": 0}, {"yes": -math.inf}, {"yes": 0.2}):
         change_line(place / "predictions.jsonl", 2, choices=logs)
         with raises(ContentError, "jsonl:2: choices"):
             read(tmp_path)
