@@ -29,7 +29,7 @@ _USUAL_NAMES = {
     "hypothesis": "hypothesis sentence2 text_b 假设",
     "label": "gold_label label_text label_name label labels final_decision category class target label1 "
     "sentiment class_index quality is_duplicate duplicate paraphrase is_paraphrase intent accept "
-    "标签 标注 类别 分类 意图",
+    "标签 标注 类别 分类 意图 关系",
     "same meaning": "quality is_duplicate duplicate paraphrase is_paraphrase",
     "chosen letter": "answer answer_key 答案 正确答案",
     "chosen text": "correct_answer correct_option correct_choice",
