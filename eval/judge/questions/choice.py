@@ -35,8 +35,9 @@ def choose_on_half(
     other, and the base can be chosen: it is one of the points.
 
     There is a choice for each dataset, then one for the mean of several; the last one decides. The runs left
-    are those of the base and the chosen model on the held-out half. `RequestError` unless every model was
-    scored on every dataset, and there is a base with two candidates or more.
+    are those of the base and the chosen model on the held-out half; if the base is chosen, those of all
+    models there. `RequestError` unless every model was scored on every dataset, and there is a base with two
+    candidates or more.
     """
     names = models_of(runs)
     chosen_from = names
@@ -64,9 +65,11 @@ def choose_on_half(
         other = _mean_half([choice.held_out for choice in choices])
         choices.append(Choice(MEAN, chosen_by, _best(choosing, chosen_by), choosing, other))
     chosen = choices[-1].model
+    kept = [base, chosen]
     if base not in names:
         base = chosen
-    kept = (base, chosen)
+    elif chosen == base:
+        kept = names
     compared = {}
     for dataset, by_model in held_out.items():
         compared[dataset] = {model: run for model, run in by_model.items() if model in kept}
