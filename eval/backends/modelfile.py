@@ -7,7 +7,7 @@ actions are refused by name.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,10 @@ from tuneyard.core.files import require
 from tuneyard.core.prompt import Messages
 
 INSTRUCTION = re.compile(r'^[ \t]*([A-Za-z]+)[ \t]+("""(?:.*?)"""|[^\n]*)', re.M | re.S)
-ACTION = re.compile(r'\{\{(-\s)?\s*((?:"(?:[^"\\]|\\.)*"|[^"}])*?)\s*(\s-)?\}\}', re.S)
+ACTION = re.compile(
+    r"""(?:(?:(?<!\s)\s+)?\{\{-\s|\{\{)\s*((?:"(?:[^"\\]|\\.)*"|[^"}])*?)\s*(?:\s-\}\}\s*|\}\})""", re.S
+)
+"""An action with the white space that it trims. The lookbehind reads long white space once."""
 WORD = re.compile(r'"(?:[^"\\]|\\.)*"|\S+')
 FIELDS = {".Role": "message['role']", ".Content": "message['content']"}
 
@@ -76,34 +79,15 @@ def compile_template(template: str) -> Callable[[Messages], str]:
     from jinja2 import Environment, TemplateSyntaxError
 
     jinja = _Jinja()
-    pieces = [jinja.action(text) if acts else jinja.constant(text) for acts, text in _pieces(template)]
+    pieces = []
+    for number, text in enumerate(ACTION.split(template)):
+        write = jinja.action if number % 2 else jinja.constant  # they alternate
+        pieces.append(write(text))
     try:
         whole = Environment(autoescape=False).from_string("".join(pieces))
     except (TemplateSyntaxError, SyntaxError, RecursionError) as error:
         raise ContentError(f"the TEMPLATE cannot be rendered here: {error}") from error
     return lambda messages: whole.render(messages=messages, texts=jinja.texts)
-
-
-def _pieces(template: str) -> Iterator[tuple[bool, str]]:
-    """Split a template into constants (False, text) and actions (True, text)."""
-    place, trim = 0, False
-    for action in ACTION.finditer(template):
-        text = template[place : action.start()]
-        if trim:
-            text = text.lstrip()
-        if action[1]:
-            text = text.rstrip()
-        if "{{" in text:  # an action that does not end
-            raise _unknown(text)
-        yield False, text
-        yield True, action[2]
-        place, trim = action.end(), bool(action[3])
-    rest = template[place:]
-    if trim:
-        rest = rest.lstrip()
-    if "{{" in rest:
-        raise _unknown(rest)
-    yield False, rest
 
 
 class _Jinja:
@@ -118,6 +102,8 @@ class _Jinja:
         self.blocks: list[str] = []
 
     def constant(self, text: str) -> str:
+        if "{{" in text:  # an action that does not end
+            raise _unknown(text)
         return f"{{{{ {self._held(text)} }}}}"
 
     def action(self, body: str) -> str:
