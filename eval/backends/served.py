@@ -243,10 +243,18 @@ def _listed(
 ) -> ServedModel:
     """A model by its entry in /models. llama.cpp's `meta` has the size in bytes and number of parameters."""
     name, root, meta = entry["id"], _text(entry.get("root")), _object(entry.get("meta"))
-    model = ServedModel(connection, engine, name, name, path=root, model_path=root, identity=identity)
     size, parameters = _positive(meta.get("size")), _positive(meta.get("n_params"))
-    bits = 8 * size / parameters if size and parameters else None
-    return replace(model, file_type=_text(meta.get("ftype")), bits=bits)
+    return ServedModel(
+        connection,
+        engine,
+        name,
+        name,
+        path=root,
+        model_path=root,
+        identity=identity,
+        file_type=_text(meta.get("ftype")),
+        bits=8 * size / parameters if size and parameters else None,
+    )
 
 
 def _positive(value: object) -> int | None:
