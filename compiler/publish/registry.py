@@ -147,10 +147,12 @@ class Registry:
         """Refuse dataset names whose entries are of another folder, or of a user's own file."""
         for dataset in datasets:
             registered = entries.get(dataset)
-            if registered is None or folder_of(registered) == folder:
+            if registered is None:
+                continue
+            other = folder_of(registered)
+            if other == folder:
                 continue
             fix = "rename one of the two"
-            other = folder_of(registered)
             if other in self.manifests:
                 fix = f"`tuneyard data remove {other}` first, or give another --out"
             taken = f"the dataset name {dataset!r} is taken by {registered.get('file_name')!r}"
