@@ -355,19 +355,21 @@ def _column(name: str, value: Any, raw: Raw) -> Column:
 def _split(raw: Any) -> Split:
     settings = ("stratify", "group", "by", "seed")
     shares = {name: float(share) for name, share in raw.items() if name not in settings}
-    wrong = not shares or sum(shares.values()) >= 1
-    _refuse(wrong, "split: name at least one part with its share, all together below 1")
+    _refuse(
+        not shares or sum(shares.values()) >= 1,
+        "split: name at least one part with its share, all together below 1",
+    )
     by_hash = raw.get("by") == "hash"
-    both = by_hash and "stratify" in raw
-    _refuse(both, "split: `by: hash` goes by each row alone and cannot be stratified")
+    _refuse(
+        by_hash and "stratify" in raw, "split: `by: hash` goes by each row alone and cannot be stratified"
+    )
     return filled_in(Split, raw, shares=shares, by_hash=by_hash)
 
 
 def _output(writes: list[Any], number: int) -> Output:
     raw = writes[number]
     if "like" in raw:
-        above = raw["like"] < number
-        _refuse(not above, f"write.{number}: `like: {raw['like']}` must name an output above it")
+        _refuse(raw["like"] >= number, f"write.{number}: `like: {raw['like']}` must name an output above it")
         like = writes[raw["like"]]
         raw = {key: like[key] for key in like if key not in ("dataset", "field")} | raw
     templates = {key: raw[key] for key in TEMPLATES if key in raw}
@@ -392,10 +394,10 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
     for name, about in raw["parts"].items():
         part = load_spec(about["as"])
         for column, kind in part.recorded.items():
-            has_column = all(output.turns == kind.part for output in spec.outputs)  # history
             reads = f"mix.parts.{name}: spec {part.name} reads {column}, which records of this mixture lack"
             _refuse(
-                not has_column, f"{reads}: take another spec, or write `turns: history` for earlier turns"
+                any(output.turns != kind.part for output in spec.outputs),  # history
+                f"{reads}: take another spec, or write `turns: history` for earlier turns",
             )
         templates = dict(part.outputs[0].templates)
         templates.pop("system", None)
@@ -469,14 +471,18 @@ def _check_texts(spec: Spec, output: Output, names: Collection[str]) -> None:
 
 def _check_files(spec: Spec) -> None:
     """Refuse outputs that would collide, and settings that do not go together."""
-    both = spec.split and spec.source.splits
-    _refuse(both, "`split` and `source.splits` do not go together: the source has its own splits")
+    _refuse(
+        spec.split and spec.source.splits,
+        "`split` and `source.splits` do not go together: the source has its own splits",
+    )
     for key, by_part in (("rows", spec.source.rows), ("files", spec.source.files)):
         strange = [part for part in by_part if part and part not in spec.parts]
         splits = f"splits: {', '.join(spec.parts)}; `source.splits` names others"
         _refuse(strange, f"source.{key}: no split {''.join(strange[:1])!r} ({splits})")
-    rest = spec.split and PART in spec.split.shares
-    _refuse(rest, f"split: {PART!r} is what the others leave: name the others only")
+    _refuse(
+        spec.split and PART in spec.split.shares,
+        f"split: {PART!r} is what the others leave: name the others only",
+    )
     sampled = spec.sample is not None and (spec.mix or PART not in spec.parts)
     _refuse(sampled, f"`sample` takes rows of the part {PART!r}, and there is none")
     files: list[str] = []
@@ -496,8 +502,10 @@ def _check_files(spec: Spec) -> None:
     _refuse_same(files)
     _refuse_same(datasets)
     encoding = spec.source.encoding
-    unknown = encoding != "utf-8" and not is_text_encoding(encoding)
-    _refuse(unknown, f"source.encoding: unknown encoding {encoding!r}")
+    _refuse(
+        encoding != "utf-8" and not is_text_encoding(encoding),
+        f"source.encoding: unknown encoding {encoding!r}",
+    )
 
 
 def _refuse_same(names: list[str]) -> None:
