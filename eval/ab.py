@@ -158,13 +158,13 @@ class Ab(Task):
         prompt = turns[0]["content"]
         if len(turns) > 1:
             prompt = "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
-        line = {
+        return {
             "instruction": prompt,
             "expected_output": job.rows[row].answer,
             "model_output": "",
             "row": row,
+            **fields,
         }
-        return {**line, **fields}
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
         """Count the answers and the empty ones."""
@@ -206,11 +206,11 @@ def _answers(out: Path, models: Sequence[str], name: str) -> list[Answered]:
         answers = {}
         for model, line in zip(models, lines, strict=True):
             answers[model] = cut_thought(str(line["model_output"]))
-        cluster = group_of(lines[0])
+        first = lines[0]
+        cluster = group_of(first)
         if cluster is not None:
             cluster = f"{name}/{cluster}"
-        prompt, expected = str(lines[0]["instruction"]), str(lines[0]["expected_output"])
-        answered.append(Answered(prompt, expected, answers, cluster))
+        answered.append(Answered(str(first["instruction"]), str(first["expected_output"]), answers, cluster))
     return answered
 
 

@@ -36,7 +36,6 @@ from tuneyard.eval.scoring.options import (
 
 if TYPE_CHECKING:
     from tuneyard.eval.backends.load import Model
-    from tuneyard.eval.backends.server import Server
     from tuneyard.eval.scoring.candidates import Candidate
 
 Speak = Callable[[Callable[[str], None]], None]
@@ -87,9 +86,9 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
     options["out"] = Path()
     request = take(options)
     if request.url:
-        server, reply = _open_served(request, options)
+        served, reply = _open_served(request, options)
         messages: Messages = [{"role": "system", "content": system}] if system else []
-        _talk(Chat(reply, request.think, messages), once, server.model.model, [server.model.model])
+        _talk(Chat(reply, request.think, messages), once, served, [served])
         return
     if not request.model:
         raise click.UsageError("Missing option '--model' for a model here, or '--url' for a served one.")
@@ -122,8 +121,8 @@ def _talk(chat: "Chat", once: str | None, name: str, names: Sequence[str]) -> st
     return None
 
 
-def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "tuple[Server, Reply]":
-    """Connect to the server. `RequestError` for options that it cannot take."""
+def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> tuple[str, Reply]:
+    """Connect to the server: the name of its model. `RequestError` for options that it cannot take."""
     refuse_explicit(LOCAL_SAMPLING, "OpenAI's interface does not have it: leave it out with --url")
     refuse_explicit(LOCAL, "it is for a model here: leave it out, or leave out --url")
     from tuneyard.eval.backends.open_server import connect
@@ -138,7 +137,7 @@ def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> "tuple[
         answer = server.connection.once(lambda: server.chat_with(messages, settings))
         return lambda show: show(answer.text)
 
-    return server, reply
+    return server.model.model, reply
 
 
 def local_reply(request: ScoringRequest, model: "Model", encode: Encode, sampling: Sampling) -> "Reply":

@@ -172,7 +172,6 @@ def _of_llama_cpp(
     if slots is not None:
         connection = replace(connection, at_once=slots)
     adapters = _adapters(connection)
-    sampling = settings.get("params")
     identity = {key: props.get(key) for key in ("model_path", "model_alias", "build_info", "chat_template")}
     identity["models"] = [entry.get("meta") for entry in entries]
     identity["adapters"] = adapters
@@ -187,15 +186,15 @@ def _of_llama_cpp(
             model_path=_text(props.get("model_path")) or model.path,
             context=_positive(settings.get("n_ctx")),
             slots=slots,
-            sampling=_object(sampling),
+            sampling=_object(settings.get("params")),
             bos=_text(props.get("bos_token")),
             eos=_text(props.get("eos_token")),
             file_type=_text(props.get("model_ftype")) or model.file_type,
         )
         models.append(model)
     for adapter in adapters:
-        alone = {"lora": [{"id": adapter["number"], "scale": 1.0}]}
-        models.append(replace(models[0], **adapter, settings={**anew, **alone}))
+        alone = [{"id": adapter["number"], "scale": 1.0}]
+        models.append(replace(models[0], **adapter, settings={**anew, "lora": alone}))
     return models
 
 
@@ -209,9 +208,14 @@ def _adapters(connection: Connection) -> list[dict[str, Any]]:
         for adapter, name in zip(listed or (), names, strict=True):
             if names.count(name) > 1:
                 name = adapter["path"]
-            scale, number = float(adapter["scale"]), int(adapter["id"])
-            offer = {"name": name, "path": adapter["path"], "is_adapter": True, "scale": scale}
-            offers.append({**offer, "number": number})
+            offer = {
+                "name": name,
+                "path": adapter["path"],
+                "is_adapter": True,
+                "scale": float(adapter["scale"]),
+                "number": int(adapter["id"]),
+            }
+            offers.append(offer)
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise RequestError(f"{address}: expected a list of adapters, found {show_value(listed)}") from error
     return offers

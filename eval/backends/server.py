@@ -265,9 +265,11 @@ class Server(Backend, ABC):
     def check_tokenizer(self, sample: Ids) -> None:
         """`RequestError` if the server's tokenizer gives other ids; a warning if it offers none."""
         connection = self.connection
-        address, body = f"{connection.root}/tokenize", self.tokenizing(SAMPLE)
+        body = self.tokenizing(SAMPLE)
         try:
-            answer = connection.once(lambda: connection.request(address, body, json_object, "tokenize"))
+            answer = connection.once(
+                lambda: connection.request(f"{connection.root}/tokenize", body, json_object, "tokenize")
+            )
         except (RefusedError, NoAccessError):
             warn(f"{self.url}: it offers no /tokenize: its tokenizer was not compared with --model's")
             return
