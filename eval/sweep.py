@@ -294,9 +294,11 @@ def _forecast(
 
     counts, held_out = ({dataset.name: len(dataset.records) for dataset in half} for half in halves)
     listed = " + ".join(f"{dataset} {count}" for dataset, count in counts.items())
-    models, most = f"{len(axes.models)}", len(axes.models)
+    most = len(axes.models)
+    models = str(most)
     if searching:
-        models, most = f"{models} to {MOST_POINTS}", MOST_POINTS
+        most = MOST_POINTS
+        models = f"{models} to {most}"
     reported = len(axes.alone()) + 1  # the best point may be one of them
     others = sum(held_out.values())
     total = most * sum(counts.values()) + reported * others

@@ -29,7 +29,8 @@ def check_url(url: str) -> str:
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         has_password = "@" in parts.netloc
     except ValueError:  # a port that is no number, brackets that do not close
-        fits, has_password = False, "@" in url
+        fits = False
+        has_password = "@" in url
     if has_password:
         raise RequestError(
             "--url contains a user name or password, which the results would record. Leave it out: the key "

@@ -178,20 +178,21 @@ def _of_llama_cpp(
     anew: dict[str, object] = {"cache_prompt": False} if adapters else {}
     models = []
     for entry in entries or [{"id": name}]:
-        model = _listed(connection, LLAMA_CPP, entry, identity)
-        model = replace(
-            model,
-            settings=anew,
-            version=_text(props.get("build_info")),
-            model_path=_text(props.get("model_path")) or model.path,
-            context=_positive(settings.get("n_ctx")),
-            slots=slots,
-            sampling=_object(settings.get("params")),
-            bos=_text(props.get("bos_token")),
-            eos=_text(props.get("eos_token")),
-            file_type=_text(props.get("model_ftype")) or model.file_type,
+        listed = _listed(connection, LLAMA_CPP, entry, identity)
+        models.append(
+            replace(
+                listed,
+                settings=anew,
+                version=_text(props.get("build_info")),
+                model_path=_text(props.get("model_path")) or listed.path,
+                context=_positive(settings.get("n_ctx")),
+                slots=slots,
+                sampling=_object(settings.get("params")),
+                bos=_text(props.get("bos_token")),
+                eos=_text(props.get("eos_token")),
+                file_type=_text(props.get("model_ftype")) or listed.file_type,
+            )
         )
-        models.append(model)
     for adapter in adapters:
         alone = [{"id": adapter["number"], "scale": 1.0}]
         models.append(replace(models[0], **adapter, settings={**anew, "lora": alone}))
@@ -230,7 +231,8 @@ def _of_openai(
     for other in entries:
         if isinstance(parent, str) and other["id"] == parent:
             context = other.get("max_model_len")
-    engine, owner = "OpenAI-compatible server", entry.get("owned_by")
+    engine = "OpenAI-compatible server"
+    owner = entry.get("owned_by")
     if owner == OWNER_VLLM:
         engine = VLLM
     elif owner and owner not in (LLAMA_CPP, VLLM):  # these names choose the requests
@@ -247,7 +249,8 @@ def _listed(
 ) -> ServedModel:
     """A model by its entry in /models. llama.cpp's `meta` has the size in bytes and number of parameters."""
     name, root, meta = entry["id"], _text(entry.get("root")), _object(entry.get("meta"))
-    size, parameters = _positive(meta.get("size")), _positive(meta.get("n_params"))
+    size = _positive(meta.get("size"))
+    parameters = _positive(meta.get("n_params"))
     return ServedModel(
         connection,
         engine,

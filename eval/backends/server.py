@@ -319,7 +319,8 @@ def chat_answer(answer: Any) -> Generated:
     if thought:
         text = "<think>" + thought + "</think>" + text
     for call in message.get("tool_calls") or ():
-        name, arguments = json.dumps(call["function"]["name"]), call["function"]["arguments"]
+        name = json.dumps(call["function"]["name"])
+        arguments = call["function"]["arguments"]
         if not isinstance(arguments, str):  # some servers send an object
             arguments = json.dumps(arguments, ensure_ascii=False)
         text += f'\n<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
