@@ -388,8 +388,10 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
     _refuse(abs(shares - 1) > 1e-6, f"mix: the shares add up to {shares:g}, expected 1")
     turns = "parts of several turns become alpaca by `turns: first` or `history`"
     _refuse(spec.formats != {"alpaca"}, f"mix: write alpaca; {turns}")
-    by = spec.split and (spec.split.stratify or spec.split.group)
-    _refuse(by, "mix: its rows have no columns to stratify or to group by")
+    _refuse(
+        spec.split and (spec.split.stratify or spec.split.group),
+        "mix: its rows have no columns to stratify or to group by",
+    )
     parts, files = {}, {}
     for name, about in raw["parts"].items():
         part = load_spec(about["as"])
@@ -483,8 +485,10 @@ def _check_files(spec: Spec) -> None:
         spec.split and PART in spec.split.shares,
         f"split: {PART!r} is what the others leave: name the others only",
     )
-    sampled = spec.sample is not None and (spec.mix or PART not in spec.parts)
-    _refuse(sampled, f"`sample` takes rows of the part {PART!r}, and there is none")
+    _refuse(
+        spec.sample is not None and (spec.mix or PART not in spec.parts),
+        f"`sample` takes rows of the part {PART!r}, and there is none",
+    )
     files: list[str] = []
     datasets: list[str] = []
     for split in (*spec.splits, WHOLE):

@@ -57,12 +57,11 @@ class PageTurns:
         texts_of_turns: list[list[str]] = []  # joined at the end: a row may have a million tokens
         place = 0
         for segment in sequence.segments:
-            segment_texts = token_texts[place : place + len(segment.ids)]
+            end = place + len(segment.ids)
+            segment_texts = token_texts[place:end]
             pieces = list(self._pieces(segment, segment_texts))
             number, start = 0, 0
-            for text, state in zip(
-                segment_texts, sequence.states[place : place + len(segment.ids)], strict=True
-            ):
+            for text, state in zip(segment_texts, sequence.states[place:end], strict=True):
                 while number + 1 < len(pieces) and pieces[number + 1][0] <= start:
                     number += 1
                 _, role, part = pieces[number]
@@ -82,7 +81,7 @@ class PageTurns:
                         span = (len(text), state, loss)
                 turn.spans.append(span)
                 start += len(text)
-            place += len(segment.ids)
+            place = end
         for turn, turn_texts in zip(turns, texts_of_turns, strict=True):
             turn.text = "".join(turn_texts)
         return PageSide(sequence.name, sequence.mark, turns)
