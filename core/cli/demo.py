@@ -218,12 +218,13 @@ def run(model: str) -> None:
     count = len(steps(model))
     for number in range(count):
         step = steps(model)[number]  # the dtype of the sweep is known when there is a base model
-        title = f"[{number + 1}/{count}] {padded(step.name, 18)} {step.last_file.parent!s:<24}"
-        if step.last_file.parent == MERGE and not WEIGHTS.is_file():
+        folder = step.last_file.parent
+        title = f"[{number + 1}/{count}] {padded(step.name, 18)} {folder!s:<24}"
+        if folder == MERGE and not WEIGHTS.is_file():
             say(f"{title} left out: no weights are better than the base")
             continue
         started = time.monotonic()
-        if step.last_file.parent == RESULTS:
+        if folder == RESULTS:
             _sweep(step.words, title)
         else:
             _execute(step.words, title)
@@ -253,6 +254,7 @@ def _sweep(words: Sequence[str], title: str) -> None:
 
 def _execute(words: Sequence[str], title: str) -> None:
     """Run a command of `tuneyard` with its output in the log; it ends when this process ends."""
+    command_line = shlex.join(["tuneyard", *words])
     python = [sys.executable, "-P", "-m"]
     command = [*python, "tuneyard.recipes.launch", str(os.getpid()), *python, "tuneyard", *words]
     environment = {"GLIBC_TUNABLES": KEEP_MEMORY, **os.environ}
@@ -260,7 +262,7 @@ def _execute(words: Sequence[str], title: str) -> None:
     if sys.stdout.isatty():
         environment["TQDM_DISABLE"] = ""  # its bar in the log is the last line, which is shown here
     with LOG.open("ab") as log:
-        log.write(f"\n$ {shlex.join(['tuneyard', *words])}\n".encode())
+        log.write(f"\n$ {command_line}\n".encode())
         log.flush()
         start = log.tell()
         process = subprocess.Popen(
@@ -281,7 +283,7 @@ def _execute(words: Sequence[str], title: str) -> None:
         lines = _log_lines(start)[-LAST_LINES:]
         kind = RefusedStepError if process.returncode == RequestError.exit_code else ContentError
         raise kind(
-            f"`{shlex.join(['tuneyard', *words])}` ended with exit code {process.returncode}. "
+            f"`{command_line}` ended with exit code {process.returncode}. "
             f"The whole output is in {LOG.resolve()}:\n" + "\n".join(lines)
         )
 
