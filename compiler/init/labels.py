@@ -98,9 +98,8 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         is_short = leaf.characters <= LONGEST_CLASS * leaf.filled
         repeats = leaf.filled >= REPEATS * len(leaf.values) and leaf.name not in ABOUT_ROWS and is_short
         is_named = is_named or (repeats and is_rating)
-        if not is_named and (not repeats or any(map(_DATE.match, map(str, leaf.values)))):
-            continue
-        if not is_named and _counts_turns(profile, leaf):
+        are_dates = any(map(_DATE.match, map(str, leaf.values)))
+        if not is_named and (not repeats or are_dates or _counts_turns(profile, leaf)):
             continue
         counts = Counter(map(str, profile.values(leaf)))
         evenness = -sum(count * math.log(count / counts.total()) for count in counts.values())

@@ -228,26 +228,25 @@ class _Parts:
     def add(self, part: Mapping[str, Any]) -> bool:
         """Take in a part; False if it is not known."""
         kind = part.get("type", "text")  # Bedrock's parts have none
-        text_key = "value" if "value" in part else "text"
-        if kind in _TEXTS and isinstance(part.get(text_key), str):
-            self.texts.append(part[text_key])
-            used = {text_key}
-        elif kind in _THOUGHTS and isinstance(part.get(_THOUGHTS[kind]), str):
-            self.thoughts.append(part[_THOUGHTS[kind]])
-            used = {_THOUGHTS[kind]}
+        text_key = _THOUGHTS.get(kind, "value" if "value" in part else "text")
+        text = part.get(text_key)
+        used = {text_key}
+        if kind in _TEXTS and isinstance(text, str):
+            self.texts.append(text)
+        elif kind in _THOUGHTS and isinstance(text, str):
+            self.thoughts.append(text)
         elif kind == "tool_call" and "value" in part:
             self.calls += _calls(part["value"])
-            used = {"value"}
         elif kind == "tool_use" and "name" in part:
             call = {"name": part["name"], "arguments": part.get("input") or {}}
             self.calls.append({"id": part.get("id"), "function": call})
             used = {"id", "name", "input"}
         elif kind == "tool_result":
-            text = _result(part.get("content"))
-            if text is None:
+            result = _result(part.get("content"))
+            if result is None:
                 return False
             others = without(part, "type", "content", "tool_use_id")
-            turn = {"role": "tool", "content": text, "tool_call_id": part.get("tool_use_id")}
+            turn = {"role": "tool", "content": result, "tool_call_id": part.get("tool_use_id")}
             self.results.append(turn | others)
             return True
         elif kind in ("image_url", "image", "input_image"):
@@ -319,22 +318,17 @@ def _gemini_part(part: Fields) -> Fields:
     """A part of Gemini's as one of Anthropic's; any other stays."""
     if "type" in part:
         return part
-    rest = dict(part)
     if isinstance(part.get("text"), str):
-        if rest.get("thought") is not True:
-            return {"type": "text", **rest}
-        del rest["text"], rest["thought"]
-        return {"type": "thinking", "thinking": part["text"], **rest}
-    for spelling in ("functionCall", "function_call"):
-        call = rest.get(spelling)
-        if isinstance(call, dict):
-            del rest[spelling]
-            use = {"id": call.get("id"), "name": call.get("name"), "input": call.get("args")}
-            return {"type": "tool_use", **use, **rest}
-    for spelling in ("functionResponse", "function_response"):
-        answer = rest.get(spelling)
-        if isinstance(answer, dict):
-            del rest[spelling]
-            text = json.dumps(answer.get("response"), ensure_ascii=False)
-            return {"type": "tool_result", "tool_use_id": answer.get("id"), "content": text, **rest}
+        if part.get("thought") is not True:
+            return {"type": "text", **part}
+        return {"type": "thinking", "thinking": part["text"], **without(part, "text", "thought")}
+    call = part.get("functionCall") or part.get("function_call")
+    if isinstance(call, dict):
+        use = {"id": call.get("id"), "name": call.get("name"), "input": call.get("args")}
+        return {"type": "tool_use", **use, **without(part, "functionCall", "function_call")}
+    answer = part.get("functionResponse") or part.get("function_response")
+    if isinstance(answer, dict):
+        text = json.dumps(answer.get("response"), ensure_ascii=False)
+        rest = without(part, "functionResponse", "function_response")
+        return {"type": "tool_result", "tool_use_id": answer.get("id"), "content": text, **rest}
     return part

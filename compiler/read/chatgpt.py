@@ -69,10 +69,6 @@ def _content(message: Mapping[str, object]) -> str | list[object]:
     parts = content.get("parts")
     if not isinstance(parts, list):
         return ""
-    texts = [part for part in parts if isinstance(part, str)]
-    if len(texts) < len(parts):
-        return [
-            {"type": part.get("content_type")} if isinstance(part, dict) else {"type": "text"}
-            for part in parts
-        ]
-    return "\n".join(texts).strip()
+    if all(isinstance(part, str) for part in parts):
+        return "\n".join(parts).strip()
+    return [{"type": part.get("content_type") if isinstance(part, dict) else "text"} for part in parts]

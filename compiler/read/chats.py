@@ -22,8 +22,9 @@ def chat_messages(batches: Iterator[TableRows], prefix: Prefix) -> Iterator[Obje
     for batch in batches:
         for line, text in zip(batch.lines, map(str, batch.columns["text"]), strict=True):
             message = MESSAGE.match(text)
-            between = "\n" * (int(str(line)) - last_line)
-            last_line = int(str(line))
+            number = int(str(line))
+            between = "\n" * (number - last_line)
+            last_line = number
             if message is None and rows:
                 rows[-1]["text"] = f"{rows[-1]['text']}{between}{text}"
                 continue

@@ -114,23 +114,23 @@ def _dialogues(batches: Iterator[TableRows], prefix: Prefix, problems: Problems)
     for batch in batches:
         for line, text in zip(batch.lines, batch.columns["text"], strict=True):
             number, spoken = int(str(line)), str(text)
+            moved, last_line = number - last_line, number
             speaker = SPEAKER.match(spoken)
             if speaker is None:
                 if turns:
-                    between = "\n" * (number - last_line)
+                    between = "\n" * moved
                     content = f"{turns[-1]['content']}{between}{spoken.rstrip()}"
                     turns[-1]["content"] = content.lstrip("\n")
                 else:
                     message = f"found {show_value(spoken)}, expected a speaker, as User: or 问："
                     problems.bad_row([Problem("E005", Place(prefix, number), message)], {"text": spoken})
-                last_line = number
                 continue
             name = speaker[1].lower()
             role = SPEAKERS[name]
-            is_parted = _cut_rule(turns)
-            has_gap = number > last_line + 1
-            if turns and (is_parted or name in QUESTIONS or (has_gap and (role == "user" or is_close))):
-                if not (is_parted or name in QUESTIONS or is_close):
+            begins = _cut_rule(turns) or name in QUESTIONS
+            has_gap = moved > 1
+            if turns and (begins or (has_gap and (role == "user" or is_close))):
+                if not (begins or is_close):
                     problems.warn(Problem("W225", Place(prefix, number), MAY_GO_ON, hint=NO_BLANK_LINES))
                 yield ObjectRows(prefix, [first], [{"messages": turns}])
                 turns = []
@@ -141,7 +141,6 @@ def _dialogues(batches: Iterator[TableRows], prefix: Prefix, problems: Problems)
             if text.count("**") == 1:  # `**Q: how?**`
                 text = text.removesuffix("**")
             turns.append({"role": role, "content": text})
-            last_line = number
     if turns:
         _cut_rule(turns)
         yield ObjectRows(prefix, [first], [{"messages": turns}])
