@@ -117,10 +117,12 @@ def _split(
     column: Raw = {}
     name, leaf = _group(profile, proposal)
     if leaf is not None:
-        split["group"] = name if name == "group" else names.get(leaf.path, name)
         if name == "group":
             kind = "any" if leaf.kind == "number" else "extra"
             column = {"names": [leaf.path], "is": kind}
+        else:
+            name = names.get(leaf.path, name)
+        split["group"] = name
     elif proposal.labels:
         split["stratify"] = "label"
     return {**split, "seed": 42}, column

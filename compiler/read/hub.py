@@ -26,9 +26,9 @@ def find_files(
     `RequestError` if the hub cannot be reached (`fixes` are added then), or lacks the dataset, revision,
     configuration or split.
     """
-    address = f"{hub['path']}" + "".join(f" {key} {hub[key]}" for key in OPTIONS if key in hub)
+    options = {key: hub[key] for key in OPTIONS if key in hub}
+    address = " ".join([hub["path"], *(f"{key} {value}" for key, value in options.items())])
     with _named(address, fixes):
-        options = {key: hub[key] for key in OPTIONS if key in hub}
         files_by_name = _library().load_dataset_builder(hub["path"], **options).config.data_files or {}
         inputs = []
         for name, files in files_by_name.items():

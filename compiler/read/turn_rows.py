@@ -63,13 +63,13 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
         talks.setdefault((prefix, turn.cells.get("by")), []).append(turn)
     if "order" in turns:
         _sort(talks.values(), turns["order"])
+    rows_read = sum(map(len, talks.values()))
     if "parent" in turns:
-        noted[OTHERS] = sum(map(len, talks.values()))
         talks = _branches(talks)
-        noted[OTHERS] -= sum(map(len, talks.values()))
+    count = sum(map(len, talks.values()))
+    noted[OTHERS] = rows_read - count
     if talks:
         prefix, _ = next(iter(talks))
-        count = sum(map(len, talks.values()))
         problems.notes.append(f"{prefix.file}: {count:,} rows are the turns of {len(talks):,} conversations")
     for (prefix, value), talk in talks.items():
         messages = joined_turns(turn.fields for turn in talk)
