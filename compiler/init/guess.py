@@ -61,15 +61,16 @@ def _shapes(profile: FileProfile) -> list[Shape]:
 def _check_user_columns(profile: FileProfile) -> None:
     """Raise `RequestError` if a column is missing, or has too few or too many values for a label."""
     for role, path in profile.user_columns.items():
-        if path not in profile.leaves:
+        option = role.removesuffix("2")
+        leaf = profile.leaves.get(path)
+        if leaf is None:
             columns = f"(columns: {', '.join(profile.leaves) or 'none'}); {nearest(path, profile.leaves)}"
-            option = role.removesuffix("2")
             message = f"--{option} {path}: no such column in {profile.path} {columns}"
             raise RequestError(message.rstrip("; "))
-        if profile.names_media(profile.leaves[path]):
+        if profile.names_media(leaf):
             raise RequestError(
-                f"--{role.removesuffix('2')} {path}: its values name files, such as "
-                f"{show_value(profile.values(profile.leaves[path])[0])}, and a model would read the names; "
+                f"--{option} {path}: its values name files, such as "
+                f"{show_value(profile.values(leaf)[0])}, and a model would read the names; "
                 "spec media compiles conversations with `<image>` in a text and the paths under `images`"
             )
     label = profile.user_leaf("label")

@@ -93,9 +93,10 @@ def _lines_in_turns(profile: FileProfile) -> Iterator[str]:
 
 def unused_leaves(profile: FileProfile, proposal: Proposal, spec: Spec) -> list[Leaf]:
     """The fields of the rows that the spec does not use."""
-    used_paths = {name.lower() for column in spec.columns for name in column.names}
-    used_paths |= {name.lower() for name in spec.ignore}
-    used_paths |= {name.lower() for name in proposal.turns.values()}
+    names = [*spec.ignore, *proposal.turns.values()]
+    for column in spec.columns:
+        names += column.names
+    used_paths = set(map(str.lower, names))
     unused = []
     for leaf in profile.leaves.values():
         steps = leaf.path.lower().split(".")

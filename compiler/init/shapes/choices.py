@@ -91,8 +91,6 @@ def _choice_columns(profile: FileProfile) -> list[Leaf]:
 
 def _answer_of(profile: FileProfile, choices: Sequence[Leaf]) -> Leaf | None:
     """The column with the number, the letter or the text of the correct choice, None if there is none."""
-    if not choices:
-        return None
     letters = set(ascii_uppercase[: len(choices)])
     for name in (*USUAL_NAMES["chosen letter"], *USUAL_NAMES["chosen number"], *USUAL_NAMES["chosen text"]):
         answer = profile.named([name], ("text", "number"))

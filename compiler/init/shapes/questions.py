@@ -42,11 +42,12 @@ def answered_question(profile: FileProfile) -> Proposal | None:
     question = question_leaf(profile)
     guesses = []
     is_program = answer.name in _OTHER_ANSWERS and not profile.user_columns
+    is_choice = answer.path.endswith(CHOICES_OF_TASK)
     if question is None and (profile.user_columns or is_program):
         question = profile.called("text")
     if question is not None and is_program:
         guesses.append(f"{answer.path} is used as the answer to {question.path}: no column is named as one")
-    if question is None and answer.path.endswith(CHOICES_OF_TASK):
+    if question is None and is_choice:
         question = profile.called("text") or longest_prose(profile)
     if question is None:
         question = profile.called("context")
@@ -57,8 +58,7 @@ def answered_question(profile: FileProfile) -> Proposal | None:
     if answer.kind == "truth value":
         return yes_or_no_question(profile, question, answer)
     kind = "answer" if answer.kind in ("text", "texts") else "any"
-    has_labels = answer.is_called("label") or answer.path.endswith(CHOICES_OF_TASK)
-    if answer.kind == "texts" and has_labels:
+    if answer.kind == "texts" and (is_choice or answer.is_called("label")):
         kind = "list"
         guesses.append(f"{answer.path} is learned with each of its labels on a line: name all in the prompt")
     columns = {
@@ -85,10 +85,11 @@ def two_texts(profile: FileProfile) -> Proposal | None:
     """
     if paired_texts(profile) is not None:
         return None
-    prose = [leaf for leaf in profile.leaves.values() if is_prose(profile, leaf)]
-    texts = [
-        leaf for leaf in prose if 2 * len(leaf.hashes) > profile.rows and not leaf.is_called("reasoning")
-    ]
+    texts = []
+    for leaf in profile.leaves.values():
+        hardly_repeats = 2 * len(leaf.hashes) > profile.rows
+        if hardly_repeats and is_prose(profile, leaf) and not leaf.is_called("reasoning"):
+            texts.append(leaf)
     if len(texts) != 2 or texts[1].is_called("question"):
         return None
     question, answer = texts
