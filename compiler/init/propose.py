@@ -184,13 +184,14 @@ def _preview(spec: Spec) -> list[str]:
 
 
 def _example(number: int, row: KeptRow) -> Iterator[str]:
-    yield f"example {number}, {row.batch.place(0)}"
+    place = row.batch.place(0)
+    yield f"example {number}, {place}"
     output = trained_output(row.spec)
     record = json.loads(Renderer(row.spec, output).render(row.batch)[0])
     if output.format == "text":
         yield f"  text: {_short(record[output.field])}"
         return
-    entry, place = entry_of(row.spec, output, output.file), row.batch.place(0)
+    entry = entry_of(row.spec, output, output.file)
     talk = conversation(record, entry, place)
     yield from (f"  {turn['role']}: {_short(turn['content'])}" for turn in talk.messages)
     if PAIR[0] not in record:

@@ -239,12 +239,10 @@ def _split_in(spec: Spec, path: SourceFile) -> str:
     """The split with the longest name in the file name, "" if the file name contains none."""
     stem = path.name.split(".")[0].lower()
     split_by_name = _names_of_splits(spec)
-    longest = ""
-    for name in split_by_name:
-        pattern = rf"(?:^|[-_ ]){re.escape(name.lower())}(?:$|[-_ \d])"
-        if len(name) > len(longest) and re.search(pattern, stem):
-            longest = name
-    return split_by_name.get(longest, "")
+    for name in sorted(split_by_name, key=len, reverse=True):
+        if re.search(rf"(?:^|[-_ ]){re.escape(name.lower())}(?:$|[-_ \d])", stem):
+            return split_by_name[name]
+    return ""
 
 
 def _inputs(split: str, path: SourcePath) -> list[Input]:

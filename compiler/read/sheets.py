@@ -36,11 +36,9 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
                 if len(rows) > len(first_rows[first.title]) and not _is_column(rows):
                     first = sheet
                     break
-        others = [sheet for sheet in book.worksheets if sheet is not first]
-        titles = [sheet.title for sheet in others if first_rows[sheet.title]]
+        titles = [title for title, rows in first_rows.items() if rows and title != first.title]
         if titles:
-            unread = ", ".join(titles)
-            message = f"only the sheet {first.title} is read, not {unread}"
+            message = f"only the sheet {first.title} is read, not {', '.join(titles)}"
             hint = "save each sheet as a file of its own"
             problems.warn(Problem("W224", file.display_path, message, "", hint))
         yield from _rows(first, file.display_path, problems)

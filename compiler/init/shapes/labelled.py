@@ -56,7 +56,7 @@ def labelled_pair(profile: FileProfile) -> Proposal | None:
     first, second, is_nli = texts
     chinese = first.in_chinese
     # Equally long texts may mean the same. A premise is longer than its hypothesis.
-    longest, shortest = max(first.characters, second.characters), min(first.characters, second.characters)
+    shortest, longest = sorted([first.characters, second.characters])
     same_length = first.name not in ("premise", "前提") and SAME_LENGTH * longest <= shortest
     labels, template, guesses = _judgement(label, is_nli, chinese, same_length)
     columns = {
