@@ -227,7 +227,7 @@ class _Parts:
 
     def add(self, part: Mapping[str, Any]) -> bool:
         """Take in a part; False if it is not known."""
-        kind = part.get("type", "text")  # Bedrock's parts have none
+        kind = str(part.get("type", "text"))  # Bedrock's parts have none
         text_key = _THOUGHTS.get(kind, "value" if "value" in part else "text")
         text = part.get(text_key)
         used = {text_key}

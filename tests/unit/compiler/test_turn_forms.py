@@ -125,7 +125,7 @@ def test_an_answer_that_is_json_stays_text(bench):
         [None],
         [1],
         [{}],
-        [{"type": 1}],
+        [{"type": ["text"]}],
         [{"type": "text"}],
         [{"type": "text", "text": None}],
         {"a": 1},
