@@ -179,10 +179,11 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
     if system is None:
         system = wrapping.default
     stops, parameters = _parameters(folders, options["parameter"])
-    stops = [*_find_stops(folders, wrapping, special.get("eos_token")), *stops]
+    tokenizer = read_tokenizer(folders)
+    stops = [*_find_stops(folders, tokenizer, wrapping, special.get("eos_token")), *stops]
     text = modelfile_text(
         head,
-        _without_bos(wrapping, folders, special.get("bos_token")),
+        _without_bos(wrapping, folders, tokenizer, special.get("bos_token")),
         list(dict.fromkeys(stops)),
         parameters,
         system,
@@ -241,7 +242,9 @@ def quoted(text: str) -> str:
     return f'"""{text}"""'
 
 
-def _find_stops(folders: list[Path], wrapping: Wrapping, eos: str | None) -> list[str]:
+def _find_stops(
+    folders: list[Path], tokenizer: Mapping[str, Any], wrapping: Wrapping, eos: str | None
+) -> list[str]:
     """The special tokens in the texts around messages, and the model's ends of text, sorted."""
     texts = [wrapping.answer]
     for pair in wrapping.around.values():
@@ -252,19 +255,21 @@ def _find_stops(folders: list[Path], wrapping: Wrapping, eos: str | None) -> lis
     stops = set()
     if eos:
         stops.add(eos)
-    for token in read_tokenizer(folders).get("added_tokens") or []:
+    for token in tokenizer.get("added_tokens") or []:
         is_around = any(token["content"] in text for text in texts)
         if token.get("special") and (is_around or token["id"] in ids):
             stops.add(token["content"])
     return sorted(stops)
 
 
-def _without_bos(wrapping: Wrapping, folders: list[Path], bos: str | None) -> Wrapping:
+def _without_bos(
+    wrapping: Wrapping, folders: list[Path], tokenizer: Mapping[str, Any], bos: str | None
+) -> Wrapping:
     """Remove the beginning-of-text token if the tokenizer, and so Ollama, adds it."""
     if not bos:
         return wrapping
     added = first_object(folders, "tokenizer_config.json").get("add_bos_token") is True
-    processor = read_tokenizer(folders).get("post_processor") or {}
+    processor = tokenizer.get("post_processor") or {}
     for step in processor.get("processors", [processor]):
         if step.get("type") == "TemplateProcessing" and step.get("single"):
             first = step["single"][0].get("SpecialToken", {}).get("id")
