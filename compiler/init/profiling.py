@@ -121,11 +121,15 @@ def _file_to_read(
 
 def _without_rows(profile: FileProfile) -> ContentError:
     """The error for a file without a row that can be read: its first problem, if it has one."""
-    for problem in profile.problems.errors:
-        if problem.code == "E003" and not problem.hint:
-            return ContentError(f"{problem.line()}; correct it there, or get the file again")
-        return ContentError(problem.line())
-    return ContentError(f"{profile.path}: no rows; name a file of rows (a table, JSON, JSON Lines, Parquet)")
+    errors = profile.problems.errors
+    if not errors:
+        return ContentError(
+            f"{profile.path}: no rows; name a file of rows (a table, JSON, JSON Lines, Parquet)"
+        )
+    first = errors[0]
+    if first.code == "E003" and not first.hint:
+        return ContentError(f"{first.line()}; correct it there, or get the file again")
+    return ContentError(first.line())
 
 
 def _folders(path: SourcePath) -> Sequence[SourcePath]:
