@@ -13,9 +13,10 @@ from tuneyard.compiler.init.shapes.turn_rows import (
     conversation_rows,
     talks_of,
 )
+from tuneyard.compiler.read.turn_rows import UNIX_SECONDS
 
 LONGEST_MESSAGE = 400  # characters on average: longer texts are articles
-_DATED = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}[T ,].*|\d{9,10}(\.\d+)?")
+_DATED = re.compile(rf"\d{{1,4}}[./-]\d{{1,2}}[./-]\d{{1,4}}[T ,].*|{UNIX_SECONDS.pattern}")
 
 
 def chats_of_people(profile: FileProfile) -> Proposal | None:
