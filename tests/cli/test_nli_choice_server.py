@@ -9,7 +9,7 @@ from tests.cli.scoring import call
 from tests.cli.test_prove_servers import ServedStandIn
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
-from tests.unit.eval_backends.test_dialects import StandIn, started
+from tests.unit.eval_backends.test_server import StandIn, started
 from tuneyard.core.errors import RequestError
 from tuneyard.eval import nli
 from tuneyard.eval.backends import connection as connecting

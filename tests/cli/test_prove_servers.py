@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
-from tests.unit.eval_backends.test_dialects import StandIn, started
+from tests.unit.eval_backends.test_server import StandIn, started
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError, RequestError

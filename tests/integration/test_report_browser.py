@@ -10,7 +10,7 @@ import pytest
 from tests.browser import BROWSER, answered, in_frame, open_page, with_script
 from tests.fake_runs import answers, demo, page_of, write_run
 from tests.json_files import write_lines
-from tests.unit.eval_show.test_report import data_of
+from tests.unit.eval_show.test_html import data_of
 from tuneyard.eval.compare import compare_results
 from tuneyard.eval.read.find import ScoredRunSource
 from tuneyard.eval.show.html import Page, render

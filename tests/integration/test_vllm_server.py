@@ -25,7 +25,7 @@ from tests.json_files import read_json
 from tests.messages import raises
 from tests.serving import free_port, running
 from tests.unit.adapters.make import factors, make
-from tests.unit.test_prove_diagnosis import RANK_IN_VLLM
+from tests.unit.eval_parity.test_diagnosis import RANK_IN_VLLM
 from tests.vllm_compare import VLLM, needs_vllm
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ContentError

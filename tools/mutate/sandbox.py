@@ -29,7 +29,7 @@ TESTS = {
     "eval": [
         "tests/unit/eval_metrics", "tests/unit/eval_statistics", "tests/unit/eval_read",
         "tests/unit/eval_judge", "tests/unit/eval_show", "tests/unit/eval_datasets",
-        "tests/unit/eval_backends", "tests/unit/test_prove*.py", "tests/cli/test_dialogue.py",
+        "tests/unit/eval_backends", "tests/unit/eval_parity", "tests/cli/test_dialogue.py",
         "tests/cli/test_prove_servers.py",
     ],
 }  # fmt: skip
@@ -37,7 +37,7 @@ TESTS = {
 SLOW = {
     "core": ["tests/unit/core/test_execution.py"],
     "compiler": [
-        "tests/unit/compiler/test_several_files.py",
+        "tests/unit/compiler/test_compile_file.py",
         "tests/unit/compiler/test_scan.py",
         "tests/integration/test_verify.py",
         "tests/integration/test_view.py",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from tests.unit.eval_statistics.test_paired import macro_f1
+from tests.unit.eval_statistics.test_f1 import macro_f1
 from tuneyard.eval.metrics.calibration import calibration
 from tuneyard.eval.statistics.rates import Z95, mean_of, rate_of, wilson
 from tuneyard.eval.statistics.spread import student_deviate
