@@ -8,8 +8,8 @@ from tests.folders import names
 from tests.held import Held
 from tests.processes import imported
 from tests.runs_cut import tree
+from tests.unit.adapters.llama import make_llama
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
-from tests.unit.adapters.test_export_gguf_files import write
 from tuneyard.adapters.__main__ import cli
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import TuneyardError
@@ -63,7 +63,7 @@ def test_what_a_killed_run_leaves_is_removed_by_the_next_of_another_command(here
         base = make_base(tmp_path / "base", base_tensors())
         words = ["fuse", tmp_path / "a", "--base", base, "--out", tmp_path / "out"]
     else:
-        write(tmp_path / "base")
+        make_llama(tmp_path / "base")
         words = ["export", tmp_path / "base", "--to", "gguf", "--out", tmp_path / "out"]
     Held("tuneyard.adapters.output._put", 1, "adapters", *words).ended_by(signal.SIGKILL)
     (left,) = tmp_path.glob(".out.*")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.json_files import write_json
+from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import factors, make
-from tests.unit.adapters.test_commands import call
 from tuneyard.core.weights.tensors import open_weights
 
 pytestmark = pytest.mark.slow

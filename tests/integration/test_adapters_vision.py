@@ -10,7 +10,7 @@ import torch
 
 from tests.integration.peft_oracle import save_adapter
 from tests.tiny import make_seeing
-from tests.unit.adapters.test_commands import call
+from tests.unit.adapters.commands import call
 from tuneyard.core.weights.base_models import STORED_AS, Base
 from tuneyard.core.weights.tensors import Tensor, Weights
 

@@ -8,8 +8,8 @@ import pytest
 from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.tiny import CHATML, SIZES, make_tiny
+from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import delta, factors, gguf_fields, make
-from tests.unit.adapters.test_commands import call
 from tuneyard.adapters.export.architecture import _REST, _WORDS, Architecture, reorder
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,8 @@ from tests.integration.test_prompt import TEMPLATES
 from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tests.tiny import make_tiny
+from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import factors, make
-from tests.unit.adapters.test_commands import call
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.prove import cli
 

@@ -21,7 +21,7 @@ from tests.integration.served_model import (
 )
 from tests.json_files import read_json, write_json
 from tests.llama_server import llama_server
-from tests.unit.adapters.test_commands import call
+from tests.unit.adapters.commands import call
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.prove import cli
 

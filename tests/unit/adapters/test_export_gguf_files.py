@@ -6,73 +6,24 @@ import numpy as np
 import pytest
 
 from tests.folders import names
-from tests.json_files import write_json
 from tests.messages import printed
-from tests.unit.adapters.make import factors, gguf_fields, make, make_base, tensors_of
-from tests.unit.adapters.test_commands import call
-from tuneyard.adapters.export.architecture import _REST, _WORDS, read_vocabulary, reorder
+from tests.unit.adapters.commands import call
+from tests.unit.adapters.llama import GGUF, TOKENIZER, llama_tensors, make_llama
+from tests.unit.adapters.make import factors, gguf_fields, make, tensors_of
 
-CONFIG = {
-    "model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1,
-    "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": True,
-}  # fmt: skip
-TOKENIZER = {
-    "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]},
-    "added_tokens": [
-        {"id": 3, "content": "<s>", "special": True},
-        {"id": 4, "content": "x", "special": False},
-    ],
-    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
-}
-GGUF = ("--to", "gguf", "--out", "out/model.gguf")
-
-
-def tensors(width=8, keys=4, inner=12):
-    """The tensors of a Llama of one layer."""
-    rng = np.random.default_rng(0)
-    shapes = {
-        "embed_tokens": (8, width), "norm": (width,), "layers.0.input_layernorm": (width,),
-        "layers.0.post_attention_layernorm": (width,), "layers.0.self_attn.q_proj": (width, width),
-        "layers.0.self_attn.k_proj": (keys, width), "layers.0.self_attn.v_proj": (keys, width),
-        "layers.0.self_attn.o_proj": (width, width), "layers.0.mlp.gate_proj": (inner, width),
-        "layers.0.mlp.up_proj": (inner, width), "layers.0.mlp.down_proj": (width, inner),
-    }  # fmt: skip
-    return {f"model.{name}.weight": rng.standard_normal(shape) for name, shape in shapes.items()}
-
-
-def write(folder="model", values=None, tokenizer=TOKENIZER, **config):
-    """Write the model; keywords replace fields of its config."""
-    make_base(folder, tensors() if values is None else values, "F32", **{**CONFIG, **config})
-    write_json(Path(folder, "tokenizer.json"), tokenizer)
-
-
-@pytest.fixture(autouse=True)
-def at_home(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write()
-
-
-def split(regex):
-    """A pre-tokenizer that cuts by a regular expression, then goes to bytes."""
-    cut = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-    return {"type": "Sequence", "pretokenizers": [cut, {**TOKENIZER["pre_tokenizer"], "use_regex": False}]}
-
-
-def test_halves_of_heads_are_interleaved_by_hand():
-    rows = np.array([[0], [1], [2], [3], [4], [5], [6], [7]])
-    assert reorder(rows, 2).ravel().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
-    assert reorder(rows.ravel(), 1).tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+pytestmark = pytest.mark.usefixtures("llama")
 
 
 def test_every_tensor_is_there_once_and_its_values_are():
     from gguf import GGUFReader
 
-    write(values={**tensors(), "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2)})  # of old ones
+    make_llama(
+        values={**llama_tensors(), "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2)}
+    )  # of old ones
     said, _ = call("export", "model", *GGUF)
     read = {tensor.name: tensor.data for tensor in GGUFReader("out/model.gguf").tensors}
     assert len(read) == 11
-    q = tensors()["model.layers.0.self_attn.q_proj.weight"].astype(np.float16)
+    q = llama_tensors()["model.layers.0.self_attn.q_proj.weight"].astype(np.float16)
     assert read["blk.0.attn_q.weight"].tobytes() == q[[0, 2, 1, 3, 4, 6, 5, 7]].tobytes()
     assert read["blk.0.attn_norm.weight"].dtype == np.float32
     assert "out/model.gguf" in said
@@ -80,7 +31,7 @@ def test_every_tensor_is_there_once_and_its_values_are():
 
 
 def test_the_sizes_of_the_config_are_in_the_file():
-    write(rope_theta=5000.0)
+    make_llama(rope_theta=5000.0)
     call("export", "model", *GGUF)
     fields = gguf_fields("out/model.gguf")
     found = {name.removeprefix("llama."): value for name, value in fields.items() if "llama." in name}
@@ -95,9 +46,9 @@ def test_the_sizes_of_the_config_are_in_the_file():
 def test_four_bits_are_llama_cpps_blocks_and_tables_keep_eight():
     from gguf import GGUFReader
 
-    values = tensors(width=64, keys=32, inner=64)
+    values = llama_tensors(width=64, keys=32, inner=64)
     composed = {**TOKENIZER, "normalizer": {"type": "NFC"}}
-    write("wide", values, composed, hidden_size=64, intermediate_size=64)
+    make_llama("wide", values, composed, hidden_size=64, intermediate_size=64)
     _, notes = call("export", "wide", *GGUF, "--type", "q4_0")
     assert "send it composed text" in notes
     reader = GGUFReader("out/model.gguf")
@@ -113,79 +64,6 @@ def test_four_bits_are_llama_cpps_blocks_and_tables_keep_eight():
     assert (abs(read - asked) <= 1.001 * abs(scale)).all() and 0.05 < abs(read - asked).mean() < 0.1
 
 
-def test_vocabulary_by_hand():
-    found = read_vocabulary(Path("model"), 6)
-    assert found.tokens == ["a", "b", "ab", "<s>", "x", "[PAD5]"]
-    assert found.types == [1, 1, 1, 3, 4, 5]
-    assert (found.pre, found.composed) == ("gpt-2", False)
-
-
-@pytest.mark.parametrize(
-    ("step", "name"),
-    [
-        (split(_WORDS + r"\p{N}" + _REST), "qwen2"),
-        (split(_WORDS + r"\p{N}{1,3}" + _REST), "llama-bpe"),
-        (
-            {
-                "type": "Sequence",
-                "pretokenizers": [{"type": "Digits", "individual_digits": True}, TOKENIZER["pre_tokenizer"]],
-            },
-            "smollm",
-        ),
-    ],
-)
-def test_pre_tokenizers_are_known_by_what_they_do(step, name):
-    write(tokenizer={**TOKENIZER, "pre_tokenizer": step})
-    assert read_vocabulary(Path("model"), 8).pre == name
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"pre_tokenizer": split("[a-z]+")}, "a pre-tokenizer that is none of"),
-        ({"pre_tokenizer": None}, "a pre-tokenizer that is none of"),
-        ({"pre_tokenizer": {**TOKENIZER["pre_tokenizer"], "add_prefix_space": True}}, "no such step"),
-        ({"normalizer": {"type": "Lowercase"}}, "normalizer Lowercase"),
-        ({"model": {"type": "Unigram", "vocab": []}}, "only byte-level BPE"),
-        ({"model": {"type": "BPE", "vocab": {"a": "0"}}}, "model.vocab.a: found"),
-        ({"added_tokens": True}, "added_tokens: found true"),
-        ({"added_tokens": [{"id": 99, "content": "<far>", "special": True}]}, "has id 99"),
-    ],
-)
-def test_tokenizers_that_would_read_otherwise_are_refused(change, reason):
-    write(tokenizer={**TOKENIZER, **change})
-    _, said = call("export", "model", *GGUF, code=1)
-    assert reason in said
-    assert not Path("out").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"model_type": "gemma2"}, "only llama, qwen2, qwen3"),
-        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, 'rope_type "llama3"'),
-        ({"rope_scaling": {"type": "yarn"}}, 'rope_type "yarn"'),
-        ({"use_sliding_window": True}, "use_sliding_window"),
-        ({"quantization_config": {"bits": 4}}, "quantised"),
-        ({"num_hidden_layers": 2}, "no tensor for blk.1.attn_norm"),
-        ({"num_hidden_layers": 10**9}, "too few for num_hidden_layers 1000000000"),
-        ({"num_attention_heads": 3}, "config.json makes it [2, 8]"),
-        ({"num_key_value_heads": 2}, "config.json makes it [8, 8]"),
-        ({"vocab_size": 10**12}, "config.json makes it [1000000000000, 8]"),
-        ({"rms_norm_eps": 10**400}, "rms_norm_eps"),
-        ({"rope_theta": "fast"}, 'rope_theta "fast"'),
-        ({"rope_parameters": [1]}, "rope_parameters [1]"),
-        ({"num_hidden_layers": "two"}, 'num_hidden_layers "two"'),
-        ({"tie_word_embeddings": False}, "no tensor for output.weight"),
-    ],
-)
-def test_models_that_are_not_written_here_are_refused(change, reason):
-    write(**change)
-    _, said = call("export", "model", *GGUF, code=1)
-    assert reason in said
-    assert not list(Path().glob("out/*"))
-
-
 @pytest.mark.parametrize(
     ("name", "values", "reason"),
     [
@@ -195,7 +73,7 @@ def test_models_that_are_not_written_here_are_refused(change, reason):
     ],
 )
 def test_tensors_that_cannot_be_written_leave_no_file(name, values, reason):
-    write(values={**tensors(), name: values})
+    make_llama(values={**llama_tensors(), name: values})
     _, said = call("export", "model", *GGUF, code=1)
     assert reason in said
     assert not Path("out").exists() or not list(Path("out").iterdir())

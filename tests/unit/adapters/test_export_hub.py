@@ -10,8 +10,8 @@ import yaml
 
 from tests.json_files import write_json
 from tests.messages import printed_line
+from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
-from tests.unit.adapters.test_commands import call
 from tests.unit.eval_backends.test_apply import SHAPES
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.adapters.store import open_adapter
@@ -20,9 +20,8 @@ HUB = ("--to", "hub", "--repo", "org/rte-lora", "--dry-run")
 
 
 @pytest.fixture(autouse=True)
-def at_home(tmp_path, monkeypatch):
+def trained(working_folder):
     """A run with a checkpoint, the record of its training, its data's manifest and a base with a licence."""
-    monkeypatch.chdir(tmp_path)
     make_base("models/base", base_tensors(), model_type="qwen2")
     Path("models/base/origin.json").write_text('{"licence": "Apache-2.0"}')
     make("saves/rte/checkpoint-50", factors(), base_model_name_or_path="models/base")

@@ -10,8 +10,8 @@ from tests.folders import names
 from tests.json_files import write_json
 from tests.messages import raises
 from tests.tiny import CHATML
+from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
-from tests.unit.adapters.test_commands import call
 from tuneyard.adapters.export.modelfile import quoted, renderer
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends.modelfile import compile_template
@@ -82,9 +82,8 @@ def make_model(folder, template=CHATML, bos=None):
 
 
 @pytest.fixture(autouse=True)
-def at_home(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return make_model(tmp_path / "model")
+def chatml_model(working_folder):
+    return make_model(working_folder / "model")
 
 
 def test_chatml_is_the_golden_modelfile():

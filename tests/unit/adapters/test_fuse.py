@@ -9,7 +9,7 @@ from tests.messages import printed, raises
 from tests.runs_cut import tree
 from tests.unit.adapters.make import base_tensors, factors, make, make_base, stored
 from tuneyard.adapters.delta import total
-from tuneyard.adapters.fuse import RECORD, FuseRequest, fuse, plan_fusing, retained_lines
+from tuneyard.adapters.fuse import RECORD, FuseRequest, fuse, parse_size, plan_fusing, retained_lines
 from tuneyard.adapters.shards import copy_tensor
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.weights.tensors import Tensor, open_weights, to_fp32
@@ -90,6 +90,13 @@ def test_shards_keep_to_their_size(tmp_path, limit):
     assert (len(plan.shards) == 1) == (tmp_path / "out/model.safetensors").exists()
     for path in (tmp_path / "out").glob("*.safetensors"):
         assert open_weights(path).tensors
+
+
+def test_sizes_of_shards_are_parsed():
+    assert parse_size("1.5gb") == 1_500_000_000
+    for text in ("5", "GB", "-1GB", "5 TB", "0.0001KB", "1" * 400 + "GB"):
+        with raises(RequestError):
+            parse_size(text)
 
 
 def test_fp32_keeps_all_of_delta_and_says_so_in_the_config(tmp_path):

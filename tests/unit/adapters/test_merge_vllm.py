@@ -13,17 +13,13 @@ import pytest
 
 from tests.json_files import read_json
 from tests.messages import printed_line
+from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
-from tests.unit.adapters.test_commands import call
 from tuneyard.core.weights.tensors import open_weights
 
+pytestmark = pytest.mark.usefixtures("working_folder")
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes; 16 if nothing is said
 TAKES = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-
-
-@pytest.fixture(autouse=True)
-def at_home(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def refusals(folder, max_rank=16):

@@ -10,8 +10,8 @@ from tests.conftest import ROOT
 from tests.json_files import read_json
 from tests.messages import printed, printed_line
 from tests.plug_ins import documented, installing
+from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import delta, factors, make
-from tests.unit.adapters.test_commands import call
 from tuneyard.adapters import methods
 from tuneyard.adapters.__main__ import _method_options
 from tuneyard.adapters.store import open_adapter

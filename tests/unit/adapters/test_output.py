@@ -8,9 +8,9 @@ import pytest
 from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import raises
-from tests.unit.adapters import test_export_gguf_files
+from tests.unit.adapters.commands import call
+from tests.unit.adapters.llama import make_llama
 from tests.unit.adapters.make import factors, make
-from tests.unit.adapters.test_commands import at_home, call  # noqa: F401  # a fixture
 from tuneyard.adapters import fuse as fusing
 from tuneyard.adapters import merge as merging
 from tuneyard.adapters.export.gguf_files import to_gguf, write_gguf
@@ -19,6 +19,7 @@ from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import staging
 
+pytestmark = pytest.mark.usefixtures("two_adapters")
 MERGE = {**dict.fromkeys(("method", "dtype", "base", "same_base")), "out": Path("out")}
 FUSE = {
     **dict.fromkeys(("same_base", "dtype", "base_as", "max_shard")),
@@ -134,7 +135,7 @@ def test_training_records_are_read_before_the_first_byte_is_written(work):
 
 
 def test_a_file_that_comes_while_a_gguf_is_written_is_kept(monkeypatch):
-    test_export_gguf_files.write()
+    make_llama()
     options = {"out": Path("m.gguf"), "force": False, "type": "f16"}
 
     def interrupted(plan, about, path, say):
@@ -167,7 +168,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("words", COMMANDS, ids=str)
 def test_what_killed_runs_left_is_removed_and_said(words):
-    test_export_gguf_files.write()
+    make_llama()
     for name in (".m.gguf.tuneyard-abcd", ".old.tuneyard-fusing", ".x.tuneyard-1234"):
         leave(name)
     Path("mine").mkdir()
@@ -182,7 +183,7 @@ def test_what_killed_runs_left_is_removed_and_said(words):
 
 @pytest.mark.parametrize("words", COMMANDS, ids=str)
 def test_an_output_that_is_there_names_what_a_killed_run_left_beside_it(words):
-    test_export_gguf_files.write()
+    make_llama()
     leave(".x.tuneyard-fusing", 20_000_000)
     leave(".y.tuneyard-fusing")
     Path("x").write_text("mine")

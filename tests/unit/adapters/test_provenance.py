@@ -3,14 +3,18 @@
 `pytest --regenerate` of this file writes them anew; look at the difference before you commit it.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from tests.conftest import ROOT
-from tests.unit.adapters.make import make, make_base
-from tests.unit.adapters.test_commands import call
+from tests.messages import printed_line
+from tests.unit.adapters.commands import call
+from tests.unit.adapters.make import factors, make, make_base
+from tuneyard.adapters.store import open_adapter
 from tuneyard.core.files import versions
 
 GOLDEN = ROOT / "tests/golden/adapters"
@@ -54,3 +58,37 @@ def test_files_are_the_golden_ones(written, file, pytestconfig):
     if pytestconfig.getoption("regenerate"):
         (GOLDEN / file).write_text(written[file])
     assert written[file] == (GOLDEN / file).read_text()
+
+
+HOW = [["--method=svd", "--rank=5"], ["--method=svd", "--energy=0.9", "--dtype=fp16"], ["--dtype=bf16"]]
+
+
+@pytest.mark.usefixtures("two_adapters")
+@pytest.mark.parametrize("how", HOW, ids=" ".join)
+def test_the_recipe_in_the_card_makes_the_merge_again(how):
+    odd = "else where/#1: $x_{$/checkpoint-5"
+    make(odd, factors(3))
+    call("merge", "rte=0.3", f"{odd}=-0.7", *how, "--out", "x")
+    card = Path("x/README.md").read_text()
+    printed_line(card, "rte (0.3)", "#1: $x_{$-checkpoint-5 (-0.7)")
+    for name in ("rte", odd):
+        assert open_adapter(name).digest in card
+    assert "base_model: org/base" in card
+    assert "numpy" in card
+    block = re.search(r"```yaml\n(.*?)```", card, re.DOTALL)[1]
+    Path("again.yaml").write_text(block)
+    call("merge", "again.yaml", "--out", "y")
+    for file in ("adapter_model.safetensors", "adapter_config.json", "README.md", "merge.json"):
+        assert Path(f"x/{file}").read_bytes() == Path(f"y/{file}").read_bytes()
+
+
+@pytest.mark.usefixtures("two_adapters")
+def test_names_in_the_card_are_no_yaml_of_their_own():
+    make("saves/odd", factors(1), base_model_name_or_path="x\nlicense: mit")
+    call("merge", "odd=1", "--out", "x")
+    front = Path("x/README.md").read_text().split("---\n")[1]
+    assert yaml.safe_load(front) == {
+        "base_model": "x\nlicense: mit", "library_name": "peft", "tags": ["lora", "merge"],
+    }  # fmt: skip
+    make("saves/red", factors(1), base_model_name_or_path="\x1b[31mred\n")
+    assert call("show", "red")[0].splitlines()[0].startswith('red  base "\\u001b[31mred\\n"  ')

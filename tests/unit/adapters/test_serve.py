@@ -12,9 +12,9 @@ from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
 from tests.messages import printed
 from tests.serving import free_port
+from tests.unit.adapters.commands import call
+from tests.unit.adapters.llama import TOKENIZER, make_llama
 from tests.unit.adapters.make import factors, gguf_fields, make, tensors_of
-from tests.unit.adapters.test_commands import call
-from tests.unit.adapters.test_export_gguf_files import TOKENIZER, write
 from tests.unit.adapters.test_export_modelfile import CHATML, THINKS
 from tuneyard.adapters.export.modelfile import renderer
 from tuneyard.adapters.serve import plan
@@ -47,13 +47,12 @@ def adapter(name, settings=None, seed=0, template=CHATML, eos="<s>", **config):
 
 
 @pytest.fixture(autouse=True)
-def at_home(tmp_path, monkeypatch):
+def trained_adapters(working_folder, monkeypatch):
     """A base of 512 tokens with two adapters of trainings, and no engine on PATH."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plan, "has_llamafactory", lambda: False)  # its import takes 10 s
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("PATH", str(working_folder / "bin"))
     monkeypatch.setattr(packages, "VLLM_ENVIRONMENT", "env-of-vllm")  # there may be one with the usual name
-    write("models/base", max_position_embeddings=512)
+    make_llama("models/base", max_position_embeddings=512)
     Path("models/base/generation_config.json").write_text('{"eos_token_id": [2, 3], "temperature": 0.7}')
     adapter("a", {"stage": "sft", "cutoff_len": 128, "max_new_tokens": 64, "dataset": "rte_train"})
     adapter("b", {"stage": "sft", "cutoff_len": 96, "max_new_tokens": 64}, 1, r=24, lora_alpha=48)
@@ -312,7 +311,7 @@ def test_adapters_that_one_server_cannot_serve_are_refused():
     printed(refusal("a", "other"), "saves/a", "saves/other", "templates")
     adapter("ends", eos="ab")
     printed(refusal("a", "ends"), "saves/a", "saves/ends", "tokenizers")
-    write("models/else")
+    make_llama("models/else")
     adapter("c", base_model_name_or_path="models/else")
     printed(refusal("a", "c"), "models/base", "models/else", "--base")
     printed(refusal("a", "./saves/a"), "a", 2)

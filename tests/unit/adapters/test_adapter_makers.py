@@ -1,4 +1,4 @@
-"""Adapters as other tools save them: shards, embeddings, larger vocabularies, exclusions, value heads."""
+"""Adapters as other tools save them: shards, value heads, names of vision-language models."""
 
 import json
 from pathlib import Path
@@ -8,20 +8,18 @@ import pytest
 
 from tests.json_files import write_json
 from tests.messages import printed, printed_line
+from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import (
-    PREFIX,
-    base_tensors,
     dense,
     factors,
     make,
     make_base,
     write_file,
 )
-from tests.unit.adapters.test_commands import at_home, call  # noqa: F401  # a fixture
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.weights.base_models import open_base
 
-HEAD = np.arange(50 * 24, dtype=np.float32).reshape(50, 24) / 1024
+pytestmark = pytest.mark.usefixtures("two_adapters")
 
 
 def shard(folder, count=3):
@@ -73,60 +71,6 @@ def test_the_digest_of_an_adapter_in_shards_is_of_all_of_them():
     assert open_adapter("rte").digest != before
     file.unlink()
     call("show", "rte", code=2)
-
-
-def test_bias_all_of_a_model_without_biases_is_no_bias():
-    make("saves/a", factors(1), bias="all")
-    plain = {name: value for name, value in base_tensors().items() if not name.endswith(".bias")}
-    make_base("plain/base", plain)
-    call("fuse", "a", "--base", "plain/base", "--out", "x")
-    said = call("fuse", "a", "--base", "base", "--out", "y", code=1)[1]
-    printed(said, "bias", "model.layers.0.self_attn.q_proj.bias", "base")
-    call("merge", "a=1", "mnli=1", "--out", "z")
-    assert open_adapter("./z").config.raw["bias"] == "none"
-
-
-def larger(seed):
-    """An embedding and a head with 60 rows, 10 of them for new tokens."""
-    rng = np.random.default_rng(seed)
-    names = ("model.embed_tokens.weight", "lm_head.weight")
-    return {f"{PREFIX}{name}": rng.standard_normal((60, 24)).astype(np.float32) for name in names}
-
-
-def test_larger_vocabularies_are_added_up_where_their_weights_make_1():
-    """tests/integration/test_adapters_peft.py has a single one, which takes the place of the base's rows."""
-    make_base("full/base", {**base_tensors(), "lm_head.weight": HEAD}, "F32", vocab_size=50)
-    kept = {"modules_to_save": ["embed_tokens", "lm_head"]}
-    one, other = larger(1), larger(2)
-    doubles = {  # which PEFT saves too
-        name.replace(".weight", f".{double}.weight"): value + (double != "modules_to_save")
-        for name, value in one.items()
-        for double in ("modules_to_save", "original_module")
-    }
-    make("saves/a", factors(1), extra={**one, **doubles}, **kept)
-    make("saves/b", factors(2), extra=other, **kept)
-    words = ("--base", "full/base", "--out")
-    call("fuse", "a=0.25", "b=0.75", *words, "half")
-    call("merge", "a=0.25", "b=0.75", *words, "merged")
-    call("fuse", "./merged", *words, "again")
-    for name, values in one.items():
-        expected = 0.25 * values + 0.75 * other[name]
-        for folder in ("half", "again"):
-            np.testing.assert_allclose(
-                open_base(Path(folder)).read(name.removeprefix(PREFIX)), expected, atol=1e-6
-            )
-    said = call("fuse", "a=0.5", "b=0.25", *words, "no", code=1)[1]
-    assert "60 rows, 50 in full/base" in said
-    assert "must add up to 1" in said
-
-
-def test_a_larger_vocabulary_of_one_side_alone_is_refused():
-    make_base("full/base", {**base_tensors(), "lm_head.weight": HEAD}, "F32", vocab_size=50)
-    extra = larger(1)
-    extra.pop(f"{PREFIX}lm_head.weight")
-    make("saves/a", factors(1), extra=extra, modules_to_save=["embed_tokens"])
-    said = call("fuse", "a", "--base", "full/base", "--out", "x", code=1)[1]
-    printed(said, "lm_head.weight 50", "model.embed_tokens.weight 60")
 
 
 @pytest.mark.parametrize("words", [["merge", "rte=1"], ["fuse", "rte", "--base", "base"]], ids=lambda w: w[0])
