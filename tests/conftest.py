@@ -25,6 +25,7 @@ from tuneyard.core.errors import run_command
 
 if TYPE_CHECKING:
     from tests.forks import Forks
+    from tuneyard.eval.backends.load import Model
 
 # A run started in the background ignores SIGINT and would hand that on to every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -79,7 +80,7 @@ def file_of(test: str) -> str:
 def loads_models(file: Path) -> bool:
     """True if a file of tests uses a model: its worker imports torch and transformers."""
     text = file.read_text(encoding="utf-8")
-    return "tiny_model" in text or "transformers" in text
+    return any(word in text for word in ("tiny_model", "transformers", "cli.proving"))
 
 
 def priority(item: pytest.Item) -> int:
@@ -308,3 +309,14 @@ def without_waiting_for_the_disk() -> Iterator[None]:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen2 model folder with tokenizer and ChatML template."""
     return make_tiny(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model: Path) -> "Model":
+    """The tiny model, loaded on one thread: more cost more than they help at this size."""
+    import torch
+
+    from tuneyard.eval.backends.load import load_model
+
+    torch.set_num_threads(1)
+    return load_model(tiny_model, "fp32")

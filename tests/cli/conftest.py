@@ -2,16 +2,22 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import click
 import pytest
 
+from tests.cli.proving import ROWS, Home, end_the_first_answer
 from tests.cli.scoring import PAIRS, call
 from tests.json_files import write_json
 from tests.messages import raises
-from tuneyard.eval.backends.load import Model, load_model
+from tests.unit.eval_backends.test_apply import write as write_adapter
+from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.eval.backends import connection as connecting
+from tuneyard.eval.backends.apply import applied
+from tuneyard.eval.backends.load import load_model
 
 
 @pytest.fixture
@@ -23,14 +29,8 @@ def one_thread() -> None:
 
 
 @pytest.fixture
-def loaded(tiny_model: Path) -> Model:
-    """The tiny model in fp32."""
-    return load_model(tiny_model, "fp32")
-
-
-@pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A dataset "tiny" of five pairs of sentences. Files with rows of their own define another `data`."""
+    """A dataset "tiny" of five pairs of sentences."""
     path = tmp_path / "tiny.json"
     write_json(path, PAIRS)
     return path
@@ -70,3 +70,30 @@ def sampling_model(tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return copy
+
+
+@pytest.fixture(scope="module")
+def loaded_home(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    folder = tmp_path_factory.mktemp("prove_server")
+    write_json(folder / "rows.json", ROWS)
+    base = shutil.copytree(tiny_model, folder / "base")
+    adapters = {
+        name: write_adapter(folder / name, seed=seed, alpha=2, base_model_name_or_path=str(base))
+        for seed, name in enumerate(("one", "two"))
+    }
+    with ExitStack() as stack:
+        models = {"base": load_model(base, "fp32")}
+        for name, path in adapters.items():
+            models[name] = load_model(base, "fp32")
+            stack.enter_context(applied(models[name], [WeightedAdapter(open_adapter(path), 1.0)]))
+        home = Home(folder, base, adapters, models, stack)
+        end_the_first_answer(home)
+        yield home
+
+
+@pytest.fixture
+def home(loaded_home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """The base and two adapters, without a server yet. A request that fails is tried again at once."""
+    monkeypatch.setattr(connecting, "WAITS", (0.0, 0.0))
+    loaded_home.servers.clear()
+    return loaded_home

@@ -22,20 +22,11 @@ from tests.serving import answering
 from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends.generate import generate
-from tuneyard.eval.backends.load import load_model
 from tuneyard.eval.chat import Chat, cli, local_reply
 from tuneyard.eval.datasets.prompts import choose_prompting
 from tuneyard.eval.scoring.options import ScoringRequest
 
 REQUEST = ScoringRequest("model", Path(), max_new_tokens=8)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model: Path):
-    import torch
-
-    torch.set_num_threads(1)
-    return load_model(tiny_model, "fp32")
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,6 @@ from tuneyard.eval.datasets.cmmlu import read_subjects
 
 SUBJECTS = ("anatomy", "chinese_history", "logical")
 LETTERS = "ABCD"
-
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -24,7 +22,7 @@ def question(number: int, long: int = 0) -> list[str]:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def exams(tmp_path: Path) -> Path:
     for split, count in (("dev", 5), ("test", 6)):
         (tmp_path / "cmmlu" / split).mkdir(parents=True)
         for name in SUBJECTS:
@@ -36,8 +34,8 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cmmlu(score, data: Path):
-    return partial(score, cli, "--data", data)
+def cmmlu(score, exams: Path):
+    return partial(score, cli, "--data", exams)
 
 
 def read(out: Path, name: str) -> tuple[dict, list[dict]]:

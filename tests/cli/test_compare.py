@@ -59,10 +59,7 @@ def test_the_title_of_many_results_names_the_first(tmp_path: Path) -> None:
     assert title_of([ScoredRunSource(tmp_path, name) for name in "abcde"]) == "Report on a, b, c and 2 more"
 
 
-def test_a_folder_without_runs_is_shown_next_to_the_runs_that_are_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_folder_without_runs_is_shown_next_to_the_runs_that_are_here(working_folder: Path) -> None:
     for folder in ("data/mine", "results/begun"):
         Path(folder).mkdir(parents=True)
     with raises(RequestError, "in data: mine; score a model first", "--out results/MODEL"):

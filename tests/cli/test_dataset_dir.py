@@ -39,7 +39,7 @@ COMMANDS = {str(command.name): command for command in scoring_commands()}
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def registry(tmp_path: Path) -> Path:
     """A registry in a folder of its own, with a dataset and its training split."""
     folder = tmp_path / "my data"
     folder.mkdir()
@@ -58,7 +58,7 @@ def test_the_walk_finds_the_commands() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_looks_datasets_up_there(name: str, folder: Path, tmp_path: Path) -> None:
+def test_each_command_looks_datasets_up_there(name: str, registry: Path, tmp_path: Path) -> None:
     command = COMMANDS[name]
     flags = [flag for option in command.params for flag in option.opts]
     assert "--dataset-dir" in flags
@@ -66,46 +66,42 @@ def test_each_command_looks_datasets_up_there(name: str, folder: Path, tmp_path:
     with raises(RequestError, tmp_path / "nowhere"):
         call(command, *words, "--dataset-dir", tmp_path / "nowhere")
     if "--dataset" in flags:
-        with raises(RequestError, "absent", folder / "dataset_info.json", "pairs_eval"):
-            call(command, *words, "--dataset", "absent", "--dataset-dir", folder)
+        with raises(RequestError, "absent", registry / "dataset_info.json", "pairs_eval"):
+            call(command, *words, "--dataset", "absent", "--dataset-dir", registry)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_suite_gives_it_to_its_steps(folder: Path, tmp_path: Path) -> None:
+def test_a_suite_gives_it_to_its_steps(registry: Path, tmp_path: Path) -> None:
     steps = tmp_path / "suite.yaml"
     steps.write_text("pairs: {command: nli, dataset: absent}\n")
-    with raises(RequestError, folder / "dataset_info.json", "pairs_eval"):
-        call(suite, steps, "--model", "none", "--out", tmp_path / "out", "--dataset-dir", folder)
+    with raises(RequestError, registry / "dataset_info.json", "pairs_eval"):
+        call(suite, steps, "--model", "none", "--out", tmp_path / "out", "--dataset-dir", registry)
 
 
 def test_a_run_records_it_and_is_resumed_and_scored_again_with_it(
-    folder: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Path, working_folder: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # no dataset_info here
-    words = ["--model", tiny_model, "--dataset", "pairs_eval", "--dataset-dir", folder, "--out", "old"]
+    words = ["--model", tiny_model, "--dataset", "pairs_eval", "--dataset-dir", registry, "--out", "old"]
     monkeypatch.setattr(sys, "argv", ["tuneyard", *map(str, words)])
     call(nli, *words, "--shots", "1")
     scored = Path("old/base/pairs_eval")
     figures = results(scored)
-    assert figures["settings"]["dataset_dir"] == str(folder)
+    assert figures["settings"]["dataset_dir"] == str(registry)
     assert results(Path("old/base (1 shot)/pairs_eval"))["shots"]["from"] == "pairs_train"
     (scored / "results.json").unlink()
     call(nli, *words, "--shots", "1", "--resume")
     assert results(scored) == figures
     call(nli, "--rescore", "old", "--out", "new")
     again = results(Path("new/base/pairs_eval"))
-    assert again["n"] == figures["n"] and again["settings"]["dataset_dir"] == str(folder)
+    assert again["n"] == figures["n"] and again["settings"]["dataset_dir"] == str(registry)
 
 
-def test_a_training_on_another_folder_is_scored_with_it(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    recipe = tmp_path / "recipe.yaml"
+def test_a_training_on_another_folder_is_scored_with_it(registry: Path, working_folder: Path) -> None:
+    recipe = working_folder / "recipe.yaml"
     recipe.write_text(
         "{model_name_or_path: base, stage: sft, finetuning_type: lora, dataset: pairs_train, "
-        f"dataset_dir: '{folder}', output_dir: saves/pairs}}"
+        f"dataset_dir: '{registry}', output_dir: saves/pairs}}"
     )
     words = after_training(read_recipe(recipe, []))
-    assert words[words.index("--dataset-dir") + 1] == str(folder)
+    assert words[words.index("--dataset-dir") + 1] == str(registry)
     assert words[words.index("--dataset") + 1] == "pairs_eval"

@@ -36,7 +36,7 @@ def raw(subtype: str, event: str, judgement: str) -> dict[str, object]:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def reports(tmp_path: Path) -> Path:
     """The document's own JSON Lines: a user's and an assistant's message under `text`."""
     path = tmp_path / "reports.jsonl"
     asked = "任务：判断\n\n事件：\n{}\n\n输出格式：\n判断:<组件>"
@@ -62,8 +62,10 @@ def ask(out: Path, *sets: object, said: dict[str, str] = SAID) -> Path:
     return out / "m"
 
 
-def test_judgements_are_scored_and_the_documents_file_holds_shares_and_rows(data, tmp_path, capsys) -> None:
-    folder = ask(tmp_path / "out", "--data", data) / "reports"
+def test_judgements_are_scored_and_the_documents_file_holds_shares_and_rows(
+    reports, tmp_path, capsys
+) -> None:
+    folder = ask(tmp_path / "out", "--data", reports) / "reports"
     rows = read_lines(folder / "predictions.jsonl")
     assert [row["predicted_output"] for row in rows] == ["主机", "主机", "主机", "网络", "unknown"]
     assert rows[0]["expected_reason"] == "见上" and rows[0]["reason"] == "溢出"
@@ -119,9 +121,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("spoil", "facts"), BAD.values(), ids=BAD)
-def test_bad_data_is_refused_before_anything_is_asked(data, tmp_path, refused, spoil, facts) -> None:
-    row = json.loads(data.read_text().splitlines()[0])
+def test_bad_data_is_refused_before_anything_is_asked(reports, tmp_path, refused, spoil, facts) -> None:
+    row = json.loads(reports.read_text().splitlines()[0])
     spoil(row)
-    data.write_text(json.dumps(row) if row else "")
+    reports.write_text(json.dumps(row) if row else "")
     with refused(ContentError, "reports.jsonl", facts):
-        call(cli, "--model", "m", "--data", data, "--out", tmp_path / "out")
+        call(cli, "--model", "m", "--data", reports, "--out", tmp_path / "out")

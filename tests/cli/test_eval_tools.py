@@ -36,7 +36,7 @@ SAID = {
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def talks(tmp_path: Path) -> Path:
     path = tmp_path / "talks.jsonl"
     write_lines(path, ROWS)
     return path
@@ -47,8 +47,8 @@ def ask(data: Path, out: Path, *more: str) -> tuple[list[dict], dict]:
     return predictions(out / "m/talks"), results(out / "m/talks")
 
 
-def test_every_turn_of_the_models_is_an_example_and_conversations_are_clusters(data, tmp_path, capsys):
-    rows, found = ask(data, tmp_path / "out")
+def test_every_turn_of_the_models_is_an_example_and_conversations_are_clusters(talks, tmp_path, capsys):
+    rows, found = ask(talks, tmp_path / "out")
     assert [(r["instruction"], r["expected_output"], r["predicted_output"]) for r in rows] == [
         ("Add 1.", 'add {"a": 1}', 'add {"a": 1}'),
         ("sum 1", "no call", 'add {"a": 1}'),
@@ -58,11 +58,11 @@ def test_every_turn_of_the_models_is_an_example_and_conversations_are_clusters(d
     assert (found["cluster"], found["clusters"]) == ("conversation", 2)
     assert (found["accuracy"], found["no_call"]["value"], found["function"]["value"]) == (2 / 3, 0.5, 1)
     assert "add  right function 100.0%" in capsys.readouterr().out
-    assert ask(data, tmp_path / "apart", "--cluster", "none")[1]["clusters"] is None
+    assert ask(talks, tmp_path / "apart", "--cluster", "none")[1]["clusters"] is None
 
 
-def test_a_training_on_a_conversation_has_read_every_turn_of_it(data) -> None:
-    (dataset,) = read_datasets((), (data,))
+def test_a_training_on_a_conversation_has_read_every_turn_of_it(talks) -> None:
+    (dataset,) = read_datasets((), (talks,))
     called, answered, sung = turns_of(dataset).origin.fingerprints.tolist()
     assert called == answered != sung
     assert [called, sung] == fingerprints_of(dataset.conversations[:2]).tolist()
@@ -76,9 +76,9 @@ def test_a_set_without_tools_is_refused(tmp_path):
 
 
 def test_a_chat_template_without_tools_is_refused_and_a_template_of_llamafactorys_takes_them(
-    data, tmp_path, tiny_model
+    talks, tmp_path, tiny_model
 ):
-    given = ["--model", tiny_model, "--data", data, "--max-new-tokens", "2"]
+    given = ["--model", tiny_model, "--data", talks, "--max-new-tokens", "2"]
     with raises(ContentError, "add"):
         call(cli, *given, "--out", tmp_path / "a")
     call(cli, *given, "--out", tmp_path / "b", "--template", "qwen")
@@ -87,7 +87,7 @@ def test_a_chat_template_without_tools_is_refused_and_a_template_of_llamafactory
 
 @pytest.mark.parametrize(("difference", "said"), [("was trained otherwise", 1), (None, 0)])
 def test_a_prompt_with_tools_that_was_not_trained_is_said_once(
-    data, tmp_path, monkeypatch, capsys, difference, said
+    talks, tmp_path, monkeypatch, capsys, difference, said
 ):
     asked = []
 
@@ -102,7 +102,7 @@ def test_a_prompt_with_tools_that_was_not_trained_is_said_once(
         SimpleNamespace(parts=(), prompting=None),
     ]
     opened = SimpleNamespace(backend=SimpleNamespace(tokenizer="own"), candidates=candidates)
-    given = ["--model", "m", "--data", str(data), "--out", str(tmp_path / "out"), "--template", "qwen"]
+    given = ["--model", "m", "--data", str(talks), "--out", str(tmp_path / "out"), "--template", "qwen"]
     with cli.make_context("tools", given) as context:
         _, (task, _) = cli.prepare(context.params)
         task.check_models(opened)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.scoring import call
-from tests.cli.test_prove_servers import ServedStandIn
 from tests.json_files import read_json, read_lines, write_json
+from tests.label_server import StandIn, started
 from tests.messages import raises
-from tests.unit.eval_backends.test_server import StandIn, started
+from tests.model_server import ServedStandIn
 from tuneyard.core.errors import RequestError
 from tuneyard.eval import nli
 from tuneyard.eval.backends import connection as connecting

@@ -24,7 +24,7 @@ def asked(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def model(sampling_model) -> Path:
+def sampler(sampling_model) -> Path:
     return sampling_model(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05)
 
 
@@ -42,13 +42,13 @@ def answers(out: Path) -> list[str]:
 
 
 def test_answers_are_sampled_alike_whatever_stands_beside_them(
-    model: Path, asked: Path, tmp_path: Path
+    sampler: Path, asked: Path, tmp_path: Path
 ) -> None:
-    given = [qa, "--model", model, "--data", asked, "--preset", "document", "--max-new-tokens", 8]
+    given = [qa, "--model", sampler, "--data", asked, "--preset", "document", "--max-new-tokens", 8]
     first, second, greedy = (tmp_path / name for name in ("first", "second", "greedy"))
     call(*given, "--out", first)
     call(*given, "--out", second, "--limit", 3, "--batch-tokens", 4000)
-    call(qa, "--model", model, "--data", asked, "--max-new-tokens", 8, "--out", greedy)
+    call(qa, "--model", sampler, "--data", asked, "--max-new-tokens", 8, "--out", greedy)
     assert answers(first)[:3] == answers(second)
     assert answers(first) != answers(greedy)
     settings = results(first)["settings"]
@@ -89,9 +89,9 @@ def test_where_nothing_can_be_sampled_it_is_refused(
 
 
 def test_each_seed_draws_other_answers_and_no_resumed_run_mixes_them(
-    model: Path, asked: Path, tmp_path: Path
+    sampler: Path, asked: Path, tmp_path: Path
 ) -> None:
-    given = [qa, "--model", model, "--data", asked, "--preset", "document", "--max-new-tokens", 12]
+    given = [qa, "--model", sampler, "--data", asked, "--preset", "document", "--max-new-tokens", 12]
     plain, second, again = (tmp_path / name for name in ("plain", "second", "again"))
     call(*given, "--out", plain)
     call(*given, "--seed", 2, "--out", second)
@@ -104,7 +104,7 @@ def test_each_seed_draws_other_answers_and_no_resumed_run_mixes_them(
 
 @pytest.mark.parametrize("mode", [[], ["--mode", "generate"]])
 def test_a_seed_of_nothing_that_is_sampled_is_refused(
-    model: Path, asked: Path, tmp_path: Path, refused, mode
+    sampler: Path, asked: Path, tmp_path: Path, refused, mode
 ) -> None:
     with refused(RequestError, "--seed", "--preset"):
-        call(nli, "--model", model, "--data", asked, "--seed", 2, "--out", tmp_path / "out", *mode)
+        call(nli, "--model", sampler, "--data", asked, "--seed", 2, "--out", tmp_path / "out", *mode)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.proving import Home
 from tests.cli.scoring import call
-from tests.cli.test_prove_servers import Home, ServedStandIn, home, whole  # noqa: F401
 from tests.hostile_server import SPOILED, SPOILED_LOGS, Hostile, Pieces, changed, response, serving
 from tests.json_files import read_json
 from tests.messages import message_of, printed_line
+from tests.model_server import ServedStandIn
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.eval.prove import cli
 
@@ -22,7 +23,7 @@ ELSEWHERE = SPOILED["a redirect"]
 
 
 @pytest.fixture
-def hostile(home: Home) -> Iterator[tuple[Hostile, str]]:  # noqa: F811
+def hostile(home: Home) -> Iterator[tuple[Hostile, str]]:
     """llama.cpp with the adapter `one`, and its address."""
     stand_in = ServedStandIn("llama.cpp", {"one": home.models["one"]})
     server = Hostile(lambda path, body: stand_in.get(path) if body is None else stand_in.post(path, body))
@@ -30,7 +31,7 @@ def hostile(home: Home) -> Iterator[tuple[Hostile, str]]:  # noqa: F811
         yield server, url
 
 
-def prove(home: Home, url: str, out: Path, timeout: float = TIMEOUT) -> None:  # noqa: F811
+def prove(home: Home, url: str, out: Path, timeout: float = TIMEOUT) -> None:
     adapter = f"one={home.adapters['one']}"
     words = ["--model", home.base, "--adapter", adapter, "--data", home.folder / "rows.json"]
     call(cli, *words, "--max-new-tokens", 3, "--timeout", timeout, "--url", url, "--out", out)
@@ -69,7 +70,7 @@ CASES: dict[str, tuple[str, int, Spoil, str]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_spoiled_answer_is_named_and_nothing_is_written(
     hostile: tuple[Hostile, str],
-    home: Home,  # noqa: F811
+    home: Home,
     tmp_path: Path,
     case: str,
 ) -> None:
@@ -86,7 +87,7 @@ def test_a_spoiled_answer_is_named_and_nothing_is_written(
 
 def test_weights_that_overflow_are_an_error_of_the_content(
     hostile: tuple[Hostile, str],
-    home: Home,  # noqa: F811
+    home: Home,
     tmp_path: Path,
 ) -> None:
     server, url = hostile
@@ -99,7 +100,7 @@ def test_weights_that_overflow_are_an_error_of_the_content(
 
 def test_a_server_that_answers_as_another_model_from_the_beginning_gets_a_warning(
     hostile: tuple[Hostile, str],
-    home: Home,  # noqa: F811
+    home: Home,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -112,7 +113,7 @@ def test_a_server_that_answers_as_another_model_from_the_beginning_gets_a_warnin
 
 def test_a_server_reports_of_itself_once_before_its_first_rows(
     hostile: tuple[Hostile, str],
-    home: Home,  # noqa: F811
+    home: Home,
     tmp_path: Path,
 ) -> None:
     server, url = hostile

@@ -130,11 +130,10 @@ def test_a_run_scored_again_as_it_was_has_the_same_bytes(chosen, data, tmp_path)
     assert results(tmp_path / "new/base/tiny")["accuracy"] == results(chosen / "base/tiny")["accuracy"]
 
 
-def test_the_file_of_the_first_run_must_be_named_again(generated, tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_file_of_the_first_run_must_be_named_again(generated, working_folder) -> None:
     with raises(RequestError, "--rescore", "tiny", "--data"):
-        call(nli, "--rescore", generated, "--parser", "substring", "--out", tmp_path / "new")
-    assert not (tmp_path / "new").exists()
+        call(nli, "--rescore", generated, "--parser", "substring", "--out", working_folder / "new")
+    assert not (working_folder / "new").exists()
 
 
 REPORTS = [

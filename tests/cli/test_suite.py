@@ -9,12 +9,11 @@ import yaml
 from tests.cli import scoring
 from tests.cli.scoring import even_rows
 from tests.conftest import ROOT
+from tests.exams import HEAD, write_exam
 from tests.json_files import read_json, write_lines
 from tests.messages import printed_line, raises
 from tests.runs_cut import tree
 from tests.serving import answering
-from tests.unit.eval_datasets.test_cmmlu import HEAD
-from tests.unit.eval_datasets.test_cmmlu import write as write_exam
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval import cmmlu, dialogue, nli, qa, text
 from tuneyard.eval.scoring import candidates
@@ -48,7 +47,7 @@ ALONE = {"asked": qa, "talks": dialogue, "even": nli, "cmmlu": cmmlu, "texts": t
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def suite_folder(tmp_path: Path) -> Path:
     """A folder with a suite's data beside its file."""
     folder = tmp_path / "mine"
     for name in ("anatomy", "logical"):
@@ -72,11 +71,11 @@ def told(out: Path) -> dict:
     return read_json(out / "table.json")["steps"]
 
 
-def test_figures_of_known_answers_stand_in_one_table(folder: Path, capsys) -> None:
+def test_figures_of_known_answers_stand_in_one_table(suite_folder: Path, capsys) -> None:
     said = {"1 + 1?": "2", "Capital of France?": "Paris.", "What is its name?": "Momo"}
     parts = {name: SUITE[name] for name in ("asked", "talks")}
     with answering(lambda asked: said.get(asked, "no idea")) as url:
-        out = call(folder, parts, "--model", "org/m", "--backend", "openai", "--url", url)
+        out = call(suite_folder, parts, "--model", "org/m", "--backend", "openai", "--url", url)
     shown = capsys.readouterr().out
     steps = told(out)
     found = {name: one["m"]["value"] for name, one in steps["asked"].items()}
@@ -95,24 +94,24 @@ def test_figures_of_known_answers_stand_in_one_table(folder: Path, capsys) -> No
 
 
 def test_each_step_is_what_its_command_alone_finds_and_the_model_is_loaded_once(
-    folder: Path, sampling_model: Callable[..., Path], monkeypatch
+    suite_folder: Path, sampling_model: Callable[..., Path], monkeypatch
 ) -> None:
     loaded, model = [], sampling_model(temperature=2.0)
     suite = {**SUITE, "asked": {**SUITE["asked"], "preset": "document"}}  # one step draws its answers
     load = candidates.load_model
     monkeypatch.setattr(candidates, "load_model", lambda *given: loaded.append(given) or load(*given))
-    out = call(folder, suite, "--model", model)
+    out = call(suite_folder, suite, "--model", model)
     assert len(loaded) == 1
     assert read_json(out / "even/base/even/results.json")["n"] == 4
     for name, options in suite.items():
-        given = ["--model", model, "--out", folder / "alone" / name]
+        given = ["--model", model, "--out", suite_folder / "alone" / name]
         for key, value in options.items():
             if key != "command":
-                value = folder / value if key == "data" else value
+                value = suite_folder / value if key == "data" else value
                 given += [f"--{key}"] if value is True else [f"--{key}", value]
         scoring.call(ALONE[name].cli, *given)
-        for path in (folder / "alone" / name / "base").glob("*/predictions.jsonl"):
-            own = out / path.relative_to(folder / "alone")
+        for path in (suite_folder / "alone" / name / "base").glob("*/predictions.jsonl"):
+            own = out / path.relative_to(suite_folder / "alone")
             assert own.read_bytes() == path.read_bytes(), name
             results, other = (read_json(p.with_name("results.json")) for p in (own, path))
             assert results.pop("command").startswith("tuneyard eval suite"), name
@@ -125,29 +124,29 @@ def test_each_step_is_what_its_command_alone_finds_and_the_model_is_loaded_once(
     assert not any(one["decided_by"] or "the one on mean" in one["verdict"] for one in sets["sets"].values())
 
 
-def test_steps_without_right_and_wrong_have_a_table_alone(folder: Path, tiny_model: Path) -> None:
-    out = call(folder, {"texts": SUITE["texts"]}, "--model", tiny_model, "--limit", "2")
+def test_steps_without_right_and_wrong_have_a_table_alone(suite_folder: Path, tiny_model: Path) -> None:
+    out = call(suite_folder, {"texts": SUITE["texts"]}, "--model", tiny_model, "--limit", "2")
     assert told(out)["texts"]["perplexity"]["base"]["n"] == 2
     assert "texts: perplexity" in (out / "table.md").read_text(encoding="utf-8")
     assert not (out / "report.html").exists()
 
 
-def test_a_step_whose_answers_hold_nothing_to_measure_has_a_row_that_says_so(folder: Path) -> None:
+def test_a_step_whose_answers_hold_nothing_to_measure_has_a_row_that_says_so(suite_folder: Path) -> None:
     with answering(lambda _: "") as url:
         given = ("--model", "org/m", "--backend", "openai", "--url", url)
-        out = call(folder, {"talks": SUITE["talks"]}, *given)
+        out = call(suite_folder, {"talks": SUITE["talks"]}, *given)
     assert told(out) == {"talks": {}}
     printed_line((out / "table.md").read_text(encoding="utf-8"), "| talks", "nothing to measure")
 
 
-def test_a_finished_suite_is_gone_on_with_and_a_changed_one_is_not(folder, tiny_model, capsys) -> None:
+def test_a_finished_suite_is_gone_on_with_and_a_changed_one_is_not(suite_folder, tiny_model, capsys) -> None:
     parts = {name: SUITE[name] for name in ("asked", "even")}
-    out = call(folder, parts, "--model", tiny_model)
+    out = call(suite_folder, parts, "--model", tiny_model)
     whole = tree(out)
     with raises(RequestError, "--resume"):
-        call(folder, parts, "--model", tiny_model)
+        call(suite_folder, parts, "--model", tiny_model)
     (out / "even/base/even/results.json").unlink()
-    call(folder, parts, "--model", tiny_model, "--resume")
+    call(suite_folder, parts, "--model", tiny_model, "--resume")
     assert "base  sums  done before" in capsys.readouterr().out
     left = tree(out)
     # the page tells how it was made, --resume among it
@@ -156,7 +155,7 @@ def test_a_finished_suite_is_gone_on_with_and_a_changed_one_is_not(folder, tiny_
     }
     with raises(RequestError, "out/even"):
         call(
-            folder,
+            suite_folder,
             {**parts, "even": {**parts["even"], "variants": "none"}},
             "--model",
             tiny_model,
@@ -186,34 +185,36 @@ def test_a_finished_suite_is_gone_on_with_and_a_changed_one_is_not(folder, tiny_
         ("{}", ""),
     ],
 )
-def test_a_wrong_suite_is_refused_before_a_model_is_loaded(folder: Path, suite: str, facts: str) -> None:
+def test_a_wrong_suite_is_refused_before_a_model_is_loaded(
+    suite_folder: Path, suite: str, facts: str
+) -> None:
     with raises(ContentError, facts):
-        call(folder, suite, "--model", "no/such-model")
-    assert not (folder / "out").exists()
+        call(suite_folder, suite, "--model", "no/such-model")
+    assert not (suite_folder / "out").exists()
 
 
-def test_every_wrong_step_is_named(folder: Path) -> None:
+def test_every_wrong_step_is_named(suite_folder: Path) -> None:
     with pytest.raises(ContentError) as caught:
-        call(folder, "a: {command: x}\nb: {command: y}\n", "--model", "no/such-model")
+        call(suite_folder, "a: {command: x}\nb: {command: y}\n", "--model", "no/such-model")
     assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["a", "b"]
 
 
-def test_a_step_that_cannot_run_is_refused_beforehand(folder: Path) -> None:
+def test_a_step_that_cannot_run_is_refused_beforehand(suite_folder: Path) -> None:
     suite = {"asked": SUITE["asked"], "exam": {"command": "qa", "data": "nowhere.jsonl"}}
     with raises(RequestError, "suite.yaml:5", "exam", "nowhere.jsonl", "--skip"):
-        call(folder, suite, "--model", "no/such-model")
-    assert not (folder / "out").exists()
+        call(suite_folder, suite, "--model", "no/such-model")
+    assert not (suite_folder / "out").exists()
     with raises(RequestError, "no/such-model"):  # now it goes as far as the model
-        call(folder, suite, "--model", "no/such-model", "--skip", "exam")
-    assert not (folder / "out").exists()
+        call(suite_folder, suite, "--model", "no/such-model", "--skip", "exam")
+    assert not (suite_folder / "out").exists()
     with raises(RequestError, "--skip quiz"):
-        call(folder, suite, "--model", "no/such-model", "--skip", "quiz")
+        call(suite_folder, suite, "--model", "no/such-model", "--skip", "quiz")
 
 
-def test_a_step_for_another_backend_is_refused_beforehand(folder: Path) -> None:
+def test_a_step_for_another_backend_is_refused_beforehand(suite_folder: Path) -> None:
     with raises(RequestError, "texts", "--skip"):
         call(
-            folder,
+            suite_folder,
             SUITE,
             "--model",
             "m",

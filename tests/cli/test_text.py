@@ -37,19 +37,19 @@ pytestmark = pytest.mark.usefixtures("one_thread", "unrendered")
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def texts(tmp_path: Path) -> Path:
     path = tmp_path / "rows.jsonl"
     write_lines(path, ROWS)
     return path
 
 
 @pytest.fixture
-def text(score, data):
+def text(score, texts):
     """`text(…)` runs the command, on `data` if no other is named, and returns OUT."""
 
     def call(*arguments: object, generates: bool = True, **changes: object) -> Path:
         short = ["--max-new-tokens", 6] if generates and "--no-generate" not in arguments else []
-        named = [] if "--data" in arguments else ["--data", data]
+        named = [] if "--data" in arguments else ["--data", texts]
         return score(cli, *named, *short, *arguments, **changes)
 
     return call
@@ -77,9 +77,9 @@ def test_figures_and_warnings_are_chinese_with_lang_zh(text, capsys):
     assert "按 --max-seq-length 30 截断" in printed.err
 
 
-def test_the_loss_is_a_plain_loops_over_all_tokens_together(text, loaded):
+def test_the_loss_is_a_plain_loops_over_all_tokens_together(text, model):
     out = text("--no-generate", "--batch-tokens", "100")
-    loop = [one_by_one(loaded, row) for row in ROWS]
+    loop = [one_by_one(model, row) for row in ROWS]
     rows, metrics = read(out, "predictions.jsonl"), read(out, "metrics.json")
     assert [row["loss"] for row in rows] == pytest.approx([loss for loss, _ in loop], abs=1e-5)
     assert [row["tokens"] for row in rows] == [count for _, count in loop]
@@ -91,14 +91,14 @@ def test_the_loss_is_a_plain_loops_over_all_tokens_together(text, loaded):
     assert list(rows[0]) == [*FOUR[:3], "row", *known]
 
 
-def test_metrics_and_predictions_are_those_of_the_document(text, tmp_path, loaded):
+def test_metrics_and_predictions_are_those_of_the_document(text, tmp_path, model):
     adapter = write_adapter(tmp_path / "saved")
     out = text("--adapter", f"one={adapter}", "--batch-tokens", "60")
     for name in ("base", "one"):
         rows, metrics = read(out, "predictions.jsonl", name), read(out, "metrics.json", name)
         assert list(metrics) == METRICS + GENERATED
         assert [list(row)[:4] for row in rows] == [FOUR] * 5
-        lengths = [len(loaded.tokenizer(row["prediction"])["input_ids"]) for row in rows]
+        lengths = [len(model.tokenizer(row["prediction"])["input_ids"]) for row in rows]
         assert metrics["avg_pred_len_tokens"] == pytest.approx(sum(lengths) / 5)
         assert metrics["empty_rate"] == sum(not row["prediction"].strip() for row in rows) / 5
         results = read(out, "results.json", name)
@@ -109,20 +109,20 @@ def test_metrics_and_predictions_are_those_of_the_document(text, tmp_path, loade
     assert read(out, "metrics.json") != read(out, "metrics.json", "one")
 
 
-def test_lengths_are_told_as_percentiles_and_plotted(text, loaded):
+def test_lengths_are_told_as_percentiles_and_plotted(text, model):
     out = text("--max_seq_length", "60")
     rows, lengths = read(out, "predictions.jsonl"), read(out, "results.json")["lengths"]
     asked = ["\n".join(filter(None, (row["instruction"], row["input"]))) for row in ROWS]
     prompts = [
         len(
-            loaded.tokenizer.apply_chat_template(
+            model.tokenizer.apply_chat_template(
                 [{"role": "user", "content": one}], add_generation_prompt=True, return_dict=False
             )
         )
         for one in asked
     ]
     assert [row["prompt_tokens"] for row in rows] == prompts
-    whole = [prompt + one_by_one(loaded, row)[1] for prompt, row in zip(prompts, ROWS, strict=True)]
+    whole = [prompt + one_by_one(model, row)[1] for prompt, row in zip(prompts, ROWS, strict=True)]
     assert [row["example_tokens"] for row in rows] == whole  # before the cut at 60
     assert max(whole) > 60
     assert list(lengths) == ["prompt", "reference", "prediction", "example"]
@@ -138,7 +138,7 @@ def test_rows_that_are_too_long_are_cut_as_training_does_and_counted(text, capsy
     assert f"{sum(cut)} of 5 rows cut to --max-seq-length 60" in capsys.readouterr().err
 
 
-def test_texts_are_read_whole_and_nothing_is_generated(text, tmp_path, loaded) -> None:
+def test_texts_are_read_whole_and_nothing_is_generated(text, tmp_path, model) -> None:
     import torch
 
     lines = ["A man is walking a dog.", "任务：判断", "yes"]
@@ -146,9 +146,9 @@ def test_texts_are_read_whole_and_nothing_is_generated(text, tmp_path, loaded) -
     write_json(path, [{"text": line} for line in lines])
     out = text("--data", path, generates=False)
     for row, line in zip(read(out, "predictions.jsonl"), lines, strict=True):
-        ids = torch.tensor([loaded.tokenizer(f"{line}<|im_end|>")["input_ids"]])
+        ids = torch.tensor([model.tokenizer(f"{line}<|im_end|>")["input_ids"]])
         with torch.no_grad():
-            mean = loaded.net(input_ids=ids, labels=ids).loss.item()
+            mean = model.net(input_ids=ids, labels=ids).loss.item()
         assert row["loss"] == pytest.approx(mean * (ids.shape[1] - 1), abs=1e-4)
         assert (row["reference"], row["instruction"]) == (line, "")
     assert list(read(out, "metrics.json")) == METRICS
@@ -182,7 +182,7 @@ def test_the_default_length_is_no_more_than_the_models_context(text, tmp_path, t
     assert tree(tmp_path / "out") == whole
 
 
-def test_losses_of_tokens_add_up_to_the_loss_of_each_row(text, loaded):
+def test_losses_of_tokens_add_up_to_the_loss_of_each_row(text, model):
     out = text("--no-generate", "--token-losses", "--batch-tokens", "100")
     rows = read(out, "predictions.jsonl")
     file = TokenLossFile(out / "base/rows" / TOKEN_LOSSES)
@@ -196,7 +196,7 @@ def test_losses_of_tokens_add_up_to_the_loss_of_each_row(text, loaded):
         assert losses.losses[: row["prompt_tokens"]] == [None] * row["prompt_tokens"]
         assert {"ids", "token_losses"} & row.keys() == set()
     answer = file.read(5).ids[rows[4]["prompt_tokens"] :]
-    assert loaded.tokenizer.decode(answer) == "<|im_end|>\n"
+    assert model.tokenizer.decode(answer) == "<|im_end|>\n"
 
 
 def test_losses_of_tokens_are_written_on_request_only(text):
@@ -215,9 +215,9 @@ def test_losses_of_tokens_are_under_the_rows_numbers_in_the_file(text):
         assert some.read(row).ids == every.read(row).ids
 
 
-def test_losses_of_tokens_stay_with_the_run_that_is_rescored(text, data, tmp_path):
+def test_losses_of_tokens_stay_with_the_run_that_is_rescored(text, texts, tmp_path):
     source = text("--token-losses")
-    scoring.call(cli, "--rescore", source, "--data", data, "--out", tmp_path / "again")
+    scoring.call(cli, "--rescore", source, "--data", texts, "--out", tmp_path / "again")
     assert not list((tmp_path / "again").rglob(TOKEN_LOSSES))
     assert read_json(tmp_path / "again/run.json")["settings"]["token_losses"] is False
 

@@ -17,8 +17,7 @@ ROWS = [{"instruction": f"Is it {n}?", "input": "", "output": "yes" if n % 2 els
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def trained_adapter(working_folder) -> None:
     Path("dataset_info").mkdir()
     write_json(Path("dataset_info/mine.json"), ROWS)
     Path("dataset_info/dataset_info.json").write_text('{"mine": {"file_name": "mine.json"}}')

@@ -212,19 +212,15 @@ def test_a_registry_of_ours_is_taken_first(
         "eval nli --model m --dataset identity --out out",
     ],
 )
-def test_a_folder_without_datasets_says_where_to_go(
-    typed: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_folder_without_datasets_says_where_to_go(typed: Here, working_folder: Path, words: str) -> None:
     message = typed(*words.split(), code=2).stderr
     said = "there is no dataset_info/ or data/ here: cd to your LLaMA-Factory folder"
     assert said in message and "identity" in message
-    (tmp_path / "data").mkdir()
+    (working_folder / "data").mkdir()
     assert said not in typed(*words.split(), code=2).stderr
 
 
-def test_list_and_check_say_so_too(typed: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_list_and_check_say_so_too(typed: Here, working_folder: Path) -> None:
     listed = typed("data", "list")
     checked = typed("recipe", "check", "rte", "--quick", code=1)
     for text in (listed.stdout, checked.stdout):
@@ -243,10 +239,9 @@ def test_list_and_check_say_so_too(typed: Here, tmp_path: Path, monkeypatch: pyt
     ],
 )
 def test_what_a_command_does_not_read_gets_the_words_that_it_reads(
-    typed: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], command: str
+    typed: Here, working_folder: Path, words: list[str], command: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my x.csv").write_text("a,b\n")
+    (working_folder / "my x.csv").write_text("a,b\n")
     message = typed(*words, code=2).stderr
     assert command in message
     assert next((word for word in words[2:] if "://" in word), "").removeprefix("train=") in message

@@ -36,7 +36,7 @@ def workers() -> PickledWorkers:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def inputs(tmp_path: Path) -> Path:
     """A folder with two datasets, a suite over both, and two adapters."""
     write_json(tmp_path / "pairs.json", TWICE)
     write_lines(tmp_path / "asked.jsonl", QUESTIONS)
@@ -71,13 +71,13 @@ def adapters(folder: Path) -> list[str]:
     ],
     ids=["merged", "shots", "a check", "sampled"],
 )
-def test_nli(folder, workers, sampling_model, monkeypatch, options) -> None:
+def test_nli(inputs, workers, sampling_model, monkeypatch, options) -> None:
     others = [{**pair, "instruction": pair["instruction"].upper()} for pair in PAIRS]
-    write_json(folder / "shots.json", others)
-    given = [str(option).replace("SHOTS", str(folder / "shots.json")) for option in options]
+    write_json(inputs / "shots.json", others)
+    given = [str(option).replace("SHOTS", str(inputs / "shots.json")) for option in options]
     model = sampling_model(temperature=0.9)
-    given += ["--model", model, "--data", folder / "pairs.json", *adapters(folder)]
-    alone, by_workers = both(nli.cli, folder, workers, monkeypatch, *given)
+    given += ["--model", model, "--data", inputs / "pairs.json", *adapters(inputs)]
+    alone, by_workers = both(nli.cli, inputs, workers, monkeypatch, *given)
     assert by_workers == alone
     assert len(workers.names) > 6  # the load, and two parts or more for each of three models
 
@@ -91,56 +91,56 @@ def test_nli(folder, workers, sampling_model, monkeypatch, options) -> None:
     ],
     ids=["a quantised base", "losses of tokens", "fixed prompts"],
 )
-def test_commands(folder, workers, tiny_model, monkeypatch, command, data, words, part) -> None:
+def test_commands(inputs, workers, tiny_model, monkeypatch, command, data, words, part) -> None:
     if command is nli:
         pytest.importorskip("bitsandbytes")
-        words = [*words, *adapters(folder)]
-    given = ["--model", tiny_model, "--data", folder / data, *words]
-    alone, by_workers = both(command.cli, folder, workers, monkeypatch, *given)
+        words = [*words, *adapters(inputs)]
+    given = ["--model", tiny_model, "--data", inputs / data, *words]
+    alone, by_workers = both(command.cli, inputs, workers, monkeypatch, *given)
     assert by_workers == alone
     assert any(part in name for name in [*alone, *workers.names])
 
 
-def test_a_suite_and_a_search_load_the_base_once(folder, workers, tiny_model, monkeypatch) -> None:
+def test_a_suite_and_a_search_load_the_base_once(inputs, workers, tiny_model, monkeypatch) -> None:
     loaded = []
     load = worker_model.load_model
     monkeypatch.setattr(worker_model, "load_model", lambda *given: loaded.append(given) or load(*given))
-    base = shutil.copytree(tiny_model, folder / "base")
-    search = ["--model", base, "--data", folder / "pairs.json", adapters(folder)[0], *BARE]
-    search += ["--out", folder / "out"]
+    base = shutil.copytree(tiny_model, inputs / "base")
+    search = ["--model", base, "--data", inputs / "pairs.json", adapters(inputs)[0], *BARE]
+    search += ["--out", inputs / "out"]
     call(sweep.cli, *search)
-    searched = tree(folder / "out")
-    (folder / "out").rename(folder / "searched")
-    given = [folder / "suite.yaml", "--model", base, *adapters(folder)]
-    alone, by_workers = both(suite.cli, folder, workers, monkeypatch, *given)
+    searched = tree(inputs / "out")
+    (inputs / "out").rename(inputs / "searched")
+    given = [inputs / "suite.yaml", "--model", base, *adapters(inputs)]
+    alone, by_workers = both(suite.cli, inputs, workers, monkeypatch, *given)
     assert by_workers == alone
-    (folder / "out").rename(folder / "suite")
+    (inputs / "out").rename(inputs / "suite")
     call(sweep.cli, *search)
-    assert tree(folder / "out") == searched
+    assert tree(inputs / "out") == searched
     assert len(loaded) == 1
 
 
-def test_an_error_in_a_worker_is_that_of_one_process(folder, refused, workers, tiny_model, monkeypatch):
-    adapter = write_adapter(folder / "large", scale=1e19)
-    given = ["--model", tiny_model, "--data", folder / "pairs.json", "--adapter", f"large={adapter}"]
+def test_an_error_in_a_worker_is_that_of_one_process(inputs, refused, workers, tiny_model, monkeypatch):
+    adapter = write_adapter(inputs / "large", scale=1e19)
+    given = ["--model", tiny_model, "--data", inputs / "pairs.json", "--adapter", f"large={adapter}"]
     use_workers(monkeypatch, workers)
     with refused(ContentError, "row ", "overflow", "--dtype fp32"):
-        call(nli.cli, *given, "--no-base", "--out", folder / "out")
+        call(nli.cli, *given, "--no-base", "--out", inputs / "out")
 
 
-def test_the_driver_has_no_weights(folder, workers, tiny_model) -> None:
+def test_the_driver_has_no_weights(inputs, workers, tiny_model) -> None:
     model = worker_model.open_in_workers(workers, tiny_model, [], None, None)
     assert {parameter.device.type for parameter in model.net.parameters()} == {"meta"}
     assert (model.device, model.dtype, model.alone) == ("cpu", "fp32", False)
     with raises(ContentError, "cannot be loaded"):
-        (folder / "broken").mkdir()
+        (inputs / "broken").mkdir()
         for name in ("config.json", "model.safetensors"):
-            (folder / "broken" / name).write_text("{}")
-        worker_model.open_in_workers(workers, folder / "broken", [], None, None)
+            (inputs / "broken" / name).write_text("{}")
+        worker_model.open_in_workers(workers, inputs / "broken", [], None, None)
 
 
 def test_a_model_that_a_node_does_not_see_is_refused_before_anything_starts(
-    folder, workers, tiny_model, monkeypatch
+    inputs, workers, tiny_model, monkeypatch
 ) -> None:
     def check_paths(inputs: list[Path], outputs: list[Path] = ()) -> None:
         names = {f"{path.parent.name}/{path.name}" for path in inputs}
@@ -151,16 +151,16 @@ def test_a_model_that_a_node_does_not_see_is_refused_before_anything_starts(
     monkeypatch.setattr(workers, "check_paths", check_paths)
     use_workers(monkeypatch, workers)
     with raises(RequestError, "node two"):
-        given = ["--model", tiny_model, "--data", folder / "pairs.json", *adapters(folder)]
-        call(nli.cli, *given, "--out", folder / "out")
-    assert not workers.names and not (folder / "out").exists()
+        given = ["--model", tiny_model, "--data", inputs / "pairs.json", *adapters(inputs)]
+        call(nli.cli, *given, "--out", inputs / "out")
+    assert not workers.names and not (inputs / "out").exists()
 
 
 @pytest.mark.parametrize("option", ["--workers=2", "--ray=auto"])
-def test_a_server_needs_no_workers(folder, option) -> None:
+def test_a_server_needs_no_workers(inputs, option) -> None:
     server = ["--backend", "openai", "--url", "http://localhost:9/v1", option]
     with raises(RequestError, option.partition("=")[0], "--backend openai"):
-        call(nli.cli, "--model", "m", *server, "--data", folder / "pairs.json", "--out", folder / "out")
+        call(nli.cli, "--model", "m", *server, "--data", inputs / "pairs.json", "--out", inputs / "out")
 
 
 def test_each_worker_has_a_gpu_or_a_part_of_the_cores(monkeypatch) -> None:

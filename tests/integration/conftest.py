@@ -19,9 +19,11 @@ import pytest
 
 from tests.conftest import OFFLINE, ROOT
 from tests.forks import Forks
+from tests.integration.recipes_stages import write_recipes
 from tests.json_files import read_json, write_json, write_lines
 from tests.processes import wait_until
 from tests.tiny import make_narrow
+from tests.unit.recipes.make import write_recipe
 from tuneyard.core.files import sha256
 from tuneyard.recipes.output_dir import is_free
 
@@ -196,3 +198,28 @@ def save(base: Any, tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
     from tests.integration.peft_oracle import save_adapter
 
     return lambda name, **fields: save_adapter(base, tiny_model, tmp_path / name, **fields)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe next to the config of its model, for a trainer that trains nothing."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "qwen2"}')
+    return write_recipe(tmp_path, model_name_or_path=str(tmp_path / "model"), report_to="none")
+
+
+@pytest.fixture(scope="module")
+def sft_recipe(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A recipe of 16 steps on the tiny model that saves every fourth, next to one for each other stage."""
+    return write_recipes(tmp_path_factory.mktemp("train"), tiny_model)
+
+
+@pytest.fixture
+def train(forks: Forks) -> Callable[..., str]:
+    """`train(recipe, …, code=0)` runs `recipe train` and returns what it says."""
+
+    def run(*arguments: object, code: int = 0) -> str:
+        done = forks.run("recipes", "train", *arguments, code=code)
+        return done.stdout + done.stderr
+
+    return run

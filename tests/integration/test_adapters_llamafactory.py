@@ -34,15 +34,14 @@ def small(seed):
     return {m: (a * 0.1, b * 0.1) for m, (a, b) in factors(seed, shapes=SHAPES).items()}
 
 
-def test_export_of_a_merge_is_our_fuse(llamafactory, tiny_model, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_export_of_a_merge_is_our_fuse(llamafactory, tiny_model, working_folder):
     named = {"base_model_name_or_path": str(tiny_model)}
     make("a", small(1), **named)
     make("b", small(2), use_rslora=True, **named)
     call("merge", "./a=0.5", "./b=-0.25", "--out", "merged")
     call("fuse", "./a=0.5", "./b=-0.25", "--base", tiny_model, "--out", "fused")
     ours, base = open_weights(Path("fused/model.safetensors")), open_weights(tiny_model / "model.safetensors")
-    theirs = exported(llamafactory, tiny_model, tmp_path / "merged", tmp_path / "theirs")
+    theirs = exported(llamafactory, tiny_model, working_folder / "merged", working_folder / "theirs")
     for name in ours.tensors:
         np.testing.assert_allclose(theirs.read(name), ours.read(name), atol=2e-6)
         moved = name.endswith(("q_proj.weight", "v_proj.weight"))

@@ -99,7 +99,7 @@ def hub():
 
 
 @pytest.fixture
-def model(tmp_path):
+def fused_model(tmp_path):
     """A model in two shards of different size, with files that do not belong on the hub."""
     folder = make_base(tmp_path / "fused", base_tensors(), shards=2)
     (folder / "optimizer.pt").write_bytes(b"pickle")
@@ -147,26 +147,26 @@ def finish(process, code):
     return said
 
 
-def test_an_upload_killed_in_the_middle_goes_on_where_it_was(hub, model):
-    sizes = sorted(path.stat().st_size for path in model.glob("*.safetensors"))
+def test_an_upload_killed_in_the_middle_goes_on_where_it_was(hub, fused_model):
+    sizes = sorted(path.stat().st_size for path in fused_model.glob("*.safetensors"))
     assert sizes[0] < sizes[1]
     hub.hang_over = sizes[0]
-    process = start(hub, model)
+    process = start(hub, fused_model)
     wait_until(lambda: len(hub.puts) == 2 and len(hub.objects) == 1, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert hub.commits == []  # nothing is seen before all of it is there
     (arrived,) = hub.objects
     hub.hang_over, hub.puts = None, []
-    assert "org/name/commit/1" in finish(start(hub, model), 0)
+    assert "org/name/commit/1" in finish(start(hub, fused_model), 0)
     assert len(hub.puts) == 1
     assert arrived not in hub.puts
     (files,) = hub.commits
-    shards = [path.name for path in sorted(model.glob("*.safetensors"))]
+    shards = [path.name for path in sorted(fused_model.glob("*.safetensors"))]
     wanted = {"README.md", "config.json", "model.safetensors.index.json", "tokenizer.json", *shards}
     assert files.keys() == wanted
     for name in wanted - {"README.md"}:
-        assert files[name] == (model / name).read_bytes()
+        assert files[name] == (fused_model / name).read_bytes()
     assert files["README.md"].decode().startswith("---\nbase_model: org/base\n")
 
 

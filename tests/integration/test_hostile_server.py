@@ -15,8 +15,8 @@ import pytest
 from tests.cli.scoring import call, even_rows
 from tests.hostile_server import SPOILED, SPOILED_LOGS, Hostile, serving
 from tests.json_files import write_json
+from tests.label_server import StandIn
 from tests.messages import message_of
-from tests.unit.eval_backends.test_server import StandIn
 from tuneyard.core.errors import TuneyardError
 from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends import server as backend

@@ -46,7 +46,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def home(whole: Path, tmp_path: Path) -> Path:
+def own_copy(whole: Path, tmp_path: Path) -> Path:
     """A copy to break."""
     return shutil.copytree(whole, tmp_path / "home")
 
@@ -75,15 +75,15 @@ def broken(found: dict) -> tuple[list[str], list[str]]:
     return ways, [Path(one["model"]).name for one in found["answers"] if not one["within"]]
 
 
-def test_all_is_equal(home: Path) -> None:
+def test_all_is_equal(own_copy: Path) -> None:
     from gguf import GGUFReader
 
     with patch.object(GGUFReader, "__init__", autospec=True, side_effect=GGUFReader.__init__) as parse:
-        found = prove(home, "--data", home / "free.json")
+        found = prove(own_copy, "--data", own_copy / "free.json")
     parse.assert_called_once()
     assert found["reference"] == "LLaMA-Factory template qwen"
     parameters, url = found["not_checked"]
-    printed(parameters, "PARAMETERs", home / "Modelfile")
+    printed(parameters, "PARAMETERs", own_copy / "Modelfile")
     assert url == "no --url"
     assert [one["way"][: len(way)] for one, way in zip(found["prompts"], WAYS * 2, strict=True)] == WAYS * 2
     assert [one["n"] for one in found["prompts"]] == [8] * 4 + [2] * 4
@@ -95,84 +95,93 @@ def test_all_is_equal(home: Path) -> None:
     assert found["answers"][1]["largest"] is None
 
 
-def test_a_recipe_without_a_template_trained_with_what_llamafactory_reads_of_the_bases(home: Path) -> None:
-    write_json(home / "lora" / "training.json", {"inputs": {"settings": {"stage": "sft"}}})
-    found = prove(home, "--data", home / "free.json")
+def test_a_recipe_without_a_template_trained_with_what_llamafactory_reads_of_the_bases(
+    own_copy: Path,
+) -> None:
+    write_json(own_copy / "lora" / "training.json", {"inputs": {"settings": {"stage": "sft"}}})
+    found = prove(own_copy, "--data", own_copy / "free.json")
     assert found["reference"].startswith("LLaMA-Factory's reading of the base's chat template")
     assert len(found["not_checked"]) == 2 and len(found["prompts"]) == 2 * len(WAYS)
     template = TEMPLATES["qwen"].replace("created by", "made by")
-    (home / "lora" / "chat_template.jinja").write_text(template)
-    assert broken(prove(home, holds=False)) == (["chat template of"], [])
+    (own_copy / "lora" / "chat_template.jinja").write_text(template)
+    assert broken(prove(own_copy, holds=False)) == (["chat template of"], [])
 
 
-def test_of_plain_texts_no_template_was_trained(home: Path) -> None:
-    write_json(home / "lora" / "training.json", {"inputs": {"settings": {"stage": "pt"}}})
-    found = prove(home)
+def test_of_plain_texts_no_template_was_trained(own_copy: Path) -> None:
+    write_json(own_copy / "lora" / "training.json", {"inputs": {"settings": {"stage": "pt"}}})
+    found = prove(own_copy)
     assert found["not_checked"][0].startswith("training's template: no recipe")
     assert found["reference"].startswith("chat template of")
 
 
-def test_another_template_beside_the_adapter_is_found(home: Path) -> None:
+def test_another_template_beside_the_adapter_is_found(own_copy: Path) -> None:
     template = TEMPLATES["qwen"].replace("created by", "made by")
-    (home / "lora" / "chat_template.jinja").write_text(template)
-    found = prove(home, holds=False)
+    (own_copy / "lora" / "chat_template.jinja").write_text(template)
+    found = prove(own_copy, holds=False)
     assert broken(found) == (["chat template of"], [])
     first = found["prompts"][0]["first"]
     assert first["row"] == 0 and first["expected"] != first["actual"]
     assert "created"[:2] in first["expected_text"] or "by Al" in first["expected_text"]
 
 
-def test_another_template_of_training_is_found(home: Path) -> None:
-    found = prove(home, "--template", "llama3", holds=False)
+def test_another_template_of_training_is_found(own_copy: Path) -> None:
+    found = prove(own_copy, "--template", "llama3", holds=False)
     assert broken(found) == (WAYS, []) and found["reference"] == "LLaMA-Factory template llama3"
 
 
-def test_a_wrong_weight_in_the_fused_model_is_found(home: Path) -> None:
+def test_a_wrong_weight_in_the_fused_model_is_found(own_copy: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
-    path = home / "fused" / "model.safetensors"
+    path = own_copy / "fused" / "model.safetensors"
     tensors = load_file(path)
     tensors["model.norm.weight"] *= 3
     save_file(tensors, path, {"format": "pt"})
-    assert broken(prove(home, holds=False)) == ([], ["fused"])
-    assert broken(prove(home, "--tolerance", 99, "--flips", 8)) == ([], [])
+    assert broken(prove(own_copy, holds=False)) == ([], ["fused"])
+    assert broken(prove(own_copy, "--tolerance", 99, "--flips", 8)) == ([], [])
 
 
-def test_another_tokenizer_in_the_fused_model_is_found(home: Path) -> None:
-    path = home / "fused" / "tokenizer.json"
+def test_another_tokenizer_in_the_fused_model_is_found(own_copy: Path) -> None:
+    path = own_copy / "fused" / "tokenizer.json"
     fields = read_json(path)
     fields["model"]["merges"] = fields["model"]["merges"][:50]
     write_json(path, fields)
-    assert broken(prove(home, holds=False)) == (["chat template and tokenizer of"], [])
+    assert broken(prove(own_copy, holds=False)) == (["chat template and tokenizer of"], [])
 
 
-def test_the_gguf_of_another_model_is_found(home: Path) -> None:
-    assert broken(prove(home, "--gguf", home / "base.gguf", holds=False)) == ([], ["base.gguf"])
+def test_the_gguf_of_another_model_is_found(own_copy: Path) -> None:
+    assert broken(prove(own_copy, "--gguf", own_copy / "base.gguf", holds=False)) == ([], ["base.gguf"])
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [("You are Qwen", "You are Gwen"), ("{{ .Content }}<", "{{ .Content }} <"), ("SYSTEM", "#")],
 )
-def test_a_wrong_modelfile_is_found(home: Path, old: str, new: str) -> None:
-    path = home / "Modelfile"
+def test_a_wrong_modelfile_is_found(own_copy: Path, old: str, new: str) -> None:
+    path = own_copy / "Modelfile"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    assert broken(prove(home, holds=False)) == (["TEMPLATE of"], [])
+    assert broken(prove(own_copy, holds=False)) == (["TEMPLATE of"], [])
 
 
-def test_prompts_alone_need_no_answers(home: Path) -> None:
-    (home / "lora" / "training.json").unlink()
-    words = ["--model", home / "lora", "--modelfile", home / "Modelfile", "--data", home / "rows.json"]
-    cli.main([*map(str, words), "--out", str(home / "proof")], standalone_mode=False)
-    found = read_json(home / "proof" / "prove.json")
+def test_prompts_alone_need_no_answers(own_copy: Path) -> None:
+    (own_copy / "lora" / "training.json").unlink()
+    words = [
+        "--model",
+        own_copy / "lora",
+        "--modelfile",
+        own_copy / "Modelfile",
+        "--data",
+        own_copy / "rows.json",
+    ]
+    cli.main([*map(str, words), "--out", str(own_copy / "proof")], standalone_mode=False)
+    found = read_json(own_copy / "proof" / "prove.json")
     assert found["proved"] and found["answers"] == []
     template, fused, gguf, parameters, url = found["not_checked"]
     printed(
         template,
         "--template",
     )
-    printed(parameters, "PARAMETERs", home / "Modelfile")
+    printed(parameters, "PARAMETERs", own_copy / "Modelfile")
     assert [fused, gguf, url] == ["no --fused", "no --gguf", "no --url"]
 
 

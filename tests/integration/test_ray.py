@@ -14,8 +14,7 @@ import pytest
 from tests.cli.scoring import PAIRS
 from tests.cli.scoring import call as score
 from tests.conftest import ROOT
-from tests.integration import test_recipes_sweep_pool
-from tests.integration.test_recipes_sweep_pool import start, sweep
+from tests.integration.sweeps import start, sweep
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed
 from tests.processes import wait_for_end, wait_until, written
@@ -41,7 +40,6 @@ from tuneyard.eval import nli
 pytestmark = pytest.mark.slow
 STORE = 80_000_000  # bytes of a node's object store, the least that Ray takes
 SMALL = 4_000_000_000
-recipe = test_recipes_sweep_pool.recipe  # a fixture
 
 
 @pytest.fixture(scope="module")

@@ -123,14 +123,14 @@ def checked(folder: Path, model: Path, paths: list[Path]) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny_model) -> Path:
+def prepared_folder(tmp_path_factory, tiny_model) -> Path:
     return prepared(tmp_path_factory.mktemp("recipes"), tiny_model)
 
 
 @pytest.fixture(scope="module")
-def outcomes(folder, tiny_model) -> dict[str, dict]:
+def outcomes(prepared_folder, tiny_model) -> dict[str, dict]:
     """What is found in all examples, ours and LLaMA-Factory's."""
-    return checked(folder, tiny_model, [*GOOD, *BAD, *THEIRS])
+    return checked(prepared_folder, tiny_model, [*GOOD, *BAD, *THEIRS])
 
 
 def expected_code(path: Path) -> str:
@@ -167,10 +167,10 @@ def test_a_wrong_recipe_begins_with_the_failure_that_it_stands_for():
     assert len(causes) >= LEAST_CAUSES
 
 
-def test_all_examples_by_the_quick_check(folder, tiny_model, request, monkeypatch):
+def test_all_examples_by_the_quick_check(prepared_folder, tiny_model, request, monkeypatch):
     """Place, code, key and figures of what it finds in each; LLaMA-Factory finds the rest."""
-    monkeypatch.chdir(folder / "clone")
-    findings = quick_findings(folder, str(tiny_model))
+    monkeypatch.chdir(prepared_folder / "clone")
+    findings = quick_findings(prepared_folder, str(tiny_model))
     if request.config.getoption("regenerate"):
         QUICK.write_text(json.dumps(findings, indent=1) + "\n")
     expected = read_json(QUICK)
@@ -260,10 +260,10 @@ def findings_of_theirs(theirs: dict[str, dict], folder: Path) -> dict[str, dict]
 
 @pytest.mark.slow
 @pytest.mark.skipif(not THEIRS, reason="LLaMA-Factory's examples are not here")
-def test_the_examples_of_llamafactory(request, folder, outcomes):
+def test_the_examples_of_llamafactory(request, prepared_folder, outcomes):
     theirs = {path: each for path, each in outcomes.items() if Path(path.removesuffix(" tiny")) in THEIRS}
     assert not [path for path, outcome in theirs.items() if outcome["crashed"]]
-    findings = findings_of_theirs(theirs, folder)
+    findings = findings_of_theirs(theirs, prepared_folder)
     if request.config.getoption("regenerate"):
         EXPECTED.write_text(json.dumps(findings, indent=1) + "\n")
     assert findings == read_json(EXPECTED)

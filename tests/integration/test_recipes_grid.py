@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory, tiny_model):
+def tiny_recipe(tmp_path_factory, tiny_model):
     folder = tmp_path_factory.mktemp("grid")
     register(folder)
     path = folder / "r.yaml"
@@ -22,16 +22,16 @@ def recipe(tmp_path_factory, tiny_model):
     return path
 
 
-def test_a_grid_of_which_a_listed_command_has_trained_and_scored_a_point(recipe, tiny_model, forks):
-    out = recipe.parent / "sweep"
+def test_a_grid_of_which_a_listed_command_has_trained_and_scored_a_point(tiny_recipe, tiny_model, forks):
+    out = tiny_recipe.parent / "sweep"
     judge = (
         f"tuneyard eval nli --model {tiny_model} --adapter run={{adapter}} --no-base "
-        f"--data {recipe.parent / 'even.json'} --choices yes,no --out {{results}}"
+        f"--data {tiny_recipe.parent / 'even.json'} --choices yes,no --out {{results}}"
     )
-    rows = read_json(recipe.parent / "even.json")
+    rows = read_json(tiny_recipe.parent / "even.json")
     short = [row for row in rows if row["output"] in ("yes", "no")]
-    write_json(recipe.parent / "even.json", short)
-    words = ("sweep", recipe, "rank=2,4", "--out", out, "--eval", judge)
+    write_json(tiny_recipe.parent / "even.json", short)
+    words = ("sweep", tiny_recipe, "rank=2,4", "--out", out, "--eval", judge)
     line = forks.run("recipes", *words, "--list").stdout.splitlines()[0]
     subprocess.run(["sh", "-c", line], cwd=ROOT, env=forks.env, check=True)
     files = [out / "lora_rank-2" / name for name in ("training.json", "results/run.json")]
@@ -50,12 +50,16 @@ def test_a_grid_of_which_a_listed_command_has_trained_and_scored_a_point(recipe,
 
 
 @pytest.mark.peer
-def test_wandb_records_offline(recipe, run):
+def test_wandb_records_offline(tiny_recipe, run):
     paths = f"{installed('wandb', 'wandb')}:{ROOT}"
-    watched = {"PYTHONPATH": paths, "WANDB_MODE": "offline", "WANDB_DIR": str(recipe.parent)}
-    lines = [line for line in recipe.read_text().splitlines() if not line.startswith("report_to")]
-    recipe.write_text("\n".join(lines))
-    words = ("train", recipe, f"output_dir={recipe.parent / 'watched'}")  # which adds report_to=wandb
+    watched = {"PYTHONPATH": paths, "WANDB_MODE": "offline", "WANDB_DIR": str(tiny_recipe.parent)}
+    lines = [line for line in tiny_recipe.read_text().splitlines() if not line.startswith("report_to")]
+    tiny_recipe.write_text("\n".join(lines))
+    words = (
+        "train",
+        tiny_recipe,
+        f"output_dir={tiny_recipe.parent / 'watched'}",
+    )  # which adds report_to=wandb
     run("-m", "recipes", *words, env=watched)
-    (record,) = (recipe.parent / "wandb").glob("offline-run-*/run-*.wandb")
+    (record,) = (tiny_recipe.parent / "wandb").glob("offline-run-*/run-*.wandb")
     assert b"train/loss" in record.read_bytes()

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.integration.sweeps import start, sweep
 from tests.json_files import read_json
 from tests.messages import printed
 from tests.processes import wait_for_end, written
-from tests.unit.recipes.make import write_recipe
 from tuneyard.recipes import hardware
 from tuneyard.recipes.sweep.grid import parse_grid, plan_runs
 from tuneyard.recipes.sweep.run import commands
@@ -27,36 +27,6 @@ import json, os, pathlib, sys
 found = {"accuracy": 0.5, "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
 (folder / "results.json").write_text(json.dumps(found))
 """
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text('{"model_type": "qwen2"}')
-    return write_recipe(tmp_path, model_name_or_path=str(tmp_path / "model"), report_to="none")
-
-
-def start(recipe: Path, *words: str, **variables: str) -> "subprocess.Popen[str]":
-    """Start a sweep over RECIPE into the folder `runs` beside it."""
-    metric = () if "--eval" in words else ("--metric", "train_loss")
-    command = ["tests.fake_trainer.sweep", recipe, *words, "--out", recipe.parent / "runs", *metric]
-    return subprocess.Popen(
-        [sys.executable, "-m", *map(str, command)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests" / "fake_trainer"), **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def sweep(recipe: Path, *words: str, code: int = 0, **variables: str) -> tuple[str, str]:
-    """Run a sweep to its end; return what it printed."""
-    process = start(recipe, *words, **variables)
-    output, errors = process.communicate()
-    assert process.returncode == code, output + errors
-    assert "Traceback" not in output + errors
-    return output, errors
 
 
 def test_points_run_on_gpus_of_their_own_and_one_that_fails_is_listed(recipe: Path) -> None:

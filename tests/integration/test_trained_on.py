@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.integration.test_recipes_train import recipe, train  # noqa: F401  # fixtures
 from tuneyard.core.prompt import Conversation
 from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.datasets.training import trained_on
@@ -13,9 +12,9 @@ from tuneyard.eval.datasets.training import trained_on
 pytestmark = pytest.mark.slow
 
 
-def test_run_json_and_llamafactorys_own_card_name_the_examples(recipe: Path, train, monkeypatch) -> None:  # noqa: F811
-    folder, out = recipe.parent, recipe.parent / "few"
-    train(recipe, f"output_dir={out}", "max_steps=2", "val_size=0.25")
+def test_run_json_and_llamafactorys_own_card_name_the_examples(sft_recipe: Path, train, monkeypatch) -> None:
+    folder, out = sft_recipe.parent, sft_recipe.parent / "few"
+    train(sft_recipe, f"output_dir={out}", "max_steps=2", "val_size=0.25")
     asked = np.array(
         [
             fingerprints_of(

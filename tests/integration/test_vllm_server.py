@@ -43,7 +43,7 @@ VARIABLES = {
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, a trained adapter `walks`, it merged for vLLM (`good`), and one of rank 32 (`high`)."""
     home = tmp_path_factory.mktemp("vllm_server")
     threads = torch.get_num_threads()
@@ -60,13 +60,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def mistaken(home: Path) -> Iterator[str]:
+def mistaken(trained: Path) -> Iterator[str]:
     """A server in fp32 without the chat template. `lost` is the base under an adapter's name."""
     port = free_port()
-    base, url, log = str(home / "base"), f"http://127.0.0.1:{port}/v1", home / "mistaken.log"
+    base, url, log = str(trained / "base"), f"http://127.0.0.1:{port}/v1", trained / "mistaken.log"
     command = [str(VLLM.parent / "vllm"), "serve", base, "--served-model-name", base, "lost"]
     command += ["--port", str(port), "--dtype", "float32", "--max-loras", "2", "--max-lora-rank", "16"]
-    command += ["--enable-lora", "--lora-modules", f"good={home / 'good'}"]
+    command += ["--enable-lora", "--lora-modules", f"good={trained / 'good'}"]
     variables = {**VARIABLES, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     with running(command, url, log, variables):
         yield url
@@ -99,36 +99,36 @@ def ask(url: str, path: str, body: dict[str, object]) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def test_a_server_of_adapter_serve_answers_as_trained(home: Path, tmp_path: Path) -> None:
+def test_a_server_of_adapter_serve_answers_as_trained(trained: Path, tmp_path: Path) -> None:
     port = free_port()
     url, log = f"http://127.0.0.1:{port}/v1", tmp_path / "served.log"
-    command = [sys.executable, "-m", "tuneyard.adapters", "serve", str(home / "good"), "--engine", "vllm"]
-    command += ["--port", str(port), "--out", str(home / "serving")]
-    data = ["--data", home / "walks.json"]
+    command = [sys.executable, "-m", "tuneyard.adapters", "serve", str(trained / "good"), "--engine", "vllm"]
+    command += ["--port", str(port), "--out", str(trained / "serving")]
+    data = ["--data", trained / "walks.json"]
     with running(command, url, log, VARIABLES) as server:
         assert f"result: {url}\n" in log.read_text()
-        proof = prove_server(home, url, "good=good")
+        proof = prove_server(trained, url, "good=good")
         words = ["--backend", "openai", "--url", url, "--mode", "choice", "--served-model", "good"]
-        call(nli.cli, "--model", home / "good", *words, *data, "--out", tmp_path / "there")
-        row = read_json(home / "walks.json")[1]
+        call(nli.cli, "--model", trained / "good", *words, *data, "--out", tmp_path / "there")
+        row = read_json(trained / "walks.json")[1]
         talk = ["--once", row["instruction"], "--max-new-tokens", "8"]
         served = invoke(chat.cli, "--url", url, "--served-model", "good", *talk)
         server.send_signal(signal.SIGINT)
         assert server.wait() == 0, log.read_text()
     assert (served.exit_code, served.stdout.strip()) == (0, row["output"])
-    compared = {f"good at {url}", f"{home / 'base'} at {url}"}
+    compared = {f"good at {url}", f"{trained / 'base'} at {url}"}
     assert {one["way"] for one in proof["prompts"]} == {one["model"] for one in proof["answers"]} == compared
     assert [one["n"] for one in (*proof["answers"], *proof["chats"], *proof["prompts"])] == [12] * 6
     assert all(0 < one["largest"] < NATS and one["differing"] == 0 for one in proof["answers"])
     assert all(one["differing"] == 0 for one in proof["chats"])
-    words = ["--adapter", f"good={home / 'good'}", "--dtype", "fp32"]
-    call(nli.cli, "--model", home / "base", *words, *data, "--out", tmp_path / "here")
+    words = ["--adapter", f"good={trained / 'good'}", "--dtype", "fp32"]
+    call(nli.cli, "--model", trained / "base", *words, *data, "--out", tmp_path / "here")
     for there, here in zip(labels(tmp_path / "there/good"), labels(tmp_path / "here/good"), strict=True):
         assert there == pytest.approx(here, abs=NATS)
 
 
-def test_a_template_and_an_adapter_that_are_missing_are_named(home: Path, mistaken: str) -> None:
-    proof = prove_server(home, mistaken, "good=good", "lost=good", code=1)
+def test_a_template_and_an_adapter_that_are_missing_are_named(trained: Path, mistaken: str) -> None:
+    proof = prove_server(trained, mistaken, "good=good", "lost=good", code=1)
     largest = {one["model"]: one["largest"] for one in proof["answers"]}
     assert largest[f"good at {mistaken}"] < NATS_FP32 < 0.5 < largest[f"lost at {mistaken}"]
     assert {one["model"]: one["differing"] for one in proof["answers"]}[f"good at {mistaken}"] == 0
@@ -139,10 +139,10 @@ def test_a_template_and_an_adapter_that_are_missing_are_named(home: Path, mistak
     of_base = causes[f"lost at {mistaken}"] - {"temperature"}
     assert of_base == {"chat template not given", "adapter not loaded"}
     sentences = " ".join(cause["sentence"] for cause in proof["causes"])
-    assert f"--chat-template {home / 'good' / 'chat_template.jinja'}" in sentences
-    assert f"--enable-lora --lora-modules good={home / 'good'}" in sentences
+    assert f"--chat-template {trained / 'good' / 'chat_template.jinja'}" in sentences
+    assert f"--enable-lora --lora-modules good={trained / 'good'}" in sentences
 
 
-def test_a_rank_above_the_limit_is_refused(home: Path, mistaken: str) -> None:
-    body = {"lora_name": "high", "lora_path": str(home / "high")}
+def test_a_rank_above_the_limit_is_refused(trained: Path, mistaken: str) -> None:
+    body = {"lora_name": "high", "lora_path": str(trained / "high")}
     assert ask(mistaken, "/v1/load_lora_adapter", body) == (500, RANK_IN_VLLM)

@@ -20,12 +20,11 @@ HEAD = "import numpy as np\nfrom tuneyard.adapters.methods import method\n"
 
 
 @pytest.fixture
-def install(tmp_path, monkeypatch):
+def install(working_folder, monkeypatch):
     """Install packages with one merge method each, beside two adapters in the working folder."""
-    monkeypatch.chdir(tmp_path)
-    make(tmp_path / "a", factors(1))
-    make(tmp_path / "b", {path: (3 * a, b) for path, (a, b) in factors(2).items()})
-    with installing(tmp_path, methods.GROUP, monkeypatch, methods.methods, _method_options) as lay:
+    make(working_folder / "a", factors(1))
+    make(working_folder / "b", {path: (3 * a, b) for path, (a, b) in factors(2).items()})
+    with installing(working_folder, methods.GROUP, monkeypatch, methods.methods, _method_options) as lay:
         yield lay
 
 

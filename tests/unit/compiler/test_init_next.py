@@ -18,6 +18,7 @@ from tuneyard.core.datasets import read_registry
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.recipes.new.dataset import training_data
 
+pytestmark = pytest.mark.usefixtures("working_folder")
 GOOD = ROOT / "tests/examples/good"
 PAIRS = [{"question": f"Question {n}?", "answer": f"Answer {n}."} for n in range(40)]
 CLASSES = [
@@ -59,11 +60,6 @@ def check_then(result: Result) -> Path:
     assert training_data(options["--dataset"], folder, None).path.exists()
     assert options["--model"]
     return Path("saves") / Path(options["--out"]).stem
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("options", [[], ["--split", "0.25"], ["--split", "0"]])

@@ -78,8 +78,7 @@ def test_sources_that_the_spec_finds_itself_are_not_those_of_the_last_compile(be
     assert '"c.jsonl?"' in said.stdout and said.stderr == ""
 
 
-def test_a_misspelt_name_suggests_registered_datasets_and_specs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_misspelt_name_suggests_registered_datasets_and_specs(working_folder):
     DEFAULT_FOLDER.mkdir()
     write_json(DEFAULT_FOLDER / REGISTRY, {"identity": {"file_name": "a.json"}})
     for name, near in (("identty", "identity"), ("alpac", "alpaca")):
@@ -87,21 +86,19 @@ def test_a_misspelt_name_suggests_registered_datasets_and_specs(tmp_path, monkey
             cli(["show", name], standalone_mode=False)
 
 
-def test_a_bundled_spec_is_shown_beside_a_broken_registry(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_bundled_spec_is_shown_beside_a_broken_registry(working_folder):
     DEFAULT_FOLDER.mkdir()
     (DEFAULT_FOLDER / REGISTRY).write_text("{broken")
     said = invoke(cli, "show", "demo_rte")
     assert said.exit_code == 0 and "raw row" in said.stdout
 
 
-def test_a_registered_dataset_shows_its_records(tmp_path, monkeypatch):
+def test_a_registered_dataset_shows_its_records(working_folder):
     """A folder of LLaMA-Factory: data/dataset_info.json, made by hand."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").mkdir()
+    (working_folder / "data").mkdir()
     records = [{"instruction": f"q {n}", "output": f"a {n}"} for n in range(3)]
-    (tmp_path / "data/own.json").write_text(json.dumps(records, indent=1))
-    write_json(tmp_path / "data/dataset_info.json", {"own": {"file_name": "own.json"}})
+    (working_folder / "data/own.json").write_text(json.dumps(records, indent=1))
+    write_json(working_folder / "data/dataset_info.json", {"own": {"file_name": "own.json"}})
     result = invoke(cli, "show", "own", "--row", "2")
     assert result.exit_code == 0
     title, record = result.stdout.strip().split("\n", 1)

@@ -208,19 +208,15 @@ def test_the_report(capsys):
         ),
     ],
 )
-def test_an_option_that_needs_a_tokenizer_is_refused_without_one(
-    tmp_path, monkeypatch, words, message
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "models/demo-base").mkdir(parents=True)
-    (tmp_path / "mine.yaml").write_text("model_name_or_path: me/model\n")
+def test_an_option_that_needs_a_tokenizer_is_refused_without_one(working_folder, words, message) -> None:
+    (working_folder / "models/demo-base").mkdir(parents=True)
+    (working_folder / "mine.yaml").write_text("model_name_or_path: me/model\n")
     ended = invoke(cli, "verify", "demo_rte", *words)
     assert isinstance(ended.exception, RequestError)
     assert str(ended.exception).startswith(message)
 
 
-def test_the_last_line_counts_the_errors_of_each_dataset(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_last_line_counts_the_errors_of_each_dataset(working_folder, monkeypatch) -> None:
     verdict = Verdict("set", records=3, loaded=1, same=1)
     verdict.counts.update({"E406": 2, "W409": 1})
     monkeypatch.setattr("tuneyard.compiler.verify.dataset.datasets_of", lambda *_: ["one", "two"])
@@ -231,9 +227,8 @@ def test_the_last_line_counts_the_errors_of_each_dataset(tmp_path, monkeypatch) 
 
 
 @pytest.mark.parametrize("model", [["--model", "."], []])
-def test_what_an_explicit_model_leaves_unchecked_is_an_error(tmp_path, monkeypatch, model) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tokenizer.json").touch()
+def test_what_an_explicit_model_leaves_unchecked_is_an_error(working_folder, monkeypatch, model) -> None:
+    (working_folder / "tokenizer.json").touch()
     verdict = Verdict("set", records=1, loaded=1, same=1, not_checked=["rows with media"])
     monkeypatch.setattr("tuneyard.compiler.verify.dataset.datasets_of", lambda *_: ["set"])
     monkeypatch.setattr("tuneyard.compiler.verify.dataset.verify", lambda *_, **__: verdict)

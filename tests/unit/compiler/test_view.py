@@ -146,12 +146,11 @@ def test_only_a_page_of_the_command_is_replaced(tmp_path):
         check_replaceable(page, [], force=False)
 
 
-def test_no_input_of_the_command_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    registry = tmp_path / "dataset_info.json"
+def test_no_input_of_the_command_is_replaced(working_folder):
+    registry = working_folder / "dataset_info.json"
     registry.write_text("{}")
     with raises(RequestError, "dataset_info.json", "reads that file"):
-        check_replaceable(Path("dataset_info.json"), [tmp_path / "other", registry], force=True)
+        check_replaceable(Path("dataset_info.json"), [working_folder / "other", registry], force=True)
     assert registry.read_text() == "{}"
 
 

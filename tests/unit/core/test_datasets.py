@@ -91,11 +91,10 @@ def test_what_are_no_records_is_named_with_its_line(tmp_path: Path, name: str, t
         read_records(path)
 
 
-def test_a_name_that_one_of_both_folders_registers_is_found_there(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_name_that_one_of_both_folders_registers_is_found_there(working_folder, capsys) -> None:
     for folder, name in (("data", "identity"), ("dataset_info", "alpaca")):
-        (tmp_path / folder).mkdir()
-        registry(tmp_path / folder, json.dumps({name: {"file_name": "x"}, "both": {"file_name": "x"}}))
+        (working_folder / folder).mkdir()
+        registry(working_folder / folder, json.dumps({name: {"file_name": "x"}, "both": {"file_name": "x"}}))
     names = ("identity", "alpaca", "both", "neither", "")
     found = [str(registry_folder(name=name)) for name in names]
     assert found == ["data", "dataset_info", "dataset_info", "dataset_info", "dataset_info"]
@@ -108,7 +107,7 @@ def test_a_name_that_one_of_both_folders_registers_is_found_there(tmp_path, monk
     assert str(registry_folder(Path("dataset_info"), "identity")) == "dataset_info"
     with raises(RequestError, "dataset_info/dataset_info.json", "dataset_dir"):
         find_dataset("alpaca", Path("data"))
-    registry(tmp_path / "data", "{")
+    registry(working_folder / "data", "{")
     assert str(registry_folder(name="identity")) == "dataset_info"
 
 

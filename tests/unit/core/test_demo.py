@@ -52,9 +52,8 @@ def write_result(words: Sequence[str]) -> None:
 
 
 @pytest.fixture
-def run_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Demo:
+def run_demo(working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Demo:
     """Run the demo in an empty folder; the result is the commands that it started."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "need", lambda *_modules: None)
     monkeypatch.setattr(demo, "expected_minutes", lambda: 7)
 
@@ -208,10 +207,7 @@ def test_two_demos_do_not_run_in_one_folder(run_demo: Demo) -> None:
         run_demo()
 
 
-def test_the_log_and_its_last_lines_are_shown_if_a_step_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_log_and_its_last_lines_are_shown_if_a_step_fails(working_folder: Path) -> None:
     demo.NOTES.mkdir(parents=True)
     with raises(demo.RefusedStepError, str(demo.LOG.resolve()), 2, "absent_name"):
         demo._execute(["data", "compile", "absent_name"], "")

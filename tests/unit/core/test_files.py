@@ -196,8 +196,7 @@ def test_a_name_that_can_be_a_folder_is_one_visible_part_of_a_path(name: str, is
     assert names_folder(name) == is_folder
 
 
-def test_a_missing_path_names_only_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_missing_path_names_only_what_is_there(working_folder: Path) -> None:
     Path("x.jsonl").write_text("{}")
     assert files.near_name(Path("x.json")) == 'did you mean "x.jsonl"?'
     assert "did you mean" not in files.near_name(Path("nowhere/x.json"))

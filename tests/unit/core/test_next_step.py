@@ -4,7 +4,6 @@ import contextlib
 import json
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -59,13 +58,6 @@ def require_accepted(command: str) -> None:
         group.parse_args(context, words)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture(scope="module")
 def demo_rte(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the dataset demo_rte is compiled."""
@@ -76,10 +68,10 @@ def demo_rte(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def with_demo_rte(folder: Path, demo_rte: Path) -> Path:
+def with_demo_rte(working_folder: Path, demo_rte: Path) -> Path:
     """A working folder in which the dataset demo_rte is compiled."""
-    shutil.copytree(demo_rte, folder, dirs_exist_ok=True)
-    return folder
+    shutil.copytree(demo_rte, working_folder, dirs_exist_ok=True)
+    return working_folder
 
 
 @pytest.mark.parametrize("context", [*reference.commands()], ids=lambda context: context.command_path)
@@ -89,8 +81,8 @@ def test_every_command_has_quiet_and_lang(context: click.Context) -> None:
     assert names.count("-q") == names.count("--quiet") == names.count("--lang") == 1
 
 
-def test_from_a_file_to_a_recipe_by_the_printed_commands(folder):
-    write_lines(folder / "my rows.jsonl", QUESTIONS)
+def test_from_a_file_to_a_recipe_by_the_printed_commands(working_folder):
+    write_lines(working_folder / "my rows.jsonl", QUESTIONS)
     result = tuneyard("data", "init", "my rows.jsonl", "--out", "mine.yaml", "--split", "0.2")
     command = next(line for line in result.stderr.splitlines() if line.startswith("next: "))
     compiled = tuneyard(*shlex.split(command.removeprefix("next: "))[1:], "--dataset-dir", "my data")
@@ -110,16 +102,18 @@ def test_after_verify_comes_a_recipe_for_the_dataset_that_is_trained(with_demo_r
     assert new_recipe(["demo_rte_eval"], DEFAULT_FOLDER) == []
 
 
-def test_a_dataset_without_an_eval_split_gets_a_recipe_and_pictures_a_model_that_sees(folder: Path) -> None:
+def test_a_dataset_without_an_eval_split_gets_a_recipe_and_pictures_a_model_that_sees(
+    working_folder: Path,
+) -> None:
     entries = {
         "whole": {"file_name": "a.json"},
         "seen": {"file_name": "b.json", "columns": {"images": "images"}},
     }
-    write_json(folder / REGISTRY, entries)
-    assert new_recipe(["whole"], folder, "models/x")[5:] == [
-        *("--model", "models/x", "--dataset-dir", str(folder), "--out", "whole-lora.yaml")
+    write_json(working_folder / REGISTRY, entries)
+    assert new_recipe(["whole"], working_folder, "models/x")[5:] == [
+        *("--model", "models/x", "--dataset-dir", str(working_folder), "--out", "whole-lora.yaml")
     ]
-    assert VISION_MODEL in new_recipe(["seen"], folder)
+    assert VISION_MODEL in new_recipe(["seen"], working_folder)
 
 
 @pytest.mark.parametrize(
@@ -194,19 +188,19 @@ def test_the_place_and_the_next_command(with_demo_rte, words, place, following):
 
 
 @pytest.mark.parametrize("words", ["data compile demo_rte", "data check demo_rte", "data list", "doctor"])
-def test_quiet_leaves_both_lines_out(folder: Path, words: str) -> None:
+def test_quiet_leaves_both_lines_out(working_folder: Path, words: str) -> None:
     output = tuneyard(*words.split(), "-q").output
     for text in ("next: ", "result: ", "files: ", "registered in"):
         assert text not in output
 
 
-def test_json_has_neither_line(folder: Path) -> None:
+def test_json_has_neither_line(working_folder: Path) -> None:
     result = tuneyard("data", "compile", "demo_rte", "--json")
     assert json.loads(result.stdout)["kept"] == 1500
     assert result.stderr == ""
 
 
-def test_a_command_that_fails_has_no_next_command(folder: Path) -> None:
+def test_a_command_that_fails_has_no_next_command(working_folder: Path) -> None:
     ended = invoke(cli, "data", "compile", "absent")
     assert ended.exit_code != 0 and "next: " not in ended.output
 
@@ -230,8 +224,10 @@ def test_the_same_options_are_those_of_the_command_line() -> None:
     assert invoke(command).stderr.splitlines() == ["result: out dir", "next: tuneyard"]
 
 
-def test_paths_below_the_folder_are_written_from_it(folder):
-    write_lines(folder / "rows.jsonl", QUESTIONS)
-    result = tuneyard("data", "compile", "qa", "--source", folder / "rows.jsonl", "--out", folder / "new")
-    assert result.exit_code == 0 and str(folder) not in result.output
+def test_paths_below_the_folder_are_written_from_it(working_folder):
+    write_lines(working_folder / "rows.jsonl", QUESTIONS)
+    result = tuneyard(
+        "data", "compile", "qa", "--source", working_folder / "rows.jsonl", "--out", working_folder / "new"
+    )
+    assert result.exit_code == 0 and str(working_folder) not in result.output
     assert "rows.jsonl: using column" in result.stderr and "files: new/qa/qa.json" in result.output

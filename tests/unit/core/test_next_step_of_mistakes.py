@@ -80,11 +80,10 @@ def test_a_mistake_has_a_next_step(
     words: list[str],
     code: int,
     next_step: str,
-    tmp_path: Path,
+    working_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     Path("mine.csv").write_text("a\n1\n")
     Path("mine.yaml").write_text(RECIPE)
     Path("spec.yaml").write_text("like: qa\nsource: {files: mine.cvs}\n")

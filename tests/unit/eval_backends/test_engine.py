@@ -14,8 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.cli.scoring import call, even_rows
-from tests.cli.test_cmmlu import data as cmmlu_data  # noqa: F401  a fixture
 from tests.conftest import PROJECT
+from tests.exams import HEAD, ROW, write_exam
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
 from tests.unit.eval_backends.test_apply import write as write_adapter
@@ -237,9 +237,9 @@ def test_many_tokens_after_one_beginning_are_asked_in_parts(monkeypatch) -> None
     assert steps_of([[1], [2], [3, 4], [3, 5], [3]]) == [((), (1, 2)), ((), (3,)), ((3,), (4, 5))]
 
 
-def test_cmmlu_is_scored(asked, tiny_model, tmp_path, monkeypatch, request) -> None:
+def test_cmmlu_is_scored(asked, tiny_model, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(LLM, "context", 2000)
-    data = request.getfixturevalue("cmmlu_data")
+    data = write_exam(tmp_path / "exams", "anatomy", test=HEAD + ROW * 6)
     words = ["--model", tiny_model, "--data", data, "--subjects", "anatomy", "--backend", "vllm"]
     call(cmmlu.cli, *words, "--out", tmp_path / "out")
     results = read_json(tmp_path / "out/base/anatomy/results.json")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.exams import HEAD, ROW, write_exam
 from tests.hub_server import hub_of
 from tests.messages import raises
 from tests.unit.compiler.conftest import as_parquet
@@ -13,16 +14,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.datasets.cmmlu import REVISION, choose_subjects, fetch, in_groups, read_exam, read_subjects
 from tuneyard.eval.datasets.origin import fingerprints_of
 
-HEAD = ",Question,A,B,C,D,Answer\n"
-ROW = "0,1+1=?,1,2,3,4,B\n"
 LOGICAL = ("logical", "逻辑学")
-
-
-def write(folder: Path, name="logical", dev=HEAD + ROW * 5, test=HEAD + ROW) -> Path:
-    for split, text in (("dev", dev), ("test", test)):
-        (folder / split).mkdir(parents=True, exist_ok=True)
-        (folder / split / f"{name}.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
-    return folder
 
 
 def test_there_are_67_subjects_and_the_fifth_group_crosses_the_others() -> None:
@@ -39,7 +31,7 @@ def test_there_are_67_subjects_and_the_fifth_group_crosses_the_others() -> None:
 
 def test_the_prompt_is_the_benchmarks(tmp_path) -> None:
     dev = HEAD + "0,他,甲,乙,丙,丁,A\n" + ROW
-    exam = read_exam(write(tmp_path, dev=dev), *LOGICAL, 2)
+    exam = read_exam(write_exam(tmp_path, dev=dev), *LOGICAL, 2)
     question = "题目：1+1=?\nA. 1\nB. 2\nC. 3\nD. 4\n答案是："
     assert exam.conversations[0].messages[0]["content"] == (
         "以下是关于逻辑学的单项选择题，请直接给出正确答案的选项。\n\n"
@@ -49,7 +41,7 @@ def test_the_prompt_is_the_benchmarks(tmp_path) -> None:
 
 
 def test_without_shots_the_dev_file_is_not_needed(tmp_path):
-    (write(tmp_path) / "dev/logical.csv").unlink()
+    (write_exam(tmp_path) / "dev/logical.csv").unlink()
     assert read_exam(tmp_path, *LOGICAL, 0).other_files == ()
     with raises(RequestError, "dev/logical.csv"):
         read_exam(tmp_path, *LOGICAL, 5)
@@ -69,22 +61,22 @@ def test_without_shots_the_dev_file_is_not_needed(tmp_path):
 )
 def test_a_broken_file_is_named_with_its_line(tmp_path, test, facts) -> None:
     with raises(ContentError, facts):
-        read_exam(write(tmp_path, test=test), *LOGICAL, 0)
+        read_exam(write_exam(tmp_path, test=test), *LOGICAL, 0)
 
 
 def test_texts_that_look_like_numbers_or_nothing_stay_texts(tmp_path) -> None:
-    exam = read_exam(write(tmp_path, test="\ufeff" + HEAD + "0,NA,01,1.0,null,,A\n"), *LOGICAL, 0)
+    exam = read_exam(write_exam(tmp_path, test="\ufeff" + HEAD + "0,NA,01,1.0,null,,A\n"), *LOGICAL, 0)
     assert exam.records[0]["instruction"] == "题目：NA\nA. 01\nB. 1.0\nC. null\nD. \n答案是："
 
 
 def test_too_few_examples(tmp_path) -> None:
     with raises(RequestError, "dev/logical.csv", "1", "--shots 5"):
-        read_exam(write(tmp_path, dev=HEAD + ROW), *LOGICAL, 5)
+        read_exam(write_exam(tmp_path, dev=HEAD + ROW), *LOGICAL, 5)
 
 
 def test_subjects_are_those_named_or_those_that_are_there(tmp_path) -> None:
-    write(tmp_path, "virology")
-    write(tmp_path, "not_a_subject")
+    write_exam(tmp_path, "virology")
+    write_exam(tmp_path, "not_a_subject")
     assert list(choose_subjects(None, tmp_path)) == ["virology"]
     assert list(choose_subjects("logical, anatomy,logical", tmp_path)) == ["logical", "anatomy"]
     assert len(choose_subjects(None, None)) == 67
@@ -134,7 +126,7 @@ def test_a_damaged_parquet_file(tmp_path):
 
 
 def test_a_benchmarks_question_is_known_from_training_with_examples_before_it(tmp_path: Path) -> None:
-    few, none = (read_exam(write(tmp_path), *LOGICAL, shots) for shots in (5, 0))
+    few, none = (read_exam(write_exam(tmp_path), *LOGICAL, shots) for shots in (5, 0))
     assert few.conversations[0].messages != none.conversations[0].messages
     assert few.origin.fingerprints.tolist() == none.origin.fingerprints.tolist()
     (question,) = (few.records[0]["instruction"],)

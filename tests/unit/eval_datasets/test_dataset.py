@@ -73,11 +73,10 @@ def test_groups_are_of_all_rows_or_of_none(tmp_path, missing) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../esc", "a/b", "..", ".hidden"])
-def test_a_dataset_whose_results_would_lie_elsewhere_is_refused(tmp_path, monkeypatch, name) -> None:
+def test_a_dataset_whose_results_would_lie_elsewhere_is_refused(working_folder, name) -> None:
     """Its results have a folder of its name below OUT, and compare looks for them there."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").mkdir()
-    write_json(tmp_path / "data/q.json", [{"instruction": "Q", "output": "A"}])
-    write_json(tmp_path / "data/dataset_info.json", {name: {"file_name": "q.json"}})
+    (working_folder / "data").mkdir()
+    write_json(working_folder / "data/q.json", [{"instruction": "Q", "output": "A"}])
+    write_json(working_folder / "data/dataset_info.json", {name: {"file_name": "q.json"}})
     with raises(RequestError, "dataset", "folder"):
         read_datasets((name,), ())

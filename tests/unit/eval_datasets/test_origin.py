@@ -74,10 +74,9 @@ def compiled(folder: Path, *, twice: bool = False, **changes: object) -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def mixture(working_folder: Path) -> Path:
     """The folder of the compiled mixture, which is in the registry of the current folder."""
-    monkeypatch.chdir(tmp_path)
-    return compiled(tmp_path)
+    return compiled(working_folder)
 
 
 def whole(folder: Path) -> EvalDataset:
@@ -107,23 +106,23 @@ def test_the_held_out_rows_are_those_of_compiles_own_eval_split(tmp_path):
     assert not picked.origin.in_training.any()
 
 
-def test_a_copy_elsewhere_has_the_held_out_rows_of_its_compile(tmp_path, folder):
+def test_a_copy_elsewhere_has_the_held_out_rows_of_its_compile(tmp_path, mixture):
     """Also without the original: the manifest in the registry of the current folder has its hash."""
     copy = tmp_path / "elsewhere/mine.jsonl"
     copy.parent.mkdir()
-    (folder / "whole.jsonl").rename(copy)
+    (mixture / "whole.jsonl").rename(copy)
     dataset = read_datasets((), (copy,))[0]
     picked = text.held_out(dataset, 0.1, 42)
-    assert texts(picked.records) == records(folder / "both-eval.jsonl")
+    assert texts(picked.records) == records(mixture / "both-eval.jsonl")
     assert picked.origin.training_rows(6) is None
     assert dataset.origin.unsplit.is_reworded and dataset.origin.unsplit.instead == ["both_eval"]
     with raises(RequestError, str(copy), "--dataset both_eval"):
         text.held_out(dataset, 0.2, 42)
 
 
-def test_rows_of_another_file_are_compared_with_the_training_rows_of_the_registry(tmp_path, folder):
+def test_rows_of_another_file_are_compared_with_the_training_rows_of_the_registry(tmp_path, mixture):
     """30 rows of the mixture in another order, and 5 others: worded as the mixture, not as its datasets."""
-    of_mixture = whole(folder)
+    of_mixture = whole(mixture)
     picked = list(range(59, 29, -1))
     lines = [json.dumps(of_mixture.records[row]) for row in picked]
     lines += [json.dumps({"instruction": f"New {n}?", "input": "", "output": "No."}) for n in range(5)]
@@ -141,13 +140,13 @@ def test_rows_of_another_file_are_compared_with_the_training_rows_of_the_registr
     }
     results_schema = read_json(ROOT / "core/schemas/results.schema.json")
     jsonschema.validate(counted, results_schema["properties"]["training_rows"])
-    assert trained_fingerprints(folder).issuperset(dataset.origin.fingerprints[expected].tolist())
+    assert trained_fingerprints(mixture).issuperset(dataset.origin.fingerprints[expected].tolist())
 
 
-def test_examples_before_a_question_are_no_evaluated_rows_in_other_words(folder):
+def test_examples_before_a_question_are_no_evaluated_rows_in_other_words(mixture):
     """The training split has a prefix before the input of a row, the file of all rows has none."""
-    evaluated = whole(folder).take(range(40))
-    trained = read_row_index(folder / "both-train.jsonl")
+    evaluated = whole(mixture).take(range(40))
+    trained = read_row_index(mixture / "both-train.jsonl")
     others = set(trained.fingerprints.tolist()) - set(evaluated.origin.fingerprints.tolist())
     (dataset,) = with_shots([evaluated], len(others), ("both_train",))
     assert set(trained.fingerprints[dataset.shots.rows].tolist()) == others
@@ -155,9 +154,9 @@ def test_examples_before_a_question_are_no_evaluated_rows_in_other_words(folder)
         with_shots([evaluated], len(others) + 1, ("both_train",))
 
 
-def test_the_training_split_is_known_as_dataset_and_as_copy(tmp_path, folder):
+def test_the_training_split_is_known_as_dataset_and_as_copy(tmp_path, mixture):
     copy = tmp_path / "copy.json"
-    shutil.copy(folder / "both-train.jsonl", copy)
+    shutil.copy(mixture / "both-train.jsonl", copy)
     for dataset in read_datasets(("both_train",), (copy,)):
         counted = dataset.origin.training_rows(len(dataset.records))
         assert counted["examples"] == 54
@@ -204,13 +203,13 @@ def with_older_row_index(records: Path) -> None:
 
 @pytest.mark.parametrize("older", [True, False])
 @pytest.mark.parametrize("file", ["both-train.jsonl", "whole.jsonl"])
-def test_without_a_row_index_a_warning_says_what_is_unknown(folder, capsys, older, file):
+def test_without_a_row_index_a_warning_says_what_is_unknown(mixture, capsys, older, file):
     """An older version wrote other hashes, or none at all."""
     if older:
-        with_older_row_index(folder / file)
+        with_older_row_index(mixture / file)
     else:
-        row_index_file(folder / file).unlink()
-    dataset = whole(folder)
+        row_index_file(mixture / file).unlink()
+    dataset = whole(mixture)
     assert dataset.origin.unsplit is None or file != "whole.jsonl"
     printed_line(capsys.readouterr().err, file, "compile the dataset again")
 
@@ -239,14 +238,14 @@ def test_the_training_rows_of_a_compile_without_datasets_are_known_by_their_file
     assert every.origin.training_rows(60) == {**known, "datasets": ["its training split"]}
 
 
-def test_broken_manifests_of_other_datasets_do_not_matter(tmp_path, folder):
-    (folder / "manifest.json").write_text("{")
+def test_broken_manifests_of_other_datasets_do_not_matter(tmp_path, mixture):
+    (mixture / "manifest.json").write_text("{")
     write_json(tmp_path / "mine.jsonl", {"instruction": "first 1?", "output": "It is 1."})
     dataset = read_datasets((), (tmp_path / "mine.jsonl",))[0]
     assert dataset.origin.training_rows(1) is None
 
 
-def test_a_manifest_is_read_once_for_all_scored_files_until_it_changes(tmp_path, folder, monkeypatch):
+def test_a_manifest_is_read_once_for_all_scored_files_until_it_changes(tmp_path, mixture, monkeypatch):
     folders_read = []
 
     def read(folder: Path) -> Manifest | None:
@@ -256,10 +255,10 @@ def test_a_manifest_is_read_once_for_all_scored_files_until_it_changes(tmp_path,
     monkeypatch.setattr(origin, "read_manifest", read)
     copies = tuple(tmp_path / f"{name}.jsonl" for name in ("one", "two"))
     for copy in copies:
-        shutil.copy(folder / "both-eval.jsonl", copy)
+        shutil.copy(mixture / "both-eval.jsonl", copy)
     read_datasets((), copies)
     assert folders_read == [Path("dataset_info") / "both"]
-    write_manifest(folder, read_manifest(folder) or EMPTY)
+    write_manifest(mixture, read_manifest(mixture) or EMPTY)
     read_datasets((), copies)
     assert len(folders_read) == 2
 

@@ -77,7 +77,6 @@ def test_a_program_without_end_is_stopped(program: str, monkeypatch: pytest.Monk
     )
 
 
-def test_a_half_written_file_is_none_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_half_written_file_is_none_of_ours(working_folder: Path) -> None:
     run_tests("open('left', 'w')", ["True"])
-    assert not list(tmp_path.iterdir())
+    assert not list(working_folder.iterdir())

@@ -27,7 +27,7 @@ def names(runs: list[ScoredRun]) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def two_runs(tmp_path: Path) -> Path:
     """results/base/s and results/a/s, twenty rows."""
     write_run(tmp_path / "results", "a", "s", GOLD, answers(GOLD, 15, 1))
     write_run(tmp_path / "results", "base", "s", GOLD, answers(GOLD, 11, 2))
@@ -70,9 +70,9 @@ BOTH = [("base", "s"), ("a", "s")]
     ],
 )
 def test_runs_of_any_level_are_read_once_under_each_of_the_names_given(
-    folder: Path, given: list[str], found: list[tuple[str, str]]
+    two_runs: Path, given: list[str], found: list[tuple[str, str]]
 ) -> None:
-    assert names(read(*(text.format(folder) for text in given))[0]) == found
+    assert names(read(*(text.format(two_runs) for text in given))[0]) == found
 
 
 def test_a_log_that_two_paths_name_has_both_names(tmp_path: Path) -> None:
@@ -87,9 +87,9 @@ def test_a_path_with_an_equals_sign_is_a_path(tmp_path: Path) -> None:
     assert names(read(tmp_path / "lr=1e-4")[0]) == [("a", "s")]
 
 
-def test_one_name_for_several_models_is_refused(folder: Path) -> None:
+def test_one_name_for_several_models_is_refused(two_runs: Path) -> None:
     with raises(RequestError, "x", "base", "a"):
-        read(f"x={folder}")
+        read(f"x={two_runs}")
 
 
 def test_the_same_answers_of_two_folders_count_once_and_others_get_their_folder(tmp_path: Path) -> None:
@@ -111,12 +111,12 @@ def test_two_folders_of_one_name_need_names(tmp_path: Path) -> None:
         read(tmp_path / "x/run", tmp_path / "y/run")
 
 
-def test_unfinished_runs_are_left_out_and_named(folder):
-    (folder / "a/s/results.json").unlink()
-    runs, warnings = read(folder)
+def test_unfinished_runs_are_left_out_and_named(two_runs):
+    (two_runs / "a/s/results.json").unlink()
+    runs, warnings = read(two_runs)
     assert names(runs) == [("base", "s")]
     (warning,) = warnings
-    printed(warning, f"{folder}/a/s", "--resume")
+    printed(warning, f"{two_runs}/a/s", "--resume")
 
 
 def change_line(path: Path, number: int, **fields: object) -> None:
@@ -125,20 +125,20 @@ def change_line(path: Path, number: int, **fields: object) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def test_truncated_predictions_are_refused(folder):
-    path = folder / "a/s/predictions.jsonl"
+def test_truncated_predictions_are_refused(two_runs):
+    path = two_runs / "a/s/predictions.jsonl"
     path.write_bytes(path.read_bytes()[:-30])
     with raises(ContentError, "predictions.jsonl:20", "JSON"):
-        read(folder)
+        read(two_runs)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:19]))
     with raises(ContentError, "a/s", "19", "results.json", "20"):
-        read(folder)
+        read(two_runs)
     path.write_text("")
     with raises(ContentError):
-        read(folder)
+        read(two_runs)
     path.unlink()
     with raises(ContentError, "predictions.jsonl", "results.json"):
-        read(folder)
+        read(two_runs)
 
 
 @pytest.mark.parametrize(
@@ -153,10 +153,10 @@ def test_truncated_predictions_are_refused(folder):
         ({"group": "p"}, "predictions.jsonl:1; 1"),
     ],
 )
-def test_a_damaged_prediction_is_named(folder, fields, facts):
-    change_line(folder / "a/s/predictions.jsonl", 3, **fields)
+def test_a_damaged_prediction_is_named(two_runs, fields, facts):
+    change_line(two_runs / "a/s/predictions.jsonl", 3, **fields)
     with raises(ContentError, facts):
-        read(folder)
+        read(two_runs)
 
 
 @pytest.mark.parametrize(
@@ -171,27 +171,27 @@ def test_a_damaged_prediction_is_named(folder, fields, facts):
         ('{"model": "a", "set": "s", "n": null, "accuracy": 0.75}', "results.json"),
     ],
 )
-def test_damaged_results_are_named(folder, text, facts):
-    (folder / "a/s/results.json").write_text(text)
+def test_damaged_results_are_named(two_runs, text, facts):
+    (two_runs / "a/s/results.json").write_text(text)
     with raises(ContentError, facts):
-        read(folder)
+        read(two_runs)
 
 
-def test_a_line_that_is_no_object_is_named(folder):
-    path = folder / "a/s/predictions.jsonl"
+def test_a_line_that_is_no_object_is_named(two_runs):
+    path = two_runs / "a/s/predictions.jsonl"
     path.write_text("3\n" + path.read_text())
     with raises(ContentError, "predictions.jsonl:1", "3"):
-        read(folder)
+        read(two_runs)
     path.write_text("[" * 100_000 + "\n")
     with raises(ContentError):
-        read(folder)
+        read(two_runs)
 
 
-def test_other_data_is_refused_by_name(folder: Path) -> None:
+def test_other_data_is_refused_by_name(two_runs: Path) -> None:
     hashes = {"hashes": {"data": "b" * 64}}
-    replace_a(folder, GOLD, GOLD, **hashes)
+    replace_a(two_runs, GOLD, GOLD, **hashes)
     with raises(RequestError, "a/s", "base/s"):
-        checked(folder)
+        checked(two_runs)
 
 
 @pytest.mark.parametrize(
@@ -201,10 +201,10 @@ def test_other_data_is_refused_by_name(folder: Path) -> None:
         ([*GOLD[:4], "no", *GOLD[5:]], "row 4 has different expected answers"),
     ],
 )
-def test_other_rows_and_other_expected_answers_are_refused_by_number(folder, gold, facts):
-    replace_a(folder, gold, gold, hashes=read_json(folder / "base/s/results.json")["hashes"])
+def test_other_rows_and_other_expected_answers_are_refused_by_number(two_runs, gold, facts):
+    replace_a(two_runs, gold, gold, hashes=read_json(two_runs / "base/s/results.json")["hashes"])
     with raises(RequestError, facts):
-        checked(folder)
+        checked(two_runs)
 
 
 def test_metrics_are_found_behind_a_prompt_that_was_too_long(tmp_path: Path) -> None:
@@ -219,10 +219,10 @@ def test_metrics_are_found_behind_a_prompt_that_was_too_long(tmp_path: Path) -> 
             read(tmp_path)
 
 
-def test_as_many_but_other_rows_are_refused(folder):
-    change_line(folder / "a/s/predictions.jsonl", 20, row=20)
+def test_as_many_but_other_rows_are_refused(two_runs):
+    change_line(two_runs / "a/s/predictions.jsonl", 20, row=20)
     with raises(RequestError, "20 rows", "row 19", "20"):
-        checked(folder)
+        checked(two_runs)
 
 
 def test_other_groups_are_refused(tmp_path: Path) -> None:
@@ -232,31 +232,31 @@ def test_other_groups_are_refused(tmp_path: Path) -> None:
         checked(tmp_path)
 
 
-def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(folder):
-    path = folder / "a/s/results.json"
+def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(two_runs):
+    path = two_runs / "a/s/results.json"
     told = read_json(path)
     write_json(path, told | {"hashes": {**told["hashes"], "data": None}})
-    (warning,) = pairing_warnings(by_dataset(read(folder)[0]))
+    (warning,) = pairing_warnings(by_dataset(read(two_runs)[0]))
     printed(warning, "1 of 2 runs", "results/a/s", "paired by row")
 
 
-def test_other_ways_of_asking_are_warned_of(folder):
-    path = folder / "base/s/results.json"
+def test_other_ways_of_asking_are_warned_of(two_runs):
+    path = two_runs / "base/s/results.json"
     hashes = read_json(path)["hashes"] | {"chat_template": "u"}
     asked = {"template": "qwen", "batch_tokens": 1, "model": "other"}
-    replace_a(folder, GOLD, GOLD, hashes=hashes, settings=asked, mode="generate")
+    replace_a(two_runs, GOLD, GOLD, hashes=hashes, settings=asked, mode="generate")
     before = {"template": None, "batch_tokens": 2, "model": "m"}
     write_json(path, read_json(path) | {"settings": before})
-    change_line(folder / "a/s/predictions.jsonl", 3, instruction="another")
-    warning, of_questions = checked(folder)
+    change_line(two_runs / "a/s/predictions.jsonl", 3, instruction="another")
+    warning, of_questions = checked(two_runs)
     printed(of_questions, "a/s and", "different questions, first in row 2")
     printed(warning, 'mode "generate" and "choice"', 'chat template "u" and "t"', 'template "qwen" and null')
     assert "batch_tokens" not in warning and "model" not in warning
 
 
-def test_what_is_right_may_be_said_row_by_row(folder: Path) -> None:
+def test_what_is_right_may_be_said_row_by_row(two_runs: Path) -> None:
     rows = [{"row": n, "correct": n < 3, "model_output": "free text"} for n in range(4)]
-    place = folder / "a/qa"
+    place = two_runs / "a/qa"
     place.mkdir()
     write_lines(place / "predictions.jsonl", rows)
     write_json(place / "results.json", {"model": "a", "set": "qa", "n": 4, "accuracy": 0.75})
@@ -264,15 +264,15 @@ def test_what_is_right_may_be_said_row_by_row(folder: Path) -> None:
     assert list(run.correct) == [True, True, True, False] and run.gold == [""] * 4
 
 
-def test_confidence_is_the_share_of_the_chosen_label(folder):
-    path = folder / "a/s/predictions.jsonl"
+def test_confidence_is_the_share_of_the_chosen_label(two_runs):
+    path = two_runs / "a/s/predictions.jsonl"
     rows = read_lines(path)
     logs = {"yes": math.log(0.6), "no": math.log(0.2)}
     write_lines(path, (row | {"choices": logs} for row in rows))
-    assert read(folder / "a")[0][0].confidence == pytest.approx([0.75] * 20)
+    assert read(two_runs / "a")[0][0].confidence == pytest.approx([0.75] * 20)
     write_lines(path, (row | {"choices": {"yes": float("nan")}} for row in rows))
     with raises(ContentError, "jsonl:1", "choices", "NaN"):
-        read(folder / "a")
+        read(two_runs / "a")
 
 
 def test_few_groups_are_warned_of(tmp_path: Path) -> None:

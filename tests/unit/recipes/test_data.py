@@ -93,12 +93,12 @@ def test_an_epoch_has_the_tokens_that_cutoff_len_leaves(monkeypatch):
     assert rows.epoch(reader, [[[3], [9, 1]]], None) == EpochCounts(2, 8, 4)
 
 
-def test_paths_in_messages_begin_at_the_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "saves").write_text("")
-    line = Recipe(Path("r.yaml"), {}, {}).problem("E341", "output_dir", f"{tmp_path}/saves is a file").line()
-    assert line == "r.yaml: E341 output_dir: saves is a file"
-    other = f"/mnt{tmp_path}/saves and {tmp_path.parent}/b"
+def test_paths_in_messages_begin_at_the_folder(working_folder):
+    (working_folder / "saves").write_text("")
+    recipe = Recipe(Path("r.yaml"), {}, {})
+    problem = recipe.problem("E341", "output_dir", f"{working_folder}/saves is a file")
+    assert problem.line() == "r.yaml: E341 output_dir: saves is a file"
+    other = f"/mnt{working_folder}/saves and {working_folder.parent}/b"
     assert relative_paths(other) == other
 
 

@@ -31,7 +31,7 @@ LAYOUT = {
 
 
 @pytest.fixture
-def recipe(tmp_path):
+def make_recipe(tmp_path):
     def make(**changed):
         settings = {**SETTINGS, "output_dir": str(tmp_path / "out"), **changed}
         return Recipe(tmp_path / "r.yaml", settings, {})
@@ -60,20 +60,20 @@ def laid_out(monkeypatch):
         ({"stage": "pt", "packing": False}, 400, (1000, 400_000)),
     ],
 )
-def test_an_epoch_of_expected_rows(recipe, changed, tokens, epoch):
+def test_an_epoch_of_expected_rows(make_recipe, changed, tokens, epoch):
     settings = {"dataset": "a", **changed}
-    counts = epoch_of(recipe(**settings), ExpectedRows(1000, tokens))
+    counts = epoch_of(make_recipe(**settings), ExpectedRows(1000, tokens))
     assert (counts.rows, counts.seen, counts.longest) == (*epoch, 1024)
 
 
-def test_rows_that_fill_no_block(recipe):
+def test_rows_that_fill_no_block(make_recipe):
     with raises(RequestError, "cutoff_len", 1024):
-        epoch_of(recipe(stage="pt", dataset="a"), ExpectedRows(2, 300))
+        epoch_of(make_recipe(stage="pt", dataset="a"), ExpectedRows(2, 300))
 
 
 @pytest.mark.parametrize("dataset", [{}, {"dataset": "not_there"}])
-def test_a_plan_before_there_is_data(recipe, laid_out, dataset):
-    (plan,) = make_plans(recipe(**dataset), [read_offer("A100-80@2")], None, ExpectedRows(1000, 400))
+def test_a_plan_before_there_is_data(make_recipe, laid_out, dataset):
+    (plan,) = make_plans(make_recipe(**dataset), [read_offer("A100-80@2")], None, ExpectedRows(1000, 400))
     # 8 rows a step: 125 steps an epoch, 2 epochs, 400 tokens a row
     assert (plan.rows, plan.batch, plan.steps, plan.tokens) == (1000, 8, 250, 800_000)
     assert (plan.longest, plan.tokens_counted, plan.tokens_expected) == (1024, False, True)
@@ -83,9 +83,9 @@ def test_a_plan_before_there_is_data(recipe, laid_out, dataset):
     assert "--rows" in lines[1]
 
 
-def test_several_machines_are_one_table(recipe, laid_out):
+def test_several_machines_are_one_table(make_recipe, laid_out):
     offers = [read_offer(name) for name in ("T4", "4xA100-80@8", "2xMI300X@5.5")]
-    plans = make_plans(recipe(per_device_train_batch_size=32), offers, None, ExpectedRows(100_000, 400))
+    plans = make_plans(make_recipe(per_device_train_batch_size=32), offers, None, ExpectedRows(100_000, 400))
     lines = "\n".join(_table_lines(plans)).splitlines()
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     header, _, *rows = table
@@ -106,29 +106,29 @@ def test_several_machines_are_one_table(recipe, laid_out):
     ]  # fmt: skip
 
 
-def test_the_disk_is_that_of_this_machine(recipe, laid_out, monkeypatch):
+def test_the_disk_is_that_of_this_machine(make_recipe, laid_out, monkeypatch):
     monkeypatch.setattr(plan_module.costs, "disk_of", lambda *_: (10**10, 3, 27 * 10**9))
-    plans = make_plans(recipe(), [read_offer("A100")], None, ExpectedRows(9999, 400))
+    plans = make_plans(make_recipe(), [read_offer("A100")], None, ExpectedRows(9999, 400))
     (line,) = [line for line in _lines_below(plans) if line.startswith("disk ")]
     assert line.endswith("NOT enough disk, 27 GB are free on this machine")
 
 
-def test_more_gpus_take_less_time(recipe, laid_out):
+def test_more_gpus_take_less_time(make_recipe, laid_out):
     offers = [read_offer(name) for name in ("A100", "4xA100", "T4")]
-    one, four, slow = make_plans(recipe(), offers, None, ExpectedRows(9999, 400))
+    one, four, slow = make_plans(make_recipe(), offers, None, ExpectedRows(9999, 400))
     assert slow.seconds["middle"] / one.seconds["middle"] == pytest.approx(4.92, rel=0.01)
     assert one.seconds["middle"] > 3 * four.seconds["middle"]
     assert (one.gpus, four.gpus) == (1, 4)
 
 
-def test_a_recipe_that_trains_nothing_is_not_planned(recipe):
+def test_a_recipe_that_trains_nothing_is_not_planned(make_recipe):
     with raises(RequestError, "do_train"):
-        make_plans(recipe(do_train=False), [read_offer("A100")], None)
+        make_plans(make_recipe(do_train=False), [read_offer("A100")], None)
 
 
-def test_wrong_settings_are_errors_without_data_too(recipe, laid_out):
+def test_wrong_settings_are_errors_without_data_too(make_recipe, laid_out):
     with raises(ProblemsError, "E301"):
-        make_plans(recipe(lora_ranks=8), [read_offer("A100")], None, ExpectedRows(10, 10))
+        make_plans(make_recipe(lora_ranks=8), [read_offer("A100")], None, ExpectedRows(10, 10))
 
 
 @pytest.mark.parametrize("words", [["--rows", "5"], ["--tokens", "5"]])
@@ -160,15 +160,15 @@ def test_one_machine_is_told_in_lines_and_several_in_a_table(written, laid_out, 
     assert sum(line.startswith("| machine ") for line in lines) == tables
 
 
-def test_a_short_training_in_the_table(recipe, laid_out):
+def test_a_short_training_in_the_table(make_recipe, laid_out):
     offers = [read_offer(name) for name in ("A100", "2xA100")]
-    lines = _table_lines(make_plans(recipe(max_steps=2), offers, None, ExpectedRows(1000, 400)))
+    lines = _table_lines(make_plans(make_recipe(max_steps=2), offers, None, ExpectedRows(1000, 400)))
     assert "\n".join(lines).count("under a minute") == 2
 
 
-def test_hours_of_a_long_training_have_no_exponent(recipe, laid_out):
+def test_hours_of_a_long_training_have_no_exponent(make_recipe, laid_out):
     offers = [read_offer(name) for name in ("A100", "T4")]
-    plans = make_plans(recipe(), offers, None, ExpectedRows(20_000_000, 1000))
+    plans = make_plans(make_recipe(), offers, None, ExpectedRows(20_000_000, 1000))
     assert all(plan.seconds["lower"] > 100 * 3600 for plan in plans)
     text = "\n".join(_table_lines(plans))
     assert "e+" not in text
@@ -185,20 +185,20 @@ def test_hours_of_a_long_training_have_no_exponent(recipe, laid_out):
         ({"stage": "pt"}, 5000, False),  # running text is split, and nothing is lost
     ],
 )
-def test_expected_rows_above_cutoff_len_are_said_to_be_cut(recipe, laid_out, changed, tokens, cut):
-    (plan,) = make_plans(recipe(**changed), [read_offer("A100")], None, ExpectedRows(1000, tokens))
+def test_expected_rows_above_cutoff_len_are_said_to_be_cut(make_recipe, laid_out, changed, tokens, cut):
+    (plan,) = make_plans(make_recipe(**changed), [read_offer("A100")], None, ExpectedRows(1000, tokens))
     assert plan.tokens_cut is cut
     assert ("CUT (cutoff_len=N" in "\n".join(_lines(plan))) is cut
 
 
-def test_a_machine_that_is_too_small_has_no_price(recipe, laid_out, monkeypatch):
+def test_a_machine_that_is_too_small_has_no_price(make_recipe, laid_out, monkeypatch):
     monkeypatch.setattr(
         plan_module,
         "ask",
         lambda *_: record(Facts, {"model": {"shapes": {**LAYOUT, "parameters": 30 * 10**9}}}),
     )
     offers = [read_offer("RTX5090@0.5"), read_offer("MI300X@2")]
-    lines = _table_lines(make_plans(recipe(), offers, None, ExpectedRows(1000, 400)))
+    lines = _table_lines(make_plans(make_recipe(), offers, None, ExpectedRows(1000, 400)))
     cells = {}
     for line in "\n".join(lines).splitlines():
         if line.startswith("| "):

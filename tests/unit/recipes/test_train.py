@@ -20,25 +20,25 @@ from tuneyard.recipes.train import train, why_not_resumed
 
 
 @pytest.fixture
-def recipe(tmp_path, monkeypatch):
+def offline_recipe(tmp_path, monkeypatch):
     """Return a recipe for a hub id, overwriting, where there is neither network nor cache."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     settings = {"cache_dir": str(tmp_path / "hub"), "overwrite_output_dir": True, "cutoff_len": 64}
     return read_recipe(write_recipe(tmp_path, model_name_or_path="nobody/nothing", **settings))
 
 
-def test_without_its_model_a_training_renames_and_writes_nothing(recipe, tmp_path):
+def test_without_its_model_a_training_renames_and_writes_nothing(offline_recipe, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     with raises(RequestError, "nobody/nothing") as refused:
-        train(recipe)
+        train(offline_recipe)
     assert "\n" not in str(refused.value)
     assert sorted(tmp_path.rglob("*")) == before
-    recipe.output_dir.mkdir()
-    (recipe.output_dir / STARTED).write_text('{"settings": {}}')
+    offline_recipe.output_dir.mkdir()
+    (offline_recipe.output_dir / STARTED).write_text('{"settings": {}}')
     with raises(RequestError, "nobody/nothing"):
-        train(recipe)
+        train(offline_recipe)
     assert not (tmp_path / "out.1").exists()
-    assert names(recipe.output_dir) == [STARTED]
+    assert names(offline_recipe.output_dir) == [STARTED]
 
 
 def finished(recipe, **world):
@@ -47,55 +47,57 @@ def finished(recipe, **world):
     write_json(recipe.output_dir / TRAINING, world)
 
 
-def test_a_finished_run_needs_no_model(recipe, capsys):
-    finished(recipe, world_size=1, global_batch=8)
-    train(recipe)
+def test_a_finished_run_needs_no_model(offline_recipe, capsys):
+    finished(offline_recipe, world_size=1, global_batch=8)
+    train(offline_recipe)
     assert "up to date" in capsys.readouterr().out
 
 
-def test_a_run_of_another_world_size_is_not_this_one(recipe, monkeypatch, capsys):
-    finished(recipe, world_size=2, global_batch=16)
+def test_a_run_of_another_world_size_is_not_this_one(offline_recipe, monkeypatch, capsys):
+    finished(offline_recipe, world_size=2, global_batch=16)
     facts = ("world size 2", "global batch 16", "world size 1", "global batch 8", "--force")
     with raises(ContentError, *facts):
-        train(recipe)  # though overwrite_output_dir is true
+        train(offline_recipe)  # though overwrite_output_dir is true
     for here, message in (
         ("this", "world size 2 (global batch 16) → world size 1"),
         ("gpu", "already finished"),
     ):
-        found = check.quick_check(recipe, machine(here)).problems
+        found = check.quick_check(offline_recipe, machine(here)).problems
         assert message in next(problem.message for problem in found if problem.code == "W341")
     monkeypatch.setenv("FORCE_TORCHRUN", "1")
     monkeypatch.setenv("NPROC_PER_NODE", "2")
-    train(recipe)
+    train(offline_recipe)
     assert "up to date" in capsys.readouterr().out
     monkeypatch.setenv("NPROC_PER_NODE", "3")
     with raises(RequestError, "nobody/nothing"):  # it would train, had it the model
-        train(recipe, force=True)
+        train(offline_recipe, force=True)
 
 
-def test_a_run_that_was_cut_off_is_not_resumed_on_another_world_size(recipe, monkeypatch):
+def test_a_run_that_was_cut_off_is_not_resumed_on_another_world_size(offline_recipe, monkeypatch):
     """Its steps would take other batches from there on, without a word from LLaMA-Factory."""
-    recipe.output_dir.mkdir()
+    offline_recipe.output_dir.mkdir()
     world = {"world_size": 2, "global_batch": 16}
-    write_json(recipe.output_dir / STARTED, {**inputs_of(recipe, None), **world})
-    checkpoint = recipe.output_dir / "checkpoint-3"
+    write_json(offline_recipe.output_dir / STARTED, {**inputs_of(offline_recipe, None), **world})
+    checkpoint = offline_recipe.output_dir / "checkpoint-3"
     monkeypatch.setattr(output_dir, "checkpoints", lambda _: {checkpoint: ""})
     monkeypatch.setattr(training, "require_model", lambda _: None)
     monkeypatch.setattr(training.LlamaFactory, "train", lambda *_: pytest.fail("it was resumed"))
     with raises(ContentError, "2", "16", "1"):
-        train(recipe, ask=False)
+        train(offline_recipe, ask=False)
     now = {"world_size": 1, "global_batch": 8}
-    assert output_dir.changed_world_size(recipe.output_dir, world) == ""
+    assert output_dir.changed_world_size(offline_recipe.output_dir, world) == ""
     monkeypatch.setattr(output_dir, "checkpoints", lambda _: {checkpoint: "cut off"})
-    assert output_dir.changed_world_size(recipe.output_dir, now) == ""  # nothing to resume from
+    assert output_dir.changed_world_size(offline_recipe.output_dir, now) == ""  # nothing to resume from
 
 
-def test_what_llamafactory_resumes_wrongly_starts_again(recipe, monkeypatch, capsys):
+def test_what_llamafactory_resumes_wrongly_starts_again(offline_recipe, monkeypatch, capsys):
     """After a resume, pissa_convert subtracts the weights of the checkpoint instead of PiSSA's start."""
-    recipe = read_recipe(recipe.path, ["pissa_init=true", "pissa_convert=true", "overwrite_output_dir=false"])
-    (recipe.output_dir / "checkpoint-3").mkdir(parents=True)
+    offline_recipe = read_recipe(
+        offline_recipe.path, ["pissa_init=true", "pissa_convert=true", "overwrite_output_dir=false"]
+    )
+    (offline_recipe.output_dir / "checkpoint-3").mkdir(parents=True)
     world = {"world_size": 1, "global_batch": 8}
-    write_json(recipe.output_dir / STARTED, {**inputs_of(recipe, None), **world})
+    write_json(offline_recipe.output_dir / STARTED, {**inputs_of(offline_recipe, None), **world})
     monkeypatch.setattr(training, "require_model", lambda _: None)
 
     def fake_train(_, effective, *more):
@@ -103,7 +105,7 @@ def test_what_llamafactory_resumes_wrongly_starts_again(recipe, monkeypatch, cap
 
     monkeypatch.setattr(training.LlamaFactory, "train", fake_train)
     with pytest.raises(ContentError) as stopped:
-        train(recipe, ask=False)
+        train(offline_recipe, ask=False)
     settings = yaml.safe_load(str(stopped.value))
     assert settings["overwrite_output_dir"] is True
     assert "resume_from_checkpoint" not in settings
@@ -111,28 +113,30 @@ def test_what_llamafactory_resumes_wrongly_starts_again(recipe, monkeypatch, cap
 
 
 @pytest.mark.parametrize("overrides", [["stage=rm"], ["stage=ppo"], ["pissa_convert=true"]])
-def test_what_llamafactory_cannot_resume(recipe, overrides):
-    assert why_not_resumed(read_recipe(recipe.path, overrides))
-    assert not why_not_resumed(recipe)
+def test_what_llamafactory_cannot_resume(offline_recipe, overrides):
+    assert why_not_resumed(read_recipe(offline_recipe.path, overrides))
+    assert not why_not_resumed(offline_recipe)
 
 
-def test_weights_in_the_cache_will_do(recipe, tmp_path):
+def test_weights_in_the_cache_will_do(offline_recipe, tmp_path):
     cached = tmp_path / "hub/models--nobody--nothing"
     (cached / "snapshots/abc").mkdir(parents=True)
     (cached / "refs").mkdir()
     (cached / "refs/main").write_text("abc")
     (cached / "snapshots/abc/config.json").write_text("{}")
     with raises(RequestError, "nobody/nothing"):
-        require_model(recipe)
+        require_model(offline_recipe)
     (cached / "snapshots/abc/model.safetensors").write_bytes(b"")
-    require_model(recipe)
+    require_model(offline_recipe)
 
 
-def test_rows_that_llamafactory_drops_are_refused_before_anything_is_written(recipe, tmp_path, monkeypatch):
+def test_rows_that_llamafactory_drops_are_refused_before_anything_is_written(
+    offline_recipe, tmp_path, monkeypatch
+):
     monkeypatch.setattr(training, "require_model", lambda _: None)
     answer = Facts(data={"a": Rows(1, 1, [(1, "LLaMA-Factory drops it")])}, template_error="none here")
     monkeypatch.setattr(check, "ask", lambda *_: answer)
     before = sorted(tmp_path.rglob("*"))
     with raises(ProblemsError, "row 1", "a.json", "E323 a", "LLaMA-Factory"):
-        train(recipe)
+        train(offline_recipe)
     assert sorted(tmp_path.rglob("*")) == before
