@@ -121,3 +121,33 @@ def page_of(compared: ComparedRuns, title: str = "x", errors: int = MOST_ERRORS,
     """The page of a comparison with its plots; `parts` are those of `Page`."""
     page = Page(title, errors, **parts)
     return render(compared, page, plots.draw_plots(compared.comparison, compared.runs))
+
+
+def fake_run(model: str, right: list[bool], dataset: str = "s", groups: list[str] | None = None) -> ScoredRun:
+    """A run that answers yes to each row that it has right."""
+    gold = ["yes"] * len(right)
+    predicted = ["yes" if x else "unknown" for x in right]
+    rows = [str(i) for i in range(len(right))]
+    return ScoredRun(model, dataset, f"{model}/{dataset}", rows, gold, predicted, right, groups)
+
+
+def labelled(model: str, gold: list[str], said: list[str], dataset: str = "s", **more: Any) -> ScoredRun:
+    """A run whose answers are these labels; `more` are further columns."""
+    right = [one == other for one, other in zip(gold, said, strict=True)]
+    return ScoredRun(model, dataset, model, list(map(str, range(len(gold)))), gold, said, right, **more)
+
+
+def flags(both: int, first: int, second: int, neither: int) -> tuple[list[bool], list[bool]]:
+    """Right answers of two models from the four counts of a 2 x 2 table."""
+    return (
+        [True] * (both + first) + [False] * (second + neither),
+        [True] * both + [False] * first + [True] * second + [False] * neither,
+    )
+
+
+OLD, NEW = flags(40, 5, 30, 25)  # the second is shown to be better
+
+
+def two_datasets() -> list[ScoredRun]:
+    """The base and a better model on s and t."""
+    return [fake_run(model, right, name) for name in "st" for model, right in (("base", OLD), ("a", NEW))]

@@ -1,8 +1,12 @@
 """A random Qwen2 of a million parameters with a small BPE tokenizer, and one that sees: no learning."""
 
-import json
 import shutil
 from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from tests.json_files import write_json
 
 CHATML = (
     "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}"
@@ -18,6 +22,11 @@ LLAMA3 = (
 )
 WIDTHS = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
 SIZES = {**WIDTHS, "num_hidden_layers": 2, "max_position_embeddings": 2048}
+SHAPES = {  # of `make_tiny`: outputs, inputs
+    "model.layers.0.self_attn.q_proj": (64, 64),
+    "model.layers.0.self_attn.v_proj": (32, 64),
+    "model.layers.1.mlp.down_proj": (64, 128),
+}
 CORPUS = [
     'Does "A man is walking a dog." imply that "A person is outside."?',
     "Please answer yes or no or maybe.You only need to answer one word, no explanation",
@@ -192,22 +201,17 @@ def make_quantised(folder: Path, method: str = "gptq") -> Path:
     return folder
 
 
-def make_adapter(folder: Path, base: Path, rank: int = 8) -> Path:
-    """Write a LoRA adapter of `base`, a `make_tiny` model, for each q_proj, and return it."""
-    import torch
-    from safetensors.torch import save_file
-
-    hidden = SIZES["hidden_size"]
+def write_adapter(folder: Path, shapes=SHAPES, rank=4, alpha=8, seed=0, scale=1.0, **config) -> Path:
+    """Write a LoRA adapter with normal factors of a standard deviation of `scale`."""
+    random = np.random.default_rng(seed)
     tensors = {}
-    for layer in range(SIZES["num_hidden_layers"]):
-        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
-        tensors[f"{name}.lora_A.weight"] = torch.ones(rank, hidden)
-        tensors[f"{name}.lora_B.weight"] = torch.zeros(hidden, rank)
-    folder.mkdir()
+    for path, (outputs, inputs) in shapes.items():
+        for name, size in (("A", (rank, inputs)), ("B", (outputs, rank))):
+            factor = random.normal(scale=scale, size=size).astype("f4")
+            tensors[f"base_model.model.{path}.lora_{name}.weight"] = factor
+    folder.mkdir(parents=True)
     save_file(tensors, folder / "adapter_model.safetensors")
-    config = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base), "r": rank,
-        "lora_alpha": 2 * rank, "target_modules": ["q_proj"],
-    }  # fmt: skip
-    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    targets = sorted({path.rpartition(".")[2] for path in shapes})
+    fields = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": targets, **config}
+    write_json(folder / "adapter_config.json", fields)
     return folder

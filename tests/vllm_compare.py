@@ -12,8 +12,7 @@ import pytest
 from tests.cli.scoring import call, predictions
 from tests.conftest import ROOT
 from tests.json_files import write_json
-from tests.tiny import make_tiny
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import make_tiny, write_adapter
 from tuneyard.eval import nli
 from tuneyard.eval.read.results import PREDICTIONS
 

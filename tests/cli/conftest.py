@@ -12,7 +12,7 @@ from tests.cli.proving import ROWS, Home, end_the_first_answer
 from tests.cli.scoring import PAIRS, call
 from tests.json_files import write_json
 from tests.messages import raises
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.eval.backends import connection as connecting

@@ -8,7 +8,7 @@ import pytest
 from tests.cli import scoring
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed_line, raises
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tests.unit.eval_show.test_sheet import rows_of, save
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.ab import cli

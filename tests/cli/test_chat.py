@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tests.serving import answering
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends.generate import generate
 from tuneyard.eval.chat import Chat, cli, local_reply

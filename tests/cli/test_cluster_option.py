@@ -8,7 +8,7 @@ import pytest
 from tests.cli import scoring
 from tests.cli.scoring import predictions
 from tests.json_files import read_json, write_lines
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli as compare
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cli.test_text import read
 from tests.json_files import write_lines
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends.connection import RefusedError
 from tuneyard.eval.dialogue import cli, conversing

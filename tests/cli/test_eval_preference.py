@@ -9,7 +9,7 @@ import pytest
 from tests.cli.scoring import answer_logp, call, predictions, results
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.datasets.dataset import read_datasets

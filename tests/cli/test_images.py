@@ -14,8 +14,7 @@ from tests.cli import scoring
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
 from tests.runs_cut import tree
-from tests.tiny import make_seeing
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import make_seeing, write_adapter
 from tests.workers import ElsewhereWorkers, use_workers
 from tuneyard.compiler.verify.dataset import load
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError

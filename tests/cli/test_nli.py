@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed_line, raises
 from tests.runs_cut import tree
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError, ResumableError
 from tuneyard.eval.nli import cli
 

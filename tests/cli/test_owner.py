@@ -9,7 +9,7 @@ from tests.cli.scoring import call, even_rows
 from tests.json_files import write_json
 from tests.messages import raises
 from tests.runs_cut import tree
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.eval import ab, nli, suite, sweep
 from tuneyard.eval.scoring.command import ScoringCommand

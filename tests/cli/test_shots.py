@@ -7,7 +7,7 @@ import pytest
 from tests.cli.scoring import ask, call
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.datasets.dataset import read_datasets

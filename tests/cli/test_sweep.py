@@ -12,7 +12,7 @@ from tests.fake_runs import write_run
 from tests.json_files import read_json, write_json
 from tests.messages import printed_line
 from tests.runs_cut import tree
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.nli import cli as nli

@@ -13,7 +13,7 @@ from tests.cli.scoring import answer_logp
 from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import raises
 from tests.runs_cut import tree
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
 from tuneyard.eval.backends.load import Model

@@ -7,7 +7,7 @@ import pytest
 from tests.cli.scoring import call
 from tests.json_files import read_json, write_json
 from tests.messages import printed, printed_line
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tuneyard.core.files import sha256
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.nli import cli as nli

@@ -14,8 +14,7 @@ from tests.gpu import gpus
 from tests.json_files import write_json
 from tests.processes import wait_until
 from tests.runs_cut import tree
-from tests.tiny import make_tiny
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import make_tiny, write_adapter
 from tests.vllm_compare import check_labels
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]

@@ -27,6 +27,8 @@ from tests.unit.recipes.make import write_recipe
 from tuneyard.core.files import sha256
 from tuneyard.recipes.output_dir import is_free
 
+QWEN = Path(os.environ.get("TUNEYARD_TOKENIZERS", ROOT.parent / "shared" / "tokenizers")) / "qwen2.5"
+
 
 @dataclass
 class Checkout:
@@ -223,3 +225,20 @@ def train(forks: Forks) -> Callable[..., str]:
         return done.stdout + done.stderr
 
     return run
+
+
+@pytest.fixture(scope="module", params=["tiny", "qwen2.5"])
+def loaded_tokenizer(request: pytest.FixtureRequest, tiny_model: Path) -> Any:
+    """The tiny model's tokenizer, and that of Qwen2.5."""
+    from transformers import AutoTokenizer
+
+    if request.param == "qwen2.5" and not QWEN.is_dir():
+        pytest.skip(f"no tokenizer at {QWEN}")
+    return AutoTokenizer.from_pretrained(tiny_model if request.param == "tiny" else QWEN)
+
+
+@pytest.fixture
+def tokenizer(loaded_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The tokenizer with the chat template that it was loaded with; loading it takes most of a test."""
+    monkeypatch.setattr(loaded_tokenizer, "chat_template", loaded_tokenizer.chat_template)
+    return loaded_tokenizer

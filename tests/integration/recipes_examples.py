@@ -17,7 +17,6 @@ import yaml
 
 from tests.forks import share_llamafactory
 from tests.tiny import (
-    make_adapter,
     make_base,
     make_experts,
     make_llama2,
@@ -25,6 +24,7 @@ from tests.tiny import (
     make_quantised,
     make_qwen3,
     make_seeing,
+    write_adapter,
 )
 from tuneyard.core.errors import Problem, TuneyardError
 from tuneyard.recipes.check import ask_check, not_checked, not_local, quick_check
@@ -136,7 +136,7 @@ def make_models(folder: Path, model: str) -> None:
     """Write what examples name: models, an adapter and tokens."""
     for name, make in MODELS.items():
         make(folder / name.lower())
-    make_adapter(folder / "adapter", Path(model))
+    write_adapter(folder / "adapter", rank=8, alpha=16, base_model_name_or_path=model)
     make_tokens(folder / "tokens")
 
 

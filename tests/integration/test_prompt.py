@@ -1,56 +1,16 @@
 """The prompt that is scored is the prompt that LLaMA-Factory trains on, id by id."""
 
 import json
-import os
 from itertools import chain
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.integration.templates import SMOLLM2, TALKS, TEMPLATES
 from tests.tiny import CHATML
 from tuneyard.core.prompt import chat_encoder, conversation, llamafactory_encoder
 
 pytestmark = pytest.mark.slow  # importing LLaMA-Factory takes 10 s
-QWEN = Path(os.environ.get("TUNEYARD_TOKENIZERS", ROOT.parent / "shared" / "tokenizers")) / "qwen2.5"
-SMOLLM2 = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"  # as the model ships it
-QUESTION = 'Does "Två män   går.\n" imply that "不确定 <b>"? Please answer yes or no.You only need one word'
-TEMPLATES = {  # what a tokenizer would ship for each of LLaMA-Factory's templates
-    "qwen": CHATML.replace(
-        "You are a helpful assistant.", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
-    ),
-    "smollm2": CHATML.replace("You are a helpful assistant.", f"{SMOLLM2}."),
-    "chatml": (
-        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}"
-        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-    ),
-}
-TALKS = {
-    "plain": [{"role": "user", "content": QUESTION}],
-    "system": [{"role": "system", "content": "Answer in one word."}, {"role": "user", "content": QUESTION}],
-    "turns": [
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Hello."},
-        {"role": "user", "content": QUESTION},
-    ],
-}
 YES = {"role": "assistant", "content": "yes"}
-
-
-@pytest.fixture(scope="module", params=["tiny", "qwen2.5"])
-def loaded(request: pytest.FixtureRequest, tiny_model: Path):
-    from transformers import AutoTokenizer
-
-    if request.param == "qwen2.5" and not QWEN.is_dir():
-        pytest.skip(f"no tokenizer at {QWEN}")
-    return AutoTokenizer.from_pretrained(tiny_model if request.param == "tiny" else QWEN)
-
-
-@pytest.fixture
-def tokenizer(loaded, monkeypatch: pytest.MonkeyPatch):
-    """The tokenizer with the chat template that it was loaded with; loading it takes most of a test."""
-    monkeypatch.setattr(loaded, "chat_template", loaded.chat_template)
-    return loaded
 
 
 def trained_ids(tokenizer, messages, template, tools=None):

@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import pytest
 
-from tests.integration.test_prompt import TEMPLATES
+from tests.integration.templates import TEMPLATES
 from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tests.tiny import make_tiny

@@ -19,7 +19,7 @@ from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed
 from tests.processes import wait_for_end, wait_until, written
 from tests.runs_cut import tree
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tests.work_items import (
     Heavy,
     describe,

@@ -18,7 +18,7 @@ import torch
 
 from tests.cli.scoring import call
 from tests.integration.served_model import BOS, TEMPLATE, TURN, labels, make_trained
-from tests.integration.test_prompt import TEMPLATES
+from tests.integration.templates import TEMPLATES
 from tests.json_files import read_json, write_json
 from tests.llama_server import llama_server, write_program
 from tests.serving import free_port, running

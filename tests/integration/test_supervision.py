@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.test_prompt import TALKS, TEMPLATES, loaded, tokenizer  # noqa: F401
+from tests.integration.templates import TALKS, TEMPLATES
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import chat_renderer
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow  # importing LLaMA-Factory takes 10 s
 ANSWER = {"role": "assistant", "content": "Yes: 不确定, all of it. " * 3}
 
 
-def trained(tokenizer, talk, template, cutoff):  # noqa: F811
+def trained(tokenizer, talk, template, cutoff):
     """Ids and labels of LLaMA-Factory's own preprocessing."""
     from llamafactory.data.processor import SupervisedDatasetProcessor
     from llamafactory.data.template import get_template_and_fix_tokenizer
@@ -39,7 +39,7 @@ def trained(tokenizer, talk, template, cutoff):  # noqa: F811
 
 @pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_ids_and_labels_equal_llamafactorys(tokenizer, name, talk) -> None:  # noqa: F811
+def test_ids_and_labels_equal_llamafactorys(tokenizer, name, talk) -> None:
     by_jinja = chat_turns(tokenizer, chat_renderer(tokenizer, TEMPLATES[name]))
     expected = {cutoff: trained(tokenizer, talk, name, cutoff) for cutoff in (7, 60, 90, 4096)}
     whole_ids, _ = expected[4096]
@@ -51,7 +51,7 @@ def test_ids_and_labels_equal_llamafactorys(tokenizer, name, talk) -> None:  # n
 
 
 @pytest.mark.parametrize("name", ["solar", "qwen3", "empty"])
-def test_labels_equal_under_other_kinds_of_template(tokenizer, name) -> None:  # noqa: F811
+def test_labels_equal_under_other_kinds_of_template(tokenizer, name) -> None:
     """solar teaches the end of a turn at the next one's first token, qwen3 can think, empty has no marks."""
     turns = llamafactory_turns(tokenizer, name)([*TALKS["turns"], ANSWER])
     for cutoff in (60, 4096):
@@ -69,7 +69,7 @@ def test_question_and_answer_are_cut_as_llamafactory_cuts_them(source, target, r
 
 
 @pytest.mark.parametrize("cutoff", [5, 4096])
-def test_texts_are_learned_as_in_pretraining(tokenizer, cutoff) -> None:  # noqa: F811
+def test_texts_are_learned_as_in_pretraining(tokenizer, cutoff) -> None:
     from llamafactory.data.processor import PretrainDatasetProcessor
     from llamafactory.hparams import DataArguments
 
@@ -104,7 +104,7 @@ def test_held_out_rows_are_those_of_val_size(count, ratio, seed, tmp_path) -> No
         assert [r["n"] for r in found.records] == sorted(theirs)
 
 
-def test_a_template_that_rewrites_a_turn_is_refused(tokenizer) -> None:  # noqa: F811
+def test_a_template_that_rewrites_a_turn_is_refused(tokenizer) -> None:
     rewriting = "{% for m in messages %}{{ loop.length }} {{ m['content'] }}\n{% endfor %}"
     with raises(ContentError, "--template NAME"):
         chat_turns(tokenizer, chat_renderer(tokenizer, rewriting))([*TALKS["plain"], ANSWER])

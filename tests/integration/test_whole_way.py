@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from tests.cli.scoring import call
 from tests.conftest import ROOT
 from tests.json_files import read_json, read_lines
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.compiler.cli import cli as compiler
 from tuneyard.eval import compare, nli

@@ -10,10 +10,9 @@ import yaml
 
 from tests.json_files import write_json
 from tests.messages import printed_line
+from tests.tiny import SHAPES, write_adapter
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
-from tests.unit.eval_backends.test_apply import SHAPES
-from tests.unit.eval_backends.test_apply import write as write_adapter
 from tuneyard.adapters.store import open_adapter
 
 HUB = ("--to", "hub", "--repo", "org/rte-lora", "--dry-run")

@@ -1,40 +1,17 @@
 """Adapters in force: live equals the weights with ΔW added, folding rounds, and both leave no trace."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.json_files import write_json
 from tests.messages import raises
+from tests.tiny import SHAPES, write_adapter
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends.apply import applied, check_fits
 
-SHAPES = {  # of the tiny model: outputs, inputs
-    "model.layers.0.self_attn.q_proj": (64, 64),
-    "model.layers.0.self_attn.v_proj": (32, 64),
-    "model.layers.1.mlp.down_proj": (64, 128),
-}
 IDS = [[5, 9, 300, 7, 41]]
-
-
-def write(folder: Path, shapes=SHAPES, rank=4, alpha=8, seed=0, scale=1.0, **config) -> Path:
-    """Write a LoRA adapter with normal factors of a standard deviation of `scale`."""
-    random = np.random.default_rng(seed)
-    tensors = {}
-    for path, (outputs, inputs) in shapes.items():
-        for name, size in (("A", (rank, inputs)), ("B", (outputs, rank))):
-            factor = random.normal(scale=scale, size=size).astype("f4")
-            tensors[f"base_model.model.{path}.lora_{name}.weight"] = factor
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    targets = sorted({path.rpartition(".")[2] for path in shapes})
-    fields = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": targets, **config}
-    write_json(folder / "adapter_config.json", fields)
-    return folder
 
 
 def logits(model):
@@ -71,8 +48,8 @@ def test_adapters_answer_as_the_dense_sum_by_weight_and_leave_no_trace(model, tm
     import torch
 
     few = {path: SHAPES[path] for path in list(SHAPES)[:2]}
-    one = open_adapter(write(tmp_path / "a", alpha=3))
-    two = open_adapter(write(tmp_path / "b", few, rank=2, seed=1, use_rslora=True))
+    one = open_adapter(write_adapter(tmp_path / "a", alpha=3))
+    two = open_adapter(write_adapter(tmp_path / "b", few, rank=2, seed=1, use_rslora=True))
     before, weights = logits(model), {k: v.clone() for k, v in model.net.state_dict().items()}
     with applied(model, [WeightedAdapter(one, 0.7), WeightedAdapter(two, -1.5)], merged=fold):
         within = logits(model)
@@ -86,7 +63,7 @@ def test_wholes_are_weighed_by_their_change_from_the_base(model, tmp_path) -> No
     head = model.net.lm_head.weight.detach().clone()
     parts = []
     for name, value, share in (("a", 1.0, 0.25), ("b", -2.0, 0.5)):
-        folder = write(tmp_path / name, modules_to_save=["lm_head"])
+        folder = write_adapter(tmp_path / name, modules_to_save=["lm_head"])
         tensors = load_file(folder / "adapter_model.safetensors")
         whole = np.full(tuple(head.shape), value, "f4")
         save_file({**tensors, "base_model.model.lm_head.weight": whole}, folder / "adapter_model.safetensors")
@@ -98,7 +75,7 @@ def test_wholes_are_weighed_by_their_change_from_the_base(model, tmp_path) -> No
 def test_a_head_that_was_trained_whole_replaces_the_bases_but_not_its_twin(model, tmp_path) -> None:
     import torch
 
-    folder = write(tmp_path / "a", modules_to_save=["lm_head"])
+    folder = write_adapter(tmp_path / "a", modules_to_save=["lm_head"])
     tensors = load_file(folder / "adapter_model.safetensors")
     head = np.zeros(tuple(model.net.lm_head.weight.shape), "f4")
     save_file({**tensors, "base_model.model.lm_head.weight": head}, folder / "adapter_model.safetensors")
@@ -118,7 +95,7 @@ def test_a_head_that_was_trained_whole_replaces_the_bases_but_not_its_twin(model
     ],
 )
 def test_an_adapter_of_another_base_is_refused_by_module(model, tmp_path, shapes, found) -> None:
-    adapter = open_adapter(write(tmp_path / "a", shapes, base_model_name_or_path="other/base"))
+    adapter = open_adapter(write_adapter(tmp_path / "a", shapes, base_model_name_or_path="other/base"))
     with raises(ContentError, found, "other/base"):
         check_fits(model, adapter)
 
@@ -130,7 +107,7 @@ def test_live_equals_peft(model, tmp_path) -> None:
 
     import torch
 
-    folder = write(
+    folder = write_adapter(
         tmp_path / "a", rank_pattern={"down_proj": 4}, alpha_pattern={"q_proj": 3}, task_type="CAUSAL_LM"
     )
     theirs = peft.PeftModel.from_pretrained(copy.deepcopy(model.net), str(folder)).eval()

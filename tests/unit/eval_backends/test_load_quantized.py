@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.eval_backends.test_apply import SHAPES, write
+from tests.tiny import SHAPES, write_adapter
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.eval.backends.apply import applied, check_fits
@@ -29,7 +29,7 @@ def test_linears_but_the_head_are_quantised_close_to_what_they_were(model, quant
 def test_an_adapter_adds_its_exact_change_to_quantised_linears(quantised, tmp_path) -> None:
     import torch
 
-    adapter = open_adapter(write(tmp_path / "a"))
+    adapter = open_adapter(write_adapter(tmp_path / "a"))
     check_fits(quantised, adapter)
     for path, (_, inputs) in SHAPES.items():
         module = quantised.net.get_submodule(path)

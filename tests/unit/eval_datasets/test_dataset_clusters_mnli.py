@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import Run
 from tests.json_files import write_json
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tuneyard.core.files import sha256
 from tuneyard.core.records.row_index import read_row_index
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets

@@ -9,7 +9,7 @@ import pytest
 from tests.cli.scoring import call
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed
-from tests.unit.eval_backends.test_apply import write as write_adapter
+from tests.tiny import write_adapter
 from tuneyard.core.files import sha256
 from tuneyard.core.prompt import Conversation
 from tuneyard.core.records.row_index import row_index_file, write_row_index

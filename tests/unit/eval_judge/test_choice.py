@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fake_runs import compare
+from tests.fake_runs import compare, fake_run
 from tests.messages import raises
-from tests.unit.eval_judge.test_sections import make
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.read.scored_run import by_dataset
@@ -27,9 +26,9 @@ def accuracies(choice):
 def test_the_best_there_is_compared_on_the_rows_that_it_was_not_chosen_on():
     groups = [str(i // 2) for i in range(80)]
     runs = [
-        make("base", [i % 3 == 0 for i in range(80)], groups=groups),
-        make("good", [i % 8 != 0 for i in range(80)], groups=groups),
-        make("bad", [False] * 80, groups=groups),
+        fake_run("base", [i % 3 == 0 for i in range(80)], groups=groups),
+        fake_run("good", [i % 8 != 0 for i in range(80)], groups=groups),
+        fake_run("bad", [False] * 80, groups=groups),
     ]
     kept, (choice,) = chosen(runs)
     scores = accuracies(choice)
@@ -48,7 +47,7 @@ def test_the_best_there_is_compared_on_the_rows_that_it_was_not_chosen_on():
 def test_luck_in_choosing_earns_nothing():
     draw, gains = random.Random(1), []
     for _ in range(60):
-        runs = [make(name, [draw.random() < 0.5 for _ in range(100)]) for name in ("base", *"abcdefgh")]
+        runs = [fake_run(name, [draw.random() < 0.5 for _ in range(100)]) for name in ("base", *"abcdefgh")]
         kept, _ = chosen(runs)
         gains.append(compare([*kept["s"].values()], "base").sets[0].against_base[0].value)
     assert abs(sum(gains) / len(gains)) < 0.035
@@ -56,9 +55,9 @@ def test_luck_in_choosing_earns_nothing():
 
 def test_datasets_count_alike_and_each_has_its_halves():
     many, few = [True] * 200, [False] * 20
-    runs = [make("base", many, "a"), make("base", few, "b")]
-    runs += [make("x", [True] * 120 + [False] * 80, "a"), make("x", [True] * 20, "b")]
-    runs += [make("y", many, "a"), make("y", few, "b")]
+    runs = [fake_run("base", many, "a"), fake_run("base", few, "b")]
+    runs += [fake_run("x", [True] * 120 + [False] * 80, "a"), fake_run("x", [True] * 20, "b")]
+    runs += [fake_run("y", many, "a"), fake_run("y", few, "b")]
     kept, choices = chosen(runs)
     assert [(choice.dataset, choice.model) for choice in choices] == [("a", "y"), ("b", "x"), ("mean", "x")]
     scores = accuracies(choices[-1])
@@ -75,11 +74,11 @@ def test_datasets_count_alike_and_each_has_its_halves():
 )
 def test_nothing_to_choose_from_is_refused(models):
     with raises(RequestError):
-        chosen([make(model, [True] * 9) for model in models])
+        chosen([fake_run(model, [True] * 9) for model in models])
 
 
 def test_a_model_that_was_not_scored_on_a_dataset_is_refused():
-    runs = [make(model, [True] * 9) for model in ("base", "x", "y")] + [make("base", [True] * 9, "t")]
+    runs = [fake_run(model, [True] * 9) for model in ("base", "x", "y")] + [fake_run("base", [True] * 9, "t")]
     with raises(RequestError, "t", "x, y"):
         chosen(runs)
 
@@ -94,7 +93,7 @@ def in_halves(runs):
 
 
 def graded(model, values):
-    return replace(make(model, [True] * 12), values={"brier": values})
+    return replace(fake_run(model, [True] * 12), values={"brier": values})
 
 
 def test_the_base_may_be_chosen_where_it_is_a_candidate_and_the_first_of_equals_is():
@@ -102,7 +101,7 @@ def test_the_base_may_be_chosen_where_it_is_a_candidate_and_the_first_of_equals_
         ({"base": True, "a": True, "b": False}, "base", ["base", "a", "b"]),
         ({"a": False, "b": True, "c": True}, "b", ["b"]),
     ):
-        runs, held_out = in_halves([make(model, [correct] * 12) for model, correct in models.items()])
+        runs, held_out = in_halves([fake_run(model, [correct] * 12) for model, correct in models.items()])
         answer = choose_on_half(runs, "base", held_out=held_out)
         assert answer.figures["choice"][0].model == answer.base == chosen
         assert [*answer.runs["s"]] == compared

@@ -6,10 +6,9 @@ import pytest
 from click.testing import Result
 
 from tests.cli.scoring import call, invoke
-from tests.fake_runs import VALID, answers, write_run
+from tests.fake_runs import VALID, answers, fake_run, write_run
 from tests.json_files import read_json
 from tests.messages import printed, raises
-from tests.unit.eval_judge.test_sections import make
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.ask import compare_runs
@@ -114,7 +113,7 @@ def test_a_training_has_one_recipe() -> None:
 
 def runs() -> list[ScoredRun]:
     flags = [True, False] * 10
-    return [make("base", flags), make("a", flags), make("b", flags, "t"), make("c", flags)]
+    return [fake_run("base", flags), fake_run("a", flags), fake_run("b", flags, "t"), fake_run("c", flags)]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,7 @@ def test_what_cannot_be_replicates(name: str, models: list[str]) -> None:
 
 def test_replicates_without_the_base_on_their_dataset_are_compared_with_nothing() -> None:
     flags = [True, False] * 10
-    own = [make("base", flags), make("a", flags, "t"), make("b", flags, "t")]
+    own = [fake_run("base", flags), fake_run("a", flags, "t"), fake_run("b", flags, "t")]
     comparison = compare_runs(by_dataset(own), recipes={"r": ["a", "b"]}).comparison
     on_s, on_t = decisions(comparison)
     printed(on_s, "On s: Nothing to compare")
@@ -136,7 +135,7 @@ def test_replicates_without_the_base_on_their_dataset_are_compared_with_nothing(
 
 def test_models_beside_settings_are_candidates_too() -> None:
     flags = [True, False] * 10
-    own = [make("base", flags), make("a", flags), make("x", flags[::-1]), make("b", flags)]
+    own = [fake_run("base", flags), fake_run("a", flags), fake_run("x", flags[::-1]), fake_run("b", flags)]
     comparison = compare(with_settings(by_dataset(own), "base", {"r": ["a", "b"]}), "base")
     assert comparison.models == ["base", "r", "x"]
     assert [test.model for test in comparison.sets[0].against_base] == ["r", "x"]

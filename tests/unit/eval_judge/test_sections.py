@@ -2,12 +2,11 @@
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.fake_runs import compare
+from tests.fake_runs import NEW, OLD, compare, fake_run, flags, labelled, two_datasets
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.training.metrics import Metric
@@ -21,35 +20,6 @@ from tuneyard.eval.statistics.rates import Z95, wilson
 from tuneyard.eval.statistics.spread import student_deviate
 
 
-def make(model: str, right: list[bool], dataset: str = "s", groups: list[str] | None = None) -> ScoredRun:
-    gold = ["yes"] * len(right)
-    predicted = ["yes" if x else "unknown" for x in right]
-    rows = [str(i) for i in range(len(right))]
-    return ScoredRun(model, dataset, f"{model}/{dataset}", rows, gold, predicted, right, groups)
-
-
-def labelled(model: str, gold: list[str], said: list[str], dataset: str = "s", **more: Any) -> ScoredRun:
-    """A run whose answers are these labels; `more` are further columns."""
-    right = [one == other for one, other in zip(gold, said, strict=True)]
-    return ScoredRun(model, dataset, model, list(map(str, range(len(gold)))), gold, said, right, **more)
-
-
-def flags(both: int, first: int, second: int, neither: int) -> tuple[list[bool], list[bool]]:
-    """Right answers of two models from the four counts of a 2 x 2 table."""
-    return (
-        [True] * (both + first) + [False] * (second + neither),
-        [True] * both + [False] * first + [True] * second + [False] * neither,
-    )
-
-
-OLD, NEW = flags(40, 5, 30, 25)  # the second is shown to be better
-
-
-def two_datasets() -> list[ScoredRun]:
-    """The base and a better model on s and t."""
-    return [make(model, right, name) for name in "st" for model, right in (("base", OLD), ("a", NEW))]
-
-
 def judge(*runs: ScoredRun) -> Comparison:
     return compare(runs, "base")
 
@@ -61,7 +31,7 @@ def only(comparison: Comparison) -> Section:
 
 
 def test_rows_that_were_trained_on_are_counted_where_they_are_known() -> None:
-    runs = [make(name, [True, False]) for name in ("base", "a", "b")]
+    runs = [fake_run(name, [True, False]) for name in ("base", "a", "b")]
     known, unknown = {"trained_on": {"examples": 2}}, {"trained_on": {"not checked": "no run.json"}}
     section = only(judge(runs[0], replace(runs[1], facts=known), replace(runs[2], facts=unknown)))
     assert [figure.trained_on for figure in section.figures.values()] == [0, 2, 0]
@@ -91,8 +61,8 @@ def test_a_model_is_paired_with_the_constant_answer() -> None:
 def test_the_best_is_named_with_those_it_cannot_be_told_from_as_seen_from_it(order: str) -> None:
     right = {"a": [True] * 100, "b": [True] * 58 + [False] * 2 + [True] * 40}
     right["c"] = [True] * 30 + [False] * 30 + [True] * 40  # a is shown to be better
-    base = make("base", [False] * 60 + [True] * 40)
-    section = only(judge(base, *(make(model, right[model]) for model in order)))
+    base = fake_run("base", [False] * 60 + [True] * 40)
+    section = only(judge(base, *(fake_run(model, right[model]) for model in order)))
     assert section.best == "a"
     (rival,) = section.rivals
     assert (rival.model, rival.against, rival.better, rival.worse) == ("a", "b", 2, 0)
@@ -100,8 +70,8 @@ def test_the_best_is_named_with_those_it_cannot_be_told_from_as_seen_from_it(ord
 
 
 def test_the_mean_takes_models_that_have_every_set() -> None:
-    first = [make("base", OLD, "s"), make("a", NEW, "s"), make("b", NEW, "s")]
-    comparison = judge(*first, make("base", OLD, "t"), make("a", NEW, "t"))
+    first = [fake_run("base", OLD, "s"), fake_run("a", NEW, "s"), fake_run("b", NEW, "s")]
+    comparison = judge(*first, fake_run("base", OLD, "t"), fake_run("a", NEW, "t"))
     assert list(comparison.mean.figures) == ["base", "a"]
     figure, single = comparison.mean.figures["a"], comparison.sets[0].figures["a"]
     assert figure.value == single.value and figure.n == 200
@@ -114,19 +84,19 @@ def test_the_mean_takes_models_that_have_every_set() -> None:
 
 def test_what_the_mean_could_show_is_never_less_than_if_a_row_differed() -> None:
     """Two sets of 100 rows, 35 of which differ in the first and none in the second, judged by hand."""
-    runs = [make(*run) for run in (("base", OLD), ("a", NEW), ("base", OLD, "t"), ("a", OLD, "t"))]
+    runs = [fake_run(*run) for run in (("base", OLD), ("a", NEW), ("base", OLD, "t"), ("a", OLD, "t"))]
     mean = judge(*runs).mean
     error = math.sqrt(0.35 / 100 + 0.01 / 100) / 2
     assert mean.against_base[0].smallest == pytest.approx((1.959964 + 0.841621) * error, rel=0.03)
-    same = judge(*(make(model, OLD, name) for name in "st" for model in ("base", "a"))).mean
+    same = judge(*(fake_run(model, OLD, name) for name in "st" for model in ("base", "a"))).mean
     assert same.against_base[0].smallest == pytest.approx((1.959964 + 0.841621) * 0.01 / 2, rel=0.03)
 
 
 def test_groups_widen_the_intervals() -> None:
     old, new = flags(60, 10, 20, 30)
-    plain = only(judge(make("base", old), make("a", new)))
+    plain = only(judge(fake_run("base", old), fake_run("a", new)))
     groups = [str(i // 10) for i in range(120)]
-    grouped = only(judge(make("base", old, groups=groups), make("a", new, groups=groups)))
+    grouped = only(judge(fake_run("base", old, groups=groups), fake_run("a", new, groups=groups)))
     assert (plain.groups, grouped.groups) == (None, 12)
     assert grouped.figures["a"].high - grouped.figures["a"].low > 1.5 * (
         plain.figures["a"].high - plain.figures["a"].low
@@ -139,7 +109,7 @@ def test_a_run_has_one_interval_wherever_it_is_told() -> None:
     """Four groups, all about half right: more even than chance, which must not narrow an interval."""
     right = ([True, False] * 25 + [True] * 1 + [False] * 1) * 4
     groups = [str(i // 52) for i in range(208)]
-    run = make("base", right, groups=groups)
+    run = fake_run("base", right, groups=groups)
     rows = [
         {"expected_output": g, "predicted_output": p, "group": x, "subtype": "k", "type": "t",
          "similarity": 0.0, "token_f1": 0.0}
@@ -163,7 +133,7 @@ def test_a_run_has_one_interval_wherever_it_is_told() -> None:
 
 
 def test_without_the_base_only_the_others_are_compared() -> None:
-    section = only(judge(make("a", OLD), make("b", NEW)))
+    section = only(judge(fake_run("a", OLD), fake_run("b", NEW)))
     assert section.against_base == [] and len(section.between) == 1 and section.best is None
 
 
@@ -189,7 +159,7 @@ def test_very_skewed_differences_are_named_in_a_caution(tail: float, warned: boo
     generator = np.random.default_rng(8)
     base = generator.normal(size=100)
     runs = [
-        replace(make(model, [False] * 100), values={"score": values.tolist()})
+        replace(fake_run(model, [False] * 100), values={"score": values.tolist()})
         for model, values in (("base", base), ("a", base + np.exp(tail * generator.normal(size=100))))
     ]
     section = only(compare(runs, "base", metric=Metric("points", True, "score")))

@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from tests.cli.scoring import invoke
-from tests.fake_runs import VALID, write_run
+from tests.fake_runs import VALID, fake_run, write_run
 from tests.json_files import read_json
 from tests.messages import printed, raises
-from tests.unit.eval_judge.test_sections import make
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.questions.slices import compare_slices
@@ -17,7 +16,7 @@ from tuneyard.eval.statistics.family import estimates, sliced, units_of
 
 
 def run(model, correct, kinds):
-    return replace(make(model, correct), kinds={"kind": kinds})
+    return replace(fake_run(model, correct), kinds={"kind": kinds})
 
 
 def test_counts_and_accuracies_by_hand():

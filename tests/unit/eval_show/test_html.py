@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from tests.cli.scoring import call
 from tests.conftest import ROOT, render_nothing
-from tests.fake_runs import answers, compare, demo, page_of, write_run
+from tests.fake_runs import answers, compare, demo, labelled, page_of, write_run
 from tests.messages import printed, printed_line, raises
-from tests.unit.eval_judge.test_sections import labelled
 from tuneyard.core import version
 from tuneyard.core.drawing.page import content_policy
 from tuneyard.core.errors import ContentError

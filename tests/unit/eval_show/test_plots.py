@@ -16,8 +16,7 @@ from matplotlib.text import Text
 
 from tests.cli.scoring import call
 from tests.conftest import ROOT
-from tests.fake_runs import compare, write_run
-from tests.unit.eval_judge.test_sections import NEW, OLD, labelled, make, two_datasets
+from tests.fake_runs import NEW, OLD, compare, fake_run, labelled, two_datasets, write_run
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.drawing.plots import (
     CJK,
@@ -133,7 +132,7 @@ def test_dollars_are_no_mathematics(tmp_path: Path) -> None:
 
 
 def test_the_title_says_the_finding() -> None:
-    found = compare([make("base", OLD), make("a", NEW)], "base")
+    found = compare([fake_run("base", OLD), fake_run("a", NEW)], "base")
     chart = accuracy_chart(found, found.sections)
     assert chart.title.startswith("Ship a: 70.0 %, against 45.0 % for the base.")
     assert chart.places == ["s\nn = 100"] and chart.baselines == [1.0]
@@ -141,14 +140,14 @@ def test_the_title_says_the_finding() -> None:
 
 
 def test_the_title_of_several_sets_is_on_their_mean() -> None:
-    found = compare([*two_datasets(), make("b", NEW, "t")], "base")
+    found = compare([*two_datasets(), fake_run("b", NEW, "t")], "base")
     chart = accuracy_chart(found, found.sections)
     assert chart.title.startswith("Ship a: 70.0 %, against 45.0 % for the base.")
     assert [len(shares) for shares in chart.series.values()] == [3, 3, 3] and chart.series["b"][0] is None
 
 
 def typed(model: str, right: list[bool], **kinds: list[str]) -> ScoredRun:
-    return replace(make(model, right), kinds=kinds)
+    return replace(fake_run(model, right), kinds=kinds)
 
 
 def test_kinds_are_counted_the_most_common_first() -> None:
@@ -165,7 +164,7 @@ def test_beyond_25_kinds_the_rest_is_taken_together() -> None:
 
 
 def test_the_recommended_model_is_highlighted_and_the_base_is_a_line() -> None:
-    found = compare([make("base", OLD), make("a", NEW), make("b", [False] * 100)], "base")
+    found = compare([fake_run("base", OLD), fake_run("a", NEW), fake_run("b", [False] * 100)], "base")
     (axes,) = draw_bars(accuracy_chart(found, found.sections)).axes
     widths = [round(bar.get_path().get_extents(bar.get_patch_transform()).width, 9) for bar in axes.patches]
     assert widths == [70, STUB]  # a bar of 0 % is seen
@@ -174,7 +173,7 @@ def test_the_recommended_model_is_highlighted_and_the_base_is_a_line() -> None:
     assert [text.get_text() for text in axes.texts] == ["70.0", "0.0"]
     _, labels = axes.get_legend_handles_labels()
     assert labels == ["base", "majority-class baseline", "a (recommended)", "b"]
-    kept = compare([make("base", OLD), make("b", [False] * 100)], "base")
+    kept = compare([fake_run("base", OLD), fake_run("b", [False] * 100)], "base")
     (axes,) = draw_bars(accuracy_chart(kept, kept.sections)).axes
     assert axes.get_legend_handles_labels()[1][0] == "base (recommended)"
 
@@ -201,7 +200,7 @@ def test_a_plot_is_drawn_once_for_the_folder_and_the_page(
 @pytest.mark.usefixtures("unrendered")
 def test_free_text_and_many_sets_have_no_matrix() -> None:
     gold = [f"text {n}" for n in range(21)]
-    many = [make("base", [True, False], f"set {n}") for n in range(13)]
+    many = [fake_run("base", [True, False], f"set {n}") for n in range(13)]
     for runs in ([labelled("base", gold, gold)], many):
         assert [plot.name for plot in draw_plots(compare(runs, "base"), by_dataset(runs))] == ["accuracy.png"]
 

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fake_runs import VALID, compare, table_json
+from tests.fake_runs import NEW, OLD, VALID, compare, fake_run, flags, labelled, table_json, two_datasets
 from tests.messages import golden_text, raises
-from tests.unit.eval_judge.test_sections import NEW, OLD, flags, labelled, make, two_datasets
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.reader_language import in_language
 from tuneyard.eval.judge import sections
@@ -66,7 +65,7 @@ def test_figures_and_verdict_of_a_small_difference_do_not_contradict_each_other(
 )
 def test_the_verdict_on_one_model(table: tuple[int, int, int, int], facts: str) -> None:
     old, new = flags(*table)
-    golden_text(told(make("base", old), make("a", new)), facts)
+    golden_text(told(fake_run("base", old), fake_run("a", new)), facts)
 
 
 @pytest.mark.parametrize(("value", "p", "told"), [(0.1, 0.06, True), (-0.1, 0.06, True), (0.1, 0.04, False)])
@@ -210,7 +209,7 @@ def test_the_first_line_says_what_is_to_be_done_and_names_the_alternative() -> N
     base, a, b = WEAK, [True] * 100, NEARLY
 
     def said(**answers: list[bool]) -> str:
-        return first_lines(compare([make(model, right) for model, right in answers.items()], "base"))
+        return first_lines(compare([fake_run(model, right) for model, right in answers.items()], "base"))
 
     golden_text(said(base=base, a=a, b=b), "Ship a", "100.0", "40.0", "is not shown to be better than b")
     golden_text(said(base=base, a=a, b=base), "Ship a", "is better than b, the second best")
@@ -218,7 +217,7 @@ def test_the_first_line_says_what_is_to_be_done_and_names_the_alternative() -> N
     golden_text(said(base=base, a=base), "Keep the base", "no evidence")
     golden_text(said(base=base), "Nothing to compare")
     two = [
-        make(model, right, name)
+        fake_run(model, right, name)
         for name in "st"
         for model, right in [("base", base), ("a", a), ("b", a[:-9] + [False] * 9)]
     ]
@@ -226,13 +225,15 @@ def test_the_first_line_says_what_is_to_be_done_and_names_the_alternative() -> N
 
 
 def test_the_first_line_names_three_alternatives_and_says_how_many_more() -> None:
-    runs = [make("base", [False] * 100), *(make(f"m{n}", [True] * 100) for n in range(8))]
+    runs = [fake_run("base", [False] * 100), *(fake_run(f"m{n}", [True] * 100) for n in range(8))]
     golden_text(first_lines(compare(runs, "base")), "Ship m0", "m1", "m2", "m3", "4 more")
 
 
 def test_different_tasks_have_a_line_each() -> None:
     runs = [
-        make(model, [right] * 50, name) for name in "st" for model, right in [("base", False), ("a", True)]
+        fake_run(model, [right] * 50, name)
+        for name in "st"
+        for model, right in [("base", False), ("a", True)]
     ]
     found = sections.compare(by_dataset(runs), "base", has_mean=False)
     lines = decisions(found)
@@ -243,8 +244,8 @@ def test_different_tasks_have_a_line_each() -> None:
 def test_a_merge_is_called_by_its_adapters_and_a_single_one_is_the_simpler_choice() -> None:
     assert called("rte=0.5,mnli=0.5") == "the merge (rte=0.5,mnli=0.5)"
     assert [called(name) for name in ("rte", "rte=0.5", "a,b", "")] == ["rte", "rte=0.5", "a,b", ""]
-    runs = [make("base", WEAK), make("rte=0.5,mnli=0.5", [True] * 100), make("rte", NEARLY)]
-    runs.append(make("mnli", [True] * 20 + [False] * 80))
+    runs = [fake_run("base", WEAK), fake_run("rte=0.5,mnli=0.5", [True] * 100), fake_run("rte", NEARLY)]
+    runs.append(fake_run("mnli", [True] * 20 + [False] * 80))
     comparison = compare(runs, "base")
     first_line = (
         "Ship the merge (rte=0.5,mnli=0.5): 100.0 %, against 40.0 % for the base. It is not shown "
@@ -262,19 +263,19 @@ def test_a_merge_is_called_by_its_adapters_and_a_single_one_is_the_simpler_choic
 
 def test_some_worse_none_better() -> None:
     base, worse = flags(40, 30, 5, 25)
-    text = told(make("base", base), make("a", worse), make("b", base))
+    text = told(fake_run("base", base), fake_run("a", worse), fake_run("b", base))
     golden_text(text, "0.0", "no evidence", "−25.0", "0.001", "is worse")
 
 
 def test_nothing_to_compare() -> None:
-    golden_text(told(make("base", [True])), "Nothing to compare")
-    golden_text(told(make("a", [True]), make("b", [False])), "Nothing to compare")
-    two = [make("base", [True] * 9), make("a", [True] * 9, "t")]
+    golden_text(told(fake_run("base", [True])), "Nothing to compare")
+    golden_text(told(fake_run("a", [True]), fake_run("b", [False])), "Nothing to compare")
+    two = [fake_run("base", [True] * 9), fake_run("a", [True] * 9, "t")]
     assert "| –" in markdown(compare(two, "base"))
 
 
 def test_wide_letters_are_aligned() -> None:
-    lines = markdown(compare([make("base", OLD), make("缺陷", NEW)], "base")).splitlines()
+    lines = markdown(compare([fake_run("base", OLD), fake_run("缺陷", NEW)], "base")).splitlines()
     assert lines[4].startswith("| 缺陷                     | 70.0 %")
 
 
@@ -289,7 +290,7 @@ def test_json_holds_what_the_page_says() -> None:
 
 
 def test_many_sets_are_rows() -> None:
-    runs = [make(model, [True, False], f"set {n}") for n in range(9) for model in ("base", "a")]
+    runs = [fake_run(model, [True, False], f"set {n}") for n in range(9) for model in ("base", "a")]
     lines = markdown(compare(runs, "base")).splitlines()
     assert [cell.strip() for cell in lines[2].split("|")[2:5]] == ["base", "a", "majority-class baseline"]
     assert lines[4].startswith("| mean, n = 18 ") and lines[5].startswith("| set 0, n = 2 ")
@@ -300,7 +301,7 @@ def test_the_method_is_plain_sentences_in_both_languages() -> None:
     for groups in (None, [str(i // 4) for i in range(100)]):
         for count in (2, 3, 4):
             chosen = list(models.items())[:count]
-            runs = [make(name, right, set_, groups) for name, right in chosen for set_ in "st"]
+            runs = [fake_run(name, right, set_, groups) for name, right in chosen for set_ in "st"]
             comparison = compare(runs, "base")
             for section in comparison.sections:
                 assert ":" not in method(section)
@@ -317,29 +318,29 @@ def test_the_section_that_decides_is_the_first_column() -> None:
 
 
 def test_a_bar_in_a_name_does_not_break_the_table() -> None:
-    page = markdown(compare([make("a|b", [True, False])], "base"))
+    page = markdown(compare([fake_run("a|b", [True, False])], "base"))
     assert "| a\\|b " in page
 
 
 @pytest.mark.parametrize("groups", [None, [str(i // 5) for i in range(100)]])
 def test_json_has_no_nan(groups: list[str] | None) -> None:
     for one, other in [flags(100, 0, 0, 0), flags(0, 0, 0, 100), flags(0, 0, 100, 0)]:
-        runs = [make("base", one, groups=groups), make("a", other, groups=groups)]
+        runs = [fake_run("base", one, groups=groups), fake_run("a", other, groups=groups)]
         assert VALID(table_json(runs))
         markdown(compare(runs, "base"))
 
 
 def test_the_best_of_many_has_a_figure_without_its_luck() -> None:
-    text = told(make("base", OLD), make("a", NEW), make("b", OLD), make("c", OLD[::-1]))
+    text = told(fake_run("base", OLD), fake_run("a", NEW), fake_run("b", OLD), fake_run("c", OLD[::-1]))
     golden_text(text, "best of 3", "overstates its gain")
-    assert "overstates" not in told(make("base", OLD), make("a", NEW), make("b", OLD))
+    assert "overstates" not in told(fake_run("base", OLD), fake_run("a", NEW), fake_run("b", OLD))
 
 
 def test_a_model_is_within_a_margin_if_its_lower_limit_is() -> None:
     """1,000 examples: `a` and `b` differ on 10, so that `b` is shown to lose less than 2 points."""
     base, a = [True] * 500 + [False] * 500, [True] * 900 + [False] * 100
     b = [False] * 6 + [True] * 894 + [True] * 4 + [False] * 96
-    runs = [make("base", base), make("a", a), make("b", b)]
+    runs = [fake_run("base", base), fake_run("a", a), fake_run("b", b)]
     (section,) = compare(runs, "base", margin=0.02).sets
     (test,) = (test for test in section.against_top if test.model == "b")
     assert test.against == "a" and -0.02 < test.low < -0.005 < test.value == pytest.approx(-0.002)
@@ -359,7 +360,7 @@ def test_a_model_that_gives_one_answer_to_every_example_is_marked() -> None:
     lines = markdown(compare(runs, "base")).splitlines()
     assert ', always "no"' in lines[5] and "always" not in lines[4]
     assert VALID(table_json(runs))
-    assert "always" not in markdown(compare([make("base", [True] * 4)], "base"))
+    assert "always" not in markdown(compare([fake_run("base", [True] * 4)], "base"))
 
 
 def test_an_answer_of_several_lines_stays_in_its_cell() -> None:
