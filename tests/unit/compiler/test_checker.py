@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.unit.compiler.conftest import Bench, as_csv, as_parquet, json_lines
+from tests.unit.compiler.conftest import ROWS, Bench, as_csv, as_parquet, json_lines
 
 SPEC = """
 about: a test
@@ -114,3 +114,10 @@ def test_an_input_may_ask_alone(bench):
     other = "about: x\nlike: io\nwrite:\n  - {dataset: own, instruction: 'Do: {instruction}'}\n"
     report = bench.compile_rows(other, rows[:2], reject=True)
     assert bench.codes(report) == [("E106", "train.jsonl:1")]
+
+
+def test_one_point_nought_is_one_and_a_name_nearly_right_is_asked_about(bench):
+    rows = [ROWS[0] | {"label": 1.0}, ROWS[1] | {"label": "entailmnet"}]
+    report = bench.compile_rows("rte", rows, reject=True)
+    assert report.problems.errors[0].hint == 'did you mean "entailment"?'
+    assert bench.first("alpaca_rte-train.json")["output"] == "no"

@@ -134,3 +134,27 @@ def test_rows_of_one_template_take_no_quadratic_time() -> None:
     # The least of a few: another process on the same core takes time of this one, too.
     large, small = (min(map(seconds, [count] * 4)) for count in (4000, 1000))
     assert large < 9 * small
+
+
+def words(count: int, start: int = 0) -> str:
+    return " ".join(f"w{number}" for number in range(start, start + count))
+
+
+@pytest.mark.parametrize(
+    ("shared", "more", "near"), [(6, 1, True), (10, 2, True), (21, 5, False), (17, 4, False)]
+)
+def test_texts_are_near_from_four_fifths_on(shared, more, near):
+    """`shared` words are shared - 2 runs of three; each word more is one more run in the union."""
+    pytest.importorskip("rensa")
+    one, other = words(shared), words(shared + more)
+    share = (shared - 2) / (shared - 2 + more)
+    assert similarity(one, other) == share and (share >= 0.8) == near
+    assert list(near_rows([one, other])) == ([(1, 0, share)] if near else [])
+    assert list(near_rows([one], [other])) == ([(0, 0, share)] if near else [])
+
+
+def test_of_several_near_texts_the_first_is_named_once():
+    pytest.importorskip("rensa")
+    texts = [words(20), words(21), words(22), "another text", words(20)]
+    assert [(row, twin) for row, twin, _ in near_rows(texts)] == [(1, 0), (2, 0), (4, 1)]
+    assert [(row, twin) for row, twin, _ in near_rows(texts[:1], texts[1:])] == [(0, 0)]

@@ -1,5 +1,6 @@
 """Readers by suffix: those of the folder, and plug-ins, each named where it fails."""
 
+import json
 from functools import partial
 
 import pyarrow
@@ -100,3 +101,10 @@ def test_parquet_is_read_without_the_memory_that_arrows_own_allocator_keeps(benc
     source = bench.write("train.parquet", as_parquet(ROWS))
     assert bench.compile("rte", source).read == len(ROWS)
     assert pyarrow.default_memory_pool().backend_name == "system"
+
+
+def test_line_numbers_hold_far_into_a_file(bench):
+    lines = [json.dumps(ROWS[0] | {"idx": n}) for n in range(5_000)]
+    lines[4_000] = json.dumps(ROWS[0] | {"label": 7})
+    report = bench.compile("rte", bench.write("train.jsonl", "\n".join(lines)))
+    assert [(p.code, p.place.rsplit(":", 1)[1]) for p in report.problems.errors] == [("E104", "4001")]

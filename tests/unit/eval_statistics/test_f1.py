@@ -1,9 +1,12 @@
-"""Paired tests against scipy and brute force."""
+"""Macro-F1 and its differences, against scikit-learn, plain bootstraps and plain swaps."""
 
 import random
+import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tuneyard.eval.statistics.f1 import macro_f1s, mean_f1
 from tuneyard.eval.statistics.family import DifferenceTest, estimates, units_of
@@ -95,3 +98,37 @@ def test_a_rare_label_that_is_always_correct_leaves_the_interval_of_macro_f1_ope
     alone = macro_f1(gold[:80], said[:80])
     assert alone.high - alone.low < high - low
     assert macro_f1(gold, said, ["a"] * 82).ci95 == (0.0, 1.0)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abcx")), min_size=1, max_size=50))
+def test_macro_f1_equals_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+    from sklearn.metrics import f1_score
+
+    gold, predicted = map(list, zip(*pairs, strict=True))
+    expected = f1_score(gold, predicted, labels=sorted(set(gold)), average="macro", zero_division=0)
+    f1 = macro_f1(gold, predicted)
+    value, low, high = f1.value, f1.low, f1.high
+    assert value == pytest.approx(expected)
+    assert 0 <= low <= high <= 1
+
+
+def test_a_label_that_a_draw_lacks_is_left_out_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert macro_f1(["yes"] * 9 + ["no"], ["yes"] * 10).value == pytest.approx(9 / 19)
+
+
+def test_macro_f1_interval_is_that_of_a_plain_bootstrap() -> None:
+    from sklearn.metrics import f1_score
+
+    draw = random.Random(0)
+    gold = ["yes"] * 90 + ["no"] * 30
+    predicted = [g if draw.random() < 0.8 else "no" for g in gold]
+    scores = []
+    for _ in range(300):
+        rows = draw.choices(range(120), k=120)
+        scores.append(f1_score([gold[i] for i in rows], [predicted[i] for i in rows], average="macro"))
+    low, high = np.quantile(scores, (0.025, 0.975))
+    ours_low, ours_high = macro_f1(gold, predicted).ci95
+    assert (ours_low, ours_high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
