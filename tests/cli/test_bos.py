@@ -36,7 +36,7 @@ def plain(tiny_model: Path, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def score(tmp_path: Path):
+def score_both(tmp_path: Path):
     """`score(model, *arguments)` runs eval.nli on two sets and returns OUT."""
     for name in ("one", "two"):
         write_json(tmp_path / f"{name}.json", PAIRS)
@@ -70,24 +70,24 @@ def test_bos_stands_before_the_plain_prompt_and_what_is_trained_on(plain) -> Non
     assert after.digest != without.digest
 
 
-def test_a_run_without_bos_warns_once_and_bos_is_recorded(plain, score, capsys) -> None:
-    results, before = read(score(plain))
+def test_a_run_without_bos_warns_once_and_bos_is_recorded(plain, score_both, capsys) -> None:
+    results, before = read(score_both(plain))
     assert capsys.readouterr().err.count("--bos begins prompts with it") == 1
     printed(results["prompt"], "plain text", "no chat template", "without", "BOS")
     with raises(RequestError, "bos"):
-        score(plain, "--bos", "--resume")
-    results, after = read(score(plain, "--bos", "--force"))
+        score_both(plain, "--bos", "--resume")
+    results, after = read(score_both(plain, "--bos", "--force"))
     assert "--bos" not in capsys.readouterr().err
     assert results["prompt"] == "plain text (no chat template) after BOS"
     assert results["settings"]["bos"] is True
     assert after != before
 
 
-def test_bos_is_refused_where_it_would_do_nothing(plain, tiny_model, score, tmp_path, capsys) -> None:
+def test_bos_is_refused_where_it_would_do_nothing(plain, tiny_model, score_both, tmp_path, capsys) -> None:
     with raises(RequestError, "--bos"):
-        score(tiny_model, "--bos")
+        score_both(tiny_model, "--bos")
     with raises(RequestError, "--bos"):
-        score(
+        score_both(
             Path("m"), "--bos", "--backend", "openai", "--url", "http://localhost:1/v1", "--mode", "generate"
         )
     with raises(RequestError, "--bos", "--chat"):
@@ -95,7 +95,7 @@ def test_bos_is_refused_where_it_would_do_nothing(plain, tiny_model, score, tmp_
     bare = shutil.copytree(tiny_model, tmp_path / "bare")
     (bare / "chat_template.jinja").unlink()
     with raises(RequestError, "BOS"):
-        score(bare, "--bos")
+        score_both(bare, "--bos")
     capsys.readouterr()
-    assert read(score(bare))[0]["prompt"] == "plain text (no chat template)"
+    assert read(score_both(bare))[0]["prompt"] == "plain text (no chat template)"
     assert "BOS" not in capsys.readouterr().err

@@ -30,7 +30,7 @@ TALK = {
 
 
 @pytest.fixture
-def pairs(tmp_path: Path) -> Path:
+def pairs_file(tmp_path: Path) -> Path:
     path = tmp_path / "pairs.jsonl"
     write_lines(path, [*PAIRS, TALK])
     return path
@@ -46,8 +46,8 @@ def read(out: Path, model: str) -> tuple[list[dict], dict]:
     return predictions(place), results(place)
 
 
-def test_log_probabilities_are_those_of_a_plain_loop(pairs, tmp_path, tiny_model, model, capsys):
-    ask(tiny_model, pairs, tmp_path / "out")
+def test_log_probabilities_are_those_of_a_plain_loop(pairs_file, tmp_path, tiny_model, model, capsys):
+    ask(tiny_model, pairs_file, tmp_path / "out")
     rows, found = read(tmp_path / "out", "base")
     asked = ["2 + 2?", "Name a colour.\nin English", "Name a river."]
     talks = [[{"role": "user", "content": text}] for text in asked]
@@ -64,9 +64,9 @@ def test_log_probabilities_are_those_of_a_plain_loop(pairs, tmp_path, tiny_model
     assert re.search(r"per token \S+% \[.+?\] of 4 ", capsys.readouterr().out)
 
 
-def test_an_adapter_is_held_against_the_base_and_runs_pair_up(pairs, tmp_path, tiny_model):
+def test_an_adapter_is_held_against_the_base_and_runs_pair_up(pairs_file, tmp_path, tiny_model):
     adapter = write_adapter(tmp_path / "dpo")
-    ask(tiny_model, pairs, tmp_path / "out", "--adapter", f"dpo={adapter}")
+    ask(tiny_model, pairs_file, tmp_path / "out", "--adapter", f"dpo={adapter}")
     base, own = (read(tmp_path / "out", name)[0] for name in ("base", "dpo"))
     gained = [
         new["chosen_logp"] - new["rejected_logp"] > old["chosen_logp"] - old["rejected_logp"]
@@ -136,14 +136,14 @@ def test_a_column_without_an_answer_is_named_as_the_entry_names_it(tmp_path):
         read_rejected(*read_datasets(("a",), (), folder=tmp_path))
 
 
-def test_a_dataset_without_ranking_and_a_server_are_refused(tmp_path, tiny_model, pairs):
+def test_a_dataset_without_ranking_and_a_server_are_refused(tmp_path, tiny_model, pairs_file):
     (tmp_path / "dataset_info.json").write_text('{"qa": {"file_name": "qa.json"}}')
     (tmp_path / "qa.json").write_text('[{"instruction": "a", "output": "b"}]')
     with raises(RequestError, "qa", "ranking", "kto_tag"):
         folders = ["--dataset-dir", tmp_path, "--out", tmp_path / "out"]
         call(cli, "--model", tiny_model, "--dataset", "qa", *folders)
     with raises(RequestError, "eval.preference"):
-        ask(tiny_model, pairs, tmp_path / "out", "--backend", "openai", "--url", "http://localhost:9")
+        ask(tiny_model, pairs_file, tmp_path / "out", "--backend", "openai", "--url", "http://localhost:9")
 
 
 MARKED = [
@@ -197,6 +197,6 @@ def test_marks_that_cannot_be_scored_are_named(tmp_path, row, facts):
         read_marks(*read_datasets((), (write(tmp_path / "a.jsonl", rows),)), "kto_tag")
 
 
-def test_pairs_and_marked_answers_are_not_scored_in_one_run(tmp_path, tiny_model, pairs):
+def test_pairs_and_marked_answers_are_not_scored_in_one_run(tmp_path, tiny_model, pairs_file):
     with raises(RequestError, "marks"):
-        ask(tiny_model, pairs, tmp_path / "out", "--data", write(tmp_path / "marks.jsonl", MARKED))
+        ask(tiny_model, pairs_file, tmp_path / "out", "--data", write(tmp_path / "marks.jsonl", MARKED))

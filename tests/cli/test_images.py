@@ -69,7 +69,7 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, monkeypatch) -> Path:
+def seen_images(tmp_path: Path, monkeypatch) -> Path:
     """A folder with a registered set and its images (noise) in media/."""
     (tmp_path / "media").mkdir()
     for name, size, mode in (
@@ -151,15 +151,15 @@ def passes(monkeypatch) -> list[dict]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "template"), TEMPLATES)
-def test_what_is_scored_is_what_llamafactory_trains_on(kind, template, models, pictures, passes) -> None:
+def test_what_is_scored_is_what_llamafactory_trains_on(kind, template, models, seen_images, passes) -> None:
     import torch
 
     Image.effect_noise((800, 760), 90).convert("RGB").save(
-        pictures / "media/c.jpg"
+        seen_images / "media/c.jpg"
     )  # LLaMA-Factory shrinks it
     out = loss(models(kind), "--dataset", "seen", template=template)
     thinking = {"enable_thinking": False} if template == "qwen3_vl" else {}
-    net, rows, collator = trained(models(kind), pictures / "cache", template=template, **thinking)
+    net, rows, collator = trained(models(kind), seen_images / "cache", template=template, **thinking)
     found = {named["input_ids"].shape[1]: named for named in passes}
     for row, line in zip(rows, read(out), strict=True):
         ids, labels = row["input_ids"], row["labels"]
@@ -210,9 +210,9 @@ def plain(model: Path, asked: list[str], images: list[str], answer: str) -> floa
         return -net(**inputs, labels=labels).loss.item() * told.shape[1]
 
 
-def test_loss_and_choices_are_those_of_a_plain_loop(models, pictures) -> None:
+def test_loss_and_choices_are_those_of_a_plain_loop(models, seen_images) -> None:
     row = {"turns": talk("<image>Which <image>colour?", "no"), "pictures": ["a.png", "b.png"]}
-    write_json(pictures / "dataset_info/seen/rows.json", [row])
+    write_json(seen_images / "dataset_info/seen/rows.json", [row])
     asked = [row["turns"][0]["content"]], row["pictures"]
     (line,) = read(loss(models(), "--dataset", "seen"))
     assert -line["loss"] == pytest.approx(plain(models(), *asked, "no<|im_end|>\n"), abs=1e-4)
@@ -228,14 +228,14 @@ def test_loss_and_choices_are_those_of_a_plain_loop(models, pictures) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("apply", ["unmerged", "merged"])
-def test_an_adapter_is_scored_as_peft_has_it_with_images_of_its_recipe(models, pictures, apply) -> None:
+def test_an_adapter_is_scored_as_peft_has_it_with_images_of_its_recipe(models, seen_images, apply) -> None:
     import torch
     from peft import PeftModel
 
     small = {"image_max_pixels": 4000, "image_min_pixels": 2000}
-    saved = adapter(pictures / "saved", models(), **small)
+    saved = adapter(seen_images / "saved", models(), **small)
     out = loss(models(), "--adapter", f"one={saved}", "--dataset", "seen", "--apply", apply)
-    net, rows, collator = trained(models(), pictures / "cache", template="qwen2_vl", **small)
+    net, rows, collator = trained(models(), seen_images / "cache", template="qwen2_vl", **small)
     tuned = PeftModel.from_pretrained(net, saved).eval()
     for row, line in zip(rows, read(out, name="one"), strict=True):
         with torch.no_grad():
@@ -246,19 +246,19 @@ def test_an_adapter_is_scored_as_peft_has_it_with_images_of_its_recipe(models, p
     assert {name: settings[name] for name in small} == small and settings["batch_tokens"] == 1
 
 
-def test_answers_of_pairs_are_as_probable_as_the_same_answers_alone(models, pictures) -> None:
+def test_answers_of_pairs_are_as_probable_as_the_same_answers_alone(models, seen_images) -> None:
     """LLaMA-Factory's own figure for such pairs: tools/stages, stage `dpo with images`."""
     question = talk("<image>Which colour?")
     answers = {"chosen": "red", "rejected": "a blue one"}
     rows = [
         {"turns": talk("<image>Which colour?", answer), "pictures": ["a.png"]} for answer in answers.values()
     ]
-    rows_of(pictures, *rows)
+    rows_of(seen_images, *rows)
     alone = read(loss(models(), "--dataset", "seen"))
     pair = {side: {"role": "assistant", "content": answer} for side, answer in answers.items()}
     columns = {**ENTRY["columns"], "chosen": "chosen", "rejected": "rejected"}
     entry = {**ENTRY, "ranking": True, "columns": columns}
-    rows_of(pictures, {"turns": question, **pair, "pictures": ["a.png"]}, entry=entry)
+    rows_of(seen_images, {"turns": question, **pair, "pictures": ["a.png"]}, entry=entry)
     (scored,) = read(call(preference, models(), "--dataset", "seen", out="pairs"))
     for side, row in zip(answers, alone, strict=True):
         assert scored[f"{side}_logp"] == pytest.approx(-row["loss"], abs=1e-4)
@@ -266,7 +266,7 @@ def test_answers_of_pairs_are_as_probable_as_the_same_answers_alone(models, pict
 
 
 @pytest.mark.slow
-def test_bf16_is_scored_in_bf16(models, pictures) -> None:
+def test_bf16_is_scored_in_bf16(models, seen_images) -> None:
     out = loss(models(), "--dataset", "seen", "--dtype", "bf16")
     whole = read(loss(models(), "--dataset", "seen", out="whole"))
     for line, exact in zip(read(out), whole, strict=True):
@@ -281,8 +281,8 @@ def test_the_pixels_are_llamafactorys_own() -> None:
 
 
 @pytest.mark.usefixtures("without_plots")
-def test_a_run_is_resumed_rescored_compared_and_reported(models, pictures) -> None:
-    saved = adapter(pictures / "saved", models())
+def test_a_run_is_resumed_rescored_compared_and_reported(models, seen_images) -> None:
+    saved = adapter(seen_images / "saved", models())
     out = call(nli, models(), "--adapter", f"one={saved}", "--dataset", "seen")
     before = {name: (out / name).read_text() for name in tree(out) if name.endswith("predictions.jsonl")}
     assert [
@@ -298,8 +298,8 @@ def test_a_run_is_resumed_rescored_compared_and_reported(models, pictures) -> No
     scoring.call(nli.cli, "--rescore", "out", "--choices", "no,yes", "--out", "again")
     assert [list(line["choices"]) for line in read(Path("again"))] == [["no", "yes"]] * 3
     scoring.call(compare.cli, "out", "--out", "compared")
-    assert (pictures / "compared/table.md").is_file() and (pictures / "compared/report.html").is_file()
-    Image.new("RGB", (90, 60)).save(pictures / "media/a.png")
+    assert (seen_images / "compared/table.md").is_file() and (seen_images / "compared/report.html").is_file()
+    Image.new("RGB", (90, 60)).save(seen_images / "media/a.png")
     with raises(TuneyardError, "--resume"):
         call(nli, models(), "--adapter", f"one={saved}", "--dataset", "seen", "--resume")
 
@@ -309,20 +309,20 @@ def test_a_run_is_resumed_rescored_compared_and_reported(models, pictures) -> No
     [(nli, []), pytest.param(text, ["--no-generate"], marks=pytest.mark.slow)],
 )
 def test_workers_in_another_folder_see_the_images_of_one_process(
-    models, pictures, monkeypatch, command, more
+    models, seen_images, monkeypatch, command, more
 ) -> None:
     """Images have paths that are relative here, and must lead there all the same."""
-    saved = adapter(pictures / "saved", models())
+    saved = adapter(seen_images / "saved", models())
     given = ["--adapter", f"one={saved}", "--dataset", "seen", *more]
     alone = tree(call(command, models(), *given, out="out"))
     Path("out").rename("alone")
-    use_workers(monkeypatch, ElsewhereWorkers(pictures.parent))
+    use_workers(monkeypatch, ElsewhereWorkers(seen_images.parent))
     assert tree(call(command, models(), *given, out="out")) == alone
 
 
-def test_texts_are_scored_by_a_model_that_sees_in_batches_as_one_by_one(models, pictures) -> None:
+def test_texts_are_scored_by_a_model_that_sees_in_batches_as_one_by_one(models, seen_images) -> None:
     rows = [{"instruction": f"Is {n} more than {9**n}?", "output": ("yes", "no")[n % 2]} for n in range(6)]
-    write_json(pictures / "texts.json", rows)
+    write_json(seen_images / "texts.json", rows)
     several, single = (
         read(call(nli, models(), "--data", "texts.json", *more, template=None, out=out), dataset="texts")
         for out, more in (("several", []), ("single", ["--batch-tokens", 1]))
@@ -360,15 +360,15 @@ CALLS = '[{"name": "f", "description": "", "parameters": {"type": "object", "pro
         ({"videos": ["a.mp4"]}, "record 2; videos"),
     ],
 )
-def test_a_row_that_cannot_be_shown_is_refused_by_its_place(models, pictures, row, facts) -> None:
-    (pictures / "media/raw.json").write_text("{}")
-    (pictures / "media/cut.png").write_bytes((pictures / "media/a.png").read_bytes()[:2000])
-    rows_of(pictures, {**ONE, "turns": talk("<image>?", "yes")}, {**ONE, **row}, entry=TOOLS)
-    before = tree(pictures)
+def test_a_row_that_cannot_be_shown_is_refused_by_its_place(models, seen_images, row, facts) -> None:
+    (seen_images / "media/raw.json").write_text("{}")
+    (seen_images / "media/cut.png").write_bytes((seen_images / "media/a.png").read_bytes()[:2000])
+    rows_of(seen_images, {**ONE, "turns": talk("<image>?", "yes")}, {**ONE, **row}, entry=TOOLS)
+    before = tree(seen_images)
     for module, more in ((nli, []), (text, ["--no-generate"])):
         with raises(ContentError, facts):
             call(module, models(), "--dataset", "seen", *more)
-    assert tree(pictures) == before
+    assert tree(seen_images) == before
 
 
 @pytest.mark.parametrize(
@@ -394,39 +394,41 @@ def test_a_row_that_cannot_be_shown_is_refused_by_its_place(models, pictures, ro
         (nli, ["--adapter", "one=odd"], "image_max_pixels; many; LLaMA-Factory"),
     ],
 )
-def test_what_does_not_go_with_images_is_refused(models, pictures, tiny_model, module, more, facts) -> None:
-    shutil.copytree(models(), pictures / "bare")
-    (pictures / "bare/processor_config.json").unlink()
-    adapter(pictures / "saved", models(), template="mimo_vl")
-    adapter(pictures / "small", models(), image_max_pixels=4000)
-    adapter(pictures / "odd", models(), image_max_pixels="many")
-    before = tree(pictures)
-    asked = [{"TINY": tiny_model, "BARE": pictures / "bare"}.get(one, one) for one in more]
+def test_what_does_not_go_with_images_is_refused(
+    models, seen_images, tiny_model, module, more, facts
+) -> None:
+    shutil.copytree(models(), seen_images / "bare")
+    (seen_images / "bare/processor_config.json").unlink()
+    adapter(seen_images / "saved", models(), template="mimo_vl")
+    adapter(seen_images / "small", models(), image_max_pixels=4000)
+    adapter(seen_images / "odd", models(), image_max_pixels="many")
+    before = tree(seen_images)
+    asked = [{"TINY": tiny_model, "BARE": seen_images / "bare"}.get(one, one) for one in more]
     with raises(TuneyardError, facts):
         call(module, models(), "--dataset", "seen", "--template", "qwen2_vl", *asked, template=None)
-    assert tree(pictures) == before
+    assert tree(seen_images) == before
 
 
-def test_rows_beyond_the_limit_are_not_looked_at(models, pictures) -> None:
-    rows_of(pictures, ONE, {**ONE, "pictures": ["none.png"]})
+def test_rows_beyond_the_limit_are_not_looked_at(models, seen_images) -> None:
+    rows_of(seen_images, ONE, {**ONE, "pictures": ["none.png"]})
     assert len(read(loss(models(), "--dataset", "seen", "--limit", "1"))) == 1
 
 
-def test_a_link_to_an_image_is_a_file_of_its_own_in_the_hash_of_the_data(models, pictures) -> None:
-    (pictures / "media/d.png").symlink_to(pictures / "media/b.png")
-    rows_of(pictures, {**ROWS[0], "pictures": ["b.png", "d.png"]})
+def test_a_link_to_an_image_is_a_file_of_its_own_in_the_hash_of_the_data(models, seen_images) -> None:
+    (seen_images / "media/d.png").symlink_to(seen_images / "media/b.png")
+    rows_of(seen_images, {**ROWS[0], "pictures": ["b.png", "d.png"]})
     out = loss(models(), "--dataset", "seen")
     files = ("dataset_info/seen/rows.json", "media/b.png", "media/d.png")
-    expected = hashlib.sha256(" ".join(sha256(pictures / file) for file in files).encode()).hexdigest()
+    expected = hashlib.sha256(" ".join(sha256(seen_images / file) for file in files).encode()).hexdigest()
     assert read_json(out / "run.json")["sets"] == {"seen": expected}
 
 
-def test_held_out_rows_are_named_by_their_place_in_the_file(models, pictures) -> None:
+def test_held_out_rows_are_named_by_their_place_in_the_file(models, seen_images) -> None:
     last = held_out_rows(10, 0.5, 42)[-1]
-    rows_of(pictures, *[ONE] * last, {**ONE, "pictures": ["none.png"]}, *[ONE] * (9 - last))
+    rows_of(seen_images, *[ONE] * last, {**ONE, "pictures": ["none.png"]}, *[ONE] * (9 - last))
     with raises(ContentError, last + 1, "none.png"):
         loss(models(), "--dataset", "seen", "--eval-ratio", "0.5")
-    rows_of(pictures, *[ONE] * 9, ROWS[2])
+    rows_of(seen_images, *[ONE] * 9, ROWS[2])
     assert len(read(loss(models(), "--dataset", "seen", "--eval-ratio", "0.3", "--limit", "2"))) == 2
 
 
@@ -437,20 +439,20 @@ def test_the_same_text_about_another_image_was_not_trained_on() -> None:
     assert one != other and one == fingerprints(["<image>?\x1ea.png"])[0]  # as a compile writes it
 
 
-def test_images_that_training_would_not_read_or_answer_are_refused(models, pictures) -> None:
+def test_images_that_training_would_not_read_or_answer_are_refused(models, seen_images) -> None:
     rows_of(
-        pictures,
+        seen_images,
         {"instruction": "<image>?", "output": "no", "images": ["a.png"]},
         entry={"file_name": "seen/rows.json"},
     )
     with raises(ContentError, "record 1"):
         loss(models(), "--dataset", "seen")
-    rows_of(pictures, {**ONE, "turns": ONE["turns"][:2]})
+    rows_of(seen_images, {**ONE, "turns": ONE["turns"][:2]})
     with raises(RequestError, "no answer"):
         loss(models(), "--dataset", "seen")
 
 
-def test_a_cut_through_an_image_is_refused(models, pictures) -> None:
+def test_a_cut_through_an_image_is_refused(models, seen_images) -> None:
     with raises(ContentError, "row 1", "--max-seq-length 200") as error:
         loss(models(), "--dataset", "seen", "--max-seq-length", "200")
     length = int(str(error.value).split(": ")[-1].split()[0])

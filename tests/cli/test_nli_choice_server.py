@@ -38,7 +38,7 @@ def stand_in(tiny_model: Path) -> Iterator[tuple[StandIn, str]]:
 
 
 @pytest.fixture
-def score(
+def score_walks(
     tiny_model: Path, tmp_path: Path, stand_in: tuple[StandIn, str], monkeypatch: pytest.MonkeyPatch
 ) -> Score:
     """Score the rows, through the stand-in by default; the folder of the results."""
@@ -61,8 +61,8 @@ def lines(folder: Path) -> list[dict]:
     return read_lines(folder / PREDICTIONS)
 
 
-def test_labels_score_as_in_this_process(score: Score) -> None:
-    folder, local = score("there"), score("here", "--dtype", "fp32", server=False)
+def test_labels_score_as_in_this_process(score_walks: Score) -> None:
+    folder, local = score_walks("there"), score_walks("here", "--dtype", "fp32", server=False)
     for line, expected in zip(lines(folder), lines(local), strict=True):
         assert line["choices"] == pytest.approx(expected["choices"], abs=2e-4)
         assert (line["cluster"], line["predicted_output"]) == (
@@ -75,23 +75,23 @@ def test_labels_score_as_in_this_process(score: Score) -> None:
 
 
 def test_a_server_that_dies_stops_the_run_which_resumes_to_the_same_bytes(
-    score: Score, stand_in: tuple[StandIn, str]
+    score_walks: Score, stand_in: tuple[StandIn, str]
 ) -> None:
     server = stand_in[0]
     server.requests.clear()
-    whole = score("whole")
+    whole = score_walks("whole")
     server.plan = [(200, 0.0)] * (len(server.requests) * 3 // 4) + [(500, 0.0)] * 1000
     with raises(RequestError, "3 tries", "--resume"):
-        score("torn")
+        score_walks("torn")
     server.plan = []
     torn = whole.parents[2] / "torn/model/walks"
     assert 0 < len(lines(torn)) < len(ROWS)
-    score("torn", "--resume")
+    score_walks("torn", "--resume")
     assert (torn / PREDICTIONS).read_bytes() == (whole / PREDICTIONS).read_bytes()
 
 
 def test_a_suite_scores_labels_and_generates_over_a_server(
-    score: Score,
+    score_walks: Score,
     stand_in: tuple[StandIn, str],
     tiny_model: Path,
     tmp_path: Path,
@@ -106,7 +106,7 @@ def test_a_suite_scores_labels_and_generates_over_a_server(
         return post(path, body)
 
     monkeypatch.setattr(server, "post", answer)
-    alone = score("alone")
+    alone = score_walks("alone")
     step = {"command": "nli", "data": "walks.json", "cluster": "premise"}
     suite_file = tmp_path / "suite.yaml"
     write_json(suite_file, {"labels": step, "words": {**step, "mode": "generate"}})
@@ -118,20 +118,22 @@ def test_a_suite_scores_labels_and_generates_over_a_server(
     assert {line["model_output"] for line in generated} == {"yes"}
 
 
-def test_another_model_is_not_resumed(score: Score, stand_in: tuple[StandIn, str], tmp_path: Path) -> None:
-    folder = score("run")
+def test_another_model_is_not_resumed(
+    score_walks: Score, stand_in: tuple[StandIn, str], tmp_path: Path
+) -> None:
+    folder = score_walks("run")
     (folder / RESULTS).unlink()
     stand_in[0].context -= 1
     with raises(RequestError, "--resume"):
-        score("run", "--resume")
+        score_walks("run", "--resume")
 
 
 def test_a_server_that_lists_no_models_is_known_by_its_address(
-    score: Score, stand_in: tuple[StandIn, str], monkeypatch: pytest.MonkeyPatch
+    score_walks: Score, stand_in: tuple[StandIn, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, _ = stand_in
     monkeypatch.setattr(server, "get", lambda _: None)
-    folder = score("run", "--served-model", "model")
+    folder = score_walks("run", "--served-model", "model")
     (folder / RESULTS).unlink()
     with started(server) as other, raises(RequestError, "--resume"):
-        score("run", "--served-model", "model", "--resume", "--url", other)
+        score_walks("run", "--served-model", "model", "--resume", "--url", other)

@@ -27,7 +27,7 @@ SAID = {
 
 
 @pytest.fixture
-def questions(tmp_path: Path) -> Path:
+def qa_rows(tmp_path: Path) -> Path:
     path = tmp_path / "asked.jsonl"
     write_lines(path, ROWS)
     return path
@@ -38,8 +38,8 @@ def ask(data: Path, out: Path, said: dict[str, str] = SAID) -> Path:
     return out / "m/asked"
 
 
-def test_answers_are_held_against_references(questions, tmp_path, capsys) -> None:
-    folder = ask(questions, tmp_path / "out")
+def test_answers_are_held_against_references(qa_rows, tmp_path, capsys) -> None:
+    folder = ask(qa_rows, tmp_path / "out")
     rows = predictions(folder)
     assert [(row["predicted_output"], row.get("type")) for row in rows] == [
         ("Paris", "factual"),  # matches, so in the reference's spelling

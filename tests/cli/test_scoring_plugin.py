@@ -28,7 +28,7 @@ def contains(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> Path:
+def plugin_rows(tmp_path: Path) -> Path:
     path = tmp_path / "rows.json"
     write_json(path, ROWS)
     return path
@@ -42,16 +42,16 @@ def test_the_command_is_listed_with_its_option(contains) -> None:
         assert option in text
 
 
-def test_it_scores_resumes_and_scores_again_with_its_option(contains, rows, tmp_path) -> None:
+def test_it_scores_resumes_and_scores_again_with_its_option(contains, plugin_rows, tmp_path) -> None:
     with answering(ANSWERS.__getitem__) as url:
-        server = ("--model", "m", "--backend", "openai", "--url", url, "--data", rows)
+        server = ("--model", "m", "--backend", "openai", "--url", url, "--data", plugin_rows)
         call(contains, *server, "--out", tmp_path / "old")
         with raises(RequestError, "ignore_case"):  # not the run that is there
             call(contains, *server, "--ignore-case", "--out", tmp_path / "old", "--resume")
     old = results(tmp_path / "old/m/rows")
     assert (old["accuracy"], old["n"], old["majority"]) == (0.5, 4, 0.5)
     assert old["settings"]["command"] == "eval.contains" and old["settings"]["ignore_case"] is False
-    again = ("--rescore", tmp_path / "old", "--data", rows, "--out", tmp_path / "new")
+    again = ("--rescore", tmp_path / "old", "--data", plugin_rows, "--out", tmp_path / "new")
     with raises(RequestError, "--max-new-tokens"):
         call(contains, *again, "--max-new-tokens", 4)
     call(contains, *again, "--ignore-case")
@@ -66,7 +66,7 @@ def test_rows_with_images_are_refused_by_their_place(contains, tmp_path, refused
         call(contains, "--model", "m", "--data", seen, "--out", tmp_path / "out")
 
 
-def test_it_is_a_step_of_a_suite(contains, rows, tmp_path) -> None:
+def test_it_is_a_step_of_a_suite(contains, plugin_rows, tmp_path) -> None:
     steps = tmp_path / "suite.yaml"
     steps.write_text("even: {command: contains, data: rows.json, ignore-case: true}")
     ask(suite.cli, ANSWERS.__getitem__, steps, "--out", tmp_path / "out")

@@ -29,7 +29,7 @@ TRAIN = [row("train", n, "yes" if n % 7 == 0 else "no") for n in range(40)]
 
 
 @pytest.fixture(autouse=True)
-def registered(working_folder) -> None:
+def odd_datasets(working_folder) -> None:
     Path("dataset_info").mkdir()
     register(odd_eval=EVAL, odd_train=[*TRAIN, *EVAL], lone=EVAL)
 

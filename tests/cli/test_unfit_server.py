@@ -104,7 +104,7 @@ def test_a_redirect_is_named_and_not_followed(path: str, host: str) -> None:
 
 
 @pytest.fixture
-def score(tmp_path: Path) -> Iterator[Callable[..., None]]:
+def score_at_server(tmp_path: Path) -> Iterator[Callable[..., None]]:
     """Score two rows at a llama.cpp server that applies the adapter `walks`, not `talks`, to all requests."""
     rows = [
         {"instruction": "Is 2 even?", "output": "yes"},
@@ -136,9 +136,9 @@ def score(tmp_path: Path) -> Iterator[Callable[..., None]]:
 
 
 def test_an_adapter_that_every_request_gets_is_named(
-    score: Callable[..., None], capsys: pytest.CaptureFixture[str]
+    score_at_server: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    score()
+    score_at_server()
     text = capsys.readouterr().err
     printed_line(text, "warning", '"walks"', "demo-base", "--served-model", "walks")
     assert "talks" not in text
@@ -146,8 +146,8 @@ def test_an_adapter_that_every_request_gets_is_named(
 
 @pytest.mark.parametrize("name", ["walks", "talks"])
 def test_of_the_adapter_that_was_asked_for_nothing_is_said(
-    score: Callable[..., None], capsys: pytest.CaptureFixture[str], name: str
+    score_at_server: Callable[..., None], capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    score("--served-model", name)
+    score_at_server("--served-model", name)
     text = capsys.readouterr().err
     assert "warning" not in text and "its only model" not in text

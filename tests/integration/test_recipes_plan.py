@@ -15,7 +15,7 @@ RANK = 4
 
 
 @pytest.fixture(scope="module")
-def datasets(tmp_path_factory):
+def plan_data(tmp_path_factory):
     """Return a folder with two datasets of rows of many lengths, one of text, and a tiny model."""
     folder = tmp_path_factory.mktemp("plan")
     make_tiny(folder / "model", tied=False)
@@ -58,10 +58,10 @@ def settings(folder, **changed):
     ],
     ids=str,
 )  # fmt: skip
-def test_the_rows_of_an_epoch_are_llamafactorys(datasets, changed):
+def test_the_rows_of_an_epoch_are_llamafactorys(plan_data, changed):
     from llamafactory.data import get_dataset
 
-    asked = settings(datasets, **changed)
+    asked = settings(plan_data, **changed)
     workers = {"preprocessing_num_workers": asked.get("preprocessing_num_workers")}
     reader = _arguments(asked, **workers).with_tokenizer().with_template()
     data_args, arguments = reader.data_args, (reader.model_args, reader.data_args, reader.training_args)
@@ -92,52 +92,52 @@ def test_the_rows_of_an_epoch_are_llamafactorys(datasets, changed):
         ),
     ],
 )
-def test_trained_parameters_are_pefts(datasets, changed, peft, tokens):
+def test_trained_parameters_are_pefts(plan_data, changed, peft, tokens):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(datasets / "model")
+    model = AutoModelForCausalLM.from_pretrained(plan_data / "model")
     if tokens:
-        wanted = len(AutoTokenizer.from_pretrained(datasets / "model")) + tokens
+        wanted = len(AutoTokenizer.from_pretrained(plan_data / "model")) + tokens
         model.resize_token_embeddings(-(-wanted // 64) * 64)
     whole = sum(parameter.numel() for parameter in model.parameters())
     rows = len(model.get_input_embeddings().weight)
     adapted = get_peft_model(model, LoraConfig(r=RANK, task_type="CAUSAL_LM", **peft))
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    found = inspect(settings(datasets, **changed), Launch()).model.shapes
+    found = inspect(settings(plan_data, **changed), Launch()).model.shapes
     assert (found.parameters, found.trainable, found.vocabulary) == (whole, trained, rows)
 
 
 @pytest.mark.parametrize("kind", ["lora", "oft"])
-def test_a_question_imports_no_bitsandbytes(datasets, monkeypatch, kind):
+def test_a_question_imports_no_bitsandbytes(plan_data, monkeypatch, kind):
     monkeypatch.setitem(sys.modules, f"peft.tuners.{kind}.bnb", None)
-    assert inspect(settings(datasets, finetuning_type=kind), Launch()).model.shapes.trainable
+    assert inspect(settings(plan_data, finetuning_type=kind), Launch()).model.shapes.trainable
 
 
-def test_a_question_loads_the_tokenizer_once_and_builds_no_options(datasets, monkeypatch):
+def test_a_question_loads_the_tokenizer_once_and_builds_no_options(plan_data, monkeypatch):
     from transformers import AutoTokenizer, HfArgumentParser
 
     monkeypatch.delattr(HfArgumentParser, "_parse_dataclass_field")
     with patch.object(AutoTokenizer, "from_pretrained", wraps=AutoTokenizer.from_pretrained) as load:
-        assert inspect(settings(datasets), Launch()).train.rows
+        assert inspect(settings(plan_data), Launch()).train.rows
     load.assert_called_once()
 
 
-def test_an_edit_of_the_learning_rate_counts_no_row_again(datasets, tmp_path, monkeypatch):
+def test_an_edit_of_the_learning_rate_counts_no_row_again(plan_data, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    first = inspect(settings(datasets), Launch())
+    first = inspect(settings(plan_data), Launch())
     with monkeypatch.context() as patched:
         patched.setattr("tuneyard.recipes.inspection.look", lambda *_: pytest.fail("it was counted again"))
-        assert inspect(settings(datasets, learning_rate=0.02, logging_steps=3), Launch()) == first
-    assert inspect(settings(datasets, cutoff_len=16), Launch()).train != first.train
-    assert inspect(settings(datasets, lora_rank=8), Launch()).model != first.model
-    (tmp_path / "model").symlink_to(datasets / "model")
-    moved = settings(datasets, model_name_or_path=str(tmp_path / "model"))
+        assert inspect(settings(plan_data, learning_rate=0.02, logging_steps=3), Launch()) == first
+    assert inspect(settings(plan_data, cutoff_len=16), Launch()).train != first.train
+    assert inspect(settings(plan_data, lora_rank=8), Launch()).model != first.model
+    (tmp_path / "model").symlink_to(plan_data / "model")
+    moved = settings(plan_data, model_name_or_path=str(tmp_path / "model"))
     assert inspect(moved, Launch()).data == first.data
 
 
-def test_rows_without_a_tokenizer_are_counted_once_it_is_there(datasets, tmp_path, monkeypatch):
+def test_rows_without_a_tokenizer_are_counted_once_it_is_there(plan_data, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with patch("llamafactory.model.load_tokenizer", side_effect=OSError):  # the hub's cache has none yet
-        assert inspect(settings(datasets), Launch()).train.rows == 0
-    assert inspect(settings(datasets), Launch()).train.rows == 171
+        assert inspect(settings(plan_data), Launch()).train.rows == 0
+    assert inspect(settings(plan_data), Launch()).train.rows == 171

@@ -40,7 +40,7 @@ MESSAGES = [{"role": "user", "content": "Is it so?"}]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rslora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, a trained adapter with rsLoRA and a pattern, and one of the same factors without either."""
     home = tmp_path_factory.mktemp("serve")
     threads = torch.get_num_threads()
@@ -97,18 +97,18 @@ def assert_equal(found: list[dict[str, float]], expected: list[dict[str, float]]
         assert row == pytest.approx(expected_row, abs=NATS)
 
 
-def test_base_and_two_adapters_answer_as_they_were_trained(trained, tmp_path) -> None:
-    here = scored(trained, tmp_path / "here", "--dtype", "fp32")
-    with serving(trained, *NAMES) as url:
+def test_base_and_two_adapters_answer_as_they_were_trained(rslora, tmp_path) -> None:
+    here = scored(rslora, tmp_path / "here", "--dtype", "fp32")
+    with serving(rslora, *NAMES) as url:
         props = ask(url, "/props")
         params = props["default_generation_settings"]["params"]
         assert [params[name] for name in ("temperature", "top_k", "top_p", "min_p")] == [0, 0, 1, 0]
         assert props["default_generation_settings"]["n_ctx"] == 2048
         prompt = ask(url, "/apply-template", {"messages": MESSAGES})["prompt"]
         assert prompt.startswith(f"{BOS}{TURN}system\n") and prompt.endswith("</think>\n\n")
-        assert_equal(served_labels(trained, url, tmp_path / "there"), labels(here / "base"))
-        named = [word for name in NAMES for word in ("--adapter", f"{name}={trained / name}")]
-        command = ["--model", trained / "base", *named, "--url", url, "--data", trained / "walks.json"]
+        assert_equal(served_labels(rslora, url, tmp_path / "there"), labels(here / "base"))
+        named = [word for name in NAMES for word in ("--adapter", f"{name}={rslora / name}")]
+        command = ["--model", rslora / "base", *named, "--url", url, "--data", rslora / "walks.json"]
         call(prove, *command, "--out", tmp_path / "proof")
     proof = read_json(tmp_path / "proof" / "prove.json")
     assert proof["proved"]
@@ -120,13 +120,13 @@ def test_base_and_two_adapters_answer_as_they_were_trained(trained, tmp_path) ->
     assert [one["largest"] < NATS for one in of_base] == [True]
 
 
-def test_a_modelfile_answers_as_trained(trained) -> None:
+def test_a_modelfile_answers_as_trained(rslora) -> None:
     """llama.cpp instead of Ollama: TEMPLATE rendered as Ollama does, greedy as its PARAMETERs say."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    fused, gguf, file = trained / "fused", trained / "fused.gguf", trained / "Modelfile"
+    fused, gguf, file = rslora / "fused", rslora / "fused.gguf", rslora / "Modelfile"
     for words in (
-        ["fuse", trained / "walks", "--base", trained / "base", "--dtype", "fp32", "--out", fused],
+        ["fuse", rslora / "walks", "--base", rslora / "base", "--dtype", "fp32", "--out", fused],
         ["export", fused, "--to", "gguf", "--out", gguf],
         ["export", fused, "--to", "ollama", "--gguf", gguf, "--out", file, "--parameter", "num_ctx=1024"],
     ):
@@ -135,7 +135,7 @@ def test_a_modelfile_answers_as_trained(trained) -> None:
     lines = file.read_text().splitlines()
     assert {"PARAMETER num_ctx 1024", "PARAMETER temperature 0", "PARAMETER repeat_penalty 1"} <= {*lines}
     settings = {"temperature": 0, "repeat_penalty": 1}
-    rows = read_json(trained / "walks.json")
+    rows = read_json(rslora / "walks.json")
     tokenizer = AutoTokenizer.from_pretrained(fused)
     model = AutoModelForCausalLM.from_pretrained(fused).eval()
     render = chat_renderer(tokenizer, TEMPLATE)

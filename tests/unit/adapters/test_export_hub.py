@@ -19,7 +19,7 @@ HUB = ("--to", "hub", "--repo", "org/rte-lora", "--dry-run")
 
 
 @pytest.fixture(autouse=True)
-def trained(working_folder):
+def licensed_run(working_folder):
     """A run with a checkpoint, the record of its training, its data's manifest and a base with a licence."""
     make_base("models/base", base_tensors(), model_type="qwen2")
     Path("models/base/origin.json").write_text('{"licence": "Apache-2.0"}')

@@ -46,7 +46,7 @@ def text_of(file):
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def written_files(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("golden"))
         write()
@@ -54,10 +54,10 @@ def written(tmp_path_factory):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_files_are_the_golden_ones(written, file, pytestconfig):
+def test_files_are_the_golden_ones(written_files, file, pytestconfig):
     if pytestconfig.getoption("regenerate"):
-        (GOLDEN / file).write_text(written[file])
-    assert written[file] == (GOLDEN / file).read_text()
+        (GOLDEN / file).write_text(written_files[file])
+    assert written_files[file] == (GOLDEN / file).read_text()
 
 
 HOW = [["--method=svd", "--rank=5"], ["--method=svd", "--energy=0.9", "--dtype=fp16"], ["--dtype=bf16"]]

@@ -40,7 +40,7 @@ def recurrent(request, tiny_model: Path, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def score(tmp_path: Path):
+def score_rows(tmp_path: Path):
     """`score(model, "--mode", "generate")` scores the rows and returns the predictions."""
     write_json(tmp_path / "rows.json", ROWS)
 
@@ -57,19 +57,19 @@ def prompt(model, row: int) -> list[int]:
     return model.tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
 
 
-def test_recurrent_models_choose_as_one_prompt_at_a_time(recurrent, score) -> None:
+def test_recurrent_models_choose_as_one_prompt_at_a_time(recurrent, score_rows) -> None:
     model = load_model(recurrent, "fp32")
-    for row, found in enumerate(score(recurrent, "--variants", "none")):
+    for row, found in enumerate(score_rows(recurrent, "--variants", "none")):
         for label, log in found["choices"].items():
             ids = model.tokenizer(label)["input_ids"]
             assert log == pytest.approx(one_by_one(model, prompt(model, row), ids), abs=2e-5)
 
 
-def test_recurrent_models_generate_as_one_prompt_at_a_time(recurrent, score) -> None:
+def test_recurrent_models_generate_as_one_prompt_at_a_time(recurrent, score_rows) -> None:
     import torch
 
     model = load_model(recurrent, "fp32")
-    for row, found in enumerate(score(recurrent, "--mode", "generate", "--max-new-tokens", 5)):
+    for row, found in enumerate(score_rows(recurrent, "--mode", "generate", "--max-new-tokens", 5)):
         ids = prompt(model, row)
         begin = len(ids)
         while len(ids) < begin + 5 and ids[-1] != model.tokenizer.eos_token_id:
@@ -81,7 +81,7 @@ def test_models_that_attend_are_scored_in_batches(model) -> None:
     assert not model.alone
 
 
-def test_scores_in_8_bits_do_not_depend_on_the_other_rows(score, tiny_model, tmp_path) -> None:
+def test_scores_in_8_bits_do_not_depend_on_the_other_rows(score_rows, tiny_model, tmp_path) -> None:
     """LLM.int8() multiplies whole columns apart when any row of the batch has an outlier in them."""
     pytest.importorskip("bitsandbytes")
     from safetensors.torch import load_file, save_file
@@ -95,6 +95,6 @@ def test_scores_in_8_bits_do_not_depend_on_the_other_rows(score, tiny_model, tmp
     dog = AutoTokenizer.from_pretrained(folder)(" dog")["input_ids"]
     tensors["model.embed_tokens.weight"][dog, 5] = 30.0
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    every = score(folder, "--quantize", 8)
-    assert score(folder, "--quantize", 8, "--limit", 2) == every[:2]
+    every = score_rows(folder, "--quantize", 8)
+    assert score_rows(folder, "--quantize", 8, "--limit", 2) == every[:2]
     assert load_model(folder, None, 8).alone

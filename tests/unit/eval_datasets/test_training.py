@@ -27,7 +27,7 @@ This model is a fine-tuned version of [base](https://huggingface.co/base) on {da
 
 
 @pytest.fixture(autouse=True)
-def registered(working_folder) -> None:
+def one_and_two(working_folder) -> None:
     for name, rows in (("one", ROWS[:10]), ("two", ROWS[10:])):
         register(name, rows)
 

@@ -83,7 +83,7 @@ def test_learning_rates_are_in_the_published_ranges(name: str) -> None:
 
 
 @pytest.fixture
-def registered(working_folder: Path) -> Path:
+def with_datasets(working_folder: Path) -> Path:
     """A working folder with a registry of datasets with and without an eval split."""
     data = working_folder / "data"
     data.mkdir()
@@ -118,7 +118,7 @@ def test_the_eval_split_of_a_dataset(name: str, registered: list[str], split: st
     assert eval_split(name, dict.fromkeys(registered)) == split
 
 
-def test_a_test_split_that_chooses_the_checkpoint_is_named_as_such(registered: Path) -> None:
+def test_a_test_split_that_chooses_the_checkpoint_is_named_as_such(with_datasets: Path) -> None:
     values = request("tested_train").basic_values()
     (reason,) = [value.reason for value in values if value.key == "eval_dataset"]
     assert (
@@ -131,13 +131,13 @@ def request(name: str, method: str = "lora", trains_on: str = "gpu") -> RecipeRe
     return RecipeRequest(data, "me/model", method, machine(trains_on), Path("my recipe.yaml"))
 
 
-def test_kto_weighs_the_rarer_answers(registered: Path) -> None:
+def test_kto_weighs_the_rarer_answers(with_datasets: Path) -> None:
     settings = request("marked").basic_settings()
     assert settings["stage"] == "kto" and settings["kto_chosen_weight"] == 3.0  # 18 unwanted, 6 wanted
     assert "kto_rejected_weight" not in settings
 
 
-def test_simpo_has_a_margin(registered: Path) -> None:
+def test_simpo_has_a_margin(with_datasets: Path) -> None:
     data = training_data("pairs_train", None, "simpo")
     wanted = RecipeRequest(data, "me/model", "lora", machine("gpu"), Path("r.yaml")).basic_settings()
     assert (wanted["pref_loss"], wanted["pref_beta"], wanted["simpo_gamma"]) == ("simpo", 2.5, 0.5)
@@ -169,7 +169,7 @@ NEW = ("recipe", "new", "--model", "me/model")
         (["--dataset", "answers_train", "--out", "there.yaml"], ["there.yaml", "exists"]),
     ],
 )
-def test_refusals_before_llamafactory_starts(registered: Path, words: list[str], parts: list[str]) -> None:
+def test_refusals_before_llamafactory_starts(with_datasets: Path, words: list[str], parts: list[str]) -> None:
     Path("there.yaml").write_text("mine")
     with raises(RequestError, *parts):
         call(cli, *NEW, "--out", "r.yaml", "--dataset-dir", "data", *words)
@@ -177,10 +177,10 @@ def test_refusals_before_llamafactory_starts(registered: Path, words: list[str],
 
 
 def test_a_folder_that_cannot_be_written_is_refused(
-    registered: Path, monkeypatch: pytest.MonkeyPatch
+    with_datasets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.access", lambda path, _: Path(path) != registered)
-    with raises(RequestError, f"--out new/r.yaml: {registered} is no folder that can be written to"):
+    monkeypatch.setattr("os.access", lambda path, _: Path(path) != with_datasets)
+    with raises(RequestError, f"--out new/r.yaml: {with_datasets} is no folder that can be written to"):
         call(cli, *NEW, "--out", "new/r.yaml", "--dataset", "answers_train")
 
 
@@ -290,7 +290,7 @@ def test_a_learning_rate_is_a_number_for_every_reader_of_yaml() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["answers_train", "pairs_train", "marked"])
-def test_basic_settings_are_settings_of_llamafactory(registered: Path, method: str, name: str) -> None:
+def test_basic_settings_are_settings_of_llamafactory(with_datasets: Path, method: str, name: str) -> None:
     wanted = request(name, method)
     text = recipe_text(["A recipe."], [("all", wanted.basic_values())])
     Path("r.yaml").write_text(text)
@@ -322,7 +322,7 @@ class Measures:
 
 
 @pytest.fixture
-def written(registered: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def written(with_datasets: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Write a recipe of `answers_train` by measures; its settings and its text, or the error.
 
     `written.summary` is what the command printed, `written.checked` the recipe that was checked.
@@ -407,16 +407,16 @@ def test_machines_and_methods(written: Any, words: list[str], expected: dict[str
 ZERO_FILE = ROOT / "recipes/deepspeed/z3.json"
 
 
-def test_the_zero_file_travels_with_the_recipe(written: Any, registered: Path) -> None:
+def test_the_zero_file_travels_with_the_recipe(written: Any, with_datasets: Path) -> None:
     settings, text = written("--for", "4xT4", "--out", "build/r.yaml")
     assert settings["deepspeed"] == "build/z3.json" and str(ROOT) not in text
     assert Path("build/z3.json").read_bytes() == ZERO_FILE.read_bytes()
     printed(written.summary, "deepspeed    build/z3.json", "travels with the recipe")
-    again, _ = written("--for", "4xT4", "--out", str(registered / "build/r.yaml"))  # the copy is there
+    again, _ = written("--for", "4xT4", "--out", str(with_datasets / "build/r.yaml"))  # the copy is there
     assert again["deepspeed"] == "build/z3.json"
 
 
-def test_the_zero_file_of_the_current_folder_is_not_copied(written: Any, registered: Path) -> None:
+def test_the_zero_file_of_the_current_folder_is_not_copied(written: Any, with_datasets: Path) -> None:
     Path("recipes/deepspeed").mkdir(parents=True)
     Path("recipes/deepspeed/z3.json").write_bytes(ZERO_FILE.read_bytes())
     settings, _ = written("--for", "4xT4")
@@ -499,7 +499,7 @@ def test_a_folder_is_never_to_be_downloaded(written: Any) -> None:
 
 @pytest.mark.parametrize("model", ["nope", "./nope/model", "Qwen/nope"])
 def test_a_model_that_is_not_here_is_refused_before_llamafactory_starts(
-    registered: Path, monkeypatch: pytest.MonkeyPatch, model: str
+    with_datasets: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     monkeypatch.setattr(new, "LlamaFactory", None)
     ended = invoke(cli, "recipe", "new", "--model", model, "--dataset", "answers_train", "--out", "r.yaml")

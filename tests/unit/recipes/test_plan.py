@@ -139,7 +139,7 @@ def test_rows_and_tokens_belong_together(words, tmp_path):
 
 
 @pytest.fixture
-def written(tmp_path):
+def recipe_without_data(tmp_path):
     """The file of a recipe without data."""
     settings = {**SETTINGS, "dataset": "not_there", "output_dir": str(tmp_path / "out")}
     path = tmp_path / "r.yaml"
@@ -147,15 +147,17 @@ def written(tmp_path):
     return path
 
 
-def test_a_missing_dataset_points_to_planning_without_data(written):
+def test_a_missing_dataset_points_to_planning_without_data(recipe_without_data):
     with raises(ContentError, "E320", "--rows"):
-        call(plan_module.command, written)
+        call(plan_module.command, recipe_without_data)
 
 
 @pytest.mark.parametrize(("machines", "tables"), [(["A100"], 0), (["A100", "T4"], 1)])
-def test_one_machine_is_told_in_lines_and_several_in_a_table(written, laid_out, capsys, machines, tables):
+def test_one_machine_is_told_in_lines_and_several_in_a_table(
+    recipe_without_data, laid_out, capsys, machines, tables
+):
     words = [word for name in machines for word in ("--for", name)]
-    call(plan_module.command, written, "--rows", 9999, "--tokens", 400, *words)
+    call(plan_module.command, recipe_without_data, "--rows", 9999, "--tokens", 400, *words)
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("| machine ") for line in lines) == tables
 
