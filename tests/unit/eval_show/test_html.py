@@ -4,17 +4,14 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.cli.scoring import call
 from tests.conftest import ROOT, render_nothing
 from tests.fake_runs import answers, compare, demo, labelled, page_of, write_run
-from tests.messages import printed, printed_line, raises
+from tests.messages import printed, raises
 from tuneyard.core import version
 from tuneyard.core.drawing.page import content_policy
 from tuneyard.core.errors import ContentError
@@ -23,7 +20,6 @@ from tuneyard.eval.compare import cli, compare_results
 from tuneyard.eval.read.find import ScoredRunSource
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show.html import GLOSSARY, breakable, provenance, terms, varied
-from tuneyard.eval.show.incorrect import collect_incorrect, fair_shares
 from tuneyard.eval.show.plots import draw_plots
 from tuneyard.eval.show.setup import compared_datasets, compared_models
 from tuneyard.eval.show.tables import LEFT_OUT
@@ -277,25 +273,6 @@ def test_the_script_makes_no_html() -> None:
         assert danger not in script
 
 
-def test_other_tools_logs_have_their_questions() -> None:
-    folder = ROOT / "tests/golden/compare/harness"
-    judged = compare_results([ScoredRunSource(folder / "base"), ScoredRunSource(folder / "tuned")])
-    printed_line("\n".join(judged.warnings), "tuned", "not checked")
-    errors = collect_incorrect(judged.runs, 1000)
-    nli = next(one for one in errors if one.dataset == "nli3")
-    assert "imply An animal is outside." in str(nli.rows[0]["question"])
-    assert {len(row["answers"]) for one in errors for row in one.rows} == {2}
-
-
-@given(st.dictionaries(st.text(max_size=3), st.integers(0, 50), min_size=1, max_size=8), st.integers(0, 200))
-def test_shares_are_fair_and_use_what_there_is(counts: dict[str, int], most: int) -> None:
-    shares = fair_shares(counts, most)
-    assert sum(shares.values()) == min(most, sum(counts.values()))
-    assert all(shares[name] <= count for name, count in counts.items())
-    short = [share for name, share in shares.items() if share < counts[name]]
-    assert not short or (max(short) - min(short) <= 1 and max(shares.values()) <= max(short) + 1)
-
-
 @pytest.mark.usefixtures("without_plots")
 def test_models_that_lack_a_set_are_left_out_of_its_rows(tmp_path: Path) -> None:
     gold = ["yes", "no"] * 5
@@ -348,21 +325,6 @@ def test_answers_of_megabytes_are_cut_and_right_to_left_texts_keep_their_directi
     page = page_of(compare_results([ScoredRunSource(path)]))
     assert len(page) < 500_000 and "… (2,998,000 more characters)" in page
     assert '<div class="question" dir="auto">هل؟</div>' in page and "<bdi>אא" in page
-
-
-@pytest.mark.usefixtures("without_plots")
-def test_examples_of_too_many_letters_are_thinned_out_and_the_page_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tuneyard.eval.show.incorrect.MOST_LETTERS", 12_000)
-    gold = ["yes", "no"] * 50
-    write_run(tmp_path, "base", "s", gold, gold[::-1], kinds={"type": gold})
-    found = compare_results([ScoredRunSource(tmp_path)])
-    (errors,) = collect_incorrect(found.runs, 1000)
-    assert errors.total == 100 and 0 < len(errors.rows) < 100 and len(json.dumps(errors.rows)) < 12_500
-    places = [int(row["row"]) for row in errors.rows]
-    assert places[-1] > 90 and max(b - a for a, b in pairwise(places)) <= 3
-    assert f"{len(errors.rows)} of them, evenly spread, are shown" in page_of(found)
 
 
 def test_the_same_runs_have_the_same_plots() -> None:

@@ -1,4 +1,4 @@
-"""What `recipes plan` counts against LLaMA-Factory's own data and PEFT's own adapters, on a tiny model."""
+"""What inspection counts, against LLaMA-Factory's own data and PEFT's own adapters, on a tiny model."""
 
 import sys
 from unittest.mock import patch
