@@ -19,11 +19,10 @@ from tuneyard.core.records.calls import WrongValueError
 
 
 class Choices(NamedTuple):
-    """The choices of one question: a label and a text for each. `has_labels` if the file names the labels."""
+    """The choices of one question: a label and a text for each."""
 
     labels: list[str]
     texts: list[str]
-    has_labels: bool
 
     def lines(self) -> str:
         """One line for each choice: `A. Paris`."""
@@ -36,22 +35,23 @@ class CorrectChoiceReader(ColumnReader):
 
     answers: list[Column]
 
-    def label(self, choices: Choices, answer: object, first: int) -> str:
-        """The label of the correct choice. If answers are numbers, `first` is that of the first choice."""
+    def label(self, choices: Choices, column: Column, row: Row) -> str:
+        """The label of the correct choice, which the answer in `column` names."""
+        answer = row[column.name]
         text = str(answer).strip()
-        is_number = text.removeprefix("-").isdigit()
-        if text in choices.labels and (choices.has_labels or not is_number):
+        if text in choices.labels:
             return text
         matches = [number for number, choice in enumerate(choices.texts) if choice.strip() == text]
-        if len(matches) > 1 and not is_number:
-            raise WrongValueError(f"{len(matches)} choices are {show_value(answer)}, which is the answer")
-        if not is_number:
-            if len(matches) == 1:
+        if not text.removeprefix("-").isdigit():
+            if len(matches) > 1:
+                raise WrongValueError(f"{len(matches)} choices are {show_value(answer)}, which is the answer")
+            if matches:
                 return choices.labels[matches[0]]
             labels = ", ".join(choices.labels)
             raise WrongValueError(
                 f"found the answer {show_value(answer)}, expected {labels}, a number, or the text of a choice"
             )
+        first: int = column.options.get("first", 0)
         position = int(text) - first
         is_inside = 0 <= position < len(choices.texts)
         if isinstance(answer, str) and len(matches) == 1:
@@ -104,21 +104,20 @@ class ChoicesReader(CorrectChoiceReader):
                 raise WrongValueError(
                     f"found the choice {show_value(text)}, expected a text that is not blank"
                 )
-        has_labels = bool(labels)
-        if not has_labels:
+        if not labels:
             labels = list(ascii_uppercase[: len(texts)])
         if len(labels) != len(texts) or len(set(labels)) != len(labels):
             raise WrongValueError(
                 f"found {len(texts)} choices and the labels {show_value(labels)}, expected one label for each"
             )
-        return Choices(labels, list(map(self.file.clean, texts)), has_labels)
+        return Choices(labels, list(map(self.file.clean, texts)))
 
     def check_row(self, row: Row) -> Fields:
         """The choices as lines, and the letter of the answer. `WrongValueError` if no choice is meant."""
         choices: Choices = row[self.column.name]
         changed: Fields = {self.column.name: choices.lines()}
         for column in self.answers:
-            changed[column.name] = self.label(choices, row[column.name], column.options.get("first", 0))
+            changed[column.name] = self.label(choices, column, row)
         return changed
 
 
@@ -132,13 +131,12 @@ class ChoiceReader(CorrectChoiceReader):
 
     def check_row(self, row: Row) -> Fields:
         """The letter of the answer, and the choices in alphabetical order if the column has `sort`."""
-        options = self.column.options
-        names: list[str] = options["of"]
+        names: list[str] = self.column.options["of"]
         texts = [str(row[name]) for name in names]
-        if "sort" in options:
-            texts = sorted(texts)
-        choices = Choices(list(ascii_uppercase[: len(texts)]), texts, has_labels=False)
-        letter = self.label(choices, row[self.column.name], options.get("first", 0))
+        if "sort" in self.column.options:
+            texts.sort()
+        choices = Choices(list(ascii_uppercase[: len(texts)]), texts)
+        letter = self.label(choices, self.column, row)
         return {**dict(zip(names, texts, strict=True)), self.column.name: letter}
 
 
