@@ -42,7 +42,7 @@ class CorrectChoiceReader(ColumnReader):
         if text in choices.labels:
             return text
         matches = [number for number, choice in enumerate(choices.texts) if choice.strip() == text]
-        if not text.removeprefix("-").isdigit():
+        if not text.removeprefix("-").isdecimal():
             if len(matches) > 1:
                 raise WrongValueError(f"{len(matches)} choices are {show_value(answer)}, which is the answer")
             if matches:

@@ -48,6 +48,7 @@ def test_an_answer_becomes_the_letter_of_its_choice(bench, choices, answer, lett
         (CHOICES, 3, "from 0 to 2 (`first: 1`"),
         (CHOICES, -1, "from 0 to 2"),
         (CHOICES, "D", "expected A, B, C, a number"),
+        (CHOICES, "²", "expected A, B, C, a number"),
         (["4", "2", "3"], "2", "the number of one choice and the text of another"),
         (["one"], 0, "two or more choices"),
         (["one", ""], 0, "text that is not blank"),
