@@ -14,7 +14,6 @@ from tuneyard.core.errors import show_value
 from tuneyard.core.records import Example
 from tuneyard.core.records.calls import (
     OPEN,
-    Call,
     calls_of,
     declared,
     tools_text,
@@ -46,12 +45,7 @@ class ToolsReader(ColumnReader):
     def check_row(self, row: Row) -> Fields:
         """Refuse calls that do not fit the tools, and warn of calls that may not."""
         talk: list[Turn] = row[self.spec.turns]
-        tools: str = row[self.column.name]
-        calls: list[tuple[int, Call]] = []
-        for turn in talk:
-            if turn.role == CALL:
-                calls += [(turn.number, call) for call in calls_of(turn.text)]
-        errors = dict.fromkeys(_call_errors(calls, tools))
+        errors = dict.fromkeys(_call_errors(talk, row[self.column.name]))
         is_strict = self.column.options.get("arguments") == "error"
         messages = [error.message for error in errors if error.error or is_strict]
         if messages:
@@ -65,34 +59,34 @@ class ToolsReader(ColumnReader):
         return {}
 
 
-def common_tools(item: object) -> list[object]:
+def common_tools(item: Fields) -> list[Any]:
     """The tools in an item of a list, in OpenAI's form: Gemini's item has several, Anthropic names the schema
     `input_schema`."""
-    if not isinstance(item, dict):
-        return [item]
     for key in ("functionDeclarations", "function_declarations"):
-        if item.keys() == {key} and isinstance(item[key], list):
-            tools: list[object] = item[key]
+        tools = item.get(key)
+        if item.keys() == {key} and isinstance(tools, list):
             return tools
     if "input_schema" in item and "parameters" not in item:
         return [{**without(item, "input_schema"), "parameters": item["input_schema"]}]
     return [item]
 
 
-def _call_errors(calls: list[tuple[int, Call]], tools: str) -> Iterator[CallError]:
-    """Check a row's calls, each with the number of its turn, against the tools that the row declares."""
+def _call_errors(talk: list[Turn], tools: str) -> Iterator[CallError]:
+    """Check the calls in a row's turns against the tools that the row declares."""
     schemas = declared(tools)
-    for turn, (name, arguments) in calls:
-        if name not in schemas:
-            declared_names = "the row declares none"
-            if schemas:
-                declared_names = f"the row has {', '.join(map(show_value, schemas))}"
-            message = f"turn {turn}: the tool {show_value(name)} is not declared: {declared_names}"
-            yield CallError(message, bool(schemas))
-            continue
-        fault = _schema_violation(json.dumps(schemas[name], sort_keys=True), arguments)
-        if fault:
-            yield CallError(f"turn {turn}: the call of {show_value(name)}: {fault}", False)
+    for turn in talk:
+        calls = calls_of(turn.text) if turn.role == CALL else []
+        for name, arguments in calls:
+            if name not in schemas:
+                declared_names = "the row declares none"
+                if schemas:
+                    declared_names = f"the row has {', '.join(map(show_value, schemas))}"
+                message = f"the tool {show_value(name)} is not declared: {declared_names}"
+                yield CallError(f"turn {turn.number}: {message}", bool(schemas))
+                continue
+            fault = _schema_violation(json.dumps(schemas[name], sort_keys=True), arguments)
+            if fault:
+                yield CallError(f"turn {turn.number}: the call of {show_value(name)}: {fault}", False)
 
 
 def _schema_violation(schema: str, arguments: dict[str, Any]) -> str:
