@@ -54,7 +54,7 @@ class ReplyReader(ColumnReader):
             refuse_masked(masking_marks(value, keys), [len(value)], keys)
         if isinstance(value, str):
             reply = Reply([], value)
-        elif isinstance(value, list) and len(value) == 1:
+        elif len(value) == 1:
             reply = Reply([], read_answer(value[0], keys))
         else:
             *before, last = read_turns(value, keys)
@@ -107,19 +107,26 @@ class ReplyKind(Kind):
 
 REPLY = {"type": ["string", "object", "array"], "minItems": 1, "items": {"type": "object"}}
 """The JSON Schema of an answer, which is a text, a message or messages."""
-_SHARED: Any = {
-    "schema": {"description": "an answer: text, a message, or messages that end with it", **REPLY},
-    "options": {**BY_NUMBER, **ROLE_NAMES},
-    "code": "E111",
-    "is_text": True,
-    "has_turns": True,
-    "option_without_turns": "best",  # a list of rated answers, of which one is taken
-    "last_learned": 0,  # data/processor/pairwise.py
-    "entry_keys": {"ranking": True},
-    "replaced_parts": ("response",),
-    "is_pair": True,
-    "shapes": ("pair of answers",),
-    "reader": ReplyReader,
-}
-CHOSEN = ReplyKind("chosen", part="chosen", beside=Beside(("chosen",), needs=PAIR), **_SHARED)
-REJECTED = ReplyKind("rejected", part="rejected", beside=Beside(("rejected",), needs=PAIR), **_SHARED)
+
+
+def _kind(name: str) -> ReplyKind:
+    return ReplyKind(
+        name,
+        {"description": "an answer: text, a message, or messages that end with it", **REPLY},
+        options={**BY_NUMBER, **ROLE_NAMES},
+        code="E111",
+        is_text=True,
+        has_turns=True,
+        option_without_turns="best",  # a list of rated answers, of which one is taken
+        last_learned=0,  # data/processor/pairwise.py
+        part=name,
+        entry_keys={"ranking": True},
+        replaced_parts=("response",),
+        is_pair=True,
+        shapes=("pair of answers",),
+        beside=Beside((name,), needs=PAIR),
+        reader=ReplyReader,
+    )
+
+
+CHOSEN, REJECTED = map(_kind, PAIR)
