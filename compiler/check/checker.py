@@ -133,7 +133,7 @@ class Checker:
         """Bring the values of a column that passed the check into the form that rendering expects."""
         column = reader.column
         values = batch.columns[column.name]
-        if reader.reads_each:
+        if reader.read:
             code, field = column.kind.code, self._field(column.name)
             batch, values = self._read_each(batch, rows, values, reader.read, code, field)
         if column.wrap != "{}" and column.kind.is_text:

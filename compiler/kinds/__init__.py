@@ -84,8 +84,8 @@ class ColumnReader:
     `noted` counts what `notes` tells of.
     """
 
-    reads_each = False
-    """Whether `read` turns each value into another one, or refuses it."""
+    read: Callable[[Any], object] | None = None
+    """Reads one checked value. `WrongValueError` if it cannot be used, with the reason. None: values stay."""
     checks_rows = False
     """Whether `check_row` checks values against the rest of their rows."""
 
@@ -102,10 +102,6 @@ class ColumnReader:
     def unfold(self, values: Values) -> Values:
         """Bring other spellings of values into the one that the schema describes."""
         return values
-
-    def read(self, value: Any) -> object:
-        """Read one checked value. `WrongValueError` if it cannot be used, with the reason."""
-        return value
 
     def check_row(self, row: Row) -> Fields:
         """Check a value against the rest of its row (with `checks_rows`); the columns that change.

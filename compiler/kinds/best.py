@@ -20,8 +20,6 @@ BY_NUMBER = {
 class BestReader(ColumnReader):
     """Reads the text of the answer with the highest number."""
 
-    reads_each = True
-
     def read(self, value: object) -> str:
         """The cleaned text under `take` of the item with the highest `by`."""
         return best_of(self, value)

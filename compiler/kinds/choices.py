@@ -87,7 +87,6 @@ class CorrectChoiceReader(ColumnReader):
 class ChoicesReader(CorrectChoiceReader):
     """Reads the choices of a question, and replaces the answer of the row by its letter."""
 
-    reads_each = True
     checks_rows = True
 
     def prepare(self) -> None:

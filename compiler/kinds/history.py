@@ -7,8 +7,6 @@ from tuneyard.compiler.spec.model import Spec
 class HistoryReader(ColumnReader):
     """Reads the pairs before the question of a row."""
 
-    reads_each = True
-
     def read(self, value: list[list[str]] | None) -> list[list[str]]:
         """Clean the texts of each pair."""
         return [list(map(self.file.clean, pair)) for pair in value or []]

@@ -12,8 +12,6 @@ from tuneyard.core.records.calls import WrongValueError
 class KtoReader(ColumnReader):
     """Reads marks, and ratings if the column has `at_least`."""
 
-    reads_each = True
-
     def read(self, value: object) -> bool:
         """True if the answer is wanted."""
         at_least = self.column.options.get("at_least")

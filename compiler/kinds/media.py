@@ -30,7 +30,6 @@ class MediaReader(ColumnReader):
     Files are below the spec's `media_dir`, or next to the source file.
     """
 
-    reads_each = True
     checks_rows = True
 
     def prepare(self) -> None:

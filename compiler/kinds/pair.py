@@ -33,8 +33,6 @@ class Reply(NamedTuple):
 class ReplyReader(ColumnReader):
     """Reads one of the two answers: a text, a message, messages that end with it, or rated answers."""
 
-    reads_each = True
-
     def prepare(self) -> None:
         """Check the pair once, with its second answer."""
         self.checks_rows = self.column.kind is REJECTED

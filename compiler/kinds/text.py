@@ -8,8 +8,6 @@ from tuneyard.compiler.spec.model import ROW_NUMBER
 class ExtraReader(ColumnReader):
     """Reads a text that may be missing."""
 
-    reads_each = True
-
     def read(self, value: str | None) -> str:
         """Put an empty text in place of null."""
         return value or ""
@@ -17,8 +15,6 @@ class ExtraReader(ColumnReader):
 
 class ListReader(ColumnReader):
     """Reads a list of texts as one text."""
-
-    reads_each = True
 
     def read(self, value: list[str]) -> str:
         """Join the texts by line breaks."""

@@ -30,8 +30,6 @@ class CallError(NamedTuple):
 class ToolsReader(ColumnReader):
     """Reads a row's tools as JSON text, and checks the calls in its turns against them."""
 
-    reads_each = True
-
     def prepare(self) -> None:
         """Check calls if there are turns."""
         self.checks_rows = bool(self.spec.turns)

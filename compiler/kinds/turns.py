@@ -342,8 +342,6 @@ class TurnsReader(ColumnReader):
     and those whose system turn an output leaves out because the spec says so.
     """
 
-    reads_each = True
-
     def prepare(self) -> None:
         """Find out what the outputs leave out."""
         spec = self.spec

@@ -26,8 +26,6 @@ from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind
 from tuneyard.core.records.calls import WrongValueError
 
 class SoundsReader(ColumnReader):
-    reads_each = True
-
     def read(self, value):
         paths = value.split(";")
         if "" in paths:
