@@ -335,7 +335,7 @@ class TurnsReader(ColumnReader):
     """Reads the turns of one file's rows.
 
     - `without_tools`: the files of the outputs that cannot contain calls and results.
-    - `without_system`, `other_system`: the files of the outputs without a system text, or with another one.
+    - `leaving_system_out`: the files of the outputs without a system text, or with another one.
     - `shortens`: true if an output has the first exchange alone.
 
     The tally counts those of which one exchange alone is kept, those whose first or last turns are left out,
@@ -348,11 +348,9 @@ class TurnsReader(ColumnReader):
         self.keeps_text_with_calls = any(column.options.get("calls") == "text" for column in spec.columns)
         self.pair = [column for column in spec.columns if column.kind.is_pair]
         self.without_tools = _files(each for each in spec.outputs if not keeps(each, CALL, OBSERVATION))
-        without_system = [output for output in spec.outputs if not keeps(output, SYSTEM)]
-        other_system = [output for output in spec.outputs if spec.has_own_system(output)]
-        self.without_system, self.other_system = _files(without_system), _files(other_system)
-        leaving_out = [output for output in spec.outputs if output in without_system + other_system]
-        self.leaving_system_out = _files(leaving_out)
+        self.leaving_system_out = _files(
+            output for output in spec.outputs if not keeps(output, SYSTEM) or spec.has_own_system(output)
+        )
         self.shortens = any(each.format == "alpaca" and each.turns == "first" for each in spec.outputs)
         self.checks_rows = "system" in spec.kinds and not spec.ignores_system
         self.reads_images = bool(spec.named("images"))
@@ -387,10 +385,10 @@ class TurnsReader(ColumnReader):
             self._refuse_masked(marked, talk, keys)
         if not self.reads_images:
             refuse_images(talk)
-        if has_system and talk[0].text.strip():
+        if has_system and talk[0].text.strip() and self.leaving_system_out:
             if not self.spec.ignores_system:
                 self._refuse_lost_system()
-            self.noted[WITHOUT_SYSTEM] += bool(self.leaving_system_out)
+            self.noted[WITHOUT_SYSTEM] += 1
         self.noted[SHORTENED] += self.shortens and len(talk) - has_system > 2
         return cleaned(talk, self.file.clean) if self.spec.clean else talk
 
@@ -413,16 +411,14 @@ class TurnsReader(ColumnReader):
         refuse_masked(marked, sorted(answers), keys)
 
     def _refuse_lost_system(self) -> None:
-        """Refuse a row with a system turn if an output has no system text, or another one."""
-        place = "turn 1: found a system text"
-        if self.without_system:
-            lost = f"which this output would leave out ({self.without_system})"
+        """Refuse a row with a system turn, since an output has no system text, or another one."""
+        lost = f"and this output has a `system` of its own ({self.leaving_system_out})"
+        fix = "leave that out, or the turn by `ignore: [system]`"
+        without_system = _files(output for output in self.spec.outputs if not keeps(output, SYSTEM))
+        if without_system:
+            lost = f"which this output would leave out ({without_system})"
             fix = "write sharegpt or messages, or leave it out by `ignore: [system]`"
-            raise WrongValueError(f"{place}, {lost}; {fix}")
-        if self.other_system:
-            other = f"and this output has a `system` of its own ({self.other_system})"
-            fix = "leave that out, or the turn by `ignore: [system]`"
-            raise WrongValueError(f"{place}, {other}; {fix}")
+        raise WrongValueError(f"turn 1: found a system text, {lost}; {fix}")
 
     def check_row(self, row: Row) -> Fields:
         """Refuse a row with two different system texts: a turn and a column."""
