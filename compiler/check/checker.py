@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, lru_cache, partial
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -44,7 +44,6 @@ class Checker:
         self.lost_in = spec.lost_in
         self.mapped = {*spec.used, *self.lost_in}
         self.sources: dict[str, str] = {}
-        self.keys_of_source = cache(partial(TurnKeys, spec))
         self.lookup = label_keys(spec)
         raw_labels = chain.from_iterable(spec.labels.values())
         self.raw_labels = tuple(dict.fromkeys(map(written_value, raw_labels)))
@@ -96,13 +95,13 @@ class Checker:
         talks_by_source = {self.sources[name]: columns[name] for name in names}
         for source, talks in talks_by_source.items():
             counts = Counter(chain.from_iterable(map(unread_keys, talks)))
-            keys = self.keys_of_source(source)
+            keys = TurnKeys(self.spec, source)
             for key, rows in sorted(counts.items()):
                 self.unused.add(f"{source}.{key}", rows, ignored=keys.is_ignored(key))
 
     def _keys(self, column: str) -> TurnKeys:
         """The spec's use of the keys of the turns in a column."""
-        return self.keys_of_source(self.sources.get(column, column))
+        return TurnKeys(self.spec, self.sources.get(column, column))
 
     def notes(self) -> list[str]:
         """Notes for people: the source column of each target column that accepts several, and missing ones.

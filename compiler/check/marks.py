@@ -5,6 +5,7 @@ LLaMA-Factory 0.9.5 reads no such column or key, and learns every answer whole. 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from tuneyard.compiler.kinds import CodedError
 from tuneyard.compiler.rows import Fields
@@ -36,19 +37,17 @@ _FALSE = "false f no n off down 否 错 错误 不正确"
 _WORDS = dict.fromkeys(_TRUE.split(), 1) | dict.fromkeys(_FALSE.split(), 0)
 
 
-class TurnKeys:
+class TurnKeys(NamedTuple):
     """How a spec treats the keys of the turns in one source column."""
 
-    def __init__(self, spec: Spec, source: str) -> None:
-        self.where_to_ignore = where_to_write(spec.name)
-        self._source = source
-        self._ignored = frozenset(spec.ignore)
+    spec: Spec
+    source: str
 
     def is_ignored(self, key: str) -> bool:
         """True if `ignore` names a key: as `weight`, `messages.weight` or `messages`."""
-        head = self._source.partition(".")[0]
-        names = (key, self._source, f"{self._source}.{key}", head)
-        return any(name.lower() in self._ignored for name in names)
+        head = self.source.partition(".")[0]
+        names = (key, self.source, f"{self.source}.{key}", head)
+        return any(name.lower() in self.spec.ignore for name in names)
 
     def masking(self, turn: Mapping[str, object]) -> Fields:
         """The marks that keep a turn, or a part of it, out of the loss."""
@@ -116,6 +115,6 @@ def refuse_masked(marked: Mapping[int, Mapping[str, object]], answers: Sequence[
     numbers = ", ".join(map(str, masked))
     turns = f"turn {numbers}" if len(masked) == 1 else f"turns {numbers}"
     message = f"{turns}: marked with {listed}, and LLaMA-Factory would learn the whole answer"
-    ignore = f"`ignore: [{', '.join(names)}]` {keys.where_to_ignore}"
+    ignore = f"`ignore: [{', '.join(names)}]` {where_to_write(keys.spec.name)}"
     fix = f"leave the row out (`--on-error reject`), or the mark by {ignore}"
     raise CodedError("E113", message, fix=fix)
