@@ -57,7 +57,7 @@ class Checker:
             kind = column.kind  # of rated answers the best is taken, which is no turn
             if kind.has_turns and kind.option_without_turns not in column.options:
                 self.columns_of_turns.append(column.name)
-        self.valid = {name: kind.validators() for name, kind in self.kinds.items() if not kind.is_label}
+        self.valid = {name: kind.validators() for name, kind in self.kinds.items()}
         self.number = start
         self.bad = self.unlabelled = 0
         self.failed = False
@@ -108,10 +108,11 @@ class Checker:
 
         A missing system text is not worth a note: most files have none.
         """
-        several = [column for column in self.spec.columns if len(column.names) > 1 and not column.kind.is_id]
         used = []
         missing = []
-        for column in several:
+        for column in self.spec.columns:
+            if len(column.names) == 1 or column.kind.is_id:
+                continue
             source = self.sources.get(column.name)
             if source is None:
                 if self.spec.is_generic and column.name != SYSTEM:
@@ -352,15 +353,14 @@ def label_keys(spec: Spec) -> dict[object, object]:
 
     A number is also looked up by the spellings of tables: 1, 1.0, "True".
     """
+    label_by_cell: dict[object, object] = {}
     label_by_key: dict[object, object] = {}
     for label, raw_labels in spec.labels.items():
+        label_by_key |= dict.fromkeys(keys_of(list(raw_labels)), label)
         for raw in raw_labels:
             if not isinstance(raw, str):
-                label_by_key.update(dict.fromkeys(_as_cells(raw), label))
-    for label, raw_labels in spec.labels.items():
-        for key in keys_of(list(raw_labels)):
-            label_by_key[key] = label
-    return label_by_key
+                label_by_cell |= dict.fromkeys(_as_cells(raw), label)
+    return label_by_cell | label_by_key
 
 
 def _as_cells(raw: Any) -> tuple[str, ...]:
