@@ -95,7 +95,7 @@ def read_turns(
     """
     turns = [_turn(number, item, keys, keeps_text_with_calls) for number, item in enumerate(value, 1)]
     _order_results(value, turns)
-    system = turns[:1] if turns[0].role == SYSTEM else []
+    system = [turn for turn in turns[:1] if turn.role == SYSTEM]
     kept = turns[len(system) :]
     if "unasked" in left_out:
         kept = list(dropwhile(lambda turn: turn.role == ASSISTANT, kept))

@@ -118,6 +118,7 @@ def test_dialogues_as_one_text_are_turns(tmp_path):
         {"chosen": dialogue("a\n\nb", "c", "d", "e"), "rejected": dialogue("a\n\nb", "c", "d", "Human: f")},
         {"chosen": dialogue("a", "b"), "rejected": dialogue("x", "c")},
         {"chosen": dialogue("a", "b") + "\n\nAssistant: c", "rejected": dialogue("a", "b")},
+        {"chosen": answer("a")[1:], "rejected": answer("b")[1:]},
     ]
     over = {"columns": {"turns": {"names": ["chosen"], "is": "turns"}}}
     report, (records,) = compiled(tmp_path, rows[:1], "pairs-chat", over)
@@ -132,7 +133,8 @@ def test_dialogues_as_one_text_are_turns(tmp_path):
     ]
     report, _ = compiled(tmp_path, rows, "pairs-chat", over)
     said = [problem.line() for problem in report.problems.errors]
-    assert len(said) == 2 and "do not answer the same prompt" in said[0] and "jsonl:3: E107" in said[1]
+    assert len(said) == 3 and "do not answer the same prompt" in said[0] and "jsonl:3: E107" in said[1]
+    assert "found no question" in said[2]
 
 
 def test_a_text_that_only_begins_as_a_dialogue_stays_a_text(tmp_path):
