@@ -22,7 +22,6 @@ HISTORY = "history"
 Columns = Mapping[str, Sequence[Any]]
 Field = tuple[str, Iterable[Any]]
 """The key of a record, and its value in each row."""
-PROMPT_PARTS = ("prompt", "query", "history", "messages", *PLACEHOLDERS)
 
 
 class Renderer:
@@ -41,7 +40,6 @@ class Renderer:
         self.is_indexed = spec.is_indexed(output)
         self.format = format_of_entry(entry_of(spec, output, output.file))
         names = self.format.columns
-        self.prompt_columns = [names[part] for part in PROMPT_PARTS if part in names]
         self.has_own_history = any(kind.part == HISTORY for kind in self.beside.values())
         self.alpaca = [name for part, name in ALPACA.items() if part in names]
 
@@ -57,7 +55,7 @@ class Renderer:
         fields = {name: list(values) for name, values in self._fields(batch)}
         keys = None
         if self.is_indexed:
-            keys = fingerprints(prompts(self.format, {name: fields[name] for name in self.prompt_columns}))
+            keys = fingerprints(prompts(self.format, fields))
         return _encoded(fields, between, len(batch)), keys
 
     def _fields(self, batch: Batch) -> list[Field]:
