@@ -247,14 +247,6 @@ def kind_of(name: str) -> Kind:
     return kinds()[name]
 
 
-def column_options() -> dict[str, Schema]:
-    """The keys of a column in a spec that belong to some kinds only, with their JSON Schemas."""
-    schemas: dict[str, Schema] = {}
-    for kind in kinds().values():
-        schemas.update(kind.options)
-    return schemas
-
-
 def check_options(column: str, kind: Kind, keys: Iterable[str]) -> None:
     """Refuse options of a column that belong to another kind: they would have no effect (`ValueError`)."""
     for key in set(keys) - kind.options.keys():

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from tuneyard.compiler.kinds import Column, column_options, kinds
+from tuneyard.compiler.kinds import Column, kinds
 from tuneyard.core.datasets import REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import check_file
@@ -24,7 +24,7 @@ SCHEMAS = PACKAGE / "schemas"
 _NAME = re.compile(r"\w[\w .+-]*")
 # Python's own notations: they read any file, and change its backslashes and letters
 PYTHON_ONLY = ("unicode_escape", "raw_unicode_escape", "idna", "punycode")
-Raw = dict[str, object]
+Raw = dict[str, Any]
 ByPart = dict[str, tuple[str, ...]]
 """Texts by split, or by part of a mixture."""
 T = TypeVar("T")
@@ -124,13 +124,14 @@ def find_spec(name: str) -> Path:
 @cache
 def read_schema(name: str) -> Raw:
     """A JSON Schema of this package by name (`spec`, `alpaca`, …). That of specs has the kinds in it."""
-    schema = json.loads((SCHEMAS / f"{name}.json").read_bytes())
+    schema: Raw = json.loads((SCHEMAS / f"{name}.json").read_bytes())
     if name == "spec":
         _, mapping = schema["properties"]["columns"]["additionalProperties"]["oneOf"]
         mapping["additionalProperties"] = False
         mapping["properties"]["is"] = {"enum": list(kinds())}
-        mapping["properties"].update(column_options())
-    return cast("Raw", schema)
+        for kind in kinds().values():
+            mapping["properties"].update(kind.options)
+    return schema
 
 
 def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:
@@ -155,7 +156,8 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:
         if "split" in raw:
             source.pop("splits", None)
         under = {**under, "source": source}
-    return cast("Raw", _over({k: v for k, v in raw.items() if k != "like"}, under))
+    merged: Raw = _over({key: value for key, value in raw.items() if key != "like"}, under)
+    return merged
 
 
 def _over(top: Any, under: Any) -> Any:

@@ -404,15 +404,14 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
         templates = dict(part.outputs[0].templates)
         templates.pop("system", None)
         outputs = [replace(output, templates=templates | output.templates) for output in spec.outputs]
-        base = cast("dict[str, Any]", part.raw)
         source_of_part = source_of(about.get("source", {}))
-        source = source_of(base.get("source", {}) | about.get("source", {}))
+        source = source_of(part.raw.get("source", {}) | about.get("source", {}))
         parts[name] = replace(
             part,
             name=spec.name,
             source=replace(source, files={}, hub=source_of_part.hub, splits={}, columns=part.columns),
             outputs=tuple(outputs),
-            filter=filled_in(Filter, base.get("filter", {}) | about.get("filter", {})),
+            filter=filled_in(Filter, part.raw.get("filter", {}) | about.get("filter", {})),
             group=None,
             split=spec.split,
             share=about["share"],
