@@ -9,7 +9,7 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from tuneyard.compiler.check.marks import masks
 from tuneyard.compiler.rows import Fields, are_objects, without
@@ -297,10 +297,13 @@ def _result(content: object) -> str | None:
         return content or ""
     if not isinstance(content, list):
         return None
-    texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-    if len(texts) != len(content) or not all(isinstance(text, str) for text in texts):
-        return None
-    return "\n".join(cast("list[str]", texts))
+    texts = []
+    for part in content:
+        text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+        if not isinstance(text, str):
+            return None
+        texts.append(text)
+    return "\n".join(texts)
 
 
 def _image(part: Mapping[str, Any]) -> tuple[str, set[str]]:
