@@ -19,7 +19,7 @@ class HistoryKind(Kind):
         """Refuse it without an alpaca record that it can go before."""
         if spec.mix or "text" in spec.formats:
             super().check(column, spec)
-        if spec.turns or set(spec.formats) != {"alpaca"}:
+        if spec.turns or spec.formats != {"alpaca"}:
             raise ValueError(
                 f"column {column.name}: history goes with the question of an alpaca record. "
                 "Write alpaca, or read the whole conversation as turns."

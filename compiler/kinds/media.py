@@ -35,9 +35,7 @@ class MediaReader(ColumnReader):
     def prepare(self) -> None:
         """Find the folder of the files, and the texts with their placeholders."""
         spec = self.spec
-        self.folder = Path(spec.source.media_dir)
-        if not spec.source.media_dir:
-            self.folder = Path(self.file.display_path).parent
+        self.folder = Path(spec.source.media_dir or Path(self.file.display_path).parent)
         self.turns = spec.turns
         asking, output = ("instruction", "input", "user"), spec.outputs[0]
         self.asked = output.columns_of(*asking)

@@ -223,7 +223,7 @@ def with_compiled(
     return registered
 
 
-def changed_entry(place: str, name: str, entry: Entry, compiled: Entry, hint: str = "") -> Iterator[Problem]:
+def changed_entry(place: str, name: str, entry: Entry, compiled: Entry, hint: str) -> Iterator[Problem]:
     """Yield E432 for each part of a registry entry that differs from what the compile registered.
 
     Keys that a user added (`num_samples`, `split`, …) do not count. `place` is the registry's path.
