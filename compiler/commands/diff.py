@@ -48,10 +48,6 @@ class Side:
         self.prompts.extend(keys_of_texts(map(plain_text, examples.prompts())))
         self.contents.extend(keys_of_texts(map(_content, examples.examples)))
 
-    def label(self, row: int) -> str:
-        """The label of a row, "" if the answers are no labels."""
-        return self.labels[row] if self.labels else ""
-
 
 def _content(example: Example) -> bytes:
     """Everything that the model learns from."""
@@ -66,11 +62,12 @@ class Difference:
     `pairs` has the rows of A and of B that were changed into one another.
     """
 
-    sides: tuple[Side, Side]
-    same: int = 0
-    removed_rows: Rows = ()
-    added_rows: Rows = ()
-    pairs: tuple[Rows, Rows] = ((), ())
+    before: Side
+    after: Side
+    same: int
+    removed_rows: Rows
+    added_rows: Rows
+    pairs: tuple[Rows, Rows]
 
     @property
     def different(self) -> bool:
@@ -79,27 +76,27 @@ class Difference:
 
     def removed(self) -> Iterator[str]:
         """Yield the places of examples that only A has."""
-        return map(self.sides[0].places.__getitem__, self.removed_rows)
+        return map(self.before.places.__getitem__, self.removed_rows)
 
     def added(self) -> Iterator[str]:
         """Yield the places of examples that only B has."""
-        return map(self.sides[1].places.__getitem__, self.added_rows)
+        return map(self.after.places.__getitem__, self.added_rows)
 
     def changed(self) -> Iterator[Change]:
         """Yield place in A, place in B, label in A and label in B of changed examples.
 
         The labels are "" if the answers of a dataset are no labels.
         """
-        before, after = self.sides
+        before, after = self.before, self.after
+        old, new = "", ""
         for row, other in zip(*self.pairs, strict=True):
-            old, new = before.label(row), after.label(other)
-            if not (old and new):
-                old, new = "", ""
+            if before.labels and after.labels:
+                old, new = before.labels[row], after.labels[other]
             yield before.places[row], after.places[other], old, new
 
     def as_json(self) -> dict[str, object]:
         """The differences for `--json`."""
-        before, after = self.sides
+        before, after = self.before, self.after
         names = ("a", "b", "label_a", "label_b")
         return {
             "a": {"name": before.name, "examples": before.places.rows},
@@ -113,18 +110,17 @@ class Difference:
 
     def lines(self, every: bool) -> Iterator[str]:
         """Yield the lines for people, the first 20 places of each kind unless `every`."""
-        before, after = (side.places.rows for side in self.sides)
+        before, after = self.before, self.after
         yield from _listed("added    ", self.added(), len(self.added_rows), every)
         yield from _listed("removed  ", self.removed(), len(self.removed_rows), every)
         yield from _listed("changed  ", map(_change_line, self.changed()), len(self.pairs[0]), every)
         shifts = Counter((old, new) for _, _, old, new in self.changed() if old != new)
         for (old, new), count in shifts.items():
             yield f"shift    {old} → {new}: {counted(count, 'example')}"
-        for name in sorted(self.sides[0].label_counts | self.sides[1].label_counts):
-            counts = (side.label_counts[name] for side in self.sides)
-            yield f"label    {name}: {' → '.join(map(str, counts))}"
+        for name in sorted(before.label_counts | after.label_counts):
+            yield f"label    {name}: {before.label_counts[name]} → {after.label_counts[name]}"
         yield (
-            f"{self.sides[0].name} {before} → {self.sides[1].name} {after}: same {self.same}, "
+            f"{before.name} {before.places.rows} → {after.name} {after.places.rows}: same {self.same}, "
             f"added {len(self.added_rows)}, removed {len(self.removed_rows)}, changed {len(self.pairs[0])}"
         )
 
@@ -141,7 +137,7 @@ def diff(first: str, second: str, folder: Path) -> Difference:
     places, places_there = paired(_taken(before.prompts, removed), _taken(after.prompts, added))
     changed = _taken(removed, places), _taken(added, places_there)
     removed, added = _others(removed, changed[0]), _others(added, changed[1])
-    return Difference((before, after), len(same), removed, added, changed)
+    return Difference(before, after, len(same), removed, added, changed)
 
 
 def _taken(numbers: Rows, places: Rows) -> "array[int]":
