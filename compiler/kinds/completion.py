@@ -6,7 +6,7 @@ The answer may be tool calls as JSON (`tool_calls: true`), as in APIGen's `query
 from tuneyard.compiler.kinds import Column, Kind, Row
 from tuneyard.compiler.kinds.pair import REPLY, Reply, ReplyReader
 from tuneyard.compiler.kinds.turn_forms import CALL
-from tuneyard.compiler.kinds.turns import ROLE_NAMES, Turn, keeps
+from tuneyard.compiler.kinds.turns import ROLE_NAMES, Turn, files_without
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.records.calls import WrongValueError, call_text, parse_calls
@@ -19,7 +19,7 @@ class CompletionReader(ReplyReader):
 
     def prepare(self) -> None:
         """Find the outputs that cannot contain calls."""
-        self.without_calls = [output.file for output in self.spec.outputs if not keeps(output, CALL)]
+        self.without_calls = files_without(self.spec, CALL)
 
     def read(self, value: object) -> Reply:
         """The answer; it has no text if the file has no such column."""
@@ -27,9 +27,9 @@ class CompletionReader(ReplyReader):
             return Reply([], "")
         if "tool_calls" in self.column.options:
             if self.without_calls:
-                files = ", ".join(self.without_calls)
                 raise WrongValueError(
-                    f"found calls of tools, which {files} would hold as text; write sharegpt or messages"
+                    f"found calls of tools, which {self.without_calls} would hold as text; write sharegpt or "
+                    "messages"
                 )
             return Reply([], call_text(parse_calls(value)), CALL)
         reply = super().read(value)

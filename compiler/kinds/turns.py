@@ -67,9 +67,9 @@ def keeps(output: Output, *roles: str) -> bool:
     return output.format in ("sharegpt", "messages") or output.roles.keys() >= set(roles)
 
 
-def _files(outputs: Iterable[Output]) -> str:
-    """The files of outputs, for messages."""
-    return ", ".join(output.file for output in outputs)
+def files_without(spec: Spec, *roles: str) -> str:
+    """The files of the outputs that cannot hold turns of these speakers, for messages."""
+    return ", ".join(output.file for output in spec.outputs if not keeps(output, *roles))
 
 
 def read_turns(
@@ -347,9 +347,9 @@ class TurnsReader(ColumnReader):
         spec = self.spec
         self.keeps_text_with_calls = any(column.options.get("calls") == "text" for column in spec.columns)
         self.pair = [column for column in spec.columns if column.kind.is_pair]
-        self.without_tools = _files(each for each in spec.outputs if not keeps(each, CALL, OBSERVATION))
-        self.leaving_system_out = _files(
-            output for output in spec.outputs if not keeps(output, SYSTEM) or spec.has_own_system(output)
+        self.without_tools = files_without(spec, CALL, OBSERVATION)
+        self.leaving_system_out = ", ".join(
+            each.file for each in spec.outputs if not keeps(each, SYSTEM) or spec.has_own_system(each)
         )
         self.shortens = any(each.format == "alpaca" and each.turns == "first" for each in spec.outputs)
         self.checks_rows = "system" in spec.kinds and not spec.ignores_system
@@ -414,7 +414,7 @@ class TurnsReader(ColumnReader):
         """Refuse a row with a system turn, since an output has no system text, or another one."""
         lost = f"and this output has a `system` of its own ({self.leaving_system_out})"
         fix = "leave that out, or the turn by `ignore: [system]`"
-        without_system = _files(output for output in self.spec.outputs if not keeps(output, SYSTEM))
+        without_system = files_without(self.spec, SYSTEM)
         if without_system:
             lost = f"which this output would leave out ({without_system})"
             fix = "write sharegpt or messages, or leave it out by `ignore: [system]`"
