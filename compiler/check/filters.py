@@ -42,9 +42,9 @@ class RowFilter:
             return "too short"
         if settings.max is not None and len(text) > settings.max:
             return "too long"
-        if self._keywords and not self._keywords.search(text):
+        if not self._keywords.search(text):
             return "no keyword"
-        counts = [len(field.findall(text)) for field in self._fields if field]
+        counts = [len(field.findall(text)) for field in self._fields]
         if counts and counts.index(max(counts)) != settings.place:  # of equal counts the first
             return "more keywords of another part"
         if settings.language and language_of(text) != settings.language:
@@ -64,10 +64,11 @@ def language_of(text: str) -> str:
     return "en" if ascii_letters >= 0.9 * letters > 0 else ""
 
 
-def _pattern(keywords: Sequence[str]) -> re.Pattern[str] | None:
-    """A pattern for whole words. Chinese has no spaces, so that any part of a text matches."""
-    if not keywords:
-        return None
+def _pattern(keywords: Sequence[str]) -> re.Pattern[str]:
+    """A pattern for whole words. Chinese has no spaces, so that any part of a text matches.
+
+    Without keywords every text matches.
+    """
     patterns = []
     for word in keywords:
         pattern = re.escape(word)
