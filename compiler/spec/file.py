@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from tuneyard.compiler.kinds import Column, kinds
+from tuneyard.compiler.rows import without
 from tuneyard.core.datasets import REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import check_file
@@ -156,7 +157,7 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:
         if "split" in raw:
             source.pop("splits", None)
         under = {**under, "source": source}
-    merged: Raw = _over({key: value for key, value in raw.items() if key != "like"}, under)
+    merged: Raw = _over(without(raw, "like"), under)
     return merged
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tuneyard.compiler.kinds import Column, Kind, check_options, kinds
+from tuneyard.compiler.rows import without
 from tuneyard.compiler.spec.file import (
     Raw,
     Source,
@@ -315,8 +316,7 @@ def _parse(path: Path, raw: Any) -> Spec:
             columns=columns,
             labels={label: tuple(raw_labels) for label, raw_labels in raw.get("labels", {}).items()},
             outputs=tuple(_output(raw["write"], number) for number in range(len(raw["write"]))),
-            group=fit.get("group"),
-            near=fit.get("near", False),
+            **fit,
             filter=filled_in(Filter, raw.get("filter", {})),
             clean=tuple(clean),
             split=_split(raw["split"]) if "split" in raw else None,
@@ -371,7 +371,7 @@ def _output(writes: list[Any], number: int) -> Output:
     if "like" in raw:
         _refuse(raw["like"] >= number, f"write.{number}: `like: {raw['like']}` must name an output above it")
         like = writes[raw["like"]]
-        raw = {key: like[key] for key in like if key not in ("dataset", "field")} | raw
+        raw = without(like, "dataset", "field") | raw
     templates = {key: raw[key] for key in TEMPLATES if key in raw}
     key = raw.get("field", FIELDS[raw["format"]])
     roles = raw.get("roles", {})
