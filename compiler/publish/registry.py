@@ -206,7 +206,7 @@ def with_compiled(
     the folder `name` get the keys of its compile. All others stay as they are.
     """
     registered: dict[str, Entry] = {}
-    compiled_now = compiled_entries(name, manifests[name]) if name in manifests else {}
+    compiled_now = compiled_entries(name, manifests.get(name, EMPTY))
     for dataset, entry in entries.items():
         folder = folder_of(entry)
         if dataset in compiled_now and folder == name:
