@@ -39,9 +39,8 @@ class Renderer:
         self.beside = spec.recorded
         self.is_indexed = spec.is_indexed(output)
         self.format = format_of_entry(entry_of(spec, output, output.file))
-        names = self.format.columns
         self.has_own_history = any(kind.part == HISTORY for kind in self.beside.values())
-        self.alpaca = [name for part, name in ALPACA.items() if part in names]
+        self.alpaca = [name for part, name in ALPACA.items() if part in self.format.columns]
 
     def render(self, batch: Batch) -> list[bytes]:
         """The record of each row as JSON text, keys in a fixed order, without escapes for non-ASCII."""
@@ -119,14 +118,13 @@ class Renderer:
 
     def _with_system(self, batch: Batch) -> Iterator[list[Turn]]:
         """Yield the turns of each row. A system text from a column or a template becomes the first one."""
-        if self.from_turns and SYSTEM in self.output.templates:
-            systems: Iterable[str] = self._text(batch, SYSTEM)
-        elif SYSTEM in self.columns and SYSTEM not in self.output.templates:
+        systems: Iterable[str] = repeat("", len(batch))
+        if SYSTEM in self.output.templates:
+            systems = self._text(batch, SYSTEM)
+        elif SYSTEM in self.columns:
             systems = as_texts(self.spec, SYSTEM, batch)
-        else:
-            systems = repeat("", len(batch))
         for system, talk in zip(systems, self._talks(batch), strict=True):
-            has_one = bool(talk) and talk[0].role == SYSTEM
+            has_one = talk[0].role == SYSTEM
             yield [Turn(SYSTEM, system), *talk] if system and not has_one else talk
 
     def _extras(self, batch: Batch, names: tuple[str, ...]) -> Iterator[Field]:
