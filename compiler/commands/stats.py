@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,13 @@ class Stats:
 
     name: str
     unit: str
-    examples: int = 0
-    lengths: dict[str, Counter[int]] = field(default_factory=dict)
-    labels: Counter[str] = field(default_factory=Counter)
-    languages: Counter[str] = field(default_factory=Counter)
-    duplicates: int = 0
-    conflicts: int = 0
-    places: list[tuple[Place, Place]] = field(default_factory=list)
+    examples: int
+    lengths: dict[str, Counter[int]]
+    labels: Counter[str]
+    languages: Counter[str]
+    duplicates: int
+    conflicts: int
+    places: list[tuple[Place, Place]]
 
     def as_json(self) -> dict[str, object]:
         """The counts for `--json`; lengths as their quantiles (nearest rank)."""
@@ -95,27 +95,32 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
     unit = "characters"
     if model:
         measure, unit = _tokens(model), "tokens"
-    result = Stats(name, unit)
-    result.lengths = {"prompts": Counter(), "answers": Counter()}
+    lengths: dict[str, Counter[int]] = {"prompts": Counter(), "answers": Counter()}
+    labels, languages = Counter[str](), Counter[str]()
     fingerprints = Fingerprints()
     for examples in stored_examples(name, folder):
         prompts, answers = examples.prompts(), examples.answers()
-        result.lengths["prompts"].update(measure(prompts))
-        result.lengths["answers"].update(measure(answers))
+        lengths["prompts"].update(measure(prompts))
+        lengths["answers"].update(measure(answers))
         for prompt, answer in zip(prompts, answers, strict=True):
-            result.languages[LANGUAGES[language_of(f"{prompt}\n{answer}")]] += 1
+            languages[LANGUAGES[language_of(f"{prompt}\n{answer}")]] += 1
         fingerprints.add(examples.prefix, examples.lines, keys_of_examples(examples.examples))
-        if len(result.labels) <= MOST_LABELS:
-            result.labels.update(map(label_of, examples.examples))
-    result.examples = fingerprints.rows
-    if not result.examples:
+        if len(labels) <= MOST_LABELS:
+            labels.update(map(label_of, examples.examples))
+    if not fingerprints.rows:
         raise ContentError(f"{name}: no examples; name a dataset or a file that has some")
     duplicates, conflicts = fingerprints.repeats()
-    result.duplicates, result.conflicts = len(duplicates), len(conflicts)
-    for row, first in duplicates[:KEPT]:
-        result.places.append((fingerprints.place(row), fingerprints.place(first)))
-    result.labels = few(result.labels)
-    return result
+    return Stats(
+        name=name,
+        unit=unit,
+        examples=fingerprints.rows,
+        lengths=lengths,
+        labels=few(labels),
+        languages=languages,
+        duplicates=len(duplicates),
+        conflicts=len(conflicts),
+        places=[(fingerprints.place(row), fingerprints.place(first)) for row, first in duplicates[:KEPT]],
+    )
 
 
 def _characters(texts: list[str]) -> list[int]:
