@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
@@ -149,28 +150,26 @@ def opened(
             from tqdm.utils import CallbackIOWrapper
 
             stream = cast("io.BufferedReader", CallbackIOWrapper(moved, stream))
-        magic = stream.peek(4)[:4]
+        magic = stream.peek(4)
         if magic.startswith(GZIP):
             stream = _buffered(gzip.GzipFile(fileobj=stream))
-        elif magic == ZSTD:
+        elif magic.startswith(ZSTD):
             from pyarrow import CompressedInputStream
 
             stream = _buffered(CompressedInputStream(stream, "zstd"))
         with _damage():
-            start = stream.peek(8)[:8] if in_order else b""
+            start = stream.peek(8)
             for sign, name in NO_TEXT.items():
-                if start.startswith(sign):
+                if in_order and start.startswith(sign):
                     fix = "give it the ending of its format, or name a file of rows"
                     raise UnreadableFileError("E001", f"not text: by its first bytes it is {name}", fix)
             if codecs.lookup(encoding).name != "utf-8":
                 stream = _buffered(_Pieces(_recoded(stream, encoding)))
-            else:
-                mark = stream.peek(3)[:3]
-                if mark == codecs.BOM_UTF8:
-                    stream.read(len(mark))
-                elif mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                    message = "not UTF-8: its byte-order mark says UTF-16"
-                    raise UnreadableFileError("E001", message, encoding_hint("utf-16"))
+            elif start.startswith(codecs.BOM_UTF8):
+                stream.read(len(codecs.BOM_UTF8))
+            elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                message = "not UTF-8: its byte-order mark says UTF-16"
+                raise UnreadableFileError("E001", message, encoding_hint("utf-16"))
             yield stream
 
 
@@ -243,7 +242,7 @@ class _Pieces(io.RawIOBase):
     """A stream of bytes that come in pieces of any size."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
+        self._pieces = filter(None, pieces)
         self._ready = memoryview(b"")
 
     def readable(self) -> bool:
@@ -251,23 +250,19 @@ class _Pieces(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer)
-        while not self._ready:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._ready = memoryview(piece)
+        if not self._ready:
+            self._ready = memoryview(next(self._pieces, b""))
         size = min(len(view), len(self._ready))
         view[:size] = self._ready[:size]
         self._ready = self._ready[size:]  # of a view: nothing is copied
         return size
 
 
-def _recoded(source: BinaryIO, encoding: str) -> Iterator[bytes]:
+def _recoded(source: io.BufferedReader, encoding: str) -> Iterator[bytes]:
     """Yield a file in another encoding as UTF-8; an error names the first byte that is not in it."""
     decoder = codecs.getincrementaldecoder(encoding)()
-    offset, chunk = 0, b"-"
-    while chunk:
-        chunk = source.read(BLOCK)
+    offset = 0
+    for chunk in chain(blocks(source), [b""]):
         undecoded_before = len(decoder.getstate()[0])
         try:
             text = decoder.decode(chunk, final=not chunk)
