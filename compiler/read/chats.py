@@ -1,9 +1,9 @@
 """Chats as WhatsApp exports them: `12/03/2024, 21:15 - Anna: text`, `[12.03.24, 21:15:09] Anna: text`."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from tuneyard.compiler.rows import Fields, Line, ObjectRows, Prefix, TableRows
+from tuneyard.compiler.rows import Fields, Line, ObjectRows, Prefix
 
 _TIME = r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4},? \d{1,2}[:.]\d\d(?:[:.]\d\d)?(?:[ \u202f][ap]\.?m\.?)?"
 MESSAGE = re.compile(
@@ -12,17 +12,18 @@ MESSAGE = re.compile(
 """The first line of a message: its time, who sent it, its text. A note of the program has only a time."""
 _ATTACHMENT = re.compile(r"<[^>]*>$|\u200e")
 """The beginning of a text in the place of a picture: `<Media omitted>`."""
+NumberedLines = dict[int, str]
+"""Lines of a text that are not blank, by their numbers."""
 
 
-def chat_messages(batches: Iterator[TableRows], prefix: Prefix) -> Iterator[ObjectRows]:
+def chat_messages(blocks_of_lines: Iterable[NumberedLines], prefix: Prefix) -> Iterator[ObjectRows]:
     """Yield a row for each message: time, sender, text. Further lines belong to the message before them."""
     lines: list[Line] = []
     rows: list[Fields] = []
     last_line = 0
-    for batch in batches:
-        for line, text in zip(batch.lines, map(str, batch.columns["text"]), strict=True):
+    for texts in blocks_of_lines:
+        for number, text in texts.items():
             message = MESSAGE.match(text)
-            number = int(str(line))
             between = "\n" * (number - last_line)
             last_line = number
             if message is None and rows:
@@ -31,7 +32,7 @@ def chat_messages(batches: Iterator[TableRows], prefix: Prefix) -> Iterator[Obje
             time, sender, words = message.groups() if message else (None, None, text)
             if words and _ATTACHMENT.match(words):
                 words = ""
-            lines.append(line)
+            lines.append(number)
             rows.append({"time": time, "sender": sender, "text": words})
     if rows:
         yield ObjectRows(prefix, lines, rows)

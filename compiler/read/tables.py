@@ -3,13 +3,13 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tuneyard.compiler.kinds.turn_forms import QUESTIONS, SPEAKER, SPEAKERS
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
-from tuneyard.compiler.read.chats import chat_messages
+from tuneyard.compiler.read.chats import NumberedLines, chat_messages
 from tuneyard.compiler.read.stream import (
     RECORD,
     TooLongError,
@@ -74,33 +74,38 @@ def read_text(file: OpenFile, problems: Problems) -> Iterator[Rows]:
     A .md is one row, unless `rows` of its source says that it has turns; of a .txt it says the form, too.
     """
     form = file.source.steps(file.split)
+    prefix = Prefix(file.display_path)
+    blocks_of_lines = _numbered_lines(file, prefix, problems)
     if form == ("turns",):
-        yield from _dialogues(_text_rows(file, problems), Prefix(file.display_path), problems)
+        yield from _dialogues(blocks_of_lines, prefix, problems)
     elif form == ("chat",):
-        yield from chat_messages(_text_rows(file, problems), Prefix(file.display_path))
+        yield from chat_messages(blocks_of_lines, prefix)
     elif file.kind == ".md" or form == ("file",):
-        yield from _document(file, problems)
+        yield from _document(file.stream, prefix, problems)
     else:
-        yield from _text_rows(file, problems)
+        for lines in blocks_of_lines:
+            yield TableRows(prefix, list(lines), {"text": list(lines.values())}, typed=False)
 
 
-def _document(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
+def _document(stream: io.BufferedReader, prefix: Prefix, problems: Problems) -> Iterator[TableRows]:
     """Yield one row for a whole file, none for a blank one."""
-    place = f"{file.display_path}:1"
-    data = file.stream.read(RECORD + 1)
+    place = Place(prefix, 1)
+    data = stream.read(RECORD + 1)
     if len(data) > RECORD:
         raise too_long(place)
-    problem = undecodable(data, Place(Prefix(file.display_path), 1))
+    problem = undecodable(data, place)
     if problem:
         problems.bad_row([problem], "")
         return
     text = data.decode()
     if text.strip():
         text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
-        yield TableRows(Prefix(file.display_path), [1], {"text": [text]}, typed=False)
+        yield TableRows(prefix, [1], {"text": [text]}, typed=False)
 
 
-def _dialogues(batches: Iterator[TableRows], prefix: Prefix, problems: Problems) -> Iterator[ObjectRows]:
+def _dialogues(
+    blocks_of_lines: Iterable[NumberedLines], prefix: Prefix, problems: Problems
+) -> Iterator[ObjectRows]:
     """Yield a row of `messages` for each dialogue; lines without a speaker belong to the turn before them.
 
     A question begins a dialogue. So does a turn after a line of dashes, a user's after a blank line, and any
@@ -111,9 +116,8 @@ def _dialogues(batches: Iterator[TableRows], prefix: Prefix, problems: Problems)
     is_close = False
     turns: list[Fields] = []
     last_line = 0
-    for batch in batches:
-        for line, text in zip(batch.lines, batch.columns["text"], strict=True):
-            number, spoken = int(str(line)), str(text)
+    for lines in blocks_of_lines:
+        for number, spoken in lines.items():
             moved, last_line = number - last_line, number
             speaker = SPEAKER.match(spoken)
             if speaker is None:
@@ -127,13 +131,14 @@ def _dialogues(batches: Iterator[TableRows], prefix: Prefix, problems: Problems)
                 continue
             name = speaker[1].lower()
             role = SPEAKERS[name]
-            begins = _cut_rule(turns) or name in QUESTIONS
             has_gap = moved > 1
-            if turns and (begins or (has_gap and (role == "user" or is_close))):
-                if not (begins or is_close):
-                    problems.warn(Problem("W225", Place(prefix, number), MAY_GO_ON, hint=NO_BLANK_LINES))
-                yield ObjectRows(prefix, [first], [{"messages": turns}])
-                turns = []
+            if turns:
+                begins = _cut_rule(turns) or name in QUESTIONS
+                if begins or (has_gap and (role == "user" or is_close)):
+                    if not (begins or is_close):
+                        problems.warn(Problem("W225", Place(prefix, number), MAY_GO_ON, hint=NO_BLANK_LINES))
+                    yield ObjectRows(prefix, [first], [{"messages": turns}])
+                    turns = []
             is_close = bool(turns) and not has_gap
             if not turns:
                 first = number
@@ -148,25 +153,25 @@ def _dialogues(batches: Iterator[TableRows], prefix: Prefix, problems: Problems)
 
 def _cut_rule(turns: Sequence[Fields]) -> bool:
     """Cut a line of dashes from the end of the last turn: it parts dialogues. True if there is one."""
-    text, _, last_line = str(turns[-1]["content"]).rpartition("\n") if turns else ("", "", "")
+    text, _, last_line = str(turns[-1]["content"]).rpartition("\n")
     if not text or not _RULE.fullmatch(last_line):
         return False
     turns[-1]["content"] = text.rstrip()
     return True
 
 
-def _text_rows(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
+def _numbered_lines(file: OpenFile, prefix: Prefix, problems: Problems) -> Iterator[NumberedLines]:
+    """Yield the lines that are not blank, some hundreds at a time."""
     text = _Text(file.stream, file.display_path)
     for numbers, rows in _unquoted(text, "\n"):
         kept = {}
         for number, (line,) in zip(numbers, rows, strict=True):
-            problem = text.undecodable([line], Place(Prefix(file.display_path), number))
+            problem = text.undecodable([line], Place(prefix, number))
             if problem:
                 problems.bad_row([problem], {"text": _escaped([line])[0]})
             elif line.strip():
                 kept[number] = line
-        if kept:
-            yield TableRows(Prefix(file.display_path), list(kept), {"text": list(kept.values())}, typed=False)
+        yield kept
 
 
 def _good(
