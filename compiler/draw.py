@@ -117,11 +117,9 @@ def _fill(
             continue
         quota, rows = quotas[code], taken_rows[code]
         rows_with_unit = rows + sizes[unit]
-        if rows and abs(quota - rows) <= abs(rows_with_unit - quota):
-            open_classes.remove(code)
-            continue
-        homes[unit] = number
-        taken_rows[code] = rows_with_unit
+        if not rows or abs(rows_with_unit - quota) < quota - rows:
+            homes[unit] = number
+            taken_rows[code] = rows_with_unit
         if rows_with_unit >= quota:
             open_classes.remove(code)
     return taken_rows
