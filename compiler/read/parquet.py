@@ -38,8 +38,7 @@ def read_columns(file: OpenFile, _: Problems) -> Iterator[TableRows]:
                     if batch.slice(row, 1).nbytes > RECORD:
                         raise too_long(f"{file.display_path} row {start + row}")
             lines = range(start, start + batch.num_rows)
-            columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
-            yield TableRows(Prefix(file.display_path, ROW), lines, columns)
+            yield TableRows(Prefix(file.display_path, ROW), lines, batch.to_pydict())
             start += batch.num_rows
     except (pyarrow.ArrowException, OSError, *NOT_IN_PYTHON) as error:
         message = f"{file.kind[1:].capitalize()} cannot be read: {str(error).splitlines()[0]}"
