@@ -3,7 +3,7 @@
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice, repeat, takewhile
+from itertools import chain, islice, takewhile, zip_longest
 from typing import Any
 
 from tuneyard.compiler.problems import Problems
@@ -64,13 +64,12 @@ def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectR
     while batch := list(islice(filled_rows, BATCH)):
         rows: dict[Line, Fields] = {}
         for number, cells in batch:
-            values = list(map(_json_value, cells))
-            values += [None] * (len(header) - len(values))
-            named = list(zip(chain(header, repeat("")), values, strict=False))
+            named = list(zip_longest(header, map(_json_value, cells)))
             unnamed = [value for name, value in named if not name and value is not None]
             if unnamed:
                 message = f"found {show_value(unnamed[0])} in a column that the header does not name"
                 fix = "name each column in the first row, and delete the rows above it"
+                values = [value for _, value in named]
                 problems.bad_row([Problem("E008", Place(prefix, number), message, "", fix)], values)
             else:
                 rows[number] = {name: value for name, value in named if name}
