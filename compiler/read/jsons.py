@@ -78,29 +78,29 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         if not head:
             return
     whole = chain([head], blocks(stream))
-    in_lines = kind != ".json" and head.lstrip()[:1] != b"["
-    layout = LINES if in_lines else layout_of(head, len(head) < LOOKED_AT, source.columns)
-    if source.answers_by_question:
-        in_lines, layout = False, Layout((), "")
-    if layout.description and not (steps or in_lines or len(layout.lists) > 1):
-        problems.notes.append(f"{display_path}: read as {layout.description}")
+    in_lines = kind != ".json" and head.lstrip()[:1] != b"[" and not source.answers_by_question
     message = ""
-    if steps and in_lines:
-        message = f"`rows: {'.'.join(steps)}` leads into one document, and in {kind} each line is a row"
-    elif not steps and len(layout.lists) > 1:
-        message = ambiguous(list(layout.lists))
-    elif not steps and layout is LINES and _OPEN.match(head):
+    if steps or source.answers_by_question:
+        layout = Layout(steps, "")
+        if in_lines:
+            message = f"`rows: {'.'.join(steps)}` leads into one document, and in {kind} each line is a row"
+    elif in_lines:
+        layout = LINES
+    else:
+        layout = layout_of(head, len(head) < LOOKED_AT, source.columns)
+        if len(layout.lists) > 1:
+            message = ambiguous(list(layout.lists))
+        elif layout.description:
+            problems.notes.append(f"{display_path}: read as {layout.description}")
+    if layout is LINES and _OPEN.match(head):
         message = OVER_LINES
     if message:
         raise UnreadableFileError("E007", message, place=f"{display_path}:{start}")
-    if not steps and layout.steps is None:
+    if layout.steps is None:
         yield from _read_lines(whole, display_path, start, problems)
     else:
-        scanner = Scanner(whole, start)
-        way: Steps | None = steps
-        if not steps:
-            way = None if layout is ROW else layout.steps or ()
-        yield from read_array(scanner, display_path, way, not steps, problems, source)
+        way = None if layout is ROW else layout.steps
+        yield from read_array(Scanner(whole, start), display_path, way, not steps, problems, source)
 
 
 def read_array(
