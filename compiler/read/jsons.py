@@ -42,7 +42,6 @@ from tuneyard.core.files import DuplicateKeyError, unique
 BATCH = 1000
 BATCH_BYTES = 1 << 22
 DEEPEST = 1024  # lists and objects in one another that orjson reads
-CONSTANTS = (b"NaN", b"Infinity", b"-Infinity")
 OVER_LINES = (
     "an object over several lines, where each line is a row: name the file .json if that is all of it, "
     "else write each object on one line, as `jq -c .` does"
@@ -60,6 +59,7 @@ BY_ROWS = (
 """The commands that write lists of texts under their column or class by rows."""
 Found = tuple[Line, object, Wrong | None]
 """A row: its place, its value, and what is wrong with it."""
+_CONSTANT = re.compile("NaN|-?Infinity")
 _OPEN = re.compile(rb"\s*\{[ \t]*\r?\n")  # an object that is indented
 
 
@@ -338,16 +338,16 @@ def _broken(text: bytes, place: Place, error: orjson.JSONDecodeError) -> Problem
     problem = undecodable(text, place)
     if problem:
         return problem
-    rest = text.decode()[error.pos :].encode()
-    constant = next((name.decode() for name in CONSTANTS if rest.startswith(name)), None)
+    rest = text.decode()[error.pos :]
+    constant = _CONSTANT.match(rest)
     message = f"broken JSON at column {error.colno}: {error.msg.split(': line')[0]}"
     hint = ""
     if constant:
-        message = f"found {constant} at column {error.colno}: not JSON"
+        message = f"found {constant[0]} at column {error.colno}: not JSON"
         hint = "write null or a number"
     elif text.lstrip().startswith((b"{'", b"[{'")):
         hint = f"this is Python's notation, not JSON: {AS_JSON}"
-    elif rest.strip() == b",":
+    elif rest.strip() == ",":
         hint = "each line is a whole row, without a comma at its end: sed 's/, *$//' OLD > NEW.jsonl"
     return Problem("E002", place, message, hint=hint)
 
