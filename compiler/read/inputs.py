@@ -99,8 +99,6 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
             if part not in filled_parts:
                 for path in paths:
                     inputs += _inputs(part, find_remote(path) if _is_address(path) else bundled(Path(path)))
-    if not inputs and not spec.mix and (RAW / spec.name).is_dir():
-        inputs = _by_name(spec, RAW / spec.name)
     if spec.mix:
         filled_parts = {item.split for item in inputs}
         hubs = {name: part.source.hub for name, part in spec.mix.parts.items() if name not in filled_parts}
@@ -110,13 +108,14 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
             raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {fix}")
         for name, hub in hubs.items():
             inputs += _from_hub(spec, hub, {PART: name})
-    if not inputs and spec.source.hub:
+    elif not inputs and (RAW / spec.name).is_dir():
+        inputs = _by_name(spec, RAW / spec.name)
+    elif not inputs and spec.source.hub:
         inputs = _from_hub(spec, spec.source.hub, _names_of_splits(spec))
     if not inputs:
         fix = f"give one with --source PATH, or put its files into {RAW / spec.name}/"
         raise RequestError(f"no source for {spec.name}: {fix}")
-    order = {part: number for number, part in enumerate(spec.parts)}
-    return sorted(inputs, key=lambda item: order[item.split])
+    return sorted(inputs, key=lambda item: spec.parts.index(item.split))
 
 
 def refuse_changed(inputs: Sequence[Input], stamps: Sequence[tuple[int, ...]]) -> None:
@@ -137,8 +136,8 @@ def _is_address(text: str) -> bool:
 def _names_of_splits(spec: Spec) -> dict[str, str]:
     """The split, or part, of that name, otherwise the first that accepts it, by the name."""
     split_by_name = {split: split for split in spec.parts}
-    for split in spec.parts:
-        for name in spec.source.splits.get(split, ()):
+    for split, names in spec.source.splits.items():
+        for name in names:
             split_by_name.setdefault(name, split)
     return split_by_name
 
@@ -159,14 +158,15 @@ def _named_on_hub(spec: Spec, split: str, source: str) -> list[Input]:
     hub = {"stream": spec.of_part(split).source.hub.get("stream", False)}
     hub |= {key: match[key] for key in ("path", "revision", "name") if match[key]}
     name = match["split"]
+    splits = {PART: split}
     if name:
         if not split:
             split = _split_called(spec, name) if spec.source.splits else PART
-        return _from_hub(spec, hub, {name: split})
-    accepted = {PART: split} if spec.mix else _names_of_splits(spec)
-    return _from_hub(
-        spec, hub, {called: target for called, target in accepted.items() if split in ("", target)}
-    )
+        splits = {name: split}
+    elif not spec.mix:
+        accepted = _names_of_splits(spec)
+        splits = {called: target for called, target in accepted.items() if split in ("", target)}
+    return _from_hub(spec, hub, splits)
 
 
 def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
@@ -210,18 +210,11 @@ def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
     saved = _saved_inputs(spec, path)
     if saved:
         return saved
-    files = _inputs("", path)
+    files = data_files(path)
     splits_in_file = [part for part in spec.source.rows if part in spec.splits]
     if splits_in_file:
-        return [replace(file, split=part) for file in files for part in splits_in_file]
-    inputs = []
-    for file in files:
-        split = _split_in(spec, file.path)
-        if not split:
-            wrong = f"its name contains no split of {spec.name} (splits: {', '.join(spec.splits)})"
-            raise RequestError(f"{file.path}: {wrong}; give --source SPLIT={file.path}")
-        inputs.append(replace(file, split=split))
-    return inputs
+        return [Input(part, file, path) for file in files for part in splits_in_file]
+    return [Input(_split_in(spec, file), file, path) for file in files]
 
 
 def _saved_inputs(spec: Spec, path: SourcePath, wanted: str = "") -> list[Input]:
@@ -236,13 +229,14 @@ def _saved_inputs(spec: Spec, path: SourcePath, wanted: str = "") -> list[Input]
 
 
 def _split_in(spec: Spec, path: SourceFile) -> str:
-    """The split with the longest name in the file name, "" if the file name contains none."""
+    """The split with the longest name in the file name. `RequestError` if the file name contains none."""
     stem = path.name.split(".")[0].lower()
     split_by_name = _names_of_splits(spec)
     for name in sorted(split_by_name, key=len, reverse=True):
         if re.search(rf"(?:^|[-_ ]){re.escape(name.lower())}(?:$|[-_ \d])", stem):
             return split_by_name[name]
-    return ""
+    wrong = f"its name contains no split of {spec.name} (splits: {', '.join(spec.splits)})"
+    raise RequestError(f"{path}: {wrong}; give --source SPLIT={path}")
 
 
 def _inputs(split: str, path: SourcePath) -> list[Input]:
