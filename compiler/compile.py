@@ -26,7 +26,7 @@ from tuneyard.compiler.read.inputs import (
 from tuneyard.compiler.read.stream import progress_bar, stored_size
 from tuneyard.compiler.request import COUNTED, NO_LIMIT, CompileReport, CompileRequest, Identity
 from tuneyard.compiler.run import Run
-from tuneyard.compiler.spec.model import PART, REJECTED, UNLABELLED, Spec
+from tuneyard.compiler.spec.model import PART, UNLABELLED, Spec
 from tuneyard.compiler.two_passes import write_arranged
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.datasets.manifest import Manifest, write_manifest
@@ -86,9 +86,7 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     registry.check(spec, inputs, force=request.force)
     stamps = [item.stamp() for item in inputs]
     made_from = request.identity(spec, [item.identity() for item in inputs])
-    report = None
-    if not request.force:
-        report = _report_if_up_to_date(registry, spec, request, made_from)
+    report = _report_if_up_to_date(registry, spec, request, made_from)
     if report is not None:
         registry.finish_publications(spec.name)
     else:
@@ -116,7 +114,7 @@ def _report_if_up_to_date(
 ) -> CompileReport | None:
     """The report of the compiled dataset. None if a compile would write or report anything else."""
     manifest = registry.manifests.get(spec.name)
-    if manifest is None or not manifest.files or manifest.made_from != made_from:
+    if request.force or manifest is None or not manifest.files or manifest.made_from != made_from:
         return None
     for name, file in manifest.files.items():
         path = registry.folder / spec.name / name
@@ -166,8 +164,7 @@ def _publish(
 
 def _compiled(spec: Spec, request: CompileRequest, inputs: Sequence[Input], folder: Path) -> CompileReport:
     """Take all rows through the steps of a compile, write the files into a folder, and report on them."""
-    rejected = folder / REJECTED if request.reject else None
-    report = CompileReport(name=spec.name, problems=Problems(request.most_problems, rejected))
+    report = CompileReport(name=spec.name, problems=request.problems_in(folder))
     for warning in (*texts_by_line(spec, inputs), *not_read(inputs)):
         report.problems.warn(warning)
     if spec.mix:

@@ -23,7 +23,7 @@ from tuneyard.compiler.read import read
 from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.request import NO_LIMIT, CompileRequest, Counts
 from tuneyard.compiler.rows import ObjectRows
-from tuneyard.compiler.spec.model import REJECTED, ROW_NUMBER, Filter, Spec
+from tuneyard.compiler.spec.model import ROW_NUMBER, Filter, Spec
 from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.files import Moved
@@ -84,10 +84,9 @@ def compile_alone(settings: tuple[Spec, CompileRequest], item: Input, folder: Pa
     shutil.rmtree(folder, ignore_errors=True)  # of a worker that was lost
     folder.mkdir()
     spec, request = settings
-    rejected = folder / REJECTED if request.reject else None
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(file) for file in part_files(spec.of_part(item.split), folder)]
-        return compile_file(spec, request, item, Yielded(Problems()), files, rejected)
+        return compile_file(spec, request, item, Yielded(Problems()), files, folder)
 
 
 def part_files(spec: Spec, folder: Path) -> Iterator[RecordFile]:
@@ -103,17 +102,17 @@ def compile_file(
     item: Input,
     before: Yielded,
     files: Sequence[RecordFile],
-    rejected: Path | None,
+    folder: Path,
     moved: Moved | None = None,
 ) -> Yielded:
     """Read a file, or the rows of it that are wanted, and append the records to the file of each output.
 
-    `before` is what the files of its split before it have yielded. `moved` gets the numbers of bytes read,
-    for a progress bar.
+    `before` is what the files of its split before it have yielded. Bad rows that are put aside go to a file
+    in `folder`. `moved` gets the numbers of bytes read, for a progress bar.
     """
     most_rows, most_written = request.limit or NO_LIMIT, most_kept(spec, item.split)
     spec = spec.of_part(item.split)
-    problems = Problems(request.most_problems, rejected)
+    problems = request.problems_in(folder)
     result = Yielded(problems, types=dict(before.types))
     checker = Checker(spec, item.display_path, problems, result.unused, result.types, before.counts.read)
     row_filter = None if spec.filter == Filter() else RowFilter(spec, result.counts)

@@ -62,6 +62,11 @@ class CompileRequest:
             "versions": {"python": sys.version.split()[0], **versions(*PACKAGES)},
         }
 
+    def problems_in(self, folder: Path) -> Problems:
+        """A collection of problems. Bad rows that do not end the compile go to a file in `folder`."""
+        rejected = folder / REJECTED if self.reject else None
+        return Problems(self.most_problems, rejected)
+
 
 @cache
 def own_hash() -> str:

@@ -94,9 +94,9 @@ class Run:
         A worker compiles each file as if it were the first. It is compiled again, here, if the files before
         it change that: a kept column has another type there.
         """
-        spec, request, rejected = self.spec, self.request, self.report.problems.rejected
+        spec, request, staged = self.spec, self.request, self.staged
         if self.results is None:
-            return compile_file(spec, request, item, before, files, rejected, self.moved)
+            return compile_file(spec, request, item, before, files, staged, self.moved)
         alone: Yielded = next(self.results).record_or_raise()
         if self.moved:
             self.moved(stored_size(item.path))
@@ -106,11 +106,11 @@ class Run:
             for file, part in zip(files, parts, strict=True):
                 file.add_part(part.path)
             part_of_rejected = folder / REJECTED
-            if rejected and part_of_rejected.exists():
-                with part_of_rejected.open("rb") as source, rejected.open("ab") as target:
+            if part_of_rejected.exists():
+                with part_of_rejected.open("rb") as source, (staged / REJECTED).open("ab") as target:
                     shutil.copyfileobj(source, target)
         else:
-            alone = compile_file(spec, request, item, before, files, rejected)
+            alone = compile_file(spec, request, item, before, files, staged)
         shutil.rmtree(folder)
         return alone
 
