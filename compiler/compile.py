@@ -167,8 +167,7 @@ def _compiled(spec: Spec, request: CompileRequest, inputs: Sequence[Input], fold
     report = CompileReport(name=spec.name, problems=request.problems_in(folder))
     for warning in (*texts_by_line(spec, inputs), *not_read(inputs)):
         report.problems.warn(warning)
-    if spec.mix:
-        spec = with_rivals(spec, spec.mix, inputs)
+    spec = with_rivals(spec, inputs)
     with (
         executor_for(spec, request, inputs) as executor,
         progress_bar(item.path for item in inputs) as moved,
@@ -197,8 +196,7 @@ def _write_in_order(run: Run, executor: Executor | None) -> None:
 def _complete(run: Run) -> None:
     """Compare the rows with each other, and complete the report."""
     spec, report, problems = run.spec, run.report, run.report.problems
-    if report.unused.findings:
-        problems.lead(report.unused.problems(report.read))
+    problems.lead(report.unused.problems(report.read))
     if not report.failed:
         report.fit = warn_of_duplicates(run.fingerprints, spec.group, problems, near=spec.near)
         _warn_of_labels(spec, report.fit, problems)
@@ -212,8 +210,7 @@ def _complete(run: Run) -> None:
         report.balance(totals)
         if not report.kept:
             problems.lead([_no_rows(run)])
-    if problems.warnings:
-        problems.sort_warnings()
+    problems.sort_warnings()
     if not report.failed:
         report.datasets = run.records()
     problems.fatal |= run.request.strict and problems.count("W") > 0

@@ -84,8 +84,7 @@ def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
     """
     problems = Problems()
     inputs = find_inputs(spec, sources)
-    if spec.mix:
-        spec = with_rivals(spec, spec.mix, inputs)
+    spec = with_rivals(spec, inputs)
     for item in inputs:
         part = spec.of_part(item.split)
         split = spec.splits[0] if spec.mix or spec.split else item.split

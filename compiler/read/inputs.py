@@ -22,7 +22,7 @@ from tuneyard.compiler.read.remote import (
 )
 from tuneyard.compiler.read.saved import ABOUT_SAVED, saved_files
 from tuneyard.compiler.read.stream import suffix
-from tuneyard.compiler.spec.model import PART, Mix, Spec
+from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, nearest
 from tuneyard.core.files import HUB_ID, near_name, sha256
 from tuneyard.core.installation.checkout import bundled
@@ -370,9 +370,11 @@ def not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
             yield Problem(NOT_READ, str(parent), message, "", ADD_TEXTS)
 
 
-def with_rivals(spec: Spec, mix: Mix, inputs: Sequence[Input]) -> Spec:
-    """Let mixture parts that read the same files see each other's keywords."""
-    parts = dict(mix.parts)
+def with_rivals(spec: Spec, inputs: Sequence[Input]) -> Spec:
+    """Let mixture parts that read the same files see each other's keywords. Other specs stay."""
+    if spec.mix is None:
+        return spec
+    parts = dict(spec.mix.parts)
     filters = {name: part.filter for name, part in parts.items() if part.filter.keywords}
     files_of_part = {name: [item.display_path for item in inputs if item.split == name] for name in filters}
     for name, row_filter in filters.items():
@@ -380,4 +382,4 @@ def with_rivals(spec: Spec, mix: Mix, inputs: Sequence[Input]) -> Spec:
         fields = tuple(filters[other].keywords for other in rivals)
         row_filter = replace(row_filter, fields=fields, place=rivals.index(name))
         parts[name] = replace(parts[name], filter=row_filter)
-    return replace(spec, mix=replace(mix, parts=parts))
+    return replace(spec, mix=replace(spec.mix, parts=parts))
