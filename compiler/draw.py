@@ -29,18 +29,16 @@ def draw_splits(
     order = array(ROW_TYPE, range(len(sizes)))
     random.Random(seed).shuffle(order)
     class_rows: Counter[int] = Counter()
-    for unit, size in enumerate(sizes):
-        class_rows[classes[unit]] += size
+    for code, size in zip(classes, sizes, strict=True):
+        class_rows[code] += size
     total = class_rows.total()
-    free_rows = dict(class_rows)
+    free_rows = class_rows.copy()
     for number, share in enumerate(shares.values(), start=1):
         exact = {code: class_rows[code] * share for code in sorted(class_rows)}
         quotas = _quotas(exact, free_rows, round(total * share))
-        if 0 < sum(free_rows.values()) <= sum(quotas.values()):  # the last row is one to train on
-            quotas[max(quotas, key=lambda code: quotas[code])] -= 1
-        taken_rows = _fill(homes, number, order, quotas, sizes, classes)
-        for code, rows in taken_rows.items():
-            free_rows[code] -= rows
+        if 0 < free_rows.total() <= sum(quotas.values()):  # the last row is one to train on
+            quotas[max(quotas, key=quotas.__getitem__)] -= 1
+        free_rows.subtract(_fill(homes, number, order, quotas, sizes, classes))
     return homes
 
 
