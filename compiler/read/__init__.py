@@ -106,11 +106,9 @@ def readers() -> dict[str, Reader]:
 
 def find_reader(kind: str, display_path: str) -> Reader:
     """The reader of files with this suffix. `RequestError` names the path and lists the known suffixes."""
-    bundled_readers = _bundled_readers()
-    if kind in bundled_readers:
-        return bundled_readers[kind]
-    if kind in readers():
-        return readers()[kind]
+    for known_readers in (_bundled_readers, readers):  # a broken plug-in only stops what has no other reader
+        if kind in known_readers():
+            return known_readers()[kind]
     fix = "convert it to one of these"
     if kind in (".yaml", ".yml"):
         file = shlex.quote(display_path)
