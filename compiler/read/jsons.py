@@ -58,7 +58,7 @@ BY_ROWS = (
 )
 """The commands that write lists of texts under their column or class by rows."""
 Found = tuple[Line, object, Wrong | None]
-"""A row: its place, its value, and what is wrong with it."""
+"""A row: its place, its value, and what is wrong with it besides that it may be no object."""
 _CONSTANT = re.compile("NaN|-?Infinity")
 _OPEN = re.compile(rb"\s*\{[ \t]*\r?\n")  # an object that is indented
 
@@ -249,7 +249,8 @@ class _Walk:
                 _, outer[key], wrong = self.scanner.row()
                 if wrong:
                     raise BrokenError(*wrong)
-                self.late += [key] if step in keys else []
+                if step in keys:
+                    self.late.append(key)
         if step not in keys:
             there = ", ".join(map(show_value, keys)) or "none"
             raise BrokenError("E007", f"{where}: no key {show_value(step)} (keys: {there})".lstrip(": "))
@@ -258,7 +259,7 @@ class _Walk:
 def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator[Found]:
     """Yield the rows under the keys of a value that is held: an item of the outermost list."""
     if not isinstance(value, dict):
-        yield place, value, ("E005", no_object(value))
+        yield place, value, None
     elif not steps:
         yield place, {**outer, **value}, None
     elif steps[0] not in value:
