@@ -177,15 +177,15 @@ def _numbered_lines(file: OpenFile, prefix: Prefix, problems: Problems) -> Itera
 def _good(
     header: Cells, lines: Sequence[int], rows: list[Cells], text: "_Text", problems: Problems
 ) -> tuple[list[int], list[Cells]]:
-    kept = []
-    for number, row in enumerate(rows):
+    kept_lines, kept_rows = [], []
+    for line, row in zip(lines, rows, strict=True):
         while len(row) > len(header) and not row[-1]:
             row.pop()
         if row in ([], [""]):
             if len(header) > 1:
                 continue
-            rows[number] = row = [""]  # a blank line, or "": of a single column, both are a row
-        place = Place(Prefix(text.display_path), lines[number])
+            row = [""]  # a blank line, or "": of a single column, both are a row
+        place = Place(Prefix(text.display_path), line)
         problem = text.undecodable(row, place)
         if problem:
             problems.bad_row([problem], _escaped(row))
@@ -198,8 +198,9 @@ def _good(
         elif row == header:
             problems.bad_row([Problem("E010", place, "found the header again, expected a row")], row)
         else:
-            kept.append(number)
-    return [lines[i] for i in kept], [rows[i] for i in kept]
+            kept_lines.append(line)
+            kept_rows.append(row)
+    return kept_lines, kept_rows
 
 
 def _escaped(row: Cells) -> Cells:
