@@ -28,21 +28,16 @@ from tuneyard.compiler.spec.column_meanings import (
 )
 from tuneyard.compiler.spec.column_names import snake_case
 
-# The prompts in English (False) and Chinese (True).
+# The questions in English (False) and Chinese (True).
 IMPLY = {
-    False: 'Does "{{premise}}" imply that "{{hypothesis}}"? Please answer {}.',
-    True: "由“{{premise}}”能否推出“{{hypothesis}}”？请只用一个词回答：{}。",
+    False: 'Does "{premise}" imply that "{hypothesis}"? ',
+    True: "由“{premise}”能否推出“{hypothesis}”？",
 }
 SAME = {
-    False: 'Do "{{premise}}" and "{{hypothesis}}" mean the same? Please answer {}.',
-    True: "“{{premise}}”和“{{hypothesis}}”意思相同吗？请只用一个词回答：{}。",
+    False: 'Do "{premise}" and "{hypothesis}" mean the same? ',
+    True: "“{premise}”和“{hypothesis}”意思相同吗？",
 }
-JUDGE = {
-    False: "{{premise}}\n\n{{hypothesis}}\n\nPlease answer {}.",
-    True: "{{premise}}\n\n{{hypothesis}}\n\n请只用一个词回答：{}。",
-}
-CLASSIFY = {False: "{{text}}\n\nPlease answer {}.", True: "{{text}}\n\n请只用一个词回答：{}。"}
-OR = {False: " or ", True: "、"}
+JUDGE = "{premise}\n\n{hypothesis}\n\n"
 SAME_LENGTH = 0.8
 """The shorter of two texts that may mean the same has at least this share of the other's characters."""
 _NUMBERED = re.compile(r"(?:^|_)[12ab](?=_|$)|[12]$")
@@ -58,13 +53,13 @@ def labelled_pair(profile: FileProfile) -> Proposal | None:
     # Equally long texts may mean the same. A premise is longer than its hypothesis.
     shortest, longest = sorted([first.characters, second.characters])
     same_length = first.name not in ("premise", "前提") and SAME_LENGTH * longest <= shortest
-    labels, template, guesses = _judgement(label, is_nli, chinese, same_length)
+    labels, question, guesses = _judgement(label, is_nli, chinese, same_length)
     columns = {
         "premise": ProposedColumn(first.path),
         "hypothesis": ProposedColumn(second.path),
         "label": ProposedColumn(label.path),
     }
-    write = alpaca_output(template[chinese].format(_words(labels, chinese)), columns)
+    write = alpaca_output(question + choice_of_words(labels, chinese), columns)
     return Proposal("Pairs of texts with a judgement", columns, write, labels, guesses)
 
 
@@ -96,23 +91,21 @@ def _characters(leaves: Collection[Leaf]) -> int:
     return sum(leaf.characters for leaf in leaves)
 
 
-def _judgement(
-    label: Leaf, is_nli: bool, chinese: bool, same_length: bool
-) -> tuple[Labels, dict[bool, str], list[str]]:
-    """The labels of a pair of texts, the prompt by language, and the guesses about them."""
+def _judgement(label: Leaf, is_nli: bool, chinese: bool, same_length: bool) -> tuple[Labels, str, list[str]]:
+    """The labels of a pair of texts, the question about it, and the guesses about them."""
     real, unlabelled = label_values(label)
     values = [*real, *unlabelled]
     if all(label.named(value) in NLI_MEANINGS for value in values):
         meanings = {value: NLI_MEANINGS[label.named(value)] for value in values}
-        return named_labels(meanings, values, chinese), IMPLY, []
-    meanings, prompt, guess = {}, IMPLY, ""
+        return named_labels(meanings, values, chinese), IMPLY[chinese], []
+    meanings, question, guess = {}, IMPLY, ""
     yes_or_no = dict(zip(reversed(real), ("yes", "no"), strict=False))
     is_same = label.is_called("same meaning")
     if is_same and real in ([0, 1], [False, True]):
-        meanings, prompt = yes_or_no, SAME
+        meanings, question = yes_or_no, SAME
         guess = "1 means that the two texts mean the same (yes), 0 that they differ (no)"
     elif same_length and real == [0, 1]:
-        meanings, prompt = yes_or_no, SAME
+        meanings, question = yes_or_no, SAME
         guess = (
             "1 is read as yes, the two texts mean the same, and 0 as no, since both texts are "
             "equally long (PAWS, MRPC, QQP, AFQMC). Compare some rows: for another question, as whether one "
@@ -129,16 +122,18 @@ def _judgement(
             "1 means the same. Compare some rows, and change `labels` and the prompt if it is wrong"
         )
     if meanings:
-        return named_labels(meanings, values, chinese), prompt, [f"{label.path}: {guess}"]
+        return named_labels(meanings, values, chinese), question[chinese], [f"{label.path}: {guess}"]
     labels, guesses = label_map(label, chinese)
     guesses.append(f"the prompt shows both texts and asks for {label.path}: add the question")
     return labels, JUDGE, guesses
 
 
-def _words(labels: Collection[str], chinese: bool) -> str:
-    """The labels as a prompt lists them. Braces are doubled, since `format` reads the prompt once more."""
-    words = OR[chinese].join(name for name in labels if name != "unlabelled")
-    return words.replace("{", "{{").replace("}", "}}")
+def choice_of_words(labels: Collection[str], chinese: bool) -> str:
+    """The end of a prompt, which lists the labels. Braces are doubled: the prompt is a template."""
+    names = [name.replace("{", "{{").replace("}", "}}") for name in labels if name != "unlabelled"]
+    if chinese:
+        return f"请只用一个词回答：{'、'.join(names)}。"
+    return f"Please answer {' or '.join(names)}."
 
 
 def labelled_text(profile: FileProfile) -> Proposal | None:
@@ -171,6 +166,6 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
     chinese = text.in_chinese
     labels, label_guesses = label_map(label, chinese)
     columns = {"text": ProposedColumn(text.path), "label": ProposedColumn(label.path)}
-    write = alpaca_output(CLASSIFY[chinese].format(_words(labels, chinese)), columns)
+    write = alpaca_output("{text}\n\n" + choice_of_words(labels, chinese), columns)
     guesses += label_guesses
     return Proposal("Texts with a class", columns, write, labels, guesses)

@@ -20,12 +20,11 @@ from tuneyard.compiler.init.proposal import (
     question_leaf,
     question_proposal,
 )
-from tuneyard.compiler.init.shapes.labelled import OR, paired_texts
+from tuneyard.compiler.init.shapes.labelled import choice_of_words, paired_texts
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import TOOLS
 from tuneyard.core.records.calls import WrongValueError, parse_calls
 
-DECIDE = {False: "{{question}}\n\nPlease answer {}.", True: "{{question}}\n\n请只用一个词回答：{}。"}
 SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的文字。\n\n{text}"}
 _OTHER_ANSWERS = (*USUAL_NAMES["program"], "label")
 CHOICES_OF_TASK = ".value.choices"
@@ -111,7 +110,7 @@ def yes_or_no_question(profile: FileProfile, question: Leaf, answer: Leaf) -> Pr
     if context is not None and context is not question:
         columns["context"] = context_column(context)
     columns["label"] = ProposedColumn(answer.path)
-    write = alpaca_output(DECIDE[chinese].format(OR[chinese].join(labels)), columns)
+    write = alpaca_output("{question}\n\n" + choice_of_words(labels, chinese), columns)
     return Proposal("Yes-no questions", columns, write, labels)
 
 
