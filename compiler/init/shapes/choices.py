@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 from string import ascii_lowercase, ascii_uppercase
 
-from tuneyard.compiler.init.labels import (
-    label_values,
-)
+from tuneyard.compiler.init.labels import label_values
 from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     Proposal,
@@ -21,12 +19,8 @@ def listed_choices(profile: FileProfile) -> Proposal | None:
     """A question or the beginning of a text, a list of choices, and the correct one of them."""
     choices = profile.called("choices", kinds=["texts"])
     answer = profile.named((*USUAL_NAMES["chosen letter"], "label"), ("text", "number"))
-    question = question_leaf(profile)
-    guesses = []
-    if question is None:
-        question = longest_prose(profile)
-        if question is not None:
-            guesses.append(f"{question.path} is used as the question: it is the longest text")
+    named_question = question_leaf(profile)
+    question = named_question or longest_prose(profile)
     if choices is None or answer is None or question is None:
         return None
     columns = {
@@ -35,7 +29,8 @@ def listed_choices(profile: FileProfile) -> Proposal | None:
         "answer": ProposedColumn(answer.path, "choice"),
     }
     proposal = question_proposal(profile, "Questions with choices", columns, "{question}\n{choices}")
-    proposal.guesses += guesses
+    if named_question is None:
+        proposal.guesses.append(f"{question.path} is used as the question: it is the longest text")
     return proposal
 
 

@@ -149,19 +149,21 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
             text = question
     guesses = []
     if text is None:
-        text = longest_prose(profile)
         if not profile.user_columns and profile.filled_columns().intersection(USUAL_NAMES["choices"]):
             return None  # the class would be the letter of a choice
-        if text is not None:
-            guesses.append(f"{text.path} is used as the text: it is the longest. --text names another")
-    if label is None and text is not None:
+        text = longest_prose(profile)
+        if text is None:
+            return None
+        guesses.append(f"{text.path} is used as the text: it is the longest. --text names another")
+    if label is None:
         leaves = class_leaves(profile, text)
-        if leaves:
-            label = leaves[0]
-            also = "".join(f", as {leaf.path} has" for leaf in leaves[1:])
-            guess = f"{label.path} is used as the label: it has few values{also}. --label names another"
-            guesses.append(guess)
-    if text is None or label is None or text is label:
+        if not leaves:
+            return None
+        label, *others = leaves
+        also = "".join(f", as {leaf.path} has" for leaf in others)
+        guess = f"{label.path} is used as the label: it has few values{also}. --label names another"
+        guesses.append(guess)
+    if text is label:
         return None
     chinese = text.in_chinese
     labels, label_guesses = label_map(label, chinese)
