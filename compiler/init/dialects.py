@@ -52,20 +52,19 @@ def encoding_of(path: Readable) -> str:
 
 def dialects(path: Readable, encoding: str) -> Iterator[Source]:
     """Yield the ways in which a table may be written, the usual one first."""
-    is_csv = usually_quoted = suffix(path) == ".csv"
+    is_csv = suffix(path) == ".csv"
     usual = "," if is_csv else "\t"
     text = head_of(path, encoding).decode(errors="replace")
     first_line = next(iter(text.splitlines()), "")
-    counts = {sign: first_line.count(sign) for sign in (usual, ";", "\t", "|", ",")}
     delimiter = usual
-    if not counts[usual]:
-        delimiter = max(counts, key=lambda sign: counts[sign])
+    if usual not in first_line:
+        delimiter = max((usual, ";", "\t", "|", ","), key=first_line.count)
     named_delimiter = None if delimiter == usual else delimiter
     readings = [is_csv, not is_csv]
     if _has_doubled_quotes(text, delimiter):
         readings = [True]
     for is_quoted in readings:
-        quoted = None if is_quoted == usually_quoted else is_quoted
+        quoted = None if is_quoted == is_csv else is_quoted
         header = _guessed_header(text, delimiter, is_quoted)
         yield Source(encoding=encoding, delimiter=named_delimiter, header=header, quoted=quoted)
 

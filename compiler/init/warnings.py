@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import cast
 
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
@@ -100,8 +101,7 @@ def unused_leaves(profile: FileProfile, proposal: Proposal, spec: Spec) -> list[
     unused = []
     for leaf in profile.leaves.values():
         steps = leaf.path.lower().split(".")
-        prefixes = {".".join(steps[:count]) for count in range(1, len(steps) + 1)}
-        if prefixes.isdisjoint(used_paths):
+        if used_paths.isdisjoint(accumulate(steps, "{}.{}".format)):  # a, a.b, a.b.c
             unused.append(leaf)
     return unused
 
