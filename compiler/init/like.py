@@ -8,7 +8,7 @@ from tuneyard.compiler.init.profile import CHINESE, FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.kinds import Column, kinds
 from tuneyard.compiler.rows import ObjectRows, Prefix
-from tuneyard.compiler.spec.column_meanings import role_of_names
+from tuneyard.compiler.spec.column_meanings import role_of_name
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import UNLABELLED, Spec, load_spec
 
@@ -30,7 +30,7 @@ class BundledSpec:
         """Smaller is better: many columns used, few changes, few columns without a source, usual names."""
         missing = {column.name for column in self.spec.columns} - self.paths.keys()
         without_source = len(missing - {"system"})  # most files have no system text
-        renamed = sum(role_of_names(column.names) != column.name for column in self.spec.columns)
+        renamed = sum(role_of_name(column.names[0]) != column.name for column in self.spec.columns)
         return (-len(self.paths), len(self.changes), without_source, renamed)
 
 
@@ -57,7 +57,7 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpe
         if column.kind.is_id:
             continue
         path = _source_column(column, profile)
-        role = role_of_names(column.names)
+        role = role_of_name(column.names[0])
         proposed = proposal.columns.get(role)
         usual_kind = "label" if role == "label" else "text"
         if proposed and (proposed.kind or usual_kind) == column.kind.name:

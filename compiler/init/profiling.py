@@ -27,7 +27,7 @@ from tuneyard.compiler.read.scan import LOOKED_AT, Steps, is_one_row, is_turn, l
 from tuneyard.compiler.read.stream import Member, Readable, UnreadableFileError, suffix
 from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.rows import Fields, are_objects
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, role_of_names
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, role_of_name
 from tuneyard.compiler.spec.file import ByPart, Source
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.errors import ContentError
@@ -256,7 +256,7 @@ def _are_answers_by_question(members: Fields) -> bool:
     values = members.values()
     are_sentences = all(" " in name or CHINESE.search(name) for name in members)
     is_short = len(members) < FEWEST_ANSWERS and not are_sentences
-    if not members or is_short or any(role_of_names([name]) for name in members):
+    if not members or is_short or any(map(role_of_name, members)):
         return False
     if all(map(_has_only_an_answer, values)) and are_sentences and not _are_numbered(members):
         return True
@@ -273,7 +273,7 @@ def _has_only_an_answer(fields: object) -> bool:
     """True for a list of answers, or one next to which nothing may be the question: its key is it, no id."""
     if not isinstance(fields, dict):
         return _type_of(fields) == "texts"
-    roles = {role_of_names([name]) for name in fields}
+    roles = set(map(role_of_name, fields))
     return "answer" in roles and roles.isdisjoint(PROMPTS)
 
 

@@ -5,7 +5,7 @@ test checks that the bundled specs use no name that is missing here.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 
 from tuneyard.compiler.rows import are_objects
@@ -78,13 +78,14 @@ WRONG_CHOICE = re.compile(r"(distractor|incorrect_answer|wrong_answer)_?([0-9])"
 CLASS_ENDINGS = ("type", "class", "category", "类型", "类别", "分类")
 """How the name of a column of classes ends."""
 
-_MEDIA = ("images", "videos", "audios")
 _PREFERENCE = "preference data (a chosen answer and a rejected one)"
 SYSTEM_TEXT = "a system text"
 EARLIER_TURNS = "earlier turns"
 REASONING = "reasoning before the answer"
 _MEANING_BY_ROLE = {
-    **{role: role for role in _MEDIA},
+    "images": "images",
+    "videos": "videos",
+    "audios": "audios",
     "chosen": _PREFERENCE,
     "rejected": _PREFERENCE,
     "ranking": "preference data (write the better answer as `chosen` and the other as `rejected`)",
@@ -127,15 +128,14 @@ def goes_by(path: str, name: str) -> bool:
     return usual_steps(path)[-len(name_steps) :] == name_steps
 
 
-def role_of_names(names: Collection[str]) -> str:
-    """The role that lists the first of a spec's column names, "" if the vocabulary lacks it.
+def role_of_name(path: str) -> str:
+    """The role that lists the name of a source column, "" if the vocabulary lacks it.
 
-    >>> role_of_names(["prompt", "question"])
+    >>> role_of_name("prompt")
     'question'
     """
-    first_name = next(iter(names))
     for role, usual_names in USUAL_NAMES.items():
-        if any(goes_by(first_name, name) for name in usual_names):
+        if any(goes_by(path, name) for name in usual_names):
             return role
     return ""
 
