@@ -63,20 +63,16 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
     files = [file for folder in folders for file in data_files(folder)]
     paths_by_split = _files_by_split(files)
     names_of_folders = {str(folder): str(folder).removeprefix(str(path)) for folder in folders}
-    folders_by_split = _paths_by_split(names_of_folders)
     if not paths_by_split:
         _refuse_other_columns(path, files)
+    folder_names = {*"/".join(names_of_folders.values()).split("/")} - {""}
     placed: dict[str, Any] = {}  # what the source of a spec says of the files
-    if paths_by_split or folders_by_split:
-        placed["files"] = paths_by_split or folders_by_split
-        placed["splits"] = {name: (name,) for name in placed["files"]}
-    elif folders != [path]:
-        placed["files"] = {PART: tuple(map(str, folders))}
-    folder_names: set[str] = set()
-    for name in names_of_folders.values():
-        folder_names.update(filter(None, name.split("/")))
-    if "splits" in placed:
+    by_split = paths_by_split or _paths_by_split(names_of_folders)
+    if by_split:
+        placed = {"files": by_split, "splits": {name: (name,) for name in by_split}}
         folder_names = {name for name in folder_names if not split_of_name(name)}
+    elif folders != [path]:
+        placed = {"files": {PART: tuple(map(str, folders))}}
     try:
         with contextlib.ExitStack() as stack:
             first = _file_to_read(files, paths_by_split, stack)
@@ -382,7 +378,8 @@ def _type_of(value: object) -> str:
     if isinstance(value, str) and value.startswith("[{"):
         with contextlib.suppress(orjson.JSONDecodeError):
             inner = orjson.loads(value)
-            return "turns" if are_objects(inner) and is_turn(inner[0]) else "text"
+            if are_objects(inner) and is_turn(inner[0]):
+                return "turns"
     if is_transcript(value):
         return "turns"
     if are_objects(value):
@@ -390,6 +387,6 @@ def _type_of(value: object) -> str:
             return "turns"
         return "one object" if len(value) == 1 else "several objects"
     if isinstance(value, list):
-        is_texts = value and all(isinstance(item, str) for item in value)
+        is_texts = all(isinstance(item, str) for item in value)
         return "texts" if is_texts else "list"
     return TYPE_NAMES.get(type(value), type(value).__name__)
