@@ -28,16 +28,14 @@ class BundledSpec:
     @property
     def rank(self) -> tuple[int, ...]:
         """Smaller is better: many columns used, few changes, few columns without a source, usual names."""
-        missing = {column.name for column in self.spec.columns} - self.paths.keys()
-        without_source = len(missing - {"system"})  # most files have no system text
+        without_source = self.spec.kinds.keys() - self.paths.keys() - {"system"}  # which most files lack
         renamed = sum(role_of_name(column.names[0]) != column.name for column in self.spec.columns)
-        return (-len(self.paths), len(self.changes), without_source, renamed)
+        return (-len(self.paths), len(self.changes), len(without_source), renamed)
 
 
 def find_bundled_spec(profile: FileProfile, proposal: Proposal) -> BundledSpec | None:
     """The bundled spec that fits best and reads at least the columns of the proposal, if there is one."""
-    candidates = [_matched(spec, profile, proposal) for spec in _bundled_specs()]
-    readers = [candidate for candidate in candidates if candidate is not None]
+    readers = filter(None, [_matched(spec, profile, proposal) for spec in _bundled_specs()])
     return min(readers, key=lambda reader: (reader.rank, reader.spec.name), default=None)
 
 

@@ -28,9 +28,11 @@ def proposed_spec(
     profile: FileProfile, proposal: Proposal, base: BundledSpec | None, share: float, stem: str
 ) -> Raw:
     """The spec as a mapping in the order of its lines. `stem` begins the names of its dataset."""
+    spec: Raw = {"about": proposal.about}
     columns: Raw = {name: column.in_spec() for name, column in proposal.columns.items()}
     column_by_path: dict[str, str] = {}
     if base is not None:
+        spec["like"] = base.spec.name
         columns = dict(base.changes)
         column_by_path = {path: name for name, path in base.paths.items()}
     split: Raw = {}
@@ -39,9 +41,6 @@ def proposed_spec(
         split, group = _split(profile, proposal, share, column_by_path)
     if group:
         columns["group"] = group
-    spec: Raw = {"about": proposal.about}
-    if base is not None:
-        spec["like"] = base.spec.name
     source = _source(str(profile.path), profile.source)
     if proposal.turns:
         source["turns"] = proposal.turns
@@ -130,16 +129,14 @@ def _split(
 
 def _group(profile: FileProfile, proposal: Proposal) -> tuple[str, Leaf | None]:
     """The column of the prompt that repeats, otherwise one of ids under the new name `group`."""
-    candidates = [(name, leaf) for name, leaf in proposal.prompts(profile).items() if leaf.kind == "text"]
-    used_paths = {leaf.path for _, leaf in candidates}
-    answer = proposal.answer(profile)
-    if answer is not None:
-        used_paths.add(answer.path)
+    prompts = {name: leaf for name, leaf in proposal.prompts(profile).items() if leaf.kind == "text"}
+    candidates = list(prompts.items())
+    used_leaves = [*prompts.values(), proposal.answer(profile)]
     for leaf in profile.leaves.values():
         is_key = _KEY.search(leaf.path) and leaf.kind in ("text", "number")
         if proposal.turns:  # the rows of a conversation become one, with no other column
             is_key = leaf.path == proposal.turns.get("by")
-        if is_key and leaf.path not in used_paths:
+        if is_key and leaf not in used_leaves:
             candidates.append(("group", leaf))
     for name, leaf in candidates:
         distinct = len(leaf.hashes)
