@@ -35,25 +35,24 @@ def rated_answers(profile: FileProfile) -> Proposal | None:
     if question is None:
         return None
     for column, value in rows[0].items():
-        keys = _rating_keys(value)
-        if not keys or not all(_rating_keys(row.get(column)) for row in rows):
+        best = _rating_keys(value)
+        if not best or not all(_rating_keys(row.get(column)) for row in rows):
             continue
         columns = {"question": ProposedColumn(question.path)}
         for answer in PAIR:
-            best = {"by": keys[0], "take": keys[1]}
             columns[answer] = ProposedColumn(column, answer, {"best": best})
         return Proposal("Preference pairs from ratings", columns, alpaca_output("{question}", columns))
     return None
 
 
-def _rating_keys(value: object) -> tuple[str, ...]:
-    """The keys of the rating and of the text in a list of rated answers, () for anything else."""
+def _rating_keys(value: object) -> dict[str, str]:
+    """The keys of the rating and of the text in a list of rated answers, {} for anything else."""
     if not are_objects(value):
-        return ()
+        return {}
     for by in USUAL_NAMES["rating"]:
         if not all(type(item.get(by)) in (int, float) for item in value):
             continue
         for take in (*USUAL_NAMES["answer"], *USUAL_NAMES["text"]):
             if all(isinstance(item.get(take), str) for item in value):
-                return (by, take)
-    return ()
+                return {"by": by, "take": take}
+    return {}

@@ -113,10 +113,12 @@ def _parting_columns(
             "column says to which conversation it belongs; add one, the same in all turns of a conversation"
         )
     guess = f"the rows with the same {by.path} are the turns of one conversation"
-    order, guesses = _order_leaf(profile, by, (role, text))
-    if order is None:
-        return {"by": by.path}, [guess, *guesses]
-    return {"by": by.path, "order": order.path}, [f"{guess}, in the order of {order.path}", *guesses]
+    order, guesses = _order_leaf(profile, by, role, text)
+    columns = {"by": by.path}
+    if order is not None:
+        columns["order"] = order.path
+        guess += f", in the order of {order.path}"
+    return columns, [guess, *guesses]
 
 
 def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
@@ -170,7 +172,7 @@ def conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> L
     return None
 
 
-def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> tuple[Leaf | None, list[str]]:
+def _order_leaf(profile: FileProfile, by: Leaf, role: Leaf, text: Leaf) -> tuple[Leaf | None, list[str]]:
     """A column whose values differ within most conversations, and are named or numbered as turns are.
 
     Next to it what to look at: conversations that it does not order, or times by which no turns are sorted.
@@ -184,7 +186,7 @@ def _order_leaf(profile: FileProfile, by: Leaf, others: tuple[Leaf, ...]) -> tup
     talks = [name for name, size in sizes.items() if size > 1]
     for name in names:
         leaf = leaves[name]
-        if leaf is by or leaf in others:
+        if leaf in (by, role, text):
             continue
         values: dict[str, list[str]] = {talk: [] for talk in sizes}
         for conversation, value in zip(conversations, profile.values(leaf), strict=True):
