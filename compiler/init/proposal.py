@@ -197,19 +197,31 @@ def question_proposal(
     return Proposal(about, columns, write, guesses=guesses)
 
 
-def ends_left_out(
-    talks: Iterable[object], roles: Mapping[str, str], options: Iterable[str] = ENDS
-) -> dict[str, str]:
-    """What to say about each of these options that conversations need. `roles` maps further names."""
+def conversation_proposal(
+    path: str,
+    talks: Iterable[object],
+    roles: Mapping[str, str],
+    options: Iterable[str] = ENDS,
+    settings: Mapping[str, object] = {},
+) -> Proposal:
+    """Conversations under a path, with its `settings`, and with those of the `options` that they need.
+
+    `roles` maps further names of roles.
+    """
+    settings = dict(settings)
+    if roles:
+        settings["roles"] = roles
     speakers = []
     for talk in talks:
         turns = common_turns(talk, roles)
         if are_objects(turns):
             speakers.append([name for name in map(speaker, turns) if name != SYSTEM])
-    sentences = {}
+    guesses = []
     for option in options:
         place, role, sentence = ENDS[option]
         count = sum(names[place] == role for names in speakers if names)
         if count:
-            sentences[option] = sentence.format(count, len(speakers))
-    return sentences
+            settings[option] = "drop"
+            guesses.append(sentence.format(count, len(speakers)))
+    columns = {"turns": ProposedColumn(path, "turns", settings)}
+    return Proposal("Conversations", columns, {"format": "sharegpt"}, guesses=guesses)

@@ -12,7 +12,7 @@ from tuneyard.compiler.init.proposal import (
     Proposal,
     ProposedColumn,
     columns_beside,
-    ends_left_out,
+    conversation_proposal,
     system_column,
 )
 from tuneyard.compiler.kinds.turn_forms import (
@@ -95,7 +95,7 @@ def exchanges(profile: FileProfile) -> Proposal | None:
 
 def _conversations(profile: FileProfile, path: str) -> Proposal:
     """A proposal for the turns under a path, with what the file has next to them."""
-    settings: dict[str, object] = {"calls": "text"} if _has_text_with_calls(profile, path) else {}
+    settings = {"calls": "text"} if _has_text_with_calls(profile, path) else {}
     beside = columns_beside(profile, turns=True)
     talks = list(map(walker(path), profile.first))
     completion = _completion_path(profile)
@@ -105,14 +105,9 @@ def _conversations(profile: FileProfile, path: str) -> Proposal:
         options = ["unasked"]
     elif profile.called("rejected", kinds=("text", "turns")):
         options = ["unasked"]
-    roles = _roles_of_speakers(talks)
-    if roles:
-        settings["roles"] = roles
-    ends = ends_left_out(talks, roles, options)
-    columns = {"turns": ProposedColumn(path, "turns", settings | dict.fromkeys(ends, "drop"))}
-    columns |= system_column(profile)
-    columns |= beside
-    return Proposal("Conversations", columns, {"format": "sharegpt"}, guesses=list(ends.values()))
+    proposal = conversation_proposal(path, talks, _roles_of_speakers(talks), options, settings)
+    proposal.columns |= {**system_column(profile), **beside}
+    return proposal
 
 
 def _roles_of_speakers(talks: Iterable[object]) -> dict[str, str]:

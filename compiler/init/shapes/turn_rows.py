@@ -8,7 +8,7 @@ from typing import cast
 
 from tuneyard.compiler.init.labels import ABOUT_ROWS, ID
 from tuneyard.compiler.init.profile import CHINESE, FileProfile, Leaf
-from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, ends_left_out, longest_prose
+from tuneyard.compiler.init.proposal import Proposal, conversation_proposal, longest_prose
 from tuneyard.compiler.init.shapes.threads import message_links, parent_leaf
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
 from tuneyard.compiler.problems import Problems
@@ -71,13 +71,10 @@ def conversation_rows(
     talks = talks_of(profile, turns)
     if all(len({turn["role"] for turn in talk}) == 1 for talk in talks):
         return None
-    settings: dict[str, object] = {}
-    if roles:
-        settings["roles"] = roles
-    ends = ends_left_out(talks, roles)
-    columns = {"turns": ProposedColumn(MESSAGES, "turns", settings | dict.fromkeys(ends, "drop"))}
-    guesses += ends.values()
-    return Proposal("Conversations", columns, {"format": "sharegpt"}, guesses=guesses, turns=turns)
+    proposal = conversation_proposal(MESSAGES, talks, roles)
+    proposal.guesses = [*guesses, *proposal.guesses]
+    proposal.turns = turns
+    return proposal
 
 
 def talks_of(profile: FileProfile, turns: Mapping[str, str]) -> list[list[Fields]]:
