@@ -107,8 +107,8 @@ def compile_file(
 ) -> Yielded:
     """Read a file, or the rows of it that are wanted, and append the records to the file of each output.
 
-    `before` is what the files of its split before it have yielded. Bad rows that are put aside go to a file
-    in `folder`. `moved` gets the numbers of bytes read, for a progress bar.
+    `before` is what the files of its split before it have yielded. Rejected rows go to a file in `folder`.
+    `moved` gets the numbers of bytes read, for a progress bar.
     """
     most_rows, most_written = request.limit or NO_LIMIT, most_kept(spec, item.split)
     spec = spec.of_part(item.split)
