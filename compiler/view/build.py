@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tuneyard.compiler.problems import WARNINGS
 from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.comparison import row_bar
-from tuneyard.compiler.verify.dataset import loaded
+from tuneyard.compiler.verify.dataset import LoadedDataset, loaded
 from tuneyard.compiler.verify.recipe_file import RecipeFile, Settings
 from tuneyard.compiler.verify.report import histogram
 from tuneyard.compiler.verify.verdict import Verdict
@@ -20,7 +20,6 @@ from tuneyard.compiler.view.payload import (
     json_of,
 )
 from tuneyard.compiler.view.scan import Scan
-from tuneyard.core.datasets import Dataset
 from tuneyard.core.drawing.page import embedded
 from tuneyard.core.prompt.token_weights import weights_of
 from tuneyard.core.training.training_run import names_in
@@ -32,8 +31,6 @@ BARS = 30
 ROWS = 2000
 LARGEST = 19_500_000
 """Bytes of the rows of a page. The page has at most 20 MB."""
-LOADER_ERROR = "E405"
-"""The code with which LLaMA-Factory cannot load a dataset."""
 OWN_TEMPLATE = "the tokenizer's own chat template"
 MESSAGES = {
     DROPPED: "LLaMA-Factory leaves the row out of the training",
@@ -97,12 +94,14 @@ def build(
                 bar.update(1)
     if dataset.rows is not None:
         dataset.finish()
-    return _payload(dataset.dataset, settings, page_rows, kept_rows)
+    return _payload(dataset, settings, page_rows, kept_rows)
 
 
-def _payload(dataset: Dataset, settings: Settings, page_rows: PageRows, kept_rows: KeptRows) -> ViewPayload:
+def _payload(
+    loaded_dataset: LoadedDataset, settings: Settings, page_rows: PageRows, kept_rows: KeptRows
+) -> ViewPayload:
     """The rows of the page, and the counts over all rows."""
-    verdict, scan = page_rows.verdict, page_rows.scan
+    verdict, scan, dataset = loaded_dataset.verdict, page_rows.scan, loaded_dataset.dataset
     payload = ViewPayload(
         dataset=dataset.name,
         file=_display_path(dataset.path),
@@ -117,9 +116,10 @@ def _payload(dataset: Dataset, settings: Settings, page_rows: PageRows, kept_row
         payload.template = str(settings.get("template") or OWN_TEMPLATE)
         payload.cutoff_len = verdict.cutoff
         _add_token_counts(payload, verdict.audit, verdict)
+    elif loaded_dataset.loader_problem:
+        payload.note = loaded_dataset.loader_problem.message
     else:
-        problems = [problem.message for problem in verdict.problems if problem.code == LOADER_ERROR]
-        payload.note = ". ".join(verdict.not_checked or problems)
+        payload.note = ". ".join(verdict.not_checked)
     payload.problems = list(_problems(page_rows, payload))
     return payload
 

@@ -272,13 +272,22 @@ def test_a_template_that_does_not_exist_is_refused(registered, tiny_model):
         build("mine", folder, {"template": "qwem", "model_name_or_path": str(tiny_model)})
 
 
-def test_a_file_that_llamafactory_cannot_load_still_has_a_page(registered, tiny_model, capsys):
-    folder = registered([{"instruction": "q", "output": "a"}, {"instruction": "q", "output": 7}], PLAIN)
+@pytest.mark.parametrize(
+    ("rows", "code", "reason"),
+    [
+        ([{"instruction": "q", "output": "a"}, {"instruction": "q", "output": 7}], "E405", "cannot load it"),
+        ([{"instruction": "2024-01-01", "output": "a"}], "E430", "timestamp"),
+    ],
+)
+def test_a_file_that_llamafactory_cannot_load_still_has_a_page(
+    registered, tiny_model, capsys, rows, code, reason
+):
+    folder = registered(rows, PLAIN)
     call(cli, "view", "mine", "--dataset-dir", folder, "--model", tiny_model, "--out", folder / "page.html")
     printed = capsys.readouterr()
-    assert printed.out.startswith("mine: 2 rows, ")
-    assert "E405" in (folder / "page.html").read_text()
-    assert "cannot load it" in printed.err and "--model DIR" not in printed.err
+    assert printed.out.startswith(f"mine: {len(rows)} row")
+    assert code in (folder / "page.html").read_text()
+    assert reason in printed.err and "--model DIR" not in printed.err
 
 
 def test_rows_of_which_none_can_be_trained_are_no_fault_of_the_options(registered, tiny_model, capsys):
