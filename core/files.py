@@ -404,6 +404,26 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+class HeldError(RequestError):
+    """Another process works in the same folder."""
+
+
+@contextlib.contextmanager
+def reserved(folder: Path) -> Iterator[int]:
+    """Lock a folder, made if it is missing, for what one process writes there; yields its descriptor.
+
+    A child may inherit that. `HeldError` if another process has the lock.
+    """
+    make_folder(folder)
+    with opened(folder) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            busy = f"{folder}: another command is writing there"
+            raise HeldError(f"{busy}; wait for it, or name another folder") from error
+        yield handle
+
+
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Path]:
     """Yield a new locked folder next to `target` to write into. It is removed unless published.

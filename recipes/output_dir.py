@@ -4,8 +4,6 @@ The trainer writes trainer_state.json last, but not everything before it is sync
 Two runs are the same if the `inputs` in training.json are equal. Versions, times and hardware do not count.
 """
 
-import contextlib
-import fcntl
 import itertools
 import platform
 import re
@@ -14,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tuneyard.core.datasets.manifest import MANIFEST
-from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.files import make_folder, opened, read_object, sha256, versions
+from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.files import HeldError, read_object, reserved, sha256, versions
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.messages import say
 from tuneyard.core.training.training_run import STARTED, TRAINING, model_sha256
@@ -174,23 +172,6 @@ def _hashes(part: object) -> object:
     if isinstance(part, dict):
         return {key: part[key] for key in ("dataset", "name", "sha256") if key in part}
     return part
-
-
-class HeldError(RequestError):
-    """Another process trains or scores in the same folder."""
-
-
-@contextlib.contextmanager
-def reserved(output_dir: Path) -> Iterator[int]:
-    """Lock a folder for one training. `HeldError` if it is locked; yields the descriptor to inherit."""
-    make_folder(output_dir)
-    with opened(output_dir) as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            busy = f"{output_dir}: another training is writing there"
-            raise HeldError(f"{busy}; wait for it, or give another output_dir=…") from error
-        yield handle
 
 
 def is_free(output_dir: Path) -> bool:

@@ -18,7 +18,7 @@ from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.errors.problem_codes import guide
-from tuneyard.core.files import locked, make_folder, write_json, write_text
+from tuneyard.core.files import locked, make_folder, reserved, write_json, write_text
 from tuneyard.core.language.messages import say
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
@@ -32,7 +32,6 @@ from tuneyard.recipes.output_dir import (
     changed_world_size,
     checkpoints,
     inputs_of,
-    reserved,
     resume_point,
     set_aside,
     training_record,

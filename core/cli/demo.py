@@ -6,7 +6,6 @@ input has changed.
 """
 
 import contextlib
-import fcntl
 import math
 import os
 import shlex
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.documents import padded
 from tuneyard.core.errors import ContentError, RequestError, counted, need, resumed_by
-from tuneyard.core.files import make_folder, opened, require
+from tuneyard.core.files import make_folder, require, reserved
 from tuneyard.core.installation.checkout import python_path
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
@@ -178,8 +177,7 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
         need("llamafactory", "torch", "peft", "psutil")
         _refuse_foreign()
         # An error is to name the whole path: --out is the current folder here.
-        make_folder(NOTES.resolve())
-        with _alone():
+        with reserved(NOTES.resolve()):
             say(
                 f"tuneyard demo: which of two adapters, or which merge of them, to ship. Log: {out / LOG}\n"
                 f"From the beginning it takes about {counted(expected_minutes(), 'minute')} here."
@@ -198,19 +196,6 @@ def plan_lines(model: str) -> list[str]:
             state = tr("made")
         lines.append(f"{padded(state, 6)} {padded(step.name, 18)} {shlex.join(['tuneyard', *step.words])}")
     return lines
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Lock this folder for one demo. `RequestError` if another process has the lock."""
-    with opened(NOTES) as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RequestError(
-                f"{NOTES}: another demo runs in this folder; wait for it, or give another --out"
-            ) from None
-        yield
 
 
 def run(model: str) -> None:

@@ -16,7 +16,7 @@ from tuneyard.core import version
 from tuneyard.core.cli.main import command_line
 from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import executor_of
-from tuneyard.core.files import read_object, sha256, write_json
+from tuneyard.core.files import read_object, reserved, sha256, write_json
 from tuneyard.core.language.messages import warn, warn_once
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.backends.scorers import Fields
@@ -70,11 +70,12 @@ def workers_of(request: ScoringRequest) -> contextlib.AbstractContextManager[Exe
 def carry_out(plan: ScoringPlan) -> None:
     """Do the jobs of a plan into its run folder."""
     request = plan.request
-    begin_scoring_run(
-        request.out, plan.identity, force=request.force, caller=request.by, summaries=plan.task.summaries
-    )
-    with undone_without_predictions(request.out):
-        _score(plan)
+    with reserved(request.out):
+        begin_scoring_run(
+            request.out, plan.identity, force=request.force, caller=request.by, summaries=plan.task.summaries
+        )
+        with undone_without_predictions(request.out):
+            _score(plan)
     plan.task.finish(request.out, [candidate.name for candidate in plan.opened.candidates])
 
 

@@ -13,7 +13,7 @@ import click
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Observer, WorkItem, WorkResult
 from tuneyard.core.execution.processes import end_process
-from tuneyard.core.files import locked, read_object, write_json
+from tuneyard.core.files import HeldError, locked, read_object, reserved, write_json
 from tuneyard.core.language.messages import say
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import TRAINING
@@ -24,12 +24,10 @@ from tuneyard.recipes.hardware import Machine, world_size
 from tuneyard.recipes.launch import environment, supervised
 from tuneyard.recipes.llamafactory_client import LlamaFactory
 from tuneyard.recipes.output_dir import (
-    HeldError,
     changed_inputs,
     changed_world_size,
     inputs_of,
     is_free,
-    reserved,
     set_aside,
 )
 from tuneyard.recipes.recipe import Recipe

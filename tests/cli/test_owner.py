@@ -11,6 +11,7 @@ from tests.messages import raises
 from tests.runs_cut import tree
 from tests.tiny import write_adapter
 from tuneyard.core.errors import RequestError
+from tuneyard.core.files import HeldError, reserved
 from tuneyard.eval import ab, nli, suite, sweep
 from tuneyard.eval.scoring.command import ScoringCommand
 
@@ -73,6 +74,16 @@ def test_a_sweep_is_left_alone_by_nli_and_starts_anew_by_itself(tiny_model, rows
         assert "--force" not in str(refused.value)
     assert tree(tmp_path / "out") == before
     call(sweep.cli, *swept, "--force")
+    assert tree(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("how", ["--resume", "--force"])
+def test_a_run_that_another_process_writes_is_left_alone(tiny_model, rows, tmp_path, how) -> None:
+    given = ["--model", tiny_model, "--data", rows, "--out", tmp_path / "out"]
+    call(nli.cli, *given)
+    before = tree(tmp_path / "out")
+    with reserved(tmp_path / "out"), raises(HeldError, "another command"):
+        call(nli.cli, *given, how)
     assert tree(tmp_path / "out") == before
 
 

@@ -145,7 +145,7 @@ def test_a_listed_command_scores_under_the_lock_of_its_folder(recipe: Path) -> N
     second = start_line(line, recipe.parent)
     _, errors = second.communicate()
     assert second.returncode == 2
-    printed(errors, "runs/lora_rank-2", "another training is writing there")
+    printed(errors, "runs/lora_rank-2", "another command is writing there")
     assert [path.name for path in results.parent.glob("results*")] == ["results"]
     first.terminate()
     first.communicate()

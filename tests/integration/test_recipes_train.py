@@ -70,7 +70,7 @@ def test_two_at_once_and_sigint(sft_recipe, train, forks):
     words = (sft_recipe, f"output_dir={folder}", "max_steps=100000")  # it does not end by itself
     process = forks.start("recipes", "train", *words)
     written(folder / "train.log", process)
-    assert "another training is writing there" in train(*words, code=2)
+    assert "another command is writing there" in train(*words, code=2)
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130
     assert not (folder / "training.json").exists()

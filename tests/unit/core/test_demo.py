@@ -17,6 +17,7 @@ from tests.messages import raises
 from tuneyard.core.cli import demo
 from tuneyard.core.cli.main import cli as tuneyard
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
+from tuneyard.core.files import HeldError, reserved
 from tuneyard.eval.scoring.pipeline import _progress
 
 Calls = list[list[str]]
@@ -202,8 +203,7 @@ def test_a_dry_run_lists_the_steps_and_makes_nothing(run_demo: Demo, tmp_path: P
 
 
 def test_two_demos_do_not_run_in_one_folder(run_demo: Demo) -> None:
-    demo.NOTES.mkdir(parents=True)
-    with demo._alone(), raises(RequestError, "another", "--out"):
+    with reserved(demo.NOTES), raises(HeldError, "another command"):
         run_demo()
 
 

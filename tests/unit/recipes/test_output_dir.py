@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.unit.recipes.make import write_recipe
+from tuneyard.core.files import HeldError, reserved
 from tuneyard.recipes import output_dir
 from tuneyard.recipes.output_dir import inputs_of, training_record
 from tuneyard.recipes.recipe import read_recipe
@@ -157,10 +158,10 @@ def test_set_aside_takes_the_first_free_name(tmp_path):
 
 def test_reserved_only_once(tmp_path):
     folder = tmp_path / "out"
-    busy = raises(output_dir.HeldError, "another training", "output_dir=…")
-    with output_dir.reserved(folder), busy, output_dir.reserved(folder):
+    busy = raises(HeldError, "another command")
+    with reserved(folder), busy, reserved(folder):
         pass
-    with output_dir.reserved(folder):
+    with reserved(folder):
         assert not output_dir.is_free(folder)
     assert output_dir.is_free(folder) and output_dir.is_free(tmp_path / "none")
     assert not (tmp_path / "none").exists()
