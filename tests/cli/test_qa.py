@@ -1,5 +1,7 @@
 """python -m eval.qa against a server that says known things, and on a tiny model, in this process."""
 
+import json
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from tests.cli import scoring
 from tests.cli.scoring import call, predictions
 from tests.json_files import read_json, write_lines
+from tests.serving import Quiet, local_server, serving
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.datasets.dataset import read_datasets
 from tuneyard.eval.qa import PROMPTS, check_references, cli
@@ -24,6 +27,17 @@ SAID = {
     "2 + 3?": "It is 6",
     "Why?": " ",
 }
+
+
+class WithoutRoom(Quiet, BaseHTTPRequestHandler):
+    """Answers as `SAID`. Other prompts are too long for it."""
+
+    def do_POST(self) -> None:
+        answer = SAID.get(json.loads(self.body())["messages"][-1]["content"])
+        if answer is None:
+            self.send(b"maximum context length is 8", 400)
+        else:
+            self.send(json.dumps({"choices": [{"message": {"content": answer}}]}).encode())
 
 
 @pytest.fixture
@@ -70,6 +84,14 @@ BAD = {
         "record 2; 1; 2; tuneyard eval ab",
     ),
 }
+
+
+def test_fixed_prompts_that_a_server_finds_too_long_are_left_out(qa_rows, tmp_path) -> None:
+    with serving(local_server(WithoutRoom)) as url:
+        given = ["--model", "m", "--backend", "openai", "--url", f"{url}/v1"]
+        call(cli, *given, "--data", qa_rows, "--out", tmp_path / "out")
+    results = read_json(tmp_path / "out/m/asked/results.json")
+    assert (results["generation"], results["accuracy"]) == ([], 0.25)
 
 
 @pytest.mark.parametrize(("content", "facts"), BAD.values(), ids=BAD)
