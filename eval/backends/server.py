@@ -218,7 +218,7 @@ class Server(Backend, ABC):
 
         def parse(data: bytes) -> Result:
             answer = json_object(data)
-            self._check_model(answer.get("model"))
+            self._check_model(text_in(answer.get("model"), "model"))
             try:
                 return read(answer)
             except ContentError as error:
@@ -233,12 +233,12 @@ class Server(Backend, ABC):
         named = {"model": self.model.model, **body, **self.model.settings}
         return await self.connection.request(address, named, parse, place or about)
 
-    def _check_model(self, name: object) -> None:
+    def _check_model(self, name: str) -> None:
         """`RequestError` if an answer names another model than the answers before.
 
         A warning if the first one names another model than was asked for. A path's last part is enough.
         """
-        if not isinstance(name, str) or name == self.answers_as:
+        if name in ("", self.answers_as):
             return
         if self.answers_as:
             raise RequestError(
@@ -290,6 +290,15 @@ def read_ids(answer: dict[str, Any]) -> list[int]:
     return tokens
 
 
+def text_in(value: object, name: str) -> str:
+    """A text of an answer, "" for null. `ValueError` names the field of any other value."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {show_value(value)}, expected a text")
+    return value
+
+
 def chat_request(talk: Messages) -> dict[str, object]:
     """Messages and tools in OpenAI's form: arguments as JSON text, and ids that join call and result."""
     messages, tools = openai_messages(talk)
@@ -314,8 +323,8 @@ def chat_answer(answer: Any) -> Generated:
     """
     choice = answer["choices"][0]
     message = choice["message"]
-    thought = message.get("reasoning_content")
-    text: str = message["content"] or ""
+    thought = text_in(message.get("reasoning_content"), "reasoning_content")
+    text = text_in(message["content"], "content")
     if thought:
         text = "<think>" + thought + "</think>" + text
     for call in message.get("tool_calls") or ():

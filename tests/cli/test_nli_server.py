@@ -86,6 +86,19 @@ def test_what_is_no_chat_completion_is_shown(ask, served, body) -> None:
         ask()
 
 
+@pytest.mark.parametrize("value", [0, False, [], {}])
+@pytest.mark.parametrize("field", ["content", "reasoning_content", "model"])
+def test_a_field_that_is_no_text_is_named(ask, served, field, value) -> None:
+    answer = {"choices": [{"message": {"content": "no"}}]}
+    if field == "model":
+        answer[field] = value
+    else:
+        answer["choices"][0]["message"][field] = value
+    served[1][11] = [(200, json.dumps(answer))] * 3
+    with raises(RequestError, field, json.dumps(value), "--resume"):
+        ask()
+
+
 def test_half_a_character_in_an_answer_is_replaced(ask, served) -> None:
     served[1][3] = [(200, '{"choices": [{"message": {"content": "no \\ud83d"}}]}')]
     assert predictions(ask())[3]["model_output"] == "no ?"
