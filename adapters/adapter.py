@@ -339,9 +339,9 @@ def name_of(folder: Path) -> str:
 
 
 def positive_int(value: object, where: str) -> int:
-    """Check a whole number above 0. The `ContentError` for any other value opens with `where`."""
-    if type(value) is not int or value < 1:
-        raise ContentError(f"{where} {show_value(value)}: expected a whole number above 0")
+    """Check a whole number from 1 to `LARGEST`. The `ContentError` for any other value opens with `where`."""
+    if type(value) is not int or not 1 <= value <= LARGEST:
+        raise ContentError(f"{where} {show_value(value)}: expected a whole number above 0 and up to 9e15")
     return value
 
 

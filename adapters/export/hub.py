@@ -312,7 +312,8 @@ def _results(adapter: LoraAdapter | None, places: list[Path], notes: list[str]) 
         fields: dict[str, Any] = read_object(file)
         check_file(file, schema, fields, "results of tuneyard eval nli")
         model = fields["model"]
-        if adapter and adapter.digest in fields["hashes"]["adapters"].values():
+        is_alone = set(fields.get("weights", {}).values()) <= {1.0}
+        if adapter and is_alone and list(fields["hashes"]["adapters"].values()) == [adapter.digest]:
             model = f"{model} (this adapter)"
             is_of_adapter = True
         low, high = fields["ci95"]

@@ -40,6 +40,7 @@ REFUSED_FIELDS = [
     ({"use_something_new": True}, "use_something_new"),
     ({"r": 0}, "0"),
     ({"r": 8.0}, "8.0"),
+    ({"r": 1 << 60}, "r 1152921504606846976"),
     ({"lora_alpha": "16"}, "16; lora_alpha"),
     ({"alpha_pattern": {"q_proj": 0}}, "alpha_pattern q_proj 0"),
     ({"alpha_pattern": {"q_(": 1}}, "alpha_pattern"),

@@ -41,13 +41,12 @@ def licensed_run(working_folder):
 HASHES = dict.fromkeys(("model", "data", "chat_template"), "0" * 64)
 
 
-def result(folder, model, adapters):
+def result(folder, model, adapters, **more):
     """Write a results.json of python -m eval.nli."""
     Path(folder).mkdir(parents=True)
     fields = {"model": model, "set": "rte_eval", "n": 277, "accuracy": 0.7184, "ci95": [0.66, 0.768]}
-    write_json(
-        Path(folder, "results.json"), {**fields, "majority": 0.527, "hashes": HASHES | {"adapters": adapters}}
-    )
+    hashes = HASHES | {"adapters": adapters}
+    write_json(Path(folder, "results.json"), {**fields, "majority": 0.527, "hashes": hashes, **more})
 
 
 def parts(said):
@@ -66,6 +65,8 @@ def test_the_card_says_what_the_files_beside_it_say():
     own = open_adapter("saves/rte/checkpoint-50").digest
     result("results/base/rte", "base", {})
     result("results/rte/rte", "rte", {"rte": own})
+    result("results/merged/rte", "merged", {"rte": own, "mnli": "0" * 64})
+    result("results/half/rte", "half", {"rte": own}, weights={"rte": 0.5})
     said, notes = call("export", "saves/rte/checkpoint-50", *HUB, "--results", "results")
     front, card = parts(said)
     assert front == {
@@ -79,7 +80,8 @@ def test_the_card_says_what_the_files_beside_it_say():
     printed_line(card, "rte_train", "GLUE RTE as yes/no", "2,490 rows", "a" * 64)
     assert recipes_of(card) == {"Recipe": {"learning_rate": 0.001, "lora_rank": 8}}
     printed_line(card, "rte (this adapter)", "rte_eval", "277", "71.8%", "66.0%–76.8%", "52.7%")
-    printed_line(card, "| base", "rte_eval", "277")
+    for other in ("base", "merged", "half"):
+        printed_line(card, f"| {other} |", "rte_eval", "277")
     printed_line(notes, "models/base", "base_model_name_or_path")
     assert "not uploaded: optimizer.pt" in notes
     assert "nothing sent (--dry-run)" in said
