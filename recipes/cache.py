@@ -44,7 +44,8 @@ def remembered(kind: str, depends_on: object, of: type[A], compute: Callable[[],
     broken or cannot be written only costs time.
     """
     path = _path(kind, depends_on)
-    with contextlib.suppress(OSError, ContentError):  # it is missing or broken
+    # it is missing or broken
+    with contextlib.suppress(OSError, ContentError, LookupError, TypeError, AttributeError):
         kept_answer: A = record(of, read_object(path))
         with contextlib.suppress(OSError):  # another process removed it, or the folder is read-only
             os.utime(path)  # it was used now
