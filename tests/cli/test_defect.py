@@ -94,18 +94,17 @@ def test_judgements_are_scored_and_the_documents_file_holds_shares_and_rows(
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_a_compiled_set_is_judged_and_two_runs_compared(tmp_path, monkeypatch, capsys) -> None:
+def test_a_compiled_set_is_judged_and_two_runs_compared(working_folder, capsys) -> None:
     reports = [raw(subtype, f"{event}。", judgement) for subtype, event, judgement, _ in REPORTS * 4]
-    (tmp_path / "raw.json").write_text(json.dumps(reports, ensure_ascii=False))
+    (working_folder / "raw.json").write_text(json.dumps(reports, ensure_ascii=False))
     spec = ROOT / "compiler/specs/defect.yaml"
-    monkeypatch.chdir(tmp_path)
     call(compiler, "compile", spec, "--source", "raw.json")
-    folder = ask(tmp_path / "new", "--dataset", "defect_test") / "defect_test"
+    folder = ask(working_folder / "new", "--dataset", "defect_test") / "defect_test"
     assert read_json(folder / "results.json")["subtypes"].keys() == {"内存溢出", "断线"}
-    ask(tmp_path / "old", "--dataset", "defect_test", said=dict.fromkeys(SAID, "判断:主机"))
+    ask(working_folder / "old", "--dataset", "defect_test", said=dict.fromkeys(SAID, "判断:主机"))
     call(compare, "old=old", "new=new", "--out", "both")
     for name in ("model_comparison", "overall_accuracy_comparison", "type_accuracy_comparison"):
-        assert (tmp_path / "both" / f"{name}.png").is_file()
+        assert (working_folder / "both" / f"{name}.png").is_file()
 
 
 BAD = {

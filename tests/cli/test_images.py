@@ -69,22 +69,21 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def seen_images(tmp_path: Path, monkeypatch) -> Path:
+def seen_images(working_folder: Path) -> Path:
     """A folder with a registered set and its images (noise) in media/."""
-    (tmp_path / "media").mkdir()
+    (working_folder / "media").mkdir()
     for name, size, mode in (
         ("a.png", (90, 60), "RGB"),
         ("b.png", (40, 200), "L"),
         ("c.jpg", (448, 420), "RGB"),
     ):
-        Image.effect_noise(size, 90).convert(mode).save(tmp_path / "media" / name)
-    (tmp_path / "dataset_info/seen").mkdir(parents=True)
-    write_json(tmp_path / "dataset_info/dataset_info.json", {"seen": ENTRY})
-    write_json(tmp_path / "dataset_info/seen/rows.json", ROWS)
+        Image.effect_noise(size, 90).convert(mode).save(working_folder / "media" / name)
+    (working_folder / "dataset_info/seen").mkdir(parents=True)
+    write_json(working_folder / "dataset_info/dataset_info.json", {"seen": ENTRY})
+    write_json(working_folder / "dataset_info/seen/rows.json", ROWS)
     made_from = {"definition": {"source": {}}, "sources": [{"path": "media/raw.json"}]}
-    write_json(tmp_path / "dataset_info/seen/manifest.json", {"made_from": made_from})
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    write_json(working_folder / "dataset_info/seen/manifest.json", {"made_from": made_from})
+    return working_folder
 
 
 def adapter(folder: Path, base: Path, **settings: object) -> Path:

@@ -265,20 +265,19 @@ def test_a_resumed_sweep_asks_only_what_is_missing_and_ends_alike(folders, tmp_p
     assert capsys.readouterr().out.count("done before") == 7 + 3 * 2
 
 
-def test_checkpoints_are_a_curve_over_their_steps(folders, tmp_path, tiny_model, monkeypatch) -> None:
-    run = tmp_path / "run"
-    (tmp_path / "saves/run").mkdir(parents=True)  # has nothing to do with the folder given
-    monkeypatch.chdir(tmp_path)
+def test_checkpoints_are_a_curve_over_their_steps(folders, working_folder, tiny_model) -> None:
+    run = working_folder / "run"
+    (working_folder / "saves/run").mkdir(parents=True)  # has nothing to do with the folder given
     for step, seed in ((10, 1), (2, 2)):
         write_adapter(run / f"checkpoint-{step}", seed=seed)
-    for path in write_adapter(tmp_path / "end", seed=3).iterdir():
+    for path in write_adapter(working_folder / "end", seed=3).iterdir():
         path.rename(run / path.name)
     (run / "trainer_state.json").write_text('{"global_step": 12}')
-    call(cli, "--model", tiny_model, *folders[-2:], "--checkpoints", "run", "--out", tmp_path / "out")
-    told = read_json(tmp_path / "out/sweep.json")
+    call(cli, "--model", tiny_model, *folders[-2:], "--checkpoints", "run", "--out", working_folder / "out")
+    told = read_json(working_folder / "out/sweep.json")
     assert told["points"] == {"base": [0], "step-2": [2], "step-10": [10], "step-12": [12]}
     assert told["axes"] == ["step"]
-    assert (tmp_path / "out/two.png").is_file()
+    assert (working_folder / "out/two.png").is_file()
 
 
 BAD = {

@@ -180,10 +180,9 @@ def test_the_training_rows_in_a_copy_are_those_of_the_registry_that_is_named(tmp
     assert unnamed.origin.training_rows(54) is None
 
 
-def test_leaked_rows_of_a_held_out_split_are_counted(tmp_path, monkeypatch) -> None:
+def test_leaked_rows_of_a_held_out_split_are_counted(working_folder) -> None:
     """Both parts of the mixture read the same files: a prompt is in both splits, or twice in one of them."""
-    folder = compiled(tmp_path, twice=True)
-    monkeypatch.chdir(tmp_path)
+    folder = compiled(working_folder, twice=True)
     for held_out in read_datasets(("both_eval",), (folder / "both-eval.jsonl",)):
         is_leaked = [
             row in trained_fingerprints(folder) for row in fingerprints_of(held_out.conversations).tolist()
@@ -214,15 +213,16 @@ def test_without_a_row_index_a_warning_says_what_is_unknown(mixture, capsys, old
     printed_line(capsys.readouterr().err, file, "compile the dataset again")
 
 
-def test_a_compile_that_drew_no_split_has_no_training_rows_to_miss(tmp_path, monkeypatch, capsys) -> None:
+def test_a_compile_that_drew_no_split_has_no_training_rows_to_miss(working_folder, capsys) -> None:
     """Its further file has no row index, and compiling again would write none."""
     dataset, further = SPEC["write"]
     writes = [{**dataset, "dataset": "both", "file": "both.jsonl"}, further]
-    folder = compiled(tmp_path, split=None, write=writes)
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(folder / "both.jsonl", tmp_path / "both.jsonl")
-    (tmp_path / "some.jsonl").write_text("\n".join((folder / "whole.jsonl").read_text().splitlines()[:9]))
-    copies = (folder / "whole.jsonl", tmp_path / "both.jsonl", tmp_path / "some.jsonl")
+    folder = compiled(working_folder, split=None, write=writes)
+    shutil.copy(folder / "both.jsonl", working_folder / "both.jsonl")
+    (working_folder / "some.jsonl").write_text(
+        "\n".join((folder / "whole.jsonl").read_text().splitlines()[:9])
+    )
+    copies = (folder / "whole.jsonl", working_folder / "both.jsonl", working_folder / "some.jsonl")
     for copy in read_datasets((), copies):
         assert copy.origin.training_rows(9) is None
     assert capsys.readouterr().err == ""
@@ -330,12 +330,11 @@ def test_the_base_is_warned_of_training_rows_and_of_other_prompts(
     printed_line(capsys.readouterr().err, "base", "3 of these 3", "both_train")
 
 
-def test_the_test_split_in_another_form_is_not_advised_in_place_of_itself(tmp_path, monkeypatch) -> None:
+def test_the_test_split_in_another_form_is_not_advised_in_place_of_itself(working_folder) -> None:
     """`eval.jsonl` has the rows of both_eval, so that scoring both_eval would change nothing."""
     outputs = [SPEC["write"][0], {**SPEC["write"][0], "file": "{split}.jsonl"}]
     del outputs[1]["dataset"]
-    folder = compiled(tmp_path, twice=True, write=outputs)
-    monkeypatch.chdir(tmp_path)
+    folder = compiled(working_folder, twice=True, write=outputs)
     for name in ("eval.jsonl", "both-eval.jsonl"):
         (dataset,) = read_datasets((), (folder / name,))
         counted = dataset.origin.training_rows(len(dataset.records))

@@ -69,10 +69,9 @@ def test_missing_output_dir_is_a_problem_of_the_recipe(tmp_path):
         _ = read_recipe(write(tmp_path, "a: 1\n")).output_dir
 
 
-def test_a_bare_name_is_a_recipe_of_ours(tmp_path, monkeypatch):
-    (tmp_path / "recipes").mkdir()
-    (tmp_path / "recipes/demo-rte.yaml").write_text("lora_rank: 4\n")
-    monkeypatch.chdir(tmp_path)
+def test_a_bare_name_is_a_recipe_of_ours(working_folder):
+    (working_folder / "recipes").mkdir()
+    (working_folder / "recipes/demo-rte.yaml").write_text("lora_rank: 4\n")
     assert read_recipe(Path("demo-rte")).path == Path("recipes/demo-rte.yaml")
     assert read_recipe(Path("qwen0.5b-qa")).path.name == "qwen0.5b-qa.yaml"
     with raises(RequestError, "demo-rte"):
