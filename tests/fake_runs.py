@@ -17,6 +17,7 @@ from tuneyard.eval.compare import MOST_ERRORS
 from tuneyard.eval.judge import ask, sections
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import Comparison
+from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
 from tuneyard.eval.show import plots
 from tuneyard.eval.show.html import Page, render
@@ -24,6 +25,7 @@ from tuneyard.eval.show.tables import document
 
 VALID = jsonschema_rs.validator_for(read_json(ROOT / "core/schemas/comparison.json")).is_valid
 VERSION = {"tuneyard": "0.1.0"}
+GOLD = ["yes", "no"] * 10
 
 
 def write_run(
@@ -151,3 +153,15 @@ OLD, NEW = flags(40, 5, 30, 25)  # the second is shown to be better
 def two_datasets() -> list[ScoredRun]:
     """The base and a better model on s and t."""
     return [fake_run(model, right, name) for name in "st" for model, right in (("base", OLD), ("a", NEW))]
+
+
+def read_runs(*texts: object) -> tuple[list[ScoredRun], list[str]]:
+    """Runs as `compare` reads them, and warnings."""
+    return read_scored_runs([parse_source(str(text)) for text in texts])
+
+
+def change_line(path: Path, number: int, **fields: object) -> None:
+    """Replace fields of one line of predictions.jsonl."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines[number - 1] = json.dumps({**json.loads(lines[number - 1]), **fields})
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -2,46 +2,20 @@
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.fake_runs import answers, demo, write_run
-from tests.json_files import read_json, read_lines, write_json, write_lines
+from tests.fake_runs import GOLD, answers, change_line, demo, read_runs, write_run
+from tests.json_files import read_lines, write_json, write_lines
 from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.judge.same_rows import check_rows, pairing_warnings
 from tuneyard.eval.read.find import parse_source, read_scored_runs
-from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
-
-GOLD = ["yes", "no"] * 10
-
-
-def read(*texts: object) -> tuple[list[ScoredRun], list[str]]:
-    return read_scored_runs([parse_source(str(text)) for text in texts])
+from tuneyard.eval.read.scored_run import ScoredRun
 
 
 def names(runs: list[ScoredRun]) -> list[tuple[str, str]]:
     return [(run.model, run.dataset) for run in runs]
-
-
-@pytest.fixture
-def two_runs(tmp_path: Path) -> Path:
-    """results/base/s and results/a/s, twenty rows."""
-    write_run(tmp_path / "results", "a", "s", GOLD, answers(GOLD, 15, 1))
-    write_run(tmp_path / "results", "base", "s", GOLD, answers(GOLD, 11, 2))
-    return tmp_path / "results"
-
-
-def replace_a(folder: Path, gold: list[str], predicted: list[str], **changes: object) -> None:
-    """Write another run in the place of results/a/s."""
-    shutil.rmtree(folder / "a")
-    write_run(folder, "a", "s", gold, predicted, **changes)
-
-
-def checked(folder: Path) -> list[str]:
-    return check_rows(read(folder)[0])
 
 
 def test_order_is_that_of_run_json(tmp_path: Path) -> None:
@@ -49,7 +23,7 @@ def test_order_is_that_of_run_json(tmp_path: Path) -> None:
     models, sets = ["base", "rte", "mnli", "merge"], ["demo_rte_eval", "demo_mnli_eval"]
     asked = {"settings": {}, "models": {model: {} for model in models}, "sets": {name: {} for name in sets}}
     write_json(tmp_path / "run.json", asked)
-    runs = read(tmp_path)[0]
+    runs = read_runs(tmp_path)[0]
     assert list(dict.fromkeys(run.model for run in runs)) == models
     assert list(dict.fromkeys(run.dataset for run in runs)) == sets
 
@@ -72,24 +46,24 @@ BOTH = [("base", "s"), ("a", "s")]
 def test_runs_of_any_level_are_read_once_under_each_of_the_names_given(
     two_runs: Path, given: list[str], found: list[tuple[str, str]]
 ) -> None:
-    assert names(read(*(text.format(two_runs) for text in given))[0]) == found
+    assert names(read_runs(*(text.format(two_runs) for text in given))[0]) == found
 
 
 def test_a_log_that_two_paths_name_has_both_names(tmp_path: Path) -> None:
     rows = [{"id": number, "gold": "yes", "prediction": "no"} for number in range(4)]
     (tmp_path / "one.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "two.jsonl").symlink_to(tmp_path / "one.jsonl")
-    assert len(names(read(tmp_path / "one.jsonl", tmp_path / "two.jsonl")[0])) == 2
+    assert len(names(read_runs(tmp_path / "one.jsonl", tmp_path / "two.jsonl")[0])) == 2
 
 
 def test_a_path_with_an_equals_sign_is_a_path(tmp_path: Path) -> None:
     write_run(tmp_path / "lr=1e-4", "a", "s", GOLD, GOLD)
-    assert names(read(tmp_path / "lr=1e-4")[0]) == [("a", "s")]
+    assert names(read_runs(tmp_path / "lr=1e-4")[0]) == [("a", "s")]
 
 
 def test_one_name_for_several_models_is_refused(two_runs: Path) -> None:
     with raises(RequestError, "x", "base", "a"):
-        read(f"x={two_runs}")
+        read_runs(f"x={two_runs}")
 
 
 def test_the_same_answers_of_two_folders_count_once_and_others_get_their_folder(tmp_path: Path) -> None:
@@ -97,7 +71,7 @@ def test_the_same_answers_of_two_folders_count_once_and_others_get_their_folder(
     for out, model, predicted in [("one", "base", same), ("one", "a", GOLD), ("two", "base", same)]:
         write_run(tmp_path / out, model, "s", GOLD, predicted)
     write_run(tmp_path / "two", "a", "s", GOLD, answers(GOLD, 3, 4))
-    assert [model for model, _ in names(read(tmp_path / "one", tmp_path / "two")[0])] == [
+    assert [model for model, _ in names(read_runs(tmp_path / "one", tmp_path / "two")[0])] == [
         "base",
         "one/a",
         "two/a",
@@ -108,37 +82,31 @@ def test_two_folders_of_one_name_need_names(tmp_path: Path) -> None:
     for parent, right in [("x", 12), ("y", 13)]:
         write_run(tmp_path / parent / "run", "a", "s", GOLD, answers(GOLD, right, right))
     with raises(RequestError, "run/a", "s", "first="):
-        read(tmp_path / "x/run", tmp_path / "y/run")
+        read_runs(tmp_path / "x/run", tmp_path / "y/run")
 
 
 def test_unfinished_runs_are_left_out_and_named(two_runs):
     (two_runs / "a/s/results.json").unlink()
-    runs, warnings = read(two_runs)
+    runs, warnings = read_runs(two_runs)
     assert names(runs) == [("base", "s")]
     (warning,) = warnings
     printed(warning, f"{two_runs}/a/s", "--resume")
-
-
-def change_line(path: Path, number: int, **fields: object) -> None:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    lines[number - 1] = json.dumps({**json.loads(lines[number - 1]), **fields})
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def test_truncated_predictions_are_refused(two_runs):
     path = two_runs / "a/s/predictions.jsonl"
     path.write_bytes(path.read_bytes()[:-30])
     with raises(ContentError, "predictions.jsonl:20", "JSON"):
-        read(two_runs)
+        read_runs(two_runs)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:19]))
     with raises(ContentError, "a/s", "19", "results.json", "20"):
-        read(two_runs)
+        read_runs(two_runs)
     path.write_text("")
     with raises(ContentError):
-        read(two_runs)
+        read_runs(two_runs)
     path.unlink()
     with raises(ContentError, "predictions.jsonl", "results.json"):
-        read(two_runs)
+        read_runs(two_runs)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +124,7 @@ def test_truncated_predictions_are_refused(two_runs):
 def test_a_damaged_prediction_is_named(two_runs, fields, facts):
     change_line(two_runs / "a/s/predictions.jsonl", 3, **fields)
     with raises(ContentError, facts):
-        read(two_runs)
+        read_runs(two_runs)
 
 
 @pytest.mark.parametrize(
@@ -174,84 +142,29 @@ def test_a_damaged_prediction_is_named(two_runs, fields, facts):
 def test_damaged_results_are_named(two_runs, text, facts):
     (two_runs / "a/s/results.json").write_text(text)
     with raises(ContentError, facts):
-        read(two_runs)
+        read_runs(two_runs)
 
 
 def test_a_line_that_is_no_object_is_named(two_runs):
     path = two_runs / "a/s/predictions.jsonl"
     path.write_text("3\n" + path.read_text())
     with raises(ContentError, "predictions.jsonl:1", "3"):
-        read(two_runs)
+        read_runs(two_runs)
     path.write_text("[" * 100_000 + "\n")
     with raises(ContentError):
-        read(two_runs)
-
-
-def test_other_data_is_refused_by_name(two_runs: Path) -> None:
-    hashes = {"hashes": {"data": "b" * 64}}
-    replace_a(two_runs, GOLD, GOLD, **hashes)
-    with raises(RequestError, "a/s", "base/s"):
-        checked(two_runs)
-
-
-@pytest.mark.parametrize(
-    ("gold", "facts"),
-    [
-        (GOLD[:12], "12; 20 rows; row 12; 13; 14; 15; 16"),
-        ([*GOLD[:4], "no", *GOLD[5:]], "row 4 has different expected answers"),
-    ],
-)
-def test_other_rows_and_other_expected_answers_are_refused_by_number(two_runs, gold, facts):
-    replace_a(two_runs, gold, gold, hashes=read_json(two_runs / "base/s/results.json")["hashes"])
-    with raises(RequestError, facts):
-        checked(two_runs)
+        read_runs(two_runs)
 
 
 def test_metrics_are_found_behind_a_prompt_that_was_too_long(tmp_path: Path) -> None:
     place = write_run(tmp_path, "a", "s", ["yes", "no"] * 2, ["no"] * 4, metrics={"brier": {}})
     change_line(place / "predictions.jsonl", 1, too_long="300 tokens", choices=None)
-    ((run,), _) = read(tmp_path)
+    ((run,), _) = read_runs(tmp_path)
     first, *others = run.values["brier"]
     assert first is None and None not in others
     for logs in ({"yes": -(10**400), "no": 0}, {"yes": -math.inf}, {"yes": 0.2}):
         change_line(place / "predictions.jsonl", 2, choices=logs)
         with raises(ContentError, "jsonl:2: choices"):
-            read(tmp_path)
-
-
-def test_as_many_but_other_rows_are_refused(two_runs):
-    change_line(two_runs / "a/s/predictions.jsonl", 20, row=20)
-    with raises(RequestError, "20 rows", "row 19", "20"):
-        checked(two_runs)
-
-
-def test_other_groups_are_refused(tmp_path: Path) -> None:
-    for model, groups in [("base", list("ab") * 10), ("a", list("ba") * 10)]:
-        write_run(tmp_path, model, "s", GOLD, GOLD, groups)
-    with raises(RequestError, "a/s", "base/s", "--cluster"):
-        checked(tmp_path)
-
-
-def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(two_runs):
-    path = two_runs / "a/s/results.json"
-    told = read_json(path)
-    write_json(path, told | {"hashes": {**told["hashes"], "data": None}})
-    (warning,) = pairing_warnings(by_dataset(read(two_runs)[0]))
-    printed(warning, "1 of 2 runs", "results/a/s", "paired by row")
-
-
-def test_other_ways_of_asking_are_warned_of(two_runs):
-    path = two_runs / "base/s/results.json"
-    hashes = read_json(path)["hashes"] | {"chat_template": "u"}
-    asked = {"template": "qwen", "batch_tokens": 1, "model": "other"}
-    replace_a(two_runs, GOLD, GOLD, hashes=hashes, settings=asked, mode="generate")
-    before = {"template": None, "batch_tokens": 2, "model": "m"}
-    write_json(path, read_json(path) | {"settings": before})
-    change_line(two_runs / "a/s/predictions.jsonl", 3, instruction="another")
-    warning, of_questions = checked(two_runs)
-    printed(of_questions, "a/s and", "different questions, first in row 2")
-    printed(warning, 'mode "generate" and "choice"', 'chat template "u" and "t"', 'template "qwen" and null')
-    assert "batch_tokens" not in warning and "model" not in warning
+            read_runs(tmp_path)
 
 
 def test_what_is_right_may_be_said_row_by_row(two_runs: Path) -> None:
@@ -260,7 +173,7 @@ def test_what_is_right_may_be_said_row_by_row(two_runs: Path) -> None:
     place.mkdir()
     write_lines(place / "predictions.jsonl", rows)
     write_json(place / "results.json", {"model": "a", "set": "qa", "n": 4, "accuracy": 0.75})
-    (run,) = read(place)[0]
+    (run,) = read_runs(place)[0]
     assert list(run.correct) == [True, True, True, False] and run.gold == [""] * 4
 
 
@@ -269,18 +182,10 @@ def test_confidence_is_the_share_of_the_chosen_label(two_runs):
     rows = read_lines(path)
     logs = {"yes": math.log(0.6), "no": math.log(0.2)}
     write_lines(path, (row | {"choices": logs} for row in rows))
-    assert read(two_runs / "a")[0][0].confidence == pytest.approx([0.75] * 20)
+    assert read_runs(two_runs / "a")[0][0].confidence == pytest.approx([0.75] * 20)
     write_lines(path, (row | {"choices": {"yes": float("nan")}} for row in rows))
     with raises(ContentError, "jsonl:1", "choices", "NaN"):
-        read(two_runs / "a")
-
-
-def test_few_groups_are_warned_of(tmp_path: Path) -> None:
-    write_run(tmp_path, "base", "s", GOLD, GOLD, groups=list("abcde") * 4)
-    (warning,) = checked(tmp_path)
-    assert "s: fewer than 6 clusters (5 here)" in warning
-    write_run(tmp_path / "six", "base", "s", GOLD, GOLD, groups=(list("abcdef") * 4)[:20])
-    assert checked(tmp_path / "six") == []
+        read_runs(two_runs / "a")
 
 
 def test_two_results_of_the_guide_with_one_model_are_named_by_their_folders(tmp_path: Path) -> None:

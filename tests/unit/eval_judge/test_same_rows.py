@@ -1,0 +1,86 @@
+"""Runs of one dataset are compared if they have the same rows. Other questions have a warning."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.fake_runs import GOLD, change_line, read_runs, write_run
+from tests.json_files import read_json, write_json
+from tests.messages import printed, raises
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.judge.same_rows import check_rows, pairing_warnings
+from tuneyard.eval.read.scored_run import by_dataset
+
+
+def replace_a(folder: Path, gold: list[str], predicted: list[str], **changes: object) -> None:
+    """Write another run in the place of results/a/s."""
+    shutil.rmtree(folder / "a")
+    write_run(folder, "a", "s", gold, predicted, **changes)
+
+
+def checked(folder: Path) -> list[str]:
+    return check_rows(read_runs(folder)[0])
+
+
+def test_other_data_is_refused_by_name(two_runs: Path) -> None:
+    hashes = {"hashes": {"data": "b" * 64}}
+    replace_a(two_runs, GOLD, GOLD, **hashes)
+    with raises(RequestError, "a/s", "base/s"):
+        checked(two_runs)
+
+
+@pytest.mark.parametrize(
+    ("gold", "facts"),
+    [
+        (GOLD[:12], "12; 20 rows; row 12; 13; 14; 15; 16"),
+        ([*GOLD[:4], "no", *GOLD[5:]], "row 4 has different expected answers"),
+    ],
+)
+def test_other_rows_and_other_expected_answers_are_refused_by_number(two_runs, gold, facts):
+    replace_a(two_runs, gold, gold, hashes=read_json(two_runs / "base/s/results.json")["hashes"])
+    with raises(RequestError, facts):
+        checked(two_runs)
+
+
+def test_as_many_but_other_rows_are_refused(two_runs):
+    change_line(two_runs / "a/s/predictions.jsonl", 20, row=20)
+    with raises(RequestError, "20 rows", "row 19", "20"):
+        checked(two_runs)
+
+
+def test_other_groups_are_refused(tmp_path: Path) -> None:
+    for model, groups in [("base", list("ab") * 10), ("a", list("ba") * 10)]:
+        write_run(tmp_path, model, "s", GOLD, GOLD, groups)
+    with raises(RequestError, "a/s", "base/s", "--cluster"):
+        checked(tmp_path)
+
+
+def test_a_run_that_does_not_name_its_data_is_paired_with_a_warning(two_runs):
+    path = two_runs / "a/s/results.json"
+    told = read_json(path)
+    write_json(path, told | {"hashes": {**told["hashes"], "data": None}})
+    (warning,) = pairing_warnings(by_dataset(read_runs(two_runs)[0]))
+    printed(warning, "1 of 2 runs", "results/a/s", "paired by row")
+
+
+def test_other_ways_of_asking_are_warned_of(two_runs):
+    path = two_runs / "base/s/results.json"
+    hashes = read_json(path)["hashes"] | {"chat_template": "u"}
+    asked = {"template": "qwen", "batch_tokens": 1, "model": "other"}
+    replace_a(two_runs, GOLD, GOLD, hashes=hashes, settings=asked, mode="generate")
+    before = {"template": None, "batch_tokens": 2, "model": "m"}
+    write_json(path, read_json(path) | {"settings": before})
+    change_line(two_runs / "a/s/predictions.jsonl", 3, instruction="another")
+    warning, of_questions = checked(two_runs)
+    printed(of_questions, "a/s and", "different questions, first in row 2")
+    printed(warning, 'mode "generate" and "choice"', 'chat template "u" and "t"', 'template "qwen" and null')
+    assert "batch_tokens" not in warning and "model" not in warning
+
+
+def test_few_groups_are_warned_of(tmp_path: Path) -> None:
+    write_run(tmp_path, "base", "s", GOLD, GOLD, groups=list("abcde") * 4)
+    (warning,) = checked(tmp_path)
+    assert "s: fewer than 6 clusters (5 here)" in warning
+    write_run(tmp_path / "six", "base", "s", GOLD, GOLD, groups=(list("abcdef") * 4)[:20])
+    assert checked(tmp_path / "six") == []
