@@ -30,8 +30,7 @@ SEED = 42
 _MIXER = 0x9E3779B97F4A7C15  # odd, near 2**64 over the golden ratio (Knuth: TAOCP 3, section 6.4)
 _WORDS = f"[{HAN}]|[^\\W{HAN}]+"
 
-_ASCII = dict.fromkeys(range(128), " ")
-_ASCII |= {code: chr(code).lower() for code in range(128) if chr(code).isalnum() or chr(code) == "_"}
+_ASCII_SIGNS = {code: " " for code in range(128) if chr(code) != "_" and not chr(code).isalnum()}
 
 Twin = tuple[int, int, float]
 
@@ -89,7 +88,8 @@ def imbalance(counts: Mapping[str, int], labels: Collection[str]) -> str:
 
 def shingles(text: str) -> list[str]:
     """The runs of three words in a text. A shorter text is one run."""
-    words = text.translate(_ASCII).split() if text.isascii() else re.findall(_WORDS, text.lower())
+    text = text.lower()
+    words = text.translate(_ASCII_SIGNS).split() if text.isascii() else re.findall(_WORDS, text)
     if len(words) <= WIDTH:
         return [" ".join(words)]
     return list(map(" ".join, zip(words, words[1:], words[2:], strict=False)))
