@@ -35,7 +35,13 @@ from tuneyard.core.records.calls import (
     thought,
 )
 
-OPENAI = {role: role for role in (USER, ASSISTANT, SYSTEM, OBSERVATION)} | {CALL: "function_call"}
+OPENAI = {
+    USER: USER,
+    ASSISTANT: ASSISTANT,
+    SYSTEM: SYSTEM,
+    OBSERVATION: OBSERVATION,
+    CALL: "function_call",
+}
 ROLE_NAMES: dict[str, Schema] = {
     "roles": {
         "description": "who speaks in these turns, by names of roles that have no other meaning",

@@ -107,7 +107,7 @@ def find_spec(name: str) -> Path:
             )
         return path
     bundled = SPECS / f"{name}.yaml"
-    choices = [*known_specs()]
+    choices = known_specs()
     with contextlib.suppress(OSError):  # a name that is too long
         if _NAME.fullmatch(name) and bundled.is_file():
             return bundled
