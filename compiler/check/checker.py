@@ -69,11 +69,9 @@ class Checker:
         mapped_sources = {source for name, source in self.sources.items() if name in self.mapped}
         mapped_sources.update(self.spec.source.turns.values())
         self.unused.note(self.spec, rows, mapped_sources)
-        if self.lost_in:
-            self.unused.note_lost(self.spec, rows, self.sources, self.lost_in)
+        self.unused.note_lost(self.spec, rows, self.sources, self.lost_in)
         columns = {reader.column.name: self._values(reader, rows) for reader in self.readers}
-        if self.columns_of_turns:
-            self._count_inside_turns(columns)
+        self._count_inside_turns(columns)
         batch = Batch(rows.prefix, rows.lines, columns)
         wrong = {name: self._wrong(name, values) for name, values in columns.items()}
         for name, other in self.fallback_columns.items():
@@ -91,8 +89,9 @@ class Checker:
 
     def _count_inside_turns(self, columns: dict[str, Values]) -> None:
         """Count the keys of turns that reading leaves out, once for each source column."""
-        names = [name for name in self.columns_of_turns if name in self.sources]
-        talks_by_source = {self.sources[name]: columns[name] for name in names}
+        talks_by_source = {
+            self.sources[name]: columns[name] for name in self.columns_of_turns if name in self.sources
+        }
         for source, talks in talks_by_source.items():
             counts = Counter(chain.from_iterable(map(unread_keys, talks)))
             keys = TurnKeys(self.spec, source)
