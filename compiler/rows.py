@@ -180,7 +180,7 @@ def walker(path: str) -> Callable[[object], object]:
         for step in steps:
             if isinstance(value, dict) and step in value:
                 value = value[step]
-            elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
+            elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
                 value = value[int(step)]
             else:
                 return MISSING

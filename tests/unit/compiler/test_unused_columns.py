@@ -235,7 +235,7 @@ def test_what_stands_beside_a_path_is_named_and_refused_where_it_has_a_meaning(b
 
 
 def test_all_unused_keys_of_an_object_are_named_and_only_the_first_unused_item_of_a_list(bench):
-    columns = '{question: [faq.question], answer: ["faq.answers.0"]}'
+    columns = '{question: [faq.question], answer: ["faq.answers.²", "faq.answers.0"]}'  # "²" is no number
     output = '{file: s.jsonl, format: alpaca, instruction: "{question}", output: "{answer}"}'
     spec = f"about: a\ncolumns: {columns}\nwrite: [{output}]\n"
     faq = {"id": 7, "question": "Why?", "answers": ["So.", "Thus.", "Hence."], "page": "p. 3"}
