@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 from tuneyard.compiler.arrange import Order, sampled, split_rows
 from tuneyard.compiler.compile_file import part_files, rows_of_parts
@@ -26,6 +25,8 @@ from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.execution import Executor
 from tuneyard.core.records.row_index import SPLIT, TRAINED
 
+ROWS = ".rows"
+"""The folder of the first pass: a folder with the rows of each source, until they are written."""
 LEAKED = 255  # in place of a split's number: the row is in none
 
 
@@ -33,7 +34,6 @@ LEAKED = 255  # in place of a split's number: the row is in none
 class FirstPass:
     """The rows of the first pass: their files and fingerprints, and the numbers of those to write."""
 
-    folder: Path
     files: list[RecordFile]
     fingerprints: Fingerprints
     order: Order
@@ -67,14 +67,13 @@ def write_arranged(run: Run, executor: Executor | None) -> None:
         order, splits = _with_splits(whole, list(orders.values()))
         _write(run, WHOLE, whole, order)
         run.drawn = {TRAINED: _trained(spec, whole, order), SPLIT: splits}
-    for folder in {source.folder for source in sources.values()}:
-        shutil.rmtree(folder)
+    shutil.rmtree(run.staged / ROWS)
 
 
 def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
     """The first pass over the files of some parts."""
-    folder = run.staged / f".rows-{name}"
-    folder.mkdir()
+    folder = run.staged / ROWS / name
+    folder.mkdir(parents=True)
     fingerprints = Fingerprints()
     order = array(ROW_TYPE)
     mix = run.spec.mix
@@ -93,8 +92,8 @@ def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
     if mix and mix.shuffle is not None:
         random.Random(mix.shuffle).shuffle(order)
     elif len(order) == fingerprints.rows:
-        return FirstPass(folder, files, fingerprints, range(fingerprints.rows))
-    return FirstPass(folder, files, fingerprints, order)
+        return FirstPass(files, fingerprints, range(fingerprints.rows))
+    return FirstPass(files, fingerprints, order)
 
 
 def _without_duplicates(run: Run, fingerprints: Fingerprints, rows: Order) -> Order:
