@@ -40,9 +40,11 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     quoted = source.quoted if source.quoted is not None else file.kind == ".csv"
     read_lines = _quoted if quoted else _unquoted
     for lines, rows in read_lines(text, source.delimiter or usual_delimiter):
-        while header is None and rows and (rows[0] in ([], [""]) or rows[0][0].startswith(EXCEL)):
-            lines, rows = lines[1:], rows[1:]
-        if header is None and rows:
+        if header is None:
+            while rows and (rows[0] in ([], [""]) or rows[0][0].startswith(EXCEL)):
+                lines, rows = lines[1:], rows[1:]
+            if not rows:
+                continue
             header, lines, rows = rows[0], lines[1:], rows[1:]
             filled = [number for number, name in enumerate(header, 1) if name]
             # A spreadsheet writes its empty columns, too.
@@ -53,8 +55,6 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
                 problems.bad_file(problem)
                 return
             refuse_twice(header, f"{display_path}:1")
-        if header is None:
-            continue
         if set(map(len, rows)) != {len(header)} or text.undecoded or header in rows:
             lines, rows = _good(header, lines, rows, text, problems)
         columns: dict[str, Sequence[object]] = dict.fromkeys(header, ())
