@@ -23,8 +23,8 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            names = [entry.filename for entry in archive.infolist()]
-            twice = [name for name, count in Counter(names).items() if count > 1]
+            paths = sorted(archive.namelist())
+            twice = [path for path, count in Counter(paths).items() if count > 1]
             if twice:
                 raise UnreadableFileError(
                     "E004",
@@ -32,15 +32,14 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
                     "unpack it, and give both files names of their own",
                 )
             files: list[Member] = []
-            for entry in archive.infolist():
-                member = Member(archive, entry.filename)
-                if suffix(member) in readers() and not (entry.is_dir() or is_no_data(member.name)):
+            for path in paths:
+                member = Member(archive, path)
+                if suffix(member) in readers() and not (path.endswith("/") or is_no_data(member.name)):
                     if suffix(member) == ".zip":
                         raise UnreadableFileError(
-                            "E004", f"it contains the archive {member.path}", "unpack it, and give the folder"
+                            "E004", f"it contains the archive {path}", "unpack it, and give the folder"
                         )
                     files.append(member)
-            files.sort(key=lambda member: member.path)
             yield [member for member in files if suffix(member) != ".txt"] or files
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise UnreadableFileError("E004", f"the archive cannot be read: {error}", GET_AGAIN) from error
