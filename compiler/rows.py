@@ -107,8 +107,7 @@ class ObjectRows(_Addressed):
         try:
             return list(map(itemgetter(name), self.rows))
         except KeyError:
-            walk = walker(name)
-            return [walk(row) for row in self.rows]
+            return list(map(walker(name), self.rows))
 
     def row(self, number: int) -> Fields:
         """One raw row."""
@@ -133,8 +132,7 @@ class TableRows(_Addressed):
         head, _, rest = name.partition(".")
         if head not in self.columns:
             return [MISSING] * len(self.lines)
-        walk = walker(rest)
-        return [walk(value) for value in self.columns[head]]
+        return list(map(walker(rest), self.columns[head]))
 
     def row(self, number: int) -> Fields:
         """One raw row."""
