@@ -80,8 +80,6 @@ class Problems:
 
     def end_batch(self) -> None:
         """Count the bad rows of a batch in the order of their lines."""
-        if not self._batch:
-            return
         batch = sorted(self._batch, key=lambda entry: _number(entry[0][0]))
         self._batch = []
         errors = [problem for problems, _ in batch for problem in problems]
