@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tuneyard.compiler.problems import KEPT
+from tuneyard.compiler.problems import KEPT, NO_LIMIT
 from tuneyard.compiler.request import SEED, CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.core.cli.main import LazyGroup, examples
@@ -189,7 +189,7 @@ def _report(
 ) -> list[str]:
     """Compile or check a spec, and print the report; the registered datasets. `ContentError` if it fails."""
     spec, over = _changed(name, columns, shares, table)
-    request = CompileRequest(**settings, over=over, most_problems=None if every or as_json else KEPT)
+    request = CompileRequest(**settings, over=over, most_problems=NO_LIMIT if every or as_json else KEPT)
     if seed is not None:
         if not spec.draws_by_seed:
             raise RequestError(

@@ -13,7 +13,7 @@ from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.compile_file import most_kept, numbers_rows
 from tuneyard.compiler.lint.duplicates import imbalance, warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.problems import KEPT, Problems
+from tuneyard.compiler.problems import KEPT, NO_LIMIT, Problems
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.read.inputs import (
     Input,
@@ -24,7 +24,7 @@ from tuneyard.compiler.read.inputs import (
     with_rivals,
 )
 from tuneyard.compiler.read.stream import progress_bar, stored_size
-from tuneyard.compiler.request import COUNTED, NO_LIMIT, CompileReport, CompileRequest, Identity
+from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Identity
 from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import PART, UNLABELLED, Spec
 from tuneyard.compiler.two_passes import write_arranged
@@ -121,7 +121,7 @@ def _report_if_up_to_date(
         if not path.is_file() or sha256(path) != file.sha256:
             return None
     first, counts = manifest.first_problems, manifest.counts
-    if request.most_problems is None and len(first) < sum(manifest.problems.values()):
+    if request.most_problems == NO_LIMIT and len(first) < sum(manifest.problems.values()):
         return None
     problems = Problems.again(manifest.problems, first, manifest.notes)
     problems.fatal = request.strict and problems.count("W") > 0

@@ -18,10 +18,10 @@ from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.draw import apportioned
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import Lint
-from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.problems import NO_LIMIT, Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.read.inputs import Input
-from tuneyard.compiler.request import NO_LIMIT, CompileRequest, Counts
+from tuneyard.compiler.request import CompileRequest, Counts
 from tuneyard.compiler.rows import ObjectRows
 from tuneyard.compiler.spec.model import ROW_NUMBER, Filter, Spec
 from tuneyard.compiler.write.record_file import RecordFile

@@ -1,6 +1,7 @@
 """The problems of one compile: every one counted, the first thousand kept, bad rows in rejected.jsonl."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import named
 
 KEPT = 1000
+NO_LIMIT = sys.maxsize
 PLACES = 3
 NAMES = 10
 WARNINGS = {  # docs/problems.md tells of every code
@@ -48,12 +50,12 @@ WARNINGS = {  # docs/problems.md tells of every code
 class Problems:
     """Collects errors (E…) and warnings (W…) with their places: those of one source file, then of a compile.
 
-    - `limit`: the most errors and the most warnings that are kept as text; None: all.
+    - `limit`: the most errors and the most warnings that are kept as text.
     - `notes`: lines for people on layouts and columns.
     - `rejected`: the file of bad rows, or None if bad rows end the compile.
     """
 
-    limit: int | None = KEPT
+    limit: int = KEPT
     rejected: Path | None = None
     warnings: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -91,9 +93,9 @@ class Problems:
             with named(self.rejected), self.rejected.open("ab") as rejected:
                 rejected.writelines(starmap(_rejected_line, bad_rows))
 
-    def _room(self, kept: Sequence[Problem]) -> int | None:
-        """How many more problems are kept as text, None for all."""
-        return None if self.limit is None else max(self.limit - len(kept), 0)
+    def _room(self, kept: Sequence[Problem]) -> int:
+        """How many more problems are kept as text."""
+        return max(self.limit - len(kept), 0)
 
     def lead(self, problems: Sequence[Problem]) -> None:
         """Record errors of whole columns or inputs before errors of rows, which they explain."""
@@ -113,7 +115,7 @@ class Problems:
     def warn(self, problem: Problem) -> None:
         """Record a warning, which stops nothing without `--strict`."""
         self.counts[problem.code] += 1
-        if self._room(self.warnings) != 0:
+        if self._room(self.warnings):
             self.warnings.append(problem)
 
     def sort_warnings(self) -> None:
@@ -143,7 +145,7 @@ class Problems:
         lines = []
         for code, total in sorted(self.counts_of("W").items()):
             first_lines = [problem.line() for problem in self.warnings if problem.code == code]
-            if self.limit is not None:
+            if self.limit < NO_LIMIT:
                 first_lines = first_lines[:PLACES]
             lines += first_lines
             rest = total - len(first_lines)

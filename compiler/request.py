@@ -20,7 +20,6 @@ from tuneyard.core.records.row_index import ROW_INDEX
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow")
-NO_LIMIT = sys.maxsize
 SEED = 42
 """The seed of samples and splits unless the user or the spec names another."""
 Identity = dict[str, Any]
@@ -33,7 +32,7 @@ class CompileRequest:
     """The settings of a compile besides the spec.
 
     - `limit`: the most readable rows of each split, None for all.
-    - `most_problems`: the most errors, and the most warnings, that are kept as text, None for all.
+    - `most_problems`: the most errors, and the most warnings, that are kept as text.
     """
 
     sources: tuple[str, ...] = ()
@@ -44,7 +43,7 @@ class CompileRequest:
     strict: bool = False
     force: bool = False
     over: Mapping[str, object] = field(default_factory=dict)
-    most_problems: int | None = KEPT
+    most_problems: int = KEPT
     workers: int | None = None
     ray: str | None = None
 

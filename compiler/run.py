@@ -10,10 +10,10 @@ from pathlib import Path
 from tuneyard.compiler.compile_file import Yielded, compile_alone, compile_file, most_kept, part_files
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import numbered
-from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.problems import NO_LIMIT, Problems
 from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.read.stream import stored_size
-from tuneyard.compiler.request import NO_LIMIT, CompileReport, CompileRequest
+from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import REJECTED, WHOLE, Output, Spec
 from tuneyard.compiler.write.record_file import RecordFile, keys_in
 from tuneyard.core.datasets.manifest import CompiledFile

@@ -17,6 +17,7 @@ from tests.runs_cut import tree
 from tests.unit.compiler.conftest import ROWS, json_lines, layouts
 from tuneyard.compiler import compile_file
 from tuneyard.compiler.cli import cli
+from tuneyard.compiler.problems import NO_LIMIT
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.request import COUNTED, CompileRequest
 from tuneyard.compiler.spec.model import load_spec
@@ -262,8 +263,8 @@ def test_a_linked_folder_is_refused_and_a_linked_registry_stays_a_link(bench):
 def test_an_up_to_date_compile_tells_what_the_one_that_made_the_set_told(bench):
     rows = [*ROWS, ROWS[0], ROWS[1] | {"sentence1": "<|im_end|>"}, ROWS[2] | {"label": 9}]
     source = bench.rows("train.jsonl", rows)
-    first = bench.compile("rte", source, reject=True, most_problems=None)
-    again = bench.compile("rte", source, reject=True, most_problems=None)
+    first = bench.compile("rte", source, reject=True, most_problems=NO_LIMIT)
+    again = bench.compile("rte", source, reject=True, most_problems=NO_LIMIT)
     assert again.up_to_date and first.as_json()["problems"] and first.as_json()["fit"]
     assert again.as_json() | {"up_to_date": False, "seconds": 0} == first.as_json() | {"seconds": 0}
     assert again.problems.warning_lines() == first.problems.warning_lines()
@@ -276,7 +277,7 @@ def test_more_problems_than_a_manifest_holds_are_looked_for_again(bench):
     bench.compile("rte", source)
     before = tree(bench.out)
     assert len(bench.manifest("rte")["first_problems"]) == 1000
-    report = bench.compile("rte", source, most_problems=None)
+    report = bench.compile("rte", source, most_problems=NO_LIMIT)
     assert not report.up_to_date and len(report.as_json()["problems"]) == 1001
     assert tree(bench.out) == before
     assert bench.compile("rte", source).up_to_date

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.json_files import read_lines
 from tuneyard.compiler.compile import check_spec
-from tuneyard.compiler.problems import NAMES, PLACES, WARNINGS, Problems, some_of
+from tuneyard.compiler.problems import NAMES, NO_LIMIT, PLACES, WARNINGS, Problems, some_of
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import Problem
@@ -80,13 +80,13 @@ def test_a_compile_that_rejects_rows_ends_only_where_a_file_cannot_be_read_on(be
 
 
 def test_the_first_places_of_each_warning_are_shown_or_every_one():
-    for limit, shown in ((20, PLACES), (None, PLACES + 2)):
+    for limit, shown in ((20, PLACES), (NO_LIMIT, PLACES + 2)):
         problems = Problems(limit=limit)
         for row in range(PLACES + 2):
             problems.warn(Problem("W204", f"a.jsonl:{row}", "empty"))
         lines = problems.warning_lines()
         assert [line for line in lines if line.startswith("a.jsonl:")] == lines[:shown]
-        assert len(lines) == shown + (limit is not None)
+        assert len(lines) == shown + (limit == 20)
 
 
 def test_as_many_names_as_a_message_holds_stay_in_their_order():
@@ -97,7 +97,7 @@ def test_as_many_names_as_a_message_holds_stay_in_their_order():
 
 
 def test_a_bad_row_that_orjson_cannot_write_is_put_aside_all_the_same(tmp_path):
-    problems = Problems(None, tmp_path / "aside.jsonl")
+    problems = Problems(NO_LIMIT, tmp_path / "aside.jsonl")
     problems.bad_row([Problem("E105", "a.jsonl:1", "found a half")], {"text": "\ud800"})
     problems.bad_row([Problem("E105", "a.jsonl:2", "found a large one")], {"number": 10**30})
     problems.end_batch()

@@ -4,6 +4,7 @@ import pytest
 
 from tests.unit.compiler.conftest import Bench
 from tuneyard.compiler.compile import check_spec
+from tuneyard.compiler.problems import NO_LIMIT
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 
@@ -12,7 +13,7 @@ CONTROLS = {*range(9), 11, 12, *range(14, 32), 127}  # all of ASCII's but tab an
 
 def warned(bench: Bench, rows: list[dict], code: str) -> list[int]:
     """Return the numbers of the rows, from 0, that have this warning."""
-    report = bench.compile_rows("qa", rows, force=True, most_problems=None)
+    report = bench.compile_rows("qa", rows, force=True, most_problems=NO_LIMIT)
     found = [problem for problem in report.problems.warnings if problem.code == code]
     return [int(problem.place.rsplit(":", 1)[1]) - 1 for problem in found]
 

@@ -12,7 +12,7 @@ from tuneyard.compiler.lint import matching
 from tuneyard.compiler.lint.duplicates import warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import unit_key
-from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.problems import NO_LIMIT, Problems
 from tuneyard.compiler.read.inputs import find_inputs
 from tuneyard.compiler.request import CompileReport, CompileRequest, Counts
 from tuneyard.compiler.rows import Prefix
@@ -94,7 +94,7 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
         spec = bench.write("t.yaml", f"about: a test\n{text}")
         loaded = load_spec(str(spec))
         inputs = find_inputs(loaded, [f"train={source}"])
-        problems = Problems(None, None)
+        problems = Problems(NO_LIMIT)
         staged = bench.folder / f"staged {rows}"
         staged.mkdir()
         report = CompileReport(name="t", problems=problems)
