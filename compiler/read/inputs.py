@@ -90,6 +90,7 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
 
     A mixture needs a source for each part. `--source` and the spec may each name some of them.
     """
+    raw_folder = RAW / spec.name
     inputs: list[Input] = []
     for source in sources:
         inputs += _inputs_of_option(spec, source)
@@ -108,12 +109,12 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
             raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {fix}")
         for name, hub in hubs.items():
             inputs += _from_hub(spec, hub, {PART: name})
-    elif not inputs and (RAW / spec.name).is_dir():
-        inputs = _by_name(spec, RAW / spec.name)
+    elif not inputs and raw_folder.is_dir():
+        inputs = _by_name(spec, raw_folder)
     elif not inputs and spec.source.hub:
         inputs = _from_hub(spec, spec.source.hub, _names_of_splits(spec))
     if not inputs:
-        fix = f"give one with --source PATH, or put its files into {RAW / spec.name}/"
+        fix = f"give one with --source PATH, or put its files into {raw_folder}/"
         raise RequestError(f"no source for {spec.name}: {fix}")
     return sorted(inputs, key=lambda item: spec.parts.index(item.split))
 
