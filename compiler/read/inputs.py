@@ -134,13 +134,16 @@ def _is_address(text: str) -> bool:
     return bool(sign) and scheme in STORES
 
 
-def _names_of_splits(spec: Spec) -> dict[str, str]:
-    """The split, or part, of that name, otherwise the first that accepts it, by the name."""
+def _names_of_splits(spec: Spec, wanted: str = "") -> dict[str, str]:
+    """The split, or part, of that name, otherwise the first that accepts it, by the name.
+
+    `wanted`: the only split whose names are needed.
+    """
     split_by_name = {split: split for split in spec.parts}
     for split, names in spec.source.splits.items():
         for name in names:
             split_by_name.setdefault(name, split)
-    return split_by_name
+    return {name: split for name, split in split_by_name.items() if wanted in ("", split)}
 
 
 def _from_hub(spec: Spec, hub: Mapping[str, object], splits: Mapping[str, str]) -> list[Input]:
@@ -165,8 +168,7 @@ def _named_on_hub(spec: Spec, split: str, source: str) -> list[Input]:
             split = _split_called(spec, name) if spec.source.splits else PART
         splits = {name: split}
     elif not spec.mix:
-        accepted = _names_of_splits(spec)
-        splits = {called: target for called, target in accepted.items() if split in ("", target)}
+        splits = _names_of_splits(spec, split)
     return _from_hub(spec, hub, splits)
 
 
@@ -220,11 +222,11 @@ def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
 
 def _saved_inputs(spec: Spec, path: SourcePath, wanted: str = "") -> list[Input]:
     """The files of a folder that names its splits: those of the spec's splits, or of the `wanted` one."""
-    accepted = _names_of_splits(spec)
+    accepted = _names_of_splits(spec, wanted)
     inputs: list[Input] = []
     files_by_split = saved_files(path) if isinstance(path, Path) else {}
     for name, files in files_by_split.items():
-        if name in accepted and wanted in ("", accepted[name]):
+        if name in accepted:
             inputs += [Input(accepted[name], file, path) for file in files]
     return inputs
 
