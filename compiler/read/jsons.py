@@ -252,8 +252,7 @@ class _Walk:
                 if step in keys:
                     self.late.append(key)
         if step not in keys:
-            there = ", ".join(map(show_value, keys)) or "none"
-            raise BrokenError("E007", f"{where}: no key {show_value(step)} (keys: {there})".lstrip(": "))
+            raise BrokenError("E007", f"{where}: {no_key(step, keys)}".lstrip(": "))
 
 
 def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator[Found]:
@@ -263,8 +262,7 @@ def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator
     elif not steps:
         yield place, {**outer, **value}, None
     elif steps[0] not in value:
-        there = ", ".join(map(show_value, value)) or "none"
-        yield place, value, ("E005", f"no key {show_value(steps[0])} (keys: {there})")
+        yield place, value, ("E005", no_key(steps[0], value))
     else:
         others = without(value, steps[0])
         inner, here = value[steps[0]], f"{place}.{key_in_spec(steps[0])}"
@@ -277,6 +275,12 @@ def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator
 def no_object(value: object) -> str:
     """The message for a row that is not an object."""
     return f'found {show_value(value)}, expected an object, such as {{"question": "…", "answer": "…"}}'
+
+
+def no_key(key: str, keys: Iterable[str]) -> str:
+    """The message for an object without a key that leads to the rows."""
+    there = ", ".join(map(show_value, keys)) or "none"
+    return f"no key {show_value(key)} (keys: {there})"
 
 
 def ambiguous(keys: Sequence[str]) -> str:
@@ -324,8 +328,7 @@ def _parse_each(
                 continue
             key = _repeated(text, row)
             if key is not None:
-                problem = Problem("E006", place, "duplicate key", key)
-                problems.bad_row([problem], line_text)
+                problems.bad_row([Problem("E006", place, "duplicate key", key)], line_text)
             else:
                 lines.append(number)
                 rows.append(row)
