@@ -197,13 +197,12 @@ def _complete(run: Run) -> None:
     """Compare the rows with each other, and complete the report."""
     spec, report, problems = run.spec, run.report, run.report.problems
     problems.lead(report.unused.problems(report.read))
+    report.rejected = problems.bad_rows
     if not report.failed:
         report.fit = warn_of_duplicates(run.fingerprints, spec.group, problems, near=spec.near)
         _warn_of_labels(spec, report.fit, problems)
         if spec.split and not spec.split.group and problems.counts["W202"]:
             problems.notes.append(f"{spec.name}: equal rows were drawn into one split (W202 counts them)")
-    report.rejected = problems.bad_rows
-    if not report.failed:
         totals = dict.fromkeys([output.file for output in spec.outputs], 0)
         for _, output, file in run.written:
             totals[output.file] += file.records
