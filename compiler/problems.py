@@ -151,9 +151,7 @@ class Problems:
             rest = total - len(first_lines)
             if rest:
                 lines.append(f"… {rest} more {code}: {WARNINGS[code]} (--all shows every one)")
-        if lines:
-            lines += guide(self.counts_of("W"))
-        return lines
+        return lines + guide(self.counts_of("W"))
 
 
 @lru_cache(1000)  # the same names often stand in every bad row
