@@ -120,7 +120,7 @@ def _report_if_up_to_date(
         path = registry.folder / spec.name / name
         if not path.is_file() or sha256(path) != file.sha256:
             return None
-    first, counts = manifest.first_problems, manifest.counts
+    first = manifest.first_problems
     if request.most_problems == NO_LIMIT and len(first) < sum(manifest.problems.values()):
         return None
     problems = Problems.again(manifest.problems, first, manifest.notes)
@@ -128,7 +128,7 @@ def _report_if_up_to_date(
     return CompileReport(
         name=spec.name,
         problems=problems,
-        **{key: counts[key] for key in COUNTED},
+        **{key: manifest.counts[key] for key in COUNTED},
         datasets=manifest.records,
         files=manifest.files,
         fit=manifest.fit,

@@ -94,23 +94,22 @@ class Run:
         A worker compiles each file as if it were the first. It is compiled again, here, if the files before
         it change that: a kept column has another type there.
         """
-        spec, request, staged = self.spec, self.request, self.staged
         if self.results is None:
-            return compile_file(spec, request, item, before, files, staged, self.moved)
+            return compile_file(self.spec, self.request, item, before, files, self.staged, self.moved)
         alone: Yielded = next(self.results).record_or_raise()
         if self.moved:
             self.moved(stored_size(item.path))
         folder = self.folder_of(number)
         if before.fits(alone):
-            parts = part_files(spec.of_part(item.split), folder)
+            parts = part_files(self.spec.of_part(item.split), folder)
             for file, part in zip(files, parts, strict=True):
                 file.add_part(part.path)
             part_of_rejected = folder / REJECTED
             if part_of_rejected.exists():
-                with part_of_rejected.open("rb") as source, (staged / REJECTED).open("ab") as target:
+                with part_of_rejected.open("rb") as source, (self.staged / REJECTED).open("ab") as target:
                     shutil.copyfileobj(source, target)
         else:
-            alone = compile_file(spec, request, item, before, files, staged)
+            alone = compile_file(self.spec, self.request, item, before, files, self.staged)
         shutil.rmtree(folder)
         return alone
 
