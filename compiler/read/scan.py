@@ -32,6 +32,7 @@ _BLANK = re.compile(r"[ \t\r\n]*")
 _COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*(?=\{)")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _STEP = 1 << 22  # characters: so many more, at most, are read for a value that has not ended
+TOO_DEEP = "nested too deep to be read"
 Wrong = tuple[str, str]
 Steps = tuple[str, ...]
 """The keys that lead to the rows of a document."""
@@ -145,7 +146,7 @@ class Scanner:
                 if self.ended:
                     self._fail(error)
             except RecursionError as error:
-                raise BrokenError("E003", "nested too deep to be read") from error
+                raise BrokenError("E003", TOO_DEEP) from error
             if len(self.text) - self.at > RECORD:
                 raise BrokenError("E014", TOO_LONG)
             self._more()
@@ -184,9 +185,12 @@ class Scanner:
             for number in self.items("]"):
                 objects = isinstance(self.value(), dict) and (objects or not number)
         elif sign == "{":
-            for _ in self.items("}"):
-                self.key()
-                self.skip()
+            try:
+                for _ in self.items("}"):
+                    self.key()
+                    self.skip()
+            except RecursionError as error:
+                raise BrokenError("E003", TOO_DEEP) from error
         else:
             self.value()
         return objects

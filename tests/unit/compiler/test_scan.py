@@ -126,6 +126,7 @@ def test_a_bad_row_inside_is_named_by_its_path(bench, indent):
         ('{"a": NaN, "data": []}', "{rows: data}", "E002", "found NaN"),
         ('{"data": [{"question": "a", "answer": "b", "answer": "c"}]}', "", "E006", 'duplicate key "answer"'),
         ('{"data": [{"question": "a"', "{rows: data}", "E003", "cut off inside a record"),
+        ('{"a": ' * 3000, "{rows: data}", "E003", "nested too deep"),
         ('[{"question": "a", "answer": "b"}] ["more"]', "", "E003", "more text after the document's end"),
     ],
 )
