@@ -13,7 +13,7 @@ from typing import Self
 
 import orjson
 
-from tuneyard.compiler.rows import Place
+from tuneyard.compiler.rows import InDocument, Place
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import named
@@ -175,7 +175,12 @@ def _file_of(problem: Problem) -> str:
 
 def _number(problem: Problem) -> tuple[float, float]:
     """The line of a problem's place and the item in it. A problem of a whole file comes last."""
-    return problem.place.number if isinstance(problem.place, Place) else (inf, 0)
+    line = problem.place.line if isinstance(problem.place, Place) else inf
+    if isinstance(line, InDocument):
+        return line.line, line.item
+    if isinstance(line, str):
+        return inf, 0
+    return line, 0
 
 
 def _rejected_line(problems: Sequence[Problem], row: object) -> bytes:

@@ -6,7 +6,6 @@ values are text cells (csv, tsv), so that "7" may mean 7.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from operator import itemgetter
 from typing import Any, NamedTuple, Self, TypeGuard
 
@@ -55,15 +54,6 @@ class Place(str):
 
     prefix: Prefix
     line: Line
-
-    @property
-    def number(self) -> tuple[float, float]:
-        """The line and the item in it, by which problems are sorted."""
-        if isinstance(self.line, int):
-            return self.line, 0
-        if isinstance(self.line, InDocument):
-            return self.line.line, self.line.item
-        return inf, 0
 
     def __getnewargs__(self) -> tuple[Prefix, Line]:  # type: ignore[override]  # str's own has the text alone
         return self.prefix, self.line

@@ -173,7 +173,7 @@ def test_a_marked_answer_is_never_learned_and_others_pass(bench, name, form):
     assert not report.failed and set(report.problems.counts_of("E")) == {"E113"}
     assert report.kept >= len(passing)
     refused = {problem.place for problem in report.problems.errors}
-    assert max(place.number[0] for place in refused) <= len(rows), "marks that mean learn, and of other turns"
+    assert max(place.line for place in refused) <= len(rows), "marks that mean learn, and of other turns"
     teaching = [learned_texts(record, entry) for record, entry in records_of(bench, name)]
     assert "Good 0." in "".join(teaching) and "MARKED" not in "".join(teaching)
 

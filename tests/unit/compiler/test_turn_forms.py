@@ -42,11 +42,11 @@ def test_what_has_no_answer_or_no_question_is_left_out_if_the_spec_says_so(bench
     talks = [one, [SYSTEM, *two], [ASK, ANSWER], [alone]]
     source = bench.rows("a.jsonl", [{"messages": talk} for talk in talks])
     refused = bench.compile("messages", source)
-    assert [problem.place.number[0] for problem in refused.problems.errors] == [1, 2, 4]
+    assert [problem.place.line for problem in refused.problems.errors] == [1, 2, 4]
     assert f"`{option}: drop`" in refused.problems.errors[0].message
     column = f"{{names: [messages], is: turns, {option}: drop}}"
     report = bench.compile(f"about: own\nlike: messages\ncolumns:\n  turns: {column}\n", source, reject=True)
-    assert [(problem.code, problem.place.number[0]) for problem in report.problems.errors] == [("E107", 4)]
+    assert [(problem.code, problem.place.line) for problem in report.problems.errors] == [("E107", 4)]
     talk = [{"from": "human", "value": "Name a river."}, {"from": "gpt", "value": "The Rhine."}]
     with_system = [{"from": "system", "value": "Be brief."}, *talk]
     assert bench.values("messages.jsonl", "conversations") == [talk, with_system, talk]
