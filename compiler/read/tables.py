@@ -228,14 +228,15 @@ def _quoted(text: "_Text", delimiter: str) -> Lines:
 
     def counted() -> Iterator[str]:
         nonlocal size
-        for ended in text.lines():
-            size += len(ended)
-            if size > RECORD:
-                raise TooLongError
-            yield ended
+        for block in text.blocks():
+            for ended in io.StringIO(block, newline="\n"):
+                size += len(ended)
+                if size > RECORD:
+                    raise TooLongError
+                yield ended
 
     reader = csv.reader(counted(), delimiter=delimiter, strict=True)
-    block, line = text.block, 1
+    block_of_rows, line = text.block, 1
     rows: list[Cells] = []
     lines: list[int] = []
     unclosed = "a field opened with a quote must be closed"
@@ -246,9 +247,9 @@ def _quoted(text: "_Text", delimiter: str) -> Lines:
             lines.append(line)
             line = 1 + reader.line_num
             size = 0
-            if len(rows) == BATCH or block < text.block:
+            if len(rows) == BATCH or block_of_rows < text.block:
                 yield lines, rows
-                rows, lines, block = [], [], text.block
+                rows, lines, block_of_rows = [], [], text.block
     except TooLongError:
         failure = too_long(f"{text.display_path}:{line}", unclosed)
     except csv.Error as error:
@@ -293,11 +294,6 @@ class _Text:
             self.block += 1
             self.last = text[text.rfind("\n") + 1 :]
             yield text
-
-    def lines(self) -> Iterator[str]:
-        """Yield each line with its end."""
-        for block in self.blocks():
-            yield from io.StringIO(block, newline="\n")
 
     def undecodable(self, row: Cells, place: str) -> Problem | None:
         """The problem of a row that is not UTF-8, None for any other row."""
