@@ -198,7 +198,8 @@ class Scanner:
     def _fail(self, error: json.JSONDecodeError) -> None:
         rest = len(self.text) - error.pos
         cut = rest <= 1 or error.msg.startswith("Unterminated")
-        column = self._column(error.pos)
+        start = self.text.rfind("\n", 0, error.pos)
+        column = error.pos - start + (self.before if start < 0 else 0)
         line = self.line_now() + self.text.count("\n", self.at, error.pos)
         broken = f"broken JSON at line {line} column {column}: {error.msg}"
         fix = ""
@@ -217,7 +218,8 @@ class Scanner:
     def _more(self) -> None:
         """Drop the text before the position, and read more: as much as is left, within bounds."""
         self.line_now()
-        self.before = self._column(self.at) - 1
+        start = self.text.rfind("\n", 0, self.at)
+        self.before = self.at - start - 1 + (self.before if start < 0 else 0)
         self.text = self.text[self.at :]
         self.at = self.counted = 0
         self.reads_singly = False
@@ -236,11 +238,6 @@ class Scanner:
             self.offset += len(chunk)
             missing -= len(pieces[-1])
         self.text = "".join(pieces)
-
-    def _column(self, at: int) -> int:
-        """The column of a character in its line, from 1."""
-        start = self.text.rfind("\n", 0, at)
-        return at - start + (self.before if start < 0 else 0)
 
     def line_now(self) -> int:
         """The line number at the present place (lines are counted once, on the way)."""
