@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePath, PurePosixPath
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from tuneyard.compiler.read.remote import RemoteFile
 from tuneyard.core.errors import Problem
@@ -138,25 +138,25 @@ def opened(
     """
     with contextlib.ExitStack() as stack:
         if isinstance(path, RemoteFile):
-            raw: IO[bytes] | io.RawIOBase = path.open(in_order=in_order)
+            raw: Any = path.open(in_order=in_order)
         elif isinstance(path, Member):
             raw = path.archive.open(path.path)
         elif isinstance(path, HashedFile):
             raw = path
         else:
             raw = path.open("rb", 0)
-        stream = _buffered(stack.enter_context(raw))
+        stream: io.BufferedReader = io.BufferedReader(stack.enter_context(raw), AHEAD)
         if moved:
             from tqdm.utils import CallbackIOWrapper
 
             stream = cast("io.BufferedReader", CallbackIOWrapper(moved, stream))
         magic = stream.peek(4)
         if magic.startswith(GZIP):
-            stream = _buffered(gzip.GzipFile(fileobj=stream))
+            stream = io.BufferedReader(gzip.GzipFile(fileobj=stream), AHEAD)
         elif magic.startswith(ZSTD):
             from pyarrow import CompressedInputStream
 
-            stream = _buffered(CompressedInputStream(stream, "zstd"))
+            stream = io.BufferedReader(CompressedInputStream(stream, "zstd"), AHEAD)
         with _damage():
             start = stream.peek(8)
             for sign, name in NO_TEXT.items():
@@ -164,7 +164,7 @@ def opened(
                     fix = "give it the ending of its format, or name a file of rows"
                     raise UnreadableFileError("E001", f"not text: by its first bytes it is {name}", fix)
             if codecs.lookup(encoding).name != "utf-8":
-                stream = _buffered(_Pieces(_recoded(stream, encoding)))
+                stream = io.BufferedReader(_Pieces(_recoded(stream, encoding)), AHEAD)
             elif start.startswith(codecs.BOM_UTF8):
                 stream.read(len(codecs.BOM_UTF8))
             elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -221,10 +221,6 @@ def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         rest = chunk[cut:] if cut else rest + chunk
     if rest:
         yield rest
-
-
-def _buffered(raw: Any) -> io.BufferedReader:
-    return io.BufferedReader(raw, AHEAD)
 
 
 @contextlib.contextmanager
