@@ -252,7 +252,8 @@ class _Walk:
                 if step in keys:
                     self.late.append(key)
         if step not in keys:
-            raise BrokenError("E007", f"{where}: {no_key(step, keys)}".lstrip(": "))
+            there = ", ".join(map(show_value, keys)) or "none"
+            raise BrokenError("E007", f"{where}: no key {show_value(step)} (keys: {there})".lstrip(": "))
 
 
 def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator[Found]:
@@ -262,7 +263,8 @@ def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator
     elif not steps:
         yield place, {**outer, **value}, None
     elif steps[0] not in value:
-        yield place, value, ("E005", no_key(steps[0], value))
+        there = ", ".join(map(show_value, value)) or "none"
+        yield place, value, ("E005", f"no key {show_value(steps[0])} (keys: {there})")
     else:
         others = without(value, steps[0])
         inner, here = value[steps[0]], f"{place}.{key_in_spec(steps[0])}"
@@ -275,12 +277,6 @@ def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator
 def no_object(value: object) -> str:
     """The message for a row that is not an object."""
     return f'found {show_value(value)}, expected an object, such as {{"question": "…", "answer": "…"}}'
-
-
-def no_key(key: str, keys: Iterable[str]) -> str:
-    """The message for an object without a key that leads to the rows."""
-    there = ", ".join(map(show_value, keys)) or "none"
-    return f"no key {show_value(key)} (keys: {there})"
 
 
 def ambiguous(keys: Sequence[str]) -> str:
@@ -328,7 +324,8 @@ def _parse_each(
                 continue
             key = _repeated(text, row)
             if key is not None:
-                problems.bad_row([Problem("E006", place, "duplicate key", key)], line_text)
+                problem = Problem("E006", place, "duplicate key", key)
+                problems.bad_row([problem], line_text)
             else:
                 lines.append(number)
                 rows.append(row)
