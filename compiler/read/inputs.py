@@ -134,16 +134,16 @@ def _is_address(text: str) -> bool:
     return bool(sign) and scheme in STORES
 
 
-def _names_of_splits(spec: Spec, wanted: str = "") -> dict[str, str]:
+def _names_of_splits(spec: Spec, only_split: str = "") -> dict[str, str]:
     """The split, or part, of that name, otherwise the first that accepts it, by the name.
 
-    `wanted`: the only split whose names are needed.
+    `only_split`: the only split whose names are needed.
     """
     split_by_name = {split: split for split in spec.parts}
     for split, names in spec.source.splits.items():
         for name in names:
             split_by_name.setdefault(name, split)
-    return {name: split for name, split in split_by_name.items() if wanted in ("", split)}
+    return {name: split for name, split in split_by_name.items() if only_split in ("", split)}
 
 
 def _from_hub(spec: Spec, hub: Mapping[str, object], splits: Mapping[str, str]) -> list[Input]:
@@ -220,9 +220,9 @@ def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
     return [Input(_split_in(spec, file), file, path) for file in files]
 
 
-def _saved_inputs(spec: Spec, path: SourcePath, wanted: str = "") -> list[Input]:
-    """The files of a folder that names its splits: those of the spec's splits, or of the `wanted` one."""
-    accepted = _names_of_splits(spec, wanted)
+def _saved_inputs(spec: Spec, path: SourcePath, only_split: str = "") -> list[Input]:
+    """The files of a folder that names its splits: those of the spec's splits, or of the `only_split` one."""
+    accepted = _names_of_splits(spec, only_split)
     inputs: list[Input] = []
     files_by_split = saved_files(path) if isinstance(path, Path) else {}
     for name, files in files_by_split.items():
