@@ -19,6 +19,7 @@ NLI_MEANINGS: dict[object, str] = {
     "entailment": "yes", "not_entailment": "no", "neutral": "maybe", "contradiction": "no", "蕴含": "yes",
     "中立": "maybe", "矛盾": "no", "-": "unlabelled", -1: "unlabelled",
 }  # fmt: skip
+TRUTH: dict[object, str] = {True: "yes", False: "no"}
 GLUE_ORDER = {2: ("yes", "no"), 3: ("yes", "maybe", "no")}
 IN_CHINESE = {"yes": "是", "no": "否", "maybe": "可能", "unlabelled": "unlabelled"}
 REPEATS = 5
@@ -73,7 +74,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     texts first. A truth value that some rows lack, or that is a part of their metadata, is a mark of them.
     Where people write to one another, `type` tells a reply from another message, and is no class.
     """
-    has_authors = bool(author_leaves(profile))
+    authors = author_leaves(profile)
     candidates: list[tuple[bool, bool, float, Leaf]] = []
     for leaf in profile.leaves.values():
         is_rating = leaf.is_called("rating")
@@ -81,7 +82,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
             leaf.kind == "number" and (is_rating or leaf.names)
         ):
             continue
-        if leaf is text or (leaf.name == "type" and has_authors):
+        if leaf is text or (leaf.name == "type" and authors):
             continue
         if not 2 <= len(leaf.values) <= MOST_VALUES:
             continue
@@ -90,7 +91,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
             continue
         # Words without a digit are no ids, as in `intent_key`.
         is_id = ID.search(leaf.name) and any(map(_DIGIT.search, map(str, leaf.values)))
-        if PEOPLE.intersection(leaf.steps) or is_id:
+        if leaf in authors or is_id:
             continue
         is_named = (
             leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0") or bool(leaf.names)
@@ -123,11 +124,10 @@ def _counts_turns(profile: FileProfile, leaf: Leaf) -> bool:
 
 
 def label_values(leaf: Leaf) -> tuple[list[object], list[object]]:
-    """The distinct values of a label, sorted, and those of unlabelled rows."""
+    """The distinct values of a label, sorted, and next to them all values, those of unlabelled rows last."""
     values = dict.fromkeys(map(_whole_number, leaf.values))
-    unlabelled: list[object] = [value for value in values if value in UNLABELLED]
-    real = [value for value in values if value not in UNLABELLED]
-    return sorted(real, key=str), unlabelled
+    real: list[object] = sorted((value for value in values if value not in UNLABELLED), key=str)
+    return real, list(dict.fromkeys([*real, *values]))
 
 
 def _whole_number(value: object) -> object:
@@ -141,10 +141,10 @@ def _whole_number(value: object) -> object:
 
 def label_map(leaf: Leaf, chinese: bool) -> tuple[Labels, list[str]]:
     """The label map and the guesses about it: yes and no for truth values, other labels by their own text."""
-    real, unlabelled = label_values(leaf)
+    real, values = label_values(leaf)
     if leaf.kind == "truth value":
-        return named_labels({True: "yes", False: "no"}, [*real, *unlabelled], chinese), []
-    labels = named_labels({value: _class_in(leaf.named(value)) for value in real}, unlabelled, chinese=False)
+        return named_labels(TRUTH, values, chinese), []
+    labels = named_labels({value: _class_in(leaf.named(value)) for value in real}, values, chinese=False)
     numbers = [name for name in labels if re.fullmatch(r"[\d.]+", name)]
     if len(numbers) < len(labels.keys() - {"unlabelled"}):
         return labels, list(_spelled_alike(leaf))
@@ -177,10 +177,8 @@ def _spelled_alike(leaf: Leaf) -> Iterator[str]:
 def named_labels(meanings: dict[object, str], values: Iterable[object], chinese: bool) -> Labels:
     """The label map by meaning, in Chinese for Chinese texts. `values` without a meaning are unlabelled."""
     labels: Labels = {}
-    for value, name in meanings.items():
+    for value in dict.fromkeys([*meanings, *values]):
+        name = meanings.get(value, "unlabelled")
         label = IN_CHINESE[name] if chinese else name
         labels.setdefault(label, []).append(value)
-    for value in values:
-        if value not in meanings:
-            labels.setdefault("unlabelled", []).append(value)
     return labels

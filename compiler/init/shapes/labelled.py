@@ -6,6 +6,7 @@ from collections.abc import Collection
 from tuneyard.compiler.init.labels import (
     GLUE_ORDER,
     NLI_MEANINGS,
+    TRUTH,
     Labels,
     class_leaves,
     label_leaf,
@@ -93,8 +94,7 @@ def _characters(leaves: Collection[Leaf]) -> int:
 
 def _judgement(label: Leaf, is_nli: bool, chinese: bool, same_length: bool) -> tuple[Labels, str, list[str]]:
     """The labels of a pair of texts, the question about it, and the guesses about them."""
-    real, unlabelled = label_values(label)
-    values = [*real, *unlabelled]
+    real, values = label_values(label)
     if all(label.named(value) in NLI_MEANINGS for value in values):
         meanings = {value: NLI_MEANINGS[label.named(value)] for value in values}
         return named_labels(meanings, values, chinese), IMPLY[chinese], []
@@ -112,7 +112,7 @@ def _judgement(label: Leaf, is_nli: bool, chinese: bool, same_length: bool) -> t
             "text implies the other, change `labels` and the prompt"
         )
     elif is_nli and label.kind == "truth value":
-        meanings = {True: "yes", False: "no"}
+        meanings = TRUTH
         guess = "true means yes, the first text implies the second"
     elif is_nli and real == list(range(len(real))) and len(real) in GLUE_ORDER:
         meanings = dict(zip(real, GLUE_ORDER[len(real)], strict=True))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from tuneyard.compiler.init.labels import (
+    TRUTH,
     VALUE_TYPES,
     label_leaf,
     named_labels,
@@ -104,7 +105,7 @@ def two_texts(profile: FileProfile) -> Proposal | None:
 def yes_or_no_question(profile: FileProfile, question: Leaf, answer: Leaf) -> Proposal:
     """A question that true and false answer, with the text that it is about (BoolQ)."""
     chinese = question.in_chinese
-    labels = named_labels({True: "yes", False: "no"}, [], chinese)
+    labels = named_labels(TRUTH, [], chinese)
     columns = {"question": ProposedColumn(question.path)}
     context = context_leaf(profile, with_lists=True)
     if context is not None and context is not question:
