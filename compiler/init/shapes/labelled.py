@@ -27,7 +27,6 @@ from tuneyard.compiler.spec.column_meanings import (
     USUAL_NAMES,
     meaning,
 )
-from tuneyard.compiler.spec.column_names import snake_case
 
 # The questions in English (False) and Chinese (True).
 IMPLY = {
@@ -75,17 +74,18 @@ def paired_texts(profile: FileProfile) -> tuple[Leaf, Leaf, bool] | None:
             return first, second, names in NLI_PAIRS
     by_base: dict[str, list[Leaf]] = {}
     for leaf in profile.leaves.values():
-        base = _NUMBERED.sub("_", snake_case(leaf.path)).strip("_")
-        if leaf.kind == "text" and base != snake_case(leaf.path) and base and not meaning(leaf.path):
+        base = _NUMBERED.sub("_", leaf.name).strip("_")
+        if leaf.kind == "text" and base not in ("", leaf.name) and not meaning(leaf.path):
             by_base.setdefault(base, []).append(leaf)
-    longest: list[Leaf] = []
+    pairs = []
     for leaves in by_base.values():
         is_prose = all(leaf.characters >= PROSE * profile.rows for leaf in leaves)
-        if len(leaves) == 2 and is_prose and _characters(leaves) > _characters(longest):
-            longest = leaves
-    if not longest:
+        if len(leaves) == 2 and is_prose:
+            pairs.append(leaves)
+    if not pairs:
         return None
-    return longest[0], longest[1], False
+    first, second = max(pairs, key=_characters)
+    return first, second, False
 
 
 def _characters(leaves: Collection[Leaf]) -> int:
