@@ -43,12 +43,12 @@ def answered_question(profile: FileProfile) -> Proposal | None:
     guesses = []
     is_program = answer.name in _OTHER_ANSWERS and not profile.user_columns
     is_choice = answer.path.endswith(CHOICES_OF_TASK)
-    if question is None and (profile.user_columns or is_program):
+    if question is None and (profile.user_columns or is_program or is_choice):
         question = profile.called("text")
     if question is not None and is_program:
         guesses.append(f"{answer.path} is used as the answer to {question.path}: no column is named as one")
     if question is None and is_choice:
-        question = profile.called("text") or longest_prose(profile)
+        question = longest_prose(profile)
     if question is None:
         question = profile.called("context")
         if question is not None:
