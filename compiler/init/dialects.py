@@ -76,9 +76,7 @@ def _has_doubled_quotes(text: str, delimiter: str) -> bool:
     """
     fields = [field for line in text.splitlines()[:-1] for field in line.split(delimiter)]
     in_quotes = [field for field in fields if field.startswith('"')]
-    paired = [
-        field for field in in_quotes if len(field) > 1 and field.endswith('"') and field.count('"') % 2 == 0
-    ]
+    paired = [field for field in in_quotes if field.endswith('"') and field.count('"') % 2 == 0]
     return len(paired) > PAIRED * len(in_quotes) and any('""' in field[1:-1] for field in paired)
 
 
