@@ -43,7 +43,7 @@ SHAPES = (
     Shape("rated answers", rated_answers),
     Shape("listed choices", listed_choices),
     Shape("choices in columns", choices_in_columns),
-    Shape("labelled pair", labelled_pair, ({"label"}, {"text", "text2"}, {"text", "text2", "label"})),
+    Shape("labelled pair", labelled_pair, ({"label"}, {"text", "text2", "label"})),
     Shape("question answered by calls", answered_by_calls),
     Shape("question", answered_question, ({"answer"}, {"text", "answer"}, {"text", "text2", "answer"})),
     Shape("exchanges", exchanges),
