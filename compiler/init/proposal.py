@@ -181,7 +181,7 @@ def question_proposal(
     guesses = []
     has_answer = "answer" in columns
     context = context_leaf(profile, with_lists=has_answer)
-    taken = [columns[name].path for name in ("question", "answer") if name in columns]
+    taken = [column.path for column in columns.values()]
     if context is not None and context.path not in taken:
         columns["context"] = context_column(context)
         if not context.is_called("context"):
