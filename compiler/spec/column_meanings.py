@@ -113,7 +113,7 @@ def usual_name(name: str) -> str:
     last_step = name.rpartition(".")[2]
     if last_step in MEANINGS:
         return last_step
-    return snake_case(name)
+    return snake_case(last_step)
 
 
 @lru_cache(10_000)

@@ -10,10 +10,9 @@ _SIGNS = re.compile(r"[\W_]+")
 
 
 @lru_cache(1000)
-def snake_case(name: str) -> str:
-    """A name (the last step of a path) in snake case: `meta.systemPrompt` is `system_prompt`."""
-    last_step = name.rpartition(".")[2]
-    words = last_step if last_step.isupper() else _HUMP.sub("_", last_step)
+def snake_case(step: str) -> str:
+    """A name, one step of a path, in snake case: `systemPrompt` is `system_prompt`."""
+    words = step if step.isupper() else _HUMP.sub("_", step)
     return _SIGNS.sub("_", words.lower()).strip("_")
 
 
