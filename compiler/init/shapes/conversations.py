@@ -55,17 +55,14 @@ def conversations(profile: FileProfile) -> Proposal | None:
 
     Turns written as text may be a copy of the others, or the earlier turns of a question.
     """
-    lists: list[Leaf] = []
-    texts: list[Leaf] = []
+    candidates = []
     for leaf in profile.leaves.values():
         if not _has_turns(profile, leaf) or leaf.is_called("rejected"):
             continue  # of two dialogues the chosen one has the prompt
-        if not leaf.characters:
-            lists.append(leaf)
-        elif meaning(leaf.path) != EARLIER_TURNS:
-            texts.append(leaf)
-    leaves = lists or texts
-    return _conversations(profile, leaves[0].path) if leaves else None
+        if not leaf.characters or meaning(leaf.path) != EARLIER_TURNS:
+            candidates.append(leaf)
+    turns = min(candidates, key=lambda leaf: leaf.characters > 0, default=None)  # lists come first
+    return _conversations(profile, turns.path) if turns else None
 
 
 def _has_turns(profile: FileProfile, leaf: Leaf) -> bool:
