@@ -99,18 +99,17 @@ def _judgement(label: Leaf, is_nli: bool, chinese: bool, same_length: bool) -> t
         meanings = {value: NLI_MEANINGS[label.named(value)] for value in values}
         return named_labels(meanings, values, chinese), IMPLY[chinese], []
     meanings, question, guess = {}, IMPLY, ""
-    yes_or_no = dict(zip(reversed(real), ("yes", "no"), strict=False))
     is_same = label.is_called("same meaning")
-    if is_same and real in ([0, 1], [False, True]):
-        meanings, question = yes_or_no, SAME
+    if real == [0, 1] and (is_same or same_length):  # or false and true
+        no, yes = real
+        meanings, question = {yes: "yes", no: "no"}, SAME
         guess = "1 means that the two texts mean the same (yes), 0 that they differ (no)"
-    elif same_length and real == [0, 1]:
-        meanings, question = yes_or_no, SAME
-        guess = (
-            "1 is read as yes, the two texts mean the same, and 0 as no, since both texts are "
-            "equally long (PAWS, MRPC, QQP, AFQMC). Compare some rows: for another question, as whether one "
-            "text implies the other, change `labels` and the prompt"
-        )
+        if not is_same:
+            guess = (
+                "1 is read as yes, the two texts mean the same, and 0 as no, since both texts are "
+                "equally long (PAWS, MRPC, QQP, AFQMC). Compare some rows: for another question, as whether "
+                "one text implies the other, change `labels` and the prompt"
+            )
     elif is_nli and label.kind == "truth value":
         meanings = TRUTH
         guess = "true means yes, the first text implies the second"
