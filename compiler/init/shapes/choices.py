@@ -102,10 +102,8 @@ def _answer_of(profile: FileProfile, choices: Sequence[Leaf]) -> Leaf | None:
 def _first_number(answer: Leaf, count: int) -> int | None:
     """The number of the first of `count` choices, 0 or 1, by the numbers of the answers; None for others."""
     numbers, _ = label_values(answer)
-    if not numbers or not all(isinstance(number, int) for number in numbers):
-        return None
     for first in (0, 1):
-        if set(numbers) <= set(range(first, first + count)):
+        if numbers and set(range(first, first + count)).issuperset(numbers):
             return first
     return None
 
