@@ -84,12 +84,8 @@ def paired_texts(profile: FileProfile) -> tuple[Leaf, Leaf, bool] | None:
             pairs.append(leaves)
     if not pairs:
         return None
-    first, second = max(pairs, key=_characters)
+    first, second = max(pairs, key=lambda pair: pair[0].characters + pair[1].characters)
     return first, second, False
-
-
-def _characters(leaves: Collection[Leaf]) -> int:
-    return sum(leaf.characters for leaf in leaves)
 
 
 def _judgement(label: Leaf, is_nli: bool, chinese: bool, same_length: bool) -> tuple[Labels, str, list[str]]:
