@@ -92,9 +92,9 @@ def exchanges(profile: FileProfile) -> Proposal | None:
 
 def _conversations(profile: FileProfile, path: str) -> Proposal:
     """A proposal for the turns under a path, with what the file has next to them."""
-    settings = {"calls": "text"} if _has_text_with_calls(profile, path) else {}
-    beside = columns_beside(profile, turns=True)
     talks = list(map(walker(path), profile.first))
+    settings = {"calls": "text"} if any(map(_has_text_with_call, talks)) else {}
+    beside = columns_beside(profile, turns=True)
     completion = _completion_path(profile)
     options = list(ENDS)
     if completion and all(map(_ends_with_user, talks)):
@@ -147,13 +147,9 @@ def _are_exchanges(value: object) -> bool:
     return are_objects(turns) and all(map(speaker, turns))
 
 
-def _has_text_with_calls(profile: FileProfile, path: str) -> bool:
+def _has_text_with_call(talk: object) -> bool:
     """True if a turn has both text and a tool call."""
-    for row in profile.first:
-        turns = row.get(path)
-        if are_objects(turns) and any(turn.get("tool_calls") and turn.get("content") for turn in turns):
-            return True
-    return False
+    return are_objects(talk) and any(turn.get("tool_calls") and turn.get("content") for turn in talk)
 
 
 def plain_text(profile: FileProfile) -> Proposal | None:

@@ -304,8 +304,8 @@ def test_the_same_question_with_other_tools_is_another_question(bench):
 @pytest.mark.parametrize("content", [None, "Let me see."])
 def test_init_proposes_a_column_of_tools_and_keeps_text_beside_calls(bench, tools, content):
     talk = [ASK, CALL | {"content": content}, RESULT, SAY]
-    source = bench.rows("t.jsonl", [{"messages": [ASK, SAY]}, {"messages": talk, "tools": tools}])
-    text, said = propose(source, share=0)
+    rows = [{"chat": {"messages": [ASK, SAY]}}, {"chat": {"messages": talk}, "tools": tools}]
+    text, said = propose(bench.rows("t.jsonl", rows), share=0)
     assert "like: messages" in text and ("calls: text" in text) == bool(content)
     printed_line(said, "read 2", "kept 2")
     assert "recipe new --dataset t " in said
