@@ -67,11 +67,9 @@ def same_options(*names: str) -> list[str]:
         value = context.params[option.name]
         if option.is_flag:
             words.append(spelled[0] if value else option.secondary_opts[0])
-        elif option.multiple:
-            for part in value:
-                words += [spelled[0], str(part)]
-        else:
-            words += [spelled[0], str(value)]
+            continue
+        for part in value if option.multiple else [value]:
+            words += [spelled[0], str(part)]
     return words
 
 

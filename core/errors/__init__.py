@@ -82,12 +82,12 @@ def need(*modules: str) -> None:
 
 
 class ResumableError(click.Abort):
-    """Ctrl-C in a command that can be resumed. `str()` is the sentence on how to resume it."""
+    """Ctrl-C, or SIGTERM, in a command that can be resumed. `str()` is the sentence on how to resume it."""
 
 
 @contextlib.contextmanager
 def resumed_by(describe: Callable[[], str]) -> Iterator[None]:
-    """Print after Ctrl-C how the work of this block, or of the decorated function, is resumed."""
+    """Print after Ctrl-C or SIGTERM how the work of this block, or of the decorated function, is resumed."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -185,7 +185,7 @@ def run_command(command: click.Command) -> NoReturn:
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     _terminated.set()
-    sys.exit(TERMINATED)
+    raise KeyboardInterrupt
 
 
 def _of_module(command: click.Command, module: str) -> tuple[click.Command, str | None]:
@@ -208,13 +208,12 @@ def _of_module(command: click.Command, module: str) -> tuple[click.Command, str 
 def _exit_code(command: click.Command) -> int:
     spec = sys.modules["__main__"].__spec__
     program = None  # Click takes the script's name
-    if spec is not None:
-        command, program = _of_module(command, spec.name)
     try:
+        if spec is not None:
+            command, program = _of_module(command, spec.name)
         code = command.main(prog_name=program, standalone_mode=False)
-    except click.Abort as error:
-        say(f"interrupted; {str(error) or 'the same command starts again'}", to_stderr=True)
-        return 130
+    except (click.Abort, KeyboardInterrupt) as error:
+        return _interrupted(str(error))
     except click.ClickException as error:
         message_of_click = io.StringIO()
         error.show(message_of_click)
@@ -233,21 +232,24 @@ def _exit_code(command: click.Command) -> int:
         return 2
     except RuntimeError as error:
         # Python 3.11 makes one of a signal that comes while it makes a class or starts a thread.
-        if _terminated.is_set():
-            return TERMINATED
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        say("interrupted; the same command starts again", to_stderr=True)
-        return 130
+        return _interrupted()
     except SystemExit:
         if type(sys.stdout).__name__ == "_PacifyFlushWrapper":  # Click exits this way at any broken pipe
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
-        if _terminated.is_set():  # Ray makes an exit in a signal's handler one with code 1 while it waits
-            return TERMINATED
         raise
     if isinstance(code, int):
         return code
     return 0
+
+
+def _interrupted(how_to_resume: str = "") -> int:
+    """Print how a command goes on that Ctrl-C or SIGTERM has ended; return the exit code of that signal."""
+    say(f"interrupted; {how_to_resume or 'the same command starts again'}", to_stderr=True)
+    if _terminated.is_set():
+        return TERMINATED
+    return 130
 
 
 def _hint(error: click.ClickException) -> str:

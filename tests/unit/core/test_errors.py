@@ -124,26 +124,30 @@ def test_underscores_are_taken_for_hyphens() -> None:
     assert invoke(command, "--max_new_tokens", "512").output == "512\n"
 
 
-@pytest.mark.parametrize("raised", ["", "SystemExit(1)", "RuntimeError('lock')"])
-def test_sigterm_is_143_and_runs_the_clean_up(raised) -> None:
-    """Ray makes an exit in a signal's handler another one, and threading a RuntimeError."""
-    library = f"    except SystemExit: raise {raised}\n"
+@pytest.mark.parametrize(
+    ("raised", "way"), [("", "x --resume"), ("RuntimeError('lock')", "the same command starts again")]
+)
+def test_sigterm_is_143_runs_the_clean_up_and_says_how_to_go_on(raised, way) -> None:
+    """Threading makes a RuntimeError of what the handler of a signal raises."""
+    library = f"    except KeyboardInterrupt: raise {raised}\n"
     script = (
-        "import click, time, contextlib; from tuneyard.core.errors import run_command\n"
+        "import click, time; from tuneyard.core.errors import resumed_by, run_command\n"
         "@click.command()\n"
+        "@resumed_by(lambda: 'x --resume')\n"
         "def c():\n"
         "    try: print('ready', flush=True); time.sleep(60)\n"
         f"{library}"
         "    finally: print('cleaned', flush=True)\n"
         "run_command(c)"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.05)
     os.kill(process.pid, signal.SIGTERM)
-    assert process.stdout.read() == "cleaned\n"
-    assert process.wait() == 143
+    said, errors = process.communicate()
+    assert (said, errors.strip(), process.returncode) == ("cleaned\n", f"interrupted; {way}", 143)
 
 
 def test_ctrl_c_during_the_first_imports_prints_no_traceback(tmp_path) -> None:
