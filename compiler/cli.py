@@ -232,9 +232,8 @@ def _changed(
             )
         split, _, share = text.partition("=")
         if split not in splits or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
-            message = f"--split {text}: expected SPLIT=SHARE, as test=0.3, with a SPLIT of "
-            message += ", ".join(splits)
-            raise RequestError(message)
+            listed = ", ".join(splits)
+            raise RequestError(f"--split {text}: expected SPLIT=SHARE, as test=0.3, with a SPLIT of {listed}")
         over.setdefault("split", {})[split] = float(share)
     columns_of_spec = [column.name for column in spec.columns]
     for text in columns:

@@ -8,8 +8,12 @@ from tuneyard.compiler.init.shapes import SHAPES, Shape
 from tuneyard.compiler.init.warnings import first_names
 from tuneyard.compiler.kinds import kinds
 from tuneyard.compiler.read.jsons import BY_ROWS
-from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
+from tuneyard.core.errors import ContentError, RequestError, nearest
 
+NAMES_FILES = (
+    "names files, and a model would read their names; spec media compiles conversations with `<image>` in a "
+    "text and the paths under `images`"
+)
 _PYTHON = re.compile(r"\[\{?'|\{'")
 
 
@@ -33,13 +37,14 @@ def guess(profile: FileProfile) -> Proposal:
 
 
 def fixes_of_notation(profile: FileProfile) -> list[str]:
-    """What to do about pandas' forms of a table by its columns, and of lists in the cells of a table."""
+    """What to do about names of images, and pandas' forms of a table by its columns and of lists in cells."""
     names = profile.leaves.keys()
     is_by_column = {"columns", "data"} <= names or all(map(str.isdecimal, names))
     is_by_column = is_by_column or {leaf.kind for leaf in profile.leaves.values()} == {"texts"}
     if names and is_by_column and profile.path.name.endswith(".json"):
         return [BY_ROWS]
-    return [
+    fixes = [f"{name} {NAMES_FILES}" for name, leaf in profile.leaves.items() if profile.names_media(leaf)]
+    return fixes or [
         f"{name} holds lists in Python's notation, not JSON; write them as JSON: "
         f"df[{name!r}] = df[{name!r}].map(ast.literal_eval).map(json.dumps)"
         for name, leaf in profile.leaves.items()
@@ -68,11 +73,7 @@ def _check_user_columns(profile: FileProfile) -> None:
             message = f"--{option} {path}: no such column in {profile.path} {columns}"
             raise RequestError(message.rstrip("; "))
         if profile.names_media(leaf):
-            raise RequestError(
-                f"--{option} {path}: its values name files, such as "
-                f"{show_value(profile.values(leaf)[0])}, and a model would read the names; "
-                "spec media compiles conversations with `<image>` in a text and the paths under `images`"
-            )
+            raise RequestError(f"--{option} {path} {NAMES_FILES}")
     label = profile.user_leaf("label")
     if label is None:
         if "text2" in profile.user_columns and "answer" not in profile.user_columns:

@@ -93,12 +93,10 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         is_id = ID.search(leaf.name) and any(map(_DIGIT.search, map(str, leaf.values)))
         if leaf in authors or is_id:
             continue
-        is_named = (
-            leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0") or bool(leaf.names)
-        )
         is_short = leaf.characters <= LONGEST_CLASS * leaf.filled
         repeats = leaf.filled >= REPEATS * len(leaf.values) and leaf.name not in ABOUT_ROWS and is_short
-        is_named = is_named or (repeats and is_rating)
+        is_class = leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0")
+        is_named = is_class or bool(leaf.names) or (repeats and is_rating)
         are_dates = any(map(_DATE.match, map(str, leaf.values)))
         if not is_named and (not repeats or are_dates or _counts_turns(profile, leaf)):
             continue

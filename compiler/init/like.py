@@ -7,7 +7,6 @@ from tuneyard.compiler.check.checker import find_source
 from tuneyard.compiler.init.profile import CHINESE, FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.kinds import Column, kinds
-from tuneyard.compiler.rows import ObjectRows, Prefix
 from tuneyard.compiler.spec.column_meanings import role_of_name
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import UNLABELLED, Spec, load_spec
@@ -114,7 +113,7 @@ def _fits(candidate: BundledSpec, profile: FileProfile, proposal: Proposal) -> b
 
 def _source_column(column: Column, profile: FileProfile) -> str:
     """The path that a spec's column finds in the file by itself, "" if there is none of a fitting type."""
-    rows = ObjectRows(Prefix(""), range(len(profile.first)), profile.first)
+    rows = profile.first_rows
     path = find_source(column, rows.names(), rows) or ""
     kind = column.kind
     is_fitting = "items" in kind.schema

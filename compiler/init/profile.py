@@ -8,7 +8,7 @@ from itertools import product
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.remote import SourcePath
-from tuneyard.compiler.rows import Fields, walker
+from tuneyard.compiler.rows import Fields, ObjectRows, Prefix, walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, goes_by, usual_steps
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.language.han import HAN
@@ -115,6 +115,11 @@ class FileProfile:
     def filled_columns(self) -> set[str]:
         """The columns with a value in one of the first rows."""
         return {name for row in self.first for name, value in row.items() if value not in (None, "", [])}
+
+    @property
+    def first_rows(self) -> ObjectRows:
+        """The first rows as a reader yields them."""
+        return ObjectRows(Prefix(""), range(len(self.first)), self.first)
 
     def user_leaf(self, role: str) -> Leaf | None:
         """The leaf that the user named for a role (text, text2, label, answer)."""

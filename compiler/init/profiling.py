@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import orjson
@@ -18,12 +18,12 @@ from tuneyard.compiler.init.proposal import PROMPTS
 from tuneyard.compiler.kinds import Column, kinds
 from tuneyard.compiler.kinds.turn_forms import SPEAKER, SPEAKERS, is_transcript
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read import find_reader, known_suffixes, read
+from tuneyard.compiler.read import TEXTS, find_reader, known_suffixes, read
 from tuneyard.compiler.read.chats import MESSAGE
 from tuneyard.compiler.read.inputs import data_files, readable
-from tuneyard.compiler.read.remote import SourceFile, SourcePath
+from tuneyard.compiler.read.remote import RemoteFile, SourceFile, SourcePath
 from tuneyard.compiler.read.saved import saved_files
-from tuneyard.compiler.read.scan import LOOKED_AT, Steps, is_one_row, is_turn, layout_of, members_of
+from tuneyard.compiler.read.scan import LOOKED_AT, Steps, are_turns, is_one_row, layout_of, members_of
 from tuneyard.compiler.read.stream import Member, Readable, UnreadableFileError, suffix
 from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.rows import Fields, are_objects
@@ -40,7 +40,6 @@ SPLITS = {
 SAMPLE = 20_000
 COMPARED_FILES = 20
 FEWEST_ANSWERS = 5
-TEXTS = (".txt", ".md")
 SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
 KEPT = 1000
 ONE_LABEL = (".value.choices", "label", "labels", "accept")
@@ -75,18 +74,19 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
         placed = {"files": {PART: tuple(map(str, folders))}}
     try:
         with contextlib.ExitStack() as stack:
-            first = _file_to_read(files, paths_by_split, stack)
+            files_to_read = _files_to_read(files, paths_by_split, stack)
+            first = files_to_read[0]
             encoding = "utf-8"
             if find_reader(suffix(first), str(first)).text:
                 encoding = encoding_of(first)
-            documents: Sequence[SourceFile] = ()
-            if not paths_by_split and all(suffix(file) in TEXTS for file in files):
-                documents = files
+            documents: Sequence[Readable] = ()
+            if all(suffix(file) in TEXTS for file in files_to_read):
+                documents = files_to_read
             are_texts = len(documents) > 1 and ".txt" in map(suffix, documents)
             for sources in _sources_to_try(first, encoding, table, are_texts):
                 profile = _best_reading(path, first, sources)
-                if profile.rows == 1 and not paths_by_split:
-                    documents = [file for file in files if isinstance(file, Path)]
+                if profile.rows == 1:
+                    documents = [file for file in files_to_read if not isinstance(file, RemoteFile)]
                 for document in documents:
                     if document is not first and profile.rows < SAMPLE:
                         _read_rows(profile, document)
@@ -99,20 +99,21 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
         raise ContentError(f"{path}: {error}; {error.hint}") from error
 
 
-def _file_to_read(
+def _files_to_read(
     files: Sequence[SourceFile], paths_by_split: ByPart, stack: contextlib.ExitStack
-) -> Readable:
-    """The file of train, otherwise the first; of an archive the first in it, which `stack` keeps open."""
+) -> Sequence[Readable]:
+    """The first file of train, otherwise all files; of an archive those in it, which `stack` keeps open."""
+    if paths_by_split:
+        first_path, *_ = paths_by_split.get("train") or map(str, files)
+        files = [file for file in files if str(file) == first_path]
     first = files[0]
-    if "train" in paths_by_split:
-        first = next(file for file in files if str(file) == paths_by_split["train"][0])
     if not isinstance(first, Path) or suffix(first) != ".zip":
-        return first
+        return files
     inner_files = stack.enter_context(members(first))
     if not inner_files:
         raise ContentError(f"{first}: no data file in the archive (known: {known_suffixes()})")
     _refuse_splits_inside(first, inner_files)
-    return inner_files[0]
+    return inner_files
 
 
 def _without_rows(profile: FileProfile) -> ContentError:
@@ -172,10 +173,10 @@ def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:
     """`ContentError` if the files of an archive are named as splits: a spec reads an archive as one."""
     splits = _files_by_split(files)
     if splits:
-        folder = archive.with_suffix("")
+        folder = archive.with_suffix("") / PurePosixPath(files[0].path).parent
         raise ContentError(
             f"{archive}: its files are the splits {', '.join(splits)}, and a spec reads an archive as one; "
-            f"unpack it: unzip {shlex.quote(str(archive))} -d {shlex.quote(str(folder))} && "
+            f"unpack it: unzip {shlex.quote(str(archive))} -d {shlex.quote(str(archive.with_suffix('')))} && "
             f"tuneyard data init {shlex.quote(str(folder))}"
         )
 
@@ -332,7 +333,7 @@ def _lists_within(items: list[Fields], steps: Steps) -> Iterator[Steps]:
     for item in items:
         for name, value in item.items():
             is_part = name in FIRST_COUNTS or name in USUAL_NAMES["replies"]
-            if are_objects(value) and not is_turn(value[0]) and not is_part:
+            if are_objects(value) and not are_turns(value) and not is_part:
                 inner_lists.setdefault(name, []).extend(value)
     if len(inner_lists) == 1:
         for name, inner_items in inner_lists.items():
@@ -378,13 +379,11 @@ def _type_of(value: object) -> str:
     if isinstance(value, str) and value.startswith("[{"):
         with contextlib.suppress(orjson.JSONDecodeError):
             inner = orjson.loads(value)
-            if are_objects(inner) and is_turn(inner[0]):
+            if are_turns(inner):
                 return "turns"
-    if is_transcript(value):
+    if is_transcript(value) or are_turns(value):
         return "turns"
     if are_objects(value):
-        if is_turn(value[0]):
-            return "turns"
         return "one object" if len(value) == 1 else "several objects"
     if isinstance(value, list):
         is_texts = all(isinstance(item, str) for item in value)

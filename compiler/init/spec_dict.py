@@ -9,6 +9,7 @@ from tuneyard.compiler.init.like import BundledSpec
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.read.remote import SourcePath
+from tuneyard.compiler.spec.column_meanings import MEDIA, meaning
 from tuneyard.compiler.spec.file import Raw, Source
 from tuneyard.compiler.spec.model import Output, Spec
 
@@ -18,8 +19,8 @@ ENDINGS = re.compile(
     r"(?i)(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|md|arrow|xlsx|zip|db|sqlite3?))?(\.(gz|zst))?$"
 )
 _KEY = re.compile(
-    r"(?:^|[_ .-])(?:id|key|uid|group|title|dialog|dialogue|conversation|chat|thread|session|ticket)$"
-    r"|编号$|标题$",
+    r"(?:^|[_ .-])(?:id|key|uid|group|title|dialog|dialogue|conversation|chat|thread|session|ticket"
+    r"|customer|client|patient|user|student|participant)$|编号$|标题$|客户$|患者$",
     re.IGNORECASE,
 )
 
@@ -47,6 +48,9 @@ def proposed_spec(
     spec["source"] = source
     if columns:
         spec["columns"] = columns
+    unseen = _unseen(profile, proposal)
+    if unseen:
+        spec["ignore"] = unseen
     if base is None and proposal.labels:
         spec["labels"] = proposal.labels
     if split:
@@ -60,6 +64,15 @@ def proposed_spec(
     if base is not None:
         spec["write"] = _renamed_outputs(base.spec, output)
     return spec
+
+
+def _unseen(profile: FileProfile, proposal: Proposal) -> list[str]:
+    """The columns of images, videos and audios, if the user named others: the model will not see them."""
+    if not profile.user_columns:
+        return []
+    used_paths = {column.path for column in proposal.columns.values()}
+    names = profile.filled_columns() - used_paths
+    return sorted(name for name in names if meaning(name) in MEDIA)
 
 
 def _renamed_outputs(spec: Spec, names: dict[str, str]) -> list[dict[str, str]]:
@@ -91,7 +104,7 @@ def _source(path: str, source: Source) -> Raw:
         settings["files"] = dict.fromkeys(source.splits, (path,))
     if "" in source.rows:
         steps = source.rows[""]
-        settings["rows"] = steps[0] if steps in (("file",), ("turns",), ("chat",)) else steps
+        settings["rows"] = steps[0] if len(steps) == 1 else steps
     return settings
 
 

@@ -94,7 +94,7 @@ def _lines_in_turns(profile: FileProfile) -> Iterator[str]:
 
 def unused_leaves(profile: FileProfile, proposal: Proposal, spec: Spec) -> list[Leaf]:
     """The fields of the rows that the spec does not use."""
-    names = [*spec.ignore, *proposal.turns.values()]
+    names = list(proposal.turns.values())
     for column in spec.columns:
         names += column.names
     used_paths = set(map(str.lower, names))

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.chatgpt import TREE, with_shown_branch
@@ -75,6 +75,15 @@ class Reader:
 def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
     """Declare a function as the reader of files with these suffixes; `text` ones may have any encoding."""
     return lambda function: Reader(suffixes, text, function)
+
+
+TEXTS = (".txt", ".md")
+F = TypeVar("F", bound=Readable)
+
+
+def without_texts(files: list[F]) -> list[F]:
+    """The files but texts, if there are others: next to data, a text is a licence or a description."""
+    return [file for file in files if suffix(file) not in TEXTS] or files
 
 
 ABOUT_DATA = ("readme", "license", "licence", "notice", "changelog", "citation", "authors")

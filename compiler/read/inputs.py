@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
-from tuneyard.compiler.read import is_no_data, known_suffixes, readers
+from tuneyard.compiler.read import F, is_no_data, known_suffixes, readers, without_texts
 from tuneyard.compiler.read.hub import find_files
 from tuneyard.compiler.read.remote import (
     CHANGED,
@@ -39,9 +38,6 @@ _HUB = re.compile(
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
 _HUB_PAGE = re.compile(r"https?://.*/datasets/([\w.-]+/[\w.-]+)")
-
-
-F = TypeVar("F", Path, RemoteFile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,8 +291,7 @@ def _data_files_among(folder: Path | RemoteFolder, files: Iterable[F]) -> list[F
             f"{folder}: no data files in this folder (known: {known_suffixes()}); name the folder or file "
             "that has the rows"
         )
-    # Next to data, a text is a licence or a description.
-    return [file for file in data if suffix(file) not in (".txt", ".md")] or data
+    return without_texts(data)
 
 
 def readable(files: Iterable[F]) -> list[F]:

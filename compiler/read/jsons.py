@@ -21,8 +21,8 @@ from tuneyard.compiler.read.scan import (
     Scanner,
     Steps,
     Wrong,
+    are_turns,
     have_all_keys,
-    is_turn,
     layout_of,
 )
 from tuneyard.compiler.read.stream import (
@@ -33,7 +33,7 @@ from tuneyard.compiler.read.stream import (
     undecodable,
     whole_lines,
 )
-from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, Prefix, are_objects, without
+from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, Prefix, without
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem, show_value
@@ -43,8 +43,8 @@ BATCH = 1000
 BATCH_BYTES = 1 << 22
 DEEPEST = 1024  # lists and objects in one another that orjson reads
 OVER_LINES = (
-    "an object over several lines, where each line is a row: name the file .json if that is all of it, "
-    "else write each object on one line, as `jq -c .` does"
+    "an object over several lines, where each line is a row: write each object on one line, as `jq -c .` "
+    "does, or name the file .json if the object is all of it"
 )
 AS_JSON = (
     'python -c "import ast, json, sys; [print(json.dumps(ast.literal_eval(line))) for line in sys.stdin '
@@ -221,7 +221,7 @@ class _Walk:
             if self.by_question:
                 answer = value if isinstance(value, dict) else {"answer": value}
                 value = {"question": key, **answer}
-            if are_objects(value) and is_turn(value[0]):
+            if are_turns(value):
                 value = {"messages": value}
             if not isinstance(value, dict):
                 message = f"key {show_value(key)}: found {show_value(value)}"

@@ -299,7 +299,7 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
     lists = {key: value for key, value in members.items() if are_objects(value)}
     if is_one_row(columns, members):
         return ROW
-    if lists and not any(is_turn(rows[0]) for rows in lists.values()):
+    if lists and not any(map(are_turns, lists.values())):
         return Layout((next(iter(lists)),), f"a list of rows under {show_value(next(iter(lists)))}", lists)
     layouts = list(_layouts_within(members, (), len(members)))
     if len(layouts) == 1 and not lists:
@@ -316,7 +316,7 @@ def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layou
     """
     objects = [value for value in fields.values() if isinstance(value, dict)]
     keys = [key for each in objects for key in each]
-    lists = [key for key, value in fields.items() if are_objects(value) and not is_turn(value[0])]
+    lists = [key for key, value in fields.items() if are_objects(value) and not are_turns(value)]
     where = f" under {'.'.join(steps)}" if steps else ""
     if _are_talks(fields) or (len(fields) == len(objects) >= fewest and len(set(keys)) < len(keys)):
         yield Layout(steps, f"an object whose values are the rows{where}")
@@ -331,7 +331,7 @@ def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layou
 
 def _are_talks(fields: Fields) -> bool:
     """True for {id: turns, …}. The last of them may be cut off, and a row may have turns and tools."""
-    talks = [value for value in fields.values() if are_objects(value) and is_turn(value[0])]
+    talks = list(filter(are_turns, fields.values()))
     return 2 < len(talks) >= len(fields) - 1
 
 
@@ -352,16 +352,16 @@ def _has(row: Fields, column: Column) -> bool:
     for path in column.names:
         for spelling in (path, path.lower()):
             value = walker(spelling)(row)
-            has_rows = are_objects(value) and not is_turn(value[0])
+            has_rows = are_objects(value) and not are_turns(value)
             has_rows = has_rows or (isinstance(value, dict) and _are_talks(value))
             if value is not MISSING and (column.kind.takes_objects or not has_rows):
                 return True
     return False
 
 
-def is_turn(value: Fields) -> bool:
-    """True if an object is a turn of a conversation."""
-    return any(keys <= value.keys() for keys in TURNS)
+def are_turns(value: object) -> bool:
+    """True for a list of the turns of a conversation."""
+    return are_objects(value) and any(keys <= value[0].keys() for keys in TURNS)
 
 
 def members_of(text: str) -> tuple[Fields, str, bool]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read import OpenFile, is_no_data, read, reader, readers
+from tuneyard.compiler.read import OpenFile, is_no_data, read, reader, readers, without_texts
 from tuneyard.compiler.read.saved import INDEX, STATE
 from tuneyard.compiler.read.stream import GET_AGAIN, Member, UnreadableFileError, seekable, suffix
 from tuneyard.compiler.rows import Rows
@@ -17,10 +17,7 @@ from tuneyard.compiler.rows import Rows
 
 @contextlib.contextmanager
 def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
-    """The data files of an archive, without hidden files. `UnreadableFileError` for an archive inside.
-
-    Next to other data files a .txt is no data, as in a folder: it is a licence or a description.
-    """
+    """The data files of an archive, as of a folder. `UnreadableFileError` for an archive inside."""
     try:
         with zipfile.ZipFile(file) as archive:
             paths = sorted(archive.namelist())
@@ -40,7 +37,7 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
                             "E004", f"it contains the archive {path}", "unpack it, and give the folder"
                         )
                     files.append(member)
-            yield [member for member in files if suffix(member) != ".txt"] or files
+            yield without_texts(files)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise UnreadableFileError("E004", f"the archive cannot be read: {error}", GET_AGAIN) from error
 

@@ -78,14 +78,13 @@ WRONG_CHOICE = re.compile(r"(distractor|incorrect_answer|wrong_answer)_?([0-9])"
 CLASS_ENDINGS = ("type", "class", "category", "类型", "类别", "分类")
 """How the name of a column of classes ends."""
 
+MEDIA = ("images", "videos", "audios")
 _PREFERENCE = "preference data (a chosen answer and a rejected one)"
 SYSTEM_TEXT = "a system text"
 EARLIER_TURNS = "earlier turns"
 REASONING = "reasoning before the answer"
 _MEANING_BY_ROLE = {
-    "images": "images",
-    "videos": "videos",
-    "audios": "audios",
+    **{role: role for role in MEDIA},
     "chosen": _PREFERENCE,
     "rejected": _PREFERENCE,
     "ranking": "preference data (write the better answer as `chosen` and the other as `rejected`)",

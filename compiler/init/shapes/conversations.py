@@ -154,17 +154,18 @@ def _has_text_with_call(talk: object) -> bool:
 
 def plain_text(profile: FileProfile) -> Proposal | None:
     """Texts for pretraining, or dialogues in them. A text next to a question is its answer, so it is none."""
-    text = profile.user_leaf("text") or profile.called("text", "exchanges")
+    text = profile.user_leaf("text")
     if text is None:
-        return None
-    if not profile.user_columns:
+        _refuse_several_results(profile)
+        text = profile.called("text", "exchanges")
+        if text is None:
+            return None
         dialogues = [value for value in profile.values(text) if are_objects(common_turns(value, {}))]
         if 2 * len(dialogues) > len(profile.first):
             return _conversations(profile, text.path)
         if profile.called("question") or not text.is_called("text"):
             return None
         _refuse_answers_alone(profile, text.path)
-        _refuse_several_results(profile, text.path)
     _refuse_rows_in_lines(profile, text.path)
     write = {"format": "text", "text": "{text}"}
     return Proposal(
@@ -227,14 +228,14 @@ def _refuse_answers_alone(profile: FileProfile, path: str) -> None:
         )
 
 
-def _refuse_several_results(profile: FileProfile, path: str) -> None:
+def _refuse_several_results(profile: FileProfile) -> None:
     """`ContentError` if an export of Label Studio has several labels of a text, as of spans or questions."""
     results = profile.leaves.get("annotations.0.result")
     if results is not None and results.kind == "several objects":
         raise ContentError(
             f"{profile.path}: {results.path} has several labels of one text, expected one label or plain "
             "text; export JSON-MIN from Label Studio, which has a column for each question, or learn the "
-            f"texts alone: --text {path}"
+            "texts alone: name their column with --text"
         )
 
 

@@ -14,7 +14,7 @@ from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTE
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.turn_order import orders_of
 from tuneyard.compiler.read.turn_rows import MESSAGES, conversations_of
-from tuneyard.compiler.rows import Fields, ObjectRows, Prefix
+from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
@@ -79,8 +79,8 @@ def conversation_rows(
 
 def talks_of(profile: FileProfile, turns: Mapping[str, str]) -> list[list[Fields]]:
     """The conversations in the first rows."""
-    rows = ObjectRows(Prefix(""), range(len(profile.first)), profile.first)
-    talks = [talk.row(0)[MESSAGES] for talk in conversations_of([rows], turns, Problems())]
+    conversations = conversations_of([profile.first_rows], turns, Problems())
+    talks = [conversation.row(0)[MESSAGES] for conversation in conversations]
     return cast("list[list[Fields]]", talks)
 
 

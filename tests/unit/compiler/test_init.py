@@ -198,8 +198,8 @@ PAIRS = questions(5)
 @pytest.mark.parametrize(
     ("document", "rows"),
     [
-        ({"version": "1", "data": PAIRS}, ["data"]),
-        ({"data": PAIRS, "version": "1"}, ["data"]),
+        ({"version": "1", "data": PAIRS}, "data"),
+        ({"data": PAIRS, "version": "1"}, "data"),
         (
             {"data": [{"title": "T", "parts": [{"qas": PAIRS[:2]}, {"qas": PAIRS[2:]}]}]},
             ["data", "parts", "qas"],

@@ -17,7 +17,7 @@ from tests.messages import golden_text, message_of, raises
 from tests.unit.compiler.conftest import as_csv, as_zip, exchange, json_lines
 from tuneyard.compiler.init.propose import FailingSpecError, propose
 from tuneyard.compiler.request import CompileReport
-from tuneyard.core.errors import ContentError, RequestError, TuneyardError
+from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.language.messages import for_reader
 from tuneyard.core.language.reader_language import CHINESE, in_language
 from tuneyard.core.records.calls import RESULTS
@@ -297,16 +297,26 @@ def test_thumbs_up_or_down_mark_an_answer(bench, mark) -> None:
     assert [record["kto_tag"] for record in found] == [True, False] * (COUNT // 2)
 
 
-def test_files_of_images_are_no_text_even_if_the_user_names_them(bench) -> None:
+@pytest.mark.parametrize("user_columns", [{"text": "image", "answer": "caption"}, {"answer": "caption"}, {}])
+def test_files_of_images_are_no_text_even_if_the_user_names_them(bench, user_columns) -> None:
     rows = [{"image": f"img/{n}.jpg", "caption": answer(n)} for n in range(COUNT)]
-    with pytest.raises(RequestError, match=r"--text image: .*\"img/0.jpg\".*spec media"):
-        propose(bench.rows("captions.jsonl", rows), text="image", answer="caption")
+    with pytest.raises(TuneyardError, match="image names files, .*spec media"):
+        propose(bench.rows("captions.jsonl", rows), **user_columns)
 
 
-def test_a_column_that_names_the_dialogue_groups_the_split(bench) -> None:
-    rows = [{"dialog": f"d{n // 10}", "Customer": question(n), "Agent": answer(n)} for n in range(4 * COUNT)]
+def test_images_next_to_the_columns_that_the_user_names_are_ignored(bench) -> None:
+    source = bench.rows("shop.jsonl", [{**row, "photo": f"{n}.jpg"} for n, row in enumerate(FAQ)])
+    with raises(ContentError, "E108", "--text"):
+        propose(source)
+    text, said = propose(source, text="question", answer="answer")
+    assert "ignore:\n- photo\n" in text and "not used: photo" in said
+
+
+@pytest.mark.parametrize("name", ["dialog", "Patient", "客户"])
+def test_a_column_that_names_the_dialogue_or_the_person_groups_the_split(bench, name) -> None:
+    rows = [{name: f"d{n // 10}", "Customer": question(n), "Agent": answer(n)} for n in range(4 * COUNT)]
     text, _ = propose(bench.rows("turns.jsonl", rows), text="Customer", answer="Agent")
-    assert "group: group" in text and "names: [dialog]" in text
+    assert "group: group" in text and f"names: [{name}]" in text
 
 
 def test_an_input_alone_is_the_question_once(bench) -> None:
@@ -601,12 +611,14 @@ def test_folders_that_are_classes_are_named_and_those_that_are_splits_are_kept_a
     assert not any(line.isascii() for line in lines) and "没有用到文件夹的名称：neg" in lines[1]
 
 
-def test_documents_in_folders_of_a_folder_are_read(bench) -> None:
-    for name in ("b/c/1.txt", "b/2.md", "d/3.txt", ".trash/4.txt"):
-        bench.write(f"docs/{name}", f"Text {name}\n\nand its end")
-    found = records(bench, bench.folder / "docs")
-    names = [record["text"].partition("\n")[0] for record in found]
-    assert names == ["Text b/2.md", "Text b/c/1.txt", "Text d/3.txt"]
+@pytest.mark.parametrize("source", ["docs", "docs.zip"])
+def test_documents_in_folders_of_a_folder_or_an_archive_are_read(bench, source) -> None:
+    texts = {name: f"Text {name}\n\nand its end" for name in ("b/2.md", "b/c/1.txt", "d/3.txt", ".4.txt")}
+    bench.write("docs.zip", as_zip(texts))
+    for name, text in texts.items():
+        bench.write(f"docs/{name}", text)
+    found = records(bench, bench.folder / source)
+    assert [record["text"] for record in found] == list(texts.values())[:3]
 
 
 def test_the_first_annotation_of_label_studio_is_learned_and_the_others_are_named(bench) -> None:
@@ -643,12 +655,12 @@ def test_labels_that_their_annotator_cancelled_are_left_out_and_counted(bench) -
     assert compiled.kept == 26 and "was_cancelled (8 of 30)" in line
 
 
-def test_several_results_of_label_studio_are_no_plain_text(bench) -> None:
+@pytest.mark.parametrize("name", ["text", "review"])
+def test_several_results_of_label_studio_are_no_plain_text(bench, name: str) -> None:
     spans = [{"value": {"start": n, "end": n + 4, "text": "What", "labels": ["WORD"]}} for n in range(2)]
-    rows = [{"data": {"text": question(n)}, "annotations": [{"result": spans}]} for n in range(COUNT)]
-    source = bench.write("spans.json", json.dumps(rows))
+    rows = [{"data": {name: question(n)}, "annotations": [{"result": spans}]} for n in range(COUNT)]
     with pytest.raises(ContentError, match=r"annotations\.0\.result has several labels.* JSON-MIN .*--text"):
-        propose(source)
+        propose(bench.rows("spans.jsonl", rows))
 
 
 def test_several_labels_of_a_text_are_an_answer_if_the_user_names_them_or_chose_them(bench) -> None:
@@ -702,10 +714,7 @@ def test_an_archive_with_two_members_of_one_name_is_refused(bench) -> None:
 
 
 def test_an_archive_in_an_archive_is_refused(bench) -> None:
-    path = bench.folder / "outer.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a.jsonl", json.dumps(FAQ[0]))
-        archive.writestr("b/inner.zip", b"PK")
+    path = bench.write("outer.zip", as_zip({"a.jsonl": json_lines(FAQ), "b/inner.zip": "PK"}))
     with pytest.raises(ContentError, match=r"it contains the archive b/inner\.zip; unpack it"):
         propose(path)
 
@@ -906,8 +915,8 @@ def test_two_texts_may_be_asked_with_an_answer(bench) -> None:
 
 def test_an_archive_of_splits_is_refused_with_a_command(bench) -> None:
     one = as_csv(FAQ[:1])
-    source = bench.write("data.zip", as_zip({"train.csv": one, "test.csv": one}))
-    with pytest.raises(ContentError, match="the splits .* && tuneyard data init "):
+    source = bench.write("data.zip", as_zip({"qa/train.csv": one, "qa/test.csv": one}))
+    with pytest.raises(ContentError, match="the splits .* && tuneyard data init .*/data/qa$"):
         propose(source)
 
 

@@ -1,11 +1,10 @@
 """`--limit N`: the first N rows of each split that can be read."""
 
-import io
 import json
-import zipfile
 
 import pytest
 
+from tests.unit.compiler.conftest import as_zip
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import jsons, stream
 
@@ -28,21 +27,15 @@ def cells(number, delimiter):
     return delimiter.join(["q", "a", "too many"] if number in UNREADABLE else [f"q {number}", "a"])
 
 
-def archive(**members):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as zipped:
-        for name, text in members.items():
-            zipped.writestr(f"{name}.jsonl", text)
-    return packed.getvalue()
-
-
 def lines(start, stop):
     return "".join(f"{objects(number)}\n" for number in range(start, stop))
 
 
 FILES = {
     "a.jsonl": lambda: lines(0, ROWS),
-    "a.zip": lambda: archive(a=lines(0, 11), b=lines(11, 17), c=lines(17, ROWS)),  # none of b can be read
+    "a.zip": lambda: as_zip(
+        {"a.jsonl": lines(0, 11), "b.jsonl": lines(11, 17), "c.jsonl": lines(17, ROWS)}
+    ),  # none of b can be read
     "a.json": lambda: "[" + ",\n".join(map(objects, range(ROWS))) + "]",
     "a.csv": lambda: "question,answer\n" + "".join(f"{cells(number, ',')}\n" for number in range(ROWS)),
 }

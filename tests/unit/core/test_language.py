@@ -148,6 +148,11 @@ E107 = "a.jsonl:1: E107 messages (turns):"
         (f"{E107} turn 1: found parts (sound, text), expected text in 'content'; write a picture as "
          '{"type": "image", "image": PATH} (spec media), or leave its row out',
          "'content' 中有 sound, text，应为文本"),
+        ("a.db: the proposed spec does not compile: a.db row 2: E108 photo: 30 of 60 rows have images, and "
+         "the spec uses no such column; in the spec a map it to a column, or leave it out by `ignore: "
+         "[photo]`; name the columns with --text and --label or --answer, or run it without --out, which "
+         "prints the spec: save it, edit it and run `tuneyard data check SPEC.yaml`",
+         "a.db row 2：E108 photo：60 行中有 30 行带有图像，而规格没有用到这一列；请在规格 a 中"),
         ("error: x.foo: unknown kind of file '.foo' (known: .csv, .json, each also .gz or .zst); convert it "
          "to one of these", "支持：.csv, .json，均可带 .gz 或 .zst"),
         ("note: rank 32 is above vLLM's default of 16: serve with --max-lora-rank 32\n"
