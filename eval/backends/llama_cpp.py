@@ -4,17 +4,18 @@ It lists the most likely next tokens after each beginning of a spelling. It is m
 them, and reports that token's true log-probability.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneyard.core.prompt import Messages
+from tuneyard.eval.backends.connection import Result
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.scorers import Ids, Logs, next_tokens
 from tuneyard.eval.backends.served import writable
 from tuneyard.eval.backends.server import (
     UNDERFLOW,
-    Result,
+    ReadAnswer,
     Server,
     chat_request,
     log_of,
@@ -111,9 +112,7 @@ class LlamaCpp(Server):
         settings = {"n_probs": count, "logit_bias": bias, "cache_prompt": not reads_anew}
         return await self._step(ids, settings, read)
 
-    async def _step(
-        self, ids: Ids, more: Mapping[str, object], read: Callable[[dict[str, Any]], Result]
-    ) -> Result:
+    async def _step(self, ids: Ids, more: Mapping[str, object], read: ReadAnswer[Result]) -> Result:
         """Generate one token after the ids, with `more` settings."""
         body = {
             "prompt": list(ids), "n_predict": 1, "temperature": 0, "post_sampling_probs": False,

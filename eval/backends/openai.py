@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any
 
 from tuneyard.core.prompt import Messages
-from tuneyard.eval.backends.connection import RefusedError
+from tuneyard.eval.backends.connection import RefusedError, Result
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.scorers import Ids, Logs
 from tuneyard.eval.backends.served import VLLM, writable
 from tuneyard.eval.backends.server import (
     BROKEN,
     NoLogProbabilitiesError,
-    Result,
+    ReadAnswer,
     Server,
     chat_request,
     log_of,
@@ -84,7 +84,7 @@ class OpenAi(Server):
         prompts = [[*prompt, *spelling] for spelling in spellings]
         return await self.read_prompts(prompts, lambda answer: self.read_logs(answer, prompts, len(prompt)))
 
-    async def read_prompts(self, prompts: Sequence[Ids], read: Callable[[dict[str, Any]], Result]) -> Result:
+    async def read_prompts(self, prompts: Sequence[Ids], read: ReadAnswer[Result]) -> Result:
         """Request the log-probabilities of prompts."""
         more, _ = WAYS[self.way]
         body = {"prompt": [list(ids) for ids in prompts], "max_tokens": 1, "temperature": 0, **more}

@@ -10,14 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import text_sha256
 from tuneyard.core.language.messages import warn, warn_once
 from tuneyard.core.prompt import Encode, Messages, openai_messages
 from tuneyard.eval.backends import NO_LIMIT, Backend
-from tuneyard.eval.backends.connection import Connection, NoAccessError, RefusedError
+from tuneyard.eval.backends.connection import Connection, Item, NoAccessError, RefusedError, Result
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.scorers import Batches, Ids, Images, Logs, Prompts, Reading, chunks
 from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, json_object, read_models, writable
@@ -36,8 +36,8 @@ SAMPLE = "Is the answer yes or no? It may be."
 QUESTION: Messages = [{"role": "user", "content": SAMPLE}]
 BROKEN = (ValueError, LookupError, TypeError, AttributeError)
 """Errors of reading an answer that is not what it should be."""
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+ReadAnswer = Callable[[dict[str, Any]], Result]
+"""What is read of the JSON that a server answers."""
 
 
 def log_of(value: object) -> float:
@@ -207,7 +207,7 @@ class Server(Backend, ABC):
         self,
         address: str,
         body: Mapping[str, object],
-        read: Callable[[dict[str, Any]], Result],
+        read: ReadAnswer[Result],
         about: str = "log-probabilities",
         place: str = "",
     ) -> Result:

@@ -3,10 +3,9 @@
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 from tuneyard.core.errors import RequestError, counted, one_line
-from tuneyard.eval.backends.connection import Connection, RefusedError
+from tuneyard.eval.backends.connection import Connection, Item, RefusedError, Result
 from tuneyard.eval.backends.open_server import open_served
 from tuneyard.eval.backends.scorers import Ids, chunks, tokenise
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, read_models
@@ -27,8 +26,6 @@ from tuneyard.eval.parity.proof import (
 )
 from tuneyard.eval.scoring.candidates import Candidate, Opened
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 AGAIN = "nothing is written; run the command again"
 BASE_ALONE = ""  # its name among those of --adapter
 OFFERED = {

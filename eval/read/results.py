@@ -89,9 +89,11 @@ def _check_owner(out: Path, command: str) -> None:
 
 
 def check_table(out: Path) -> None:
-    """Raise `RequestError` if a comparison in OUT would replace a table.md that no comparison wrote."""
+    """Raise `RequestError` if OUT is a model's, or a comparison would replace a table.md that none wrote."""
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out}: a file; expected a folder")
+    if any(out.glob(f"*/{RESULTS}")):
+        raise RequestError(f"--out {out}: the results of a model; choose another folder")
     before = _compared_before(out)
     if before and "steps" not in before:  # which a suite's have
         return

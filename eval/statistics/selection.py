@@ -13,15 +13,15 @@ def split_halves(keys: Sequence[str], seed: int, place: str) -> Split:
     """Rows to choose on and rows to report, by a hash of each row's key: its cluster or question.
 
     The halves are the same in every run and for every model. Rows of one key stay together. `ContentError` if
-    a half is empty.
+    a half has less than two rows.
     """
     halves: Split = ([], [])
     for row, key in enumerate(keys):
         digest = hashlib.sha256(f"{seed} {key}".encode()).digest()
         halves[digest[0] % 2].append(row)
-    if not all(halves):
+    if min(map(len, halves)) < 2:
         raise ContentError(
-            f"{place}: {len(keys)} rows: too few to choose on one half and report on the other"
+            f"{place}: {len(keys)} rows: too few to choose on one half and report on the other; add rows"
         )
     return halves
 

@@ -80,11 +80,12 @@ def test_a_folder_that_cannot_be_written(here: Here, tmp_path: Path) -> None:
     assert "Permission denied" in done.stderr
 
 
-def test_a_file_in_the_place_of_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("out", ["file", "runs/base"])
+def test_a_file_or_the_results_of_a_model_in_the_place_of_out(tmp_path: Path, out: str) -> None:
     demo(tmp_path / "runs")
     (tmp_path / "file").write_text("mine")
-    with raises(RequestError, "file"):
-        call(cli, tmp_path / "runs", "--out", tmp_path / "file")
+    with raises(RequestError, f"{out}: "):
+        call(cli, tmp_path / "runs", "--out", tmp_path / out)
     assert (tmp_path / "file").read_text() == "mine"
 
 
