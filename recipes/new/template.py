@@ -21,6 +21,9 @@ from tuneyard.core.training.llamafactory import RecipeData
 
 BASE_TEMPLATE = "default"
 """For a model without a chat template: plain text, `Human: … Assistant: …`."""
+READS_NO_MEDIA = (
+    "it reads text alone, and the rows have images, videos or audios, which models such as Qwen2.5-VL read"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +62,29 @@ def fitting_templates(
 
     LLaMA-Factory's own choice for the model comes first, then names like the model's type. Only models that
     read media have templates that do. Without thoughts in the answers a template of reasoning models writes
-    the empty thought into the prompt, as the model's chat template does.
+    the empty thought into the prompt, as the model's chat template does. `ValueError` if the model cannot
+    read the media of the rows.
     """
     from llamafactory.data.template import TEMPLATES
 
     data = arguments.with_tokenizer()
     tokenizer = data.module["tokenizer"]
+    model_reads_media = data.module["processor"] is not None
+    if has_media and not model_reads_media:
+        raise ValueError(READS_NO_MEDIA)
     chat = ChatFormat.of(tokenizer, has_tools)
     if not chat.is_instruct:
         choice = _tried(arguments, BASE_TEMPLATE, has_tools, has_thoughts)
         yield replace(choice, is_base=True)
         return
     names, nearly, nearest = templates_like(tokenizer, chat)
-    model_reads_media = data.module["processor"] is not None
     named = likeliest_first(names, arguments.model_args)
     candidates: list[str | None] = [
         name for name in named if reads_media(TEMPLATES[name]) == model_reads_media
     ]
     if not has_media:
         candidates.append(None)
-    comparisons = [has_tools]
-    if has_tools:
-        comparisons.append(False)
-    for with_tools in comparisons:
+    for with_tools in [True, False] if has_tools else [False]:
         fits_any = False
         for name in candidates:
             choice = _tried(arguments, name, with_tools, has_thoughts)

@@ -157,6 +157,8 @@ def untrained_requests(model: str) -> list[RecipeRequest]:
     Path("odd/chat_template.jinja").write_text(CHATML.replace("m['content']", "m['content'] | upper"))
     t4 = machine("T4")
     others = ("base", "llama3", "odd")
+    seen = training_data("media_train", None, None)
+    requests.append(RecipeRequest(seen, model, "lora", t4, Path("blind.yaml")))
     return requests + [RecipeRequest(own, name, "lora", t4, Path(f"{name}.yaml")) for name in others]
 
 

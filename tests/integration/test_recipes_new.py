@@ -75,6 +75,10 @@ def test_the_template_is_the_models_or_the_recipe_is_refused(outcome, recipes_fo
     assert "The nearest is" in outcome["odd"]["failed"] and not (recipes_folder / "odd.yaml").exists()
 
 
+def test_a_model_that_reads_text_alone_is_refused_for_images(outcome):
+    assert "it reads text alone, and the rows have images" in outcome["blind"]["failed"]
+
+
 def test_the_longest_row_is_that_of_the_chat_template(outcome, recipes_folder, tiny_model):
     """Counted by the tokenizer's own chat template."""
     from transformers import AutoTokenizer

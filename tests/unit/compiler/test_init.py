@@ -92,14 +92,6 @@ def test_a_folder_in_the_folder_is_named(bench) -> None:
     assert "sub: W224: 1 data file not read" in propose(bench.folder / "book")[1]
 
 
-def test_texts_of_which_each_is_a_row_are_said_to_be_so(bench) -> None:
-    for name in "ab":
-        bench.write(f"book/{name}.txt", f"One text about {name}\nand what follows from it")
-    text, said = propose(bench.folder / "book")
-    assert "rows: file" in text and "warning: each file is a row; " in said
-    assert "each file is a row" not in propose(bench.folder / "book/a.txt")[1]
-
-
 def test_the_only_split_that_datasets_saved_is_no_folder_that_is_left_out(bench) -> None:
     datasets = pytest.importorskip("datasets")
     rows = datasets.Dataset.from_list(questions(3))

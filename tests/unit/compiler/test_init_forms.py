@@ -598,6 +598,7 @@ def test_folders_that_are_classes_are_named_and_those_that_are_splits_are_kept_a
         for name in ("neg", "pos"):
             bench.write(f"films/{split}/{name}/1.txt", f"A film that is {name}.\nOf {split}.")
     text, said = propose(bench.folder / "films")
+    assert "warning: each file is a row; " in said
     report = bench.compile(text)
     if other == "dev":
         assert report.datasets == {"films_train": 2, "films_eval": 2, "films_test": 2}
