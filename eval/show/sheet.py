@@ -227,8 +227,8 @@ def _fenced(text: str) -> str:
 HEADER = ["", "criterion", "won", "tied", "lost", "won of the decided (95 %)", "p"]
 METHOD = (
     "A prompt is won by the better mean mark over the raters who marked both answers; overall takes the "
-    "mean of the criteria and decides. p is the exact two-sided sign test's, over the prompts that are no "
-    "tie; a cluster of prompts is one toss, and the interval is by cluster too. The criteria describe."
+    "mean of the criteria and decides. A cluster of prompts counts as one, and is won by the better mean of "
+    "its prompts. p is the exact two-sided sign test's, over those that are no tie. The criteria describe."
 )
 
 
@@ -243,11 +243,11 @@ def tally_table(tally: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def verdict(one: Outcome) -> str:
-    """An overall outcome as a sentence."""
+def verdict(one: Outcome, unit: str) -> str:
+    """An overall outcome as a sentence. Its `unit` is what is won and lost: prompts or clusters."""
     from tuneyard.eval.statistics.family import ALPHA
 
-    outcome = f"{counted(one.wins, 'prompt')} won, {one.losses} lost, {one.ties} tied"
+    outcome = f"{counted(one.wins, unit)} won, {one.losses} lost, {one.ties} tied"
     if one.share is None or one.p is None:
         return f"No difference between {one.model} and {one.against}: {outcome}."
     chance = f"p {show_p(one.p)}"
@@ -265,12 +265,13 @@ def tally_json(
     """The tally as plain JSON values; `clusters` has the prompts (from 1) that belong to a cluster."""
     compared = outcomes(ratings, models, clusters)
     equal = equal_verdicts(ratings, models)
+    unit = "cluster" if clusters else "prompt"
     return {
         "models": list(models),
         "raters": sorted({rating.rater for rating in ratings}),
         "prompts": len({rating.prompt for rating in ratings}),
         "clusters": len(set(clusters.values())) or None,
-        "verdicts": [verdict(outcome) for outcome in compared if outcome.criterion == OVERALL],
+        "verdicts": [verdict(outcome, unit) for outcome in compared if outcome.criterion == OVERALL],
         "outcomes": [asdict(outcome) for outcome in compared],
         "mean_marks": {model: mean_marks(ratings, model) for model in models},
         "equal_verdicts": float(equal) if equal is not None else None,

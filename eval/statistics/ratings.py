@@ -28,9 +28,9 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A model's answers against another's by one criterion, over the prompts rated for both.
+    """A model's answers against another's by one criterion, over the prompts or clusters rated for both.
 
-    `share` is the share of wins among prompts without a tie, with its limits (None if all are ties). `p` is
+    `share` is the share of wins among those without a tie, with its limits (None if all are ties). `p` is
     the exact two-sided sign test's, None for a single criterion: `overall` decides, the criteria describe.
     """
 
@@ -47,35 +47,29 @@ class Outcome:
 def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping[int, str]) -> list[Outcome]:
     """Compare every model with the first of `models`, overall and by criterion.
 
-    Prompts of the same cluster (`clusters` by prompt) are not independent: the sign test takes a cluster as
-    one toss.
+    Prompts of the same cluster (`clusters` by prompt) are not independent: a cluster counts as one, and is
+    won by the better mean of its prompts.
     """
+    from tuneyard.eval.statistics.family import sign_test  # needs numpy, which the help of `ab` does not
+
     base, *others = models
     compared = []
     for model in others:
         for criterion in (OVERALL, *CRITERIA):
-            steps = _steps(ratings, base, model, criterion)
-            won = {prompt: step > 0 for prompt, step in steps.items() if step}
-            groups: list[Hashable] = [clusters.get(prompt, prompt) for prompt in won]
-            wins = sum(won.values())
+            steps: defaultdict[Hashable, Fraction] = defaultdict(Fraction)
+            for prompt, step in _steps(ratings, base, model, criterion).items():
+                steps[clusters.get(prompt, prompt)] += step
+            won = [step > 0 for step in steps.values() if step]
+            wins = sum(won)
+            losses = len(won) - wins
+            share = rate_of(won).with_limits if won else None
+            p = None
+            if criterion == OVERALL:
+                exact, _ = sign_test(len(won))
+                p = float(exact[min(wins, losses)])
             ties = len(steps) - len(won)
-            share = rate_of(list(won.values()), groups).with_limits if won else None
-            p = clustered_sign_test(list(won.values()), groups) if criterion == OVERALL else None
-            compared.append(Outcome(model, base, criterion, wins, ties, len(won) - wins, share, p))
+            compared.append(Outcome(model, base, criterion, wins, ties, losses, share, p))
     return compared
-
-
-def clustered_sign_test(won: Sequence[bool], groups: Sequence[Hashable]) -> float:
-    """Exact two-sided p that clusters are won and lost equally often; equal counts in a cluster are a tie."""
-    from tuneyard.eval.statistics.family import sign_test  # needs numpy, which the help of `ab` does not
-
-    nets: defaultdict[Hashable, int] = defaultdict(int)
-    for is_won, group in zip(won, groups, strict=True):
-        nets[group] += 1 if is_won else -1
-    wins = sum(net > 0 for net in nets.values())
-    losses = sum(net < 0 for net in nets.values())
-    exact, _ = sign_test(wins + losses)
-    return float(exact[min(wins, losses)])
 
 
 def equal_verdicts(ratings: Sequence[Rating], models: Sequence[str]) -> Fraction | None:

@@ -109,14 +109,20 @@ def test_equal_verdicts_of_two_raters_by_hand() -> None:
     assert equal_verdicts(anna, MODELS) is None
 
 
-def test_prompts_of_one_cluster_are_one_toss() -> None:
-    """Of a cluster with a win and a loss nothing is left; two clusters that are won leave 2 of 4 tosses."""
-    marks = {1: 4, 2: 2, 3: 4, 4: 4}
+@pytest.mark.parametrize(
+    ("marks", "clusters", "counts", "p"),
+    [
+        ([4, 2, 4, 4], "xxyz", (2, 1, 0), 0.5),  # of a win and a loss in a cluster nothing is left
+        ([4] * 38 + [2] * 5, "x" * 38 + "abcde", (1, 0, 5), 14 / 64),  # most prompts are won, one cluster is
+    ],
+)
+def test_prompts_of_one_cluster_count_as_one(marks, clusters, counts, p) -> None:
     ratings = [
         rated("a", prompt, model, *[mark] * 5)
-        for prompt, tuned in marks.items()
+        for prompt, tuned in enumerate(marks)
         for model, mark in (("base", 3), ("tuned", tuned))
     ]
-    found = outcomes(ratings, ("base", "tuned"), {1: "x", 2: "x", 3: "y", 4: "z"})
+    found = outcomes(ratings, ("base", "tuned"), dict(enumerate(clusters)))
     (one,) = [one for one in found if one.criterion == OVERALL]
-    assert (one.wins, one.losses, one.p) == (3, 1, 0.5)
+    assert (one.wins, one.ties, one.losses) == counts
+    assert one.p == pytest.approx(p)
