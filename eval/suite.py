@@ -21,8 +21,8 @@ from tuneyard.core.errors import (
     TuneyardError,
     resumed_by,
     run_command,
-    show_value,
     unexpected,
+    wrong_value,
 )
 from tuneyard.core.files import names_folder, read_object, write_json, write_text
 from tuneyard.core.installation.checkout import bundled
@@ -242,9 +242,7 @@ def read_steps(path: Path, skipped: Collection[str]) -> list[Step]:
     path = bundled(path)
     read = read_yaml(path, "suite (eval/suites/toolkit.yaml is bundled)")
     if not isinstance(read.value, dict) or not all(isinstance(name, str) for name in read.value):
-        raise ContentError(
-            f"{path}: found {show_value(read.value)}, expected the name of each step above its options"
-        )
+        raise wrong_value(path, read.value, "the name of each step above its options")
     if "model_name_or_path" in read.value:
         raise ContentError(
             f"{path}: a training recipe, not a suite: tuneyard recipe check {shlex.quote(str(path))}"

@@ -16,7 +16,7 @@ from tuneyard.compiler.rows import without
 from tuneyard.core.datasets import REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import check_file
-from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
+from tuneyard.core.errors import ContentError, RequestError, nearest, show_value, wrong_value
 from tuneyard.core.files import require
 
 PACKAGE = Path(__file__).parents[1]
@@ -140,9 +140,8 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:
         raise ContentError(f"{path}: `like` leads back to itself")
     raw = read_yaml(path, "spec").value
     if not isinstance(raw, dict):
-        raise ContentError(
-            f"{path}: found {show_value(raw)}, expected a mapping with `about` and `write`; `tuneyard data "
-            "init FILE` proposes one"
+        raise wrong_value(
+            path, raw, "a mapping with `about` and `write`; `tuneyard data init FILE` proposes one"
         )
     base = raw.get("like")
     if not isinstance(base, str):

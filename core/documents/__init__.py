@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.errors import ContentError, wrong_value
 from tuneyard.core.files import parse_json, require
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def read_mapping(path: Path, description: str) -> dict[str, object]:
     """Read a YAML file that must be a mapping; `ContentError` otherwise."""
     value = read_yaml(path, description).value
     if not isinstance(value, dict):
-        raise ContentError(f"{path}: found {show_value(value)}, expected a mapping (`key: value` lines)")
+        raise wrong_value(path, value, "a mapping (`key: value` lines)")
     return value
 
 
@@ -227,5 +227,5 @@ def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict
                 continue
             value = parse_json(text, str(path), number)
             if not isinstance(value, dict):
-                raise ContentError(f"{path}:{number}: found {show_value(value)}, expected an object")
+                raise wrong_value(f"{path}:{number}", value, "an object")
             yield number, value

@@ -311,9 +311,14 @@ def show_value(value: object) -> str:
     return text
 
 
+def wrong_value(place: object, value: object, expected: str) -> ContentError:
+    """The error for a value of another kind: `rows.jsonl:3: found "a", expected an object`."""
+    return ContentError(f"{place}: found {show_value(value)}, expected {expected}")
+
+
 def unexpected(place: object, field: str, value: object, expected: str) -> ContentError:
-    """The error for a value of another kind: `rows.jsonl:3: row: found "a", expected a number`."""
-    return ContentError(f"{place}: {field}: found {show_value(value)}, expected {expected}")
+    """The error for a field of another kind: `rows.jsonl:3: row: found "a", expected a number`."""
+    return wrong_value(f"{place}: {field}", value, expected)
 
 
 def one_line(text: str) -> str:

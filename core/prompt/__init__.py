@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
+from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
 from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import read_object
 from tuneyard.core.records import (
@@ -125,9 +125,7 @@ def refuse_media(record: Record, entry: Entry, place: str, images: bool = False)
                 paths = [paths]
             for path in paths:
                 if not (isinstance(path, str) and path):
-                    raise ContentError(
-                        f"{place}: {column}: found {show_value(path)}, expected the path of an image"
-                    )
+                    raise unexpected(place, column, path, "the path of an image")
             continue
         hint = (
             "images are, by eval.text --no-generate, eval.preference, and eval.nli --mode choice without "

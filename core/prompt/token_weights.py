@@ -13,7 +13,7 @@ from typing import Any
 
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.documents.schema_errors import check_file
-from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import read_object
 from tuneyard.core.installation.checkout import ROOT
@@ -110,8 +110,7 @@ def _in_template(field: str, template: str, place: str) -> str:
     """Regular expression for a field's text in an answer that follows the template."""
     parts = re.split(r"\{(\w+)\}", template)  # texts and, between them, the names of fields
     if field not in parts[1::2]:
-        expected = f"expected the answer's template with {{{field}}}"
-        raise ContentError(f"{place}: in: found {show_value(template)}, {expected}")
+        raise unexpected(place, "in", template, f"the answer's template with {{{field}}}")
     pieces = [re.escape(part) for part in parts]
     pieces[1::2] = ["(?:.*?)"] * (len(parts) // 2)
     pieces[2 * parts[1::2].index(field) + 1] = "(.*?)"

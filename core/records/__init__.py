@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tuneyard.core.errors import ContentError, counted, show_value
+from tuneyard.core.errors import ContentError, counted, show_value, unexpected, wrong_value
 from tuneyard.core.records.calls import RESULTS, WrongValueError, call_text, parse_calls
 
 ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
@@ -208,7 +208,7 @@ class RecordReader:
             for pair in history:
                 is_pair = isinstance(pair, list) and len(pair) == 2
                 if not is_pair or not all(isinstance(text, str) for text in pair):
-                    raise ContentError(f"{column}: found {show_value(pair)}, expected [question, answer]")
+                    raise wrong_value(column, pair, "[question, answer]")
                 turns += [("user", pair[0]), ("assistant", pair[1])]
         prompt = self._text(record, "prompt")
         query = self._text(record, "query")
@@ -240,7 +240,7 @@ class RecordReader:
             raise ContentError("the entry names no column of messages (E402)")
         messages = record.get(column)
         if not isinstance(messages, list):
-            raise ContentError(f"{column}: found {show_value(messages)}, expected a list of messages")
+            raise wrong_value(column, messages, "a list of messages")
         turns = [self._turn(message, column, number) for number, message in enumerate(messages, 1)]
         system = self._text(record, "system")
         numbers = list(range(1, len(turns) + 1))
@@ -271,7 +271,7 @@ class RecordReader:
         if number:
             place = f"{column}: turn {number}"
         if not isinstance(message, dict):
-            raise ContentError(f"{place}: found {show_value(message)}, expected a message")
+            raise wrong_value(place, message, "a message")
         role_key = self.tags.get("role_tag", "")
         role = self.roles.get(str(message.get(role_key)), "")
         if not role:
@@ -283,7 +283,7 @@ class RecordReader:
         if self.reads_calls and role in ANSWERS and message.get("tool_calls"):
             return "function", self._calls(message["tool_calls"], text, place)
         if not isinstance(text, str):
-            raise ContentError(f"{place}: {content_key}: found {show_value(text)}, expected text")
+            raise unexpected(place, content_key, text, "text")
         return role, text
 
     def _calls(self, calls: object, text: object, place: str) -> str:
@@ -327,7 +327,7 @@ class RecordReader:
         column = self.columns.get(part, part)
         reply = record.get(column)
         if not isinstance(reply, dict):
-            raise ContentError(f"{column}: found {show_value(reply)}, expected a turn with a text")
+            raise wrong_value(column, reply, "a turn with a text")
         role, text = self._turn(reply, column)
         if role not in ANSWERS:
             raise ContentError(f"{column}: found a turn of the {role}, expected an answer")
@@ -342,7 +342,7 @@ class RecordReader:
         if value is None:
             return ""
         if not isinstance(value, str):
-            raise ContentError(f"{column}: found {show_value(value)}, expected text")
+            raise wrong_value(column, value, "text")
         return value
 
     def _tools(self, record: Record) -> str:

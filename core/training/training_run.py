@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.documents import read_yaml
-from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.errors import unexpected
 from tuneyard.core.files import files_sha256, read_object
 
 TRAINING = "training.json"  # written last: its existence means that the training is finished
@@ -56,11 +56,11 @@ def training_inputs(folder: Path) -> dict[str, Any]:
     for part, kind in (("settings", dict), ("model", dict), ("data", list)):
         value = inputs.get(part, kind())
         if not isinstance(value, kind):
-            raise ContentError(f"{record}: {part}: found {show_value(value)}, expected a {kind.__name__}")
+            raise unexpected(record, part, value, f"a {kind.__name__}")
     for entry in inputs.get("data", []):
         texts = [entry.get("dataset"), entry.get("file", "")] if isinstance(entry, dict) else [entry]
         if not all(isinstance(text, str) for text in texts):
-            raise ContentError(f"{record}: data: found {show_value(entry)}, expected a dataset and its file")
+            raise unexpected(record, "data", entry, "a dataset and its file")
     return inputs
 
 

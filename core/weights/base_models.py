@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
 from tuneyard.core.files import read_object, require
 from tuneyard.core.training.training_run import TRAINING, model_sha256, read_once_sha256, training_inputs
 from tuneyard.core.weights.tensors import Array, Tensor, Weights, open_weights
@@ -121,9 +121,7 @@ def read_shards(index: Path) -> dict[str, Weights]:
     """Open the files that a safetensors index names, by name. `ContentError` if index and files disagree."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise ContentError(
-            f"{index}: weight_map: found {show_value(places)}, expected names with their files"
-        )
+        raise unexpected(index, "weight_map", places, "names with their files")
     for place in places.values():
         if not isinstance(place, str) or Path(place).name != place or not place.endswith(".safetensors"):
             raise ContentError(

@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.core.errors import ContentError, describe_os_error, show_value
+from tuneyard.core.errors import ContentError, describe_os_error, unexpected
 from tuneyard.core.files import flush_much
 
 SIZES = {
@@ -113,7 +113,7 @@ def open_weights(path: Path) -> Weights:
     tensors = {}
     for name, entry in header.items():
         if not isinstance(entry, dict):  # the library takes a list, too
-            raise ContentError(f"{path}: tensor {name!r}: found {show_value(entry)}, expected an object")
+            raise unexpected(path, f"tensor {name!r}", entry, "an object")
         dtype, offsets = entry["dtype"], entry["data_offsets"]
         if dtype not in SIZES:
             raise ContentError(f"{path}: tensor {name!r}: dtype {dtype}, expected one of {', '.join(SIZES)}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
-from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.errors import wrong_value
 from tuneyard.eval.metrics import is_measurable, metrics
 from tuneyard.eval.metrics.preference import ANSWER, AUC, auc_of
 from tuneyard.eval.metrics.text import CHARACTERS, bleu_parts, rouge
@@ -89,5 +89,5 @@ def _overlap(metric: str, records: Rows, tokenizer: str) -> Values:
 def _number(name: str, value: object) -> float:
     """A number (a truth value is 0 or 1); `ContentError` for anything else."""
     if not isinstance(value, int | float) or not abs(value) < LARGEST:
-        raise ContentError(f"{name}: found {show_value(value)}, expected a number below 1e100")
+        raise wrong_value(name, value, "a number below 1e100")
     return float(value)
