@@ -5,7 +5,7 @@ fields' names. Counts that name problems, labels or lengths cover all rows; `row
 """
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 SEED = 42
@@ -21,7 +21,7 @@ A token that is a part of a character has the length 0, and the last token of th
 """
 
 
-@dataclass(slots=True)
+@dataclass
 class PageTurn:
     """A part of the sequence that the model reads: one role and one kind of content.
 
@@ -36,7 +36,7 @@ class PageTurn:
     spans: list[TokenSpan] = field(default_factory=list)
 
 
-@dataclass(slots=True)
+@dataclass
 class PageSide:
     """One sequence of a row. `name` is chosen or rejected (pairs), `mark` good or bad (KTO), "" otherwise."""
 
@@ -45,7 +45,7 @@ class PageSide:
     turns: list[PageTurn]
 
 
-@dataclass(slots=True)
+@dataclass
 class PageRow:
     """A row of the page. `row` is its number from 1, in the order of the dataset's file.
 
@@ -70,7 +70,7 @@ class PageRow:
     note: str = ""
 
 
-@dataclass(slots=True)
+@dataclass
 class CodeCount:
     """A problem code, its message with the fix, and the number of rows of the dataset that have it.
 
@@ -84,7 +84,7 @@ class CodeCount:
     rows: int
 
 
-@dataclass(slots=True)
+@dataclass
 class ViewPayload:
     """Everything that the page shows.
 
@@ -119,8 +119,4 @@ class ViewPayload:
 
 def json_of(part: Any) -> str:
     """The payload or a part of it as one line of JSON, with the fields' names as keys."""
-    return json.dumps(part, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_as_object)
-
-
-def _as_object(part: Any) -> dict[str, Any]:
-    return {each.name: getattr(part, each.name) for each in fields(part)}
+    return json.dumps(part, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=vars)
