@@ -1,7 +1,7 @@
 """Compares the rows that LLaMA-Factory loads with the records of the file."""
 
 import sys
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from itertools import islice, zip_longest
 from typing import Any
 
@@ -84,11 +84,11 @@ class RecordComparison:
         return None
 
 
-def row_bar(label: str, rows: Sized) -> Any:
-    """A bar on stderr that counts rows, once two seconds have passed."""
+def row_bar(label: str, rows: Sized, iterated: Iterable[object] | None = None) -> Any:
+    """A bar on stderr that counts rows, once two seconds have passed. It yields the `iterated` ones."""
     from tqdm import tqdm
 
-    return tqdm(total=len(rows), desc=label, unit="row", unit_scale=True, delay=2, file=sys.stderr)
+    return tqdm(iterated, total=len(rows), desc=label, unit="row", unit_scale=True, delay=2, file=sys.stderr)
 
 
 def is_dropped(row: Row, stage: str) -> bool:

@@ -1,6 +1,6 @@
 """The payload of a dataset's page: `verify` reads and audits all rows, a sample of them is shown in full."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,28 +38,25 @@ MESSAGES = {
 }
 
 
-class KeptRows:
-    """Rows within the size limit of a page: when they are too large together, every second of them goes.
+def within_limit(page_rows: Iterable[PageRow], largest: int = LARGEST) -> tuple[list[PageRow], int]:
+    """Rows of at most `largest` bytes for the page, and how many were left off.
 
-    So the rows that stay are evenly spread, small and large ones alike.
+    When they are too large together, every second of them goes. So the rows that stay are evenly spread,
+    small and large ones alike.
     """
-
-    def __init__(self, largest: int = LARGEST) -> None:
-        self.kept: list[PageRow] = []
-        self.added = 0
-        self._largest = largest
-        self._sizes: list[int] = []
-        self._stride = 1
-
-    def add(self, page_row: PageRow) -> None:
-        """Keep a row if it is one of every `stride` rows."""
-        if self.added % self._stride == 0:
-            self.kept.append(page_row)
-            self._sizes.append(len(embedded(json_of(page_row)).encode(errors="replace")))
-        self.added += 1
-        while sum(self._sizes) > self._largest and len(self.kept) > 1:
-            self._stride *= 2
-            self.kept, self._sizes = self.kept[::2], self._sizes[::2]
+    kept: list[PageRow] = []
+    sizes: list[int] = []
+    stride = 1
+    count = 0
+    for page_row in page_rows:
+        if count % stride == 0:
+            kept.append(page_row)
+            sizes.append(len(embedded(json_of(page_row)).encode(errors="replace")))
+        count += 1
+        while sum(sizes) > largest and len(kept) > 1:
+            stride *= 2
+            kept, sizes = kept[::2], sizes[::2]
+    return kept, count - len(kept)
 
 
 def build(
@@ -78,7 +75,7 @@ def build(
     `RequestError` if the dataset is not registered, if its file is missing, or if the model or the template
     cannot be used. If LLaMA-Factory cannot load the file, the rows have no tokens and `note` has the reason.
     """
-    scan, kept_rows = Scan(), KeptRows()
+    scan = Scan()
     with loaded(name, folder, settings, recipe) as dataset:
         dataset.compare(scan.counted(dataset.expected.records()))
         scan.compare()
@@ -88,28 +85,25 @@ def build(
         if recipe is not None and page_rows.tokens and name in names_in(settings.get("dataset")):
             page_rows.tokens.weights = weights_of(recipe.path)
         page_rows.choose(rows, SEED)
-        with row_bar(f"tokens of {name}", page_rows.codes) as bar:
-            for page_row in page_rows.read(dataset.dataset):
-                kept_rows.add(page_row)
-                bar.update(1)
+        read_rows = page_rows.read(dataset.dataset)
+        with row_bar(f"tokens of {name}", page_rows.codes, read_rows) as bar:
+            kept, left_off = within_limit(bar)
     if dataset.rows is not None:
         dataset.finish()
-    return _payload(dataset, settings, page_rows, kept_rows)
+    payload = _payload(dataset, settings, page_rows)
+    payload.rows, payload.left_off = kept, left_off
+    return payload
 
 
-def _payload(
-    loaded_dataset: LoadedDataset, settings: Settings, page_rows: PageRows, kept_rows: KeptRows
-) -> ViewPayload:
-    """The rows of the page, and the counts over all rows."""
-    verdict, scan, dataset = loaded_dataset.verdict, page_rows.scan, loaded_dataset.dataset
+def _payload(loaded_dataset: LoadedDataset, settings: Settings, page_rows: PageRows) -> ViewPayload:
+    """The counts over all rows."""
+    verdict, scan, dataset = page_rows.verdict, page_rows.scan, loaded_dataset.dataset
     payload = ViewPayload(
         dataset=dataset.name,
         file=_display_path(dataset.path),
         stage=verdict.stage,
         all_rows=scan.rows,
-        left_off=kept_rows.added - len(kept_rows.kept),
         labels=scan.labels.most_common(),
-        rows=kept_rows.kept,
     )
     if verdict.audit:
         payload.model = Path(str(settings["model_name_or_path"])).name

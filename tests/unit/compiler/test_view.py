@@ -13,7 +13,7 @@ from tuneyard.compiler.verify.dataset import LoadedRows
 from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view import command
-from tuneyard.compiler.view.build import KeptRows
+from tuneyard.compiler.view.build import within_limit
 from tuneyard.compiler.view.command import check_replaceable, find_losses
 from tuneyard.compiler.view.encoding import EncodedMessage, Encoding, RowEncoder
 from tuneyard.compiler.view.page_rows import DROPPED, PageRows, raw_text
@@ -111,17 +111,15 @@ def test_the_first_fifty_rows_of_a_code_are_on_the_page_and_a_sampled_row_has_it
 
 
 def test_large_rows_stay_within_the_limit_evenly_spread():
-    rows = KeptRows(largest=5000)
-    for number in range(1, 101):
-        text = "x" * 50
-        rows.add(PageRow(row=number, raw=text, sides=[PageSide("", "", [PageTurn("user", "text", text)])]))
-        assert len(json_of(rows.kept)) <= 5000 + len(rows.kept)
-    numbers = [row.row for row in rows.kept]
-    assert rows.added == 100 and 5 <= len(numbers) <= 16
+    side = PageSide("", "", [PageTurn("user", "text", "x" * 50)])
+    rows = [PageRow(row=number, raw="x" * 50, sides=[side]) for number in range(1, 101)]
+    kept, left_off = within_limit(rows, 5000)
+    assert len(json_of(kept)) <= 5000 + len(kept)
+    numbers = [row.row for row in kept]
+    assert left_off == 100 - len(numbers) and 5 <= len(numbers) <= 16
     assert len({after - before for before, after in itertools.pairwise(numbers)}) == 1
-    alone = KeptRows(largest=10)
-    alone.add(PageRow(row=1, raw="x" * 99))
-    assert [row.row for row in alone.kept] == [1]
+    alone = [PageRow(row=1, raw="x" * 99)]
+    assert within_limit(alone, 10) == (alone, 0)
 
 
 def test_a_record_that_the_loader_left_out_is_on_the_page_as_dropped(tmp_path):
