@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from tuneyard.compiler.verify.audit import Row
+from tuneyard.compiler.verify.learned import PAIRED
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt.supervision import IGNORED
@@ -132,17 +133,20 @@ class RowEncoder:
 
         with replaced(self.module, infer_seqlen=watched):
             encoded = self.cut.preprocess_dataset(batch)
-        if self.stage == "sft":
-            return [self._conversation(encoded, cuts)]
+        mark = ""
         if self.stage == "kto":
             mark = "good" if encoded["kto_tags"][0] else "bad"
-            segments = self._one_answer(self.encodings[0], self.encodings[0], cuts, encoded["input_ids"][0])
-            return [_checked(segments, encoded["input_ids"][0], encoded["labels"][0], mark=mark)]
+        prefixes: tuple[str, ...] = ("",)
+        if self.stage == "rm":
+            prefixes = PAIRED
         sides = []
-        for name, encoding in zip(("chosen", "rejected"), self.encodings, strict=True):
-            ids = encoded[f"{name}_input_ids"][0]
-            segments = self._one_answer(self.encodings[0], encoding, cuts, ids)
-            sides.append(_checked(segments, ids, encoded[f"{name}_labels"][0], name=name))
+        for prefix, encoding in zip(prefixes, self.encodings, strict=False):  # kto encodes a further answer
+            ids = encoded[f"{prefix}input_ids"][0]
+            if self.stage == "sft":
+                segments = self._conversation(encoding, cuts, ids)
+            else:
+                segments = self._one_answer(encoding, cuts, ids)
+            sides.append(_checked(segments, ids, encoded[f"{prefix}labels"][0], prefix.rstrip("_"), mark))
         return sides
 
     def _text(self, batch: Row) -> TokenSequence:
@@ -155,10 +159,8 @@ class RowEncoder:
         states = [LEARNED] * kept + [CUT] * (len(ids) - kept)
         return TokenSequence([Segment(ids, [message], kept)], states)
 
-    def _conversation(self, encoded: Row, cuts: Cuts) -> TokenSequence:
+    def _conversation(self, encoding: Encoding, cuts: Cuts, ids: Ids) -> list[Segment]:
         """A conversation of stage sft: prompt and answer of each turn are cut by themselves."""
-        encoding = self.encodings[0]
-        ids = encoded["input_ids"][0]
         order = list(range(len(encoding.pairs)))
         if self.args.mask_history:
             order.reverse()  # the last turn gets its room first
@@ -175,14 +177,14 @@ class RowEncoder:
         if self.template.efficient_eos:  # an end after the last answer, which is never cut
             segments.append(Segment([self.tokenizer.eos_token_id], [], 1, is_answer=True))
         kept = sum(segment.kept for segment in segments)
-        segments = [*self._media_prefix(ids, len(ids) - kept), *segments]
-        return _checked(segments, ids, encoded["labels"][0])
+        return [*self._media_prefix(ids, len(ids) - kept), *segments]
 
-    def _one_answer(self, prompted: Encoding, answered: Encoding, cuts: Cuts, ids: Ids) -> list[Segment]:
+    def _one_answer(self, answered: Encoding, cuts: Cuts, ids: Ids) -> list[Segment]:
         """Prompt and answer of stages rm and kto, of which the answer already ends with the end of text.
 
         Both sides of a pair have the prompt of the chosen one.
         """
+        prompted = self.encodings[0]
         ((prompt, _),) = prompted.pairs
         ((_, answer),) = answered.pairs
         prompt_length, _, kept_prompt, kept_answer = cuts[0]
@@ -228,7 +230,7 @@ def _watched(template: Any, encodings: list[Encoding]) -> Any:
 
 
 def _checked(
-    segments: Sequence[Segment], ids: Ids, labels: Sequence[int], name: str = "", mark: str = ""
+    segments: Sequence[Segment], ids: Ids, labels: Sequence[int], name: str, mark: str
 ) -> TokenSequence:
     """The sequence with its states. `ContentError` if its kept tokens are not those of the processor.
 

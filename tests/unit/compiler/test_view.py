@@ -191,7 +191,9 @@ def test_tokens_of_images_before_a_prompt_are_kept_with_pairs():
     messages = [EncodedMessage("user", "q", [1]), EncodedMessage("assistant", "a", [2])]
     encoding = Encoding("", messages, [([1], [2])])
     cuts = [(3, 1, 3, 1)]
-    segments = RowEncoder._one_answer(object.__new__(RowEncoder), encoding, encoding, cuts, [9, 9, 1, 2])
+    encoder = object.__new__(RowEncoder)
+    encoder.encodings = [encoding]
+    segments = encoder._one_answer(encoding, cuts, [9, 9, 1, 2])
     assert [(segment.ids, segment.kept) for segment in segments] == [
         ([9, 9], 2), ([1], 1), ([2], 1)
     ]  # fmt: skip
