@@ -60,11 +60,14 @@ class Segment:
 class TokenSequence:
     """One sequence of a row before the cut, and the state of each token.
 
+    `trained_ids` are the tokens that LLaMA-Factory trains on, and `labels` its labels of them.
     `name` is chosen or rejected, `mark` good or bad, "" otherwise.
     """
 
     segments: Sequence[Segment]
     states: Sequence[int]
+    trained_ids: Ids
+    labels: Sequence[int]
     name: str = ""
     mark: str = ""
 
@@ -72,20 +75,6 @@ class TokenSequence:
     def ids(self) -> Ids:
         """All tokens before the cut."""
         return [token for segment in self.segments for token in segment.ids]
-
-    @property
-    def trained_ids(self) -> Ids:
-        """The tokens that LLaMA-Factory trains on."""
-        return [token for token, state in zip(self.ids, self.states, strict=True) if state != CUT]
-
-    @property
-    def labels(self) -> list[int]:
-        """Labels of the tokens that LLaMA-Factory trains on: without loss `IGNORED`."""
-        labels = []
-        for token, state in zip(self.ids, self.states, strict=True):
-            if state != CUT:
-                labels.append(IGNORED if state == MASKED else token)
-        return labels
 
 
 Cuts = list[tuple[int, int, int, int]]
@@ -157,7 +146,7 @@ class RowEncoder:
             kept = len(self.cut.preprocess_dataset(batch)["input_ids"][0])
         message = EncodedMessage(TEXT, batch["_prompt"][0][0]["content"], ids)
         states = [LEARNED] * kept + [CUT] * (len(ids) - kept)
-        return TokenSequence([Segment(ids, [message], kept)], states)
+        return TokenSequence([Segment(ids, [message], kept)], states, ids[:kept], ids[:kept])
 
     def _conversation(self, encoding: Encoding, cuts: Cuts, ids: Ids) -> list[Segment]:
         """A conversation of stage sft: prompt and answer of each turn are cut by themselves."""
@@ -248,4 +237,4 @@ def _checked(
         states += [CUT] * (len(segment.ids) - segment.kept)
     if kept_ids != list(ids):
         raise ContentError("LLaMA-Factory's processor makes other tokens than its template writes")
-    return TokenSequence(segments, states, name, mark)
+    return TokenSequence(segments, states, kept_ids, labels, name, mark)
