@@ -191,24 +191,21 @@ class RecordReader:
             example = self._read_alpaca(record)
         else:
             example = self._read_turns(record)
-        column = self.columns.get(MARK)
-        if column is not None:
-            mark = record.get(column)
-            if isinstance(mark, bool):
-                example = example._replace(mark=mark)
+        mark = self._value(record, MARK)
+        if isinstance(mark, bool):
+            example = example._replace(mark=mark)
         if self.media:
             example = example._replace(media=self._media(record))
         return example
 
     def _read_alpaca(self, record: Record) -> Example:
         turns: list[Turn] = []
-        column = self.columns.get("history")
-        history = record.get(column) if column else None
+        history = self._value(record, "history")
         if isinstance(history, list):  # LLaMA-Factory ignores any other value
             for pair in history:
                 is_pair = isinstance(pair, list) and len(pair) == 2
                 if not is_pair or not all(isinstance(text, str) for text in pair):
-                    raise wrong_value(column, pair, "[question, answer]")
+                    raise wrong_value(self.columns["history"], pair, "[question, answer]")
                 turns += [("user", pair[0]), ("assistant", pair[1])]
         prompt = self._text(record, "prompt")
         query = self._text(record, "query")
@@ -333,22 +330,23 @@ class RecordReader:
             raise ContentError(f"{column}: found a turn of the {role}, expected an answer")
         return role, text
 
+    def _value(self, record: Record, part: str) -> object:
+        """The value of a part, None if the entry does not name its column or the record lacks it."""
+        column = self.columns.get(part)
+        return record.get(column) if column else None
+
     def _text(self, record: Record, part: str) -> str:
         """The text of a part, "" if the record lacks it. `ContentError` for any other value."""
-        column = self.columns.get(part)
-        if column is None:
-            return ""
-        value = record.get(column)
+        value = self._value(record, part)
         if value is None:
             return ""
         if not isinstance(value, str):
-            raise wrong_value(column, value, "text")
+            raise wrong_value(self.columns[part], value, "text")
         return value
 
     def _tools(self, record: Record) -> str:
         """The tools as JSON text."""
-        column = self.columns.get("tools")
-        value = record.get(column) if column else None
+        value = self._value(record, "tools")
         if not value:
             return ""
         if isinstance(value, str):
