@@ -77,21 +77,21 @@ def named(path: Path) -> Iterator[None]:
         file = error.filename
         if error.errno in _DISK and error.errno != errno.EIO:  # which may be of the source, too
             file = error.filename2 or error.filename
-        if file is None and error.errno in _DISK:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        final_path = _final_path(file, path)
-        if final_path is not None:
-            raise OSError(error.errno, error.strerror, str(final_path)) from error
-        raise
+        final_path = None
+        if isinstance(file, str):
+            final_path = _final_path(file, path)
+        elif file is None and error.errno in _DISK:
+            final_path = path
+        if final_path is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(final_path)) from error
 
 
-def _final_path(file: object, target: Path) -> Path | None:
+def _final_path(file: str, target: Path) -> Path | None:
     """Where a temporary `file` goes when `target` is published; None if it has another path.
 
     A temporary path is `.NAME.…` next to the target NAME, or a file inside a folder of that name.
     """
-    if not isinstance(file, str):
-        return None
     temporary, folder = Path(file).absolute(), target.parent.absolute()
     if not temporary.is_relative_to(folder) or temporary == folder:
         return None
@@ -122,7 +122,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object, *, ascii_only: bool = False) -> None:
     """Write `value` as indented JSON with a last newline, atomically."""
-    write_bytes(path, json_text(value, ascii_only=ascii_only).encode())
+    write_text(path, json_text(value, ascii_only=ascii_only))
 
 
 def json_text(value: object, *, ascii_only: bool = False) -> str:
