@@ -1,5 +1,6 @@
 """The registry `dataset_info.json`, in which LLaMA-Factory, recipes and eval look datasets up."""
 
+import contextlib
 import itertools
 import re
 import shlex
@@ -76,13 +77,10 @@ def other_folder(name: str, folder: Path) -> Path | None:
     other = LLAMAFACTORY_FOLDER
     if folder.resolve() == LLAMAFACTORY_FOLDER.resolve():
         other = DEFAULT_FOLDER
-    try:
-        is_only_there = name in read_registry(other) and name not in read_registry(folder)
-    except ContentError:  # a broken registry registers nothing
-        return None
-    if not is_only_there:
-        return None
-    return other
+    with contextlib.suppress(ContentError):  # a broken registry registers nothing
+        if name in read_registry(other) and name not in read_registry(folder):
+            return other
+    return None
 
 
 def read_registry(folder: Path) -> dict[str, dict[str, object]]:
