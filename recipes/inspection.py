@@ -218,9 +218,9 @@ class Inspection:
         return [self._tokenizer_key, vars(attributes), hashes, generates, workers]
 
 
-def _arguments(settings: Mapping[str, object], launch: Launch | None = None, **changes: object) -> RecipeData:
+def _arguments(settings: Mapping[str, object], launch: Launch) -> RecipeData:
     here = {key: settings[key] for key in settings if key not in MACHINE_SETTINGS}
-    return read_arguments(here, launch, **changes)
+    return read_arguments(here, launch)
 
 
 def _has_tools(reader: RecipeData) -> bool:

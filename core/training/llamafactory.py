@@ -103,7 +103,9 @@ class Launch:
 
 
 def read_arguments(
-    settings: Mapping[str, object], launch: Launch | None = None, **changes: object
+    settings: Mapping[str, object],
+    launch: Launch = Launch(),  # frozen
+    **changes: object,
 ) -> RecipeData:
     """LLaMA-Factory's arguments for a recipe, on a machine that has every package and device.
 
@@ -114,7 +116,6 @@ def read_arguments(
     from llamafactory.hparams.training_args import TrainingArguments
     from transformers.training_args import ParallelMode
 
-    launch = launch or Launch()
     plain = {**settings, "use_cpu": True, "report_to": "none", "preprocessing_num_workers": None, **changes}
     deepspeed = plain.pop("deepspeed", None)
     parse_plain = parser._parse_train_args

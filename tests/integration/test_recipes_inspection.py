@@ -7,8 +7,8 @@ import pytest
 
 from tests.json_files import write_json
 from tests.tiny import make_tiny
-from tuneyard.core.training.llamafactory import Launch
-from tuneyard.recipes.inspection import _arguments, inspect
+from tuneyard.core.training.llamafactory import Launch, read_arguments
+from tuneyard.recipes.inspection import inspect
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 RANK = 4
@@ -63,7 +63,7 @@ def test_the_rows_of_an_epoch_are_llamafactorys(plan_data, changed):
 
     asked = settings(plan_data, **changed)
     workers = {"preprocessing_num_workers": asked.get("preprocessing_num_workers")}
-    reader = _arguments(asked, **workers).with_tokenizer().with_template()
+    reader = read_arguments(asked, **workers).with_tokenizer().with_template()
     data_args, arguments = reader.data_args, (reader.model_args, reader.data_args, reader.training_args)
     data = get_dataset(reader.template, *arguments, reader.stage, **reader.module)
     lengths = [len(ids) for ids in data["train_dataset"]["input_ids"]]
