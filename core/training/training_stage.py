@@ -4,7 +4,7 @@
 the rules on learning rates and metrics, and the reports on bad rows read their figures here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuneyard.core.errors import Problem
 from tuneyard.core.records import MARK, Entry, strings
@@ -69,27 +69,23 @@ class TrainingStage:
 
 _DPO_METRICS = (*_SIDES, "rewards/accuracies", "rewards/margins", "sft_loss", "odds_ratio_loss")
 _MARKED_METRICS = (*_SIDES, "rewards/margins")
+_REWARD_MODEL = TrainingStage(
+    PAIRS,
+    2,
+    encoded_lists=4,
+    expected_answers="two answers",
+    sides=2,
+    sequences=2,
+    adapter_rates=(2e-5, 1e-4),
+    weight_rates=(9e-6, 1e-4),
+    metrics=("accuracy",),
+)
 TRAINING_STAGES = {
     "pt": TrainingStage(None, 0, adapter_rates=(1e-4, 3e-4), weight_rates=(5e-5, 1e-3)),
     "sft": TrainingStage(PLAIN, 1, adapter_rates=(5e-6, 3e-4), weight_rates=(3e-6, 5e-5)),
-    "rm": TrainingStage(
-        PAIRS,
-        2,
-        encoded_lists=4,
-        expected_answers="two answers",
-        sides=2,
-        sequences=2,
-        adapter_rates=(2e-5, 1e-4),
-        weight_rates=(9e-6, 1e-4),
-        metrics=("accuracy",),
-    ),
-    "dpo": TrainingStage(
-        PAIRS,
-        2,
-        encoded_lists=4,
-        expected_answers="two answers",
-        sides=2,
-        sequences=2,
+    "rm": _REWARD_MODEL,
+    "dpo": replace(
+        _REWARD_MODEL,  # it reads the same rows
         reads_reference=None,
         adapter_rates=(5e-7, 1e-4),
         weight_rates=(3e-7, 1e-5),
