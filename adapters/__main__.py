@@ -333,7 +333,7 @@ def serve(references: tuple[str, ...], dry_run: bool, **options: Any) -> None:  
 
     def started() -> None:
         next_step(plan.url, plan.prove_command())
-        print_next_step()
+        print_next_step(click.get_current_context())
 
     start(plan, started)
 

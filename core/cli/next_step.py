@@ -32,13 +32,6 @@ def next_step(place: object, command: Sequence[object] | str = ()) -> None:
     context.meta[_NEXT_STEP] = (line, command)
 
 
-def print_next_step() -> None:
-    """Print the next step at once, in a command that serves until it is stopped."""
-    context = click.get_current_context(silent=True)
-    if context is not None:
-        _print(context)
-
-
 def has_next_step() -> bool:
     """True if the running command has noted its next step already."""
     context = click.get_current_context(silent=True)
@@ -106,13 +99,14 @@ class TuneyardCommand(click.Command):
         try:
             value = super().invoke(ctx)
         except Exit:
-            _print(ctx)
+            print_next_step(ctx)
             raise
-        _print(ctx)
+        print_next_step(ctx)
         return value
 
 
-def _print(context: click.Context) -> None:
+def print_next_step(context: click.Context) -> None:
+    """Print the next step of a command: when it ends, or at once if it serves until it is stopped."""
     line, command = context.meta.pop(_NEXT_STEP, ("", ""))
     if line:
         say(line, to_stderr=True)
