@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.core.datasets import REGISTRY
+from tuneyard.core.datasets import LLAMAFACTORY_FOLDER, REGISTRY
 from tuneyard.core.documents import read_mapping, read_yaml
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.training.training_run import names_in
 
-LLAMAFACTORY_DATASET_DIR = "data"
 Settings = Mapping[str, object]
 
 
@@ -54,7 +53,7 @@ def recipe_problem(recipe: RecipeFile, dataset: str, folder: Path, siblings: Seq
     if not trains_sibling and dataset not in [*names, *names_in(recipe.settings.get("eval_dataset"))]:
         message = f"the recipe trains {', '.join(names)}, not {dataset}"
         return Problem("E433", recipe.place("dataset"), message, "dataset")
-    other = Path(str(recipe.settings.get("dataset_dir") or LLAMAFACTORY_DATASET_DIR))
+    other = Path(str(recipe.settings.get("dataset_dir") or LLAMAFACTORY_FOLDER))
     if other.resolve() == folder.resolve():
         return None
     message = f"LLaMA-Factory reads {other / REGISTRY}, and not {folder / REGISTRY}"
