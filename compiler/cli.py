@@ -221,19 +221,16 @@ def _changed(
     over: dict[str, Any] = {}
     if table:
         over["source"] = {"table": table}
-    splits: dict[str, float] = {}
-    if spec.split:
-        splits = spec.split.shares
     for text in shares:
-        if not splits:
+        if not spec.split:
             raise RequestError(
                 f"--split {text}: the spec {spec.name} has no `split` of its own to give another share; hold "
                 "rows out in the recipe (`val_size: 0.1`), or write a spec with `split` (docs/compiler.md)"
             )
         split, _, share = text.partition("=")
-        if split not in splits or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
-            listed = ", ".join(splits)
-            raise RequestError(f"--split {text}: expected SPLIT=SHARE, as test=0.3, with a SPLIT of {listed}")
+        if split not in spec.split.shares or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
+            splits = ", ".join(spec.split.shares)
+            raise RequestError(f"--split {text}: expected SPLIT=SHARE, as test=0.3, with a SPLIT of {splits}")
         over.setdefault("split", {})[split] = float(share)
     columns_of_spec = [column.name for column in spec.columns]
     for text in columns:
