@@ -77,7 +77,7 @@ class ChatFormat:
         vocabulary = frozenset(tokenizer.get_vocab())
         if not isinstance(tokenizer.chat_template, str):
             return cls(vocabulary)
-        prompts = [_prompt(tokenizer, [USER], thinks) for thinks in (False, True)]
+        prompts = _prompts(tokenizer, [USER])
         talk = _render(tokenizer, [USER, ANSWER])
         end_tokens = {tokenizer.eos_token, _token_after_answer(tokenizer, talk)} - {None}
         system_prompts = _optional_prompts(tokenizer, [SYSTEM, USER])
@@ -273,16 +273,19 @@ def _render(tokenizer: Any, messages: list[Message], **options: Any) -> str:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
 
 
-def _prompt(tokenizer: Any, messages: list[Message], thinks: bool, **options: Any) -> list[int]:
-    """Ids of a prompt as the chat template writes it."""
-    options |= {"add_generation_prompt": True, "enable_thinking": thinks}
-    return _encode(tokenizer, _render(tokenizer, messages, **options))
+def _prompts(tokenizer: Any, messages: list[Message], **options: Any) -> list[list[int]]:
+    """Ids of a prompt as the chat template writes it, with thinking off and on."""
+    prompts = []
+    for thinks in (False, True):
+        text = _render(tokenizer, messages, add_generation_prompt=True, enable_thinking=thinks, **options)
+        prompts.append(_encode(tokenizer, text))
+    return prompts
 
 
 def _optional_prompts(tokenizer: Any, messages: list[Message], **options: Any) -> list[list[int]]:
-    """Prompts with thinking off and on, [] if the chat template refuses these messages."""
+    """`_prompts`, [] if the chat template refuses these messages."""
     try:
-        return [_prompt(tokenizer, messages, thinks, **options) for thinks in (False, True)]
+        return _prompts(tokenizer, messages, **options)
     except expected_errors():
         return []
 
