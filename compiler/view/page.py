@@ -10,7 +10,7 @@ from tuneyard.core.drawing.page import embedded, fill_page
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.number_format import percent
 from tuneyard.core.language.reader_language import current
-from tuneyard.core.language.translation import catalogue, tr, tr_counted
+from tuneyard.core.language.translation import catalogue, joined, tr, tr_counted
 
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard data view">'
@@ -87,7 +87,7 @@ def render_page(payload: ViewPayload) -> str:
         sentence=sentence(payload),
         setup=_setup(payload),
         shares=shares,
-        shares_text=tr(", ").join(f"{share.name} {share.figures}" for share in shares),
+        shares_text=joined([f"{share.name} {share.figures}" for share in shares]),
         note=payload.note,
         has_tokens=has_tokens,
         has_losses=any(row.loss is not None for row in payload.rows),

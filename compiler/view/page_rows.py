@@ -133,7 +133,7 @@ class TokenView:
     `weights` are the key-token weights of a recipe that trains the rows.
     """
 
-    def __init__(self, loaded: LoadedRows, losses: "TokenLossFile | None" = None) -> None:
+    def __init__(self, loaded: LoadedRows, losses: "TokenLossFile | None") -> None:
         self.encoder = RowEncoder(loaded.data)
         self.turns = PageTurns(loaded.data.template, self.encoder.tokenizer)
         self.losses = losses

@@ -47,8 +47,8 @@ class PageTurns:
     def side(
         self,
         sequence: TokenSequence,
-        losses: Sequence[float | None] | None = None,
-        weights: Sequence[float] | None = None,
+        losses: Sequence[float | None] | None,
+        weights: Sequence[float] | None,
     ) -> PageSide:
         """One side of a row. `losses` and `weights` are those of the tokens that are trained on."""
         token_texts = self.texts.of(sequence.ids)
