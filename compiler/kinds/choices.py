@@ -15,7 +15,7 @@ from tuneyard.compiler.kinds import Column, ColumnReader, Kind, Row
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
-from tuneyard.core.records.calls import WrongValueError
+from tuneyard.core.records.calls import WrongValueError, unusable
 
 
 class Choices(NamedTuple):
@@ -97,7 +97,7 @@ class ChoicesReader(CorrectChoiceReader):
         """The choices with their labels; `WrongValueError` if a text is missing or two choices are alike."""
         labels, texts = _labels_and_texts(value)
         if len(texts) < 2:
-            raise WrongValueError(f"found {show_value(value)}, expected two or more choices")
+            raise unusable(value, "two or more choices")
         for text in texts:
             if not isinstance(text, str) or not text.strip():
                 raise WrongValueError(

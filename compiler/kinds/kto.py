@@ -5,8 +5,8 @@ from collections import Counter
 from tuneyard.compiler.check.marks import as_number
 from tuneyard.compiler.kinds import MARK, Beside, ColumnReader, Kind
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
-from tuneyard.core.errors import Problem, show_value
-from tuneyard.core.records.calls import WrongValueError
+from tuneyard.core.errors import Problem
+from tuneyard.core.records.calls import unusable
 
 
 class KtoReader(ColumnReader):
@@ -17,15 +17,11 @@ class KtoReader(ColumnReader):
         at_least = self.column.options.get("at_least")
         if at_least is not None:
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise WrongValueError(
-                    f"found {show_value(value)}, expected a number, since the column has `at_least`"
-                )
+                raise unusable(value, "a number, since the column has `at_least`")
             return bool(value >= at_least)
         number = as_number(value)
         if number not in (0, 1):
-            raise WrongValueError(
-                f"found {show_value(value)}, expected true or false (`at_least` at the column takes ratings)"
-            )
+            raise unusable(value, "true or false (`at_least` at the column takes ratings)")
         return bool(number)
 
 

@@ -19,7 +19,7 @@ from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
 from tuneyard.core.records import PAIR
-from tuneyard.core.records.calls import WrongValueError
+from tuneyard.core.records.calls import WrongValueError, unusable
 
 
 class Reply(NamedTuple):
@@ -61,7 +61,7 @@ class ReplyReader(ColumnReader):
             if last.role != ASSISTANT:
                 raise WrongValueError(f"the last turn is a {last.role}, which a pair would make plain text")
         if not reply.text.strip():
-            raise WrongValueError(f"found {show_value(reply.text)}, expected an answer that is not blank")
+            raise unusable(reply.text, "an answer that is not blank")
         return reply._replace(text=clean(reply.text))
 
     def check_row(self, row: Row) -> Fields:

@@ -33,6 +33,7 @@ from tuneyard.core.records.calls import (
     only_thought,
     parse_calls,
     thought,
+    unusable,
 )
 
 OPENAI = {
@@ -273,7 +274,7 @@ def _content(content: object, key: str, called: bool) -> str:
         types = ", ".join(dict.fromkeys(str(part.get("type") or next(iter(part), "")) for part in content))
         fix = 'write a picture as {"type": "image", "image": PATH} (spec media), or leave its row out'
         raise WrongValueError(f"found parts ({types}), expected text in {key!r}; {fix}")
-    raise WrongValueError(f"found {show_value(content)}, expected text in {key!r}")
+    raise unusable(content, f"text in {key!r}")
 
 
 def _refuse_loss(item: Fields, keys: TurnKeys, beside: str) -> None:

@@ -23,6 +23,11 @@ class WrongValueError(Exception):
     """A nested value that cannot be used. The message names the value and the expected form."""
 
 
+def unusable(value: object, expected: str) -> WrongValueError:
+    """The error for a value of another kind: `found 3, expected a list of tools`."""
+    return WrongValueError(f"found {show_value(value)}, expected {expected}")
+
+
 class Call(NamedTuple):
     """One call: the tool's name and its arguments."""
 
@@ -126,9 +131,7 @@ def parse_calls(value: object) -> list[Call]:
         try:
             value = read_strict(value)
         except ValueError as error:
-            raise WrongValueError(
-                f'found {show_value(value)}, expected JSON, {{"name": …, "arguments": {{…}}}} ({error})'
-            ) from error
+            raise unusable(value, f'JSON, {{"name": …, "arguments": {{…}}}} ({error})') from error
     items = value if isinstance(value, list) else [value]
     calls = []
     for item in items:
@@ -180,8 +183,7 @@ def tools_text(value: object) -> str:
         elif value:
             text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
-        message = f"found {show_value(value)}, expected a list of tools that JSON can hold ({error})"
-        raise WrongValueError(message) from error
+        raise unusable(value, f"a list of tools that JSON can hold ({error})") from error
     return text if declared(text) else ""
 
 
@@ -191,10 +193,9 @@ def declared(text: str) -> dict[str, dict[str, Any]]:
     try:
         tools = read_strict(text) if text.strip() else []
     except ValueError as error:
-        message = f"found {show_value(text)}, expected a list of tools as JSON ({error})"
-        raise WrongValueError(message) from error
+        raise unusable(text, f"a list of tools as JSON ({error})") from error
     if not isinstance(tools, list):
-        raise WrongValueError(f"found {show_value(tools)}, expected a list of tools")
+        raise unusable(tools, "a list of tools")
     schemas = {}
     for number, tool in enumerate(tools, 1):
         name, inner = _named(tool)
