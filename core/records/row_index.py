@@ -63,7 +63,9 @@ def fingerprints(joined: Sequence[str]) -> "array[int]":
     return array("Q", list(map(xxh3_64_intdigest, map(str.encode, joined))))
 
 
-def write_row_index(path: Path, fingerprints: Sequence[int], others: "Mapping[str, array[int]]") -> None:
+def write_row_index(
+    path: Path, fingerprints: "array[int] | memoryview[int]", others: "Mapping[str, array[int]]"
+) -> None:
     """Write fingerprints and other columns of all rows. `ValueError` if their lengths differ.
 
     The others are the numbers of clusters (`I`), or `TRAINED` (`Q`) and `SPLIT` (`B`).
@@ -71,16 +73,17 @@ def write_row_index(path: Path, fingerprints: Sequence[int], others: "Mapping[st
     The file has numpy's format 3.0. It is written without numpy, whose import takes longer than a small
     compile.
     """
-    columns: list[tuple[str, str, Sequence[int]]] = [(FINGERPRINT, "Q", fingerprints)]
-    columns += [(name, numbers.typecode, numbers) for name, numbers in others.items()]
-    pack = struct.Struct("<" + "".join(typecode for _, typecode, _ in columns)).pack
-    fields = [(name, f"<u{struct.calcsize(f'<{typecode}')}") for name, typecode, _ in columns]
+    columns = {FINGERPRINT: memoryview(fingerprints)}
+    for name, numbers in others.items():
+        columns[name] = memoryview(numbers)
+    pack = struct.Struct("<" + "".join(numbers.format for numbers in columns.values())).pack
+    fields = [(name, f"<u{numbers.itemsize}") for name, numbers in columns.items()]
     about = repr({"descr": fields, "fortran_order": False, "shape": (len(fingerprints),)}).encode()
     about += b" " * (-(len(about) + 13) % 64) + b"\n"  # aligns the rows to 64 bytes
     with atomic(path) as file:
         file.write(b"\x93NUMPY\x03\x00" + struct.pack("<I", len(about)) + about)
         for start in range(0, len(fingerprints), ROWS):
-            block = [numbers[start : start + ROWS] for _, _, numbers in columns]
+            block = [numbers[start : start + ROWS] for numbers in columns.values()]
             file.write(b"".join(starmap(pack, zip(*block, strict=True))))
 
 

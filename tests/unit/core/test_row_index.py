@@ -22,7 +22,7 @@ from tuneyard.core.records.row_index import (
 def test_the_split_of_each_row_comes_back_as_it_was_written(tmp_path: Path) -> None:
     records = tmp_path / "whole.jsonl"
     columns = {TRAINED: array("Q", [2**64 - 1, 6, 0]), SPLIT: array("B", [0, 1, 254])}
-    write_row_index(row_index_file(records), [5, 6, 7], columns)
+    write_row_index(row_index_file(records), array("Q", [5, 6, 7]), columns)
     found = read_row_index(records)
     assert found.clusters == {}
     assert found.fingerprints.tolist() == [5, 6, 7]
@@ -59,20 +59,20 @@ def test_pickles_are_not_opened_and_other_arrays_not_taken(tmp_path: Path) -> No
 def test_columns_of_another_length_are_refused(tmp_path: Path) -> None:
     for numbers in ([0], [0, 1, 2]):
         with pytest.raises(ValueError, match="argument 2"):
-            write_row_index(tmp_path / "a", [1, 2], {"premise": array("I", numbers)})
+            write_row_index(tmp_path / "a", array("Q", [1, 2]), {"premise": array("I", numbers)})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     clusters = {"前提": array("I", [3, 2**32 - 1, 0]), "doc": array("I", [0, 0, 258])}
     assert read_row_index(tmp_path / "a.json") is None
-    write_row_index(row_index_file(tmp_path / "a.json"), [2**64 - 1, 2**63, 515], clusters)
+    write_row_index(row_index_file(tmp_path / "a.json"), array("Q", [2**64 - 1, 2**63, 515]), clusters)
     found = read_row_index(tmp_path / "a.json")
     assert found.trained is None and found.splits is None
     assert found.fingerprints.tolist() == [2**64 - 1, 2**63, 515]
     assert {name: array("I", numbers) for name, numbers in found.clusters.items()} == clusters
     assert found.fingerprints.dtype == np.uint64 and found.clusters["doc"].dtype == np.uint32
-    write_row_index(row_index_file(tmp_path / "b.json"), [], {})
+    write_row_index(row_index_file(tmp_path / "b.json"), array("Q", []), {})
     empty = read_row_index(tmp_path / "b.json")
     assert len(empty.fingerprints) == 0 and empty.clusters == {}
 
@@ -80,5 +80,5 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
 def test_rows_begin_where_they_can_be_mapped(tmp_path: Path) -> None:
     numbers = array("I", [1, 2, 3])
     for clusters in ({}, {"p": numbers}, {"premise": numbers, "a longer name": numbers}):
-        write_row_index(tmp_path / "a", [1, 2, 3], clusters)
+        write_row_index(tmp_path / "a", array("Q", [1, 2, 3]), clusters)
         assert ((tmp_path / "a").stat().st_size - 3 * (8 + 4 * len(clusters))) % 64 == 0

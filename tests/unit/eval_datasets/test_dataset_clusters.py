@@ -18,7 +18,7 @@ def compiled(folder: Path, cluster: str | None = "premise", rows: list[dict] = R
     path = folder / "d-eval.json"
     write_json(path, rows)
     write_row_index(
-        row_index_file(path), range(len(rows)), {"premise": array("I", [7, 7, 8, 9][: len(rows)])}
+        row_index_file(path), array("Q", range(len(rows))), {"premise": array("I", [7, 7, 8, 9][: len(rows)])}
     )
     files = {path.name: {"rows": len(rows), "sha256": sha256(path)}}
     manifest = {"files": files, "cluster": cluster, "made_from": {"sources": []}}

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from array import array
 from pathlib import Path
 
 import pytest
@@ -78,8 +79,7 @@ def test_a_checkpoint_is_told_by_the_run_that_it_lies_in() -> None:
 
 def test_fingerprints_beside_the_records_are_taken_where_they_are_of_them() -> None:
     path = Path("dataset_info/one.json")
-    other = fingerprints_of(asked(70)).tolist()
-    write_row_index(row_index_file(path), other, {})
+    write_row_index(row_index_file(path), array("Q", fingerprints_of(asked(70))), {})
     assert found(ran("mine", "one"), 3, 70)["examples"] == 1
     files = {"one.json": {"rows": 10, "sha256": "0" * 64}}
     write_json(Path("dataset_info/manifest.json"), {"files": files, "made_from": {"sources": []}})
