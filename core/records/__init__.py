@@ -176,7 +176,6 @@ class RecordReader:
         self.format = record_format
         self.columns = record_format.columns
         self.tags = record_format.tags
-        self.media = {kind: self.columns[kind] for kind in PLACEHOLDERS if kind in self.columns}
         self.reads_calls = record_format.formatting in (OPENAI, BARE_OPENAI)
         self.roles: dict[str, str] = {}
         for role in ROLES:
@@ -194,8 +193,9 @@ class RecordReader:
         mark = self._value(record, MARK)
         if isinstance(mark, bool):
             example = example._replace(mark=mark)
-        if self.media:
-            example = example._replace(media=self._media(record))
+        media = self._media(record)
+        if media:
+            example = example._replace(media=media)
         return example
 
     def _read_alpaca(self, record: Record) -> Example:
@@ -356,8 +356,8 @@ class RecordReader:
     def _media(self, record: Record) -> dict[str, list[object]]:
         """The paths in each column of media, which has a list or one path."""
         media: dict[str, list[object]] = {}
-        for kind, column in self.media.items():
-            value = record.get(column)
+        for kind in PLACEHOLDERS:
+            value = self._value(record, kind)
             if isinstance(value, list):
                 media[kind] = value
             elif value:
