@@ -86,7 +86,6 @@ def conversation(record: Record, entry: Entry, place: str, answer: int = 0) -> C
     """
     example = read_example(record, entry, place)
     record_format = format_of(record, entry)
-    columns = record_format.columns
     require_prompt(record, record_format, place)
     if not example.turns or example.turns[-1][0] not in QUESTIONS:
         raise ContentError(f"{place}: expected a turn of the user before the answer: {example.fault}")
@@ -98,7 +97,7 @@ def conversation(record: Record, entry: Entry, place: str, answer: int = 0) -> C
     try:
         tools = tools_text(example.tools)
     except WrongValueError as error:
-        raise ContentError(f"{place}: {columns['tools']}: {error}") from error
+        raise ContentError(f"{place}: {record_format.columns['tools']}: {error}") from error
     if tools:
         messages[0]["tools"] = tools
     role, text = "assistant", ""
@@ -116,9 +115,9 @@ def refuse_media(record: Record, entry: Entry, place: str, images: bool = False)
     columns = strings(entry.get("columns"))
     media_columns = columns or {kind: kind for kind in PLACEHOLDERS}
     for kind in PLACEHOLDERS:
-        if kind not in media_columns or not record.get(media_columns[kind]):
+        column = media_columns.get(kind)
+        if column is None or not record.get(column):
             continue
-        column = media_columns[kind]
         if kind == "images" and images and (columns or not entry):
             paths = record[column]
             if not isinstance(paths, list):
