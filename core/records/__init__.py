@@ -238,7 +238,9 @@ class RecordReader:
         messages = record.get(column)
         if not isinstance(messages, list):
             raise wrong_value(column, messages, "a list of messages")
-        turns = [self._turn(message, column, number) for number, message in enumerate(messages, 1)]
+        turns = [
+            self._turn(message, f"{column}: turn {number}") for number, message in enumerate(messages, 1)
+        ]
         system = self._text(record, "system")
         numbers = list(range(1, len(turns) + 1))
         if turns and turns[0][0] == "system":
@@ -262,11 +264,8 @@ class RecordReader:
             fault = f"{column}: {fault}"
         return Example(turns, answers, system, tools, fault=fault)
 
-    def _turn(self, message: object, column: str, number: int = 0) -> Turn:
-        """One turn of a column. `number` is its place in a list of turns."""
-        place = column
-        if number:
-            place = f"{column}: turn {number}"
+    def _turn(self, message: object, place: str) -> Turn:
+        """One turn. `place` is its column, with its number in a list of turns."""
         if not isinstance(message, dict):
             raise wrong_value(place, message, "a message")
         role_key = self.tags.get("role_tag", "")
