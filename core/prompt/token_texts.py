@@ -50,7 +50,7 @@ class TokenTexts:
             decoded = self._decode(ids[:count])
             whole_part = decoded.rstrip(INCOMPLETE)
             texts.append(whole_part[len(complete) :])
-            complete = whole_part if len(whole_part) > len(complete) else complete
+            complete = max(complete, whole_part, key=len)
             if decoded == whole_part:
                 return texts
         # These bytes are no text. Each token stays as the tokenizer shows it.
