@@ -21,7 +21,7 @@ from tuneyard.compiler.view.payload import (
 )
 from tuneyard.compiler.view.scan import Scan
 from tuneyard.core.drawing.page import embedded
-from tuneyard.core.prompt.token_weights import weights_of
+from tuneyard.core.prompt.token_weights import read_weights, weights_file
 from tuneyard.core.training.training_run import names_in
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ def build(
             dataset.finish()
         page_rows = PageRows(scan, dataset.verdict, dataset.rows, losses)
         if recipe is not None and page_rows.tokens and name in names_in(settings.get("dataset")):
-            page_rows.tokens.weights = weights_of(recipe.path)
+            weights = weights_file(recipe.path)
+            if weights:
+                page_rows.tokens.weights = read_weights(weights)
         page_rows.choose(rows, SEED)
         read_rows = page_rows.read(dataset.dataset)
         with row_bar(f"tokens of {name}", page_rows.codes, read_rows) as bar:

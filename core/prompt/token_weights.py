@@ -75,14 +75,6 @@ def weights_file(recipe: Path) -> Path | None:
     return path
 
 
-def weights_of(recipe: Path) -> TokenWeights | None:
-    """Read the weights of a recipe; None without."""
-    path = weights_file(recipe)
-    if path is None:
-        return None
-    return read_weights(path)
-
-
 def read_weights(path: Path) -> TokenWeights:
     """Read a weights file. `ContentError` names the wrong rule, its value and the expected value."""
     value: dict[str, Any] = read_mapping(path, "weights file")
