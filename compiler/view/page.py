@@ -47,20 +47,17 @@ class Facet:
 class LengthBar:
     """A bar of the histogram. `height` is in percent of the highest.
 
+    `value` is the bin as the page's script reads it.
     `kind` is over for bins of rows that cutoff_len cuts, otherwise within.
     """
 
     start: int
     end: int
+    value: str
     text: str
     label: str
     height: float
     kind: str
-
-    @property
-    def value(self) -> str:
-        """The bin as the page's script reads it."""
-        return f"{self.start}-{self.end}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +161,7 @@ def _bins(payload: ViewPayload) -> list[LengthBar]:
         height = 100 * rows / highest
         if rows > 0:
             height = max(height, 2.0)  # a single row is visible next to thousands
-        bins.append(LengthBar(start, end, text, label, height, kind))
+        bins.append(LengthBar(start, end, f"{start}-{end}", text, label, height, kind))
     return bins
 
 
