@@ -167,7 +167,8 @@ CLI: dict[str, object] = {
 def run_command(command: click.Command) -> NoReturn:
     """Run a Click command and exit with its code. A user's mistake prints one message, no traceback."""
     signal.signal(signal.SIGTERM, _terminate)
-    if not sys.stderr.isatty():  # no bars in files and pipes; tqdm reads it at import, also in subprocesses
+    # No bars in files and pipes. tqdm reads it at import, also in subprocesses. A closed stream is None.
+    if sys.stderr is None or not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         code = _exit_code(command)

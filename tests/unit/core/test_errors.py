@@ -47,6 +47,11 @@ def outcome(error: BaseException | None) -> int:
     return int(left.value.code or 0)
 
 
+def test_a_closed_stderr_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert outcome(None) == 0
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
