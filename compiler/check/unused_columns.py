@@ -20,7 +20,7 @@ from tuneyard.core.datasets import filled
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.language.translation import tr
 
-MOST = 200  # names of columns that change no answer: bounded, whatever keys the rows have
+MOST = 2000  # names of columns that change no answer: bounded, whatever keys the rows have
 SHOWN = 20
 
 

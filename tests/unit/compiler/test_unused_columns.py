@@ -218,7 +218,7 @@ def test_missing_columns_name_a_near_one_or_the_command_that_proposes_a_spec(ben
 def test_columns_without_end_are_counted_in_bounded_memory(bench):
     rows = [QA | {f"key{number}_{key}": 1 for key in range(50)} for number in range(100)]
     report = bench.compile_rows("qa", [*rows, QA | {"images": ["a"]}])
-    assert len(report.unused.rows) == 200 and report.unused.rows["images"] == 1
+    assert len(report.unused.rows) == 2000 and report.unused.rows["images"] == 1
     assert report.unused.lines(101)[0].count(" of 101)") == 20
 
 
