@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object
+from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.read.results import BASE, HELD_OUT, RESULTS, part_of
 
 SWEEP = "sweep.json"
+SCHEMA = ROOT / "core/schemas/sweep.json"
 STEP = "step"  # the axis of a run's checkpoints
 REPORTED = "reported"
 """In sweep.json: the base, each adapter alone and the chosen model, which the held-out half is scored for."""
@@ -56,11 +59,12 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
     sweep: dict[str, Any] = read_object(folder / SWEEP)
     if "grid" not in sweep:
         return None
+    check_file(folder / SWEEP, read_object(SCHEMA), sweep)
     axes = [axis for axis in sweep["grid"] if axis not in SEEDS]
-    runs_of: dict[tuple[str, ...], list[Path]] = {}
+    runs_of: dict[tuple[str | None, ...], list[Path]] = {}
     for row in sweep["rows"]:
         run = folder / Path(row["run"]).name
-        runs_of.setdefault(tuple(row[axis] for axis in axes), []).append(run)
+        runs_of.setdefault(tuple(row.get(axis) for axis in axes), []).append(run)
     base_folders: dict[str, Path] = {}
     sources: list[str] = []
     replicates: list[str] = []
@@ -80,6 +84,8 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
             sources += [f"{model}={path}" for paths in scored.values() for path in paths]
         if len(models) > 1:
             replicates.append(f"{name}={','.join(models)}")
+    if not sources:
+        raise ContentError(f"{folder / SWEEP}: no run of it has ended: finish it with tuneyard recipe sweep")
     sources = [f"{BASE}={path}" for path in base_folders.values()] + sources
     chooses = bool(base_folders) and not replicates and len(runs_of) > 1
     return TrainedSweep(sources, replicates, chooses)

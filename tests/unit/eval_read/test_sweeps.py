@@ -73,3 +73,18 @@ def test_a_damaged_sweep_is_named(sweep, told):
     write(sweep, told)
     with raises(ContentError, "sweep.json", "reported", "sweep again"):
         compare_results([ScoredRunSource(sweep)])
+
+
+@pytest.mark.parametrize(
+    ("told", "fact"),
+    [
+        ({"grid": {"lora_rank": ["4", "8"]}, "rows": [], "failed": [{"run": "x"}]}, "recipe sweep"),
+        ({"grid": {"lora_rank": ["4", "8"]}}, "rows"),
+        ({"grid": 5, "rows": []}, "grid"),
+        ({"grid": {"lora_rank": ["4", "8"]}, "rows": [{"run": "x"}]}, "x/results"),
+    ],
+)
+def test_a_sweep_of_trainings_without_runs_to_compare_is_named(tmp_path, told, fact):
+    write(tmp_path, told)
+    with raises(ContentError, fact):
+        compare_results([ScoredRunSource(tmp_path)])
