@@ -84,8 +84,6 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
             sources += [f"{model}={path}" for paths in scored.values() for path in paths]
         if len(models) > 1:
             replicates.append(f"{name}={','.join(models)}")
-    if not sources:
-        raise ContentError(f"{folder / SWEEP}: no run of it has ended: finish it with tuneyard recipe sweep")
     sources = [f"{BASE}={path}" for path in base_folders.values()] + sources
     chooses = bool(base_folders) and not replicates and len(runs_of) > 1
     return TrainedSweep(sources, replicates, chooses)

@@ -183,7 +183,7 @@ def share_of(flags: Sequence[bool], rows: Rows) -> dict[str, object] | None:
     return rate_of(flags, groups_of(rows)).as_json()
 
 
-def accuracy_of(right: Sequence[bool], groups: Groups = None) -> dict[str, object]:
+def accuracy_of(right: Sequence[bool], groups: Groups) -> dict[str, object]:
     """Share of correct rows as results.json has it: `accuracy`, `n`, `stderr`, `ci95`."""
     figure = rate_of(right, groups).as_json()
     return {"accuracy": figure.pop("value"), **figure}

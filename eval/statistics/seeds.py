@@ -43,7 +43,7 @@ def figure_over_seeds(metric: Metric, mean: Mean, figures: Sequence[float]) -> M
 
 
 def over_seeds(
-    test: DifferenceTest, seeds: Sequence[Sequence[float]], comparisons: int = 1, bound: float = math.inf
+    test: DifferenceTest, seeds: Sequence[Sequence[float]], comparisons: int, bound: float
 ) -> DifferenceTest:
     """The difference over examples and seeds: `seeds` are the figures of trainings, by setting.
 

@@ -8,6 +8,7 @@ from tests.messages import printed_line, raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.compare import compare_results
 from tuneyard.eval.read.find import ScoredRunSource
+from tuneyard.eval.read.sweeps import read_trained_sweep
 
 GOLD = ["yes", "no", "yes", "no", "yes", "no"]
 CHOSE = [0, 1, 2]
@@ -87,4 +88,4 @@ def test_a_damaged_sweep_is_named(sweep, told):
 def test_a_sweep_of_trainings_without_runs_to_compare_is_named(tmp_path, told, fact):
     write(tmp_path, told)
     with raises(ContentError, fact):
-        compare_results([ScoredRunSource(tmp_path)])
+        read_trained_sweep(tmp_path)

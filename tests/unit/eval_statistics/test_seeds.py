@@ -17,7 +17,7 @@ Groups = Sequence[int] | None
 def of(steps: np.ndarray, groups: Groups = None) -> tuple[DifferenceTest, DifferenceTest]:
     """The setting with these differences from the base [rows, trainings]: over seeds, and over examples."""
     (alone,) = estimates(units_of([steps.mean(axis=1, keepdims=True)], [groups]))
-    return over_seeds(alone, [steps.mean(axis=0).tolist()], bound=1), alone
+    return over_seeds(alone, [steps.mean(axis=0).tolist()], 1, bound=1), alone
 
 
 def drawn(generator: np.random.Generator, n: int, seeds: int, spread: float) -> np.ndarray:
