@@ -18,7 +18,6 @@ from tuneyard.core.language.translation import tr
 from tuneyard.eval.read.results import BASE, HELD_OUT, RESULTS, part_of
 
 SWEEP = "sweep.json"
-SCHEMA = ROOT / "core/schemas/sweep.json"
 STEP = "step"  # the axis of a run's checkpoints
 REPORTED = "reported"
 """In sweep.json: the base, each adapter alone and the chosen model, which the held-out half is scored for."""
@@ -59,7 +58,7 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
     sweep: dict[str, Any] = read_object(folder / SWEEP)
     if "grid" not in sweep:
         return None
-    check_file(folder / SWEEP, read_object(SCHEMA), sweep)
+    check_file(folder / SWEEP, read_object(ROOT / "core/schemas/sweep.json"), sweep)
     axes = [axis for axis in sweep["grid"] if axis not in SEEDS]
     runs_of: dict[tuple[str | None, ...], list[Path]] = {}
     for row in sweep["rows"]:
@@ -84,6 +83,8 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
             sources += [f"{model}={path}" for paths in scored.values() for path in paths]
         if len(models) > 1:
             replicates.append(f"{name}={','.join(models)}")
+    if not sources:
+        raise ContentError(f"{folder}: no run of this sweep has ended; tuneyard recipe sweep goes on with it")
     sources = [f"{BASE}={path}" for path in base_folders.values()] + sources
     chooses = bool(base_folders) and not replicates and len(runs_of) > 1
     return TrainedSweep(sources, replicates, chooses)

@@ -108,8 +108,9 @@ def _score(plan: ScoringPlan) -> None:
                     by_row = dict(zip(batch, fields, strict=True))
                     bar.update(len(batch))
                     if job.main is not None:
-                        answered = {row: each for row, each in by_row.items() if "too_long" not in each}
-                        job.main.further.update(answered)
+                        job.main.further |= {
+                            row: each for row, each in by_row.items() if "too_long" not in each
+                        }
                     if log is None:
                         continue
                     log.append([_prediction(job, row, each) for row, each in by_row.items()], by_row)
