@@ -99,7 +99,7 @@ class Backend:
         self,
         prompts: "Prompts",
         spellings: "Sequence[Ids]",
-        images: "Images" = None,
+        images: "Images",
     ) -> "Reading":
         """Put prompts into batches; give the log-probability of each token of the spellings after them."""
         raise self.needs_model()

@@ -75,7 +75,7 @@ class Engine(Backend):
         self,
         prompts: Prompts,
         spellings: Sequence[Ids],
-        images: Images = None,  # noqa: ARG002  open_models refuses images
+        images: Images,  # noqa: ARG002  open_models refuses images
     ) -> Reading:
         """Plan large batches, and give the log-probabilities of the spellings' tokens."""
         from vllm import SamplingParams

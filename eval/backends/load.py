@@ -80,7 +80,7 @@ class Model(Network):
         self,
         prompts: Prompts,
         spellings: Sequence[Ids],
-        images: Images = None,
+        images: Images,
     ) -> Reading:
         """Plan batches, longest first, and give the log-probabilities of the spellings' tokens."""
         probabilities = LogProbabilities(self, prompts, spellings, images)

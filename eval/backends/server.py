@@ -106,7 +106,7 @@ class Server(Backend, ABC):
         self,
         prompts: Prompts,
         spellings: Sequence[Ids],
-        images: Images = None,  # noqa: ARG002  open_models refuses images
+        images: Images,  # noqa: ARG002  open_models refuses images
     ) -> Reading:
         """Ask for the log-probabilities of the spellings' tokens, some rows at a time in the data's order."""
 

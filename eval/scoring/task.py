@@ -74,7 +74,7 @@ class Job:
             return vision.expanded(messages, self.images(row))
         return messages
 
-    def choosing(self, spellings: Mapping[str, Sequence[str]], rows: Collection[int] | None = None) -> Scorer:
+    def choosing(self, spellings: Mapping[str, Sequence[str]], rows: Collection[int] | None) -> Scorer:
         """Scorer that compares labels by their spellings, after the prompts of all rows or of some."""
         encode = self.candidate.prompting.encode
         # arrays take 4 bytes a token: a plan holds the prompts of all jobs
