@@ -57,6 +57,7 @@ def write_arranged(run: Run, executor: Executor | None) -> None:
         sources = dict.fromkeys(orders, whole)
         if spec.split.stratify:
             _warn_of_lone_classes(run, whole, spec.split.stratify, next(iter(spec.split.shares)))
+        whole.fingerprints.forget("units", "stable", "classes")
     run.fingerprints = {split: sources[split].fingerprints.take(order) for split, order in orders.items()}
     if spec.drop_leaks:
         _drop_leaks(run, sources, orders)

@@ -133,6 +133,11 @@ class Fingerprints:
             return column
         return array(column.typecode, map(column.__getitem__, self._order))
 
+    def forget(self, *names: str) -> None:
+        """Free the memory of columns that nothing more is asked of."""
+        for name in names:
+            del self._columns[name][:]
+
     def names(self, name: str) -> list[object]:
         """The labels or classes by their numbers, in the order of their first appearance."""
         return list(self._names[name])
@@ -150,10 +155,11 @@ class Fingerprints:
 
     def repeats(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """(row, first row) for repeated rows, and for repeated prompts with another answer."""
+        pairs = repeated(self.column("prompts"))
         answers = self.column("answers")
         first_by_row: dict[tuple[int, int], int] = {}
         same_rows, conflicts = [], []
-        for row, first in repeated(self.column("prompts")):
+        for row, first in pairs:
             first_by_row.setdefault((first, answers[first]), first)
             first_same = first_by_row.setdefault((first, answers[row]), row)
             if first_same != row:

@@ -21,7 +21,7 @@ from tuneyard.compiler.spec.model import Split, load_spec
 from tuneyard.compiler.two_passes import write_arranged
 
 MOST = 40  # bytes a row
-FEW, MANY = 1_000, 4_000  # rows
+FEW, MANY = 10_000, 30_000  # rows
 BATCH = 500
 COLUMNS = "columns: {question: [q], answer: {names: [a], is: answer}, kind: [kind], page: [page]}\n"
 FILES = """
@@ -66,7 +66,7 @@ class Rows:
             keys = [draw.getrandbits(63) for _ in rows]
             columns = {
                 "prompts": keys,
-                "answers": [key % 2**32 for key in keys],
+                "answers": [key >> 31 for key in keys],
                 "lengths": [key % 500 for key in keys],
             }
             if split.by_hash:
