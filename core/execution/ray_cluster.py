@@ -54,7 +54,9 @@ class RayCluster(Executor):
         """Leave the cluster. Ray ends the actors of a driver that has left."""
         import ray
 
+        handler = signal.getsignal(signal.SIGTERM)
         ray.shutdown()
+        signal.signal(signal.SIGTERM, handler)  # Ray leaves none, though Python still names this one
 
     def check_paths(self, inputs: Sequence[object] = (), outputs: Sequence[object] = ()) -> None:
         """Ask every node: has it this code, does it see these files, and can it write to these folders?"""

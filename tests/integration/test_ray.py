@@ -64,6 +64,16 @@ def executor(nodes) -> Iterator[RayCluster]:
         yield cluster
 
 
+def test_sigterm_is_heard_after_the_cluster_is_left(nodes) -> None:
+    """Python would still name its handler, and the process would end without a word."""
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    RayCluster(nodes.address).close()
+    signal.raise_signal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, before)
+    assert heard
+
+
 def test_errors_of_items_and_what_is_kept_in_a_worker(executor) -> None:
     (result,) = executor.map([WorkItem("x", fail, ("content",))])
     assert str(result.error) == "row 3 is empty"
