@@ -131,6 +131,7 @@ def compile_file(
         else:
             if row_filter:
                 batch = row_filter.kept(batch)
+            batch = checker.of_one_type(batch, rows)
             if batch.lines:
                 result.counts.kept += len(batch)
                 for name in judged:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
+from types import NoneType
 from typing import Any
 
 from tuneyard.compiler.check.cleaning import cleaner, wrapped
@@ -155,8 +156,7 @@ class Checker:
                     error_code, fix = error.code, error.fix
                 place = batch.place(number)
                 wrong = [Problem(error_code, place, message, field, fix) for message in error.args]
-                self.problems.bad_row(wrong, rows.row(rows.lines.index(batch.lines[number])))
-                self.bad += 1
+                self._refuse(batch, rows, number, wrong)
             for warning, message, fix in self.file.warnings:
                 self.problems.warn(Problem(warning, batch.place(number), message, "", fix))
             self.file.warnings.clear()
@@ -244,20 +244,51 @@ class Checker:
             refused_types = (type(MISSING), float)
         types = set(map(type, values))
         is_valid, all_are_valid = self.valid[name]
-        of_one_type = types.isdisjoint(refused_types) and (len(types) == 1 or name not in self.kept)
-        if of_one_type and _holds(all_are_valid, values) and not self._changes(name, values[0]):
+        if types.isdisjoint(refused_types) and _holds(all_are_valid, values):
             return ()
         wrong = []
         for number, value in enumerate(values):
-            if not _holds(is_valid, value) or isinstance(value, refused_types) or self._changes(name, value):
+            if not _holds(is_valid, value) or isinstance(value, refused_types):
                 wrong.append(number)
         return wrong
 
-    def _changes(self, name: str, value: object) -> bool:
-        """True if a kept value has another type than earlier ones: a dataset's column has one type."""
-        if name not in self.kept or value is None or value is MISSING:
-            return False
-        return _type(value) != self.types.setdefault(name, _type(value))
+    def of_one_type(self, batch: Batch, rows: Rows) -> Batch:
+        """Refuse rows with a kept value of another type than before: a dataset's column has one type.
+
+        The type of a column is that of its first row that nothing else refuses or drops.
+        """
+        names = [name for name in batch.columns if name in self.kept]
+        types_of_rows = list(zip(*(map(type, batch.columns[name]) for name in names), strict=True))
+        changed = {}
+        for types in dict.fromkeys(types_of_rows):
+            found = {name: _type(of) for name, of in zip(names, types, strict=True) if of is not NoneType}
+            changed[types] = [name for name, of in found.items() if of != self.types.get(name, of)]
+            if not changed[types]:
+                self.types.update(found)
+        if not any(changed.values()):
+            return batch
+        good = []
+        for number, types in enumerate(types_of_rows):
+            if changed[types]:
+                wrong = [self._changed(name, batch, number, rows) for name in changed[types]]
+                self._refuse(batch, rows, number, wrong)
+            else:
+                good.append(number)
+        return batch.keep(good)
+
+    def _changed(self, name: str, batch: Batch, number: int, rows: Rows) -> Problem:
+        """E105 for a kept value of another type than before."""
+        value = batch.columns[name][number]
+        found = f"found {show_value(value)} ({_type(type(value))})"
+        message = f"{found}, expected {self.types[name]} as in the rows before"
+        in_table = "in a spec, `is: extra` keeps all of them as text"
+        fix = "write all of them as text" if rows.typed else in_table
+        return Problem("E105", batch.place(number), message, self._field(name), fix)
+
+    def _refuse(self, batch: Batch, rows: Rows, number: int, wrong: Sequence[Problem]) -> None:
+        """Record a row of a batch as bad."""
+        self.problems.bad_row(wrong, rows.row(rows.lines.index(batch.lines[number])))
+        self.bad += 1
 
     def _sort_out(self, rows: Rows, columns: dict[str, Values], wrong: dict[str, Sequence[int]]) -> list[int]:
         """Record the rows with wrong values. Returns the numbers of the other rows."""
@@ -287,20 +318,14 @@ class Checker:
         if value is None:
             return Problem("E103", place, f"found null, expected {expected}", field)
         value_text = show_value(value)
-        if self._changes(name, value):
-            message = (
-                f"found {value_text} ({_type(value)}), expected {self.types[name]} as in the rows before"
-            )
-            in_table = "in a spec, `is: extra` keeps all of them as text"
-            fix = "write all of them as text" if rows.typed else in_table
-            return Problem("E105", place, message, field, fix)
         if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
             return Problem("E106", place, f"found {value_text}, expected text that is not blank", field)
         if isinstance(value, list) and "items" in schema:  # the message names the item
             wrong = next(violations(schema, value))
             return Problem("E105", place, wrong.message, f"{field} {wrong.place}".rstrip())
         fix = other_kind(value) if kind.is_cleaned else ""
-        return Problem("E105", place, f"found {value_text} ({_type(value)}), expected {expected}", field, fix)
+        message = f"found {value_text} ({_type(type(value))}), expected {expected}"
+        return Problem("E105", place, message, field, fix)
 
     def _field(self, name: str) -> str:
         """The source column in messages, with the target column if it is called otherwise."""
@@ -343,8 +368,8 @@ def _holds(valid: Validator, value: object) -> bool:
         return False
 
 
-def _type(value: object) -> str:
-    return _TYPES.get(type(value), type(value).__name__)
+def _type(of: type) -> str:
+    return _TYPES.get(of, of.__name__)
 
 
 def label_keys(spec: Spec) -> dict[object, object]:

@@ -93,7 +93,7 @@ def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
             batch = checker.check(rows)
             if batch is None:
                 raise ProblemsError(problems.errors, spec.name)
-            batch = RowFilter(part, Counts()).kept(batch)
+            batch = checker.of_one_type(RowFilter(part, Counts()).kept(batch), rows)
             lines = list(rows.lines)
             for number in range(len(batch)):
                 row = batch.keep([number])

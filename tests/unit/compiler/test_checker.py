@@ -121,3 +121,9 @@ def test_one_point_nought_is_one_and_a_name_nearly_right_is_asked_about(bench):
     report = bench.compile_rows("rte", rows, reject=True)
     assert report.problems.errors[0].hint == 'did you mean "entailment"?'
     assert bench.first("alpaca_rte-train.json")["output"] == "no"
+
+
+@pytest.mark.parametrize("kind", ["any", "extra"])
+def test_a_refused_row_does_not_decide_the_type_of_a_kept_column(bench, kind):
+    sources = [bench.rows("a.jsonl", [{"q": "", "a": 7}]), bench.rows("b.jsonl", [{"q": "b", "a": "x"}])]
+    assert bench.compile(ANY.replace("any", kind), *sources, reject=True).kept == 1
