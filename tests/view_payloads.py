@@ -61,9 +61,9 @@ def with_counts(made: PageRow) -> PageRow:
     return made
 
 
-def with_losses(made: PageRow, seed: int = 1) -> PageRow:
+def with_losses(made: PageRow) -> PageRow:
     """Give every learned token of a row a loss; the row's loss is their mean."""
-    draw = random.Random(seed + made.row)
+    draw = random.Random(1 + made.row)
     hard = draw.choice([0.2, 0.4, 3.0])
     losses = []
     for side in made.sides:

@@ -87,7 +87,7 @@ def test_compare_pairs_by_cluster_without_the_data(call, tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("without_plots")
-def test_a_limit_leaves_labels_and_the_baseline_to_the_whole_set(call, tmp_path) -> None:
+def test_a_limit_leaves_labels_and_the_baseline_to_the_whole_set(call) -> None:
     """The first three answers are all yes: alone they would be no label set, and always right."""
     out = call("nli", "--limit", "3")
     found = results(out)

@@ -17,8 +17,8 @@ LETTERS = "ABCD"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def question(number: int, long: int = 0) -> list[str]:
-    return [f"dog {number}{' cat' * long}?", f"yes {number}", "no", "maybe", 'a, "b"', LETTERS[number % 4]]
+def question(number: int) -> list[str]:
+    return [f"dog {number}?", f"yes {number}", "no", "maybe", 'a, "b"', LETTERS[number % 4]]
 
 
 @pytest.fixture

@@ -118,9 +118,7 @@ def test_a_suite_scores_labels_and_generates_over_a_server(
     assert {line["model_output"] for line in generated} == {"yes"}
 
 
-def test_another_model_is_not_resumed(
-    score_walks: Score, stand_in: tuple[StandIn, str], tmp_path: Path
-) -> None:
+def test_another_model_is_not_resumed(score_walks: Score, stand_in: tuple[StandIn, str]) -> None:
     folder = score_walks("run")
     (folder / RESULTS).unlink()
     stand_in[0].context -= 1

@@ -47,8 +47,8 @@ def results(model: str, name: str = "odd_eval", out: str = "out") -> dict:
     return read_json(Path(out, model, name, "results.json"))
 
 
-def predictions(model: str, name: str = "odd_eval", out: str = "out") -> list[dict]:
-    return read_lines(Path(out, model, name, "predictions.jsonl"))
+def predictions(model: str) -> list[dict]:
+    return read_lines(Path("out", model, "odd_eval/predictions.jsonl"))
 
 
 def test_the_base_with_shots_is_a_model_of_the_run_and_of_its_table(tiny_model, capsys) -> None:
@@ -70,7 +70,7 @@ def test_the_base_with_shots_is_a_model_of_the_run_and_of_its_table(tiny_model, 
     assert results("base (3 shots)", out="again")["shots"] == shots
 
 
-def test_a_question_comes_after_the_system_text_and_the_examples_turns(tiny_model) -> None:
+def test_a_question_comes_after_the_system_text_and_the_examples_turns() -> None:
     (drawn,) = with_shots(read_datasets(("odd_eval",), ()), 2, ())
     heard: list[list[dict]] = []
     given = ("--dataset", "odd_eval", "--limit", "1", "--shots", "2", "--out", "out", "--mode", "generate")

@@ -29,7 +29,7 @@ def bf16_bits(values):
     return np.where((rest > 0x8000) | ((rest == 0x8000) & (low & 1 == 1)), low + 1, low).astype(np.uint16)
 
 
-def write_file(path, tensors, dtype="F32", metadata=None):
+def write_file(path, tensors, dtype="F32"):
     """Write arrays with the safetensors library; `dtype` is given for all of them."""
     kinds = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
     arrays, specs = [], {}
@@ -40,7 +40,7 @@ def write_file(path, tensors, dtype="F32", metadata=None):
         arrays.append(data)  # alive until serialised: the library is given bare addresses
         where = {"data_ptr": data.ctypes.data, "data_len": data.nbytes}
         specs[name] = TensorSpec(dtype=NAMES[dtype], shape=list(np.shape(values)), **where)
-    Path(path).write_bytes(serialize(specs, metadata or {"format": "pt"}))
+    Path(path).write_bytes(serialize(specs, {"format": "pt"}))
 
 
 def stored(tensor):

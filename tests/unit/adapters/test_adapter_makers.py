@@ -22,15 +22,13 @@ from tuneyard.core.weights.base_models import open_base
 pytestmark = pytest.mark.usefixtures("two_adapters")
 
 
-def shard(folder, count=3):
-    """Deal an adapter's tensors out over several files with an index."""
+def shard():
+    """Deal the tensors of an adapter out over three files with an index."""
+    folder = Path("saves/rte")
     source, tensors = open_adapter(folder), {}
     for name in source.weights.tensors:
         tensors[name] = source.weights.read(name)
-    places = {
-        name: f"adapter_model-{i % count + 1:05d}-of-{count:05d}.safetensors"
-        for i, name in enumerate(tensors)
-    }
+    places = {name: f"adapter_model-0000{i % 3 + 1}-of-00003.safetensors" for i, name in enumerate(tensors)}
     for file in set(places.values()):
         write_file(folder / file, {name: tensors[name] for name in tensors if places[name] == file})
     write_json(folder / "adapter_model.safetensors.index.json", {"weight_map": places})
@@ -43,7 +41,7 @@ def test_an_adapter_in_shards_is_the_same_adapter():
     call("fuse", "rte", "--base", "base", "--out", "whole-model")
     whole = open_adapter("rte").digest
     sizes = json.loads(call("show", "rte", "--json")[0])["adapters"][0]
-    shard(Path("saves/rte"))
+    shard()
     call("merge", "rte=0.5", "mnli=0.5", "--out", "parts")
     call("fuse", "rte", "--base", "base", "--out", "parts-model")
     assert (
@@ -63,7 +61,7 @@ def test_an_adapter_in_shards_is_the_same_adapter():
 
 
 def test_the_digest_of_an_adapter_in_shards_is_of_all_of_them():
-    folder = shard(Path("saves/rte"))
+    folder = shard()
     before = open_adapter("rte").digest
     file = folder / "adapter_model-00003-of-00003.safetensors"
     content = file.read_bytes()

@@ -162,7 +162,7 @@ def test_an_adapter_of_a_qlora_training_is_noted_with_the_base_that_it_saw(tmp_p
 
 
 def interrupt_after(shards, wanted, base, out):
-    plan = plan_fusing(FuseRequest(list(wanted), base, out))
+    plan = plan_fusing(FuseRequest(wanted, base, out))
     done = 0
 
     def progress(count):

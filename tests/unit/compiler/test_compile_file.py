@@ -171,7 +171,7 @@ def test_a_disk_that_is_full_in_a_worker_is_one_line_and_leaves_nothing(bench) -
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes into any folder")
-def test_a_check_needs_no_folder_to_write_into(bench, monkeypatch) -> None:
+def test_a_check_needs_no_folder_to_write_into(bench) -> None:
     spec = bench.write("t.yaml", SPEC)
     source = bench.rows("a.jsonl", rows(0, 3))
     bench.folder.chmod(0o555)

@@ -52,14 +52,14 @@ def test_several_parts_are_named_in_one_order(bench):
 
 
 @pytest.mark.parametrize(
-    ("beside", "entry", "code", "field"),
+    ("beside", "code", "field"),
     [
-        ({"context": "Noon is near.", "passage": "We ate."}, {"columns": NAMED}, "E409", "context, passage"),
-        ({"facts": RUNNING, "more": f"{RUNNING} Again."}, {"columns": NAMED}, "W409", "facts, more"),
+        ({"context": "Noon is near.", "passage": "We ate."}, "E409", "context, passage"),
+        ({"facts": RUNNING, "more": f"{RUNNING} Again."}, "W409", "facts, more"),
     ],
 )
-def test_several_texts_that_one_key_would_map_are_one_finding(bench, beside, entry, code, field):
-    ((problem, row),) = problems_of(bench, entry, ROW, {**ROW, **beside})
+def test_several_texts_that_one_key_would_map_are_one_finding(bench, beside, code, field):
+    ((problem, row),) = problems_of(bench, {"columns": NAMED}, ROW, {**ROW, **beside})
     place = f"{bench.folder / 'a.jsonl'}:2"
     assert (problem.code, problem.field, problem.place, row) == (code, field, place, 1)
     assert all(f"{name!r} is filled in 1 record" in problem.message for name in beside)

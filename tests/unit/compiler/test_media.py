@@ -63,7 +63,7 @@ def test_the_same_question_about_another_picture_is_no_repeated_row(pictures):
     assert report.problems.counts == {"W202": 1}
 
 
-def test_files_lie_where_the_spec_says(pictures, tmp_path):
+def test_files_lie_where_the_spec_says(pictures):
     Image.new("RGB", (800, 800)).save(pictures / "pictures/large.png")
     rows = [
         {"question": "a?", "answer": "x", "image": "large.png"},

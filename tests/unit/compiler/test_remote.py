@@ -271,7 +271,7 @@ def test_an_object_that_changes_is_an_error(bench, store, monkeypatch, small_blo
     assert list(bench.out.rglob("*")) == []
 
 
-def test_a_store_that_stops_answering_is_an_error(bench, store, monkeypatch, small_blocks) -> None:
+def test_a_store_that_stops_answering_is_an_error(bench, store, small_blocks) -> None:
     source = store.put("a.jsonl", FORMATS["a.jsonl"])
     seen = []
 

@@ -175,7 +175,7 @@ def test_lengths_by_hand():
     assert histogram(Counter({5: 3})) == [(5, 5, 3)]
 
 
-def test_the_report(capsys):
+def test_the_report():
     example = [("ask ", False), ("yes", True)]
     audit = Audit(Counter({10: 1}), rows=1, seen=10, learned=2, example=example)
     verdict = Verdict("set", records=2, loaded=1, same=1, audit=audit, cutoff=16)

@@ -111,7 +111,7 @@ def test_the_hubs_files_are_fetched_as_far_as_needed(run, tmp_path) -> None:
     assert sorted(hub.sent) == ["logical/dev/0000.parquet", "logical/test/0000.parquet"]
 
 
-def test_offline_both_ways_out_are_named(monkeypatch, tmp_path) -> None:
+def test_offline_both_ways_out_are_named(monkeypatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for repo in ("haonan-li/cmmlu", "no/such/folder"):
         with raises(RequestError, "--data", repo, "dev/", "HF_ENDPOINT"):
