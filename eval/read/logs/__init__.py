@@ -118,7 +118,7 @@ def row_of(record: Record, where: str) -> Row:
             name for name, value in record.items() if value not in (None, "") and name != "place"
         )
         raise ContentError(f"{place}: expected {', '.join(FIELDS)} in every row, found {fields or 'none'}")
-    prediction = prediction or ""
+    gold, prediction = gold.strip(), (prediction or "").strip()
     correct = record.get("correct", gold == prediction)
     if not isinstance(correct, bool):
         raise unexpected(place, "correct", correct, "true or false")

@@ -52,7 +52,7 @@ WRITERS = {".csv": as_csv, ".parquet": as_parquet, ".jsonl": as_lines}
 
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_a_table_is_the_same_run_in_each_format(tmp_path: Path, suffix: str) -> None:
-    rows = [{**row, "confidence": "0.75"} for row in ROWS]
+    rows = [{**row, "prediction": " yes", "confidence": "0.75"} for row in ROWS]
     (run,) = read_log(WRITERS[suffix](tmp_path / f"tuned{suffix}", rows))
     assert (run.model, run.dataset, run.rows) == ("tuned", "rows", ["a", "b"])
     assert (run.gold, run.predicted, run.correct) == (["no", "yes"], ["yes", "yes"], [False, True])
