@@ -79,7 +79,7 @@ def _sample(record: Record, metric: str, fixed: bool) -> Record:
         names = choices if fixed else [str(place) for place in range(len(choices))]
         predicted, sure = names[scores.index(max(scores))], confidence_of(scores)
         place = int(target) if target.isdecimal() and len(target) < 9 else -1
-        gold = dict(enumerate(names)).get(place, target.strip())
+        gold = dict(enumerate(names)).get(place, target)
     answer = {"id": record["doc_id"], "gold": gold, "prediction": predicted}
     return {**answer, "correct": record[metric] == 1, "confidence": sure}
 
