@@ -37,18 +37,18 @@ class Checkout:
     root: Path
     forks: Forks | None = None
 
-    def shell(self, command: str, *, code: int = 0, env: dict[str, str] | None = None) -> str:
+    def shell(self, command: str) -> str:
         """Run a line of bash at the copy's root; the output of both streams is returned."""
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=self.root,
-            env=env or self.environment(),
+            env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             timeout=2400,
         )
-        assert done.returncode == code, f"$ {command}\nexit {done.returncode}\n{done.stdout[-4000:]}"
+        assert done.returncode == 0, f"$ {command}\nexit {done.returncode}\n{done.stdout[-4000:]}"
         return done.stdout
 
     def environment(self) -> dict[str, str]:

@@ -127,7 +127,7 @@ def logits(model):
 
 
 @pytest.mark.parametrize("start", ["pissa", "olora"])
-def test_a_converted_adapter_is_taken_and_means_what_was_trained(base, tiny_model, tmp_path, start):
+def test_a_converted_adapter_is_taken_and_means_what_was_trained(base, tmp_path, start):
     """The way out that the refusal names: save_pretrained with path_initial_model_for_weight_conversion."""
     import peft
 
@@ -151,7 +151,7 @@ def test_a_converted_adapter_is_taken_and_means_what_was_trained(base, tiny_mode
     torch.testing.assert_close(logits(load(base, out)), logits(tuned.eval()), atol=1e-4, rtol=0)
 
 
-def test_a_pickle_s_own_message_converts_it(base, save):
+def test_a_pickle_s_own_message_converts_it(save):
     folder = save("a")
     before = load_file(folder / WEIGHTS)
     torch.save(before, folder / "adapter_model.bin")

@@ -102,7 +102,7 @@ def test_tokens_that_a_resized_vocabulary_learns_are_no_error(tokenizers):
     assert findings(tokenizers["base"], "llama3", resizes=True) == []
 
 
-def test_a_default_system_text_stays_in_its_recipe(tokenizers, monkeypatch):
+def test_a_default_system_text_stays_in_its_recipe(tokenizers):
     """LLaMA-Factory writes it into the template that all recipes of a process share."""
     from types import SimpleNamespace
 

@@ -198,10 +198,6 @@ def decoded(tokenizer, ids: list[int]) -> str:
     return tokenizer.decode(ids).replace("\ufffd", "")
 
 
-def turns_of(row: PageRow, side: int = 0) -> list[tuple[str, str, str]]:
-    return [(turn.role, turn.part, turn.text) for turn in row.sides[side].turns]
-
-
 def test_roles_and_parts_of_turns(registered, tiny_model):
     row = said(
         ("human", "Sum."),
@@ -215,7 +211,7 @@ def test_roles_and_parts_of_turns(registered, tiny_model):
     folder = registered([row], {"formatting": "sharegpt", "columns": columns})
     settings = {"model_name_or_path": str(tiny_model), "template": "qwen"}
     (page_row,) = seen(build("mine", folder, settings))
-    turns = turns_of(page_row)
+    turns = [(turn.role, turn.part, turn.text) for turn in page_row.sides[0].turns]
     assert [turn[:2] for turn in turns if turn[0] != "template"] == [
         ("system", "text"),
         ("user", "text"),
