@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema_rs
 
 from tests.conftest import ROOT
-from tests.json_files import read_json
+from tests.json_files import read_json, write_json, write_lines
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.compare import MOST_ERRORS
 from tuneyard.eval.judge import ask, sections
@@ -42,22 +42,22 @@ def write_run(
     folder = out / model / dataset
     folder.mkdir(parents=True)
     labels = sorted({*gold, *(predicted if len(gold) == 1 else ())})
-    with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
-        for row, (expected, given) in enumerate(zip(gold, predicted, strict=True)):
-            record: dict[str, object] = {
-                "instruction": f"question {row}",
-                "input": "",
-                "expected_output": expected,
-                "model_output": given,
-                "predicted_output": given,
-                "idx": row,
-                "row": row,
-                "choices": choices(labels, given, row),
-                "label_mass": 0.8,
-            }
-            columns = {**({"cluster": groups} if groups else {}), **(kinds or {})}
-            record |= {name: values[row] for name, values in columns.items()}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    columns = {**({"cluster": groups} if groups else {}), **(kinds or {})}
+    records = []
+    for row, (expected, given) in enumerate(zip(gold, predicted, strict=True)):
+        record: dict[str, object] = {
+            "instruction": f"question {row}",
+            "input": "",
+            "expected_output": expected,
+            "model_output": given,
+            "predicted_output": given,
+            "idx": row,
+            "row": row,
+            "choices": choices(labels, given, row),
+            "label_mass": 0.8,
+        }
+        records.append(record | {name: values[row] for name, values in columns.items()})
+    write_lines(folder / "predictions.jsonl", records)
     accuracy = sum(a == b for a, b in zip(gold, predicted, strict=True)) / len(gold)
     data = hashlib.sha256("".join(gold).encode()).hexdigest()
     results = {
@@ -73,7 +73,7 @@ def write_run(
         "dtype": "fp32",
         "device": "cpu",
     }
-    (folder / "results.json").write_text(json.dumps(results | facts, ensure_ascii=False), encoding="utf-8")
+    write_json(folder / "results.json", results | facts)
     return folder
 
 

@@ -134,7 +134,7 @@ def guide(folder: Path, right: list[bool], **changes: object) -> Path:
     folder.mkdir()
     fields = {"overall_accuracy": sum(right) / len(right), "subtype_accuracy": shares, "results": results}
     path = folder / "evaluation_results.json"
-    path.write_text(json.dumps(fields | changes, ensure_ascii=False))
+    write_json(path, fields | changes)
     return path
 
 

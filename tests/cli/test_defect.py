@@ -9,7 +9,7 @@ from tests.cli import scoring
 from tests.cli.scoring import call
 from tests.conftest import ROOT
 from tests.folders import names
-from tests.json_files import read_json, read_lines, write_lines
+from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed_line
 from tuneyard.compiler.cli import cli as compiler
 from tuneyard.core.errors import ContentError
@@ -94,9 +94,9 @@ def test_judgements_are_scored_and_the_documents_file_holds_shares_and_rows(
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_a_compiled_set_is_judged_and_two_runs_compared(working_folder, capsys) -> None:
+def test_a_compiled_set_is_judged_and_two_runs_compared(working_folder) -> None:
     reports = [raw(subtype, f"{event}。", judgement) for subtype, event, judgement, _ in REPORTS * 4]
-    (working_folder / "raw.json").write_text(json.dumps(reports, ensure_ascii=False))
+    write_json(working_folder / "raw.json", reports)
     spec = ROOT / "compiler/specs/defect.yaml"
     call(compiler, "compile", spec, "--source", "raw.json")
     folder = ask(working_folder / "new", "--dataset", "defect_test") / "defect_test"

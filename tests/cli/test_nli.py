@@ -94,8 +94,16 @@ def test_a_model_that_gives_one_answer_to_every_example_is_told(data, tmp_path, 
     assert '  always "no"  unparsed 0' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("change", ["data", "adapter", "settings", "model"])
-def test_a_run_that_changed_is_not_resumed(nli, data, tmp_path, tiny_model, change) -> None:
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("data", "sets tiny"),
+        ("adapter", "models one"),
+        ("settings", "settings variants"),
+        ("model", "settings model"),
+    ],
+)
+def test_a_run_that_changed_is_not_resumed(nli, data, tmp_path, tiny_model, change, named) -> None:
     adapter = write_adapter(tmp_path / "saved")
     arguments = ["--data", data, "--adapter", f"one={adapter}"]
     before = tree(nli(*arguments))
@@ -111,13 +119,7 @@ def test_a_run_that_changed_is_not_resumed(nli, data, tmp_path, tiny_model, chan
         model = tmp_path / "copy"
         shutil.copytree(tiny_model, model)
         (model / "config.json").write_text((model / "config.json").read_text() + "\n")
-    named = {
-        "data": "sets tiny",
-        "adapter": "models one",
-        "settings": "settings variants",
-        "model": "settings model",
-    }
-    with raises(RequestError, named[change]):
+    with raises(RequestError, named):
         nli(*arguments, "--resume", model=model)
     assert tree(tmp_path / "out") == before
 
@@ -131,7 +133,7 @@ def test_the_template_beside_an_adapter_comes_first(nli, tmp_path):
     assert results(out)["hashes"]["chat_template"] != results(out, "one")["hashes"]["chat_template"]
 
 
-def test_a_prompt_beyond_the_context_is_counted_and_never_cut(nli, tmp_path, tiny_model, capsys) -> None:
+def test_a_prompt_beyond_the_context_is_counted_and_never_cut(nli, tmp_path, capsys) -> None:
     long = tmp_path / "tiny.json"
     write_json(long, [*PAIRS, {**PAIRS[0], "instruction": "dog " * 3000}])
     out = nli("--data", long)
@@ -179,16 +181,14 @@ def test_generating_says_how_often_choosing_agrees(nli, monkeypatch, capsys):
     chosen = predictions(nli(out="c"))
     out = nli("--mode", "generate", "--max-new-tokens", "4")
     said = predictions(out)
-    assert results(out)["check_choice"] == {
-        "n": 3,
-        "agree": sum(said[r]["predicted_output"] == chosen[r]["predicted_output"] for r in (0, 1, 3)),
-        "differing": [
-            {"row": r, "chosen": chosen[r]["model_output"]}
-            for r in (0, 1, 3)
-            if said[r]["predicted_output"] != chosen[r]["predicted_output"]
-        ],
-    }
-    assert f"chosen answers agree {results(out)['check_choice']['agree']}/3" in capsys.readouterr().out
+    differing = [
+        {"row": r, "chosen": chosen[r]["model_output"]}
+        for r in (0, 1, 3)
+        if said[r]["predicted_output"] != chosen[r]["predicted_output"]
+    ]
+    agree = 3 - len(differing)
+    assert results(out)["check_choice"] == {"n": 3, "agree": agree, "differing": differing}
+    assert f"chosen answers agree {agree}/3" in capsys.readouterr().out
     assert "check_choice" not in results(nli("--mode", "generate", "--think", out="thought"))
 
 

@@ -21,7 +21,7 @@ from tuneyard.core.errors import ContentError, RequestError
 def merged(wanted, out, **how):
     """Merge (folder, weight) pairs by a method and its parameters; the opened result and its errors."""
     fields = {name: how.pop(name) for name in ("method", "dtype") if name in how}
-    request = MergeRequest(list(wanted), out, parameters=how, **fields)
+    request = MergeRequest(wanted, out, parameters=how, **fields)
     errors = merge(plan_merging(request), lambda _: None)
     return open_adapter(out), errors
 

@@ -327,8 +327,8 @@ def test_changes_that_no_lora_of_the_engine_makes_are_to_be_fused(engine):
     extra = {"base_model.model.model.norm.weight": tensors_of(pairs).popitem()[1][0]}
     make("saves/full", pairs, extra=extra, modules_to_save=["norm"], base_model_name_or_path="models/base")
     for name in ("dora", "full"):
-        printed(refusal(name, "--engine", engine, code=1), f"saves/{name}", "fuse")
-    message = refusal("full", "--engine", engine, code=1)
+        message = refusal(name, "--engine", engine, code=1)
+        printed(message, f"saves/{name}", "fuse")
     assert message.endswith("tuneyard adapter fuse saves/full --base models/base --out models/full")
 
 

@@ -26,10 +26,7 @@ LEARNING = [
     ("mask", 0), ("mask", "false"), ("learn", "yes"), ("loss", 0.342), ("loss", "2.5"),
 ]  # fmt: skip
 FORMS = {"sharegpt": ("from", "value", "human", "gpt"), "openai": ("role", "content", "user", "assistant")}
-EXTRA_SPECS = {
-    "first": "{turns: first}",
-    "history": "{turns: history}",
-}
+EXTRA_SPECS = ("first", "history")
 
 
 def test_the_fix_names_the_spec_of_the_user(bench: Bench) -> None:

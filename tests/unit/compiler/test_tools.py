@@ -322,8 +322,7 @@ def test_init_proposes_a_column_of_tools_and_keeps_text_beside_calls(bench, tool
 )
 @pytest.mark.parametrize("form", ["text", "object"])
 def test_what_no_other_reader_takes_is_no_call(bench, arguments, why, form):
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-    talk = call(f'{{"name": "add", "arguments": {text}}}')
+    talk = call(f'{{"name": "add", "arguments": {arguments}}}')
     if form == "object":
         given = {"function": {"name": "add", "arguments": arguments}}
         talk = [ASK, {"role": "assistant", "tool_calls": [given]}, RESULT, SAY]

@@ -1,6 +1,5 @@
 """Comparisons in any metric: figures and p against scipy, sacrebleu and plain loops; what is refused."""
 
-import json
 import math
 import random
 
@@ -30,8 +29,7 @@ def run(folder, model, rows, dataset="talks"):
     place = folder / model / dataset
     place.mkdir(parents=True)
     write_json(place / "results.json", {"model": model, "set": dataset, "eval_loss": 1.0})
-    lines = [json.dumps({"row": number, **row}) + "\n" for number, row in enumerate(rows)]
-    (place / "predictions.jsonl").write_text("".join(lines))
+    write_lines(place / "predictions.jsonl", [{"row": number, **row} for number, row in enumerate(rows)])
     return folder
 
 
