@@ -14,9 +14,10 @@ def training_warnings(model: str, n: int, facts: Mapping[str, Any], metric: Metr
     trained_on, training_rows = part_of(facts, "trained_on"), part_of(facts, "training_rows")
     examples = trained_on.get("examples", 0)
     if examples:
-        sources = trained_on.get("sources", ())
         at_most = trained_on.get("at_most", False)
-        warnings.append(contamination(model, examples, n, sources, metric, at_most=at_most))
+        warnings.append(
+            contamination(model, examples, n, trained_on.get("sources", ()), metric, at_most=at_most)
+        )
     elif training_rows:
         warnings.append(_of_training_split(model, n, training_rows))
     same = "{model} was trained on a dataset of this name ({source})"
