@@ -126,9 +126,9 @@ def test_a_test_split_that_chooses_the_checkpoint_is_named_as_such(with_datasets
     )
 
 
-def request(name: str, method: str = "lora", trains_on: str = "gpu") -> RecipeRequest:
+def request(name: str, method: str = "lora") -> RecipeRequest:
     data = training_data(name, None, None)
-    return RecipeRequest(data, "me/model", method, machine(trains_on), Path("my recipe.yaml"))
+    return RecipeRequest(data, "me/model", method, machine("gpu"), Path("my recipe.yaml"))
 
 
 def test_kto_weighs_the_rarer_answers(with_datasets: Path) -> None:
@@ -394,7 +394,6 @@ def test_one_row_cannot_be_divided(written: Any) -> None:
     [
         (["--for", "T4", "--method", "qlora"], {"fp16": True, "quantization_bit": 4, "bf16": None}),
         (["--for", "cpu"], {"use_cpu": True, "bf16": None, "fp16": None, "per_device_train_batch_size": 4}),
-        (["--for", "4xT4"], {"deepspeed": "z3.json", "fp16": True}),
         (["--method", "dora"], {"use_dora": True, "bf16": True}),
         (["--method", "freeze"], {"finetuning_type": "freeze", "freeze_trainable_layers": 2}),
     ],
