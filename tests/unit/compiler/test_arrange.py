@@ -163,14 +163,9 @@ def test_texts_are_cleaned_only_when_asked(bench):
 
 def test_after_a_bad_row_nothing_is_said_of_what_was_not_counted(bench):
     """Rows after a bad one are checked, not kept: no part is called short, no class lone."""
-    spec = (
-        "about: t\n"
-        "mix: {total: 20, parts: {one: {share: 0.5, as: qa}, two: {share: 0.5, as: qa}}}\n"
-        "write: [{dataset: m, file: m.jsonl, format: alpaca}]\n"
-    )
     good = questions(40)
     one = bench.rows("one.jsonl", [{"question": "q", "answer": 7}, *good])
-    report = bench.compile(spec, f"one={one}", f"two={bench.rows('two.jsonl', good)}")
+    report = bench.compile(MIXTURE, f"one={one}", f"two={bench.rows('two.jsonl', good)}")
     assert [code for code, _ in bench.codes(report)] == ["E105"]
     assert not any("wanted" in note for note in report.problems.notes)
     many = [{"q": f"q{n}", "a": f"a{n}", "kind": "rare" if n in (0, 5999) else "k"} for n in range(6000)]

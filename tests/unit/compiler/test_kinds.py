@@ -92,15 +92,14 @@ def test_a_new_kind_is_recognised_compiled_registered_and_read_back(bench, with_
     """`init` proposes it; the record, the entry and the lint take what the kind declares."""
     text, _ = propose(bench.rows("rows.jsonl", HEARD))
     assert yaml.safe_load(text)["columns"]["sounds"] == {"names": ["sounds"], "is": "sounds"}
-    spec = text
-    assert bench.compile(spec).problems.counts == {}
+    assert bench.compile(text).problems.counts == {}
     assert bench.values("rows.jsonl", "sounds") == [["a.wav", "b.wav"], ["c.wav"]]
     (entry,) = read_registry(bench.out).values()
     assert (entry["columns"]["audios"], entry["ranking"]) == ("sounds", False)
     same = [row | {"sounds": "a.wav"} for row in HEARD]
-    conflict = bench.compile_rows(spec, same).problems.counts
+    conflict = bench.compile_rows(text, same).problems.counts
     assert list(conflict) == ["W203"]
-    (problem,) = bench.compile_rows(spec, [HEARD[0] | {"sounds": ";"}]).problems.errors
+    (problem,) = bench.compile_rows(text, [HEARD[0] | {"sounds": ";"}]).problems.errors
     assert (problem.code, problem.field) == ("E107", "sounds")
 
 

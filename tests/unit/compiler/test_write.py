@@ -89,7 +89,7 @@ def test_what_is_mapped_is_written_or_the_output_is_named(bench):
                 (record,) = bench.records(f"f{number}.jsonl")
                 text = json.dumps(record)
                 assert all(text.count(MARKS[column]) == 1 for column in mapped), case
-                _assert_read(bench, turns, number, record, mapped)
+                _assert_read(bench, number, record, mapped)
     assert written > 40 and refused > 100
 
 
@@ -100,7 +100,7 @@ def _holds(name: str, column: str) -> bool:
     return column == "system" and name in ("alpaca-system", "text-system", "text-roles")
 
 
-def _assert_read(bench: Bench, turns: bool, number: int, record: dict, mapped: tuple[str, ...]) -> None:
+def _assert_read(bench: Bench, number: int, record: dict, mapped: tuple[str, ...]) -> None:
     """Hold the registry entry against the record: what is written is what LLaMA-Factory reads."""
     spec = load_spec(str(bench.folder / "s.yaml"))
     entry = entries_of(spec)[f"d{number}"]
