@@ -82,10 +82,9 @@ def test_what_is_no_grid_is_refused(arguments, facts):
         parse_grid(arguments)
 
 
-def report_on(folder, rows, grid):
-    """What `write_report` writes of runs that only trained: sweep.md and sweep.json."""
-    loss = metric_of("eval_loss")
-    found = results.SweepResults(folder, grid, "eval_loss", loss, rows, [], is_scored=False)
+def report_on(folder, rows, grid, metric="accuracy", is_scored=True):
+    """What `write_report` prints and writes: sweep.md and sweep.json."""
+    found = results.SweepResults(folder, grid, metric, metric_of(metric), rows, [], is_scored)
     results.write_report(found)
     return (folder / "sweep.md").read_text(), read_json(folder / "sweep.json")
 
@@ -98,7 +97,7 @@ def test_seeds_of_a_setting_are_one_row_with_their_deviation(tmp_path):
         for seed, loss in enumerate(values)
     ]
     grid = Grid({"lora_rank": list(losses), "seed": ["0", "1"]}, {})
-    text, found = report_on(tmp_path, rows, grid)
+    text, found = report_on(tmp_path, rows, grid, "eval_loss", is_scored=False)
     assert text.index("| 4 | 1.2000 ± 0.283 | 2 |") < text.index("| 8 | 1.3000") < text.index("| 16 | 3.0500")
     assert "--eval" in text and "verdict" not in found
 
@@ -200,7 +199,7 @@ def test_a_grid_of_three_axes_has_a_row_for_each_run(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "picture", keep_figure)
     axes = {**AXES, "max_steps": [str(steps) for steps in range(9)]}
     rows = [{**row, "max_steps": steps, "run": "x"} for row in ROWS for steps in axes["max_steps"]]
-    report_on(tmp_path, rows, Grid(axes, {}))
+    report_on(tmp_path, rows, Grid(axes, {}), "eval_loss", is_scored=False)
     labels = [label.get_text() for label in last_figure[0].axes[0].get_yticklabels()]
     assert len(labels) == len(rows) and labels[-1].startswith("lora_rank 4, lora_alpha 16, max_steps")
     assert last_figure[0].get_figheight() > 10
