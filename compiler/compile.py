@@ -196,7 +196,8 @@ def _write_in_order(run: Run, executor: Executor | None) -> None:
 def _complete(run: Run) -> None:
     """Compare the rows with each other, and complete the report."""
     spec, report, problems = run.spec, run.report, run.report.problems
-    problems.lead(report.unused.problems(report.read))
+    if report.unused.findings:
+        problems.lead(report.unused.problems(report.read))
     report.rejected = problems.bad_rows
     if not report.failed:
         report.fit = warn_of_duplicates(run.fingerprints, spec.group, problems, near=spec.near)

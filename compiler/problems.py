@@ -151,7 +151,9 @@ class Problems:
             rest = total - len(first_lines)
             if rest:
                 lines.append(f"… {rest} more {code}: {WARNINGS[code]} (--all shows every one)")
-        return lines + guide(self.counts_of("W"))
+        if lines:
+            lines += guide(self.counts_of("W"))
+        return lines
 
 
 @lru_cache(1000)  # the same names often stand in every bad row
