@@ -140,5 +140,9 @@ def read_metric(results: Mapping[str, object], name: str) -> tuple[object, Metri
     figure = declared.get(name) if isinstance(declared, Mapping) else None
     if name in results or not isinstance(figure, Mapping):
         return results.get(name), metric_of(name)
-    higher = figure.get("higher_is_better") is True
-    return figure.get("value"), Metric(str(figure.get("unit")), higher, name)
+    return figure.get("value"), declared_metric(name, figure)
+
+
+def declared_metric(name: str, figure: Mapping[str, object]) -> Metric:
+    """The meaning of a figure that states its unit and direction, as in the `metrics` of a results.json."""
+    return Metric(str(figure.get("unit")), figure.get("higher_is_better") is True, name)

@@ -5,6 +5,7 @@ Shares are 0-1, differences -1 to 1, limits are at 95 %.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tuneyard.core.language.number_format import limits, p_cell
 from tuneyard.core.language.translation import tr
@@ -35,7 +36,7 @@ class ModelScore(Mean):
     calibration: Calibration | None = None
     trained_on: int = 0
     trained_on_at_most: bool = False
-    metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     always: str = ""
     trainings: Sequence[str] = ()
     seed_deviation: float = 0.0

@@ -18,7 +18,7 @@ import numpy as np
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.translation import joined, tr
-from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric, metric_of, read_metric
+from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric, declared_metric, metric_of
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.metrics import metrics
 from tuneyard.eval.metrics.calibration import calibration
@@ -59,8 +59,7 @@ def meaning(name: str, runs: RunsByDataset) -> Metric:
         for run in by_model.values():
             declared = part_of(run.facts, "metrics")
             if name in declared:
-                _, of_run = read_metric({"metrics": declared}, name)
-                meanings.add(of_run)
+                meanings.add(declared_metric(name, declared[name]))
     if len(meanings) > 1:
         raise RequestError(f"--metric {name}: the runs' results.json declare different units or directions")
     return replace(next(iter(meanings), metric_of(name)), name=name, in_percent=False)

@@ -7,8 +7,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
 from tuneyard.core.files import read_object, require, what_is_in
+from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, METRICS
@@ -210,6 +212,8 @@ def read_scored_run(
             f"{place}: no accuracy in {RESULTS} (found {fields}); another figure of each example is compared "
             f"by tuneyard eval compare --metric: {', '.join(measurable(placed_lines(path)))}"
         )
+    properties: Any = read_object(ROOT / "core/schemas/results.schema.json")["properties"]
+    check_file(place / RESULTS, properties["metrics"], part_of(facts, "metrics"))
     run = _run_of_lines(model, dataset, place, path, facts, metric, by, also)
     if metric in OF_ANSWERS:
         _check_totals(run)

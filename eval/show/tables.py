@@ -20,7 +20,7 @@ from tuneyard.core.language.number_format import (
 )
 from tuneyard.core.language.reader_language import ENGLISH, in_language
 from tuneyard.core.language.translation import in_english, tr, tr_counted
-from tuneyard.core.training.metrics import Metric, direction, read_metric
+from tuneyard.core.training.metrics import Metric, declared_metric, direction
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import (
     MEAN,
@@ -108,12 +108,11 @@ def _figures_of(score: ModelScore) -> dict[str, str]:
         error, chance = 100 * score.calibration.error, 100 * score.calibration.chance
         cells[tr("ECE, points (95th percentile if calibrated)")] = f"{error:.1f} ({chance:.1f})"
     for name, figure in score.metrics.items():
-        stated, metric = read_metric({"metrics": score.metrics}, name)
-        value, ci95 = float(str(stated)), figure.get("ci95")
+        value, ci95 = figure["value"], figure.get("ci95")
         text = number(value)
-        if isinstance(ci95, list) and len(ci95) == 2 and None not in ci95:
+        if ci95:
             text = limits(number, (value, *ci95))
-        cells[direction(name, metric)] = f"{text}, n = {figure.get('n')}"
+        cells[direction(name, declared_metric(name, figure))] = f"{text}, n = {figure.get('n')}"
     return cells
 
 

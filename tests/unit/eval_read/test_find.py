@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_runs import GOLD, answers, change_line, demo, read_runs, write_run
-from tests.json_files import read_lines, write_json, write_lines
+from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.read.find import parse_source, read_scored_runs
@@ -145,6 +145,21 @@ def test_damaged_results_are_named(two_runs, text, facts):
         read_runs(two_runs)
 
 
+@pytest.mark.parametrize(
+    ("figure", "facts"),
+    [
+        (3, "results.json; brier; 3"),
+        ({"value": None}, "results.json; brier; value; null"),
+        ({"value": 0.1, "ci95": ["0", 1]}, "results.json; brier.ci95.0; 0"),
+    ],
+)
+def test_a_damaged_figure_of_a_metric_is_named(two_runs, figure, facts):
+    path = two_runs / "a/s/results.json"
+    write_json(path, {**read_json(path), "metrics": {"brier": figure}})
+    with raises(ContentError, facts):
+        read_runs(two_runs)
+
+
 def test_a_line_that_is_no_object_is_named(two_runs):
     path = two_runs / "a/s/predictions.jsonl"
     path.write_text("3\n" + path.read_text())
@@ -156,7 +171,7 @@ def test_a_line_that_is_no_object_is_named(two_runs):
 
 
 def test_metrics_are_found_behind_a_prompt_that_was_too_long(tmp_path: Path) -> None:
-    place = write_run(tmp_path, "a", "s", ["yes", "no"] * 2, ["no"] * 4, metrics={"brier": {}})
+    place = write_run(tmp_path, "a", "s", ["yes", "no"] * 2, ["no"] * 4, metrics={"brier": {"value": 0}})
     change_line(place / "predictions.jsonl", 1, too_long="300 tokens", choices=None)
     ((run,), _) = read_runs(tmp_path)
     first, *others = run.values["brier"]
