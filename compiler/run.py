@@ -155,7 +155,12 @@ class Run:
         return records
 
     def account(self) -> dict[str, CompiledFile]:
-        """Write the row index of each dataset. Returns rows and hash by file."""
+        """Write the row index of each dataset. Returns rows and hash by file.
+
+        The fingerprints must have been compared: all but the clusters make room for the keys of the row index.
+        """
+        for seen in self.fingerprints.values():
+            seen.forget("prompts", "answers", "lengths", "labels")
         files: dict[str, CompiledFile] = {}
         for _, _, file in self.written:
             files[file.path.name] = CompiledFile(file.records, file.sha256)

@@ -47,9 +47,11 @@ def warn_of_duplicates(
 
     filled_splits = {split: rows for split, rows in splits.items() if rows.rows}
     report: dict[str, object] = {split: rows.summary() for split, rows in filled_splits.items()}
-    for seen in filled_splits.values():
+    repeated_ids = {split: seen.repeated_ids() for split, seen in filled_splits.items()}
+    for split, seen in filled_splits.items():
+        seen.forget("ids")
         same, conflicts = seen.repeats()
-        warn("W201", "the same id as in {}", seen.repeated_ids(), seen, seen)
+        warn("W201", "the same id as in {}", repeated_ids[split], seen, seen)
         warn("W202", "the same row as in {}", same, seen, seen)
         warn("W203", "the same input as in {}, another answer", conflicts, seen, seen)
         if near:

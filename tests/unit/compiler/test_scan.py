@@ -157,7 +157,7 @@ def test_fields_after_the_list_are_said_not_to_be_kept(bench):
 
 ROW = '{"question": "%s", "answer": "b"}' % ("why " * 1000)
 MANY = 12_500
-UNCLOSED = 'question,answer\n"never closed,b\n' + "a line of some words,b\n" * 2_000_000
+UNCLOSED = 'question,answer\n"never closed,b\n' + "a line of some words,b\n" * 3_000_000
 LARGE = {
     "object.json": lambda: "{" + ",".join(f'"{n}":{ROW}' for n in range(MANY)) + "}",
     "wrapped.json": lambda: '{"data":[' + ",".join([ROW] * MANY) + '],"version":1}',
@@ -181,6 +181,20 @@ finally:
     print(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
 TOO_LARGE = ("bomb.jsonl.gz", "bomb.json.zst", "unclosed.csv")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+@pytest.mark.slow
+def test_a_compile_keeps_few_bytes_of_each_row(bench):
+    peaks = []
+    for rows in (1_000_000, 4_000_000):
+        line = '{"premise": "%d", "hypothesis": "so", "label": %d, "idx": %d}\n'
+        source = bench.write(f"{rows}.jsonl", "".join(line % (row, row % 3, row) for row in range(rows)))
+        command = [sys.executable, "-c", PEAK, "compile", "mnli", "--source", f"train={source}"]
+        command += ["--out", bench.folder / f"{rows}", "--workers", "1"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+        peaks.append(int(done.stdout.split()[-1]))
+    assert 1024 * (peaks[1] - peaks[0]) <= 40 * 3_000_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
