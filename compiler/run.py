@@ -157,7 +157,7 @@ class Run:
     def account(self) -> dict[str, CompiledFile]:
         """Write the row index of each dataset. Returns rows and hash by file.
 
-        The fingerprints must have been compared: all but the clusters make room for the keys of the row index.
+        The rows must have been compared: all fingerprints but the clusters make room for the row index.
         """
         for seen in self.fingerprints.values():
             seen.forget("prompts", "answers", "lengths", "labels")
