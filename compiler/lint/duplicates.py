@@ -38,7 +38,10 @@ Twin = tuple[int, int, float]
 def warn_of_duplicates(
     splits: dict[str, Fingerprints], group: str | None, problems: Problems, *, near: bool = False
 ) -> dict[str, object]:
-    """Warn of duplicates, conflicts and leaks, within and between splits. Returns the manifest's `fit`."""
+    """Warn of duplicates, conflicts and leaks, within and between splits. Returns the manifest's `fit`.
+
+    The ids of the rows are forgotten meanwhile: 8 bytes a row less while equal rows are sought.
+    """
 
     def warn(code: str, form: str, twins: Iterable[Any], rows: Fingerprints, others: Fingerprints) -> None:
         """Warn of each (row, row of the others like it) or, for near rows, (row, other row, similarity)."""
@@ -47,6 +50,7 @@ def warn_of_duplicates(
 
     filled_splits = {split: rows for split, rows in splits.items() if rows.rows}
     report: dict[str, object] = {split: rows.summary() for split, rows in filled_splits.items()}
+    # Splits of one file share its columns: the ids go when no split asks for them any more.
     repeated_ids = {split: seen.repeated_ids() for split, seen in filled_splits.items()}
     for split, seen in filled_splits.items():
         seen.forget("ids")

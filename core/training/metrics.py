@@ -134,15 +134,6 @@ def direction(name: str, metric: Metric | None = None) -> str:
     return tr("{name} ({unit}, lower is better)", name=name, unit=unit)
 
 
-def read_metric(results: Mapping[str, object], name: str) -> tuple[object, Metric]:
-    """Read a figure of a results.json or of its `metrics`: its value (None if missing) and meaning."""
-    declared = results.get("metrics")
-    figure = declared.get(name) if isinstance(declared, Mapping) else None
-    if name in results or not isinstance(figure, Mapping):
-        return results.get(name), metric_of(name)
-    return figure.get("value"), declared_metric(name, figure)
-
-
 def declared_metric(name: str, figure: Mapping[str, object]) -> Metric:
     """The meaning of a figure that states its unit and direction, as in the `metrics` of a results.json."""
     return Metric(str(figure.get("unit")), figure.get("higher_is_better") is True, name)

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from tuneyard.core.drawing.plots import check_replaceable, picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language.translation import tr
-from tuneyard.core.training.metrics import Metric, direction, metric_of, read_metric
+from tuneyard.core.training.metrics import Metric, declared_metric, direction, metric_of
 from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.best import DivergedError, read_curve
 from tuneyard.recipes.sweep.grid import RESULTS, Grid
@@ -61,7 +61,7 @@ def score(folder: Path, is_scored_by_command: bool, metric: str) -> tuple[float,
         result = read_object(path)
         if result.get("model") == "base":
             continue
-        value, meaning = read_metric(result, metric)
+        value, meaning = _read_metric(result, metric)
         meanings.append(meaning)
         if isinstance(value, int | float):
             numbers.append(float(value))
@@ -74,6 +74,15 @@ def score(folder: Path, is_scored_by_command: bool, metric: str) -> tuple[float,
             f"{without_number[0]}: no number {show_value(metric)}, which the other results have"
         )
     return statistics.fmean(numbers), meanings[0]
+
+
+def _read_metric(results: Mapping[str, object], name: str) -> tuple[object, Metric]:
+    """Read a figure of a results.json or of its `metrics`: its value (None if missing) and meaning."""
+    declared = results.get("metrics")
+    figure = declared.get(name) if isinstance(declared, Mapping) else None
+    if name in results or not isinstance(figure, Mapping):
+        return results.get(name), metric_of(name)
+    return figure.get("value"), declared_metric(name, figure)
 
 
 @dataclass(frozen=True, slots=True)
