@@ -146,9 +146,9 @@ def compile_command(name: str, on_error: str, **options: Any) -> None:
     from tuneyard.compiler.compile import compile_spec
     from tuneyard.compiler.recipe_command import new_recipe
 
-    datasets = _report(compile_spec, name, reject=on_error == "reject", **options)
+    spec, datasets = _report(compile_spec, name, reject=on_error == "reject", **options)
     if datasets:
-        verify = ["tuneyard", "data", "verify", load_spec(name).name, *same_options("--dataset-dir")]
+        verify = ["tuneyard", "data", "verify", spec, *same_options("--dataset-dir")]
         commands = [verify, new_recipe(datasets, options["out"])]
         following = " && ".join(shlex.join(command) for command in commands if command)
         next_step(None, after_setup(following, "llamafactory"))
@@ -186,8 +186,11 @@ def _report(
     every: bool,
     as_json: bool,
     **settings: Any,
-) -> list[str]:
-    """Compile or check a spec, and print the report; the registered datasets. `ContentError` if it fails."""
+) -> tuple[str, list[str]]:
+    """Compile or check a spec, and print the report. `ContentError` if it fails.
+
+    Returns the name of the spec and the registered datasets.
+    """
     spec, over = _changed(name, columns, shares, table)
     request = CompileRequest(**settings, over=over, most_problems=NO_LIMIT if every or as_json else KEPT)
     if seed is not None:
@@ -210,7 +213,7 @@ def _report(
     _print(as_json, report.as_json, lines)
     if report.failed:
         raise ContentError(f"{report.name}: {report.verdict()}")
-    return [output for output in report.datasets if any(each.dataset for each in spec.outputs)]
+    return spec.name, [output for output in report.datasets if any(each.dataset for each in spec.outputs)]
 
 
 def _changed(

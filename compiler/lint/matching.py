@@ -2,7 +2,8 @@
 
 from array import array
 from collections.abc import Iterator
-from itertools import islice
+from itertools import compress, islice
+from operator import ne
 from typing import TypeAlias
 
 from tuneyard.compiler.draw import ROW_TYPE
@@ -38,7 +39,8 @@ def first_rows(keys: Keys) -> Rows:
 
 def repeated(keys: Keys) -> Pairs:
     """Yield (row, first row) for every row whose key came before. The keys are not kept meanwhile."""
-    return ((row, first) for row, first in enumerate(first_rows(keys)) if row != first)
+    rows, firsts = range(len(keys)), first_rows(keys)
+    return compress(zip(rows, firsts, strict=True), map(ne, rows, firsts))
 
 
 def matches(keys: Keys, others: Keys) -> Pairs:

@@ -3,8 +3,9 @@
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial, reduce
 from hashlib import blake2b
-from itertools import chain
+from operator import add
 
 from xxhash import xxh3_64_digest, xxh32_digest
 
@@ -62,8 +63,14 @@ class Lint:
     def see(self, seen: Fingerprints, batch: Batch, numbered: bool) -> None:
         """Check a batch. `numbered`: its ids come from the file, so that they should differ."""
         texts = self.texts.of(batch)
-        plain = {name: plain_texts(column) for name, column in texts.items()}
-        lengths = array("I", map(sum, zip(*(map(len, column) for column in texts.values()), strict=True)))
+        plain: dict[str, list[bytes]] = {}
+        has_marks = False
+        for name, column in texts.items():
+            plain[name], column_has_marks = plain_texts(column)
+            has_marks = has_marks or column_has_marks
+        if has_marks:
+            self._warn_of_marks(batch, texts)
+        lengths = array("I", reduce(partial(map, add), (map(len, column) for column in texts.values())))
         self._warn_of_texts(batch, texts, plain, lengths)
         prompts = [plain[name] for name in self.texts.asked]
         columns: dict[str, Iterable[int]] = {"lengths": lengths}
@@ -99,6 +106,12 @@ class Lint:
             answers.append(list(map(text_by_value.__getitem__, batch.columns[name])))
         return answers
 
+    def _warn_of_marks(self, batch: Batch, texts: Mapping[str, Texts]) -> None:
+        for number, row in enumerate(zip(*texts.values(), strict=True)):
+            answers = [texts[name][number] for name in self.texts.answered]
+            for code, message in text_warnings(row, answers):
+                self._warn(code, batch, number, message)
+
     def _warn_of_texts(
         self,
         batch: Batch,
@@ -106,12 +119,6 @@ class Lint:
         plain: Mapping[str, list[bytes]],
         lengths: Sequence[int],
     ) -> None:
-        joined = b"".join(chain.from_iterable(plain.values()))
-        if b"\0" in joined or b"<" in joined or b"inst]" in joined:
-            for number, row in enumerate(zip(*texts.values(), strict=True)):
-                answers = [texts[name][number] for name in self.texts.answered]
-                for code, message in text_warnings(row, answers):
-                    self._warn(code, batch, number, message)
         for name in self.texts.may_be_blank:
             values = batch.columns.get(name, texts[name])
             if not EMPTY.isdisjoint(plain[name]) or None in values:
@@ -132,11 +139,17 @@ def plain_text(text: str) -> bytes:
     return text.encode(errors="surrogatepass").translate(_PLAIN, _BLANKS)
 
 
-def plain_texts(texts: Texts) -> list[bytes]:
-    """`plain_text` of each text, in one call for all, unless a text has the separator."""
-    joined = "\x1e".join(texts).encode(errors="surrogatepass")
-    plain = joined.translate(_PLAIN_SEPARATED, _BLANKS).split(SEPARATOR)
-    return plain if len(plain) == len(texts) else list(map(plain_text, texts))
+def plain_texts(texts: Texts) -> tuple[list[bytes], bool]:
+    """`plain_text` of each text, and if one may have a control character, a token or a tag.
+
+    It is one call for all, unless a text has the separator.
+    """
+    joined = "\x1e".join(texts).encode(errors="surrogatepass").translate(_PLAIN_SEPARATED, _BLANKS)
+    plain = joined.split(SEPARATOR)
+    if len(plain) != len(texts):
+        return list(map(plain_text, texts)), True
+    # one byte is found sooner than several
+    return plain, b"\0" in joined or b"<" in joined or (b"]" in joined and b"inst]" in joined)
 
 
 def text_warnings(texts: Sequence[str], answers: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -151,11 +151,14 @@ class Renderer:
 
     def _text(self, batch: Batch, key: str) -> list[str]:
         """The text of a template in each row."""
-        pieces: list[Iterable[str]] = [repeat("", len(batch))]
+        pieces: list[Iterable[str]] = []
         for literal, name in placeholders(self.output.templates.get(key, "")):
-            pieces.append(repeat(literal, len(batch)))
+            if literal:
+                pieces.append(repeat(literal, len(batch)))
             if name is not None:
                 pieces.append(as_texts(self.spec, name, batch))
+        if not pieces:
+            return [""] * len(batch)
         return list(map("".join, zip(*pieces, strict=True)))
 
 
@@ -168,9 +171,13 @@ def _encoded(fields: Mapping[str, list[Any]], between: bytes, rows: int) -> byte
     literals = [b"{"]
     columns = []
     for key, values in fields.items():
+        literals[-1] += orjson.dumps(key) + b":"
+        if values[0] == "" and values.count("") == rows:  # as most inputs are
+            literals[-1] += b'"",'
+            continue
         texts, quote = json_texts(values)
         columns.append(texts)
-        literals[-1] += orjson.dumps(key) + b":" + quote
+        literals[-1] += quote
         literals.append(quote + b",")
     literals[-1] = literals[-1][:-1] + b"}" + between
     step = 2 * len(columns) + 1
