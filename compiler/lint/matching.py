@@ -32,8 +32,10 @@ def first_rows(keys: Keys) -> Rows:
     firsts = array(ROW_TYPE, [0]) * len(keys)
     for share in range(SHARES):
         rows = np.flatnonzero(shares == share)
-        _, places, numbers = np.unique(values[rows], return_index=True, return_inverse=True)
-        np.asarray(firsts)[rows] = rows[places[numbers]]
+        _, numbers = np.unique(values[rows], return_inverse=True)
+        first_by_number = np.empty_like(rows)
+        first_by_number[numbers[::-1]] = rows[::-1]  # the last one that is written stays
+        np.asarray(firsts)[rows] = first_by_number[numbers]
     return firsts
 
 
