@@ -64,12 +64,12 @@ class Lint:
         """Check a batch. `numbered`: its ids come from the file, so that they should differ."""
         texts = self.texts.of(batch)
         plain: dict[str, list[bytes]] = {}
-        has_marks = False
+        is_suspect = False
         for name, column in texts.items():
-            plain[name], column_has_marks = plain_texts(column)
-            has_marks = has_marks or column_has_marks
-        if has_marks:
-            self._warn_of_marks(batch, texts)
+            plain[name], is_column_suspect = plain_texts(column)
+            is_suspect = is_suspect or is_column_suspect
+        if is_suspect:
+            self._warn_of_contents(batch, texts)
         lengths = array("I", reduce(partial(map, add), (map(len, column) for column in texts.values())))
         self._warn_of_texts(batch, texts, plain, lengths)
         prompts = [plain[name] for name in self.texts.asked]
@@ -106,7 +106,7 @@ class Lint:
             answers.append(list(map(text_by_value.__getitem__, batch.columns[name])))
         return answers
 
-    def _warn_of_marks(self, batch: Batch, texts: Mapping[str, Texts]) -> None:
+    def _warn_of_contents(self, batch: Batch, texts: Mapping[str, Texts]) -> None:
         for number, row in enumerate(zip(*texts.values(), strict=True)):
             answers = [texts[name][number] for name in self.texts.answered]
             for code, message in text_warnings(row, answers):
