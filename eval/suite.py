@@ -4,6 +4,7 @@ Runs several commands over models that are opened once, and collects their figur
 Writes OUT/<step>/<model>/<set>/… as each command does. docs/eval-suite.md explains suites.
 """
 
+import math
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -213,7 +214,7 @@ def _cell(name: str, figure: Mapping[str, Any] | None) -> str:
     last_word = name.replace(",", " ").split()[-1]  # after a dataset and a type
     if "accuracy" in figure or last_word == ACCURACY.name:
         metric = ACCURACY
-    return metric.interval_text((figure["value"], *figure["ci95"]))
+    return metric.interval_text((figure["value"], *(figure["ci95"] or (-math.inf, math.inf))))
 
 
 @dataclass(frozen=True, slots=True)

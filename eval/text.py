@@ -5,6 +5,7 @@ compares them with the expected ones. Writes
 OUT/<model>/<set>/{metrics.json,predictions.jsonl,results.json}. docs/eval-text.md explains them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -276,7 +277,8 @@ class Text(Task):
 
     def line(self, results: Results) -> str:
         """The figures, with the limits of the loss."""
-        low, high = (f"{limit:.4f}" for limit in results["estimates"]["eval_loss"]["ci95"])
+        limits = results["estimates"]["eval_loss"]["ci95"] or (-math.inf, math.inf)
+        low, high = (f"{limit:.4f}" for limit in limits)
         loss = f"{results['eval_loss']:.4f}"
         rows = tr_counted(results["n"], "answer")
         if results["scored"] == "texts":

@@ -57,11 +57,6 @@ class ExampleMetric:
             return None
         groups = groups_of(rows_with_fields)
         figure = metric_mean(self.meaning, self.values(rows_with_fields), groups).as_json()
-        clusters = len(rows_with_fields)
-        if groups is not None:
-            clusters = len(set(groups))
-        if clusters < 2 and not self.meaning.is_share:
-            figure |= {"stderr": None, "ci95": None}
         return {**figure, "unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
 
 

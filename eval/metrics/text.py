@@ -101,7 +101,7 @@ def bleu(
     groups: Groups = None,
     tokenizer: str = CHARACTERS,
 ) -> tuple[Mean, str]:
-    """Corpus BLEU (0-100) with its bootstrap limits by group, and sacrebleu's signature.
+    """Corpus BLEU (0-100) with its bootstrap limits by group, infinite for one, and sacrebleu's signature.
 
     The tokenizer is `zh` if a reference has a Chinese character, otherwise `13a`. With jieba it is `none`,
     because jieba has split the texts.
@@ -114,9 +114,11 @@ def bleu(
     value = whole.corpus_score([*map(cut, predictions)], [[*map(cut, references)]]).score
     cells = by_cluster(np.array(_counts(references, predictions, tokenizer)), groups)
     drawn = [_score(row) for row in resample(cells).tolist()]
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    limits = (float(low), float(high))
-    return Mean(value, *limits, len(references), float(np.std(drawn))), str(whole.get_signature())
+    low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
+    error = float(np.std(drawn))
+    if len(cells) < 2:
+        low, high, error = -math.inf, math.inf, math.inf
+    return Mean(value, low, high, len(references), error), str(whole.get_signature())
 
 
 def bleu_parts(

@@ -57,7 +57,9 @@ class Mean(Estimate):
     stderr: float
 
     def as_json(self) -> dict[str, object]:
-        """Plain JSON values, as results.json has them."""
+        """Plain JSON values, as results.json has them. One row or cluster has neither error nor limits."""
+        if math.isinf(self.stderr):
+            return {"value": self.value, "n": self.n, "stderr": None, "ci95": None}
         return {"value": self.value, "n": self.n, "stderr": self.stderr, "ci95": [self.low, self.high]}
 
 
@@ -193,16 +195,14 @@ def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Groups = None
     """Σtops / Σbottoms over rows that may come in groups.
 
     The error is that of a ratio estimator (Cochran 1977, §6.3), linearised and by group. The limits allow for
-    skewed values and for groups of any size (`spread`).
+    skewed values and for groups of any size (`spread`). A single group, or one that has all the weight, has
+    an infinite error.
     """
     from tuneyard.eval.statistics.spread import student_deviate
 
     spread = _spread(tops, bottoms, groups)
-    value = float(spread.value[0])
-    if math.isinf(spread.error[0]):  # a single group, or one that has all the weight
-        return Mean(value, value, value, len(tops), 0.0)
     low, high = spread.limits(0, float(student_deviate(Z95, spread.freedom)[0]))
-    return Mean(value, low, high, len(tops), float(spread.error[0]))
+    return Mean(float(spread.value[0]), low, high, len(tops), float(spread.error[0]))
 
 
 def mean_of(values: Sequence[float], groups: Groups = None) -> Mean:

@@ -12,7 +12,7 @@ from tuneyard.eval.statistics.rates import Z95, groups_of, mean_of, rate_of, wil
 from tuneyard.eval.statistics.spread import student_deviate
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=50))
+@given(st.lists(st.booleans(), min_size=2, max_size=50))
 def test_flags_have_the_interval_of_their_share(flags: list[bool]) -> None:
     found = rate_of(flags).as_json()
     assert found["value"] == sum(flags) / len(flags) and found["n"] == len(flags)
