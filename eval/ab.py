@@ -21,7 +21,7 @@ from tuneyard.core.files import atomic, require, write_json, write_text
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
-from tuneyard.eval.read.results import PREDICTIONS, Prediction, Results
+from tuneyard.eval.read.results import PREDICTIONS, Prediction, Results, check_files
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import PATH, ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task
@@ -102,6 +102,8 @@ cli.epilog = ask.epilog
 @click.option("--out", type=PATH, help="Folder for tally.md and tally.json.")
 def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     """Read filled sheets, one of each rater, and report which model won, by criterion and overall."""
+    if out:
+        check_files(out, ("tally.json", "tally.md"), "verdicts")
     stems = Counter(sheet.stem for sheet in sheets)
     sheet_of = {}
     for sheet in sheets:  # a rater is named by the path if two sheets have the same name
@@ -120,8 +122,8 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     text = tally_table(results)
     click.echo(text, nl=False)
     if out:
-        write_text(out / "tally.md", text)
         write_json(out / "tally.json", results)
+        write_text(out / "tally.md", text)
         next_step(out / "tally.md")
     else:
         folder = sheets[0].parent / "tally"

@@ -19,6 +19,7 @@ from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.errors import ContentError, RequestError, run_command
 from tuneyard.core.files import write_json, write_text
 from tuneyard.eval.backends.connection import TIMEOUT
+from tuneyard.eval.read.results import check_files
 from tuneyard.eval.scoring.options import (
     PATH,
     Finite,
@@ -114,8 +115,7 @@ def cli(
     from tuneyard.eval.parity.page import markdown, to_json
     from tuneyard.eval.parity.proof import FILES, ParityInputs, Tolerance
 
-    if out.exists() and not out.is_dir():
-        raise RequestError(f"--out {out}: a file; expected a folder")
+    check_files(out, ("prove.json", "prove.md"), "causes")
     files = {name: options.pop(name) for name in FILES}
     if not (template or urls or any(files.values())):
         choices = ", ".join(f"--{name}" for name in ("template", *FILES, "url"))
@@ -127,8 +127,8 @@ def cli(
     request = ScoringRequest(out=out, **options)
     proof = prove(request, inputs, Tolerance(flips, tolerance))
     page = markdown(proof)
-    write_text(out / "prove.md", page)
     write_json(out / "prove.json", to_json(proof, command_line("eval.prove")))
+    write_text(out / "prove.md", page)
     click.echo(page, nl=False)
     if proof.failures():
         raise ContentError(f"not equal, see {out / 'prove.md'}")

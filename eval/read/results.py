@@ -27,6 +27,7 @@ METRICS = "metrics.json"  # of eval.text alone: the figures by the names that ot
 TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "report.html"
 COMPARED = (TABLE_JSON, TABLE, CHANGED, PAGE)
 """The files of `tuneyard eval compare`, next to its plots."""
+PLOTS = "plots"  # in table.json: the names of the plots
 PARTS = ("settings", "models", "sets")  # in every run.json
 PROMPTS = "prompts"  # in some of them
 SHOTS_OF = "shots of "  # a setting of one dataset, which may be added with it
@@ -88,21 +89,28 @@ def _check_owner(out: Path, command: str) -> None:
         )
 
 
-def check_table(out: Path) -> None:
-    """Raise `RequestError` if OUT is a model's, or a comparison would replace a table.md that none wrote."""
+def check_files(out: Path, names: Sequence[str], mark: str) -> None:
+    """Raise `RequestError` if OUT is a file, or files of these names in it are not by the same command.
+
+    The first one is JSON. If the command wrote it, it has the list `mark`.
+    """
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out}: a file; expected a folder")
-    if any(out.glob(f"*/{RESULTS}")):
-        raise RequestError(f"--out {out}: the results of a model; choose another folder")
-    before = _compared_before(out)
-    if before and "steps" not in before:  # which a suite's have
+    before = _written_before(out / names[0], mark)
+    if before and "steps" not in before:  # which a suite's table has
         return
-    for name in COMPARED:
+    for name in names:
         if (out / name).exists():
             raise RequestError(
-                f"--out {out}: a comparison would replace its {name}, which is no comparison's; "
-                "choose another folder"
+                f"--out {out}: {name} would be replaced, which this command did not write; choose another folder"
             )
+
+
+def check_table(out: Path) -> None:
+    """Raise `RequestError` if OUT is a model's, or a comparison would replace a file that none wrote."""
+    check_files(out, COMPARED, PLOTS)
+    if any(out.glob(f"*/{RESULTS}")):
+        raise RequestError(f"--out {out}: the results of a model; choose another folder")
 
 
 def replaced_files(out: Path, runs: Sequence[str], *, force: bool) -> list[str]:
@@ -110,7 +118,7 @@ def replaced_files(out: Path, runs: Sequence[str], *, force: bool) -> list[str]:
 
     `runs` are paths of scored runs. `RequestError` if the comparison in OUT has other ones, unless `force`.
     """
-    before = _compared_before(out)
+    before = _written_before(out / TABLE_JSON, PLOTS)
     now = {Path(run).resolve() for run in runs}
     others = [str(run) for run in before.get("runs", ()) if Path(str(run)).resolve() not in now]
     if others and not force:
@@ -120,7 +128,7 @@ def replaced_files(out: Path, runs: Sequence[str], *, force: bool) -> list[str]:
         )
     if not before:
         return []
-    return [*COMPARED, *map(str, before["plots"])]
+    return [*COMPARED, *map(str, before[PLOTS])]
 
 
 def remove_files(out: Path, names: Iterable[str]) -> None:
@@ -316,13 +324,13 @@ def _check_same(out: Path, before: Identity, now: Identity) -> None:
         )
 
 
-def _compared_before(out: Path) -> dict[str, Any]:
-    """Read table.json of a comparison in OUT. {} without a comparison."""
+def _written_before(path: Path, mark: str) -> dict[str, Any]:
+    """Read a JSON object that has the list `mark`. {} without such a file."""
     try:
-        table = read_object(out / TABLE_JSON)
-    except (ContentError, OSError):  # no file, or a table of somebody else
+        before = read_object(path)
+    except (ContentError, OSError):  # no file, or one of somebody else
         return {}
-    return table if isinstance(table.get("plots"), list) else {}
+    return before if isinstance(before.get(mark), list) else {}
 
 
 def _own_folders(out: Path, before: Identity) -> list[Path]:

@@ -1,6 +1,7 @@
 """eval prove --url with stand-ins of llama.cpp, vLLM and a plain server that have the tiny model inside."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.label_server import Answer
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval import chat, nli
+from tuneyard.eval.prove import cli
 from tuneyard.eval.read.results import PREDICTIONS
 
 
@@ -193,3 +195,11 @@ def test_a_name_with_control_characters_is_escaped_on_the_page(home: Home) -> No
     home.prove("--url", home.serve("llama.cpp", name), code=1)
     page = (home.folder / "proof/prove.md").read_text()
     assert "\x1b" not in page and "\n# Equal" not in page and "bad\\x1b[2J\\n# Equal at " in page
+
+
+def test_no_file_of_somebody_else_is_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "prove.md"
+    page.write_text("mine")
+    with raises(RequestError, "prove.md would be replaced"):
+        call(cli, "--model", "models/m", "--template", "default", "--out", tmp_path)
+    assert page.read_text() == "mine"
