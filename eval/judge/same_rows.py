@@ -19,31 +19,34 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
     """
     first, *others = runs
     warnings = []
-    if first.groups is not None and len(set(first.groups)) < FEW_GROUPS:
+    count = len(set(first.groups or ()))
+    if 0 < count < FEW_GROUPS:
         warning = (
             "{dataset}: fewer than {few} clusters ({count} here) cannot show any difference; "
             "score examples of more"
         )
-        count = len(set(first.groups))
         warnings.append(tr(warning, dataset=first.dataset, count=count, few=FEW_GROUPS))
+    first_settings = _settings(first)
+    sources_by_difference: dict[str, list[str]] = {}
     for run in others:
         _check_same(run, first)
-        settings, first_settings = _settings(run), _settings(first)
-        both = f"{run.source} and {first.source}"
         differing = []
-        for name, value in settings.items():
+        for name, value in _settings(run).items():
             if name in first_settings and first_settings[name] != value:
                 differing.append(f"{name} {show_value(value)} and {show_value(first_settings[name])}")
         if differing:
-            warning = "{both} have different settings: {differing}"
-            warnings.append(tr(warning, both=both, differing="; ".join(differing)))
+            sources_by_difference.setdefault("; ".join(differing), []).append(run.source)
         for row, text, other in zip(run.rows, run.questions, first.questions, strict=False):
             if text not in other and other not in text:  # a tool may record it within its template
                 warning = (
                     "{both} have different questions, first in row {row}; score both on the same questions"
                 )
-                warnings.append(tr(warning, both=both, row=row))
+                warnings.append(tr(warning, both=f"{run.source} and {first.source}", row=row))
                 break
+    for differing_settings, sources in sources_by_difference.items():
+        warning = "{both} have different settings: {differing}"
+        both = f"{', '.join(sources)} and {first.source}"
+        warnings.append(tr(warning, both=both, differing=differing_settings))
     return warnings
 
 
@@ -86,10 +89,7 @@ def pairing_warnings(runs: RunsByDataset) -> list[str]:
 
 
 def _hash(run: ScoredRun, name: str) -> str:
-    value = part_of(run.facts, "hashes").get(name)
-    if not isinstance(value, str):
-        return ""
-    return value
+    return str(part_of(run.facts, "hashes").get(name) or "")
 
 
 def _settings(run: ScoredRun) -> dict[str, object]:

@@ -68,13 +68,21 @@ def test_other_ways_of_asking_are_warned_of(two_runs):
     path = two_runs / "base/s/results.json"
     hashes = read_json(path)["hashes"] | {"chat_template": "u"}
     asked = {"template": "qwen", "batch_tokens": 1, "model": "other"}
-    replace_a(two_runs, GOLD, GOLD, hashes=hashes, settings=asked, mode="generate")
+    facts = {"hashes": hashes, "settings": asked, "mode": "generate"}
+    replace_a(two_runs, GOLD, GOLD, **facts)
+    write_run(two_runs, "b", "s", GOLD, GOLD[::-1], **facts)
     before = {"template": None, "batch_tokens": 2, "model": "m"}
     write_json(path, read_json(path) | {"settings": before})
     change_line(two_runs / "a/s/predictions.jsonl", 3, instruction="another")
-    warning, of_questions = checked(two_runs)
+    of_questions, warning = checked(two_runs)
     printed(of_questions, "a/s and", "different questions, first in row 2")
-    printed(warning, 'mode "generate" and "choice"', 'chat template "u" and "t"', 'template "qwen" and null')
+    printed(
+        warning,
+        "b/s and",
+        'mode "generate" and "choice"',
+        'chat template "u" and "t"',
+        'template "qwen" and null',
+    )
     assert "batch_tokens" not in warning and "model" not in warning
 
 
