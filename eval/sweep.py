@@ -27,7 +27,7 @@ from tuneyard.eval.judge.question import CHOICES, Choice
 from tuneyard.eval.metrics import check_metric
 from tuneyard.eval.nli import Nli, label_options, label_sets
 from tuneyard.eval.read.results import HELD_OUT, RESULTS, TABLE, check_new, read_run
-from tuneyard.eval.read.sweeps import REPORTED, SWEEP
+from tuneyard.eval.read.sweeps import HALVES, REPORTED, SWEEP
 from tuneyard.eval.scoring.options import (
     PATH,
     ScoringRequest,
@@ -102,7 +102,7 @@ def cli(
     sets = read_datasets(request.datasets, request.data, request.cluster, folder=request.dataset_dir)
     labels = label_sets(sets, options)
     summaries = (SWEEP, TABLE, RECIPE, *(plot_name(dataset.name) for dataset in sets))
-    divided = {"seed": seed, "rows": "halves"}
+    divided = {"seed": seed, "rows": HALVES}
     task = Nli(labels, "choice", summaries=summaries, further_settings=divided, **options)
     halves: tuple[list[EvalDataset], list[EvalDataset]] = ([], [])
     rows_to_choose_on = {}

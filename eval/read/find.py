@@ -7,10 +7,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tuneyard.core.documents.schema_errors import check_file
+from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
 from tuneyard.core.files import read_object, require, what_is_in
-from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, METRICS
@@ -31,7 +30,7 @@ from tuneyard.eval.read.scored_run import (
     optional_text,
     text_field,
 )
-from tuneyard.eval.read.sweeps import SWEEP, held_out_runs
+from tuneyard.eval.read.sweeps import SWEEP, has_chosen, held_out_runs
 from tuneyard.eval.read.tables import placed_lines
 
 ANSWERS = ("expected_output", "predicted_output")
@@ -93,6 +92,11 @@ def read_scored_runs(
             runs_of_source += _read(place, metric, by)
         if reported is not None:
             runs_of_source = [run for run in runs_of_source if run.model in reported]
+        if any(map(has_chosen, runs_of_source)):
+            chosen = (
+                "{place}: a sweep chose on these rows, so its best is partly lucky; compare its held-out/"
+            )
+            warnings.append(tr(chosen, place=source.path))
         runs += [(source, run) for run in _named(runs_of_source, source)]
     return _distinct(runs), warnings
 
@@ -212,8 +216,7 @@ def read_scored_run(
             f"{place}: no accuracy in {RESULTS} (found {fields}); another figure of each example is compared "
             f"by tuneyard eval compare --metric: {', '.join(measurable(placed_lines(path)))}"
         )
-    properties: Any = read_object(ROOT / "core/schemas/results.schema.json")["properties"]
-    check_file(place / RESULTS, properties["metrics"], part_of(facts, "metrics"))
+    _check_metrics(part_of(facts, "metrics"), str(place / RESULTS))
     run = _run_of_lines(model, dataset, place, path, facts, metric, by, also)
     if metric in OF_ANSWERS:
         _check_totals(run)
@@ -272,6 +275,15 @@ def _answered_row(record: Mapping[str, Any]) -> Row:
     if isinstance(record.get("choices"), Mapping):
         confidence = confidence_of(list(label_logs(record).values()))
     return {**record, **columns, "confidence": confidence}
+
+
+def _check_metrics(metrics: Mapping[str, object], where: str) -> None:
+    """Refuse a metric of results.json whose value or limits are no numbers. A single row has no limits."""
+    for name in metrics:
+        figure = part_of(metrics, name)
+        limits = figure.get("ci95") or [0, 0]
+        if not isinstance(limits, list) or [*map(is_number, [figure.get("value"), *limits])] != [True] * 3:
+            raise unexpected(where, name, metrics[name], "a value, and null or two limits as ci95")
 
 
 def _check_totals(run: ScoredRun) -> None:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
-from tuneyard.core.errors import wrong_value
+from tuneyard.core.errors import unexpected
 from tuneyard.eval.metrics import is_measurable, metrics
 from tuneyard.eval.metrics.preference import ANSWER, AUC, auc_of
 from tuneyard.eval.metrics.text import CHARACTERS, bleu_parts, rouge
 from tuneyard.eval.read.scored_run import LOSS
-from tuneyard.eval.statistics.rates import Rows
+from tuneyard.eval.statistics.rates import Row, Rows
 
 IDS = ("row", "id", "doc_id")
 LARGEST = 1e100  # squares of more are beyond what a float holds
@@ -67,13 +67,13 @@ def values_of(metric: str, records: Rows, tokenizer: str) -> list[float | None]:
 
 
 def _field(name: str, records: Rows) -> Values:
-    return [_number(name, record[name]) for record in records]
+    return [_number(record, name) for record in records]
 
 
 def _loss(records: Rows) -> Values:
     losses: list[float | None] = []
     for record in records:
-        loss, tokens = _number("loss", record["loss"]), _number("tokens", record["tokens"])
+        loss, tokens = _number(record, "loss"), _number(record, "tokens")
         losses.append(loss / tokens if tokens else None)
     return losses
 
@@ -86,8 +86,9 @@ def _overlap(metric: str, records: Rows, tokenizer: str) -> Values:
     return rouge(references, predictions, tokenizer)[metric]
 
 
-def _number(name: str, value: object) -> float:
-    """A number (a truth value is 0 or 1); `ContentError` for anything else."""
+def _number(record: Row, name: str) -> float:
+    """A number (a truth value is 0 or 1); `ContentError` with its place for anything else."""
+    value = record[name]
     if not isinstance(value, int | float) or not abs(value) < LARGEST:
-        raise wrong_value(name, value, "a number below 1e100")
+        raise unexpected(record["place"], name, value, "a number below 1e100")
     return float(value)

@@ -14,10 +14,13 @@ from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.messages import warn
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.read.results import BASE, HELD_OUT, RESULTS, part_of
+from tuneyard.eval.read.scored_run import ScoredRun
 
 SWEEP = "sweep.json"
+HALVES = "halves"  # in the settings of its runs: the rows that were scored
 STEP = "step"  # the axis of a run's checkpoints
 REPORTED = "reported"
 """In sweep.json: the base, each adapter alone and the chosen model, which the held-out half is scored for."""
@@ -35,6 +38,12 @@ def held_out_runs(folder: Path) -> tuple[Path, list[str]]:
     return folder / HELD_OUT, models
 
 
+def has_chosen(run: ScoredRun) -> bool:
+    """True if a sweep has chosen by these rows: they are a half, and not the held-out one."""
+    is_half = part_of(run.facts, "settings").get("rows") == HALVES
+    return is_half and HELD_OUT not in Path(run.source).resolve().parts
+
+
 @dataclass(frozen=True, slots=True)
 class TrainedSweep:
     """`MODEL=FOLDER` of each scored folder, and `NAME=MODEL,MODEL` of each setting with several seeds.
@@ -50,8 +59,9 @@ class TrainedSweep:
 def read_trained_sweep(folder: Path) -> TrainedSweep | None:
     """Read the folder of a sweep of trainings; None for any other folder.
 
-    Runs that differ in their seeds alone are one setting. `ContentError` if a run has
-    results of several adapters, or of another base than the others.
+    Runs that differ in their seeds alone are one setting. There is a warning for each run that failed, such
+    as a diverged one. `ContentError` if a run has results of several adapters, or of another base than the
+    others.
     """
     if not (folder / SWEEP).is_file():
         return None
@@ -59,6 +69,8 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
     if "grid" not in sweep:
         return None
     check_file(folder / SWEEP, read_object(ROOT / "core/schemas/sweep.json"), sweep)
+    for row in sweep.get("failed", ()):
+        warn(f"{row['run']}: left out, it failed")
     axes = [axis for axis in sweep["grid"] if axis not in SEEDS]
     runs_of: dict[tuple[str | None, ...], list[Path]] = {}
     for row in sweep["rows"]:

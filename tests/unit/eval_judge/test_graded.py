@@ -153,7 +153,7 @@ def test_anybodys_numbers_in_json_lines(tmp_path):
             "x; loss",
         ),
         (lambda rows: [{**row, "loss": None} for row in rows], RequestError, "eval_loss"),
-        (lambda rows: [{**rows[0], "loss": math.inf}, *rows[1:]], ContentError, "loss; Infinity; 1e100"),
+        (lambda rows: [{**rows[0], "loss": math.inf}, *rows[1:]], ContentError, "jsonl:1; loss; Infinity"),
         (
             lambda rows: [{**row, "reference": "?"} for row in rows],
             RequestError,

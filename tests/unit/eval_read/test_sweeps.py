@@ -4,7 +4,7 @@ import pytest
 
 from tests.fake_runs import write_run
 from tests.json_files import write_json
-from tests.messages import printed_line, raises
+from tests.messages import printed, printed_line, raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.compare import compare_results
 from tuneyard.eval.read.find import ScoredRunSource
@@ -34,7 +34,8 @@ def sweep(tmp_path):
 
 def write_half(folder, model, given, rows):
     gold, answers = [GOLD[row] for row in rows], [given[row] for row in rows]
-    write_run(folder, model, "d", gold, answers, [str(row) for row in rows], majority=2 / 3)
+    facts = {"majority": 2 / 3, "settings": {"rows": "halves"}}
+    write_run(folder, model, "d", gold, answers, [str(row) for row in rows], **facts)
 
 
 def write(folder, told):
@@ -54,13 +55,15 @@ def test_base_singles_and_the_choice_on_the_other_half(sweep):
 def test_it_is_said(sweep, capsys):
     warnings = compare_results([ScoredRunSource(sweep)]).warnings
     printed_line(capsys.readouterr().err, "note: ", sweep, "compared on its held-out half")
-    assert not any("a sweep" in text for text in warnings)
+    compared_by_folder = compare_results([ScoredRunSource(sweep / "held-out")])
+    assert not any("a sweep" in text for text in [*warnings, *compared_by_folder.warnings])
 
 
 def test_a_point_that_is_named_is_compared_on_the_half_that_chooses(sweep):
     named = [ScoredRunSource(sweep / "base"), ScoredRunSource(sweep / "rte=1,mnli=1")]
-    (section,) = compare_results(named).comparison.sets
-    assert section.n == 3
+    compared = compare_results(named)
+    assert compared.comparison.sets[0].n == 3
+    printed(compared.warnings[0], sweep / "base", "a sweep chose", "compare its held-out/")
 
 
 def test_a_model_of_an_earlier_choice_is_left_out(sweep):
@@ -85,7 +88,8 @@ def test_a_damaged_sweep_is_named(sweep, told):
         ({"grid": {"lora_rank": ["4", "8"]}, "rows": [{"run": "x"}]}, "x/results"),
     ],
 )
-def test_a_sweep_of_trainings_without_runs_to_compare_is_named(tmp_path, told, fact):
+def test_a_sweep_of_trainings_without_runs_to_compare_is_named(tmp_path, told, fact, capsys):
     write(tmp_path, told)
     with raises(ContentError, fact):
         read_trained_sweep(tmp_path)
+    assert ("x: left out" in capsys.readouterr().err) == ("failed" in told)
