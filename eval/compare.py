@@ -158,7 +158,7 @@ def cli(
     )
     words = next_command(compared)
     page = Page(title or title_of(sources), errors, next_command=shlex.join(words))
-    write(compared, out, page, force=force)
+    write(compared, out, page, {}, force=force)
     next_step(None, words)
 
 
@@ -195,7 +195,7 @@ def write(
     compared: "ComparedRuns",
     out: Path,
     page: "Page",
-    facts: Mapping[str, object] | None = None,
+    facts: Mapping[str, object],
     *,
     force: bool = False,
 ) -> None:
@@ -209,7 +209,7 @@ def write(
     from tuneyard.eval.show.tables import summary
 
     files_before = replaced_files(out, [run.source for run in compared.run_list], force=force)
-    files = lay_out(compared, page, facts or {})
+    files = lay_out(compared, page, facts)
     for name in files:
         if name.endswith(PLOT_SUFFIX):
             check_replaceable(out / name)

@@ -56,7 +56,8 @@ class ExampleMetric:
         if not rows_with_fields:
             return None
         groups = groups_of(rows_with_fields)
-        figure = metric_mean(self.meaning, self.values(rows_with_fields), groups).as_json()
+        values = self.values(rows_with_fields)
+        figure = metric_mean(self.meaning, values, groups, [1] * len(values)).as_json()
         return {**figure, "unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
 
 

@@ -4,6 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
+from tuneyard.core.language.messages import relative_paths
+
 NAME = r"[^\s/'\",;=+]+"
 
 
@@ -15,17 +17,10 @@ def without_places(text: str) -> str:
     >>> without_places("out=/srv/jane/runs/a was scored by http://localhost:8000/v1")
     'out=a was scored by http://localhost:8000/v1'
     """
-    here = Path.cwd()
-    folders = {str(folder) for folder in (here, *here.parents, Path.home()) if folder != folder.parent}
+    folders = {str(folder) for folder in (*Path.cwd().parents, Path.home()) if folder != folder.parent}
     known = "|".join(re.escape(folder) for folder in sorted(folders, key=len, reverse=True))
-    absolute = rf"(?<![\w./~<-])(?P<known>{known}|~)?/(?:{NAME}/)*(?P<last>{NAME})/?"
-
-    def shortened(path: re.Match[str]) -> str:
-        if path["known"] == str(here):
-            return path[0].removeprefix(f"{here}/")
-        return path["last"]
-
-    return re.sub(absolute, shortened, text)
+    absolute = rf"(?<![\w./~<-])(?:{known}|~)?/(?:{NAME}/)*(?P<last>{NAME})/?"
+    return re.sub(absolute, r"\g<last>", relative_paths(text))
 
 
 def argument(text: str) -> str:
@@ -35,7 +30,7 @@ def argument(text: str) -> str:
     'rte=a'
     """
     name, equals, path = text.rpartition("=")
-    here = path.removeprefix(f"{Path.cwd()}/")
+    here = relative_paths(path)
     if Path(here).is_absolute():
         return f"{name}{equals}{Path(here).name}"
     return without_places(f"{name}{equals}{here}")

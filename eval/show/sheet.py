@@ -264,7 +264,6 @@ def tally_json(
 ) -> dict[str, Any]:
     """The tally as plain JSON values; `clusters` has the prompts (from 1) that belong to a cluster."""
     compared = outcomes(ratings, models, clusters)
-    equal = equal_verdicts(ratings, models)
     unit = "cluster" if clusters else "prompt"
     return {
         "models": list(models),
@@ -274,7 +273,7 @@ def tally_json(
         "verdicts": [verdict(outcome, unit) for outcome in compared if outcome.criterion == OVERALL],
         "outcomes": [asdict(outcome) for outcome in compared],
         "mean_marks": {model: mean_marks(ratings, model) for model in models},
-        "equal_verdicts": float(equal) if equal is not None else None,
+        "equal_verdicts": equal_verdicts(ratings, models),
     }
 
 

@@ -117,9 +117,8 @@ def estimates(units: Units, spread: Spread | None = None) -> list[DifferenceTest
     if units.bound == 1:
         floor = np.sqrt(units.squares / len(units.sums))
     error = np.maximum(units.power, floor) / units.sizes.sum(axis=0)
-    bounded = np.isfinite(reach) & np.isfinite(spread.error)  # otherwise no difference can be shown
-    smallest = np.minimum(units.bound, (np.where(bounded, reach, 0) + Z_POWER) * error)
-    smallest = np.where(bounded, smallest, units.bound)
+    smallest = np.minimum(units.bound, (reach + Z_POWER) * error)
+    smallest = np.where(np.isfinite(spread.error), smallest, units.bound)  # a single unit shows nothing
     differences = []
     for column, value in enumerate(spread.value.tolist()):
         chance = float(p[column])

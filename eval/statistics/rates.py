@@ -79,11 +79,10 @@ def by_cluster(values: "NDArray[Number]", groups: Groups) -> "NDArray[Number]":
     """Sums over the rows of each group [groups, …], in the order of first rows. None: a row is a group."""
     import numpy as np
 
-    keys: Sequence[Hashable] = range(len(values))
-    if groups is not None:
-        keys = groups
+    if groups is None:
+        return values
     numbers: dict[Hashable, int] = {}
-    places = [numbers.setdefault(key, len(numbers)) for key in keys]
+    places = [numbers.setdefault(group, len(numbers)) for group in groups]
     sums = np.zeros((len(numbers), *values.shape[1:]), dtype=values.dtype)
     np.add.at(sums, places, values)
     return sums
@@ -214,7 +213,7 @@ def metric_mean(
     metric: Metric,
     values: Sequence[float],
     groups: Groups,
-    weights: Sequence[float] | None = None,
+    weights: Sequence[float],
 ) -> Mean:
     """Mean of a metric's values with its interval: Wilson's for a share, otherwise that of `ratio`.
 
@@ -222,8 +221,6 @@ def metric_mean(
     """
     if metric.is_share:
         return rate_of(values, groups)
-    if weights is None:
-        weights = [1] * len(values)
     weighted = [value * weight for value, weight in zip(values, weights, strict=True)]
     return ratio(weighted, weights, groups)
 

@@ -72,7 +72,7 @@ def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping
     return compared
 
 
-def equal_verdicts(ratings: Sequence[Rating], models: Sequence[str]) -> Fraction | None:
+def equal_verdicts(ratings: Sequence[Rating], models: Sequence[str]) -> float | None:
     """Share of prompts and models that two raters judge alike (won, tied or lost); None without such two."""
     base, *others = models
     verdicts: defaultdict[Hashable, list[int]] = defaultdict(list)
@@ -84,7 +84,7 @@ def equal_verdicts(ratings: Sequence[Rating], models: Sequence[str]) -> Fraction
     pairs = [pair for of_raters in verdicts.values() for pair in itertools.combinations(of_raters, 2)]
     if not pairs:
         return None
-    return Fraction(sum(one == other for one, other in pairs), len(pairs))
+    return sum(one == other for one, other in pairs) / len(pairs)
 
 
 def mean_marks(ratings: Iterable[Rating], model: str) -> dict[str, float | None]:

@@ -1,7 +1,5 @@
 """Wins, ties and equal verdicts: worked out by hand, and against another library."""
 
-from fractions import Fraction
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,9 +101,9 @@ def test_equal_verdicts_of_two_raters_by_hand() -> None:
         return ratings
 
     anna, ben = judged("anna", [1, 0, -1, 1]), judged("ben", [2, 0, 1])
-    assert equal_verdicts([*anna, *ben], MODELS) == Fraction(2, 3)  # the fourth prompt has one rater
+    assert equal_verdicts([*anna, *ben], MODELS) == 2 / 3  # the fourth prompt has one rater
     carl = judged("carl", [1, 1, 1])
-    assert equal_verdicts([*anna, *ben, *carl], MODELS) == Fraction(2 + 1 + 2, 9)
+    assert equal_verdicts([*anna, *ben, *carl], MODELS) == (2 + 1 + 2) / 9
     assert equal_verdicts(anna, MODELS) is None
 
 
