@@ -263,9 +263,15 @@ def changed_examples(compared: "ComparedRuns") -> str:
                 change = "regressed"
                 if scored.correct[place]:
                     change = "fixed"
-                example = {"dataset": dataset, "model": model, "change": change, "row": row}
-                example |= {"expected": scored.gold[place], "predicted": scored.predicted[place]}
-                example["base"] = base.predicted[place]
+                example = {
+                    "dataset": dataset,
+                    "model": model,
+                    "change": change,
+                    "row": row,
+                    "expected": scored.gold[place],
+                    "predicted": scored.predicted[place],
+                    "base": base.predicted[place],
+                }
                 lines.append(json.dumps(example, ensure_ascii=False) + "\n")
     return "".join(lines)
 

@@ -61,8 +61,7 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
         ways[candidate.name] = dict(_prompt_ways(others, candidate, opened.backend.tokenizer, served))
     facts = _facts(request, inputs, opened, datasets, servers)
     offers = [served.offers for served in servers]
-    proof = Proof(next(iter(ways[first.name])), facts, tolerance, offers)
-    proof.unchecked.extend(unchecked)
+    proof = Proof(next(iter(ways[first.name])), facts, tolerance, offers, unchecked=unchecked)
     references: dict[str, list[Reference]] = {}
     for candidate in opened.candidates:
         references[candidate.name] = [

@@ -158,8 +158,8 @@ def prove_served(pairing: Pairing, reference: Reference, expected: Answers, proo
     evidence = ask(pairing.served, reference, expected, proof.tolerance)
     comparisons = []
     if evidence.served_ids is not None:
-        compared = (title, dataset, evidence.expected_ids, evidence.served_ids, tokenizer.decode)
-        comparisons.append(prove_prompts(*compared))
+        ids = evidence.served_ids
+        comparisons.append(prove_prompts(title, dataset, evidence.expected_ids, ids, tokenizer.decode))
     served = evidence.served
     if served.labels is not None or served.tokens is not None:
         comparisons.append(prove_answers(title, dataset, expected, served, tokenizer.decode))
@@ -168,8 +168,8 @@ def prove_served(pairing: Pairing, reference: Reference, expected: Answers, proo
         def encode(text: str) -> Ids:
             return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-        answers = (expected.texts, evidence.greedy, evidence.chat)
-        comparisons.append(prove_chat(title, dataset, *answers, encode, tokenizer.decode))
+        greedy, chat = evidence.greedy, evidence.chat
+        comparisons.append(prove_chat(title, dataset, expected.texts, greedy, chat, encode, tokenizer.decode))
     if any(one.failure(proof.tolerance) for one in comparisons):
         for cause in diagnose(evidence):
             proof.causes.append({"model": title, "dataset": dataset, **asdict(cause)})

@@ -102,7 +102,7 @@ def check_files(out: Path, names: Sequence[str], mark: str) -> None:
     for name in names:
         if (out / name).exists():
             raise RequestError(
-                f"--out {out}: {name} would be replaced, which this command did not write; choose another folder"
+                f"--out {out}: {name} would be replaced, which is not by this command; choose another folder"
             )
 
 

@@ -273,9 +273,7 @@ def agreeing(limits: tuple[float, float], p: float) -> tuple[float, float]:
     low, high = limits
     if p < ALPHA:
         return low, high
-    near = 0.0
-    if math.isfinite(high - low):
-        near = 10 * NEAR * (high - low)
+    near = 10 * NEAR * (high - low)
     if low > -near:
         low = 0.0
     if high < near:

@@ -58,9 +58,10 @@ class Mean(Estimate):
 
     def as_json(self) -> dict[str, object]:
         """Plain JSON values, as results.json has them. One row or cluster has neither error nor limits."""
+        figure = {"value": self.value, "n": self.n, "stderr": self.stderr, "ci95": [self.low, self.high]}
         if math.isinf(self.stderr):
-            return {"value": self.value, "n": self.n, "stderr": None, "ci95": None}
-        return {"value": self.value, "n": self.n, "stderr": self.stderr, "ci95": [self.low, self.high]}
+            figure |= {"stderr": None, "ci95": None}
+        return figure
 
 
 def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:

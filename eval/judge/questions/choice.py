@@ -41,15 +41,14 @@ def choose_on_half(
     """
     names = models_of(runs)
     chosen_from = names
+    chosen_by = meaning(metric, runs)
     is_sweep = held_out is not None
-    if not is_sweep:
+    if held_out is None:
         chosen_from = [name for name in names if name != base]
         if len(chosen_from) < 2 or base not in names:
             raise RequestError(
                 f"--choose-on half: found {', '.join(names)}, expected {base} and two others or more"
             )
-    chosen_by = meaning(metric, runs)
-    if held_out is None:
         for dataset, by_model in runs.items():
             missing = [name for name in names if name not in by_model]
             if missing:

@@ -144,8 +144,6 @@ def _confidence(record: Record, place: str) -> float | None:
 def reader_of(path: Path) -> LogReader:
     """Find the reader that recognises a file by the most fields of its first record."""
     fields = _first_fields(path)
-    if fields is None:
-        raise ContentError(f"{path}: found no rows, expected one for each scored example")
     best = max(log_readers().values(), key=lambda reader: reader.recognised(path, fields))
     if best.recognised(path, fields):
         return best
@@ -174,15 +172,17 @@ def logs_in(folder: Path, levels: Iterable[str]) -> list[Path]:
     return list(newest.values())
 
 
-def _first_fields(path: Path) -> list[str] | None:
+def _first_fields(path: Path) -> list[str]:
     """Fields of the first record: columns of a table, keys of a JSON object or of the first line.
 
-    None if a file of a known suffix has no record. `ContentError` if a JSON document is not an object.
+    `ContentError` if a table has no record, or a JSON document is not an object.
     """
     suffix = path.suffix.lower()
     if suffix in TABLES:
         first = next(iter(TABLES[suffix](path)), None)
-        return None if first is None else [name for name in first if name != "place"]
+        if first is None:
+            raise ContentError(f"{path}: found no rows, expected one for each scored example")
+        return [name for name in first if name != "place"]
     if suffix == ".json":
         try:
             document = read_json(path)
