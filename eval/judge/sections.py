@@ -157,7 +157,7 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
     majority, label, baseline = math.nan, "", np.zeros(0)
     if metric.counts_correct:
         majority, label = majority_class(first)
-        baseline = np.array([float(first.gold[row] == label) for row in kept])
+        baseline = _numbers([gold == label for gold in first.gold], kept)
     left_out = len(first.rows) - len(kept)
     return PairedRows(values, weights, groups, left_out, seeds, f1, majority, label, baseline)
 

@@ -193,8 +193,18 @@ def _facts(
 def _plain(served: Server) -> dict[str, object]:
     """A server's description of itself, as prove.json has it, without its long template and settings."""
     model = served.model
-    plain: dict[str, object] = {"url": served.url, "engine": model.engine, "version": model.version}
-    plain["model"] = model.model
-    for name in ("model_path", "context", "slots", "bos", "eos", "file_type", "bits"):
+    plain: dict[str, object] = {"url": served.url}
+    for name in (
+        "engine",
+        "version",
+        "model",
+        "model_path",
+        "context",
+        "slots",
+        "bos",
+        "eos",
+        "file_type",
+        "bits",
+    ):
         plain[name] = getattr(model, name)
     return {**plain, "offers": [offer.offer for offer in served.offers if offer.identity]}

@@ -107,5 +107,10 @@ def _json(one: ProofPart, name: str, within: str, tolerance: Tolerance) -> dict[
     """A comparison with the fields of its part, under `name` its way or model."""
     fields = asdict(one)
     of_part = {field: fields[field] for field in FIELDS[one.part]}
-    head = {name: one.model, "dataset": one.dataset, "n": one.n}
-    return {**head, **of_part, within: not one.failure(tolerance)}
+    return {
+        name: one.model,
+        "dataset": one.dataset,
+        "n": one.n,
+        **of_part,
+        within: not one.failure(tolerance),
+    }

@@ -270,11 +270,17 @@ def _answered_row(record: Mapping[str, Any]) -> Row:
     else:
         gold, predicted = (text_field(record, name, where) for name in ANSWERS)
         correct = gold == predicted
-    columns = {"id": str(row), "gold": gold, "prediction": predicted, "correct": correct}
     confidence = None
     if isinstance(record.get("choices"), Mapping):
         confidence = confidence_of(list(label_logs(record).values()))
-    return {**record, **columns, "confidence": confidence}
+    return {
+        **record,
+        "id": str(row),
+        "gold": gold,
+        "prediction": predicted,
+        "correct": correct,
+        "confidence": confidence,
+    }
 
 
 def _check_metrics(metrics: Mapping[str, object], where: str) -> None:

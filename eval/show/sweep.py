@@ -53,9 +53,6 @@ def _heat(axes: "Axes", choice: Choice, names: Sequence[str], points: Mapping[st
     ups = sorted({up for up, _ in figures})
     rights = sorted({right for _, right in figures})
     shares = [[float("nan")] * len(rights) for _ in ups]
-    for (up, right), figure in figures.items():
-        shares[ups.index(up)][rights.index(right)] = scale * figure.value
-    image = axes.imshow(shares, origin="lower", cmap="cividis", aspect="auto")
     values = [figure.value for figure in figures.values()]
     middle = (min(values) + max(values)) / 2
     for (up, right), figure in figures.items():
@@ -65,7 +62,9 @@ def _heat(axes: "Axes", choice: Choice, names: Sequence[str], points: Mapping[st
         if figure.value < middle:  # a dark cell
             colour = "white"
         x, y = rights.index(right), ups.index(up)
+        shares[y][x] = scale * figure.value
         axes.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
+    image = axes.imshow(shares, origin="lower", cmap="cividis", aspect="auto")
     marks = (
         ("best on this set", points[choice.model], "solid", COLOURS[6]),
         ("best on all sets", points[ship], "dotted", "black"),

@@ -122,8 +122,15 @@ def row_of(record: Record, where: str) -> Row:
     correct = record.get("correct", gold == prediction)
     if not isinstance(correct, bool):
         raise unexpected(place, "correct", correct, "true or false")
-    row = {"id": row_id, "gold": gold, "prediction": prediction, "correct": correct, "place": place}
-    return {**record, **row, "confidence": _confidence(record, place)}
+    return {
+        **record,
+        "id": row_id,
+        "gold": gold,
+        "prediction": prediction,
+        "correct": correct,
+        "place": place,
+        "confidence": _confidence(record, place),
+    }
 
 
 def _confidence(record: Record, place: str) -> float | None:

@@ -35,10 +35,16 @@ def detailed(path: Path) -> Iterator[Record]:
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise unexpected(path, "results", row, "a list of objects")
-        place = f"{path} result {number}"
         predicted = optional_text(row, "predicted")
-        correct = row.get("is_correct", optional_text(row, "expected") == predicted)
-        fields = {"id": number, "gold": row.get("expected"), "prediction": predicted, "correct": correct}
         question = optional_text(row, "user")
-        fingerprint = question and f"user {question}"
-        yield {**row, **names, **fields, "question": question, "fingerprint": fingerprint, "place": place}
+        yield {
+            **row,
+            **names,
+            "id": number,
+            "gold": row.get("expected"),
+            "prediction": predicted,
+            "correct": row.get("is_correct", optional_text(row, "expected") == predicted),
+            "question": question,
+            "fingerprint": question and f"user {question}",
+            "place": f"{path} result {number}",
+        }

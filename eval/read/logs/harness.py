@@ -32,15 +32,15 @@ def harness(path: Path) -> Iterator[Record]:
         metric = _metric(records)
         fixed = len({tuple(_choices(record)) for record in records}) == 1
         for record in records:
-            names = {
+            doc_hash = record.get("doc_hash")
+            yield {
                 "model": path.parent.name,
                 "dataset": dataset,
                 "question": next((str(pair.get("arg_0", "")) for pair in _arguments(record)), ""),
                 "place": record["place"],
+                "fingerprint": doc_hash and f"doc_hash {doc_hash}",
+                **_sample(record, metric, fixed),
             }
-            doc_hash = record.get("doc_hash")
-            fingerprint = doc_hash and f"doc_hash {doc_hash}"
-            yield {**names, "fingerprint": fingerprint, **_sample(record, metric, fixed)}
 
 
 def _arguments(record: Mapping[str, object]) -> list[Mapping[str, object]]:

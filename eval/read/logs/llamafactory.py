@@ -27,5 +27,12 @@ def generated_predictions(path: Path) -> Iterator[Record]:
     for number, record in json_lines(path):
         place = f"{path}:{number}"
         predicted, gold = (text_field(record, name, place) for name in ("predict", "label"))
-        row = {"id": number, "gold": gold, "prediction": predicted, "output": predicted}
-        yield {**row, "model": model, "question": record.get("prompt"), "place": place}
+        yield {
+            "id": number,
+            "gold": gold,
+            "prediction": predicted,
+            "output": predicted,
+            "model": model,
+            "question": record.get("prompt"),
+            "place": place,
+        }
