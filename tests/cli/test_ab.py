@@ -64,18 +64,17 @@ def test_from_prompts_to_a_verdict(ab, capsys, tmp_path) -> None:
     assert "4 prompts, 8 answers" in capsys.readouterr().out
 
     anna, ben = fill(out, "anna.csv", {"base": 2, "tuned": 5}), fill(out, "ben.csv", {"base": 3, "tuned": 4})
-    for _ in range(2):  # the second replaces the first
-        capsys.readouterr()
-        tally(anna, ben, "--out", tmp_path / "tally")
+    tally(anna, ben, "--out", tmp_path / "tally")
     said = capsys.readouterr().out
     assert said == (tmp_path / "tally/tally.md").read_text()
     printed_line(said, "tuned and base", "4 prompts won", "0 lost", "0 tied")
     found = read_json(tmp_path / "tally/tally.json")
     assert found["raters"] == ["anna", "ben"] and found["mean_marks"]["tuned"]["depth"] == 4.5
     assert found["outcomes"][0]["p"] == pytest.approx(2 / 2**4)
-    (tmp_path / "tally.md").write_text("mine")
+    tally(anna, "--out", tmp_path / "tally")
+    (tmp_path / "tally/tally.json").unlink()
     with raises(RequestError, "tally.md would be replaced"):
-        tally(anna, "--out", tmp_path)
+        tally(anna, "--out", tmp_path / "tally")
 
 
 def test_references_conversations_and_refused_prompts(ab, tmp_path, capsys) -> None:

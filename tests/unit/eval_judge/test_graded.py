@@ -153,7 +153,6 @@ def test_anybodys_numbers_in_json_lines(tmp_path):
             "x; loss",
         ),
         (lambda rows: [{**row, "loss": None} for row in rows], RequestError, "eval_loss"),
-        (lambda rows: [{**rows[0], "loss": math.inf}, *rows[1:]], ContentError, "jsonl:1; loss; Infinity"),
         (
             lambda rows: [{**row, "reference": "?"} for row in rows],
             RequestError,
@@ -260,7 +259,7 @@ def test_what_no_metric_can_be_made_of_is_refused(tmp_path):
     with raises(RequestError, "auc"):
         compared(tmp_path / "marks", "auc")
     run(tmp_path / "huge", "base", [{"gain": 1e300}])
-    with raises(ContentError, "gain", "1e+300", "1e100"):
+    with raises(ContentError, "jsonl:1", "gain", "1e+300", "1e100"):
         compared(tmp_path / "huge", "gain")
 
 

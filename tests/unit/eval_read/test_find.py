@@ -10,7 +10,6 @@ from tests.fake_runs import GOLD, answers, change_line, demo, read_runs, write_r
 from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.scored_run import ScoredRun
 
 
@@ -165,9 +164,6 @@ def test_a_line_that_is_no_object_is_named(two_runs):
     path.write_text("3\n" + path.read_text())
     with raises(ContentError, "predictions.jsonl:1", "3"):
         read_runs(two_runs)
-    path.write_text("[" * 100_000 + "\n")
-    with raises(ContentError):
-        read_runs(two_runs)
 
 
 def test_metrics_are_found_behind_a_prompt_that_was_too_long(tmp_path: Path) -> None:
@@ -176,7 +172,7 @@ def test_metrics_are_found_behind_a_prompt_that_was_too_long(tmp_path: Path) -> 
     ((run,), _) = read_runs(tmp_path)
     first, *others = run.values["brier"]
     assert first is None and None not in others
-    for logs in ({"yes": -(10**400), "no": 0}, {"yes": -math.inf}, {"yes": 0.2}):
+    for logs in ({"yes": -(10**400), "no": 0}, {"yes": -math.inf}, {"yes": 0.2}, {"yes": math.nan}):
         change_line(place / "predictions.jsonl", 2, choices=logs)
         with raises(ContentError, "jsonl:2: choices"):
             read_runs(tmp_path)
@@ -194,13 +190,9 @@ def test_what_is_right_may_be_said_row_by_row(two_runs: Path) -> None:
 
 def test_confidence_is_the_share_of_the_chosen_label(two_runs):
     path = two_runs / "a/s/predictions.jsonl"
-    rows = read_lines(path)
     logs = {"yes": math.log(0.6), "no": math.log(0.2)}
-    write_lines(path, (row | {"choices": logs} for row in rows))
+    write_lines(path, (row | {"choices": logs} for row in read_lines(path)))
     assert read_runs(two_runs / "a")[0][0].confidence == pytest.approx([0.75] * 20)
-    write_lines(path, (row | {"choices": {"yes": float("nan")}} for row in rows))
-    with raises(ContentError, "jsonl:1", "choices", "NaN"):
-        read_runs(two_runs / "a")
 
 
 def test_two_results_of_the_guide_with_one_model_are_named_by_their_folders(tmp_path: Path) -> None:
@@ -208,13 +200,12 @@ def test_two_results_of_the_guide_with_one_model_are_named_by_their_folders(tmp_
         (tmp_path / name).mkdir()
         row = {"expected": "y", "predicted": predicted, "is_correct": predicted == "y", "user": "?"}
         write_json(tmp_path / name / "evaluation_results.json", {"model": "m", "results": [row]})
-    paths = [str(tmp_path / name / "evaluation_results.json") for name in "ab"]
-    runs, _ = read_scored_runs(list(map(parse_source, paths)))
+    runs, _ = read_runs(*(tmp_path / name / "evaluation_results.json" for name in "ab"))
     assert [run.model for run in runs] == ["a/m", "b/m"]
 
 
 def test_a_table_beside_somebody_elses_results_is_a_table(tmp_path: Path) -> None:
     (tmp_path / "predictions.jsonl").write_text('{"id": 1, "gold": "a", "prediction": "a"}\n')
     write_json(tmp_path / "results.json", {"acc": 1.0})
-    ((run,), _) = read_scored_runs([parse_source(str(tmp_path / "predictions.jsonl"))])
+    ((run,), _) = read_runs(tmp_path / "predictions.jsonl")
     assert run.correct == [True]
