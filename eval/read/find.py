@@ -82,8 +82,7 @@ def read_scored_runs(
         folder, reported = source.path, None
         if (folder / SWEEP).is_file():
             folder, reported = held_out_runs(folder)
-            half = f"{source.path}: a sweep, compared on its held-out half"
-            say(f"note: {half}", to_stderr=True)
+            say(f"note: {source.path}: a sweep, compared on its held-out half", to_stderr=True)
         whole, unfinished = find_scored_runs(folder)
         left_out = "{place}: left out, unfinished; resume with --resume"
         warnings += [tr(left_out, place=place) for place in unfinished]
@@ -207,7 +206,7 @@ def read_scored_run(
     """
     path = place / PREDICTIONS
     facts = read_object(place / RESULTS)
-    model, dataset = (text_field(facts, name, str(place / RESULTS)) for name in ("model", "set"))
+    model, dataset = (text_field(facts, name, place / RESULTS) for name in ("model", "set"))
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
     if metric in OF_ANSWERS and "accuracy" not in facts:
@@ -216,7 +215,7 @@ def read_scored_run(
             f"{place}: no accuracy in {RESULTS} (found {fields}); another figure of each example is compared "
             f"by tuneyard eval compare --metric: {', '.join(measurable(placed_lines(path)))}"
         )
-    _check_metrics(part_of(facts, "metrics"), str(place / RESULTS))
+    _check_metrics(part_of(facts, "metrics"), place / RESULTS)
     run = _run_of_lines(model, dataset, place, path, facts, metric, by, also)
     if metric in OF_ANSWERS:
         _check_totals(run)
@@ -283,13 +282,16 @@ def _answered_row(record: Mapping[str, Any]) -> Row:
     }
 
 
-def _check_metrics(metrics: Mapping[str, object], where: str) -> None:
-    """Refuse a metric of results.json whose value or limits are no numbers. A single row has no limits."""
+def _check_metrics(metrics: Mapping[str, object], path: Path) -> None:
+    """Refuse a metric of results.json whose value, n or limits are no numbers. A single row has no limits."""
     for name in metrics:
         figure = part_of(metrics, name)
+        numbers = [figure.get("value"), figure.get("n", 0)]
         limits = figure.get("ci95") or [0, 0]
-        if not isinstance(limits, list) or [*map(is_number, [figure.get("value"), *limits])] != [True] * 3:
-            raise unexpected(where, name, metrics[name], "a value, and null or two limits as ci95")
+        if isinstance(limits, list):
+            numbers += limits
+        if len(numbers) != 4 or not all(map(is_number, numbers)):
+            raise unexpected(path, name, metrics[name], "value, n, and two limits or null as ci95")
 
 
 def _check_totals(run: ScoredRun) -> None:

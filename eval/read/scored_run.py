@@ -137,7 +137,7 @@ def models_of(runs: RunsByDataset) -> list[str]:
     return list(models)
 
 
-def text_field(record: Mapping[str, object], name: str, where: str) -> str:
+def text_field(record: Mapping[str, object], name: str, where: object) -> str:
     """A field that must be a text; `ContentError` with its place otherwise."""
     value = record.get(name)
     if not isinstance(value, str):

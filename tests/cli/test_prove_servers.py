@@ -1,7 +1,6 @@
 """eval prove --url with stand-ins of llama.cpp, vLLM and a plain server that have the tiny model inside."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,7 +196,7 @@ def test_a_name_with_control_characters_is_escaped_on_the_page(home: Home) -> No
     assert "\x1b" not in page and "\n# Equal" not in page and "bad\\x1b[2J\\n# Equal at " in page
 
 
-def test_no_file_of_somebody_else_is_replaced(tmp_path: Path) -> None:
+def test_no_file_of_somebody_else_is_replaced(tmp_path):
     (tmp_path / "prove.md").touch()
     with raises(RequestError, "prove.md would be replaced"):
         call(cli, "--model", "models/m", "--template", "default", "--out", tmp_path)

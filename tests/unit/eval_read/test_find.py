@@ -149,6 +149,7 @@ def test_damaged_results_are_named(two_runs, text, facts):
     [
         (3, "results.json; brier; 3"),
         ({"value": None}, "results.json; brier; value; null"),
+        ({"value": 0, "n": "x"}, "results.json; brier; n; x"),
         ({"value": 0.1, "ci95": ["0", 1]}, "results.json; brier; ci95"),
     ],
 )
