@@ -32,8 +32,9 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
         _check_same(run, first)
         differing = []
         for name, value in _settings(run).items():
-            if name in first_settings and first_settings[name] != value:
-                differing.append(f"{name} {show_value(value)} and {show_value(first_settings[name])}")
+            first_value = first_settings.get(name, value)
+            if first_value != value:
+                differing.append(f"{name} {show_value(value)} and {show_value(first_value)}")
         if differing:
             sources_by_difference.setdefault("; ".join(differing), []).append(run.source)
         for row, text, other in zip(run.rows, run.questions, first.questions, strict=False):
@@ -44,9 +45,10 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
                 warnings.append(tr(warning, both=f"{run.source} and {first.source}", row=row))
                 break
     for differing_settings, sources in sources_by_difference.items():
-        warning = "{both} have different settings: {differing}"
         both = f"{', '.join(sources)} and {first.source}"
-        warnings.append(tr(warning, both=both, differing=differing_settings))
+        warnings.append(
+            tr("{both} have different settings: {differing}", both=both, differing=differing_settings)
+        )
     return warnings
 
 

@@ -84,19 +84,19 @@ def read_scored_runs(
             folder, reported = held_out_runs(folder)
             say(f"note: {source.path}: a sweep, compared on its held-out half", to_stderr=True)
         whole, unfinished = find_scored_runs(folder)
-        left_out = "{place}: left out, unfinished; resume with --resume"
-        warnings += [tr(left_out, place=place) for place in unfinished]
+        warnings += [
+            tr("{place}: left out, unfinished; resume with --resume", place=place) for place in unfinished
+        ]
         runs_of_source: list[ScoredRun] = []
         for place in whole:
             runs_of_source += _read(place, metric, by)
         if reported is not None:
             runs_of_source = [run for run in runs_of_source if run.model in reported]
-        if any(map(has_chosen, runs_of_source)):
-            chosen = (
-                "{place}: a sweep chose on these rows, so its best is partly lucky; compare its held-out/"
-            )
-            warnings.append(tr(chosen, place=source.path))
         runs += [(source, run) for run in _named(runs_of_source, source)]
+    chosen = dict.fromkeys(str(source.path) for source, run in runs if has_chosen(run))
+    if chosen:
+        lucky = "{places}: a sweep chose on these rows, so its best is partly lucky; compare its held-out/"
+        warnings.append(tr(lucky, places=", ".join(chosen)))
     return _distinct(runs), warnings
 
 

@@ -40,8 +40,8 @@ def held_out_runs(folder: Path) -> tuple[Path, list[str]]:
 
 def has_chosen(run: ScoredRun) -> bool:
     """True if a sweep has chosen by these rows: they are a half, and not the held-out one."""
-    is_half = part_of(run.facts, "settings").get("rows") == HALVES
-    return is_half and HELD_OUT not in Path(run.source).resolve().parts
+    settings = part_of(run.facts, "settings")
+    return settings.get("rows") == HALVES and HELD_OUT not in Path(run.source).resolve().parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.read.scored_run import (
@@ -13,6 +13,7 @@ from tuneyard.eval.read.scored_run import (
     models_of,
 )
 
+Row = TypeVar("Row")
 LONGEST = 2000  # characters of a question or an answer that are shown
 MOST_LETTERS = 12_000_000  # of all rows on a page, which a browser still opens at once
 
@@ -48,8 +49,8 @@ def collect_incorrect(runs: RunsByDataset, most: int) -> list[IncorrectExamples]
     kept = min(1.0, MOST_LETTERS / max(1, letters))
     collected = []
     for dataset, rows in rows_by_dataset.items():
-        kept_rows = [rows[place] for place in spread(range(len(rows)), int(kept * len(rows)))]
-        collected.append(IncorrectExamples(dataset, len(wrong[dataset]), kept_rows))
+        shown = spread(rows, int(kept * len(rows)))
+        collected.append(IncorrectExamples(dataset, len(wrong[dataset]), shown))
     return collected
 
 
@@ -62,9 +63,9 @@ def fair_shares(counts: Mapping[str, int], most: int) -> dict[str, int]:
     return shares
 
 
-def spread(places: Sequence[int], count: int) -> list[int]:
-    """Pick `count` of the places, evenly spread."""
-    return [places[i * len(places) // count] for i in range(count)]
+def spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """Pick `count` of the rows, evenly spread."""
+    return [rows[i * len(rows) // count] for i in range(count)]
 
 
 def _rows(runs: Sequence[ScoredRun], models: Sequence[str], places: Sequence[int]) -> list[dict[str, Any]]:
@@ -82,14 +83,15 @@ def _rows(runs: Sequence[ScoredRun], models: Sequence[str], places: Sequence[int
         row["answers"] = []
         for run in runs:
             predicted = cut(run.predicted[place])
-            answer = {
-                "model": models.index(run.model),
-                "predicted": predicted,
-                "output": cut(run.outputs[place]) or predicted,
-                "right": run.correct[place],
-                "confidence": run.confidence and round(run.confidence[place], 4),
-            }
-            row["answers"].append(answer)
+            row["answers"].append(
+                {
+                    "model": models.index(run.model),
+                    "predicted": predicted,
+                    "output": cut(run.outputs[place]) or predicted,
+                    "right": run.correct[place],
+                    "confidence": run.confidence and round(run.confidence[place], 4),
+                }
+            )
         rows.append(row)
     return rows
 

@@ -62,7 +62,7 @@ def test_a_point_that_is_named_is_compared_on_the_half_that_chooses(sweep):
     named = [ScoredRunSource(sweep / "base"), ScoredRunSource(sweep / "rte=1,mnli=1")]
     compared = compare_results(named)
     assert compared.comparison.sets[0].n == 3
-    printed(compared.warnings[0], sweep / "base", "a sweep chose", "compare its held-out/")
+    printed(compared.warnings[0], sweep / "base", named[1].path, "a sweep chose")
 
 
 def test_a_model_of_an_earlier_choice_is_left_out(sweep):
