@@ -16,6 +16,7 @@ from tuneyard.eval.statistics.family import ALPHA, DifferenceTest
 from tuneyard.eval.statistics.rates import Mean
 
 MEAN = "mean"
+BEST_MARK = " ←"
 DIFFERENCES = ("", "difference, points (95 %)", "fixed", "regressed", "p", "minimum detectable effect")
 MEASURED = ("", "difference (95 %)", "better", "worse", "p", "minimum detectable effect")
 

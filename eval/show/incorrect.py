@@ -13,7 +13,7 @@ from tuneyard.eval.read.scored_run import (
     models_of,
 )
 
-Row = TypeVar("Row")
+Item = TypeVar("Item")
 LONGEST = 2000  # characters of a question or an answer that are shown
 MOST_LETTERS = 12_000_000  # of all rows on a page, which a browser still opens at once
 
@@ -63,9 +63,9 @@ def fair_shares(counts: Mapping[str, int], most: int) -> dict[str, int]:
     return shares
 
 
-def spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """Pick `count` of the rows, evenly spread."""
-    return [rows[i * len(rows) // count] for i in range(count)]
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """Pick `count` of the items, evenly spread."""
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def _rows(runs: Sequence[ScoredRun], models: Sequence[str], places: Sequence[int]) -> list[dict[str, Any]]:

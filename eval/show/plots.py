@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KINDS = 25  # bars of a plot
+MOST_BARS = 25
 DETAILED = 12  # with more datasets, nobody would look through all matrices
 OTHERS = "others"
 BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
@@ -166,7 +166,7 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
     return Chart(decisions(comparison, brief=True)[0], places, series, baselines, base, best)
 
 
-def kinds_chart(runs: Sequence[ScoredRun], kind: str, most: int = KINDS) -> Chart:
+def kinds_chart(runs: Sequence[ScoredRun], kind: str, most: int = MOST_BARS) -> Chart:
     """Each model's accuracy by `kind` (type or subtype), the most common kinds first.
 
     Of more than `most` kinds the rest is one bar.

@@ -23,6 +23,7 @@ from tuneyard.core.language.translation import in_english, tr, tr_counted
 from tuneyard.core.training.metrics import Metric, declared_metric, direction
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import (
+    BEST_MARK,
     MEAN,
     Comparison,
     ModelScore,
@@ -44,9 +45,8 @@ LEFT_OUT_OF_SEEDS = (
     "The intervals of replicates are over these examples and training seeds. They leave out what another "
     "prompt or other data would change."
 )
-RECOMMENDED = " ←"
-OF_ANSWERS = ("unparsed", "calibration", "metrics", "always", "macro_f1")
-OF_SEEDS = ("trainings", "seed_deviation")
+ANSWER_FIELDS = ("unparsed", "calibration", "metrics", "always", "macro_f1")
+SEED_FIELDS = ("trainings", "seed_deviation")
 WIDE = 7  # more columns than this do not fit a screen
 MOST_MODELS = 20  # on a screen
 
@@ -66,7 +66,7 @@ def scores(comparison: Comparison, most: int | None = None, marked: Collection[s
     """Figures of the models, the best first, on every dataset and on average; of accuracy, the majority
     class's too. `most` models at most."""
     models = comparison.ranked[:most]
-    names = [model + RECOMMENDED if model in marked else model for model in models]
+    names = [model + BEST_MARK if model in marked else model for model in models]
     has_majority = any(not math.isnan(section.majority) for section in comparison.sections)
     if has_majority:
         names.append(tr("majority-class baseline"))
@@ -324,7 +324,7 @@ def _score_json(score: ModelScore, metric: Metric) -> dict[str, object]:
     if metric.counts_correct:
         record["accuracy"] = record.pop("value")
     else:
-        unused = OF_ANSWERS
+        unused = ANSWER_FIELDS
     if not score.trainings:
-        unused += OF_SEEDS
+        unused += SEED_FIELDS
     return {name: value for name, value in record.items() if name not in unused}

@@ -13,7 +13,13 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.language.number_format import Table, limits, p_cell
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY, Metric
-from tuneyard.eval.judge.conclusions import MEAN, differences_header, section_name, translated
+from tuneyard.eval.judge.conclusions import (
+    BEST_MARK,
+    MEAN,
+    differences_header,
+    section_name,
+    translated,
+)
 from tuneyard.eval.judge.question import CHOICES, AnsweredQuestion, Choice, Half
 from tuneyard.eval.judge.sections import mean_figures, meaning, paired_family, paired_rows
 from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, models_of
@@ -21,7 +27,6 @@ from tuneyard.eval.statistics.rates import average
 from tuneyard.eval.statistics.selection import split_halves
 
 CHOICE_SEED = 42
-BEST_MARK = " ←"
 CHOICE = ("best on", "candidate", "choosing half", "held-out half")
 
 
