@@ -49,8 +49,8 @@ def collect_incorrect(runs: RunsByDataset, most: int) -> list[IncorrectExamples]
     kept = min(1.0, MOST_LETTERS / max(1, letters))
     collected = []
     for dataset, rows in rows_by_dataset.items():
-        shown = spread(rows, int(kept * len(rows)))
-        collected.append(IncorrectExamples(dataset, len(wrong[dataset]), shown))
+        kept_rows = spread(rows, int(kept * len(rows)))
+        collected.append(IncorrectExamples(dataset, len(wrong[dataset]), kept_rows))
     return collected
 
 
