@@ -173,7 +173,7 @@ class Adapter(ABC):
         """Check that config and weights match. Tensor values are checked when they are read."""
         config = cls.read_config(folder / CONFIG, raw)
         weights = open_adapter_weights(folder)
-        check_characters("\n".join(weights.tensors), str(weights.path))
+        check_characters("\n".join(weights.tensors), weights.path)
         with config.bounded():
             modules = dict(sorted(cls.read_modules(weights, raw), key=_layer_order))
             adapter = cls(folder, config, weights, modules)

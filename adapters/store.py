@@ -49,7 +49,7 @@ def _read(reference: str | Path) -> tuple[type[Adapter], Path, dict[str, Any]]:
         hint = checkpoints_in(folder) or f"; name the output_dir of a LoRA training ({_listing()})"
         raise RequestError(f"{folder}: not an adapter: {CONFIG} is missing{hint}")
     raw: dict[str, Any] = read_object(path)
-    check_characters(json.dumps(raw, ensure_ascii=False), str(path))
+    check_characters(json.dumps(raw, ensure_ascii=False), path)
     return kind_of(raw, path), folder, raw
 
 

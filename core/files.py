@@ -197,7 +197,7 @@ def read_object(path: Path, *, unique_keys: bool = False) -> dict[str, object]:
     return value
 
 
-def check_characters(text: str, place: str) -> None:
+def check_characters(text: str, place: object) -> None:
     """`ContentError` for half a character (a lone surrogate): JSON can have it, no file or tokenizer can."""
     try:
         text.encode()

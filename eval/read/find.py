@@ -1,5 +1,6 @@
 """Find and read scored runs: our results folders, the held-out rows of a sweep, other tools' logs."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,9 +8,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tuneyard.core.documents.schema_errors import is_number
+from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
-from tuneyard.core.files import read_object, require, what_is_in
+from tuneyard.core.files import check_characters, read_object, require, what_is_in
+from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, METRICS
@@ -206,6 +208,7 @@ def read_scored_run(
     """
     path = place / PREDICTIONS
     facts = read_object(place / RESULTS)
+    _check_facts(place / RESULTS, facts)
     model, dataset = (text_field(facts, name, place / RESULTS) for name in ("model", "set"))
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
@@ -215,7 +218,6 @@ def read_scored_run(
             f"{place}: no accuracy in {RESULTS} (found {fields}); another figure of each example is compared "
             f"by tuneyard eval compare --metric: {', '.join(measurable(placed_lines(path)))}"
         )
-    _check_metrics(part_of(facts, "metrics"), place / RESULTS)
     run = _run_of_lines(model, dataset, place, path, facts, metric, by, also)
     if metric in OF_ANSWERS:
         _check_totals(run)
@@ -282,16 +284,14 @@ def _answered_row(record: Mapping[str, Any]) -> Row:
     }
 
 
-def _check_metrics(metrics: Mapping[str, object], path: Path) -> None:
-    """Refuse a metric of results.json whose value, n or limits are no numbers. A single row has no limits."""
-    for name in metrics:
-        figure = part_of(metrics, name)
-        numbers = [figure.get("value"), figure.get("n", 0)]
-        limits = figure.get("ci95") or [0, 0]
-        if isinstance(limits, list):
-            numbers += limits
-        if len(numbers) != 4 or not all(map(is_number, numbers)):
-            raise unexpected(path, name, metrics[name], "value, n, and two limits or null as ci95")
+def _check_facts(path: Path, facts: Mapping[str, object]) -> None:
+    """`ContentError` for results.json whose parts that are compared have another form: damaged or edited."""
+    import jsonschema_rs
+
+    check_characters(json.dumps(facts, ensure_ascii=False), path)
+    parts: Any = read_object(ROOT / "core/schemas/results.schema.json")["$defs"]
+    if not jsonschema_rs.validator_for(parts["compared"]).is_valid(facts):
+        check_file(path, parts["compared"], facts)
 
 
 def _check_totals(run: ScoredRun) -> None:

@@ -197,7 +197,7 @@ def assemble(
     ordered = [rows[place] for place in order]
     gold = [row["gold"] for row in ordered]
     predicted = [row["prediction"] for row in ordered]
-    check_characters("".join([model, dataset, *gold, *predicted]), str(source))
+    check_characters("".join([model, dataset, *gold, *predicted]), source)
     for one, other in pairwise(ordered):
         if one["id"] == other["id"]:
             raise ContentError(f"{other['place']}: row {other['id']} is already in {one['place']}")

@@ -139,7 +139,7 @@ def test_rows_of_another_file_are_compared_with_the_training_rows_of_the_registr
         "held_out": ["both_eval"],
     }
     results_schema = read_json(ROOT / "core/schemas/results.schema.json")
-    jsonschema.validate(counted, results_schema["properties"]["training_rows"])
+    jsonschema.validate(counted, results_schema["$defs"]["compared"]["properties"]["training_rows"])
     assert trained_fingerprints(mixture).issuperset(dataset.origin.fingerprints[expected].tolist())
 
 

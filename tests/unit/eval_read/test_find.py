@@ -145,17 +145,23 @@ def test_damaged_results_are_named(two_runs, text, facts):
 
 
 @pytest.mark.parametrize(
-    ("figure", "facts"),
+    ("part", "facts"),
     [
-        (3, "results.json; brier; 3"),
-        ({"value": None}, "results.json; brier; value; null"),
-        ({"value": 0, "n": "x"}, "results.json; brier; n; x"),
-        ({"value": 0.1, "ci95": ["0", 1]}, "results.json; brier; ci95"),
+        ({"metrics": {"brier": 3}}, "results.json; metrics.brier; 3"),
+        ({"metrics": {"brier": {"value": None}}}, "results.json; brier.value; null"),
+        ({"metrics": {"brier": {"value": 10**400}}}, "results.json; brier.value"),
+        ({"metrics": {"brier": {"value": 0, "n": "x"}}}, "results.json; brier.n; x"),
+        ({"metrics": {"brier": {"value": 0.1, "ci95": ["0", 1]}}}, "results.json; brier.ci95.0"),
+        ({"trained_on": {"examples": "x"}}, "results.json; trained_on.examples; x"),
+        ({"trained_on": {"examples": 1, "sources": [None]}}, "results.json; trained_on.sources.0; null"),
+        ({"adapters": {"a": []}}, "results.json; adapters.a"),
+        ({"weights": {"a": "x"}}, "results.json; weights.a; x"),
+        ({"base": "\ud800"}, "results.json; half a character"),
     ],
 )
-def test_a_damaged_figure_of_a_metric_is_named(two_runs, figure, facts):
+def test_a_damaged_part_of_the_results_is_named(two_runs, part, facts):
     path = two_runs / "a/s/results.json"
-    write_json(path, {**read_json(path), "metrics": {"brier": figure}})
+    path.write_text(json.dumps({**read_json(path), **part}))
     with raises(ContentError, facts):
         read_runs(two_runs)
 
