@@ -20,6 +20,7 @@ from tuneyard.eval.backends.server import (
     chat_request,
     log_of,
     read_ids,
+    text_in,
 )
 
 LISTED = 1000  # next tokens that are listed
@@ -50,7 +51,8 @@ class LlamaCpp(Server):
 
         def read(answer: dict[str, Any]) -> Generated:
             self.check_length(answer.get("tokens_evaluated", len(ids)), len(ids))
-            return Generated(writable(answer["content"]), FINISHES.get(answer.get("stop_type", "")))
+            finish = FINISHES.get(text_in(answer.get("stop_type"), "stop_type"))
+            return Generated(writable(answer["content"]), finish)
 
         body = {"prompt": list(ids), "n_predict": longest, **NEUTRAL}
         address = f"{self.connection.root}/completion"
@@ -60,7 +62,9 @@ class LlamaCpp(Server):
         """/apply-template, then /tokenize, which adds BOS."""
         root = self.connection.root
         asking = chat_request(talk)
-        text = await self.post(f"{root}/apply-template", asking, _read_prompt, "prompt")
+        text = await self.post(
+            f"{root}/apply-template", asking, lambda answer: writable(answer["prompt"]), "prompt"
+        )
         request = {"content": text, "add_special": True, "parse_special": True}
         return await self.post(f"{root}/tokenize", request, read_ids, "token ids")
 
@@ -127,10 +131,3 @@ class LlamaCpp(Server):
             self.check_length(None, tokens)
         (step,) = answer["completion_probabilities"]
         return dict(step)
-
-
-def _read_prompt(answer: dict[str, Any]) -> str:
-    """Read the text of /apply-template."""
-    if not isinstance(answer["prompt"], str):
-        raise TypeError("expected a text")
-    return answer["prompt"]

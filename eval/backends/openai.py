@@ -10,16 +10,15 @@ from functools import partial
 from typing import Any
 
 from tuneyard.core.prompt import Messages
-from tuneyard.eval.backends.connection import RefusedError, Result
+from tuneyard.eval.backends.connection import RefusedError, UnreadableError
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.scorers import Ids, Logs
-from tuneyard.eval.backends.served import VLLM, writable
+from tuneyard.eval.backends.served import VLLM
 from tuneyard.eval.backends.server import (
-    BROKEN,
     NoLogProbabilitiesError,
-    ReadAnswer,
     Server,
     chat_request,
+    generated,
     log_of,
     read_ids,
 )
@@ -37,14 +36,9 @@ class OpenAi(Server):
         for way in WAYS:
             server = replace(self, way=way)
             try:
-                answer = self.connection.once(
-                    partial(server.read_prompts, [sample, sample], lambda answer: answer)
-                )
-                server.read_logs(answer, [sample, sample], 1)
-            except RefusedError as error:
+                self.connection.once(partial(server.logs, sample[:1], [sample[1:]] * 2))
+            except (RefusedError, UnreadableError) as error:
                 reasons.append(f"{way}: {error.problem}")
-            except BROKEN as error:
-                reasons.append(f"{way}: not in its answer ({type(error).__name__})")
             else:
                 return server
         raise NoLogProbabilitiesError(
@@ -61,7 +55,7 @@ class OpenAi(Server):
             if isinstance(usage, dict):
                 self.check_length(usage.get("prompt_tokens", len(ids)), len(ids))
             choice = answer["choices"][0]
-            return Generated(writable(choice["text"]), choice.get("finish_reason"))
+            return generated(choice["text"], choice)
 
         body = {"prompt": list(ids), "max_tokens": longest, "temperature": 0}
         if self.model.engine == VLLM:
@@ -81,29 +75,25 @@ class OpenAi(Server):
 
     async def logs(self, prompt: Ids, spellings: Sequence[Ids]) -> Logs:
         """One request for all spellings, each after the prompt."""
+        more, read_choice = WAYS[self.way]
         prompts = [[*prompt, *spelling] for spelling in spellings]
-        return await self.read_prompts(prompts, lambda answer: self.read_logs(answer, prompts, len(prompt)))
+        after = len(prompt)
 
-    async def read_prompts(self, prompts: Sequence[Ids], read: ReadAnswer[Result]) -> Result:
-        """Request the log-probabilities of prompts."""
-        more, _ = WAYS[self.way]
-        body = {"prompt": [list(ids) for ids in prompts], "max_tokens": 1, "temperature": 0, **more}
+        def read(answer: dict[str, Any]) -> Logs:
+            usage, sent = answer.get("usage"), sum(map(len, prompts))
+            if isinstance(usage, dict):
+                self.check_length(usage.get("prompt_tokens", sent), sent)
+            choices = sorted(answer["choices"], key=lambda choice: choice.get("index", 0))
+            if len(choices) != len(prompts):
+                raise ValueError(f"{len(choices)} of `choices`, {len(prompts)} prompts were sent")
+            logs: Logs = {}
+            for choice, ids in zip(choices, prompts, strict=True):
+                for place, value in enumerate(read_choice(choice, ids, after), after + 1):
+                    logs[tuple(ids[after:place])] = value
+            return logs
+
+        body = {"prompt": prompts, "max_tokens": 1, "temperature": 0, **more}
         return await self.post(f"{self.url}/completions", body, read)
-
-    def read_logs(self, answer: dict[str, Any], prompts: Sequence[Ids], after: int) -> Logs:
-        """The log-probabilities of each prompt's ids from place `after` on."""
-        usage, sent = answer.get("usage"), sum(map(len, prompts))
-        if isinstance(usage, dict):
-            self.check_length(usage.get("prompt_tokens", sent), sent)
-        choices = sorted(answer["choices"], key=lambda choice: choice.get("index", 0))
-        if len(choices) != len(prompts):
-            raise ValueError(f"{len(choices)} of `choices`, {len(prompts)} prompts were sent")
-        logs: Logs = {}
-        _, read = WAYS[self.way]
-        for choice, ids in zip(choices, prompts, strict=True):
-            for place, value in enumerate(read(choice, ids, after), after + 1):
-                logs[tuple(ids[after:place])] = value
-        return logs
 
 
 def _read_prompt_logprobs(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:

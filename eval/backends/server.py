@@ -34,8 +34,6 @@ SHOWN = 60  # bytes of an answer that is not what it should be
 SAMPLE = "Is the answer yes or no? It may be."
 """A text to compare tokenizers by."""
 QUESTION: Messages = [{"role": "user", "content": SAMPLE}]
-BROKEN = (ValueError, LookupError, TypeError, AttributeError)
-"""Errors of reading an answer that is not what it should be."""
 ReadAnswer = Callable[[dict[str, Any]], Result]
 """What is read of the JSON that a server answers."""
 
@@ -333,4 +331,9 @@ def chat_answer(answer: Any) -> Generated:
         if not isinstance(arguments, str):  # some servers send an object
             arguments = json.dumps(arguments, ensure_ascii=False)
         text += f'\n<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
-    return Generated(writable(text), choice.get("finish_reason"))
+    return generated(text, choice)
+
+
+def generated(text: str, choice: Mapping[str, Any]) -> Generated:
+    """The text of a choice, with the server's reason for its end. `ValueError` if the reason is no text."""
+    return Generated(writable(text), text_in(choice.get("finish_reason"), "finish_reason") or None)

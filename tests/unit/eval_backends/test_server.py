@@ -11,7 +11,7 @@ import pytest
 
 from tests.label_server import VOCABULARY, WORDS, Answer, StandIn, next_logs, started, words_to_ids
 from tests.messages import raises
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends import llama_cpp
 from tuneyard.eval.backends.connection import Connection
@@ -68,10 +68,7 @@ def scoring(serve: Serve, kind: str) -> tuple[StandIn, Scorer]:
     return stand_in, opened(connection).choosing(PROMPTS, LABELS)
 
 
-KINDS = ("llama.cpp", "vllm", "echo")
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["llama.cpp", "vllm", "echo"])
 def test_a_label_is_the_sum_of_its_spellings_of_one_token_or_several(serve: Serve, kind: str) -> None:
     stand_in, scorer = scoring(serve, kind)
     assert [len(batch) for batch in scorer.batches] == [32, 8]
@@ -154,11 +151,19 @@ def test_a_server_without_log_probabilities_is_refused_with_the_reason(serve: Se
         opened(connection)
 
 
-def test_a_llama_cpp_without_them_too(serve: Serve) -> None:
+def test_a_server_whose_weights_overflow_is_named_when_it_is_opened(serve: Serve) -> None:
+    stand_in, connection = serve("vllm")
+    stand_in.spoil = with_logs(None)
+    with raises(ContentError, connection.url, "null"):
+        opened(connection)
+
+
+def test_a_reason_for_an_end_that_is_no_text_is_named(serve: Serve, monkeypatch) -> None:
     stand_in, connection = serve("llama.cpp")
-    stand_in.spoil = lambda answer: {"content": "yes", "tokens_evaluated": answer["tokens_evaluated"]}
-    with raises(RequestError, "log-probabilities", "completion_probabilities"):
-        opened(connection).choosing(PROMPTS, LABELS).score([0])
+    server = opened(connection)
+    monkeypatch.setattr(stand_in, "llama_cpp", lambda _: {"content": "yes", "stop_type": 0})
+    with raises(RequestError, connection.url, "stop_type"):
+        connection.once(lambda: server.greedy([1], 1))
 
 
 def test_refusals_and_timeouts_are_tried_again(serve: Serve) -> None:
