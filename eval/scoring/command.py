@@ -30,6 +30,7 @@ from tuneyard.eval.scoring.options import (
     set_options,
     shots_options,
     take,
+    together,
 )
 from tuneyard.eval.scoring.task import Task
 
@@ -140,13 +141,10 @@ def scoring_command(
     declared += run_options
 
     def declare(make_task: Callable[..., Declared]) -> ScoringCommand:
-        function: Callable[..., Any] = make_task
-        for option in reversed(declared):
-            function = option(function)
         make_command = click.command(
             name, cls=ScoringCommand, context_settings=CLI, epilog=examples(*example_commands)
         )
-        command = make_command(function)
+        command = make_command(together(declared)(make_task))
         command.callback = command.score
         command.make_task = make_task
         command.module = f"eval.{name}"
