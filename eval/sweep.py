@@ -5,7 +5,6 @@ and writes no weights. Chooses on one half of the rows and reports on the other.
 the files.
 """
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.judge.question import CHOICES, Choice
 from tuneyard.eval.metrics import check_metric
 from tuneyard.eval.nli import Nli, label_options, label_sets
-from tuneyard.eval.read.results import HELD_OUT, RESULTS, TABLE, check_new, read_run
+from tuneyard.eval.read.results import HELD_OUT, RESULTS, TABLE, check_new
 from tuneyard.eval.read.sweeps import HALVES, REPORTED, SWEEP
 from tuneyard.eval.scoring.options import (
     PATH,
@@ -304,13 +303,10 @@ def _forecast(
     total = most * sum(counts.values()) + reported * others
     done = 0
     for folder, of_half in ((request.out, counts), (request.out / HELD_OUT, held_out)):
-        if not request.force:
-            scored = list(read_run(folder)["models"])
-            if not searching:
-                scored = [model for model in scored if model in axes.models]
-            for model, dataset in itertools.product(scored, of_half):
-                if (folder / model / dataset / RESULTS).is_file():
-                    done += of_half[dataset]
+        for results in folder.glob(f"*/*/{RESULTS}"):
+            model, dataset = results.parts[-3:-1]
+            if not request.force and (searching or model in axes.models):
+                done += of_half.get(dataset, 0)
     return (
         f"{models} models × ({listed}) examples, then {reported - 1} to {reported} × {others} of the other "
         f"half: at most {total} in all, {done} of them done before"

@@ -151,10 +151,8 @@ class Connection:
         from httpx import ConnectError, ConnectTimeout, HTTPError, InvalidURL
 
         failure: Exception = ValueError()
-        tries = 0
-        for wait in (0.0, *WAITS):
+        for tries, wait in enumerate((0.0, *WAITS), 1):
             await asyncio.sleep(wait)
-            tries += 1
             try:
                 async with asyncio.timeout(self.timeout):
                     return read(await self._answer(address, body))

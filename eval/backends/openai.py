@@ -71,7 +71,7 @@ class OpenAi(Server):
 
     def tokenizing(self, text: str) -> dict[str, object]:
         """vLLM names the text `prompt`."""
-        return {"model": self.model.model, "prompt": text, "add_special_tokens": False}
+        return {"prompt": text, "add_special_tokens": False}
 
     async def logs(self, prompt: Ids, spellings: Sequence[Ids]) -> Logs:
         """One request for all spellings, each after the prompt."""

@@ -262,16 +262,12 @@ class Server(Backend, ABC):
 
     def check_tokenizer(self, sample: Ids) -> None:
         """`RequestError` if the server's tokenizer gives other ids; a warning if it offers none."""
-        connection = self.connection
-        body = self.tokenizing(SAMPLE)
+        address, body = f"{self.connection.root}/tokenize", self.tokenizing(SAMPLE)
         try:
-            answer = connection.once(
-                lambda: connection.request(f"{connection.root}/tokenize", body, json_object, "tokenize")
-            )
+            tokens = self.connection.once(lambda: self.post(address, body, read_ids, "token ids"))
         except (RefusedError, NoAccessError):
             warn(f"{self.url}: it offers no /tokenize: its tokenizer was not compared with --model's")
             return
-        tokens = answer.get("tokens")
         if tokens != list(sample):
             raise RequestError(
                 f"{self.url}: it makes {show_value(tokens)} of {SAMPLE!r}, --model makes "

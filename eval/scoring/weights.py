@@ -74,7 +74,7 @@ class Axes:
         """
         if not any(point):
             return BASE, ()
-        if sorted(point)[:-1] == [0.0] * (len(point) - 1) and max(point) == 1:
+        if sum(map(bool, point)) == 1 and max(point) == 1:
             name = list(self.adapters)[point.index(1)]
             return name, self.adapters[name]
         weighted: list[WeightedAdapter] = []
