@@ -2,12 +2,12 @@
 
 import os
 import re
-import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 from tuneyard.core.errors import RequestError, one_line
 from tuneyard.core.language.messages import warn_once
@@ -119,7 +119,7 @@ class Connection:
 
         import httpx
 
-        parts = urllib.parse.urlsplit(self.url)
+        parts = urlsplit(self.url)
         bypassed = urllib.request.proxy_bypass(parts.hostname or "")
         proxy = None if bypassed else urllib.request.getproxies().get(parts.scheme)
         authorities = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -211,11 +211,10 @@ class Connection:
             beginning = beginning.replace(api_key(), "(the key)")
         status = response.status_code
         problem = one_line(f"HTTP {status} {beginning}".strip())
-        location = response.headers.get("Location")
-        if location:
-            target = urllib.parse.urljoin(address, location)
-            problem = f"HTTP {status}: it sends elsewhere, {target[:SHOWN_BYTES]!r}"
-        if location or status == HTTPStatus.NOT_FOUND:
+        elsewhere = response.next_request
+        if elsewhere:
+            problem = f"HTTP {status}: it sends elsewhere, {str(elsewhere.url)[:SHOWN_BYTES]!r}"
+        if elsewhere or status == HTTPStatus.NOT_FOUND:
             problem += " (--url is the address before /chat/completions, such as http://localhost:8000/v1)"
         if status < HTTPStatus.BAD_REQUEST or status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise NoAccessError(f"{self.url}: {problem}")

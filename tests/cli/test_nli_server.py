@@ -77,9 +77,7 @@ def test_stumbles_are_tried_again(ask, served) -> None:
     assert len(served[2]) == 24
 
 
-@pytest.mark.parametrize(
-    "body", ["<html>", "[1]", "[" * 100_000, '{"choices": []}', '{"choices": [{"message": ["yes"]}]}']
-)
+@pytest.mark.parametrize("body", ["[1]", '{"choices": []}', '{"choices": [{"message": ["yes"]}]}'])
 def test_what_is_no_chat_completion_is_shown(ask, served, body) -> None:
     served[1][11] = [(200, body)] * 3
     with raises(RequestError, "3", "--resume"):
@@ -172,7 +170,7 @@ def test_a_password_in_the_address_is_refused_and_not_printed(ask, tmp_path) -> 
     assert "secret" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [302, 307])
 def test_the_key_does_not_follow_a_redirect(ask, served, monkeypatch, status) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     heard = []
@@ -221,27 +219,13 @@ def test_https_at_a_server_that_speaks_http_is_named(ask, served, capsys) -> Non
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_a_certificate_of_an_unknown_authority_is_named(ask, tmp_path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-keyout",
-            key,
-            "-out",
-            certificate,
-            *subject,
-        ],
-        check=True,
-        capture_output=True,
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out certificate.pem "
+        "-subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
     )
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
     web = local_server(Quiet)
     web.socket = context.wrap_socket(web.socket, server_side=True)
     with serving(web) as url, raises(RequestError, "CERTIFICATE_VERIFY_FAILED", "SSL_CERT_FILE"):
