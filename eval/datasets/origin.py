@@ -9,7 +9,6 @@ Its row index has the split of each row, and the fingerprint of the trained text
 """
 
 import contextlib
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -227,22 +226,17 @@ def compiles_for(path: Path, folder: Path | None) -> list[Compile]:
         files += sorted(registry.glob(f"*/{MANIFEST}"))
     compiles: dict[Path, Compile] = {}
     for file in files:
-        compiled = None
-        if file.is_file():
-            about = file.stat()
-            compiled = _compile_in(file.parent, about.st_ino, about.st_mtime_ns)
+        compiled = _compile_in(file.parent)
         if compiled is not None:
             compiles.setdefault(file.resolve(), compiled)
     return list(compiles.values())
 
 
-@functools.cache
-def _compile_in(folder: Path, inode: int, modified: int) -> Compile | None:
-    """The compile that wrote a folder. Its manifest is read once for all scored files.
+def _compile_in(folder: Path) -> Compile | None:
+    """The compile that wrote a folder.
 
     None for other folders, and for a broken manifest: that is of another dataset than the one to score.
     """
-    del inode, modified  # another manifest has others
     manifest = None
     with contextlib.suppress(ContentError):
         manifest = read_manifest(folder)

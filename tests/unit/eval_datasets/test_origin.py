@@ -18,11 +18,9 @@ from tests.messages import printed_line, raises
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.core.datasets.manifest import EMPTY, Manifest, read_manifest, write_manifest
 from tuneyard.core.errors import RequestError
 from tuneyard.core.records.row_index import read_row_index, row_index_file
 from tuneyard.eval import text
-from tuneyard.eval.datasets import origin
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.datasets.shots import with_shots
@@ -243,24 +241,6 @@ def test_broken_manifests_of_other_datasets_do_not_matter(tmp_path, mixture):
     write_json(tmp_path / "mine.jsonl", {"instruction": "first 1?", "output": "It is 1."})
     dataset = read_datasets((), (tmp_path / "mine.jsonl",))[0]
     assert dataset.origin.training_rows(1) is None
-
-
-def test_a_manifest_is_read_once_for_all_scored_files_until_it_changes(tmp_path, mixture, monkeypatch):
-    folders_read = []
-
-    def read(folder: Path) -> Manifest | None:
-        folders_read.append(folder)
-        return read_manifest(folder)
-
-    monkeypatch.setattr(origin, "read_manifest", read)
-    copies = tuple(tmp_path / f"{name}.jsonl" for name in ("one", "two"))
-    for copy in copies:
-        shutil.copy(mixture / "both-eval.jsonl", copy)
-    read_datasets((), copies)
-    assert folders_read == [Path("dataset_info") / "both"]
-    write_manifest(mixture, read_manifest(mixture) or EMPTY)
-    read_datasets((), copies)
-    assert len(folders_read) == 2
 
 
 @pytest.mark.parametrize(("ratio", "seed"), [(0.2, 42), (0.1, 7)])
