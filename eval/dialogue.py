@@ -16,8 +16,7 @@ from tuneyard.core.errors import ContentError, counted, run_command
 from tuneyard.core.language.han import HAN
 from tuneyard.core.prompt import Conversation, Encode, Messages
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.connection import RefusedError
-from tuneyard.eval.backends.scorers import Fields, Scorer, plan_answers
+from tuneyard.eval.backends.scorers import Fields, Scorer, TooLong, plan_answers
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.text import ngrams, words
@@ -193,8 +192,8 @@ def conversing(
             answers = backend.chat(asked, encode, max_new_tokens)
             for (row, messages), answer in zip(asked.items(), answers, strict=True):
                 play = plays[row]
-                if isinstance(answer, RefusedError):
-                    play.cut_short, play.refusal = True, answer.problem
+                if isinstance(answer, TooLong):
+                    play.cut_short, play.refusal = True, answer.reason
                 else:
                     play.transcript = [*messages, {"role": "assistant", "content": cut_thought(answer)}]
                     del play.questions[0]

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from tuneyard.adapters.weighted import WeightedAdapter
     from tuneyard.core.prompt import Encode, Messages
     from tuneyard.core.prompt.supervision import SupervisedText
-    from tuneyard.eval.backends.connection import RefusedError
-    from tuneyard.eval.backends.scorers import Batches, Ids, Images, Prompts, Reading
+    from tuneyard.eval.backends.scorers import Batches, Ids, Images, Prompts, Reading, TooLong
     from tuneyard.eval.backends.vision import Vision
 
 NO_LIMIT = 1 << 30  # tokens
@@ -122,10 +121,10 @@ class Backend:
 
     def chat(
         self, talks: "Mapping[int, Messages]", encode: "Encode", longest: int
-    ) -> "Sequence[str | RefusedError]":
+    ) -> "Sequence[str | TooLong]":
         """Answer the conversation of each row. The last turn of each is the user's.
 
-        A server's refusal takes the place of an answer to a conversation that is too long for its context.
+        A conversation that is too long for a server's context has the reason in place of an answer.
         """
         raise self.needs_model()
 

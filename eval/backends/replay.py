@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from http import HTTPStatus
 from pathlib import Path
 
 from tuneyard.core.documents.schema_errors import is_number
@@ -11,8 +10,7 @@ from tuneyard.core.errors import ContentError, RequestError, unexpected
 from tuneyard.core.prompt import Encode, Messages
 from tuneyard.core.prompt.supervision import SupervisedText
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.connection import RefusedError
-from tuneyard.eval.backends.scorers import DIGITS, Batches, Fields, Images, Prompts, Scorer
+from tuneyard.eval.backends.scorers import DIGITS, Batches, Fields, Images, Prompts, Scorer, TooLong
 from tuneyard.eval.metrics.labels import label_logs
 from tuneyard.eval.read.results import PREDICTIONS, RESULTS, Prediction, read_lines
 
@@ -82,7 +80,7 @@ class Replay(Backend):
         talks: Mapping[int, Messages],
         encode: Encode,  # noqa: ARG002
         longest: int,  # noqa: ARG002
-    ) -> list[str | RefusedError]:
+    ) -> list[str | TooLong]:
         """The kept answer to each conversation; of a transcript, the turn that follows."""
         return [self._answer(row, len(talk)) for row, talk in talks.items()]
 
@@ -113,7 +111,7 @@ class Replay(Backend):
                 raise unexpected(place, name, value, expected)
         return {name: value for name, value in line.items() if name != "cluster"}
 
-    def _answer(self, row: int, turn: int) -> str | RefusedError:
+    def _answer(self, row: int, turn: int) -> str | TooLong:
         """The answer in a row's line. Of a conversation, the one after so many messages."""
         line, place = self._line(row)
         answer, refusal = line.get("model_output"), line.get("too_long")
@@ -126,7 +124,7 @@ class Replay(Backend):
             else:
                 refusal = "cut short"
         if refusal is not None:
-            return RefusedError(place, HTTPStatus.BAD_REQUEST, refusal)
+            return TooLong(refusal)
         if not isinstance(answer, str):
             raise unexpected(place, "model_output", answer, "a text")
         return answer

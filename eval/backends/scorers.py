@@ -6,7 +6,7 @@ A label is scored in one way everywhere: the tokens of its spellings, their log-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt import Encode, Messages, Tokenizer
@@ -30,6 +30,12 @@ Reading = tuple[Batches, Callable[[Sequence[int]], Sequence[Logs]]]
 Fields = dict[str, Any]
 """Fields of predictions.jsonl that a scorer gives for a row."""
 DIGITS = 6  # of a log-probability in the files: fp32 has no more
+
+
+class TooLong(NamedTuple):
+    """The reason why a conversation has no answer: it does not fit the model's context."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +110,10 @@ def generating(backend: "Backend", talks: Mapping[int, Messages], encode: Encode
     def score(batch: Sequence[int]) -> list[Fields]:
         fields: list[Fields] = []
         for answer in backend.chat({row: talks[row] for row in batch}, encode, longest):
-            if isinstance(answer, str):
-                fields.append({"model_output": answer})
+            if isinstance(answer, TooLong):
+                fields.append({"too_long": answer.reason})
             else:
-                fields.append({"too_long": answer.problem})
+                fields.append({"model_output": answer})
         return fields
 
     return Scorer(*plan_answers(backend, talks, encode, longest), score)

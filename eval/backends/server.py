@@ -19,7 +19,16 @@ from tuneyard.core.prompt import Encode, Messages, openai_messages
 from tuneyard.eval.backends import NO_LIMIT, Backend
 from tuneyard.eval.backends.connection import Connection, Item, NoAccessError, RefusedError, Result
 from tuneyard.eval.backends.generate import Generated
-from tuneyard.eval.backends.scorers import Batches, Ids, Images, Logs, Prompts, Reading, chunks
+from tuneyard.eval.backends.scorers import (
+    Batches,
+    Ids,
+    Images,
+    Logs,
+    Prompts,
+    Reading,
+    TooLong,
+    chunks,
+)
 from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, json_object, read_models, writable
 
 if TYPE_CHECKING:
@@ -125,18 +134,18 @@ class Server(Backend, ABC):
         talks: Mapping[int, Messages],
         encode: Encode,  # noqa: ARG002  the server makes the prompt
         longest: int,
-    ) -> Sequence[str | RefusedError]:
-        """Fetch the greedy answers, or the refusals of conversations that are too long.
+    ) -> Sequence[str | TooLong]:
+        """Fetch the greedy answers. Conversations that the server finds too long have none.
 
         `RequestError` if the server does not answer, or refuses for another reason.
         """
         settings = {"max_tokens": longest, "temperature": 0}
-        answers: list[str | RefusedError] = []
+        answers: list[str | TooLong] = []
         for answer in self.ask(lambda talk: self.chat_with(talk, settings), [*talks.values()]):
             if isinstance(answer, Generated):
                 answers.append(answer.text)
             elif answer.is_too_long:
-                answers.append(answer)
+                answers.append(TooLong(answer.problem))
             else:
                 raise answer
         return answers

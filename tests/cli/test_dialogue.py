@@ -8,7 +8,7 @@ from tests.cli.test_text import read
 from tests.json_files import write_lines
 from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError
-from tuneyard.eval.backends.connection import RefusedError
+from tuneyard.eval.backends.scorers import TooLong
 from tuneyard.eval.dialogue import cli, conversing
 
 
@@ -88,7 +88,7 @@ class SmallServer(Echo):
     context = 1000
 
     def chat(self, talks, _encode, _longest):
-        return [RefusedError("", 400, "refused") if len(t) > 3 else f"{len(t)}" for t in talks.values()]
+        return [TooLong("refused") if len(t) > 3 else f"{len(t)}" for t in talks.values()]
 
 
 def test_a_server_that_finds_a_conversation_too_long_ends_it_there() -> None:
