@@ -11,6 +11,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError
@@ -74,8 +75,6 @@ class LogProbabilities:
         self.passes = [begin for begin, after in pairs if after is None or after[: len(begin)] != begin]
         """The beginnings that need a forward pass. A longer one's pass gives a shorter one's position too."""
         self.common = shared_prefix(prompts.values())
-        self.prefix: tuple[int, Any] | None = None
-        """Number of shared ids and their cached states, None before the first batch."""
         extra = max(map(len, self.following)) - self.common
         self.batches = plan_batches({row: len(ids) + extra for row, ids in prompts.items()}, model.budget)
         """All rows. The plan depends only on prompts, spellings and the model's budget."""
@@ -101,8 +100,6 @@ class LogProbabilities:
         """Log-probabilities [rows, len(begin) + 1, vocabulary] from the prompt's last token on."""
         import torch
 
-        if self.prefix is None:
-            self.prefix = self._shared_prefix()
         shared, cache = self.prefix
         device = self.model.device
         rows = [[*self.prompts[row][shared:], *begin] for row in batch]
@@ -123,7 +120,8 @@ class LogProbabilities:
         scores: torch.Tensor = logits.view(*positions.shape, -1).float().log_softmax(-1)
         return scores
 
-    def _shared_prefix(self) -> tuple[int, Any]:
+    @cached_property
+    def prefix(self) -> tuple[int, Any]:
         """Number of shared ids and their cached states; 0 and None if rows cannot continue from a cache."""
         import torch
         from transformers.cache_utils import DynamicLayer

@@ -56,7 +56,7 @@ def test_the_head_sees_one_contiguous_block(model) -> None:
 
 def test_the_states_of_the_shared_beginning_are_made_while_scoring(model) -> None:
     scorer = LogProbabilities(model, PROMPTS, [[40], [41]])
-    assert scorer.prefix is None  # the weights of the candidate are not applied yet
+    assert "prefix" not in vars(scorer)  # the weights of the candidate are not applied yet
     first = scorer.score([0, 1])
     assert scorer.prefix[0] == 8
     assert scorer.score([0, 1]) == first
