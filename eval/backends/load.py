@@ -156,10 +156,8 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
         )
     net = (net if bits else net.to(device)).eval().requires_grad_(False)
     sampling = _sampling(net.generation_config)
-    own_ends = net.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(own_ends if isinstance(own_ends, list) else [own_ends])}
     net.generation_config = GenerationConfig(  # greedy as it stands: no penalties that a model ships
-        eos_token_id=sorted(ends - {None}),
+        eos_token_id=_ends(tokenizer, net.generation_config.eos_token_id),
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
     )
     limit = getattr(net.config.get_text_config(), "max_position_embeddings", None)
@@ -209,13 +207,18 @@ def open_tokenizer(reference: str) -> "tuple[Tokenizer, list[int]]":
 
     with loading(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    ends = {tokenizer.eos_token_id}
+    listed = None
     for name in (GENERATION, "config.json"):  # as transformers: the second where there is no first
         if (folder / name).is_file():
             listed = read_object(folder / name).get("eos_token_id")
-            ends.update(listed if isinstance(listed, list) else [listed])
             break
-    return tokenizer, sorted(ends - {None})
+    return tokenizer, _ends(tokenizer, listed)
+
+
+def _ends(tokenizer: Tokenizer, listed: object) -> list[int]:
+    """The tokens that end an answer: the tokenizer's, and the one or those that a model lists, if any."""
+    others = listed if isinstance(listed, list) else [listed]
+    return sorted({tokenizer.eos_token_id, *others} - {None})
 
 
 def _kind(config: Any) -> Any:

@@ -202,11 +202,11 @@ def _of_llama_cpp(
 def _adapters(connection: Connection) -> list[dict[str, Any]]:
     """The adapters that llama.cpp lists, as `ServedModel.offer`. Two files of one name have their paths."""
     address = f"{connection.root}/lora-adapters"
-    listed = get(connection, address, any_json)
+    listed = get(connection, address, any_json) or ()
     offers = []
     try:
-        names = [Path(adapter["path"]).name.removesuffix(GGUF) for adapter in listed or ()]
-        for adapter, name in zip(listed or (), names, strict=True):
+        names = [Path(adapter["path"]).name.removesuffix(GGUF) for adapter in listed]
+        for adapter, name in zip(listed, names, strict=True):
             if names.count(name) > 1:
                 name = adapter["path"]
             offer = {

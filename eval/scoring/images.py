@@ -96,9 +96,9 @@ def _with_files(dataset: EvalDataset, request: ScoringRequest, media_folders: Se
 
 def _check_row(row: Conversation, place: str) -> None:
     """Refuse placeholders that do not match the files, and images together with tools."""
-    texts = [message["content"] for message in row.messages if message["role"] != "system"]
+    prompt = "\n".join(message["content"] for message in row.messages if message["role"] != "system")
     for mark in MARKS:
-        count = sum(text.count(mark) for text in texts)
+        count = prompt.count(mark)
         files = len(row.images) if mark == MARKS[0] else 0
         if count != files:
             raise ContentError(
