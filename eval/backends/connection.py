@@ -66,13 +66,15 @@ class UnreadableError(RequestError):
 class Connection:
     """A server's address, which ends before /chat/completions, and the seconds to wait for an answer.
 
-    `again` tells the user how to continue after an error.
+    `again` tells the user how to continue after an error. An answer that does not end, or is not what was
+    asked for, is tried `few_tries` times.
     """
 
     url: str
     timeout: float = TIMEOUT
     again: str = RESUMED
     at_once: int = AT_ONCE
+    few_tries: int = FEW_TRIES
 
     @property
     def root(self) -> str:
@@ -164,7 +166,7 @@ class Connection:
                 failure = error
                 if tries == 1 and isinstance(error, ConnectError):
                     warn_once(f"{self.url}: {one_line(str(error))}. Trying again for {sum(WAITS):.0f} s …")
-                if tries >= FEW_TRIES and isinstance(error, TimeoutError | ConnectTimeout | ValueError):
+                if tries >= self.few_tries and isinstance(error, TimeoutError | ConnectTimeout | ValueError):
                     break
         problem = one_line(self._problem(failure))
         message = f"{self.url}: {about}: no answer in {tries} tries ({problem}); {self.again}"

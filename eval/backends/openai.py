@@ -33,14 +33,15 @@ class OpenAi(Server):
     def checked(self, sample: Ids) -> "OpenAi":
         """Choose a way to get the log-probabilities of a prompt."""
         reasons = []
+        asked_once = replace(self.model, connection=replace(self.connection, few_tries=1))
         for way in WAYS:
-            server = replace(self, way=way)
+            trial = replace(self, model=asked_once, way=way)
             try:
-                self.connection.once(partial(server.logs, sample[:1], [sample[1:]] * 2))
+                self.connection.once(partial(trial.logs, sample[:1], [sample[1:]] * 2))
             except (RefusedError, UnreadableError) as error:
                 reasons.append(f"{way}: {error.problem}")
             else:
-                return server
+                return replace(self, way=way)
         raise NoLogProbabilitiesError(
             f"{self.url}: it gives no log-probabilities of prompts, which --mode choice needs "
             f"({'; '.join(reasons)}). llama.cpp's server and vLLM give them. For this server, add "

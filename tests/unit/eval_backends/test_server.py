@@ -146,9 +146,10 @@ def test_a_probability_of_zero_is_bounded(serve: Serve, lowest: float) -> None:
 
 
 def test_a_server_without_log_probabilities_is_refused_with_the_reason(serve: Serve) -> None:
-    _, connection = serve("plain")
+    stand_in, connection = serve("plain")
     with raises(RequestError, "prompt_logprobs", "echo", "--mode generate"):
         opened(connection)
+    assert len(stand_in.requests) == 2  # each way once
 
 
 def test_a_server_whose_weights_overflow_is_named_when_it_is_opened(serve: Serve) -> None:
