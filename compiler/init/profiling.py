@@ -123,10 +123,7 @@ def _without_rows(profile: FileProfile) -> ContentError:
         return ContentError(
             f"{profile.path}: no rows; name a file of rows (a table, JSON, JSON Lines, Parquet)"
         )
-    first = errors[0]
-    if first.code == "E003" and not first.hint:
-        return ContentError(f"{first.line()}; correct it there, or get the file again")
-    return ContentError(first.line())
+    return ContentError(errors[0].line())
 
 
 def _folders(path: SourcePath) -> Sequence[SourcePath]:

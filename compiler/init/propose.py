@@ -18,7 +18,7 @@ from tuneyard.compiler.init.profile import FEWEST_ROWS, FileProfile
 from tuneyard.compiler.init.profiling import profiles
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file, trained_output
-from tuneyard.compiler.init.warnings import may_matter, unused_leaves, warnings_of
+from tuneyard.compiler.init.warnings import first_names, may_matter, unused_leaves, warnings_of
 from tuneyard.compiler.read.inputs import NOT_READ
 from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.recipe_command import model_for, recipe_words
@@ -104,7 +104,7 @@ def propose(
         )
     minor = [leaf.path for leaf in unused if leaf not in important]  # such as ids and dates
     if minor:
-        lines.append(f"left out: {_printable(', '.join(minor))}")
+        lines.append(f"left out: {_printable(first_names(minor))}")
     options = dict(user_columns)
     if table:
         options["table"] = table
@@ -147,7 +147,7 @@ def _outcome(path: SourcePath, report: CompileReport, text: str, guesses: Sequen
         "spec: save it, edit it and run `tuneyard data check SPEC.yaml`",
     ]
     if errors[0].code in ("E003", "E011", "E014"):
-        fixes = ["no spec can mend that: repair the file or get it again"]
+        fixes = ["no spec can mend that"]
     raise FailingSpecError(f"{path}: the proposed spec {failure}: {'; '.join([first_error, *fixes])}", text)
 
 

@@ -26,6 +26,7 @@ from tuneyard.compiler.read.scan import (
     layout_of,
 )
 from tuneyard.compiler.read.stream import (
+    SHORTEN,
     TooLongError,
     UnreadableFileError,
     blocks,
@@ -46,6 +47,7 @@ OVER_LINES = (
     "an object over several lines, where each line is a row: write each object on one line, as `jq -c .` "
     "does, or name the file .json if the object is all of it"
 )
+ONE_DOCUMENT = f"{SHORTEN}; if the file is one JSON document, name it .json"
 AS_JSON = (
     'python -c "import ast, json, sys; [print(json.dumps(ast.literal_eval(line))) for line in sys.stdin '
     'if line.strip()]" < OLD > NEW.jsonl'
@@ -136,9 +138,12 @@ def read_array(
                 yield ObjectRows(Prefix(display_path), lines, rows)
                 rows, lines, since, done = [], [], 0, scanner.offset
     except BrokenError as error:
-        before = f"; {count} whole records came before" if error.code in ("E003", "E014") else ""
+        before, hint = "", error.hint
+        if error.code in ("E003", "E014"):
+            before = f"; {count} whole records came before"
+            hint = hint or "correct it there, or get the file again"
         place = f"{display_path}:{scanner.line_now()}"
-        problems.bad_file(Problem(error.code, place, f"{error}{before}", hint=error.hint))
+        problems.bad_file(Problem(error.code, place, f"{error}{before}", hint=hint))
     if rows:
         yield ObjectRows(Prefix(display_path), lines, rows)
     rows_of_splits = {path[0] for path in source.rows.values()}
@@ -306,7 +311,7 @@ def _read_lines(
             yield ObjectRows(prefix, lines, rows)
             start += len(block)
     except TooLongError as error:
-        raise too_long(f"{display_path}:{start}") from error
+        raise too_long(f"{display_path}:{start}", ONE_DOCUMENT) from error
 
 
 def _parse_each(

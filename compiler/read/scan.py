@@ -15,7 +15,7 @@ import orjson
 
 from tuneyard.compiler.kinds import Column
 from tuneyard.compiler.kinds.turn_forms import TURN_KEYS
-from tuneyard.compiler.read.stream import CUT_OFF, RECORD, TOO_LONG, UnreadableFileError
+from tuneyard.compiler.read.stream import CUT_OFF, RECORD, SHORTEN, TOO_LONG, UnreadableFileError
 from tuneyard.compiler.rows import MISSING, Fields, are_objects, walker
 from tuneyard.core.errors import show_value
 from tuneyard.core.files import repeated_key
@@ -148,7 +148,7 @@ class Scanner:
             except RecursionError as error:
                 raise BrokenError("E003", TOO_DEEP) from error
             if len(self.text) - self.at > RECORD:
-                raise BrokenError("E014", TOO_LONG)
+                raise BrokenError("E014", TOO_LONG, SHORTEN)
             self._more()
 
     def objects(self) -> tuple[list[int], list[Fields]]:

@@ -209,7 +209,10 @@ def _size(node: "yaml.Node", place: str, sizes: "dict[yaml.Node, int]") -> int:
     for part in parts:
         size += _size(part, place, sizes)
     if size > MOST_VALUES:
-        raise ContentError(f"{place}: its aliases make more than {MOST_VALUES:,} values of it")
+        raise ContentError(
+            f"{place}: more than {MOST_VALUES:,} values, where an alias counts as all that it stands for; "
+            "keep rows of data in a .jsonl"
+        )
     sizes[node] = size
     return size
 
