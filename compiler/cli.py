@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -199,7 +198,7 @@ def _report(
                 f"--seed {seed} has no effect on the spec {spec.name}: a seed is for `sample`, `mix`, and a "
                 "`split` without `seed` and `by: hash`; leave --seed out"
             )
-        request = replace(request, seed=seed)
+        request = request._replace(seed=seed)
     report = run(spec, request)
     problems = report.problems
     if not as_json:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.problems import KEPT, Problems
@@ -27,8 +27,7 @@ Sources = list[dict[str, str]]
 """The split, the path and the SHA-256 of each source file."""
 
 
-@dataclass(frozen=True, slots=True)
-class CompileRequest:
+class CompileRequest(NamedTuple):
     """The settings of a compile besides the spec.
 
     - `limit`: the most readable rows of each split, None for all.
@@ -42,7 +41,7 @@ class CompileRequest:
     reject: bool = False
     strict: bool = False
     force: bool = False
-    over: Mapping[str, object] = field(default_factory=dict)
+    over: Mapping[str, object] = {}
     most_problems: int = KEPT
     workers: int | None = None
     ray: str | None = None

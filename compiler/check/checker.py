@@ -48,7 +48,7 @@ class Checker:
         self.lookup = label_keys(spec)
         raw_labels = chain.from_iterable(spec.labels.values())
         self.raw_labels = tuple(dict.fromkeys(map(written_value, raw_labels)))
-        self.file = FileContext(spec, display_path, cleaner(spec.clean), self.sources, self._keys)
+        self.file = FileContext(spec, display_path, cleaner(spec.clean), self.sources, self._keys, [])
         self.readers = [column.kind.reader(column, self.file) for column in spec.columns]
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types

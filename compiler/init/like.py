@@ -1,7 +1,7 @@
 """The bundled spec that reads a file, and the changes that the file needs (`like: NAME`)."""
 
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from tuneyard.compiler.check.checker import find_source
 from tuneyard.compiler.init.profile import CHINESE, FileProfile
@@ -12,8 +12,7 @@ from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import UNLABELLED, Spec, load_spec
 
 
-@dataclass(frozen=True, slots=True)
-class BundledSpec:
+class BundledSpec(NamedTuple):
     """A bundled spec that reads a file.
 
     `paths` are the source columns by the spec's column. `changes` are the columns that it does not find by

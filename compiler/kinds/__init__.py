@@ -41,8 +41,7 @@ class CodedError(WrongValueError):
         self.fix = fix
 
 
-@dataclass(frozen=True, slots=True)
-class FileContext:
+class FileContext(NamedTuple):
     """One source file, for the readers of its columns.
 
     - `display_path`: its path in messages.
@@ -57,7 +56,7 @@ class FileContext:
     clean: Clean
     sources: Mapping[str, str]
     keys_of: "Callable[[str], TurnKeys]"
-    warnings: list[tuple[str, str, str]] = field(default_factory=list)
+    warnings: list[tuple[str, str, str]]
 
 
 class Beside(NamedTuple):

@@ -6,9 +6,9 @@ A reader gets an open file and yields its rows with their places, some hundreds 
 import io
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.chatgpt import TREE, with_shown_branch
@@ -41,8 +41,7 @@ EXPORTS = {
 """What changes the rows of an export, by a key that they have."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenFile:
+class OpenFile(NamedTuple):
     """An open file, for a reader.
 
     - `stream`: the bytes, unpacked, and as UTF-8 if the reader takes text.
@@ -63,8 +62,7 @@ class OpenFile:
 ReadRows = Callable[[OpenFile, Problems], Iterator[Rows]]
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
+class Reader(NamedTuple):
     """A reader of files with these suffixes; one of `text` gets UTF-8."""
 
     suffixes: tuple[str, ...]

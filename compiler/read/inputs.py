@@ -5,8 +5,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from tuneyard.compiler.read import F, is_no_data, known_suffixes, readers, without_texts
 from tuneyard.compiler.read.hub import find_files
@@ -40,8 +41,7 @@ _HUB = re.compile(
 _HUB_PAGE = re.compile(r"https?://.*/datasets/([\w.-]+/[\w.-]+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(NamedTuple):
     """One file to read: the split that its rows go to, and its path as the user gave it.
 
     `folder`: the folder, or the file itself, that the user gave; None for a file of a hub.
@@ -380,4 +380,4 @@ def with_rivals(spec: Spec, inputs: Sequence[Input]) -> Spec:
         fields = tuple(filters[other].keywords for other in rivals)
         row_filter = replace(row_filter, fields=fields, place=rivals.index(name))
         parts[name] = replace(parts[name], filter=row_filter)
-    return replace(spec, mix=replace(spec.mix, parts=parts))
+    return replace(spec, mix=spec.mix._replace(parts=parts))

@@ -6,10 +6,10 @@ A document is lines, a list of rows, an object of rows, an object with a list of
 import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from math import isfinite
+from typing import NamedTuple
 
 import orjson
 
@@ -264,8 +264,7 @@ class Scanner:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """Where the rows of a document are.
 
     - `steps`: the keys that lead to the rows; None if each line is a row.
@@ -275,7 +274,7 @@ class Layout:
 
     steps: Steps | None
     description: str
-    lists: dict[str, list[Fields]] = field(default_factory=dict)
+    lists: Mapping[str, list[Fields]] = {}
 
 
 LINES = Layout(None, "lines, each of them a row")

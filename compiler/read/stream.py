@@ -12,11 +12,10 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from tuneyard.compiler.read.remote import RemoteFile
 from tuneyard.core.errors import Problem
@@ -63,8 +62,7 @@ def encoding_hint(guess: str) -> str:
     return f"name it in a spec under `source:`, such as `encoding: {guess}`"
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A file inside an archive, which `zipfile.Path` may look for without an end."""
 
     archive: zipfile.ZipFile

@@ -4,7 +4,7 @@ import string
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.kinds import Column, Kind, check_options, kinds
 from tuneyard.compiler.rows import without
@@ -92,8 +92,7 @@ class Split:
     seed: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Mix:
+class Mix(NamedTuple):
     """A mixture: parts by name, the total of rows, the seed of the shuffle (None: parts in order)."""
 
     total: int

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneyard.compiler.publish.drift import since_compiled
 from tuneyard.compiler.verify.audit import (
@@ -68,8 +68,7 @@ SETTINGS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedRows:
+class LoadedRows(NamedTuple):
     """Rows of a dataset as LLaMA-Factory loaded them, in the order of the file.
 
     `data` has the template and the tokenizer if `audit` is not None.

@@ -4,8 +4,8 @@ How many rows it trains is what `recipe check` counts.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tuneyard.core.datasets import LLAMAFACTORY_FOLDER, REGISTRY
 from tuneyard.core.documents import read_mapping, read_yaml
@@ -15,8 +15,7 @@ from tuneyard.core.training.training_run import names_in
 Settings = Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class RecipeFile:
+class RecipeFile(NamedTuple):
     """A recipe's path and its settings."""
 
     path: Path

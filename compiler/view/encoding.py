@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.verify.learned import PAIRED
@@ -24,8 +24,7 @@ TEXT = "text"
 """Role of a text for pretraining, which has no turns."""
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedMessage:
+class EncodedMessage(NamedTuple):
     """A message as a template writes it: its role, its own text, and the tokens of both with the marks."""
 
     role: str
@@ -42,8 +41,7 @@ class Encoding:
     pairs: Sequence[tuple[Ids, Ids]] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """Consecutive tokens of a sequence, the messages in them, and how many of them cutoff_len keeps.
 
     Tokens that belong to no message are added by the template: an empty thought, the end of the text.
@@ -56,8 +54,7 @@ class Segment:
     system: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TokenSequence:
+class TokenSequence(NamedTuple):
     """One sequence of a row before the cut, and the state of each token.
 
     `trained_ids` are the tokens that LLaMA-Factory trains on, and `labels` its labels of them.

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tuneyard.compiler.view.payload import SEED, ViewPayload, json_of
 from tuneyard.core.drawing.page import embedded, fill_page
@@ -17,8 +17,7 @@ MARK = '<meta name="generator" content="Tuneyard data view">'
 """Mark in the head of every page, by which `data view` recognises its own pages."""
 
 
-@dataclass(frozen=True, slots=True)
-class FilterItem:
+class FilterItem(NamedTuple):
     """A filter of the page: a value with its number of rows in the whole dataset."""
 
     value: str
@@ -28,8 +27,7 @@ class FilterItem:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Facet:
+class Facet(NamedTuple):
     """A list of filters of one kind; `name` is what the page's script calls it."""
 
     name: str
@@ -43,8 +41,7 @@ class Facet:
         return max([1, *(item.rows for item in self.items)])
 
 
-@dataclass(frozen=True, slots=True)
-class LengthBar:
+class LengthBar(NamedTuple):
     """A bar of the histogram. `height` is in percent of the highest.
 
     `value` is the bin as the page's script reads it.
@@ -60,8 +57,7 @@ class LengthBar:
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class StateShare:
+class StateShare(NamedTuple):
     """A state's part of all tokens, in percent; `state` is its class in the style sheet."""
 
     state: str

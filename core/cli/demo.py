@@ -15,8 +15,8 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -55,8 +55,7 @@ KEEP_MEMORY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class DemoStep:
+class DemoStep(NamedTuple):
     """A command, and the file that it writes last."""
 
     name: str

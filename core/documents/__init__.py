@@ -6,10 +6,9 @@ endless values.
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tuneyard.core.errors import ContentError, wrong_value
 from tuneyard.core.files import parse_json, require
@@ -26,8 +25,7 @@ _KEYS = (f"{_TAG}str", f"{_TAG}merge")
 _VALUES = ("null", "bool", "int", "float", "str", "seq", "map")
 
 
-@dataclass(frozen=True, slots=True)
-class Yaml:
+class Yaml(NamedTuple):
     """Value of a YAML text, and the line (from 1) of each key of its outermost mapping."""
 
     value: object

@@ -5,10 +5,9 @@ report: jsonschema-rs checks much faster whether a value is valid.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from tuneyard.core.errors import ContentError, nearest, show_value
 
@@ -30,8 +29,7 @@ _BOUNDS = {
 YES_OR_NO = "YAML reads a bare yes or no as true or false: write it in quotes (in a shell 'KEY=\"no\"')"
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
+class Violation(NamedTuple):
     """One violation: its place (`rules.0.weight`, "" for the whole value), the failed keyword and the fix."""
 
     place: str

@@ -22,8 +22,8 @@ import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ParamSpec, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, describe_os_error
 
@@ -41,8 +41,7 @@ class Resources:
     memory: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class WorkItem:
+class WorkItem(NamedTuple):
     """A call: `function(*arguments)`, or `function(common, *arguments)`. The name is for messages."""
 
     name: str
@@ -50,16 +49,14 @@ class WorkItem:
     arguments: tuple[object, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """A part of this machine that one worker has: its name, and the variables that assign it."""
 
     name: str
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class WorkResult:
+class WorkResult(NamedTuple):
     """The record that an item returned, or its error. `output` has the lines that it printed in a worker."""
 
     name: str
@@ -228,4 +225,4 @@ class WorkerSide:
         output = self._output.read()
         self._output.seek(0)  # a worker may live for days
         self._output.truncate()
-        return replace(result, output=output)
+        return result._replace(output=output)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
 from tuneyard.core.execution.time_limit import bounded
@@ -70,8 +70,7 @@ class Conversation:
         return self.messages[-1]["content"]
 
 
-@dataclass(frozen=True, slots=True)
-class SavedTemplate:
+class SavedTemplate(NamedTuple):
     """The text of a chat template in Jinja, and the file that has it."""
 
     file: Path

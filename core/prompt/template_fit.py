@@ -10,8 +10,8 @@ A model with a chat template counts as an instruct model, one without as a base 
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.prompt import Message
@@ -56,8 +56,7 @@ class TemplateFinding:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ChatFormat:
+class ChatFormat(NamedTuple):
     """The tokens of a tokenizer, and one exchange as its own chat template writes it.
 
     Prompts are token ids, one list for each mode of the chat template (thinking on or off). They are empty
@@ -67,9 +66,9 @@ class ChatFormat:
     vocabulary: frozenset[str]
     end_tokens: frozenset[str] = frozenset()
     written: str = ""
-    prompts: list[list[int]] = field(default_factory=list)
-    system_prompts: list[list[int]] = field(default_factory=list)
-    tool_prompts: list[list[int]] = field(default_factory=list)
+    prompts: Sequence[list[int]] = ()
+    system_prompts: Sequence[list[int]] = ()
+    tool_prompts: Sequence[list[int]] = ()
 
     @classmethod
     def of(cls, tokenizer: Any, has_tools: bool = False) -> "ChatFormat":

@@ -8,8 +8,8 @@ nats, null for a token that training masks.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import parse_json, require
@@ -17,8 +17,7 @@ from tuneyard.core.files import parse_json, require
 TOKEN_LOSSES = "token_losses.jsonl"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLosses:
+class TokenLosses(NamedTuple):
     """Ids of a row and the loss of each: nats, None for a masked token. `row` counts from 1."""
 
     row: int

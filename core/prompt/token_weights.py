@@ -7,9 +7,8 @@ the answer's template. If rules overlap, the last one counts.
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.documents.schema_errors import check_file
@@ -23,8 +22,7 @@ from tuneyard.core.prompt.token_texts import Decode, TokenTexts
 SCHEMA = ROOT / "recipes/weights/schema.json"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenWeights:
+class TokenWeights(NamedTuple):
     """Rules of one weights file: a pattern (its first group, if any) and the weight of its matches."""
 
     default: float

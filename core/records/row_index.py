@@ -10,9 +10,8 @@ The index of a file with the rows of all splits has the fields `trained` and `sp
 import struct
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
@@ -30,8 +29,7 @@ SEPARATOR = "\x1e"
 ROWS = 1 << 16  # written at a time
 
 
-@dataclass(frozen=True, slots=True)
-class RowIndex:
+class RowIndex(NamedTuple):
     """Fingerprints (uint64) of a dataset's examples and its clusters by column (uint32), in its row order.
 
     Of a file with the rows of all splits it tells instead what became of each row:

@@ -4,7 +4,7 @@
 the rules on learning rates and metrics, and the reports on bad rows read their figures here.
 """
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from tuneyard.core.errors import Problem
 from tuneyard.core.records import MARK, Entry, strings
@@ -17,8 +17,7 @@ _SIDES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetRows:
+class DatasetRows(NamedTuple):
     """A kind of rows, by the form of their answers.
 
     `stage` is the loader's name for the stage that trains on them. `edit` is the fix for a recipe with
@@ -35,8 +34,7 @@ PAIRS = DatasetRows("rm", "preference pairs (`ranking: true`)", "write `stage: d
 MARKED = DatasetRows("kto", f"answers marked as wanted or not (`{MARK}`)", "write `stage: kto`")
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingStage:
+class TrainingStage(NamedTuple):
     """One stage of LLaMA-Factory 0.9.5.
 
     - `rows`: the kind of rows that it trains on; None if it takes all but pairs.
@@ -84,8 +82,7 @@ TRAINING_STAGES = {
     "pt": TrainingStage(None, 0, adapter_rates=(1e-4, 3e-4), weight_rates=(5e-5, 1e-3)),
     "sft": TrainingStage(PLAIN, 1, adapter_rates=(5e-6, 3e-4), weight_rates=(3e-6, 5e-5)),
     "rm": _REWARD_MODEL,
-    "dpo": replace(
-        _REWARD_MODEL,  # it reads the same rows
+    "dpo": _REWARD_MODEL._replace(  # it reads the same rows
         reads_reference=None,
         adapter_rates=(5e-7, 1e-4),
         weight_rates=(3e-7, 1e-5),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.weights.adapter_files import PREFIX, no_module
@@ -11,8 +11,7 @@ from tuneyard.core.weights.tensors import Weights
 ROTATION = ".oft_R.weight"  # upper triangles [blocks, size·(size − 1)/2], one tensor for each module
 
 
-@dataclass(frozen=True, slots=True)
-class Rotation:
+class Rotation(NamedTuple):
     """One module of an OFT adapter: rotations of its inputs, `size` of them together.
 
     The file has one rotation for each of `blocks` groups of inputs, or one for all groups (`shared`).
