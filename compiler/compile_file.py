@@ -43,7 +43,7 @@ def most_kept(spec: Spec, part: str) -> int:
     return NO_LIMIT
 
 
-@dataclass(slots=True)
+@dataclass
 class Yielded:
     """What files of a split yield besides their records: one file, or those before another one together.
 

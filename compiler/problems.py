@@ -46,7 +46,7 @@ WARNINGS = {  # docs/problems.md tells of every code
 }
 
 
-@dataclass(slots=True)
+@dataclass
 class Problems:
     """Collects errors (E…) and warnings (W…) with their places: those of one source file, then of a compile.
 

@@ -72,7 +72,7 @@ def own_hash() -> str:
     return files_sha256(sorted([*PACKAGE.rglob("*.py"), *PACKAGE.glob("schemas/*.json")]))
 
 
-@dataclass(slots=True)
+@dataclass
 class Counts:
     """Counts of source rows: each row is kept, rejected, dropped (by reason) or not sampled.
 
@@ -99,7 +99,7 @@ class Counts:
             self.dropped[reason] = self.dropped.get(reason, 0) + rows
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class CompileReport(Counts):
     """The result of a compile: counts of source rows, records by dataset, problems."""
 

@@ -69,7 +69,7 @@ class _Missing:
 MISSING = _Missing()
 
 
-@dataclass(slots=True)
+@dataclass
 class _Addressed:
     """Rows of one file with their places: `lines` has the line of each row."""
 
@@ -81,7 +81,7 @@ class _Addressed:
         return Place(self.prefix, self.lines[number])
 
 
-@dataclass(slots=True)
+@dataclass
 class ObjectRows(_Addressed):
     """JSON objects as read."""
 
@@ -104,7 +104,7 @@ class ObjectRows(_Addressed):
         return self.rows[number]
 
 
-@dataclass(slots=True)
+@dataclass
 class TableRows(_Addressed):
     """Columns of equal length as read from csv, tsv or parquet."""
 
@@ -132,7 +132,7 @@ class TableRows(_Addressed):
 Rows = ObjectRows | TableRows
 
 
-@dataclass(slots=True)
+@dataclass
 class Batch(_Addressed):
     """Rows that passed the checks: one list per column of the spec, all of one length."""
 

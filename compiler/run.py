@@ -25,7 +25,7 @@ from tuneyard.core.records.row_index import row_index_file, write_row_index
 AHEAD = 2  # files for each worker that it reads, or whose results wait for an earlier one
 
 
-@dataclass(slots=True)
+@dataclass
 class Run:
     """One compile: its inputs, its written files, and the `report` of all files so far.
 

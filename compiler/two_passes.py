@@ -30,7 +30,7 @@ ROWS = ".rows"
 LEAKED = 255  # in place of a split's number: the row is in none
 
 
-@dataclass(slots=True)
+@dataclass
 class FirstPass:
     """The rows of the first pass: their files and fingerprints, and the numbers of those to write."""
 

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, one_line
+from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, one_line, wrong_value
 
 Moved = Callable[[int], object]
 """Takes the number of bytes that were read, for a progress bar."""
@@ -193,7 +193,7 @@ def read_object(path: Path, *, unique_keys: bool = False) -> dict[str, object]:
     """Read a JSON file that must be an object; `ContentError` otherwise."""
     value = parse_json(path.read_bytes(), str(path), unique_keys=unique_keys)
     if not isinstance(value, dict):
-        raise ContentError(f"{path}: found {type(value).__name__}, expected a JSON object")
+        raise wrong_value(path, value, "a JSON object")
     return value
 
 

@@ -24,7 +24,7 @@ MOST = 2000  # names of columns that change no answer: bounded, whatever keys th
 SHOWN = 20
 
 
-@dataclass(slots=True)
+@dataclass
 class Unused:
     """The unused source columns, and keys inside turns, of some rows.
 

@@ -21,7 +21,7 @@ MARKS = {True: "good", False: "bad"}
 """Labels of KTO's marks."""
 
 
-@dataclass(slots=True)
+@dataclass
 class StoredExamples:
     """Examples that follow one another in a file."""
 

@@ -55,7 +55,7 @@ def _content(example: Example) -> bytes:
     return json.dumps([asked, example.answers, example.mark], default=str).encode()
 
 
-@dataclass(slots=True)
+@dataclass
 class Difference:
     """The differences of two datasets, as numbers of their rows.
 

@@ -24,7 +24,7 @@ TOKENIZER = "tokenizer.json"
 Measure = Callable[[list[str]], list[int]]
 
 
-@dataclass(slots=True)
+@dataclass
 class Stats:
     """Counts over examples. `lengths` are in `unit`s. `places` has (first duplicates, their originals)."""
 

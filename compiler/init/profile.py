@@ -25,7 +25,7 @@ FEWEST_ROWS = 20
 CHINESE = re.compile(f"[{HAN}]")
 
 
-@dataclass(slots=True)
+@dataclass
 class Leaf:
     """One value of a row by its path: how often it has which type, and how often which value, while few.
 
@@ -85,7 +85,7 @@ class Leaf:
         return max(kinds)[1] if kinds else "null"
 
 
-@dataclass(slots=True)
+@dataclass
 class FileProfile:
     """The profile of a file: how to read it, the first rows, the leaves by path, problems.
 

@@ -50,7 +50,7 @@ class ProposedColumn(NamedTuple):
         return {"names": [self.path], "is": self.kind, **self.settings}
 
 
-@dataclass(slots=True)
+@dataclass
 class Proposal:
     """A spec in parts: its subject, its columns, the templates of its one output, its labels.
 

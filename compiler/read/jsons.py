@@ -157,7 +157,7 @@ def read_array(
             problems.notes.append(f"{display_path}: {kind} are ignored: {names}")
 
 
-@dataclass(slots=True)
+@dataclass
 class _Walk:
     """The way from the root of a document to its rows. `late` and `nested` are keys that it leaves out."""
 

@@ -264,7 +264,7 @@ def _quoted(text: "_Text", delimiter: str) -> Lines:
         raise failure
 
 
-@dataclass(slots=True)
+@dataclass
 class _Text:
     """The lines of a stream. Bytes that are not UTF-8 become surrogates.
 

@@ -31,7 +31,7 @@ AUDIT_MESSAGES = {
 Row = Mapping[str, Any]
 
 
-@dataclass(slots=True)
+@dataclass
 class Audit:
     """Counts over the rows of a set; `findings` has the numbers (from 0) of the rows by code.
 

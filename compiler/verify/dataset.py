@@ -79,7 +79,7 @@ class LoadedRows(NamedTuple):
     audit: AuditBatch | None
 
 
-@dataclass(slots=True)
+@dataclass
 class LoadedDataset:
     """A registered dataset and what LLaMA-Factory's loader made of its file.
 

@@ -107,7 +107,7 @@ def _unknown_keys(place: str, value: Any, keys: set[str], prefix: str) -> Iterat
             yield Problem("E401", place, message, f"{prefix}{key}", nearest(key, keys))
 
 
-@dataclass(slots=True)
+@dataclass
 class _LeftOut:
     """A column that the entry does not name: its first record, and how many have it."""
 
@@ -116,7 +116,7 @@ class _LeftOut:
     records: int = 0
 
 
-@dataclass(slots=True)
+@dataclass
 class Expected:
     """Reads a file record by record. Notes why the loader would fail on a whole file.
 

@@ -12,7 +12,7 @@ FIRST = 1000
 """So many problems of each code are kept with their places."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Verdict:
     """The result of verifying one dataset; `problems` has the first of each code.
 

@@ -32,7 +32,7 @@ class EncodedMessage(NamedTuple):
     ids: Ids
 
 
-@dataclass(slots=True)
+@dataclass
 class Encoding:
     """One call of a template: the messages that it wrote, and the pairs of prompt and answer in tokens."""
 

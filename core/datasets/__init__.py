@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.core.documents import BOM, json_lines
-from tuneyard.core.errors import ContentError, RequestError, nearest, nearest_name
+from tuneyard.core.errors import ContentError, RequestError, nearest, nearest_name, wrong_value
 from tuneyard.core.files import is_file, near_name, no_folder, read_json, read_object
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.messages import say
@@ -93,7 +93,7 @@ def read_registry(folder: Path) -> dict[str, dict[str, object]]:
     entries: dict[str, dict[str, object]] = {}
     for name, entry in read_object(path, unique_keys=True).items():
         if not isinstance(entry, dict):
-            raise ContentError(f"{path}: entry {name!r}: found {type(entry).__name__}, expected an object")
+            raise wrong_value(f"{path}: entry {name!r}", entry, "an object")
         entries[name] = entry
     return entries
 
@@ -209,10 +209,10 @@ def read_records(path: Path) -> list[dict[str, object]]:
         is_array = file.read(1 << 16).removeprefix(BOM).lstrip().startswith(b"[")
     rows: object = read_json(path) if is_array else [record for _, record in json_lines(path)]
     if not isinstance(rows, list):
-        raise ContentError(f"{path}: found {type(rows).__name__}, expected a JSON array")
+        raise wrong_value(path, rows, "a JSON array")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise ContentError(f"{path}: record {number}: found {type(row).__name__}, expected an object")
+            raise wrong_value(f"{path}: record {number}", row, "an object")
     return rows
 
 

@@ -87,7 +87,7 @@ class Observer:
 SILENT = Observer()
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False)
 class DrawnItem:
     """An item that was drawn, and its result once that is there."""
 

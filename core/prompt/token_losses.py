@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import parse_json, require
 
 TOKEN_LOSSES = "token_losses.jsonl"
@@ -88,7 +88,7 @@ def _row(line: bytes, path: Path, number: int) -> int:
     if isinstance(fields, dict):
         row = fields.get("row")
     if type(row) is not int or row < 1:
-        raise ContentError(f"{path}:{number}: row is {show_value(row)}. Expected a whole number from 1")
+        raise unexpected(f"{path}:{number}", "row", row, "a whole number from 1")
     return row
 
 
