@@ -4,7 +4,6 @@ import contextlib
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -92,7 +91,7 @@ def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
                         _read_rows(profile, document)
                 if not profile.rows:
                     raise _without_rows(profile)
-                profile.source = replace(profile.source, columns=(), **placed)
+                profile.source = profile.source._replace(columns=(), **placed)
                 profile.folder_names = sorted(folder_names)
                 yield profile
     except UnreadableFileError as error:
@@ -159,7 +158,7 @@ def split_of_name(name: str) -> str:
 
 def _paths_by_split(names: Mapping[str, str]) -> ByPart:
     """Paths by split, {} unless each one's name has one and there are at least two splits."""
-    paths: ByPart = {}
+    paths: dict[str, tuple[str, ...]] = {}
     for path, name in names.items():
         split = split_of_name(name)
         paths[split] = (*paths.get(split, ()), path)

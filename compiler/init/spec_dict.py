@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import fields
 
 from tuneyard.compiler.init.like import BundledSpec
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
@@ -96,10 +95,9 @@ def _renamed_outputs(spec: Spec, names: dict[str, str]) -> list[dict[str, str]]:
 def _source(path: str, source: Source) -> Raw:
     """The `source:` of a spec: its files, and each setting that differs from its default."""
     settings: Raw = {"files": path}
-    for each in fields(source):
-        value = getattr(source, each.name)
-        if value != getattr(Source(), each.name):
-            settings[each.name] = value
+    for name, value in source._asdict().items():
+        if value != getattr(Source(), name):
+            settings[name] = value
     if source.splits and not source.files:
         settings["files"] = dict.fromkeys(source.splits, (path,))
     if "" in source.rows:

@@ -215,8 +215,7 @@ class Kind:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A target column: the source names that it accepts, its kind, the value if the file has none of them.
 
     `options` are the keys that belong to its kind (`Kind.options`).
@@ -227,7 +226,7 @@ class Column:
     kind: Kind
     default: object = None
     wrap: str = "{}"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = {}
 
     @property
     def required(self) -> bool:

@@ -5,7 +5,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -378,6 +377,6 @@ def with_rivals(spec: Spec, inputs: Sequence[Input]) -> Spec:
     for name, row_filter in filters.items():
         rivals = [other for other in filters if files_of_part[other] == files_of_part[name]]
         fields = tuple(filters[other].keywords for other in rivals)
-        row_filter = replace(row_filter, fields=fields, place=rivals.index(name))
-        parts[name] = replace(parts[name], filter=row_filter)
-    return replace(spec, mix=spec.mix._replace(parts=parts))
+        row_filter = row_filter._replace(fields=fields, place=rivals.index(name))
+        parts[name] = parts[name]._replace(filter=row_filter)
+    return spec._replace(mix=spec.mix._replace(parts=parts))

@@ -6,10 +6,9 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from tuneyard.compiler.kinds import Column, kinds
 from tuneyard.compiler.rows import without
@@ -26,22 +25,22 @@ _NAME = re.compile(r"\w[\w .+-]*")
 # Python's own notations: they read any file, and change its backslashes and letters
 PYTHON_ONLY = ("unicode_escape", "raw_unicode_escape", "idna", "punycode")
 Raw = dict[str, Any]
-ByPart = dict[str, tuple[str, ...]]
+ByPart = Mapping[str, tuple[str, ...]]
 """Texts by split, or by part of a mixture."""
+NO_PARTS: ByPart = {}
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where rows come from without --source, and how their files are written.
 
     `columns` are those of the spec, by which a row is recognised.
     """
 
-    files: ByPart = field(default_factory=dict)
-    hub: dict[str, object] = field(default_factory=dict)
-    splits: ByPart = field(default_factory=dict)
-    rows: ByPart = field(default_factory=dict)
+    files: ByPart = NO_PARTS
+    hub: Mapping[str, Any] = {}
+    splits: ByPart = NO_PARTS
+    rows: ByPart = NO_PARTS
     encoding: str = "utf-8"
     delimiter: str | None = None
     header: tuple[str, ...] = ()
@@ -49,7 +48,7 @@ class Source:
     table: str = ""
     answers_by_question: bool = False
     media_dir: str = ""
-    turns: Mapping[str, str] = field(default_factory=dict)
+    turns: Mapping[str, str] = {}
     columns: tuple[Column, ...] = ()
 
     def steps(self, split: str) -> tuple[str, ...]:
@@ -176,12 +175,12 @@ def _over(top: Any, under: Any) -> Any:
 
 
 def filled_in(record: type[T], raw: Mapping[str, Any], /, **others: object) -> T:
-    """A dataclass with the values of a valid mapping under the names of its fields, lists as tuples."""
+    """A record with the values of a valid mapping under the names of its fields, lists as tuples."""
     values: dict[str, object] = {}
-    for each in fields(cast("Any", record)):
-        if each.name in raw:
-            value = raw[each.name]
-            values[each.name] = tuple(value) if isinstance(value, list) else value
+    for name in cast("Any", record)._fields:
+        if name in raw:
+            value = raw[name]
+            values[name] = tuple(value) if isinstance(value, list) else value
     return record(**values | others)
 
 
@@ -200,7 +199,7 @@ def _by_part(raw: Any, default_part: str) -> ByPart:
     """Texts by part. Texts without a part belong to `default_part`."""
     if not isinstance(raw, dict):
         raw = {default_part: raw}
-    by_part: ByPart = {}
+    by_part: dict[str, tuple[str, ...]] = {}
     for part, texts in raw.items():
         by_part[part] = (texts,) if isinstance(texts, str) else tuple(texts)
     return by_part

@@ -1,8 +1,7 @@
 """A dataset as one YAML file: its sources, the columns of its rows, and its output files."""
 
 import string
-from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -41,8 +40,7 @@ WRITTEN = {
 FIELDS = {"alpaca": "", "sharegpt": "conversations", "messages": "messages", "text": "text"}
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """One file that a spec writes for each split. `templates` by record field, `roles` by speaker."""
 
     file: str
@@ -65,8 +63,7 @@ class Output:
         return list(columns)
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(NamedTuple):
     """Which rows stay: by keywords in their texts, by length in characters, by the script of the language.
 
     `fields` are the keywords of all parts of a mixture that sort the same files, and `place` is the position
@@ -81,8 +78,7 @@ class Filter:
     place: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Split(NamedTuple):
     """How rows are split: shares by split name. `train` gets the rest."""
 
     shares: dict[str, float]
@@ -100,8 +96,7 @@ class Mix(NamedTuple):
     shuffle: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(NamedTuple):
     """A validated spec.
 
     `raw` is the merged YAML that the others came from, `share` a part's of a mixture. `given_as` is the name
@@ -125,7 +120,7 @@ class Spec:
     mix: Mix | None = None
     share: float = 0.0
     ignore: tuple[str, ...] = ()
-    raw: Raw = field(default_factory=dict, repr=False)
+    raw: Mapping[str, Any] = {}
     given_as: str = ""
 
     @property
@@ -285,7 +280,7 @@ def load_spec(name: str, over: Raw | None = None) -> Spec:
     """
     path = find_spec(name)
     raw = read_spec(path)
-    return replace(_parse(path, read_spec(path, over) if over else raw), raw=raw, given_as=name)
+    return _parse(path, read_spec(path, over) if over else raw)._replace(raw=raw, given_as=name)
 
 
 def placeholders(template: str) -> list[tuple[str, str | None]]:
@@ -311,7 +306,7 @@ def _parse(path: Path, raw: Any) -> Spec:
             Spec,
             raw,
             name=path.stem,
-            source=replace(source_of(raw.get("source", {})), columns=columns),
+            source=source_of(raw.get("source", {}))._replace(columns=columns),
             columns=columns,
             labels={label: tuple(raw_labels) for label, raw_labels in raw.get("labels", {}).items()},
             outputs=tuple(_output(raw["write"], number) for number in range(len(raw["write"]))),
@@ -402,13 +397,12 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
             )
         templates = dict(part.outputs[0].templates)
         templates.pop("system", None)
-        outputs = [replace(output, templates=templates | output.templates) for output in spec.outputs]
+        outputs = [output._replace(templates=templates | output.templates) for output in spec.outputs]
         source_of_part = source_of(about.get("source", {}))
         source = source_of(part.raw.get("source", {}) | about.get("source", {}))
-        parts[name] = replace(
-            part,
+        parts[name] = part._replace(
             name=spec.name,
-            source=replace(source, files={}, hub=source_of_part.hub, splits={}, columns=part.columns),
+            source=source._replace(files={}, hub=source_of_part.hub, splits={}, columns=part.columns),
             outputs=tuple(outputs),
             filter=filled_in(Filter, part.raw.get("filter", {}) | about.get("filter", {})),
             group=None,
@@ -419,7 +413,7 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
         if PART in source_of_part.files:
             files[name] = source_of_part.files[PART]
     mix = Mix(raw["total"], parts, raw.get("shuffle"))
-    return replace(spec, source=replace(spec.source, files=files), group=None, mix=mix)
+    return spec._replace(source=spec.source._replace(files=files), group=None, mix=mix)
 
 
 def _check_names(spec: Spec) -> None:

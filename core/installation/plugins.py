@@ -5,8 +5,8 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 from tuneyard.core.errors import ContentError
 
@@ -23,8 +23,7 @@ class PluginError(ContentError):
     """A plug-in raised an error. The message names plug-in, package and error."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plugin:
+class Plugin(NamedTuple):
     """An imported entry point. `package` is its distribution with the version."""
 
     group: str
@@ -63,7 +62,7 @@ def load(group: Group, kind: type = object, decorator: str = "") -> dict[str, Pl
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
         plugin = Plugin(group, entry.name, package, None)
         with plugin.guarded():
-            plugin = replace(plugin, value=entry.load())
+            plugin = plugin._replace(value=entry.load())
             if not isinstance(plugin.value, kind):
                 raise TypeError(f"no function with @{decorator}")
             if entry.name in plugins:

@@ -1,7 +1,5 @@
 """Each filter decides at its threshold as it says, and one step beside it the other way."""
 
-from dataclasses import replace
-
 import pytest
 
 from tuneyard.compiler.check.filters import RowFilter, language_of
@@ -66,6 +64,6 @@ def test_a_language_is_told_by_its_share_of_letters(language, text, spoken):
     ],
 )
 def test_keywords_are_whole_words_where_words_have_spaces(keyword, text, found):
-    row_filter = RowFilter(replace(load_spec("text"), filter=Filter(keywords=(keyword,))), Counts())
+    row_filter = RowFilter(load_spec("text")._replace(filter=Filter(keywords=(keyword,))), Counts())
     assert len(row_filter.kept(Batch(Prefix("t"), [1], {"text": [text]}))) == found
     assert row_filter.counts.dropped == ({} if found else {"no keyword": 1})
