@@ -49,7 +49,7 @@ class TurnKeys(NamedTuple):
         names = (key, self.source, f"{self.source}.{key}", head)
         return any(name.lower() in self.spec.ignore for name in names)
 
-    def masking(self, turn: Mapping[str, object]) -> Fields:
+    def masking(self, turn: Fields) -> Fields:
         """The marks that keep a turn, or a part of it, out of the loss."""
         return {key: value for key, value in turn.items() if masks(key, value) and not self.is_ignored(key)}
 
@@ -101,7 +101,7 @@ def as_number(value: object) -> float | None:
         return None
 
 
-def refuse_masked(marked: Mapping[int, Mapping[str, object]], answers: Sequence[int], keys: TurnKeys) -> None:
+def refuse_masked(marked: Mapping[int, Fields], answers: Sequence[int], keys: TurnKeys) -> None:
     """Raise E113 if an answer that would be learned carries a mark.
 
     - `marked`: the masking marks by the number of their turn.

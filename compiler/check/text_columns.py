@@ -3,7 +3,7 @@
 import orjson
 
 from tuneyard.compiler.kinds import ASKED
-from tuneyard.compiler.kinds.turns import Turn
+from tuneyard.compiler.kinds.turns import Talk
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import TOOLS, Spec
 
@@ -38,7 +38,7 @@ class TextColumns:
         """The texts of a batch by column: first the prompts, then the answers."""
         texts: dict[str, Texts] = {}
         if self.turns:
-            talks: list[list[Turn]] = batch.columns[self.turns]
+            talks: list[Talk] = batch.columns[self.turns]
             end = None if self.pair else -1
             texts["asked"] = ["\n".join(turn.text for turn in talk[:end]) for talk in talks]
             if not self.pair:

@@ -11,9 +11,9 @@ from tuneyard.compiler.read.stream import Readable, progress_bar
 from tuneyard.compiler.rows import Fields, Line, Place, Prefix, Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import find_dataset
-from tuneyard.core.errors import ContentError, ProblemsError, RequestError
+from tuneyard.core.errors import ProblemsError, RequestError
 from tuneyard.core.files import Moved, near_name
-from tuneyard.core.records import Entry, Example, RecordReader, format_of, format_of_entry, require_prompt
+from tuneyard.core.records import Entry, Example, RecordReader, format_of, format_of_entry
 
 MOST_LABELS = 30
 LONGEST = 60  # characters of an answer that may be a label
@@ -107,9 +107,5 @@ def _examples(rows: Rows, entry: Entry) -> StoredExamples:
         record, place = rows.row(number), rows.place(number)
         if not entry:
             reader = RecordReader(format_of(record, entry))
-        require_prompt(record, reader.format, place)
-        try:
-            stored.examples.append(reader.read(record))
-        except ContentError as error:
-            raise ContentError(f"{place}: {error}") from error
+        stored.examples.append(reader.read_at(record, place))
     return stored

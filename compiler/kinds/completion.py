@@ -6,7 +6,7 @@ The answer may be tool calls as JSON (`tool_calls: true`), as in APIGen's `query
 from tuneyard.compiler.kinds import Column, Kind, Row
 from tuneyard.compiler.kinds.pair import REPLY, Reply, ReplyReader
 from tuneyard.compiler.kinds.turn_forms import CALL
-from tuneyard.compiler.kinds.turns import ROLE_NAMES, Turn, files_without
+from tuneyard.compiler.kinds.turns import ROLE_NAMES, Talk, Turn, files_without
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.records.calls import WrongValueError, call_text, parse_calls
@@ -43,7 +43,7 @@ class CompletionReader(ReplyReader):
         if self.column.name not in self.file.sources:
             return {}
         turns = self.spec.turns
-        talk: list[Turn] = row[turns]
+        talk: Talk = row[turns]
         return {turns: [*talk, Turn(reply.role, reply.text, talk[-1].number + 1)]}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind, LoadedRow, Row
 from tuneyard.compiler.kinds.turn_forms import USER
-from tuneyard.compiler.kinds.turns import Turn
+from tuneyard.compiler.kinds.turns import Talk
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.model import placeholders
 from tuneyard.core.errors import show_value
@@ -64,7 +64,7 @@ class MediaReader(ColumnReader):
         paths: list[str] = row[self.column.name]
         kind = self.column.kind
         placeholder = PLACEHOLDERS[kind.part]
-        talk: list[Turn] = row[self.turns] if self.turns else []
+        talk: Talk = row[self.turns] if self.turns else []
         in_turns = [path for turn in talk for path in turn.images] if kind is IMAGES else []
         if in_turns:
             if paths and paths != in_turns:

@@ -8,7 +8,7 @@ from tuneyard.compiler.kinds.best import BY_NUMBER, best_of
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns
 from tuneyard.compiler.kinds.turns import (
     ROLE_NAMES,
-    Turn,
+    Talk,
     cleaned,
     masking_marks,
     read_answer,
@@ -25,7 +25,7 @@ from tuneyard.core.records.calls import WrongValueError, unusable
 class Reply(NamedTuple):
     """An answer, and the turns before it if it stood at the end of a whole conversation."""
 
-    before: list[Turn]
+    before: Talk
     text: str
     role: str = ASSISTANT
 
@@ -86,7 +86,7 @@ class ReplyReader(ColumnReader):
         return {names[0]: chosen.text, names[1]: rejected.text}
 
 
-def _texts_of(turns: list[Turn]) -> list[tuple[str, str]]:
+def _texts_of(turns: Talk) -> list[tuple[str, str]]:
     """The role and the text of each turn, without its number."""
     return [(turn.role, turn.text) for turn in turns]
 

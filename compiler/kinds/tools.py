@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from tuneyard.compiler.kinds import Beside, CodedError, Column, ColumnReader, Kind, LoadedRow, Row
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
-from tuneyard.compiler.kinds.turns import Turn
+from tuneyard.compiler.kinds.turns import Talk
 from tuneyard.compiler.rows import Fields, without
 from tuneyard.compiler.spec.model import TOOLS, Spec
 from tuneyard.core.errors import show_value
@@ -42,7 +42,7 @@ class ToolsReader(ColumnReader):
 
     def check_row(self, row: Row) -> Fields:
         """Refuse calls that do not fit the tools, and warn of calls that may not."""
-        talk: list[Turn] = row[self.spec.turns]
+        talk: Talk = row[self.spec.turns]
         errors = dict.fromkeys(_call_errors(talk, row[self.column.name]))
         is_strict = self.column.options.get("arguments") == "error"
         messages = [error.message for error in errors if error.error or is_strict]
@@ -69,7 +69,7 @@ def common_tools(item: Fields) -> list[Any]:
     return [item]
 
 
-def _call_errors(talk: list[Turn], tools: str) -> Iterator[CallError]:
+def _call_errors(talk: Talk, tools: str) -> Iterator[CallError]:
     """Check the calls in a row's turns against the tools that the row declares."""
     schemas = declared(tools)
     for turn in talk:

@@ -106,7 +106,7 @@ _THOUGHTS = {"thinking": "thinking", "reasoning": "value"}
 """The key of the text in a part of reasoning, by the type of the part."""
 
 
-def role_and_content(turn: Mapping[str, object]) -> tuple[str, str]:
+def role_and_content(turn: Fields) -> tuple[str, str]:
     """The keys of a turn's speaker and of its text."""
     for role, content in TURN_KEYS:
         if role in turn and content in turn:
@@ -114,7 +114,7 @@ def role_and_content(turn: Mapping[str, object]) -> tuple[str, str]:
     return TURN_KEYS[0] if "from" in turn else TURN_KEYS[1]
 
 
-def speaker(turn: Mapping[str, object]) -> str | None:
+def speaker(turn: Fields) -> str | None:
     """Who speaks in a turn, None for a role without a meaning."""
     return ROLES.get(str(turn.get(role_and_content(turn)[0])).lower())
 
@@ -175,7 +175,7 @@ def _spoken(speakers: re.Pattern[str], text: str) -> list[dict[str, str]]:
     return [{"role": SPEAKERS[name.lower()], "content": words} for name, words in turns]
 
 
-def exchange_keys(item: Mapping[str, object]) -> tuple[str, str] | None:
+def exchange_keys(item: Fields) -> tuple[str, str] | None:
     """The keys of the question and of the answer in an object that has both as texts, None for any other."""
     for question, answer in EXCHANGES:
         if isinstance(item.get(question), str) and isinstance(item.get(answer), str):

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable
 from itertools import dropwhile, takewhile
 from typing import NamedTuple, cast
 
@@ -69,6 +69,10 @@ class Turn(NamedTuple):
     images: tuple[str, ...] = ()
 
 
+Talk = list[Turn]
+"""The turns of a row, in their order."""
+
+
 def keeps(output: Output, *roles: str) -> bool:
     """True if an output can hold turns of these speakers."""
     return output.format in ("sharegpt", "messages") or output.roles.keys() >= set(roles)
@@ -87,7 +91,7 @@ def read_turns(
     *,
     asks: bool = False,
     left_out: Container[str] = (),
-) -> list[Turn]:
+) -> Talk:
     """Read the turns of one row in order; `WrongValueError` names the turn that is wrong.
 
     - `keys`: the keys of turns that the spec leaves out on purpose.
@@ -108,7 +112,7 @@ def read_turns(
         kept = list(dropwhile(lambda turn: turn.role == ASSISTANT, kept))
     while "unanswered" in left_out and not asks and kept and kept[-1].role == USER:
         kept.pop()
-    talk: list[Turn] = []
+    talk: Talk = []
     for turn in kept:
         if turn.role in (CALL, OBSERVATION) and without_tools:
             lost = f"found the {turn.role} of a tool, which this output would make plain text"
@@ -143,7 +147,7 @@ def read_answer(item: Fields, keys: TurnKeys) -> str:
     return turn.text
 
 
-def _refuse_order(turn: Turn, before: list[Turn]) -> None:
+def _refuse_order(turn: Turn, before: Talk) -> None:
     """Refuse a turn of the wrong side, a call without its result and a result without its call."""
     expected = (ASSISTANT, CALL) if len(before) % 2 else (USER, OBSERVATION)
     last = before[-1] if before else None
@@ -158,7 +162,7 @@ def _refuse_order(turn: Turn, before: list[Turn]) -> None:
         raise WrongValueError(f"turn {turn.number}: found the result of a tool, and no call before it")
 
 
-def _order_results(value: list[Fields], turns: list[Turn]) -> None:
+def _order_results(value: list[Fields], turns: Talk) -> None:
     """Sort results by the ids of OpenAI's calls, which no record keeps. Refuse results of other calls.
 
     Another number of results than of calls is trained unchanged.
@@ -201,7 +205,7 @@ def unread_keys(value: object) -> set[str]:
     return unread
 
 
-def _read_keys(turn: Mapping[str, object]) -> set[str]:
+def _read_keys(turn: Fields) -> set[str]:
     """The keys of a turn that are read."""
     name, content = role_and_content(turn)
     role = speaker(turn)
@@ -253,7 +257,7 @@ def refuse_images(turns: Iterable[Turn]) -> None:
             )
 
 
-def _reasons(item: Mapping[str, object]) -> dict[str, str]:
+def _reasons(item: Fields) -> dict[str, str]:
     """The reasoning next to a turn's text, by its keys: some servers fill two of them with the same text."""
     reasons: dict[str, str] = {}
     for key, text in item.items():
@@ -291,7 +295,7 @@ def _refuse_loss(item: Fields, keys: TurnKeys, beside: str) -> None:
         )
 
 
-def cleaned(talk: list[Turn], clean: Clean) -> list[Turn]:
+def cleaned(talk: Talk, clean: Clean) -> Talk:
     """Apply `clean:` to all turns except tool calls and results."""
     cleaned_turns = []
     for turn in talk:
@@ -311,7 +315,7 @@ def masking_marks(value: list[Fields], keys: TurnKeys) -> dict[int, Fields]:
     return marked
 
 
-def answers_learned(spec: Spec, output: Output, talk: list[Turn]) -> list[int]:
+def answers_learned(spec: Spec, output: Output, talk: Talk) -> list[int]:
     """The numbers of the turns in a conversation that are learned from one output of a spec.
 
     Of LLaMA-Factory 0.9.5: data/processor/supervised.py learns every answer and call, feedback.py (KTO) the
@@ -371,7 +375,7 @@ class TurnsReader(ColumnReader):
             talks = [[{"role": USER, "content": talk}] if isinstance(talk, str) else talk for talk in talks]
         return talks
 
-    def read(self, value: list[Fields]) -> list[Turn]:
+    def read(self, value: list[Fields]) -> Talk:
         """The turns of one row, without the answer that is chosen. `WrongValueError` if a part is lost."""
         keys = self.file.keys_of(self.column.name)
         asked = value[:-1] if self._ends_with_chosen() else value
@@ -410,7 +414,7 @@ class TurnsReader(ColumnReader):
         source = self.file.sources.get(self.column.name)
         return source is not None and source == self.file.sources.get(self.spec.named("chosen")[0])
 
-    def _refuse_masked(self, marked: dict[int, Fields], talk: list[Turn], keys: TurnKeys) -> None:
+    def _refuse_masked(self, marked: dict[int, Fields], talk: Talk, keys: TurnKeys) -> None:
         """Refuse a row if an output would teach an answer that is marked as not to be learned."""
         answers: set[int] = set()
         for output in self.spec.outputs:

@@ -10,7 +10,7 @@ import orjson
 from tuneyard.compiler.check.cleaning import wrapped
 from tuneyard.compiler.check.text_columns import as_texts
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER
-from tuneyard.compiler.kinds.turns import OPENAI, SHAREGPT, Turn
+from tuneyard.compiler.kinds.turns import OPENAI, SHAREGPT, Talk, Turn
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Output, Spec, placeholders
 from tuneyard.compiler.write.entries import entry_of
@@ -116,7 +116,7 @@ class Renderer:
         history = [[talk[at : at + 2] for at in range(0, len(talk) - 2, 2)] for talk in talks]
         return [*exchange, (HISTORY, history)]
 
-    def _with_system(self, batch: Batch) -> Iterator[list[Turn]]:
+    def _with_system(self, batch: Batch) -> Iterator[Talk]:
         """Yield the turns of each row. A system text from a column or a template becomes the first one."""
         systems: Iterable[str] = repeat("", len(batch))
         if SYSTEM in self.output.templates:
@@ -134,10 +134,10 @@ class Renderer:
             elif name in self.columns:
                 yield name, batch.columns[name]
 
-    def _talks(self, batch: Batch) -> Iterator[list[Turn]]:
+    def _talks(self, batch: Batch) -> Iterator[Talk]:
         """Yield the turns of each row: from its column of turns, or made by the templates."""
         if self.from_turns:
-            talks: list[list[Turn]] = batch.columns[self.spec.turns]
+            talks: list[Talk] = batch.columns[self.spec.turns]
             if self.spec.has_own_system(self.output):  # it stands in place of those that the spec ignores
                 talks = [[turn for turn in talk if turn.role != SYSTEM] for talk in talks]
             yield from talks

@@ -13,7 +13,7 @@ from tuneyard.core.errors import ContentError, RequestError, nearest, nearest_na
 from tuneyard.core.files import is_file, near_name, no_folder, read_json, read_object
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.messages import say
-from tuneyard.core.records import BARE
+from tuneyard.core.records import BARE, Record
 
 REGISTRY = "dataset_info.json"
 NAMES = 10  # most registered names in a message
@@ -216,9 +216,7 @@ def read_records(path: Path) -> list[dict[str, object]]:
     return rows
 
 
-def left_out_texts(
-    record: Mapping[str, object], columns: Mapping[str, str], formatting: object = "alpaca"
-) -> list[str]:
+def left_out_texts(record: Record, columns: Mapping[str, str], formatting: object = "alpaca") -> list[str]:
     """Columns with a text that LLaMA-Factory leaves out of a record's prompt because `query` maps nothing.
 
     `columns` are those of the entry, which has some. A column counts if the entry maps nothing to it and the
@@ -265,7 +263,7 @@ def query_fix(columns: Sequence[str]) -> str:
     return f"{fix}; only one can be `query`: if the prompt needs more, compile them into it (data init)"
 
 
-def _text_of(record: Mapping[str, object], name: str) -> str:
+def _text_of(record: Record, name: str) -> str:
     value = record.get(name)
     return value.strip() if isinstance(value, str) else ""
 

@@ -20,7 +20,6 @@ from tuneyard.core.records import (
     Record,
     format_of,
     read_example,
-    require_prompt,
     strings,
 )
 from tuneyard.core.records.calls import (
@@ -84,8 +83,6 @@ def conversation(record: Record, entry: Entry, place: str, answer: int = 0) -> C
     an answer is a prompt. `ContentError` begins with `place`.
     """
     example = read_example(record, entry, place)
-    record_format = format_of(record, entry)
-    require_prompt(record, record_format, place)
     if not example.turns or example.turns[-1][0] not in QUESTIONS:
         raise ContentError(f"{place}: expected a turn of the user before the answer: {example.fault}")
     messages = [{"role": role, "content": text} for role, text in example.turns]
@@ -96,7 +93,8 @@ def conversation(record: Record, entry: Entry, place: str, answer: int = 0) -> C
     try:
         tools = tools_text(example.tools)
     except WrongValueError as error:
-        raise ContentError(f"{place}: {record_format.columns['tools']}: {error}") from error
+        column = format_of(record, entry).columns["tools"]
+        raise ContentError(f"{place}: {column}: {error}") from error
     if tools:
         messages[0]["tools"] = tools
     role, text = "assistant", ""

@@ -151,22 +151,8 @@ def format_of(record: Record, entry: Entry) -> RecordFormat:
 
 
 def read_example(record: Record, entry: Entry, place: str) -> Example:
-    """Read a record by its registry entry, or by its own keys if the entry is {}.
-
-    `ContentError` begins with `place`.
-    """
-    try:
-        return RecordReader(format_of(record, entry)).read(record)
-    except ContentError as error:
-        raise ContentError(f"{place}: {error}") from error
-
-
-def require_prompt(record: Record, record_format: RecordFormat, place: str) -> None:
-    """Refuse an alpaca record without the column of its prompt. LLaMA-Factory reads an empty prompt."""
-    column = record_format.columns.get("prompt")
-    if record_format.formatting == "alpaca" and column not in record:
-        names = ", ".join(record) or "none"
-        raise ContentError(f"{place}: no column {column!r} (found: {names})")
+    """Read a record by its registry entry, or by its own keys if the entry is {}. Errors as of `read_at`."""
+    return RecordReader(format_of(record, entry)).read_at(record, place)
 
 
 class RecordReader:
@@ -197,6 +183,20 @@ class RecordReader:
         if media:
             example = example._replace(media=media)
         return example
+
+    def read_at(self, record: Record, place: str) -> Example:
+        """Read one record, of which `ContentError` names the `place`.
+
+        An alpaca record without the column of its prompt is refused: LLaMA-Factory reads an empty prompt.
+        """
+        column = self.columns.get("prompt")
+        try:
+            if self.format.formatting == "alpaca" and column not in record:
+                names = ", ".join(record) or "none"
+                raise ContentError(f"no column {column!r} (found: {names})")
+            return self.read(record)
+        except ContentError as error:
+            raise ContentError(f"{place}: {error}") from error
 
     def _read_alpaca(self, record: Record) -> Example:
         turns: list[Turn] = []
