@@ -8,7 +8,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -257,7 +257,7 @@ def _plan_modules(
     else:
         factors = (factors_of(weighted, path) for path in modules)
         rank = min(method.choose_rank(values, factors), full_rank)
-    return rank, {path: replace(module, rank=rank) for path, module in modules.items()}
+    return rank, {path: module._replace(rank=rank) for path, module in modules.items()}
 
 
 def _merged_config(

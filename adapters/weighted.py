@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -208,7 +208,7 @@ def union(weighted: Iterable[WeightedAdapter]) -> dict[str, Module]:
     for item in weighted:
         for path, module in item.adapter.modules.items():
             if path in modules:
-                modules[path] = replace(module, rank=modules[path].rank + module.rank)
+                modules[path] = module._replace(rank=modules[path].rank + module.rank)
             else:
                 modules[path] = module
     return modules

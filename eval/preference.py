@@ -6,7 +6,7 @@ OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-preference.md expl
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, run_command, show_value, unexpected
@@ -211,7 +211,7 @@ def _supervised(job: Job, row: int, answer: str) -> SupervisedText:
     source, target = turns.pairs[-1]
     prompt += source
     supervised = supervise(Turns([(prompt, target)], turns.stop), len(prompt) + len(target) + 1)
-    return replace(supervised, images=job.images(row))
+    return supervised._replace(images=job.images(row))
 
 
 if __name__ == "__main__":

@@ -206,7 +206,7 @@ class Text(Task):
                 f"{job.dataset.path}: row {row}: --max-seq-length {longest} cuts into its "
                 f"images, at which training would stop: {supervised.length + 1} leaves them whole"
             )
-        return replace(supervised, images=job.images(row))
+        return supervised._replace(images=job.images(row))
 
     def _plain(self, job: Job) -> bool:
         return job.dataset.name in self.texts

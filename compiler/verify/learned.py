@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from tuneyard.compiler.verify.audit import Audit, Row
+from tuneyard.core.prompt import Messages
 from tuneyard.core.prompt.supervision import IGNORED
 from tuneyard.core.prompt.template_fit import ending_of
 from tuneyard.core.records import PLACEHOLDERS
@@ -108,7 +109,7 @@ class AnswersAuditor:
             audit.rejected = [text for other in others for text, learned in other if learned]
         return codes
 
-    def _count(self, audit: Audit, row: int, messages: list[dict[str, str]]) -> None:
+    def _count(self, audit: Audit, row: int, messages: Messages) -> None:
         """Count a row's learned turns by role and by their thoughts, and its masked observations."""
         template = self.template
         audit.turns["observation"] += sum(message["role"] == "observation" for message in messages)

@@ -3,9 +3,9 @@
 from typing import Any
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import template_named
+from tuneyard.core.prompt import Messages, template_named
 from tuneyard.core.prompt.template_fit import EOS, Writing
-from tuneyard.core.records import Entry, Example, Record, RecordReader, format_of_entry
+from tuneyard.core.records import Entry, Example, Record, RecordReader, Turn, format_of_entry
 from tuneyard.core.training.llamafactory import expected_errors, import_offline
 from tuneyard.core.training.training_stage import stage_of_rows
 
@@ -54,7 +54,7 @@ def _text_with_answers(template: Any, example: Example) -> str:
     return "\n".join(["".join(prompt_texts), *lines])
 
 
-def _messages(turns: list[tuple[str, str]]) -> list[dict[str, str]]:
+def _messages(turns: list[Turn]) -> Messages:
     return [{"role": role, "content": text} for role, text in turns]
 
 

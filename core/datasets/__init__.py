@@ -5,8 +5,8 @@ import itertools
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tuneyard.core.documents import BOM, json_lines
 from tuneyard.core.errors import ContentError, RequestError, nearest, nearest_name, wrong_value
@@ -37,8 +37,7 @@ DEFAULT_FOLDER = Path("dataset_info")
 LLAMAFACTORY_FOLDER = Path("data")
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
+class Dataset(NamedTuple):
     """One entry of the registry: its name, its file or folder, and the entry itself."""
 
     name: str

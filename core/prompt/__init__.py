@@ -5,7 +5,6 @@ tests/integration/test_prompt.py compares the ids with those of LLaMA-Factory 0.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -38,7 +37,9 @@ if TYPE_CHECKING:
 Message = dict[str, str]
 Messages = list[Message]
 Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
-Encode = Callable[[Messages], list[int]]
+Ids = list[int]
+"""The tokens of a text by their numbers."""
+Encode = Callable[[Messages], Ids]
 Render = Callable[[Messages, bool], str]  # of messages, whether an answer is asked for
 _QUESTION = {"role": "user", "content": "Is it?"}
 TALKS: tuple[Messages, ...] = (
@@ -49,8 +50,7 @@ TALKS: tuple[Messages, ...] = (
 """Conversations by whose prompts two chat templates are compared."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(NamedTuple):
     """Prompt (`messages`, the user's turn last), expected answer ("" without one) and its role.
 
     Tool calls are messages of role `function`, their results of role `observation`, as in LLaMA-Factory. The
@@ -225,7 +225,7 @@ def chat_encoder(tokenizer: Tokenizer, template: str | None, think: bool = False
     """Encoder by a Jinja chat template: messages → prompt ids, with the generation prompt."""
     render = chat_renderer(tokenizer, template, think)
 
-    def encode(messages: Messages) -> list[int]:
+    def encode(messages: Messages) -> Ids:
         return list(tokenizer(render(messages, True), add_special_tokens=False)["input_ids"])
 
     return encode
@@ -235,7 +235,7 @@ def llamafactory_encoder(tokenizer: Tokenizer, name: str, think: bool = False) -
     """Encoder by `llamafactory_template`: messages → prompt ids. The import takes about 10 s."""
     template, adapted_tokenizer = llamafactory_template(tokenizer, name, think)
 
-    def encode(messages: Messages) -> list[int]:
+    def encode(messages: Messages) -> Ids:
         turns, system, tools = llamafactory_messages(messages)
         answer = {"role": "assistant", "content": ""}
         return list(template.encode_oneturn(adapted_tokenizer, [*turns, answer], system, tools)[0])

@@ -6,11 +6,10 @@ tests/integration/test_supervision.py compares the two.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import Messages, Render, llamafactory_messages, llamafactory_template
+from tuneyard.core.prompt import Ids, Messages, Render, llamafactory_messages, llamafactory_template
 from tuneyard.core.records import ANSWERS
 
 if TYPE_CHECKING:
@@ -19,22 +18,20 @@ if TYPE_CHECKING:
 IGNORED = -100  # PyTorch's cross-entropy leaves these labels out
 
 
-@dataclass(frozen=True, slots=True)
-class Turns:
+class Turns(NamedTuple):
     """Question and answer of every turn as ids. `stop` follows the last answer and is not in the history."""
 
-    pairs: list[tuple[list[int], list[int]]]
+    pairs: list[tuple[Ids, Ids]]
     stop: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SupervisedText:
+class SupervisedText(NamedTuple):
     """Ids and labels of one record. Masked labels are `IGNORED`; `length` counts tokens before the cut.
 
     `images` are the files of the placeholders in the ids.
     """
 
-    ids: list[int]
+    ids: Ids
     labels: list[int]
     length: int
     images: tuple[str, ...] = ()
@@ -85,7 +82,7 @@ def llamafactory_turns(tokenizer: "PreTrainedTokenizerBase", name: str, think: b
 
 def supervise(turns: Turns, cutoff: int) -> SupervisedText:
     """Join turns to ids and labels of at most `cutoff` tokens, as LLaMA-Factory does."""
-    ids: list[int] = []
+    ids: Ids = []
     labels: list[int] = []
     end = [] if turns.stop is None else [turns.stop]
     for source, target in turns.pairs:

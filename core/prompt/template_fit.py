@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tuneyard.core.execution.time_limit import bounded
-from tuneyard.core.prompt import Message
+from tuneyard.core.prompt import Ids, Messages
 from tuneyard.core.training.llamafactory import RecipeData, expected_errors
 
 USER = {"role": "user", "content": "Is 12 even?"}
@@ -66,9 +66,9 @@ class ChatFormat(NamedTuple):
     vocabulary: frozenset[str]
     end_tokens: frozenset[str] = frozenset()
     written: str = ""
-    prompts: Sequence[list[int]] = ()
-    system_prompts: Sequence[list[int]] = ()
-    tool_prompts: Sequence[list[int]] = ()
+    prompts: Sequence[Ids] = ()
+    system_prompts: Sequence[Ids] = ()
+    tool_prompts: Sequence[Ids] = ()
 
     @classmethod
     def of(cls, tokenizer: Any, has_tools: bool = False) -> "ChatFormat":
@@ -154,7 +154,7 @@ def _missing_tokens(
         yield TemplateFinding("E325", message, _fitting_hint(tokenizer, chat))
 
 
-def ending_of(template: Any, tokenizer: Any) -> list[int]:
+def ending_of(template: Any, tokenizer: Any) -> Ids:
     """The ids that end an answer in training, from the first stop token on; [] if the template ends none."""
     if template.efficient_eos:
         return [tokenizer.eos_token_id]
@@ -263,16 +263,16 @@ def _token_slots(template: Any) -> set[str]:
 
 def _template_prompt(
     template: Any, tokenizer: Any, system: str | None = None, tools: str | None = None
-) -> list[int]:
+) -> Ids:
     return list(template.encode_oneturn(tokenizer, [USER, ANSWER], system, tools)[0])
 
 
-def _render(tokenizer: Any, messages: list[Message], **options: Any) -> str:
+def _render(tokenizer: Any, messages: Messages, **options: Any) -> str:
     with bounded("the tokenizer's chat template"):
         return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
 
 
-def _prompts(tokenizer: Any, messages: list[Message], **options: Any) -> list[list[int]]:
+def _prompts(tokenizer: Any, messages: Messages, **options: Any) -> list[Ids]:
     """Ids of a prompt as the chat template writes it, with thinking off and on."""
     prompts = []
     for thinks in (False, True):
@@ -281,7 +281,7 @@ def _prompts(tokenizer: Any, messages: list[Message], **options: Any) -> list[li
     return prompts
 
 
-def _optional_prompts(tokenizer: Any, messages: list[Message], **options: Any) -> list[list[int]]:
+def _optional_prompts(tokenizer: Any, messages: Messages, **options: Any) -> list[Ids]:
     """`_prompts`, [] if the chat template refuses these messages."""
     try:
         return _prompts(tokenizer, messages, **options)
@@ -299,7 +299,7 @@ def _token_after_answer(tokenizer: Any, talk: str) -> str | None:
     return None
 
 
-def _encode(tokenizer: Any, text: str) -> list[int]:
+def _encode(tokenizer: Any, text: str) -> Ids:
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 

@@ -6,7 +6,9 @@ of them has the character, the others have "".
 
 from collections.abc import Callable
 
-Decode = Callable[[list[int]], str]
+from tuneyard.core.prompt import Ids
+
+Decode = Callable[[Ids], str]
 INCOMPLETE = "\ufffd"
 """Character that a tokenizer decodes bytes to that are no whole character."""
 MOST_PARTS = 16
@@ -20,14 +22,14 @@ class TokenTexts:
         self._decode = decode
         self._text_by_id: dict[int, str] = {}
 
-    def of(self, ids: list[int]) -> list[str]:
+    def of(self, ids: Ids) -> list[str]:
         """The text of each token."""
         texts = self._token_by_token(ids)
         if "".join(texts) == self._decode(ids):
             return texts
         return self._by_context(ids)
 
-    def _token_by_token(self, ids: list[int]) -> list[str]:
+    def _token_by_token(self, ids: Ids) -> list[str]:
         """Texts of tokens that a tokenizer decodes each by itself; tokens of one character together."""
         texts: list[str] = []
         place = 0
@@ -42,7 +44,7 @@ class TokenTexts:
             place += len(shared)
         return texts
 
-    def _sharing(self, ids: list[int]) -> list[str]:
+    def _sharing(self, ids: Ids) -> list[str]:
         """Texts of the first tokens, up to the token that completes all characters begun before it."""
         texts: list[str] = []
         complete = ""
@@ -56,7 +58,7 @@ class TokenTexts:
         # These bytes are no text. Each token stays as the tokenizer shows it.
         return [self._text(ids[0])]
 
-    def _by_context(self, ids: list[int]) -> list[str]:
+    def _by_context(self, ids: Ids) -> list[str]:
         """Texts of tokens whose text depends on the tokens before (a leading blank, in some tokenizers).
 
         A token's text is the difference between the decoded texts with and without it. The tokens of the

@@ -16,6 +16,7 @@ from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import read_object
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.prompt import Ids
 from tuneyard.core.prompt.supervision import IGNORED
 from tuneyard.core.prompt.token_texts import Decode, TokenTexts
 
@@ -28,7 +29,7 @@ class TokenWeights(NamedTuple):
     default: float
     rules: tuple[tuple[re.Pattern[str], float], ...]
 
-    def of_answer(self, ids: list[int], decode: Decode) -> list[float]:
+    def of_answer(self, ids: Ids, decode: Decode) -> list[float]:
         """One weight for each token of an answer. One shared character counts as a match."""
         texts = TokenTexts(decode).of(ids)
         text, spans = "".join(texts), token_spans(texts)

@@ -7,9 +7,8 @@
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, read_shards, tensors_of
@@ -36,8 +35,7 @@ class ChangedModule(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
+class Module(NamedTuple):
     """One adapted module: ΔW = s·B·A with A [rank, inputs] and B [outputs, rank].
 
     For an embedding, inputs are tokens and its weight [tokens, width] changes by the transpose. `transposed`

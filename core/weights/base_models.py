@@ -1,7 +1,6 @@
 """Decide if an adapter was trained on a model, for `adapter fuse`, `eval` and `recipe check` alike."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +33,8 @@ STORED_AS = {
          "video_llava", "vipllava"), _LLAVA,
     ),
 }  # fmt: skip
+Shards = dict[str, Weights]
+"""Weight files by their name."""
 SAME_BASE = "where both are the same model, say so with --same-base"
 
 
@@ -94,7 +95,7 @@ def _plain(name: str) -> str:
     return re.sub("(-unsloth)?-bnb-4bit$", "", name.rstrip("/").rpartition("/")[2].casefold())
 
 
-def tensors_of(shards: Mapping[str, Weights]) -> dict[str, Tensor]:
+def tensors_of(shards: Shards) -> dict[str, Tensor]:
     """The tensors of several files by name."""
     tensors: dict[str, Tensor] = {}
     for shard in shards.values():
@@ -107,7 +108,7 @@ def _weights_sha256(folder: Path) -> str:
     return read_once_sha256(folder / name for name in open_shards(folder))
 
 
-def open_shards(folder: Path) -> dict[str, Weights]:
+def open_shards(folder: Path) -> Shards:
     """Open the weight files of a model folder by name; `RequestError` if it has none in safetensors."""
     if (folder / INDEX).is_file():
         return read_shards(folder / INDEX)
@@ -117,7 +118,7 @@ def open_shards(folder: Path) -> dict[str, Weights]:
     raise RequestError(f"{neither}; a model in pickle files must be saved as safetensors first")
 
 
-def read_shards(index: Path) -> dict[str, Weights]:
+def read_shards(index: Path) -> Shards:
     """Open the files that a safetensors index names, by name. `ContentError` if index and files disagree."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places:
@@ -147,7 +148,7 @@ class Base:
 
     folder: Path
     config: dict[str, object]
-    shards: dict[str, Weights]
+    shards: Shards
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:

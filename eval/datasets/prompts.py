@@ -5,7 +5,7 @@ first, then the base tokenizer's, then plain text.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.core.datasets import find_dataset, registry_folder
@@ -83,7 +83,7 @@ def _after_bos(tokenizer: Tokenizer, plain: Prompting) -> Prompting:
     def turns(messages: Messages) -> Turns:
         plain_turns = plain.turns(messages)
         (source, target), *others = plain_turns.pairs
-        return replace(plain_turns, pairs=[([bos, *source], target), *others])
+        return plain_turns._replace(pairs=[([bos, *source], target), *others])
 
     digest = text_sha256(str(tokenizer.bos_token))
     return Prompting(lambda messages: [bos, *plain.encode(messages)], turns, AFTER_BOS, digest)

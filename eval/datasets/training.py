@@ -5,7 +5,7 @@ datasets in README.md. A merge or a fused model names its adapters in merge.json
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,7 +180,7 @@ def _fingerprints(data: Mapping[str, Any], registry: Path) -> "Fingerprints":
     index = current_row_index(path)
     if index is not None:
         return index.fingerprints
-    return fingerprints_of(list(trained_conversations(replace(find_dataset(name, registry), path=path))))
+    return fingerprints_of(list(trained_conversations(find_dataset(name, registry)._replace(path=path))))
 
 
 def _shown(path: Path) -> str:

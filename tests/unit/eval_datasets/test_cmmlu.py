@@ -1,7 +1,6 @@
 """CMMLU: its table, files whole and broken, the prompt to the letter, and a hub that a local server plays."""
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,5 +129,5 @@ def test_a_benchmarks_question_is_known_from_training_with_examples_before_it(tm
     assert few.conversations[0].messages != none.conversations[0].messages
     assert few.origin.fingerprints.tolist() == none.origin.fingerprints.tolist()
     (question,) = (few.records[0]["instruction"],)
-    alone = replace(few.conversations[0], messages=[{"role": "user", "content": question}])
+    alone = few.conversations[0]._replace(messages=[{"role": "user", "content": question}])
     assert few.origin.fingerprints[:1].tolist() == fingerprints_of([alone]).tolist()
