@@ -454,9 +454,9 @@ def init_command(
     file: str,
     share: float | None,
     out: Path | None,
-    texts: tuple[str, ...],
+    texts: Texts,
     table: str,
-    **columns: tuple[str, ...],
+    **columns: Texts,
 ) -> None:
     """Look at a file or folder and propose a spec that compiles it: init data.csv --out mine.yaml."""
     from tuneyard.compiler.init.propose import FailingSpecError, propose

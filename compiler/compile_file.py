@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tuneyard.compiler.check.checker import Checker, find_source
+from tuneyard.compiler.check.checker import Checker, Types, find_source
 from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.draw import apportioned
@@ -55,7 +55,7 @@ class Yielded:
     problems: Problems
     unused: Unused = field(default_factory=Unused)
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
-    types: dict[str, str] = field(default_factory=dict)
+    types: Types = field(default_factory=dict)
     values: defaultdict[str, Counter[object]] = field(default_factory=partial(defaultdict, Counter))
     counts: Counts = field(default_factory=Counts)
     readable: int = 0

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tuneyard.compiler.spec.model import Spec
     from tuneyard.core.records import Example
 
+Names = tuple[str, ...]
+"""Names of columns, or other names that a spec or a kind lists."""
 Values = list[object]
 Validator = Callable[[object], bool]
 Clean = Callable[[str], str]
@@ -69,10 +71,10 @@ class Beside(NamedTuple):
     - `accepts`: true for a value of the source column that fits. The first rows must fit.
     """
 
-    names: tuple[str, ...]
+    names: Names
     turns: bool = True
     questions: bool = False
-    needs: tuple[str, ...] = ()
+    needs: Names = ()
     settings: Mapping[str, object] = {}
     accepts: Callable[[str, object], bool] = lambda name, value: True  # noqa: ARG005
 
@@ -169,12 +171,12 @@ class Kind:
     replaced_parts: Collection[str] = ()
     is_pair: bool = False
     has_answer: bool = False
-    loaded_columns: tuple[str, ...] = ()
+    loaded_columns: Names = ()
     compared: str = ""
     judge: Callable[[Counter[object], str], Problem | str] | None = None
-    shapes: tuple[str, ...] = ()
+    shapes: Names = ()
     beside: Beside | None = None
-    leaf_types: tuple[str, ...] = ()
+    leaf_types: Names = ()
     reader: type[ColumnReader] = ColumnReader
 
     def __reduce__(self) -> tuple[Callable[[str], "Kind"], tuple[str]]:
@@ -222,7 +224,7 @@ class Column(NamedTuple):
     """
 
     name: str
-    names: tuple[str, ...]
+    names: Names
     kind: Kind
     default: object = None
     wrap: str = "{}"

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from tuneyard.compiler.kinds import Column, kinds
+from tuneyard.compiler.kinds import Column, Names, kinds
 from tuneyard.compiler.rows import without
 from tuneyard.core.datasets import REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import read_yaml
@@ -43,7 +43,7 @@ class Source(NamedTuple):
     rows: ByPart = NO_PARTS
     encoding: str = "utf-8"
     delimiter: str | None = None
-    header: tuple[str, ...] = ()
+    header: Names = ()
     quoted: bool | None = None
     table: str = ""
     answers_by_question: bool = False
@@ -51,7 +51,7 @@ class Source(NamedTuple):
     turns: Mapping[str, str] = {}
     columns: tuple[Column, ...] = ()
 
-    def steps(self, split: str) -> tuple[str, ...]:
+    def steps(self, split: str) -> Names:
         """The keys that lead to the rows of a split in a JSON document, () without any."""
         return self.rows.get(split, self.rows.get("", ()))
 

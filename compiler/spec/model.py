@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from tuneyard.compiler.kinds import Column, Kind, check_options, kinds
+from tuneyard.compiler.kinds import Column, Kind, Names, check_options, kinds
 from tuneyard.compiler.rows import without
 from tuneyard.compiler.spec.file import (
     Raw,
@@ -49,7 +49,7 @@ class Output(NamedTuple):
     field: str
     roles: dict[str, str]
     dataset: str | None = None
-    keep: tuple[str, ...] = ()
+    keep: Names = ()
     turns: str = "first"
     wrap_input: str = "{}"
 
@@ -112,26 +112,26 @@ class Spec(NamedTuple):
     group: str | None = None
     near: bool = False
     filter: Filter = Filter()
-    clean: tuple[str, ...] = ()
+    clean: Names = ()
     sample: float | None = None
     drop_duplicates: bool = False
     drop_leaks: bool = False
     split: Split | None = None
     mix: Mix | None = None
     share: float = 0.0
-    ignore: tuple[str, ...] = ()
+    ignore: Names = ()
     raw: Mapping[str, Any] = {}
     given_as: str = ""
 
     @property
-    def parts(self) -> tuple[str, ...]:
+    def parts(self) -> Names:
         """The names that --source accepts: the splits of the source, or the parts of the mixture."""
         if self.mix:
             return tuple(self.mix.parts)
         return tuple(self.source.splits) or (PART,)
 
     @property
-    def splits(self) -> tuple[str, ...]:
+    def splits(self) -> Names:
         """The splits that are written."""
         if self.split:
             return (PART, *self.split.shares)
