@@ -23,6 +23,8 @@ from typing import Any, BinaryIO
 
 from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, one_line, wrong_value
 
+JsonObject = dict[str, Any]
+"""An object of a JSON document, whose values the reader knows."""
 Moved = Callable[[int], object]
 """Takes the number of bytes that were read, for a progress bar."""
 SHOWN_NAMES = 8

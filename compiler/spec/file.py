@@ -174,7 +174,7 @@ def _over(top: Any, under: Any) -> Any:
     return top
 
 
-def filled_in(record: type[T], raw: Mapping[str, Any], /, **others: object) -> T:
+def filled_in(record: type[T], raw: Raw, /, **others: object) -> T:
     """A record with the values of a valid mapping under the names of its fields, lists as tuples."""
     values: dict[str, object] = {}
     for name in cast("Any", record)._fields:

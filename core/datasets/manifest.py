@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneyard.core.documents.schema_errors import check_file
-from tuneyard.core.files import read_json, read_object, write_json
+from tuneyard.core.files import JsonObject, read_json, read_object, write_json
 from tuneyard.core.installation.checkout import ROOT
 
 MANIFEST = "manifest.json"
@@ -63,17 +63,17 @@ class Manifest:
     """
 
     about: str = ""
-    counts: dict[str, Any] = field(default_factory=dict)
+    counts: JsonObject = field(default_factory=dict)
     problems: dict[str, int] = field(default_factory=dict)
     first_problems: list[Any] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    not_used: dict[str, Any] = field(default_factory=dict)
-    ignored: dict[str, Any] = field(default_factory=dict)
-    fit: dict[str, Any] = field(default_factory=dict)
+    not_used: JsonObject = field(default_factory=dict)
+    ignored: JsonObject = field(default_factory=dict)
+    fit: JsonObject = field(default_factory=dict)
     cluster: str | None = None
     files: dict[str, CompiledFile] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
-    made_from: dict[str, Any] = field(default_factory=dict)
+    made_from: JsonObject = field(default_factory=dict)
     tuneyard: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -82,9 +82,9 @@ class Manifest:
         return str(self.made_from.get("spec", ""))
 
     @property
-    def definition(self) -> dict[str, Any]:
+    def definition(self) -> JsonObject:
         """The spec as it was read, with its keys."""
-        definition: dict[str, Any] = self.made_from.get("definition", {})
+        definition: JsonObject = self.made_from.get("definition", {})
         return definition
 
     @property

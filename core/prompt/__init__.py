@@ -7,11 +7,11 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
 from tuneyard.core.execution.time_limit import bounded
-from tuneyard.core.files import read_object
+from tuneyard.core.files import JsonObject, read_object
 from tuneyard.core.records import (
     PLACEHOLDERS,
     QUESTIONS,
@@ -178,7 +178,7 @@ def chat_renderer(
         try:
             with bounded("the chat template"):
                 plain, tools = openai_messages(messages)
-                options: dict[str, Any] = {"add_generation_prompt": ask, "enable_thinking": think}
+                options: JsonObject = {"add_generation_prompt": ask, "enable_thinking": think}
                 if tools:
                     options["tools"] = tools
                 text: str = tokenizer.apply_chat_template(
@@ -202,9 +202,9 @@ def chat_renderer(
     return render
 
 
-def openai_messages(messages: Messages) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def openai_messages(messages: Messages) -> tuple[list[JsonObject], list[JsonObject]]:
     """Convert messages and tools to the form of chat templates. `ContentError` for broken calls."""
-    plain: list[dict[str, Any]] = []
+    plain: list[JsonObject] = []
     try:
         for message in messages:
             role, content = message["role"], message["content"]

@@ -8,13 +8,13 @@ import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.execution.time_limit import bounded
-from tuneyard.core.files import read_object
+from tuneyard.core.files import JsonObject, read_object
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.prompt import Ids
 from tuneyard.core.prompt.supervision import IGNORED
@@ -76,7 +76,7 @@ def weights_file(recipe: Path) -> Path | None:
 
 def read_weights(path: Path) -> TokenWeights:
     """Read a weights file. `ContentError` names the wrong rule, its value and the expected value."""
-    value: dict[str, Any] = read_mapping(path, "weights file")
+    value: JsonObject = read_mapping(path, "weights file")
     check_file(path, read_object(SCHEMA), value)
     rules = []
     for number, rule in enumerate(value["rules"]):
@@ -84,7 +84,7 @@ def read_weights(path: Path) -> TokenWeights:
     return TokenWeights(float(value.get("default", 1.0)), tuple(rules))
 
 
-def _pattern(rule: dict[str, Any], place: str) -> re.Pattern[str]:
+def _pattern(rule: JsonObject, place: str) -> re.Pattern[str]:
     if "words" in rule:
         longest_first = sorted(rule["words"], key=len, reverse=True)
         expression = r"(?<!\w)(?:" + "|".join(re.escape(word) for word in longest_first) + r")(?!\w)"

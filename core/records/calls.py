@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tuneyard.core.errors import show_value
-from tuneyard.core.files import unique
+from tuneyard.core.files import JsonObject, unique
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 RESULTS = "\n</tool_response>\n<tool_response>\n"
@@ -32,7 +32,7 @@ class Call(NamedTuple):
     """One call: the tool's name and its arguments."""
 
     name: str
-    arguments: dict[str, Any]
+    arguments: JsonObject
 
 
 def thought(text: str) -> str:
@@ -163,7 +163,7 @@ def _decoded(arguments: object) -> object:
     return arguments
 
 
-def _named(value: object) -> tuple[str, dict[str, Any]]:
+def _named(value: object) -> tuple[str, JsonObject]:
     """Name of a call or a tool ("" without one) and its object, unwrapped from OpenAI's {"function": {…}}."""
     inner = value.get("function", value) if isinstance(value, dict) else {}
     if not isinstance(inner, dict):
@@ -188,7 +188,7 @@ def tools_text(value: object) -> str:
 
 
 @lru_cache(1000)  # many rows declare the same tools
-def declared(text: str) -> dict[str, dict[str, Any]]:
+def declared(text: str) -> dict[str, JsonObject]:
     """JSON Schema of each tool's arguments by the tool's name, {} for a tool without a schema."""
     try:
         tools = read_strict(text) if text.strip() else []
@@ -210,7 +210,7 @@ def declared(text: str) -> dict[str, dict[str, Any]]:
     return schemas
 
 
-def wrapped_tools(text: str) -> list[dict[str, Any]]:
+def wrapped_tools(text: str) -> list[JsonObject]:
     """Wrap declared tools as chat templates read them: {"type": "function", "function": {…}} each."""
     if not declared(text):
         return []

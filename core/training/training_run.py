@@ -8,7 +8,7 @@ from typing import Any
 
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.errors import unexpected
-from tuneyard.core.files import files_sha256, read_object
+from tuneyard.core.files import JsonObject, files_sha256, read_object
 
 TRAINING = "training.json"  # written last: its existence means that the training is finished
 SETTINGS = (
@@ -40,7 +40,7 @@ def record_of(folder: Path, names: Iterable[str] = (TRAINING, STARTED)) -> Path 
     return None
 
 
-def training_inputs(folder: Path) -> dict[str, Any]:
+def training_inputs(folder: Path) -> JsonObject:
     """Inputs in the record of a training run, {} without a record.
 
     `ContentError` if the settings or the model are no mapping, or the data is no list of named datasets.
@@ -64,9 +64,9 @@ def training_inputs(folder: Path) -> dict[str, Any]:
     return inputs
 
 
-def training_settings(folder: Path) -> dict[str, Any]:
+def training_settings(folder: Path) -> JsonObject:
     """Settings of the training that wrote an adapter, a run or a checkpoint; {} if unknown."""
-    settings: dict[str, Any] | None = training_inputs(folder).get("settings")
+    settings: JsonObject | None = training_inputs(folder).get("settings")
     if settings is not None:
         return settings
     path = record_of(folder, SETTINGS)
@@ -76,7 +76,7 @@ def training_settings(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def training_data(folder: Path) -> list[dict[str, Any]]:
+def training_data(folder: Path) -> list[JsonObject]:
     """The datasets that a folder's weights were trained on. [] if no file lists them.
 
     Each entry has the name `dataset`. Those of `tuneyard recipe train` also have `file` and `sha256`; the
