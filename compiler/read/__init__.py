@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.chatgpt import TREE, with_shown_branch
@@ -30,7 +30,6 @@ from tuneyard.core.errors import Problem, RequestError
 from tuneyard.core.files import Moved
 from tuneyard.core.installation.plugins import bundled_with, load
 
-GROUP: Literal["tuneyard.readers"] = "tuneyard.readers"
 EXPORTS = {
     TREE: with_shown_branch,
     ANNOTATIONS: without_cancelled,
@@ -102,7 +101,7 @@ def _bundled_readers() -> dict[str, Reader]:
 def readers() -> dict[str, Reader]:
     """All readers by suffix. `PluginError` names a plug-in that cannot be used."""
     by_suffix = dict(_bundled_readers())
-    for plugin in load(GROUP, Reader, "reader").values():
+    for plugin in load("tuneyard.readers", Reader, "reader").values():
         for kind in plugin.value.suffixes:
             with plugin.guarded():
                 if kind in by_suffix:

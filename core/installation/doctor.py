@@ -6,8 +6,8 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -36,8 +36,7 @@ TIMEOUT = 3.0
 HUB = "https://huggingface.co"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """Result of one check: `ok`, `warning` (some commands need it) or `missing` (exit code 1)."""
 
     name: str
@@ -54,7 +53,7 @@ def cli(ctx: click.Context, as_json: bool) -> None:
     findings = list(examine())
     healthy = all(finding.status != "missing" for finding in findings)
     if as_json:
-        click.echo(json.dumps({"ok": healthy, "checks": [asdict(finding) for finding in findings]}))
+        click.echo(json.dumps({"ok": healthy, "checks": [finding._asdict() for finding in findings]}))
     else:
         for finding in findings:
             status, detail = for_reader(finding.status), for_reader(finding.detail)
