@@ -14,7 +14,7 @@ from typing import Self
 import orjson
 
 from tuneyard.compiler.rows import InDocument, Place
-from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.errors import Problem, show_value, show_values
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import named
 
@@ -160,11 +160,11 @@ class Problems:
 def some_of(names: tuple[str, ...], expected: str) -> str:
     """Names for a message: all if they are few, otherwise those most like the expected one."""
     if len(names) <= NAMES:
-        return ", ".join(map(show_value, names))
+        return show_values(names)
     from difflib import get_close_matches
 
     near = get_close_matches(expected, names, NAMES, 0)
-    return f"{', '.join(map(show_value, near))}, … and {len(names) - NAMES} more"
+    return f"{show_values(near)}, … and {len(names) - NAMES} more"
 
 
 _NO_ROW = object()

@@ -199,6 +199,11 @@ def read_object(path: Path, *, unique_keys: bool = False) -> dict[str, object]:
     return value
 
 
+def are_texts(values: Iterable[object]) -> bool:
+    """True if each value is a text, also for no values."""
+    return all(isinstance(value, str) for value in values)
+
+
 def check_characters(text: str, place: object) -> None:
     """`ContentError` for half a character (a lone surrogate): JSON can have it, no file or tokenizer can."""
     try:

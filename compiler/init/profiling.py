@@ -30,6 +30,7 @@ from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, role_of_name
 from tuneyard.compiler.spec.file import ByPart, Source
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.errors import ContentError
+from tuneyard.core.files import are_texts
 
 SPLITS = {
     "train": ("train", "training", "训练"),
@@ -253,7 +254,7 @@ def _are_answers_by_question(members: Fields) -> bool:
         return False
     if all(map(_has_only_an_answer, values)) and are_sentences and not _are_numbered(members):
         return True
-    return all(isinstance(value, str) for value in values)
+    return are_texts(values)
 
 
 def _are_numbered(names: Iterable[str]) -> bool:
@@ -382,6 +383,5 @@ def _type_of(value: object) -> str:
     if are_objects(value):
         return "one object" if len(value) == 1 else "several objects"
     if isinstance(value, list):
-        is_texts = all(isinstance(item, str) for item in value)
-        return "texts" if is_texts else "list"
+        return "texts" if are_texts(value) else "list"
     return TYPE_NAMES.get(type(value), type(value).__name__)

@@ -2,6 +2,7 @@
 
 from tuneyard.compiler.kinds import ColumnReader, Kind, Values
 from tuneyard.core.errors import counted
+from tuneyard.core.files import are_texts
 
 OTHERS = "rows with other answers"
 
@@ -14,7 +15,7 @@ class AnswerReader(ColumnReader):
         return [self._first(value) for value in values]
 
     def _first(self, value: object) -> object:
-        if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+        if not isinstance(value, list) or not value or not are_texts(value):
             return value
         if len(set(value)) > 1:
             self.noted[OTHERS] += 1

@@ -10,7 +10,7 @@ from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.kinds.turns import Talk
 from tuneyard.compiler.rows import Fields, without
 from tuneyard.compiler.spec.model import TOOLS, Spec
-from tuneyard.core.errors import show_value
+from tuneyard.core.errors import show_value, show_values
 from tuneyard.core.records import Example
 from tuneyard.core.records.calls import (
     OPEN,
@@ -78,7 +78,7 @@ def _call_errors(talk: Talk, tools: str) -> Iterator[CallError]:
             if name not in schemas:
                 declared_names = "the row declares none"
                 if schemas:
-                    declared_names = f"the row has {', '.join(map(show_value, schemas))}"
+                    declared_names = f"the row has {show_values(schemas)}"
                 message = f"the tool {show_value(name)} is not declared: {declared_names}"
                 yield CallError(f"turn {turn.number}: {message}", bool(schemas))
                 continue

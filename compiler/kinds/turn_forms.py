@@ -13,6 +13,7 @@ from typing import Any
 
 from tuneyard.compiler.check.marks import masks
 from tuneyard.compiler.rows import Fields, are_objects, without
+from tuneyard.core.files import are_texts
 from tuneyard.core.records.calls import read_strict
 
 USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"
@@ -130,8 +131,7 @@ def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True)
     turns = [value] if isinstance(value, dict) else value
     if not isinstance(turns, list):
         return value
-    are_texts = all(isinstance(turn, str) for turn in turns)
-    if whole and are_texts and len(turns) > 1:  # LIMA: the speakers take turns
+    if whole and are_texts(turns) and len(turns) > 1:  # LIMA: the speakers take turns
         turns = [{"role": ASSISTANT if at % 2 else USER, "content": text} for at, text in enumerate(turns)]
     changed = [each for turn in turns for each in _common(turn, roles)]
     if isinstance(value, dict) and len(changed) == 1:

@@ -24,7 +24,7 @@ from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_meanings import REASONING, meaning
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled
-from tuneyard.core.errors import counted, show_value
+from tuneyard.core.errors import counted, show_value, show_values
 from tuneyard.core.records.calls import (
     RESULTS,
     WrongValueError,
@@ -177,8 +177,8 @@ def _order_results(value: list[Fields], turns: Talk) -> None:
         if len(result_ids) != len(call_ids) or not all(result_ids + call_ids):
             continue
         if Counter(map(str, result_ids)) != Counter(map(str, call_ids)):
-            results = ", ".join(map(show_value, result_ids))
-            expected = ", ".join(map(show_value, call_ids))
+            results = show_values(result_ids)
+            expected = show_values(call_ids)
             raise WrongValueError(f"turn {number + 1}: found the results {results}, expected {expected}")
         text_by_id = {str(name): turn.text for name, turn in zip(result_ids, after, strict=True)}
         if len(text_by_id) == len(call_ids):

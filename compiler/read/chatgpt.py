@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from tuneyard.compiler.read.turn_rows import joined_turns
 from tuneyard.compiler.rows import Fields, without
+from tuneyard.core.files import are_texts
 
 TREE = "mapping"
 """The key of a row's tree."""
@@ -69,6 +70,6 @@ def _content(message: Mapping[str, object]) -> str | list[object]:
     parts = content.get("parts")
     if not isinstance(parts, list):
         return ""
-    if all(isinstance(part, str) for part in parts):
+    if are_texts(parts):
         return "\n".join(parts).strip()
     return [{"type": part.get("content_type") if isinstance(part, dict) else "text"} for part in parts]

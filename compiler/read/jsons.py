@@ -37,7 +37,7 @@ from tuneyard.compiler.read.stream import (
 from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, Prefix, without
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
-from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.errors import Problem, show_value, show_values
 from tuneyard.core.files import DuplicateKeyError, unique
 
 BATCH = 1000
@@ -257,7 +257,7 @@ class _Walk:
                 if step in keys:
                     self.late.append(key)
         if step not in keys:
-            there = ", ".join(map(show_value, keys)) or "none"
+            there = show_values(keys) or "none"
             raise BrokenError("E007", f"{where}: no key {show_value(step)} (keys: {there})".lstrip(": "))
 
 
@@ -268,7 +268,7 @@ def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator
     elif not steps:
         yield place, {**outer, **value}, None
     elif steps[0] not in value:
-        there = ", ".join(map(show_value, value)) or "none"
+        there = show_values(value) or "none"
         yield place, value, ("E005", f"no key {show_value(steps[0])} (keys: {there})")
     else:
         others = without(value, steps[0])
@@ -286,7 +286,7 @@ def no_object(value: object) -> str:
 
 def ambiguous(keys: Sequence[str]) -> str:
     """The message for a document with several lists of objects, any of which may be the rows."""
-    lists = f"found {len(keys)} lists of objects: {', '.join(map(show_value, keys))}"
+    lists = f"found {len(keys)} lists of objects: {show_values(keys)}"
     return f"{lists}; name the list that holds the rows in a spec, under `source:`: `rows: {keys[0]}`"
 
 

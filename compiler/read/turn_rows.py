@@ -12,7 +12,7 @@ from tuneyard.compiler.read.stream import UnreadableFileError
 from tuneyard.compiler.read.trees import rank_of
 from tuneyard.compiler.read.turn_order import orders_of
 from tuneyard.compiler.rows import MISSING, Fields, Line, ObjectRows, Prefix, Rows, walker, without
-from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.errors import Problem, show_value, show_values
 
 MESSAGES = "messages"
 """The column of the turns in the rows that come out."""
@@ -143,7 +143,7 @@ def _sort(talks: Collection[list[TurnRow]], order: str) -> None:
     orders = orders_of(texts)
     if orders is None:
         open_texts = next((talk for talk in texts if orders_of([talk]) is None), texts[0])
-        shown = ", ".join(map(show_value, open_texts[:MOST_SHOWN]))
+        shown = show_values(open_texts[:MOST_SHOWN])
         fix = (
             "number the turns, or write times as 2024-03-01 09:05:00; without `order` the file's order stays"
         )

@@ -20,7 +20,7 @@ from tuneyard.core.datasets import (
     query_fix,
 )
 from tuneyard.core.documents import BOM
-from tuneyard.core.errors import ContentError, Problem, counted, nearest, show_value
+from tuneyard.core.errors import ContentError, Problem, counted, nearest, show_value, show_values
 from tuneyard.core.records import (
     ALPACA,
     BARE,
@@ -85,7 +85,7 @@ def column_problems(place: str, record_format: RecordFormat, keys: set[str]) -> 
         parts = {*ALPACA, "history", *TEXT_PARTS}
     for part, column in record_format.columns.items():
         if part in parts and column not in keys:
-            columns = ", ".join(map(show_value, sorted(keys))) or "no columns"
+            columns = show_values(sorted(keys)) or "no columns"
             message = f"no record has {show_value(column)} (found: {columns})"
             yield Problem(
                 "E403",

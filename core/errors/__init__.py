@@ -312,6 +312,11 @@ def show_value(value: object) -> str:
     return text
 
 
+def show_values(values: Iterable[object]) -> str:
+    """Format values for a message, each as `show_value` does, with commas between them."""
+    return ", ".join(map(show_value, values))
+
+
 def wrong_value(place: object, value: object, expected: str) -> ContentError:
     """The error for a value of another kind: `rows.jsonl:3: found "a", expected an object`."""
     return ContentError(f"{place}: found {show_value(value)}, expected {expected}")

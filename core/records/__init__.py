@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError, counted, show_value, unexpected, wrong_value
+from tuneyard.core.files import are_texts
 from tuneyard.core.records.calls import RESULTS, WrongValueError, call_text, parse_calls
 
 ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
@@ -122,7 +123,7 @@ def format_of_record(record: Record) -> RecordFormat:
     """Find the format of a record without a registry entry by its keys."""
     columns = {name: name for name in BARE}
     replies = [record.get(part) for part in PAIR]
-    ranking = all(isinstance(reply, str) for reply in replies)
+    ranking = are_texts(replies)
     ranking = ranking or all(isinstance(reply, dict) for reply in replies)
     if ranking:
         columns |= {part: part for part in PAIR}
@@ -204,7 +205,7 @@ class RecordReader:
         if isinstance(history, list):  # LLaMA-Factory ignores any other value
             for pair in history:
                 is_pair = isinstance(pair, list) and len(pair) == 2
-                if not is_pair or not all(isinstance(text, str) for text in pair):
+                if not is_pair or not are_texts(pair):
                     raise wrong_value(self.columns["history"], pair, "[question, answer]")
                 turns += [("user", pair[0]), ("assistant", pair[1])]
         prompt = self._text(record, "prompt")

@@ -8,7 +8,7 @@ from typing import Any
 
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.errors import unexpected
-from tuneyard.core.files import JsonObject, files_sha256, read_object
+from tuneyard.core.files import JsonObject, are_texts, files_sha256, read_object
 
 TRAINING = "training.json"  # written last: its existence means that the training is finished
 SETTINGS = (
@@ -59,7 +59,7 @@ def training_inputs(folder: Path) -> JsonObject:
             raise unexpected(record, part, value, f"a {kind.__name__}")
     for entry in inputs.get("data", []):
         texts = [entry.get("dataset"), entry.get("file", "")] if isinstance(entry, dict) else [entry]
-        if not all(isinstance(text, str) for text in texts):
+        if not are_texts(texts):
             raise unexpected(record, "data", entry, "a dataset and its file")
     return inputs
 
