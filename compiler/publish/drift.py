@@ -1,12 +1,11 @@
 """Check that the file and the entry of a compiled dataset still match its manifest."""
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
 from tuneyard.compiler.publish.registry import changed_entry, compiled_entries
 from tuneyard.core.datasets import REGISTRY, Dataset
-from tuneyard.core.datasets.manifest import Manifest
+from tuneyard.core.datasets.manifest import Manifest, Manifests
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import Moved, sha256
 
@@ -27,7 +26,7 @@ def compile_again(manifest: Manifest) -> str:
 def since_compiled(
     dataset: Dataset,
     out: Path,
-    manifests: Mapping[str, Manifest],
+    manifests: Manifests,
     read_sha256: str = "",
     moved: Moved | None = None,
 ) -> list[Problem] | None:

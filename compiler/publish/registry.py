@@ -22,8 +22,10 @@ from tuneyard.core.datasets import REGISTRY, read_registry, wrong_folder
 from tuneyard.core.datasets.manifest import (
     EMPTY,
     MANIFEST,
+    Entries,
     Entry,
     Manifest,
+    Manifests,
     read_manifests,
 )
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
@@ -138,12 +140,12 @@ class Registry:
             self.manifests = read_manifests(self.folder)
             yield
 
-    def _write(self, entries: dict[str, Entry]) -> None:
+    def _write(self, entries: Entries) -> None:
         if entries != self.entries:
             write_json(self.folder / REGISTRY, entries, ascii_only=True)
         self.entries = entries
 
-    def _refuse_taken(self, entries: Mapping[str, Entry], folder: str, datasets: Iterable[str]) -> None:
+    def _refuse_taken(self, entries: Entries, folder: str, datasets: Iterable[str]) -> None:
         """Refuse dataset names whose entries are of another folder, or of a user's own file."""
         for dataset in datasets:
             registered = entries.get(dataset)
@@ -192,20 +194,18 @@ def folder_of(entry: Entry) -> str:
     return parts[0] if len(parts) > 1 else ""
 
 
-def compiled_entries(folder: str, manifest: Manifest) -> dict[str, Entry]:
+def compiled_entries(folder: str, manifest: Manifest) -> Entries:
     """Entries that a compile registered. A copied folder has none, since they name the original's files."""
     return {name: entry for name, entry in manifest.entries.items() if folder_of(entry) == folder}
 
 
-def with_compiled(
-    entries: Mapping[str, Entry], manifests: Mapping[str, Manifest], name: str = ""
-) -> dict[str, Entry]:
+def with_compiled(entries: Entries, manifests: Manifests, name: str = "") -> Entries:
     """Entries with those of the compiled datasets of `manifests` (by folder). Each keeps its place.
 
     Missing entries are added, and entries of files that no compile has any more are dropped. The entries of
     the folder `name` get the keys of its compile. All others stay as they are.
     """
-    registered: dict[str, Entry] = {}
+    registered: Entries = {}
     compiled_now = compiled_entries(name, manifests.get(name, EMPTY))
     for dataset, entry in entries.items():
         folder = folder_of(entry)

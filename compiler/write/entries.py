@@ -1,7 +1,7 @@
 """Registry entries of the files that a spec writes, so that LLaMA-Factory reads them rightly."""
 
 from tuneyard.compiler.spec.model import Output, Spec
-from tuneyard.core.datasets.manifest import Entry
+from tuneyard.core.datasets.manifest import Entries, Entry
 from tuneyard.core.records import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
 
 
@@ -34,7 +34,7 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     return {**entry, "formatting": "sharegpt", "tags": tags, "columns": columns | recorded_parts}
 
 
-def entries_of(spec: Spec) -> dict[str, Entry]:
+def entries_of(spec: Spec) -> Entries:
     """The registry entries of a spec, by dataset name."""
     entries = {}
     for split in spec.splits:

@@ -17,6 +17,8 @@ MANIFEST = "manifest.json"
 _SCHEMA = ROOT / "core/schemas/manifest.json"
 Entry = dict[str, object]
 """An entry of dataset_info.json."""
+Entries = dict[str, Entry]
+"""Entries by the name of their dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Manifest:
     fit: JsonObject = field(default_factory=dict)
     cluster: str | None = None
     files: dict[str, CompiledFile] = field(default_factory=dict)
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: Entries = field(default_factory=dict)
     made_from: JsonObject = field(default_factory=dict)
     tuneyard: Mapping[str, str] = field(default_factory=dict)
 
@@ -145,11 +147,13 @@ def _schema() -> tuple[dict[str, object], Any]:
 
 
 EMPTY = Manifest()
+Manifests = dict[str, Manifest]
+"""Manifests by the name of their folder."""
 
 
-def read_manifests(folder: Path) -> dict[str, Manifest]:
+def read_manifests(folder: Path) -> Manifests:
     """Read the manifests of the compiled datasets in a folder, by name; `ContentError` if one is broken."""
-    manifests: dict[str, Manifest] = {}
+    manifests: Manifests = {}
     for path in sorted(folder.glob(f"[!.]*/{MANIFEST}")):
         manifest = read_manifest(path.parent)
         if manifest is not None:
