@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, NamedTuple, Self, TypeGuard
 
+from tuneyard.core.files import Fields as Fields
+
 
 class InDocument(NamedTuple):
     """The line of a row that needs more than its line to be found: `12 rows[3]`, `1 record 7`.
@@ -24,8 +26,6 @@ class InDocument(NamedTuple):
         return f"{self.line} {self.text}"
 
 
-Fields = dict[str, object]
-"""A row as read, a turn in it, or any other object, by its keys."""
 Line = int | str | InDocument
 """The line or the number of a row in its file. A reader of a package may also give a text."""
 

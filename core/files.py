@@ -16,15 +16,17 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, one_line, wrong_value
 
+Fields = dict[str, object]
+"""The fields of an object: a row as read, a turn in it, an entry, a configuration."""
 JsonObject = dict[str, Any]
-"""An object of a JSON document, whose values the reader knows."""
+"""An object of a JSON document whose values were checked."""
 Moved = Callable[[int], object]
 """Takes the number of bytes that were read, for a progress bar."""
 SHOWN_NAMES = 8
@@ -174,7 +176,7 @@ class DuplicateKeyError(ValueError):
         return f"duplicate key {self.args[0]!r}"
 
 
-def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def unique(pairs: list[tuple[str, object]]) -> Fields:
     """The pairs of a JSON object as its fields; `DuplicateKeyError` for a key that comes again."""
     fields = dict(pairs)
     key = repeated_key(pairs, fields)
@@ -183,7 +185,7 @@ def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return fields
 
 
-def repeated_key(pairs: Sequence[tuple[str, object]], fields: Mapping[str, object]) -> str | None:
+def repeated_key(pairs: Sequence[tuple[str, object]], fields: Fields) -> str | None:
     """The first key that comes again in the pairs of a JSON object, of which `fields` are made, or None."""
     if len(fields) == len(pairs):
         return None
@@ -191,7 +193,7 @@ def repeated_key(pairs: Sequence[tuple[str, object]], fields: Mapping[str, objec
     return next(key for key in keys if keys.count(key) > 1)
 
 
-def read_object(path: Path, *, unique_keys: bool = False) -> dict[str, object]:
+def read_object(path: Path, *, unique_keys: bool = False) -> Fields:
     """Read a JSON file that must be an object; `ContentError` otherwise."""
     value = parse_json(path.read_bytes(), str(path), unique_keys=unique_keys)
     if not isinstance(value, dict):

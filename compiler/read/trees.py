@@ -1,6 +1,5 @@
 """OASST's trees: each row is a first message, with the answers to it and what follows them inside it."""
 
-from collections.abc import Mapping
 from math import inf
 
 from tuneyard.compiler.check.marks import as_number
@@ -27,7 +26,7 @@ def with_best_branch(row: Fields) -> Fields:
     return {"messages": messages, OTHER_ANSWERS: left_out, **without(row, "prompt")}
 
 
-def rank_of(fields: Mapping[str, object]) -> float:
+def rank_of(fields: Fields) -> float:
     """The rank among the answers to one message, 0 for the best one. Those without a rank come last."""
     rank = as_number(fields.get("rank"))
     return inf if rank is None else rank

@@ -33,7 +33,7 @@ class TurnRow(NamedTuple):
 
     fields: Fields
     line: Line
-    cells: Mapping[str, object]
+    cells: Fields
 
 
 Talks = dict[tuple[Prefix, object], list[TurnRow]]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tuneyard.core.documents import BOM, json_lines
 from tuneyard.core.errors import ContentError, RequestError, nearest, nearest_name, wrong_value
-from tuneyard.core.files import is_file, near_name, no_folder, read_json, read_object
+from tuneyard.core.files import Fields, is_file, near_name, no_folder, read_json, read_object
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.messages import say
 from tuneyard.core.records import BARE, Record
@@ -42,7 +42,7 @@ class Dataset(NamedTuple):
 
     name: str
     path: Path
-    entry: dict[str, object]
+    entry: Fields
 
 
 def registry_folder(option: Path | None = None, name: str = "") -> Path:
@@ -82,14 +82,14 @@ def other_folder(name: str, folder: Path) -> Path | None:
     return None
 
 
-def read_registry(folder: Path) -> dict[str, dict[str, object]]:
+def read_registry(folder: Path) -> dict[str, Fields]:
     """Read all entries by name, {} without a registry. `ContentError` if it is broken."""
     path = folder / REGISTRY
     try:
         path.stat()  # unlike `exists`, it raises for a loop of links
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    entries: dict[str, dict[str, object]] = {}
+    entries: dict[str, Fields] = {}
     for name, entry in read_object(path, unique_keys=True).items():
         if not isinstance(entry, dict):
             raise wrong_value(f"{path}: entry {name!r}", entry, "an object")
@@ -202,7 +202,7 @@ def train_split_of(name: str, registered: Collection[str]) -> str:
     return ""
 
 
-def read_records(path: Path) -> list[dict[str, object]]:
+def read_records(path: Path) -> list[Fields]:
     """Read the records of a JSON array or a JSON Lines file. The content decides, not the file name."""
     with path.open("rb") as file:
         is_array = file.read(1 << 16).removeprefix(BOM).lstrip().startswith(b"[")

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneyard.core.documents.schema_errors import check_file
-from tuneyard.core.files import JsonObject, read_json, read_object, write_json
+from tuneyard.core.files import Fields, JsonObject, read_json, read_object, write_json
 from tuneyard.core.installation.checkout import ROOT
 
 MANIFEST = "manifest.json"
 _SCHEMA = ROOT / "core/schemas/manifest.json"
-Entry = dict[str, object]
+Entry = Fields
 """An entry of dataset_info.json."""
 Entries = dict[str, Entry]
 """Entries by the name of their dataset."""
@@ -138,7 +138,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 @cache
-def _schema() -> tuple[dict[str, object], Any]:
+def _schema() -> tuple[Fields, Any]:
     """The schema of a manifest, and its validator: one of another shape was damaged or edited."""
     import jsonschema_rs
 

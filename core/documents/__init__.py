@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tuneyard.core.errors import ContentError, wrong_value
-from tuneyard.core.files import parse_json, require
+from tuneyard.core.files import Fields, parse_json, require
 
 if TYPE_CHECKING:
     import yaml
@@ -39,7 +39,7 @@ def read_yaml(path: Path, description: str) -> Yaml:
         return parse_yaml(file.read(MOST_BYTES + 1), str(path))
 
 
-def read_mapping(path: Path, description: str) -> dict[str, object]:
+def read_mapping(path: Path, description: str) -> Fields:
     """Read a YAML file that must be a mapping; `ContentError` otherwise."""
     value = read_yaml(path, description).value
     if not isinstance(value, dict):
@@ -215,7 +215,7 @@ def _size(node: "yaml.Node", place: str, sizes: "dict[yaml.Node, int]") -> int:
     return size
 
 
-def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, dict[str, object]]]:
+def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, Fields]]:
     """Yield (line number from 1, object) of each line that is not blank; `ContentError` names `path:line`.
 
     If the file is still `growing`, a last line without line break is skipped: its writer was killed.

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
-from tuneyard.core.files import read_object, require
+from tuneyard.core.files import Fields, read_object, require
 from tuneyard.core.training.training_run import TRAINING, model_sha256, read_once_sha256, training_inputs
 from tuneyard.core.weights.tensors import Array, Tensor, Weights, open_weights
 
@@ -147,7 +147,7 @@ class Base:
     """A checked model folder; `shards` are its weight files by name, in the order of their names."""
 
     folder: Path
-    config: dict[str, object]
+    config: Fields
     shards: Shards
 
     @cached_property
