@@ -14,7 +14,7 @@ from tuneyard.compiler.spec.model import REJECTED, Spec
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.core.datasets.manifest import CompiledFile
 from tuneyard.core.errors import ContentError, counted
-from tuneyard.core.files import files_sha256, versions
+from tuneyard.core.files import JsonObject, files_sha256, versions
 from tuneyard.core.language.translation import tr
 from tuneyard.core.records.row_index import ROW_INDEX
 
@@ -107,7 +107,7 @@ class CompileReport(Counts):
     problems: Problems
     datasets: dict[str, int] = field(default_factory=dict)
     files: dict[str, CompiledFile] = field(default_factory=dict)
-    fit: dict[str, object] = field(default_factory=dict)
+    fit: JsonObject = field(default_factory=dict)
     unused: Unused = field(default_factory=Unused)
     up_to_date: bool = False
     seconds: float = 0.0
@@ -178,7 +178,7 @@ class CompileReport(Counts):
             return [*lines, "not registered: no output of the spec has a `dataset` name"]
         return [*lines, f"registered in {out / REGISTRY}: {', '.join(datasets)}"]
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> JsonObject:
         """The report for `--json`: the figures of the last line, and every problem."""
         counts = {key: getattr(self, key) for key in COUNTED}
         return {

@@ -26,7 +26,7 @@ from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_n
 Fields = dict[str, object]
 """The fields of an object: a row as read, a turn in it, an entry, a configuration."""
 JsonObject = dict[str, Any]
-"""An object of a JSON document whose values were checked."""
+"""An object of a JSON document that was checked, or that is written."""
 Moved = Callable[[int], object]
 """Takes the number of bytes that were read, for a progress bar."""
 SHOWN_NAMES = 8

@@ -15,6 +15,7 @@ from tuneyard.compiler.lint.fingerprints import Places
 from tuneyard.compiler.lint.matching import paired
 from tuneyard.compiler.lint.row_checks import keys_of_texts, plain_text
 from tuneyard.core.errors import counted
+from tuneyard.core.files import JsonObject
 from tuneyard.core.records import Example
 
 SHOWN = 20
@@ -94,7 +95,7 @@ class Difference:
                 old, new = before.labels[row], after.labels[other]
             yield before.places[row], after.places[other], old, new
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> JsonObject:
         """The differences for `--json`."""
         before, after = self.before, self.after
         names = ("a", "b", "label_a", "label_b")

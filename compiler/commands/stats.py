@@ -12,7 +12,7 @@ from tuneyard.compiler.lint.example_keys import keys_of_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints, quantiles
 from tuneyard.compiler.rows import ROW, Place
 from tuneyard.core.errors import ContentError, RequestError, need
-from tuneyard.core.files import read_object
+from tuneyard.core.files import JsonObject, read_object
 from tuneyard.core.language.translation import tr, tr_counted
 
 NAMED = 3  # duplicates for people, of the first that --json names
@@ -38,7 +38,7 @@ class Stats:
     conflicts: int
     places: list[tuple[Place, Place]]
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> JsonObject:
         """The counts for `--json`; lengths as their quantiles (nearest rank)."""
         return {
             "dataset": self.name,

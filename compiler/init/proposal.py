@@ -50,6 +50,10 @@ class ProposedColumn(NamedTuple):
         return {"names": [self.path], "is": self.kind, **self.settings}
 
 
+ProposedColumns = dict[str, ProposedColumn]
+"""Columns of a proposal by their name in the spec."""
+
+
 @dataclass
 class Proposal:
     """A spec in parts: its subject, its columns, the templates of its one output, its labels.
@@ -59,7 +63,7 @@ class Proposal:
     """
 
     about: str
-    columns: dict[str, ProposedColumn]
+    columns: ProposedColumns
     write: dict[str, str]
     labels: Labels = field(default_factory=dict)
     guesses: list[str] = field(default_factory=list)
@@ -77,7 +81,7 @@ class Proposal:
         return None
 
 
-def alpaca_output(instruction: str, columns: Mapping[str, ProposedColumn]) -> dict[str, str]:
+def alpaca_output(instruction: str, columns: ProposedColumns) -> dict[str, str]:
     """The format and the templates of an output. A part without a column is left out."""
     write = {"format": "alpaca", "instruction": instruction}
     for name, part in TEMPLATES.items():
@@ -86,13 +90,13 @@ def alpaca_output(instruction: str, columns: Mapping[str, ProposedColumn]) -> di
     return write
 
 
-def columns_beside(profile: FileProfile, *, turns: bool) -> dict[str, ProposedColumn]:
+def columns_beside(profile: FileProfile, *, turns: bool) -> ProposedColumns:
     """The columns that the kinds recognise next to the turns, or next to a question with its answer.
 
     An answer of a pair has no mark.
     """
-    columns: dict[str, ProposedColumn] = {}
-    marks: dict[str, ProposedColumn] = {}
+    columns: ProposedColumns = {}
+    marks: ProposedColumns = {}
     has_pair = False
     for kind in kinds().values():
         beside = kind.beside
@@ -123,7 +127,7 @@ def _source_of(beside: Beside, profile: FileProfile) -> str:
     return ""
 
 
-def system_column(profile: FileProfile) -> dict[str, ProposedColumn]:
+def system_column(profile: FileProfile) -> ProposedColumns:
     """The column of the system text, {} if the file has none."""
     leaf = profile.called("system")
     if leaf is None:
@@ -174,7 +178,7 @@ def context_column(context: Leaf) -> ProposedColumn:
 
 
 def question_proposal(
-    profile: FileProfile, about: str, columns: Mapping[str, ProposedColumn], instruction: str = "{question}"
+    profile: FileProfile, about: str, columns: ProposedColumns, instruction: str = "{question}"
 ) -> Proposal:
     """A question with an answer or a pair in `columns`. Adds context, system text and the like."""
     columns = dict(columns)

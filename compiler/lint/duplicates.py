@@ -18,6 +18,7 @@ from tuneyard.compiler.lint.matching import matches
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.errors import Problem
+from tuneyard.core.files import JsonObject
 from tuneyard.core.language.han import HAN
 
 THRESHOLD = 0.8
@@ -37,7 +38,7 @@ Twin = tuple[int, int, float]
 
 def warn_of_duplicates(
     splits: dict[str, Fingerprints], group: str | None, problems: Problems, *, near: bool = False
-) -> dict[str, object]:
+) -> JsonObject:
     """Warn of duplicates, conflicts and leaks, within and between splits. Returns the manifest's `fit`.
 
     The ids of the rows are forgotten meanwhile: 8 bytes a row less while equal rows are sought.
@@ -49,7 +50,7 @@ def warn_of_duplicates(
             problems.warn(Problem(code, rows.place(row), form.format(others.place(twin), *share)))
 
     filled_splits = {split: rows for split, rows in splits.items() if rows.rows}
-    report: dict[str, object] = {split: rows.summary() for split, rows in filled_splits.items()}
+    report: JsonObject = {split: rows.summary() for split, rows in filled_splits.items()}
     # Splits of one file share its columns: the ids go when no split asks for them any more.
     repeated_ids = {split: seen.repeated_ids() for split, seen in filled_splits.items()}
     for split, seen in filled_splits.items():

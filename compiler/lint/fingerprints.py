@@ -16,6 +16,7 @@ from operator import lt
 
 from tuneyard.compiler.lint.matching import repeated
 from tuneyard.compiler.rows import Line, Place, Prefix
+from tuneyard.core.files import JsonObject
 
 COLUMNS = {
     "prompts": "q",
@@ -37,6 +38,8 @@ COLUMNS = {
 - `units`: hash of the values that a split keeps together. `stable`: the number that splits by hash draw by.
 """
 NO_ID = -(1 << 62)
+Repeats = list[tuple[int, int]]
+"""Rows, each with the first row that is like it."""
 
 
 @lru_cache(2)  # a warning names a row and its twin: both come in the order of their rows, from two places
@@ -146,14 +149,14 @@ class Fingerprints:
         """The place of the row with this number (from 0)."""
         return self._places[row if self._order is None else self._order[row]]
 
-    def repeated_ids(self) -> list[tuple[int, int]]:
+    def repeated_ids(self) -> Repeats:
         """(row, first row) for rows whose id came before."""
         ids = self.column("ids")
         if all(map(lt, ids, islice(ids, 1, None))):  # as most ids are
             return []
         return [(row, first) for row, first in repeated(ids) if ids[row] != NO_ID]
 
-    def repeats(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    def repeats(self) -> tuple[Repeats, Repeats]:
         """(row, first row) for repeated rows, and for repeated prompts with another answer."""
         pairs = repeated(self.column("prompts"))
         answers = self.column("answers")
@@ -168,7 +171,7 @@ class Fingerprints:
                 conflicts.append((row, first))
         return same_rows, conflicts
 
-    def summary(self) -> dict[str, object]:
+    def summary(self) -> JsonObject:
         """Rows, label balance and lengths for the manifest."""
         names = self.names("labels")
         counts = Counter(self.column("labels"))

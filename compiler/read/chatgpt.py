@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 
 from tuneyard.compiler.read.turn_rows import joined_turns
 from tuneyard.compiler.rows import Fields, without
-from tuneyard.core.files import are_texts
 
 TREE = "mapping"
 """The key of a row's tree."""
@@ -27,9 +26,9 @@ def with_shown_branch(row: Fields) -> Fields:
     return {"messages": _turns(branch), **others}
 
 
-def _shown_branch(nodes: Mapping[object, object], name: object) -> list[Fields]:
+def _shown_branch(nodes: Mapping[object, object], name: object) -> list[Mapping[str, object]]:
     """The messages from the first one to that of the node with this name."""
-    branch: list[Fields] = []
+    branch: list[Mapping[str, object]] = []
     nodes = dict(nodes)
     node = nodes.pop(name, None)  # each once: a damaged tree may be a ring
     while isinstance(node, dict):
@@ -41,7 +40,7 @@ def _shown_branch(nodes: Mapping[object, object], name: object) -> list[Fields]:
     return branch[::-1]
 
 
-def _turns(messages: Iterable[Fields]) -> list[Fields]:
+def _turns(messages: Iterable[Mapping[str, object]]) -> list[Fields]:
     """The turns of messages. Two messages of one speaker are one turn."""
     turns: list[Fields] = []
     for message in messages:
@@ -51,7 +50,7 @@ def _turns(messages: Iterable[Fields]) -> list[Fields]:
     return joined_turns(turns)
 
 
-def _speaker(message: Fields) -> object:
+def _speaker(message: Mapping[str, object]) -> object:
     """The role of a message's author, `TOOL` for a message that goes to a tool, "" for a hidden one."""
     author, about = message.get("author"), message.get("metadata")
     is_hidden = isinstance(about, dict) and about.get("is_visually_hidden_from_conversation")
@@ -62,7 +61,7 @@ def _speaker(message: Fields) -> object:
     return author.get("role")
 
 
-def _content(message: Fields) -> str | list[object]:
+def _content(message: Mapping[str, object]) -> str | list[object]:
     """The text of a message, or its parts if one is a picture or a sound: as turns they are an error."""
     content = message.get("content")
     if not isinstance(content, dict) or content.get("content_type") in NOT_SHOWN:
@@ -70,6 +69,6 @@ def _content(message: Fields) -> str | list[object]:
     parts = content.get("parts")
     if not isinstance(parts, list):
         return ""
-    if are_texts(parts):
+    if all(isinstance(part, str) for part in parts):
         return "\n".join(parts).strip()
     return [{"type": part.get("content_type") if isinstance(part, dict) else "text"} for part in parts]

@@ -47,7 +47,7 @@ from tuneyard.core.training.llamafactory import (
     quiet,
     read_arguments,
 )
-from tuneyard.core.training.training_stage import stage_fits, stage_of_rows, stage_problem
+from tuneyard.core.training.training_stage import rows_of, stage_fits, stage_problem
 
 MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -239,7 +239,7 @@ def loaded(
         stage_place = recipe.place("stage") if recipe else "stage"
         verdict.add(stage_problem(stage, name, dataset.entry, stage_place))
         verdict.not_checked.append(f"what stage {stage} would learn: the data is for another stage")
-        stage = stage_of_rows(dataset.entry)
+        stage = rows_of(dataset.entry).stage
     for problem in entry_problems(place, dataset.entry, record_format):
         if not (stage == "pt" and problem.code == "E402"):
             verdict.add(problem)
@@ -286,7 +286,7 @@ def _stage(dataset: Dataset, record_format: RecordFormat) -> str:
     has_only_text = list(record_format.columns.values()) == ["text"]
     if record_format.text_only and (has_only_text or manifest_beside(dataset.path)):
         return "pt"
-    return stage_of_rows(dataset.entry)
+    return rows_of(dataset.entry).stage
 
 
 def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) -> tuple[RecipeData, Any]:

@@ -11,6 +11,7 @@ from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets.manifest import MANIFEST
 from tuneyard.core.errors import summarise
+from tuneyard.core.files import JsonObject
 
 BARS = 8
 REPEATED = re.compile(r"(<\|[^|<>]+\|>)\1{3,}")
@@ -37,10 +38,10 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
     yield from (f"not checked: {reason}" for reason in verdict.not_checked)
 
 
-def as_json(verdict: Verdict) -> dict[str, object]:
+def as_json(verdict: Verdict) -> JsonObject:
     """The report on one dataset as plain values."""
     same_keys = ("dataset", "records", "loaded", "same", "stage", "failed")
-    report: dict[str, object] = {key: getattr(verdict, key) for key in same_keys}
+    report: JsonObject = {key: getattr(verdict, key) for key in same_keys}
     report["compiled"] = verdict.is_compiled
     report |= {
         "counts": dict(sorted(verdict.counts.items())),

@@ -7,7 +7,7 @@ from tuneyard.core.prompt import Messages, template_named
 from tuneyard.core.prompt.template_fit import EOS, Writing
 from tuneyard.core.records import Entry, Example, Record, RecordReader, Turn, format_of_entry
 from tuneyard.core.training.llamafactory import expected_errors, import_offline
-from tuneyard.core.training.training_stage import stage_of_rows
+from tuneyard.core.training.training_stage import rows_of
 
 
 def seen_by_model(record: Record, entry: Entry, name: str) -> str:
@@ -25,7 +25,7 @@ def seen_by_model(record: Record, entry: Entry, name: str) -> str:
     if record_format.text_only:
         return f"⟦{example.turns[0][1]}{EOS}⟧"
     try:
-        if stage_of_rows(entry) != "sft":
+        if rows_of(entry).stage != "sft":
             return _text_with_answers(template, example)
         pairs = template.encode_multiturn(
             Writing(), _messages(example.trained_turns), example.system, example.tools

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Size = tuple[float, float]
+"""Width and height in inches."""
 STYLE = Path(__file__).with_name("plots.mplstyle")
 # Okabe and Ito 2008: distinct with any kind of colour vision.
 COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
@@ -118,7 +120,7 @@ def plotting() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def picture(size: tuple[float, float], path: Path) -> Iterator["Figure"]:
+def picture(size: Size, path: Path) -> Iterator["Figure"]:
     """Yield a figure of `size` inches to draw on, and write it in the end."""
     from matplotlib.figure import Figure
 
@@ -128,14 +130,14 @@ def picture(size: tuple[float, float], path: Path) -> Iterator["Figure"]:
 
 
 @contextlib.contextmanager
-def plot(title: str, size: tuple[float, float], path: Path) -> Iterator["Axes"]:
+def plot(title: str, size: Size, path: Path) -> Iterator["Axes"]:
     """Yield the axes of a plot of `size` inches under its title, and write it in the end."""
     figure, axes = new_plot(title, size)
     yield axes
     save(figure, path)
 
 
-def new_plot(title: str, size: tuple[float, float]) -> tuple["Figure", "Axes"]:
+def new_plot(title: str, size: Size) -> tuple["Figure", "Axes"]:
     """An empty plot of `size` inches under its title, and its axes."""
     from matplotlib.figure import Figure
 

@@ -6,14 +6,18 @@ tests/integration/test_supervision.py compares the two.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import Ids, Messages, Render, llamafactory_messages, llamafactory_template
+from tuneyard.core.prompt import (
+    Ids,
+    Messages,
+    Render,
+    Tokenizer,
+    llamafactory_messages,
+    llamafactory_template,
+)
 from tuneyard.core.records import ANSWERS
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # PyTorch's cross-entropy leaves these labels out
 
@@ -50,7 +54,7 @@ class SupervisedText(NamedTuple):
 ToTurns = Callable[[Messages], Turns]  # of messages that end with an answer
 
 
-def chat_turns(tokenizer: "PreTrainedTokenizerBase", render: Render) -> ToTurns:
+def chat_turns(tokenizer: Tokenizer, render: Render) -> ToTurns:
     """Converter by a renderer: messages → turns. `ContentError` if an answer changes its prompt."""
 
     def turns(messages: Messages) -> Turns:
@@ -68,7 +72,7 @@ def chat_turns(tokenizer: "PreTrainedTokenizerBase", render: Render) -> ToTurns:
     return turns
 
 
-def llamafactory_turns(tokenizer: "PreTrainedTokenizerBase", name: str, think: bool = False) -> ToTurns:
+def llamafactory_turns(tokenizer: Tokenizer, name: str, think: bool = False) -> ToTurns:
     """Converter by LLaMA-Factory's template `name`: messages → turns. The import takes about 10 s."""
     template, adapted_tokenizer = llamafactory_template(tokenizer, name, think)
 
@@ -97,7 +101,7 @@ def supervise(turns: Turns, cutoff: int) -> SupervisedText:
     return SupervisedText(ids + end, labels + end, length)
 
 
-def supervise_text(tokenizer: "PreTrainedTokenizerBase", text: str, cutoff: int) -> SupervisedText:
+def supervise_text(tokenizer: Tokenizer, text: str, cutoff: int) -> SupervisedText:
     """Ids and labels of a pretraining text cut to `cutoff` tokens. Every token and the end carry loss."""
     begin = tokenizer.bos_token if getattr(tokenizer, "add_bos_token", False) else ""
     whole = f"{begin}{text}{tokenizer.eos_token or ''}"

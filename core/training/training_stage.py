@@ -20,8 +20,8 @@ _SIDES = (
 class DatasetRows(NamedTuple):
     """A kind of rows, by the form of their answers.
 
-    `stage` is the loader's name for the stage that trains on them. `edit` is the fix for a recipe with
-    another stage.
+    `stage` is the loader's name for the stage that trains on them (dpo reads the rows of rm). `edit` is the
+    fix for a recipe with another stage.
     """
 
     stage: str
@@ -118,11 +118,6 @@ def rows_of(entry: Entry) -> DatasetRows:
     if MARK in strings(entry.get("columns")):
         return MARKED
     return PLAIN
-
-
-def stage_of_rows(entry: Entry) -> str:
-    """The stage that a dataset's rows are for, as LLaMA-Factory's loader names it: dpo reads rows of rm."""
-    return rows_of(entry).stage
 
 
 def stage_fits(stage: str, entry: Entry) -> bool:

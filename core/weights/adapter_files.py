@@ -19,6 +19,8 @@ WEIGHTS = "adapter_model.safetensors"
 WEIGHTS_INDEX = "adapter_model.safetensors.index.json"
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 PREFIX = "base_model.model."
+Shape = Sequence[int]
+"""The sizes of a tensor."""
 PAIRS = {  # file suffixes of A and B by kind of module
     "linear": (".lora_A.weight", ".lora_B.weight"),
     "embedding": (".lora_embedding_A", ".lora_embedding_B"),
@@ -28,7 +30,7 @@ PAIRS = {  # file suffixes of A and B by kind of module
 class ChangedModule(Protocol):
     """What the file of an adapter says of one module that it changes; each kind of adapter has its own."""
 
-    def misfit(self, path: str, shape: Sequence[int] | None, model: object) -> str:
+    def misfit(self, path: str, shape: Shape | None, model: object) -> str:
         """Reason why a weight of `shape` cannot be changed, "" if it can.
 
         `shape` is None if the model, which the message names, has no such module.
@@ -58,7 +60,7 @@ class Module(NamedTuple):
         """Elements of A and B."""
         return self.rank * (self.inputs + self.outputs)
 
-    def misfit(self, path: str, shape: Sequence[int] | None, model: object) -> str:
+    def misfit(self, path: str, shape: Shape | None, model: object) -> str:
         """See `ChangedModule`."""
         expected = [self.outputs, self.inputs]
         if self.transposed:
@@ -142,14 +144,14 @@ def unwrapped_tensor(name: str) -> str:
     return name.replace(".base_layer.", ".")
 
 
-def is_enlarged_table(name: str, shape: Sequence[int], base_shape: Sequence[int]) -> bool:
+def is_enlarged_table(name: str, shape: Shape, base_shape: Shape) -> bool:
     """True if a tensor is an embedding or a head with more rows (tokens) than the base's."""
     same_width = list(shape[1:]) == list(base_shape[1:])
     return name.endswith((*EMBEDDINGS, *HEADS)) and same_width and list(shape[:1]) > list(base_shape[:1])
 
 
 def full_tensor_misfit(
-    name: str, shape: Sequence[int], base_shape: Sequence[int] | None, model: object, *, may_grow: bool
+    name: str, shape: Shape, base_shape: Shape | None, model: object, *, may_grow: bool
 ) -> str:
     """Reason why a tensor that is saved in full cannot take the place of the base's, "" if it can.
 

@@ -1,11 +1,11 @@
 """The file of an OFT adapter: the rotation of each module, and the weights that can take it."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.weights.adapter_files import PREFIX, no_module
+from tuneyard.core.weights.adapter_files import PREFIX, Shape, no_module
 from tuneyard.core.weights.tensors import Weights
 
 ROTATION = ".oft_R.weight"  # upper triangles [blocks, size·(size − 1)/2], one tensor for each module
@@ -21,7 +21,7 @@ class Rotation(NamedTuple):
     size: int
     shared: bool
 
-    def misfit(self, path: str, shape: Sequence[int] | None, model: object) -> str:
+    def misfit(self, path: str, shape: Shape | None, model: object) -> str:
         """See `ChangedModule`."""
         if shape is None:
             return no_module(path, model)

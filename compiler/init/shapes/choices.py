@@ -1,6 +1,6 @@
 """Questions with choices: in a list, in a column each, or in columns of one letter."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from string import ascii_lowercase, ascii_uppercase
 
 from tuneyard.compiler.init.labels import label_values
@@ -8,6 +8,7 @@ from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     Proposal,
     ProposedColumn,
+    ProposedColumns,
     longest_prose,
     question_leaf,
     question_proposal,
@@ -110,7 +111,7 @@ def _first_number(answer: Leaf, count: int) -> int | None:
 
 def _columns_proposal(
     profile: FileProfile,
-    columns: Mapping[str, ProposedColumn],
+    columns: ProposedColumns,
     lines: Sequence[str],
     answer: Leaf,
     guesses: Sequence[str],

@@ -12,7 +12,7 @@ from tuneyard.compiler.verify.expect import entry_problems
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records import format_of_entry, read_example
-from tuneyard.core.training.training_stage import stage_of_rows
+from tuneyard.core.training.training_stage import rows_of
 
 ASK = [{"role": "user", "content": "2+2?"}]
 
@@ -40,7 +40,7 @@ def test_the_entry_is_what_llamafactory_asks_for(name):
     assert entry.get("ranking") is (None if name == "kto" else True)
     beside = {"kto_tag"} if name == "kto" else {"chosen", "rejected"}
     assert beside <= entry["columns"].keys() and "response" not in entry["columns"]
-    assert stage_of_rows(entry) == ("kto" if name == "kto" else "rm")
+    assert rows_of(entry).stage == ("kto" if name == "kto" else "rm")
 
 
 def test_ratings_become_marks_by_the_rule_in_the_spec(tmp_path):
