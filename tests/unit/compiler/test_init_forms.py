@@ -488,8 +488,8 @@ def test_a_line_of_dashes_parts_dialogues_and_stays_inside_an_answer(bench, name
 
 def test_of_two_classes_the_other_one_is_named(bench) -> None:
     lines = [f"{question(n)},{'low' if n % 9 else 'high'},{'ab'[n % 2]}{f',{n}' * 9}" for n in range(COUNT)]
-    header = "ticket,priority,team,n1,n2,n3,n4,n5,n6,n7,n8,n9"
-    text, report = propose(bench.write("t.csv", "\n".join([header, *lines])))
+    lines.insert(0, "ticket,priority,team,n1,n2,n3,n4,n5,n6,n7,n8,n9")
+    text, report = propose(bench.write("t.csv", "\n".join(lines)))
     assert "label: [team]" in text and "as priority has" in report
     assert "left out: priority, n1, n2, n3, n4, n5, n6, n7 and 2 more\n" in report
 

@@ -46,7 +46,6 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         ),
         (["demo", "--model", "nodata", "--dry-run"], 2, "nodata/config.json: config of the base model"),
         (["recipe", "check", "spec.yaml"], 1, "a data spec, not a recipe: tuneyard data check spec.yaml"),
-        (["data", "init", "typo.json"], 1, "correct it there, or get the file again"),
         (["data", "init", "python.json"], 1, "< OLD > NEW.json\n"),
         (
             ["data", "init", "z-links"],
