@@ -12,7 +12,7 @@ from tuneyard.compiler.problems import KEPT, Problems
 from tuneyard.compiler.spec.file import PACKAGE
 from tuneyard.compiler.spec.model import REJECTED, Spec
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
-from tuneyard.core.datasets.manifest import CompiledFile
+from tuneyard.core.datasets.manifest import CompiledFiles
 from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.files import JsonObject, files_sha256, versions
 from tuneyard.core.language.translation import tr
@@ -106,7 +106,7 @@ class CompileReport(Counts):
     name: str
     problems: Problems
     datasets: dict[str, int] = field(default_factory=dict)
-    files: dict[str, CompiledFile] = field(default_factory=dict)
+    files: CompiledFiles = field(default_factory=dict)
     fit: JsonObject = field(default_factory=dict)
     unused: Unused = field(default_factory=Unused)
     up_to_date: bool = False

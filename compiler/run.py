@@ -16,7 +16,7 @@ from tuneyard.compiler.read.stream import stored_size
 from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import REJECTED, WHOLE, Output, Spec
 from tuneyard.compiler.write.record_file import RecordFile, keys_in
-from tuneyard.core.datasets.manifest import CompiledFile
+from tuneyard.core.datasets.manifest import CompiledFile, CompiledFiles
 from tuneyard.core.errors import Problem
 from tuneyard.core.execution import Executor, WorkItem, WorkResult
 from tuneyard.core.files import Moved, sha256
@@ -154,14 +154,14 @@ class Run:
             records[name] = file.records
         return records
 
-    def account(self) -> dict[str, CompiledFile]:
+    def account(self) -> CompiledFiles:
         """Write the row index of each dataset. Returns rows and hash by file.
 
         The rows must have been compared: all fingerprints but the clusters make room for the row index.
         """
         for seen in self.fingerprints.values():
             seen.forget("prompts", "answers", "lengths", "labels")
-        files: dict[str, CompiledFile] = {}
+        files: CompiledFiles = {}
         for _, _, file in self.written:
             files[file.path.name] = CompiledFile(file.records, file.sha256)
         group = self.spec.group

@@ -7,6 +7,7 @@ from tuneyard.compiler.check.checker import find_source
 from tuneyard.compiler.init.profile import CHINESE, FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.kinds import Column, kinds
+from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_meanings import role_of_name
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import UNLABELLED, Spec, load_spec
@@ -21,7 +22,7 @@ class BundledSpec(NamedTuple):
 
     spec: Spec
     paths: dict[str, str]
-    changes: dict[str, object]
+    changes: Fields
 
     @property
     def rank(self) -> tuple[int, ...]:
@@ -47,7 +48,7 @@ def _bundled_specs() -> tuple[Spec, ...]:
 def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpec | None:
     """Match each column of a spec with a column of the file; None if the spec does not read it."""
     paths: dict[str, str] = {}
-    changes: dict[str, object] = {}
+    changes: Fields = {}
     prompts = {leaf.path for leaf in proposal.prompts(profile).values()}
     for column in spec.columns:
         if column.kind.is_id:

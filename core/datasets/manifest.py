@@ -29,6 +29,10 @@ class CompiledFile:
     sha256: str
 
 
+CompiledFiles = dict[str, CompiledFile]
+"""The files of a compile by their name."""
+
+
 class CompiledSource(NamedTuple):
     """A file that a compile read for a split, by its path or by its address.
 
@@ -73,7 +77,7 @@ class Manifest:
     ignored: JsonObject = field(default_factory=dict)
     fit: JsonObject = field(default_factory=dict)
     cluster: str | None = None
-    files: dict[str, CompiledFile] = field(default_factory=dict)
+    files: CompiledFiles = field(default_factory=dict)
     entries: Entries = field(default_factory=dict)
     made_from: JsonObject = field(default_factory=dict)
     tuneyard: Mapping[str, str] = field(default_factory=dict)

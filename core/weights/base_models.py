@@ -8,7 +8,7 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
 from tuneyard.core.files import Fields, read_object, require
 from tuneyard.core.training.training_run import TRAINING, model_sha256, read_once_sha256, training_inputs
-from tuneyard.core.weights.tensors import Array, Tensor, Weights, open_weights
+from tuneyard.core.weights.tensors import Array, Tensors, Weights, open_weights
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -95,9 +95,9 @@ def _plain(name: str) -> str:
     return re.sub("(-unsloth)?-bnb-4bit$", "", name.rstrip("/").rpartition("/")[2].casefold())
 
 
-def tensors_of(shards: Shards) -> dict[str, Tensor]:
+def tensors_of(shards: Shards) -> Tensors:
     """The tensors of several files by name."""
-    tensors: dict[str, Tensor] = {}
+    tensors: Tensors = {}
     for shard in shards.values():
         tensors |= shard.tensors
     return tensors
@@ -151,7 +151,7 @@ class Base:
     shards: Shards
 
     @cached_property
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> Tensors:
         """Every tensor by name."""
         return tensors_of(self.shards)
 

@@ -45,11 +45,15 @@ class Tensor(NamedTuple):
     stop: int
 
 
+Tensors = dict[str, Tensor]
+"""Tensors by their name in a file."""
+
+
 class Weights(NamedTuple):
     """Tensors still on the disk, in a file whose header was checked, or in those of an index (`path`)."""
 
     path: Path
-    tensors: dict[str, Tensor]
+    tensors: Tensors
 
     def read(self, name: str) -> Array:
         """Read a tensor as fp32. `ContentError` if it is no float or has NaN or infinity."""

@@ -13,6 +13,7 @@ from tuneyard.compiler.init.proposal import (
     question_leaf,
     question_proposal,
 )
+from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_meanings import CHOICE_COLUMN, USUAL_NAMES, WRONG_CHOICE
 
 
@@ -37,7 +38,7 @@ def listed_choices(profile: FileProfile) -> Proposal | None:
 
 def choices_in_columns(profile: FileProfile) -> Proposal | None:
     """The beginning of a text or a question, its choices in columns, and the correct one of them."""
-    options: dict[str, object] = {}
+    options: Fields = {}
     guesses = []
     answer = profile.called("chosen text")
     wrong_choices = [leaf for leaf in profile.leaves.values() if WRONG_CHOICE.fullmatch(leaf.name)]
