@@ -7,7 +7,7 @@ nearly every one of them in one place or another. Here each is used or stops the
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -350,6 +350,15 @@ def positive(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:
         raise ContentError(f"{where} {show_value(value)}: expected a number above 0 and up to 9e15")
     return float(value)
+
+
+def refused(check: Callable[[object, str], float], numbers: Mapping[str, object]) -> Iterator[str]:
+    """Yield the message of `positive` or `positive_int` for each field whose number it refuses."""
+    for field, number in numbers.items():
+        try:
+            check(number, field)
+        except ContentError as error:
+            yield str(error)
 
 
 def span(values: Sequence[float]) -> str:

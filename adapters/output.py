@@ -1,8 +1,6 @@
 """Put a finished folder in its place atomically, and refuse to replace anything but our own output."""
 
 import contextlib
-import fcntl
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +19,7 @@ from tuneyard.core.files import (
     named,
     publish,
     recovered,
+    reserved,
     staging,
 )
 from tuneyard.core.weights.adapter_files import CONFIG
@@ -127,7 +126,7 @@ def resumable(check: Check) -> Iterator[Path]:
     """Open `.NAME.tuneyard-fusing` next to the target. An interrupted run leaves it for the next to resume.
 
     It takes the target's place when the block ends without an error, and is removed if the content was wrong.
-    `RequestError` while another run uses it.
+    `HeldError` while another run uses it.
     """
     target = check()
     folder = target.with_name(f".{target.name}.{OURS}fusing")
@@ -136,13 +135,7 @@ def resumable(check: Check) -> Iterator[Path]:
         with locked(target.parent):  # no other run may take it for the folder of a killed run
             if folder.is_symlink():  # the folder that a link leads to would be emptied
                 raise RequestError(f"{folder}: a link, expected the folder of an interrupted run; remove it")
-            folder.mkdir(exist_ok=True)
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            stack.callback(os.close, handle)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RequestError(f"{target}: another run is writing it") from error
+            stack.enter_context(reserved(folder))
         _clean_up(target.parent)
         try:
             yield folder

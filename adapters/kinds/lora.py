@@ -13,13 +13,13 @@ import numpy as np
 
 from tuneyard.adapters import lowrank
 from tuneyard.adapters.adapter import (
-    MAPS,
     Adapter,
     AdapterConfig,
     layer_of,
     positive,
     positive_int,
     raise_together,
+    refused,
     shared_fields,
     shared_problems,
     span,
@@ -63,6 +63,7 @@ REFUSED = {
     "trainable_token_indices": "it replaces single rows of the embedding",
     "use_qalora": "QA-LoRA pools its inputs",
 }
+NUMBERS = ((positive_int, "r", "rank_pattern"), (positive, "lora_alpha", "alpha_pattern"))
 SWITCHES = ("use_rslora", "fan_in_fan_out", "use_dora")
 # Limits of vLLM (vllm/config/lora.py, vllm/lora/peft_helper.py).
 VLLM_DEFAULT_RANK = 16  # of --max-lora-rank
@@ -144,17 +145,12 @@ class LoraAdapter(Adapter):
         """See `Adapter`."""
         explained = KNOWN | REFUSED.keys()
         raise_together([*_problems(raw, path.parent), *shared_problems(raw, explained, SWITCHES)], path)
-        patterns, alpha_patterns = (raw.get(field) or {} for field in MAPS)
-        ranks = {key: positive_int(rank, f"{path}: rank_pattern {key}") for key, rank in patterns.items()}
-        alphas = {}
-        for key, alpha in alpha_patterns.items():
-            alphas[key] = positive(alpha, f"{path}: alpha_pattern {key}")
         return LoraConfig(
             **shared_fields(path, raw),
-            rank=positive_int(raw.get("r"), f"{path}: r"),
-            alpha=positive(raw.get("lora_alpha"), f"{path}: lora_alpha"),
-            ranks=ranks,
-            alphas=alphas,
+            rank=raw["r"],
+            alpha=raw["lora_alpha"],
+            ranks=raw.get("rank_pattern") or {},
+            alphas=raw.get("alpha_pattern") or {},
         )
 
     @property
@@ -278,6 +274,11 @@ def _problems(raw: dict[str, Any], folder: Path) -> Iterator[str]:
             yield f"{field} {show_value(raw[field])}: {why}"
     if raw.get("bias", "none") not in ("none", "all", "lora_only"):
         yield f"bias {show_value(raw['bias'])}: expected none, all or lora_only"
+    for check, field, pattern in NUMBERS:
+        numbers = {field: raw.get(field)}
+        if isinstance(raw.get(pattern), dict):
+            numbers.update((f"{pattern} {key}", number) for key, number in raw[pattern].items())
+        yield from refused(check, numbers)
 
 
 def _how_to_convert(folder: Path) -> str:

@@ -21,6 +21,7 @@ from tuneyard.adapters.adapter import (
     positive,
     positive_int,
     raise_together,
+    refused,
     shared_fields,
     shared_problems,
     span,
@@ -122,28 +123,12 @@ class OftAdapter(Adapter):
         """See `Adapter`."""
         switches = ("coft", "block_share")
         raise_together([*_formula_problems(raw), *shared_problems(raw, KNOWN, switches)], path)
-        terms = 0
-        if raw["use_cayley_neumann"]:
-            field = "num_cayley_neumann_terms"
-            terms = positive_int(raw.get(field), f"{path}: {field}")
-        largest_skew = None
-        if raw.get("coft"):
-            largest_skew = positive(raw.get("eps"), f"{path}: eps")
-        blocks, block_size = raw.get("r") or 0, raw["oft_block_size"] or 0
-        if blocks and block_size:
-            raise ContentError(
-                f"{path}: r {show_value(blocks)} and oft_block_size {block_size}: expected one of them"
-            )
-        if block_size:
-            positive_int(block_size, f"{path}: oft_block_size")
-        else:
-            positive_int(blocks, f"{path}: r")
         return OftConfig(
             **shared_fields(path, raw),
-            blocks=blocks,
-            block_size=block_size,
-            terms=terms,
-            largest_skew=largest_skew,
+            blocks=raw.get("r") or 0,
+            block_size=raw["oft_block_size"] or 0,
+            terms=raw["num_cayley_neumann_terms"] if raw["use_cayley_neumann"] else 0,
+            largest_skew=raw["eps"] if raw.get("coft") else None,
         )
 
     def check_weight(self, weight: float, *, alone: bool) -> None:
@@ -301,6 +286,15 @@ def _formula_problems(raw: dict[str, Any]) -> Iterator[str]:
             f"bias {show_value(raw['bias'])}: PEFT trains biases with OFT and never writes them, so that the "
             "training cannot be reproduced"
         )
+    blocks, block_size = raw.get("r"), raw.get("oft_block_size")
+    if blocks and block_size:
+        yield f"r {show_value(blocks)} and oft_block_size {show_value(block_size)}: expected one of them"
+    whole = {"oft_block_size": block_size} if block_size else {"r": blocks}
+    if raw.get("use_cayley_neumann"):
+        whole["num_cayley_neumann_terms"] = raw.get("num_cayley_neumann_terms")
+    yield from refused(positive_int, whole)
+    if raw.get("coft"):
+        yield from refused(positive, {"eps": raw.get("eps")})
 
 
 def _nearest_divisor(inputs: int, number: int) -> int:

@@ -41,8 +41,10 @@ REFUSED_FIELDS = [
     ({"r": 0}, "0"),
     ({"r": 8.0}, "8.0"),
     ({"r": 1 << 60}, "r 1152921504606846976"),
-    ({"lora_alpha": "16"}, "16; lora_alpha"),
-    ({"alpha_pattern": {"q_proj": 0}}, "alpha_pattern q_proj 0"),
+    (
+        {"r": True, "lora_alpha": "16", "alpha_pattern": {"q_proj": 0}},
+        "r true; 16; lora_alpha; alpha_pattern q_proj 0",
+    ),
     ({"alpha_pattern": {"q_(": 1}}, "alpha_pattern"),
     ({"rank_pattern": {"q_proj": -1}}, "rank_pattern q_proj -1"),
     ({"rank_pattern": [1]}, "rank_pattern [1]"),
@@ -63,7 +65,7 @@ REFUSED_FIELDS = [
     ({"layers_to_transform": [0, 1], "layers_pattern": ["("]}, "layers_pattern"),
     ({"modules_to_save": ["lm_head("]}, "modules_to_save"),
     ({"use_rslora": "false"}, "use_rslora"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("fields", "facts"), REFUSED_FIELDS, ids=str)

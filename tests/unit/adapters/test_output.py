@@ -17,7 +17,7 @@ from tuneyard.adapters.export.gguf_files import to_gguf, write_gguf
 from tuneyard.adapters.export.source import open_source
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import RequestError
-from tuneyard.core.files import staging
+from tuneyard.core.files import HeldError, staging
 
 pytestmark = pytest.mark.usefixtures("two_adapters")
 MERGE = {**dict.fromkeys(("method", "dtype", "base", "same_base")), "out": Path("out")}
@@ -60,7 +60,7 @@ def test_what_comes_while_a_command_works_is_kept_with_its_result(work):
 
 def test_two_fusions_do_not_write_into_one_folder():
     def again(_count):
-        with raises(RequestError, "out", "another run"):
+        with raises(HeldError, "out", "another command is writing there"):
             fuse(pytest.fail)
 
     fuse(again)
