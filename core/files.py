@@ -501,7 +501,7 @@ def recovered(parent: Path) -> Iterator[dict[str, int]]:
 
 def abandoned(parent: Path) -> Iterator[Path]:
     """Yield the staged folders in `parent` without a living writer. Each stays locked during its turn."""
-    for folder in sorted(parent.glob(f".*.{OURS}*")):
+    for folder in sorted(parent.glob(f".*.{OURS}*/")):
         if folder.is_symlink():  # never one of ours; deleting it would empty its target
             continue
         with contextlib.suppress(FileNotFoundError, BlockingIOError), opened(folder) as handle:

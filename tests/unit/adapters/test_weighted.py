@@ -74,11 +74,10 @@ def test_parts_are_parsed(tmp_path):
 
 
 def test_weights_that_leave_nothing(tmp_path):
-    make(tmp_path / "a")
-    with raises(RequestError, "0"):
-        open_weighted([(tmp_path / "a", 0)], open_adapter)
-    with raises(RequestError):
-        open_weighted([], open_adapter)
+    folder = make(tmp_path / "a")
+    for references in ([(folder, 0)], [(folder, 0.5), (folder, -0.5)], []):
+        with raises(RequestError):
+            open_weighted(references, open_adapter)
 
 
 def test_every_two_adapters_are_compared_and_not_each_with_the_first(tmp_path):

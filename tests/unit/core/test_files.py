@@ -137,6 +137,7 @@ def test_only_stages_of_the_dead_are_dropped(tmp_path: Path) -> None:
         (tmp_path / ".dead.tuneyard-x").mkdir()
         for foreign in (".vim.old", ".conf.new", ".tool.staging-1"):
             (tmp_path / foreign).mkdir()
+        (tmp_path / ".notes.tuneyard-backup").touch()
         with files.recovered(tmp_path):
             pass
         assert stage.is_dir()
