@@ -19,7 +19,6 @@ from tuneyard.core.files import read_object, require
 from tuneyard.core.language.reader_language import ENGLISH, in_language
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import Metric, direction, metric_of
-from tuneyard.core.weights.adapter_files import CONFIG as ADAPTER_CONFIG
 from tuneyard.recipes.output_dir import checkpoints, find_flaw
 
 
@@ -54,6 +53,8 @@ class Best:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
     """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
+    from tuneyard.core.weights.adapter_files import CONFIG
+
     require(output_dir, "output_dir of a training")
     name = metric or "eval_loss"
     try:
@@ -77,7 +78,7 @@ def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
     click.echo(_advice(curve, best.step))
     click.echo(tr("curve: {path}", path=output_dir / "best.png"))
     weights = Path(best.checkpoint or output_dir)
-    if (weights / ADAPTER_CONFIG).is_file():
+    if (weights / CONFIG).is_file():
         next_step(weights, ["tuneyard", "adapter", "show", weights])
     else:
         next_step(weights, ["tuneyard", "eval", "chat", "--model", weights])

@@ -1,11 +1,13 @@
 """`--method svd --rank R | --energy E`: the product of a given rank that is nearest to the sum."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from tuneyard.adapters import lowrank
-from tuneyard.adapters.lowrank import Pair, WeightedFactors
 from tuneyard.adapters.methods import Parameter, Values, method
 from tuneyard.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from tuneyard.adapters.lowrank import Pair, WeightedFactors
 
 RANK = Parameter("rank", int, "rank of the result.", minimum=1)
 ENERGY = Parameter(
@@ -13,8 +15,10 @@ ENERGY = Parameter(
 )
 
 
-def chosen_rank(values: Values, modules: Iterable[WeightedFactors]) -> int:
+def chosen_rank(values: Values, modules: "Iterable[WeightedFactors]") -> int:
     """`--rank` itself, or the smallest rank that keeps `--energy` in every module."""
+    from tuneyard.adapters import lowrank
+
     rank, energy = values["rank"], values["energy"]
     if rank is not None and energy is None:
         return int(rank)
@@ -28,8 +32,10 @@ def chosen_rank(values: Values, modules: Iterable[WeightedFactors]) -> int:
 
 
 @method("svd", rank=chosen_rank, parameters=(RANK, ENERGY), exact_sum=True)
-def svd(factors: WeightedFactors, rank: int, _values: Values) -> Pair:
+def svd(factors: "WeightedFactors", rank: int, _values: Values) -> "Pair":
     """A [rank, inputs] and B [outputs, rank] whose product is nearest to the sum (Eckart–Young)."""
+    from tuneyard.adapters import lowrank
+
     a, b = factors.exact
     if len(a) <= rank:
         return a, b

@@ -6,12 +6,12 @@ values as they are. Weights multiply the singular values of their adapter.
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from tuneyard.adapters import lowrank
-from tuneyard.adapters.lowrank import Matrix, Pair, WeightedFactors
 from tuneyard.adapters.methods import Parameter, Values, method
+
+if TYPE_CHECKING:
+    from tuneyard.adapters.lowrank import Matrix, Pair, WeightedFactors
 
 KEEP = Parameter(
     "keep", float, "share of each adapter's singular vectors to keep.", default=1, above=0, maximum=1
@@ -24,7 +24,7 @@ def kept_count(rank: int, values: Values) -> int:
     return max(1, round(share * rank))
 
 
-def rank_of_result(values: Values, modules: Iterable[WeightedFactors]) -> int:
+def rank_of_result(values: Values, modules: "Iterable[WeightedFactors]") -> int:
     """The largest number of kept singular vectors of a module."""
     largest = 0
     for factors in modules:
@@ -34,12 +34,16 @@ def rank_of_result(values: Values, modules: Iterable[WeightedFactors]) -> int:
 
 
 @method("tsvm", rank=rank_of_result, parameters=[KEEP])
-def tsvm(factors: WeightedFactors, _rank: int, values: Values) -> Pair:
+def tsvm(factors: "WeightedFactors", _rank: int, values: Values) -> "Pair":
     """A [≤ rank, inputs] with orthonormal rows, and B [outputs, ≤ rank] with the singular values.
 
     The paper keeps 1/T of the singular vectors of T full matrices. Low-rank adapters have fewer: all are kept
     by default.
     """
+    import numpy as np
+
+    from tuneyard.adapters import lowrank
+
     lefts, sigmas, rights = [], [], []
     for (down, up), weight in zip(factors.pairs, factors.weights, strict=True):
         left, sigma, right = lowrank.singular_vectors(down, up)
@@ -52,11 +56,15 @@ def tsvm(factors: WeightedFactors, _rank: int, values: Values) -> Pair:
     return right, left * np.concatenate(sigmas)
 
 
-def _nearest_orthonormal(vectors: Matrix) -> Matrix:
+def _nearest_orthonormal(vectors: "Matrix") -> "Matrix":
     """P·Qᵀ of the singular value decomposition P·D·Qᵀ (orthogonal Procrustes, Schönemann 1966).
 
     Directions with D = 0 are left out: without them, adapters that are equal give their mean.
     """
+    import numpy as np
+
+    from tuneyard.adapters import lowrank
+
     left, sigma, right = np.linalg.svd(vectors, full_matrices=False)
     present = sigma > lowrank.NEGLIGIBLE * sigma.max(initial=0.0)
     return np.asarray(left[:, present] @ right[present])

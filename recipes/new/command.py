@@ -20,7 +20,6 @@ from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
 from tuneyard.core.files import existing, no_folder, write_text
 from tuneyard.core.language.messages import say
-from tuneyard.core.weights.base_models import refuse_adapter
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked, ask_check, quick_check
@@ -199,6 +198,8 @@ def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts
 
 def _model_error(model: str, reason: str) -> RequestError:
     """The error of a model that cannot be read, with the model to name or to fetch."""
+    from tuneyard.core.weights.base_models import refuse_adapter
+
     fix = "name a folder with config.json and the tokenizer's files"
     refuse_adapter(Path(model))
     if Path(model).is_dir():
