@@ -294,6 +294,7 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
     help="[default: vllm if it is on PATH, otherwise llama.cpp]",
 )
 @click.option("--base", type=FOLDER, help="Base model folder.  [default: the base that the adapters name]")
+@SAME_BASE
 @click.option(
     "--out",
     type=FOLDER,
@@ -332,7 +333,7 @@ def serve(references: tuple[str, ...], dry_run: bool, **options: Any) -> None:  
     plan.write()
 
     def started() -> None:
-        next_step(plan.url, plan.prove_command())
+        next_step(plan.url, [*plan.prove_command(), *same_options("--same-base")])
         print_next_step(click.get_current_context())
 
     start(plan, started)

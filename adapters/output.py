@@ -38,20 +38,28 @@ TOKENIZER = (
 _SHARD = re.compile(r"(adapter_)?model(-\d+-of-\d+)?\.safetensors")
 
 
+def check_outside(out: Path, inputs: Iterable[Path]) -> Path:
+    """Resolve `out`; `RequestError` if it is an input, or lies in one, which would change with it."""
+    target = out.resolve()
+    for folder in inputs:
+        if folder.resolve() in (target, *target.parents):
+            raise RequestError(f"{out}: output over an input ({folder}); choose another --out")
+    return target
+
+
 def check_output(out: Path, inputs: Sequence[Path], command: str, *, force: bool) -> Path:
     """Resolve `out`; `RequestError` if writing there could cost data.
 
     Refused: an output that is an input, contains one or lies in one; an existing output without `force`; with
     `force` anything but a folder that the same `command` wrote (by its merge.json), with our files alone.
     """
-    target = out.resolve()
-    sources = [folder.resolve() for folder in inputs]
-    for folder, source in zip(inputs, sources, strict=True):
-        if target == source or target in source.parents or source in target.parents:
+    target = check_outside(out, inputs)
+    for folder in inputs:
+        if target in folder.resolve().parents:
             raise RequestError(f"{out}: output over an input ({folder}); choose another --out")
     if not target.exists():
         return target
-    foreign = _foreign(target, command, sources)
+    foreign = _foreign(target, command, inputs)
     check_free(out, force=force, replaceable=not foreign)
     if foreign:
         raise RequestError(
@@ -62,21 +70,16 @@ def check_output(out: Path, inputs: Sequence[Path], command: str, *, force: bool
 
 
 def check_free(out: Path, *, force: bool, replaceable: bool) -> None:
-    """`RequestError` if `out` exists, without `force`. It also names the folders of killed runs.
+    """`RequestError` if `out` exists, without `force`.
 
     The message offers `--force` if the output is `replaceable`: written by the same command.
     """
-    target = out.resolve()
-    if not target.exists() or force:
+    if not out.resolve().exists() or force:
         return
-    leftovers = ""
-    for path in abandoned(target.parent):
-        if path.name.startswith(f".{target.name}."):
-            leftovers += f" (next to it {path}, {folder_size(path) / 1e9:.2f} GB of a killed run)"
     fix = "choose another --out"
     if replaceable:
         fix = "choose another --out, or replace it with --force"
-    raise RequestError(f"{out}: already there{leftovers}; {fix}")
+    raise RequestError(f"{out}: already there; {fix}")
 
 
 def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:

@@ -18,7 +18,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.adapter import name_of
+from tuneyard.adapters.adapter import name_of, raise_together
 from tuneyard.adapters.export.architecture import (
     Architecture,
     Vocabulary,
@@ -26,7 +26,7 @@ from tuneyard.adapters.export.architecture import (
     read_vocabulary,
     reorder,
 )
-from tuneyard.adapters.export.source import GGUF, ExportSource, check_file, licence_of
+from tuneyard.adapters.export.source import GGUF, MADE_OF, ExportSource, check_file, has_weights, licence_of
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import require_space, staged_for
 from tuneyard.adapters.store import note
@@ -87,7 +87,7 @@ def _plan_model(source: ExportSource, options: Mapping[str, Any]) -> GgufExport:
     plan = plan_gguf(open_base(source.folder), kind)
     if plan.vocabulary.composed:
         note("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
-    about = {"name": name_of(source.folder)}
+    about = {"name": name_of(source.folder), MADE_OF: source.digest}
     licence = licence_of(source)
     if licence:
         fields, _ = licence
@@ -105,6 +105,8 @@ def _plan_lora(source: ExportSource, adapter: LoraAdapter, options: Mapping[str,
             "BASE here for a GGUF LoRA that is loaded beside the base's GGUF"
         )
     architecture = check_lora(adapter, source.base)
+    if has_weights(source.base):
+        raise_together(adapter.misfits(open_base(source.base)), source.folder)
     return GgufExport(4 * adapter.parameters, lambda path, _: write_lora(adapter, architecture, path))
 
 
@@ -130,6 +132,7 @@ def write_lora(adapter: LoraAdapter, architecture: Architecture, path: Path) -> 
 
     with contextlib.closing(GGUFWriter(path, architecture.name)) as writer:
         writer.add_type(GGUFType.ADAPTER)
+        writer.add_string(f"general.{MADE_OF}", adapter.digest)
         writer.add_string("adapter.type", "lora")
         writer.add_float32("adapter.lora.alpha", adapter.config.alpha)
         for module_path, module in adapter.modules.items():

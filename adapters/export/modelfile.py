@@ -17,11 +17,10 @@ from typing import Any
 import click
 
 from tuneyard.adapters.export.source import (
-    GGUF,
     MODELFILE,
     ExportSource,
-    begins_with,
     check_file,
+    check_gguf,
     first_object,
     read_tokenizer,
 )
@@ -165,8 +164,8 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
     wrapping = find_wrapping(render)
     if thinks(render, wrapping):
         note("the chat template removes thoughts from earlier answers, this TEMPLATE keeps them")
-    if gguf and not begins_with(gguf, GGUF):
-        raise RequestError(f"--gguf {gguf}: no GGUF file there; make it with --to gguf")
+    if gguf:
+        check_gguf(gguf, source)
     if source.adapter and not gguf:  # Ollama reads few safetensors, and only lora_alpha of their config
         raise RequestError("--gguf is needed for an adapter: write it with --to gguf --base DIR --out FILE")
     weights = os.path.relpath((gguf or source.folder).resolve(), target.parent)

@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.output import check_free
+from tuneyard.adapters.output import check_free, check_outside
 from tuneyard.adapters.provenance import CARD, read_provenance
-from tuneyard.adapters.store import checkpoints_in, find_folder, open_adapter
+from tuneyard.adapters.store import checkpoints_in, find_folder, note, open_adapter
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.documents.schema_errors import check_file as check_content
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import check_characters, read_object
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.training.training_run import model_sha256
 from tuneyard.core.weights.adapter_files import CONFIG
-from tuneyard.core.weights.base_models import base_config
+from tuneyard.core.weights.base_models import INDEX, SINGLE, base_config
 
 TOKENIZER_JSON = "tokenizer.json"
 TOKENIZER_SCHEMA = ROOT / "core/schemas/tokenizer.json"
 ORIGIN = "origin.json"  # `tuneyard recipe base` writes it next to the embedded model
 GGUF, MODELFILE = b"GGUF", b"FROM "  # the first bytes of the written files
+MADE_OF = "source.sha256"  # general.…, a field in the first 4 kB of the GGUF files that are written
 LICENCE = ("license", "license_name", "license_link")  # of a hub card
 
 
@@ -32,6 +34,13 @@ class ExportSource:
     folder: Path
     adapter: LoraAdapter | None
     base: Path | None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the adapter, or of the model's files."""
+        if self.adapter:
+            return self.adapter.digest
+        return model_sha256(self.folder)
 
 
 def open_source(reference: str | Path, base: Path | None) -> ExportSource:
@@ -56,6 +65,11 @@ def open_source(reference: str | Path, base: Path | None) -> ExportSource:
     return ExportSource(folder, adapter, base)
 
 
+def has_weights(base: Path) -> bool:
+    """True if a base has weights in safetensors, so that an adapter can be compared with their shapes."""
+    return any((base / file).is_file() for file in (SINGLE, INDEX))
+
+
 def fused_base(folder: Path) -> str | None:
     """The base of a fused model from its merge.json; for other models from the hub's card."""
     record = read_provenance(folder)
@@ -72,10 +86,7 @@ def check_file(out: Path, source: ExportSource, beginning: bytes, *, force: bool
 
     `force` replaces a file of the same format, which has the same `beginning`.
     """
-    target = out.resolve()
-    for folder in (source.folder, source.base):
-        if folder and folder.resolve() in target.parents:
-            raise RequestError(f"{out}: lies in an input ({folder}); choose another --out")
+    target = check_outside(out, [folder for folder in (source.folder, source.base) if folder])
     if target.is_dir():
         raise RequestError(f"{out}: a folder; expected the name of a file")
     same_kind = begins_with(target, beginning)
@@ -94,6 +105,20 @@ def begins_with(path: Path, beginning: bytes) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(len(beginning)) == beginning
+
+
+def check_gguf(path: Path, source: ExportSource) -> None:
+    """`RequestError` for a file that is no GGUF, or that `--to gguf` wrote from something else."""
+    if not begins_with(path, GGUF):
+        raise RequestError(f"--gguf {path}: no GGUF file there; make it with --to gguf")
+    with path.open("rb") as file:
+        header = file.read(4096)
+    if MADE_OF.encode() not in header:
+        note(f"{path} does not name its source, so it may be another one than {source.folder}")
+    elif source.digest.encode() not in header:
+        raise RequestError(
+            f"--gguf {path}: not made from {source.folder} as it is now; make it again: --to gguf --force"
+        )
 
 
 def front_matter(folder: Path) -> dict[str, object]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tuneyard.adapters.output import staged_for
-from tuneyard.core.errors import RequestError
 
 DIGITS = 8  # of the hash in a folder's name
 
@@ -22,16 +21,6 @@ def place(out: Path, name: str, files: Iterable[Path], *settings: object) -> Pat
         identities.append([str(file.resolve()), status.st_size, status.st_mtime_ns])
     inputs = json.dumps([identities, settings])
     return out / f"{name}-{hashlib.sha256(inputs.encode()).hexdigest()[:DIGITS]}"
-
-
-def check_outside(out: Path, inputs: Iterable[Path]) -> None:
-    """`RequestError` if the folder lies in an input, which would change with it."""
-    target = out.resolve()
-    for source in inputs:
-        if source.resolve() in (target, *target.parents):
-            raise RequestError(
-                f"--out {out}: its files would lie in an input ({source}); choose another folder"
-            )
 
 
 def write_once(folder: Path, write: Callable[[Path], object]) -> None:

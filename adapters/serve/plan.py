@@ -15,8 +15,9 @@ from tuneyard.adapters.adapter import name_of
 from tuneyard.adapters.export.architecture import Architecture
 from tuneyard.adapters.export.gguf_files import write_lora
 from tuneyard.adapters.kinds.lora import LoraAdapter
+from tuneyard.adapters.output import check_outside
 from tuneyard.adapters.serve import llama_cpp, vllm_command
-from tuneyard.adapters.serve.files import check_outside, place, write_once
+from tuneyard.adapters.serve.files import place, write_once
 from tuneyard.adapters.serve.template import (
     has_llamafactory,
     serving_template,
@@ -180,11 +181,12 @@ def plan_serving(
     host: str,
     port: int | None,
     think: bool,
+    same_base: bool,
 ) -> ServingPlan:
     """Check adapters, base and engine: the options of `serve`. Errors are those of the parts."""
     if engine is None:
         engine = VLLM if shutil.which(vllm_command.PROGRAM) else LLAMA_CPP
-    models = open_served(references, base, weights=engine == LLAMA_CPP)
+    models = open_served(references, base, weights=engine == LLAMA_CPP, same_base=same_base)
     architectures: dict[str, Architecture] = {}
     if engine == LLAMA_CPP:
         architectures = llama_cpp.check_llama_cpp(models, out)

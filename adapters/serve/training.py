@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneyard.adapters.adapter import positive_int
 from tuneyard.adapters.export.modelfile import special_texts
-from tuneyard.adapters.export.source import ExportSource, first_object, open_source, read_tokenizer
+from tuneyard.adapters.export.source import (
+    ExportSource,
+    first_object,
+    has_weights,
+    open_source,
+    read_tokenizer,
+)
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.provenance import open_parts, read_provenance
 from tuneyard.adapters.weighted import WeightedAdapter, check_inputs, parse_optional_weight
@@ -15,7 +22,7 @@ from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.prompt import SavedTemplate, find_chat_template
 from tuneyard.core.training.training_run import training_settings
-from tuneyard.core.weights.base_models import INDEX, SINGLE, open_base
+from tuneyard.core.weights.base_models import open_base
 
 CUTOFF_LEN, MAX_NEW_TOKENS = 2048, 1024  # LLaMA-Factory's defaults of both settings
 SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]  # of a model on the hub, without its weights
@@ -64,7 +71,9 @@ class ServedModels:
         return min(context, self.limit)
 
 
-def open_served(references: Sequence[str], base: Path | None, *, weights: bool) -> ServedModels:
+def open_served(
+    references: Sequence[str], base: Path | None, *, weights: bool, same_base: bool
+) -> ServedModels:
     """Open adapters of one base, or one full model. `weights`: the base's weights are needed here.
 
     `RequestError` for adapters that one server cannot serve as they were trained, `ContentError` for damaged
@@ -80,7 +89,8 @@ def open_served(references: Sequence[str], base: Path | None, *, weights: bool) 
         if names.count(name) > 1:
             raise RequestError(f"{name}: {names.count(name)} adapters have this name; rename one's folder")
     name, folder = _base_of(sources, weights=weights)
-    notes = _fitting(adapters, folder, base_option=base)
+    # Without --base, the base is the one that the adapter itself names.
+    notes = _fitting(adapters, folder, same_base=same_base or base is None)
     tokenizers = [_tokenizer(source.folder, folder) for source in sources]
     templates = [_template(source.folder, folder) for source in sources]
     texts = [template.text if template else None for template in templates]
@@ -148,15 +158,14 @@ def _base_of(sources: Sequence[ExportSource], *, weights: bool) -> tuple[str, Pa
     return name, folder
 
 
-def _fitting(adapters: Sequence[LoraAdapter], folder: Path, base_option: Path | None) -> list[str]:
+def _fitting(adapters: Sequence[LoraAdapter], folder: Path, *, same_base: bool) -> list[str]:
     """Refuse adapters whose modules the base lacks, and list what could not be checked."""
-    if not adapters or not any((folder / file).is_file() for file in (SINGLE, INDEX)):
+    if not adapters or not has_weights(folder):
         return []
     base = open_base(folder)
     notes: list[str] = []
     for adapter in adapters:  # each alone: no request adds two of them
-        # Without --base, the base is the one that the adapter itself names.
-        notes += check_inputs([WeightedAdapter(adapter, 1.0)], base, same_base=base_option is None)
+        notes += check_inputs([WeightedAdapter(adapter, 1.0)], base, same_base=same_base)
     return notes
 
 
@@ -230,12 +239,7 @@ def _whole(settings: Settings, name: str, default: int, folder: Path) -> int:
     value = settings.get(name)
     if value is None:
         return default
-    if type(value) is not int or value <= 0:
-        raise ContentError(
-            f"{folder}: {name} {show_value(value)} in the record of its training: expected a whole number "
-            "above 0; write the training's there"
-        )
-    return value
+    return positive_int(value, f"{folder}: in the record of its training {name}")
 
 
 def _limit(base: Path) -> int | None:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.folders import names
 from tests.messages import printed
+from tests.tiny import CHATML
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.llama import GGUF, TOKENIZER, llama_tensors, make_llama
 from tests.unit.adapters.make import factors, gguf_fields, make
@@ -64,6 +65,18 @@ def test_four_bits_are_llama_cpps_blocks_and_tables_keep_eight():
     assert (abs(read - asked) <= 1.001 * abs(scale)).all() and 0.05 < abs(read - asked).mean() < 0.1
 
 
+def test_a_modelfile_is_for_the_model_that_its_gguf_was_made_from():
+    words = ["--to", "ollama", "--gguf", "out/model.gguf", "--out", "Modelfile", "--force"]
+    for theta, name in enumerate(("model", "other"), 1):
+        make_llama(name, rope_theta=theta)
+        Path(name, "chat_template.jinja").write_text(CHATML)
+    call("export", "model", *GGUF)
+    assert "make it again" in call("export", "other", *words, code=2)[1]
+    assert "name its source" not in call("export", "model", *words)[1]
+    Path("out/model.gguf").write_bytes(b"GGUF of another program")
+    assert "name its source" in call("export", "other", *words)[1]
+
+
 @pytest.mark.parametrize(
     ("name", "values", "reason"),
     [
@@ -94,7 +107,8 @@ def test_an_existing_file_is_kept_without_force_and_one_of_another_kind_with_it(
 
 
 def test_adapters_are_to_be_fused_first_or_need_their_base():
-    adapter = make("saves/rte", factors(), base_model_name_or_path="org/base")
+    adapter = make("saves/rte", factors(layers=1), base_model_name_or_path="org/base")
+    assert "shape [24, 24], model has [8, 8]" in call("export", adapter, *GGUF, "--base", "model", code=1)[1]
     _, said = call("export", adapter, *GGUF, code=2)
     printed(said, "adapter fuse saves/rte --base BASE --out DIR")
     assert "--type" in call("export", adapter, *GGUF, "--base", "model", "--type", "f16", code=2)[1]

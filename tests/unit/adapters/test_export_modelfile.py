@@ -207,9 +207,9 @@ def test_adapters(tmp_path):
             ["--to", "ollama", "--out", "m", "--parameter", "top_k=1", "--parameter", "top_k=2"],
             "'top_k=2': top_k=1 is given, too: keep one",
         ),
-        (["--to", "ollama", "--out", "model/Modelfile"], "lies in an input"),
+        (["--to", "ollama", "--out", "model/Modelfile"], "over an input"),
         (["--to", "hub"], "no --repo"),
-        (["--to", "gguf", "--out", "model"], "a folder"),
+        (["--to", "gguf", "--out", "."], "a folder"),
     ],
 )
 def test_wrong_requests(words, reason):

@@ -316,6 +316,9 @@ def test_adapters_that_one_server_cannot_serve_are_refused():
     printed(refusal("a", "c"), "models/base", "models/else", "--base")
     printed(refusal("a", "./saves/a"), "a", 2)
     printed(refusal("a", "models/base"), "models/base")
+    adapter("moved", base_model_name_or_path="org/gone")
+    printed(refusal("moved", "--base", "models/base", code=1), "--same-base")
+    dry_run("moved", "--base", "models/base", "--same-base")
     adapter("long", {"rope_scaling": "yarn"})
     printed(refusal("long", code=1), "rope_scaling", "llamafactory-cli")
 
