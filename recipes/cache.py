@@ -16,8 +16,8 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import read_object, sha256, versions, write_text
+from tuneyard.core.errors import RequestError
+from tuneyard.core.files import sha256, text_sha256, versions, write_text
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.recipes.answer import Facts, Rows
 
@@ -40,21 +40,22 @@ KEPT = 30 * 86400
 def remembered(kind: str, depends_on: object, of: type[A], compute: Callable[[], A]) -> A:
     """Read an answer, a record of the type `of`, from the cache, or compute and store it.
 
-    An answer with an error is not stored, since a missing file may exist the next time. A cache that is
-    broken or cannot be written only costs time.
+    An answer with an error is not stored, since a missing file may exist the next time. The first line of a
+    file is the hash of the others: a cache that is broken or cannot be written only costs time.
     """
     path = _path(kind, depends_on)
-    # it is missing or broken
-    with contextlib.suppress(OSError, ContentError, LookupError, TypeError, AttributeError):
-        kept_answer: A = record(of, read_object(path))
-        with contextlib.suppress(OSError):  # another process removed it, or the folder is read-only
-            os.utime(path)  # it was used now
-        return kept_answer
+    with contextlib.suppress(OSError):  # it is missing
+        digest, _, text = path.read_text(encoding="utf-8", errors="replace").partition("\n")
+        if digest == text_sha256(text):
+            kept_answer: A = record(of, json.loads(text))
+            with contextlib.suppress(OSError):  # another process removed it, or the folder is read-only
+                os.utime(path)  # it was used now
+            return kept_answer
     answer = compute()
     text = json.dumps(asdict(answer))
     if not ERROR.search(text):
         with contextlib.suppress(OSError, RequestError):  # a full disk, a link that leads nowhere
-            write_text(path, text)
+            write_text(path, f"{text_sha256(text)}\n{text}")
             remove_unused(path.parent)
     return answer
 

@@ -46,13 +46,16 @@ def check_folder(out: Path) -> None:
 
 
 def score(folder: Path, is_scored_by_command: bool, metric: str) -> tuple[float, Metric]:
-    """A run's figure and its meaning: its best value, or the mean over what its scoring command wrote."""
+    """A run's figure and its meaning: its best value, or the mean over what its scoring command wrote.
+
+    It is NaN for a run that diverged.
+    """
     if not is_scored_by_command:
         meaning = metric_of(metric)
         try:
             return meaning.best(value for _, value in read_curve(folder, metric)), meaning
         except DivergedError:  # one point of the grid, not the end of the others
-            return float("nan"), meaning
+            return math.nan, meaning
     results = folder / RESULTS
     numbers: list[float] = []
     meanings: list[Metric] = []
@@ -73,7 +76,10 @@ def score(folder: Path, is_scored_by_command: bool, metric: str) -> tuple[float,
         raise ContentError(
             f"{without_number[0]}: no number {show_value(metric)}, which the other results have"
         )
-    return statistics.fmean(numbers), meanings[0]
+    figure = statistics.fmean(numbers)
+    if not math.isfinite(figure):  # JSON has no infinity
+        figure = math.nan
+    return figure, meanings[0]
 
 
 def _read_metric(results: Mapping[str, object], name: str) -> tuple[object, Metric]:

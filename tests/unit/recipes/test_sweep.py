@@ -177,6 +177,9 @@ def test_judged_by_its_own_losses(tmp_path):
 def test_a_run_that_diverged_is_the_last_of_the_table(tmp_path, metric):
     state = {"log_history": [{"step": 1, "eval_loss": float("nan")}]}
     write_json(tmp_path / "trainer_state.json", state)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/results.json").write_text('{"ppl": Infinity}')
+    assert math.isnan(results.score(tmp_path, True, "ppl")[0])
     scores = [results.score(tmp_path, False, "eval_loss")[0], 2.0, 1.0]
     rows = [{"learning_rate": str(n), metric: score, "run": "x"} for n, score in enumerate(scores)]
     axes = {"learning_rate": ["0", "1", "2"]}
