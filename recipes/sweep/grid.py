@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import RequestError
 from tuneyard.recipes.recipe import Recipe, read_recipe
-from tuneyard.recipes.schema import LISTS, known_keys
+from tuneyard.recipes.schema import LISTS
 
 SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}
 LIST = r"\[[^\[\]]*\]"  # one value of several words
@@ -29,7 +29,7 @@ class Grid:
 def parse_grid(arguments: Sequence[str]) -> Grid:
     """Split `key=v1,v2` arguments into axes and fixed settings.
 
-    `RequestError` for an unknown key, a key without values, a duplicate key, `output_dir` (each run gets its
+    `RequestError` for a key without values, a duplicate key, `output_dir` (each run gets its
     folder), a list without brackets, and a grid in which no setting has several values.
     """
     axes: dict[str, list[str]] = {}
@@ -38,7 +38,7 @@ def parse_grid(arguments: Sequence[str]) -> Grid:
         written_key, equals, text = argument.partition("=")
         key = SHORT.get(written_key, written_key)
         values = _values(key, text)
-        if not equals or not values or key not in known_keys():
+        if not equals or not values:
             raise RequestError(f"{argument!r}: expected a setting and its values, as in lora_rank=4,8,16")
         if key == "output_dir":
             raise RequestError(f"{argument!r}: each run has its own folder; name their parent by --out DIR")
