@@ -70,7 +70,7 @@ def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
         export = _plan_lora(source, source.adapter, options)
     else:
         export = _plan_model(source, options)
-        require_space(target, export.bytes)
+    require_space(target, export.bytes)
     with staged_for(check) as folder, tqdm(total=export.bytes, unit="B", unit_scale=True, delay=2) as bar:
         export.write(folder / target.name, bar.update)
     size = target.stat().st_size

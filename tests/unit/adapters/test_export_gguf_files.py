@@ -1,6 +1,7 @@
 """What --to gguf refuses, by name, leaving nothing behind; tests/integration reads back what it writes."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,11 +107,14 @@ def test_an_existing_file_is_kept_without_force_and_one_of_another_kind_with_it(
     assert file.read_bytes() == b"old results"
 
 
-def test_adapters_are_to_be_fused_first_or_need_their_base():
+def test_adapters_are_to_be_fused_first_or_need_their_base(monkeypatch):
     adapter = make("saves/rte", factors(layers=1), base_model_name_or_path="org/base")
     assert "shape [24, 24], model has [8, 8]" in call("export", adapter, *GGUF, "--base", "model", code=1)[1]
     _, said = call("export", adapter, *GGUF, code=2)
     printed(said, "adapter fuse saves/rte --base BASE --out DIR")
+    make("small", factors(layers=1, shapes={"q_proj": (8, 8)}), target_modules=["q_proj"])
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+    assert "has 10 bytes free" in call("export", "small", *GGUF, "--base", "model", code=2)[1]
     assert "--type" in call("export", adapter, *GGUF, "--base", "model", "--type", "f16", code=2)[1]
     head = {"lm_head": (np.ones((8, 8), np.float32), np.ones((8, 8), np.float32))}
     make("saves/head", head, target_modules=["lm_head"])
