@@ -214,7 +214,7 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 
         for path in draw(plot, measured, cosines):
             click.echo(tr("wrote {path}", path=path), err=True)
-    needing_base = [adapter for adapter in opened if adapter.NOT_MERGED]
+    needing_base = [adapter for adapter in opened if adapter.NOT_MERGED or adapter.full_tensors]
     if needing_base:
         next_step(plot, needing_base[0].fuse_words(needing_base[0].config.base or "BASE"))
     elif len(adapters) > 1:

@@ -33,8 +33,11 @@ def test_show_says_how_an_adapter_was_configured():
     assert f"{said}target modules q_proj v_proj\n\n" in out  # and no tensor is saved in full
     found = json.loads(call("show", "doc", "--json")[0])["adapters"][0]
     assert found["config"] == read_json(Path("saves/doc/adapter_config.json"))
-    make("saves/doc", factors(1), lora_dropout=None, target_modules=[*factors(1)])
-    printed_line(call("show", "doc")[0], "dropout not given", "target modules q, v of layers 0–1")
+    embedding = {"base_model.model.model.embed_tokens.weight": np.zeros((6, 24))}
+    make("saves/doc", factors(1), extra=embedding, lora_dropout=None, target_modules=[*factors(1)])
+    out, notes = call("show", "doc")
+    printed_line(out, "dropout not given", "target modules q, v of layers 0–1")
+    assert "next: tuneyard adapter fuse saves/doc --base org/base" in notes  # no GGUF has the embedding
 
 
 def test_show_writes_a_config_as_json_however_deep_it_is():
