@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
-from tuneyard.core.files import Fields, read_object, require
+from tuneyard.core.files import HUB_ID, Fields, read_object, require
 from tuneyard.core.training.training_run import TRAINING, model_sha256, read_once_sha256, training_inputs
 from tuneyard.core.weights.tensors import Array, Tensors, Weights, open_weights
 
@@ -168,18 +168,22 @@ class Base:
 
     def stored_name(self, name: str) -> str:
         """Name of a model's tensor in the checkpoint. `name` itself if the checkpoint has none."""
-        names = [name]
+        if name in self.tensors:
+            return name
         for new, stored in self._renamed:
-            if name.startswith(new):
-                names.append(stored + name.removeprefix(new))
-        return next((candidate for candidate in names if candidate in self.tensors), name)
+            renamed = stored + name.removeprefix(new)
+            if name.startswith(new) and renamed in self.tensors:
+                return renamed
+        return name
 
     def module_name(self, stored: str) -> str:
         """Name of a stored tensor in the model, the inverse of `stored_name`."""
         if any(stored.startswith(new) for new, _ in self._renamed):
             return stored
-        pairs = ((new, old) for new, old in self._renamed if stored.startswith(old))
-        return next((new + stored[len(old) :] for new, old in pairs), stored)
+        for new, old in self._renamed:
+            if stored.startswith(old):
+                return new + stored.removeprefix(old)
+        return stored
 
     def find(self, name: str) -> str | None:
         """Stored name of a tensor. A tied head has the embedding's. None if the checkpoint has neither."""
@@ -187,12 +191,14 @@ class Base:
         if stored in self.tensors:
             return stored
         if self.tied and name.endswith(HEADS):
-            return next((other for other in self.tensors if other.endswith(EMBEDDINGS)), None)
+            for other in self.tensors:
+                if other.endswith(EMBEDDINGS):
+                    return other
         return None
 
     def read(self, name: str) -> Array:
         """Read a tensor as fp32, by its stored name."""
-        return next(shard for shard in self.shards.values() if name in shard.tensors).read(name)
+        return Weights(self.folder, self.tensors).read(name)
 
 
 def open_base(folder: Path) -> Base:
@@ -203,6 +209,11 @@ def open_base(folder: Path) -> Base:
 
 def base_config(folder: Path) -> Path:
     """Path of a base's config.json. `RequestError` if the folder is missing, an adapter, or no model."""
+    if HUB_ID.fullmatch(str(folder)) and not folder.parent.is_dir():
+        raise RequestError(
+            f"{folder}: base model folder not found; if it is on the hub, fetch it: "
+            f"hf download {folder} --local-dir models/{folder.name}"
+        )
     require(folder, "base model folder")
     refuse_adapter(folder)
     return require(folder / "config.json", "the config of a whole model")

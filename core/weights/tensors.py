@@ -58,7 +58,7 @@ class Weights(NamedTuple):
     def read(self, name: str) -> Array:
         """Read a tensor as fp32. `ContentError` if it is no float or has NaN or infinity."""
         tensor = self.tensors[name]
-        where = f"{self.path}: tensor {name!r}"
+        where = f"{tensor.file}: tensor {name!r}"
         try:
             stored = _read(tensor, 0, math.prod(tensor.shape), where).reshape(tensor.shape)
         except OSError as error:
