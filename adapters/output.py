@@ -14,6 +14,7 @@ from tuneyard.core.files import (
     abandoned,
     existing,
     folder_size,
+    free_path,
     locked,
     make_folder,
     named,
@@ -154,13 +155,7 @@ def _put(staged: Path, target: Path, check: Check) -> None:
         try:
             check()
         except RequestError as error:
-            stem, suffix = target.name, ""
-            if staged.is_file():
-                stem, suffix = target.stem, target.suffix
-            number = 2
-            while target.with_name(f"{stem}-{number}{suffix}").exists():
-                number += 1
-            kept = target.with_name(f"{stem}-{number}{suffix}")
+            kept = free_path(target)
             publish(staged, kept)
             raise RequestError(
                 f"{error}; it appeared while this command ran. The result of the command is kept as {kept}"

@@ -16,7 +16,7 @@ from tuneyard.adapters.store import SAVES
 from tuneyard.core.documents.schema_errors import LARGEST
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.weights.adapter_files import Module
-from tuneyard.core.weights.base_models import Base, check_base
+from tuneyard.core.weights.base_models import INDEX, SINGLE, Base, check_base, open_base
 
 A = TypeVar("A", bound=Adapter, covariant=True)
 
@@ -115,6 +115,16 @@ def check_inputs(weighted: Sequence[Weighted[Adapter]], base: Base | None, *, sa
         )
         if unchecked:
             notes.append(unchecked)
+    return notes
+
+
+def check_fit(adapters: Sequence[LoraAdapter], folder: Path, *, same_base: bool) -> list[str]:
+    """`check_inputs` for adapters each alone, if the base has weights in safetensors to compare with."""
+    notes: list[str] = []
+    if adapters and any((folder / file).is_file() for file in (SINGLE, INDEX)):
+        base = open_base(folder)
+        for adapter in adapters:
+            notes += check_inputs([WeightedAdapter(adapter, 1.0)], base, same_base=same_base)
     return notes
 
 

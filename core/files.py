@@ -553,10 +553,11 @@ def _umask() -> int:
 
 
 def free_path(path: Path) -> Path:
-    """Choose a name for a new file: `path`, or if it exists, its name with -2, -3 and so on."""
+    """Choose a name for a new file or folder: `path`, or if it exists, its name with -2, -3 and so on."""
     number = 1
     free = path
+    suffix = "" if path.is_dir() else path.suffix
     while free.exists():
         number += 1
-        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        free = path.with_name(f"{path.name.removesuffix(suffix)}-{number}{suffix}")
     return free

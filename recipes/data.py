@@ -56,20 +56,19 @@ class NamedDataset:
 def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
     """Read the datasets of a recipe that can be trained on, and the problems of all of them."""
     datasets, problems = [], []
-    keys_and_names: list[tuple[str, str]] = []
+    folder = Path(dataset_dir(recipe))
     for key in ("dataset", "eval_dataset"):
-        keys_and_names += [(key, name) for name in dict.fromkeys(recipe.names(key))]
-    for key, name in keys_and_names:
-        try:
-            dataset, dataset_problems = _read_dataset(recipe, key, name)
-        except TuneyardError as error:
-            hint = ""
-            if isinstance(error, NotRegisteredError) and not other_folder(name, Path(dataset_dir(recipe))):
-                hint = _compile_hint(name, "compile it")
-            problems.append(recipe.problem("E320", key, str(error), hint, MissingDataProblem))
-        else:
-            datasets.append(dataset)
-            problems.extend(dataset_problems)
+        for name in dict.fromkeys(recipe.names(key)):
+            try:
+                dataset, dataset_problems = _read_dataset(recipe, key, name)
+            except TuneyardError as error:
+                hint = ""
+                if isinstance(error, NotRegisteredError) and not other_folder(name, folder):
+                    hint = _compile_hint(name, "compile it")
+                problems.append(recipe.problem("E320", key, str(error), hint, MissingDataProblem))
+            else:
+                datasets.append(dataset)
+                problems.extend(dataset_problems)
     problems.extend(evaluated_on_training_rows(recipe))
     problems.extend(_unmixed(recipe, datasets))
     return datasets, problems
@@ -242,11 +241,11 @@ def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:
         rows = "the dataset" if twin == name else f"the rows of {twin}, the dataset"
         message = f"{name} is {rows} that is trained on: its loss only shows how well they are memorised"
         hint = "name a held-out dataset, or leave it out and hold out a share: val_size: 0.1"
+        code = "W328"
         if recipe.settings.get("load_best_model_at_end") is True:
             message = f"{message}, and load_best_model_at_end keeps the checkpoint that memorised most"
-            yield recipe.problem("E328", "eval_dataset", message, hint)
-        else:
-            yield recipe.problem("W328", "eval_dataset", message, hint)
+            code = "E328"
+        yield recipe.problem(code, "eval_dataset", message, hint)
 
 
 def _shared_rows(recipe: Recipe, name: str) -> Iterator[Problem]:

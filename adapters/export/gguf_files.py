@@ -18,7 +18,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.adapter import name_of, raise_together
+from tuneyard.adapters.adapter import name_of
 from tuneyard.adapters.export.architecture import (
     Architecture,
     Vocabulary,
@@ -26,10 +26,11 @@ from tuneyard.adapters.export.architecture import (
     read_vocabulary,
     reorder,
 )
-from tuneyard.adapters.export.source import GGUF, MADE_OF, ExportSource, check_file, has_weights, licence_of
+from tuneyard.adapters.export.source import GGUF, MADE_OF, ExportSource, check_file, licence_of
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import require_space, staged_for
 from tuneyard.adapters.store import note
+from tuneyard.adapters.weighted import check_fit
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
 from tuneyard.core.weights.base_models import Base, open_base
@@ -66,10 +67,7 @@ def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
     check = functools.partial(check_file, out, source, GGUF, force=options["force"])
     target = check()
     need("gguf")
-    if source.adapter:
-        export = _plan_lora(source, source.adapter, options)
-    else:
-        export = _plan_model(source, options)
+    export = _plan(source, options)
     require_space(target, export.bytes)
     with staged_for(check) as folder, tqdm(total=export.bytes, unit="B", unit_scale=True, delay=2) as bar:
         export.write(folder / target.name, bar.update)
@@ -77,7 +75,9 @@ def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
     click.echo(f"{out}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
 
 
-def _plan_model(source: ExportSource, options: Mapping[str, Any]) -> GgufExport:
+def _plan(source: ExportSource, options: Mapping[str, Any]) -> GgufExport:
+    if source.adapter:
+        return _plan_lora(source, source.adapter, options)
     kind = (options["type"] or "f16").lower()
     if kind not in TYPES:
         raise RequestError(
@@ -105,8 +105,9 @@ def _plan_lora(source: ExportSource, adapter: LoraAdapter, options: Mapping[str,
             "BASE here for a GGUF LoRA that is loaded beside the base's GGUF"
         )
     architecture = check_lora(adapter, source.base)
-    if has_weights(source.base):
-        raise_together(adapter.misfits(open_base(source.base)), source.folder)
+    # The file has nothing of the base but its shapes.
+    for text in check_fit([adapter], source.base, same_base=True):
+        note(text)
     return GgufExport(4 * adapter.parameters, lambda path, _: write_lora(adapter, architecture, path))
 
 

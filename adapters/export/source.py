@@ -17,7 +17,7 @@ from tuneyard.core.files import check_characters, read_object
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.core.weights.adapter_files import CONFIG
-from tuneyard.core.weights.base_models import INDEX, SINGLE, base_config
+from tuneyard.core.weights.base_models import base_config
 
 TOKENIZER_JSON = "tokenizer.json"
 TOKENIZER_SCHEMA = ROOT / "core/schemas/tokenizer.json"
@@ -65,11 +65,6 @@ def open_source(reference: str | Path, base: Path | None) -> ExportSource:
     return ExportSource(folder, adapter, base)
 
 
-def has_weights(base: Path) -> bool:
-    """True if a base has weights in safetensors, so that an adapter can be compared with their shapes."""
-    return any((base / file).is_file() for file in (SINGLE, INDEX))
-
-
 def fused_base(folder: Path) -> str | None:
     """The base of a fused model from its merge.json; for other models from the hub's card."""
     record = read_provenance(folder)
@@ -86,7 +81,7 @@ def check_file(out: Path, source: ExportSource, beginning: bytes, *, force: bool
 
     `force` replaces a file of the same format, which has the same `beginning`.
     """
-    target = check_outside(out, [folder for folder in (source.folder, source.base) if folder])
+    target = check_outside(out, filter(None, (source.folder, source.base)))
     if target.is_dir():
         raise RequestError(f"{out}: a folder; expected the name of a file")
     same_kind = begins_with(target, beginning)

@@ -8,21 +8,14 @@ from typing import Any
 
 from tuneyard.adapters.adapter import positive_int
 from tuneyard.adapters.export.modelfile import special_texts
-from tuneyard.adapters.export.source import (
-    ExportSource,
-    first_object,
-    has_weights,
-    open_source,
-    read_tokenizer,
-)
+from tuneyard.adapters.export.source import ExportSource, first_object, open_source, read_tokenizer
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.provenance import open_parts, read_provenance
-from tuneyard.adapters.weighted import WeightedAdapter, check_inputs, parse_optional_weight
+from tuneyard.adapters.weighted import check_fit, parse_optional_weight
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.prompt import SavedTemplate, find_chat_template
 from tuneyard.core.training.training_run import training_settings
-from tuneyard.core.weights.base_models import open_base
 
 CUTOFF_LEN, MAX_NEW_TOKENS = 2048, 1024  # LLaMA-Factory's defaults of both settings
 SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]  # of a model on the hub, without its weights
@@ -90,7 +83,7 @@ def open_served(
             raise RequestError(f"{name}: {names.count(name)} adapters have this name; rename one's folder")
     name, folder = _base_of(sources, weights=weights)
     # Without --base, the base is the one that the adapter itself names.
-    notes = _fitting(adapters, folder, same_base=same_base or base is None)
+    notes = check_fit(adapters, folder, same_base=same_base or base is None)
     tokenizers = [_tokenizer(source.folder, folder) for source in sources]
     templates = [_template(source.folder, folder) for source in sources]
     texts = [template.text if template else None for template in templates]
@@ -156,17 +149,6 @@ def _base_of(sources: Sequence[ExportSource], *, weights: bool) -> tuple[str, Pa
         patterns = [*SMALL_FILES, "*.safetensors"] if weights else SMALL_FILES
         folder = from_hub(name, "name the base's folder with --base DIR", allow_patterns=patterns)
     return name, folder
-
-
-def _fitting(adapters: Sequence[LoraAdapter], folder: Path, *, same_base: bool) -> list[str]:
-    """Refuse adapters whose modules the base lacks, and list what could not be checked."""
-    if not adapters or not has_weights(folder):
-        return []
-    base = open_base(folder)
-    notes: list[str] = []
-    for adapter in adapters:  # each alone: no request adds two of them
-        notes += check_inputs([WeightedAdapter(adapter, 1.0)], base, same_base=same_base)
-    return notes
 
 
 def _tokenizer(folder: Path, base: Path) -> Tokenizer:

@@ -238,11 +238,10 @@ def _run_supervised(words: list[str], lock: int, output: int) -> int:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    filled = [line for line in lines if line.strip()]
-    if not filled:
+    last = log.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2]
+    if not last:
         return ""
-    return f"\n{filled[-1]}"
+    return f"\n{last}"
 
 
 def is_finished(recipe: Recipe, evaluation: str | None, target: Machine) -> bool:
