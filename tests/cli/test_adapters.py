@@ -8,7 +8,6 @@ from tests.folders import names
 from tests.held import Held
 from tests.processes import imported
 from tests.runs_cut import tree
-from tests.unit.adapters.llama import make_llama
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tuneyard.adapters.__main__ import cli
 from tuneyard.adapters.store import open_adapter
@@ -53,24 +52,6 @@ def test_killed_fuse_leaves_nothing_that_loads_and_goes_on(here, tmp_path, kill)
     assert (tmp_path / "out" / first.name).stat().st_mtime_ns == written
     here(cli, *words[:-1], tmp_path / "unbroken")
     assert tree(tmp_path / "unbroken").items() <= tree(tmp_path / "out").items()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", ["fuse", "export"])
-def test_what_a_killed_run_leaves_is_removed_by_the_next_of_another_command(here, tmp_path, command):
-    make(tmp_path / "a", factors(1))
-    if command == "fuse":
-        base = make_base(tmp_path / "base", base_tensors())
-        words = ["fuse", tmp_path / "a", "--base", base, "--out", tmp_path / "out"]
-    else:
-        make_llama(tmp_path / "base")
-        words = ["export", tmp_path / "base", "--to", "gguf", "--out", tmp_path / "out"]
-    Held("tuneyard.adapters.output._put", 1, "adapters", *words).ended_by(signal.SIGKILL)
-    (left,) = tmp_path.glob(".out.*")
-    assert not (tmp_path / "out").exists()
-    done = here(cli, "merge", f"{tmp_path}/a=1", "--out", tmp_path / "merged")
-    assert f"note: removed {left}" in done.stderr
-    assert set(names(tmp_path)) == {"a", "base", "merged"}
 
 
 @pytest.mark.slow
