@@ -68,8 +68,8 @@ def test_four_bits_are_llama_cpps_blocks_and_tables_keep_eight():
 
 def test_a_modelfile_is_for_the_model_that_its_gguf_was_made_from():
     words = ["--to", "ollama", "--gguf", "out/model.gguf", "--out", "Modelfile", "--force"]
-    for theta, name in enumerate(("model", "other"), 1):
-        make_llama(name, rope_theta=theta)
+    for name in ("model", "other"):
+        make_llama(name, author=name)
         Path(name, "chat_template.jinja").write_text(CHATML)
     call("export", "model", *GGUF)
     assert "make it again" in call("export", "other", *words, code=2)[1]

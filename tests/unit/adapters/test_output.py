@@ -169,14 +169,15 @@ COMMANDS = [
 @pytest.mark.parametrize("words", COMMANDS, ids=str)
 def test_what_killed_runs_left_is_removed_and_said(words):
     make_llama()
-    for name in (".m.gguf.tuneyard-abcd", ".old.tuneyard-fusing", ".x.tuneyard-1234"):
+    left = [".m.gguf.tuneyard-abcd", ".old.tuneyard-fusing", ".x.tuneyard-1234"]
+    for name in left:
         leave(name)
     Path("mine").mkdir()
     Path(".y.tuneyard-link").symlink_to("mine")
     with staging(Path("alive").resolve()) as alive:
         said = call(*words)[1]
         assert alive.is_dir()
-    for name in (".m.gguf.tuneyard-abcd", ".old.tuneyard-fusing", ".x.tuneyard-1234"):
+    for name in left:
         assert f"note: removed {name}, 0.00 GB of a killed run\n" in said
     assert set(names(".")) == {"base", "mine", "model", "saves", "x", ".y.tuneyard-link"}
 
