@@ -104,7 +104,8 @@ def open_weights(path: Path) -> Weights:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, "numpy"), path.open("rb") as file:
+        # The library's error of any file that it cannot open is that the file is missing.
+        with path.open("rb") as file, safe_open(path, "numpy"):
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))
     except SafetensorError as error:

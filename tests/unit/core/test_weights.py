@@ -116,6 +116,13 @@ def test_other_dtypes_are_named_and_a_file_cut_later_is_noticed(tmp_path, file):
         opened.read("b")
 
 
+def test_a_file_that_cannot_be_opened_has_the_reason_of_the_system(tmp_path):
+    """Such as those that LLaMA-Factory saves for their owner alone: the library calls them missing."""
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_weights(tmp_path / "loop")
+
+
 def test_writer_refuses_overflow_and_wrong_shapes(tmp_path):
     with raises(ContentError, "1 values", "a", "F16"):
         write_weights(tmp_path / "x", [("a", "F16", (2,))], [np.array([1, 65520], np.float32)])
