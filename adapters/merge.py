@@ -7,6 +7,7 @@ and plans. `merge` writes the plan.
 import contextlib
 import functools
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,7 +175,7 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequ
     base = fields.pop("base", None)
     return MergeRequest(
         [parse_reference_weight(text) for text in fields.pop("adapters")],
-        out=Path(fields.pop("out")),
+        out=Path(os.path.expanduser(fields.pop("out"))),  # noqa: PTH111  # ~ of a recipe, which no shell reads
         base=Path(base) if base else None,
         parameters={name: value for name, value in parameters.items() if value is not None},
         dtype=output.DTYPES[fields.pop("dtype")],

@@ -38,6 +38,11 @@ class MissingDataProblem(Problem):
     __slots__ = ()
 
 
+def expanded(name: str) -> Path:
+    """A path with its `~` resolved; `~nobody` stays, as for transformers. `Path.expanduser` fails at it."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """The settings of one training: the file, the settings after its overrides, and the line of each key."""
@@ -50,7 +55,7 @@ class Recipe:
     @property
     def output_dir(self) -> Path:
         """Folder that the training writes. `ContentError` if the recipe names none."""
-        return Path(os.path.expanduser(self.text("output_dir")))  # noqa: PTH111  # as transformers: ~nobody too
+        return expanded(self.text("output_dir"))
 
     @property
     def stage(self) -> str:

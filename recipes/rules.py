@@ -17,7 +17,7 @@ from tuneyard.core.prompt.token_weights import read_weights, weights_file
 from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
 from tuneyard.core.training.training_stage import PREFERENCE_STAGES, TRAINING_STAGES, WITHOUT_REFERENCE
 from tuneyard.recipes.hardware import Gpu, Machine, is_set, world_size
-from tuneyard.recipes.recipe import MachineProblem, Recipe, RunProblem
+from tuneyard.recipes.recipe import MachineProblem, Recipe, RunProblem, expanded
 from tuneyard.recipes.schema import known_keys, meant, setting_problems
 
 REQUIRED = {
@@ -226,7 +226,7 @@ def _paths(recipe: Recipe) -> Iterator[Problem]:
         hint = near_name(Path(value))
         yield recipe.setting_problem("E311", "resume_from_checkpoint", f"{value}: folder not found", hint)
     for name in recipe.names("media_dir"):
-        if not Path(name).expanduser().exists():
+        if not expanded(name).exists():
             yield recipe.problem("E344", "media_dir", f"{name}: no such file or folder", kind=MachineProblem)
 
 
@@ -367,7 +367,7 @@ def value_head(recipe: Recipe) -> Iterator[Problem]:
     if recipe.names(adapter_key):
         key = adapter_key
     folders = recipe.names(key)
-    folder = Path(folders[-1]).expanduser() if folders else None  # LLaMA-Factory reads the last one's
+    folder = expanded(folders[-1]) if folders else None  # LLaMA-Factory reads the last one's
     if folder is None or not folder.is_dir() or any((folder / name).is_file() for name in VALUE_HEADS):
         return
     message = f"{folder} has no value head ({' or '.join(VALUE_HEADS)}): it is no reward model"

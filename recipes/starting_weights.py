@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, show_value
 from tuneyard.core.files import no_folder, read_object, require
-from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.recipe import Recipe, expanded
 from tuneyard.recipes.rules import means_folder
 
 # Settings that name adapters, and the setting that names the model below them.
@@ -44,13 +44,13 @@ def loaded_problems(recipe: Recipe) -> Iterator[Problem]:
 
 def is_missing(name: str) -> bool:
     """True if a name means a folder of this machine that does not exist; the hub's `owner/name` does not."""
-    return means_folder(name) and not Path(name).expanduser().exists()
+    return means_folder(name) and not expanded(name).exists()
 
 
 def _kept_settings(recipe: Recipe) -> Iterator[Problem]:
     """Yield settings that a continued adapter keeps from its own training."""
     names = recipe.names("adapter_name_or_path")
-    file = Path(names[-1]).expanduser() / "adapter_config.json" if names else None
+    file = expanded(names[-1]) / "adapter_config.json" if names else None
     if file is None or not file.is_file() or recipe.settings.get("create_new_adapter"):
         return
     if not recipe.trains:
@@ -67,7 +67,7 @@ def _kept_settings(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Iterator[Problem]:
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if is_missing(name):
         yield recipe.problem("E346", key, no_folder(name, NEITHER))
         return
@@ -87,7 +87,7 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Ite
         return
     from tuneyard.core.weights.base_models import check_base
 
-    base_folder = Path(base).expanduser()
+    base_folder = expanded(base)
     try:
         base_name = read_object(folder / CONFIG).get("base_model_name_or_path")
         fix = f"set `{base_key}` to that base; if both are the same model, name {base} in {folder / CONFIG}"

@@ -58,8 +58,9 @@ def test_what_a_dtype_cannot_hold_is_refused_without_a_line_that_looks_like_succ
     assert not Path("x").exists()
 
 
-def test_a_recipe_is_a_command_line_and_options_override_it():
-    Path("r.yaml").write_text("method: svd\nrank: 3\nadapters: [rte=0.5, mnli=0.5]\nout: saves/r\n")
+def test_a_recipe_is_a_command_line_and_options_override_it(monkeypatch):
+    monkeypatch.setenv("HOME", "saves")
+    Path("r.yaml").write_text("method: svd\nrank: 3\nadapters: [rte=0.5, mnli=0.5]\nout: ~/r\n")
     assert "rank 3" in call("merge", "r.yaml")[0]
     assert open_adapter("r").config.rank == 3
     assert "rank 4" in call("merge", "r.yaml", "--rank", 4, "--out", "four")[0]
