@@ -270,11 +270,15 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
     if target == "hub" and options["repo"] is None:
         raise RequestError("no --repo: OWNER/NAME of the repository on the hub")
     module = importlib.import_module(f"tuneyard.adapters.export.{TARGETS[target]}")
-    getattr(module, f"to_{target}")(open_source(reference, base), options)
+    source = open_source(reference, base)
+    getattr(module, f"to_{target}")(source, options)
     out = options["out"]
     if target == "gguf":
-        command: list[object] = ["tuneyard", "adapter", "export", reference, *same_options("--base"), "--to"]
-        next_step(out, [*command, "ollama", "--gguf", out, "--out", out.with_name("Modelfile")])
+        command: list[object] = ["tuneyard", "adapter", "export", reference, *same_options("--base")]
+        if source.adapter:
+            command += ["--from", "BASE"]  # its name in Ollama
+        command += ["--to", "ollama", "--gguf", out, "--out", out.with_name("Modelfile")]
+        next_step(out, command)
     elif target == "ollama":
         next_step(out, ["ollama", "create", name_of(Path(reference)), "-f", out])
     elif options["dry_run"]:

@@ -102,8 +102,11 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     state = saved_states[0]
     history = read_object(state).get("log_history")
     rows = [row for row in history if isinstance(row, dict)] if isinstance(history, list) else []
-    points = [(row.get("step"), row.get(metric)) for row in rows]
-    curve = {int(step): float(value) for step, value in points if is_number(step) and is_number(value)}
+    curve = {}
+    for row in rows:
+        step, value = row.get("step"), row.get(metric)
+        if is_number(step) and is_number(value):
+            curve[int(step)] = float(value)
     if curve:
         return sorted(curve.items())
     if any(metric in row for row in rows):

@@ -107,14 +107,11 @@ def test_an_existing_file_is_kept_without_force_and_one_of_another_kind_with_it(
     assert file.read_bytes() == b"old results"
 
 
-def test_adapters_are_to_be_fused_first_or_need_their_base(monkeypatch):
+def test_adapters_are_to_be_fused_first_or_need_their_base():
     adapter = make("saves/rte", factors(layers=1), base_model_name_or_path="org/base")
     assert "shape [24, 24], model has [8, 8]" in call("export", adapter, *GGUF, "--base", "model", code=1)[1]
     _, said = call("export", adapter, *GGUF, code=2)
     printed(said, "adapter fuse saves/rte --base BASE --out DIR")
-    make("small", factors(layers=1, shapes={"q_proj": (8, 8)}), target_modules=["q_proj"])
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
-    assert "has 10 bytes free" in call("export", "small", *GGUF, "--base", "model", code=2)[1]
     assert "--type" in call("export", adapter, *GGUF, "--base", "model", "--type", "f16", code=2)[1]
     head = {"lm_head": (np.ones((8, 8), np.float32), np.ones((8, 8), np.float32))}
     make("saves/head", head, target_modules=["lm_head"])
@@ -127,6 +124,13 @@ def test_adapters_are_to_be_fused_first_or_need_their_base(monkeypatch):
     strange = {"model.vision.0.q_proj": factors(layers=1)["model.layers.0.self_attn.q_proj"]}
     make("saves/strange", strange, target_modules=["q_proj"])
     assert "no module of llama" in call("export", "strange", *GGUF, "--base", "model", code=1)[1]
+
+
+def test_a_lora_that_fits_its_base_is_written_where_it_fits_on_the_disk(monkeypatch):
+    make("small", factors(layers=1, shapes={"q_proj": (8, 8)}), target_modules=["q_proj"])
+    assert "--base model --from BASE --to ollama" in call("export", "small", *GGUF, "--base", "model")[1]
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+    assert "has 10 bytes free" in call("export", "small", *GGUF, "--force", "--base", "model", code=2)[1]
 
 
 def test_other_types_are_left_to_llama_cpps_quantiser():
