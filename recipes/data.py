@@ -178,22 +178,22 @@ def _text_problems(
     inputs = [column for column in places if is_input(column)]
     texts = [column for column in places if not is_input(column)]
     if inputs:
-        message = f"{name}: {_filled_in(inputs, places, len(records))}, and the entry does not map `query`"
-        message = f"{message}: LLaMA-Factory trains the prompt without it"
+        unmapped = _unmapped(inputs, places, len(records))
+        message = f"{name}: {unmapped}: LLaMA-Factory trains the prompt without it"
         yield recipe.problem("E327", key, message, query_fix(inputs))
     if texts:
-        message = f"{name}: {_filled_in(texts, places, len(records))}, and the entry does not map `query`"
-        message = f"{message}: LLaMA-Factory leaves this text out"
+        unmapped = _unmapped(texts, places, len(records))
+        message = f"{name}: {unmapped}: LLaMA-Factory leaves this text out"
         yield recipe.problem("W327", key, message, f"if the prompt needs it, {query_fix([*inputs, *texts])}")
 
 
-def _filled_in(columns: Sequence[str], places: Mapping[str, list[int]], total: int) -> str:
-    """Columns with the number of records that fill them; `places` are row numbers by column."""
+def _unmapped(columns: Sequence[str], places: Mapping[str, list[int]], total: int) -> str:
+    """Columns with the number of records that fill them in vain; `places` are row numbers by column."""
     shares = []
     for column in columns:
         rows = places[column]
         shares.append(f"{column!r} is filled in {len(rows)} of {total} records (first in row {rows[0]})")
-    return " and ".join(shares)
+    return f"{' and '.join(shares)}, and the entry does not map `query`"
 
 
 def _unread_answers(
@@ -222,7 +222,7 @@ def _unmixed(recipe: Recipe, datasets: Sequence[NamedDataset]) -> Iterator[Probl
     if not recipe.settings.get("streaming") or len(rows) < 2 or not is_concatenated:
         return
     buffer = recipe.number("buffer_size", BUFFER_SIZE)
-    if all(count is not None for count in rows) and sum(count or 0 for count in rows) <= buffer:
+    if None not in rows and sum(count or 0 for count in rows) <= buffer:
         return
     message = "streaming trains one dataset after the other; only the rows in its buffer are mixed"
     yield recipe.problem("W329", "dataset", message, "mix_strategy: interleave_under")
@@ -293,7 +293,7 @@ def _source(recipe: Recipe, name: str) -> object:
 
 def may_be_here(model: str) -> bool:
     """False if a model is no folder here and not in the hub's cache. Other hubs are not looked into."""
-    if Path(model).is_dir() or any(os.environ.get(hub) for hub in OTHER_HUBS):
+    if _is_not_of_the_hub(model):
         return True
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -304,10 +304,14 @@ def may_be_here(model: str) -> bool:
         return False
 
 
+def _is_not_of_the_hub(model: str) -> bool:
+    return Path(model).is_dir() or any(os.environ.get(hub) for hub in OTHER_HUBS)
+
+
 def require_model(recipe: Recipe) -> None:
     """Raise `RequestError` if a model is neither here nor on the hub. Nothing is written."""
     name = recipe.text("model_name_or_path")
-    if Path(name).is_dir() or any(os.environ.get(hub) for hub in OTHER_HUBS):
+    if _is_not_of_the_hub(name):
         return
     import httpx
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
