@@ -14,6 +14,7 @@ from tuneyard.recipes.recipe import Recipe
 FileStates = dict[Path, tuple[int, int, int] | None]
 """Inode, size (bytes) and time of the last change (nanoseconds) of each file, None if it is missing."""
 PATH_SETTINGS = (
+    "model_name_or_path",
     "deepspeed",
     "adapter_name_or_path",
     "ref_model",
@@ -28,7 +29,7 @@ def watched_files(recipe: Recipe) -> list[Path]:
     weights = recipe.path.parent / "weights" / recipe.path.name
     registry = Path(dataset_dir(recipe)) / REGISTRY
     paths = [recipe.path, weights, registry, *_datasets(recipe)]
-    for key in ("model_name_or_path", *PATH_SETTINGS):
+    for key in PATH_SETTINGS:
         for name in recipe.names(key):
             path = Path(name)
             paths.append(path)

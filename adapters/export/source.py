@@ -9,7 +9,7 @@ from typing import Any
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import check_free, check_outside
 from tuneyard.adapters.provenance import CARD, read_provenance
-from tuneyard.adapters.store import checkpoints_in, find_folder, note, open_adapter
+from tuneyard.adapters.store import checkpoints_in, find_folder, open_adapter
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.documents.schema_errors import check_file as check_content
 from tuneyard.core.errors import RequestError
@@ -103,14 +103,15 @@ def begins_with(path: Path, beginning: bytes) -> bool:
 
 
 def check_gguf(path: Path, source: ExportSource) -> None:
-    """`RequestError` for a file that is no GGUF, or that `--to gguf` wrote from something else."""
+    """`RequestError` for a file that is no GGUF, or that `--to gguf` wrote from something else.
+
+    A file of another program names no source, and is taken.
+    """
     if not begins_with(path, GGUF):
         raise RequestError(f"--gguf {path}: no GGUF file there; make it with --to gguf")
     with path.open("rb") as file:
         header = file.read(4096)
-    if MADE_OF.encode() not in header:
-        note(f"{path} does not name its source, so it may be another one than {source.folder}")
-    elif source.digest.encode() not in header:
+    if MADE_OF.encode() in header and source.digest.encode() not in header:
         raise RequestError(
             f"--gguf {path}: not made from {source.folder} as it is now; make it again: --to gguf --force"
         )

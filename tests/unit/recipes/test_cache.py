@@ -24,7 +24,7 @@ def test_an_answer_is_computed_once_for_what_it_depends_on(compute):
     assert compute.call_count == 3
 
 
-@pytest.mark.parametrize("text", ["{", '{"rows": 3, "more": 1}', '{"rows": "3"}'])
+@pytest.mark.parametrize("text", ["{", '{"rows": "3"}'])
 def test_a_broken_file_is_computed_again(compute, tmp_path, text):
     remembered("rows", 1, Rows, compute)
     (kept,) = (tmp_path / "cache/tuneyard/inspect").iterdir()

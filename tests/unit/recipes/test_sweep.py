@@ -67,7 +67,6 @@ def test_a_list_stands_in_brackets():
         (["rank", "seed=1,2"], "expected a setting"),
         (["rank=,", "seed=1,2"], "expected a setting"),
         (["rank=4,8", "output_dir=saves/x"], "--out DIR"),
-        (["rank=4,8", "rank=16"], ""),
         (["rank=4,8", "lora_rank=16"], ""),
         (["rank=4", "max_steps=2"], ""),
         (["lora_target=[q_proj,v_proj"], ""),
