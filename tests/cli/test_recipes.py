@@ -56,6 +56,6 @@ def test_requests_that_cannot_be_served(here, tmp_path):
         ("train", "recipes/none.yaml"): "recipe not found",
         ("check", "lora_rank=4"): "no recipe named",
         ("best", tmp_path): "no trainer_state.json",
-        ("sweep", "recipes/rte.yaml", "rnk=4"): "expected a setting and its values",
+        ("sweep", "recipes/rte.yaml", "rank="): "expected a setting and its values",
     }.items():
         assert message in here(cli, *arguments, code=2).stderr
