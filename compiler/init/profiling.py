@@ -281,7 +281,7 @@ def _sources_to_try(
         ]
         speakers = {SPEAKERS[found[1].lower()] for found in map(SPEAKER.match, lines) if found is not None}
         rows: ByPart = {}
-        if {"user", "assistant"} <= speakers and SPEAKER.match(lines[0]):
+        if {"user", "assistant"} <= speakers and any(map(SPEAKER.match, lines[:2])):  # after a title
             rows = {"": ("turns",)}
         elif 2 * sum(map(bool, map(MESSAGE.match, lines))) > len(lines):
             rows = {"": ("chat",)}
@@ -309,8 +309,9 @@ def _sources_to_try(
                 yield [Source(encoding=encoding, columns=columns)]
                 return
     lists = layout_of(head, len(head) < LOOKED_AT).lists
-    if len(lists) > 1 and SPLIT_NAMES.issuperset(map(str.lower, lists)):
-        keys: ByPart = {name: (name,) for name in lists}
+    parts = lists or members
+    if len(parts) > 1 and SPLIT_NAMES.issuperset(map(str.lower, parts)):
+        keys: ByPart = {name: (name,) for name in parts}
         yield [Source(splits=keys, rows=keys, encoding=encoding)]
     elif len(lists) == 1:
         for steps in _lists_within(next(iter(lists.values())), tuple(lists)):

@@ -6,8 +6,8 @@ from tuneyard.core.records.calls import WrongValueError
 
 BY_NUMBER = {
     "best": {
-        "description": "of a list of objects: the text under `take` of the one with the highest `by` "
-        "(with `is: rejected`, of the one with the lowest)",
+        "description": "of a list of objects: the text under `take` of the one with the highest `by`, or the "
+        "lowest `rank` (with `is: rejected`, of the other end)",
         "type": "object",
         "additionalProperties": False,
         "required": ["by", "take"],
@@ -15,6 +15,8 @@ BY_NUMBER = {
     }
 }
 """The option that names the number by which one object of a list is taken, and the key of its text."""
+RANK = "rank"
+"""The number that is lowest for the best answer (Nectar)."""
 
 
 class BestReader(ColumnReader):
@@ -45,7 +47,7 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
     if in_pair and len({score for score, _ in scored}) == 1:
         equal_scores = f"{by} is {scored[0][0]} for all of {len(scored)} answers"
         raise WrongValueError(f"{equal_scores}: none is preferred")
-    choose = min if lowest else max
+    choose = min if lowest != (by == RANK) else max
     _, best = choose(scored, key=lambda answer: answer[0])
     text = reader.file.clean(best)
     if not text.strip():
@@ -60,6 +62,5 @@ BEST = Kind(
     is_text=True,
     takes_objects=True,
     has_answer=True,
-    shapes=("rated answers",),
     reader=BestReader,
 )

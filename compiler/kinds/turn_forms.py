@@ -88,13 +88,14 @@ SPEAKERS = {
 """Roles by the names of speakers: turns in a text begin with them, a table has them in a column."""
 _LONGEST_FIRST = "|".join(sorted(SPEAKERS, key=len, reverse=True))
 SPEAKER = re.compile(
-    r"(?=[^\n:：】]*[:：】]|[ \t]*#+ *(?:user|assistant|human|(?:you|chatgpt)(?: said)?|用户|助手) *(?:\n|$))"
+    r"(?=[^\n:：】]*[:：】]|[ \t]*[qa问答]\d+[.)、]"
+    r"|[ \t]*#+ *(?:user|assistant|human|(?:you|chatgpt)(?: said)?|用户|助手) *(?:\n|$))"
     rf"[ \t#*【]*(?:\d+[.)、][ \t*]*)?({_LONGEST_FIRST})[ \t]*#?\d*[ \t*]*"
-    r"(?:(?:】?[:：]|】)[ \t*]*|(?=\n|$))",
+    r"(?:(?:】?[:：]|】|(?<=\d)[.)、])[ \t*]*|(?=\n|$))",
     re.I,
 )
 """The beginning of a turn, which may be bold, numbered, in brackets or a heading: `**User:**`, `1. 问题：`,
-`【问】`, `### User`.
+`Q1.`, `【问】`, `### User`.
 
 Without a colon a heading has one of a few names: `## Answer` is one inside an answer.
 """
@@ -150,7 +151,8 @@ def _from_text(text: str, *, whole: bool) -> object:
     """The turns in a text, or the text itself, as of examples in a prompt (`Q: … A: … Q: … A:`)."""
     spoken = text.lstrip()
     if is_transcript(text):
-        return _spoken(_GUANACO if spoken.startswith("#") else _SPEAKERS, spoken)
+        turns = _spoken(_GUANACO if spoken.startswith("#") else _SPEAKERS, spoken)
+        return turns if turns[-1]["content"].strip() else turns[:-1]  # Nectar: answers are in another column
     if whole and (first := SPEAKER.match(spoken)):
         turns = _spoken(_LINES, spoken)
         is_open = not turns[-1]["content"].strip()  # BELLE: its answer is in another column

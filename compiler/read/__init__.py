@@ -6,7 +6,6 @@ A reader gets an open file and yields its rows with their places, some hundreds 
 import io
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import NamedTuple, TypeVar
 
@@ -14,6 +13,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.chatgpt import TREE, with_shown_branch
 from tuneyard.compiler.read.glaive import CHAT, with_turns
 from tuneyard.compiler.read.labelstudio import ANNOTATIONS, without_cancelled
+from tuneyard.compiler.read.preferred import FORMS, with_chosen
 from tuneyard.compiler.read.stream import (
     Readable,
     UnreadableFileError,
@@ -36,6 +36,7 @@ EXPORTS = {
     TREE_ID: with_best_branch,
     PARTS: with_whole_text,
     CHAT: with_turns,
+    **dict.fromkeys(FORMS, with_chosen),
 }
 """What changes the rows of an export, by a key that they have."""
 
@@ -172,8 +173,9 @@ def read(
 
 def _of_export(rows: Rows) -> Rows:
     """Change the rows of an export into rows of examples. Others stay."""
-    if isinstance(rows, ObjectRows):
-        for key, change in EXPORTS.items():
-            if rows.rows and key in rows.rows[0]:
-                rows = replace(rows, rows=list(map(change, rows.rows)))
+    first_row = rows.row(0) if rows.lines else {}
+    for key, change in EXPORTS.items():
+        if key in first_row:
+            changed = [change(rows.row(number)) for number in range(len(rows.lines))]
+            rows = ObjectRows(rows.prefix, rows.lines, changed, rows.typed)
     return rows

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from math import isfinite
 from typing import NamedTuple
 
@@ -311,13 +312,11 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
 def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layout]:
     """Yield a layout for each list of objects inside an object, the outermost ones, and each object of rows.
 
-    Rows under ids share a key, as `meta` and `data` do not, and are no `fewest` beside a row's other fields.
+    Rows under ids are no `fewest` beside a row's other fields.
     """
-    objects = [value for value in fields.values() if isinstance(value, dict)]
-    keys = [key for each in objects for key in each]
     lists = [key for key, value in fields.items() if are_objects(value) and not are_turns(value)]
     where = f" under {'.'.join(steps)}" if steps else ""
-    if _are_talks(fields) or (len(fields) == len(objects) >= fewest and len(set(keys)) < len(keys)):
+    if _are_talks(fields) or (len(fields) >= fewest and _are_rows(fields)):
         yield Layout(steps, f"an object whose values are the rows{where}")
         return
     for key in lists:
@@ -326,6 +325,13 @@ def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layou
         for key, value in fields.items():
             if isinstance(value, dict):
                 yield from _layouts_within(value, (*steps, key), fewest)
+
+
+def _are_rows(value: object) -> bool:
+    """True for rows under ids: they are objects that share a key, as `meta` and `data` do not."""
+    rows = list(value.values()) if isinstance(value, dict) else []
+    keys = list(chain.from_iterable(rows)) if are_objects(rows) else []
+    return len(set(keys)) < len(keys)
 
 
 def _are_talks(fields: Fields) -> bool:
@@ -352,7 +358,7 @@ def _has(row: Fields, column: Column) -> bool:
         for spelling in (path, path.lower()):
             value = walker(spelling)(row)
             has_rows = are_objects(value) and not are_turns(value)
-            has_rows = has_rows or (isinstance(value, dict) and _are_talks(value))
+            has_rows = has_rows or _are_rows(value) or (isinstance(value, dict) and _are_talks(value))
             if value is not MISSING and (column.kind.takes_objects or not has_rows):
                 return True
     return False

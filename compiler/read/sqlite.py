@@ -14,6 +14,16 @@ from tuneyard.compiler.read.stream import UnreadableFileError
 from tuneyard.compiler.rows import ROW, Prefix, TableRows
 
 BATCH = 1000
+TABLES = """
+select name from sqlite_master as each where type in ('table', 'view')
+and sql not like 'create virtual%content=%'
+and not exists (
+    select * from sqlite_master as index_table
+    where sql like 'create virtual%' and each.name like index_table.name || '_%'
+)
+order by name
+"""
+"""The query for tables but those of full-text search: copies of another one, and parts of themselves."""
 FIX = "is it an SQLite database? Copy the file again, or export the table as CSV"
 
 
@@ -38,8 +48,8 @@ def read_sqlite(file: OpenFile, _: Problems) -> Iterator[TableRows]:
 
 
 def _table(database: sqlite3.Connection, table: str) -> str:
-    """The table that the source names, or the only one."""
-    names = database.execute("select name from sqlite_master where type in ('table', 'view') order by name")
+    """The table that the source names, or the only one besides indexes for full-text search."""
+    names = database.execute(TABLES)
     tables = [str(name) for (name,) in names if not name.startswith("sqlite_")]
     if table in tables:
         return table

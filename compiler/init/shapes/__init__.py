@@ -11,7 +11,7 @@ from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.shapes.choices import choices_in_columns, listed_choices
 from tuneyard.compiler.init.shapes.conversations import conversations, exchanges, plain_text
 from tuneyard.compiler.init.shapes.labelled import labelled_pair, labelled_text
-from tuneyard.compiler.init.shapes.pairs import pair_of_answers, rated_answers
+from tuneyard.compiler.init.shapes.pairs import pair_of_answers
 from tuneyard.compiler.init.shapes.people import chats_of_people
 from tuneyard.compiler.init.shapes.questions import (
     answered_by_calls,
@@ -40,7 +40,6 @@ class Shape(NamedTuple):
 SHAPES = (
     Shape("turns", conversations),
     Shape("pair of answers", pair_of_answers),
-    Shape("rated answers", rated_answers),
     Shape("listed choices", listed_choices),
     Shape("choices in columns", choices_in_columns),
     Shape("labelled pair", labelled_pair, ({"label"}, {"text", "text2", "label"})),

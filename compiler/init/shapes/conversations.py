@@ -15,6 +15,7 @@ from tuneyard.compiler.init.proposal import (
     conversation_proposal,
     system_column,
 )
+from tuneyard.compiler.init.shapes.pairs import rated_pair
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
     ROLES,
@@ -94,13 +95,15 @@ def _conversations(profile: FileProfile, path: str) -> Proposal:
     """A proposal for the turns under a path, with what the file has next to them."""
     talks = list(map(walker(path), profile.first))
     settings = {"calls": "text"} if any(map(_has_text_with_call, talks)) else {}
-    beside = columns_beside(profile, turns=True)
+    asks = all(map(_ends_with_user, talks))
+    pair = rated_pair(profile) if asks else {}
+    beside = columns_beside(profile, turns=True) | pair
     completion = _completion_path(profile)
     options = list(ENDS)
-    if completion and all(map(_ends_with_user, talks)):
+    if completion and asks:
         beside["completion"] = ProposedColumn(completion, "completion")
         options = ["unasked"]
-    elif profile.called("rejected", kinds=("text", "turns")):
+    elif pair or profile.called("rejected", kinds=("text", "turns")):
         options = ["unasked"]
     proposal = conversation_proposal(path, talks, _roles_of_speakers(talks), options, settings)
     proposal.columns |= {**system_column(profile), **beside}

@@ -198,12 +198,13 @@ def test_a_wrapped_file_is_proposed_for_with_all_its_rows(bench, indent, documen
     assert [record["output"] for record in records] == [row["answer"] for row in PAIRS]
 
 
-@pytest.mark.parametrize("indent", [None, 2])
-def test_lists_named_as_splits_become_splits(bench, indent):
-    source = bench.write("train.json", json.dumps({"train": PAIRS[:4], "test": PAIRS[4:]}, indent=indent))
+@pytest.mark.parametrize("rows", [list, lambda pairs: dict(enumerate(pairs))], ids=["lists", "by id"])
+def test_rows_under_the_names_of_splits_become_splits(bench, rows):
+    document = {"train": rows(PAIRS[:3]), "test": rows(PAIRS[3:])}
+    source = bench.write("train.json", json.dumps(document, indent=2))
     text, said = propose(source)
     report = bench.compile(bench.write("both.yaml", text))
-    assert report.datasets == {"train_train": 4, "train_test": 1}, said
+    assert report.datasets == {"train_train": 3, "train_test": 2}, said
     assert bench.compile(bench.write("both.yaml", text), source, force=True).datasets == report.datasets
 
 

@@ -573,6 +573,8 @@ def test_a_table_of_a_database(bench) -> None:
     path = database(
         bench, "t (question text, answer text, n int)", [(*pair, n) for n, pair in enumerate(ANSWERED)]
     )
+    with sqlite3.connect(path) as connection:
+        connection.execute("create virtual table search using fts5(question, answer, content=t)")
     assert answers(bench, path) == ANSWERED
     database(bench, "other (text text)", [])
     with pytest.raises(ContentError, match="found the tables other, t; name one with --table"):

@@ -173,6 +173,13 @@ def test_ratings_that_make_no_pair_are_named(tmp_path, row, says):
     assert says in report.problems.errors[0].line()
 
 
+def test_a_tie_of_two_answers_is_rejected(tmp_path):
+    row = {"prompt": "2+2?", "response_0": "4", "response_1": "Four."}
+    rows = [{**row, "better_response_id": 1}, {**row, "better_response_id": None}]
+    report, _ = compiled(tmp_path, rows, "pairs")
+    assert 'chosen: missing; the row has "tie"' in report.problems.errors[0].line()
+
+
 def test_answers_of_a_pair_are_cleaned_as_their_prompt_is(tmp_path):
     said = [{"role": "user", "content": " 2+2? "}]
     row = {"prompt": said, "chosen": [*said, {"role": "assistant", "content": " 4 "}],
