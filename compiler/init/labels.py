@@ -24,16 +24,14 @@ GLUE_ORDER = {2: ("yes", "no"), 3: ("yes", "maybe", "no")}
 IN_CHINESE = {"yes": "是", "no": "否", "maybe": "可能", "unlabelled": "unlabelled"}
 REPEATS = 5
 LONGEST_CLASS = 30  # characters on average
-ABOUT_ROWS = (
-    "source", "split", "lang", "language", "license", "licence", "dataset", "subset", "url", "domain", "date",
-    "created", "created_at", "version", "public", "author", "annotator", "model", "语言", "来源", "日期",
-)  # fmt: skip
+ABOUT_ROW = re.compile(
+    "source|split|lang(uage)?|licen[cs]e|(data|sub)set|url|domain|date|created(_at)?|version|public|author"
+    "|annotator|model|语言|来源|日期"
+)
 """Names of columns with few values that say where a row is from, and not what it is."""
-PEOPLE = {
-    "user", "user_id", "username", "user_name", "from", "from_id", "author", "author_id", "author_name",
-    "sender", "sender_id", "sender_name", "speaker", "who", "nickname", "发送者", "发送人", "发言人",
-    "说话人", "昵称", "用户名", "作者",
-}  # fmt: skip
+PERSON = re.compile(
+    "(user|from|author|sender)(_id|_?name)?|speaker|who|nickname|发送者|发送人|发言人|说话人|昵称|用户名|作者"
+)
 """Names of columns and objects that say who wrote a message. They are no class of it."""
 METADATA = {"meta", "metadata"}
 ID = re.compile(r"(^|_)(id|no|number|key|uid)$|^id_|编号$")
@@ -64,7 +62,7 @@ def label_leaf(profile: FileProfile) -> Leaf | None:
 
 def author_leaves(profile: FileProfile) -> list[Leaf]:
     """The columns that say who wrote a message."""
-    return [leaf for leaf in profile.leaves.values() if PEOPLE.intersection(leaf.steps)]
+    return [leaf for leaf in profile.leaves.values() if any(map(PERSON.fullmatch, leaf.steps))]
 
 
 def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
@@ -94,7 +92,9 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         if leaf in authors or is_id:
             continue
         is_short = leaf.characters <= LONGEST_CLASS * leaf.filled
-        repeats = leaf.filled >= REPEATS * len(leaf.values) and leaf.name not in ABOUT_ROWS and is_short
+        repeats = (
+            is_short and leaf.filled >= REPEATS * len(leaf.values) and not ABOUT_ROW.fullmatch(leaf.name)
+        )
         is_class = leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0")
         is_named = is_class or bool(leaf.names) or (repeats and is_rating)
         are_dates = any(map(_DATE.match, map(str, leaf.values)))

@@ -15,8 +15,6 @@ BY_NUMBER = {
     }
 }
 """The option that names the number by which one object of a list is taken, and the key of its text."""
-RANK = "rank"
-"""The number that is lowest for the best answer (Nectar)."""
 
 
 class BestReader(ColumnReader):
@@ -47,7 +45,7 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
     if in_pair and len({score for score, _ in scored}) == 1:
         equal_scores = f"{by} is {scored[0][0]} for all of {len(scored)} answers"
         raise WrongValueError(f"{equal_scores}: none is preferred")
-    choose = min if lowest != (by == RANK) else max
+    choose = min if lowest != (by == "rank") else max
     _, best = choose(scored, key=lambda answer: answer[0])
     text = reader.file.clean(best)
     if not text.strip():

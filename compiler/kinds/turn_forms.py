@@ -152,7 +152,8 @@ def _from_text(text: str, *, whole: bool) -> object:
     spoken = text.lstrip()
     if is_transcript(text):
         turns = _spoken(_GUANACO if spoken.startswith("#") else _SPEAKERS, spoken)
-        return turns if turns[-1]["content"].strip() else turns[:-1]  # Nectar: answers are in another column
+        # The answers to Nectar's prompts are in another column.
+        return turns[:-1] if whole and not turns[-1]["content"].strip() else turns
     if whole and (first := SPEAKER.match(spoken)):
         turns = _spoken(_LINES, spoken)
         is_open = not turns[-1]["content"].strip()  # BELLE: its answer is in another column

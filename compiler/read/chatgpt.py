@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from tuneyard.compiler.read.turn_rows import joined_turns
-from tuneyard.compiler.rows import Fields, without
+from tuneyard.compiler.rows import Fields, walker, without
 
 TREE = "mapping"
 """The key of a row's tree."""
@@ -16,7 +16,7 @@ TOOL = "tool"
 def with_shown_branch(row: Fields) -> Fields:
     """Put `messages`, the branch that was shown, in place of a row's tree. A row without one stays."""
     nodes, name = row.get(TREE), row.get("current_node")
-    if not isinstance(nodes, dict) or not isinstance(name, str):
+    if not (isinstance(nodes, dict) and isinstance(name, str)):
         return row
     others = without(row, TREE, "current_node")
     branch = _shown_branch(nodes, name)
@@ -52,22 +52,17 @@ def _turns(messages: Iterable[Mapping[str, object]]) -> list[Fields]:
 
 def _speaker(message: Mapping[str, object]) -> object:
     """The role of a message's author, `TOOL` for a message that goes to a tool, "" for a hidden one."""
-    author, about = message.get("author"), message.get("metadata")
-    is_hidden = isinstance(about, dict) and about.get("is_visually_hidden_from_conversation")
-    if is_hidden or not isinstance(author, dict):
+    if walker("metadata.is_visually_hidden_from_conversation")(message) is True:
         return ""
     if message.get("recipient") not in (None, "all"):
         return TOOL
-    return author.get("role")
+    return walker("author.role")(message)
 
 
 def _content(message: Mapping[str, object]) -> str | list[object]:
     """The text of a message, or its parts if one is a picture or a sound: as turns they are an error."""
-    content = message.get("content")
-    if not isinstance(content, dict) or content.get("content_type") in NOT_SHOWN:
-        return ""
-    parts = content.get("parts")
-    if not isinstance(parts, list):
+    parts = walker("content.parts")(message)
+    if not isinstance(parts, list) or walker("content.content_type")(message) in NOT_SHOWN:
         return ""
     if all(isinstance(part, str) for part in parts):
         return "\n".join(parts).strip()

@@ -13,13 +13,13 @@ FORMS = {
 
 def with_chosen(row: Fields) -> Fields:
     """Put `chosen` and `rejected` in place of two answers, or `tie` if neither is better."""
-    for first, (second, better, *values) in FORMS.items():
-        if row.keys() >= {first, second, better}:
-            others = without(row, first, second, better)
+    for chosen, (rejected, better, *values) in FORMS.items():
+        if row.keys() >= {chosen, rejected, better}:
+            others = without(row, chosen, rejected, better)
             value = str(row[better])
             if value not in values:
                 return {"tie": value, **others}
-            if value == values[0]:
-                return {"chosen": row[first], "rejected": row[second], **others}
-            return {"chosen": row[second], "rejected": row[first], **others}
+            if value == values[1]:
+                chosen, rejected = rejected, chosen
+            return {"chosen": row[chosen], "rejected": row[rejected], **others}
     return row

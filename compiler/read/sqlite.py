@@ -15,7 +15,7 @@ from tuneyard.compiler.rows import ROW, Prefix, TableRows
 
 BATCH = 1000
 TABLES = """
-select name from sqlite_master as each where type in ('table', 'view')
+select name from sqlite_master as each where type in ('table', 'view') and not name glob 'sqlite_*'
 and sql not like 'create virtual%content=%'
 and not exists (
     select * from sqlite_master as index_table
@@ -23,7 +23,7 @@ and not exists (
 )
 order by name
 """
-"""The query for tables but those of full-text search: copies of another one, and parts of themselves."""
+"""The query for tables but those of SQLite itself and of full-text search, which copies another table."""
 FIX = "is it an SQLite database? Copy the file again, or export the table as CSV"
 
 
@@ -49,8 +49,7 @@ def read_sqlite(file: OpenFile, _: Problems) -> Iterator[TableRows]:
 
 def _table(database: sqlite3.Connection, table: str) -> str:
     """The table that the source names, or the only one besides indexes for full-text search."""
-    names = database.execute(TABLES)
-    tables = [str(name) for (name,) in names if not name.startswith("sqlite_")]
+    tables = [str(name) for (name,) in database.execute(TABLES)]
     if table in tables:
         return table
     if not table and len(tables) == 1:

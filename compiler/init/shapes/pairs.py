@@ -2,7 +2,6 @@
 
 from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, question_leaf, question_proposal
-from tuneyard.compiler.kinds.best import RANK
 from tuneyard.compiler.rows import are_objects
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.records import PAIR
@@ -11,30 +10,23 @@ from tuneyard.core.records import PAIR
 def pair_of_answers(profile: FileProfile) -> Proposal | None:
     """A question with two answers, or with rated ones: the best and the worst are a pair."""
     question = question_leaf(profile) or profile.called("context", "history")
-    pair = _named_pair(profile) or rated_pair(profile)
+    chosen, rejected = profile.called("chosen", "answer"), profile.called("rejected")
+    pair = rated_pair(profile)
+    if chosen is not None and rejected is not None:
+        pair = {
+            "chosen": ProposedColumn(chosen.path, "chosen"),
+            "rejected": ProposedColumn(rejected.path, "rejected"),
+        }
     if question is None or not pair:
         return None
     columns = {"question": ProposedColumn(question.path), **pair}
     return question_proposal(profile, "Preference pairs", columns)
 
 
-def _named_pair(profile: FileProfile) -> dict[str, ProposedColumn]:
-    """The two answers by their names, {} if one is missing."""
-    columns = {}
-    for answer in PAIR:
-        leaf = profile.called(answer)
-        if leaf is None and answer == "chosen":
-            leaf = profile.called("answer")
-        if leaf is None:
-            return {}
-        columns[answer] = ProposedColumn(leaf.path, answer)
-    return columns
-
-
 def rated_pair(profile: FileProfile) -> dict[str, ProposedColumn]:
     """The best and the worst of the rated answers in a list, {} if no column has such lists."""
-    for column in profile.first[0]:
-        best = _rating_keys(profile.first[0][column])
+    for column, value in profile.first[0].items():
+        best = _rating_keys(value)
         if best and all(_rating_keys(row.get(column)) for row in profile.first):
             return {answer: ProposedColumn(column, answer, {"best": best}) for answer in PAIR}
     return {}
@@ -44,7 +36,7 @@ def _rating_keys(value: object) -> dict[str, str]:
     """The keys of the rating and of the text in a list of rated answers, {} for anything else."""
     if not are_objects(value):
         return {}
-    for by in (*USUAL_NAMES["rating"], RANK):
+    for by in (*USUAL_NAMES["rating"], "rank"):
         if not all(type(item.get(by)) in (int, float) for item in value):
             continue
         for take in (*USUAL_NAMES["answer"], *USUAL_NAMES["text"]):

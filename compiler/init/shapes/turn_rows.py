@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import cast
 
-from tuneyard.compiler.init.labels import ABOUT_ROWS, ID
+from tuneyard.compiler.init.labels import ABOUT_ROW, ID
 from tuneyard.compiler.init.profile import CHINESE, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal, conversation_proposal, longest_prose
 from tuneyard.compiler.init.shapes.threads import message_links, parent_leaf
@@ -18,10 +18,10 @@ from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
-SPEAKER_COLUMNS = (
-    "role", "from", "speaker", "author", "author_role", "author_type", "sender", "sender_type", "participant",
-    "who", "direction", "absender", "autor", "auteur", "verfasser", "角色", "说话人", "发言人",
-)  # fmt: skip
+_SPEAKER_COLUMN = re.compile(
+    "role|from|speaker|(author|sender)(_role|_type)?|participant|who|direction|absender|autor|auteur|verfasser"
+    "|角色|说话人|发言人"
+)
 TEXT_COLUMNS = (
     "text", "content", "message", "value", "utterance", "body", "nachricht", "内容", "消息", "文本",
     "发言内容",
@@ -98,7 +98,7 @@ def _parting_columns(
         return links, [f"{guess} is learned"]
     if parent_leaf(profile):
         return {}, []
-    is_usual = role.name in SPEAKER_COLUMNS
+    is_usual = bool(_SPEAKER_COLUMN.fullmatch(role.name))
     # A customer and an agent speak with each other. Human and gpt may both have written about one prompt.
     may_be_id = is_usual or ROLES.keys().isdisjoint(name.strip().lower() for name in roles)
     by = conversation_leaf(profile, role, text, may_be_id=may_be_id)
@@ -137,7 +137,7 @@ def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
         if not {USER, ASSISTANT} <= set(roles.values()):
             continue
         unknown = [value for value in profile.values(leaf) if not roles.get(str(value))]
-        is_named = leaf.name in SPEAKER_COLUMNS and 2 * len(unknown) <= len(profile.first)
+        is_named = _SPEAKER_COLUMN.fullmatch(leaf.name) and 2 * len(unknown) <= len(profile.first)
         if is_named or "" not in roles.values():
             return leaf, roles
     return None, {}
@@ -159,7 +159,7 @@ def conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> L
     """
     shared = []
     for leaf in profile.leaves.values():
-        is_other = leaf in others or leaf.name in (*ORDER_COLUMNS, *ABOUT_ROWS)
+        is_other = leaf in others or leaf.name in ORDER_COLUMNS or ABOUT_ROW.fullmatch(leaf.name)
         if leaf.kind in ("text", "number") and not is_other and 2 * len(leaf.hashes) <= leaf.filled:
             shared.append(leaf)
     for pattern in (_CONVERSATION, _CASE) if may_be_id else (_CONVERSATION,):

@@ -20,7 +20,6 @@ from tuneyard.compiler.request import CompileReport
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.language.messages import for_reader
 from tuneyard.core.language.reader_language import CHINESE, in_language
-from tuneyard.core.records.calls import RESULTS
 
 COUNT = 30
 EXPORTS = ROOT / "tests/examples/init"
@@ -367,15 +366,6 @@ def test_successive_messages_of_one_speaker_are_one_turn(bench) -> None:
     report = again(bench)
     (problem,) = report.problems.errors
     assert (problem.code, report.unused.rows["messages.team"]) == ("E107", 1)
-
-
-def test_successive_results_of_tools_stay_apart(bench) -> None:
-    call = '{"name": "look", "arguments": {}}'
-    turns = [("user", "Look."), ("function_call", f"[{call}, {call}]"), ("tool", "1"), ("tool", "2")]
-    turns.append(("assistant", "Both."))
-    rows = [{"session": n, "role": role, "content": text} for n in range(COUNT) for role, text in turns]
-    record = records(bench, rows)[0]
-    assert record["conversations"][2] == {"from": "observation", "value": f"1{RESULTS}2"}
 
 
 @pytest.mark.parametrize(
