@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.chatgpt import TREE, with_shown_branch
 from tuneyard.compiler.read.glaive import CHAT, with_turns
+from tuneyard.compiler.read.hermes import TURNS, with_roles
 from tuneyard.compiler.read.labelstudio import ANNOTATIONS, without_cancelled
 from tuneyard.compiler.read.preferred import FORMS, with_chosen
 from tuneyard.compiler.read.stream import (
@@ -36,6 +37,7 @@ EXPORTS = {
     TREE_ID: with_best_branch,
     PARTS: with_whole_text,
     CHAT: with_turns,
+    TURNS: with_roles,
     **dict.fromkeys(FORMS, with_chosen),
 }
 """What changes the rows of an export, by a key that they have."""
@@ -143,11 +145,13 @@ def read(
     problems: Problems,
     split: str = PART,
     moved: Moved | None = None,
+    exports: bool = True,
 ) -> Iterator[Rows]:
     """Yield the rows of a file in order, some hundreds at a time. Unreadable content becomes a problem.
 
     `split` names the rows to read from a file that has those of several splits (`rows:` of a source).
-    `moved` gets the numbers of bytes read. The bad rows of a batch, and those that the caller finds in it,
+    `moved` gets the numbers of bytes read. Without `exports` rows stay as they are written, as records that
+    LLaMA-Factory reads, too. The bad rows of a batch, and those that the caller finds in it,
     count once the next batch is asked for.
     """
     kind = suffix(path)
@@ -158,7 +162,9 @@ def read(
             if source.table and ".db" not in file_reader.suffixes:
                 raise UnreadableFileError("E007", "`table` names a table of an SQLite database: leave it out")
             file = OpenFile(stream, display_path, kind, source, split, path)
-            batches: Iterator[Rows] = map(_of_export, file_reader.function(file, problems))
+            batches = file_reader.function(file, problems)
+            if exports:
+                batches = map(_of_export, batches)
             if source.turns:
                 batches = conversations_of(batches, source.turns, problems)
             for rows in batches:
@@ -173,9 +179,8 @@ def read(
 
 def _of_export(rows: Rows) -> Rows:
     """Change the rows of an export into rows of examples. Others stay."""
-    first_row = rows.row(0) if rows.lines else {}
     for key, change in EXPORTS.items():
-        if key in first_row:
+        if rows.lines and key in rows.row(0):
             changed = [change(rows.row(number)) for number in range(len(rows.lines))]
             rows = ObjectRows(rows.prefix, rows.lines, changed, rows.typed)
     return rows

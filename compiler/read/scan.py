@@ -329,8 +329,9 @@ def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layou
 
 def _are_rows(value: object) -> bool:
     """True for rows under ids: they are objects that share a key, as `meta` and `data` do not."""
-    rows = list(value.values()) if isinstance(value, dict) else []
-    keys = list(chain.from_iterable(rows)) if are_objects(rows) else []
+    if not (isinstance(value, dict) and are_objects([*value.values()])):
+        return False
+    keys = list(chain.from_iterable(value.values()))
     return len(set(keys)) < len(keys)
 
 
@@ -357,8 +358,11 @@ def _has(row: Fields, column: Column) -> bool:
     for path in column.names:
         for spelling in (path, path.lower()):
             value = walker(spelling)(row)
-            has_rows = are_objects(value) and not are_turns(value)
-            has_rows = has_rows or _are_rows(value) or (isinstance(value, dict) and _are_talks(value))
+            has_rows = (
+                (are_objects(value) and not are_turns(value))
+                or _are_rows(value)
+                or (isinstance(value, dict) and _are_talks(value))
+            )
             if value is not MISSING and (column.kind.takes_objects or not has_rows):
                 return True
     return False

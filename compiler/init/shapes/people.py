@@ -23,13 +23,17 @@ def chats_of_people(profile: FileProfile) -> Proposal | None:
     """Conversations of the messages of a thread or of a day. The person who answers most is learned."""
     text = profile.named(TEXT_COLUMNS)
     authors = [leaf for leaf in author_leaves(profile) if 1 < len(leaf.hashes) <= leaf.filled / 2]
-    if text is None or not authors or text.characters > LONGEST_MESSAGE * profile.rows:
+    if (
+        text is None
+        or not authors
+        or text.characters > LONGEST_MESSAGE * profile.rows
+        or label_leaf(profile)
+        or parent_leaf(profile)
+    ):
         return None
     author = min(authors, key=lambda leaf: bool(ID.search(leaf.name)))
     thread = conversation_leaf(profile, author, text, may_be_id=False)
     times = [leaf for leaf in profile.leaves.values() if _is_time(leaf, profile.rows)]
-    if label_leaf(profile) or parent_leaf(profile):
-        return None
     turns = {"role": author.path, "text": text.path}
     if thread is not None and 2 * thread.filled >= profile.rows:
         turns["by"] = thread.path

@@ -198,10 +198,10 @@ def test_a_wrapped_file_is_proposed_for_with_all_its_rows(bench, indent, documen
     assert [record["output"] for record in records] == [row["answer"] for row in PAIRS]
 
 
-@pytest.mark.parametrize("rows", [list, lambda pairs: dict(enumerate(pairs))], ids=["lists", "by id"])
+@pytest.mark.parametrize("rows", [list, lambda pairs: dict(enumerate(pairs))])
 def test_rows_under_the_names_of_splits_become_splits(bench, rows):
     document = {"train": rows(PAIRS[:3]), "test": rows(PAIRS[3:])}
-    source = bench.write("train.json", json.dumps(document, indent=2))
+    source = bench.write("train.json", json.dumps(document))
     text, said = propose(source)
     report = bench.compile(bench.write("both.yaml", text))
     assert report.datasets == {"train_train": 3, "train_test": 2}, said

@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 from tests.json_files import read_lines, write_json
 from tests.messages import golden_text, message_of, raises
 from tests.unit.compiler.conftest import as_csv, as_zip, exchange, json_lines
+from tuneyard.compiler.commands.dataset_reader import stored_records
 from tuneyard.compiler.init.propose import FailingSpecError, propose
 from tuneyard.compiler.request import CompileReport
 from tuneyard.core.errors import ContentError, TuneyardError
@@ -281,12 +282,6 @@ def test_a_conversation_a_file_with_fields_beside_it(bench) -> None:
         messages = [{"role": role, "content": text} for role, text in asked(n)]
         bench.write(f"talks/{n:02}.json", json.dumps({"id": n, "lang": "de", "messages": messages}, indent=1))
     assert talks(bench, bench.folder / "talks") == TALKS
-
-
-def test_a_rejected_answer_beside_the_answer_is_a_pair(bench) -> None:
-    found = records(bench, [row | {"rejected": f"bad {n}"} for n, row in enumerate(FAQ)])
-    expected = [(answer(n), f"bad {n}") for n in range(COUNT)]
-    assert [(record["chosen"], record["rejected"]) for record in found] == expected
 
 
 @pytest.mark.parametrize("mark", [{"thumbs": ("up", "down")}, {"thumbs_up": (True, False)}])
@@ -816,6 +811,12 @@ def test_what_programs_export_compiles_to_the_golden_records(bench, name, reques
     if request.config.getoption("regenerate"):
         golden.write_text(found)
     assert found == golden.read_text()
+
+
+def test_a_dataset_that_is_an_export_is_read_as_llamafactory_reads_it() -> None:
+    path = EXPORTS / "hermes.json"
+    (rows,) = stored_records(path, "hermes")
+    assert rows.rows == json.loads(path.read_text())
 
 
 def test_lines_with_times_that_are_no_messages_get_no_word_of_a_chat(bench) -> None:

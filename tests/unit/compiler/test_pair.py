@@ -175,7 +175,7 @@ def test_ratings_that_make_no_pair_are_named(tmp_path, row, says):
 
 def test_a_tie_of_two_answers_is_rejected(tmp_path):
     row = {"prompt": "2+2?", "response_0": "4", "response_1": "Four."}
-    rows = [{**row, "better_response_id": 1}, {**row, "better_response_id": None}]
+    rows = [row | {"better_response_id": better} for better in (1, None)]
     report, _ = compiled(tmp_path, rows, "pairs")
     assert 'chosen: missing; the row has "tie"' in report.problems.errors[0].line()
 
