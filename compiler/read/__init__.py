@@ -22,6 +22,7 @@ from tuneyard.compiler.read.stream import (
     suffix,
 )
 from tuneyard.compiler.read.telegram import PARTS, with_whole_text
+from tuneyard.compiler.read.tickets import THREADS, with_messages
 from tuneyard.compiler.read.trees import TREE_ID, with_best_branch
 from tuneyard.compiler.read.turn_rows import conversations_of
 from tuneyard.compiler.rows import ObjectRows, Rows
@@ -39,6 +40,7 @@ EXPORTS = {
     CHAT: with_turns,
     TURNS: with_roles,
     **dict.fromkeys(FORMS, with_chosen),
+    **dict.fromkeys(THREADS, with_messages),
 }
 """What changes the rows of an export, by a key that they have."""
 
