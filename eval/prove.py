@@ -18,6 +18,7 @@ from tuneyard.core.cli.main import cli_command, command_line
 from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.errors import ContentError, RequestError, run_command
 from tuneyard.core.files import write_json, write_text
+from tuneyard.core.language.messages import for_reader
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.read.results import check_files
 from tuneyard.eval.scoring.options import (
@@ -126,7 +127,7 @@ def cli(
     inputs = ParityInputs(template, **files, urls=addresses, served_model=served_model, timeout=timeout)
     request = ScoringRequest(out=out, **options)
     proof = prove(request, inputs, Tolerance(flips, tolerance))
-    page = markdown(proof)
+    page = for_reader(markdown(proof))
     write_json(out / "prove.json", to_json(proof, command_line("eval.prove")))
     write_text(out / "prove.md", page)
     click.echo(page, nl=False)

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from tuneyard.core.errors import ContentError, RequestError, need, run_command
+from tuneyard.core.errors import ContentError, RequestError, counted, need, run_command
 from tuneyard.core.files import write_json
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.prompt.supervision import SupervisedText, supervise, supervise_text
@@ -21,7 +21,6 @@ from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.text import (
-    CHARACTERS,
     JIEBA,
     TOKENIZERS,
     generated_figures,
@@ -280,23 +279,20 @@ class Text(Task):
         limits = results["estimates"]["eval_loss"]["ci95"] or (-math.inf, math.inf)
         low, high = (f"{limit:.4f}" for limit in limits)
         loss = f"{results['eval_loss']:.4f}"
-        rows = tr_counted(results["n"], "answer")
+        rows = counted(results["n"], "answer")
         if results["scored"] == "texts":
-            rows = tr_counted(results["n"], "text")
+            rows = counted(results["n"], "text")
         parts = [
-            tr("eval_loss {loss} [{low}, {high}]", loss=loss, low=low, high=high),
-            tr("perplexity {value}", value=f"{results['perplexity']:.4g}"),
-            tr("n {rows} ({tokens})", rows=rows, tokens=tr_counted(results["tokens"], "token")),
+            f"eval_loss {loss} [{low}, {high}]",
+            f"perplexity {results['perplexity']:.4g}",
+            f"n {rows} ({counted(results['tokens'], 'token')})",
         ]
         if results["generated"]:
-            parts.append(tr("empty {share}", share=f"{results['empty_rate']:.1%}"))
-            parts.append(tr("distinct-2 {value}", value=f"{results['distinct-2']:.2f}"))
+            parts.append(f"empty {results['empty_rate']:.1%}")
+            parts.append(f"distinct-2 {results['distinct-2']:.2f}")
         if "bleu" in results:
             parts += [f"ROUGE-L {results['rougeL']:.3f}", f"BLEU {results['bleu']:.2f}"]
-            by = tr("(by {tokenizer})", tokenizer=results["tokenizer"])
-            if results["tokenizer"] == CHARACTERS:
-                by = tr("(by characters)")
-            parts.append(by)
+            parts.append(f"(by {results['tokenizer']})")
         return "  ".join(parts)
 
     def warnings(self, results: Results) -> list[str]:

@@ -18,7 +18,7 @@ def closed_up(template: str, values: Mapping[str, object]) -> str:
     """
     for name, value in values.items():
         if re.match(f"[{HAN}]", str(value)):
-            template = re.sub(rf"(?<! ) \{{{name}\}}", f"{{{name}}}", template)
+            template = re.sub(rf"(?<![ -|]) \{{{name}\}}", f"{{{name}}}", template)
         if re.search(f"[{HAN}）]$", str(value)):
-            template = re.sub(rf"\{{{name}\}} (?! )", f"{{{name}}}", template)
+            template = re.sub(rf"\{{{name}\}} (?![ -z])", f"{{{name}}}", template)
     return template

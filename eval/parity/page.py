@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from tuneyard.core.errors import counted, one_line, show_value
+from tuneyard.core.language.messages import for_reader
 from tuneyard.core.language.number_format import NONE, Table, grid
+from tuneyard.core.language.translation import tr
 from tuneyard.eval.parity.proof import ANSWERS, CHATS, PROMPTS, FirstDifference, Proof, ProofPart, Tolerance
 
 HEADERS = {
@@ -33,7 +35,8 @@ def markdown(proof: Proof) -> str:
     for part, (name, *columns) in HEADERS.items():
         rows = [_cells(one) for one in proof.of(part)]
         if rows:
-            parts.append(grid(Table([name, "dataset", "examples", *columns, "first"], rows)))
+            header = [*map(tr, (name, "dataset", "examples", *columns, "first"))]
+            parts.append(grid(Table(header, rows)))
     if proof.causes:
         causes = ["{model}, {dataset}: {sentence}".format_map(cause) for cause in proof.causes]
         parts += ["## Causes", _bullets(causes)]
@@ -55,7 +58,7 @@ def _cells(one: ProofPart) -> list[str]:
         if len(one.flips) > MOST_ROWS:
             rows += "…"
         flips += f" (row {rows})"
-    cells = [one.model, one.dataset, f"{one.n:,}", flips]
+    cells = [for_reader(one.model), one.dataset, f"{one.n:,}", flips]
     if one.part == ANSWERS:
         largest, differing = NONE, NONE
         if one.largest is not None:

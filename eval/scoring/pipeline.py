@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import click
-
 from tuneyard.core import version
 from tuneyard.core.cli.main import command_line
 from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import executor_of
 from tuneyard.core.files import read_object, reserved, sha256, write_json
-from tuneyard.core.language.messages import warn, warn_once
+from tuneyard.core.language.messages import say, warn, warn_once
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.backends.worker_model import worker_slots
@@ -83,7 +81,7 @@ def _score(plan: ScoringPlan) -> None:
     """Score all jobs, here or in workers, and write the files of each as soon as its rows are there."""
     workers = plan.opened.workers
     for model, dataset in plan.finished:
-        click.echo(f"{model}  {dataset}  {tr('done before')}")
+        say(f"{model}  {dataset}  done before")
     logs: dict[Job, PredictionLog] = {}
     pending = {job: job.scorer.batches for job in plan.jobs}
     for job in plan.jobs:
@@ -117,10 +115,7 @@ def _score(plan: ScoringPlan) -> None:
                     scored += len(batch)
             if log is not None:
                 seconds = time.monotonic() - began
-                note = tr(
-                    "{seconds} s ({rate} rows/s)", seconds=f"{seconds:.1f}", rate=f"{scored / seconds:.1f}"
-                )
-                _finish(job, log, plan, note)
+                _finish(job, log, plan, f"{seconds:.1f} s ({scored / seconds:.1f} rows/s)")
                 if not workers:  # whose jobs run side by side
                     began, scored = time.monotonic(), 0
 
@@ -148,7 +143,7 @@ def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
         kept_results, kept = read_object(kept_run / RESULTS), kept_run / PREDICTIONS
         origin = {name: kept_results[name] for name in ORIGIN if name in kept_results}
         rescored = {"rescored_from": {"path": str(kept), "sha256": sha256(kept)}}
-        note = tr("rescored from {folder}", folder=kept)
+        note = f"rescored from {kept}"
     else:
         origin = _origin(job, plan.identity)
     results = {
@@ -225,7 +220,7 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
 def show(job: Job, results: Results, note: str) -> None:
     """Print a job's figures in a line that ends with `note`, and its warnings."""
     name, task = job.candidate.name, job.task
-    click.echo(f"{name}  {job.dataset.name}  {task.line(results)}  {note}")
+    say(f"{name}  {job.dataset.name}  {task.line(results)}  {note}")
     for warning in task.warnings(results):
         warn(tr("{model} on {dataset}: {text}", model=name, dataset=job.dataset.name, text=warning))
     for warning in training_warnings(name, len(job.rows), results):

@@ -99,8 +99,8 @@ function answer(given) {
   const share = tr("{figure} %", { figure: (100 * given.confidence).toFixed(0) }).replace(" ", "\u00a0");
   const sure = given.confidence === null ? "" : ` (${share})`;
   const verdict = element("span", given.right ? "right" : "wrong", "");
-  verdict.append(`${tr(given.right ? "✓ correct" : "✗ incorrect")}: `, element("bdi", "", given.predicted), sure);
-  item.append(element("strong", "", data.models[given.model]), ": ", verdict);
+  verdict.append(tr(given.right ? "✓ correct" : "✗ incorrect"), tr(": "), element("bdi", "", given.predicted), sure);
+  item.append(element("strong", "", data.models[given.model]), tr(": "), verdict);
   if (given.output !== given.predicted) item.append(directed("div", "output", given.output));
   return item;
 }
@@ -109,7 +109,7 @@ function card(row) {
   const item = document.createElement("li");
   const answers = element("ul", "answers", "");
   const where = element("a", "where", tr("{dataset}, example {row}", { dataset: data.sets[row.set].name, row: row.row }));
-  const expected = element("div", "", `${tr("expected")}: `);
+  const expected = element("div", "", tr("expected") + tr(": "));
   const kinds = [row.type, row.subtype].filter((kind) => kind !== undefined);
   where.href = link(row);
   item.id = link(row).slice(1);
