@@ -14,8 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import click
-
 from tuneyard.adapters.export.source import (
     MODELFILE,
     ExportSource,
@@ -27,6 +25,7 @@ from tuneyard.adapters.export.source import (
 from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import write_text
+from tuneyard.core.language.messages import say
 from tuneyard.core.prompt import Message, Render, chat_renderer, saved_chat_template
 
 PARAMETERS = {  # the key is generation_config.json's name, the value Ollama's
@@ -188,7 +187,7 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
         system,
     )
     write_text(target, text)
-    click.echo(f"{out}  now: ollama create NAME -f {out}")
+    say(f"{out}  now: ollama create NAME -f {out}")
 
 
 def modelfile_text(

@@ -17,8 +17,8 @@ def closed_up(template: str, values: Mapping[str, object]) -> str:
     Two spaces and more are an indent, or between columns.
     """
     for name, value in values.items():
-        if re.match(f"[{HAN}]", str(value)):
+        if re.match(f"[{HAN}“（]", str(value)):
             template = re.sub(rf"(?<![ -|]) \{{{name}\}}", f"{{{name}}}", template)
-        if re.search(f"[{HAN}）]$", str(value)):
+        if re.search(f"[{HAN}）”]$", str(value)):
             template = re.sub(rf"\{{{name}\}} (?![ -z])", f"{{{name}}}", template)
     return template
