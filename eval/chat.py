@@ -17,6 +17,7 @@ import click
 
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.errors import RequestError, TuneyardError, for_terminal, run_command, show_value
+from tuneyard.core.language.messages import say
 from tuneyard.core.prompt import Encode, Messages
 from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
 from tuneyard.eval.datasets.prompts import trained_system
@@ -153,7 +154,7 @@ def local_reply(request: ScoringRequest, model: "Model", encode: Encode, samplin
                     f"context of {model.context}: shorten the text or lower --max-new-tokens"
                 )
             del messages[oldest : oldest + 2]
-            click.echo("(the context is full: the oldest question is forgotten)", err=True)
+            say("(the context is full: the oldest question is forgotten)", to_stderr=True)
         return lambda show: stream(model, prompt, longest, sampling, show)
 
     return reply
@@ -168,13 +169,13 @@ def _begin(candidate: "Candidate", system: str | None, dataset_dir: Path | None)
         try:
             texts = {trained_system(part.adapter.folder, dataset_dir) for part in candidate.parts}
             if len(texts) > 1:
-                click.echo("(no system text: the adapters were trained with different ones)", err=True)
+                say("(no system text: the adapters were trained with different ones)", to_stderr=True)
             else:
                 system = texts.pop()
                 if system:
-                    click.echo(f"(system text of the training: {show_value(system)})", err=True)
+                    say(f"(system text of the training: {show_value(system)})", to_stderr=True)
         except TuneyardError as error:
-            click.echo(f"(no system text: that of the training is not known: {error})", err=True)
+            say(f"(no system text: that of the training is not known: {error})", to_stderr=True)
     if system:
         return [{"role": "system", "content": system}]
     return []
@@ -219,26 +220,26 @@ class Chat:
             answer = cut_thought(generated)
             self.messages.append({"role": "assistant", "content": answer})
         if not answer:
-            click.echo(NO_ANSWER, err=True)
+            say(NO_ANSWER, to_stderr=True)
 
 
 def converse(chat: Chat, name: str, names: Sequence[str]) -> str | None:
     """Answer line by line until the user leaves (None) or switches to another model (its name)."""
     if sys.stdin.isatty():
-        click.echo(f"{name}: exit or quit leaves, Ctrl-C ends an answer", err=True)
+        say(f"{name}: exit or quit leaves, Ctrl-C ends an answer", to_stderr=True)
     for line in lines():
         command, _, new_name = line.partition(" ")
         if command == USE and new_name in names:
             return new_name
         if command == USE:
-            click.echo(f"({USE} NAME goes on with one of: {', '.join(names)}; now: {name})", err=True)
+            say(f"({USE} NAME goes on with one of: {', '.join(names)}; now: {name})", to_stderr=True)
             continue
         try:
             chat.answer(line)
         except KeyboardInterrupt:
-            click.echo("(cut short)", err=True)
+            say("(cut short)", to_stderr=True)
         except RequestError as error:
-            click.echo(f"({error})", err=True)
+            say(f"({error})", to_stderr=True)
     return None
 
 

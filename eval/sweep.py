@@ -18,7 +18,7 @@ from tuneyard.core.cli.main import cli_command, command_line
 from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import RequestError, resumed_by, run_command
 from tuneyard.core.files import write_json, write_text
-from tuneyard.core.language.messages import warn
+from tuneyard.core.language.messages import say, warn
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
@@ -120,7 +120,7 @@ def cli(
         axes = weight_axes(request)
         searching = True
     if dry_run:
-        click.echo(_forecast(request, axes, halves, searching=searching))
+        say(_forecast(request, axes, halves, searching=searching))
         next_step(None, command_line(COMMAND, ("--dry-run",)))
         return
     sweep = Sweep(request.out, axes, rows_to_choose_on, metric)

@@ -26,7 +26,7 @@ from tuneyard.core.installation.packages import (
     set_up_command,
     vllm_set_up,
 )
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.messages import for_reader, say
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
 AGAIN = "rm -f .venv/.core && make setup"  # without rm, make skips what it installed once
@@ -59,7 +59,7 @@ def cli(ctx: click.Context, as_json: bool) -> None:
             status, detail = for_reader(finding.status), for_reader(finding.detail)
             click.echo(f"{status:<8} {finding.name:<13} {detail}")
             if finding.fix:
-                click.echo(f"{'':<22} {for_reader(f'fix: {finding.fix}')}")
+                say(f"{'':<22} fix: {finding.fix}")
     if healthy:
         next_step(None, after_setup("tuneyard demo", "llamafactory"))
     ctx.exit(0 if healthy else 1)

@@ -69,6 +69,8 @@ def _translated(line: str) -> str:
     for pattern, chinese in _lines():
         fields = pattern.fullmatch(line)
         if fields is not None:
-            values = {name: _translated(value) for name, value in fields.groupdict().items()}
+            values = fields.groupdict()
+            for name in values.keys() - {"text"}:  # the user's own, such as a label that is called ok or none
+                values[name] = _translated(values[name])
             return closed_up(chinese, values).format(**values)
     return line

@@ -62,8 +62,8 @@ def compare_slices(runs: RunsByDataset, base: str, by: str) -> list[Slice]:
         for by_model in runs.values():
             for run in by_model.values():
                 fields.update(name for name, values in run.kinds.items() if len(set(values)) <= MOST)
-        listed = f"(fields with groups: {', '.join(sorted(fields)) or 'none'}) {nearest(by, fields)}".rstrip()
-        raise RequestError(f"--by {by}: no dataset has this field {listed}")
+        listed = f"(fields with groups: {', '.join(sorted(fields)) or 'none'}); {nearest(by, fields)}"
+        raise RequestError(f"--by {by}: no dataset has this field {listed}".rstrip("; "))
     return slices
 
 

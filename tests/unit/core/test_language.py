@@ -164,7 +164,8 @@ E107 = "a.jsonl:1: E107 messages (turns):"
          "lists with --answer\n"
          "a.yaml: 2 errors, 0 warnings, 1 note (E320 2, N362 1)\n"
          "base  rte  60.0% [31.3%, 83.2%]  n 10  majority 50.0%  always \"no\"  unparsed 0  label mass 0.39  "
-         "4.4 s (2.2 rows/s)",
+         "4.4 s (2.2 rows/s)\n"
+         "  answer: ok",
          "提示：秩 32 大于 vLLM 默认的 16：部署时请加 --max-lora-rank 32\n"
          "错误：mine.yaml：规格中有不认识的键“splitt”；您是指“split”吗？\n"
          "mine.csv：E013：没有任何行：数据源是空的\n"
@@ -174,7 +175,8 @@ E107 = "a.jsonl:1: E107 messages (turns):"
          "错误：--label 评论：有多于 30 个取值，应为 2 到 30 个；自由文本或列表的列请用 --answer 指定\n"
          "a.yaml：2 个错误，0 个警告，1 条提示（E320 2, N362 1）\n"
          "base  rte  60.0% [31.3%, 83.2%]  共 10 个样本  多数类基线 50.0%  始终回答“no”  无法解析 0  "
-         "标签概率 0.39  4.4 秒（2.2 行/秒）"),
+         "标签概率 0.39  4.4 秒（2.2 行/秒）\n"
+         "  回答：ok"),
     ],
 )  # fmt: skip
 def test_other_lines_of_the_first_steps(english: str, chinese: str) -> None:
