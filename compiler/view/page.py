@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tuneyard.compiler.view.payload import SEED, ViewPayload, json_of
 from tuneyard.core.drawing.page import embedded, fill_page
 from tuneyard.core.installation.checkout import version
+from tuneyard.core.language.messages import for_reader
 from tuneyard.core.language.number_format import percent
 from tuneyard.core.language.reader_language import current
 from tuneyard.core.language.translation import catalogue, joined, tr, tr_counted
@@ -81,7 +82,7 @@ def render_page(payload: ViewPayload) -> str:
         setup=_setup(payload),
         shares=shares,
         shares_text=joined([f"{share.name} {share.figures}" for share in shares]),
-        note=payload.note,
+        note=for_reader(payload.note),
         has_tokens=has_tokens,
         has_losses=any(row.loss is not None for row in payload.rows),
         bins=_bins(payload),
@@ -188,8 +189,8 @@ def _facets(payload: ViewPayload) -> list[Facet]:
     problems = []
     for problem in payload.problems:
         name = names.get(problem.code, problem.code)
-        share = percentage(problem.rows, rows)
-        problems.append(FilterItem(problem.code, name, problem.rows, share, problem.message))
+        message = for_reader(problem.message)
+        problems.append(FilterItem(problem.code, name, problem.rows, percentage(problem.rows, rows), message))
     facets = []
     if labels:
         facets.append(Facet("label", tr("Labels"), labels))

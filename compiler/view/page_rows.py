@@ -20,6 +20,7 @@ from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.compiler.view.turns import PageTurns
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, ProblemsError, one_line, show_value
+from tuneyard.core.language.messages import for_reader
 from tuneyard.core.records import Example, Record, RecordReader, format_of_entry
 from tuneyard.core.training.llamafactory import expected_errors, quiet
 
@@ -115,7 +116,7 @@ class PageRows:
             if page_row.cut:
                 page_row.problems.append(CUT_CODE)
         if isinstance(example, str):
-            page_row.dropped = example
+            page_row.dropped = for_reader(example)
 
 
 def raw_text(record: Record) -> str:

@@ -307,7 +307,7 @@ def result_lines(out: Path) -> list[str]:
     sentence, *lines = (VERDICT / "table.md").read_text(encoding="utf-8").splitlines()
     table: list[str] = []
     for line in lines:
-        if line.startswith("| accuracy") or (table and line.startswith("|")):
+        if line.startswith("|") and (table or "n = " in line):
             table.append(line)
         elif table:
             break

@@ -28,7 +28,7 @@ FLAT_TOP = {"best": "rte=1,mnli=1", "not_shown_worse": ["base"], "comparisons": 
 def write_result(words: Sequence[str]) -> None:
     """Write what a step's command leaves behind."""
     base = json.dumps({"dtype": "bfloat16"})
-    table = "Ship rte.\n\n| accuracy | mean |\n| --- | --- |\n| base | 41.4 % |\n\n| other | x |\n"
+    table = "采用 rte。\n\n| 模型 |\n\n| 准确率 | 平均，n = 8 |\n| --- | --- |\n| base | 41% |\n\n| x |\n"
     accuracy = json.dumps({"accuracy": 0.5})
     files = {
         "recipe base": {"models/demo-base/origin.json": "{}", "models/demo-base/config.json": base},
@@ -77,7 +77,7 @@ def run_demo(working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Demo:
                 raise ended.exception
         else:
             assert ended.exit_code == 0, ended.output
-            assert "Ship rte." in ended.output and "it takes about 7 minutes here" in ended.output
+            assert "| base | 41% |\n\n采用 rte。" in ended.output and "about 7 minutes here" in ended.output
             assert "results/demo/verdict/report.html" in ended.output
             assert len(ended.output.splitlines()) < 80
         return calls

@@ -245,7 +245,6 @@ def test_lang_holds_until_its_command_has_printed_its_error_and_no_longer(
 @pytest.mark.parametrize(
     ("english", "chinese"),
     [
-        ("error: x: No such file or directory\nan answer", "错误：x：没有这个文件或文件夹\nan answer"),
         ("a.yaml: 1 error, 2 warnings (E301 1, W310 2); 1,200 rows, batch 16, 75 steps an epoch, 225 in all",
          "a.yaml：1 个错误，2 个警告（E301 1, W310 2）；1,200 行，批大小 16，每轮 75 步，共 225 步"),
         ("error: r.yaml: a training recipe, not a spec: tuneyard recipe check r.yaml",
@@ -254,8 +253,11 @@ def test_lang_holds_until_its_command_has_printed_its_error_and_no_longer(
          "已在整个文件上试过：1,200 行中有 8 行会被拒绝；第一行：a.csv:2: E107"),
         ("a.jsonl:3: W203: the same input as in a.jsonl:1, another answer",
          "a.jsonl:3：W203：与 a.jsonl:1 的输入相同，回答不同"),
-        ("error: 1 of 3 recipes cannot be trained as they are", "错误：3 份配方中有 1 份无法训练"),
-        ("error: mine: 2 problems; nothing was written. Correct them and compile again",
+        ("error: 1 of 3 recipes cannot be trained as they are\n"
+         "error: x: No such file or directory\nan answer\n"
+         "error: mine: 2 problems; nothing was written. Correct them and compile again",
+         "错误：3 份配方中有 1 份无法训练\n"
+         "错误：x：没有这个文件或文件夹\nan answer\n"
          "错误：mine：2 个问题；什么都没有写入。请改正后重新编译"),
     ],
 )  # fmt: skip
