@@ -472,7 +472,7 @@ def init_command(
         if names:
             user_columns[role] = names[0]
     if out and out.suffix not in (".yaml", ".yml"):
-        raise RequestError(f"--out {out}: a spec is a .yaml file: --out {out.with_suffix('.yaml')}")
+        raise RequestError(f"--out {out}: a spec is a .yaml file: --out {out.parent / out.stem}.yaml")
     if out and out.exists():
         raise RequestError(f"--out {out}: it exists; name another file, or delete it first")
     try:

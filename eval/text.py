@@ -279,13 +279,13 @@ class Text(Task):
         limits = results["estimates"]["eval_loss"]["ci95"] or (-math.inf, math.inf)
         low, high = (f"{limit:.4f}" for limit in limits)
         loss = f"{results['eval_loss']:.4f}"
-        rows = counted(results["n"], "answer")
+        noun = "answer"
         if results["scored"] == "texts":
-            rows = counted(results["n"], "text")
+            noun = "text"
         parts = [
             f"eval_loss {loss} [{low}, {high}]",
             f"perplexity {results['perplexity']:.4g}",
-            f"n {rows} ({counted(results['tokens'], 'token')})",
+            f"n {counted(results['n'], noun)} ({counted(results['tokens'], 'token')})",
         ]
         if results["generated"]:
             parts.append(f"empty {results['empty_rate']:.1%}")

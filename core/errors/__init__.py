@@ -39,6 +39,7 @@ OS_FIXES = {
     errno.EDQUOT: "free some space, or write to another disk",
     errno.EROFS: "write to a folder that is yours",
     errno.EACCES: "name a file or folder that is yours",
+    errno.EPERM: "name a file or folder that is yours",
 }
 _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 _TERMINAL_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -108,7 +108,10 @@ def command(
 def _refuse_out(out: Path) -> None:
     """Raise `RequestError` for a file that exists, cannot be written, or is no recipe to LLaMA-Factory."""
     if out.suffix not in {".yaml", ".yml"}:
-        raise RequestError(f"--out {out}: LLaMA-Factory takes recipes that end in .yaml or .yml")
+        raise RequestError(
+            f"--out {out}: LLaMA-Factory takes recipes that end in .yaml or .yml: "
+            f"--out {out.parent / out.stem}.yaml"
+        )
     if out.exists() or out.is_symlink():
         raise RequestError(f"--out {out}: exists already; name another file, or delete it")
     folder = existing(out.parent)
