@@ -216,9 +216,3 @@ def test_every_row_of_a_stopped_mixture_is_counted(bench):
     report = bench.compile(MIXTURE, f"one={one}", f"two={bench.rows('two.jsonl', bad)}")
     assert (report.read, report.rejected, report.kept) == (70, 1, 0)
     assert (report.not_sampled, report.not_written) == (30, 39)
-
-
-def test_every_row_is_counted_if_warnings_stop_a_compile(bench):
-    rows = [*MANY, MANY[0]]
-    report = bench.compile_rows(ONE, rows, strict=True)
-    assert report.failed and (report.read, report.kept, report.not_written) == (61, 0, 61)

@@ -219,8 +219,10 @@ def test_warnings_are_listed_by_file_and_line(bench):
 
 
 def test_strict_makes_warnings_errors(bench):
-    source = bench.rows("train.jsonl", [ROWS[0], ROWS[0]])
-    assert bench.compile("rte", source, strict=True).failed
+    source = bench.rows("train.jsonl", [ROWS[0], ROWS[0] | {"idx": 9}])
+    report = bench.compile("rte", source, strict=True)
+    assert report.failed and report.verdict().startswith("1 warning, and --strict")
+    assert (report.read, report.kept, report.not_written) == (2, 0, 2)
     assert not bench.out.exists()
     assert not bench.compile("rte", source).failed
     assert bench.compile("rte", source, strict=True).failed

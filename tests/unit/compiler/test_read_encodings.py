@@ -173,11 +173,6 @@ def test_missing_columns_are_said_once_with_the_nearest_of_many(bench):
     assert len(report.problems.errors[0].line()) < 400
 
 
-def test_one_warning_is_one(bench):
-    report = bench.compile_rows("rte", [ROWS[0], ROWS[0] | {"idx": 9}], strict=True)
-    assert report.verdict().startswith("1 warning, and --strict")
-
-
 @pytest.mark.parametrize(
     ("start", "words"),
     [(b"\x89PNG\r\n\x1a\n", "a picture (PNG)"), (b"PK\x03\x04", ".xlsx"), (b"%PDF-1.4\n", "a PDF")],

@@ -99,13 +99,3 @@ def test_a_parquet_file_with_a_value_that_python_cannot_hold_is_refused(bench, t
         report = bench.compile(bench.write("t.yaml", SPEC), tmp_path / "t.parquet", reject=True)
         assert bench.codes(report) == [("E012", "t.parquet row 1")]
         assert "export the file again" in report.problems.errors[0].line()
-
-
-def test_a_parquet_file_that_names_a_column_twice_is_refused(bench, tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    table = pa.table([["a"], ["b"], ["c"]], names=["q", "q", "a"])
-    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
-    report = bench.compile(bench.write("t.yaml", SPEC), tmp_path / "t.parquet")
-    assert error_codes(report) == ["E009"]

@@ -22,13 +22,6 @@ def refused(bench, text: str) -> str:
     return str(error.value)
 
 
-def test_unknown_spec_names_the_nearest():
-    with raises(RequestError, "rte"):
-        load_spec("rti")
-    with raises(RequestError):
-        load_spec("no/such.yaml")
-
-
 def test_like_lays_mappings_over_and_outputs_one_by_one(bench):
     bench.write("base.yaml", GOOD)
     over = "columns: {kind: [k]}\nwrite: [{dataset: mine, keep: [kind]}]\n"

@@ -79,7 +79,6 @@ def test_parquet_columns_hold_something_where_their_values_do(bench):
         ("qa", QA | {"is_correct": False}, "1 of 2 rows have a mark such as false (an answer is incorrect"),
         ("qa", QA | {"is_correct": "否"}, "an answer is incorrect"),
         ("qa", QA | {"is_wrong": True}, "an answer is incorrect"),
-        ("qa", QA | {"weight": 0}, "a mark such as"),
         ("qa", QA | {"response_bad": "c"}, "preference data"),
         ("pr", {"prompt": "a", "completion": "b", "label": False}, "a label beside the answer"),
         ("qa", QA | {"choices": ["a", "b"]}, "choices of a question"),
