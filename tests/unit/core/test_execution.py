@@ -104,6 +104,15 @@ def test_no_more_items_are_drawn_than_may_be_ahead_of_the_first_result(processes
     assert [int(result.name) for result in results] == list(range(1, 12))
 
 
+def test_a_result_that_is_there_does_not_wait_for_a_running_item(processes, tmp_path) -> None:
+    ended, taken = tmp_path / "1 has ended", tmp_path / "1 is taken"
+    items = [WorkItem(str(n), slot_after, (mark,)) for n, mark in enumerate((ended, None, taken))]
+    results = processes.map(items, observer=Journal("1", ended))
+    assert [next(results).name, next(results).name] == ["0", "1"]
+    taken.touch()
+    assert next(results).error is None
+
+
 @pytest.mark.parametrize("processes", ["here", INTERPRETERS, "forks"], indirect=True)
 def test_an_item_that_fails_does_not_end_the_others_and_has_its_exit_code(processes) -> None:
     items = [WorkItem(kind, fail, (kind,)) for kind in ("content", "disk", "request", "memory")]
@@ -179,13 +188,14 @@ def test_a_common_value_is_sent_to_each_worker_once(processes) -> None:
 
 @pytest.mark.parametrize("forks", [True, False])
 def test_a_model_is_loaded_once_per_worker_and_one_is_kept(forks) -> None:
-    LOADED.clear()
-    execution._kept.clear()  # a fork inherits what this process has loaded
+    LOADED[:] = ["here"]  # a fork inherits what this process has loaded, an interpreter does not
+    execution._kept.clear()
     names = ["a", "a", "a", "b", "b", "a"]
     items = [WorkItem(name, use_model, (name,)) for name in names]
     with LocalProcesses(SLOTS[:1], forks=forks) as executor:
         records = [result.record_or_raise() for result in executor.map(items)]
-    assert records == [("A", 1), ("A", 1), ("A", 1), ("B", 2), ("B", 2), ("A", 3)]
+    loaded = [(model, count - forks) for model, count in records]
+    assert loaded == [("A", 1), ("A", 1), ("A", 1), ("B", 2), ("B", 2), ("A", 3)]
 
 
 def test_large_arguments_and_records_never_block_each_other(processes) -> None:

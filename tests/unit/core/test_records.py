@@ -47,6 +47,11 @@ def test_a_pair_is_read_without_an_entry() -> None:
         ({"columns": PLAIN}, {"instruction": 3, "output": "O"}, "instruction: found 3, expected text"),
         ({"columns": PLAIN}, {"instruction": "I", "output": 3}, "output: found 3, expected text"),
         (
+            {"columns": {**PLAIN, "history": "h"}},
+            {"instruction": "I", "h": [["Q", 3]]},
+            'h: found ["Q", 3], expected [question, answer]',
+        ),
+        (
             {"formatting": "openai", "tags": OPENAI_TAGS, "columns": {"messages": "m"}},
             {"m": [{"role": "assistant", "content": "", "tool_calls": [3]}]},
             "m: turn 1: tool_calls: ",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.conftest import ROOT
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt.token_texts import TokenTexts
+from tuneyard.core.prompt.token_texts import INCOMPLETE, TokenTexts
 from tuneyard.core.prompt.token_weights import TokenWeights, read_weights, token_spans, weights_file
 
 
@@ -89,6 +89,9 @@ def test_a_tokenizer_that_drops_the_first_space(tmp_path):
     weights = read(tmp_path, "rules: [{words: ['no'], weight: 2}]")
     assert weights.of_answer([0, 1, 2], decode) == [1.0, 1.0, 2.0]
     assert "".join(TokenTexts(decode).of([0, 1, 2])) == "yes or no"
+    pieces += INCOMPLETE * 17
+    parts = TokenTexts(decode).of(list(range(20)))[3:]
+    assert parts == [""] * 15 + [INCOMPLETE * 16, INCOMPLETE]  # no character has more than 16 tokens
 
 
 @given(st.text(max_size=40))
