@@ -142,12 +142,6 @@ def test_the_longest_text_with_a_column_of_classes(bench):
     assert "it is the longest" in text and "unlabelled" in text
 
 
-def test_names_that_yaml_would_take_for_something_else(bench):
-    source = bench.rows("16-100.dev.jsonl", [{"question": "a", "answer": "b"}])
-    text, _ = proposed(bench, source)
-    assert yaml.safe_load(text)["write"][0]["dataset"] == "data_16_100_dev"
-
-
 @pytest.mark.parametrize(
     ("name", "content", "error", "facts"),
     [
@@ -246,6 +240,7 @@ def test_the_first_item_of_a_list_of_several_is_never_taken(bench, name, content
         ("医疗问答.jsonl", "医疗问答"),
         ("2024 数据.jsonl", "data_2024_数据"),
         ("Ünder__score-1.jsonl", "ünder_score_1"),
+        ("16-100.dev.jsonl", "data_16_100_dev"),  # else a number to YAML
     ],
 )
 def test_a_file_name_of_any_script_names_the_dataset(bench, name, dataset):

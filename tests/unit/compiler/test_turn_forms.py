@@ -62,7 +62,6 @@ def compile_parts(bench, *parts):
 @pytest.mark.parametrize(
     "parts",
     [
-        [{"type": "text", "value": "The Rhine.", "loss_weight": 0}],
         [{"type": "text", "text": "The Rhine.", "train": False}],
         [{"type": "text", "value": "a", "loss_weight": 0}, {"type": "text", "value": "b", "loss_weight": 1}],
     ],

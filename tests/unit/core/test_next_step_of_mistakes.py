@@ -47,7 +47,6 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         ),
         (["demo", "--model", "nodata", "--dry-run"], 2, "nodata/config.json: config of the base model"),
         (["recipe", "check", "spec.yaml"], 1, "a data spec, not a recipe: tuneyard data check spec.yaml"),
-        (["data", "init", "python.json"], 1, "< OLD > NEW.json\n"),
         (
             ["data", "init", "z-links"],
             2,
@@ -88,7 +87,6 @@ def test_a_mistake_has_a_next_step(
     Path("mine.yaml").write_text(RECIPE)
     Path("spec.yaml").write_text("like: qa\nsource: {files: mine.cvs}\n")
     Path("typo.json").write_text('[{"question": "a" "answer": "b"}]')
-    Path("python.json").write_text("[{'question': 'a', 'answer': 'b'}]")
     Path("nodata").mkdir()
     Path("nodata/tab.yml").write_text("about: x\n\tlike: qa\n")
     Path("nodata/empty.yml").touch()

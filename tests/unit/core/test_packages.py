@@ -137,7 +137,6 @@ def test_an_installed_wheel_names_the_extra_and_no_make(
 
 COMMANDS = [
     ("compiler", "list"),
-    ("compiler", "--help"),
     ("recipes", "check", "recipes/rte.yaml"),
     ("adapters", "show", "nothing"),
     ("eval.nli", "--help"),
