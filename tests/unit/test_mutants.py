@@ -1,6 +1,11 @@
 """The errors that `make mutate` puts into the code: worked out by hand for a small file."""
 
 import atexit
+import os
+import tempfile
+import time
+
+import pytest
 
 from tools.mutate.found import Found, checkout
 from tools.mutate.mutants import mutants
@@ -61,11 +66,22 @@ def test_a_run_goes_on_where_it_was_ended_unless_a_file_has_changed(tmp_path):
     assert found().by_key == {}
 
 
-def test_no_fork_of_the_sandbox_runs_exit_handlers(tmp_path):
+@pytest.fixture
+def sandbox(tmp_path):
+    """One without a copy of the checkout."""
+    made = Sandbox.__new__(Sandbox)
+    made.copy, made.log = tmp_path / "checkout", tmp_path / "log"
+    made.copy.mkdir()
+    return made
+
+
+def test_a_test_that_hangs_in_its_own_folder_hangs(sandbox, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert sandbox.run(lambda: os.chdir(tempfile.gettempdir()) or time.sleep(9), 0.5) == "hangs"
+
+
+def test_no_fork_of_the_sandbox_runs_exit_handlers(sandbox, tmp_path):
     """A training of the tests runs those of its process; one of them would remove the sandbox."""
-    sandbox = Sandbox.__new__(Sandbox)  # without a copy of the checkout
-    sandbox.copy, sandbox.log = tmp_path / "checkout", tmp_path / "log"
-    sandbox.copy.mkdir()
     mark = tmp_path / "mark"
     atexit.register(mark.touch)
     try:

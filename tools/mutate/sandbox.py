@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -192,6 +193,7 @@ class Sandbox:
             for kind, most in LIMITS.items():
                 resource.setrlimit(kind, (most, most))
             os.chdir(self.copy)
+            tempfile.tempdir = None  # TMPDIR decides anew: a test that hangs in its own folder is found there
             sys.path[:] = [str(self.copy), *(one for one in sys.path if one not in ("", str(ROOT)))]
             for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
                 del sys.modules[name]
