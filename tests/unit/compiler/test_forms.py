@@ -41,6 +41,7 @@ def test_a_folder_of_single_objects_is_what_their_list_is(bench):
         ("qa", {"question": "Why?", "answer": "Because."}),
         ("stackexchange", {"question": "Why?", "answers": [{"pm_score": 1, "text": "So."}]}),
         ("messages", {"messages": exchange("A", "B")}),
+        ("like: qa\ncolumns: {answer: {is: any}}\n", {"question": "Why?", "answer": [{"page": 1}]}),
     ],
 )
 @pytest.mark.parametrize(

@@ -155,6 +155,7 @@ def test_the_longest_text_with_a_column_of_classes(bench):
         ("empty.jsonl", "", ContentError, "empty.jsonl"),
         ("scalar.json", "3", ContentError, "E007"),
         ("words.doc", "a", RequestError, "words.doc; .doc"),
+        ("photo.csv", "a,b\n\0\0,2\n", ContentError, "photo.csv; NUL"),
         (
             "russian.csv",
             "question,answer\nЧто это такое?,Это дом\n".encode("cp1251"),
