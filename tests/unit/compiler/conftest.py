@@ -52,6 +52,18 @@ class Bench:
     def rows(self, name: str, rows: list[dict]) -> Path:
         return self.write(name, json_lines(rows))
 
+    def workbook(self, name: str, *sheets: list) -> Path:
+        """Write an Excel file of sheets with these rows."""
+        openpyxl = pytest.importorskip("openpyxl")
+        book = openpyxl.Workbook()
+        book.remove(book.active)
+        for rows in sheets:
+            sheet = book.create_sheet()
+            for row in rows:
+                sheet.append(row)
+        book.save(self.folder / name)
+        return self.folder / name
+
     def compile(self, spec: str | Path, *sources: object, **options) -> CompileReport:
         """Compile by a spec: its name, its path, or the text of one."""
         if isinstance(spec, str) and "\n" in spec:

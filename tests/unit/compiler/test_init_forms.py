@@ -906,19 +906,6 @@ def test_an_archive_of_splits_is_refused_with_a_command(bench) -> None:
         propose(source)
 
 
-def workbook(path: Path, *sheets: list) -> Path:
-    """Write an Excel file of sheets with these rows."""
-    openpyxl = pytest.importorskip("openpyxl")
-    book = openpyxl.Workbook()
-    book.remove(book.active)
-    for rows in sheets:
-        sheet = book.create_sheet()
-        for row in rows:
-            sheet.append(row)
-    book.save(path)
-    return path
-
-
 @pytest.mark.parametrize(
     "sheets",
     [
@@ -936,7 +923,7 @@ def workbook(path: Path, *sheets: list) -> Path:
     ],
 )
 def test_titles_and_sheets_about_the_table_of_a_workbook_are_passed_over(bench, sheets) -> None:
-    book = workbook(bench.folder / "faq.xlsx", *sheets)
+    book = bench.workbook("faq.xlsx", *sheets)
     assert answers(bench, book) == ANSWERED
     assert propose(book)[1].count("W224: only the sheet") == (len(sheets) > 1)
 
@@ -1199,7 +1186,7 @@ def test_empty_columns_of_a_spreadsheet_are_passed_over(bench) -> None:
 
 def test_a_sheet_of_one_column_before_a_shorter_table_is_read(bench) -> None:
     texts = [["text"], *([answer(n)] for n in range(COUNT))]
-    path = workbook(bench.folder / "texts.xlsx", texts, [["metric", "value"], ["rows", COUNT]])
+    path = bench.workbook("texts.xlsx", texts, [["metric", "value"], ["rows", COUNT]])
     assert records(bench, path)[0]["text"] == answer(0)
 
 

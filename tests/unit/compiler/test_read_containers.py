@@ -4,7 +4,6 @@ import datetime
 import io
 import zipfile
 
-import openpyxl
 import pyarrow
 import pyarrow.ipc
 import pytest
@@ -21,17 +20,6 @@ def arrow(table, stream):
     with (pyarrow.ipc.new_stream if stream else pyarrow.ipc.new_file)(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue()
-
-
-def workbook(bench, *rows, more=()):
-    book = openpyxl.Workbook()
-    for cells in rows:
-        book.active.append(cells)
-    for cells in more:
-        book.create_sheet("More").append(cells)
-    path = bench.folder / "book.xlsx"
-    book.save(path)
-    return path
 
 
 def test_each_line_of_a_text_is_a_row(bench):
@@ -102,7 +90,7 @@ def test_a_damaged_member_is_named(bench):
 
 
 def test_a_workbook_is_read_by_its_header(bench):
-    path = workbook(bench, ("question", "answer"), ("Q1?", "A1."), (None, None), ("Q2?", None))
+    path = bench.workbook("book.xlsx", [("question", "answer"), ("Q1?", "A1."), (None, None), ("Q2?", None)])
     report = bench.compile("qa", path, reject=True)
     assert bench.codes(report)[0] == ("E103", "book.xlsx row 4") and report.datasets == {"qa": 1}
     path.write_bytes(path.read_bytes()[:900])
@@ -111,7 +99,7 @@ def test_a_workbook_is_read_by_its_header(bench):
 
 def test_cells_of_a_workbook_are_json_values(bench):
     asked = datetime.datetime(2026, 1, 2, 3, 4)
-    path = workbook(bench, ("question", "answer", "idx"), ("Q1?", asked, 7.0), ("Q2?", 2.5, 8))
+    path = bench.workbook("book.xlsx", [("question", "answer", "idx"), ("Q1?", asked, 7.0), ("Q2?", 2.5, 8)])
     spec = bench.folder / "cells.yaml"
     spec.write_text(
         "about: cells\ncolumns: {q: [question], a: {names: [answer], is: any}, idx: {names: [idx], is: id}}\n"
@@ -126,12 +114,12 @@ def test_cells_of_a_workbook_are_json_values(bench):
 def test_cells_and_sheets_of_a_workbook_that_no_row_holds_are_said(bench):
     head = ("question", "answer", None)
     rows = (("Q1?", "A1."), ("Q2?", "A2.", 7), ("Q3?", "A3.", None, "x"))
-    path = workbook(bench, head, *rows, more=[("question", "answer")])
+    path = bench.workbook("book.xlsx", [head, *rows], [("question", "answer")])
     report = bench.compile("qa", path, reject=True)
     expected = [("E008", "book.xlsx row 3"), ("E008", "book.xlsx row 4"), ("W224", "book.xlsx")]
     assert bench.codes(report) == expected
     (warning,) = report.problems.warnings
-    printed_line(warning.line(), "book.xlsx: W224", "not More")
+    printed_line(warning.line(), "book.xlsx: W224", "not Sheet1")
 
 
 def test_a_column_that_an_arrow_file_has_twice_is_a_problem(bench):
@@ -142,7 +130,9 @@ def test_a_column_that_an_arrow_file_has_twice_is_a_problem(bench):
 
 @pytest.mark.parametrize("title", [0, False, "Report"])
 def test_a_title_above_the_header_is_not_read_whatever_its_value(bench, title):
-    path = workbook(bench, (title,), ("question", "answer", "id"), ("Q1?", "A1.", 1), ("Q2?", "A2.", 2))
+    path = bench.workbook(
+        "book.xlsx", [(title,), ("question", "answer", "id"), ("Q1?", "A1.", 1), ("Q2?", "A2.", 2)]
+    )
     report = bench.compile("qa", path)
     assert report.kept == 2 and any("a title, not read" in note for note in report.problems.notes)
 
@@ -150,7 +140,9 @@ def test_a_title_above_the_header_is_not_read_whatever_its_value(bench, title):
 @pytest.mark.parametrize("written", ["A1", "A1:B2"])
 def test_rows_beyond_the_dimension_that_a_workbook_names_are_read(bench, written):
     """Some exporters write a dimension that is too small."""
-    path = workbook(bench, ("question", "answer"), *((f"Q{n}?", f"A{n}.") for n in range(9)), ("Q9?",))
+    path = bench.workbook(
+        "book.xlsx", [("question", "answer"), *((f"Q{n}?", f"A{n}.") for n in range(9)), ("Q9?",)]
+    )
     whole = zipfile.ZipFile(path)
     parts = {name: whole.read(name) for name in whole.namelist()}
     sheet = "xl/worksheets/sheet1.xml"
