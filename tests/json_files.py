@@ -21,6 +21,7 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
-def write_lines(path: Path, rows: Iterable[object]) -> None:
+def write_lines(path: Path, rows: Iterable[object]) -> Path:
     """Write a line for each value."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path

@@ -3,7 +3,6 @@
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import Result
@@ -12,7 +11,7 @@ from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.json_files import write_lines
 from tests.messages import printed, printed_line
-from tests.unit.compiler.conftest import exchange
+from tests.unit.compiler.conftest import exchange, questions
 from tuneyard.compiler.cli import cli
 from tuneyard.core.datasets import read_registry
 from tuneyard.core.errors import ContentError, RequestError
@@ -20,7 +19,7 @@ from tuneyard.recipes.new.dataset import training_data
 
 pytestmark = pytest.mark.usefixtures("working_folder")
 GOOD = ROOT / "tests/examples/good"
-PAIRS = [{"question": f"Question {n}?", "answer": f"Answer {n}."} for n in range(40)]
+PAIRS = questions(40)
 CLASSES = [
     {"body": f"A remark of some length, number {n}.", "kind": "ab"[n % 2], "note": "x"} for n in range(40)
 ]
@@ -28,11 +27,6 @@ CLASSES = [
 
 def init(*words: object) -> Result:
     return invoke(cli, "init", *words)
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    write_lines(path, rows)
-    return path
 
 
 def next_line(result: Result) -> str:
@@ -64,7 +58,7 @@ def check_then(result: Result) -> Path:
 
 @pytest.mark.parametrize("options", [[], ["--split", "0.25"], ["--split", "0"]])
 def test_questions_and_answers(options: list[str]) -> None:
-    result = init(write(Path("my questions.jsonl"), PAIRS), *options)
+    result = init(write_lines(Path("my questions.jsonl"), PAIRS), *options)
     run_next(result)
     assert check_then(result) == Path("saves/my_questions-lora")
 
@@ -73,7 +67,7 @@ def test_questions_and_answers(options: list[str]) -> None:
 def test_a_file_of_llamafactorys_folder_stays_there(split: str) -> None:
     Path("data").mkdir()
     Path("data/dataset_info.json").write_text("{}")
-    result = init(write(Path("data/questions.jsonl"), PAIRS), "--split", split)
+    result = init(write_lines(Path("data/questions.jsonl"), PAIRS), "--split", split)
     run_next(result)
     check_then(result)
     names = read_registry(Path("data"))
@@ -82,7 +76,7 @@ def test_a_file_of_llamafactorys_folder_stays_there(split: str) -> None:
 
 
 def test_the_options_just_given_are_in_the_next_command(tmp_path: Path) -> None:
-    source = write(tmp_path / "it's.jsonl", CLASSES)
+    source = write_lines(tmp_path / "it's.jsonl", CLASSES)
     result = init(source, "--text", "body", "--label", "kind", "--split", "0.5")
     line = next_line(result)
     words = shlex.split(line)
@@ -106,7 +100,9 @@ def test_every_kind_of_record_gets_a_recipe_that_fits(example: str) -> None:
 
 def test_some_bad_rows_are_counted_and_rejected_by_the_next_command() -> None:
     result = init(
-        write(Path("rows.jsonl"), [*PAIRS, {"question": "Q?", "answer": 5}, {"question": "Q?", "answer": 6}])
+        write_lines(
+            Path("rows.jsonl"), [*PAIRS, {"question": "Q?", "answer": 5}, {"question": "Q?", "answer": 6}]
+        )
     )
     assert result.exit_code == 0
     printed_line(result.stderr, "2 of 42", "rows.jsonl:41", "E105")
@@ -117,7 +113,7 @@ def test_some_bad_rows_are_counted_and_rejected_by_the_next_command() -> None:
 @pytest.mark.parametrize("out", [[], ["--out", "mine.yaml"]])
 def test_a_spec_that_compiles_no_row_is_an_error(out: list[str]) -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
-    result = init(write(Path("talk.jsonl"), [{"messages": turns}] * 3), *out)
+    result = init(write_lines(Path("talk.jsonl"), [{"messages": turns}] * 3), *out)
     assert isinstance(result.exception, ContentError)
     printed(str(result.exception), "3 rows", "talk.jsonl:1", "E107", "without --out, which prints the spec")
     assert "next:" not in result.stderr and not Path("mine.yaml").exists()
@@ -125,21 +121,21 @@ def test_a_spec_that_compiles_no_row_is_an_error(out: list[str]) -> None:
 
 
 def test_a_split_that_cannot_be_made_is_refused() -> None:
-    few = write(Path("few.jsonl"), PAIRS[:5])
+    few = write_lines(Path("few.jsonl"), PAIRS[:5])
     Path("parts").mkdir()
     for name in ("train", "dev"):
-        write(Path("parts") / f"{name}.jsonl", PAIRS)
+        write_lines(Path("parts") / f"{name}.jsonl", PAIRS)
     for source, reason in ((few, "has 5 rows, a split needs 20"), (Path("parts"), "is split already")):
         result = init(source, "--split", "0.2")
         assert isinstance(result.exception, RequestError) and reason in str(result.exception)
         assert init(source).exit_code == 0
-    result = init(write(Path("rows.jsonl"), CLASSES), "--label", "kind", "--answer", "note")
+    result = init(write_lines(Path("rows.jsonl"), CLASSES), "--label", "kind", "--answer", "note")
     assert isinstance(result.exception, RequestError) and "give one" in str(result.exception)
 
 
 @pytest.mark.parametrize("share", ["1", "-1", "half", "10%"])
 def test_what_is_no_share_is_refused(share: str) -> None:
-    result = init(write(Path("rows.jsonl"), PAIRS), f"--split={share}")
+    result = init(write_lines(Path("rows.jsonl"), PAIRS), f"--split={share}")
     assert result.exit_code == 2
     compiled = invoke(cli, "compile", "defect", "--split", f"test={share}")
     assert isinstance(compiled.exception, RequestError) and "test=0.3" in str(compiled.exception)
@@ -150,7 +146,7 @@ def test_after_setup_core_the_set_up_command_comes_first(monkeypatch: pytest.Mon
     monkeypatch.setattr(
         "tuneyard.core.installation.packages.find_spec", lambda name: None if name == "llamafactory" else name
     )
-    result = init(write(Path("rows.jsonl"), PAIRS), "--out", "mine.yaml")
+    result = init(write_lines(Path("rows.jsonl"), PAIRS), "--out", "mine.yaml")
     assert re.search(r"^then: .*make setup\)? && \S* ?recipe new ", result.stderr, re.M)
     assert "make setup" not in next_line(result)
     compiled = invoke(cli, "compile", "mine.yaml")
@@ -158,7 +154,7 @@ def test_after_setup_core_the_set_up_command_comes_first(monkeypatch: pytest.Mon
 
 
 def test_the_printed_commands_take_a_free_name_for_the_spec() -> None:
-    rows = write(Path("q.jsonl"), PAIRS)
+    rows = write_lines(Path("q.jsonl"), PAIRS)
     Path("q.yaml").write_text("mine")
     result = init(rows)
     assert result.exit_code == 0
@@ -173,7 +169,7 @@ TURNS = {"messages": exchange("Hello", "")}
     "row", [{"question": "Why?", "answer": ""}, {"prompt": "Why?", "completion": " "}, TURNS]
 )
 def test_answers_that_are_all_empty_are_refused(tmp_path, row):
-    ended = init(write(tmp_path / "data.jsonl", [row] * 60))
+    ended = init(write_lines(tmp_path / "data.jsonl", [row] * 60))
     assert isinstance(ended.exception, ContentError)
     assert "all 60 answers are empty" in str(ended.exception)
     assert ended.stdout.startswith("# Proposed by")  # to be corrected by hand
@@ -183,7 +179,7 @@ def test_answers_that_are_all_empty_are_refused(tmp_path, row):
 def test_some_empty_answers_are_a_warning_with_their_number_and_first_place(tmp_path, empty, filled):
     """A null among numbers was the text `null`, without a word."""
     rows = [{"question": f"Question {n}?", "answer": empty if n % 3 == 2 else filled} for n in range(60)]
-    file = write(tmp_path / "data.jsonl", rows)
+    file = write_lines(tmp_path / "data.jsonl", rows)
     ended = init(file)
     assert ended.exit_code == 0
     printed_line(ended.stderr, "warning", "20 of 60", "first data.jsonl:3", "W204")

@@ -16,7 +16,7 @@ import yaml
 
 from tests.messages import printed, raises
 from tests.s3_server import KEYS, Store, serving
-from tests.unit.compiler.conftest import ROWS, Bench, as_parquet, as_zip, json_lines, layouts
+from tests.unit.compiler.conftest import ROWS, Bench, as_csv, as_parquet, as_zip, json_lines, layouts
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.publish.drift import compile_again
@@ -98,7 +98,7 @@ def test_every_layout_has_the_bytes_of_a_local_file(bench, store) -> None:
 
 FORMATS = {
     "a.jsonl": as_lines(QUESTIONS),
-    "a.csv": "\n".join(["question,answer", *(",".join(row.values()) for row in QUESTIONS), ""]).encode(),
+    "a.csv": as_csv(QUESTIONS).encode(),
     "a.parquet": as_parquet(QUESTIONS, 100),
     "a.arrow": as_arrow(QUESTIONS),
     "a.json": json.dumps(QUESTIONS).encode(),
