@@ -36,7 +36,7 @@ TESTS = {
 }  # fmt: skip
 """Tests of each package: those of other packages see some errors too, but take as long again."""
 SLOW = {
-    "core": ["tests/unit/core/test_execution.py"],
+    "core": ["tests/unit/core/test_execution.py", "tests/integration/test_verify.py"],
     "compiler": [
         "tests/unit/compiler/test_compile_file.py",
         "tests/unit/compiler/test_scan.py",

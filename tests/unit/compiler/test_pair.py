@@ -78,11 +78,6 @@ def test_what_llamafactory_should_read_of_a_record():
     record = {"instruction": "a", "input": "b", "chosen": "c", "rejected": "d"}
     turns = read_example(record, entry, "here").trained_turns
     assert turns == [("user", "a\nb"), ("assistant", "c"), ("assistant", "d")]
-    (entry,) = entries_of(load_spec("kto")).values()
-    talk = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
-    for mark, told in ((True, ["a", "b", ""]), (False, ["a", "", "b"])):
-        row = read_example({"conversations": talk, "kto_tag": mark}, entry, "here")
-        assert [text for _, text in row.trained_turns] == told
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,15 @@ def test_a_pair_is_read_without_an_entry() -> None:
     assert [text for _, text in example.answers] == ["yes", "no"]
 
 
+@pytest.mark.parametrize(("mark", "texts"), [(True, ["Q", "A", ""]), (False, ["Q", "", "A"])])
+def test_beside_a_marked_answer_stands_an_empty_one(mark, texts) -> None:
+    columns = {"messages": "conversations", "kto_tag": "good"}
+    turns = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
+    entry = {"formatting": "sharegpt", "columns": columns}
+    example = read_example({"conversations": turns, "good": mark}, entry, "here")
+    assert [text for _, text in example.trained_turns] == texts
+
+
 @pytest.mark.parametrize(
     ("entry", "record", "reason"),
     [

@@ -13,7 +13,7 @@ from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.weights.adapter_files import full_tensor_misfit
-from tuneyard.core.weights.base_models import check_base, read_shards
+from tuneyard.core.weights.base_models import base_config, check_base, read_shards
 from tuneyard.core.weights.tensors import (
     PREFETCHED,
     from_fp32,
@@ -173,6 +173,12 @@ def test_the_files_of_an_index_have_the_tensors_that_it_names(tmp_path):
 def test_a_tensor_in_full_fits_the_base_or_is_a_table_with_new_rows(name, shape, may_grow, reason):
     misfit = full_tensor_misfit(name, shape, [4, 3], "the base", may_grow=may_grow)
     assert bool(misfit) == bool(reason) and misfit.endswith(reason)
+
+
+def test_an_adapter_in_the_place_of_its_base_is_refused(tmp_path) -> None:
+    write_json(tmp_path / "adapter_config.json", {"base_model_name_or_path": "me/base"})
+    with raises(RequestError, tmp_path, "its base is me/base"):
+        base_config(tmp_path)
 
 
 def test_bases_in_pickle_files_are_refused_and_not_taken_for_the_same(tmp_path) -> None:
