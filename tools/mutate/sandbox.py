@@ -41,6 +41,7 @@ SLOW = {
         "tests/unit/compiler/test_compile_file.py",
         "tests/unit/compiler/test_scan.py",
         "tests/integration/test_verify.py",
+        "tests/integration/test_verify_recipe.py",
         "tests/integration/test_view.py",
     ],
     "recipes": ["tests/integration/test_recipes_sweep_pool.py", "tests/integration/test_recipes_examples.py"],

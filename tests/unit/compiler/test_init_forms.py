@@ -820,6 +820,13 @@ def test_lines_with_times_that_are_no_messages_get_no_word_of_a_chat(bench) -> N
     assert "of a chat" not in propose(bench.write("diary.txt", diary))[1]
 
 
+@pytest.mark.parametrize("time", ["", "1/1/24, 9:00 PM - "])
+def test_a_text_with_two_lines_in_five_that_somebody_says_is_no_chat(bench, time: str) -> None:
+    said = "".join(f"{time}Ann: {q}\n{time}Ben: {a}\n" + "It rained.\n" * 3 for q, a in ANSWERED)
+    text, report = propose(bench.write("story.txt", said))
+    assert "about: Plain text" in text and "and a colon" not in report
+
+
 def test_lines_with_labels_of_fasttext_are_refused_with_a_command_that_works(bench) -> None:
     lines = [f"__label__{['spam', 'ham'][n % 2]} {answer(n)}\n" for n in range(COUNT)]
     with pytest.raises(ContentError, match="begins with its label") as refused:

@@ -173,6 +173,7 @@ def test_another_number_of_results_than_of_calls_is_trained(bench):
 @pytest.mark.parametrize(
     ("talk", "number"),
     [
+        ([{"question": "Sum 2 and 3."}, SAY], 1),
         ([ASK, TWO, RESULTS[0], RESULTS[0], SAY], 2),
         ([ASK, TWO, ASK, SAY], 3),
         ([ASK, SAY, RESULT, SAY], 3),
