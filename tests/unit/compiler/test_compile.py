@@ -355,14 +355,6 @@ def test_leaks_cannot_be_dropped_from_a_split_of_another_name(bench):
     assert not bench.out.exists()
 
 
-def test_a_limit_beyond_the_first_block_is_kept_to_the_row(bench, monkeypatch):
-    for size in ("jsons.LOOKED_AT", "stream.BLOCK"):
-        monkeypatch.setattr(f"tuneyard.compiler.read.{size}", 50_000)  # bytes: some hundred rows
-    source = bench.rows("train.jsonl", [ROWS[0] | {"idx": n, "sentence1": f"{n}"} for n in range(5000)])
-    for limit in (1, 2049, 4500):
-        assert bench.compile("rte", source, limit=limit, force=True).read == limit
-
-
 def test_another_source_in_the_place_of_the_first_is_said(bench):
     first, second = (bench.rows(name, [{"question": "q", "answer": name}]) for name in ("a.jsonl", "b.jsonl"))
     assert not any("replaced" in note for note in bench.compile("qa", first).problems.notes)

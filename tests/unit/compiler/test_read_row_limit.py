@@ -41,6 +41,14 @@ FILES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch) -> None:
+    """A file of thirty rows has several."""
+    monkeypatch.setattr(stream, "BLOCK", 200)
+    monkeypatch.setattr(jsons, "LOOKED_AT", 200)
+    monkeypatch.setattr(jsons, "BATCH", 5)
+
+
 @pytest.mark.parametrize("name", list(FILES))
 def test_so_many_good_rows_are_kept_and_every_bad_row_that_was_read_is_counted(bench, name):
     source, spec = bench.write(name, FILES[name]()), bench.write("t.yaml", SPEC)
@@ -66,9 +74,6 @@ def test_a_limit_is_of_all_files_of_a_split(bench):
 @pytest.mark.parametrize("name", list(FILES))
 def test_memory_holds_a_block_of_unreadable_rows(bench, monkeypatch, name):
     """Each keeps its text until its batch ends. In a file without any other row that was all of them."""
-    monkeypatch.setattr(stream, "BLOCK", 1000)
-    monkeypatch.setattr(jsons, "LOOKED_AT", 1000)
-    monkeypatch.setattr(jsons, "BATCH", 50)
     monkeypatch.setitem(globals(), "UNREADABLE", {*UNREADABLE, *range(ROWS, ROWS + 2000)})
     monkeypatch.setitem(globals(), "ROWS", ROWS + 2000)
     held = []
