@@ -210,8 +210,14 @@ def test_a_greeting_and_the_last_word_of_the_customer_are_left_out_and_named(ben
             "request": {"model": "m", "messages": ask},
             "response": {"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]},
         },
+        lambda ask, said: {
+            "request": {"contents": [{"role": "user", "parts": [{"text": ask[0]["content"]}]}]},
+            "response": {
+                "candidates": [{"content": {"role": "model", "parts": [{"text": said["content"]}]}}]
+            },
+        },
     ],
-    ids=["trl", "text", "traces", "logs"],
+    ids=["trl", "text", "traces", "logs", "Gemini"],
 )
 def test_a_completion_answers_turns_that_end_with_the_user(bench, make) -> None:
     rows = []
@@ -230,8 +236,9 @@ def test_a_completion_answers_turns_that_end_with_the_user(bench, make) -> None:
         lambda ask, say: {"instruction": f"Human:{ask}\nAssistant:", "input": "", "output": say},
         lambda ask, say: {"conversations": [ask, say], "source": "stackexchange"},
         lambda ask, say: {"id": 1, "data": [ask, say]},
+        lambda ask, say: {"id": 1, "log": json.dumps(exchange(ask, say))},
     ],
-    ids=["Guanaco", "lines", "bold", "headings", "BELLE", "LIMA", "UltraChat"],
+    ids=["Guanaco", "lines", "bold", "headings", "BELLE", "LIMA", "UltraChat", "JSON"],
 )
 def test_dialogues_in_a_column_are_conversations(bench, make) -> None:
     assert talks(bench, [make(*pair) for pair in ANSWERED]) == TALKS
@@ -532,6 +539,7 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
         dict(ANSWERED),
         {f"q{n}": row for n, row in enumerate(FAQ)},
         {question(n): {"answer": answer(n), "page": n} for n in range(COUNT)},
+        {f"case {n}": {"input": q, "output": a} for n, (q, a) in enumerate(ANSWERED)},  # not their questions
         {"a": {"data": {"items": FAQ}}},
         {"count": 30, "data": {"v": 1, "items": [{"q": q, "a": a} for q, a in ANSWERED]}},
         {"v": 1, "data": {"items": [{**row, "text_before": "before " * 10_000} for row in FAQ]}},
@@ -856,15 +864,6 @@ def test_answers_of_a_batch_without_what_they_answer_are_refused(bench) -> None:
     assert [record["text"] for record in records(bench, source, text=path)] == [text for _, text in ANSWERED]
 
 
-def test_requests_and_responses_of_gemini_are_conversations(bench) -> None:
-    rows = []
-    for asked_text, answer_text in ANSWERED:
-        request = {"contents": [{"role": "user", "parts": [{"text": asked_text}]}]}
-        content = {"role": "model", "parts": [{"text": answer_text}]}
-        rows.append({"request": request, "response": {"candidates": [{"content": content}]}})
-    assert talks(bench, rows) == TALKS
-
-
 def test_a_table_of_an_old_mac_has_its_delimiter_in_its_first_line(bench) -> None:
     lines = [
         "Frage;Antwort",
@@ -1054,11 +1053,6 @@ def test_two_columns_of_prose_are_question_and_answer_with_a_warning(bench) -> N
     assert "warning: texte is used as the answer to titre" in propose(source)[1]
 
 
-def test_conversations_written_as_text_are_conversations_under_any_name(bench) -> None:
-    found = talks(bench, [{"id": n, "log": OLD} for n in range(COUNT)])
-    assert found[0] == [("user", "Old"), ("assistant", "Old.")]
-
-
 def test_a_row_nested_too_deep_is_refused_with_its_place(bench) -> None:
     path = bench.write("deep.jsonl", '{"k":' * 980 + '"a"' + "}" * 980)
     with pytest.raises(ContentError) as caught:
@@ -1117,11 +1111,6 @@ def test_a_folder_of_conversations_may_have_ids_in_one_file_and_tools_in_another
     bench.rows("chats/a.jsonl", [{"id": "a", "conversations": turns}])
     bench.rows("chats/b.jsonl", [{"conversations": turns, "tools": ""}])
     assert len(records(bench, bench.folder / "chats")) == 2
-
-
-def test_rows_under_names_of_several_words_keep_their_own_question(bench) -> None:
-    document = {f"case {n}": {"input": q, "output": a} for n, (q, a) in enumerate(ANSWERED)}
-    assert answers(bench, bench.write("cases.json", json.dumps(document))) == ANSWERED
 
 
 def test_a_text_is_the_class_before_a_truth_value(bench) -> None:
