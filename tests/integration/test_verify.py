@@ -92,6 +92,12 @@ def test_right_rows_are_all_there_and_what_is_not_checked_is_said(sets):
     assert not as_json(verdict)["compiled"]
 
 
+def test_a_gpu_is_left_alone(sets, monkeypatch):
+    """Here there is none, so that whoever takes it fails."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert sets.verify(ROWS).same == 6
+
+
 @pytest.mark.parametrize(
     ("columns", "code"),
     [
