@@ -19,7 +19,7 @@ from tuneyard.adapters.measures import ModuleStatistics
 from tuneyard.core.documents.schema_errors import LARGEST
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.execution.time_limit import bounded
-from tuneyard.core.files import check_characters, sha256
+from tuneyard.core.files import Fields, check_characters, sha256
 from tuneyard.core.weights.adapter_files import CONFIG, PREFIX, ChangedModule, open_adapter_weights
 from tuneyard.core.weights.adapter_fit import module_misfits
 from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, Base
@@ -139,7 +139,7 @@ class Adapter(ABC):
 
     @staticmethod
     @abstractmethod
-    def read_modules(weights: Weights, config: Mapping[str, object]) -> Iterable[tuple[str, ChangedModule]]:
+    def read_modules(weights: Weights, config: Fields) -> Iterable[tuple[str, ChangedModule]]:
         """The changed modules by the tensors of the file; `ContentError` for tensors that do not fit."""
 
     @abstractmethod

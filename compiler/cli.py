@@ -27,6 +27,7 @@ from tuneyard.core.errors import (
     summarise,
 )
 from tuneyard.core.execution.options import execution_options, workers_option
+from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.language.messages import for_reader, say
 
@@ -215,12 +216,10 @@ def _report(
     return spec.name, [output for output in report.datasets if any(each.dataset for each in spec.outputs)]
 
 
-def _changed(
-    name: str, columns: Texts, shares: Texts = (), table: str = ""
-) -> tuple[Spec, dict[str, object]]:
+def _changed(name: str, columns: Texts, shares: Texts = (), table: str = "") -> tuple[Spec, JsonObject]:
     """The spec with the shares, columns and table of the command line, and these changes as a mapping."""
     spec = load_spec(name)
-    over: dict[str, Any] = {}
+    over: JsonObject = {}
     if table:
         over["source"] = {"table": table}
     for text in shares:

@@ -68,7 +68,7 @@ def stored_examples(name: str, folder: Path) -> Iterator[StoredExamples]:
     no such dataset, `ContentError` for a record that does not fit its entry.
     """
     path = Path(name)
-    entry: dict[str, object] = {}
+    entry: Fields = {}
     if not path.is_file():
         if "/" in name:
             raise RequestError(

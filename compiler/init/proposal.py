@@ -8,7 +8,7 @@ from tuneyard.compiler.init.labels import Labels
 from tuneyard.compiler.init.profile import CHINESE, PROSE, FileProfile, Leaf
 from tuneyard.compiler.kinds import MARK, Beside, kinds
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER, common_turns, speaker
-from tuneyard.compiler.rows import are_objects
+from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.core.records.calls import thought
 
 LOOKED_AT_ROWS = 50
@@ -43,7 +43,7 @@ class ProposedColumn(NamedTuple):
     kind: str = ""
     settings: Mapping[str, object] = {}
 
-    def in_spec(self) -> list[str] | dict[str, object]:
+    def in_spec(self) -> list[str] | Fields:
         """The column as a spec has it."""
         if not self.kind:
             return [self.path]

@@ -11,6 +11,7 @@ from tuneyard.compiler.kinds.turns import Talk
 from tuneyard.compiler.rows import Fields, without
 from tuneyard.compiler.spec.model import TOOLS, Spec
 from tuneyard.core.errors import show_value, show_values
+from tuneyard.core.files import JsonObject
 from tuneyard.core.records import Example
 from tuneyard.core.records.calls import (
     OPEN,
@@ -87,7 +88,7 @@ def _call_errors(talk: Talk, tools: str) -> Iterator[CallError]:
                 yield CallError(f"turn {turn.number}: the call of {show_value(name)}: {fault}", False)
 
 
-def _schema_violation(schema: str, arguments: dict[str, Any]) -> str:
+def _schema_violation(schema: str, arguments: JsonObject) -> str:
     """First violation of a tool's JSON Schema by these arguments, "" if they are valid."""
     validator = _validator(schema)
     if isinstance(validator, str):
@@ -109,7 +110,7 @@ def _validator(schema: str) -> Any:
         return f"the tool's parameters are no JSON Schema: {str(error).splitlines()[0]}"
 
 
-def _no_retrieval(uri: str) -> dict[str, Any]:
+def _no_retrieval(uri: str) -> JsonObject:
     raise ValueError(f"{uri} is outside of it")
 
 

@@ -26,9 +26,9 @@ def with_shown_branch(row: Fields) -> Fields:
     return {"messages": _turns(branch), **others}
 
 
-def _shown_branch(nodes: Mapping[object, object], name: object) -> list[Mapping[str, object]]:
+def _shown_branch(nodes: Mapping[object, object], name: object) -> list[Fields]:
     """The messages from the first one to that of the node with this name."""
-    branch: list[Mapping[str, object]] = []
+    branch: list[Fields] = []
     nodes = dict(nodes)
     node = nodes.pop(name, None)  # each once: a damaged tree may be a ring
     while isinstance(node, dict):
@@ -40,7 +40,7 @@ def _shown_branch(nodes: Mapping[object, object], name: object) -> list[Mapping[
     return branch[::-1]
 
 
-def _turns(messages: Iterable[Mapping[str, object]]) -> list[Fields]:
+def _turns(messages: Iterable[Fields]) -> list[Fields]:
     """The turns of messages. Two messages of one speaker are one turn."""
     turns: list[Fields] = []
     for message in messages:
@@ -50,7 +50,7 @@ def _turns(messages: Iterable[Mapping[str, object]]) -> list[Fields]:
     return joined_turns(turns)
 
 
-def _speaker(message: Mapping[str, object]) -> object:
+def _speaker(message: Fields) -> object:
     """The role of a message's author, `TOOL` for a message that goes to a tool, "" for a hidden one."""
     if walker("metadata.is_visually_hidden_from_conversation")(message) is True:
         return ""
@@ -59,7 +59,7 @@ def _speaker(message: Mapping[str, object]) -> object:
     return walker("author.role")(message)
 
 
-def _content(message: Mapping[str, object]) -> str | list[object]:
+def _content(message: Fields) -> str | list[object]:
     """The text of a message, or its parts if one is a picture or a sound: as turns they are an error."""
     parts = walker("content.parts")(message)
     if not isinstance(parts, list) or walker("content.content_type")(message) in NOT_SHOWN:

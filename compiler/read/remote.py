@@ -17,6 +17,7 @@ from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import missing
 
 BLOCK = 1 << 20  # bytes of one request
@@ -30,7 +31,7 @@ class Store(NamedTuple):
     """
 
     package: str
-    options: dict[str, Any]
+    options: JsonObject
     access: str
     errors: tuple[str, ...] = ()
 

@@ -176,7 +176,7 @@ def _over(top: Any, under: Any) -> Any:
 
 def filled_in(record: type[T], raw: Raw, /, **others: object) -> T:
     """A record with the values of a valid mapping under the names of its fields, lists as tuples."""
-    values: dict[str, object] = {}
+    values: Raw = {}
     for name in cast("Any", record)._fields:
         if name in raw:
             value = raw[name]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tuneyard.core.datasets import LLAMAFACTORY_FOLDER, REGISTRY
 from tuneyard.core.documents import read_mapping, read_yaml
 from tuneyard.core.errors import ContentError, Problem
+from tuneyard.core.files import Fields
 from tuneyard.core.training.training_run import names_in
 
 Settings = Mapping[str, object]
@@ -27,7 +28,7 @@ class RecipeFile(NamedTuple):
         return f"{self.path}:{lines[key]}" if key in lines else str(self.path)
 
 
-def read_settings(path: Path | None, options: Settings) -> tuple[dict[str, object], RecipeFile | None]:
+def read_settings(path: Path | None, options: Settings) -> tuple[Fields, RecipeFile | None]:
     """The settings of a recipe, which options that were given replace, and the recipe with them."""
     settings = {key: value for key, value in options.items() if value is not None}
     if path is None:

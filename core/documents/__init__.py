@@ -5,7 +5,7 @@ endless values.
 """
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -80,14 +80,14 @@ def parse_yaml(text: bytes | str, place: str) -> Yaml:
     return Yaml(value, lines)
 
 
-def dump_yaml(value: Mapping[str, object]) -> str:
+def dump_yaml(value: Fields) -> str:
     """Serialise a mapping as YAML. Keys keep their order, and letters outside of ASCII are not escaped."""
     import yaml
 
     return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True)
 
 
-def dump_short_yaml(value: Mapping[str, object]) -> str:
+def dump_short_yaml(value: Fields) -> str:
     """YAML as people write it: the innermost lists and mappings below a key are on one line each.
 
     Lists of mappings keep one setting a line. Texts are never folded.

@@ -27,7 +27,7 @@ from tuneyard.core.execution import (
     WorkItem,
     WorkResult,
 )
-from tuneyard.core.files import existing, files_sha256
+from tuneyard.core.files import JsonObject, existing, files_sha256
 from tuneyard.core.installation.checkout import ROOT, python_path, version
 
 ANSWERS_WITHIN = 5.0  # seconds in which the head must answer; Ray would wait for two minutes
@@ -214,7 +214,7 @@ def _connect(address: str) -> None:
         signal.signal(signal.SIGTERM, handler)  # Ray sets its own
 
 
-def _nodes() -> list[dict[str, Any]]:
+def _nodes() -> list[JsonObject]:
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]

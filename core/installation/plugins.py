@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from tuneyard.core.errors import ContentError
+from tuneyard.core.files import JsonObject
 
 Group = Literal[
     "tuneyard.metrics",
@@ -82,7 +83,7 @@ def bundled_with(package: str, kind: type) -> list[Any]:
 
 def registry(
     group: Group, package: str, kind: type, decorator: str, taken: Collection[str] = ()
-) -> dict[str, Any]:
+) -> JsonObject:
     """Collect all objects of a kind by name: ours, and the plug-ins' with `plugin` set.
 
     `PluginError` for a plug-in whose name is one of ours or `taken`. `decorator` makes the objects.

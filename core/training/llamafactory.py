@@ -4,22 +4,23 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, Self
 
 from tuneyard.core.errors import ContentError, TuneyardError, show_value
+from tuneyard.core.files import JsonObject
 
 TEXT_PARTS = (
     "prompt", "query", "response", "history", "messages", "system", "tools", "chosen", "rejected",
 )  # fmt: skip
 """Parts of a registry entry's `columns` whose columns contain texts."""
 
-UNPACKED: dict[str, Any] = {"packing": False, "neat_packing": False}
+UNPACKED: JsonObject = {"packing": False, "neat_packing": False}
 """Data arguments that pack no rows."""
-WHOLE: dict[str, Any] = {"cutoff_len": 1 << 30, **UNPACKED}
+WHOLE: JsonObject = {"cutoff_len": 1 << 30, **UNPACKED}
 """Data arguments that neither cut nor pack rows."""
 
 
@@ -32,7 +33,7 @@ class RecipeData:
     training_args: Any
     finetuning_args: Any
     template: Any = None
-    module: dict[str, Any] = field(default_factory=dict)  # `tokenizer` and `processor`
+    module: JsonObject = field(default_factory=dict)  # `tokenizer` and `processor`
 
     @property
     def stage(self) -> str:
@@ -103,7 +104,7 @@ class Launch:
 
 
 def read_arguments(
-    settings: Mapping[str, object],
+    settings: JsonObject,
     launch: Launch = Launch(),  # frozen
     **changes: object,
 ) -> RecipeData:
@@ -120,7 +121,7 @@ def read_arguments(
     deepspeed = plain.pop("deepspeed", None)
     parse_plain = parser._parse_train_args
 
-    def parse(arguments: dict[str, object]) -> Any:
+    def parse(arguments: JsonObject) -> Any:
         parsed = parse_plain(arguments)
         parsed[2].deepspeed = deepspeed
         return parsed

@@ -6,11 +6,12 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from tuneyard.core.errors import ContentError
+from tuneyard.core.files import Fields
 from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, read_shards, tensors_of
 from tuneyard.core.weights.tensors import Weights, open_weights
 
@@ -110,7 +111,7 @@ def find_pickle(folder: Path) -> Path | None:
     return None
 
 
-def adapted_modules(weights: Weights, config: Mapping[str, object]) -> Iterator[tuple[str, Module]]:
+def adapted_modules(weights: Weights, config: Fields) -> Iterator[tuple[str, Module]]:
     """Pair A and B of every module; `ContentError` if one is missing or the shapes do not match.
 
     `config` is the adapter's adapter_config.json.

@@ -1,10 +1,11 @@
 """The file of an OFT adapter: the rotation of each module, and the weights that can take it."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError
+from tuneyard.core.files import Fields
 from tuneyard.core.weights.adapter_files import PREFIX, Shape, no_module
 from tuneyard.core.weights.tensors import Weights
 
@@ -37,7 +38,7 @@ class Rotation(NamedTuple):
         return f"{path}: made for {made_for} inputs, {model} has {inputs}: another base? Name its own"
 
 
-def rotated_modules(weights: Weights, config: Mapping[str, object]) -> Iterator[tuple[str, Rotation]]:
+def rotated_modules(weights: Weights, config: Fields) -> Iterator[tuple[str, Rotation]]:
     """The rotation of every module; `ContentError` for shapes that are no triangles.
 
     `config` is the adapter's adapter_config.json.

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.core.errors import ContentError, describe_os_error, unexpected
-from tuneyard.core.files import flush_much
+from tuneyard.core.files import Fields, flush_much
 
 SIZES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
@@ -167,7 +167,7 @@ def header_bytes(tensors: Iterable[Spec]) -> bytes:
 
     Its metadata name the format of PyTorch, without which transformers refuses the file.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: Fields = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, dtype, shape in tensors:
         stop = position + math.prod(shape) * SIZES[dtype]
