@@ -103,7 +103,7 @@ def begins_with(path: Path, beginning: bytes) -> bool:
 
 
 def check_gguf(path: Path, source: ExportSource) -> None:
-    """`RequestError` for a file that is no GGUF, or that `--to gguf` wrote from something else.
+    """`RequestError` for another file than a GGUF, or for one that `--to gguf` wrote from something else.
 
     A file of another program names no source, and is taken.
     """

@@ -13,7 +13,7 @@ _TYPE = walker("author.type")
 
 
 def with_messages(row: Fields) -> Fields:
-    """Put `messages` in place of what a customer and the staff wrote to each other.
+    """Put `messages` in place of the texts of a customer and of the staff.
 
     The first message of Intercom is its `source`. `internal` counts notes and the like, which are left out.
     """

@@ -66,8 +66,8 @@ class UnreadableError(RequestError):
 class Connection:
     """A server's address, which ends before /chat/completions, and the seconds to wait for an answer.
 
-    `again` tells the user how to continue after an error. An answer that does not end, or is not what was
-    asked for, is tried `few_tries` times.
+    `again` tells the user how to continue after an error. An answer that does not end or cannot be read is
+    asked for `few_tries` times.
     """
 
     url: str
