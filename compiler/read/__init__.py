@@ -25,7 +25,7 @@ from tuneyard.compiler.read.telegram import PARTS, with_whole_text
 from tuneyard.compiler.read.tickets import THREADS, with_messages
 from tuneyard.compiler.read.trees import TREE_ID, with_best_branch
 from tuneyard.compiler.read.turn_rows import conversations_of
-from tuneyard.compiler.rows import ObjectRows, Rows
+from tuneyard.compiler.rows import ObjectRows, Rows, TableRows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.errors import Problem, RequestError
@@ -182,7 +182,8 @@ def read(
 def _of_export(rows: Rows) -> Rows:
     """Change the rows of an export into rows of examples. Others stay."""
     for key, change in EXPORTS.items():
-        if rows.lines and key in rows.row(0):
+        first_row = rows.columns if isinstance(rows, TableRows) else next(iter(rows.rows), {})
+        if key in first_row:
             changed = [change(rows.row(number)) for number in range(len(rows.lines))]
             rows = ObjectRows(rows.prefix, rows.lines, changed, rows.typed)
     return rows

@@ -8,8 +8,6 @@ THREADS = ("comments", "conversation_parts")
 """The keys of a row's messages."""
 CUSTOMERS = ("user", "lead", "contact")
 """Types of Intercom's authors who ask."""
-_PARTS = walker("conversation_parts.conversation_parts")
-_TYPE = walker("author.type")
 
 
 def with_messages(row: Fields) -> Fields:
@@ -17,7 +15,7 @@ def with_messages(row: Fields) -> Fields:
 
     The first message of Intercom is its `source`. `internal` counts notes and the like, which are left out.
     """
-    parts = _PARTS(row)
+    parts = walker("conversation_parts.conversation_parts")(row)
     thread = [row.get("source"), *parts] if isinstance(parts, list) else row.get("comments")
     if not are_objects(thread):
         return row
@@ -26,7 +24,7 @@ def with_messages(row: Fields) -> Fields:
     for message in thread:
         is_note = message.get("public") is False or message.get("part_type", "comment") != "comment"
         if message.get("body") and not is_note:
-            asks = message.get("author_id", _TYPE(message)) in askers
+            asks = message.get("author_id", walker("author.type")(message)) in askers
             turns.append({"role": USER if asks else ASSISTANT, "content": message["body"]})
     if not any(turn["role"] == USER for turn in turns):
         return row

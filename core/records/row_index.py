@@ -10,6 +10,7 @@ The index of a file with the rows of all splits has the fields `trained` and `sp
 import struct
 from array import array
 from collections.abc import Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -73,6 +74,7 @@ def write_row_index(
     columns = {FINGERPRINT: memoryview(fingerprints)}
     for name, numbers in others.items():
         columns[name] = memoryview(numbers)
+    pack = struct.Struct("<" + "".join(numbers.format for numbers in columns.values())).pack
     fields = [(name, f"<u{numbers.itemsize}") for name, numbers in columns.items()]
     about = repr({"descr": fields, "fortran_order": False, "shape": (len(fingerprints),)}).encode()
     about += b" " * (-(len(about) + 13) % 64) + b"\n"  # aligns the rows to 64 bytes
@@ -80,23 +82,7 @@ def write_row_index(
         file.write(b"\x93NUMPY\x03\x00" + struct.pack("<I", len(about)) + about)
         for start in range(0, len(fingerprints), ROWS):
             block = [numbers[start : start + ROWS] for numbers in columns.values()]
-            file.write(_interleaved(block))
-
-
-def _interleaved(columns: "Sequence[memoryview[int]]") -> bytearray:
-    """The bytes of each row's numbers, row after row. All rows' first bytes are copied at once, and so on.
-
-    This takes a quarter of the time of a `struct` for each row.
-    """
-    size = sum(numbers.itemsize for numbers in columns)
-    rows = bytearray(size * len(columns[0]))
-    place = 0
-    for numbers in columns:
-        data = numbers.tobytes()
-        for byte in range(numbers.itemsize):
-            rows[place::size] = data[byte :: numbers.itemsize]
-            place += 1
-    return rows
+            file.write(b"".join(starmap(pack, zip(*block, strict=True))))
 
 
 def read_row_index(records: Path) -> RowIndex | None:
