@@ -54,7 +54,7 @@ def find_flaw(folder: Path) -> str:
         step = read_object(folder / "trainer_state.json").get("global_step")
         if name and step != int(name[1]):  # training would resume at that step
             return f"trainer_state.json: found global_step {show_value(step)}, expected {name[1]}"
-        _check_weights(folder)
+        check_weights(folder)
         for path in _torch_files(folder):
             try:  # a zip archive, its directory last; nothing is unpickled
                 zipfile.ZipFile(path).close()
@@ -69,20 +69,20 @@ def find_flaw(folder: Path) -> str:
     return ""
 
 
-def _check_weights(folder: Path) -> None:
+def check_weights(folder: Path) -> None:
+    """Raise `ContentError` for a weight file that is missing or cut off. Headers and sizes are compared."""
     from tuneyard.core.weights.tensors import open_weights
 
     index = folder / "model.safetensors.index.json"
-    names = {path.name for path in folder.glob("*model.safetensors")} or {"model.safetensors"}
+    paths = set(folder.glob("*model.safetensors")) or {folder / "model.safetensors"}
     if index.is_file():
         weight_map = read_object(index).get("weight_map")
-        names = set()
         if isinstance(weight_map, dict):
-            names.update(weight_map.values())
-    for name in names:
-        if not (folder / name).is_file():
-            raise ContentError(f"{name} is missing")
-        open_weights(folder / name)
+            paths = {folder / str(file) for file in weight_map.values()}
+    for path in sorted(paths):
+        if not path.is_file():
+            raise ContentError(f"{path} is missing")
+        open_weights(path)
 
 
 def _torch_files(folder: Path) -> Iterator[Path]:

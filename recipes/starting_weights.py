@@ -1,10 +1,11 @@
-"""Adapters and second models that a recipe starts from: each is there, and each adapter fits its base."""
+"""Models and adapters that a recipe starts from: each is there and whole, and each adapter fits its base."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, show_value
 from tuneyard.core.files import no_folder, read_object, require
+from tuneyard.recipes.output_dir import check_weights
 from tuneyard.recipes.recipe import Recipe, expanded
 from tuneyard.recipes.rules import means_folder
 
@@ -24,9 +25,9 @@ NEITHER = "no hub id (owner/name) either"
 
 
 def loaded_problems(recipe: Recipe) -> Iterator[Problem]:
-    """Yield the adapters, reference and reward models that are missing, and adapters of another base."""
+    """Yield the models and adapters that are missing or downloaded in part, and adapters of another base."""
     bases = dict(ADAPTERS)
-    models = list(MODELS)
+    models = ["model_name_or_path", *MODELS]
     reward_type = recipe.settings.get("reward_model_type", "lora")
     if reward_type != "full":  # an adapter, or the address of a server
         models.remove("reward_model")
@@ -34,8 +35,7 @@ def loaded_problems(recipe: Recipe) -> Iterator[Problem]:
         bases["reward_model"] = "model_name_or_path"
     for key in models:
         for name in recipe.names(key):
-            if is_missing(name):
-                yield recipe.problem("E346", key, no_folder(name, NEITHER))
+            yield from _model_problems(recipe, key, name)
     for key, base_key in bases.items():
         for name in recipe.names(key):
             yield from _adapter_problems(recipe, key, name, base_key)
@@ -45,6 +45,21 @@ def loaded_problems(recipe: Recipe) -> Iterator[Problem]:
 def is_missing(name: str) -> bool:
     """True if a name means a folder of this machine that does not exist; the hub's `owner/name` does not."""
     return means_folder(name) and not expanded(name).exists()
+
+
+def _model_problems(recipe: Recipe, key: str, name: str) -> Iterator[Problem]:
+    """Yield a missing model, or a weight file that is missing, cut off or a pointer of Git LFS.
+
+    Only headers are read. Pickles are not opened.
+    """
+    if key in MODELS and is_missing(name):  # recipes/rules.py reports a missing model_name_or_path
+        yield recipe.problem("E346", key, no_folder(name, NEITHER))
+    model = expanded(name)
+    try:
+        if any(model.glob("model*.safetensors*")):
+            check_weights(model)
+    except (ContentError, OSError) as error:
+        yield recipe.problem("E306", key, str(error), "`hf download` completes the folder")
 
 
 def _kept_settings(recipe: Recipe) -> Iterator[Problem]:

@@ -21,8 +21,9 @@ from tuneyard.core.errors import ContentError, describe_os_error, unexpected
 from tuneyard.core.files import Fields, flush_much
 
 SIZES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
-    "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8,
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1,
+    "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4,
+    "I64": 8, "U64": 8, "F64": 8, "C64": 8,
 }  # fmt: skip
 STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 Array = NDArray[np.float32]
@@ -116,11 +117,11 @@ def open_weights(path: Path) -> Weights:
     for name, entry in header.items():
         if not isinstance(entry, dict):  # the library takes a list, too
             raise unexpected(path, f"tensor {name!r}", entry, "an object")
-        dtype, offsets = entry["dtype"], entry["data_offsets"]
+        dtype = entry["dtype"]
         if dtype not in SIZES:
             raise ContentError(f"{path}: tensor {name!r}: dtype {dtype}, expected one of {', '.join(SIZES)}")
-        place = start + offsets[0], start + offsets[1]
-        tensors[name] = Tensor(path, name, dtype, tuple(entry["shape"]), *place)
+        first, last = entry["data_offsets"]
+        tensors[name] = Tensor(path, name, dtype, tuple(entry["shape"]), start + first, start + last)
     return Weights(path, tensors)
 
 

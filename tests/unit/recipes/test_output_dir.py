@@ -84,7 +84,7 @@ def test_files_that_are_no_text_or_no_names(tmp_path):
     assert "cannot be read" in output_dir.find_flaw(path)
     path = checkpoint(tmp_path, 8)
     (path / "model.safetensors.index.json").write_text('{"weight_map": {"a": 5}}')
-    assert "cannot be read" in output_dir.find_flaw(path)
+    assert "5 is missing" in output_dir.find_flaw(path)
     path = checkpoint(tmp_path, 9)
     (path / "trainer_state.json").write_text('{"global_step": ' + "9" * 5000 + "}")
     assert "too many digits" in output_dir.find_flaw(path)
