@@ -46,7 +46,7 @@ from tuneyard.core.installation.checkout import ROOT, bundled
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.weights.base_models import Base, open_base
 from tuneyard.core.weights.tensors import (
-    SIZES,
+    BITS,
     Array,
     Spec,
     from_fp32,
@@ -115,7 +115,7 @@ class MergePlan:
     @property
     def bytes(self) -> int:
         """Size of all tensors together."""
-        return sum(math.prod(shape) * SIZES[dtype] for _, dtype, shape in self.specs)
+        return sum(math.prod(shape) * BITS[dtype] // 8 for _, dtype, shape in self.specs)
 
     def lines(self) -> list[str]:
         """One line on the whole merge, and one for each tensor."""

@@ -15,7 +15,7 @@ import numpy as np
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import flush_soon, sync, write_json
 from tuneyard.core.weights.base_models import INDEX, SINGLE, Base
-from tuneyard.core.weights.tensors import SIZES, STORED, Stored, Tensor, header_bytes, workers
+from tuneyard.core.weights.tensors import BITS, STORED, Stored, Tensor, header_bytes, workers
 
 COPIED_AT_ONCE = 1 << 26
 Shape = tuple[int, ...]
@@ -34,7 +34,7 @@ class Piece:
     @property
     def bytes(self) -> int:
         """Size in the written file."""
-        return math.prod(self.shape) * SIZES[self.dtype]
+        return math.prod(self.shape) * BITS[self.dtype] // 8
 
 
 @dataclass(frozen=True, slots=True)

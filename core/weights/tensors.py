@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from tuneyard.core.errors import ContentError, describe_os_error, unexpected
 from tuneyard.core.files import Fields, flush_much
 
-SIZES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1,
-    "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4,
-    "I64": 8, "U64": 8, "F64": 8, "C64": 8,
+BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "I32": 32, "U32": 32, "I64": 64, "U64": 64,
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64,
 }  # fmt: skip
+"""Bits of an element by dtype: all that the library reads."""
 STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 Array = NDArray[np.float32]
 Stored = NDArray[np.float64] | NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]
@@ -117,11 +118,9 @@ def open_weights(path: Path) -> Weights:
     for name, entry in header.items():
         if not isinstance(entry, dict):  # the library takes a list, too
             raise unexpected(path, f"tensor {name!r}", entry, "an object")
-        dtype = entry["dtype"]
-        if dtype not in SIZES:
-            raise ContentError(f"{path}: tensor {name!r}: dtype {dtype}, expected one of {', '.join(SIZES)}")
         first, last = entry["data_offsets"]
-        tensors[name] = Tensor(path, name, dtype, tuple(entry["shape"]), start + first, start + last)
+        shape = tuple(entry["shape"])
+        tensors[name] = Tensor(path, name, entry["dtype"], shape, start + first, start + last)
     return Weights(path, tensors)
 
 
@@ -171,7 +170,7 @@ def header_bytes(tensors: Iterable[Spec]) -> bytes:
     header: Fields = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, dtype, shape in tensors:
-        stop = position + math.prod(shape) * SIZES[dtype]
+        stop = position + math.prod(shape) * BITS[dtype] // 8
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, stop]}
         position = stop
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
