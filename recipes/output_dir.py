@@ -75,7 +75,7 @@ def check_weights(folder: Path) -> None:
 
     index = folder / "model.safetensors.index.json"
     paths = set(folder.glob("*model.safetensors")) or {folder / "model.safetensors"}
-    if index.is_file():
+    if index.is_file() and not (folder / "model.safetensors").is_file():  # transformers takes that one first
         weight_map = read_object(index).get("weight_map")
         if isinstance(weight_map, dict):
             paths = {folder / str(file) for file in weight_map.values()}
