@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneyard.adapters.store import SAVES
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.installation.packages import missing
@@ -117,6 +118,7 @@ def find_model(reference: str) -> Path:
     """
     folder = Path(reference)
     if not folder.is_dir():
+        refuse_adapter(SAVES / reference)
         folder = from_hub(reference, "give a local model folder", allow_patterns=list(FILES))
     refuse_adapter(folder)
     if not (folder / "config.json").is_file():

@@ -39,9 +39,9 @@ def held_out_runs(folder: Path) -> tuple[Path, list[str]]:
 
 
 def has_chosen(run: ScoredRun) -> bool:
-    """True if a sweep has chosen by these rows: they are a half, and not the held-out one."""
+    """True if a sweep has chosen by these rows: they are a half, and its sweep.json is beside the model."""
     settings = part_of(run.facts, "settings")
-    return settings.get("rows") == HALVES and HELD_OUT not in Path(run.source).resolve().parts
+    return settings.get("rows") == HALVES and (Path(run.source).resolve().parents[1] / SWEEP).is_file()
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def talk_to_server():
 
 def prompts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The prompts that the model gets from now on. It answers none."""
-    asked: list[str] = []
+    asked = []
     monkeypatch.setattr(
         "tuneyard.eval.chat.stream", lambda model, prompt, *_: asked.append(model.tokenizer.decode(prompt))
     )
@@ -185,7 +185,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_what_was_shown(model, encode, monkeypa
                 signal.raise_signal(signal.SIGINT)
             return count
 
-    fired: list[str] = []
+    fired = []
     screen = Interrupting()
     monkeypatch.setattr(sys, "stdout", screen)
     chat = Chat(
@@ -294,7 +294,7 @@ def wait_for(master: int, ending: bytes) -> bytes:
 
 
 def test_a_served_model_answers_each_text_after_those_before(talk_to_server) -> None:
-    heard: list[list[dict]] = []
+    heard = []
     done = talk_to_server(
         lambda text: f"<think>hm</think>{text}!\x1b[2J", "a\nb\nquit\n", "--system", "Be brief.", heard=heard
     )

@@ -92,16 +92,16 @@ def test_the_models_own_settings_hold_unless_others_are_given(shipped, own, pres
 def test_the_pieces_are_the_answer(model) -> None:
 
     prompt = model.tokenizer("A man is walking a dog.")["input_ids"]
-    pieces: list[str] = []
+    pieces = []
     stream(model, prompt, 8, GREEDY, pieces.append)
     assert "".join(pieces) == generate(model, [prompt], 8)[0].text
 
 
 def test_sampling_reaches_the_model(model) -> None:
     prompt = model.tokenizer("A man is walking a dog.")["input_ids"]
-    told: list[str] = []
+    told = []
     for _ in range(4):
-        pieces: list[str] = []
+        pieces = []
         stream(model, prompt, 48, HOT, pieces.append)
         told.append("".join(pieces))
         assert len(list(filter(None, pieces))) > 1

@@ -5,8 +5,15 @@ from pathlib import Path
 
 from tests.json_files import read_json, write_json
 from tests.messages import raises
-from tuneyard.core.errors import ContentError
-from tuneyard.eval.backends.load import load_model
+from tests.unit.adapters.make import make
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval.backends.load import find_model, load_model
+
+
+def test_the_name_of_an_adapter_is_not_sought_on_the_hub(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(make(tmp_path / "saves/rte").parents[1])
+    with raises(RequestError, "saves/rte: an adapter"):
+        find_model("rte")
 
 
 def test_a_model_with_code_of_its_own_is_refused_and_nobody_is_asked(tiny_model, tmp_path, monkeypatch):
@@ -16,7 +23,7 @@ def test_a_model_with_code_of_its_own_is_refused_and_nobody_is_asked(tiny_model,
     config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}}
     write_json(own / "config.json", config)
     (own / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    asked: list[object] = []
+    asked = []
     monkeypatch.setattr("builtins.input", lambda *words: asked.append(words) or "y")
     with raises(ContentError, "own"):
         load_model(own, "fp32")

@@ -54,6 +54,8 @@ def test_base_singles_and_the_choice_on_the_other_half(sweep):
 
 def test_it_is_said(sweep, capsys):
     warnings = compare_results([ScoredRunSource(sweep)]).warnings
+    moved = (sweep / "held-out").rename(sweep.parent / "moved")
+    warnings += compare_results([ScoredRunSource(moved)]).warnings
     printed_line(capsys.readouterr().err, "note: ", sweep, "compared on its held-out half")
     assert not any("a sweep" in text for text in warnings)
 
