@@ -3,23 +3,32 @@
 from tuneyard.compiler.rows import Fields, without
 
 FORMS = {
-    "response_0": ("response_1", "better_response_id", "0", "1"),  # SafeRLHF
-    "human_ref_A": ("human_ref_B", "labels", "1", "0"),  # SHP
-    "conversation_a": ("conversation_b", "winner", "model_a", "model_b"),  # Chatbot Arena
-    "output_1": ("output_2", "preference", "1", "2"),  # AlpacaFarm
+    "response_0": "response_1",  # SafeRLHF
+    "response_1": "response_2",
+    "response_a": "response_b",
+    "answer_a": "answer_b",
+    "conversation_a": "conversation_b",  # Chatbot Arena
+    "output_1": "output_2",  # AlpacaFarm
+    "human_ref_A": "human_ref_B",  # SHP
 }
-"""By the column of one answer: that of the other, that of the better one, and its values for either."""
+"""By the column of one answer: that of the other."""
+BETTER = ("better_response_id", "winner", "preference", "preferred", "labels")
+"""Columns whose value ends as the name of the better answer's column: `a`, `model_a`, `response_a`."""
+SHP = {"1": "A", "0": "B"}
+"""The ends by SHP's `labels`."""
 
 
 def with_chosen(row: Fields) -> Fields:
     """Put `chosen` and `rejected` in place of two answers, or `tie` if neither is better."""
-    for chosen, (rejected, better, *values) in FORMS.items():
-        if row.keys() >= {chosen, rejected, better}:
-            others = without(row, chosen, rejected, better)
-            value = str(row[better])
-            if value not in values:
-                return {"tie": value, **others}
-            if value == values[1]:
-                chosen, rejected = rejected, chosen
-            return {"chosen": row[chosen], "rejected": row[rejected], **others}
+    better = next((name for name in BETTER if name in row), "")
+    for first, second in FORMS.items():
+        if row.keys() >= {first, second, better}:
+            others = without(row, first, second, better)
+            end = str(row[better]).rpartition("_")[2]
+            if better == "labels":
+                end = SHP.get(end, end)
+            for chosen, rejected in ((first, second), (second, first)):
+                if chosen.endswith(f"_{end}"):
+                    return {"chosen": row[chosen], "rejected": row[rejected], **others}
+            return {"tie": row[better], **others}
     return row

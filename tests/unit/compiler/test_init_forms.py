@@ -1209,7 +1209,7 @@ REFUSED = {
     ),
     "one of two answers wins": (
         [
-            {"prompt": question(n), "response_a": answer(n), "response_b": "No.", "preference": "ab"[n % 2]}
+            {"prompt": question(n), "response_a": answer(n), "response_b": "No.", "choice": "ab"[n % 2]}
             for n in range(COUNT)
         ],
         "E108 response_a: .* preference data .*write the better answer as `chosen`",
