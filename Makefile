@@ -79,10 +79,10 @@ chat: $(BASE) .venv/.all ## talk to a model in the terminal: make chat [MODEL=�
 ask: $(BASE) .venv/.all ## one answer: make ask [TEXT='…'] [MODEL=…] [ADAPTER=…] [ARGS=…]
 	@$(PY) -m tuneyard eval chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) --preset document --once "$${TEXT:-Explain in two sentences what LoRA fine-tuning is.}" $(ARGS)
 
-test: .venv/.all ## unit and command line tests (about 6 minutes on 2 cores)
+test: .venv/.all ## unit and command line tests (about 3 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "not slow and not gpu and not peer"
 
-test-slow: .venv/.all ## every recipe, the docs, kill and peer tests (about 35 minutes on 2 cores)
+test-slow: .venv/.all ## every recipe, the docs, kill and peer tests (about 15 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "(slow or peer) and not gpu"
 
 stages: .venv/.all ## every stage with every method, for the table in docs/recipes.md: make stages [ARGS='--only dpo/lora']

@@ -78,10 +78,10 @@ def start_and_die_once(note: Path) -> int:
 def note_pid_and_sleep(file: Path) -> None:
     """Start a process that lives as long as this one. Both are noted at once: this one may be ended."""
     child = subprocess.Popen(["sleep", "600"])
-    note = file.with_name(f"{file.name}.part")
-    note.write_text(f"{os.getpid()} {child.pid}")
-    note.rename(file)
-    try:
+    try:  # the end may come as soon as the note is there
+        note = file.with_name(f"{file.name}.part")
+        note.write_text(f"{os.getpid()} {child.pid}")
+        note.rename(file)
         time.sleep(600)
     finally:
         child.terminate()
