@@ -32,8 +32,11 @@ LEARNED_AT = dict.fromkeys(_LEARNED_AT_ONE.split(), 1) | dict.fromkeys(_LEARNED_
 """The value with which an answer is correct and learned, by the name of the mark."""
 _WITH_OTHER_CONTENTS = frozenset(("loss", "label", "correct", "incorrect", "wrong"))
 """Names of other numbers, too (`loss: 0.342` is measured): as marks they are only 0 or 1."""
-_TRUE = "true t yes y on up 是 对 正确"
-_FALSE = "false f no n off down 否 错 错误 不正确"
+_TRUE = "true t yes y on up thumbs-up 👍 like liked good right correct approved accepted 是 对 正确 赞 通过"
+_FALSE = (
+    "false f no n off down thumbs-down 👎 dislike disliked bad wrong incorrect rejected "
+    "否 错 错误 不正确 踩 不通过"
+)
 _WORDS = dict.fromkeys(_TRUE.split(), 1) | dict.fromkeys(_FALSE.split(), 0)
 
 
@@ -87,12 +90,15 @@ def masks(name: str, value: object) -> bool:
 
 
 def as_number(value: object) -> float | None:
-    """The number of a mark: 0.5, false, "0", "no", "down". None for anything else."""
+    """The number of a mark: 0.5, false, "0", "no", "Thumbs down". None for anything else.
+
+    A class such as "negative" is none: a conversation may have it as its `label`.
+    """
     if isinstance(value, int | float):
         return value
     if not isinstance(value, str):
         return None
-    text = value.strip().lower()
+    text = "-".join(value.lower().replace("_", " ").split())
     if text in _WORDS:
         return _WORDS[text]
     try:

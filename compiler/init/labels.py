@@ -146,11 +146,10 @@ def label_map(leaf: Leaf, chinese: bool) -> tuple[Labels, list[str]]:
     numbers = [name for name in labels if re.fullmatch(r"[\d.]+", name)]
     if len(numbers) < len(labels.keys() - {"unlabelled"}):
         return labels, list(_spelled_alike(leaf))
-    guess = (
+    return labels, [
         f"{leaf.path} holds numbers ({', '.join(numbers)}), and the model learns to answer with them: "
         "write words for them under `labels` and in the prompt"
-    )
-    return labels, [guess]
+    ]
 
 
 def _class_in(value: object) -> str:

@@ -303,8 +303,9 @@ def _sources_to_try(
         return
     if any(map(are_objects, members.values())):
         for kind_by_name in OF_ONE_ROW:
-            named = kind_by_name.items()
-            columns = tuple(Column(name, USUAL_NAMES[name], kinds()[kind]) for name, kind in named)
+            columns = tuple(
+                Column(name, USUAL_NAMES[name], kinds()[kind]) for name, kind in kind_by_name.items()
+            )
             if is_one_row(columns, members):
                 yield [Source(encoding=encoding, columns=columns)]
                 return
@@ -376,8 +377,7 @@ def _type_of(value: object) -> str:
         return "null"
     if isinstance(value, str) and value.startswith("[{"):
         with contextlib.suppress(orjson.JSONDecodeError):
-            inner = orjson.loads(value)
-            if are_turns(inner):
+            if are_turns(orjson.loads(value)):
                 return "turns"
     if is_transcript(value) or are_turns(value):
         return "turns"

@@ -140,9 +140,9 @@ def question_leaf(profile: FileProfile) -> Leaf | None:
     return profile.user_leaf("text") or profile.called("question")
 
 
-def longest_prose(profile: FileProfile) -> Leaf | None:
+def longest_prose(profile: FileProfile, besides: Leaf | None = None) -> Leaf | None:
     """The leaf with the most text, if it is prose and not a word or a number."""
-    texts = [leaf for leaf in profile.leaves.values() if is_prose(profile, leaf)]
+    texts = [leaf for leaf in profile.leaves.values() if leaf is not besides and is_prose(profile, leaf)]
     longest = max(texts, key=lambda leaf: leaf.length, default=None)
     if longest is None or longest.length < PROSE * profile.rows:
         return None

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import cast
 
+from tuneyard.compiler.check.marks import as_number
 from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.profiling import split_of_name
 from tuneyard.compiler.init.proposal import Proposal, is_prose
@@ -112,7 +113,7 @@ def _columns_left_out(left_out: Sequence[Leaf]) -> Iterator[str]:
         yield (
             f"not used: {first_names([leaf.with_kind for leaf in left_out])}. If the model should read or "
             "answer with one of them, name it with --text, --label or --answer (also lists), or add it to "
-            "the spec"
+            "the spec; marks of good and bad answers go there with `is: kto`"
         )
 
 
@@ -138,11 +139,9 @@ def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
         return False
     if any(map(leaf.is_called, _ROLES_TO_REPORT)):
         return True
-    if profile.names_media(leaf):
-        return True
-    is_mark = leaf.kind == "truth value" and len(leaf.values) > 1
+    is_mark = set(map(as_number, leaf.values)) - {None} == {0, 1}
     is_score = proposal.columns.keys() == {"text"} and all(map(_FRACTION.fullmatch, map(str, leaf.values)))
-    return is_mark or is_score or is_prose(profile, leaf)
+    return is_mark or is_score or profile.names_media(leaf) or is_prose(profile, leaf)
 
 
 def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[str]:
@@ -168,7 +167,7 @@ def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[st
             lists_every_choice = 1 < len(answers) <= MOST_VALUES and all(choice in text for choice in answers)
             contained += answer in text and not lists_every_choice
         share = _share_that_follows(pairs) if proposal.labels else 0.0
-        if texts and contained > GIVEN_AWAY * len(texts):
+        if contained > GIVEN_AWAY * len(texts):
             yield (
                 f"{leaf.path} contains {answer_leaf.path} in {contained} of {len(texts)} rows: "
                 "the model would only copy it; leave the column out, or cut the answer from it"

@@ -51,13 +51,14 @@ def choices_in_columns(profile: FileProfile) -> Proposal | None:
         if answer is None:
             return None
         first = _first_number(answer, len(choices))
-        if first:
-            options["first"] = first
         if first is not None and not {0, len(choices)}.intersection(label_values(answer)[0]):
+            first = int(choices[0].name.endswith("1"))  # as their names count
             guesses.append(
                 f"{answer.path}: its numbers fit a count from 0 and from 1; "
-                f"taken as from {first} (`first: 1` at the column counts from 1)"
+                f"taken as from {first} (`first` at the column is 0 or 1)"
             )
+        if first:
+            options["first"] = first
     columns = {}
     lines = []
     for name, leaf in zip(ascii_lowercase, choices, strict=False):

@@ -156,8 +156,7 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
             return None
         label, *others = leaves
         also = "".join(f", as {leaf.path} has" for leaf in others)
-        guess = f"{label.path} is used as the label: it has few values{also}. --label names another"
-        guesses.append(guess)
+        guesses.append(f"{label.path} is used as the label: it has few values{also}. --label names another")
     if text is label:
         return None
     chinese = text.in_chinese

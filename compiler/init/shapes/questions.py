@@ -41,20 +41,23 @@ def answered_question(profile: FileProfile) -> Proposal | None:
         return None
     question = question_leaf(profile)
     guesses = []
+    reason = ""
     is_program = answer.name in _OTHER_ANSWERS and not profile.user_columns
     is_choice = answer.path.endswith(CHOICES_OF_TASK)
     if question is None and (profile.user_columns or is_program or is_choice):
         question = profile.called("text")
     if question is not None and is_program:
         guesses.append(f"{answer.path} is used as the answer to {question.path}: no column is named as one")
-    if question is None and is_choice:
-        question = longest_prose(profile)
+    if question is None and (is_choice or profile.user_columns):
+        question = longest_prose(profile, besides=answer)
+        reason = "it is the longest text"
     if question is None:
         question = profile.called("context")
-        if question is not None:
-            guesses.append(f"{question.path} is used as the question: no column is named as one")
+        reason = "no column is named as one"
     if question is None or question is answer:
         return None
+    if reason:
+        guesses.append(f"{question.path} is used as the question: {reason}")
     if answer.kind == "truth value":
         return yes_or_no_question(profile, question, answer)
     kind = "answer" if answer.kind in ("text", "texts") else "any"

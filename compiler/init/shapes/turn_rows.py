@@ -94,8 +94,10 @@ def _parting_columns(
     links = message_links(profile)
     if links:
         first = f"of the lowest {links['rank']}" if "rank" in links else "that comes first"
-        guess = f"{links['parent']} names the message that a row answers; of several answers the one {first}"
-        return links, [f"{guess} is learned"]
+        return links, [
+            f"{links['parent']} names the message that a row answers; of several answers the one {first} "
+            "is learned"
+        ]
     if parent_leaf(profile):
         return {}, []
     is_usual = bool(_SPEAKER_COLUMN.fullmatch(role.name))
@@ -196,8 +198,9 @@ def _order_leaf(profile: FileProfile, by: Leaf, role: Leaf, text: Leaf) -> tuple
         if len(talks) - unordered >= MOST * len(talks) and (order or _is_count(leaf, values)):
             if not unordered:
                 return leaf, []
-            fate = "rows without it are refused, rows with the same one stay in the order of the file"
-            return leaf, [f"{gaps}: {fate}"]
+            return leaf, [
+                f"{gaps}: rows without it are refused, rows with the same one stay in the order of the file"
+            ]
         if not is_named or all(len(set(each)) < 2 for each in values.values()):
             continue
         if order is None:

@@ -330,14 +330,15 @@ def test_a_text_that_gives_the_answer_away_is_warned_of(bench):
 
 def test_columns_that_the_user_names_are_taken(bench):
     rows = [
-        {"body": f"Body {n}.", "remark": f"Some remark, number {n}.", "kind": "ab"[n % 2]} for n in range(30)
+        {"letter": f"Letter number {n}.", "remark": f"Some remark, number {n}.", "kind": "ab"[n % 2]}
+        for n in range(30)
     ]
     source = bench.rows("own.jsonl", rows)
     spec = yaml.safe_load(propose(source, 0.2, text="remark", label="kind")[0])
     assert spec["about"] == "Texts with a class"
     assert spec["split"] == {"eval": 0.2, "stratify": "label", "seed": 42}
     assert spec["columns"] == {"text": ["remark"], "label": ["kind"]}
-    assert "Questions and answers" in propose(source, text="body", answer="remark")[0]
+    assert "letter is used as the question: it is the longest text" in propose(source, answer="remark")[0]
     with raises(RequestError, "--label kinds", "columns"):
         propose(source, label="kinds")
     many = bench.rows("many.jsonl", [row | {"kind": f"k{n}"} for n, row in enumerate(rows * 2)])

@@ -291,7 +291,7 @@ def test_a_conversation_a_file_with_fields_beside_it(bench) -> None:
     assert talks(bench, bench.folder / "talks") == TALKS
 
 
-@pytest.mark.parametrize("mark", [{"thumbs": ("up", "down")}, {"thumbs_up": (True, False)}])
+@pytest.mark.parametrize("mark", [{"thumbs": ("Thumbs up", "bad")}, {"thumbs_up": (True, False)}])
 def test_thumbs_up_or_down_mark_an_answer(bench, mark) -> None:
     ((name, values),) = mark.items()
     found = records(bench, [row | {name: values[n % 2]} for n, row in enumerate(FAQ)])
@@ -1042,8 +1042,9 @@ def test_a_truth_value_is_a_class_and_next_to_an_answer_it_is_named(bench) -> No
         "yes",
         "no",
     ]
-    rows = [row | {"checked": n % 2 == 0} for n, row in enumerate(FAQ)]
-    assert "not used: checked (truth value)" in propose(bench.rows("checked.jsonl", rows))[1]
+    marks = [{"checked": True}, {"checked": False, "feedback": "like"}, {"feedback": "bad"}]
+    source = bench.rows("checked.jsonl", [row | marks[n % 3] for n, row in enumerate(FAQ)])
+    assert "not used: checked (truth value), feedback (text)" in propose(source)[1]
 
 
 def test_two_columns_of_prose_are_question_and_answer_with_a_warning(bench) -> None:

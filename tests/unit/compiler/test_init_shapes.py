@@ -180,7 +180,7 @@ def test_a_bundled_spec_with_what_differs(bench, make_row, like, expected):
                 "choice2": reply(n),
                 "label": 1,
             },
-            "label: its numbers fit a count from 0 and from 1",
+            "label: its numbers fit a count from 0 and from 1; taken as from 1",
         ),
         (lambda n: {"tweet": story(n), "label": "ab"[n % 2]}, "tweet is used as the text"),
         (
