@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.problems import KEPT, Problems
@@ -22,7 +22,7 @@ COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow")
 SEED = 42
 """The seed of samples and splits unless the user or the spec names another."""
-Identity = dict[str, Any]
+Identity = JsonObject
 Sources = list[dict[str, str]]
 """The split, the path and the SHA-256 of each source file."""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuneyard.compiler.rows import Fields
 from tuneyard.core.errors import Problem
+from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.plugins import bundled_with
 from tuneyard.core.records.calls import WrongValueError
 
@@ -29,7 +30,7 @@ Clean = Callable[[str], str]
 Schema = Mapping[str, Any]
 LoadedRow = Mapping[str, Any]
 """A row that LLaMA-Factory has made of a record."""
-Row = dict[str, Any]
+Row = JsonObject
 """The checked values of a row by column."""
 ASKED, MARK = "asked", "mark"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tuneyard.compiler.check.marks import masks
 from tuneyard.compiler.rows import Fields, are_objects, without
-from tuneyard.core.files import are_texts
+from tuneyard.core.files import JsonObject, are_texts
 from tuneyard.core.records.calls import read_strict
 
 USER, ASSISTANT, SYSTEM, CALL, OBSERVATION = "user", "assistant", "system", "call", "observation"
@@ -228,7 +228,7 @@ class _Parts:
         self.images: list[str] = []
         self.other_keys: Fields = {}
 
-    def add(self, part: Mapping[str, Any]) -> bool:
+    def add(self, part: JsonObject) -> bool:
         """Take in a part; False if it is not known."""
         kind = str(part.get("type", "text"))  # Bedrock's parts have none
         text_key = _THOUGHTS.get(kind, "value" if "value" in part else "text")
@@ -309,7 +309,7 @@ def _result(content: object) -> str | None:
     return "\n".join(texts)
 
 
-def _image(part: Mapping[str, Any]) -> tuple[str, set[str]]:
+def _image(part: JsonObject) -> tuple[str, set[str]]:
     """The path of an image in a part ("" if there is none), and the keys that it takes."""
     for key in ("image_url", "image", "path", "url", "value"):
         place = part.get(key)

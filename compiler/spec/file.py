@@ -16,7 +16,7 @@ from tuneyard.core.datasets import REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value, wrong_value
-from tuneyard.core.files import require
+from tuneyard.core.files import JsonObject, require
 
 PACKAGE = Path(__file__).parents[1]
 SPECS = PACKAGE / "specs"
@@ -24,7 +24,7 @@ SCHEMAS = PACKAGE / "schemas"
 _NAME = re.compile(r"\w[\w .+-]*")
 # Python's own notations: they read any file, and change its backslashes and letters
 PYTHON_ONLY = ("unicode_escape", "raw_unicode_escape", "idna", "punycode")
-Raw = dict[str, Any]
+Raw = JsonObject
 ByPart = Mapping[str, tuple[str, ...]]
 """Texts by split, or by part of a mixture."""
 NO_PARTS: ByPart = {}

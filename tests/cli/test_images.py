@@ -58,7 +58,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """`models(kind)` is the folder of a random model that sees."""
-    made: dict[str, Path] = {}
+    made = {}
 
     def of(kind: str = "qwen2_5_vl") -> Path:
         if kind not in made:
@@ -135,7 +135,7 @@ def passes(monkeypatch) -> list[dict]:
     """What went into every model, pass by pass."""
     from tuneyard.eval.scoring import candidates
 
-    seen: list[dict] = []
+    seen = []
     loading = candidates.load_model
 
     def noting(*given):

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.slow]
 WIDTH, KEYS = 64, 32  # 4 heads, 2 key heads
 # What is named otherwise: they guess at a name and a size, we carry the licence.
 OTHER_WORDS = {
-    "GGUF.kv_count", "general.license", "general.name", "general.size_label",
+    "GGUF.kv_count", "general.license", "general.name", "general.size_label", "general.source.sha256",
     "tokenizer.ggml.add_space_prefix",
 }  # fmt: skip
 

@@ -8,6 +8,8 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from tests.integration.recipes_stages import STAGES
 from tests.json_files import read_json
@@ -78,10 +80,11 @@ def test_two_at_once_and_sigint(sft_recipe, train, forks):
 
 def test_a_training_that_fails_says_why(sft_recipe, train, tiny_model):
     folder, broken = sft_recipe.parent / "fails", sft_recipe.parent / "broken-model"
-    shutil.copytree(tiny_model, broken)  # its weights are read by the training alone
-    weights = broken / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
+    shutil.copytree(tiny_model, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"] = torch.zeros(1)  # shapes are compared by the training alone
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
     said = train(sft_recipe, f"output_dir={folder}", f"model_name_or_path={broken}", code=1)
     assert "LLaMA-Factory failed" in said and f"its output is in {folder / 'train.log'}" in said
-    assert "SafetensorError" in said
+    assert "mismatch" in said
     assert not (folder / "training.json").exists()
