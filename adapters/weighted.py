@@ -81,13 +81,18 @@ def open_weighted(references: Iterable[tuple[str, float]], open_one: Callable[[s
     weighted = [Weighted(open_one(reference), weight) for reference, weight in references]
     if not weighted:
         raise RequestError("no adapters given; expected NAME_OR_DIR=WEIGHT …")
-    weight_by_folder: dict[Path, float] = {}
-    for item in weighted:
-        folder = item.adapter.folder.resolve()
-        weight_by_folder[folder] = weight_by_folder.get(folder, 0.0) + item.weight
-    if not any(weight_by_folder.values()):
+    if not any(map(sum, _weights_by_folder(weighted).values())):
         raise RequestError("the weights of each adapter add up to 0, which leaves nothing: change one")
     return weighted
+
+
+def _weights_by_folder(weighted: Iterable[Weighted[Adapter]]) -> dict[Path, list[float]]:
+    """The weights other than 0 of each folder, which may be given several times."""
+    weights: dict[Path, list[float]] = {}
+    for item in weighted:
+        if item.weight:
+            weights.setdefault(item.adapter.folder.resolve(), []).append(item.weight)
+    return weights
 
 
 def check_inputs(weighted: Sequence[Weighted[Adapter]], base: Base | None, *, same_base: bool) -> list[str]:
@@ -202,10 +207,7 @@ def _notes(weighted: Sequence[Weighted[Adapter]]) -> Iterator[str]:
     if unnamed and len(weighted) > 1:
         yield f"not checked: {', '.join(unnamed)} names no base model"
     used = [item for item in weighted if item.weight]
-    weights: dict[Path, list[float]] = {}
-    for item in used:
-        weights.setdefault(item.adapter.folder.resolve(), []).append(item.weight)
-    for folder, shares in weights.items():
+    for folder, shares in _weights_by_folder(weighted).items():
         if len(shares) > 1:
             yield f"{folder.name} is given {len(shares)} times: its weights add up to {sum(shares):g}"
     for item in used:
