@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -85,7 +86,8 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     registry = Registry(request.out)
     registry.check(spec, inputs, force=request.force)
     stamps = [item.stamp() for item in inputs]
-    made_from = request.identity(spec, [item.identity() for item in inputs])
+    with ThreadPoolExecutor() as pool:
+        made_from = request.identity(spec, list(pool.map(Input.identity, inputs)))
     report = _report_if_up_to_date(registry, spec, request, made_from)
     if report is not None:
         registry.finish_publications(spec.name)
