@@ -1,8 +1,8 @@
 """Atomic writes, locks, staged folders and hashes.
 
-A staged folder lies next to its target as `.NAME.tuneyard-XXXX`, locked while its writer lives. `publish`
-exchanges the two (RENAME_EXCHANGE, renameat2(2)). On a file system that cannot, it renames twice, and
-`.NAME.tuneyard-new` is the journal that `recovered` finishes.
+A staged folder lies next to its target as `.NAME.tuneyard-` and 16 hex digits, locked while its writer lives.
+`publish` exchanges the two (RENAME_EXCHANGE, renameat2(2)). On a file system that cannot, it renames twice,
+and `.NAME.tuneyard-new` is the journal that `recovered` finishes.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shlex
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,9 @@ Moved = Callable[[int], object]
 SHOWN_NAMES = 8
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)  # owner/name
 _FLUSHED_AT_ONCE = 1 << 25  # bytes that are written before the disk is told to begin with them
-OURS = "tuneyard-"  # marks the hidden names that `recovered` may delete
+OURS = "tuneyard-"
+_MADE_BY_US = re.compile(rf"\..+\.{OURS}([0-9a-f]{{16}}|fusing|new|old)", re.DOTALL)
+"""The hidden names of folders that `recovered` deletes. A user gives no folder such a name."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -56,13 +58,11 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         path = Path(os.path.realpath(path))  # Path.resolve fails at a loop of links
     make_folder(path.parent)
     with named(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:
                 yield file
                 sync(file)
-            temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -446,10 +446,10 @@ def staging(target: Path) -> Iterator[Path]:
             stack.callback(_drop_empty, made)
         make_folder(target.parent)
         with locked(target.parent):
-            folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.{OURS}"))
+            folder = target.with_name(f".{target.name}.{OURS}{secrets.token_hex(8)}")
+            folder.mkdir()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             fcntl.flock(stack.enter_context(opened(folder)), fcntl.LOCK_EX)
-        folder.chmod(0o777 & ~_umask())
         yield folder
 
 
@@ -502,7 +502,7 @@ def recovered(parent: Path) -> Iterator[dict[str, int]]:
 def abandoned(parent: Path) -> Iterator[Path]:
     """Yield the staged folders in `parent` without a living writer. Each stays locked during its turn."""
     for folder in sorted(parent.glob(f".*.{OURS}*/")):
-        if folder.is_symlink():  # never one of ours; deleting it would empty its target
+        if folder.is_symlink() or not _MADE_BY_US.fullmatch(folder.name):  # a link's target would be emptied
             continue
         with contextlib.suppress(FileNotFoundError, BlockingIOError), opened(folder) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -544,12 +544,6 @@ def opened(folder: Path) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def free_path(path: Path) -> Path:

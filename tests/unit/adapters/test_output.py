@@ -169,7 +169,7 @@ COMMANDS = [
 @pytest.mark.parametrize("words", COMMANDS, ids=str)
 def test_what_killed_runs_left_is_removed_and_said(words):
     make_llama()
-    left = [".m.gguf.tuneyard-abcd", ".old.tuneyard-fusing", ".x.tuneyard-1234"]
+    left = [".m.gguf.tuneyard-0123456789abcdef", ".old.tuneyard-fusing", ".x.tuneyard-fedcba9876543210"]
     for name in left:
         leave(name)
     Path("mine").mkdir()
