@@ -7,7 +7,7 @@ nearly every one of them in one place or another. Here each is used or stops the
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -338,27 +338,12 @@ def name_of(folder: Path) -> str:
     return folder.name
 
 
-def positive_int(value: object, where: str) -> int:
-    """Check a whole number from 1 to `LARGEST`. The `ContentError` for any other value opens with `where`."""
-    if type(value) is not int or not 1 <= value <= LARGEST:
-        raise ContentError(f"{where} {show_value(value)}: expected a whole number above 0 and up to 9e15")
-    return value
-
-
-def positive(value: object, where: str) -> float:
-    """Check a number above 0, up to `LARGEST`. The `ContentError` for any other value opens with `where`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:
-        raise ContentError(f"{where} {show_value(value)}: expected a number above 0 and up to 9e15")
-    return float(value)
-
-
-def refused(check: Callable[[object, str], float], numbers: Mapping[str, object]) -> Iterator[str]:
-    """Yield the message of `positive` or `positive_int` for each field whose number it refuses."""
+def wrong_numbers(numbers: Mapping[str, object], *, whole: bool) -> Iterator[str]:
+    """Yield the fields whose value is no number, or no `whole` one, above 0 and up to `LARGEST`."""
+    kind, expected = (int, "a whole number") if whole else (int | float, "a number")
     for field, number in numbers.items():
-        try:
-            check(number, field)
-        except ContentError as error:
-            yield str(error)
+        if isinstance(number, bool) or not isinstance(number, kind) or not 0 < number <= LARGEST:
+            yield f"{field} {show_value(number)}: expected {expected} above 0 and up to 9e15"
 
 
 def span(values: Sequence[float]) -> str:

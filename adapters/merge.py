@@ -83,7 +83,8 @@ class MergeRequest:
 class MergePlan:
     """A checked merge: every module with one rank, and the tensors saved in full.
 
-    `weighted` has no adapters with weight 0. `datasets` lists the training datasets of each adapter.
+    `weighted` has no adapters with weight 0. `datasets` lists the training datasets of each adapter. `specs`
+    has name, dtype and shape of each tensor in the order of writing, `bytes` is the size of all of them.
     """
 
     request: MergeRequest
@@ -95,27 +96,11 @@ class MergePlan:
     rank: int
     modules: dict[str, Module]
     full_tensors: list[FullTensor]
+    specs: list[Spec]
+    bytes: int
     config: dict[str, object]
     notes: list[str]
     check: output.Check
-
-    @property
-    def specs(self) -> list[Spec]:
-        """Name, dtype and shape of each tensor, in the order of writing."""
-        specs: list[Spec] = []
-        for path, module in self.modules.items():
-            shapes = (self.rank, module.inputs), (module.outputs, self.rank)
-            for suffix, shape in zip(PAIRS[module.kind], shapes, strict=True):
-                specs.append((f"{PREFIX}{path}{suffix}", self.request.dtype, shape))
-        for tensor in self.full_tensors:
-            name = PREFIX + tensor.name
-            specs.append((name, tensor.dtype, tensor.shape))
-        return specs
-
-    @property
-    def bytes(self) -> int:
-        """Size of all tensors together."""
-        return sum(math.prod(shape) * BITS[dtype] // 8 for _, dtype, shape in self.specs)
 
     def lines(self) -> list[str]:
         """One line on the whole merge, and one for each tensor."""
@@ -230,11 +215,25 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     rank, modules = _plan_modules(method, values, used)
     notes += vllm_notes(rank, any(tensor.base for tensor in full_tensors))
     config = _merged_config(used, name_of_base, rank, modules, full_tensors)
-    plan = MergePlan(
-        request, method, values, used, datasets, base, rank, modules, full_tensors, config, notes, check
+    specs = _specs(modules, request.dtype, full_tensors)
+    size = sum(math.prod(shape) * BITS[dtype] // 8 for _, dtype, shape in specs)
+    output.require_space(request.out.resolve(), size)
+    return MergePlan(
+        request,
+        method,
+        values,
+        used,
+        datasets,
+        base,
+        rank,
+        modules,
+        full_tensors,
+        specs,
+        size,
+        config,
+        notes,
+        check,
     )
-    output.require_space(request.out.resolve(), plan.bytes)
-    return plan
 
 
 def _plan_modules(
@@ -259,6 +258,17 @@ def _plan_modules(
         factors = (factors_of(weighted, path) for path in modules)
         rank = min(method.choose_rank(values, factors), full_rank)
     return rank, {path: module._replace(rank=rank) for path, module in modules.items()}
+
+
+def _specs(modules: dict[str, Module], dtype: str, full_tensors: list[FullTensor]) -> list[Spec]:
+    """Name, dtype and shape of each tensor, in the order of writing."""
+    specs: list[Spec] = []
+    for path, module in modules.items():
+        shapes = (module.rank, module.inputs), (module.outputs, module.rank)
+        for suffix, shape in zip(PAIRS[module.kind], shapes, strict=True):
+            specs.append((f"{PREFIX}{path}{suffix}", dtype, shape))
+    specs += [(PREFIX + tensor.name, tensor.dtype, tensor.shape) for tensor in full_tensors]
+    return specs
 
 
 def _merged_config(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.adapter import positive, positive_int
+from tuneyard.adapters.adapter import raise_together, wrong_numbers
 from tuneyard.adapters.export.source import TOKENIZER_JSON, read_tokenizer
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import require
@@ -47,7 +47,8 @@ class Architecture:
 
     def count(self, field: str) -> int:
         """A positive whole number of the config; `ContentError` for any other value."""
-        return positive_int(self.fields.get(field), f"{self.path}: {field}")
+        raise_together(wrong_numbers({field: self.fields.get(field)}, whole=True), self.path)
+        return int(self.fields[field])
 
     @property
     def key_heads(self) -> int:
@@ -86,8 +87,9 @@ class Architecture:
         writer.add_head_count(self.count("num_attention_heads"))
         writer.add_head_count_kv(self.key_heads)
         epsilon, theta = self.fields.get("rms_norm_eps"), _rope(self.fields)["rope_theta"]
-        writer.add_layer_norm_rms_eps(positive(epsilon, f"{self.path}: rms_norm_eps"))
-        writer.add_rope_freq_base(positive(theta, f"{self.path}: rope_theta"))
+        raise_together(wrong_numbers({"rms_norm_eps": epsilon, "rope_theta": theta}, whole=False), self.path)
+        writer.add_layer_norm_rms_eps(epsilon)
+        writer.add_rope_freq_base(theta)
         writer.add_vocab_size(self.count("vocab_size"))
         for add in (writer.add_rope_dimension_count, writer.add_key_length, writer.add_value_length):
             add(self.head_width)

@@ -16,13 +16,11 @@ from tuneyard.adapters.adapter import (
     Adapter,
     AdapterConfig,
     layer_of,
-    positive,
-    positive_int,
     raise_together,
-    refused,
     shared_fields,
     shared_problems,
     span,
+    wrong_numbers,
 )
 from tuneyard.adapters.delta import Change, Product
 from tuneyard.adapters.measures import ModuleStatistics
@@ -63,7 +61,7 @@ REFUSED = {
     "trainable_token_indices": "it replaces single rows of the embedding",
     "use_qalora": "QA-LoRA pools its inputs",
 }
-NUMBERS = ((positive_int, "r", "rank_pattern"), (positive, "lora_alpha", "alpha_pattern"))
+NUMBERS = {"r": "rank_pattern", "lora_alpha": "alpha_pattern"}  # each with its values by module
 SWITCHES = ("use_rslora", "fan_in_fan_out", "use_dora")
 # Limits of vLLM (vllm/config/lora.py, vllm/lora/peft_helper.py).
 VLLM_DEFAULT_RANK = 16  # of --max-lora-rank
@@ -274,11 +272,11 @@ def _problems(raw: dict[str, Any], folder: Path) -> Iterator[str]:
             yield f"{field} {show_value(raw[field])}: {why}"
     if raw.get("bias", "none") not in ("none", "all", "lora_only"):
         yield f"bias {show_value(raw['bias'])}: expected none, all or lora_only"
-    for check, field, pattern in NUMBERS:
+    for field, pattern in NUMBERS.items():
         numbers = {field: raw.get(field)}
         if isinstance(raw.get(pattern), dict):
             numbers.update((f"{pattern} {key}", number) for key, number in raw[pattern].items())
-        yield from refused(check, numbers)
+        yield from wrong_numbers(numbers, whole=field == "r")
 
 
 def _how_to_convert(folder: Path) -> str:

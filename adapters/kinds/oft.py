@@ -18,13 +18,11 @@ from tuneyard.adapters.adapter import (
     Adapter,
     AdapterConfig,
     layer_of,
-    positive,
-    positive_int,
     raise_together,
-    refused,
     shared_fields,
     shared_problems,
     span,
+    wrong_numbers,
 )
 from tuneyard.adapters.delta import Change, Places
 from tuneyard.adapters.lowrank import Matrix
@@ -292,9 +290,9 @@ def _formula_problems(raw: dict[str, Any]) -> Iterator[str]:
     whole = {"oft_block_size": block_size} if block_size else {"r": blocks}
     if raw.get("use_cayley_neumann"):
         whole["num_cayley_neumann_terms"] = raw.get("num_cayley_neumann_terms")
-    yield from refused(positive_int, whole)
+    yield from wrong_numbers(whole, whole=True)
     if raw.get("coft"):
-        yield from refused(positive, {"eps": raw.get("eps")})
+        yield from wrong_numbers({"eps": raw.get("eps")}, whole=False)
 
 
 def _nearest_divisor(inputs: int, number: int) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.adapter import positive_int
+from tuneyard.adapters.adapter import raise_together, wrong_numbers
 from tuneyard.adapters.export.modelfile import special_texts
 from tuneyard.adapters.export.source import ExportSource, first_object, open_source, read_tokenizer
 from tuneyard.adapters.kinds.lora import LoraAdapter
@@ -221,7 +221,8 @@ def _whole(settings: Settings, name: str, default: int, folder: Path) -> int:
     value = settings.get(name)
     if value is None:
         return default
-    return positive_int(value, f"{folder}: in the record of its training {name}")
+    raise_together(wrong_numbers({name: value}, whole=True), f"{folder}: in the record of its training")
+    return int(value)
 
 
 def _limit(base: Path) -> int | None:
